@@ -1,0 +1,324 @@
+//! The syntax tree of a Dockerfile.
+//!
+//! Values are kept as they were written: variables are not expanded and, where expansion would remove
+//! them, quotes still stand. What a variable means is decided by [`crate::expand`], with an environment
+//! that the tree does not know.
+
+use crate::span::{Span, Spanned};
+use crate::text::Text;
+
+/// A whole file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dockerfile {
+    /// The parser directives at its head.
+    pub directives: Directives,
+    /// Its instructions in order, the broken ones too.
+    pub instructions: Vec<Instruction>,
+}
+
+/// `# key=value` lines at the head of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directives {
+    /// `# syntax=`: the frontend the author asks for.
+    pub syntax: Option<Spanned<String>>,
+    /// `# escape=`: the character that continues lines and escapes others.
+    pub escape: char,
+    /// `# check=`: how lints are to behave.
+    pub check: Option<Spanned<String>>,
+}
+
+/// One instruction with everything that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// From the keyword to the end of its last line or of its last heredoc's terminator.
+    pub span: Span,
+    /// The keyword as written.
+    pub keyword: Spanned<String>,
+    /// The logical line: continuations joined, comments inside dropped, trimmed.
+    pub line: Text,
+    /// Comment lines directly above, without `#` and trimmed.
+    pub comments: Vec<Spanned<String>>,
+    /// Heredoc bodies in the order they are named.
+    pub heredocs: Vec<Heredoc>,
+    /// What it says.
+    pub kind: Kind,
+}
+
+/// What an instruction says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `ADD`.
+    Add(Add),
+    /// `ARG`.
+    Arg(Vec<ArgItem>),
+    /// `CMD`.
+    Cmd(CommandLine),
+    /// `COPY`.
+    Copy(Copy),
+    /// `ENTRYPOINT`.
+    Entrypoint(CommandLine),
+    /// `ENV`.
+    Env(KeyValues),
+    /// `EXPOSE`.
+    Expose(Vec<Text>),
+    /// `FROM`.
+    From(From),
+    /// `HEALTHCHECK`.
+    Healthcheck(Healthcheck),
+    /// `LABEL`.
+    Label(KeyValues),
+    /// `MAINTAINER`.
+    Maintainer(Text),
+    /// `ONBUILD`.
+    Onbuild(Onbuild),
+    /// `RUN`.
+    Run(Run),
+    /// `SHELL`.
+    Shell(Vec<Text>),
+    /// `STOPSIGNAL`.
+    Stopsignal(Text),
+    /// `USER`.
+    User(Text),
+    /// `VOLUME`.
+    Volume(Vec<Text>),
+    /// `WORKDIR`.
+    Workdir(Text),
+    /// An instruction that could not be read; a diagnostic says why.
+    Invalid,
+}
+
+/// The keywords of the language, as messages name them.
+pub const KEYWORDS: [&str; 18] = [
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
+
+/// `FROM [--platform=P] IMAGE [AS NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct From {
+    /// Image, earlier stage or named context; variables unexpanded.
+    pub image: Text,
+    /// `AS` as written, for lints.
+    pub as_keyword: Option<Spanned<String>>,
+    /// Stage name, as written.
+    pub name: Option<Spanned<String>>,
+    /// `--platform`, unexpanded.
+    pub platform: Option<Text>,
+}
+
+impl From {
+    /// The stage's name in the lower case that look-ups use.
+    pub fn stage_name(&self) -> Option<String> {
+        self.name.as_ref().map(|name| name.value.to_lowercase())
+    }
+}
+
+/// A command in one of its two forms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandLine {
+    /// Text for the shell; heredoc bodies stand on the instruction.
+    Shell(Text),
+    /// `["program", "argument"]`, run as it is.
+    Exec(Vec<Text>),
+}
+
+/// `RUN`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// `--mount` values in order.
+    pub mounts: Vec<MountFlag>,
+    /// `--network`.
+    pub network: Option<Spanned<NetworkMode>>,
+    /// `--security`.
+    pub security: Option<Spanned<SecurityMode>>,
+    /// `--device` values in order.
+    pub devices: Vec<Text>,
+    /// What is run.
+    pub command: CommandLine,
+}
+
+/// One `--mount=` value, split at its commas, keys and values as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountFlag {
+    /// The whole value.
+    pub text: Text,
+    /// Its comma-separated fields.
+    pub fields: Vec<Text>,
+}
+
+/// Where a step's packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// What the build was asked for.
+    Default,
+    /// Loopback only.
+    None,
+    /// The machine's own network; needs consent on the command line.
+    Host,
+}
+
+/// How confined a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecurityMode {
+    /// As any container.
+    Sandbox,
+    /// All capabilities, no seccomp; needs consent on the command line.
+    Insecure,
+}
+
+/// `COPY`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// Sources, heredocs included, in order.
+    pub sources: Vec<CopySource>,
+    /// Destination, unexpanded.
+    pub destination: Text,
+    /// `--from`.
+    pub from: Option<Text>,
+    /// Flags that ADD has too.
+    pub options: CopyOptions,
+    /// `--parents`.
+    pub parents: bool,
+}
+
+/// `ADD`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Add {
+    /// Sources, heredocs included, in order.
+    pub sources: Vec<CopySource>,
+    /// Destination, unexpanded.
+    pub destination: Text,
+    /// Flags that COPY has too.
+    pub options: CopyOptions,
+    /// `--keep-git-dir`.
+    pub keep_git_dir: Option<bool>,
+    /// `--checksum`, unexpanded.
+    pub checksum: Option<Text>,
+    /// `--unpack`.
+    pub unpack: Option<bool>,
+}
+
+/// Flags that COPY and ADD share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CopyOptions {
+    /// `--chown`, unexpanded.
+    pub chown: Option<Text>,
+    /// `--chmod`, unexpanded.
+    pub chmod: Option<Text>,
+    /// `--link`.
+    pub link: bool,
+    /// `--exclude` patterns; never expanded.
+    pub exclude: Vec<Text>,
+}
+
+/// One source of COPY or ADD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopySource {
+    /// A path, pattern, URL or git reference, unexpanded.
+    Path(Text),
+    /// A heredoc: index into the instruction's [`Instruction::heredocs`].
+    Heredoc(usize),
+}
+
+/// A heredoc's word and body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heredoc {
+    /// The name after quote removal: file name and terminator.
+    pub name: String,
+    /// The `<<NAME` word.
+    pub word: Span,
+    /// False when any part of the word was quoted.
+    pub expand: bool,
+    /// `<<-`: leading tabs are stripped.
+    pub strip_tabs: bool,
+    /// The number before `<<`; 0 when there is none.
+    pub descriptor: u32,
+    /// The bytes of the body in the source.
+    pub body: Span,
+    /// The body as instructions see it: line ends are `\n`, tabs still there.
+    pub content: String,
+}
+
+impl Heredoc {
+    /// The body with leading tabs stripped if `<<-` asked for it.
+    pub fn text(&self) -> String {
+        if !self.strip_tabs {
+            return self.content.clone();
+        }
+        self.content.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
+    }
+}
+
+/// `ENV` and `LABEL` pairs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValues {
+    /// The pairs in order.
+    pub pairs: Vec<KeyValue>,
+    /// True for the old `ENV key value` form.
+    pub legacy: bool,
+}
+
+/// `key=value`, both unexpanded and with their quotes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValue {
+    /// Before the first `=`.
+    pub key: Text,
+    /// After it.
+    pub value: Text,
+}
+
+/// One name of an `ARG`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArgItem {
+    /// The name.
+    pub key: Text,
+    /// Default after `=`, unexpanded and with its quotes.
+    pub value: Option<Text>,
+}
+
+/// `ONBUILD`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Onbuild {
+    /// The trigger as the image stores it: its line and its heredocs.
+    pub trigger: String,
+    /// The trigger read as an instruction of this file.
+    pub instruction: Box<Kind>,
+}
+
+/// `HEALTHCHECK`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Healthcheck {
+    /// `NONE`: the base image's check is off.
+    None,
+    /// `CMD …` with its timing; durations in nanoseconds, 0 for the default.
+    Command {
+        /// The command.
+        command: CommandLine,
+        /// `--interval`.
+        interval: i64,
+        /// `--timeout`.
+        timeout: i64,
+        /// `--start-period`.
+        start_period: i64,
+        /// `--start-interval`.
+        start_interval: i64,
+        /// `--retries`.
+        retries: u32,
+    },
+}

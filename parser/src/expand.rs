@@ -1,0 +1,502 @@
+//! Variables and quotes: from a word as written to the value it means, given an environment.
+//!
+//! A pure step after parsing. The grammar follows the reference builder's shell lexer
+//! (moby/buildkit `frontend/dockerfile/shell/lex.go`): `$x`, `${x}`, the modifiers `:-` `-` `:+` `+` `:?`
+//! `?` `#` `##` `%` `%%` `/` `//`, single and double quotes, and an escape character. It is not a shell:
+//! there is no command substitution, and no splitting except in [`expand_words`].
+//!
+//! The result names every variable that was read, so that lints, the outline and cache keys know what a
+//! word depends on.
+
+mod glob;
+
+use glob::Pattern;
+use std::collections::BTreeSet;
+
+/// Variables by name.
+pub trait Environment {
+    /// The value of `name`, or `None` when it is unset.
+    fn get(&self, name: &str) -> Option<&str>;
+}
+
+impl<F: Fn(&str) -> Option<&'static str>> Environment for F {
+    fn get(&self, name: &str) -> Option<&str> {
+        self(name)
+    }
+}
+
+/// An environment without variables.
+#[derive(Clone, Copy, Debug)]
+pub struct NoVariables;
+
+impl Environment for NoVariables {
+    fn get(&self, _name: &str) -> Option<&str> {
+        None
+    }
+}
+
+impl Environment for std::collections::BTreeMap<String, String> {
+    fn get(&self, name: &str) -> Option<&str> {
+        std::collections::BTreeMap::get(self, name).map(String::as_str)
+    }
+}
+
+/// What happens to quote characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quotes {
+    /// They group and disappear.
+    Remove,
+    /// They group and stay.
+    Keep,
+    /// They are characters like any other (bodies of heredocs).
+    Literal,
+}
+
+/// How a word is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// The escape character.
+    pub escape: char,
+    /// What happens to quotes.
+    pub quotes: Quotes,
+    /// Escape characters stay in the result.
+    pub keep_escapes: bool,
+    /// References to unset variables stay as written instead of becoming empty.
+    pub keep_unset: bool,
+}
+
+impl Rules {
+    /// How values of instructions are read: quotes go, unset variables are empty.
+    pub fn value(escape: char) -> Rules {
+        Rules { escape, quotes: Quotes::Remove, keep_escapes: false, keep_unset: false }
+    }
+
+    /// How the body of a COPY or ADD heredoc is read: the escape is always `\`, quotes are characters.
+    pub fn heredoc_body() -> Rules {
+        Rules { quotes: Quotes::Literal, ..Rules::value('\\') }
+    }
+}
+
+/// The value of a word and what it depended on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expansion<T> {
+    /// The value.
+    pub value: T,
+    /// Variables that were read and set.
+    pub read: BTreeSet<String>,
+    /// Variables that were read and not set.
+    pub missed: BTreeSet<String>,
+}
+
+/// Why a word has no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpandError {
+    /// What is wrong, in the reference builder's words.
+    pub message: String,
+    /// The byte of the word at which it was noticed.
+    pub at: usize,
+}
+
+impl std::fmt::Display for ExpandError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ExpandError {}
+
+/// A word of a list, with the byte at which it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListWord {
+    /// The characters after expansion.
+    pub text: String,
+    /// Where its first character came from.
+    pub at: usize,
+}
+
+/// Expands `word` to one value; white space stays.
+pub fn expand(word: &str, env: &dyn Environment, rules: Rules) -> Result<Expansion<String>, ExpandError> {
+    let mut lexer = Lexer::new(word, env, rules);
+    let (value, _) = lexer.read_until(None, rules.keep_escapes)?;
+    Ok(Expansion { value, read: lexer.read, missed: lexer.missed })
+}
+
+/// Expands `text` and splits the result at white space that is neither quoted nor escaped.
+pub fn expand_words(
+    text: &str,
+    env: &dyn Environment,
+    rules: Rules,
+) -> Result<Expansion<Vec<ListWord>>, ExpandError> {
+    let mut lexer = Lexer::new(text, env, rules);
+    let (_, value) = lexer.read_until(None, rules.keep_escapes)?;
+    Ok(Expansion { value, read: lexer.read, missed: lexer.missed })
+}
+
+/// `${a:-${b:-…}}` may nest this deep; a limit keeps hostile files from exhausting the stack.
+const MAX_NESTING: usize = 100;
+
+struct Lexer<'a> {
+    text: &'a str,
+    at: usize,
+    env: &'a dyn Environment,
+    rules: Rules,
+    nesting: usize,
+    read: BTreeSet<String>,
+    missed: BTreeSet<String>,
+}
+
+/// Collects the words of a list while a text is read.
+#[derive(Default)]
+struct Words {
+    done: Vec<ListWord>,
+    current: String,
+    start: usize,
+    inside: bool,
+}
+
+impl Words {
+    /// A character that splits when it is white space.
+    fn push(&mut self, character: char, at: usize) {
+        if !character.is_whitespace() {
+            self.push_raw(character, at);
+        } else if self.inside && !self.current.is_empty() {
+            self.end_word();
+        }
+    }
+
+    /// A character that never splits.
+    fn push_raw(&mut self, character: char, at: usize) {
+        self.begin(at);
+        self.current.push(character);
+    }
+
+    fn push_str(&mut self, text: &str, at: usize) {
+        text.chars().for_each(|character| self.push(character, at));
+    }
+
+    fn push_raw_str(&mut self, text: &str, at: usize) {
+        self.begin(at);
+        self.current.push_str(text);
+    }
+
+    fn begin(&mut self, at: usize) {
+        if self.current.is_empty() {
+            self.start = at;
+        }
+        self.inside = true;
+    }
+
+    fn end_word(&mut self) {
+        self.done.push(ListWord { text: std::mem::take(&mut self.current), at: self.start });
+        self.inside = false;
+    }
+
+    fn finish(mut self) -> Vec<ListWord> {
+        if !self.current.is_empty() {
+            self.end_word();
+        }
+        self.done
+    }
+}
+
+impl<'a> Lexer<'a> {
+    fn new(text: &'a str, env: &'a dyn Environment, rules: Rules) -> Lexer<'a> {
+        Lexer { text, at: 0, env, rules, nesting: 0, read: BTreeSet::new(), missed: BTreeSet::new() }
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.text[self.at..].chars().next()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let character = self.peek()?;
+        self.at += character.len_utf8();
+        Some(character)
+    }
+
+    fn error<T>(&self, message: impl Into<String>) -> Result<T, ExpandError> {
+        Err(ExpandError { message: message.into(), at: self.at.min(self.text.len()) })
+    }
+
+    /// Reads up to `stop`, which is consumed, or to the end when there is none.
+    fn read_until(
+        &mut self,
+        stop: Option<char>,
+        keep_escapes: bool,
+    ) -> Result<(String, Vec<ListWord>), ExpandError> {
+        let mut result = String::new();
+        let mut words = Words::default();
+        while let Some(character) = self.peek() {
+            let at = self.at;
+            match character {
+                _ if Some(character) == stop => {
+                    self.next();
+                    return Ok((result, words.finish()));
+                }
+                '$' => {
+                    let value = self.dollar()?;
+                    words.push_str(&value, at);
+                    result.push_str(&value);
+                }
+                '\'' | '"' if self.rules.quotes != Quotes::Literal => {
+                    let value = if character == '"' {
+                        self.double_quoted(keep_escapes)?
+                    } else {
+                        self.single_quoted()?
+                    };
+                    words.push_raw_str(&value, at);
+                    result.push_str(&value);
+                }
+                '<' => {
+                    let value = self.heredoc_arrow();
+                    words.push_raw_str(&value, at);
+                    result.push_str(&value);
+                }
+                _ if character == self.rules.escape => {
+                    self.next();
+                    if keep_escapes {
+                        words.push_raw(character, at);
+                        result.push(character);
+                    }
+                    let Some(escaped) = self.next() else { break };
+                    words.push_raw(escaped, at);
+                    result.push(escaped);
+                }
+                _ => {
+                    self.next();
+                    words.push(character, at);
+                    result.push(character);
+                }
+            }
+        }
+        match stop {
+            None => Ok((result, words.finish())),
+            Some(stop) => {
+                self.error(format!("unexpected end of statement while looking for matching {stop}"))
+            }
+        }
+    }
+
+    /// `<<` keeps the blanks after it in one word: `<< EOF` names a heredoc.
+    fn heredoc_arrow(&mut self) -> String {
+        self.next();
+        if self.peek() != Some('<') {
+            return "<".to_owned();
+        }
+        self.next();
+        let mut arrow = String::from("<<");
+        while let Some(blank @ ('\t' | '\r' | ' ')) = self.peek() {
+            self.next();
+            arrow.push(blank);
+        }
+        arrow
+    }
+
+    fn single_quoted(&mut self) -> Result<String, ExpandError> {
+        let open = self.at;
+        self.next();
+        let Some(length) = self.text[self.at..].find('\'') else {
+            self.at = open;
+            return self.error("unexpected end of statement while looking for matching single-quote");
+        };
+        let inner = &self.text[self.at..self.at + length];
+        self.at += length + 1;
+        Ok(self.requote(inner.to_owned(), '\''))
+    }
+
+    fn double_quoted(&mut self, keep_escapes: bool) -> Result<String, ExpandError> {
+        let open = self.at;
+        self.next();
+        let mut result = String::new();
+        while let Some(character) = self.peek() {
+            match character {
+                '"' => {
+                    self.next();
+                    return Ok(self.requote(result, '"'));
+                }
+                '$' => result.push_str(&self.dollar()?),
+                _ if character == self.rules.escape => {
+                    self.next();
+                    self.escaped_in_quotes(character, keep_escapes, &mut result);
+                }
+                _ => {
+                    self.next();
+                    result.push(character);
+                }
+            }
+        }
+        self.at = open;
+        self.error("unexpected end of statement while looking for matching double-quote")
+    }
+
+    /// In double quotes the escape works before `"`, `$` and itself; elsewhere it is a character.
+    fn escaped_in_quotes(&mut self, escape: char, keep_escapes: bool, result: &mut String) {
+        if keep_escapes {
+            result.push(escape);
+        }
+        match self.peek() {
+            None => {}
+            Some(next) if next == '"' || next == '$' || next == escape => {
+                self.next();
+                result.push(next);
+            }
+            Some(_) => result.push(escape),
+        }
+    }
+
+    fn requote(&self, inner: String, quote: char) -> String {
+        match self.rules.quotes {
+            Quotes::Keep => format!("{quote}{inner}{quote}"),
+            Quotes::Remove | Quotes::Literal => inner,
+        }
+    }
+
+    fn dollar(&mut self) -> Result<String, ExpandError> {
+        self.next();
+        if self.peek() == Some('{') {
+            self.next();
+            if self.nesting >= MAX_NESTING {
+                return self.error(format!("substitutions are nested more than {MAX_NESTING} deep"));
+            }
+            self.nesting += 1;
+            let value = self.braced();
+            self.nesting -= 1;
+            return value;
+        }
+        let name = self.name();
+        if name.is_empty() {
+            return Ok("$".to_owned());
+        }
+        Ok(match self.look_up(&name) {
+            Some(value) => value,
+            None if self.rules.keep_unset => format!("${name}"),
+            None => String::new(),
+        })
+    }
+
+    /// After `${`.
+    fn braced(&mut self) -> Result<String, ExpandError> {
+        match self.peek() {
+            None => return self.error("syntax error: missing '}'"),
+            Some('{' | '}' | ':') => return self.error("syntax error: bad substitution"),
+            Some(_) => {}
+        }
+        let name = self.name();
+        let modifier_at = self.at;
+        match self.next() {
+            None => self.error("syntax error: missing '}'"),
+            Some('}') => Ok(match self.look_up(&name) {
+                Some(value) => value,
+                None if self.rules.keep_unset => format!("${{{name}}}"),
+                None => String::new(),
+            }),
+            Some(':') => {
+                let Some(modifier) = self.next() else { return self.error("syntax error: missing '}'") };
+                if !matches!(modifier, '-' | '+' | '?') {
+                    self.at = modifier_at;
+                    return self.error(format!("unsupported modifier (:{modifier}) in substitution"));
+                }
+                self.modified(&name, modifier, true)
+            }
+            Some(modifier @ ('-' | '+' | '?' | '#' | '%')) => self.modified(&name, modifier, false),
+            Some('/') => self.replaced(&name),
+            Some(modifier) => {
+                self.at = modifier_at;
+                self.error(format!("unsupported modifier ({modifier}) in substitution"))
+            }
+        }
+    }
+
+    /// After `${name-`, `${name:-` and their kin.
+    fn modified(&mut self, name: &str, modifier: char, empty_is_unset: bool) -> Result<String, ExpandError> {
+        let trims = matches!(modifier, '#' | '%');
+        let word = self.operand('}', trims, "syntax error: missing '}'")?;
+        let value = self.look_up(name);
+        if value.is_none() && self.rules.keep_unset {
+            let colon = if empty_is_unset { ":" } else { "" };
+            return Ok(format!("${{{name}{colon}{modifier}{word}}}"));
+        }
+        let present = value.as_deref().is_some_and(|value| !(empty_is_unset && value.is_empty()));
+        match modifier {
+            '-' if present => Ok(value.unwrap_or_default()),
+            '-' => Ok(word),
+            '+' if present => Ok(word),
+            '+' => Ok(String::new()),
+            '?' if present => Ok(value.unwrap_or_default()),
+            '?' => {
+                let state = if value.is_some() { "empty" } else { "unset" };
+                let message = if word.is_empty() { format!("is not allowed to be {state}") } else { word };
+                self.error(format!("{name}: {message}"))
+            }
+            _ => self.trimmed(modifier, &word, &value.unwrap_or_default()),
+        }
+    }
+
+    fn trimmed(&mut self, modifier: char, word: &str, value: &str) -> Result<String, ExpandError> {
+        let (longest, word) = match word.strip_prefix(modifier) {
+            Some(rest) => (true, rest),
+            None => (false, word),
+        };
+        let pattern = self.pattern(word)?;
+        let kept = match modifier {
+            '#' => pattern.match_prefix(value, longest).map(|end| &value[end..]),
+            _ => pattern.match_suffix(value, longest).map(|start| &value[..start]),
+        };
+        Ok(kept.unwrap_or(value).to_owned())
+    }
+
+    /// After `${name/`.
+    fn replaced(&mut self, name: &str) -> Result<String, ExpandError> {
+        let all = self.peek() == Some('/');
+        if all {
+            self.next();
+        }
+        let word = self.operand('/', true, "syntax error: missing '/' in ${}")?;
+        let replacement = self.operand('}', true, "syntax error: missing '}'")?;
+        let value = self.look_up(name);
+        if value.is_none() && self.rules.keep_unset {
+            let slashes = if all { "//" } else { "/" };
+            return Ok(format!("${{{name}{slashes}{word}/{replacement}}}"));
+        }
+        let pattern = self.pattern(&word)?;
+        Ok(pattern.replace(&value.unwrap_or_default(), &replacement, all))
+    }
+
+    fn operand(&mut self, stop: char, keep_escapes: bool, at_end: &str) -> Result<String, ExpandError> {
+        match self.read_until(Some(stop), keep_escapes) {
+            Ok((word, _)) => Ok(word),
+            Err(_) if self.peek().is_none() => self.error(at_end),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn pattern(&self, word: &str) -> Result<Pattern, ExpandError> {
+        Pattern::new(word)
+            .or_else(|reason| self.error(format!("invalid pattern ({word}) in substitution: {reason}")))
+    }
+
+    /// A name, a run of digits, or one special parameter such as `@`; empty when none follows.
+    fn name(&mut self) -> String {
+        let rest = &self.text[self.at..];
+        let Some(first) = rest.chars().next() else { return String::new() };
+        let length = if first.is_ascii_digit() {
+            rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())
+        } else if matches!(first, '@' | '*' | '#' | '?' | '-' | '$' | '!') {
+            1
+        } else {
+            rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
+        };
+        self.at += length;
+        rest[..length].to_owned()
+    }
+
+    fn look_up(&mut self, name: &str) -> Option<String> {
+        let value = self.env.get(name).map(str::to_owned);
+        let seen = if value.is_some() { &mut self.read } else { &mut self.missed };
+        seen.insert(name.to_owned());
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests;

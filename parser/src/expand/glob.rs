@@ -1,0 +1,126 @@
+//! Shell patterns inside `${x#p}`, `${x%p}` and `${x/p/r}`: `*`, `?` and escapes, no brackets.
+//!
+//! As in the reference builder, whose patterns become regular expressions, neither wildcard matches a
+//! line feed.
+
+/// A compiled pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pattern {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Star,
+    Any,
+    Char(char),
+}
+
+impl Pattern {
+    /// Compiles `text`; the error says which escape is not one.
+    pub(super) fn new(text: &str) -> Result<Pattern, String> {
+        let mut parts = Vec::new();
+        let mut characters = text.chars().peekable();
+        while let Some(character) = characters.next() {
+            parts.push(match character {
+                '*' => Part::Star,
+                '?' => Part::Any,
+                '\\' => match characters.next() {
+                    Some(escaped @ ('*' | '?' | '\\' | '}' | '/')) => Part::Char(escaped),
+                    Some(other) => return Err(format!("invalid escape '\\{other}'")),
+                    None => return Err("invalid escape '\\'".to_owned()),
+                },
+                other => Part::Char(other),
+            });
+        }
+        parts.dedup_by(|a, b| *a == Part::Star && *b == Part::Star);
+        Ok(Pattern { parts })
+    }
+
+    /// The end of the shortest or longest match that begins at the start of `value`.
+    pub(super) fn match_prefix(&self, value: &str, longest: bool) -> Option<usize> {
+        let characters: Vec<char> = value.chars().collect();
+        let count = match_length(&self.parts, &characters, longest)?;
+        Some(characters[..count].iter().map(|c| c.len_utf8()).sum())
+    }
+
+    /// The start of the shortest or longest match that ends at the end of `value`.
+    pub(super) fn match_suffix(&self, value: &str, longest: bool) -> Option<usize> {
+        let characters: Vec<char> = value.chars().rev().collect();
+        let parts: Vec<Part> = self.parts.iter().rev().copied().collect();
+        let count = match_length(&parts, &characters, longest)?;
+        let matched: usize = characters[..count].iter().map(|c| c.len_utf8()).sum();
+        Some(value.len() - matched)
+    }
+
+    /// Replaces the first or every match, each as long as it can be; matches do not overlap, and an empty
+    /// match directly after another one does not count.
+    pub(super) fn replace(&self, value: &str, replacement: &str, all: bool) -> String {
+        let characters: Vec<char> = value.chars().collect();
+        let mut result = String::with_capacity(value.len());
+        let mut at = 0;
+        let mut after_match = false;
+        while at <= characters.len() {
+            let count = match_length(&self.parts, &characters[at..], true);
+            match count {
+                Some(count) if count > 0 || !after_match => {
+                    result.push_str(replacement);
+                    if !all {
+                        result.extend(&characters[at + count..]);
+                        return result;
+                    }
+                    at += count;
+                    after_match = count > 0;
+                    if count > 0 {
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            if let Some(character) = characters.get(at) {
+                result.push(*character);
+            }
+            after_match = false;
+            at += 1;
+        }
+        result
+    }
+}
+
+/// The number of characters in the shortest or longest match at the start of `characters`.
+///
+/// Follows all ways through the pattern at once: time is pattern length times text length at worst.
+fn match_length(parts: &[Part], characters: &[char], longest: bool) -> Option<usize> {
+    let mut active = vec![false; parts.len() + 1];
+    active[0] = true;
+    pass_stars(parts, &mut active);
+    let mut found = active[parts.len()].then_some(0);
+    for (index, character) in characters.iter().enumerate() {
+        if found.is_some() && !longest || active.iter().all(|state| !state) {
+            break;
+        }
+        let mut next = vec![false; parts.len() + 1];
+        for (state, part) in parts.iter().enumerate().filter(|(state, _)| active[*state]) {
+            match part {
+                Part::Star if *character != '\n' => next[state] = true,
+                Part::Any if *character != '\n' => next[state + 1] = true,
+                Part::Char(expected) if expected == character => next[state + 1] = true,
+                _ => {}
+            }
+        }
+        pass_stars(parts, &mut next);
+        active = next;
+        if active[parts.len()] {
+            found = Some(index + 1);
+        }
+    }
+    found
+}
+
+fn pass_stars(parts: &[Part], active: &mut [bool]) {
+    for (state, part) in parts.iter().enumerate() {
+        if active[state] && *part == Part::Star {
+            active[state + 1] = true;
+        }
+    }
+}

@@ -1,0 +1,96 @@
+use super::*;
+use std::collections::BTreeMap;
+
+fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn check(word: &str, pairs: &[(&str, &str)], expected: Result<&str, &str>) {
+    let result = expand(word, &env(pairs), Rules::value('\\'));
+    let shown =
+        result.as_ref().map(|expansion| expansion.value.as_str()).map_err(|error| error.message.as_str());
+    assert_eq!(shown, expected, "{word}");
+}
+
+#[test]
+fn plain_references() {
+    let pairs = &[("A", "x"), ("E", "")];
+    check("$A ${A} $B.", pairs, Ok("x x ."));
+    check("$A_B$A", pairs, Ok("x"));
+    check("$. $ a$", pairs, Ok("$. $ a$"));
+    check("$1$@$?", pairs, Ok(""));
+    check("\\$A '$A' \"$A\"", pairs, Ok("$A $A x"));
+}
+
+#[test]
+fn defaults_and_demands() {
+    let pairs = &[("A", "x"), ("E", "")];
+    check("${U:-w}${E:-w}${A:-w}", pairs, Ok("wwx"));
+    check("${U-w}${E-w}${A-w}", pairs, Ok("wx"));
+    check("${U:+w}${E:+w}${A:+w}", pairs, Ok("w"));
+    check("${U+w}${E+w}${A+w}", pairs, Ok("ww"));
+    check("${U:-${A:+${A}y}}", pairs, Ok("xy"));
+    check("${U:?}", pairs, Err("U: is not allowed to be unset"));
+    check("${E:?}", pairs, Err("E: is not allowed to be empty"));
+    check("${E?}", pairs, Ok(""));
+    check("${U?say $A}", pairs, Err("U: say x"));
+}
+
+#[test]
+fn patterns() {
+    let pairs = &[("F", "xxyy"), ("P", "/tmp/tmp/bar.txt"), ("S", "a***yy*"), ("L", "a\nb")];
+    check("${F#*x}${F##*x}", pairs, Ok("xyyyy"));
+    check("${F%y*}${F%%y*}", pairs, Ok("xxyxx"));
+    check("${F#*}${F##*}", pairs, Ok("xxyy"));
+    check("${S%%\\**\\*}", pairs, Ok("a"));
+    check("${P/tmp/x}-${P//tmp/x}", pairs, Ok("/x/tmp/bar.txt-/x/x/bar.txt"));
+    check("${P//\\//\\/}", pairs, Ok("\\/tmp\\/tmp\\/bar.txt"));
+    check("${F/$U/w}", pairs, Ok("wxxyy"));
+    check("${F//$U/-}", pairs, Ok("-x-x-y-y-"));
+    check("${F//*/z}", pairs, Ok("z"));
+    check("${L##*}", pairs, Ok("\nb"));
+    check("${F#\\x}", pairs, Err("invalid pattern (\\x) in substitution: invalid escape '\\x'"));
+}
+
+#[test]
+fn mistakes() {
+    check("${}", &[], Err("syntax error: bad substitution"));
+    check("${{A}", &[], Err("syntax error: bad substitution"));
+    check("${:", &[], Err("syntax error: bad substitution"));
+    check("${", &[], Err("syntax error: missing '}'"));
+    check("${A", &[], Err("syntax error: missing '}'"));
+    check("${A:-b", &[], Err("syntax error: missing '}'"));
+    check("${A/b", &[], Err("syntax error: missing '/' in ${}"));
+    check("${A/b/c", &[], Err("syntax error: missing '}'"));
+    check("${A:#b}", &[], Err("unsupported modifier (:#) in substitution"));
+    check("${A=b}", &[], Err("unsupported modifier (=) in substitution"));
+    check("'a", &[], Err("unexpected end of statement while looking for matching single-quote"));
+    check("\"a", &[], Err("unexpected end of statement while looking for matching double-quote"));
+    let deep = "${A:-".repeat(10_000);
+    check(&deep, &[], Err("substitutions are nested more than 100 deep"));
+}
+
+#[test]
+fn what_was_read_is_reported() {
+    let result = expand("${A:-$B} $C", &env(&[("C", "c")]), Rules::value('\\')).unwrap();
+    assert_eq!(result.read, BTreeSet::from(["C".to_owned()]));
+    assert_eq!(result.missed, BTreeSet::from(["A".to_owned(), "B".to_owned()]));
+}
+
+#[test]
+fn words_split_unless_quoted() {
+    let words = |text: &str| {
+        let list = expand_words(text, &env(&[("A", "1 2")]), Rules::value('\\')).unwrap().value;
+        list.into_iter().map(|word| word.text).collect::<Vec<_>>()
+    };
+    assert_eq!(words("a  b$A c"), ["a", "b1", "2", "c"]);
+    assert_eq!(words("'a b' \"$A\" c\\ d"), ["a b", "1 2", "c d"]);
+    assert_eq!(words("80${A:-x}"), ["801", "2"]);
+    assert_eq!(words("cat << EOF"), ["cat", "<< EOF"]);
+}
+
+#[test]
+fn heredoc_bodies_keep_quotes() {
+    let result = expand("\"$A\" 'b' \\$A", &env(&[("A", "x")]), Rules::heredoc_body()).unwrap();
+    assert_eq!(result.value, "\"x\" 'b' $A");
+}

@@ -1,0 +1,26 @@
+//! Dockerfile text to syntax tree, diagnostics and ignore patterns.
+//!
+//! This crate reads and writes nothing: bytes go in, values come out. It never fails on input; what is
+//! wrong with a file is part of the result. What variables mean and what instructions do is decided
+//! elsewhere; [`expand`] and [`mount`] are pure functions that others call with an environment.
+//!
+//! Invariant: every byte of a file belongs to the tree or to trivia between its instructions, and every
+//! place in the tree can be shown as file, line and column.
+
+#![forbid(unsafe_code)]
+
+pub mod ast;
+pub mod diagnostic;
+pub mod expand;
+mod grammar;
+pub mod ignore;
+mod lines;
+pub mod mount;
+mod source;
+pub mod span;
+pub mod suggest;
+mod text;
+
+pub use grammar::{Parse, parse, parse_trigger};
+pub use source::Source;
+pub use text::{Text, TextBuilder};

@@ -1,0 +1,408 @@
+//! `RUN --mount=` values: fields, and what they mean once variables are expanded.
+//!
+//! Rules and sentences follow moby/buildkit `frontend/dockerfile/instructions/commands_runmount.go`:
+//! fields are read from left to right, keys ignore case, and an option that depends on the type must stand
+//! behind `type=`.
+
+use crate::ast::MountFlag;
+use crate::diagnostic::Diagnostic;
+use crate::expand::ExpandError;
+use crate::span::Span;
+use crate::suggest;
+use crate::text::Text;
+
+/// What is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MountKind {
+    /// A folder or file of the context, a stage or an image.
+    Bind,
+    /// A folder that outlives the build.
+    Cache,
+    /// Memory.
+    Tmpfs,
+    /// A secret as a file or a variable.
+    Secret,
+    /// An ssh agent's socket.
+    Ssh,
+}
+
+const KINDS: [(&str, MountKind); 5] = [
+    ("bind", MountKind::Bind),
+    ("cache", MountKind::Cache),
+    ("tmpfs", MountKind::Tmpfs),
+    ("secret", MountKind::Secret),
+    ("ssh", MountKind::Ssh),
+];
+
+/// How steps share a cache mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sharing {
+    /// All at once.
+    Shared,
+    /// Each its own while in use.
+    Private,
+    /// One after the other.
+    Locked,
+}
+
+const SHARING: [(&str, Sharing); 3] =
+    [("shared", Sharing::Shared), ("private", Sharing::Private), ("locked", Sharing::Locked)];
+
+/// One resolved mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// `type`.
+    pub kind: MountKind,
+    /// `from`; empty for the default.
+    pub from: String,
+    /// `source`; empty for the default.
+    pub source: String,
+    /// `target`; empty for the default.
+    pub target: String,
+    /// Writes fail.
+    pub readonly: bool,
+    /// `size` in bytes; 0 for no limit.
+    pub size: u64,
+    /// `id`; empty for the default.
+    pub id: String,
+    /// `sharing`, if given.
+    pub sharing: Option<Sharing>,
+    /// `required`.
+    pub required: bool,
+    /// `env`: the variable that carries a secret.
+    pub env: Option<String>,
+    /// `mode`.
+    pub mode: Option<u32>,
+    /// `uid`.
+    pub uid: Option<u32>,
+    /// `gid`.
+    pub gid: Option<u32>,
+}
+
+impl MountKind {
+    /// The name as written in a Dockerfile.
+    pub fn name(self) -> &'static str {
+        KINDS.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// A mistake in a mount value, with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountError {
+    /// The word that is wrong.
+    pub span: Span,
+    /// One sentence, in the reference's words.
+    pub message: String,
+}
+
+impl MountError {
+    fn new(span: Span, message: impl Into<String>) -> MountError {
+        MountError { span, message: message.into() }
+    }
+
+    /// As a finding.
+    pub fn diagnostic(self) -> Diagnostic {
+        Diagnostic::error("invalid-mount", self.span, self.message)
+    }
+}
+
+const KEYS: [&str; 19] = [
+    "type",
+    "from",
+    "source",
+    "target",
+    "readonly",
+    "id",
+    "sharing",
+    "required",
+    "size",
+    "mode",
+    "uid",
+    "gid",
+    "src",
+    "dst",
+    "destination",
+    "ro",
+    "rw",
+    "readwrite",
+    "env",
+];
+
+/// Splits a value at its commas; a field in double quotes may hold commas.
+pub(crate) fn fields(value: &Text) -> Vec<Text> {
+    let text = value.as_str();
+    let mut fields = Vec::new();
+    let mut start = 0;
+    loop {
+        let rest = &text[start..];
+        let (inner, next) = match rest.strip_prefix('"').and_then(|inner| inner.find('"')) {
+            Some(length) => (start + 1..start + 1 + length, start + length + 2),
+            None => {
+                let length = rest.find(',').unwrap_or(rest.len());
+                (start..start + length, start + length)
+            }
+        };
+        fields.push(value.slice(inner));
+        match text[next..].find(',') {
+            Some(comma) => start = next + comma + 1,
+            None => return fields,
+        }
+    }
+}
+
+/// What can be said before variables are known: `from` takes none.
+pub(crate) fn check(flag: &MountFlag) -> Result<(), MountError> {
+    for field in &flag.fields {
+        let (key, value) = split(field);
+        let Some(value) = value.filter(|_| key == "from") else { continue };
+        let dollar = value.as_str().find('$').filter(|at| at + 1 != value.as_str().len());
+        if dollar.is_some() {
+            let message = "'from' doesn't support variable expansion, define alias stage instead";
+            return Err(MountError::new(value.span(), message));
+        }
+    }
+    Ok(())
+}
+
+fn split(field: &Text) -> (String, Option<Text>) {
+    let text = field.as_str();
+    match text.find('=') {
+        Some(equals) => (text[..equals].to_lowercase(), Some(field.slice(equals + 1..text.len()))),
+        None => (text.to_lowercase(), None),
+    }
+}
+
+/// Reads a mount flag; `expand` gives each value with its variables replaced.
+pub fn resolve(
+    flag: &MountFlag,
+    expand: &mut dyn FnMut(&Text) -> Result<String, ExpandError>,
+) -> Result<Mount, MountError> {
+    let mut draft = Draft::new();
+    for field in &flag.fields {
+        let (key, value) = split(field);
+        match value {
+            None => draft.set_bare(&key, field)?,
+            Some(value) => {
+                let expanded =
+                    expand(&value).map_err(|error| MountError::new(value.span(), error.message.clone()))?;
+                draft.set(&key, field, &value, expanded)?;
+            }
+        }
+    }
+    draft.finish(flag.text.span())
+}
+
+struct Draft {
+    mount: Mount,
+    access_given: bool,
+}
+
+impl Draft {
+    fn new() -> Draft {
+        let mount = Mount {
+            kind: MountKind::Bind,
+            from: String::new(),
+            source: String::new(),
+            target: String::new(),
+            readonly: true,
+            size: 0,
+            id: String::new(),
+            sharing: None,
+            required: false,
+            env: None,
+            mode: None,
+            uid: None,
+            gid: None,
+        };
+        Draft { mount, access_given: false }
+    }
+
+    fn set_bare(&mut self, key: &str, field: &Text) -> Result<(), MountError> {
+        match key {
+            "readonly" | "ro" => self.set_access(true),
+            "readwrite" | "rw" => self.set_access(false),
+            "required" => {
+                self.only_for(key, field, &[MountKind::Secret, MountKind::Ssh])?;
+                self.mount.required = true;
+            }
+            _ => {
+                let message = format!("invalid field '{}' must be a key=value pair", field.as_str());
+                return Err(MountError::new(field.span(), message));
+            }
+        }
+        Ok(())
+    }
+
+    fn set_access(&mut self, readonly: bool) {
+        self.mount.readonly = readonly;
+        self.access_given = true;
+    }
+
+    fn only_for(&self, key: &str, field: &Text, kinds: &[MountKind]) -> Result<(), MountError> {
+        if kinds.contains(&self.mount.kind) {
+            return Ok(());
+        }
+        let message = format!("unexpected key '{key}' for mount type '{}'", self.mount.kind.name());
+        Err(MountError::new(field.span(), message))
+    }
+
+    fn set(&mut self, key: &str, field: &Text, word: &Text, value: String) -> Result<(), MountError> {
+        let at = word.span();
+        let invalid = |value: &str| MountError::new(at, format!("invalid value for {key}: {value}"));
+        let invalid_number = |value: &str| MountError::new(at, format!("invalid value {value} for {key}"));
+        match key {
+            "type" => self.mount.kind = choose(&KINDS, &value, at, "mount type")?,
+            "from" => self.mount.from = value,
+            "source" | "src" => self.mount.source = value,
+            "target" | "dst" | "destination" => self.mount.target = value,
+            "readonly" | "ro" => self.set_access(go_bool(&value).ok_or_else(|| invalid(&value))?),
+            "readwrite" | "rw" => self.set_access(!go_bool(&value).ok_or_else(|| invalid(&value))?),
+            "required" => {
+                self.only_for(key, field, &[MountKind::Secret, MountKind::Ssh])?;
+                self.mount.required = go_bool(&value).ok_or_else(|| invalid(&value))?;
+            }
+            "size" => {
+                self.only_for(key, field, &[MountKind::Tmpfs])?;
+                self.mount.size = bytes_with_unit(&value).ok_or_else(|| invalid(&value))?;
+            }
+            "id" => self.mount.id = value,
+            "sharing" => self.mount.sharing = Some(choose(&SHARING, &value, at, "sharing value")?),
+            "mode" => {
+                let mode = u32::from_str_radix(&value, 8).map_err(|_| invalid_number(&value))?;
+                self.mount.mode = Some(mode);
+            }
+            "uid" => self.mount.uid = Some(value.parse().map_err(|_| invalid_number(&value))?),
+            "gid" => self.mount.gid = Some(value.parse().map_err(|_| invalid_number(&value))?),
+            "env" => self.mount.env = Some(value),
+            _ => {
+                let suggestion = did_you_mean(key, KEYS);
+                let message = format!("unexpected key '{key}' in '{}'{suggestion}", field.as_str());
+                return Err(MountError::new(field.span(), message));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, span: Span) -> Result<Mount, MountError> {
+        let mount = &mut self.mount;
+        let fail = |message: String| Err(MountError::new(span, message));
+        if matches!(mount.kind, MountKind::Bind | MountKind::Tmpfs) {
+            let given = [("mode", mount.mode), ("uid", mount.uid), ("gid", mount.gid)];
+            if let Some((key, _)) = given.iter().find(|(_, value)| value.is_some()) {
+                return fail(format!("{key} not allowed for \"{}\" type mounts", mount.kind.name()));
+            }
+        }
+        if !self.access_given {
+            mount.readonly = !matches!(mount.kind, MountKind::Cache | MountKind::Tmpfs);
+        }
+        if mount.kind == MountKind::Secret {
+            if !mount.from.is_empty() {
+                return fail("secret mount should not have a from".to_owned());
+            }
+            if mount.sharing.is_some() {
+                return fail("secret mount should not define sharing".to_owned());
+            }
+            if mount.source.is_empty() && mount.target.is_empty() && mount.id.is_empty() {
+                return fail("invalid secret mount. one of source, target required".to_owned());
+            }
+            if !mount.source.is_empty() && !mount.id.is_empty() {
+                return fail("both source and id can't be set".to_owned());
+            }
+        }
+        if mount.sharing.is_some() && mount.kind != MountKind::Cache {
+            return fail(format!("invalid cache sharing set for {} mount", mount.kind.name()));
+        }
+        Ok(self.mount)
+    }
+}
+
+fn choose<T: Copy>(choices: &[(&str, T)], value: &str, at: Span, what: &str) -> Result<T, MountError> {
+    let lower = value.to_lowercase();
+    choices.iter().find(|(name, _)| *name == lower).map(|(_, choice)| *choice).ok_or_else(|| {
+        let suggestion = did_you_mean(value, choices.iter().map(|(name, _)| *name));
+        MountError::new(at, format!("unsupported {what} {value:?}{suggestion}"))
+    })
+}
+
+fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+    suggest::nearest(word, candidates).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default()
+}
+
+/// Go's `strconv.ParseBool`.
+fn go_bool(value: &str) -> Option<bool> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// `64m`, `1.5GiB`, `100`: a number of bytes in powers of 1024 (docker/go-units `RAMInBytes`).
+pub fn bytes_with_unit(value: &str) -> Option<u64> {
+    let digits_end = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
+    let number: f64 = value[..digits_end].parse().ok().filter(|_| !value.starts_with('.'))?;
+    let unit = value[digits_end..].trim_start_matches(' ').to_ascii_lowercase();
+    let power = match unit.as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 1,
+        "m" | "mb" | "mib" => 2,
+        "g" | "gb" | "gib" => 3,
+        "t" | "tb" | "tib" => 4,
+        "p" | "pb" | "pib" => 5,
+        _ => return None,
+    };
+    Some((number * 1024_f64.powi(power)) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_mount(value: &str, expected: Result<&dyn Fn(&Mount) -> bool, &str>) {
+        let text = Text::verbatim(value, 0);
+        let flag = MountFlag { fields: fields(&text), text };
+        let result = resolve(&flag, &mut |word| Ok(word.as_str().to_owned()));
+        match (&result, expected) {
+            (Ok(mount), Ok(holds)) => assert!(holds(mount), "{value}: {mount:?}"),
+            (Err(error), Err(message)) => assert_eq!(error.message, message, "{value}"),
+            _ => panic!("{value}: {result:?}"),
+        }
+    }
+
+    #[test]
+    fn defaults_follow_the_type() {
+        check_mount("target=/x", Ok(&|m| m.kind == MountKind::Bind && m.readonly));
+        check_mount("type=cache,target=/x", Ok(&|m| !m.readonly && m.sharing.is_none()));
+        check_mount("TYPE=Tmpfs,dst=/x,size=64m", Ok(&|m| m.size == 64 << 20 && !m.readonly));
+        check_mount("type=bind,target=/x,rw", Ok(&|m| !m.readonly));
+        check_mount("type=bind,target=/x,rw,ro=1", Ok(&|m| m.readonly));
+        check_mount("type=secret,id=a,required,env=B", Ok(&|m| m.required && m.env.as_deref() == Some("B")));
+        check_mount("type=cache,\"target=/a,b\",mode=0700,uid=5", Ok(&|m| m.mode == Some(0o700)));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        check_mount("type=bnd", Err("unsupported mount type \"bnd\" (did you mean bind?)"));
+        check_mount("size=1,type=tmpfs", Err("unexpected key 'size' for mount type 'bind'"));
+        check_mount(
+            "type=cache,sharing=lockd",
+            Err("unsupported sharing value \"lockd\" (did you mean locked?)"),
+        );
+        check_mount("type=bind,uid=1", Err("uid not allowed for \"bind\" type mounts"));
+        check_mount("type=secret", Err("invalid secret mount. one of source, target required"));
+        check_mount("type=secret,id=a,src=b", Err("both source and id can't be set"));
+        check_mount("type=bind,sharing=shared", Err("invalid cache sharing set for bind mount"));
+        check_mount("target", Err("invalid field 'target' must be a key=value pair"));
+        check_mount("targt=/x", Err("unexpected key 'targt' in 'targt=/x' (did you mean target?)"));
+        check_mount("ro=maybe", Err("invalid value for ro: maybe"));
+        check_mount("type=cache,mode=9", Err("invalid value 9 for mode"));
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes_with_unit("1.5k"), Some(1536));
+        assert_eq!(bytes_with_unit("2GiB"), Some(2 << 30));
+        assert_eq!(bytes_with_unit("x"), None);
+        assert_eq!(bytes_with_unit("1.2.3"), None);
+    }
+}

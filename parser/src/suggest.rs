@@ -1,0 +1,66 @@
+//! "Did you mean …?" for misspelt words.
+
+/// How far a word may be from what was meant: the reference builder suggests up to two edits.
+const MAX_EDITS: usize = 2;
+
+/// The candidate nearest to `word`, ignoring case, in the letter case of `word`.
+///
+/// `None` when nothing is near, or when one candidate is the word itself: then the word was not the
+/// mistake.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let lower = word.to_lowercase();
+    let mut best: Option<(usize, &str)> = None;
+    for candidate in candidates {
+        let distance = edit_distance(&lower, &candidate.to_lowercase());
+        if distance == 0 {
+            return None;
+        }
+        if distance <= MAX_EDITS && best.is_none_or(|(least, _)| distance < least) {
+            best = Some((distance, candidate));
+        }
+    }
+    best.map(|(_, candidate)| match_case(candidate, word))
+}
+
+fn match_case(candidate: &str, like: &str) -> String {
+    if like == like.to_lowercase() {
+        candidate.to_lowercase()
+    } else if like == like.to_uppercase() {
+        candidate.to_uppercase()
+    } else {
+        candidate.to_owned()
+    }
+}
+
+/// Levenshtein distance; words whose lengths alone set them apart count as far.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    if a.len().abs_diff(b.len()) > MAX_EDITS {
+        return MAX_EDITS + 1;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let substitute = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_near_words_in_the_case_of_the_question() {
+        let names = ["FROM", "RUN", "COPY"];
+        assert_eq!(nearest("FROMM", names), Some("FROM".into()));
+        assert_eq!(nearest("cpoy", names), Some("copy".into()));
+        assert_eq!(nearest("xyzzy", names), None);
+        assert_eq!(nearest("run", names), None);
+    }
+}
