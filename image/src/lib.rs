@@ -1,1 +1,11 @@
-//! Placeholder.
+//! Images on disk: digests, references, manifests and configs; the content store, layers and snapshots.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod digest;
+pub mod json;
+pub mod manifest;
+pub mod platform;
+pub mod reference;
+pub mod tar;

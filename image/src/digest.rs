@@ -1,0 +1,303 @@
+//! Digests: the addresses of the content store, and hashing into them.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256, Sha512};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::str::FromStr;
+
+/// `sha256:…` or `sha512:…` of exact bytes (OCI image-spec, descriptor.md, "Digests").
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest {
+    text: String,
+    colon: usize,
+}
+
+/// Hash functions that a digest may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// The one everything here is made with.
+    Sha256,
+    /// Accepted when others use it.
+    Sha512,
+}
+
+/// A text that is no digest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid digest `{0}`: expected sha256: or sha512: and lower-case hexadecimal")]
+pub struct DigestError(pub String);
+
+impl Algorithm {
+    fn name(self) -> &'static str {
+        match self {
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha512 => "sha512",
+        }
+    }
+
+    fn hex_length(self) -> usize {
+        match self {
+            Algorithm::Sha256 => 64,
+            Algorithm::Sha512 => 128,
+        }
+    }
+}
+
+impl Digest {
+    /// The SHA-256 digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Digest {
+        let mut hasher = Hasher::sha256();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// A SHA-256 digest from its 32 raw bytes.
+    pub fn from_sha256(bytes: [u8; 32]) -> Digest {
+        Digest::from_raw(Algorithm::Sha256, &bytes)
+    }
+
+    fn from_raw(algorithm: Algorithm, bytes: &[u8]) -> Digest {
+        let mut text = String::with_capacity(algorithm.name().len() + 1 + bytes.len() * 2);
+        text.push_str(algorithm.name());
+        let colon = text.len();
+        text.push(':');
+        for byte in bytes {
+            for nibble in [byte >> 4, byte & 15] {
+                text.push(char::from_digit(u32::from(nibble), 16).expect("a nibble is a hexadecimal digit"));
+            }
+        }
+        Digest { text, colon }
+    }
+
+    /// The whole text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The part after the colon.
+    pub fn hex(&self) -> &str {
+        &self.text[self.colon + 1..]
+    }
+
+    /// The first twelve digits, as tables show them.
+    pub fn short(&self) -> &str {
+        &self.hex()[..12]
+    }
+
+    /// The hash function.
+    pub fn algorithm(&self) -> Algorithm {
+        if self.colon == 6 && self.text.starts_with("sha256") { Algorithm::Sha256 } else { Algorithm::Sha512 }
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Digest, DigestError> {
+        let fail = || DigestError(text.to_owned());
+        let (name, hex) = text.split_once(':').ok_or_else(fail)?;
+        let algorithm = match name {
+            "sha256" => Algorithm::Sha256,
+            "sha512" => Algorithm::Sha512,
+            _ => return Err(fail()),
+        };
+        let valid = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if hex.len() != algorithm.hex_length() || !hex.bytes().all(valid) {
+            return Err(fail());
+        }
+        Ok(Digest { text: text.to_owned(), colon: name.len() })
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = DigestError;
+
+    fn try_from(text: String) -> Result<Digest, DigestError> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.text
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+macro_rules! digest_name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Digest);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+    };
+}
+
+digest_name! {
+    /// Digest of an uncompressed layer tar.
+    DiffId
+}
+digest_name! {
+    /// Digest of a stack of layers, lowest first (OCI image-spec, config.md, "Layer ChainID").
+    ChainId
+}
+digest_name! {
+    /// Digest of an image's config: the image id.
+    ImageId
+}
+
+impl ChainId {
+    /// The chain id of `diff_ids`, lowest layer first; `None` for no layers.
+    pub fn of(diff_ids: &[DiffId]) -> Option<ChainId> {
+        let (first, rest) = diff_ids.split_first()?;
+        let chain = rest
+            .iter()
+            .fold(first.0.clone(), |parent, next| Digest::of(format!("{parent} {next}").as_bytes()));
+        Some(ChainId(chain))
+    }
+}
+
+/// Hashes bytes into a digest.
+#[derive(Clone)]
+pub struct Hasher(State);
+
+#[derive(Clone)]
+enum State {
+    Sha256(Sha256),
+    Sha512(Box<Sha512>),
+}
+
+impl Hasher {
+    /// A SHA-256 hasher.
+    pub fn sha256() -> Hasher {
+        Hasher(State::Sha256(Sha256::new()))
+    }
+
+    /// A hasher for the given function.
+    pub fn new(algorithm: Algorithm) -> Hasher {
+        match algorithm {
+            Algorithm::Sha256 => Hasher::sha256(),
+            Algorithm::Sha512 => Hasher(State::Sha512(Box::new(Sha512::new()))),
+        }
+    }
+
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.0 {
+            State::Sha256(hasher) => hasher.update(bytes),
+            State::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    /// The digest of all bytes so far.
+    pub fn finish(self) -> Digest {
+        match self.0 {
+            State::Sha256(hasher) => Digest::from_raw(Algorithm::Sha256, &hasher.finalize()),
+            State::Sha512(hasher) => Digest::from_raw(Algorithm::Sha512, &hasher.finalize()),
+        }
+    }
+}
+
+/// Counts and hashes what passes through.
+pub struct Hashing<T> {
+    inner: T,
+    hasher: Hasher,
+    count: u64,
+}
+
+impl<T> Hashing<T> {
+    /// Wraps a reader or writer.
+    pub fn new(inner: T) -> Hashing<T> {
+        Hashing { inner, hasher: Hasher::sha256(), count: 0 }
+    }
+
+    /// Wraps a reader or writer for a given hash function.
+    pub fn with(inner: T, algorithm: Algorithm) -> Hashing<T> {
+        Hashing { inner, hasher: Hasher::new(algorithm), count: 0 }
+    }
+
+    /// The wrapped value, the digest of what passed, and its length in bytes.
+    pub fn finish(self) -> (T, Digest, u64) {
+        (self.inner, self.hasher.finish(), self.count)
+    }
+}
+
+impl<T: Read> Read for Hashing<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        self.count += read as u64;
+        Ok(read)
+    }
+}
+
+impl<T: Write> Write for Hashing<T> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(buffer)?;
+        self.hasher.update(&buffer[..written]);
+        self.count += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn digests_read_and_print() {
+        assert_eq!(Digest::of(b"").as_str(), EMPTY);
+        let digest: Digest = EMPTY.parse().unwrap();
+        assert_eq!((digest.short(), digest.algorithm()), ("e3b0c44298fc", Algorithm::Sha256));
+        for bad in ["", "sha256:", "sha256:E3", "md5:00", &EMPTY.to_uppercase(), &EMPTY[..70]] {
+            assert!(bad.parse::<Digest>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn chain_ids_follow_the_specification() {
+        let id = |byte: u8| DiffId(Digest::of(&[byte]));
+        assert_eq!(ChainId::of(&[]), None);
+        assert_eq!(ChainId::of(&[id(1)]), Some(ChainId(id(1).0)));
+        let expected = Digest::of(format!("{} {}", id(1), id(2)).as_bytes());
+        assert_eq!(ChainId::of(&[id(1), id(2)]), Some(ChainId(expected)));
+    }
+
+    #[test]
+    fn hashing_counts_what_passes() {
+        let mut writer = Hashing::new(Vec::new());
+        writer.write_all(b"abc").unwrap();
+        let (bytes, digest, count) = writer.finish();
+        assert_eq!((bytes.as_slice(), digest, count), (b"abc".as_slice(), Digest::of(b"abc"), 3));
+    }
+}

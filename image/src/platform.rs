@@ -1,0 +1,167 @@
+//! Platforms: what a machine runs and what an image is for.
+//!
+//! Spelling and normal form follow containerd/platforms, matching follows what Docker pulls.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Operating system, processor and its variant, in normal form.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Platform {
+    /// Go's name of the processor architecture, such as `amd64`.
+    pub architecture: String,
+    /// Go's name of the operating system.
+    pub os: String,
+    /// Version of the operating system; only Windows uses it.
+    #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
+    pub os_version: Option<String>,
+    /// Processor variant, such as `v7`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+}
+
+/// A text that names no platform.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\": unknown operating system or architecture: invalid argument")]
+pub struct PlatformError(pub String);
+
+impl Platform {
+    /// What this machine runs.
+    pub fn host() -> Platform {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "x86" => "386",
+            "aarch64" => "arm64",
+            "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+            other => other,
+        };
+        Platform::new("linux", architecture, None)
+    }
+
+    /// A platform in normal form.
+    pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Platform {
+        let (architecture, variant) = normalize(&architecture.to_lowercase(), variant.unwrap_or(""));
+        Platform { architecture, os: os.to_lowercase(), os_version: None, variant }
+    }
+
+    /// How well an image for `self` runs where `wanted` is wanted: 0 is exact, more is worse.
+    pub fn distance(&self, wanted: &Platform) -> Option<u32> {
+        let image = Platform::new(&self.os, &self.architecture, self.variant.as_deref());
+        if image.os != wanted.os || image.architecture != wanted.architecture {
+            return None;
+        }
+        let level = |platform: &Platform| variant_level(&platform.architecture, platform.variant.as_deref());
+        level(wanted).checked_sub(level(&image))
+    }
+}
+
+fn normalize(architecture: &str, variant: &str) -> (String, Option<String>) {
+    let (architecture, variant) = match (architecture, variant) {
+        ("i386", _) => ("386", ""),
+        ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
+        ("x86_64" | "x86-64", variant) => ("amd64", variant),
+        ("aarch64" | "arm64", "8" | "v8") => ("arm64", ""),
+        ("aarch64", variant) => ("arm64", variant),
+        ("armhf", _) => ("arm", "v7"),
+        ("armel", _) => ("arm", "v6"),
+        ("arm", "" | "7") => ("arm", "v7"),
+        ("arm", "5") => ("arm", "v5"),
+        ("arm", "6") => ("arm", "v6"),
+        ("arm", "8") => ("arm", "v8"),
+        same => same,
+    };
+    (architecture.to_owned(), (!variant.is_empty()).then(|| variant.to_owned()))
+}
+
+/// Variants of one processor in rising order.
+fn variant_level(architecture: &str, variant: Option<&str>) -> u32 {
+    let number = variant.and_then(|variant| variant.strip_prefix('v')?.parse().ok());
+    match architecture {
+        "amd64" => number.unwrap_or(1),
+        "arm64" => number.unwrap_or(8),
+        "arm" => number.unwrap_or(7),
+        _ => number.unwrap_or(0),
+    }
+}
+
+const SYSTEMS: [&str; 8] = ["linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "wasi"];
+const ARCHITECTURES: [&str; 14] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
+    "riscv64", "s390x", "wasm",
+];
+
+impl FromStr for Platform {
+    type Err = PlatformError;
+
+    fn from_str(text: &str) -> Result<Platform, PlatformError> {
+        let fail = || PlatformError(text.to_owned());
+        let parts: Vec<&str> = text.split('/').collect();
+        let valid = |part: &&str| {
+            !part.is_empty()
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+        };
+        if !parts.iter().all(|part| valid(&part)) {
+            return Err(fail());
+        }
+        let known_architecture =
+            |platform: &Platform| ARCHITECTURES.contains(&platform.architecture.as_str());
+        match parts.as_slice() {
+            [one] if SYSTEMS.contains(&one.to_lowercase().as_str()) => {
+                let host = Platform::host();
+                Ok(Platform::new(one, &host.architecture, host.variant.as_deref()))
+            }
+            [one] => Some(Platform::new("linux", one, None)).filter(known_architecture).ok_or_else(fail),
+            [os, architecture] => Ok(Platform::new(os, architecture, None)),
+            [os, architecture, variant] => Ok(Platform::new(os, architecture, Some(variant))),
+            _ => Err(fail()),
+        }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match &self.variant {
+            Some(variant) if !(self.architecture == "arm64" && variant == "v8") => write!(f, "/{variant}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_have_one_normal_form() {
+        for (text, expected) in [
+            ("linux/amd64", "linux/amd64"),
+            ("x86_64", "linux/amd64"),
+            ("linux/aarch64", "linux/arm64"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("linux/arm", "linux/arm/v7"),
+            ("armhf", "linux/arm/v7"),
+            ("linux/arm/v6", "linux/arm/v6"),
+            ("windows/amd64", "windows/amd64"),
+        ] {
+            assert_eq!(text.parse::<Platform>().map(|p| p.to_string()).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["", "nonsense", "linux/", "a/b/c/d", "linux/am d64"] {
+            assert!(text.parse::<Platform>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lower_variants_run_on_higher_ones() {
+        let distance = |image: &str, wanted: &str| {
+            let parse = |text: &str| text.parse::<Platform>().unwrap();
+            parse(image).distance(&parse(wanted))
+        };
+        assert_eq!(distance("linux/amd64", "linux/amd64"), Some(0));
+        assert_eq!(distance("linux/arm/v5", "linux/arm/v7"), Some(2));
+        assert_eq!(distance("linux/arm/v7", "linux/arm/v6"), None);
+        assert_eq!(distance("linux/arm64", "linux/amd64"), None);
+        assert_eq!(distance("linux/amd64", "linux/amd64/v3"), Some(2));
+    }
+}
