@@ -5,7 +5,9 @@
 pub mod config;
 pub mod digest;
 pub mod json;
+pub mod layer;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
+pub mod sys;
 pub mod tar;

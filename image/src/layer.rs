@@ -1,0 +1,26 @@
+//! Layers: changesets between a tar stream and a folder that overlayfs can stack.
+//!
+//! In the tar a deleted file is an empty file `.wh.NAME`, and `.wh..wh..opq` says that a folder hides all
+//! that lower layers have in it (OCI image-spec, layer.md). On disk they are overlayfs' own marks: a
+//! character device 0:0, and the extended attribute `trusted.overlay.opaque`.
+
+mod apply;
+mod copy;
+mod diff;
+mod overlay;
+mod write;
+
+pub use apply::{Applied, ApplyError, apply};
+pub use copy::{Change, Choice, CopyRequest, Everything, Selection};
+pub use diff::{DiffError, diff};
+pub use write::{FileData, LayerWriter, Metadata, WriteError};
+
+/// Prefix of whiteout names in a tar.
+const WHITEOUT: &[u8] = b".wh.";
+/// Name of the mark of an opaque folder in a tar.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// The only attribute that layers carry, as the reference builder does.
+const CAPABILITY: &[u8] = b"security.capability";
+
+#[cfg(test)]
+mod tests;

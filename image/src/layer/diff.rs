@@ -1,0 +1,189 @@
+//! A layer folder as a deterministic tar.
+//!
+//! The same files give the same bytes, whatever order a folder lists them in: names are sorted, owners are
+//! numbers, times are whole seconds, and of several names of one file the first carries the content.
+//! Sockets are left out.
+
+use super::{CAPABILITY, OPAQUE, WHITEOUT, overlay};
+use crate::sys::{self, CallError, Named};
+use crate::tar::{Entry, EntryKind, TarError, Writer};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{self, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Why a layer folder cannot be turned into a tar.
+#[derive(Debug, thiserror::Error)]
+pub enum DiffError {
+    /// A file could not be read.
+    #[error("cannot read the layer")]
+    Call(#[from] CallError),
+    /// The tar could not be written.
+    #[error("cannot write the layer's tar")]
+    Tar(#[from] TarError),
+    /// A file changed while it was read.
+    #[error("`{path}` changed while the layer was read", path = .0.display())]
+    Changed(PathBuf),
+}
+
+/// Writes the layer in the folder `path` to `output` and gives it back.
+pub fn diff<W: Write>(path: &Path, output: W) -> Result<W, DiffError> {
+    let root = sys::open_dir(path)?;
+    let mut differ =
+        Differ { writer: Writer::new(output), seen: HashMap::new(), buffer: vec![0; 256 * 1024] };
+    if overlay::is_opaque(root.as_fd()).call("getxattr", path)? {
+        differ.opaque(b"")?;
+    }
+    differ.folder(root.as_fd(), &mut Vec::new())?;
+    Ok(differ.writer.finish()?)
+}
+
+struct Differ<W: Write> {
+    writer: Writer<W>,
+    /// First name of every file that has several, by device and inode.
+    seen: HashMap<(u64, u64), Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> Differ<W> {
+    fn folder(&mut self, dir: BorrowedFd<'_>, prefix: &mut Vec<u8>) -> Result<(), DiffError> {
+        let names = sys::sorted_names(dir).call("getdents", display(prefix))?;
+        for name in names {
+            let length = prefix.len();
+            prefix.extend_from_slice(name.to_bytes());
+            self.member(dir, &name, prefix, length)?;
+            prefix.truncate(length);
+        }
+        Ok(())
+    }
+
+    fn member(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        path: &mut Vec<u8>,
+        folder: usize,
+    ) -> Result<(), DiffError> {
+        let stat = sys::stat_at(dir, name).call("stat", display(path))?;
+        let stat = stat.ok_or_else(|| DiffError::Changed(display(path)))?;
+        if sys::is_whiteout(&stat) {
+            let hidden = [&path[..folder], WHITEOUT, name.to_bytes()].concat();
+            return Ok(self.writer.begin(&Entry::new(EntryKind::File, hidden))?);
+        }
+        match sys::file_type(&stat) {
+            FileType::Directory => self.directory(dir, name, path, &stat),
+            FileType::RegularFile => self.file(dir, name, path, &stat),
+            FileType::Symlink => {
+                let target = fs::readlinkat(dir, name, Vec::new()).call("readlink", display(path))?;
+                let mut entry = entry(EntryKind::Symlink, path, &stat);
+                entry.link = target.into_bytes();
+                self.named_entry(entry, &stat)
+            }
+            FileType::CharacterDevice => self.named_entry(entry(EntryKind::CharDevice, path, &stat), &stat),
+            FileType::BlockDevice => self.named_entry(entry(EntryKind::BlockDevice, path, &stat), &stat),
+            FileType::Fifo => self.named_entry(entry(EntryKind::Fifo, path, &stat), &stat),
+            _ => Ok(()),
+        }
+    }
+
+    fn directory(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        path: &mut Vec<u8>,
+        stat: &Stat,
+    ) -> Result<(), DiffError> {
+        let inner = sys::open_dir_at(dir, name).call("open", display(path))?;
+        self.writer.begin(&entry(EntryKind::Directory, path, stat))?;
+        path.push(b'/');
+        if overlay::is_opaque(inner.as_fd()).call("getxattr", display(path))? {
+            self.opaque(path)?;
+        }
+        self.folder(inner.as_fd(), path)
+    }
+
+    fn opaque(&mut self, folder: &[u8]) -> Result<(), DiffError> {
+        let mark = Entry::new(EntryKind::File, [folder, OPAQUE].concat());
+        Ok(self.writer.begin(&mark)?)
+    }
+
+    /// An entry without content; a later name of the same file becomes a hard link.
+    fn named_entry(&mut self, entry: Entry, stat: &Stat) -> Result<(), DiffError> {
+        let entry = self.link_to_first(entry, stat);
+        Ok(self.writer.begin(&entry)?)
+    }
+
+    fn link_to_first(&mut self, entry: Entry, stat: &Stat) -> Entry {
+        if stat.st_nlink < 2 {
+            return entry;
+        }
+        match self.seen.get(&(stat.st_dev, stat.st_ino)) {
+            Some(first) => Entry { kind: EntryKind::HardLink, link: first.clone(), size: 0, ..entry },
+            None => {
+                self.seen.insert((stat.st_dev, stat.st_ino), entry.name.clone());
+                entry
+            }
+        }
+    }
+
+    fn file(&mut self, dir: BorrowedFd<'_>, name: &CStr, path: &[u8], stat: &Stat) -> Result<(), DiffError> {
+        let mut entry = entry(EntryKind::File, path, stat);
+        entry.size = stat.st_size as u64;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = fs::openat(dir, name, flags, Mode::empty()).call("open", display(path))?;
+        if let Some(value) = capability(fd.as_fd()).call("getxattr", display(path))? {
+            entry.xattrs.insert(CAPABILITY.to_vec(), value);
+        }
+        let entry = self.link_to_first(entry, stat);
+        self.writer.begin(&entry)?;
+        if entry.kind == EntryKind::File {
+            self.copy_content(File::from(fd), path)?;
+        }
+        Ok(())
+    }
+
+    fn copy_content(&mut self, mut file: File, path: &[u8]) -> Result<(), DiffError> {
+        while self.writer.content_left() > 0 {
+            let wanted =
+                self.buffer.len().min(usize::try_from(self.writer.content_left()).unwrap_or(usize::MAX));
+            let read = file.read(&mut self.buffer[..wanted]).call("read", display(path))?;
+            if read == 0 {
+                return Err(DiffError::Changed(display(path)));
+            }
+            self.writer.content(&self.buffer[..read])?;
+        }
+        Ok(())
+    }
+}
+
+fn capability(fd: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, Errno> {
+    // A capability value is 20 bytes in its longest form.
+    let mut value = [0u8; 64];
+    match fs::fgetxattr(fd, c"security.capability", &mut value) {
+        Ok(length) => Ok(Some(value[..length].to_vec())),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn entry(kind: EntryKind, path: &[u8], stat: &Stat) -> Entry {
+    let mut entry = Entry::new(kind, path);
+    entry.mode = stat.st_mode & 0o7777;
+    entry.uid = stat.st_uid;
+    entry.gid = stat.st_gid;
+    entry.mtime = stat.st_mtime;
+    if matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
+        entry.major = fs::major(stat.st_rdev);
+        entry.minor = fs::minor(stat.st_rdev);
+    }
+    entry
+}
+
+fn display(path: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    PathBuf::from(std::ffi::OsStr::from_bytes(path))
+}

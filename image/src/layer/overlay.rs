@@ -1,0 +1,39 @@
+//! Overlayfs' marks on disk.
+
+use crate::sys;
+use rustix::fd::BorrowedFd;
+use rustix::fs::{self, FileType, Mode, XattrFlags};
+use rustix::io::Errno;
+use std::ffi::CStr;
+
+const OPAQUE: &CStr = c"trusted.overlay.opaque";
+
+/// Marks `name` as deleted in lower layers.
+pub(super) fn make_whiteout(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)
+}
+
+/// Makes a folder hide what lower layers have in it.
+pub(super) fn make_opaque(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    fs::fsetxattr(dir, OPAQUE, b"y", XattrFlags::empty())
+}
+
+/// True when a folder hides what lower layers have in it.
+pub(super) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut value = [0u8; 1];
+    match fs::fgetxattr(dir, OPAQUE, &mut value) {
+        Ok(length) => Ok(length == 1 && value[0] == b'y'),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// True for attributes that belong to overlayfs: they are never read from, nor written to, a tar.
+pub(super) fn is_internal_xattr(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.") || name.starts_with(b"user.overlay.")
+}
+
+/// Replaces whatever is at `name` by nothing.
+pub(super) fn clear(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    sys::remove_all(dir, name)
+}

@@ -1,0 +1,419 @@
+use super::*;
+use crate::tar::{Entry, EntryKind, Reader, Writer};
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::fs;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+
+/// Layers need devices, owners and trusted attributes, which only root may make.
+macro_rules! needs_root {
+    () => {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root (device nodes, owners, trusted attributes)");
+            return;
+        }
+    };
+}
+
+fn entry(kind: EntryKind, name: &str) -> Entry {
+    Entry { mode: 0o755, mtime: 1_700_000_000, ..Entry::new(kind, name) }
+}
+
+fn folder(name: &str) -> (Entry, &'static [u8]) {
+    (entry(EntryKind::Directory, name), b"")
+}
+
+fn file(name: &str, content: &'static [u8]) -> (Entry, &'static [u8]) {
+    (Entry { size: content.len() as u64, mode: 0o644, ..entry(EntryKind::File, name) }, content)
+}
+
+fn link(kind: EntryKind, name: &str, target: &str) -> (Entry, &'static [u8]) {
+    (Entry { link: target.as_bytes().to_vec(), ..entry(kind, name) }, b"")
+}
+
+fn tar(entries: &[(Entry, &'static [u8])]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new());
+    for (entry, content) in entries {
+        writer.begin(entry).unwrap();
+        writer.content(content).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+fn unpack(entries: &[(Entry, &'static [u8])]) -> (tempfile::TempDir, Result<Applied, ApplyError>) {
+    let root = tempfile::tempdir().unwrap();
+    let applied = apply(tar(entries).as_slice(), root.path());
+    (root, applied)
+}
+
+/// Every path with its kind: `d`, `f content`, `l target`, `w` for a whiteout, `c`, `b`, `p`.
+fn tree(root: &Path) -> BTreeMap<String, String> {
+    fn walk(dir: &Path, root: &Path, found: &mut BTreeMap<String, String>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            let kind = metadata.file_type();
+            let shown = if kind.is_dir() {
+                walk(&path, root, found);
+                "d".to_owned()
+            } else if kind.is_symlink() {
+                format!("l {}", fs::read_link(&path).unwrap().display())
+            } else if kind.is_char_device() && metadata.rdev() == 0 {
+                "w".to_owned()
+            } else if kind.is_char_device() {
+                "c".to_owned()
+            } else if kind.is_fifo() {
+                "p".to_owned()
+            } else {
+                format!("f {}", String::from_utf8_lossy(&fs::read(&path).unwrap()))
+            };
+            found.insert(path.strip_prefix(root).unwrap().display().to_string(), shown);
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(root, root, &mut found);
+    found
+}
+
+fn expect_tree(root: &Path, expected: &[(&str, &str)]) {
+    let expected = expected.iter().map(|(path, kind)| ((*path).to_owned(), (*kind).to_owned())).collect();
+    assert_eq!(tree(root), expected);
+}
+
+fn names(bytes: &[u8]) -> Vec<String> {
+    let mut reader = Reader::new(bytes);
+    let mut names = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        names.push(String::from_utf8(entry.name).unwrap());
+    }
+    names
+}
+
+#[test]
+fn a_layer_unpacks_and_packs_to_the_same_bytes() {
+    needs_root!();
+    let mut device = entry(EntryKind::CharDevice, "dev/null");
+    (device.major, device.minor, device.mode) = (1, 3, 0o666);
+    let mut special = file("bin/su", b"x");
+    special.0.mode = 0o4755;
+    special.0.uid = 12;
+    special.0.gid = 34;
+    let capability = vec![1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    special.0.xattrs.insert(b"security.capability".to_vec(), capability);
+    let entries = [
+        folder("bin/"),
+        file("bin/a", b"hello"),
+        special,
+        folder("dev/"),
+        (device, b""),
+        (entry(EntryKind::Fifo, "dev/pipe"), b""),
+        link(EntryKind::HardLink, "hard", "bin/a"),
+        link(EntryKind::Symlink, "soft", "/bin/a"),
+    ];
+    let mut entries = entries.to_vec();
+    entries[6].0.mode = 0o644;
+    entries[7].0.mode = 0o777;
+    let (root, applied) = unpack(&entries);
+    let applied = applied.unwrap();
+    assert_eq!((applied.size, applied.entries, applied.implied.len()), (6, 8, 0));
+    assert_eq!(diff(root.path(), Vec::new()).unwrap(), tar(&entries));
+    let metadata = fs::metadata(root.path().join("bin/su")).unwrap();
+    assert_eq!((metadata.permissions().mode() & 0o7777, metadata.uid(), metadata.gid()), (0o4755, 12, 34));
+}
+
+#[test]
+fn whiteouts_become_overlay_marks_and_back() {
+    needs_root!();
+    let entries = [folder("a/"), file("a/.wh..wh..opq", b""), file("a/.wh.gone", b""), file("a/new", b"n")];
+    let (root, applied) = unpack(&entries);
+    assert!(!applied.unwrap().opaque_root);
+    expect_tree(root.path(), &[("a", "d"), ("a/gone", "w"), ("a/new", "f n")]);
+    let packed = diff(root.path(), Vec::new()).unwrap();
+    assert_eq!(names(&packed), ["a/", "a/.wh..wh..opq", "a/.wh.gone", "a/new"]);
+    let again = tempfile::tempdir().unwrap();
+    apply(packed.as_slice(), again.path()).unwrap();
+    assert_eq!(diff(again.path(), Vec::new()).unwrap(), packed);
+}
+
+#[test]
+fn a_replaced_folder_hides_the_old_one() {
+    needs_root!();
+    let (root, applied) = unpack(&[file(".wh.d", b""), folder("d/"), file("d/x", b"")]);
+    applied.unwrap();
+    assert_eq!(names(&diff(root.path(), Vec::new()).unwrap()), ["d/", "d/.wh..wh..opq", "d/x"]);
+    let (root, applied) = unpack(&[file("d/x", b""), file(".wh.d", b"")]);
+    applied.unwrap();
+    expect_tree(root.path(), &[("d", "w")]);
+    let (_root, applied) = unpack(&[file(".wh..wh..opq", b"")]);
+    assert!(applied.unwrap().opaque_root);
+}
+
+#[test]
+fn later_entries_replace_earlier_ones() {
+    needs_root!();
+    let (root, applied) = unpack(&[
+        file("a", b"1"),
+        file("a", b"2"),
+        folder("b/"),
+        file("b/x", b""),
+        file("b", b"now a file"),
+        link(EntryKind::Symlink, "c", "a"),
+        folder("c/"),
+    ]);
+    applied.unwrap();
+    expect_tree(root.path(), &[("a", "f 2"), ("b", "f now a file"), ("c", "d")]);
+}
+
+#[test]
+fn what_a_tar_leaves_to_lower_layers_is_reported() {
+    needs_root!();
+    let (_root, applied) =
+        unpack(&[file("a/b/c", b""), link(EntryKind::HardLink, "h", "not/here"), folder("a/")]);
+    let applied = applied.unwrap();
+    assert_eq!(applied.implied, [Path::new("a/b")]);
+    assert_eq!(applied.missing_links, [("h".into(), "not/here".into())]);
+}
+
+#[test]
+fn paths_stay_inside() {
+    needs_root!();
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), "s").unwrap();
+    let target = outside.path().to_str().unwrap().to_owned();
+    let refused = |entries: &[(Entry, &'static [u8])]| {
+        let (_root, applied) = unpack(entries);
+        assert!(matches!(applied, Err(ApplyError::Outside(_) | ApplyError::Whiteout(_))), "{applied:?}");
+    };
+    refused(&[file("../evil", b"")]);
+    refused(&[file("a/../../evil", b"")]);
+    refused(&[link(EntryKind::HardLink, "h", "../../etc/passwd")]);
+    refused(&[file(".wh...", b"")]);
+    refused(&[file("a/.wh.", b"")]);
+
+    // A link to the outside is a link inside the image: what is written through it lands there too.
+    let (root, applied) = unpack(&[link(EntryKind::Symlink, "l", &target), file("l/evil", b"x")]);
+    applied.unwrap();
+    assert!(!outside.path().join("evil").exists());
+    assert!(root.path().join(target.trim_start_matches('/')).join("evil").exists());
+
+    let up = format!("{}{target}", "../".repeat(20));
+    let (_root, applied) = unpack(&[link(EntryKind::Symlink, "l", &up), file("l/evil", b"x")]);
+    applied.unwrap();
+    let (_root, applied) = unpack(&[link(EntryKind::Symlink, "l", &target), file(".wh.l", b"")]);
+    applied.unwrap();
+    let (_root, applied) =
+        unpack(&[link(EntryKind::Symlink, "l", &target), link(EntryKind::HardLink, "h", "l/secret")]);
+    assert_eq!(applied.unwrap().missing_links.len(), 1);
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+    assert!(outside.path().join("secret").exists());
+}
+
+#[test]
+fn link_loops_and_files_as_folders_are_errors() {
+    needs_root!();
+    let (_root, applied) =
+        unpack(&[link(EntryKind::Symlink, "a", "b"), link(EntryKind::Symlink, "b", "a"), file("a/x", b"")]);
+    assert!(matches!(applied, Err(ApplyError::Call(_))), "{applied:?}");
+    let (_root, applied) = unpack(&[file("a", b""), file("a/x", b"")]);
+    assert!(matches!(applied, Err(ApplyError::NotAFolder(_))), "{applied:?}");
+}
+
+#[test]
+fn overlay_attributes_of_strangers_are_dropped() {
+    needs_root!();
+    let mut evil = file("f", b"");
+    evil.0.xattrs.insert(b"trusted.overlay.redirect".to_vec(), b"/etc".to_vec());
+    evil.0.xattrs.insert(b"user.overlay.opaque".to_vec(), b"y".to_vec());
+    let (root, applied) = unpack(&[evil]);
+    applied.unwrap();
+    let mut names = [0u8; 256];
+    let length = rustix::fs::listxattr(root.path().join("f"), &mut names).unwrap();
+    let names = String::from_utf8_lossy(&names[..length]).into_owned();
+    assert!(!names.contains("overlay"), "{names:?}");
+}
+
+#[test]
+fn long_runs_of_zeros_are_not_stored() {
+    needs_root!();
+    static ZEROS: [u8; 4 << 20] = [0; 4 << 20];
+    let (root, applied) = unpack(&[file("zeros", &ZEROS)]);
+    applied.unwrap();
+    let metadata = fs::metadata(root.path().join("zeros")).unwrap();
+    assert_eq!(metadata.len(), 4 << 20);
+    assert!(metadata.blocks() < 64, "{} blocks", metadata.blocks());
+}
+
+#[test]
+fn many_names_of_one_file_keep_together() {
+    needs_root!();
+    let root = tempfile::tempdir().unwrap();
+    for (index, name) in ["b", "a", "d/c"].iter().enumerate() {
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        match index {
+            0 => fs::write(&path, "x").unwrap(),
+            _ => fs::hard_link(root.path().join("b"), &path).unwrap(),
+        }
+    }
+    let bytes = diff(root.path(), Vec::new()).unwrap();
+    let mut reader = Reader::new(bytes.as_slice());
+    let mut seen = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        seen.push((
+            String::from_utf8(entry.name).unwrap(),
+            entry.kind,
+            String::from_utf8(entry.link).unwrap(),
+        ));
+    }
+    let expected = [
+        ("a".into(), EntryKind::File, String::new()),
+        ("b".into(), EntryKind::HardLink, "a".into()),
+        ("d/".into(), EntryKind::Directory, String::new()),
+        ("d/c".into(), EntryKind::HardLink, "a".into()),
+    ];
+    assert_eq!(seen, expected);
+}
+
+struct Keep;
+
+impl Change for Keep {
+    fn change(&self, metadata: Metadata, _kind: rustix::fs::FileType) -> Metadata {
+        metadata
+    }
+}
+
+const ROOT_OWNED: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: (5, 0) };
+
+/// Copies `name` of a source made by `make` to `destination` over a lower tree, and gives the layer.
+fn copied(
+    make: &dyn Fn(&Path),
+    lower: &dyn Fn(&Path),
+    name: &CStr,
+    destination: &str,
+) -> (tempfile::TempDir, Result<(), WriteError>) {
+    let (source, below, upper) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    make(source.path());
+    lower(below.path());
+    let open = |path: &Path| crate::sys::open_dir(path).unwrap();
+    let mut writer = LayerWriter::new(upper.path(), Some(open(below.path()))).unwrap();
+    let source = open(source.path());
+    let result = writer.copy(&CopyRequest {
+        source: source.as_fd(),
+        name,
+        base: name.to_bytes(),
+        destination: destination.as_bytes(),
+        folders: ROOT_OWNED,
+        selection: &Everything,
+        change: &Keep,
+    });
+    writer.finish().unwrap();
+    (upper, result)
+}
+
+fn two_files(root: &Path) {
+    fs::create_dir_all(root.join("d/sub")).unwrap();
+    fs::write(root.join("d/f"), "f").unwrap();
+    fs::write(root.join("d/sub/g"), "g").unwrap();
+}
+
+fn nothing(_root: &Path) {}
+
+#[test]
+fn a_file_goes_where_the_destination_says() {
+    needs_root!();
+    let one = |root: &Path| fs::write(root.join("f"), "x").unwrap();
+    let check = |destination: &str, lower: &dyn Fn(&Path), expected: &[(&str, &str)]| {
+        let (layer, result) = copied(&one, lower, c"f", destination);
+        result.unwrap();
+        expect_tree(layer.path(), expected);
+    };
+    check("/a/b", &nothing, &[("a", "d"), ("a/b", "f x")]);
+    check("/a/b/", &nothing, &[("a", "d"), ("a/b", "d"), ("a/b/f", "f x")]);
+    check("/", &nothing, &[("f", "f x")]);
+    let folder = |root: &Path| fs::create_dir_all(root.join("a/b")).unwrap();
+    check("/a/b", &folder, &[("a", "d"), ("a/b", "d"), ("a/b/f", "f x")]);
+    let linked = |root: &Path| {
+        fs::create_dir_all(root.join("real")).unwrap();
+        std::os::unix::fs::symlink("/real", root.join("l")).unwrap();
+    };
+    check("/l/x", &linked, &[("real", "d"), ("real/x", "f x")]);
+    check("/l", &linked, &[("real", "d"), ("real/f", "f x")]);
+    let dangling = |root: &Path| std::os::unix::fs::symlink("../../../z", root.join("l")).unwrap();
+    check("/l", &dangling, &[("z", "f x")]);
+}
+
+#[test]
+fn a_folder_gives_its_contents() {
+    needs_root!();
+    let (layer, result) = copied(&two_files, &nothing, c"d", "/x/y");
+    result.unwrap();
+    expect_tree(
+        layer.path(),
+        &[("x", "d"), ("x/y", "d"), ("x/y/f", "f f"), ("x/y/sub", "d"), ("x/y/sub/g", "f g")],
+    );
+}
+
+#[test]
+fn folders_below_are_copied_up_with_their_metadata() {
+    needs_root!();
+    let lower = |root: &Path| {
+        let folder = root.join("x");
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000);
+        fs::File::open(&folder).unwrap().set_modified(time).unwrap();
+    };
+    let (layer, result) = copied(&two_files, &lower, c"d", "/x/new");
+    result.unwrap();
+    let metadata = fs::metadata(layer.path().join("x")).unwrap();
+    assert_eq!((metadata.mode() & 0o7777, metadata.mtime()), (0o1777, 1000));
+}
+
+#[test]
+fn kinds_do_not_replace_each_other() {
+    needs_root!();
+    let blocked = |root: &Path| {
+        fs::create_dir_all(root.join("x/f")).unwrap();
+        fs::write(root.join("file"), "").unwrap();
+        fs::create_dir_all(root.join("y")).unwrap();
+        fs::write(root.join("y/sub"), "").unwrap();
+    };
+    let (_layer, result) = copied(&two_files, &blocked, c"d", "/x");
+    assert!(matches!(result, Err(WriteError::FolderInTheWay(_))), "{result:?}");
+    let (_layer, result) = copied(&two_files, &blocked, c"d", "/file");
+    assert!(matches!(result, Err(WriteError::NotAFolder(_))), "{result:?}");
+    let (_layer, result) = copied(&two_files, &blocked, c"d", "/y");
+    assert!(matches!(result, Err(WriteError::NotAFolder(_))), "{result:?}");
+}
+
+#[test]
+fn hard_links_within_a_copy_stay_linked() {
+    needs_root!();
+    let make = |root: &Path| {
+        fs::create_dir_all(root.join("d/sub")).unwrap();
+        fs::write(root.join("d/a"), "x").unwrap();
+        fs::hard_link(root.join("d/a"), root.join("d/sub/b")).unwrap();
+    };
+    let (layer, result) = copied(&make, &nothing, c"d", "/t");
+    result.unwrap();
+    let inode = |path: &str| fs::metadata(layer.path().join(path)).unwrap().ino();
+    assert_eq!(inode("t/a"), inode("t/sub/b"));
+}
+
+#[test]
+fn contents_survive_a_round_trip_through_a_tar() {
+    needs_root!();
+    let (layer, result) = copied(&two_files, &nothing, c"d", "/x");
+    result.unwrap();
+    let bytes = diff(layer.path(), Vec::new()).unwrap();
+    let again = tempfile::tempdir().unwrap();
+    apply(bytes.as_slice(), again.path()).unwrap();
+    assert_eq!(tree(layer.path()), tree(again.path()));
+    let mut content = String::new();
+    fs::File::open(again.path().join("x/sub/g")).unwrap().read_to_string(&mut content).unwrap();
+    assert_eq!(content, "g");
+}

@@ -1,0 +1,369 @@
+//! Making a layer by hand: folders and files laid on top of a tree that is only looked at.
+//!
+//! COPY, ADD and WORKDIR do not run anything, so they need no writable mount: [`LayerWriter`] resolves paths
+//! in the merged view of the layer in the making and the tree below it, and writes only into the layer. A
+//! folder that exists below is copied up with its metadata, and keeps its time although something was put
+//! into it, so that equal inputs give equal layers.
+
+use crate::sys::{self, CallError, Named};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
+use rustix::io::Errno;
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Links that one path may lead through, as in Linux.
+const MAX_LINKS: usize = 40;
+
+/// Owner, permissions and time of a file in a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time: seconds and nanoseconds since 1970.
+    pub mtime: (i64, u32),
+}
+
+/// What a new file holds.
+#[derive(Clone, Copy, Debug)]
+pub enum FileData<'a> {
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// The content of another file, from its start.
+    File(&'a File),
+}
+
+/// Why something could not be put into a layer.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// A system call failed.
+    #[error("cannot write the layer")]
+    Call(#[from] CallError),
+    /// A file where a folder must be.
+    #[error("cannot copy to non-directory: {path}", path = .0.display())]
+    NotAFolder(PathBuf),
+    /// A folder where a file is to go.
+    #[error("cannot replace to directory {path} with file", path = .0.display())]
+    FolderInTheWay(PathBuf),
+}
+
+impl WriteError {
+    /// True when the disk is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, WriteError::Call(error) if error.is_full())
+    }
+}
+
+/// A path without links in it, from the root of the tree.
+pub(crate) type RealPath = Vec<CString>;
+
+/// Lays files on top of a tree.
+pub struct LayerWriter {
+    upper: OwnedFd,
+    lower: Option<OwnedFd>,
+    /// Folders of the layer whose time must be set when all is written.
+    times: BTreeMap<RealPath, (i64, u32)>,
+}
+
+impl LayerWriter {
+    /// Writes into the folder `upper`; `lower` is the root of the tree below, if there is one.
+    pub fn new(upper: &Path, lower: Option<OwnedFd>) -> Result<LayerWriter, CallError> {
+        Ok(LayerWriter { upper: sys::open_dir(upper)?, lower, times: BTreeMap::new() })
+    }
+
+    /// Sets the remaining times and closes the layer.
+    pub fn finish(self) -> Result<(), CallError> {
+        for (path, (seconds, nanos)) in &self.times {
+            let joined = join(path);
+            fs::utimensat(
+                &self.upper,
+                &joined,
+                &sys::timestamps(*seconds, *nanos),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )
+            .call("utimensat", shown(path))?;
+        }
+        Ok(())
+    }
+
+    /// Metadata of what `path` leads to in the merged view, links followed; `None` when there is nothing.
+    pub fn stat(&self, path: &[u8]) -> Result<Option<Stat>, WriteError> {
+        let real = self.resolve(path)?;
+        Ok(self.stat_real(&real)?)
+    }
+
+    /// Makes the folder `path` and those above it that are missing; gives true when it was not there.
+    ///
+    /// All folders made get the same metadata.
+    pub fn make_folders(&mut self, path: &[u8], metadata: &Metadata) -> Result<bool, WriteError> {
+        let real = self.resolve(path)?;
+        self.make_real_folders(&real, metadata)
+    }
+
+    /// Puts a file at `path`, links followed, replacing a file that is there.
+    pub fn put_file(
+        &mut self,
+        path: &[u8],
+        data: FileData<'_>,
+        metadata: &Metadata,
+    ) -> Result<(), WriteError> {
+        let real = self.resolve(path)?;
+        let (folder, name) = self.enter_parent(&real)?;
+        self.clear_for_file(&real)?;
+        write_file(folder.as_fd(), &name, data, metadata).call("write", shown(&real))?;
+        Ok(())
+    }
+
+    /// Resolves `path` without links: as far as it exists in the merged view, and as written beyond.
+    pub(crate) fn resolve(&self, path: &[u8]) -> Result<RealPath, CallError> {
+        let mut real: RealPath = Vec::new();
+        let mut pending: VecDeque<CString> = parts(path).collect();
+        let mut links = 0;
+        while let Some(name) = pending.pop_front() {
+            if name.as_c_str() == c".." {
+                real.pop();
+                continue;
+            }
+            real.push(name);
+            let is_link =
+                self.stat_real(&real)?.is_some_and(|stat| sys::file_type(&stat) == FileType::Symlink);
+            if !is_link {
+                continue;
+            }
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(CallError { call: "open", path: shown(&real), errno: Errno::LOOP });
+            }
+            let target = self.read_link(&real)?;
+            real.pop();
+            if target.to_bytes().starts_with(b"/") {
+                real.clear();
+            }
+            let target: Vec<CString> = parts(target.to_bytes()).collect();
+            target.into_iter().rev().for_each(|part| pending.push_front(part));
+        }
+        Ok(real)
+    }
+
+    /// Metadata of a real path in the merged view.
+    pub(crate) fn stat_real(&self, real: &[CString]) -> Result<Option<Stat>, CallError> {
+        let joined = join(real);
+        for dir in [Some(&self.upper), self.lower.as_ref()].into_iter().flatten() {
+            match fs::statat(dir, &joined, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => return Ok(Some(stat)),
+                Err(Errno::NOENT) => {}
+                // A file of the upper layer hides whatever the lower one has below that name.
+                Err(Errno::NOTDIR) => return Ok(None),
+                Err(errno) => return Err(CallError { call: "stat", path: shown(real), errno }),
+            }
+        }
+        Ok(None)
+    }
+
+    fn read_link(&self, real: &[CString]) -> Result<CString, CallError> {
+        let joined = join(real);
+        let lower = self.lower.as_ref().unwrap_or(&self.upper);
+        fs::readlinkat(&self.upper, &joined, Vec::new())
+            .or_else(|_| fs::readlinkat(lower, &joined, Vec::new()))
+            .call("readlink", shown(real))
+    }
+
+    pub(crate) fn make_real_folders(
+        &mut self,
+        real: &[CString],
+        metadata: &Metadata,
+    ) -> Result<bool, WriteError> {
+        match self.stat_real(real)? {
+            Some(stat) if sys::file_type(&stat) == FileType::Directory => return Ok(false),
+            Some(_) => return Err(WriteError::NotAFolder(shown(real))),
+            None => {}
+        }
+        let Some((name, above)) = real.split_last() else { return Ok(false) };
+        self.make_real_folders(above, metadata)?;
+        let folder = self.enter(above)?;
+        make_folder(folder.as_fd(), name, metadata).call("mkdir", shown(real))?;
+        self.times.insert(real.to_vec(), metadata.mtime);
+        Ok(true)
+    }
+
+    /// The layer's own folder for `real`, which exists in the merged view; copied up if need be.
+    pub(crate) fn enter(&mut self, real: &[CString]) -> Result<OwnedFd, CallError> {
+        let mut folder = self.upper.try_clone().call("dup", shown(real))?;
+        for depth in 0..real.len() {
+            let here = &real[..=depth];
+            let inner = match sys::open_dir_at(folder.as_fd(), &real[depth]) {
+                Ok(inner) => inner,
+                Err(Errno::NOENT) => self.copy_up(folder.as_fd(), here)?,
+                Err(errno) => return Err(CallError { call: "open", path: shown(here), errno }),
+            };
+            folder = inner;
+        }
+        Ok(folder)
+    }
+
+    /// The parent folder of a real path in the layer, and the last name.
+    pub(crate) fn enter_parent(&mut self, real: &[CString]) -> Result<(OwnedFd, CString), WriteError> {
+        let (name, above) = real.split_last().ok_or_else(|| WriteError::FolderInTheWay("/".into()))?;
+        Ok((self.enter(above)?, name.clone()))
+    }
+
+    /// The lower tree's folder at `real`, if it has one.
+    pub(crate) fn lower_folder(&self, real: &[CString]) -> Option<OwnedFd> {
+        let lower = self.lower.as_ref()?;
+        sys::open_dir_at(lower.as_fd(), &join(real)).ok()
+    }
+
+    /// The layer's own root.
+    pub(crate) fn upper(&self) -> BorrowedFd<'_> {
+        self.upper.as_fd()
+    }
+
+    /// Remembers the time that the folder `real` gets in the end.
+    pub(crate) fn set_folder_time(&mut self, real: RealPath, time: (i64, u32)) {
+        self.times.insert(real, time);
+    }
+
+    /// Makes room for a file: what is there of the same layer goes, a folder is an error.
+    pub(crate) fn clear_for_file(&self, real: &[CString]) -> Result<(), WriteError> {
+        match self.stat_real(real)? {
+            Some(stat) if sys::file_type(&stat) == FileType::Directory => {
+                Err(WriteError::FolderInTheWay(shown(real)))
+            }
+            Some(_) => match fs::unlinkat(&self.upper, &join(real), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(errno) => Err(CallError { call: "unlink", path: shown(real), errno }.into()),
+            },
+            None => Ok(()),
+        }
+    }
+
+    fn copy_up(&mut self, parent: BorrowedFd<'_>, real: &[CString]) -> Result<OwnedFd, CallError> {
+        let missing = || CallError { call: "open", path: shown(real), errno: Errno::NOENT };
+        let below = self.lower_folder(real).ok_or_else(missing)?;
+        let stat = fs::fstat(&below).call("stat", shown(real))?;
+        let metadata = metadata_of(&stat);
+        let name = real.last().ok_or_else(missing)?;
+        let folder = make_folder(parent, name, &metadata).call("mkdir", shown(real))?;
+        copy_xattrs(below.as_fd(), folder.as_fd()).call("setxattr", shown(real))?;
+        self.times.insert(real.to_vec(), metadata.mtime);
+        Ok(folder)
+    }
+}
+
+pub(crate) fn metadata_of(stat: &Stat) -> Metadata {
+    Metadata {
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+    }
+}
+
+/// Makes a folder with owner and mode; its time is for the caller to set once it is filled.
+pub(crate) fn make_folder(dir: BorrowedFd<'_>, name: &CStr, metadata: &Metadata) -> Result<OwnedFd, Errno> {
+    fs::mkdirat(dir, name, Mode::from_raw_mode(0o700))?;
+    let folder = sys::open_dir_at(dir, name)?;
+    set_owner_and_mode(folder.as_fd(), metadata)?;
+    Ok(folder)
+}
+
+pub(crate) fn set_owner_and_mode(fd: BorrowedFd<'_>, metadata: &Metadata) -> Result<(), Errno> {
+    fs::fchown(fd, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))?;
+    fs::fchmod(fd, Mode::from_raw_mode(metadata.mode))
+}
+
+/// Makes the file `name`, which must not exist.
+pub(crate) fn write_file(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    data: FileData<'_>,
+    metadata: &Metadata,
+) -> Result<File, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?);
+    match data {
+        FileData::Bytes(bytes) => file.write_all(bytes).map_err(|error| errno(&error))?,
+        FileData::File(source) => copy_content(source, &file)?,
+    }
+    set_owner_and_mode(file.as_fd(), metadata)?;
+    fs::futimens(&file, &sys::timestamps(metadata.mtime.0, metadata.mtime.1))?;
+    Ok(file)
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// Copies in the kernel, sharing blocks where the file system can; by hand where it cannot.
+fn copy_content(source: &File, target: &File) -> Result<(), Errno> {
+    const SHARE_FROM: i64 = 128 * 1024;
+    let size = fs::fstat(source)?.st_size;
+    if size >= SHARE_FROM && fs::ioctl_ficlone(target, source).is_ok() {
+        return Ok(());
+    }
+    let mut copied = 0;
+    while copied < size {
+        let wanted = usize::try_from(size - copied).unwrap_or(usize::MAX).min(1 << 30);
+        match fs::copy_file_range(source, None, target, None, wanted) {
+            Ok(0) => break,
+            Ok(count) => copied += count as i64,
+            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM | Errno::IO)
+                if copied == 0 =>
+            {
+                std::io::copy(&mut &*source, &mut &*target).map_err(|error| errno(&error))?;
+                return Ok(());
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Copies extended attributes as far as the target's file system takes them.
+pub(crate) fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut names = [0u8; 1024];
+    let length = match fs::flistxattr(from, &mut names) {
+        Ok(0) | Err(Errno::OPNOTSUPP | Errno::RANGE) => return Ok(()),
+        Ok(length) => length,
+        Err(errno) => return Err(errno),
+    };
+    for name in names[..length].split_inclusive(|byte| *byte == 0) {
+        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+        if super::overlay::is_internal_xattr(name.to_bytes()) {
+            continue;
+        }
+        let mut value = [0u8; 64 * 1024];
+        let Ok(length) = fs::fgetxattr(from, name, &mut value) else { continue };
+        match fs::fsetxattr(to, name, &value[..length], XattrFlags::empty()) {
+            Err(Errno::NOSPC | Errno::DQUOT) => return Err(Errno::NOSPC),
+            // As the reference: what the file system cannot hold is left out.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn parts(path: &[u8]) -> impl Iterator<Item = CString> + '_ {
+    path.split(|byte| *byte == b'/')
+        .filter(|part| !matches!(*part, b"" | b"."))
+        .filter_map(|part| CString::new(part).ok())
+}
+
+pub(crate) fn join(real: &[CString]) -> CString {
+    let bytes = real.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b'/');
+    let bytes = if bytes.is_empty() { b".".to_vec() } else { bytes };
+    CString::new(bytes).expect("names hold no NUL")
+}
+
+pub(crate) fn shown(real: &[CString]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    let names = real.iter().map(|name| Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())));
+    std::iter::once(Path::new("/")).chain(names).collect()
+}

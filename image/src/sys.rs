@@ -1,0 +1,169 @@
+//! Calls on files, each failing as a call: name, path, errno.
+//!
+//! Everything here works on directory handles and single names, so that nothing another process renames or
+//! links can lead a path somewhere else between two steps.
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
+
+/// A system call that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{call} `{path}`", path = path.display())]
+pub struct CallError {
+    /// The call's name.
+    pub call: &'static str,
+    /// What it was called on.
+    pub path: PathBuf,
+    /// Why it failed.
+    #[source]
+    pub errno: Errno,
+}
+
+impl CallError {
+    /// True when the file does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.errno == Errno::NOENT
+    }
+
+    /// True when the disk or the quota is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self.errno, Errno::NOSPC | Errno::DQUOT)
+    }
+}
+
+/// Result of a system call.
+pub type Call<T> = Result<T, CallError>;
+
+/// Names a failed call after the fact.
+pub(crate) trait Named<T> {
+    /// `call` on `path`.
+    fn call(self, call: &'static str, path: impl AsRef<Path>) -> Call<T>;
+}
+
+impl<T> Named<T> for Result<T, Errno> {
+    fn call(self, call: &'static str, path: impl AsRef<Path>) -> Call<T> {
+        self.map_err(|errno| CallError { call, path: path.as_ref().to_owned(), errno })
+    }
+}
+
+impl<T> Named<T> for std::io::Result<T> {
+    fn call(self, call: &'static str, path: impl AsRef<Path>) -> Call<T> {
+        self.map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            CallError { call, path: path.as_ref().to_owned(), errno }
+        })
+    }
+}
+
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+
+/// Opens a folder by path.
+pub(crate) fn open_dir(path: &Path) -> Call<OwnedFd> {
+    fs::open(path, DIRECTORY - OFlags::NOFOLLOW, Mode::empty()).call("open", path)
+}
+
+/// Opens the folder `name` in `dir`, which must not be a link.
+pub(crate) fn open_dir_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    fs::openat(dir, name, DIRECTORY, Mode::empty())
+}
+
+/// Metadata of `name` in `dir`, links not followed; `None` when there is none.
+pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<Stat>, Errno> {
+    match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The names in a folder, sorted by bytes, without `.` and `..`.
+pub(crate) fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
+    let fresh = fs::openat(dir, c".", DIRECTORY, Mode::empty())?;
+    let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
+    let mut entries = RawDir::new(fresh.as_fd(), &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Removes `name` in `dir` with everything below it; nothing there is fine.
+pub fn remove_all(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    match fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(errno) => return Err(errno),
+    }
+    let inner = match open_dir_at(dir, name) {
+        Ok(inner) => inner,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(errno),
+    };
+    for child in sorted_names(inner.as_fd())? {
+        remove_all(inner.as_fd(), &child)?;
+    }
+    match fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Removes a path with everything below it.
+pub fn remove_path(path: &Path) -> Call<()> {
+    let Some((dir, name)) = parent_and_name(path) else { return Ok(()) };
+    let dir = match open_dir(dir) {
+        Ok(dir) => dir,
+        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    remove_all(dir.as_fd(), &name).call("remove", path)
+}
+
+fn parent_and_name(path: &Path) -> Option<(&Path, CString)> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = CString::new(path.file_name()?.as_bytes()).ok()?;
+    Some((path.parent()?, name))
+}
+
+/// Owner and group of a file, links not followed.
+pub(crate) fn chown_at(dir: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Permission bits of something that is no link.
+pub(crate) fn chmod_at(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<(), Errno> {
+    fs::chmodat(dir, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())
+}
+
+/// Modification time, links not followed; the access time is set to the same.
+pub(crate) fn set_mtime_at(dir: BorrowedFd<'_>, name: &CStr, seconds: i64, nanos: u32) -> Result<(), Errno> {
+    fs::utimensat(dir, name, &timestamps(seconds, nanos), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Both times of a file set to one instant.
+pub(crate) fn timestamps(seconds: i64, nanos: u32) -> Timestamps {
+    let time = Timespec { tv_sec: seconds, tv_nsec: i64::from(nanos) };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// The type bits of a file.
+pub(crate) fn file_type(stat: &Stat) -> fs::FileType {
+    fs::FileType::from_raw_mode(stat.st_mode)
+}
+
+/// True for overlayfs' mark of a deleted file: a character device 0:0.
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
+    file_type(stat) == fs::FileType::CharacterDevice && stat.st_rdev == 0
+}
