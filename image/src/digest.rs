@@ -58,16 +58,7 @@ impl Digest {
     }
 
     fn from_raw(algorithm: Algorithm, bytes: &[u8]) -> Digest {
-        let mut text = String::with_capacity(algorithm.name().len() + 1 + bytes.len() * 2);
-        text.push_str(algorithm.name());
-        let colon = text.len();
-        text.push(':');
-        for byte in bytes {
-            for nibble in [byte >> 4, byte & 15] {
-                text.push(char::from_digit(u32::from(nibble), 16).expect("a nibble is a hexadecimal digit"));
-            }
-        }
-        Digest { text, colon }
+        Digest { text: format!("{}:{}", algorithm.name(), hex(bytes)), colon: algorithm.name().len() }
     }
 
     /// The whole text.
@@ -179,6 +170,13 @@ impl ChainId {
             .fold(first.0.clone(), |parent, next| Digest::of(format!("{parent} {next}").as_bytes()));
         Some(ChainId(chain))
     }
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    nibbles.map(|nibble| char::from(DIGITS[usize::from(nibble)])).collect()
 }
 
 /// Hashes bytes into a digest.

@@ -9,5 +9,8 @@ pub mod layer;
 pub mod manifest;
 pub mod platform;
 pub mod reference;
+pub mod store;
 pub mod sys;
 pub mod tar;
+#[cfg(test)]
+mod testing;

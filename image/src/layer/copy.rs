@@ -53,8 +53,14 @@ impl Selection for Everything {
 
 /// How copied files' metadata changes.
 pub trait Change: Sync {
-    /// The metadata of a copy; `is_folder` and `is_link` say of what.
+    /// The metadata of the copy of something with `metadata` and of this kind.
     fn change(&self, metadata: Metadata, kind: FileType) -> Metadata;
+}
+
+impl<F: Fn(Metadata, FileType) -> Metadata + Sync> Change for F {
+    fn change(&self, metadata: Metadata, kind: FileType) -> Metadata {
+        self(metadata, kind)
+    }
 }
 
 /// One thing to copy.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::tar::{Entry, EntryKind, Reader, Writer};
+use crate::testing::needs_root;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs;
@@ -7,16 +8,6 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
-
-/// Layers need devices, owners and trusted attributes, which only root may make.
-macro_rules! needs_root {
-    () => {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: needs root (device nodes, owners, trusted attributes)");
-            return;
-        }
-    };
-}
 
 fn entry(kind: EntryKind, name: &str) -> Entry {
     Entry { mode: 0o755, mtime: 1_700_000_000, ..Entry::new(kind, name) }

@@ -1,0 +1,540 @@
+//! The store: everything of ours on disk, for many processes at once.
+//!
+//! ```text
+//! oci-layout, index.json   what other tools need to read the blobs
+//! blobs/sha256/…           manifests, configs, compressed layers as pulled
+//! layers/ID/fs             a layer as a folder that overlayfs can stack
+//! layers/ID/layer.json     what is known about it
+//! work/                    scratch of running processes (see `scratch`)
+//! locks/                   one file for each piece of work that only one process may do
+//! pins/NAME                layers that a container of that name uses
+//! index.db                 the index (see `index`)
+//! ```
+//!
+//! Truth is in files that describe themselves; the database is an index over them. A layer or blob is
+//! complete when it has its name. Layers are not flushed to disk one by one: a layer written in an earlier
+//! boot is read through and compared with its diff id before it is believed for the first time.
+
+mod content;
+mod gc;
+mod index;
+mod scratch;
+mod snapshot;
+
+pub use content::{BlobError, BlobWriter, Blobs, MAX_METADATA};
+pub use gc::{Removed, Usage};
+pub use index::{ImageRecord, IndexError, LayerRecord, StepRecord, TagRecord};
+pub use snapshot::{Active, LayerId, Stack};
+
+use crate::config::ImageConfig;
+use crate::digest::{DiffId, Digest, Hashing, ImageId};
+use crate::json;
+use crate::layer::{self, ApplyError, DiffError};
+use crate::manifest::{Descriptor, Index as ManifestIndex, Manifest, ManifestError, ManifestOrIndex};
+use crate::reference::{Reference, ReferenceError};
+use crate::sys::{self, CallError, Named};
+use index::Index;
+use rustix::fd::OwnedFd;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use scratch::ScratchArea;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Why the store cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The folder cannot be made or entered.
+    #[error("cannot open the store `{path}`", path = .0.display())]
+    Open(PathBuf, #[source] CallError),
+    /// A system call failed.
+    #[error("cannot access the store")]
+    Call(#[from] CallError),
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A blob cannot be had or kept.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// A layer cannot be unpacked.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// A layer cannot be packed.
+    #[error(transparent)]
+    Diff(#[from] DiffError),
+    /// A config is not JSON of the right shape.
+    #[error("image {0} has a malformed config")]
+    Config(ImageId, #[source] serde_json::Error),
+    /// A manifest is not JSON of the right shape.
+    #[error("image {0} has a malformed manifest")]
+    Manifest(ImageId, #[source] ManifestError),
+    /// No image of that name.
+    #[error("No such image: {0}")]
+    NoSuchImage(String),
+    /// Several images begin with these digits.
+    #[error("image id `{0}` is ambiguous: more than one image begins with it")]
+    Ambiguous(String),
+    /// A text that is no reference.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// A layer is not what its digest says.
+    #[error("layer does not match its digest: expected {expected}, got {actual}")]
+    DiffIdMismatch {
+        /// What the image's config says.
+        expected: DiffId,
+        /// What was unpacked.
+        actual: DiffId,
+    },
+    /// A layer that an image needs is gone.
+    #[error("layer {0} is missing from the store")]
+    LayerMissing(DiffId),
+    /// Layers that say nothing about folders which are links below.
+    #[error("layer {0} puts files below `{path}`, which is not a folder in the layers below it", path = .1.display())]
+    ImpliedFolder(DiffId, PathBuf),
+}
+
+impl StoreError {
+    /// True when the disk is full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            StoreError::Open(_, error) | StoreError::Call(error) => error.is_full(),
+            StoreError::Index(error) => error.is_full(),
+            StoreError::Apply(error) => error.is_full(),
+            StoreError::Blob(BlobError::Call(error)) => error.is_full(),
+            _ => false,
+        }
+    }
+}
+
+/// An open store.
+pub struct Store {
+    root: PathBuf,
+    index: Index,
+    blobs: Blobs,
+    scratch: ScratchArea,
+    boot: String,
+}
+
+/// A lock that only one process holds; released when dropped or when the process ends.
+pub struct StoreLock {
+    _file: OwnedFd,
+}
+
+/// An image with what its bytes say.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The index's record.
+    pub record: ImageRecord,
+    /// Its config.
+    pub config: ImageConfig,
+}
+
+const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+impl Store {
+    /// Opens the store in the folder `root`, making it when it is missing.
+    pub fn open(root: &Path) -> Result<Store, StoreError> {
+        let open = |error| StoreError::Open(root.to_owned(), error);
+        let fresh = !root.join("oci-layout").exists();
+        if fresh {
+            for folder in ["blobs/sha256", "layers", "work", "locks", "pins"] {
+                make_folder(&root.join(folder)).map_err(open)?;
+            }
+        }
+        let index = Index::open(&root.join("index.db"))?;
+        let scratch = ScratchArea::new(root.join("work"));
+        let blobs = Blobs::new(root.join("blobs"), scratch.clone());
+        let boot =
+            fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        let store = Store { root: root.to_owned(), index, blobs, scratch, boot };
+        if fresh {
+            store.replace_file("oci-layout", OCI_LAYOUT)?;
+            store.write_layout_index()?;
+        }
+        store.scratch.remove_orphans()?;
+        Ok(store)
+    }
+
+    /// The folder of the store.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The content store.
+    pub fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// Waits until no other process does the work called `name`; `waiting` is called before a wait.
+    pub fn lock(&self, name: &str, waiting: impl FnOnce()) -> Result<StoreLock, StoreError> {
+        let (file, path) = self.lock_file(name)?;
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            waiting();
+            wait_for_lock(&file, FlockOperation::LockExclusive, &path)?;
+        }
+        Ok(StoreLock { _file: file })
+    }
+
+    /// Keeps layers that nothing names yet from being removed, for as long as the lock is held.
+    ///
+    /// Whoever builds or starts something holds it until the layers are named by an image, a cache record
+    /// or a pin.
+    pub fn use_layers(&self) -> Result<StoreLock, StoreError> {
+        let (file, path) = self.lock_file("layers")?;
+        wait_for_lock(&file, FlockOperation::LockShared, &path)?;
+        Ok(StoreLock { _file: file })
+    }
+
+    /// The right to remove layers; `None` while somebody uses some that may have no name.
+    fn try_remove_layers(&self) -> Result<Option<StoreLock>, StoreError> {
+        let (file, _) = self.lock_file("layers")?;
+        let free = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        Ok(free.then_some(StoreLock { _file: file }))
+    }
+
+    fn lock_file(&self, name: &str) -> Result<(OwnedFd, PathBuf), StoreError> {
+        let path = self.root.join("locks").join(name);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).call("open", &path)?;
+        Ok((file, path))
+    }
+
+    /// Keeps the layers of `stack` for as long as something called `name` exists.
+    pub fn pin(&self, name: &str, stack: &Stack) -> Result<(), StoreError> {
+        let layers: Vec<&str> = stack.layers().map(LayerId::as_str).collect();
+        self.replace_file(&format!("pins/{name}"), &json::to_vec(&layers))
+    }
+
+    /// Gives up a pin; none of that name is fine.
+    pub fn unpin(&self, name: &str) -> Result<(), StoreError> {
+        Ok(sys::remove_path(&self.root.join("pins").join(name))?)
+    }
+
+    fn pinned_layers(&self) -> Result<BTreeSet<String>, StoreError> {
+        let folder = self.root.join("pins");
+        let mut pinned = BTreeSet::new();
+        for entry in fs::read_dir(&folder).call("getdents", &folder)? {
+            let path = entry.call("getdents", &folder)?.path();
+            let bytes = fs::read(&path).call("read", &path)?;
+            pinned.extend(serde_json::from_slice::<Vec<String>>(&bytes).unwrap_or_default());
+        }
+        Ok(pinned)
+    }
+
+    // Images.
+
+    /// Keeps an image whose layers are in the store; gives its id.
+    ///
+    /// `manifest` and `config` are kept as the bytes they are.
+    pub fn put_image(&self, manifest: &[u8], media_type: &str, config: &[u8]) -> Result<ImageId, StoreError> {
+        let id = ImageId(self.blobs.put(config)?);
+        let parsed = ImageConfig::parse(config).map_err(|error| StoreError::Config(id.clone(), error))?;
+        let mut size = 0;
+        for diff_id in &parsed.rootfs.diff_ids {
+            size += self.layer_of(diff_id)?.size;
+        }
+        let record = ImageRecord {
+            id: id.clone(),
+            manifest: self.blobs.put(manifest)?,
+            media_type: media_type.to_owned(),
+            created: parsed.created.clone().unwrap_or_default(),
+            size,
+        };
+        self.index.put_image(&record, &parsed.rootfs.diff_ids)?;
+        Ok(id)
+    }
+
+    /// Makes `reference` name an image; the image it named before keeps existing.
+    pub fn tag(&self, reference: &Reference, image: &ImageId) -> Result<(), StoreError> {
+        let reference = reference.with_tag(reference.tag().unwrap_or("latest"));
+        self.index.set_tag(&reference.to_string(), image)?;
+        self.write_layout_index()
+    }
+
+    /// Removes a tag and nothing else.
+    pub fn untag(&self, reference: &str) -> Result<(), StoreError> {
+        self.index.remove_tag(reference)?;
+        self.write_layout_index()
+    }
+
+    /// Notes under which digest a registry knows an image.
+    pub fn add_repo_digest(
+        &self,
+        image: &ImageId,
+        repository: &str,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        Ok(self.index.add_repo_digest(image, repository, digest)?)
+    }
+
+    /// The digests under which registries know an image, as `repository@digest`.
+    pub fn repo_digests(&self, image: &ImageId) -> Result<Vec<(String, Digest)>, StoreError> {
+        Ok(self.index.repo_digests(image)?)
+    }
+
+    /// The image that a reference names, if the store has it.
+    pub fn find(&self, reference: &Reference) -> Result<Option<ImageRecord>, StoreError> {
+        let id = match reference.digest() {
+            Some(digest) => self.index.image_by_repo_digest(&reference.repository(), digest)?,
+            None => self.index.tag(&reference.clone().or_latest().to_string())?,
+        };
+        match id {
+            Some(id) => Ok(self.index.image(&id)?),
+            None => Ok(None),
+        }
+    }
+
+    /// The image that a user means by a reference, an id or the beginning of one.
+    pub fn resolve(&self, name: &str) -> Result<ImageRecord, StoreError> {
+        let missing = || StoreError::NoSuchImage(name.to_owned());
+        let parsed = name.parse::<Reference>();
+        if let Ok(reference) = &parsed
+            && let Some(image) = self.find(reference)?
+        {
+            return Ok(image);
+        }
+        let hex = name.strip_prefix("sha256:").unwrap_or(name);
+        let is_hex =
+            !hex.is_empty() && hex.len() <= 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if is_hex {
+            let mut found = self.index.images_with_prefix(hex)?;
+            return match found.len() {
+                0 => Err(missing_reference(parsed, name)),
+                1 => found.pop().ok_or_else(missing),
+                _ => Err(StoreError::Ambiguous(name.to_owned())),
+            };
+        }
+        match parsed {
+            Ok(_) => Err(missing_reference(parsed, name)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads an image's config.
+    pub fn read_image(&self, record: ImageRecord) -> Result<Image, StoreError> {
+        let bytes = self.blobs.read(&record.id.0)?;
+        let config =
+            ImageConfig::parse(&bytes).map_err(|error| StoreError::Config(record.id.clone(), error))?;
+        Ok(Image { record, config })
+    }
+
+    /// Reads an image's manifest.
+    pub fn read_manifest(&self, record: &ImageRecord) -> Result<Manifest, StoreError> {
+        let bytes = self.blobs.read(&record.manifest)?;
+        let fail = |error| StoreError::Manifest(record.id.clone(), error);
+        match ManifestOrIndex::parse(&bytes, Some(&record.media_type)).map_err(fail)? {
+            ManifestOrIndex::Manifest(manifest) => Ok(manifest),
+            ManifestOrIndex::Index(_) => Err(fail(ManifestError::MediaType(record.media_type.clone()))),
+        }
+    }
+
+    /// All images, in no order.
+    pub fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {
+        Ok(self.index.images()?)
+    }
+
+    /// All tags, sorted by reference.
+    pub fn tags(&self) -> Result<Vec<TagRecord>, StoreError> {
+        Ok(self.index.tags()?)
+    }
+
+    /// Writes `index.json`, so that the store is an OCI layout for other tools.
+    fn write_layout_index(&self) -> Result<(), StoreError> {
+        let _lock = self.lock("layout", || {})?;
+        let mut manifests = Vec::new();
+        for tag in self.index.tags()? {
+            let Some(image) = self.index.image(&tag.image)? else { continue };
+            let size = fs::metadata(self.blobs.path(&image.manifest)).map_or(0, |metadata| metadata.len());
+            let mut descriptor = Descriptor::new(&image.media_type, image.manifest, size);
+            let short = tag.reference.rsplit(':').next().unwrap_or_default().to_owned();
+            descriptor.annotations.insert("io.containerd.image.name".to_owned(), tag.reference);
+            descriptor.annotations.insert("org.opencontainers.image.ref.name".to_owned(), short);
+            manifests.push(descriptor);
+        }
+        self.replace_file("index.json", &json::to_vec(&ManifestIndex::oci(manifests)))
+    }
+
+    fn replace_file(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let (scratch, mut file) = self.scratch.file()?;
+        file.write_all(bytes).call("write", scratch.path())?;
+        Ok(scratch.move_to(&self.root.join(name))?)
+    }
+
+    // Layers.
+
+    /// The layer with a diff id; an error when the store does not have it.
+    pub fn layer_of(&self, diff_id: &DiffId) -> Result<LayerRecord, StoreError> {
+        self.find_layer(diff_id)?.ok_or_else(|| StoreError::LayerMissing(diff_id.clone()))
+    }
+
+    /// The layer with a diff id, if the store has it and it is sound.
+    pub fn find_layer(&self, diff_id: &DiffId) -> Result<Option<LayerRecord>, StoreError> {
+        for layer in self.index.layers_of_diff_id(diff_id)? {
+            if self.is_sound(&layer)? {
+                return Ok(Some(layer));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The layer of a cache record, if it is still there and sound.
+    pub fn layer(&self, id: &LayerId) -> Result<Option<LayerRecord>, StoreError> {
+        match self.index.layer(id.as_str())? {
+            Some(layer) if self.is_sound(&layer)? => Ok(Some(layer)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Checks a layer that may not have reached the disk before the machine went down.
+    fn is_sound(&self, layer: &LayerRecord) -> Result<bool, StoreError> {
+        let path = self.layer_path(&layer.id);
+        if !path.is_dir() {
+            self.index.remove_layer(&layer.id)?;
+            return Ok(false);
+        }
+        if layer.boot.as_ref().is_none_or(|boot| *boot == self.boot) {
+            return Ok(true);
+        }
+        let (actual, _) = pack(&path)?;
+        if layer.diff_id.as_ref().is_some_and(|expected| *expected == actual) {
+            self.index.put_layer(&LayerRecord { boot: None, ..layer.clone() })?;
+            return Ok(true);
+        }
+        self.index.remove_layer(&layer.id)?;
+        sys::remove_path(&self.root.join("layers").join(&layer.id))?;
+        Ok(false)
+    }
+
+    /// The folder of a layer's files.
+    fn layer_path(&self, id: &str) -> PathBuf {
+        self.root.join("layers").join(id).join("fs")
+    }
+
+    /// Computes a layer's diff id by packing it, unless it is known; gives it with the tar's length.
+    pub fn diff_id(&self, id: &LayerId) -> Result<(DiffId, u64), StoreError> {
+        let missing = || CallError {
+            call: "open",
+            path: self.layer_path(id.as_str()),
+            errno: rustix::io::Errno::NOENT,
+        };
+        let layer = self.index.layer(id.as_str())?.ok_or_else(missing)?;
+        if let (Some(diff_id), Some(size)) = (&layer.diff_id, layer.tar_size) {
+            return Ok((diff_id.clone(), size));
+        }
+        let (diff_id, tar_size) = pack(&self.layer_path(id.as_str()))?;
+        let layer = LayerRecord { diff_id: Some(diff_id.clone()), tar_size: Some(tar_size), ..layer };
+        self.write_layer_record(&layer)?;
+        self.index.put_layer(&layer)?;
+        Ok((diff_id, tar_size))
+    }
+
+    /// Writes a layer's tar to `output` and checks it against the diff id.
+    pub fn write_layer_tar(&self, layer: &LayerRecord, output: impl Write) -> Result<u64, StoreError> {
+        let output = layer::diff(&self.layer_path(&layer.id), Hashing::new(output))?;
+        let (_, digest, size) = output.finish();
+        match &layer.diff_id {
+            Some(expected) if expected.0 != digest => {
+                Err(StoreError::DiffIdMismatch { expected: expected.clone(), actual: DiffId(digest) })
+            }
+            _ => Ok(size),
+        }
+    }
+
+    /// Unpacks a layer from an uncompressed tar, which must have the diff id `expected`.
+    ///
+    /// `below` are the diff ids of the layers below it: they are looked at only when the tar leaves
+    /// something to them. `blob` is the compressed blob it came from.
+    pub fn unpack_layer(
+        &self,
+        tar: impl Read,
+        expected: &DiffId,
+        below: &[DiffId],
+        blob: Option<&Digest>,
+    ) -> Result<LayerRecord, StoreError> {
+        if let Some(layer) = self.find_layer(expected)? {
+            return Ok(layer);
+        }
+        let active = self.empty_active()?;
+        let mut stream = Hashing::with(tar, expected.0.algorithm());
+        let applied = layer::apply(&mut stream, &active.upper())?;
+        io::copy(&mut stream, &mut io::sink()).call("read", "layer")?;
+        let (_, digest, tar_size) = stream.finish();
+        if digest != expected.0 {
+            let actual = DiffId(digest);
+            return Err(StoreError::DiffIdMismatch { expected: expected.clone(), actual });
+        }
+        self.settle(&active, &applied, expected, below)?;
+        let record = LayerRecord {
+            id: String::new(),
+            diff_id: Some(expected.clone()),
+            tar_size: Some(tar_size),
+            size: applied.size,
+            empty: applied.entries == 0 && tar_size <= 1024,
+            opaque_root: applied.opaque_root,
+            blob: blob.cloned(),
+            created: index::now(),
+            boot: Some(self.boot.clone()),
+        };
+        self.keep_layer(active, record)
+    }
+
+    fn write_layer_record(&self, layer: &LayerRecord) -> Result<(), StoreError> {
+        let folder = self.root.join("layers").join(&layer.id);
+        let (scratch, mut file) = self.scratch.file()?;
+        file.write_all(&json::to_vec(layer)).call("write", scratch.path())?;
+        Ok(scratch.move_to(&folder.join("layer.json"))?)
+    }
+
+    // Cache records.
+
+    /// What is recorded under a key, if its layer is still there.
+    pub fn step(&self, key: &str) -> Result<Option<StepRecord>, StoreError> {
+        let Some(step) = self.index.step(key)? else { return Ok(None) };
+        match &step.layer {
+            Some(layer) if self.layer(&LayerId::new(layer))?.is_none() => Ok(None),
+            _ => Ok(Some(step)),
+        }
+    }
+
+    /// Records results of steps.
+    pub fn put_steps(&self, steps: &[StepRecord]) -> Result<(), StoreError> {
+        Ok(self.index.put_steps(steps)?)
+    }
+
+    /// Notes that records were used.
+    pub fn touch_steps(&self, keys: &[String]) -> Result<(), StoreError> {
+        Ok(self.index.touch_steps(keys)?)
+    }
+
+    /// The newest record that the same instruction of the same file made.
+    pub fn newest_step_at(&self, place: &str) -> Result<Option<StepRecord>, StoreError> {
+        Ok(self.index.newest_step_at(place)?)
+    }
+}
+
+fn wait_for_lock(file: &OwnedFd, operation: FlockOperation, path: &Path) -> Result<(), StoreError> {
+    while let Err(errno) = rustix::fs::flock(file, operation) {
+        if errno != rustix::io::Errno::INTR {
+            return Err(CallError { call: "flock", path: path.to_owned(), errno }.into());
+        }
+    }
+    Ok(())
+}
+
+fn missing_reference(parsed: Result<Reference, ReferenceError>, name: &str) -> StoreError {
+    let shown = parsed.map_or_else(|_| name.to_owned(), |reference| reference.or_latest().familiar());
+    StoreError::NoSuchImage(shown)
+}
+
+fn pack(path: &Path) -> Result<(DiffId, u64), StoreError> {
+    let (_, digest, size) = layer::diff(path, Hashing::new(io::sink()))?.finish();
+    Ok((DiffId(digest), size))
+}
+
+fn make_folder(path: &Path) -> Result<(), CallError> {
+    fs::create_dir_all(path).call("mkdir", path)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+//! The content store: blobs by digest.
+//!
+//! Blobs lie in an OCI image layout (`blobs/sha256/…`), so that other tools can read them. A blob is
+//! written beside, hashed on the way, and renamed; its name is a promise that is checked again whenever a
+//! small blob is read.
+
+use super::scratch::{Scratch, ScratchArea};
+use crate::digest::{Digest, Hasher, Hashing};
+use crate::sys::{self, CallError, Named};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+/// Manifests and configs may be this large; registries accept 4 MiB.
+pub const MAX_METADATA: u64 = 8 << 20;
+
+/// Blobs this small are flushed to disk before they get their name; larger ones can be had again.
+const SYNC_UP_TO: u64 = 1 << 20;
+
+/// Why a blob cannot be had or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// A system call failed.
+    #[error("cannot access the content store")]
+    Call(#[from] CallError),
+    /// There is none of that name.
+    #[error("content {0} is not in the store")]
+    NotFound(Digest),
+    /// The bytes are not those that the name promises.
+    #[error("content does not match its digest: expected {expected}, got {actual}")]
+    Mismatch {
+        /// The name.
+        expected: Digest,
+        /// What the bytes are.
+        actual: Digest,
+    },
+    /// More bytes than a manifest or config may have.
+    #[error("content {0} is too large for a manifest or config")]
+    TooLarge(Digest),
+}
+
+/// Blobs by digest.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    path: PathBuf,
+    scratch: ScratchArea,
+}
+
+impl Blobs {
+    pub(crate) fn new(path: PathBuf, scratch: ScratchArea) -> Blobs {
+        Blobs { path, scratch }
+    }
+
+    /// Where a blob lies or would lie.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        let (algorithm, hex) = digest.as_str().split_once(':').unwrap_or(("sha256", digest.hex()));
+        self.path.join(algorithm).join(hex)
+    }
+
+    /// True when the store has the blob.
+    pub fn contains(&self, digest: &Digest) -> bool {
+        self.path(digest).exists()
+    }
+
+    /// Opens a blob for reading; its bytes are not checked.
+    pub fn open(&self, digest: &Digest) -> Result<File, BlobError> {
+        match File::open(self.path(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(BlobError::NotFound(digest.clone())),
+            opened => Ok(opened.call("open", self.path(digest))?),
+        }
+    }
+
+    /// Reads a manifest or config and checks it.
+    pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, BlobError> {
+        let mut bytes = Vec::new();
+        let file = self.open(digest)?;
+        file.take(MAX_METADATA + 1).read_to_end(&mut bytes).call("read", self.path(digest))?;
+        if bytes.len() as u64 > MAX_METADATA {
+            return Err(BlobError::TooLarge(digest.clone()));
+        }
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(&bytes);
+        check(digest, hasher.finish())?;
+        Ok(bytes)
+    }
+
+    /// Reads a blob of any size through and checks it.
+    pub fn verify(&self, digest: &Digest) -> Result<(), BlobError> {
+        let mut reader = Hashing::with(self.open(digest)?, digest.algorithm());
+        io::copy(&mut reader, &mut io::sink()).call("read", self.path(digest))?;
+        check(digest, reader.finish().1)
+    }
+
+    /// Keeps bytes and gives their digest.
+    pub fn put(&self, bytes: &[u8]) -> Result<Digest, BlobError> {
+        let digest = Digest::of(bytes);
+        if !self.contains(&digest) {
+            let mut writer = self.writer(&digest)?;
+            writer.write_all(bytes).call("write", self.path(&digest))?;
+            writer.commit()?;
+        }
+        Ok(digest)
+    }
+
+    /// Begins a blob that must turn out to be `expected`.
+    pub fn writer(&self, expected: &Digest) -> Result<BlobWriter, BlobError> {
+        let (scratch, file) = self.scratch.file()?;
+        let file = Hashing::with(file, expected.algorithm());
+        Ok(BlobWriter { scratch, file, target: self.path(expected), expected: expected.clone() })
+    }
+
+    /// Removes a blob; none there is fine.
+    pub fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
+        Ok(sys::remove_path(&self.path(digest))?)
+    }
+
+    /// All blobs, in no order.
+    pub fn list(&self) -> Result<Vec<Digest>, BlobError> {
+        let mut found = Vec::new();
+        for algorithm in ["sha256", "sha512"] {
+            let Ok(entries) = std::fs::read_dir(self.path.join(algorithm)) else { continue };
+            for entry in entries {
+                let name = entry.call("getdents", &self.path)?.file_name();
+                found.extend(format!("{algorithm}:{}", name.to_string_lossy()).parse());
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn check(expected: &Digest, actual: Digest) -> Result<(), BlobError> {
+    if *expected == actual { Ok(()) } else { Err(BlobError::Mismatch { expected: expected.clone(), actual }) }
+}
+
+/// A blob being written; invisible until it is committed, gone if it never is.
+pub struct BlobWriter {
+    scratch: Scratch,
+    file: Hashing<File>,
+    target: PathBuf,
+    expected: Digest,
+}
+
+impl BlobWriter {
+    /// Checks the digest and gives the blob its name.
+    pub fn commit(self) -> Result<(), BlobError> {
+        let (file, actual, size) = self.file.finish();
+        check(&self.expected, actual)?;
+        if size <= SYNC_UP_TO {
+            file.sync_data().call("fdatasync", &self.target)?;
+        }
+        if let Some(folder) = self.target.parent() {
+            std::fs::create_dir_all(folder).call("mkdir", folder)?;
+        }
+        Ok(self.scratch.move_to(&self.target)?)
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.file.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blobs() -> (tempfile::TempDir, Blobs) {
+        let root = tempfile::tempdir().unwrap();
+        let area = root.path().join("work");
+        std::fs::create_dir(&area).unwrap();
+        let blobs = Blobs::new(root.path().join("blobs"), ScratchArea::new(area));
+        (root, blobs)
+    }
+
+    #[test]
+    fn blobs_are_kept_by_digest() {
+        let (root, blobs) = blobs();
+        let digest = blobs.put(b"hello").unwrap();
+        assert_eq!(blobs.read(&digest).unwrap(), b"hello");
+        blobs.verify(&digest).unwrap();
+        assert_eq!(blobs.list().unwrap(), std::slice::from_ref(&digest));
+        assert_eq!(std::fs::read_dir(root.path().join("work")).unwrap().count(), 0);
+        blobs.remove(&digest).unwrap();
+        assert!(matches!(blobs.read(&digest), Err(BlobError::NotFound(_))));
+    }
+
+    #[test]
+    fn wrong_bytes_are_never_kept_nor_believed() {
+        let (root, blobs) = blobs();
+        let expected = Digest::of(b"right");
+        let mut writer = blobs.writer(&expected).unwrap();
+        writer.write_all(b"wrong").unwrap();
+        assert!(matches!(writer.commit(), Err(BlobError::Mismatch { .. })));
+        assert!(!blobs.contains(&expected));
+        assert_eq!(std::fs::read_dir(root.path().join("work")).unwrap().count(), 0);
+        blobs.put(b"right").unwrap();
+        std::fs::write(blobs.path(&expected), "changed").unwrap();
+        assert!(matches!(blobs.read(&expected), Err(BlobError::Mismatch { .. })));
+        assert!(blobs.verify(&expected).is_err());
+    }
+}

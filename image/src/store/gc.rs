@@ -1,0 +1,115 @@
+//! Removing images, and what nothing needs any more.
+
+use super::{ImageRecord, Store, StoreError};
+use crate::digest::{Digest, ImageId};
+use crate::reference::Reference;
+use crate::sys;
+use std::collections::BTreeSet;
+
+/// What a removal took away, in the words of `rmi`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// A tag or repository digest.
+    Untagged(String),
+    /// An image or a layer.
+    Deleted(String),
+}
+
+/// How much of something there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// How many.
+    pub count: usize,
+    /// Bytes of file content.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Removes one tag; with the last one, the image goes too.
+    pub fn remove_reference(&self, reference: &Reference) -> Result<Vec<Removed>, StoreError> {
+        let reference = reference.clone().or_latest();
+        let image = self.find(&reference)?.ok_or_else(|| StoreError::NoSuchImage(reference.familiar()))?;
+        let mut removed = vec![Removed::Untagged(reference.familiar())];
+        self.untag(&reference.to_string())?;
+        let others = self.tags()?.into_iter().any(|tag| tag.image == image.id);
+        if !others {
+            removed.extend(self.remove_image(&image)?);
+        }
+        Ok(removed)
+    }
+
+    /// Removes an image with all its tags, and the layers that nothing else needs.
+    pub fn remove_image(&self, image: &ImageRecord) -> Result<Vec<Removed>, StoreError> {
+        let mut removed = Vec::new();
+        for tag in self.tags()?.into_iter().filter(|tag| tag.image == image.id) {
+            let shown = tag.reference.parse::<Reference>().map_or(tag.reference, |r| r.familiar());
+            removed.push(Removed::Untagged(shown));
+        }
+        for (repository, digest) in self.repo_digests(&image.id)? {
+            let reference = format!("{repository}@{digest}");
+            let shown = reference.parse::<Reference>().map_or(reference, |r| r.familiar());
+            removed.push(Removed::Untagged(shown));
+        }
+        self.index.remove_image(&image.id)?;
+        self.write_layout_index()?;
+        removed.push(Removed::Deleted(image.id.to_string()));
+        for layer in self.remove_unused_layers()? {
+            removed.push(Removed::Deleted(layer));
+        }
+        self.remove_unused_blobs()?;
+        Ok(removed)
+    }
+
+    /// Forgets all cache records, and removes the layers that only they needed.
+    pub fn prune_steps(&self) -> Result<Usage, StoreError> {
+        let before = self.layer_bytes()?;
+        self.index.remove_all_steps()?;
+        let removed = self.remove_unused_layers()?;
+        self.remove_unused_blobs()?;
+        Ok(Usage { count: removed.len(), bytes: before.saturating_sub(self.layer_bytes()?) })
+    }
+
+    fn layer_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.index.layers()?.iter().map(|layer| layer.size).sum())
+    }
+
+    /// Removes layers that no image and no cache record needs; gives their diff ids or names.
+    ///
+    /// Nothing is removed while a build or a start is under way ([`Store::use_layers`]).
+    fn remove_unused_layers(&self) -> Result<Vec<String>, StoreError> {
+        let Some(_lock) = self.try_remove_layers()? else { return Ok(Vec::new()) };
+        let pinned = self.pinned_layers()?;
+        let mut removed = Vec::new();
+        for layer in self.index.unused_layers()? {
+            if pinned.contains(&layer.id) {
+                continue;
+            }
+            self.index.remove_layer(&layer.id)?;
+            sys::remove_path(&self.root.join("layers").join(&layer.id))?;
+            removed.push(layer.diff_id.map_or(layer.id, |diff_id| diff_id.to_string()));
+        }
+        Ok(removed)
+    }
+
+    /// Removes blobs that no image needs.
+    fn remove_unused_blobs(&self) -> Result<(), StoreError> {
+        let Some(_lock) = self.try_remove_layers()? else { return Ok(()) };
+        let mut needed: BTreeSet<Digest> = BTreeSet::new();
+        for image in self.index.images()? {
+            if let Ok(manifest) = self.read_manifest(&image) {
+                needed.extend(manifest.layers.into_iter().map(|layer| layer.digest));
+            }
+            needed.extend([image.manifest, image.id.0]);
+        }
+        needed.extend(self.index.layers()?.into_iter().filter_map(|layer| layer.blob));
+        for blob in self.blobs.list()?.into_iter().filter(|blob| !needed.contains(blob)) {
+            self.blobs.remove(&blob)?;
+        }
+        Ok(())
+    }
+
+    /// The image with an id.
+    pub fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>, StoreError> {
+        Ok(self.index.image(id)?)
+    }
+}

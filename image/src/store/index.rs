@@ -1,0 +1,529 @@
+//! The index: references, layers, cache records. One SQLite database that many processes open at once.
+//!
+//! It is an index over files that describe themselves (blobs, `layer.json`, `index.json`), with one
+//! exception: cache records say which layer a step made, and losing them loses time, not images.
+//!
+//! Rules (measured in ARCHITECTURE.md): WAL set once at creation; a busy timeout before anything else;
+//! writers begin with `BEGIN IMMEDIATE`; one connection a process, never carried across a fork.
+
+use crate::digest::{DiffId, Digest, ImageId};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+/// Number of the schema; a store with a higher one was written by a newer program.
+const SCHEMA: i32 = 1;
+
+const TABLES: &str = "
+CREATE TABLE image (
+    id TEXT PRIMARY KEY,            -- config digest
+    manifest TEXT NOT NULL,         -- manifest digest
+    media_type TEXT NOT NULL,       -- of the manifest
+    created TEXT NOT NULL,          -- as the config says
+    size INTEGER NOT NULL,          -- bytes of all layers' files
+    added INTEGER NOT NULL          -- nanoseconds since 1970
+) STRICT, WITHOUT ROWID;
+CREATE TABLE image_layer (          -- diff ids of an image, lowest first
+    image TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    diff_id TEXT NOT NULL,
+    PRIMARY KEY (image, position)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX image_layer_diff_id ON image_layer (diff_id);
+CREATE TABLE tag (
+    reference TEXT PRIMARY KEY,     -- host/path:tag
+    image TEXT NOT NULL,
+    updated INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE repo_digest (          -- what a registry called an image
+    image TEXT NOT NULL,
+    repository TEXT NOT NULL,       -- host/path
+    digest TEXT NOT NULL,
+    PRIMARY KEY (image, repository, digest)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE layer (
+    id TEXT PRIMARY KEY,            -- folder under layers/
+    diff_id TEXT,                   -- null until computed
+    tar_size INTEGER,               -- length of the tar with that digest
+    size INTEGER NOT NULL,          -- bytes of its files
+    empty INTEGER NOT NULL,         -- 1: nothing in it
+    opaque_root INTEGER NOT NULL,   -- 1: hides all layers below
+    blob TEXT,                      -- digest of the compressed blob it came from
+    created INTEGER NOT NULL,       -- nanoseconds since 1970
+    boot TEXT                       -- boot in which it was written; null once known to be on disk
+) STRICT, WITHOUT ROWID;
+CREATE INDEX layer_diff_id ON layer (diff_id);
+CREATE TABLE step (
+    key TEXT PRIMARY KEY,           -- definition or content key
+    result TEXT NOT NULL,           -- content key: equal for equal results
+    layer TEXT,                     -- the layer it made; null for none
+    created INTEGER NOT NULL,
+    used INTEGER NOT NULL,
+    place TEXT NOT NULL,            -- Dockerfile and instruction, for explanations
+    inputs TEXT NOT NULL            -- what went into the key, as JSON
+) STRICT, WITHOUT ROWID;
+CREATE INDEX step_layer ON step (layer);
+CREATE INDEX step_place ON step (place, created);
+";
+
+/// Why the index cannot answer.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The database failed.
+    #[error("cannot {what} the store's index `{path}`", path = path.display())]
+    Database {
+        /// What was tried.
+        what: &'static str,
+        /// The database file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The store was written by a newer version of this program.
+    #[error("the store `{path}` was written by a newer version of kiln (schema {found}, this one knows {SCHEMA})", path = .path.display())]
+    TooNew {
+        /// The database file.
+        path: PathBuf,
+        /// Its schema.
+        found: i32,
+    },
+}
+
+impl IndexError {
+    /// True when the disk is full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            IndexError::Database { source, .. } => {
+                source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+            }
+            IndexError::TooNew { .. } => false,
+        }
+    }
+}
+
+/// An image as the index knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRecord {
+    /// Config digest.
+    pub id: ImageId,
+    /// Manifest digest.
+    pub manifest: Digest,
+    /// Media type of the manifest.
+    pub media_type: String,
+    /// When it was made, RFC 3339.
+    pub created: String,
+    /// Bytes of all layers' files.
+    pub size: u64,
+}
+
+/// A tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagRecord {
+    /// `host/path:tag`.
+    pub reference: String,
+    /// The image it names.
+    pub image: ImageId,
+    /// When it was set: nanoseconds since 1970.
+    pub updated: i64,
+}
+
+/// A layer as the index knows it; `layer.json` beside its folder says the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Folder name under `layers/`.
+    #[serde(skip)]
+    pub id: String,
+    /// Digest of its tar, once computed.
+    pub diff_id: Option<DiffId>,
+    /// Length of that tar.
+    pub tar_size: Option<u64>,
+    /// Bytes of its files.
+    pub size: u64,
+    /// True when there is nothing in it.
+    pub empty: bool,
+    /// True when it hides all layers below.
+    pub opaque_root: bool,
+    /// Digest of the compressed blob it was unpacked from.
+    pub blob: Option<Digest>,
+    /// When it was made: nanoseconds since 1970.
+    pub created: i64,
+    /// The boot in which it was written, while it may not be on disk completely.
+    pub boot: Option<String>,
+}
+
+/// A cache record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepRecord {
+    /// Definition or content key.
+    pub key: String,
+    /// Content key of the result.
+    pub result: String,
+    /// The layer that the step made.
+    pub layer: Option<String>,
+    /// When: nanoseconds since 1970.
+    pub created: i64,
+    /// Dockerfile and instruction.
+    pub place: String,
+    /// What went into the key, as JSON.
+    pub inputs: String,
+}
+
+/// An open index.
+pub(crate) struct Index {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl Index {
+    /// Opens the database at `path`, making it when it is missing.
+    pub(crate) fn open(path: &Path) -> Result<Index, IndexError> {
+        let fail = |what| move |source| IndexError::Database { what, path: path.to_owned(), source };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(fail("open"))?;
+        connection.busy_timeout(Duration::from_secs(60)).map_err(fail("open"))?;
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(fail("open"))?;
+        // Closing is on the way of every command; the log is folded in when it has grown.
+        let no_checkpoint = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        connection.set_db_config(no_checkpoint, true).map_err(fail("open"))?;
+        let version: i32 =
+            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail("read"))?;
+        match version {
+            SCHEMA => {}
+            0 => create(&mut connection).map_err(fail("create"))?,
+            found if found > SCHEMA => return Err(IndexError::TooNew { path: path.to_owned(), found }),
+            _ => return Err(fail("upgrade")(rusqlite::Error::InvalidQuery)),
+        }
+        Ok(Index { path: path.to_owned(), connection: Mutex::new(connection) })
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, IndexError> {
+        query(&self.connection()).map_err(|source| IndexError::Database {
+            what: "read",
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    fn write<T>(
+        &self,
+        change: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, IndexError> {
+        let mut connection = self.connection();
+        let run = || {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = change(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        run().map_err(|source| IndexError::Database { what: "write", path: self.path.clone(), source })
+    }
+
+    // Images and tags.
+
+    pub(crate) fn put_image(&self, image: &ImageRecord, diff_ids: &[DiffId]) -> Result<(), IndexError> {
+        self.write(|db| {
+            db.prepare_cached("INSERT OR REPLACE INTO image VALUES (?, ?, ?, ?, ?, ?)")?.execute(params![
+                image.id.0.as_str(),
+                image.manifest.as_str(),
+                image.media_type,
+                image.created,
+                image.size as i64,
+                now()
+            ])?;
+            db.execute("DELETE FROM image_layer WHERE image = ?", [image.id.0.as_str()])?;
+            let mut insert = db.prepare_cached("INSERT INTO image_layer VALUES (?, ?, ?)")?;
+            for (position, diff_id) in diff_ids.iter().enumerate() {
+                insert.execute(params![image.id.0.as_str(), position as i64, diff_id.0.as_str()])?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>, IndexError> {
+        self.read(|db| {
+            let mut statement = db.prepare_cached("SELECT * FROM image WHERE id = ?")?;
+            statement.query_row([id.0.as_str()], image_record).optional()
+        })
+    }
+
+    /// Images whose id begins with the given hexadecimal digits.
+    pub(crate) fn images_with_prefix(&self, hex: &str) -> Result<Vec<ImageRecord>, IndexError> {
+        let from = format!("sha256:{hex}");
+        let to = format!("sha256:{hex}g");
+        self.read(|db| {
+            let mut statement = db.prepare_cached("SELECT * FROM image WHERE id >= ? AND id < ? LIMIT 2")?;
+            statement.query_map([from, to], image_record)?.collect()
+        })
+    }
+
+    pub(crate) fn images(&self) -> Result<Vec<ImageRecord>, IndexError> {
+        self.read(|db| db.prepare_cached("SELECT * FROM image")?.query_map([], image_record)?.collect())
+    }
+
+    pub(crate) fn remove_image(&self, id: &ImageId) -> Result<(), IndexError> {
+        self.write(|db| {
+            for table in ["image_layer", "tag", "repo_digest"] {
+                db.execute(&format!("DELETE FROM {table} WHERE image = ?"), [id.0.as_str()])?;
+            }
+            db.execute("DELETE FROM image WHERE id = ?", [id.0.as_str()])?;
+            Ok(())
+        })
+    }
+
+    pub(crate) fn set_tag(&self, reference: &str, image: &ImageId) -> Result<(), IndexError> {
+        self.write(|db| {
+            db.prepare_cached("INSERT OR REPLACE INTO tag VALUES (?, ?, ?)")?.execute(params![
+                reference,
+                image.0.as_str(),
+                now()
+            ])?;
+            Ok(())
+        })
+    }
+
+    pub(crate) fn remove_tag(&self, reference: &str) -> Result<(), IndexError> {
+        self.write(|db| db.execute("DELETE FROM tag WHERE reference = ?", [reference]).map(drop))
+    }
+
+    pub(crate) fn tag(&self, reference: &str) -> Result<Option<ImageId>, IndexError> {
+        self.read(|db| {
+            let mut statement = db.prepare_cached("SELECT image FROM tag WHERE reference = ?")?;
+            statement.query_row([reference], |row| digest(row, 0).map(ImageId)).optional()
+        })
+    }
+
+    pub(crate) fn tags(&self) -> Result<Vec<TagRecord>, IndexError> {
+        self.read(|db| {
+            let mut statement =
+                db.prepare_cached("SELECT reference, image, updated FROM tag ORDER BY reference")?;
+            let record = |row: &Row<'_>| {
+                Ok(TagRecord {
+                    reference: row.get(0)?,
+                    image: ImageId(digest(row, 1)?),
+                    updated: row.get(2)?,
+                })
+            };
+            statement.query_map([], record)?.collect()
+        })
+    }
+
+    pub(crate) fn add_repo_digest(
+        &self,
+        image: &ImageId,
+        repository: &str,
+        digest: &Digest,
+    ) -> Result<(), IndexError> {
+        self.write(|db| {
+            db.execute(
+                "INSERT OR IGNORE INTO repo_digest VALUES (?, ?, ?)",
+                [image.0.as_str(), repository, digest.as_str()],
+            )
+            .map(drop)
+        })
+    }
+
+    pub(crate) fn repo_digests(&self, image: &ImageId) -> Result<Vec<(String, Digest)>, IndexError> {
+        self.read(|db| {
+            let mut statement = db
+                .prepare_cached("SELECT repository, digest FROM repo_digest WHERE image = ? ORDER BY 1, 2")?;
+            statement.query_map([image.0.as_str()], |row| Ok((row.get(0)?, digest(row, 1)?)))?.collect()
+        })
+    }
+
+    pub(crate) fn image_by_repo_digest(
+        &self,
+        repository: &str,
+        wanted: &Digest,
+    ) -> Result<Option<ImageId>, IndexError> {
+        self.read(|db| {
+            let mut statement =
+                db.prepare_cached("SELECT image FROM repo_digest WHERE repository = ? AND digest = ?")?;
+            statement.query_row([repository, wanted.as_str()], |row| digest(row, 0).map(ImageId)).optional()
+        })
+    }
+
+    // Layers.
+
+    pub(crate) fn put_layer(&self, layer: &LayerRecord) -> Result<(), IndexError> {
+        self.write(|db| {
+            db.prepare_cached("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(
+                params![
+                    layer.id,
+                    layer.diff_id.as_ref().map(|id| id.0.as_str()),
+                    layer.tar_size.map(|size| size as i64),
+                    layer.size as i64,
+                    layer.empty,
+                    layer.opaque_root,
+                    layer.blob.as_ref().map(Digest::as_str),
+                    layer.created,
+                    layer.boot
+                ],
+            )?;
+            Ok(())
+        })
+    }
+
+    pub(crate) fn layer(&self, id: &str) -> Result<Option<LayerRecord>, IndexError> {
+        self.read(|db| {
+            let mut statement = db.prepare_cached("SELECT * FROM layer WHERE id = ?")?;
+            statement.query_row([id], layer_record).optional()
+        })
+    }
+
+    pub(crate) fn layers_of_diff_id(&self, diff_id: &DiffId) -> Result<Vec<LayerRecord>, IndexError> {
+        self.read(|db| {
+            let mut statement =
+                db.prepare_cached("SELECT * FROM layer WHERE diff_id = ? ORDER BY created")?;
+            statement.query_map([diff_id.0.as_str()], layer_record)?.collect()
+        })
+    }
+
+    pub(crate) fn layers(&self) -> Result<Vec<LayerRecord>, IndexError> {
+        self.read(|db| db.prepare_cached("SELECT * FROM layer")?.query_map([], layer_record)?.collect())
+    }
+
+    pub(crate) fn remove_layer(&self, id: &str) -> Result<(), IndexError> {
+        self.write(|db| {
+            db.execute("DELETE FROM step WHERE layer = ?", [id])?;
+            db.execute("DELETE FROM layer WHERE id = ?", [id]).map(drop)
+        })
+    }
+
+    /// Layers that neither an image nor a cache record needs.
+    pub(crate) fn unused_layers(&self) -> Result<Vec<LayerRecord>, IndexError> {
+        self.read(|db| {
+            db.prepare_cached(
+                "SELECT * FROM layer WHERE id NOT IN (SELECT layer FROM step WHERE layer IS NOT NULL)
+                 AND (diff_id IS NULL OR diff_id NOT IN (SELECT diff_id FROM image_layer))",
+            )?
+            .query_map([], layer_record)?
+            .collect()
+        })
+    }
+
+    // Cache records.
+
+    pub(crate) fn put_steps(&self, steps: &[StepRecord]) -> Result<(), IndexError> {
+        self.write(|db| {
+            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO step VALUES (?, ?, ?, ?, ?, ?, ?)")?;
+            for step in steps {
+                insert.execute(params![
+                    step.key,
+                    step.result,
+                    step.layer,
+                    step.created,
+                    now(),
+                    step.place,
+                    step.inputs
+                ])?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) fn step(&self, key: &str) -> Result<Option<StepRecord>, IndexError> {
+        self.read(|db| {
+            let mut statement = db.prepare_cached("SELECT * FROM step WHERE key = ?")?;
+            statement.query_row([key], step_record).optional()
+        })
+    }
+
+    /// The newest record made by the same instruction of the same file, for explanations.
+    pub(crate) fn newest_step_at(&self, place: &str) -> Result<Option<StepRecord>, IndexError> {
+        self.read(|db| {
+            let mut statement =
+                db.prepare_cached("SELECT * FROM step WHERE place = ? ORDER BY created DESC LIMIT 1")?;
+            statement.query_row([place], step_record).optional()
+        })
+    }
+
+    pub(crate) fn touch_steps(&self, keys: &[String]) -> Result<(), IndexError> {
+        self.write(|db| {
+            let mut update = db.prepare_cached("UPDATE step SET used = ? WHERE key = ?")?;
+            for key in keys {
+                update.execute(params![now(), key])?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) fn remove_all_steps(&self) -> Result<usize, IndexError> {
+        self.write(|db| db.execute("DELETE FROM step", []))
+    }
+}
+
+fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have made the tables while this one waited.
+    let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == 0 {
+        transaction.execute_batch(TABLES)?;
+        transaction.pragma_update(None, "user_version", SCHEMA)?;
+    }
+    transaction.commit()
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn digest(row: &Row<'_>, column: usize) -> rusqlite::Result<Digest> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+    })
+}
+
+fn optional_digest(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Digest>> {
+    match row.get_ref(column)? {
+        rusqlite::types::ValueRef::Null => Ok(None),
+        _ => digest(row, column).map(Some),
+    }
+}
+
+fn image_record(row: &Row<'_>) -> rusqlite::Result<ImageRecord> {
+    Ok(ImageRecord {
+        id: ImageId(digest(row, 0)?),
+        manifest: digest(row, 1)?,
+        media_type: row.get(2)?,
+        created: row.get(3)?,
+        size: row.get::<_, i64>(4)? as u64,
+    })
+}
+
+fn layer_record(row: &Row<'_>) -> rusqlite::Result<LayerRecord> {
+    Ok(LayerRecord {
+        id: row.get(0)?,
+        diff_id: optional_digest(row, 1)?.map(DiffId),
+        tar_size: row.get::<_, Option<i64>>(2)?.map(|size| size as u64),
+        size: row.get::<_, i64>(3)? as u64,
+        empty: row.get(4)?,
+        opaque_root: row.get(5)?,
+        blob: optional_digest(row, 6)?,
+        created: row.get(7)?,
+        boot: row.get(8)?,
+    })
+}
+
+fn step_record(row: &Row<'_>) -> rusqlite::Result<StepRecord> {
+    Ok(StepRecord {
+        key: row.get(0)?,
+        result: row.get(1)?,
+        layer: row.get(2)?,
+        created: row.get(3)?,
+        place: row.get(5)?,
+        inputs: row.get(6)?,
+    })
+}

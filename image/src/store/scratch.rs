@@ -1,0 +1,141 @@
+//! Files and folders that belong to a running process and vanish with it.
+//!
+//! Whatever is made in the store is made here first and renamed into place when it is complete. Each piece
+//! of scratch is locked by its maker; one whose lock is free belongs to a process that died, and is removed
+//! by the next process that opens the store.
+
+use crate::sys::{self, Call, Named};
+use rustix::fd::OwnedFd;
+use rustix::fs::{self, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The folder of a store that holds scratch.
+#[derive(Clone, Debug)]
+pub(crate) struct ScratchArea {
+    path: PathBuf,
+}
+
+/// A file or folder in the scratch area; removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    path: PathBuf,
+    lock: Option<OwnedFd>,
+}
+
+impl ScratchArea {
+    pub(crate) fn new(path: PathBuf) -> ScratchArea {
+        ScratchArea { path }
+    }
+
+    /// Makes an empty folder.
+    pub(crate) fn folder(&self) -> Call<Scratch> {
+        self.make(|path| {
+            fs::mkdir(path, Mode::from_raw_mode(0o700))?;
+            fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        })
+    }
+
+    /// Makes an empty file; gives a handle for writing too.
+    pub(crate) fn file(&self) -> Call<(Scratch, std::fs::File)> {
+        let scratch = self.make(|path| {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            fs::open(path, flags, Mode::from_raw_mode(0o644))
+        })?;
+        let lock = scratch.lock.as_ref().expect("scratch holds its lock until it is moved");
+        let file = std::fs::File::from(lock.try_clone().call("dup", &scratch.path)?);
+        Ok((scratch, file))
+    }
+
+    fn make(&self, create: impl Fn(&Path) -> Result<OwnedFd, Errno>) -> Call<Scratch> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = self.path.join(format!("{}-{number}", std::process::id()));
+            let lock = match create(&path) {
+                Err(Errno::EXIST) => continue,
+                created => created.call("create", &path)?,
+            };
+            let locked = fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+            // Between creation and lock another process may have taken it for an orphan.
+            if locked && fs::stat(&path).is_ok_and(|stat| is_same(&stat, &lock)) {
+                return Ok(Scratch { path, lock: Some(lock) });
+            }
+        }
+    }
+
+    /// Removes what dead processes left.
+    pub(crate) fn remove_orphans(&self) -> Call<()> {
+        let dir = sys::open_dir(&self.path)?;
+        let names = sys::sorted_names(rustix::fd::AsFd::as_fd(&dir)).call("getdents", &self.path)?;
+        for name in names {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let Ok(entry) = fs::openat(&dir, &name, flags, Mode::empty()) else { continue };
+            if fs::flock(&entry, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                // Another process may be doing the same.
+                let _ = sys::remove_all(rustix::fd::AsFd::as_fd(&dir), &name);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_same(stat: &fs::Stat, fd: &OwnedFd) -> bool {
+    fs::fstat(fd).is_ok_and(|open| (open.st_dev, open.st_ino) == (stat.st_dev, stat.st_ino))
+}
+
+impl Scratch {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Moves it to its final place, where it stays; the lock is given up.
+    ///
+    /// The target must not exist, unless both are files.
+    pub(crate) fn move_to(mut self, target: &Path) -> Call<()> {
+        fs::rename(&self.path, target).call("rename", target)?;
+        self.lock = None;
+        Ok(())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            // What cannot be removed now is an orphan for the next process.
+            let _ = sys::remove_path(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scratch_vanishes_unless_moved() {
+        let root = tempfile::tempdir().unwrap();
+        let area = ScratchArea::new(root.path().to_owned());
+        let folder = area.folder().unwrap();
+        std::fs::write(folder.path().join("x"), "").unwrap();
+        let gone = folder.path().to_owned();
+        area.remove_orphans().unwrap();
+        assert!(gone.exists(), "locked scratch is nobody's orphan");
+        drop(folder);
+        assert!(!gone.exists());
+        let (file, _handle) = area.file().unwrap();
+        let kept = root.path().join("kept");
+        file.move_to(&kept).unwrap();
+        assert!(kept.exists());
+    }
+
+    #[test]
+    fn orphans_are_removed() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("1-1/deep/er")).unwrap();
+        std::fs::write(root.path().join("1-2"), "x").unwrap();
+        ScratchArea::new(root.path().to_owned()).remove_orphans().unwrap();
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+}
