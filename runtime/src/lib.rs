@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Containers: an OCI runtime specification and mounts become a running process.
+//!
+//! Setting up is planned as data ([`plan`]), carried out in the new process ([`init`]), and every failure
+//! comes back as data. Containers are made by a helper process that is forked before the program has a
+//! second thread ([`Spawner`]).
+
+pub mod capability;
+pub mod cgroup;
+mod helper;
+mod init;
+pub mod op;
+mod process;
+pub mod seccomp;
+mod sys;
+pub mod user;
+
+pub use process::{Process, SpawnError, SpawnRequest, Spawner};

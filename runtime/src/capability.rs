@@ -1,0 +1,101 @@
+//! Capabilities by name and as bits (`linux/capability.h`, Linux 5.9).
+
+/// Names in the order of their numbers, without `CAP_`.
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// What a container has by default, as in the reference engine.
+pub const DEFAULT: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+/// The number of a capability, named with or without `CAP_`, in any case.
+pub fn bit(name: &str) -> Option<u32> {
+    let upper = name.to_ascii_uppercase();
+    let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    NAMES.iter().position(|known| *known == bare).map(|index| index as u32)
+}
+
+/// The mask of several capabilities; `Err` names one that does not exist.
+pub fn mask<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<u64, String> {
+    let mut mask = 0;
+    for name in names {
+        mask |= 1 << bit(name).ok_or_else(|| name.to_owned())?;
+    }
+    Ok(mask)
+}
+
+/// All capabilities that exist.
+pub fn all() -> u64 {
+    (1 << NAMES.len()) - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers() {
+        assert_eq!(bit("CAP_CHOWN"), Some(0));
+        assert_eq!(bit("sys_admin"), Some(21));
+        assert_eq!(bit("CAP_CHECKPOINT_RESTORE"), Some(40));
+        assert_eq!(bit("CAP_NONE"), None);
+        assert_eq!(mask(["CHOWN", "KILL"]), Ok(0b10_0001));
+        assert_eq!(mask(["CHOWN", "x"]), Err("x".into()));
+        assert!(mask(DEFAULT).is_ok_and(|mask| mask & all() == mask));
+    }
+}

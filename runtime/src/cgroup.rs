@@ -1,0 +1,207 @@
+//! Control groups, version 1, 2 and both at once, behind one small interface.
+//!
+//! A container gets groups only where something is wanted of them: limits, counting, or rules for devices.
+//! On hosts with both versions ("hybrid") each controller is used where it is mounted.
+
+mod device;
+mod layout;
+mod limits;
+
+pub use layout::Layout;
+
+use crate::op::describe_errno;
+use oci_spec::runtime::LinuxResources;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a group cannot be made, limited or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// A file or folder of the hierarchy failed.
+    #[error("cannot {what} `{path}`: {reason}", path = path.display(), reason = describe_errno(*errno))]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        errno: i32,
+    },
+    /// A limit needs a controller that the machine does not have.
+    #[error(
+        "the limit `{limit}` needs the cgroup controller `{controller}`, which this machine does not have"
+    )]
+    NoController {
+        /// What was asked for.
+        limit: &'static str,
+        /// What would be needed.
+        controller: &'static str,
+    },
+    /// The kernel refuses device filters.
+    #[error("cannot restrict devices: {reason}", reason = describe_errno(*.0))]
+    Devices(i32),
+}
+
+impl CgroupError {
+    fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
+        let path = path.to_owned();
+        move |error| CgroupError::File { what, path, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+    }
+}
+
+/// The groups of one container, or of one process and all it starts. Removed when dropped.
+#[derive(Debug)]
+pub struct Cgroup {
+    /// Its folder in the version 2 hierarchy, if that is mounted.
+    unified: Option<(PathBuf, OwnedFd)>,
+    /// Its folders in version 1 hierarchies.
+    legacy: Vec<PathBuf>,
+}
+
+impl Cgroup {
+    /// Makes the group `name` below the caller's own, with the limits of `resources`.
+    ///
+    /// Version 1 hierarchies are touched only for limits that they hold. With `devices`, access to devices
+    /// is restricted to the harmless ones (a version 2 folder is all that needs, whatever else is mounted).
+    pub fn create(
+        layout: &Layout,
+        name: &str,
+        resources: Option<&LinuxResources>,
+        devices: bool,
+    ) -> Result<Cgroup, CgroupError> {
+        let mut cgroup = Cgroup { unified: None, legacy: Vec::new() };
+        let settings = resources.map(limits::settings).unwrap_or_default();
+        let wants_unified = devices || settings.iter().any(|setting| layout.is_unified(setting.controller));
+        if wants_unified && let Some(root) = layout.unified_folder() {
+            let path = root.join(name);
+            make_folder(&path)?;
+            let folder = open_folder(&path)?;
+            if devices {
+                device::restrict(folder.as_fd())
+                    .map_err(|errno| CgroupError::Devices(errno.raw_os_error()))?;
+            }
+            cgroup.unified = Some((path, folder));
+        }
+        cgroup.apply(layout, name, &settings)?;
+        Ok(cgroup)
+    }
+
+    fn apply(
+        &mut self,
+        layout: &Layout,
+        name: &str,
+        settings: &[limits::Setting],
+    ) -> Result<(), CgroupError> {
+        for setting in settings {
+            if layout.is_unified(setting.controller) {
+                let Some((path, _)) = &self.unified else { continue };
+                layout.enable(setting.controller)?;
+                write(&path.join(setting.unified.0), &setting.unified.1)?;
+            } else if let Some(root) = layout.legacy_folder(setting.controller) {
+                let path = root.join(name);
+                if !self.legacy.contains(&path) {
+                    make_folder(&path)?;
+                    self.legacy.push(path.clone());
+                }
+                write(&path.join(setting.legacy.0), &setting.legacy.1)?;
+            } else {
+                return Err(CgroupError::NoController {
+                    limit: setting.limit,
+                    controller: setting.controller,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The version 2 folder, into which a process can be born.
+    pub fn folder(&self) -> Option<BorrowedFd<'_>> {
+        self.unified.as_ref().map(|(_, folder)| folder.as_fd())
+    }
+
+    /// True when a process must be moved into version 1 groups after it was made.
+    pub fn needs_attach(&self) -> bool {
+        !self.legacy.is_empty()
+    }
+
+    /// Moves a process into the version 1 groups.
+    pub fn attach(&self, pid: i32) -> Result<(), CgroupError> {
+        for path in &self.legacy {
+            write(&path.join("cgroup.procs"), &pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The folders of this group, for looking at.
+    pub fn paths(&self) -> Vec<&Path> {
+        let unified = self.unified.iter().map(|(path, _)| path.as_path());
+        unified.chain(self.legacy.iter().map(PathBuf::as_path)).collect()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for path in self.paths() {
+            // A group that still holds a dying process is busy for a moment; whoever comes later
+            // removes it (`remove_orphans`).
+            let _ = fs::remove_dir(path);
+        }
+    }
+}
+
+/// Removes the groups below `prefix`-pid-start whose process is gone.
+///
+/// A group is named after the process that made it, so that what a killed one left can be told.
+pub fn remove_orphans(layout: &Layout, prefix: &str) {
+    let folders = layout.unified_folder().into_iter().chain(layout.legacy_folders());
+    for folder in folders {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some(owner) = name.to_str().and_then(|name| name.strip_prefix(prefix)?.strip_prefix('-'))
+            else {
+                continue;
+            };
+            let (pid, start) = owner.split_once('-').unwrap_or((owner, ""));
+            let start = start.split('-').next().unwrap_or_default();
+            if pid.parse().ok().and_then(start_time).is_none_or(|now| now != start) {
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
+    }
+}
+
+/// A name for the groups of this process: `prefix-pid-start`.
+pub fn own_name(prefix: &str) -> String {
+    let pid = std::process::id();
+    let start = start_time(pid).unwrap_or_default();
+    format!("{prefix}-{pid}-{start}")
+}
+
+/// When a process was started, in ticks since boot (field 22 of `/proc/PID/stat`).
+fn start_time(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19).map(str::to_owned)
+}
+
+fn make_folder(path: &Path) -> Result<(), CgroupError> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(CgroupError::file("make", path)),
+    }
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd, CgroupError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty());
+    opened.map_err(|errno: Errno| CgroupError::file("open", path)(errno.into()))
+}
+
+fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
+    fs::write(path, value).map_err(CgroupError::file("write", path))
+}

@@ -1,0 +1,197 @@
+//! Which hierarchies a machine has, and where in them this process is.
+
+use super::{CgroupError, write};
+use std::fs;
+use std::path::PathBuf;
+
+/// The mounted hierarchies and this process's place in each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    unified: Option<Hierarchy>,
+    /// Controllers that the version 2 hierarchy offers.
+    unified_controllers: Vec<String>,
+    legacy: Vec<LegacyHierarchy>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hierarchy {
+    mount: PathBuf,
+    /// This process's group, below the mount.
+    own: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct LegacyHierarchy {
+    controllers: Vec<String>,
+    place: Hierarchy,
+}
+
+impl Layout {
+    /// Looks at this machine.
+    pub fn detect() -> Layout {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mut layout = Layout::parse(&mounts, &own);
+        if let Some(unified) = &layout.unified {
+            let list = fs::read_to_string(unified.mount.join("cgroup.controllers")).unwrap_or_default();
+            layout.unified_controllers = list.split_whitespace().map(str::to_owned).collect();
+        }
+        layout
+    }
+
+    /// Reads `/proc/self/mountinfo` and `/proc/self/cgroup` (proc(5), cgroups(7)).
+    fn parse(mounts: &str, own: &str) -> Layout {
+        let mut layout = Layout::default();
+        for line in mounts.lines() {
+            let Some((head, tail)) = line.split_once(" - ") else { continue };
+            let head: Vec<&str> = head.split(' ').collect();
+            let tail: Vec<&str> = tail.split(' ').collect();
+            let (Some(root), Some(mount), Some(kind)) = (head.get(3), head.get(4), tail.first()) else {
+                continue;
+            };
+            let options = tail.get(2).copied().unwrap_or_default();
+            match *kind {
+                "cgroup2" if layout.unified.is_none() => {
+                    layout.unified = Some(place(mount, root, own_group(own, "")));
+                }
+                "cgroup" => {
+                    let controllers: Vec<String> = options
+                        .split(',')
+                        .filter(|option| !matches!(*option, "rw" | "ro" | "xattr") && !option.contains('='))
+                        .map(str::to_owned)
+                        .collect();
+                    let Some(first) = controllers.first() else { continue };
+                    let place = place(mount, root, own_group(own, first));
+                    layout.legacy.push(LegacyHierarchy { controllers, place });
+                }
+                _ => {}
+            }
+        }
+        layout
+    }
+
+    /// True when a controller belongs to the version 2 hierarchy.
+    pub(super) fn is_unified(&self, controller: &str) -> bool {
+        self.unified_controllers.iter().any(|known| known == controller)
+    }
+
+    /// This process's folder in the version 2 hierarchy.
+    ///
+    /// On a pure version 2 machine groups are made beside this process, not below it: a group that holds
+    /// processes cannot hand controllers to groups below.
+    pub(super) fn unified_folder(&self) -> Option<PathBuf> {
+        let unified = self.unified.as_ref()?;
+        let own = match unified.own.parent() {
+            Some(parent) if self.legacy.is_empty() => parent,
+            _ => &unified.own,
+        };
+        Some(unified.mount.join(own))
+    }
+
+    /// This process's folder in the version 1 hierarchy that has a controller.
+    pub(super) fn legacy_folder(&self, controller: &str) -> Option<PathBuf> {
+        let holds =
+            |hierarchy: &&LegacyHierarchy| hierarchy.controllers.iter().any(|known| known == controller);
+        let hierarchy = self.legacy.iter().find(holds)?;
+        Some(hierarchy.place.mount.join(&hierarchy.place.own))
+    }
+
+    /// This process's folders in all version 1 hierarchies.
+    pub(super) fn legacy_folders(&self) -> Vec<PathBuf> {
+        self.legacy.iter().map(|hierarchy| hierarchy.place.mount.join(&hierarchy.place.own)).collect()
+    }
+
+    /// Version 1 hierarchies by the name of their folder below /sys/fs/cgroup, with their options.
+    pub fn legacy_mounts(&self) -> Vec<(String, String)> {
+        self.legacy
+            .iter()
+            .filter_map(|hierarchy| {
+                let name = hierarchy.place.mount.file_name()?.to_str()?.to_owned();
+                Some((name, hierarchy.controllers.join(",")))
+            })
+            .collect()
+    }
+
+    /// True when there is nothing but the version 2 hierarchy.
+    pub fn is_unified_only(&self) -> bool {
+        self.unified.is_some() && self.legacy.is_empty()
+    }
+
+    /// Hands a controller down to the folder in which groups are made.
+    pub(super) fn enable(&self, controller: &str) -> Result<(), CgroupError> {
+        let (Some(unified), Some(folder)) = (&self.unified, self.unified_folder()) else { return Ok(()) };
+        let below = folder.strip_prefix(&unified.mount).unwrap_or(&folder).to_owned();
+        let mut path = unified.mount.clone();
+        let mut names = below.components();
+        loop {
+            let control = path.join("cgroup.subtree_control");
+            let enabled = fs::read_to_string(&control).unwrap_or_default();
+            if !enabled.split_whitespace().any(|known| known == controller) {
+                write(&control, &format!("+{controller}"))?;
+            }
+            match names.next() {
+                Some(name) => path.push(name),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// The group of a line `N:controllers:/path` of `/proc/self/cgroup`; the version 2 line has no controllers.
+fn own_group<'a>(own: &'a str, controller: &str) -> &'a str {
+    own.lines()
+        .filter_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            let controllers = fields.nth(1)?;
+            Some((controllers, fields.next()?))
+        })
+        .find(|(controllers, _)| {
+            controllers.split(',').any(|known| {
+                known == controller || known.strip_prefix("name=").is_some_and(|name| name == controller)
+            })
+        })
+        .map_or("/", |(_, path)| path)
+}
+
+/// A mount may show only part of its hierarchy: the group's path is then relative to that part.
+fn place(mount: &str, root: &str, group: &str) -> Hierarchy {
+    let below = group.strip_prefix(root).unwrap_or(group);
+    // Outside of what can be seen: work at the top of it.
+    let below = if below.starts_with("/..") { "" } else { below };
+    Hierarchy { mount: PathBuf::from(mount), own: PathBuf::from(below.trim_start_matches('/')) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hybrid_machine() {
+        let mounts = "\
+30 20 0:26 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct
+31 20 0:27 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+32 20 0:28 / /sys/fs/cgroup/unified rw,relatime shared:4 - cgroup2 cgroup2 rw";
+        let own = "3:cpu,cpuacct:/a/b\n1:name=systemd:/x\n0::/c\n";
+        let layout = Layout::parse(mounts, own);
+        assert_eq!(layout.legacy_folder("cpuacct"), Some("/sys/fs/cgroup/cpu/a/b".into()));
+        assert_eq!(layout.legacy_folder("memory"), None);
+        assert_eq!(layout.unified_folder(), Some("/sys/fs/cgroup/unified/c".into()));
+        assert!(!layout.is_unified("cpu") && !layout.is_unified_only());
+        assert_eq!(layout.legacy_mounts(), [("cpu".into(), "cpu,cpuacct".into())]);
+    }
+
+    #[test]
+    fn a_version_2_machine() {
+        let mounts = "32 20 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
+        let layout = Layout::parse(mounts, "0::/user.slice/session.scope\n");
+        assert_eq!(layout.unified_folder(), Some("/sys/fs/cgroup/user.slice".into()));
+        assert!(layout.is_unified_only());
+    }
+
+    #[test]
+    fn inside_a_container() {
+        let mounts = "32 20 0:28 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory";
+        let layout = Layout::parse(mounts, "5:memory:/docker/abc\n");
+        assert_eq!(layout.legacy_folder("memory"), Some("/sys/fs/cgroup/memory/".into()));
+    }
+}

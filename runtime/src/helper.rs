@@ -1,0 +1,260 @@
+//! The helper: a process with one thread and a small address space that makes all containers.
+//!
+//! A program with threads must not run ordinary code between `clone` and `exec`: a lock may be held by a
+//! thread that the child does not have. The helper is forked before the second thread exists, takes
+//! requests over a socket, makes each container with one `clone3`, is the parent of them all and reports
+//! their exits. When its own parent is gone, however that happened, it kills what still runs and ends.
+
+use crate::init;
+use crate::op::{Bytes, FdSlot, Plan, SetupError, Stage};
+use crate::sys::{self, Child, CloneFlags};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use std::io::{IoSlice, IoSliceMut, Read};
+use std::mem::MaybeUninit;
+
+/// Most descriptors that one message may carry (`SCM_MAX_FD`).
+pub(crate) const MAX_FDS: usize = 253;
+
+/// What the helper is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Make a container. Descriptors: plan, status, standard input, output, error, then the plan's slots.
+    Spawn { id: u64 },
+    /// Make a network namespace.
+    MakeNetwork { id: u64 },
+}
+
+/// What the helper answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// The container exists; a pid file descriptor comes along.
+    Spawned { id: u64, pid: i32 },
+    /// It could not be made.
+    NotSpawned { id: u64, error: SetupError },
+    /// Its first process ended: exit code, or 128 plus the signal.
+    Exited { id: u64, code: i32 },
+    /// The network namespace exists; it and a routing socket inside it come along.
+    Network { id: u64 },
+    /// It could not be made.
+    NoNetwork { id: u64, errno: i32 },
+}
+
+/// Sends one message.
+pub(crate) fn send<T: Serialize>(
+    socket: BorrowedFd<'_>,
+    message: &T,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
+    let json = serde_json::to_vec(message).map_err(|_| Errno::INVAL)?;
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::TOOBIG);
+    }
+    loop {
+        match rustix::net::sendmsg(socket, &[IoSlice::new(&json)], &mut control, SendFlags::NOSIGNAL) {
+            Err(Errno::INTR) => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// Receives one message; `None` when the other side is gone.
+pub(crate) fn receive<T: for<'de> Deserialize<'de>>(
+    socket: BorrowedFd<'_>,
+) -> Result<Option<(T, Vec<OwnedFd>)>, Errno> {
+    let mut buffer = [0u8; 64 * 1024];
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let mut iov = [IoSliceMut::new(&mut buffer)];
+        match rustix::net::recvmsg(socket, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let fds = control.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => fds.collect::<Vec<_>>(),
+        _ => Vec::new(),
+    });
+    let fds = fds.collect();
+    let message = serde_json::from_slice(&buffer[..received.bytes]).map_err(|_| Errno::BADMSG)?;
+    Ok(Some((message, fds)))
+}
+
+/// A container that has not been reaped.
+struct Running {
+    id: u64,
+    pidfd: OwnedFd,
+}
+
+/// Serves requests until the other side is gone; never returns.
+pub(crate) fn serve(socket: OwnedFd) -> ! {
+    detach_from_terminal();
+    let mut helper = Helper { socket, running: Vec::new() };
+    while helper.turn() {}
+    helper.end()
+}
+
+/// Leaves the session, so that no key pressed anywhere reaches us, and lets go of the standard streams, so
+/// that whoever reads them does not wait for us.
+fn detach_from_terminal() {
+    use rustix::fs::{Mode, OFlags};
+    let _ = rustix::process::setsid();
+    let _ = rustix::thread::set_name(c"kiln-helper");
+    if let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
+}
+
+struct Helper {
+    socket: OwnedFd,
+    running: Vec<Running>,
+}
+
+impl Helper {
+    /// Waits for one event and handles it; false when the parent is gone.
+    fn turn(&mut self) -> bool {
+        let mut polled: Vec<PollFd<'_>> = vec![PollFd::new(&self.socket, PollFlags::IN)];
+        polled.extend(self.running.iter().map(|running| PollFd::new(&running.pidfd, PollFlags::IN)));
+        if let Err(errno) = rustix::event::poll(&mut polled, None) {
+            return errno == Errno::INTR;
+        }
+        let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(polled);
+        self.reap(&ready[1..]);
+        if !ready[0] {
+            return true;
+        }
+        match receive::<Request>(self.socket.as_fd()) {
+            Ok(Some((request, fds))) => {
+                self.handle(&request, fds);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn reap(&mut self, ready: &[bool]) {
+        let mut ended = Vec::new();
+        let mut index = 0;
+        self.running.retain(|running| {
+            let is_ready = ready.get(index).copied().unwrap_or(false);
+            index += 1;
+            match is_ready.then(|| sys::wait_pidfd(running.pidfd.as_fd())) {
+                Some(Ok(Some(code))) => ended.push((running.id, code)),
+                Some(Err(_)) => ended.push((running.id, 255)),
+                _ => return true,
+            }
+            false
+        });
+        for (id, code) in ended {
+            let _ = send(self.socket.as_fd(), &Reply::Exited { id, code }, &[]);
+        }
+    }
+
+    fn handle(&mut self, request: &Request, fds: Vec<OwnedFd>) {
+        match request {
+            Request::Spawn { id } => match self.spawn(fds) {
+                Ok((pid, pidfd)) => {
+                    let _ = send(self.socket.as_fd(), &Reply::Spawned { id: *id, pid }, &[pidfd.as_fd()]);
+                    self.running.push(Running { id: *id, pidfd });
+                }
+                Err(error) => {
+                    let _ = send(self.socket.as_fd(), &Reply::NotSpawned { id: *id, error }, &[]);
+                }
+            },
+            Request::MakeNetwork { id } => match make_network() {
+                Ok((namespace, routing)) => {
+                    let reply = Reply::Network { id: *id };
+                    let _ = send(self.socket.as_fd(), &reply, &[namespace.as_fd(), routing.as_fd()]);
+                }
+                Err(errno) => {
+                    let reply = Reply::NoNetwork { id: *id, errno: errno.raw_os_error() };
+                    let _ = send(self.socket.as_fd(), &reply, &[]);
+                }
+            },
+        }
+    }
+
+    fn spawn(&mut self, fds: Vec<OwnedFd>) -> Result<(i32, OwnedFd), SetupError> {
+        let fail = |call: &str, errno: Errno| SetupError {
+            stage: Stage::Clone,
+            call: call.to_owned(),
+            on: Bytes::from(""),
+            errno: errno.raw_os_error(),
+            message: None,
+        };
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().ok_or_else(|| fail("recvmsg", Errno::BADMSG));
+        let (plan, status, stdin, stdout, stderr) = (next()?, next()?, next()?, next()?, next()?);
+        let slots: Vec<OwnedFd> = fds.collect();
+        let plan = read_plan(plan).map_err(|errno| fail("read", errno))?;
+        let cgroup = plan.cgroup.and_then(|FdSlot(slot)| slots.get(slot)).map(AsFd::as_fd);
+        match sys::clone(CloneFlags(plan.namespaces), cgroup).map_err(|errno| fail("clone", errno))? {
+            Child::There { pid, pidfd } => Ok((pid, pidfd)),
+            Child::Here => {
+                let _ = rustix::stdio::dup2_stdin(&stdin);
+                let _ = rustix::stdio::dup2_stdout(&stdout);
+                let _ = rustix::stdio::dup2_stderr(&stderr);
+                init::run(plan, slots, status)
+            }
+        }
+    }
+
+    /// Kills and reaps what still runs, then ends the helper.
+    fn end(mut self) -> ! {
+        for running in &self.running {
+            let _ = rustix::process::pidfd_send_signal(&running.pidfd, Signal::KILL);
+        }
+        for running in self.running.drain(..) {
+            while let Ok(None) = sys::wait_pidfd(running.pidfd.as_fd()) {
+                let mut polled = [PollFd::new(&running.pidfd, PollFlags::IN)];
+                let _ = rustix::event::poll(&mut polled, None);
+            }
+        }
+        std::process::exit(0)
+    }
+}
+
+fn read_plan(memory: OwnedFd) -> Result<Plan, Errno> {
+    let mut json = Vec::new();
+    let mut file = std::fs::File::from(memory);
+    std::io::Seek::rewind(&mut file).map_err(|_| Errno::IO)?;
+    file.read_to_end(&mut json).map_err(|_| Errno::IO)?;
+    serde_json::from_slice(&json).map_err(|_| Errno::BADMSG)
+}
+
+/// Makes a network namespace, and a socket for setting up links and routes in it.
+///
+/// The helper steps into the new namespace and back; having one thread, it can.
+fn make_network() -> Result<(OwnedFd, OwnedFd), Errno> {
+    use rustix::fs::{Mode, OFlags};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    let open = || rustix::fs::open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let home = open()?;
+    sys::unshare(libc::CLONE_NEWNET as u64)?;
+    let made = open().and_then(|namespace| {
+        // Protocol 0 of this family is NETLINK_ROUTE.
+        let protocol = None;
+        let kind = SocketType::RAW;
+        let socket = rustix::net::socket_with(AddressFamily::NETLINK, kind, SocketFlags::CLOEXEC, protocol)?;
+        Ok((namespace, socket))
+    });
+    move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))?;
+    made
+}

@@ -1,0 +1,53 @@
+//! A terminal inside the container.
+
+use super::path::open_in_root;
+use super::{Done, Init, Named, Status};
+use crate::op::{Bytes, ConsoleSize};
+use rustix::fd::AsFd;
+use rustix::fs::{self, Mode, OFlags, ResolveFlags};
+use rustix::pty::OpenptFlags;
+
+impl Init {
+    /// Opens a terminal of the container's own devpts, sends its master to the parent and makes its other
+    /// end standard input, output and error, and the controlling terminal.
+    ///
+    /// The other end comes from the master itself (`TIOCGPTPEER`): a path below /dev/pts could be swapped.
+    pub(super) fn console(&mut self, size: ConsoleSize) -> Done {
+        let root = self.root()?;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let master = fs::openat2(root, c"dev/pts/ptmx", flags, Mode::empty(), resolve);
+        let master = master.call("open", "/dev/pts/ptmx")?;
+        rustix::pty::unlockpt(&master).call("unlockpt", "/dev/pts/ptmx")?;
+        let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let terminal = rustix::pty::ioctl_tiocgptpeer(&master, peer).call("ioctl", "/dev/pts/ptmx")?;
+        let window =
+            rustix::termios::Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&terminal, window).call("ioctl", "terminal")?;
+
+        let name = rustix::termios::ttyname(&terminal, Vec::new()).ok();
+        if let Some(number) = name.as_ref().and_then(|name| name.to_bytes().rsplit(|b| *b == b'/').next()) {
+            self.bind_console(number)?;
+        }
+        rustix::process::setsid().call("setsid", "")?;
+        rustix::process::ioctl_tiocsctty(&terminal).call("ioctl", "terminal")?;
+        rustix::stdio::dup2_stdin(&terminal).call("dup", "stdin")?;
+        rustix::stdio::dup2_stdout(&terminal).call("dup", "stdout")?;
+        rustix::stdio::dup2_stderr(&terminal).call("dup", "stderr")?;
+        self.send(&Status::Console, Some(master.as_fd()));
+        self.terminal = Some(terminal);
+        Ok(())
+    }
+
+    /// Shows the terminal at /dev/console too.
+    fn bind_console(&mut self, number: &[u8]) -> Done {
+        let node = Bytes([b"dev/pts/", number].concat());
+        let node = open_in_root(self.root()?, &node.to_c_string(), false).call("open", node)?;
+        let copy = super::mount::copy_tree(node.as_fd(), &Bytes::from(""), false)
+            .call("open_tree", "/dev/console")?;
+        let target = self.target(&Bytes::from("/dev/console"), super::path::Target::File, false)?;
+        let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH
+            | rustix::mount::MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        rustix::mount::move_mount(&copy, c"", &target, c"", flags).call("move_mount", "/dev/console")
+    }
+}

@@ -1,0 +1,62 @@
+//! Running the program.
+
+use super::Init;
+use crate::op::{Bytes, SetupError, Stage};
+use crate::sys;
+use nix::errno::Errno;
+use rustix::process::Signal;
+use std::ffi::CString;
+
+/// Where programs are searched when the environment says nothing, as in the reference engine.
+const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Init {
+    /// Replaces this process by the program; gives the error when that fails.
+    pub(super) fn exec(&self, arguments: &[Bytes]) -> SetupError {
+        if self.terminal.is_none() {
+            // Signals of somebody's terminal are not meant for the container.
+            let _ = rustix::process::setsid();
+        }
+        // The container ends with the helper, whatever ends that. Changing the user has cleared this.
+        let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        if let Err(errno) = sys::reset_signals().and_then(|()| sys::close_from(3)) {
+            return error("close_range", Bytes::from(""), errno.raw_os_error());
+        }
+        let Some(program) = arguments.first() else {
+            return error("exec", Bytes::from(""), Errno::ENOENT as i32);
+        };
+        let argv: Vec<CString> = arguments.iter().map(Bytes::to_c_string).collect();
+        let envp: Vec<CString> = self.environment.iter().map(Bytes::to_c_string).collect();
+        let mut failure = Errno::ENOENT;
+        for candidate in self.candidates(program) {
+            // Returns only when it fails.
+            let Err(errno) = nix::unistd::execve(&candidate, &argv, &envp);
+            match errno {
+                Errno::ENOENT | Errno::ENOTDIR => {}
+                // A file that may not be run somewhere on the search path does not end the search.
+                Errno::EACCES => failure = errno,
+                _ => return error("exec", program.clone(), errno as i32),
+            }
+        }
+        error("exec", program.clone(), failure as i32)
+    }
+
+    /// The files that `program` may be: itself when it names a path, else in the folders of PATH.
+    fn candidates(&self, program: &Bytes) -> Vec<CString> {
+        if program.0.contains(&b'/') || program.0.is_empty() {
+            return vec![program.to_c_string()];
+        }
+        let path = self.environment.iter().rev().find_map(|entry| entry.0.strip_prefix(b"PATH="));
+        let folders = path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':');
+        folders
+            .map(|folder| {
+                let folder = if folder.is_empty() { b"." } else { folder };
+                Bytes([folder, b"/", &program.0].concat()).to_c_string()
+            })
+            .collect()
+    }
+}
+
+fn error(call: &str, on: Bytes, errno: i32) -> SetupError {
+    SetupError { stage: Stage::Exec, call: call.to_owned(), on, errno, message: None }
+}

@@ -1,0 +1,181 @@
+//! Who the program is: user, groups, capabilities, limits.
+
+use super::{Done, Failed, Init, Named};
+use crate::op::{Bytes, CapabilityOp, UserIds};
+use crate::user;
+use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::process::{Gid, Resource, Rlimit, Uid};
+use rustix::thread::{self, CapabilitySet, CapabilitySets};
+use std::io::Read;
+
+/// Larger user databases are not read: nobody's is.
+const MAX_USER_FILE: u64 = 1 << 20;
+
+impl Init {
+    /// Looks up `user` in the container's own databases and becomes that user.
+    pub(super) fn find_user(&mut self, name: &str) -> Done {
+        let passwd = self.read_user_file("etc/passwd")?;
+        let group = self.read_user_file("etc/group")?;
+        let user =
+            user::find(name, &passwd, &group).map_err(|error| Failed::saying(name, error.to_string()))?;
+        self.become_user(&user.ids)?;
+        if !self.environment.iter().any(|entry| entry.0.starts_with(b"HOME=")) {
+            self.environment.push(format!("HOME={}", user.home).into());
+        }
+        Ok(())
+    }
+
+    /// A database of the image, which may be anything: only a regular file of sane size is read, and
+    /// nothing is waited for.
+    fn read_user_file(&self, path: &str) -> Done<String> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let file = match fs::openat2(self.root()?, path, flags, Mode::empty(), resolve) {
+            Ok(file) => file,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(String::new()),
+            Err(errno) => return Err(errno).call("open", path),
+        };
+        let stat = fs::fstat(&file).call("stat", path)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Failed::saying(path, format!("`/{path}` of the image is not a regular file")));
+        }
+        let mut text = Vec::new();
+        let read = std::fs::File::from(file).take(MAX_USER_FILE + 1).read_to_end(&mut text);
+        if read.is_err() || text.len() as u64 > MAX_USER_FILE {
+            return Err(Failed::saying(
+                path,
+                format!("`/{path}` of the image cannot be read or is too large"),
+            ));
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    pub(super) fn become_user(&mut self, ids: &UserIds) -> Done {
+        self.own_standard_streams(ids.uid)?;
+        let groups: Vec<Gid> = ids.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        // The sets are narrowed afterwards; until then they must survive the change of user.
+        thread::set_keep_capabilities(true).call("prctl", "PR_SET_KEEPCAPS")?;
+        self.keeps_capabilities = true;
+        match thread::set_thread_groups(&groups) {
+            // A user namespace with a single mapped id may not change groups.
+            Err(Errno::PERM) if groups.is_empty() => {}
+            other => other.call("setgroups", "")?,
+        }
+        let (uid, gid) = (Uid::from_raw(ids.uid), Gid::from_raw(ids.gid));
+        thread::set_thread_res_gid(gid, gid, gid).call("setresgid", ids.gid.to_string())?;
+        thread::set_thread_res_uid(uid, uid, uid).call("setresuid", ids.uid.to_string())?;
+        thread::set_keep_capabilities(false).call("prctl", "PR_SET_KEEPCAPS")
+    }
+
+    /// Lets the user reopen its own pipes and terminal, as /dev/stdout does. Files and terminals of the
+    /// machine keep their owner.
+    fn own_standard_streams(&self, uid: u32) -> Done {
+        const PIPEFS: i64 = 0x5049_5045;
+        for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+            let is_pipe = fs::fstatfs(stream).is_ok_and(|statfs| statfs.f_type as i64 == PIPEFS);
+            if is_pipe || self.terminal.is_some() {
+                match fs::fchown(stream, Some(Uid::from_raw(uid)), None) {
+                    // Inside a user namespace the stream may belong to somebody unmapped.
+                    Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => {}
+                    Err(errno) => return Err(errno).call("chown", "standard stream"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn working_folder(&self, path: &Bytes) -> Done {
+        rustix::process::chdir(&path.to_c_string()).call("chdir", path.clone())?;
+        let current = rustix::process::getcwd(Vec::new()).call("getcwd", path.clone())?;
+        // A path that leads over a descriptor of ours ends up outside of the root.
+        if !current.to_bytes().starts_with(b"/") {
+            let shown = path.as_path().display();
+            return Err(Failed::saying(
+                path.clone(),
+                format!("working folder `{shown}` lies outside of the container"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn drop_bounding(keep: u64) -> Done {
+    for capability in 0..64 {
+        let set = CapabilitySet::from_bits_retain(1 << capability);
+        if keep & (1 << capability) != 0 {
+            continue;
+        }
+        match thread::capability_is_in_bounding_set(set) {
+            Ok(true) => thread::remove_capability_from_bounding_set(set)
+                .call("prctl", format!("PR_CAPBSET_DROP {capability}"))?,
+            Ok(false) => {}
+            // Beyond the last capability that this kernel knows.
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno).call("prctl", "PR_CAPBSET_READ"),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn capabilities(op: CapabilityOp) -> Done {
+    // What this process does not have, it cannot give.
+    let have = thread::capabilities(None).call("capget", "")?.permitted;
+    let set = |bits: u64| CapabilitySet::from_bits_retain(bits) & have;
+    let sets = CapabilitySets {
+        effective: set(op.effective),
+        permitted: set(op.permitted),
+        inheritable: set(op.inheritable),
+    };
+    thread::set_capabilities(None, sets).call("capset", "")?;
+    match thread::clear_ambient_capability_set() {
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(errno) => return Err(errno).call("prctl", "PR_CAP_AMBIENT"),
+    }
+    for capability in 0..64 {
+        let wanted = set(op.ambient & op.permitted & op.inheritable & (1 << capability));
+        if !wanted.is_empty() {
+            thread::configure_capability_in_ambient_set(wanted, true).call("prctl", "PR_CAP_AMBIENT")?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn limit(name: &str, soft: u64, hard: u64, clamp: bool) -> Done {
+    let resource =
+        resource(name).ok_or_else(|| Failed::saying(name, format!("unknown resource limit `{name}`")))?;
+    let value = |limit: u64| (limit != u64::MAX).then_some(limit);
+    let wanted = Rlimit { current: value(soft), maximum: value(hard) };
+    match rustix::process::setrlimit(resource, wanted) {
+        Err(Errno::PERM) if clamp => {
+            let now = rustix::process::getrlimit(resource);
+            let least = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+            let maximum = least(now.maximum, value(hard));
+            let clamped = Rlimit { current: least(maximum, value(soft)), maximum };
+            rustix::process::setrlimit(resource, clamped).call("setrlimit", name)
+        }
+        other => other.call("setrlimit", name),
+    }
+}
+
+fn resource(name: &str) -> Option<Resource> {
+    Some(match name.strip_prefix("RLIMIT_").unwrap_or(name) {
+        "AS" => Resource::As,
+        "CORE" => Resource::Core,
+        "CPU" => Resource::Cpu,
+        "DATA" => Resource::Data,
+        "FSIZE" => Resource::Fsize,
+        "LOCKS" => Resource::Locks,
+        "MEMLOCK" => Resource::Memlock,
+        "MSGQUEUE" => Resource::Msgqueue,
+        "NICE" => Resource::Nice,
+        "NOFILE" => Resource::Nofile,
+        "NPROC" => Resource::Nproc,
+        "RSS" => Resource::Rss,
+        "RTPRIO" => Resource::Rtprio,
+        "RTTIME" => Resource::Rttime,
+        "SIGPENDING" => Resource::Sigpending,
+        "STACK" => Resource::Stack,
+        _ => return None,
+    })
+}

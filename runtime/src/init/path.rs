@@ -1,0 +1,174 @@
+//! Paths below the new root, resolved against a handle on it.
+
+use super::{Done, Failed, Init, Named};
+use crate::op::Bytes;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::ffi::CString;
+
+/// Links that one path may lead through, as in Linux.
+const MAX_LINKS: usize = 40;
+
+/// What a mount needs to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Folder,
+    File,
+}
+
+impl Init {
+    /// A handle on what is at `path`; `None` when there is nothing.
+    pub(super) fn find(&self, path: &Bytes, follow: bool) -> Done<Option<OwnedFd>> {
+        match open_in_root(self.root()?, &path.to_c_string(), follow) {
+            Ok(handle) => Ok(Some(handle)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(Errno::LOOP) if !follow => {
+                let shown = path.as_path().display();
+                Err(Failed::saying(
+                    path.clone(),
+                    format!(
+                        "`{shown}` is a symbolic link in the image, so nothing can be mounted there safely"
+                    ),
+                ))
+            }
+            Err(errno) => Err(errno).call("open", path.clone()),
+        }
+    }
+
+    /// A handle on a place to mount on, made when it is missing.
+    pub(super) fn target(&mut self, path: &Bytes, target: Target, follow: bool) -> Done<OwnedFd> {
+        if let Some(handle) = self.find(path, follow)? {
+            return check_kind(handle, path, target);
+        }
+        self.make_target(path, target, 0)
+    }
+
+    fn make_target(&mut self, path: &Bytes, target: Target, links: usize) -> Done<OwnedFd> {
+        let components = components(path);
+        let mut folder = rustix::io::fcntl_dupfd_cloexec(self.root()?, 3).call("dup", path.clone())?;
+        for (depth, name) in components.iter().enumerate() {
+            let last = depth + 1 == components.len();
+            let here = Bytes(components[..=depth].join(&b'/'));
+            let c_name = Bytes(name.clone()).to_c_string();
+            match open_in_root(self.root()?, &here.to_c_string(), true) {
+                Ok(handle) if last => return check_kind(handle, path, target),
+                Ok(handle) => folder = handle,
+                Err(Errno::NOENT) => {
+                    if let Some(led) = link_target(folder.as_fd(), &c_name, &components, depth) {
+                        if links >= MAX_LINKS {
+                            return Err(Errno::LOOP).call("open", path.clone());
+                        }
+                        return self.make_target(&led, target, links + 1);
+                    }
+                    let kind = if last { target } else { Target::Folder };
+                    folder = make(folder.as_fd(), &c_name, kind).call("create", path.clone())?;
+                    self.stubs.push(here);
+                }
+                Err(errno) => return Err(errno).call("open", path.clone()),
+            }
+        }
+        Ok(folder)
+    }
+
+    /// Makes a folder and those above it, unless they exist.
+    pub(super) fn make_folder(&mut self, path: &Bytes, mode: u32) -> Done {
+        let components = components(path);
+        for depth in 0..components.len() {
+            let here = Bytes(components[..=depth].join(&b'/'));
+            if self.find(&here, true)?.is_some() {
+                continue;
+            }
+            let above = Bytes(components[..depth].join(&b'/'));
+            let above = if depth == 0 { Bytes::from(".") } else { above };
+            let parent = open_in_root(self.root()?, &above.to_c_string(), true).call("open", path.clone())?;
+            let name = Bytes(components[depth].clone()).to_c_string();
+            fs::mkdirat(&parent, &name, Mode::from_raw_mode(mode)).call("mkdir", path.clone())?;
+        }
+        Ok(())
+    }
+
+    /// The parent of `path`, which must exist, and the last name.
+    pub(super) fn parent(&self, path: &Bytes) -> Done<(OwnedFd, CString)> {
+        let mut components = components(path);
+        let name = components.pop().ok_or_else(|| Failed::saying(path.clone(), "`/` cannot be made"))?;
+        let above = if components.is_empty() { b".".to_vec() } else { components.join(&b'/') };
+        let parent =
+            open_in_root(self.root()?, &Bytes(above).to_c_string(), false).call("open", path.clone())?;
+        Ok((parent, Bytes(name).to_c_string()))
+    }
+
+    pub(super) fn link(&self, target: &Bytes, path: &Bytes) -> Done {
+        let (parent, name) = self.parent(path)?;
+        match fs::symlinkat(target.to_c_string(), &parent, &name) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno).call("symlink", path.clone()),
+        }
+    }
+}
+
+/// Opens a path inside a root; the kernel keeps `..` and links from leaving it.
+pub(super) fn open_in_root(root: BorrowedFd<'_>, path: &CString, follow: bool) -> Result<OwnedFd, Errno> {
+    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    if !follow {
+        resolve |= ResolveFlags::NO_SYMLINKS;
+    }
+    fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+fn components(path: &Bytes) -> Vec<Vec<u8>> {
+    let parts = path.0.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
+    let mut clean: Vec<Vec<u8>> = Vec::new();
+    for part in parts {
+        if part == b".." {
+            clean.pop();
+        } else {
+            clean.push(part.to_vec());
+        }
+    }
+    clean
+}
+
+fn check_kind(handle: OwnedFd, path: &Bytes, target: Target) -> Done<OwnedFd> {
+    let stat = fs::fstat(&handle).call("stat", path.clone())?;
+    let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    if is_folder == (target == Target::Folder) {
+        return Ok(handle);
+    }
+    let (is, wants) = if is_folder { ("a folder", "a file") } else { ("not a folder", "a folder") };
+    let shown = path.as_path().display();
+    Err(Failed::saying(path.clone(), format!("cannot mount {wants} on `{shown}`, which is {is}")))
+}
+
+fn make(folder: BorrowedFd<'_>, name: &CString, target: Target) -> Result<OwnedFd, Errno> {
+    match target {
+        Target::Folder => fs::mkdirat(folder, name, Mode::from_raw_mode(0o755))?,
+        Target::File => {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            fs::openat(folder, name, flags, Mode::from_raw_mode(0o755))?;
+        }
+    }
+    fs::openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Where a link that leads to nothing leads, with the rest of the path behind it.
+fn link_target(
+    folder: BorrowedFd<'_>,
+    name: &CString,
+    components: &[Vec<u8>],
+    depth: usize,
+) -> Option<Bytes> {
+    let stat = fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        return None;
+    }
+    let target = fs::readlinkat(folder, name, Vec::new()).ok()?.into_bytes();
+    let mut path = if target.starts_with(b"/") { Vec::new() } else { components[..depth].join(&b'/') };
+    path.push(b'/');
+    path.extend_from_slice(&target);
+    for rest in &components[depth + 1..] {
+        path.push(b'/');
+        path.extend_from_slice(rest);
+    }
+    Some(Bytes(path))
+}

@@ -1,0 +1,331 @@
+//! The parent's side: starting containers and hearing of their ends.
+
+use crate::helper::{self, Reply, Request};
+use crate::init::Status;
+use crate::op::{Bytes, Plan, SetupError, Stage};
+use crate::sys::{self, Child};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::Signal;
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+
+/// Why a container did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The helper could not be made or is gone.
+    #[error("cannot {0} the helper process")]
+    Helper(&'static str, #[source] Errno),
+    /// The helper ended.
+    #[error("the helper process ended unexpectedly")]
+    HelperGone,
+    /// Setting up failed in the container.
+    #[error("{0}")]
+    Setup(SetupError),
+    /// What was to be done while the container waited failed.
+    #[error("{0}")]
+    Prepare(String),
+}
+
+/// Makes containers through the helper process.
+///
+/// Cheap to clone; the helper ends with the last clone, or with the process.
+#[derive(Clone)]
+pub struct Spawner {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    socket: OwnedFd,
+    helper: Mutex<Option<OwnedFd>>,
+    next: AtomicU64,
+    waiters: Arc<Mutex<Waiters>>,
+    listening: OnceLock<()>,
+}
+
+#[derive(Default)]
+struct Waiters {
+    by_id: HashMap<u64, mpsc::Sender<Event>>,
+    /// Set when the helper is gone: nobody will ever hear anything again.
+    closed: bool,
+}
+
+/// What is heard about one container.
+enum Event {
+    Spawned { pid: i32, pidfd: OwnedFd },
+    NotSpawned(SetupError),
+    Exited(i32),
+    Network { namespace: OwnedFd, routing: OwnedFd },
+    NoNetwork(Errno),
+}
+
+/// A container to start.
+pub struct SpawnRequest<'a> {
+    /// What to do.
+    pub plan: &'a Plan,
+    /// The descriptors that the plan names by number.
+    pub slots: Vec<BorrowedFd<'a>>,
+    /// Standard input.
+    pub stdin: BorrowedFd<'a>,
+    /// Standard output.
+    pub stdout: BorrowedFd<'a>,
+    /// Standard error.
+    pub stderr: BorrowedFd<'a>,
+}
+
+/// A container whose program runs.
+#[derive(Debug)]
+pub struct Process {
+    pid: i32,
+    pidfd: OwnedFd,
+    events: mpsc::Receiver<Event>,
+    exit: Option<i32>,
+    /// The master of its terminal, when it has one.
+    pub console: Option<OwnedFd>,
+    /// Files and folders that had to be made in its root for mounts.
+    pub stubs: Vec<Bytes>,
+}
+
+impl std::fmt::Debug for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Event")
+    }
+}
+
+impl Spawner {
+    /// Forks the helper.
+    ///
+    /// Must be called before the program makes its second thread; that is checked.
+    pub fn start() -> Result<Spawner, SpawnError> {
+        let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+        assert_eq!(threads, 1, "the helper must be forked before the program has threads");
+        let kind = SocketType::SEQPACKET;
+        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+            .map_err(|errno| SpawnError::Helper("reach", errno))?;
+        match sys::fork().map_err(|errno| SpawnError::Helper("fork", errno))? {
+            Child::Here => {
+                drop(ours);
+                helper::serve(theirs)
+            }
+            Child::There { pidfd, .. } => Ok(Spawner {
+                shared: Arc::new(Shared {
+                    socket: ours,
+                    helper: Mutex::new(Some(pidfd)),
+                    next: AtomicU64::new(1),
+                    waiters: Arc::default(),
+                    listening: OnceLock::new(),
+                }),
+            }),
+        }
+    }
+
+    /// Starts a container and waits until its program runs.
+    pub fn spawn(&self, request: &SpawnRequest<'_>) -> Result<Process, SpawnError> {
+        self.spawn_prepared(request, |_| Ok(()))
+    }
+
+    /// Like [`Spawner::spawn`]; when the plan waits to be told to go on, `prepare` is called with the pid
+    /// first.
+    pub fn spawn_prepared(
+        &self,
+        request: &SpawnRequest<'_>,
+        prepare: impl FnOnce(i32) -> Result<(), String>,
+    ) -> Result<Process, SpawnError> {
+        let (status, status_there) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|errno| SpawnError::Helper("reach", errno))?;
+        let memory = memory_of(request.plan).map_err(|errno| SpawnError::Helper("reach", errno))?;
+        let mut fds =
+            vec![memory.as_fd(), status_there.as_fd(), request.stdin, request.stdout, request.stderr];
+        fds.extend(&request.slots);
+        let (id, events) = self.ask(|id| Request::Spawn { id }, &fds)?;
+        drop(status_there);
+        let (pid, pidfd) = match events.recv() {
+            Ok(Event::Spawned { pid, pidfd }) => (pid, pidfd),
+            Ok(Event::NotSpawned(error)) => return Err(SpawnError::Setup(error)),
+            _ => return Err(SpawnError::HelperGone),
+        };
+        let _ = id;
+        let mut process = Process { pid, pidfd, events, exit: None, console: None, stubs: Vec::new() };
+        process.follow_setup(&status, prepare)?;
+        Ok(process)
+    }
+
+    /// Makes a network namespace; gives it and a routing socket inside it.
+    pub fn make_network(&self) -> Result<(OwnedFd, OwnedFd), SpawnError> {
+        let (_, events) = self.ask(|id| Request::MakeNetwork { id }, &[])?;
+        match events.recv() {
+            Ok(Event::Network { namespace, routing }) => Ok((namespace, routing)),
+            Ok(Event::NoNetwork(errno)) => Err(SpawnError::Setup(SetupError {
+                stage: Stage::Clone,
+                call: "unshare".to_owned(),
+                on: Bytes::from("network namespace"),
+                errno: errno.raw_os_error(),
+                message: None,
+            })),
+            _ => Err(SpawnError::HelperGone),
+        }
+    }
+
+    fn ask(
+        &self,
+        request: impl FnOnce(u64) -> Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(u64, mpsc::Receiver<Event>), SpawnError> {
+        let shared = &self.shared;
+        let id = shared.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = mpsc::channel();
+        {
+            let mut waiters = shared.waiters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if waiters.closed {
+                return Err(SpawnError::HelperGone);
+            }
+            waiters.by_id.insert(id, sender);
+        }
+        shared.listen();
+        helper::send(shared.socket.as_fd(), &request(id), fds)
+            .map_err(|errno| SpawnError::Helper("reach", errno))?;
+        Ok((id, receiver))
+    }
+}
+
+impl Shared {
+    /// Starts the thread that hands out replies, once.
+    fn listen(&self) {
+        self.listening.get_or_init(|| {
+            let waiters = Arc::clone(&self.waiters);
+            let socket = self.socket.try_clone().expect("a descriptor can be duplicated");
+            std::thread::Builder::new()
+                .name("kiln-replies".to_owned())
+                .spawn(move || hand_out_replies(&socket, &waiters))
+                .expect("a thread can be started");
+        });
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The helper ends when the socket does; waiting for it means that nothing of it is left behind.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        let helper = self.helper.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(helper) = helper {
+            while let Ok(None) = sys::wait_pidfd(helper.as_fd()) {
+                let mut polled = [rustix::event::PollFd::new(&helper, rustix::event::PollFlags::IN)];
+                let _ = rustix::event::poll(&mut polled, None);
+            }
+        }
+    }
+}
+
+fn hand_out_replies(socket: &OwnedFd, waiters: &Mutex<Waiters>) {
+    while let Ok(Some((reply, fds))) = helper::receive::<Reply>(socket.as_fd()) {
+        let mut fds = fds.into_iter();
+        let (id, event, last) = match reply {
+            Reply::Spawned { id, pid } => match fds.next() {
+                Some(pidfd) => (id, Event::Spawned { pid, pidfd }, false),
+                None => continue,
+            },
+            Reply::NotSpawned { id, error } => (id, Event::NotSpawned(error), true),
+            Reply::Exited { id, code } => (id, Event::Exited(code), true),
+            Reply::Network { id } => match (fds.next(), fds.next()) {
+                (Some(namespace), Some(routing)) => (id, Event::Network { namespace, routing }, true),
+                _ => continue,
+            },
+            Reply::NoNetwork { id, errno } => (id, Event::NoNetwork(Errno::from_raw_os_error(errno)), true),
+        };
+        let mut waiters = waiters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let sender = if last { waiters.by_id.remove(&id) } else { waiters.by_id.get(&id).cloned() };
+        if let Some(sender) = sender {
+            // Whoever asked may have stopped waiting.
+            let _ = sender.send(event);
+        }
+    }
+    let mut waiters = waiters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    waiters.closed = true;
+    waiters.by_id.clear();
+}
+
+/// The plan in a memory file: arguments may be larger than a message.
+fn memory_of(plan: &Plan) -> Result<OwnedFd, Errno> {
+    let json = serde_json::to_vec(plan).map_err(|_| Errno::INVAL)?;
+    let memory = rustix::fs::memfd_create("plan", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(memory);
+    file.write_all(&json).map_err(|_| Errno::NOMEM)?;
+    Ok(file.into())
+}
+
+impl Process {
+    /// The first process's id, as this process sees it.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// A handle on the first process.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Sends a signal to the first process; one that has ended is fine.
+    pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Waits for the end: exit code, or 128 plus the signal.
+    pub fn wait(&mut self) -> Result<i32, SpawnError> {
+        while self.exit.is_none() {
+            match self.events.recv() {
+                Ok(Event::Exited(code)) => self.exit = Some(code),
+                Ok(_) => {}
+                Err(_) => return Err(SpawnError::HelperGone),
+            }
+        }
+        Ok(self.exit.unwrap_or(255))
+    }
+
+    /// Reads what the new process says until its program runs.
+    fn follow_setup(
+        &mut self,
+        status: &OwnedFd,
+        prepare: impl FnOnce(i32) -> Result<(), String>,
+    ) -> Result<(), SpawnError> {
+        let mut prepare = Some(prepare);
+        loop {
+            let message = helper::receive::<Status>(status.as_fd());
+            let message = message.map_err(|errno| SpawnError::Helper("hear from", errno))?;
+            match message {
+                // Closed by exec, or by a death that its exit code explains.
+                None => return Ok(()),
+                Some((Status::Console, fds)) => self.console = fds.into_iter().next(),
+                Some((Status::Stubs(stubs), _)) => self.stubs = stubs,
+                Some((Status::Failed(error), _)) => {
+                    self.wait()?;
+                    return Err(SpawnError::Setup(error));
+                }
+                Some((Status::Ready, _)) => {
+                    if let Some(prepare) = prepare.take()
+                        && let Err(reason) = prepare(self.pid)
+                    {
+                        let _ = self.signal(Signal::KILL);
+                        self.wait()?;
+                        return Err(SpawnError::Prepare(reason));
+                    }
+                    rustix::io::write(status, b"g").map_err(|errno| SpawnError::Helper("reach", errno))?;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.exit.is_none() {
+            let _ = self.signal(Signal::KILL);
+        }
+    }
+}

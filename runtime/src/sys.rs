@@ -1,0 +1,27 @@
+//! Every system call that has no safe wrapper elsewhere. The only unsafe code of the project.
+//!
+//! A wrapper takes handles and plain data, adds the flags that nobody may forget, and gives the errno.
+
+#![allow(unsafe_code, reason = "raw system calls; each block proves its demands")]
+
+mod bpf;
+mod clone;
+mod mount;
+mod process;
+
+pub(crate) use bpf::{DeviceProgram, Instruction as BpfInstruction};
+pub(crate) use clone::{Child, CloneFlags, clone, fork};
+pub(crate) use mount::{AttributeChange, set_attributes};
+pub(crate) use process::{
+    close_from, install_seccomp, join_new_session_keyring, reset_signals, unshare, wait_pidfd,
+};
+
+use rustix::io::Errno;
+
+/// The result of a raw call as a value or errno.
+fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
+    if result >= 0 {
+        return Ok(result);
+    }
+    Err(Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)))
+}

@@ -1,0 +1,76 @@
+//! Making processes.
+
+use super::check;
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use rustix::io::Errno;
+
+/// Namespaces that a new process gets, as `CLONE_NEW…` bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CloneFlags(pub(crate) u64);
+
+/// Which side of a fork this is.
+pub(crate) enum Child {
+    /// The new process.
+    Here,
+    /// The old one, with the new one's pid as it sees it and a handle on it.
+    There {
+        /// Process id.
+        pid: i32,
+        /// Pid file descriptor.
+        pidfd: OwnedFd,
+    },
+}
+
+/// `struct clone_args`, version 2 (Linux 5.7).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Linux 5.7; libc's constant is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Makes a child process in new namespaces, and in `cgroup` when one is given (a cgroup v2 folder).
+///
+/// Only for a process with a single thread: the child goes on running ordinary code.
+pub(crate) fn clone(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Child, Errno> {
+    let mut pidfd: RawFd = -1;
+    let mut args = CloneArgs {
+        flags: namespaces.0 | libc::CLONE_PIDFD as u64,
+        pidfd: std::ptr::from_mut(&mut pidfd) as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: `args` is a live `clone_args` of the size given, and `pidfd` outlives the call. No stack is
+    // given and CLONE_VM is not set, so the child runs on a copy of this stack. The caller has one thread,
+    // so no lock is held by a thread that the child lacks.
+    let pid = check(unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), std::mem::size_of::<CloneArgs>())
+    })?;
+    if pid == 0 {
+        return Ok(Child::Here);
+    }
+    // SAFETY: the kernel stored a new descriptor in `pidfd`, since CLONE_PIDFD was set and the call worked.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Child::There { pid: pid as i32, pidfd })
+}
+
+/// Forks a process with a single thread.
+pub(crate) fn fork() -> Result<Child, Errno> {
+    clone(CloneFlags(0), None)
+}

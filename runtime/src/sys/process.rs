@@ -1,0 +1,99 @@
+//! Calls about the running process.
+
+use super::check;
+use rustix::fd::{AsRawFd, BorrowedFd};
+use rustix::io::Errno;
+
+/// Marks every descriptor from `first` on to be closed by exec.
+pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: the call takes three integers and no memory.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
+}
+
+/// Moves the calling thread into new namespaces: `CLONE_NEW…` bits, nothing else.
+pub(crate) fn unshare(namespaces: u64) -> Result<(), Errno> {
+    // SAFETY: the call takes an integer and no memory. The callers have one thread and pass namespace bits
+    // only, so no descriptor or memory that another thread uses changes hands.
+    check(unsafe { libc::syscall(libc::SYS_unshare, namespaces) }).map(drop)
+}
+
+/// Gives the process a session keyring of its own.
+pub(crate) fn join_new_session_keyring() -> Result<(), Errno> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring; no memory is read.
+    check(unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+    })
+    .map(drop)
+}
+
+/// Installs a seccomp program: pairs of (`code << 48 | jt << 40 | jf << 32 | k`).
+///
+/// The instruction layout is `struct sock_filter`: 16-bit code, two 8-bit jumps, 32-bit constant.
+pub(crate) fn install_seccomp(program: &[u64], flags: u32) -> Result<(), Errno> {
+    let filter: Vec<libc::sock_filter> = program
+        .iter()
+        .map(|word| libc::sock_filter {
+            code: (word >> 48) as u16,
+            jt: (word >> 40) as u8,
+            jf: (word >> 32) as u8,
+            k: *word as u32,
+        })
+        .collect();
+    let length = u16::try_from(filter.len()).map_err(|_| Errno::INVAL)?;
+    let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: `program` points to `length` instructions in `filter`, which lives until the call returns; the
+    // kernel copies and checks them.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::c_ulong::from(flags),
+            std::ptr::from_ref(&program),
+        )
+    })
+    .map(drop)
+}
+
+/// Sets all signals to their default action and unblocks them.
+pub(crate) fn reset_signals() -> Result<(), Errno> {
+    for signal in 1..=64 {
+        // 32 and 33 belong to the C library, KILL and STOP cannot be set.
+        if matches!(signal, 32 | 33 | libc::SIGKILL | libc::SIGSTOP) {
+            continue;
+        }
+        // SAFETY: the action is SIG_DFL; nothing runs in this process when the signal comes.
+        let previous = unsafe { libc::signal(signal, libc::SIG_DFL) };
+        if previous == libc::SIG_ERR {
+            return Err(Errno::INVAL);
+        }
+    }
+    let none = nix::sys::signal::SigSet::empty();
+    none.thread_set_mask().map_err(|errno| Errno::from_raw_os_error(errno as i32))
+}
+
+/// Reaps a child that has ended, without waiting; `None` while it runs.
+///
+/// Gives the exit code, or 128 plus the signal.
+pub(crate) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
+    // SAFETY: an all-zero `siginfo_t` is a valid value of this plain C structure.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is a live `siginfo_t` that the kernel fills; the last argument may be null.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_waitid,
+            libc::P_PIDFD,
+            pidfd.as_raw_fd(),
+            std::ptr::from_mut(&mut info),
+            libc::WEXITED | libc::WNOHANG,
+            std::ptr::null_mut::<libc::c_void>(),
+        )
+    })?;
+    // SAFETY: waitid fills these fields of the union for SIGCHLD; for a child still running they are zero.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    Ok(Some(if info.si_code == libc::CLD_EXITED { status } else { 128 + status }))
+}
