@@ -127,6 +127,12 @@ impl Init {
             SetupOp::Join(slot) => {
                 thread::move_into_link_name_space(self.slot(*slot)?, None).call("setns", "")
             }
+            SetupOp::JoinPath(path) => {
+                let flags = fs::OFlags::RDONLY | fs::OFlags::CLOEXEC;
+                let namespace =
+                    fs::open(path.as_path(), flags, fs::Mode::empty()).call("open", path.clone())?;
+                thread::move_into_link_name_space(namespace.as_fd(), None).call("setns", path.clone())
+            }
             SetupOp::Unshare(flags) => sys::unshare(*flags).call("unshare", ""),
             SetupOp::Hostname(name) => {
                 system::sethostname(name.as_bytes()).call("sethostname", name.as_str())

@@ -9,8 +9,10 @@ pub mod cgroup;
 mod helper;
 mod init;
 pub mod op;
+pub mod plan;
 mod process;
 pub mod seccomp;
+pub mod spec;
 mod sys;
 pub mod user;
 

@@ -113,6 +113,8 @@ pub enum SetupOp {
     WaitForGo,
     /// Enters an existing namespace.
     Join(FdSlot),
+    /// Enters the existing namespace that a path names.
+    JoinPath(Bytes),
     /// Makes a namespace that must be made late: `CLONE_NEW…` bits.
     Unshare(u64),
     /// Sets the host name.

@@ -108,9 +108,14 @@ pub fn find(specification: &str, passwd: &str, group: &str) -> Result<User, User
             let listing = group_entries(group).filter(|group| group.members.contains(&entry.name));
             user.ids.groups = listing.map(|group| group.gid).collect();
         }
-        return Ok(user);
+    } else {
+        user.ids.gid = find_group(group_part, group)?;
     }
-    user.ids.gid = find_group(group_part, group)?;
+    // The primary group is one of the groups too: a process that gave up that one group would otherwise
+    // pass for a member of none (CVE-2022-36109).
+    if !user.ids.groups.contains(&user.ids.gid) {
+        user.ids.groups.insert(0, user.ids.gid);
+    }
     Ok(user)
 }
 
@@ -140,15 +145,15 @@ mod tests {
 
     #[test]
     fn users_are_found_by_name_and_number() {
-        check("", Ok((0, 0, &[51], "/root")));
-        check("root", Ok((0, 0, &[51], "/root")));
-        check("app", Ok((1000, 1001, &[50, 51], "/home/app")));
-        check("1000", Ok((1000, 1001, &[50, 51], "/home/app")));
-        check("app:staff", Ok((1000, 50, &[], "/home/app")));
-        check("app:77", Ok((1000, 77, &[], "/home/app")));
-        check("5000", Ok((5000, 0, &[], "/")));
-        check("5000:app", Ok((5000, 1001, &[], "/")));
-        check("42", Ok((7, 8, &[], "/odd")));
+        check("", Ok((0, 0, &[0, 51], "/root")));
+        check("root", Ok((0, 0, &[0, 51], "/root")));
+        check("app", Ok((1000, 1001, &[1001, 50, 51], "/home/app")));
+        check("1000", Ok((1000, 1001, &[1001, 50, 51], "/home/app")));
+        check("app:staff", Ok((1000, 50, &[50], "/home/app")));
+        check("app:77", Ok((1000, 77, &[77], "/home/app")));
+        check("5000", Ok((5000, 0, &[0], "/")));
+        check("5000:app", Ok((5000, 1001, &[1001], "/")));
+        check("42", Ok((7, 8, &[8], "/odd")));
         check("nobody", Err(UserError::NoUser("nobody".into())));
         check("app:none", Err(UserError::NoGroup("none".into())));
         check("2147483648", Err(UserError::Range));
