@@ -10,6 +10,8 @@ mod identity;
 mod mount;
 mod path;
 
+pub(crate) use mount::make_filesystem;
+
 use crate::op::{Bytes, FdSlot, Plan, SetupError, SetupOp, Stage};
 use crate::sys;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -71,7 +73,7 @@ impl Failed {
         Failed { call: "setup", on: on.into(), errno: Errno::INVAL, message: Some(message.into()) }
     }
 
-    fn at(self, stage: Stage) -> SetupError {
+    pub(crate) fn at(self, stage: Stage) -> SetupError {
         SetupError {
             stage,
             call: self.call.to_owned(),

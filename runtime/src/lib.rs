@@ -8,6 +8,7 @@ pub mod capability;
 pub mod cgroup;
 mod helper;
 mod init;
+pub mod network;
 pub mod op;
 pub mod plan;
 mod process;
@@ -15,5 +16,6 @@ pub mod seccomp;
 pub mod spec;
 mod sys;
 pub mod user;
+pub mod view;
 
-pub use process::{Process, SpawnError, SpawnRequest, Spawner};
+pub use process::{Process, SpawnError, SpawnRequest, Spawner, serve_standard_input};

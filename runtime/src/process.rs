@@ -110,14 +110,32 @@ impl Spawner {
                 drop(ours);
                 helper::serve(theirs)
             }
-            Child::There { pidfd, .. } => Ok(Spawner {
-                shared: Arc::new(Shared {
-                    socket: ours,
-                    helper: Mutex::new(Some(pidfd)),
-                    next: AtomicU64::new(1),
-                    waiters: Arc::default(),
-                    listening: OnceLock::new(),
-                }),
+            Child::There { pidfd, .. } => Ok(Spawner::over(ours, Some(pidfd))),
+        }
+    }
+
+    /// Makes the helper by running a program that calls [`serve_standard_input`]: for processes that have
+    /// threads already. It costs an exec more than [`Spawner::start`].
+    pub fn start_by_exec(mut command: std::process::Command) -> Result<Spawner, SpawnError> {
+        let kind = SocketType::SEQPACKET;
+        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+            .map_err(|errno| SpawnError::Helper("reach", errno))?;
+        let child = command.stdin(theirs).spawn();
+        let child = child
+            .map_err(|error| SpawnError::Helper("run", Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+        let pid = rustix::process::Pid::from_child(&child);
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+        Ok(Spawner::over(ours, pidfd.ok()))
+    }
+
+    fn over(socket: OwnedFd, helper: Option<OwnedFd>) -> Spawner {
+        Spawner {
+            shared: Arc::new(Shared {
+                socket,
+                helper: Mutex::new(helper),
+                next: AtomicU64::new(1),
+                waiters: Arc::default(),
+                listening: OnceLock::new(),
             }),
         }
     }
@@ -189,6 +207,14 @@ impl Spawner {
         helper::send(shared.socket.as_fd(), &request(id), fds)
             .map_err(|errno| SpawnError::Helper("reach", errno))?;
         Ok((id, receiver))
+    }
+}
+
+/// Is the helper, for the process that has its socket as standard input; never returns.
+pub fn serve_standard_input() -> ! {
+    match rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) {
+        Ok(socket) => helper::serve(socket),
+        Err(_) => std::process::exit(1),
     }
 }
 

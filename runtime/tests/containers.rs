@@ -3,6 +3,7 @@
 //! Has a `main` of its own, because the helper must be forked before the test harness makes threads.
 
 use kiln_runtime::cgroup::{self, Cgroup, Layout};
+use kiln_runtime::network::{Bridge, Connection};
 use kiln_runtime::op::{ConsoleSize, FdSlot, Stage};
 use kiln_runtime::plan::{PlanOptions, plan};
 use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner, spec};
@@ -28,6 +29,7 @@ const TESTS: &[(&str, Test)] = &[
     ("the_overlay_takes_the_changes", overlay),
     ("signals_end_it", signals),
     ("many_at_once", many),
+    ("containers_reach_each_other_and_the_machine", network),
     ("nothing_is_left_behind", nothing_left),
 ];
 
@@ -42,6 +44,18 @@ fn main() {
         println!("SKIPPED: all {} container tests need busybox (static) on this machine", TESTS.len());
         return;
     };
+    // Bridge and rules go into a network namespace of the tests' own.
+    if std::env::var_os("KILN_TEST_NETNS").is_none() {
+        let status = std::process::Command::new("unshare")
+            .arg("--net")
+            .args(std::env::args_os())
+            .env("KILN_TEST_NETNS", "1")
+            .status();
+        match status {
+            Ok(status) => std::process::exit(status.code().unwrap_or(1)),
+            Err(error) => println!("SKIPPED a network namespace for the tests: {error}"),
+        }
+    }
     let spawner = Spawner::start().expect("the helper starts");
     let bed = Bed::new(spawner, Path::new(busybox));
     let filter = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
@@ -493,6 +507,70 @@ fn many(bed: &Bed) {
             assert_eq!((outcome.code, outcome.output), (n as i32, format!("{n}\n")));
         }
     });
+}
+
+fn network(bed: &Bed) {
+    if std::env::var_os("KILN_TEST_NETNS").is_none() {
+        println!("SKIPPED: no network namespace for the test");
+        return;
+    }
+    let state = tempfile::tempdir().unwrap();
+    let bridge = Bridge::open(state.path()).unwrap();
+    let again = Bridge::open(state.path()).unwrap();
+    let (first, second) = (bridge.connect(&bed.spawner).unwrap(), again.connect(&bed.spawner).unwrap());
+    assert_ne!(first.address, second.address);
+    assert_eq!(first.gateway, second.gateway);
+
+    let run_in = |connection: &Connection, command: &str| {
+        let (root, mount) = bed.root();
+        let spec = bed.spec(root.path(), &["/bin/sh", "-c", command]);
+        let options = PlanOptions { root: Some(&mount), network: Some(FdSlot(0)), ..PlanOptions::default() };
+        let namespace = connection.namespace().try_clone_to_owned().unwrap();
+        let (reader, writer) = pipe();
+        let process = bed.start(&spec, &options, &[&namespace], &writer).unwrap();
+        drop(writer);
+        (process, reader, root)
+    };
+    let (listening, listened, _root) = run_in(&first, "echo ready; busybox nc -l -p 4000");
+    let mut listened = File::from(listened);
+    let mut ready = [0u8; 6];
+    listened.read_exact(&mut ready).unwrap();
+    let (client, output, _root) = run_in(
+        &second,
+        &format!("busybox ip route; until echo hello | busybox nc {} 4000; do :; done", first.address),
+    );
+    let outcome = finish(client, output);
+    assert!(
+        outcome.output.contains(&format!("default via {} dev eth0", first.gateway)),
+        "{}",
+        outcome.output
+    );
+    let outcome = finish(listening, listened.into());
+    assert_eq!((outcome.code, outcome.output.as_str()), (0, "hello\n"));
+
+    // The machine reaches a container too, and a container only loopback when it is cut off.
+    let server = std::net::TcpListener::bind((first.gateway, 0)).unwrap();
+    let port = server.local_addr().unwrap().port();
+    let (client, output, _root) = run_in(&first, &format!("busybox nc {} {port} < /dev/null", first.gateway));
+    let (_, peer) = server.accept().unwrap();
+    assert_eq!(peer.ip(), std::net::IpAddr::V4(first.address));
+    finish(client, output);
+    let alone = kiln_runtime::network::isolated(&bed.spawner).unwrap();
+    let (root, mount) = bed.root();
+    let spec = bed.spec(
+        root.path(),
+        &["/bin/sh", "-c", "busybox ip -o link | wc -l; busybox ip -o addr show lo | grep -c 127.0.0.1"],
+    );
+    let options = PlanOptions { root: Some(&mount), network: Some(FdSlot(0)), ..PlanOptions::default() };
+    let (reader, writer) = pipe();
+    let process = bed.start(&spec, &options, &[&alone], &writer).unwrap();
+    drop(writer);
+    assert_eq!(finish(process, reader).output, "1\n1\n");
+
+    // An address is free again when its connection is gone.
+    let address = first.address;
+    drop(first);
+    assert_eq!(bridge.connect(&bed.spawner).unwrap().address, address);
 }
 
 fn nothing_left(bed: &Bed) {
