@@ -1,1 +1,68 @@
-//! Placeholder.
+//! Registries: finding and pulling images over the OCI distribution protocol 1.1.
+//!
+//! Nothing that a registry says is believed before its digest has been checked. Mirrors are asked before
+//! the registry itself; since content is addressed by digest, it does not matter who delivers it.
+
+#![forbid(unsafe_code)]
+
+mod auth;
+mod client;
+mod endpoint;
+mod error;
+mod pull;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use auth::{AuthError, Credentials, Keychain};
+pub use client::Client;
+pub use endpoint::{Endpoint, MirrorError, Mirrors};
+pub use error::RegistryError;
+pub use pull::{Progress, PullEvent, Pulled};
+
+use kiln_image::platform::Platform;
+use kiln_image::reference::Reference;
+use kiln_image::store::Store;
+
+/// What is needed to reach registries.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Where images of Docker Hub are looked for first.
+    pub mirrors: Mirrors,
+    /// Who we are to whom.
+    pub keychain: Keychain,
+    /// Sent as `User-Agent`.
+    pub user_agent: String,
+}
+
+/// A connection to registries; made when one is needed.
+pub struct Registry {
+    runtime: tokio::runtime::Runtime,
+    client: Client,
+    settings: Settings,
+}
+
+impl Registry {
+    /// Starts what waits for the network.
+    pub fn new(settings: Settings) -> Result<Registry, RegistryError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("kiln-network")
+            .enable_all()
+            .build()
+            .map_err(RegistryError::Runtime)?;
+        let client = Client::new(&settings)?;
+        Ok(Registry { runtime, client, settings })
+    }
+
+    /// Brings an image into the store and tags it.
+    pub fn pull(
+        &self,
+        store: &Store,
+        reference: &Reference,
+        platform: &Platform,
+        progress: &Progress<'_>,
+    ) -> Result<Pulled, RegistryError> {
+        let endpoints = self.settings.mirrors.endpoints(reference);
+        pull::pull(self.runtime.handle(), &self.client, &endpoints, store, reference, platform, progress)
+    }
+}

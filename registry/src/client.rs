@@ -1,0 +1,401 @@
+//! HTTP for registries: redirects, retries, tokens.
+
+use crate::Settings;
+use crate::auth::{self, AuthError, Challenge, Credentials, Keychain};
+use crate::error::RegistryError;
+use http::header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client as HyperClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+/// How often a request is tried that fails for no lasting reason.
+const TRIES: u32 = 5;
+/// How often a connection is tried: a host that is not there rarely comes within seconds.
+const CONNECT_TRIES: u32 = 2;
+/// The wait before the second try; doubled each time.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest wait that a server may ask for.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+const MAX_REDIRECTS: u32 = 5;
+/// How long a server may take to say anything.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// A token answer that is longer is none.
+const MAX_TOKEN: usize = 1 << 20;
+
+type Transport = HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// Speaks to registries.
+pub struct Client {
+    plain: OnceLock<Transport>,
+    secure: OnceLock<Transport>,
+    keychain: Keychain,
+    user_agent: String,
+    /// `Authorization` headers by host and scope.
+    tokens: Mutex<HashMap<(String, String), String>>,
+}
+
+/// A request that may be sent several times.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) method: Method,
+    pub(crate) url: String,
+    pub(crate) accept: Option<&'static str>,
+    /// Bytes from here on.
+    pub(crate) from: u64,
+    /// What the token must allow, such as `repository:library/busybox:pull`.
+    pub(crate) scope: String,
+}
+
+impl Client {
+    /// A client; connections are made when they are needed.
+    pub fn new(settings: &Settings) -> Result<Client, RegistryError> {
+        Ok(Client {
+            plain: OnceLock::new(),
+            secure: OnceLock::new(),
+            keychain: settings.keychain.clone(),
+            user_agent: settings.user_agent.clone(),
+            tokens: Mutex::default(),
+        })
+    }
+
+    /// Reading the trusted certificates takes milliseconds: only who needs them pays.
+    fn transport(&self, url: &str) -> Result<&Transport, RegistryError> {
+        if url.starts_with("http://") {
+            return Ok(self.plain.get_or_init(|| transport(rustls::RootCertStore::empty())));
+        }
+        if let Some(ready) = self.secure.get() {
+            return Ok(ready);
+        }
+        let found = rustls_native_certs::load_native_certs();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            let text = found.errors.first().map_or("none are installed".to_owned(), ToString::to_string);
+            return Err(RegistryError::Trust(std::io::Error::other(text)));
+        }
+        Ok(self.secure.get_or_init(|| transport(roots)))
+    }
+
+    /// Sends a request, logging in when asked to, until there is an answer that is final.
+    pub(crate) async fn send(&self, ask: &Ask) -> Result<Response<Incoming>, RegistryError> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let outcome = self.send_once(ask).await;
+            let wait = match &outcome {
+                Ok(response) if is_transient(response.status()) => retry_after(response),
+                Err(error) if error.is_transient() => None,
+                _ => return outcome,
+            };
+            let unreachable = matches!(&outcome, Err(error) if error.is_unreachable());
+            if attempt == if unreachable { CONNECT_TRIES } else { TRIES } {
+                return outcome;
+            }
+            let doubled = FIRST_WAIT * 2u32.pow(attempt - 1);
+            tokio::time::sleep(wait.unwrap_or(doubled).min(MAX_WAIT)).await;
+        }
+    }
+
+    async fn send_once(&self, ask: &Ask) -> Result<Response<Incoming>, RegistryError> {
+        let host = host_of(&ask.url)?;
+        let key = (host.clone(), ask.scope.clone());
+        let known = self.tokens().get(&key).cloned();
+        let response = self.follow(ask, known.as_deref()).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
+        let text: Vec<&str> = challenges.filter_map(|value| value.to_str().ok()).collect();
+        let text = text.join(", ");
+        if text.is_empty() {
+            return Ok(response);
+        }
+        let challenge =
+            Challenge::parse(&text).ok_or_else(|| AuthError::Challenge(host.clone(), text.clone()))?;
+        let Some(authorization) = self.authorize(&host, &challenge, &ask.scope).await? else {
+            return Ok(response);
+        };
+        let again = self.follow(ask, Some(&authorization)).await?;
+        if again.status() != StatusCode::UNAUTHORIZED {
+            self.tokens().insert(key, authorization);
+        }
+        Ok(again)
+    }
+
+    fn tokens(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), String>> {
+        self.tokens.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Sends a request and follows where it leads; our credentials stay with the first host.
+    async fn follow(
+        &self,
+        ask: &Ask,
+        authorization: Option<&str>,
+    ) -> Result<Response<Incoming>, RegistryError> {
+        let mut url = ask.url.clone();
+        let first_host = host_of(&url)?;
+        for _ in 0..=MAX_REDIRECTS {
+            let same_host = host_of(&url)? == first_host;
+            let response = self.exchange(ask, &url, authorization.filter(|_| same_host)).await?;
+            if !response.status().is_redirection() {
+                return Ok(response);
+            }
+            let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+            let target = target.ok_or_else(|| protocol(&url, "a redirect to nowhere"))?;
+            let next = absolute(&url, target)?;
+            if url.starts_with("https://") && !next.starts_with("https://") {
+                return Err(protocol(&url, "a redirect from https to http"));
+            }
+            url = next;
+        }
+        Err(protocol(&ask.url, "too many redirects"))
+    }
+
+    async fn exchange(
+        &self,
+        ask: &Ask,
+        url: &str,
+        authorization: Option<&str>,
+    ) -> Result<Response<Incoming>, RegistryError> {
+        let mut request = Request::builder().method(ask.method.clone()).uri(url);
+        request = request.header(USER_AGENT, &self.user_agent);
+        if let Some(accept) = ask.accept {
+            request = request.header(ACCEPT, accept);
+        }
+        if ask.from > 0 {
+            request = request.header(RANGE, format!("bytes={}-", ask.from));
+        }
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let request = request.body(Full::default()).map_err(|error| protocol(url, &error.to_string()))?;
+        let answer = self.transport(url)?.request(request);
+        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(connection(url, error)),
+            Err(_) => Err(connection(url, std::io::Error::from(std::io::ErrorKind::TimedOut))),
+        }
+    }
+
+    /// The `Authorization` header that answers a challenge; `None` when we have nothing to say.
+    async fn authorize(
+        &self,
+        host: &str,
+        challenge: &Challenge,
+        scope: &str,
+    ) -> Result<Option<String>, RegistryError> {
+        let credentials = self.keychain.find(host)?;
+        match challenge {
+            Challenge::Basic => Ok(match credentials {
+                Some(Credentials::Basic(user, password)) => Some(auth::basic(&user, &password)),
+                _ => None,
+            }),
+            Challenge::Bearer { realm, service, scope: asked } => {
+                let scope = if asked.is_empty() { scope } else { asked };
+                self.token(realm, service, scope, credentials)
+                    .await
+                    .map(|token| Some(format!("Bearer {token}")))
+            }
+        }
+    }
+
+    async fn token(
+        &self,
+        realm: &str,
+        service: &str,
+        scope: &str,
+        credentials: Option<Credentials>,
+    ) -> Result<String, RegistryError> {
+        let encode = |text: &str| {
+            let keep =
+                |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'/' | b':');
+            let encoded: Vec<String> = text
+                .bytes()
+                .map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+                .collect();
+            encoded.concat()
+        };
+        let (service, scope) = (encode(service), encode(scope));
+        let (request, body) = match &credentials {
+            Some(Credentials::Identity(token)) => {
+                let form = format!(
+                    "grant_type=refresh_token&service={service}&scope={scope}&client_id=kiln&refresh_token={}",
+                    encode(token)
+                );
+                let request = Request::builder()
+                    .method(Method::POST)
+                    .uri(realm)
+                    .header("content-type", "application/x-www-form-urlencoded");
+                (request, form)
+            }
+            _ => {
+                let separator = if realm.contains('?') { '&' } else { '?' };
+                let url = format!("{realm}{separator}service={service}&scope={scope}");
+                (Request::builder().method(Method::GET).uri(url), String::new())
+            }
+        };
+        let mut request = request.header(USER_AGENT, &self.user_agent);
+        if let Some(Credentials::Basic(user, password)) = &credentials {
+            request = request.header(AUTHORIZATION, auth::basic(user, password));
+        }
+        let request = request.body(Full::from(body)).map_err(|error| protocol(realm, &error.to_string()))?;
+        let answer = self.transport(realm)?.request(request);
+        let response = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
+        let response = match response {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(connection(realm, error)),
+            Err(_) => return Err(connection(realm, std::io::Error::from(std::io::ErrorKind::TimedOut))),
+        };
+        let status = response.status();
+        let body = read_body(realm, response, MAX_TOKEN).await?;
+        if !status.is_success() {
+            return Err(AuthError::Token(realm.to_owned(), error_text(&body, status)).into());
+        }
+        #[derive(Deserialize)]
+        struct Answer {
+            token: Option<String>,
+            access_token: Option<String>,
+        }
+        let answer: Answer =
+            serde_json::from_slice(&body).map_err(|error| protocol(realm, &error.to_string()))?;
+        answer.token.or(answer.access_token).ok_or_else(|| protocol(realm, "an answer without a token"))
+    }
+}
+
+fn transport(roots: rustls::RootCertStore) -> Transport {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows the default protocol versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(http);
+    HyperClient::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)
+}
+
+/// Reads a whole body of limited length.
+pub(crate) async fn read_body(
+    url: &str,
+    response: Response<Incoming>,
+    limit: usize,
+) -> Result<Vec<u8>, RegistryError> {
+    let mut body = response.into_body();
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| connection(url, error))?;
+        if let Some(data) = frame.data_ref() {
+            bytes.extend_from_slice(data);
+        }
+        if bytes.len() > limit {
+            return Err(protocol(url, "more bytes than are reasonable"));
+        }
+    }
+    Ok(bytes)
+}
+
+/// What a registry says about a failure: the messages of its error list, or its text.
+pub(crate) fn error_text(body: &[u8], status: StatusCode) -> String {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<OneError>,
+    }
+    #[derive(Deserialize)]
+    struct OneError {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    if let Ok(list) = serde_json::from_slice::<Errors>(body) {
+        let texts = list.errors.into_iter().map(|error| match error.message.is_empty() {
+            true => error.code,
+            false => error.message,
+        });
+        return texts.collect::<Vec<_>>().join("; ");
+    }
+    let text = String::from_utf8_lossy(body);
+    let line = text.lines().next().unwrap_or_default().trim();
+    let readable = !line.is_empty() && line.len() < 200 && !line.starts_with('<');
+    if readable { line.to_owned() } else { status.canonical_reason().unwrap_or_default().to_owned() }
+}
+
+fn is_transient(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    value.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn host_of(url: &str) -> Result<String, RegistryError> {
+    let uri: Uri = url.parse().map_err(|_| protocol(url, "not an address"))?;
+    uri.authority().map(ToString::to_string).ok_or_else(|| protocol(url, "an address without a host"))
+}
+
+/// A redirect's target may leave out what stays the same.
+fn absolute(base: &str, target: &str) -> Result<String, RegistryError> {
+    if target.contains("://") {
+        return Ok(target.to_owned());
+    }
+    let uri: Uri = base.parse().map_err(|_| protocol(base, "not an address"))?;
+    let scheme = uri.scheme_str().unwrap_or("https");
+    let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+    if target.starts_with('/') {
+        return Ok(format!("{scheme}://{authority}{target}"));
+    }
+    let folder = uri.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+    Ok(format!("{scheme}://{authority}{folder}/{target}"))
+}
+
+pub(crate) fn protocol(url: &str, reason: &str) -> RegistryError {
+    RegistryError::Protocol { url: url.to_owned(), reason: reason.to_owned() }
+}
+
+pub(crate) fn connection(
+    url: &str,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> RegistryError {
+    RegistryError::Connection { url: url.to_owned(), source: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_may_be_relative() {
+        let check = |target: &str| absolute("https://h:1/v2/a/blobs/x?y", target).unwrap();
+        assert_eq!(check("https://o/z"), "https://o/z");
+        assert_eq!(check("/z?q"), "https://h:1/z?q");
+        assert_eq!(check("z"), "https://h:1/v2/a/blobs/z");
+    }
+
+    #[test]
+    fn failures_are_told_in_the_registrys_words() {
+        let not_found = StatusCode::NOT_FOUND;
+        assert_eq!(
+            error_text(br#"{"errors":[{"code":"X","message":"no"},{"code":"Y"}]}"#, not_found),
+            "no; Y"
+        );
+        assert_eq!(error_text(b"plain words\nmore", not_found), "plain words");
+        assert_eq!(error_text(b"<html>", not_found), "Not Found");
+    }
+}

@@ -1,0 +1,133 @@
+//! Where images are looked for.
+
+use kiln_image::reference::Reference;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// The registry behind `docker.io`.
+const HUB: &str = "registry-1.docker.io";
+
+/// One registry to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `https` or `http`.
+    pub scheme: &'static str,
+    /// Host with port.
+    pub authority: String,
+    /// The host that images are named after, when this is a mirror of it.
+    pub mirror_of: Option<String>,
+}
+
+impl Endpoint {
+    /// The address of something below `/v2/`.
+    pub fn url(&self, path: &str) -> String {
+        let namespace = self.mirror_of.as_ref().map(|host| format!("?ns={host}")).unwrap_or_default();
+        format!("{}://{}/v2/{path}{namespace}", self.scheme, self.authority)
+    }
+}
+
+/// A text that names no mirror.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid registry mirror `{0}`: expected HOST[:PORT], optionally behind http:// or https://")]
+pub struct MirrorError(pub String);
+
+/// Mirrors of Docker Hub, in the order in which they are asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mirrors {
+    list: Vec<Endpoint>,
+}
+
+impl Mirrors {
+    /// The endpoints for a reference: mirrors first, the registry itself last.
+    pub fn endpoints(&self, reference: &Reference) -> Vec<Endpoint> {
+        let host = reference.host();
+        if host != "docker.io" {
+            return vec![direct(host)];
+        }
+        self.list.iter().cloned().chain([direct(HUB)]).collect()
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}
+
+impl FromStr for Mirrors {
+    type Err = MirrorError;
+
+    /// Reads mirrors separated by commas or blanks.
+    fn from_str(text: &str) -> Result<Mirrors, MirrorError> {
+        let words = text.split([',', ' ']).filter(|word| !word.is_empty());
+        let list: Result<Vec<Endpoint>, MirrorError> = words.map(mirror).collect();
+        Ok(Mirrors { list: list? })
+    }
+}
+
+fn mirror(text: &str) -> Result<Endpoint, MirrorError> {
+    let fail = || MirrorError(text.to_owned());
+    let (scheme, rest) = match text.split_once("://") {
+        Some(("http", rest)) => (Some("http"), rest),
+        Some(("https", rest)) => (Some("https"), rest),
+        Some(_) => return Err(fail()),
+        None => (None, text),
+    };
+    let authority = rest.trim_end_matches('/');
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+    if authority.is_empty() || !authority.chars().all(valid) {
+        return Err(fail());
+    }
+    let scheme = scheme.unwrap_or(scheme_for(authority));
+    Ok(Endpoint { scheme, authority: authority.to_owned(), mirror_of: Some("docker.io".to_owned()) })
+}
+
+fn direct(host: &str) -> Endpoint {
+    Endpoint { scheme: scheme_for(host), authority: host.to_owned(), mirror_of: None }
+}
+
+/// Plain HTTP on loopback only: nobody can listen in there.
+fn scheme_for(authority: &str) -> &'static str {
+    let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => authority.split(':').next().unwrap_or(authority),
+    };
+    let is_loopback =
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if is_loopback { "http" } else { "https" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn urls(mirrors: &str, reference: &str) -> Vec<String> {
+        let mirrors: Mirrors = mirrors.parse().unwrap();
+        let reference: Reference = reference.parse().unwrap();
+        mirrors.endpoints(&reference).iter().map(|endpoint| endpoint.url("")).collect()
+    }
+
+    #[test]
+    fn mirrors_come_before_the_hub_and_serve_nothing_else() {
+        let hub = "https://registry-1.docker.io/v2/".to_owned();
+        assert_eq!(urls("", "busybox"), [hub.clone()]);
+        assert_eq!(
+            urls("127.0.0.1:5000, mirror.example", "busybox"),
+            [
+                "http://127.0.0.1:5000/v2/?ns=docker.io".into(),
+                "https://mirror.example/v2/?ns=docker.io".into(),
+                hub
+            ]
+        );
+        assert_eq!(urls("127.0.0.1:5000", "quay.io/a/b"), ["https://quay.io/v2/"]);
+        assert_eq!(urls("", "localhost:5000/a"), ["http://localhost:5000/v2/"]);
+        assert_eq!(urls("", "[::1]:5000/a"), ["http://[::1]:5000/v2/"]);
+        assert_eq!(urls("http://10.0.0.1/", "a").len(), 2);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for text in ["ftp://x", "http://", "a/b", "x y@z"] {
+            assert!(text.parse::<Mirrors>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What can go wrong between us and a registry.
+
+use crate::auth::AuthError;
+use kiln_image::digest::Digest;
+use kiln_image::manifest::ManifestError;
+use kiln_image::store::{BlobError, StoreError};
+use std::io;
+
+/// Why an image cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// No threads, no sockets.
+    #[error("cannot set up networking")]
+    Runtime(#[source] io::Error),
+    /// The certificates that this machine trusts cannot be read.
+    #[error("cannot read the certificate authorities that this machine trusts")]
+    Trust(#[source] io::Error),
+    /// No connection, or one that broke.
+    #[error("cannot reach {url}")]
+    Connection {
+        /// What was asked for.
+        url: String,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An answer that is no success.
+    #[error("{url}: the registry answers {status}{}", detail(.message))]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What the registry says about it.
+        message: String,
+    },
+    /// No such image.
+    #[error("manifest for {0} not found: manifest unknown")]
+    ManifestUnknown(String),
+    /// No such repository, or none that we may see.
+    #[error("pull access denied for {0}, repository does not exist or may require 'docker login'")]
+    Denied(String),
+    /// No image for the platform.
+    #[error(
+        "no matching manifest for {platform} in the manifest list entries of {reference} (it has {available})"
+    )]
+    NoPlatform {
+        /// What was asked for.
+        reference: String,
+        /// For which platform.
+        platform: String,
+        /// What there is.
+        available: String,
+    },
+    /// An answer that breaks the protocol.
+    #[error("{url}: the registry's answer is malformed: {reason}")]
+    Protocol {
+        /// What was asked for.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Bytes that are not what was asked for.
+    #[error("{url}: content does not match its digest: expected {expected}, got {actual}")]
+    Digest {
+        /// What was asked for.
+        url: String,
+        /// The digest asked for.
+        expected: Digest,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// A manifest that cannot be read.
+    #[error("{reference}: cannot use the manifest")]
+    Manifest {
+        /// The image.
+        reference: String,
+        /// Why.
+        #[source]
+        source: ManifestError,
+    },
+    /// Logging in failed.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The content store failed.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+}
+
+fn detail(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+impl RegistryError {
+    /// True when not even a connection could be made.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            RegistryError::Connection { source, .. } => source
+                .downcast_ref::<hyper_util::client::legacy::Error>()
+                .is_some_and(hyper_util::client::legacy::Error::is_connect),
+            _ => false,
+        }
+    }
+
+    /// True when the registry could not be reached, or failed: another one, or a later try, may do better.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            RegistryError::Connection { .. } => true,
+            RegistryError::Status { status, .. } => matches!(status, 408 | 429 | 500..=599),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! Bringing an image into the store.
+
+use crate::client::{self, Ask, Client};
+use crate::endpoint::Endpoint;
+use crate::error::RegistryError;
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Bytes;
+use kiln_image::config::ImageConfig;
+use kiln_image::digest::{DiffId, Digest, ImageId};
+use kiln_image::manifest::{Descriptor, Manifest, ManifestError, ManifestOrIndex, media_type};
+use kiln_image::platform::Platform;
+use kiln_image::reference::Reference;
+use kiln_image::store::{MAX_METADATA, Store, StoreError};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+/// How many layers come in at once, as in Docker.
+const PARALLEL: usize = 3;
+/// Pieces of a layer between the network and the unpacker.
+const QUEUE: usize = 16;
+/// Indexes may point to indexes, but not for ever.
+const MAX_DEPTH: usize = 4;
+
+const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// Hears how a pull goes.
+pub type Progress<'a> = dyn Fn(PullEvent) + Sync + 'a;
+
+/// What happens during a pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PullEvent {
+    /// The image is known; its layers are these.
+    Resolved(Digest, Vec<Descriptor>),
+    /// A layer is there already.
+    Exists(Digest),
+    /// So many bytes of a layer have come.
+    Downloading(Digest, u64),
+    /// A layer is complete.
+    Complete(Digest),
+}
+
+/// What was pulled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// The image's id.
+    pub image: ImageId,
+    /// What the registry calls it: the digest of the index or manifest that the tag names.
+    pub digest: Digest,
+    /// False when nothing had changed.
+    pub is_new: bool,
+}
+
+/// Bytes with where they came from.
+struct Fetched {
+    bytes: Vec<u8>,
+    media_type: Option<String>,
+    digest: Digest,
+    endpoint: Endpoint,
+}
+
+/// Pulls on the calling thread; `network` runs what waits for answers.
+pub(crate) fn pull(
+    network: &Handle,
+    client: &Client,
+    endpoints: &[Endpoint],
+    store: &Store,
+    reference: &Reference,
+    platform: &Platform,
+    progress: &Progress<'_>,
+) -> Result<Pulled, RegistryError> {
+    let top = network.block_on(fetch_manifest(client, endpoints, reference, &reference.version()))?;
+    let digest = top.digest.clone();
+    let endpoint = top.endpoint.clone();
+    let (bytes, kind, manifest) = network.block_on(choose_manifest(client, top, reference, platform))?;
+    progress(PullEvent::Resolved(digest.clone(), manifest.layers.clone()));
+    let before = store.find(reference)?.map(|image| image.id);
+
+    let _using = store.use_layers()?;
+    let config = network.block_on(fetch_blob(client, &endpoint, reference, &manifest.config))?;
+    let image = ImageId(manifest.config.digest.clone());
+    let parsed = ImageConfig::parse(&config).map_err(|error| StoreError::Config(image.clone(), error))?;
+    if parsed.rootfs.diff_ids.len() != manifest.layers.len() {
+        let reason = format!(
+            "the manifest has {} layers, the config {}",
+            manifest.layers.len(),
+            parsed.rootfs.diff_ids.len()
+        );
+        return Err(client::protocol(&endpoint.url(reference.path()), &reason));
+    }
+    let source = LayerSource { network, client, endpoint: &endpoint, store, reference };
+    source.fetch_all(&manifest.layers, &parsed.rootfs.diff_ids, progress)?;
+    let id = store.put_image(&bytes, &kind, &config)?;
+    store.add_repo_digest(&id, &reference.repository(), &digest)?;
+    if reference.tag().is_some() || reference.digest().is_none() {
+        store.tag(&reference.clone().or_latest(), &id)?;
+    }
+    Ok(Pulled { is_new: before.as_ref() != Some(&id), image: id, digest })
+}
+
+fn scope(reference: &Reference) -> String {
+    format!("repository:{}:pull", reference.path())
+}
+
+/// Asks each endpoint in turn; the last one's failure counts, as it is the registry itself.
+async fn fetch_manifest(
+    client: &Client,
+    endpoints: &[Endpoint],
+    reference: &Reference,
+    version: &str,
+) -> Result<Fetched, RegistryError> {
+    let mut failure = None;
+    for endpoint in endpoints {
+        match fetch_manifest_from(client, endpoint, reference, version).await {
+            Ok(fetched) => return Ok(fetched),
+            // What a mirror does not have says more than that the registry behind it cannot be reached.
+            Err(error) => match (&failure, &error) {
+                (Some(RegistryError::ManifestUnknown(_)), RegistryError::Connection { .. }) => {}
+                _ => failure = Some(error),
+            },
+        }
+    }
+    Err(failure.unwrap_or_else(|| RegistryError::ManifestUnknown(reference.familiar())))
+}
+
+async fn fetch_manifest_from(
+    client: &Client,
+    endpoint: &Endpoint,
+    reference: &Reference,
+    version: &str,
+) -> Result<Fetched, RegistryError> {
+    let url = endpoint.url(&format!("{}/manifests/{version}", reference.path()));
+    let ask =
+        Ask { method: Method::GET, url: url.clone(), accept: Some(ACCEPT), from: 0, scope: scope(reference) };
+    let response = client.send(&ask).await?;
+    let status = response.status();
+    let header = response.headers().get(http::header::CONTENT_TYPE);
+    let kind = header
+        .and_then(|value| value.to_str().ok())
+        .map(|text| text.split(';').next().unwrap_or_default().trim().to_owned());
+    let bytes = client::read_body(&url, response, MAX_METADATA as usize).await?;
+    if !status.is_success() {
+        return Err(refused(url, status, &bytes, reference));
+    }
+    let digest = Digest::of(&bytes);
+    let expected = version.parse::<Digest>().ok().filter(|expected| *expected != digest);
+    if let Some(expected) = expected {
+        return Err(RegistryError::Digest { url, expected, actual: digest });
+    }
+    Ok(Fetched { bytes, media_type: kind, digest, endpoint: endpoint.clone() })
+}
+
+fn refused(url: String, status: StatusCode, body: &[u8], reference: &Reference) -> RegistryError {
+    match status {
+        StatusCode::NOT_FOUND => RegistryError::ManifestUnknown(reference.familiar()),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            RegistryError::Denied(reference.familiar_repository())
+        }
+        _ => {
+            RegistryError::Status { url, status: status.as_u16(), message: client::error_text(body, status) }
+        }
+    }
+}
+
+/// Goes from an index to the manifest for a platform.
+async fn choose_manifest(
+    client: &Client,
+    mut fetched: Fetched,
+    reference: &Reference,
+    platform: &Platform,
+) -> Result<(Vec<u8>, String, Manifest), RegistryError> {
+    let malformed =
+        |source: ManifestError| RegistryError::Manifest { reference: reference.familiar(), source };
+    for _ in 0..MAX_DEPTH {
+        let kind = fetched.media_type.clone();
+        match ManifestOrIndex::parse(&fetched.bytes, kind.as_deref()).map_err(malformed)? {
+            ManifestOrIndex::Manifest(manifest) => {
+                let kind =
+                    manifest.media_type.clone().or(kind).unwrap_or(media_type::OCI_MANIFEST.to_owned());
+                return Ok((fetched.bytes, kind, manifest));
+            }
+            ManifestOrIndex::Index(index) => {
+                let chosen = index.choose(platform).ok_or_else(|| {
+                    let entries = index.manifests.iter().filter(|entry| !entry.is_attestation());
+                    let platforms = entries.filter_map(|entry| Some(entry.platform.as_ref()?.to_string()));
+                    RegistryError::NoPlatform {
+                        reference: reference.familiar(),
+                        platform: platform.to_string(),
+                        available: platforms.collect::<Vec<_>>().join(", "),
+                    }
+                })?;
+                let version = chosen.digest.to_string();
+                fetched = fetch_manifest(client, &[fetched.endpoint], reference, &version).await?;
+            }
+        }
+    }
+    Err(client::protocol(&reference.familiar(), "indexes are nested too deeply"))
+}
+
+/// A blob small enough for memory, checked.
+async fn fetch_blob(
+    client: &Client,
+    endpoint: &Endpoint,
+    reference: &Reference,
+    descriptor: &Descriptor,
+) -> Result<Vec<u8>, RegistryError> {
+    let ask = blob_ask(endpoint, reference, &descriptor.digest, 0);
+    let response = client.send(&ask).await?;
+    let status = response.status();
+    let bytes = client::read_body(&ask.url, response, MAX_METADATA as usize).await?;
+    if !status.is_success() {
+        return Err(refused(ask.url, status, &bytes, reference));
+    }
+    let actual = Digest::of(&bytes);
+    if actual != descriptor.digest {
+        return Err(RegistryError::Digest { url: ask.url, expected: descriptor.digest.clone(), actual });
+    }
+    Ok(bytes)
+}
+
+fn blob_ask(endpoint: &Endpoint, reference: &Reference, digest: &Digest, from: u64) -> Ask {
+    let url = endpoint.url(&format!("{}/blobs/{digest}", reference.path()));
+    Ask { method: Method::GET, url, accept: None, from, scope: scope(reference) }
+}
+
+/// Where layers come from and go to.
+struct LayerSource<'a> {
+    network: &'a Handle,
+    client: &'a Client,
+    endpoint: &'a Endpoint,
+    store: &'a Store,
+    reference: &'a Reference,
+}
+
+/// One layer of an image.
+struct LayerJob<'a> {
+    source: &'a LayerSource<'a>,
+    layer: &'a Descriptor,
+    diff_id: &'a DiffId,
+    below: &'a [DiffId],
+}
+
+impl LayerSource<'_> {
+    /// Fetches and unpacks several layers at once; those that need the ones below them wait until the end.
+    fn fetch_all(
+        &self,
+        layers: &[Descriptor],
+        diff_ids: &[DiffId],
+        progress: &Progress<'_>,
+    ) -> Result<(), RegistryError> {
+        let job = |index: usize| LayerJob {
+            source: self,
+            layer: &layers[index],
+            diff_id: &diff_ids[index],
+            below: &diff_ids[..index],
+        };
+        let next = AtomicUsize::new(0);
+        let outcome = Mutex::new(Ok(Vec::new()));
+        std::thread::scope(|scope| {
+            for _ in 0..PARALLEL.min(layers.len()) {
+                scope.spawn(|| {
+                    loop {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        if index >= layers.len() || lock(&outcome).is_err() {
+                            return;
+                        }
+                        let result = job(index).run(progress);
+                        let mut outcome = lock(&outcome);
+                        match (result, outcome.as_mut()) {
+                            (Ok(()), _) | (_, Err(_)) => {}
+                            (Err(RegistryError::Store(StoreError::LayerMissing(_))), Ok(waiting)) => {
+                                waiting.push(index);
+                            }
+                            (Err(error), Ok(_)) => *outcome = Err(error),
+                        }
+                    }
+                });
+            }
+        });
+        let mut waiting = outcome.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+        waiting.sort_unstable();
+        waiting.into_iter().try_for_each(|index| job(index).run(progress))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl LayerJob<'_> {
+    fn run(&self, progress: &Progress<'_>) -> Result<(), RegistryError> {
+        let store = self.source.store;
+        let digest = &self.layer.digest;
+        if store.find_layer(self.diff_id)?.is_none() {
+            // Two processes pulling the same layer do the work once.
+            let name = format!("layer-{}", self.diff_id.0.hex());
+            let _lock = store.lock(&name, || {})?;
+            if store.find_layer(self.diff_id)?.is_none() {
+                self.stream(progress)?;
+                progress(PullEvent::Complete(digest.clone()));
+                return Ok(());
+            }
+        }
+        progress(PullEvent::Exists(digest.clone()));
+        Ok(())
+    }
+
+    /// Downloads in this thread and unpacks in another.
+    fn stream(&self, progress: &Progress<'_>) -> Result<(), RegistryError> {
+        if self.source.store.blobs().contains(&self.layer.digest) {
+            return self.unpack_stored();
+        }
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        std::thread::scope(|scope| {
+            let unpacker = scope.spawn(|| self.unpack(receiver));
+            let downloaded = self.source.network.block_on(self.download(sender, progress));
+            let unpacked = unpacker.join().expect("unpacking does not panic");
+            // What broke first caused the other.
+            downloaded.and(unpacked)
+        })
+    }
+
+    /// Sends the layer's bytes on, going on where it was when the connection breaks.
+    async fn download(
+        &self,
+        sender: mpsc::Sender<Bytes>,
+        progress: &Progress<'_>,
+    ) -> Result<(), RegistryError> {
+        const RESUMES: u32 = 5;
+        let digest = &self.layer.digest;
+        let mut done = 0u64;
+        let mut broken = 0;
+        while done < self.layer.size || (self.layer.size == 0 && broken == 0) {
+            let ask = blob_ask(self.source.endpoint, self.source.reference, digest, done);
+            let response = self.source.client.send(&ask).await?;
+            let status = response.status();
+            if !status.is_success() {
+                let body = client::read_body(&ask.url, response, 1 << 16).await.unwrap_or_default();
+                return Err(refused(ask.url, status, &body, self.source.reference));
+            }
+            // A server that ignores the range begins again: skip what we have.
+            let mut skip = if status == StatusCode::PARTIAL_CONTENT { 0 } else { done };
+            let mut body = response.into_body();
+            let failure = loop {
+                let frame = match body.frame().await {
+                    None => break None,
+                    Some(Err(error)) => break Some(error),
+                    Some(Ok(frame)) => frame,
+                };
+                let Ok(mut data) = frame.into_data() else { continue };
+                let skipped = skip.min(data.len() as u64);
+                skip -= skipped;
+                let data = data.split_off(skipped as usize);
+                done += data.len() as u64;
+                if done > self.layer.size {
+                    return Err(client::protocol(&ask.url, "more bytes than the manifest says"));
+                }
+                progress(PullEvent::Downloading(digest.clone(), done));
+                if sender.send(data).await.is_err() {
+                    // The unpacker gave up, and says why.
+                    return Ok(());
+                }
+            };
+            broken += 1;
+            if done < self.layer.size && broken > RESUMES {
+                let reason = io::Error::from(io::ErrorKind::UnexpectedEof);
+                return Err(match failure {
+                    Some(error) => client::connection(&ask.url, error),
+                    None => client::connection(&ask.url, reason),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Unpacks a layer whose blob was kept when the layer itself was removed.
+    fn unpack_stored(&self) -> Result<(), RegistryError> {
+        let (store, digest) = (self.source.store, &self.layer.digest);
+        let file = store.blobs().open(digest)?;
+        let tar = decompressed(BufReader::with_capacity(1 << 17, file)).map_err(unreadable)?;
+        store.unpack_layer(tar, self.diff_id, self.below, Some(digest))?;
+        Ok(())
+    }
+
+    fn unpack(&self, receiver: mpsc::Receiver<Bytes>) -> Result<(), RegistryError> {
+        let (store, digest) = (self.source.store, &self.layer.digest);
+        let blob = store.blobs().writer(digest)?;
+        let mut source = Tee { input: ChannelReader { receiver, current: Bytes::new() }, copy: blob };
+        let unpacked = {
+            let tar = decompressed(BufReader::with_capacity(1 << 17, &mut source)).map_err(unreadable)?;
+            store.unpack_layer(tar, self.diff_id, self.below, Some(digest))
+        };
+        let waits = matches!(unpacked, Err(StoreError::LayerMissing(_)));
+        if unpacked.is_ok() || waits {
+            io::copy(&mut source, &mut io::sink()).map_err(unreadable)?;
+            source.copy.commit()?;
+        }
+        unpacked?;
+        Ok(())
+    }
+}
+
+fn unreadable(error: io::Error) -> RegistryError {
+    client::connection("layer", error)
+}
+
+/// What the network delivers, as a reader for the unpacking thread.
+struct ChannelReader {
+    receiver: mpsc::Receiver<Bytes>,
+    current: Bytes,
+}
+
+impl Read for ChannelReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.receiver.blocking_recv() {
+                None => return Ok(0),
+                Some(piece) => self.current = piece,
+            }
+        }
+        let length = buffer.len().min(self.current.len());
+        buffer[..length].copy_from_slice(&self.current.split_to(length));
+        Ok(length)
+    }
+}
+
+/// Passes on what is read, and keeps a copy.
+struct Tee<R, W> {
+    input: R,
+    copy: W,
+}
+
+impl<R: Read, W: Write> Read for Tee<R, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.input.read(buffer)?;
+        self.copy.write_all(&buffer[..length])?;
+        Ok(length)
+    }
+}
+
+/// Decompresses by what the first bytes say, not by what the media type claims.
+fn decompressed<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let start = input.fill_buf()?;
+    if start.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(input)));
+    }
+    if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        return Ok(Box::new(zstd::stream::read::Decoder::with_buffer(input)?));
+    }
+    Ok(Box::new(input))
+}

@@ -1,0 +1,135 @@
+//! Pulling from a registry that behaves, and from ones that do not.
+
+use kiln_image::digest::Digest;
+use kiln_image::platform::Platform;
+use kiln_image::reference::Reference;
+use kiln_image::store::Store;
+use kiln_registry::testing::{Faults, LayoutServer, PackOptions, pack};
+use kiln_registry::{PullEvent, Pulled, Registry, RegistryError, Settings};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+macro_rules! needs_root {
+    () => {
+        if !is_root() {
+            eprintln!("SKIPPED: needs root (layers hold owners and trusted attributes)");
+            return;
+        }
+    };
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
+}
+
+struct Bed {
+    folder: tempfile::TempDir,
+    server: LayoutServer,
+}
+
+impl Bed {
+    /// A registry with `library/base:1`, a layer of a few hundred kilobytes.
+    fn new(faults: Faults) -> Bed {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::write(root.join("etc/name"), "base").unwrap();
+        let noise: Vec<u8> = (0..400_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        fs::write(root.join("noise"), noise).unwrap();
+        let options = PackOptions {
+            name: "docker.io/library/base:1".into(),
+            cmd: vec!["sh".into()],
+            created: "2024-01-01T00:00:00Z".into(),
+        };
+        pack(&root, &folder.path().join("layout"), &options).unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let server = LayoutServer::start(listen, vec![folder.path().join("layout")], faults).unwrap();
+        Bed { folder, server }
+    }
+
+    fn store(&self) -> Store {
+        Store::open(&self.folder.path().join("store")).unwrap()
+    }
+
+    fn pull_with(&self, name: &str, progress: &(dyn Fn(PullEvent) + Sync)) -> Result<Pulled, RegistryError> {
+        let mirrors = self.server.address().to_string().parse().unwrap();
+        let registry = Registry::new(Settings { mirrors, ..Settings::default() }).unwrap();
+        let reference: Reference = name.parse().unwrap();
+        registry.pull(&self.store(), &reference, &Platform::host(), progress)
+    }
+
+    fn pull(&self, name: &str) -> Result<Pulled, RegistryError> {
+        self.pull_with(name, &|_| {})
+    }
+
+    fn blob_requests(&self) -> usize {
+        self.server.requests().iter().filter(|request| request.contains("/blobs/")).count()
+    }
+}
+
+#[test]
+fn an_image_comes_whole_and_only_once() {
+    needs_root!();
+    let bed = Bed::new(Faults::default());
+    let events = Mutex::new(Vec::new());
+    let pulled = bed.pull_with("base:1", &|event| events.lock().unwrap().push(event)).unwrap();
+    assert!(pulled.is_new);
+    let events = events.into_inner().unwrap();
+    assert!(matches!(events.first(), Some(PullEvent::Resolved(_, layers)) if layers.len() == 1));
+    assert!(matches!(events.last(), Some(PullEvent::Complete(_))));
+    let store = bed.store();
+    let image = store.resolve("base:1").unwrap();
+    assert_eq!(image.id, pulled.image);
+    assert_eq!(
+        store.repo_digests(&image.id).unwrap(),
+        [("docker.io/library/base".into(), pulled.digest.clone())]
+    );
+    let blobs = bed.blob_requests();
+    assert!(!bed.pull("base:1").unwrap().is_new);
+    assert_eq!(bed.blob_requests(), blobs + 1, "the config again, but no layer");
+    assert_eq!(bed.pull(&format!("base@{}", pulled.digest)).unwrap().image, image.id);
+}
+
+#[test]
+fn failures_that_pass_are_outlasted() {
+    needs_root!();
+    let bed = Bed::new(Faults { unavailable: 2, ..Faults::default() });
+    bed.pull("base:1").unwrap();
+    for no_ranges in [false, true] {
+        let bed = Bed::new(Faults { cut_first_blob: Some(1000), no_ranges, ..Faults::default() });
+        bed.pull("base:1").unwrap();
+    }
+    let bed = Bed::new(Faults { cut_first_blob: Some(100_000), ..Faults::default() });
+    bed.pull("base:1").unwrap();
+}
+
+#[test]
+fn tokens_are_fetched_once() {
+    needs_root!();
+    let bed = Bed::new(Faults { token: true, ..Faults::default() });
+    bed.pull("base:1").unwrap();
+    let tokens = bed.server.requests().iter().filter(|request| request.contains("/token")).count();
+    assert_eq!(tokens, 1, "{:?}", bed.server.requests());
+}
+
+#[test]
+fn wrong_bytes_are_refused() {
+    needs_root!();
+    let bed = Bed::new(Faults { corrupt_blobs: true, ..Faults::default() });
+    let error = bed.pull("base:1").unwrap_err();
+    assert!(matches!(error, RegistryError::Digest { .. }), "{error}");
+    assert!(bed.store().images().unwrap().is_empty());
+    let wrong = format!("base@{}", Digest::of(b"other"));
+    assert!(bed.pull(&wrong).is_err());
+}
+
+#[test]
+fn missing_images_are_told() {
+    needs_root!();
+    let bed = Bed::new(Faults::default());
+    let error = bed.pull("base:2").unwrap_err();
+    assert_eq!(error.to_string(), "manifest for base:2 not found: manifest unknown");
+    let work: PathBuf = bed.folder.path().join("store/work");
+    assert_eq!(fs::read_dir(work).unwrap().count(), 0);
+}
