@@ -14,3 +14,4 @@ pub mod sys;
 pub mod tar;
 #[cfg(test)]
 mod testing;
+pub mod tree;

@@ -4,8 +4,9 @@
 //! go into the destination, a folder that exists keeps its own metadata only at the top, files replace
 //! files, and hard links within one copy stay linked.
 
-use super::write::{self, FileData, LayerWriter, Metadata, RealPath, WriteError};
+use super::write::{self, FileData, LayerWriter, Metadata, WriteError};
 use crate::sys::{self, CallError, Named};
+use crate::tree::RealPath;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -88,19 +89,19 @@ impl LayerWriter {
         let stat =
             stat.ok_or_else(|| CallError { call: "stat", path: show(request.base), errno: Errno::NOENT })?;
         let is_folder = sys::file_type(&stat) == FileType::Directory;
-        let mut real = self.resolve(request.destination)?;
+        let mut real = self.tree().resolve(request.destination)?;
         let names_folder = matches!(request.destination.rsplit(|b| *b == b'/').next(), Some(b"" | b"."));
         if names_folder || is_folder {
             self.make_real_folders(&real, &request.folders)?;
-        } else if let Some((_, above)) = real.split_last() {
-            self.make_real_folders(&above.to_vec(), &request.folders)?;
+        } else {
+            self.make_real_folders(&real.parent(), &request.folders)?;
         }
         if is_folder {
             return self.copy_contents(request, real, &stat);
         }
-        let into = self.stat_real(&real)?.is_some_and(|stat| sys::file_type(&stat) == FileType::Directory);
+        let into = self.tree().stat(&real)?.is_some_and(|stat| sys::file_type(&stat) == FileType::Directory);
         if into {
-            real.push(CString::new(request.base).expect("a file name holds no NUL"));
+            real = real.child(&CString::new(request.base).expect("a file name holds no NUL"));
         }
         let (folder, name) = self.enter_parent(&real)?;
         self.clear_for_file(&real)?;
@@ -191,7 +192,7 @@ impl<S: Selection> Copier<'_, '_, S> {
 
     fn take_member(&self, folder: &Folder, name: &CStr, path: &[u8], stat: &Stat) -> Result<(), WriteError> {
         let target = self.target(folder)?;
-        let real = extend(&folder.real, name);
+        let real = folder.real.child(name);
         self.make_room(folder, target.as_fd(), name, &real)?;
         self.member(folder.source.as_fd(), name, target.as_fd(), name, stat, &real).map_err(|error| {
             match error {
@@ -210,11 +211,11 @@ impl<S: Selection> Copier<'_, '_, S> {
     }
 
     fn make_entered(&self, folder: &Folder) -> Result<OwnedFd, CallError> {
-        let top = folder.real.len() - folder.path.split(|b| *b == b'/').filter(|p| !p.is_empty()).count();
-        let mut target = sys::open_dir_at(self.writer.upper(), &write::join(&folder.real[..top]))
-            .call("open", show(&folder.path))?;
-        for depth in top..folder.real.len() {
-            let name = &folder.real[depth];
+        let names = folder.real.names();
+        let top = names.len() - folder.path.split(|b| *b == b'/').filter(|p| !p.is_empty()).count();
+        let above = crate::tree::relative(&names[..top]);
+        let mut target = sys::open_dir_at(self.writer.upper(), &above).call("open", show(&folder.path))?;
+        for (depth, name) in names.iter().enumerate().skip(top) {
             target = match sys::open_dir_at(target.as_fd(), name) {
                 Ok(inner) => inner,
                 Err(Errno::NOENT) => self.make_one_entered(folder, target.as_fd(), name, depth - top)?,
@@ -246,7 +247,7 @@ impl<S: Selection> Copier<'_, '_, S> {
     fn subfolder<D>(&self, folder: &Folder, subfolder: &Subfolder<D>) -> Result<Folder, WriteError> {
         let Subfolder { name, path, stat, choice, .. } = subfolder;
         let source = sys::open_dir_at(folder.source.as_fd(), name).call("open", show(path))?;
-        let real = extend(&folder.real, name);
+        let real = folder.real.child(name);
         let lower = match &folder.lower {
             Some(lower) => self.lower_subfolder(lower.as_fd(), name, &real)?,
             None => None,
@@ -270,13 +271,13 @@ impl<S: Selection> Copier<'_, '_, S> {
         &self,
         lower: BorrowedFd<'_>,
         name: &CStr,
-        real: &[CString],
+        real: &RealPath,
     ) -> Result<Option<OwnedFd>, WriteError> {
         match sys::open_dir_at(lower, name) {
             Ok(folder) => Ok(Some(folder)),
             Err(Errno::NOENT) => Ok(None),
-            Err(Errno::NOTDIR | Errno::LOOP) => Err(WriteError::NotAFolder(write::shown(real))),
-            Err(errno) => Err(CallError { call: "open", path: write::shown(real), errno }.into()),
+            Err(Errno::NOTDIR | Errno::LOOP) => Err(WriteError::NotAFolder(real.display())),
+            Err(errno) => Err(CallError { call: "open", path: real.display(), errno }.into()),
         }
     }
 
@@ -293,20 +294,20 @@ impl<S: Selection> Copier<'_, '_, S> {
         folder: &Folder,
         target: BorrowedFd<'_>,
         name: &CStr,
-        real: &[CString],
+        real: &RealPath,
     ) -> Result<(), WriteError> {
         let is_folder = |stat: Option<Stat>| stat.is_some_and(|s| sys::file_type(&s) == FileType::Directory);
-        let call = |errno| CallError { call: "stat", path: write::shown(real), errno };
+        let call = |errno| CallError { call: "stat", path: real.display(), errno };
         let above = sys::stat_at(target, name).map_err(call)?;
         let below = match &folder.lower {
             Some(lower) if above.is_none() => sys::stat_at(lower.as_fd(), name).map_err(call)?,
             _ => None,
         };
         if is_folder(above) || is_folder(below) {
-            return Err(WriteError::FolderInTheWay(write::shown(real)));
+            return Err(WriteError::FolderInTheWay(real.display()));
         }
         if above.is_some() {
-            fs::unlinkat(target, name, AtFlags::empty()).call("unlink", write::shown(real))?;
+            fs::unlinkat(target, name, AtFlags::empty()).call("unlink", real.display())?;
         }
         Ok(())
     }
@@ -319,11 +320,11 @@ impl<S: Selection> Copier<'_, '_, S> {
         target: BorrowedFd<'_>,
         new_name: &CStr,
         stat: &Stat,
-        real: &[CString],
+        real: &RealPath,
     ) -> Result<(), WriteError> {
         let kind = sys::file_type(stat);
         let metadata = self.request.change.change(write::metadata_of(stat), kind);
-        let call = |call| move |errno| CallError { call, path: write::shown(real), errno };
+        let call = |call| move |errno| CallError { call, path: real.display(), errno };
         match kind {
             FileType::RegularFile => {
                 let copy = || {
@@ -370,20 +371,20 @@ impl<S: Selection> Copier<'_, '_, S> {
         target: BorrowedFd<'_>,
         name: &CStr,
         stat: &Stat,
-        real: &[CString],
+        real: &RealPath,
         copy: impl FnOnce() -> Result<(), CallError>,
     ) -> Result<(), CallError> {
         let mut links = self.links.lock().expect("no thread panics while holding this lock");
         if let Some(first) = links.get(&(stat.st_dev, stat.st_ino)) {
-            let first = write::join(first);
+            let first = first.relative();
             match fs::linkat(self.writer.upper(), &first, target, name, AtFlags::empty()) {
                 Ok(()) => return Ok(()),
                 Err(Errno::MLINK) => {}
-                Err(errno) => return Err(CallError { call: "link", path: write::shown(real), errno }),
+                Err(errno) => return Err(CallError { call: "link", path: real.display(), errno }),
             }
         }
         copy()?;
-        links.insert((stat.st_dev, stat.st_ino), real.to_vec());
+        links.insert((stat.st_dev, stat.st_ino), real.clone());
         Ok(())
     }
 }
@@ -393,22 +394,18 @@ fn take_folder(
     parent: BorrowedFd<'_>,
     name: &CStr,
     metadata: &Metadata,
-    real: &[CString],
+    real: &RealPath,
 ) -> Result<OwnedFd, WriteError> {
     match write::make_folder(parent, name, metadata) {
         Ok(folder) => Ok(folder),
         Err(Errno::EXIST) => {
             let folder =
-                sys::open_dir_at(parent, name).map_err(|_| WriteError::NotAFolder(write::shown(real)))?;
-            write::set_owner_and_mode(folder.as_fd(), metadata).call("chmod", write::shown(real))?;
+                sys::open_dir_at(parent, name).map_err(|_| WriteError::NotAFolder(real.display()))?;
+            write::set_owner_and_mode(folder.as_fd(), metadata).call("chmod", real.display())?;
             Ok(folder)
         }
-        Err(errno) => Err(CallError { call: "mkdir", path: write::shown(real), errno }.into()),
+        Err(errno) => Err(CallError { call: "mkdir", path: real.display(), errno }.into()),
     }
-}
-
-fn extend(real: &[CString], name: &CStr) -> RealPath {
-    real.iter().cloned().chain([name.to_owned()]).collect()
 }
 
 fn join_bytes(folder: &[u8], name: &[u8]) -> Vec<u8> {

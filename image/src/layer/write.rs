@@ -6,17 +6,15 @@
 //! into it, so that equal inputs give equal layers.
 
 use crate::sys::{self, CallError, Named};
+use crate::tree::{RealPath, Tree};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-
-/// Links that one path may lead through, as in Linux.
-const MAX_LINKS: usize = 40;
 
 /// Owner, permissions and time of a file in a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,13 +59,10 @@ impl WriteError {
     }
 }
 
-/// A path without links in it, from the root of the tree.
-pub(crate) type RealPath = Vec<CString>;
-
 /// Lays files on top of a tree.
 pub struct LayerWriter {
-    upper: OwnedFd,
-    lower: Option<OwnedFd>,
+    /// The layer first, then the tree below.
+    tree: Tree,
     /// Folders of the layer whose time must be set when all is written.
     times: BTreeMap<RealPath, (i64, u32)>,
 }
@@ -75,35 +70,31 @@ pub struct LayerWriter {
 impl LayerWriter {
     /// Writes into the folder `upper`; `lower` is the root of the tree below, if there is one.
     pub fn new(upper: &Path, lower: Option<OwnedFd>) -> Result<LayerWriter, CallError> {
-        Ok(LayerWriter { upper: sys::open_dir(upper)?, lower, times: BTreeMap::new() })
+        let roots = std::iter::once(sys::open_dir(upper)?).chain(lower).collect();
+        Ok(LayerWriter { tree: Tree::of(roots), times: BTreeMap::new() })
     }
 
     /// Sets the remaining times and closes the layer.
     pub fn finish(self) -> Result<(), CallError> {
         for (path, (seconds, nanos)) in &self.times {
-            let joined = join(path);
-            fs::utimensat(
-                &self.upper,
-                &joined,
-                &sys::timestamps(*seconds, *nanos),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )
-            .call("utimensat", shown(path))?;
+            let times = sys::timestamps(*seconds, *nanos);
+            fs::utimensat(self.upper(), path.relative(), &times, AtFlags::SYMLINK_NOFOLLOW)
+                .call("utimensat", path.display())?;
         }
         Ok(())
     }
 
     /// Metadata of what `path` leads to in the merged view, links followed; `None` when there is nothing.
     pub fn stat(&self, path: &[u8]) -> Result<Option<Stat>, WriteError> {
-        let real = self.resolve(path)?;
-        Ok(self.stat_real(&real)?)
+        let real = self.tree.resolve(path)?;
+        Ok(self.tree.stat(&real)?)
     }
 
     /// Makes the folder `path` and those above it that are missing; gives true when it was not there.
     ///
     /// All folders made get the same metadata.
     pub fn make_folders(&mut self, path: &[u8], metadata: &Metadata) -> Result<bool, WriteError> {
-        let real = self.resolve(path)?;
+        let real = self.tree.resolve(path)?;
         self.make_real_folders(&real, metadata)
     }
 
@@ -114,115 +105,67 @@ impl LayerWriter {
         data: FileData<'_>,
         metadata: &Metadata,
     ) -> Result<(), WriteError> {
-        let real = self.resolve(path)?;
+        let real = self.tree.resolve(path)?;
         let (folder, name) = self.enter_parent(&real)?;
         self.clear_for_file(&real)?;
-        write_file(folder.as_fd(), &name, data, metadata).call("write", shown(&real))?;
+        write_file(folder.as_fd(), &name, data, metadata).call("write", real.display())?;
         Ok(())
-    }
-
-    /// Resolves `path` without links: as far as it exists in the merged view, and as written beyond.
-    pub(crate) fn resolve(&self, path: &[u8]) -> Result<RealPath, CallError> {
-        let mut real: RealPath = Vec::new();
-        let mut pending: VecDeque<CString> = parts(path).collect();
-        let mut links = 0;
-        while let Some(name) = pending.pop_front() {
-            if name.as_c_str() == c".." {
-                real.pop();
-                continue;
-            }
-            real.push(name);
-            let is_link =
-                self.stat_real(&real)?.is_some_and(|stat| sys::file_type(&stat) == FileType::Symlink);
-            if !is_link {
-                continue;
-            }
-            links += 1;
-            if links > MAX_LINKS {
-                return Err(CallError { call: "open", path: shown(&real), errno: Errno::LOOP });
-            }
-            let target = self.read_link(&real)?;
-            real.pop();
-            if target.to_bytes().starts_with(b"/") {
-                real.clear();
-            }
-            let target: Vec<CString> = parts(target.to_bytes()).collect();
-            target.into_iter().rev().for_each(|part| pending.push_front(part));
-        }
-        Ok(real)
-    }
-
-    /// Metadata of a real path in the merged view.
-    pub(crate) fn stat_real(&self, real: &[CString]) -> Result<Option<Stat>, CallError> {
-        let joined = join(real);
-        for dir in [Some(&self.upper), self.lower.as_ref()].into_iter().flatten() {
-            match fs::statat(dir, &joined, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => return Ok(Some(stat)),
-                Err(Errno::NOENT) => {}
-                // A file of the upper layer hides whatever the lower one has below that name.
-                Err(Errno::NOTDIR) => return Ok(None),
-                Err(errno) => return Err(CallError { call: "stat", path: shown(real), errno }),
-            }
-        }
-        Ok(None)
-    }
-
-    fn read_link(&self, real: &[CString]) -> Result<CString, CallError> {
-        let joined = join(real);
-        let lower = self.lower.as_ref().unwrap_or(&self.upper);
-        fs::readlinkat(&self.upper, &joined, Vec::new())
-            .or_else(|_| fs::readlinkat(lower, &joined, Vec::new()))
-            .call("readlink", shown(real))
     }
 
     pub(crate) fn make_real_folders(
         &mut self,
-        real: &[CString],
+        real: &RealPath,
         metadata: &Metadata,
     ) -> Result<bool, WriteError> {
-        match self.stat_real(real)? {
+        match self.tree.stat(real)? {
             Some(stat) if sys::file_type(&stat) == FileType::Directory => return Ok(false),
-            Some(_) => return Err(WriteError::NotAFolder(shown(real))),
+            Some(_) => return Err(WriteError::NotAFolder(real.display())),
             None => {}
         }
-        let Some((name, above)) = real.split_last() else { return Ok(false) };
-        self.make_real_folders(above, metadata)?;
-        let folder = self.enter(above)?;
-        make_folder(folder.as_fd(), name, metadata).call("mkdir", shown(real))?;
-        self.times.insert(real.to_vec(), metadata.mtime);
+        let Some(name) = real.name() else { return Ok(false) };
+        let above = real.parent();
+        self.make_real_folders(&above, metadata)?;
+        let folder = self.enter(&above)?;
+        make_folder(folder.as_fd(), name, metadata).call("mkdir", real.display())?;
+        self.times.insert(real.clone(), metadata.mtime);
         Ok(true)
     }
 
     /// The layer's own folder for `real`, which exists in the merged view; copied up if need be.
-    pub(crate) fn enter(&mut self, real: &[CString]) -> Result<OwnedFd, CallError> {
-        let mut folder = self.upper.try_clone().call("dup", shown(real))?;
-        for depth in 0..real.len() {
-            let here = &real[..=depth];
-            let inner = match sys::open_dir_at(folder.as_fd(), &real[depth]) {
+    pub(crate) fn enter(&mut self, real: &RealPath) -> Result<OwnedFd, CallError> {
+        let mut folder = self.upper().try_clone_to_owned().call("dup", real.display())?;
+        let mut here = RealPath::root();
+        for name in real.names() {
+            here = here.child(name);
+            folder = match sys::open_dir_at(folder.as_fd(), name) {
                 Ok(inner) => inner,
-                Err(Errno::NOENT) => self.copy_up(folder.as_fd(), here)?,
-                Err(errno) => return Err(CallError { call: "open", path: shown(here), errno }),
+                Err(Errno::NOENT) => self.copy_up(folder.as_fd(), name, &here)?,
+                Err(errno) => return Err(CallError { call: "open", path: here.display(), errno }),
             };
-            folder = inner;
         }
         Ok(folder)
     }
 
     /// The parent folder of a real path in the layer, and the last name.
-    pub(crate) fn enter_parent(&mut self, real: &[CString]) -> Result<(OwnedFd, CString), WriteError> {
-        let (name, above) = real.split_last().ok_or_else(|| WriteError::FolderInTheWay("/".into()))?;
-        Ok((self.enter(above)?, name.clone()))
+    pub(crate) fn enter_parent(&mut self, real: &RealPath) -> Result<(OwnedFd, CString), WriteError> {
+        let name = real.name().ok_or_else(|| WriteError::FolderInTheWay("/".into()))?;
+        Ok((self.enter(&real.parent())?, name.clone()))
+    }
+
+    /// The merged view.
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
     }
 
     /// The lower tree's folder at `real`, if it has one.
-    pub(crate) fn lower_folder(&self, real: &[CString]) -> Option<OwnedFd> {
-        let lower = self.lower.as_ref()?;
-        sys::open_dir_at(lower.as_fd(), &join(real)).ok()
+    pub(crate) fn lower_folder(&self, real: &RealPath) -> Option<OwnedFd> {
+        let lower = self.tree.roots().get(1)?;
+        sys::open_dir_at(lower.as_fd(), &real.relative()).ok()
     }
 
     /// The layer's own root.
     pub(crate) fn upper(&self) -> BorrowedFd<'_> {
-        self.upper.as_fd()
+        self.tree.roots()[0].as_fd()
     }
 
     /// Remembers the time that the folder `real` gets in the end.
@@ -231,28 +174,32 @@ impl LayerWriter {
     }
 
     /// Makes room for a file: what is there of the same layer goes, a folder is an error.
-    pub(crate) fn clear_for_file(&self, real: &[CString]) -> Result<(), WriteError> {
-        match self.stat_real(real)? {
+    pub(crate) fn clear_for_file(&self, real: &RealPath) -> Result<(), WriteError> {
+        match self.tree.stat(real)? {
             Some(stat) if sys::file_type(&stat) == FileType::Directory => {
-                Err(WriteError::FolderInTheWay(shown(real)))
+                Err(WriteError::FolderInTheWay(real.display()))
             }
-            Some(_) => match fs::unlinkat(&self.upper, &join(real), AtFlags::empty()) {
+            Some(_) => match fs::unlinkat(self.upper(), real.relative(), AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => Ok(()),
-                Err(errno) => Err(CallError { call: "unlink", path: shown(real), errno }.into()),
+                Err(errno) => Err(CallError { call: "unlink", path: real.display(), errno }.into()),
             },
             None => Ok(()),
         }
     }
 
-    fn copy_up(&mut self, parent: BorrowedFd<'_>, real: &[CString]) -> Result<OwnedFd, CallError> {
-        let missing = || CallError { call: "open", path: shown(real), errno: Errno::NOENT };
+    fn copy_up(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CStr,
+        real: &RealPath,
+    ) -> Result<OwnedFd, CallError> {
+        let missing = || CallError { call: "open", path: real.display(), errno: Errno::NOENT };
         let below = self.lower_folder(real).ok_or_else(missing)?;
-        let stat = fs::fstat(&below).call("stat", shown(real))?;
+        let stat = fs::fstat(&below).call("stat", real.display())?;
         let metadata = metadata_of(&stat);
-        let name = real.last().ok_or_else(missing)?;
-        let folder = make_folder(parent, name, &metadata).call("mkdir", shown(real))?;
-        copy_xattrs(below.as_fd(), folder.as_fd()).call("setxattr", shown(real))?;
-        self.times.insert(real.to_vec(), metadata.mtime);
+        let folder = make_folder(parent, name, &metadata).call("mkdir", real.display())?;
+        copy_xattrs(below.as_fd(), folder.as_fd()).call("setxattr", real.display())?;
+        self.times.insert(real.clone(), metadata.mtime);
         Ok(folder)
     }
 }
@@ -348,22 +295,4 @@ pub(crate) fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()
         }
     }
     Ok(())
-}
-
-fn parts(path: &[u8]) -> impl Iterator<Item = CString> + '_ {
-    path.split(|byte| *byte == b'/')
-        .filter(|part| !matches!(*part, b"" | b"."))
-        .filter_map(|part| CString::new(part).ok())
-}
-
-pub(crate) fn join(real: &[CString]) -> CString {
-    let bytes = real.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b'/');
-    let bytes = if bytes.is_empty() { b".".to_vec() } else { bytes };
-    CString::new(bytes).expect("names hold no NUL")
-}
-
-pub(crate) fn shown(real: &[CString]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    let names = real.iter().map(|name| Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())));
-    std::iter::once(Path::new("/")).chain(names).collect()
 }

@@ -1,0 +1,246 @@
+//! Looking at file trees whose links lead only inside: a context, a root file system, or a layer over one.
+
+use crate::sys::{self, CallError, Named};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Links that one path may lead through, as in Linux.
+const MAX_LINKS: usize = 40;
+
+/// A path from the root of a tree without links in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RealPath(pub(crate) Vec<CString>);
+
+impl RealPath {
+    /// The root itself.
+    pub fn root() -> RealPath {
+        RealPath::default()
+    }
+
+    /// The names along the path.
+    pub fn names(&self) -> &[CString] {
+        &self.0
+    }
+
+    /// The last name; `None` for the root.
+    pub fn name(&self) -> Option<&CString> {
+        self.0.last()
+    }
+
+    /// The path without its last name.
+    pub fn parent(&self) -> RealPath {
+        RealPath(self.0[..self.0.len().saturating_sub(1)].to_vec())
+    }
+
+    /// One name further.
+    #[must_use]
+    pub fn child(&self, name: &std::ffi::CStr) -> RealPath {
+        RealPath(self.0.iter().cloned().chain([name.to_owned()]).collect())
+    }
+
+    /// The names joined by slashes, without a leading one; empty for the root.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b'/')
+    }
+
+    /// For calls relative to a handle on the root.
+    pub(crate) fn relative(&self) -> CString {
+        relative(&self.0)
+    }
+
+    /// For messages.
+    pub fn display(&self) -> PathBuf {
+        shown(&self.0)
+    }
+}
+
+/// One tree, or several on top of each other: the first that has a path shows it.
+///
+/// The upper trees must not hide anything with marks of their own.
+pub struct Tree {
+    roots: Vec<OwnedFd>,
+}
+
+impl Tree {
+    /// The tree below a folder.
+    pub fn open(path: &Path) -> Result<Tree, CallError> {
+        Ok(Tree { roots: vec![sys::open_dir(path)?] })
+    }
+
+    /// Trees by handles on their roots, the uppermost first.
+    pub fn of(roots: Vec<OwnedFd>) -> Tree {
+        Tree { roots }
+    }
+
+    /// Handles on the roots, the uppermost first.
+    pub fn roots(&self) -> &[OwnedFd] {
+        &self.roots
+    }
+
+    /// Resolves `path` without links: as far as it exists, and as written beyond.
+    ///
+    /// `..` at the root stays there; a link that begins with `/` begins at the root.
+    pub fn resolve(&self, path: &[u8]) -> Result<RealPath, CallError> {
+        self.walk(path, true)
+    }
+
+    /// Like [`Tree::resolve`], but a link at the very end is not followed.
+    pub fn resolve_parent(&self, path: &[u8]) -> Result<RealPath, CallError> {
+        self.walk(path, false)
+    }
+
+    fn walk(&self, path: &[u8], follow_last: bool) -> Result<RealPath, CallError> {
+        let mut real = RealPath::default();
+        let mut pending: VecDeque<CString> = parts(path).collect();
+        let mut links = 0;
+        while let Some(name) = pending.pop_front() {
+            if name.as_c_str() == c".." {
+                real.0.pop();
+                continue;
+            }
+            real.0.push(name);
+            if pending.is_empty() && !follow_last {
+                break;
+            }
+            let is_link = self.stat(&real)?.is_some_and(|stat| sys::file_type(&stat) == FileType::Symlink);
+            if !is_link {
+                continue;
+            }
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(CallError { call: "open", path: real.display(), errno: Errno::LOOP });
+            }
+            let target = self.read_link(&real)?;
+            real.0.pop();
+            if target.to_bytes().starts_with(b"/") {
+                real.0.clear();
+            }
+            let target: Vec<CString> = parts(target.to_bytes()).collect();
+            target.into_iter().rev().for_each(|part| pending.push_front(part));
+        }
+        Ok(real)
+    }
+
+    /// Metadata of what is at a path; `None` when there is nothing.
+    pub fn stat(&self, real: &RealPath) -> Result<Option<Stat>, CallError> {
+        let relative = real.relative();
+        for root in &self.roots {
+            match fs::statat(root, &relative, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => return Ok(Some(stat)),
+                Err(Errno::NOENT) => {}
+                // A file of an upper tree hides whatever a lower one has below that name.
+                Err(Errno::NOTDIR) => return Ok(None),
+                Err(errno) => return Err(CallError { call: "stat", path: real.display(), errno }),
+            }
+        }
+        Ok(None)
+    }
+
+    fn read_link(&self, real: &RealPath) -> Result<CString, CallError> {
+        let relative = real.relative();
+        let mut failure = Errno::NOENT;
+        for root in &self.roots {
+            match fs::readlinkat(root, &relative, Vec::new()) {
+                Ok(target) => return Ok(target),
+                Err(errno) => failure = errno,
+            }
+        }
+        Err(CallError { call: "readlink", path: real.display(), errno: failure })
+    }
+
+    /// Opens a folder of the uppermost tree that has it.
+    pub fn open_folder(&self, real: &RealPath) -> Result<OwnedFd, CallError> {
+        let relative = real.relative();
+        let mut failure = Errno::NOENT;
+        for root in &self.roots {
+            match sys::open_dir_at(root.as_fd(), &relative) {
+                Ok(folder) => return Ok(folder),
+                Err(errno) => failure = errno,
+            }
+        }
+        Err(CallError { call: "open", path: real.display(), errno: failure })
+    }
+
+    /// Reads a regular file of at most `limit` bytes, links followed; `None` when there is none.
+    ///
+    /// Anything else at that path is not touched: it may block, or never end.
+    pub fn read_file(&self, path: &[u8], limit: u64) -> Result<Option<Vec<u8>>, CallError> {
+        let real = self.resolve(path)?;
+        let is_file = self.stat(&real)?.is_some_and(|stat| sys::file_type(&stat) == FileType::RegularFile);
+        if !is_file {
+            return Ok(None);
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let relative = real.relative();
+        let opened =
+            self.roots.iter().find_map(|root| fs::openat(root, &relative, flags, Mode::empty()).ok());
+        let Some(file) = opened else { return Ok(None) };
+        let mut bytes = Vec::new();
+        File::from(file).take(limit).read_to_end(&mut bytes).call("read", real.display())?;
+        Ok(Some(bytes))
+    }
+}
+
+/// The names of a path, empty ones and `.` left out.
+fn parts(path: &[u8]) -> impl Iterator<Item = CString> + '_ {
+    path.split(|byte| *byte == b'/')
+        .filter(|part| !matches!(*part, b"" | b"."))
+        .filter_map(|part| CString::new(part).ok())
+}
+
+pub(crate) fn relative(real: &[CString]) -> CString {
+    let bytes = real.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b'/');
+    let bytes = if bytes.is_empty() { b".".to_vec() } else { bytes };
+    CString::new(bytes).expect("names hold no NUL")
+}
+
+pub(crate) fn shown(real: &[CString]) -> PathBuf {
+    let names = real.iter().map(|name| Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())));
+    std::iter::once(Path::new("/")).chain(names).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn links_lead_only_inside() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("a/b")).unwrap();
+        std::fs::write(root.path().join("a/b/f"), "text").unwrap();
+        symlink("/a/b", root.path().join("absolute")).unwrap();
+        symlink("../../../../a", root.path().join("a/up")).unwrap();
+        symlink("loop", root.path().join("loop")).unwrap();
+        let tree = Tree::open(root.path()).unwrap();
+        let resolve =
+            |path: &str| String::from_utf8(tree.resolve(path.as_bytes()).unwrap().to_bytes()).unwrap();
+        assert_eq!(resolve("absolute/f"), "a/b/f");
+        assert_eq!(resolve("a/up/b/./../b/f"), "a/b/f");
+        assert_eq!(resolve("../../etc"), "etc");
+        assert_eq!(resolve("missing/../x"), "x");
+        assert!(tree.resolve(b"loop").is_err());
+        assert_eq!(tree.resolve_parent(b"absolute").unwrap().to_bytes(), b"absolute");
+        assert_eq!(tree.read_file(b"absolute/f", 2).unwrap(), Some(b"te".to_vec()));
+        assert_eq!(tree.read_file(b"a", 9).unwrap(), None);
+    }
+
+    #[test]
+    fn upper_trees_come_first() {
+        let (upper, lower) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(lower.path().join("x"), "lower").unwrap();
+        std::fs::write(lower.path().join("y"), "lower").unwrap();
+        std::fs::write(upper.path().join("x"), "upper").unwrap();
+        let open = |path: &Path| sys::open_dir(path).unwrap();
+        let tree = Tree::of(vec![open(upper.path()), open(lower.path())]);
+        let read = |name: &[u8]| tree.read_file(name, 10).unwrap().unwrap();
+        assert_eq!((read(b"x"), read(b"y")), (b"upper".to_vec(), b"lower".to_vec()));
+    }
+}
