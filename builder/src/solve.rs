@@ -1,0 +1,422 @@
+//! The scheduler: walks a graph of steps, runs what must be run, and no more.
+//!
+//! It knows nothing of containers or files. Steps are looked up in a cache under keys; a step that is found
+//! is not run, and its inputs are not either unless somebody else needs them. Independent steps run at once.
+//!
+//! Every step has a *definition key*, made of what it says and the keys of its inputs. A step that looks
+//! only at part of an input (COPY of one file) also has a *content key*, made of what that part holds: when
+//! the definition key is unknown but the content key is not, the earlier result serves. The key that
+//! counts for later steps, the *result key*, is the content key where there is one; so an input that was
+//! made anew with the same content leads back to the cached chain.
+//!
+//! One loop owns all state and hears events; workers own nothing shared and send messages.
+
+use std::collections::VecDeque;
+use std::sync::mpsc;
+
+/// A cache key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub String);
+
+/// A node of a graph: an index into its nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub usize);
+
+/// How a step uses another one's result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// The result goes on in this step's own.
+    Base,
+    /// Only part of it is looked at.
+    Content,
+}
+
+/// An edge: a step that is needed, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// The step that is needed.
+    pub node: NodeId,
+    /// What for.
+    pub usage: Use,
+}
+
+/// What a step's key is made of besides its definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing: the definition says all.
+    None,
+    /// Something of its own, which can be looked at straight away (the build context).
+    Own,
+    /// Parts of its content inputs, which must be there to be looked at.
+    Inputs,
+}
+
+/// A step's definition key and how to refine it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// The key made of what the step says and of its inputs' result keys.
+    pub key: Key,
+    /// What else counts.
+    pub content: Content,
+}
+
+/// What the cache knows under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit<C> {
+    /// The result key that was recorded.
+    pub key: Key,
+    /// What restores the output.
+    pub cached: C,
+}
+
+/// The steps of a graph, as far as the scheduler must know them.
+pub trait Steps: Sync {
+    /// What a step makes.
+    type Output: Clone + Send + Sync;
+    /// What the cache keeps of it.
+    type Cached: Clone + Send + Sync;
+    /// How steps fail.
+    type Error: Send;
+
+    /// The definition of a step, given the result keys of its inputs in order.
+    fn definition(&self, node: NodeId, inputs: &[Key]) -> Definition;
+
+    /// Asks the cache; quick.
+    fn look_up(&self, node: NodeId, key: &Key) -> Result<Option<Hit<Self::Cached>>, Self::Error>;
+
+    /// The content key; may take time. `inputs` has the outputs of content inputs, in order.
+    fn content_key(
+        &self,
+        node: NodeId,
+        definition: &Key,
+        inputs: &[Self::Output],
+    ) -> Result<Key, Self::Error>;
+
+    /// The output of a cached step, given those of its base inputs; quick.
+    fn restore(
+        &self,
+        node: NodeId,
+        cached: &Self::Cached,
+        base: &[Self::Output],
+    ) -> Result<Self::Output, Self::Error>;
+
+    /// Runs a step; may take time. `inputs` has the outputs of all inputs, in order. Records the result
+    /// under `keys`, the first of which is the result key.
+    fn run(&self, node: NodeId, keys: &[Key], inputs: &[Self::Output]) -> Result<Self::Output, Self::Error>;
+
+    /// Hears that a step was found in the cache, once.
+    fn found(&self, _node: NodeId, _definition: &Key, _result: &Key) {}
+
+    /// Is told to stop what runs: something has failed.
+    fn cancel(&self) {}
+}
+
+/// Where a step stands.
+enum State<S: Steps> {
+    /// The keys of its inputs are not all known.
+    Waiting,
+    /// Its definition key is not cached; parts of its inputs must be looked at.
+    NeedsContent { definition: Key },
+    /// They are being looked at.
+    Keying { definition: Key },
+    /// Its key is known.
+    Keyed { definition: Key, key: Key, cached: Option<S::Cached> },
+    /// It runs.
+    Running { key: Key },
+    /// It has an output.
+    Done { key: Key, output: S::Output },
+    /// It, or the build, has failed.
+    Stopped,
+}
+
+/// What a worker reports.
+enum Event<S: Steps> {
+    Keyed(NodeId, Result<Key, S::Error>),
+    Ran(NodeId, Result<S::Output, S::Error>),
+}
+
+/// Work for a worker.
+enum Job<S: Steps> {
+    Key { node: NodeId, definition: Key, inputs: Vec<S::Output> },
+    Run { node: NodeId, keys: Vec<Key>, inputs: Vec<S::Output> },
+}
+
+/// How a build failed: which step, and why.
+#[derive(Debug)]
+pub struct SolveError<E> {
+    /// The step that failed first.
+    pub node: NodeId,
+    /// Why.
+    pub error: E,
+}
+
+/// Brings about the output of `target`. `edges` has the inputs of each node; nodes come after their inputs.
+///
+/// At most `limit` steps run at once.
+pub fn solve<S: Steps>(
+    steps: &S,
+    edges: &[Vec<Input>],
+    target: NodeId,
+    limit: usize,
+) -> Result<S::Output, SolveError<S::Error>> {
+    let (events, inbox) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let mut solver = Solver::new(steps, edges, target);
+        let mut running = 0;
+        loop {
+            solver.advance_all();
+            while running < limit.max(1)
+                && let Some(job) = solver.jobs.pop_front()
+            {
+                running += 1;
+                let events = events.clone();
+                scope.spawn(move || {
+                    // The loop outlives its workers.
+                    let _ = events.send(perform(steps, job));
+                });
+            }
+            if running == 0 {
+                break;
+            }
+            let Ok(event) = inbox.recv() else { break };
+            running -= 1;
+            solver.hear(event);
+        }
+        solver.outcome(target)
+    })
+}
+
+fn perform<S: Steps>(steps: &S, job: Job<S>) -> Event<S> {
+    match job {
+        Job::Key { node, definition, inputs } => {
+            Event::Keyed(node, steps.content_key(node, &definition, &inputs))
+        }
+        Job::Run { node, keys, inputs } => Event::Ran(node, steps.run(node, &keys, &inputs)),
+    }
+}
+
+struct Solver<'a, S: Steps> {
+    steps: &'a S,
+    edges: &'a [Vec<Input>],
+    dependents: Vec<Vec<NodeId>>,
+    states: Vec<State<S>>,
+    wanted: Vec<bool>,
+    queue: VecDeque<NodeId>,
+    jobs: VecDeque<Job<S>>,
+    failure: Option<SolveError<S::Error>>,
+}
+
+impl<'a, S: Steps> Solver<'a, S> {
+    fn new(steps: &'a S, edges: &'a [Vec<Input>], target: NodeId) -> Solver<'a, S> {
+        let mut dependents = vec![Vec::new(); edges.len()];
+        for (index, inputs) in edges.iter().enumerate() {
+            for input in inputs {
+                dependents[input.node.0].push(NodeId(index));
+            }
+        }
+        let mut wanted = vec![false; edges.len()];
+        wanted[target.0] = true;
+        Solver {
+            steps,
+            edges,
+            dependents,
+            states: edges.iter().map(|_| State::Waiting).collect(),
+            wanted,
+            queue: (0..edges.len()).map(NodeId).collect(),
+            jobs: VecDeque::new(),
+            failure: None,
+        }
+    }
+
+    fn advance_all(&mut self) {
+        while let Some(node) = self.queue.pop_front() {
+            if self.failure.is_some() {
+                return;
+            }
+            if let Err(error) = self.advance(node) {
+                self.fail(node, error);
+            }
+        }
+    }
+
+    /// Takes a step from one state to the next, if it can go on.
+    fn advance(&mut self, node: NodeId) -> Result<(), S::Error> {
+        let state = std::mem::replace(&mut self.states[node.0], State::Stopped);
+        let next = match state {
+            State::Waiting => self.define(node)?,
+            State::NeedsContent { definition } => self.look_at_inputs(node, definition),
+            State::Keyed { definition, key, cached } if self.wanted[node.0] => match cached {
+                Some(cached) => self.restore(node, definition, key, cached)?,
+                None => self.launch(node, definition, key),
+            },
+            unchanged => unchanged,
+        };
+        self.states[node.0] = next;
+        Ok(())
+    }
+
+    fn define(&mut self, node: NodeId) -> Result<State<S>, S::Error> {
+        let keys: Option<Vec<Key>> = self.edges[node.0].iter().map(|input| self.key(input.node)).collect();
+        let Some(keys) = keys else { return Ok(State::Waiting) };
+        let definition = self.steps.definition(node, &keys);
+        match definition.content {
+            Content::None => {
+                let key = definition.key.clone();
+                self.keyed(node, definition.key, key)
+            }
+            Content::Own => {
+                let job = Job::Key { node, definition: definition.key.clone(), inputs: Vec::new() };
+                self.jobs.push_back(job);
+                Ok(State::Keying { definition: definition.key })
+            }
+            Content::Inputs => match self.steps.look_up(node, &definition.key)? {
+                Some(hit) => Ok(self.found(node, definition.key, hit)),
+                None => {
+                    self.want(node, Some(Use::Content));
+                    self.queue.push_back(node);
+                    Ok(State::NeedsContent { definition: definition.key })
+                }
+            },
+        }
+    }
+
+    /// The result key is known: asks the cache once more, by that.
+    fn keyed(&mut self, node: NodeId, definition: Key, key: Key) -> Result<State<S>, S::Error> {
+        if let Some(hit) = self.steps.look_up(node, &key)? {
+            return Ok(self.found(node, definition, hit));
+        }
+        self.changed(node);
+        Ok(State::Keyed { definition, key, cached: None })
+    }
+
+    fn found(&mut self, node: NodeId, definition: Key, hit: Hit<S::Cached>) -> State<S> {
+        self.steps.found(node, &definition, &hit.key);
+        self.changed(node);
+        State::Keyed { definition, key: hit.key, cached: Some(hit.cached) }
+    }
+
+    fn look_at_inputs(&mut self, node: NodeId, definition: Key) -> State<S> {
+        let Some(inputs) = self.outputs(node, Some(Use::Content)) else {
+            return State::NeedsContent { definition };
+        };
+        self.jobs.push_back(Job::Key { node, definition: definition.clone(), inputs });
+        State::Keying { definition }
+    }
+
+    fn restore(
+        &mut self,
+        node: NodeId,
+        definition: Key,
+        key: Key,
+        cached: S::Cached,
+    ) -> Result<State<S>, S::Error> {
+        self.want(node, Some(Use::Base));
+        let Some(base) = self.outputs(node, Some(Use::Base)) else {
+            return Ok(State::Keyed { definition, key, cached: Some(cached) });
+        };
+        let output = self.steps.restore(node, &cached, &base)?;
+        self.changed(node);
+        Ok(State::Done { key, output })
+    }
+
+    fn launch(&mut self, node: NodeId, definition: Key, key: Key) -> State<S> {
+        self.want(node, None);
+        let Some(inputs) = self.outputs(node, None) else {
+            return State::Keyed { definition, key, cached: None };
+        };
+        let mut keys = vec![key.clone()];
+        if definition != key {
+            keys.push(definition);
+        }
+        self.jobs.push_back(Job::Run { node, keys, inputs });
+        State::Running { key }
+    }
+
+    /// Wants the outputs of a step's inputs, or of those used in one way.
+    fn want(&mut self, node: NodeId, usage: Option<Use>) {
+        for input in &self.edges[node.0] {
+            let concerned = usage.is_none_or(|usage| usage == input.usage);
+            if concerned && !self.wanted[input.node.0] {
+                self.wanted[input.node.0] = true;
+                self.queue.push_back(input.node);
+            }
+        }
+    }
+
+    fn outputs(&self, node: NodeId, usage: Option<Use>) -> Option<Vec<S::Output>> {
+        let concerned =
+            self.edges[node.0].iter().filter(|input| usage.is_none_or(|usage| usage == input.usage));
+        concerned
+            .map(|input| match &self.states[input.node.0] {
+                State::Done { output, .. } => Some(output.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn key(&self, node: NodeId) -> Option<Key> {
+        match &self.states[node.0] {
+            State::Keyed { key, .. } | State::Running { key } | State::Done { key, .. } => Some(key.clone()),
+            _ => None,
+        }
+    }
+
+    /// A step got a key or an output: it, and those that wait for it, may go on.
+    fn changed(&mut self, node: NodeId) {
+        self.queue.push_back(node);
+        self.queue.extend(&self.dependents[node.0]);
+    }
+
+    fn hear(&mut self, event: Event<S>) {
+        let (node, outcome) = match event {
+            Event::Keyed(node, Ok(key)) => (node, self.hear_key(node, key)),
+            Event::Ran(node, Ok(output)) => (node, self.hear_output(node, output)),
+            Event::Keyed(node, Err(error)) | Event::Ran(node, Err(error)) => (node, Err(error)),
+        };
+        if let Err(error) = outcome {
+            self.fail(node, error);
+        }
+    }
+
+    fn hear_key(&mut self, node: NodeId, key: Key) -> Result<(), S::Error> {
+        let state = std::mem::replace(&mut self.states[node.0], State::Stopped);
+        if let State::Keying { definition } = state
+            && self.failure.is_none()
+        {
+            self.states[node.0] = self.keyed(node, definition, key)?;
+        }
+        Ok(())
+    }
+
+    fn hear_output(&mut self, node: NodeId, output: S::Output) -> Result<(), S::Error> {
+        let state = std::mem::replace(&mut self.states[node.0], State::Stopped);
+        if let State::Running { key } = state {
+            self.states[node.0] = State::Done { key, output };
+            self.changed(node);
+        }
+        Ok(())
+    }
+
+    /// The first failure counts; nothing new begins after it.
+    fn fail(&mut self, node: NodeId, error: S::Error) {
+        self.jobs.clear();
+        self.queue.clear();
+        if self.failure.is_none() {
+            self.failure = Some(SolveError { node, error });
+            self.steps.cancel();
+        }
+    }
+
+    fn outcome(mut self, target: NodeId) -> Result<S::Output, SolveError<S::Error>> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        match self.states.swap_remove(target.0) {
+            State::Done { output, .. } => Ok(output),
+            _ => unreachable!("without a failure the loop goes on until the target is done"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
