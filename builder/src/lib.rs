@@ -1,5 +1,35 @@
 //! Builds: a syntax tree becomes a step graph, the graph gets cache keys, and running it gives an image.
+//!
+//! Text to tree is the parser's work. From there: [`stage`] splits the file into stages, [`plan`] makes the
+//! step graph ([`graph`]) and the image's config, [`key`] says what each step's result depends on,
+//! [`solve`] decides what must run, and the executor runs it in containers and layers. [`build`] joins
+//! them.
+//!
+//! Planning is pure: it can be looked at without anything having been done. Images come in through a trait,
+//! so that nothing here knows a network.
 
 #![forbid(unsafe_code)]
 
+pub mod build;
+mod cancel;
+pub mod content;
+pub mod context;
+mod error;
+pub mod event;
+mod export;
+pub mod graph;
+pub mod key;
+pub mod mode;
+pub mod plan;
+mod sandbox;
 pub mod solve;
+pub mod stage;
+mod step;
+mod variables;
+
+pub use build::{BuildOptions, Images, Machine, Outcome, Part, ResolvedImage, build};
+pub use cancel::Cancel;
+pub use error::{BuildError, FailedStep, ImageError};
+pub use sandbox::SandboxError;
+pub use step::StepError;
+pub use variables::Variables;

@@ -8,6 +8,7 @@
 //! work/                    scratch of running processes (see `scratch`)
 //! locks/                   one file for each piece of work that only one process may do
 //! pins/NAME                layers that a container of that name uses
+//! cache/NAME               what can be computed again, kept for speed
 //! index.db                 the index (see `index`)
 //! ```
 //!
@@ -121,6 +122,18 @@ pub struct StoreLock {
     _file: OwnedFd,
 }
 
+/// A folder for files that only this process needs; gone when it is dropped, or after the process.
+pub struct ScratchFolder {
+    scratch: scratch::Scratch,
+}
+
+impl ScratchFolder {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.scratch.path()
+    }
+}
+
 /// An image with what its bytes say.
 #[derive(Clone, Debug)]
 pub struct Image {
@@ -138,7 +151,7 @@ impl Store {
         let open = |error| StoreError::Open(root.to_owned(), error);
         let fresh = !root.join("oci-layout").exists();
         if fresh {
-            for folder in ["blobs/sha256", "layers", "work", "locks", "pins"] {
+            for folder in ["blobs/sha256", "layers", "work", "locks", "pins", "cache"] {
                 make_folder(&root.join(folder)).map_err(open)?;
             }
         }
@@ -198,6 +211,21 @@ impl Store {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
         let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).call("open", &path)?;
         Ok((file, path))
+    }
+
+    /// Makes a folder for files that only this process needs.
+    pub fn scratch_folder(&self) -> Result<ScratchFolder, StoreError> {
+        Ok(ScratchFolder { scratch: self.scratch.folder()? })
+    }
+
+    /// Reads what was kept under a name to save time; `None` when there is nothing.
+    pub fn read_cache(&self, name: &str) -> Option<Vec<u8>> {
+        fs::read(self.root.join("cache").join(name)).ok()
+    }
+
+    /// Keeps something that could be computed again.
+    pub fn put_cache(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.replace_file(&format!("cache/{name}"), bytes)
     }
 
     /// Keeps the layers of `stack` for as long as something called `name` exists.

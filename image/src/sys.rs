@@ -39,7 +39,7 @@ impl CallError {
 pub type Call<T> = Result<T, CallError>;
 
 /// Names a failed call after the fact.
-pub(crate) trait Named<T> {
+pub trait Named<T> {
     /// `call` on `path`.
     fn call(self, call: &'static str, path: impl AsRef<Path>) -> Call<T>;
 }
@@ -63,17 +63,17 @@ const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 /// Opens a folder by path.
-pub(crate) fn open_dir(path: &Path) -> Call<OwnedFd> {
+pub fn open_dir(path: &Path) -> Call<OwnedFd> {
     fs::open(path, DIRECTORY - OFlags::NOFOLLOW, Mode::empty()).call("open", path)
 }
 
 /// Opens the folder `name` in `dir`, which must not be a link.
-pub(crate) fn open_dir_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+pub fn open_dir_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     fs::openat(dir, name, DIRECTORY, Mode::empty())
 }
 
 /// Metadata of `name` in `dir`, links not followed; `None` when there is none.
-pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<Stat>, Errno> {
+pub fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<Stat>, Errno> {
     match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
@@ -82,7 +82,7 @@ pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<Stat>, 
 }
 
 /// The names in a folder, sorted by bytes, without `.` and `..`.
-pub(crate) fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
+pub fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     let fresh = fs::openat(dir, c".", DIRECTORY, Mode::empty())?;
     let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
     let mut entries = RawDir::new(fresh.as_fd(), &mut buffer);
@@ -159,7 +159,7 @@ pub(crate) fn timestamps(seconds: i64, nanos: u32) -> Timestamps {
 }
 
 /// The type bits of a file.
-pub(crate) fn file_type(stat: &Stat) -> fs::FileType {
+pub fn file_type(stat: &Stat) -> fs::FileType {
     fs::FileType::from_raw_mode(stat.st_mode)
 }
 

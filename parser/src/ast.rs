@@ -153,6 +153,16 @@ pub struct Run {
     pub command: CommandLine,
 }
 
+impl Run {
+    /// True when the command is a heredoc and nothing else: then its body is the command.
+    pub fn is_heredoc_alone(&self) -> bool {
+        match &self.command {
+            CommandLine::Shell(text) => crate::grammar::heredoc::marker(text.as_str()).is_some(),
+            CommandLine::Exec(_) => false,
+        }
+    }
+}
+
 /// One `--mount=` value, split at its commas, keys and values as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountFlag {

@@ -7,7 +7,7 @@ mod command;
 mod copy;
 mod flags;
 mod from;
-mod heredoc;
+pub(crate) mod heredoc;
 mod json;
 mod key_value;
 mod onbuild;

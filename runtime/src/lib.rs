@@ -13,6 +13,7 @@ pub mod op;
 pub mod plan;
 mod process;
 pub mod seccomp;
+pub mod signal;
 pub mod spec;
 mod sys;
 pub mod user;

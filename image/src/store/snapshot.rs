@@ -105,6 +105,15 @@ impl Active {
         self.scratch.path().join("fs")
     }
 
+    /// An empty folder for whoever mounts the snapshot.
+    pub fn mount_point(&self) -> Result<PathBuf, CallError> {
+        let path = self.scratch.path().join("root");
+        match fs::mkdir(&path, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(path),
+            Err(errno) => Err(CallError { call: "mkdir", path, errno }),
+        }
+    }
+
     /// The folder that overlayfs works in.
     fn work(&self) -> PathBuf {
         self.scratch.path().join("work")
@@ -220,6 +229,7 @@ impl Store {
     /// Gives a complete layer its name.
     pub(super) fn keep_layer(&self, active: Active, record: LayerRecord) -> Result<LayerRecord, StoreError> {
         sys::remove_path(&active.work())?;
+        sys::remove_path(&active.scratch.path().join("root"))?;
         let record = LayerRecord { id: new_layer_id(), ..record };
         let folder = self.root.join("layers").join(&record.id);
         std::fs::write(active.scratch.path().join("layer.json"), json::to_vec(&record))

@@ -7,15 +7,15 @@ use crate::text::Text;
 
 /// A heredoc word without its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Marker {
-    pub(super) name: String,
-    pub(super) expand: bool,
-    pub(super) strip_tabs: bool,
-    pub(super) descriptor: u32,
+pub(crate) struct Marker {
+    pub(crate) name: String,
+    pub(crate) expand: bool,
+    pub(crate) strip_tabs: bool,
+    pub(crate) descriptor: u32,
 }
 
 /// Reads `word` as a heredoc marker such as `<<EOF`, `3<<-"EOF"`.
-pub(super) fn marker(word: &str) -> Option<Marker> {
+pub(crate) fn marker(word: &str) -> Option<Marker> {
     let (_, (descriptor, strip_tabs, rest)) = tokens::heredoc_marker(word).ok()?;
     let unquoted = single_word(rest, Quotes::Remove)?;
     let quoted = single_word(rest, Quotes::Keep)?;

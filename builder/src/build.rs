@@ -1,0 +1,387 @@
+//! A build from end to end.
+
+use crate::cancel::Cancel;
+use crate::content::{Content, StatCache};
+use crate::context::Context;
+use crate::error::{BuildError, FailedStep, ImageError};
+use crate::event::{Event, Listener, Reporter, Row};
+use crate::export;
+use crate::plan::{self, BaseImage, Plan, PlanOptions};
+use crate::sandbox::Sandbox;
+use crate::solve::{SolveError, solve};
+use crate::stage::{self, Base, StageOptions, Stages};
+use crate::step::{Built, Executor, StepError, Tools};
+use kiln_image::digest::{Digest, ImageId};
+use kiln_image::platform::Platform;
+use kiln_image::reference::Reference;
+use kiln_image::store::{ImageRecord, LayerId, Store, StoreError};
+use kiln_image::tree::Tree;
+use kiln_parser::parse;
+use kiln_parser::span::Span;
+use kiln_parser::suggest;
+use kiln_runtime::Spawner;
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::mpsc;
+
+/// Steps that run at once at least, however few processors there are: many only wait.
+const MIN_PARALLEL: usize = 4;
+
+/// What is to be built, and how.
+#[derive(Clone, Debug)]
+pub struct BuildOptions {
+    /// The stage to build; the last one when there is none.
+    pub target: Option<String>,
+    /// `--build-arg` values by name.
+    pub build_args: BTreeMap<String, String>,
+    /// Labels to set on the result.
+    pub labels: BTreeMap<String, String>,
+    /// What the image is for; this machine when there is none.
+    pub platform: Option<Platform>,
+    /// Results of earlier builds do not count.
+    pub no_cache: bool,
+    /// Say why steps run.
+    pub explain: bool,
+    /// Names for the result.
+    pub tags: Vec<Reference>,
+}
+
+/// What a build works with.
+pub struct Machine<'a> {
+    /// Where images, layers and results are.
+    pub store: &'a Store,
+    /// Makes containers.
+    pub spawner: &'a Spawner,
+    /// Finds images.
+    pub images: &'a dyn Images,
+    /// A folder that is emptied at boot, for what running networks need.
+    pub state: &'a Path,
+    /// Hears what happens.
+    pub listener: &'a Listener<'a>,
+    /// Stops the build.
+    pub cancel: &'a Cancel,
+}
+
+/// Finds images by name: in the store, or wherever else they are.
+pub trait Images: Sync {
+    /// Brings an image into the store. `progress` hears of parts of it that come.
+    fn resolve(
+        &self,
+        name: &Reference,
+        platform: &Platform,
+        progress: &(dyn Fn(Part) + Sync),
+    ) -> Result<ResolvedImage, ImageError>;
+}
+
+/// A part of an image on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its digest.
+    pub digest: Digest,
+    /// How much has come, in bytes.
+    pub current: u64,
+    /// How much there is, in bytes.
+    pub total: u64,
+}
+
+/// An image in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedImage {
+    /// The store's record.
+    pub record: ImageRecord,
+    /// The digest that the registry knows it by, if it came from one.
+    pub digest: Option<Digest>,
+}
+
+/// What came of a build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The image.
+    pub image: ImageId,
+}
+
+/// Builds an image.
+pub fn build(
+    context: &Context,
+    options: &BuildOptions,
+    machine: &Machine<'_>,
+) -> Result<Outcome, BuildError> {
+    let build = Build { context, options, machine, reporter: Reporter::new(machine.listener) };
+    build.run().map_err(|error| if machine.cancel.is_interrupted() { BuildError::Interrupted } else { error })
+}
+
+struct Build<'a> {
+    context: &'a Context,
+    options: &'a BuildOptions,
+    machine: &'a Machine<'a>,
+    reporter: Reporter<'a>,
+}
+
+impl Build<'_> {
+    fn run(&self) -> Result<Outcome, BuildError> {
+        let platform = self.options.platform.clone().unwrap_or_else(Platform::host);
+        let mut stages = self.stages(&platform)?;
+        // Nothing that the build finds or makes may be removed before the image names it.
+        let _using = self.machine.store.use_layers()?;
+        let images = self.resolve(&mut stages, &platform)?;
+        let plan = self.plan(&stages, &images, &platform)?;
+        let image = self.execute(&plan)?;
+        Ok(Outcome { image })
+    }
+
+    fn stages(&self, platform: &Platform) -> Result<Stages, BuildError> {
+        let name = self.context.source.name();
+        let row = self.reporter.start(format!("[internal] load build definition from {name}"));
+        let parsed = parse(&self.context.source);
+        let errors: Vec<_> = parsed.errors().cloned().collect();
+        let result = if errors.is_empty() {
+            let options = StageOptions {
+                build_args: &self.options.build_args,
+                target: self.options.target.as_deref(),
+                platform,
+            };
+            stage::stages(&parsed.file, &options)
+        } else {
+            Err(BuildError::Syntax(errors))
+        };
+        self.reporter.end(row, &result);
+        if result.is_ok() {
+            self.warn_of_unused_arguments(&parsed.file);
+        }
+        result
+    }
+
+    /// A misspelt `--build-arg` changes nothing, and nobody notices.
+    fn warn_of_unused_arguments(&self, file: &kiln_parser::ast::Dockerfile) {
+        let declared: Vec<&str> = stage::declared_arguments(file).collect();
+        for name in self.options.build_args.keys() {
+            let is_known = declared.contains(&name.as_str()) || stage::is_predefined(name);
+            if is_known {
+                continue;
+            }
+            let near = suggest::nearest(name, declared.iter().copied());
+            let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            let message = format!("[Warning] One or more build-args [{name}] were not consumed{near}");
+            self.reporter.send(Event::Warning { message });
+        }
+    }
+
+    /// Brings all images that are needed into the store, and the triggers that they hold into the stages.
+    fn resolve(
+        &self,
+        stages: &mut Stages,
+        platform: &Platform,
+    ) -> Result<BTreeMap<String, BaseImage>, BuildError> {
+        let mut images = BTreeMap::new();
+        let mut triggered = vec![false; stages.list.len()];
+        // A trigger may copy from images and stages that nothing else needs.
+        loop {
+            self.resolve_named(stages, platform, &mut images)?;
+            let waiting: Vec<usize> =
+                stages.reachable().into_iter().filter(|index| !triggered[*index]).collect();
+            if waiting.is_empty() {
+                return Ok(images);
+            }
+            for index in waiting {
+                triggered[index] = true;
+                let triggers = match &stages.list[index].base {
+                    Base::Scratch => Vec::new(),
+                    Base::Image(name) => images[name].config.config.on_build.clone(),
+                    Base::Stage(base) => stages.list[*base].own_triggers(),
+                };
+                stages.add_triggers(index, &triggers)?;
+            }
+        }
+    }
+
+    fn resolve_named(
+        &self,
+        stages: &Stages,
+        platform: &Platform,
+        images: &mut BTreeMap<String, BaseImage>,
+    ) -> Result<(), BuildError> {
+        let mut wanted: BTreeMap<String, (Span, Platform)> = BTreeMap::new();
+        for index in stages.reachable() {
+            let stage = &stages.list[index];
+            for (name, span) in stage.images_needed() {
+                if !images.contains_key(name) {
+                    let platform = stage.platform.as_ref().unwrap_or(platform).clone();
+                    wanted.entry(name.to_owned()).or_insert((span, platform));
+                }
+            }
+        }
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let workers: Vec<_> = wanted
+                .into_iter()
+                .map(|(name, (span, platform))| {
+                    scope.spawn(move || (self.resolve_one(stages, &name, span, &platform), name))
+                })
+                .collect();
+            workers.into_iter().map(|worker| worker.join().expect("resolving does not panic")).collect()
+        });
+        for (result, name) in results {
+            images.insert(name, result?);
+        }
+        Ok(())
+    }
+
+    fn resolve_one(
+        &self,
+        stages: &Stages,
+        name: &str,
+        span: Span,
+        platform: &Platform,
+    ) -> Result<BaseImage, BuildError> {
+        let reference = name.parse::<Reference>().map_err(|error| {
+            BuildError::at("invalid-reference", span, format!("failed to parse stage name {name:?}: {error}"))
+        })?;
+        let reference = reference.or_latest();
+        let row = self.reporter.start(format!("[internal] load metadata for {reference}"));
+        let progress = |part: Part| {
+            self.reporter.send(Event::Progress {
+                row,
+                part: part.digest.to_string(),
+                current: part.current,
+                total: part.total,
+            });
+        };
+        let result = self.machine.images.resolve(&reference, platform, &progress);
+        self.reporter.end(row, &result);
+        let resolved = result.map_err(|source| {
+            let names = stages.list.iter().filter_map(|stage| stage.name.as_deref()).chain(COMMON_IMAGES);
+            let near = suggest::nearest(name, names).map(|near| format!("did you mean {near}?"));
+            BuildError::Image { reference: name.to_owned(), span, source, hints: near.into_iter().collect() }
+        })?;
+        Ok(self.base_image(&reference, resolved)?)
+    }
+
+    fn base_image(&self, reference: &Reference, resolved: ResolvedImage) -> Result<BaseImage, StoreError> {
+        let reference = match resolved.digest {
+            Some(digest) => reference.with_digest(digest),
+            None => reference.clone(),
+        };
+        let manifest = self.machine.store.read_manifest(&resolved.record)?;
+        let image = self.machine.store.read_image(resolved.record)?;
+        let layers = manifest.layers.into_iter().map(plan::as_oci).collect();
+        Ok(BaseImage { reference: reference.to_string(), config: image.config, layers })
+    }
+
+    fn plan(
+        &self,
+        stages: &Stages,
+        images: &BTreeMap<String, BaseImage>,
+        platform: &Platform,
+    ) -> Result<Plan, BuildError> {
+        let options = PlanOptions {
+            build_args: &self.options.build_args,
+            platform,
+            platform_given: self.options.platform.is_some(),
+            no_cache: self.options.no_cache,
+            labels: &self.options.labels,
+            name: &self.context.name,
+        };
+        plan::plan(stages, images, &options)
+    }
+
+    fn execute(&self, plan: &Plan) -> Result<ImageId, BuildError> {
+        let Machine { store, spawner, state, cancel, .. } = *self.machine;
+        let tree = Tree::open(&self.context.folder)?;
+        let content =
+            Content::context(tree, self.context.ignore.clone(), self.context.ignore_name.clone());
+        let cache_name = self.stat_cache_name();
+        let stat_cache = StatCache::from_bytes(&store.read_cache(&cache_name).unwrap_or_default());
+        let sandbox = Sandbox::new(store, spawner, state);
+        let (made, layers) = mpsc::channel();
+        let reporter = &self.reporter;
+        let graph = &plan.graph;
+        let tools = Tools {
+            graph,
+            store,
+            context: &content,
+            stat_cache: &stat_cache,
+            sandbox: &sandbox,
+            reporter,
+            cancel,
+        };
+        let executor = Executor::new(tools, made, self.options.explain);
+        let parallel = std::thread::available_parallelism().map_or(1, usize::from).max(MIN_PARALLEL);
+        let result = std::thread::scope(|scope| {
+            let digester = scope.spawn(move || digest_layers(store, &layers));
+            let solved = solve(&executor, &graph.edges(), plan.target, parallel);
+            let used = executor.used();
+            let exporting = match solved {
+                Ok(built) => {
+                    store.touch_steps(&used)?;
+                    self.export(plan, &built, digester)
+                }
+                Err(error) => Err(self.failed(plan, error)),
+            };
+            exporting
+        });
+        if let Some(bytes) = stat_cache.to_bytes() {
+            // What is not remembered is read again.
+            let _ = store.put_cache(&cache_name, &bytes);
+        }
+        result
+    }
+
+    fn stat_cache_name(&self) -> String {
+        let path = std::fs::canonicalize(&self.context.folder).unwrap_or_default();
+        format!("stat-{}", &Digest::of(path.as_os_str().as_bytes()).hex()[..32])
+    }
+
+    fn export(
+        &self,
+        plan: &Plan,
+        built: &Built,
+        digester: std::thread::ScopedJoinHandle<'_, Result<(), StoreError>>,
+    ) -> Result<ImageId, BuildError> {
+        let row = self.reporter.start("exporting to image");
+        let result = self.export_in(row, plan, built, digester);
+        self.reporter.end(row, &result);
+        Ok(result?)
+    }
+
+    fn export_in(
+        &self,
+        row: Row,
+        plan: &Plan,
+        built: &Built,
+        digester: std::thread::ScopedJoinHandle<'_, Result<(), StoreError>>,
+    ) -> Result<ImageId, StoreError> {
+        let note = |text: String| self.reporter.send(Event::Note { row, text });
+        digester.join().expect("digesting does not panic")?;
+        let store = self.machine.store;
+        let image = export::export(store, plan, built)?;
+        note(format!("writing image {image} done"));
+        for tag in &self.options.tags {
+            store.tag(tag, &image)?;
+            note(format!("naming to {} done", tag.clone().or_latest()));
+        }
+        Ok(image)
+    }
+
+    fn failed(&self, plan: &Plan, error: SolveError<StepError>) -> BuildError {
+        let node = plan.graph.node(error.node);
+        BuildError::Step(Box::new(FailedStep {
+            name: node.name.clone(),
+            span: node.span,
+            error: error.error,
+        }))
+    }
+}
+
+/// Names that people mistype.
+const COMMON_IMAGES: [&str; 12] = [
+    "alpine", "busybox", "centos", "debian", "fedora", "golang", "node", "python", "rust", "scratch", "ubuntu",
+    "nginx",
+];
+
+/// Computes diff ids while later steps run.
+fn digest_layers(store: &Store, layers: &mpsc::Receiver<LayerId>) -> Result<(), StoreError> {
+    for layer in layers {
+        store.diff_id(&layer)?;
+    }
+    Ok(())
+}

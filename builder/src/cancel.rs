@@ -1,0 +1,75 @@
+//! Stopping what runs.
+
+use rustix::fd::OwnedFd;
+use rustix::process::{Signal, pidfd_send_signal};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Stops a build from outside, or from inside when a step has failed. Clones stop the same build.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stopped: AtomicBool,
+    /// Someone outside wanted it.
+    interrupted: AtomicBool,
+    next: AtomicU64,
+    running: Mutex<BTreeMap<u64, OwnedFd>>,
+}
+
+/// A running process that is killed when the build is stopped.
+pub(crate) struct Running<'a> {
+    cancel: &'a Cancel,
+    id: u64,
+}
+
+impl Cancel {
+    /// Kills what runs and lets nothing new begin.
+    pub fn interrupt(&self) {
+        self.shared.interrupted.store(true, Ordering::SeqCst);
+        self.stop();
+    }
+
+    /// True when [`Cancel::interrupt`] was called.
+    pub fn is_interrupted(&self) -> bool {
+        self.shared.interrupted.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn stop(&self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        for process in self.running().values() {
+            // One that has ended is fine.
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.shared.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Watches over a process until the guard is dropped.
+    pub(crate) fn watch(&self, process: OwnedFd) -> Running<'_> {
+        let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let mut running = self.running();
+        // The lock makes sure that either side sees the other.
+        if self.is_stopped() {
+            let _ = pidfd_send_signal(&process, Signal::KILL);
+        }
+        running.insert(id, process);
+        Running { cancel: self, id }
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<u64, OwnedFd>> {
+        self.shared.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.cancel.running().remove(&self.id);
+    }
+}

@@ -1,0 +1,239 @@
+//! The digest of what a copy takes.
+
+use super::{Content, ContentError, CopySelection, Source, StatCache};
+use crate::graph::Copy;
+use kiln_image::layer::{Choice, Selection};
+use kiln_image::sys::{self, CallError, Named};
+use kiln_parser::ignore::Patterns;
+use rayon::prelude::*;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, FileType, Mode, OFlags, Stat};
+use sha2::{Digest as _, Sha256};
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// What a copy takes, in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digested {
+    /// The digest, as hexadecimal digits.
+    pub digest: String,
+    /// What each file gave, by path; for explanations.
+    pub files: Vec<(String, String)>,
+}
+
+/// Files for which explanations are kept: more would cost more than they explain.
+const MAX_EXPLAINED: usize = 2000;
+
+/// A file, link or folder that is taken.
+struct Entry {
+    folder: Arc<OwnedFd>,
+    name: CString,
+    /// Below the source; empty for the source itself.
+    path: Vec<u8>,
+    stat: Stat,
+}
+
+/// Digests what `copy` takes out of `sources`.
+pub fn digest(
+    content: &Content,
+    sources: &[Source],
+    exclude: &Patterns,
+    copy: &Copy,
+    cache: &StatCache,
+) -> Result<Digested, ContentError> {
+    let mut whole = Sha256::new();
+    let mut files = Vec::new();
+    for source in sources {
+        let entries = entries(content, source, exclude)?;
+        let rule = Rule { is_context: content.is_context(), copy, cache };
+        let digests = entries.par_iter().map(|entry| rule.digest(entry)).collect::<Result<Vec<_>, _>>()?;
+        // The name of a folder does not matter: its contents are copied.
+        let base: &[u8] = if source.is_folder() { b"/" } else { &source.base };
+        add(&mut whole, base);
+        whole.update((entries.len() as u64).to_le_bytes());
+        for (entry, digest) in entries.iter().zip(digests) {
+            add(&mut whole, &entry.path);
+            whole.update(digest);
+            if files.len() <= MAX_EXPLAINED {
+                files.push((shown(source, entry), kiln_image::digest::hex(&digest[..8])));
+            }
+        }
+    }
+    if files.len() > MAX_EXPLAINED {
+        files.clear();
+    }
+    Ok(Digested { digest: kiln_image::digest::hex(&whole.finalize()), files })
+}
+
+/// Length first: no two lists of parts give the same bytes.
+fn add(hash: &mut Sha256, part: &[u8]) {
+    hash.update((part.len() as u64).to_le_bytes());
+    hash.update(part);
+}
+
+fn shown(source: &Source, entry: &Entry) -> String {
+    let root = source.path.to_bytes();
+    let path = match (root.is_empty(), entry.path.is_empty()) {
+        (true, _) => entry.path.clone(),
+        (false, true) => root,
+        (false, false) => [&root[..], b"/", &entry.path].concat(),
+    };
+    String::from_utf8_lossy(&path).into_owned()
+}
+
+fn entries(content: &Content, source: &Source, exclude: &Patterns) -> Result<Vec<Entry>, ContentError> {
+    let folder = source.folder.try_clone().map_err(|error| CallError {
+        call: "dup",
+        path: source.path.display(),
+        errno: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
+    })?;
+    let own = Entry { folder: Arc::new(folder), name: source.name.clone(), path: Vec::new(), stat: source.stat };
+    if !source.is_folder() {
+        return Ok(vec![own]);
+    }
+    // A new destination takes over the folder's times and nothing else: the folder itself does not count.
+    let opened = open(own.folder.as_fd(), &own.name, &source.path.display())?;
+    let selection = CopySelection::new(content, &source.path, exclude);
+    let mut list = Vec::new();
+    collect(&selection, &Arc::new(opened), &[], &selection.top(), &mut list)?;
+    Ok(list)
+}
+
+fn open(folder: BorrowedFd<'_>, name: &CStr, path: &std::path::Path) -> Result<OwnedFd, CallError> {
+    sys::open_dir_at(folder, name).call("open", path)
+}
+
+/// Lists a folder's selected members, each folder before what is in it.
+fn collect<S: Selection>(
+    selection: &S,
+    folder: &Arc<OwnedFd>,
+    path: &[u8],
+    decision: &S::Folder,
+    list: &mut Vec<Entry>,
+) -> Result<(), CallError> {
+    for name in sys::sorted_names(folder.as_fd()).call("getdents", display(path))? {
+        let inner = if path.is_empty() {
+            name.to_bytes().to_vec()
+        } else {
+            [path, b"/", name.to_bytes()].concat()
+        };
+        let stat = sys::stat_at(folder.as_fd(), &name).call("stat", display(&inner))?;
+        // Gone since it was listed.
+        let Some(stat) = stat else { continue };
+        let is_folder = sys::file_type(&stat) == FileType::Directory;
+        let (choice, inner_decision) = selection.choose(&inner, is_folder, decision);
+        if choice == Choice::Skip {
+            continue;
+        }
+        let before = list.len();
+        list.push(Entry { folder: folder.clone(), name: name.clone(), path: inner.clone(), stat });
+        if is_folder {
+            let opened = open(folder.as_fd(), &name, &display(&inner))?;
+            collect(selection, &Arc::new(opened), &inner, &inner_decision, list)?;
+            // A folder that is only a way to others is made only for them.
+            if choice == Choice::Enter && list.len() == before + 1 {
+                list.pop();
+            }
+        }
+    }
+    Ok(())
+}
+
+fn display(path: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(path))
+}
+
+/// How a file becomes a digest.
+struct Rule<'a> {
+    is_context: bool,
+    copy: &'a Copy,
+    cache: &'a StatCache,
+}
+
+impl Rule<'_> {
+    fn digest(&self, entry: &Entry) -> Result<[u8; 32], CallError> {
+        let Entry { folder, name, path, stat } = entry;
+        let kind = sys::file_type(stat);
+        let is_folder = kind == FileType::Directory;
+        let mut mode = stat.st_mode & 0o7777;
+        if let Some(change) = &self.copy.mode
+            && kind != FileType::Symlink
+        {
+            mode = change.apply(mode, is_folder);
+        }
+        let (uid, gid) = match (&self.copy.owner, self.is_context) {
+            (None, false) => (stat.st_uid, stat.st_gid),
+            // Root's, or whose the key says already.
+            _ => (0, 0),
+        };
+        let mut hash = Sha256::new();
+        hash.update([kind_code(kind)]);
+        for number in [mode, uid, gid] {
+            hash.update(number.to_le_bytes());
+        }
+        match kind {
+            FileType::RegularFile => hash.update(self.file(folder.as_fd(), name, path, stat)?),
+            FileType::Symlink => {
+                let target = fs::readlinkat(folder, name, Vec::new()).call("readlink", display(path))?;
+                add(&mut hash, target.to_bytes());
+            }
+            FileType::CharacterDevice | FileType::BlockDevice => hash.update(stat.st_rdev.to_le_bytes()),
+            _ => {}
+        }
+        Ok(hash.finalize().into())
+    }
+
+    /// The digest of a file's bytes and of the one attribute that layers carry.
+    fn file(
+        &self,
+        folder: BorrowedFd<'_>,
+        name: &CStr,
+        path: &[u8],
+        stat: &Stat,
+    ) -> Result<[u8; 32], CallError> {
+        if let Some(digest) = self.cache.get(stat) {
+            return Ok(digest);
+        }
+        let read_at = SystemTime::now();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = fs::openat(folder, name, flags, Mode::empty()).call("open", display(path))?;
+        let mut capability = [0u8; 256];
+        let length = fs::fgetxattr(&file, c"security.capability", &mut capability).unwrap_or(0);
+        let mut hash = Sha256::new();
+        add(&mut hash, &capability[..length]);
+        let mut file = File::from(file);
+        let mut buffer = vec![0u8; buffer_size(stat)];
+        loop {
+            match file.read(&mut buffer).call("read", display(path))? {
+                0 => break,
+                count => hash.update(&buffer[..count]),
+            }
+        }
+        let digest = hash.finalize().into();
+        self.cache.put(stat, digest, read_at);
+        Ok(digest)
+    }
+}
+
+fn buffer_size(stat: &Stat) -> usize {
+    const LARGEST: usize = 256 * 1024;
+    usize::try_from(stat.st_size).unwrap_or(LARGEST).clamp(64, LARGEST)
+}
+
+fn kind_code(kind: FileType) -> u8 {
+    match kind {
+        // A socket is copied as an empty file.
+        FileType::RegularFile | FileType::Socket => b'-',
+        FileType::Directory => b'd',
+        FileType::Symlink => b'l',
+        FileType::Fifo => b'p',
+        FileType::CharacterDevice => b'c',
+        FileType::BlockDevice => b'b',
+        FileType::Unknown => b'?',
+    }
+}

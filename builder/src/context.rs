@@ -1,0 +1,109 @@
+//! The build context: a folder, a Dockerfile, and a file that says what is left out.
+
+use crate::error::BuildError;
+use kiln_image::sys::{CallError, Named};
+use kiln_parser::Source;
+use kiln_parser::ignore::Patterns;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Names under which a Dockerfile is looked for.
+const NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
+const IGNORE_FILE: &str = ".dockerignore";
+/// Longer files are no Dockerfiles.
+const MAX_SIZE: u64 = 16 << 20;
+
+/// What a build reads before it plans anything.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The folder that COPY sees.
+    pub folder: PathBuf,
+    /// The Dockerfile.
+    pub source: Source,
+    /// What is left out.
+    pub ignore: Patterns,
+    /// The name of the file that says so.
+    pub ignore_name: String,
+    /// Tells this Dockerfile from others, in every build.
+    pub name: String,
+}
+
+impl Context {
+    /// Reads the Dockerfile and the ignore file of the context `folder`.
+    ///
+    /// `file` is the Dockerfile, relative to the current folder; `Dockerfile` in the context without it.
+    pub fn open(folder: &Path, file: Option<&Path>) -> Result<Context, BuildError> {
+        if !folder.is_dir() {
+            let what = if folder.exists() { "is not a directory" } else { "not found" };
+            return Err(BuildError::Option {
+                message: format!("unable to prepare context: path {:?} {what}", folder.display().to_string()),
+                hints: vec!["give the folder that holds the files to build from, such as `.`".to_owned()],
+            });
+        }
+        let file = match file {
+            Some(file) => file.to_owned(),
+            None => find_dockerfile(folder),
+        };
+        let source = read_dockerfile(&file)?;
+        let (ignore_name, ignore) = read_ignore(folder, &file)?;
+        let name = std::fs::canonicalize(&file).unwrap_or_else(|_| file.clone()).display().to_string();
+        Ok(Context { folder: folder.to_owned(), source, ignore, ignore_name, name })
+    }
+}
+
+fn find_dockerfile(folder: &Path) -> PathBuf {
+    let existing = NAMES.iter().map(|name| folder.join(name)).find(|path| path.exists());
+    existing.unwrap_or_else(|| folder.join(NAMES[0]))
+}
+
+fn read_dockerfile(file: &Path) -> Result<Source, BuildError> {
+    let shown = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
+    let fail = |reason: String, hint: &str| {
+        Err(BuildError::Option {
+            message: format!("failed to read dockerfile: open {}: {reason}", file.display()),
+            hints: vec![hint.to_owned()],
+        })
+    };
+    match std::fs::metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return fail(
+                "no such file or directory".to_owned(),
+                "a Dockerfile is looked for in the build context; name another one with -f",
+            );
+        }
+        Err(error) => return fail(error.to_string(), "check the permissions of the file"),
+        Ok(metadata) if metadata.is_dir() => {
+            return fail("is a directory".to_owned(), "name the file itself with -f");
+        }
+        Ok(metadata) if metadata.len() > MAX_SIZE => {
+            return fail("too large".to_owned(), "a Dockerfile holds at most 16 MiB");
+        }
+        Ok(_) => {}
+    }
+    match std::fs::read(file) {
+        Ok(bytes) => Ok(Source::new(shown, bytes)),
+        Err(error) => fail(error.to_string(), "check the permissions of the file"),
+    }
+}
+
+/// `NAME.dockerignore` beside the Dockerfile, or `.dockerignore` in the context.
+fn read_ignore(folder: &Path, file: &Path) -> Result<(String, Patterns), BuildError> {
+    let mut own = file.as_os_str().to_owned();
+    own.push(IGNORE_FILE);
+    for path in [PathBuf::from(own), folder.join(IGNORE_FILE)] {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                let patterns = Patterns::parse(&String::from_utf8_lossy(&bytes));
+                let patterns = patterns
+                    .map_err(|error| BuildError::Ignore { file: name.clone(), message: error.to_string() })?;
+                return Ok((name, patterns));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            failed => {
+                failed.call("read", &path).map_err(|error: CallError| BuildError::Context(error))?;
+            }
+        }
+    }
+    Ok((IGNORE_FILE.to_owned(), Patterns::default()))
+}

@@ -1,0 +1,308 @@
+//! What enters a step's cache key.
+//!
+//! | Step | In the key | Not in the key |
+//! |---|---|---|
+//! | any | what kind of step it is, the result keys of the steps it stands on | file name, comments, names of stages, times |
+//! | image | the diff ids of its layers | its name, its config (that is in the steps' own inputs) |
+//! | run | arguments, every variable, folder, user, network, script | proxy settings |
+//! | copy | sources, destination, owner, mode, exclusions, files that stand in the Dockerfile; then names, types, permissions, owners, link targets and bytes of exactly what it takes | other files, times, owners of context files |
+//! | folder | path, owner | |
+//! | merge | nothing more | |
+//!
+//! A key is the sha256 of its inputs in order, each with its length in front. The inputs themselves are kept
+//! with the result, so that it can be said which one differs when a step runs again.
+
+use crate::graph::{Copy, CopyFrom, Exec, Network, Operation};
+use crate::solve::Key;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Changes whenever equal inputs would mean something else.
+const VERSION: &str = "kiln step 1";
+
+/// The inputs of a key: names and values in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyInputs(Vec<(String, String)>);
+
+impl KeyInputs {
+    /// Adds an input.
+    pub fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.0.push((name.into(), value.into()));
+    }
+
+    /// The key.
+    pub fn key(&self) -> Key {
+        let mut hash = Sha256::new();
+        for text in std::iter::once(VERSION).chain(self.0.iter().flat_map(|(n, v)| [n.as_str(), v])) {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text);
+        }
+        Key(kiln_image::digest::hex(&hash.finalize()))
+    }
+
+    /// The inputs that are not in `before` or have another value there, and those that only `before` has.
+    pub fn changes_since(&self, before: &KeyInputs) -> Vec<InputChange> {
+        let value = |inputs: &KeyInputs, name: &str| {
+            inputs.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
+        };
+        let own = self.0.iter().filter_map(|(name, now)| {
+            let before = value(before, name);
+            (before.as_ref() != Some(now)).then(|| InputChange {
+                name: name.clone(),
+                before,
+                now: Some(now.clone()),
+            })
+        });
+        let gone = before.0.iter().filter(|(name, _)| value(self, name).is_none());
+        let gone = gone.map(|(name, before)| InputChange {
+            name: name.clone(),
+            before: Some(before.clone()),
+            now: None,
+        });
+        own.chain(gone).collect()
+    }
+}
+
+/// An input that differs between two keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputChange {
+    /// Which.
+    pub name: String,
+    /// What it was.
+    pub before: Option<String>,
+    /// What it is.
+    pub now: Option<String>,
+}
+
+/// What a step says, on top of steps with these result keys.
+pub fn definition(operation: &Operation, base: &[Key]) -> KeyInputs {
+    let mut inputs = KeyInputs::default();
+    inputs.add("step", kind(operation));
+    for (number, key) in base.iter().enumerate() {
+        inputs.add(format!("base {number}"), &key.0);
+    }
+    match operation {
+        Operation::Scratch | Operation::Merge => {}
+        Operation::Image(image) => {
+            for (number, diff_id) in image.diff_ids.iter().enumerate() {
+                inputs.add(format!("layer {number}"), diff_id.to_string());
+            }
+        }
+        Operation::Exec(exec) => add_exec(&mut inputs, exec),
+        Operation::Copy(copy) => add_copy(&mut inputs, copy),
+        Operation::MakeFolder(folder) => {
+            inputs.add("path", &folder.path);
+            inputs.add("owner", &folder.owner);
+        }
+    }
+    inputs
+}
+
+fn kind(operation: &Operation) -> &'static str {
+    match operation {
+        Operation::Scratch => "scratch",
+        Operation::Image(_) => "image",
+        Operation::Exec(_) => "run",
+        Operation::Copy(_) => "copy",
+        Operation::MakeFolder(_) => "folder",
+        Operation::Merge => "merge",
+    }
+}
+
+fn add_exec(inputs: &mut KeyInputs, exec: &Exec) {
+    for (number, argument) in exec.arguments.iter().enumerate() {
+        inputs.add(format!("argument {number}"), argument);
+    }
+    let mut environment: Vec<(&str, &str)> =
+        exec.environment.iter().map(|entry| entry.split_once('=').unwrap_or((entry, ""))).collect();
+    environment.sort_unstable();
+    for (name, value) in environment {
+        inputs.add(format!("variable {name}"), value);
+    }
+    inputs.add("folder", &exec.folder);
+    inputs.add("user", &exec.user);
+    let network = match exec.network {
+        Network::Bridge => "bridge",
+        Network::None => "none",
+    };
+    inputs.add("network", network);
+    if let Some((name, content)) = &exec.script {
+        inputs.add(format!("script {name}"), content);
+    }
+}
+
+fn add_copy(inputs: &mut KeyInputs, copy: &Copy) {
+    let from = match copy.from {
+        CopyFrom::Context => "context",
+        CopyFrom::Input => "tree",
+    };
+    inputs.add("from", from);
+    for (number, source) in copy.sources.iter().enumerate() {
+        inputs.add(format!("source {number}"), source);
+    }
+    for (name, content) in &copy.inline {
+        inputs.add(format!("inline {name}"), content);
+    }
+    inputs.add("destination", &copy.destination);
+    if let Some(owner) = &copy.owner {
+        inputs.add("owner", owner);
+    }
+    if let Some(mode) = &copy.mode {
+        inputs.add("mode", mode.text());
+    }
+    for (number, pattern) in copy.exclude.iter().enumerate() {
+        inputs.add(format!("exclude {number}"), pattern);
+    }
+}
+
+/// Why a step runs, in a sentence.
+pub fn explain(now: &KeyInputs, before: Option<&KeyInputs>, no_cache: bool) -> String {
+    if no_cache {
+        return "results of earlier builds do not count (--no-cache)".to_owned();
+    }
+    let Some(before) = before else {
+        return "no earlier build had this step".to_owned();
+    };
+    // The content is named by its files where they are known.
+    let changes = now.changes_since(before);
+    let named = changes.iter().filter(|change| change.name != "content");
+    let list: Vec<String> = named.map(InputChange::describe).collect();
+    match list.as_slice() {
+        [] if changes.is_empty() => "its result is no longer in the store".to_owned(),
+        [] => "the copied files changed".to_owned(),
+        [first] => first.clone(),
+        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+    }
+}
+
+impl InputChange {
+    fn describe(&self) -> String {
+        const LONGEST: usize = 60;
+        if self.name.starts_with("base ") {
+            return "the step before it changed".to_owned();
+        }
+        let short = |value: &str| {
+            let cut: String = value.chars().take(LONGEST).collect();
+            if cut.len() < value.len() { format!("`{cut}…`") } else { format!("`{cut}`") }
+        };
+        let is_file = self.name.starts_with("file ");
+        match (&self.before, &self.now) {
+            (Some(_), Some(_)) if is_file => format!("{} changed", self.name),
+            (Some(before), Some(now)) => {
+                format!("{} changed from {} to {}", self.name, short(before), short(now))
+            }
+            (None, _) => format!("{} is new", self.name),
+            (_, None) => format!("{} is gone", self.name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::MakeFolder;
+    use crate::mode::ModeChange;
+
+    fn exec() -> Exec {
+        Exec {
+            arguments: vec!["a".into(), "b".into()],
+            environment: vec!["X=1".into(), "Y=2".into()],
+            proxies: Vec::new(),
+            folder: "/".into(),
+            user: String::new(),
+            network: Network::Bridge,
+            script: None,
+        }
+    }
+
+    fn copy() -> Copy {
+        Copy {
+            from: CopyFrom::Context,
+            sources: vec!["/a".into()],
+            inline: vec![("f".into(), "text".into())],
+            destination: "/d/".into(),
+            owner: None,
+            mode: None,
+            exclude: Vec::new(),
+        }
+    }
+
+    fn key(operation: Operation, base: &[&str]) -> Key {
+        let base: Vec<Key> = base.iter().map(|key| Key((*key).to_owned())).collect();
+        definition(&operation, &base).key()
+    }
+
+    #[test]
+    fn every_listed_input_counts() {
+        let run = |change: &dyn Fn(&mut Exec)| {
+            let mut exec = exec();
+            change(&mut exec);
+            key(Operation::Exec(Box::new(exec)), &["base"])
+        };
+        let files = |change: &dyn Fn(&mut Copy)| {
+            let mut copy = copy();
+            change(&mut copy);
+            key(Operation::Copy(Box::new(copy)), &["base"])
+        };
+        let folder = |path: &str, owner: &str| {
+            key(Operation::MakeFolder(MakeFolder { path: path.into(), owner: owner.into() }), &["base"])
+        };
+        let keys = vec![
+            run(&|_| {}),
+            run(&|exec| exec.arguments = vec!["ab".into()]),
+            run(&|exec| exec.environment.push("Z=3".into())),
+            run(&|exec| exec.environment[0] = "X=2".into()),
+            run(&|exec| exec.folder = "/x".into()),
+            run(&|exec| exec.user = "app".into()),
+            run(&|exec| exec.network = Network::None),
+            run(&|exec| exec.script = Some(("EOF".into(), "#!x".into()))),
+            key(Operation::Exec(Box::new(exec())), &["other"]),
+            files(&|_| {}),
+            files(&|copy| copy.from = CopyFrom::Input),
+            files(&|copy| copy.sources.push("/b".into())),
+            files(&|copy| copy.inline[0].1 = "other".into()),
+            files(&|copy| copy.inline[0].0 = "g".into()),
+            files(&|copy| copy.destination = "/d".into()),
+            files(&|copy| copy.owner = Some("app".into())),
+            files(&|copy| copy.mode = ModeChange::parse("644").ok()),
+            files(&|copy| copy.exclude.push("x".into())),
+            folder("/a", ""),
+            folder("/b", ""),
+            folder("/a", "app"),
+            key(Operation::Scratch, &[]),
+            key(Operation::Merge, &["a", "b"]),
+            key(Operation::Merge, &["b", "a"]),
+        ];
+        let distinct: std::collections::BTreeSet<&Key> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+    }
+
+    #[test]
+    fn nothing_else_counts() {
+        let mut other = exec();
+        other.proxies.push("HTTP_PROXY=x".into());
+        other.environment.reverse();
+        let same = key(Operation::Exec(Box::new(exec())), &["base"]);
+        assert_eq!(key(Operation::Exec(Box::new(other)), &["base"]), same);
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let inputs = |entries: &[(&str, &str)]| {
+            let mut inputs = KeyInputs::default();
+            entries.iter().for_each(|(name, value)| inputs.add(*name, *value));
+            inputs
+        };
+        let before = inputs(&[("a", "1"), ("b", "2"), ("c", "3")]);
+        let now = inputs(&[("a", "1"), ("b", "4"), ("d", "5")]);
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            now.changes_since(&before),
+            [
+                InputChange { name: "b".into(), before: text("2"), now: text("4") },
+                InputChange { name: "d".into(), before: None, now: text("5") },
+                InputChange { name: "c".into(), before: text("3"), now: None },
+            ]
+        );
+    }
+}

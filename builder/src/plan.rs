@@ -1,0 +1,398 @@
+//! From stages to the step graph and the image's config. Pure: base images come in as data.
+//!
+//! One file for each family of instructions. What they do to config, environment and history follows the
+//! reference frontend (moby/buildkit `dockerfile2llb/convert.go`).
+
+mod arg;
+mod config;
+mod copy;
+mod expose;
+mod go;
+pub(crate) mod path;
+mod run;
+
+use crate::error::BuildError;
+use crate::graph::{self, Graph, ImageSource, Node, Operation};
+use crate::solve::{Input, NodeId};
+use crate::stage::{Base, Origin, Stage, Stages, Step};
+use crate::variables::Variables;
+use kiln_image::config::{History, ImageConfig, RunConfig};
+use kiln_image::digest::DiffId;
+use kiln_image::manifest::{Descriptor, media_type};
+use kiln_image::platform::Platform;
+use kiln_parser::Text;
+use kiln_parser::ast::Kind;
+use kiln_parser::expand::{self, Environment, ExpandError, Quotes, Rules};
+use kiln_parser::span::Span;
+use std::collections::BTreeMap;
+
+/// The default `PATH` of images without one.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Says in the history who made an entry.
+const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
+
+/// An image that stages start from or copy from.
+#[derive(Clone, Debug)]
+pub struct BaseImage {
+    /// Its full name with its digest.
+    pub reference: String,
+    /// Its config.
+    pub config: ImageConfig,
+    /// Its layers as its manifest has them; empty when it has none of its own.
+    pub layers: Vec<Descriptor>,
+}
+
+impl BaseImage {
+    /// Its layers' diff ids.
+    fn diff_ids(&self) -> &[DiffId] {
+        &self.config.rootfs.diff_ids
+    }
+}
+
+/// What a plan depends on besides stages and images.
+#[derive(Clone, Debug)]
+pub struct PlanOptions<'a> {
+    /// `--build-arg` values by name.
+    pub build_args: &'a BTreeMap<String, String>,
+    /// What the image is for.
+    pub platform: &'a Platform,
+    /// The platform was asked for, not assumed.
+    pub platform_given: bool,
+    /// Results of earlier builds do not count.
+    pub no_cache: bool,
+    /// `--label` values, set last.
+    pub labels: &'a BTreeMap<String, String>,
+    /// Tells this file's steps from those of others.
+    pub name: &'a str,
+}
+
+/// What is to be built.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The steps.
+    pub graph: Graph,
+    /// The one whose tree is the image's.
+    pub target: NodeId,
+    /// The image's config; times and diff ids of new layers are missing.
+    pub config: ImageConfig,
+    /// Layers of the base image as its manifest has them.
+    pub base_layers: Vec<Descriptor>,
+}
+
+/// Plans the target of `stages`. `images` has all that its stages name.
+pub fn plan(
+    stages: &Stages,
+    images: &BTreeMap<String, BaseImage>,
+    options: &PlanOptions<'_>,
+) -> Result<Plan, BuildError> {
+    let mut planner = Planner { stages, images, options, graph: Graph::default(), done: BTreeMap::new(), sources: BTreeMap::new() };
+    for index in stages.reachable() {
+        let state = planner.stage(index)?;
+        planner.done.insert(index, state);
+    }
+    let target = planner.done.remove(&stages.target).expect("the target is reachable from itself");
+    Ok(planner.finish(target))
+}
+
+struct Planner<'a> {
+    stages: &'a Stages,
+    images: &'a BTreeMap<String, BaseImage>,
+    options: &'a PlanOptions<'a>,
+    graph: Graph,
+    done: BTreeMap<usize, StageState>,
+    /// Nodes of images that are in the graph already, by their name.
+    sources: BTreeMap<String, NodeId>,
+}
+
+/// A stage while its instructions are carried over into the graph, and afterwards.
+#[derive(Clone, Debug)]
+struct StageState {
+    /// The tree so far.
+    node: NodeId,
+    config: ImageConfig,
+    /// What RUN and expansion see: the image's environment and the ARGs.
+    environment: Variables,
+    /// ARGs in the order of declaration.
+    arguments: Vec<(String, Option<String>)>,
+    base_layers: Vec<Descriptor>,
+    /// CMD was set in this stage.
+    has_own_command: bool,
+    counter: Counter,
+}
+
+/// Numbers the steps of a stage for progress.
+#[derive(Clone, Debug, Default)]
+struct Counter {
+    title: String,
+    current: usize,
+    total: usize,
+    place: String,
+    is_trigger: bool,
+}
+
+impl Counter {
+    /// `[title 2/4] text`.
+    fn name(&mut self, text: &str) -> String {
+        if self.total == 0 {
+            return text.to_owned();
+        }
+        self.current += 1;
+        let width = self.total.to_string().len();
+        let title = if self.title.is_empty() { String::new() } else { format!("{} ", self.title) };
+        let trigger = if self.is_trigger { "ONBUILD " } else { "" };
+        format!("[{title}{:>width$}/{}] {trigger}{text}", self.current, self.total)
+    }
+}
+
+impl Planner<'_> {
+    fn stage(&mut self, index: usize) -> Result<StageState, BuildError> {
+        let stage = &self.stages.list[index];
+        let mut state = self.begin(index, stage)?;
+        for (number, step) in stage.steps.iter().enumerate() {
+            state.counter.place = format!("{}#{index}.{}", self.options.name, number + 1);
+            state.counter.is_trigger = step.is_trigger;
+            self.instruction(&mut state, step)?;
+        }
+        Ok(state)
+    }
+
+    fn begin(&mut self, index: usize, stage: &Stage) -> Result<StageState, BuildError> {
+        let steps = stage.steps.iter().filter(|step| {
+            matches!(step.instruction.kind, Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_))
+        });
+        let has_source = matches!(stage.base, Base::Image(_));
+        let mut counter = Counter {
+            title: stage.title.clone(),
+            total: steps.count() + usize::from(has_source),
+            place: format!("{}#{index}.0", self.options.name),
+            ..Counter::default()
+        };
+        let mut state = match &stage.base {
+            Base::Stage(base) => {
+                let base = self.done.get(base).expect("stages come after those they start from").clone();
+                StageState { has_own_command: false, counter, ..base }
+            }
+            Base::Scratch => {
+                let node = self.add(&mut counter, stage.span, Operation::Scratch, Vec::new(), "FROM scratch".to_owned());
+                self.fresh_state(node, empty_config(self.options.platform), Vec::new(), counter)
+            }
+            Base::Image(name) => {
+                let image = &self.images[name];
+                let shown = counter.name(&format!("FROM {}", image.reference));
+                let node = self.image_node(name, shown, Some(stage.span));
+                let config = ImageConfig { created: None, ..image.config.clone() };
+                self.fresh_state(node, config, image.layers.clone(), counter)
+            }
+        };
+        // Triggers have been put in front of the instructions, and are not passed on.
+        state.config.config.on_build.clear();
+        if state.config.config.env_value("PATH").is_none() {
+            state.config.config.env.push(format!("PATH={DEFAULT_PATH}"));
+        }
+        for entry in &state.config.config.env {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            state.environment.set(name, value);
+        }
+        let folder = state.config.config.working_dir.clone();
+        if !folder.is_empty() {
+            state.config.config.working_dir = path::working_folder(&folder, &folder);
+        }
+        Ok(state)
+    }
+
+    fn fresh_state(
+        &self,
+        node: NodeId,
+        config: ImageConfig,
+        base_layers: Vec<Descriptor>,
+        counter: Counter,
+    ) -> StageState {
+        StageState {
+            node,
+            config,
+            environment: Variables::default(),
+            arguments: Vec::new(),
+            base_layers,
+            has_own_command: false,
+            counter,
+        }
+    }
+
+    /// The node of an image; one image has one node.
+    fn image_node(&mut self, name: &str, shown: String, span: Option<Span>) -> NodeId {
+        if let Some(node) = self.sources.get(name) {
+            return *node;
+        }
+        let image = &self.images[name];
+        let source =
+            ImageSource { reference: image.reference.clone(), diff_ids: image.diff_ids().to_vec() };
+        let node = self.graph.add(Node {
+            operation: Operation::Image(source),
+            inputs: Vec::new(),
+            name: shown,
+            span,
+            place: format!("image {name}"),
+            no_cache: false,
+        });
+        self.sources.insert(name.to_owned(), node);
+        node
+    }
+
+    /// The tree that `--from` means.
+    fn origin_node(&mut self, origin: &Origin, span: Span) -> NodeId {
+        match origin {
+            Origin::Stage(index) => {
+                self.done.get(index).expect("stages come after those they copy from").node
+            }
+            Origin::Image(name) => {
+                let shown = format!("FROM {}", self.images[name].reference);
+                self.image_node(name, shown, Some(span))
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        counter: &mut Counter,
+        span: Span,
+        operation: Operation,
+        inputs: Vec<Input>,
+        name: String,
+    ) -> NodeId {
+        let no_cache = self.options.no_cache;
+        let place = counter.place.clone();
+        self.graph.add(Node { operation, inputs, name, span: Some(span), place, no_cache })
+    }
+
+    fn instruction(&mut self, state: &mut StageState, step: &Step) -> Result<(), BuildError> {
+        match &step.instruction.kind {
+            Kind::Run(run) => self.run(state, step, run),
+            Kind::Copy(copy) => self.copy(state, step, copy),
+            Kind::Add(add) => self.add_files(state, step, add),
+            Kind::Workdir(folder) => self.workdir(state, step, folder),
+            Kind::Arg(items) => self.arg(state, step, items),
+            other => config::apply(state, step, other),
+        }
+    }
+
+    /// Adds a step on top of the stage's tree.
+    fn push(
+        &mut self,
+        state: &mut StageState,
+        step: &Step,
+        operation: Operation,
+        more: Vec<Input>,
+        text: &str,
+    ) {
+        let name = state.counter.name(text);
+        let inputs = std::iter::once(graph::base(state.node)).chain(more).collect();
+        state.node = self.add(&mut state.counter, step.span, operation, inputs, name);
+    }
+
+    fn workdir(&mut self, state: &mut StageState, step: &Step, text: &Text) -> Result<(), BuildError> {
+        let value = expand_value(state, step, text)?;
+        let folder = path::working_folder(&state.config.config.working_dir, &value);
+        state.config.config.working_dir.clone_from(&folder);
+        let is_root = folder == "/";
+        if !is_root {
+            let make = graph::MakeFolder { path: folder.clone(), owner: state.config.config.user.clone() };
+            let shown = shown_expanded(state, step, Quotes::Remove, false);
+            self.push(state, step, Operation::MakeFolder(make), Vec::new(), &shown);
+        }
+        commit(state, format!("WORKDIR {folder}"), !is_root);
+        Ok(())
+    }
+
+    fn finish(self, target: StageState) -> Plan {
+        let mut config = target.config;
+        for (name, value) in self.options.labels {
+            config.config.labels.insert(name.clone(), value.clone());
+        }
+        let platform = self.options.platform;
+        if self.options.platform_given {
+            let is_same = config.os == platform.os && config.architecture == platform.architecture;
+            config.os.clone_from(&platform.os);
+            config.architecture.clone_from(&platform.architecture);
+            if platform.variant.is_some() || !is_same {
+                config.variant.clone_from(&platform.variant);
+            }
+        }
+        Plan { graph: self.graph, target: target.node, config, base_layers: target.base_layers }
+    }
+}
+
+/// The config of an image that starts from nothing.
+fn empty_config(platform: &Platform) -> ImageConfig {
+    ImageConfig {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        variant: platform.variant.clone(),
+        config: RunConfig {
+            env: vec![format!("PATH={DEFAULT_PATH}")],
+            working_dir: "/".to_owned(),
+            ..RunConfig::default()
+        },
+        ..ImageConfig::default()
+    }
+}
+
+/// Adds an entry to the history.
+fn commit(state: &mut StageState, created_by: String, has_layer: bool) {
+    state.config.history.push(History {
+        created_by,
+        comment: HISTORY_COMMENT.to_owned(),
+        empty_layer: !has_layer,
+        ..History::default()
+    });
+}
+
+/// The value of a text in the environment of the stage.
+fn expand_value(state: &StageState, step: &Step, text: &Text) -> Result<String, BuildError> {
+    expand_in(&state.environment, step, text)
+}
+
+fn expand_in(environment: &dyn Environment, step: &Step, text: &Text) -> Result<String, BuildError> {
+    expand::expand(text.as_str(), environment, Rules::value(step.escape))
+        .map(|expansion| expansion.value)
+        .map_err(|error| expansion_error(step, text, &error))
+}
+
+fn expansion_error(step: &Step, text: &Text, error: &ExpandError) -> BuildError {
+    let span = if step.is_trigger { step.span } else { text.span_of(error.at..error.at + 1) };
+    BuildError::at("expansion", span, error.message.clone())
+}
+
+/// The instruction as progress shows it: keyword in capitals, variables replaced.
+fn shown_expanded(state: &StageState, step: &Step, quotes: Quotes, keep_unset: bool) -> String {
+    let line = step.instruction.line.as_str();
+    let rules = Rules { quotes, keep_unset, ..Rules::value(step.escape) };
+    let text =
+        expand::expand(line, &state.environment, rules).map_or_else(|_| line.to_owned(), |e| e.value);
+    match text.split_once(' ') {
+        Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
+        None => text.to_uppercase(),
+    }
+}
+
+/// `strconv.Quote`: how commands are shown in messages.
+pub(crate) fn quote(text: &str) -> String {
+    go::quote(text)
+}
+
+/// A layer's descriptor in a manifest of OCI's own kind.
+pub(crate) fn as_oci(descriptor: Descriptor) -> Descriptor {
+    if descriptor.media_type == media_type::DOCKER_LAYER_GZIP {
+        Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), ..descriptor }
+    } else {
+        descriptor
+    }
+}
+
+/// What the shell form is given to.
+fn shell(config: &RunConfig) -> Vec<String> {
+    if config.shell.is_empty() {
+        vec!["/bin/sh".to_owned(), "-c".to_owned()]
+    } else {
+        config.shell.clone()
+    }
+}

@@ -1,0 +1,39 @@
+//! ARG.
+
+use super::{Planner, StageState, commit, expand_in};
+use crate::error::BuildError;
+use crate::stage::Step;
+use kiln_parser::ast::ArgItem;
+
+/// ARGs that steer the builder and are not seen by RUN.
+const NOT_IN_ENVIRONMENT: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+impl Planner<'_> {
+    /// `--build-arg` counts before the default, and that before the global value.
+    pub(super) fn arg(
+        &mut self,
+        state: &mut StageState,
+        step: &Step,
+        items: &[ArgItem],
+    ) -> Result<(), BuildError> {
+        let mut shown = Vec::new();
+        for item in items {
+            let name = item.key.as_str();
+            let value = match (self.options.build_args.get(name), &item.value) {
+                (Some(value), _) => Some(value.clone()),
+                (None, Some(default)) => Some(expand_in(&state.environment, step, default)?),
+                (None, None) => self.stages.globals.value(name).map(str::to_owned),
+            };
+            if let Some(value) = value.as_ref().filter(|_| !NOT_IN_ENVIRONMENT.contains(&name)) {
+                state.environment.set(name, value.clone());
+            }
+            shown.push(match &value {
+                Some(value) => format!("{name}={value}"),
+                None => name.to_owned(),
+            });
+            state.arguments.push((name.to_owned(), value));
+        }
+        commit(state, format!("ARG {}", shown.join(" ")), false);
+        Ok(())
+    }
+}

@@ -1,0 +1,180 @@
+//! COPY and ADD.
+
+use super::{Planner, StageState, commit, expand_value, path, shown_expanded};
+use crate::error::BuildError;
+use crate::graph::{self, Copy, CopyFrom, Operation};
+use crate::mode::ModeChange;
+use crate::stage::{Origin, Step};
+use kiln_parser::Text;
+use kiln_parser::ast;
+use kiln_parser::ast::CopySource;
+use kiln_parser::expand::{self, Quotes, Rules};
+
+impl Planner<'_> {
+    pub(super) fn copy(
+        &mut self,
+        state: &mut StageState,
+        step: &Step,
+        copy: &ast::Copy,
+    ) -> Result<(), BuildError> {
+        if copy.parents {
+            return Err(not_supported(step, "COPY --parents"));
+        }
+        let origin = step.origins.first().and_then(Option::as_ref);
+        let resolved = resolve(state, step, &copy.sources, &copy.destination, &copy.options)?;
+        self.push_copy(state, step, origin, resolved, copy.options.link, "COPY")
+    }
+
+    pub(super) fn add_files(
+        &mut self,
+        _state: &mut StageState,
+        step: &Step,
+        _add: &ast::Add,
+    ) -> Result<(), BuildError> {
+        Err(not_supported(step, "ADD").hint(Some("COPY copies files of the build context".to_owned())))
+    }
+
+    fn push_copy(
+        &mut self,
+        state: &mut StageState,
+        step: &Step,
+        origin: Option<&Origin>,
+        resolved: Resolved,
+        link: bool,
+        keyword: &str,
+    ) -> Result<(), BuildError> {
+        let shown = shown_expanded(state, step, Quotes::Remove, false);
+        let more = match origin {
+            Some(origin) => vec![graph::content(self.origin_node(origin, step.span))],
+            None => Vec::new(),
+        };
+        let from = if origin.is_some() { CopyFrom::Input } else { CopyFrom::Context };
+        let created_by = resolved.created_by(keyword);
+        let has_mode = resolved.mode.is_some();
+        let copy = Operation::Copy(Box::new(Copy {
+            from,
+            sources: resolved.sources,
+            inline: resolved.inline,
+            destination: resolved.destination,
+            owner: resolved.owner,
+            mode: resolved.mode,
+            exclude: resolved.exclude,
+        }));
+        if link && !has_mode {
+            self.push_link(state, step, copy, more, &shown);
+        } else {
+            self.push(state, step, copy, more, &shown);
+        }
+        commit(state, created_by, true);
+        Ok(())
+    }
+
+    /// A layer made on nothing and then put on the stage's tree: it does not depend on that.
+    fn push_link(
+        &mut self,
+        state: &mut StageState,
+        step: &Step,
+        copy: Operation,
+        more: Vec<crate::solve::Input>,
+        shown: &str,
+    ) {
+        let empty = self.add(
+            &mut state.counter,
+            step.span,
+            Operation::Scratch,
+            Vec::new(),
+            "FROM scratch".to_owned(),
+        );
+        let name = state.counter.name(shown);
+        let inputs = std::iter::once(graph::base(empty)).chain(more).collect();
+        let layer = self.add(&mut state.counter, step.span, copy, inputs, name.clone());
+        let inputs = vec![graph::base(state.node), graph::base(layer)];
+        state.node = self.add(&mut state.counter, step.span, Operation::Merge, inputs, name);
+    }
+}
+
+fn not_supported(step: &Step, what: &str) -> BuildError {
+    BuildError::at("not-supported", step.span, format!("{what} is not supported yet"))
+}
+
+/// A COPY with its variables replaced.
+struct Resolved {
+    /// Sources as history shows them.
+    shown: Vec<String>,
+    sources: Vec<String>,
+    inline: Vec<(String, String)>,
+    /// As written, for history.
+    shown_destination: String,
+    destination: String,
+    owner: Option<String>,
+    mode: Option<ModeChange>,
+    exclude: Vec<String>,
+}
+
+fn resolve(
+    state: &StageState,
+    step: &Step,
+    sources: &[CopySource],
+    destination: &Text,
+    options: &ast::CopyOptions,
+) -> Result<Resolved, BuildError> {
+    let owner = optional(state, step, options.chown.as_ref())?;
+    let mode = match optional(state, step, options.chmod.as_ref())? {
+        Some(text) => Some(ModeChange::parse(&text).map_err(|error| {
+            let span = options.chmod.as_ref().map_or(step.span, |text| step.span_of(text));
+            BuildError::at("invalid-mode", span, error.to_string())
+        })?),
+        None => None,
+    };
+    let mut paths = Vec::new();
+    let mut inline = Vec::new();
+    for source in sources {
+        match source {
+            CopySource::Path(text) => paths.push(expand_value(state, step, text)?),
+            CopySource::Heredoc(index) => inline.push(heredoc(state, step, *index)?),
+        }
+    }
+    let shown_destination = expand_value(state, step, destination)?;
+    let names = inline.iter().map(|(name, _)| format!("<<{name}"));
+    Ok(Resolved {
+        shown: paths.iter().cloned().chain(names).collect(),
+        sources: paths.iter().map(|source| path::join("/", source)).collect(),
+        inline,
+        destination: path::destination(&state.config.config.working_dir, &shown_destination),
+        shown_destination,
+        owner,
+        mode,
+        exclude: options.exclude.iter().map(|text| text.as_str().to_owned()).collect(),
+    })
+}
+
+/// The value of a flag; an empty one is as good as none.
+fn optional(state: &StageState, step: &Step, text: Option<&Text>) -> Result<Option<String>, BuildError> {
+    let value = text.map(|text| expand_value(state, step, text)).transpose()?;
+    Ok(value.filter(|value| !value.is_empty()))
+}
+
+fn heredoc(state: &StageState, step: &Step, index: usize) -> Result<(String, String), BuildError> {
+    let heredoc = &step.instruction.heredocs[index];
+    let body = heredoc.text();
+    if !heredoc.expand {
+        return Ok((heredoc.name.clone(), body));
+    }
+    let expansion = expand::expand(&body, &state.environment, Rules::heredoc_body());
+    let body = expansion.map_err(|error| {
+        let span = if step.is_trigger { step.span } else { heredoc.word };
+        BuildError::at("expansion", span, error.message)
+    })?;
+    Ok((heredoc.name.clone(), body.value))
+}
+
+impl Resolved {
+    fn created_by(&self, keyword: &str) -> String {
+        let mut words = vec![keyword.to_owned()];
+        words.extend(self.owner.as_ref().map(|owner| format!("--chown={owner}")));
+        words.extend(self.mode.as_ref().map(|mode| format!("--chmod={}", mode.text())));
+        words.extend(self.shown.iter().cloned());
+        words.push(self.shown_destination.clone());
+        format!("{} # buildkit", words.join(" "))
+    }
+}

@@ -1,0 +1,56 @@
+//! Paths of WORKDIR, COPY and mounts as the reference reads them (moby/buildkit `util/system/path.go`).
+
+/// Go's `path.Join` of a folder and a path below it: clean, without `.` and `..`.
+pub(crate) fn join(folder: &str, path: &str) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for name in folder.split('/').chain(path.split('/')) {
+        match name {
+            "" | "." => {}
+            ".." => {
+                names.pop();
+            }
+            name => names.push(name),
+        }
+    }
+    format!("/{}", names.join("/"))
+}
+
+/// The new working folder after `WORKDIR path`. One that begins at the root stays as it was written.
+pub(crate) fn working_folder(current: &str, path: &str) -> String {
+    let current = if current.is_empty() { "/" } else { current };
+    match path {
+        "" => current.to_owned(),
+        path if path.starts_with('/') => path.to_owned(),
+        path => join(current, path),
+    }
+}
+
+/// A destination of COPY: what its end says about being a folder is kept.
+pub(crate) fn destination(folder: &str, path: &str) -> String {
+    let path = if matches!(path, "" | ".") { "./" } else { path };
+    let base = if path.starts_with('/') { "/" } else { folder };
+    let clean = join(base, path);
+    if clean == "/" {
+        return clean;
+    }
+    if path.ends_with('/') || path.ends_with("/.") { format!("{clean}/") } else { clean }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        assert_eq!(working_folder("", "a"), "/a");
+        assert_eq!(working_folder("/a", "../b/./c/"), "/b/c");
+        assert_eq!(working_folder("/a", "/x//y/./"), "/x//y/./");
+        assert_eq!(destination("/w", "."), "/w/");
+        assert_eq!(destination("/w", ""), "/w/");
+        assert_eq!(destination("/w", "a/"), "/w/a/");
+        assert_eq!(destination("/w", "a/."), "/w/a/");
+        assert_eq!(destination("/w", "/b"), "/b");
+        assert_eq!(destination("/w", "../.."), "/");
+        assert_eq!(join("/", "/../a//b"), "/a/b");
+    }
+}

@@ -1,0 +1,129 @@
+//! RUN.
+
+use super::{Planner, StageState, commit, config, shell, shown_expanded};
+use crate::error::BuildError;
+use crate::graph::{Exec, Network, Operation};
+use crate::stage::Step;
+use kiln_parser::ast::{CommandLine, NetworkMode, Run, SecurityMode};
+use kiln_parser::expand::Quotes;
+
+/// Names of proxy settings, which are passed on under both spellings.
+const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+impl Planner<'_> {
+    pub(super) fn run(&mut self, state: &mut StageState, step: &Step, run: &Run) -> Result<(), BuildError> {
+        refuse(step, run)?;
+        let (arguments, script) = command(state, step, run);
+        let mut shown = shown_expanded(state, step, Quotes::Keep, true);
+        if let (true, Some(heredoc)) = (run.is_heredoc_alone(), step.instruction.heredocs.first()) {
+            shown.push_str(&format!(" ({})", summary(&heredoc.content)));
+        }
+        let network = match run.network.as_ref().map(|network| network.value) {
+            Some(NetworkMode::None) => Network::None,
+            _ => Network::Bridge,
+        };
+        let folder = &state.config.config.working_dir;
+        let exec = Exec {
+            arguments: arguments.clone(),
+            environment: state.environment.to_entries(),
+            proxies: self.proxies(),
+            folder: if folder.is_empty() { "/".to_owned() } else { folder.clone() },
+            user: state.config.config.user.clone(),
+            network,
+            script,
+        };
+        self.push(state, step, Operation::Exec(Box::new(exec)), Vec::new(), &shown);
+        let created_by = created_by(state, &arguments);
+        commit(state, created_by, true);
+        Ok(())
+    }
+
+    fn proxies(&self) -> Vec<String> {
+        let mut proxies = Vec::new();
+        for name in PROXIES {
+            let given = self.options.build_args.iter().find(|(given, _)| given.eq_ignore_ascii_case(name));
+            if let Some((_, value)) = given.filter(|(_, value)| !value.is_empty()) {
+                proxies.push(format!("{name}={value}"));
+                proxies.push(format!("{}={value}", name.to_lowercase()));
+            }
+        }
+        proxies
+    }
+}
+
+/// What later versions will do is said, not ignored.
+fn refuse(step: &Step, run: &Run) -> Result<(), BuildError> {
+    let refuse = |span, what: &str| {
+        Err(BuildError::at("not-supported", span, format!("{what} is not supported yet")))
+    };
+    if let Some(mount) = run.mounts.first() {
+        return refuse(step.span_of(&mount.text), "RUN --mount");
+    }
+    if let Some(device) = run.devices.first() {
+        return refuse(step.span_of(device), "RUN --device");
+    }
+    if let Some(security) = run.security.as_ref().filter(|s| s.value == SecurityMode::Insecure) {
+        let span = if step.is_trigger { step.span } else { security.span };
+        return refuse(span, "RUN --security=insecure");
+    }
+    if let Some(network) = run.network.as_ref().filter(|n| n.value == NetworkMode::Host) {
+        let span = if step.is_trigger { step.span } else { network.span };
+        return Err(BuildError::at("not-allowed", span, "network.host is not allowed"));
+    }
+    Ok(())
+}
+
+/// The arguments, and the script that they name if the heredoc is one.
+fn command(state: &StageState, step: &Step, run: &Run) -> (Vec<String>, Option<(String, String)>) {
+    let heredocs = &step.instruction.heredocs;
+    let text = match &run.command {
+        CommandLine::Shell(text) if !heredocs.is_empty() => text,
+        command => return (config::arguments(state, command), None),
+    };
+    let mut script = None;
+    let whole = if run.is_heredoc_alone() {
+        let body = heredocs[0].text();
+        if body.starts_with("#!") {
+            let path = format!("/dev/pipes/{}", heredocs[0].name);
+            script = Some((heredocs[0].name.clone(), body));
+            path
+        } else {
+            body
+        }
+    } else {
+        // The shell reads the heredocs itself, so it gets them as they were written.
+        let bodies = heredocs.iter().map(|heredoc| format!("\n{}{}", heredoc.content, heredoc.name));
+        std::iter::once(text.as_str().to_owned()).chain(bodies).collect()
+    };
+    let mut arguments = shell(&state.config.config);
+    arguments.push(whole);
+    (arguments, script)
+}
+
+/// The first line of a heredoc, for progress.
+fn summary(body: &str) -> String {
+    let body = body.trim();
+    match body.split_once('\n') {
+        Some((first, _)) => format!("{}...", first.trim_end_matches('\r')),
+        None => body.to_owned(),
+    }
+}
+
+/// `RUN |2 A=1 B=2 /bin/sh -c make # buildkit`: declared ARGs once each, with the value that RUN saw.
+fn created_by(state: &StageState, arguments: &[String]) -> String {
+    let mut seen: Vec<(&str, String)> = Vec::new();
+    for (name, value) in &state.arguments {
+        let value = state.environment.value(name).or(value.as_deref()).unwrap_or_default();
+        match seen.iter_mut().find(|(earlier, _)| earlier == name) {
+            Some((_, earlier)) => *earlier = value.to_owned(),
+            None => seen.push((name, value.to_owned())),
+        }
+    }
+    let mut words = Vec::new();
+    if !seen.is_empty() {
+        words.push(format!("|{}", seen.len()));
+        words.extend(seen.iter().map(|(name, value)| format!("{name}={value}")));
+    }
+    words.extend(arguments.iter().cloned());
+    format!("RUN {} # buildkit", words.join(" "))
+}

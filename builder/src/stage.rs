@@ -1,0 +1,487 @@
+//! The stages of a file: names, bases, what each needs, and which of them a target needs. Pure.
+
+use crate::error::BuildError;
+use crate::variables::Variables;
+use kiln_image::platform::Platform;
+use kiln_parser::ast::{self, Dockerfile, Instruction, Kind};
+use kiln_parser::expand::{self, Expansion, Rules};
+use kiln_parser::span::Span;
+use kiln_parser::suggest;
+use kiln_parser::{Source, Text, parse_trigger};
+use std::collections::BTreeMap;
+
+/// What the stage table depends on besides the file.
+#[derive(Clone, Debug)]
+pub struct StageOptions<'a> {
+    /// `--build-arg` values by name.
+    pub build_args: &'a BTreeMap<String, String>,
+    /// The stage to build; the last one when there is none.
+    pub target: Option<&'a str>,
+    /// What the image is for.
+    pub platform: &'a Platform,
+}
+
+/// All stages of a file.
+#[derive(Clone, Debug)]
+pub struct Stages {
+    /// The stages in the order of the file.
+    pub list: Vec<Stage>,
+    /// Which one is built.
+    pub target: usize,
+    /// Variables that FROM sees, and `ARG name` in stages.
+    pub globals: Variables,
+}
+
+/// One stage.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// `AS name` as written.
+    pub name: Option<String>,
+    /// How progress names it; empty when it is the only one.
+    pub title: String,
+    /// What it starts from.
+    pub base: Base,
+    /// `--platform`, if it differs from the target's.
+    pub platform: Option<Platform>,
+    /// Its instructions, FROM left out, triggers of its base in front.
+    pub steps: Vec<Step>,
+    /// Its FROM.
+    pub span: Span,
+    /// The image as written in FROM.
+    pub written: String,
+}
+
+/// What a stage starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing.
+    Scratch,
+    /// An earlier stage.
+    Stage(usize),
+    /// An image, by the name that FROM gives it.
+    Image(String),
+}
+
+/// Where `COPY --from` and `--mount from=` take files.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// An earlier stage.
+    Stage(usize),
+    /// An image.
+    Image(String),
+}
+
+/// An instruction of a stage.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The instruction.
+    pub instruction: Instruction,
+    /// Where messages point: the instruction, or the FROM that brought the trigger in.
+    pub span: Span,
+    /// It is a trigger of the base.
+    pub is_trigger: bool,
+    /// The escape character of the file it comes from.
+    pub escape: char,
+    /// `--from`, or `from` of the mounts in order.
+    pub origins: Vec<Option<Origin>>,
+}
+
+impl Step {
+    /// The place of a text for messages: those of a trigger stand in no line of this file.
+    pub fn span_of(&self, text: &Text) -> Span {
+        if self.is_trigger { self.span } else { text.span() }
+    }
+}
+
+/// Variables that the platforms define (moby/buildkit `dockerfile2llb/platform.go`).
+fn platform_variables(file: &Dockerfile, options: &StageOptions<'_>) -> Variables {
+    let build = Platform::host();
+    let target = options.platform;
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let last = file.instructions.iter().rev().find_map(|instruction| match &instruction.kind {
+        Kind::From(from) => Some(from),
+        _ => None,
+    });
+    let last = last.and_then(|from| from.stage_name());
+    let target_stage = options.target.map(str::to_owned).or(last).unwrap_or_else(|| "default".to_owned());
+    let defaults = [
+        ("BUILDPLATFORM", build.to_string()),
+        ("BUILDOS", build.os.clone()),
+        ("BUILDOSVERSION", String::new()),
+        ("BUILDARCH", build.architecture.clone()),
+        ("BUILDVARIANT", text(&build.variant)),
+        ("TARGETPLATFORM", target.to_string()),
+        ("TARGETOS", target.os.clone()),
+        ("TARGETOSVERSION", text(&target.os_version)),
+        ("TARGETARCH", target.architecture.clone()),
+        ("TARGETVARIANT", text(&target.variant)),
+        ("TARGETSTAGE", target_stage),
+    ];
+    let chosen = |(name, default): (&str, String)| {
+        (name.to_owned(), options.build_args.get(name).cloned().unwrap_or(default))
+    };
+    defaults.map(chosen).into_iter().collect()
+}
+
+/// Splits a file into stages and finds out what each starts from and needs.
+pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, BuildError> {
+    let escape = file.directives.escape;
+    let mut globals = platform_variables(file, options);
+    let mut list: Vec<Stage> = Vec::new();
+    for instruction in &file.instructions {
+        match &instruction.kind {
+            Kind::From(from) => {
+                let stage = begin(from, instruction, &list, &globals, escape)?;
+                list.push(stage);
+            }
+            Kind::Arg(items) if list.is_empty() => set_globals(&mut globals, items, options, escape)?,
+            _ => {
+                if let Some(stage) = list.last_mut() {
+                    stage.steps.push(own_step(instruction.clone(), escape));
+                }
+            }
+        }
+    }
+    if list.is_empty() {
+        return Err(BuildError::Option {
+            message: "dockerfile contains no stages to build".to_owned(),
+            hints: vec!["begin the file with FROM".to_owned()],
+        });
+    }
+    if let [only] = list.as_mut_slice() {
+        only.title.clear();
+    }
+    let mut stages = Stages { target: 0, globals, list };
+    stages.target = stages.find_target(options.target)?;
+    for index in 0..stages.list.len() {
+        stages.resolve_origins(index)?;
+    }
+    Ok(stages)
+}
+
+fn own_step(instruction: Instruction, escape: char) -> Step {
+    Step { span: instruction.span, instruction, is_trigger: false, escape, origins: Vec::new() }
+}
+
+/// Expands a text of FROM or a global ARG; a failure points at its place.
+fn expand_at(text: &Text, env: &Variables, escape: char) -> Result<Expansion<String>, BuildError> {
+    expand::expand(text.as_str(), env, Rules::value(escape))
+        .map_err(|error| BuildError::at("expansion", text.span_of(error.at..error.at + 1), error.message))
+}
+
+fn set_globals(
+    globals: &mut Variables,
+    items: &[ast::ArgItem],
+    options: &StageOptions<'_>,
+    escape: char,
+) -> Result<(), BuildError> {
+    for item in items {
+        let name = item.key.as_str();
+        let value = match (options.build_args.get(name), &item.value) {
+            (Some(value), _) => Some(value.clone()),
+            (None, Some(default)) => Some(expand_at(default, globals, escape)?.value),
+            (None, None) => None,
+        };
+        if let Some(value) = value {
+            globals.set(name, value);
+        }
+    }
+    Ok(())
+}
+
+fn begin(
+    from: &ast::From,
+    instruction: &Instruction,
+    earlier: &[Stage],
+    globals: &Variables,
+    escape: char,
+) -> Result<Stage, BuildError> {
+    let image = expand_at(&from.image, globals, escape)?;
+    if image.value.is_empty() {
+        let message = format!("base name ({}) should not be blank", from.image.as_str());
+        let near = near_variable(&image, globals);
+        return Err(BuildError::at("blank-base-name", from.image.span(), message).hint(near));
+    }
+    let platform = match &from.platform {
+        Some(text) => Some(platform(text, globals, escape)?),
+        None => None,
+    };
+    let name = from.name.as_ref().map(|name| name.value.clone());
+    // The text is compared as written with names in lower case: `FROM Base` does not find `AS Base`.
+    let named = earlier
+        .iter()
+        .rposition(|stage| stage.name.as_ref().is_some_and(|name| name.to_lowercase() == image.value));
+    let base = match named {
+        Some(index) => Base::Stage(index),
+        None if image.value == "scratch" => Base::Scratch,
+        None => Base::Image(image.value),
+    };
+    let title = name.clone().unwrap_or_else(|| format!("stage-{}", earlier.len()));
+    let written = from.image.as_str().to_owned();
+    Ok(Stage { name, title, base, platform, steps: Vec::new(), span: instruction.span, written })
+}
+
+fn platform(text: &Text, globals: &Variables, escape: char) -> Result<Platform, BuildError> {
+    let expansion = expand_at(text, globals, escape)?;
+    if expansion.value.is_empty() {
+        let message = format!("empty platform value from expression {}", text.as_str());
+        let near = near_variable(&expansion, globals);
+        return Err(BuildError::at("empty-platform", text.span(), message).hint(near));
+    }
+    expansion.value.parse().map_err(|error| {
+        let message = format!("failed to parse platform {}: {error}", text.as_str());
+        BuildError::at("invalid-platform", text.span(), message)
+            .hint(Some("write os/architecture, such as linux/amd64 or linux/arm64".to_owned()))
+    })
+}
+
+/// "Did you mean" for a variable that FROM does not see.
+fn near_variable(expansion: &Expansion<String>, globals: &Variables) -> Option<String> {
+    let missed = expansion.missed.first()?;
+    Some(match suggest::nearest(missed, globals.names()) {
+        Some(near) => format!("`{missed}` is not set; did you mean {near}?"),
+        None => format!("declare `ARG {missed}=…` before the first FROM, or pass --build-arg {missed}=…"),
+    })
+}
+
+/// The names of all ARGs of a file.
+pub fn declared_arguments(file: &Dockerfile) -> impl Iterator<Item = &str> {
+    let items = file.instructions.iter().filter_map(|instruction| match &instruction.kind {
+        Kind::Arg(items) => Some(items),
+        _ => None,
+    });
+    items.flatten().map(|item| item.key.as_str())
+}
+
+/// True for names that need not be declared: proxies, platforms, and the builder's own settings.
+pub fn is_predefined(name: &str) -> bool {
+    let upper = name.to_uppercase();
+    matches!(upper.as_str(), "HTTP_PROXY" | "HTTPS_PROXY" | "FTP_PROXY" | "NO_PROXY" | "ALL_PROXY")
+        || ["BUILDPLATFORM", "BUILDOS", "BUILDOSVERSION", "BUILDARCH", "BUILDVARIANT"].contains(&name)
+        || ["TARGETPLATFORM", "TARGETOS", "TARGETOSVERSION", "TARGETARCH", "TARGETVARIANT"].contains(&name)
+        || name == "SOURCE_DATE_EPOCH"
+        || name.starts_with("BUILDKIT_")
+}
+
+impl Stages {
+    fn find_target(&self, name: Option<&str>) -> Result<usize, BuildError> {
+        let Some(name) = name else { return Ok(self.list.len() - 1) };
+        self.find(name).ok_or_else(|| {
+            let titles = self.list.iter().filter_map(|stage| stage.name.as_deref());
+            let near = suggest::nearest(name, titles).map(|near| format!(" (did you mean {near}?)"));
+            let names: Vec<&str> = self.list.iter().filter_map(|stage| stage.name.as_deref()).collect();
+            let hint = if names.is_empty() {
+                "no stage of this Dockerfile has a name: give it one with FROM … AS name".to_owned()
+            } else {
+                format!("the stages of this Dockerfile are: {}", names.join(", "))
+            };
+            BuildError::Option {
+                message: format!(
+                    "target stage {name:?} could not be found{}",
+                    near.as_deref().unwrap_or_default()
+                ),
+                hints: vec![hint],
+            }
+        })
+    }
+
+    /// The last stage of that name, whatever its case.
+    fn find(&self, name: &str) -> Option<usize> {
+        let lower = name.to_lowercase();
+        self.list
+            .iter()
+            .rposition(|stage| stage.name.as_ref().is_some_and(|name| name.to_lowercase() == lower))
+    }
+
+    fn resolve_origins(&mut self, index: usize) -> Result<(), BuildError> {
+        for position in 0..self.list[index].steps.len() {
+            let origins = self.origins(index, &self.list[index].steps[position])?;
+            self.list[index].steps[position].origins = origins;
+        }
+        Ok(())
+    }
+
+    fn origins(&self, index: usize, step: &Step) -> Result<Vec<Option<Origin>>, BuildError> {
+        match &step.instruction.kind {
+            Kind::Copy(copy) => match &copy.from {
+                Some(from) => Ok(vec![Some(self.copy_origin(index, step, from)?)]),
+                None => Ok(vec![None]),
+            },
+            Kind::Run(run) => run.mounts.iter().map(|mount| self.mount_origin(index, step, mount)).collect(),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn copy_origin(&self, index: usize, step: &Step, from: &Text) -> Result<Origin, BuildError> {
+        let name = from.as_str();
+        let span = step.span_of(from);
+        let expanded = expand::expand(name, &expand::NoVariables, Rules::value(step.escape));
+        if expanded.is_ok_and(|expansion| expansion.value != name) {
+            let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
+            return Err(BuildError::at("from-variable", span, message));
+        }
+        let found = match name.parse::<i64>() {
+            Ok(number) => {
+                let valid = usize::try_from(number).ok().filter(|number| *number < self.list.len());
+                Some(valid.ok_or_else(|| {
+                    let last = self.list.len() - 1;
+                    BuildError::at("stage-index", span, format!("invalid stage index {number}"))
+                        .hint(Some(format!("stages are counted from 0; the last one here is {last}")))
+                })?)
+            }
+            Err(_) => self.find(name),
+        };
+        let Some(found) = found else { return Ok(Origin::Image(name.to_owned())) };
+        self.check_order(index, found, span, |stage| {
+            format!(
+                "cannot copy from stage {name:?}, it needs to be defined before current stage {:?}",
+                stage.title
+            )
+        })?;
+        Ok(Origin::Stage(found))
+    }
+
+    fn mount_origin(
+        &self,
+        index: usize,
+        step: &Step,
+        mount: &ast::MountFlag,
+    ) -> Result<Option<Origin>, BuildError> {
+        let field = mount.fields.iter().rev().find_map(|field| {
+            let (key, value) = field.as_str().split_once('=')?;
+            key.eq_ignore_ascii_case("from").then(|| field.slice(field.as_str().len() - value.len()..field.as_str().len()))
+        });
+        let Some(field) = field.filter(|field| !field.is_empty()) else { return Ok(None) };
+        let name = field.as_str();
+        let Some(found) = self.find(name) else { return Ok(Some(Origin::Image(name.to_owned()))) };
+        self.check_order(index, found, step.span_of(&field), |_| {
+            format!("cannot mount from stage {name:?}, stage needs to be defined before current command")
+        })?;
+        Ok(Some(Origin::Stage(found)))
+    }
+
+    fn check_order(
+        &self,
+        index: usize,
+        found: usize,
+        span: Span,
+        message: impl FnOnce(&Stage) -> String,
+    ) -> Result<(), BuildError> {
+        if found < index {
+            return Ok(());
+        }
+        if self.leads_to(found, index) {
+            let message = format!("circular dependency detected on stage: {}", self.list[index].title);
+            return Err(BuildError::at("circular-dependency", span, message));
+        }
+        Err(BuildError::at("stage-order", span, message(&self.list[index]))
+            .hint(Some("move the stage that is copied from above this one".to_owned())))
+    }
+
+    /// True when building `from` would need `to`, as far as names tell.
+    fn leads_to(&self, from: usize, to: usize) -> bool {
+        let mut seen = vec![false; self.list.len()];
+        let mut open = vec![from];
+        while let Some(index) = open.pop() {
+            if index == to {
+                return true;
+            }
+            if std::mem::replace(&mut seen[index], true) {
+                continue;
+            }
+            let stage = &self.list[index];
+            if let Base::Stage(base) = stage.base {
+                open.push(base);
+            }
+            for step in &stage.steps {
+                if let Kind::Copy(copy) = &step.instruction.kind
+                    && let Some(from) = &copy.from
+                {
+                    let number = from.as_str().parse().ok().filter(|number| *number < self.list.len());
+                    open.extend(number.or_else(|| self.find(from.as_str())));
+                }
+            }
+        }
+        false
+    }
+
+    /// The stages that building the target needs, in order.
+    pub fn reachable(&self) -> Vec<usize> {
+        let mut needed = vec![false; self.list.len()];
+        let mut open = vec![self.target];
+        while let Some(index) = open.pop() {
+            if std::mem::replace(&mut needed[index], true) {
+                continue;
+            }
+            open.extend(self.list[index].stages_needed());
+        }
+        (0..self.list.len()).filter(|index| needed[*index]).collect()
+    }
+
+    /// Puts the triggers that the base of a stage brings in front of its instructions.
+    pub fn add_triggers(&mut self, index: usize, triggers: &[String]) -> Result<(), BuildError> {
+        let span = self.list[index].span;
+        let mut steps = Vec::new();
+        for trigger in triggers {
+            let source = Source::new("ONBUILD", trigger.as_bytes());
+            let parse = parse_trigger(&source);
+            let fail = |message: String| {
+                Err(BuildError::at("onbuild", span, message)
+                    .hint(Some(format!("the base image has the trigger `ONBUILD {trigger}`"))))
+            };
+            if let Some(error) = parse.errors().next() {
+                return fail(error.message.clone());
+            }
+            let mut instructions = parse.file.instructions;
+            match (instructions.pop(), instructions.is_empty()) {
+                (Some(instruction), true) => {
+                    let escape = parse.file.directives.escape;
+                    let mut step =
+                        Step { instruction, span, is_trigger: true, escape, origins: Vec::new() };
+                    step.origins = self.origins(index, &step)?;
+                    steps.push(step);
+                }
+                _ => return fail("onbuild trigger should be a single expression".to_owned()),
+            }
+        }
+        self.list[index].steps.splice(0..0, steps);
+        Ok(())
+    }
+}
+
+impl Stage {
+    /// The stages that this one needs directly.
+    pub fn stages_needed(&self) -> impl Iterator<Item = usize> {
+        let base = match self.base {
+            Base::Stage(index) => Some(index),
+            _ => None,
+        };
+        let origins = self.steps.iter().flat_map(|step| &step.origins).flatten();
+        base.into_iter().chain(origins.filter_map(|origin| match origin {
+            Origin::Stage(index) => Some(*index),
+            Origin::Image(_) => None,
+        }))
+    }
+
+    /// The images that this stage names, each with its place.
+    pub fn images_needed(&self) -> impl Iterator<Item = (&str, Span)> {
+        let base = match &self.base {
+            Base::Image(name) => Some((name.as_str(), self.span)),
+            _ => None,
+        };
+        let origins = self.steps.iter().flat_map(|step| step.origins.iter().flatten().map(|o| (o, step.span)));
+        base.into_iter().chain(origins.filter_map(|(origin, span)| match origin {
+            Origin::Image(name) => Some((name.as_str(), span)),
+            Origin::Stage(_) => None,
+        }))
+    }
+
+    /// The triggers that this stage leaves to stages built on it.
+    pub fn own_triggers(&self) -> Vec<String> {
+        let triggers = self.steps.iter().filter_map(|step| match &step.instruction.kind {
+            Kind::Onbuild(onbuild) => Some(onbuild.trigger.clone()),
+            _ => None,
+        });
+        triggers.collect()
+    }
+}

@@ -1,0 +1,396 @@
+//! Carrying out the steps of a graph: one file for each kind.
+
+mod copy;
+mod exec;
+mod folder;
+mod owner;
+
+use crate::cancel::Cancel;
+use crate::content::{Content, ContentError, StatCache};
+use crate::event::{Event, Reporter, Row};
+use crate::graph::{Copy, CopyFrom, Graph, Operation};
+use crate::key::{self, KeyInputs};
+use crate::sandbox::{Sandbox, SandboxError};
+use crate::solve::{Content as KeyContent, Definition, Hit, Key, NodeId, Steps, Use};
+use kiln_image::layer::WriteError;
+use kiln_image::store::{LayerId, LayerRecord, Stack, StepRecord, Store, StoreError};
+use kiln_image::sys::CallError;
+use kiln_image::tree::Tree;
+use kiln_parser::ignore::PatternError;
+use kiln_runtime::SpawnError;
+use kiln_runtime::plan::PlanError;
+use kiln_runtime::view::{self, ViewError};
+use rustix::fd::OwnedFd;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The program ended with another code than 0.
+    #[error("process {command} did not complete successfully: exit code: {code}")]
+    Exit {
+        /// Its arguments, quoted.
+        command: String,
+        /// What it ended with; 128 and more for signals.
+        code: i32,
+    },
+    /// The program did not start.
+    #[error("process {command} did not start: {source}")]
+    Start {
+        /// Its arguments, quoted.
+        command: String,
+        /// Why.
+        source: SpawnError,
+    },
+    /// The container cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// What every container needs cannot be had.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// There is nothing to copy.
+    #[error("failed to compute cache key: {0}")]
+    Content(#[from] ContentError),
+    /// An `--exclude` that is no pattern.
+    #[error("invalid --exclude pattern: {0}")]
+    Exclude(PatternError),
+    /// The layer cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A tree cannot be looked at.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A system call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// Another step failed, or the user wants no more of it.
+    #[error("canceled")]
+    Canceled,
+}
+
+impl StepError {
+    /// True when the disk is full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            StepError::Write(error) => error.is_full(),
+            StepError::Store(error) => error.is_full(),
+            StepError::Call(error) => error.is_full(),
+            StepError::Content(ContentError::Call(error)) => error.is_full(),
+            _ => false,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            StepError::Content(ContentError::NotFound { hints, .. }) => hints.clone(),
+            StepError::Exit { code: 127, .. } => {
+                vec!["a command was not found: install it in an earlier step, or check its name".to_owned()]
+            }
+            StepError::Exit { code: 126, .. } => {
+                vec!["a file was found but is not executable: chmod +x it, or copy it with --chmod=755".to_owned()]
+            }
+            StepError::Exit { code: 137, .. } => {
+                vec!["the program was killed (SIGKILL): often the machine had no memory left".to_owned()]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The tree that a step made.
+#[derive(Clone, Debug)]
+pub(crate) struct Built {
+    /// All its layers.
+    pub(crate) stack: Stack,
+    /// Those that steps made, and when they did (nanoseconds since 1970).
+    pub(crate) layers: Vec<(LayerId, i64)>,
+}
+
+impl Built {
+    fn with(&self, store: &Store, layer: &LayerRecord, created: i64) -> Built {
+        let mut layers = self.layers.clone();
+        layers.push((layer.into(), created));
+        Built { stack: store.stack_on(&self.stack, layer), layers }
+    }
+}
+
+/// What the cache knows.
+#[derive(Clone, Debug)]
+pub(crate) enum Cached {
+    /// The step is a source: what it says is what it is.
+    Source,
+    /// A result of an earlier build.
+    Record(StepRecord),
+}
+
+/// Carries out a graph.
+pub(crate) struct Executor<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) store: &'a Store,
+    pub(crate) context: &'a Content,
+    pub(crate) stat_cache: &'a StatCache,
+    pub(crate) sandbox: &'a Sandbox<'a>,
+    pub(crate) reporter: &'a Reporter<'a>,
+    pub(crate) cancel: &'a Cancel,
+    /// Hears of layers whose diff ids will be needed.
+    pub(crate) made: mpsc::Sender<LayerId>,
+    /// Say why steps run.
+    pub(crate) explain: bool,
+    notes: Notes,
+}
+
+/// What is learnt about nodes on the way.
+#[derive(Default)]
+struct Notes {
+    inputs: Mutex<BTreeMap<NodeId, KeyInputs>>,
+    used: Mutex<Vec<String>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What an executor works with.
+pub(crate) struct Tools<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) store: &'a Store,
+    pub(crate) context: &'a Content,
+    pub(crate) stat_cache: &'a StatCache,
+    pub(crate) sandbox: &'a Sandbox<'a>,
+    pub(crate) reporter: &'a Reporter<'a>,
+    pub(crate) cancel: &'a Cancel,
+}
+
+impl<'a> Executor<'a> {
+    pub(crate) fn new(tools: Tools<'a>, made: mpsc::Sender<LayerId>, explain: bool) -> Executor<'a> {
+        let Tools { graph, store, context, stat_cache, sandbox, reporter, cancel } = tools;
+        let notes = Notes::default();
+        Executor { graph, store, context, stat_cache, sandbox, reporter, cancel, made, explain, notes }
+    }
+
+    /// The keys of records that were used.
+    pub(crate) fn used(self) -> Vec<String> {
+        self.notes.used.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The keys of the steps that a step stands on.
+    fn base_keys(&self, node: NodeId, inputs: &[Key]) -> Vec<Key> {
+        let edges = self.graph.node(node).inputs.iter().zip(inputs);
+        edges.filter(|(input, _)| input.usage == Use::Base).map(|(_, key)| key.clone()).collect()
+    }
+
+    /// A read-only view of a tree; `None` when it is empty.
+    fn view(&self, stack: &Stack) -> Result<Option<OwnedFd>, StepError> {
+        if stack.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(view::detached(&self.store.view_mount(stack, &[]))?))
+    }
+
+    /// Calls `use_it` with what a copy takes from.
+    fn with_content<T>(
+        &self,
+        copy: &Copy,
+        from: Option<&Built>,
+        use_it: impl FnOnce(&Content) -> Result<T, StepError>,
+    ) -> Result<T, StepError> {
+        match (copy.from, from) {
+            (CopyFrom::Input, Some(from)) => {
+                let roots = self.view(&from.stack)?.into_iter().collect();
+                use_it(&Content::tree(Tree::of(roots)))
+            }
+            _ => use_it(self.context),
+        }
+    }
+
+    fn make_layer(
+        &self,
+        node: NodeId,
+        row: Row,
+        inputs: &[Built],
+    ) -> Result<(LayerRecord, bool), StepError> {
+        let below = &inputs[0];
+        Ok(match &self.graph.node(node).operation {
+            Operation::Exec(exec) => (self.run_program(exec, &below.stack, row)?, true),
+            Operation::Copy(copy) => (self.copy_files(copy, &below.stack, inputs.get(1))?, true),
+            Operation::MakeFolder(folder) => (self.make_folder(folder, &below.stack)?, true),
+            Operation::Merge => {
+                let (layer, _) = inputs[1].layers.last().expect("what is merged has a layer of its own");
+                let layer = self.store.layer(layer)?;
+                (layer.expect("layers in use are not removed"), false)
+            }
+            Operation::Scratch | Operation::Image(_) => unreachable!("sources are always found"),
+        })
+    }
+
+    fn explain(&self, node: NodeId, row: Row) -> Result<(), StepError> {
+        let place = &self.graph.node(node).place;
+        if !self.explain {
+            return Ok(());
+        }
+        let inputs = lock(&self.notes.inputs).get(&node).cloned().unwrap_or_default();
+        let before = self.store.newest_step_at(place)?;
+        let before = before.and_then(|record| serde_json::from_str::<KeyInputs>(&record.inputs).ok());
+        let reason = key::explain(&inputs, before.as_ref(), self.graph.node(node).no_cache);
+        self.reporter.send(Event::Explained { row, reason });
+        Ok(())
+    }
+
+    /// Another process, or another stage, may have made the same step while this one waited.
+    fn made_meanwhile(&self, node: NodeId, keys: &[Key]) -> Result<Option<StepRecord>, StepError> {
+        if self.graph.node(node).no_cache {
+            return Ok(None);
+        }
+        for key in keys {
+            if let Some(record) = self.store.step(&key.0)? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    fn record(
+        &self,
+        node: NodeId,
+        keys: &[Key],
+        layer: &LayerRecord,
+    ) -> Result<i64, StepError> {
+        let inputs = lock(&self.notes.inputs).get(&node).cloned().unwrap_or_default();
+        let inputs = serde_json::to_string(&inputs).expect("texts are JSON");
+        let now = now();
+        let records: Vec<StepRecord> = keys
+            .iter()
+            .map(|key| StepRecord {
+                key: key.0.clone(),
+                result: keys[0].0.clone(),
+                layer: Some(layer.id.clone()),
+                created: now,
+                place: self.graph.node(node).place.clone(),
+                inputs: inputs.clone(),
+            })
+            .collect();
+        self.store.put_steps(&records)?;
+        Ok(now)
+    }
+
+    fn run_step(&self, node: NodeId, row: Row, keys: &[Key], inputs: &[Built]) -> Result<Built, StepError> {
+        if self.cancel.is_stopped() {
+            return Err(StepError::Canceled);
+        }
+        let (layer, is_new) = self.make_layer(node, row, inputs)?;
+        let created = self.record(node, keys, &layer)?;
+        if is_new {
+            // Nobody listens any more when the build has failed.
+            let _ = self.made.send((&layer).into());
+        }
+        Ok(inputs[0].with(self.store, &layer, created))
+    }
+}
+
+/// Nanoseconds since 1970.
+fn now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+}
+
+impl Steps for Executor<'_> {
+    type Output = Built;
+    type Cached = Cached;
+    type Error = StepError;
+
+    fn definition(&self, node: NodeId, inputs: &[Key]) -> Definition {
+        let base = self.base_keys(node, inputs);
+        let operation = &self.graph.node(node).operation;
+        let own = key::definition(operation, &base);
+        let content = match operation {
+            Operation::Copy(copy) if copy.from == CopyFrom::Input => KeyContent::Inputs,
+            Operation::Copy(copy) if !copy.sources.is_empty() => KeyContent::Own,
+            _ => KeyContent::None,
+        };
+        let mut whole = own.clone();
+        if content == KeyContent::Inputs {
+            inputs.iter().skip(1).for_each(|key| whole.add("tree", &key.0));
+        }
+        lock(&self.notes.inputs).insert(node, own);
+        Definition { key: whole.key(), content }
+    }
+
+    fn look_up(&self, node: NodeId, key: &Key) -> Result<Option<Hit<Cached>>, StepError> {
+        let node = self.graph.node(node);
+        if matches!(node.operation, Operation::Scratch | Operation::Image(_)) {
+            return Ok(Some(Hit { key: key.clone(), cached: Cached::Source }));
+        }
+        if node.no_cache {
+            return Ok(None);
+        }
+        let record = self.store.step(&key.0)?;
+        Ok(record.map(|record| Hit { key: Key(record.result.clone()), cached: Cached::Record(record) }))
+    }
+
+    fn content_key(&self, node: NodeId, _definition: &Key, inputs: &[Built]) -> Result<Key, StepError> {
+        let Operation::Copy(copy) = &self.graph.node(node).operation else {
+            unreachable!("only copies look at content");
+        };
+        let digested = self.with_content(copy, inputs.first(), |content| self.digest(copy, content))?;
+        let mut notes = lock(&self.notes.inputs);
+        let own = notes.entry(node).or_default();
+        own.add("content", &digested.digest);
+        let key = own.key();
+        digested.files.into_iter().for_each(|(path, digest)| own.add(format!("file {path}"), digest));
+        Ok(key)
+    }
+
+    fn restore(&self, node: NodeId, cached: &Cached, base: &[Built]) -> Result<Built, StepError> {
+        let record = match cached {
+            Cached::Record(record) => record,
+            Cached::Source => {
+                let stack = match &self.graph.node(node).operation {
+                    Operation::Image(image) => self.store.stack(&image.diff_ids)?,
+                    _ => Stack::empty(),
+                };
+                return Ok(Built { stack, layers: Vec::new() });
+            }
+        };
+        let id = LayerId::from(record.layer.as_deref().unwrap_or_default());
+        let layer = self.store.layer(&id)?.expect("layers in use are not removed");
+        Ok(base[0].with(self.store, &layer, record.created))
+    }
+
+    fn run(&self, node: NodeId, keys: &[Key], inputs: &[Built]) -> Result<Built, StepError> {
+        let lock_name = format!("step-{}", &keys[0].0[..3]);
+        let _lock = self.store.lock(&lock_name, || {})?;
+        if let Some(record) = self.made_meanwhile(node, keys)? {
+            self.found(node, &keys[0], &keys[0]);
+            return self.restore(node, &Cached::Record(record), inputs);
+        }
+        if self.cancel.is_stopped() {
+            return Err(StepError::Canceled);
+        }
+        let row = self.reporter.start(&self.graph.node(node).name);
+        self.explain(node, row)?;
+        let result = self.run_step(node, row, keys, inputs);
+        self.reporter.end(row, &result);
+        result
+    }
+
+    fn found(&self, node: NodeId, definition: &Key, result: &Key) {
+        let node = self.graph.node(node);
+        if matches!(node.operation, Operation::Scratch) {
+            return;
+        }
+        let row = self.reporter.row();
+        self.reporter.send(Event::Cached { row, name: node.name.clone() });
+        if !matches!(node.operation, Operation::Image(_)) {
+            lock(&self.notes.used).extend([definition.0.clone(), result.0.clone()]);
+        }
+    }
+
+    fn cancel(&self) {
+        self.cancel.stop();
+    }
+}

@@ -1,0 +1,138 @@
+//! COPY: files of the context or of a tree become a layer.
+
+use super::{Built, Executor, StepError, owner};
+use crate::content::{self, Content, CopySelection, Digested};
+use crate::graph::{Copy, CopyFrom};
+use kiln_image::layer::{CopyRequest, FileData, LayerWriter, Metadata};
+use kiln_image::store::{LayerRecord, Stack};
+use kiln_image::sys::{self, Named};
+use kiln_parser::ignore::Patterns;
+use rustix::fd::AsFd;
+use rustix::fs::FileType;
+
+impl Executor<'_> {
+    pub(super) fn copy_files(
+        &self,
+        copy: &Copy,
+        below: &Stack,
+        from: Option<&Built>,
+    ) -> Result<LayerRecord, StepError> {
+        let active = self.store.prepare(below)?;
+        let lower = self.view(below)?;
+        let owner = match &copy.owner {
+            Some(text) => Some(owner::find(text, lower.as_ref())?),
+            None => None,
+        };
+        let mut writer = LayerWriter::new(&active.upper(), lower)?;
+        let placing = Placing { copy, owner, now: now() };
+        if !copy.sources.is_empty() {
+            self.with_content(copy, from, |content| placing.copy_all(&mut writer, content))?;
+        }
+        for (name, text) in &copy.inline {
+            placing.put_inline(&mut writer, name, text)?;
+        }
+        writer.finish()?;
+        Ok(self.store.commit(active)?)
+    }
+
+    /// The digest of what a copy takes.
+    pub(super) fn digest(&self, copy: &Copy, content: &Content) -> Result<Digested, StepError> {
+        let exclude = exclude(copy)?;
+        let mut sources = Vec::new();
+        for source in &copy.sources {
+            sources.extend(content.find(source)?);
+        }
+        Ok(content::digest(content, &sources, &exclude, copy, self.stat_cache)?)
+    }
+}
+
+fn exclude(copy: &Copy) -> Result<Patterns, StepError> {
+    Patterns::compile(copy.exclude.iter().map(String::as_str)).map_err(StepError::Exclude)
+}
+
+/// Seconds and nanoseconds since 1970.
+pub(super) fn now() -> (i64, u32) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos())
+}
+
+/// How files are put into the layer.
+struct Placing<'a> {
+    copy: &'a Copy,
+    owner: Option<(u32, u32)>,
+    now: (i64, u32),
+}
+
+impl Placing<'_> {
+    /// Metadata of folders that have to be made on the way.
+    fn folders(&self) -> Metadata {
+        let (uid, gid) = self.owner.unwrap_or((0, 0));
+        Metadata { mode: 0o755, uid, gid, mtime: self.now }
+    }
+
+    fn change(&self, metadata: Metadata, kind: FileType) -> Metadata {
+        let (uid, gid) = match (self.owner, self.copy.from) {
+            (Some(owner), _) => owner,
+            (None, CopyFrom::Context) => (0, 0),
+            (None, CopyFrom::Input) => (metadata.uid, metadata.gid),
+        };
+        let mode = match &self.copy.mode {
+            Some(change) if kind != FileType::Symlink => {
+                change.apply(metadata.mode, kind == FileType::Directory)
+            }
+            _ => metadata.mode,
+        };
+        Metadata { mode, uid, gid, ..metadata }
+    }
+
+    fn copy_all(&self, writer: &mut LayerWriter, content: &Content) -> Result<(), StepError> {
+        let exclude = exclude(self.copy)?;
+        let change = |metadata, kind| self.change(metadata, kind);
+        for pattern in &self.copy.sources {
+            for source in content.find(pattern)? {
+                writer.copy(&CopyRequest {
+                    source: source.folder.as_fd(),
+                    name: &source.name,
+                    base: &source.base,
+                    destination: self.copy.destination.as_bytes(),
+                    folders: self.folders(),
+                    selection: &CopySelection::new(content, &source.path, &exclude),
+                    change: &change,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A file that stands in the Dockerfile.
+    fn put_inline(&self, writer: &mut LayerWriter, name: &str, text: &str) -> Result<(), StepError> {
+        let destination = &self.copy.destination;
+        let existing = writer.stat(destination.as_bytes())?;
+        let is_folder = existing.is_some_and(|stat| sys::file_type(&stat) == FileType::Directory);
+        let path = if is_folder || destination.ends_with('/') {
+            format!("{}/{name}", destination.trim_end_matches('/'))
+        } else {
+            destination.clone()
+        };
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        writer.make_folders(parent.as_bytes(), &self.folders())?;
+        let metadata = Metadata { mode: 0o644, ..self.folders() };
+        let metadata = self.change_inline(metadata);
+        writer.put_file(path.as_bytes(), FileData::Bytes(text.as_bytes()), &metadata)?;
+        Ok(())
+    }
+
+    fn change_inline(&self, metadata: Metadata) -> Metadata {
+        match &self.copy.mode {
+            Some(change) => Metadata { mode: change.apply(metadata.mode, false), ..metadata },
+            None => metadata,
+        }
+    }
+}
+
+/// A handle of its own on a folder.
+pub(super) fn duplicate(
+    fd: &rustix::fd::OwnedFd,
+) -> Result<rustix::fd::OwnedFd, kiln_image::sys::CallError> {
+    fd.try_clone().call("dup", "/")
+}

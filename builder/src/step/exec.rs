@@ -1,0 +1,140 @@
+//! RUN: a program in a container of its own, whose changes become a layer.
+
+use super::{Executor, StepError};
+use crate::event::{Event, Row};
+use crate::graph::{Exec, Network};
+use crate::plan::quote;
+use crate::sandbox::HOSTNAME;
+use kiln_image::store::{Active, LayerRecord, Stack};
+use kiln_image::sys::{CallError, Named};
+use kiln_runtime::op::FdSlot;
+use kiln_runtime::plan::{PlanOptions, plan};
+use kiln_runtime::{Process, SpawnRequest, spec};
+use oci_spec::runtime::Spec;
+use rustix::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+impl Executor<'_> {
+    pub(super) fn run_program(
+        &self,
+        exec: &Exec,
+        below: &Stack,
+        row: Row,
+    ) -> Result<LayerRecord, StepError> {
+        let active = self.store.prepare(below)?;
+        let code = self.run_in(exec, below, &active, row)?;
+        if code != 0 {
+            if self.cancel.is_stopped() {
+                return Err(StepError::Canceled);
+            }
+            return Err(StepError::Exit { command: command(exec), code });
+        }
+        Ok(self.store.commit(active)?)
+    }
+
+    fn run_in(&self, exec: &Exec, below: &Stack, active: &Active, row: Row) -> Result<i32, StepError> {
+        let files = self.sandbox.files()?;
+        let root = self.store.active_mount(below, active, &[files.stubs()]);
+        let script = match &exec.script {
+            Some((name, content)) => Some(write_script(&files.folder(), row, name, content)?),
+            None => None,
+        };
+        let mut spec = step_spec(exec, active.mount_point()?);
+        let mut mounts = files.mounts();
+        mounts.extend(script.map(|folder| spec::bind(folder, "/dev/pipes", &["ro"])));
+        spec.mounts_mut().get_or_insert_default().extend(mounts);
+
+        let network = match exec.network {
+            Network::Bridge => self.sandbox.network()?,
+            Network::None => self.sandbox.no_network()?,
+        };
+        let devices = self.sandbox.device_filter();
+        let slots: Vec<_> = std::iter::once(network.namespace()).chain(devices).collect();
+        let options = PlanOptions {
+            root: Some(&root),
+            user: Some(&exec.user),
+            network: Some(FdSlot(0)),
+            cgroup: devices.map(|_| FdSlot(1)),
+            no_device_filter: devices.is_none(),
+            default_filter: true,
+            layout: Some(self.sandbox.layout()),
+            ..PlanOptions::default()
+        };
+        let plan = plan(&spec, &options)?;
+        let null = File::open("/dev/null").call("open", "/dev/null")?;
+        let (stdout, stdout_there) = pipe()?;
+        let (stderr, stderr_there) = pipe()?;
+        let request = SpawnRequest {
+            plan: &plan,
+            slots,
+            stdin: null.as_fd(),
+            stdout: stdout_there.as_fd(),
+            stderr: stderr_there.as_fd(),
+        };
+        let start = |source| StepError::Start { command: command(exec), source };
+        let process = self.sandbox.spawner().spawn(&request).map_err(start)?;
+        drop((stdout_there, stderr_there));
+        let code = self.follow(process, stdout, stderr, row).map_err(start)?;
+        Ok(code)
+    }
+
+    /// Passes on what the program writes until it ends.
+    fn follow(
+        &self,
+        mut process: Process,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+        row: Row,
+    ) -> Result<i32, kiln_runtime::SpawnError> {
+        let handle = process.pidfd().try_clone_to_owned();
+        let _watch = handle.ok().map(|handle| self.cancel.watch(handle));
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.pass_on(stderr, row));
+            self.pass_on(stdout, row);
+        });
+        process.wait()
+    }
+
+    fn pass_on(&self, pipe: OwnedFd, row: Row) {
+        let mut pipe = File::from(pipe);
+        let mut buffer = vec![0u8; 16 * 1024];
+        // A pipe breaks only when the program is gone.
+        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+            self.reporter.send(Event::Output { row, bytes: buffer[..count].to_vec() });
+        }
+    }
+}
+
+fn command(exec: &Exec) -> String {
+    quote(&exec.arguments.join(" "))
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), CallError> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call("pipe", "output")
+}
+
+fn step_spec(exec: &Exec, root: PathBuf) -> Spec {
+    let mut spec = spec::default(root);
+    spec.set_hostname(Some(HOSTNAME.to_owned()));
+    let process = spec.process_mut().get_or_insert_default();
+    let environment = exec.environment.iter().chain(&exec.proxies).cloned().collect();
+    process
+        .set_args(Some(exec.arguments.clone()))
+        .set_env(Some(environment))
+        .set_cwd(PathBuf::from(&exec.folder));
+    spec
+}
+
+/// The script of a heredoc, in a folder of its own.
+fn write_script(folder: &Path, row: Row, name: &str, content: &str) -> Result<PathBuf, CallError> {
+    let folder = folder.join(format!("script-{}", row.0));
+    std::fs::create_dir(&folder).call("mkdir", &folder)?;
+    // The name was a word of the Dockerfile: whatever it says, the file stays in this folder.
+    let path = folder.join(name.replace('/', "_"));
+    std::fs::write(&path, content).call("write", &path)?;
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).call("chmod", &path)?;
+    Ok(folder)
+}

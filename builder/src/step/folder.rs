@@ -1,0 +1,19 @@
+//! WORKDIR: a folder.
+
+use super::{Executor, StepError, copy, owner};
+use crate::graph::MakeFolder;
+use kiln_image::layer::{LayerWriter, Metadata};
+use kiln_image::store::{LayerRecord, Stack};
+
+impl Executor<'_> {
+    pub(super) fn make_folder(&self, folder: &MakeFolder, below: &Stack) -> Result<LayerRecord, StepError> {
+        let active = self.store.prepare(below)?;
+        let lower = self.view(below)?;
+        let (uid, gid) = owner::find(&folder.owner, lower.as_ref())?;
+        let mut writer = LayerWriter::new(&active.upper(), lower)?;
+        let metadata = Metadata { mode: 0o755, uid, gid, mtime: copy::now() };
+        writer.make_folders(folder.path.as_bytes(), &metadata)?;
+        writer.finish()?;
+        Ok(self.store.commit(active)?)
+    }
+}
