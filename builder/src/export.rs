@@ -40,8 +40,8 @@ fn timestamp(nanoseconds: i64) -> String {
 
 /// Gives every entry a time, and every layer an entry (moby/buildkit `exporter/containerimage/writer.go`).
 ///
-/// `created` are the times of the layers that steps made. Entries of instructions without a layer get the
-/// time of the layer before them, those before the first new layer its time.
+/// `created` are the times of the layers that steps made. The first entries of instructions without a layer
+/// get the time of the layer after them, all later ones that of the layer before them.
 fn finish_history(config: &mut ImageConfig, created: &[String]) {
     let layers = config.rootfs.diff_ids.len();
     let described = config.history.iter().filter(|entry| !entry.empty_layer).count();
@@ -125,12 +125,12 @@ mod tests {
         );
         // Only settings: the time of the last layer there is.
         check(&[(Some("1"), false), (None, true)], 1, &[], &[Some("1"), Some("1")]);
-        // ENV between layers has the time of the one before.
+        // The first gap is filled from the layer after it, the next ones from the layer before.
         check(
-            &[(None, false), (None, true), (None, false)],
+            &[(None, false), (None, true), (None, false), (None, true)],
             2,
             &["5", "6"],
-            &[Some("5"), Some("5"), Some("6")],
+            &[Some("5"), Some("6"), Some("6"), Some("6")],
         );
         // A base without history.
         check(&[(None, false)], 2, &["5"], &[Some("5"), Some("5")]);

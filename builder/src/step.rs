@@ -84,6 +84,16 @@ impl StepError {
         }
     }
 
+    /// A few words for the caret below the instruction.
+    pub fn label(&self) -> String {
+        match self {
+            StepError::Exit { code, .. } => format!("exit code: {code}"),
+            StepError::Start { .. } => "did not start".to_owned(),
+            StepError::Content(ContentError::NotFound { .. }) => "not found".to_owned(),
+            _ => "failed".to_owned(),
+        }
+    }
+
     /// What to do about it.
     pub fn hints(&self) -> Vec<String> {
         match self {

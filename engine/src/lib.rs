@@ -1,1 +1,20 @@
-//! Placeholder.
+//! Containers as users know them: names, records, states, and what keeps them running.
+//!
+//! A container is a folder with a record in it, a writable layer, and files for its /etc. Whoever runs it
+//! holds a lock on the folder: a record that says "running" whose lock is free tells of a process that was
+//! killed, and is put right by the next one that looks.
+
+#![forbid(unsafe_code)]
+
+mod container;
+mod error;
+mod name;
+mod record;
+mod settings;
+mod start;
+
+pub use container::{Containers, Owned};
+pub use error::EngineError;
+pub use record::{Container, Endpoint, State};
+pub use settings::{NetworkMode, RunOptions, Settings};
+pub use start::{Running, Stdio, start_code};

@@ -1,7 +1,7 @@
 //! Running the program.
 
 use super::Init;
-use crate::op::{Bytes, SetupError, Stage};
+use crate::op::{Bytes, SetupError, Stage, describe_errno};
 use crate::sys;
 use nix::errno::Errno;
 use rustix::process::Signal;
@@ -57,6 +57,16 @@ impl Init {
     }
 }
 
+/// In the words that people search for.
 fn error(call: &str, on: Bytes, errno: i32) -> SetupError {
-    SetupError { stage: Stage::Exec, call: call.to_owned(), on, errno, message: None }
+    let name = String::from_utf8_lossy(&on.0).into_owned();
+    let reason = match Errno::from_raw(errno) {
+        Errno::ENOENT if call == "exec" && !name.contains('/') => {
+            "executable file not found in $PATH".to_owned()
+        }
+        Errno::ENOENT if call == "exec" => format!("stat {name}: no such file or directory"),
+        _ => describe_errno(errno),
+    };
+    let message = (call == "exec").then(|| format!("exec: {name:?}: {reason}"));
+    SetupError { stage: Stage::Exec, call: call.to_owned(), on, errno, message }
 }

@@ -1,0 +1,87 @@
+//! The commands, one file each: arguments, a call, an answer.
+
+pub mod build;
+pub mod builder_prune;
+pub mod history;
+pub mod images;
+pub mod inspect;
+pub mod load;
+pub mod ps;
+pub mod pull;
+pub mod rm;
+pub mod rmi;
+pub mod run;
+pub mod save;
+pub mod tag;
+pub mod version;
+
+use crate::arguments::Globals;
+use crate::error::CliError;
+use std::ffi::OsString;
+
+/// A command.
+pub struct Command {
+    /// What is typed.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// Left out of the overview.
+    pub hidden: bool,
+    /// Carries it out; gives the exit code.
+    pub run: fn(&Globals, Vec<OsString>) -> Result<u8, CliError>,
+}
+
+const fn command(
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Globals, Vec<OsString>) -> Result<u8, CliError>,
+) -> Command {
+    Command { name, about, hidden: false, run }
+}
+
+/// All commands.
+pub static ALL: [Command; 14] = [
+    command("build", "Build an image from a Dockerfile", build::run),
+    command("run", "Run a program in a new container", run::run),
+    command("images", "List images", images::run),
+    command("ps", "List containers", ps::run),
+    command("inspect", "Show all that is known of images and containers", inspect::run),
+    command("history", "Show what an image was made of", history::run),
+    command("pull", "Get an image from a registry", pull::run),
+    command("save", "Write an image to a file or folder", save::run),
+    command("load", "Read images from a file", load::run),
+    command("tag", "Give an image another name", tag::run),
+    command("rm", "Remove containers", rm::run),
+    command("rmi", "Remove images", rmi::run),
+    Command {
+        name: "builder-prune",
+        about: "Remove build cache",
+        hidden: true,
+        run: builder_prune::run,
+    },
+    command("version", "Show the version", version::run),
+];
+
+/// Groups, their members, and the commands that these are other names of.
+pub static GROUPS: [(&str, &str, &str); 20] = [
+    ("image", "ls", "images"),
+    ("image", "list", "images"),
+    ("image", "build", "build"),
+    ("image", "rm", "rmi"),
+    ("image", "remove", "rmi"),
+    ("image", "pull", "pull"),
+    ("image", "save", "save"),
+    ("image", "load", "load"),
+    ("image", "tag", "tag"),
+    ("image", "history", "history"),
+    ("image", "inspect", "inspect"),
+    ("container", "run", "run"),
+    ("container", "ls", "ps"),
+    ("container", "list", "ps"),
+    ("container", "ps", "ps"),
+    ("container", "rm", "rm"),
+    ("container", "inspect", "inspect"),
+    ("builder", "build", "build"),
+    ("builder", "prune", "builder-prune"),
+    ("buildx", "build", "build"),
+];

@@ -1,0 +1,144 @@
+//! `kiln build`.
+
+use crate::arguments::{self, Globals};
+use crate::config::STATE;
+use crate::error::{BuildFailure, CliError, code};
+use crate::images::ImageFinder;
+use crate::progress::{Progress, Style};
+use crate::session::{self, Session};
+use crate::signals::Signals;
+use crate::ui;
+use clap::Parser;
+use kiln_builder::context::Context;
+use kiln_builder::{BuildOptions, Cancel, Machine};
+use kiln_image::reference::Reference;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Build an image from a Dockerfile.
+#[derive(Debug, Parser)]
+struct Build {
+    /// Folder with the files to build from
+    #[arg(value_name = "PATH")]
+    context: PathBuf,
+    /// Dockerfile (default: PATH/Dockerfile)
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Name for the image, NAME[:TAG]; may be repeated
+    #[arg(short, long, value_name = "NAME")]
+    tag: Vec<String>,
+    /// Value for an ARG, NAME=VALUE, or NAME for its value in the environment; may be repeated
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// Stage to build (default: the last one)
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// Label for the image, NAME=VALUE; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
+    /// Run every step, whatever earlier builds have made
+    #[arg(long)]
+    no_cache: bool,
+    /// How progress is shown: auto, plain, tty or quiet
+    #[arg(long, value_name = "STYLE", default_value = "auto")]
+    progress: String,
+    /// Show nothing but the image's id
+    #[arg(short, long)]
+    quiet: bool,
+    /// Say why each step runs that an earlier build had
+    #[arg(long)]
+    explain: bool,
+}
+
+/// Builds; prints the image's id with `-q`.
+pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
+    let build: Build = arguments::parse("build", arguments)?;
+    let style = if build.quiet { Style::Quiet } else { Style::choose(&build.progress)? };
+    let options = build.options()?;
+    let spawner = session::start_helper()?;
+    let signals = Signals::catch()?;
+    let failure = |error, source| CliError::Build(Box::new(BuildFailure { error, source }));
+    let context = Context::open(&build.context, build.file.as_deref()).map_err(|error| failure(error, None))?;
+    let session = Session::open(globals)?;
+
+    let cancel = Cancel::default();
+    let progress = Arc::new(Progress::new(style));
+    end_on_signal(signals, cancel.clone());
+    let images = ImageFinder::new(&session.store, &session.config.registry);
+    let machine = Machine {
+        store: &session.store,
+        spawner: &spawner,
+        images: &images,
+        state: Path::new(STATE),
+        listener: &|event| progress.show(&event),
+        cancel: &cancel,
+    };
+    let result = kiln_builder::build(&context, &options, &machine);
+    progress.finish();
+    let outcome = result.map_err(|error| failure(error, Some(context.source.clone())))?;
+    if build.quiet {
+        ui::line(&outcome.image.to_string());
+    }
+    Ok(0)
+}
+
+/// The first signal stops the build in order, the second at once.
+fn end_on_signal(signals: Signals, cancel: Cancel) {
+    signals.listen(move |signal| {
+        if !matches!(signal, 1 | 2 | 3 | 15) {
+            return;
+        }
+        if cancel.is_interrupted() {
+            std::process::exit(i32::from(code::INTERRUPTED));
+        }
+        cancel.interrupt();
+    });
+}
+
+impl Build {
+    fn options(&self) -> Result<BuildOptions, CliError> {
+        let tags = self.tag.iter().map(|tag| {
+            tag.parse::<Reference>()
+                .map_err(|error| CliError::failed(format!("invalid tag {tag:?}: {error}")))
+                .and_then(|reference| match reference.digest() {
+                    None => Ok(reference.or_latest()),
+                    Some(_) => Err(CliError::failed(format!("invalid tag {tag:?}: a tag has no digest"))),
+                })
+        });
+        Ok(BuildOptions {
+            target: self.target.clone(),
+            build_args: build_arguments(&self.build_arg)?,
+            labels: labels(&self.label),
+            platform: None,
+            no_cache: self.no_cache,
+            explain: self.explain,
+            tags: tags.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// `NAME=VALUE`, or `NAME` for what the environment has; nothing when it has nothing.
+fn build_arguments(list: &[String]) -> Result<BTreeMap<String, String>, CliError> {
+    let mut values = BTreeMap::new();
+    for entry in list {
+        let (name, value) = match entry.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (entry.as_str(), std::env::var(entry).ok()),
+        };
+        if name.is_empty() {
+            return Err(CliError::Flags(
+                format!("invalid value {entry:?} for --build-arg"),
+                vec!["write --build-arg NAME=VALUE".to_owned()],
+            ));
+        }
+        values.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    Ok(values)
+}
+
+fn labels(list: &[String]) -> BTreeMap<String, String> {
+    let pairs = list.iter().map(|entry| entry.split_once('=').unwrap_or((entry, "")));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}

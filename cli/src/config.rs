@@ -1,0 +1,99 @@
+//! Settings: the command line counts before the environment, and that before the configuration files.
+//!
+//! `/etc/kiln/config.json` and then `$XDG_CONFIG_HOME/kiln/config.json` (or `~/.config/kiln/config.json`) are
+//! read; `KILN_CONFIG` names one file instead of both.
+
+use crate::arguments::Globals;
+use crate::error::CliError;
+use kiln_registry::{Keychain, Mirrors, Settings};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Where the store is when nobody says otherwise.
+const DEFAULT_ROOT: &str = "/var/lib/kiln";
+/// Emptied at boot.
+pub const STATE: &str = "/run/kiln";
+
+/// A configuration file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct ConfigFile {
+    root: Option<PathBuf>,
+    registry_mirrors: Option<Vec<String>>,
+}
+
+/// What the command works with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The store.
+    pub root: PathBuf,
+    /// How registries are reached.
+    pub registry: Settings,
+}
+
+impl Config {
+    /// Reads all there is.
+    pub fn read(globals: &Globals) -> Result<Config, CliError> {
+        let mut merged = ConfigFile::default();
+        for path in config_paths() {
+            let file = read_file(&path)?;
+            merged.root = file.root.or(merged.root);
+            merged.registry_mirrors = file.registry_mirrors.or(merged.registry_mirrors);
+        }
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let root = globals.root.clone().or_else(|| variable("KILN_ROOT").map(PathBuf::from)).or(merged.root);
+        let root = root.unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT));
+        let root = std::path::absolute(&root)
+            .map_err(|error| CliError::failed(format!("cannot use the store {}: {error}", root.display())))?;
+        let mirrors = match std::env::var("KILN_REGISTRY_MIRROR") {
+            Ok(text) if !text.is_empty() => text,
+            _ => merged.registry_mirrors.unwrap_or_default().join(","),
+        };
+        let mirrors: Mirrors = mirrors.parse().map_err(|error| CliError::failed(format!("{error}")))?;
+        let registry = Settings { mirrors, keychain: keychain(), user_agent: user_agent() };
+        Ok(Config { root, registry })
+    }
+}
+
+fn user_agent() -> String {
+    format!("kiln/{}", env!("CARGO_PKG_VERSION"))
+}
+
+fn home() -> Option<PathBuf> {
+    std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from)
+}
+
+fn config_paths() -> Vec<PathBuf> {
+    if let Some(path) = std::env::var_os("KILN_CONFIG") {
+        return vec![path.into()];
+    }
+    let user = std::env::var_os("XDG_CONFIG_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let user = user.or_else(|| home().map(|home| home.join(".config")));
+    let mut paths = vec![PathBuf::from("/etc/kiln/config.json")];
+    paths.extend(user.map(|folder| folder.join("kiln/config.json")));
+    paths
+}
+
+fn read_file(path: &Path) -> Result<ConfigFile, CliError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(ConfigFile::default()),
+        Err(error) => {
+            return Err(CliError::failed(format!("cannot read `{}`: {error}", path.display())));
+        }
+    };
+    serde_json::from_slice(&bytes).map_err(|error| {
+        CliError::failed(format!("`{}` is no valid configuration: {error}", path.display()))
+            .hint("it holds a JSON object with the keys \"root\" and \"registry-mirrors\"")
+    })
+}
+
+/// Docker's credential files are ours.
+fn keychain() -> Keychain {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let config = variable("REGISTRY_AUTH_FILE")
+        .or_else(|| variable("DOCKER_CONFIG").map(|folder| folder.join("config.json")))
+        .or_else(|| home().map(|home| home.join(".docker/config.json")));
+    let inline = std::env::var("DOCKER_AUTH_CONFIG").ok().filter(|text| !text.is_empty());
+    Keychain { inline, config }
+}

@@ -1,0 +1,224 @@
+//! From what went wrong to words, hints and an exit code.
+
+use crate::ui;
+use kiln_builder::BuildError;
+use kiln_engine::EngineError;
+use kiln_image::store::StoreError;
+use kiln_parser::Source;
+use kiln_parser::diagnostic::{Severity, render, render_place};
+use kiln_registry::RegistryError;
+use std::error::Error;
+
+/// Exit codes that Docker's users know.
+pub mod code {
+    /// Something failed.
+    pub const FAILURE: u8 = 1;
+    /// The command line is wrong, or a container could not be made.
+    pub const USAGE: u8 = 125;
+    /// The program of a container is not executable.
+    pub const NOT_EXECUTABLE: u8 = 126;
+    /// The program of a container does not exist.
+    pub const NOT_FOUND: u8 = 127;
+    /// The user pressed Ctrl-C.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub enum CliError {
+    /// It does not: this was all there was to say.
+    Done(String),
+    /// A flag is wrong.
+    Flags(String, Vec<String>),
+    /// Arguments are missing or too many.
+    Usage(String, Vec<String>),
+    /// What was asked for cannot be done.
+    Failed {
+        /// What went wrong.
+        message: String,
+        /// What to do.
+        hints: Vec<String>,
+        /// The exit code.
+        code: u8,
+    },
+    /// A build failed.
+    Build(Box<BuildFailure>),
+    /// All has been said already.
+    Silent(u8),
+}
+
+/// A failed build with the file that it is about.
+#[derive(Debug)]
+pub struct BuildFailure {
+    /// Why.
+    pub error: BuildError,
+    /// The Dockerfile, when it could be read.
+    pub source: Option<Source>,
+}
+
+impl CliError {
+    /// A failure with one message.
+    pub fn failed(message: impl Into<String>) -> CliError {
+        CliError::Failed { message: message.into(), hints: Vec::new(), code: code::FAILURE }
+    }
+
+    /// Adds advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> CliError {
+        if let CliError::Failed { hints, .. } | CliError::Flags(_, hints) | CliError::Usage(_, hints) = &mut self
+        {
+            hints.push(hint.into());
+        }
+        self
+    }
+
+    /// Another exit code, where one can be chosen.
+    #[must_use]
+    pub fn with_code(mut self, new: u8) -> CliError {
+        if let CliError::Failed { code, .. } = &mut self {
+            *code = new;
+        }
+        self
+    }
+
+    /// Tells the user; gives the exit code.
+    pub fn report(&self) -> u8 {
+        match self {
+            CliError::Done(text) => {
+                ui::print(text);
+                0
+            }
+            CliError::Flags(message, hints) => {
+                tell(message, hints);
+                code::USAGE
+            }
+            CliError::Usage(message, hints) => {
+                tell(message, hints);
+                code::FAILURE
+            }
+            CliError::Failed { message, hints, code } => {
+                tell(message, hints);
+                *code
+            }
+            CliError::Build(failure) => failure.report(),
+            CliError::Silent(code) => *code,
+        }
+    }
+}
+
+fn tell(message: &str, hints: &[String]) {
+    ui::tell_line(&format!("ERROR: {message}"));
+    hints.iter().for_each(|hint| ui::tell_line(&format!("hint: {hint}")));
+}
+
+/// A message with all its causes, each once.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let words = cause.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+const FULL: &str = "the disk is full: free some space, for example with `kiln builder prune -a`";
+
+impl BuildFailure {
+    fn report(&self) -> u8 {
+        if matches!(self.error, BuildError::Interrupted) {
+            ui::tell_line("ERROR: failed to build: failed to solve: canceled: context canceled");
+            return code::INTERRUPTED;
+        }
+        self.show_places();
+        let message = format!("failed to build: failed to solve: {}", self.message());
+        tell(&message, &self.hints());
+        code::FAILURE
+    }
+
+    fn message(&self) -> String {
+        match (&self.error, &self.source) {
+            (BuildError::Syntax(diagnostics), Some(source)) => {
+                let line = diagnostics.first().map_or(1, |d| source.position(d.span.start as usize).line);
+                let near = diagnostics.first().and_then(|d| d.hints.iter().find(|h| h.starts_with("did you mean")));
+                let near = near.map(|hint| format!(" ({hint})")).unwrap_or_default();
+                format!("dockerfile parse error on line {line}: {}{near}", self.error)
+            }
+            _ => chain(&self.error),
+        }
+    }
+
+    /// Shows the lines that are to blame.
+    fn show_places(&self) {
+        let Some(source) = &self.source else { return };
+        let color = ui::color();
+        let show = |text: String| ui::tell_line(&format!("{text}\n"));
+        match &self.error {
+            BuildError::Syntax(diagnostics) => {
+                for diagnostic in diagnostics.iter().filter(|d| d.severity == Severity::Error) {
+                    show(render(source, diagnostic, color));
+                }
+            }
+            BuildError::Meaning(diagnostic) => show(render(source, diagnostic, color)),
+            BuildError::Image { span, .. } => show(render_place(source, *span, "cannot get this image", color)),
+            BuildError::Step(step) => {
+                if let Some(span) = step.span {
+                    let label = step.error.label();
+                    show(render_place(source, span, &label, color));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let mut hints = match &self.error {
+            BuildError::Option { hints, .. } => hints.clone(),
+            BuildError::Image { hints, source, .. } => {
+                let mut hints = hints.clone();
+                hints.extend(source.downcast_ref::<RegistryError>().and_then(registry_hint));
+                hints
+            }
+            BuildError::Step(step) => step.error.hints(),
+            _ => Vec::new(),
+        };
+        if self.error.is_full() {
+            hints.push(FULL.to_owned());
+        }
+        hints
+    }
+}
+
+/// What to do when a registry cannot be reached.
+pub fn registry_hint(error: &RegistryError) -> Option<String> {
+    error.is_unreachable().then(|| {
+        "check the network, or name a mirror that can be reached: KILN_REGISTRY_MIRROR=HOST:PORT".to_owned()
+    })
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> CliError {
+        let failed = CliError::failed(chain(&error));
+        if error.is_full() { failed.hint(FULL) } else { failed }
+    }
+}
+
+impl From<RegistryError> for CliError {
+    fn from(error: RegistryError) -> CliError {
+        let failed = CliError::failed(chain(&error));
+        match registry_hint(&error) {
+            Some(hint) => failed.hint(hint),
+            None => failed,
+        }
+    }
+}
+
+impl From<EngineError> for CliError {
+    fn from(error: EngineError) -> CliError {
+        let failed = CliError::failed(chain(&error));
+        if error.is_full() { failed.hint(FULL) } else { failed }
+    }
+}

@@ -1,0 +1,83 @@
+//! Images for builds and containers: from the store, or from a registry.
+
+use kiln_builder::{ImageError, Images, Part, ResolvedImage};
+use kiln_image::digest::Digest;
+use kiln_image::platform::Platform;
+use kiln_image::reference::Reference;
+use kiln_image::store::{ImageRecord, Store, StoreError};
+use kiln_registry::{PullEvent, Registry, RegistryError, Settings};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock};
+
+/// Looks in the store first.
+pub struct ImageFinder<'a> {
+    store: &'a Store,
+    settings: &'a Settings,
+    registry: OnceLock<Registry>,
+    making: Mutex<()>,
+}
+
+impl<'a> ImageFinder<'a> {
+    /// Uses the registry only when it must.
+    pub fn new(store: &'a Store, settings: &'a Settings) -> ImageFinder<'a> {
+        ImageFinder { store, settings, registry: OnceLock::new(), making: Mutex::new(()) }
+    }
+
+    fn registry(&self) -> Result<&Registry, RegistryError> {
+        let _making = self.making.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if self.registry.get().is_none() {
+            let _ = self.registry.set(Registry::new(self.settings.clone())?);
+        }
+        Ok(self.registry.get().expect("it was set just now"))
+    }
+
+    /// The image in the store, if it has one for the platform.
+    fn find(&self, name: &Reference, platform: &Platform) -> Result<Option<ResolvedImage>, StoreError> {
+        let Some(record) = self.store.find(name)? else { return Ok(None) };
+        let image = self.store.read_image(record.clone())?;
+        if image.config.platform().distance(platform).is_none() {
+            return Ok(None);
+        }
+        Ok(Some(ResolvedImage { digest: self.digest(name, &record)?, record }))
+    }
+
+    fn digest(&self, name: &Reference, record: &ImageRecord) -> Result<Option<Digest>, StoreError> {
+        let repository = name.repository();
+        let known = self.store.repo_digests(&record.id)?;
+        Ok(known.into_iter().find(|(known, _)| *known == repository).map(|(_, digest)| digest))
+    }
+}
+
+impl Images for ImageFinder<'_> {
+    fn resolve(
+        &self,
+        name: &Reference,
+        platform: &Platform,
+        progress: &(dyn Fn(Part) + Sync),
+    ) -> Result<ResolvedImage, ImageError> {
+        if let Some(found) = self.find(name, platform)? {
+            return Ok(found);
+        }
+        let sizes: Mutex<BTreeMap<Digest, u64>> = Mutex::default();
+        let total = |digest: &Digest| {
+            let sizes = sizes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            sizes.get(digest).copied().unwrap_or(0)
+        };
+        let part = |digest: Digest, current: Option<u64>| {
+            let total = total(&digest);
+            progress(Part { digest, current: current.unwrap_or(total), total });
+        };
+        let hear = |event: PullEvent| match event {
+            PullEvent::Resolved(_, layers) => {
+                let mut sizes = sizes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                sizes.extend(layers.into_iter().map(|layer| (layer.digest, layer.size)));
+            }
+            PullEvent::Exists(digest) | PullEvent::Complete(digest) => part(digest, None),
+            PullEvent::Downloading(digest, current) => part(digest, Some(current)),
+        };
+        let pulled = self.registry()?.pull(self.store, name, platform, &hear)?;
+        let record = self.store.image(&pulled.image)?;
+        let record = record.ok_or_else(|| StoreError::NoSuchImage(name.familiar()))?;
+        Ok(ResolvedImage { record, digest: Some(pulled.digest) })
+    }
+}

@@ -1,0 +1,79 @@
+//! Showing how a build goes.
+
+mod plain;
+mod terminal;
+
+use crate::error::CliError;
+use crate::ui;
+use kiln_builder::event::Event;
+use plain::Plain;
+use std::sync::{Mutex, PoisonError};
+use terminal::Terminal;
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// One line an event, in the grammar of BuildKit's plain mode.
+    Plain,
+    /// Lines that change, on a terminal.
+    Terminal,
+    /// Nothing.
+    Quiet,
+}
+
+impl Style {
+    /// What `--progress` asks for.
+    pub fn choose(text: &str) -> Result<Style, CliError> {
+        match text {
+            "" | "auto" if ui::is_terminal() => Ok(Style::Terminal),
+            "" | "auto" | "plain" => Ok(Style::Plain),
+            "tty" if ui::is_terminal() => Ok(Style::Terminal),
+            "tty" => Err(CliError::failed("--progress=tty needs a terminal").hint("use --progress=plain")),
+            "quiet" | "none" => Ok(Style::Quiet),
+            other => Err(CliError::Flags(
+                format!("invalid value {other:?} for --progress"),
+                vec!["one of auto, plain, tty, quiet".to_owned()],
+            )),
+        }
+    }
+}
+
+/// Shows events; may be called from any thread.
+pub struct Progress {
+    shown: Option<Mutex<Shown>>,
+}
+
+enum Shown {
+    Plain(Plain),
+    Terminal(Terminal),
+}
+
+impl Progress {
+    /// Begins to show.
+    pub fn new(style: Style) -> Progress {
+        let shown = match style {
+            Style::Plain => Some(Shown::Plain(Plain::default())),
+            Style::Terminal => Some(Shown::Terminal(Terminal::new())),
+            Style::Quiet => None,
+        };
+        Progress { shown: shown.map(Mutex::new) }
+    }
+
+    /// Shows an event.
+    pub fn show(&self, event: &Event) {
+        let Some(shown) = &self.shown else { return };
+        match &mut *shown.lock().unwrap_or_else(PoisonError::into_inner) {
+            Shown::Plain(plain) => ui::tell(&plain.show(event)),
+            Shown::Terminal(terminal) => terminal.show(event),
+        }
+    }
+
+    /// Takes down what moves.
+    pub fn finish(&self) {
+        let Some(shown) = &self.shown else { return };
+        match &mut *shown.lock().unwrap_or_else(PoisonError::into_inner) {
+            Shown::Plain(plain) => ui::tell(&plain.finish()),
+            Shown::Terminal(terminal) => terminal.finish(),
+        }
+    }
+}

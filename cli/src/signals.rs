@@ -1,0 +1,43 @@
+//! Signals as events.
+
+use crate::error::CliError;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// Signals that would end the command, or that a container may want to hear of.
+const CAUGHT: [Signal; 9] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+    Signal::SIGCONT,
+    Signal::SIGALRM,
+];
+
+/// Signals that arrive from now on.
+pub struct Signals {
+    fd: SignalFd,
+}
+
+impl Signals {
+    /// Stops signals from acting on their own. Must come before anything that makes threads.
+    pub fn catch() -> Result<Signals, CliError> {
+        let set: SigSet = CAUGHT.into_iter().collect();
+        let failed = |errno| CliError::failed(format!("cannot catch signals: {errno}"));
+        set.thread_block().map_err(failed)?;
+        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC).map_err(failed)?;
+        Ok(Signals { fd })
+    }
+
+    /// Calls `heard` with each signal, on a thread of its own, for as long as the program runs.
+    pub fn listen(self, heard: impl Fn(i32) + Send + 'static) {
+        std::thread::spawn(move || {
+            while let Ok(Some(signal)) = self.fd.read_signal() {
+                heard(signal.ssi_signo as i32);
+            }
+        });
+    }
+}

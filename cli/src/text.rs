@@ -1,0 +1,128 @@
+//! Texts as Docker's users know them: ages, sizes, tables.
+
+/// Bytes with three significant digits in decimal units: `1.98MB` (docker/go-units `HumanSize`).
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit < UNITS.len() - 1 {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{}{}", three_digits(value), UNITS[unit])
+}
+
+/// Go's `%.4g` cut to what `HumanSizeWithPrecision(…, 3)` shows.
+fn three_digits(value: f64) -> String {
+    let decimals = match value {
+        v if v >= 100.0 => 0,
+        v if v >= 10.0 => 1,
+        _ => 2,
+    };
+    let text = format!("{value:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// A length of time in words (docker/go-units `HumanDuration`).
+pub fn duration(seconds: i64) -> String {
+    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
+    match seconds {
+        i64::MIN..1 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..60 => format!("{seconds} seconds"),
+        _ if minutes == 1 => "About a minute".to_owned(),
+        _ if minutes < 60 => format!("{minutes} minutes"),
+        _ if hours == 1 => "About an hour".to_owned(),
+        _ if hours < 48 => format!("{hours} hours"),
+        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// How long ago an RFC 3339 time was: `2 hours ago`; empty when there is no time.
+pub fn age(time: &str) -> String {
+    match time.parse::<jiff::Timestamp>() {
+        Ok(time) => format!("{} ago", duration(jiff::Timestamp::now().as_second() - time.as_second())),
+        Err(_) => String::new(),
+    }
+}
+
+/// Rows below a head, each column as wide as its widest cell and three blanks more, ten at least.
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    const GAP: usize = 3;
+    const NARROWEST: usize = 10;
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([head[column].chars().count()]).max().unwrap_or(0) + GAP
+    };
+    let widths: Vec<usize> = (0..head.len()).map(|column| width(column).max(NARROWEST)).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let last = head.len() - 1;
+        let padded = cells.enumerate().map(|(column, cell)| match column {
+            _ if column == last => cell.to_owned(),
+            _ => format!("{cell:<width$}", width = widths[column]),
+        });
+        padded.collect::<String>() + "\n"
+    };
+    let mut text = line(&mut head.iter().copied());
+    for row in rows {
+        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    text
+}
+
+/// The first `length` characters, with `…` as the last one when there are more.
+pub fn ellipsis(text: &str, length: usize) -> String {
+    if text.chars().count() <= length {
+        return text.to_owned();
+    }
+    text.chars().take(length.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// The twelve digits by which tables name things.
+pub fn short(id: &str) -> String {
+    id.strip_prefix("sha256:").unwrap_or(id).chars().take(12).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let check = |bytes: u64, expected: &str| assert_eq!(size(bytes), expected);
+        check(0, "0B");
+        check(999, "999B");
+        check(1000, "1kB");
+        check(2_065_517, "2.07MB");
+        check(117_000_000, "117MB");
+        check(72_900, "72.9kB");
+        check(1_500_000_000, "1.5GB");
+    }
+
+    #[test]
+    fn durations() {
+        let check = |seconds: i64, expected: &str| assert_eq!(duration(seconds), expected);
+        check(0, "Less than a second");
+        check(1, "1 second");
+        check(59, "59 seconds");
+        check(60, "About a minute");
+        check(120, "2 minutes");
+        check(3600, "About an hour");
+        check(7200, "2 hours");
+        check(48 * 3600, "2 days");
+        check(15 * 86400, "2 weeks");
+        check(90 * 86400, "3 months");
+        check(800 * 86400, "2 years");
+    }
+
+    #[test]
+    fn tables() {
+        let rows = [vec!["a".to_owned(), "b".to_owned()], vec!["longer cell".to_owned(), "c".to_owned()]];
+        assert_eq!(table(&["ID", "NAME"], &rows), "ID            NAME\na             b\nlonger cell   c\n");
+        assert_eq!(table(&["ID", "NAME"], &[]), "ID        NAME\n");
+        assert_eq!(ellipsis("\"echo hello world\"", 8), "\"echo h…");
+    }
+}

@@ -1,0 +1,248 @@
+//! Starting a container and waiting for its end.
+
+use crate::container::Owned;
+use crate::error::EngineError;
+use crate::record::{Endpoint, State, now};
+use crate::settings::NetworkMode;
+use kiln_image::sys::{CallError, Named};
+use kiln_runtime::cgroup::{self, Cgroup, Layout};
+use kiln_runtime::network::{self, Bridge, Connection, resolv};
+use kiln_runtime::op::{ConsoleSize, FdSlot, SetupError, Stage};
+use kiln_runtime::plan::{PlanOptions, plan};
+use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner, spec};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Prefix of the names of control groups.
+const CGROUP_PREFIX: &str = "kiln-run";
+/// Folders and files that every container needs for its mounts; they lie below the image.
+const STUBS: [&str; 4] = ["proc", "sys", "dev", "etc"];
+const STUB_FILES: [&str; 3] = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
+
+/// Where a container's standard streams go; a terminal replaces all three.
+#[derive(Clone, Copy, Debug)]
+pub struct Stdio<'a> {
+    /// Standard input.
+    pub stdin: BorrowedFd<'a>,
+    /// Standard output.
+    pub stdout: BorrowedFd<'a>,
+    /// Standard error.
+    pub stderr: BorrowedFd<'a>,
+    /// The terminal's size, for containers with one.
+    pub console: ConsoleSize,
+}
+
+/// A container whose program runs.
+pub struct Running<'a> {
+    owned: Owned<'a>,
+    /// Its first process.
+    pub process: Process,
+    started: String,
+    /// Given up when the container has ended.
+    _resources: Resources,
+}
+
+/// What a container holds while it runs.
+#[derive(Default)]
+struct Resources {
+    cgroup: Option<Cgroup>,
+    connection: Option<Connection>,
+    isolated: Option<OwnedFd>,
+}
+
+impl<'a> Owned<'a> {
+    /// Starts the program. `state` is a folder that is emptied at boot.
+    ///
+    /// When that fails the container is left as it is, and its record says why.
+    pub fn start(
+        mut self,
+        spawner: &Spawner,
+        state: &Path,
+        stdio: &Stdio<'_>,
+    ) -> Result<Running<'a>, (Owned<'a>, EngineError)> {
+        match self.try_start(spawner, state, stdio) {
+            Ok((process, resources)) => {
+                let started = now();
+                let running = State::Running { pid: process.pid(), started: started.clone() };
+                match self.set_state(running) {
+                    Ok(()) => Ok(Running { owned: self, process, started, _resources: resources }),
+                    Err(error) => Err((self, error)),
+                }
+            }
+            Err(error) => {
+                let code = start_code(&error);
+                let failed = State::Created { error: Some(error.to_string()), code };
+                // Why it did not start says more than that this cannot be written down.
+                let _ = self.set_state(failed);
+                Err((self, error))
+            }
+        }
+    }
+
+    fn try_start(
+        &mut self,
+        spawner: &Spawner,
+        state: &Path,
+        stdio: &Stdio<'_>,
+    ) -> Result<(Process, Resources), EngineError> {
+        let layout = Layout::detect();
+        let mut resources = self.resources(spawner, state, &layout)?;
+        self.container.endpoint = resources.connection.as_ref().map(endpoint);
+        let folders = Folders::make(&self.folder())?;
+        self.write_etc(&folders)?;
+        let store = self.containers.store;
+        let root = store.writable_mount(&self.stack, &folders.upper, &folders.work, &[folders.stubs.clone()]);
+        let spec = self.spec(&folders);
+        let network = resources.network();
+        let devices = resources.cgroup.as_ref().and_then(Cgroup::folder);
+        let slots: Vec<BorrowedFd<'_>> = network.into_iter().chain(devices).collect();
+        let options = PlanOptions {
+            root: Some(&root),
+            user: Some(&self.container.settings.user),
+            console: stdio.console,
+            network: network.map(|_| FdSlot(0)),
+            cgroup: devices.map(|_| FdSlot(slots.len() - 1)),
+            no_device_filter: devices.is_none(),
+            default_filter: true,
+            layout: Some(&layout),
+            ..PlanOptions::default()
+        };
+        let plan = plan(&spec, &options)?;
+        let Stdio { stdin, stdout, stderr, .. } = *stdio;
+        let process = spawner.spawn(&SpawnRequest { plan: &plan, slots, stdin, stdout, stderr })?;
+        // The container is in it now.
+        resources.isolated = None;
+        Ok((process, resources))
+    }
+
+    fn resources(&self, spawner: &Spawner, state: &Path, layout: &Layout) -> Result<Resources, EngineError> {
+        cgroup::remove_orphans(layout, CGROUP_PREFIX);
+        let mut resources = Resources {
+            // Where there is no such group, containers are kept from devices by other means.
+            cgroup: Cgroup::create(layout, &cgroup::own_name(CGROUP_PREFIX), None, true).ok(),
+            ..Resources::default()
+        };
+        match self.container.settings.network {
+            NetworkMode::Bridge => {
+                resources.connection = Some(Bridge::open(state)?.connect(spawner)?);
+            }
+            NetworkMode::None => resources.isolated = Some(network::isolated(spawner)?),
+            NetworkMode::Host => {}
+        }
+        Ok(resources)
+    }
+
+    /// The files that a container sees in its /etc.
+    fn write_etc(&self, folders: &Folders) -> Result<(), EngineError> {
+        let settings = &self.container.settings;
+        let address = self.container.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
+        let resolv = match settings.network {
+            NetworkMode::Host => resolv::for_host_network(),
+            NetworkMode::Bridge | NetworkMode::None => resolv::for_container(),
+        };
+        let hosts = resolv::container_hosts(address.as_deref(), &settings.hostname, &[]);
+        let hostname = format!("{}\n", settings.hostname);
+        for (name, text) in [("hosts", hosts), ("hostname", hostname), ("resolv.conf", resolv)] {
+            let path = folders.etc.join(name);
+            fs::write(&path, text).call("write", &path)?;
+        }
+        Ok(())
+    }
+
+    fn spec(&self, folders: &Folders) -> Spec {
+        let settings = &self.container.settings;
+        let mut spec = spec::default(folders.root.clone());
+        spec.set_hostname(Some(settings.hostname.clone()));
+        let folder = if settings.folder.is_empty() { "/" } else { &settings.folder };
+        let process = spec.process_mut().get_or_insert_default();
+        process
+            .set_args(Some(settings.arguments()))
+            .set_env(Some(settings.full_environment()))
+            .set_cwd(PathBuf::from(folder))
+            .set_terminal(Some(settings.tty));
+        let binds = ["resolv.conf", "hostname", "hosts"]
+            .map(|name| spec::bind(folders.etc.join(name), &format!("/etc/{name}"), &[]));
+        spec.mounts_mut().get_or_insert_default().extend(binds);
+        if settings.network == NetworkMode::Host
+            && let Some(namespaces) = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut())
+        {
+            namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
+        }
+        spec
+    }
+}
+
+impl Resources {
+    fn network(&self) -> Option<BorrowedFd<'_>> {
+        let bridge = self.connection.as_ref().map(Connection::namespace);
+        bridge.or_else(|| self.isolated.as_ref().map(AsFd::as_fd))
+    }
+}
+
+fn endpoint(connection: &Connection) -> Endpoint {
+    let mac: Vec<String> = connection.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    Endpoint {
+        address: connection.address,
+        prefix: connection.subnet.prefix(),
+        gateway: connection.gateway,
+        mac: mac.join(":"),
+    }
+}
+
+/// The folders of a running container.
+struct Folders {
+    root: PathBuf,
+    upper: PathBuf,
+    work: PathBuf,
+    etc: PathBuf,
+    stubs: PathBuf,
+}
+
+impl Folders {
+    fn make(folder: &Path) -> Result<Folders, CallError> {
+        let folders = Folders {
+            root: folder.join("root"),
+            upper: folder.join("layer/upper"),
+            work: folder.join("layer/work"),
+            etc: folder.join("etc"),
+            stubs: folder.join("stubs"),
+        };
+        let stubs = STUBS.map(|name| folders.stubs.join(name));
+        for path in [&folders.root, &folders.upper, &folders.work, &folders.etc].into_iter().chain(&stubs) {
+            fs::create_dir_all(path).call("mkdir", path)?;
+        }
+        for name in STUB_FILES {
+            let path = folders.stubs.join(name);
+            fs::write(&path, "").call("write", &path)?;
+        }
+        Ok(folders)
+    }
+}
+
+impl Running<'_> {
+    /// Waits for the end of the program; gives its exit code. The container is removed if that is its nature.
+    pub fn wait(mut self) -> Result<i32, EngineError> {
+        let code = self.process.wait()?;
+        let Running { mut owned, started, .. } = self;
+        if owned.container.auto_remove {
+            owned.remove()?;
+        } else {
+            owned.container.endpoint = None;
+            owned.set_state(State::Exited { code, started, finished: now() })?;
+        }
+        Ok(code)
+    }
+}
+
+/// The exit code that tells why a container did not start.
+pub fn start_code(error: &EngineError) -> i32 {
+    const ENOENT: i32 = 2;
+    const EACCES: i32 = 13;
+    match error {
+        EngineError::Start(SpawnError::Setup(SetupError { stage: Stage::Exec, errno: ENOENT, .. })) => 127,
+        EngineError::Start(SpawnError::Setup(SetupError { stage: Stage::Exec, errno: EACCES, .. })) => 126,
+        _ => 125,
+    }
+}
