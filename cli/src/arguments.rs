@@ -4,7 +4,6 @@
 
 use crate::commands::{self, Command};
 use crate::error::CliError;
-use crate::ui;
 use kiln_parser::suggest;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -100,11 +99,59 @@ fn overview() -> String {
 
 /// Reads a command's own arguments.
 pub fn parse<T: clap::Parser>(name: &str, arguments: Vec<OsString>) -> Result<T, CliError> {
-    let command = T::command().bin_name(format!("kiln {name}")).name(name.to_owned());
-    let command = command.max_term_width(100).color(clap::ColorChoice::Never).disable_version_flag(true);
+    let command = T::command().bin_name(format!("kiln {name}"));
+    let command = command.max_term_width(100).disable_version_flag(true);
     let with_name = std::iter::once(OsString::from(name)).chain(arguments);
     let matches = command.try_get_matches_from(with_name).map_err(|error| refused(name, &error))?;
     T::from_arg_matches(&matches).map_err(|error| refused(name, &error))
+}
+
+/// Like [`parse`], for commands whose arguments after the first belong to somebody else: `run IMAGE --rm`
+/// gives `--rm` to the program in the container.
+pub fn parse_leading<T: clap::Parser>(name: &str, arguments: Vec<OsString>) -> Result<T, CliError> {
+    let command = T::command();
+    let first = first_positional(&command, &arguments);
+    let mut own = arguments;
+    let rest = own.split_off((first + 1).min(own.len()));
+    if first > 0 && own.get(first - 1).is_some_and(|argument| argument == "--") {
+        own.remove(first - 1);
+    }
+    if !rest.is_empty() {
+        own.push("--".into());
+        own.extend(rest);
+    }
+    parse(name, own)
+}
+
+/// The index of the first argument that is neither an option nor an option's value.
+fn first_positional(command: &clap::Command, arguments: &[OsString]) -> usize {
+    let has_value = |argument: &&clap::Arg| argument.get_action().takes_values();
+    let long_has_value = |name: &str| {
+        let named = |argument: &&clap::Arg| {
+            argument.get_long() == Some(name)
+                || argument.get_visible_aliases().is_some_and(|aliases| aliases.contains(&name))
+        };
+        command.get_arguments().find(named).as_ref().is_some_and(has_value)
+    };
+    let short_has_value = |letter: char| {
+        let found = command.get_arguments().find(|argument| argument.get_short() == Some(letter));
+        found.as_ref().is_some_and(has_value)
+    };
+    let mut at = 0;
+    while let Some(argument) = arguments.get(at) {
+        let text = argument.to_string_lossy();
+        let value_follows = match text.strip_prefix("--") {
+            Some("") => return at + 1,
+            Some(long) => !long.contains('=') && long_has_value(long),
+            None => match text.strip_prefix('-').filter(|letters| !letters.is_empty()) {
+                // In `-itw DIR` the value follows, in `-itwDIR` it does not.
+                Some(letters) => letters.chars().position(short_has_value) == Some(letters.chars().count() - 1),
+                None => return at,
+            },
+        };
+        at += if value_follows { 2 } else { 1 };
+    }
+    at
 }
 
 /// Docker's distinction: what a flag says wrong is 125, what is missing is 1.
@@ -144,7 +191,36 @@ fn refused(name: &str, error: &clap::Error) -> CliError {
     }
 }
 
-/// Shows the help of a finished command line.
-pub fn show(text: &str) {
-    ui::print(text);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Example {
+        #[arg(short, long)]
+        tty: bool,
+        #[arg(short, long)]
+        env: Vec<String>,
+        image: String,
+        #[arg(allow_hyphen_values = true)]
+        command: Vec<String>,
+    }
+
+    #[test]
+    fn what_follows_the_first_name_is_left_alone() {
+        let check = |line: &str, tty: bool, env: &[&str], command: &[&str]| {
+            let words = line.split(' ').map(OsString::from).collect();
+            let example: Example = parse_leading("example", words).unwrap();
+            assert_eq!((example.tty, example.image.as_str()), (tty, "image"), "{line}");
+            assert_eq!(example.env, env, "{line}");
+            assert_eq!(example.command, command, "{line}");
+        };
+        check("image", false, &[], &[]);
+        check("-t image -t --env x", true, &[], &["-t", "--env", "x"]);
+        check("-te A=1 image -- a", true, &["A=1"], &["--", "a"]);
+        check("-teA image --tty", true, &["A"], &["--tty"]);
+        check("--env A=1 --env=B=2 image -e", false, &["A=1", "B=2"], &["-e"]);
+        check("-- image --tty", false, &[], &["--tty"]);
+    }
 }

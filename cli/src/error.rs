@@ -43,8 +43,6 @@ pub enum CliError {
     },
     /// A build failed.
     Build(Box<BuildFailure>),
-    /// All has been said already.
-    Silent(u8),
 }
 
 /// A failed build with the file that it is about.
@@ -101,13 +99,16 @@ impl CliError {
                 *code
             }
             CliError::Build(failure) => failure.report(),
-            CliError::Silent(code) => *code,
         }
     }
 }
 
 fn tell(message: &str, hints: &[String]) {
-    ui::tell_line(&format!("ERROR: {message}"));
+    ui::tell_line(&format!("Error: {message}"));
+    tell_hints(hints);
+}
+
+fn tell_hints(hints: &[String]) {
     hints.iter().for_each(|hint| ui::tell_line(&format!("hint: {hint}")));
 }
 
@@ -125,7 +126,8 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-const FULL: &str = "the disk is full: free some space, for example with `kiln builder prune -a`";
+/// What to do about a full disk.
+pub const FULL: &str = "the disk is full: free some space, for example with `kiln builder prune -a`";
 
 impl BuildFailure {
     fn report(&self) -> u8 {
@@ -135,7 +137,8 @@ impl BuildFailure {
         }
         self.show_places();
         let message = format!("failed to build: failed to solve: {}", self.message());
-        tell(&message, &self.hints());
+        ui::tell_line(&format!("ERROR: {message}"));
+        tell_hints(&self.hints());
         code::FAILURE
     }
 

@@ -1,11 +1,12 @@
 //! Images for builds and containers: from the store, or from a registry.
 
+use crate::error::CliError;
 use kiln_builder::{ImageError, Images, Part, ResolvedImage};
 use kiln_image::digest::Digest;
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_image::store::{ImageRecord, Store, StoreError};
-use kiln_registry::{PullEvent, Registry, RegistryError, Settings};
+use kiln_registry::{PullEvent, Pulled, Registry, RegistryError, Settings};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
 
@@ -29,6 +30,16 @@ impl<'a> ImageFinder<'a> {
             let _ = self.registry.set(Registry::new(self.settings.clone())?);
         }
         Ok(self.registry.get().expect("it was set just now"))
+    }
+
+    /// Asks the registry, whatever the store has.
+    pub fn pull(
+        &self,
+        name: &Reference,
+        platform: &Platform,
+        progress: &(dyn Fn(PullEvent) + Sync),
+    ) -> Result<Pulled, CliError> {
+        Ok(self.registry()?.pull(self.store, name, platform, progress)?)
     }
 
     /// The image in the store, if it has one for the platform.

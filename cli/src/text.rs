@@ -49,6 +49,22 @@ pub fn age(time: &str) -> String {
     }
 }
 
+/// An RFC 3339 time as Go prints it: `2024-01-01 00:00:00 +0000 UTC`.
+pub fn date(time: &str) -> String {
+    match time.parse::<jiff::Timestamp>() {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
+        Err(_) => String::new(),
+    }
+}
+
+/// An RFC 3339 time without fractions of seconds.
+pub fn seconds(time: &str) -> String {
+    match time.parse::<jiff::Timestamp>() {
+        Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        Err(_) => String::new(),
+    }
+}
+
 /// Rows below a head, each column as wide as its widest cell and three blanks more, ten at least.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     const GAP: usize = 3;

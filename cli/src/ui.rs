@@ -14,13 +14,6 @@ pub fn line(text: &str) {
     print(&format!("{text}\n"));
 }
 
-/// Prints bytes of an answer.
-pub fn write(bytes: &[u8]) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()
-}
-
 /// Tells something that is no answer.
 pub fn tell(text: &str) {
     let mut out = std::io::stderr().lock();

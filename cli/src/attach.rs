@@ -1,0 +1,254 @@
+//! The user's streams and a container's: passed on, copied, or a terminal of its own.
+//!
+//! Pipes and /dev/null go to the container as they are. Everything else stays outside behind a pipe: whoever
+//! holds a file or a terminal of the machine can open it anew with other rights.
+
+use crate::error::CliError;
+use kiln_engine::{Running, Stdio};
+use kiln_runtime::op::ConsoleSize;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::termios::{self, OptionalActions, Termios};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+/// The streams of a container in the foreground.
+pub struct Attachment {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    /// From what is copied to what.
+    relays: Vec<Relay>,
+    terminal: bool,
+    interactive: bool,
+    restore: Option<Restore>,
+    outputs: Vec<JoinHandle<()>>,
+    /// The container's terminal, for changes of its size.
+    console: Option<Arc<OwnedFd>>,
+}
+
+struct Relay {
+    from: OwnedFd,
+    to: OwnedFd,
+    /// The container's output, which is copied to its end.
+    is_output: bool,
+}
+
+/// Gives the user's terminal its settings back.
+struct Restore {
+    before: Termios,
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        // Nobody could be told.
+        let _ = termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+impl Attachment {
+    /// Prepares the streams: with a terminal for the container or without, its input open or not.
+    pub fn new(terminal: bool, interactive: bool) -> Result<Attachment, CliError> {
+        if terminal && interactive && !termios::isatty(rustix::stdio::stdin()) {
+            return Err(CliError::failed("the input device is not a TTY")
+                .hint("leave out -t when input comes from a pipe or a file"));
+        }
+        let mut attachment = Attachment {
+            stdin: null()?,
+            stdout: null()?,
+            stderr: null()?,
+            relays: Vec::new(),
+            terminal,
+            interactive,
+            restore: None,
+            outputs: Vec::new(),
+            console: None,
+        };
+        if !terminal {
+            attachment.stdout = attachment.output(rustix::stdio::stdout())?;
+            attachment.stderr = attachment.output(rustix::stdio::stderr())?;
+            if interactive {
+                attachment.stdin = attachment.input()?;
+            }
+        }
+        Ok(attachment)
+    }
+
+    fn output(&mut self, own: BorrowedFd<'_>) -> Result<OwnedFd, CliError> {
+        if is_harmless(own) {
+            return copy_of(own);
+        }
+        let (from, theirs) = pipe()?;
+        self.relays.push(Relay { from, to: copy_of(own)?, is_output: true });
+        Ok(theirs)
+    }
+
+    fn input(&mut self) -> Result<OwnedFd, CliError> {
+        let own = rustix::stdio::stdin();
+        if is_harmless(own) {
+            return copy_of(own);
+        }
+        let (theirs, to) = pipe()?;
+        self.relays.push(Relay { from: copy_of(own)?, to, is_output: false });
+        Ok(theirs)
+    }
+
+    /// What the container gets.
+    pub fn stdio(&self) -> Stdio<'_> {
+        Stdio {
+            stdin: self.stdin.as_fd(),
+            stdout: self.stdout.as_fd(),
+            stderr: self.stderr.as_fd(),
+            console: if self.terminal { terminal_size() } else { ConsoleSize::default() },
+        }
+    }
+
+    /// Begins to copy. The container's ends are given up, so that their closing is noticed.
+    pub fn begin(mut self, running: &mut Running<'_>) -> Result<Attached, CliError> {
+        if let Some(console) = running.process.console.take() {
+            self.begin_terminal(console)?;
+        }
+        for Relay { from, to, is_output } in std::mem::take(&mut self.relays) {
+            let thread = thread::spawn(move || copy(from.as_fd(), to.as_fd()));
+            if is_output {
+                self.outputs.push(thread);
+            }
+        }
+        Ok(Attached { outputs: self.outputs, console: self.console, _restore: self.restore })
+    }
+
+    fn begin_terminal(&mut self, console: OwnedFd) -> Result<(), CliError> {
+        let console = Arc::new(console);
+        if self.interactive {
+            self.restore = Some(make_raw()?);
+            let (from, to) = (copy_of(rustix::stdio::stdin())?, Arc::clone(&console));
+            thread::spawn(move || copy(from.as_fd(), to.as_fd()));
+        }
+        let (from, to) = (Arc::clone(&console), copy_of(rustix::stdio::stdout())?);
+        self.outputs.push(thread::spawn(move || copy(from.as_fd(), to.as_fd())));
+        self.console = Some(console);
+        Ok(())
+    }
+}
+
+/// Streams that are being copied.
+pub struct Attached {
+    outputs: Vec<JoinHandle<()>>,
+    console: Option<Arc<OwnedFd>>,
+    _restore: Option<Restore>,
+}
+
+impl Attached {
+    /// The container's terminal, if it has one.
+    pub fn console(&self) -> Option<Arc<OwnedFd>> {
+        self.console.clone()
+    }
+
+    /// Waits until all output has been copied; for after the container's end.
+    pub fn finish(self) {
+        for output in self.outputs {
+            // A copier cannot fail; what it meets ends it.
+            let _ = output.join();
+        }
+    }
+}
+
+/// Gives a container's terminal the size of the user's.
+pub fn resize(console: &OwnedFd) {
+    if let Some(size) = own_size() {
+        // The container may have ended.
+        let _ = termios::tcsetwinsize(console, size);
+    }
+}
+
+fn own_size() -> Option<termios::Winsize> {
+    let streams = [rustix::stdio::stdout(), rustix::stdio::stdin(), rustix::stdio::stderr()];
+    streams.into_iter().find_map(|stream| termios::tcgetwinsize(stream).ok())
+}
+
+fn terminal_size() -> ConsoleSize {
+    let size = own_size().map(|size| ConsoleSize { rows: size.ws_row, columns: size.ws_col });
+    size.unwrap_or_default()
+}
+
+fn make_raw() -> Result<Restore, CliError> {
+    let failed = |errno| CliError::failed(format!("cannot prepare the terminal: {errno}"));
+    let before = termios::tcgetattr(rustix::stdio::stdin()).map_err(failed)?;
+    let mut raw = before.clone();
+    raw.make_raw();
+    let restore = Restore { before };
+    termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw).map_err(failed)?;
+    Ok(restore)
+}
+
+/// True for pipes and /dev/null: nothing is gained by opening them anew.
+fn is_harmless(fd: BorrowedFd<'_>) -> bool {
+    let null = rustix::fs::makedev(1, 3);
+    match rustix::fs::fstat(fd) {
+        Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Fifo => true,
+            FileType::CharacterDevice => stat.st_rdev == null,
+            _ => false,
+        },
+        Err(_) => false,
+    }
+}
+
+fn null() -> Result<OwnedFd, CliError> {
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty())
+        .map_err(|errno| CliError::failed(format!("cannot open /dev/null: {errno}")))
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), CliError> {
+    pipe_with(PipeFlags::CLOEXEC).map_err(|errno| CliError::failed(format!("cannot make a pipe: {errno}")))
+}
+
+fn copy_of(fd: BorrowedFd<'_>) -> Result<OwnedFd, CliError> {
+    match rustix::io::fcntl_dupfd_cloexec(fd, 3) {
+        Ok(copy) => Ok(copy),
+        // A stream that the user has closed.
+        Err(Errno::BADF) => null(),
+        Err(errno) => Err(CliError::failed(format!("cannot duplicate a stream: {errno}"))),
+    }
+}
+
+/// Copies until one side is closed. The hang-up of a terminal is an end like any other.
+fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+    let mut buffer = vec![0u8; 64 << 10];
+    loop {
+        let length = match rustix::io::read(from, &mut buffer) {
+            Ok(0) => return,
+            Ok(length) => length,
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => {
+                wait_for(from, rustix::event::PollFlags::IN);
+                continue;
+            }
+            Err(_) => return,
+        };
+        if !write_all(to, &buffer[..length]) {
+            return;
+        }
+    }
+}
+
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        match rustix::io::write(to, bytes) {
+            Ok(length) => bytes = &bytes[length..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => wait_for(to, rustix::event::PollFlags::OUT),
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// Somebody else may have made a stream that we share non-blocking.
+fn wait_for(fd: BorrowedFd<'_>, event: rustix::event::PollFlags) {
+    let mut polled = [rustix::event::PollFd::from_borrowed_fd(fd, event)];
+    let _ = rustix::event::poll(&mut polled, None);
+}

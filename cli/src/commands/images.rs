@@ -1,0 +1,154 @@
+//! `kiln images`.
+
+use crate::arguments::{self, Globals};
+use crate::error::CliError;
+use crate::format::Format;
+use crate::session::Session;
+use crate::{text, ui};
+use clap::Parser;
+use kiln_image::reference::Reference;
+use kiln_image::store::{ImageRecord, Store};
+use serde::Serialize;
+use std::ffi::OsString;
+
+/// List images.
+#[derive(Debug, Parser)]
+struct Images {
+    /// Accepted for Docker's users: there are no hidden images
+    #[arg(short, long)]
+    all: bool,
+    /// Only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// Do not cut ids short
+    #[arg(long)]
+    no_trunc: bool,
+    /// Show digests
+    #[arg(long)]
+    digests: bool,
+    /// Go template for each, `table …` or `json`
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Only this repository, or this tag of it
+    #[arg(value_name = "NAME[:TAG]")]
+    name: Option<String>,
+}
+
+const NONE: &str = "<none>";
+const HEAD: [(&str, &str); 7] = [
+    ("ID", "IMAGE ID"),
+    ("Repository", "REPOSITORY"),
+    ("Tag", "TAG"),
+    ("Digest", "DIGEST"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("Size", "SIZE"),
+];
+
+/// A line of the list, in Docker's words.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Row {
+    containers: &'static str,
+    created_at: String,
+    created_since: String,
+    digest: String,
+    #[serde(rename = "ID")]
+    id: String,
+    repository: String,
+    shared_size: &'static str,
+    size: String,
+    tag: String,
+    unique_size: &'static str,
+    virtual_size: String,
+}
+
+/// Lists, the newest first.
+pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
+    let images: Images = arguments::parse("images", arguments)?;
+    let format = Format::read(images.format.as_deref(), &HEAD)?;
+    let wanted = match &images.name {
+        Some(name) => Some(
+            name.parse::<Reference>()
+                .map_err(|error| CliError::failed(format!("invalid name {name:?}: {error}")))?,
+        ),
+        None => None,
+    };
+    let session = Session::open(globals)?;
+    let rows = images.rows(&session.store, wanted.as_ref())?;
+    if images.quiet && images.format.is_none() {
+        let mut shown = std::collections::BTreeSet::new();
+        rows.iter().filter(|row| shown.insert(&row.id)).for_each(|row| ui::line(&row.id));
+        return Ok(0);
+    }
+    ui::print(&format.show(&rows, || images.table(&rows))?);
+    Ok(0)
+}
+
+impl Images {
+    fn table(&self, rows: &[Row]) -> String {
+        let cells = |row: &Row| {
+            let mut cells = vec![row.repository.clone(), row.tag.clone()];
+            cells.extend(self.digests.then(|| row.digest.clone()));
+            cells.extend([&row.id, &row.created_since, &row.size].map(Clone::clone));
+            cells
+        };
+        let mut head = vec!["REPOSITORY", "TAG"];
+        head.extend(self.digests.then_some("DIGEST"));
+        head.extend(["IMAGE ID", "CREATED", "SIZE"]);
+        text::table(&head, &rows.iter().map(cells).collect::<Vec<_>>())
+    }
+
+    fn rows(&self, store: &Store, wanted: Option<&Reference>) -> Result<Vec<Row>, CliError> {
+        let mut images = store.images()?;
+        images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        let tags = store.tags()?;
+        let mut rows = Vec::new();
+        for image in &images {
+            let digests = store.repo_digests(&image.id)?;
+            let own = tags.iter().filter(|tag| tag.image == image.id);
+            let mut names: Vec<Reference> = own.filter_map(|tag| tag.reference.parse().ok()).collect();
+            for (repository, _) in &digests {
+                // Pulled by digest: it has a repository, and no tag.
+                if !names.iter().any(|name| name.repository() == *repository) {
+                    names.extend(repository.parse::<Reference>());
+                }
+            }
+            names.retain(|name| wanted.is_none_or(|wanted| matches(name, wanted)));
+            let digest_of = |name: &Reference| {
+                let found = digests.iter().find(|(repository, _)| *repository == name.repository());
+                found.map_or_else(|| NONE.to_owned(), |(_, digest)| digest.to_string())
+            };
+            if names.is_empty() && wanted.is_none() {
+                rows.push(self.row(image, NONE.to_owned(), NONE.to_owned(), NONE.to_owned()));
+            }
+            rows.extend(names.iter().map(|name| {
+                let tag = name.tag().unwrap_or(NONE).to_owned();
+                self.row(image, name.familiar_repository(), tag, digest_of(name))
+            }));
+        }
+        Ok(rows)
+    }
+
+    fn row(&self, image: &ImageRecord, repository: String, tag: String, digest: String) -> Row {
+        let id = image.id.to_string();
+        Row {
+            containers: "N/A",
+            created_at: text::date(&image.created),
+            created_since: text::age(&image.created),
+            digest,
+            id: if self.no_trunc { id } else { text::short(&id) },
+            repository,
+            shared_size: "N/A",
+            size: text::size(image.size),
+            tag,
+            unique_size: "N/A",
+            virtual_size: text::size(image.size),
+        }
+    }
+}
+
+fn matches(name: &Reference, wanted: &Reference) -> bool {
+    let tag = wanted.tag().is_none_or(|tag| name.tag() == Some(tag));
+    tag && name.repository() == wanted.repository()
+}

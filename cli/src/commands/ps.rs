@@ -1,0 +1,130 @@
+//! `kiln ps`.
+
+use crate::arguments::{self, Globals};
+use crate::error::CliError;
+use crate::format::Format;
+use crate::session::Session;
+use crate::{text, ui};
+use clap::Parser;
+use kiln_engine::{Container, Containers, State};
+use serde::Serialize;
+use std::ffi::OsString;
+
+/// List containers.
+#[derive(Debug, Parser)]
+struct Ps {
+    /// Those that do not run, too
+    #[arg(short, long)]
+    all: bool,
+    /// Only ids
+    #[arg(short, long)]
+    quiet: bool,
+    /// Do not cut ids and commands short
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only the last one made, running or not
+    #[arg(short, long)]
+    latest: bool,
+    /// Go template for each, `table …` or `json`
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+const HEAD: [(&str, &str); 11] = [
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("RunningFor", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("Status", "STATUS"),
+    ("State", "STATE"),
+    ("Ports", "PORTS"),
+    ("Names", "NAMES"),
+    ("Labels", "LABELS"),
+    ("Networks", "NETWORKS"),
+];
+const COMMAND_WIDTH: usize = 20;
+
+/// A line of the list, in Docker's words.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Row {
+    command: String,
+    created_at: String,
+    #[serde(rename = "ID")]
+    id: String,
+    image: String,
+    labels: String,
+    local_volumes: String,
+    mounts: String,
+    names: String,
+    networks: String,
+    ports: String,
+    running_for: String,
+    size: String,
+    state: String,
+    status: String,
+}
+
+/// Lists.
+pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
+    let ps: Ps = arguments::parse("ps", arguments)?;
+    let format = Format::read(ps.format.as_deref(), &HEAD)?;
+    let session = Session::open(globals)?;
+    let mut containers = Containers::open(&session.store)?.list()?;
+    if ps.latest {
+        containers.truncate(1);
+    } else if !ps.all {
+        containers.retain(|container| container.state.is_running());
+    }
+    let rows: Vec<Row> = containers.iter().map(|container| ps.row(container)).collect();
+    if ps.quiet && ps.format.is_none() {
+        rows.iter().for_each(|row| ui::line(&row.id));
+        return Ok(0);
+    }
+    let usual = || {
+        let cells = |row: &Row| {
+            let columns =
+                [&row.id, &row.image, &row.command, &row.running_for, &row.status, &row.ports, &row.names];
+            columns.map(Clone::clone).to_vec()
+        };
+        let head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+        text::table(&head, &rows.iter().map(cells).collect::<Vec<_>>())
+    };
+    ui::print(&format.show(&rows, usual)?);
+    Ok(0)
+}
+
+impl Ps {
+    fn row(&self, container: &Container) -> Row {
+        let command = container.settings.arguments().join(" ");
+        let command = if self.no_trunc { command } else { text::ellipsis(&command, COMMAND_WIDTH) };
+        let labels: Vec<String> =
+            container.settings.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        Row {
+            command: format!("{command:?}"),
+            created_at: text::date(&container.created),
+            id: if self.no_trunc { container.id.clone() } else { text::short(&container.id) },
+            image: container.image_name.clone(),
+            labels: labels.join(","),
+            local_volumes: "0".to_owned(),
+            mounts: String::new(),
+            names: container.name.clone(),
+            networks: container.settings.network.name().to_owned(),
+            ports: String::new(),
+            running_for: text::age(&container.created),
+            size: "0B".to_owned(),
+            state: container.state.status().to_owned(),
+            status: status(&container.state),
+        }
+    }
+}
+
+/// `Up 2 minutes`, `Exited (3) 5 seconds ago`.
+fn status(state: &State) -> String {
+    match state {
+        State::Created { .. } => "Created".to_owned(),
+        State::Running { started, .. } => format!("Up {}", text::age(started).trim_end_matches(" ago")),
+        State::Exited { code, finished, .. } => format!("Exited ({code}) {}", text::age(finished)),
+    }
+}

@@ -1,0 +1,35 @@
+//! `kiln pull`.
+
+use crate::arguments::{self, Globals};
+use crate::error::CliError;
+use crate::images::ImageFinder;
+use crate::pulling;
+use crate::session::Session;
+use crate::ui;
+use clap::Parser;
+use std::ffi::OsString;
+
+/// Get an image from a registry.
+#[derive(Debug, Parser)]
+struct Pull {
+    /// Show nothing but the image's name
+    #[arg(short, long)]
+    quiet: bool,
+    /// Image, NAME[:TAG|@DIGEST]
+    image: String,
+}
+
+/// Pulls; prints the image's full name.
+pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
+    let pull: Pull = arguments::parse("pull", arguments)?;
+    let session = Session::open(globals)?;
+    let finder = ImageFinder::new(&session.store, &session.config.registry);
+    let line = |text: &str| {
+        if !pull.quiet {
+            ui::line(text);
+        }
+    };
+    let (_, reference) = pulling::pull(&finder, &pull.image, &line)?;
+    ui::line(&reference.to_string());
+    Ok(0)
+}

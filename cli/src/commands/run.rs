@@ -1,0 +1,301 @@
+//! `kiln run`.
+
+use crate::arguments::{self, Globals};
+use crate::attach::{self, Attachment};
+use crate::config::STATE;
+use crate::error::{CliError, code};
+use crate::images::ImageFinder;
+use crate::pulling;
+use crate::session::{self, Session};
+use crate::signals::Signals;
+use crate::ui;
+use clap::Parser;
+use kiln_engine::{Containers, EngineError, NetworkMode, RunOptions, Running, start_code};
+use kiln_image::platform::Platform;
+use kiln_image::store::{Image, StoreError};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Run a program in a new container.
+#[derive(Debug, Parser)]
+struct Run {
+    /// Remove the container when it has ended
+    #[arg(long)]
+    rm: bool,
+    /// Keep standard input open
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the container a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Environment variable, NAME=VALUE, or NAME for its value here; may be repeated
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// File with environment variables, one a line; may be repeated
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Working folder in the container
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// User, NAME|UID[:GROUP|GID]
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
+    /// Name for the container
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Program to run instead of the image's; empty for none
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Host name in the container
+    #[arg(short = 'h', long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Label, NAME=VALUE; may be repeated
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
+    /// What the container can reach: bridge, none or host
+    #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "bridge")]
+    network: String,
+    /// When to pull the image: missing, always or never
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pull: String,
+    /// Show no progress of a pull
+    #[arg(short, long)]
+    quiet: bool,
+    /// Image to run
+    image: String,
+    /// Program, or arguments for the image's program
+    #[arg(allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Makes a container, starts it, and gives its exit code.
+pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
+    let run: Run = arguments::parse_leading("run", arguments)?;
+    let options = run.options()?;
+    let attachment = Attachment::new(run.tty, run.interactive)?;
+    let spawner = session::start_helper()?;
+    let target = Target::listen(Signals::catch()?);
+    let session = Session::open(globals)?;
+
+    let image = run.image(&session)?;
+    let containers = Containers::open(&session.store)?;
+    let owned = containers.create(&image, &run.image, &options).map_err(create_error)?;
+    let started = owned.start(&spawner, Path::new(STATE), &attachment.stdio());
+    let mut running = match started {
+        Ok(running) => running,
+        Err((owned, error)) => {
+            let code = start_code(&error);
+            let failed = start_error(&error, code);
+            if options.auto_remove {
+                owned.remove()?;
+            }
+            return Err(failed);
+        }
+    };
+    let attached = attachment.begin(&mut running)?;
+    target.set(&running, attached.console());
+    let code = running.wait()?;
+    attached.finish();
+    // Exit codes have eight bits.
+    Ok(code as u8)
+}
+
+impl Run {
+    fn options(&self) -> Result<RunOptions, CliError> {
+        let text = |argument: &OsString| argument.to_string_lossy().into_owned();
+        let mut environment = BTreeMap::new();
+        let mut order = Vec::new();
+        let from_files = self.env_file.iter().map(|path| read_env_file(path)).collect::<Result<Vec<_>, _>>()?;
+        for entry in from_files.into_iter().flatten().chain(self.env.iter().cloned()) {
+            let entry = with_value(entry)?;
+            let name = entry.split('=').next().unwrap_or_default().to_owned();
+            if environment.insert(name.clone(), entry).is_none() {
+                order.push(name);
+            }
+        }
+        let pairs = self.label.iter().map(|entry| entry.split_once('=').unwrap_or((entry, "")));
+        Ok(RunOptions {
+            name: self.name.clone(),
+            auto_remove: self.rm,
+            arguments: self.command.iter().map(text).collect(),
+            entrypoint: self.entrypoint.clone(),
+            environment: order.iter().filter_map(|name| environment.remove(name)).collect(),
+            folder: self.working_folder()?,
+            user: self.user.clone(),
+            hostname: self.hostname.clone(),
+            labels: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            tty: self.tty,
+            interactive: self.interactive,
+            network: self.network_mode()?,
+        })
+    }
+
+    fn working_folder(&self) -> Result<Option<String>, CliError> {
+        match &self.workdir {
+            Some(folder) if !folder.starts_with('/') => Err(CliError::failed(format!(
+                "the working directory '{folder}' is invalid, it needs to be an absolute path"
+            ))
+            .with_code(code::USAGE)),
+            other => Ok(other.clone()),
+        }
+    }
+
+    fn network_mode(&self) -> Result<NetworkMode, CliError> {
+        match self.network.as_str() {
+            "bridge" | "default" => Ok(NetworkMode::Bridge),
+            "none" => Ok(NetworkMode::None),
+            "host" => Ok(NetworkMode::Host),
+            other => Err(CliError::failed(format!("network {other} not found"))
+                .hint("kiln run knows the networks bridge, none and host")
+                .with_code(code::USAGE)),
+        }
+    }
+
+    /// The image, pulled if need be.
+    fn image(&self, session: &Session) -> Result<Image, CliError> {
+        let store = &session.store;
+        let pull = || {
+            let finder = ImageFinder::new(store, &session.config.registry);
+            let lines = |text: &str| {
+                if !self.quiet {
+                    ui::tell_line(text);
+                }
+            };
+            pulling::pull(&finder, &self.image, &lines).map_err(|error| error.with_code(code::USAGE))?;
+            Ok::<_, CliError>(store.resolve(&self.image)?)
+        };
+        let record = match (self.pull.as_str(), store.resolve(&self.image)) {
+            ("always", _) => pull()?,
+            ("missing" | "never", Ok(record)) => record,
+            ("missing", Err(StoreError::NoSuchImage(name))) => {
+                if !self.quiet {
+                    ui::tell_line(&format!("Unable to find image '{name}' locally"));
+                }
+                pull()?
+            }
+            ("missing" | "never", Err(error)) => return Err(CliError::from(error).with_code(code::USAGE)),
+            (other, _) => {
+                return Err(CliError::Flags(
+                    format!("invalid pull option: '{other}': must be one of \"always\", \"missing\" or \"never\""),
+                    Vec::new(),
+                ));
+            }
+        };
+        let image = store.read_image(record)?;
+        let (own, host) = (image.config.platform(), Platform::host());
+        if own.distance(&host).is_none() {
+            return Err(CliError::failed(format!("the image {} is for {own}, this machine is {host}", self.image))
+                .hint("programs for other platforms cannot be run yet")
+                .with_code(code::USAGE));
+        }
+        Ok(image)
+    }
+}
+
+/// `NAME` becomes `NAME=value of this process`; without one, the name alone takes the image's away.
+fn with_value(entry: String) -> Result<String, CliError> {
+    if entry.is_empty() || entry.starts_with('=') {
+        let message = format!("invalid environment variable: {entry}");
+        return Err(CliError::Flags(message, vec!["write -e NAME=VALUE".to_owned()]));
+    }
+    if entry.contains('=') {
+        return Ok(entry);
+    }
+    Ok(match std::env::var(&entry) {
+        Ok(value) => format!("{entry}={value}"),
+        Err(_) => entry,
+    })
+}
+
+/// The lines of an environment file without comments (docker/cli `pkg/kvfile`).
+fn read_env_file(path: &Path) -> Result<Vec<String>, CliError> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        CliError::failed(format!("cannot read `{}`: {error}", path.display())).with_code(code::USAGE)
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let name = line.split('=').next().unwrap_or_default();
+            if name.is_empty() || name.contains(char::is_whitespace) {
+                let message = format!("`{}`: no variable name on line '{line}'", path.display());
+                return Err(CliError::failed(message).with_code(code::USAGE));
+            }
+            Ok(line.to_owned())
+        })
+        .collect()
+}
+
+fn create_error(error: EngineError) -> CliError {
+    CliError::from(error).with_code(code::USAGE)
+}
+
+/// Says why a container did not start, with what to do.
+fn start_error(error: &EngineError, code: i32) -> CliError {
+    let message = format!("failed to create task for container: {}", crate::error::chain(error));
+    let failed = CliError::failed(message).with_code(code as u8);
+    match u8::try_from(code) {
+        Ok(code::NOT_FOUND) => failed.hint("check the name of the program, and that the image has it (a script also needs the interpreter of its first line)"),
+        Ok(code::NOT_EXECUTABLE) => failed.hint("is it a program, executable for the container's user, and made for this platform?"),
+        _ if error.is_full() => failed.hint(crate::error::FULL),
+        _ => failed,
+    }
+}
+
+/// Where signals go.
+#[derive(Clone)]
+struct Target {
+    shared: Arc<Mutex<Reached>>,
+}
+
+#[derive(Default)]
+struct Reached {
+    /// The container's first process, when there is one.
+    process: Option<rustix::fd::OwnedFd>,
+    console: Option<Arc<rustix::fd::OwnedFd>>,
+    /// How often the user asked for an end.
+    asked: u32,
+}
+
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
+const SIGWINCH: i32 = 28;
+/// After so many requests the container is killed.
+const PATIENCE: u32 = 3;
+
+impl Target {
+    fn listen(signals: Signals) -> Target {
+        let target = Target { shared: Arc::default() };
+        let hearing = target.clone();
+        signals.listen(move |signal| hearing.hear(signal));
+        target
+    }
+
+    fn set(&self, running: &Running<'_>, console: Option<Arc<rustix::fd::OwnedFd>>) {
+        let mut reached = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        reached.process = running.process.pidfd().try_clone_to_owned().ok();
+        reached.console = console;
+    }
+
+    fn hear(&self, signal: i32) {
+        let mut reached = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(process) = &reached.process else {
+            if matches!(signal, SIGINT | SIGTERM | 1 | 3) {
+                std::process::exit(128 + signal);
+            }
+            return;
+        };
+        if let (SIGWINCH, Some(console)) = (signal, &reached.console) {
+            return attach::resize(console);
+        }
+        let asks = matches!(signal, SIGINT | SIGTERM);
+        let signal = if asks && reached.asked + 1 >= PATIENCE { 9 } else { signal };
+        if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
+            // A container that has ended needs no signal.
+            let _ = rustix::process::pidfd_send_signal(process, signal);
+        }
+        reached.asked += u32::from(asks);
+    }
+}

@@ -1,0 +1,181 @@
+//! `--format`: Go templates over what a command answers, with Docker's functions.
+
+use crate::error::CliError;
+use crate::text;
+use gotmpl::{MissingKey, Template, Value};
+use serde::Serialize;
+
+/// How a list is shown.
+pub enum Format {
+    /// A table of the usual columns.
+    Table,
+    /// One JSON object a line.
+    Json,
+    /// A template for each row.
+    Rows(Template),
+    /// A table with a template for its rows, and its head.
+    TableOf(Template, Vec<String>),
+}
+
+impl Format {
+    /// What `--format` asks for. `head` gives the heads of columns by field name.
+    pub fn read(text: Option<&str>, head: &[(&str, &str)]) -> Result<Format, CliError> {
+        match text.map(unescape).as_deref() {
+            None | Some("table" | "") => Ok(Format::Table),
+            Some("json") => Ok(Format::Json),
+            Some(text) => match text.strip_prefix("table ") {
+                Some(rows) => Ok(Format::TableOf(template(rows)?, heads(rows, head)?)),
+                None => Ok(Format::Rows(template(text)?)),
+            },
+        }
+    }
+
+    /// Shows rows; `usual` makes the table that is shown without `--format`.
+    pub fn show<T: Serialize>(&self, rows: &[T], usual: impl FnOnce() -> String) -> Result<String, CliError> {
+        let lines = |template: &Template| rows.iter().map(|row| render(template, row)).collect::<Result<_, _>>();
+        match self {
+            Format::Table => Ok(usual()),
+            Format::Json => Ok(rows.iter().map(|row| json_of(row) + "\n").collect()),
+            Format::Rows(template) => {
+                let lines: Vec<String> = lines(template)?;
+                Ok(lines.into_iter().map(|line| line + "\n").collect())
+            }
+            Format::TableOf(template, head) => {
+                let lines: Vec<String> = lines(template)?;
+                let cut = |line: &String| -> Vec<String> {
+                    let mut cells: Vec<String> = line.split('\t').map(str::to_owned).collect();
+                    cells.resize(head.len(), String::new());
+                    cells
+                };
+                let rows: Vec<Vec<String>> = lines.iter().map(cut).collect();
+                let head: Vec<&str> = head.iter().map(String::as_str).collect();
+                Ok(text::table(&head, &rows))
+            }
+        }
+    }
+}
+
+/// A template with Docker's functions.
+pub fn template(source: &str) -> Result<Template, CliError> {
+    Template::new("")
+        .missing_key(MissingKey::Error)
+        .func("json", |arguments| Ok(string(arguments.first().map_or_else(|| "null".to_owned(), to_json))))
+        .func("join", |arguments| {
+            let separator = argument(arguments, 1);
+            let items = match arguments.first() {
+                Some(Value::List(items)) => items.iter().map(ToString::to_string).collect(),
+                _ => Vec::new(),
+            };
+            Ok(string(items.join(&separator)))
+        })
+        .func("split", |arguments| {
+            let (text, separator) = (argument(arguments, 0), argument(arguments, 1));
+            Ok(Value::List(text.split(&separator).map(|part| string(part.to_owned())).collect()))
+        })
+        .func("lower", |arguments| Ok(string(argument(arguments, 0).to_lowercase())))
+        .func("upper", |arguments| Ok(string(argument(arguments, 0).to_uppercase())))
+        .func("title", |arguments| Ok(string(title(&argument(arguments, 0)))))
+        .func("pad", |arguments| {
+            let blanks = |at: usize| " ".repeat(argument(arguments, at).parse().unwrap_or(0));
+            Ok(string(format!("{}{}{}", blanks(1), argument(arguments, 0), blanks(2))))
+        })
+        .func("truncate", |arguments| {
+            let length = argument(arguments, 1).parse().unwrap_or(usize::MAX);
+            Ok(string(argument(arguments, 0).chars().take(length).collect()))
+        })
+        .parse(source)
+        .map_err(|error| {
+            CliError::failed(format!("template parsing error: {error}"))
+                .hint("--format takes a Go template such as '{{.ID}}', or `json`, or `table …`")
+        })
+}
+
+/// Fills in a template.
+pub fn render<T: Serialize>(template: &Template, value: &T) -> Result<String, CliError> {
+    let failed = |error: &dyn std::fmt::Display| CliError::failed(format!("template: {error}"));
+    let value = gotmpl::to_value(value).map_err(|error| failed(&error))?;
+    template.execute_to_string(&value).map_err(|error| {
+        let names = match &value {
+            Value::Map(map) => map.keys().map(ToString::to_string).collect(),
+            _ => Vec::new(),
+        };
+        failed(&error).hint(format!("fields: {}", names.join(", ")))
+    })
+}
+
+/// One line of JSON.
+pub fn json_of<T: Serialize>(value: &T) -> String {
+    String::from_utf8_lossy(&kiln_image::json::to_vec(value)).into_owned()
+}
+
+/// The heads of a table: what the fields between the tabs are called.
+fn heads(rows: &str, known: &[(&str, &str)]) -> Result<Vec<String>, CliError> {
+    let map: std::collections::BTreeMap<&str, &str> = known.iter().copied().collect();
+    let line = render(&template(rows)?, &map)?;
+    Ok(line.split('\t').map(str::to_owned).collect())
+}
+
+/// `\t` and `\n` as shells pass them on.
+fn unescape(text: &str) -> String {
+    text.replace("\\t", "\t").replace("\\n", "\n")
+}
+
+fn string(text: String) -> Value {
+    Value::String(text.into())
+}
+
+fn argument(arguments: &[Value], at: usize) -> String {
+    arguments.get(at).map(ToString::to_string).unwrap_or_default()
+}
+
+fn title(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+fn to_json(value: &Value) -> String {
+    json_of(&json_value(value))
+}
+
+fn json_value(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Bool(value) => (*value).into(),
+        Value::Int(value) => (*value).into(),
+        Value::Uint(value) => (*value).into(),
+        Value::Float(value) => (*value).into(),
+        Value::String(text) => text.as_ref().into(),
+        Value::List(items) => items.iter().map(json_value).collect(),
+        Value::Map(map) => map.iter().map(|(key, value)| (key.to_string(), json_value(value))).collect(),
+        _ => serde_json::Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn rows() -> Vec<BTreeMap<&'static str, &'static str>> {
+        vec![BTreeMap::from([("ID", "1"), ("Name", "a<b")]), BTreeMap::from([("ID", "22"), ("Name", "c")])]
+    }
+
+    fn check(format: &str, expected: &str) {
+        let format = Format::read(Some(format), &[("ID", "THE ID"), ("Name", "NAME")]).unwrap();
+        assert_eq!(format.show(&rows(), String::new).unwrap(), expected);
+    }
+
+    #[test]
+    fn rows_are_shown_as_asked() {
+        check("{{.ID}}:{{.Name}}", "1:a<b\n22:c\n");
+        check("{{.ID | upper}}\\t{{json .Name}}", "1\t\"a\\u003cb\"\n22\t\"c\"\n");
+        check("json", "{\"ID\":\"1\",\"Name\":\"a\\u003cb\"}\n{\"ID\":\"22\",\"Name\":\"c\"}\n");
+        check("table {{.ID}}\\t{{.Name}}", "THE ID    NAME\n1         a<b\n22        c\n");
+    }
+
+    #[test]
+    fn mistakes_are_explained() {
+        assert!(Format::read(Some("{{.ID"), &[]).is_err());
+        let format = Format::read(Some("{{.Nope}}"), &[]).unwrap();
+        assert!(matches!(format.show(&rows(), String::new), Err(CliError::Failed { hints, .. }) if hints[0].contains("ID")));
+    }
+}

@@ -1,0 +1,41 @@
+//! A pull in the lines that Docker's users know.
+
+use crate::error::CliError;
+use crate::images::ImageFinder;
+use crate::text;
+use kiln_image::digest::Digest;
+use kiln_image::platform::Platform;
+use kiln_image::reference::Reference;
+use kiln_registry::{PullEvent, Pulled};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+/// Pulls an image, telling `line` how it goes. Gives what was pulled and its full name.
+pub fn pull(
+    finder: &ImageFinder<'_>,
+    name: &str,
+    line: &(dyn Fn(&str) + Sync),
+) -> Result<(Pulled, Reference), CliError> {
+    let reference: Reference =
+        name.parse().map_err(|error| CliError::failed(format!("invalid reference {name:?}: {error}")))?;
+    let reference = reference.or_latest();
+    line(&format!("{}: Pulling from {}", reference.version(), reference.path()));
+    let begun: Mutex<BTreeSet<Digest>> = Mutex::default();
+    let layer = |digest: &Digest, words: &str| line(&format!("{}: {words}", text::short(digest.as_str())));
+    let hear = |event: PullEvent| match event {
+        PullEvent::Resolved(..) => {}
+        PullEvent::Exists(digest) => layer(&digest, "Already exists"),
+        PullEvent::Downloading(digest, _) => {
+            let mut begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
+            if begun.insert(digest.clone()) {
+                layer(&digest, "Pulling fs layer");
+            }
+        }
+        PullEvent::Complete(digest) => layer(&digest, "Pull complete"),
+    };
+    let pulled = finder.pull(&reference, &Platform::host(), &hear)?;
+    line(&format!("Digest: {}", pulled.digest));
+    let status = if pulled.is_new { "Downloaded newer image for" } else { "Image is up to date for" };
+    line(&format!("Status: {status} {}", reference.familiar()));
+    Ok((pulled, reference))
+}
