@@ -102,6 +102,8 @@ struct Running {
 /// Serves requests until the other side is gone; never returns.
 pub(crate) fn serve(socket: OwnedFd) -> ! {
     detach_from_terminal();
+    // Pipes whose other end waits for their closing must not stay open here.
+    let socket = sys::keep_only(socket);
     let mut helper = Helper { socket, running: Vec::new() };
     while helper.turn() {}
     helper.end()

@@ -86,6 +86,8 @@ impl Failed {
 
 /// Sets up and runs; never returns.
 pub(crate) fn run(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd) -> ! {
+    // What is made for the container has the modes that the plan says; the program gets its own mask.
+    let _ = rustix::process::umask(rustix::fs::Mode::empty());
     let mut init = Init {
         slots,
         status,

@@ -13,7 +13,7 @@ pub(crate) use bpf::{DeviceProgram, Instruction as BpfInstruction};
 pub(crate) use clone::{Child, CloneFlags, clone, fork};
 pub(crate) use mount::{AttributeChange, set_attributes};
 pub(crate) use process::{
-    close_from, install_seccomp, join_new_session_keyring, reset_signals, unshare, wait_pidfd,
+    close_from, install_seccomp, join_new_session_keyring, keep_only, reset_signals, unshare, wait_pidfd,
 };
 
 use rustix::io::Errno;

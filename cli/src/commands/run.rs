@@ -20,7 +20,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Run a program in a new container.
 #[derive(Debug, Parser)]
+#[command(disable_help_flag = true)]
 struct Run {
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
     /// Remove the container when it has ended
     #[arg(long)]
     rm: bool,

@@ -10,7 +10,7 @@
 //! row is repeated when it comes back after another.
 
 use kiln_builder::event::{Event, Row};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Instant;
 
@@ -22,6 +22,8 @@ const TAIL: usize = 20;
 pub(super) struct Plain {
     rows: BTreeMap<Row, Shown>,
     last: Option<Row>,
+    /// Parts whose end has been told.
+    complete: BTreeSet<(Row, String)>,
     failed: Vec<String>,
 }
 
@@ -59,7 +61,7 @@ impl Plain {
             }
             Event::Progress { row, part, current, total } => {
                 // Only the end of a part is worth a line.
-                if current == total {
+                if current == total && self.complete.insert((*row, part.clone())) {
                     self.turn_to(*row, &mut out);
                     let text = format!("{part} {} done", crate::text::size(*total));
                     self.line(*row, &text, &mut out);

@@ -1,7 +1,7 @@
 //! Calls about the running process.
 
 use super::check;
-use rustix::fd::{AsRawFd, BorrowedFd};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
 /// Marks every descriptor from `first` on to be closed by exec.
@@ -9,6 +9,28 @@ pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
     // SAFETY: the call takes three integers and no memory.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
         .map(drop)
+}
+
+/// Closes all descriptors but the standard streams and `kept`, which may move.
+///
+/// Only for a process that was forked just now, has one thread, and never returns to the code that owned
+/// the others.
+pub(crate) fn keep_only(kept: OwnedFd) -> OwnedFd {
+    const PLACE: RawFd = 3;
+    let kept = if kept.as_raw_fd() == PLACE {
+        kept
+    } else {
+        // SAFETY: whoever owned this number before the fork never runs again in this process, so the new
+        // descriptor, which replaces it, has one owner: us. When the call fails the number is not used.
+        match check(unsafe { libc::syscall(libc::SYS_dup3, kept.as_raw_fd(), PLACE, libc::O_CLOEXEC) }) {
+            // SAFETY: as above. The old number is closed below with all others.
+            Ok(_) => unsafe { OwnedFd::from_raw_fd([PLACE, kept.into_raw_fd()][0]) },
+            Err(_) => return kept,
+        }
+    };
+    // SAFETY: the call takes three integers and no memory; nobody is left who would use these descriptors.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, PLACE + 1, u32::MAX, 0) };
+    kept
 }
 
 /// Moves the calling thread into new namespaces: `CLONE_NEW…` bits, nothing else.
