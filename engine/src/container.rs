@@ -50,6 +50,11 @@ impl<'a> Containers<'a> {
         Ok(Containers { store, folder })
     }
 
+    /// The folder that holds all that is kept of a container.
+    pub fn folder_of(&self, container: &Container) -> PathBuf {
+        self.path(&container.id)
+    }
+
     pub(crate) fn path(&self, id: &str) -> PathBuf {
         self.folder.join(id)
     }

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod archive;
+pub mod compression;
 pub mod config;
 pub mod digest;
 pub mod json;

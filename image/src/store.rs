@@ -27,6 +27,7 @@ pub use gc::{Removed, Usage};
 pub use index::{ImageRecord, IndexError, LayerRecord, StepRecord, TagRecord};
 pub use snapshot::{Active, LayerId, Stack};
 
+use crate::compression;
 use crate::config::ImageConfig;
 use crate::digest::{DiffId, Digest, Hashing, ImageId};
 use crate::json;
@@ -90,6 +91,9 @@ pub enum StoreError {
     /// A layer that an image needs is gone.
     #[error("layer {0} is missing from the store")]
     LayerMissing(DiffId),
+    /// A layer of which only the files are there.
+    #[error("layer {0} was made here: there is no blob of it")]
+    NoBlob(String),
     /// Layers that say nothing about folders which are links below.
     #[error("layer {0} puts files below `{path}`, which is not a folder in the layers below it", path = .1.display())]
     ImpliedFolder(DiffId, PathBuf),
@@ -429,9 +433,45 @@ impl Store {
             self.index.put_layer(&LayerRecord { boot: None, ..layer.clone() })?;
             return Ok(true);
         }
+        if self.unpack_again(layer).is_ok() {
+            return Ok(true);
+        }
         self.index.remove_layer(&layer.id)?;
         sys::remove_path(&self.root.join("layers").join(&layer.id))?;
         Ok(false)
+    }
+
+    /// Replaces a layer's files by what its blob holds.
+    ///
+    /// Layers that other tools packed do not come out of our packer byte for byte, so after a crash there is
+    /// no telling whether their files are complete.
+    fn unpack_again(&self, layer: &LayerRecord) -> Result<(), StoreError> {
+        let Some(diff_id) = &layer.diff_id else { return Err(StoreError::NoBlob(layer.id.clone())) };
+        let tar = self.blob_tar(layer)?;
+        let active = self.empty_active()?;
+        let mut stream = Hashing::with(tar, diff_id.0.algorithm());
+        let applied = layer::apply(&mut stream, &active.upper())?;
+        io::copy(&mut stream, &mut io::sink()).call("read", "layer")?;
+        let (_, actual, _) = stream.finish();
+        if actual != diff_id.0 || !applied.implied.is_empty() || !applied.missing_links.is_empty() {
+            return Err(StoreError::DiffIdMismatch { expected: diff_id.clone(), actual: DiffId(actual) });
+        }
+        let old = self.scratch.folder()?;
+        let files = self.layer_path(&layer.id);
+        fs::rename(&files, old.path().join("fs")).call("rename", &files)?;
+        fs::rename(active.upper(), &files).call("rename", &files)?;
+        // Not on disk yet, again.
+        let layer = LayerRecord { boot: Some(self.boot.clone()), ..layer.clone() };
+        self.write_layer_record(&layer)?;
+        Ok(self.index.put_layer(&layer)?)
+    }
+
+    /// The tar of a layer that came from somewhere else, as it was.
+    fn blob_tar(&self, layer: &LayerRecord) -> Result<Box<dyn Read>, StoreError> {
+        let blob = layer.blob.as_ref().filter(|blob| self.blobs.contains(blob));
+        let blob = blob.ok_or_else(|| StoreError::NoBlob(layer.id.clone()))?;
+        let file = io::BufReader::with_capacity(1 << 17, self.blobs.open(blob)?);
+        Ok(compression::decompressed(file).call("read", self.blobs.path(blob))?)
     }
 
     /// The folder of a layer's files.
@@ -457,9 +497,45 @@ impl Store {
         Ok((diff_id, tar_size))
     }
 
+    /// The length of a layer's tar.
+    pub fn layer_tar_size(&self, layer: &LayerRecord) -> Result<u64, StoreError> {
+        match layer.tar_size {
+            Some(size) => Ok(size),
+            None => Ok(self.diff_id(&LayerId::new(&layer.id))?.1),
+        }
+    }
+
+    /// Keeps the tar of a layer that other tools packed, unless our packer makes the same bytes of its files.
+    pub fn keep_foreign_tar<R: Read>(
+        &self,
+        layer: LayerRecord,
+        tar: impl FnOnce() -> io::Result<R>,
+    ) -> Result<LayerRecord, StoreError> {
+        let Some(DiffId(digest)) = &layer.diff_id else { return Ok(layer) };
+        let (DiffId(own), _) = pack(&self.layer_path(&layer.id))?;
+        if own == *digest || layer.blob.is_some() {
+            return Ok(layer);
+        }
+        let mut writer = self.blobs.writer(digest)?;
+        let mut tar = tar().call("read", "layer")?;
+        io::copy(&mut tar, &mut writer).call("write", self.blobs.path(digest))?;
+        writer.commit()?;
+        let layer = LayerRecord { blob: Some(digest.clone()), ..layer };
+        self.write_layer_record(&layer)?;
+        self.index.put_layer(&layer)?;
+        Ok(layer)
+    }
+
     /// Writes a layer's tar to `output` and checks it against the diff id.
     pub fn write_layer_tar(&self, layer: &LayerRecord, output: impl Write) -> Result<u64, StoreError> {
-        let output = layer::diff(&self.layer_path(&layer.id), Hashing::new(output))?;
+        let mut output = Hashing::new(output);
+        match self.blob_tar(layer) {
+            Ok(mut tar) => {
+                io::copy(&mut tar, &mut output).call("write", "layer")?;
+            }
+            Err(StoreError::NoBlob(_)) => output = layer::diff(&self.layer_path(&layer.id), output)?,
+            Err(error) => return Err(error),
+        }
         let (_, digest, size) = output.finish();
         match &layer.diff_id {
             Some(expected) if expected.0 != digest => {

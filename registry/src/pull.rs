@@ -6,13 +6,14 @@ use crate::error::RegistryError;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Bytes;
+use kiln_image::compression::decompressed;
 use kiln_image::config::ImageConfig;
 use kiln_image::digest::{DiffId, Digest, ImageId};
 use kiln_image::manifest::{Descriptor, Manifest, ManifestError, ManifestOrIndex, media_type};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_image::store::{MAX_METADATA, Store, StoreError};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
@@ -439,16 +440,4 @@ impl<R: Read, W: Write> Read for Tee<R, W> {
         self.copy.write_all(&buffer[..length])?;
         Ok(length)
     }
-}
-
-/// Decompresses by what the first bytes say, not by what the media type claims.
-fn decompressed<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let start = input.fill_buf()?;
-    if start.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Box::new(flate2::bufread::MultiGzDecoder::new(input)));
-    }
-    if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        return Ok(Box::new(zstd::stream::read::Decoder::with_buffer(input)?));
-    }
-    Ok(Box::new(input))
 }

@@ -1,4 +1,56 @@
-use crate::arguments::Globals;
+//! `kiln load`.
+
+use crate::arguments::{self, Globals};
 use crate::error::CliError;
+use crate::session::Session;
+use crate::ui;
+use clap::Parser;
+use kiln_image::archive::{self, Loaded};
 use std::ffi::OsString;
-pub fn run(_globals: &Globals, _arguments: Vec<OsString>) -> Result<u8, CliError> { Ok(0) }
+use std::io::{BufReader, IsTerminal};
+use std::path::PathBuf;
+
+/// Read images from a file.
+#[derive(Debug, Parser)]
+struct Load {
+    /// docker-archive or OCI layout: a tar, also compressed, or a folder (default: standard input)
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Show nothing but the images' names
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Reads; prints what was loaded.
+pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
+    let load: Load = arguments::parse("load", arguments)?;
+    if let Some(path) = &load.input {
+        // Said before a store is made.
+        std::fs::metadata(path)
+            .map_err(|error| CliError::failed(format!("cannot open `{}`: {error}", path.display())))?;
+    }
+    if load.input.is_none() && std::io::stdin().is_terminal() {
+        return Err(CliError::failed("requested load from stdin, but stdin is empty")
+            .hint("name the file: kiln load -i FILE"));
+    }
+    let session = Session::open(globals)?;
+    let loaded = match &load.input {
+        Some(path) => archive::load(&session.store, path)?,
+        None => archive::load_stream(&session.store, BufReader::with_capacity(1 << 17, std::io::stdin().lock()))?,
+    };
+    loaded.iter().for_each(show);
+    Ok(0)
+}
+
+fn show(loaded: &Loaded) {
+    for (name, before) in &loaded.renamed {
+        ui::tell_line(&format!(
+            "The image {} already exists, renaming the old one with ID {before} to empty string",
+            name.familiar()
+        ));
+    }
+    if loaded.names.is_empty() {
+        ui::line(&format!("Loaded image ID: {}", loaded.image));
+    }
+    loaded.names.iter().for_each(|name| ui::line(&format!("Loaded image: {}", name.familiar())));
+}

@@ -1,4 +1,101 @@
-use crate::arguments::Globals;
+//! `kiln save`.
+
+use crate::arguments::{self, Globals};
 use crate::error::CliError;
+use crate::session::Session;
+use clap::Parser;
+use kiln_image::archive::{self, ArchiveError, SaveRequest};
+use kiln_image::reference::Reference;
+use kiln_image::store::Store;
 use std::ffi::OsString;
-pub fn run(_globals: &Globals, _arguments: Vec<OsString>) -> Result<u8, CliError> { Ok(0) }
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+/// Write images to a file or folder.
+#[derive(Debug, Parser)]
+struct Save {
+    /// File or folder to write (default: standard output)
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// docker-archive (a tar that is an OCI layout, too) or oci-dir (an OCI layout as a folder)
+    #[arg(long, value_name = "FORMAT", default_value = "docker-archive")]
+    format: String,
+    /// Names or ids
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+}
+
+/// Writes the images. A file appears only when it is complete.
+pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
+    let save: Save = arguments::parse("save", arguments)?;
+    let session = Session::open(globals)?;
+    let store = &session.store;
+    let requests = save.images.iter().map(|name| request(store, name)).collect::<Result<Vec<_>, _>>()?;
+    match (save.format.as_str(), &save.output) {
+        ("docker-archive" | "oci-archive", Some(path)) => save_file(store, &requests, path)?,
+        ("docker-archive" | "oci-archive", None) => {
+            let output = std::io::stdout();
+            if output.is_terminal() {
+                return Err(CliError::failed("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
+            }
+            archive::save_tar(store, &requests, output.lock())?;
+        }
+        ("oci-dir", Some(path)) => archive::save_folder(store, &requests, path)?,
+        ("oci-dir", None) => {
+            return Err(CliError::failed("--format oci-dir needs a folder").hint("add -o FOLDER"));
+        }
+        (other, _) => {
+            return Err(CliError::Flags(
+                format!("invalid value {other:?} for --format"),
+                vec!["one of docker-archive, oci-dir".to_owned()],
+            ));
+        }
+    }
+    Ok(0)
+}
+
+/// The image with the names to save: the one that was asked for, or all when the image was named by its id.
+fn request(store: &Store, name: &str) -> Result<SaveRequest, CliError> {
+    let image = store.resolve(name)?;
+    let reference = name.parse::<Reference>().ok();
+    let named = match reference {
+        Some(reference) if reference.digest().is_none() => {
+            store.find(&reference)?.filter(|found| found.id == image.id).map(|_| reference.or_latest())
+        }
+        _ => None,
+    };
+    Ok(SaveRequest { image, names: named.into_iter().collect() })
+}
+
+fn save_file(store: &Store, requests: &[SaveRequest], path: &Path) -> Result<(), CliError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !is_replaceable(path) {
+        // A device, or a pipe for another program.
+        let failed = |error| CliError::failed(format!("cannot open `{}`: {error}", path.display()));
+        let file = File::options().write(true).open(path).map_err(failed)?;
+        return Ok(archive::save_tar(store, requests, file)?);
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let new = folder.join(format!(".{name}.{}", std::process::id()));
+    let failed = |error| CliError::failed(format!("cannot write `{}`: {error}", path.display()));
+    let mut file = File::create_new(&new).map_err(failed)?;
+    let written = archive::save_tar(store, requests, &mut file).map_err(CliError::from);
+    let finished = written.and_then(|()| file.flush().and_then(|()| std::fs::rename(&new, path)).map_err(failed));
+    if finished.is_err() {
+        // The first failure counts.
+        let _ = std::fs::remove_file(&new);
+    }
+    finished
+}
+
+fn is_replaceable(path: &Path) -> bool {
+    std::fs::metadata(path).map_or(true, |metadata| metadata.is_file())
+}
+
+impl From<ArchiveError> for CliError {
+    fn from(error: ArchiveError) -> CliError {
+        let failed = CliError::failed(crate::error::chain(&error));
+        if error.is_full() { failed.hint(crate::error::FULL) } else { failed }
+    }
+}

@@ -80,7 +80,7 @@ impl Stack {
     }
 
     /// The folders that overlayfs stacks, highest first; empty layers and hidden ones are left out.
-    fn folders(&self) -> Vec<&Path> {
+    pub fn folders(&self) -> Vec<&Path> {
         let mut folders = Vec::new();
         for layer in self.layers.iter().rev() {
             if !layer.empty {

@@ -265,3 +265,25 @@ fn several_processes_may_open_one_store() {
     });
     let _ = handle;
 }
+
+#[test]
+fn foreign_layers_survive_a_crash() {
+    needs_root!();
+    let (root, store) = store();
+    // In an order that our packer would not choose.
+    let bytes = tar(&[("z", "1"), ("a", "2")]);
+    let diff_id = DiffId(Digest::of(&bytes));
+    let layer = store.unpack_layer(bytes.as_slice(), &diff_id, &[], None).unwrap();
+    let layer = store.keep_foreign_tar(layer, || Ok(bytes.as_slice())).unwrap();
+    assert_eq!(layer.blob, Some(diff_id.0.clone()));
+    // The machine went down, and one file did not make it to the disk.
+    store.index.put_layer(&LayerRecord { boot: Some("before".to_owned()), ..layer.clone() }).unwrap();
+    let file = store.layer_path(&layer.id).join("a");
+    fs::write(&file, "").unwrap();
+    assert!(store.find_layer(&diff_id).unwrap().is_some());
+    assert_eq!(fs::read_to_string(&file).unwrap(), "2");
+    let mut written = Vec::new();
+    store.write_layer_tar(&layer, &mut written).unwrap();
+    assert_eq!(written, bytes);
+    drop(root);
+}

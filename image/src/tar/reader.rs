@@ -47,6 +47,11 @@ impl<R: Read> Reader<R> {
         Reader { inner, offset: 0, stored_left: 0, padding: 0, holes: None }
     }
 
+    /// The underlying stream, for asking how far it was read.
+    pub fn get_ref(&self) -> &R {
+        &self.inner
+    }
+
     /// The underlying stream, for draining it.
     pub fn into_inner(self) -> R {
         self.inner

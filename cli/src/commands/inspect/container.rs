@@ -1,0 +1,293 @@
+//! A container as `docker inspect` shows it (Docker Engine API, ContainerInspectResponse).
+//!
+//! What Kiln does not have yet (limits, published ports, volumes) has the value that Docker shows when it is
+//! not set.
+
+use super::image::{GraphDriver, zero_time};
+use kiln_engine::{Container, Containers, Endpoint, State};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const SHM_SIZE: u64 = 64 << 20;
+
+/// The whole object.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Inspected {
+    id: String,
+    created: String,
+    path: String,
+    args: Vec<String>,
+    state: ShownState,
+    image: String,
+    resolv_conf_path: String,
+    hostname_path: String,
+    hosts_path: String,
+    log_path: String,
+    name: String,
+    restart_count: u32,
+    driver: &'static str,
+    platform: &'static str,
+    mount_label: &'static str,
+    process_label: &'static str,
+    app_armor_profile: &'static str,
+    #[serde(rename = "ExecIDs")]
+    exec_ids: Option<Vec<String>>,
+    host_config: HostConfig,
+    graph_driver: GraphDriver,
+    mounts: Vec<String>,
+    config: Config,
+    network_settings: NetworkSettings,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ShownState {
+    status: &'static str,
+    running: bool,
+    paused: bool,
+    restarting: bool,
+    #[serde(rename = "OOMKilled")]
+    oom_killed: bool,
+    dead: bool,
+    pid: i32,
+    exit_code: i32,
+    error: String,
+    started_at: String,
+    finished_at: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    binds: Option<Vec<String>>,
+    network_mode: &'static str,
+    port_bindings: BTreeMap<String, String>,
+    restart_policy: RestartPolicy,
+    auto_remove: bool,
+    cap_add: Option<Vec<String>>,
+    cap_drop: Option<Vec<String>>,
+    cgroupns_mode: &'static str,
+    dns: Vec<String>,
+    extra_hosts: Option<Vec<String>>,
+    ipc_mode: &'static str,
+    pid_mode: &'static str,
+    privileged: bool,
+    publish_all_ports: bool,
+    readonly_rootfs: bool,
+    security_opt: Option<Vec<String>>,
+    shm_size: u64,
+    runtime: &'static str,
+    memory: u64,
+    nano_cpus: u64,
+    pids_limit: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct RestartPolicy {
+    name: &'static str,
+    maximum_retry_count: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    hostname: String,
+    domainname: &'static str,
+    user: String,
+    attach_stdin: bool,
+    attach_stdout: bool,
+    attach_stderr: bool,
+    tty: bool,
+    open_stdin: bool,
+    stdin_once: bool,
+    env: Vec<String>,
+    cmd: Option<Vec<String>>,
+    image: String,
+    volumes: Option<BTreeMap<String, String>>,
+    working_dir: String,
+    entrypoint: Option<Vec<String>>,
+    on_build: Option<Vec<String>>,
+    labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_signal: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkSettings {
+    bridge: &'static str,
+    ports: BTreeMap<String, String>,
+    gateway: String,
+    #[serde(rename = "IPAddress")]
+    ip_address: String,
+    #[serde(rename = "IPPrefixLen")]
+    ip_prefix_len: u8,
+    mac_address: String,
+    networks: BTreeMap<&'static str, Network>,
+}
+
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Network {
+    mac_address: String,
+    gateway: String,
+    #[serde(rename = "IPAddress")]
+    ip_address: String,
+    #[serde(rename = "IPPrefixLen")]
+    ip_prefix_len: u8,
+}
+
+impl Inspected {
+    /// What is known of a container.
+    pub fn new(container: &Container, all: &Containers<'_>) -> Inspected {
+        let folder = all.folder_of(container);
+        let etc = |name: &str| folder.join("etc").join(name).display().to_string();
+        let mut arguments = container.settings.arguments().into_iter();
+        Inspected {
+            id: container.id.clone(),
+            created: container.created.clone(),
+            path: arguments.next().unwrap_or_default(),
+            args: arguments.collect(),
+            state: ShownState::new(&container.state),
+            image: container.image.to_string(),
+            resolv_conf_path: etc("resolv.conf"),
+            hostname_path: etc("hostname"),
+            hosts_path: etc("hosts"),
+            log_path: String::new(),
+            name: format!("/{}", container.name),
+            restart_count: 0,
+            driver: "overlay2",
+            platform: "linux",
+            mount_label: "",
+            process_label: "",
+            app_armor_profile: "",
+            exec_ids: None,
+            host_config: HostConfig::new(container),
+            graph_driver: graph_driver(&folder),
+            mounts: Vec::new(),
+            config: Config::new(container),
+            network_settings: NetworkSettings::new(container),
+        }
+    }
+}
+
+fn graph_driver(folder: &Path) -> GraphDriver {
+    let path = |name: &str| folder.join("layer").join(name).display().to_string();
+    let data = [("UpperDir", path("upper")), ("WorkDir", path("work"))];
+    GraphDriver { data: data.into_iter().map(|(name, path)| (name.to_owned(), path)).collect(), name: "overlay2" }
+}
+
+impl ShownState {
+    fn new(state: &State) -> ShownState {
+        let (started, finished) = match state {
+            State::Created { .. } => (zero_time(), zero_time()),
+            State::Running { started, .. } => (started.clone(), zero_time()),
+            State::Exited { started, finished, .. } => (started.clone(), finished.clone()),
+        };
+        ShownState {
+            status: state.status(),
+            running: state.is_running(),
+            paused: false,
+            restarting: false,
+            oom_killed: false,
+            dead: false,
+            pid: if let State::Running { pid, .. } = state { *pid } else { 0 },
+            exit_code: state.code(),
+            error: if let State::Created { error: Some(error), .. } = state { error.clone() } else { String::new() },
+            started_at: started,
+            finished_at: finished,
+        }
+    }
+}
+
+impl HostConfig {
+    fn new(container: &Container) -> HostConfig {
+        HostConfig {
+            binds: None,
+            network_mode: container.settings.network.name(),
+            port_bindings: BTreeMap::new(),
+            restart_policy: RestartPolicy { name: "no", maximum_retry_count: 0 },
+            auto_remove: container.auto_remove,
+            cap_add: None,
+            cap_drop: None,
+            cgroupns_mode: "private",
+            dns: Vec::new(),
+            extra_hosts: None,
+            ipc_mode: "private",
+            pid_mode: "",
+            privileged: false,
+            publish_all_ports: false,
+            readonly_rootfs: false,
+            security_opt: None,
+            shm_size: SHM_SIZE,
+            runtime: "kiln",
+            memory: 0,
+            nano_cpus: 0,
+            pids_limit: None,
+        }
+    }
+}
+
+impl Config {
+    fn new(container: &Container) -> Config {
+        let settings = &container.settings;
+        Config {
+            hostname: settings.hostname.clone(),
+            domainname: "",
+            user: settings.user.clone(),
+            attach_stdin: settings.interactive,
+            attach_stdout: true,
+            attach_stderr: true,
+            tty: settings.tty,
+            open_stdin: settings.interactive,
+            stdin_once: settings.interactive,
+            env: settings.environment.clone(),
+            cmd: settings.command.clone(),
+            image: container.image_name.clone(),
+            volumes: None,
+            working_dir: settings.folder.clone(),
+            entrypoint: settings.entrypoint.clone(),
+            on_build: None,
+            labels: settings.labels.clone(),
+            stop_signal: settings.stop_signal.clone(),
+        }
+    }
+}
+
+impl NetworkSettings {
+    fn new(container: &Container) -> NetworkSettings {
+        let network = container.endpoint.as_ref().map_or_else(Network::none, Network::new);
+        NetworkSettings {
+            bridge: "",
+            ports: BTreeMap::new(),
+            gateway: network.gateway.clone(),
+            ip_address: network.ip_address.clone(),
+            ip_prefix_len: network.ip_prefix_len,
+            mac_address: network.mac_address.clone(),
+            networks: BTreeMap::from([(container.settings.network.name(), network)]),
+        }
+    }
+}
+
+impl Network {
+    fn new(endpoint: &Endpoint) -> Network {
+        Network {
+            mac_address: endpoint.mac.clone(),
+            gateway: endpoint.gateway.to_string(),
+            ip_address: endpoint.address.to_string(),
+            ip_prefix_len: endpoint.prefix,
+        }
+    }
+
+    fn none() -> Network {
+        Network {
+            mac_address: String::new(),
+            gateway: String::new(),
+            ip_address: String::new(),
+            ip_prefix_len: 0,
+        }
+    }
+}

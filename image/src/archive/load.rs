@@ -1,0 +1,342 @@
+//! Reading images.
+
+use super::{ArchiveError, DockerImage, IMAGE_NAME, REF_NAME, blob};
+use crate::compression::decompressed;
+use crate::config::ImageConfig;
+use crate::digest::{DiffId, Digest, ImageId};
+use crate::json;
+use crate::manifest::{Descriptor, Index, Manifest, ManifestOrIndex, media_type};
+use crate::platform::Platform;
+use crate::reference::Reference;
+use crate::store::{Store, StoreError};
+use crate::sys::Named;
+use crate::tar::{EntryKind, Reader};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// The largest config or manifest.
+const MAX_JSON: u64 = 8 << 20;
+/// Indexes may point to indexes, and links to links, but not for ever.
+const MAX_DEPTH: usize = 8;
+const BUFFER: usize = 1 << 17;
+
+/// An image that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The image.
+    pub image: ImageId,
+    /// The names that it got.
+    pub names: Vec<Reference>,
+    /// Names that other images had until now, and whose these were.
+    pub renamed: Vec<(Reference, ImageId)>,
+}
+
+/// Reads the images of an archive: docker-archive or OCI layout, a tar (also compressed) or a folder.
+pub fn load(store: &Store, path: &Path) -> Result<Vec<Loaded>, ArchiveError> {
+    if path.is_dir() {
+        return Loader { store, source: &Folder(path.to_owned()) }.load();
+    }
+    let mut file = File::open(path).call("open", path)?;
+    let mut start = [0u8; 6];
+    let is_plain = match file.read_exact(&mut start) {
+        Ok(()) => file.rewind().is_ok() && !is_compressed(&start),
+        Err(_) => false,
+    };
+    if is_plain {
+        return load_tar(store, file);
+    }
+    let file = File::open(path).call("open", path)?;
+    load_stream(store, BufReader::with_capacity(BUFFER, file))
+}
+
+/// Reads the images of an archive that comes as a stream.
+pub fn load_stream(store: &Store, stream: impl BufRead) -> Result<Vec<Loaded>, ArchiveError> {
+    let folder = store.scratch_folder()?;
+    let path = folder.path().join("archive.tar");
+    let mut file = File::create_new(&path).call("open", &path)?;
+    let mut tar = decompressed(stream).map_err(ArchiveError::Io)?;
+    io::copy(&mut tar, &mut file).map_err(ArchiveError::Io)?;
+    load_tar(store, File::open(&path).call("open", &path)?)
+}
+
+fn is_compressed(start: &[u8]) -> bool {
+    let magics: [&[u8]; 4] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], b"BZh", b"\xfd7zXZ"];
+    magics.iter().any(|magic| start.starts_with(magic))
+}
+
+fn load_tar(store: &Store, file: File) -> Result<Vec<Loaded>, ArchiveError> {
+    let source = Tar::index(file)?;
+    Loader { store, source: &source }.load()
+}
+
+/// Files of an archive by name.
+trait Source {
+    fn open(&self, name: &str) -> Result<Option<Box<dyn Read + '_>>, ArchiveError>;
+}
+
+struct Folder(PathBuf);
+
+impl Source for Folder {
+    fn open(&self, name: &str) -> Result<Option<Box<dyn Read + '_>>, ArchiveError> {
+        let is_inside = Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let path = self.0.join(name);
+        match File::open(&path) {
+            Ok(file) if is_inside => Ok(Some(Box::new(file))),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let failed: Result<File, _> = Err(error);
+                failed.call("open", &path)?;
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Where files lie in a tar.
+struct Tar {
+    file: File,
+    places: BTreeMap<String, Place>,
+}
+
+enum Place {
+    File { offset: u64, size: u64 },
+    Link(String),
+}
+
+/// Reads a file from somewhere on, whoever else reads it.
+struct Section<'a> {
+    file: &'a File,
+    position: u64,
+}
+
+impl Read for Section<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.file.read_at(buffer, self.position)?;
+        self.position += length as u64;
+        Ok(length)
+    }
+}
+
+/// Counts what is read.
+struct Counting<R> {
+    inner: R,
+    position: u64,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.position += length as u64;
+        Ok(length)
+    }
+}
+
+impl Tar {
+    fn index(file: File) -> Result<Tar, ArchiveError> {
+        let mut places = BTreeMap::new();
+        let copy = file.try_clone().map_err(ArchiveError::Io)?;
+        let mut counting = Counting { inner: BufReader::with_capacity(BUFFER, copy), position: 0 };
+        {
+            let mut reader = Reader::new(&mut counting);
+            while let Some(entry) = reader.next_entry()? {
+                let name = clean(&String::from_utf8_lossy(&entry.name));
+                let link = String::from_utf8_lossy(&entry.link).into_owned();
+                match entry.kind {
+                    EntryKind::File => {
+                        let offset = reader.get_ref().position;
+                        places.insert(name, Place::File { offset, size: entry.size });
+                    }
+                    EntryKind::HardLink => {
+                        places.insert(name, Place::Link(clean(&link)));
+                    }
+                    EntryKind::Symlink => {
+                        let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
+                        let target = clean(&format!("{parent}/{link}"));
+                        places.insert(name, Place::Link(target));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(Tar { file, places })
+    }
+}
+
+/// A path without `.`, `..` and needless slashes; it never leads outside.
+fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            other => parts.push(other),
+        }
+    }
+    parts.join("/")
+}
+
+impl Source for Tar {
+    fn open(&self, name: &str) -> Result<Option<Box<dyn Read + '_>>, ArchiveError> {
+        let mut name = clean(name);
+        for _ in 0..MAX_DEPTH {
+            match self.places.get(&name) {
+                None => return Ok(None),
+                Some(Place::Link(target)) => name.clone_from(target),
+                Some(Place::File { offset, size }) => {
+                    let section = Section { file: &self.file, position: *offset };
+                    return Ok(Some(Box::new(section.take(*size))));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+struct Loader<'a> {
+    store: &'a Store,
+    source: &'a dyn Source,
+}
+
+impl Loader<'_> {
+    fn load(&self) -> Result<Vec<Loaded>, ArchiveError> {
+        let _using = self.store.use_layers()?;
+        if let Some(bytes) = self.read("manifest.json")? {
+            let images: Vec<DockerImage> = serde_json::from_slice(&bytes)
+                .map_err(|error| ArchiveError::Json("manifest.json".to_owned(), error))?;
+            return images.iter().map(|image| self.load_docker(image)).collect();
+        }
+        let bytes = self.read("index.json")?.ok_or(ArchiveError::Unknown)?;
+        let index: Index = serde_json::from_slice(&bytes)
+            .map_err(|error| ArchiveError::Json("index.json".to_owned(), error))?;
+        self.load_index(&index)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, ArchiveError> {
+        let Some(file) = self.source.open(name)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(MAX_JSON + 1).read_to_end(&mut bytes).map_err(ArchiveError::Io)?;
+        if bytes.len() as u64 > MAX_JSON {
+            return Err(ArchiveError::TooLarge(name.to_owned()));
+        }
+        Ok(Some(bytes))
+    }
+
+    fn need(&self, name: &str) -> Result<Vec<u8>, ArchiveError> {
+        self.read(name)?.ok_or_else(|| ArchiveError::Missing(name.to_owned()))
+    }
+
+    /// Reads a blob and checks that it is what its name says.
+    fn need_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ArchiveError> {
+        let name = blob(&descriptor.digest);
+        let bytes = self.need(&name)?;
+        let mut hasher = crate::digest::Hasher::new(descriptor.digest.algorithm());
+        hasher.update(&bytes);
+        if hasher.finish() != descriptor.digest {
+            return Err(ArchiveError::Missing(format!("{name} (with that digest)")));
+        }
+        Ok(bytes)
+    }
+
+    fn load_docker(&self, image: &DockerImage) -> Result<Loaded, ArchiveError> {
+        let config = self.need(&image.config)?;
+        let names = image.repo_tags.iter().flatten();
+        let names = names.map(|name| name.parse::<Reference>().map_err(StoreError::from));
+        let names: Vec<Reference> = names.collect::<Result<_, _>>()?;
+        self.keep(&config, &image.layers, names)
+    }
+
+    fn load_index(&self, index: &Index) -> Result<Vec<Loaded>, ArchiveError> {
+        // The same image under several names is one image with several names.
+        let mut images: Vec<(Descriptor, Vec<Reference>)> = Vec::new();
+        for descriptor in index.manifests.iter().filter(|descriptor| !descriptor.is_attestation()) {
+            let name = name_of(descriptor);
+            match images.iter_mut().find(|(known, _)| known.digest == descriptor.digest) {
+                Some((_, names)) => names.extend(name),
+                None => images.push((descriptor.clone(), name.into_iter().collect())),
+            }
+        }
+        let host = Platform::host();
+        let is_foreign = |descriptor: &Descriptor| {
+            descriptor.platform.as_ref().is_some_and(|platform| platform.distance(&host).is_none())
+        };
+        if images.len() > 1 && images.iter().any(|(descriptor, _)| !is_foreign(descriptor)) {
+            images.retain(|(descriptor, names)| !names.is_empty() || !is_foreign(descriptor));
+        }
+        images.into_iter().map(|(descriptor, names)| self.load_oci(descriptor, names)).collect()
+    }
+
+    fn load_oci(&self, mut descriptor: Descriptor, names: Vec<Reference>) -> Result<Loaded, ArchiveError> {
+        for _ in 0..MAX_DEPTH {
+            let name = blob(&descriptor.digest);
+            let bytes = self.need_blob(&descriptor)?;
+            let parsed = ManifestOrIndex::parse(&bytes, Some(&descriptor.media_type));
+            match parsed.map_err(|error| ArchiveError::Manifest(name.clone(), error))? {
+                ManifestOrIndex::Manifest(manifest) => {
+                    let config = self.need_blob(&manifest.config)?;
+                    let layers: Vec<String> = manifest.layers.iter().map(|layer| blob(&layer.digest)).collect();
+                    return self.keep(&config, &layers, names);
+                }
+                ManifestOrIndex::Index(index) => {
+                    let host = Platform::host();
+                    let chosen = index.choose(&host);
+                    descriptor = chosen.ok_or_else(|| ArchiveError::Platform(host.to_string()))?.clone();
+                }
+            }
+        }
+        Err(ArchiveError::Missing("a manifest".to_owned()))
+    }
+
+    fn keep(&self, config: &[u8], layers: &[String], names: Vec<Reference>) -> Result<Loaded, ArchiveError> {
+        let image = ImageId(Digest::of(config));
+        let parsed = ImageConfig::parse(config).map_err(|error| StoreError::Config(image.clone(), error))?;
+        let diff_ids = &parsed.rootfs.diff_ids;
+        if layers.len() != diff_ids.len() {
+            return Err(ArchiveError::Layers { image, layers: layers.len(), diff_ids: diff_ids.len() });
+        }
+        let mut descriptors = Vec::new();
+        for (at, (name, diff_id)) in layers.iter().zip(diff_ids).enumerate() {
+            let size = self.keep_layer(name, diff_id, &diff_ids[..at])?;
+            descriptors.push(Descriptor::new(media_type::OCI_LAYER, diff_id.0.clone(), size));
+        }
+        let manifest = Manifest::oci(Descriptor::of(media_type::OCI_CONFIG, config), descriptors);
+        let id = self.store.put_image(&json::to_vec(&manifest), media_type::OCI_MANIFEST, config)?;
+        let names: Vec<Reference> = names.into_iter().map(Reference::or_latest).collect();
+        let mut renamed = Vec::new();
+        for name in &names {
+            if let Some(before) = self.store.find(name)?.filter(|before| before.id != id) {
+                renamed.push((name.clone(), before.id));
+            }
+            self.store.tag(name, &id)?;
+        }
+        Ok(Loaded { image: id, names, renamed })
+    }
+
+    /// Unpacks a layer unless the store has it; gives the length of its tar.
+    fn keep_layer(&self, name: &str, diff_id: &DiffId, below: &[DiffId]) -> Result<u64, ArchiveError> {
+        let open = || {
+            let file = self.source.open(name)?.ok_or_else(|| ArchiveError::Missing(name.to_owned()))?;
+            decompressed(BufReader::with_capacity(BUFFER, file)).map_err(ArchiveError::Io)
+        };
+        let layer = match self.store.find_layer(diff_id)? {
+            Some(layer) => layer,
+            None => {
+                let layer = self.store.unpack_layer(open()?, diff_id, below, None)?;
+                self.store.keep_foreign_tar(layer, || Ok(open().map_err(io::Error::other)?))?
+            }
+        };
+        Ok(self.store.layer_tar_size(&layer)?)
+    }
+}
+
+/// The name that an index gives to an image: containerd's annotation, or the OCI one where it holds more than
+/// a tag.
+fn name_of(descriptor: &Descriptor) -> Option<Reference> {
+    let whole = descriptor.annotations.get(IMAGE_NAME);
+    let short = descriptor.annotations.get(REF_NAME).filter(|name| name.contains([':', '/']));
+    whole.or(short)?.parse().ok()
+}
