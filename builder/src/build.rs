@@ -1,11 +1,12 @@
 //! A build from end to end.
 
 use crate::cancel::Cancel;
-use crate::content::{Content, StatCache};
+use crate::content::{Content, ContentError, StatCache};
 use crate::context::Context;
 use crate::error::{BuildError, FailedStep, ImageError};
 use crate::event::{Event, Listener, Reporter, Row};
 use crate::export;
+use crate::graph::Operation;
 use crate::plan::{self, BaseImage, Plan, PlanOptions};
 use crate::sandbox::Sandbox;
 use crate::solve::{SolveError, solve};
@@ -287,8 +288,7 @@ impl Build<'_> {
     fn execute(&self, plan: &Plan) -> Result<ImageId, BuildError> {
         let Machine { store, spawner, state, cancel, .. } = *self.machine;
         let tree = Tree::open(&self.context.folder)?;
-        let content =
-            Content::context(tree, self.context.ignore.clone(), self.context.ignore_name.clone());
+        let content = Content::context(tree, self.context.ignore.clone(), self.context.ignore_name.clone());
         let cache_name = self.stat_cache_name();
         let stat_cache = StatCache::from_bytes(&store.read_cache(&cache_name).unwrap_or_default());
         let sandbox = Sandbox::new(store, spawner, state);
@@ -364,9 +364,16 @@ impl Build<'_> {
 
     fn failed(&self, plan: &Plan, error: SolveError<StepError>) -> BuildError {
         let node = plan.graph.node(error.node);
+        let missing = match (&node.operation, &error.error) {
+            (Operation::Copy(copy), StepError::Content(ContentError::NotFound { path, .. })) => {
+                let at = copy.sources.iter().position(|source| source == path);
+                at.and_then(|at| copy.places.get(at)).copied()
+            }
+            _ => None,
+        };
         BuildError::Step(Box::new(FailedStep {
             name: node.name.clone(),
-            span: node.span,
+            span: missing.or(node.span),
             error: error.error,
         }))
     }
@@ -374,8 +381,8 @@ impl Build<'_> {
 
 /// Names that people mistype.
 const COMMON_IMAGES: [&str; 12] = [
-    "alpine", "busybox", "centos", "debian", "fedora", "golang", "node", "python", "rust", "scratch", "ubuntu",
-    "nginx",
+    "alpine", "busybox", "centos", "debian", "fedora", "golang", "node", "python", "rust", "scratch",
+    "ubuntu", "nginx",
 ];
 
 /// Computes diff ids while later steps run.

@@ -193,7 +193,9 @@ impl Content {
             hints.push(format!("did you mean {near}?"));
         }
         if self.is_context {
-            hints.push("paths are looked for in the build context, the folder that the command names".to_owned());
+            hints.push(
+                "paths are looked for in the build context, the folder that the command names".to_owned(),
+            );
         }
         ContentError::NotFound { path: path.to_owned(), hints }
     }

@@ -89,6 +89,8 @@ pub struct Copy {
     pub from: CopyFrom,
     /// Paths and patterns, from the root of there.
     pub sources: Vec<String>,
+    /// Where each of them stands in the Dockerfile; no part of the key.
+    pub places: Vec<Span>,
     /// Files that stand in the Dockerfile: names and contents.
     pub inline: Vec<(String, String)>,
     /// Where they go: a path from the root, with a slash at its end when it must be a folder.

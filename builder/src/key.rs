@@ -219,6 +219,7 @@ mod tests {
         Copy {
             from: CopyFrom::Context,
             sources: vec!["/a".into()],
+            places: Vec::new(),
             inline: vec![("f".into(), "text".into())],
             destination: "/d/".into(),
             owner: None,

@@ -85,7 +85,14 @@ pub fn plan(
     images: &BTreeMap<String, BaseImage>,
     options: &PlanOptions<'_>,
 ) -> Result<Plan, BuildError> {
-    let mut planner = Planner { stages, images, options, graph: Graph::default(), done: BTreeMap::new(), sources: BTreeMap::new() };
+    let mut planner = Planner {
+        stages,
+        images,
+        options,
+        graph: Graph::default(),
+        done: BTreeMap::new(),
+        sources: BTreeMap::new(),
+    };
     for index in stages.reachable() {
         let state = planner.stage(index)?;
         planner.done.insert(index, state);
@@ -173,7 +180,13 @@ impl Planner<'_> {
                 StageState { has_own_command: false, counter, ..base }
             }
             Base::Scratch => {
-                let node = self.add(&mut counter, stage.span, Operation::Scratch, Vec::new(), "FROM scratch".to_owned());
+                let node = self.add(
+                    &mut counter,
+                    stage.span,
+                    Operation::Scratch,
+                    Vec::new(),
+                    "FROM scratch".to_owned(),
+                );
                 self.fresh_state(node, empty_config(self.options.platform), Vec::new(), counter)
             }
             Base::Image(name) => {
@@ -224,8 +237,7 @@ impl Planner<'_> {
             return *node;
         }
         let image = &self.images[name];
-        let source =
-            ImageSource { reference: image.reference.clone(), diff_ids: image.diff_ids().to_vec() };
+        let source = ImageSource { reference: image.reference.clone(), diff_ids: image.diff_ids().to_vec() };
         let node = self.graph.add(Node {
             operation: Operation::Image(source),
             inputs: Vec::new(),
@@ -366,8 +378,7 @@ fn expansion_error(step: &Step, text: &Text, error: &ExpandError) -> BuildError 
 fn shown_expanded(state: &StageState, step: &Step, quotes: Quotes, keep_unset: bool) -> String {
     let line = step.instruction.line.as_str();
     let rules = Rules { quotes, keep_unset, ..Rules::value(step.escape) };
-    let text =
-        expand::expand(line, &state.environment, rules).map_or_else(|_| line.to_owned(), |e| e.value);
+    let text = expand::expand(line, &state.environment, rules).map_or_else(|_| line.to_owned(), |e| e.value);
     match text.split_once(' ') {
         Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
         None => text.to_uppercase(),
@@ -390,9 +401,5 @@ pub(crate) fn as_oci(descriptor: Descriptor) -> Descriptor {
 
 /// What the shell form is given to.
 fn shell(config: &RunConfig) -> Vec<String> {
-    if config.shell.is_empty() {
-        vec!["/bin/sh".to_owned(), "-c".to_owned()]
-    } else {
-        config.shell.clone()
-    }
+    if config.shell.is_empty() { vec!["/bin/sh".to_owned(), "-c".to_owned()] } else { config.shell.clone() }
 }

@@ -117,8 +117,8 @@ enum State<S: Steps> {
     Waiting,
     /// Its definition key is not cached; parts of its inputs must be looked at.
     NeedsContent { definition: Key },
-    /// They are being looked at.
-    Keying { definition: Key },
+    /// They are being looked at, or the step's own content is: then its definition is no key.
+    Keying { definition: Option<Key> },
     /// Its key is known.
     Keyed { definition: Key, key: Key, cached: Option<S::Cached> },
     /// It runs.
@@ -267,7 +267,8 @@ impl<'a, S: Steps> Solver<'a, S> {
             Content::Own => {
                 let job = Job::Key { node, definition: definition.key.clone(), inputs: Vec::new() };
                 self.jobs.push_back(job);
-                Ok(State::Keying { definition: definition.key })
+                // Alone, what it says says nothing of what it makes: it is no key.
+                Ok(State::Keying { definition: None })
             }
             Content::Inputs => match self.steps.look_up(node, &definition.key)? {
                 Some(hit) => Ok(self.found(node, definition.key, hit)),
@@ -300,7 +301,7 @@ impl<'a, S: Steps> Solver<'a, S> {
             return State::NeedsContent { definition };
         };
         self.jobs.push_back(Job::Key { node, definition: definition.clone(), inputs });
-        State::Keying { definition }
+        State::Keying { definition: Some(definition) }
     }
 
     fn restore(
@@ -383,6 +384,7 @@ impl<'a, S: Steps> Solver<'a, S> {
         if let State::Keying { definition } = state
             && self.failure.is_none()
         {
+            let definition = definition.unwrap_or_else(|| key.clone());
             self.states[node.0] = self.keyed(node, definition, key)?;
         }
         Ok(())

@@ -349,7 +349,8 @@ impl Stages {
     ) -> Result<Option<Origin>, BuildError> {
         let field = mount.fields.iter().rev().find_map(|field| {
             let (key, value) = field.as_str().split_once('=')?;
-            key.eq_ignore_ascii_case("from").then(|| field.slice(field.as_str().len() - value.len()..field.as_str().len()))
+            key.eq_ignore_ascii_case("from")
+                .then(|| field.slice(field.as_str().len() - value.len()..field.as_str().len()))
         });
         let Some(field) = field.filter(|field| !field.is_empty()) else { return Ok(None) };
         let name = field.as_str();
@@ -436,8 +437,7 @@ impl Stages {
             match (instructions.pop(), instructions.is_empty()) {
                 (Some(instruction), true) => {
                     let escape = parse.file.directives.escape;
-                    let mut step =
-                        Step { instruction, span, is_trigger: true, escape, origins: Vec::new() };
+                    let mut step = Step { instruction, span, is_trigger: true, escape, origins: Vec::new() };
                     step.origins = self.origins(index, &step)?;
                     steps.push(step);
                 }
@@ -469,7 +469,8 @@ impl Stage {
             Base::Image(name) => Some((name.as_str(), self.span)),
             _ => None,
         };
-        let origins = self.steps.iter().flat_map(|step| step.origins.iter().flatten().map(|o| (o, step.span)));
+        let origins =
+            self.steps.iter().flat_map(|step| step.origins.iter().flatten().map(|o| (o, step.span)));
         base.into_iter().chain(origins.filter_map(|(origin, span)| match origin {
             Origin::Image(name) => Some((name.as_str(), span)),
             Origin::Stage(_) => None,

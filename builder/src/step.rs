@@ -102,7 +102,10 @@ impl StepError {
                 vec!["a command was not found: install it in an earlier step, or check its name".to_owned()]
             }
             StepError::Exit { code: 126, .. } => {
-                vec!["a file was found but is not executable: chmod +x it, or copy it with --chmod=755".to_owned()]
+                vec![
+                    "a file was found but is not executable: chmod +x it, or copy it with --chmod=755"
+                        .to_owned(),
+                ]
             }
             StepError::Exit { code: 137, .. } => {
                 vec!["the program was killed (SIGKILL): often the machine had no memory left".to_owned()]
@@ -218,12 +221,7 @@ impl<'a> Executor<'a> {
         }
     }
 
-    fn make_layer(
-        &self,
-        node: NodeId,
-        row: Row,
-        inputs: &[Built],
-    ) -> Result<(LayerRecord, bool), StepError> {
+    fn make_layer(&self, node: NodeId, row: Row, inputs: &[Built]) -> Result<(LayerRecord, bool), StepError> {
         let below = &inputs[0];
         Ok(match &self.graph.node(node).operation {
             Operation::Exec(exec) => (self.run_program(exec, &below.stack, row)?, true),
@@ -264,12 +262,7 @@ impl<'a> Executor<'a> {
         Ok(None)
     }
 
-    fn record(
-        &self,
-        node: NodeId,
-        keys: &[Key],
-        layer: &LayerRecord,
-    ) -> Result<i64, StepError> {
+    fn record(&self, node: NodeId, keys: &[Key], layer: &LayerRecord) -> Result<i64, StepError> {
         let inputs = lock(&self.notes.inputs).get(&node).cloned().unwrap_or_default();
         let inputs = serde_json::to_string(&inputs).expect("texts are JSON");
         let now = now();

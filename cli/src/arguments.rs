@@ -145,7 +145,9 @@ fn first_positional(command: &clap::Command, arguments: &[OsString]) -> usize {
             Some(long) => !long.contains('=') && long_has_value(long),
             None => match text.strip_prefix('-').filter(|letters| !letters.is_empty()) {
                 // In `-itw DIR` the value follows, in `-itwDIR` it does not.
-                Some(letters) => letters.chars().position(short_has_value) == Some(letters.chars().count() - 1),
+                Some(letters) => {
+                    letters.chars().position(short_has_value) == Some(letters.chars().count() - 1)
+                }
                 None => return at,
             },
         };

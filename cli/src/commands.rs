@@ -53,12 +53,7 @@ pub static ALL: [Command; 14] = [
     command("tag", "Give an image another name", tag::run),
     command("rm", "Remove containers", rm::run),
     command("rmi", "Remove images", rmi::run),
-    Command {
-        name: "builder-prune",
-        about: "Remove build cache",
-        hidden: true,
-        run: builder_prune::run,
-    },
+    Command { name: "builder-prune", about: "Remove build cache", hidden: true, run: builder_prune::run },
     command("version", "Show the version", version::run),
 ];
 

@@ -63,7 +63,8 @@ impl CliError {
     /// Adds advice.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> CliError {
-        if let CliError::Failed { hints, .. } | CliError::Flags(_, hints) | CliError::Usage(_, hints) = &mut self
+        if let CliError::Failed { hints, .. } | CliError::Flags(_, hints) | CliError::Usage(_, hints) =
+            &mut self
         {
             hints.push(hint.into());
         }
@@ -146,7 +147,8 @@ impl BuildFailure {
         match (&self.error, &self.source) {
             (BuildError::Syntax(diagnostics), Some(source)) => {
                 let line = diagnostics.first().map_or(1, |d| source.position(d.span.start as usize).line);
-                let near = diagnostics.first().and_then(|d| d.hints.iter().find(|h| h.starts_with("did you mean")));
+                let near =
+                    diagnostics.first().and_then(|d| d.hints.iter().find(|h| h.starts_with("did you mean")));
                 let near = near.map(|hint| format!(" ({hint})")).unwrap_or_default();
                 format!("dockerfile parse error on line {line}: {}{near}", self.error)
             }
@@ -166,7 +168,9 @@ impl BuildFailure {
                 }
             }
             BuildError::Meaning(diagnostic) => show(render(source, diagnostic, color)),
-            BuildError::Image { span, .. } => show(render_place(source, *span, "cannot get this image", color)),
+            BuildError::Image { span, .. } => {
+                show(render_place(source, *span, "cannot get this image", color))
+            }
             BuildError::Step(step) => {
                 if let Some(span) = step.span {
                     let label = step.error.label();

@@ -32,7 +32,8 @@ impl Format {
 
     /// Shows rows; `usual` makes the table that is shown without `--format`.
     pub fn show<T: Serialize>(&self, rows: &[T], usual: impl FnOnce() -> String) -> Result<String, CliError> {
-        let lines = |template: &Template| rows.iter().map(|row| render(template, row)).collect::<Result<_, _>>();
+        let lines =
+            |template: &Template| rows.iter().map(|row| render(template, row)).collect::<Result<_, _>>();
         match self {
             Format::Table => Ok(usual()),
             Format::Json => Ok(rows.iter().map(|row| json_of(row) + "\n").collect()),
@@ -176,6 +177,8 @@ mod tests {
     fn mistakes_are_explained() {
         assert!(Format::read(Some("{{.ID"), &[]).is_err());
         let format = Format::read(Some("{{.Nope}}"), &[]).unwrap();
-        assert!(matches!(format.show(&rows(), String::new), Err(CliError::Failed { hints, .. }) if hints[0].contains("ID")));
+        assert!(
+            matches!(format.show(&rows(), String::new), Err(CliError::Failed { hints, .. }) if hints[0].contains("ID"))
+        );
     }
 }

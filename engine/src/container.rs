@@ -220,7 +220,8 @@ impl<'a> Containers<'a> {
         if let Some(container) = all.iter().find(|c| c.id == text || c.name == text_name) {
             return Ok(container.clone());
         }
-        let mut found = all.into_iter().filter(|container| !text.is_empty() && container.id.starts_with(text));
+        let mut found =
+            all.into_iter().filter(|container| !text.is_empty() && container.id.starts_with(text));
         match (found.next(), found.next()) {
             (None, _) => Err(missing()),
             (Some(container), None) => Ok(container),

@@ -94,9 +94,7 @@ impl Settings {
         let command = (!options.arguments.is_empty()).then(|| options.arguments.clone());
         let (entrypoint, command) = match &options.entrypoint {
             // Whoever replaces the entrypoint does not want its arguments either.
-            Some(entrypoint) => {
-                ((!entrypoint.is_empty()).then(|| vec![entrypoint.clone()]), command)
-            }
+            Some(entrypoint) => ((!entrypoint.is_empty()).then(|| vec![entrypoint.clone()]), command),
             None => (image.entrypoint.clone(), command.or_else(|| image.cmd.clone())),
         };
         let settings = Settings {
@@ -181,7 +179,11 @@ mod tests {
         assert_eq!(settings(&words).arguments(), ["/entry", "a", "b"]);
         let other = RunOptions { entrypoint: Some("sh".into()), ..RunOptions::default() };
         assert_eq!(settings(&other).arguments(), ["sh"]);
-        let none = RunOptions { entrypoint: Some(String::new()), arguments: vec!["x".into()], ..RunOptions::default() };
+        let none = RunOptions {
+            entrypoint: Some(String::new()),
+            arguments: vec!["x".into()],
+            ..RunOptions::default()
+        };
         assert_eq!(settings(&none).arguments(), ["x"]);
     }
 
@@ -194,7 +196,11 @@ mod tests {
 
     #[test]
     fn environments_are_joined_by_name() {
-        let options = RunOptions { environment: vec!["A=user".into(), "B=1".into()], tty: true, ..RunOptions::default() };
+        let options = RunOptions {
+            environment: vec!["A=user".into(), "B=1".into()],
+            tty: true,
+            ..RunOptions::default()
+        };
         let settings = settings(&options);
         assert_eq!(settings.environment, ["A=user", "B=1", "PATH=/bin"]);
         assert_eq!(

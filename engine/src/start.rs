@@ -166,7 +166,8 @@ impl<'a> Owned<'a> {
             .map(|name| spec::bind(folders.etc.join(name), &format!("/etc/{name}"), &[]));
         spec.mounts_mut().get_or_insert_default().extend(binds);
         if settings.network == NetworkMode::Host
-            && let Some(namespaces) = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut())
+            && let Some(namespaces) =
+                spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut())
         {
             namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
         }

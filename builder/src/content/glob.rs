@@ -12,7 +12,10 @@ enum Piece {
     /// `*`
     Many,
     /// `[a-z]`, `[^a-z]`
-    Class { ranges: Vec<(char, char)>, negated: bool },
+    Class {
+        ranges: Vec<(char, char)>,
+        negated: bool,
+    },
 }
 
 /// Splits a clean path before its first name with a wildcard: what is literal, and the pattern behind.

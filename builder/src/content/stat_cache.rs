@@ -59,7 +59,10 @@ impl StatCache {
         let latest = changed(stat.st_mtime, stat.st_mtime_nsec as i64)
             .max(changed(stat.st_ctime, stat.st_ctime_nsec as i64));
         if read_at.duration_since(latest).is_ok_and(|age| age > GRANULARITY) {
-            self.added.lock().expect("no thread panics while holding this lock").push((identity(stat), digest));
+            self.added
+                .lock()
+                .expect("no thread panics while holding this lock")
+                .push((identity(stat), digest));
         }
     }
 

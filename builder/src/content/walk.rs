@@ -92,7 +92,8 @@ fn entries(content: &Content, source: &Source, exclude: &Patterns) -> Result<Vec
         path: source.path.display(),
         errno: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
     })?;
-    let own = Entry { folder: Arc::new(folder), name: source.name.clone(), path: Vec::new(), stat: source.stat };
+    let own =
+        Entry { folder: Arc::new(folder), name: source.name.clone(), path: Vec::new(), stat: source.stat };
     if !source.is_folder() {
         return Ok(vec![own]);
     }
@@ -117,11 +118,8 @@ fn collect<S: Selection>(
     list: &mut Vec<Entry>,
 ) -> Result<(), CallError> {
     for name in sys::sorted_names(folder.as_fd()).call("getdents", display(path))? {
-        let inner = if path.is_empty() {
-            name.to_bytes().to_vec()
-        } else {
-            [path, b"/", name.to_bytes()].concat()
-        };
+        let inner =
+            if path.is_empty() { name.to_bytes().to_vec() } else { [path, b"/", name.to_bytes()].concat() };
         let stat = sys::stat_at(folder.as_fd(), &name).call("stat", display(&inner))?;
         // Gone since it was listed.
         let Some(stat) = stat else { continue };

@@ -49,14 +49,11 @@ pub(super) fn apply(state: &mut StageState, step: &Step, kind: &Kind) -> Result<
 }
 
 /// Keys and values of ENV or LABEL; all see the environment as it was before the line.
-fn pairs(
-    state: &StageState,
-    step: &Step,
-    pairs: &KeyValues,
-) -> Result<Vec<(String, String)>, BuildError> {
-    let expanded = pairs.pairs.iter().map(|pair| {
-        Ok((expand_value(state, step, &pair.key)?, expand_value(state, step, &pair.value)?))
-    });
+fn pairs(state: &StageState, step: &Step, pairs: &KeyValues) -> Result<Vec<(String, String)>, BuildError> {
+    let expanded = pairs
+        .pairs
+        .iter()
+        .map(|pair| Ok((expand_value(state, step, &pair.key)?, expand_value(state, step, &pair.value)?)));
     expanded.collect()
 }
 

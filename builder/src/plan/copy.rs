@@ -9,6 +9,7 @@ use kiln_parser::Text;
 use kiln_parser::ast;
 use kiln_parser::ast::CopySource;
 use kiln_parser::expand::{self, Quotes, Rules};
+use kiln_parser::span::Span;
 
 impl Planner<'_> {
     pub(super) fn copy(
@@ -54,6 +55,7 @@ impl Planner<'_> {
         let copy = Operation::Copy(Box::new(Copy {
             from,
             sources: resolved.sources,
+            places: resolved.places,
             inline: resolved.inline,
             destination: resolved.destination,
             owner: resolved.owner,
@@ -102,6 +104,7 @@ struct Resolved {
     /// Sources as history shows them.
     shown: Vec<String>,
     sources: Vec<String>,
+    places: Vec<Span>,
     inline: Vec<(String, String)>,
     /// As written, for history.
     shown_destination: String,
@@ -126,11 +129,14 @@ fn resolve(
         })?),
         None => None,
     };
-    let mut paths = Vec::new();
+    let (mut paths, mut places) = (Vec::new(), Vec::new());
     let mut inline = Vec::new();
     for source in sources {
         match source {
-            CopySource::Path(text) => paths.push(expand_value(state, step, text)?),
+            CopySource::Path(text) => {
+                paths.push(expand_value(state, step, text)?);
+                places.push(step.span_of(text));
+            }
             CopySource::Heredoc(index) => inline.push(heredoc(state, step, *index)?),
         }
     }
@@ -139,6 +145,7 @@ fn resolve(
     Ok(Resolved {
         shown: paths.iter().cloned().chain(names).collect(),
         sources: paths.iter().map(|source| path::join("/", source)).collect(),
+        places,
         inline,
         destination: path::destination(&state.config.config.working_dir, &shown_destination),
         shown_destination,

@@ -15,8 +15,9 @@ pub(super) fn expose(state: &mut StageState, step: &Step, words: &[Text]) -> Res
             .map_err(|error| expansion_error(step, word, &error))?;
         for port in expanded.value {
             let found = parse(&port.text).map_err(|reason| {
-                BuildError::at("invalid-port", step.span_of(word), reason)
-                    .hint(Some("write a port or a range, with tcp, udp or sctp: 80, 53/udp, 8000-8010".to_owned()))
+                BuildError::at("invalid-port", step.span_of(word), reason).hint(Some(
+                    "write a port or a range, with tcp, udp or sctp: 80, 53/udp, 8000-8010".to_owned(),
+                ))
             })?;
             ports.extend(found);
         }
@@ -76,7 +77,11 @@ mod tests {
     fn check(text: &str, expected: Result<&[&str], &str>) {
         let found = parse(text);
         let found = found.as_ref().map(|ports| ports.iter().map(String::as_str).collect::<Vec<_>>());
-        assert_eq!(found, expected.map(<[&str]>::to_vec).map_err(str::to_owned).as_ref().map(Clone::clone), "{text}");
+        assert_eq!(
+            found,
+            expected.map(<[&str]>::to_vec).map_err(str::to_owned).as_ref().map(Clone::clone),
+            "{text}"
+        );
     }
 
     #[test]

@@ -53,9 +53,8 @@ impl Planner<'_> {
 
 /// What later versions will do is said, not ignored.
 fn refuse(step: &Step, run: &Run) -> Result<(), BuildError> {
-    let refuse = |span, what: &str| {
-        Err(BuildError::at("not-supported", span, format!("{what} is not supported yet")))
-    };
+    let refuse =
+        |span, what: &str| Err(BuildError::at("not-supported", span, format!("{what} is not supported yet")));
     if let Some(mount) = run.mounts.first() {
         return refuse(step.span_of(&mount.text), "RUN --mount");
     }

@@ -131,8 +131,6 @@ impl Placing<'_> {
 }
 
 /// A handle of its own on a folder.
-pub(super) fn duplicate(
-    fd: &rustix::fd::OwnedFd,
-) -> Result<rustix::fd::OwnedFd, kiln_image::sys::CallError> {
+pub(super) fn duplicate(fd: &rustix::fd::OwnedFd) -> Result<rustix::fd::OwnedFd, kiln_image::sys::CallError> {
     fd.try_clone().call("dup", "/")
 }

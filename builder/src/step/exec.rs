@@ -18,12 +18,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 impl Executor<'_> {
-    pub(super) fn run_program(
-        &self,
-        exec: &Exec,
-        below: &Stack,
-        row: Row,
-    ) -> Result<LayerRecord, StepError> {
+    pub(super) fn run_program(&self, exec: &Exec, below: &Stack, row: Row) -> Result<LayerRecord, StepError> {
         let active = self.store.prepare(below)?;
         let code = self.run_in(exec, below, &active, row)?;
         if code != 0 {

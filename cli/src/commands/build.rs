@@ -60,7 +60,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let spawner = session::start_helper()?;
     let signals = Signals::catch()?;
     let failure = |error, source| CliError::Build(Box::new(BuildFailure { error, source }));
-    let context = Context::open(&build.context, build.file.as_deref()).map_err(|error| failure(error, None))?;
+    let context =
+        Context::open(&build.context, build.file.as_deref()).map_err(|error| failure(error, None))?;
     let session = Session::open(globals)?;
 
     let cancel = Cancel::default();

@@ -33,7 +33,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
 
 fn confirmed() -> Result<bool, CliError> {
     if !std::io::stdin().is_terminal() {
-        return Err(CliError::failed("not asked to remove the build cache").hint("add -f to remove it without a question"));
+        return Err(CliError::failed("not asked to remove the build cache")
+            .hint("add -f to remove it without a question"));
     }
     ui::tell("WARNING! This will remove all build cache. Are you sure you want to continue? [y/N] ");
     let mut answer = String::new();

@@ -36,7 +36,9 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let session = Session::open(globals)?;
     let loaded = match &load.input {
         Some(path) => archive::load(&session.store, path)?,
-        None => archive::load_stream(&session.store, BufReader::with_capacity(1 << 17, std::io::stdin().lock()))?,
+        None => {
+            archive::load_stream(&session.store, BufReader::with_capacity(1 << 17, std::io::stdin().lock()))?
+        }
     };
     loaded.iter().for_each(show);
     Ok(0)

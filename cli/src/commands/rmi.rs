@@ -55,7 +55,12 @@ impl<E: Into<CliError>> From<E> for Refused {
     }
 }
 
-fn remove(store: &Store, containers: &Containers<'_>, name: &str, force: bool) -> Result<Vec<Removed>, Refused> {
+fn remove(
+    store: &Store,
+    containers: &Containers<'_>,
+    name: &str,
+    force: bool,
+) -> Result<Vec<Removed>, Refused> {
     let image = match store.resolve(name) {
         Ok(image) => image,
         Err(StoreError::NoSuchImage(_)) => return Err(Refused::Missing),
@@ -63,7 +68,8 @@ fn remove(store: &Store, containers: &Containers<'_>, name: &str, force: bool) -
     };
     let tags = store.tags()?.into_iter().filter(|tag| tag.image == image.id).count();
     let by_name = name.parse::<Reference>().ok().filter(|reference| {
-        reference.digest().is_none() && matches!(store.find(reference), Ok(Some(found)) if found.id == image.id)
+        reference.digest().is_none()
+            && matches!(store.find(reference), Ok(Some(found)) if found.id == image.id)
     });
     let users = containers.of_image(&image.id)?;
     if let Some(reference) = by_name {
@@ -98,9 +104,13 @@ fn check_users(
     if let Some(container) = running {
         let (what, id) = (if by_name { name } else { &short }, text::short(&container.id));
         let message = if by_name {
-            format!("conflict: unable to remove repository reference \"{what}\" (must force) - container {id} is using its referenced image {short}")
+            format!(
+                "conflict: unable to remove repository reference \"{what}\" (must force) - container {id} is using its referenced image {short}"
+            )
         } else {
-            format!("conflict: unable to delete {what} (cannot be forced) - image is being used by running container {id}")
+            format!(
+                "conflict: unable to delete {what} (cannot be forced) - image is being used by running container {id}"
+            )
         };
         // A running container's layers stay, whatever its image is called.
         return if by_name && force { Ok(()) } else { Err(CliError::failed(message)) };
@@ -108,9 +118,13 @@ fn check_users(
     let Some(container) = users.first().filter(|_| !force) else { return Ok(()) };
     let id = text::short(&container.id);
     let message = if by_name {
-        format!("conflict: unable to remove repository reference \"{name}\" (must force) - container {id} is using its referenced image {short}")
+        format!(
+            "conflict: unable to remove repository reference \"{name}\" (must force) - container {id} is using its referenced image {short}"
+        )
     } else {
-        format!("conflict: unable to delete {short} (must be forced) - image is being used by stopped container {id}")
+        format!(
+            "conflict: unable to delete {short} (must be forced) - image is being used by stopped container {id}"
+        )
     };
     Err(CliError::failed(message).hint(format!("remove the container first (kiln rm {id}), or use -f")))
 }

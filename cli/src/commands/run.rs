@@ -111,7 +111,8 @@ impl Run {
         let text = |argument: &OsString| argument.to_string_lossy().into_owned();
         let mut environment = BTreeMap::new();
         let mut order = Vec::new();
-        let from_files = self.env_file.iter().map(|path| read_env_file(path)).collect::<Result<Vec<_>, _>>()?;
+        let from_files =
+            self.env_file.iter().map(|path| read_env_file(path)).collect::<Result<Vec<_>, _>>()?;
         for entry in from_files.into_iter().flatten().chain(self.env.iter().cloned()) {
             let entry = with_value(entry)?;
             let name = entry.split('=').next().unwrap_or_default().to_owned();
@@ -182,7 +183,9 @@ impl Run {
             ("missing" | "never", Err(error)) => return Err(CliError::from(error).with_code(code::USAGE)),
             (other, _) => {
                 return Err(CliError::Flags(
-                    format!("invalid pull option: '{other}': must be one of \"always\", \"missing\" or \"never\""),
+                    format!(
+                        "invalid pull option: '{other}': must be one of \"always\", \"missing\" or \"never\""
+                    ),
                     Vec::new(),
                 ));
             }
@@ -190,9 +193,12 @@ impl Run {
         let image = store.read_image(record)?;
         let (own, host) = (image.config.platform(), Platform::host());
         if own.distance(&host).is_none() {
-            return Err(CliError::failed(format!("the image {} is for {own}, this machine is {host}", self.image))
-                .hint("programs for other platforms cannot be run yet")
-                .with_code(code::USAGE));
+            return Err(CliError::failed(format!(
+                "the image {} is for {own}, this machine is {host}",
+                self.image
+            ))
+            .hint("programs for other platforms cannot be run yet")
+            .with_code(code::USAGE));
         }
         Ok(image)
     }

@@ -37,7 +37,9 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         ("docker-archive" | "oci-archive", None) => {
             let output = std::io::stdout();
             if output.is_terminal() {
-                return Err(CliError::failed("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
+                return Err(CliError::failed(
+                    "cowardly refusing to save to a terminal. Use the -o flag or redirect",
+                ));
             }
             archive::save_tar(store, &requests, output.lock())?;
         }
@@ -81,7 +83,8 @@ fn save_file(store: &Store, requests: &[SaveRequest], path: &Path) -> Result<(),
     let failed = |error| CliError::failed(format!("cannot write `{}`: {error}", path.display()));
     let mut file = File::create_new(&new).map_err(failed)?;
     let written = archive::save_tar(store, requests, &mut file).map_err(CliError::from);
-    let finished = written.and_then(|()| file.flush().and_then(|()| std::fs::rename(&new, path)).map_err(failed));
+    let finished =
+        written.and_then(|()| file.flush().and_then(|()| std::fs::rename(&new, path)).map_err(failed));
     if finished.is_err() {
         // The first failure counts.
         let _ = std::fs::remove_file(&new);

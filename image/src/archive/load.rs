@@ -81,7 +81,8 @@ struct Folder(PathBuf);
 
 impl Source for Folder {
     fn open(&self, name: &str) -> Result<Option<Box<dyn Read + '_>>, ArchiveError> {
-        let is_inside = Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let is_inside =
+            Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
         let path = self.0.join(name);
         match File::open(&path) {
             Ok(file) if is_inside => Ok(Some(Box::new(file))),
@@ -278,7 +279,8 @@ impl Loader<'_> {
             match parsed.map_err(|error| ArchiveError::Manifest(name.clone(), error))? {
                 ManifestOrIndex::Manifest(manifest) => {
                     let config = self.need_blob(&manifest.config)?;
-                    let layers: Vec<String> = manifest.layers.iter().map(|layer| blob(&layer.digest)).collect();
+                    let layers: Vec<String> =
+                        manifest.layers.iter().map(|layer| blob(&layer.digest)).collect();
                     return self.keep(&config, &layers, names);
                 }
                 ManifestOrIndex::Index(index) => {

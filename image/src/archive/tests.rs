@@ -37,9 +37,12 @@ fn config(layers: &[&[u8]]) -> (Vec<u8>, ImageId) {
 /// A docker-archive as other tools write it: names of their own, the second layer a link to the first.
 fn docker_archive(layer: &[u8]) -> Vec<u8> {
     let (config, _) = config(&[layer, layer]);
-    let manifest = br#"[{"Config":"c.json","RepoTags":["some/name:1"],"Layers":["a/layer.tar","b/layer.tar"]}]"#;
+    let manifest =
+        br#"[{"Config":"c.json","RepoTags":["some/name:1"],"Layers":["a/layer.tar","b/layer.tar"]}]"#;
     let mut writer = Writer::new(Vec::new());
-    for (name, content) in [("c.json", config.as_slice()), ("./a/layer.tar", layer), ("manifest.json", manifest)] {
+    for (name, content) in
+        [("c.json", config.as_slice()), ("./a/layer.tar", layer), ("manifest.json", manifest)]
+    {
         writer.begin(&entry(EntryKind::File, name, content.len())).unwrap();
         writer.content(content).unwrap();
     }
@@ -138,7 +141,10 @@ fn broken_archives_are_refused() {
         assert!(words.contains(expected), "{words}");
     };
     check(&tar(&[("a", b"b")]), "no image archive");
-    check(b"no tar at all, but long enough to have a first block of five hundred and twelve bytes", "archive");
+    check(
+        b"no tar at all, but long enough to have a first block of five hundred and twelve bytes",
+        "archive",
+    );
     check(&tar(&[("manifest.json", b"[{]")]), "`manifest.json` in the archive is malformed");
     let absent = br#"[{"Config":"c.json","RepoTags":null,"Layers":[]}]"#;
     check(&tar(&[("manifest.json", absent)]), "`c.json`, and does not hold it");
@@ -146,7 +152,10 @@ fn broken_archives_are_refused() {
     let (config, _) = config(&[&layer]);
     let other = tar(&[("other", b"content")]);
     let manifest = br#"[{"Config":"c.json","RepoTags":null,"Layers":["l"]}]"#;
-    check(&tar(&[("manifest.json", manifest), ("c.json", &config), ("l", &other)]), "does not match its digest");
+    check(
+        &tar(&[("manifest.json", manifest), ("c.json", &config), ("l", &other)]),
+        "does not match its digest",
+    );
     let outside = br#"[{"Config":"../../etc/passwd","RepoTags":null,"Layers":[]}]"#;
     check(&tar(&[("manifest.json", outside)]), "does not hold it");
     assert!(store.images().unwrap().is_empty());

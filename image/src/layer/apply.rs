@@ -139,6 +139,7 @@ impl Unpacker {
             EntryKind::Symlink => {
                 let target = c_string(&entry.link).ok_or_else(|| ApplyError::Outside(path(&entry.link)))?;
                 fs::symlinkat(&target, &parent, &name).map_err(call("symlink"))?;
+                self.applied.size += entry.link.len() as u64;
             }
             EntryKind::CharDevice | EntryKind::BlockDevice | EntryKind::Fifo => {
                 let kind = match entry.kind {

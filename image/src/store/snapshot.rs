@@ -13,6 +13,7 @@ use crate::sys::{self, CallError, Named};
 use oci_spec::runtime::Mount;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Mode};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -350,22 +351,27 @@ fn overlay(mut options: Vec<String>) -> Mount {
 
 /// Bytes of all regular files below a folder, each counted once.
 fn size_below(path: &Path) -> Result<u64, CallError> {
-    fn walk(dir: rustix::fd::BorrowedFd<'_>, shown: &Path) -> Result<u64, CallError> {
+    fn walk(
+        dir: rustix::fd::BorrowedFd<'_>,
+        shown: &Path,
+        linked: &mut BTreeSet<u64>,
+    ) -> Result<u64, CallError> {
         let mut size = 0;
         for name in sys::sorted_names(dir).call("getdents", shown)? {
             let stat = fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW).call("stat", shown)?;
             size += match sys::file_type(&stat) {
                 fs::FileType::Directory => {
                     let inner = sys::open_dir_at(dir, &name).call("open", shown)?;
-                    walk(inner.as_fd(), shown)?
+                    walk(inner.as_fd(), shown, linked)?
                 }
-                fs::FileType::RegularFile => stat.st_size as u64 / u64::from(stat.st_nlink.max(1) as u32),
+                fs::FileType::RegularFile if stat.st_nlink > 1 && !linked.insert(stat.st_ino) => 0,
+                fs::FileType::RegularFile | fs::FileType::Symlink => stat.st_size as u64,
                 _ => 0,
             };
         }
         Ok(size)
     }
-    walk(sys::open_dir(path)?.as_fd(), path)
+    walk(sys::open_dir(path)?.as_fd(), path, &mut BTreeSet::new())
 }
 
 /// A name that no layer has had or will have: random, since other machines' stores may be merged in.

@@ -177,7 +177,10 @@ impl Inspected {
 fn graph_driver(folder: &Path) -> GraphDriver {
     let path = |name: &str| folder.join("layer").join(name).display().to_string();
     let data = [("UpperDir", path("upper")), ("WorkDir", path("work"))];
-    GraphDriver { data: data.into_iter().map(|(name, path)| (name.to_owned(), path)).collect(), name: "overlay2" }
+    GraphDriver {
+        data: data.into_iter().map(|(name, path)| (name.to_owned(), path)).collect(),
+        name: "overlay2",
+    }
 }
 
 impl ShownState {
@@ -196,7 +199,11 @@ impl ShownState {
             dead: false,
             pid: if let State::Running { pid, .. } = state { *pid } else { 0 },
             exit_code: state.code(),
-            error: if let State::Created { error: Some(error), .. } = state { error.clone() } else { String::new() },
+            error: if let State::Created { error: Some(error), .. } = state {
+                error.clone()
+            } else {
+                String::new()
+            },
             started_at: started,
             finished_at: finished,
         }

@@ -88,7 +88,8 @@ impl Inspected {
         let digests = store.repo_digests(&record.id)?;
         let last = config.history.last();
         let stack = store.stack(&config.rootfs.diff_ids)?;
-        let folders: Vec<String> = stack.folders().iter().map(|folder| folder.display().to_string()).collect();
+        let folders: Vec<String> =
+            stack.folders().iter().map(|folder| folder.display().to_string()).collect();
         let data = match folders.split_first() {
             Some((upper, lower)) => BTreeMap::from([
                 ("LowerDir".to_owned(), lower.join(":")),

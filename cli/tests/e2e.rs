@@ -1,0 +1,23 @@
+//! The program as its users run it: real images, real containers, the real network path to a registry.
+//!
+//! The base images come from `testdata/bases` over a mirror on the loopback interface.
+
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+
+#[macro_use]
+#[path = "e2e/bed.rs"]
+mod bed;
+#[path = "e2e/archives.rs"]
+mod archives;
+#[path = "e2e/builds.rs"]
+mod builds;
+#[path = "e2e/containers.rs"]
+mod containers;
+#[path = "e2e/crashes.rs"]
+mod crashes;
+#[path = "e2e/crowds.rs"]
+mod crowds;
+#[path = "e2e/errors.rs"]
+mod errors;
+#[path = "e2e/images.rs"]
+mod images;

@@ -1,0 +1,139 @@
+//! What builds do, and do not do again.
+
+use crate::bed::{Bed, project};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").args(["-a"]).args([from, to]).status().unwrap();
+    assert!(status.success());
+}
+
+/// Names of steps, and whether each was found in the cache.
+fn steps(progress: &str) -> Vec<(String, bool)> {
+    let mut steps: Vec<(String, String, bool)> = Vec::new();
+    for line in progress.lines().filter(|line| line.starts_with('#')) {
+        let Some((row, words)) = line.split_once(' ') else { continue };
+        if words.starts_with('[') && !words.starts_with("[internal]") {
+            if !steps.iter().any(|(known, ..)| known == row) {
+                steps.push((row.to_owned(), words.to_owned(), false));
+            }
+        } else if words == "CACHED" {
+            steps.iter_mut().filter(|(known, ..)| known == row).for_each(|step| step.2 = true);
+        }
+    }
+    steps.into_iter().map(|(_, name, cached)| (name, cached)).collect()
+}
+
+/// Steps that ran.
+fn ran(progress: &str) -> Vec<String> {
+    steps(progress).into_iter().filter(|(_, cached)| !cached).map(|(name, _)| name).collect()
+}
+
+fn hello(bed: &Bed) -> std::path::PathBuf {
+    copy(&project().join("testdata/hello"), &bed.path("hello"));
+    bed.path("hello")
+}
+
+#[test]
+fn hello_says_what_its_steps_made() {
+    let bed = bed!();
+    let progress = bed.build("hello", &hello(&bed));
+    assert!(!progress.contains("unused"), "a stage that nothing needs was built: {progress}");
+    let expected = "hello, world\n\
+        made/exec: made without a shell\n\
+        made/heredoc: made by a heredoc\n\
+        made/link: made by a heredoc\n\
+        made/shell: made by a shell\n\
+        files: kept.txt \n\
+        user: someone, mood: cheerful, from: busybox\n";
+    assert_eq!(bed.ok("run --rm hello"), format!("{expected}arguments: to everyone\n"));
+    assert_eq!(bed.ok("run --rm hello other args"), format!("{expected}arguments: other args\n"));
+    assert_eq!(bed.words("run --rm hello exit 42").code, 42);
+}
+
+#[test]
+fn a_second_build_runs_nothing_and_changes_run_what_they_must() {
+    let bed = bed!();
+    let context = hello(&bed);
+    bed.build("hello", &context);
+    let id = bed.ok("images -q --no-trunc hello");
+
+    let again = bed.build("hello", &context);
+    assert_eq!(ran(&again), Vec::<String>::new(), "{again}");
+    assert_eq!(bed.ok("images -q --no-trunc hello"), id, "the same build gives the same image");
+
+    // Times do not matter.
+    let touched = Command::new("find").arg(&context).args(["-exec", "touch", "{}", "+"]).status().unwrap();
+    assert!(touched.success());
+    let again = bed.build("hello", &context);
+    assert_eq!(ran(&again), Vec::<String>::new(), "{again}");
+
+    // Files that the ignore file leaves out do not matter.
+    bed.write("hello/src/ignored.log", "changed");
+    assert_eq!(ran(&bed.build("hello", &context)), Vec::<String>::new());
+
+    bed.write("hello/src/kept.txt", "changed");
+    let changed = ran(&bed.build("hello", &context));
+    assert_eq!(changed.len(), 2, "{changed:?}");
+    assert!(changed[0].contains("COPY src src") && changed[1].contains("RUN echo someone"), "{changed:?}");
+
+    let dockerfile = fs::read_to_string(context.join("Dockerfile")).unwrap();
+    let edited = dockerfile.replace("made without a shell", "made anew");
+    bed.write("hello/Dockerfile", &edited);
+    let changed = ran(&bed.build("hello", &context));
+    assert!(changed[0].contains("made anew"), "{changed:?}");
+    assert!(
+        !changed.iter().any(|step| step.contains("made by a shell") || step.contains("[words")),
+        "{changed:?}"
+    );
+    assert!(bed.ok("run --rm hello").contains("made anew"));
+}
+
+#[test]
+fn an_app_of_debian_is_built_with_its_packages_and_runs() {
+    let bed = bed!();
+    let context = project().join("testdata/debian-app");
+    let done = bed.kiln(&["build".as_ref(), "-t".as_ref(), "app".as_ref(), context.as_os_str()]);
+    if done.code != 0 && done.err.contains("Temporary failure resolving") {
+        skip!("needs a Debian mirror that can be reached");
+    }
+    assert_eq!(done.code, 0, "{}", done.err);
+    let out = bed.ok("run --rm app");
+    assert!(out.starts_with("Python 3.") && out.ends_with("<p>served to itself</p>\n"), "{out}");
+    assert_eq!(ran(&bed.build("app", &context)), Vec::<String>::new());
+}
+
+#[test]
+fn arguments_targets_and_labels_count() {
+    let bed = bed!();
+    let context = bed.context(
+        "args",
+        "ARG BASE=busybox\nFROM $BASE AS first\nARG WHO=nobody\nRUN echo $WHO > /who\nFROM first AS second\nRUN echo second > /who\n",
+    );
+    let context = context.to_str().unwrap();
+    bed.ok(&format!("build -t a --target first --build-arg WHO=me --label x=y {context}"));
+    assert_eq!(bed.ok("run --rm a cat /who"), "me\n");
+    let labels = bed.kiln(&["inspect", "-f", "{{json .Config.Labels}}", "a"]);
+    assert_eq!(labels.out.trim(), r#"{"x":"y"}"#);
+}
+
+#[test]
+fn no_cache_runs_all_again() {
+    let bed = bed!();
+    let context = bed.context("again", "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id\n");
+    let path = context.to_str().unwrap();
+    bed.build("one", &context);
+    bed.ok(&format!("build -t two --no-cache {path}"));
+    assert_ne!(bed.ok("run --rm one cat /id"), bed.ok("run --rm two cat /id"));
+}
+
+#[test]
+fn quiet_prints_the_id_alone() {
+    let bed = bed!();
+    let context = bed.context("quiet", "FROM busybox\nCMD [\"true\"]\n");
+    let done = bed.kiln(&["build".as_ref(), "-q".as_ref(), "-t".as_ref(), "q".as_ref(), context.as_os_str()]);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    assert_eq!(done.out, bed.ok("images -q --no-trunc q"));
+}

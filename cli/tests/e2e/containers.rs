@@ -1,0 +1,142 @@
+//! `run`, `ps`, `rm`, and `inspect` of containers.
+
+use crate::bed::{Bed, Done, kiln};
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+fn with_input(bed: &Bed, arguments: &[&str], input: &str) -> Done {
+    let mut child = bed
+        .command(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    Done::of(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn exit_codes_come_through() {
+    let bed = bed!();
+    let code = |line: &str| bed.words(line).code;
+    assert_eq!(code("run --rm busybox true"), 0);
+    assert_eq!(bed.kiln(&["run", "--rm", "busybox", "sh", "-c", "exit 3"]).code, 3);
+    // The first process of a container cannot be killed from inside; its child can.
+    assert_eq!(bed.kiln(&["run", "--rm", "busybox", "sh", "-c", "sh -c 'kill -9 $$'; exit $?"]).code, 137);
+    assert_eq!(code("run --rm busybox nosuchprogram"), 127);
+    assert_eq!(code("run --rm busybox /nosuchprogram"), 127);
+    assert_eq!(code("run --rm busybox /etc/passwd"), 126);
+    assert_eq!(code("run --rm busybox /etc"), 126);
+    assert_eq!(code("run --rm nosuchimage"), 125);
+    assert_eq!(code("run --nosuchflag busybox"), 125);
+    assert_eq!(code("run"), 1);
+    assert_eq!(code("nosuchcommand"), 1);
+    assert_eq!(bed.ok("ps -aq"), "");
+}
+
+#[test]
+fn settings_reach_the_program() {
+    let bed = bed!();
+    let out = |arguments: &[&str]| {
+        let done = bed.kiln(arguments);
+        assert_eq!(done.code, 0, "{}", done.err);
+        done.out
+    };
+    assert_eq!(out(&["run", "--rm", "-w", "/made/here", "busybox", "pwd"]), "/made/here\n");
+    assert_eq!(out(&["run", "--rm", "-u", "nobody", "busybox", "id", "-un"]), "nobody\n");
+    assert_eq!(out(&["run", "--rm", "-u", "12:34", "busybox", "id", "-g"]), "34\n");
+    assert_eq!(out(&["run", "--rm", "--hostname", "box", "busybox", "hostname"]), "box\n");
+    assert_eq!(
+        out(&["run", "--rm", "-e", "A=1", "-e", "B=x y", "busybox", "sh", "-c", "echo $A$B"]),
+        "1x y\n"
+    );
+    assert_eq!(out(&["run", "--rm", "--entrypoint", "echo", "busybox", "-n", "hi"]), "hi");
+    assert_eq!(out(&["run", "--rm", "busybox", "echo", "--rm", "-e"]), "--rm -e\n");
+    assert_eq!(out(&["run", "--rm", "--network", "none", "busybox", "ls", "/sys/class/net"]), "lo\n");
+    assert!(out(&["run", "--rm", "busybox", "ls", "/sys/class/net"]).contains("eth0"));
+    assert_eq!(out(&["run", "--rm", "busybox", "cat"]), "", "without -i there is no input");
+    let done = with_input(&bed, &["run", "--rm", "-i", "busybox", "cat"], "through\n");
+    assert_eq!(done.out, "through\n");
+}
+
+#[test]
+fn output_and_errors_stay_apart() {
+    let bed = bed!();
+    bed.ok("pull -q busybox");
+    let done = bed.kiln(&["run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("out\n", "err\n"));
+}
+
+#[test]
+fn a_terminal_is_a_terminal() {
+    let bed = bed!();
+    bed.ok("pull -q busybox");
+    let script = format!("{} run --rm -it busybox sh -c 'tty; exit 5'", kiln().display());
+    let done = Command::new("script")
+        .args(["-qec", &script, "/dev/null"])
+        .env("KILN_ROOT", bed.root())
+        .stdin(Stdio::null())
+        .output();
+    let Ok(output) = done else { skip!("needs script(1) for a terminal") };
+    let done = Done::of(output);
+    assert_eq!(done.code, 5, "{}", done.out);
+    assert!(done.out.contains("/dev/pts/0"), "{}", done.out);
+    assert_eq!(bed.words("run --rm -it busybox true").code, 1, "-t needs a terminal");
+}
+
+#[test]
+fn signals_are_passed_on() {
+    let bed = bed!();
+    bed.ok("pull -q busybox");
+    let program = "trap 'echo got it; exit 9' TERM; echo ready; while :; do sleep 0.01; done";
+    let mut child = bed.start(&["run", "--rm", "busybox", "sh", "-c", program]);
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    assert_eq!(line, "ready\ngot it\n");
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+}
+
+#[test]
+fn containers_are_kept_listed_and_removed() {
+    let bed = bed!();
+    assert_eq!(bed.words("run --name one busybox sh -c true").code, 0);
+    assert_eq!(bed.kiln(&["run", "--name", "two", "busybox", "sh", "-c", "echo x > /f; exit 4"]).code, 4);
+    assert_eq!(bed.ok("ps -q"), "");
+    let list = bed.kiln(&["ps", "-a", "--format", "{{.Names}} {{.Image}} {{.State}}"]);
+    assert_eq!(list.out, "two busybox exited\none busybox exited\n");
+    let taken = bed.words("run --name one busybox true");
+    assert_eq!(taken.code, 125);
+    assert!(taken.err.contains("The container name \"/one\" is already in use"), "{}", taken.err);
+    let state = bed.kiln(&["inspect", "-f", "{{.Name}} {{.State.ExitCode}} {{.State.Status}}", "two"]);
+    assert_eq!(state.out, "/two 4 exited\n");
+    assert_eq!(bed.words("rmi busybox").code, 1, "containers use it");
+    assert_eq!(bed.ok("rm one two"), "one\ntwo\n");
+    assert_eq!(bed.ok("ps -aq"), "");
+    let gone = bed.words("rm one");
+    assert_eq!((gone.code, gone.err.as_str()), (1, "Error: No such container: one\n"));
+    bed.ok("rmi busybox");
+    assert_eq!(bed.ok("images -q"), "");
+}
+
+#[test]
+fn running_containers_are_removed_only_by_force() {
+    let bed = bed!();
+    bed.ok("pull -q busybox");
+    let mut child = bed.start(&["run", "--name", "runs", "busybox", "sh", "-c", "echo ready; sleep 1000"]);
+    let mut line = String::new();
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    assert_eq!(bed.kiln(&["ps", "--format", "{{.Names}} {{.State}}"]).out, "runs running\n");
+    let refused = bed.words("rm runs");
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("container is running"), "{}", refused.err);
+    bed.ok("rm -f runs");
+    assert_eq!(child.wait().unwrap().code(), Some(137));
+    assert_eq!(bed.ok("ps -aq"), "");
+}

@@ -1,0 +1,54 @@
+//! `kill -9` at any moment.
+
+use kiln_image::digest::Hasher;
+use kiln_image::store::Store;
+use std::time::Duration;
+
+/// Moments of a build, spread over what it takes; not a wait for something, but the thing under test.
+const MOMENTS: u64 = 10;
+
+#[test]
+fn killed_builds_leave_a_sound_store() {
+    let bed = bed!();
+    let steps: String =
+        (0..6).map(|n| format!("RUN dd if=/dev/urandom of=/f{n} bs=64k count=8 2>/dev/null\n")).collect();
+    let context = bed.context("c", &format!("FROM busybox\nCOPY data /data\n{steps}"));
+    bed.write("c/data/file", &"content ".repeat(100_000));
+    let arguments =
+        ["build".as_ref(), "--no-cache".as_ref(), "-t".as_ref(), "c".as_ref(), context.as_os_str()];
+    let begun = std::time::Instant::now();
+    assert_eq!(bed.kiln(&arguments).code, 0);
+    let whole = begun.elapsed();
+    for moment in 0..MOMENTS {
+        let mut child = bed.start(&arguments);
+        std::thread::sleep(whole.mul_f64((moment as f64 + 0.5) / MOMENTS as f64));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        check_blobs(&bed.root());
+        bed.build("c", &context);
+    }
+    let out = bed.kiln(&["run", "--rm", "c", "sh", "-c", "ls / | grep -c ^f && wc -c < /data/file"]).out;
+    assert_eq!(out, "6\n800000\n");
+    wait_until_clean(&bed);
+}
+
+/// What a killed program started ends a moment later by itself.
+fn wait_until_clean(bed: &crate::bed::Bed) {
+    for _ in 0..100 {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bed.assert_clean())).is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bed.assert_clean();
+}
+
+fn check_blobs(root: &std::path::Path) {
+    let store = Store::open(root).unwrap();
+    for digest in store.blobs().list().unwrap() {
+        let bytes = std::fs::read(store.blobs().path(&digest)).unwrap();
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(&bytes);
+        assert_eq!(hasher.finish(), digest);
+    }
+}

@@ -1,0 +1,117 @@
+//! What goes wrong is told clearly, and leaves nothing behind.
+
+use crate::bed::{Done, kiln, project};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+#[test]
+fn mistakes_in_a_dockerfile_are_shown() {
+    let bed = bed!();
+    let check = |dockerfile: &str, expected: &[&str]| {
+        let context = bed.context("wrong", dockerfile);
+        let err = bed.fails(&context).err;
+        for words in expected {
+            assert!(err.contains(words), "`{words}` is not in:\n{err}");
+        }
+    };
+    check(
+        "FROM busybox\nRUNN echo hi\n",
+        &["Dockerfile:2:1", "RUNN echo hi\n  | ^^^^", "unknown instruction: RUNN", "did you mean RUN?"],
+    );
+    check("FROM busybox\nCOPY nosuch /x\n", &["Dockerfile:2:6", "COPY nosuch /x", "\"/nosuch\": not found"]);
+    check(
+        "FROM busybox\nRUN exit 3\n",
+        &["Dockerfile:2:1", "RUN exit 3", "did not complete successfully: exit code: 3"],
+    );
+    check("FROM nosuchbase\n", &["Dockerfile:1:6", "nosuchbase", "not found"]);
+    check("FROM busybox AS a\nCOPY --from=b / /\n", &["b"]);
+    check("", &["file with no instructions"]);
+}
+
+#[test]
+fn what_had_finished_is_used_again_after_a_failure() {
+    let bed = bed!();
+    let first = "FROM busybox\nRUN echo slow > /a\n";
+    bed.fails(&bed.context("c", &format!("{first}RUN exit 3\n")));
+    let progress = bed.build("c", &bed.context("c", &format!("{first}RUN echo fine\n")));
+    assert!(progress.contains("RUN echo slow > /a\n#4 CACHED"), "{progress}");
+}
+
+#[test]
+fn an_interrupted_build_ends_at_once_and_keeps_what_had_finished() {
+    let bed = bed!();
+    let dockerfile = "FROM busybox\nRUN echo first > /a\nRUN echo begun; sleep 1000\n";
+    let context = bed.context("c", dockerfile);
+    let arguments = ["build".as_ref(), "-t".as_ref(), "c".as_ref(), context.as_os_str()];
+    let mut child = bed.command(&arguments).process_group(0).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.ends_with(" begun")), "the step began");
+    let group = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process_group(group, rustix::process::Signal::INT).unwrap();
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:#?}");
+    assert_eq!(rest.iter().filter(|line| line.starts_with("ERROR")).count(), 1, "{rest:#?}");
+    assert_eq!(bed.ok("images -q c"), "");
+    bed.assert_clean();
+    let progress = bed.build("c", &bed.context("c", &dockerfile.replace("sleep 1000", "true")));
+    assert!(progress.contains("RUN echo first > /a\n#4 CACHED"), "{progress}");
+}
+
+#[test]
+fn a_full_disk_is_one_clear_error() {
+    let bed = bed!();
+    let disk = bed.path("store");
+    std::fs::create_dir(&disk).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&disk).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        skip!("needs a tmpfs to fill");
+    }
+    let _unmount = Unmount(disk.clone());
+    let dockerfile = "FROM busybox\nRUN echo small > /small\nRUN dd if=/dev/zero of=/big bs=1M count=64\n";
+    let err = bed.fails(&bed.context("c", dockerfile)).err;
+    assert!(err.contains("No space left on device"), "{err}");
+    bed.write("copied/big", &"x".repeat(32 << 20));
+    bed.write("copied/Dockerfile", "FROM busybox\nCOPY big /\n");
+    let err = bed.fails(&bed.path("copied")).err;
+    assert!(err.contains("No space left on device") && err.contains("hint: the disk is full"), "{err}");
+    let fits = bed.context("c", "FROM busybox\nRUN echo small > /small\nRUN echo fits\n");
+    let progress = bed.build("c", &fits);
+    assert!(progress.contains("RUN echo small > /small\n#4 CACHED"), "{progress}");
+}
+
+struct Unmount(std::path::PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// An ordinary user is told what is missing, and nothing is made.
+#[test]
+fn ordinary_users_are_told_what_to_do() {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() && !kiln().exists() {
+        skip!("needs the program");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let readable = folder.path().join("kiln");
+    std::fs::copy(kiln(), &readable).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), mode).unwrap();
+    let mut command = Command::new(&readable);
+    let context = project().join("testdata/hello");
+    command.args(["build", "-t", "x"]).arg(context).env("KILN_ROOT", &root).env("HOME", folder.path());
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    }
+    let done = Done::of(command.output().unwrap());
+    assert_eq!(done.code, 1);
+    assert_eq!(
+        done.err,
+        "Error: kiln must run as root: rootless operation is not supported yet\nhint: run the same command with sudo\n"
+    );
+    assert!(!root.exists());
+}

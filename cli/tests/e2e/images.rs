@@ -1,0 +1,70 @@
+//! Images and their names.
+
+#[test]
+fn images_are_pulled_tagged_listed_and_removed() {
+    let bed = bed!();
+    let out = bed.ok("pull busybox");
+    assert!(out.starts_with("latest: Pulling from library/busybox\n"), "{out}");
+    assert!(
+        out.ends_with(
+            "Status: Downloaded newer image for busybox:latest\ndocker.io/library/busybox:latest\n"
+        ),
+        "{out}"
+    );
+    let again = bed.ok("pull busybox");
+    assert!(again.contains("Status: Image is up to date for busybox:latest"), "{again}");
+    bed.ok("tag busybox my/name:1");
+    let list = bed.kiln(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).out;
+    assert_eq!(list, "busybox:latest\nmy/name:1\n");
+    let table = bed.ok("images");
+    assert!(table.starts_with("REPOSITORY   TAG       IMAGE ID       CREATED"), "{table}");
+    assert_eq!(bed.ok("rmi my/name:1"), "Untagged: my/name:1\n");
+    let removed = bed.ok("rmi busybox");
+    assert!(
+        removed.starts_with("Untagged: busybox:latest\n") && removed.contains("Deleted: sha256:"),
+        "{removed}"
+    );
+    assert_eq!(bed.ok("images -q"), "");
+    let missing = bed.words("rmi busybox");
+    assert_eq!((missing.code, missing.err.as_str()), (1, "Error: No such image: busybox:latest\n"));
+}
+
+#[test]
+fn inspect_and_history_say_what_an_image_is() {
+    let bed = bed!();
+    let context = bed.context(
+        "c",
+        "FROM busybox\nENV A=1\nLABEL who=me\nRUN echo content > /file\nEXPOSE 80\nCMD [\"echo\", \"hi\"]\n",
+    );
+    bed.build("c", &context);
+    let value = |template: &str| bed.kiln(&["inspect", "-f", template, "c"]).out.trim_end().to_owned();
+    assert_eq!(value("{{json .RepoTags}}"), r#"["c:latest"]"#);
+    assert_eq!(value("{{json .Config.Cmd}}"), r#"["echo","hi"]"#);
+    assert_eq!(value("{{index .Config.Env 1}} {{.Os}}"), "A=1 linux");
+    assert_eq!(value("{{json .Config.ExposedPorts}}"), r#"{"80/tcp":{}}"#);
+    assert_eq!(value("{{len .RootFS.Layers}}"), "2");
+    assert!(bed.ok("inspect c").starts_with("[\n    {\n        \"Id\": \"sha256:"));
+    let missing = bed.words("inspect nothing");
+    assert_eq!((missing.code, missing.out.as_str()), (1, "[]\n"));
+    assert_eq!(missing.err, "Error: No such object: nothing\n");
+
+    let history =
+        bed.kiln(&["history", "--no-trunc", "--format", "{{.CreatedBy}}|{{.Size}}|{{.Comment}}", "c"]).out;
+    let lines: Vec<&str> = history.lines().collect();
+    assert_eq!(lines[0], r#"CMD ["echo" "hi"]|0B|buildkit.dockerfile.v0"#);
+    assert_eq!(lines[1], "EXPOSE [80/tcp]|0B|buildkit.dockerfile.v0");
+    assert_eq!(lines[2], "RUN /bin/sh -c echo content > /file # buildkit|8B|buildkit.dockerfile.v0");
+    assert_eq!(lines[3], "LABEL who=me|0B|buildkit.dockerfile.v0");
+    assert_eq!(lines[4], "ENV A=1|0B|buildkit.dockerfile.v0");
+}
+
+#[test]
+fn unknown_flags_are_refused_with_advice() {
+    let bed = bed!();
+    let done = bed.words("images --formt x");
+    assert_eq!(done.code, 125);
+    assert!(done.err.contains("unknown flag: --formt") && done.err.contains("--format"), "{}", done.err);
+    let done = bed.words("imags");
+    assert_eq!(done.code, 1);
+    assert!(done.err.contains("did you mean `kiln images`?"), "{}", done.err);
+}
