@@ -47,6 +47,8 @@ pub struct Stage {
     pub steps: Vec<Step>,
     /// Its FROM.
     pub span: Span,
+    /// Where its image or stage is named.
+    pub image: Span,
     /// The image as written in FROM.
     pub written: String,
 }
@@ -218,7 +220,16 @@ fn begin(
     };
     let title = name.clone().unwrap_or_else(|| format!("stage-{}", earlier.len()));
     let written = from.image.as_str().to_owned();
-    Ok(Stage { name, title, base, platform, steps: Vec::new(), span: instruction.span, written })
+    Ok(Stage {
+        name,
+        title,
+        base,
+        platform,
+        steps: Vec::new(),
+        span: instruction.span,
+        image: from.image.span(),
+        written,
+    })
 }
 
 fn platform(text: &Text, globals: &Variables, escape: char) -> Result<Platform, BuildError> {
@@ -466,7 +477,7 @@ impl Stage {
     /// The images that this stage names, each with its place.
     pub fn images_needed(&self) -> impl Iterator<Item = (&str, Span)> {
         let base = match &self.base {
-            Base::Image(name) => Some((name.as_str(), self.span)),
+            Base::Image(name) => Some((name.as_str(), self.image)),
             _ => None,
         };
         let origins =

@@ -26,7 +26,7 @@ fn mistakes_in_a_dockerfile_are_shown() {
     );
     check("FROM nosuchbase\n", &["Dockerfile:1:6", "nosuchbase", "not found"]);
     check("FROM busybox AS a\nCOPY --from=b / /\n", &["b"]);
-    check("", &["file with no instructions"]);
+    check("", &["the Dockerfile cannot be empty"]);
 }
 
 #[test]
