@@ -1,0 +1,116 @@
+//! How long whole commands take, beside a Docker daemon where one answers: `commands KILN [ROUNDS] [MEBIBYTES]`.
+//!
+//! Needs root and a mirror with a busybox image (`testdata/with-bases`). Prints minimum, median and 90th
+//! percentile of the wall time in milliseconds, and the peak memory of a build that copies a large file.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
+
+use nix::sys::resource::{UsageWho, getrusage};
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number =
+        |at: usize, default: usize| arguments.get(at).and_then(|text| text.parse().ok()).unwrap_or(default);
+    let Some(kiln) = arguments.first() else {
+        eprintln!("usage: commands KILN [ROUNDS] [MEBIBYTES]");
+        return ExitCode::FAILURE;
+    };
+    match measure(Path::new(kiln), number(1, 20), number(2, 2048)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("commands: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(kiln: &Path, rounds: usize, mebibytes: usize) -> Outcome<()> {
+    let kiln = fs::canonicalize(kiln)?.display().to_string();
+    let folder = tempfile::Builder::new().prefix("bench").tempdir_in("/var/tmp")?;
+    let bench = Bench { root: folder.path().to_owned(), rounds };
+    let hello = fs::canonicalize("testdata/hello")?.display().to_string();
+    let ten = bench.context("ten", "FROM busybox\n".to_owned() + &"RUN true\n".repeat(10))?;
+
+    // First: the peak of all children so far is this one's.
+    let peak = bench.copy_peak(&kiln, mebibytes)?;
+    println!("| COPY of {mebibytes} MiB, peak memory of one process | {peak} MiB |\n");
+
+    println!("| | min ms | median ms | p90 ms |\n|---|---|---|---|");
+    bench.run(&[&kiln, "build", "-q", "-t", "hello", &hello])?;
+    bench.row("kiln build, ten RUN true, --no-cache", &[&kiln, "build", "-q", "--no-cache", &ten])?;
+    bench.row("kiln build of testdata/hello, all cached", &[&kiln, "build", "-q", "-t", "hello", &hello])?;
+    bench.row("kiln run --rm hello", &[&kiln, "run", "--rm", "hello"])?;
+    bench.row("kiln run --rm --network none hello", &[&kiln, "run", "--rm", "--network", "none", "hello"])?;
+    if bench.run(&["docker", "build", "-q", "-t", "hello", &hello]).is_err() {
+        println!("\nno Docker daemon to compare with: set DOCKER_HOST");
+        return Ok(());
+    }
+    let few = Bench { rounds: rounds.min(5), ..bench };
+    few.row("docker build, ten RUN true, --no-cache", &["docker", "build", "-q", "--no-cache", &ten])?;
+    few.row("docker build of testdata/hello, all cached", &["docker", "build", "-q", "-t", "hello", &hello])?;
+    few.row("docker run --rm hello", &["docker", "run", "--rm", "hello"])
+}
+
+struct Bench {
+    root: PathBuf,
+    rounds: usize,
+}
+
+impl Bench {
+    /// Makes a folder with a Dockerfile; gives its path.
+    fn context(&self, name: &str, dockerfile: String) -> Outcome<String> {
+        let folder = self.root.join(name);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("Dockerfile"), dockerfile)?;
+        Ok(folder.display().to_string())
+    }
+
+    fn run(&self, words: &[&str]) -> Outcome<Duration> {
+        let begun = Instant::now();
+        let status = Command::new(words[0])
+            .args(&words[1..])
+            .env("KILN_ROOT", self.root.join("store"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()?;
+        let took = begun.elapsed();
+        if status.success() {
+            Ok(took)
+        } else {
+            Err(format!("`{}` failed: {status}", words.join(" ")).into())
+        }
+    }
+
+    fn row(&self, name: &str, words: &[&str]) -> Outcome<()> {
+        self.run(words)?;
+        let mut times = (0..self.rounds.max(1)).map(|_| self.run(words)).collect::<Outcome<Vec<_>>>()?;
+        times.sort_unstable();
+        let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e3;
+        println!("| {name} | {:.1} | {:.1} | {:.1} |", at(0.0), at(0.5), at(0.9));
+        Ok(())
+    }
+
+    /// Peak memory in MiB of a build that copies a file of that many MiB.
+    fn copy_peak(&self, kiln: &str, mebibytes: usize) -> Outcome<i64> {
+        let context = self.context("large", "FROM busybox\nCOPY large /\n".to_owned())?;
+        let mut file = fs::File::create(Path::new(&context).join("large"))?;
+        let mut block = vec![0u8; 1 << 20];
+        for number in 0..mebibytes {
+            // No two blocks alike, and no holes.
+            block.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at * 31 + number * 17) as u8 | 1);
+            std::io::Write::write_all(&mut file, &block)?;
+        }
+        drop((file, block));
+        self.run(&[kiln, "build", "-q", &context])?;
+        fs::remove_dir_all(&context)?;
+        Ok(getrusage(UsageWho::RUSAGE_CHILDREN)?.max_rss() / 1024)
+    }
+}
