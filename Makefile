@@ -37,7 +37,7 @@ bases: packages
 # All tests, as root and what matters again as an ordinary user. What the machine cannot run is counted.
 test: bases
 	@mkdir -p target
-	set -o pipefail; $(CARGO) test --workspace --features kiln-registry/testing -- --show-output 2>&1 | tee target/test.log
+	set -o pipefail; $(CARGO) test --workspace --no-fail-fast --features kiln-registry/testing -- --show-output 2>&1 | tee target/test.log
 	$(MAKE) --no-print-directory test-user
 	@if mount | grep -q kiln; then echo 'mounts are left behind:'; mount | grep kiln; exit 1; fi
 	@echo "tests: $$(grep -c '^test .* ok$$' target/test.log) passed, $$(grep -c SKIPPED target/test.log) skipped"

@@ -310,14 +310,14 @@ impl Build<'_> {
             let digester = scope.spawn(move || digest_layers(store, &layers));
             let solved = solve(&executor, &graph.edges(), plan.target, parallel);
             let used = executor.used();
-            let exporting = match solved {
+
+            match solved {
                 Ok(built) => {
                     store.touch_steps(&used)?;
                     self.export(plan, &built, digester)
                 }
                 Err(error) => Err(self.failed(plan, error)),
-            };
-            exporting
+            }
         });
         if let Some(bytes) = stat_cache.to_bytes() {
             // What is not remembered is read again.

@@ -53,12 +53,11 @@ fn finish_history(config: &mut ImageConfig, created: &[String]) {
         let filler = History { comment: FILLER_COMMENT.to_owned(), ..History::default() };
         config.history.splice(at..at, std::iter::repeat_n(filler, fillers));
     }
-    let mut layer = 0;
-    for entry in config.history.iter_mut().filter(|entry| !entry.empty_layer) {
+    let described = config.history.iter_mut().filter(|entry| !entry.empty_layer);
+    for (layer, entry) in described.enumerate() {
         if entry.created.is_none() && layer >= first_own {
             entry.created = created.get(layer - first_own).cloned();
         }
-        layer += 1;
     }
     let mut time = first_time_after_a_gap(&config.history);
     let mut gap = false;
@@ -105,8 +104,8 @@ mod tests {
     }
 
     fn check(history: &[(Option<&str>, bool)], layers: usize, created: &[&str], expected: &[Option<&str>]) {
-        let mut config = ImageConfig::default();
-        config.history = history.iter().map(|(created, empty)| entry(*created, *empty)).collect();
+        let history = history.iter().map(|(created, empty)| entry(*created, *empty)).collect();
+        let mut config = ImageConfig { history, ..ImageConfig::default() };
         config.rootfs.diff_ids = vec![DiffId(kiln_image::digest::Digest::of(b"")); layers];
         let created: Vec<String> = created.iter().map(|time| (*time).to_owned()).collect();
         finish_history(&mut config, &created);

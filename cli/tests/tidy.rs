@@ -1,5 +1,7 @@
 //! The rooms stay where ARCHITECTURE.md has them.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

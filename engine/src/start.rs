@@ -61,14 +61,14 @@ impl<'a> Owned<'a> {
         spawner: &Spawner,
         state: &Path,
         stdio: &Stdio<'_>,
-    ) -> Result<Running<'a>, (Owned<'a>, EngineError)> {
+    ) -> Result<Running<'a>, Box<(Owned<'a>, EngineError)>> {
         match self.try_start(spawner, state, stdio) {
             Ok((process, resources)) => {
                 let started = now();
                 let running = State::Running { pid: process.pid(), started: started.clone() };
                 match self.set_state(running) {
                     Ok(()) => Ok(Running { owned: self, process, started, _resources: resources }),
-                    Err(error) => Err((self, error)),
+                    Err(error) => Err(Box::new((self, error))),
                 }
             }
             Err(error) => {
@@ -76,7 +76,7 @@ impl<'a> Owned<'a> {
                 let failed = State::Created { error: Some(error.to_string()), code };
                 // Why it did not start says more than that this cannot be written down.
                 let _ = self.set_state(failed);
-                Err((self, error))
+                Err(Box::new((self, error)))
             }
         }
     }
@@ -93,7 +93,12 @@ impl<'a> Owned<'a> {
         let folders = Folders::make(&self.folder())?;
         self.write_etc(&folders)?;
         let store = self.containers.store;
-        let root = store.writable_mount(&self.stack, &folders.upper, &folders.work, &[folders.stubs.clone()]);
+        let root = store.writable_mount(
+            &self.stack,
+            &folders.upper,
+            &folders.work,
+            std::slice::from_ref(&folders.stubs),
+        );
         let spec = self.spec(&folders);
         let network = resources.network();
         let devices = resources.cgroup.as_ref().and_then(Cgroup::folder);

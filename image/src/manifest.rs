@@ -157,7 +157,7 @@ impl Index {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestOrIndex {
     /// One image.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// Several.
     Index(Index),
 }
@@ -257,7 +257,10 @@ mod tests {
     fn what_bytes_are_is_read_from_them_first() {
         let manifest = Manifest::oci(entry(None), vec![]);
         let bytes = crate::json::to_vec(&manifest);
-        assert_eq!(ManifestOrIndex::parse(&bytes, None).unwrap(), ManifestOrIndex::Manifest(manifest));
+        assert_eq!(
+            ManifestOrIndex::parse(&bytes, None).unwrap(),
+            ManifestOrIndex::Manifest(Box::new(manifest))
+        );
         let bare = br#"{"schemaVersion":2,"manifests":null}"#;
         assert!(matches!(ManifestOrIndex::parse(bare, None), Ok(ManifestOrIndex::Manifest(_)) | Err(_)));
         let index = br#"{"schemaVersion":2,"manifests":[]}"#;

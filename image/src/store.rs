@@ -356,7 +356,7 @@ impl Store {
         let bytes = self.blobs.read(&record.manifest)?;
         let fail = |error| StoreError::Manifest(record.id.clone(), error);
         match ManifestOrIndex::parse(&bytes, Some(&record.media_type)).map_err(fail)? {
-            ManifestOrIndex::Manifest(manifest) => Ok(manifest),
+            ManifestOrIndex::Manifest(manifest) => Ok(*manifest),
             ManifestOrIndex::Index(_) => Err(fail(ManifestError::MediaType(record.media_type.clone()))),
         }
     }

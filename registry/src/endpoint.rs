@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn mirrors_come_before_the_hub_and_serve_nothing_else() {
         let hub = "https://registry-1.docker.io/v2/".to_owned();
-        assert_eq!(urls("", "busybox"), [hub.clone()]);
+        assert_eq!(urls("", "busybox"), std::slice::from_ref(&hub));
         assert_eq!(
             urls("127.0.0.1:5000, mirror.example", "busybox"),
             [

@@ -181,7 +181,7 @@ async fn choose_manifest(
             ManifestOrIndex::Manifest(manifest) => {
                 let kind =
                     manifest.media_type.clone().or(kind).unwrap_or(media_type::OCI_MANIFEST.to_owned());
-                return Ok((fetched.bytes, kind, manifest));
+                return Ok((fetched.bytes, kind, *manifest));
             }
             ManifestOrIndex::Index(index) => {
                 let chosen = index.choose(platform).ok_or_else(|| {

@@ -1,5 +1,7 @@
 //! Pulling from a registry that behaves, and from ones that do not.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+
 use kiln_image::digest::Digest;
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;

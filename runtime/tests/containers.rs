@@ -2,6 +2,8 @@
 //!
 //! Has a `main` of its own, because the helper must be forked before the test harness makes threads.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
 use kiln_runtime::cgroup::{self, Cgroup, Layout};
 use kiln_runtime::network::{Bridge, Connection};
 use kiln_runtime::op::{ConsoleSize, FdSlot, Stage};

@@ -75,13 +75,8 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: Result<&[&str], &str>) {
-        let found = parse(text);
-        let found = found.as_ref().map(|ports| ports.iter().map(String::as_str).collect::<Vec<_>>());
-        assert_eq!(
-            found,
-            expected.map(<[&str]>::to_vec).map_err(str::to_owned).as_ref().map(Clone::clone),
-            "{text}"
-        );
+        let expected = expected.map(|ports| ports.iter().map(|port| (*port).to_owned()).collect());
+        assert_eq!(parse(text), expected.map_err(str::to_owned), "{text}");
     }
 
     #[test]

@@ -89,7 +89,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let started = owned.start(&spawner, Path::new(STATE), &attachment.stdio());
     let mut running = match started {
         Ok(running) => running,
-        Err((owned, error)) => {
+        Err(failed) => {
+            let (owned, error) = *failed;
             let code = start_code(&error);
             let failed = start_error(&error, code);
             if options.auto_remove {

@@ -328,7 +328,7 @@ impl Loader<'_> {
             Some(layer) => layer,
             None => {
                 let layer = self.store.unpack_layer(open()?, diff_id, below, None)?;
-                self.store.keep_foreign_tar(layer, || Ok(open().map_err(io::Error::other)?))?
+                self.store.keep_foreign_tar(layer, || open().map_err(io::Error::other))?
             }
         };
         Ok(self.store.layer_tar_size(&layer)?)

@@ -288,10 +288,10 @@ pub(crate) fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()
         }
         let mut value = [0u8; 64 * 1024];
         let Ok(length) = fs::fgetxattr(from, name, &mut value) else { continue };
-        match fs::fsetxattr(to, name, &value[..length], XattrFlags::empty()) {
-            Err(Errno::NOSPC | Errno::DQUOT) => return Err(Errno::NOSPC),
-            // As the reference: what the file system cannot hold is left out.
-            _ => {}
+        let set = fs::fsetxattr(to, name, &value[..length], XattrFlags::empty());
+        // As the reference: what the file system cannot hold is left out.
+        if let Err(Errno::NOSPC | Errno::DQUOT) = set {
+            return Err(Errno::NOSPC);
         }
     }
     Ok(())

@@ -183,7 +183,7 @@ impl Store {
     pub fn writable_mount(&self, stack: &Stack, upper: &Path, work: &Path, lowest: &[PathBuf]) -> Mount {
         let mut options = lower_options(stack, lowest);
         if options.is_empty() {
-            options.push(lower_option(&self.empty_folder()));
+            options.push(lower_option(self.empty_folder()));
         }
         options.push(format!("upperdir={}", upper.display()));
         options.push(format!("workdir={}", work.display()));
@@ -197,7 +197,7 @@ impl Store {
         let mut options = lower_options(stack, lowest);
         // Without an upper folder overlayfs wants two lower ones.
         while options.len() < 2 {
-            options.push(lower_option(&self.empty_folder()));
+            options.push(lower_option(self.empty_folder()));
         }
         options.push("ro".to_owned());
         overlay(options)

@@ -73,7 +73,7 @@ impl Init {
     fn own_standard_streams(&self, uid: u32) -> Done {
         const PIPEFS: i64 = 0x5049_5045;
         for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
-            let is_pipe = fs::fstatfs(stream).is_ok_and(|statfs| statfs.f_type as i64 == PIPEFS);
+            let is_pipe = fs::fstatfs(stream).is_ok_and(|statfs| statfs.f_type == PIPEFS);
             if is_pipe || self.terminal.is_some() {
                 match fs::fchown(stream, Some(Uid::from_raw(uid)), None) {
                     // Inside a user namespace the stream may belong to somebody unmapped.
@@ -86,7 +86,7 @@ impl Init {
     }
 
     pub(super) fn working_folder(&self, path: &Bytes) -> Done {
-        rustix::process::chdir(&path.to_c_string()).call("chdir", path.clone())?;
+        rustix::process::chdir(path.to_c_string()).call("chdir", path.clone())?;
         let current = rustix::process::getcwd(Vec::new()).call("getcwd", path.clone())?;
         // A path that leads over a descriptor of ours ends up outside of the root.
         if !current.to_bytes().starts_with(b"/") {

@@ -96,7 +96,7 @@ pub(crate) fn copy_tree(dir: BorrowedFd<'_>, path: &Bytes, recursive: bool) -> R
     if path.0.is_empty() {
         flags |= OpenTreeFlags::AT_EMPTY_PATH;
     }
-    rustix::mount::open_tree(dir, &path.to_c_string(), flags)
+    rustix::mount::open_tree(dir, path.to_c_string(), flags)
 }
 
 /// Makes a detached mount visible.
