@@ -36,10 +36,10 @@ bases: packages
 
 # All tests, as root and what matters again as an ordinary user. What the machine cannot run is counted.
 test: bases
-	@mkdir -p target
+	@mkdir -p target; mount | grep kiln >target/mounts.before || true
 	set -o pipefail; $(CARGO) test --workspace --no-fail-fast --features kiln-registry/testing -- --show-output 2>&1 | tee target/test.log
 	$(MAKE) --no-print-directory test-user
-	@if mount | grep -q kiln; then echo 'mounts are left behind:'; mount | grep kiln; exit 1; fi
+	@mount | grep kiln | diff target/mounts.before - || { echo 'mounts are left behind'; exit 1; }
 	@echo "tests: $$(grep -c '^test .* ok$$' target/test.log) passed, $$(grep -c SKIPPED target/test.log) skipped"
 	@grep SKIPPED target/test.log || true
 SHELL := /bin/bash
