@@ -54,12 +54,13 @@ lint:
 
 # Figures for every claim of speed; compares with a Docker daemon where DOCKER_HOST names one.
 bench: $(KILN) bases
-	testdata/with-bases $(CARGO) run -q --release -p kiln-bench --bin commands -- $(KILN)
+	$(CARGO) build --release -p kiln-bench
+	testdata/with-bases target/release/commands $(KILN)
 
 # Short: does the measuring itself still work?
 smoke: bases
-	$(CARGO) build -p kiln-cli
-	testdata/with-bases $(CARGO) run -q -p kiln-bench --bin commands -- target/debug/kiln 2 64
+	$(CARGO) build -p kiln-cli -p kiln-bench
+	testdata/with-bases target/debug/commands target/debug/kiln 2 64
 
 install: $(KILN)
 	install -m 755 $(KILN) $(DESTDIR)/usr/local/bin/kiln

@@ -86,6 +86,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let image = run.image(&session)?;
     let containers = Containers::open(&session.store)?;
     let owned = containers.create(&image, &run.image, &options).map_err(create_error)?;
+    target.expect();
     let started = owned.start(&spawner, Path::new(STATE), &attachment.stdio());
     let mut running = match started {
         Ok(running) => running,
@@ -261,16 +262,27 @@ struct Target {
     shared: Arc<Mutex<Reached>>,
 }
 
+/// How far things are.
 #[derive(Default)]
-struct Reached {
-    /// The container's first process, when there is one.
-    process: Option<rustix::fd::OwnedFd>,
-    console: Option<Arc<rustix::fd::OwnedFd>>,
-    /// How often the user asked for an end.
-    asked: u32,
+enum Reached {
+    /// Nothing has been made: signals end the command.
+    #[default]
+    Nothing,
+    /// The container is starting; these signals are for it.
+    Starting(Vec<i32>),
+    /// It runs.
+    Running {
+        process: rustix::fd::OwnedFd,
+        console: Option<Arc<rustix::fd::OwnedFd>>,
+        /// How often the user asked for an end.
+        asked: u32,
+    },
 }
 
+const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
+const SIGQUIT: i32 = 3;
+const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 const SIGWINCH: i32 = 28;
 /// After so many requests the container is killed.
@@ -284,29 +296,39 @@ impl Target {
         target
     }
 
+    /// From now on signals are for the container that is being started.
+    fn expect(&self) {
+        *self.lock() = Reached::Starting(Vec::new());
+    }
+
     fn set(&self, running: &Running<'_>, console: Option<Arc<rustix::fd::OwnedFd>>) {
-        let mut reached = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        reached.process = running.process.pidfd().try_clone_to_owned().ok();
-        reached.console = console;
+        let Ok(process) = running.process.pidfd().try_clone_to_owned() else { return };
+        let before = std::mem::replace(&mut *self.lock(), Reached::Running { process, console, asked: 0 });
+        if let Reached::Starting(signals) = before {
+            signals.into_iter().for_each(|signal| self.hear(signal));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Reached> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hear(&self, signal: i32) {
-        let mut reached = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(process) = &reached.process else {
-            if matches!(signal, SIGINT | SIGTERM | 1 | 3) {
+        match &mut *self.lock() {
+            Reached::Nothing if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) => {
                 std::process::exit(128 + signal);
             }
-            return;
-        };
-        if let (SIGWINCH, Some(console)) = (signal, &reached.console) {
-            return attach::resize(console);
+            Reached::Nothing => {}
+            Reached::Starting(signals) => signals.push(signal),
+            Reached::Running { console: Some(console), .. } if signal == SIGWINCH => attach::resize(console),
+            Reached::Running { process, asked, .. } => {
+                *asked += u32::from(matches!(signal, SIGINT | SIGTERM));
+                let signal = if *asked >= PATIENCE { SIGKILL } else { signal };
+                if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
+                    // A container that has ended needs no signal.
+                    let _ = rustix::process::pidfd_send_signal(&*process, signal);
+                }
+            }
         }
-        let asks = matches!(signal, SIGINT | SIGTERM);
-        let signal = if asks && reached.asked + 1 >= PATIENCE { 9 } else { signal };
-        if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
-            // A container that has ended needs no signal.
-            let _ = rustix::process::pidfd_send_signal(process, signal);
-        }
-        reached.asked += u32::from(asks);
     }
 }
