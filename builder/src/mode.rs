@@ -61,6 +61,14 @@ impl ModeChange {
         }
     }
 
+    /// The permissions themselves, when no others are looked at.
+    pub fn absolute(&self) -> Option<u32> {
+        match &self.rule {
+            Rule::Set(mode) => Some(*mode),
+            Rule::Symbolic(_) => None,
+        }
+    }
+
     /// As it was written.
     pub fn text(&self) -> &str {
         &self.text

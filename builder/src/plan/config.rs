@@ -161,13 +161,13 @@ fn healthcheck(state: &mut StageState, check: &ast::Healthcheck) {
         }
     };
     let text = format!(
-        "HEALTHCHECK {{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
-        go::plain_list(&check.test),
-        go::duration(check.interval),
-        go::duration(check.timeout),
-        go::duration(check.start_period),
-        go::duration(check.start_interval),
-        check.retries
+        "HEALTHCHECK &{{{} {} {} {} {} {}}}",
+        go::quoted_list(&check.test),
+        go::quote(&go::duration(check.interval)),
+        go::quote(&go::duration(check.timeout)),
+        go::quote(&go::duration(check.start_period)),
+        go::quote(&go::duration(check.start_interval)),
+        go::quote_rune(check.retries)
     );
     commit(state, text, false);
     state.config.config.healthcheck = Some(check);

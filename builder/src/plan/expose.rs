@@ -22,6 +22,7 @@ pub(super) fn expose(state: &mut StageState, step: &Step, words: &[Text]) -> Res
             ports.extend(found);
         }
     }
+    ports.sort();
     commit(state, format!("EXPOSE {}", go::plain_list(&ports)), false);
     state.config.config.exposed_ports.extend(ports.into_iter().map(|port| (port, Empty {})));
     Ok(())

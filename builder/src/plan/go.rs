@@ -13,10 +13,20 @@ pub(super) fn plain_list(items: &[String]) -> String {
 
 /// `strconv.Quote`.
 pub(super) fn quote(text: &str) -> String {
-    let mut quoted = String::from("\"");
+    quote_with(text, '"')
+}
+
+/// `%q` of a number: the character of that code, as `strconv.QuoteRune` has it.
+pub(super) fn quote_rune(code: i64) -> String {
+    let character = u32::try_from(code).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
+    quote_with(character.encode_utf8(&mut [0; 4]), '\'')
+}
+
+fn quote_with(text: &str, mark: char) -> String {
+    let mut quoted = String::from(mark);
     for character in text.chars() {
         match character {
-            '"' => quoted.push_str("\\\""),
+            _ if character == mark => quoted.extend(['\\', mark]),
             '\\' => quoted.push_str("\\\\"),
             '\u{7}' => quoted.push_str("\\a"),
             '\u{8}' => quoted.push_str("\\b"),
@@ -33,7 +43,7 @@ pub(super) fn quote(text: &str) -> String {
             _ => quoted.push(character),
         }
     }
-    quoted.push('"');
+    quoted.push(mark);
     quoted
 }
 
@@ -89,6 +99,16 @@ mod tests {
         assert_eq!(quoted_list(&items), r#"["a b" "q\"\\\n\x01é"]"#);
         assert_eq!(plain_list(&items[..1]), "[a b]");
         assert_eq!(quoted_list(&[]), "[]");
+    }
+
+    #[test]
+    fn runes() {
+        let check = |code: i64, expected: &str| assert_eq!(quote_rune(code), expected);
+        check(0, r"'\x00'");
+        check(10, r"'\n'");
+        check(39, r"'\''");
+        check(34, "'\"'");
+        check(65, "'A'");
     }
 
     #[test]

@@ -14,6 +14,7 @@ impl Planner<'_> {
     pub(super) fn run(&mut self, state: &mut StageState, step: &Step, run: &Run) -> Result<(), BuildError> {
         refuse(step, run)?;
         let (arguments, script) = command(state, step, run);
+        let body = script.as_ref().map(|(_, body)| body.clone());
         let mut shown = shown_expanded(state, step, Quotes::Keep, true);
         if let (true, Some(heredoc)) = (run.is_heredoc_alone(), step.instruction.heredocs.first()) {
             shown.push_str(&format!(" ({})", summary(&heredoc.content)));
@@ -33,7 +34,7 @@ impl Planner<'_> {
             script,
         };
         self.push(state, step, Operation::Exec(Box::new(exec)), Vec::new(), &shown);
-        let created_by = created_by(state, &arguments);
+        let created_by = created_by(state, &arguments, body);
         commit(state, created_by, true);
         Ok(())
     }
@@ -109,7 +110,9 @@ fn summary(body: &str) -> String {
 }
 
 /// `RUN |2 A=1 B=2 /bin/sh -c make # buildkit`: declared ARGs once each, with the value that RUN saw.
-fn created_by(state: &StageState, arguments: &[String]) -> String {
+///
+/// A heredoc that is a script stands there itself, not the path under which it is run.
+fn created_by(state: &StageState, arguments: &[String], script: Option<String>) -> String {
     let mut seen: Vec<(&str, String)> = Vec::new();
     for (name, value) in &state.arguments {
         let value = state.environment.value(name).or(value.as_deref()).unwrap_or_default();
@@ -123,6 +126,7 @@ fn created_by(state: &StageState, arguments: &[String]) -> String {
         words.push(format!("|{}", seen.len()));
         words.extend(seen.iter().map(|(name, value)| format!("{name}={value}")));
     }
-    words.extend(arguments.iter().cloned());
+    let plain = arguments.len() - usize::from(script.is_some());
+    words.extend(arguments[..plain].iter().cloned().chain(script));
     format!("RUN {} # buildkit", words.join(" "))
 }

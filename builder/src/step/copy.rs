@@ -3,6 +3,7 @@
 use super::{Built, Executor, StepError, owner};
 use crate::content::{self, Content, CopySelection, Digested};
 use crate::graph::{Copy, CopyFrom};
+use crate::mode::ModeChange;
 use kiln_image::layer::{CopyRequest, FileData, LayerWriter, Metadata};
 use kiln_image::store::{LayerRecord, Stack};
 use kiln_image::sys::{self, Named};
@@ -67,7 +68,9 @@ impl Placing<'_> {
     /// Metadata of folders that have to be made on the way.
     fn folders(&self) -> Metadata {
         let (uid, gid) = self.owner.unwrap_or((0, 0));
-        Metadata { mode: 0o755, uid, gid, mtime: self.now }
+        // As in the reference: an octal mode is theirs, too, a symbolic one is not.
+        let mode = self.copy.mode.as_ref().and_then(ModeChange::absolute).unwrap_or(0o755);
+        Metadata { mode, uid, gid, mtime: self.now }
     }
 
     fn change(&self, metadata: Metadata, kind: FileType) -> Metadata {

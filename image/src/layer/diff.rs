@@ -36,11 +36,15 @@ pub fn diff<W: Write>(path: &Path, output: W) -> Result<W, DiffError> {
     let mut differ =
         Differ { writer: Writer::new(output), seen: HashMap::new(), buffer: vec![0; 256 * 1024] };
     if overlay::is_opaque(root.as_fd()).call("getxattr", path)? {
-        differ.opaque(b"")?;
+        let stat = fs::fstat(&root).call("stat", path)?;
+        differ.opaque(b"", &stat)?;
     }
     differ.folder(root.as_fd(), &mut Vec::new())?;
     Ok(differ.writer.finish()?)
 }
+
+/// Permissions of the marks of deleted files, as moby's archive package writes them.
+const WHITEOUT_MODE: u32 = 0o600;
 
 struct Differ<W: Write> {
     writer: Writer<W>,
@@ -72,7 +76,9 @@ impl<W: Write> Differ<W> {
         let stat = stat.ok_or_else(|| DiffError::Changed(display(path)))?;
         if sys::is_whiteout(&stat) {
             let hidden = [&path[..folder], WHITEOUT, name.to_bytes()].concat();
-            return Ok(self.writer.begin(&Entry::new(EntryKind::File, hidden))?);
+            return Ok(self
+                .writer
+                .begin(&Entry { mode: WHITEOUT_MODE, ..Entry::new(EntryKind::File, hidden) })?);
         }
         match sys::file_type(&stat) {
             FileType::Directory => self.directory(dir, name, path, &stat),
@@ -101,13 +107,18 @@ impl<W: Write> Differ<W> {
         self.writer.begin(&entry(EntryKind::Directory, path, stat))?;
         path.push(b'/');
         if overlay::is_opaque(inner.as_fd()).call("getxattr", display(path))? {
-            self.opaque(path)?;
+            self.opaque(path, stat)?;
         }
         self.folder(inner.as_fd(), path)
     }
 
-    fn opaque(&mut self, folder: &[u8]) -> Result<(), DiffError> {
-        let mark = Entry::new(EntryKind::File, [folder, OPAQUE].concat());
+    fn opaque(&mut self, folder: &[u8], stat: &Stat) -> Result<(), DiffError> {
+        let mark = Entry {
+            mode: stat.st_mode & 0o777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            ..Entry::new(EntryKind::File, [folder, OPAQUE].concat())
+        };
         Ok(self.writer.begin(&mark)?)
     }
 
