@@ -252,7 +252,8 @@ impl Build<'_> {
         let resolved = result.map_err(|source| {
             let names = stages.list.iter().filter_map(|stage| stage.name.as_deref()).chain(COMMON_IMAGES);
             let near = suggest::nearest(name, names).map(|near| format!("did you mean {near}?"));
-            BuildError::Image { reference: name.to_owned(), span, source, hints: near.into_iter().collect() }
+            let (reference, whole) = (name.to_owned(), reference.to_string());
+            BuildError::Image { reference, whole, span, source, hints: near.into_iter().collect() }
         })?;
         Ok(self.base_image(&reference, resolved)?)
     }

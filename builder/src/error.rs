@@ -24,10 +24,12 @@ pub enum BuildError {
         hints: Vec<String>,
     },
     /// An image that the build starts from cannot be had.
-    #[error("{reference}: {source}")]
+    #[error("{reference}: failed to resolve source metadata for {whole}: {source}")]
     Image {
         /// The image as it was written.
         reference: String,
+        /// Its whole name.
+        whole: String,
         /// Where it was written.
         span: Span,
         /// Why.

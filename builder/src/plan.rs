@@ -371,7 +371,12 @@ fn expand_in(environment: &dyn Environment, step: &Step, text: &Text) -> Result<
 
 fn expansion_error(step: &Step, text: &Text, error: &ExpandError) -> BuildError {
     let span = if step.is_trigger { step.span } else { text.span_of(error.at..error.at + 1) };
-    BuildError::at("expansion", span, error.message.clone())
+    unprocessed(span, text.as_str(), &error.message)
+}
+
+/// A text whose variables cannot be replaced.
+fn unprocessed(span: Span, text: &str, reason: &str) -> BuildError {
+    BuildError::at("expansion", span, format!("failed to process {}: {reason}", go::quote(text)))
 }
 
 /// The instruction as progress shows it: keyword in capitals, variables replaced.

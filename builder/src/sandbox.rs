@@ -171,7 +171,13 @@ impl Files {
 
     pub(crate) fn mounts(&self) -> Vec<Mount> {
         ["hosts", "resolv.conf"]
-            .map(|name| spec::bind(self.folder.path().join(name), &format!("/etc/{name}"), &["ro"]))
+            .map(|name| {
+                spec::bind(
+                    self.folder.path().join(name),
+                    &format!("/etc/{name}"),
+                    &["ro", "nosuid", "nodev", "noexec"],
+                )
+            })
             .to_vec()
     }
 }

@@ -36,7 +36,7 @@ pub enum StepError {
         code: i32,
     },
     /// The program did not start.
-    #[error("process {command} did not start: {source}")]
+    #[error("process {command} did not complete successfully: {source}")]
     Start {
         /// Its arguments, quoted.
         command: String,
@@ -58,6 +58,9 @@ pub enum StepError {
     /// The layer cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Something else stands where a folder is to be.
+    #[error("mkdir {0}: not a directory")]
+    NotAFolder(String),
     /// A tree cannot be looked at.
     #[error(transparent)]
     View(#[from] ViewError),

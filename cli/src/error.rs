@@ -137,8 +137,10 @@ impl BuildFailure {
             return code::INTERRUPTED;
         }
         self.show_places();
-        let message = format!("failed to build: failed to solve: {}", self.message());
-        ui::tell_line(&format!("ERROR: {message}"));
+        let message = self.message();
+        // The context is looked at before anything is solved.
+        let solving = if message.starts_with("unable to prepare context") { "" } else { "failed to solve: " };
+        ui::tell_line(&format!("ERROR: failed to build: {solving}{message}"));
         tell_hints(&self.hints());
         code::FAILURE
     }

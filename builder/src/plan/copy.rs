@@ -1,6 +1,6 @@
 //! COPY and ADD.
 
-use super::{Planner, StageState, commit, expand_value, path, shown_expanded};
+use super::{Planner, StageState, commit, expand_value, path, shown_expanded, unprocessed};
 use crate::error::BuildError;
 use crate::graph::{self, Copy, CopyFrom, Operation};
 use crate::mode::ModeChange;
@@ -170,7 +170,7 @@ fn heredoc(state: &StageState, step: &Step, index: usize) -> Result<(String, Str
     let expansion = expand::expand(&body, &state.environment, Rules::heredoc_body());
     let body = expansion.map_err(|error| {
         let span = if step.is_trigger { step.span } else { heredoc.word };
-        BuildError::at("expansion", span, error.message)
+        unprocessed(span, &body, &error.message)
     })?;
     Ok((heredoc.name.clone(), body.value))
 }

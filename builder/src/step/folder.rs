@@ -2,7 +2,7 @@
 
 use super::{Executor, StepError, copy, owner};
 use crate::graph::MakeFolder;
-use kiln_image::layer::{LayerWriter, Metadata};
+use kiln_image::layer::{LayerWriter, Metadata, WriteError};
 use kiln_image::store::{LayerRecord, Stack};
 
 impl Executor<'_> {
@@ -12,7 +12,10 @@ impl Executor<'_> {
         let (uid, gid) = owner::find(&folder.owner, lower.as_ref())?;
         let mut writer = LayerWriter::new(&active.upper(), lower)?;
         let metadata = Metadata { mode: 0o755, uid, gid, mtime: copy::now() };
-        writer.make_folders(folder.path.as_bytes(), &metadata)?;
+        writer.make_folders(folder.path.as_bytes(), &metadata).map_err(|error| match error {
+            WriteError::NotAFolder(_) => StepError::NotAFolder(folder.path.clone()),
+            other => other.into(),
+        })?;
         writer.finish()?;
         Ok(self.store.commit(active)?)
     }
