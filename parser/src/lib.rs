@@ -15,6 +15,7 @@ pub mod expand;
 mod grammar;
 pub mod ignore;
 mod lines;
+pub mod lint;
 pub mod mount;
 mod source;
 pub mod span;

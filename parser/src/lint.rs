@@ -1,0 +1,320 @@
+//! Lints: what a Dockerfile can say better. One file a rule.
+//!
+//! The rules of the reference builder have its names, words and places (moby/buildkit
+//! `frontend/dockerfile/linter`); ours have no page there. A rule sees the tree and nothing else.
+//!
+//! `# check=skip=A,B;error=true` at the head of a file, and `# check=skip=A` right above an instruction, switch
+//! rules off; `error=true` makes findings fail the build.
+
+mod add_instead_of_copy;
+mod apt_get_update_alone;
+mod arg_shadows_env;
+mod cd_in_run;
+mod consistent_instruction_casing;
+mod copy_ignored_file;
+mod duplicate_stage_name;
+mod expose_invalid_format;
+mod expose_proto_casing;
+mod from_as_casing;
+mod from_platform_flag_const_disallowed;
+mod heredoc_without_errexit;
+mod invalid_default_arg_in_from;
+mod invalid_definition_description;
+mod json_args_recommended;
+mod legacy_key_value_format;
+mod maintainer_deprecated;
+mod multiple_instructions_disallowed;
+mod no_empty_continuation;
+mod recursive_change_of_copied_files;
+mod redundant_target_platform;
+mod remote_add_without_checksum;
+mod reserved_stage_name;
+mod secrets_used_in_arg_or_env;
+mod shell;
+mod stage_name_casing;
+#[cfg(test)]
+mod testing;
+mod undefined_arg_in_from;
+mod unpinned_base_image;
+mod unused_stage;
+mod workdir_relative_path;
+
+use crate::Parse;
+use crate::ast::{Dockerfile, From, Instruction, Kind};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::expand::{self, Rules};
+use crate::ignore::Patterns;
+use crate::span::Span;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Where the reference builder's rules are explained.
+const PAGES: &str = "https://docs.docker.com/go/dockerfile/rule/";
+
+/// A rule.
+pub struct Rule {
+    /// Its name, as in `skip=`.
+    pub name: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+    /// The last part of its page's address; `None` for rules of our own.
+    page: Option<&'static str>,
+    check: fn(&View<'_>, &mut Findings),
+}
+
+/// All rules: those of the reference builder first.
+pub static RULES: [&Rule; 29] = [
+    &stage_name_casing::RULE,
+    &from_as_casing::RULE,
+    &no_empty_continuation::RULE,
+    &consistent_instruction_casing::RULE,
+    &duplicate_stage_name::RULE,
+    &reserved_stage_name::RULE,
+    &json_args_recommended::RULE,
+    &maintainer_deprecated::RULE,
+    &undefined_arg_in_from::RULE,
+    &workdir_relative_path::RULE,
+    &multiple_instructions_disallowed::RULE,
+    &legacy_key_value_format::RULE,
+    &redundant_target_platform::RULE,
+    &secrets_used_in_arg_or_env::RULE,
+    &invalid_default_arg_in_from::RULE,
+    &from_platform_flag_const_disallowed::RULE,
+    &copy_ignored_file::RULE,
+    &invalid_definition_description::RULE,
+    &expose_proto_casing::RULE,
+    &expose_invalid_format::RULE,
+    &add_instead_of_copy::RULE,
+    &apt_get_update_alone::RULE,
+    &arg_shadows_env::RULE,
+    &cd_in_run::RULE,
+    &heredoc_without_errexit::RULE,
+    &recursive_change_of_copied_files::RULE,
+    &remote_add_without_checksum::RULE,
+    &unpinned_base_image::RULE,
+    &unused_stage::RULE,
+];
+
+/// Rules that run only when they are asked for by name: `experimental=` in the head of a file.
+const EXPERIMENTAL: [&str; 1] = ["InvalidDefinitionDescription"];
+
+impl Rule {
+    /// Where the rule is explained, if the reference builder has it.
+    pub fn url(&self) -> Option<String> {
+        self.page.map(|page| format!("{PAGES}{page}/"))
+    }
+
+    /// True for rules of our own.
+    pub fn is_own(&self) -> bool {
+        self.page.is_none()
+    }
+
+    fn findings(&'static self, view: &View<'_>) -> Vec<Diagnostic> {
+        let mut findings = Findings { rule: self, list: Vec::new() };
+        (self.check)(view, &mut findings);
+        findings.list
+    }
+}
+
+/// The rule of that name.
+pub fn rule(name: &str) -> Option<&'static Rule> {
+    RULES.iter().copied().find(|rule| rule.name.eq_ignore_ascii_case(name))
+}
+
+/// Collects what one rule finds.
+struct Findings {
+    rule: &'static Rule,
+    list: Vec<Diagnostic>,
+}
+
+impl Findings {
+    fn add(&mut self, span: Span, message: impl Into<String>) {
+        self.list.push(Diagnostic::warning(self.rule.name, span, message));
+    }
+
+    /// Advice for the finding that was added last.
+    fn hint(&mut self, hint: impl Into<String>) {
+        if let Some(last) = self.list.last_mut() {
+            last.hints.push(hint.into());
+        }
+    }
+}
+
+/// A file as rules see it.
+struct View<'a> {
+    file: &'a Dockerfile,
+    diagnostics: &'a [Diagnostic],
+    stages: Vec<Stage<'a>>,
+    ignore: Option<&'a Patterns>,
+}
+
+/// FROM and what follows it.
+struct Stage<'a> {
+    instruction: &'a Instruction,
+    from: &'a From,
+    body: &'a [Instruction],
+}
+
+impl<'a> View<'a> {
+    fn new(parse: &'a Parse, ignore: Option<&'a Patterns>) -> View<'a> {
+        let all = &parse.file.instructions;
+        let starts: Vec<usize> =
+            (0..all.len()).filter(|index| matches!(all[*index].kind, Kind::From(_))).collect();
+        let ends = starts.iter().skip(1).copied().chain([all.len()]);
+        let stages = starts.iter().zip(ends).filter_map(|(start, end)| {
+            let instruction = &all[*start];
+            let Kind::From(from) = &instruction.kind else { return None };
+            Some(Stage { instruction, from, body: &all[start + 1..end] })
+        });
+        View { file: &parse.file, diagnostics: &parse.diagnostics, stages: stages.collect(), ignore }
+    }
+
+    /// All instructions from the first FROM on.
+    fn in_stages(&self) -> impl Iterator<Item = &'a Instruction> {
+        self.stages.iter().flat_map(|stage| std::iter::once(stage.instruction).chain(stage.body))
+    }
+
+    /// ARGs above the first FROM with their defaults, empty where there is none, and what is always declared.
+    fn global_arguments(&self) -> BTreeMap<String, String> {
+        const PREDEFINED: [&str; 8] = [
+            "BUILDPLATFORM",
+            "BUILDOS",
+            "BUILDARCH",
+            "BUILDVARIANT",
+            "TARGETPLATFORM",
+            "TARGETOS",
+            "TARGETARCH",
+            "TARGETVARIANT",
+        ];
+        let mut values: BTreeMap<String, String> =
+            PREDEFINED.iter().map(|name| ((*name).to_owned(), "predefined".to_owned())).collect();
+        let before = self.file.instructions.iter().take_while(|i| !matches!(i.kind, Kind::From(_)));
+        for instruction in before {
+            let Kind::Arg(items) = &instruction.kind else { continue };
+            for item in items {
+                let default = item.value.as_ref().map_or("", |value| value.as_str());
+                let expanded = expand::expand(default, &values, Rules::value(self.file.directives.escape));
+                values.insert(item.key.as_str().to_owned(), expanded.map(|e| e.value).unwrap_or_default());
+            }
+        }
+        values
+    }
+}
+
+/// What the head of a file says about lints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Rules that are off.
+    pub skip: BTreeSet<String>,
+    /// All rules are off.
+    pub skip_all: bool,
+    /// Experimental rules that are on.
+    pub experimental: BTreeSet<String>,
+    /// Findings fail the build.
+    pub error: bool,
+}
+
+impl Settings {
+    /// Reads `skip=A,B;error=true;experimental=C`. What it does not know is left out.
+    pub fn parse(text: &str) -> Settings {
+        let mut settings = Settings::default();
+        for part in text.split(';') {
+            let Some((key, value)) = part.split_once('=') else { continue };
+            let names =
+                || value.split(',').map(|name| name.trim().to_lowercase()).filter(|name| !name.is_empty());
+            match key.trim() {
+                "skip" => {
+                    settings.skip_all |= names().any(|name| name == "all");
+                    settings.skip.extend(names());
+                }
+                "experimental" => settings.experimental.extend(names()),
+                "error" => settings.error = value.trim() == "true",
+                _ => {}
+            }
+        }
+        settings
+    }
+
+    fn skips(&self, rule: &Rule) -> bool {
+        self.skip_all || self.skip.contains(&rule.name.to_lowercase())
+    }
+
+    fn wants(&self, rule: &Rule) -> bool {
+        let on = |name: &str| self.experimental.contains(&name.to_lowercase());
+        !self.skips(rule) && (!EXPERIMENTAL.contains(&rule.name) || on(rule.name) || on("all"))
+    }
+}
+
+/// What the rules find in a file, in its order.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The findings; codes are names of rules.
+    pub findings: Vec<Diagnostic>,
+    /// The settings of the file's head.
+    pub settings: Settings,
+}
+
+/// Runs all rules over a file. `ignore` are the patterns of its context's ignore file; `own` adds the rules that
+/// the reference builder does not have.
+pub fn lint(parse: &Parse, ignore: Option<&Patterns>, own: bool) -> Report {
+    let directive = parse.file.directives.check.as_ref();
+    let settings = directive.map(|check| Settings::parse(&check.value)).unwrap_or_default();
+    let view = View::new(parse, ignore);
+    let rules = RULES.iter().filter(|rule| (own || !rule.is_own()) && settings.wants(rule));
+    let mut findings: Vec<Diagnostic> = rules.flat_map(|rule| rule.findings(&view)).collect();
+    findings.retain(|finding| !is_skipped(&parse.file, finding));
+    if settings.error {
+        findings.iter_mut().for_each(|finding| finding.severity = Severity::Error);
+    }
+    findings.sort_by_key(|finding| finding.span);
+    Report { findings, settings }
+}
+
+/// True when a comment right above the instruction says so.
+fn is_skipped(file: &Dockerfile, finding: &Diagnostic) -> bool {
+    let start = finding.span.start as usize;
+    let at = file.instructions.partition_point(|instruction| instruction.span.start as usize <= start);
+    let Some(instruction) = at.checked_sub(1).and_then(|at| file.instructions.get(at)) else { return false };
+    let mut settings = instruction.comments.iter().filter_map(|comment| comment.value.strip_prefix("check="));
+    settings.any(|text| rule(finding.code).is_some_and(|rule| Settings::parse(text).skips(rule)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Source;
+
+    fn names(text: &str) -> Vec<&'static str> {
+        let report = lint(&crate::parse(&Source::new("Dockerfile", text)), None, false);
+        report.findings.iter().map(|finding| finding.code).collect()
+    }
+
+    #[test]
+    fn rules_are_switched_off_and_on() {
+        assert_eq!(names("FROM a AS B\nMAINTAINER c\n"), ["StageNameCasing", "MaintainerDeprecated"]);
+        assert_eq!(
+            names("# check=skip=StageNameCasing\nFROM a AS B\nMAINTAINER c\n"),
+            ["MaintainerDeprecated"]
+        );
+        assert_eq!(names("# check=skip=all\nFROM a AS B\nMAINTAINER c\n"), [""; 0]);
+        assert_eq!(
+            names("FROM a AS B\n# check=skip=MaintainerDeprecated\nMAINTAINER c\n"),
+            ["StageNameCasing"]
+        );
+        assert_eq!(names("# words\nARG A\nFROM a\n"), [""; 0]);
+        let experimental = "# check=experimental=all\n\n# words\nARG A\nFROM a\n";
+        assert_eq!(names(experimental), ["InvalidDefinitionDescription"]);
+    }
+
+    #[test]
+    fn settings_are_read() {
+        let settings = Settings::parse("skip=A, b;error=true;other=1");
+        assert!(settings.error && !settings.skip_all);
+        assert_eq!(settings.skip, BTreeSet::from(["a".to_owned(), "b".to_owned()]));
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let names: BTreeSet<&str> = RULES.iter().map(|rule| rule.name).collect();
+        assert_eq!(names.len(), RULES.len());
+    }
+}

@@ -1,0 +1,46 @@
+//! AddInsteadOfCopy: ADD also fetches and unpacks; who reads it must know the source to know what happens.
+
+use super::{Findings, Rule, View};
+use crate::ast::{CopySource, Kind};
+
+pub(super) static RULE: Rule = Rule {
+    name: "AddInsteadOfCopy",
+    summary: "COPY does what is needed here, and nothing more",
+    page: None,
+    check,
+};
+
+fn check(view: &View<'_>, findings: &mut Findings) {
+    for instruction in view.in_stages() {
+        let Kind::Add(add) = &instruction.kind else { continue };
+        let plain = |source: &CopySource| match source {
+            CopySource::Heredoc(_) => true,
+            CopySource::Path(text) => is_plain(text.as_str()),
+        };
+        if add.sources.iter().all(plain) {
+            findings.add(instruction.keyword.span, "ADD of plain files: COPY would do");
+        }
+    }
+}
+
+/// Neither remote nor an archive, as far as the name tells.
+fn is_plain(path: &str) -> bool {
+    let path = path.to_lowercase();
+    let archive = [".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".tbz", ".txz"];
+    !path.contains("://")
+        && !path.starts_with("git@")
+        && !path.contains(['*', '?', '[', '$'])
+        && !archive.iter().any(|end| path.ends_with(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::check;
+    use super::RULE;
+
+    #[test]
+    fn findings() {
+        check(&RULE, "FROM a\nADD b c /\n", &["2:1 ADD of plain files: COPY would do"]);
+        check(&RULE, "FROM a\nADD b.tar.gz /\nADD https://x/y /\n", &[]);
+    }
+}

@@ -1,0 +1,39 @@
+//! FromAsCasing: `FROM x as y` mixes two ways of writing keywords.
+
+use super::{Findings, Rule, View};
+
+pub(super) static RULE: Rule = Rule {
+    name: "FromAsCasing",
+    summary: "The 'as' keyword should match the case of the 'from' keyword",
+    page: Some("from-as-casing"),
+    check,
+};
+
+fn check(view: &View<'_>, findings: &mut Findings) {
+    for stage in &view.stages {
+        let Some(keyword) = &stage.from.as_keyword else { continue };
+        let from = stage.instruction.keyword.value.as_str();
+        let matches = match keyword.value.as_str() {
+            "AS" => from == from.to_uppercase(),
+            "as" => from == from.to_lowercase(),
+            _ => false,
+        };
+        if !matches {
+            let message = format!("'{}' and '{from}' keywords' casing do not match", keyword.value);
+            findings.add(keyword.span, message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::check;
+    use super::RULE;
+
+    #[test]
+    fn findings() {
+        check(&RULE, "FROM a as b\n", &["1:8 'as' and 'FROM' keywords' casing do not match"]);
+        check(&RULE, "from a AS b\n", &["1:8 'AS' and 'from' keywords' casing do not match"]);
+        check(&RULE, "FROM a AS b\nfrom b as c\n", &[]);
+    }
+}

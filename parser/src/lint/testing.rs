@@ -1,0 +1,29 @@
+//! What tests of rules share.
+
+use super::{Rule, View};
+use crate::ignore::Patterns;
+use crate::source::Source;
+
+/// Checks what a rule finds: `line:column message`.
+#[track_caller]
+pub(super) fn check(rule: &'static Rule, text: &str, expected: &[&str]) {
+    check_with(rule, text, &[], expected);
+}
+
+/// The same, with an ignore file.
+#[track_caller]
+pub(super) fn check_with(rule: &'static Rule, text: &str, ignore: &[&str], expected: &[&str]) {
+    let source = Source::new("Dockerfile", text);
+    let parse = crate::parse(&source);
+    let ignore = Patterns::compile(ignore.iter().copied()).unwrap();
+    let view = View::new(&parse, Some(&ignore));
+    let found = rule.findings(&view);
+    let shown: Vec<String> = found
+        .iter()
+        .map(|finding| {
+            let at = source.position(finding.span.start as usize);
+            format!("{}:{} {}", at.line, at.column, finding.message)
+        })
+        .collect();
+    assert_eq!(shown, expected, "{text}");
+}

@@ -1,0 +1,56 @@
+//! UnusedStage: a stage before the last one that no FROM, COPY or mount names.
+
+use super::{Findings, Rule, View};
+use crate::ast::Kind;
+use std::collections::BTreeSet;
+
+pub(super) static RULE: Rule =
+    Rule { name: "UnusedStage", summary: "A stage that nothing uses is never built", page: None, check };
+
+fn check(view: &View<'_>, findings: &mut Findings) {
+    let Some((last, earlier)) = view.stages.split_last() else { return };
+    let mut used: BTreeSet<String> = BTreeSet::new();
+    for stage in earlier.iter().chain([last]) {
+        used.insert(stage.from.image.as_str().to_lowercase());
+        for instruction in stage.body {
+            match &instruction.kind {
+                Kind::Copy(copy) => used.extend(copy.from.iter().map(|from| from.as_str().to_lowercase())),
+                Kind::Run(run) => {
+                    let fields = run.mounts.iter().flat_map(|mount| &mount.fields);
+                    let from = fields.filter_map(|field| field.as_str().strip_prefix("from="));
+                    used.extend(from.map(str::to_lowercase));
+                }
+                _ => {}
+            }
+        }
+    }
+    // A variable may name any of them.
+    if used.iter().any(|name| name.contains('$')) {
+        return;
+    }
+    for (index, stage) in earlier.iter().enumerate() {
+        let name = stage.from.stage_name();
+        let is_used =
+            used.contains(&index.to_string()) || name.as_ref().is_some_and(|name| used.contains(name));
+        if !is_used && name.is_none() {
+            findings.add(stage.instruction.span, "This stage has no name and nothing uses it");
+        } else if !is_used {
+            let name = name.unwrap_or_default();
+            findings.add(stage.instruction.span, format!("Nothing uses the stage {name:?}"));
+            findings.hint("it is built only by --target");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::check;
+    use super::RULE;
+
+    #[test]
+    fn findings() {
+        check(&RULE, "FROM a AS b\nFROM c\n", &["1:1 Nothing uses the stage \"b\""]);
+        check(&RULE, "FROM a\nFROM c\n", &["1:1 This stage has no name and nothing uses it"]);
+        check(&RULE, "FROM a AS b\nFROM c AS d\nFROM B\nCOPY --from=1 / /\n", &[]);
+    }
+}
