@@ -5,6 +5,7 @@ pub mod builder_prune;
 pub mod history;
 pub mod images;
 pub mod inspect;
+pub mod lint;
 pub mod load;
 pub mod ps;
 pub mod pull;
@@ -40,8 +41,9 @@ const fn command(
 }
 
 /// All commands.
-pub static ALL: [Command; 14] = [
+pub static ALL: [Command; 15] = [
     command("build", "Build an image from a Dockerfile", build::run),
+    command("lint", "Say what Dockerfiles can say better", lint::run),
     command("run", "Run a program in a new container", run::run),
     command("images", "List images", images::run),
     command("ps", "List containers", ps::run),

@@ -67,13 +67,20 @@ pub fn seconds(time: &str) -> String {
 
 /// Rows below a head, each column as wide as its widest cell and three blanks more, ten at least.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    const GAP: usize = 3;
-    const NARROWEST: usize = 10;
+    spaced_table(head, rows, 3, 10)
+}
+
+/// Rows below a head, each column as wide as its widest cell and a blank more, as the answers of `--call` are.
+pub fn narrow_table(head: &[&str], rows: &[Vec<String>]) -> String {
+    spaced_table(head, rows, 1, 0)
+}
+
+fn spaced_table(head: &[&str], rows: &[Vec<String>], gap: usize, narrowest: usize) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([head[column].chars().count()]).max().unwrap_or(0) + GAP
+        cells.chain([head[column].chars().count()]).max().unwrap_or(0) + gap
     };
-    let widths: Vec<usize> = (0..head.len()).map(|column| width(column).max(NARROWEST)).collect();
+    let widths: Vec<usize> = (0..head.len()).map(|column| width(column).max(narrowest)).collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let last = head.len() - 1;
         let padded = cells.enumerate().map(|(column, cell)| match column {

@@ -31,6 +31,11 @@ pub fn color() -> Color {
     if wanted && std::io::stderr().is_terminal() { Color::Always } else { Color::Never }
 }
 
+/// Whether answers may carry colours.
+pub fn color_of_answers() -> Color {
+    if std::io::stdout().is_terminal() { color() } else { Color::Never }
+}
+
 /// True when messages go to a terminal.
 pub fn is_terminal() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")

@@ -21,3 +21,5 @@ mod crowds;
 mod errors;
 #[path = "e2e/images.rs"]
 mod images;
+#[path = "e2e/lints.rs"]
+mod lints;

@@ -23,6 +23,7 @@ mod invalid_definition_description;
 mod json_args_recommended;
 mod legacy_key_value_format;
 mod maintainer_deprecated;
+mod missing_cache_mount;
 mod multiple_instructions_disallowed;
 mod no_empty_continuation;
 mod recursive_change_of_copied_files;
@@ -36,6 +37,7 @@ mod stage_name_casing;
 mod testing;
 mod undefined_arg_in_from;
 mod unpinned_base_image;
+mod unused_arg;
 mod unused_stage;
 mod workdir_relative_path;
 
@@ -44,6 +46,7 @@ use crate::ast::{Dockerfile, From, Instruction, Kind};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::expand::{self, Rules};
 use crate::ignore::Patterns;
+use crate::source::Source;
 use crate::span::Span;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,7 +65,7 @@ pub struct Rule {
 }
 
 /// All rules: those of the reference builder first.
-pub static RULES: [&Rule; 29] = [
+pub static RULES: [&Rule; 31] = [
     &stage_name_casing::RULE,
     &from_as_casing::RULE,
     &no_empty_continuation::RULE,
@@ -71,13 +74,13 @@ pub static RULES: [&Rule; 29] = [
     &reserved_stage_name::RULE,
     &json_args_recommended::RULE,
     &maintainer_deprecated::RULE,
+    &invalid_default_arg_in_from::RULE,
     &undefined_arg_in_from::RULE,
     &workdir_relative_path::RULE,
     &multiple_instructions_disallowed::RULE,
     &legacy_key_value_format::RULE,
     &redundant_target_platform::RULE,
     &secrets_used_in_arg_or_env::RULE,
-    &invalid_default_arg_in_from::RULE,
     &from_platform_flag_const_disallowed::RULE,
     &copy_ignored_file::RULE,
     &invalid_definition_description::RULE,
@@ -92,6 +95,8 @@ pub static RULES: [&Rule; 29] = [
     &remote_add_without_checksum::RULE,
     &unpinned_base_image::RULE,
     &unused_stage::RULE,
+    &unused_arg::RULE,
+    &missing_cache_mount::RULE,
 ];
 
 /// Rules that run only when they are asked for by name: `experimental=` in the head of a file.
@@ -255,7 +260,7 @@ pub struct Report {
 
 /// Runs all rules over a file. `ignore` are the patterns of its context's ignore file; `own` adds the rules that
 /// the reference builder does not have.
-pub fn lint(parse: &Parse, ignore: Option<&Patterns>, own: bool) -> Report {
+pub fn lint(parse: &Parse, source: &Source, ignore: Option<&Patterns>, own: bool) -> Report {
     let directive = parse.file.directives.check.as_ref();
     let settings = directive.map(|check| Settings::parse(&check.value)).unwrap_or_default();
     let view = View::new(parse, ignore);
@@ -265,7 +270,8 @@ pub fn lint(parse: &Parse, ignore: Option<&Patterns>, own: bool) -> Report {
     if settings.error {
         findings.iter_mut().for_each(|finding| finding.severity = Severity::Error);
     }
-    findings.sort_by_key(|finding| finding.span);
+    // Within a line, the order of the rules: that of the reference builder.
+    findings.sort_by_key(|finding| source.position(finding.span.start as usize).line);
     Report { findings, settings }
 }
 
@@ -281,10 +287,10 @@ fn is_skipped(file: &Dockerfile, finding: &Diagnostic) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Source;
 
     fn names(text: &str) -> Vec<&'static str> {
-        let report = lint(&crate::parse(&Source::new("Dockerfile", text)), None, false);
+        let source = Source::new("Dockerfile", text);
+        let report = lint(&crate::parse(&source), &source, None, false);
         report.findings.iter().map(|finding| finding.code).collect()
     }
 

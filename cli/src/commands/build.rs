@@ -1,5 +1,7 @@
 //! `kiln build`.
 
+mod call;
+
 use crate::arguments::{self, Globals};
 use crate::config::STATE;
 use crate::error::{BuildFailure, CliError, code};
@@ -8,6 +10,7 @@ use crate::progress::{Progress, Style};
 use crate::session::{self, Session};
 use crate::signals::Signals;
 use crate::ui;
+use call::Call;
 use clap::Parser;
 use kiln_builder::context::Context;
 use kiln_builder::{BuildOptions, Cancel, Machine};
@@ -44,6 +47,12 @@ struct Build {
     /// How progress is shown: auto, plain, tty or quiet
     #[arg(long, value_name = "STYLE", default_value = "auto")]
     progress: String,
+    /// Answer a question instead of building: check or targets, with `,format=json` for tools
+    #[arg(long, value_name = "QUESTION", default_value = "build")]
+    call: String,
+    /// Short for --call=check
+    #[arg(long)]
+    check: bool,
     /// Show nothing but the image's id
     #[arg(short, long)]
     quiet: bool,
@@ -57,6 +66,12 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let build: Build = arguments::parse("build", arguments)?;
     let style = if build.quiet { Style::Quiet } else { Style::choose(&build.progress)? };
     let options = build.options()?;
+    let call = if build.check { Call::parse("check")? } else { Call::parse(&build.call)? };
+    if let Some(call) = call {
+        let context = Context::open(&build.context, build.file.as_deref())
+            .map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None })))?;
+        return call.answer(&context, Path::new(&context.name));
+    }
     let spawner = session::start_helper()?;
     let signals = Signals::catch()?;
     let failure = |error, source| CliError::Build(Box::new(BuildFailure { error, source }));

@@ -16,12 +16,11 @@ fn check(view: &View<'_>, findings: &mut Findings) {
         let image = &stage.from.image;
         let expansion = expand::expand(image.as_str(), &defaults, Rules::value(view.file.directives.escape));
         let Ok(expansion) = expansion else { continue };
-        let uses_declared =
-            expansion.read.iter().chain(&expansion.missed).any(|name| defaults.contains_key(name));
+        let has_variables = !expansion.read.is_empty() || !expansion.missed.is_empty();
         let name = expansion.value.as_str();
         let is_wrong =
             name.is_empty() || name.ends_with([':', '@', '/']) || name.starts_with([':', '@', '/']);
-        if uses_declared && is_wrong {
+        if has_variables && is_wrong {
             let message = format!(
                 "Default value for ARG {} results in empty or invalid base image name",
                 image.as_str()
@@ -41,6 +40,6 @@ mod tests {
     fn findings() {
         let message = "2:6 Default value for ARG a:${V} results in empty or invalid base image name";
         check(&RULE, "ARG V\nFROM a:${V}\n", &[message]);
-        check(&RULE, "ARG V=1\nFROM a:${V}\nFROM a${W}\n", &[]);
+        check(&RULE, "ARG V=1\nFROM a:${V}\nFROM a${W}\nFROM b:\n", &[]);
     }
 }

@@ -1,0 +1,57 @@
+//! MissingCacheMount: a RUN that changes starts with an empty cache; a cache mount outlives it, and is in no layer.
+
+use super::shell;
+use super::{Findings, Rule, View};
+use crate::ast::Kind;
+
+pub(super) static RULE: Rule = Rule {
+    name: "MissingCacheMount",
+    summary: "A package manager without a cache mount fetches everything again",
+    page: None,
+    check,
+};
+
+/// Programs, the word that makes them fetch, and where they keep what they fetched.
+const MANAGERS: [(&str, &[&str], &str); 9] = [
+    ("pip", &["install"], "/root/.cache/pip"),
+    ("pip3", &["install"], "/root/.cache/pip"),
+    ("npm", &["ci", "install"], "/root/.npm"),
+    ("yarn", &["install"], "/usr/local/share/.cache/yarn"),
+    ("cargo", &["build", "install", "fetch"], "/usr/local/cargo/registry"),
+    ("go", &["build", "install", "mod"], "/root/.cache/go-build"),
+    ("bundle", &["install"], "/usr/local/bundle/cache"),
+    ("composer", &["install"], "/root/.composer/cache"),
+    ("mvn", &["package", "install"], "/root/.m2"),
+];
+
+fn check(view: &View<'_>, findings: &mut Findings) {
+    for instruction in view.in_stages() {
+        let Kind::Run(run) = &instruction.kind else { continue };
+        let has_cache = run.mounts.iter().any(|mount| mount.text.as_str().contains("type=cache"));
+        let Some(script) = shell::script(instruction).filter(|_| !has_cache) else { continue };
+        let found = shell::commands(&script).find_map(|words| {
+            let second = words.iter().skip(1).find(|word| !word.starts_with('-'))?;
+            MANAGERS.iter().find(|(program, verbs, _)| words[0] == *program && verbs.contains(second))
+        });
+        if let Some((program, _, folder)) = found {
+            findings.add(
+                instruction.keyword.span,
+                format!("{program} fetches everything again when this step runs"),
+            );
+            findings.hint(format!("add --mount=type=cache,target={folder}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::check;
+    use super::RULE;
+
+    #[test]
+    fn findings() {
+        let message = "2:1 pip fetches everything again when this step runs";
+        check(&RULE, "FROM a\nRUN b && pip --quiet install c\n", &[message]);
+        check(&RULE, "FROM a\nRUN --mount=type=cache,target=/x pip install c\nRUN pip list\n", &[]);
+    }
+}
