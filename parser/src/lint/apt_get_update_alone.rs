@@ -13,8 +13,10 @@ pub(super) static RULE: Rule = Rule {
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     for instruction in view.in_stages() {
-        let Some(script) = shell::script(instruction) else { continue };
-        let has = |verb: &str| shell::commands(&script).any(|words| is_apt(&words, verb));
+        let Some(script) = shell::script(instruction).filter(|script| script.contains("apt")) else {
+            continue;
+        };
+        let has = |verb: &str| shell::commands(script).any(|words| is_apt(&words, verb));
         let has_cache = matches!(&instruction.kind, Kind::Run(run) if !run.mounts.is_empty());
         match (has("update"), has("install")) {
             (true, false) if !has_cache => {

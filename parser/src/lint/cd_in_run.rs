@@ -8,8 +8,10 @@ pub(super) static RULE: Rule =
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     for instruction in view.in_stages() {
-        let Some(script) = shell::script(instruction) else { continue };
-        let mut commands = shell::commands(&script);
+        let Some(script) = shell::script(instruction).filter(|script| script.contains("cd ")) else {
+            continue;
+        };
+        let mut commands = shell::commands(script);
         let first = commands.next();
         let is_cd = first.is_some_and(|words| words.len() == 2 && words[0] == "cd");
         if is_cd && !script.contains('(') {

@@ -11,8 +11,8 @@ pub(super) static RULE: Rule = Rule {
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     let keywords = || view.in_stages().map(|instruction| &instruction.keyword);
-    let is_lower = |word: &str| word == word.to_lowercase();
-    let is_upper = |word: &str| word == word.to_uppercase();
+    let is_lower = |word: &str| !word.contains(char::is_uppercase);
+    let is_upper = |word: &str| !word.contains(char::is_lowercase);
     let lower = keywords().filter(|keyword| is_lower(&keyword.value)).count();
     let upper = keywords().filter(|keyword| is_upper(&keyword.value)).count();
     for keyword in keywords() {

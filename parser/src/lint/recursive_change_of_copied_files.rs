@@ -16,8 +16,11 @@ fn check(view: &View<'_>, findings: &mut Findings) {
         let mut copied = false;
         for instruction in stage.body {
             copied |= matches!(instruction.kind, Kind::Copy(_) | Kind::Add(_));
-            let Some(script) = shell::script(instruction).filter(|_| copied) else { continue };
-            for words in shell::commands(&script) {
+            let Some(script) = shell::script(instruction).filter(|script| copied && script.contains("ch"))
+            else {
+                continue;
+            };
+            for words in shell::commands(script) {
                 let Some(program @ ("chown" | "chmod")) = words.first().copied() else { continue };
                 if words.iter().any(|word| *word == "-R" || *word == "--recursive") {
                     let message = format!("{program} -R of files that were copied stores them twice");

@@ -3,13 +3,13 @@
 use crate::ast::{CommandLine, Instruction, Kind};
 
 /// What a RUN gives to the shell; `None` for other instructions and the JSON form.
-pub(super) fn script(instruction: &Instruction) -> Option<String> {
+pub(super) fn script(instruction: &Instruction) -> Option<&str> {
     let Kind::Run(run) = &instruction.kind else { return None };
     let CommandLine::Shell(text) = &run.command else { return None };
     if run.is_heredoc_alone() {
-        return instruction.heredocs.first().map(|heredoc| heredoc.text());
+        return instruction.heredocs.first().map(|heredoc| heredoc.content.as_str());
     }
-    Some(text.as_str().to_owned())
+    Some(text.as_str())
 }
 
 /// The words of each command; variables set for one command and `sudo` are left out.

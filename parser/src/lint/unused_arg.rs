@@ -1,7 +1,8 @@
 //! UnusedArg: every RUN after an ARG runs again when its value changes, whether it looks at it or not.
 
 use super::{Findings, Rule, View};
-use crate::ast::{Instruction, Kind};
+use crate::ast::Kind;
+use std::collections::HashSet;
 
 pub(super) static RULE: Rule = Rule {
     name: "UnusedArg",
@@ -12,30 +13,35 @@ pub(super) static RULE: Rule = Rule {
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     for stage in &view.stages {
-        for (index, instruction) in stage.body.iter().enumerate() {
-            let Kind::Arg(items) = &instruction.kind else { continue };
-            let later = &stage.body[index + 1..];
-            for item in items {
-                let name = item.key.as_str();
-                let is_named = later.iter().any(|instruction| names(instruction, name));
-                // The builder itself looks at these.
-                let is_predefined = name.to_lowercase().ends_with("_proxy") || name == "SOURCE_DATE_EPOCH";
-                if !is_named && !is_predefined {
-                    findings.add(item.key.span(), format!("Nothing in this stage names the ARG {name}"));
-                }
+        if !stage.body.iter().any(|instruction| matches!(instruction.kind, Kind::Arg(_))) {
+            continue;
+        }
+        let mut unused = Vec::new();
+        // From the end, so that each instruction is looked at once.
+        let mut named: HashSet<&str> = HashSet::new();
+        for instruction in stage.body.iter().rev() {
+            if let Kind::Arg(items) = &instruction.kind {
+                unused.extend(items.iter().rev().filter(|item| {
+                    let name = item.key.as_str();
+                    // The builder itself looks at these.
+                    let is_predefined =
+                        name.to_lowercase().ends_with("_proxy") || name == "SOURCE_DATE_EPOCH";
+                    !is_predefined && !named.contains(name)
+                }));
             }
+            named.extend(words(instruction.line.as_str()));
+            instruction.heredocs.iter().for_each(|heredoc| named.extend(words(&heredoc.content)));
+        }
+        for item in unused.into_iter().rev() {
+            let message = format!("Nothing in this stage names the ARG {}", item.key.as_str());
+            findings.add(item.key.span(), message);
         }
     }
 }
 
-/// True when the word stands anywhere in an instruction or its heredocs: a program may read it, too.
-fn names(instruction: &Instruction, name: &str) -> bool {
-    let has = |text: &str| {
-        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        text.match_indices(name)
-            .any(|(at, _)| !text[..at].ends_with(is_part) && !text[at + name.len()..].starts_with(is_part))
-    };
-    has(instruction.line.as_str()) || instruction.heredocs.iter().any(|heredoc| has(&heredoc.content))
+/// All that could be the name of a variable: a program may read it, too.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]
