@@ -201,7 +201,10 @@ impl<'a> Head<'a> {
 
     fn kind(&self, context: &mut Context<'_>) -> Option<Kind> {
         let (flags, at) = flags::split(context.line, self.rest, context.escape);
-        let args = context.line.slice(at..context.line.as_str().len()).trim();
+        // The line ends without blanks, and its flags without those behind them.
+        let line = context.line.as_str();
+        let at = at + (line.len() - at - line[at..].trim_start().len());
+        let args = context.line.slice(at..line.len());
         let keyword = self.keyword.to_ascii_uppercase();
         let mut rule = Rule { keyword: &keyword, flags, args, context };
         match keyword.as_str() {
