@@ -74,7 +74,8 @@ fn mirror(text: &str) -> Result<Endpoint, MirrorError> {
     };
     let authority = rest.trim_end_matches('/');
     let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
-    if authority.is_empty() || !authority.chars().all(valid) {
+    let is_authority = authority.parse::<http::uri::Authority>().is_ok();
+    if !is_authority || !authority.chars().all(valid) {
         return Err(fail());
     }
     let scheme = scheme.unwrap_or(scheme_for(authority));
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["ftp://x", "http://", "a/b", "x y@z"] {
+        for text in ["ftp://x", "http://", "http://[", "a:b:c", "a/b", "x y@z"] {
             assert!(text.parse::<Mirrors>().is_err(), "{text}");
         }
     }

@@ -118,10 +118,19 @@ async fn fetch_manifest(
         match fetch_manifest_from(client, endpoint, reference, version).await {
             Ok(fetched) => return Ok(fetched),
             // What a mirror does not have says more than that the registry behind it cannot be reached.
-            Err(error) => match (&failure, &error) {
-                (Some(RegistryError::ManifestUnknown(_)), RegistryError::Connection { .. }) => {}
-                _ => failure = Some(error),
-            },
+            Err(error) => {
+                failure = Some(match (failure, error) {
+                    (Some(unknown @ RegistryError::ManifestUnknown(_)), RegistryError::Connection { .. }) => {
+                        unknown
+                    }
+                    // Neither could be reached: both are named.
+                    (
+                        Some(RegistryError::Connection { url: before, .. }),
+                        RegistryError::Connection { url, source },
+                    ) => RegistryError::Connection { url: format!("{before} or {url}"), source },
+                    (_, error) => error,
+                });
+            }
         }
     }
     Err(failure.unwrap_or_else(|| RegistryError::ManifestUnknown(reference.familiar())))

@@ -115,3 +115,20 @@ fn ordinary_users_are_told_what_to_do() {
     );
     assert!(!root.exists());
 }
+
+#[test]
+fn registries_that_cannot_be_reached_are_all_named() {
+    let bed = bed!();
+    let context = bed.context("c", "FROM nothing-here:1\n");
+    let mut command = bed.command(&["build".as_ref(), context.as_os_str()]);
+    // Nobody listens on port 1.
+    let done = Done::of(command.env("KILN_REGISTRY_MIRROR", "127.0.0.1:1").output().unwrap());
+    assert_eq!(done.code, 1);
+    if !done.err.contains("cannot reach") {
+        skip!("needs a machine that does not reach Docker Hub");
+    }
+    assert!(done.err.contains("http://127.0.0.1:1/v2/library/nothing-here/manifests/1"), "{}", done.err);
+    let done = Done::of(bed.command(&["images"]).env("KILN_REGISTRY_MIRROR", "http://[").output().unwrap());
+    assert_eq!(done.code, 1);
+    assert!(done.err.contains("http://["), "{}", done.err);
+}
