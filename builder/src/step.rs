@@ -146,17 +146,11 @@ pub(crate) enum Cached {
 
 /// Carries out a graph.
 pub(crate) struct Executor<'a> {
-    pub(crate) graph: &'a Graph,
-    pub(crate) store: &'a Store,
-    pub(crate) context: &'a Content,
-    pub(crate) stat_cache: &'a StatCache,
-    pub(crate) sandbox: &'a Sandbox<'a>,
-    pub(crate) reporter: &'a Reporter<'a>,
-    pub(crate) cancel: &'a Cancel,
+    tools: Tools<'a>,
     /// Hears of layers whose diff ids will be needed.
-    pub(crate) made: mpsc::Sender<LayerId>,
+    made: mpsc::Sender<LayerId>,
     /// Say why steps run.
-    pub(crate) explain: bool,
+    explain: bool,
     notes: Notes,
 }
 
@@ -172,6 +166,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What an executor works with.
+#[derive(Clone, Copy)]
 pub(crate) struct Tools<'a> {
     pub(crate) graph: &'a Graph,
     pub(crate) store: &'a Store,
@@ -184,9 +179,7 @@ pub(crate) struct Tools<'a> {
 
 impl<'a> Executor<'a> {
     pub(crate) fn new(tools: Tools<'a>, made: mpsc::Sender<LayerId>, explain: bool) -> Executor<'a> {
-        let Tools { graph, store, context, stat_cache, sandbox, reporter, cancel } = tools;
-        let notes = Notes::default();
-        Executor { graph, store, context, stat_cache, sandbox, reporter, cancel, made, explain, notes }
+        Executor { tools, made, explain, notes: Notes::default() }
     }
 
     /// The keys of records that were used.
@@ -196,7 +189,7 @@ impl<'a> Executor<'a> {
 
     /// The keys of the steps that a step stands on.
     fn base_keys(&self, node: NodeId, inputs: &[Key]) -> Vec<Key> {
-        let edges = self.graph.node(node).inputs.iter().zip(inputs);
+        let edges = self.tools.graph.node(node).inputs.iter().zip(inputs);
         edges.filter(|(input, _)| input.usage == Use::Base).map(|(_, key)| key.clone()).collect()
     }
 
@@ -205,7 +198,7 @@ impl<'a> Executor<'a> {
         if stack.is_empty() {
             return Ok(None);
         }
-        Ok(Some(view::detached(&self.store.view_mount(stack, &[]))?))
+        Ok(Some(view::detached(&self.tools.store.view_mount(stack, &[]))?))
     }
 
     /// Calls `use_it` with what a copy takes from.
@@ -220,19 +213,19 @@ impl<'a> Executor<'a> {
                 let roots = self.view(&from.stack)?.into_iter().collect();
                 use_it(&Content::tree(Tree::of(roots)))
             }
-            _ => use_it(self.context),
+            _ => use_it(self.tools.context),
         }
     }
 
     fn make_layer(&self, node: NodeId, row: Row, inputs: &[Built]) -> Result<(LayerRecord, bool), StepError> {
         let below = &inputs[0];
-        Ok(match &self.graph.node(node).operation {
+        Ok(match &self.tools.graph.node(node).operation {
             Operation::Exec(exec) => (self.run_program(exec, &below.stack, row)?, true),
             Operation::Copy(copy) => (self.copy_files(copy, &below.stack, inputs.get(1))?, true),
             Operation::MakeFolder(folder) => (self.make_folder(folder, &below.stack)?, true),
             Operation::Merge => {
                 let (layer, _) = inputs[1].layers.last().expect("what is merged has a layer of its own");
-                let layer = self.store.layer(layer)?;
+                let layer = self.tools.store.layer(layer)?;
                 (layer.expect("layers in use are not removed"), false)
             }
             Operation::Scratch | Operation::Image(_) => unreachable!("sources are always found"),
@@ -240,25 +233,25 @@ impl<'a> Executor<'a> {
     }
 
     fn explain(&self, node: NodeId, row: Row) -> Result<(), StepError> {
-        let place = &self.graph.node(node).place;
+        let place = &self.tools.graph.node(node).place;
         if !self.explain {
             return Ok(());
         }
         let inputs = lock(&self.notes.inputs).get(&node).cloned().unwrap_or_default();
-        let before = self.store.newest_step_at(place)?;
+        let before = self.tools.store.newest_step_at(place)?;
         let before = before.and_then(|record| serde_json::from_str::<KeyInputs>(&record.inputs).ok());
-        let reason = key::explain(&inputs, before.as_ref(), self.graph.node(node).no_cache);
-        self.reporter.send(Event::Explained { row, reason });
+        let reason = key::explain(&inputs, before.as_ref(), self.tools.graph.node(node).no_cache);
+        self.tools.reporter.send(Event::Explained { row, reason });
         Ok(())
     }
 
     /// Another process, or another stage, may have made the same step while this one waited.
     fn made_meanwhile(&self, node: NodeId, keys: &[Key]) -> Result<Option<StepRecord>, StepError> {
-        if self.graph.node(node).no_cache {
+        if self.tools.graph.node(node).no_cache {
             return Ok(None);
         }
         for key in keys {
-            if let Some(record) = self.store.step(&key.0)? {
+            if let Some(record) = self.tools.store.step(&key.0)? {
                 return Ok(Some(record));
             }
         }
@@ -276,16 +269,16 @@ impl<'a> Executor<'a> {
                 result: keys[0].0.clone(),
                 layer: Some(layer.id.clone()),
                 created: now,
-                place: self.graph.node(node).place.clone(),
+                place: self.tools.graph.node(node).place.clone(),
                 inputs: inputs.clone(),
             })
             .collect();
-        self.store.put_steps(&records)?;
+        self.tools.store.put_steps(&records)?;
         Ok(now)
     }
 
     fn run_step(&self, node: NodeId, row: Row, keys: &[Key], inputs: &[Built]) -> Result<Built, StepError> {
-        if self.cancel.is_stopped() {
+        if self.tools.cancel.is_stopped() {
             return Err(StepError::Canceled);
         }
         let (layer, is_new) = self.make_layer(node, row, inputs)?;
@@ -294,7 +287,7 @@ impl<'a> Executor<'a> {
             // Nobody listens any more when the build has failed.
             let _ = self.made.send((&layer).into());
         }
-        Ok(inputs[0].with(self.store, &layer, created))
+        Ok(inputs[0].with(self.tools.store, &layer, created))
     }
 }
 
@@ -311,7 +304,7 @@ impl Steps for Executor<'_> {
 
     fn definition(&self, node: NodeId, inputs: &[Key]) -> Definition {
         let base = self.base_keys(node, inputs);
-        let operation = &self.graph.node(node).operation;
+        let operation = &self.tools.graph.node(node).operation;
         let own = key::definition(operation, &base);
         let content = match operation {
             Operation::Copy(copy) if copy.from == CopyFrom::Input => KeyContent::Inputs,
@@ -327,19 +320,19 @@ impl Steps for Executor<'_> {
     }
 
     fn look_up(&self, node: NodeId, key: &Key) -> Result<Option<Hit<Cached>>, StepError> {
-        let node = self.graph.node(node);
+        let node = self.tools.graph.node(node);
         if matches!(node.operation, Operation::Scratch | Operation::Image(_)) {
             return Ok(Some(Hit { key: key.clone(), cached: Cached::Source }));
         }
         if node.no_cache {
             return Ok(None);
         }
-        let record = self.store.step(&key.0)?;
+        let record = self.tools.store.step(&key.0)?;
         Ok(record.map(|record| Hit { key: Key(record.result.clone()), cached: Cached::Record(record) }))
     }
 
     fn content_key(&self, node: NodeId, _definition: &Key, inputs: &[Built]) -> Result<Key, StepError> {
-        let Operation::Copy(copy) = &self.graph.node(node).operation else {
+        let Operation::Copy(copy) = &self.tools.graph.node(node).operation else {
             unreachable!("only copies look at content");
         };
         let digested = self.with_content(copy, inputs.first(), |content| self.digest(copy, content))?;
@@ -355,48 +348,48 @@ impl Steps for Executor<'_> {
         let record = match cached {
             Cached::Record(record) => record,
             Cached::Source => {
-                let stack = match &self.graph.node(node).operation {
-                    Operation::Image(image) => self.store.stack(&image.diff_ids)?,
+                let stack = match &self.tools.graph.node(node).operation {
+                    Operation::Image(image) => self.tools.store.stack(&image.diff_ids)?,
                     _ => Stack::empty(),
                 };
                 return Ok(Built { stack, layers: Vec::new() });
             }
         };
         let id = LayerId::from(record.layer.as_deref().unwrap_or_default());
-        let layer = self.store.layer(&id)?.expect("layers in use are not removed");
-        Ok(base[0].with(self.store, &layer, record.created))
+        let layer = self.tools.store.layer(&id)?.expect("layers in use are not removed");
+        Ok(base[0].with(self.tools.store, &layer, record.created))
     }
 
     fn run(&self, node: NodeId, keys: &[Key], inputs: &[Built]) -> Result<Built, StepError> {
         let lock_name = format!("step-{}", &keys[0].0[..3]);
-        let _lock = self.store.lock(&lock_name, || {})?;
+        let _lock = self.tools.store.lock(&lock_name, || {})?;
         if let Some(record) = self.made_meanwhile(node, keys)? {
             self.found(node, &keys[0], &keys[0]);
             return self.restore(node, &Cached::Record(record), inputs);
         }
-        if self.cancel.is_stopped() {
+        if self.tools.cancel.is_stopped() {
             return Err(StepError::Canceled);
         }
-        let row = self.reporter.start(&self.graph.node(node).name);
+        let row = self.tools.reporter.start(&self.tools.graph.node(node).name);
         self.explain(node, row)?;
         let result = self.run_step(node, row, keys, inputs);
-        self.reporter.end(row, &result);
+        self.tools.reporter.end(row, &result);
         result
     }
 
     fn found(&self, node: NodeId, definition: &Key, result: &Key) {
-        let node = self.graph.node(node);
+        let node = self.tools.graph.node(node);
         if matches!(node.operation, Operation::Scratch) {
             return;
         }
-        let row = self.reporter.row();
-        self.reporter.send(Event::Cached { row, name: node.name.clone() });
+        let row = self.tools.reporter.row();
+        self.tools.reporter.send(Event::Cached { row, name: node.name.clone() });
         if !matches!(node.operation, Operation::Image(_)) {
             lock(&self.notes.used).extend([definition.0.clone(), result.0.clone()]);
         }
     }
 
     fn cancel(&self) {
-        self.cancel.stop();
+        self.tools.cancel.stop();
     }
 }

@@ -91,6 +91,7 @@ impl<'a> Owned<'a> {
         let mut resources = self.resources(spawner, state, &layout)?;
         self.container.endpoint = resources.connection.as_ref().map(endpoint);
         let folders = Folders::make(&self.folder())?;
+        self.stack.give_root_to(&folders.upper)?;
         self.write_etc(&folders)?;
         let store = self.containers.store;
         let root = store.writable_mount(

@@ -18,7 +18,7 @@ impl Executor<'_> {
         below: &Stack,
         from: Option<&Built>,
     ) -> Result<LayerRecord, StepError> {
-        let active = self.store.prepare(below)?;
+        let active = self.tools.store.prepare(below)?;
         let lower = self.view(below)?;
         let owner = match &copy.owner {
             Some(text) => Some(owner::find(text, lower.as_ref())?),
@@ -33,7 +33,7 @@ impl Executor<'_> {
             placing.put_inline(&mut writer, name, text)?;
         }
         writer.finish()?;
-        Ok(self.store.commit(active)?)
+        Ok(self.tools.store.commit(active)?)
     }
 
     /// The digest of what a copy takes.
@@ -43,7 +43,7 @@ impl Executor<'_> {
         for source in &copy.sources {
             sources.extend(content.find(source)?);
         }
-        Ok(content::digest(content, &sources, &exclude, copy, self.stat_cache)?)
+        Ok(content::digest(content, &sources, &exclude, copy, self.tools.stat_cache)?)
     }
 }
 

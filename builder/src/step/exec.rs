@@ -19,20 +19,20 @@ use std::path::{Path, PathBuf};
 
 impl Executor<'_> {
     pub(super) fn run_program(&self, exec: &Exec, below: &Stack, row: Row) -> Result<LayerRecord, StepError> {
-        let active = self.store.prepare(below)?;
+        let active = self.tools.store.prepare(below)?;
         let code = self.run_in(exec, below, &active, row)?;
         if code != 0 {
-            if self.cancel.is_stopped() {
+            if self.tools.cancel.is_stopped() {
                 return Err(StepError::Canceled);
             }
             return Err(StepError::Exit { command: command(exec), code });
         }
-        Ok(self.store.commit(active)?)
+        Ok(self.tools.store.commit(active)?)
     }
 
     fn run_in(&self, exec: &Exec, below: &Stack, active: &Active, row: Row) -> Result<i32, StepError> {
-        let files = self.sandbox.files()?;
-        let root = self.store.active_mount(below, active, &[files.stubs()]);
+        let files = self.tools.sandbox.files()?;
+        let root = self.tools.store.active_mount(below, active, &[files.stubs()]);
         let script = match &exec.script {
             Some((name, content)) => Some(write_script(&files.folder(), row, name, content)?),
             None => None,
@@ -43,10 +43,10 @@ impl Executor<'_> {
         spec.mounts_mut().get_or_insert_default().extend(mounts);
 
         let network = match exec.network {
-            Network::Bridge => self.sandbox.network()?,
-            Network::None => self.sandbox.no_network()?,
+            Network::Bridge => self.tools.sandbox.network()?,
+            Network::None => self.tools.sandbox.no_network()?,
         };
-        let devices = self.sandbox.device_filter();
+        let devices = self.tools.sandbox.device_filter();
         let slots: Vec<_> = std::iter::once(network.namespace()).chain(devices).collect();
         let options = PlanOptions {
             root: Some(&root),
@@ -55,7 +55,7 @@ impl Executor<'_> {
             cgroup: devices.map(|_| FdSlot(1)),
             no_device_filter: devices.is_none(),
             default_filter: true,
-            layout: Some(self.sandbox.layout()),
+            layout: Some(self.tools.sandbox.layout()),
             ..PlanOptions::default()
         };
         let plan = plan(&spec, &options)?;
@@ -70,7 +70,7 @@ impl Executor<'_> {
             stderr: stderr_there.as_fd(),
         };
         let start = |source| StepError::Start { command: command(exec), source };
-        let process = self.sandbox.spawner().spawn(&request).map_err(start)?;
+        let process = self.tools.sandbox.spawner().spawn(&request).map_err(start)?;
         drop((stdout_there, stderr_there));
         let code = self.follow(process, stdout, stderr, row).map_err(start)?;
         Ok(code)
@@ -85,7 +85,7 @@ impl Executor<'_> {
         row: Row,
     ) -> Result<i32, kiln_runtime::SpawnError> {
         let handle = process.pidfd().try_clone_to_owned();
-        let _watch = handle.ok().map(|handle| self.cancel.watch(handle));
+        let _watch = handle.ok().map(|handle| self.tools.cancel.watch(handle));
         std::thread::scope(|scope| {
             scope.spawn(|| self.pass_on(stderr, row));
             self.pass_on(stdout, row);
@@ -98,7 +98,7 @@ impl Executor<'_> {
         let mut buffer = vec![0u8; 16 * 1024];
         // A pipe breaks only when the program is gone.
         while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-            self.reporter.send(Event::Output { row, bytes: buffer[..count].to_vec() });
+            self.tools.reporter.send(Event::Output { row, bytes: buffer[..count].to_vec() });
         }
     }
 }

@@ -7,7 +7,7 @@ use kiln_image::store::{LayerRecord, Stack};
 
 impl Executor<'_> {
     pub(super) fn make_folder(&self, folder: &MakeFolder, below: &Stack) -> Result<LayerRecord, StepError> {
-        let active = self.store.prepare(below)?;
+        let active = self.tools.store.prepare(below)?;
         let lower = self.view(below)?;
         let (uid, gid) = owner::find(&folder.owner, lower.as_ref())?;
         let mut writer = LayerWriter::new(&active.upper(), lower)?;
@@ -17,6 +17,6 @@ impl Executor<'_> {
             other => other.into(),
         })?;
         writer.finish()?;
-        Ok(self.store.commit(active)?)
+        Ok(self.tools.store.commit(active)?)
     }
 }

@@ -140,3 +140,10 @@ fn running_containers_are_removed_only_by_force() {
     assert_eq!(child.wait().unwrap().code(), Some(137));
     assert_eq!(bed.ok("ps -aq"), "");
 }
+
+#[test]
+fn the_root_is_as_the_image_has_it() {
+    let bed = bed!();
+    bed.build("c", &bed.context("c", "FROM busybox\nRUN chmod 711 / && chown 5:6 /\n"));
+    assert_eq!(bed.kiln(&["run", "--rm", "c", "stat", "-c", "%a %u %g", "/"]).out, "711 5 6\n");
+}
