@@ -63,13 +63,8 @@ impl<'a> Owned<'a> {
         stdio: &Stdio<'_>,
     ) -> Result<Running<'a>, Box<(Owned<'a>, EngineError)>> {
         match self.try_start(spawner, state, stdio) {
-            Ok((process, resources)) => {
-                let started = now();
-                let running = State::Running { pid: process.pid(), started: started.clone() };
-                match self.set_state(running) {
-                    Ok(()) => Ok(Running { owned: self, process, started, _resources: resources }),
-                    Err(error) => Err(Box::new((self, error))),
-                }
+            Ok((process, resources, started)) => {
+                Ok(Running { owned: self, process, started, _resources: resources })
             }
             Err(error) => {
                 let code = start_code(&error);
@@ -86,12 +81,11 @@ impl<'a> Owned<'a> {
         spawner: &Spawner,
         state: &Path,
         stdio: &Stdio<'_>,
-    ) -> Result<(Process, Resources), EngineError> {
+    ) -> Result<(Process, Resources, String), EngineError> {
         let layout = Layout::detect();
         let mut resources = self.resources(spawner, state, &layout)?;
         self.container.endpoint = resources.connection.as_ref().map(endpoint);
         let folders = Folders::make(&self.folder())?;
-        self.stack.give_root_to(&folders.upper)?;
         self.write_etc(&folders)?;
         let store = self.containers.store;
         let root = store.writable_mount(
@@ -113,14 +107,20 @@ impl<'a> Owned<'a> {
             no_device_filter: devices.is_none(),
             default_filter: true,
             layout: Some(&layout),
-            ..PlanOptions::default()
+            wait: true,
         };
         let plan = plan(&spec, &options)?;
         let Stdio { stdin, stdout, stderr, .. } = *stdio;
-        let process = spawner.spawn(&SpawnRequest { plan: &plan, slots, stdin, stdout, stderr })?;
+        let started = now();
+        let request = SpawnRequest { plan: &plan, slots, stdin, stdout, stderr };
+        // Whoever hears of the program finds it in the list: the record is written before it runs.
+        let process = spawner.spawn_prepared(&request, |pid| {
+            let running = State::Running { pid, started: started.clone() };
+            self.set_state(running).map_err(|error| error.to_string())
+        })?;
         // The container is in it now.
         resources.isolated = None;
-        Ok((process, resources))
+        Ok((process, resources, started))
     }
 
     fn resources(&self, spawner: &Spawner, state: &Path, layout: &Layout) -> Result<Resources, EngineError> {

@@ -80,15 +80,6 @@ impl Stack {
         self.layers.is_empty()
     }
 
-    /// Gives a folder the owner and mode of the stack's root: overlayfs shows the upper folder's as the root's.
-    pub fn give_root_to(&self, upper: &Path) -> Result<(), CallError> {
-        let Some(top) = self.folders().first().copied() else { return Ok(()) };
-        let stat = fs::stat(top).call("stat", top)?;
-        let (uid, gid) = (fs::Uid::from_raw(stat.st_uid), fs::Gid::from_raw(stat.st_gid));
-        fs::chown(upper, Some(uid), Some(gid)).call("chown", upper)?;
-        fs::chmod(upper, Mode::from_raw_mode(stat.st_mode & 0o7777)).call("chmod", upper)
-    }
-
     /// The folders that overlayfs stacks, highest first; empty layers and hidden ones are left out.
     pub fn folders(&self) -> Vec<&Path> {
         let mut folders = Vec::new();
@@ -162,7 +153,13 @@ impl Store {
     /// Its root folder has the owner and mode of the tree's root: overlayfs shows the topmost one.
     pub fn prepare(&self, stack: &Stack) -> Result<Active, StoreError> {
         let active = self.empty_active()?;
-        stack.give_root_to(&active.upper())?;
+        if let Some(top) = stack.folders().first() {
+            let stat = fs::stat(*top).call("stat", top)?;
+            let upper = active.upper();
+            fs::chown(&upper, Some(fs::Uid::from_raw(stat.st_uid)), Some(fs::Gid::from_raw(stat.st_gid)))
+                .call("chown", &upper)?;
+            fs::chmod(&upper, Mode::from_raw_mode(stat.st_mode & 0o7777)).call("chmod", &upper)?;
+        }
         Ok(active)
     }
 
