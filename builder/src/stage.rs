@@ -208,7 +208,7 @@ fn begin(
         Some(text) => Some(platform(text, globals, escape)?),
         None => None,
     };
-    let name = from.name.as_ref().map(|name| name.value.clone());
+    let name = from.name.as_ref().map(|name| name.as_str().to_owned());
     // The text is compared as written with names in lower case: `FROM Base` does not find `AS Base`.
     let named = earlier
         .iter()

@@ -4,6 +4,7 @@
 //! them, quotes still stand. What a variable means is decided by [`crate::expand`], with an environment
 //! that the tree does not know.
 
+use crate::source::Source;
 use crate::span::{Span, Spanned};
 use crate::text::Text;
 
@@ -14,6 +15,17 @@ pub struct Dockerfile {
     pub directives: Directives,
     /// Its instructions in order, the broken ones too.
     pub instructions: Vec<Instruction>,
+    /// What stands behind the last instruction.
+    pub tail: Span,
+}
+
+impl Dockerfile {
+    /// The file again, byte for byte. `source` is what the tree was read from.
+    pub fn print(&self, source: &Source) -> Vec<u8> {
+        let pieces = self.instructions.iter().flat_map(|instruction| [instruction.lead, instruction.span]);
+        let bytes = pieces.chain([self.tail]).flat_map(|span| &source.bytes()[span.range()]);
+        bytes.copied().collect()
+    }
 }
 
 /// `# key=value` lines at the head of the file.
@@ -30,10 +42,12 @@ pub struct Directives {
 /// One instruction with everything that belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instruction {
+    /// What stands before it since the instruction above: line ends, blanks, comments, directives.
+    pub lead: Span,
     /// From the keyword to the end of its last line or of its last heredoc's terminator.
     pub span: Span,
     /// The keyword as written.
-    pub keyword: Spanned<String>,
+    pub keyword: Text,
     /// The logical line: continuations joined, comments inside dropped, trimmed.
     pub line: Text,
     /// Comment lines directly above, without `#` and trimmed.
@@ -115,9 +129,9 @@ pub struct From {
     /// Image, earlier stage or named context; variables unexpanded.
     pub image: Text,
     /// `AS` as written, for lints.
-    pub as_keyword: Option<Spanned<String>>,
+    pub as_keyword: Option<Text>,
     /// Stage name, as written.
-    pub name: Option<Spanned<String>>,
+    pub name: Option<Text>,
     /// `--platform`, unexpanded.
     pub platform: Option<Text>,
 }
@@ -125,7 +139,7 @@ pub struct From {
 impl From {
     /// The stage's name in the lower case that look-ups use.
     pub fn stage_name(&self) -> Option<String> {
-        self.name.as_ref().map(|name| name.value.to_lowercase())
+        self.name.as_ref().map(|name| name.as_str().to_lowercase())
     }
 }
 

@@ -43,7 +43,7 @@ impl Parse {
 /// Reads a Dockerfile. Never fails and never panics: any bytes give a tree and diagnostics.
 pub fn parse(source: &Source) -> Parse {
     let mut reader =
-        Reader { lines: Lines::new(source.text()), comments: Vec::new(), diagnostics: Vec::new() };
+        Reader { lines: Lines::new(source), end: 0, comments: Vec::new(), diagnostics: Vec::new() };
     let mut instructions = Vec::new();
     while let Some(piece) = reader.lines.next_piece() {
         match piece {
@@ -53,11 +53,12 @@ pub fn parse(source: &Source) -> Parse {
             Piece::Instruction(logical) => instructions.push(reader.instruction(logical)),
         }
     }
+    let tail = Span::new(reader.end, source.text().len());
     let (directives, line_diagnostics) = reader.lines.finish();
     let mut diagnostics = reader.diagnostics;
     diagnostics.extend(line_diagnostics);
     diagnostics.extend(source.first_invalid().map(invalid_utf8));
-    let file = Dockerfile { directives, instructions };
+    let file = Dockerfile { directives, instructions, tail };
     check_file(source, &file, &mut diagnostics);
     diagnostics.sort_by_key(|diagnostic| diagnostic.span);
     Parse { file, diagnostics }
@@ -72,6 +73,8 @@ pub fn parse_trigger(source: &Source) -> Parse {
 
 struct Reader<'a> {
     lines: Lines<'a>,
+    /// Where the last instruction ended.
+    end: usize,
     comments: Vec<Spanned<String>>,
     diagnostics: Vec<Diagnostic>,
 }
@@ -92,9 +95,11 @@ impl Reader<'_> {
         let mut context =
             Context { line: &line, escape, heredocs: &heredocs, diagnostics: &mut self.diagnostics };
         let kind = head.kind(&mut context).unwrap_or(Kind::Invalid);
-        let keyword = Spanned::new(head.keyword.to_owned(), line.span_of(0..head.keyword.len()));
+        let keyword = line.slice(0..head.keyword.len());
         let comments = std::mem::take(&mut self.comments);
-        Instruction { span, keyword, line, comments, heredocs, kind }
+        let lead = Span::new(self.end, span.start as usize);
+        self.end = span.end as usize;
+        Instruction { lead, span, keyword, line, comments, heredocs, kind }
     }
 
     fn heredocs(&mut self, line: &Text, head: &Head<'_>, logical: &Logical, span: &mut Span) -> Vec<Heredoc> {
@@ -147,13 +152,13 @@ fn check_file(source: &Source, file: &Dockerfile, diagnostics: &mut Vec<Diagnost
     for instruction in &file.instructions {
         match instruction.kind {
             Kind::From(_) => stages = true,
-            Kind::Invalid if instruction.keyword.value.eq_ignore_ascii_case("FROM") => stages = true,
+            Kind::Invalid if instruction.keyword.as_str().eq_ignore_ascii_case("FROM") => stages = true,
             Kind::Arg(_) | Kind::Invalid => {}
             _ if !stages => {
                 diagnostics.push(
                     Diagnostic::error(
                         "no-stage",
-                        instruction.keyword.span,
+                        instruction.keyword.span(),
                         "no build stage in current context",
                     )
                     .hint("begin with FROM; only ARG may stand before it"),
@@ -188,15 +193,13 @@ impl<'a> Head<'a> {
             return false;
         }
         let (_, at) = flags::split(line, self.rest, escape);
-        let args = line.slice(at..line.as_str().len());
-        match self.keyword.to_ascii_uppercase().as_str() {
-            "ADD" | "COPY" | "RUN" => !matches!(json::form(&args), json::Form::Strings(_)),
-            "ONBUILD" => {
-                let inner = Head::split(&args);
-                !inner.keyword.eq_ignore_ascii_case("ONBUILD") && inner.takes_heredocs(&args, escape)
-            }
-            _ => false,
+        let args = line.slice(at..line.len());
+        let is = |keyword: &str| self.keyword.eq_ignore_ascii_case(keyword);
+        if is("ONBUILD") {
+            let inner = Head::split(&args);
+            return !inner.keyword.eq_ignore_ascii_case("ONBUILD") && inner.takes_heredocs(&args, escape);
         }
+        (is("ADD") || is("COPY") || is("RUN")) && !matches!(json::form(&args), json::Form::Strings(_))
     }
 
     fn kind(&self, context: &mut Context<'_>) -> Option<Kind> {
@@ -205,9 +208,9 @@ impl<'a> Head<'a> {
         let line = context.line.as_str();
         let at = at + (line.len() - at - line[at..].trim_start().len());
         let args = context.line.slice(at..line.len());
-        let keyword = self.keyword.to_ascii_uppercase();
-        let mut rule = Rule { keyword: &keyword, flags, args, context };
-        match keyword.as_str() {
+        let keyword = KEYWORDS.iter().find(|keyword| keyword.eq_ignore_ascii_case(self.keyword));
+        let mut rule = Rule { keyword: keyword.copied().unwrap_or(self.keyword), flags, args, context };
+        match rule.keyword {
             "ADD" => copy::add(rule),
             "ARG" => key_value::arg(rule),
             "CMD" => command::cmd(rule).map(Kind::Cmd),

@@ -6,6 +6,7 @@
 
 use crate::ast::Directives;
 use crate::diagnostic::Diagnostic;
+use crate::source::Source;
 use crate::span::{Span, Spanned};
 use crate::text::{Text, TextBuilder};
 
@@ -51,6 +52,7 @@ pub(crate) struct Body {
 
 /// Walks through a file.
 pub(crate) struct Lines<'a> {
+    whole: Text,
     text: &'a str,
     at: usize,
     directives: Directives,
@@ -83,10 +85,12 @@ impl Physical<'_> {
 }
 
 impl<'a> Lines<'a> {
-    pub(crate) fn new(text: &'a str) -> Lines<'a> {
+    pub(crate) fn new(source: &'a Source) -> Lines<'a> {
+        let text = source.text();
         let at = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len_utf8() } else { 0 };
         let directives = Directives { syntax: None, escape: '\\', check: None };
         Lines {
+            whole: source.whole(),
             text,
             at,
             directives,
@@ -223,10 +227,14 @@ impl<'a> Lines<'a> {
         let indent = first.content.len() - first.content.trim_start().len();
         let start = first.start + indent;
         let crlf = self.text[first.end()..first.next].starts_with('\r');
-        let mut builder = TextBuilder::new();
         let mut empty_continuations = Vec::new();
         let mut end = first.end();
         let (piece, mut continues) = strip_continuation(&first.content[indent..], escape);
+        if !continues {
+            let text = self.whole.slice(start..start + piece.len());
+            return Logical { text, span: Span::new(start, end), empty_continuations, crlf };
+        }
+        let mut builder = TextBuilder::new();
         builder.push(piece, start);
         while continues {
             let Some(line) = self.physical() else { break };
@@ -287,7 +295,8 @@ mod tests {
     use super::*;
 
     fn logical_lines(text: &str) -> Vec<String> {
-        let mut lines = Lines::new(text);
+        let source = Source::new("Dockerfile", text);
+        let mut lines = Lines::new(&source);
         let mut found = Vec::new();
         while let Some(piece) = lines.next_piece() {
             if let Piece::Instruction(line) = piece {
@@ -314,7 +323,8 @@ mod tests {
 
     #[test]
     fn directive_mistakes_are_reported() {
-        let mut lines = Lines::new("# escape=x\n# escape=`\n# syntax=a\n# syntax=b\n");
+        let source = Source::new("Dockerfile", "# escape=x\n# escape=`\n# syntax=a\n# syntax=b\n");
+        let mut lines = Lines::new(&source);
         while lines.next_piece().is_some() {}
         let (directives, diagnostics) = lines.finish();
         let messages: Vec<_> = diagnostics.iter().map(|d| d.message.as_str()).collect();
@@ -331,7 +341,8 @@ mod tests {
 
     #[test]
     fn heredoc_bodies_end_at_their_terminator() {
-        let mut lines = Lines::new("RUN <<EOF\r\na\r\n\tEOF\r\nEOF\r\nCMD x\r\n");
+        let source = Source::new("Dockerfile", "RUN <<EOF\r\na\r\n\tEOF\r\nEOF\r\nCMD x\r\n");
+        let mut lines = Lines::new(&source);
         assert!(matches!(lines.next_piece(), Some(Piece::Instruction(Logical { crlf: true, .. }))));
         let body = lines.heredoc_body("EOF", false, true);
         assert_eq!((body.content.as_str(), body.terminated), ("a\n\tEOF\n", true));
@@ -342,7 +353,8 @@ mod tests {
     #[test]
     fn long_lines_are_refused() {
         let text = format!("RUN {}\n", "x".repeat(MAX_LINE));
-        let mut lines = Lines::new(&text);
+        let source = Source::new("Dockerfile", text);
+        let mut lines = Lines::new(&source);
         while lines.next_piece().is_some() {}
         assert_eq!(lines.finish().1[0].code, "line-too-long");
     }

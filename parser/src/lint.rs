@@ -156,6 +156,10 @@ struct View<'a> {
 struct Stage<'a> {
     instruction: &'a Instruction,
     from: &'a From,
+    /// In the lower case of look-ups.
+    name: Option<String>,
+    /// FROM's image in the same, to be compared with names.
+    base: String,
     body: &'a [Instruction],
 }
 
@@ -168,7 +172,13 @@ impl<'a> View<'a> {
         let stages = starts.iter().zip(ends).filter_map(|(start, end)| {
             let instruction = &all[*start];
             let Kind::From(from) = &instruction.kind else { return None };
-            Some(Stage { instruction, from, body: &all[start + 1..end] })
+            Some(Stage {
+                instruction,
+                from,
+                name: from.stage_name(),
+                base: from.image.as_str().to_lowercase(),
+                body: &all[start + 1..end],
+            })
         });
         View { file: &parse.file, diagnostics: &parse.diagnostics, stages: stages.collect(), ignore }
     }

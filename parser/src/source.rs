@@ -1,6 +1,7 @@
 //! A file as it was read, and as the grammar sees it.
 
 use crate::span::{LineIndex, Position, Span};
+use crate::text::Text;
 
 /// A named text with its line index.
 ///
@@ -9,7 +10,7 @@ use crate::span::{LineIndex, Position, Span};
 #[derive(Clone, Debug)]
 pub struct Source {
     name: String,
-    text: String,
+    text: Text,
     original: Option<Vec<u8>>,
     index: LineIndex,
 }
@@ -25,7 +26,7 @@ impl Source {
             }
         };
         let index = LineIndex::new(&text);
-        Source { name: name.into(), text, original, index }
+        Source { name: name.into(), text: Text::verbatim(text, 0), original, index }
     }
 
     /// The name for messages.
@@ -35,12 +36,17 @@ impl Source {
 
     /// The text with invalid bytes substituted.
     pub fn text(&self) -> &str {
-        &self.text
+        self.text.as_str()
+    }
+
+    /// All of it as a text whose slices know their places.
+    pub(crate) fn whole(&self) -> Text {
+        self.text.clone()
     }
 
     /// The bytes as they were given.
     pub fn bytes(&self) -> &[u8] {
-        self.original.as_deref().unwrap_or(self.text.as_bytes())
+        self.original.as_deref().unwrap_or(self.text().as_bytes())
     }
 
     /// The first byte that is not UTF-8, if any.
@@ -51,12 +57,12 @@ impl Source {
 
     /// The characters of `span`.
     pub fn slice(&self, span: Span) -> &str {
-        self.text.get(span.range()).unwrap_or_default()
+        self.text().get(span.range()).unwrap_or_default()
     }
 
     /// Line and column of a byte offset.
     pub fn position(&self, offset: usize) -> Position {
-        self.index.position(&self.text, offset)
+        self.index.position(self.text(), offset)
     }
 
     /// The line index.

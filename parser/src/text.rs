@@ -5,46 +5,69 @@
 //! a piecewise-linear map so that every diagnostic can still point at the exact word.
 
 use crate::span::Span;
+use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A string with a map from its bytes to bytes of the source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Clones and slices share the characters: they cost no copy. Two texts are equal when their characters and their
+/// places are.
+#[derive(Clone)]
 pub struct Text {
+    base: Arc<Base>,
+    start: u32,
+    end: u32,
+}
+
+/// What texts are slices of.
+struct Base {
     value: String,
     map: Map,
 }
 
-/// Segment `(logical, source)`: from byte `logical` of the value on, bytes stand at `source` and after.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where the bytes of a base stand in the source.
 enum Map {
+    /// Byte 0 stands there, and all others follow.
     Linear(u32),
+    /// `(base, source)`: from byte `base` on, bytes stand at `source` and after.
     Pieces(Vec<(u32, u32)>),
 }
 
 impl Text {
     /// Text that stands in the source as it is, from byte `offset` on.
     pub fn verbatim(value: impl Into<String>, offset: usize) -> Text {
-        Text { value: value.into(), map: Map::Linear(Span::at(offset).start) }
+        Text::new(value.into(), Map::Linear(Span::at(offset).start))
+    }
+
+    fn new(value: String, map: Map) -> Text {
+        let end = Span::at(value.len()).end;
+        Text { base: Arc::new(Base { value, map }), start: 0, end }
     }
 
     /// The characters.
     pub fn as_str(&self) -> &str {
-        &self.value
+        &self.base.value[self.start as usize..self.end as usize]
     }
 
-    /// Takes the characters, forgetting where they came from.
+    /// The characters, forgetting where they came from.
     pub fn into_string(self) -> String {
-        self.value
+        self.as_str().to_owned()
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
     }
 
     /// True when there are no characters.
     pub fn is_empty(&self) -> bool {
-        self.value.is_empty()
+        self.start == self.end
     }
 
     /// The source bytes of the whole text, gaps included.
     pub fn span(&self) -> Span {
-        self.span_of(0..self.value.len())
+        self.span_of(0..self.len())
     }
 
     /// The source bytes that the bytes `range` of this text came from, gaps included.
@@ -53,51 +76,49 @@ impl Text {
         if range.end <= range.start {
             return Span::at(start);
         }
-        let last = range.end.min(self.value.len()).max(1) - 1;
+        let last = range.end.min(self.len()).max(1) - 1;
         Span::new(start, self.source_offset(last) + 1)
     }
 
     /// The bytes `range` as a text of their own.
     pub fn slice(&self, range: Range<usize>) -> Text {
-        let value = self.value[range.clone()].to_owned();
-        let map = match &self.map {
-            Map::Linear(offset) => Map::Linear(offset + Span::at(range.start).start),
-            Map::Pieces(pieces) => {
-                let first =
-                    pieces.partition_point(|(logical, _)| *logical as usize <= range.start).max(1) - 1;
-                let last = pieces.partition_point(|(logical, _)| (*logical as usize) < range.end);
-                let from = Span::at(range.start).start;
-                let shifted = pieces[first..last.max(first + 1)].iter().map(|(logical, source)| {
-                    if *logical < from { (0, source + (from - logical)) } else { (logical - from, *source) }
-                });
-                let mut shifted: Vec<_> = shifted.collect();
-                match shifted.as_mut_slice() {
-                    [(0, source)] => Map::Linear(*source),
-                    _ => Map::Pieces(shifted),
-                }
-            }
-        };
-        Text { value, map }
+        let at = |offset: usize| self.start + Span::at(offset.min(self.len())).start;
+        let (start, end) = (at(range.start), at(range.end));
+        Text { base: Arc::clone(&self.base), start, end: end.max(start) }
     }
 
     /// Without white space at both ends.
     pub fn trim(&self) -> Text {
-        let start = self.value.len() - self.value.trim_start().len();
-        let end = start + self.value.trim().len();
-        self.slice(start..end)
+        let value = self.as_str();
+        let start = value.len() - value.trim_start().len();
+        self.slice(start..start + value.trim().len())
     }
 
-    fn source_offset(&self, logical: usize) -> usize {
-        let logical = Span::at(logical).start;
-        let source = match &self.map {
-            Map::Linear(offset) => offset + logical,
+    fn source_offset(&self, offset: usize) -> usize {
+        let at = self.start + Span::at(offset).start;
+        let source = match &self.base.map {
+            Map::Linear(first) => first + at,
             Map::Pieces(pieces) => {
-                let index = pieces.partition_point(|(start, _)| *start <= logical).max(1) - 1;
+                let index = pieces.partition_point(|(start, _)| *start <= at).max(1) - 1;
                 let (start, source) = pieces.get(index).copied().unwrap_or((0, 0));
-                source + (logical - start)
+                source + (at - start)
             }
         };
         source as usize
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Text) -> bool {
+        self.as_str() == other.as_str() && self.span() == other.span()
+    }
+}
+
+impl Eq for Text {}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}@{:?}", self.as_str(), self.span())
     }
 }
 
@@ -131,7 +152,7 @@ impl TextBuilder {
 
     /// Appends bytes `range` of another text.
     pub fn push_text(&mut self, text: &Text, range: Range<usize>) {
-        for (at, character) in text.value[range.clone()].char_indices() {
+        for (at, character) in text.as_str()[range.clone()].char_indices() {
             let mut buffer = [0; 4];
             self.push(character.encode_utf8(&mut buffer), text.source_offset(range.start + at));
         }
@@ -149,7 +170,7 @@ impl TextBuilder {
             [(0, source)] => Map::Linear(*source),
             _ => Map::Pieces(self.pieces),
         };
-        Text { value: self.value, map }
+        Text::new(self.value, map)
     }
 }
 

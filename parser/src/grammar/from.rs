@@ -3,7 +3,6 @@
 use super::{Rule, Takes};
 use crate::ast::{From, Kind};
 use crate::diagnostic::Diagnostic;
-use crate::span::Spanned;
 use crate::text::Text;
 
 /// `FROM [--platform=P] IMAGE [AS NAME]`.
@@ -26,11 +25,10 @@ pub(super) fn from(mut rule: Rule<'_, '_>) -> Option<Kind> {
         return rule.fail("invalid-stage-name", name.span(), message);
     }
     let flags = rule.check_flags(&[("platform", Takes::Value)])?;
-    let spanned = |text: &Text| Spanned::new(text.as_str().to_owned(), text.span());
     Some(Kind::From(From {
         image: image.clone(),
-        as_keyword: naming.map(|(keyword, _)| spanned(keyword)),
-        name: naming.map(|(_, name)| spanned(name)),
+        as_keyword: naming.map(|(keyword, _)| keyword.clone()),
+        name: naming.map(|(_, name)| name.clone()),
         platform: flags.value("platform"),
     }))
 }

@@ -18,7 +18,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
             CopySource::Path(text) => is_plain(text.as_str()),
         };
         if add.sources.iter().all(plain) {
-            findings.add(instruction.keyword.span, "ADD of plain files: COPY would do");
+            findings.add(instruction.keyword.span(), "ADD of plain files: COPY would do");
         }
     }
 }

@@ -11,19 +11,22 @@ pub(super) static RULE: Rule = Rule {
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     let keywords = || view.in_stages().map(|instruction| &instruction.keyword);
-    let is_lower = |word: &str| !word.contains(char::is_uppercase);
-    let is_upper = |word: &str| !word.contains(char::is_lowercase);
-    let lower = keywords().filter(|keyword| is_lower(&keyword.value)).count();
-    let upper = keywords().filter(|keyword| is_upper(&keyword.value)).count();
+    // Keywords are of the language's own letters.
+    let is_lower = |word: &str| !word.bytes().any(|byte| byte.is_ascii_uppercase());
+    let is_upper = |word: &str| !word.bytes().any(|byte| byte.is_ascii_lowercase());
+    let lower = keywords().filter(|keyword| is_lower(keyword.as_str())).count();
+    let upper = keywords().filter(|keyword| is_upper(keyword.as_str())).count();
     for keyword in keywords() {
         let correct = match lower > upper {
-            true if !is_lower(&keyword.value) => "lowercase",
-            false if !is_upper(&keyword.value) => "uppercase",
+            true if !is_lower(keyword.as_str()) => "lowercase",
+            false if !is_upper(keyword.as_str()) => "uppercase",
             _ => continue,
         };
-        let message =
-            format!("Command '{}' should match the case of the command majority ({correct})", keyword.value);
-        findings.add(keyword.span, message);
+        let message = format!(
+            "Command '{}' should match the case of the command majority ({correct})",
+            keyword.as_str()
+        );
+        findings.add(keyword.span(), message);
     }
 }
 

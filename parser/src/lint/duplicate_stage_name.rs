@@ -13,10 +13,10 @@ pub(super) static RULE: Rule = Rule {
 fn check(view: &View<'_>, findings: &mut Findings) {
     let mut seen = BTreeSet::new();
     for stage in &view.stages {
-        let (Some(name), Some(written)) = (stage.from.stage_name(), &stage.from.name) else { continue };
-        if !seen.insert(name.clone()) {
+        let (Some(name), Some(written)) = (&stage.name, &stage.from.name) else { continue };
+        if !seen.insert(name.as_str()) {
             findings
-                .add(written.span, format!("Duplicate stage name {name:?}, stage names should be unique"));
+                .add(written.span(), format!("Duplicate stage name {name:?}, stage names should be unique"));
         }
     }
 }

@@ -12,15 +12,15 @@ pub(super) static RULE: Rule = Rule {
 fn check(view: &View<'_>, findings: &mut Findings) {
     for stage in &view.stages {
         let Some(keyword) = &stage.from.as_keyword else { continue };
-        let from = stage.instruction.keyword.value.as_str();
-        let matches = match keyword.value.as_str() {
+        let from = stage.instruction.keyword.as_str();
+        let matches = match keyword.as_str() {
             "AS" => from == from.to_uppercase(),
             "as" => from == from.to_lowercase(),
             _ => false,
         };
         if !matches {
-            let message = format!("'{}' and '{from}' keywords' casing do not match", keyword.value);
-            findings.add(keyword.span, message);
+            let message = format!("'{}' and '{from}' keywords' casing do not match", keyword.as_str());
+            findings.add(keyword.span(), message);
         }
     }
 }

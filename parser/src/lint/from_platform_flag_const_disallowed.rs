@@ -15,7 +15,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
             continue;
         };
         // A stage that has the platform in its name is one of several.
-        let name = stage.from.stage_name().unwrap_or_default();
+        let name = stage.name.as_deref().unwrap_or_default();
         let is_named =
             platform.as_str().split('/').take(2).any(|part| !part.is_empty() && name.contains(part));
         if !is_named {

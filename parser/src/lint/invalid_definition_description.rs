@@ -15,7 +15,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
         let (keyword, name) = match &instruction.kind {
             Kind::Arg(items) if items.len() == 1 => ("ARG", items[0].key.as_str().to_owned()),
             Kind::From(from) => match &from.name {
-                Some(name) => ("FROM", name.value.clone()),
+                Some(name) => ("FROM", name.as_str().to_owned()),
                 None => continue,
             },
             _ => continue,

@@ -37,7 +37,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
         });
         if let Some((program, _, folder)) = found {
             findings.add(
-                instruction.keyword.span,
+                instruction.keyword.span(),
                 format!("{program} fetches everything again when this step runs"),
             );
             findings.hint(format!("add --mount=type=cache,target={folder}"));

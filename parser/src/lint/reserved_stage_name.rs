@@ -11,10 +11,10 @@ pub(super) static RULE: Rule = Rule {
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     for stage in &view.stages {
-        let (Some(name), Some(written)) = (stage.from.stage_name(), &stage.from.name) else { continue };
+        let (Some(name), Some(written)) = (&stage.name, &stage.from.name) else { continue };
         if matches!(name.as_str(), "scratch" | "context") {
             let message = format!("Stage name should not use the same name as reserved stage {name:?}");
-            findings.add(written.span, message);
+            findings.add(written.span(), message);
         }
     }
 }

@@ -34,8 +34,8 @@ fn check(view: &View<'_>, findings: &mut Findings) {
 }
 
 fn is_secret(name: &str) -> bool {
-    let name = name.to_lowercase();
-    let has = |words: &[&str]| name.split('_').any(|part| words.contains(&part));
+    let has =
+        |words: &[&str]| name.split('_').any(|part| words.iter().any(|word| word.eq_ignore_ascii_case(part)));
     has(&SECRET) && !has(&OPEN)
 }
 

@@ -11,8 +11,8 @@ pub(super) static RULE: Rule = Rule {
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     for name in view.stages.iter().filter_map(|stage| stage.from.name.as_ref()) {
-        if name.value.chars().any(char::is_uppercase) {
-            findings.add(name.span, format!("Stage name '{}' should be lowercase", name.value));
+        if name.as_str().chars().any(char::is_uppercase) {
+            findings.add(name.span(), format!("Stage name '{}' should be lowercase", name.as_str()));
         }
     }
 }

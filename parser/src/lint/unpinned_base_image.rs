@@ -11,11 +11,11 @@ pub(super) static RULE: Rule = Rule {
 };
 
 fn check(view: &View<'_>, findings: &mut Findings) {
-    let mut names: BTreeSet<String> = BTreeSet::new();
+    let mut names: BTreeSet<&str> = BTreeSet::new();
     for stage in &view.stages {
         let image = stage.from.image.as_str();
-        let is_earlier = names.contains(&image.to_lowercase()) || image == "scratch";
-        names.extend(stage.from.stage_name());
+        let is_earlier = names.contains(stage.base.as_str()) || image == "scratch";
+        names.extend(stage.name.as_deref());
         if is_earlier || image.contains(['$', '@']) || image.is_empty() {
             continue;
         }

@@ -2,23 +2,24 @@
 
 use super::{Findings, Rule, View};
 use crate::ast::Kind;
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::HashSet;
 
 pub(super) static RULE: Rule =
     Rule { name: "UnusedStage", summary: "A stage that nothing uses is never built", page: None, check };
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     let Some((last, earlier)) = view.stages.split_last() else { return };
-    let mut used: BTreeSet<String> = BTreeSet::new();
+    let mut used: HashSet<Cow<'_, str>> = HashSet::new();
     for stage in earlier.iter().chain([last]) {
-        used.insert(stage.from.image.as_str().to_lowercase());
+        used.insert(Cow::Borrowed(stage.base.as_str()));
         for instruction in stage.body {
             match &instruction.kind {
-                Kind::Copy(copy) => used.extend(copy.from.iter().map(|from| from.as_str().to_lowercase())),
+                Kind::Copy(copy) => used.extend(copy.from.iter().map(|from| lower(from.as_str()))),
                 Kind::Run(run) => {
                     let fields = run.mounts.iter().flat_map(|mount| &mount.fields);
                     let from = fields.filter_map(|field| field.as_str().strip_prefix("from="));
-                    used.extend(from.map(str::to_lowercase));
+                    used.extend(from.map(lower));
                 }
                 _ => {}
             }
@@ -29,9 +30,9 @@ fn check(view: &View<'_>, findings: &mut Findings) {
         return;
     }
     for (index, stage) in earlier.iter().enumerate() {
-        let name = stage.from.stage_name();
+        let name = stage.name.as_deref();
         let is_used =
-            used.contains(&index.to_string()) || name.as_ref().is_some_and(|name| used.contains(name));
+            name.is_some_and(|name| used.contains(name)) || used.contains(index.to_string().as_str());
         if !is_used && name.is_none() {
             findings.add(stage.instruction.span, "This stage has no name and nothing uses it");
         } else if !is_used {
@@ -39,6 +40,13 @@ fn check(view: &View<'_>, findings: &mut Findings) {
             findings.add(stage.instruction.span, format!("Nothing uses the stage {name:?}"));
             findings.hint("it is built only by --target");
         }
+    }
+}
+
+fn lower(name: &str) -> Cow<'_, str> {
+    match name.contains(char::is_uppercase) {
+        true => Cow::Owned(name.to_lowercase()),
+        false => Cow::Borrowed(name),
     }
 }
 

@@ -13,9 +13,9 @@ pub(super) static RULE: Rule = Rule {
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     // Stages that begin with a folder that this file chose.
-    let mut settled: BTreeSet<String> = BTreeSet::new();
+    let mut settled: BTreeSet<&str> = BTreeSet::new();
     for stage in &view.stages {
-        let mut is_settled = settled.contains(&stage.from.image.as_str().to_lowercase());
+        let mut is_settled = settled.contains(stage.base.as_str());
         for instruction in stage.body {
             let Kind::Workdir(path) = &instruction.kind else { continue };
             if !is_settled && !path.as_str().starts_with(['/', '$']) {
@@ -28,7 +28,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
             is_settled = true;
         }
         if is_settled {
-            settled.extend(stage.from.stage_name());
+            settled.extend(stage.name.as_deref());
         }
     }
 }

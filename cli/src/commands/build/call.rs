@@ -102,7 +102,7 @@ impl Call {
         });
         let mut targets: Vec<Target> = stages
             .map(|(instruction, from)| {
-                let name = from.name.as_ref().map(|name| name.value.clone()).unwrap_or_default();
+                let name = from.name.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default();
                 let comment = instruction.comments.last().map(|comment| comment.value.as_str());
                 let described = comment.and_then(|comment| comment.split_once(' '));
                 let described =
