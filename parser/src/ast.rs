@@ -58,6 +58,17 @@ pub struct Instruction {
     pub kind: Kind,
 }
 
+impl Instruction {
+    /// What a comment right above says about `name`: the words behind it in a line `# name words`.
+    pub fn description(&self, name: &str) -> Option<&str> {
+        let described = |comment: &Spanned<String>| comment.value.starts_with(name);
+        let comment = self.comments.iter().find(|comment| {
+            !name.is_empty() && described(comment) && comment.value[name.len()..].starts_with(' ')
+        })?;
+        Some(&comment.value[name.len() + 1..])
+    }
+}
+
 /// What an instruction says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -162,7 +173,7 @@ pub struct Run {
     /// `--security`.
     pub security: Option<Spanned<SecurityMode>>,
     /// `--device` values in order.
-    pub devices: Vec<Text>,
+    pub devices: Vec<Device>,
     /// What is run.
     pub command: CommandLine,
 }
@@ -184,6 +195,15 @@ pub struct MountFlag {
     pub text: Text,
     /// Its comma-separated fields.
     pub fields: Vec<Text>,
+}
+
+/// One `--device=`: a device of the Container Device Interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// `vendor.com/class=device`, `=*` for all of them, or only the class.
+    pub name: Text,
+    /// The step fails without it.
+    pub required: bool,
 }
 
 /// Where a step's packets go.

@@ -12,11 +12,13 @@
 pub mod ast;
 pub mod diagnostic;
 pub mod expand;
+pub mod git;
 mod grammar;
 pub mod ignore;
 mod lines;
 pub mod lint;
 pub mod mount;
+pub mod port;
 mod source;
 pub mod span;
 pub mod suggest;

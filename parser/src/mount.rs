@@ -164,7 +164,7 @@ pub(crate) fn check(flag: &MountFlag) -> Result<(), MountError> {
     Ok(())
 }
 
-fn split(field: &Text) -> (String, Option<Text>) {
+pub(crate) fn split(field: &Text) -> (String, Option<Text>) {
     let text = field.as_str();
     match text.find('=') {
         Some(equals) => (text[..equals].to_lowercase(), Some(field.slice(equals + 1..text.len()))),
@@ -329,7 +329,7 @@ fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -
 }
 
 /// Go's `strconv.ParseBool`.
-fn go_bool(value: &str) -> Option<bool> {
+pub(crate) fn go_bool(value: &str) -> Option<bool> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

@@ -6,16 +6,16 @@ use crate::stage::Step;
 use kiln_image::config::Empty;
 use kiln_parser::Text;
 use kiln_parser::expand::{self, Rules};
-use std::net::IpAddr;
+use kiln_parser::port;
 
 pub(super) fn expose(state: &mut StageState, step: &Step, words: &[Text]) -> Result<(), BuildError> {
     let mut ports = Vec::new();
-    for word in words {
-        let expanded = expand::expand_words(word.as_str(), &state.environment, Rules::value(step.escape))
-            .map_err(|error| expansion_error(step, word, &error))?;
-        for port in expanded.value {
-            let found = parse(&port.text).map_err(|reason| {
-                BuildError::at("invalid-port", step.span_of(word), reason).hint(Some(
+    for text in words {
+        let expanded = expand::expand_words(text.as_str(), &state.environment, Rules::value(step.escape))
+            .map_err(|error| expansion_error(step, text, &error))?;
+        for word in expanded.value {
+            let found = port::container_ports(&word.text).map_err(|reason| {
+                BuildError::at("invalid-port", step.span_of(text), reason).hint(Some(
                     "write a port or a range, with tcp, udp or sctp: 80, 53/udp, 8000-8010".to_owned(),
                 ))
             })?;
@@ -26,75 +26,4 @@ pub(super) fn expose(state: &mut StageState, step: &Step, words: &[Text]) -> Res
     commit(state, format!("EXPOSE {}", go::plain_list(&ports)), false);
     state.config.config.exposed_ports.extend(ports.into_iter().map(|port| (port, Empty {})));
     Ok(())
-}
-
-/// `[[ip:]host:]container[-end][/protocol]`: the container's ports as `number/protocol`.
-fn parse(text: &str) -> Result<Vec<String>, String> {
-    let (address, host, container) = split(text);
-    let (range, protocol) = container.split_once('/').unwrap_or((container, "tcp"));
-    if range.is_empty() {
-        return Err(format!("invalid port: {text:?}: no port specified"));
-    }
-    let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_lowercase() };
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(format!("invalid port: {text:?}: invalid proto: {protocol}"));
-    }
-    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
-    if !bare.is_empty() && bare.parse::<IpAddr>().is_err() {
-        return Err(format!("invalid IP address: {bare}"));
-    }
-    let (start, end) = parse_range(range).ok_or_else(|| format!("invalid containerPort: {range}"))?;
-    if !host.is_empty() {
-        let (host_start, host_end) = parse_range(host).ok_or_else(|| format!("invalid hostPort: {host}"))?;
-        if end - start != host_end - host_start && start != end {
-            return Err(format!("invalid ranges specified for container and host Ports: {range} and {host}"));
-        }
-    }
-    Ok((start..=end).map(|port| format!("{port}/{protocol}")).collect())
-}
-
-/// Address, host port and container port; the address may itself hold colons.
-fn split(text: &str) -> (&str, &str, &str) {
-    let Some((before, container)) = text.rsplit_once(':') else { return ("", "", text) };
-    match before.rsplit_once(':') {
-        Some((address, host)) => (address, host, container),
-        None => ("", before, container),
-    }
-}
-
-fn parse_range(text: &str) -> Option<(u16, u16)> {
-    let number = |text: &str| text.parse::<u16>().ok();
-    let (start, end) = match text.split_once('-') {
-        Some((start, end)) => (number(start)?, number(end)?),
-        None => (number(text)?, number(text)?),
-    };
-    (start <= end).then_some((start, end))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(text: &str, expected: Result<&[&str], &str>) {
-        let expected = expected.map(|ports| ports.iter().map(|port| (*port).to_owned()).collect());
-        assert_eq!(parse(text), expected.map_err(str::to_owned), "{text}");
-    }
-
-    #[test]
-    fn ports() {
-        check("80", Ok(&["80/tcp"]));
-        check("53/UDP", Ok(&["53/udp"]));
-        check("80/", Ok(&["80/tcp"]));
-        check("8000-8002/sctp", Ok(&["8000/sctp", "8001/sctp", "8002/sctp"]));
-        check("8080:80", Ok(&["80/tcp"]));
-        check("127.0.0.1:8080:80", Ok(&["80/tcp"]));
-        check("[::1]:8080:80", Ok(&["80/tcp"]));
-        check("abc", Err("invalid containerPort: abc"));
-        check("70000", Err("invalid containerPort: 70000"));
-        check("9-8", Err("invalid containerPort: 9-8"));
-        check("x:80", Err("invalid hostPort: x"));
-        check("1.2.3:1:80", Err("invalid IP address: 1.2.3"));
-        check("80/xyz", Err("invalid port: \"80/xyz\": invalid proto: xyz"));
-        check("/tcp", Err("invalid port: \"/tcp\": no port specified"));
-    }
 }

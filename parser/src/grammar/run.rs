@@ -1,7 +1,7 @@
 //! RUN and its flags.
 
 use super::{Rule, Takes, command};
-use crate::ast::{Kind, MountFlag, NetworkMode, Run, SecurityMode};
+use crate::ast::{Device, Kind, MountFlag, NetworkMode, Run, SecurityMode};
 use crate::diagnostic::Diagnostic;
 use crate::mount;
 use crate::span::Spanned;
@@ -30,7 +30,10 @@ pub(super) fn run(mut rule: Rule<'_, '_>) -> Option<Kind> {
         Some(value) => Some(choose(&mut rule, &value, "security mode", &SECURITY)?),
         None => None,
     };
-    let devices = flags.all("device").collect();
+    let mut devices = Vec::new();
+    for value in flags.all("device") {
+        devices.push(device(&mut rule, &value)?);
+    }
     let command = command::command_line(&mut rule)?;
     Some(Kind::Run(Run { mounts, network, security, devices, command }))
 }
@@ -75,4 +78,52 @@ fn mount_flag(rule: &mut Rule<'_, '_>, text: Text) -> Option<MountFlag> {
             None
         }
     }
+}
+
+/// `[name=]vendor.com/class=device[,required[=bool]]`, as moby/buildkit
+/// `frontend/dockerfile/instructions/commands_rundevice.go` reads it.
+fn device(rule: &mut Rule<'_, '_>, text: &Text) -> Option<Device> {
+    let mut name: Option<Text> = None;
+    let mut required = false;
+    for field in mount::fields(text) {
+        let fail = |message: String| Diagnostic::error("invalid-device", field.span(), message);
+        let (key, value) = mount::split(&field);
+        let problem = match (key.as_str(), &value) {
+            ("required", None) => {
+                required = true;
+                None
+            }
+            ("required", Some(value)) => match mount::go_bool(value.as_str()) {
+                Some(answer) => {
+                    required = answer;
+                    None
+                }
+                None => Some(fail(format!("invalid value for required: {}", value.as_str()))),
+            },
+            ("name", Some(_)) if name.is_some() => {
+                let before = name.as_ref().map_or("", Text::as_str);
+                Some(fail(format!("device name already set to {before}")))
+            }
+            ("name", Some(value)) => {
+                name = Some(value.clone());
+                None
+            }
+            _ if name.is_none() => {
+                name = Some(field.clone());
+                None
+            }
+            (_, None) => Some(fail(format!("invalid field '{}' must be a key=value pair", field.as_str()))),
+            (key, Some(_)) => {
+                let near = suggest::nearest(key, ["name", "required"]);
+                let near = near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
+                Some(fail(format!("unexpected key '{key}' in '{}'{near}", field.as_str())))
+            }
+        };
+        if let Some(problem) = problem {
+            rule.report(problem);
+            return None;
+        }
+    }
+    let nameless = || text.slice(0..0);
+    Some(Device { name: name.unwrap_or_else(nameless), required })
 }

@@ -167,6 +167,9 @@ fn class(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Pa
             Some(_) => class_character(characters)?,
             None => low,
         };
+        if low > high {
+            return None;
+        }
         ranges.push((low, high));
     }
     Some(Part::Class { negated, ranges })

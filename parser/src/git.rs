@@ -1,0 +1,283 @@
+//! References to git repositories, as ADD and build contexts write them.
+//!
+//! `https://host/path.git`, `git://host/path`, `ssh://user@host/path`, `user@host:path`, with a fragment
+//! `#ref:folder` or a query (`ref`, `tag`, `branch`, `subdir`, `checksum`, `commit`, `keep-git-dir`, `submodules`,
+//! `mtime`, `fetch-by-commit`). Rules and sentences follow moby/buildkit `frontend/dockerfile/dfgitutil`.
+
+/// A repository and what is wanted of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GitReference {
+    /// What `git` is given: the address without query and fragment.
+    pub remote: String,
+    /// The repository's name: the last part of its path, without `.git`.
+    pub short_name: String,
+    /// Commit, branch or tag; empty for the default branch.
+    pub reference: String,
+    /// The commit it must be, or its beginning; empty when any will do.
+    pub checksum: String,
+    /// A folder of the repository; empty for all of it.
+    pub subdir: String,
+    /// `github.com/…` without a scheme could be a local path, too: taken for contexts only.
+    pub looks_local: bool,
+    /// The connection is not encrypted.
+    pub unencrypted: bool,
+    /// Whether `.git` stays.
+    pub keep_git_dir: Option<bool>,
+    /// Whether submodules are fetched.
+    pub submodules: Option<bool>,
+    /// Whose times files have.
+    pub mtime: Option<Mtime>,
+    /// The checksum is fetched, whatever the reference points to.
+    pub fetch_by_commit: bool,
+}
+
+/// Which modification time files of a checkout have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mtime {
+    /// That of the checkout.
+    Checkout,
+    /// That of the commit.
+    Commit,
+}
+
+impl GitReference {
+    /// Reads `text`: `None` when it is no reference to a repository, an error when it is one with a mistake.
+    pub fn parse(text: &str) -> Option<Result<GitReference, String>> {
+        let address = Address::split(text)?;
+        let mut reference = GitReference {
+            short_name: short_name(&address.remote),
+            looks_local: address.looks_local,
+            unencrypted: address.unencrypted,
+            remote: address.remote,
+            ..GitReference::default()
+        };
+        if !address.fragment.is_empty() {
+            let (name, subdir) = address.fragment.split_once(':').unwrap_or((&address.fragment, ""));
+            reference.reference = name.to_owned();
+            reference.subdir = clean_subdir(subdir);
+        }
+        Some(reference.read_query(&address.query).map(|()| reference))
+    }
+
+    /// The short form: `remote#reference:subdir`.
+    pub fn fragment_form(&self, with_subdir: bool) -> String {
+        let subdir = if with_subdir { clean_subdir(&self.subdir) } else { String::new() };
+        let mut text = self.remote.clone();
+        if !self.reference.is_empty() || !subdir.is_empty() {
+            text.push('#');
+            text.push_str(&self.reference);
+        }
+        if !subdir.is_empty() {
+            text.push(':');
+            text.push_str(&subdir);
+        }
+        text
+    }
+
+    fn read_query(&mut self, query: &[(String, String)]) -> Result<(), String> {
+        let (mut tag, mut branch) = (String::new(), String::new());
+        for (index, (key, value)) in query.iter().enumerate() {
+            if query[..index].iter().any(|(earlier, _)| earlier == key) {
+                return Err(format!("query {key:?} has multiple values"));
+            }
+            let is_switch = matches!(key.as_str(), "submodules" | "keep-git-dir" | "fetch-by-commit");
+            if value.is_empty() && !is_switch {
+                return Err(format!("query {key:?} has no value"));
+            }
+            match key.as_str() {
+                "ref" => self.set_reference(value)?,
+                "tag" => tag = prefixed("refs/tags/", value),
+                "branch" => branch = prefixed("refs/heads/", value),
+                "subdir" if !self.subdir.is_empty() && self.subdir != *value => {
+                    return Err(format!("subdir conflicts: {:?} vs {value:?}", self.subdir));
+                }
+                "subdir" => self.subdir.clone_from(value),
+                "checksum" | "commit" => self.checksum.clone_from(value),
+                "keep-git-dir" => self.keep_git_dir = Some(switch(key, value)?),
+                "submodules" => self.submodules = Some(switch(key, value)?),
+                "fetch-by-commit" => self.fetch_by_commit = switch(key, value)?,
+                "mtime" => {
+                    self.mtime = Some(match value.as_str() {
+                        "checkout" => Mtime::Checkout,
+                        "commit" => Mtime::Commit,
+                        _ => {
+                            return Err(format!(
+                                "invalid mtime value: {value:?} (must be \"checkout\" or \"commit\")"
+                            ));
+                        }
+                    });
+                }
+                _ => return Err(format!("unexpected query {key:?}")),
+            }
+        }
+        if !tag.is_empty() {
+            self.set_reference(&tag)?;
+        }
+        if !branch.is_empty() && !tag.is_empty() {
+            return Err("branch conflicts with tag".to_owned());
+        }
+        if !branch.is_empty() {
+            self.set_reference(&branch)?;
+        }
+        Ok(())
+    }
+
+    fn set_reference(&mut self, value: &str) -> Result<(), String> {
+        if !self.reference.is_empty() && self.reference != value {
+            return Err(format!("ref conflicts: {:?} vs {value:?}", self.reference));
+        }
+        value.clone_into(&mut self.reference);
+        Ok(())
+    }
+}
+
+/// True for a whole commit id: SHA-1 or SHA-256 in hexadecimal.
+pub fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// An address taken apart.
+struct Address {
+    remote: String,
+    query: Vec<(String, String)>,
+    fragment: String,
+    looks_local: bool,
+    unencrypted: bool,
+}
+
+impl Address {
+    fn split(text: &str) -> Option<Address> {
+        if text.starts_with("./") || text.starts_with("../") || text.chars().any(char::is_control) {
+            return None;
+        }
+        let (rest, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let (remote, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let looks_local = remote.starts_with("github.com/");
+        let (remote, unencrypted) = match remote.split_once("://") {
+            _ if looks_local => (remote.to_owned(), false),
+            Some((scheme, rest)) if is_word(scheme) => with_scheme(scheme, rest)?,
+            _ => (is_scp(remote).then(|| remote.to_owned())?, false),
+        };
+        let fragment = percent_decode(fragment, false)?;
+        Some(Address { remote, query: split_query(query)?, fragment, looks_local, unencrypted })
+    }
+}
+
+fn is_word(scheme: &str) -> bool {
+    !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+fn with_scheme(scheme: &str, rest: &str) -> Option<(String, bool)> {
+    let scheme = scheme.to_ascii_lowercase();
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let port = host.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.contains(['@', ']']));
+    if port.is_some_and(|port| !port.bytes().all(|byte| byte.is_ascii_digit())) {
+        return None;
+    }
+    let is_repository = match scheme.as_str() {
+        // Other addresses of the web are files.
+        "http" | "https" => path.ends_with(".git"),
+        "ssh" | "git" => true,
+        _ => false,
+    };
+    let unencrypted = matches!(scheme.as_str(), "http" | "git");
+    is_repository.then(|| (format!("{scheme}://{rest}"), unencrypted))
+}
+
+/// `user@host:path`
+fn is_scp(text: &str) -> bool {
+    let Some((user, rest)) = text.split_once('@') else { return false };
+    let Some((host, _)) = rest.split_once(':') else { return false };
+    let of = |text: &str, more: &[u8]| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+    };
+    of(user, b"-_") && of(host, b"-.")
+}
+
+fn short_name(remote: &str) -> String {
+    let last = remote.rsplit('/').next().unwrap_or(remote);
+    last.strip_suffix(".git").unwrap_or(last).to_owned()
+}
+
+/// Inside the repository, whatever `..` say; without slashes at either end.
+fn clean_subdir(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            name => parts.push(name),
+        }
+    }
+    parts.join("/")
+}
+
+fn prefixed(prefix: &str, name: &str) -> String {
+    if name.starts_with(prefix) { name.to_owned() } else { format!("{prefix}{name}") }
+}
+
+fn switch(key: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!("invalid {key} value: {value:?}")),
+    }
+}
+
+fn split_query(query: &str) -> Option<Vec<(String, String)>> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((percent_decode(key, true)?, percent_decode(value, true)?))
+        })
+        .collect()
+}
+
+/// `None` when the escapes are wrong or the result is not UTF-8.
+fn percent_decode(text: &str, plus_is_blank: bool) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                let value = digit(rest.next()?)? * 16 + digit(rest.next()?)?;
+                u8::try_from(value).ok()?
+            }
+            b'+' if plus_is_blank => b' ',
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Option<Result<(&str, &str, &str), &str>>) {
+        let found = GitReference::parse(text);
+        let shown = found.as_ref().map(|result| {
+            result
+                .as_ref()
+                .map(|it| (it.remote.as_str(), it.reference.as_str(), it.subdir.as_str()))
+                .map_err(String::as_str)
+        });
+        assert_eq!(shown, expected, "{text}");
+    }
+
+    // The published tables are tested in tests/vectors.rs.
+    #[test]
+    fn addresses() {
+        check("ssh://git@h:22/a/b#v1:x/../y/", Some(Ok(("ssh://git@h:22/a/b", "v1", "y"))));
+        check("HTTPS://h/a.git?subdir=%2Fx", Some(Ok(("https://h/a.git", "", "/x"))));
+        check("https://h/a.git?ref=a&ref=b", Some(Err("query \"ref\" has multiple values")));
+        check("https://h/a.git?ref", Some(Err("query \"ref\" has no value")));
+        check("https://h/a.tar.gz", None);
+        check("httpx://h/a.git", None);
+        check("a/b.git", None);
+    }
+}

@@ -1,0 +1,76 @@
+//! What EXPOSE says once its variables are expanded: ports, ranges and protocols.
+
+use std::net::IpAddr;
+
+/// Reads `[[ip:]host:]container[-end][/protocol]`; gives the container's ports as `number/protocol`.
+///
+/// Sentences follow moby/buildkit `frontend/dockerfile/dockerfile2llb/convert_expose.go`.
+pub fn container_ports(text: &str) -> Result<Vec<String>, String> {
+    let (address, host, container) = split(text);
+    let (range, protocol) = container.split_once('/').unwrap_or((container, ""));
+    if range.is_empty() {
+        return Err(format!("invalid port: {text:?}: no port specified"));
+    }
+    let lower = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_lowercase() };
+    if !matches!(lower.as_str(), "tcp" | "udp" | "sctp") {
+        return Err(format!("invalid port: {text:?}: invalid proto: {protocol}"));
+    }
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    if !bare.is_empty() && bare.parse::<IpAddr>().is_err() {
+        return Err(format!("invalid IP address: {bare}"));
+    }
+    let (start, end) = parse_range(range).ok_or_else(|| format!("invalid containerPort: {range}"))?;
+    if !host.is_empty() {
+        let (host_start, host_end) = parse_range(host).ok_or_else(|| format!("invalid hostPort: {host}"))?;
+        if end - start != host_end - host_start && start != end {
+            return Err(format!("invalid ranges specified for container and host Ports: {range} and {host}"));
+        }
+    }
+    Ok((start..=end).map(|port| format!("{port}/{lower}")).collect())
+}
+
+/// Address, host port and container port; the address may itself hold colons.
+fn split(text: &str) -> (&str, &str, &str) {
+    let Some((before, container)) = text.rsplit_once(':') else { return ("", "", text) };
+    match before.rsplit_once(':') {
+        Some((address, host)) => (address, host, container),
+        None => ("", before, container),
+    }
+}
+
+fn parse_range(text: &str) -> Option<(u16, u16)> {
+    let number = |text: &str| text.parse::<u16>().ok();
+    let (start, end) = match text.split_once('-') {
+        Some((start, end)) => (number(start)?, number(end)?),
+        None => (number(text)?, number(text)?),
+    };
+    (start <= end).then_some((start, end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<&[&str], &str>) {
+        let expected = expected.map(|ports| ports.iter().map(|port| (*port).to_owned()).collect());
+        assert_eq!(container_ports(text), expected.map_err(str::to_owned), "{text}");
+    }
+
+    #[test]
+    fn ports() {
+        check("80", Ok(&["80/tcp"]));
+        check("53/UDP", Ok(&["53/udp"]));
+        check("80/", Ok(&["80/tcp"]));
+        check("8000-8002/sctp", Ok(&["8000/sctp", "8001/sctp", "8002/sctp"]));
+        check("8080:80", Ok(&["80/tcp"]));
+        check("127.0.0.1:8080:80", Ok(&["80/tcp"]));
+        check("[::1]:8080:80", Ok(&["80/tcp"]));
+        check("abc", Err("invalid containerPort: abc"));
+        check("70000", Err("invalid containerPort: 70000"));
+        check("9-8", Err("invalid containerPort: 9-8"));
+        check("x:80", Err("invalid hostPort: x"));
+        check("1.2.3:1:80", Err("invalid IP address: 1.2.3"));
+        check("80/xyz", Err("invalid port: \"80/xyz\": invalid proto: xyz"));
+        check("/tcp", Err("invalid port: \"/tcp\": no port specified"));
+    }
+}
