@@ -13,7 +13,7 @@ mod key_value;
 mod onbuild;
 mod run;
 mod simple;
-mod tokens;
+pub(crate) mod tokens;
 
 use crate::ast::{Dockerfile, Heredoc, Instruction, KEYWORDS, Kind};
 use crate::diagnostic::{Diagnostic, Severity};

@@ -12,6 +12,7 @@
 pub mod ast;
 pub mod diagnostic;
 pub mod expand;
+pub mod format;
 pub mod git;
 mod grammar;
 pub mod ignore;

@@ -13,7 +13,7 @@ use crate::text::{Text, TextBuilder};
 /// The longest physical line that the reference builder reads, in bytes without the line feed.
 const MAX_LINE: usize = 65_535;
 
-const BYTE_ORDER_MARK: char = '\u{feff}';
+pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A part of the file between heredoc bodies.
 #[derive(Debug)]
@@ -282,7 +282,7 @@ impl<'a> Lines<'a> {
 /// Splits off a trailing escape character that continues the line.
 ///
 /// Blanks may follow it; it does not count when another escape character stands before it.
-fn strip_continuation(line: &str, escape: char) -> (&str, bool) {
+pub(crate) fn strip_continuation(line: &str, escape: char) -> (&str, bool) {
     let trimmed = line.trim_end_matches([' ', '\t']);
     match trimmed.strip_suffix(escape) {
         Some(rest) if !rest.ends_with(escape) => (rest, true),

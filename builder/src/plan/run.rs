@@ -60,7 +60,7 @@ fn refuse(step: &Step, run: &Run) -> Result<(), BuildError> {
         return refuse(step.span_of(&mount.text), "RUN --mount");
     }
     if let Some(device) = run.devices.first() {
-        return refuse(step.span_of(device), "RUN --device");
+        return refuse(step.span_of(&device.name), "RUN --device");
     }
     if let Some(security) = run.security.as_ref().filter(|s| s.value == SecurityMode::Insecure) {
         let span = if step.is_trigger { step.span } else { security.span };

@@ -13,31 +13,31 @@ use nom::{IResult, Offset, Parser};
 use std::ops::Range;
 
 /// Result of a token parser.
-pub(super) type Token<'a, O> = IResult<&'a str, O>;
+pub(crate) type Token<'a, O> = IResult<&'a str, O>;
 
 /// Blanks that separate words of instructions which split without looking at quotes.
-pub(super) fn is_separator(character: char) -> bool {
+pub(crate) fn is_separator(character: char) -> bool {
     matches!(character, '\t' | '\u{b}' | '\u{c}' | '\r' | ' ')
 }
 
 /// Where `part`, a slice of `whole`, stands in it.
-pub(super) fn range_in(whole: &str, part: &str) -> Range<usize> {
+pub(crate) fn range_in(whole: &str, part: &str) -> Range<usize> {
     let start = whole.offset(part);
     start..start + part.len()
 }
 
 /// The first word and what follows the blanks behind it.
-pub(super) fn keyword(input: &str) -> Token<'_, &str> {
+pub(crate) fn keyword(input: &str) -> Token<'_, &str> {
     terminated(take_till(is_separator), take_while(is_separator)).parse(input)
 }
 
 /// White space of any kind.
-pub(super) fn blanks(input: &str) -> Token<'_, &str> {
+pub(crate) fn blanks(input: &str) -> Token<'_, &str> {
     take_while(char::is_whitespace).parse(input)
 }
 
 /// A word up to white space; quotes group and, like escapes, are kept.
-pub(super) fn word<'a>(escape: char) -> impl FnMut(&'a str) -> Token<'a, &'a str> {
+pub(crate) fn word<'a>(escape: char) -> impl FnMut(&'a str) -> Token<'a, &'a str> {
     move |input| {
         let part = alt((quoted_raw(escape, '"'), quoted_raw('\0', '\''), escaped_raw(escape), plain));
         verify(recognize(many0_count(part)), |word: &str| !word.is_empty()).parse(input)
@@ -61,7 +61,7 @@ fn quoted_raw<'a>(escape: char, quote: char) -> impl FnMut(&'a str) -> Token<'a,
 }
 
 /// A builder flag: `--name[=value]`, quotes removed and escapes resolved; the pieces that stay.
-pub(super) fn flag<'a>(escape: char) -> impl FnMut(&'a str) -> Token<'a, Vec<&'a str>> {
+pub(crate) fn flag<'a>(escape: char) -> impl FnMut(&'a str) -> Token<'a, Vec<&'a str>> {
     move |input| {
         let (mut rest, _) = tag("--").parse(input)?;
         let mut pieces = vec![&input[..2]];
@@ -107,14 +107,14 @@ fn unquoted<'a>(escape: char, quote: char) -> impl FnMut(&'a str) -> Token<'a, V
 }
 
 /// `3<<-WORD`: descriptor, whether tabs are stripped, and the word, blanks before it skipped.
-pub(super) fn heredoc_marker(input: &str) -> Token<'_, (&str, bool, &str)> {
+pub(crate) fn heredoc_marker(input: &str) -> Token<'_, (&str, bool, &str)> {
     let dash = map(opt(char('-')), |dash| dash.is_some());
     let word = preceded(blanks, take_while(|c| c != '<'));
     terminated((digit0, preceded(tag("<<"), dash), word), eof).parse(input)
 }
 
 /// One unit of a Go duration: number and unit name.
-pub(super) fn duration_unit(input: &str) -> Token<'_, (&str, &str)> {
+pub(crate) fn duration_unit(input: &str) -> Token<'_, (&str, &str)> {
     let digits = take_while(|c: char| c.is_ascii_digit());
     let fraction = opt(pair(char('.'), take_while(|c: char| c.is_ascii_digit())));
     let number = recognize(pair(digits, fraction));
@@ -123,6 +123,6 @@ pub(super) fn duration_unit(input: &str) -> Token<'_, (&str, &str)> {
 }
 
 /// The inside of a JSON string up to an escape or the closing quote.
-pub(super) fn json_plain(input: &str) -> Token<'_, &str> {
+pub(crate) fn json_plain(input: &str) -> Token<'_, &str> {
     recognize(verify(none_of("\"\\"), |c| *c >= ' ')).parse(input)
 }

@@ -1,0 +1,302 @@
+//! The lines of one instruction.
+
+use crate::ast::{CommandLine, Healthcheck, Instruction, Kind};
+use crate::grammar::tokens;
+use crate::lines::strip_continuation;
+
+const INDENT: usize = 4;
+/// How far a tab reaches.
+const TAB: usize = 4;
+const BLANKS: [char; 2] = [' ', '\t'];
+
+/// Lays out an instruction's own lines, heredoc bodies not included; `header` has no line end behind it.
+pub(super) fn layout(header: &str, instruction: &Instruction, escape: char) -> String {
+    let lines = split(header, escape);
+    let pieces: Vec<&str> = lines.iter().filter_map(Line::words).collect();
+    let head = instruction.keyword.as_str();
+    if pieces.first().is_none_or(|first| !first.starts_with(head)) {
+        // A keyword that is spread over lines.
+        return header.to_owned();
+    }
+    let joined = Joined::new(&pieces, instruction, escape);
+    let depths = joined.depths(&pieces);
+    let style = Style::of(instruction);
+    let mut out = String::new();
+    let mut piece = 0;
+    for line in &lines {
+        match line {
+            Line::Comment(text) => {
+                let depth = depths.get(piece).copied().flatten();
+                out.push_str(&" ".repeat(if piece < pieces.len() { depth.unwrap_or(INDENT) } else { 0 }));
+                out.push_str(text);
+            }
+            Line::Words(_) => {
+                let is_last = piece + 1 == pieces.len();
+                let mut text = joined.piece(&pieces, piece, style.collapses);
+                if piece == 0 {
+                    text = style.head(&text, head, is_last, escape);
+                }
+                match depths[piece] {
+                    Some(depth) => {
+                        out.push_str(&" ".repeat(depth));
+                        out.push_str(text.trim_start_matches(BLANKS));
+                    }
+                    None => out.push_str(&text),
+                }
+                if is_last {
+                    out.truncate(out.trim_end().len());
+                    let line = out.rsplit('\n').next().unwrap_or_default();
+                    if strip_continuation(line, escape).1 {
+                        // An escaped blank at the end of the file, without which the escape would continue the line.
+                        return header.to_owned();
+                    }
+                } else if joined.is_free(&pieces, piece) {
+                    out.truncate(out.trim_end_matches(BLANKS).len());
+                    out.push(' ');
+                    out.push(escape);
+                } else {
+                    out.push(escape);
+                }
+                piece += 1;
+            }
+        }
+        out.push('\n');
+    }
+    out.truncate(out.trim_end_matches('\n').len());
+    out
+}
+
+/// A physical line of an instruction, without the escape character that continues it.
+enum Line {
+    /// From `#` on.
+    Comment(String),
+    Words(String),
+}
+
+impl Line {
+    fn words(&self) -> Option<&str> {
+        match self {
+            Line::Words(text) => Some(text),
+            Line::Comment(_) => None,
+        }
+    }
+}
+
+/// Blank lines are dropped; lines with nothing but a continuation are part of the one above.
+fn split(header: &str, escape: char) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    for (index, line) in header.split('\n').enumerate() {
+        let trimmed = line.trim_start();
+        if index > 0 && trimmed.starts_with('#') {
+            lines.push(Line::Comment(super::comment(trimmed.trim_end())));
+            continue;
+        }
+        if trimmed.is_empty() {
+            continue;
+        }
+        let (text, _) = strip_continuation(line, escape);
+        let above = lines.iter_mut().rev().find_map(|line| match line {
+            Line::Words(text) => Some(text),
+            Line::Comment(_) => None,
+        });
+        match above {
+            Some(above) if text.trim().is_empty() => above.push_str(text),
+            _ => lines.push(Line::Words(text.to_owned())),
+        }
+    }
+    lines
+}
+
+/// The pieces put together, and what must not change in them.
+struct Joined {
+    /// For each byte: quoted or escaped.
+    protected: Vec<bool>,
+    /// Where each piece begins; one more at the end.
+    starts: Vec<usize>,
+    /// For the end of each piece: a quote is open there.
+    open: Vec<bool>,
+    /// Quotes do not match, or may stand in a comment of the shell: nothing is touched.
+    is_unclear: bool,
+}
+
+impl Joined {
+    fn new(pieces: &[&str], instruction: &Instruction, escape: char) -> Joined {
+        let is_shell = is_shell(&instruction.kind);
+        let escapes = |c: char| c == escape || (is_shell && c == '\\');
+        let mut joined =
+            Joined { protected: Vec::new(), starts: vec![0], open: Vec::new(), is_unclear: false };
+        let mut quote: Option<char> = None;
+        let mut escaped = false;
+        let mut before = ' ';
+        for piece in pieces {
+            for character in piece.chars() {
+                let is_protected = quote.is_some() || escaped;
+                joined.protected.extend(std::iter::repeat_n(is_protected, character.len_utf8()));
+                joined.is_unclear |= is_shell && !is_protected && character == '#' && before.is_whitespace();
+                match (character, quote) {
+                    _ if escaped => escaped = false,
+                    (_, None | Some('"')) if escapes(character) => escaped = true,
+                    ('\'' | '"', None) => quote = Some(character),
+                    (_, Some(open)) if open == character => quote = None,
+                    _ => {}
+                }
+                before = character;
+            }
+            joined.starts.push(joined.protected.len());
+            joined.open.push(quote.is_some() || escaped);
+        }
+        joined.is_unclear |= quote.is_some();
+        joined
+    }
+
+    /// True when blanks may change where `piece` ends and the next one begins: there are some already.
+    fn is_free(&self, pieces: &[&str], piece: usize) -> bool {
+        let (Some(text), Some(next)) = (pieces.get(piece), pieces.get(piece + 1)) else { return false };
+        let end = self.starts[piece + 1];
+        let tail = text.len() - text.trim_end_matches(BLANKS).len();
+        let lead = next.len() - next.trim_start_matches(BLANKS).len();
+        let is_plain = !self.protected[end - tail..end + lead].contains(&true);
+        !self.is_unclear && !self.open[piece] && tail + lead > 0 && is_plain
+    }
+
+    /// The indentation of each piece; `None` for those that keep theirs.
+    fn depths(&self, pieces: &[&str]) -> Vec<Option<usize>> {
+        let depth = |text: &str| {
+            let blanks = text.chars().take_while(|c| BLANKS.contains(c));
+            blanks.map(|c| if c == '\t' { TAB } else { 1 }).sum::<usize>()
+        };
+        let depths: Vec<Option<usize>> = (0..pieces.len())
+            .map(|piece| {
+                let follows = piece.checked_sub(1).is_some_and(|above| self.is_free(pieces, above));
+                follows.then(|| depth(pieces[piece]))
+            })
+            .collect();
+        let least = depths.iter().flatten().min().copied().unwrap_or(0);
+        depths.into_iter().map(|depth| depth.map(|depth| depth - least + INDENT)).collect()
+    }
+
+    /// The text of a piece, runs of blanks made one where `collapses`.
+    fn piece(&self, pieces: &[&str], piece: usize, collapses: bool) -> String {
+        let text = pieces[piece];
+        if !collapses || self.is_unclear {
+            return text.to_owned();
+        }
+        let body = text.trim_start_matches(BLANKS);
+        let lead = text.len() - body.len();
+        let mut out = text[..lead].to_owned();
+        let mut after_blank = false;
+        for (at, character) in body.char_indices() {
+            let is_blank = BLANKS.contains(&character) && !self.protected[self.starts[piece] + lead + at];
+            match (is_blank, after_blank) {
+                (true, true) => {}
+                (true, false) => out.push(' '),
+                (false, _) => out.push(character),
+            }
+            after_blank = is_blank;
+        }
+        out
+    }
+}
+
+/// What may change in an instruction of a kind.
+struct Style {
+    /// Blanks between words are one.
+    collapses: bool,
+    /// Flags stand behind the keyword.
+    takes_flags: bool,
+    is_from: bool,
+    /// What follows the flags is JSON.
+    is_json: bool,
+}
+
+impl Style {
+    fn of(instruction: &Instruction) -> Style {
+        let is_exec = |command: &CommandLine| matches!(command, CommandLine::Exec(_));
+        let line = instruction.line.as_str();
+        let is_array = || line.find('[').is_some_and(|at| is_strings(&line[at..]));
+        let is_json = match &instruction.kind {
+            Kind::Run(run) => is_exec(&run.command),
+            Kind::Cmd(command) | Kind::Entrypoint(command) => is_exec(command),
+            Kind::Healthcheck(Healthcheck::Command { command, .. }) => is_exec(command),
+            Kind::Shell(_) => true,
+            Kind::Copy(_) | Kind::Add(_) | Kind::Volume(_) => is_array(),
+            _ => false,
+        };
+        let collapses = match &instruction.kind {
+            Kind::From(_) | Kind::Expose(_) | Kind::Arg(_) => true,
+            Kind::Copy(_) | Kind::Add(_) | Kind::Volume(_) => !is_json,
+            Kind::Env(values) | Kind::Label(values) => !values.legacy,
+            _ => false,
+        };
+        let takes_flags = matches!(
+            instruction.kind,
+            Kind::From(_) | Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Healthcheck(_)
+        );
+        Style { collapses, takes_flags, is_from: matches!(instruction.kind, Kind::From(_)), is_json }
+    }
+
+    /// The first line: keyword, flags and what follows.
+    fn head(&self, text: &str, keyword: &str, is_only: bool, escape: char) -> String {
+        let mut out = keyword.to_ascii_uppercase();
+        let mut rest = &text[keyword.len()..];
+        let skip = |rest: &str| rest.len() - rest.trim_start_matches(tokens::is_separator).len();
+        while self.takes_flags {
+            let start = &rest[skip(rest)..];
+            match tokens::flag(escape)(start) {
+                Ok((after, pieces)) if pieces.len() > 1 => {
+                    out.push(' ');
+                    out.push_str(&start[..start.len() - after.len()]);
+                    rest = after;
+                }
+                _ => break,
+            }
+        }
+        if skip(rest) > 0 {
+            out.push(' ');
+        }
+        let rest = &rest[skip(rest)..];
+        let words: Vec<&str> = rest.split(tokens::is_separator).filter(|word| !word.is_empty()).collect();
+        match words.as_slice() {
+            [image, keyword, name] if self.is_from && is_only && keyword.eq_ignore_ascii_case("as") => {
+                out.push_str(&format!("{image} AS {name}"));
+            }
+            _ if self.is_json && is_only && is_strings(rest) => out.push_str(&respaced(rest)),
+            _ => out.push_str(rest),
+        }
+        out
+    }
+}
+
+/// Texts in which the shell decides what quotes and blanks mean.
+fn is_shell(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Run(_) | Kind::Cmd(_) | Kind::Entrypoint(_) | Kind::Healthcheck(_) | Kind::Onbuild(_)
+    )
+}
+
+fn is_strings(text: &str) -> bool {
+    serde_json::from_str::<Vec<String>>(text).is_ok()
+}
+
+/// JSON with one blank behind each comma and none elsewhere outside its strings.
+fn respaced(array: &str) -> String {
+    let mut out = String::new();
+    let (mut inside, mut escaped) = (false, false);
+    for character in array.chars() {
+        match character {
+            ' ' | '\t' | '\n' | '\r' if !inside => {}
+            ',' if !inside => out.push_str(", "),
+            other => out.push(other),
+        }
+        if inside && !escaped && character == '\\' {
+            escaped = true;
+            continue;
+        }
+        if character == '"' && !escaped {
+            inside = !inside;
+        }
+        escaped = false;
+    }
+    out
+}
