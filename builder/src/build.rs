@@ -1,25 +1,27 @@
 //! A build from end to end.
 
 use crate::cancel::Cancel;
+use crate::check::facts;
 use crate::content::{Content, ContentError, StatCache};
 use crate::context::Context;
 use crate::error::{BuildError, FailedStep, ImageError};
-use crate::event::{Event, Listener, Reporter, Row};
+use crate::event::{Event, Finding, Listener, Reporter, Row};
 use crate::export;
 use crate::graph::Operation;
 use crate::plan::{self, BaseImage, Plan, PlanOptions};
+use crate::resolve::{Bases, resolve};
 use crate::sandbox::Sandbox;
 use crate::solve::{SolveError, solve};
-use crate::stage::{self, Base, StageOptions, Stages};
+use crate::stage::{self, StageOptions, Stages};
 use crate::step::{Built, Executor, StepError, Tools};
 use kiln_image::digest::{Digest, ImageId};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_image::store::{ImageRecord, LayerId, Store, StoreError};
 use kiln_image::tree::Tree;
-use kiln_parser::parse;
-use kiln_parser::span::Span;
-use kiln_parser::suggest;
+use kiln_parser::diagnostic::Diagnostic;
+use kiln_parser::lint::{self, Choice};
+use kiln_parser::{Parse, parse, suggest};
 use kiln_runtime::Spawner;
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -112,6 +114,46 @@ pub fn build(
     build.run().map_err(|error| if machine.cancel.is_interrupted() { BuildError::Interrupted } else { error })
 }
 
+/// The part of the options that plans depend on.
+pub(crate) fn plan_options<'a>(
+    context: &'a Context,
+    options: &'a BuildOptions,
+    platform: &'a Platform,
+) -> PlanOptions<'a> {
+    PlanOptions {
+        build_args: &options.build_args,
+        platform,
+        platform_given: options.platform.is_some(),
+        no_cache: options.no_cache,
+        labels: &options.labels,
+        name: &context.name,
+    }
+}
+
+impl Bases for Build<'_> {
+    fn base(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Result<BaseImage, ImageError>, BuildError> {
+        let row = self.reporter.start(format!("[internal] load metadata for {reference}"));
+        let progress = |part: Part| {
+            self.reporter.send(Event::Progress {
+                row,
+                part: part.digest.to_string(),
+                current: part.current,
+                total: part.total,
+            });
+        };
+        let result = self.machine.images.resolve(reference, platform, &progress);
+        self.reporter.end(row, &result);
+        match result {
+            Ok(resolved) => Ok(Ok(self.base_image(reference, resolved)?)),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+}
+
 struct Build<'a> {
     context: &'a Context,
     options: &'a BuildOptions,
@@ -122,16 +164,19 @@ struct Build<'a> {
 impl Build<'_> {
     fn run(&self) -> Result<Outcome, BuildError> {
         let platform = self.options.platform.clone().unwrap_or_else(Platform::host);
-        let mut stages = self.stages(&platform)?;
+        let (parsed, mut stages) = self.stages(&platform)?;
         // Nothing that the build finds or makes may be removed before the image names it.
         let _using = self.machine.store.use_layers()?;
-        let images = self.resolve(&mut stages, &platform)?;
-        let plan = self.plan(&stages, &images, &platform)?;
+        let images = resolve(&mut stages, &platform, self)?;
+        let plan = plan::plan(&stages, &images, &plan_options(self.context, self.options, &platform));
+        let linted = self.lint(&parsed, &stages, &images);
+        let plan = plan?;
+        linted?;
         let image = self.execute(&plan)?;
         Ok(Outcome { image })
     }
 
-    fn stages(&self, platform: &Platform) -> Result<Stages, BuildError> {
+    fn stages(&self, platform: &Platform) -> Result<(Parse, Stages), BuildError> {
         let name = self.context.source.name();
         let row = self.reporter.start(format!("[internal] load build definition from {name}"));
         let parsed = parse(&self.context.source);
@@ -150,7 +195,29 @@ impl Build<'_> {
         if result.is_ok() {
             self.warn_of_unused_arguments(&parsed.file);
         }
-        result
+        result.map(|stages| (parsed, stages))
+    }
+
+    /// Tells what could be better, and stops when the file asks for that.
+    fn lint(
+        &self,
+        parsed: &Parse,
+        stages: &Stages,
+        images: &BTreeMap<String, BaseImage>,
+    ) -> Result<(), BuildError> {
+        let facts = facts(self.context, self.options, stages, images);
+        let report = lint::lint(parsed, &self.context.source, &facts, &Choice::default());
+        let violations = report.violations();
+        if !report.findings.is_empty() {
+            let line = |finding: &Diagnostic| self.context.source.position(finding.span.start as usize).line;
+            let list = report.findings.iter().map(|finding| Finding {
+                rule: finding.code,
+                message: finding.message.clone(),
+                line: line(finding),
+            });
+            self.reporter.send(Event::Findings { list: list.collect() });
+        }
+        if violations.is_empty() { Ok(()) } else { Err(BuildError::Violations(violations)) }
     }
 
     /// A misspelt `--build-arg` changes nothing, and nobody notices.
@@ -168,96 +235,6 @@ impl Build<'_> {
         }
     }
 
-    /// Brings all images that are needed into the store, and the triggers that they hold into the stages.
-    fn resolve(
-        &self,
-        stages: &mut Stages,
-        platform: &Platform,
-    ) -> Result<BTreeMap<String, BaseImage>, BuildError> {
-        let mut images = BTreeMap::new();
-        let mut triggered = vec![false; stages.list.len()];
-        // A trigger may copy from images and stages that nothing else needs.
-        loop {
-            self.resolve_named(stages, platform, &mut images)?;
-            let waiting: Vec<usize> =
-                stages.reachable().into_iter().filter(|index| !triggered[*index]).collect();
-            if waiting.is_empty() {
-                return Ok(images);
-            }
-            for index in waiting {
-                triggered[index] = true;
-                let triggers = match &stages.list[index].base {
-                    Base::Scratch => Vec::new(),
-                    Base::Image(name) => images[name].config.config.on_build.clone(),
-                    Base::Stage(base) => stages.list[*base].own_triggers(),
-                };
-                stages.add_triggers(index, &triggers)?;
-            }
-        }
-    }
-
-    fn resolve_named(
-        &self,
-        stages: &Stages,
-        platform: &Platform,
-        images: &mut BTreeMap<String, BaseImage>,
-    ) -> Result<(), BuildError> {
-        let mut wanted: BTreeMap<String, (Span, Platform)> = BTreeMap::new();
-        for index in stages.reachable() {
-            let stage = &stages.list[index];
-            for (name, span) in stage.images_needed() {
-                if !images.contains_key(name) {
-                    let platform = stage.platform.as_ref().unwrap_or(platform).clone();
-                    wanted.entry(name.to_owned()).or_insert((span, platform));
-                }
-            }
-        }
-        let results: Vec<_> = std::thread::scope(|scope| {
-            let workers: Vec<_> = wanted
-                .into_iter()
-                .map(|(name, (span, platform))| {
-                    scope.spawn(move || (self.resolve_one(stages, &name, span, &platform), name))
-                })
-                .collect();
-            workers.into_iter().map(|worker| worker.join().expect("resolving does not panic")).collect()
-        });
-        for (result, name) in results {
-            images.insert(name, result?);
-        }
-        Ok(())
-    }
-
-    fn resolve_one(
-        &self,
-        stages: &Stages,
-        name: &str,
-        span: Span,
-        platform: &Platform,
-    ) -> Result<BaseImage, BuildError> {
-        let reference = name.parse::<Reference>().map_err(|error| {
-            BuildError::at("invalid-reference", span, format!("failed to parse stage name {name:?}: {error}"))
-        })?;
-        let reference = reference.or_latest();
-        let row = self.reporter.start(format!("[internal] load metadata for {reference}"));
-        let progress = |part: Part| {
-            self.reporter.send(Event::Progress {
-                row,
-                part: part.digest.to_string(),
-                current: part.current,
-                total: part.total,
-            });
-        };
-        let result = self.machine.images.resolve(&reference, platform, &progress);
-        self.reporter.end(row, &result);
-        let resolved = result.map_err(|source| {
-            let names = stages.list.iter().filter_map(|stage| stage.name.as_deref()).chain(COMMON_IMAGES);
-            let near = suggest::nearest(name, names).map(|near| format!("did you mean {near}?"));
-            let (reference, whole) = (name.to_owned(), reference.to_string());
-            BuildError::Image { reference, whole, span, source, hints: near.into_iter().collect() }
-        })?;
-        Ok(self.base_image(&reference, resolved)?)
-    }
-
     fn base_image(&self, reference: &Reference, resolved: ResolvedImage) -> Result<BaseImage, StoreError> {
         let reference = match resolved.digest {
             Some(digest) => reference.with_digest(digest),
@@ -267,23 +244,6 @@ impl Build<'_> {
         let image = self.machine.store.read_image(resolved.record)?;
         let layers = manifest.layers.into_iter().map(plan::as_oci).collect();
         Ok(BaseImage { reference: reference.to_string(), config: image.config, layers })
-    }
-
-    fn plan(
-        &self,
-        stages: &Stages,
-        images: &BTreeMap<String, BaseImage>,
-        platform: &Platform,
-    ) -> Result<Plan, BuildError> {
-        let options = PlanOptions {
-            build_args: &self.options.build_args,
-            platform,
-            platform_given: self.options.platform.is_some(),
-            no_cache: self.options.no_cache,
-            labels: &self.options.labels,
-            name: &self.context.name,
-        };
-        plan::plan(stages, images, &options)
     }
 
     fn execute(&self, plan: &Plan) -> Result<ImageId, BuildError> {
@@ -379,12 +339,6 @@ impl Build<'_> {
         }))
     }
 }
-
-/// Names that people mistype.
-const COMMON_IMAGES: [&str; 12] = [
-    "alpine", "busybox", "centos", "debian", "fedora", "golang", "node", "python", "rust", "scratch",
-    "ubuntu", "nginx",
-];
 
 /// Computes diff ids while later steps run.
 fn digest_layers(store: &Store, layers: &mpsc::Receiver<LayerId>) -> Result<(), StoreError> {

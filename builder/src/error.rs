@@ -51,6 +51,9 @@ pub enum BuildError {
         /// What is wrong with it.
         message: String,
     },
+    /// Lints found what the file says must not be.
+    #[error("lint violation found for rules: {}", .0.join(", "))]
+    Violations(Vec<&'static str>),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -88,6 +91,17 @@ impl BuildError {
             diagnostic.hints.extend(hint);
         }
         self
+    }
+
+    /// The place in the Dockerfile that is to blame.
+    pub fn span(&self) -> Option<Span> {
+        match self {
+            BuildError::Syntax(list) => list.first().map(|first| first.span),
+            BuildError::Meaning(diagnostic) => Some(diagnostic.span),
+            BuildError::Image { span, .. } => Some(*span),
+            BuildError::Step(step) => step.span,
+            _ => None,
+        }
     }
 
     /// True when the disk is full.

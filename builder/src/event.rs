@@ -65,11 +65,27 @@ pub enum Event {
         /// One sentence.
         reason: String,
     },
+    /// What the file could say better.
+    Findings {
+        /// In the order of the file.
+        list: Vec<Finding>,
+    },
     /// Something to know; the build goes on.
     Warning {
         /// One sentence.
         message: String,
     },
+}
+
+/// What a lint found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// One sentence.
+    pub message: String,
+    /// The line of the Dockerfile, from 1.
+    pub line: usize,
 }
 
 /// Hears events, from any thread.

@@ -12,6 +12,7 @@
 
 pub mod build;
 mod cancel;
+pub mod check;
 pub mod content;
 pub mod context;
 mod error;
@@ -21,6 +22,7 @@ pub mod graph;
 pub mod key;
 pub mod mode;
 pub mod plan;
+mod resolve;
 mod sandbox;
 pub mod solve;
 pub mod stage;

@@ -28,6 +28,8 @@ pub struct Stages {
     pub list: Vec<Stage>,
     /// Which one is built.
     pub target: usize,
+    /// All of them are looked at, not only what the target needs.
+    pub all: bool,
     /// Variables that FROM sees, and `ARG name` in stages.
     pub globals: Variables,
 }
@@ -153,7 +155,7 @@ pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, B
     if let [only] = list.as_mut_slice() {
         only.title.clear();
     }
-    let mut stages = Stages { target: 0, globals, list };
+    let mut stages = Stages { target: 0, all: false, globals, list };
     stages.target = stages.find_target(options.target)?;
     for index in 0..stages.list.len() {
         stages.resolve_origins(index)?;
@@ -249,7 +251,7 @@ fn platform(text: &Text, globals: &Variables, escape: char) -> Result<Platform, 
 /// "Did you mean" for a variable that FROM does not see.
 fn near_variable(expansion: &Expansion<String>, globals: &Variables) -> Option<String> {
     let missed = expansion.missed.first()?;
-    Some(match suggest::nearest(missed, globals.names()) {
+    Some(match suggest::nearest_variable(missed, globals.names()) {
         Some(near) => format!("`{missed}` is not set; did you mean {near}?"),
         None => format!("declare `ARG {missed}=…` before the first FROM, or pass --build-arg {missed}=…"),
     })
@@ -427,7 +429,7 @@ impl Stages {
             }
             open.extend(self.list[index].stages_needed());
         }
-        (0..self.list.len()).filter(|index| needed[*index]).collect()
+        (0..self.list.len()).filter(|index| self.all || needed[*index]).collect()
     }
 
     /// Puts the triggers that the base of a stage brings in front of its instructions.

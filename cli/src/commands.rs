@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod builder_prune;
+pub mod fmt;
 pub mod history;
 pub mod images;
 pub mod inspect;
@@ -41,9 +42,10 @@ const fn command(
 }
 
 /// All commands.
-pub static ALL: [Command; 15] = [
+pub static ALL: [Command; 16] = [
     command("build", "Build an image from a Dockerfile", build::run),
     command("lint", "Say what Dockerfiles can say better", lint::run),
+    command("fmt", "Lay out Dockerfiles in the canonical way", fmt::run),
     command("run", "Run a program in a new container", run::run),
     command("images", "List images", images::run),
     command("ps", "List containers", ps::run),

@@ -4,9 +4,12 @@
 //! read; `KILN_CONFIG` names one file instead of both.
 
 use crate::arguments::Globals;
+use crate::commands::lint::levels;
 use crate::error::CliError;
+use kiln_parser::lint::Level;
 use kiln_registry::{Keychain, Mirrors, Settings};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Where the store is when nobody says otherwise.
@@ -20,6 +23,8 @@ pub const STATE: &str = "/run/kiln";
 struct ConfigFile {
     root: Option<PathBuf>,
     registry_mirrors: Option<Vec<String>>,
+    /// Levels of lint rules by name: off, warning or error.
+    lint: Option<BTreeMap<String, String>>,
 }
 
 /// What the command works with.
@@ -29,6 +34,8 @@ pub struct Config {
     pub root: PathBuf,
     /// How registries are reached.
     pub registry: Settings,
+    /// Levels of lint rules, by name in lower case.
+    pub lint: BTreeMap<String, Level>,
 }
 
 impl Config {
@@ -38,6 +45,7 @@ impl Config {
         for path in config_paths() {
             let file = read_file(&path)?;
             merged.root = file.root.or(merged.root);
+            merged.lint = file.lint.or(merged.lint);
             merged.registry_mirrors = file.registry_mirrors.or(merged.registry_mirrors);
         }
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -51,7 +59,10 @@ impl Config {
         };
         let mirrors: Mirrors = mirrors.parse().map_err(|error| CliError::failed(format!("{error}")))?;
         let registry = Settings { mirrors, keychain: keychain(), user_agent: user_agent() };
-        Ok(Config { root, registry })
+        let lint = merged.lint.unwrap_or_default();
+        let lint: Vec<String> = lint.iter().map(|(rule, level)| format!("{rule}={level}")).collect();
+        let lint = levels(lint.iter().map(String::as_str))?;
+        Ok(Config { root, registry, lint })
     }
 }
 
@@ -84,7 +95,7 @@ fn read_file(path: &Path) -> Result<ConfigFile, CliError> {
     };
     serde_json::from_slice(&bytes).map_err(|error| {
         CliError::failed(format!("`{}` is no valid configuration: {error}", path.display()))
-            .hint("it holds a JSON object with the keys \"root\" and \"registry-mirrors\"")
+            .hint("it holds a JSON object with the keys \"root\", \"registry-mirrors\" and \"lint\"")
     })
 }
 

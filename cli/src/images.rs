@@ -1,7 +1,9 @@
 //! Images for builds and containers: from the store, or from a registry.
 
 use crate::error::CliError;
+use kiln_builder::check::Configs;
 use kiln_builder::{ImageError, Images, Part, ResolvedImage};
+use kiln_image::config::ImageConfig;
 use kiln_image::digest::Digest;
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
@@ -12,7 +14,8 @@ use std::sync::{Mutex, OnceLock};
 
 /// Looks in the store first.
 pub struct ImageFinder<'a> {
-    store: &'a Store,
+    /// `None` where there is no store that could be opened: then only registries are asked.
+    store: Option<&'a Store>,
     settings: &'a Settings,
     registry: OnceLock<Registry>,
     making: Mutex<()>,
@@ -21,7 +24,16 @@ pub struct ImageFinder<'a> {
 impl<'a> ImageFinder<'a> {
     /// Uses the registry only when it must.
     pub fn new(store: &'a Store, settings: &'a Settings) -> ImageFinder<'a> {
-        ImageFinder { store, settings, registry: OnceLock::new(), making: Mutex::new(()) }
+        ImageFinder { store: Some(store), settings, registry: OnceLock::new(), making: Mutex::new(()) }
+    }
+
+    /// For questions that need no store.
+    pub fn without_store(settings: &'a Settings) -> ImageFinder<'a> {
+        ImageFinder { store: None, settings, registry: OnceLock::new(), making: Mutex::new(()) }
+    }
+
+    fn store(&self) -> Result<&'a Store, StoreError> {
+        self.store.ok_or_else(|| StoreError::NoSuchImage("the store is not open".to_owned()))
     }
 
     fn registry(&self) -> Result<&Registry, RegistryError> {
@@ -39,23 +51,38 @@ impl<'a> ImageFinder<'a> {
         platform: &Platform,
         progress: &(dyn Fn(PullEvent) + Sync),
     ) -> Result<Pulled, CliError> {
-        Ok(self.registry()?.pull(self.store, name, platform, progress)?)
+        Ok(self.registry()?.pull(self.store()?, name, platform, progress)?)
     }
 
     /// The image in the store, if it has one for the platform.
     fn find(&self, name: &Reference, platform: &Platform) -> Result<Option<ResolvedImage>, StoreError> {
-        let Some(record) = self.store.find(name)? else { return Ok(None) };
-        let image = self.store.read_image(record.clone())?;
+        let Some(store) = self.store else { return Ok(None) };
+        let Some(record) = store.find(name)? else { return Ok(None) };
+        let image = store.read_image(record.clone())?;
         if image.config.platform().distance(platform).is_none() {
             return Ok(None);
         }
-        Ok(Some(ResolvedImage { digest: self.digest(name, &record)?, record }))
+        Ok(Some(ResolvedImage { digest: digest(store, name, &record)?, record }))
     }
+}
 
-    fn digest(&self, name: &Reference, record: &ImageRecord) -> Result<Option<Digest>, StoreError> {
-        let repository = name.repository();
-        let known = self.store.repo_digests(&record.id)?;
-        Ok(known.into_iter().find(|(known, _)| *known == repository).map(|(_, digest)| digest))
+fn digest(store: &Store, name: &Reference, record: &ImageRecord) -> Result<Option<Digest>, StoreError> {
+    let repository = name.repository();
+    let known = store.repo_digests(&record.id)?;
+    Ok(known.into_iter().find(|(known, _)| *known == repository).map(|(_, digest)| digest))
+}
+
+impl Configs for ImageFinder<'_> {
+    fn config(
+        &self,
+        name: &Reference,
+        platform: &Platform,
+    ) -> Result<(ImageConfig, Option<Digest>), ImageError> {
+        if let (Some(store), Some(found)) = (self.store, self.find(name, platform)?) {
+            return Ok((store.read_image(found.record)?.config, found.digest));
+        }
+        let (config, digest) = self.registry()?.config(name, platform)?;
+        Ok((config, Some(digest)))
     }
 }
 
@@ -86,8 +113,8 @@ impl Images for ImageFinder<'_> {
             PullEvent::Exists(digest) | PullEvent::Complete(digest) => part(digest, None),
             PullEvent::Downloading(digest, current) => part(digest, Some(current)),
         };
-        let pulled = self.registry()?.pull(self.store, name, platform, &hear)?;
-        let record = self.store.image(&pulled.image)?;
+        let pulled = self.registry()?.pull(self.store()?, name, platform, &hear)?;
+        let record = self.store()?.image(&pulled.image)?;
         let record = record.ok_or_else(|| StoreError::NoSuchImage(name.familiar()))?;
         Ok(ResolvedImage { record, digest: Some(pulled.digest) })
     }

@@ -5,7 +5,8 @@ mod terminal;
 
 use crate::error::CliError;
 use crate::ui;
-use kiln_builder::event::Event;
+use kiln_builder::event::{Event, Finding};
+use kiln_parser::diagnostic::Color;
 use plain::Plain;
 use std::sync::{Mutex, PoisonError};
 use terminal::Terminal;
@@ -41,6 +42,7 @@ impl Style {
 /// Shows events; may be called from any thread.
 pub struct Progress {
     shown: Option<Mutex<Shown>>,
+    findings: Mutex<Vec<Finding>>,
 }
 
 enum Shown {
@@ -56,12 +58,16 @@ impl Progress {
             Style::Terminal => Some(Shown::Terminal(Terminal::new())),
             Style::Quiet => None,
         };
-        Progress { shown: shown.map(Mutex::new) }
+        Progress { shown: shown.map(Mutex::new), findings: Mutex::default() }
     }
 
     /// Shows an event.
     pub fn show(&self, event: &Event) {
         let Some(shown) = &self.shown else { return };
+        if let Event::Findings { list } = event {
+            self.findings.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(list);
+            return;
+        }
         match &mut *shown.lock().unwrap_or_else(PoisonError::into_inner) {
             Shown::Plain(plain) => ui::tell(&plain.show(event)),
             Shown::Terminal(terminal) => terminal.show(event),
@@ -74,6 +80,24 @@ impl Progress {
         match &mut *shown.lock().unwrap_or_else(PoisonError::into_inner) {
             Shown::Plain(plain) => ui::tell(&plain.finish()),
             Shown::Terminal(terminal) => terminal.finish(),
+        }
+        self.tell_findings();
+    }
+
+    fn tell_findings(&self) {
+        let findings = std::mem::take(&mut *self.findings.lock().unwrap_or_else(PoisonError::into_inner));
+        let number = match findings.len() {
+            0 => return,
+            1 => "1 warning".to_owned(),
+            number => format!("{number} warnings"),
+        };
+        let (yellow, plain) = match ui::color() {
+            Color::Always => ("\x1b[33m", "\x1b[0m"),
+            Color::Never => ("", ""),
+        };
+        ui::tell_line(&format!(" {yellow}{number} found (use --check to expand):{plain}"));
+        for finding in findings {
+            ui::tell_line(&format!(" - {}: {} (line {})", finding.rule, finding.message, finding.line));
         }
     }
 }

@@ -75,6 +75,11 @@ pub fn narrow_table(head: &[&str], rows: &[Vec<String>]) -> String {
     spaced_table(head, rows, 1, 0)
 }
 
+/// Rows below a head, each column as wide as its widest cell and three blanks more.
+pub fn wide_table(head: &[&str], rows: &[Vec<String>]) -> String {
+    spaced_table(head, rows, 3, 0)
+}
+
 fn spaced_table(head: &[&str], rows: &[Vec<String>], gap: usize, narrowest: usize) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());

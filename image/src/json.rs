@@ -18,6 +18,11 @@ pub fn to_vec_pretty<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     write(value, Go(PrettyFormatter::with_indent(b"    ")))
 }
 
+/// `value` over several lines, indented by two blanks, as answers to questions are.
+pub fn to_vec_narrow<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    write(value, Go(PrettyFormatter::with_indent(b"  ")))
+}
+
 fn write<T: Serialize + ?Sized>(value: &T, formatter: impl Formatter) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);

@@ -112,6 +112,51 @@ pub enum Kind {
     Invalid,
 }
 
+impl Kind {
+    /// The texts in which the builder replaces variables, heredoc bodies not counted.
+    pub fn expanded(&self) -> Vec<&Text> {
+        match self {
+            Kind::Add(add) => {
+                let own = add.checksum.iter().chain(std::iter::once(&add.destination));
+                paths(&add.sources).chain(add.options.expanded()).chain(own).collect()
+            }
+            Kind::Copy(copy) => {
+                let own = std::iter::once(&copy.destination);
+                paths(&copy.sources).chain(copy.options.expanded()).chain(own).collect()
+            }
+            Kind::Arg(items) => items.iter().filter_map(|item| item.value.as_ref()).collect(),
+            Kind::Env(values) | Kind::Label(values) => {
+                values.pairs.iter().flat_map(|pair| [&pair.key, &pair.value]).collect()
+            }
+            Kind::Expose(list) | Kind::Volume(list) => list.iter().collect(),
+            Kind::Run(run) => {
+                let fields = run.mounts.iter().flat_map(|mount| &mount.fields);
+                fields.filter(|field| !is_from(field.as_str())).collect()
+            }
+            Kind::Stopsignal(text) | Kind::User(text) | Kind::Workdir(text) => vec![text],
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn paths(sources: &[CopySource]) -> impl Iterator<Item = &Text> {
+    sources.iter().filter_map(|source| match source {
+        CopySource::Path(path) => Some(path),
+        CopySource::Heredoc(_) => None,
+    })
+}
+
+/// A mount's `from=`, which takes no variables.
+fn is_from(field: &str) -> bool {
+    field.split_once('=').is_some_and(|(key, _)| key.eq_ignore_ascii_case("from"))
+}
+
+impl CopyOptions {
+    fn expanded(&self) -> impl Iterator<Item = &Text> {
+        self.chown.iter().chain(&self.chmod)
+    }
+}
+
 /// The keywords of the language, as messages name them.
 pub const KEYWORDS: [&str; 18] = [
     "ADD",

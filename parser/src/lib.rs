@@ -19,6 +19,7 @@ pub mod ignore;
 mod lines;
 pub mod lint;
 pub mod mount;
+pub mod outline;
 pub mod port;
 mod source;
 pub mod span;

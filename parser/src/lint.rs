@@ -1,7 +1,8 @@
 //! Lints: what a Dockerfile can say better. One file a rule.
 //!
 //! The rules of the reference builder have its names, words and places (moby/buildkit
-//! `frontend/dockerfile/linter`); ours have no page there. A rule sees the tree and nothing else.
+//! `frontend/dockerfile/linter`); ours have no page there. A rule sees the tree and, where somebody has looked
+//! further, facts about base images and the build.
 //!
 //! `# check=skip=A,B;error=true` at the head of a file, and `# check=skip=A` right above an instruction, switch
 //! rules off; `error=true` makes findings fail the build.
@@ -18,6 +19,7 @@ mod expose_proto_casing;
 mod from_as_casing;
 mod from_platform_flag_const_disallowed;
 mod heredoc_without_errexit;
+mod invalid_base_image_platform;
 mod invalid_default_arg_in_from;
 mod invalid_definition_description;
 mod json_args_recommended;
@@ -30,12 +32,14 @@ mod recursive_change_of_copied_files;
 mod redundant_target_platform;
 mod remote_add_without_checksum;
 mod reserved_stage_name;
+mod scope;
 mod secrets_used_in_arg_or_env;
 mod shell;
 mod stage_name_casing;
 #[cfg(test)]
 mod testing;
 mod undefined_arg_in_from;
+mod undefined_var;
 mod unpinned_base_image;
 mod unused_arg;
 mod unused_stage;
@@ -59,13 +63,13 @@ pub struct Rule {
     pub name: &'static str,
     /// One sentence.
     pub summary: &'static str,
-    /// The last part of its page's address; `None` for rules of our own.
+    /// The last part of its page's address, empty when it has no page; `None` for rules of our own.
     page: Option<&'static str>,
     check: fn(&View<'_>, &mut Findings),
 }
 
 /// All rules: those of the reference builder first.
-pub static RULES: [&Rule; 31] = [
+pub static RULES: [&Rule; 33] = [
     &stage_name_casing::RULE,
     &from_as_casing::RULE,
     &no_empty_continuation::RULE,
@@ -76,9 +80,11 @@ pub static RULES: [&Rule; 31] = [
     &maintainer_deprecated::RULE,
     &invalid_default_arg_in_from::RULE,
     &undefined_arg_in_from::RULE,
+    &undefined_var::RULE,
     &workdir_relative_path::RULE,
     &multiple_instructions_disallowed::RULE,
     &legacy_key_value_format::RULE,
+    &invalid_base_image_platform::RULE,
     &redundant_target_platform::RULE,
     &secrets_used_in_arg_or_env::RULE,
     &from_platform_flag_const_disallowed::RULE,
@@ -105,7 +111,7 @@ const EXPERIMENTAL: [&str; 1] = ["InvalidDefinitionDescription"];
 impl Rule {
     /// Where the rule is explained, if the reference builder has it.
     pub fn url(&self) -> Option<String> {
-        self.page.map(|page| format!("{PAGES}{page}/"))
+        self.page.filter(|page| !page.is_empty()).map(|page| format!("{PAGES}{page}/"))
     }
 
     /// True for rules of our own.
@@ -149,7 +155,7 @@ struct View<'a> {
     file: &'a Dockerfile,
     diagnostics: &'a [Diagnostic],
     stages: Vec<Stage<'a>>,
-    ignore: Option<&'a Patterns>,
+    facts: &'a Facts,
 }
 
 /// FROM and what follows it.
@@ -164,7 +170,7 @@ struct Stage<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(parse: &'a Parse, ignore: Option<&'a Patterns>) -> View<'a> {
+    fn new(parse: &'a Parse, facts: &'a Facts) -> View<'a> {
         let all = &parse.file.instructions;
         let starts: Vec<usize> =
             (0..all.len()).filter(|index| matches!(all[*index].kind, Kind::From(_))).collect();
@@ -180,7 +186,7 @@ impl<'a> View<'a> {
                 body: &all[start + 1..end],
             })
         });
-        View { file: &parse.file, diagnostics: &parse.diagnostics, stages: stages.collect(), ignore }
+        View { file: &parse.file, diagnostics: &parse.diagnostics, stages: stages.collect(), facts }
     }
 
     /// All instructions from the first FROM on.
@@ -206,14 +212,72 @@ impl<'a> View<'a> {
         for instruction in before {
             let Kind::Arg(items) = &instruction.kind else { continue };
             for item in items {
+                let name = item.key.as_str();
                 let default = item.value.as_ref().map_or("", |value| value.as_str());
-                let expanded = expand::expand(default, &values, Rules::value(self.file.directives.escape));
-                values.insert(item.key.as_str().to_owned(), expanded.map(|e| e.value).unwrap_or_default());
+                let rules = Rules::value(self.file.directives.escape);
+                let default = || expand::expand(default, &values, rules).map(|e| e.value).unwrap_or_default();
+                let value = self.facts.build_args.get(name).cloned().unwrap_or_else(default);
+                values.insert(name.to_owned(), value);
             }
         }
         values
     }
 }
+
+/// What a file alone does not say.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The patterns of the context's ignore file.
+    pub ignore: Option<Patterns>,
+    /// `--build-arg` values by name.
+    pub build_args: BTreeMap<String, String>,
+    /// The images that stages start from, by the stage's number; those that nobody has looked at are missing.
+    pub bases: BTreeMap<usize, BaseFacts>,
+    /// The stages that are built, when not all of them are.
+    pub built: Option<BTreeSet<usize>>,
+}
+
+/// What is known of a base image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BaseFacts {
+    /// Its environment.
+    pub environment: BTreeMap<String, String>,
+    /// The platform it is for and the one that was asked for, when they differ.
+    pub platform: Option<(String, String)>,
+}
+
+/// How much findings of a rule weigh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Nothing is looked for.
+    Off,
+    /// As it is.
+    Warning,
+    /// Findings fail the build.
+    Error,
+}
+
+/// What is looked for.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    /// The rules that the reference builder does not have, too.
+    pub own: bool,
+    /// Levels of rules by name in lower case, where they are not warnings. What a file says about itself counts
+    /// for less.
+    pub levels: BTreeMap<String, Level>,
+}
+
+/// Rules that look at the file as a whole, whatever is built of it.
+const WHOLE_FILE: [&str; 8] = [
+    "StageNameCasing",
+    "FromAsCasing",
+    "NoEmptyContinuation",
+    "ConsistentInstructionCasing",
+    "DuplicateStageName",
+    "ReservedStageName",
+    "MaintainerDeprecated",
+    "LegacyKeyValueFormat",
+];
 
 /// What the head of a file says about lints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -268,21 +332,55 @@ pub struct Report {
     pub settings: Settings,
 }
 
-/// Runs all rules over a file. `ignore` are the patterns of its context's ignore file; `own` adds the rules that
-/// the reference builder does not have.
-pub fn lint(parse: &Parse, source: &Source, ignore: Option<&Patterns>, own: bool) -> Report {
+/// Runs the chosen rules over a file.
+pub fn lint(parse: &Parse, source: &Source, facts: &Facts, choice: &Choice) -> Report {
     let directive = parse.file.directives.check.as_ref();
-    let settings = directive.map(|check| Settings::parse(&check.value)).unwrap_or_default();
-    let view = View::new(parse, ignore);
-    let rules = RULES.iter().filter(|rule| (own || !rule.is_own()) && settings.wants(rule));
-    let mut findings: Vec<Diagnostic> = rules.flat_map(|rule| rule.findings(&view)).collect();
-    findings.retain(|finding| !is_skipped(&parse.file, finding));
-    if settings.error {
-        findings.iter_mut().for_each(|finding| finding.severity = Severity::Error);
+    let mut settings = directive.map(|check| Settings::parse(&check.value)).unwrap_or_default();
+    if let Some(given) = facts.build_args.get("BUILDKIT_DOCKERFILE_CHECK") {
+        settings = Settings::parse(given);
+    }
+    let view = View::new(parse, facts);
+    let mut findings = Vec::new();
+    for rule in RULES.iter().filter(|rule| choice.own || !rule.is_own()) {
+        let level = choice.levels.get(&rule.name.to_lowercase()).copied();
+        let is_wanted = level.map_or_else(|| settings.wants(rule), |level| level != Level::Off);
+        if !is_wanted {
+            continue;
+        }
+        let mut found = rule.findings(&view);
+        found.retain(|finding| view.is_built(rule, finding) && !is_skipped(&parse.file, finding));
+        if settings.error || level == Some(Level::Error) {
+            found.iter_mut().for_each(|finding| finding.severity = Severity::Error);
+        }
+        findings.append(&mut found);
     }
     // Within a line, the order of the rules: that of the reference builder.
     findings.sort_by_key(|finding| source.position(finding.span.start as usize).line);
     Report { findings, settings }
+}
+
+impl View<'_> {
+    /// False for what is wrong in stages that are not built.
+    fn is_built(&self, rule: &Rule, finding: &Diagnostic) -> bool {
+        let Some(built) = self.facts.built.as_ref().filter(|_| !WHOLE_FILE.contains(&rule.name)) else {
+            return true;
+        };
+        let stage = self.stages.partition_point(|stage| stage.instruction.span.start <= finding.span.start);
+        stage.checked_sub(1).is_none_or(|stage| built.contains(&stage))
+    }
+}
+
+impl Report {
+    /// The names of the rules that make the build fail, each once, in the order of the findings.
+    pub fn violations(&self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        for finding in self.findings.iter().filter(|finding| finding.severity == Severity::Error) {
+            if !names.contains(&finding.code) {
+                names.push(finding.code);
+            }
+        }
+        names
+    }
 }
 
 /// True when a comment right above the instruction says so.
@@ -300,7 +398,7 @@ mod tests {
 
     fn names(text: &str) -> Vec<&'static str> {
         let source = Source::new("Dockerfile", text);
-        let report = lint(&crate::parse(&source), &source, None, false);
+        let report = lint(&crate::parse(&source), &source, &Facts::default(), &Choice::default());
         report.findings.iter().map(|finding| finding.code).collect()
     }
 
@@ -319,6 +417,23 @@ mod tests {
         assert_eq!(names("# words\nARG A\nFROM a\n"), [""; 0]);
         let experimental = "# check=experimental=all\n\n# words\nARG A\nFROM a\n";
         assert_eq!(names(experimental), ["InvalidDefinitionDescription"]);
+    }
+
+    #[test]
+    fn levels_and_stages_are_chosen() {
+        let text = "FROM a AS b\nCMD c\nMAINTAINER d\nFROM e\nCMD f\n";
+        let source = Source::new("Dockerfile", text);
+        let facts = Facts { built: Some(BTreeSet::from([1])), ..Facts::default() };
+        let levels = BTreeMap::from([("jsonargsrecommended".to_owned(), Level::Error)]);
+        let choice = Choice { levels, ..Choice::default() };
+        let report = lint(&crate::parse(&source), &source, &facts, &choice);
+        let lines: Vec<usize> =
+            report.findings.iter().map(|it| source.position(it.span.start as usize).line).collect();
+        assert_eq!(lines, [3, 5]);
+        assert_eq!(report.violations(), ["JSONArgsRecommended"]);
+        let levels = BTreeMap::from([("jsonargsrecommended".to_owned(), Level::Off)]);
+        let report = lint(&crate::parse(&source), &source, &facts, &Choice { levels, own: false });
+        assert_eq!(report.findings.len(), 1);
     }
 
     #[test]

@@ -22,6 +22,21 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     best.map(|(_, candidate)| match_case(candidate, word))
 }
 
+/// The candidate nearest to the name of a variable, whose letters count as they are.
+pub fn nearest_variable<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let mut best: Option<(usize, &str)> = None;
+    for candidate in candidates.into_iter().filter(|candidate| !candidate.is_empty()) {
+        let distance = edit_distance(word, candidate);
+        if distance == 0 {
+            return None;
+        }
+        if distance <= MAX_EDITS && best.is_none_or(|(least, _)| distance < least) {
+            best = Some((distance, candidate));
+        }
+    }
+    best.map(|(_, candidate)| candidate)
+}
+
 fn match_case(candidate: &str, like: &str) -> String {
     if like == like.to_lowercase() {
         candidate.to_lowercase()

@@ -19,6 +19,8 @@ pub use endpoint::{Endpoint, MirrorError, Mirrors};
 pub use error::RegistryError;
 pub use pull::{Progress, PullEvent, Pulled};
 
+use kiln_image::config::ImageConfig;
+use kiln_image::digest::Digest;
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_image::store::Store;
@@ -64,5 +66,15 @@ impl Registry {
     ) -> Result<Pulled, RegistryError> {
         let endpoints = self.settings.mirrors.endpoints(reference);
         pull::pull(self.runtime.handle(), &self.client, &endpoints, store, reference, platform, progress)
+    }
+
+    /// The config of an image, and the digest that the registry knows it by.
+    pub fn config(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<(ImageConfig, Digest), RegistryError> {
+        let endpoints = self.settings.mirrors.endpoints(reference);
+        pull::config(self.runtime.handle(), &self.client, &endpoints, reference, platform)
     }
 }

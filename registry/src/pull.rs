@@ -102,6 +102,25 @@ pub(crate) fn pull(
     Ok(Pulled { is_new: before.as_ref() != Some(&id), image: id, digest })
 }
 
+/// An image's config and the digest that the registry knows the image by; nothing else is fetched.
+pub(crate) fn config(
+    network: &Handle,
+    client: &Client,
+    endpoints: &[Endpoint],
+    reference: &Reference,
+    platform: &Platform,
+) -> Result<(ImageConfig, Digest), RegistryError> {
+    network.block_on(async {
+        let top = fetch_manifest(client, endpoints, reference, &reference.version()).await?;
+        let (digest, endpoint) = (top.digest.clone(), top.endpoint.clone());
+        let (_, _, manifest) = choose_manifest(client, top, reference, platform).await?;
+        let config = fetch_blob(client, &endpoint, reference, &manifest.config).await?;
+        let image = ImageId(manifest.config.digest.clone());
+        let parsed = ImageConfig::parse(&config).map_err(|error| StoreError::Config(image, error))?;
+        Ok((parsed, digest))
+    })
+}
+
 fn scope(reference: &Reference) -> String {
     format!("repository:{}:pull", reference.path())
 }

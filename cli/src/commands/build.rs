@@ -17,7 +17,7 @@ use kiln_builder::{BuildOptions, Cancel, Machine};
 use kiln_image::reference::Reference;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// Build an image from a Dockerfile.
@@ -47,7 +47,7 @@ struct Build {
     /// How progress is shown: auto, plain, tty or quiet
     #[arg(long, value_name = "STYLE", default_value = "auto")]
     progress: String,
-    /// Answer a question instead of building: check or targets, with `,format=json` for tools
+    /// Answer a question instead of building: check, outline or targets, with `,format=json` for tools
     #[arg(long, value_name = "QUESTION", default_value = "build")]
     call: String,
     /// Short for --call=check
@@ -70,7 +70,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     if let Some(call) = call {
         let context = Context::open(&build.context, build.file.as_deref())
             .map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None })))?;
-        return call.answer(&context, Path::new(&context.name));
+        return call.answer(globals, &context, &options, &build.shown_path());
     }
     let spawner = session::start_helper()?;
     let signals = Signals::catch()?;
@@ -114,6 +114,18 @@ fn end_on_signal(signals: Signals, cancel: Cancel) {
 }
 
 impl Build {
+    /// The Dockerfile as messages name it: the way the user did.
+    fn shown_path(&self) -> String {
+        match &self.file {
+            Some(file) => file.display().to_string(),
+            None => {
+                // Without the dots that say nothing.
+                let parts = self.context.components().filter(|part| *part != Component::CurDir);
+                parts.collect::<PathBuf>().join("Dockerfile").display().to_string()
+            }
+        }
+    }
+
     fn options(&self) -> Result<BuildOptions, CliError> {
         let tags = self.tag.iter().map(|tag| {
             tag.parse::<Reference>()

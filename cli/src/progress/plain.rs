@@ -84,6 +84,8 @@ impl Plain {
                     self.remember_failure(*row);
                 }
             }
+            // They are told when all is over.
+            Event::Findings { .. } => {}
             Event::Warning { message } => {
                 let _ = writeln!(out, "{message}");
             }

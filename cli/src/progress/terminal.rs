@@ -37,6 +37,8 @@ impl Terminal {
             Event::Failed { row, message } => self.fail(*row, message),
             Event::Explained { reason, .. } => self.still(&format!("    why: {reason}")),
             Event::Note { text, .. } => self.still(&format!("    {text}")),
+            // They are told when all is over.
+            Event::Findings { .. } => {}
             Event::Warning { message } => self.still(message),
         }
     }

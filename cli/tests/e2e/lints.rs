@@ -15,7 +15,7 @@ fn checks_are_worded_as_the_reference_words_them() {
          WARNING: MaintainerDeprecated - https://docs.docker.com/go/dockerfile/rule/maintainer-deprecated/\n\
          Maintainer instruction is deprecated in favor of using label\n\
          {file}:2\n\
-         --------------------\n   1 |     FROM busybox AS B\n   2 | >>> MAINTAINER me\n   3 |     CMD [\"a\"]\n--------------------\n\n",
+         --------------------\n   1 |     FROM busybox AS B\n   2 | >>> MAINTAINER me\n   3 |     CMD [\"a\"]\n   4 |     \n--------------------\n",
         file = file.display()
     );
     assert_eq!((done.code, done.out), (1, expected));
@@ -59,4 +59,85 @@ fn lint_fails_on_findings_and_errors() {
         done.out.contains("error[unknown-instruction]") && done.out.contains("warning[UnpinnedBaseImage]")
     );
     assert_eq!(done.err, "2 findings in 2 files\n");
+}
+
+#[test]
+fn variables_of_base_images_are_known_to_checks() {
+    let bed = bed!();
+    let context = bed.context("c", "FROM busybox\nENV A=$PATH B=$NOTHING\nWORKDIR $A\n");
+    let done = bed.kiln(&["build".as_ref(), "--check".as_ref(), context.as_os_str()]);
+    assert_eq!(done.code, 1);
+    assert!(done.out.contains("Usage of undefined variable '$NOTHING'\n"), "{}", done.out);
+    assert!(done.out.starts_with("Check complete, 1 warning has been found!"), "{}", done.out);
+}
+
+#[test]
+fn a_build_ends_with_its_findings() {
+    let bed = bed!();
+    let context = bed.context("c", "FROM busybox AS B\nCMD a\n");
+    let done = bed.kiln(&["build".as_ref(), context.as_os_str()]);
+    assert_eq!(done.code, 0);
+    let expected = " 2 warnings found (use --check to expand):\n - StageNameCasing: Stage name 'B' should be lowercase (line 1)\n - JSONArgsRecommended: ";
+    assert!(done.err.contains(expected), "{}", done.err);
+
+    let context = bed.context("strict", "# check=error=true\nFROM busybox AS B\nRUN exit 3\n");
+    let done = bed.kiln(&["build".as_ref(), context.as_os_str()]);
+    assert_eq!(done.code, 1);
+    let last = "ERROR: failed to build: failed to solve: lint violation found for rules: StageNameCasing\n";
+    assert!(done.err.ends_with(last) && !done.err.contains("exit code: 3"), "{}", done.err);
+}
+
+#[test]
+fn outlines_are_drawn() {
+    let bed = bed!();
+    let text = "# V says which\nARG V=1\nFROM busybox:$V AS b\nRUN --mount=type=secret,id=s,required true\n";
+    let context = bed.context("c", text);
+    let done = bed.kiln(&["build".as_ref(), "--call=outline".as_ref(), context.as_os_str()]);
+    let expected = "TARGET: b\n\nBUILD ARG   VALUE   DESCRIPTION\nV           1       says which\n\nSECRET   REQUIRED\ns        true\n\n";
+    assert_eq!((done.code, done.out.as_str()), (0, expected));
+    let done = bed.kiln(&["build".as_ref(), "--call=nothing".as_ref(), context.as_os_str()]);
+    assert_eq!(done.code, 1);
+    assert!(done.err.contains("unsupported request frontend.nothing"), "{}", done.err);
+}
+
+#[test]
+fn levels_of_rules_are_chosen() {
+    let bed = bed!();
+    bed.write("Dockerfile", "FROM busybox\nCMD a\n");
+    let file = bed.path("Dockerfile");
+    let lint = |flags: &[&str]| {
+        let words = ["lint"].iter().chain(flags).map(|word| std::ffi::OsStr::new(*word));
+        bed.kiln(&words.chain([file.as_os_str()]).collect::<Vec<_>>())
+    };
+    let off = lint(&["--rule", "UnpinnedBaseImage=off", "--rule=JSONArgsRecommended=off"]);
+    assert_eq!((off.code, off.out.as_str()), (0, ""));
+    assert_eq!(lint(&["--fail-on=error"]).code, 0);
+    assert_eq!(lint(&["--fail-on=error", "--rule", "unpinnedbaseimage=error"]).code, 1);
+    let wrong = lint(&["--rule", "UnpinedBaseImage=off"]);
+    assert_eq!(wrong.code, 125);
+    assert!(wrong.err.contains("did you mean UnpinnedBaseImage?"), "{}", wrong.err);
+    let sarif = lint(&["--format=sarif"]);
+    let log: serde_json::Value = serde_json::from_str(&sarif.out).unwrap();
+    assert_eq!(log["runs"][0]["results"][1]["ruleId"], "JSONArgsRecommended");
+    assert_eq!(log["runs"][0]["results"][1]["locations"][0]["physicalLocation"]["region"]["startLine"], 2);
+}
+
+#[test]
+fn files_are_laid_out() {
+    let bed = bed!();
+    bed.write("Dockerfile", "from   busybox\nrun  a   \\\n  && b\n");
+    let file = bed.path("Dockerfile");
+    let expected = "FROM busybox\nRUN a \\\n    && b\n";
+    let done = bed.kiln(&["fmt".as_ref(), file.as_os_str()]);
+    assert_eq!((done.code, done.out.as_str()), (0, expected));
+    let check = || bed.kiln(&["fmt".as_ref(), "--check".as_ref(), file.as_os_str()]);
+    let done = check();
+    assert_eq!((done.code, done.out), (1, format!("{}\n", file.display())));
+    let done = bed.kiln(&["fmt".as_ref(), "-w".as_ref(), file.as_os_str()]);
+    assert_eq!((done.code, done.out.as_str()), (0, ""));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), expected);
+    assert_eq!(check().code, 0);
+    bed.write("bad/Dockerfile", "FROM busybox\nRUNN x\n");
+    let done = bed.kiln(&["fmt".as_ref(), bed.path("bad/Dockerfile").as_os_str()]);
+    assert!(done.code == 1 && done.err.contains("unknown instruction: RUNN"), "{}", done.err);
 }

@@ -240,16 +240,15 @@ impl Style {
         let mut out = keyword.to_ascii_uppercase();
         let mut rest = &text[keyword.len()..];
         let skip = |rest: &str| rest.len() - rest.trim_start_matches(tokens::is_separator).len();
-        while self.takes_flags {
+        let flag = |rest: &str| match tokens::flag(escape)(rest) {
+            Ok((after, pieces)) if self.takes_flags && pieces.len() > 1 => Some(rest.len() - after.len()),
+            _ => None,
+        };
+        while let Some(length) = flag(&rest[skip(rest)..]) {
             let start = &rest[skip(rest)..];
-            match tokens::flag(escape)(start) {
-                Ok((after, pieces)) if pieces.len() > 1 => {
-                    out.push(' ');
-                    out.push_str(&start[..start.len() - after.len()]);
-                    rest = after;
-                }
-                _ => break,
-            }
+            out.push(' ');
+            out.push_str(&start[..length]);
+            rest = &start[length..];
         }
         if skip(rest) > 0 {
             out.push(' ');

@@ -12,7 +12,7 @@ pub(super) static RULE: Rule = Rule {
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     // With exceptions, what is below a folder may be let in again.
-    let Some(ignore) = view.ignore.filter(|ignore| !ignore.has_exceptions()) else { return };
+    let Some(ignore) = view.facts.ignore.as_ref().filter(|ignore| !ignore.has_exceptions()) else { return };
     for instruction in view.in_stages() {
         let (name, sources) = match &instruction.kind {
             Kind::Copy(copy) if copy.from.is_none() => ("Copy", &copy.sources),

@@ -1,6 +1,6 @@
 //! What tests of rules share.
 
-use super::{Rule, View};
+use super::{Facts, Rule, View};
 use crate::ignore::Patterns;
 use crate::source::Source;
 
@@ -13,10 +13,16 @@ pub(super) fn check(rule: &'static Rule, text: &str, expected: &[&str]) {
 /// The same, with an ignore file.
 #[track_caller]
 pub(super) fn check_with(rule: &'static Rule, text: &str, ignore: &[&str], expected: &[&str]) {
+    let ignore = Some(Patterns::compile(ignore.iter().copied()).unwrap());
+    check_facts(rule, text, &Facts { ignore, ..Facts::default() }, expected);
+}
+
+/// The same, with all that may be known.
+#[track_caller]
+pub(super) fn check_facts(rule: &'static Rule, text: &str, facts: &Facts, expected: &[&str]) {
     let source = Source::new("Dockerfile", text);
     let parse = crate::parse(&source);
-    let ignore = Patterns::compile(ignore.iter().copied()).unwrap();
-    let view = View::new(&parse, Some(&ignore));
+    let view = View::new(&parse, facts);
     let found = rule.findings(&view);
     let shown: Vec<String> = found
         .iter()

@@ -21,7 +21,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
                 continue;
             };
             for name in expansion.missed.iter().filter(|name| !declared.contains_key(*name)) {
-                let near = suggest::nearest(name, declared.keys().map(String::as_str));
+                let near = suggest::nearest_variable(name, declared.keys().map(String::as_str));
                 let near = near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
                 findings.add(text.span(), format!("FROM argument '{name}' is not declared{near}"));
             }

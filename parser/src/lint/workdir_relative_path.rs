@@ -1,8 +1,9 @@
 //! WorkdirRelativePath: where a relative folder lies depends on the base image.
 
-use super::{Findings, Rule, View};
+use super::{Findings, Rule, View, scope};
 use crate::ast::Kind;
-use std::collections::BTreeSet;
+use crate::expand::{self, Rules};
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) static RULE: Rule = Rule {
     name: "WorkdirRelativePath",
@@ -12,16 +13,16 @@ pub(super) static RULE: Rule = Rule {
 };
 
 fn check(view: &View<'_>, findings: &mut Findings) {
+    let relative = relative_folders(view);
     // Stages that begin with a folder that this file chose.
     let mut settled: BTreeSet<&str> = BTreeSet::new();
     for stage in &view.stages {
         let mut is_settled = settled.contains(stage.base.as_str());
         for instruction in stage.body {
             let Kind::Workdir(path) = &instruction.kind else { continue };
-            if !is_settled && !path.as_str().starts_with(['/', '$']) {
+            if let Some(value) = relative.get(&instruction.span.start).filter(|_| !is_settled) {
                 let message = format!(
-                    "Relative workdir {:?} can have unexpected results if the base image changes",
-                    path.as_str()
+                    "Relative workdir {value:?} can have unexpected results if the base image changes"
                 );
                 findings.add(path.span(), message);
             }
@@ -31,6 +32,22 @@ fn check(view: &View<'_>, findings: &mut Findings) {
             settled.extend(stage.name.as_deref());
         }
     }
+}
+
+/// The values of WORKDIRs that begin with no slash, by the instruction's place.
+fn relative_folders(view: &View<'_>) -> BTreeMap<u32, String> {
+    let rules = Rules::value(view.file.directives.escape);
+    let mut relative = BTreeMap::new();
+    scope::walk(view, &mut |instruction, scope| {
+        let Kind::Workdir(path) = &instruction.kind else { return };
+        let Ok(expansion) = expand::expand(path.as_str(), scope, rules) else { return };
+        // The base image may have set what is missing here.
+        let is_known = expansion.missed.is_empty() || !scope.is_open();
+        if is_known && !expansion.value.starts_with('/') {
+            relative.insert(instruction.span.start, expansion.value);
+        }
+    });
+    relative
 }
 
 #[cfg(test)]

@@ -1,0 +1,153 @@
+//! `--call=check`: what could be better, and what is wrong.
+
+use super::{Call, Location, Subject, base64_of, place, print_json};
+use crate::config::Config;
+use crate::error::{BuildFailure, CliError, code};
+use crate::images::ImageFinder;
+use crate::session::Session;
+use crate::ui;
+use kiln_builder::BuildError;
+use kiln_builder::check::{Checked, check};
+use kiln_parser::ast::Dockerfile;
+use kiln_parser::diagnostic::Diagnostic;
+use kiln_parser::lint;
+use kiln_parser::span::Span;
+use kiln_parser::{Source, parse};
+use serde::Serialize;
+
+/// Lines of the file that are shown around a finding in one line.
+const AROUND: usize = 2;
+/// And around one in several lines.
+const AROUND_MANY: usize = 1;
+const RULER: &str = "--------------------";
+
+pub(super) fn answer(call: Call, subject: &Subject<'_>) -> Result<u8, CliError> {
+    let config = Config::read(subject.globals)?;
+    // An image that is in the store need not be asked for. A question makes no store.
+    let session = match config.root.exists() {
+        true => Session::open(subject.globals).ok(),
+        false => None,
+    };
+    let images = match &session {
+        Some(session) => ImageFinder::new(&session.store, &session.config.registry),
+        None => ImageFinder::without_store(&config.registry),
+    };
+    let checked = check(subject.context, subject.options, &images);
+    let source = &subject.context.source;
+    let file = parse(source).file;
+    if call.json {
+        print_json(&answer_for_tools(source, &file, subject.path, &checked));
+    } else {
+        ui::print(&text(source, &file, subject.path, &checked));
+    }
+    let has_findings = !checked.report.findings.is_empty();
+    match checked.error {
+        None => Ok(if has_findings && !call.ignore_status { code::FAILURE } else { 0 }),
+        Some(_) if call.ignore_status => Ok(0),
+        Some(_) if call.json => Ok(code::FAILURE),
+        Some(BuildError::Violations(names)) => {
+            ui::tell_line(&format!("ERROR: lint violation found for rules: {}", names.join(", ")));
+            Ok(code::FAILURE)
+        }
+        Some(error) => Err(CliError::Build(Box::new(BuildFailure { error, source: Some(source.clone()) }))),
+    }
+}
+
+/// The lines that the reference builder names: those of the whole instruction, blank lines excepted.
+fn whole(file: &Dockerfile, finding: &Diagnostic) -> Span {
+    if finding.code == "NoEmptyContinuation" {
+        return finding.span;
+    }
+    let at = finding.span.start;
+    let index = file.instructions.partition_point(|instruction| instruction.span.start <= at);
+    let instruction = index.checked_sub(1).and_then(|index| file.instructions.get(index));
+    instruction.filter(|it| it.span.contains(at as usize)).map_or(finding.span, |it| it.span)
+}
+
+/// The findings as the reference builder prints them.
+fn text(source: &Source, file: &Dockerfile, shown: &str, checked: &Checked) -> String {
+    let findings = &checked.report.findings;
+    let mut text = match (findings.len(), &checked.error) {
+        (0, None) => return "Check complete, no warnings found.\n".to_owned(),
+        (0, Some(_)) => return "\n".to_owned(),
+        (1, _) => "Check complete, 1 warning has been found!\n".to_owned(),
+        (number, _) => format!("Check complete, {number} warnings have been found!\n"),
+    };
+    let lines: Vec<&str> = source.text().split('\n').map(|line| line.trim_end_matches('\r')).collect();
+    for finding in findings {
+        let page = lint::rule(finding.code).and_then(lint::Rule::url);
+        let page = page.map(|page| format!(" - {page}")).unwrap_or_default();
+        let (first, last) = place(source, whole(file, finding));
+        text.push_str(&format!(
+            "\nWARNING: {}{page}\n{}\n{shown}:{first}\n{RULER}\n",
+            finding.code, finding.message
+        ));
+        let around = if first == last { AROUND } else { AROUND_MANY };
+        let end = (last + around).min(lines.len());
+        for number in first.saturating_sub(around).max(1)..=end {
+            let mark = if (first..=last).contains(&number) { ">>> " } else { "    " };
+            text.push_str(&format!("{number:4} | {mark}{}\n", lines.get(number - 1).unwrap_or(&"")));
+        }
+        text.push_str(&format!("{RULER}\n"));
+    }
+    if checked.error.is_some() {
+        text.push('\n');
+    }
+    text
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    warnings: Vec<Warning>,
+    sources: Vec<SourceFile>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    build_error: Option<Failed>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Warning {
+    rule_name: &'static str,
+    description: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    detail: String,
+    location: Location,
+}
+
+#[derive(Serialize)]
+struct SourceFile {
+    filename: String,
+    language: &'static str,
+    data: String,
+}
+
+#[derive(Serialize)]
+struct Failed {
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<Location>,
+}
+
+fn answer_for_tools(source: &Source, file: &Dockerfile, shown: &str, checked: &Checked) -> Answer {
+    let warnings = checked.report.findings.iter().filter_map(|finding| {
+        let rule = lint::rule(finding.code)?;
+        Some(Warning {
+            rule_name: rule.name,
+            description: rule.summary,
+            url: rule.url(),
+            detail: finding.message.clone(),
+            location: Location::of(source, whole(file, finding)),
+        })
+    });
+    let file = SourceFile { filename: shown.to_owned(), language: "Dockerfile", data: base64_of(source) };
+    Answer {
+        warnings: warnings.collect(),
+        sources: vec![file],
+        build_error: checked.error.as_ref().map(|error| Failed {
+            message: error.to_string(),
+            location: error.span().map(|span| Location::of(source, span)),
+        }),
+    }
+}

@@ -1,0 +1,128 @@
+//! What variables are worth at each instruction, as far as the file and the facts tell.
+
+use super::View;
+use crate::ast::{ArgItem, Instruction, KeyValues, Kind};
+use crate::expand::{self, Environment, Rules};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// Stages that build on each other further than this are not followed: hostile files stay cheap.
+const MAX_DEPTH: usize = 32;
+
+/// The variables of a stage: its own, then those of the stage it starts from.
+#[derive(Default)]
+pub(super) struct Scope {
+    /// `None` for an ARG without a value.
+    own: BTreeMap<String, Option<String>>,
+    below: Option<Rc<Scope>>,
+    depth: usize,
+    /// The base image may have set more.
+    is_open: bool,
+}
+
+impl Scope {
+    /// True when variables may be set that nothing here shows.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// The names of all variables.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let scopes = std::iter::successors(Some(self), |scope| scope.below.as_deref());
+        scopes.flat_map(|scope| scope.own.keys().map(String::as_str))
+    }
+
+    /// True when an ENV or ARG names it, or the base does.
+    pub(super) fn is_declared(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    fn find(&self, name: &str) -> Option<&Option<String>> {
+        let mut scopes = std::iter::successors(Some(self), |scope| scope.below.as_deref());
+        scopes.find_map(|scope| scope.own.get(name))
+    }
+
+    fn declare(&mut self, name: &str, value: Option<String>) {
+        // An ARG without a value leaves what was there.
+        if value.is_some() || !self.is_declared(name) {
+            self.own.insert(name.to_owned(), value);
+        }
+    }
+}
+
+impl Environment for Scope {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.find(name)?.as_deref()
+    }
+}
+
+/// Calls `visit` for each instruction of each stage, with what variables are worth before it.
+pub(super) fn walk(view: &View<'_>, visit: &mut dyn FnMut(&Instruction, &Scope)) {
+    let globals = view.global_arguments();
+    let rules = Rules::value(view.file.directives.escape);
+    let mut named: BTreeMap<&str, Rc<Scope>> = BTreeMap::new();
+    for (index, stage) in view.stages.iter().enumerate() {
+        let base = match stage.from.image.as_str().contains('$') {
+            true => expand::expand(stage.from.image.as_str(), &globals, rules).unwrap_or_default().value,
+            false => stage.base.clone(),
+        };
+        let mut scope = begin(view, index, named.get(base.as_str()), base == "scratch");
+        for instruction in stage.body {
+            visit(instruction, &scope);
+            match &instruction.kind {
+                Kind::Arg(items) => {
+                    items.iter().for_each(|item| declare_argument(view, &mut scope, item, &globals, rules));
+                }
+                Kind::Env(values) => set_variables(&mut scope, values, rules),
+                _ => {}
+            }
+        }
+        if let Some(name) = &stage.name {
+            named.insert(name, Rc::new(scope));
+        }
+    }
+}
+
+fn begin(view: &View<'_>, index: usize, base: Option<&Rc<Scope>>, is_scratch: bool) -> Scope {
+    if let Some(base) = base.filter(|base| base.depth < MAX_DEPTH) {
+        let (depth, is_open) = (base.depth + 1, base.is_open);
+        return Scope { below: Some(Rc::clone(base)), depth, is_open, ..Scope::default() };
+    }
+    let facts = view.facts.bases.get(&index);
+    let mut scope = Scope { is_open: facts.is_none() && !is_scratch, ..Scope::default() };
+    // Every image has one.
+    scope.declare("PATH", Some("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()));
+    for (name, value) in facts.into_iter().flat_map(|facts| &facts.environment) {
+        scope.declare(name, Some(value.clone()));
+    }
+    scope
+}
+
+fn declare_argument(
+    view: &View<'_>,
+    scope: &mut Scope,
+    item: &ArgItem,
+    globals: &BTreeMap<String, String>,
+    rules: Rules,
+) {
+    let name = item.key.as_str();
+    let given = view.facts.build_args.get(name).cloned();
+    let default = || {
+        let default = item.value.as_ref()?;
+        expand::expand(default.as_str(), scope, rules).ok().map(|expansion| expansion.value)
+    };
+    let value = given.or_else(default).or_else(|| globals.get(name).cloned());
+    scope.declare(name, value);
+}
+
+/// All values of one ENV see what was before it.
+fn set_variables(scope: &mut Scope, values: &KeyValues, rules: Rules) {
+    let expanded = |text: &str| match text.contains(['$', '"', '\'', rules.escape]) {
+        true => expand::expand(text, scope, rules).map(|expansion| expansion.value).unwrap_or_default(),
+        false => text.to_owned(),
+    };
+    let pairs = values.pairs.iter();
+    let set: Vec<_> =
+        pairs.map(|pair| (expanded(pair.key.as_str()), expanded(pair.value.as_str()))).collect();
+    set.into_iter().for_each(|(name, value)| scope.declare(&name, Some(value)));
+}

@@ -1,0 +1,331 @@
+//! What a stage can be given: its ARGs, secrets and ssh sockets, with those of the stages that it needs.
+//!
+//! Rules follow moby/buildkit `frontend/dockerfile/dockerfile2llb/outline.go`. Nothing but the file is looked at, so
+//! that it is cheap enough for shell completion.
+
+use crate::ast::{ArgItem, Dockerfile, From, Instruction, Kind, MountFlag};
+use crate::expand::{self, Rules};
+use crate::mount::{self, MountKind};
+use crate::span::Span;
+use crate::text::Text;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Variables that every build has.
+const PLATFORM: [&str; 11] = [
+    "BUILDPLATFORM",
+    "BUILDOS",
+    "BUILDOSVERSION",
+    "BUILDARCH",
+    "BUILDVARIANT",
+    "TARGETPLATFORM",
+    "TARGETOS",
+    "TARGETOSVERSION",
+    "TARGETARCH",
+    "TARGETVARIANT",
+    "TARGETSTAGE",
+];
+
+/// A stage and what it can be given, each list in the order of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// The stage's name; empty when it has none.
+    pub name: String,
+    /// What a comment above it says.
+    pub description: Option<String>,
+    /// Its arguments.
+    pub arguments: Vec<Argument>,
+    /// Its secrets.
+    pub secrets: Vec<Resource>,
+    /// Its ssh sockets.
+    pub ssh: Vec<Resource>,
+}
+
+/// An ARG.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Argument {
+    /// Its name.
+    pub name: String,
+    /// What it is worth, given or by default.
+    pub value: Option<String>,
+    /// What a comment above it says.
+    pub description: Option<String>,
+    /// Its instruction.
+    pub span: Span,
+}
+
+/// A secret or an ssh socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Its id.
+    pub name: String,
+    /// Some step fails without it.
+    pub required: bool,
+    /// The instruction that asks for it first.
+    pub span: Span,
+}
+
+/// A stage's name and what comments say about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageName {
+    /// As written; empty when it has none.
+    pub name: String,
+    /// What a comment above it says.
+    pub description: Option<String>,
+}
+
+/// All stages of a file in order.
+pub fn stages(file: &Dockerfile) -> Vec<StageName> {
+    let stages = file.instructions.iter().filter_map(|instruction| match &instruction.kind {
+        Kind::From(from) => Some((instruction, from)),
+        _ => None,
+    });
+    let named = stages.map(|(instruction, from)| StageName {
+        name: from.name.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default(),
+        description: description(instruction, from),
+    });
+    named.collect()
+}
+
+fn description(instruction: &Instruction, from: &From) -> Option<String> {
+    instruction.description(&from.stage_name()?).map(str::to_owned)
+}
+
+/// The outline of the stage `target`, or of the last one; `None` when there is no such stage.
+pub fn outline(
+    file: &Dockerfile,
+    target: Option<&str>,
+    build_args: &BTreeMap<String, String>,
+) -> Option<Outline> {
+    let mut reader = Reader {
+        file,
+        build_args,
+        rules: Rules::value(file.directives.escape),
+        globals: BTreeMap::new(),
+        stages: split(file),
+        outline: Outline::default(),
+        seen: BTreeSet::new(),
+    };
+    let target = match target {
+        None => reader.stages.len().checked_sub(1)?,
+        Some(name) => reader.find(name, reader.stages.len())?,
+    };
+    reader.read_globals();
+    reader.stage(target);
+    let mut outline = reader.outline;
+    outline.arguments.sort_by_key(|argument| argument.span);
+    outline.secrets.sort_by_key(|secret| secret.span);
+    outline.ssh.sort_by_key(|ssh| ssh.span);
+    let stage = &reader.stages[target];
+    outline.name = stage.from.stage_name().unwrap_or_default();
+    outline.description = description(stage.instruction, stage.from);
+    Some(outline)
+}
+
+/// FROM and what follows it.
+struct Stage<'a> {
+    instruction: &'a Instruction,
+    from: &'a From,
+    body: &'a [Instruction],
+}
+
+fn split(file: &Dockerfile) -> Vec<Stage<'_>> {
+    let all = &file.instructions;
+    let is_from = |index: &usize| matches!(all[*index].kind, Kind::From(_));
+    let starts: Vec<usize> = (0..all.len()).filter(is_from).collect();
+    let ends = starts.iter().skip(1).copied().chain([all.len()]);
+    let stages = starts.iter().zip(ends).filter_map(|(start, end)| match &all[*start].kind {
+        Kind::From(from) => Some(Stage { instruction: &all[*start], from, body: &all[start + 1..end] }),
+        _ => None,
+    });
+    stages.collect()
+}
+
+struct Reader<'a> {
+    file: &'a Dockerfile,
+    build_args: &'a BTreeMap<String, String>,
+    rules: Rules,
+    /// ARGs above the first FROM.
+    globals: BTreeMap<String, Argument>,
+    stages: Vec<Stage<'a>>,
+    outline: Outline,
+    seen: BTreeSet<usize>,
+}
+
+impl Reader<'_> {
+    fn read_globals(&mut self) {
+        let above = self.file.instructions.iter().take_while(|it| !matches!(it.kind, Kind::From(_)));
+        for instruction in above {
+            let Kind::Arg(items) = &instruction.kind else { continue };
+            for item in items {
+                let argument = self.argument(instruction, item, &self.values(&self.globals));
+                self.globals.insert(argument.name.clone(), argument);
+            }
+        }
+    }
+
+    fn values(&self, arguments: &BTreeMap<String, Argument>) -> BTreeMap<String, String> {
+        let set = arguments.values().filter_map(|it| Some((it.name.clone(), it.value.clone()?)));
+        set.collect()
+    }
+
+    fn argument(
+        &self,
+        instruction: &Instruction,
+        item: &ArgItem,
+        env: &BTreeMap<String, String>,
+    ) -> Argument {
+        let name = item.key.as_str();
+        let default = item.value.as_ref().and_then(|value| {
+            expand::expand(value.as_str(), env, self.rules).ok().map(|expansion| expansion.value)
+        });
+        Argument {
+            name: name.to_owned(),
+            value: self.build_args.get(name).cloned().or(default),
+            description: instruction.description(name).map(str::to_owned),
+            span: instruction.span,
+        }
+    }
+
+    /// The stage of that name, whatever its case, among the first `before`.
+    fn find(&self, name: &str, before: usize) -> Option<usize> {
+        let is_named = |index: &usize| {
+            self.stages[*index].from.name.as_ref().is_some_and(|it| it.as_str().eq_ignore_ascii_case(name))
+        };
+        (0..before.min(self.stages.len())).rev().find(is_named)
+    }
+
+    /// Adds what a stage and those that it needs can be given. Not recursive: files may be hostile.
+    fn stage(&mut self, target: usize) {
+        let mut open = vec![target];
+        while let Some(index) = open.pop() {
+            if self.seen.insert(index) {
+                let needed = self.one_stage(index);
+                // The base first.
+                open.extend(needed.into_iter().rev());
+            }
+        }
+    }
+
+    fn one_stage(&mut self, index: usize) -> Vec<usize> {
+        let globals = self.values(&self.globals);
+        let (from, body) = (self.stages[index].from, self.stages[index].body);
+        let mut needed = Vec::new();
+        for text in std::iter::once(&from.image).chain(&from.platform) {
+            let expansion = expand::expand(text.as_str(), &globals, self.rules).unwrap_or_default();
+            for name in expansion.read {
+                self.use_global(&name);
+            }
+        }
+        let base = expand::expand(from.image.as_str(), &globals, self.rules).unwrap_or_default().value;
+        needed.extend(self.find(&base, index));
+        let mut env = BTreeMap::new();
+        for instruction in body {
+            match &instruction.kind {
+                Kind::Arg(items) => {
+                    for item in items {
+                        self.stage_argument(instruction, item, &mut env, &globals);
+                    }
+                }
+                Kind::Env(values) => {
+                    let value =
+                        |text: &Text| expand::expand(text.as_str(), &env, self.rules).unwrap_or_default();
+                    let pairs =
+                        values.pairs.iter().map(|pair| (value(&pair.key).value, value(&pair.value).value));
+                    let pairs: Vec<_> = pairs.collect();
+                    env.extend(pairs);
+                }
+                Kind::Run(run) => {
+                    for mount in &run.mounts {
+                        self.mount(instruction, mount, &env);
+                        let from = mount.fields.iter().find_map(|field| field.as_str().strip_prefix("from="));
+                        needed.extend(from.and_then(|name| self.find(name, index)));
+                    }
+                }
+                Kind::Copy(copy) => needed.extend(copy.from.as_ref().and_then(|from| {
+                    let number = from.as_str().parse().ok().filter(|number| *number < index);
+                    number.or_else(|| self.find(from.as_str(), index))
+                })),
+                _ => {}
+            }
+        }
+        needed
+    }
+
+    /// A global ARG that is used, and those that its default was made of.
+    fn use_global(&mut self, name: &str) {
+        let Some(argument) = self.globals.get(name).cloned() else { return };
+        if !self.outline.arguments.contains(&argument) {
+            self.outline.arguments.push(argument);
+        }
+    }
+
+    fn stage_argument(
+        &mut self,
+        instruction: &Instruction,
+        item: &ArgItem,
+        env: &mut BTreeMap<String, String>,
+        globals: &BTreeMap<String, String>,
+    ) {
+        let name = item.key.as_str();
+        let is_bare = item.value.is_none() && !self.build_args.contains_key(name);
+        if is_bare && (globals.contains_key(name) || PLATFORM.contains(&name)) {
+            env.extend(globals.get(name).map(|value| (name.to_owned(), value.clone())));
+            self.use_global(name);
+            return;
+        }
+        let argument = self.argument(instruction, item, env);
+        env.extend(argument.value.clone().map(|value| (name.to_owned(), value)));
+        if !self.outline.arguments.iter().any(|known| known.name == name) {
+            self.outline.arguments.push(argument);
+        }
+    }
+
+    fn mount(&mut self, instruction: &Instruction, flag: &MountFlag, env: &BTreeMap<String, String>) {
+        let rules = self.rules;
+        let mut expanded =
+            |text: &Text| expand::expand(text.as_str(), env, rules).map(|expansion| expansion.value);
+        let Ok(mount) = mount::resolve(flag, &mut expanded) else { return };
+        let base_name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+        let (list, name) = match mount.kind {
+            MountKind::Secret => {
+                let named = [&mount.id, &mount.source].into_iter().find(|name| !name.is_empty()).cloned();
+                (&mut self.outline.secrets, named.unwrap_or_else(|| base_name(&mount.target)))
+            }
+            MountKind::Ssh if mount.id.is_empty() => (&mut self.outline.ssh, "default".to_owned()),
+            MountKind::Ssh => (&mut self.outline.ssh, mount.id),
+            _ => return,
+        };
+        if !list.iter().any(|known| known.name == name) {
+            list.push(Resource { name, required: mount.required, span: instruction.span });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Source;
+
+    fn read(text: &str, target: Option<&str>) -> Outline {
+        let parse = crate::parse(&Source::new("Dockerfile", text));
+        outline(&parse.file, target, &BTreeMap::from([("GIVEN".to_owned(), "g".to_owned())])).unwrap()
+    }
+
+    fn arguments(outline: &Outline) -> Vec<(&str, &str)> {
+        outline.arguments.iter().map(|it| (it.name.as_str(), it.value.as_deref().unwrap_or("-"))).collect()
+    }
+
+    #[test]
+    fn what_the_target_needs_counts() {
+        let text = "# V says which\nARG V=1\nARG UNUSED\nFROM a:$V AS b\nARG V\nARG N GIVEN TARGETARCH\n\
+            RUN --mount=type=secret,id=s --mount=type=ssh true\nFROM x AS other\nARG O\n# last is it\nFROM b AS last\n\
+            ARG D=$V.1\nRUN --mount=type=secret,target=/run/s,required true\n";
+        let last = read(text, None);
+        assert_eq!((last.name.as_str(), last.description.as_deref()), ("last", Some("is it")));
+        assert_eq!(arguments(&last), [("V", "1"), ("N", "-"), ("GIVEN", "g"), ("D", ".1")]);
+        assert_eq!(last.arguments[0].description.as_deref(), Some("says which"));
+        assert_eq!((last.secrets.len(), last.secrets[0].required), (1, true));
+        assert_eq!(last.ssh[0].name, "default");
+        assert_eq!(arguments(&read(text, Some("OTHER"))), [("O", "-")]);
+    }
+}
