@@ -127,6 +127,7 @@ pub(crate) fn plan_options<'a>(
         no_cache: options.no_cache,
         labels: &options.labels,
         name: &context.name,
+        looks_only: false,
     }
 }
 

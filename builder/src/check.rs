@@ -3,7 +3,7 @@
 use crate::build::{BuildOptions, plan_options};
 use crate::context::Context;
 use crate::error::{BuildError, ImageError};
-use crate::plan::{self, BaseImage};
+use crate::plan::{self, BaseImage, PlanOptions};
 use crate::resolve::{Bases, resolve};
 use crate::stage::{self, Base, StageOptions, Stages};
 use kiln_image::config::ImageConfig;
@@ -87,7 +87,8 @@ fn look(
     stages.all = options.target.is_none();
     match resolve(&mut stages, &platform, &Looker(configs)) {
         Ok(images) => {
-            let plan = plan::plan(&stages, &images, &plan_options(context, options, &platform));
+            let plan_options = PlanOptions { looks_only: true, ..plan_options(context, options, &platform) };
+            let plan = plan::plan(&stages, &images, &plan_options);
             (facts(context, options, &stages, &images), plan.err())
         }
         Err(error) => (file_facts(context, options), Some(error)),

@@ -14,7 +14,7 @@ mod run;
 use crate::error::BuildError;
 use crate::graph::{self, Graph, ImageSource, Node, Operation};
 use crate::solve::{Input, NodeId};
-use crate::stage::{Base, Origin, Stage, Stages, Step};
+use crate::stage::{Base, Origin, SCRATCH, Stage, Stages, Step};
 use crate::variables::Variables;
 use kiln_image::config::{History, ImageConfig, RunConfig};
 use kiln_image::digest::DiffId;
@@ -64,6 +64,8 @@ pub struct PlanOptions<'a> {
     pub labels: &'a BTreeMap<String, String>,
     /// Tells this file's steps from those of others.
     pub name: &'a str,
+    /// The plan is looked at, and not carried out.
+    pub looks_only: bool,
 }
 
 /// What is to be built.
@@ -256,6 +258,14 @@ impl Planner<'_> {
             Origin::Stage(index) => {
                 self.done.get(index).expect("stages come after those they copy from").node
             }
+            Origin::Image(name) if name == SCRATCH => self.graph.add(Node {
+                operation: Operation::Scratch,
+                inputs: Vec::new(),
+                name: "FROM scratch".to_owned(),
+                span: Some(span),
+                place: "scratch".to_owned(),
+                no_cache: false,
+            }),
             Origin::Image(name) => {
                 let shown = format!("FROM {}", self.images[name].reference);
                 self.image_node(name, shown, Some(span))

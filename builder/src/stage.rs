@@ -3,12 +3,16 @@
 use crate::error::BuildError;
 use crate::variables::Variables;
 use kiln_image::platform::Platform;
+use kiln_image::reference::Reference;
 use kiln_parser::ast::{self, Dockerfile, Instruction, Kind};
 use kiln_parser::expand::{self, Expansion, Rules};
 use kiln_parser::span::Span;
 use kiln_parser::suggest;
 use kiln_parser::{Source, Text, parse_trigger};
 use std::collections::BTreeMap;
+
+/// The image that holds nothing.
+pub(crate) const SCRATCH: &str = "scratch";
 
 /// What the stage table depends on besides the file.
 #[derive(Clone, Debug)]
@@ -129,6 +133,7 @@ fn platform_variables(file: &Dockerfile, options: &StageOptions<'_>) -> Variable
 
 /// Splits a file into stages and finds out what each starts from and needs.
 pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, BuildError> {
+    check_syntax(file, options)?;
     let escape = file.directives.escape;
     let mut globals = platform_variables(file, options);
     let mut list: Vec<Stage> = Vec::new();
@@ -161,6 +166,34 @@ pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, B
         stages.resolve_origins(index)?;
     }
     Ok(stages)
+}
+
+/// Refuses files that ask for a frontend other than the one whose language this is.
+fn check_syntax(file: &Dockerfile, options: &StageOptions<'_>) -> Result<(), BuildError> {
+    let refused = |image: &str| format!("the frontend {image} is not built in, and others cannot be loaded");
+    let hint = || {
+        "the language of docker/dockerfile is built in: to read the file as that, remove the line or pass --build-arg BUILDKIT_SYNTAX=docker/dockerfile".to_owned()
+    };
+    if let Some(given) = options.build_args.get("BUILDKIT_SYNTAX") {
+        return match is_built_in(given) {
+            true => Ok(()),
+            false => Err(BuildError::Option { message: refused(given), hints: vec![hint()] }),
+        };
+    }
+    let Some(syntax) = &file.directives.syntax else { return Ok(()) };
+    let image = syntax.value.split(' ').next().unwrap_or_default();
+    if is_built_in(image) {
+        return Ok(());
+    }
+    Err(BuildError::at("frontend", syntax.span, refused(image)).hint(Some(hint())))
+}
+
+/// True for all versions of the reference frontend.
+fn is_built_in(image: &str) -> bool {
+    let reference = image.parse::<Reference>().map(|reference| reference.repository());
+    reference.is_ok_and(|repository| {
+        matches!(repository.as_str(), "docker.io/docker/dockerfile" | "docker.io/docker/dockerfile-upstream")
+    })
 }
 
 fn own_step(instruction: Instruction, escape: char) -> Step {
@@ -217,7 +250,7 @@ fn begin(
         .rposition(|stage| stage.name.as_ref().is_some_and(|name| name.to_lowercase() == image.value));
     let base = match named {
         Some(index) => Base::Stage(index),
-        None if image.value == "scratch" => Base::Scratch,
+        None if image.value == SCRATCH => Base::Scratch,
         None => Base::Image(image.value),
     };
     let title = name.clone().unwrap_or_else(|| format!("stage-{}", earlier.len()));
@@ -316,7 +349,7 @@ impl Stages {
 
     fn origins(&self, index: usize, step: &Step) -> Result<Vec<Option<Origin>>, BuildError> {
         match &step.instruction.kind {
-            Kind::Copy(copy) => match &copy.from {
+            Kind::Copy(copy) => match copy.from.as_ref().filter(|from| !from.is_empty()) {
                 Some(from) => Ok(vec![Some(self.copy_origin(index, step, from)?)]),
                 None => Ok(vec![None]),
             },
@@ -485,6 +518,7 @@ impl Stage {
         let origins =
             self.steps.iter().flat_map(|step| step.origins.iter().flatten().map(|o| (o, step.span)));
         base.into_iter().chain(origins.filter_map(|(origin, span)| match origin {
+            Origin::Image(name) if name == SCRATCH => None,
             Origin::Image(name) => Some((name.as_str(), span)),
             Origin::Stage(_) => None,
         }))

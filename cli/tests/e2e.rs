@@ -7,6 +7,8 @@
 #[macro_use]
 #[path = "e2e/bed.rs"]
 mod bed;
+#[path = "e2e/acceptance.rs"]
+mod acceptance;
 #[path = "e2e/archives.rs"]
 mod archives;
 #[path = "e2e/builds.rs"]

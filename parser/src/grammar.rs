@@ -142,7 +142,9 @@ fn invalid_utf8(at: usize) -> Diagnostic {
 
 /// What concerns the file as a whole.
 fn check_file(source: &Source, file: &Dockerfile, diagnostics: &mut Vec<Diagnostic>) {
-    let end = Span::at(source.text().trim_end().len());
+    // The last line.
+    let text = source.text();
+    let end = Span::at(text.strip_suffix('\n').unwrap_or(text).len());
     if source.text().is_empty() {
         diagnostics.push(Diagnostic::error("no-from", end, "the Dockerfile cannot be empty"));
     } else if file.instructions.is_empty() {
@@ -208,8 +210,7 @@ impl<'a> Head<'a> {
         let line = context.line.as_str();
         let at = at + (line.len() - at - line[at..].trim_start().len());
         let args = context.line.slice(at..line.len());
-        let keyword = KEYWORDS.iter().find(|keyword| keyword.eq_ignore_ascii_case(self.keyword));
-        let mut rule = Rule { keyword: keyword.copied().unwrap_or(self.keyword), flags, args, context };
+        let mut rule = Rule { keyword: known(self.keyword).unwrap_or(self.keyword), flags, args, context };
         match rule.keyword {
             "ADD" => copy::add(rule),
             "ARG" => key_value::arg(rule),
@@ -236,6 +237,16 @@ impl<'a> Head<'a> {
             }
         }
     }
+}
+
+/// The keyword in its own letters.
+fn known(keyword: &str) -> Option<&'static str> {
+    // A few letters outside of ASCII have these as their lower case: the reference builder takes them.
+    let is = |known: &&&str| match keyword.is_ascii() {
+        true => known.eq_ignore_ascii_case(keyword),
+        false => keyword.to_lowercase() == known.to_ascii_lowercase(),
+    };
+    KEYWORDS.iter().find(is).copied()
 }
 
 fn unknown_instruction(keyword: &str, span: Span) -> Diagnostic {

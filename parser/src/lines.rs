@@ -58,6 +58,8 @@ pub(crate) struct Lines<'a> {
     directives: Directives,
     in_directives: bool,
     after_shebang: bool,
+    /// A directive has been seen that blanks stand before.
+    after_indented: bool,
     escape_set: bool,
     diagnostics: Vec<Diagnostic>,
 }
@@ -96,6 +98,7 @@ impl<'a> Lines<'a> {
             directives,
             in_directives: true,
             after_shebang: false,
+            after_indented: false,
             escape_set: false,
             diagnostics: Vec::new(),
         }
@@ -135,7 +138,7 @@ impl<'a> Lines<'a> {
             None => (rest, self.text.len()),
         };
         let line = Physical { content: line.trim_end_matches('\r'), start: self.at, next };
-        if line.next - line.start > MAX_LINE + 1 {
+        if self.text[line.start..next].trim_end_matches('\n').len() > MAX_LINE {
             let message = format!("dockerfile line greater than max allowed size of {MAX_LINE}");
             self.diagnostics.push(Diagnostic::error(
                 "line-too-long",
@@ -172,9 +175,20 @@ impl<'a> Lines<'a> {
         let start = hash + 1 + key.len() + 1 + (value.len() - value.trim_start().len());
         let span = Span::new(start, start + trimmed.len());
         let value = Spanned::new(trimmed.to_owned(), span);
+        // What chooses frontend and lints is looked for in lines that begin with the number sign, and only as long
+        // as there is no other.
+        self.after_indented |= !self.text[..hash].ends_with(['\n', BYTE_ORDER_MARK]) && hash > 0;
         match name.as_str() {
+            "syntax" | "check" if self.after_indented => {}
             "syntax" => self.set_once("syntax", value, |directives| &mut directives.syntax),
-            "check" => self.set_once("check", value, |directives| &mut directives.check),
+            "check" => {
+                // What follows a blank is not part of it.
+                let length = value.value.find(' ').unwrap_or(value.value.len());
+                let (text, start) = (&value.value[..length], value.span.start as usize);
+                let value = Spanned::new(text.to_owned(), Span::new(start, start + length));
+                self.check_options(&value);
+                self.set_once("check", value, |directives| &mut directives.check);
+            }
             "escape" if !self.after_shebang => self.set_escape(value),
             _ => return false,
         }
@@ -194,6 +208,30 @@ impl<'a> Lines<'a> {
                 let first = first.span;
                 self.repeated(name, value.span, Some(first));
             }
+        }
+    }
+
+    /// `skip=A,B;error=true;experimental=C` (moby/buildkit `frontend/dockerfile/linter/linter.go`).
+    fn check_options(&mut self, value: &Spanned<String>) {
+        let options = value.value.split(';').map(|option| (option, option.split_once('=')));
+        let problem = options.into_iter().find_map(|(option, pair)| match pair {
+            Some(("skip" | "experimental", _)) => None,
+            Some(("error", "1" | "t" | "T" | "true" | "TRUE" | "True")) => None,
+            Some(("error", "0" | "f" | "F" | "false" | "FALSE" | "False")) => None,
+            Some(("error", word)) => Some((
+                format!("failed to parse check option {option:?}: {word:?} is neither true nor false"),
+                option,
+            )),
+            _ => Some((format!("invalid check option {option:?}"), option)),
+        });
+        if let Some((problem, option)) = problem {
+            let at = value.span.start as usize + value.value.find(option).unwrap_or(0);
+            let span = Span::new(at, at + option.len());
+            let message = format!("failed to parse check options: {problem}");
+            self.diagnostics.push(
+                Diagnostic::error("invalid-check-option", span, message)
+                    .hint("write `# check=skip=RULE,RULE;error=true`, without blanks"),
+            );
         }
     }
 

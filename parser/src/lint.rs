@@ -306,7 +306,9 @@ impl Settings {
                     settings.skip.extend(names());
                 }
                 "experimental" => settings.experimental.extend(names()),
-                "error" => settings.error = value.trim() == "true",
+                "error" => {
+                    settings.error = matches!(value.trim(), "1" | "t" | "T" | "true" | "TRUE" | "True");
+                }
                 _ => {}
             }
         }

@@ -9,7 +9,7 @@ use crate::diagnostic::Diagnostic;
 use crate::expand::ExpandError;
 use crate::span::Span;
 use crate::suggest;
-use crate::text::Text;
+use crate::text::{Text, TextBuilder};
 
 /// What is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,26 +128,55 @@ const KEYS: [&str; 19] = [
     "env",
 ];
 
-/// Splits a value at its commas; a field in double quotes may hold commas.
+/// Splits a value at its commas; a field in double quotes may hold commas, and doubled quotes for quotes.
 pub(crate) fn fields(value: &Text) -> Vec<Text> {
     let text = value.as_str();
     let mut fields = Vec::new();
     let mut start = 0;
     loop {
         let rest = &text[start..];
-        let (inner, next) = match rest.strip_prefix('"').and_then(|inner| inner.find('"')) {
-            Some(length) => (start + 1..start + 1 + length, start + length + 2),
+        let next = match rest.strip_prefix('"').and_then(closing_quote) {
+            Some(length) => {
+                fields.push(without_doubled_quotes(value.slice(start + 1..start + 1 + length)));
+                start + length + 2
+            }
             None => {
                 let length = rest.find(',').unwrap_or(rest.len());
-                (start..start + length, start + length)
+                fields.push(value.slice(start..start + length));
+                start + length
             }
         };
-        fields.push(value.slice(inner));
         match text[next..].find(',') {
             Some(comma) => start = next + comma + 1,
             None => return fields,
         }
     }
+}
+
+/// The first quote that is not doubled.
+fn closing_quote(inner: &str) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += inner[at..].find('"')?;
+        if !inner[at + 1..].starts_with('"') {
+            return Some(at);
+        }
+        at += 2;
+    }
+}
+
+fn without_doubled_quotes(text: Text) -> Text {
+    if !text.as_str().contains("\"\"") {
+        return text;
+    }
+    let mut builder = TextBuilder::new();
+    let mut start = 0;
+    for (at, _) in text.as_str().match_indices("\"\"") {
+        builder.push_text(&text, start..at + 1);
+        start = at + 2;
+    }
+    builder.push_text(&text, start..text.len());
+    builder.finish(text.span().start as usize)
 }
 
 /// What can be said before variables are known: `from` takes none.
@@ -309,6 +338,9 @@ impl Draft {
                 return fail("both source and id can't be set".to_owned());
             }
         }
+        if mount.kind == MountKind::Ssh && !mount.source.is_empty() {
+            return fail("ssh does not support source".to_owned());
+        }
         if mount.sharing.is_some() && mount.kind != MountKind::Cache {
             return fail(format!("invalid cache sharing set for {} mount", mount.kind.name()));
         }
@@ -377,6 +409,7 @@ mod tests {
         check_mount("type=bind,target=/x,rw", Ok(&|m| !m.readonly));
         check_mount("type=bind,target=/x,rw,ro=1", Ok(&|m| m.readonly));
         check_mount("type=secret,id=a,required,env=B", Ok(&|m| m.required && m.env.as_deref() == Some("B")));
+        check_mount("type=cache,\"target=/a,\"\"b\",id=x", Ok(&|m| m.target == "/a,\"b" && m.id == "x"));
         check_mount("type=cache,\"target=/a,b\",mode=0700,uid=5", Ok(&|m| m.mode == Some(0o700)));
     }
 

@@ -137,7 +137,9 @@ fn volume(state: &mut StageState, step: &Step, words: &[Text]) -> Result<(), Bui
 
 fn stop_signal(state: &mut StageState, step: &Step, text: &Text) -> Result<(), BuildError> {
     let value = expand_value(state, step, text)?;
-    if signal::parse(&value).is_none() {
+    // Other numbers are passed on as they are.
+    let is_number = value.parse::<i64>().is_ok_and(|number| number != 0);
+    if !is_number && signal::parse(&value).is_none() {
         return Err(BuildError::at("invalid-signal", step.span_of(text), format!("invalid signal: {value}"))
             .hint(Some("name one as SIGTERM or TERM, or give its number".to_owned())));
     }

@@ -9,6 +9,7 @@ use kiln_parser::Text;
 use kiln_parser::ast;
 use kiln_parser::ast::CopySource;
 use kiln_parser::expand::{self, Quotes, Rules};
+use kiln_parser::git::GitReference;
 use kiln_parser::span::Span;
 
 impl Planner<'_> {
@@ -18,21 +19,41 @@ impl Planner<'_> {
         step: &Step,
         copy: &ast::Copy,
     ) -> Result<(), BuildError> {
-        if copy.parents {
+        if copy.parents && !self.options.looks_only {
             return Err(not_supported(step, "COPY --parents"));
         }
         let origin = step.origins.first().and_then(Option::as_ref);
         let resolved = resolve(state, step, &copy.sources, &copy.destination, &copy.options)?;
+        for (path, place) in resolved.shown.iter().zip(&resolved.places) {
+            check_local(path, *place)?;
+        }
         self.push_copy(state, step, origin, resolved, copy.options.link, "COPY")
     }
 
     pub(super) fn add_files(
         &mut self,
-        _state: &mut StageState,
+        state: &mut StageState,
         step: &Step,
-        _add: &ast::Add,
+        add: &ast::Add,
     ) -> Result<(), BuildError> {
-        Err(not_supported(step, "ADD").hint(Some("COPY copies files of the build context".to_owned())))
+        let resolved = resolve(state, step, &add.sources, &add.destination, &add.options)?;
+        check_checksum(state, step, add, &resolved)?;
+        for (path, place) in resolved.shown.iter().zip(&resolved.places) {
+            let problem = match GitReference::parse(path) {
+                Some(Err(problem)) => problem,
+                Some(Ok(git)) if git.keep_git_dir.is_some_and(|keep| add.keep_git_dir == Some(!keep)) => {
+                    "inconsistent keep-git-dir configuration".to_owned()
+                }
+                _ => continue,
+            };
+            return Err(BuildError::at("invalid-git", *place, problem));
+        }
+        if !self.options.looks_only {
+            return Err(
+                not_supported(step, "ADD").hint(Some("COPY copies files of the build context".to_owned()))
+            );
+        }
+        self.push_copy(state, step, None, resolved, add.options.link, "ADD")
     }
 
     fn push_copy(
@@ -93,6 +114,65 @@ impl Planner<'_> {
         let inputs = vec![graph::base(state.node), graph::base(layer)];
         state.node = self.add(&mut state.counter, step.span, Operation::Merge, inputs, name);
     }
+}
+
+/// A checksum is that of one remote source.
+fn check_checksum(
+    state: &StageState,
+    step: &Step,
+    add: &ast::Add,
+    resolved: &Resolved,
+) -> Result<(), BuildError> {
+    let Some(text) = add.checksum.as_ref() else { return Ok(()) };
+    let value = expand_value(state, step, text)?;
+    let fail = |message: String| Err(BuildError::at("checksum", step.span_of(text), message));
+    if value.is_empty() {
+        return Ok(());
+    }
+    if resolved.shown.len() != 1 {
+        return fail("checksum can't be specified for multiple sources".to_owned());
+    }
+    let source = &resolved.shown[0];
+    let is_git = GitReference::parse(source).is_some_and(|found| found.is_ok_and(|it| !it.looks_local));
+    if !is_git && !is_address(source) {
+        return fail("checksum requires HTTP(S) or Git sources".to_owned());
+    }
+    match digest_problem(&value) {
+        Some(problem) if !is_git => fail(problem.to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// What is wrong with `algorithm:hexadecimal`.
+fn digest_problem(text: &str) -> Option<&'static str> {
+    let Some((algorithm, hex)) = text.split_once(':') else { return Some("invalid checksum digest format") };
+    let length = match algorithm {
+        "sha256" => 64,
+        "sha384" => 96,
+        "sha512" => 128,
+        _ => return Some("unsupported digest algorithm"),
+    };
+    if hex.len() != length {
+        return Some("invalid checksum digest length");
+    }
+    let is_hex = hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (!is_hex).then_some("invalid checksum digest format")
+}
+
+fn is_address(source: &str) -> bool {
+    source.starts_with("http://") || source.starts_with("https://")
+}
+
+/// COPY takes no addresses, also when variables hold them.
+fn check_local(path: &str, place: Span) -> Result<(), BuildError> {
+    let (code, what, hint) = if is_address(path) {
+        ("copy-url", "a URL", "ADD takes URLs")
+    } else if GitReference::parse(path).is_some_and(|found| found.is_ok_and(|found| !found.looks_local)) {
+        ("copy-git", "a git ref", "ADD takes addresses of git repositories")
+    } else {
+        return Ok(());
+    };
+    Err(BuildError::at(code, place, format!("source can't be {what} for COPY")).hint(Some(hint.to_owned())))
 }
 
 fn not_supported(step: &Step, what: &str) -> BuildError {

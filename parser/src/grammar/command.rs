@@ -1,6 +1,6 @@
 //! CMD, ENTRYPOINT, SHELL and HEALTHCHECK.
 
-use super::{FlagSet, Rule, Takes, tokens};
+use super::{FlagSet, Rule, Takes, json, tokens};
 use crate::ast::{CommandLine, Healthcheck, Kind};
 use crate::diagnostic::Diagnostic;
 use crate::text::Text;
@@ -77,7 +77,7 @@ pub(super) fn healthcheck(mut rule: Rule<'_, '_>) -> Option<Kind> {
     let kind = rule.args.slice(0..kind_end);
     rule.args = rule.args.slice(kind_end..text.len()).trim();
     match kind.as_str().to_ascii_uppercase().as_str() {
-        "NONE" if rule.args.is_empty() => Some(Kind::Healthcheck(Healthcheck::None)),
+        "NONE" if has_no_words(&rule.args) => Some(Kind::Healthcheck(Healthcheck::None)),
         "NONE" => {
             rule.fail("healthcheck-none-arguments", rule.args.span(), "HEALTHCHECK NONE takes no arguments")
         }
@@ -87,6 +87,11 @@ pub(super) fn healthcheck(mut rule: Rule<'_, '_>) -> Option<Kind> {
             rule.fail("healthcheck-type", kind.span(), message)
         }
     }
+}
+
+/// Nothing, or a JSON array without strings.
+fn has_no_words(args: &Text) -> bool {
+    args.is_empty() || matches!(json::form(args), json::Form::Strings(words) if words.is_empty())
 }
 
 fn health_command(mut rule: Rule<'_, '_>, kind: &Text) -> Option<Kind> {

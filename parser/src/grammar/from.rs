@@ -10,9 +10,7 @@ pub(super) fn from(mut rule: Rule<'_, '_>) -> Option<Kind> {
     let words = rule.words();
     let (image, naming) = match words.as_slice() {
         [image] => (image, None),
-        [image, keyword, name] if keyword.as_str().eq_ignore_ascii_case("as") => {
-            (image, Some((keyword, name)))
-        }
+        [image, keyword, name] if keyword.as_str().to_uppercase() == "AS" => (image, Some((keyword, name))),
         _ => return wrong_count(rule, &words),
     };
     if let Some((_, name)) = naming
@@ -29,7 +27,7 @@ pub(super) fn from(mut rule: Rule<'_, '_>) -> Option<Kind> {
         image: image.clone(),
         as_keyword: naming.map(|(keyword, _)| keyword.clone()),
         name: naming.map(|(_, name)| name.clone()),
-        platform: flags.value("platform"),
+        platform: flags.value("platform").filter(|platform| !platform.is_empty()),
     }))
 }
 

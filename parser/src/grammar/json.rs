@@ -32,8 +32,31 @@ pub(super) fn form(args: &Text) -> Form {
     }
     match serde_json::from_str::<Vec<serde_json::Value>>(text) {
         Ok(_) => Form::NotStrings,
+        Err(error) if error.to_string().starts_with("recursion limit exceeded") && is_closed(text) => {
+            Form::NotStrings
+        }
         Err(_) => Form::Shell,
     }
+}
+
+/// True when each bracket outside of strings has its partner: what goes deeper than the reader does holds no strings.
+fn is_closed(text: &str) -> bool {
+    let (mut open, mut inside, mut escaped) = (0_usize, false, false);
+    for (at, byte) in text.trim_end().bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if inside => escaped = true,
+            b'"' => inside = !inside,
+            b'[' | b'{' if !inside => open += 1,
+            b']' | b'}' if !inside => match open {
+                0 => return false,
+                1 => return at + 1 == text.trim_end().len(),
+                _ => open -= 1,
+            },
+            _ => {}
+        }
+    }
+    false
 }
 
 /// A decoded string and the slice between its quotes.
@@ -157,6 +180,8 @@ mod tests {
         assert_eq!(strings("[\"a\tb\"]"), None);
         assert_eq!(strings("echo"), None);
         assert_eq!(strings(&"[".repeat(100_000)), None);
+        let deep = "[".repeat(1000) + &"]".repeat(1000);
+        assert_eq!(strings(&deep), Some(vec!["<not strings>".into()]));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{Rule, Takes, command};
 use crate::ast::{Device, Kind, MountFlag, NetworkMode, Run, SecurityMode};
 use crate::diagnostic::Diagnostic;
+use crate::expand::ExpandError;
 use crate::mount;
 use crate::span::Spanned;
 use crate::suggest;
@@ -71,13 +72,23 @@ fn choose<T: Copy>(
 fn mount_flag(rule: &mut Rule<'_, '_>, text: Text) -> Option<MountFlag> {
     let fields = mount::fields(&text);
     let flag = MountFlag { text, fields };
-    match mount::check(&flag) {
+    // With variables in it, the rest is known when it is built.
+    let checked = match flag.text.as_str().contains('$') {
+        true => mount::check(&flag),
+        false => mount::check(&flag).and_then(|()| mount::resolve(&flag, &mut verbatim).map(|_| ())),
+    };
+    match checked {
         Ok(()) => Some(flag),
         Err(error) => {
             rule.report(error.diagnostic());
             None
         }
     }
+}
+
+/// The value of a word without variables, for which quotes need not be looked at either.
+fn verbatim(text: &Text) -> Result<String, ExpandError> {
+    Ok(text.as_str().to_owned())
 }
 
 /// `[name=]vendor.com/class=device[,required[=bool]]`, as moby/buildkit

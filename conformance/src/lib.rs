@@ -1,0 +1,11 @@
+//! What the reference builder does, recorded, and whether Kiln does the same.
+//!
+//! [`cases`] reads `testdata/parser/*.cases`: small Dockerfiles, one for each rule of the language, with what Kiln
+//! reads in them ([`dump`]) and whether the reference engine accepts them ([`acceptance`]). Tests compare both with what
+//! Kiln does; the program `acceptance` asks the engine again.
+
+#![forbid(unsafe_code)]
+
+pub mod acceptance;
+pub mod cases;
+pub mod dump;

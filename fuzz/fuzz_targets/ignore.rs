@@ -1,0 +1,25 @@
+//! Pruning never changes what is ignored. Input: patterns, a line `=`, paths.
+#![no_main]
+
+use kiln_parser::ignore::Patterns;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let (patterns, paths) = text.split_once("\n=\n").unwrap_or((text, "a\na/b\na/b/c"));
+    let Ok(patterns) = Patterns::parse(patterns) else { return };
+    for path in paths.lines().filter(|path| is_clean(path)).take(20) {
+        let decision = patterns.decide_alone(path);
+        patterns.decided_by(&decision);
+        // No folder above a path that stays may have been pruned.
+        if !decision.is_ignored() {
+            for (end, _) in path.match_indices('/') {
+                let folder = patterns.decide_alone(&path[..end]);
+                assert!(!patterns.prunes(&path[..end], &folder), "{:?} is pruned, {path:?} stays", &path[..end]);
+            }
+        }
+    }
+});
+
+fn is_clean(path: &str) -> bool {
+    path.len() < 200 && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
