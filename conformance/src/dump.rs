@@ -29,10 +29,8 @@ pub fn dump(bytes: &[u8]) -> Vec<String> {
         lines.push(line.strip_prefix("Dockerfile:").unwrap_or(&line).escape_debug().to_string());
         lines.extend(diagnostic.hints.iter().map(|hint| format!("  hint: {}", cut(hint))));
     }
-    lines
-        .into_iter()
-        .map(|line| shortened(&line.replace("\\\"", "\"").replace("\\'", "'"), MAX_LINE))
-        .collect()
+    let plain = |line: String| line.replace("\\\"", "\"").replace("\\'", "'");
+    lines.into_iter().map(|line| shortened(&plain(line), MAX_LINE).trim_end().to_owned()).collect()
 }
 
 fn cut(text: &str) -> String {
