@@ -7,7 +7,7 @@ TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC := --config 'target.$(TARGET).rustflags=["-C","target-feature=+crt-static"]'
 KILN := target/release/kiln
 BASES := target/bases/busybox/index.json target/bases/debian/index.json
-PACKAGES := skopeo:skopeo script:bsdutils gcc:gcc
+PACKAGES := skopeo:skopeo script:bsdutils gcc:gcc g++:g++
 
 .PHONY: all hello test test-user lint bases bench smoke packages install clean
 
@@ -56,6 +56,7 @@ lint:
 bench: $(KILN) bases
 	$(CARGO) build --release -p kiln-bench
 	testdata/with-bases target/release/commands $(KILN)
+	$(CARGO) bench -p kiln-bench
 
 # Short: does the measuring itself still work?
 smoke: bases

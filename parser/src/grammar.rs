@@ -132,8 +132,12 @@ impl Reader<'_> {
 
 fn unterminated(marker: &heredoc::Marker, word: Span) -> Diagnostic {
     let tabs = if marker.strip_tabs { ", tabs before it allowed" } else { "" };
-    Diagnostic::error("unterminated-heredoc", word, "unterminated heredoc")
-        .hint(format!("end it with a line that is exactly `{}`{tabs}", marker.name))
+    let hint = match marker.name.starts_with(|c: char| c.is_ascii_digit()) {
+        true => "`<<` begins a heredoc in arithmetic, too: write the number, or put the script into a file"
+            .to_owned(),
+        false => format!("end it with a line that is exactly `{}`{tabs}", marker.name),
+    };
+    Diagnostic::error("unterminated-heredoc", word, "unterminated heredoc").hint(hint)
 }
 
 fn invalid_utf8(at: usize) -> Diagnostic {

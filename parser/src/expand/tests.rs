@@ -94,3 +94,32 @@ fn heredoc_bodies_keep_quotes() {
     let result = expand("\"$A\" 'b' \\$A", &env(&[("A", "x")]), Rules::heredoc_body()).unwrap();
     assert_eq!(result.value, "\"x\" 'b' $A");
 }
+
+/// Notes who is asked for.
+struct Watched(BTreeMap<String, String>, std::cell::RefCell<BTreeSet<String>>);
+
+impl Environment for Watched {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.1.borrow_mut().insert(name.to_owned());
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_variable_is_read_without_being_reported(parts in proptest::collection::vec(
+        proptest::sample::select(vec![
+            "$A", "${B", "${A:-", "${C:+", "${A#", "${B%%", "${A/", "//", "/", "}", "'", "\"", "\\", "x", " ", "*", "$", "?", "${U:?m}", "é",
+        ]), 0..12,
+    )) {
+        let set = env(&[("A", "x y"), ("B", ""), ("X", "a*b")]);
+        for rules in [Rules::value('\\'), Rules::value('`'), Rules::heredoc_body()] {
+            let watched = Watched(set.clone(), std::cell::RefCell::default());
+            if let Ok(expansion) = expand(&parts.concat(), &watched, rules) {
+                proptest::prop_assert!(expansion.missed.iter().all(|name| !set.contains_key(name)));
+                let reported: BTreeSet<String> = expansion.read.union(&expansion.missed).cloned().collect();
+                proptest::prop_assert_eq!(reported, watched.1.take());
+            }
+        }
+    }
+}

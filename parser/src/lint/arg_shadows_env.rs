@@ -1,4 +1,4 @@
-//! ArgShadowsEnv: inside a stage ENV always wins over ARG of the same name.
+//! ArgShadowsEnv: behind both, steps see the ARG, and containers of the image the ENV.
 
 use super::{Findings, Rule, View};
 use crate::ast::Kind;
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 pub(super) static RULE: Rule = Rule {
     name: "ArgShadowsEnv",
-    summary: "An ARG has no effect on a variable that ENV has set",
+    summary: "An ARG of the same name hides an ENV from the steps behind it",
     page: None,
     check,
 };
@@ -20,10 +20,11 @@ fn check(view: &View<'_>, findings: &mut Findings) {
                 Kind::Arg(items) => {
                     for item in items.iter().filter(|item| set.contains(item.key.as_str())) {
                         let name = item.key.as_str();
-                        findings.add(
-                            item.key.span(),
-                            format!("ARG {name} has no effect: ENV {name} above it wins"),
+                        let message = format!(
+                            "Steps behind this see ARG {name}, containers of the image ENV {name} above it"
                         );
+                        findings.add(item.key.span(), message);
+                        findings.hint("give one of them another name");
                     }
                 }
                 _ => {}
@@ -39,7 +40,11 @@ mod tests {
 
     #[test]
     fn findings() {
-        check(&RULE, "FROM a\nENV B=1\nARG B=2\n", &["3:5 ARG B has no effect: ENV B above it wins"]);
+        check(
+            &RULE,
+            "FROM a\nENV B=1\nARG B=2\n",
+            &["3:5 Steps behind this see ARG B, containers of the image ENV B above it"],
+        );
         check(&RULE, "FROM a\nARG B=2\nENV B=$B\n", &[]);
     }
 }

@@ -24,6 +24,9 @@ const MANAGERS: [(&str, &[&str], &str); 9] = [
     ("mvn", &["package", "install"], "/root/.m2"),
 ];
 
+/// Options with which nothing comes over the network.
+const FETCHES_NOTHING: [&str; 4] = ["--no-index", "--no-deps", "--offline", "--prefer-offline"];
+
 fn check(view: &View<'_>, findings: &mut Findings) {
     for instruction in view.in_stages() {
         let Kind::Run(run) = &instruction.kind else { continue };
@@ -32,6 +35,9 @@ fn check(view: &View<'_>, findings: &mut Findings) {
             continue;
         };
         let found = shell::commands(script).find_map(|words| {
+            if words.iter().any(|word| FETCHES_NOTHING.contains(word)) {
+                return None;
+            }
             let second = words.iter().skip(1).find(|word| !word.starts_with('-'))?;
             MANAGERS.iter().find(|(program, verbs, _)| words[0] == *program && verbs.contains(second))
         });

@@ -13,22 +13,51 @@ pub(super) static RULE: Rule = Rule {
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     for stage in &view.stages {
-        let mut copied = false;
+        let mut copied: Vec<&str> = Vec::new();
         for instruction in stage.body {
-            copied |= matches!(instruction.kind, Kind::Copy(_) | Kind::Add(_));
-            let Some(script) = shell::script(instruction).filter(|script| copied && script.contains("ch"))
+            match &instruction.kind {
+                Kind::Copy(copy) => copied.push(copy.destination.as_str()),
+                Kind::Add(add) => copied.push(add.destination.as_str()),
+                _ => {}
+            }
+            let Some(script) =
+                shell::script(instruction).filter(|script| !copied.is_empty() && script.contains("ch"))
             else {
                 continue;
             };
             for words in shell::commands(script) {
                 let Some(program @ ("chown" | "chmod")) = words.first().copied() else { continue };
-                if words.iter().any(|word| *word == "-R" || *word == "--recursive") {
+                let is_recursive = words.iter().any(|word| *word == "-R" || *word == "--recursive");
+                let targets = words[1..].iter().filter(|word| !word.starts_with('-')).skip(1);
+                let copied = &copied[copied.len().saturating_sub(MAX_COPIES)..];
+                let hits = targets.into_iter().any(|target| copied.iter().any(|to| overlap(target, to)));
+                if is_recursive && hits {
                     let message = format!("{program} -R of files that were copied stores them twice");
                     findings.add(instruction.span, message);
                     findings.hint(format!("use COPY --{program}=…"));
                 }
             }
         }
+    }
+}
+
+/// Copies that a change is compared with: hostile files stay cheap.
+const MAX_COPIES: usize = 50;
+
+/// True when one folder holds the other, as far as texts tell.
+fn overlap(target: &str, destination: &str) -> bool {
+    let (target, destination) = (target.trim_end_matches('/'), destination.trim_end_matches('/'));
+    match (target.starts_with('/'), destination.starts_with('/')) {
+        (true, true) => {
+            let inside = |inner: &str, outer: &str| {
+                inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            inside(target, destination) || inside(destination, target)
+        }
+        // Both in the working folder.
+        (false, false) => target == destination || target == "." || destination == "." || destination == "./",
+        // The whole tree.
+        _ => target.is_empty(),
     }
 }
 

@@ -12,31 +12,66 @@ pub(super) static RULE: Rule = Rule {
 };
 
 fn check(view: &View<'_>, findings: &mut Findings) {
-    for stage in &view.stages {
-        if !stage.body.iter().any(|instruction| matches!(instruction.kind, Kind::Arg(_))) {
+    // Stages that others start from hand their ARGs on.
+    let bases: HashSet<&str> = view.stages.iter().map(|stage| stage.base.as_str()).collect();
+    let hands_on = view.stages.iter().any(|stage| stage.name.as_deref().is_some_and(|it| bases.contains(it)));
+    let mut below: HashSet<&str> = HashSet::new();
+    let mut unused = Vec::new();
+    for stage in view.stages.iter().rev() {
+        let is_base = stage.name.as_deref().is_some_and(|name| bases.contains(name));
+        let has_arguments = stage.body.iter().any(|instruction| matches!(instruction.kind, Kind::Arg(_)));
+        if !has_arguments && !hands_on {
             continue;
         }
-        let mut unused = Vec::new();
         // From the end, so that each instruction is looked at once.
         let mut named: HashSet<&str> = HashSet::new();
         for instruction in stage.body.iter().rev() {
             if let Kind::Arg(items) = &instruction.kind {
                 unused.extend(items.iter().rev().filter(|item| {
                     let name = item.key.as_str();
-                    // The builder itself looks at these.
-                    let is_predefined =
-                        name.to_lowercase().ends_with("_proxy") || name == "SOURCE_DATE_EPOCH";
-                    !is_predefined && !named.contains(name)
+                    !(is_known(name) || named.contains(name) || is_base && below.contains(name))
                 }));
             }
             named.extend(words(instruction.line.as_str()));
             instruction.heredocs.iter().for_each(|heredoc| named.extend(words(&heredoc.content)));
         }
-        for item in unused.into_iter().rev() {
-            let message = format!("Nothing in this stage names the ARG {}", item.key.as_str());
-            findings.add(item.key.span(), message);
-        }
+        below.extend(named);
     }
+    for item in unused.into_iter().rev() {
+        let message = format!("Nothing in this stage names the ARG {}", item.key.as_str());
+        findings.add(item.key.span(), message);
+    }
+}
+
+/// Variables that programs read without anybody naming them.
+const READ_BY_PROGRAMS: [&str; 8] =
+    ["DEBIAN_FRONTEND", "SOURCE_DATE_EPOCH", "PATH", "HOME", "LANG", "TZ", "CI", "NODE_ENV"];
+/// And how the names of others begin.
+const PREFIXES: [&str; 17] = [
+    "APT_",
+    "BUILDKIT_",
+    "BUNDLE_",
+    "CARGO_",
+    "CGO_",
+    "CMAKE_",
+    "COMPOSER_",
+    "DOTNET_",
+    "GIT_",
+    "GO",
+    "LC_",
+    "MAVEN_",
+    "NPM_",
+    "PIP_",
+    "POETRY_",
+    "RUST",
+    "UV_",
+];
+
+fn is_known(name: &str) -> bool {
+    READ_BY_PROGRAMS.contains(&name)
+        || ["TARGET", "BUILD"].iter().any(|prefix| name.starts_with(prefix))
+        || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || name.to_ascii_lowercase().ends_with("_proxy")
 }
 
 /// All that could be the name of a variable: a program may read it, too.

@@ -34,7 +34,16 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     }
 }
 
-/// The values of WORKDIRs that begin with no slash, by the instruction's place.
+/// A path from the root, or from a drive of Windows.
+fn is_absolute(path: &str) -> bool {
+    let mut characters = path.chars();
+    let is_drive = characters.next().is_some_and(|letter| letter.is_ascii_alphabetic())
+        && characters.next() == Some(':')
+        && matches!(characters.next(), None | Some('/' | '\\'));
+    path.starts_with('/') || is_drive
+}
+
+/// The values of WORKDIRs that are relative, by the instruction's place.
 fn relative_folders(view: &View<'_>) -> BTreeMap<u32, String> {
     let rules = Rules::value(view.file.directives.escape);
     let mut relative = BTreeMap::new();
@@ -43,7 +52,7 @@ fn relative_folders(view: &View<'_>) -> BTreeMap<u32, String> {
         let Ok(expansion) = expand::expand(path.as_str(), scope, rules) else { return };
         // The base image may have set what is missing here.
         let is_known = expansion.missed.is_empty() || !scope.is_open();
-        if is_known && !expansion.value.starts_with('/') {
+        if is_known && !is_absolute(&expansion.value) {
             relative.insert(instruction.span.start, expansion.value);
         }
     });
