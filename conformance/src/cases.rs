@@ -126,7 +126,7 @@ impl Case {
             None => self.text.as_str(),
         };
         while let Some(start) = rest.find('⟨') {
-            bytes.extend_from_slice(rest[..start].as_bytes());
+            bytes.extend_from_slice(&rest.as_bytes()[..start]);
             let inner = &rest[start + '⟨'.len_utf8()..];
             let end = inner.find('⟩').unwrap_or(inner.len());
             bytes.extend(named(&inner[..end]));

@@ -1,6 +1,8 @@
 //! Dockerfiles as projects have them, in `testdata/projects`: what lints say about them has been read, and laying them
 //! out is stable. `BLESS=1` writes what is found now; read the difference.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use kiln_parser::lint::{Choice, Facts, lint};
 use kiln_parser::{Source, format::format, parse};
 use std::path::{Path, PathBuf};
