@@ -191,7 +191,14 @@ impl BuildFailure {
                 hints.extend(source.downcast_ref::<RegistryError>().and_then(registry_hint));
                 hints
             }
-            BuildError::Step(step) => step.error.hints(),
+            BuildError::Step(step) => {
+                let mut hints = step.error.hints();
+                let word = |source: &Source| step.span.map(|span| source.slice(span).starts_with(".."));
+                if self.source.as_ref().and_then(word) == Some(true) {
+                    hints.push("`..` does not leave the build context: paths begin at its root".to_owned());
+                }
+                hints
+            }
             _ => Vec::new(),
         };
         if self.error.is_full() {

@@ -13,6 +13,7 @@ mod arg_shadows_env;
 mod cd_in_run;
 mod consistent_instruction_casing;
 mod copy_ignored_file;
+mod copy_outside_context;
 mod duplicate_stage_name;
 mod expose_invalid_format;
 mod expose_proto_casing;
@@ -69,7 +70,7 @@ pub struct Rule {
 }
 
 /// All rules: those of the reference builder first.
-pub static RULES: [&Rule; 33] = [
+pub static RULES: [&Rule; 34] = [
     &stage_name_casing::RULE,
     &from_as_casing::RULE,
     &no_empty_continuation::RULE,
@@ -96,6 +97,7 @@ pub static RULES: [&Rule; 33] = [
     &apt_get_update_alone::RULE,
     &arg_shadows_env::RULE,
     &cd_in_run::RULE,
+    &copy_outside_context::RULE,
     &heredoc_without_errexit::RULE,
     &recursive_change_of_copied_files::RULE,
     &remote_add_without_checksum::RULE,

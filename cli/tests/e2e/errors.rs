@@ -132,3 +132,12 @@ fn registries_that_cannot_be_reached_are_all_named() {
     assert_eq!(done.code, 1);
     assert!(done.err.contains("http://["), "{}", done.err);
 }
+
+#[test]
+fn dots_do_not_leave_the_context() {
+    let bed = bed!();
+    let context = bed.context("c", "FROM scratch\nCOPY ../missing /\n");
+    let done = bed.fails(&context);
+    assert!(done.err.contains("\"/missing\": not found"), "{}", done.err);
+    assert!(done.err.contains("hint: `..` does not leave the build context"), "{}", done.err);
+}
