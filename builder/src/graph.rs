@@ -101,6 +101,8 @@ pub struct Copy {
     pub mode: Option<crate::mode::ModeChange>,
     /// `--exclude` patterns.
     pub exclude: Vec<String>,
+    /// Sources that are archives are unpacked.
+    pub unpack: bool,
 }
 
 /// Where files are copied from.

@@ -5,7 +5,7 @@
 //! | any | what kind of step it is, the result keys of the steps it stands on | file name, comments, names of stages, times |
 //! | image | the diff ids of its layers | its name, its config (that is in the steps' own inputs) |
 //! | run | arguments, every variable, folder, user, network, script | proxy settings |
-//! | copy | sources, destination, owner, mode, exclusions, files that stand in the Dockerfile; then names, types, permissions, owners, link targets and bytes of exactly what it takes | other files, times, owners of context files |
+//! | copy | sources, destination, owner, mode, exclusions, whether archives are unpacked, files that stand in the Dockerfile; then names, types, permissions, owners, link targets and bytes of exactly what it takes | other files, times, owners of context files |
 //! | folder | path, owner | |
 //! | merge | nothing more | |
 //!
@@ -149,6 +149,9 @@ fn add_copy(inputs: &mut KeyInputs, copy: &Copy) {
     }
     if let Some(mode) = &copy.mode {
         inputs.add("mode", mode.text());
+    }
+    if copy.unpack {
+        inputs.add("unpack", "archives");
     }
     for (number, pattern) in copy.exclude.iter().enumerate() {
         inputs.add(format!("exclude {number}"), pattern);

@@ -12,7 +12,7 @@ use crate::graph::{Copy, CopyFrom, Graph, Operation};
 use crate::key::{self, KeyInputs};
 use crate::sandbox::{Sandbox, SandboxError};
 use crate::solve::{Content as KeyContent, Definition, Hit, Key, NodeId, Steps, Use};
-use kiln_image::layer::WriteError;
+use kiln_image::layer::{ApplyError, WriteError};
 use kiln_image::store::{LayerId, LayerRecord, Stack, StepRecord, Store, StoreError};
 use kiln_image::sys::CallError;
 use kiln_image::tree::Tree;
@@ -58,6 +58,9 @@ pub enum StepError {
     /// The layer cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// An archive that cannot be unpacked.
+    #[error("cannot unpack {path}", path = .0.display())]
+    Archive(std::path::PathBuf, #[source] ApplyError),
     /// Something else stands where a folder is to be.
     #[error("mkdir {0}: not a directory")]
     NotAFolder(String),

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-/// Decompresses gzip and zstd by what the first bytes say, not by what anybody claims; other streams pass.
+/// Decompresses gzip, bzip2, xz and zstd by what the first bytes say, not by what anybody claims; other streams pass.
 pub fn decompressed<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let start = input.fill_buf()?;
     if start.starts_with(&[0x1f, 0x8b]) {
@@ -11,11 +11,11 @@ pub fn decompressed<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read
     if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
         return Ok(Box::new(zstd::stream::read::Decoder::with_buffer(input)?));
     }
-    for (magic, name) in [(&b"BZh"[..], "bzip2"), (&b"\xfd7zXZ\0"[..], "xz")] {
-        if start.starts_with(magic) {
-            let reason = format!("the stream is compressed with {name}, which is not supported yet");
-            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
-        }
+    if start.starts_with(b"BZh") {
+        return Ok(Box::new(bzip2::bufread::MultiBzDecoder::new(input)));
+    }
+    if start.starts_with(b"\xfd7zXZ\0") {
+        return Ok(Box::new(lzma_rust2::XzReader::new(input, true)));
     }
     Ok(Box::new(input))
 }

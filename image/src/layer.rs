@@ -10,7 +10,7 @@ mod diff;
 mod overlay;
 mod write;
 
-pub use apply::{Applied, ApplyError, apply};
+pub use apply::{Applied, ApplyError, apply, extract, is_tar};
 pub use copy::{Change, Choice, CopyRequest, Everything, Selection};
 pub use diff::{DiffError, diff};
 pub use write::{FileData, LayerWriter, Metadata, WriteError};

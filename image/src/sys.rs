@@ -72,6 +72,12 @@ pub fn open_dir_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     fs::openat(dir, name, DIRECTORY, Mode::empty())
 }
 
+/// Opens a regular file of `dir` for reading; links are not followed, and pipes are not waited for.
+pub fn open_file_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    fs::openat(dir, name, flags, Mode::empty())
+}
+
 /// Metadata of `name` in `dir`, links not followed; `None` when there is none.
 pub fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<Stat>, Errno> {
     match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -153,7 +159,7 @@ pub(crate) fn set_mtime_at(dir: BorrowedFd<'_>, name: &CStr, seconds: i64, nanos
 }
 
 /// Both times of a file set to one instant.
-pub(crate) fn timestamps(seconds: i64, nanos: u32) -> Timestamps {
+pub fn timestamps(seconds: i64, nanos: u32) -> Timestamps {
     let time = Timespec { tv_sec: seconds, tv_nsec: i64::from(nanos) };
     Timestamps { last_access: time, last_modification: time }
 }

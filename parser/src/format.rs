@@ -34,8 +34,9 @@ fn instruction_text(parse: &Parse, source: &Source, instruction: &Instruction) -
     let whole = source.slice(instruction.span);
     let bodies = instruction.heredocs.first().map(|heredoc| heredoc.body.start - instruction.span.start);
     let (header, bodies) = whole.split_at(bodies.map_or(whole.len(), |at| (at as usize).min(whole.len())));
-    let has_cr = header.contains('\r') || source.slice(parse.file.tail).starts_with('\r');
-    let header = header.replace('\r', "");
+    let has_cr = header.split('\n').next().is_some_and(|line| line.ends_with('\r'));
+    let lines: Vec<&str> = header.split('\n').map(|line| line.trim_end_matches('\r')).collect();
+    let header = lines.join("\n");
     let mut text = match instruction.kind {
         Kind::Invalid => header.trim_end_matches('\n').to_owned(),
         _ => layout::layout(header.trim_end_matches('\n'), instruction, parse.file.directives.escape),

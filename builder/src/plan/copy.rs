@@ -48,12 +48,18 @@ impl Planner<'_> {
             };
             return Err(BuildError::at("invalid-git", *place, problem));
         }
-        if !self.options.looks_only {
-            return Err(
-                not_supported(step, "ADD").hint(Some("COPY copies files of the build context".to_owned()))
-            );
+        for (path, place) in resolved.shown.iter().zip(&resolved.places) {
+            if !self.options.looks_only && (is_address(path) || is_git(path)) {
+                return Err(BuildError::at(
+                    "not-supported",
+                    *place,
+                    "ADD of remote files is not supported yet",
+                )
+                .hint(Some("fetch it in a RUN step, or before the build".to_owned())));
+            }
         }
-        self.push_copy(state, step, None, resolved, add.options.link, "ADD")
+        let unpack = add.unpack != Some(false);
+        self.push_copy(state, step, None, Resolved { unpack, ..resolved }, add.options.link, "ADD")
     }
 
     fn push_copy(
@@ -82,6 +88,7 @@ impl Planner<'_> {
             owner: resolved.owner,
             mode: resolved.mode,
             exclude: resolved.exclude,
+            unpack: resolved.unpack,
         }));
         if link && !has_mode {
             self.push_link(state, step, copy, more, &shown);
@@ -133,7 +140,7 @@ fn check_checksum(
         return fail("checksum can't be specified for multiple sources".to_owned());
     }
     let source = &resolved.shown[0];
-    let is_git = GitReference::parse(source).is_some_and(|found| found.is_ok_and(|it| !it.looks_local));
+    let is_git = is_git(source);
     if !is_git && !is_address(source) {
         return fail("checksum requires HTTP(S) or Git sources".to_owned());
     }
@@ -159,6 +166,10 @@ fn digest_problem(text: &str) -> Option<&'static str> {
     (!is_hex).then_some("invalid checksum digest format")
 }
 
+fn is_git(source: &str) -> bool {
+    GitReference::parse(source).is_some_and(|found| found.is_ok_and(|found| !found.looks_local))
+}
+
 fn is_address(source: &str) -> bool {
     source.starts_with("http://") || source.starts_with("https://")
 }
@@ -167,7 +178,7 @@ fn is_address(source: &str) -> bool {
 fn check_local(path: &str, place: Span) -> Result<(), BuildError> {
     let (code, what, hint) = if is_address(path) {
         ("copy-url", "a URL", "ADD takes URLs")
-    } else if GitReference::parse(path).is_some_and(|found| found.is_ok_and(|found| !found.looks_local)) {
+    } else if is_git(path) {
         ("copy-git", "a git ref", "ADD takes addresses of git repositories")
     } else {
         return Ok(());
@@ -192,6 +203,7 @@ struct Resolved {
     owner: Option<String>,
     mode: Option<ModeChange>,
     exclude: Vec<String>,
+    unpack: bool,
 }
 
 fn resolve(
@@ -232,6 +244,7 @@ fn resolve(
         owner,
         mode,
         exclude: options.exclude.iter().map(|text| text.as_str().to_owned()).collect(),
+        unpack: false,
     })
 }
 

@@ -1,15 +1,21 @@
 //! COPY: files of the context or of a tree become a layer.
 
 use super::{Built, Executor, StepError, owner};
-use crate::content::{self, Content, CopySelection, Digested};
+use crate::content::{self, Content, CopySelection, Digested, Source};
 use crate::graph::{Copy, CopyFrom};
 use crate::mode::ModeChange;
-use kiln_image::layer::{CopyRequest, FileData, LayerWriter, Metadata};
+use kiln_image::compression::decompressed;
+use kiln_image::layer::{Applied, CopyRequest, Everything, FileData, LayerWriter, Metadata, extract, is_tar};
 use kiln_image::store::{LayerRecord, Stack};
 use kiln_image::sys::{self, Named};
+use kiln_image::tree::Tree;
 use kiln_parser::ignore::Patterns;
-use rustix::fd::AsFd;
-use rustix::fs::FileType;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, Gid, Mode, Uid};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{BufReader, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
 
 impl Executor<'_> {
     pub(super) fn copy_files(
@@ -27,13 +33,47 @@ impl Executor<'_> {
         let mut writer = LayerWriter::new(&active.upper(), lower)?;
         let placing = Placing { copy, owner, now: now() };
         if !copy.sources.is_empty() {
-            self.with_content(copy, from, |content| placing.copy_all(&mut writer, content))?;
+            self.with_content(copy, from, |content| self.place(&placing, &mut writer, content))?;
         }
         for (name, text) in &copy.inline {
             placing.put_inline(&mut writer, name, text)?;
         }
         writer.finish()?;
         Ok(self.tools.store.commit(active)?)
+    }
+
+    fn place(
+        &self,
+        placing: &Placing<'_>,
+        writer: &mut LayerWriter,
+        content: &Content,
+    ) -> Result<(), StepError> {
+        let exclude = exclude(placing.copy)?;
+        for pattern in &placing.copy.sources {
+            for source in content.find(pattern)? {
+                match archive(placing.copy, &source)? {
+                    Some(file) => self.unpack(placing, writer, &source, file)?,
+                    None => placing.copy_one(writer, content, &source, &exclude)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Unpacks an archive into a folder of its own, and copies what came out.
+    fn unpack(
+        &self,
+        placing: &Placing<'_>,
+        writer: &mut LayerWriter,
+        source: &Source,
+        file: File,
+    ) -> Result<(), StepError> {
+        let shown = || source.path.display();
+        let scratch = self.tools.store.scratch_folder()?;
+        let stream = decompressed(BufReader::new(file)).call("read", shown())?;
+        let unpacked = extract(stream, scratch.path()).map_err(|error| StepError::Archive(shown(), error))?;
+        let folder = sys::open_dir(scratch.path())?;
+        placing.place_unpacked(writer, &folder, &unpacked)
     }
 
     /// The digest of what a copy takes.
@@ -88,21 +128,61 @@ impl Placing<'_> {
         Metadata { mode, uid, gid, ..metadata }
     }
 
-    fn copy_all(&self, writer: &mut LayerWriter, content: &Content) -> Result<(), StepError> {
-        let exclude = exclude(self.copy)?;
-        let change = |metadata, kind| self.change(metadata, kind);
-        for pattern in &self.copy.sources {
-            for source in content.find(pattern)? {
-                writer.copy(&CopyRequest {
-                    source: source.folder.as_fd(),
-                    name: &source.name,
-                    base: &source.base,
-                    destination: self.copy.destination.as_bytes(),
-                    folders: self.folders(),
-                    selection: &CopySelection::new(content, &source.path, &exclude),
-                    change: &change,
-                })?;
+    fn copy_one(
+        &self,
+        writer: &mut LayerWriter,
+        content: &Content,
+        source: &Source,
+        exclude: &Patterns,
+    ) -> Result<(), StepError> {
+        writer.copy(&CopyRequest {
+            source: source.folder.as_fd(),
+            name: &source.name,
+            base: &source.base,
+            destination: self.copy.destination.as_bytes(),
+            folders: self.folders(),
+            selection: &CopySelection::new(content, &source.path, exclude),
+            change: &|metadata, kind| self.change(metadata, kind),
+        })?;
+        Ok(())
+    }
+
+    /// Copies the contents of a folder that holds what was in an archive. Owners are the archive's.
+    fn place_unpacked(
+        &self,
+        writer: &mut LayerWriter,
+        folder: &OwnedFd,
+        unpacked: &Applied,
+    ) -> Result<(), StepError> {
+        let own = |metadata: Metadata| match self.owner {
+            Some((uid, gid)) => Metadata { uid, gid, ..metadata },
+            None => metadata,
+        };
+        let destination = self.copy.destination.trim_end_matches('/');
+        let tree = Tree::of(vec![duplicate(folder)?]);
+        // Folders that the archive does not name stay as they are where they exist.
+        for implied in &unpacked.implied {
+            let path = [destination.as_bytes(), b"/", implied.as_os_str().as_bytes()].concat();
+            let existing = writer.stat(&path)?.filter(|stat| sys::file_type(stat) == FileType::Directory);
+            if let Some(stat) = existing {
+                // Later entries of the archive may have put anything in the way.
+                let inner = tree.open_folder(&tree.resolve(implied.as_os_str().as_bytes())?)?;
+                set_metadata(&inner, &Metadata::of(&stat)).call("set metadata of", implied)?;
             }
+        }
+        let whole = format!("{destination}/");
+        writer.copy(&CopyRequest {
+            source: folder.as_fd(),
+            name: c".",
+            base: b"",
+            destination: whole.as_bytes(),
+            folders: Metadata { mode: 0o755, ..self.folders() },
+            selection: &Everything,
+            change: &|metadata, _| own(metadata),
+        })?;
+        if unpacked.names_root {
+            let stat = rustix::fs::fstat(folder).call("stat", "/")?;
+            writer.set_folder(whole.as_bytes(), &own(Metadata::of(&stat)))?;
         }
         Ok(())
     }
@@ -136,4 +216,22 @@ impl Placing<'_> {
 /// A handle of its own on a folder.
 pub(super) fn duplicate(fd: &rustix::fd::OwnedFd) -> Result<rustix::fd::OwnedFd, kiln_image::sys::CallError> {
     fd.try_clone().call("dup", "/")
+}
+
+/// The file, opened, when it is an archive that is to be unpacked: its content says so, whatever its name.
+fn archive(copy: &Copy, source: &Source) -> Result<Option<File>, StepError> {
+    if !copy.unpack || sys::file_type(&source.stat) != FileType::RegularFile {
+        return Ok(None);
+    }
+    let shown = || source.path.display();
+    let mut file = File::from(sys::open_file_at(source.folder.as_fd(), &source.name).call("open", shown())?);
+    let is_archive = decompressed(BufReader::new(&file)).is_ok_and(is_tar);
+    file.seek(SeekFrom::Start(0)).call("seek", shown())?;
+    Ok(is_archive.then_some(file))
+}
+
+fn set_metadata(folder: &OwnedFd, metadata: &Metadata) -> Result<(), Errno> {
+    rustix::fs::fchown(folder, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))?;
+    rustix::fs::fchmod(folder, Mode::from_raw_mode(metadata.mode & 0o7777))?;
+    rustix::fs::futimens(folder, &sys::timestamps(metadata.mtime.0, metadata.mtime.1))
 }

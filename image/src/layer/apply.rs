@@ -36,6 +36,8 @@ pub struct Applied {
     pub missing_links: Vec<(PathBuf, PathBuf)>,
     /// True when the root itself hides all lower layers.
     pub opaque_root: bool,
+    /// True when the tar says something about the root itself.
+    pub names_root: bool,
     /// Bytes of file content.
     pub size: u64,
     /// Entries that are no whiteouts.
@@ -60,6 +62,9 @@ pub enum ApplyError {
     /// A file in the place of a folder.
     #[error("`{path}` lies below something that is not a folder", path = .0.display())]
     NotAFolder(PathBuf),
+    /// A hard link to nothing.
+    #[error("the archive holds a link to a file that is not in it: `{path}`", path = .0.display())]
+    MissingLink(PathBuf),
     /// A whiteout of nothing, or of the folder itself.
     #[error("invalid whiteout `{path}`", path = .0.display())]
     Whiteout(PathBuf),
@@ -72,10 +77,29 @@ impl ApplyError {
     }
 }
 
-/// Unpacks the tar `stream` into the existing empty folder `root`.
+/// Unpacks the layer `stream` into the existing empty folder `root`.
 pub fn apply(stream: impl Read, root: &Path) -> Result<Applied, ApplyError> {
+    unpack(stream, root, true)
+}
+
+/// Unpacks any tar into the existing empty folder `root`: no name in it means more than a name.
+pub fn extract(stream: impl Read, root: &Path) -> Result<Applied, ApplyError> {
+    let applied = unpack(stream, root, false)?;
+    match applied.missing_links.first() {
+        Some((_, target)) => Err(ApplyError::MissingLink(target.clone())),
+        None => Ok(applied),
+    }
+}
+
+/// True when a stream is a tar with at least one entry.
+pub fn is_tar(stream: impl Read) -> bool {
+    Reader::new(stream).next_entry().is_ok_and(|entry| entry.is_some())
+}
+
+fn unpack(stream: impl Read, root: &Path, is_layer: bool) -> Result<Applied, ApplyError> {
     let mut unpacker = Unpacker {
         root: sys::open_dir(root)?,
+        is_layer,
         open: Vec::new(),
         folders: Vec::new(),
         applied: Applied::default(),
@@ -91,6 +115,8 @@ pub fn apply(stream: impl Read, root: &Path) -> Result<Applied, ApplyError> {
 
 struct Unpacker {
     root: OwnedFd,
+    /// Whiteouts mean something.
+    is_layer: bool,
     /// The folders that lead to the last entry, none of them a link.
     open: Vec<(CString, OwnedFd)>,
     /// Folders with the times to set at the end, since making children changes them.
@@ -106,7 +132,7 @@ impl Unpacker {
         let parent = self.parent(&components, &entry.name)?;
         let parent = parent.as_ref().map_or_else(|| self.innermost(), AsFd::as_fd);
         let parent = parent.try_clone_to_owned().call("dup", path(&entry.name))?;
-        if name.to_bytes().starts_with(WHITEOUT) {
+        if self.is_layer && name.to_bytes().starts_with(WHITEOUT) {
             return self.whiteout(parent.as_fd(), &name, components.is_empty(), entry);
         }
         self.applied.entries += 1;
@@ -163,6 +189,7 @@ impl Unpacker {
         if entry.kind != EntryKind::Directory {
             return Err(ApplyError::Outside(path(&entry.name)));
         }
+        self.applied.names_root = true;
         let root = self.root.try_clone().call("dup", "/")?;
         self.folder_metadata(root.as_fd(), entry)?;
         self.folders.push((Vec::new(), entry.mtime, entry.mtime_nanos));

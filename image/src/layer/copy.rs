@@ -122,7 +122,7 @@ impl LayerWriter {
         let copier = Copier { writer: self, request, links: Mutex::default() };
         let folder = Folder { source, target: Some(target), lower, path: Vec::new(), real: real.clone() };
         copier.contents(&folder, &request.selection.top())?;
-        let time = request.change.change(write::metadata_of(stat), FileType::Directory).mtime;
+        let time = request.change.change(Metadata::of(stat), FileType::Directory).mtime;
         self.set_folder_time(real, time);
         Ok(())
     }
@@ -236,7 +236,7 @@ impl<S: Selection> Copier<'_, '_, S> {
         let up = names.len() - depth - 1;
         let back = CString::new([&b"."[..], &b"/..".repeat(up)].concat()).expect("dots hold no NUL");
         let stat = fs::statat(&folder.source, &back, AtFlags::empty()).call("stat", show(&folder.path))?;
-        let metadata = self.request.change.change(write::metadata_of(&stat), FileType::Directory);
+        let metadata = self.request.change.change(Metadata::of(&stat), FileType::Directory);
         match write::make_folder(parent, name, &metadata) {
             // Another thread was faster.
             Err(Errno::EXIST) => sys::open_dir_at(parent, name).call("open", show(&folder.path)),
@@ -255,7 +255,7 @@ impl<S: Selection> Copier<'_, '_, S> {
         let target = match choice {
             Choice::Take => {
                 let parent = self.target(folder)?;
-                let metadata = self.request.change.change(write::metadata_of(stat), FileType::Directory);
+                let metadata = self.request.change.change(Metadata::of(stat), FileType::Directory);
                 Some(take_folder(parent.as_fd(), name, &metadata, &real)?)
             }
             _ => None,
@@ -284,7 +284,7 @@ impl<S: Selection> Copier<'_, '_, S> {
     /// Times are set last, since filling a folder changes them.
     fn finish_folder(&self, folder: &Folder, stat: &Stat) -> Result<(), WriteError> {
         let Some(target) = &folder.target else { return Ok(()) };
-        let time = self.request.change.change(write::metadata_of(stat), FileType::Directory).mtime;
+        let time = self.request.change.change(Metadata::of(stat), FileType::Directory).mtime;
         fs::futimens(target, &sys::timestamps(time.0, time.1)).call("utimensat", show(&folder.path))?;
         Ok(())
     }
@@ -323,7 +323,7 @@ impl<S: Selection> Copier<'_, '_, S> {
         real: &RealPath,
     ) -> Result<(), WriteError> {
         let kind = sys::file_type(stat);
-        let metadata = self.request.change.change(write::metadata_of(stat), kind);
+        let metadata = self.request.change.change(Metadata::of(stat), kind);
         let call = |call| move |errno| CallError { call, path: real.display(), errno };
         match kind {
             FileType::RegularFile => {

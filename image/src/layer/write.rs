@@ -98,6 +98,15 @@ impl LayerWriter {
         self.make_real_folders(&real, metadata)
     }
 
+    /// Gives the folder `path`, links followed, other metadata.
+    pub fn set_folder(&mut self, path: &[u8], metadata: &Metadata) -> Result<(), WriteError> {
+        let real = self.tree.resolve(path)?;
+        let folder = self.enter(&real)?;
+        set_owner_and_mode(folder.as_fd(), metadata).call("chmod", real.display())?;
+        self.times.insert(real, metadata.mtime);
+        Ok(())
+    }
+
     /// Puts a file at `path`, links followed, replacing a file that is there.
     pub fn put_file(
         &mut self,
@@ -196,7 +205,7 @@ impl LayerWriter {
         let missing = || CallError { call: "open", path: real.display(), errno: Errno::NOENT };
         let below = self.lower_folder(real).ok_or_else(missing)?;
         let stat = fs::fstat(&below).call("stat", real.display())?;
-        let metadata = metadata_of(&stat);
+        let metadata = Metadata::of(&stat);
         let folder = make_folder(parent, name, &metadata).call("mkdir", real.display())?;
         copy_xattrs(below.as_fd(), folder.as_fd()).call("setxattr", real.display())?;
         self.times.insert(real.clone(), metadata.mtime);
@@ -204,12 +213,15 @@ impl LayerWriter {
     }
 }
 
-pub(crate) fn metadata_of(stat: &Stat) -> Metadata {
-    Metadata {
-        mode: stat.st_mode & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+impl Metadata {
+    /// That of something that exists.
+    pub fn of(stat: &Stat) -> Metadata {
+        Metadata {
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+        }
     }
 }
 

@@ -51,6 +51,7 @@ fn lines_between_instructions() {
     check("#syntax=x\n#escape=`\nFROM a\nRUN b `\n  c\n", "# syntax=x\n# escape=`\nFROM a\nRUN b `\n    c\n");
     check("\n# escape=`\nFROM a\n", "\n# escape=`\nFROM a\n");
     check("\u{feff}FROM a\r\nRUN b \\\r\n  c\r\n", "FROM a\nRUN b \\\n    c\n");
+    check("LABEL a\rb=c\r\n", "LABEL a\rb=c\n");
     check("####\n#!x\n#- y\nFROM a\n# end", "####\n#!x\n#- y\nFROM a\n# end\n");
     check("", "");
 }
@@ -113,6 +114,7 @@ fn fragments() -> impl Strategy<Value = String> {
         "\n",
         "\n\n",
         "\r\n",
+        "\r",
         "# c\n",
         "#c=d\n",
         "  # e\n",
