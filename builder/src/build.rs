@@ -25,7 +25,7 @@ use kiln_parser::{Parse, parse, suggest};
 use kiln_runtime::Spawner;
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 /// Steps that run at once at least, however few processors there are: many only wait.
@@ -48,6 +48,23 @@ pub struct BuildOptions {
     pub explain: bool,
     /// Names for the result.
     pub tags: Vec<Reference>,
+    /// What steps may be shown without its becoming part of anything.
+    pub given: Given,
+}
+
+/// Secrets and sockets by their ids.
+#[derive(Clone, Default)]
+pub struct Given {
+    /// What secrets hold.
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Sockets of ssh agents.
+    pub ssh: BTreeMap<String, PathBuf>,
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Given").field("secrets", &self.secrets.keys()).field("ssh", &self.ssh).finish()
+    }
 }
 
 /// What a build works with.
@@ -265,6 +282,7 @@ impl Build<'_> {
             sandbox: &sandbox,
             reporter,
             cancel,
+            given: &self.options.given,
         };
         let executor = Executor::new(tools, made, self.options.explain);
         let parallel = std::thread::available_parallelism().map_or(1, usize::from).max(MIN_PARALLEL);

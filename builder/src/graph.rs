@@ -2,6 +2,7 @@
 
 use crate::solve::{Input, NodeId, Use};
 use kiln_image::digest::DiffId;
+use kiln_parser::mount::Sharing;
 use kiln_parser::span::Span;
 
 /// All nodes of a build.
@@ -71,7 +72,75 @@ pub struct Exec {
     pub network: Network,
     /// A script that is shown to the program below `/dev/pipes`, by name and content.
     pub script: Option<(String, String)>,
+    /// What is mounted for this step alone.
+    pub mounts: Vec<StepMount>,
 }
+
+/// Something mounted for one step. None of it becomes part of the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepMount {
+    /// Where, from the root.
+    pub target: String,
+    /// What.
+    pub source: MountSource,
+    /// Writes fail.
+    pub readonly: bool,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MountSource {
+    /// Files of an input.
+    Files(Files),
+    /// A folder that outlives the build.
+    Cache {
+        /// Its name; builds that use the same one share it.
+        id: String,
+        /// How.
+        sharing: Sharing,
+        /// Its mode when it is made.
+        mode: u32,
+        /// Its owner when it is made.
+        owner: (u32, u32),
+        /// What it holds when it is made.
+        seed: Option<Files>,
+    },
+    /// Memory.
+    Tmpfs {
+        /// In bytes; 0 for no limit.
+        size: u64,
+    },
+    /// A secret, as a file or in a variable.
+    Secret {
+        /// Its id.
+        id: String,
+        /// The step fails without it.
+        required: bool,
+        /// Mode and owner of the file; none when there is only the variable.
+        file: Option<(u32, (u32, u32))>,
+        /// The variable that holds it.
+        variable: Option<String>,
+    },
+    /// The socket of an ssh agent.
+    Ssh {
+        /// Its id.
+        id: String,
+        /// The step fails without it.
+        required: bool,
+    },
+}
+
+/// Files of one of a step's inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// The whole tree of the input of that number.
+    Tree(usize),
+    /// What the input of that number copied to [`MOUNT_COPY`].
+    Copy(usize),
+}
+
+/// Where a copy that is made to be mounted puts what it copies: a file or a folder.
+pub(crate) const MOUNT_COPY: &str = "/m";
 
 /// What a step can reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | any | what kind of step it is, the result keys of the steps it stands on | file name, comments, names of stages, times |
 //! | image | the diff ids of its layers | its name, its config (that is in the steps' own inputs) |
-//! | run | arguments, every variable, folder, user, network, script | proxy settings |
+//! | run | arguments, every variable, folder, user, network, script; mounts: target, access, ids, sizes, and the result keys of what files come from | proxy settings; what caches, secrets and sockets hold |
 //! | copy | sources, destination, owner, mode, exclusions, whether archives are unpacked, files that stand in the Dockerfile; then names, types, permissions, owners, link targets and bytes of exactly what it takes | other files, times, owners of context files |
 //! | folder | path, owner | |
 //! | merge | nothing more | |
@@ -12,7 +12,7 @@
 //! A key is the sha256 of its inputs in order, each with its length in front. The inputs themselves are kept
 //! with the result, so that it can be said which one differs when a step runs again.
 
-use crate::graph::{Copy, CopyFrom, Exec, Network, Operation};
+use crate::graph::{Copy, CopyFrom, Exec, MountSource, Network, Operation};
 use crate::solve::Key;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -129,6 +129,21 @@ fn add_exec(inputs: &mut KeyInputs, exec: &Exec) {
     if let Some((name, content)) = &exec.script {
         inputs.add(format!("script {name}"), content);
     }
+    for mount in &exec.mounts {
+        // What caches and secrets hold is no part of it.
+        let access = if mount.readonly { "ro" } else { "rw" };
+        inputs.add(format!("mount {}", mount.target), format!("{access} {}", describe(&mount.source)));
+    }
+}
+
+fn describe(source: &MountSource) -> String {
+    match source {
+        MountSource::Files(files) => format!("files {files:?}"),
+        MountSource::Cache { id, .. } => format!("cache {id}"),
+        MountSource::Tmpfs { size } => format!("tmpfs {size}"),
+        MountSource::Secret { id, file, variable, .. } => format!("secret {id} {file:?} {variable:?}"),
+        MountSource::Ssh { id, .. } => format!("ssh {id}"),
+    }
 }
 
 fn add_copy(inputs: &mut KeyInputs, copy: &Copy) {
@@ -203,7 +218,7 @@ impl InputChange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::MakeFolder;
+    use crate::graph::{MakeFolder, StepMount};
     use crate::mode::ModeChange;
 
     fn exec() -> Exec {
@@ -215,6 +230,7 @@ mod tests {
             user: String::new(),
             network: Network::Bridge,
             script: None,
+            mounts: Vec::new(),
         }
     }
 
@@ -228,7 +244,12 @@ mod tests {
             owner: None,
             mode: None,
             exclude: Vec::new(),
+            unpack: false,
         }
+    }
+
+    fn tmpfs(target: &str, size: u64) -> StepMount {
+        StepMount { target: target.into(), source: MountSource::Tmpfs { size }, readonly: false }
     }
 
     fn key(operation: Operation, base: &[&str]) -> Key {
@@ -260,6 +281,9 @@ mod tests {
             run(&|exec| exec.user = "app".into()),
             run(&|exec| exec.network = Network::None),
             run(&|exec| exec.script = Some(("EOF".into(), "#!x".into()))),
+            run(&|exec| exec.mounts.push(tmpfs("/a", 1))),
+            run(&|exec| exec.mounts.push(tmpfs("/b", 1))),
+            run(&|exec| exec.mounts.push(tmpfs("/a", 2))),
             key(Operation::Exec(Box::new(exec())), &["other"]),
             files(&|_| {}),
             files(&|copy| copy.from = CopyFrom::Input),
@@ -270,6 +294,7 @@ mod tests {
             files(&|copy| copy.owner = Some("app".into())),
             files(&|copy| copy.mode = ModeChange::parse("644").ok()),
             files(&|copy| copy.exclude.push("x".into())),
+            files(&|copy| copy.unpack = true),
             folder("/a", ""),
             folder("/b", ""),
             folder("/a", "app"),

@@ -29,7 +29,7 @@ pub mod stage;
 mod step;
 mod variables;
 
-pub use build::{BuildOptions, Images, Machine, Outcome, Part, ResolvedImage, build};
+pub use build::{BuildOptions, Given, Images, Machine, Outcome, Part, ResolvedImage, build};
 pub use cancel::Cancel;
 pub use error::{BuildError, FailedStep, ImageError};
 pub use sandbox::SandboxError;

@@ -8,6 +8,7 @@ mod config;
 mod copy;
 mod expose;
 mod go;
+mod mount;
 pub(crate) mod path;
 mod run;
 

@@ -7,7 +7,9 @@ use kiln_runtime::network::{self, Bridge, Connection, NetworkError, resolv};
 use kiln_runtime::{Spawner, spec};
 use oci_spec::runtime::Mount;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What programs of a build see as their machine's name.
@@ -120,6 +122,28 @@ impl<'a> Sandbox<'a> {
 
     pub(crate) fn no_network(&self) -> Result<StepNetwork<'a>, SandboxError> {
         Ok(StepNetwork::None(network::isolated(self.spawner)?))
+    }
+
+    /// Writes a secret where nothing reaches a disk; whoever asked removes it.
+    pub(crate) fn secret(
+        &self,
+        content: &[u8],
+        mode: u32,
+        owner: (u32, u32),
+    ) -> Result<PathBuf, SandboxError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let folder = self.state.join("secrets");
+        let private = |path: &Path, mode| {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).call("chmod", path)
+        };
+        std::fs::create_dir_all(&folder).call("mkdir", &folder)?;
+        private(&folder, 0o700)?;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{}-{number}", std::process::id()));
+        std::fs::write(&path, content).call("write", &path)?;
+        std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1)).call("chown", &path)?;
+        private(&path, mode)?;
+        Ok(path)
     }
 
     fn bridge(&self) -> Result<Arc<Bridge>, SandboxError> {

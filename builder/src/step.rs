@@ -3,8 +3,10 @@
 mod copy;
 mod exec;
 mod folder;
+mod mount;
 mod owner;
 
+use crate::build::Given;
 use crate::cancel::Cancel;
 use crate::content::{Content, ContentError, StatCache};
 use crate::event::{Event, Reporter, Row};
@@ -21,7 +23,7 @@ use kiln_runtime::SpawnError;
 use kiln_runtime::plan::PlanError;
 use kiln_runtime::view::{self, ViewError};
 use rustix::fd::OwnedFd;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 
 /// Why a step failed.
@@ -58,6 +60,14 @@ pub enum StepError {
     /// The layer cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A secret or a socket that nobody gave.
+    #[error("{kind} {id}: not found")]
+    NotGiven {
+        /// `secret` or `ssh`.
+        kind: &'static str,
+        /// Which one.
+        id: String,
+    },
     /// An archive that cannot be unpacked.
     #[error("cannot unpack {path}", path = .0.display())]
     Archive(std::path::PathBuf, #[source] ApplyError),
@@ -104,6 +114,10 @@ impl StepError {
     pub fn hints(&self) -> Vec<String> {
         match self {
             StepError::Content(ContentError::NotFound { hints, .. }) => hints.clone(),
+            StepError::NotGiven { kind: "secret", id } => {
+                vec![format!("pass it with --secret id={id},src=FILE or --secret id={id},env=NAME")]
+            }
+            StepError::NotGiven { id, .. } => vec![format!("pass the agent's socket with --ssh {id}")],
             StepError::Exit { code: 127, .. } => {
                 vec!["a command was not found: install it in an earlier step, or check its name".to_owned()]
             }
@@ -162,6 +176,8 @@ pub(crate) struct Executor<'a> {
 struct Notes {
     inputs: Mutex<BTreeMap<NodeId, KeyInputs>>,
     used: Mutex<Vec<String>>,
+    /// Caches that this build has emptied, because results of earlier builds do not count.
+    emptied: Mutex<BTreeSet<String>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -178,6 +194,7 @@ pub(crate) struct Tools<'a> {
     pub(crate) sandbox: &'a Sandbox<'a>,
     pub(crate) reporter: &'a Reporter<'a>,
     pub(crate) cancel: &'a Cancel,
+    pub(crate) given: &'a Given,
 }
 
 impl<'a> Executor<'a> {
@@ -223,7 +240,7 @@ impl<'a> Executor<'a> {
     fn make_layer(&self, node: NodeId, row: Row, inputs: &[Built]) -> Result<(LayerRecord, bool), StepError> {
         let below = &inputs[0];
         Ok(match &self.tools.graph.node(node).operation {
-            Operation::Exec(exec) => (self.run_program(exec, &below.stack, row)?, true),
+            Operation::Exec(exec) => (self.run_program(node, exec, inputs, row)?, true),
             Operation::Copy(copy) => (self.copy_files(copy, &below.stack, inputs.get(1))?, true),
             Operation::MakeFolder(folder) => (self.make_folder(folder, &below.stack)?, true),
             Operation::Merge => {
@@ -315,7 +332,8 @@ impl Steps for Executor<'_> {
             _ => KeyContent::None,
         };
         let mut whole = own.clone();
-        if content == KeyContent::Inputs {
+        // Of what is mounted, the result key counts.
+        if content == KeyContent::Inputs || matches!(operation, Operation::Exec(_)) {
             inputs.iter().skip(1).for_each(|key| whole.add("tree", &key.0));
         }
         lock(&self.notes.inputs).insert(node, own);

@@ -25,3 +25,5 @@ mod errors;
 mod images;
 #[path = "e2e/lints.rs"]
 mod lints;
+#[path = "e2e/mounts.rs"]
+mod mounts;

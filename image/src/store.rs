@@ -16,12 +16,14 @@
 //! complete when it has its name. Layers are not flushed to disk one by one: a layer written in an earlier
 //! boot is read through and compared with its diff id before it is believed for the first time.
 
+mod cache;
 mod content;
 mod gc;
 mod index;
 mod scratch;
 mod snapshot;
 
+pub use cache::{CacheAccess, CacheFolder};
 pub use content::{BlobError, BlobWriter, Blobs, MAX_METADATA};
 pub use gc::{Removed, Usage};
 pub use index::{ImageRecord, IndexError, LayerRecord, StepRecord, TagRecord};

@@ -1,21 +1,18 @@
 //! RUN.
 
-use super::{Planner, StageState, commit, config, path, shell, shown_expanded};
+use super::{Planner, StageState, commit, config, shell, shown_expanded};
 use crate::error::BuildError;
 use crate::graph::{Exec, Network, Operation};
 use crate::stage::Step;
-use kiln_parser::ast::{CommandLine, MountFlag, NetworkMode, Run, SecurityMode};
-use kiln_parser::expand::{self, Quotes, Rules};
-use kiln_parser::mount::{self, MountKind};
+use kiln_parser::ast::{CommandLine, NetworkMode, Run, SecurityMode};
+use kiln_parser::expand::Quotes;
 
 /// Names of proxy settings, which are passed on under both spellings.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
 impl Planner<'_> {
     pub(super) fn run(&mut self, state: &mut StageState, step: &Step, run: &Run) -> Result<(), BuildError> {
-        for mount in &run.mounts {
-            check_mount(state, step, mount)?;
-        }
+        let (mounts, inputs) = self.mounts(state, step, run)?;
         if !self.options.looks_only {
             refuse(step, run)?;
         }
@@ -38,8 +35,9 @@ impl Planner<'_> {
             user: state.config.config.user.clone(),
             network,
             script,
+            mounts,
         };
-        self.push(state, step, Operation::Exec(Box::new(exec)), Vec::new(), &shown);
+        self.push(state, step, Operation::Exec(Box::new(exec)), inputs, &shown);
         let created_by = created_by(state, &arguments, body);
         commit(state, created_by, true);
         Ok(())
@@ -58,32 +56,10 @@ impl Planner<'_> {
     }
 }
 
-/// What can be wrong with a mount once its variables are known.
-fn check_mount(state: &StageState, step: &Step, flag: &MountFlag) -> Result<(), BuildError> {
-    let span = |span| if step.is_trigger { step.span } else { span };
-    let mount = mount::resolve(flag, &mut |text| {
-        expand::expand(text.as_str(), &state.environment, Rules::value(step.escape)).map(|it| it.value)
-    });
-    let mount = mount.map_err(|error| BuildError::at("invalid-mount", span(error.span), error.message))?;
-    if matches!(mount.kind, MountKind::Bind | MountKind::Cache | MountKind::Tmpfs) {
-        let folder = &state.config.config.working_dir;
-        let target = path::join(if folder.is_empty() { "/" } else { folder }, &mount.target);
-        if target == "/" {
-            let message = format!("invalid mount target {target:?}");
-            return Err(BuildError::at("invalid-mount", span(flag.text.span()), message)
-                .hint(Some("name a folder of the container with target=".to_owned())));
-        }
-    }
-    Ok(())
-}
-
 /// What later versions will do is said, not ignored.
 fn refuse(step: &Step, run: &Run) -> Result<(), BuildError> {
     let refuse =
         |span, what: &str| Err(BuildError::at("not-supported", span, format!("{what} is not supported yet")));
-    if let Some(mount) = run.mounts.first() {
-        return refuse(step.span_of(&mount.text), "RUN --mount");
-    }
     if let Some(device) = run.devices.first() {
         return refuse(step.span_of(&device.name), "RUN --device");
     }

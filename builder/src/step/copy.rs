@@ -230,7 +230,7 @@ fn archive(copy: &Copy, source: &Source) -> Result<Option<File>, StepError> {
     Ok(is_archive.then_some(file))
 }
 
-fn set_metadata(folder: &OwnedFd, metadata: &Metadata) -> Result<(), Errno> {
+pub(super) fn set_metadata(folder: &OwnedFd, metadata: &Metadata) -> Result<(), Errno> {
     rustix::fs::fchown(folder, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))?;
     rustix::fs::fchmod(folder, Mode::from_raw_mode(metadata.mode & 0o7777))?;
     rustix::fs::futimens(folder, &sys::timestamps(metadata.mtime.0, metadata.mtime.1))

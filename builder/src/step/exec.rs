@@ -1,10 +1,12 @@
 //! RUN: a program in a container of its own, whose changes become a layer.
 
-use super::{Executor, StepError};
+use super::mount::Mounted;
+use super::{Built, Executor, StepError};
 use crate::event::{Event, Row};
 use crate::graph::{Exec, Network};
 use crate::plan::quote;
 use crate::sandbox::HOSTNAME;
+use crate::solve::NodeId;
 use kiln_image::store::{Active, LayerRecord, Stack};
 use kiln_image::sys::{CallError, Named};
 use kiln_runtime::op::FdSlot;
@@ -18,9 +20,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 impl Executor<'_> {
-    pub(super) fn run_program(&self, exec: &Exec, below: &Stack, row: Row) -> Result<LayerRecord, StepError> {
+    pub(super) fn run_program(
+        &self,
+        node: NodeId,
+        exec: &Exec,
+        inputs: &[Built],
+        row: Row,
+    ) -> Result<LayerRecord, StepError> {
+        let below = &inputs[0].stack;
+        let mounted = self.prepare_mounts(node, exec, inputs, row)?;
         let active = self.tools.store.prepare(below)?;
-        let code = self.run_in(exec, below, &active, row)?;
+        let code = self.run_in(exec, &mounted, below, &active, row)?;
         if code != 0 {
             if self.tools.cancel.is_stopped() {
                 return Err(StepError::Canceled);
@@ -30,15 +40,25 @@ impl Executor<'_> {
         Ok(self.tools.store.commit(active)?)
     }
 
-    fn run_in(&self, exec: &Exec, below: &Stack, active: &Active, row: Row) -> Result<i32, StepError> {
+    fn run_in(
+        &self,
+        exec: &Exec,
+        mounted: &Mounted,
+        below: &Stack,
+        active: &Active,
+        row: Row,
+    ) -> Result<i32, StepError> {
         let files = self.tools.sandbox.files()?;
-        let root = self.tools.store.active_mount(below, active, &[files.stubs()]);
+        let stubs: Vec<PathBuf> =
+            std::iter::once(files.stubs()).chain(mounted.stubs.iter().cloned()).collect();
+        let root = self.tools.store.active_mount(below, active, &stubs);
         let script = match &exec.script {
             Some((name, content)) => Some(write_script(&files.folder(), row, name, content)?),
             None => None,
         };
-        let mut spec = step_spec(exec, active.mount_point()?);
+        let mut spec = step_spec(exec, &mounted.environment, active.mount_point()?);
         let mut mounts = files.mounts();
+        mounts.extend(mounted.mounts.iter().cloned());
         mounts.extend(script.map(|folder| spec::bind(folder, "/dev/pipes", &["ro"])));
         spec.mounts_mut().get_or_insert_default().extend(mounts);
 
@@ -111,11 +131,11 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), CallError> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call("pipe", "output")
 }
 
-fn step_spec(exec: &Exec, root: PathBuf) -> Spec {
+fn step_spec(exec: &Exec, more: &[String], root: PathBuf) -> Spec {
     let mut spec = spec::default(root);
     spec.set_hostname(Some(HOSTNAME.to_owned()));
     let process = spec.process_mut().get_or_insert_default();
-    let environment = exec.environment.iter().chain(&exec.proxies).cloned().collect();
+    let environment = exec.environment.iter().chain(&exec.proxies).chain(more).cloned().collect();
     process
         .set_args(Some(exec.arguments.clone()))
         .set_env(Some(environment))

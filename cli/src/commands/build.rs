@@ -1,6 +1,7 @@
 //! `kiln build`.
 
 mod call;
+mod given;
 
 use crate::arguments::{self, Globals};
 use crate::config::STATE;
@@ -41,6 +42,12 @@ struct Build {
     /// Label for the image, NAME=VALUE; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     label: Vec<String>,
+    /// Secret for RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE; may be repeated
+    #[arg(long, value_name = "SECRET")]
+    secret: Vec<String>,
+    /// Socket of an ssh agent for RUN --mount=type=ssh: default or ID=SOCKET; may be repeated
+    #[arg(long, value_name = "default|ID[=SOCKET]")]
+    ssh: Vec<String>,
     /// Run every step, whatever earlier builds have made
     #[arg(long)]
     no_cache: bool,
@@ -143,6 +150,7 @@ impl Build {
             no_cache: self.no_cache,
             explain: self.explain,
             tags: tags.collect::<Result<_, _>>()?,
+            given: given::read(&self.secret, &self.ssh)?,
         })
     }
 }

@@ -27,6 +27,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         return Ok(0);
     }
     let usage = session.store.prune_steps()?;
+    session.store.remove_caches()?;
     ui::line(&format!("Total:\t{}", text::size(usage.bytes)));
     Ok(0)
 }

@@ -1,0 +1,150 @@
+//! `RUN --mount`: what is mounted for one step.
+
+use super::{Planner, StageState, path};
+use crate::error::BuildError;
+use crate::graph::{self, Copy, CopyFrom, Files, MOUNT_COPY, MountSource, Operation, StepMount};
+use crate::solve::{Input, NodeId};
+use crate::stage::{Origin, Step};
+use kiln_parser::ast::{MountFlag, Run};
+use kiln_parser::expand::{self, Rules};
+use kiln_parser::mount::{self, Mount, MountKind, Sharing};
+
+/// Where secrets are when nobody says otherwise.
+const SECRETS: &str = "/run/secrets";
+/// And sockets of ssh agents, numbered.
+const SOCKETS: &str = "/run/buildkit/ssh_agent.";
+
+impl Planner<'_> {
+    /// The mounts of a RUN, and the inputs that their files come from.
+    pub(super) fn mounts(
+        &mut self,
+        state: &mut StageState,
+        step: &Step,
+        run: &Run,
+    ) -> Result<(Vec<StepMount>, Vec<Input>), BuildError> {
+        let (mut mounts, mut inputs) = (Vec::new(), Vec::new());
+        let mut sockets = 0;
+        for (number, flag) in run.mounts.iter().enumerate() {
+            let mount = resolve(state, step, flag)?;
+            let origin = step.origins.get(number).and_then(Option::as_ref);
+            let target = target(state, &mount, &mut sockets);
+            let takes_root = matches!(mount.kind, MountKind::Bind | MountKind::Cache | MountKind::Tmpfs);
+            if takes_root && target == "/" {
+                let span = if step.is_trigger { step.span } else { flag.text.span() };
+                return Err(BuildError::at("invalid-mount", span, "invalid mount target \"/\"")
+                    .hint(Some("name a folder of the container with target=".to_owned())));
+            }
+            let owner = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+            let source = match mount.kind {
+                MountKind::Bind => {
+                    MountSource::Files(self.files(state, step, origin, &mount.source, &mut inputs))
+                }
+                MountKind::Cache => MountSource::Cache {
+                    id: if mount.id.is_empty() { path::join("/", &mount.target) } else { mount.id.clone() },
+                    sharing: mount.sharing.unwrap_or(Sharing::Shared),
+                    mode: mount.mode.unwrap_or(0o755),
+                    owner,
+                    seed: origin.map(|_| self.files(state, step, origin, &mount.source, &mut inputs)),
+                },
+                MountKind::Tmpfs => MountSource::Tmpfs { size: mount.size },
+                MountKind::Secret => MountSource::Secret {
+                    id: secret_id(&mount),
+                    required: mount.required,
+                    file: (mount.env.is_none() || !mount.target.is_empty())
+                        .then(|| (mount.mode.unwrap_or(0o400), owner)),
+                    variable: mount.env.clone(),
+                },
+                MountKind::Ssh => {
+                    let id = if mount.id.is_empty() { "default".to_owned() } else { mount.id.clone() };
+                    MountSource::Ssh { id, required: mount.required }
+                }
+            };
+            mounts.push(StepMount { target, source, readonly: mount.readonly });
+        }
+        Ok((mounts, inputs))
+    }
+
+    /// Makes files of the context, a stage or an image an input of the step.
+    ///
+    /// Trees are mounted as they are; a part of one, or of the context, is copied first: then owners are those of a
+    /// COPY, what the ignore file leaves out is not there, and other files do not count.
+    fn files(
+        &mut self,
+        state: &mut StageState,
+        step: &Step,
+        origin: Option<&Origin>,
+        source: &str,
+        inputs: &mut Vec<Input>,
+    ) -> Files {
+        // The first input is the stage's own tree.
+        let number = inputs.len() + 1;
+        let source = path::join("/", source);
+        let origin = origin.map(|origin| self.origin_node(origin, step.span));
+        if let (Some(node), "/") = (origin, source.as_str()) {
+            inputs.push(graph::content(node));
+            return Files::Tree(number);
+        }
+        inputs.push(graph::content(self.copy_for_mount(state, step, origin, source)));
+        Files::Copy(number)
+    }
+
+    fn copy_for_mount(
+        &mut self,
+        state: &mut StageState,
+        step: &Step,
+        origin: Option<NodeId>,
+        source: String,
+    ) -> NodeId {
+        let counter = &mut state.counter;
+        let name = format!("[internal] load {source} for a mount");
+        let empty = self.add(counter, step.span, Operation::Scratch, Vec::new(), "FROM scratch".to_owned());
+        let copy = Copy {
+            from: if origin.is_some() { CopyFrom::Input } else { CopyFrom::Context },
+            sources: vec![source],
+            places: vec![step.span],
+            inline: Vec::new(),
+            destination: MOUNT_COPY.to_owned(),
+            owner: None,
+            mode: None,
+            exclude: Vec::new(),
+            unpack: false,
+        };
+        let inputs = std::iter::once(graph::base(empty)).chain(origin.map(graph::content)).collect();
+        self.add(counter, step.span, Operation::Copy(Box::new(copy)), inputs, name)
+    }
+}
+
+fn resolve(state: &StageState, step: &Step, flag: &MountFlag) -> Result<Mount, BuildError> {
+    let expanded = mount::resolve(flag, &mut |text| {
+        expand::expand(text.as_str(), &state.environment, Rules::value(step.escape)).map(|it| it.value)
+    });
+    expanded.map_err(|error| {
+        let span = if step.is_trigger { step.span } else { error.span };
+        BuildError::at("invalid-mount", span, error.message)
+    })
+}
+
+fn secret_id(mount: &Mount) -> String {
+    let named = [&mount.id, &mount.source].into_iter().find(|name| !name.is_empty()).cloned();
+    named.unwrap_or_else(|| base_name(&mount.target).to_owned())
+}
+
+fn base_name(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+}
+
+/// Where a mount goes, from the root.
+fn target(state: &StageState, mount: &Mount, sockets: &mut usize) -> String {
+    let folder = &state.config.config.working_dir;
+    let folder = if folder.is_empty() { "/" } else { folder };
+    match mount.kind {
+        MountKind::Secret if mount.target.is_empty() => path::join(SECRETS, base_name(&secret_id(mount))),
+        MountKind::Ssh if mount.target.is_empty() => {
+            let socket = format!("{SOCKETS}{sockets}");
+            *sockets += 1;
+            socket
+        }
+        _ if mount.target.starts_with('/') => path::join("/", &mount.target),
+        _ => path::join(folder, &mount.target),
+    }
+}

@@ -1,0 +1,293 @@
+//! What is mounted for one RUN: files of other trees, caches, memory, secrets.
+
+use super::{Built, Executor, StepError, lock};
+use crate::event::{Event, Row};
+use crate::graph::{Exec, Files, MOUNT_COPY, MountSource, StepMount};
+use crate::solve::NodeId;
+use kiln_image::layer::{CopyRequest, Everything, FileData, LayerWriter, Metadata};
+use kiln_image::store::{CacheAccess, CacheFolder, ScratchFolder};
+use kiln_image::sys::{self, CallError, Named};
+use kiln_image::tree::Tree;
+use kiln_parser::mount::Sharing;
+use kiln_runtime::spec;
+use oci_spec::runtime::Mount;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::FileType;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// The mounts of a step, ready, with what must live as long as it.
+#[derive(Default)]
+pub(super) struct Mounted {
+    pub(super) mounts: Vec<Mount>,
+    /// More variables for the program.
+    pub(super) environment: Vec<String>,
+    /// Folders to lay below the image, so that all mount points exist and leave no trace.
+    pub(super) stubs: Vec<PathBuf>,
+    _scratch: Vec<ScratchFolder>,
+    _caches: Vec<CacheFolder>,
+    _secrets: Vec<SecretFile>,
+}
+
+/// The step that mounts are prepared for.
+struct StepPlace<'a> {
+    node: NodeId,
+    inputs: &'a [Built],
+    row: Row,
+}
+
+/// A secret in memory; removed when dropped.
+struct SecretFile(PathBuf);
+
+impl Drop for SecretFile {
+    fn drop(&mut self) {
+        // The folder is emptied at boot in any case.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Executor<'_> {
+    /// Prepares the mounts of a step.
+    pub(super) fn prepare_mounts(
+        &self,
+        node: NodeId,
+        exec: &Exec,
+        inputs: &[Built],
+        row: Row,
+    ) -> Result<Mounted, StepError> {
+        let mut mounted = Mounted::default();
+        if exec.mounts.is_empty() {
+            return Ok(mounted);
+        }
+        let stubs = self.tools.store.scratch_folder()?;
+        let tree = Tree::of(self.view(&inputs[0].stack)?.into_iter().collect());
+        let step = StepPlace { node, inputs, row };
+        for mount in &exec.mounts {
+            let is_file = self.add_mount(&mut mounted, mount, &step)?;
+            if let Some(is_file) = is_file {
+                make_stub(&tree, stubs.path(), &mount.target, is_file)?;
+            }
+        }
+        mounted.stubs.push(stubs.path().to_owned());
+        mounted._scratch.push(stubs);
+        Ok(mounted)
+    }
+
+    /// Adds a mount; tells whether its mount point is a file, or that there is none.
+    fn add_mount(
+        &self,
+        mounted: &mut Mounted,
+        mount: &StepMount,
+        step: &StepPlace<'_>,
+    ) -> Result<Option<bool>, StepError> {
+        let access = if mount.readonly { "ro" } else { "rw" };
+        match &mount.source {
+            MountSource::Files(files) => self.add_files(mounted, mount, *files, step.inputs).map(Some),
+            MountSource::Cache { id, sharing, mode, owner, seed } => {
+                let metadata =
+                    Metadata { mode: *mode, uid: owner.0, gid: owner.1, mtime: super::copy::now() };
+                let cache = self.cache(id, *sharing, &metadata, *seed, step)?;
+                mounted.mounts.push(spec::bind(cache.path().to_owned(), &mount.target, &[access]));
+                mounted._caches.push(cache);
+                Ok(Some(false))
+            }
+            MountSource::Tmpfs { size } => {
+                let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), access.to_owned()];
+                if *size > 0 {
+                    options.push(format!("size={size}"));
+                }
+                mounted.mounts.push(filesystem("tmpfs", &mount.target, options));
+                Ok(Some(false))
+            }
+            MountSource::Secret { id, required, file, variable } => {
+                let Some(secret) = self.tools.given.secrets.get(id) else {
+                    let missing = || StepError::NotGiven { kind: "secret", id: id.clone() };
+                    return if *required { Err(missing()) } else { Ok(None) };
+                };
+                if let Some(name) = variable {
+                    mounted.environment.push(format!("{name}={}", String::from_utf8_lossy(secret)));
+                }
+                let Some((mode, owner)) = file else { return Ok(None) };
+                let path = self.tools.sandbox.secret(secret, *mode, *owner)?;
+                mounted.mounts.push(spec::bind(
+                    path.clone(),
+                    &mount.target,
+                    &["ro", "nosuid", "nodev", "noexec"],
+                ));
+                mounted._secrets.push(SecretFile(path));
+                Ok(Some(true))
+            }
+            MountSource::Ssh { id, required } => {
+                let Some(socket) = self.tools.given.ssh.get(id) else {
+                    let missing = || StepError::NotGiven { kind: "ssh", id: id.clone() };
+                    return if *required { Err(missing()) } else { Ok(None) };
+                };
+                mounted.environment.push(format!("SSH_AUTH_SOCK={}", mount.target));
+                mounted.mounts.push(spec::bind(
+                    socket.clone(),
+                    &mount.target,
+                    &["rw", "nosuid", "nodev", "noexec"],
+                ));
+                Ok(Some(true))
+            }
+        }
+    }
+
+    fn add_files(
+        &self,
+        mounted: &mut Mounted,
+        mount: &StepMount,
+        files: Files,
+        inputs: &[Built],
+    ) -> Result<bool, StepError> {
+        let store = self.tools.store;
+        match files {
+            Files::Tree(number) => {
+                let stack = &inputs[number].stack;
+                let mut view = match mount.readonly {
+                    true => store.view_mount(stack, &[]),
+                    false => {
+                        let scratch = store.scratch_folder()?;
+                        let (upper, work) = upper_and_work(scratch.path())?;
+                        mounted._scratch.push(scratch);
+                        store.writable_mount(stack, &upper, &work, &[])
+                    }
+                };
+                view.set_destination(PathBuf::from(&mount.target));
+                mounted.mounts.push(view);
+                Ok(false)
+            }
+            Files::Copy(number) => {
+                let folders = inputs[number].stack.folders();
+                let folder = folders.last().copied().unwrap_or(Path::new("/"));
+                let path = folder.join(&MOUNT_COPY[1..]);
+                let is_file = !std::fs::symlink_metadata(&path).call("stat", &path)?.is_dir();
+                if mount.readonly {
+                    mounted.mounts.push(spec::bind(path, &mount.target, &["ro"]));
+                    return Ok(is_file);
+                }
+                // What is written goes nowhere.
+                let scratch = store.scratch_folder()?;
+                if is_file {
+                    let copy = scratch.path().join("file");
+                    std::fs::copy(&path, &copy).call("copy", &path)?;
+                    mounted.mounts.push(spec::bind(copy, &mount.target, &["rw"]));
+                } else {
+                    let (upper, work) = upper_and_work(scratch.path())?;
+                    let options = vec![
+                        format!("lowerdir+={}", path.display()),
+                        format!("upperdir={}", upper.display()),
+                        format!("workdir={}", work.display()),
+                    ];
+                    mounted.mounts.push(filesystem("overlay", &mount.target, options));
+                }
+                mounted._scratch.push(scratch);
+                Ok(is_file)
+            }
+        }
+    }
+
+    fn cache(
+        &self,
+        id: &str,
+        sharing: Sharing,
+        metadata: &Metadata,
+        seed: Option<Files>,
+        step: &StepPlace<'_>,
+    ) -> Result<CacheFolder, StepError> {
+        let access = match sharing {
+            Sharing::Shared => CacheAccess::Shared,
+            Sharing::Private => CacheAccess::Private,
+            Sharing::Locked => CacheAccess::Locked,
+        };
+        let waiting = || {
+            let text = format!("waiting for the cache {id}, which another step has locked");
+            self.tools.reporter.send(Event::Note { row: step.row, text });
+        };
+        // As in the reference: without the results of earlier builds, caches are empty, too.
+        let anew =
+            self.tools.graph.node(step.node).no_cache && lock(&self.notes.emptied).insert(id.to_owned());
+        self.tools.store.cache_folder(id, access, anew, waiting, |folder| match seed {
+            None => make_empty(folder, metadata),
+            Some(files) => self.fill(folder, files, step.inputs),
+        })
+    }
+
+    /// Copies files into a new cache folder.
+    fn fill(&self, folder: &Path, files: Files, inputs: &[Built]) -> Result<(), StepError> {
+        let (number, name) = match files {
+            Files::Tree(number) => (number, c"."),
+            Files::Copy(number) => (number, c"m"),
+        };
+        let Some(root) = self.view(&inputs[number].stack)? else { return Ok(()) };
+        let stat = sys::stat_at(root.as_fd(), name).call("stat", MOUNT_COPY)?;
+        let is_folder = stat.is_some_and(|stat| sys::file_type(&stat) == FileType::Directory);
+        if !is_folder {
+            return Err(CallError {
+                call: "open",
+                path: MOUNT_COPY.into(),
+                errno: rustix::io::Errno::NOTDIR,
+            }
+            .into());
+        }
+        let mut writer = LayerWriter::new(folder, None)?;
+        let folders = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: super::copy::now() };
+        writer.copy(&CopyRequest {
+            source: root.as_fd(),
+            name,
+            base: b"",
+            destination: b"/",
+            folders,
+            selection: &Everything,
+            change: &|metadata, _| metadata,
+        })?;
+        writer.finish()?;
+        Ok(())
+    }
+}
+
+fn make_empty(folder: &Path, metadata: &Metadata) -> Result<(), StepError> {
+    let handle: OwnedFd = sys::open_dir(folder)?;
+    super::copy::set_metadata(&handle, metadata).call("chown", folder)?;
+    Ok(())
+}
+
+fn upper_and_work(folder: &Path) -> Result<(PathBuf, PathBuf), CallError> {
+    let (upper, work) = (folder.join("upper"), folder.join("work"));
+    for path in [&upper, &work] {
+        std::fs::create_dir(path).call("mkdir", path)?;
+    }
+    std::fs::set_permissions(&upper, PermissionsExt::from_mode(0o755)).call("chmod", &upper)?;
+    Ok((upper, work))
+}
+
+fn filesystem(kind: &str, target: &str, options: Vec<String>) -> Mount {
+    let mut mount = Mount::default();
+    mount
+        .set_destination(PathBuf::from(target))
+        .set_typ(Some(kind.to_owned()))
+        .set_source(Some(PathBuf::from(kind)))
+        .set_options(Some(options));
+    mount
+}
+
+/// Makes a mount point in the folder that lies below the image, where the image has none.
+fn make_stub(tree: &Tree, stubs: &Path, target: &str, is_file: bool) -> Result<(), StepError> {
+    let real = tree.resolve(target.as_bytes())?;
+    if tree.stat(&real)?.is_some() {
+        return Ok(());
+    }
+    let folders = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) };
+    let mut writer = LayerWriter::new(stubs, None)?;
+    let path = real.display();
+    let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
+    if is_file {
+        let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&path[..0], |at| &path[..at]);
+        writer.make_folders(parent, &folders)?;
+        writer.put_file(path, FileData::Bytes(b""), &Metadata { mode: 0o644, ..folders })?;
+    } else {
+        writer.make_folders(path, &folders)?;
+    }
+    writer.finish()?;
+    Ok(())
+}

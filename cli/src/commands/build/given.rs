@@ -1,0 +1,113 @@
+//! `--secret` and `--ssh`: what steps may be shown without its becoming part of the image.
+
+use crate::error::CliError;
+use kiln_builder::Given;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// As in the reference builder.
+const MAX_SECRET: u64 = 500 * 1024;
+
+/// Reads all that the flags name.
+pub(super) fn read(secrets: &[String], ssh: &[String]) -> Result<Given, CliError> {
+    let secrets = secrets.iter().map(|text| secret(text)).collect::<Result<BTreeMap<_, _>, _>>()?;
+    let ssh = ssh.iter().map(|text| socket(text)).collect::<Result<BTreeMap<_, _>, _>>()?;
+    Ok(Given { secrets, ssh })
+}
+
+fn invalid(flag: &str, text: &str, hint: &str) -> CliError {
+    CliError::Flags(format!("invalid value {text:?} for {flag}"), vec![hint.to_owned()])
+}
+
+/// `id=NAME[,src=FILE|,env=VARIABLE][,type=file|env]`
+fn secret(text: &str) -> Result<(String, Vec<u8>), CliError> {
+    let hint = "write --secret id=NAME,src=FILE or --secret id=NAME,env=VARIABLE";
+    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').ok_or_else(|| invalid("--secret", text, hint))?;
+        let slot = match key.to_ascii_lowercase().as_str() {
+            "id" => &mut id,
+            "src" | "source" => &mut file,
+            "env" => &mut variable,
+            "type" if matches!(value, "file" | "env") => &mut kind,
+            _ => return Err(invalid("--secret", text, hint)),
+        };
+        *slot = Some(value);
+    }
+    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| invalid("--secret", text, hint))?;
+    if kind == Some("env") && variable.is_none() {
+        variable = file.take();
+    }
+    let content = match (file, variable) {
+        (Some(file), _) => read_file(id, Path::new(file))?,
+        (None, Some(name)) => read_variable(id, name)?,
+        // Without a source: the variable of that name, else the file.
+        (None, None) => match std::env::var(id) {
+            Ok(value) if kind != Some("file") => value.into_bytes(),
+            _ => read_file(id, Path::new(id))?,
+        },
+    };
+    Ok((id.to_owned(), content))
+}
+
+fn read_variable(id: &str, name: &str) -> Result<Vec<u8>, CliError> {
+    std::env::var(name).map(String::into_bytes).map_err(|_| {
+        CliError::failed(format!("cannot read the secret {id}: the variable {name} is not set"))
+            .hint(format!("set it, or name a file with --secret id={id},src=FILE"))
+    })
+}
+
+fn read_file(id: &str, path: &Path) -> Result<Vec<u8>, CliError> {
+    let failed = |reason: String| {
+        CliError::failed(format!("cannot read the secret {id} from `{}`: {reason}", path.display()))
+            .hint(format!("name a readable file with --secret id={id},src=FILE"))
+    };
+    let metadata = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?;
+    if metadata.len() > MAX_SECRET {
+        return Err(failed("larger than 500 KiB".to_owned()));
+    }
+    std::fs::read(path).map_err(|error| failed(error.to_string()))
+}
+
+/// `default` or `ID[=SOCKET]`; the agent's own socket without one.
+fn socket(text: &str) -> Result<(String, PathBuf), CliError> {
+    let (id, path) = text.split_once('=').unwrap_or((text, ""));
+    if id.is_empty() || path.contains(',') {
+        return Err(invalid("--ssh", text, "write --ssh default or --ssh ID=SOCKET"));
+    }
+    let path = match path {
+        "" => std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from).ok_or_else(|| {
+            CliError::failed("invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set")
+                .hint("start an agent with ssh-agent, or name its socket: --ssh ID=SOCKET")
+        })?,
+        path => PathBuf::from(path),
+    };
+    let is_socket = std::fs::metadata(&path)
+        .is_ok_and(|metadata| std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()));
+    if !is_socket {
+        return Err(CliError::failed(format!("`{}` is not the socket of an ssh agent", path.display()))
+            .hint("keys are not read: add them to an agent with ssh-add"));
+    }
+    let path = std::path::absolute(&path).unwrap_or(path);
+    Ok((id.to_owned(), path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_come_from_files_and_variables() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "s3cret").unwrap();
+        let from_file = format!("id=a,src={}", file.path().display());
+        let given = read(&[from_file, "id=b,env=PATH".to_owned()], &[]).unwrap();
+        assert_eq!(given.secrets["a"], b"s3cret");
+        assert_eq!(given.secrets["b"], std::env::var("PATH").unwrap().into_bytes());
+        assert!(!format!("{given:?}").contains("s3cret"));
+        for wrong in ["a", "src=x", "id=a,src=/missing/file", "id=a,env=NOT_SET_AT_ALL", "id=a,typ=x"] {
+            assert!(read(&[wrong.to_owned()], &[]).is_err(), "{wrong}");
+        }
+        assert!(read(&[], &[format!("x={}", file.path().display())]).is_err());
+    }
+}

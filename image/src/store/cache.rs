@@ -1,0 +1,113 @@
+//! Folders that outlive builds and belong to no image: what `RUN --mount=type=cache` shows.
+
+use super::{Store, StoreError, StoreLock};
+use crate::digest::Digest;
+use crate::sys::{self, Named};
+use rustix::fs::FlockOperation;
+use std::path::{Path, PathBuf};
+
+/// A cache folder and the right to use it.
+pub struct CacheFolder {
+    path: PathBuf,
+    _lock: Option<StoreLock>,
+}
+
+impl CacheFolder {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Who else may use a cache folder at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheAccess {
+    /// Anybody.
+    Shared,
+    /// Nobody: others wait.
+    Locked,
+    /// Nobody: others get a folder of their own.
+    Private,
+}
+
+impl Store {
+    /// The cache folder of that name. One that is new is filled first, and appears when that is done; with `anew`
+    /// what there was is gone.
+    ///
+    /// `waiting` is called when somebody else has it.
+    pub fn cache_folder<E: From<StoreError>>(
+        &self,
+        name: &str,
+        access: CacheAccess,
+        anew: bool,
+        waiting: impl FnOnce(),
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<CacheFolder, E> {
+        // Names are anything that a Dockerfile says: none of it is a path.
+        let hashed = Digest::of(name.as_bytes()).hex()[..32].to_owned();
+        let (hashed, lock) = match access {
+            CacheAccess::Shared => (hashed, None),
+            CacheAccess::Locked => {
+                let lock = self.lock(&format!("cache-{hashed}"), waiting)?;
+                (hashed, Some(lock))
+            }
+            CacheAccess::Private => {
+                let (hashed, lock) = self.free_cache(&hashed)?;
+                (hashed, Some(lock))
+            }
+        };
+        let path = self.root().join("caches").join(&hashed);
+        if anew || !path.exists() {
+            let _making = self.lock(&format!("make-cache-{hashed}"), || {})?;
+            if anew {
+                sys::remove_path(&path).map_err(StoreError::from)?;
+            }
+            if !path.exists() {
+                self.make_cache(&path, fill)?;
+            }
+        }
+        Ok(CacheFolder { path, _lock: lock })
+    }
+
+    /// The first folder that nobody has.
+    fn free_cache(&self, hashed: &str) -> Result<(String, StoreLock), StoreError> {
+        let mut number = 0;
+        loop {
+            let name = if number == 0 { hashed.to_owned() } else { format!("{hashed}.{number}") };
+            let (file, _) = self.lock_file(&format!("cache-{name}"))?;
+            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                return Ok((name, StoreLock { _file: file }));
+            }
+            number += 1;
+        }
+    }
+
+    fn make_cache<E: From<StoreError>>(
+        &self,
+        path: &Path,
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let called = |result: Result<(), sys::CallError>| result.map_err(StoreError::from);
+        let folder = path.parent().unwrap_or(path);
+        called(std::fs::create_dir_all(folder).call("mkdir", folder))?;
+        let scratch = self.scratch.folder().map_err(StoreError::from)?;
+        let inner = scratch.path().join("cache");
+        called(std::fs::create_dir(&inner).call("mkdir", &inner))?;
+        fill(&inner)?;
+        called(std::fs::rename(&inner, path).call("rename", path))?;
+        Ok(())
+    }
+
+    /// Removes all cache folders that nobody uses; gives how many.
+    pub fn remove_caches(&self) -> Result<u64, StoreError> {
+        let folder = self.root().join("caches");
+        let mut removed = 0;
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            // While a build runs, any of them may be in use.
+            let Some(_free) = self.try_remove_layers()? else { return Ok(removed) };
+            sys::remove_path(&entry.path())?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
