@@ -49,6 +49,19 @@ impl Context {
         let name = std::fs::canonicalize(&file).unwrap_or_else(|_| file.clone()).display().to_string();
         Ok(Context { folder: folder.to_owned(), source, ignore, ignore_name, name })
     }
+
+    /// A context whose Dockerfile was read from somewhere else, such as standard input.
+    pub fn with_dockerfile(folder: &Path, bytes: Vec<u8>) -> Result<Context, BuildError> {
+        if bytes.len() as u64 > MAX_SIZE {
+            return Err(BuildError::Option {
+                message: "failed to read dockerfile: too large".to_owned(),
+                hints: vec!["a Dockerfile holds at most 16 MiB".to_owned()],
+            });
+        }
+        let (ignore_name, ignore) = read_ignore(folder, &folder.join(NAMES[0]))?;
+        let source = Source::new(NAMES[0], bytes);
+        Ok(Context { folder: folder.to_owned(), source, ignore, ignore_name, name: "-".to_owned() })
+    }
 }
 
 fn find_dockerfile(folder: &Path) -> PathBuf {

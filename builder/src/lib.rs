@@ -21,6 +21,7 @@ mod export;
 pub mod graph;
 pub mod key;
 pub mod mode;
+pub mod output;
 pub mod plan;
 mod resolve;
 mod sandbox;

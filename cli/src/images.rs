@@ -17,6 +17,8 @@ pub struct ImageFinder<'a> {
     /// `None` where there is no store that could be opened: then only registries are asked.
     store: Option<&'a Store>,
     settings: &'a Settings,
+    /// What the store has does not count.
+    asks: bool,
     registry: OnceLock<Registry>,
     making: Mutex<()>,
 }
@@ -24,12 +26,24 @@ pub struct ImageFinder<'a> {
 impl<'a> ImageFinder<'a> {
     /// Uses the registry only when it must.
     pub fn new(store: &'a Store, settings: &'a Settings) -> ImageFinder<'a> {
-        ImageFinder { store: Some(store), settings, registry: OnceLock::new(), making: Mutex::new(()) }
+        ImageFinder {
+            store: Some(store),
+            settings,
+            asks: false,
+            registry: OnceLock::new(),
+            making: Mutex::new(()),
+        }
+    }
+
+    /// Asks registries even for what the store has, if `asks` says so.
+    #[must_use]
+    pub fn asking_registries(self, asks: bool) -> ImageFinder<'a> {
+        ImageFinder { asks, ..self }
     }
 
     /// For questions that need no store.
     pub fn without_store(settings: &'a Settings) -> ImageFinder<'a> {
-        ImageFinder { store: None, settings, registry: OnceLock::new(), making: Mutex::new(()) }
+        ImageFinder { store: None, settings, asks: false, registry: OnceLock::new(), making: Mutex::new(()) }
     }
 
     fn store(&self) -> Result<&'a Store, StoreError> {
@@ -56,7 +70,7 @@ impl<'a> ImageFinder<'a> {
 
     /// The image in the store, if it has one for the platform.
     fn find(&self, name: &Reference, platform: &Platform) -> Result<Option<ResolvedImage>, StoreError> {
-        let Some(store) = self.store else { return Ok(None) };
+        let Some(store) = self.store.filter(|_| !self.asks) else { return Ok(None) };
         let Some(record) = store.find(name)? else { return Ok(None) };
         let image = store.read_image(record.clone())?;
         if image.config.platform().distance(platform).is_none() {

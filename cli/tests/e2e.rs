@@ -27,3 +27,5 @@ mod images;
 mod lints;
 #[path = "e2e/mounts.rs"]
 mod mounts;
+#[path = "e2e/outputs.rs"]
+mod outputs;

@@ -2,6 +2,13 @@
 
 use std::io::{self, BufRead, Read};
 
+/// True when a stream that begins so is compressed in a way that [`decompressed`] knows.
+pub fn is_compressed(start: &[u8]) -> bool {
+    [&b"\x1f\x8b"[..], b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0"]
+        .iter()
+        .any(|magic| start.starts_with(magic))
+}
+
 /// Decompresses gzip, bzip2, xz and zstd by what the first bytes say, not by what anybody claims; other streams pass.
 pub fn decompressed<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let start = input.fill_buf()?;

@@ -1,7 +1,9 @@
 //! `kiln build`.
 
 mod call;
+mod context;
 mod given;
+mod output;
 
 use crate::arguments::{self, Globals};
 use crate::config::STATE;
@@ -13,9 +15,10 @@ use crate::signals::Signals;
 use crate::ui;
 use call::Call;
 use clap::Parser;
-use kiln_builder::context::Context;
 use kiln_builder::{BuildOptions, Cancel, Machine};
+use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
+use output::Output;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -24,10 +27,10 @@ use std::sync::Arc;
 /// Build an image from a Dockerfile.
 #[derive(Debug, Parser)]
 struct Build {
-    /// Folder with the files to build from
+    /// Folder with the files to build from; - for a tar of them, or a Dockerfile alone, on standard input
     #[arg(value_name = "PATH")]
     context: PathBuf,
-    /// Dockerfile (default: PATH/Dockerfile)
+    /// Dockerfile (default: PATH/Dockerfile); - for standard input
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Name for the image, NAME[:TAG]; may be repeated
@@ -48,6 +51,28 @@ struct Build {
     /// Socket of an ssh agent for RUN --mount=type=ssh: default or ID=SOCKET; may be repeated
     #[arg(long, value_name = "default|ID[=SOCKET]")]
     ssh: Vec<String>,
+    /// Where the result goes: DIR for its files, - for a tar of them, or type=local|tar|oci|docker|image|cacheonly
+    /// with dest=PATH; may be repeated
+    #[arg(short, long, value_name = "OUTPUT")]
+    output: Vec<String>,
+    /// Short for --output=type=docker; accepted, as images are always in the store
+    #[arg(long)]
+    load: bool,
+    /// Write the image's id to a file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// Ask registries for base images, whatever the store has
+    #[arg(long)]
+    pull: bool,
+    /// Platform to build for, os/architecture (default: this machine's)
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
+    /// Accepted for Docker's users: containers of steps never stay
+    #[arg(long, hide = true)]
+    rm: bool,
+    /// Accepted for Docker's users: containers of steps never stay
+    #[arg(long, hide = true)]
+    force_rm: bool,
     /// Run every step, whatever earlier builds have made
     #[arg(long)]
     no_cache: bool,
@@ -73,23 +98,23 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let build: Build = arguments::parse("build", arguments)?;
     let style = if build.quiet { Style::Quiet } else { Style::choose(&build.progress)? };
     let options = build.options()?;
+    let outputs = build.outputs()?;
     let call = if build.check { Call::parse("check")? } else { Call::parse(&build.call)? };
     if let Some(call) = call {
-        let context = Context::open(&build.context, build.file.as_deref())
-            .map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None })))?;
-        return call.answer(globals, &context, &options, &build.shown_path());
+        let opened = context::open(&build.context, build.file.as_deref())?;
+        return call.answer(globals, &opened.context, &options, &build.shown_path());
     }
     let spawner = session::start_helper()?;
     let signals = Signals::catch()?;
     let failure = |error, source| CliError::Build(Box::new(BuildFailure { error, source }));
-    let context =
-        Context::open(&build.context, build.file.as_deref()).map_err(|error| failure(error, None))?;
+    let opened = context::open(&build.context, build.file.as_deref())?;
+    let context = &opened.context;
     let session = Session::open(globals)?;
 
     let cancel = Cancel::default();
     let progress = Arc::new(Progress::new(style));
     end_on_signal(signals, cancel.clone());
-    let images = ImageFinder::new(&session.store, &session.config.registry);
+    let images = ImageFinder::new(&session.store, &session.config.registry).asking_registries(build.pull);
     let machine = Machine {
         store: &session.store,
         spawner: &spawner,
@@ -98,10 +123,16 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         listener: &|event| progress.show(&event),
         cancel: &cancel,
     };
-    let result = kiln_builder::build(&context, &options, &machine);
+    let result = kiln_builder::build(context, &options, &machine);
     progress.finish();
     let outcome = result.map_err(|error| failure(error, Some(context.source.clone())))?;
-    if build.quiet {
+    for output in &outputs {
+        output.write(&session.store, &outcome.image, &options.tags)?;
+    }
+    if let Some(path) = &build.iidfile {
+        output::write_id(path, &outcome.image)?;
+    }
+    if build.quiet && !outputs.iter().any(Output::is_tree) {
         ui::line(&outcome.image.to_string());
     }
     Ok(0)
@@ -124,13 +155,39 @@ impl Build {
     /// The Dockerfile as messages name it: the way the user did.
     fn shown_path(&self) -> String {
         match &self.file {
-            Some(file) => file.display().to_string(),
-            None => {
+            Some(file) if file != Path::new("-") => file.display().to_string(),
+            _ if self.context == Path::new("-") => "Dockerfile".to_owned(),
+            _ => {
                 // Without the dots that say nothing.
                 let parts = self.context.components().filter(|part| *part != Component::CurDir);
                 parts.collect::<PathBuf>().join("Dockerfile").display().to_string()
             }
         }
+    }
+
+    fn outputs(&self) -> Result<Vec<Output>, CliError> {
+        let outputs = self.output.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        if self.iidfile.is_some() && outputs.iter().any(Output::is_tree) {
+            return Err(CliError::failed("local and tar exporters are incompatible with image ID file")
+                .hint("leave --iidfile out: no image is named by such an output"));
+        }
+        outputs.iter().try_for_each(Output::check)?;
+        Ok(outputs)
+    }
+
+    fn platform(&self) -> Result<Option<Platform>, CliError> {
+        let Some(text) = self.platform.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+        if text.contains(',') {
+            return Err(CliError::failed("more than one --platform is not supported yet")
+                .hint("build for one platform after the other"));
+        }
+        if text == "local" {
+            return Ok(Some(Platform::host()));
+        }
+        text.parse().map(Some).map_err(|error| {
+            CliError::failed(format!("invalid platform {text:?}: {error}"))
+                .hint("write os/architecture, such as linux/amd64 or linux/arm64")
+        })
     }
 
     fn options(&self) -> Result<BuildOptions, CliError> {
@@ -146,7 +203,7 @@ impl Build {
             target: self.target.clone(),
             build_args: build_arguments(&self.build_arg)?,
             labels: labels(&self.label),
-            platform: None,
+            platform: self.platform()?,
             no_cache: self.no_cache,
             explain: self.explain,
             tags: tags.collect::<Result<_, _>>()?,

@@ -70,7 +70,7 @@ fn request(store: &Store, name: &str) -> Result<SaveRequest, CliError> {
     Ok(SaveRequest { image, names: named.into_iter().collect() })
 }
 
-fn save_file(store: &Store, requests: &[SaveRequest], path: &Path) -> Result<(), CliError> {
+pub(super) fn save_file(store: &Store, requests: &[SaveRequest], path: &Path) -> Result<(), CliError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !is_replaceable(path) {
         // A device, or a pipe for another program.
