@@ -19,11 +19,12 @@ use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_image::store::{ImageRecord, LayerId, Store, StoreError};
 use kiln_image::tree::Tree;
+use kiln_parser::ast::NetworkMode;
 use kiln_parser::diagnostic::Diagnostic;
 use kiln_parser::lint::{self, Choice};
 use kiln_parser::{Parse, parse, suggest};
 use kiln_runtime::Spawner;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -48,6 +49,14 @@ pub struct BuildOptions {
     pub explain: bool,
     /// Names for the result.
     pub tags: Vec<Reference>,
+    /// Stages whose earlier results do not count, by their names in lower case.
+    pub no_cache_stages: BTreeSet<String>,
+    /// What RUN can reach when it says nothing.
+    pub network: NetworkMode,
+    /// RUN may ask for the machine's own network.
+    pub allows_host_network: bool,
+    /// Names and addresses for the hosts file of steps.
+    pub hosts: Vec<(String, String)>,
     /// What steps may be shown without its becoming part of anything.
     pub given: Given,
 }
@@ -145,6 +154,10 @@ pub(crate) fn plan_options<'a>(
         labels: &options.labels,
         name: &context.name,
         looks_only: false,
+        no_cache_stages: &options.no_cache_stages,
+        network: options.network,
+        allows_host_network: options.allows_host_network,
+        hosts: &options.hosts,
     }
 }
 
@@ -270,7 +283,7 @@ impl Build<'_> {
         let content = Content::context(tree, self.context.ignore.clone(), self.context.ignore_name.clone());
         let cache_name = self.stat_cache_name();
         let stat_cache = StatCache::from_bytes(&store.read_cache(&cache_name).unwrap_or_default());
-        let sandbox = Sandbox::new(store, spawner, state);
+        let sandbox = Sandbox::new(store, spawner, state, &self.options.hosts);
         let (made, layers) = mpsc::channel();
         let reporter = &self.reporter;
         let graph = &plan.graph;

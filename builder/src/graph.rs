@@ -72,6 +72,8 @@ pub struct Exec {
     pub network: Network,
     /// A script that is shown to the program below `/dev/pipes`, by name and content.
     pub script: Option<(String, String)>,
+    /// Names that `--add-host` gives addresses.
+    pub hosts: Vec<String>,
     /// What is mounted for this step alone.
     pub mounts: Vec<StepMount>,
 }
@@ -149,6 +151,8 @@ pub enum Network {
     Bridge,
     /// Only itself.
     None,
+    /// All that the machine can, as the machine.
+    Host,
 }
 
 /// Files to copy.

@@ -124,8 +124,12 @@ fn add_exec(inputs: &mut KeyInputs, exec: &Exec) {
     let network = match exec.network {
         Network::Bridge => "bridge",
         Network::None => "none",
+        Network::Host => "host",
     };
     inputs.add("network", network);
+    for name in &exec.hosts {
+        inputs.add("host name", name);
+    }
     if let Some((name, content)) = &exec.script {
         inputs.add(format!("script {name}"), content);
     }
@@ -230,6 +234,7 @@ mod tests {
             user: String::new(),
             network: Network::Bridge,
             script: None,
+            hosts: Vec::new(),
             mounts: Vec::new(),
         }
     }
@@ -280,6 +285,8 @@ mod tests {
             run(&|exec| exec.folder = "/x".into()),
             run(&|exec| exec.user = "app".into()),
             run(&|exec| exec.network = Network::None),
+            run(&|exec| exec.network = Network::Host),
+            run(&|exec| exec.hosts.push("a".into())),
             run(&|exec| exec.script = Some(("EOF".into(), "#!x".into()))),
             run(&|exec| exec.mounts.push(tmpfs("/a", 1))),
             run(&|exec| exec.mounts.push(tmpfs("/b", 1))),

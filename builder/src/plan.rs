@@ -22,10 +22,10 @@ use kiln_image::digest::DiffId;
 use kiln_image::manifest::{Descriptor, media_type};
 use kiln_image::platform::Platform;
 use kiln_parser::Text;
-use kiln_parser::ast::Kind;
+use kiln_parser::ast::{Kind, NetworkMode};
 use kiln_parser::expand::{self, Environment, ExpandError, Quotes, Rules};
 use kiln_parser::span::Span;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The default `PATH` of images without one.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -67,6 +67,14 @@ pub struct PlanOptions<'a> {
     pub name: &'a str,
     /// The plan is looked at, and not carried out.
     pub looks_only: bool,
+    /// Stages whose earlier results do not count, by their names in lower case.
+    pub no_cache_stages: &'a BTreeSet<String>,
+    /// What RUN can reach when it says nothing.
+    pub network: NetworkMode,
+    /// RUN may ask for the machine's own network.
+    pub allows_host_network: bool,
+    /// Names with addresses of their own.
+    pub hosts: &'a [(String, String)],
 }
 
 /// What is to be built.
@@ -138,6 +146,7 @@ struct Counter {
     total: usize,
     place: String,
     is_trigger: bool,
+    no_cache: bool,
 }
 
 impl Counter {
@@ -175,6 +184,10 @@ impl Planner<'_> {
             title: stage.title.clone(),
             total: steps.count() + usize::from(has_source),
             place: format!("{}#{index}.0", self.options.name),
+            no_cache: stage
+                .name
+                .as_ref()
+                .is_some_and(|name| self.options.no_cache_stages.contains(&name.to_lowercase())),
             ..Counter::default()
         };
         let mut state = match &stage.base {
@@ -282,7 +295,7 @@ impl Planner<'_> {
         inputs: Vec<Input>,
         name: String,
     ) -> NodeId {
-        let no_cache = self.options.no_cache;
+        let no_cache = self.options.no_cache || counter.no_cache;
         let place = counter.place.clone();
         self.graph.add(Node { operation, inputs, name, span: Some(span), place, no_cache })
     }

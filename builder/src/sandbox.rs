@@ -37,6 +37,8 @@ pub(crate) struct Sandbox<'a> {
     spawner: &'a Spawner,
     /// A folder that is emptied at boot.
     state: &'a Path,
+    /// Names and addresses for the hosts file.
+    hosts: &'a [(String, String)],
     layout: Layout,
     files: Mutex<Option<Arc<Files>>>,
     bridge: Mutex<Option<Arc<Bridge>>>,
@@ -79,11 +81,17 @@ impl Drop for StepNetwork<'_> {
 }
 
 impl<'a> Sandbox<'a> {
-    pub(crate) fn new(store: &'a Store, spawner: &'a Spawner, state: &'a Path) -> Sandbox<'a> {
+    pub(crate) fn new(
+        store: &'a Store,
+        spawner: &'a Spawner,
+        state: &'a Path,
+        hosts: &'a [(String, String)],
+    ) -> Sandbox<'a> {
         Sandbox {
             store,
             spawner,
             state,
+            hosts,
             layout: Layout::detect(),
             files: Mutex::default(),
             bridge: Mutex::default(),
@@ -105,7 +113,7 @@ impl<'a> Sandbox<'a> {
         if let Some(files) = &*files {
             return Ok(files.clone());
         }
-        let made = Arc::new(Files::write(self.store.scratch_folder()?)?);
+        let made = Arc::new(Files::write(self.store.scratch_folder()?, self.hosts)?);
         *files = Some(made.clone());
         Ok(made)
     }
@@ -167,13 +175,15 @@ impl<'a> Sandbox<'a> {
 }
 
 impl Files {
-    fn write(folder: ScratchFolder) -> Result<Files, SandboxError> {
+    fn write(folder: ScratchFolder, hosts: &[(String, String)]) -> Result<Files, SandboxError> {
         let path = folder.path();
         let write = |name: &str, text: &str| {
             let path = path.join(name);
             std::fs::write(&path, text).call("write", &path)
         };
-        write("hosts", &resolv::build_hosts(HOSTNAME, &[]))?;
+        let lines: Vec<(String, String)> =
+            hosts.iter().map(|(name, address)| (address.clone(), name.clone())).collect();
+        write("hosts", &resolv::build_hosts(HOSTNAME, &lines))?;
         write("resolv.conf", &resolv::for_container())?;
         // Mount points for trees that have none. They lie below the image and leave no trace in it.
         for name in ["stubs/proc", "stubs/sys", "stubs/dev", "stubs/etc"] {

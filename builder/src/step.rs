@@ -168,6 +168,8 @@ pub(crate) struct Executor<'a> {
     made: mpsc::Sender<LayerId>,
     /// Say why steps run.
     explain: bool,
+    /// Tells this build from all others.
+    nonce: String,
     notes: Notes,
 }
 
@@ -176,6 +178,8 @@ pub(crate) struct Executor<'a> {
 struct Notes {
     inputs: Mutex<BTreeMap<NodeId, KeyInputs>>,
     used: Mutex<Vec<String>>,
+    /// The keys under which steps that stand on fresh ones are found in later builds.
+    plain_keys: Mutex<BTreeMap<NodeId, Key>>,
     /// Caches that this build has emptied, because results of earlier builds do not count.
     emptied: Mutex<BTreeSet<String>>,
 }
@@ -199,12 +203,19 @@ pub(crate) struct Tools<'a> {
 
 impl<'a> Executor<'a> {
     pub(crate) fn new(tools: Tools<'a>, made: mpsc::Sender<LayerId>, explain: bool) -> Executor<'a> {
-        Executor { tools, made, explain, notes: Notes::default() }
+        let nonce = format!("{}-{}", std::process::id(), now());
+        Executor { tools, made, explain, nonce, notes: Notes::default() }
     }
 
     /// The keys of records that were used.
     pub(crate) fn used(self) -> Vec<String> {
         self.notes.used.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True when a step that may be found stands on one that may not.
+    fn stands_on_fresh(&self, node: NodeId) -> bool {
+        let node = self.tools.graph.node(node);
+        !node.no_cache && node.inputs.iter().any(|input| self.tools.graph.node(input.node).no_cache)
     }
 
     /// The keys of the steps that a step stands on.
@@ -282,8 +293,10 @@ impl<'a> Executor<'a> {
         let inputs = lock(&self.notes.inputs).get(&node).cloned().unwrap_or_default();
         let inputs = serde_json::to_string(&inputs).expect("texts are JSON");
         let now = now();
+        let plain = lock(&self.notes.plain_keys).get(&node).cloned();
         let records: Vec<StepRecord> = keys
             .iter()
+            .chain(plain.as_ref())
             .map(|key| StepRecord {
                 key: key.0.clone(),
                 result: keys[0].0.clone(),
@@ -337,6 +350,13 @@ impl Steps for Executor<'_> {
             inputs.iter().skip(1).for_each(|key| whole.add("tree", &key.0));
         }
         lock(&self.notes.inputs).insert(node, own);
+        let key = whole.key();
+        if !self.stands_on_fresh(node) {
+            return Definition { key, content };
+        }
+        // What earlier builds made of the steps that run anew does not count: only content can lead back to it.
+        whole.add("fresh", &self.nonce);
+        lock(&self.notes.plain_keys).insert(node, key);
         Definition { key: whole.key(), content }
     }
 

@@ -14,7 +14,7 @@ impl Planner<'_> {
     pub(super) fn run(&mut self, state: &mut StageState, step: &Step, run: &Run) -> Result<(), BuildError> {
         let (mounts, inputs) = self.mounts(state, step, run)?;
         if !self.options.looks_only {
-            refuse(step, run)?;
+            refuse(step, run, self.options.allows_host_network)?;
         }
         let (arguments, script) = command(state, step, run);
         let body = script.as_ref().map(|(_, body)| body.clone());
@@ -22,9 +22,11 @@ impl Planner<'_> {
         if let (true, Some(heredoc)) = (run.is_heredoc_alone(), step.instruction.heredocs.first()) {
             shown.push_str(&format!(" ({})", summary(&heredoc.content)));
         }
-        let network = match run.network.as_ref().map(|network| network.value) {
-            Some(NetworkMode::None) => Network::None,
-            _ => Network::Bridge,
+        let own = run.network.as_ref().map(|network| network.value);
+        let network = match own.filter(|own| *own != NetworkMode::Default).unwrap_or(self.options.network) {
+            NetworkMode::None => Network::None,
+            NetworkMode::Host => Network::Host,
+            NetworkMode::Default => Network::Bridge,
         };
         let folder = &state.config.config.working_dir;
         let exec = Exec {
@@ -35,6 +37,7 @@ impl Planner<'_> {
             user: state.config.config.user.clone(),
             network,
             script,
+            hosts: self.options.hosts.iter().map(|(name, _)| name.clone()).collect(),
             mounts,
         };
         self.push(state, step, Operation::Exec(Box::new(exec)), inputs, &shown);
@@ -57,7 +60,7 @@ impl Planner<'_> {
 }
 
 /// What later versions will do is said, not ignored.
-fn refuse(step: &Step, run: &Run) -> Result<(), BuildError> {
+fn refuse(step: &Step, run: &Run, allows_host: bool) -> Result<(), BuildError> {
     let refuse =
         |span, what: &str| Err(BuildError::at("not-supported", span, format!("{what} is not supported yet")));
     if let Some(device) = run.devices.first() {
@@ -67,9 +70,11 @@ fn refuse(step: &Step, run: &Run) -> Result<(), BuildError> {
         let span = if step.is_trigger { step.span } else { security.span };
         return refuse(span, "RUN --security=insecure");
     }
-    if let Some(network) = run.network.as_ref().filter(|n| n.value == NetworkMode::Host) {
+    if let Some(network) = run.network.as_ref().filter(|n| n.value == NetworkMode::Host && !allows_host) {
         let span = if step.is_trigger { step.span } else { network.span };
-        return Err(BuildError::at("not-allowed", span, "network.host is not allowed"));
+        return Err(BuildError::at("not-allowed", span, "network.host is not allowed").hint(Some(
+            "pass --allow network.host if this Dockerfile may use the machine's own network".to_owned(),
+        )));
     }
     Ok(())
 }

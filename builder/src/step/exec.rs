@@ -5,14 +5,14 @@ use super::{Built, Executor, StepError};
 use crate::event::{Event, Row};
 use crate::graph::{Exec, Network};
 use crate::plan::quote;
-use crate::sandbox::HOSTNAME;
+use crate::sandbox::{HOSTNAME, StepNetwork};
 use crate::solve::NodeId;
 use kiln_image::store::{Active, LayerRecord, Stack};
 use kiln_image::sys::{CallError, Named};
 use kiln_runtime::op::FdSlot;
 use kiln_runtime::plan::{PlanOptions, plan};
 use kiln_runtime::{Process, SpawnRequest, spec};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fd::{AsFd, OwnedFd};
 use std::fs::File;
 use std::io::Read;
@@ -63,16 +63,21 @@ impl Executor<'_> {
         spec.mounts_mut().get_or_insert_default().extend(mounts);
 
         let network = match exec.network {
-            Network::Bridge => self.tools.sandbox.network()?,
-            Network::None => self.tools.sandbox.no_network()?,
+            Network::Bridge => Some(self.tools.sandbox.network()?),
+            Network::None => Some(self.tools.sandbox.no_network()?),
+            Network::Host => None,
         };
+        if network.is_none() {
+            stay_in_network(&mut spec);
+        }
         let devices = self.tools.sandbox.device_filter();
-        let slots: Vec<_> = std::iter::once(network.namespace()).chain(devices).collect();
+        let namespace = network.as_ref().map(StepNetwork::namespace);
+        let slots: Vec<_> = namespace.into_iter().chain(devices).collect();
         let options = PlanOptions {
             root: Some(&root),
             user: Some(&exec.user),
-            network: Some(FdSlot(0)),
-            cgroup: devices.map(|_| FdSlot(1)),
+            network: namespace.map(|_| FdSlot(0)),
+            cgroup: devices.map(|_| FdSlot(slots.len() - 1)),
             no_device_filter: devices.is_none(),
             default_filter: true,
             layout: Some(self.tools.sandbox.layout()),
@@ -141,6 +146,14 @@ fn step_spec(exec: &Exec, more: &[String], root: PathBuf) -> Spec {
         .set_env(Some(environment))
         .set_cwd(PathBuf::from(&exec.folder));
     spec
+}
+
+/// Leaves the container in the network of the machine.
+fn stay_in_network(spec: &mut Spec) {
+    let Some(linux) = spec.linux_mut() else { return };
+    if let Some(namespaces) = linux.namespaces_mut() {
+        namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
+    }
 }
 
 /// The script of a heredoc, in a folder of its own.

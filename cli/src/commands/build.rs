@@ -18,6 +18,7 @@ use clap::Parser;
 use kiln_builder::{BuildOptions, Cancel, Machine};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
+use kiln_parser::ast::NetworkMode;
 use output::Output;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -85,6 +86,18 @@ struct Build {
     /// Short for --call=check
     #[arg(long)]
     check: bool,
+    /// Run every step of these stages, whatever earlier builds have made; names with commas, may be repeated
+    #[arg(long, value_name = "STAGES")]
+    no_cache_filter: Vec<String>,
+    /// What RUN steps can reach: default, none or host
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    network: String,
+    /// Address for a host name in RUN steps, NAME:ADDRESS; may be repeated
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    add_host: Vec<String>,
+    /// Right that the Dockerfile may use: network.host; may be repeated
+    #[arg(long, value_name = "RIGHT")]
+    allow: Vec<String>,
     /// Show nothing but the image's id
     #[arg(short, long)]
     quiet: bool,
@@ -175,6 +188,32 @@ impl Build {
         Ok(outputs)
     }
 
+    fn network_mode(&self) -> Result<NetworkMode, CliError> {
+        match self.network.as_str() {
+            "default" | "" => Ok(NetworkMode::Default),
+            "none" => Ok(NetworkMode::None),
+            "host" => Ok(NetworkMode::Host),
+            other => Err(CliError::failed(format!("failed to build: network mode {other:?} not supported"))
+                .hint("one of default, none, host")),
+        }
+    }
+
+    fn allows_host_network(&self) -> Result<bool, CliError> {
+        for right in &self.allow {
+            match right.as_str() {
+                "network.host" => {}
+                "security.insecure" => {
+                    return Err(CliError::failed("--allow security.insecure is not supported yet"));
+                }
+                other => {
+                    return Err(CliError::failed(format!("failed to build: unknown entitlement {other}"))
+                        .hint("one of network.host, security.insecure"));
+                }
+            }
+        }
+        Ok(!self.allow.is_empty() || self.network == "host")
+    }
+
     fn platform(&self) -> Result<Option<Platform>, CliError> {
         let Some(text) = self.platform.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
         if text.contains(',') {
@@ -208,8 +247,31 @@ impl Build {
             explain: self.explain,
             tags: tags.collect::<Result<_, _>>()?,
             given: given::read(&self.secret, &self.ssh)?,
+            no_cache_stages: self
+                .no_cache_filter
+                .iter()
+                .flat_map(|list| list.split(','))
+                .map(str::to_lowercase)
+                .collect(),
+            network: self.network_mode()?,
+            allows_host_network: self.allows_host_network()?,
+            hosts: self.add_host.iter().map(|text| host(text)).collect::<Result<_, _>>()?,
         })
     }
+}
+
+/// `NAME:ADDRESS` or `NAME=ADDRESS`; brackets around the address go.
+fn host(text: &str) -> Result<(String, String), CliError> {
+    let invalid = || {
+        CliError::failed(format!("failed to build: invalid host {text}"))
+            .hint("write --add-host NAME:ADDRESS, such as db:10.0.0.5")
+    };
+    let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(invalid)?;
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    if name.is_empty() || bare.parse::<std::net::IpAddr>().is_err() {
+        return Err(invalid());
+    }
+    Ok((name.to_owned(), bare.to_owned()))
 }
 
 /// `NAME=VALUE`, or `NAME` for what the environment has; nothing when it has nothing.

@@ -137,3 +137,44 @@ fn quiet_prints_the_id_alone() {
     assert_eq!((done.code, done.err.as_str()), (0, ""));
     assert_eq!(done.out, bed.ok("images -q --no-trunc q"));
 }
+
+#[test]
+fn networks_and_hosts_are_chosen() {
+    let bed = bed!();
+    let text = "FROM busybox\nRUN ls /sys/class/net | wc -l\nRUN --network=none ls /sys/class/net\nRUN tail -n 2 /etc/hosts\n";
+    let context = bed.context("c", text);
+    let build = |flags: &[&str]| {
+        let words = ["build", "--no-cache"].iter().chain(flags).map(|word| std::ffi::OsStr::new(*word));
+        bed.kiln(&words.chain([context.as_os_str()]).collect::<Vec<_>>())
+    };
+    let own = std::fs::read_dir("/sys/class/net").unwrap().count();
+    let host = build(&["--network=host", "--add-host=db:10.1.2.3", "--add-host=six=[::2]"]);
+    assert_eq!(host.code, 0, "{}", host.err);
+    assert!(host.err.contains("10.1.2.3\tdb") && host.err.contains("::2\tsix"), "{}", host.err);
+    assert!(host.err.lines().any(|line| line.ends_with(&format!(" {own}"))), "{own} networks: {}", host.err);
+    let none = build(&["--network=none"]);
+    assert!(
+        none.err.lines().filter(|line| line.ends_with(" 1") || line.ends_with(" lo")).count() == 2,
+        "{}",
+        none.err
+    );
+    assert!(build(&["--network=other"]).err.contains("network mode \"other\" not supported"));
+    assert!(build(&["--add-host=x"]).err.contains("invalid host x"));
+
+    let asking = bed.context("asking", "FROM busybox\nRUN --network=host true\n");
+    let done = bed.fails(&asking);
+    assert!(done.err.contains("network.host is not allowed"), "{}", done.err);
+    let done = bed.kiln(&["build".as_ref(), "--allow=network.host".as_ref(), asking.as_os_str()]);
+    assert_eq!(done.code, 0, "{}", done.err);
+}
+
+#[test]
+fn the_cache_of_some_stages_is_left_out() {
+    let bed = bed!();
+    let text = "FROM busybox AS One\nRUN echo fi''rst\nFROM busybox AS two\nRUN echo sec''ond\nCOPY --from=one /bin/sh /x\n";
+    let context = bed.context("c", text);
+    bed.build("a", &context);
+    let done = bed.kiln(&["build".as_ref(), "--no-cache-filter=x,one".as_ref(), context.as_os_str()]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.err.contains(" first\n") && !done.err.contains(" second\n"), "{}", done.err);
+}
