@@ -1,5 +1,6 @@
 //! `kiln lint`.
 
+mod answer;
 mod sarif;
 
 use crate::arguments::{self, Globals};
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// Say what Dockerfiles can say better. Ends with 1 when something was found.
 #[derive(Debug, Parser)]
 struct Lint {
-    /// How findings are shown: text, json (one object a line) or sarif
+    /// How findings are shown: text, json (as build --call=check has it) or sarif
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: String,
     /// Only errors and the reference builder's rules
@@ -35,22 +36,6 @@ struct Lint {
     /// Dockerfiles; `-` for standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-}
-
-/// A finding for tools.
-#[derive(Serialize)]
-struct Finding<'a> {
-    file: &'a str,
-    line: usize,
-    column: usize,
-    end_line: usize,
-    end_column: usize,
-    severity: &'static str,
-    code: &'a str,
-    message: &'a str,
-    hints: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,13 +64,15 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     for path in &lint.files {
         let source = read(path)?;
         let findings = findings(&source, &choice);
-        if format != Format::Sarif {
-            show(&source, &findings, format);
+        if format == Format::Text {
+            show(&source, &findings);
         }
         all.push((source, findings));
     }
-    if format == Format::Sarif {
-        ui::print(&(String::from_utf8_lossy(&json::to_vec_narrow(&sarif::log(&all))) + "\n"));
+    match format {
+        Format::Text => {}
+        Format::Json => print_json(&answer::answer(&all)),
+        Format::Sarif => print_json(&sarif::log(&all)),
     }
     let number = all.iter().map(|(_, findings)| findings.len()).sum();
     if format == Format::Text {
@@ -144,31 +131,14 @@ fn findings(source: &Source, choice: &Choice) -> Vec<Diagnostic> {
     findings
 }
 
-fn show(source: &Source, findings: &[Diagnostic], format: Format) {
+fn show(source: &Source, findings: &[Diagnostic]) {
     for finding in findings {
-        if format == Format::Json {
-            ui::line(&String::from_utf8_lossy(&json::to_vec(&for_tools(source, finding))));
-        } else {
-            ui::print(&format!("{}\n\n", render(source, finding, ui::color_of_answers())));
-        }
+        ui::print(&format!("{}\n\n", render(source, finding, ui::color_of_answers())));
     }
 }
 
-fn for_tools<'a>(source: &'a Source, finding: &'a Diagnostic) -> Finding<'a> {
-    let at = source.position(finding.span.start as usize);
-    let end = source.position(finding.span.end as usize);
-    Finding {
-        file: source.name(),
-        line: at.line,
-        column: at.column,
-        end_line: end.line,
-        end_column: end.column,
-        severity: severity(finding),
-        code: finding.code,
-        message: &finding.message,
-        hints: &finding.hints,
-        url: lint::rule(finding.code).and_then(lint::Rule::url),
-    }
+fn print_json(answer: &impl Serialize) {
+    ui::print(&(String::from_utf8_lossy(&json::to_vec_narrow(answer)) + "\n"));
 }
 
 fn severity(finding: &Diagnostic) -> &'static str {

@@ -116,6 +116,11 @@ fn levels_of_rules_are_chosen() {
     let wrong = lint(&["--rule", "UnpinedBaseImage=off"]);
     assert_eq!(wrong.code, 125);
     assert!(wrong.err.contains("did you mean UnpinnedBaseImage?"), "{}", wrong.err);
+    let json = lint(&["--format=json"]);
+    let answer: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(answer["warnings"][1]["ruleName"], "JSONArgsRecommended");
+    assert_eq!(answer["warnings"][1]["location"]["ranges"][0]["start"]["line"], 2);
+    assert!(answer["buildError"].is_null() && answer["sources"][0]["filename"].is_string());
     let sarif = lint(&["--format=sarif"]);
     let log: serde_json::Value = serde_json::from_str(&sarif.out).unwrap();
     assert_eq!(log["runs"][0]["results"][1]["ruleId"], "JSONArgsRecommended");
