@@ -23,6 +23,7 @@ pub mod outline;
 pub mod port;
 mod source;
 pub mod span;
+mod stages;
 pub mod suggest;
 mod text;
 

@@ -53,6 +53,7 @@ use crate::expand::{self, Rules};
 use crate::ignore::Patterns;
 use crate::source::Source;
 use crate::span::Span;
+use crate::stages::{StageSlice, split};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the reference builder's rules are explained.
@@ -173,20 +174,12 @@ struct Stage<'a> {
 
 impl<'a> View<'a> {
     fn new(parse: &'a Parse, facts: &'a Facts) -> View<'a> {
-        let all = &parse.file.instructions;
-        let starts: Vec<usize> =
-            (0..all.len()).filter(|index| matches!(all[*index].kind, Kind::From(_))).collect();
-        let ends = starts.iter().skip(1).copied().chain([all.len()]);
-        let stages = starts.iter().zip(ends).filter_map(|(start, end)| {
-            let instruction = &all[*start];
-            let Kind::From(from) = &instruction.kind else { return None };
-            Some(Stage {
-                instruction,
-                from,
-                name: from.stage_name(),
-                base: from.image.as_str().to_lowercase(),
-                body: &all[start + 1..end],
-            })
+        let stages = split(&parse.file).into_iter().map(|StageSlice { instruction, from, body }| Stage {
+            instruction,
+            from,
+            name: from.stage_name(),
+            base: from.image.as_str().to_lowercase(),
+            body,
         });
         View { file: &parse.file, diagnostics: &parse.diagnostics, stages: stages.collect(), facts }
     }

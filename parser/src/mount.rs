@@ -79,6 +79,24 @@ pub struct Mount {
     pub gid: Option<u32>,
 }
 
+impl Mount {
+    /// The id of a secret: given, or the last name of its target.
+    pub fn secret_id(&self) -> String {
+        let named = [&self.id, &self.source].into_iter().find(|name| !name.is_empty()).cloned();
+        named.unwrap_or_else(|| base_name(&self.target).to_owned())
+    }
+
+    /// The id of an ssh socket.
+    pub fn ssh_id(&self) -> String {
+        if self.id.is_empty() { "default".to_owned() } else { self.id.clone() }
+    }
+}
+
+/// The last name of a path.
+pub fn base_name(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+}
+
 impl MountKind {
     /// The name as written in a Dockerfile.
     pub fn name(self) -> &'static str {

@@ -7,6 +7,7 @@ use crate::ast::{ArgItem, Dockerfile, From, Instruction, Kind, MountFlag};
 use crate::expand::{self, Rules};
 use crate::mount::{self, MountKind};
 use crate::span::Span;
+use crate::stages::{StageSlice, split};
 use crate::text::Text;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,10 +76,7 @@ pub struct StageName {
 
 /// All stages of a file in order.
 pub fn stages(file: &Dockerfile) -> Vec<StageName> {
-    let stages = file.instructions.iter().filter_map(|instruction| match &instruction.kind {
-        Kind::From(from) => Some((instruction, from)),
-        _ => None,
-    });
+    let stages = split(file).into_iter().map(|stage| (stage.instruction, stage.from));
     let named = stages.map(|(instruction, from)| StageName {
         name: from.name.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default(),
         description: description(instruction, from),
@@ -121,32 +119,13 @@ pub fn outline(
     Some(outline)
 }
 
-/// FROM and what follows it.
-struct Stage<'a> {
-    instruction: &'a Instruction,
-    from: &'a From,
-    body: &'a [Instruction],
-}
-
-fn split(file: &Dockerfile) -> Vec<Stage<'_>> {
-    let all = &file.instructions;
-    let is_from = |index: &usize| matches!(all[*index].kind, Kind::From(_));
-    let starts: Vec<usize> = (0..all.len()).filter(is_from).collect();
-    let ends = starts.iter().skip(1).copied().chain([all.len()]);
-    let stages = starts.iter().zip(ends).filter_map(|(start, end)| match &all[*start].kind {
-        Kind::From(from) => Some(Stage { instruction: &all[*start], from, body: &all[start + 1..end] }),
-        _ => None,
-    });
-    stages.collect()
-}
-
 struct Reader<'a> {
     file: &'a Dockerfile,
     build_args: &'a BTreeMap<String, String>,
     rules: Rules,
     /// ARGs above the first FROM.
     globals: BTreeMap<String, Argument>,
-    stages: Vec<Stage<'a>>,
+    stages: Vec<StageSlice<'a>>,
     outline: Outline,
     seen: BTreeSet<usize>,
 }
@@ -285,14 +264,9 @@ impl Reader<'_> {
         let mut expanded =
             |text: &Text| expand::expand(text.as_str(), env, rules).map(|expansion| expansion.value);
         let Ok(mount) = mount::resolve(flag, &mut expanded) else { return };
-        let base_name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
         let (list, name) = match mount.kind {
-            MountKind::Secret => {
-                let named = [&mount.id, &mount.source].into_iter().find(|name| !name.is_empty()).cloned();
-                (&mut self.outline.secrets, named.unwrap_or_else(|| base_name(&mount.target)))
-            }
-            MountKind::Ssh if mount.id.is_empty() => (&mut self.outline.ssh, "default".to_owned()),
-            MountKind::Ssh => (&mut self.outline.ssh, mount.id),
+            MountKind::Secret => (&mut self.outline.secrets, mount.secret_id()),
+            MountKind::Ssh => (&mut self.outline.ssh, mount.ssh_id()),
             _ => return,
         };
         if !list.iter().any(|known| known.name == name) {

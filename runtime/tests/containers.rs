@@ -533,7 +533,9 @@ fn network(bed: &Bed) {
         drop(writer);
         (process, reader, root)
     };
-    let (listening, listened, _root) = run_in(&first, "echo ready; busybox nc -l -p 4000");
+    // Its input never ends: a client that saw an end there would go before it has said anything.
+    let listen = "busybox mkfifo /input; echo ready; exec busybox nc -l -p 4000 <> /input";
+    let (listening, listened, _root) = run_in(&first, listen);
     let mut listened = File::from(listened);
     let mut ready = [0u8; 6];
     listened.read_exact(&mut ready).unwrap();

@@ -48,16 +48,13 @@ impl Planner<'_> {
                 },
                 MountKind::Tmpfs => MountSource::Tmpfs { size: mount.size },
                 MountKind::Secret => MountSource::Secret {
-                    id: secret_id(&mount),
+                    id: mount.secret_id(),
                     required: mount.required,
                     file: (mount.env.is_none() || !mount.target.is_empty())
                         .then(|| (mount.mode.unwrap_or(0o400), owner)),
                     variable: mount.env.clone(),
                 },
-                MountKind::Ssh => {
-                    let id = if mount.id.is_empty() { "default".to_owned() } else { mount.id.clone() };
-                    MountSource::Ssh { id, required: mount.required }
-                }
+                MountKind::Ssh => MountSource::Ssh { id: mount.ssh_id(), required: mount.required },
             };
             mounts.push(StepMount { target, source, readonly: mount.readonly });
         }
@@ -124,21 +121,14 @@ fn resolve(state: &StageState, step: &Step, flag: &MountFlag) -> Result<Mount, B
     })
 }
 
-fn secret_id(mount: &Mount) -> String {
-    let named = [&mount.id, &mount.source].into_iter().find(|name| !name.is_empty()).cloned();
-    named.unwrap_or_else(|| base_name(&mount.target).to_owned())
-}
-
-fn base_name(path: &str) -> &str {
-    path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
-}
-
 /// Where a mount goes, from the root.
 fn target(state: &StageState, mount: &Mount, sockets: &mut usize) -> String {
     let folder = &state.config.config.working_dir;
     let folder = if folder.is_empty() { "/" } else { folder };
     match mount.kind {
-        MountKind::Secret if mount.target.is_empty() => path::join(SECRETS, base_name(&secret_id(mount))),
+        MountKind::Secret if mount.target.is_empty() => {
+            path::join(SECRETS, mount::base_name(&mount.secret_id()))
+        }
         MountKind::Ssh if mount.target.is_empty() => {
             let socket = format!("{SOCKETS}{sockets}");
             *sockets += 1;
