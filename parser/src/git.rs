@@ -4,6 +4,8 @@
 //! `#ref:folder` or a query (`ref`, `tag`, `branch`, `subdir`, `checksum`, `commit`, `keep-git-dir`, `submodules`,
 //! `mtime`, `fetch-by-commit`). Rules and sentences follow moby/buildkit `frontend/dockerfile/dfgitutil`.
 
+use crate::mount::go_bool;
+
 /// A repository and what is wanted of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GitReference {
@@ -219,11 +221,10 @@ fn prefixed(prefix: &str, name: &str) -> String {
 }
 
 fn switch(key: &str, value: &str) -> Result<bool, String> {
-    match value {
-        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(format!("invalid {key} value: {value:?}")),
+    if value.is_empty() {
+        return Ok(true);
     }
+    go_bool(value).ok_or_else(|| format!("invalid {key} value: {value:?}"))
 }
 
 fn split_query(query: &str) -> Option<Vec<(String, String)>> {

@@ -6,6 +6,7 @@
 
 use crate::ast::Directives;
 use crate::diagnostic::Diagnostic;
+use crate::mount::go_bool;
 use crate::source::Source;
 use crate::span::{Span, Spanned};
 use crate::text::{Text, TextBuilder};
@@ -216,8 +217,7 @@ impl<'a> Lines<'a> {
         let options = value.value.split(';').map(|option| (option, option.split_once('=')));
         let problem = options.into_iter().find_map(|(option, pair)| match pair {
             Some(("skip" | "experimental", _)) => None,
-            Some(("error", "1" | "t" | "T" | "true" | "TRUE" | "True")) => None,
-            Some(("error", "0" | "f" | "F" | "false" | "FALSE" | "False")) => None,
+            Some(("error", word)) if go_bool(word).is_some() => None,
             Some(("error", word)) => Some((
                 format!("failed to parse check option {option:?}: {word:?} is neither true nor false"),
                 option,

@@ -51,6 +51,7 @@ use crate::ast::{Dockerfile, From, Instruction, Kind};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::expand::{self, Rules};
 use crate::ignore::Patterns;
+use crate::mount::go_bool;
 use crate::source::Source;
 use crate::span::Span;
 use crate::stages::{StageSlice, split};
@@ -302,7 +303,7 @@ impl Settings {
                 }
                 "experimental" => settings.experimental.extend(names()),
                 "error" => {
-                    settings.error = matches!(value.trim(), "1" | "t" | "T" | "true" | "TRUE" | "True");
+                    settings.error = go_bool(value.trim()) == Some(true);
                 }
                 _ => {}
             }

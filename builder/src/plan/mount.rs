@@ -34,6 +34,15 @@ impl Planner<'_> {
                 return Err(BuildError::at("invalid-mount", span, "invalid mount target \"/\"")
                     .hint(Some("name a folder of the container with target=".to_owned())));
             }
+            if mount.kind == MountKind::Ssh && (mount.mode, mount.uid, mount.gid) != (None, None, None) {
+                let span = if step.is_trigger { step.span } else { flag.text.span() };
+                let message = "mode, uid and gid of ssh mounts are not supported yet";
+                if !self.options.looks_only {
+                    return Err(BuildError::at("not-supported", span, message).hint(Some(
+                        "the socket has the mode and owner that it has on this machine".to_owned(),
+                    )));
+                }
+            }
             let owner = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
             let source = match mount.kind {
                 MountKind::Bind => {

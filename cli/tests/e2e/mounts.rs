@@ -90,6 +90,9 @@ fn secrets_are_shown_to_their_step_alone() {
     let done = bed.fails(&required);
     assert!(done.err.contains("secret tok: not found"), "{}", done.err);
     assert!(done.err.contains("hint: pass it with --secret id=tok,src=FILE"), "{}", done.err);
+    let owned = bed.context("s", "FROM busybox\nRUN --mount=type=ssh,uid=5 true\n");
+    let done = bed.fails(&owned);
+    assert!(done.err.contains("uid and gid of ssh mounts are not supported yet"), "{}", done.err);
     let wrong = bed.kiln(&["build".as_ref(), "--secret=tok".as_ref(), context.as_os_str()]);
     assert_eq!(wrong.code, 125, "{}", wrong.err);
 }

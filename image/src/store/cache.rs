@@ -59,8 +59,8 @@ impl Store {
         let path = self.root().join("caches").join(&hashed);
         if anew || !path.exists() {
             let _making = self.lock(&format!("make-cache-{hashed}"), || {})?;
-            if anew {
-                sys::remove_path(&path).map_err(StoreError::from)?;
+            if anew && path.exists() {
+                self.set_aside(&path)?;
             }
             if !path.exists() {
                 self.make_cache(&path, fill)?;
@@ -77,6 +77,20 @@ impl Store {
             let (file, _) = self.lock_file(&format!("cache-{name}"))?;
             if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 return Ok((name, StoreLock { _file: file }));
+            }
+            number += 1;
+        }
+    }
+
+    /// Takes a folder from its place. It is removed by whoever removes caches next, when nobody can be using it.
+    fn set_aside(&self, path: &Path) -> Result<(), StoreError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut number = 0;
+        loop {
+            let aside = path.with_file_name(format!("{name}.old{}-{number}", std::process::id()));
+            if !aside.exists() {
+                std::fs::rename(path, &aside).call("rename", path)?;
+                return Ok(());
             }
             number += 1;
         }

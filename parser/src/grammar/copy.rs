@@ -103,8 +103,8 @@ fn source(rule: &Rule<'_, '_>, word: Text) -> CopySource {
 fn check_copy_sources(rule: &mut Rule<'_, '_>, sources: &[CopySource]) -> Option<()> {
     for source in sources {
         let CopySource::Path(path) = source else { continue };
-        let lower = path.as_str().to_ascii_lowercase();
-        if lower.starts_with("http://") || lower.starts_with("https://") {
+        // As in the reference: in other letters it is a path.
+        if path.as_str().starts_with("http://") || path.as_str().starts_with("https://") {
             rule.report(
                 Diagnostic::error("copy-url", path.span(), "source can't be a URL for COPY")
                     .hint("ADD takes URLs"),
