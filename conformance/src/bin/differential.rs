@@ -1,0 +1,89 @@
+//! Has the reference engine build each trial of `testdata/differential`, and records the images.
+//!
+//! ```text
+//! differential record [TRIAL…]
+//! differential compare KILN [TRIAL…]
+//! ```
+//!
+//! `record` asks the engine of `DOCKER_HOST`, whose image `busybox` becomes that of `target/bases`. `compare` builds
+//! with the program `KILN`, which must find the same image, and shows what differs from the records; the test
+//! `differential` among the black-box tests does the same.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "a program that prints")]
+
+use anyhow::{Context, Result, bail};
+use kiln_conformance::differential::{self, Base, Trial};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let layout = project.join("target/bases/busybox");
+    let folder = project.join("testdata/differential");
+    let base = Base::read(&layout).context("the base images are missing: run `make bases`")?;
+    let trials = differential::read_folder(&folder)?;
+    let chosen = |only: Vec<String>| -> Vec<Trial> {
+        trials.into_iter().filter(|trial| only.is_empty() || only.contains(&trial.name)).collect()
+    };
+    match arguments.next().as_deref() {
+        Some("record") => {
+            load_base(&layout)?;
+            record(&folder, &base, &chosen(arguments.collect()))
+        }
+        Some("compare") => {
+            let kiln = arguments.next().context("the program is missing")?;
+            compare(&folder, &base, &kiln, &chosen(arguments.collect()))
+        }
+        _ => bail!("usage: differential record|compare …"),
+    }
+}
+
+/// Gives the engine the base image.
+fn load_base(layout: &Path) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let archive = folder.path().join("busybox.tar");
+    let target = format!("docker-archive:{}:busybox:latest", archive.display());
+    let source = format!("oci:{}", layout.display());
+    let copied = Command::new("skopeo").args(["copy", "-q", &source, &target]).status()?;
+    let loaded = Command::new("docker").arg("load").arg("-qi").arg(&archive).status()?;
+    if !copied.success() || !loaded.success() {
+        bail!("loading the base image into the engine");
+    }
+    Ok(())
+}
+
+/// A folder of its own for each build: the engine keeps contexts by name.
+fn folder_for(trial: &Trial) -> Result<tempfile::TempDir> {
+    Ok(tempfile::Builder::new().prefix(&format!("trial-{}-", trial.name)).tempdir()?)
+}
+
+fn record(folder: &Path, base: &Base, trials: &[Trial]) -> Result<()> {
+    std::fs::create_dir_all(folder.join("recorded"))?;
+    for trial in trials {
+        let context = folder_for(trial)?;
+        trial.lay_out(context.path())?;
+        let image = trial.build(&|| Command::new("docker"), context.path(), base)?;
+        std::fs::write(differential::recording(folder, &trial.name), image)?;
+        println!("recorded {}", trial.name);
+    }
+    Ok(())
+}
+
+fn compare(folder: &Path, base: &Base, kiln: &str, trials: &[Trial]) -> Result<()> {
+    let program = PathBuf::from(kiln);
+    let mut different = 0;
+    for trial in trials {
+        let context = folder_for(trial)?;
+        trial.lay_out(context.path())?;
+        let image = trial.build(&|| Command::new(&program), context.path(), base)?;
+        let reference = std::fs::read_to_string(differential::recording(folder, &trial.name))?;
+        let found = differential::differences(&reference, &image);
+        if !found.is_empty() {
+            different += 1;
+            println!("{}: {}\n{}", trial.name, trial.rule, found.join("\n"));
+        }
+    }
+    println!("{} of {} differ", different, trials.len());
+    Ok(())
+}
