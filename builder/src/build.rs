@@ -3,18 +3,21 @@
 use crate::cancel::Cancel;
 use crate::check::facts;
 use crate::content::{Content, ContentError, StatCache};
-use crate::context::Context;
+use crate::context::{Context, LocalFolder};
 use crate::error::{BuildError, FailedStep, ImageError};
 use crate::event::{Event, Finding, Listener, Reporter, Row};
-use crate::export;
-use crate::graph::Operation;
-use crate::plan::{self, BaseImage, Plan, PlanOptions};
+use crate::export::{Annotations, Exporter};
+use crate::graph::{CopySource, Operation, RunLimits};
+use crate::plan::{self, BaseImage, BaseImages, Plan, PlanOptions, Planned, Rights};
+use crate::remote::Remote;
 use crate::resolve::{Bases, resolve};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Names, Sandbox};
+use crate::secret::{self, Needles};
 use crate::solve::{SolveError, solve};
 use crate::stage::{self, StageOptions, Stages};
 use crate::step::{Built, Executor, StepError, Tools};
 use kiln_image::digest::{Digest, ImageId};
+use kiln_image::manifest::Descriptor;
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_image::store::{ImageRecord, LayerId, Store, StoreError};
@@ -35,30 +38,63 @@ const MIN_PARALLEL: usize = 4;
 /// What is to be built, and how.
 #[derive(Clone, Debug)]
 pub struct BuildOptions {
-    /// The stage to build; the last one when there is none.
-    pub target: Option<String>,
+    /// The stages to build; the last one when there are none.
+    pub targets: Vec<Target>,
+    /// Stages that no target needs are built, too.
+    pub all_stages: bool,
     /// `--build-arg` values by name.
     pub build_args: BTreeMap<String, String>,
     /// Labels to set on the result.
     pub labels: BTreeMap<String, String>,
-    /// What the image is for; this machine when there is none.
-    pub platform: Option<Platform>,
+    /// Notes on manifests and indexes.
+    pub annotations: Annotations,
+    /// What the images are for; this machine when there are none.
+    pub platforms: Vec<Platform>,
     /// Results of earlier builds do not count.
     pub no_cache: bool,
     /// Say why steps run.
     pub explain: bool,
-    /// Names for the result.
+    /// Names for the result of the last target.
     pub tags: Vec<Reference>,
     /// Stages whose earlier results do not count, by their names in lower case.
     pub no_cache_stages: BTreeSet<String>,
     /// What RUN can reach when it says nothing.
     pub network: NetworkMode,
-    /// RUN may ask for the machine's own network.
-    pub allows_host_network: bool,
+    /// What the file may ask for.
+    pub rights: Rights,
+    /// What programs may have.
+    pub limits: RunLimits,
+    /// Files in new layers that are younger than `SOURCE_DATE_EPOCH` get its time.
+    pub rewrites_times: bool,
+    /// Which layers become one.
+    pub squash: Squash,
+    /// What the reference builder lets pass is an error.
+    pub strict: bool,
     /// Names and addresses for the hosts file of steps.
     pub hosts: Vec<(String, String)>,
     /// What steps may be shown without its becoming part of anything.
     pub given: Given,
+}
+
+/// A stage to build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its name.
+    pub stage: String,
+    /// Names for its image.
+    pub tags: Vec<Reference>,
+}
+
+/// Which layers become one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Squash {
+    /// None.
+    #[default]
+    No,
+    /// Those that the build made.
+    New,
+    /// All of them.
+    All,
 }
 
 /// Secrets and sockets by their ids.
@@ -84,6 +120,8 @@ pub struct Machine<'a> {
     pub spawner: &'a Spawner,
     /// Finds images.
     pub images: &'a dyn Images,
+    /// Fetches what is on other machines.
+    pub remote: &'a dyn Remote,
     /// A folder that is emptied at boot, for what running networks need.
     pub state: &'a Path,
     /// Hears what happens.
@@ -126,8 +164,41 @@ pub struct ResolvedImage {
 /// What came of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The image.
-    pub image: ImageId,
+    /// The images: of each target in order, one for each platform in order.
+    pub images: Vec<BuiltImage>,
+    /// The index over the images of the last target, when there are several platforms: its bytes.
+    pub index: Option<Vec<u8>>,
+}
+
+/// An image that was built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuiltImage {
+    /// Its id.
+    pub id: ImageId,
+    /// Its manifest.
+    pub manifest: Descriptor,
+    /// What it is for.
+    pub platform: Platform,
+    /// The number of its stage in the file.
+    pub stage: usize,
+    /// The names that it got.
+    pub tags: Vec<Reference>,
+}
+
+impl Outcome {
+    /// The images of the last target, one for each platform.
+    pub fn last(&self) -> &[BuiltImage] {
+        let last = self.images.last().map(|image| image.stage);
+        let first = self.images.iter().rposition(|image| Some(image.stage) != last).map_or(0, |at| at + 1);
+        &self.images[first..]
+    }
+
+    /// The image that stands for all: that for this machine, or the first of the last target.
+    pub fn main(&self) -> &BuiltImage {
+        let own = Platform::host();
+        let last = self.last();
+        last.iter().find(|image| image.platform == own).unwrap_or(&last[0])
+    }
 }
 
 /// Builds an image.
@@ -145,19 +216,52 @@ pub(crate) fn plan_options<'a>(
     context: &'a Context,
     options: &'a BuildOptions,
     platform: &'a Platform,
-) -> PlanOptions<'a> {
-    PlanOptions {
+    stages: &Stages,
+) -> Result<PlanOptions<'a>, BuildError> {
+    Ok(PlanOptions {
         build_args: &options.build_args,
         platform,
-        platform_given: options.platform.is_some(),
+        platform_given: !options.platforms.is_empty(),
         no_cache: options.no_cache,
         labels: &options.labels,
         name: &context.name,
         looks_only: false,
         no_cache_stages: &options.no_cache_stages,
         network: options.network,
-        allows_host_network: options.allows_host_network,
+        rights: &options.rights,
         hosts: &options.hosts,
+        limits: &options.limits,
+        epoch: planned_epoch(context, options, stages)?,
+        names_platform: options.platforms.len() > 1,
+    })
+}
+
+/// The time that `SOURCE_DATE_EPOCH` gives to what a build makes, in seconds since 1970, as far as the command line says.
+pub fn epoch(context: &Context, options: &BuildOptions) -> Option<i64> {
+    match options.build_args.get("SOURCE_DATE_EPOCH").map(String::as_str) {
+        Some("context") => context.time,
+        given => given?.parse().ok(),
+    }
+}
+
+/// `SOURCE_DATE_EPOCH`: a number of seconds, or `context` for the time of the context's commit or download.
+fn planned_epoch(
+    context: &Context,
+    options: &BuildOptions,
+    stages: &Stages,
+) -> Result<Option<i64>, BuildError> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    let given = options.build_args.get(NAME).map(String::as_str).or_else(|| stages.globals.value(NAME));
+    match given {
+        None | Some("") => Ok(None),
+        Some("context") => Ok(context.time),
+        Some(text) => match text.parse::<i64>() {
+            Ok(seconds) if seconds >= 0 => Ok(Some(seconds)),
+            _ => Err(BuildError::option(
+                format!("invalid {NAME}: {text:?} is no number of seconds"),
+                "give seconds since 1970, or `context` for the time of a remote context",
+            )),
+        },
     }
 }
 
@@ -194,39 +298,39 @@ struct Build<'a> {
 
 impl Build<'_> {
     fn run(&self) -> Result<Outcome, BuildError> {
-        let platform = self.options.platform.clone().unwrap_or_else(Platform::host);
-        let (parsed, mut stages) = self.stages(&platform)?;
+        let platforms = platforms(self.options);
+        let parsed = self.parse(&platforms[0])?;
         // Nothing that the build finds or makes may be removed before the image names it.
         let _using = self.machine.store.use_layers()?;
-        let images = resolve(&mut stages, &platform, self)?;
-        let plan = plan::plan(&stages, &images, &plan_options(self.context, self.options, &platform));
-        let linted = self.lint(&parsed, &stages, &images);
-        let plan = plan?;
-        linted?;
-        let image = self.execute(&plan)?;
-        Ok(Outcome { image })
+        let mut plan = Plan::default();
+        let mut epoch = None;
+        for (number, platform) in platforms.iter().enumerate() {
+            let mut stages = look(self.context, self.options, &parsed, platform, self.options.all_stages)?;
+            let images = resolve(&mut stages, platform, self)?;
+            let options = plan_options(self.context, self.options, platform, &stages)?;
+            epoch = options.epoch;
+            let planned = plan::plan(&mut plan, &stages, &images, &options);
+            let linted = if number == 0 { self.lint(&parsed, &stages, &images) } else { Ok(()) };
+            planned?;
+            linted?;
+        }
+        group_by_target(&mut plan.results, platforms.len());
+        self.execute(&plan, epoch)
     }
 
-    fn stages(&self, platform: &Platform) -> Result<(Parse, Stages), BuildError> {
+    fn parse(&self, platform: &Platform) -> Result<Parse, BuildError> {
         let name = self.context.source.name();
         let row = self.reporter.start(format!("[internal] load build definition from {name}"));
         let parsed = parse(&self.context.source);
         let errors: Vec<_> = parsed.errors().cloned().collect();
-        let result = if errors.is_empty() {
-            let options = StageOptions {
-                build_args: &self.options.build_args,
-                target: self.options.target.as_deref(),
-                platform,
-            };
-            stage::stages(&parsed.file, &options)
-        } else {
-            Err(BuildError::Syntax(errors))
+        let result = match errors.is_empty() {
+            true => look(self.context, self.options, &parsed, platform, self.options.all_stages).map(|_| ()),
+            false => Err(BuildError::Syntax(errors)),
         };
         self.reporter.end(row, &result);
-        if result.is_ok() {
-            self.warn_of_unused_arguments(&parsed.file);
-        }
-        result.map(|stages| (parsed, stages))
+        result?;
+        self.warn_of_unused_arguments(&parsed.file)?;
+        Ok(parsed)
     }
 
     /// Tells what could be better, and stops when the file asks for that.
@@ -234,7 +338,7 @@ impl Build<'_> {
         &self,
         parsed: &Parse,
         stages: &Stages,
-        images: &BTreeMap<String, BaseImage>,
+        images: &BaseImages,
     ) -> Result<(), BuildError> {
         let facts = facts(self.context, self.options, stages, images);
         let report = lint::lint(parsed, &self.context.source, &facts, &Choice::default());
@@ -252,7 +356,7 @@ impl Build<'_> {
     }
 
     /// A misspelt `--build-arg` changes nothing, and nobody notices.
-    fn warn_of_unused_arguments(&self, file: &kiln_parser::ast::Dockerfile) {
+    fn warn_of_unused_arguments(&self, file: &kiln_parser::ast::Dockerfile) -> Result<(), BuildError> {
         let declared: Vec<&str> = stage::declared_arguments(file).collect();
         for name in self.options.build_args.keys() {
             let is_known = declared.contains(&name.as_str()) || stage::is_predefined(name);
@@ -260,10 +364,19 @@ impl Build<'_> {
                 continue;
             }
             let near = suggest::nearest(name, declared.iter().copied());
+            if self.options.strict {
+                let message = format!("no ARG of the Dockerfile takes --build-arg {name}");
+                let hint = match near {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => format!("declare `ARG {name}`, or leave the option out"),
+                };
+                return Err(BuildError::option(message, hint));
+            }
             let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
             let message = format!("[Warning] One or more build-args [{name}] were not consumed{near}");
             self.reporter.send(Event::Warning { message });
         }
+        Ok(())
     }
 
     fn base_image(&self, reference: &Reference, resolved: ResolvedImage) -> Result<BaseImage, StoreError> {
@@ -277,37 +390,47 @@ impl Build<'_> {
         Ok(BaseImage { reference: reference.to_string(), config: image.config, layers })
     }
 
-    fn execute(&self, plan: &Plan) -> Result<ImageId, BuildError> {
-        let Machine { store, spawner, state, cancel, .. } = *self.machine;
-        let tree = Tree::open(&self.context.folder)?;
-        let content = Content::context(tree, self.context.ignore.clone(), self.context.ignore_name.clone());
+    fn execute(&self, plan: &Plan, epoch: Option<i64>) -> Result<Outcome, BuildError> {
+        let Machine { store, spawner, state, cancel, remote, .. } = *self.machine;
+        let contexts = self.context.folders().into_iter().map(open_content).collect::<Result<Vec<_>, _>>()?;
         let cache_name = self.stat_cache_name();
         let stat_cache = StatCache::from_bytes(&store.read_cache(&cache_name).unwrap_or_default());
-        let sandbox = Sandbox::new(store, spawner, state, &self.options.hosts);
+        let names = Names { hostname: plan::hostname(&self.options.build_args), hosts: &self.options.hosts };
+        let sandbox = Sandbox::new(store, spawner, state, names);
+        let needles = Needles::new(&self.options.given.secrets);
         let (made, layers) = mpsc::channel();
         let reporter = &self.reporter;
         let graph = &plan.graph;
         let tools = Tools {
             graph,
             store,
-            context: &content,
+            contexts: &contexts,
+            remote,
+            strict: self.options.strict,
             stat_cache: &stat_cache,
             sandbox: &sandbox,
             reporter,
             cancel,
             given: &self.options.given,
+            needles: &needles,
         };
         let executor = Executor::new(tools, made, self.options.explain);
         let parallel = std::thread::available_parallelism().map_or(1, usize::from).max(MIN_PARALLEL);
         let result = std::thread::scope(|scope| {
             let digester = scope.spawn(move || digest_layers(store, &layers));
-            let solved = solve(&executor, &graph.edges(), plan.target, parallel);
+            let solved = solve(&executor, &graph.edges(), &plan.targets(), parallel);
             let used = executor.used();
 
             match solved {
                 Ok(built) => {
                     store.touch_steps(&used)?;
-                    self.export(plan, &built, digester)
+                    if !self.options.rights.secret_leak {
+                        let results = plan.results.iter().zip(&built);
+                        for (planned, built) in results {
+                            secret::scan(store, &needles, planned, built)?;
+                        }
+                    }
+                    self.export(plan, &built, epoch, digester)
                 }
                 Err(error) => Err(self.failed(plan, error)),
             }
@@ -327,40 +450,74 @@ impl Build<'_> {
     fn export(
         &self,
         plan: &Plan,
-        built: &Built,
+        built: &[Built],
+        epoch: Option<i64>,
         digester: std::thread::ScopedJoinHandle<'_, Result<(), StoreError>>,
-    ) -> Result<ImageId, BuildError> {
+    ) -> Result<Outcome, BuildError> {
         let row = self.reporter.start("exporting to image");
-        let result = self.export_in(row, plan, built, digester);
+        let result = self.export_in(row, plan, built, epoch, digester);
         self.reporter.end(row, &result);
-        Ok(result?)
+        result
     }
 
     fn export_in(
         &self,
         row: Row,
         plan: &Plan,
-        built: &Built,
+        built: &[Built],
+        epoch: Option<i64>,
         digester: std::thread::ScopedJoinHandle<'_, Result<(), StoreError>>,
-    ) -> Result<ImageId, StoreError> {
+    ) -> Result<Outcome, BuildError> {
         let note = |text: String| self.reporter.send(Event::Note { row, text });
         digester.join().expect("digesting does not panic")?;
         let store = self.machine.store;
-        let image = export::export(store, plan, built)?;
-        note(format!("writing image {image} done"));
-        for tag in &self.options.tags {
-            store.tag(tag, &image)?;
+        let exporter = Exporter {
+            store,
+            epoch,
+            rewrites_times: self.options.rewrites_times,
+            squash: self.options.squash,
+            annotations: &self.options.annotations,
+        };
+        let mut images = Vec::new();
+        for (planned, built) in plan.results.iter().zip(built) {
+            let (id, manifest) = exporter.export(planned, built)?;
+            note(format!("writing image {id} done"));
+            let (platform, stage) = (planned.platform.clone(), planned.stage);
+            images.push(BuiltImage { id, manifest, platform, stage, tags: Vec::new() });
+        }
+        let mut outcome = Outcome { images, index: None };
+        if platforms(self.options).len() > 1 || self.options.build_args.contains_key("BUILDKIT_MULTI_PLATFORM") {
+            outcome.index = Some(exporter.index(outcome.last()));
+        }
+        self.tag(&mut outcome, note)?;
+        Ok(outcome)
+    }
+
+    /// Names the images; of those for several platforms, the one for this machine.
+    fn tag(&self, outcome: &mut Outcome, note: impl Fn(String)) -> Result<(), BuildError> {
+        let count = outcome.images.len() / self.options.targets.len().max(1);
+        let mut named: Vec<(usize, &Reference)> = Vec::new();
+        for (number, target) in self.options.targets.iter().enumerate() {
+            let images = number * count..(number + 1) * count;
+            named.extend(target.tags.iter().map(|tag| (host_image(outcome, images.clone()), tag)));
+        }
+        let last = outcome.images.len() - count..outcome.images.len();
+        let main = host_image(outcome, last);
+        named.extend(self.options.tags.iter().map(|tag| (main, tag)));
+        for (index, tag) in named {
+            self.machine.store.tag(tag, &outcome.images[index].id)?;
+            outcome.images[index].tags.push(tag.clone());
             note(format!("naming to {} done", tag.clone().or_latest()));
         }
-        Ok(image)
+        Ok(())
     }
 
     fn failed(&self, plan: &Plan, error: SolveError<StepError>) -> BuildError {
         let node = plan.graph.node(error.node);
         let missing = match (&node.operation, &error.error) {
             (Operation::Copy(copy), StepError::Content(ContentError::NotFound { path, .. })) => {
-                let at = copy.sources.iter().position(|source| source == path);
-                at.and_then(|at| copy.places.get(at)).copied()
+                let is_it = |source: &&CopySource| plan::path::join("/", &source.path) == *path;
+                copy.sources.iter().find(is_it).map(|source| source.place)
             }
             _ => None,
         };
@@ -370,6 +527,49 @@ impl Build<'_> {
             error: error.error,
         }))
     }
+}
+
+/// The platforms to build for.
+fn platforms(options: &BuildOptions) -> Vec<Platform> {
+    if options.platforms.is_empty() { vec![Platform::host()] } else { options.platforms.clone() }
+}
+
+/// The stages of a file for a platform.
+pub(crate) fn look(
+    context: &Context,
+    options: &BuildOptions,
+    parsed: &Parse,
+    platform: &Platform,
+    all: bool,
+) -> Result<Stages, BuildError> {
+    let targets: Vec<String> = options.targets.iter().map(|target| target.stage.clone()).collect();
+    let options = StageOptions {
+        build_args: &options.build_args,
+        targets: &targets,
+        platform,
+        contexts: &context.named,
+        all,
+    };
+    stage::stages(&parsed.file, &options)
+}
+
+/// From the results of one platform after the other to those of one target after the other.
+fn group_by_target(results: &mut Vec<Planned>, platforms: usize) {
+    let targets = results.len() / platforms;
+    let order = (0..targets).flat_map(|target| (0..platforms).map(move |platform| platform * targets + target));
+    *results = order.map(|index| results[index].clone()).collect();
+}
+
+/// Of images for several platforms, the number of that for this machine, or of the first.
+fn host_image(outcome: &Outcome, images: std::ops::Range<usize>) -> usize {
+    let own = Platform::host();
+    images.clone().find(|index| outcome.images[*index].platform == own).unwrap_or(images.start)
+}
+
+fn open_content(folder: Option<LocalFolder>) -> Result<Option<Content>, BuildError> {
+    let Some(folder) = folder else { return Ok(None) };
+    let tree = Tree::open(&folder.folder)?;
+    Ok(Some(Content::context(tree, folder.ignore, folder.ignore_name)))
 }
 
 /// Computes diff ids while later steps run.

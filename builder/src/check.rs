@@ -1,18 +1,17 @@
 //! Looking at a Dockerfile without building it: what is wrong, and what could be better.
 
-use crate::build::{BuildOptions, plan_options};
+use crate::build::{self, BuildOptions, plan_options};
 use crate::context::Context;
 use crate::error::{BuildError, ImageError};
-use crate::plan::{self, BaseImage, PlanOptions};
+use crate::plan::{self, BaseImage, BaseImages, Plan, PlanOptions};
 use crate::resolve::{Bases, resolve};
-use crate::stage::{self, Base, StageOptions, Stages};
+use crate::stage::{Base, Stages};
 use kiln_image::config::ImageConfig;
 use kiln_image::digest::Digest;
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_parser::lint::{self, BaseFacts, Choice, Facts, Report};
 use kiln_parser::parse;
-use std::collections::BTreeMap;
 
 /// Finds the configs of images: nothing is brought into any store.
 pub trait Configs: Sync {
@@ -74,22 +73,18 @@ fn look(
     configs: &dyn Configs,
     parsed: &kiln_parser::Parse,
 ) -> (Facts, Option<BuildError>) {
-    let platform = options.platform.clone().unwrap_or_else(Platform::host);
-    let stage_options = StageOptions {
-        build_args: &options.build_args,
-        target: options.target.as_deref(),
-        platform: &platform,
-    };
-    let mut stages = match stage::stages(&parsed.file, &stage_options) {
+    let platform = options.platforms.first().cloned().unwrap_or_else(Platform::host);
+    let mut stages = match build::look(context, options, parsed, &platform, options.targets.is_empty()) {
         Ok(stages) => stages,
         Err(error) => return (file_facts(context, options), Some(error)),
     };
-    stages.all = options.target.is_none();
     match resolve(&mut stages, &platform, &Looker(configs)) {
         Ok(images) => {
-            let plan_options = PlanOptions { looks_only: true, ..plan_options(context, options, &platform) };
-            let plan = plan::plan(&stages, &images, &plan_options);
-            (facts(context, options, &stages, &images), plan.err())
+            let planned = plan_options(context, options, &platform, &stages).and_then(|plan_options| {
+                let plan_options = PlanOptions { looks_only: true, ..plan_options };
+                plan::plan(&mut Plan::default(), &stages, &images, &plan_options)
+            });
+            (facts(context, options, &stages, &images), planned.err())
         }
         Err(error) => (file_facts(context, options), Some(error)),
     }
@@ -104,16 +99,17 @@ pub(crate) fn facts(
     context: &Context,
     options: &BuildOptions,
     stages: &Stages,
-    images: &BTreeMap<String, BaseImage>,
+    images: &BaseImages,
 ) -> Facts {
-    let target = options.platform.clone().unwrap_or_else(Platform::host);
+    let target = options.platforms.first().cloned().unwrap_or_else(Platform::host);
     let reachable = stages.reachable();
     let of_image = |index: &usize| {
         let stage = &stages.list[*index];
         let Base::Image(name) = &stage.base else { return None };
-        let config = &images.get(name)?.config;
+        let key = (name.clone(), stage.platform_or(&target).clone());
+        let config = &images.get(&key)?.config;
         let variables = config.config.env.iter().filter_map(|entry| entry.split_once('='));
-        let expected = stage.platform.as_ref().unwrap_or(&target);
+        let expected = stage.platform_or(&target);
         let found = config.platform();
         let differs = (&found.os, &found.architecture) != (&expected.os, &expected.architecture);
         let facts = BaseFacts {

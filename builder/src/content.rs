@@ -13,6 +13,7 @@ pub use selection::CopySelection;
 pub use stat_cache::StatCache;
 pub use walk::{Digested, digest};
 
+use crate::plan::path;
 use kiln_image::sys::{self, CallError, Named};
 use kiln_image::tree::{RealPath, Tree};
 use kiln_parser::ignore::Patterns;
@@ -45,6 +46,8 @@ pub struct Source {
     pub path: RealPath,
     /// What it is.
     pub stat: Stat,
+    /// Only what matches is taken out of the folder; everything when there are no patterns.
+    pub include: Patterns,
 }
 
 impl Source {
@@ -107,6 +110,25 @@ impl Content {
         Ok(found)
     }
 
+    /// What `COPY --parents` takes for a source: a folder, and what of it.
+    ///
+    /// `before/./after` is `after` below the folder `before`; without the mark the folder is the root.
+    pub fn find_with_parents(&self, source: &str) -> Result<Vec<Source>, ContentError> {
+        let (pivot, pattern) = source.split_once("/./").unwrap_or(("", source));
+        let pattern = path::join("/", pattern);
+        if !glob::has_wildcards(&pattern) {
+            // Named in full, it must be there.
+            self.find_one(&path::join(&path::join("/", pivot), &pattern))?;
+        }
+        let include = match pattern.trim_start_matches('/') {
+            "" => Patterns::default(),
+            pattern => Patterns::compile([pattern])
+                .map_err(|_| ContentError::Pattern(source.to_owned()))?,
+        };
+        let folders = self.find(&path::join("/", pivot))?;
+        Ok(folders.into_iter().map(|folder| Source { include: include.clone(), ..folder }).collect())
+    }
+
     fn find_one(&self, path: &str) -> Result<Source, ContentError> {
         let real = self.tree.resolve(path.as_bytes())?;
         let base = path.rsplit('/').find(|name| !name.is_empty()).unwrap_or_default();
@@ -120,7 +142,8 @@ impl Content {
         let Some(name) = real.name() else {
             let folder = self.tree.open_folder(real)?;
             let stat = rustix::fs::fstat(&folder).call("stat", real.display())?;
-            return Ok(Some(Source { folder, name: c".".to_owned(), base, path: real.clone(), stat }));
+            let (name, path) = (c".".to_owned(), real.clone());
+            return Ok(Some(Source { folder, name, base, path, stat, include: Patterns::default() }));
         };
         let folder = match self.tree.open_folder(&real.parent()) {
             Ok(folder) => folder,
@@ -130,7 +153,8 @@ impl Content {
             Err(error) => return Err(error),
         };
         let stat = sys::stat_at(folder.as_fd(), name).call("stat", real.display())?;
-        Ok(stat.map(|stat| Source { folder, name: name.clone(), base, path: real.clone(), stat }))
+        let (name, path) = (name.clone(), real.clone());
+        Ok(stat.map(|stat| Source { folder, name, base, path, stat, include: Patterns::default() }))
     }
 
     /// False for what the patterns leave out; a folder counts when something below it may be let in.

@@ -26,6 +26,55 @@ pub struct Context {
     pub ignore_name: String,
     /// Tells this Dockerfile from others, in every build.
     pub name: String,
+    /// Contexts with names of their own.
+    pub named: Vec<NamedContext>,
+    /// When the context was made, in seconds since 1970, where its source says so: a commit, a download.
+    pub time: Option<i64>,
+}
+
+/// A context with a name: `--build-context`.
+#[derive(Clone, Debug)]
+pub struct NamedContext {
+    /// The name of a stage or an image that it replaces, or one that COPY and mounts use.
+    pub name: String,
+    /// What it is.
+    pub source: ContextSource,
+}
+
+/// What a named context is.
+#[derive(Clone, Debug)]
+pub enum ContextSource {
+    /// A folder of this machine.
+    Folder(LocalFolder),
+    /// An image.
+    Image(String),
+    /// A stage of the same file.
+    Stage(String),
+}
+
+/// A folder of this machine, and what is left out of it.
+#[derive(Clone, Debug)]
+pub struct LocalFolder {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What is left out.
+    pub ignore: Patterns,
+    /// The name of the file that says so.
+    pub ignore_name: String,
+}
+
+impl LocalFolder {
+    /// A folder with its own ignore file.
+    pub fn open(folder: &Path) -> Result<LocalFolder, BuildError> {
+        let (ignore_name, ignore) = read_ignore(folder, &folder.join(NAMES[0]))?;
+        Ok(LocalFolder { folder: folder.to_owned(), ignore, ignore_name })
+    }
+
+    /// A folder that is part of the build as it is.
+    pub fn whole(folder: &Path) -> LocalFolder {
+        let ignore_name = IGNORE_FILE.to_owned();
+        LocalFolder { folder: folder.to_owned(), ignore: Patterns::default(), ignore_name }
+    }
 }
 
 impl Context {
@@ -47,7 +96,29 @@ impl Context {
         let source = read_dockerfile(&file)?;
         let (ignore_name, ignore) = read_ignore(folder, &file)?;
         let name = std::fs::canonicalize(&file).unwrap_or_else(|_| file.clone()).display().to_string();
-        Ok(Context { folder: folder.to_owned(), source, ignore, ignore_name, name })
+        Ok(Context {
+            folder: folder.to_owned(),
+            source,
+            ignore,
+            ignore_name,
+            name,
+            named: Vec::new(),
+            time: None,
+        })
+    }
+
+    /// The folders that are copied from: the context first, then those of named ones by their numbers.
+    pub(crate) fn folders(&self) -> Vec<Option<LocalFolder>> {
+        let own = LocalFolder {
+            folder: self.folder.clone(),
+            ignore: self.ignore.clone(),
+            ignore_name: self.ignore_name.clone(),
+        };
+        let named = self.named.iter().map(|context| match &context.source {
+            ContextSource::Folder(folder) => Some(folder.clone()),
+            ContextSource::Image(_) | ContextSource::Stage(_) => None,
+        });
+        std::iter::once(Some(own)).chain(named).collect()
     }
 
     /// A context whose Dockerfile was read from somewhere else, such as standard input.
@@ -60,7 +131,9 @@ impl Context {
         }
         let (ignore_name, ignore) = read_ignore(folder, &folder.join(NAMES[0]))?;
         let source = Source::new(NAMES[0], bytes);
-        Ok(Context { folder: folder.to_owned(), source, ignore, ignore_name, name: "-".to_owned() })
+        let name = "-".to_owned();
+        let folder = folder.to_owned();
+        Ok(Context { folder, source, ignore, ignore_name, name, named: Vec::new(), time: None })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Why a build fails.
 
+use crate::export::ExportError;
 use crate::step::StepError;
 use kiln_image::store::StoreError;
 use kiln_image::sys::CallError;
@@ -43,6 +44,9 @@ pub enum BuildError {
     /// The build context cannot be read.
     #[error("cannot read the build context")]
     Context(#[from] CallError),
+    /// The image cannot be made of what the steps left.
+    #[error("cannot make the image")]
+    Export(#[from] ExportError),
     /// The ignore file is malformed.
     #[error("cannot use `{file}`: {message}")]
     Ignore {
@@ -50,6 +54,14 @@ pub enum BuildError {
         file: String,
         /// What is wrong with it.
         message: String,
+    },
+    /// A secret is in the image.
+    #[error("the secret {id} is in the image: {place}")]
+    Leak {
+        /// Its id.
+        id: String,
+        /// Where.
+        place: String,
     },
     /// Lints found what the file says must not be.
     #[error("lint violation found for rules: {}", .0.join(", "))]
@@ -79,6 +91,11 @@ pub struct FailedStep {
 }
 
 impl BuildError {
+    /// A wrong option.
+    pub(crate) fn option(message: impl Into<String>, hint: impl Into<String>) -> BuildError {
+        BuildError::Option { message: message.into(), hints: vec![hint.into()] }
+    }
+
     /// A mistake at a place.
     pub(crate) fn at(code: &'static str, span: Span, message: impl Into<String>) -> BuildError {
         BuildError::Meaning(Box::new(Diagnostic::error(code, span, message)))
@@ -107,7 +124,7 @@ impl BuildError {
     /// True when the disk is full.
     pub fn is_full(&self) -> bool {
         match self {
-            BuildError::Store(error) => error.is_full(),
+            BuildError::Store(error) | BuildError::Export(ExportError::Store(error)) => error.is_full(),
             BuildError::Step(step) => step.error.is_full(),
             BuildError::Image { source, .. } => is_full(source.as_ref()),
             _ => false,

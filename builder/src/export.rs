@@ -1,34 +1,166 @@
-//! From the target's tree and config to an image in the store.
+//! From a target's tree and config to an image in the store.
 
-use crate::plan::Plan;
+use crate::build::{BuiltImage, Squash};
+use crate::plan::Planned;
 use crate::step::Built;
 use kiln_image::config::{History, ImageConfig};
-use kiln_image::digest::{DiffId, ImageId};
+use kiln_image::digest::{DiffId, Digest, ImageId};
 use kiln_image::json;
-use kiln_image::manifest::{Descriptor, Manifest, media_type};
-use kiln_image::store::{Store, StoreError};
+use kiln_image::manifest::{Descriptor, Index, Manifest, media_type};
+use kiln_image::platform::Platform;
+use kiln_image::store::{LayerId, StepRecord, Store, StoreError};
+use std::collections::BTreeMap;
 
 /// Comment of entries for layers that nobody described.
 const FILLER_COMMENT: &str = "buildkit.exporter.image.v0";
 
-/// Writes config and manifest; gives the image's id.
-pub(crate) fn export(store: &Store, plan: &Plan, built: &Built) -> Result<ImageId, StoreError> {
-    let mut layers = plan.base_layers.clone();
-    let mut diff_ids: Vec<DiffId> = plan.config.rootfs.diff_ids.clone();
-    for (layer, _) in &built.layers {
-        let (diff_id, size) = store.diff_id(layer)?;
-        // Made from the layer when somebody wants it: the digest of an uncompressed layer is its diff id.
-        layers.push(Descriptor::new(media_type::OCI_LAYER, diff_id.0.clone(), size));
-        diff_ids.push(diff_id);
+/// Why an image cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Notes that `--annotation` puts on manifests, indexes, and the descriptors that point to them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Annotations {
+    /// On manifests: those for one platform, or all.
+    pub manifest: Vec<(Option<Platform>, String, String)>,
+    /// On descriptors of manifests in an index.
+    pub manifest_descriptor: Vec<(Option<Platform>, String, String)>,
+    /// On the index.
+    pub index: Vec<(String, String)>,
+    /// On the descriptor of the index.
+    pub index_descriptor: Vec<(String, String)>,
+}
+
+fn notes_for(list: &[(Option<Platform>, String, String)], platform: &Platform) -> BTreeMap<String, String> {
+    let own = list.iter().filter(|(wanted, _, _)| wanted.as_ref().is_none_or(|wanted| wanted == platform));
+    own.map(|(_, name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Makes images of trees.
+pub(crate) struct Exporter<'a> {
+    pub(crate) store: &'a Store,
+    /// The time that everything is said to be made at, in seconds since 1970.
+    pub(crate) epoch: Option<i64>,
+    /// Files, too.
+    pub(crate) rewrites_times: bool,
+    pub(crate) squash: Squash,
+    pub(crate) annotations: &'a Annotations,
+}
+
+/// What an image is made of.
+struct Parts {
+    config: ImageConfig,
+    base_layers: Vec<Descriptor>,
+    layers: Vec<(LayerId, i64)>,
+}
+
+impl Exporter<'_> {
+    /// Writes config and manifest; gives the image's id and its manifest.
+    pub(crate) fn export(
+        &self,
+        planned: &Planned,
+        built: &Built,
+    ) -> Result<(ImageId, Descriptor), ExportError> {
+        let mut parts = Parts {
+            config: planned.config.clone(),
+            base_layers: planned.base_layers.clone(),
+            layers: built.layers.clone(),
+        };
+        match self.squash {
+            Squash::No => {}
+            Squash::New => self.squash(&mut parts, built, false)?,
+            Squash::All => self.squash(&mut parts, built, true)?,
+        }
+        if let (Some(epoch), true) = (self.epoch, self.rewrites_times) {
+            for (layer, _) in &mut parts.layers {
+                if let Some(record) = self.store.layer_until(layer, epoch)? {
+                    *layer = (&record).into();
+                }
+            }
+        }
+        let mut layers = parts.base_layers;
+        let mut diff_ids: Vec<DiffId> = parts.config.rootfs.diff_ids.clone();
+        for (layer, _) in &parts.layers {
+            let (diff_id, size) = self.store.diff_id(layer)?;
+            // Made from the layer when somebody wants it: the digest of an uncompressed layer is its diff id.
+            layers.push(Descriptor::new(media_type::OCI_LAYER, diff_id.0.clone(), size));
+            diff_ids.push(diff_id);
+        }
+        let mut config = parts.config;
+        config.rootfs.diff_ids = diff_ids;
+        let epoch = self.epoch.map(|seconds| timestamp(seconds.saturating_mul(1_000_000_000)));
+        let created = |(_, created): &(LayerId, i64)| epoch.clone().unwrap_or_else(|| timestamp(*created));
+        let created: Vec<String> = parts.layers.iter().map(created).collect();
+        finish_history(&mut config, &created, epoch.as_deref());
+        let (config, id) = config.encode();
+        let mut manifest = Manifest::oci(Descriptor::of(media_type::OCI_CONFIG, &config), layers);
+        manifest.annotations = notes_for(&self.annotations.manifest, &planned.platform);
+        let bytes = json::to_vec(&manifest);
+        self.store.put_image(&bytes, media_type::OCI_MANIFEST, &config)?;
+        let mut descriptor = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
+        descriptor.platform = Some(planned.platform.clone());
+        descriptor.annotations = notes_for(&self.annotations.manifest_descriptor, &planned.platform);
+        Ok((id, descriptor))
     }
-    let mut config = plan.config.clone();
-    config.rootfs.diff_ids = diff_ids;
-    let created: Vec<String> = built.layers.iter().map(|(_, created)| timestamp(*created)).collect();
-    finish_history(&mut config, &created);
-    let (config, id) = config.encode();
-    let manifest = Manifest::oci(Descriptor::of(media_type::OCI_CONFIG, &config), layers);
-    store.put_image(&json::to_vec(&manifest), media_type::OCI_MANIFEST, &config)?;
-    Ok(id)
+
+    /// The bytes of an index over images of several platforms.
+    pub(crate) fn index(&self, images: &[BuiltImage]) -> Vec<u8> {
+        let mut index = Index::oci(images.iter().map(|image| image.manifest.clone()).collect());
+        index.annotations = self.annotations.index.iter().cloned().collect();
+        json::to_vec(&index)
+    }
+
+    /// Puts one layer in the place of those that the build made, or of all.
+    fn squash(&self, parts: &mut Parts, built: &Built, all: bool) -> Result<(), StoreError> {
+        let layers: Vec<LayerId> = match all {
+            true => built.stack.layers().cloned().collect(),
+            false => parts.layers.iter().map(|(layer, _)| layer.clone()).collect(),
+        };
+        if layers.len() < 2 && !(all && parts.layers.is_empty() && layers.len() > 1) {
+            return Ok(());
+        }
+        let layer = self.merged(&layers, all)?;
+        let created = parts.layers.last().map_or(0, |(_, created)| *created);
+        let own = parts.layers.len();
+        let described = parts.config.history.iter_mut().filter(|entry| !entry.empty_layer);
+        let described: Vec<&mut History> = described.collect();
+        let kept = if all { 0 } else { described.len().saturating_sub(own) };
+        described.into_iter().skip(kept).for_each(|entry| entry.empty_layer = true);
+        parts.config.history.push(History {
+            comment: format!("squash of {} layers", layers.len()),
+            ..History::default()
+        });
+        if all {
+            parts.base_layers.clear();
+            parts.config.rootfs.diff_ids.clear();
+        }
+        parts.layers = vec![(layer, created)];
+        Ok(())
+    }
+
+    /// The layer that several are as one; remembered, as it would be made anew with each build.
+    fn merged(&self, layers: &[LayerId], all: bool) -> Result<LayerId, StoreError> {
+        let names: Vec<&str> = layers.iter().map(LayerId::as_str).collect();
+        let text = format!("squash {all} {}", names.join(" "));
+        let key = Digest::of(text.as_bytes()).hex().to_owned();
+        if let Some(layer) = self.store.step(&key)?.and_then(|record| record.layer) {
+            return Ok(LayerId::from(layer.as_str()));
+        }
+        let record = self.store.merge_layers(layers, all)?;
+        self.store.put_steps(&[StepRecord {
+            key: key.clone(),
+            result: key,
+            layer: Some(record.id.clone()),
+            created: 0,
+            place: String::new(),
+            inputs: "[]".to_owned(),
+        }])?;
+        Ok((&record).into())
+    }
 }
 
 /// RFC 3339 as Go prints it: nanoseconds without zeros at the end.
@@ -42,7 +174,9 @@ fn timestamp(nanoseconds: i64) -> String {
 ///
 /// `created` are the times of the layers that steps made. The first entries of instructions without a layer
 /// get the time of the layer after them, all later ones that of the layer before them.
-fn finish_history(config: &mut ImageConfig, created: &[String]) {
+///
+/// With an `epoch` everything new has its time.
+fn finish_history(config: &mut ImageConfig, created: &[String], epoch: Option<&str>) {
     let layers = config.rootfs.diff_ids.len();
     let described = config.history.iter().filter(|entry| !entry.empty_layer).count();
     let first_own = layers - created.len();
@@ -58,6 +192,13 @@ fn finish_history(config: &mut ImageConfig, created: &[String]) {
         if entry.created.is_none() && layer >= first_own {
             entry.created = created.get(layer - first_own).cloned();
         }
+    }
+    if let Some(epoch) = epoch {
+        for entry in config.history.iter_mut().filter(|entry| entry.created.is_none()) {
+            entry.created = Some(epoch.to_owned());
+        }
+        config.created = Some(epoch.to_owned());
+        return;
     }
     let mut time = first_time_after_a_gap(&config.history);
     let mut gap = false;
@@ -108,7 +249,7 @@ mod tests {
         let mut config = ImageConfig { history, ..ImageConfig::default() };
         config.rootfs.diff_ids = vec![DiffId(kiln_image::digest::Digest::of(b"")); layers];
         let created: Vec<String> = created.iter().map(|time| (*time).to_owned()).collect();
-        finish_history(&mut config, &created);
+        finish_history(&mut config, &created, None);
         let times: Vec<Option<&str>> = config.history.iter().map(|entry| entry.created.as_deref()).collect();
         assert_eq!(times, expected);
     }

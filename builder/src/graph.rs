@@ -1,7 +1,8 @@
 //! The step graph: what is to be done, as data. Nodes come after their inputs.
 
 use crate::solve::{Input, NodeId, Use};
-use kiln_image::digest::DiffId;
+use kiln_image::digest::{DiffId, Digest};
+use kiln_image::platform::Platform;
 use kiln_parser::mount::Sharing;
 use kiln_parser::span::Span;
 
@@ -44,6 +45,40 @@ pub enum Operation {
     MakeFolder(MakeFolder),
     /// Puts the topmost layer of its second input on its first.
     Merge,
+    /// A file of the web, alone in a tree.
+    Download(Download),
+    /// Files of a git repository, alone in a tree.
+    Checkout(Checkout),
+}
+
+/// A file of the web.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Download {
+    /// Where it is.
+    pub url: String,
+    /// Its name in the tree.
+    pub name: String,
+    /// The digest that it must have.
+    pub checksum: Option<Digest>,
+}
+
+/// Files of a git repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkout {
+    /// What `git` is given.
+    pub remote: String,
+    /// Branch, tag or commit; empty for the default branch.
+    pub reference: String,
+    /// The commit it must be, or its beginning; empty for any.
+    pub commit: String,
+    /// A folder of the repository; empty for all of it.
+    pub folder: String,
+    /// `.git` stays.
+    pub keeps_git: bool,
+    /// Submodules are fetched, too.
+    pub submodules: bool,
+    /// Files have the time of the commit.
+    pub commit_times: bool,
 }
 
 /// An image that is in the store.
@@ -74,6 +109,16 @@ pub struct Exec {
     pub script: Option<(String, String)>,
     /// Names that `--add-host` gives addresses.
     pub hosts: Vec<String>,
+    /// What the program believes to be its machine's name.
+    pub hostname: String,
+    /// `--security=insecure`: all capabilities, all devices, no filters.
+    pub is_insecure: bool,
+    /// Devices by their CDI names, and whether the step fails without them.
+    pub devices: Vec<(String, bool)>,
+    /// Limits that the command line set.
+    pub limits: RunLimits,
+    /// What it is for, when that is not what this machine is.
+    pub platform: Option<Platform>,
     /// What is mounted for this step alone.
     pub mounts: Vec<StepMount>,
 }
@@ -129,6 +174,8 @@ pub enum MountSource {
         id: String,
         /// The step fails without it.
         required: bool,
+        /// Mode and owner of the socket.
+        socket: (u32, (u32, u32)),
     },
 }
 
@@ -155,15 +202,36 @@ pub enum Network {
     Host,
 }
 
+/// What the command line lets programs of RUN have. Part of the key are those that a program sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunLimits {
+    /// Size of /dev/shm in bytes.
+    pub shm_size: Option<u64>,
+    /// `--ulimit`: name, soft and hard limit.
+    pub ulimits: Vec<(String, u64, u64)>,
+    /// Memory in bytes; no part of the key, as all below.
+    pub memory: Option<i64>,
+    /// Memory and swap in bytes, -1 for no limit.
+    pub memory_swap: Option<i64>,
+    /// Weight of processor time.
+    pub cpu_shares: Option<u64>,
+    /// Processor time in microseconds of each period.
+    pub cpu_quota: Option<i64>,
+    /// That period.
+    pub cpu_period: Option<u64>,
+    /// Processors, as `0-2,4`.
+    pub cpus: Option<String>,
+    /// Memory nodes.
+    pub memory_nodes: Option<String>,
+    /// The control group that those of steps are made in.
+    pub cgroup_parent: Option<String>,
+}
+
 /// Files to copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copy {
-    /// Where they are.
-    pub from: CopyFrom,
-    /// Paths and patterns, from the root of there.
-    pub sources: Vec<String>,
-    /// Where each of them stands in the Dockerfile; no part of the key.
-    pub places: Vec<Span>,
+    /// What is copied.
+    pub sources: Vec<CopySource>,
     /// Files that stand in the Dockerfile: names and contents.
     pub inline: Vec<(String, String)>,
     /// Where they go: a path from the root, with a slash at its end when it must be a folder.
@@ -174,17 +242,61 @@ pub struct Copy {
     pub mode: Option<crate::mode::ModeChange>,
     /// `--exclude` patterns.
     pub exclude: Vec<String>,
-    /// Sources that are archives are unpacked.
+    /// `--parents`: folders above the sources are made, too.
+    pub parents: bool,
+    /// A folder is copied with its own mode and owner, not only what is in it.
+    pub whole: bool,
+    /// The time of what the builder itself makes, in seconds since 1970; now without one.
+    pub epoch: Option<i64>,
+}
+
+/// One source of a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopySource {
+    /// Where it is.
+    pub from: CopyFrom,
+    /// A path or pattern, from the root of there.
+    pub path: String,
+    /// Where it stands in the Dockerfile; no part of the key.
+    pub place: Span,
+    /// It is unpacked when it is an archive.
     pub unpack: bool,
 }
 
 /// Where files are copied from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyFrom {
-    /// The build context.
-    Context,
-    /// The second input.
-    Input,
+    /// A folder of this machine: 0 is the build context, others are named ones.
+    Context(usize),
+    /// The input of that number.
+    Input(usize),
+}
+
+impl Copy {
+    /// Copies sources as they are.
+    pub fn of(sources: Vec<CopySource>, destination: String) -> Copy {
+        Copy {
+            sources,
+            inline: Vec::new(),
+            destination,
+            owner: None,
+            mode: None,
+            exclude: Vec::new(),
+            parents: false,
+            whole: false,
+            epoch: None,
+        }
+    }
+
+    /// True when files of this machine are copied.
+    pub fn takes_context(&self) -> bool {
+        self.sources.iter().any(|source| matches!(source.from, CopyFrom::Context(_)))
+    }
+
+    /// True when files of other steps are copied.
+    pub fn takes_inputs(&self) -> bool {
+        self.sources.iter().any(|source| matches!(source.from, CopyFrom::Input(_)))
+    }
 }
 
 /// A folder to make.
@@ -194,6 +306,8 @@ pub struct MakeFolder {
     pub path: String,
     /// Its owner, as in `USER`; empty for root.
     pub owner: String,
+    /// Its time in seconds since 1970; now without one.
+    pub epoch: Option<i64>,
 }
 
 impl Graph {
@@ -213,10 +327,10 @@ impl Graph {
         self.nodes.iter().map(|node| node.inputs.clone()).collect()
     }
 
-    /// The nodes that the target needs.
-    pub fn needed(&self, target: NodeId) -> Vec<NodeId> {
+    /// The nodes that the targets need.
+    pub fn needed(&self, targets: &[NodeId]) -> Vec<NodeId> {
         let mut needed = vec![false; self.nodes.len()];
-        let mut open = vec![target];
+        let mut open = targets.to_vec();
         while let Some(node) = open.pop() {
             if !std::mem::replace(&mut needed[node.0], true) {
                 open.extend(self.node(node).inputs.iter().map(|input| input.node));

@@ -4,10 +4,12 @@
 //! |---|---|---|
 //! | any | what kind of step it is, the result keys of the steps it stands on | file name, comments, names of stages, times |
 //! | image | the diff ids of its layers | its name, its config (that is in the steps' own inputs) |
-//! | run | arguments, every variable, folder, user, network, script; mounts: target, access, ids, sizes, and the result keys of what files come from | proxy settings; what caches, secrets and sockets hold |
-//! | copy | sources, destination, owner, mode, exclusions, whether archives are unpacked, files that stand in the Dockerfile; then names, types, permissions, owners, link targets and bytes of exactly what it takes | other files, times, owners of context files |
-//! | folder | path, owner | |
+//! | run | arguments, every variable, folder, user, network, host name, security, devices, platform, size of /dev/shm, ulimits, control group, script; mounts: target, access, ids, sizes, and the result keys of what files come from | proxy settings; limits of memory and processors; what caches, secrets and sockets hold |
+//! | copy | sources, destination, owner, mode, exclusions, whether archives are unpacked and folders above kept, files that stand in the Dockerfile, the epoch if there is one; then names, types, permissions, owners, link targets and bytes of exactly what it takes | other files, times, owners of context files |
+//! | folder | path, owner, the epoch if there is one | |
 //! | merge | nothing more | |
+//! | download | its checksum if it has one; else the digest of the bytes, name and time | address, ETag |
+//! | checkout | commit, folder, whether `.git` stays and submodules come | address, branch or tag |
 //!
 //! A key is the sha256 of its inputs in order, each with its length in front. The inputs themselves are kept
 //! with the result, so that it can be said which one differs when a step runs again.
@@ -18,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Changes whenever equal inputs would mean something else.
-const VERSION: &str = "kiln step 1";
+const VERSION: &str = "kiln step 2";
 
 /// The inputs of a key: names and values in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,9 +95,28 @@ pub fn definition(operation: &Operation, base: &[Key]) -> KeyInputs {
         Operation::MakeFolder(folder) => {
             inputs.add("path", &folder.path);
             inputs.add("owner", &folder.owner);
+            add_epoch(&mut inputs, folder.epoch);
+        }
+        Operation::Download(download) => {
+            inputs.add("name", &download.name);
+            if let Some(checksum) = &download.checksum {
+                inputs.add("checksum", checksum.to_string());
+            }
+        }
+        Operation::Checkout(checkout) => {
+            inputs.add("folder", &checkout.folder);
+            inputs.add("git", if checkout.keeps_git { "stays" } else { "goes" });
+            inputs.add("submodules", if checkout.submodules { "come" } else { "stay" });
+            inputs.add("times", if checkout.commit_times { "commit" } else { "checkout" });
         }
     }
     inputs
+}
+
+fn add_epoch(inputs: &mut KeyInputs, epoch: Option<i64>) {
+    if let Some(epoch) = epoch {
+        inputs.add("epoch", epoch.to_string());
+    }
 }
 
 fn kind(operation: &Operation) -> &'static str {
@@ -106,6 +127,8 @@ fn kind(operation: &Operation) -> &'static str {
         Operation::Copy(_) => "copy",
         Operation::MakeFolder(_) => "folder",
         Operation::Merge => "merge",
+        Operation::Download(_) => "download",
+        Operation::Checkout(_) => "checkout",
     }
 }
 
@@ -130,6 +153,26 @@ fn add_exec(inputs: &mut KeyInputs, exec: &Exec) {
     for name in &exec.hosts {
         inputs.add("host name", name);
     }
+    inputs.add("hostname", &exec.hostname);
+    if exec.is_insecure {
+        inputs.add("security", "insecure");
+    }
+    for (name, required) in &exec.devices {
+        inputs.add(format!("device {name}"), if *required { "required" } else { "" });
+    }
+    if let Some(platform) = &exec.platform {
+        inputs.add("platform", platform.to_string());
+    }
+    let limits = &exec.limits;
+    if let Some(size) = limits.shm_size {
+        inputs.add("shm size", size.to_string());
+    }
+    for (name, soft, hard) in &limits.ulimits {
+        inputs.add(format!("ulimit {name}"), format!("{soft}:{hard}"));
+    }
+    if let Some(parent) = &limits.cgroup_parent {
+        inputs.add("cgroup parent", parent);
+    }
     if let Some((name, content)) = &exec.script {
         inputs.add(format!("script {name}"), content);
     }
@@ -145,19 +188,23 @@ fn describe(source: &MountSource) -> String {
         MountSource::Files(files) => format!("files {files:?}"),
         MountSource::Cache { id, .. } => format!("cache {id}"),
         MountSource::Tmpfs { size } => format!("tmpfs {size}"),
-        MountSource::Secret { id, file, variable, .. } => format!("secret {id} {file:?} {variable:?}"),
-        MountSource::Ssh { id, .. } => format!("ssh {id}"),
+        MountSource::Secret { id, required, file, variable } => {
+            format!("secret {id} {file:?} {variable:?}{}", if *required { " required" } else { "" })
+        }
+        MountSource::Ssh { id, required, socket } => {
+            format!("ssh {id} {socket:?}{}", if *required { " required" } else { "" })
+        }
     }
 }
 
 fn add_copy(inputs: &mut KeyInputs, copy: &Copy) {
-    let from = match copy.from {
-        CopyFrom::Context => "context",
-        CopyFrom::Input => "tree",
-    };
-    inputs.add("from", from);
     for (number, source) in copy.sources.iter().enumerate() {
-        inputs.add(format!("source {number}"), source);
+        let from = match source.from {
+            CopyFrom::Context(_) => "context",
+            CopyFrom::Input(_) => "tree",
+        };
+        let unpack = if source.unpack { " unpacked" } else { "" };
+        inputs.add(format!("source {number}"), format!("{from} {}{unpack}", source.path));
     }
     for (name, content) in &copy.inline {
         inputs.add(format!("inline {name}"), content);
@@ -169,9 +216,13 @@ fn add_copy(inputs: &mut KeyInputs, copy: &Copy) {
     if let Some(mode) = &copy.mode {
         inputs.add("mode", mode.text());
     }
-    if copy.unpack {
-        inputs.add("unpack", "archives");
+    if copy.parents {
+        inputs.add("parents", "kept");
     }
+    if copy.whole {
+        inputs.add("folder", "whole");
+    }
+    add_epoch(inputs, copy.epoch);
     for (number, pattern) in copy.exclude.iter().enumerate() {
         inputs.add(format!("exclude {number}"), pattern);
     }
@@ -222,7 +273,7 @@ impl InputChange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{MakeFolder, StepMount};
+    use crate::graph::{CopySource, MakeFolder, StepMount};
     use crate::mode::ModeChange;
 
     fn exec() -> Exec {
@@ -235,21 +286,31 @@ mod tests {
             network: Network::Bridge,
             script: None,
             hosts: Vec::new(),
+            hostname: "sandbox".into(),
+            is_insecure: false,
+            devices: Vec::new(),
+            limits: crate::graph::RunLimits::default(),
+            platform: None,
             mounts: Vec::new(),
         }
     }
 
+    fn source(path: &str) -> CopySource {
+        let place = kiln_parser::span::Span::default();
+        CopySource { from: CopyFrom::Context(0), path: path.into(), place, unpack: false }
+    }
+
     fn copy() -> Copy {
         Copy {
-            from: CopyFrom::Context,
-            sources: vec!["/a".into()],
-            places: Vec::new(),
+            sources: vec![source("/a")],
             inline: vec![("f".into(), "text".into())],
             destination: "/d/".into(),
             owner: None,
             mode: None,
             exclude: Vec::new(),
-            unpack: false,
+            parents: false,
+            whole: false,
+            epoch: None,
         }
     }
 
@@ -275,7 +336,8 @@ mod tests {
             key(Operation::Copy(Box::new(copy)), &["base"])
         };
         let folder = |path: &str, owner: &str| {
-            key(Operation::MakeFolder(MakeFolder { path: path.into(), owner: owner.into() }), &["base"])
+            let folder = MakeFolder { path: path.into(), owner: owner.into(), epoch: None };
+            key(Operation::MakeFolder(folder), &["base"])
         };
         let keys = vec![
             run(&|_| {}),
@@ -293,8 +355,18 @@ mod tests {
             run(&|exec| exec.mounts.push(tmpfs("/a", 2))),
             key(Operation::Exec(Box::new(exec())), &["other"]),
             files(&|_| {}),
-            files(&|copy| copy.from = CopyFrom::Input),
-            files(&|copy| copy.sources.push("/b".into())),
+            run(&|exec| exec.hostname = "other".into()),
+            run(&|exec| exec.is_insecure = true),
+            run(&|exec| exec.devices.push(("a.b/c=d".into(), false))),
+            run(&|exec| exec.limits.shm_size = Some(1)),
+            run(&|exec| exec.limits.ulimits.push(("nofile".into(), 1, 2))),
+            run(&|exec| exec.platform = "linux/arm64".parse().ok()),
+            files(&|copy| copy.sources[0].from = CopyFrom::Input(1)),
+            files(&|copy| copy.sources[0].unpack = true),
+            files(&|copy| copy.parents = true),
+            files(&|copy| copy.whole = true),
+            files(&|copy| copy.epoch = Some(1)),
+            files(&|copy| copy.sources.push(source("/b"))),
             files(&|copy| copy.inline[0].1 = "other".into()),
             files(&|copy| copy.inline[0].0 = "g".into()),
             files(&|copy| copy.destination = "/d".into()),

@@ -23,16 +23,25 @@ pub mod key;
 pub mod mode;
 pub mod output;
 pub mod plan;
+pub mod remote;
 mod resolve;
 mod sandbox;
+mod secret;
 pub mod solve;
 pub mod stage;
 mod step;
 mod variables;
 
-pub use build::{BuildOptions, Given, Images, Machine, Outcome, Part, ResolvedImage, build};
+pub use build::{
+    BuildOptions, BuiltImage, Given, Images, Machine, Outcome, Part, ResolvedImage, Squash, Target, build,
+    epoch,
+};
 pub use cancel::Cancel;
+pub use context::{ContextSource, LocalFolder, NamedContext};
 pub use error::{BuildError, FailedStep, ImageError};
+pub use export::Annotations;
+pub use graph::{Checkout, RunLimits};
+pub use plan::{Rights, checkout};
 pub use sandbox::SandboxError;
 pub use step::StepError;
 pub use variables::Variables;

@@ -30,18 +30,31 @@ pub enum OutputError {
 }
 
 /// Copies the tree of an image into a folder, which is made when it is missing; files that it holds stay, unless one of
-/// the image has the same name. All files belong to whoever calls.
-pub fn to_folder(store: &Store, image: &ImageId, folder: &Path) -> Result<(), OutputError> {
+/// the image has the same name. All files belong to whoever calls. With an `epoch` (seconds since 1970) all have its time.
+pub fn to_folder(store: &Store, image: &ImageId, folder: &Path, epoch: Option<i64>) -> Result<(), OutputError> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     std::fs::create_dir_all(folder).call("mkdir", folder)?;
-    copy(store, image, folder, &|metadata| Metadata { uid, gid, ..metadata })
+    copy(store, image, folder, &|metadata| at(Metadata { uid, gid, ..metadata }, epoch))
 }
 
-/// Writes the tree of an image as a tar.
-pub fn to_tar<W: Write>(store: &Store, image: &ImageId, output: W) -> Result<W, OutputError> {
+/// Writes the trees of images as a tar, each below a folder of its own; an empty name is the root.
+pub fn to_tar<W: Write>(
+    store: &Store,
+    images: &[(String, ImageId)],
+    epoch: Option<i64>,
+    output: W,
+) -> Result<W, OutputError> {
     let scratch = store.scratch_folder()?;
-    copy(store, image, scratch.path(), &|metadata| metadata)?;
+    for (folder, image) in images {
+        let place = scratch.path().join(folder);
+        std::fs::create_dir_all(&place).call("mkdir", &place)?;
+        copy(store, image, &place, &|metadata| at(metadata, epoch))?;
+    }
     Ok(diff(scratch.path(), output)?)
+}
+
+fn at(metadata: Metadata, epoch: Option<i64>) -> Metadata {
+    Metadata { mtime: epoch.map_or(metadata.mtime, |epoch| (epoch, 0)), ..metadata }
 }
 
 fn copy(

@@ -12,8 +12,11 @@ mod mount;
 pub(crate) mod path;
 mod run;
 
+pub use copy::checkout;
+pub(crate) use run::hostname;
+
 use crate::error::BuildError;
-use crate::graph::{self, Graph, ImageSource, Node, Operation};
+use crate::graph::{self, CopyFrom, CopySource, Graph, ImageSource, Node, Operation, RunLimits};
 use crate::solve::{Input, NodeId};
 use crate::stage::{Base, Origin, SCRATCH, Stage, Stages, Step};
 use crate::variables::Variables;
@@ -50,6 +53,9 @@ impl BaseImage {
     }
 }
 
+/// Base images by the name that the file gives them and the platform that they are for.
+pub type BaseImages = BTreeMap<(String, Platform), BaseImage>;
+
 /// What a plan depends on besides stages and images.
 #[derive(Clone, Debug)]
 pub struct PlanOptions<'a> {
@@ -71,18 +77,56 @@ pub struct PlanOptions<'a> {
     pub no_cache_stages: &'a BTreeSet<String>,
     /// What RUN can reach when it says nothing.
     pub network: NetworkMode,
-    /// RUN may ask for the machine's own network.
-    pub allows_host_network: bool,
+    /// What the file may ask for.
+    pub rights: &'a Rights,
     /// Names with addresses of their own.
     pub hosts: &'a [(String, String)],
+    /// What programs may have.
+    pub limits: &'a RunLimits,
+    /// The time of all that the build makes, in seconds since 1970.
+    pub epoch: Option<i64>,
+    /// Progress names the platform: there are several.
+    pub names_platform: bool,
+}
+
+/// What a Dockerfile may ask for because the user said so: `--allow`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// The machine's own network.
+    pub host_network: bool,
+    /// `RUN --security=insecure`.
+    pub insecure: bool,
+    /// All devices, or those of these names.
+    pub devices: Option<BTreeSet<String>>,
+    /// Secrets in the image do not make the build fail.
+    pub secret_leak: bool,
+}
+
+impl Rights {
+    fn allows_device(&self, name: &str) -> bool {
+        self.devices.as_ref().is_some_and(|names| names.is_empty() || names.contains(name))
+    }
 }
 
 /// What is to be built.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// The steps.
     pub graph: Graph,
-    /// The one whose tree is the image's.
+    /// What becomes an image.
+    pub results: Vec<Planned>,
+    /// Steps that are wanted although no image comes of them.
+    pub others: Vec<NodeId>,
+}
+
+/// An image to be.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The stage's number in the file.
+    pub stage: usize,
+    /// What it is for.
+    pub platform: Platform,
+    /// The step whose tree is the image's.
     pub target: NodeId,
     /// The image's config; times and diff ids of new layers are missing.
     pub config: ImageConfig,
@@ -90,17 +134,25 @@ pub struct Plan {
     pub base_layers: Vec<Descriptor>,
 }
 
-/// Plans the target of `stages`. `images` has all that its stages name.
+impl Plan {
+    /// All steps that are wanted, those of the images first.
+    pub fn targets(&self) -> Vec<NodeId> {
+        self.results.iter().map(|result| result.target).chain(self.others.iter().copied()).collect()
+    }
+}
+
+/// Adds the targets of `stages` to a plan. `images` has all that its stages name.
 pub fn plan(
+    plan: &mut Plan,
     stages: &Stages,
-    images: &BTreeMap<String, BaseImage>,
+    images: &BaseImages,
     options: &PlanOptions<'_>,
-) -> Result<Plan, BuildError> {
+) -> Result<(), BuildError> {
     let mut planner = Planner {
         stages,
         images,
         options,
-        graph: Graph::default(),
+        graph: std::mem::take(&mut plan.graph),
         done: BTreeMap::new(),
         sources: BTreeMap::new(),
     };
@@ -108,18 +160,25 @@ pub fn plan(
         let state = planner.stage(index)?;
         planner.done.insert(index, state);
     }
-    let target = planner.done.remove(&stages.target).expect("the target is reachable from itself");
-    Ok(planner.finish(target))
+    for target in &stages.targets {
+        let state = planner.done[target].clone();
+        plan.results.push(planner.finish(*target, state));
+    }
+    if stages.all {
+        plan.others.extend(planner.done.values().map(|state| state.node));
+    }
+    plan.graph = planner.graph;
+    Ok(())
 }
 
 struct Planner<'a> {
     stages: &'a Stages,
-    images: &'a BTreeMap<String, BaseImage>,
+    images: &'a BaseImages,
     options: &'a PlanOptions<'a>,
     graph: Graph,
     done: BTreeMap<usize, StageState>,
-    /// Nodes of images that are in the graph already, by their name.
-    sources: BTreeMap<String, NodeId>,
+    /// Nodes of images that are in the graph already.
+    sources: BTreeMap<(String, Platform), NodeId>,
 }
 
 /// A stage while its instructions are carried over into the graph, and afterwards.
@@ -135,6 +194,8 @@ struct StageState {
     base_layers: Vec<Descriptor>,
     /// CMD was set in this stage.
     has_own_command: bool,
+    /// What the stage is for.
+    platform: Platform,
     counter: Counter,
 }
 
@@ -179,9 +240,14 @@ impl Planner<'_> {
         let steps = stage.steps.iter().filter(|step| {
             matches!(step.instruction.kind, Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_))
         });
-        let has_source = matches!(stage.base, Base::Image(_));
+        let has_source = matches!(stage.base, Base::Image(_) | Base::Context(_));
+        let platform = stage.platform_or(self.options.platform).clone();
+        let title = match self.options.names_platform {
+            true => format!("{platform} {}", stage.title).trim_end().to_owned(),
+            false => stage.title.clone(),
+        };
         let mut counter = Counter {
-            title: stage.title.clone(),
+            title,
             total: steps.count() + usize::from(has_source),
             place: format!("{}#{index}.0", self.options.name),
             no_cache: stage
@@ -193,7 +259,7 @@ impl Planner<'_> {
         let mut state = match &stage.base {
             Base::Stage(base) => {
                 let base = self.done.get(base).expect("stages come after those they start from").clone();
-                StageState { has_own_command: false, counter, ..base }
+                StageState { has_own_command: false, counter, platform: platform.clone(), ..base }
             }
             Base::Scratch => {
                 let node = self.add(
@@ -203,14 +269,19 @@ impl Planner<'_> {
                     Vec::new(),
                     "FROM scratch".to_owned(),
                 );
-                self.fresh_state(node, empty_config(self.options.platform), Vec::new(), counter)
+                fresh_state(node, empty_config(&platform), Vec::new(), platform.clone(), counter)
+            }
+            Base::Context(context) => {
+                let shown = counter.name(&format!("FROM {}", self.stages.context_name(*context)));
+                let node = self.context_tree(&mut counter, stage.span, *context, shown);
+                fresh_state(node, empty_config(&platform), Vec::new(), platform.clone(), counter)
             }
             Base::Image(name) => {
-                let image = &self.images[name];
+                let image = &self.images[&(name.clone(), platform.clone())];
                 let shown = counter.name(&format!("FROM {}", image.reference));
-                let node = self.image_node(name, shown, Some(stage.span));
+                let node = self.image_node(name, &platform, shown, Some(stage.span));
                 let config = ImageConfig { created: None, ..image.config.clone() };
-                self.fresh_state(node, config, image.layers.clone(), counter)
+                fresh_state(node, config, image.layers.clone(), platform.clone(), counter)
             }
         };
         // Triggers have been put in front of the instructions, and are not passed on.
@@ -229,30 +300,32 @@ impl Planner<'_> {
         Ok(state)
     }
 
-    fn fresh_state(
-        &self,
-        node: NodeId,
-        config: ImageConfig,
-        base_layers: Vec<Descriptor>,
-        counter: Counter,
-    ) -> StageState {
-        StageState {
-            node,
-            config,
-            environment: Variables::default(),
-            arguments: Vec::new(),
-            base_layers,
-            has_own_command: false,
-            counter,
-        }
+    /// All files of a named context, as a tree.
+    fn context_tree(&mut self, counter: &mut Counter, span: Span, context: usize, shown: String) -> NodeId {
+        let empty = self.add(counter, span, Operation::Scratch, Vec::new(), "FROM scratch".to_owned());
+        let source = CopySource {
+            from: CopyFrom::Context(context + 1),
+            path: "/".to_owned(),
+            place: span,
+            unpack: false,
+        };
+        let copy = graph::Copy::of(vec![source], "/".to_owned());
+        self.add(counter, span, Operation::Copy(Box::new(copy)), vec![graph::base(empty)], shown)
     }
 
     /// The node of an image; one image has one node.
-    fn image_node(&mut self, name: &str, shown: String, span: Option<Span>) -> NodeId {
-        if let Some(node) = self.sources.get(name) {
+    fn image_node(
+        &mut self,
+        name: &str,
+        platform: &Platform,
+        shown: String,
+        span: Option<Span>,
+    ) -> NodeId {
+        let key = (name.to_owned(), platform.clone());
+        if let Some(node) = self.sources.get(&key) {
             return *node;
         }
-        let image = &self.images[name];
+        let image = &self.images[&key];
         let source = ImageSource { reference: image.reference.clone(), diff_ids: image.diff_ids().to_vec() };
         let node = self.graph.add(Node {
             operation: Operation::Image(source),
@@ -262,12 +335,12 @@ impl Planner<'_> {
             place: format!("image {name}"),
             no_cache: false,
         });
-        self.sources.insert(name.to_owned(), node);
+        self.sources.insert(key, node);
         node
     }
 
-    /// The tree that `--from` means.
-    fn origin_node(&mut self, origin: &Origin, span: Span) -> NodeId {
+    /// The tree that `--from` means, where it is one of another step.
+    fn origin_node(&mut self, origin: &Origin, platform: &Platform, span: Span) -> NodeId {
         match origin {
             Origin::Stage(index) => {
                 self.done.get(index).expect("stages come after those they copy from").node
@@ -281,8 +354,15 @@ impl Planner<'_> {
                 no_cache: false,
             }),
             Origin::Image(name) => {
-                let shown = format!("FROM {}", self.images[name].reference);
-                self.image_node(name, shown, Some(span))
+                let key = (name.clone(), platform.clone());
+                let shown = format!("FROM {}", self.images[&key].reference);
+                self.image_node(name, platform, shown, Some(span))
+            }
+            Origin::Context(context) => {
+                let shown = format!("FROM {}", self.stages.context_name(*context));
+                let place = format!("context {}", self.stages.context_name(*context));
+                let mut counter = Counter { place, ..Counter::default() };
+                self.context_tree(&mut counter, span, *context, shown)
             }
         }
     }
@@ -331,7 +411,11 @@ impl Planner<'_> {
         state.config.config.working_dir.clone_from(&folder);
         let is_root = folder == "/";
         if !is_root {
-            let make = graph::MakeFolder { path: folder.clone(), owner: state.config.config.user.clone() };
+            let make = graph::MakeFolder {
+                path: folder.clone(),
+                owner: state.config.config.user.clone(),
+                epoch: self.options.epoch,
+            };
             let shown = shown_expanded(state, step, Quotes::Remove, false);
             self.push(state, step, Operation::MakeFolder(make), Vec::new(), &shown);
         }
@@ -339,7 +423,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn finish(self, target: StageState) -> Plan {
+    fn finish(&self, stage: usize, target: StageState) -> Planned {
         let mut config = target.config;
         for (name, value) in self.options.labels {
             config.config.labels.insert(name.clone(), value.clone());
@@ -353,7 +437,32 @@ impl Planner<'_> {
                 config.variant.clone_from(&platform.variant);
             }
         }
-        Plan { graph: self.graph, target: target.node, config, base_layers: target.base_layers }
+        Planned {
+            stage,
+            platform: platform.clone(),
+            target: target.node,
+            config,
+            base_layers: target.base_layers,
+        }
+    }
+}
+
+fn fresh_state(
+    node: NodeId,
+    config: ImageConfig,
+    base_layers: Vec<Descriptor>,
+    platform: Platform,
+    counter: Counter,
+) -> StageState {
+    StageState {
+        node,
+        config,
+        environment: Variables::default(),
+        arguments: Vec::new(),
+        base_layers,
+        has_own_command: false,
+        platform,
+        counter,
     }
 }
 

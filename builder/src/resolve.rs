@@ -1,7 +1,7 @@
 //! Which images the stages of a file need, and the triggers that these bring.
 
 use crate::error::{BuildError, ImageError};
-use crate::plan::BaseImage;
+use crate::plan::{BaseImage, BaseImages};
 use crate::stage::{Base, Stages};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
@@ -30,8 +30,8 @@ pub(crate) fn resolve(
     stages: &mut Stages,
     platform: &Platform,
     bases: &dyn Bases,
-) -> Result<BTreeMap<String, BaseImage>, BuildError> {
-    let mut images = BTreeMap::new();
+) -> Result<BaseImages, BuildError> {
+    let mut images = BaseImages::new();
     let mut triggered = vec![false; stages.list.len()];
     // A trigger may copy from images and stages that nothing else needs.
     loop {
@@ -43,8 +43,11 @@ pub(crate) fn resolve(
         for index in waiting {
             triggered[index] = true;
             let triggers = match &stages.list[index].base {
-                Base::Scratch => Vec::new(),
-                Base::Image(name) => images[name].config.config.on_build.clone(),
+                Base::Scratch | Base::Context(_) => Vec::new(),
+                Base::Image(name) => {
+                    let platform = stages.list[index].platform_or(platform).clone();
+                    images[&(name.clone(), platform)].config.config.on_build.clone()
+                }
                 Base::Stage(base) => stages.list[*base].own_triggers(),
             };
             stages.add_triggers(index, &triggers)?;
@@ -56,29 +59,32 @@ fn resolve_named(
     stages: &Stages,
     platform: &Platform,
     bases: &dyn Bases,
-    images: &mut BTreeMap<String, BaseImage>,
+    images: &mut BaseImages,
 ) -> Result<(), BuildError> {
-    let mut wanted: BTreeMap<String, (Span, Platform)> = BTreeMap::new();
+    let mut wanted: BTreeMap<(String, Platform), Span> = BTreeMap::new();
     for index in stages.reachable() {
         let stage = &stages.list[index];
         for (name, span) in stage.images_needed() {
-            if !images.contains_key(name) {
-                let platform = stage.platform.as_ref().unwrap_or(platform).clone();
-                wanted.entry(name.to_owned()).or_insert((span, platform));
+            let key = (name.to_owned(), stage.platform_or(platform).clone());
+            if !images.contains_key(&key) {
+                wanted.entry(key).or_insert(span);
             }
         }
     }
     let results: Vec<_> = std::thread::scope(|scope| {
         let workers: Vec<_> = wanted
             .into_iter()
-            .map(|(name, (span, platform))| {
-                scope.spawn(move || (resolve_one(stages, &name, span, &platform, bases), name))
+            .map(|((name, platform), span)| {
+                scope.spawn(move || {
+                    let image = resolve_one(stages, &name, span, &platform, bases);
+                    (image, (name, platform))
+                })
             })
             .collect();
         workers.into_iter().map(|worker| worker.join().expect("resolving does not panic")).collect()
     });
-    for (result, name) in results {
-        images.insert(name, result?);
+    for (result, key) in results {
+        images.insert(key, result?);
     }
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! What all containers of a build share: networks, name resolution, device rules. Made when first needed.
 
+use crate::graph::RunLimits;
 use kiln_image::store::{ScratchFolder, Store, StoreError};
 use kiln_image::sys::{CallError, Named};
-use kiln_runtime::cgroup::{self, Cgroup, Layout};
+use kiln_runtime::cgroup::{self, Cgroup, CgroupError, Layout};
 use kiln_runtime::network::{self, Bridge, Connection, NetworkError, resolv};
 use kiln_runtime::{Spawner, spec};
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Mount};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What programs of a build see as their machine's name.
 pub(crate) const HOSTNAME: &str = "buildkitsandbox";
+/// Stands for the address under which steps reach this machine.
+const HOST_GATEWAY: &str = "host-gateway";
+/// Name resolution for steps in the machine's own network.
+const HOST_RESOLV: &str = "resolv-host.conf";
 /// Prefix of the names of our control groups.
 const CGROUP_PREFIX: &str = "kiln-build";
 
@@ -23,6 +28,9 @@ pub enum SandboxError {
     /// No network.
     #[error("cannot connect the step to a network: {0}")]
     Network(#[from] NetworkError),
+    /// No control group with limits.
+    #[error("cannot limit the step: {0}")]
+    Cgroup(#[from] CgroupError),
     /// No place for files.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -37,8 +45,7 @@ pub(crate) struct Sandbox<'a> {
     spawner: &'a Spawner,
     /// A folder that is emptied at boot.
     state: &'a Path,
-    /// Names and addresses for the hosts file.
-    hosts: &'a [(String, String)],
+    names: Names<'a>,
     layout: Layout,
     files: Mutex<Option<Arc<Files>>>,
     bridge: Mutex<Option<Arc<Bridge>>>,
@@ -46,6 +53,15 @@ pub(crate) struct Sandbox<'a> {
     /// steps do not have.
     idle: Mutex<Vec<Connection>>,
     devices: OnceLock<Option<Cgroup>>,
+}
+
+/// What containers of a build know themselves and others as.
+#[derive(Clone, Copy)]
+pub(crate) struct Names<'a> {
+    /// Their machine's name.
+    pub(crate) hostname: &'a str,
+    /// More names and addresses for the hosts file.
+    pub(crate) hosts: &'a [(String, String)],
 }
 
 /// Files that containers see in their /etc.
@@ -85,13 +101,13 @@ impl<'a> Sandbox<'a> {
         store: &'a Store,
         spawner: &'a Spawner,
         state: &'a Path,
-        hosts: &'a [(String, String)],
+        names: Names<'a>,
     ) -> Sandbox<'a> {
         Sandbox {
             store,
             spawner,
             state,
-            hosts,
+            names,
             layout: Layout::detect(),
             files: Mutex::default(),
             bridge: Mutex::default(),
@@ -113,7 +129,12 @@ impl<'a> Sandbox<'a> {
         if let Some(files) = &*files {
             return Ok(files.clone());
         }
-        let made = Arc::new(Files::write(self.store.scratch_folder()?, self.hosts)?);
+        let mut hosts = self.names.hosts.to_vec();
+        for (_, address) in hosts.iter_mut().filter(|(_, address)| address == HOST_GATEWAY) {
+            *address = self.bridge()?.gateway().to_string();
+        }
+        let names = Names { hosts: &hosts, ..self.names };
+        let made = Arc::new(Files::write(self.store.scratch_folder()?, names)?);
         *files = Some(made.clone());
         Ok(made)
     }
@@ -139,19 +160,21 @@ impl<'a> Sandbox<'a> {
         mode: u32,
         owner: (u32, u32),
     ) -> Result<PathBuf, SandboxError> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let folder = self.state.join("secrets");
-        let private = |path: &Path, mode| {
-            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).call("chmod", path)
-        };
-        std::fs::create_dir_all(&folder).call("mkdir", &folder)?;
-        private(&folder, 0o700)?;
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("{}-{number}", std::process::id()));
+        let path = self.secret_path()?;
         std::fs::write(&path, content).call("write", &path)?;
         std::os::unix::fs::chown(&path, Some(owner.0), Some(owner.1)).call("chown", &path)?;
-        private(&path, mode)?;
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).call("chmod", &path)?;
         Ok(path)
+    }
+
+    /// A path of its own for a secret or a socket, in a folder that only root enters.
+    pub(crate) fn secret_path(&self) -> Result<PathBuf, SandboxError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let folder = self.state.join("secrets");
+        std::fs::create_dir_all(&folder).call("mkdir", &folder)?;
+        std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).call("chmod", &folder)?;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(folder.join(format!("{}-{number}", std::process::id())))
     }
 
     fn bridge(&self) -> Result<Arc<Bridge>, SandboxError> {
@@ -164,6 +187,18 @@ impl<'a> Sandbox<'a> {
         Ok(opened)
     }
 
+    /// A control group for one step, when the command line limits what steps may use.
+    pub(crate) fn limited_group(&self, limits: &RunLimits) -> Result<Option<Cgroup>, SandboxError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let Some(resources) = resources(limits) else { return Ok(None) };
+        let name = format!("{}-{}", cgroup::own_name(CGROUP_PREFIX), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = match &limits.cgroup_parent {
+            Some(parent) => format!("{}/{name}", parent.trim_matches('/')),
+            None => name,
+        };
+        Ok(Some(Cgroup::create(&self.layout, &name, Some(&resources), false)?))
+    }
+
     /// The control group whose rules keep containers from the machine's devices, where there can be one.
     pub(crate) fn device_filter(&self) -> Option<BorrowedFd<'_>> {
         let group = self.devices.get_or_init(|| {
@@ -174,17 +209,34 @@ impl<'a> Sandbox<'a> {
     }
 }
 
+/// What a control group enforces; none when nothing is limited.
+fn resources(limits: &RunLimits) -> Option<LinuxResources> {
+    let mut memory = LinuxMemory::default();
+    memory.set_limit(limits.memory).set_swap(limits.memory_swap);
+    let mut cpu = LinuxCpu::default();
+    cpu.set_shares(limits.cpu_shares)
+        .set_quota(limits.cpu_quota)
+        .set_period(limits.cpu_period)
+        .set_cpus(limits.cpus.clone())
+        .set_mems(limits.memory_nodes.clone());
+    let is_limited = memory != LinuxMemory::default() || cpu != LinuxCpu::default();
+    let mut resources = LinuxResources::default();
+    resources.set_memory(Some(memory)).set_cpu(Some(cpu));
+    (is_limited || limits.cgroup_parent.is_some()).then_some(resources)
+}
+
 impl Files {
-    fn write(folder: ScratchFolder, hosts: &[(String, String)]) -> Result<Files, SandboxError> {
+    fn write(folder: ScratchFolder, names: Names<'_>) -> Result<Files, SandboxError> {
         let path = folder.path();
         let write = |name: &str, text: &str| {
             let path = path.join(name);
             std::fs::write(&path, text).call("write", &path)
         };
         let lines: Vec<(String, String)> =
-            hosts.iter().map(|(name, address)| (address.clone(), name.clone())).collect();
-        write("hosts", &resolv::build_hosts(HOSTNAME, &lines))?;
+            names.hosts.iter().map(|(name, address)| (address.clone(), name.clone())).collect();
+        write("hosts", &resolv::build_hosts(names.hostname, &lines))?;
         write("resolv.conf", &resolv::for_container())?;
+        write(HOST_RESOLV, &resolv::for_host_network())?;
         // Mount points for trees that have none. They lie below the image and leave no trace in it.
         for name in ["stubs/proc", "stubs/sys", "stubs/dev", "stubs/etc"] {
             let path = path.join(name);
@@ -203,11 +255,12 @@ impl Files {
         self.folder.path().join("stubs")
     }
 
-    pub(crate) fn mounts(&self) -> Vec<Mount> {
-        ["hosts", "resolv.conf"]
-            .map(|name| {
+    pub(crate) fn mounts(&self, in_host_network: bool) -> Vec<Mount> {
+        let resolv = if in_host_network { HOST_RESOLV } else { "resolv.conf" };
+        [("hosts", "hosts"), (resolv, "resolv.conf")]
+            .map(|(file, name)| {
                 spec::bind(
-                    self.folder.path().join(name),
+                    self.folder.path().join(file),
                     &format!("/etc/{name}"),
                     &["ro", "nosuid", "nodev", "noexec"],
                 )

@@ -49,6 +49,8 @@ pub enum Content {
     Own,
     /// Parts of its content inputs, which must be there to be looked at.
     Inputs,
+    /// Parts of its content inputs and something of its own.
+    Both,
 }
 
 /// A step's definition key and how to refine it.
@@ -115,8 +117,8 @@ pub trait Steps: Sync {
 enum State<S: Steps> {
     /// The keys of its inputs are not all known.
     Waiting,
-    /// Its definition key is not cached; parts of its inputs must be looked at.
-    NeedsContent { definition: Key },
+    /// Its definition key is not cached, or is none; parts of its inputs must be looked at.
+    NeedsContent { definition: Key, is_key: bool },
     /// They are being looked at, or the step's own content is: then its definition is no key.
     Keying { definition: Option<Key> },
     /// Its key is known.
@@ -150,18 +152,18 @@ pub struct SolveError<E> {
     pub error: E,
 }
 
-/// Brings about the output of `target`. `edges` has the inputs of each node; nodes come after their inputs.
+/// Brings about the outputs of `targets`, in order. `edges` has the inputs of each node; nodes come after their inputs.
 ///
 /// At most `limit` steps run at once.
 pub fn solve<S: Steps>(
     steps: &S,
     edges: &[Vec<Input>],
-    target: NodeId,
+    targets: &[NodeId],
     limit: usize,
-) -> Result<S::Output, SolveError<S::Error>> {
+) -> Result<Vec<S::Output>, SolveError<S::Error>> {
     let (events, inbox) = mpsc::channel();
     std::thread::scope(|scope| {
-        let mut solver = Solver::new(steps, edges, target);
+        let mut solver = Solver::new(steps, edges, targets);
         let mut running = 0;
         loop {
             solver.advance_all();
@@ -182,7 +184,7 @@ pub fn solve<S: Steps>(
             running -= 1;
             solver.hear(event);
         }
-        solver.outcome(target)
+        solver.outcome(targets)
     })
 }
 
@@ -207,25 +209,25 @@ struct Solver<'a, S: Steps> {
 }
 
 impl<'a, S: Steps> Solver<'a, S> {
-    fn new(steps: &'a S, edges: &'a [Vec<Input>], target: NodeId) -> Solver<'a, S> {
+    fn new(steps: &'a S, edges: &'a [Vec<Input>], targets: &[NodeId]) -> Solver<'a, S> {
         let mut dependents = vec![Vec::new(); edges.len()];
         for (index, inputs) in edges.iter().enumerate() {
             for input in inputs {
                 dependents[input.node.0].push(NodeId(index));
             }
         }
-        let mut wanted = vec![false; edges.len()];
-        wanted[target.0] = true;
-        Solver {
+        let mut solver = Solver {
             steps,
             edges,
             dependents,
             states: edges.iter().map(|_| State::Waiting).collect(),
-            wanted,
+            wanted: vec![false; edges.len()],
             queue: (0..edges.len()).map(NodeId).collect(),
             jobs: VecDeque::new(),
             failure: None,
-        }
+        };
+        targets.iter().for_each(|target| solver.want_output(*target));
+        solver
     }
 
     fn advance_all(&mut self) {
@@ -244,7 +246,7 @@ impl<'a, S: Steps> Solver<'a, S> {
         let state = std::mem::replace(&mut self.states[node.0], State::Stopped);
         let next = match state {
             State::Waiting => self.define(node)?,
-            State::NeedsContent { definition } => self.look_at_inputs(node, definition),
+            State::NeedsContent { definition, is_key } => self.look_at_inputs(node, definition, is_key),
             State::Keyed { definition, key, cached } if self.wanted[node.0] => match cached {
                 Some(cached) => self.restore(node, definition, key, cached)?,
                 None => self.launch(node, definition, key),
@@ -272,12 +274,9 @@ impl<'a, S: Steps> Solver<'a, S> {
             }
             Content::Inputs => match self.steps.look_up(node, &definition.key)? {
                 Some(hit) => Ok(self.found(node, definition.key, hit)),
-                None => {
-                    self.want(node, Some(Use::Content));
-                    self.queue.push_back(node);
-                    Ok(State::NeedsContent { definition: definition.key })
-                }
+                None => Ok(self.needs_content(node, definition.key, true)),
             },
+            Content::Both => Ok(self.needs_content(node, definition.key, false)),
         }
     }
 
@@ -296,12 +295,18 @@ impl<'a, S: Steps> Solver<'a, S> {
         State::Keyed { definition, key: hit.key, cached: Some(hit.cached) }
     }
 
-    fn look_at_inputs(&mut self, node: NodeId, definition: Key) -> State<S> {
+    fn needs_content(&mut self, node: NodeId, definition: Key, is_key: bool) -> State<S> {
+        self.want(node, Some(Use::Content));
+        self.queue.push_back(node);
+        State::NeedsContent { definition, is_key }
+    }
+
+    fn look_at_inputs(&mut self, node: NodeId, definition: Key, is_key: bool) -> State<S> {
         let Some(inputs) = self.outputs(node, Some(Use::Content)) else {
-            return State::NeedsContent { definition };
+            return State::NeedsContent { definition, is_key };
         };
         self.jobs.push_back(Job::Key { node, definition: definition.clone(), inputs });
-        State::Keying { definition: Some(definition) }
+        State::Keying { definition: is_key.then_some(definition) }
     }
 
     fn restore(
@@ -335,12 +340,21 @@ impl<'a, S: Steps> Solver<'a, S> {
 
     /// Wants the outputs of a step's inputs, or of those used in one way.
     fn want(&mut self, node: NodeId, usage: Option<Use>) {
-        for input in &self.edges[node.0] {
-            let concerned = usage.is_none_or(|usage| usage == input.usage);
-            if concerned && !self.wanted[input.node.0] {
-                self.wanted[input.node.0] = true;
-                self.queue.push_back(input.node);
+        let edges = self.edges;
+        let concerned = |input: &&Input| usage.is_none_or(|usage| usage == input.usage);
+        edges[node.0].iter().filter(concerned).for_each(|input| self.want_output(input.node));
+    }
+
+    /// Wants the output of a step, and those of all that it goes on from: whether it is found or run, it needs them.
+    fn want_output(&mut self, node: NodeId) {
+        let mut open = vec![node];
+        while let Some(node) = open.pop() {
+            if std::mem::replace(&mut self.wanted[node.0], true) {
+                continue;
             }
+            self.queue.push_back(node);
+            let base = self.edges[node.0].iter().filter(|input| input.usage == Use::Base);
+            open.extend(base.map(|input| input.node));
         }
     }
 
@@ -409,14 +423,15 @@ impl<'a, S: Steps> Solver<'a, S> {
         }
     }
 
-    fn outcome(mut self, target: NodeId) -> Result<S::Output, SolveError<S::Error>> {
+    fn outcome(mut self, targets: &[NodeId]) -> Result<Vec<S::Output>, SolveError<S::Error>> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        match self.states.swap_remove(target.0) {
-            State::Done { output, .. } => Ok(output),
-            _ => unreachable!("without a failure the loop goes on until the target is done"),
-        }
+        let output = |target: &NodeId| match &self.states[target.0] {
+            State::Done { output, .. } => output.clone(),
+            _ => unreachable!("without a failure the loop goes on until the targets are done"),
+        };
+        Ok(targets.iter().map(output).collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The stages of a file: names, bases, what each needs, and which of them a target needs. Pure.
 
+use crate::context::{ContextSource, NamedContext};
 use crate::error::BuildError;
 use crate::variables::Variables;
 use kiln_image::platform::Platform;
@@ -19,10 +20,14 @@ pub(crate) const SCRATCH: &str = "scratch";
 pub struct StageOptions<'a> {
     /// `--build-arg` values by name.
     pub build_args: &'a BTreeMap<String, String>,
-    /// The stage to build; the last one when there is none.
-    pub target: Option<&'a str>,
+    /// The stages to build; the last one when there is none.
+    pub targets: &'a [String],
     /// What the image is for.
     pub platform: &'a Platform,
+    /// Named contexts, in the order in which they are numbered.
+    pub contexts: &'a [NamedContext],
+    /// All stages are looked at, not only what the targets need.
+    pub all: bool,
 }
 
 /// All stages of a file.
@@ -30,12 +35,44 @@ pub struct StageOptions<'a> {
 pub struct Stages {
     /// The stages in the order of the file.
     pub list: Vec<Stage>,
-    /// Which one is built.
-    pub target: usize,
+    /// Which ones are built, in the order asked for.
+    pub targets: Vec<usize>,
     /// All of them are looked at, not only what the target needs.
     pub all: bool,
     /// Variables that FROM sees, and `ARG name` in stages.
     pub globals: Variables,
+    /// What other names mean.
+    contexts: Contexts,
+}
+
+/// What the names of contexts stand for.
+#[derive(Clone, Debug, Default)]
+struct Contexts {
+    list: Vec<NamedContext>,
+    platform: String,
+}
+
+impl Contexts {
+    /// What a name means, if it is that of a context: images are compared in full.
+    fn find(&self, name: &str, stages: &[Stage]) -> Option<Base> {
+        let normal = |name: &str| match name.parse::<Reference>() {
+            Ok(reference) => reference.or_latest().to_string(),
+            Err(_) => name.to_owned(),
+        };
+        let wanted = normal(name);
+        let is_meant = |known: &str| known.eq_ignore_ascii_case(name) || normal(known) == wanted;
+        let with_platform = self.list.iter().position(|context| match context.name.split_once("::") {
+            Some((known, platform)) => is_meant(known) && platform == self.platform,
+            None => false,
+        });
+        let index = with_platform.or_else(|| self.list.iter().position(|context| is_meant(&context.name)))?;
+        Some(match &self.list[index].source {
+            ContextSource::Folder(_) => Base::Context(index),
+            ContextSource::Stage(name) => Base::Stage(position(stages, name)?),
+            ContextSource::Image(image) if image == SCRATCH => Base::Scratch,
+            ContextSource::Image(image) => Base::Image(image.clone()),
+        })
+    }
 }
 
 /// One stage.
@@ -68,6 +105,8 @@ pub enum Base {
     Stage(usize),
     /// An image, by the name that FROM gives it.
     Image(String),
+    /// The files of a named context.
+    Context(usize),
 }
 
 /// Where `COPY --from` and `--mount from=` take files.
@@ -77,6 +116,8 @@ pub enum Origin {
     Stage(usize),
     /// An image.
     Image(String),
+    /// A named context.
+    Context(usize),
 }
 
 /// An instruction of a stage.
@@ -111,7 +152,7 @@ fn platform_variables(file: &Dockerfile, options: &StageOptions<'_>) -> Variable
         _ => None,
     });
     let last = last.and_then(|from| from.stage_name());
-    let target_stage = options.target.map(str::to_owned).or(last).unwrap_or_else(|| "default".to_owned());
+    let target_stage = options.targets.last().cloned().or(last).unwrap_or_else(|| "default".to_owned());
     let defaults = [
         ("BUILDPLATFORM", build.to_string()),
         ("BUILDOS", build.os.clone()),
@@ -136,16 +177,22 @@ pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, B
     check_syntax(file, options)?;
     let escape = file.directives.escape;
     let mut globals = platform_variables(file, options);
+    let contexts = Contexts { list: options.contexts.to_vec(), platform: options.platform.to_string() };
     let mut list: Vec<Stage> = Vec::new();
+    // A context that has the name of a stage replaces all of it.
+    let mut is_replaced = false;
     for instruction in &file.instructions {
         match &instruction.kind {
             Kind::From(from) => {
-                let stage = begin(from, instruction, &list, &globals, escape)?;
+                let mut stage = begin(from, instruction, &list, &contexts, &globals, escape)?;
+                let own = stage.name.as_ref().and_then(|name| contexts.find(&name.to_lowercase(), &list));
+                is_replaced = own.is_some();
+                stage.base = own.unwrap_or(stage.base);
                 list.push(stage);
             }
             Kind::Arg(items) if list.is_empty() => set_globals(&mut globals, items, options, escape)?,
             _ => {
-                if let Some(stage) = list.last_mut() {
+                if let Some(stage) = list.last_mut().filter(|_| !is_replaced) {
                     stage.steps.push(own_step(instruction.clone(), escape));
                 }
             }
@@ -160,12 +207,24 @@ pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, B
     if let [only] = list.as_mut_slice() {
         only.title.clear();
     }
-    let mut stages = Stages { target: 0, all: false, globals, list };
-    stages.target = stages.find_target(options.target)?;
+    let mut stages = Stages { targets: Vec::new(), all: false, globals, list, contexts };
+    stages.targets = match options.targets {
+        [] => vec![stages.list.len() - 1],
+        names => names.iter().map(|name| stages.find_target(name)).collect::<Result<_, _>>()?,
+    };
+    stages.all = options.all;
+    let mut mistakes = Vec::new();
     for index in 0..stages.list.len() {
-        stages.resolve_origins(index)?;
+        if let Err(mistake) = stages.resolve_origins(index) {
+            mistakes.push((index, mistake));
+        }
     }
-    Ok(stages)
+    // As in the reference, what is wrong in a stage that nobody needs does not matter.
+    let reachable = stages.reachable();
+    match mistakes.into_iter().find(|(index, _)| reachable.contains(index)) {
+        Some((_, mistake)) => Err(mistake),
+        None => Ok(stages),
+    }
 }
 
 /// Refuses files that ask for a frontend other than the one whose language this is.
@@ -230,6 +289,7 @@ fn begin(
     from: &ast::From,
     instruction: &Instruction,
     earlier: &[Stage],
+    contexts: &Contexts,
     globals: &Variables,
     escape: char,
 ) -> Result<Stage, BuildError> {
@@ -245,13 +305,11 @@ fn begin(
     };
     let name = from.name.as_ref().map(|name| name.as_str().to_owned());
     // The text is compared as written with names in lower case: `FROM Base` does not find `AS Base`.
-    let named = earlier
-        .iter()
-        .rposition(|stage| stage.name.as_ref().is_some_and(|name| name.to_lowercase() == image.value));
+    let named = position(earlier, &image.value);
     let base = match named {
         Some(index) => Base::Stage(index),
         None if image.value == SCRATCH => Base::Scratch,
-        None => Base::Image(image.value),
+        None => contexts.find(&image.value, earlier).unwrap_or(Base::Image(image.value)),
     };
     let title = name.clone().unwrap_or_else(|| format!("stage-{}", earlier.len()));
     let written = from.image.as_str().to_owned();
@@ -265,6 +323,11 @@ fn begin(
         image: from.image.span(),
         written,
     })
+}
+
+/// The last stage whose name, in lower case, is `name`.
+fn position(stages: &[Stage], name: &str) -> Option<usize> {
+    stages.iter().rposition(|stage| stage.name.as_ref().is_some_and(|own| own.to_lowercase() == name))
 }
 
 fn platform(text: &Text, globals: &Variables, escape: char) -> Result<Platform, BuildError> {
@@ -309,9 +372,14 @@ pub fn is_predefined(name: &str) -> bool {
         || name.starts_with("BUILDKIT_")
 }
 
+
 impl Stages {
-    fn find_target(&self, name: Option<&str>) -> Result<usize, BuildError> {
-        let Some(name) = name else { return Ok(self.list.len() - 1) };
+    /// The name of a named context.
+    pub fn context_name(&self, index: usize) -> &str {
+        &self.contexts.list[index].name
+    }
+
+    fn find_target(&self, name: &str) -> Result<usize, BuildError> {
         self.find(name).ok_or_else(|| {
             let titles = self.list.iter().filter_map(|stage| stage.name.as_deref());
             let near = suggest::nearest(name, titles).map(|near| format!(" (did you mean {near}?)"));
@@ -333,10 +401,7 @@ impl Stages {
 
     /// The last stage of that name, whatever its case.
     fn find(&self, name: &str) -> Option<usize> {
-        let lower = name.to_lowercase();
-        self.list
-            .iter()
-            .rposition(|stage| stage.name.as_ref().is_some_and(|name| name.to_lowercase() == lower))
+        position(&self.list, &name.to_lowercase())
     }
 
     fn resolve_origins(&mut self, index: usize) -> Result<(), BuildError> {
@@ -377,7 +442,7 @@ impl Stages {
             }
             Err(_) => self.find(name),
         };
-        let Some(found) = found else { return Ok(Origin::Image(name.to_owned())) };
+        let Some(found) = found else { return Ok(self.other_origin(name)) };
         self.check_order(index, found, span, |stage| {
             format!(
                 "cannot copy from stage {name:?}, it needs to be defined before current stage {:?}",
@@ -385,6 +450,17 @@ impl Stages {
             )
         })?;
         Ok(Origin::Stage(found))
+    }
+
+    /// A context or an image.
+    fn other_origin(&self, name: &str) -> Origin {
+        match self.contexts.find(name, &self.list) {
+            Some(Base::Context(index)) => Origin::Context(index),
+            Some(Base::Image(image)) => Origin::Image(image),
+            Some(Base::Scratch) => Origin::Image(SCRATCH.to_owned()),
+            Some(Base::Stage(index)) => Origin::Stage(index),
+            None => Origin::Image(name.to_owned()),
+        }
     }
 
     fn mount_origin(
@@ -400,7 +476,7 @@ impl Stages {
         });
         let Some(field) = field.filter(|field| !field.is_empty()) else { return Ok(None) };
         let name = field.as_str();
-        let Some(found) = self.find(name) else { return Ok(Some(Origin::Image(name.to_owned()))) };
+        let Some(found) = self.find(name) else { return Ok(Some(self.other_origin(name))) };
         self.check_order(index, found, step.span_of(&field), |_| {
             format!("cannot mount from stage {name:?}, stage needs to be defined before current command")
         })?;
@@ -455,7 +531,7 @@ impl Stages {
     /// The stages that building the target needs, in order.
     pub fn reachable(&self) -> Vec<usize> {
         let mut needed = vec![false; self.list.len()];
-        let mut open = vec![self.target];
+        let mut open = self.targets.clone();
         while let Some(index) = open.pop() {
             if std::mem::replace(&mut needed[index], true) {
                 continue;
@@ -496,6 +572,11 @@ impl Stages {
 }
 
 impl Stage {
+    /// What the stage is for, when all others are for `target`.
+    pub fn platform_or<'a>(&'a self, target: &'a Platform) -> &'a Platform {
+        self.platform.as_ref().unwrap_or(target)
+    }
+
     /// The stages that this one needs directly.
     pub fn stages_needed(&self) -> impl Iterator<Item = usize> {
         let base = match self.base {
@@ -505,7 +586,7 @@ impl Stage {
         let origins = self.steps.iter().flat_map(|step| &step.origins).flatten();
         base.into_iter().chain(origins.filter_map(|origin| match origin {
             Origin::Stage(index) => Some(*index),
-            Origin::Image(_) => None,
+            Origin::Image(_) | Origin::Context(_) => None,
         }))
     }
 
@@ -520,7 +601,7 @@ impl Stage {
         base.into_iter().chain(origins.filter_map(|(origin, span)| match origin {
             Origin::Image(name) if name == SCRATCH => None,
             Origin::Image(name) => Some((name.as_str(), span)),
-            Origin::Stage(_) => None,
+            Origin::Stage(_) | Origin::Context(_) => None,
         }))
     }
 

@@ -1,23 +1,27 @@
 //! Carrying out the steps of a graph: one file for each kind.
 
 mod copy;
+mod device;
 mod exec;
+mod fetch;
 mod folder;
 mod mount;
 mod owner;
+mod socket;
 
 use crate::build::Given;
+use crate::remote::Remote;
+use crate::secret::Needles;
 use crate::cancel::Cancel;
 use crate::content::{Content, ContentError, StatCache};
 use crate::event::{Event, Reporter, Row};
-use crate::graph::{Copy, CopyFrom, Graph, Operation};
+use crate::graph::{Copy, Graph, Operation};
 use crate::key::{self, KeyInputs};
 use crate::sandbox::{Sandbox, SandboxError};
 use crate::solve::{Content as KeyContent, Definition, Hit, Key, NodeId, Steps, Use};
 use kiln_image::layer::{ApplyError, WriteError};
 use kiln_image::store::{LayerId, LayerRecord, Stack, StepRecord, Store, StoreError};
 use kiln_image::sys::CallError;
-use kiln_image::tree::Tree;
 use kiln_parser::ignore::PatternError;
 use kiln_runtime::SpawnError;
 use kiln_runtime::plan::PlanError;
@@ -71,6 +75,45 @@ pub enum StepError {
     /// An archive that cannot be unpacked.
     #[error("cannot unpack {path}", path = .0.display())]
     Archive(std::path::PathBuf, #[source] ApplyError),
+    /// A file or a repository that cannot be fetched.
+    #[error("failed to load {what}: {source}")]
+    Fetch {
+        /// Its address.
+        what: String,
+        /// Why.
+        source: crate::error::ImageError,
+    },
+    /// A file that is not what it must be.
+    #[error("digest mismatch {actual}: {expected}")]
+    Checksum {
+        /// What came.
+        actual: String,
+        /// What was asked for.
+        expected: String,
+    },
+    /// An owner that the tree does not know, where that is a mistake.
+    #[error("unknown {kind} {name} in --chown")]
+    UnknownOwner {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// A name like it.
+        near: Option<String>,
+    },
+    /// A device that nobody describes.
+    #[error("device {0} is not available: {1}")]
+    Device(String, String),
+    /// A program for another processor.
+    #[error("process {command} did not complete successfully: exec format error: this machine cannot run programs for {platform}")]
+    Foreign {
+        /// Its arguments, quoted.
+        command: String,
+        /// What the program is for.
+        platform: String,
+        /// What would run it.
+        handler: String,
+    },
     /// Something else stands where a folder is to be.
     #[error("mkdir {0}: not a directory")]
     NotAFolder(String),
@@ -114,6 +157,20 @@ impl StepError {
     pub fn hints(&self) -> Vec<String> {
         match self {
             StepError::Content(ContentError::NotFound { hints, .. }) => hints.clone(),
+            StepError::UnknownOwner { near, .. } => {
+                let near = near.iter().map(|near| format!("did you mean {near}?"));
+                let more = "create the name in an earlier RUN, or use a number".to_owned();
+                near.chain(std::iter::once(more)).collect()
+            }
+            StepError::Foreign { handler, .. } => vec![format!(
+                "register the binfmt handler {handler} (package qemu-user-static), or build for this machine"
+            )],
+            StepError::Device(..) => {
+                vec!["devices are described in /etc/cdi and /var/run/cdi, as JSON".to_owned()]
+            }
+            StepError::Checksum { .. } => {
+                vec!["the file changed, or --checksum is wrong".to_owned()]
+            }
             StepError::NotGiven { kind: "secret", id } => {
                 vec![format!("pass it with --secret id={id},src=FILE or --secret id={id},env=NAME")]
             }
@@ -182,6 +239,10 @@ struct Notes {
     plain_keys: Mutex<BTreeMap<NodeId, Key>>,
     /// Caches that this build has emptied, because results of earlier builds do not count.
     emptied: Mutex<BTreeSet<String>>,
+    /// Files that were fetched to look at them.
+    downloads: Mutex<BTreeMap<NodeId, fetch::Downloaded>>,
+    /// Commits that references turned out to be.
+    commits: Mutex<BTreeMap<NodeId, String>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -193,12 +254,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Tools<'a> {
     pub(crate) graph: &'a Graph,
     pub(crate) store: &'a Store,
-    pub(crate) context: &'a Content,
+    /// The build context and named ones.
+    pub(crate) contexts: &'a [Option<Content>],
+    pub(crate) remote: &'a dyn Remote,
+    /// What the reference lets pass is an error.
+    pub(crate) strict: bool,
     pub(crate) stat_cache: &'a StatCache,
     pub(crate) sandbox: &'a Sandbox<'a>,
     pub(crate) reporter: &'a Reporter<'a>,
     pub(crate) cancel: &'a Cancel,
     pub(crate) given: &'a Given,
+    /// What must not be shown.
+    pub(crate) needles: &'a Needles,
 }
 
 impl<'a> Executor<'a> {
@@ -232,27 +299,35 @@ impl<'a> Executor<'a> {
         Ok(Some(view::detached(&self.tools.store.view_mount(stack, &[]))?))
     }
 
-    /// Calls `use_it` with what a copy takes from.
-    fn with_content<T>(
-        &self,
-        copy: &Copy,
-        from: Option<&Built>,
-        use_it: impl FnOnce(&Content) -> Result<T, StepError>,
-    ) -> Result<T, StepError> {
-        match (copy.from, from) {
-            (CopyFrom::Input, Some(from)) => {
-                let roots = self.view(&from.stack)?.into_iter().collect();
-                use_it(&Content::tree(Tree::of(roots)))
-            }
-            _ => use_it(self.tools.context),
+    /// An owner by name or number; unknown names are told, or are mistakes.
+    fn find_owner(&self, text: &str, tree: Option<&OwnedFd>) -> Result<(u32, u32), StepError> {
+        let owner = owner::find(text, tree)?;
+        if let (Some(unknown), None) = (owner.unknown.first(), tree) {
+            // As in the reference: where there is no tree at all, there is nobody.
+            return Err(StepError::UnknownOwner { kind: unknown.kind, name: unknown.name.clone(), near: None });
         }
+        for owner::UnknownName { kind, name, near } in owner.unknown.clone() {
+            if self.tools.strict {
+                return Err(StepError::UnknownOwner { kind, name, near });
+            }
+            let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            let message = format!("[Warning] --chown={text}: unknown {kind} {name} counts as root{near}");
+            self.tools.reporter.send(Event::Warning { message });
+        }
+        Ok(owner.ids())
     }
 
     fn make_layer(&self, node: NodeId, row: Row, inputs: &[Built]) -> Result<(LayerRecord, bool), StepError> {
+        let operation = &self.tools.graph.node(node).operation;
+        match operation {
+            Operation::Download(download) => return Ok((self.download_layer(node, row, download)?, true)),
+            Operation::Checkout(checkout) => return Ok((self.checkout_layer(node, row, checkout)?, true)),
+            _ => {}
+        }
         let below = &inputs[0];
         Ok(match &self.tools.graph.node(node).operation {
             Operation::Exec(exec) => (self.run_program(node, exec, inputs, row)?, true),
-            Operation::Copy(copy) => (self.copy_files(copy, &below.stack, inputs.get(1))?, true),
+            Operation::Copy(copy) => (self.copy_files(copy, &below.stack, &inputs[1..])?, true),
             Operation::MakeFolder(folder) => (self.make_folder(folder, &below.stack)?, true),
             Operation::Merge => {
                 let (layer, _) = inputs[1].layers.last().expect("what is merged has a layer of its own");
@@ -260,6 +335,7 @@ impl<'a> Executor<'a> {
                 (layer.expect("layers in use are not removed"), false)
             }
             Operation::Scratch | Operation::Image(_) => unreachable!("sources are always found"),
+            Operation::Download(_) | Operation::Checkout(_) => unreachable!("these stand on nothing"),
         })
     }
 
@@ -320,7 +396,18 @@ impl<'a> Executor<'a> {
             // Nobody listens any more when the build has failed.
             let _ = self.made.send((&layer).into());
         }
-        Ok(inputs[0].with(self.tools.store, &layer, created))
+        let empty = Built { stack: Stack::empty(), layers: Vec::new() };
+        Ok(inputs.first().unwrap_or(&empty).with(self.tools.store, &layer, created))
+    }
+}
+
+/// What a copy's key is made of besides what it says.
+fn copied_content(copy: &Copy) -> KeyContent {
+    match (copy.takes_context(), copy.takes_inputs()) {
+        (false, false) => KeyContent::None,
+        (true, false) => KeyContent::Own,
+        (false, true) => KeyContent::Inputs,
+        (true, true) => KeyContent::Both,
     }
 }
 
@@ -340,13 +427,14 @@ impl Steps for Executor<'_> {
         let operation = &self.tools.graph.node(node).operation;
         let own = key::definition(operation, &base);
         let content = match operation {
-            Operation::Copy(copy) if copy.from == CopyFrom::Input => KeyContent::Inputs,
-            Operation::Copy(copy) if !copy.sources.is_empty() => KeyContent::Own,
+            Operation::Copy(copy) => copied_content(copy),
+            Operation::Download(download) if download.checksum.is_none() => KeyContent::Own,
+            Operation::Checkout(_) => KeyContent::Own,
             _ => KeyContent::None,
         };
         let mut whole = own.clone();
         // Of what is mounted, the result key counts.
-        if content == KeyContent::Inputs || matches!(operation, Operation::Exec(_)) {
+        if matches!(content, KeyContent::Inputs | KeyContent::Both) || matches!(operation, Operation::Exec(_)) {
             inputs.iter().skip(1).for_each(|key| whole.add("tree", &key.0));
         }
         lock(&self.notes.inputs).insert(node, own);
@@ -373,10 +461,13 @@ impl Steps for Executor<'_> {
     }
 
     fn content_key(&self, node: NodeId, _definition: &Key, inputs: &[Built]) -> Result<Key, StepError> {
-        let Operation::Copy(copy) = &self.tools.graph.node(node).operation else {
-            unreachable!("only copies look at content");
+        let copy = match &self.tools.graph.node(node).operation {
+            Operation::Copy(copy) => copy,
+            Operation::Download(download) => return self.download_key(node, download),
+            Operation::Checkout(checkout) => return self.checkout_key(node, checkout),
+            _ => unreachable!("only copies and what is fetched look at content"),
         };
-        let digested = self.with_content(copy, inputs.first(), |content| self.digest(copy, content))?;
+        let digested = self.digest(copy, inputs)?;
         let mut notes = lock(&self.notes.inputs);
         let own = notes.entry(node).or_default();
         own.add("content", &digested.digest);
@@ -398,7 +489,8 @@ impl Steps for Executor<'_> {
         };
         let id = LayerId::from(record.layer.as_deref().unwrap_or_default());
         let layer = self.tools.store.layer(&id)?.expect("layers in use are not removed");
-        Ok(base[0].with(self.tools.store, &layer, record.created))
+        let empty = Built { stack: Stack::empty(), layers: Vec::new() };
+        Ok(base.first().unwrap_or(&empty).with(self.tools.store, &layer, record.created))
     }
 
     fn run(&self, node: NodeId, keys: &[Key], inputs: &[Built]) -> Result<Built, StepError> {

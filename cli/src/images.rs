@@ -4,7 +4,7 @@ use crate::error::CliError;
 use kiln_builder::check::Configs;
 use kiln_builder::{ImageError, Images, Part, ResolvedImage};
 use kiln_image::config::ImageConfig;
-use kiln_image::digest::Digest;
+use kiln_image::digest::{Digest, ImageId};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_image::store::{ImageRecord, Store, StoreError};
@@ -19,6 +19,8 @@ pub struct ImageFinder<'a> {
     settings: &'a Settings,
     /// What the store has does not count.
     asks: bool,
+    /// Images under names that nobody else knows.
+    aliases: BTreeMap<String, ImageId>,
     registry: OnceLock<Registry>,
     making: Mutex<()>,
 }
@@ -30,9 +32,16 @@ impl<'a> ImageFinder<'a> {
             store: Some(store),
             settings,
             asks: false,
+            aliases: BTreeMap::new(),
             registry: OnceLock::new(),
             making: Mutex::new(()),
         }
+    }
+
+    /// Knows images of the store under more names.
+    #[must_use]
+    pub fn with_aliases(self, aliases: BTreeMap<String, ImageId>) -> ImageFinder<'a> {
+        ImageFinder { aliases, ..self }
     }
 
     /// Asks registries even for what the store has, if `asks` says so.
@@ -43,14 +52,22 @@ impl<'a> ImageFinder<'a> {
 
     /// For questions that need no store.
     pub fn without_store(settings: &'a Settings) -> ImageFinder<'a> {
-        ImageFinder { store: None, settings, asks: false, registry: OnceLock::new(), making: Mutex::new(()) }
+        ImageFinder {
+            store: None,
+            settings,
+            asks: false,
+            aliases: BTreeMap::new(),
+            registry: OnceLock::new(),
+            making: Mutex::new(()),
+        }
     }
 
     fn store(&self) -> Result<&'a Store, StoreError> {
         self.store.ok_or_else(|| StoreError::NoSuchImage("the store is not open".to_owned()))
     }
 
-    fn registry(&self) -> Result<&Registry, RegistryError> {
+    /// The connection to the network.
+    pub fn registry(&self) -> Result<&Registry, RegistryError> {
         let _making = self.making.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if self.registry.get().is_none() {
             let _ = self.registry.set(Registry::new(self.settings.clone())?);
@@ -70,6 +87,10 @@ impl<'a> ImageFinder<'a> {
 
     /// The image in the store, if it has one for the platform.
     fn find(&self, name: &Reference, platform: &Platform) -> Result<Option<ResolvedImage>, StoreError> {
+        if let (Some(store), Some(alias)) = (self.store, self.aliases.get(&name.to_string())) {
+            let record = store.resolve(&alias.to_string())?;
+            return Ok(Some(ResolvedImage { digest: None, record }));
+        }
         let Some(store) = self.store.filter(|_| !self.asks) else { return Ok(None) };
         let Some(record) = store.find(name)? else { return Ok(None) };
         let image = store.read_image(record.clone())?;

@@ -12,6 +12,7 @@ mod format;
 mod images;
 mod progress;
 mod pulling;
+mod remote;
 mod session;
 mod signals;
 mod text;

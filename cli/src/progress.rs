@@ -74,6 +74,11 @@ impl Progress {
         }
     }
 
+    /// Tells something to know before the build begins.
+    pub fn warn(&self, message: &str) {
+        self.show(&Event::Warning { message: message.to_owned() });
+    }
+
     /// Takes down what moves.
     pub fn finish(&self) {
         let Some(shown) = &self.shown else { return };

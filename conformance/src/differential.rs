@@ -74,12 +74,19 @@ impl Trial {
         make_old(folder)
     }
 
-    /// Builds the context in `folder` and describes the image. `builder` makes a command that takes Docker's arguments.
-    pub fn build(&self, builder: &dyn Fn() -> Command, folder: &Path, base: &Base) -> Result<String> {
+    /// Builds the context in `folder` and describes the image. `builder` makes a command that takes Docker's arguments,
+    /// `more` are arguments for its `build`.
+    pub fn build(
+        &self,
+        builder: &dyn Fn() -> Command,
+        more: &[&str],
+        folder: &Path,
+        base: &Base,
+    ) -> Result<String> {
         let place = folder.display().to_string();
         let tag = format!("trial-{}", self.name);
         let mut build = builder();
-        build.args(["build", "-q", "-t", &tag]);
+        build.args(["build", "-q", "-t", &tag]).args(more);
         build.args(self.arguments.iter().map(|argument| argument.replace("{}", &place)));
         let output = build.arg(folder).stdin(Stdio::null()).output().context("running the builder")?;
         if !output.status.success() {
@@ -218,8 +225,8 @@ fn describe_layer(path: &Path) -> Result<String> {
         };
         let mode = header.mode()? & 0o7777;
         let (uid, gid, time) = (header.uid()?, header.gid()?, header.mtime()?);
-        let time = if time > NOW { "now".to_owned() } else { time.to_string() };
         let name = shown(&entry.path_bytes());
+        let time = if time > NOW { "now".to_owned() } else { time.to_string() };
         let mut line = format!("{kind} {mode:o} {uid}:{gid} {time} {name}");
         if let Some(target) = entry.link_name_bytes() {
             line.push_str(&format!(" -> {}", shown(&target)));
@@ -267,23 +274,48 @@ fn digest(file: &mut impl Read) -> Result<(u64, String)> {
     Ok((size, hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()))
 }
 
+/// What Kiln is told besides a trial's own arguments: trials look at secrets in images, which it refuses.
+pub const KILN_ARGUMENTS: [&str; 2] = ["--allow", "secret-leak"];
+
 /// Where the recording of a trial is.
 pub fn recording(folder: &Path, name: &str) -> PathBuf {
     folder.join("recorded").join(name)
 }
 
 /// What differs between two descriptions, a line each; nothing when they agree. All failures agree.
+///
+/// What the reference gives the time of the build may be older in Kiln's image.
 pub fn differences(reference: &str, own: &str) -> Vec<String> {
     if reference.starts_with("fails ") && own.starts_with("fails ") {
         return Vec::new();
     }
-    let (reference, own): (Vec<&str>, Vec<&str>) = (reference.lines().collect(), own.lines().collect());
-    let start = reference.iter().zip(&own).take_while(|(a, b)| a == b).count();
-    let end =
-        reference[start..].iter().rev().zip(own[start..].iter().rev()).take_while(|(a, b)| a == b).count();
+    // A base without /etc/hosts has it made and removed there, which leaves a trace.
+    let lines = |text: &'_ str| -> Vec<String> {
+        text.lines().filter(|line| *line != "dir 755 0:0 now etc/").map(str::to_owned).collect()
+    };
+    let (reference, own) = (lines(reference), lines(own));
+    let agree = |(reference, own): &(&String, &String)| reference == own || is_older(reference, own);
+    let start = reference.iter().zip(&own).take_while(agree).count();
+    let end = reference[start..].iter().rev().zip(own[start..].iter().rev()).take_while(agree).count();
     let reference = reference[start..reference.len() - end].iter().map(|line| format!("  reference  {line}"));
     let own = own[start..own.len() - end].iter().map(|line| format!("  kiln       {line}"));
     reference.chain(own).collect()
+}
+
+/// True for lines that differ only in the time, which is that of the build in the first.
+fn is_older(reference: &str, own: &str) -> bool {
+    let split = |line: &str| -> Option<(Vec<String>, String)> {
+        let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        if words.len() < 5 || !matches!(words[0].as_str(), "dir" | "file" | "hardlink") {
+            return None;
+        }
+        let time = std::mem::take(&mut words[3]);
+        Some((words, time))
+    };
+    match (split(reference), split(own)) {
+        (Some((reference, time)), Some((own, _))) => reference == own && time == "now",
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -295,6 +327,8 @@ mod tests {
         assert_eq!(differences("a\nb\nc\n", "a\nb\nc\n"), Vec::<String>::new());
         assert_eq!(differences("a\nb\nc\n", "a\nx\nc\n"), ["  reference  b", "  kiln       x"]);
         assert_eq!(differences("fails a\n", "fails b\n"), Vec::<String>::new());
+        assert_eq!(differences("dir 755 0:0 now d/\n", "dir 755 0:0 5 d/\n"), Vec::<String>::new());
+        assert_eq!(differences("dir 755 0:0 5 d/\n", "dir 755 0:0 now d/\n").len(), 2);
         assert_eq!(differences("fails a\n", "a\n"), ["  reference  fails a", "  kiln       a"]);
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! What is written is two formats at once, as Docker does it: an OCI image layout (`index.json`, `blobs/`)
 //! and a docker-archive (`manifest.json` that points to the same blobs). Layers are not compressed, so that
-//! their digests are the diff ids.
+//! their digests are the diff ids, unless somebody asks for that.
 
 mod load;
+mod pack;
 mod save;
 
-pub use load::{Loaded, load, load_stream};
-pub use save::{SaveRequest, save_folder, save_tar};
+pub use load::{Loaded, load, load_layout, load_stream};
+pub use pack::{Compression, PackOptions, PackedImage, PackedLayer, pack};
+pub use save::{IndexRequest, SaveRequest, save_folder, save_index_folder, save_index_tar, save_tar};
 
 use crate::digest::{Digest, ImageId};
 use crate::manifest::ManifestError;

@@ -1,12 +1,71 @@
 //! Compressed streams, known by their first bytes.
 
+use std::cell::Cell;
 use std::io::{self, BufRead, Read};
+use std::rc::Rc;
+
+/// What an archive may become, as a multiple of what it is: compressed text and programs stay far below.
+const MAX_RATIO: u64 = 250;
+/// And what it may become in any case, in bytes.
+const ALWAYS_ALLOWED: u64 = 1 << 30;
 
 /// True when a stream that begins so is compressed in a way that [`decompressed`] knows.
 pub fn is_compressed(start: &[u8]) -> bool {
     [&b"\x1f\x8b"[..], b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0"]
         .iter()
         .any(|magic| start.starts_with(magic))
+}
+
+/// Like [`decompressed`], for archives from anywhere: one that becomes far larger than it is ends in an error, before it
+/// fills the disk.
+pub fn decompressed_within_reason<'a>(input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let consumed = Rc::new(Cell::new(0));
+    let counting = Counting { inner: input, consumed: consumed.clone() };
+    Ok(Box::new(Limited { inner: decompressed(counting)?, produced: 0, consumed }))
+}
+
+/// Counts what is taken out of a buffer.
+struct Counting<R> {
+    inner: R,
+    consumed: Rc<Cell<u64>>,
+}
+
+impl<R: BufRead> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.consumed.set(self.consumed.get() + count as u64);
+        Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Counting<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.consumed.set(self.consumed.get() + amount as u64);
+        self.inner.consume(amount);
+    }
+}
+
+struct Limited<R> {
+    inner: R,
+    produced: u64,
+    consumed: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.produced += count as u64;
+        let allowed = self.consumed.get().saturating_mul(MAX_RATIO).max(ALWAYS_ALLOWED);
+        if self.produced > allowed {
+            let reason = format!("it becomes more than {MAX_RATIO} times as large as it is: unpack it by hand if you trust it");
+            return Err(io::Error::other(reason));
+        }
+        Ok(count)
+    }
 }
 
 /// Decompresses gzip, bzip2, xz and zstd by what the first bytes say, not by what anybody claims; other streams pass.
@@ -25,4 +84,25 @@ pub fn decompressed<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read
         return Ok(Box::new(lzma_rust2::XzReader::new(input, true)));
     }
     Ok(Box::new(input))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufReader, Write};
+
+    #[test]
+    fn what_explodes_is_refused_and_what_is_large_is_not() {
+        let zeros = vec![0u8; 1 << 20];
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(9));
+        (0..1100).for_each(|_| encoder.write_all(&zeros).unwrap());
+        let bomb = encoder.finish().unwrap();
+        let mut stream = decompressed_within_reason(BufReader::new(&bomb[..])).unwrap();
+        let error = io::copy(&mut stream, &mut io::sink()).unwrap_err();
+        assert!(error.to_string().contains("250 times"), "{error}");
+        // What is not compressed never grows.
+        let plain = io::repeat(1).take(ALWAYS_ALLOWED + 1);
+        let mut stream = decompressed_within_reason(BufReader::with_capacity(1 << 20, plain)).unwrap();
+        assert_eq!(io::copy(&mut stream, &mut io::sink()).unwrap(), ALWAYS_ALLOWED + 1);
+    }
 }

@@ -1,7 +1,7 @@
 //! Digests: the addresses of the content store, and hashing into them.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256, Sha512};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::str::FromStr;
@@ -20,18 +20,21 @@ pub enum Algorithm {
     /// The one everything here is made with.
     Sha256,
     /// Accepted when others use it.
+    Sha384,
+    /// Accepted when others use it.
     Sha512,
 }
 
 /// A text that is no digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid digest `{0}`: expected sha256: or sha512: and lower-case hexadecimal")]
+#[error("invalid digest `{0}`: expected sha256:, sha384: or sha512: and lower-case hexadecimal")]
 pub struct DigestError(pub String);
 
 impl Algorithm {
     fn name(self) -> &'static str {
         match self {
             Algorithm::Sha256 => "sha256",
+            Algorithm::Sha384 => "sha384",
             Algorithm::Sha512 => "sha512",
         }
     }
@@ -39,6 +42,7 @@ impl Algorithm {
     fn hex_length(self) -> usize {
         match self {
             Algorithm::Sha256 => 64,
+            Algorithm::Sha384 => 96,
             Algorithm::Sha512 => 128,
         }
     }
@@ -78,7 +82,11 @@ impl Digest {
 
     /// The hash function.
     pub fn algorithm(&self) -> Algorithm {
-        if self.colon == 6 && self.text.starts_with("sha256") { Algorithm::Sha256 } else { Algorithm::Sha512 }
+        match &self.text[..self.colon] {
+            "sha256" => Algorithm::Sha256,
+            "sha384" => Algorithm::Sha384,
+            _ => Algorithm::Sha512,
+        }
     }
 }
 
@@ -90,6 +98,7 @@ impl FromStr for Digest {
         let (name, hex) = text.split_once(':').ok_or_else(fail)?;
         let algorithm = match name {
             "sha256" => Algorithm::Sha256,
+            "sha384" => Algorithm::Sha384,
             "sha512" => Algorithm::Sha512,
             _ => return Err(fail()),
         };
@@ -186,6 +195,7 @@ pub struct Hasher(State);
 #[derive(Clone)]
 enum State {
     Sha256(Sha256),
+    Sha384(Box<Sha384>),
     Sha512(Box<Sha512>),
 }
 
@@ -199,6 +209,7 @@ impl Hasher {
     pub fn new(algorithm: Algorithm) -> Hasher {
         match algorithm {
             Algorithm::Sha256 => Hasher::sha256(),
+            Algorithm::Sha384 => Hasher(State::Sha384(Box::new(Sha384::new()))),
             Algorithm::Sha512 => Hasher(State::Sha512(Box::new(Sha512::new()))),
         }
     }
@@ -207,6 +218,7 @@ impl Hasher {
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             State::Sha256(hasher) => hasher.update(bytes),
+            State::Sha384(hasher) => hasher.update(bytes),
             State::Sha512(hasher) => hasher.update(bytes),
         }
     }
@@ -215,6 +227,7 @@ impl Hasher {
     pub fn finish(self) -> Digest {
         match self.0 {
             State::Sha256(hasher) => Digest::from_raw(Algorithm::Sha256, &hasher.finalize()),
+            State::Sha384(hasher) => Digest::from_raw(Algorithm::Sha384, &hasher.finalize()),
             State::Sha512(hasher) => Digest::from_raw(Algorithm::Sha512, &hasher.finalize()),
         }
     }

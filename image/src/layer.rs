@@ -7,12 +7,14 @@
 mod apply;
 mod copy;
 mod diff;
+mod merge;
 mod overlay;
 mod write;
 
-pub use apply::{Applied, ApplyError, apply, extract, is_tar};
+pub use apply::{Applied, ApplyError, apply, extract, extract_at, is_tar};
 pub use copy::{Change, Choice, CopyRequest, Everything, Selection};
-pub use diff::{DiffError, diff};
+pub use diff::{DiffError, diff, diff_until};
+pub use merge::merge;
 pub use write::{FileData, LayerWriter, Metadata, WriteError};
 
 /// Prefix of whiteout names in a tar.

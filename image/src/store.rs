@@ -20,6 +20,7 @@ mod cache;
 mod content;
 mod gc;
 mod index;
+mod rewrite;
 mod scratch;
 mod snapshot;
 
@@ -474,6 +475,11 @@ impl Store {
         let blob = blob.ok_or_else(|| StoreError::NoBlob(layer.id.clone()))?;
         let file = io::BufReader::with_capacity(1 << 17, self.blobs.open(blob)?);
         Ok(compression::decompressed(file).call("read", self.blobs.path(blob))?)
+    }
+
+    /// The folder of a layer's files, for looking at.
+    pub fn layer_folder(&self, id: &LayerId) -> PathBuf {
+        self.layer_path(id.as_str())
     }
 
     /// The folder of a layer's files.

@@ -157,6 +157,11 @@ impl Patterns {
             })
     }
 
+    /// True when a path below the folder `path` may match one of the patterns.
+    pub fn may_match_below(&self, path: &str) -> bool {
+        self.rules.iter().any(|rule| rule.pattern.may_match_below(path))
+    }
+
     /// The line number and text of the pattern that decided.
     pub fn decided_by(&self, decision: &Decision) -> Option<(usize, String)> {
         let rule = &self.rules[decision.by?];

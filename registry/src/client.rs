@@ -4,7 +4,7 @@ use crate::Settings;
 use crate::auth::{self, AuthError, Challenge, Credentials, Keychain};
 use crate::error::RegistryError;
 use http::header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{HeaderName, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper_rustls::HttpsConnector;
@@ -44,7 +44,7 @@ pub struct Client {
 }
 
 /// A request that may be sent several times.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ask {
     pub(crate) method: Method,
     pub(crate) url: String,
@@ -53,6 +53,10 @@ pub(crate) struct Ask {
     pub(crate) from: u64,
     /// What the token must allow, such as `repository:library/busybox:pull`.
     pub(crate) scope: String,
+    /// More headers; as credentials they stay with the first host.
+    pub(crate) headers: Vec<(HeaderName, String)>,
+    /// What is sent.
+    pub(crate) body: Bytes,
 }
 
 impl Client {
@@ -146,7 +150,8 @@ impl Client {
         for _ in 0..=MAX_REDIRECTS {
             let same_host = host_of(&url)? == first_host;
             let response = self.exchange(ask, &url, authorization.filter(|_| same_host)).await?;
-            if !response.status().is_redirection() {
+            let status = response.status();
+            if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
                 return Ok(response);
             }
             let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
@@ -177,7 +182,11 @@ impl Client {
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let request = request.body(Full::default()).map_err(|error| protocol(url, &error.to_string()))?;
+        let is_first = host_of(url)? == host_of(&ask.url)?;
+        for (name, value) in ask.headers.iter().filter(|(name, _)| is_first || *name != AUTHORIZATION) {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::from(ask.body.clone())).map_err(|error| protocol(url, &error.to_string()))?;
         let answer = self.transport(url)?.request(request);
         match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
             Ok(Ok(response)) => Ok(response),
@@ -351,7 +360,7 @@ fn host_of(url: &str) -> Result<String, RegistryError> {
 }
 
 /// A redirect's target may leave out what stays the same.
-fn absolute(base: &str, target: &str) -> Result<String, RegistryError> {
+pub(crate) fn absolute(base: &str, target: &str) -> Result<String, RegistryError> {
     if target.contains("://") {
         return Ok(target.to_owned());
     }

@@ -19,6 +19,14 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// The registry that a reference names; mirrors take no images.
+    pub fn of(reference: &Reference) -> Endpoint {
+        match reference.host() {
+            "docker.io" => direct(HUB),
+            host => direct(host),
+        }
+    }
+
     /// The address of something below `/v2/`.
     pub fn url(&self, path: &str) -> String {
         let namespace = self.mirror_of.as_ref().map(|host| format!("?ns={host}")).unwrap_or_default();

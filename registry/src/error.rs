@@ -34,12 +34,28 @@ pub enum RegistryError {
         /// What the registry says about it.
         message: String,
     },
+    /// A file of the web that cannot be had.
+    #[error("invalid response status {status} {reason} for {url}")]
+    Http {
+        /// What was asked for.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// Its name.
+        reason: String,
+    },
     /// No such image.
     #[error("manifest for {0} not found: manifest unknown")]
     ManifestUnknown(String),
     /// No such repository, or none that we may see.
     #[error("pull access denied for {0}, repository does not exist or may require 'docker login'")]
     Denied(String),
+    /// A repository that we may not write to.
+    #[error("push access denied for {0}: it does not exist, or may require 'docker login'")]
+    PushDenied(String),
+    /// A layer cannot be packed.
+    #[error(transparent)]
+    Archive(#[from] kiln_image::archive::ArchiveError),
     /// No image for the platform.
     #[error(
         "no matching manifest for {platform} in the manifest list entries of {reference} (it has {available})"

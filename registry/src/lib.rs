@@ -1,4 +1,5 @@
-//! Registries: finding and pulling images over the OCI distribution protocol 1.1.
+//! The network: finding, pulling and pushing images over the OCI distribution protocol 1.1, files of the web, and git
+//! repositories.
 //!
 //! Nothing that a registry says is believed before its digest has been checked. Mirrors are asked before
 //! the registry itself; since content is addressed by digest, it does not matter who delivers it.
@@ -9,7 +10,10 @@ mod auth;
 mod client;
 mod endpoint;
 mod error;
+mod fetch;
+mod git;
 mod pull;
+mod push;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -17,13 +21,17 @@ pub use auth::{AuthError, Credentials, Keychain};
 pub use client::Client;
 pub use endpoint::{Endpoint, MirrorError, Mirrors};
 pub use error::RegistryError;
+pub use fetch::{FetchRequest, FetchedFile};
+pub use git::{GitError, GitRequest, check_out, commit};
 pub use pull::{Progress, PullEvent, Pulled};
+pub use push::{PushEvent, PushRequest};
 
 use kiln_image::config::ImageConfig;
 use kiln_image::digest::Digest;
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_image::store::Store;
+use std::fs::File;
 
 /// What is needed to reach registries.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +74,26 @@ impl Registry {
     ) -> Result<Pulled, RegistryError> {
         let endpoints = self.settings.mirrors.endpoints(reference);
         pull::pull(self.runtime.handle(), &self.client, &endpoints, store, reference, platform, progress)
+    }
+
+    /// Writes a file of the web to `output`; `None` when it has not changed.
+    pub fn fetch(
+        &self,
+        request: &FetchRequest<'_>,
+        output: &mut File,
+    ) -> Result<Option<FetchedFile>, RegistryError> {
+        self.runtime.block_on(fetch::fetch(&self.client, request, output))
+    }
+
+    /// Uploads images and makes a name mean them; gives the digest that the registry knows them by.
+    pub fn push(
+        &self,
+        store: &Store,
+        request: &PushRequest<'_>,
+        progress: &(dyn Fn(PushEvent) + Sync),
+    ) -> Result<Digest, RegistryError> {
+        let endpoint = Endpoint::of(request.reference);
+        self.runtime.block_on(push::push(&self.client, &endpoint, store, request, progress))
     }
 
     /// The config of an image, and the digest that the registry knows it by.

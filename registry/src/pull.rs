@@ -3,7 +3,7 @@
 use crate::client::{self, Ask, Client};
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use http_body_util::BodyExt;
 use hyper::body::Bytes;
 use kiln_image::compression::decompressed;
@@ -163,7 +163,7 @@ async fn fetch_manifest_from(
 ) -> Result<Fetched, RegistryError> {
     let url = endpoint.url(&format!("{}/manifests/{version}", reference.path()));
     let ask =
-        Ask { method: Method::GET, url: url.clone(), accept: Some(ACCEPT), from: 0, scope: scope(reference) };
+        Ask { url: url.clone(), accept: Some(ACCEPT), scope: scope(reference), ..Ask::default() };
     let response = client.send(&ask).await?;
     let status = response.status();
     let header = response.headers().get(http::header::CONTENT_TYPE);
@@ -252,7 +252,7 @@ async fn fetch_blob(
 
 fn blob_ask(endpoint: &Endpoint, reference: &Reference, digest: &Digest, from: u64) -> Ask {
     let url = endpoint.url(&format!("{}/blobs/{digest}", reference.path()));
-    Ask { method: Method::GET, url, accept: None, from, scope: scope(reference) }
+    Ask { url, from, scope: scope(reference), ..Ask::default() }
 }
 
 /// Where layers come from and go to.

@@ -79,6 +79,11 @@ pub fn mask<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<u64, String>
     Ok(mask)
 }
 
+/// The names of all capabilities, without `CAP_`.
+pub fn all_names() -> &'static [&'static str] {
+    &NAMES
+}
+
 /// All capabilities that exist.
 pub fn all() -> u64 {
     (1 << NAMES.len()) - 1

@@ -190,10 +190,7 @@ fn start_time(pid: u32) -> Option<String> {
 }
 
 fn make_folder(path: &Path) -> Result<(), CgroupError> {
-    match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map_err(CgroupError::file("make", path)),
-    }
+    fs::create_dir_all(path).map_err(CgroupError::file("make", path))
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, CgroupError> {

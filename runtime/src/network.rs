@@ -127,6 +127,11 @@ impl Bridge {
         Ok(Bridge { index, subnet, leases })
     }
 
+    /// The address under which containers reach this machine.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.subnet.gateway()
+    }
+
     /// Makes a network namespace and connects it.
     pub fn connect(&self, spawner: &Spawner) -> Result<Connection, NetworkError> {
         let (address, lease) = self.take_address()?;

@@ -5,7 +5,7 @@ use oci_spec::runtime::{
     Capability, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, Mount, Process, Root, Spec, User,
 };
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Paths that are hidden (moby `daemon/pkg/oci/defaults.go`).
 const MASKED: [&str; 13] = [
@@ -104,6 +104,42 @@ pub fn bind(source: PathBuf, target: &str, options: &[&str]) -> Mount {
     all.extend(options.iter().map(|option| (*option).to_owned()));
     mount.set_source(Some(source)).set_options(Some(all));
     mount
+}
+
+/// Gives /dev/shm another size, in bytes.
+pub fn set_shm_size(spec: &mut Spec, bytes: u64) {
+    let mounts = spec.mounts_mut().get_or_insert_default();
+    for mount in mounts.iter_mut().filter(|mount| mount.destination() == Path::new("/dev/shm")) {
+        let mut options = mount.options().clone().unwrap_or_default();
+        options.retain(|option| !option.starts_with("size="));
+        options.push(format!("size={bytes}"));
+        mount.set_options(Some(options));
+    }
+}
+
+/// Takes all confinement away but that of namespaces: all capabilities, nothing hidden, nothing read-only.
+///
+/// What remains is up to whoever plans: filters of system calls and devices.
+pub fn make_insecure(spec: &mut Spec) {
+    let all: HashSet<Capability> =
+        capability::all_names().iter().filter_map(|name| name.parse().ok()).collect();
+    let mut capabilities = LinuxCapabilities::default();
+    capabilities
+        .set_bounding(Some(all.clone()))
+        .set_effective(Some(all.clone()))
+        .set_permitted(Some(all.clone()))
+        .set_inheritable(Some(all))
+        .set_ambient(None);
+    spec.process_mut().get_or_insert_default().set_capabilities(Some(capabilities));
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_masked_paths(None).set_readonly_paths(None);
+    }
+    for mount in spec.mounts_mut().get_or_insert_default() {
+        if mount.destination().starts_with("/sys") {
+            let options = mount.options().clone().unwrap_or_default();
+            mount.set_options(Some(options.into_iter().filter(|option| option != "ro").collect()));
+        }
+    }
 }
 
 fn mounts(shm_size: u64) -> Vec<Mount> {

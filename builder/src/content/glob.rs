@@ -25,6 +25,11 @@ pub(super) fn split(path: &str) -> (String, String) {
     (format!("/{}", names[..first].join("/")), names[first..].join("/"))
 }
 
+/// True when any name of a path has a wildcard.
+pub(super) fn has_wildcards(path: &str) -> bool {
+    path.split('/').any(has_wildcard)
+}
+
 fn has_wildcard(name: &str) -> bool {
     let mut characters = name.chars();
     while let Some(character) = characters.next() {

@@ -1,35 +1,37 @@
-//! What is taken out of a copied folder: ignore patterns of the context, and `--exclude`.
+//! What is taken out of a copied folder: ignore patterns of the context, `--exclude`, and what `--parents` names.
 
-use super::{Content, text};
+use super::{Content, Source, text};
 use kiln_image::layer::{Choice, Selection};
-use kiln_image::tree::RealPath;
 use kiln_parser::ignore::{Decision, Patterns};
 
 /// Ignore patterns see paths from the root of the context, `--exclude` those from the copied folder.
 pub struct CopySelection<'a> {
     ignore: &'a Patterns,
     exclude: &'a Patterns,
+    /// Everything when it is empty.
+    include: &'a Patterns,
     /// The copied folder, with a slash at its end unless it is the root.
     prefix: String,
     top: Decision,
 }
 
 impl<'a> CopySelection<'a> {
-    /// For the contents of the folder `path`.
-    pub fn new(content: &'a Content, path: &RealPath, exclude: &'a Patterns) -> CopySelection<'a> {
-        let path = text(path);
+    /// For the contents of the folder `source`.
+    pub fn new(content: &'a Content, source: &'a Source, exclude: &'a Patterns) -> CopySelection<'a> {
+        let path = text(&source.path);
         let ignore = content.patterns();
         let top = if path.is_empty() { Decision::default() } else { ignore.decide_alone(&path) };
         let prefix = if path.is_empty() { path } else { format!("{path}/") };
-        CopySelection { ignore, exclude, prefix, top }
+        CopySelection { ignore, exclude, include: &source.include, prefix, top }
     }
 }
 
-/// What both lists of patterns say about a folder.
+/// What the lists of patterns say about a folder.
 #[derive(Clone, Debug, Default)]
 pub struct FolderDecision {
     ignore: Option<Decision>,
     exclude: Option<Decision>,
+    include: Option<Decision>,
 }
 
 impl Selection for CopySelection<'_> {
@@ -38,25 +40,29 @@ impl Selection for CopySelection<'_> {
     fn top(&self) -> FolderDecision {
         // Children of the root have no parent in the eyes of the patterns.
         let ignore = (!self.prefix.is_empty()).then(|| self.top.clone());
-        FolderDecision { ignore, exclude: None }
+        FolderDecision { ignore, ..FolderDecision::default() }
     }
 
     fn choose(&self, path: &[u8], is_folder: bool, parent: &FolderDecision) -> (Choice, FolderDecision) {
-        if self.ignore.is_empty() && self.exclude.is_empty() {
+        if self.ignore.is_empty() && self.exclude.is_empty() && self.include.is_empty() {
             return (Choice::Take, FolderDecision::default());
         }
         let inner = String::from_utf8_lossy(path);
         let full = format!("{}{inner}", self.prefix);
         let ignore = self.ignore.decide(&full, parent.ignore.as_ref());
         let exclude = self.exclude.decide(&inner, parent.exclude.as_ref());
+        let include = self.include.decide(&inner, parent.include.as_ref());
+        let is_included = self.include.is_empty() || include.is_ignored();
         let out = [(self.ignore, full.as_str(), &ignore), (self.exclude, &inner, &exclude)];
-        let choice = if !ignore.is_ignored() && !exclude.is_ignored() {
+        let choice = if !ignore.is_ignored() && !exclude.is_ignored() && is_included {
             Choice::Take
+        } else if !is_included && !self.include.may_match_below(&inner) {
+            Choice::Skip
         } else if is_folder && !out.iter().any(|(patterns, path, decision)| patterns.prunes(path, decision)) {
             Choice::Enter
         } else {
             Choice::Skip
         };
-        (choice, FolderDecision { ignore: Some(ignore), exclude: Some(exclude) })
+        (choice, FolderDecision { ignore: Some(ignore), exclude: Some(exclude), include: Some(include) })
     }
 }

@@ -38,23 +38,27 @@ struct Entry {
     stat: Stat,
 }
 
-/// Digests what `copy` takes out of `sources`.
+/// Digests what `copy` takes out of `sources`, each of which lies in a content.
 pub fn digest(
-    content: &Content,
-    sources: &[Source],
+    sources: &[(&Content, Source)],
     exclude: &Patterns,
     copy: &Copy,
     cache: &StatCache,
 ) -> Result<Digested, ContentError> {
     let mut whole = Sha256::new();
     let mut files = Vec::new();
-    for source in sources {
+    for (content, source) in sources {
         let entries = entries(content, source, exclude)?;
         let rule = Rule { is_context: content.is_context(), copy, cache };
         let digests = entries.par_iter().map(|entry| rule.digest(entry)).collect::<Result<Vec<_>, _>>()?;
         // The name of a folder does not matter: its contents are copied.
         let base: &[u8] = if source.is_folder() { b"/" } else { &source.base };
         add(&mut whole, base);
+        if copy.whole && source.is_folder() {
+            let stat = &source.stat;
+            let (uid, gid) = if content.is_context() { (0, 0) } else { (stat.st_uid, stat.st_gid) };
+            [stat.st_mode, uid, gid].into_iter().for_each(|number| whole.update(number.to_le_bytes()));
+        }
         whole.update((entries.len() as u64).to_le_bytes());
         for (entry, digest) in entries.iter().zip(digests) {
             add(&mut whole, &entry.path);
@@ -99,7 +103,7 @@ fn entries(content: &Content, source: &Source, exclude: &Patterns) -> Result<Vec
     }
     // A new destination takes over the folder's times and nothing else: the folder itself does not count.
     let opened = open(own.folder.as_fd(), &own.name, &source.path.display())?;
-    let selection = CopySelection::new(content, &source.path, exclude);
+    let selection = CopySelection::new(content, source, exclude);
     let mut list = Vec::new();
     collect(&selection, &Arc::new(opened), &[], &selection.top(), &mut list)?;
     Ok(list)

@@ -2,14 +2,14 @@
 
 use super::{Planner, StageState, commit, expand_value, path, shown_expanded, unprocessed};
 use crate::error::BuildError;
-use crate::graph::{self, Copy, CopyFrom, Operation};
+use crate::graph::{self, Checkout, Copy, CopyFrom, CopySource, Download, Operation};
 use crate::mode::ModeChange;
+use crate::solve::Input;
 use crate::stage::{Origin, Step};
 use kiln_parser::Text;
 use kiln_parser::ast;
-use kiln_parser::ast::CopySource;
 use kiln_parser::expand::{self, Quotes, Rules};
-use kiln_parser::git::GitReference;
+use kiln_parser::git::{GitReference, Mtime};
 use kiln_parser::span::Span;
 
 impl Planner<'_> {
@@ -19,15 +19,27 @@ impl Planner<'_> {
         step: &Step,
         copy: &ast::Copy,
     ) -> Result<(), BuildError> {
-        if copy.parents && !self.options.looks_only {
-            return Err(not_supported(step, "COPY --parents"));
-        }
-        let origin = step.origins.first().and_then(Option::as_ref);
         let resolved = resolve(state, step, &copy.sources, &copy.destination, &copy.options)?;
         for (path, place) in resolved.shown.iter().zip(&resolved.places) {
             check_local(path, *place)?;
         }
-        self.push_copy(state, step, origin, resolved, copy.options.link, "COPY")
+        let mut more = Vec::new();
+        let from = match step.origins.first().and_then(Option::as_ref) {
+            None => CopyFrom::Context(0),
+            Some(Origin::Context(context)) => CopyFrom::Context(context + 1),
+            Some(origin) => {
+                more.push(graph::content(self.origin_node(origin, &state.platform.clone(), step.span)));
+                CopyFrom::Input(1)
+            }
+        };
+        let source = |(path, place): (&String, &Span)| {
+            let path = if copy.parents { path.clone() } else { path::join("/", path) };
+            CopySource { from, path, place: *place, unpack: false }
+        };
+        let sources = resolved.shown.iter().zip(&resolved.places).map(source).collect();
+        let resolved = Resolved { sources, parents: copy.parents, ..resolved };
+        self.push_copy(state, step, resolved, more, copy.options.link, "COPY");
+        Ok(())
     }
 
     pub(super) fn add_files(
@@ -48,47 +60,54 @@ impl Planner<'_> {
             };
             return Err(BuildError::at("invalid-git", *place, problem));
         }
+        let checksum = optional(state, step, add.checksum.as_ref())?;
+        let (mut sources, mut more) = (Vec::new(), Vec::new());
         for (path, place) in resolved.shown.iter().zip(&resolved.places) {
-            if !self.options.looks_only && (is_address(path) || is_git(path)) {
-                return Err(BuildError::at(
-                    "not-supported",
-                    *place,
-                    "ADD of remote files is not supported yet",
-                )
-                .hint(Some("fetch it in a RUN step, or before the build".to_owned())));
-            }
+            let remote = remote(path, add, checksum.as_deref());
+            let source = match remote {
+                None => {
+                    let unpack = add.unpack != Some(false);
+                    CopySource { from: CopyFrom::Context(0), path: path::join("/", path), place: *place, unpack }
+                }
+                Some(operation) => {
+                    let (path, unpack) = match &operation {
+                        Operation::Download(file) => (format!("/{}", file.name), add.unpack == Some(true)),
+                        _ => ("/".to_owned(), false),
+                    };
+                    let name = format!("[internal] load {}", resolved_name(&operation));
+                    let node = self.add(&mut state.counter, step.span, operation, Vec::new(), name);
+                    more.push(graph::content(node));
+                    CopySource { from: CopyFrom::Input(more.len()), path, place: *place, unpack }
+                }
+            };
+            sources.push(source);
         }
-        let unpack = add.unpack != Some(false);
-        self.push_copy(state, step, None, Resolved { unpack, ..resolved }, add.options.link, "ADD")
+        self.push_copy(state, step, Resolved { sources, ..resolved }, more, add.options.link, "ADD");
+        Ok(())
     }
 
     fn push_copy(
         &mut self,
         state: &mut StageState,
         step: &Step,
-        origin: Option<&Origin>,
         resolved: Resolved,
+        more: Vec<Input>,
         link: bool,
         keyword: &str,
-    ) -> Result<(), BuildError> {
+    ) {
         let shown = shown_expanded(state, step, Quotes::Remove, false);
-        let more = match origin {
-            Some(origin) => vec![graph::content(self.origin_node(origin, step.span))],
-            None => Vec::new(),
-        };
-        let from = if origin.is_some() { CopyFrom::Input } else { CopyFrom::Context };
         let created_by = resolved.created_by(keyword);
         let has_mode = resolved.mode.is_some();
         let copy = Operation::Copy(Box::new(Copy {
-            from,
             sources: resolved.sources,
-            places: resolved.places,
             inline: resolved.inline,
             destination: resolved.destination,
             owner: resolved.owner,
             mode: resolved.mode,
             exclude: resolved.exclude,
-            unpack: resolved.unpack,
+            parents: resolved.parents,
+            whole: false,
+            epoch: self.options.epoch,
         }));
         if link && !has_mode {
             self.push_link(state, step, copy, more, &shown);
@@ -96,7 +115,6 @@ impl Planner<'_> {
             self.push(state, step, copy, more, &shown);
         }
         commit(state, created_by, true);
-        Ok(())
     }
 
     /// A layer made on nothing and then put on the stage's tree: it does not depend on that.
@@ -105,7 +123,7 @@ impl Planner<'_> {
         state: &mut StageState,
         step: &Step,
         copy: Operation,
-        more: Vec<crate::solve::Input>,
+        more: Vec<Input>,
         shown: &str,
     ) {
         let empty = self.add(
@@ -186,15 +204,72 @@ fn check_local(path: &str, place: Span) -> Result<(), BuildError> {
     Err(BuildError::at(code, place, format!("source can't be {what} for COPY")).hint(Some(hint.to_owned())))
 }
 
-fn not_supported(step: &Step, what: &str) -> BuildError {
-    BuildError::at("not-supported", step.span, format!("{what} is not supported yet"))
+/// What fetches a source of ADD that is not in the context.
+fn remote(source: &str, add: &ast::Add, checksum: Option<&str>) -> Option<Operation> {
+    if let Some(Ok(git)) = GitReference::parse(source).filter(|_| is_git(source)) {
+        return Some(Operation::Checkout(checkout(git, add.keep_git_dir == Some(true), checksum)));
+    }
+    is_address(source).then(|| {
+        Operation::Download(Download {
+            url: source.to_owned(),
+            name: download_name(source),
+            checksum: checksum.and_then(|text| text.parse().ok()),
+        })
+    })
+}
+
+/// What a reference to a repository asks for.
+pub fn checkout(git: GitReference, keeps_git: bool, checksum: Option<&str>) -> Checkout {
+    let commit = if git.checksum.is_empty() { checksum.unwrap_or_default().to_owned() } else { git.checksum };
+    let reference = if git.fetch_by_commit { commit.clone() } else { git.reference };
+    Checkout {
+        remote: git.remote,
+        reference,
+        commit,
+        folder: git.subdir,
+        keeps_git: keeps_git || git.keep_git_dir == Some(true),
+        submodules: git.submodules != Some(false),
+        commit_times: git.mtime == Some(Mtime::Commit),
+    }
+}
+
+/// The last name of the address's path.
+fn download_name(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let path = rest.split_once('/').map_or("", |(_, path)| path);
+    let clean = path::join("/", &percent_decoded(path));
+    match clean.rsplit('/').next() {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => "__unnamed__".to_owned(),
+    }
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let escape = (*byte == b'%').then(|| after.get(..2)).flatten();
+        let code = escape.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        bytes.push(code.unwrap_or(*byte));
+        rest = if code.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+}
+
+fn resolved_name(operation: &Operation) -> &str {
+    match operation {
+        Operation::Download(download) => &download.url,
+        Operation::Checkout(checkout) => &checkout.remote,
+        _ => "",
+    }
 }
 
 /// A COPY with its variables replaced.
 struct Resolved {
     /// Sources as history shows them.
     shown: Vec<String>,
-    sources: Vec<String>,
+    sources: Vec<CopySource>,
     places: Vec<Span>,
     inline: Vec<(String, String)>,
     /// As written, for history.
@@ -203,13 +278,13 @@ struct Resolved {
     owner: Option<String>,
     mode: Option<ModeChange>,
     exclude: Vec<String>,
-    unpack: bool,
+    parents: bool,
 }
 
 fn resolve(
     state: &StageState,
     step: &Step,
-    sources: &[CopySource],
+    sources: &[ast::CopySource],
     destination: &Text,
     options: &ast::CopyOptions,
 ) -> Result<Resolved, BuildError> {
@@ -225,18 +300,18 @@ fn resolve(
     let mut inline = Vec::new();
     for source in sources {
         match source {
-            CopySource::Path(text) => {
+            ast::CopySource::Path(text) => {
                 paths.push(expand_value(state, step, text)?);
                 places.push(step.span_of(text));
             }
-            CopySource::Heredoc(index) => inline.push(heredoc(state, step, *index)?),
+            ast::CopySource::Heredoc(index) => inline.push(heredoc(state, step, *index)?),
         }
     }
     let shown_destination = expand_value(state, step, destination)?;
     let names = inline.iter().map(|(name, _)| format!("<<{name}"));
     Ok(Resolved {
         shown: paths.iter().cloned().chain(names).collect(),
-        sources: paths.iter().map(|source| path::join("/", source)).collect(),
+        sources: Vec::new(),
         places,
         inline,
         destination: path::destination(&state.config.config.working_dir, &shown_destination),
@@ -244,7 +319,7 @@ fn resolve(
         owner,
         mode,
         exclude: options.exclude.iter().map(|text| text.as_str().to_owned()).collect(),
-        unpack: false,
+        parents: false,
     })
 }
 
@@ -271,6 +346,7 @@ fn heredoc(state: &StageState, step: &Step, index: usize) -> Result<(String, Str
 impl Resolved {
     fn created_by(&self, keyword: &str) -> String {
         let mut words = vec![keyword.to_owned()];
+        words.extend(self.parents.then(|| "--parents".to_owned()));
         words.extend(self.owner.as_ref().map(|owner| format!("--chown={owner}")));
         words.extend(self.mode.as_ref().map(|mode| format!("--chmod={}", mode.text())));
         words.extend(self.shown.iter().cloned());

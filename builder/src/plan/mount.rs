@@ -2,7 +2,7 @@
 
 use super::{Planner, StageState, path};
 use crate::error::BuildError;
-use crate::graph::{self, Copy, CopyFrom, Files, MOUNT_COPY, MountSource, Operation, StepMount};
+use crate::graph::{self, Copy, CopyFrom, CopySource, Files, MOUNT_COPY, MountSource, Operation, StepMount};
 use crate::solve::{Input, NodeId};
 use crate::stage::{Origin, Step};
 use kiln_parser::ast::{MountFlag, Run};
@@ -28,20 +28,17 @@ impl Planner<'_> {
             let mount = resolve(state, step, flag)?;
             let origin = step.origins.get(number).and_then(Option::as_ref);
             let target = target(state, &mount, &mut sockets);
+            let span = if step.is_trigger { step.span } else { flag.text.span() };
             let takes_root = matches!(mount.kind, MountKind::Bind | MountKind::Cache | MountKind::Tmpfs);
             if takes_root && target == "/" {
-                let span = if step.is_trigger { step.span } else { flag.text.span() };
                 return Err(BuildError::at("invalid-mount", span, "invalid mount target \"/\"")
                     .hint(Some("name a folder of the container with target=".to_owned())));
             }
-            if mount.kind == MountKind::Ssh && (mount.mode, mount.uid, mount.gid) != (None, None, None) {
-                let span = if step.is_trigger { step.span } else { flag.text.span() };
-                let message = "mode, uid and gid of ssh mounts are not supported yet";
-                if !self.options.looks_only {
-                    return Err(BuildError::at("not-supported", span, message).hint(Some(
-                        "the socket has the mode and owner that it has on this machine".to_owned(),
-                    )));
-                }
+            if mount.kind == MountKind::Cache && origin.is_none() && path::join("/", &mount.source) != "/" {
+                let message = format!("open {}: no such file or directory", path::join("/", &mount.source));
+                return Err(BuildError::at("invalid-mount", span, message).hint(Some(
+                    "a cache begins with files of a stage or image: name it with from=".to_owned(),
+                )));
             }
             let owner = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
             let source = match mount.kind {
@@ -49,7 +46,7 @@ impl Planner<'_> {
                     MountSource::Files(self.files(state, step, origin, &mount.source, &mut inputs))
                 }
                 MountKind::Cache => MountSource::Cache {
-                    id: if mount.id.is_empty() { path::join("/", &mount.target) } else { mount.id.clone() },
+                    id: self.cache_id(&mount),
                     sharing: mount.sharing.unwrap_or(Sharing::Shared),
                     mode: mount.mode.unwrap_or(0o755),
                     owner,
@@ -63,7 +60,11 @@ impl Planner<'_> {
                         .then(|| (mount.mode.unwrap_or(0o400), owner)),
                     variable: mount.env.clone(),
                 },
-                MountKind::Ssh => MountSource::Ssh { id: mount.ssh_id(), required: mount.required },
+                MountKind::Ssh => MountSource::Ssh {
+                    id: mount.ssh_id(),
+                    required: mount.required,
+                    socket: (mount.mode.unwrap_or(0o600), owner),
+                },
             };
             mounts.push(StepMount { target, source, readonly: mount.readonly });
         }
@@ -85,36 +86,43 @@ impl Planner<'_> {
         // The first input is the stage's own tree.
         let number = inputs.len() + 1;
         let source = path::join("/", source);
-        let origin = origin.map(|origin| self.origin_node(origin, step.span));
-        if let (Some(node), "/") = (origin, source.as_str()) {
+        let (from, node) = match origin {
+            None => (CopyFrom::Context(0), None),
+            Some(Origin::Context(context)) => (CopyFrom::Context(context + 1), None),
+            Some(origin) => {
+                (CopyFrom::Input(1), Some(self.origin_node(origin, &state.platform.clone(), step.span)))
+            }
+        };
+        if let (Some(node), "/") = (node, source.as_str()) {
             inputs.push(graph::content(node));
             return Files::Tree(number);
         }
-        inputs.push(graph::content(self.copy_for_mount(state, step, origin, source)));
+        inputs.push(graph::content(self.copy_for_mount(state, step, from, node, source)));
         Files::Copy(number)
+    }
+
+    /// Its name in the store: `BUILDKIT_CACHE_MOUNT_NS` keeps those of different projects apart.
+    fn cache_id(&self, mount: &Mount) -> String {
+        let id = if mount.id.is_empty() { path::join("/", &mount.target) } else { mount.id.clone() };
+        match self.options.build_args.get("BUILDKIT_CACHE_MOUNT_NS").filter(|name| !name.is_empty()) {
+            Some(name) => format!("{name}/{id}"),
+            None => id,
+        }
     }
 
     fn copy_for_mount(
         &mut self,
         state: &mut StageState,
         step: &Step,
+        from: CopyFrom,
         origin: Option<NodeId>,
         source: String,
     ) -> NodeId {
         let counter = &mut state.counter;
         let name = format!("[internal] load {source} for a mount");
         let empty = self.add(counter, step.span, Operation::Scratch, Vec::new(), "FROM scratch".to_owned());
-        let copy = Copy {
-            from: if origin.is_some() { CopyFrom::Input } else { CopyFrom::Context },
-            sources: vec![source],
-            places: vec![step.span],
-            inline: Vec::new(),
-            destination: MOUNT_COPY.to_owned(),
-            owner: None,
-            mode: None,
-            exclude: Vec::new(),
-            unpack: false,
-        };
+        let source = CopySource { from, path: source, place: step.span, unpack: false };
+        let copy = Copy { whole: true, ..Copy::of(vec![source], MOUNT_COPY.to_owned()) };
         let inputs = std::iter::once(graph::base(empty)).chain(origin.map(graph::content)).collect();
         self.add(counter, step.span, Operation::Copy(Box::new(copy)), inputs, name)
     }

@@ -3,18 +3,28 @@
 use super::{Planner, StageState, commit, config, shell, shown_expanded};
 use crate::error::BuildError;
 use crate::graph::{Exec, Network, Operation};
+use crate::sandbox::HOSTNAME;
 use crate::stage::Step;
+use kiln_image::platform::Platform;
 use kiln_parser::ast::{CommandLine, NetworkMode, Run, SecurityMode};
 use kiln_parser::expand::Quotes;
+use kiln_parser::span::Span;
+use std::collections::BTreeMap;
 
 /// Names of proxy settings, which are passed on under both spellings.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+/// The name of the machine that programs see.
+pub(crate) fn hostname(build_args: &BTreeMap<String, String>) -> &str {
+    let given = build_args.get("BUILDKIT_SANDBOX_HOSTNAME").filter(|name| !name.is_empty());
+    given.map_or(HOSTNAME, String::as_str)
+}
 
 impl Planner<'_> {
     pub(super) fn run(&mut self, state: &mut StageState, step: &Step, run: &Run) -> Result<(), BuildError> {
         let (mounts, inputs) = self.mounts(state, step, run)?;
         if !self.options.looks_only {
-            refuse(step, run, self.options.allows_host_network)?;
+            self.check_rights(step, run)?;
         }
         let (arguments, script) = command(state, step, run);
         let body = script.as_ref().map(|(_, body)| body.clone());
@@ -38,11 +48,45 @@ impl Planner<'_> {
             network,
             script,
             hosts: self.options.hosts.iter().map(|(name, _)| name.clone()).collect(),
+            hostname: hostname(self.options.build_args).to_owned(),
+            is_insecure: run.security.as_ref().is_some_and(|mode| mode.value == SecurityMode::Insecure),
+            devices: run
+                .devices
+                .iter()
+                .map(|device| (device.name.as_str().to_owned(), device.required))
+                .collect(),
+            limits: self.options.limits.clone(),
+            platform: (state.platform != Platform::host()).then(|| state.platform.clone()),
             mounts,
         };
         self.push(state, step, Operation::Exec(Box::new(exec)), inputs, &shown);
         let created_by = created_by(state, &arguments, body);
         commit(state, created_by, true);
+        Ok(())
+    }
+
+    /// What goes beyond a container's rights needs the user's consent.
+    fn check_rights(&self, step: &Step, run: &Run) -> Result<(), BuildError> {
+        let rights = self.options.rights;
+        let missing = |span: Span, right: &str, what: &str| {
+            let span = if step.is_trigger { step.span } else { span };
+            Err(BuildError::at("not-allowed", span, format!("{right} is not allowed"))
+                .hint(Some(format!("pass --allow {right} if this Dockerfile may use {what}"))))
+        };
+        let denied = run.devices.iter().find(|device| !rights.allows_device(device.name.as_str()));
+        if let Some(device) = denied {
+            return missing(device.name.span(), "device", "devices of the machine");
+        }
+        if let Some(security) = run.security.as_ref().filter(|mode| mode.value == SecurityMode::Insecure)
+            && !rights.insecure
+        {
+            return missing(security.span, "security.insecure", "all rights of root");
+        }
+        if let Some(network) = run.network.as_ref().filter(|mode| mode.value == NetworkMode::Host)
+            && !rights.host_network
+        {
+            return missing(network.span, "network.host", "the machine's own network");
+        }
         Ok(())
     }
 
@@ -57,26 +101,6 @@ impl Planner<'_> {
         }
         proxies
     }
-}
-
-/// What later versions will do is said, not ignored.
-fn refuse(step: &Step, run: &Run, allows_host: bool) -> Result<(), BuildError> {
-    let refuse =
-        |span, what: &str| Err(BuildError::at("not-supported", span, format!("{what} is not supported yet")));
-    if let Some(device) = run.devices.first() {
-        return refuse(step.span_of(&device.name), "RUN --device");
-    }
-    if let Some(security) = run.security.as_ref().filter(|s| s.value == SecurityMode::Insecure) {
-        let span = if step.is_trigger { step.span } else { security.span };
-        return refuse(span, "RUN --security=insecure");
-    }
-    if let Some(network) = run.network.as_ref().filter(|n| n.value == NetworkMode::Host && !allows_host) {
-        let span = if step.is_trigger { step.span } else { network.span };
-        return Err(BuildError::at("not-allowed", span, "network.host is not allowed").hint(Some(
-            "pass --allow network.host if this Dockerfile may use the machine's own network".to_owned(),
-        )));
-    }
-    Ok(())
 }
 
 /// The arguments, and the script that they name if the heredoc is one.

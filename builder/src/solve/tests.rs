@@ -15,6 +15,8 @@ enum Step {
     LastDigits,
     /// A number that only looking shows.
     Own(Hidden),
+    /// Such a number, and the last digit of each content input.
+    OwnAndLastDigits(Hidden),
     /// Fails.
     Fail,
     /// Meets another step before it ends.
@@ -56,6 +58,7 @@ impl Steps for Numbers<'_> {
         let content = match step {
             Step::LastDigits => Content::Inputs,
             Step::Own(_) => Content::Own,
+            Step::OwnAndLastDigits(_) => Content::Both,
             _ => Content::None,
         };
         Definition { key: Key(format!("{step:?}({})", inputs.join(","))), content }
@@ -70,8 +73,12 @@ impl Steps for Numbers<'_> {
         if let Step::Own(Hidden(value)) = &self.steps[node.0] {
             return Ok(Key(format!("own{}({value})", node.0)));
         }
+        let own = match &self.steps[node.0] {
+            Step::OwnAndLastDigits(Hidden(value)) => value.to_string(),
+            _ => String::new(),
+        };
         let digits: Vec<String> = inputs.iter().map(|input| (input % 10).to_string()).collect();
-        Ok(Key(format!("content{}({})", node.0, digits.join(","))))
+        Ok(Key(format!("content{}{own}({})", node.0, digits.join(","))))
     }
 
     fn restore(&self, _node: NodeId, cached: &i64, _base: &[i64]) -> Result<i64, String> {
@@ -89,6 +96,9 @@ impl Steps for Numbers<'_> {
             Step::Value(value) | Step::Own(Hidden(value)) => *value,
             Step::Sum => inputs.iter().sum(),
             Step::LastDigits => inputs.iter().map(|input| input % 10).sum(),
+            Step::OwnAndLastDigits(Hidden(value)) => {
+                value + inputs.iter().map(|input| input % 10).sum::<i64>()
+            }
             Step::Fail => return Err("as told".into()),
             Step::Meet => {
                 self.barrier.wait();
@@ -125,7 +135,7 @@ type Cache = Mutex<BTreeMap<String, (Key, i64)>>;
 fn check(cache: &Cache, graph: &[(Step, Vec<Input>)]) -> (Result<i64, String>, Vec<usize>, Vec<usize>) {
     let (steps, edges): (Vec<Step>, Vec<Vec<Input>>) = graph.iter().cloned().unzip();
     let numbers = Numbers { steps, cache, log: Mutex::default(), barrier: Barrier::new(2) };
-    let outcome = solve(&numbers, &edges, NodeId(edges.len() - 1), 4);
+    let outcome = solve(&numbers, &edges, &[NodeId(edges.len() - 1)], 4).map(|outputs| outputs[0]);
     let mut log = numbers.log.into_inner().unwrap();
     log.ran.sort_unstable();
     log.found.sort_unstable();
@@ -179,6 +189,28 @@ fn a_step_with_content_of_its_own_runs_again_when_that_changes() {
     assert_eq!(check(&cache, &graph(1)), (Ok(1), vec![], vec![0, 1]));
     assert_eq!(check(&cache, &graph(2)), (Ok(2), vec![0, 1], vec![]));
     assert_eq!(check(&cache, &graph(1)), (Ok(1), vec![], vec![0, 1]));
+}
+
+#[test]
+fn content_of_both_kinds_counts() {
+    let cache = Cache::default();
+    let graph = |input, own| {
+        [(Step::Value(input), vec![]), (Step::OwnAndLastDigits(Hidden(own)), vec![content(0)])]
+    };
+    assert_eq!(check(&cache, &graph(12, 5)), (Ok(7), vec![0, 1], vec![]));
+    assert_eq!(check(&cache, &graph(12, 5)), (Ok(7), vec![], vec![0, 1]));
+    assert_eq!(check(&cache, &graph(22, 5)), (Ok(7), vec![0], vec![1]));
+    assert_eq!(check(&cache, &graph(22, 6)), (Ok(8), vec![1], vec![0]));
+}
+
+#[test]
+fn several_targets_share_their_steps() {
+    let cache = Cache::default();
+    let steps = vec![Step::Value(1), Step::Value(2), Step::Sum];
+    let edges = [vec![], vec![], vec![base(0), base(1)]];
+    let numbers = Numbers { steps, cache: &cache, log: Mutex::default(), barrier: Barrier::new(2) };
+    assert_eq!(solve(&numbers, &edges, &[NodeId(2), NodeId(0)], 4).unwrap(), [3, 1]);
+    assert_eq!(numbers.log.into_inner().unwrap().ran.len(), 3);
 }
 
 #[test]

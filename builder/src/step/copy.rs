@@ -1,39 +1,47 @@
 //! COPY: files of the context or of a tree become a layer.
 
-use super::{Built, Executor, StepError, owner};
-use crate::content::{self, Content, CopySelection, Digested, Source};
-use crate::graph::{Copy, CopyFrom};
+use super::{Built, Executor, StepError};
+use crate::content::{self, Content, ContentError, CopySelection, Digested, Source};
+use crate::graph::{Copy, CopyFrom, CopySource};
 use crate::mode::ModeChange;
-use kiln_image::compression::decompressed;
-use kiln_image::layer::{Applied, CopyRequest, Everything, FileData, LayerWriter, Metadata, extract, is_tar};
-use kiln_image::store::{LayerRecord, Stack};
+use kiln_image::compression::{decompressed, decompressed_within_reason};
+use kiln_image::layer::{CopyRequest, FileData, LayerWriter, Metadata, extract_at, is_tar};
+use kiln_image::store::{Active, LayerRecord, Stack};
 use kiln_image::sys::{self, Named};
 use kiln_image::tree::Tree;
 use kiln_parser::ignore::Patterns;
+use kiln_runtime::view;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
-use std::os::unix::ffi::OsStrExt;
 
 impl Executor<'_> {
     pub(super) fn copy_files(
         &self,
         copy: &Copy,
         below: &Stack,
-        from: Option<&Built>,
+        from: &[Built],
     ) -> Result<LayerRecord, StepError> {
+        let origins = self.origins(from)?;
         let active = self.tools.store.prepare(below)?;
         let lower = self.view(below)?;
         let owner = match &copy.owner {
-            Some(text) => Some(owner::find(text, lower.as_ref())?),
+            Some(text) => Some(self.find_owner(text, lower.as_ref())?),
             None => None,
         };
         let mut writer = LayerWriter::new(&active.upper(), lower)?;
-        let placing = Placing { copy, owner, now: now() };
-        if !copy.sources.is_empty() {
-            self.with_content(copy, from, |content| self.place(&placing, &mut writer, content))?;
+        let placing = Placing { copy, owner, now: copy.epoch.map_or_else(now, |epoch| (epoch, 0)) };
+        let exclude = exclude(copy)?;
+        for source in &copy.sources {
+            let content = origins.of(source.from);
+            for found in find(copy, source, content)? {
+                match archive(source, &found)? {
+                    Some(file) => self.unpack(&placing, below, &active, &found, file)?,
+                    None => placing.copy_one(&mut writer, content, source, &found, &exclude)?,
+                }
+            }
         }
         for (name, text) in &copy.inline {
             placing.put_inline(&mut writer, name, text)?;
@@ -42,49 +50,74 @@ impl Executor<'_> {
         Ok(self.tools.store.commit(active)?)
     }
 
-    fn place(
-        &self,
-        placing: &Placing<'_>,
-        writer: &mut LayerWriter,
-        content: &Content,
-    ) -> Result<(), StepError> {
-        let exclude = exclude(placing.copy)?;
-        for pattern in &placing.copy.sources {
-            for source in content.find(pattern)? {
-                match archive(placing.copy, &source)? {
-                    Some(file) => self.unpack(placing, writer, &source, file)?,
-                    None => placing.copy_one(writer, content, &source, &exclude)?,
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Unpacks an archive into a folder of its own, and copies what came out.
+    /// Unpacks an archive over the files of the image: whatever is there, is in the archive's way.
     fn unpack(
         &self,
         placing: &Placing<'_>,
-        writer: &mut LayerWriter,
+        below: &Stack,
+        active: &Active,
         source: &Source,
         file: File,
     ) -> Result<(), StepError> {
         let shown = || source.path.display();
+        // A working folder serves one mount.
         let scratch = self.tools.store.scratch_folder()?;
-        let stream = decompressed(BufReader::new(file)).call("read", shown())?;
-        let unpacked = extract(stream, scratch.path()).map_err(|error| StepError::Archive(shown(), error))?;
-        let folder = sys::open_dir(scratch.path())?;
-        placing.place_unpacked(writer, &folder, &unpacked)
+        let mount = self.tools.store.writable_mount(below, &active.upper(), scratch.path(), &[]);
+        let mut tree = LayerWriter::at(view::detached(&mount)?);
+        let destination = placing.copy.destination.as_bytes();
+        tree.make_folders(destination, &Metadata { mode: 0o755, ..placing.folders() })?;
+        let folder = tree.open_folder(destination)?;
+        tree.finish()?;
+        let stream = decompressed_within_reason(BufReader::new(file)).call("read", shown())?;
+        extract_at(stream, folder, placing.owner).map_err(|error| StepError::Archive(shown(), error))?;
+        Ok(())
     }
 
     /// The digest of what a copy takes.
-    pub(super) fn digest(&self, copy: &Copy, content: &Content) -> Result<Digested, StepError> {
+    pub(super) fn digest(&self, copy: &Copy, from: &[Built]) -> Result<Digested, StepError> {
+        let origins = self.origins(from)?;
         let exclude = exclude(copy)?;
         let mut sources = Vec::new();
         for source in &copy.sources {
-            sources.extend(content.find(source)?);
+            let content = origins.of(source.from);
+            sources.extend(find(copy, source, content)?.into_iter().map(|found| (content, found)));
         }
-        Ok(content::digest(content, &sources, &exclude, copy, self.tools.stat_cache)?)
+        Ok(content::digest(&sources, &exclude, copy, self.tools.stat_cache)?)
     }
+
+    /// All that a copy may take from; `from` are its content inputs in order.
+    fn origins(&self, from: &[Built]) -> Result<Origins<'_>, StepError> {
+        let tree = |built: &Built| {
+            let root = match self.view(&built.stack)? {
+                Some(root) => root,
+                None => sys::open_dir(&self.tools.store.empty_tree())?,
+            };
+            Ok(Content::tree(Tree::of(vec![root])))
+        };
+        let trees = from.iter().map(tree).collect::<Result<_, StepError>>()?;
+        Ok(Origins { contexts: self.tools.contexts, trees })
+    }
+}
+
+/// What copies take from.
+struct Origins<'a> {
+    contexts: &'a [Option<Content>],
+    trees: Vec<Content>,
+}
+
+impl Origins<'_> {
+    fn of(&self, from: CopyFrom) -> &Content {
+        match from {
+            CopyFrom::Context(number) => {
+                self.contexts[number].as_ref().expect("plans name contexts that are folders")
+            }
+            CopyFrom::Input(number) => &self.trees[number - 1],
+        }
+    }
+}
+
+fn find(copy: &Copy, source: &CopySource, content: &Content) -> Result<Vec<Source>, ContentError> {
+    if copy.parents { content.find_with_parents(&source.path) } else { content.find(&source.path) }
 }
 
 fn exclude(copy: &Copy) -> Result<Patterns, StepError> {
@@ -108,16 +141,16 @@ impl Placing<'_> {
     /// Metadata of folders that have to be made on the way.
     fn folders(&self) -> Metadata {
         let (uid, gid) = self.owner.unwrap_or((0, 0));
-        // As in the reference: an octal mode is theirs, too, a symbolic one is not.
-        let mode = self.copy.mode.as_ref().and_then(ModeChange::absolute).unwrap_or(0o755);
+        // As in the reference: an octal mode is theirs, too, less what the usual mask takes; a symbolic one is not.
+        let mode = self.copy.mode.as_ref().and_then(ModeChange::absolute).map_or(0o755, |mode| mode & 0o755);
         Metadata { mode, uid, gid, mtime: self.now }
     }
 
-    fn change(&self, metadata: Metadata, kind: FileType) -> Metadata {
-        let (uid, gid) = match (self.owner, self.copy.from) {
+    fn change(&self, from: CopyFrom, metadata: Metadata, kind: FileType) -> Metadata {
+        let (uid, gid) = match (self.owner, from) {
             (Some(owner), _) => owner,
-            (None, CopyFrom::Context) => (0, 0),
-            (None, CopyFrom::Input) => (metadata.uid, metadata.gid),
+            (None, CopyFrom::Context(_)) => (0, 0),
+            (None, CopyFrom::Input(_)) => (metadata.uid, metadata.gid),
         };
         let mode = match &self.copy.mode {
             Some(change) if kind != FileType::Symlink => {
@@ -132,57 +165,22 @@ impl Placing<'_> {
         &self,
         writer: &mut LayerWriter,
         content: &Content,
-        source: &Source,
+        source: &CopySource,
+        found: &Source,
         exclude: &Patterns,
     ) -> Result<(), StepError> {
         writer.copy(&CopyRequest {
-            source: source.folder.as_fd(),
-            name: &source.name,
-            base: &source.base,
+            source: found.folder.as_fd(),
+            name: &found.name,
+            base: &found.base,
             destination: self.copy.destination.as_bytes(),
             folders: self.folders(),
-            selection: &CopySelection::new(content, &source.path, exclude),
-            change: &|metadata, kind| self.change(metadata, kind),
+            selection: &CopySelection::new(content, found, exclude),
+            change: &|metadata, kind| self.change(source.from, metadata, kind),
         })?;
-        Ok(())
-    }
-
-    /// Copies the contents of a folder that holds what was in an archive. Owners are the archive's.
-    fn place_unpacked(
-        &self,
-        writer: &mut LayerWriter,
-        folder: &OwnedFd,
-        unpacked: &Applied,
-    ) -> Result<(), StepError> {
-        let own = |metadata: Metadata| match self.owner {
-            Some((uid, gid)) => Metadata { uid, gid, ..metadata },
-            None => metadata,
-        };
-        let destination = self.copy.destination.trim_end_matches('/');
-        let tree = Tree::of(vec![duplicate(folder)?]);
-        // Folders that the archive does not name stay as they are where they exist.
-        for implied in &unpacked.implied {
-            let path = [destination.as_bytes(), b"/", implied.as_os_str().as_bytes()].concat();
-            let existing = writer.stat(&path)?.filter(|stat| sys::file_type(stat) == FileType::Directory);
-            if let Some(stat) = existing {
-                // Later entries of the archive may have put anything in the way.
-                let inner = tree.open_folder(&tree.resolve(implied.as_os_str().as_bytes())?)?;
-                set_metadata(&inner, &Metadata::of(&stat)).call("set metadata of", implied)?;
-            }
-        }
-        let whole = format!("{destination}/");
-        writer.copy(&CopyRequest {
-            source: folder.as_fd(),
-            name: c".",
-            base: b"",
-            destination: whole.as_bytes(),
-            folders: Metadata { mode: 0o755, ..self.folders() },
-            selection: &Everything,
-            change: &|metadata, _| own(metadata),
-        })?;
-        if unpacked.names_root {
-            let stat = rustix::fs::fstat(folder).call("stat", "/")?;
-            writer.set_folder(whole.as_bytes(), &own(Metadata::of(&stat)))?;
+        if self.copy.whole && found.is_folder() {
+            let own = self.change(source.from, Metadata::of(&found.stat), FileType::Directory);
+            writer.set_folder(self.copy.destination.as_bytes(), &own)?;
         }
         Ok(())
     }
@@ -219,8 +217,8 @@ pub(super) fn duplicate(fd: &rustix::fd::OwnedFd) -> Result<rustix::fd::OwnedFd,
 }
 
 /// The file, opened, when it is an archive that is to be unpacked: its content says so, whatever its name.
-fn archive(copy: &Copy, source: &Source) -> Result<Option<File>, StepError> {
-    if !copy.unpack || sys::file_type(&source.stat) != FileType::RegularFile {
+fn archive(copied: &CopySource, source: &Source) -> Result<Option<File>, StepError> {
+    if !copied.unpack || sys::file_type(&source.stat) != FileType::RegularFile {
         return Ok(None);
     }
     let shown = || source.path.display();

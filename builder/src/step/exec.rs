@@ -1,19 +1,21 @@
 //! RUN: a program in a container of its own, whose changes become a layer.
 
 use super::mount::Mounted;
-use super::{Built, Executor, StepError};
+use super::{Built, Executor, StepError, device};
 use crate::event::{Event, Row};
 use crate::graph::{Exec, Network};
 use crate::plan::quote;
-use crate::sandbox::{HOSTNAME, StepNetwork};
+use crate::sandbox::StepNetwork;
 use crate::solve::NodeId;
 use kiln_image::store::{Active, LayerRecord, Stack};
 use kiln_image::sys::{CallError, Named};
-use kiln_runtime::op::FdSlot;
+use kiln_runtime::cgroup::Cgroup;
+use kiln_runtime::op::{FdSlot, Stage};
 use kiln_runtime::plan::{PlanOptions, plan};
-use kiln_runtime::{Process, SpawnRequest, spec};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use kiln_runtime::{Process, SpawnError, SpawnRequest, spec};
+use oci_spec::runtime::{LinuxNamespaceType, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Spec};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -30,6 +32,7 @@ impl Executor<'_> {
         let below = &inputs[0].stack;
         let mounted = self.prepare_mounts(node, exec, inputs, row)?;
         let active = self.tools.store.prepare(below)?;
+        make_mount_points(below, &active)?;
         let code = self.run_in(exec, &mounted, below, &active, row)?;
         if code != 0 {
             if self.tools.cancel.is_stopped() {
@@ -57,7 +60,10 @@ impl Executor<'_> {
             None => None,
         };
         let mut spec = step_spec(exec, &mounted.environment, active.mount_point()?);
-        let mut mounts = files.mounts();
+        let devices = device::find(&exec.devices)?;
+        devices.add_to(&mut spec);
+        let mut mounts = files.mounts(exec.network == Network::Host);
+        mounts.extend(devices.mounts);
         mounts.extend(mounted.mounts.iter().cloned());
         mounts.extend(script.map(|folder| spec::bind(folder, "/dev/pipes", &["ro"])));
         spec.mounts_mut().get_or_insert_default().extend(mounts);
@@ -70,16 +76,22 @@ impl Executor<'_> {
         if network.is_none() {
             stay_in_network(&mut spec);
         }
-        let devices = self.tools.sandbox.device_filter();
+        let limited = self.tools.sandbox.limited_group(&exec.limits)?;
+        // Who was given devices gets these from outside, and can open no others.
+        let opens_devices = exec.is_insecure || !exec.devices.is_empty();
+        let is_limited = limited.as_ref().is_some_and(|group| group.folder().is_some());
+        let filter = self.tools.sandbox.device_filter().filter(|_| !opens_devices && !is_limited);
+        let group = limited.as_ref().and_then(Cgroup::folder).or(filter);
         let namespace = network.as_ref().map(StepNetwork::namespace);
-        let slots: Vec<_> = namespace.into_iter().chain(devices).collect();
+        let slots: Vec<_> = namespace.into_iter().chain(group).collect();
         let options = PlanOptions {
             root: Some(&root),
             user: Some(&exec.user),
             network: namespace.map(|_| FdSlot(0)),
-            cgroup: devices.map(|_| FdSlot(slots.len() - 1)),
-            no_device_filter: devices.is_none(),
-            default_filter: true,
+            cgroup: group.map(|_| FdSlot(slots.len() - 1)),
+            no_device_filter: filter.is_none() && !exec.is_insecure,
+            default_filter: !exec.is_insecure,
+            wait: limited.as_ref().is_some_and(Cgroup::needs_attach),
             layout: Some(self.tools.sandbox.layout()),
             ..PlanOptions::default()
         };
@@ -94,10 +106,14 @@ impl Executor<'_> {
             stdout: stdout_there.as_fd(),
             stderr: stderr_there.as_fd(),
         };
-        let start = |source| StepError::Start { command: command(exec), source };
-        let process = self.tools.sandbox.spawner().spawn(&request).map_err(start)?;
+        let start = |source| start_error(exec, source);
+        let attach = |pid| match &limited {
+            Some(group) => group.attach(pid).map_err(|error| error.to_string()),
+            None => Ok(()),
+        };
+        let process = self.tools.sandbox.spawner().spawn_prepared(&request, attach).map_err(start)?;
         drop((stdout_there, stderr_there));
-        let code = self.follow(process, stdout, stderr, row).map_err(start)?;
+        let code = self.follow(process, stdout, stderr, row).map_err(|source| start_error(exec, source))?;
         Ok(code)
     }
 
@@ -121,15 +137,62 @@ impl Executor<'_> {
     fn pass_on(&self, pipe: OwnedFd, row: Row) {
         let mut pipe = File::from(pipe);
         let mut buffer = vec![0u8; 16 * 1024];
+        let mut mask = self.tools.needles.mask();
+        let send = |bytes: Vec<u8>| {
+            if !bytes.is_empty() {
+                self.tools.reporter.send(Event::Output { row, bytes });
+            }
+        };
         // A pipe breaks only when the program is gone.
         while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-            self.tools.reporter.send(Event::Output { row, bytes: buffer[..count].to_vec() });
+            send(mask.pass(&buffer[..count]));
+        }
+        send(mask.finish());
+    }
+}
+
+/// As in the reference, images that are run have folders for what every program is shown.
+fn make_mount_points(below: &Stack, active: &Active) -> Result<(), CallError> {
+    for name in ["dev", "proc", "sys"] {
+        if !below.has_at_root(name)? {
+            let path = active.upper().join(name);
+            std::fs::create_dir(&path).call("mkdir", &path)?;
         }
     }
+    Ok(())
 }
 
 fn command(exec: &Exec) -> String {
     quote(&exec.arguments.join(" "))
+}
+
+/// A program for another processor needs somebody to run it.
+fn start_error(exec: &Exec, source: SpawnError) -> StepError {
+    let is_foreign = matches!(
+        &source,
+        SpawnError::Setup(error) if error.stage == Stage::Exec && error.errno == Errno::NOEXEC.raw_os_error()
+    );
+    match exec.platform.as_ref().filter(|_| is_foreign) {
+        Some(platform) => StepError::Foreign {
+            command: command(exec),
+            platform: platform.to_string(),
+            handler: format!("qemu-{}", qemu_name(&platform.architecture)),
+        },
+        None => StepError::Start { command: command(exec), source },
+    }
+}
+
+/// QEMU's names of processors.
+fn qemu_name(architecture: &str) -> &str {
+    match architecture {
+        "amd64" => "x86_64",
+        "386" => "i386",
+        "arm64" => "aarch64",
+        "mips64le" => "mips64el",
+        "mipsle" => "mipsel",
+        "loong64" => "loongarch64",
+        other => other,
+    }
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), CallError> {
@@ -138,14 +201,31 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), CallError> {
 
 fn step_spec(exec: &Exec, more: &[String], root: PathBuf) -> Spec {
     let mut spec = spec::default(root);
-    spec.set_hostname(Some(HOSTNAME.to_owned()));
+    spec.set_hostname(Some(exec.hostname.clone()));
+    if let Some(size) = exec.limits.shm_size {
+        spec::set_shm_size(&mut spec, size);
+    }
+    if exec.is_insecure {
+        spec::make_insecure(&mut spec);
+        device::add_loops(&mut spec);
+    }
     let process = spec.process_mut().get_or_insert_default();
     let environment = exec.environment.iter().chain(&exec.proxies).chain(more).cloned().collect();
     process
         .set_args(Some(exec.arguments.clone()))
+        .set_rlimits(rlimits(&exec.limits.ulimits))
         .set_env(Some(environment))
         .set_cwd(PathBuf::from(&exec.folder));
     spec
+}
+
+/// Limits by Docker's names, which are those of the specification in lower case.
+fn rlimits(ulimits: &[(String, u64, u64)]) -> Option<Vec<PosixRlimit>> {
+    let limit = |(name, soft, hard): &(String, u64, u64)| {
+        let kind = format!("RLIMIT_{}", name.to_uppercase()).parse::<PosixRlimitType>().ok()?;
+        PosixRlimitBuilder::default().typ(kind).soft(*soft).hard(*hard).build().ok()
+    };
+    (!ulimits.is_empty()).then(|| ulimits.iter().filter_map(limit).collect())
 }
 
 /// Leaves the container in the network of the machine.

@@ -9,9 +9,9 @@ impl Executor<'_> {
     pub(super) fn make_folder(&self, folder: &MakeFolder, below: &Stack) -> Result<LayerRecord, StepError> {
         let active = self.tools.store.prepare(below)?;
         let lower = self.view(below)?;
-        let (uid, gid) = owner::find(&folder.owner, lower.as_ref())?;
+        let (uid, gid) = owner::find(&folder.owner, lower.as_ref())?.ids();
         let mut writer = LayerWriter::new(&active.upper(), lower)?;
-        let metadata = Metadata { mode: 0o755, uid, gid, mtime: copy::now() };
+        let metadata = Metadata { mode: 0o755, uid, gid, mtime: folder.epoch.map_or_else(copy::now, |epoch| (epoch, 0)) };
         writer.make_folders(folder.path.as_bytes(), &metadata).map_err(|error| match error {
             WriteError::NotAFolder(_) => StepError::NotAFolder(folder.path.clone()),
             other => other.into(),

@@ -1,5 +1,6 @@
 //! What is mounted for one RUN: files of other trees, caches, memory, secrets.
 
+use super::socket::AgentSocket;
 use super::{Built, Executor, StepError, lock};
 use crate::event::{Event, Row};
 use crate::graph::{Exec, Files, MOUNT_COPY, MountSource, StepMount};
@@ -27,6 +28,7 @@ pub(super) struct Mounted {
     _scratch: Vec<ScratchFolder>,
     _caches: Vec<CacheFolder>,
     _secrets: Vec<SecretFile>,
+    _sockets: Vec<AgentSocket>,
 }
 
 /// The step that mounts are prepared for.
@@ -101,8 +103,11 @@ impl Executor<'_> {
             }
             MountSource::Secret { id, required, file, variable } => {
                 let Some(secret) = self.tools.given.secrets.get(id) else {
-                    let missing = || StepError::NotGiven { kind: "secret", id: id.clone() };
-                    return if *required { Err(missing()) } else { Ok(None) };
+                    if *required {
+                        return Err(StepError::NotGiven { kind: "secret", id: id.clone() });
+                    }
+                    mounted.environment.extend(variable.iter().map(|name| format!("{name}=")));
+                    return Ok(None);
                 };
                 if let Some(name) = variable {
                     mounted.environment.push(format!("{name}={}", String::from_utf8_lossy(secret)));
@@ -117,17 +122,20 @@ impl Executor<'_> {
                 mounted._secrets.push(SecretFile(path));
                 Ok(Some(true))
             }
-            MountSource::Ssh { id, required } => {
+            MountSource::Ssh { id, required, socket: (mode, owner) } => {
+                // As in the reference, the variable is there even where no socket is.
+                mounted.environment.push(format!("SSH_AUTH_SOCK={}", mount.target));
                 let Some(socket) = self.tools.given.ssh.get(id) else {
                     let missing = || StepError::NotGiven { kind: "ssh", id: id.clone() };
                     return if *required { Err(missing()) } else { Ok(None) };
                 };
-                mounted.environment.push(format!("SSH_AUTH_SOCK={}", mount.target));
+                let own = AgentSocket::open(self.tools.sandbox.secret_path()?, socket, *mode, *owner)?;
                 mounted.mounts.push(spec::bind(
-                    socket.clone(),
+                    own.path().to_owned(),
                     &mount.target,
                     &["rw", "nosuid", "nodev", "noexec"],
                 ));
+                mounted._sockets.push(own);
                 Ok(Some(true))
             }
         }
@@ -242,7 +250,9 @@ impl Executor<'_> {
             change: &|metadata, _| metadata,
         })?;
         writer.finish()?;
-        Ok(())
+        // The cache is what it begins with, in owner and mode, too.
+        let own = stat.map(|stat| Metadata::of(&stat)).unwrap_or(folders);
+        make_empty(folder, &own)
     }
 }
 

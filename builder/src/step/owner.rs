@@ -2,16 +2,41 @@
 
 use super::{StepError, copy};
 use kiln_image::tree::Tree;
+use kiln_parser::suggest;
 use rustix::fd::OwnedFd;
 
 /// User databases are not longer than this, or they are no user databases.
 const MAX_DATABASE: u64 = 8 << 20;
 
+/// An owner, and the names that nobody knows: they count as root's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Owner {
+    uid: u32,
+    gid: u32,
+    pub(super) unknown: Vec<UnknownName>,
+}
+
+/// A name that a tree does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct UnknownName {
+    /// `user` or `group`.
+    pub(super) kind: &'static str,
+    pub(super) name: String,
+    /// A name like it that the tree knows.
+    pub(super) near: Option<String>,
+}
+
+impl Owner {
+    pub(super) fn ids(&self) -> (u32, u32) {
+        (self.uid, self.gid)
+    }
+}
+
 /// User and group that `user[:group]` means in a tree.
 ///
 /// A number without a group is the group too. A name that the tree does not know is root, as in the
 /// reference.
-pub(super) fn find(text: &str, tree: Option<&OwnedFd>) -> Result<(u32, u32), StepError> {
+pub(super) fn find(text: &str, tree: Option<&OwnedFd>) -> Result<Owner, StepError> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
@@ -22,17 +47,37 @@ pub(super) fn find(text: &str, tree: Option<&OwnedFd>) -> Result<(u32, u32), Ste
         let bytes = tree.read_file(path.as_bytes(), MAX_DATABASE)?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
-    let (uid, mut gid) = match number(user) {
-        Some(id) => (id, id),
-        None if user.is_empty() => (0, 0),
-        None => find_user(&read("etc/passwd")?, user).unwrap_or((0, 0)),
-    };
+    let mut owner = Owner::default();
+    match number(user) {
+        Some(id) => (owner.uid, owner.gid) = (id, id),
+        None if user.is_empty() => {}
+        None => {
+            let passwd = read("etc/passwd")?;
+            match find_user(&passwd, user) {
+                Some(ids) => (owner.uid, owner.gid) = ids,
+                None => owner.unknown.push(unknown("user", user, &passwd)),
+            }
+        }
+    }
     match group.map(|group| (group, number(group))) {
-        Some((_, Some(id))) => gid = id,
-        Some((name, None)) => gid = find_group(&read("etc/group")?, name).unwrap_or(gid),
+        Some((_, Some(id))) => owner.gid = id,
+        Some((name, None)) => {
+            let groups = read("etc/group")?;
+            match find_group(&groups, name) {
+                Some(id) => owner.gid = id,
+                // Nobody's group is root's.
+                None if name.is_empty() => owner.gid = 0,
+                None => owner.unknown.push(unknown("group", name, &groups)),
+            }
+        }
         None => {}
     }
-    Ok((uid, gid))
+    Ok(owner)
+}
+
+fn unknown(kind: &'static str, name: &str, database: &str) -> UnknownName {
+    let known = database.lines().filter_map(|line| line.split(':').next()).filter(|name| !name.is_empty());
+    UnknownName { kind, name: name.to_owned(), near: suggest::nearest(name, known) }
 }
 
 fn number(text: &str) -> Option<u32> {
@@ -65,7 +110,8 @@ mod tests {
         std::fs::write(root.path().join("etc/passwd"), "root:x:0:0::/:\napp:x:1000:1001::/:\n").unwrap();
         std::fs::write(root.path().join("etc/group"), "staff:x:50:\n").unwrap();
         let tree = OwnedFd::from(std::fs::File::open(root.path()).unwrap());
-        let check = |text: &str, expected| assert_eq!(find(text, Some(&tree)).unwrap(), expected, "{text}");
+        let check =
+            |text: &str, expected| assert_eq!(find(text, Some(&tree)).unwrap().ids(), expected, "{text}");
         check("app", (1000, 1001));
         check("app:staff", (1000, 50));
         check("app:7", (1000, 7));
@@ -74,6 +120,12 @@ mod tests {
         check("root", (0, 0));
         check("nobody", (0, 0));
         check("", (0, 0));
-        assert_eq!(find("app:staff", None).unwrap(), (0, 0));
+        assert_eq!(find("app:staff", None).unwrap().ids(), (0, 0));
+        let near = |text: &str| {
+            find(text, Some(&tree)).unwrap().unknown.pop().map(|unknown| (unknown.kind, unknown.near))
+        };
+        assert_eq!(near("ap"), Some(("user", Some("app".to_owned()))));
+        assert_eq!(near("app:staf"), Some(("group", Some("staff".to_owned()))));
+        assert_eq!(near("app:staff"), None);
     }
 }

@@ -67,22 +67,30 @@ fn request(store: &Store, name: &str) -> Result<SaveRequest, CliError> {
         }
         _ => None,
     };
-    Ok(SaveRequest { image, names: named.into_iter().collect() })
+    Ok(SaveRequest::new(image, named.into_iter().collect()))
 }
 
-pub(super) fn save_file(store: &Store, requests: &[SaveRequest], path: &Path) -> Result<(), CliError> {
+fn save_file(store: &Store, requests: &[SaveRequest], path: &Path) -> Result<(), CliError> {
+    write_file(path, |file| archive::save_tar(store, requests, file))
+}
+
+/// Writes an archive to a file, which appears only when it is complete.
+pub(super) fn write_file(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<(), ArchiveError>,
+) -> Result<(), CliError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !is_replaceable(path) {
         // A device, or a pipe for another program.
         let failed = |error| CliError::failed(format!("cannot open `{}`: {error}", path.display()));
-        let file = File::options().write(true).open(path).map_err(failed)?;
-        return Ok(archive::save_tar(store, requests, file)?);
+        let mut file = File::options().write(true).open(path).map_err(failed)?;
+        return Ok(write(&mut file)?);
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let new = folder.join(format!(".{name}.{}", std::process::id()));
     let failed = |error| CliError::failed(format!("cannot write `{}`: {error}", path.display()));
     let mut file = File::create_new(&new).map_err(failed)?;
-    let written = archive::save_tar(store, requests, &mut file).map_err(CliError::from);
+    let written = write(&mut file).map_err(CliError::from);
     let finished =
         written.and_then(|()| file.flush().and_then(|()| std::fs::rename(&new, path)).map_err(failed));
     if finished.is_err() {

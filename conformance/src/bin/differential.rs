@@ -12,7 +12,7 @@
 #![allow(clippy::print_stdout, reason = "a program that prints")]
 
 use anyhow::{Context, Result, bail};
-use kiln_conformance::differential::{self, Base, Trial};
+use kiln_conformance::differential::{self, Base, KILN_ARGUMENTS, Trial};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -63,7 +63,7 @@ fn record(folder: &Path, base: &Base, trials: &[Trial]) -> Result<()> {
     for trial in trials {
         let context = folder_for(trial)?;
         trial.lay_out(context.path())?;
-        let image = trial.build(&|| Command::new("docker"), context.path(), base)?;
+        let image = trial.build(&|| Command::new("docker"), &[], context.path(), base)?;
         std::fs::write(differential::recording(folder, &trial.name), image)?;
         println!("recorded {}", trial.name);
     }
@@ -74,10 +74,13 @@ fn compare(folder: &Path, base: &Base, kiln: &str, trials: &[Trial]) -> Result<(
     let program = PathBuf::from(kiln);
     let mut different = 0;
     for trial in trials {
+        let Ok(reference) = std::fs::read_to_string(differential::recording(folder, &trial.name)) else {
+            println!("{}: not recorded", trial.name);
+            continue;
+        };
         let context = folder_for(trial)?;
         trial.lay_out(context.path())?;
-        let image = trial.build(&|| Command::new(&program), context.path(), base)?;
-        let reference = std::fs::read_to_string(differential::recording(folder, &trial.name))?;
+        let image = trial.build(&|| Command::new(&program), &KILN_ARGUMENTS, context.path(), base)?;
         let found = differential::differences(&reference, &image);
         if !found.is_empty() {
             different += 1;

@@ -37,7 +37,8 @@ pub struct Loaded {
 /// Reads the images of an archive: docker-archive or OCI layout, a tar (also compressed) or a folder.
 pub fn load(store: &Store, path: &Path) -> Result<Vec<Loaded>, ArchiveError> {
     if path.is_dir() {
-        return Loader { store, source: &Folder(path.to_owned()) }.load();
+        let source = &Folder(path.to_owned());
+        return Loader { store, source, platform: Platform::host() }.load();
     }
     let mut file = File::open(path).call("open", path)?;
     let mut start = [0u8; 6];
@@ -69,7 +70,42 @@ fn is_compressed(start: &[u8]) -> bool {
 
 fn load_tar(store: &Store, file: File) -> Result<Vec<Loaded>, ArchiveError> {
     let source = Tar::index(file)?;
-    Loader { store, source: &source }.load()
+    Loader { store, source: &source, platform: Platform::host() }.load()
+}
+
+/// Brings one image of an OCI layout into the store, without naming it: that with a digest, or a tag, or the only one.
+pub fn load_layout(
+    store: &Store,
+    folder: &Path,
+    tag: Option<&str>,
+    digest: Option<&Digest>,
+    platform: &Platform,
+) -> Result<ImageId, ArchiveError> {
+    let source = &Folder(folder.to_owned());
+    let loader = Loader { store, source, platform: platform.clone() };
+    let _using = store.use_layers()?;
+    let index = loader.need("index.json")?;
+    let index: Index = serde_json::from_slice(&index)
+        .map_err(|error| ArchiveError::Json("index.json".to_owned(), error))?;
+    let has_tag = |descriptor: &&Descriptor, tag: &str| {
+        let names = [IMAGE_NAME, REF_NAME].into_iter().filter_map(|name| descriptor.annotations.get(name));
+        names.into_iter().any(|name| name == tag || name.ends_with(&format!(":{tag}")))
+    };
+    let mut images = index.manifests.iter().filter(|descriptor| !descriptor.is_attestation());
+    let chosen = match (digest, tag) {
+        (Some(digest), _) => {
+            let named = images.find(|descriptor| descriptor.digest == *digest).cloned();
+            named.or_else(|| Some(Descriptor::new(media_type::OCI_MANIFEST, digest.clone(), 0)))
+        }
+        (None, Some(tag)) => images.find(|descriptor| has_tag(descriptor, tag)).cloned(),
+        (None, None) => {
+            let all: Vec<&Descriptor> = images.collect();
+            let latest = all.iter().find(|descriptor| has_tag(descriptor, "latest"));
+            latest.or(all.first()).map(|descriptor| (*descriptor).clone())
+        }
+    };
+    let missing = || ArchiveError::Missing(format!("an image {}", tag.unwrap_or("of any name")));
+    Ok(loader.load_oci(chosen.ok_or_else(missing)?, Vec::new())?.image)
 }
 
 /// Files of an archive by name.
@@ -201,6 +237,8 @@ impl Source for Tar {
 struct Loader<'a> {
     store: &'a Store,
     source: &'a dyn Source,
+    /// What is taken out of indexes.
+    platform: Platform,
 }
 
 impl Loader<'_> {
@@ -284,9 +322,9 @@ impl Loader<'_> {
                     return self.keep(&config, &layers, names);
                 }
                 ManifestOrIndex::Index(index) => {
-                    let host = Platform::host();
-                    let chosen = index.choose(&host);
-                    descriptor = chosen.ok_or_else(|| ArchiveError::Platform(host.to_string()))?.clone();
+                    let chosen = index.choose(&self.platform);
+                    let missing = || ArchiveError::Platform(self.platform.to_string());
+                    descriptor = chosen.ok_or_else(missing)?.clone();
                 }
             }
         }

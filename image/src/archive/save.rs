@@ -1,15 +1,15 @@
 //! Writing images.
 
-use super::{ArchiveError, DockerImage, IMAGE_NAME, REF_NAME, blob};
+use super::{ArchiveError, DockerImage, IMAGE_NAME, PackOptions, PackedImage, REF_NAME, blob, pack};
 use crate::digest::Digest;
 use crate::json;
-use crate::manifest::{Descriptor, Index, Manifest, media_type};
+use crate::manifest::{Descriptor, Index, media_type};
 use crate::reference::Reference;
 use crate::store::{ImageRecord, Store};
 use crate::sys::{CallError, Named};
 use crate::tar::{Entry, EntryKind, TarError, Writer};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,28 @@ pub struct SaveRequest {
     pub image: ImageRecord,
     /// Its names; may be none.
     pub names: Vec<Reference>,
+    /// How it is packed.
+    pub options: PackOptions,
+    /// Notes for the entry in `index.json`.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl SaveRequest {
+    /// An image under some names, its layers as they are.
+    pub fn new(image: ImageRecord, names: Vec<Reference>) -> SaveRequest {
+        SaveRequest { image, names, options: PackOptions::default(), annotations: BTreeMap::new() }
+    }
+}
+
+/// Images for several platforms under the same names.
+#[derive(Clone, Debug)]
+pub struct IndexRequest<'a> {
+    /// The images.
+    pub images: &'a [SaveRequest],
+    /// The names of all.
+    pub names: &'a [Reference],
+    /// Notes for the index.
+    pub annotations: &'a BTreeMap<String, String>,
 }
 
 /// Writes a tar that `docker load` reads and that is an OCI layout, too. The same images give the same bytes.
@@ -32,19 +54,34 @@ pub fn save_tar(store: &Store, images: &[SaveRequest], output: impl Write) -> Re
     tar.0.finish()?.flush().map_err(|error| ArchiveError::Tar(TarError::Io("write", error)))
 }
 
+/// Writes a tar that is an OCI layout of an index over several images.
+pub fn save_index_tar(store: &Store, index: &IndexRequest<'_>, output: impl Write) -> Result<(), ArchiveError> {
+    let mut tar = TarOutput(Writer::new(BufWriter::with_capacity(1 << 17, output)));
+    save_index(store, index, &mut tar)?;
+    tar.0.finish()?.flush().map_err(|error| ArchiveError::Tar(TarError::Io("write", error)))
+}
+
+/// Writes an OCI layout of an index over several images as a folder, which must be missing or empty.
+pub fn save_index_folder(store: &Store, index: &IndexRequest<'_>, folder: &Path) -> Result<(), ArchiveError> {
+    make_empty(folder)?;
+    save_index(store, index, &mut FolderOutput(folder.to_owned()))
+}
+
 /// Writes an OCI layout as a folder, which must be missing or empty.
 pub fn save_folder(store: &Store, images: &[SaveRequest], folder: &Path) -> Result<(), ArchiveError> {
+    make_empty(folder)?;
+    save(store, images, &mut FolderOutput(folder.to_owned()), false)
+}
+
+fn make_empty(folder: &Path) -> Result<(), ArchiveError> {
     match fs::create_dir(folder) {
-        Ok(()) => {}
+        Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let is_empty = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
-            if !is_empty {
-                return Err(ArchiveError::NotEmpty(folder.to_owned()));
-            }
+            if is_empty { Ok(()) } else { Err(ArchiveError::NotEmpty(folder.to_owned())) }
         }
-        failed => failed.call("mkdir", folder)?,
+        failed => Ok(failed.call("mkdir", folder)?),
     }
-    save(store, images, &mut FolderOutput(folder.to_owned()), false)
 }
 
 /// Where an archive goes.
@@ -75,41 +112,63 @@ fn save(
     let mut written = BTreeSet::new();
     let (mut manifests, mut docker) = (Vec::new(), Vec::new());
     for request in images {
-        let image = store.read_image(request.image.clone())?;
-        let mut layers = Vec::new();
-        for diff_id in &image.config.rootfs.diff_ids {
-            let layer = store.layer_of(diff_id)?;
-            let size = store.layer_tar_size(&layer)?;
-            layers.push(Descriptor::new(media_type::OCI_LAYER, diff_id.0.clone(), size));
-            if written.insert(diff_id.0.clone()) {
-                output.file(&blob(&diff_id.0), size, &mut |file| {
-                    store.write_layer_tar(&layer, file)?;
-                    Ok(())
-                })?;
-            }
-        }
-        let config = store.blobs().read(&image.record.id.0).map_err(crate::store::StoreError::from)?;
-        let manifest =
-            json::to_vec(&Manifest::oci(Descriptor::of(media_type::OCI_CONFIG, &config), layers.clone()));
-        for bytes in [&config, &manifest] {
-            let digest = Digest::of(bytes);
-            if written.insert(digest.clone()) {
-                output.bytes(&blob(&digest), bytes)?;
-            }
-        }
-        let mut descriptor = Descriptor::of(media_type::OCI_MANIFEST, &manifest);
-        descriptor.platform = Some(image.config.platform());
+        let packed = pack(store, &request.image, &request.options)?;
+        write_image(store, &packed, output, &mut written)?;
+        let mut descriptor = packed.descriptor();
+        descriptor.annotations.extend(request.annotations.clone());
         manifests.extend(descriptors(descriptor, &request.names));
         docker.push(DockerImage {
-            config: blob(&image.record.id.0),
+            config: blob(&Digest::of(&packed.config)),
             repo_tags: names(&request.names),
-            layers: layers.iter().map(|layer| blob(&layer.digest)).collect(),
+            layers: packed.layers.iter().map(|layer| blob(&layer.descriptor.digest)).collect(),
         });
     }
     output.bytes("index.json", &json::to_vec(&Index::oci(manifests)))?;
     if with_docker {
         output.bytes("manifest.json", &json::to_vec(&docker))?;
     }
+    output.bytes("oci-layout", OCI_LAYOUT)
+}
+
+fn write_image(
+    store: &Store,
+    packed: &PackedImage,
+    output: &mut dyn Output,
+    written: &mut BTreeSet<Digest>,
+) -> Result<(), ArchiveError> {
+    for layer in &packed.layers {
+        if written.insert(layer.descriptor.digest.clone()) {
+            let name = blob(&layer.descriptor.digest);
+            output.file(&name, layer.descriptor.size, &mut |file| layer.write(store, file))?;
+        }
+    }
+    for bytes in [&packed.config, &packed.manifest] {
+        let digest = Digest::of(bytes);
+        if written.insert(digest.clone()) {
+            output.bytes(&blob(&digest), bytes)?;
+        }
+    }
+    Ok(())
+}
+
+fn save_index(store: &Store, request: &IndexRequest<'_>, output: &mut dyn Output) -> Result<(), ArchiveError> {
+    output.folder("blobs")?;
+    output.folder("blobs/sha256")?;
+    let mut written = BTreeSet::new();
+    let mut manifests = Vec::new();
+    for image in request.images {
+        let packed = pack(store, &image.image, &image.options)?;
+        write_image(store, &packed, output, &mut written)?;
+        let mut descriptor = packed.descriptor();
+        descriptor.annotations.extend(image.annotations.clone());
+        manifests.push(descriptor);
+    }
+    let mut index = Index::oci(manifests);
+    index.annotations.clone_from(request.annotations);
+    let bytes = json::to_vec(&index);
+    output.bytes(&blob(&Digest::of(&bytes)), &bytes)?;
+    let top = descriptors(Descriptor::of(media_type::OCI_INDEX, &bytes), request.names);
+    output.bytes("index.json", &json::to_vec(&Index::oci(top)))?;
     output.bytes("oci-layout", OCI_LAYOUT)
 }
 

@@ -59,7 +59,7 @@ fn foreign_layer() -> Vec<u8> {
 
 fn request(store: &Store, name: &str) -> SaveRequest {
     let name: Reference = name.parse().unwrap();
-    SaveRequest { image: store.find(&name).unwrap().unwrap(), names: vec![name] }
+    SaveRequest::new(store.find(&name).unwrap().unwrap(), vec![name])
 }
 
 fn write(bytes: &[u8]) -> tempfile::NamedTempFile {

@@ -36,8 +36,6 @@ pub struct Applied {
     pub missing_links: Vec<(PathBuf, PathBuf)>,
     /// True when the root itself hides all lower layers.
     pub opaque_root: bool,
-    /// True when the tar says something about the root itself.
-    pub names_root: bool,
     /// Bytes of file content.
     pub size: u64,
     /// Entries that are no whiteouts.
@@ -79,12 +77,21 @@ impl ApplyError {
 
 /// Unpacks the layer `stream` into the existing empty folder `root`.
 pub fn apply(stream: impl Read, root: &Path) -> Result<Applied, ApplyError> {
-    unpack(stream, root, true)
+    unpack(stream, sys::open_dir(root)?, Manner { is_layer: true, owner: None })
 }
 
-/// Unpacks any tar into the existing empty folder `root`: no name in it means more than a name.
+/// Unpacks any tar into the existing folder `root`: no name in it means more than a name, and what is in the way goes.
 pub fn extract(stream: impl Read, root: &Path) -> Result<Applied, ApplyError> {
-    let applied = unpack(stream, root, false)?;
+    extract_at(stream, sys::open_dir(root)?, None)
+}
+
+/// Like [`extract`], into an opened folder; with an `owner` (user and group) all is theirs.
+pub fn extract_at(
+    stream: impl Read,
+    root: OwnedFd,
+    owner: Option<(u32, u32)>,
+) -> Result<Applied, ApplyError> {
+    let applied = unpack(stream, root, Manner { is_layer: false, owner })?;
     match applied.missing_links.first() {
         Some((_, target)) => Err(ApplyError::MissingLink(target.clone())),
         None => Ok(applied),
@@ -96,17 +103,29 @@ pub fn is_tar(stream: impl Read) -> bool {
     Reader::new(stream).next_entry().is_ok_and(|entry| entry.is_some())
 }
 
-fn unpack(stream: impl Read, root: &Path, is_layer: bool) -> Result<Applied, ApplyError> {
+/// How a tar is read.
+#[derive(Clone, Copy)]
+struct Manner {
+    /// Whiteouts mean something, and the root has metadata.
+    is_layer: bool,
+    /// Whose everything is, whatever the tar says.
+    owner: Option<(u32, u32)>,
+}
+
+fn unpack(stream: impl Read, root: OwnedFd, manner: Manner) -> Result<Applied, ApplyError> {
     let mut unpacker = Unpacker {
-        root: sys::open_dir(root)?,
-        is_layer,
+        root,
+        is_layer: manner.is_layer,
         open: Vec::new(),
         folders: Vec::new(),
         applied: Applied::default(),
         buffer: vec![0; CHUNK],
     };
     let mut reader = Reader::new(stream);
-    while let Some(entry) = reader.next_entry()? {
+    while let Some(mut entry) = reader.next_entry()? {
+        if let Some((uid, gid)) = manner.owner {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
         unpacker.entry(&entry, &mut reader)?;
     }
     unpacker.set_folder_times()?;
@@ -189,7 +208,10 @@ impl Unpacker {
         if entry.kind != EntryKind::Directory {
             return Err(ApplyError::Outside(path(&entry.name)));
         }
-        self.applied.names_root = true;
+        if !self.is_layer {
+            // The folder is there, and stays what it is.
+            return Ok(());
+        }
         let root = self.root.try_clone().call("dup", "/")?;
         self.folder_metadata(root.as_fd(), entry)?;
         self.folders.push((Vec::new(), entry.mtime, entry.mtime_nanos));
@@ -367,7 +389,9 @@ impl Unpacker {
         self.open.clear();
         while let Some(name) = pending.pop_front() {
             if name.as_c_str() == c".." {
-                self.open.pop();
+                if self.open.pop().is_none() && !self.is_layer {
+                    return Err(ApplyError::Outside(path(shown)));
+                }
                 continue;
             }
             let above: Vec<CString> = self.open.iter().map(|(name, _)| name.clone()).collect();

@@ -32,9 +32,18 @@ pub enum DiffError {
 
 /// Writes the layer in the folder `path` to `output` and gives it back.
 pub fn diff<W: Write>(path: &Path, output: W) -> Result<W, DiffError> {
+    write(path, output, i64::MAX)
+}
+
+/// Like [`diff`]; what is younger than `latest`, in seconds since 1970, gets that time.
+pub fn diff_until<W: Write>(path: &Path, output: W, latest: i64) -> Result<W, DiffError> {
+    write(path, output, latest)
+}
+
+fn write<W: Write>(path: &Path, output: W, latest: i64) -> Result<W, DiffError> {
     let root = sys::open_dir(path)?;
-    let mut differ =
-        Differ { writer: Writer::new(output), seen: HashMap::new(), buffer: vec![0; 256 * 1024] };
+    let (writer, seen) = (Writer::new(output), HashMap::new());
+    let mut differ = Differ { writer, seen, buffer: vec![0; 256 * 1024], latest };
     if overlay::is_opaque(root.as_fd()).call("getxattr", path)? {
         let stat = fs::fstat(&root).call("stat", path)?;
         differ.opaque(b"", &stat)?;
@@ -51,6 +60,7 @@ struct Differ<W: Write> {
     /// First name of every file that has several, by device and inode.
     seen: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
+    latest: i64,
 }
 
 impl<W: Write> Differ<W> {
@@ -85,13 +95,13 @@ impl<W: Write> Differ<W> {
             FileType::RegularFile => self.file(dir, name, path, &stat),
             FileType::Symlink => {
                 let target = fs::readlinkat(dir, name, Vec::new()).call("readlink", display(path))?;
-                let mut entry = entry(EntryKind::Symlink, path, &stat);
+                let mut entry = self.entry(EntryKind::Symlink, path, &stat);
                 entry.link = target.into_bytes();
                 self.named_entry(entry, &stat)
             }
-            FileType::CharacterDevice => self.named_entry(entry(EntryKind::CharDevice, path, &stat), &stat),
-            FileType::BlockDevice => self.named_entry(entry(EntryKind::BlockDevice, path, &stat), &stat),
-            FileType::Fifo => self.named_entry(entry(EntryKind::Fifo, path, &stat), &stat),
+            FileType::CharacterDevice => self.named_entry(self.entry(EntryKind::CharDevice, path, &stat), &stat),
+            FileType::BlockDevice => self.named_entry(self.entry(EntryKind::BlockDevice, path, &stat), &stat),
+            FileType::Fifo => self.named_entry(self.entry(EntryKind::Fifo, path, &stat), &stat),
             _ => Ok(()),
         }
     }
@@ -104,7 +114,7 @@ impl<W: Write> Differ<W> {
         stat: &Stat,
     ) -> Result<(), DiffError> {
         let inner = sys::open_dir_at(dir, name).call("open", display(path))?;
-        self.writer.begin(&entry(EntryKind::Directory, path, stat))?;
+        self.writer.begin(&self.entry(EntryKind::Directory, path, stat))?;
         path.push(b'/');
         if overlay::is_opaque(inner.as_fd()).call("getxattr", display(path))? {
             self.opaque(path, stat)?;
@@ -142,7 +152,7 @@ impl<W: Write> Differ<W> {
     }
 
     fn file(&mut self, dir: BorrowedFd<'_>, name: &CStr, path: &[u8], stat: &Stat) -> Result<(), DiffError> {
-        let mut entry = entry(EntryKind::File, path, stat);
+        let mut entry = self.entry(EntryKind::File, path, stat);
         entry.size = stat.st_size as u64;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = fs::openat(dir, name, flags, Mode::empty()).call("open", display(path))?;
@@ -155,6 +165,19 @@ impl<W: Write> Differ<W> {
             self.copy_content(File::from(fd), path)?;
         }
         Ok(())
+    }
+
+    fn entry(&self, kind: EntryKind, path: &[u8], stat: &Stat) -> Entry {
+        let mut entry = Entry::new(kind, path);
+        entry.mode = stat.st_mode & 0o7777;
+        entry.uid = stat.st_uid;
+        entry.gid = stat.st_gid;
+        entry.mtime = stat.st_mtime.min(self.latest);
+        if matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
+            entry.major = fs::major(stat.st_rdev);
+            entry.minor = fs::minor(stat.st_rdev);
+        }
+        entry
     }
 
     fn copy_content(&mut self, mut file: File, path: &[u8]) -> Result<(), DiffError> {
@@ -179,19 +202,6 @@ fn capability(fd: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, Errno> {
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
         Err(errno) => Err(errno),
     }
-}
-
-fn entry(kind: EntryKind, path: &[u8], stat: &Stat) -> Entry {
-    let mut entry = Entry::new(kind, path);
-    entry.mode = stat.st_mode & 0o7777;
-    entry.uid = stat.st_uid;
-    entry.gid = stat.st_gid;
-    entry.mtime = stat.st_mtime;
-    if matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
-        entry.major = fs::major(stat.st_rdev);
-        entry.minor = fs::minor(stat.st_rdev);
-    }
-    entry
 }
 
 fn display(path: &[u8]) -> PathBuf {

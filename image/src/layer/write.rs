@@ -74,6 +74,17 @@ impl LayerWriter {
         Ok(LayerWriter { tree: Tree::of(roots), times: BTreeMap::new() })
     }
 
+    /// Writes into an opened folder; nothing is below it.
+    pub fn at(folder: OwnedFd) -> LayerWriter {
+        LayerWriter { tree: Tree::of(vec![folder]), times: BTreeMap::new() }
+    }
+
+    /// Opens the folder `path`, links followed; it is in the layer from then on.
+    pub fn open_folder(&mut self, path: &[u8]) -> Result<OwnedFd, WriteError> {
+        let real = self.tree.resolve(path)?;
+        Ok(self.enter(&real)?)
+    }
+
     /// Sets the remaining times and closes the layer.
     pub fn finish(self) -> Result<(), CallError> {
         for (path, (seconds, nanos)) in &self.times {

@@ -13,6 +13,7 @@ use crate::sys::{self, CallError, Named};
 use oci_spec::runtime::Mount;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Mode};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -78,6 +79,19 @@ impl Stack {
     /// True when there are no layers.
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty()
+    }
+
+    /// True when the tree's root has something of that name.
+    pub fn has_at_root(&self, name: &str) -> Result<bool, CallError> {
+        for folder in self.folders() {
+            let path = folder.join(name);
+            match fs::lstat(&path) {
+                Ok(stat) => return Ok(!sys::is_whiteout(&stat)),
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(CallError { call: "stat", path, errno }),
+            }
+        }
+        Ok(false)
     }
 
     /// The folders that overlayfs stacks, highest first; empty layers and hidden ones are left out.
@@ -195,16 +209,28 @@ impl Store {
     /// The mount that shows `stack` read-only.
     pub fn view_mount(&self, stack: &Stack, lowest: &[PathBuf]) -> Mount {
         let mut options = lower_options(stack, lowest);
-        // Without an upper folder overlayfs wants two lower ones.
-        while options.len() < 2 {
+        // Without an upper folder overlayfs wants two lower ones, and not the same twice.
+        if options.is_empty() {
+            options.push(lower_option(self.empty_folder_called(".none")));
+        }
+        if options.len() < 2 {
             options.push(lower_option(self.empty_folder()));
         }
         options.push("ro".to_owned());
         overlay(options)
     }
 
+    /// A folder without files.
+    pub fn empty_tree(&self) -> PathBuf {
+        self.empty_folder()
+    }
+
     fn empty_folder(&self) -> PathBuf {
-        let path = self.root.join("layers").join(".empty");
+        self.empty_folder_called(".empty")
+    }
+
+    fn empty_folder_called(&self, name: &str) -> PathBuf {
+        let path = self.root.join("layers").join(name);
         let _ = std::fs::create_dir(&path);
         path
     }

@@ -70,7 +70,7 @@ const PREFIXES: [&str; 17] = [
 fn is_known(name: &str) -> bool {
     READ_BY_PROGRAMS.contains(&name)
         || ["TARGET", "BUILD"].iter().any(|prefix| name.starts_with(prefix))
-        || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || PREFIXES.iter().any(|prefix| name.to_uppercase().starts_with(prefix))
         || name.to_ascii_lowercase().ends_with("_proxy")
 }
 

@@ -1,77 +1,269 @@
-//! Where the files and the Dockerfile of a build come from: folders, or standard input.
+//! Where the files and the Dockerfile of a build come from: folders, standard input, the web, git repositories.
 
+use super::named;
 use crate::error::{BuildFailure, CliError, chain};
+use crate::remote::Fetcher;
 use kiln_builder::context::Context;
+use kiln_builder::remote::{Answer, Remote, Version};
+use kiln_builder::{BuildError, Checkout, checkout};
 use kiln_image::compression::{decompressed, is_compressed};
 use kiln_image::layer::{extract, is_tar};
+use kiln_image::store::{ScratchFolder, Store};
+use kiln_parser::git::GitReference;
+use kiln_parser::ignore::Patterns;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Larger Dockerfiles are refused; a little more is read, to know.
 const MAX_DOCKERFILE: u64 = (16 << 20) + 1;
 
-/// A context, and the folder that it was unpacked into, which goes with it.
+/// A context, and the folders that parts of it were fetched into, which go with it.
 pub(super) struct Opened {
     pub(super) context: Context,
-    _unpacked: Option<tempfile::TempDir>,
+    pub(super) folders: Vec<TemporaryFolder>,
 }
 
-/// Opens the context that the command line names.
-pub(super) fn open(folder: &Path, file: Option<&Path>) -> Result<Opened, CliError> {
-    let stdin = Path::new("-");
-    let named = |result: Result<Context, _>| {
-        result.map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None })))
-    };
-    match (folder == stdin, file) {
-        (true, Some(file)) if file == stdin => Err(CliError::failed(
-            "failed to build: invalid argument: can't use stdin for both build context and dockerfile",
-        )
-        .hint("name the context's folder, or a Dockerfile in the context")),
-        (true, file) => from_stdin(file),
-        (false, Some(file)) if file == stdin => {
-            let context = named(Context::with_dockerfile(folder, read_stdin()?))?;
-            Ok(Opened { context, _unpacked: None })
+/// A folder for what is fetched.
+pub(super) enum TemporaryFolder {
+    /// Of the store: what is left of it goes when the store is opened again.
+    Store(ScratchFolder),
+    /// Where there is no store.
+    System(tempfile::TempDir),
+}
+
+impl TemporaryFolder {
+    fn path(&self) -> &Path {
+        match self {
+            TemporaryFolder::Store(folder) => folder.path(),
+            TemporaryFolder::System(folder) => folder.path(),
         }
-        (false, file) => Ok(Opened { context: named(Context::open(folder, file))?, _unpacked: None }),
     }
 }
 
-/// A tar is the context; anything else is a Dockerfile without one.
-fn from_stdin(file: Option<&Path>) -> Result<Opened, CliError> {
-    let folder = tempfile::Builder::new().prefix("kiln-context-").tempdir().map_err(failed)?;
-    let mut input = BufReader::with_capacity(64 << 10, std::io::stdin());
-    let start = input.fill_buf().map_err(failed)?;
-    let begins_as_tar = is_compressed(start) || is_tar(start);
-    let named = |result: Result<Context, _>| {
-        result.map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None })))
-    };
-    let context = if begins_as_tar {
-        let stream = decompressed(input).map_err(failed)?;
-        extract(stream, folder.path()).map_err(|error| {
-            CliError::failed(format!("cannot unpack the build context: {}", chain(&error)))
-                .hint("give a tar, plain or compressed with gzip, bzip2, xz or zstd")
+/// Opens contexts.
+pub(super) struct Opener<'a> {
+    pub(super) store: Option<&'a Store>,
+    pub(super) fetcher: &'a Fetcher<'a>,
+    /// `.git` stays in contexts from git repositories.
+    pub(super) keeps_git: bool,
+}
+
+/// What the words of a command line mean.
+enum Place<'a> {
+    Stdin,
+    Git(Checkout),
+    Web(&'a str),
+    Folder(&'a Path),
+}
+
+fn place<'a>(text: &'a str, path: &'a Path) -> Result<Place<'a>, CliError> {
+    if text == "-" {
+        return Ok(Place::Stdin);
+    }
+    match GitReference::parse(text) {
+        // `github.com/user/repository` may be a folder, too.
+        Some(Ok(git)) if git.looks_local && path.exists() => Ok(Place::Folder(path)),
+        Some(Ok(git)) => {
+            let git = GitReference {
+                remote: if git.looks_local { format!("https://{}", git.remote) } else { git.remote.clone() },
+                ..git
+            };
+            Ok(Place::Git(checkout(git, false, None)))
+        }
+        Some(Err(problem)) => Err(CliError::failed(format!("unable to prepare context: {text}: {problem}"))
+            .hint("write REPOSITORY.git#REFERENCE:FOLDER")),
+        None if text.starts_with("http://") || text.starts_with("https://") => Ok(Place::Web(text)),
+        None => Ok(Place::Folder(path)),
+    }
+}
+
+fn built(result: Result<Context, BuildError>) -> Result<Context, CliError> {
+    result.map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None })))
+}
+
+impl Opener<'_> {
+    /// Opens the context that the command line names, and the named ones.
+    pub(super) fn open(
+        &self,
+        path: &Path,
+        file: Option<&Path>,
+        contexts: &[named::NamedFlag],
+    ) -> Result<Opened, CliError> {
+        let text = path.to_string_lossy();
+        let stdin = Path::new("-");
+        let mut opened = match (place(&text, path)?, file) {
+            (Place::Stdin, Some(file)) if file == stdin => {
+                return Err(CliError::failed(
+                    "failed to build: invalid argument: can't use stdin for both build context and dockerfile",
+                )
+                .hint("name the context's folder, or a Dockerfile in the context"));
+            }
+            (Place::Stdin, file) => self.from_stdin(file)?,
+            (Place::Git(git), file) => self.from_git(&git, file, &text)?,
+            (Place::Web(url), file) => self.from_web(url, file)?,
+            (Place::Folder(folder), Some(file)) if file == stdin => {
+                let context = built(Context::with_dockerfile(folder, read_stdin()?))?;
+                Opened { context, folders: Vec::new() }
+            }
+            (Place::Folder(folder), Some(file)) if is_web(file) => {
+                let bytes = self.dockerfile_of_web(&file.to_string_lossy())?;
+                Opened { context: built(Context::with_dockerfile(folder, bytes))?, folders: Vec::new() }
+            }
+            (Place::Folder(folder), file) => {
+                Opened { context: built(Context::open(folder, file))?, folders: Vec::new() }
+            }
+        };
+        for context in contexts {
+            let source = named::open(self, context, &mut opened.folders)?;
+            opened.context.named.push(source);
+        }
+        Ok(opened)
+    }
+
+    pub(super) fn folder(&self) -> Result<TemporaryFolder, CliError> {
+        Ok(match self.store {
+            Some(store) => TemporaryFolder::Store(store.scratch_folder()?),
+            None => {
+                let made = tempfile::Builder::new().prefix("kiln-context-").tempdir();
+                TemporaryFolder::System(made.map_err(|error| failed("a temporary folder", &error))?)
+            }
+        })
+    }
+
+    /// A tar is the context; anything else is a Dockerfile without one.
+    fn from_stdin(&self, file: Option<&Path>) -> Result<Opened, CliError> {
+        let input = BufReader::with_capacity(64 << 10, std::io::stdin());
+        self.from_stream(input, file, "standard input", "-")
+    }
+
+    fn from_stream(
+        &self,
+        mut input: impl BufRead,
+        file: Option<&Path>,
+        origin: &str,
+        name: &str,
+    ) -> Result<Opened, CliError> {
+        let folder = self.folder()?;
+        let root = folder.path().join("context");
+        std::fs::create_dir(&root).map_err(|error| failed(origin, &error))?;
+        let start = input.fill_buf().map_err(|error| failed(origin, &error))?;
+        let mut context = if is_compressed(start) || is_tar(start) {
+            unpack(input, &root, origin)?;
+            remote_context(&root, file)?
+        } else {
+            let mut bytes = Vec::new();
+            let read = input.take(MAX_DOCKERFILE).read_to_end(&mut bytes);
+            read.map_err(|error| failed(origin, &error))?;
+            built(Context::with_dockerfile(&root, bytes))?
+        };
+        // Where it was unpacked says nothing about whose steps these are.
+        name.clone_into(&mut context.name);
+        Ok(Opened { context, folders: vec![folder] })
+    }
+
+    fn from_git(&self, git: &Checkout, file: Option<&Path>, name: &str) -> Result<Opened, CliError> {
+        let (folder, root, time) = self.check_out(git)?;
+        let mut context = remote_context(&root, file)?;
+        name.clone_into(&mut context.name);
+        context.time = Some(time);
+        Ok(Opened { context, folders: vec![folder] })
+    }
+
+    /// Checks a repository out; gives the folder to keep, the one that is asked for in it, and the commit's time.
+    pub(super) fn check_out(&self, git: &Checkout) -> Result<(TemporaryFolder, PathBuf, i64), CliError> {
+        let git = Checkout { keeps_git: git.keeps_git || self.keeps_git, ..git.clone() };
+        let refused = |error: &(dyn std::error::Error + 'static)| {
+            CliError::failed(format!("failed to build: unable to prepare context: {}: {}", git.remote, chain(error)))
+                .hint("check the address, the reference behind `#`, and the credentials")
+        };
+        let folder = self.folder()?;
+        let root = folder.path().join("context");
+        std::fs::create_dir(&root).map_err(|error| failed(&git.remote, &error))?;
+        let commit = self.fetcher.commit(&git).map_err(|error| refused(error.as_ref()))?;
+        if !commit.starts_with(&git.commit) {
+            return Err(CliError::failed(format!(
+                "failed to build: unable to prepare context: expected checksum to match {}, got {commit}",
+                git.commit
+            )));
+        }
+        let time = self.fetcher.check_out(&git, &commit, &root).map_err(|error| refused(error.as_ref()))?;
+        let wanted = root.join(&git.folder);
+        // Links of a repository must not lead out of it.
+        let real = std::fs::canonicalize(&wanted).ok().filter(|real| real.is_dir() && real.starts_with(
+            std::fs::canonicalize(&root).unwrap_or_else(|_| root.clone())));
+        match real {
+            Some(real) => Ok((folder, real, time)),
+            None => Err(CliError::failed(format!(
+                "failed to build: unable to prepare context: {}: no such folder in the repository: {:?}",
+                git.remote, git.folder
+            ))),
+        }
+    }
+
+    fn from_web(&self, url: &str, file: Option<&Path>) -> Result<Opened, CliError> {
+        let (folder, path, version) = self.download(url)?;
+        let input = BufReader::new(File::open(&path).map_err(|error| failed(url, &error))?);
+        let mut opened = self.from_stream(input, file, url, url)?;
+        opened.context.time = Some(version.time()).filter(|time| *time > 0);
+        opened.folders.push(folder);
+        Ok(opened)
+    }
+
+    /// Fetches a file; gives the folder to keep, the file in it, and what the server says of it.
+    pub(super) fn download(&self, url: &str) -> Result<(TemporaryFolder, PathBuf, Version), CliError> {
+        let folder = self.folder()?;
+        let path = folder.path().join("download");
+        let mut file = File::create_new(&path).map_err(|error| failed(url, &error))?;
+        let answer = self.fetcher.download(url, None, &mut file).map_err(|error| {
+            CliError::failed(format!("failed to build: unable to prepare context: {}", chain(error.as_ref())))
+                .hint("check the address, and that the server can be reached")
         })?;
-        let file: Option<PathBuf> = file.map(|file| folder.path().join(file));
-        let mut context = named(Context::open(folder.path(), file.as_deref()))?;
-        // Where it was unpacked says nothing about whose steps these are; and no file of it is left out.
-        "-".clone_into(&mut context.name);
-        context.ignore = kiln_parser::ignore::Patterns::default();
-        context
-    } else {
+        match answer {
+            Answer::File(version) => Ok((folder, path, version)),
+            Answer::Unchanged => Err(CliError::failed(format!("{url}: the server sent nothing"))),
+        }
+    }
+
+    fn dockerfile_of_web(&self, url: &str) -> Result<Vec<u8>, CliError> {
+        let (_folder, path, _) = self.download(url)?;
         let mut bytes = Vec::new();
-        input.take(MAX_DOCKERFILE).read_to_end(&mut bytes).map_err(failed)?;
-        named(Context::with_dockerfile(folder.path(), bytes))?
-    };
-    Ok(Opened { context, _unpacked: Some(folder) })
+        let file = File::open(&path).map_err(|error| failed(url, &error))?;
+        file.take(MAX_DOCKERFILE).read_to_end(&mut bytes).map_err(|error| failed(url, &error))?;
+        Ok(bytes)
+    }
+}
+
+fn is_web(file: &Path) -> bool {
+    file.to_str().is_some_and(|text| text.starts_with("http://") || text.starts_with("https://"))
+}
+
+/// A folder that came from elsewhere: no file of it is left out.
+fn remote_context(root: &Path, file: Option<&Path>) -> Result<Context, CliError> {
+    let file: Option<PathBuf> = file.map(|file| root.join(file.strip_prefix("/").unwrap_or(file)));
+    let mut context = built(Context::open(root, file.as_deref()))?;
+    context.ignore = Patterns::default();
+    Ok(context)
+}
+
+/// Unpacks a tar, compressed or not.
+pub(super) fn unpack(input: impl BufRead, root: &Path, origin: &str) -> Result<(), CliError> {
+    let stream = decompressed(input).map_err(|error| failed(origin, &error))?;
+    extract(stream, root).map_err(|error| {
+        CliError::failed(format!("cannot unpack the build context: {}", chain(&error)))
+            .hint("give a tar, plain or compressed with gzip, bzip2, xz or zstd")
+    })?;
+    Ok(())
 }
 
 fn read_stdin() -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
-    std::io::stdin().take(MAX_DOCKERFILE).read_to_end(&mut bytes).map_err(failed)?;
+    let read = std::io::stdin().take(MAX_DOCKERFILE).read_to_end(&mut bytes);
+    read.map_err(|error| failed("standard input", &error))?;
     Ok(bytes)
 }
 
-fn failed(error: std::io::Error) -> CliError {
-    CliError::failed(format!("cannot read the build context from standard input: {error}"))
-        .hint("pipe a tar or a Dockerfile into the command, or name a folder")
+fn failed(origin: &str, error: &std::io::Error) -> CliError {
+    CliError::failed(format!("cannot read the build context from {origin}: {error}"))
+        .hint("pipe a tar or a Dockerfile into the command, or name a folder, a URL or a git repository")
 }

@@ -1,6 +1,7 @@
 //! `--secret` and `--ssh`: what steps may be shown without its becoming part of the image.
 
 use crate::error::CliError;
+use crate::ui;
 use kiln_builder::Given;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,10 @@ use std::path::{Path, PathBuf};
 const MAX_SECRET: u64 = 500 * 1024;
 
 /// Reads all that the flags name.
-pub(super) fn read(secrets: &[String], ssh: &[String]) -> Result<Given, CliError> {
-    let secrets = secrets.iter().map(|text| secret(text)).collect::<Result<BTreeMap<_, _>, _>>()?;
+///
+/// A variable that is not set is an empty secret, as in the reference, and an error where that counts as a mistake.
+pub(super) fn read(secrets: &[String], ssh: &[String], strict: bool) -> Result<Given, CliError> {
+    let secrets = secrets.iter().map(|text| secret(text, strict)).collect::<Result<BTreeMap<_, _>, _>>()?;
     let ssh = ssh.iter().map(|text| socket(text)).collect::<Result<BTreeMap<_, _>, _>>()?;
     Ok(Given { secrets, ssh })
 }
@@ -20,7 +23,7 @@ fn invalid(flag: &str, text: &str, hint: &str) -> CliError {
 }
 
 /// `id=NAME[,src=FILE|,env=VARIABLE][,type=file|env]`
-fn secret(text: &str) -> Result<(String, Vec<u8>), CliError> {
+fn secret(text: &str, strict: bool) -> Result<(String, Vec<u8>), CliError> {
     let hint = "write --secret id=NAME,src=FILE or --secret id=NAME,env=VARIABLE";
     let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
     for field in text.split(',') {
@@ -40,7 +43,14 @@ fn secret(text: &str) -> Result<(String, Vec<u8>), CliError> {
     }
     let content = match (file, variable) {
         (Some(file), _) => read_file(id, Path::new(file))?,
-        (None, Some(name)) => read_variable(id, name)?,
+        (None, Some(name)) => match read_variable(id, name) {
+            Err(_) if !strict => {
+                let message = format!("the variable {name} is not set: the secret {id} is empty");
+                ui::tell_line(&format!("[Warning] {message}"));
+                Vec::new()
+            }
+            read => read?,
+        },
         // Without a source: the variable of that name, else the file.
         (None, None) => match std::env::var(id) {
             Ok(value) if kind != Some("file") => value.into_bytes(),
@@ -101,13 +111,14 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "s3cret").unwrap();
         let from_file = format!("id=a,src={}", file.path().display());
-        let given = read(&[from_file, "id=b,env=PATH".to_owned()], &[]).unwrap();
+        let given = read(&[from_file, "id=b,env=PATH".to_owned()], &[], true).unwrap();
         assert_eq!(given.secrets["a"], b"s3cret");
         assert_eq!(given.secrets["b"], std::env::var("PATH").unwrap().into_bytes());
         assert!(!format!("{given:?}").contains("s3cret"));
         for wrong in ["a", "src=x", "id=a,src=/missing/file", "id=a,env=NOT_SET_AT_ALL", "id=a,typ=x"] {
-            assert!(read(&[wrong.to_owned()], &[]).is_err(), "{wrong}");
+            assert!(read(&[wrong.to_owned()], &[], true).is_err(), "{wrong}");
         }
-        assert!(read(&[], &[format!("x={}", file.path().display())]).is_err());
+        assert_eq!(read(&["id=a,env=NOT_SET_AT_ALL".to_owned()], &[], false).unwrap().secrets["a"], b"");
+        assert!(read(&[], &[format!("x={}", file.path().display())], true).is_err());
     }
 }

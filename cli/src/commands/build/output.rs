@@ -2,18 +2,36 @@
 
 use crate::commands::save;
 use crate::error::{CliError, chain};
+use crate::images::ImageFinder;
+use crate::ui;
 use kiln_builder::output::{self, OutputError};
-use kiln_image::archive::{self, SaveRequest};
-use kiln_image::digest::ImageId;
+use kiln_builder::{Annotations, BuiltImage, Outcome};
+use kiln_image::archive::{self, Compression, IndexRequest, PackOptions, SaveRequest, pack};
+use kiln_image::digest::{Digest, ImageId};
 use kiln_image::reference::Reference;
 use kiln_image::store::Store;
+use kiln_registry::{PushEvent, PushRequest};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+/// gzip's usual balance, as the reference builder uses it.
+const GZIP_LEVEL: u32 = 6;
+const ZSTD_LEVEL: i32 = 3;
+
 /// One `--output`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Output {
+pub(super) struct Output {
+    /// Where it goes.
+    pub(super) kind: Kind,
+    /// How it is written.
+    pub(super) options: OutputOptions,
+}
+
+/// Where an output goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
     /// An image in the store: what happens anyway.
     Image,
     /// The files, in a folder.
@@ -37,122 +55,419 @@ pub(super) enum Target {
     Stdout,
 }
 
+/// How an output is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct OutputOptions {
+    /// More names for the image.
+    pub(super) names: Vec<String>,
+    /// It goes to the registry that its names say.
+    pub(super) push: bool,
+    by_digest: bool,
+    compression: Option<String>,
+    level: Option<i32>,
+    force: bool,
+    docker_types: bool,
+    /// Young files get the time of the epoch.
+    pub(super) rewrites_times: bool,
+    /// Notes on manifest and index.
+    pub(super) annotations: Vec<String>,
+    /// Other files of the folder go.
+    pub(super) deletes: bool,
+    /// A folder for each platform; when there are several, unless it is said otherwise.
+    splits: Option<bool>,
+    /// It is one of Docker's archives: one platform only.
+    is_docker: bool,
+}
+
 impl Output {
+    /// `type=registry`.
+    pub(super) fn push() -> Output {
+        Output { kind: Kind::Image, options: OutputOptions { push: true, ..OutputOptions::default() } }
+    }
+
+    fn plain(kind: Kind) -> Output {
+        Output { kind, options: OutputOptions::default() }
+    }
+
     /// Reads `DIR`, `-`, or `type=TYPE[,dest=PATH][,…]`.
     pub(super) fn parse(text: &str) -> Result<Output, CliError> {
         if text == "-" {
-            return Ok(Output::Tar(Target::Stdout));
+            return Ok(Output::plain(Kind::Tar(Target::Stdout)));
         }
         if !text.contains('=') {
-            return Ok(Output::Folder(PathBuf::from(text)));
+            return Ok(Output::plain(Kind::Folder(PathBuf::from(text))));
         }
         let invalid = |reason: String, hint: &str| {
             CliError::Flags(format!("invalid value {text:?} for --output: {reason}"), vec![hint.to_owned()])
         };
-        let (mut kind, mut dest, mut as_tar) = ("", None, true);
-        for field in text.split(',') {
+        let (mut kind, mut dest, mut as_tar) = (String::new(), None, true);
+        let mut options = OutputOptions::default();
+        for field in fields(text) {
             let Some((key, value)) = field.split_once('=') else {
                 return Err(invalid(
                     format!("{field:?} is no key=value pair"),
                     "write type=TYPE,dest=PATH, or only a folder",
                 ));
             };
-            match key.trim().to_lowercase().as_str() {
-                "type" => kind = value,
-                "dest" => dest = Some(value),
+            let key = key.trim();
+            match key.to_lowercase().as_str() {
+                "type" => kind = value.to_owned(),
+                "dest" => dest = Some(value.to_owned()),
                 "tar" => as_tar = value != "false",
-                "push" if value == "false" => {}
-                other => {
-                    return Err(invalid(
-                        format!("{other} is not supported yet"),
-                        "it takes type, dest and tar",
-                    ));
-                }
+                _ => options.set(key, value).map_err(|reason| {
+                    invalid(reason, "it takes type, dest, tar, name, push, compression and others of docker build")
+                })?,
             }
         }
-        let target = || match dest {
+        let target = || match dest.as_deref() {
             None | Some("-") => Target::Stdout,
             Some(path) => Target::File(PathBuf::from(path)),
         };
-        let folder = || match dest {
+        let folder = || match dest.as_deref() {
             Some(path) => Ok(PathBuf::from(path)),
             None => Err(invalid(format!("dest is required for type={kind}"), "add dest=FOLDER")),
         };
-        Ok(match kind {
-            "image" => Output::Image,
-            "docker" if dest.is_none() => Output::Image,
-            "cacheonly" => Output::Cache,
-            "local" => Output::Folder(folder()?),
-            "tar" => Output::Tar(target()),
-            "docker" => Output::Archive(target()),
-            "oci" if as_tar => Output::Archive(target()),
-            "oci" => Output::Layout(folder()?),
+        options.is_docker = kind == "docker";
+        options.push |= kind == "registry";
+        let kind = match kind.as_str() {
+            "image" | "registry" => Kind::Image,
+            "docker" if dest.is_none() => Kind::Image,
+            "cacheonly" => Kind::Cache,
+            "local" => Kind::Folder(folder()?),
+            "tar" => Kind::Tar(target()),
+            "docker" => Kind::Archive(target()),
+            "oci" if as_tar => Kind::Archive(target()),
+            "oci" => Kind::Layout(folder()?),
             "" => return Err(invalid("type is required".to_owned(), "write type=TYPE,dest=PATH")),
-            "registry" => {
-                return Err(CliError::failed("--output type=registry is not supported yet")
-                    .hint("save the image, and push it with another program"));
-            }
             other => {
                 return Err(CliError::failed(format!(
                     "failed to build: failed to solve: exporter {other:?} could not be found"
                 ))
-                .hint("one of image, local, tar, oci, docker, cacheonly"));
+                .hint("one of image, registry, local, tar, oci, docker, cacheonly"));
             }
-        })
+        };
+        let output = Output { kind, options };
+        output.pack_options()?;
+        Ok(output)
     }
 
     /// True when the output is files, and no image.
     pub(super) fn is_tree(&self) -> bool {
-        matches!(self, Output::Folder(_) | Output::Tar(_))
+        matches!(self.kind, Kind::Folder(_) | Kind::Tar(_))
     }
 
     /// Refuses what could not be written before anything is built.
-    pub(super) fn check(&self) -> Result<(), CliError> {
-        let to_terminal = matches!(self, Output::Tar(Target::Stdout) | Output::Archive(Target::Stdout))
+    pub(super) fn check(&self, platforms: usize, tags: &[Reference]) -> Result<(), CliError> {
+        let to_terminal = matches!(self.kind, Kind::Tar(Target::Stdout) | Kind::Archive(Target::Stdout))
             && std::io::stdout().is_terminal();
         if to_terminal {
             return Err(CliError::failed("dest file is required for a tar: refusing to write to a terminal")
                 .hint("add dest=FILE, or redirect the output"));
         }
+        if self.options.is_docker && platforms > 1 {
+            return Err(CliError::failed("docker exporter does not currently support exporting manifest lists")
+                .hint("use type=oci, or build for one platform"));
+        }
+        if self.options.push && tags.is_empty() && self.options.names.is_empty() {
+            return Err(CliError::failed("failed to build: tag is needed when pushing to registry")
+                .hint("add -t NAME, or name=NAME to the output"));
+        }
         Ok(())
     }
 
-    /// Writes the output.
-    pub(super) fn write(&self, store: &Store, image: &ImageId, tags: &[Reference]) -> Result<(), CliError> {
-        let request = || -> Result<Vec<SaveRequest>, CliError> {
-            let names = tags.iter().map(|tag| tag.clone().or_latest()).collect();
-            Ok(vec![SaveRequest { image: store.resolve(&image.to_string())?, names }])
+    fn pack_options(&self) -> Result<PackOptions, CliError> {
+        let options = &self.options;
+        let invalid = |value: &str| {
+            CliError::failed(format!("failed to build: unsupported layer compression type {value}"))
+                .hint("one of uncompressed, gzip, zstd")
         };
-        match self {
-            Output::Image | Output::Cache => {}
-            Output::Folder(folder) => output::to_folder(store, image, folder)?,
-            Output::Tar(Target::Stdout) => {
-                output::to_tar(store, image, BufWriter::new(std::io::stdout().lock()))?
-                    .flush()
-                    .map_err(|error| failed(Path::new("standard output"), &error))?;
+        // Archives are quicker without; what goes over a network is small.
+        let default = if options.push { "gzip" } else { "uncompressed" };
+        let compression = match options.compression.as_deref().unwrap_or(default) {
+            "uncompressed" => Compression::None,
+            "gzip" => {
+                let level = options.level.and_then(|level| u32::try_from(level).ok());
+                Compression::Gzip(level.unwrap_or(GZIP_LEVEL).min(9))
             }
-            Output::Tar(Target::File(path)) => {
+            "zstd" => Compression::Zstd(options.level.unwrap_or(ZSTD_LEVEL).clamp(1, 22)),
+            "estargz" => {
+                return Err(CliError::failed("compression=estargz is not supported").hint("use gzip or zstd"));
+            }
+            other => return Err(invalid(other)),
+        };
+        Ok(PackOptions {
+            compression,
+            force: options.force,
+            docker_types: options.docker_types,
+            annotations: BTreeMap::new(),
+        })
+    }
+
+    /// Writes the output.
+    pub(super) fn write(&self, made: &Made<'_>) -> Result<(), CliError> {
+        match &self.kind {
+            Kind::Image if self.options.push => self.push_all(made)?,
+            Kind::Image | Kind::Cache => {}
+            Kind::Folder(folder) => self.write_folders(made, folder)?,
+            Kind::Tar(Target::Stdout) => self.write_tar(made, std::io::stdout().lock(), "standard output")?,
+            Kind::Tar(Target::File(path)) => {
                 let file = File::create(path).map_err(|error| failed(path, &error))?;
-                output::to_tar(store, image, BufWriter::new(file))?
-                    .flush()
-                    .map_err(|error| failed(path, &error))?;
+                self.write_tar(made, file, &path.display().to_string())?;
             }
-            Output::Archive(Target::Stdout) => {
-                archive::save_tar(store, &request()?, std::io::stdout().lock())?
+            Kind::Archive(Target::Stdout) => self.write_archive(made, &mut std::io::stdout().lock())?,
+            Kind::Archive(Target::File(path)) => {
+                let options = self.pack_options()?;
+                save::write_file(path, |file| self.archive(made, &options, file))?;
             }
-            Output::Archive(Target::File(path)) => save::save_file(store, &request()?, path)?,
-            Output::Layout(folder) => archive::save_folder(store, &request()?, folder)?,
+            Kind::Layout(folder) => {
+                let options = self.pack_options()?;
+                let requests = made.requests(self, &options)?;
+                let names = made.names(self)?;
+                match made.outcome.index {
+                    None => archive::save_folder(made.store, &requests, folder)?,
+                    Some(_) => {
+                        let annotations = made.index_annotations();
+                        let index = IndexRequest { images: &requests, names: &names, annotations: &annotations };
+                        archive::save_index_folder(made.store, &index, folder)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_archive(&self, made: &Made<'_>, output: &mut dyn Write) -> Result<(), CliError> {
+        let options = self.pack_options()?;
+        Ok(self.archive(made, &options, output)?)
+    }
+
+    fn archive(
+        &self,
+        made: &Made<'_>,
+        options: &PackOptions,
+        output: &mut dyn Write,
+    ) -> Result<(), archive::ArchiveError> {
+        let requests = made.requests(self, options)?;
+        if made.outcome.index.is_none() {
+            return archive::save_tar(made.store, &requests, output);
+        }
+        let names = made.names(self).unwrap_or_default();
+        let annotations = made.index_annotations();
+        let index = IndexRequest { images: &requests, names: &names, annotations: &annotations };
+        archive::save_index_tar(made.store, &index, output)
+    }
+
+    fn write_folders(&self, made: &Made<'_>, folder: &Path) -> Result<(), CliError> {
+        let images = made.outcome.last();
+        let splits = self.options.splits.unwrap_or(images.len() > 1);
+        if self.options.deletes && folder.is_dir() {
+            empty(folder)?;
+        }
+        for image in images {
+            let place = match splits {
+                true => folder.join(image.platform.to_string().replace('/', "_")),
+                false => folder.to_owned(),
+            };
+            output::to_folder(made.store, &image.id, &place, made.epoch)?;
+        }
+        Ok(())
+    }
+
+    fn write_tar(&self, made: &Made<'_>, target: impl Write, name: &str) -> Result<(), CliError> {
+        let images = made.outcome.last();
+        let splits = self.options.splits.unwrap_or(images.len() > 1);
+        let trees: Vec<(String, ImageId)> = images
+            .iter()
+            .map(|image| {
+                let folder = if splits { image.platform.to_string().replace('/', "_") } else { String::new() };
+                (folder, image.id.clone())
+            })
+            .collect();
+        output::to_tar(made.store, &trees, made.epoch, BufWriter::new(target))?
+            .flush()
+            .map_err(|error| failed(Path::new(name), &error))
+    }
+
+    /// Uploads the images under each of their names.
+    fn push_all(&self, made: &Made<'_>) -> Result<(), CliError> {
+        let options = self.pack_options()?;
+        let packed = made.outcome.last().iter().map(|image| {
+            let record = made.store.resolve(&image.id.to_string())?;
+            Ok(pack(made.store, &record, &options)?)
+        });
+        let packed = packed.collect::<Result<Vec<_>, CliError>>()?;
+        let index = made.outcome.index.is_some().then(|| {
+            let mut index = kiln_image::manifest::Index::oci(
+                packed.iter().map(archive::PackedImage::descriptor).collect(),
+            );
+            index.annotations = made.index_annotations();
+            kiln_image::json::to_vec(&index)
+        });
+        for reference in made.names(self)? {
+            let request = PushRequest {
+                reference: &reference,
+                images: &packed,
+                index: index.as_deref(),
+                by_digest: self.options.by_digest,
+            };
+            let tell = |event: PushEvent| {
+                if let (PushEvent::Uploading(digest, sent, total), false) = (event, made.is_quiet)
+                    && sent == total
+                {
+                    ui::tell_line(&format!("pushed {digest} {}", crate::text::size(total)));
+                }
+            };
+            let digest = made.images.registry()?.push(made.store, &request, &tell)?;
+            for image in made.outcome.last() {
+                made.store.add_repo_digest(&image.id, &reference.repository(), &digest)?;
+            }
+            if !made.is_quiet {
+                ui::tell_line(&format!("pushed {} {digest}", reference.clone().or_latest()));
+            }
         }
         Ok(())
     }
 }
 
-/// Writes an image's id to a file.
-pub(super) fn write_id(path: &Path, image: &ImageId) -> Result<(), CliError> {
-    std::fs::write(path, image.to_string()).map_err(|error| failed(path, &error))
+impl OutputOptions {
+    /// Sets what `key=value` asks for; an error says what is wrong.
+    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let truth = || match value.to_lowercase().as_str() {
+            "" | "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            other => Err(format!("{key} is true or false, not {other:?}")),
+        };
+        if let Some(annotation) = key.strip_prefix("annotation") {
+            self.annotations.push(annotation_text(annotation, value).ok_or_else(|| unsupported(key))?);
+            return Ok(());
+        }
+        match key.to_lowercase().as_str() {
+            "name" => self.names.extend(value.split(',').map(str::to_owned)),
+            "push" => self.push = truth()?,
+            "push-by-digest" => self.by_digest = truth()?,
+            "compression" => self.compression = Some(value.to_owned()),
+            "compression-level" => {
+                let level = value.parse().map_err(|_| format!("{value:?} is no compression level"))?;
+                self.level = Some(level);
+            }
+            "force-compression" => self.force = truth()?,
+            "oci-mediatypes" => self.docker_types = !truth()?,
+            "rewrite-timestamp" => self.rewrites_times = truth()?,
+            "mode" if matches!(value, "copy" | "delete") => self.deletes = value == "delete",
+            "platform-split" => self.splits = Some(truth()?),
+            // The store has images unpacked in any case.
+            "unpack" | "store" if truth()? => {}
+            "name-canonical" | "prefer-nondist-layers" | "oci-artifact" if !truth()? => {}
+            _ => return Err(unsupported(key)),
+        }
+        Ok(())
+    }
 }
 
-fn failed(path: &Path, error: &std::io::Error) -> CliError {
+fn unsupported(key: &str) -> String {
+    format!("{key} is not supported")
+}
+
+/// From `annotation-index[linux/amd64].key` to `index[linux/amd64]:key=value`.
+fn annotation_text(rest: &str, value: &str) -> Option<String> {
+    let rest = rest.strip_prefix('-').unwrap_or(rest);
+    let end = match rest.find(']') {
+        Some(end) => end + 1,
+        None => rest.find('.')?,
+    };
+    let (kind, key) = rest.split_at(end);
+    let kind = if kind.is_empty() { "manifest" } else { kind };
+    let kind = if kind.starts_with('[') { format!("manifest{kind}") } else { kind.to_owned() };
+    Some(format!("{kind}:{}={value}", key.strip_prefix('.')?))
+}
+
+/// Fields between commas; quotes around a field keep its commas.
+fn fields(text: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut is_quoted = false;
+    for character in text.chars() {
+        match character {
+            '"' => is_quoted = !is_quoted,
+            ',' if !is_quoted => fields.push(String::new()),
+            other => fields.last_mut().expect("there is one from the start").push(other),
+        }
+    }
+    fields
+}
+
+/// What was built, for outputs.
+pub(super) struct Made<'a> {
+    pub(super) store: &'a Store,
+    pub(super) images: &'a ImageFinder<'a>,
+    pub(super) outcome: &'a Outcome,
+    pub(super) annotations: &'a Annotations,
+    /// The time that files get, in seconds since 1970.
+    pub(super) epoch: Option<i64>,
+    pub(super) is_quiet: bool,
+}
+
+impl Made<'_> {
+    /// The names that an output goes by.
+    fn names(&self, output: &Output) -> Result<Vec<Reference>, CliError> {
+        let mut names: Vec<Reference> =
+            self.outcome.last().iter().flat_map(|image| image.tags.iter().cloned()).collect();
+        for name in &output.options.names {
+            let reference = name.parse::<Reference>();
+            let reference =
+                reference.map_err(|error| CliError::failed(format!("invalid name {name:?}: {error}")))?;
+            names.push(reference.or_latest());
+        }
+        names.dedup();
+        Ok(names)
+    }
+
+    fn requests(
+        &self,
+        output: &Output,
+        options: &PackOptions,
+    ) -> Result<Vec<SaveRequest>, archive::ArchiveError> {
+        let names = match self.outcome.index {
+            None => self.names(output).unwrap_or_default(),
+            Some(_) => Vec::new(),
+        };
+        let request = |image: &BuiltImage| {
+            Ok(SaveRequest {
+                options: options.clone(),
+                annotations: image.manifest.annotations.clone(),
+                ..SaveRequest::new(self.store.resolve(&image.id.to_string())?, names.clone())
+            })
+        };
+        self.outcome.last().iter().map(request).collect()
+    }
+
+    fn index_annotations(&self) -> BTreeMap<String, String> {
+        self.annotations.index.iter().cloned().collect()
+    }
+
+    /// What identifies the result: the digest of the index, or the image's id.
+    pub(super) fn id(&self) -> String {
+        match &self.outcome.index {
+            Some(index) => Digest::of(index).to_string(),
+            None => self.outcome.main().id.to_string(),
+        }
+    }
+}
+
+/// Removes what is in a folder.
+fn empty(folder: &Path) -> Result<(), CliError> {
+    for entry in std::fs::read_dir(folder).map_err(|error| failed(folder, &error))? {
+        let path = entry.map_err(|error| failed(folder, &error))?.path();
+        kiln_image::sys::remove_path(&path).map_err(|error| CliError::failed(error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Writes an image's id to a file.
+pub(super) fn write_id(path: &Path, id: &str) -> Result<(), CliError> {
+    std::fs::write(path, id).map_err(|error| failed(path, &error))
+}
+
+pub(super) fn failed(path: &Path, error: &std::io::Error) -> CliError {
     CliError::failed(format!("cannot write `{}`: {error}", path.display()))
         .hint("check that the folder exists and can be written to")
 }
@@ -168,23 +483,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outputs_are_read() {
-        let file = |path: &str| Target::File(path.into());
+    fn outputs_are_read_as_docker_reads_them() {
+        let file = |path: &str| Target::File(PathBuf::from(path));
         for (text, expected) in [
-            ("out", Output::Folder("out".into())),
-            ("-", Output::Tar(Target::Stdout)),
-            ("type=local,dest=out", Output::Folder("out".into())),
-            ("type=tar,dest=-", Output::Tar(Target::Stdout)),
-            ("dest=a.tar,type=oci", Output::Archive(file("a.tar"))),
-            ("type=oci,dest=a,tar=false", Output::Layout("a".into())),
-            ("type=docker", Output::Image),
-            ("type=docker,dest=a.tar", Output::Archive(file("a.tar"))),
-            ("type=cacheonly", Output::Cache),
+            ("out", Kind::Folder("out".into())),
+            ("-", Kind::Tar(Target::Stdout)),
+            ("type=local,dest=a", Kind::Folder("a".into())),
+            ("type=tar", Kind::Tar(Target::Stdout)),
+            ("type=tar,dest=a.tar", Kind::Tar(file("a.tar"))),
+            ("type=oci,dest=a.tar", Kind::Archive(file("a.tar"))),
+            ("type=oci,dest=a,tar=false", Kind::Layout("a".into())),
+            ("type=docker", Kind::Image),
+            ("type=docker,dest=a.tar", Kind::Archive(file("a.tar"))),
+            ("type=registry,name=a/b", Kind::Image),
+            ("type=cacheonly", Kind::Cache),
         ] {
-            assert_eq!(Output::parse(text).unwrap(), expected, "{text}");
+            assert_eq!(Output::parse(text).unwrap().kind, expected, "{text}");
         }
-        for wrong in ["type=local", "type=nosuch", "dest=x", "type=tar,compression=zstd", "type=registry"] {
+        for wrong in [
+            "type=local", "type=nosuch", "dest=x", "type=tar,compression=lzma", "type=image,nosuch=1",
+            "type=image,push=maybe", "type=oci,dest=x,compression=estargz",
+        ] {
             assert!(Output::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn options() {
+        let options = |text: &str| Output::parse(text).unwrap().options;
+        assert_eq!(options("type=image,\"name=a,b\",push=true").names, ["a", "b"]);
+        assert!(options("type=registry,name=a").push);
+        assert!(options("type=image,oci-mediatypes=false").docker_types);
+        assert_eq!(options("type=image,annotation.a=b").annotations, ["manifest:a=b"]);
+        assert_eq!(
+            options("type=image,annotation-index.a.b=c").annotations,
+            ["index:a.b=c"]
+        );
+        assert_eq!(
+            options("type=image,annotation-manifest[linux/amd64].a=c").annotations,
+            ["manifest[linux/amd64]:a=c"]
+        );
     }
 }

@@ -44,7 +44,7 @@ struct Need {
 
 pub(super) fn answer(call: Call, subject: &Subject<'_>) -> Result<u8, CliError> {
     let parse = subject.parse()?;
-    let target = subject.options.target.as_deref();
+    let target = subject.options.targets.last().map(|target| target.stage.as_str());
     let Some(outline) = outline::outline(&parse.file, target, &subject.options.build_args) else {
         let target = target.unwrap_or_default();
         let stages = outline::stages(&parse.file);

@@ -1,0 +1,170 @@
+//! `RUN --device`: devices as the Container Device Interface describes them (CDI specification 0.8), in JSON.
+
+use super::StepError;
+use kiln_runtime::spec as runtime_spec;
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount, Spec};
+use rustix::fs::{major, minor, stat};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Where descriptions are; later folders count more.
+const FOLDERS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+
+/// What devices bring into a container.
+#[derive(Debug, Default)]
+pub(super) struct Devices {
+    environment: Vec<String>,
+    nodes: Vec<LinuxDevice>,
+    pub(super) mounts: Vec<Mount>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Description {
+    kind: String,
+    devices: Vec<Device>,
+    container_edits: Edits,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Device {
+    name: String,
+    container_edits: Edits,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Edits {
+    env: Vec<String>,
+    device_nodes: Vec<Node>,
+    mounts: Vec<Shown>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Node {
+    path: String,
+    host_path: Option<String>,
+    file_mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Shown {
+    host_path: String,
+    container_path: String,
+    options: Vec<String>,
+}
+
+/// Finds what `names` (`vendor.com/class=device`, `…=*`, or the class alone) stand for. What is not there is left out
+/// unless it is required.
+pub(super) fn find(names: &[(String, bool)]) -> Result<Devices, StepError> {
+    let mut devices = Devices::default();
+    if names.is_empty() {
+        return Ok(devices);
+    }
+    let descriptions = descriptions();
+    for (name, required) in names {
+        let (kind, wanted) = name.split_once('=').unwrap_or((name, ""));
+        let mut found = false;
+        for description in descriptions.iter().filter(|description| description.kind == kind) {
+            let chosen = description.devices.iter().filter(|device| match wanted {
+                "*" => true,
+                // Of a class, the first device.
+                "" => std::ptr::eq(*device, &description.devices[0]),
+                wanted => device.name == wanted,
+            });
+            for device in chosen {
+                if !std::mem::replace(&mut found, true) {
+                    devices.add(&description.container_edits)?;
+                }
+                devices.add(&device.container_edits)?;
+            }
+        }
+        if !found && *required {
+            return Err(StepError::Device(name.clone(), "nothing describes it".to_owned()));
+        }
+    }
+    Ok(devices)
+}
+
+fn descriptions() -> Vec<Description> {
+    let files = FOLDERS.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+    let mut paths: Vec<PathBuf> = files.map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    paths.sort();
+    let read = |path: &PathBuf| serde_json::from_slice(&std::fs::read(path).ok()?).ok();
+    paths.iter().filter_map(read).collect()
+}
+
+impl Devices {
+    fn add(&mut self, edits: &Edits) -> Result<(), StepError> {
+        self.environment.extend(edits.env.iter().cloned());
+        for node in &edits.device_nodes {
+            self.nodes.push(node.read()?);
+        }
+        for shown in &edits.mounts {
+            let options: Vec<&str> = shown.options.iter().map(String::as_str).collect();
+            self.mounts.push(runtime_spec::bind(
+                PathBuf::from(&shown.host_path),
+                &shown.container_path,
+                &options,
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_to(&self, spec: &mut Spec) {
+        if let Some(process) = spec.process_mut() {
+            process.env_mut().get_or_insert_default().extend(self.environment.iter().cloned());
+        }
+        if let Some(linux) = spec.linux_mut() {
+            linux.devices_mut().get_or_insert_default().extend(self.nodes.iter().cloned());
+        }
+    }
+}
+
+impl Node {
+    fn read(&self) -> Result<LinuxDevice, StepError> {
+        let host = self.host_path.as_deref().unwrap_or(&self.path);
+        let mut device = device_at(Path::new(host), &self.path)
+            .ok_or_else(|| StepError::Device(self.path.clone(), format!("`{host}` is no device")))?;
+        if let Some(mode) = self.file_mode {
+            device.set_file_mode(Some(mode));
+        }
+        device.set_uid(self.uid).set_gid(self.gid);
+        Ok(device)
+    }
+}
+
+/// A device of the machine for a path in the container; `None` when there is none.
+fn device_at(host: &Path, path: &str) -> Option<LinuxDevice> {
+    let stat = stat(host).ok()?;
+    let kind = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
+        rustix::fs::FileType::CharacterDevice => LinuxDeviceType::C,
+        rustix::fs::FileType::BlockDevice => LinuxDeviceType::B,
+        _ => return None,
+    };
+    let mut device = LinuxDevice::default();
+    device
+        .set_path(PathBuf::from(path))
+        .set_typ(kind)
+        .set_major(i64::from(major(stat.st_rdev)))
+        .set_minor(i64::from(minor(stat.st_rdev)))
+        .set_file_mode(Some(stat.st_mode & 0o7777));
+    Some(device)
+}
+
+/// Loop devices, as the reference gives them to steps that may do everything.
+pub(super) fn add_loops(spec: &mut Spec) {
+    let numbered = (0..8).map(|number| format!("/dev/loop{number}"));
+    let found = std::iter::once("/dev/loop-control".to_owned())
+        .chain(numbered)
+        .filter_map(|path| device_at(Path::new(&path), &path));
+    if let Some(linux) = spec.linux_mut() {
+        linux.devices_mut().get_or_insert_default().extend(found);
+    }
+}

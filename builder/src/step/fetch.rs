@@ -1,0 +1,199 @@
+//! ADD of files of the web and of git repositories: what is fetched becomes a tree of its own.
+
+use super::{Executor, StepError, copy, lock};
+use crate::event::{Event, Row};
+use crate::graph::{Checkout, Download};
+use crate::remote::{Answer, Version};
+use crate::solve::{Key, NodeId};
+use kiln_image::digest::{Algorithm, Digest, Hashing};
+use kiln_image::layer::{CopyRequest, Everything, FileData, LayerWriter, Metadata};
+use kiln_image::store::{LayerRecord, ScratchFolder, Stack};
+use kiln_image::sys::Named;
+use kiln_image::tree::Tree;
+use rustix::fd::AsFd;
+use rustix::fs::FileType;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io;
+
+/// A file that was fetched.
+pub(super) struct Downloaded {
+    folder: ScratchFolder,
+    version: Version,
+}
+
+/// What is remembered about a file of the web, so that it need not come again.
+#[derive(Serialize, Deserialize)]
+struct Known {
+    version: Version,
+    /// The key that the file led to.
+    key: String,
+}
+
+const FILE: &str = "file";
+
+impl Executor<'_> {
+    /// The key of a file of the web: asks whether it has changed, and fetches it if so.
+    pub(super) fn download_key(&self, node: NodeId, download: &Download) -> Result<Key, StepError> {
+        let cache_name = cache_name(download);
+        let known = self.known(node, &cache_name)?;
+        let Some(downloaded) = self.fetch(download, known.as_ref().map(|known| &known.version))? else {
+            let key = known.map(|known| known.key).unwrap_or_default();
+            return Ok(Key(key));
+        };
+        let digest = digest(&downloaded, Algorithm::Sha256)?;
+        let version = downloaded.version.clone();
+        lock(&self.notes.downloads).insert(node, downloaded);
+        let mut notes = lock(&self.notes.inputs);
+        let own = notes.entry(node).or_default();
+        own.add("content", digest.to_string());
+        own.add("time", version.time().to_string());
+        let key = own.key();
+        let known = Known { version, key: key.0.clone() };
+        let bytes = serde_json::to_vec(&known).expect("texts are JSON");
+        // What is not remembered is fetched again.
+        let _ = self.tools.store.put_cache(&cache_name, &bytes);
+        Ok(key)
+    }
+
+    /// What is known of the file, if the layer that it became is still there.
+    fn known(&self, node: NodeId, cache_name: &str) -> Result<Option<Known>, StepError> {
+        if self.tools.graph.node(node).no_cache {
+            return Ok(None);
+        }
+        let bytes = self.tools.store.read_cache(cache_name).unwrap_or_default();
+        let Ok(known) = serde_json::from_slice::<Known>(&bytes) else { return Ok(None) };
+        let is_kept = self.tools.store.step(&known.key)?.is_some();
+        Ok(is_kept.then_some(known))
+    }
+
+    /// Fetches a file; `None` when it has not changed.
+    fn fetch(
+        &self,
+        download: &Download,
+        known: Option<&Version>,
+    ) -> Result<Option<Downloaded>, StepError> {
+        let folder = self.tools.store.scratch_folder()?;
+        let path = folder.path().join(FILE);
+        let mut file = File::create_new(&path).call("open", &path)?;
+        let answer = self.tools.remote.download(&download.url, known, &mut file);
+        let answer =
+            answer.map_err(|source| StepError::Fetch { what: download.url.clone(), source })?;
+        Ok(match answer {
+            Answer::Unchanged => None,
+            Answer::File(version) => Some(Downloaded { folder, version }),
+        })
+    }
+
+    pub(super) fn download_layer(
+        &self,
+        node: NodeId,
+        row: Row,
+        download: &Download,
+    ) -> Result<LayerRecord, StepError> {
+        let fetched = lock(&self.notes.downloads).remove(&node);
+        let downloaded = match fetched {
+            Some(downloaded) => downloaded,
+            None => {
+                self.tools.reporter.send(Event::Note { row, text: format!("downloading {}", download.url) });
+                let fetched = self.fetch(download, None)?;
+                fetched.ok_or_else(|| StepError::Fetch {
+                    what: download.url.clone(),
+                    source: "the server says that nothing changed, without having been asked".into(),
+                })?
+            }
+        };
+        if let Some(expected) = &download.checksum {
+            let actual = digest(&downloaded, expected.algorithm())?;
+            if actual != *expected {
+                let (actual, expected) = (actual.to_string(), expected.to_string());
+                return Err(StepError::Checksum { actual, expected });
+            }
+        }
+        let path = downloaded.folder.path().join(FILE);
+        let file = File::open(&path).call("open", &path)?;
+        let active = self.tools.store.prepare(&Stack::empty())?;
+        let mut writer = LayerWriter::new(&active.upper(), None)?;
+        let metadata = Metadata { mode: 0o600, uid: 0, gid: 0, mtime: (downloaded.version.time(), 0) };
+        let name = format!("/{}", download.name);
+        writer.put_file(name.as_bytes(), FileData::File(&file), &metadata)?;
+        writer.finish()?;
+        Ok(self.tools.store.commit(active)?)
+    }
+
+    /// The key of a checkout: asks which commit its reference means.
+    pub(super) fn checkout_key(&self, node: NodeId, checkout: &Checkout) -> Result<Key, StepError> {
+        let commit = self.commit(checkout)?;
+        lock(&self.notes.commits).insert(node, commit.clone());
+        let mut notes = lock(&self.notes.inputs);
+        let own = notes.entry(node).or_default();
+        own.add("commit", commit);
+        Ok(own.key())
+    }
+
+    fn commit(&self, checkout: &Checkout) -> Result<String, StepError> {
+        let failed = |source| StepError::Fetch { what: checkout.remote.clone(), source };
+        let commit = self.tools.remote.commit(checkout).map_err(failed)?;
+        if !commit.starts_with(&checkout.commit) {
+            let reference = if checkout.reference.is_empty() { "HEAD" } else { &checkout.reference };
+            return Err(failed(
+                format!("expected checksum to match {}, got {commit} for {reference}", checkout.commit).into(),
+            ));
+        }
+        Ok(commit)
+    }
+
+    pub(super) fn checkout_layer(
+        &self,
+        node: NodeId,
+        row: Row,
+        checkout: &Checkout,
+    ) -> Result<LayerRecord, StepError> {
+        let known = lock(&self.notes.commits).get(&node).cloned();
+        let commit = match known {
+            Some(commit) => commit,
+            None => self.commit(checkout)?,
+        };
+        let text = format!("checking out {commit} of {}", checkout.remote);
+        self.tools.reporter.send(Event::Note { row, text });
+        let folder = self.tools.store.scratch_folder()?;
+        let failed = |source| StepError::Fetch { what: checkout.remote.clone(), source };
+        let time = self.tools.remote.check_out(checkout, &commit, folder.path()).map_err(failed)?;
+        let tree = Tree::open(folder.path())?;
+        let real = tree.resolve(checkout.folder.as_bytes())?;
+        let source = tree.open_folder(&real).map_err(|error| match error.is_not_found() {
+            true => failed(format!("subdir not found: {:?}", checkout.folder).into()),
+            false => error.into(),
+        })?;
+        let active = self.tools.store.prepare(&Stack::empty())?;
+        let mut writer = LayerWriter::new(&active.upper(), None)?;
+        let now = copy::now();
+        writer.copy(&CopyRequest {
+            source: source.as_fd(),
+            name: c".",
+            base: b"",
+            destination: b"/",
+            folders: Metadata { mode: 0o755, uid: 0, gid: 0, mtime: now },
+            selection: &Everything,
+            change: &|metadata: Metadata, _: FileType| Metadata {
+                uid: 0,
+                gid: 0,
+                mtime: if checkout.commit_times { (time, 0) } else { metadata.mtime },
+                ..metadata
+            },
+        })?;
+        writer.finish()?;
+        Ok(self.tools.store.commit(active)?)
+    }
+}
+
+fn cache_name(download: &Download) -> String {
+    format!("http-{}", &Digest::of(format!("{} {}", download.name, download.url).as_bytes()).hex()[..32])
+}
+
+fn digest(downloaded: &Downloaded, algorithm: Algorithm) -> Result<Digest, StepError> {
+    let path = downloaded.folder.path().join(FILE);
+    let mut file = Hashing::with(File::open(&path).call("open", &path)?, algorithm);
+    io::copy(&mut file, &mut io::sink()).call("read", &path)?;
+    Ok(file.finish().1)
+}

@@ -1,0 +1,55 @@
+//! Layers made of other layers: several as one, or with other times.
+
+use super::{LayerId, LayerRecord, Store, StoreError};
+use crate::digest::{DiffId, Hashing};
+use crate::layer::{diff_until, merge};
+use crate::sys::{self, Named};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::FileType;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::PathBuf;
+
+impl Store {
+    /// Several layers, lowest first, as one. With `all`, they are all that an image has.
+    pub fn merge_layers(&self, layers: &[LayerId], all: bool) -> Result<LayerRecord, StoreError> {
+        let folders: Vec<PathBuf> = layers.iter().rev().map(|layer| self.layer_folder(layer)).collect();
+        let active = self.empty_active()?;
+        merge(&folders, &active.upper(), all)?;
+        self.commit(active)
+    }
+
+    /// A layer in which nothing is younger than `latest` (seconds since 1970); the layer itself when nothing is.
+    pub fn layer_until(&self, id: &LayerId, latest: i64) -> Result<Option<LayerRecord>, StoreError> {
+        let folder = self.layer_folder(id);
+        let root = sys::open_dir(&folder)?;
+        if !has_younger(root.as_fd(), latest).call("getdents", &folder)? {
+            return Ok(None);
+        }
+        let (scratch, file) = self.scratch.file()?;
+        let tar = diff_until(&folder, Hashing::new(BufWriter::new(file)), latest)?;
+        let (mut writer, digest, _) = tar.finish();
+        writer.flush().call("write", scratch.path())?;
+        let file = File::open(scratch.path()).call("open", scratch.path())?;
+        Ok(Some(self.unpack_layer(BufReader::new(file), &DiffId(digest), &[], None)?))
+    }
+}
+
+fn has_younger(folder: BorrowedFd<'_>, latest: i64) -> Result<bool, rustix::io::Errno> {
+    for name in sys::sorted_names(folder)? {
+        let Some(stat) = sys::stat_at(folder, &name)? else { continue };
+        if sys::is_whiteout(&stat) {
+            continue;
+        }
+        if stat.st_mtime > latest {
+            return Ok(true);
+        }
+        if sys::file_type(&stat) == FileType::Directory {
+            let inner = sys::open_dir_at(folder, &name)?;
+            if has_younger(inner.as_fd(), latest)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,3 @@
+"""Counts the words of texts."""
+
+__version__ = "0.3.1"
