@@ -373,7 +373,6 @@ mod tests {
             files(&|copy| copy.owner = Some("app".into())),
             files(&|copy| copy.mode = ModeChange::parse("644").ok()),
             files(&|copy| copy.exclude.push("x".into())),
-            files(&|copy| copy.unpack = true),
             folder("/a", ""),
             folder("/b", ""),
             folder("/a", "app"),

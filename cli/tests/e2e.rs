@@ -19,8 +19,12 @@ mod containers;
 mod crashes;
 #[path = "e2e/crowds.rs"]
 mod crowds;
+#[path = "e2e/differential.rs"]
+mod differential;
 #[path = "e2e/errors.rs"]
 mod errors;
+#[path = "e2e/flags.rs"]
+mod flags;
 #[path = "e2e/images.rs"]
 mod images;
 #[path = "e2e/lints.rs"]
@@ -29,3 +33,7 @@ mod lints;
 mod mounts;
 #[path = "e2e/outputs.rs"]
 mod outputs;
+#[path = "e2e/remote.rs"]
+mod remote;
+#[path = "e2e/web.rs"]
+mod web;

@@ -9,20 +9,23 @@ use kiln_parser::expand::{self, Rules};
 use kiln_parser::port;
 
 pub(super) fn expose(state: &mut StageState, step: &Step, words: &[Text]) -> Result<(), BuildError> {
-    let mut ports = Vec::new();
+    let mut written = Vec::new();
     for text in words {
         let expanded = expand::expand_words(text.as_str(), &state.environment, Rules::value(step.escape))
             .map_err(|error| expansion_error(step, text, &error))?;
-        for word in expanded.value {
-            let found = port::container_ports(&word.text).map_err(|reason| {
-                BuildError::at("invalid-port", step.span_of(text), reason).hint(Some(
-                    "write a port or a range, with tcp, udp or sctp: 80, 53/udp, 8000-8010".to_owned(),
-                ))
-            })?;
-            ports.extend(found);
-        }
+        written.extend(expanded.value.into_iter().map(|word| (word.text, text)));
     }
-    ports.sort();
+    // As in the reference: what is written is sorted, as text, and not what it comes to.
+    written.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut ports = Vec::new();
+    for (word, text) in written {
+        let found = port::container_ports(&word).map_err(|reason| {
+            BuildError::at("invalid-port", step.span_of(text), reason).hint(Some(
+                "write a port or a range, with tcp, udp or sctp: 80, 53/udp, 8000-8010".to_owned(),
+            ))
+        })?;
+        ports.extend(found);
+    }
     commit(state, format!("EXPOSE {}", go::plain_list(&ports)), false);
     state.config.config.exposed_ports.extend(ports.into_iter().map(|port| (port, Empty {})));
     Ok(())

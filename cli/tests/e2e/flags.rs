@@ -1,0 +1,342 @@
+//! Flags of `build`: several targets and platforms, named contexts, epochs, squashing, secrets, limits.
+
+use crate::bed::{Bed, Done};
+use crate::web::{Request, Response, Server};
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+fn build(bed: &Bed, flags: &[&str], context: &str) -> Done {
+    let words: Vec<&str> = ["build"].iter().chain(flags).copied().chain([context]).collect();
+    bed.kiln(&words)
+}
+
+#[track_caller]
+fn ok(bed: &Bed, flags: &[&str], context: &str) -> Done {
+    let done = build(bed, flags, context);
+    assert_eq!(done.code, 0, "{}", done.err);
+    done
+}
+
+fn context(bed: &Bed, name: &str, dockerfile: &str) -> String {
+    bed.context(name, dockerfile).display().to_string()
+}
+
+const STAGES: &str = "FROM busybox AS base\nRUN echo base > /b\nFROM base AS one\nRUN echo 1 > /one\nFROM base AS two\nRUN echo 2 > /two\nFROM scratch AS unused\nCOPY --from=base /b /c\n";
+
+#[test]
+fn several_targets_are_built_in_one_graph() {
+    let bed = bed!();
+    let context = context(&bed, "c", STAGES);
+    let done = ok(&bed, &["--target=one=img-one", "--target=two=img-two:x", "-t", "last"], &context);
+    assert_eq!(done.err.matches("RUN echo base > /b").count(), 1, "{}", done.err);
+    assert!(!done.err.contains("COPY --from=base"), "{}", done.err);
+    assert_eq!(bed.ok("run --rm img-one cat /one"), "1\n");
+    assert_eq!(bed.ok("run --rm img-two:x cat /two"), "2\n");
+    assert_eq!(bed.ok("images -q last"), bed.ok("images -q img-two:x"));
+    let done = ok(&bed, &["--all-stages", "--target=one"], &context);
+    assert!(done.err.contains("COPY --from=base /b /c"), "{}", done.err);
+    let done = build(&bed, &["--target=ones"], &context);
+    assert!(done.code == 1 && done.err.contains("did you mean one?"), "{}", done.err);
+}
+
+#[test]
+fn named_contexts_replace_images_and_stages() {
+    let bed = bed!();
+    bed.write("more/f", "named\n");
+    bed.write("more/ignored", "x");
+    bed.write("more/.dockerignore", "ignored\n");
+    let more = format!("--build-context=more={}", bed.path("more").display());
+    let text = "FROM busybox\nCOPY --from=more . /m\nRUN --mount=from=more,target=/n cmp /m/f /n/f && ls /m\n";
+    let done = ok(&bed, &[&more, "-t", "named"], &context(&bed, "c", text));
+    assert!(done.err.contains(" f\n") && !done.err.contains(" ignored\n"), "{}", done.err);
+
+    let other = context(&bed, "d", "FROM nosuch:tag\nRUN echo from $0\n");
+    ok(&bed, &["--build-context=nosuch:tag=docker-image://busybox"], &other);
+    let layout = format!("type=oci,tar=false,dest={}", bed.path("layout").display());
+    ok(&bed, &["-o", &layout], &context(&bed, "e", "FROM busybox\nENV MARK=seen\n"));
+    let flag = format!("--build-context=nosuch:tag=oci-layout://{}", bed.path("layout").display());
+    ok(&bed, &[&flag], &context(&bed, "f", "FROM nosuch:tag\nRUN test $MARK = seen\n"));
+    let stage = context(&bed, "g", "FROM busybox AS a\nRUN echo a > /f\nFROM x\nRUN test -e /f\n");
+    ok(&bed, &["--build-context=x=target:a"], &stage);
+    let done = build(&bed, &["--build-context=x=/no/such/folder"], &stage);
+    assert!(done.code == 1 && done.err.contains("path \"/no/such/folder\" not found"), "{}", done.err);
+}
+
+#[test]
+fn several_platforms_give_an_index() {
+    let bed = bed!();
+    let text = "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /arch\nLABEL arch=$TARGETARCH\n";
+    let folder = context(&bed, "c", text);
+    bed.write("c/amd64", "amd64");
+    bed.write("c/arm64", "arm64");
+    let platforms = "--platform=linux/amd64,linux/arm64";
+    let layout = format!("type=oci,tar=false,dest={}", bed.path("layout").display());
+    let metadata = bed.path("metadata").display().to_string();
+    let flags = [platforms, "-t", "multi", "-o", &layout, "--metadata-file", &metadata, "--annotation=index:a=b"];
+    ok(&bed, &flags, &folder);
+    let text = std::fs::read_to_string(bed.path("layout/index.json")).unwrap();
+    assert!(text.contains("application/vnd.oci.image.index.v1+json"), "{text}");
+    let index: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    let blob = std::fs::read(bed.path("layout/blobs").join(digest.replace(':', "/"))).unwrap();
+    let inner: serde_json::Value = serde_json::from_slice(&blob).unwrap();
+    let architectures: Vec<&str> = inner["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["platform"]["architecture"].as_str().unwrap())
+        .collect();
+    assert_eq!(architectures, ["amd64", "arm64"]);
+    assert_eq!(inner["annotations"]["a"], "b");
+    let told = std::fs::read_to_string(&metadata).unwrap();
+    assert!(told.contains("\"containerimage.digest\"") && told.contains("index.v1+json"), "{told}");
+    let out = bed.path("out").display().to_string();
+    ok(&bed, &[platforms, "-o", &out], &folder);
+    assert_eq!(std::fs::read_to_string(bed.path("out/linux_arm64/arch")).unwrap(), "arm64");
+    let done = build(&bed, &[platforms, "-o", "type=docker,dest=x"], &folder);
+    assert!(done.code == 1 && done.err.contains("manifest lists"), "{}", done.err);
+}
+
+#[test]
+fn programs_of_other_processors_are_named() {
+    let bed = bed!();
+    // A program of another machine: no kernel runs it without help.
+    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+    elf.resize(16, 0);
+    elf.extend([2, 0, 0xb7, 0]);
+    elf.resize(64, 0);
+    let folder = context(&bed, "c", "FROM scratch\nCOPY --chmod=755 p /p\nRUN [\"/p\"]\n");
+    std::fs::write(bed.path("c/p"), elf).unwrap();
+    if std::path::Path::new("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists() {
+        skip!("this machine runs programs for arm64");
+    }
+    let done = build(&bed, &["--platform=linux/arm64"], &folder);
+    assert_eq!(done.code, 1, "{}", done.err);
+    assert!(done.err.contains("cannot run programs for linux/arm64"), "{}", done.err);
+    assert!(done.err.contains("qemu-aarch64"), "{}", done.err);
+}
+
+#[test]
+fn equal_epochs_give_equal_images() {
+    let bed = bed!();
+    let text = "FROM busybox\nWORKDIR /w/x\nCOPY f /d/e/f\nRUN echo hi > /hi && mkdir /h\nCOPY <<E /i\nx\nE\n";
+    let folder = context(&bed, "c", text);
+    bed.write("c/f", "x");
+    let flags = ["-q", "--no-cache", "--source-date-epoch=1500000000", "--rewrite-timestamp", "-t", "timed"];
+    let first = ok(&bed, &flags, &folder).out;
+    let second = ok(&bed, &flags, &folder).out;
+    assert_eq!(first, second);
+    let shown = bed.ok("inspect timed");
+    assert!(shown.contains("\"Created\": \"2017-07-14T02:40:00Z\""), "{shown}");
+    let times = bed.ok("run --rm timed stat -c %Y /hi /h /w /d /d/e/f /i");
+    assert!(times.lines().all(|time| time.parse::<u64>().unwrap() <= 1_500_000_000), "{times}");
+    let done = build(&bed, &["--source-date-epoch=soon"], &folder);
+    assert!(done.code == 1 && done.err.contains("SOURCE_DATE_EPOCH"), "{}", done.err);
+}
+
+#[test]
+fn layers_are_squashed() {
+    let bed = bed!();
+    let text = "FROM busybox\nRUN mkdir /d && echo 1 > /d/a && echo 2 > /d/b\nRUN rm /d/a && chmod 700 /d && rm -r /tmp\nRUN rm -rf /d && mkdir /d && echo 3 > /d/c && ln /d/c /d/l\n";
+    let folder = context(&bed, "c", text);
+    let count = |name: &str| {
+        let text = bed.ok(&format!("inspect {name}"));
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        value[0]["RootFS"]["Layers"].as_array().unwrap().len()
+    };
+    ok(&bed, &["-t", "plain"], &folder);
+    ok(&bed, &["--squash", "-t", "squashed"], &folder);
+    ok(&bed, &["--squash-all", "-t", "flat"], &folder);
+    assert_eq!((count("plain"), count("squashed"), count("flat")), (4, 2, 1));
+    for name in ["squashed", "flat"] {
+        let listing = format!("run --rm {name} ls -l /d /bin");
+        assert_eq!(bed.ok(&listing), bed.ok("run --rm plain ls -l /d /bin"), "{name}");
+        assert_eq!(bed.words(&format!("run --rm {name} ls /tmp")).code, 1, "{name}");
+    }
+    assert!(bed.ok("history flat").contains("squash of 4 layers"));
+}
+
+#[test]
+fn secrets_do_not_leak() {
+    let bed = bed!();
+    bed.write("secret", "hunter2-is-secret\n");
+    let secret = format!("--secret=id=s,src={}", bed.path("secret").display());
+    let shown = context(&bed, "c", "FROM busybox\nRUN --mount=type=secret,id=s cat /run/secrets/s; echo done\n");
+    let done = ok(&bed, &[&secret], &shown);
+    assert!(done.err.contains("***") && !done.err.contains("hunter2-is-secret"), "{}", done.err);
+    let kept = context(&bed, "d", "FROM busybox\nRUN --mount=type=secret,id=s cp /run/secrets/s /kept\n");
+    let done = build(&bed, &[&secret, "-t", "leak"], &kept);
+    assert_eq!(done.code, 1, "{}", done.err);
+    assert!(done.err.contains("the secret s is in the image: `/kept`"), "{}", done.err);
+    assert_eq!(bed.ok("images -q leak"), "");
+    ok(&bed, &[&secret, "--allow=secret-leak", "-t", "leak"], &kept);
+    let named = context(&bed, "e", "FROM scratch\nARG A\nLABEL x=$A\n");
+    let done = build(&bed, &[&secret, "--build-arg=A=hunter2-is-secret"], &named);
+    assert!(done.code == 1 && done.err.contains("the secret s is in the image"), "{}", done.err);
+}
+
+#[test]
+fn rights_are_asked_for() {
+    let bed = bed!();
+    let insecure = context(&bed, "c", "FROM busybox\nRUN --security=insecure grep CapEff /proc/self/status && mount -t tmpfs x /mnt 2>/dev/null || mkdir /mnt && mount -t tmpfs x /mnt\n");
+    let done = build(&bed, &[], &insecure);
+    assert!(done.code == 1 && done.err.contains("security.insecure is not allowed"), "{}", done.err);
+    let done = ok(&bed, &["--allow=security.insecure"], &insecure);
+    assert!(!done.err.contains("00000000a80425fb"), "the usual capabilities: {}", done.err);
+    let device = context(&bed, "d", "FROM busybox\nRUN --device=vendor.com/none=x,required=true true\n");
+    let done = build(&bed, &["--allow=device"], &device);
+    assert!(done.code == 1 && done.err.contains("vendor.com/none=x"), "{}", done.err);
+    let unknown = build(&bed, &["--allow=everything"], &device);
+    assert!(unknown.code == 1 && unknown.err.contains("unknown entitlement"), "{}", unknown.err);
+}
+
+#[test]
+fn programs_have_the_limits_of_the_command_line() {
+    let bed = bed!();
+    let text = "FROM busybox\nRUN df -k /dev/shm | tail -1 | awk '{print $2}' && ulimit -n && hostname && grep there /etc/hosts\n";
+    let folder = context(&bed, "c", text);
+    let flags = [
+        "--shm-size=8m", "--ulimit=nofile=77:99", "--build-arg=BUILDKIT_SANDBOX_HOSTNAME=kitchen",
+        "--add-host=there:10.1.2.3", "--add-host=here:host-gateway",
+    ];
+    let done = ok(&bed, &flags, &folder);
+    for wanted in [" 8192\n", " 77\n", " kitchen\n", "10.1.2.3"] {
+        assert!(done.err.contains(wanted), "{wanted}: {}", done.err);
+    }
+    for wrong in ["--shm-size=x", "--ulimit=nofile=9:8", "--ulimit=files=1", "--resource=disk=1"] {
+        assert_eq!(build(&bed, &[wrong], &folder).code, 125, "{wrong}");
+    }
+}
+
+#[test]
+fn what_is_not_carried_out_is_refused() {
+    let bed = bed!();
+    let folder = context(&bed, "c", "FROM scratch\nLABEL a=b\n");
+    for flag in [
+        "--cache-from=x", "--cache-to=type=inline", "--attest=type=sbom", "--provenance=true", "--sbom=true",
+        "--policy=x", "--isolation=hyperv", "--builder=other",
+    ] {
+        let done = build(&bed, &[flag], &folder);
+        assert_eq!(done.code, 1, "{flag}: {}", done.err);
+        assert!(done.err.contains("hint: "), "{flag}: {}", done.err);
+    }
+    let accepted = ["--provenance=false", "--sbom=false", "--rm", "--force-rm", "--compress", "--builder=default"];
+    ok(&bed, &accepted, &folder);
+}
+
+#[test]
+fn leniency_ends_where_it_is_not_wanted() {
+    let bed = bed!();
+    let folder = context(&bed, "c", "FROM busybox\nARG COLOUR\nCOPY --chown=nobdy f /f\n");
+    bed.write("c/f", "x");
+    let done = ok(&bed, &["--build-arg=COLOR=red"], &folder);
+    assert!(done.err.contains("[COLOR] were not consumed; did you mean COLOUR?"), "{}", done.err);
+    assert!(done.err.contains("unknown user nobdy counts as root; did you mean nobody?"), "{}", done.err);
+    let done = build(&bed, &["--strict", "--build-arg=COLOR=red"], &folder);
+    assert!(done.code == 1 && done.err.contains("did you mean COLOUR?"), "{}", done.err);
+    let done = build(&bed, &["--strict", "--no-cache"], &folder);
+    assert!(done.code == 1 && done.err.contains("unknown user nobdy"), "{}", done.err);
+    assert!(done.err.contains("did you mean nobody?") && done.err.contains("Dockerfile:3"), "{}", done.err);
+}
+
+/// A registry that keeps what is pushed.
+fn registry() -> (Server, Arc<Mutex<BTreeMap<String, Vec<u8>>>>) {
+    let kept: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
+    let store = kept.clone();
+    let server = Server::start(move |request: &Request| {
+        let mut store = store.lock().unwrap();
+        let path = request.path.split('?').next().unwrap_or_default().to_owned();
+        match request.method.as_str() {
+            "HEAD" | "GET" => match store.get(&path) {
+                Some(bytes) if request.method == "HEAD" => {
+                    Response::new(200, "").header("Content-Length", bytes.len().to_string())
+                }
+                Some(bytes) => Response::new(200, bytes.clone()),
+                None => Response::new(404, ""),
+            },
+            "POST" => {
+                let place = format!("{path}upload-{}", store.len());
+                store.insert(place.clone(), Vec::new());
+                Response::new(202, "").header("Location", place)
+            }
+            "PATCH" => {
+                store.entry(path.clone()).or_default().extend(&request.body);
+                Response::new(202, "").header("Location", path)
+            }
+            "PUT" if path.contains("/uploads/") => {
+                let mut bytes = store.remove(&path).unwrap_or_default();
+                bytes.extend(&request.body);
+                let digest = request.path.split("digest=").nth(1).unwrap_or_default();
+                if kiln_image::digest::Digest::of(&bytes).to_string() != digest {
+                    return Response::new(400, "digest");
+                }
+                let repository = path.split("/blobs/").next().unwrap_or_default();
+                store.insert(format!("{repository}/blobs/{digest}"), bytes);
+                Response::new(201, "")
+            }
+            "PUT" => {
+                store.insert(path, request.body.clone());
+                Response::new(201, "")
+            }
+            _ => Response::new(405, ""),
+        }
+    });
+    (server, kept)
+}
+
+#[test]
+fn images_are_pushed_and_come_back() {
+    let bed = bed!();
+    let (server, kept) = registry();
+    let folder = context(&bed, "c", "FROM busybox\nRUN echo pushed > /f\nENV A=b\n");
+    let name = format!("{}/team/app:v1", server.address);
+    let done = ok(&bed, &["--push", "-t", &name], &folder);
+    assert!(done.err.contains("pushed "), "{}", done.err);
+    assert!(kept.lock().unwrap().contains_key("/v2/team/app/manifests/v1"));
+    // Nothing goes up twice.
+    let before = server.requests().iter().filter(|request| request.method == "PATCH").count();
+    ok(&bed, &["--push", "-t", &name], &folder);
+    assert_eq!(server.requests().iter().filter(|request| request.method == "PATCH").count(), before);
+    let other = Bed::new().unwrap();
+    let pulled = other.kiln(&["run", "--rm", &name, "cat", "/f"]);
+    assert_eq!((pulled.code, pulled.out.as_str()), (0, "pushed\n"), "{}", pulled.err);
+    let zstd = format!("type=image,name={}/team/z,push=true,compression=zstd", server.address);
+    ok(&bed, &["-o", &zstd], &folder);
+    let manifest = kept.lock().unwrap()["/v2/team/z/manifests/latest"].clone();
+    assert!(String::from_utf8_lossy(&manifest).contains("tar+zstd"));
+    let done = build(&bed, &["--push"], &folder);
+    assert!(done.code == 1 && done.err.contains("tag is needed when pushing"), "{}", done.err);
+}
+
+#[test]
+fn what_was_built_is_written_for_tools() {
+    let bed = bed!();
+    let folder = context(&bed, "c", "FROM busybox\nLABEL a=b\n");
+    let file = bed.path("metadata").display().to_string();
+    let id = ok(&bed, &["-q", "--metadata-file", &file, "-t", "meta", "--annotation=x=y"], &folder).out;
+    let told: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(told["containerimage.config.digest"], id.trim());
+    assert_eq!(told["image.name"], "docker.io/library/meta:latest");
+    assert!(told["containerimage.digest"].as_str().unwrap().starts_with("sha256:"));
+    assert_eq!(told["containerimage.descriptor"]["digest"], told["containerimage.digest"]);
+    let layout = format!("type=oci,dest={},tar=false,compression=gzip,oci-mediatypes=false", bed.path("l").display());
+    ok(&bed, &["-o", &layout, "--annotation=x=y"], &folder);
+    let found = Command::new("grep").args(["-rla", "vnd.docker.image.rootfs.diff.tar.gzip"]).arg(bed.path("l")).output();
+    assert!(!found.unwrap().stdout.is_empty());
+    let found = Command::new("grep").args(["-rla", "\"x\":\"y\""]).arg(bed.path("l")).output();
+    assert!(!found.unwrap().stdout.is_empty());
+}
+
+#[test]
+fn folders_above_sources_are_kept_when_asked_for() {
+    let bed = bed!();
+    let text = "FROM busybox\nCOPY --parents a/b/f.txt **/x.md d/./e/g /t/\nRUN cd /t && find . -type f | sort\n";
+    let folder = context(&bed, "c", text);
+    for name in ["a/b/f.txt", "a/b/other", "q/r/x.md", "d/e/g"] {
+        bed.write(&format!("c/{name}"), "x");
+    }
+    let done = ok(&bed, &[], &folder);
+    let lines: Vec<&str> = done.err.lines().filter_map(|line| line.split_once(" ./").map(|(_, path)| path)).collect();
+    assert_eq!(lines, ["a/b/f.txt", "e/g", "q/r/x.md"], "{}", done.err);
+}

@@ -1,0 +1,250 @@
+//! Files of the web and git repositories: as sources of ADD, and as contexts.
+
+use crate::bed::{Bed, Done};
+use crate::web::{Request, Response, Server};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn build(bed: &Bed, flags: &[&str], context: &str) -> Done {
+    let words: Vec<&str> = ["build"].iter().chain(flags).copied().chain([context]).collect();
+    bed.kiln(&words)
+}
+
+/// What RUN steps wrote, a line each, without their times.
+fn output(progress: &str) -> Vec<&str> {
+    let lines = progress.lines().filter_map(|line| {
+        let (_, rest) = line.strip_prefix('#')?.split_once(' ')?;
+        let (time, text) = rest.split_once(' ')?;
+        time.parse::<f64>().ok().map(|_| text)
+    });
+    lines.collect()
+}
+
+#[test]
+fn files_of_the_web_are_added_and_asked_for_again() {
+    let bed = bed!();
+    let server = Server::start(|request| {
+        let response = match request.header("if-none-match") {
+            "\"v1\"" => Response::new(304, ""),
+            _ => Response::new(200, "content\n").header("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        };
+        response.header("ETag", "\"v1\"")
+    });
+    let url = server.url("/a/file.txt?x=1");
+    let text = format!(
+        "FROM busybox\nADD {url} /into/\nADD {url} /as/name\nRUN stat -c '%a %u %Y %s' /into/file.txt /as/name\n"
+    );
+    let context = bed.context("c", &text).display().to_string();
+    let first = build(&bed, &["-t", "web"], &context);
+    assert_eq!(first.code, 0, "{}", first.err);
+    assert_eq!(output(&first.err), ["600 0 784111777 8", "600 0 784111777 8"]);
+    let again = build(&bed, &["-t", "web"], &context);
+    assert_eq!(again.code, 0, "{}", again.err);
+    assert!(output(&again.err).is_empty() && again.err.matches("CACHED").count() == 6, "{}", again.err);
+    let revalidated = server.requests().iter().filter(|it| it.header("if-none-match") == "\"v1\"").count();
+    assert!(revalidated >= 1, "the server was not asked whether the file changed");
+    assert!(bed.ok("history --no-trunc web").contains(&format!("ADD {url} /as/name # buildkit")));
+}
+
+#[test]
+fn checksums_are_checked_and_archives_unpacked_when_asked_for() {
+    let bed = bed!();
+    bed.write("in/f", "x\n");
+    let tar = Command::new("tar").args(["-cz", "-C"]).arg(bed.path("in")).arg("f").output().unwrap();
+    let server = Server::start(move |_| Response::new(200, tar.stdout.clone()));
+    let url = server.url("/a.tar.gz");
+    let text = format!("FROM busybox\nADD {url} /p/\nADD --unpack=true {url} /u/\nRUN ls /p /u\n");
+    let done = build(&bed, &[], &bed.context("c", &text).display().to_string());
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(output(&done.err), ["/p:", "a.tar.gz", "", "/u:", "f"]);
+    let zeros = "0".repeat(64);
+    let wrong = format!("FROM scratch\nADD --checksum=sha256:{zeros} {url} /p\n");
+    let done = bed.fails(&bed.context("w", &wrong));
+    assert!(done.err.contains("digest mismatch sha256:"), "{}", done.err);
+    assert!(done.err.contains("Dockerfile:2"), "{}", done.err);
+}
+
+#[test]
+fn broken_downloads_go_on_and_failing_servers_are_asked_again() {
+    let bed = bed!();
+    let body: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+    let (whole, tries) = (body.clone(), AtomicUsize::new(0));
+    let server = Server::start(move |request| {
+        let number = tries.fetch_add(1, Ordering::SeqCst);
+        let range = request.header("range").strip_prefix("bytes=").and_then(|it| it.strip_suffix('-'));
+        let from: usize = range.map_or(0, |from| from.parse().unwrap());
+        let response = match number {
+            0 => return Response::new(503, "busy").header("Retry-After", "0"),
+            _ if from > 0 => Response::new(206, &whole[from..]),
+            _ => Response { cut: Some(100_000), ..Response::new(200, whole.clone()) },
+        };
+        response.header("ETag", "\"v1\"")
+    });
+    let text = format!("FROM busybox\nADD {} /f\nRUN wc -c < /f && sha256sum < /f\n", server.url("/f"));
+    let done = build(&bed, &[], &bed.context("c", &text).display().to_string());
+    assert_eq!(done.code, 0, "{}", done.err);
+    let digest = kiln_image::digest::Digest::of(&body);
+    assert_eq!(output(&done.err), ["800000".to_owned(), format!("{}  -", digest.hex())]);
+    assert!(server.requests().iter().any(|request| !request.header("range").is_empty()));
+}
+
+#[test]
+fn missing_files_fail_at_their_line() {
+    let bed = bed!();
+    let server = Server::start(|_| Response::new(404, "no"));
+    let text = format!("FROM scratch\nADD {} /f\n", server.url("/nosuch"));
+    let done = bed.fails(&bed.context("c", &text));
+    assert!(done.err.contains("invalid response status 404"), "{}", done.err);
+    assert!(done.err.contains("Dockerfile:2"), "{}", done.err);
+}
+
+#[test]
+fn servers_are_told_the_secrets_that_are_meant_for_them() {
+    let bed = bed!();
+    let server = Server::start(|request| match request.header("authorization") {
+        "Bearer t0ken-of-mine" => Response::new(200, "ok\n"),
+        _ => Response::new(401, ""),
+    });
+    bed.write("token", "t0ken-of-mine\n");
+    let text = format!("FROM busybox\nADD {} /f\nRUN cat /f\n", server.url("/f"));
+    let context = bed.context("c", &text);
+    let secret = format!("--secret=id=HTTP_AUTH_TOKEN_127.0.0.1,src={}", bed.path("token").display());
+    let done = build(&bed, &[&secret], &context.display().to_string());
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(bed.fails(&context).code, 1);
+}
+
+#[test]
+fn contexts_come_from_the_web() {
+    let bed = bed!();
+    bed.write("in/sub/Dockerfile.x", "FROM busybox\nCOPY f /f\nRUN cat /f\n");
+    bed.write("in/f", "from a tar\n");
+    let tar = Command::new("tar").args(["-cz", "-C"]).arg(bed.path("in")).arg(".").output().unwrap();
+    let server = Server::start(move |request: &Request| match request.path.as_str() {
+        "/Dockerfile" => Response::new(200, "FROM busybox\nRUN echo alone\n"),
+        "/c.tar.gz" => Response::new(200, tar.stdout.clone()),
+        "/plain" => Response::new(200, "named\n"),
+        _ => Response::new(404, ""),
+    });
+    let done = build(&bed, &[], &server.url("/Dockerfile"));
+    assert_eq!((done.code, output(&done.err)), (0, vec!["alone"]), "{}", done.err);
+    let done = build(&bed, &["-f", "sub/Dockerfile.x"], &server.url("/c.tar.gz"));
+    assert_eq!((done.code, output(&done.err)), (0, vec!["from a tar"]), "{}", done.err);
+    let done = build(&bed, &[], &server.url("/nosuch"));
+    assert!(done.code == 1 && done.err.contains("404"), "{}", done.err);
+    let text = "FROM busybox\nCOPY --from=a /f /f\nCOPY --from=b /context /g\nRUN cat /f /g\n";
+    let context = bed.context("c", text).display().to_string();
+    let flags = [
+        format!("--build-context=a={}", server.url("/c.tar.gz")),
+        format!("--build-context=b={}", server.url("/plain")),
+    ];
+    let done = build(&bed, &[&flags[0], &flags[1]], &context);
+    assert_eq!((done.code, output(&done.err)), (0, vec!["from a tar", "named"]), "{}", done.err);
+}
+
+/// A repository that is served on the loopback interface.
+struct Repository {
+    daemon: Child,
+    url: String,
+    first: String,
+    /// A daemon that cannot say anything any more ends.
+    messages: Option<std::io::BufReader<std::process::ChildStderr>>,
+}
+
+impl Drop for Repository {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+fn git(bed: &Bed, arguments: &[&str]) -> String {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(bed.path("served/r")).args(["-c", "user.name=a", "-c", "user.email=a@b"]).args(arguments);
+    git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_COMMITTER_DATE", "1500000000 +0000");
+    let done = git.env("GIT_AUTHOR_DATE", "1500000000 +0000").output().unwrap();
+    assert!(done.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).trim().to_owned()
+}
+
+fn repository(bed: &Bed) -> Repository {
+    bed.write("served/r/f", "first\n");
+    bed.write("served/r/sub/Dockerfile", "FROM busybox\nCOPY . /c\nRUN ls -A /c && cat /c/g\n");
+    bed.write("served/r/sub/g", "below\n");
+    git(bed, &["init", "-q", "-b", "main"]);
+    git(bed, &["add", "."]);
+    git(bed, &["commit", "-qm", "one"]);
+    git(bed, &["tag", "-am", "one", "v1"]);
+    let first = git(bed, &["rev-parse", "HEAD"]);
+    bed.write("served/r/f", "second\n");
+    git(bed, &["commit", "-qam", "two"]);
+    git(bed, &["branch", "other", "v1^{}"]);
+    // A port that is free now.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let daemon = Command::new("git")
+        .args(["daemon", "--listen=127.0.0.1", "--reuseaddr", "--export-all", "--verbose"])
+        .args([format!("--port={port}"), format!("--base-path={}", bed.path("served").display())])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let url = format!("git://127.0.0.1:{port}/r");
+    let mut repository = Repository { daemon, url, first, messages: None };
+    // It says when it is ready.
+    let mut ready = String::new();
+    let mut messages = std::io::BufReader::new(repository.daemon.stderr.take().unwrap());
+    std::io::BufRead::read_line(&mut messages, &mut ready).unwrap();
+    assert!(ready.contains("Ready"), "{ready}");
+    repository.messages = Some(messages);
+    repository
+}
+
+#[test]
+fn repositories_are_added() {
+    let bed = bed!();
+    let repository = repository(&bed);
+    let (url, first) = (&repository.url, &repository.first);
+    let text = format!(
+        "FROM busybox\nADD {url} /head\nADD {url}#v1 /tag\nADD {url}#other:sub /sub\nADD --keep-git-dir=true {url}#{first} /kept\n\
+         RUN cat /head/f /tag/f /sub/g /kept/f && ls -A /head && test -d /kept/.git && stat -c '%a %u' /head/f\n"
+    );
+    let context = bed.context("c", &text).display().to_string();
+    let done = build(&bed, &["-t", "git"], &context);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(output(&done.err), ["second", "first", "below", "first", "f", "sub", "644 0"], "{}", done.err);
+    let again = build(&bed, &[], &context);
+    assert!(again.code == 0 && output(&again.err).is_empty(), "{}", again.err);
+    // A branch that goes on makes its steps run again, and no others.
+    bed.write("served/r/f", "third\n");
+    git(&bed, &["commit", "-qam", "three"]);
+    let moved = build(&bed, &[], &context);
+    assert_eq!(output(&moved.err).first(), Some(&"third"), "{}", moved.err);
+
+    let checked = format!("FROM scratch\nADD --checksum={} {url}#v1 /\n", &first[..12]);
+    assert_eq!(build(&bed, &[], &bed.context("k", &checked).display().to_string()).code, 0);
+    let wrong = format!("FROM scratch\nADD --checksum=0123456 {url}#v1 /\n");
+    let done = bed.fails(&bed.context("w", &wrong));
+    assert!(done.err.contains("expected checksum to match 0123456"), "{}", done.err);
+    let missing = format!("FROM scratch\nADD {url}#nosuch /\n");
+    let done = bed.fails(&bed.context("m", &missing));
+    assert!(done.err.contains("repository does not contain ref nosuch"), "{}", done.err);
+}
+
+#[test]
+fn contexts_come_from_repositories() {
+    let bed = bed!();
+    let repository = repository(&bed);
+    let url = format!("{}#v1:sub", repository.url);
+    let done = build(&bed, &["-t", "context"], &url);
+    assert_eq!((done.code, output(&done.err)), (0, vec!["Dockerfile", "g", "below"]), "{}", done.err);
+    // The time of the commit is that of the image.
+    let done = build(&bed, &["-q", "-t", "timed", "--source-date-epoch=context"], &url);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(bed.ok("inspect timed").contains("2017-07-14T02:40:00Z"));
+    let done = build(&bed, &[], &format!("{}#v1:nosuch", repository.url));
+    assert!(done.code == 1 && done.err.contains("no such folder in the repository"), "{}", done.err);
+    let named = bed.context("c", "FROM busybox\nCOPY --from=src /f /f\nRUN cat /f\n").display().to_string();
+    let done = build(&bed, &[&format!("--build-context=src={}#v1", repository.url)], &named);
+    assert_eq!((done.code, output(&done.err)), (0, vec!["first"]), "{}", done.err);
+}
