@@ -334,12 +334,7 @@ impl Build<'_> {
     }
 
     /// Tells what could be better, and stops when the file asks for that.
-    fn lint(
-        &self,
-        parsed: &Parse,
-        stages: &Stages,
-        images: &BaseImages,
-    ) -> Result<(), BuildError> {
+    fn lint(&self, parsed: &Parse, stages: &Stages, images: &BaseImages) -> Result<(), BuildError> {
         let facts = facts(self.context, self.options, stages, images);
         let report = lint::lint(parsed, &self.context.source, &facts, &Choice::default());
         let violations = report.violations();
@@ -486,7 +481,9 @@ impl Build<'_> {
             images.push(BuiltImage { id, manifest, platform, stage, tags: Vec::new() });
         }
         let mut outcome = Outcome { images, index: None };
-        if platforms(self.options).len() > 1 || self.options.build_args.contains_key("BUILDKIT_MULTI_PLATFORM") {
+        if platforms(self.options).len() > 1
+            || self.options.build_args.contains_key("BUILDKIT_MULTI_PLATFORM")
+        {
             outcome.index = Some(exporter.index(outcome.last()));
         }
         self.tag(&mut outcome, note)?;
@@ -556,7 +553,8 @@ pub(crate) fn look(
 /// From the results of one platform after the other to those of one target after the other.
 fn group_by_target(results: &mut Vec<Planned>, platforms: usize) {
     let targets = results.len() / platforms;
-    let order = (0..targets).flat_map(|target| (0..platforms).map(move |platform| platform * targets + target));
+    let order =
+        (0..targets).flat_map(|target| (0..platforms).map(move |platform| platform * targets + target));
     *results = order.map(|index| results[index].clone()).collect();
 }
 

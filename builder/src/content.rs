@@ -122,8 +122,7 @@ impl Content {
         }
         let include = match pattern.trim_start_matches('/') {
             "" => Patterns::default(),
-            pattern => Patterns::compile([pattern])
-                .map_err(|_| ContentError::Pattern(source.to_owned()))?,
+            pattern => Patterns::compile([pattern]).map_err(|_| ContentError::Pattern(source.to_owned()))?,
         };
         let folders = self.find(&path::join("/", pivot))?;
         Ok(folders.into_iter().map(|folder| Source { include: include.clone(), ..folder }).collect())

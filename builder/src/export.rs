@@ -130,10 +130,10 @@ impl Exporter<'_> {
         let described: Vec<&mut History> = described.collect();
         let kept = if all { 0 } else { described.len().saturating_sub(own) };
         described.into_iter().skip(kept).for_each(|entry| entry.empty_layer = true);
-        parts.config.history.push(History {
-            comment: format!("squash of {} layers", layers.len()),
-            ..History::default()
-        });
+        parts
+            .config
+            .history
+            .push(History { comment: format!("squash of {} layers", layers.len()), ..History::default() });
         if all {
             parts.base_layers.clear();
             parts.config.rootfs.diff_ids.clear();

@@ -31,7 +31,12 @@ pub enum OutputError {
 
 /// Copies the tree of an image into a folder, which is made when it is missing; files that it holds stay, unless one of
 /// the image has the same name. All files belong to whoever calls. With an `epoch` (seconds since 1970) all have its time.
-pub fn to_folder(store: &Store, image: &ImageId, folder: &Path, epoch: Option<i64>) -> Result<(), OutputError> {
+pub fn to_folder(
+    store: &Store,
+    image: &ImageId,
+    folder: &Path,
+    epoch: Option<i64>,
+) -> Result<(), OutputError> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     std::fs::create_dir_all(folder).call("mkdir", folder)?;
     copy(store, image, folder, &|metadata| at(Metadata { uid, gid, ..metadata }, epoch))

@@ -314,13 +314,7 @@ impl Planner<'_> {
     }
 
     /// The node of an image; one image has one node.
-    fn image_node(
-        &mut self,
-        name: &str,
-        platform: &Platform,
-        shown: String,
-        span: Option<Span>,
-    ) -> NodeId {
+    fn image_node(&mut self, name: &str, platform: &Platform, shown: String, span: Option<Span>) -> NodeId {
         let key = (name.to_owned(), platform.clone());
         if let Some(node) = self.sources.get(&key) {
             return *node;

@@ -372,7 +372,6 @@ pub fn is_predefined(name: &str) -> bool {
         || name.starts_with("BUILDKIT_")
 }
 
-
 impl Stages {
     /// The name of a named context.
     pub fn context_name(&self, index: usize) -> &str {

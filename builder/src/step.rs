@@ -10,14 +10,14 @@ mod owner;
 mod socket;
 
 use crate::build::Given;
-use crate::remote::Remote;
-use crate::secret::Needles;
 use crate::cancel::Cancel;
 use crate::content::{Content, ContentError, StatCache};
 use crate::event::{Event, Reporter, Row};
 use crate::graph::{Copy, Graph, Operation};
 use crate::key::{self, KeyInputs};
+use crate::remote::Remote;
 use crate::sandbox::{Sandbox, SandboxError};
+use crate::secret::Needles;
 use crate::solve::{Content as KeyContent, Definition, Hit, Key, NodeId, Steps, Use};
 use kiln_image::layer::{ApplyError, WriteError};
 use kiln_image::store::{LayerId, LayerRecord, Stack, StepRecord, Store, StoreError};
@@ -105,7 +105,9 @@ pub enum StepError {
     #[error("device {0} is not available: {1}")]
     Device(String, String),
     /// A program for another processor.
-    #[error("process {command} did not complete successfully: exec format error: this machine cannot run programs for {platform}")]
+    #[error(
+        "process {command} did not complete successfully: exec format error: this machine cannot run programs for {platform}"
+    )]
     Foreign {
         /// Its arguments, quoted.
         command: String,
@@ -304,7 +306,11 @@ impl<'a> Executor<'a> {
         let owner = owner::find(text, tree)?;
         if let (Some(unknown), None) = (owner.unknown.first(), tree) {
             // As in the reference: where there is no tree at all, there is nobody.
-            return Err(StepError::UnknownOwner { kind: unknown.kind, name: unknown.name.clone(), near: None });
+            return Err(StepError::UnknownOwner {
+                kind: unknown.kind,
+                name: unknown.name.clone(),
+                near: None,
+            });
         }
         for owner::UnknownName { kind, name, near } in owner.unknown.clone() {
             if self.tools.strict {
@@ -434,7 +440,8 @@ impl Steps for Executor<'_> {
         };
         let mut whole = own.clone();
         // Of what is mounted, the result key counts.
-        if matches!(content, KeyContent::Inputs | KeyContent::Both) || matches!(operation, Operation::Exec(_)) {
+        if matches!(content, KeyContent::Inputs | KeyContent::Both) || matches!(operation, Operation::Exec(_))
+        {
             inputs.iter().skip(1).for_each(|key| whole.add("tree", &key.0));
         }
         lock(&self.notes.inputs).insert(node, own);

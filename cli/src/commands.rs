@@ -15,6 +15,7 @@ pub mod rmi;
 pub mod run;
 pub mod save;
 pub mod tag;
+pub mod verify;
 pub mod version;
 
 use crate::arguments::Globals;
@@ -42,7 +43,7 @@ const fn command(
 }
 
 /// All commands.
-pub static ALL: [Command; 16] = [
+pub static ALL: [Command; 17] = [
     command("build", "Build an image from a Dockerfile", build::run),
     command("lint", "Say what Dockerfiles can say better", lint::run),
     command("fmt", "Lay out Dockerfiles in the canonical way", fmt::run),
@@ -58,6 +59,7 @@ pub static ALL: [Command; 16] = [
     command("rm", "Remove containers", rm::run),
     command("rmi", "Remove images", rmi::run),
     Command { name: "builder-prune", about: "Remove build cache", hidden: true, run: builder_prune::run },
+    command("verify", "Build an image again and compare", verify::run),
     command("version", "Show the version", version::run),
 ];
 

@@ -61,7 +61,9 @@ impl<R: Read> Read for Limited<R> {
         self.produced += count as u64;
         let allowed = self.consumed.get().saturating_mul(MAX_RATIO).max(ALWAYS_ALLOWED);
         if self.produced > allowed {
-            let reason = format!("it becomes more than {MAX_RATIO} times as large as it is: unpack it by hand if you trust it");
+            let reason = format!(
+                "it becomes more than {MAX_RATIO} times as large as it is: unpack it by hand if you trust it"
+            );
             return Err(io::Error::other(reason));
         }
         Ok(count)

@@ -5,6 +5,7 @@
 //! character device 0:0, and the extended attribute `trusted.overlay.opaque`.
 
 mod apply;
+mod compare;
 mod copy;
 mod diff;
 mod merge;
@@ -12,6 +13,7 @@ mod overlay;
 mod write;
 
 pub use apply::{Applied, ApplyError, apply, extract, extract_at, is_tar};
+pub use compare::{Difference, first_difference};
 pub use copy::{Change, Choice, CopyRequest, Everything, Selection};
 pub use diff::{DiffError, diff, diff_until};
 pub use merge::merge;

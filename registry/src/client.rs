@@ -186,7 +186,8 @@ impl Client {
         for (name, value) in ask.headers.iter().filter(|(name, _)| is_first || *name != AUTHORIZATION) {
             request = request.header(name, value);
         }
-        let request = request.body(Full::from(ask.body.clone())).map_err(|error| protocol(url, &error.to_string()))?;
+        let request =
+            request.body(Full::from(ask.body.clone())).map_err(|error| protocol(url, &error.to_string()))?;
         let answer = self.transport(url)?.request(request);
         match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
             Ok(Ok(response)) => Ok(response),

@@ -82,9 +82,13 @@ pub fn check_out(request: &GitRequest, commit: &str, folder: &Path) -> Result<i6
     let inside = Some(folder);
     run(request, inside, &["init", "-q", "-b", "master"])?;
     run(request, inside, &["remote", "add", "origin", "--", &request.remote])?;
-    let shallow = |what: &str| run(request, inside, &["fetch", "-q", "--depth=1", "--no-tags", "origin", what]);
+    let shallow =
+        |what: &str| run(request, inside, &["fetch", "-q", "--depth=1", "--no-tags", "origin", what]);
     // Some servers give only what has a name.
-    let by_name = format!("{0}:refs/kiln/wanted", if request.reference.is_empty() { "HEAD" } else { &request.reference });
+    let by_name = format!(
+        "{0}:refs/kiln/wanted",
+        if request.reference.is_empty() { "HEAD" } else { &request.reference }
+    );
     if shallow(commit).is_err() && (is_commit(&request.reference) || shallow(&by_name).is_err()) {
         let all = ["fetch", "-q", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"];
         run(request, inside, &all)?;
@@ -120,9 +124,20 @@ fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn run<A: AsRef<OsStr>>(request: &GitRequest, folder: Option<&Path>, arguments: &[A]) -> Result<String, GitError> {
+fn run<A: AsRef<OsStr>>(
+    request: &GitRequest,
+    folder: Option<&Path>,
+    arguments: &[A],
+) -> Result<String, GitError> {
     let mut git = Command::new("git");
-    git.args(["-c", "protocol.allow=never", "-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false"]);
+    git.args([
+        "-c",
+        "protocol.allow=never",
+        "-c",
+        "core.hooksPath=/dev/null",
+        "-c",
+        "advice.detachedHead=false",
+    ]);
     for transport in ["http", "https", "git", "ssh"] {
         git.args(["-c".to_owned(), format!("protocol.{transport}.allow=always")]);
     }
@@ -153,6 +168,7 @@ fn run<A: AsRef<OsStr>>(request: &GitRequest, folder: Option<&Path>, arguments: 
     }
     let text = String::from_utf8_lossy(&output.stderr);
     let reason = text.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join("; ");
-    let what = arguments.first().map(|first| first.as_ref().to_string_lossy().into_owned()).unwrap_or_default();
+    let what =
+        arguments.first().map(|first| first.as_ref().to_string_lossy().into_owned()).unwrap_or_default();
     Err(GitError::Failed { what, reason })
 }

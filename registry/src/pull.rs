@@ -162,8 +162,7 @@ async fn fetch_manifest_from(
     version: &str,
 ) -> Result<Fetched, RegistryError> {
     let url = endpoint.url(&format!("{}/manifests/{version}", reference.path()));
-    let ask =
-        Ask { url: url.clone(), accept: Some(ACCEPT), scope: scope(reference), ..Ask::default() };
+    let ask = Ask { url: url.clone(), accept: Some(ACCEPT), scope: scope(reference), ..Ask::default() };
     let response = client.send(&ask).await?;
     let status = response.status();
     let header = response.headers().get(http::header::CONTENT_TYPE);

@@ -110,7 +110,8 @@ impl Pusher<'_> {
     async fn exists(&self, digest: &Digest, size: u64) -> Result<bool, RegistryError> {
         let ask = self.ask(Method::HEAD, self.url(&format!("blobs/{digest}")));
         let response = self.client.send(&ask).await?;
-        let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        let length =
+            response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         Ok(response.status() == StatusCode::OK && length.is_none_or(|length| length == size))
     }
 

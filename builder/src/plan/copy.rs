@@ -67,7 +67,12 @@ impl Planner<'_> {
             let source = match remote {
                 None => {
                     let unpack = add.unpack != Some(false);
-                    CopySource { from: CopyFrom::Context(0), path: path::join("/", path), place: *place, unpack }
+                    CopySource {
+                        from: CopyFrom::Context(0),
+                        path: path::join("/", path),
+                        place: *place,
+                        unpack,
+                    }
                 }
                 Some(operation) => {
                     let (path, unpack) = match &operation {

@@ -194,9 +194,8 @@ fn a_step_with_content_of_its_own_runs_again_when_that_changes() {
 #[test]
 fn content_of_both_kinds_counts() {
     let cache = Cache::default();
-    let graph = |input, own| {
-        [(Step::Value(input), vec![]), (Step::OwnAndLastDigits(Hidden(own)), vec![content(0)])]
-    };
+    let graph =
+        |input, own| [(Step::Value(input), vec![]), (Step::OwnAndLastDigits(Hidden(own)), vec![content(0)])];
     assert_eq!(check(&cache, &graph(12, 5)), (Ok(7), vec![0, 1], vec![]));
     assert_eq!(check(&cache, &graph(12, 5)), (Ok(7), vec![], vec![0, 1]));
     assert_eq!(check(&cache, &graph(22, 5)), (Ok(7), vec![0], vec![1]));

@@ -68,17 +68,12 @@ impl Executor<'_> {
     }
 
     /// Fetches a file; `None` when it has not changed.
-    fn fetch(
-        &self,
-        download: &Download,
-        known: Option<&Version>,
-    ) -> Result<Option<Downloaded>, StepError> {
+    fn fetch(&self, download: &Download, known: Option<&Version>) -> Result<Option<Downloaded>, StepError> {
         let folder = self.tools.store.scratch_folder()?;
         let path = folder.path().join(FILE);
         let mut file = File::create_new(&path).call("open", &path)?;
         let answer = self.tools.remote.download(&download.url, known, &mut file);
-        let answer =
-            answer.map_err(|source| StepError::Fetch { what: download.url.clone(), source })?;
+        let answer = answer.map_err(|source| StepError::Fetch { what: download.url.clone(), source })?;
         Ok(match answer {
             Answer::Unchanged => None,
             Answer::File(version) => Some(Downloaded { folder, version }),
@@ -137,7 +132,8 @@ impl Executor<'_> {
         if !commit.starts_with(&checkout.commit) {
             let reference = if checkout.reference.is_empty() { "HEAD" } else { &checkout.reference };
             return Err(failed(
-                format!("expected checksum to match {}, got {commit} for {reference}", checkout.commit).into(),
+                format!("expected checksum to match {}, got {commit} for {reference}", checkout.commit)
+                    .into(),
             ));
         }
         Ok(commit)

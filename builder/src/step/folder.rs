@@ -11,7 +11,12 @@ impl Executor<'_> {
         let lower = self.view(below)?;
         let (uid, gid) = owner::find(&folder.owner, lower.as_ref())?.ids();
         let mut writer = LayerWriter::new(&active.upper(), lower)?;
-        let metadata = Metadata { mode: 0o755, uid, gid, mtime: folder.epoch.map_or_else(copy::now, |epoch| (epoch, 0)) };
+        let metadata = Metadata {
+            mode: 0o755,
+            uid,
+            gid,
+            mtime: folder.epoch.map_or_else(copy::now, |epoch| (epoch, 0)),
+        };
         writer.make_folders(folder.path.as_bytes(), &metadata).map_err(|error| match error {
             WriteError::NotAFolder(_) => StepError::NotAFolder(folder.path.clone()),
             other => other.into(),

@@ -3,12 +3,13 @@
 mod annotation;
 mod call;
 mod context;
-mod flags;
+pub(super) mod flags;
 mod given;
 mod limits;
 mod metadata;
 mod named;
-mod output;
+pub(super) mod output;
+pub(super) mod recipe;
 
 use crate::arguments::{self, Globals};
 use crate::config::STATE;
@@ -24,6 +25,7 @@ use context::Opener;
 use flags::Build;
 use kiln_builder::{BuildOptions, Cancel, Machine};
 use kiln_image::platform::Platform;
+use kiln_runtime::Spawner;
 use output::{Made, Output};
 use std::ffi::OsString;
 use std::path::Path;
@@ -31,16 +33,53 @@ use std::sync::Arc;
 
 /// Builds; prints the image's id with `-q`.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
+    let words = arguments.clone();
     let build: Build = arguments::parse("build", arguments)?;
     let style = if build.quiet { Style::Quiet } else { Style::choose(&build.progress())? };
     let (options, outputs) = build.read()?;
     if let Some(call) = build.question()? {
         return answer(globals, &build, &options, call);
     }
-    let spawner = session::start_helper()?;
-    let signals = Signals::catch()?;
+    let workshop = Workshop::open(globals)?;
+    carry_out(&workshop, &build, &options, style, |made| {
+        for output in &outputs {
+            output.write(made)?;
+        }
+        tell_of(&build, made, &outputs)?;
+        recipe::keep(made, &words)
+    })?;
+    Ok(0)
+}
+
+/// What builds need, once for each process.
+pub(super) struct Workshop {
+    spawner: Spawner,
+    pub(super) session: Session,
+    cancel: Cancel,
+}
+
+impl Workshop {
+    /// Must come before anything that makes threads.
+    pub(super) fn open(globals: &Globals) -> Result<Workshop, CliError> {
+        let spawner = session::start_helper()?;
+        let signals = Signals::catch()?;
+        let session = Session::open(globals)?;
+        let cancel = Cancel::default();
+        end_on_signal(signals, cancel.clone());
+        Ok(Workshop { spawner, session, cancel })
+    }
+}
+
+/// Builds, and hands what came of it on.
+pub(super) fn carry_out<T>(
+    workshop: &Workshop,
+    build: &Build,
+    options: &BuildOptions,
+    style: Style,
+    then: impl FnOnce(&Made<'_>) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    let session = &workshop.session;
     let failure = |error, source| CliError::Build(Box::new(BuildFailure { error, source }));
-    let session = Session::open(globals)?;
     let contexts = build.contexts()?;
     let platform = options.platforms.first().cloned().unwrap_or_else(Platform::host);
     let aliases = named::load_layouts(&session.store, &contexts, &platform)?;
@@ -52,20 +91,18 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let opened = opener.open(&build.context, build.file.as_deref(), &contexts)?;
     let context = &opened.context;
 
-    let cancel = Cancel::default();
     let progress = Arc::new(Progress::new(style));
-    end_on_signal(signals, cancel.clone());
     build.accepted().iter().for_each(|warning| progress.warn(warning));
     let machine = Machine {
         store: &session.store,
-        spawner: &spawner,
+        spawner: &workshop.spawner,
         images: &images,
         remote: &fetcher,
         state: Path::new(STATE),
         listener: &|event| progress.show(&event),
-        cancel: &cancel,
+        cancel: &workshop.cancel,
     };
-    let result = kiln_builder::build(context, &options, &machine);
+    let result = kiln_builder::build(context, options, &machine);
     progress.finish();
     let outcome = result.map_err(|error| failure(error, Some(context.source.clone())))?;
     let made = Made {
@@ -73,14 +110,10 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         images: &images,
         outcome: &outcome,
         annotations: &options.annotations,
-        epoch: kiln_builder::epoch(context, &options),
+        epoch: kiln_builder::epoch(context, options),
         is_quiet: build.quiet,
     };
-    for output in &outputs {
-        output.write(&made)?;
-    }
-    tell_of(&build, &made, &outputs)?;
-    Ok(0)
+    then(&made)
 }
 
 /// Writes and prints what identifies the result.

@@ -20,7 +20,8 @@ fn images_are_those_of_the_reference_engine() {
         let Ok(reference) = reference else { return Some("the reference has not been asked".to_owned()) };
         let context = tempfile::Builder::new().prefix("trial-").tempdir().unwrap();
         trial.lay_out(context.path()).unwrap();
-        let image = trial.build(&|| bed.command::<&str>(&[]), &KILN_ARGUMENTS, context.path(), &base).unwrap();
+        let image =
+            trial.build(&|| bed.command::<&str>(&[]), &KILN_ARGUMENTS, context.path(), &base).unwrap();
         let found = differential::differences(&reference, &image);
         match (found.is_empty(), explained.lock().unwrap().remove(&trial.name)) {
             (true, None) | (false, Some(_)) => None,
@@ -40,6 +41,8 @@ fn images_are_those_of_the_reference_engine() {
         }
     });
     let mut wrong = wrong.into_inner().unwrap();
-    wrong.extend(explained.into_inner().unwrap().into_keys().map(|name| format!("{name}: there is no such trial")));
+    wrong.extend(
+        explained.into_inner().unwrap().into_keys().map(|name| format!("{name}: there is no such trial")),
+    );
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -47,7 +47,8 @@ fn named_contexts_replace_images_and_stages() {
     bed.write("more/ignored", "x");
     bed.write("more/.dockerignore", "ignored\n");
     let more = format!("--build-context=more={}", bed.path("more").display());
-    let text = "FROM busybox\nCOPY --from=more . /m\nRUN --mount=from=more,target=/n cmp /m/f /n/f && ls /m\n";
+    let text =
+        "FROM busybox\nCOPY --from=more . /m\nRUN --mount=from=more,target=/n cmp /m/f /n/f && ls /m\n";
     let done = ok(&bed, &[&more, "-t", "named"], &context(&bed, "c", text));
     assert!(done.err.contains(" f\n") && !done.err.contains(" ignored\n"), "{}", done.err);
 
@@ -73,7 +74,8 @@ fn several_platforms_give_an_index() {
     let platforms = "--platform=linux/amd64,linux/arm64";
     let layout = format!("type=oci,tar=false,dest={}", bed.path("layout").display());
     let metadata = bed.path("metadata").display().to_string();
-    let flags = [platforms, "-t", "multi", "-o", &layout, "--metadata-file", &metadata, "--annotation=index:a=b"];
+    let flags =
+        [platforms, "-t", "multi", "-o", &layout, "--metadata-file", &metadata, "--annotation=index:a=b"];
     ok(&bed, &flags, &folder);
     let text = std::fs::read_to_string(bed.path("layout/index.json")).unwrap();
     assert!(text.contains("application/vnd.oci.image.index.v1+json"), "{text}");
@@ -120,7 +122,8 @@ fn programs_of_other_processors_are_named() {
 #[test]
 fn equal_epochs_give_equal_images() {
     let bed = bed!();
-    let text = "FROM busybox\nWORKDIR /w/x\nCOPY f /d/e/f\nRUN echo hi > /hi && mkdir /h\nCOPY <<E /i\nx\nE\n";
+    let text =
+        "FROM busybox\nWORKDIR /w/x\nCOPY f /d/e/f\nRUN echo hi > /hi && mkdir /h\nCOPY <<E /i\nx\nE\n";
     let folder = context(&bed, "c", text);
     bed.write("c/f", "x");
     let flags = ["-q", "--no-cache", "--source-date-epoch=1500000000", "--rewrite-timestamp", "-t", "timed"];
@@ -162,7 +165,8 @@ fn secrets_do_not_leak() {
     let bed = bed!();
     bed.write("secret", "hunter2-is-secret\n");
     let secret = format!("--secret=id=s,src={}", bed.path("secret").display());
-    let shown = context(&bed, "c", "FROM busybox\nRUN --mount=type=secret,id=s cat /run/secrets/s; echo done\n");
+    let shown =
+        context(&bed, "c", "FROM busybox\nRUN --mount=type=secret,id=s cat /run/secrets/s; echo done\n");
     let done = ok(&bed, &[&secret], &shown);
     assert!(done.err.contains("***") && !done.err.contains("hunter2-is-secret"), "{}", done.err);
     let kept = context(&bed, "d", "FROM busybox\nRUN --mount=type=secret,id=s cp /run/secrets/s /kept\n");
@@ -179,7 +183,11 @@ fn secrets_do_not_leak() {
 #[test]
 fn rights_are_asked_for() {
     let bed = bed!();
-    let insecure = context(&bed, "c", "FROM busybox\nRUN --security=insecure grep CapEff /proc/self/status && mount -t tmpfs x /mnt 2>/dev/null || mkdir /mnt && mount -t tmpfs x /mnt\n");
+    let insecure = context(
+        &bed,
+        "c",
+        "FROM busybox\nRUN --security=insecure grep CapEff /proc/self/status && mount -t tmpfs x /mnt 2>/dev/null || mkdir /mnt && mount -t tmpfs x /mnt\n",
+    );
     let done = build(&bed, &[], &insecure);
     assert!(done.code == 1 && done.err.contains("security.insecure is not allowed"), "{}", done.err);
     let done = ok(&bed, &["--allow=security.insecure"], &insecure);
@@ -197,8 +205,11 @@ fn programs_have_the_limits_of_the_command_line() {
     let text = "FROM busybox\nRUN df -k /dev/shm | tail -1 | awk '{print $2}' && ulimit -n && hostname && grep there /etc/hosts\n";
     let folder = context(&bed, "c", text);
     let flags = [
-        "--shm-size=8m", "--ulimit=nofile=77:99", "--build-arg=BUILDKIT_SANDBOX_HOSTNAME=kitchen",
-        "--add-host=there:10.1.2.3", "--add-host=here:host-gateway",
+        "--shm-size=8m",
+        "--ulimit=nofile=77:99",
+        "--build-arg=BUILDKIT_SANDBOX_HOSTNAME=kitchen",
+        "--add-host=there:10.1.2.3",
+        "--add-host=here:host-gateway",
     ];
     let done = ok(&bed, &flags, &folder);
     for wanted in [" 8192\n", " 77\n", " kitchen\n", "10.1.2.3"] {
@@ -214,14 +225,21 @@ fn what_is_not_carried_out_is_refused() {
     let bed = bed!();
     let folder = context(&bed, "c", "FROM scratch\nLABEL a=b\n");
     for flag in [
-        "--cache-from=x", "--cache-to=type=inline", "--attest=type=sbom", "--provenance=true", "--sbom=true",
-        "--policy=x", "--isolation=hyperv", "--builder=other",
+        "--cache-from=x",
+        "--cache-to=type=inline",
+        "--attest=type=sbom",
+        "--provenance=true",
+        "--sbom=true",
+        "--policy=x",
+        "--isolation=hyperv",
+        "--builder=other",
     ] {
         let done = build(&bed, &[flag], &folder);
         assert_eq!(done.code, 1, "{flag}: {}", done.err);
         assert!(done.err.contains("hint: "), "{flag}: {}", done.err);
     }
-    let accepted = ["--provenance=false", "--sbom=false", "--rm", "--force-rm", "--compress", "--builder=default"];
+    let accepted =
+        ["--provenance=false", "--sbom=false", "--rm", "--force-rm", "--compress", "--builder=default"];
     ok(&bed, &accepted, &folder);
 }
 
@@ -320,9 +338,13 @@ fn what_was_built_is_written_for_tools() {
     assert_eq!(told["image.name"], "docker.io/library/meta:latest");
     assert!(told["containerimage.digest"].as_str().unwrap().starts_with("sha256:"));
     assert_eq!(told["containerimage.descriptor"]["digest"], told["containerimage.digest"]);
-    let layout = format!("type=oci,dest={},tar=false,compression=gzip,oci-mediatypes=false", bed.path("l").display());
+    let layout =
+        format!("type=oci,dest={},tar=false,compression=gzip,oci-mediatypes=false", bed.path("l").display());
     ok(&bed, &["-o", &layout, "--annotation=x=y"], &folder);
-    let found = Command::new("grep").args(["-rla", "vnd.docker.image.rootfs.diff.tar.gzip"]).arg(bed.path("l")).output();
+    let found = Command::new("grep")
+        .args(["-rla", "vnd.docker.image.rootfs.diff.tar.gzip"])
+        .arg(bed.path("l"))
+        .output();
     assert!(!found.unwrap().stdout.is_empty());
     let found = Command::new("grep").args(["-rla", "\"x\":\"y\""]).arg(bed.path("l")).output();
     assert!(!found.unwrap().stdout.is_empty());
@@ -331,12 +353,36 @@ fn what_was_built_is_written_for_tools() {
 #[test]
 fn folders_above_sources_are_kept_when_asked_for() {
     let bed = bed!();
-    let text = "FROM busybox\nCOPY --parents a/b/f.txt **/x.md d/./e/g /t/\nRUN cd /t && find . -type f | sort\n";
+    let text =
+        "FROM busybox\nCOPY --parents a/b/f.txt **/x.md d/./e/g /t/\nRUN cd /t && find . -type f | sort\n";
     let folder = context(&bed, "c", text);
     for name in ["a/b/f.txt", "a/b/other", "q/r/x.md", "d/e/g"] {
         bed.write(&format!("c/{name}"), "x");
     }
     let done = ok(&bed, &[], &folder);
-    let lines: Vec<&str> = done.err.lines().filter_map(|line| line.split_once(" ./").map(|(_, path)| path)).collect();
+    let lines: Vec<&str> =
+        done.err.lines().filter_map(|line| line.split_once(" ./").map(|(_, path)| path)).collect();
     assert_eq!(lines, ["a/b/f.txt", "e/g", "q/r/x.md"], "{}", done.err);
+}
+
+#[test]
+fn images_are_verified() {
+    let bed = bed!();
+    let folder = context(&bed, "c", "FROM busybox\nCOPY f /f\nRUN mkdir /d && echo same > /d/x\n");
+    bed.write("c/f", "x");
+    ok(&bed, &["-t", "steady"], &folder);
+    let same = bed.words("verify steady");
+    assert_eq!(same.code, 0, "{}{}", same.out, same.err);
+    assert!(same.out.contains("same result"), "{}", same.out);
+    let folder =
+        context(&bed, "r", "FROM busybox\nRUN echo same > /a\nRUN cat /proc/sys/kernel/random/uuid > /id\n");
+    let other = bed.kiln(&["verify", &folder]);
+    assert_eq!(other.code, 1, "{}{}", other.out, other.err);
+    assert!(other.out.contains("/id") && other.out.contains("random/uuid"), "{}", other.out);
+    let unknown = bed.words("verify busybox");
+    assert!(
+        unknown.code == 1 && unknown.err.contains("nobody knows how this image was built"),
+        "{}",
+        unknown.err
+    );
 }

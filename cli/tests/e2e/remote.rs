@@ -160,7 +160,10 @@ impl Drop for Repository {
 
 fn git(bed: &Bed, arguments: &[&str]) -> String {
     let mut git = Command::new("git");
-    git.arg("-C").arg(bed.path("served/r")).args(["-c", "user.name=a", "-c", "user.email=a@b"]).args(arguments);
+    git.arg("-C")
+        .arg(bed.path("served/r"))
+        .args(["-c", "user.name=a", "-c", "user.email=a@b"])
+        .args(arguments);
     git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_COMMITTER_DATE", "1500000000 +0000");
     let done = git.env("GIT_AUTHOR_DATE", "1500000000 +0000").output().unwrap();
     assert!(done.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));

@@ -74,7 +74,8 @@ fn serve(stream: &TcpStream, answer: &dyn Fn(&Request) -> Response, log: &Mutex<
     while let Some(request) = read(&mut reader) {
         log.lock().unwrap().push(request.clone());
         let response = answer(&request);
-        let mut head = format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\n", response.status, response.body.len());
+        let mut head =
+            format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\n", response.status, response.body.len());
         if request.method == "HEAD" && response.headers.iter().any(|(name, _)| *name == "Content-Length") {
             head = format!("HTTP/1.1 {} X\r\n", response.status);
         }
@@ -102,11 +103,8 @@ fn read(reader: &mut impl BufRead) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
     let mut words = line.split_whitespace();
-    let mut request = Request {
-        method: words.next()?.to_owned(),
-        path: words.next()?.to_owned(),
-        ..Request::default()
-    };
+    let mut request =
+        Request { method: words.next()?.to_owned(), path: words.next()?.to_owned(), ..Request::default() };
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;

@@ -85,8 +85,8 @@ pub fn load_layout(
     let loader = Loader { store, source, platform: platform.clone() };
     let _using = store.use_layers()?;
     let index = loader.need("index.json")?;
-    let index: Index = serde_json::from_slice(&index)
-        .map_err(|error| ArchiveError::Json("index.json".to_owned(), error))?;
+    let index: Index =
+        serde_json::from_slice(&index).map_err(|error| ArchiveError::Json("index.json".to_owned(), error))?;
     let has_tag = |descriptor: &&Descriptor, tag: &str| {
         let names = [IMAGE_NAME, REF_NAME].into_iter().filter_map(|name| descriptor.annotations.get(name));
         names.into_iter().any(|name| name == tag || name.ends_with(&format!(":{tag}")))

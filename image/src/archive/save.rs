@@ -55,7 +55,11 @@ pub fn save_tar(store: &Store, images: &[SaveRequest], output: impl Write) -> Re
 }
 
 /// Writes a tar that is an OCI layout of an index over several images.
-pub fn save_index_tar(store: &Store, index: &IndexRequest<'_>, output: impl Write) -> Result<(), ArchiveError> {
+pub fn save_index_tar(
+    store: &Store,
+    index: &IndexRequest<'_>,
+    output: impl Write,
+) -> Result<(), ArchiveError> {
     let mut tar = TarOutput(Writer::new(BufWriter::with_capacity(1 << 17, output)));
     save_index(store, index, &mut tar)?;
     tar.0.finish()?.flush().map_err(|error| ArchiveError::Tar(TarError::Io("write", error)))
@@ -151,7 +155,11 @@ fn write_image(
     Ok(())
 }
 
-fn save_index(store: &Store, request: &IndexRequest<'_>, output: &mut dyn Output) -> Result<(), ArchiveError> {
+fn save_index(
+    store: &Store,
+    request: &IndexRequest<'_>,
+    output: &mut dyn Output,
+) -> Result<(), ArchiveError> {
     output.folder("blobs")?;
     output.folder("blobs/sha256")?;
     let mut written = BTreeSet::new();

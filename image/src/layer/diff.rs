@@ -99,7 +99,9 @@ impl<W: Write> Differ<W> {
                 entry.link = target.into_bytes();
                 self.named_entry(entry, &stat)
             }
-            FileType::CharacterDevice => self.named_entry(self.entry(EntryKind::CharDevice, path, &stat), &stat),
+            FileType::CharacterDevice => {
+                self.named_entry(self.entry(EntryKind::CharDevice, path, &stat), &stat)
+            }
             FileType::BlockDevice => self.named_entry(self.entry(EntryKind::BlockDevice, path, &stat), &stat),
             FileType::Fifo => self.named_entry(self.entry(EntryKind::Fifo, path, &stat), &stat),
             _ => Ok(()),

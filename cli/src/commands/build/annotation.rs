@@ -23,8 +23,7 @@ pub(super) fn add(annotations: &mut Annotations, text: &str) -> Result<(), CliEr
         let (name, platform) = match kind.split_once('[') {
             Some((name, rest)) => {
                 let inner = rest.strip_suffix(']').ok_or_else(|| invalid("a bracket is not closed"))?;
-                let platform =
-                    inner.parse::<Platform>().map_err(|error| invalid(&error.to_string()))?;
+                let platform = inner.parse::<Platform>().map_err(|error| invalid(&error.to_string()))?;
                 (name, Some(platform))
             }
             None => (kind, None),

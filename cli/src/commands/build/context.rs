@@ -174,8 +174,12 @@ impl Opener<'_> {
     pub(super) fn check_out(&self, git: &Checkout) -> Result<(TemporaryFolder, PathBuf, i64), CliError> {
         let git = Checkout { keeps_git: git.keeps_git || self.keeps_git, ..git.clone() };
         let refused = |error: &(dyn std::error::Error + 'static)| {
-            CliError::failed(format!("failed to build: unable to prepare context: {}: {}", git.remote, chain(error)))
-                .hint("check the address, the reference behind `#`, and the credentials")
+            CliError::failed(format!(
+                "failed to build: unable to prepare context: {}: {}",
+                git.remote,
+                chain(error)
+            ))
+            .hint("check the address, the reference behind `#`, and the credentials")
         };
         let folder = self.folder()?;
         let root = folder.path().join("context");
@@ -190,8 +194,9 @@ impl Opener<'_> {
         let time = self.fetcher.check_out(&git, &commit, &root).map_err(|error| refused(error.as_ref()))?;
         let wanted = root.join(&git.folder);
         // Links of a repository must not lead out of it.
-        let real = std::fs::canonicalize(&wanted).ok().filter(|real| real.is_dir() && real.starts_with(
-            std::fs::canonicalize(&root).unwrap_or_else(|_| root.clone())));
+        let real = std::fs::canonicalize(&wanted).ok().filter(|real| {
+            real.is_dir() && real.starts_with(std::fs::canonicalize(&root).unwrap_or_else(|_| root.clone()))
+        });
         match real {
             Some(real) => Ok((folder, real, time)),
             None => Err(CliError::failed(format!(

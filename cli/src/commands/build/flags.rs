@@ -19,7 +19,7 @@ const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Build an image from a Dockerfile.
 #[derive(Debug, Parser)]
-pub(super) struct Build {
+pub(in crate::commands) struct Build {
     /// Folder with the files to build from; - for a tar of them, or a Dockerfile alone, on standard input; the URL of
     /// either; or a git repository, REPOSITORY.git#REFERENCE:FOLDER
     #[arg(value_name = "PATH | URL | -")]
@@ -178,15 +178,17 @@ struct RefusedFlags {
 
 impl RefusedFlags {
     fn check(&self) -> Result<(), CliError> {
-        let refuse = |flag: &str, hint: &str| {
-            Err(CliError::failed(format!("{flag} is not supported yet")).hint(hint))
-        };
+        let refuse =
+            |flag: &str, hint: &str| Err(CliError::failed(format!("{flag} is not supported yet")).hint(hint));
         let wanted = |value: &Option<String>| {
             value.as_deref().is_some_and(|value| !matches!(value, "false" | "0" | "disabled"))
         };
         let off = |text: &String| text.split(',').any(|field| field == "disabled=true");
         if !self.cache_from.is_empty() {
-            return refuse("--cache-from", "steps are found in the store of this machine; leave the option out");
+            return refuse(
+                "--cache-from",
+                "steps are found in the store of this machine; leave the option out",
+            );
         }
         if !self.cache_to.is_empty() {
             return refuse("--cache-to", "results stay in the store of this machine; leave the option out");
@@ -208,14 +210,27 @@ impl RefusedFlags {
 }
 
 impl Build {
+    /// The same build from nothing, of which nothing is named or written.
+    pub(in crate::commands) fn anew(mut self) -> Build {
+        self.no_cache = true;
+        self.tag.clear();
+        self.output.clear();
+        (self.push, self.load, self.quiet) = (false, false, false);
+        (self.iidfile, self.metadata_file) = (None, None);
+        self
+    }
+
     /// All that the flags ask for.
-    pub(super) fn read(&self) -> Result<(BuildOptions, Vec<Output>), CliError> {
+    pub(in crate::commands) fn read(&self) -> Result<(BuildOptions, Vec<Output>), CliError> {
         self.refused.check()?;
-        if let Some(kind) = self.accepted.isolation.as_deref().filter(|kind| !matches!(*kind, "" | "default")) {
+        if let Some(kind) = self.accepted.isolation.as_deref().filter(|kind| !matches!(*kind, "" | "default"))
+        {
             return Err(CliError::failed(format!("--isolation {kind} is not supported"))
                 .hint("steps run in containers; leave the option out"));
         }
-        if let Some(builder) = self.accepted.builder.as_deref().filter(|name| !matches!(*name, "" | "default")) {
+        if let Some(builder) =
+            self.accepted.builder.as_deref().filter(|name| !matches!(*name, "" | "default"))
+        {
             return Err(CliError::failed(format!("no builder {builder:?} found"))
                 .hint("this program is the builder; leave --builder out"));
         }
@@ -242,7 +257,7 @@ impl Build {
     }
 
     /// How progress is shown: the flag counts before `BUILDKIT_PROGRESS`.
-    pub(super) fn progress(&self) -> String {
+    pub(in crate::commands) fn progress(&self) -> String {
         let variable = || std::env::var("BUILDKIT_PROGRESS").ok();
         self.progress.clone().or_else(variable).unwrap_or_else(|| "auto".to_owned())
     }
@@ -250,7 +265,8 @@ impl Build {
     /// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`.
     pub(super) fn keeps_git(&self) -> bool {
         self.build_arg.iter().any(|text| {
-            text.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR=").is_some_and(|value| matches!(value, "1" | "true"))
+            text.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR=")
+                .is_some_and(|value| matches!(value, "1" | "true"))
         })
     }
 
@@ -282,7 +298,8 @@ impl Build {
     }
 
     fn outputs(&self, options: &BuildOptions) -> Result<Vec<Output>, CliError> {
-        let mut outputs = self.output.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut outputs =
+            self.output.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
         if self.push {
             match outputs.iter_mut().find(|output| output.kind == super::output::Kind::Image) {
                 Some(output) => output.options.push = true,
@@ -293,9 +310,13 @@ impl Build {
             return Err(CliError::failed("local and tar exporters are incompatible with image ID file")
                 .hint("leave --iidfile out: no image is named by such an output"));
         }
-        if outputs.iter().any(|output| output.options.deletes) && !self.allow.iter().any(|right| right == "buildx.local.delete") {
-            return Err(CliError::failed("mode=delete removes other files of the folder, which is not allowed")
-                .hint("pass --allow buildx.local.delete if they may go"));
+        if outputs.iter().any(|output| output.options.deletes)
+            && !self.allow.iter().any(|right| right == "buildx.local.delete")
+        {
+            return Err(CliError::failed(
+                "mode=delete removes other files of the folder, which is not allowed",
+            )
+            .hint("pass --allow buildx.local.delete if they may go"));
         }
         let last = options.targets.last().map(|target| target.tags.clone()).unwrap_or_default();
         let names: Vec<Reference> = options.tags.iter().cloned().chain(last).collect();
@@ -421,8 +442,9 @@ impl Build {
 
 /// A name for an image.
 fn tag(text: &str) -> Result<Reference, CliError> {
-    let reference =
-        text.parse::<Reference>().map_err(|error| CliError::failed(format!("invalid tag {text:?}: {error}")))?;
+    let reference = text
+        .parse::<Reference>()
+        .map_err(|error| CliError::failed(format!("invalid tag {text:?}: {error}")))?;
     match reference.digest() {
         None => Ok(reference.or_latest()),
         Some(_) => Err(CliError::failed(format!("invalid tag {text:?}: a tag has no digest"))),

@@ -44,8 +44,22 @@ pub(super) struct LimitFlags {
 
 /// Limits that Linux has, by Docker's names.
 const ULIMITS: [&str; 16] = [
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
-    "rtprio", "rttime", "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 impl LimitFlags {
@@ -67,7 +81,8 @@ impl LimitFlags {
         for pair in self.resource.iter().flat_map(|list| list.split(',')) {
             set_resource(&mut limits, pair)?;
         }
-        if limits.memory.is_some() && limits.memory_swap.is_some_and(|swap| swap >= 0 && Some(swap) < limits.memory)
+        if limits.memory.is_some()
+            && limits.memory_swap.is_some_and(|swap| swap >= 0 && Some(swap) < limits.memory)
         {
             return Err(CliError::failed("--memory-swap is less than --memory")
                 .hint("it counts memory and swap together"));
@@ -161,7 +176,8 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, expected) in [("0", 0), ("512", 512), ("64m", 64 << 20), ("1.5k", 1536), ("2GiB", 2 << 30)] {
+        for (text, expected) in [("0", 0), ("512", 512), ("64m", 64 << 20), ("1.5k", 1536), ("2GiB", 2 << 30)]
+        {
             assert_eq!(bytes("--shm-size", text).ok(), Some(expected), "{text}");
         }
         for text in ["", "m", "1x", "-1", "1e3"] {

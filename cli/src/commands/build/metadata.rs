@@ -34,7 +34,8 @@ pub(super) fn write(path: &Path, made: &Made<'_>, has_image: bool) -> Result<(),
         }
         None => main.manifest.clone(),
     };
-    let names: Vec<String> = outcome.last().iter().flat_map(|image| &image.tags).map(ToString::to_string).collect();
+    let names: Vec<String> =
+        outcome.last().iter().flat_map(|image| &image.tags).map(ToString::to_string).collect();
     let id = &main.id.0.hex()[..25];
     let metadata = Metadata {
         build: format!("default/default/{id}"),

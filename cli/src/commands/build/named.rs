@@ -39,8 +39,9 @@ impl NamedFlag {
                 }
                 Ok(NamedFlag { name: name.to_owned(), value: value.to_owned() })
             }
-            _ => Err(CliError::failed(format!("invalid context value: {text}, expected key=value"))
-                .hint("write --build-context NAME=FOLDER, or docker-image://, oci-layout://, https://, target:")),
+            _ => Err(CliError::failed(format!("invalid context value: {text}, expected key=value")).hint(
+                "write --build-context NAME=FOLDER, or docker-image://, oci-layout://, https://, target:",
+            )),
         }
     }
 
@@ -63,7 +64,8 @@ pub(super) fn open(
     } else if flag.layout().is_some() {
         ContextSource::Image(layout_name(&flag.name))
     } else if let Some(git) = GitReference::parse(value) {
-        let git = git.map_err(|problem| CliError::failed(format!("--build-context {}: {problem}", flag.name)))?;
+        let git =
+            git.map_err(|problem| CliError::failed(format!("--build-context {}: {problem}", flag.name)))?;
         let (folder, root, _) = opener.check_out(&checkout(git, false, None))?;
         folders.push(folder);
         ContextSource::Folder(LocalFolder::whole(&root))
@@ -85,8 +87,7 @@ fn local(flag: &NamedFlag) -> Result<LocalFolder, CliError> {
         ))
         .hint("name a folder, or begin the value with docker-image://, oci-layout:// or https://"));
     }
-    LocalFolder::open(path)
-        .map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None })))
+    LocalFolder::open(path).map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None })))
 }
 
 /// An archive is unpacked; any other file is called `context` in a folder of its own.
@@ -128,12 +129,14 @@ pub(super) fn load_layouts(
         let (rest, digest) = place.split_once('@').unwrap_or((place, ""));
         let digest = match digest {
             "" => None,
-            text => Some(text.parse::<Digest>().map_err(|error| {
-                CliError::failed(format!("--build-context {}: {error}", flag.name))
-            })?),
+            text => Some(
+                text.parse::<Digest>()
+                    .map_err(|error| CliError::failed(format!("--build-context {}: {error}", flag.name)))?,
+            ),
         };
         // A colon behind the last slash begins a tag, unless the folder has it in its name.
-        let colon = rest.rfind(':').filter(|colon| !rest[*colon..].contains('/') && !Path::new(rest).exists());
+        let colon =
+            rest.rfind(':').filter(|colon| !rest[*colon..].contains('/') && !Path::new(rest).exists());
         let (folder, tag) = match colon {
             Some(colon) => (&rest[..colon], Some(&rest[colon + 1..])),
             None => (rest, None),

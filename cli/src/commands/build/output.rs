@@ -22,7 +22,7 @@ const ZSTD_LEVEL: i32 = 3;
 
 /// One `--output`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Output {
+pub(in crate::commands) struct Output {
     /// Where it goes.
     pub(super) kind: Kind,
     /// How it is written.
@@ -115,7 +115,10 @@ impl Output {
                 "dest" => dest = Some(value.to_owned()),
                 "tar" => as_tar = value != "false",
                 _ => options.set(key, value).map_err(|reason| {
-                    invalid(reason, "it takes type, dest, tar, name, push, compression and others of docker build")
+                    invalid(
+                        reason,
+                        "it takes type, dest, tar, name, push, compression and others of docker build",
+                    )
                 })?,
             }
         }
@@ -165,8 +168,10 @@ impl Output {
                 .hint("add dest=FILE, or redirect the output"));
         }
         if self.options.is_docker && platforms > 1 {
-            return Err(CliError::failed("docker exporter does not currently support exporting manifest lists")
-                .hint("use type=oci, or build for one platform"));
+            return Err(CliError::failed(
+                "docker exporter does not currently support exporting manifest lists",
+            )
+            .hint("use type=oci, or build for one platform"));
         }
         if self.options.push && tags.is_empty() && self.options.names.is_empty() {
             return Err(CliError::failed("failed to build: tag is needed when pushing to registry")
@@ -227,7 +232,8 @@ impl Output {
                     None => archive::save_folder(made.store, &requests, folder)?,
                     Some(_) => {
                         let annotations = made.index_annotations();
-                        let index = IndexRequest { images: &requests, names: &names, annotations: &annotations };
+                        let index =
+                            IndexRequest { images: &requests, names: &names, annotations: &annotations };
                         archive::save_index_folder(made.store, &index, folder)?;
                     }
                 }
@@ -279,7 +285,8 @@ impl Output {
         let trees: Vec<(String, ImageId)> = images
             .iter()
             .map(|image| {
-                let folder = if splits { image.platform.to_string().replace('/', "_") } else { String::new() };
+                let folder =
+                    if splits { image.platform.to_string().replace('/', "_") } else { String::new() };
                 (folder, image.id.clone())
             })
             .collect();
@@ -396,13 +403,13 @@ fn fields(text: &str) -> Vec<String> {
 }
 
 /// What was built, for outputs.
-pub(super) struct Made<'a> {
-    pub(super) store: &'a Store,
+pub(in crate::commands) struct Made<'a> {
+    pub(in crate::commands) store: &'a Store,
     pub(super) images: &'a ImageFinder<'a>,
-    pub(super) outcome: &'a Outcome,
+    pub(in crate::commands) outcome: &'a Outcome,
     pub(super) annotations: &'a Annotations,
     /// The time that files get, in seconds since 1970.
-    pub(super) epoch: Option<i64>,
+    pub(in crate::commands) epoch: Option<i64>,
     pub(super) is_quiet: bool,
 }
 
@@ -501,8 +508,13 @@ mod tests {
             assert_eq!(Output::parse(text).unwrap().kind, expected, "{text}");
         }
         for wrong in [
-            "type=local", "type=nosuch", "dest=x", "type=tar,compression=lzma", "type=image,nosuch=1",
-            "type=image,push=maybe", "type=oci,dest=x,compression=estargz",
+            "type=local",
+            "type=nosuch",
+            "dest=x",
+            "type=tar,compression=lzma",
+            "type=image,nosuch=1",
+            "type=image,push=maybe",
+            "type=oci,dest=x,compression=estargz",
         ] {
             assert!(Output::parse(wrong).is_err(), "{wrong}");
         }
@@ -515,10 +527,7 @@ mod tests {
         assert!(options("type=registry,name=a").push);
         assert!(options("type=image,oci-mediatypes=false").docker_types);
         assert_eq!(options("type=image,annotation.a=b").annotations, ["manifest:a=b"]);
-        assert_eq!(
-            options("type=image,annotation-index.a.b=c").annotations,
-            ["index:a.b=c"]
-        );
+        assert_eq!(options("type=image,annotation-index.a.b=c").annotations, ["index:a.b=c"]);
         assert_eq!(
             options("type=image,annotation-manifest[linux/amd64].a=c").annotations,
             ["manifest[linux/amd64]:a=c"]

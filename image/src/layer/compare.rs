@@ -1,0 +1,147 @@
+//! What tells two layers apart.
+
+use super::overlay;
+use crate::sys::{self, CallError, Named};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{self, FileType, Mode, OFlags, Stat};
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The first file that is not the same in two layers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Where it is, from the root.
+    pub path: PathBuf,
+    /// In what it differs, such as `content`.
+    pub what: &'static str,
+}
+
+/// Compares the layer folders `one` and `other`, names in order; times count if `times` says so, in whole seconds.
+pub fn first_difference(one: &Path, other: &Path, times: bool) -> Result<Option<Difference>, CallError> {
+    let (one, other) = (sys::open_dir(one)?, sys::open_dir(other)?);
+    Comparer { times }.folder(one.as_fd(), other.as_fd(), Path::new("/"))
+}
+
+struct Comparer {
+    times: bool,
+}
+
+type Found = Result<Option<Difference>, CallError>;
+
+impl Comparer {
+    fn folder(&self, one: BorrowedFd<'_>, other: BorrowedFd<'_>, path: &Path) -> Found {
+        let mut names: BTreeSet<CString> = BTreeSet::new();
+        names.extend(sys::sorted_names(one).call("getdents", path)?);
+        names.extend(sys::sorted_names(other).call("getdents", path)?);
+        for name in names {
+            let inner = path.join(&*name.to_string_lossy());
+            let found = self.member(one, other, &name, &inner)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    fn member(&self, one: BorrowedFd<'_>, other: BorrowedFd<'_>, name: &CStr, path: &Path) -> Found {
+        let differs = |what| Ok(Some(Difference { path: path.to_owned(), what }));
+        let stat = |folder| sys::stat_at(folder, name).call("stat", path);
+        let (Some(first), Some(second)) = (stat(one)?, stat(other)?) else {
+            return differs("only one of them has it");
+        };
+        if let Some(what) = self.metadata(&first, &second) {
+            return differs(what);
+        }
+        match sys::file_type(&first) {
+            FileType::RegularFile => {
+                let same = same_content(&open(one, name, path)?, &open(other, name, path)?, path)?;
+                if same { Ok(None) } else { differs("content") }
+            }
+            FileType::Symlink => {
+                let target = |folder| fs::readlinkat(folder, name, Vec::new()).call("readlink", path);
+                if target(one)? == target(other)? { Ok(None) } else { differs("target") }
+            }
+            FileType::Directory => {
+                let first = sys::open_dir_at(one, name).call("open", path)?;
+                let second = sys::open_dir_at(other, name).call("open", path)?;
+                let opaque = |folder| overlay::is_opaque(folder).call("getxattr", path);
+                if opaque(first.as_fd())? != opaque(second.as_fd())? {
+                    return differs("what it hides");
+                }
+                self.folder(first.as_fd(), second.as_fd(), path)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn metadata(&self, one: &Stat, other: &Stat) -> Option<&'static str> {
+        let is_file = sys::file_type(one) == FileType::RegularFile;
+        if sys::file_type(one) != sys::file_type(other) {
+            Some("kind")
+        } else if one.st_mode != other.st_mode {
+            Some("mode")
+        } else if (one.st_uid, one.st_gid) != (other.st_uid, other.st_gid) {
+            Some("owner")
+        } else if one.st_rdev != other.st_rdev {
+            Some("device")
+        } else if is_file && one.st_size != other.st_size {
+            Some("size")
+        } else if self.times && one.st_mtime != other.st_mtime {
+            Some("time")
+        } else {
+            None
+        }
+    }
+}
+
+fn open(folder: BorrowedFd<'_>, name: &CStr, path: &Path) -> Result<File, CallError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(fs::openat(folder, name, flags, Mode::empty()).call("open", path)?))
+}
+
+fn same_content(mut one: &File, mut other: &File, path: &Path) -> Result<bool, CallError> {
+    let (mut first, mut second) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        let count = one.read(&mut first).call("read", path)?;
+        if count == 0 {
+            return Ok(true);
+        }
+        if other.read_exact(&mut second[..count]).is_err() || first[..count] != second[..count] {
+            return Ok(false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_first_difference_is_named() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let both = |name: &str, content: &str| {
+            for folder in [one.path(), other.path()] {
+                std::fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+                std::fs::write(folder.join(name), content).unwrap();
+            }
+        };
+        let check = |expected: Option<(&str, &str)>| {
+            let found = first_difference(one.path(), other.path(), false).unwrap();
+            let found = found.as_ref().map(|it| (it.path.to_str().unwrap(), it.what));
+            assert_eq!(found, expected);
+        };
+        both("d/f", "same");
+        both("d/g", "same");
+        check(None);
+        std::fs::write(other.path().join("d/g"), "diff").unwrap();
+        check(Some(("/d/g", "content")));
+        std::fs::set_permissions(other.path().join("d/f"), PermissionsExt::from_mode(0o600)).unwrap();
+        check(Some(("/d/f", "mode")));
+        std::fs::write(one.path().join("a"), "").unwrap();
+        check(Some(("/a", "only one of them has it")));
+    }
+}
