@@ -7,7 +7,7 @@ use crate::context::{Context, LocalFolder};
 use crate::error::{BuildError, FailedStep, ImageError};
 use crate::event::{Event, Finding, Listener, Reporter, Row};
 use crate::export::{Annotations, Exporter};
-use crate::graph::{CopySource, Operation, RunLimits};
+use crate::graph::{CopySource, HostMount, Operation, RunLimits};
 use crate::plan::{self, BaseImage, BaseImages, Plan, PlanOptions, Planned, Rights};
 use crate::remote::Remote;
 use crate::resolve::{Bases, resolve};
@@ -70,6 +70,12 @@ pub struct BuildOptions {
     pub squash: Squash,
     /// What the reference builder lets pass is an error.
     pub strict: bool,
+    /// Steps that run at once at most.
+    pub jobs: Option<usize>,
+    /// What all RUN steps see of this machine.
+    pub volumes: Vec<HostMount>,
+    /// Docker's media types instead of OCI's.
+    pub docker_types: bool,
     /// Names and addresses for the hosts file of steps.
     pub hosts: Vec<(String, String)>,
     /// What steps may be shown without its becoming part of anything.
@@ -231,6 +237,7 @@ pub(crate) fn plan_options<'a>(
         rights: &options.rights,
         hosts: &options.hosts,
         limits: &options.limits,
+        volumes: &options.volumes,
         epoch: planned_epoch(context, options, stages)?,
         names_platform: options.platforms.len() > 1,
     })
@@ -410,7 +417,8 @@ impl Build<'_> {
             needles: &needles,
         };
         let executor = Executor::new(tools, made, self.options.explain);
-        let parallel = std::thread::available_parallelism().map_or(1, usize::from).max(MIN_PARALLEL);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let parallel = self.options.jobs.unwrap_or(processors.max(MIN_PARALLEL));
         let result = std::thread::scope(|scope| {
             let digester = scope.spawn(move || digest_layers(store, &layers));
             let solved = solve(&executor, &graph.edges(), &plan.targets(), parallel);
@@ -472,6 +480,7 @@ impl Build<'_> {
             rewrites_times: self.options.rewrites_times,
             squash: self.options.squash,
             annotations: &self.options.annotations,
+            docker_types: self.options.docker_types,
         };
         let mut images = Vec::new();
         for (planned, built) in plan.results.iter().zip(built) {

@@ -49,6 +49,7 @@ pub(crate) struct Exporter<'a> {
     pub(crate) rewrites_times: bool,
     pub(crate) squash: Squash,
     pub(crate) annotations: &'a Annotations,
+    pub(crate) docker_types: bool,
 }
 
 /// What an image is made of.
@@ -97,11 +98,19 @@ impl Exporter<'_> {
         let created: Vec<String> = parts.layers.iter().map(created).collect();
         finish_history(&mut config, &created, epoch.as_deref());
         let (config, id) = config.encode();
-        let mut manifest = Manifest::oci(Descriptor::of(media_type::OCI_CONFIG, &config), layers);
+        let (config_type, manifest_type) = match self.docker_types {
+            true => (media_type::DOCKER_CONFIG, media_type::DOCKER_MANIFEST),
+            false => (media_type::OCI_CONFIG, media_type::OCI_MANIFEST),
+        };
+        if self.docker_types {
+            layers.iter_mut().for_each(as_docker);
+        }
+        let mut manifest = Manifest::oci(Descriptor::of(config_type, &config), layers);
+        manifest.media_type = Some(manifest_type.to_owned());
         manifest.annotations = notes_for(&self.annotations.manifest, &planned.platform);
         let bytes = json::to_vec(&manifest);
-        self.store.put_image(&bytes, media_type::OCI_MANIFEST, &config)?;
-        let mut descriptor = Descriptor::of(media_type::OCI_MANIFEST, &bytes);
+        self.store.put_image(&bytes, manifest_type, &config)?;
+        let mut descriptor = Descriptor::of(manifest_type, &bytes);
         descriptor.platform = Some(planned.platform.clone());
         descriptor.annotations = notes_for(&self.annotations.manifest_descriptor, &planned.platform);
         Ok((id, descriptor))
@@ -161,6 +170,16 @@ impl Exporter<'_> {
         }])?;
         Ok((&record).into())
     }
+}
+
+/// A layer's descriptor in a manifest of Docker's own kind, which has no name for zstd.
+fn as_docker(layer: &mut Descriptor) {
+    let kind = match layer.media_type.as_str() {
+        media_type::OCI_LAYER => media_type::DOCKER_LAYER,
+        media_type::OCI_LAYER_GZIP => media_type::DOCKER_LAYER_GZIP,
+        _ => return,
+    };
+    kind.clone_into(&mut layer.media_type);
 }
 
 /// RFC 3339 as Go prints it: nanoseconds without zeros at the end.

@@ -5,6 +5,7 @@ use kiln_image::digest::{DiffId, Digest};
 use kiln_image::platform::Platform;
 use kiln_parser::mount::Sharing;
 use kiln_parser::span::Span;
+use std::path::PathBuf;
 
 /// All nodes of a build.
 #[derive(Clone, Debug, Default)]
@@ -152,6 +153,8 @@ pub enum MountSource {
         /// What it holds when it is made.
         seed: Option<Files>,
     },
+    /// A file or folder of this machine. What it holds is no part of the key.
+    Host(PathBuf),
     /// Memory.
     Tmpfs {
         /// In bytes; 0 for no limit.
@@ -177,6 +180,17 @@ pub enum MountSource {
         /// Mode and owner of the socket.
         socket: (u32, (u32, u32)),
     },
+}
+
+/// A file or folder of this machine for all RUN steps: `--volume`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostMount {
+    /// Where it is.
+    pub host: PathBuf,
+    /// Where programs see it.
+    pub target: String,
+    /// Writes fail.
+    pub readonly: bool,
 }
 
 /// Files of one of a step's inputs.

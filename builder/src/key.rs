@@ -187,6 +187,7 @@ fn describe(source: &MountSource) -> String {
     match source {
         MountSource::Files(files) => format!("files {files:?}"),
         MountSource::Cache { id, .. } => format!("cache {id}"),
+        MountSource::Host(path) => format!("host {}", path.display()),
         MountSource::Tmpfs { size } => format!("tmpfs {size}"),
         MountSource::Secret { id, required, file, variable } => {
             format!("secret {id} {file:?} {variable:?}{}", if *required { " required" } else { "" })

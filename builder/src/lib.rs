@@ -40,7 +40,7 @@ pub use cancel::Cancel;
 pub use context::{ContextSource, LocalFolder, NamedContext};
 pub use error::{BuildError, FailedStep, ImageError};
 pub use export::Annotations;
-pub use graph::{Checkout, RunLimits};
+pub use graph::{Checkout, HostMount, RunLimits};
 pub use plan::{Rights, checkout};
 pub use sandbox::SandboxError;
 pub use step::StepError;

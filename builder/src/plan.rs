@@ -16,7 +16,7 @@ pub use copy::checkout;
 pub(crate) use run::hostname;
 
 use crate::error::BuildError;
-use crate::graph::{self, CopyFrom, CopySource, Graph, ImageSource, Node, Operation, RunLimits};
+use crate::graph::{self, CopyFrom, CopySource, Graph, HostMount, ImageSource, Node, Operation, RunLimits};
 use crate::solve::{Input, NodeId};
 use crate::stage::{Base, Origin, SCRATCH, Stage, Stages, Step};
 use crate::variables::Variables;
@@ -83,6 +83,8 @@ pub struct PlanOptions<'a> {
     pub hosts: &'a [(String, String)],
     /// What programs may have.
     pub limits: &'a RunLimits,
+    /// What programs see of this machine.
+    pub volumes: &'a [HostMount],
     /// The time of all that the build makes, in seconds since 1970.
     pub epoch: Option<i64>,
     /// Progress names the platform: there are several.

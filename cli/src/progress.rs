@@ -1,6 +1,7 @@
 //! Showing how a build goes.
 
 mod plain;
+mod raw;
 mod terminal;
 
 use crate::error::CliError;
@@ -8,6 +9,7 @@ use crate::ui;
 use kiln_builder::event::{Event, Finding};
 use kiln_parser::diagnostic::Color;
 use plain::Plain;
+use raw::Raw;
 use std::sync::{Mutex, PoisonError};
 use terminal::Terminal;
 
@@ -18,6 +20,8 @@ pub enum Style {
     Plain,
     /// Lines that change, on a terminal.
     Terminal,
+    /// A JSON object a line, for programs.
+    Raw,
     /// Nothing.
     Quiet,
 }
@@ -30,10 +34,11 @@ impl Style {
             "" | "auto" | "plain" => Ok(Style::Plain),
             "tty" if ui::is_terminal() => Ok(Style::Terminal),
             "tty" => Err(CliError::failed("--progress=tty needs a terminal").hint("use --progress=plain")),
+            "rawjson" => Ok(Style::Raw),
             "quiet" | "none" => Ok(Style::Quiet),
             other => Err(CliError::Flags(
                 format!("invalid value {other:?} for --progress"),
-                vec!["one of auto, plain, tty, quiet".to_owned()],
+                vec!["one of auto, plain, tty, quiet, rawjson".to_owned()],
             )),
         }
     }
@@ -43,11 +48,13 @@ impl Style {
 pub struct Progress {
     shown: Option<Mutex<Shown>>,
     findings: Mutex<Vec<Finding>>,
+    is_raw: bool,
 }
 
 enum Shown {
     Plain(Plain),
     Terminal(Terminal),
+    Raw(Raw),
 }
 
 impl Progress {
@@ -56,21 +63,24 @@ impl Progress {
         let shown = match style {
             Style::Plain => Some(Shown::Plain(Plain::default())),
             Style::Terminal => Some(Shown::Terminal(Terminal::new())),
+            Style::Raw => Some(Shown::Raw(Raw::default())),
             Style::Quiet => None,
         };
-        Progress { shown: shown.map(Mutex::new), findings: Mutex::default() }
+        let is_raw = style == Style::Raw;
+        Progress { shown: shown.map(Mutex::new), findings: Mutex::default(), is_raw }
     }
 
     /// Shows an event.
     pub fn show(&self, event: &Event) {
         let Some(shown) = &self.shown else { return };
-        if let Event::Findings { list } = event {
+        if let (Event::Findings { list }, false) = (event, self.is_raw) {
             self.findings.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(list);
             return;
         }
         match &mut *shown.lock().unwrap_or_else(PoisonError::into_inner) {
             Shown::Plain(plain) => ui::tell(&plain.show(event)),
             Shown::Terminal(terminal) => terminal.show(event),
+            Shown::Raw(raw) => ui::tell_line(&raw.show(event)),
         }
     }
 
@@ -85,6 +95,7 @@ impl Progress {
         match &mut *shown.lock().unwrap_or_else(PoisonError::into_inner) {
             Shown::Plain(plain) => ui::tell(&plain.finish()),
             Shown::Terminal(terminal) => terminal.finish(),
+            Shown::Raw(_) => {}
         }
         self.tell_findings();
     }

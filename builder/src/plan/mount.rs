@@ -22,7 +22,13 @@ impl Planner<'_> {
         step: &Step,
         run: &Run,
     ) -> Result<(Vec<StepMount>, Vec<Input>), BuildError> {
-        let (mut mounts, mut inputs) = (Vec::new(), Vec::new());
+        let mut inputs = Vec::new();
+        let volumes = self.options.volumes.iter().map(|volume| StepMount {
+            target: volume.target.clone(),
+            source: MountSource::Host(volume.host.clone()),
+            readonly: volume.readonly,
+        });
+        let mut mounts: Vec<StepMount> = volumes.collect();
         let mut sockets = 0;
         for (number, flag) in run.mounts.iter().enumerate() {
             let mount = resolve(state, step, flag)?;

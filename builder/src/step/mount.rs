@@ -93,6 +93,11 @@ impl Executor<'_> {
                 mounted._caches.push(cache);
                 Ok(Some(false))
             }
+            MountSource::Host(path) => {
+                let is_folder = std::fs::metadata(path).call("stat", path)?.is_dir();
+                mounted.mounts.push(spec::bind(path.clone(), &mount.target, &[access, "nosuid", "nodev"]));
+                Ok(Some(!is_folder))
+            }
             MountSource::Tmpfs { size } => {
                 let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), access.to_owned()];
                 if *size > 0 {

@@ -1,5 +1,6 @@
 //! `kiln build`.
 
+mod agent;
 mod annotation;
 mod call;
 mod context;
@@ -25,6 +26,7 @@ use context::Opener;
 use flags::Build;
 use kiln_builder::{BuildOptions, Cancel, Machine};
 use kiln_image::platform::Platform;
+use kiln_registry::Keychain;
 use kiln_runtime::Spawner;
 use output::{Made, Output};
 use std::ffi::OsString;
@@ -41,14 +43,15 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         return answer(globals, &build, &options, call);
     }
     let workshop = Workshop::open(globals)?;
-    carry_out(&workshop, &build, &options, style, |made| {
+    let result = carry_out(&workshop, &build, &options, style, |made| {
         for output in &outputs {
             output.write(made)?;
         }
         tell_of(&build, made, &outputs)?;
         recipe::keep(made, &words)
-    })?;
-    Ok(0)
+    });
+    agent::finish();
+    result.map(|()| 0)
 }
 
 /// What builds need, once for each process.
@@ -83,9 +86,12 @@ pub(super) fn carry_out<T>(
     let contexts = build.contexts()?;
     let platform = options.platforms.first().cloned().unwrap_or_else(Platform::host);
     let aliases = named::load_layouts(&session.store, &contexts, &platform)?;
-    let images = ImageFinder::new(&session.store, &session.config.registry)
-        .asking_registries(build.pull)
-        .with_aliases(aliases);
+    let mut registry = session.config.registry.clone();
+    if let Some(file) = &build.authfile {
+        registry.keychain = Keychain { inline: None, config: Some(file.clone()) };
+    }
+    let images =
+        ImageFinder::new(&session.store, &registry).asking_registries(build.pull).with_aliases(aliases);
     let fetcher = Fetcher::new(&images, &options.given);
     let opener = Opener { store: Some(&session.store), fetcher: &fetcher, keeps_git: build.keeps_git() };
     let opened = opener.open(&build.context, build.file.as_deref(), &contexts)?;

@@ -386,3 +386,54 @@ fn images_are_verified() {
         unknown.err
     );
 }
+
+#[test]
+fn steps_see_folders_of_the_machine_that_they_are_given() {
+    let bed = bed!();
+    bed.write("given/f", "from outside\n");
+    let folder = context(
+        &bed,
+        "c",
+        "FROM busybox\nRUN cat /given/f && ! touch /given/x 2>/dev/null\nRUN ls -d /given\n",
+    );
+    let volume = format!("{}:/given:ro", bed.path("given").display());
+    let done = ok(&bed, &["-v", &volume, "--jobs=1", "--format=docker", "-t", "given"], &folder);
+    assert!(done.err.contains("from outside"), "{}", done.err);
+    assert_eq!(bed.words("run --rm given ls /given").code, 1, "nothing of it is in the image");
+    assert_eq!(build(&bed, &["-v", "/nosuch-folder:/x"], &folder).code, 125);
+}
+
+#[test]
+fn progress_is_told_to_programs() {
+    let bed = bed!();
+    let folder = context(&bed, "c", "FROM busybox\nRUN echo hello\n");
+    let done = ok(&bed, &["--progress=rawjson"], &folder);
+    let lines: Vec<serde_json::Value> =
+        done.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|line| line["logs"][0]["data"] == "aGVsbG8K"), "{}", done.err);
+    assert!(lines.iter().any(|line| line["vertexes"][0]["name"] == "[2/2] RUN echo hello"), "{}", done.err);
+}
+
+#[test]
+fn agents_and_keys_are_shown_to_their_step() {
+    let bed = bed!();
+    if Command::new("ssh-keygen").arg("-?").output().is_err() {
+        skip!("needs ssh-keygen");
+    }
+    let key = bed.path("key");
+    let made =
+        Command::new("ssh-keygen").args(["-qt", "ed25519", "-N", "", "-f"]).arg(&key).status().unwrap();
+    assert!(made.success());
+    let text =
+        "FROM busybox\nRUN --mount=type=ssh,mode=0640,uid=7,gid=8 stat -c '%F %a %u %g' $SSH_AUTH_SOCK\n";
+    let folder = context(&bed, "c", text);
+    let done = ok(&bed, &[&format!("--ssh=default={}", key.display())], &folder);
+    assert!(done.err.contains("socket 640 7 8"), "{}", done.err);
+    bed.write("text", "no key\n");
+    let done = build(&bed, &[&format!("--ssh=default={}", bed.path("text").display())], &folder);
+    assert!(
+        done.code == 1 && done.err.contains("neither the socket of an ssh agent nor a key"),
+        "{}",
+        done.err
+    );
+}

@@ -8,7 +8,7 @@ use super::named::NamedFlag;
 use super::output::Output;
 use crate::error::CliError;
 use clap::Parser;
-use kiln_builder::{Annotations, BuildOptions, Rights, Squash, Target};
+use kiln_builder::{Annotations, BuildOptions, HostMount, Rights, Squash, Target};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_parser::ast::NetworkMode;
@@ -118,6 +118,19 @@ pub(in crate::commands) struct Build {
     strict: bool,
     #[command(flatten)]
     limits: LimitFlags,
+    /// Steps that run at once at most (default: as many as there are processors, and at least four)
+    #[arg(long, value_name = "NUMBER")]
+    jobs: Option<usize>,
+    /// Folder of this machine for all RUN steps, HOST:CONTAINER[:ro]; what it holds is no part of the cache; may be
+    /// repeated
+    #[arg(short, long, value_name = "HOST:CONTAINER[:ro]")]
+    volume: Vec<String>,
+    /// File with the credentials for registries
+    #[arg(long, value_name = "FILE")]
+    pub(super) authfile: Option<PathBuf>,
+    /// Media types of the image: oci or docker
+    #[arg(long, value_name = "FORMAT", default_value = "oci")]
+    format: String,
     /// Show nothing but the image's id
     #[arg(short, long)]
     pub(super) quiet: bool,
@@ -223,7 +236,8 @@ impl Build {
     /// All that the flags ask for.
     pub(in crate::commands) fn read(&self) -> Result<(BuildOptions, Vec<Output>), CliError> {
         self.refused.check()?;
-        if let Some(kind) = self.accepted.isolation.as_deref().filter(|kind| !matches!(*kind, "" | "default"))
+        if let Some(kind) =
+            self.accepted.isolation.as_deref().filter(|kind| !matches!(*kind, "" | "default" | "oci"))
         {
             return Err(CliError::failed(format!("--isolation {kind} is not supported"))
                 .hint("steps run in containers; leave the option out"));
@@ -435,6 +449,18 @@ impl Build {
             rewrites_times: self.rewrite_timestamp,
             squash,
             strict: self.strict,
+            jobs: self.jobs.filter(|jobs| *jobs > 0),
+            volumes: self.volume.iter().map(|text| volume(text)).collect::<Result<_, _>>()?,
+            docker_types: match self.format.as_str() {
+                "oci" => false,
+                "docker" => true,
+                other => {
+                    return Err(CliError::Flags(
+                        format!("invalid value {other:?} for --format"),
+                        vec!["one of oci, docker".to_owned()],
+                    ));
+                }
+            },
             hosts: self.add_host.iter().map(|text| host(text)).collect::<Result<_, _>>()?,
         })
     }
@@ -449,6 +475,30 @@ fn tag(text: &str) -> Result<Reference, CliError> {
         None => Ok(reference.or_latest()),
         Some(_) => Err(CliError::failed(format!("invalid tag {text:?}: a tag has no digest"))),
     }
+}
+
+/// `HOST:CONTAINER[:ro|rw]`
+fn volume(text: &str) -> Result<HostMount, CliError> {
+    let invalid = |reason: &str| {
+        CliError::Flags(
+            format!("invalid value {text:?} for --volume: {reason}"),
+            vec!["write HOST:CONTAINER or HOST:CONTAINER:ro, both paths from the root".to_owned()],
+        )
+    };
+    let parts: Vec<&str> = text.split(':').collect();
+    let (host, target, readonly) = match parts.as_slice() {
+        [host, target] | [host, target, "rw"] => (*host, *target, false),
+        [host, target, "ro"] => (*host, *target, true),
+        _ => return Err(invalid("it has the wrong form")),
+    };
+    let host = std::path::absolute(host).map_err(|error| invalid(&error.to_string()))?;
+    if !host.exists() {
+        return Err(invalid(&format!("`{}` does not exist", host.display())));
+    }
+    if !target.starts_with('/') || target == "/" {
+        return Err(invalid("the path in the container begins at the root, and is not the root"));
+    }
+    Ok(HostMount { host, target: target.to_owned(), readonly })
 }
 
 /// `NAME:ADDRESS` or `NAME=ADDRESS`; brackets around the address go.

@@ -1,5 +1,6 @@
 //! `--secret` and `--ssh`: what steps may be shown without its becoming part of the image.
 
+use super::agent;
 use crate::error::CliError;
 use crate::ui;
 use kiln_builder::Given;
@@ -79,11 +80,11 @@ fn read_file(id: &str, path: &Path) -> Result<Vec<u8>, CliError> {
     std::fs::read(path).map_err(|error| failed(error.to_string()))
 }
 
-/// `default` or `ID[=SOCKET]`; the agent's own socket without one.
+/// `default` or `ID[=SOCKET|KEY[,KEY…]]`; the agent's own socket without one.
 fn socket(text: &str) -> Result<(String, PathBuf), CliError> {
     let (id, path) = text.split_once('=').unwrap_or((text, ""));
-    if id.is_empty() || path.contains(',') {
-        return Err(invalid("--ssh", text, "write --ssh default or --ssh ID=SOCKET"));
+    if id.is_empty() {
+        return Err(invalid("--ssh", text, "write --ssh default, --ssh ID=SOCKET or --ssh ID=KEY"));
     }
     let path = match path {
         "" => std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from).ok_or_else(|| {
@@ -95,8 +96,8 @@ fn socket(text: &str) -> Result<(String, PathBuf), CliError> {
     let is_socket = std::fs::metadata(&path)
         .is_ok_and(|metadata| std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()));
     if !is_socket {
-        return Err(CliError::failed(format!("`{}` is not the socket of an ssh agent", path.display()))
-            .hint("keys are not read: add them to an agent with ssh-add"));
+        let keys = path.to_string_lossy().split(',').map(PathBuf::from).collect::<Vec<_>>();
+        return Ok((id.to_owned(), agent::with_keys(&keys)?));
     }
     let path = std::path::absolute(&path).unwrap_or(path);
     Ok((id.to_owned(), path))

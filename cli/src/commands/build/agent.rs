@@ -1,0 +1,77 @@
+//! An ssh agent of our own, for keys that are named on the command line.
+
+use crate::error::CliError;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+/// Holds keys for as long as somebody holds its input.
+const AGENT: &str = "ssh-agent -D -a \"$0\" >/dev/null & agent=$!
+while [ ! -S \"$0\" ] && kill -0 $agent 2>/dev/null; do sleep 0.01; done
+SSH_AUTH_SOCK=$0 ssh-add -q \"$@\" </dev/null && echo ready && cat
+kill $agent; wait $agent 2>/dev/null";
+
+/// Agents that run. They end with this program, however that ends: what keeps them is a pipe from here.
+static AGENTS: Mutex<Vec<(Child, tempfile::TempDir)>> = Mutex::new(Vec::new());
+
+/// Starts an agent that holds `keys`; gives its socket.
+pub(super) fn with_keys(keys: &[PathBuf]) -> Result<PathBuf, CliError> {
+    for key in keys {
+        check(key)?;
+    }
+    let failed = |reason: String| {
+        CliError::failed(format!("cannot hold ssh keys: {reason}"))
+            .hint("install ssh-agent and ssh-add (openssh-client), or name an agent's socket")
+    };
+    let folder = tempfile::Builder::new().prefix("kiln-agent-").tempdir();
+    let folder = folder.map_err(|error| failed(error.to_string()))?;
+    let socket = folder.path().join("socket");
+    let mut agent = Command::new("sh");
+    agent.args(["-c", AGENT]).arg(&socket).args(keys).env_remove("SSH_ASKPASS").env_remove("DISPLAY");
+    let mut child = agent
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(format!("sh: {error}")))?;
+    let mut ready = String::new();
+    if let Some(output) = child.stdout.take() {
+        let mut output = BufReader::new(output);
+        // An agent that says nothing has failed.
+        let _ = output.read_line(&mut ready);
+    }
+    if ready.trim() != "ready" {
+        let said =
+            child.wait_with_output().map(|output| String::from_utf8_lossy(&output.stderr).trim().to_owned());
+        return Err(failed(said.unwrap_or_default()));
+    }
+    AGENTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((child, folder));
+    Ok(socket)
+}
+
+/// Ends all agents.
+pub(super) fn finish() {
+    let agents = std::mem::take(&mut *AGENTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    for (mut child, _folder) in agents {
+        drop(child.stdin.take());
+        // Whatever it ends with, it is over.
+        let _ = child.wait();
+    }
+}
+
+/// What is no key is told from what is one with a passphrase.
+fn check(key: &Path) -> Result<(), CliError> {
+    let failed = |reason: &str| {
+        Err(CliError::failed(format!(
+            "`{}` is neither the socket of an ssh agent nor a key: {reason}",
+            key.display()
+        ))
+        .hint("name a socket, or a private key without passphrase"))
+    };
+    match std::fs::read_to_string(key) {
+        Err(error) => failed(&error.to_string()),
+        Ok(text) if !text.contains("PRIVATE KEY-----") => failed("it holds no private key"),
+        Ok(_) => Ok(()),
+    }
+}

@@ -1,0 +1,162 @@
+//! Progress for programs: a JSON object a line, with the fields of BuildKit's status stream.
+
+use kiln_builder::event::{Event, Row};
+use kiln_image::digest::Digest;
+use kiln_image::json;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Turns events into lines.
+#[derive(Default)]
+pub(super) struct Raw {
+    rows: BTreeMap<Row, Vertex>,
+}
+
+#[derive(Clone, Default, Serialize)]
+struct Vertex {
+    digest: String,
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completed: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    cached: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    error: String,
+}
+
+#[derive(Default, Serialize)]
+struct Line {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    vertexes: Vec<Vertex>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    statuses: Vec<Status>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    logs: Vec<Log>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
+}
+
+#[derive(Serialize)]
+struct Status {
+    id: String,
+    vertex: String,
+    total: u64,
+    current: u64,
+    timestamp: String,
+}
+
+#[derive(Serialize)]
+struct Log {
+    vertex: String,
+    stream: u32,
+    data: String,
+    timestamp: String,
+}
+
+#[derive(Serialize)]
+struct Warning {
+    level: u32,
+    short: String,
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().to_string()
+}
+
+fn base64(bytes: &[u8]) -> String {
+    base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes)
+}
+
+impl Raw {
+    /// The line for an event, without its end; empty when there is nothing to say.
+    pub(super) fn show(&mut self, event: &Event) -> String {
+        let mut line = Line::default();
+        match event {
+            Event::Started { row, name } => {
+                line.vertexes.push(self.change(*row, Some(name), |vertex| vertex.started = Some(now())));
+            }
+            Event::Cached { row, name } => {
+                line.vertexes.push(self.change(*row, Some(name), |vertex| {
+                    (vertex.started, vertex.completed, vertex.cached) = (Some(now()), Some(now()), true);
+                }));
+            }
+            Event::Done { row } => {
+                line.vertexes.push(self.change(*row, None, |vertex| vertex.completed = Some(now())));
+            }
+            Event::Failed { row, message } => {
+                line.vertexes.push(self.change(*row, None, |vertex| {
+                    vertex.completed = Some(now());
+                    vertex.error.clone_from(message);
+                }));
+            }
+            Event::Output { row, bytes } => {
+                let (vertex, data) = (self.digest(*row), base64(bytes));
+                line.logs.push(Log { vertex, stream: 1, data, timestamp: now() });
+            }
+            Event::Progress { row, part, current, total } => line.statuses.push(Status {
+                id: part.clone(),
+                vertex: self.digest(*row),
+                total: *total,
+                current: *current,
+                timestamp: now(),
+            }),
+            Event::Note { row, text } | Event::Explained { row, reason: text } => {
+                let vertex = self.digest(*row);
+                line.statuses.push(Status {
+                    id: text.clone(),
+                    vertex,
+                    total: 0,
+                    current: 0,
+                    timestamp: now(),
+                });
+            }
+            Event::Findings { list } => {
+                let findings = list.iter().map(|finding| {
+                    let text = format!("{}: {} (line {})", finding.rule, finding.message, finding.line);
+                    Warning { level: 1, short: base64(text.as_bytes()) }
+                });
+                line.warnings.extend(findings);
+            }
+            Event::Warning { message } => {
+                line.warnings.push(Warning { level: 1, short: base64(message.as_bytes()) });
+            }
+        }
+        String::from_utf8_lossy(&json::to_vec(&line)).into_owned()
+    }
+
+    fn change(&mut self, row: Row, name: Option<&String>, change: impl FnOnce(&mut Vertex)) -> Vertex {
+        let vertex = self.rows.entry(row).or_default();
+        if let Some(name) = name {
+            vertex.name.clone_from(name);
+            vertex.digest = Digest::of(format!("{} {name}", row.0).as_bytes()).to_string();
+        }
+        change(vertex);
+        vertex.clone()
+    }
+
+    fn digest(&self, row: Row) -> String {
+        self.rows.get(&row).map(|vertex| vertex.digest.clone()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_json() {
+        let mut raw = Raw::default();
+        let row = Row(1);
+        let started = raw.show(&Event::Started { row, name: "[1/1] RUN x".to_owned() });
+        let started: serde_json::Value = serde_json::from_str(&started).unwrap();
+        assert_eq!(started["vertexes"][0]["name"], "[1/1] RUN x");
+        let output = raw.show(&Event::Output { row, bytes: b"hi".to_vec() });
+        let output: serde_json::Value = serde_json::from_str(&output).unwrap();
+        assert_eq!(output["logs"][0]["data"], "aGk=");
+        assert_eq!(output["logs"][0]["vertex"], started["vertexes"][0]["digest"]);
+        let failed = raw.show(&Event::Failed { row, message: "no".to_owned() });
+        assert!(failed.contains("\"error\":\"no\""), "{failed}");
+    }
+}
