@@ -96,6 +96,7 @@ impl Exporter<'_> {
         let epoch = self.epoch.map(|seconds| timestamp(seconds.saturating_mul(1_000_000_000)));
         let created = |(_, created): &(LayerId, i64)| epoch.clone().unwrap_or_else(|| timestamp(*created));
         let created: Vec<String> = parts.layers.iter().map(created).collect();
+        describe_layers(&mut config, &planned.layer_names);
         finish_history(&mut config, &created, epoch.as_deref());
         let (config, id) = config.encode();
         let (config_type, manifest_type) = match self.docker_types {
@@ -189,23 +190,30 @@ fn timestamp(nanoseconds: i64) -> String {
         .unwrap_or_default()
 }
 
-/// Gives every entry a time, and every layer an entry (moby/buildkit `exporter/containerimage/writer.go`).
+/// Gives every layer an entry (moby/buildkit `exporter/containerimage/writer.go`): what is missing comes last, and has
+/// the names of the last steps.
+fn describe_layers(config: &mut ImageConfig, names: &[String]) {
+    let layers = config.rootfs.diff_ids.len();
+    let described = config.history.iter().filter(|entry| !entry.empty_layer).count();
+    let first_own = layers.saturating_sub(names.len());
+    for layer in described..layers {
+        let name = layer.checked_sub(first_own).and_then(|own| names.get(own));
+        config.history.push(History {
+            created_by: name.cloned().unwrap_or_default(),
+            comment: FILLER_COMMENT.to_owned(),
+            ..History::default()
+        });
+    }
+}
+
+/// Gives every entry a time (moby/buildkit `exporter/containerimage/writer.go`).
 ///
 /// `created` are the times of the layers that steps made. The first entries of instructions without a layer
 /// get the time of the layer after them, all later ones that of the layer before them.
 ///
 /// With an `epoch` everything new has its time.
 fn finish_history(config: &mut ImageConfig, created: &[String], epoch: Option<&str>) {
-    let layers = config.rootfs.diff_ids.len();
-    let described = config.history.iter().filter(|entry| !entry.empty_layer).count();
-    let first_own = layers - created.len();
-    let fillers = layers.saturating_sub(described);
-    if fillers > 0 {
-        // Only bases leave layers undescribed, and theirs come first.
-        let at = config.history.iter().position(is_own).unwrap_or(config.history.len());
-        let filler = History { comment: FILLER_COMMENT.to_owned(), ..History::default() };
-        config.history.splice(at..at, std::iter::repeat_n(filler, fillers));
-    }
+    let first_own = config.rootfs.diff_ids.len() - created.len();
     let described = config.history.iter_mut().filter(|entry| !entry.empty_layer);
     for (layer, entry) in described.enumerate() {
         if entry.created.is_none() && layer >= first_own {
@@ -232,10 +240,6 @@ fn finish_history(config: &mut ImageConfig, created: &[String], epoch: Option<&s
         }
     }
     config.created = config.history.iter().rev().find_map(|entry| entry.created.clone());
-}
-
-fn is_own(entry: &History) -> bool {
-    entry.created.is_none() && entry.comment != FILLER_COMMENT
 }
 
 fn first_time_after_a_gap(history: &[History]) -> Option<String> {
@@ -291,8 +295,16 @@ mod tests {
             &["5", "6"],
             &[Some("5"), Some("6"), Some("6"), Some("6")],
         );
-        // A base without history.
-        check(&[(None, false)], 2, &["5"], &[Some("5"), Some("5")]);
+    }
+
+    #[test]
+    fn layers_that_nobody_described_come_last() {
+        let mut config =
+            ImageConfig { history: vec![entry(None, true), entry(None, false)], ..ImageConfig::default() };
+        config.rootfs.diff_ids = vec![DiffId(kiln_image::digest::Digest::of(b"")); 3];
+        describe_layers(&mut config, &["one".to_owned(), "two".to_owned()]);
+        let names: Vec<&str> = config.history.iter().map(|entry| entry.created_by.as_str()).collect();
+        assert_eq!(names, ["", "", "one", "two"]);
     }
 
     #[test]

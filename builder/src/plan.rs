@@ -134,6 +134,8 @@ pub struct Planned {
     pub config: ImageConfig,
     /// Layers of the base image as its manifest has them.
     pub base_layers: Vec<Descriptor>,
+    /// How progress names the steps that make layers, lowest first.
+    pub layer_names: Vec<String>,
 }
 
 impl Plan {
@@ -242,7 +244,7 @@ impl Planner<'_> {
         let steps = stage.steps.iter().filter(|step| {
             matches!(step.instruction.kind, Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_))
         });
-        let has_source = matches!(stage.base, Base::Image(_) | Base::Context(_));
+        let has_source = matches!(stage.base, Base::Image(_));
         let platform = stage.platform_or(self.options.platform).clone();
         let title = match self.options.names_platform {
             true => format!("{platform} {}", stage.title).trim_end().to_owned(),
@@ -271,10 +273,11 @@ impl Planner<'_> {
                     Vec::new(),
                     "FROM scratch".to_owned(),
                 );
-                fresh_state(node, empty_config(&platform), Vec::new(), platform.clone(), counter)
+                // What it is for, is up to the target: nothing is in it that could be for another.
+                fresh_state(node, empty_config(self.options.platform), Vec::new(), platform.clone(), counter)
             }
             Base::Context(context) => {
-                let shown = counter.name(&format!("FROM {}", self.stages.context_name(*context)));
+                let shown = format!("local source for {}", self.stages.context_name(*context));
                 let node = self.context_tree(&mut counter, stage.span, *context, shown);
                 fresh_state(node, empty_config(&platform), Vec::new(), platform.clone(), counter)
             }
@@ -439,7 +442,23 @@ impl Planner<'_> {
             target: target.node,
             config,
             base_layers: target.base_layers,
+            layer_names: self.layer_names(target.node),
         }
+    }
+
+    /// The names of the steps that a tree was made by.
+    fn layer_names(&self, target: NodeId) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut next = Some(target);
+        while let Some(node) = next.map(|id| self.graph.node(id)) {
+            if !matches!(node.operation, Operation::Scratch | Operation::Image(_)) {
+                names.push(node.name.clone());
+            }
+            let base = node.inputs.iter().find(|input| input.usage == crate::solve::Use::Base);
+            next = base.map(|input| input.node);
+        }
+        names.reverse();
+        names
     }
 }
 

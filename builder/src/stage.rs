@@ -43,6 +43,8 @@ pub struct Stages {
     pub globals: Variables,
     /// What other names mean.
     contexts: Contexts,
+    /// The escape character of the file.
+    escape: char,
 }
 
 /// What the names of contexts stand for.
@@ -207,24 +209,29 @@ pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, B
     if let [only] = list.as_mut_slice() {
         only.title.clear();
     }
-    let mut stages = Stages { targets: Vec::new(), all: false, globals, list, contexts };
+    let mut stages = Stages { targets: Vec::new(), all: options.all, globals, list, contexts, escape };
     stages.targets = match options.targets {
         [] => vec![stages.list.len() - 1],
         names => names.iter().map(|name| stages.find_target(name)).collect::<Result<_, _>>()?,
     };
-    stages.all = options.all;
     let mut mistakes = Vec::new();
     for index in 0..stages.list.len() {
-        if let Err(mistake) = stages.resolve_origins(index) {
-            mistakes.push((index, mistake));
+        match stages.resolve_origins(index) {
+            Ok(()) => {}
+            Err(mistake) if is_about_order(&mistake) => mistakes.push((index, mistake)),
+            Err(mistake) => return Err(mistake),
         }
     }
-    // As in the reference, what is wrong in a stage that nobody needs does not matter.
+    // As in the reference, the order of stages that nobody needs does not matter.
     let reachable = stages.reachable();
     match mistakes.into_iter().find(|(index, _)| reachable.contains(index)) {
         Some((_, mistake)) => Err(mistake),
         None => Ok(stages),
     }
+}
+
+fn is_about_order(mistake: &BuildError) -> bool {
+    matches!(mistake, BuildError::Meaning(it) if matches!(it.code, "stage-order" | "circular-dependency"))
 }
 
 /// Refuses files that ask for a frontend other than the one whose language this is.
@@ -557,7 +564,8 @@ impl Stages {
             let mut instructions = parse.file.instructions;
             match (instructions.pop(), instructions.is_empty()) {
                 (Some(instruction), true) => {
-                    let escape = parse.file.directives.escape;
+                    // Read with the usual escape, its variables are replaced with that of the file.
+                    let escape = self.escape;
                     let mut step = Step { instruction, span, is_trigger: true, escape, origins: Vec::new() };
                     step.origins = self.origins(index, &step)?;
                     steps.push(step);

@@ -27,7 +27,6 @@ impl Planner<'_> {
             self.check_rights(step, run)?;
         }
         let (arguments, script) = command(state, step, run);
-        let body = script.as_ref().map(|(_, body)| body.clone());
         let mut shown = shown_expanded(state, step, Quotes::Keep, true);
         if let (true, Some(heredoc)) = (run.is_heredoc_alone(), step.instruction.heredocs.first()) {
             shown.push_str(&format!(" ({})", summary(&heredoc.content)));
@@ -60,7 +59,7 @@ impl Planner<'_> {
             mounts,
         };
         self.push(state, step, Operation::Exec(Box::new(exec)), inputs, &shown);
-        let created_by = created_by(state, &arguments, body);
+        let created_by = created_by(state, &arguments);
         commit(state, created_by, true);
         Ok(())
     }
@@ -140,9 +139,7 @@ fn summary(body: &str) -> String {
 }
 
 /// `RUN |2 A=1 B=2 /bin/sh -c make # buildkit`: declared ARGs once each, with the value that RUN saw.
-///
-/// A heredoc that is a script stands there itself, not the path under which it is run.
-fn created_by(state: &StageState, arguments: &[String], script: Option<String>) -> String {
+fn created_by(state: &StageState, arguments: &[String]) -> String {
     let mut seen: Vec<(&str, String)> = Vec::new();
     for (name, value) in &state.arguments {
         let value = state.environment.value(name).or(value.as_deref()).unwrap_or_default();
@@ -156,7 +153,6 @@ fn created_by(state: &StageState, arguments: &[String], script: Option<String>) 
         words.push(format!("|{}", seen.len()));
         words.extend(seen.iter().map(|(name, value)| format!("{name}={value}")));
     }
-    let plain = arguments.len() - usize::from(script.is_some());
-    words.extend(arguments[..plain].iter().cloned().chain(script));
+    words.extend(arguments.iter().cloned());
     format!("RUN {} # buildkit", words.join(" "))
 }

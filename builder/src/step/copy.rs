@@ -195,7 +195,11 @@ impl Placing<'_> {
         } else {
             destination.clone()
         };
-        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        // As in the reference: folders in the name of a heredoc are not made.
+        let parent = match name.contains('/') {
+            true => destination.trim_end_matches('/'),
+            false => path.rsplit_once('/').map_or("", |(parent, _)| parent),
+        };
         writer.make_folders(parent.as_bytes(), &self.folders())?;
         let metadata = Metadata { mode: 0o644, ..self.folders() };
         let metadata = self.change_inline(metadata);

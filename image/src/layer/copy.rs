@@ -283,7 +283,12 @@ impl<S: Selection> Copier<'_, '_, S> {
 
     /// Times are set last, since filling a folder changes them.
     fn finish_folder(&self, folder: &Folder, stat: &Stat) -> Result<(), WriteError> {
-        let Some(target) = &folder.target else { return Ok(()) };
+        let entered = match &folder.target {
+            Some(_) => None,
+            // It was made if anything below it was taken.
+            None => sys::open_dir_at(self.writer.upper(), &folder.real.relative()).ok(),
+        };
+        let Some(target) = folder.target.as_ref().or(entered.as_ref()) else { return Ok(()) };
         let time = self.request.change.change(Metadata::of(stat), FileType::Directory).mtime;
         fs::futimens(target, &sys::timestamps(time.0, time.1)).call("utimensat", show(&folder.path))?;
         Ok(())

@@ -430,7 +430,7 @@ impl Build {
             targets: self.targets()?,
             all_stages: self.all_stages,
             build_args,
-            labels: labels(&self.label),
+            labels: labels(&self.label)?,
             annotations,
             platforms: self.platforms()?,
             no_cache: self.no_cache,
@@ -538,7 +538,11 @@ fn build_arguments(list: &[String]) -> Result<BTreeMap<String, String>, CliError
     Ok(values)
 }
 
-fn labels(list: &[String]) -> BTreeMap<String, String> {
-    let pairs = list.iter().map(|entry| entry.split_once('=').unwrap_or((entry, "")));
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+fn labels(list: &[String]) -> Result<BTreeMap<String, String>, CliError> {
+    let pair = |entry: &String| match entry.split_once('=').unwrap_or((entry, "")) {
+        ("", _) => Err(CliError::failed(format!("invalid key-value pair {entry:?}: empty key"))
+            .hint("write --label NAME=VALUE")),
+        (name, value) => Ok((name.to_owned(), value.to_owned())),
+    };
+    list.iter().map(pair).collect()
 }
