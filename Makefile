@@ -7,7 +7,7 @@ TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC := --config 'target.$(TARGET).rustflags=["-C","target-feature=+crt-static"]'
 KILN := target/release/kiln
 BASES := target/bases/busybox/index.json target/bases/debian/index.json
-PACKAGES := git:git skopeo:skopeo script:bsdutils gcc:gcc g++:g++
+PACKAGES := git:git skopeo:skopeo script:bsdutils gcc:gcc g++:g++ python3:python3 bzip2:bzip2 xz:xz-utils zstd:zstd
 
 .PHONY: all hello test test-user lint bases bench smoke packages install clean
 

@@ -576,7 +576,9 @@ fn host_image(outcome: &Outcome, images: std::ops::Range<usize>) -> usize {
 fn open_content(folder: Option<LocalFolder>) -> Result<Option<Content>, BuildError> {
     let Some(folder) = folder else { return Ok(None) };
     let tree = Tree::open(&folder.folder)?;
-    Ok(Some(Content::context(tree, folder.ignore, folder.ignore_name)))
+    let real = std::fs::canonicalize(&folder.folder).unwrap_or_else(|_| folder.folder.clone());
+    let shown = format!("the folder `{}`", real.display());
+    Ok(Some(Content::context(tree, folder.ignore, folder.ignore_name, shown)))
 }
 
 /// Computes diff ids while later steps run.

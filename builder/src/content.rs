@@ -32,6 +32,8 @@ pub struct Content {
     ignore_file: String,
     /// All files count as root's.
     is_context: bool,
+    /// The folder as messages name it.
+    shown: String,
 }
 
 /// A file or folder that a source names.
@@ -77,14 +79,15 @@ pub enum ContentError {
 }
 
 impl Content {
-    /// The build context below a folder; `patterns` come from `ignore_file`.
-    pub fn context(tree: Tree, patterns: Patterns, ignore_file: String) -> Content {
-        Content { tree, patterns, ignore_file, is_context: true }
+    /// The build context below a folder, which messages call `shown`; `patterns` come from `ignore_file`.
+    pub fn context(tree: Tree, patterns: Patterns, ignore_file: String, shown: String) -> Content {
+        Content { tree, patterns, ignore_file, is_context: true, shown }
     }
 
     /// The tree of a stage or image.
     pub fn tree(tree: Tree) -> Content {
-        Content { tree, patterns: Patterns::default(), ignore_file: String::new(), is_context: false }
+        let (ignore_file, shown) = (String::new(), String::new());
+        Content { tree, patterns: Patterns::default(), ignore_file, is_context: false, shown }
     }
 
     /// True for the build context, whose files count as root's.
@@ -216,9 +219,7 @@ impl Content {
             hints.push(format!("did you mean {near}?"));
         }
         if self.is_context {
-            hints.push(
-                "paths are looked for in the build context, the folder that the command names".to_owned(),
-            );
+            hints.push(format!("paths are looked for in the build context, {}", self.shown));
         }
         ContentError::NotFound { path: path.to_owned(), hints }
     }

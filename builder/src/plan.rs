@@ -244,7 +244,7 @@ impl Planner<'_> {
         let steps = stage.steps.iter().filter(|step| {
             matches!(step.instruction.kind, Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_))
         });
-        let has_source = matches!(stage.base, Base::Image(_));
+        let has_source = matches!(stage.base, Base::Image(_) | Base::Context(_));
         let platform = stage.platform_or(self.options.platform).clone();
         let title = match self.options.names_platform {
             true => format!("{platform} {}", stage.title).trim_end().to_owned(),

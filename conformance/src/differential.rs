@@ -106,6 +106,11 @@ impl Trial {
 
 /// The engine names trees by numbers that are others each time.
 fn without_reference(message: &str) -> String {
+    let folder = message.find("/overlay2/").zip(message.find("/merged"));
+    if let Some((start, end)) = folder.filter(|(start, end)| start < end) {
+        let start = message[..start].rfind([' ', '"']).map_or(0, |blank| blank + 1);
+        return format!("{}{}", &message[..start], &message[end + "/merged".len()..]);
+    }
     match message.split_once(" of ref ") {
         Some((before, rest)) => {
             format!("{before}: {}", rest.split_once(": ").map_or("", |(_, after)| after))

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// How often a request is tried that fails for no lasting reason.
 const TRIES: u32 = 5;
-/// How often a connection is tried: a host that is not there rarely comes within seconds.
+/// How often a connection is tried, and a server that says nothing: these rarely come round within seconds.
 const CONNECT_TRIES: u32 = 2;
 /// The wait before the second try; doubled each time.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -26,7 +26,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const MAX_WAIT: Duration = Duration::from_secs(60);
 const MAX_REDIRECTS: u32 = 5;
 /// How long a server may take to say anything.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A token answer that is longer is none.
 const MAX_TOKEN: usize = 1 << 20;
@@ -100,8 +100,8 @@ impl Client {
                 Err(error) if error.is_transient() => None,
                 _ => return outcome,
             };
-            let unreachable = matches!(&outcome, Err(error) if error.is_unreachable());
-            if attempt == if unreachable { CONNECT_TRIES } else { TRIES } {
+            let hopeless = matches!(&outcome, Err(error) if error.is_unreachable() || error.is_silence());
+            if attempt == if hopeless { CONNECT_TRIES } else { TRIES } {
                 return outcome;
             }
             let doubled = FIRST_WAIT * 2u32.pow(attempt - 1);

@@ -121,6 +121,16 @@ impl RegistryError {
         }
     }
 
+    /// True when a server did not answer in time.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            RegistryError::Connection { source, .. } => source
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut),
+            _ => false,
+        }
+    }
+
     /// True when the registry could not be reached, or failed: another one, or a later try, may do better.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -11,7 +11,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::time::Duration;
 
 /// How long a server may send nothing.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_secs(30);
 /// How often a broken download goes on.
 const RESUMES: u32 = 5;
 
