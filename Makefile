@@ -9,7 +9,7 @@ KILN := target/release/kiln
 BASES := target/bases/busybox/index.json target/bases/debian/index.json
 PACKAGES := git:git skopeo:skopeo script:bsdutils gcc:gcc g++:g++ python3:python3 bzip2:bzip2 xz:xz-utils zstd:zstd
 
-.PHONY: all hello test test-user lint bases bench smoke packages install clean
+.PHONY: all hello test test-user test-apps lint bases bench smoke packages install clean
 
 all: $(KILN)
 
@@ -39,6 +39,7 @@ test: bases
 	@mkdir -p target; mount | grep kiln >target/mounts.before || true
 	set -o pipefail; $(CARGO) test --workspace --no-fail-fast --features kiln-registry/testing -- --show-output 2>&1 | tee target/test.log
 	$(MAKE) --no-print-directory test-user
+	$(MAKE) --no-print-directory test-apps
 	@mount | grep kiln | diff target/mounts.before - || { echo 'mounts are left behind'; exit 1; }
 	@echo "tests: $$(grep -c '^test .* ok$$' target/test.log) passed, $$(grep -c SKIPPED target/test.log) skipped"
 	@grep SKIPPED target/test.log || true
@@ -47,6 +48,10 @@ SHELL := /bin/bash
 # The same program in the hands of nobody: rootless operation comes later, until then it says so.
 test-user:
 	set -o pipefail; $(CARGO) test -p kiln-cli --test e2e -- ordinary_users --show-output 2>&1 | tee -a target/test.log
+
+# Projects as people write them: built, run, and built again after an edit.
+test-apps:
+	set -o pipefail; KILN_ROOT=$(CURDIR)/target/apps-store testdata/with-bases testdata/apps/run target/debug/kiln 2>&1 | tee -a target/test.log
 
 lint:
 	$(CARGO) fmt --all --check

@@ -18,13 +18,25 @@ use std::path::{Path, PathBuf};
 const SHORTEST: usize = 4;
 /// Lines of a secret of several lines count on their own from this length.
 const SHORTEST_LINE: usize = 12;
+/// Files of more lines are no keys: their lines do not count.
+const MOST_LINES: usize = 100;
 /// What stands in the place of a secret.
 const MASK: &[u8] = b"***";
 
-/// Values to look for, each with the id of its secret; longer ones first.
+/// Values to look for, longer ones first.
 #[derive(Debug, Default)]
 pub(crate) struct Needles {
-    list: Vec<(String, Vec<u8>)>,
+    list: Vec<Needle>,
+}
+
+#[derive(Debug)]
+struct Needle {
+    /// The secret's id.
+    id: String,
+    value: Vec<u8>,
+    /// One line of several: it is masked, and not looked for in images, which may hold such lines for other reasons, as
+    /// those of certificates.
+    is_part: bool,
 }
 
 impl Needles {
@@ -33,13 +45,18 @@ impl Needles {
         for (id, value) in secrets {
             let whole = value.trim_ascii();
             if whole.len() >= SHORTEST {
-                list.push((id.clone(), whole.to_vec()));
+                list.push(Needle { id: id.clone(), value: whole.to_vec(), is_part: false });
             }
             let lines = whole.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
             let long = lines.filter(|line| line.len() >= SHORTEST_LINE && line.len() < whole.len());
-            list.extend(long.map(|line| (id.clone(), line.to_vec())));
+            let is_short = whole.split(|byte| *byte == b'\n').count() <= MOST_LINES;
+            list.extend(long.filter(|_| is_short).map(|line| Needle {
+                id: id.clone(),
+                value: line.to_vec(),
+                is_part: true,
+            }));
         }
-        list.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+        list.sort_by_key(|needle| std::cmp::Reverse(needle.value.len()));
         Needles { list }
     }
 
@@ -50,12 +67,12 @@ impl Needles {
 
     /// The id of the first secret in `text`.
     fn find(&self, text: &[u8]) -> Option<&str> {
-        let found = self.list.iter().find(|(_, value)| memmem::find(text, value).is_some());
-        found.map(|(id, _)| id.as_str())
+        let mut whole = self.list.iter().filter(|needle| !needle.is_part);
+        whole.find(|needle| memmem::find(text, &needle.value).is_some()).map(|needle| needle.id.as_str())
     }
 
     fn longest(&self) -> usize {
-        self.list.first().map_or(0, |(_, value)| value.len())
+        self.list.first().map_or(0, |needle| needle.value.len())
     }
 }
 
@@ -74,7 +91,7 @@ impl Mask<'_> {
         }
         self.held.extend_from_slice(bytes);
         let mut shown = self.replace();
-        let kept = self.needles.list.iter().map(|(_, value)| overlap(&shown, value)).max().unwrap_or(0);
+        let kept = self.needles.list.iter().map(|needle| overlap(&shown, &needle.value)).max().unwrap_or(0);
         self.held = shown.split_off(shown.len() - kept);
         shown
     }
@@ -86,7 +103,7 @@ impl Mask<'_> {
 
     fn replace(&mut self) -> Vec<u8> {
         let mut text = std::mem::take(&mut self.held);
-        for (_, value) in &self.needles.list {
+        for Needle { value, .. } in &self.needles.list {
             if memmem::find(&text, value).is_none() {
                 continue;
             }
@@ -233,6 +250,14 @@ mod tests {
         assert_eq!(masked(&needles, &["h", "u", "n", "t", "!"]), "***!");
         assert_eq!(masked(&needles, &["hun"]), "hun");
         assert_eq!(masked(&needles, &["hu", "hunter2hunter2"]), "hu******");
+    }
+
+    #[test]
+    fn lines_of_a_secret_are_masked_and_only_the_whole_is_looked_for() {
+        let needles = needles(&["-----BEGIN-----\nfirst-line-of-it\n-----END-----\n"]);
+        assert_eq!(masked(&needles, &["a first-line-of-it b"]), "a *** b");
+        assert_eq!(needles.find(b"x first-line-of-it y"), None);
+        assert!(needles.find(b"x -----BEGIN-----\nfirst-line-of-it\n-----END----- y").is_some());
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod lint;
 pub mod load;
 pub mod ps;
 pub mod pull;
+pub mod push;
 pub mod rm;
 pub mod rmi;
 pub mod run;
@@ -43,7 +44,7 @@ const fn command(
 }
 
 /// All commands.
-pub static ALL: [Command; 17] = [
+pub static ALL: [Command; 18] = [
     command("build", "Build an image from a Dockerfile", build::run),
     command("lint", "Say what Dockerfiles can say better", lint::run),
     command("fmt", "Lay out Dockerfiles in the canonical way", fmt::run),
@@ -53,6 +54,7 @@ pub static ALL: [Command; 17] = [
     command("inspect", "Show all that is known of images and containers", inspect::run),
     command("history", "Show what an image was made of", history::run),
     command("pull", "Get an image from a registry", pull::run),
+    command("push", "Upload an image to a registry", push::run),
     command("save", "Write an image to a file or folder", save::run),
     command("load", "Read images from a file", load::run),
     command("tag", "Give an image another name", tag::run),
@@ -64,13 +66,14 @@ pub static ALL: [Command; 17] = [
 ];
 
 /// Groups, their members, and the commands that these are other names of.
-pub static GROUPS: [(&str, &str, &str); 20] = [
+pub static GROUPS: [(&str, &str, &str); 21] = [
     ("image", "ls", "images"),
     ("image", "list", "images"),
     ("image", "build", "build"),
     ("image", "rm", "rmi"),
     ("image", "remove", "rmi"),
     ("image", "pull", "pull"),
+    ("image", "push", "push"),
     ("image", "save", "save"),
     ("image", "load", "load"),
     ("image", "tag", "tag"),

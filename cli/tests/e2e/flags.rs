@@ -258,9 +258,12 @@ fn leniency_ends_where_it_is_not_wanted() {
     assert!(done.err.contains("did you mean nobody?") && done.err.contains("Dockerfile:3"), "{}", done.err);
 }
 
+/// What a registry has, by path.
+type Kept = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
 /// A registry that keeps what is pushed.
-fn registry() -> (Server, Arc<Mutex<BTreeMap<String, Vec<u8>>>>) {
-    let kept: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
+fn registry() -> (Server, Kept) {
+    let kept = Kept::default();
     let store = kept.clone();
     let server = Server::start(move |request: &Request| {
         let mut store = store.lock().unwrap();
@@ -319,6 +322,15 @@ fn images_are_pushed_and_come_back() {
     let other = Bed::new().unwrap();
     let pulled = other.kiln(&["run", "--rm", &name, "cat", "/f"]);
     assert_eq!((pulled.code, pulled.out.as_str()), (0, "pushed\n"), "{}", pulled.err);
+    let pushed = bed.words(&format!("push {name}"));
+    assert_eq!(pushed.code, 0, "{}", pushed.err);
+    assert!(
+        pushed.out.contains("Layer already exists") && pushed.out.contains("v1: digest: sha256:"),
+        "{}",
+        pushed.out
+    );
+    let missing = bed.words("push localhost:1/nosuch");
+    assert!(missing.code == 1 && missing.err.contains("does not exist locally"), "{}", missing.err);
     let zstd = format!("type=image,name={}/team/z,push=true,compression=zstd", server.address);
     ok(&bed, &["-o", &zstd], &folder);
     let manifest = kept.lock().unwrap()["/v2/team/z/manifests/latest"].clone();

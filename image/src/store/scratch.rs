@@ -33,7 +33,9 @@ impl ScratchArea {
     pub(crate) fn folder(&self) -> Call<Scratch> {
         self.make(|path| {
             fs::mkdir(path, Mode::from_raw_mode(0o700))?;
-            fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            let opened = fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+            // Another process took it for an orphan already: on to the next name.
+            opened.map_err(|errno| if errno == Errno::NOENT { Errno::EXIST } else { errno })
         })
     }
 
@@ -128,6 +130,24 @@ mod tests {
         let kept = root.path().join("kept");
         file.move_to(&kept).unwrap();
         assert!(kept.exists());
+    }
+
+    #[test]
+    fn folders_are_made_while_others_remove_orphans() {
+        let root = tempfile::tempdir().unwrap();
+        let area = ScratchArea::new(root.path().to_owned());
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    area.remove_orphans().unwrap();
+                }
+            });
+            for _ in 0..2000 {
+                assert!(area.folder().unwrap().path().exists());
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
     }
 
     #[test]

@@ -99,9 +99,9 @@ impl Opener<'_> {
                 )
                 .hint("name the context's folder, or a Dockerfile in the context"));
             }
-            (Place::Stdin, file) => self.from_stdin(file)?,
-            (Place::Git(git), file) => self.from_git(&git, file, &text)?,
-            (Place::Web(url), file) => self.from_web(url, file)?,
+            (Place::Stdin, file) => self.open_stdin(file)?,
+            (Place::Git(git), file) => self.open_git(&git, file, &text)?,
+            (Place::Web(url), file) => self.open_web(url, file)?,
             (Place::Folder(folder), Some(file)) if file == stdin => {
                 let context = built(Context::with_dockerfile(folder, read_stdin()?))?;
                 Opened { context, folders: Vec::new() }
@@ -132,12 +132,12 @@ impl Opener<'_> {
     }
 
     /// A tar is the context; anything else is a Dockerfile without one.
-    fn from_stdin(&self, file: Option<&Path>) -> Result<Opened, CliError> {
+    fn open_stdin(&self, file: Option<&Path>) -> Result<Opened, CliError> {
         let input = BufReader::with_capacity(64 << 10, std::io::stdin());
-        self.from_stream(input, file, "standard input", "-")
+        self.open_stream(input, file, "standard input", "-")
     }
 
-    fn from_stream(
+    fn open_stream(
         &self,
         mut input: impl BufRead,
         file: Option<&Path>,
@@ -162,7 +162,7 @@ impl Opener<'_> {
         Ok(Opened { context, folders: vec![folder] })
     }
 
-    fn from_git(&self, git: &Checkout, file: Option<&Path>, name: &str) -> Result<Opened, CliError> {
+    fn open_git(&self, git: &Checkout, file: Option<&Path>, name: &str) -> Result<Opened, CliError> {
         let (folder, root, time) = self.check_out(git)?;
         let mut context = remote_context(&root, file)?;
         name.clone_into(&mut context.name);
@@ -206,10 +206,10 @@ impl Opener<'_> {
         }
     }
 
-    fn from_web(&self, url: &str, file: Option<&Path>) -> Result<Opened, CliError> {
+    fn open_web(&self, url: &str, file: Option<&Path>) -> Result<Opened, CliError> {
         let (folder, path, version) = self.download(url)?;
         let input = BufReader::new(File::open(&path).map_err(|error| failed(url, &error))?);
-        let mut opened = self.from_stream(input, file, url, url)?;
+        let mut opened = self.open_stream(input, file, url, url)?;
         opened.context.time = Some(version.time()).filter(|time| *time > 0);
         opened.folders.push(folder);
         Ok(opened)
