@@ -1,7 +1,7 @@
 //! Compressed streams, known by their first bytes.
 
 use std::cell::Cell;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::rc::Rc;
 
 /// What an archive may become, as a multiple of what it is: compressed text and programs stay far below.
@@ -70,6 +70,71 @@ impl<R: Read> Read for Limited<R> {
     }
 }
 
+/// Compresses with gzip on all processors: members of a fixed size one behind the other, which every reader takes for one
+/// stream (RFC 1952, section 2.2). The same bytes in give the same bytes out, however many processors there are.
+pub struct ParallelGzip<W> {
+    inner: W,
+    level: u32,
+    /// Pieces that wait, the last one not full.
+    pieces: Vec<Vec<u8>>,
+    most: usize,
+}
+
+/// Size of a member before it is compressed, in bytes.
+const PIECE: usize = 1 << 20;
+
+impl<W: Write> ParallelGzip<W> {
+    /// Compresses into `inner` at a level from 0 to 9.
+    pub fn new(inner: W, level: u32) -> ParallelGzip<W> {
+        let most = rayon::current_num_threads().max(1) * 2;
+        ParallelGzip { inner, level, pieces: vec![Vec::with_capacity(PIECE)], most }
+    }
+
+    /// Writes what is left, and gives the inner writer back.
+    pub fn finish(mut self) -> io::Result<W> {
+        // An empty stream is a member, too.
+        self.pieces.retain(|piece| !piece.is_empty());
+        if self.pieces.is_empty() {
+            self.pieces.push(Vec::new());
+        }
+        self.compress()?;
+        Ok(self.inner)
+    }
+
+    fn compress(&mut self) -> io::Result<()> {
+        use rayon::prelude::*;
+        let level = flate2::Compression::new(self.level);
+        let compress = |piece: &Vec<u8>| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(piece.len() / 2), level);
+            encoder.write_all(piece)?;
+            encoder.finish()
+        };
+        let members = self.pieces.par_iter().map(compress).collect::<io::Result<Vec<_>>>()?;
+        self.pieces = vec![Vec::with_capacity(PIECE)];
+        members.iter().try_for_each(|member| self.inner.write_all(member))
+    }
+}
+
+impl<W: Write> Write for ParallelGzip<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.pieces.last().is_none_or(|piece| piece.len() == PIECE) {
+            if self.pieces.len() == self.most {
+                self.compress()?;
+            } else {
+                self.pieces.push(Vec::with_capacity(PIECE));
+            }
+        }
+        let Some(piece) = self.pieces.last_mut() else { return Ok(0) };
+        let count = bytes.len().min(PIECE - piece.len());
+        piece.extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
 /// Decompresses gzip, bzip2, xz and zstd by what the first bytes say, not by what anybody claims; other streams pass.
 pub fn decompressed<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let start = input.fill_buf()?;
@@ -91,7 +156,20 @@ pub fn decompressed<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{BufReader, Write};
+    use std::io::BufReader;
+
+    #[test]
+    fn members_are_one_stream() {
+        for length in [0, 1, PIECE, PIECE + 1, 9 * PIECE + 7] {
+            let bytes: Vec<u8> = (0..length).map(|number| (number % 251) as u8).collect();
+            let mut gzip = ParallelGzip::new(Vec::new(), 6);
+            bytes.chunks(70_000).for_each(|chunk| gzip.write_all(chunk).unwrap());
+            let packed = gzip.finish().unwrap();
+            let mut back = Vec::new();
+            decompressed(&packed[..]).unwrap().read_to_end(&mut back).unwrap();
+            assert!(back == bytes, "{length}");
+        }
+    }
 
     #[test]
     fn what_explodes_is_refused_and_what_is_large_is_not() {

@@ -1,6 +1,7 @@
 //! Images as they leave the store: layers compressed or not, media types of OCI or Docker.
 
 use super::ArchiveError;
+use crate::compression::ParallelGzip;
 use crate::digest::{Digest, Hashing};
 use crate::json;
 use crate::manifest::{Descriptor, Manifest, media_type};
@@ -196,8 +197,7 @@ fn compress(
             encoder.finish().map_err(ArchiveError::Io)?
         }
         Compression::Gzip(level) => {
-            let level = flate2::Compression::new(level);
-            let mut encoder = flate2::write::GzEncoder::new(output, level);
+            let mut encoder = ParallelGzip::new(output, level);
             store.write_layer_tar(layer, &mut encoder)?;
             encoder.finish().map_err(ArchiveError::Io)?
         }
