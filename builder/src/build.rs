@@ -482,6 +482,7 @@ impl Build<'_> {
             annotations: &self.options.annotations,
             docker_types: self.options.docker_types,
         };
+        note("exporting layers done".to_owned());
         let mut images = Vec::new();
         for (planned, built) in plan.results.iter().zip(built) {
             let (id, manifest) = exporter.export(planned, built)?;
@@ -513,7 +514,9 @@ impl Build<'_> {
         for (index, tag) in named {
             self.machine.store.tag(tag, &outcome.images[index].id)?;
             outcome.images[index].tags.push(tag.clone());
-            note(format!("naming to {} done", tag.clone().or_latest()));
+            let name = tag.clone().or_latest();
+            let shown = if name.tag() == Some("latest") { name.repository() } else { name.to_string() };
+            note(format!("naming to {shown} done"));
         }
         Ok(())
     }

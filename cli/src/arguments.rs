@@ -101,9 +101,25 @@ fn overview() -> String {
 pub fn parse<T: clap::Parser>(name: &str, arguments: Vec<OsString>) -> Result<T, CliError> {
     let command = T::command().bin_name(format!("kiln {name}"));
     let command = command.max_term_width(100).disable_version_flag(true);
-    let with_name = std::iter::once(OsString::from(name)).chain(arguments);
+    let arguments = arguments.into_iter().filter_map(|argument| without_truth(&command, argument));
+    let with_name = std::iter::once(OsString::from(name)).chain(arguments.collect::<Vec<_>>());
     let matches = command.try_get_matches_from(with_name).map_err(|error| refused(name, &error))?;
     T::from_arg_matches(&matches).map_err(|error| refused(name, &error))
+}
+
+/// Docker's switches take `=true` and `=false`: the first says nothing more, the second takes the switch away.
+fn without_truth(command: &clap::Command, argument: OsString) -> Option<OsString> {
+    let text =
+        argument.to_str().and_then(|text| text.strip_prefix("--")).and_then(|text| text.split_once('='));
+    let Some((name, value)) = text else { return Some(argument) };
+    let is_switch = command.get_arguments().any(|known| {
+        known.get_long() == Some(name) && matches!(known.get_action(), clap::ArgAction::SetTrue)
+    });
+    match value {
+        "true" | "1" | "t" if is_switch => Some(OsString::from(format!("--{name}"))),
+        "false" | "0" | "f" if is_switch => None,
+        _ => Some(argument),
+    }
 }
 
 /// Like [`parse`], for commands whose arguments after the first belong to somebody else: `run IMAGE --rm`
@@ -207,6 +223,19 @@ mod tests {
         image: String,
         #[arg(allow_hyphen_values = true)]
         command: Vec<String>,
+    }
+
+    #[test]
+    fn switches_take_truth() {
+        let tty = |word: &str| {
+            let words = [word, "image"].iter().map(OsString::from).collect();
+            parse::<Example>("example", words).map(|example| example.tty).ok()
+        };
+        assert_eq!(tty("--tty"), Some(true));
+        assert_eq!(tty("--tty=true"), Some(true));
+        assert_eq!(tty("--tty=false"), Some(false));
+        assert_eq!(tty("--tty=perhaps"), None);
+        assert_eq!(tty("--env=A=true"), Some(false));
     }
 
     #[test]

@@ -106,6 +106,9 @@ impl Cgroup {
                 if !self.legacy.contains(&path) {
                     make_folder(&path)?;
                     self.legacy.push(path.clone());
+                    if setting.controller == "cpuset" {
+                        inherit_cpuset(&root, &path)?;
+                    }
                 }
                 write(&path.join(setting.legacy.0), &setting.legacy.1)?;
             } else {
@@ -191,6 +194,23 @@ fn start_time(pid: u32) -> Option<String> {
 
 fn make_folder(path: &Path) -> Result<(), CgroupError> {
     fs::create_dir_all(path).map_err(CgroupError::file("make", path))
+}
+
+/// A new version 1 group has no processors and no memory nodes, and takes nobody in until it has both: those of the group
+/// above it, for each group on the way.
+fn inherit_cpuset(root: &Path, path: &Path) -> Result<(), CgroupError> {
+    let mut above = root.to_owned();
+    for name in path.strip_prefix(root).unwrap_or(path).components() {
+        let inner = above.join(name);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let read = |path: PathBuf| fs::read_to_string(&path).map_err(CgroupError::file("read", &path));
+            if read(inner.join(file))?.trim().is_empty() {
+                write(&inner.join(file), read(above.join(file))?.trim())?;
+            }
+        }
+        above = inner;
+    }
+    Ok(())
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, CgroupError> {

@@ -56,6 +56,10 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         (image, recipe.arguments())
     };
     let build = arguments::parse::<Build>("build", words)?.anew();
+    if build.reads_stdin() {
+        return Err(CliError::failed("the image was built from standard input, which nobody has kept")
+            .hint("only what was built from files, the web or git can be built again"));
+    }
     let (options, _) = build.read()?;
     let second = build_once(&workshop, &build, style)?;
     match difference(store, &first, &second, &options)? {

@@ -233,6 +233,12 @@ impl Build {
         self
     }
 
+    /// Files or the Dockerfile come from standard input.
+    pub(in crate::commands) fn reads_stdin(&self) -> bool {
+        let stdin = Path::new("-");
+        self.context == stdin || self.file.as_deref() == Some(stdin)
+    }
+
     /// All that the flags ask for.
     pub(in crate::commands) fn read(&self) -> Result<(BuildOptions, Vec<Output>), CliError> {
         self.refused.check()?;
