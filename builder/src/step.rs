@@ -168,7 +168,7 @@ impl StepError {
                 "register the binfmt handler {handler} (package qemu-user-static), or build for this machine"
             )],
             StepError::Device(..) => {
-                vec!["devices are described in /etc/cdi and /var/run/cdi, as JSON".to_owned()]
+                vec!["devices are described in files of /etc/cdi and /var/run/cdi".to_owned()]
             }
             StepError::Checksum { .. } => {
                 vec!["the file changed, or --checksum is wrong".to_owned()]

@@ -1,4 +1,4 @@
-//! `RUN --device`: devices as the Container Device Interface describes them (CDI specification 0.8), in JSON.
+//! `RUN --device`: devices as the Container Device Interface describes them (CDI specification 0.8).
 
 use super::StepError;
 use kiln_runtime::spec as runtime_spec;
@@ -62,11 +62,11 @@ struct Shown {
 /// Finds what `names` (`vendor.com/class=device`, `…=*`, or the class alone) stand for. What is not there is left out
 /// unless it is required.
 pub(super) fn find(names: &[(String, bool)]) -> Result<Devices, StepError> {
+    if names.is_empty() { Ok(Devices::default()) } else { find_in(&descriptions(), names) }
+}
+
+fn find_in(descriptions: &[Description], names: &[(String, bool)]) -> Result<Devices, StepError> {
     let mut devices = Devices::default();
-    if names.is_empty() {
-        return Ok(devices);
-    }
-    let descriptions = descriptions();
     for (name, required) in names {
         let (kind, wanted) = name.split_once('=').unwrap_or((name, ""));
         let mut found = false;
@@ -94,10 +94,17 @@ pub(super) fn find(names: &[(String, bool)]) -> Result<Devices, StepError> {
 fn descriptions() -> Vec<Description> {
     let files = FOLDERS.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
     let mut paths: Vec<PathBuf> = files.map(|entry| entry.path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
-    let read = |path: &PathBuf| serde_json::from_slice(&std::fs::read(path).ok()?).ok();
-    paths.iter().filter_map(read).collect()
+    paths.iter().filter_map(|path| read(path, &std::fs::read_to_string(path).ok()?)).collect()
+}
+
+/// What is no description describes nothing.
+fn read(path: &Path, text: &str) -> Option<Description> {
+    match path.extension()?.to_str()? {
+        "json" => serde_json::from_str(text).ok(),
+        "yaml" | "yml" => serde_saphyr::from_str(text).ok(),
+        _ => None,
+    }
 }
 
 impl Devices {
@@ -166,5 +173,40 @@ pub(super) fn add_loops(spec: &mut Spec) {
         .filter_map(|path| device_at(Path::new(&path), &path));
     if let Some(linux) = spec.linux_mut() {
         linux.devices_mut().get_or_insert_default().extend(found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JSON: &str = r#"{"cdiVersion":"0.6.0","kind":"vendor.com/net","devices":[{"name":"a","containerEdits":
+        {"deviceNodes":[{"path":"/dev/a","hostPath":"/dev/null","fileMode":384}],"env":["A=1"]}},
+        {"name":"b","containerEdits":{"mounts":[{"hostPath":"/usr","containerPath":"/b","options":["ro"]}]}}],
+        "containerEdits":{"env":["ALL=1"]}}"#;
+    const YAML: &str = "cdiVersion: 0.6.0\nkind: vendor.com/gpu\ndevices:\n- name: \"0\"\n  containerEdits:\n    deviceNodes:\n    - path: /dev/zero\n";
+
+    fn all() -> Vec<Description> {
+        [("x.json", JSON), ("y.yaml", YAML), ("z.txt", JSON), ("w.json", "{")]
+            .iter()
+            .filter_map(|(name, text)| read(Path::new(name), text))
+            .collect()
+    }
+
+    fn find(name: &str, required: bool) -> Result<Devices, StepError> {
+        find_in(&all(), &[(name.to_owned(), required)])
+    }
+
+    #[test]
+    fn devices_are_found_by_name_class_and_star() {
+        let one = find("vendor.com/net=a", true).unwrap();
+        assert_eq!(one.environment, ["ALL=1", "A=1"]);
+        assert_eq!((one.nodes[0].path().to_str(), one.nodes[0].file_mode()), (Some("/dev/a"), Some(0o600)));
+        let every = find("vendor.com/net=*", true).unwrap();
+        assert_eq!((every.nodes.len(), every.mounts.len()), (1, 1));
+        assert_eq!(find("vendor.com/net", true).unwrap().nodes.len(), 1);
+        assert_eq!(find("vendor.com/gpu=0", true).unwrap().nodes[0].path(), Path::new("/dev/zero"));
+        assert!(find("vendor.com/gpu=7", false).unwrap().nodes.is_empty());
+        assert!(find("vendor.com/gpu=7", true).is_err());
     }
 }
