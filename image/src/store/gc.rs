@@ -3,7 +3,7 @@
 use super::{ImageRecord, Store, StoreError};
 use crate::digest::{Digest, ImageId};
 use crate::reference::Reference;
-use crate::sys;
+use crate::sys::{self, Named};
 use std::collections::BTreeSet;
 
 /// What a removal took away, in the words of `rmi`.
@@ -64,9 +64,26 @@ impl Store {
     pub fn prune_steps(&self) -> Result<Usage, StoreError> {
         let before = self.layer_bytes()?;
         self.index.remove_all_steps()?;
+        self.remove_computed()?;
         let removed = self.remove_unused_layers()?;
         self.remove_unused_blobs()?;
         Ok(Usage { count: removed.len(), bytes: before.saturating_sub(self.layer_bytes()?) })
+    }
+
+    /// Removes what is kept to save time, but what names an image that is there.
+    fn remove_computed(&self) -> Result<(), StoreError> {
+        let images: BTreeSet<String> =
+            self.index.images()?.iter().map(|image| image.id.0.hex().to_owned()).collect();
+        let folder = self.root.join("cache");
+        for entry in std::fs::read_dir(&folder).call("getdents", &folder)? {
+            let path = entry.call("getdents", &folder)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let image = name.rsplit('-').next().unwrap_or_default();
+            if !images.contains(image) {
+                sys::remove_path(&path)?;
+            }
+        }
+        Ok(())
     }
 
     fn layer_bytes(&self) -> Result<u64, StoreError> {
