@@ -5,6 +5,8 @@ use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::str::FromStr;
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
 
 /// `sha256:…` or `sha512:…` of exact bytes (OCI image-spec, descriptor.md, "Digests").
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -279,6 +281,62 @@ impl<T: Write> Write for Hashing<T> {
     }
 }
 
+/// Hashes and counts what is written on a thread of its own, while whoever writes prepares what comes next.
+pub struct BackgroundHasher {
+    sender: SyncSender<Vec<u8>>,
+    worker: JoinHandle<(Digest, u64)>,
+    waiting: Vec<u8>,
+}
+
+impl BackgroundHasher {
+    /// Size of the pieces that are handed over, in bytes.
+    const PIECE: usize = 256 * 1024;
+    /// Pieces that may wait.
+    const QUEUE: usize = 4;
+
+    /// A SHA-256 hasher.
+    pub fn sha256() -> BackgroundHasher {
+        let (sender, pieces) = std::sync::mpsc::sync_channel::<Vec<u8>>(BackgroundHasher::QUEUE);
+        let worker = std::thread::spawn(move || {
+            let mut hasher = Hasher::sha256();
+            let mut count = 0;
+            for piece in pieces {
+                hasher.update(&piece);
+                count += piece.len() as u64;
+            }
+            (hasher.finish(), count)
+        });
+        BackgroundHasher { sender, worker, waiting: Vec::with_capacity(BackgroundHasher::PIECE) }
+    }
+
+    /// The digest of all that was written, and its length in bytes.
+    pub fn finish(mut self) -> (Digest, u64) {
+        self.hand_over();
+        drop(self.sender);
+        self.worker.join().expect("hashing does not panic")
+    }
+
+    fn hand_over(&mut self) {
+        let piece = std::mem::replace(&mut self.waiting, Vec::with_capacity(BackgroundHasher::PIECE));
+        // The worker listens for as long as there is a sender.
+        let _ = self.sender.send(piece);
+    }
+}
+
+impl Write for BackgroundHasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.waiting.extend_from_slice(bytes);
+        if self.waiting.len() >= BackgroundHasher::PIECE {
+            self.hand_over();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,6 +360,15 @@ mod tests {
         assert_eq!(ChainId::of(&[id(1)]), Some(ChainId(id(1).0)));
         let expected = Digest::of(format!("{} {}", id(1), id(2)).as_bytes());
         assert_eq!(ChainId::of(&[id(1), id(2)]), Some(ChainId(expected)));
+    }
+
+    #[test]
+    fn hashing_in_the_background_gives_the_same() {
+        let bytes = vec![7u8; 3 * BackgroundHasher::PIECE + 5];
+        let mut hasher = BackgroundHasher::sha256();
+        bytes.chunks(70_001).for_each(|chunk| hasher.write_all(chunk).unwrap());
+        assert_eq!(hasher.finish(), (Digest::of(&bytes), bytes.len() as u64));
+        assert_eq!(BackgroundHasher::sha256().finish(), (Digest::of(b""), 0));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub use snapshot::{Active, LayerId, Stack};
 
 use crate::compression;
 use crate::config::ImageConfig;
-use crate::digest::{DiffId, Digest, Hashing, ImageId};
+use crate::digest::{BackgroundHasher, DiffId, Digest, Hashing, ImageId};
 use crate::json;
 use crate::layer::{self, ApplyError, DiffError};
 use crate::manifest::{Descriptor, Index as ManifestIndex, Manifest, ManifestError, ManifestOrIndex};
@@ -640,7 +640,7 @@ fn missing_reference(parsed: Result<Reference, ReferenceError>, name: &str) -> S
 }
 
 fn pack(path: &Path) -> Result<(DiffId, u64), StoreError> {
-    let (_, digest, size) = layer::diff(path, Hashing::new(io::sink()))?.finish();
+    let (digest, size) = layer::diff(path, BackgroundHasher::sha256())?.finish();
     Ok((DiffId(digest), size))
 }
 
