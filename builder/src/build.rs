@@ -473,6 +473,10 @@ impl Build<'_> {
     ) -> Result<Outcome, BuildError> {
         let note = |text: String| self.reporter.send(Event::Note { row, text });
         digester.join().expect("digesting does not panic")?;
+        if self.options.rewrites_times && epoch.is_none() {
+            let message = "[Warning] times are not rewritten: there is no SOURCE_DATE_EPOCH".to_owned();
+            self.reporter.send(Event::Warning { message });
+        }
         let store = self.machine.store;
         let exporter = Exporter {
             store,

@@ -151,6 +151,7 @@ impl StepError {
             StepError::Exit { code, .. } => format!("exit code: {code}"),
             StepError::Start { .. } => "did not start".to_owned(),
             StepError::Content(ContentError::NotFound { .. }) => "not found".to_owned(),
+            StepError::Fetch { .. } => "cannot be fetched".to_owned(),
             _ => "failed".to_owned(),
         }
     }
@@ -170,6 +171,9 @@ impl StepError {
             StepError::Device(..) => {
                 vec!["devices are described in files of /etc/cdi and /var/run/cdi".to_owned()]
             }
+            StepError::Fetch { .. } => vec![
+                "check the address, the network, and the credentials that it may want as a secret".to_owned(),
+            ],
             StepError::Checksum { .. } => {
                 vec!["the file changed, or --checksum is wrong".to_owned()]
             }

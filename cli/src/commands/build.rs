@@ -29,6 +29,7 @@ use kiln_image::platform::Platform;
 use kiln_registry::Keychain;
 use kiln_runtime::Spawner;
 use output::{Made, Output};
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
@@ -118,6 +119,7 @@ pub(super) fn carry_out<T>(
         annotations: &options.annotations,
         epoch: kiln_builder::epoch(context, options),
         is_quiet: build.quiet,
+        pushed: RefCell::default(),
     };
     then(&made)
 }

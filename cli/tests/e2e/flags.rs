@@ -74,12 +74,21 @@ fn several_platforms_give_an_index() {
     let platforms = "--platform=linux/amd64,linux/arm64";
     let layout = format!("type=oci,tar=false,dest={}", bed.path("layout").display());
     let metadata = bed.path("metadata").display().to_string();
-    let flags =
-        [platforms, "-t", "multi", "-o", &layout, "--metadata-file", &metadata, "--annotation=index:a=b"];
+    let flags = [
+        platforms,
+        "-t",
+        "multi",
+        "-o",
+        &layout,
+        "--metadata-file",
+        &metadata,
+        "--annotation=index,index-descriptor:a=b",
+    ];
     ok(&bed, &flags, &folder);
     let text = std::fs::read_to_string(bed.path("layout/index.json")).unwrap();
     assert!(text.contains("application/vnd.oci.image.index.v1+json"), "{text}");
     let index: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(index["manifests"][0]["annotations"]["a"], "b");
     let digest = index["manifests"][0]["digest"].as_str().unwrap();
     let blob = std::fs::read(bed.path("layout/blobs").join(digest.replace(':', "/"))).unwrap();
     let inner: serde_json::Value = serde_json::from_slice(&blob).unwrap();
@@ -93,6 +102,8 @@ fn several_platforms_give_an_index() {
     assert_eq!(inner["annotations"]["a"], "b");
     let told = std::fs::read_to_string(&metadata).unwrap();
     assert!(told.contains("\"containerimage.digest\"") && told.contains("index.v1+json"), "{told}");
+    let single = build(&bed, &["--annotation=index:a=b"], &folder);
+    assert!(single.code == 1 && single.err.contains("index annotations not supported"), "{}", single.err);
     let out = bed.path("out").display().to_string();
     ok(&bed, &[platforms, "-o", &out], &folder);
     assert_eq!(std::fs::read_to_string(bed.path("out/linux_arm64/arch")).unwrap(), "arm64");
@@ -135,6 +146,8 @@ fn equal_epochs_give_equal_images() {
     assert!(shown.contains("\"Created\": \"2017-07-14T02:40:00Z\""), "{shown}");
     let times = bed.ok("run --rm timed stat -c %Y /hi /h /w /d /d/e/f /i");
     assert!(times.lines().all(|time| time.parse::<u64>().unwrap() <= 1_500_000_000), "{times}");
+    let done = ok(&bed, &["--rewrite-timestamp"], &folder);
+    assert!(done.err.contains("times are not rewritten"), "{}", done.err);
     let done = build(&bed, &["--source-date-epoch=soon"], &folder);
     assert!(done.code == 1 && done.err.contains("SOURCE_DATE_EPOCH"), "{}", done.err);
 }
@@ -332,6 +345,11 @@ fn images_are_pushed_and_come_back() {
     );
     let missing = bed.words("push localhost:1/nosuch");
     assert!(missing.code == 1 && missing.err.contains("does not exist locally"), "{}", missing.err);
+    let file = bed.path("metadata").display().to_string();
+    ok(&bed, &["--push", "-t", &name, "--metadata-file", &file], &folder);
+    let told: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let manifest = kept.lock().unwrap()["/v2/team/app/manifests/v1"].clone();
+    assert_eq!(told["containerimage.digest"], kiln_image::digest::Digest::of(&manifest).to_string());
     let zstd = format!("type=image,name={}/team/z,push=true,compression=zstd", server.address);
     ok(&bed, &["-o", &zstd], &folder);
     let manifest = kept.lock().unwrap()["/v2/team/z/manifests/latest"].clone();

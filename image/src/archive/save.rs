@@ -45,6 +45,8 @@ pub struct IndexRequest<'a> {
     pub names: &'a [Reference],
     /// Notes for the index.
     pub annotations: &'a BTreeMap<String, String>,
+    /// Notes for the entry that points to the index.
+    pub descriptor_annotations: &'a BTreeMap<String, String>,
 }
 
 /// Writes a tar that `docker load` reads and that is an OCI layout, too. The same images give the same bytes.
@@ -175,7 +177,9 @@ fn save_index(
     index.annotations.clone_from(request.annotations);
     let bytes = json::to_vec(&index);
     output.bytes(&blob(&Digest::of(&bytes)), &bytes)?;
-    let top = descriptors(Descriptor::of(media_type::OCI_INDEX, &bytes), request.names);
+    let mut descriptor = Descriptor::of(media_type::OCI_INDEX, &bytes);
+    descriptor.annotations.clone_from(request.descriptor_annotations);
+    let top = descriptors(descriptor, request.names);
     output.bytes("index.json", &json::to_vec(&Index::oci(top)))?;
     output.bytes("oci-layout", OCI_LAYOUT)
 }

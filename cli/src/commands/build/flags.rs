@@ -268,6 +268,13 @@ impl Build {
                 }
             }
         }
+        let for_index = [&options.annotations.index, &options.annotations.index_descriptor];
+        let is_single =
+            options.platforms.len() < 2 && !options.build_args.contains_key("BUILDKIT_MULTI_PLATFORM");
+        if is_single && for_index.iter().any(|list| !list.is_empty()) {
+            return Err(CliError::failed("index annotations not supported for single platform export")
+                .hint("annotate the manifest, or build for several platforms"));
+        }
         Ok((options, outputs))
     }
 

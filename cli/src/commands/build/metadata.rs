@@ -3,7 +3,7 @@
 use super::output::{Made, failed};
 use crate::error::CliError;
 use kiln_image::json;
-use kiln_image::manifest::{Descriptor, media_type};
+use kiln_image::manifest::Descriptor;
 use serde::Serialize;
 use std::path::Path;
 
@@ -26,14 +26,7 @@ struct Metadata {
 pub(super) fn write(path: &Path, made: &Made<'_>, has_image: bool) -> Result<(), CliError> {
     let outcome = made.outcome;
     let main = outcome.main();
-    let descriptor = match &outcome.index {
-        Some(index) => {
-            let mut descriptor = Descriptor::of(media_type::OCI_INDEX, index);
-            descriptor.annotations = made.annotations.index_descriptor.iter().cloned().collect();
-            descriptor
-        }
-        None => main.manifest.clone(),
-    };
+    let descriptor = made.descriptor();
     let names: Vec<String> =
         outcome.last().iter().flat_map(|image| &image.tags).map(ToString::to_string).collect();
     let id = &main.id.0.hex()[..25];

@@ -8,9 +8,11 @@ use kiln_builder::output::{self, OutputError};
 use kiln_builder::{Annotations, BuiltImage, Outcome};
 use kiln_image::archive::{self, Compression, IndexRequest, PackOptions, SaveRequest, pack};
 use kiln_image::digest::{Digest, ImageId};
+use kiln_image::manifest::{Descriptor, Index, media_type};
 use kiln_image::reference::Reference;
 use kiln_image::store::Store;
 use kiln_registry::{PushEvent, PushRequest};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
@@ -231,9 +233,13 @@ impl Output {
                 match made.outcome.index {
                     None => archive::save_folder(made.store, &requests, folder)?,
                     Some(_) => {
-                        let annotations = made.index_annotations();
-                        let index =
-                            IndexRequest { images: &requests, names: &names, annotations: &annotations };
+                        let (annotations, descriptor) = made.index_annotations();
+                        let index = IndexRequest {
+                            images: &requests,
+                            names: &names,
+                            annotations: &annotations,
+                            descriptor_annotations: &descriptor,
+                        };
                         archive::save_index_folder(made.store, &index, folder)?;
                     }
                 }
@@ -258,8 +264,13 @@ impl Output {
             return archive::save_tar(made.store, &requests, output);
         }
         let names = made.names(self).unwrap_or_default();
-        let annotations = made.index_annotations();
-        let index = IndexRequest { images: &requests, names: &names, annotations: &annotations };
+        let (annotations, descriptor) = made.index_annotations();
+        let index = IndexRequest {
+            images: &requests,
+            names: &names,
+            annotations: &annotations,
+            descriptor_annotations: &descriptor,
+        };
         archive::save_index_tar(made.store, &index, output)
     }
 
@@ -304,12 +315,22 @@ impl Output {
         });
         let packed = packed.collect::<Result<Vec<_>, CliError>>()?;
         let index = made.outcome.index.is_some().then(|| {
-            let mut index = kiln_image::manifest::Index::oci(
-                packed.iter().map(archive::PackedImage::descriptor).collect(),
-            );
-            index.annotations = made.index_annotations();
+            let images = packed.iter().zip(made.outcome.last()).map(|(packed, image)| Descriptor {
+                annotations: image.manifest.annotations.clone(),
+                ..packed.descriptor()
+            });
+            let mut index = Index::oci(images.collect());
+            index.annotations = made.index_annotations().0;
             kiln_image::json::to_vec(&index)
         });
+        *made.pushed.borrow_mut() = match (&index, packed.first(), made.outcome.last().first()) {
+            (Some(index), _, _) => Some(made.index_descriptor(index)),
+            (None, Some(packed), Some(image)) => {
+                let annotations = image.manifest.annotations.clone();
+                Some(Descriptor { annotations, ..packed.descriptor() })
+            }
+            _ => None,
+        };
         for reference in made.names(self)? {
             let request = PushRequest {
                 reference: &reference,
@@ -317,8 +338,9 @@ impl Output {
                 index: index.as_deref(),
                 by_digest: self.options.by_digest,
             };
-            let tell = |event: PushEvent| {
-                if let (PushEvent::Uploading(digest, sent, total), false) = (event, made.is_quiet)
+            let is_quiet = made.is_quiet;
+            let tell = move |event: PushEvent| {
+                if let (PushEvent::Uploading(digest, sent, total), false) = (event, is_quiet)
                     && sent == total
                 {
                     ui::tell_line(&format!("pushed {digest} {}", crate::text::size(total)));
@@ -411,6 +433,8 @@ pub(in crate::commands) struct Made<'a> {
     /// The time that files get, in seconds since 1970.
     pub(in crate::commands) epoch: Option<i64>,
     pub(super) is_quiet: bool,
+    /// What a registry got.
+    pub(super) pushed: RefCell<Option<Descriptor>>,
 }
 
 impl Made<'_> {
@@ -447,8 +471,26 @@ impl Made<'_> {
         self.outcome.last().iter().map(request).collect()
     }
 
-    fn index_annotations(&self) -> BTreeMap<String, String> {
-        self.annotations.index.iter().cloned().collect()
+    /// Those of the index, and of what points to it.
+    fn index_annotations(&self) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
+        let notes = |list: &[(String, String)]| list.iter().cloned().collect();
+        (notes(&self.annotations.index), notes(&self.annotations.index_descriptor))
+    }
+
+    /// What points to the result: as a registry has it, when it went to one.
+    pub(super) fn descriptor(&self) -> Descriptor {
+        if let Some(pushed) = &*self.pushed.borrow() {
+            return pushed.clone();
+        }
+        match &self.outcome.index {
+            Some(index) => self.index_descriptor(index),
+            None => self.outcome.main().manifest.clone(),
+        }
+    }
+
+    fn index_descriptor(&self, index: &[u8]) -> Descriptor {
+        let annotations = self.index_annotations().1;
+        Descriptor { annotations, ..Descriptor::of(media_type::OCI_INDEX, index) }
     }
 
     /// What identifies the result: the digest of the index, or the image's id.
