@@ -60,6 +60,8 @@ pub struct Cgroup {
     unified: Option<(PathBuf, OwnedFd)>,
     /// Its folders in version 1 hierarchies.
     legacy: Vec<PathBuf>,
+    /// Folders above these that had to be made, outermost first.
+    above: Vec<PathBuf>,
 }
 
 impl Cgroup {
@@ -73,11 +75,12 @@ impl Cgroup {
         resources: Option<&LinuxResources>,
         devices: bool,
     ) -> Result<Cgroup, CgroupError> {
-        let mut cgroup = Cgroup { unified: None, legacy: Vec::new() };
+        let mut cgroup = Cgroup { unified: None, legacy: Vec::new(), above: Vec::new() };
         let settings = resources.map(limits::settings).unwrap_or_default();
         let wants_unified = devices || settings.iter().any(|setting| layout.is_unified(setting.controller));
         if wants_unified && let Some(root) = layout.unified_folder() {
             let path = root.join(name);
+            cgroup.above.extend(missing_above(&path));
             make_folder(&path)?;
             let folder = open_folder(&path)?;
             if devices {
@@ -104,6 +107,7 @@ impl Cgroup {
             } else if let Some(root) = layout.legacy_folder(setting.controller) {
                 let path = root.join(name);
                 if !self.legacy.contains(&path) {
+                    self.above.extend(missing_above(&path));
                     make_folder(&path)?;
                     self.legacy.push(path.clone());
                     if setting.controller == "cpuset" {
@@ -153,7 +157,19 @@ impl Drop for Cgroup {
             // removes it (`remove_orphans`).
             let _ = fs::remove_dir(path);
         }
+        for path in self.above.iter().rev() {
+            // Others may be in it by now.
+            let _ = fs::remove_dir(path);
+        }
     }
+}
+
+/// The folders above `path` that do not exist, outermost first.
+fn missing_above(path: &Path) -> Vec<PathBuf> {
+    let above = path.ancestors().skip(1).take_while(|path| !path.exists());
+    let mut missing: Vec<PathBuf> = above.map(Path::to_owned).collect();
+    missing.reverse();
+    missing
 }
 
 /// Removes the groups below `prefix`-pid-start whose process is gone.

@@ -229,6 +229,11 @@ fn programs_have_the_limits_of_the_command_line() {
     for wanted in [" 8192\n", " 77\n", " kitchen\n", "10.1.2.3"] {
         assert!(done.err.contains(wanted), "{wanted}: {}", done.err);
     }
+    let parent = format!("kiln-test-{}", std::process::id());
+    let inner = format!("--cgroup-parent=/{parent}/inner");
+    ok(&bed, &["--no-cache", "--memory=64m", &inner, "--add-host=there:10.1.2.3"], &folder);
+    let found = Command::new("find").args(["/sys/fs/cgroup", "-name", &parent]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "groups are left");
     for wrong in ["--shm-size=x", "--ulimit=nofile=9:8", "--ulimit=files=1", "--resource=disk=1"] {
         assert_eq!(build(&bed, &[wrong], &folder).code, 125, "{wrong}");
     }
