@@ -108,6 +108,7 @@ impl<'a> Owned<'a> {
             default_filter: true,
             layout: Some(&layout),
             wait: true,
+            ..PlanOptions::default()
         };
         let plan = plan(&spec, &options)?;
         let Stdio { stdin, stdout, stderr, .. } = *stdio;

@@ -4,10 +4,14 @@
 //! On hosts with both versions ("hybrid") each controller is used where it is mounted.
 
 mod device;
+mod groups;
 mod layout;
 mod limits;
+pub mod stats;
 
-pub use layout::Layout;
+pub use device::{DeviceAccess, DeviceRule, default_rules};
+pub use groups::{Groups, Place};
+pub use layout::{Layout, LegacyMount};
 
 use crate::op::describe_errno;
 use oci_spec::runtime::LinuxResources;
@@ -41,6 +45,9 @@ pub enum CgroupError {
         /// What would be needed.
         controller: &'static str,
     },
+    /// A process that would not end.
+    #[error("the control group `{path}` still holds processes, so it cannot be removed", path = .0.display())]
+    Busy(PathBuf),
     /// The kernel refuses device filters.
     #[error("cannot restrict devices: {reason}", reason = describe_errno(*.0))]
     Devices(i32),
@@ -102,8 +109,9 @@ impl Cgroup {
         for setting in settings {
             if layout.is_unified(setting.controller) {
                 let Some((path, _)) = &self.unified else { continue };
+                let Some((file, value)) = &setting.unified else { continue };
                 layout.enable(setting.controller)?;
-                write(&path.join(setting.unified.0), &setting.unified.1)?;
+                write(&path.join(file.as_ref()), value)?;
             } else if let Some(root) = layout.legacy_folder(setting.controller) {
                 let path = root.join(name);
                 if !self.legacy.contains(&path) {
@@ -114,7 +122,9 @@ impl Cgroup {
                         inherit_cpuset(&root, &path)?;
                     }
                 }
-                write(&path.join(setting.legacy.0), &setting.legacy.1)?;
+                if let Some((file, value)) = &setting.legacy {
+                    write(&path.join(file.as_ref()), value)?;
+                }
             } else {
                 return Err(CgroupError::NoController {
                     limit: setting.limit,

@@ -212,7 +212,8 @@ impl Helper {
                 let _ = rustix::stdio::dup2_stdin(&stdin);
                 let _ = rustix::stdio::dup2_stdout(&stdout);
                 let _ = rustix::stdio::dup2_stderr(&stderr);
-                init::run(plan, slots, status)
+                // The container ends with the helper, whatever ends that.
+                init::run(plan, slots, status, None, true)
             }
         }
     }

@@ -5,14 +5,19 @@
 //! text, and nothing below the root is believed before its handle has been looked at.
 
 mod console;
+mod copy;
 mod exec;
+mod gate;
+pub(crate) mod hook;
 mod identity;
 mod mount;
 mod path;
 
+pub(crate) use identity::limit_of;
+pub(crate) use mount::copy_tree;
 pub(crate) use mount::make_filesystem;
 
-use crate::op::{Bytes, FdSlot, Plan, SetupError, SetupOp, Stage};
+use crate::op::{Bytes, FdSlot, Plan, Point, SetupError, SetupOp, Stage};
 use crate::sys;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -23,7 +28,11 @@ use std::io::IoSlice;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Status {
     /// It waits to be told to go on.
-    Ready,
+    Waits(Point),
+    /// Everything is set up; it waits to be started.
+    Created,
+    /// Where calls that its filter tells about are heard comes with this message.
+    Listener,
     /// The master of its terminal comes with this message.
     Console,
     /// Files and folders that had to be made in the image for mounts to go on.
@@ -44,7 +53,12 @@ pub(crate) struct Init {
     stubs: Vec<Bytes>,
     environment: Vec<Bytes>,
     terminal: Option<OwnedFd>,
-    keeps_capabilities: bool,
+    arguments: Vec<Bytes>,
+    kept_fds: u32,
+    /// Whether the program is killed when its parent ends.
+    dies_with_parent: bool,
+    /// The container's state as hooks are told, once the parent has said.
+    state: Vec<u8>,
 }
 
 /// A failed call with what it was called on.
@@ -84,8 +98,14 @@ impl Failed {
     }
 }
 
-/// Sets up and runs; never returns.
-pub(crate) fn run(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd) -> ! {
+/// Sets up and runs; never returns. `proc` is the machine's own /proc, if that cannot be reached any more.
+pub(crate) fn run(
+    plan: Plan,
+    slots: Vec<OwnedFd>,
+    status: OwnedFd,
+    proc: Option<OwnedFd>,
+    dies_with_parent: bool,
+) -> ! {
     // What is made for the container has the modes that the plan says; the program gets its own mask.
     let _ = rustix::process::umask(rustix::fs::Mode::empty());
     let mut init = Init {
@@ -93,25 +113,49 @@ pub(crate) fn run(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd) -> ! {
         status,
         root: None,
         empty: None,
-        proc: None,
+        proc,
         stubs: Vec::new(),
         environment: plan.program.environment,
         terminal: None,
-        keeps_capabilities: false,
+        arguments: plan.program.arguments,
+        kept_fds: plan.program.kept_fds,
+        dies_with_parent,
+        state: Vec::new(),
     };
     let error = match init.set_up(&plan.setup) {
-        Ok(()) => init.exec(&plan.program.arguments),
+        Ok(()) => init.exec(),
         Err(error) => error,
     };
     init.send(&Status::Failed(error), None);
     std::process::exit(1)
 }
 
+/// A handle on the machine's /proc, taken while that is what the path leads to, and looked at.
+pub(crate) fn open_proc() -> Result<OwnedFd, Errno> {
+    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let proc = rustix::fs::open(c"/proc", flags, rustix::fs::Mode::empty())?;
+    if rustix::fs::fstatfs(&proc)?.f_type == PROC_SUPER_MAGIC { Ok(proc) } else { Err(Errno::NOENT) }
+}
+
 impl Init {
     fn set_up(&mut self, setup: &[SetupOp]) -> Result<(), SetupError> {
+        // Labels, scores and kernel parameters are written after the root has changed, when /proc may be
+        // anything: this handle is on the machine's own (CVE-2019-19921, CVE-2025-52881).
+        let writes = |op: &SetupOp| {
+            matches!(op, SetupOp::Sysctl { .. } | SetupOp::OomScore(_) | SetupOp::Label { .. })
+        };
+        if self.proc.is_none() && setup.iter().any(writes) {
+            let proc = open_proc().call("open", "/proc");
+            self.proc = Some(proc.map_err(|failed| failed.at(Stage::Setup))?);
+        }
         for op in setup {
             let stage = match op {
                 SetupOp::FindUser(_) | SetupOp::User(_) => Stage::User,
+                SetupOp::FindProgram => {
+                    self.find_program()?;
+                    continue;
+                }
                 SetupOp::WorkingFolder(_) | SetupOp::MakeFolder { .. } => Stage::WorkingFolder,
                 _ => Stage::Setup,
             };
@@ -127,16 +171,16 @@ impl Init {
     fn carry_out(&mut self, op: &SetupOp) -> Done {
         use rustix::{fs, system, thread};
         match op {
-            SetupOp::WaitForGo => self.wait_for_go(),
+            SetupOp::Wait(point) => self.wait(*point),
+            SetupOp::BecomeRoot => identity::become_root_of_namespace(),
+            SetupOp::HideProcess => {
+                use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+                set_dumpable_behavior(DumpableBehavior::NotDumpable).call("prctl", "PR_SET_DUMPABLE")
+            }
             SetupOp::Join(slot) => {
                 thread::move_into_link_name_space(self.slot(*slot)?, None).call("setns", "")
             }
-            SetupOp::JoinPath(path) => {
-                let flags = fs::OFlags::RDONLY | fs::OFlags::CLOEXEC;
-                let namespace =
-                    fs::open(path.as_path(), flags, fs::Mode::empty()).call("open", path.clone())?;
-                thread::move_into_link_name_space(namespace.as_fd(), None).call("setns", path.clone())
-            }
+            SetupOp::JoinPath { kind, path } => join_path(*kind, path),
             SetupOp::Unshare(flags) => sys::unshare(*flags).call("unshare", ""),
             SetupOp::Hostname(name) => {
                 system::sethostname(name.as_bytes()).call("sethostname", name.as_str())
@@ -149,8 +193,10 @@ impl Init {
             SetupOp::Mount(op) => self.mount(op),
             SetupOp::Device(op) => self.device(op),
             SetupOp::Link { target, path } => self.link(target, path),
-            SetupOp::Console(size) => self.console(*size),
-            SetupOp::Pivot => self.pivot(),
+            SetupOp::Console { size, bind } => self.console(*size, *bind),
+            SetupOp::PresentRoot => self.take_present_root(),
+            SetupOp::Pivot { by_moving } => self.pivot(*by_moving),
+            SetupOp::RootPropagation(bits) => self.propagate_root(*bits),
             SetupOp::ReadonlyRoot => self.readonly_root(),
             SetupOp::Sysctl { name, value } => self.sysctl(name, value),
             SetupOp::Readonly(path) => self.readonly(path),
@@ -158,6 +204,25 @@ impl Init {
             SetupOp::Limit { resource, soft, hard, clamp } => identity::limit(resource, *soft, *hard, *clamp),
             SetupOp::OomScore(score) => {
                 self.write_proc("self/oom_score_adj", &score.to_string()).call("write", "oom_score_adj")
+            }
+            SetupOp::Personality(persona) => sys::set_personality(*persona).call("personality", ""),
+            SetupOp::Scheduler(op) => identity::schedule(*op),
+            SetupOp::IoPriority { class, priority } => {
+                sys::set_io_priority(*class, *priority).call("ioprio_set", "")
+            }
+            SetupOp::Affinity(processors) => identity::stay_on(processors),
+            SetupOp::MemoryPolicy { mode, nodes } => {
+                let nodes: &[u64] = if nodes.iter().all(|word| *word == 0) { &[] } else { nodes };
+                sys::set_memory_policy(*mode, nodes).call("set_mempolicy", "")
+            }
+            SetupOp::Label { file, value } => self.label(file, value),
+            SetupOp::Hooks { name, hooks } => self.run_hooks(name, hooks),
+            // Tells the failure in its own words; see above.
+            SetupOp::FindProgram => Ok(()),
+            SetupOp::Gate(slot) => self.wait_at_gate(*slot),
+            SetupOp::Home(uid) => {
+                self.set_home(*uid);
+                Ok(())
             }
             SetupOp::NewKeyring => match sys::join_new_session_keyring() {
                 // Kernels without keyrings, and filters that forbid them, are fine.
@@ -171,7 +236,7 @@ impl Init {
             SetupOp::Bounding(bounding) => identity::drop_bounding(*bounding),
             SetupOp::Capabilities(op) => identity::capabilities(*op),
             SetupOp::NoNewPrivileges => thread::set_no_new_privs(true).call("prctl", "PR_SET_NO_NEW_PRIVS"),
-            SetupOp::Seccomp { program, flags } => sys::install_seccomp(program, *flags).call("seccomp", ""),
+            SetupOp::Seccomp { program, flags, listens } => self.load_filter(program, *flags, *listens),
             SetupOp::Umask(mask) => {
                 let _ = rustix::process::umask(fs::Mode::from_raw_mode(*mask));
                 Ok(())
@@ -189,12 +254,29 @@ impl Init {
         self.root.as_ref().map(AsFd::as_fd).ok_or_else(|| Failed::saying("/", "the plan mounts no root"))
     }
 
-    fn wait_for_go(&self) -> Done {
-        self.send(&Status::Ready, None);
-        let mut byte = [0u8];
+    fn load_filter(&self, program: &[u64], flags: u32, listens: bool) -> Done {
+        const NEW_LISTENER: u32 = 1 << 3;
+        let flags = if listens { flags | NEW_LISTENER } else { flags };
+        if let Some(listener) = sys::install_seccomp(program, flags).call("seccomp", "")? {
+            self.send(&Status::Listener, Some(listener.as_fd()));
+        }
+        Ok(())
+    }
+
+    /// Stops until the parent says go; what it says is the container's state.
+    fn wait(&mut self, point: Point) -> Done {
+        self.send(&Status::Waits(point), None);
+        let mut word = vec![0u8; 64 * 1024];
         loop {
-            match rustix::io::read(&self.status, &mut byte) {
-                Ok(1) => return Ok(()),
+            match rustix::io::read(&self.status, word.as_mut_slice()) {
+                Ok(length @ 1..) => {
+                    word.truncate(length);
+                    // A single byte is go and no more.
+                    if length > 1 {
+                        self.state = word;
+                    }
+                    return Ok(());
+                }
                 Err(Errno::INTR) => {}
                 // The parent is gone: nobody wants this container any more.
                 Ok(_) => std::process::exit(1),
@@ -214,5 +296,38 @@ impl Init {
         }
         // A parent that does not listen any more has no use for the message.
         let _ = rustix::net::sendmsg(&self.status, &[IoSlice::new(&json)], &mut control, SendFlags::NOSIGNAL);
+    }
+}
+
+fn join_path(kind: u64, path: &Bytes) -> Done {
+    use rustix::fs::{Mode, OFlags, open};
+    use rustix::thread::move_into_link_name_space;
+    let namespace =
+        open(path.as_path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).call("open", path.clone())?;
+    match move_into_link_name_space(namespace.as_fd(), link_kind(kind)) {
+        Err(Errno::INVAL) => Err(Failed::saying(
+            path.clone(),
+            format!(
+                "cannot join `{}`: it is not a namespace of the kind that is named",
+                path.as_path().display()
+            ),
+        )),
+        other => other.call("setns", path.clone()),
+    }
+}
+
+/// The kind that one `CLONE_NEW…` bit stands for.
+pub(crate) fn link_kind(kind: u64) -> Option<rustix::thread::LinkNameSpaceType> {
+    use rustix::thread::LinkNameSpaceType;
+    match kind as i32 {
+        libc::CLONE_NEWNET => Some(LinkNameSpaceType::Network),
+        libc::CLONE_NEWUTS => Some(LinkNameSpaceType::HostNameAndNISDomainName),
+        libc::CLONE_NEWIPC => Some(LinkNameSpaceType::InterProcessCommunication),
+        libc::CLONE_NEWCGROUP => Some(LinkNameSpaceType::ControlGroup),
+        libc::CLONE_NEWNS => Some(LinkNameSpaceType::Mount),
+        libc::CLONE_NEWUSER => Some(LinkNameSpaceType::User),
+        libc::CLONE_NEWPID => Some(LinkNameSpaceType::ProcessID),
+        libc::CLONE_NEWTIME => Some(LinkNameSpaceType::Time),
+        _ => None,
     }
 }

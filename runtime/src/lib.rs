@@ -7,7 +7,10 @@
 pub mod capability;
 pub mod cgroup;
 mod helper;
+pub mod hook;
+pub mod idmap;
 mod init;
+pub mod launch;
 pub mod network;
 pub mod op;
 pub mod plan;

@@ -89,12 +89,71 @@ pub struct FdSlot(pub usize);
 pub struct Plan {
     /// `CLONE_NEW…` bits of the namespaces that the process is born into.
     pub namespaces: u64,
+    /// Namespaces that exist and must be entered before the process is made: those of processes and time,
+    /// and others that a new user namespace would have no rights over. Done by a process in between.
+    pub joined: Vec<JoinOp>,
+    /// Who is who in a new user namespace; the parent writes this.
+    pub users: Option<IdMaps>,
+    /// What the parent does to the process at [`Point::Users`]: limits, which root of a new user namespace could
+    /// not raise.
+    pub outside: Vec<SetupOp>,
+    /// Clocks of a new time namespace.
+    pub clocks: Vec<ClockOffset>,
     /// The cgroup v2 folder it is born into.
     pub cgroup: Option<FdSlot>,
     /// What is done before the program runs, in order.
     pub setup: Vec<SetupOp>,
     /// The program.
     pub program: Program,
+}
+
+/// A namespace to enter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinOp {
+    /// Its kind, as a `CLONE_NEW…` bit; several bits for all of a process's namespaces at once.
+    pub kinds: u64,
+    /// A file that stands for it, or a process's handle.
+    pub at: JoinAt,
+}
+
+/// What stands for a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JoinAt {
+    /// A file such as `/proc/1/ns/net`.
+    Path(Bytes),
+    /// A descriptor that is handed over.
+    Slot(FdSlot),
+}
+
+/// Users and groups of a user namespace (user_namespaces(7)).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMaps {
+    /// Users.
+    pub users: Vec<IdRange>,
+    /// Groups.
+    pub groups: Vec<IdRange>,
+}
+
+/// A run of ids inside, and what they are outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// First id inside.
+    pub inside: u32,
+    /// First id outside.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// How far a clock of a time namespace is from the machine's (time_namespaces(7)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockOffset {
+    /// `monotonic` or `boottime`.
+    pub clock: String,
+    /// Whole seconds.
+    pub seconds: i64,
+    /// And nanoseconds.
+    pub nanoseconds: u32,
 }
 
 /// The program of a container.
@@ -104,17 +163,67 @@ pub struct Program {
     pub arguments: Vec<Bytes>,
     /// Its environment as `NAME=value`.
     pub environment: Vec<Bytes>,
+    /// Descriptors from 3 on that it keeps.
+    pub kept_fds: u32,
+}
+
+/// Where setting up stops until the parent says go. The parent's word may carry the container's state, for hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Point {
+    /// Before anything else.
+    Start,
+    /// Until the users of the new namespace are known.
+    Users,
+    /// Until the process is in its control groups.
+    Groups,
+    /// Until the hooks of the machine's side have run: all is mounted, the root has not changed.
+    Hooks,
+}
+
+/// A program that is run on the way (OCI runtime specification, "POSIX-platform Hooks").
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookOp {
+    /// What to run.
+    pub path: Bytes,
+    /// Its arguments, its own name first; empty for just that.
+    pub arguments: Vec<Bytes>,
+    /// Its environment, nothing else is passed on.
+    pub environment: Vec<Bytes>,
+    /// Seconds after which it is killed.
+    pub timeout: Option<u32>,
+}
+
+/// How the process is scheduled: the fields of `struct sched_attr`, which see (sched_setattr(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "sched_setattr(2) documents them")]
+pub struct SchedulerOp {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
 }
 
 /// One step of setting up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum SetupOp {
     /// Waits for the parent to say go.
-    WaitForGo,
+    Wait(Point),
+    /// Becomes root of the new user namespace.
+    BecomeRoot,
+    /// From here on nobody in the container may look into this process (CVE-2016-9962).
+    HideProcess,
     /// Enters an existing namespace.
     Join(FdSlot),
     /// Enters the existing namespace that a path names.
-    JoinPath(Bytes),
+    JoinPath {
+        /// Its kind, as a `CLONE_NEW…` bit.
+        kind: u64,
+        /// The file that stands for it.
+        path: Bytes,
+    },
     /// Makes a namespace that must be made late: `CLONE_NEW…` bits.
     Unshare(u64),
     /// Sets the host name.
@@ -137,9 +246,21 @@ pub enum SetupOp {
         path: Bytes,
     },
     /// Makes a terminal from the container's own devpts and sends its master to the parent.
-    Console(ConsoleSize),
-    /// Makes the new root the root.
-    Pivot,
+    Console {
+        /// Lines and columns.
+        size: ConsoleSize,
+        /// Whether it is shown at /dev/console too.
+        bind: bool,
+    },
+    /// Takes the present root for the container's: for processes that enter one that runs.
+    PresentRoot,
+    /// Makes the new root the root; for roots that the kernel cannot pivot to, by moving it there.
+    Pivot {
+        /// Move instead of pivot.
+        by_moving: bool,
+    },
+    /// Sets the propagation of the root mount: `MS_…` bits.
+    RootPropagation(u64),
     /// Makes the root read-only.
     ReadonlyRoot,
     /// Writes a kernel parameter.
@@ -166,6 +287,45 @@ pub enum SetupOp {
     },
     /// Sets the out-of-memory score adjustment.
     OomScore(i32),
+    /// Sets the execution domain (personality(2)).
+    Personality(u64),
+    /// Sets how the process is scheduled.
+    Scheduler(SchedulerOp),
+    /// Sets the I/O class and priority (ioprio_set(2)).
+    IoPriority {
+        /// 1 real time, 2 best effort, 3 idle.
+        class: u32,
+        /// 0 to 7.
+        priority: u32,
+    },
+    /// Sets the processors that the process may run on.
+    Affinity(Vec<u32>),
+    /// Sets the memory policy (set_mempolicy(2)).
+    MemoryPolicy {
+        /// `MPOL_…` with flags.
+        mode: i32,
+        /// Nodes as a bit mask.
+        nodes: Vec<u64>,
+    },
+    /// The label that the program runs under: written to `/proc/self/attr/`.
+    Label {
+        /// File below `attr`, such as `exec` or `apparmor/exec`.
+        file: String,
+        /// What is written.
+        value: String,
+    },
+    /// Runs hooks in this process's namespaces.
+    Hooks {
+        /// Their name in the specification.
+        name: String,
+        /// The hooks.
+        hooks: Vec<HookOp>,
+    },
+    /// Makes sure that the program exists, so that a mistake is told before the container waits.
+    FindProgram,
+    /// Tells the parent that all is ready, then waits until somebody connects to this socket and says go. What
+    /// follows is told to them.
+    Gate(FdSlot),
     /// Starts a new session keyring.
     NewKeyring,
     /// Makes the working folder and those above it, unless they exist.
@@ -175,6 +335,8 @@ pub enum SetupOp {
         /// Permissions of folders that are made.
         mode: u32,
     },
+    /// Sets `HOME` from the container's own `/etc/passwd`, unless it is set.
+    Home(u32),
     /// Looks a user up in the container's own `/etc/passwd` and `/etc/group`; `HOME` is set from it.
     FindUser(String),
     /// Becomes a user given by numbers.
@@ -193,6 +355,8 @@ pub enum SetupOp {
         program: Vec<u64>,
         /// `SECCOMP_FILTER_FLAG_…` bits.
         flags: u32,
+        /// Where calls are told: the descriptor for it goes to the parent.
+        listens: bool,
     },
     /// File mode creation mask.
     Umask(u32),
@@ -205,6 +369,8 @@ pub struct RootOp {
     pub path: Bytes,
     /// What to mount there; `None` for the folder itself.
     pub mount: Option<FilesystemMount>,
+    /// Cut the mount that holds the folder off from its peers first: they would be shown the root.
+    pub cut_off: bool,
 }
 
 /// A file system to mount: type, options for the file system, attributes of the mount.
@@ -235,6 +401,12 @@ pub struct MountOp {
     pub recursive_attributes: bool,
     /// `MS_…` propagation.
     pub propagation: u64,
+    /// Applies it to all mounts below too.
+    pub recursive_propagation: bool,
+    /// A user namespace whose mapping the owners of files are shown through.
+    pub owners: Option<FdSlot>,
+    /// Fill a new tmpfs with what it covers.
+    pub copy_up: bool,
     /// Whether links in the target are followed (inside the root). Not for /proc, /sys and /dev: a link
     /// there leads the set-up of the others astray.
     pub follow: bool,
@@ -252,6 +424,10 @@ pub enum MountSource {
         /// With the mounts below it.
         recursive: bool,
     },
+    /// A detached mount that is handed over.
+    Handle(FdSlot),
+    /// Nothing new: a mount that is there gets other attributes.
+    Remount,
 }
 
 /// A device node.

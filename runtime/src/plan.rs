@@ -4,19 +4,18 @@
 //! terminal, hidden and read-only paths, the change of root, then identity and confinement, and the
 //! program last.
 
+mod enter;
+mod identity;
 mod mounts;
+mod namespaces;
 
+pub use enter::{EnterOptions, enter};
 pub use mounts::{MountOptionError, filesystem};
 
-use crate::capability;
-use crate::cgroup::Layout;
-use crate::op::{
-    Bytes, CapabilityOp, ConsoleSize, DeviceOp, FdSlot, MountOp, Plan, Program, RootOp, SetupOp, UserIds,
-};
-use crate::seccomp::{self, SeccompError};
-use oci_spec::runtime::{
-    LinuxNamespaceType, Mount, PosixRlimit, PosixRlimitType, Process as ProcessSpec, Spec,
-};
+use crate::cgroup::{Groups, Layout};
+use crate::op::{Bytes, ConsoleSize, DeviceOp, FdSlot, HookOp, MountOp, Plan, Point, RootOp, SetupOp};
+use crate::seccomp::SeccompError;
+use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxNamespaceType, Mount, Spec};
 use std::path::{Path, PathBuf};
 
 /// What a plan needs besides the specification.
@@ -40,6 +39,36 @@ pub struct PlanOptions<'a> {
     pub default_filter: bool,
     /// The machine's control groups, for showing them.
     pub layout: Option<&'a Layout>,
+    /// The container's own control groups, shown to those without a cgroup namespace.
+    pub groups: Option<&'a Groups>,
+    /// The folder that relative paths of the specification begin at.
+    pub bundle: Option<&'a Path>,
+    /// A listening socket at which the container waits to be started.
+    pub gate: Option<FdSlot>,
+    /// The process is put into its control groups while it sets up.
+    pub attach: bool,
+    /// Carry out the specification's hooks.
+    pub hooks: bool,
+    /// Only bind device nodes: none can be made here.
+    pub bind_devices: bool,
+    /// The root cannot be pivoted away from.
+    pub by_moving: bool,
+    /// Stay in the caller's session keyring.
+    pub keep_keyring: bool,
+    /// Descriptors from 3 on that the program keeps.
+    pub kept_fds: u32,
+    /// Sources of mounts that are handed over, by the mount's place in the specification.
+    pub sources: &'a [(usize, FdSlot)],
+    /// User namespaces through which the owners of files of mounts are shown, by the mount's place.
+    pub owners: &'a [(usize, FdSlot)],
+    /// Labels of this security module can be set.
+    pub selinux: bool,
+    /// Profiles of this security module can be set.
+    pub apparmor: bool,
+    /// Tell before waiting at the gate when the program does not exist.
+    pub find_program: bool,
+    /// Set `HOME` from the container's users, for specifications that name a user by number.
+    pub home: bool,
 }
 
 impl Default for ConsoleSize {
@@ -60,6 +89,21 @@ pub enum PlanError {
     /// A path that must begin at the root.
     #[error("{0} `{path}` is not an absolute path", path = .1.display())]
     NotAbsolute(&'static str, PathBuf),
+    /// A device number that no device has.
+    #[error("device `{path}` has the {1} number {2}, which is out of range", path = .0.display())]
+    Device(PathBuf, &'static str, i64),
+    /// A hook that may take no time at all.
+    #[error("the timeout of hook `{path}` is not a positive number of seconds", path = .0.display())]
+    HookTimeout(PathBuf),
+    /// A namespace that is named twice.
+    #[error("the container specification lists the {0} namespace twice")]
+    Twice(LinuxNamespaceType),
+    /// Ids of a new user namespace that are missing.
+    #[error("the container specification asks for a new user namespace but has no {0}")]
+    NoMappings(&'static str),
+    /// Settings that need a namespace of the container's own.
+    #[error("{0} needs a {1} namespace of the container's own, and the specification has none")]
+    NeedsNamespace(&'static str, LinuxNamespaceType),
     /// A capability that does not exist.
     #[error("unknown capability `{0}`")]
     Capability(String),
@@ -81,17 +125,16 @@ pub enum PlanError {
 pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
     let process = spec.process().as_ref().ok_or(PlanError::Missing("process"))?;
     let root = spec.root().as_ref().ok_or(PlanError::Missing("root"))?;
-    let mut planner = Planner { spec, options, namespaces: 0, setup: Vec::new() };
-    planner.namespaces()?;
-    planner.push(SetupOp::NewKeyring);
+    let linux = spec.linux().as_ref();
+    let namespaces = namespaces::read(spec, options)?;
+    let mut planner = Planner { spec, options, linux, namespaces, outside: Vec::new(), setup: Vec::new() };
+    planner.begin(process)?;
     planner.names();
-    planner.push(SetupOp::Propagation(propagation(spec)?));
-    let mount = options.root.map(mounts::filesystem).transpose()?;
-    planner.push(SetupOp::Root(RootOp { path: root.path().into(), mount }));
+    planner.root(root)?;
     planner.mounts()?;
-    planner.devices();
+    planner.devices()?;
     if process.terminal() == Some(true) {
-        planner.push(SetupOp::Console(options.console));
+        planner.push(SetupOp::Console { size: options.console, bind: true });
     }
     planner.sysctls()?;
     planner.hidden_paths();
@@ -99,21 +142,29 @@ pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
         return Err(PlanError::NotAbsolute("working folder", process.cwd().clone()));
     }
     planner.push(SetupOp::MakeFolder { path: process.cwd().into(), mode: 0o755 });
-    if root.readonly() == Some(true) {
-        planner.push(SetupOp::ReadonlyRoot);
-    }
-    planner.push(SetupOp::Pivot);
-    planner.limits(process);
-    planner.identity(process)?;
-    let program = program(process)?;
-    let cgroup = options.cgroup;
-    Ok(Plan { namespaces: planner.namespaces, cgroup, setup: planner.setup, program })
+    planner.hooks_before_pivot()?;
+    planner.push(SetupOp::Pivot { by_moving: options.by_moving });
+    planner.finish_root(root)?;
+    planner.process(process)?;
+    let program = identity::program(process, options.kept_fds)?;
+    Ok(Plan {
+        namespaces: planner.namespaces.made,
+        joined: planner.namespaces.joined,
+        users: planner.namespaces.users,
+        outside: planner.outside,
+        clocks: planner.namespaces.clocks,
+        cgroup: options.cgroup,
+        setup: planner.setup,
+        program,
+    })
 }
 
 struct Planner<'a> {
     spec: &'a Spec,
     options: &'a PlanOptions<'a>,
-    namespaces: u64,
+    linux: Option<&'a Linux>,
+    namespaces: namespaces::Namespaces,
+    outside: Vec<SetupOp>,
     setup: Vec<SetupOp>,
 }
 
@@ -122,45 +173,91 @@ impl Planner<'_> {
         self.setup.push(op);
     }
 
-    fn namespaces(&mut self) -> Result<(), PlanError> {
+    /// Namespaces, keyring, and what must be set while the machine's rights are still there.
+    fn begin(&mut self, process: &oci_spec::runtime::Process) -> Result<(), PlanError> {
         if self.options.wait {
-            self.push(SetupOp::WaitForGo);
+            self.push(SetupOp::Wait(Point::Start));
         }
-        let linux = self.spec.linux().as_ref();
-        let mut own_cgroup = false;
-        for namespace in linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten() {
-            let kind = namespace.typ();
-            if let Some(path) = namespace.path() {
-                match kind {
-                    LinuxNamespaceType::Pid | LinuxNamespaceType::User | LinuxNamespaceType::Time => {
-                        return Err(PlanError::Unsupported(format!("joining an existing {kind} namespace")));
-                    }
-                    _ => self.push(SetupOp::JoinPath(path.into())),
-                }
-                continue;
-            }
-            match kind {
-                LinuxNamespaceType::Mount => self.namespaces |= libc::CLONE_NEWNS as u64,
-                LinuxNamespaceType::Pid => self.namespaces |= libc::CLONE_NEWPID as u64,
-                LinuxNamespaceType::Ipc => self.namespaces |= libc::CLONE_NEWIPC as u64,
-                LinuxNamespaceType::Uts => self.namespaces |= libc::CLONE_NEWUTS as u64,
-                LinuxNamespaceType::Network => match self.options.network {
-                    Some(slot) => self.push(SetupOp::Join(slot)),
-                    None => self.namespaces |= libc::CLONE_NEWNET as u64,
-                },
-                LinuxNamespaceType::Cgroup => own_cgroup = true,
-                LinuxNamespaceType::User | LinuxNamespaceType::Time => {
-                    return Err(PlanError::Unsupported(format!("a {kind} namespace")));
-                }
-            }
+        if self.namespaces.users.is_none() {
+            self.setup.extend(identity::limits(process));
+        } else {
+            self.outside = identity::limits(process);
+            self.push(SetupOp::Wait(Point::Users));
+            self.push(SetupOp::BecomeRoot);
         }
-        if self.namespaces & libc::CLONE_NEWNS as u64 == 0 {
-            return Err(PlanError::Unsupported("sharing the machine's mounts".to_owned()));
+        self.push(SetupOp::HideProcess);
+        for join in std::mem::take(&mut self.namespaces.joined_inside) {
+            self.push(join);
         }
-        if own_cgroup {
+        if !self.options.keep_keyring {
+            self.push(SetupOp::NewKeyring);
+        }
+        Ok(())
+    }
+
+    /// The process is in its groups from here on, and in a cgroup namespace rooted there if it has one.
+    fn enter_groups(&mut self) {
+        if self.options.attach && !self.setup.contains(&SetupOp::Wait(Point::Groups)) {
+            self.push(SetupOp::Wait(Point::Groups));
+        }
+        if std::mem::take(&mut self.namespaces.own_cgroup) {
             // Late, since it is rooted at the group that the process is in by then.
             self.push(SetupOp::Unshare(libc::CLONE_NEWCGROUP as u64));
         }
+    }
+
+    fn root(&mut self, root: &oci_spec::runtime::Root) -> Result<(), PlanError> {
+        let before = match self.propagation()? {
+            None => libc::MS_PRIVATE,
+            // Peers of the machine's mounts stay peers; only the place of the root is cut off.
+            Some((libc::MS_SHARED, _)) => 0,
+            Some(_) => libc::MS_SLAVE,
+        };
+        self.push(SetupOp::Propagation(before));
+        let mount = self.options.root.map(mounts::filesystem).transpose()?;
+        let path = self.options.bundle.map_or_else(|| root.path().clone(), |bundle| bundle.join(root.path()));
+        self.push(SetupOp::Root(RootOp { path: (&path).into(), mount, cut_off: before == 0 }));
+        Ok(())
+    }
+
+    fn finish_root(&mut self, root: &oci_spec::runtime::Root) -> Result<(), PlanError> {
+        if let Some((bits, _)) = self.propagation()? {
+            self.push(SetupOp::RootPropagation(bits));
+        }
+        if root.readonly() == Some(true) {
+            self.push(SetupOp::ReadonlyRoot);
+        }
+        Ok(())
+    }
+
+    /// `MS_…` bits of the root, and whether they are meant for all mounts below.
+    fn propagation(&self) -> Result<Option<(u64, bool)>, PlanError> {
+        let name = self.linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let bits = mounts::propagation(name)
+            .ok_or_else(|| PlanError::Unsupported(format!("root propagation `{name}`")))?;
+        Ok(Some((bits, name.starts_with('r'))))
+    }
+
+    fn hooks_before_pivot(&mut self) -> Result<(), PlanError> {
+        let Some(hooks) = self.spec.hooks().as_ref().filter(|_| self.options.hooks) else { return Ok(()) };
+        // Those of this side are told the container's state by the parent too.
+        let told =
+            [hooks.prestart(), hooks.create_runtime(), hooks.create_container(), hooks.start_container()];
+        if told.into_iter().flatten().any(|hooks| !hooks.is_empty()) {
+            self.push(SetupOp::Wait(Point::Hooks));
+        }
+        self.hooks("createContainer", hooks.create_container().as_deref().unwrap_or_default())
+    }
+
+    fn hooks(&mut self, name: &str, hooks: &[Hook]) -> Result<(), PlanError> {
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        let hooks = hooks.iter().map(hook).collect::<Result<_, _>>()?;
+        self.push(SetupOp::Hooks { name: name.to_owned(), hooks });
         Ok(())
     }
 
@@ -174,18 +271,35 @@ impl Planner<'_> {
     }
 
     fn mounts(&mut self) -> Result<(), PlanError> {
-        for mount in self.spec.mounts().iter().flatten() {
+        for (index, mount) in self.spec.mounts().iter().flatten().enumerate() {
             if !mount.destination().is_absolute() {
                 return Err(PlanError::NotAbsolute("mount destination", mount.destination().clone()));
             }
-            let ops = match mount.typ().as_deref() {
-                Some("cgroup") => mounts::cgroup(mount, self.options.layout)?,
-                _ => vec![mounts::mount(mount)?],
-            };
-            for op in ops {
-                self.push(SetupOp::Mount(self.guarded(op)));
+            if matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")) {
+                let own = self.namespaces.own_cgroup || self.namespaces.has(LinuxNamespaceType::Cgroup);
+                self.enter_groups();
+                for op in mounts::cgroup(mount, self.options.layout, self.options.groups.filter(|_| !own))? {
+                    let op = match op {
+                        SetupOp::Mount(op) => SetupOp::Mount(self.guarded(op)),
+                        other => other,
+                    };
+                    self.push(op);
+                }
+                continue;
             }
+            let label = self.linux.and_then(|linux| linux.mount_label().as_deref());
+            let label = label.filter(|label| !label.is_empty() && self.options.selinux);
+            let mut op = mounts::mount(mount, self.options.bundle, label)?;
+            let slot =
+                |slots: &[(usize, FdSlot)]| slots.iter().find(|(at, _)| *at == index).map(|(_, fd)| *fd);
+            if let Some(handle) = slot(self.options.sources) {
+                op.source = crate::op::MountSource::Handle(handle);
+            }
+            op.owners = slot(self.options.owners);
+            let op = self.guarded(op);
+            self.push(SetupOp::Mount(op));
         }
+        self.enter_groups();
         Ok(())
     }
 
@@ -197,43 +311,63 @@ impl Planner<'_> {
         op
     }
 
-    /// Nodes and links of /dev, when the container gets a /dev of its own.
-    fn devices(&mut self) {
-        let own_dev =
-            self.spec.mounts().iter().flatten().any(|mount| mount.destination() == Path::new("/dev"));
-        if !own_dev {
-            return;
+    /// Nodes and links of /dev, unless the container is shown another's.
+    fn devices(&mut self) -> Result<(), PlanError> {
+        let mounts = || self.spec.mounts().iter().flatten();
+        let foreign =
+            mounts().any(|mount| mount.destination() == Path::new("/dev") && mounts::is_bind(mount));
+        if foreign {
+            return Ok(());
         }
-        for (name, minor, major) in [
-            ("null", 3, 1),
-            ("zero", 5, 1),
-            ("full", 7, 1),
-            ("random", 8, 1),
-            ("urandom", 9, 1),
-            ("tty", 0, 5),
-        ] {
+        let bind = self.options.no_device_filter || self.options.bind_devices;
+        let devices = self.linux.and_then(|linux| linux.devices().as_ref());
+        let mut listed = Vec::new();
+        for device in devices.into_iter().flatten() {
+            if !device.path().is_absolute() {
+                return Err(PlanError::NotAbsolute("device path", device.path().clone()));
+            }
+            let number = |what: &'static str, value: i64| {
+                u32::try_from(value).map_err(|_| PlanError::Device(device.path().clone(), what, value))
+            };
+            listed.push(device.path().clone());
             self.push(SetupOp::Device(DeviceOp {
-                path: format!("/dev/{name}").into(),
-                kind: 'c',
+                path: device.path().into(),
+                kind: match device.typ() {
+                    LinuxDeviceType::B => 'b',
+                    LinuxDeviceType::P => 'p',
+                    _ => 'c',
+                },
+                major: number("major", device.major())?,
+                minor: number("minor", device.minor())?,
+                mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+                uid: device.uid().unwrap_or(0),
+                gid: device.gid().unwrap_or(0),
+                bind,
+            }));
+        }
+        for (name, major, minor) in [
+            ("null", 1, 3),
+            ("zero", 1, 5),
+            ("full", 1, 7),
+            ("random", 1, 8),
+            ("urandom", 1, 9),
+            ("tty", 5, 0),
+        ] {
+            let path = Path::new("/dev").join(name);
+            if listed.contains(&path) {
+                continue;
+            }
+            let path = Bytes::from(&path);
+            let kind = 'c';
+            self.push(SetupOp::Device(DeviceOp {
+                path,
+                kind,
                 major,
                 minor,
                 mode: 0o666,
                 uid: 0,
                 gid: 0,
-                bind: self.options.no_device_filter,
-            }));
-        }
-        let linux = self.spec.linux().as_ref();
-        for device in linux.and_then(|linux| linux.devices().as_ref()).into_iter().flatten() {
-            self.push(SetupOp::Device(DeviceOp {
-                path: device.path().into(),
-                kind: device.typ().as_str().chars().next().unwrap_or('c'),
-                major: device.major() as u32,
-                minor: device.minor() as u32,
-                mode: device.file_mode().unwrap_or(0o666),
-                uid: device.uid().unwrap_or(0),
-                gid: device.gid().unwrap_or(0),
-                bind: self.options.no_device_filter,
+                bind,
             }));
         }
         for (target, path) in [
@@ -246,15 +380,16 @@ impl Planner<'_> {
         ] {
             self.push(SetupOp::Link { target: target.into(), path: path.into() });
         }
+        Ok(())
     }
 
     fn sysctls(&mut self) -> Result<(), PlanError> {
-        let linux = self.spec.linux().as_ref();
-        let Some(sysctls) = linux.and_then(|linux| linux.sysctl().as_ref()) else { return Ok(()) };
+        let Some(sysctls) = self.linux.and_then(|linux| linux.sysctl().as_ref()) else { return Ok(()) };
         let mut names: Vec<_> = sysctls.iter().collect();
         names.sort();
         for (name, value) in names {
-            if !is_namespaced(name) {
+            // Both forms are in use: `net.ipv4.ip_forward` and `net/ipv4/ip_forward`.
+            if !self.namespaces.owns_sysctl(&name.replace('/', ".")) {
                 return Err(PlanError::Sysctl(name.clone()));
             }
             self.push(SetupOp::Sysctl { name: name.clone(), value: value.clone() });
@@ -263,7 +398,7 @@ impl Planner<'_> {
     }
 
     fn hidden_paths(&mut self) {
-        let Some(linux) = self.spec.linux() else { return };
+        let Some(linux) = self.linux else { return };
         for path in linux.readonly_paths().iter().flatten() {
             self.push(SetupOp::Readonly(path.as_str().into()));
         }
@@ -271,126 +406,24 @@ impl Planner<'_> {
             self.push(SetupOp::Mask(path.as_str().into()));
         }
     }
+}
 
-    fn limits(&mut self, process: &ProcessSpec) {
-        for limit in process.rlimits().iter().flatten() {
-            self.push(limit_op(limit, false));
-        }
-        if let Some(score) = process.oom_score_adj() {
-            self.push(SetupOp::OomScore(score));
-        }
-        self.push(SetupOp::Umask(process.user().umask().unwrap_or(0o022)));
+/// A hook as data.
+pub fn hook(hook: &Hook) -> Result<HookOp, PlanError> {
+    if !hook.path().is_absolute() {
+        return Err(PlanError::NotAbsolute("hook", hook.path().clone()));
     }
-
-    fn identity(&mut self, process: &ProcessSpec) -> Result<(), PlanError> {
-        let sets = capability_sets(process)?;
-        let no_new_privileges = process.no_new_privileges() == Some(true);
-        let linux = self.spec.linux().as_ref();
-        let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
-        let seccomp = match seccomp {
-            Some(profile) => Some(seccomp::compile_profile(profile)?),
-            None if self.options.default_filter => Some(seccomp::default_program(sets.0)),
-            None => None,
-        };
-        let seccomp = seccomp.map(|program| SetupOp::Seccomp { program, flags: 0 });
-        self.push(SetupOp::Bounding(sets.0));
-        if !no_new_privileges && let Some(seccomp) = &seccomp {
-            // Loading a filter takes rights that are given up next.
-            self.push(seccomp.clone());
-        }
-        match self.options.user {
-            Some(name) => self.push(SetupOp::FindUser(name.to_owned())),
-            None => {
-                let user = process.user();
-                let groups = user.additional_gids().clone().unwrap_or_default();
-                self.push(SetupOp::User(UserIds { uid: user.uid(), gid: user.gid(), groups }));
-            }
-        }
-        self.push(SetupOp::WorkingFolder(process.cwd().into()));
-        self.push(SetupOp::Capabilities(sets.1));
-        if no_new_privileges {
-            self.push(SetupOp::NoNewPrivileges);
-            if let Some(seccomp) = seccomp {
-                self.push(seccomp);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn propagation(spec: &Spec) -> Result<u64, PlanError> {
-    let linux = spec.linux().as_ref();
-    Ok(match linux.and_then(|linux| linux.rootfs_propagation().as_deref()) {
-        None | Some("" | "private" | "rprivate") => libc::MS_PRIVATE,
-        Some("slave" | "rslave") => libc::MS_SLAVE,
-        Some(other) => return Err(PlanError::Unsupported(format!("root propagation `{other}`"))),
-    })
-}
-
-/// Bounding set and the others.
-fn capability_sets(process: &ProcessSpec) -> Result<(u64, CapabilityOp), PlanError> {
-    let Some(sets) = process.capabilities() else { return Ok((0, CapabilityOp::default())) };
-    let mask = |set: &Option<oci_spec::runtime::Capabilities>| {
-        let names: Vec<String> = set.iter().flatten().map(ToString::to_string).collect();
-        capability::mask(names.iter().map(String::as_str)).map_err(PlanError::Capability)
+    let list = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| text.as_str().into()).collect();
+    let timeout = match hook.timeout() {
+        None => None,
+        Some(seconds @ 1..) => Some(u32::try_from(seconds).unwrap_or(u32::MAX)),
+        Some(_) => return Err(PlanError::HookTimeout(hook.path().clone())),
     };
-    let op = CapabilityOp {
-        effective: mask(sets.effective())?,
-        permitted: mask(sets.permitted())?,
-        inheritable: mask(sets.inheritable())?,
-        ambient: mask(sets.ambient())?,
-    };
-    Ok((mask(sets.bounding())?, op))
-}
-
-fn limit_op(limit: &PosixRlimit, clamp: bool) -> SetupOp {
-    let name = match limit.typ() {
-        PosixRlimitType::RlimitAs => "AS",
-        PosixRlimitType::RlimitCore => "CORE",
-        PosixRlimitType::RlimitCpu => "CPU",
-        PosixRlimitType::RlimitData => "DATA",
-        PosixRlimitType::RlimitFsize => "FSIZE",
-        PosixRlimitType::RlimitLocks => "LOCKS",
-        PosixRlimitType::RlimitMemlock => "MEMLOCK",
-        PosixRlimitType::RlimitMsgqueue => "MSGQUEUE",
-        PosixRlimitType::RlimitNice => "NICE",
-        PosixRlimitType::RlimitNofile => "NOFILE",
-        PosixRlimitType::RlimitNproc => "NPROC",
-        PosixRlimitType::RlimitRss => "RSS",
-        PosixRlimitType::RlimitRtprio => "RTPRIO",
-        PosixRlimitType::RlimitRttime => "RTTIME",
-        PosixRlimitType::RlimitSigpending => "SIGPENDING",
-        PosixRlimitType::RlimitStack => "STACK",
-    };
-    SetupOp::Limit { resource: name.to_owned(), soft: limit.soft(), hard: limit.hard(), clamp }
-}
-
-/// Kernel parameters that exist once in each container: those of its IPC, network and host name.
-fn is_namespaced(name: &str) -> bool {
-    let ipc = ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall"];
-    let more_ipc = ["kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"];
-    let uts = ["kernel.hostname", "kernel.domainname"];
-    ipc.contains(&name)
-        || more_ipc.contains(&name)
-        || uts.contains(&name)
-        || ["fs.mqueue.", "net.", "user."].iter().any(|prefix| name.starts_with(prefix))
-            && !name.contains('/')
-            && !name.contains("..")
-}
-
-fn program(process: &ProcessSpec) -> Result<Program, PlanError> {
-    let arguments =
-        process.args().as_ref().filter(|args| !args.is_empty()).ok_or(PlanError::Missing("args"))?;
-    let bytes = |list: &[String], what: &'static str| {
-        if list.iter().any(|text| text.contains('\0')) {
-            return Err(PlanError::Nul(what));
-        }
-        Ok(list.iter().map(|text| Bytes::from(text.as_str())).collect::<Vec<_>>())
-    };
-    let environment = process.env().clone().unwrap_or_default();
-    Ok(Program {
-        arguments: bytes(arguments, "an argument")?,
-        environment: bytes(&environment, "the environment")?,
+    Ok(HookOp {
+        path: hook.path().into(),
+        arguments: list(hook.args()),
+        environment: list(hook.env()),
+        timeout,
     })
 }
 

@@ -333,7 +333,8 @@ impl Process {
                     self.wait()?;
                     return Err(SpawnError::Setup(error));
                 }
-                Some((Status::Ready, _)) => {
+                Some((Status::Created | Status::Listener, _)) => {}
+                Some((Status::Waits(_), _)) => {
                     if let Some(prepare) = prepare.take()
                         && let Err(reason) = prepare(self.pid)
                     {

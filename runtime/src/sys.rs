@@ -10,10 +10,11 @@ mod mount;
 mod process;
 
 pub(crate) use bpf::{DeviceProgram, Instruction as BpfInstruction};
-pub(crate) use clone::{Child, CloneFlags, clone, fork};
-pub(crate) use mount::{AttributeChange, set_attributes};
+pub(crate) use clone::{Child, CloneFlags, clone, clone_sibling, fork};
+pub(crate) use mount::{AttributeChange, map_owners, set_attributes};
 pub(crate) use process::{
-    close_from, install_seccomp, join_new_session_keyring, keep_only, reset_signals, unshare, wait_pidfd,
+    SchedulerAttr, close_from, install_seccomp, join_new_session_keyring, keep_only, reset_signals,
+    set_io_priority, set_memory_policy, set_personality, set_scheduler, signal, unshare, wait_pidfd,
 };
 
 use rustix::io::Errno;

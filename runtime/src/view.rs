@@ -28,3 +28,8 @@ pub fn detached(mount: &Mount) -> Result<OwnedFd, ViewError> {
         ViewError::Mount(error)
     })
 }
+
+/// A detached copy of what is at `path`, with the mounts below it when `recursive`.
+pub fn copy(path: &std::path::Path, recursive: bool) -> Result<OwnedFd, rustix::io::Errno> {
+    crate::init::copy_tree(rustix::fs::CWD, &Bytes::from(path), recursive)
+}

@@ -2,7 +2,7 @@
 
 use super::{CgroupError, write};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The mounted hierarchies and this process's place in each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,32 @@ struct Hierarchy {
 struct LegacyHierarchy {
     controllers: Vec<String>,
     place: Hierarchy,
+}
+
+/// A mounted version 1 hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegacyMount {
+    /// Its folder's name below /sys/fs/cgroup.
+    pub name: String,
+    /// Its controllers, or its own name as `name=…`.
+    pub controllers: Vec<String>,
+}
+
+impl LegacyMount {
+    /// Options for mounting it again.
+    pub fn options(&self) -> Vec<(String, Option<String>)> {
+        let mut options = Vec::new();
+        for controller in &self.controllers {
+            match controller.strip_prefix("name=") {
+                Some(name) => {
+                    options.push(("none".to_owned(), None));
+                    options.push(("name".to_owned(), Some(name.to_owned())));
+                }
+                None => options.push((controller.clone(), None)),
+            }
+        }
+        options
+    }
 }
 
 impl Layout {
@@ -57,7 +83,10 @@ impl Layout {
                 "cgroup" => {
                     let controllers: Vec<String> = options
                         .split(',')
-                        .filter(|option| !matches!(*option, "rw" | "ro" | "xattr") && !option.contains('='))
+                        .filter(|option| {
+                            !matches!(*option, "rw" | "ro" | "xattr" | "none" | "clone_children")
+                        })
+                        .filter(|option| !option.starts_with("release_agent="))
                         .map(str::to_owned)
                         .collect();
                     let Some(first) = controllers.first() else { continue };
@@ -101,15 +130,33 @@ impl Layout {
         self.legacy.iter().map(|hierarchy| hierarchy.place.mount.join(&hierarchy.place.own)).collect()
     }
 
-    /// Version 1 hierarchies by the name of their folder below /sys/fs/cgroup, with their options.
-    pub fn legacy_mounts(&self) -> Vec<(String, String)> {
+    /// The mounted version 1 hierarchies.
+    pub fn legacy_mounts(&self) -> Vec<LegacyMount> {
         self.legacy
             .iter()
             .filter_map(|hierarchy| {
                 let name = hierarchy.place.mount.file_name()?.to_str()?.to_owned();
-                Some((name, hierarchy.controllers.join(",")))
+                Some(LegacyMount { name, controllers: hierarchy.controllers.clone() })
             })
             .collect()
+    }
+
+    /// Every version 1 hierarchy: its controllers, where it is mounted, and this process's folder in it.
+    pub(super) fn hierarchies(&self) -> impl Iterator<Item = (&[String], &Path, PathBuf)> {
+        self.legacy.iter().map(|hierarchy| {
+            let place = &hierarchy.place;
+            (hierarchy.controllers.as_slice(), place.mount.as_path(), place.mount.join(&place.own))
+        })
+    }
+
+    /// Where the version 2 hierarchy is mounted.
+    pub(super) fn unified_mount(&self) -> Option<&Path> {
+        self.unified.as_ref().map(|unified| unified.mount.as_path())
+    }
+
+    /// Controllers that the version 2 hierarchy offers.
+    pub(super) fn unified_controllers(&self) -> &[String] {
+        &self.unified_controllers
     }
 
     /// True when there is nothing but the version 2 hierarchy.
@@ -119,8 +166,16 @@ impl Layout {
 
     /// Hands a controller down to the folder in which groups are made.
     pub(super) fn enable(&self, controller: &str) -> Result<(), CgroupError> {
-        let (Some(unified), Some(folder)) = (&self.unified, self.unified_folder()) else { return Ok(()) };
-        let below = folder.strip_prefix(&unified.mount).unwrap_or(&folder).to_owned();
+        match self.unified_folder() {
+            Some(folder) => self.enable_in(&folder, controller),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands a controller down to a folder, so that groups in it have it.
+    pub(super) fn enable_in(&self, folder: &Path, controller: &str) -> Result<(), CgroupError> {
+        let Some(unified) = &self.unified else { return Ok(()) };
+        let below = folder.strip_prefix(&unified.mount).unwrap_or(folder).to_owned();
         let mut path = unified.mount.clone();
         let mut names = below.components();
         loop {
@@ -145,11 +200,7 @@ fn own_group<'a>(own: &'a str, controller: &str) -> &'a str {
             let controllers = fields.nth(1)?;
             Some((controllers, fields.next()?))
         })
-        .find(|(controllers, _)| {
-            controllers.split(',').any(|known| {
-                known == controller || known.strip_prefix("name=").is_some_and(|name| name == controller)
-            })
-        })
+        .find(|(controllers, _)| controllers.split(',').any(|known| known == controller))
         .map_or("/", |(_, path)| path)
 }
 
@@ -177,7 +228,13 @@ mod tests {
         assert_eq!(layout.legacy_folder("memory"), None);
         assert_eq!(layout.unified_folder(), Some("/sys/fs/cgroup/unified/c".into()));
         assert!(!layout.is_unified("cpu") && !layout.is_unified_only());
-        assert_eq!(layout.legacy_mounts(), [("cpu".into(), "cpu,cpuacct".into())]);
+        let mounts = layout.legacy_mounts();
+        assert_eq!(
+            (mounts[0].name.as_str(), mounts[0].controllers.join(",")),
+            ("cpu", "cpu,cpuacct".to_owned())
+        );
+        let named = [("none".to_owned(), None), ("name".to_owned(), Some("systemd".to_owned()))];
+        assert_eq!(mounts[1].options(), named);
     }
 
     #[test]

@@ -12,7 +12,7 @@ impl Init {
     /// end standard input, output and error, and the controlling terminal.
     ///
     /// The other end comes from the master itself (`TIOCGPTPEER`): a path below /dev/pts could be swapped.
-    pub(super) fn console(&mut self, size: ConsoleSize) -> Done {
+    pub(super) fn console(&mut self, size: ConsoleSize, bind: bool) -> Done {
         let root = self.root()?;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -21,12 +21,19 @@ impl Init {
         rustix::pty::unlockpt(&master).call("unlockpt", "/dev/pts/ptmx")?;
         let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let terminal = rustix::pty::ioctl_tiocgptpeer(&master, peer).call("ioctl", "/dev/pts/ptmx")?;
-        let window =
-            rustix::termios::Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(&terminal, window).call("ioctl", "terminal")?;
+        if size.rows != 0 || size.columns != 0 {
+            let window = rustix::termios::Winsize {
+                ws_row: size.rows,
+                ws_col: size.columns,
+                ws_xpixel: 0,
+                ws_ypixel: 0,
+            };
+            rustix::termios::tcsetwinsize(&terminal, window).call("ioctl", "terminal")?;
+        }
 
         let name = rustix::termios::ttyname(&terminal, Vec::new()).ok();
-        if let Some(number) = name.as_ref().and_then(|name| name.to_bytes().rsplit(|b| *b == b'/').next()) {
+        let number = name.as_ref().and_then(|name| name.to_bytes().rsplit(|b| *b == b'/').next());
+        if let Some(number) = number.filter(|_| bind) {
             self.bind_console(number)?;
         }
         rustix::process::setsid().call("setsid", "")?;

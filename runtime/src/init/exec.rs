@@ -12,20 +12,22 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 
 impl Init {
     /// Replaces this process by the program; gives the error when that fails.
-    pub(super) fn exec(&self, arguments: &[Bytes]) -> SetupError {
+    pub(super) fn exec(&self) -> SetupError {
         if self.terminal.is_none() {
             // Signals of somebody's terminal are not meant for the container.
             let _ = rustix::process::setsid();
         }
-        // The container ends with the helper, whatever ends that. Changing the user has cleared this.
-        let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-        if let Err(errno) = sys::reset_signals().and_then(|()| sys::close_from(3)) {
+        if self.dies_with_parent {
+            // Changing the user has cleared this.
+            let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        }
+        if let Err(errno) = sys::reset_signals().and_then(|()| sys::close_from(3 + self.kept_fds)) {
             return error("close_range", Bytes::from(""), errno.raw_os_error());
         }
-        let Some(program) = arguments.first() else {
+        let Some(program) = self.arguments.first() else {
             return error("exec", Bytes::from(""), Errno::ENOENT as i32);
         };
-        let argv: Vec<CString> = arguments.iter().map(Bytes::to_c_string).collect();
+        let argv: Vec<CString> = self.arguments.iter().map(Bytes::to_c_string).collect();
         let envp: Vec<CString> = self.environment.iter().map(Bytes::to_c_string).collect();
         let mut failure = Errno::ENOENT;
         for candidate in self.candidates(program) {
@@ -39,6 +41,26 @@ impl Init {
             }
         }
         error("exec", program.clone(), failure as i32)
+    }
+
+    /// Makes sure that there is a program to run, as root would see it.
+    pub(super) fn find_program(&self) -> Result<(), SetupError> {
+        let Some(program) = self.arguments.first() else {
+            return Err(error("exec", Bytes::from(""), Errno::ENOENT as i32));
+        };
+        let mut failure = Errno::ENOENT;
+        for candidate in self.candidates(program) {
+            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+            let Ok(file) = rustix::fs::open(&candidate, flags, rustix::fs::Mode::empty()) else { continue };
+            let Ok(stat) = rustix::fs::fstat(&file) else { continue };
+            let is_file =
+                rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile;
+            if is_file && stat.st_mode & 0o111 != 0 {
+                return Ok(());
+            }
+            failure = Errno::EACCES;
+        }
+        Err(error("exec", program.clone(), failure as i32))
     }
 
     /// The files that `program` may be: itself when it names a path, else in the folders of PATH.

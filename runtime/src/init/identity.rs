@@ -1,7 +1,8 @@
 //! Who the program is: user, groups, capabilities, limits.
 
 use super::{Done, Failed, Init, Named};
-use crate::op::{Bytes, CapabilityOp, UserIds};
+use crate::op::{Bytes, CapabilityOp, SchedulerOp, UserIds};
+use crate::sys::{self, SchedulerAttr};
 use crate::user;
 use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -24,6 +25,35 @@ impl Init {
             self.environment.push(format!("HOME={}", user.home).into());
         }
         Ok(())
+    }
+
+    /// Sets `HOME` as the container's users have it.
+    pub(super) fn set_home(&mut self, uid: u32) {
+        if self.environment.iter().any(|entry| entry.0.starts_with(b"HOME=")) {
+            return;
+        }
+        // A file that cannot be read knows nobody.
+        let passwd = self.read_user_file("etc/passwd").unwrap_or_default();
+        let home = user::find(&uid.to_string(), &passwd, "").map_or("/".to_owned(), |user| user.home);
+        self.environment.push(format!("HOME={home}").into());
+    }
+
+    /// Writes a label for the program. The file may be the older one that all security modules share.
+    pub(super) fn label(&mut self, file: &str, value: &str) -> Done {
+        let path = format!("self/attr/{file}");
+        match self.write_proc(&path, value) {
+            Err(Errno::NOENT) if file != "exec" => self.write_proc("self/attr/exec", value),
+            other => other,
+        }
+        .map_err(|errno| Failed {
+            call: "write",
+            on: format!("/proc/{path}").into(),
+            errno,
+            message: Some(format!(
+                "cannot run under the label `{value}`: {}; is it loaded?",
+                crate::op::describe_errno(errno.raw_os_error())
+            )),
+        })
     }
 
     /// A database of the image, which may be anything: only a regular file of sane size is read, and
@@ -56,7 +86,6 @@ impl Init {
         let groups: Vec<Gid> = ids.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         // The sets are narrowed afterwards; until then they must survive the change of user.
         thread::set_keep_capabilities(true).call("prctl", "PR_SET_KEEPCAPS")?;
-        self.keeps_capabilities = true;
         match thread::set_thread_groups(&groups) {
             // A user namespace with a single mapped id may not change groups.
             Err(Errno::PERM) if groups.is_empty() => {}
@@ -98,6 +127,51 @@ impl Init {
         }
         Ok(())
     }
+}
+
+/// Root inside is somebody else outside; its rights over the namespace are all there.
+pub(super) fn become_root_of_namespace() -> Done {
+    match thread::set_thread_groups(&[]) {
+        // A namespace with a single mapped id may not change groups.
+        Ok(()) | Err(Errno::PERM) => {}
+        Err(errno) => return Err(errno).call("setgroups", ""),
+    }
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    let explain = |errno: Errno, what: &str| Failed {
+        call: what_call(what),
+        on: "0".into(),
+        errno,
+        message: (errno == Errno::INVAL)
+            .then(|| format!("the {what} 0 of the container is not mapped: add it to the {what} mappings")),
+    };
+    thread::set_thread_res_gid(gid, gid, gid).map_err(|errno| explain(errno, "gid"))?;
+    thread::set_thread_res_uid(uid, uid, uid).map_err(|errno| explain(errno, "uid"))
+}
+
+fn what_call(what: &str) -> &'static str {
+    if what == "gid" { "setresgid" } else { "setresuid" }
+}
+
+pub(super) fn schedule(op: SchedulerOp) -> Done {
+    let attr = SchedulerAttr {
+        size: 0,
+        policy: op.policy,
+        flags: op.flags,
+        nice: op.nice,
+        priority: op.priority,
+        runtime: op.runtime,
+        deadline: op.deadline,
+        period: op.period,
+    };
+    sys::set_scheduler(attr).call("sched_setattr", "")
+}
+
+pub(super) fn stay_on(processors: &[u32]) -> Done {
+    let mut set = thread::CpuSet::new();
+    for processor in processors.iter().filter(|processor| **processor < thread::CpuSet::MAX_CPU as u32) {
+        set.set(*processor as usize);
+    }
+    thread::sched_setaffinity(None, &set).call("sched_setaffinity", "")
 }
 
 pub(super) fn drop_bounding(keep: u64) -> Done {
@@ -142,19 +216,30 @@ pub(super) fn capabilities(op: CapabilityOp) -> Done {
 }
 
 pub(super) fn limit(name: &str, soft: u64, hard: u64, clamp: bool) -> Done {
+    set_limit(None, name, soft, hard, clamp)
+}
+
+/// Sets a limit of another process.
+pub(crate) fn limit_of(pid: i32, name: &str, soft: u64, hard: u64, clamp: bool) -> Done {
+    set_limit(rustix::process::Pid::from_raw(pid), name, soft, hard, clamp)
+}
+
+fn set_limit(pid: Option<rustix::process::Pid>, name: &str, soft: u64, hard: u64, clamp: bool) -> Done {
+    use rustix::process::prlimit;
     let resource =
         resource(name).ok_or_else(|| Failed::saying(name, format!("unknown resource limit `{name}`")))?;
     let value = |limit: u64| (limit != u64::MAX).then_some(limit);
     let wanted = Rlimit { current: value(soft), maximum: value(hard) };
-    match rustix::process::setrlimit(resource, wanted) {
+    match prlimit(pid, resource, wanted) {
         Err(Errno::PERM) if clamp => {
+            // A child's limits were this process's own a moment ago.
             let now = rustix::process::getrlimit(resource);
             let least = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
             let maximum = least(now.maximum, value(hard));
             let clamped = Rlimit { current: least(maximum, value(soft)), maximum };
-            rustix::process::setrlimit(resource, clamped).call("setrlimit", name)
+            prlimit(pid, resource, clamped).map(drop).call("setrlimit", name)
         }
-        other => other.call("setrlimit", name),
+        other => other.map(drop).call("setrlimit", format!("RLIMIT_{name}")),
     }
 }
 

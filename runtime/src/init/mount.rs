@@ -12,12 +12,16 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
     UnmountFlags,
 };
+use std::path::Path;
 
 /// `MOUNT_ATTR_RDONLY`.
 const READONLY: u64 = 1;
 
 /// Sets the propagation of the whole tree.
 pub(super) fn propagate(bits: u64) -> Done {
+    if bits == 0 {
+        return Ok(());
+    }
     let flags = MountPropagationFlags::from_bits_retain(bits as u32) | MountPropagationFlags::REC;
     rustix::mount::mount_change(c"/", flags).call("mount", "/")
 }
@@ -112,6 +116,9 @@ impl Init {
             Some(mount) => make_filesystem(mount)?,
             None => copy_tree(CWD, &root.path, true).call("open_tree", root.path.clone())?,
         };
+        if root.cut_off {
+            cut_off(&root.path)?;
+        }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let place = fs::open(&path, flags, Mode::empty()).call("open", root.path.clone())?;
         attach(mount.as_fd(), place.as_fd()).call("move_mount", root.path.clone())?;
@@ -122,25 +129,82 @@ impl Init {
 
     pub(super) fn mount(&mut self, op: &MountOp) -> Done {
         let (mount, kind) = match &op.source {
-            MountSource::Filesystem(filesystem) => (make_filesystem(filesystem)?, Target::Folder),
+            MountSource::Filesystem(filesystem) => {
+                (self.filesystem_or_stand_in(filesystem, op)?, Target::Folder)
+            }
             MountSource::Bind { path, recursive } => {
                 let mount = copy_tree(CWD, path, *recursive).call("mount", path.clone())?;
-                let stat = fs::fstat(&mount).call("stat", path.clone())?;
-                let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-                (mount, if is_folder { Target::Folder } else { Target::File })
+                let kind = kind_of(mount.as_fd(), path)?;
+                (mount, kind)
             }
+            MountSource::Handle(slot) => {
+                let mount =
+                    rustix::io::fcntl_dupfd_cloexec(self.slot(*slot)?, 3).call("dup", op.target.clone())?;
+                let kind = kind_of(mount.as_fd(), &op.target)?;
+                (mount, kind)
+            }
+            MountSource::Remount => return self.remount(op),
         };
-        if op.set | op.clear | op.propagation != 0 {
-            let change = AttributeChange {
-                set: op.set,
-                clear: op.clear,
-                propagation: op.propagation,
-                recursive: op.recursive_attributes,
-            };
-            sys::set_attributes(mount.as_fd(), change).call("mount_setattr", op.target.clone())?;
+        if op.target.as_path() == Path::new("/proc") {
+            check_proc(mount.as_fd())?;
         }
+        if let Some(owners) = op.owners {
+            let recursive = matches!(op.source, MountSource::Bind { recursive: true, .. });
+            sys::map_owners(mount.as_fd(), self.slot(owners)?, recursive)
+                .map_err(|errno| unmappable(mount.as_fd(), &op.target, errno))?;
+        }
+        change_attributes(mount.as_fd(), op)?;
         let target = self.target(&op.target, kind, op.follow)?;
+        if op.copy_up {
+            super::copy::folder(target.as_fd(), mount.as_fd()).call("copy", op.target.clone())?;
+        }
         attach(mount.as_fd(), target.as_fd()).call("move_mount", op.target.clone())
+    }
+
+    /// A new file system; where the kernel refuses one to a container in a user namespace, the part of the
+    /// machine's that the container may see anyway.
+    fn filesystem_or_stand_in(&self, filesystem: &FilesystemMount, op: &MountOp) -> Done<OwnedFd> {
+        let made = match self.mode_of_covered(filesystem, op)? {
+            Some(filesystem) => make_filesystem(&filesystem),
+            None => make_filesystem(filesystem),
+        };
+        let failed = match made {
+            Err(failed) if failed.errno == Errno::PERM => failed,
+            other => return other,
+        };
+        let stand_in = match filesystem.fstype.as_str() {
+            "sysfs" => "/sys",
+            "proc" => "/proc",
+            "mqueue" => "/dev/mqueue",
+            _ => return Err(failed),
+        };
+        let Ok(mount) = copy_tree(CWD, &Bytes::from(stand_in), true) else { return Err(failed) };
+        let change =
+            AttributeChange { set: filesystem.attributes, recursive: true, ..AttributeChange::default() };
+        match sys::set_attributes(mount.as_fd(), change) {
+            Ok(()) => Ok(mount),
+            Err(errno) => Err(errno).call("mount_setattr", op.target.clone()),
+        }
+    }
+
+    /// A tmpfs without a mode of its own gets that of the folder it covers.
+    fn mode_of_covered(&self, filesystem: &FilesystemMount, op: &MountOp) -> Done<Option<FilesystemMount>> {
+        if filesystem.fstype != "tmpfs" || filesystem.options.iter().any(|(key, _)| key == "mode") {
+            return Ok(None);
+        }
+        let Some(covered) = self.find(&op.target, op.follow)? else { return Ok(None) };
+        let stat = fs::fstat(&covered).call("stat", op.target.clone())?;
+        let mut filesystem = filesystem.clone();
+        filesystem.options.push(("mode".to_owned(), Some(format!("{:o}", stat.st_mode & 0o7777))));
+        Ok(Some(filesystem))
+    }
+
+    /// Gives a mount that is there other attributes.
+    fn remount(&self, op: &MountOp) -> Done {
+        let Some(place) = self.find(&op.target, op.follow)? else {
+            return Err(Errno::NOENT).call("remount", op.target.clone());
+        };
+        change_attributes(place.as_fd(), op)
     }
 
     pub(super) fn device(&mut self, op: &DeviceOp) -> Done {
@@ -148,6 +212,9 @@ impl Init {
             let node = copy_tree(CWD, &op.path, false).call("mount", op.path.clone())?;
             let target = self.target(&op.path, Target::File, false)?;
             return attach(node.as_fd(), target.as_fd()).call("move_mount", op.path.clone());
+        }
+        if let Some(above) = op.path.as_path().parent().filter(|above| above.components().count() > 2) {
+            self.target(&above.into(), Target::Folder, false)?;
         }
         let (parent, name) = self.parent(&op.path)?;
         let kind = match op.kind {
@@ -158,7 +225,7 @@ impl Init {
         let device = fs::makedev(op.major, op.minor);
         match fs::mknodat(&parent, &name, kind, Mode::from_raw_mode(op.mode), device) {
             Ok(()) => {}
-            Err(Errno::EXIST) => return Ok(()),
+            Err(Errno::EXIST) => return check_node(&parent, &name, op, kind),
             Err(errno) => return Err(errno).call("mknod", op.path.clone()),
         }
         if (op.uid, op.gid) != (0, 0) {
@@ -170,11 +237,29 @@ impl Init {
     }
 
     /// Makes the new root the root, and lets go of the old one.
-    pub(super) fn pivot(&mut self) -> Done {
+    pub(super) fn pivot(&mut self, by_moving: bool) -> Done {
         rustix::process::fchdir(self.root()?).call("chdir", "/")?;
-        rustix::process::pivot_root(c".", c".").call("pivot_root", "/")?;
-        rustix::mount::unmount(c".", UnmountFlags::DETACH).call("umount", "/")?;
+        if by_moving {
+            // For an initial RAM disk, which cannot be left otherwise.
+            rustix::mount::mount_move(c".", c"/").call("mount", "/")?;
+            rustix::process::chroot(c".").call("chroot", "/")?;
+        } else {
+            rustix::process::pivot_root(c".", c".").call("pivot_root", "/")?;
+            rustix::mount::unmount(c".", UnmountFlags::DETACH).call("umount", "/")?;
+        }
         rustix::process::chdir(c"/").call("chdir", "/")
+    }
+
+    /// The root that this process has is the container's.
+    pub(super) fn take_present_root(&mut self) -> Done {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.root = Some(fs::open(c"/", flags, Mode::empty()).call("open", "/")?);
+        Ok(())
+    }
+
+    pub(super) fn propagate_root(&self, bits: u64) -> Done {
+        let change = AttributeChange { propagation: bits, ..AttributeChange::default() };
+        sys::set_attributes(self.root()?, change).call("mount_setattr", "/")
     }
 
     pub(super) fn readonly_root(&self) -> Done {
@@ -222,17 +307,10 @@ impl Init {
         Ok(mount)
     }
 
-    /// Writes below /proc through a handle of our own: the image may have put something else at /proc.
-    pub(super) fn write_proc(&mut self, path: &str, value: &str) -> Result<(), Errno> {
-        if self.proc.is_none() {
-            let proc = FilesystemMount {
-                fstype: "proc".to_owned(),
-                source: "proc".to_owned(),
-                options: Vec::new(),
-                attributes: 0,
-            };
-            self.proc = Some(make_filesystem(&proc).map_err(|failed| failed.errno)?);
-        }
+    /// Writes below the machine's /proc: the image may have put something else at its own.
+    ///
+    /// Kernel parameters of namespaces are those of the writer, whichever /proc they are reached through.
+    pub(super) fn write_proc(&self, path: &str, value: &str) -> Result<(), Errno> {
         let proc = self.proc.as_ref().ok_or(Errno::NOENT)?;
         // `self` is the one link that is meant to be followed.
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
@@ -240,10 +318,88 @@ impl Init {
         rustix::io::write(&file, value.as_bytes()).map(drop)
     }
 
-    pub(super) fn sysctl(&mut self, name: &str, value: &str) -> Done {
-        let path = format!("sys/{}", name.replace('.', "/"));
+    pub(super) fn sysctl(&self, name: &str, value: &str) -> Done {
+        // Where slashes separate, dots belong to names, of interfaces say.
+        let below = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+        let path = format!("sys/{below}");
         self.write_proc(&path, value).call("write", format!("/proc/{path}"))
     }
+}
+
+/// Attributes and propagation that an operation asks for.
+fn change_attributes(mount: BorrowedFd<'_>, op: &MountOp) -> Done {
+    let mut change =
+        AttributeChange { set: op.set, clear: op.clear, propagation: 0, recursive: op.recursive_attributes };
+    if op.recursive_attributes == op.recursive_propagation || op.set | op.clear == 0 {
+        change.propagation = op.propagation;
+        change.recursive |= op.recursive_propagation && op.set | op.clear == 0;
+    } else if op.propagation != 0 {
+        let alone = AttributeChange {
+            propagation: op.propagation,
+            recursive: op.recursive_propagation,
+            ..AttributeChange::default()
+        };
+        sys::set_attributes(mount, alone).call("mount_setattr", op.target.clone())?;
+    }
+    if change.set | change.clear | change.propagation == 0 {
+        return Ok(());
+    }
+    sys::set_attributes(mount, change).call("mount_setattr", op.target.clone())
+}
+
+fn kind_of(mount: BorrowedFd<'_>, path: &Bytes) -> Done<Target> {
+    let stat = fs::fstat(mount).call("stat", path.clone())?;
+    let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    Ok(if is_folder { Target::Folder } else { Target::File })
+}
+
+/// What is shown at /proc must be what the kernel tells.
+fn check_proc(mount: BorrowedFd<'_>) -> Done {
+    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+    let genuine = fs::fstatfs(mount).is_ok_and(|statfs| statfs.f_type == PROC_SUPER_MAGIC);
+    if genuine {
+        Ok(())
+    } else {
+        Err(Failed::saying("/proc", "what is mounted on `/proc` is not a proc file system"))
+    }
+}
+
+/// Which file systems can show other owners depends on the kernel.
+fn unmappable(mount: BorrowedFd<'_>, target: &Bytes, errno: Errno) -> Failed {
+    let kind = fs::fstatfs(mount).map_or(0, |statfs| statfs.f_type);
+    let shown = target.as_path().display();
+    let message = (errno == Errno::INVAL).then(|| {
+        format!(
+            "the owners of files on `{shown}` cannot be mapped: its file system (type {kind:#x}) does not support that on this kernel"
+        )
+    });
+    Failed { call: "mount_setattr", on: target.clone(), errno, message }
+}
+
+/// A node that was there already must be the device that is meant.
+fn check_node(parent: &OwnedFd, name: &std::ffi::CStr, op: &DeviceOp, kind: FileType) -> Done {
+    let stat = fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).call("stat", op.path.clone())?;
+    let same = FileType::from_raw_mode(stat.st_mode) == kind
+        && (kind == FileType::Fifo || stat.st_rdev == fs::makedev(op.major, op.minor));
+    if same {
+        return Ok(());
+    }
+    let shown = op.path.as_path().display();
+    Err(Failed::saying(
+        op.path.clone(),
+        format!("`{shown}` exists in the image and is not the device that is asked for"),
+    ))
+}
+
+/// Cuts the mount that holds a path off from its peers.
+fn cut_off(path: &Bytes) -> Done {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let holds = |place: &str| path.as_path().starts_with(place);
+    let places = table.lines().filter_map(|line| line.split(' ').nth(4));
+    let Some(place) = places.filter(|place| holds(place)).max_by_key(|place| place.len()) else {
+        return Ok(());
+    };
+    rustix::mount::mount_change(place, MountPropagationFlags::PRIVATE).call("mount", place)
 }
 
 /// A detached mount of /dev/null, opened on the machine and looked at.

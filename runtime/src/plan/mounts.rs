@@ -1,9 +1,10 @@
 //! Mounts of the specification as operations.
 
+use crate::cgroup::Groups;
 use crate::cgroup::Layout;
-use crate::op::{Bytes, FilesystemMount, MountOp, MountSource};
+use crate::op::{Bytes, FilesystemMount, MountOp, MountSource, SetupOp};
 use oci_spec::runtime::Mount;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A mount that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum MountOptionError {
     /// A mount without a type that is no bind mount either.
     #[error("the mount on `{path}` has no type", path = .0.display())]
     NoType(PathBuf),
+    /// Something put over what the kernel tells.
+    #[error("`{path}` cannot be mounted on: it is part of /proc", path = .0.display())]
+    InProc(PathBuf),
     /// An option with a comma in it.
     #[error("the mount option `{0}` holds a comma")]
     Comma(String),
@@ -36,7 +40,10 @@ struct Parsed {
     clear: u64,
     recursive: bool,
     propagation: u64,
+    recursive_propagation: bool,
     bind: Option<bool>,
+    remount: bool,
+    copy_up: bool,
     data: Vec<(String, Option<String>)>,
 }
 
@@ -70,12 +77,17 @@ fn parse(options: &[String]) -> Result<Parsed, MountOptionError> {
         }
         if let Some(propagation) = propagation(option) {
             parsed.propagation = propagation;
+            parsed.recursive_propagation = option.starts_with('r');
             continue;
         }
         match option.as_str() {
             "bind" => parsed.bind = Some(false),
             "rbind" => parsed.bind = Some(true),
-            "defaults" | "async" | "rw" | "" => {}
+            "remount" => parsed.remount = true,
+            "tmpcopyup" => parsed.copy_up = true,
+            // What `uidMappings` of the mount ask for anyway.
+            "idmap" | "ridmap" => {}
+            "defaults" | "async" | "nosync" | "loud" | "silent" | "rw" | "" => {}
             other => parsed.data.push(match other.split_once('=') {
                 Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
                 None => (other.to_owned(), None),
@@ -107,7 +119,7 @@ fn attribute(option: &str) -> Option<(u64, u64)> {
     })
 }
 
-fn propagation(option: &str) -> Option<u64> {
+pub(super) fn propagation(option: &str) -> Option<u64> {
     Some(match option {
         "private" | "rprivate" => libc::MS_PRIVATE,
         "slave" | "rslave" => libc::MS_SLAVE,
@@ -125,35 +137,79 @@ pub fn filesystem(mount: &Mount) -> Result<FilesystemMount, MountOptionError> {
     Ok(FilesystemMount { fstype, source, options: parsed.data, attributes: parsed.set })
 }
 
-/// A mount below the root.
-pub(super) fn mount(mount: &Mount) -> Result<MountOp, MountOptionError> {
+/// True for mounts that show a part of the machine's tree.
+pub(super) fn is_bind(mount: &Mount) -> bool {
+    let options = mount.options().as_deref().unwrap_or_default();
+    mount.typ().as_deref() == Some("bind")
+        || options.iter().any(|option| option == "bind" || option == "rbind")
+}
+
+/// A mount below the root. Relative sources begin at `bundle`; `label` is what SELinux knows the files by.
+pub(super) fn mount(
+    mount: &Mount,
+    bundle: Option<&Path>,
+    label: Option<&str>,
+) -> Result<MountOp, MountOptionError> {
+    check_proc(mount)?;
     let target = Bytes::from(mount.destination());
     let follow = !is_system_folder(mount);
     let parsed = parse(mount.options().as_deref().unwrap_or_default())?;
-    let is_bind = parsed.bind.is_some() || mount.typ().as_deref() == Some("bind");
-    if !is_bind {
+    let op = MountOp {
+        target,
+        source: MountSource::Remount,
+        set: 0,
+        clear: 0,
+        recursive_attributes: parsed.recursive,
+        propagation: parsed.propagation,
+        recursive_propagation: parsed.recursive_propagation,
+        owners: None,
+        copy_up: parsed.copy_up,
+        follow,
+    };
+    if parsed.remount {
+        return Ok(MountOp { set: parsed.set, clear: parsed.clear, ..op });
+    }
+    if !is_bind(mount) {
+        let mut filesystem = filesystem(mount)?;
+        if let Some(label) = label.filter(|_| takes_label(&filesystem.fstype)) {
+            filesystem.options.push(("context".to_owned(), Some(label.to_owned())));
+        }
         return Ok(MountOp {
-            target,
-            source: MountSource::Filesystem(filesystem(mount)?),
-            set: 0,
-            clear: 0,
+            source: MountSource::Filesystem(filesystem),
             recursive_attributes: false,
-            propagation: parsed.propagation,
-            follow,
+            ..op
         });
     }
     let source =
         mount.source().as_ref().ok_or_else(|| MountOptionError::NoSource(mount.destination().clone()))?;
+    let source = bundle.map_or_else(|| source.clone(), |bundle| bundle.join(source));
     let recursive = parsed.bind.unwrap_or(false);
-    Ok(MountOp {
-        target,
-        source: MountSource::Bind { path: source.into(), recursive },
-        set: parsed.set,
-        clear: parsed.clear,
-        recursive_attributes: parsed.recursive,
-        propagation: parsed.propagation,
-        follow,
-    })
+    let source = MountSource::Bind { path: (&source).into(), recursive };
+    Ok(MountOp { source, set: parsed.set, clear: parsed.clear, ..op })
+}
+
+/// File systems that take a label for all their files.
+fn takes_label(fstype: &str) -> bool {
+    !matches!(fstype, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue")
+}
+
+/// Files of /proc that may be replaced: those that tell of the machine what limits of the container are meant
+/// to change, as lxcfs does.
+const REPLACEABLE: [&str; 9] =
+    ["cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "uptime", "slabinfo", "net/dev"];
+
+/// What is mounted over /proc decides what set-up and programs are told: nothing else may be.
+fn check_proc(mount: &Mount) -> Result<(), MountOptionError> {
+    let Ok(below) = mount.destination().strip_prefix("/proc") else { return Ok(()) };
+    let below = below.to_str().unwrap_or("?");
+    let is_proc = mount.typ().as_deref() == Some("proc");
+    // Binds on /proc itself are looked at when they are made: they must be of a proc file system.
+    let allowed = if below.is_empty() {
+        is_proc || is_bind(mount)
+    } else {
+        is_bind(mount) && REPLACEABLE.contains(&below)
+    };
+    if allowed { Ok(()) } else { Err(MountOptionError::InProc(mount.destination().clone())) }
 }
 
 /// /proc, /sys and /dev hold the rest of the set-up: a link there would lead it astray.
@@ -162,24 +218,53 @@ fn is_system_folder(mount: &Mount) -> bool {
 }
 
 /// The machine's control groups: one file system on version 2 machines, one for each hierarchy else.
-pub(super) fn cgroup(mount: &Mount, layout: Option<&Layout>) -> Result<Vec<MountOp>, MountOptionError> {
-    let unified = |target: Bytes, attributes: u64| filesystem_at(target, "cgroup2", Vec::new(), attributes);
+///
+/// With `groups` only these are shown, for containers without a cgroup namespace.
+pub(super) fn cgroup(
+    mount: &Mount,
+    layout: Option<&Layout>,
+    groups: Option<&Groups>,
+) -> Result<Vec<SetupOp>, MountOptionError> {
     let parsed = parse(mount.options().as_deref().unwrap_or_default())?;
     let attributes = parsed.set;
     let top = Bytes::from(mount.destination());
     let Some(layout) = layout else { return Ok(Vec::new()) };
     if layout.is_unified_only() {
-        return Ok(vec![unified(top, attributes)]);
+        let op = match groups.and_then(Groups::unified_path) {
+            Some(path) => bind_at(top, path, attributes),
+            None => filesystem_at(top, "cgroup2", Vec::new(), attributes),
+        };
+        return Ok(vec![SetupOp::Mount(op)]);
     }
     // A read-only tmpfs could not take the folders of the hierarchies: it is made so afterwards.
     let mode = vec![("mode".to_owned(), Some("755".to_owned()))];
-    let mut ops = vec![filesystem_at(top.clone(), "tmpfs", mode, attributes & !READONLY)];
-    for (name, options) in layout.legacy_mounts() {
-        let options = options.split(',').map(|option| (option.to_owned(), None)).collect();
-        let target = mount.destination().join(name);
-        ops.push(filesystem_at((&target).into(), "cgroup", options, attributes));
+    let mut ops = vec![SetupOp::Mount(filesystem_at(top.clone(), "tmpfs", mode, attributes & !READONLY))];
+    for hierarchy in layout.legacy_mounts() {
+        let target = Bytes::from(&mount.destination().join(&hierarchy.name));
+        let own = groups.map(|groups| groups.legacy_path(&hierarchy));
+        ops.push(SetupOp::Mount(match own {
+            Some(Some(path)) => bind_at(target, path, attributes),
+            Some(None) => continue,
+            None => filesystem_at(target, "cgroup", hierarchy.options(), attributes),
+        }));
+        // Programs look for each controller by its own name.
+        let names = hierarchy.name.split(',').filter(|name| *name != hierarchy.name);
+        ops.extend(names.map(|name| SetupOp::Link {
+            target: hierarchy.name.as_str().into(),
+            path: (&mount.destination().join(name)).into(),
+        }));
+    }
+    if attributes & READONLY != 0 {
+        let source = MountSource::Remount;
+        let op = MountOp { source, set: READONLY, ..filesystem_at(top, "", Vec::new(), 0) };
+        ops.push(SetupOp::Mount(op));
     }
     Ok(ops)
+}
+
+fn bind_at(target: Bytes, path: &Path, attributes: u64) -> MountOp {
+    let source = MountSource::Bind { path: path.into(), recursive: false };
+    MountOp { source, set: attributes, ..filesystem_at(target, "", Vec::new(), 0) }
 }
 
 fn filesystem_at(
@@ -197,6 +282,9 @@ fn filesystem_at(
         clear: 0,
         recursive_attributes: false,
         propagation: 0,
+        recursive_propagation: false,
+        owners: None,
+        copy_up: false,
         follow: false,
     }
 }
@@ -205,6 +293,7 @@ fn filesystem_at(
 pub(super) fn forbid_devices(op: &mut MountOp) {
     match &mut op.source {
         MountSource::Filesystem(filesystem) => filesystem.attributes |= NODEV,
-        MountSource::Bind { .. } => op.set |= NODEV,
+        MountSource::Bind { .. } | MountSource::Handle(_) => op.set |= NODEV,
+        MountSource::Remount => {}
     }
 }

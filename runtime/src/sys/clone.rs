@@ -45,11 +45,21 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 ///
 /// Only for a process with a single thread: the child goes on running ordinary code.
 pub(crate) fn clone(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Child, Errno> {
+    clone_with(namespaces.0, libc::SIGCHLD as u64, cgroup)
+}
+
+/// Like [`clone`], but the new process is a child of this process's parent.
+pub(crate) fn clone_sibling(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Child, Errno> {
+    // It tells its end as this process does; the call takes no other signal.
+    clone_with(namespaces.0 | libc::CLONE_PARENT as u64, 0, cgroup)
+}
+
+fn clone_with(flags: u64, exit_signal: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Child, Errno> {
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
-        flags: namespaces.0 | libc::CLONE_PIDFD as u64,
+        flags: flags | libc::CLONE_PIDFD as u64,
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal,
         ..CloneArgs::default()
     };
     if let Some(cgroup) = cgroup {

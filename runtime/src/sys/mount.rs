@@ -26,11 +26,31 @@ struct MountAttr {
     userns_fd: u64,
 }
 
+/// Makes the owners of files on a detached mount appear as a user namespace maps them (Linux 5.12).
+pub(crate) fn map_owners(
+    mount: BorrowedFd<'_>,
+    namespace: BorrowedFd<'_>,
+    recursive: bool,
+) -> Result<(), Errno> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let attr = MountAttr {
+        set: MOUNT_ATTR_IDMAP,
+        clear: 0,
+        propagation: 0,
+        userns_fd: namespace.as_raw_fd() as u64,
+    };
+    setattr(mount, &attr, recursive)
+}
+
 /// Changes the attributes of the mount that `mount` is the root of.
 pub(crate) fn set_attributes(mount: BorrowedFd<'_>, change: AttributeChange) -> Result<(), Errno> {
     let attr =
         MountAttr { set: change.set, clear: change.clear, propagation: change.propagation, userns_fd: 0 };
-    let recursive = if change.recursive { libc::AT_RECURSIVE } else { 0 };
+    setattr(mount, &attr, change.recursive)
+}
+
+fn setattr(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> Result<(), Errno> {
+    let recursive = if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string, which AT_EMPTY_PATH allows; `attr` is a live `mount_attr` of the
     // size given and is only read.
     check(unsafe {
@@ -39,7 +59,7 @@ pub(crate) fn set_attributes(mount: BorrowedFd<'_>, change: AttributeChange) -> 
             mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH | recursive,
-            std::ptr::from_ref(&attr),
+            std::ptr::from_ref(attr),
             std::mem::size_of::<MountAttr>(),
         )
     })

@@ -50,10 +50,74 @@ pub(crate) fn join_new_session_keyring() -> Result<(), Errno> {
     .map(drop)
 }
 
+/// Sends a signal by number, real-time signals included.
+pub(crate) fn signal(pidfd: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
+    // SAFETY: the call takes two integers, a null pointer that stands for default information, and flags.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            number,
+            std::ptr::null::<libc::c_void>(),
+            0,
+        )
+    })
+    .map(drop)
+}
+
+/// Changes the execution domain (personality(2)).
+pub(crate) fn set_personality(persona: u64) -> Result<(), Errno> {
+    // SAFETY: the call takes an integer and no memory.
+    check(unsafe { libc::syscall(libc::SYS_personality, persona) }).map(drop)
+}
+
+/// Sets the I/O class and priority of the process (ioprio_set(2)).
+pub(crate) fn set_io_priority(class: u32, priority: u32) -> Result<(), Errno> {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    const CLASS_SHIFT: u32 = 13;
+    // SAFETY: the call takes three integers and no memory.
+    check(unsafe {
+        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, class << CLASS_SHIFT | priority)
+    })
+    .map(drop)
+}
+
+/// How a process is scheduled: `struct sched_attr` (Linux 3.14).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SchedulerAttr {
+    pub(crate) size: u32,
+    pub(crate) policy: u32,
+    pub(crate) flags: u64,
+    pub(crate) nice: i32,
+    pub(crate) priority: u32,
+    pub(crate) runtime: u64,
+    pub(crate) deadline: u64,
+    pub(crate) period: u64,
+}
+
+/// Sets how the process is scheduled (sched_setattr(2)).
+pub(crate) fn set_scheduler(mut attr: SchedulerAttr) -> Result<(), Errno> {
+    attr.size = std::mem::size_of::<SchedulerAttr>() as u32;
+    // SAFETY: `attr` is a live `sched_attr` whose first field is its size; the kernel only reads it.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_mut(&mut attr), 0) }).map(drop)
+}
+
+/// Sets the memory policy of the process: mode and flags as `MPOL_…`, nodes as a bit mask.
+pub(crate) fn set_memory_policy(mode: i32, nodes: &[u64]) -> Result<(), Errno> {
+    // SAFETY: `nodes` holds at least as many bits as the call is told; the kernel reads one bit less than told.
+    check(unsafe {
+        libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), nodes.len() as libc::c_ulong * 64)
+    })
+    .map(drop)
+}
+
 /// Installs a seccomp program: pairs of (`code << 48 | jt << 40 | jf << 32 | k`).
 ///
 /// The instruction layout is `struct sock_filter`: 16-bit code, two 8-bit jumps, 32-bit constant.
-pub(crate) fn install_seccomp(program: &[u64], flags: u32) -> Result<(), Errno> {
+///
+/// With `SECCOMP_FILTER_FLAG_NEW_LISTENER` among the flags, gives the descriptor on which calls are told.
+pub(crate) fn install_seccomp(program: &[u64], flags: u32) -> Result<Option<OwnedFd>, Errno> {
     let filter: Vec<libc::sock_filter> = program
         .iter()
         .map(|word| libc::sock_filter {
@@ -67,15 +131,19 @@ pub(crate) fn install_seccomp(program: &[u64], flags: u32) -> Result<(), Errno> 
     let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
     // SAFETY: `program` points to `length` instructions in `filter`, which lives until the call returns; the
     // kernel copies and checks them.
-    check(unsafe {
+    let answer = check(unsafe {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
             libc::c_ulong::from(flags),
             std::ptr::from_ref(&program),
         )
-    })
-    .map(drop)
+    })?;
+    if u64::from(flags) & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u64 == 0 {
+        return Ok(None);
+    }
+    // SAFETY: with this flag the call gives a new descriptor that nobody else owns.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(answer as RawFd) }))
 }
 
 /// Sets all signals to their default action and unblocks them.

@@ -1,0 +1,87 @@
+//! The bundle: a folder with the container's configuration.
+
+use crate::error::OciError;
+use oci_spec::runtime::Spec;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Larger configurations are a mistake, or an attack.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// A bundle that was read.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    /// Its folder, from the root on.
+    pub(crate) folder: PathBuf,
+    pub(crate) spec: Spec,
+    /// The configuration as it was.
+    pub(crate) text: Vec<u8>,
+    /// What was passed over.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Bundle {
+    /// Reads the bundle in `folder`; `config` may name another file in it.
+    pub(crate) fn read(folder: &str, config: Option<&str>) -> Result<Bundle, OciError> {
+        let given = Path::new(folder);
+        let folder = fs::canonicalize(given).map_err(OciError::file("open the bundle", given))?;
+        let path = folder.join(config.unwrap_or("config.json"));
+        let text = read(&path)?;
+        let (spec, warnings) = parse(&path, &text)?;
+        Ok(Bundle { folder, spec, text, warnings })
+    }
+}
+
+/// Reads a configuration.
+pub(crate) fn read_config(path: &Path) -> Result<(Spec, Vec<String>), OciError> {
+    parse(path, &read(path)?)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, OciError> {
+    let file = match fs::File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(OciError::Other(format!(
+                "JSON specification file {} not found: a bundle holds one, `kiln oci spec` writes an example",
+                path.display()
+            )));
+        }
+        other => other.map_err(OciError::file("open", path))?,
+    };
+    let mut text = Vec::new();
+    file.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(OciError::file("read", path))?;
+    if text.len() as u64 > MAX_CONFIG {
+        let reason = format!("it is larger than {} MiB", MAX_CONFIG >> 20);
+        return Err(OciError::Config { path: path.to_owned(), reason });
+    }
+    Ok(text)
+}
+
+fn parse(path: &Path, text: &[u8]) -> Result<(Spec, Vec<String>), OciError> {
+    let invalid =
+        |error: serde_json::Error| OciError::Config { path: path.to_owned(), reason: error.to_string() };
+    let error = match serde_json::from_slice(text) {
+        Ok(spec) => return Ok((spec, Vec::new())),
+        Err(error) => error,
+    };
+    // Capabilities of newer kernels are passed over, as other runtimes do; everything else unknown is refused.
+    let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else { return Err(invalid(error)) };
+    let mut unknown = Vec::new();
+    let sets = value.pointer_mut("/process/capabilities").and_then(serde_json::Value::as_object_mut);
+    for set in sets.into_iter().flat_map(|sets| sets.values_mut()).filter_map(serde_json::Value::as_array_mut)
+    {
+        set.retain(|name| {
+            let known = name.as_str().is_none_or(|name| kiln_runtime::capability::bit(name).is_some());
+            if !known && !unknown.contains(name) {
+                unknown.push(name.clone());
+            }
+            known
+        });
+    }
+    if unknown.is_empty() {
+        return Err(invalid(error));
+    }
+    let spec = serde_json::from_value(value).map_err(invalid)?;
+    let names: Vec<&str> = unknown.iter().filter_map(serde_json::Value::as_str).collect();
+    Ok((spec, vec![format!("ignoring unknown or unavailable capabilities: [{}]", names.join(" "))]))
+}

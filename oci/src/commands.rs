@@ -1,0 +1,248 @@
+//! One file for each command, or for a few that belong together.
+
+mod events;
+mod features;
+mod lifecycle;
+mod list;
+mod notify;
+mod pause;
+mod run;
+mod spec;
+mod update;
+
+pub(crate) use notify::send_listener;
+
+use crate::Globals;
+use crate::arguments::{Arguments, Flag, switch, value};
+use crate::error::OciError;
+
+/// A command: how it is called and what it does.
+pub(crate) struct Command {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) words: &'static str,
+    pub(crate) flags: &'static [Flag],
+    /// Everything behind the first word is another program's.
+    pub(crate) until_word: bool,
+    pub(crate) run: fn(&Globals, &Arguments) -> Result<u8, OciError>,
+}
+
+const CREATE_FLAGS: &[Flag] = &[
+    value(&["bundle", "b"]),
+    value(&["config", "f"]),
+    value(&["console-socket"]),
+    value(&["pidfd-socket"]),
+    value(&["pid-file"]),
+    switch(&["no-pivot"]),
+    switch(&["no-new-keyring"]),
+    value(&["preserve-fds"]),
+];
+
+const RUN_FLAGS: &[Flag] = &[
+    value(&["bundle", "b"]),
+    value(&["config", "f"]),
+    value(&["console-socket"]),
+    value(&["pidfd-socket"]),
+    value(&["pid-file"]),
+    switch(&["no-pivot"]),
+    switch(&["no-new-keyring"]),
+    value(&["preserve-fds"]),
+    switch(&["detach", "d"]),
+    switch(&["keep"]),
+    switch(&["no-subreaper"]),
+];
+
+const EXEC_FLAGS: &[Flag] = &[
+    value(&["process", "p"]),
+    switch(&["detach", "d"]),
+    value(&["pid-file"]),
+    value(&["console-socket"]),
+    value(&["pidfd-socket"]),
+    switch(&["tty", "t"]),
+    value(&["cwd"]),
+    value(&["env", "e"]),
+    value(&["user", "u"]),
+    value(&["additional-gids", "g"]),
+    value(&["cap", "c"]),
+    value(&["cgroup"]),
+    value(&["preserve-fds"]),
+    switch(&["ignore-paused"]),
+    switch(&["no-new-privs"]),
+    value(&["apparmor"]),
+    value(&["process-label"]),
+    switch(&["no-subreaper"]),
+];
+
+/// All commands, in the order of help.
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        name: "create",
+        about: "make a container that waits to be started",
+        words: "ID",
+        flags: CREATE_FLAGS,
+        until_word: false,
+        run: run::create,
+    },
+    Command {
+        name: "start",
+        about: "start a container that was created",
+        words: "ID",
+        flags: &[],
+        until_word: false,
+        run: lifecycle::start,
+    },
+    Command {
+        name: "run",
+        about: "make a container and start it",
+        words: "ID",
+        flags: RUN_FLAGS,
+        until_word: false,
+        run: run::run,
+    },
+    Command {
+        name: "exec",
+        about: "run a further program in a container",
+        words: "ID PROGRAM [ARGUMENTS]",
+        flags: EXEC_FLAGS,
+        until_word: true,
+        run: crate::enter::exec,
+    },
+    Command {
+        name: "state",
+        about: "print a container's state as JSON",
+        words: "ID",
+        flags: &[],
+        until_word: false,
+        run: list::state,
+    },
+    Command {
+        name: "kill",
+        about: "send a signal to a container (default TERM)",
+        words: "ID [SIGNAL]",
+        flags: &[switch(&["all", "a"])],
+        until_word: false,
+        run: lifecycle::kill,
+    },
+    Command {
+        name: "delete",
+        about: "remove a container that has ended",
+        words: "ID",
+        flags: &[switch(&["force", "f"])],
+        until_word: false,
+        run: lifecycle::delete,
+    },
+    Command {
+        name: "list",
+        about: "list containers",
+        words: "",
+        flags: &[value(&["format", "f"]), switch(&["quiet", "q"])],
+        until_word: false,
+        run: list::list,
+    },
+    Command {
+        name: "ps",
+        about: "list the processes of a container",
+        words: "ID [ps OPTIONS]",
+        flags: &[value(&["format", "f"])],
+        until_word: true,
+        run: list::ps,
+    },
+    Command {
+        name: "pause",
+        about: "stop all processes of a container",
+        words: "ID",
+        flags: &[],
+        until_word: false,
+        run: pause::pause,
+    },
+    Command {
+        name: "resume",
+        about: "let the processes of a paused container go on",
+        words: "ID",
+        flags: &[],
+        until_word: false,
+        run: pause::resume,
+    },
+    Command {
+        name: "update",
+        about: "change a container's limits",
+        words: "ID",
+        flags: update::FLAGS,
+        until_word: false,
+        run: update::update,
+    },
+    Command {
+        name: "events",
+        about: "print what a container uses, and when it runs out of memory",
+        words: "ID",
+        flags: &[switch(&["stats"]), value(&["interval"])],
+        until_word: false,
+        run: events::events,
+    },
+    Command {
+        name: "spec",
+        about: "write an example configuration",
+        words: "",
+        flags: &[value(&["bundle", "b"]), value(&["config", "f"]), switch(&["rootless"])],
+        until_word: false,
+        run: spec::spec,
+    },
+    Command {
+        name: "features",
+        about: "print what this runtime can do as JSON",
+        words: "",
+        flags: &[],
+        until_word: false,
+        run: features::features,
+    },
+    Command {
+        name: "checkpoint",
+        about: "not supported",
+        words: "ID",
+        flags: &[
+            value(&["image-path"]),
+            value(&["work-path"]),
+            switch(&["leave-running"]),
+            value(&["parent-path"]),
+            switch(&["pre-dump"]),
+            switch(&["lazy-pages"]),
+            switch(&["tcp-established"]),
+            switch(&["file-locks"]),
+            switch(&["ext-unix-sk"]),
+            switch(&["shell-job"]),
+            value(&["status-fd"]),
+            value(&["manage-cgroups-mode"]),
+            switch(&["auto-dedup"]),
+        ],
+        until_word: false,
+        run: |_, _| {
+            Err(OciError::Other("checkpoint is not supported: this runtime cannot save processes".to_owned()))
+        },
+    },
+    Command {
+        name: "restore",
+        about: "not supported",
+        words: "ID",
+        flags: &[
+            value(&["image-path"]),
+            value(&["work-path"]),
+            value(&["bundle", "b"]),
+            switch(&["detach", "d"]),
+            value(&["pid-file"]),
+            value(&["console-socket"]),
+            switch(&["no-subreaper"]),
+            switch(&["no-pivot"]),
+            switch(&["tcp-established"]),
+            switch(&["file-locks"]),
+            switch(&["ext-unix-sk"]),
+            switch(&["shell-job"]),
+            switch(&["lazy-pages"]),
+            value(&["manage-cgroups-mode"]),
+            switch(&["auto-dedup"]),
+        ],
+        until_word: false,
+        run: |_, _| {
+            Err(OciError::Other("restore is not supported: this runtime cannot save processes".to_owned()))
+        },
+    },
+];

@@ -1,0 +1,139 @@
+//! `events`: what a container uses, every so often, and when it runs out of memory.
+
+use crate::arguments::Arguments;
+use crate::error::OciError;
+use crate::state::{Container, Status};
+use crate::{Globals, print};
+use kiln_runtime::cgroup::stats::{self, Stats};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
+use rustix::fd::{AsRawFd, OwnedFd};
+use serde::Serialize;
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+#[derive(Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Stats>,
+}
+
+fn tell(kind: &str, id: &str, data: Option<Stats>) -> Result<u8, OciError> {
+    let event = Event { kind, id, data };
+    print(&format!("{}\n", serde_json::to_string(&event).unwrap_or_default()))
+}
+
+pub(super) fn events(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
+    let id = arguments.id("events")?;
+    let container = globals.store.open(id)?;
+    let interval = duration(arguments.get("interval").unwrap_or("5s"))?;
+    let pidfd = match (container.status(), container.pidfd()) {
+        (Status::Stopped, _) | (_, None) => {
+            return Err(OciError::State(format!("container with id {id} is not running")));
+        }
+        (_, Some(pidfd)) => pidfd,
+    };
+    if arguments.has("stats") {
+        return tell("stats", id, Some(stats::read(&container.record.groups)));
+    }
+    let mut memory = OutOfMemory::watch(&container);
+    let mut next = Instant::now();
+    loop {
+        if Instant::now() >= next {
+            tell("stats", id, Some(stats::read(&container.record.groups)))?;
+            next = Instant::now() + interval;
+        }
+        let left = next.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        let mut polled = vec![PollFd::new(&pidfd, PollFlags::IN)];
+        if let Some(memory) = &memory {
+            polled.push(memory.polled());
+        }
+        let waited = rustix::event::poll(&mut polled, Some(&timeout));
+        if !matches!(waited, Ok(_) | Err(rustix::io::Errno::INTR)) {
+            return Err(OciError::Other("cannot wait for events of the container".to_owned()));
+        }
+        let ended = !polled[0].revents().is_empty();
+        let told = polled.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        drop(polled);
+        if (told || ended) && memory.as_mut().is_some_and(OutOfMemory::happened) {
+            tell("oom", id, None)?;
+        }
+        if ended {
+            return Ok(0);
+        }
+    }
+}
+
+/// Hears when the kernel kills for want of memory.
+enum OutOfMemory {
+    /// `memory.events` changes; the number of kills so far.
+    Unified { file: File, kills: u64 },
+    /// An event descriptor registered with `memory.oom_control`.
+    Legacy { event: OwnedFd, _control: File },
+}
+
+impl OutOfMemory {
+    fn watch(container: &Container) -> Option<OutOfMemory> {
+        let groups = &container.record.groups;
+        if let Some(folder) = groups.path_of("memory") {
+            let control = File::open(folder.join("memory.oom_control")).ok()?;
+            let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
+            let line = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
+            std::fs::write(folder.join("cgroup.event_control"), line).ok()?;
+            return Some(OutOfMemory::Legacy { event, _control: control });
+        }
+        let file = File::open(groups.unified_path()?.join("memory.events")).ok()?;
+        let mut watch = OutOfMemory::Unified { file, kills: 0 };
+        watch.happened();
+        Some(watch)
+    }
+
+    fn polled(&self) -> PollFd<'_> {
+        match self {
+            OutOfMemory::Unified { file, .. } => PollFd::new(file, PollFlags::PRI),
+            OutOfMemory::Legacy { event, .. } => PollFd::new(event, PollFlags::IN),
+        }
+    }
+
+    fn happened(&mut self) -> bool {
+        match self {
+            OutOfMemory::Unified { file, kills } => {
+                use std::io::{Read, Seek};
+                let mut text = String::new();
+                let _ = file.rewind();
+                let _ = file.read_to_string(&mut text);
+                let now =
+                    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0);
+                now > std::mem::replace(kills, now)
+            }
+            OutOfMemory::Legacy { event, .. } => {
+                let mut count = [0u8; 8];
+                rustix::io::read(event, &mut count).is_ok()
+            }
+        }
+    }
+}
+
+/// A time such as `5s`, `100ms` or `1m`.
+fn duration(text: &str) -> Result<Duration, OciError> {
+    let bad = || {
+        OciError::usage(format!(
+            "invalid duration {text:?}: it is a number with ms, s, m or h, greater than 0"
+        ))
+    };
+    let split = text.find(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| bad())?;
+    let seconds = number
+        * match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(bad()),
+        };
+    Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero()).ok_or_else(bad)
+}

@@ -1,0 +1,148 @@
+//! `start`, `kill` and `delete`.
+
+use crate::arguments::Arguments;
+use crate::error::OciError;
+use crate::state::{Container, Status};
+use crate::{Globals, hooks};
+use kiln_runtime::{SpawnError, launch, signal};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::{AsFd, OwnedFd};
+
+const KILL: i32 = 9;
+
+pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
+    let container = globals.store.open(arguments.id("start")?)?;
+    let id = &container.record.id;
+    match container.status() {
+        Status::Created => {}
+        Status::Stopped => {
+            return Err(OciError::State(format!("cannot start a container that has stopped: {id:?}")));
+        }
+        Status::Creating | Status::Running | Status::Paused => {
+            return Err(OciError::State(format!("cannot start an already running container: {id:?}")));
+        }
+    }
+    let spec = container.folder.config()?;
+    let Some(gate) = container.folder.connect() else {
+        return Err(OciError::State(format!("cannot start container {id:?}: its first process has ended")));
+    };
+    let word = container.record.state(Status::Created);
+    let opened = launch::open_gate(&gate, &word, |listener| {
+        super::send_listener(&spec, &container.record, &listener, container.record.pid)
+    });
+    if let Err(error) = opened {
+        return Err(match error {
+            SpawnError::Helper(..) | SpawnError::HelperGone => {
+                OciError::State(format!("cannot start container {id:?}: its first process has ended"))
+            }
+            error => OciError::Start(error),
+        });
+    }
+    container.folder.remove_gate();
+    if let Err(error) = hooks::after_start(&spec, &container.record) {
+        if let Some(pidfd) = container.pidfd() {
+            let _ = launch::signal(pidfd.as_fd(), KILL);
+        }
+        return Err(error);
+    }
+    Ok(0)
+}
+
+pub(super) fn kill(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
+    let (id, text) = match arguments.words.as_slice() {
+        [id] => (id, "TERM"),
+        [id, signal] => (id, signal.as_str()),
+        _ => return Err(OciError::usage("kill: the container's id is needed, and at most one signal")),
+    };
+    let number = match text {
+        // Asks whether there is somebody.
+        "0" => 0,
+        text => signal::parse(text).ok_or_else(|| OciError::usage(format!("unknown signal {text:?}")))?,
+    };
+    let container = globals.store.open(id)?;
+    if arguments.has("all") {
+        container.record.groups.signal(number)?;
+        // Without groups of its own the first process takes all others of its numbers along.
+        if container.record.groups.unified_path().is_some() || container.record.groups.needs_attach() {
+            return Ok(0);
+        }
+    }
+    let gone = || OciError::State(format!("container not running: {id}"));
+    let pidfd = container.pidfd().ok_or_else(gone)?;
+    launch::signal(pidfd.as_fd(), number).map_err(|errno| match errno {
+        rustix::io::Errno::SRCH => gone(),
+        errno => OciError::Other(format!("cannot signal container {id:?}: {errno}")),
+    })?;
+    if number == KILL && container.record.groups.is_frozen() {
+        // Nobody dies while stopped.
+        container.record.groups.freeze(false)?;
+    }
+    Ok(0)
+}
+
+pub(super) fn delete(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
+    let force = arguments.has("force");
+    for id in &arguments.words {
+        delete_one(globals, id, force)?;
+    }
+    if arguments.words.is_empty() {
+        return Err(OciError::usage("delete: the container's id is missing"));
+    }
+    Ok(0)
+}
+
+fn delete_one(globals: &Globals, id: &str, force: bool) -> Result<(), OciError> {
+    let container = match globals.store.open(id) {
+        Ok(container) => container,
+        Err(OciError::NotFound(_)) if force => return Ok(()),
+        // Making it was interrupted: there is a folder and nothing else.
+        Err(OciError::State(_)) if force => return globals.store.folder(id)?.remove(),
+        Err(error) => return Err(error),
+    };
+    match container.status() {
+        Status::Stopped => {}
+        Status::Created => end(&container)?,
+        _ if force => end(&container)?,
+        status => {
+            return Err(OciError::State(format!(
+                "cannot delete container {id:?} that is not stopped: {status} (use `kill`, or `delete --force`)"
+            )));
+        }
+    }
+    let groups = &container.record.groups;
+    if !groups.is_empty() {
+        groups.signal(KILL)?;
+    }
+    groups.remove()?;
+    let spec = container.folder.config();
+    container.folder.remove()?;
+    if let Ok(spec) = spec {
+        hooks::after_stop(&spec, &container.record, &globals.log);
+    }
+    Ok(())
+}
+
+/// Kills the first process, which takes all others along, and waits until it is gone.
+fn end(container: &Container) -> Result<(), OciError> {
+    let Some(pidfd) = container.pidfd() else { return Ok(()) };
+    let _ = launch::signal(pidfd.as_fd(), KILL);
+    if container.record.groups.is_frozen() {
+        container.record.groups.freeze(false)?;
+    }
+    if wait_for(&pidfd, 10) {
+        return Ok(());
+    }
+    Err(OciError::State(format!("container {:?} does not end although it was killed", container.record.id)))
+}
+
+fn wait_for(pidfd: &OwnedFd, seconds: i64) -> bool {
+    let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
+    loop {
+        match rustix::event::poll(&mut polled, Some(&timeout)) {
+            Ok(count) => return count > 0,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return true,
+        }
+    }
+}

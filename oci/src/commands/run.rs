@@ -1,0 +1,50 @@
+//! `create` and `run`.
+
+use crate::arguments::Arguments;
+use crate::create::{self, Made, Then};
+use crate::error::OciError;
+use crate::foreground::{self, Signals};
+use crate::{Globals, hooks};
+use kiln_runtime::launch;
+use rustix::fd::AsFd;
+
+pub(super) fn create(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
+    create::create(globals, arguments, arguments.id("create")?, Then::Wait)?;
+    Ok(0)
+}
+
+pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
+    let id = arguments.id("run")?;
+    let then = if arguments.has("detach") { Then::Detach } else { Then::Stay };
+    // Listened for before there is a container: one that ends at once is not missed.
+    let signals = match then {
+        Then::Stay => Some(Signals::block()?),
+        _ => None,
+    };
+    let mut made = create::create(globals, arguments, id, then)?;
+    if let Err(error) = hooks::after_start(&made.spec, &made.record) {
+        let _ = launch::signal(made.launched.pidfd.as_fd(), 9);
+        launch::wait(&made.launched.pidfd);
+        finish(globals, &made)?;
+        return Err(error);
+    }
+    let Some(signals) = signals else { return Ok(0) };
+    let console = made.console.take();
+    let code = foreground::stay(&signals, made.launched.pid, &made.launched.pidfd, console)?;
+    if !arguments.has("keep") {
+        finish(globals, &made)?;
+    }
+    Ok(code)
+}
+
+/// Removes what is left of a container that has ended.
+fn finish(globals: &Globals, made: &Made) -> Result<(), OciError> {
+    // Processes that share the machine's process numbers outlive the first.
+    if !made.record.groups.is_empty() {
+        made.record.groups.signal(9)?;
+    }
+    made.record.groups.remove()?;
+    made.folder.remove()?;
+    hooks::after_stop(&made.spec, &made.record, &globals.log);
+    Ok(())
+}

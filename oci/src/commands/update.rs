@@ -1,0 +1,152 @@
+//! `update`: other limits for a container that exists.
+
+use crate::Globals;
+use crate::arguments::{Arguments, Flag, value};
+use crate::create;
+use crate::error::OciError;
+use kiln_runtime::cgroup::Layout;
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use std::io::Read;
+use std::path::Path;
+
+pub(super) const FLAGS: &[Flag] = &[
+    value(&["resources", "r"]),
+    value(&["blkio-weight"]),
+    value(&["cpu-period"]),
+    value(&["cpu-quota"]),
+    value(&["cpu-burst"]),
+    value(&["cpu-share"]),
+    value(&["cpu-rt-period"]),
+    value(&["cpu-rt-runtime"]),
+    value(&["cpu-idle"]),
+    value(&["cpuset-cpus"]),
+    value(&["cpuset-mems"]),
+    value(&["kernel-memory"]),
+    value(&["kernel-memory-tcp"]),
+    value(&["memory"]),
+    value(&["memory-reservation"]),
+    value(&["memory-swap"]),
+    value(&["pids-limit"]),
+    value(&["l3-cache-schema"]),
+    value(&["mem-bw-schema"]),
+];
+
+pub(super) fn update(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
+    let mut container = globals.store.open(arguments.id("update")?)?;
+    for flag in ["l3-cache-schema", "mem-bw-schema"] {
+        if arguments.has(flag) {
+            return Err(OciError::usage(format!("--{flag} is not supported: it needs Intel RDT")));
+        }
+    }
+    let resources = match arguments.get("resources") {
+        Some(path) => from_file(path)?,
+        None => from_flags(arguments)?,
+    };
+    let layout = Layout::detect();
+    let spec = container.folder.config()?;
+    let place = create::place(&spec, &container.record.id);
+    let before = container.record.groups.clone();
+    container.record.groups.extend(&layout, &place, &resources)?;
+    if container.record.groups != before {
+        container.folder.write_record(&container.record)?;
+    }
+    container.record.groups.apply(&layout, Some(&resources))?;
+    Ok(0)
+}
+
+fn from_file(path: &str) -> Result<LinuxResources, OciError> {
+    let mut text = Vec::new();
+    if path == "-" {
+        std::io::stdin()
+            .read_to_end(&mut text)
+            .map_err(OciError::file("read", Path::new("standard input")))?;
+    } else {
+        text = std::fs::read(path).map_err(OciError::file("read", Path::new(path)))?;
+    }
+    let mut resources: LinuxResources = serde_json::from_slice(&text)
+        .map_err(|error| OciError::Config { path: path.into(), reason: error.to_string() })?;
+    // Rules about devices are those that the container was made with.
+    resources.set_devices(None);
+    Ok(resources)
+}
+
+fn from_flags(arguments: &Arguments) -> Result<LinuxResources, OciError> {
+    let mut memory = LinuxMemory::default();
+    let bytes = |name: &str| {
+        arguments.get(name).filter(|text| !text.is_empty()).map(|text| size(name, text)).transpose()
+    };
+    memory
+        .set_limit(bytes("memory")?)
+        .set_reservation(bytes("memory-reservation")?)
+        .set_swap(bytes("memory-swap")?)
+        .set_kernel(bytes("kernel-memory")?)
+        .set_kernel_tcp(bytes("kernel-memory-tcp")?);
+    let mut cpu = LinuxCpu::default();
+    let list = |name: &str| arguments.get(name).filter(|text| !text.is_empty()).map(str::to_owned);
+    cpu.set_shares(arguments.number("cpu-share")?)
+        .set_quota(arguments.number("cpu-quota")?)
+        .set_burst(arguments.number("cpu-burst")?)
+        .set_period(arguments.number("cpu-period")?)
+        .set_realtime_runtime(arguments.number("cpu-rt-runtime")?)
+        .set_realtime_period(arguments.number("cpu-rt-period")?)
+        .set_idle(arguments.number("cpu-idle")?)
+        .set_cpus(list("cpuset-cpus"))
+        .set_mems(list("cpuset-mems"));
+    let mut resources = LinuxResources::default();
+    resources.set_devices(None).set_memory(Some(memory)).set_cpu(Some(cpu));
+    if let Some(limit) = arguments.number::<i64>("pids-limit")? {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(limit);
+        resources.set_pids(Some(pids));
+    }
+    if let Some(weight) = arguments.number::<u16>("blkio-weight")? {
+        let mut block = LinuxBlockIo::default();
+        block.set_weight(Some(weight));
+        resources.set_block_io(Some(block));
+    }
+    Ok(resources)
+}
+
+/// Bytes, with a unit or without; -1 is no limit.
+fn size(name: &str, text: &str) -> Result<i64, OciError> {
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix('b').unwrap_or(&lower);
+    let lower = lower.strip_suffix('i').unwrap_or(lower);
+    let (number, shift) = match lower.chars().last() {
+        Some('k') => (&lower[..lower.len() - 1], 10),
+        Some('m') => (&lower[..lower.len() - 1], 20),
+        Some('g') => (&lower[..lower.len() - 1], 30),
+        Some('t') => (&lower[..lower.len() - 1], 40),
+        _ => (lower, 0),
+    };
+    let bytes = number.trim().parse::<i64>().ok().filter(|number| *number >= 0);
+    bytes
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| OciError::usage(format!("invalid value for {name}: {text:?} is no size such as 512m")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("100", 100),
+            ("64k", 65536),
+            ("32M", 32 << 20),
+            ("1GiB", 1 << 30),
+            ("2gb", 2 << 30),
+            ("-1", -1),
+        ] {
+            assert_eq!(size("memory", text).ok(), Some(bytes), "{text}");
+        }
+        for bad in ["", "x", "-2", "1q", "9999999999999t", "1.5"] {
+            assert!(size("memory", bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! Making a container from a bundle: the way of `create` and `run`.
+
+use crate::arguments::Arguments;
+use crate::bundle::Bundle;
+use crate::error::OciError;
+use crate::state::{Folder, Record, Status, write_beside};
+use crate::{Globals, foreground, hooks, machine, terminal};
+use kiln_runtime::cgroup::{self, DeviceRule, Groups, Layout, Place};
+use kiln_runtime::launch::{self, Launched, Steps};
+use kiln_runtime::op::{ConsoleSize, FdSlot, IdMaps, IdRange, Point};
+use kiln_runtime::plan::{PlanOptions, plan};
+use kiln_runtime::{idmap, view};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, LinuxResources, Mount, Spec};
+use rustix::fd::{AsFd, OwnedFd};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What becomes of the container when it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// It waits to be started.
+    Wait,
+    /// It runs, and this program ends.
+    Detach,
+    /// It runs, and this program stays with it.
+    Stay,
+}
+
+/// A container that was made.
+pub(crate) struct Made {
+    pub(crate) folder: Folder,
+    pub(crate) record: Record,
+    pub(crate) spec: Spec,
+    pub(crate) launched: Launched,
+    /// The master of its terminal, when nobody else has it.
+    pub(crate) console: Option<OwnedFd>,
+}
+
+/// What `create` and `run` are told.
+struct Request<'a> {
+    globals: &'a Globals,
+    arguments: &'a Arguments,
+    bundle: &'a Bundle,
+    then: Then,
+}
+
+/// Makes the container `id`; on failure nothing of it is left.
+pub(crate) fn create(
+    globals: &Globals,
+    arguments: &Arguments,
+    id: &str,
+    then: Then,
+) -> Result<Made, OciError> {
+    let bundle = Bundle::read(arguments.get("bundle").unwrap_or("."), arguments.get("config"))?;
+    for warning in &bundle.warnings {
+        globals.log.warn(warning);
+    }
+    check_version(&bundle.spec)?;
+    check_terminal(&bundle.spec, arguments, then)?;
+    let folder = globals.store.create(id)?;
+    let request = Request { globals, arguments, bundle: &bundle, then };
+    let made = request.make(&folder);
+    match made {
+        Ok((record, launched, console)) => {
+            if let Some(path) = arguments.get("pid-file") {
+                let written = write_beside(Path::new(path), record.pid.to_string().as_bytes());
+                if let Err(error) = written {
+                    let _ = launch::signal(launched.pidfd.as_fd(), 9);
+                    launch::wait(&launched.pidfd);
+                    let _ = record.groups.remove();
+                    let _ = folder.remove();
+                    return Err(error);
+                }
+            }
+            Ok(Made { folder, record, spec: bundle.spec, launched, console })
+        }
+        Err(error) => {
+            let _ = folder.remove();
+            Err(error)
+        }
+    }
+}
+
+fn check_version(spec: &Spec) -> Result<(), OciError> {
+    let version = spec.version();
+    let major = version.split('.').next().unwrap_or_default();
+    if version.split('.').count() >= 3 && matches!(major, "0" | "1") {
+        return Ok(());
+    }
+    Err(OciError::Other(format!(
+        "the configuration's ociVersion {version:?} is none that is known: 1.x.y is"
+    )))
+}
+
+fn check_terminal(spec: &Spec, arguments: &Arguments, then: Then) -> Result<(), OciError> {
+    let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+    check_console(terminal, arguments.has("console-socket"), then == Then::Stay)
+}
+
+/// A terminal goes to whoever stays: this program, or the one at the socket.
+pub(crate) fn check_console(terminal: bool, socket: bool, stays: bool) -> Result<(), OciError> {
+    match (terminal, socket, stays) {
+        (true, false, false) => Err(OciError::usage(
+            "cannot allocate tty if runtime will detach without setting console socket: pass --console-socket",
+        )),
+        (false, true, _) | (true, true, true) => {
+            Err(OciError::usage("cannot use console socket if runtime will not detach or allocate tty"))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Request<'_> {
+    fn make(&self, folder: &Folder) -> Result<(Record, Launched, Option<OwnedFd>), OciError> {
+        let spec = &self.bundle.spec;
+        let layout = Layout::detect();
+        let groups = self.groups(folder.id(), &layout)?;
+        let result = self.start(folder, &layout, &groups);
+        if result.is_err() {
+            let _ = groups.remove();
+            if spec.hooks().is_some() {
+                let record = self.record(folder.id(), &groups, 0);
+                hooks::after_stop(spec, &record, &self.globals.log);
+            }
+        }
+        result
+    }
+
+    /// Groups are made where they are wanted: for limits, for devices, or because the caller names their place.
+    fn groups(&self, id: &str, layout: &Layout) -> Result<Groups, OciError> {
+        if self.globals.no_groups {
+            return Ok(Groups::default());
+        }
+        let resources = self.resources();
+        let place = place(&self.bundle.spec, id);
+        let nested = machine::is_nested();
+        let devices = (!nested).then(|| device_rules(resources));
+        match Groups::create(layout, &place, resources, devices.as_deref()) {
+            Ok(groups) => Ok(groups),
+            // Without rights over groups a container without limits can do without them.
+            Err(error) if !has_limits(resources) && (nested || !rustix::process::geteuid().is_root()) => {
+                self.globals.log.debug(&format!("no control groups: {error}"));
+                Ok(Groups::default())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn resources(&self) -> Option<&LinuxResources> {
+        self.bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
+    }
+
+    fn record(&self, id: &str, groups: &Groups, pid: i32) -> Record {
+        let spec = &self.bundle.spec;
+        let annotations = spec.annotations().iter().flatten();
+        let annotations: BTreeMap<String, String> =
+            annotations.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let root = spec.root().as_ref().map(|root| self.bundle.folder.join(root.path()));
+        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        Record {
+            id: id.to_owned(),
+            pid,
+            start_time: Groups::start_time(pid).unwrap_or_default(),
+            bundle: self.bundle.folder.clone(),
+            rootfs: root.unwrap_or_default(),
+            created: jiff::Timestamp::now().to_string(),
+            owner: machine::owner(),
+            annotations,
+            groups: groups.clone(),
+            namespaces: namespaces.into_iter().flatten().fold(0, |bits, one| bits | one.typ() as u64),
+        }
+    }
+
+    fn start(
+        &self,
+        folder: &Folder,
+        layout: &Layout,
+        groups: &Groups,
+    ) -> Result<(Record, Launched, Option<OwnedFd>), OciError> {
+        let spec = &self.bundle.spec;
+        let mut slots: Vec<OwnedFd> = Vec::new();
+        let mut slot = |fd: OwnedFd| {
+            slots.push(fd);
+            FdSlot(slots.len() - 1)
+        };
+        let cgroup = groups.folder()?.map(&mut slot);
+        let gate = match self.then {
+            Then::Wait => Some(slot(folder.make_gate()?)),
+            Then::Detach | Then::Stay => None,
+        };
+        let sources: Vec<(usize, FdSlot)> =
+            self.sources()?.into_iter().map(|(index, fd)| (index, slot(fd))).collect();
+        let owners: Vec<(usize, FdSlot)> =
+            self.owners()?.into_iter().map(|(index, fd)| (index, slot(fd))).collect();
+        let users = own_users(spec);
+        let options = PlanOptions {
+            console: console_size(spec),
+            cgroup,
+            layout: Some(layout),
+            groups: Some(groups),
+            bundle: Some(&self.bundle.folder),
+            gate,
+            attach: groups.needs_attach(),
+            hooks: true,
+            bind_devices: users || machine::is_nested(),
+            by_moving: self.arguments.has("no-pivot"),
+            keep_keyring: self.arguments.has("no-new-keyring"),
+            kept_fds: kept_fds(self.arguments)?,
+            sources: &sources,
+            owners: &owners,
+            selinux: machine::has_selinux(),
+            apparmor: machine::has_apparmor(),
+            find_program: gate.is_some(),
+            home: true,
+            ..PlanOptions::default()
+        };
+        let plan = plan(spec, &options)?;
+        if self.then == Then::Stay && !self.arguments.has("no-subreaper") {
+            foreground::become_subreaper();
+        }
+        let mut making = Making {
+            request: self,
+            folder,
+            groups,
+            record: self.record(folder.id(), groups, 0),
+            console: None,
+        };
+        let launched = launch::launch(plan, slots, &mut making).map_err(OciError::Start)?;
+        let Making { record, console, .. } = making;
+        Ok((record, launched, console))
+    }
+
+    /// What users of a new namespace could not reach is opened before there is one.
+    fn sources(&self) -> Result<Vec<(usize, OwnedFd)>, OciError> {
+        let spec = &self.bundle.spec;
+        if !own_users(spec) {
+            return Ok(Vec::new());
+        }
+        let mut opened = Vec::new();
+        for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+            let (Some(recursive), Some(source)) = (bind(mount), mount.source()) else { continue };
+            let path = self.bundle.folder.join(source);
+            let handle = view::copy(&path, recursive)
+                .map_err(|errno| OciError::file("open the mount source", &path)(errno.into()))?;
+            opened.push((index, handle));
+        }
+        Ok(opened)
+    }
+
+    /// User namespaces for mounts whose files are shown with other owners.
+    fn owners(&self) -> Result<Vec<(usize, OwnedFd)>, OciError> {
+        let spec = &self.bundle.spec;
+        let mut made = Vec::new();
+        for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+            let options = mount.options().as_deref().unwrap_or_default();
+            let wanted = options.iter().any(|option| option == "idmap" || option == "ridmap");
+            let linux = spec.linux().as_ref();
+            let own = |list: &Option<Vec<LinuxIdMapping>>| list.clone().filter(|list| !list.is_empty());
+            let users = own(mount.uid_mappings());
+            let groups = own(mount.gid_mappings());
+            if users.is_none() && groups.is_none() && !wanted {
+                continue;
+            }
+            let users = users.or_else(|| linux.and_then(|linux| own(linux.uid_mappings())));
+            let groups = groups.or_else(|| linux.and_then(|linux| own(linux.gid_mappings())));
+            let (Some(users), Some(groups)) = (users, groups) else {
+                return Err(OciError::Other(format!(
+                    "the mount on `{}` needs both uidMappings and gidMappings to be id-mapped",
+                    mount.destination().display()
+                )));
+            };
+            if bind(mount).is_none() {
+                return Err(OciError::Other(format!(
+                    "the mount on `{}` cannot be id-mapped: only bind mounts can",
+                    mount.destination().display()
+                )));
+            }
+            let ranges = |list: &[LinuxIdMapping]| {
+                list.iter()
+                    .map(|one| IdRange {
+                        inside: one.container_id(),
+                        outside: one.host_id(),
+                        count: one.size(),
+                    })
+                    .collect()
+            };
+            let maps = IdMaps { users: ranges(&users), groups: ranges(&groups) };
+            made.push((index, idmap::namespace(&maps).map_err(OciError::Other)?));
+        }
+        Ok(made)
+    }
+}
+
+/// Whether a mount shows a part of the machine, with what is mounted below it or without.
+fn bind(mount: &Mount) -> Option<bool> {
+    let options = mount.options().as_deref().unwrap_or_default();
+    if options.iter().any(|option| option == "rbind") {
+        return Some(true);
+    }
+    let is_bind = mount.typ().as_deref() == Some("bind") || options.iter().any(|option| option == "bind");
+    is_bind.then_some(false)
+}
+
+/// A user namespace of the container's own.
+fn own_users(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.into_iter().flatten().any(|one| one.typ() == LinuxNamespaceType::User)
+}
+
+/// The place of a container's groups, and whether it needs all of them.
+pub(crate) fn place(spec: &Spec, id: &str) -> Place {
+    let linux = spec.linux().as_ref();
+    let named =
+        linux.and_then(|linux| linux.cgroups_path().clone()).filter(|path| !path.as_os_str().is_empty());
+    let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
+    let own = namespaces.into_iter().flatten().any(|one| one.typ() == LinuxNamespaceType::Cgroup);
+    let is_cgroup = |mount: &Mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"));
+    let shown = spec.mounts().iter().flatten().any(is_cgroup);
+    // Whoever names the place looks there; and without a namespace the container is shown its groups by path.
+    let everywhere = named.is_some() || shown && !own;
+    let path = named.map_or_else(|| PathBuf::from(id), |path| clean(&path));
+    Place { path, everywhere }
+}
+
+/// Without `..` and the like: groups are made nowhere else.
+fn clean(path: &Path) -> PathBuf {
+    use std::path::Component;
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::RootDir => clean.push("/"),
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+/// The specification's rules about devices, and behind them what every container may use.
+fn device_rules(resources: Option<&LinuxResources>) -> Vec<DeviceRule> {
+    let given = resources.and_then(|resources| resources.devices().as_ref()).into_iter().flatten();
+    let mut rules: Vec<DeviceRule> = given.filter_map(DeviceRule::of).collect();
+    rules.extend(cgroup::default_rules());
+    rules
+}
+
+fn has_limits(resources: Option<&LinuxResources>) -> bool {
+    resources.is_some_and(|resources| {
+        resources.memory().is_some()
+            || resources.cpu().is_some()
+            || resources.pids().is_some()
+            || resources.block_io().is_some()
+            || resources.unified().is_some()
+            || resources.hugepage_limits().as_ref().is_some_and(|list| !list.is_empty())
+    })
+}
+
+fn console_size(spec: &Spec) -> ConsoleSize {
+    let size = spec.process().as_ref().and_then(oci_spec::runtime::Process::console_size);
+    let number = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
+    size.map_or(ConsoleSize { rows: 0, columns: 0 }, |size| ConsoleSize {
+        rows: number(size.height()),
+        columns: number(size.width()),
+    })
+}
+
+/// Descriptors that the program gets besides its streams: those asked for, and those of socket activation.
+pub(crate) fn kept_fds(arguments: &Arguments) -> Result<u32, OciError> {
+    let asked: u32 = arguments.number("preserve-fds")?.unwrap_or(0);
+    let listening: u32 = std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let kept = asked.saturating_add(listening);
+    if kept > 4096 {
+        return Err(OciError::usage(format!("cannot keep {kept} descriptors: at most 4096")));
+    }
+    for number in 3..3 + kept {
+        if !Path::new("/proc/self/fd").join(number.to_string()).exists() {
+            return Err(OciError::usage(format!(
+                "cannot keep {kept} descriptors for the container: descriptor {number} is not open"
+            )));
+        }
+    }
+    Ok(kept)
+}
+
+/// The caller's side while the container sets itself up.
+struct Making<'a> {
+    request: &'a Request<'a>,
+    folder: &'a Folder,
+    groups: &'a Groups,
+    record: Record,
+    console: Option<OwnedFd>,
+}
+
+impl Steps for Making<'_> {
+    fn made(&mut self, launched: &Launched) -> Result<(), String> {
+        self.record.pid = launched.pid;
+        self.record.start_time = Groups::start_time(launched.pid).unwrap_or_default();
+        self.groups.attach(launched.pid).map_err(|error| error.to_string())?;
+        let written = self.folder.write_config(&self.request.bundle.text);
+        written.and_then(|()| self.folder.write_record(&self.record)).map_err(|error| error.to_string())?;
+        if let Some(path) = self.request.arguments.get("pidfd-socket") {
+            terminal::send_fd(Path::new(path), launched.pidfd.as_fd(), b"pidfd")
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn reached(&mut self, point: Point, _: i32) -> Result<Vec<u8>, String> {
+        if point != Point::Hooks {
+            return Ok(Vec::new());
+        }
+        let state = self.record.state(Status::Creating);
+        hooks::before_pivot(&self.request.bundle.spec, &state)?;
+        Ok(state)
+    }
+
+    fn console(&mut self, master: OwnedFd) -> Result<(), String> {
+        match self.request.arguments.get("console-socket") {
+            Some(path) => terminal::send_fd(Path::new(path), master.as_fd(), b"/dev/ptmx")
+                .map_err(|error| error.to_string()),
+            None => {
+                terminal::copy_size(&master);
+                self.console = Some(master);
+                Ok(())
+            }
+        }
+    }
+
+    fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<(), String> {
+        crate::commands::send_listener(&self.request.bundle.spec, &self.record, &listener, pid)
+    }
+}

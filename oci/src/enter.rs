@@ -1,0 +1,384 @@
+//! A further process in a container: `exec`.
+
+use crate::arguments::Arguments;
+use crate::error::OciError;
+use crate::foreground::{self, Signals};
+use crate::state::{Container, Status, write_beside};
+use crate::{Globals, create, machine, terminal};
+use kiln_runtime::launch::{self, Launched, Steps};
+use kiln_runtime::op::{ConsoleSize, FdSlot, Point};
+use kiln_runtime::plan::{EnterOptions, enter};
+use oci_spec::runtime::{Capability, Process, Spec};
+use rustix::fd::{AsFd, OwnedFd};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
+    let Some((id, program)) = arguments.words.split_first() else {
+        return Err(OciError::usage("exec: the container's id is missing"));
+    };
+    let container = globals.store.open(id)?;
+    let status = container.status();
+    match status {
+        Status::Stopped => {
+            return Err(OciError::State(format!("cannot exec in a stopped container: {id:?}")));
+        }
+        Status::Paused if !arguments.has("ignore-paused") => {
+            return Err(OciError::State(format!(
+                "cannot exec in a paused container: {id:?} (`resume` it, or pass --ignore-paused)"
+            )));
+        }
+        Status::Creating | Status::Created | Status::Running | Status::Paused => {}
+    }
+    let pidfd = container
+        .pidfd()
+        .ok_or_else(|| OciError::State(format!("cannot exec in a stopped container: {id:?}")))?;
+    let spec = container.folder.config()?;
+    let (process, user) = process(&spec, arguments, program)?;
+    let detach = arguments.has("detach");
+    let terminal = process.terminal() == Some(true);
+    create::check_console(terminal, arguments.has("console-socket"), !detach)?;
+
+    let mut slots = vec![pidfd];
+    let groups = sub_groups(&container, arguments)?;
+    let cgroup = match groups.0.map(|path| open_folder(&path)).transpose()? {
+        Some(folder) => {
+            slots.push(folder);
+            Some(FdSlot(1))
+        }
+        None => None,
+    };
+    let size = process.console_size();
+    let number = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
+    let options = EnterOptions {
+        target: FdSlot(0),
+        namespaces: namespaces_of(container.record.pid),
+        cgroup,
+        user: user.as_deref(),
+        filter: spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
+        default_filter: false,
+        console: size.map_or(ConsoleSize { rows: 0, columns: 0 }, |size| ConsoleSize {
+            rows: number(size.height()),
+            columns: number(size.width()),
+        }),
+        attach: !groups.1.is_empty(),
+        keep_keyring: true,
+        kept_fds: create::kept_fds(arguments)?,
+        selinux: machine::has_selinux(),
+        apparmor: machine::has_apparmor(),
+    };
+    let plan = enter(&process, &options)?;
+    let signals = if detach { None } else { Some(Signals::block()?) };
+    if signals.is_some() {
+        foreground::become_subreaper();
+    }
+    let mut entering =
+        Entering { container: &container, arguments, spec: &spec, folders: groups.1, console: None };
+    let launched = launch::launch(plan, slots, &mut entering).map_err(OciError::Exec)?;
+    let console = entering.console.take();
+    if let Some(path) = arguments.get("pid-file") {
+        write_beside(Path::new(path), launched.pid.to_string().as_bytes())?;
+    }
+    match signals {
+        Some(signals) => foreground::stay(&signals, launched.pid, &launched.pidfd, console),
+        None => Ok(0),
+    }
+}
+
+/// The process to run, and its user when that is a name.
+fn process(
+    spec: &Spec,
+    arguments: &Arguments,
+    program: &[String],
+) -> Result<(Process, Option<String>), OciError> {
+    if let Some(path) = arguments.get("process") {
+        let path = Path::new(path);
+        let text = std::fs::read(path).map_err(OciError::file("read", path))?;
+        let process: Process = serde_json::from_slice(&text)
+            .map_err(|error| OciError::Config { path: path.to_owned(), reason: error.to_string() })?;
+        return Ok((process, None));
+    }
+    if program.is_empty() {
+        return Err(OciError::usage(
+            "exec: the program to run is missing; name it behind the container's id",
+        ));
+    }
+    let mut process = spec.process().clone().unwrap_or_default();
+    process.set_args(Some(program.to_vec())).set_terminal(Some(arguments.has("tty")));
+    if let Some(folder) = arguments.get("cwd") {
+        process.set_cwd(PathBuf::from(folder));
+    }
+    let mut environment = process.env().clone().unwrap_or_default();
+    environment.extend(arguments.all("env").iter().cloned());
+    process.set_env(Some(environment));
+    if let Some(profile) = arguments.get("apparmor") {
+        process.set_apparmor_profile(Some(profile.to_owned()));
+    }
+    if let Some(label) = arguments.get("process-label") {
+        process.set_selinux_label(Some(label.to_owned()));
+    }
+    if arguments.has("no-new-privs") {
+        process.set_no_new_privileges(Some(true));
+    }
+    add_capabilities(&mut process, arguments.all("cap"))?;
+    let mut user = process.user().clone();
+    let mut by_name = None;
+    if let Some(text) = arguments.get("user") {
+        match numbers(text)? {
+            Some((uid, gid)) => {
+                user.set_uid(uid);
+                user.set_gid(gid.unwrap_or(0));
+            }
+            None => by_name = Some(text.to_owned()),
+        }
+    }
+    let more: Vec<u32> = arguments
+        .all("additional-gids")
+        .iter()
+        .map(|text| text.parse().map_err(|_| OciError::usage(format!("group {text:?} is not a number"))))
+        .collect::<Result<_, _>>()?;
+    if !more.is_empty() {
+        let mut groups = user.additional_gids().clone().unwrap_or_default();
+        groups.extend(more);
+        user.set_additional_gids(Some(groups));
+    }
+    process.set_user(user);
+    Ok((process, by_name))
+}
+
+/// `uid` or `uid:gid`; `None` for names. Everything that is neither is refused: a user that is read wrongly is
+/// another user.
+pub(crate) fn numbers(text: &str) -> Result<Option<(u32, Option<u32>)>, OciError> {
+    let bad = || {
+        OciError::usage(format!(
+            "invalid user {text:?}: it is `user` or `user:group`, each a name or a number"
+        ))
+    };
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    let parts = std::iter::once(user).chain(group);
+    for part in parts.clone() {
+        let fine = |letter: char| letter.is_ascii_alphanumeric() || "_-.$@".contains(letter);
+        if part.is_empty() || !part.chars().all(fine) || part.starts_with('-') {
+            return Err(bad());
+        }
+    }
+    let is_number = |part: &str| part.chars().all(|letter| letter.is_ascii_digit());
+    if !parts.clone().all(is_number) {
+        return Ok(None);
+    }
+    let number = |part: &str| {
+        part.parse::<u32>().ok().filter(|id| i32::try_from(*id).is_ok()).ok_or_else(|| {
+            OciError::usage(format!("invalid user {text:?}: ids are in the range 0 to {}", i32::MAX))
+        })
+    };
+    Ok(Some((number(user)?, group.map(number).transpose()?)))
+}
+
+fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), OciError> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut added: HashSet<Capability> = HashSet::new();
+    for name in names {
+        let bare = name.to_ascii_uppercase();
+        let bare = bare.strip_prefix("CAP_").unwrap_or(&bare);
+        let capability = bare.parse().map_err(|_| OciError::usage(format!("unknown capability {name:?}")))?;
+        added.insert(capability);
+    }
+    let mut sets = process.capabilities().clone().unwrap_or_default();
+    let joined = |set: &Option<HashSet<Capability>>| {
+        let mut all = set.clone().unwrap_or_default();
+        all.extend(added.iter().copied());
+        Some(all)
+    };
+    let (bounding, effective, permitted) =
+        (joined(sets.bounding()), joined(sets.effective()), joined(sets.permitted()));
+    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    process.set_capabilities(Some(sets));
+    Ok(())
+}
+
+/// Namespaces of a process that differ from this one's.
+fn namespaces_of(pid: i32) -> u64 {
+    const KINDS: [(&str, u64); 8] = [
+        ("user", 0x1000_0000),
+        ("mnt", 0x0002_0000),
+        ("pid", 0x2000_0000),
+        ("net", 0x4000_0000),
+        ("ipc", 0x0800_0000),
+        ("uts", 0x0400_0000),
+        ("cgroup", 0x0200_0000),
+        ("time", 0x0000_0080),
+    ];
+    let differs = |name: &str| {
+        let own = std::fs::read_link(format!("/proc/self/ns/{name}"));
+        let theirs = std::fs::read_link(format!("/proc/{pid}/ns/{name}"));
+        matches!((own, theirs), (Ok(own), Ok(theirs)) if own != theirs)
+    };
+    KINDS.iter().filter(|(name, _)| differs(name)).fold(0, |bits, (_, bit)| bits | bit)
+}
+
+/// The version 2 folder to be born into and the version 1 folders to be moved to. `--cgroup` names one below the
+/// container's, for all controllers or, as `controller[,controller]:path`, for some.
+fn sub_groups(
+    container: &Container,
+    arguments: &Arguments,
+) -> Result<(Option<PathBuf>, Vec<PathBuf>), OciError> {
+    let groups = &container.record.groups;
+    let mut below: Vec<(Option<&str>, &str)> = Vec::new();
+    for text in arguments.all("cgroup") {
+        match text.split_once(':') {
+            Some((controllers, path)) => below.extend(controllers.split(',').map(|name| (Some(name), path))),
+            None => below.push((None, text)),
+        }
+    }
+    let known: Vec<&str> = groups.paths().iter().map(|(name, _)| *name).collect();
+    if let Some((Some(name), _)) =
+        below.iter().find(|(name, _)| name.is_some_and(|name| !known.contains(&name)))
+    {
+        return Err(OciError::usage(format!("unknown controller {name} in --cgroup")));
+    }
+    let path_for = |controller: &str, folder: &Path| {
+        let own = below.iter().find(|(name, _)| *name == Some(controller));
+        let chosen = own.or_else(|| below.iter().find(|(name, _)| name.is_none()));
+        match chosen {
+            Some((_, path)) => {
+                let path = Path::new(path);
+                let inner = path.strip_prefix("/").unwrap_or(path);
+                if inner.components().any(|part| matches!(part, std::path::Component::ParentDir)) {
+                    return Err(OciError::usage(format!(
+                        "bad sub cgroup path: `{}` leads out of the container's group",
+                        path.display()
+                    )));
+                }
+                let folder = folder.join(inner);
+                if folder.is_dir() {
+                    Ok(folder)
+                } else {
+                    Err(OciError::Other(format!("the sub cgroup `{}` does not exist", folder.display())))
+                }
+            }
+            None => Ok(folder.to_owned()),
+        }
+    };
+    let mut unified = None;
+    let mut legacy: Vec<PathBuf> = Vec::new();
+    for (controller, folder) in groups.paths() {
+        if controller.is_empty() {
+            // On a machine with both versions the names are those of version 1.
+            let both = groups.needs_attach() && !below.is_empty();
+            unified = Some(if both { folder.to_owned() } else { path_for("", folder)? });
+        } else {
+            let path = path_for(controller, folder)?;
+            if !legacy.contains(&path) {
+                legacy.push(path);
+            }
+        }
+    }
+    // A group that handed its controllers down takes no processes: then where the first process is.
+    if below.is_empty()
+        && let Some(folder) = &unified
+        && std::fs::read_to_string(folder.join("cgroup.subtree_control"))
+            .is_ok_and(|text| !text.trim().is_empty())
+        && let Some(inner) = group_of(container.record.pid, folder)
+    {
+        unified = Some(inner);
+    }
+    Ok((unified, legacy))
+}
+
+/// The version 2 group of a process, if it is below `folder`.
+fn group_of(pid: i32, folder: &Path) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let name = folder.file_name()?.to_str()?;
+    let below = path.split_once(&format!("/{name}/"))?.1;
+    Some(folder.join(below)).filter(|path| path.is_dir())
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd, OciError> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).map_err(|errno| OciError::file("open", path)(errno.into()))
+}
+
+struct Entering<'a> {
+    container: &'a Container,
+    arguments: &'a Arguments,
+    spec: &'a Spec,
+    folders: Vec<PathBuf>,
+    console: Option<OwnedFd>,
+}
+
+impl Steps for Entering<'_> {
+    fn made(&mut self, launched: &Launched) -> Result<(), String> {
+        for folder in &self.folders {
+            let path = folder.join("cgroup.procs");
+            std::fs::write(&path, launched.pid.to_string())
+                .map_err(|error| OciError::file("write", &path)(error).to_string())?;
+        }
+        if let Some(path) = self.arguments.get("pidfd-socket") {
+            terminal::send_fd(Path::new(path), launched.pidfd.as_fd(), b"pidfd")
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn reached(&mut self, _: Point, _: i32) -> Result<Vec<u8>, String> {
+        Ok(Vec::new())
+    }
+
+    fn console(&mut self, master: OwnedFd) -> Result<(), String> {
+        match self.arguments.get("console-socket") {
+            Some(path) => terminal::send_fd(Path::new(path), master.as_fd(), b"/dev/ptmx")
+                .map_err(|error| error.to_string()),
+            None => {
+                terminal::copy_size(&master);
+                self.console = Some(master);
+                Ok(())
+            }
+        }
+    }
+
+    fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<(), String> {
+        crate::commands::send_listener(self.spec, &self.container.record, &listener, pid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_read_strictly() {
+        let check = |text: &str, expected: Option<Option<(u32, Option<u32>)>>| {
+            assert_eq!(numbers(text).ok(), expected, "{text:?}");
+        };
+        check("0", Some(Some((0, None))));
+        check("1000:1001", Some(Some((1000, Some(1001)))));
+        check("007", Some(Some((7, None))));
+        check("app", Some(None));
+        check("app:1000", Some(None));
+        for bad in [
+            "",
+            ":",
+            "1000:",
+            ":1000",
+            "1:2:3",
+            "-1",
+            "1000 ",
+            " 1000",
+            "+1",
+            "4294967296",
+            "2147483648",
+            "1000:-5",
+            "a b",
+            "1\n",
+        ] {
+            check(bad, None);
+        }
+    }
+}

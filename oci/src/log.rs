@@ -1,0 +1,69 @@
+//! Messages: to standard error, and to the file that engines read them from.
+
+use serde::Serialize;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Where messages go, and how.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) json: bool,
+    pub(crate) debug: bool,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    level: &'a str,
+    msg: &'a str,
+    time: String,
+}
+
+impl Log {
+    pub(crate) fn error(&self, message: &str) {
+        self.write("error", message);
+        if self.file.is_some() || !self.json {
+            // Callers that only have this stream find the reason here too.
+            let _ = writeln!(std::io::stderr(), "kiln oci: {message}");
+        }
+    }
+
+    pub(crate) fn warn(&self, message: &str) {
+        self.write("warning", message);
+        if self.file.is_none() && !self.json {
+            let _ = writeln!(std::io::stderr(), "kiln oci: warning: {message}");
+        }
+    }
+
+    pub(crate) fn debug(&self, message: &str) {
+        if self.debug {
+            self.write("debug", message);
+            if self.file.is_none() && !self.json {
+                let _ = writeln!(std::io::stderr(), "level=debug msg={message:?}");
+            }
+        }
+    }
+
+    fn write(&self, level: &str, message: &str) {
+        let time = jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
+        let text = if self.json {
+            let line = Line { level, msg: message, time };
+            serde_json::to_string(&line).unwrap_or_default()
+        } else {
+            format!("time={time:?} level={level} msg={message:?}")
+        };
+        match &self.file {
+            Some(path) => {
+                // Nobody can be told that this fails.
+                if let Ok(mut file) = OpenOptions::new().append(true).create(true).open(path) {
+                    let _ = writeln!(file, "{text}");
+                }
+            }
+            None if self.json => {
+                let _ = writeln!(std::io::stderr(), "{text}");
+            }
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! What is kept about a container: a folder named after it, emptied at boot, with its state, a copy of its
+//! configuration, and the socket at which it waits to be started.
+//!
+//! A process is known by its number and the time it was started, so that a number that was given away again is not
+//! taken for it. Everything is written beside and renamed.
+
+use crate::error::OciError;
+use kiln_runtime::cgroup::Groups;
+use oci_spec::runtime::Spec;
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, PidfdFlags};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The version of the specification that is implemented.
+pub(crate) const OCI_VERSION: &str = "1.2.1";
+
+const STATE_FILE: &str = "state.json";
+const CONFIG_FILE: &str = "config.json";
+const GATE: &str = "gate";
+
+/// What is kept in the file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    pub(crate) id: String,
+    pub(crate) pid: i32,
+    /// In ticks since boot.
+    pub(crate) start_time: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) created: String,
+    pub(crate) owner: String,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) groups: Groups,
+    /// Namespaces of the container's own, as `CLONE_NEW…` bits.
+    pub(crate) namespaces: u64,
+}
+
+/// Where a container is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        })
+    }
+}
+
+/// What callers are told (OCI runtime specification, "State").
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Report<'a> {
+    oci_version: &'static str,
+    pub(crate) id: &'a str,
+    pub(crate) pid: i32,
+    pub(crate) status: Status,
+    pub(crate) bundle: &'a Path,
+    pub(crate) rootfs: &'a Path,
+    pub(crate) created: &'a str,
+    annotations: &'a BTreeMap<String, String>,
+    pub(crate) owner: &'a str,
+}
+
+/// The folder of all containers.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    root: PathBuf,
+}
+
+/// The folder of one container.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    id: String,
+}
+
+/// A container as it is on disk.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) folder: Folder,
+    pub(crate) record: Record,
+}
+
+impl Store {
+    pub(crate) fn new(root: Option<&str>) -> Store {
+        Store { root: root.map_or_else(default_root, PathBuf::from) }
+    }
+
+    /// Makes the folder of a new container.
+    pub(crate) fn create(&self, id: &str) -> Result<Folder, OciError> {
+        check_id(id)?;
+        let path = self.root.join(id);
+        let make = || rustix::fs::mkdir(&path, Mode::from_raw_mode(0o700));
+        let made = match make() {
+            Err(rustix::io::Errno::NOENT) => {
+                fs::create_dir_all(&self.root).map_err(OciError::file("make", &self.root))?;
+                make()
+            }
+            other => other,
+        };
+        match made {
+            Ok(()) => Ok(Folder { path, id: id.to_owned() }),
+            Err(rustix::io::Errno::EXIST) => Err(OciError::Exists(id.to_owned())),
+            Err(errno) => Err(OciError::file("make", &path)(errno.into())),
+        }
+    }
+
+    /// The folder of a container, whatever is in it.
+    pub(crate) fn folder(&self, id: &str) -> Result<Folder, OciError> {
+        check_id(id)?;
+        let path = self.root.join(id);
+        if !path.is_dir() {
+            return Err(OciError::NotFound(id.to_owned()));
+        }
+        Ok(Folder { path, id: id.to_owned() })
+    }
+
+    /// A container that exists.
+    pub(crate) fn open(&self, id: &str) -> Result<Container, OciError> {
+        let folder = self.folder(id)?;
+        let record = folder.record()?.ok_or_else(|| {
+            OciError::State(format!("container {id:?} is being created, or its creation was interrupted; `delete --force {id}` removes it"))
+        })?;
+        Ok(Container { folder, record })
+    }
+
+    /// All containers, by name.
+    pub(crate) fn list(&self) -> Result<Vec<Container>, OciError> {
+        let mut found = Vec::new();
+        let entries = match fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+            Err(error) => return Err(OciError::file("read", &self.root)(error)),
+        };
+        for entry in entries.flatten() {
+            let Some(id) = entry.file_name().to_str().map(str::to_owned) else { continue };
+            // One that is being made or removed right now is not there.
+            if let Ok(container) = self.open(&id) {
+                found.push(container);
+            }
+        }
+        found.sort_by(|a, b| a.record.id.cmp(&b.record.id));
+        Ok(found)
+    }
+}
+
+fn default_root() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+    match runtime.filter(|_| !rustix::process::geteuid().is_root()) {
+        Some(folder) => Path::new(&folder).join("kiln-oci"),
+        None => PathBuf::from("/run/kiln-oci"),
+    }
+}
+
+/// Ids are names of folders and groups: nothing that leads elsewhere.
+fn check_id(id: &str) -> Result<(), OciError> {
+    let fine = |letter: char| letter.is_ascii_alphanumeric() || "_+-.".contains(letter);
+    if id.is_empty() || id.starts_with('.') || id.len() > 1024 || !id.chars().all(fine) {
+        return Err(OciError::Usage(format!(
+            "invalid container id {id:?}: an id consists of letters, digits, `_`, `+`, `-` and `.`, and does not begin with a dot"
+        )));
+    }
+    Ok(())
+}
+
+impl Folder {
+    /// What was recorded; `None` while the container is being made.
+    fn record(&self) -> Result<Option<Record>, OciError> {
+        let path = self.path.join(STATE_FILE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(OciError::file("read", &path)(error)),
+        };
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|error| OciError::Other(format!("cannot read `{}`: {error}", path.display())))
+    }
+
+    pub(crate) fn write_record(&self, record: &Record) -> Result<(), OciError> {
+        let text = serde_json::to_vec(record).unwrap_or_default();
+        self.write(STATE_FILE, &text)
+    }
+
+    pub(crate) fn write_config(&self, text: &[u8]) -> Result<(), OciError> {
+        self.write(CONFIG_FILE, text)
+    }
+
+    /// The configuration that the container was made from.
+    pub(crate) fn config(&self) -> Result<Spec, OciError> {
+        crate::bundle::read_config(&self.path.join(CONFIG_FILE)).map(|(spec, _)| spec)
+    }
+
+    fn write(&self, name: &str, text: &[u8]) -> Result<(), OciError> {
+        write_beside(&self.path.join(name), text)
+    }
+
+    /// Opens the gate's socket, at which the container will wait.
+    pub(crate) fn make_gate(&self) -> Result<OwnedFd, OciError> {
+        let failed = |errno: rustix::io::Errno| OciError::file("make", &self.path.join(GATE))(errno.into());
+        let kind = SocketType::SEQPACKET;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+            .map_err(failed)?;
+        self.with_gate(|address| rustix::net::bind(&socket, address)).map_err(failed)?;
+        rustix::net::listen(&socket, 4).map_err(failed)?;
+        Ok(socket)
+    }
+
+    /// A connection to a container that waits; `None` when nobody does.
+    pub(crate) fn connect(&self) -> Option<OwnedFd> {
+        let kind = SocketType::SEQPACKET;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).ok()?;
+        self.with_gate(|address| rustix::net::connect(&socket, address)).ok()?;
+        Some(socket)
+    }
+
+    /// Names of sockets are short: the folder is named by a descriptor.
+    fn with_gate<T>(
+        &self,
+        call: impl FnOnce(&SocketAddrUnix) -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{GATE}", folder.as_raw_fd()))?;
+        call(&address)
+    }
+
+    fn has_gate(&self) -> bool {
+        self.path.join(GATE).exists()
+    }
+
+    /// The container has been started.
+    pub(crate) fn remove_gate(&self) {
+        let _ = fs::remove_file(self.path.join(GATE));
+    }
+
+    /// Removes the folder; it vanishes at once for others.
+    pub(crate) fn remove(&self) -> Result<(), OciError> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(OciError::file("remove", &self.path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Container {
+    pub(crate) fn status(&self) -> Status {
+        if !self.is_alive() {
+            return Status::Stopped;
+        }
+        if self.folder.has_gate() {
+            return Status::Created;
+        }
+        if self.record.groups.is_frozen() { Status::Paused } else { Status::Running }
+    }
+
+    fn is_alive(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.record.pid)).unwrap_or_default();
+        let Some((_, rest)) = stat.rsplit_once(')') else { return false };
+        let mut fields = rest.split_whitespace();
+        // One that has ended and was not waited for yet is dead all the same.
+        let is_dead = matches!(fields.next(), Some("Z" | "X" | "x") | None);
+        !is_dead && fields.nth(18) == Some(self.record.start_time.as_str())
+    }
+
+    /// A handle on the first process; `None` when it has ended.
+    pub(crate) fn pidfd(&self) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(self.record.pid)?;
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // The handle is on whoever has the number now: look after taking it.
+        self.is_alive().then_some(pidfd)
+    }
+
+    pub(crate) fn report(&self) -> Report<'_> {
+        let status = self.status();
+        self.record.report(status)
+    }
+}
+
+impl Record {
+    pub(crate) fn report(&self, status: Status) -> Report<'_> {
+        Report {
+            oci_version: OCI_VERSION,
+            id: &self.id,
+            pid: if status == Status::Stopped { 0 } else { self.pid },
+            status,
+            bundle: &self.bundle,
+            rootfs: &self.rootfs,
+            created: &self.created,
+            annotations: &self.annotations,
+            owner: &self.owner,
+        }
+    }
+
+    /// The state as hooks are told.
+    pub(crate) fn state(&self, status: Status) -> Vec<u8> {
+        serde_json::to_vec(&self.report(status)).unwrap_or_default()
+    }
+}
+
+/// Writes a file so that it is there whole or not at all.
+pub(crate) fn write_beside(path: &Path, text: &[u8]) -> Result<(), OciError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let beside = path.with_file_name(name);
+    fs::write(&beside, text).map_err(OciError::file("write", &beside))?;
+    fs::rename(&beside, path).map_err(OciError::file("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_names_and_nothing_else() {
+        for id in ["a", "A_1+x-y.z", "0"] {
+            assert!(check_id(id).is_ok(), "{id}");
+        }
+        for id in ["", ".", "..", ".a", "a/b", "a b", "../x", "ä", "a\n"] {
+            assert!(check_id(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_taken_once() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(root.path().join("deep/er").to_str());
+        let folder = store.create("a").unwrap();
+        assert!(matches!(store.create("a"), Err(OciError::Exists(_))));
+        assert!(matches!(store.open("a"), Err(OciError::State(_))));
+        assert!(matches!(store.open("b"), Err(OciError::NotFound(_))));
+        folder.remove().unwrap();
+        assert!(matches!(store.folder("a"), Err(OciError::NotFound(_))));
+        assert!(store.list().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,270 @@
+//! What the groups of a container have counted, in the form that runc's `events` made common.
+
+use super::Groups;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// All that is counted. Bytes, nanoseconds and numbers of things.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names are runc's, and say it")]
+pub struct Stats {
+    pub cpu: Cpu,
+    pub memory: Memory,
+    pub pids: Pids,
+    pub blkio: BlockIo,
+    pub hugetlb: BTreeMap<String, HugePages>,
+    #[serde(rename = "intel_rdt")]
+    pub intel_rdt: BTreeMap<String, String>,
+}
+
+/// Time of processors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names are runc's, and say it")]
+pub struct Cpu {
+    pub usage: CpuUsage,
+    pub throttling: Throttling,
+}
+
+/// Time used, in nanoseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names are runc's, and say it")]
+pub struct CpuUsage {
+    pub total: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub percpu: Vec<u64>,
+    pub kernel: u64,
+    pub user: u64,
+}
+
+/// How often a limit of time was met.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "the names are runc's, and say it")]
+pub struct Throttling {
+    pub periods: u64,
+    pub throttled_periods: u64,
+    pub throttled_time: u64,
+}
+
+/// Memory in its kinds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names are runc's, and say it")]
+pub struct Memory {
+    pub cache: u64,
+    pub usage: MemoryUsage,
+    pub swap: MemoryUsage,
+    pub kernel: MemoryUsage,
+    #[serde(rename = "kernelTCP")]
+    pub kernel_tcp: MemoryUsage,
+    pub raw: BTreeMap<String, u64>,
+}
+
+/// Memory of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names are runc's, and say it")]
+pub struct MemoryUsage {
+    pub limit: u64,
+    pub usage: u64,
+    pub max: u64,
+    pub failcnt: u64,
+}
+
+/// Numbers of processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names are runc's, and say it")]
+pub struct Pids {
+    pub current: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+/// Bytes and operations of block devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "the names are runc's, and say it")]
+pub struct BlockIo {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_service_bytes_recursive: Vec<BlockIoEntry>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub io_serviced_recursive: Vec<BlockIoEntry>,
+}
+
+/// One count of one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names are runc's, and say it")]
+pub struct BlockIoEntry {
+    pub major: u64,
+    pub minor: u64,
+    pub op: String,
+    pub value: u64,
+}
+
+/// Huge pages of one size.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the names are runc's, and say it")]
+pub struct HugePages {
+    pub usage: u64,
+    pub max: u64,
+    pub failcnt: u64,
+}
+
+/// Reads what has been counted; what is not counted on this machine is 0.
+pub fn read(groups: &Groups) -> Stats {
+    let mut stats = Stats::default();
+    if let Some(folder) = groups.unified_path() {
+        read_unified(folder, &mut stats);
+    }
+    let legacy = [
+        ("cpuacct", read_cpuacct as fn(&Path, &mut Stats)),
+        ("cpu", read_cpu),
+        ("memory", read_memory),
+        ("pids", read_pids),
+        ("blkio", read_blkio),
+    ];
+    for (controller, read) in legacy {
+        if let Some(folder) = groups.path_of(controller) {
+            read(folder, &mut stats);
+        }
+    }
+    stats
+}
+
+fn number(folder: &Path, file: &str) -> Option<u64> {
+    let text = fs::read_to_string(folder.join(file)).ok()?;
+    match text.trim() {
+        "max" => Some(u64::MAX),
+        text => text.parse().ok(),
+    }
+}
+
+/// Lines of a name and a number.
+fn table(folder: &Path, file: &str) -> BTreeMap<String, u64> {
+    let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+    let entry = |line: &str| {
+        let (name, value) = line.split_once(' ')?;
+        Some((name.to_owned(), value.trim().parse().ok()?))
+    };
+    text.lines().filter_map(entry).collect()
+}
+
+fn read_unified(folder: &Path, stats: &mut Stats) {
+    const NANOSECONDS: u64 = 1000;
+    let cpu = table(folder, "cpu.stat");
+    let microseconds = |name: &str| cpu.get(name).copied().unwrap_or(0) * NANOSECONDS;
+    stats.cpu.usage.total = microseconds("usage_usec");
+    stats.cpu.usage.user = microseconds("user_usec");
+    stats.cpu.usage.kernel = microseconds("system_usec");
+    let count = |name: &str| cpu.get(name).copied().unwrap_or(0);
+    stats.cpu.throttling = Throttling {
+        periods: count("nr_periods"),
+        throttled_periods: count("nr_throttled"),
+        throttled_time: microseconds("throttled_usec"),
+    };
+    let memory = table(folder, "memory.stat");
+    if let Some(usage) = number(folder, "memory.current") {
+        let events = table(folder, "memory.events");
+        stats.memory.cache = memory.get("file").copied().unwrap_or(0);
+        stats.memory.usage = MemoryUsage {
+            limit: number(folder, "memory.max").unwrap_or(0),
+            usage,
+            max: number(folder, "memory.peak").unwrap_or(0),
+            failcnt: events.get("max").copied().unwrap_or(0),
+        };
+        stats.memory.swap = MemoryUsage {
+            limit: number(folder, "memory.swap.max").unwrap_or(0),
+            usage: number(folder, "memory.swap.current").unwrap_or(0),
+            max: number(folder, "memory.swap.peak").unwrap_or(0),
+            failcnt: 0,
+        };
+        stats.memory.raw = memory;
+    }
+    read_pids(folder, stats);
+    let io = fs::read_to_string(folder.join("io.stat")).unwrap_or_default();
+    for line in io.lines() {
+        let mut words = line.split(' ');
+        let Some((major, minor)) = words.next().and_then(device) else { continue };
+        for word in words {
+            let Some((key, value)) = word.split_once('=') else { continue };
+            let Ok(value) = value.parse() else { continue };
+            let (list, op) = match key {
+                "rbytes" => (&mut stats.blkio.io_service_bytes_recursive, "Read"),
+                "wbytes" => (&mut stats.blkio.io_service_bytes_recursive, "Write"),
+                "dbytes" => (&mut stats.blkio.io_service_bytes_recursive, "Discard"),
+                "rios" => (&mut stats.blkio.io_serviced_recursive, "Read"),
+                "wios" => (&mut stats.blkio.io_serviced_recursive, "Write"),
+                "dios" => (&mut stats.blkio.io_serviced_recursive, "Discard"),
+                _ => continue,
+            };
+            list.push(BlockIoEntry { major, minor, op: op.to_owned(), value });
+        }
+    }
+}
+
+fn device(text: &str) -> Option<(u64, u64)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn read_cpuacct(folder: &Path, stats: &mut Stats) {
+    let usage = &mut stats.cpu.usage;
+    usage.total = number(folder, "cpuacct.usage").unwrap_or(usage.total);
+    let list = |file: &str| {
+        let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+        text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u64>>()
+    };
+    usage.percpu = list("cpuacct.usage_percpu");
+    usage.user = number(folder, "cpuacct.usage_user").unwrap_or(usage.user);
+    usage.kernel = number(folder, "cpuacct.usage_sys").unwrap_or(usage.kernel);
+}
+
+fn read_cpu(folder: &Path, stats: &mut Stats) {
+    let table = table(folder, "cpu.stat");
+    let count = |name: &str| table.get(name).copied().unwrap_or(0);
+    stats.cpu.throttling = Throttling {
+        periods: count("nr_periods"),
+        throttled_periods: count("nr_throttled"),
+        throttled_time: count("throttled_time"),
+    };
+}
+
+fn read_memory(folder: &Path, stats: &mut Stats) {
+    let usage = |prefix: &str| MemoryUsage {
+        limit: number(folder, &format!("{prefix}.limit_in_bytes")).unwrap_or(0),
+        usage: number(folder, &format!("{prefix}.usage_in_bytes")).unwrap_or(0),
+        max: number(folder, &format!("{prefix}.max_usage_in_bytes")).unwrap_or(0),
+        failcnt: number(folder, &format!("{prefix}.failcnt")).unwrap_or(0),
+    };
+    let raw = table(folder, "memory.stat");
+    stats.memory = Memory {
+        cache: raw.get("cache").copied().unwrap_or(0),
+        usage: usage("memory"),
+        swap: usage("memory.memsw"),
+        kernel: usage("memory.kmem"),
+        kernel_tcp: usage("memory.kmem.tcp"),
+        raw,
+    };
+}
+
+fn read_pids(folder: &Path, stats: &mut Stats) {
+    if let Some(current) = number(folder, "pids.current") {
+        stats.pids.current = current;
+        stats.pids.limit = number(folder, "pids.max").filter(|limit| *limit != u64::MAX);
+    }
+}
+
+fn read_blkio(folder: &Path, stats: &mut Stats) {
+    let read = |file: &str| -> Vec<BlockIoEntry> {
+        let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+        let entry = |line: &str| {
+            let mut words = line.split(' ');
+            let (major, minor) = device(words.next()?)?;
+            let op = words.next()?.to_owned();
+            Some(BlockIoEntry { major, minor, op, value: words.next()?.parse().ok()? })
+        };
+        text.lines().filter_map(entry).collect()
+    };
+    stats.blkio.io_service_bytes_recursive = read("blkio.throttle.io_service_bytes_recursive");
+    stats.blkio.io_serviced_recursive = read("blkio.throttle.io_serviced_recursive");
+}

@@ -1,0 +1,93 @@
+//! Programs that are run on the way, with the container's state on standard input.
+
+use super::{Done, Failed, Init};
+use crate::op::HookOp;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+/// Most that is kept of what a failing hook says.
+const MAX_MESSAGE: u64 = 4096;
+
+impl Init {
+    pub(super) fn run_hooks(&mut self, name: &str, hooks: &[HookOp]) -> Done {
+        for hook in hooks {
+            run(name, hook, &self.state).map_err(|message| Failed::saying(hook.path.clone(), message))?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs one hook to its end; the error says how it failed.
+pub(crate) fn run(name: &str, hook: &HookOp, state: &[u8]) -> Result<(), String> {
+    let path = OsStr::from_bytes(&hook.path.0);
+    let shown = hook.path.as_path().display();
+    let mut command = Command::new(path);
+    if let Some((first, rest)) = hook.arguments.split_first() {
+        command
+            .arg0(OsStr::from_bytes(&first.0))
+            .args(rest.iter().map(|argument| OsStr::from_bytes(&argument.0)));
+    }
+    command.env_clear();
+    for entry in &hook.environment {
+        if let Some(at) = entry.0.iter().position(|byte| *byte == b'=') {
+            command.env(OsStr::from_bytes(&entry.0[..at]), OsStr::from_bytes(&entry.0[at + 1..]));
+        }
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .map_err(|error| format!("cannot run the {name} hook `{shown}`: {}", reason(&error)))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A hook that does not read what it is told is fine.
+        let _ = stdin.write_all(state);
+    }
+    let in_time = hook.timeout.is_none_or(|seconds| ends_within(&child, seconds));
+    if !in_time {
+        let _ = child.kill();
+    }
+    let mut said = Vec::new();
+    if let Some(stderr) = child.stderr.take().filter(|_| in_time) {
+        let _ = stderr.take(MAX_MESSAGE).read_to_end(&mut said);
+    }
+    let status =
+        child.wait().map_err(|error| format!("cannot wait for the {name} hook `{shown}`: {error}"))?;
+    if !in_time {
+        let seconds = hook.timeout.unwrap_or(0);
+        return Err(format!("the {name} hook `{shown}` did not end within {seconds} seconds and was killed"));
+    }
+    if status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
+    let said = if said.is_empty() { String::new() } else { format!(", stderr: {said}") };
+    Err(format!("error running {name} hook `{shown}`: {status}{said}"))
+}
+
+fn reason(error: &std::io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), crate::op::describe_errno)
+}
+
+fn ends_within(child: &std::process::Child, seconds: u32) -> bool {
+    let Ok(pidfd) = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()) else {
+        return true;
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(u64::from(seconds));
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
+        match rustix::event::poll(&mut polled, Some(&timeout)) {
+            Ok(0) => {
+                let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+                return false;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            _ => return true,
+        }
+    }
+}

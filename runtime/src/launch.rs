@@ -1,0 +1,349 @@
+//! Starting a container as a child of this very process, which must have one thread: for programs that make one
+//! container and are its parent, as an OCI runtime is.
+//!
+//! One clone is all where namespaces are new. Where some exist already, and entering them would change this
+//! process, a process in between enters them and makes the container's as its own sibling.
+
+use crate::helper::{receive, send};
+use crate::init::{self, Status};
+use crate::op::{Bytes, FdSlot, JoinAt, JoinOp, Plan, Point, SetupError, SetupOp, Stage};
+use crate::process::SpawnError;
+use crate::sys::{self, Child, CloneFlags};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::Signal;
+use rustix::thread::{ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
+use serde::{Deserialize, Serialize};
+
+/// What a caller does while the container is set up.
+pub trait Steps {
+    /// The process exists, and sets itself up from here on.
+    fn made(&mut self, launched: &Launched) -> Result<(), String>;
+    /// The process waits at `point`; gives the word to go on with: the container's state, or nothing.
+    fn reached(&mut self, point: Point, pid: i32) -> Result<Vec<u8>, String>;
+    /// The master of the container's terminal.
+    fn console(&mut self, master: OwnedFd) -> Result<(), String>;
+    /// Where calls that the filter tells about are heard.
+    fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<(), String>;
+}
+
+/// A container's first process, a child of this one.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its number, as this process sees it.
+    pub pid: i32,
+    /// A handle on it.
+    pub pidfd: OwnedFd,
+}
+
+/// Starts a container; returns when its program runs, or waits at its gate.
+///
+/// Standard streams are this process's own. `slots` are the descriptors that the plan names by number.
+pub fn launch(plan: Plan, slots: Vec<OwnedFd>, steps: &mut dyn Steps) -> Result<Launched, SpawnError> {
+    let (status, theirs) = pair()?;
+    let users = plan.users.clone();
+    let outside = plan.outside.clone();
+    let needs_between = !plan.joined.is_empty() || plan.namespaces & libc::CLONE_NEWTIME as u64 != 0;
+    let launched = if needs_between {
+        launch_between(plan, slots, theirs)?
+    } else {
+        let cgroup = plan.cgroup.and_then(|FdSlot(slot)| slots.get(slot)).map(AsFd::as_fd);
+        match sys::clone(CloneFlags(plan.namespaces), cgroup) {
+            Ok(Child::Here) => {
+                drop(status);
+                init::run(plan, slots, theirs, None, false)
+            }
+            Ok(Child::There { pid, pidfd }) => {
+                // The end of the status is heard when nobody has its other side any more.
+                drop((theirs, slots));
+                Launched { pid, pidfd }
+            }
+            Err(errno) => return Err(SpawnError::Setup(clone_error(errno))),
+        }
+    };
+    let made = steps.made(&launched).map_err(SpawnError::Prepare);
+    let mut follower = Follower { launched: &launched, steps };
+    let followed = made.and_then(|()| {
+        follower.follow(&status, |pid| {
+            for op in &outside {
+                apply_from_outside(pid, op)?;
+            }
+            users.as_ref().map_or(Ok(()), |users| crate::idmap::write(pid, users))
+        })
+    });
+    match followed {
+        Ok(()) => Ok(launched),
+        Err(error) => {
+            let _ = rustix::process::pidfd_send_signal(&launched.pidfd, Signal::KILL);
+            wait(&launched.pidfd);
+            Err(error)
+        }
+    }
+}
+
+/// Tells a container that waits at its gate to go on, over a connection to it; returns when its program runs.
+///
+/// The pid in the container's state goes along as the word.
+pub fn open_gate(
+    connection: &OwnedFd,
+    word: &[u8],
+    mut listener: impl FnMut(OwnedFd) -> Result<(), String>,
+) -> Result<(), SpawnError> {
+    let word: &[u8] = if word.is_empty() { b"g" } else { word };
+    rustix::io::write(connection, word).map_err(|errno| SpawnError::Helper("reach", errno))?;
+    loop {
+        match receive::<Status>(connection.as_fd()).map_err(|errno| SpawnError::Helper("hear from", errno))? {
+            None => return Ok(()),
+            Some((Status::Failed(error), _)) => return Err(SpawnError::Setup(error)),
+            Some((Status::Listener, fds)) => {
+                for fd in fds {
+                    listener(fd).map_err(SpawnError::Prepare)?;
+                }
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Waits for a child's end: its exit code, or 128 plus the signal.
+pub fn wait(pidfd: &OwnedFd) -> i32 {
+    loop {
+        match sys::wait_pidfd(pidfd.as_fd()) {
+            Ok(Some(code)) => return code,
+            Ok(None) => {
+                let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
+                let _ = rustix::event::poll(&mut polled, None);
+            }
+            Err(Errno::INTR) => {}
+            Err(_) => return 255,
+        }
+    }
+}
+
+/// Sends a signal by number, real-time signals included.
+pub fn signal(pidfd: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
+    sys::signal(pidfd, number)
+}
+
+/// The pid that a handle stands for, as this process sees it; `None` when it has ended.
+pub fn pid_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    (pid > 0).then_some(pid)
+}
+
+fn pair() -> Result<(OwnedFd, OwnedFd), SpawnError> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| SpawnError::Helper("reach", errno))
+}
+
+fn clone_error(errno: Errno) -> SetupError {
+    let message = match errno {
+        Errno::AGAIN => Some("cannot make a process: the limit of processes is reached".to_owned()),
+        Errno::NOSPC => Some(
+            "cannot make a namespace: the limit of namespaces is reached (see /proc/sys/user)".to_owned(),
+        ),
+        _ => None,
+    };
+    SetupError {
+        stage: Stage::Clone,
+        call: "clone".to_owned(),
+        on: Bytes::from(""),
+        errno: errno.raw_os_error(),
+        message,
+    }
+}
+
+/// What the process in between says.
+#[derive(Debug, Serialize, Deserialize)]
+enum Between {
+    /// The container's process exists; a handle on it comes along.
+    Made,
+    Failed(SetupError),
+}
+
+fn launch_between(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd) -> Result<Launched, SpawnError> {
+    let (ours, theirs) = pair()?;
+    let between = match sys::fork().map_err(|errno| SpawnError::Setup(clone_error(errno)))? {
+        Child::Here => {
+            drop(ours);
+            between(plan, slots, status, &theirs)
+        }
+        Child::There { pidfd, .. } => pidfd,
+    };
+    drop((theirs, status, slots));
+    let answer = receive::<Between>(ours.as_fd());
+    wait(&between);
+    match answer.map_err(|errno| SpawnError::Helper("hear from", errno))? {
+        Some((Between::Made, mut fds)) => {
+            let pidfd = fds.pop().ok_or(SpawnError::HelperGone)?;
+            let pid = pid_of(pidfd.as_fd()).ok_or(SpawnError::HelperGone)?;
+            Ok(Launched { pid, pidfd })
+        }
+        Some((Between::Failed(error), _)) => Err(SpawnError::Setup(error)),
+        None => Err(SpawnError::HelperGone),
+    }
+}
+
+/// Is the process in between; never returns.
+fn between(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd, answer: &OwnedFd) -> ! {
+    if plan.users.is_none() {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        // Whoever is in there already must not look into us (CVE-2016-9962).
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    }
+    let proc = init::open_proc().ok();
+    let made = prepare_between(&plan, &slots).and_then(|()| {
+        let cgroup = plan.cgroup.and_then(|FdSlot(slot)| slots.get(slot)).map(AsFd::as_fd);
+        let namespaces = plan.namespaces & !(libc::CLONE_NEWTIME as u64);
+        sys::clone_sibling(CloneFlags(namespaces), cgroup).map_err(clone_error)
+    });
+    match made {
+        Ok(Child::Here) => init::run(plan, slots, status, proc, false),
+        Ok(Child::There { pidfd, .. }) => {
+            let _ = send(answer.as_fd(), &Between::Made, &[pidfd.as_fd()]);
+            std::process::exit(0)
+        }
+        Err(error) => {
+            let _ = send(answer.as_fd(), &Between::Failed(error), &[]);
+            std::process::exit(1)
+        }
+    }
+}
+
+fn prepare_between(plan: &Plan, slots: &[OwnedFd]) -> Result<(), SetupError> {
+    if plan.namespaces & libc::CLONE_NEWTIME as u64 != 0 {
+        let fail = |call: &str, on: &str, errno: i32| SetupError {
+            stage: Stage::Setup,
+            call: call.to_owned(),
+            on: on.into(),
+            errno,
+            message: None,
+        };
+        sys::unshare(libc::CLONE_NEWTIME as u64)
+            .map_err(|errno| fail("unshare", "time namespace", errno.raw_os_error()))?;
+        for clock in &plan.clocks {
+            let line = format!("{} {} {}", clock.clock, clock.seconds, clock.nanoseconds);
+            std::fs::write("/proc/self/timens_offsets", line).map_err(|error| {
+                fail("write", "/proc/self/timens_offsets", error.raw_os_error().unwrap_or(libc::EIO))
+            })?;
+        }
+    }
+    // Opened while paths still mean what the caller meant.
+    let mut open = Vec::new();
+    for join in &plan.joined {
+        open.push((join, open_join(join, slots)?));
+    }
+    // With the machine's rights first; users change rights, so they come last, but for what only they may enter.
+    let is_users = |join: &JoinOp| join.kinds == libc::CLONE_NEWUSER as u64;
+    let mut refused = Vec::new();
+    for (join, namespace) in open.iter().filter(|(join, _)| !is_users(join)) {
+        match enter(join, namespace) {
+            Err(Errno::PERM | Errno::ACCESS) => refused.push((join, namespace)),
+            other => other.map_err(|errno| join_error(join, errno))?,
+        }
+    }
+    for (join, namespace) in open.iter().filter(|(join, _)| is_users(join)) {
+        enter(join, namespace).map_err(|errno| join_error(join, errno))?;
+        let _ = rustix::thread::set_thread_groups(&[]);
+        let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
+        let _ = rustix::thread::set_thread_res_gid(gid, gid, gid);
+        let _ = rustix::thread::set_thread_res_uid(uid, uid, uid);
+    }
+    refused
+        .into_iter()
+        .try_for_each(|(join, namespace)| enter(join, namespace).map_err(|errno| join_error(join, errno)))
+}
+
+fn open_join(join: &JoinOp, slots: &[OwnedFd]) -> Result<OwnedFd, SetupError> {
+    let opened = match &join.at {
+        JoinAt::Path(path) => {
+            rustix::fs::open(path.as_path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        }
+        JoinAt::Slot(FdSlot(slot)) => {
+            slots.get(*slot).ok_or(Errno::BADF).and_then(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 3))
+        }
+    };
+    opened.map_err(|errno| join_error(join, errno))
+}
+
+fn enter(join: &JoinOp, namespace: &OwnedFd) -> Result<(), Errno> {
+    match &join.at {
+        JoinAt::Slot(_) => {
+            let kinds = ThreadNameSpaceType::from_bits_retain(join.kinds as u32);
+            move_into_thread_name_spaces(namespace.as_fd(), kinds)
+        }
+        JoinAt::Path(_) => move_into_link_name_space(namespace.as_fd(), init::link_kind(join.kinds)),
+    }
+}
+
+fn join_error(join: &JoinOp, errno: Errno) -> SetupError {
+    let on = match &join.at {
+        JoinAt::Path(path) => path.clone(),
+        JoinAt::Slot(_) => Bytes::from("the container's namespaces"),
+    };
+    let message = (errno == Errno::INVAL).then(|| {
+        format!("cannot join `{}`: it is not a namespace of the kind that is named", on.as_path().display())
+    });
+    SetupError { stage: Stage::Setup, call: "setns".to_owned(), on, errno: errno.raw_os_error(), message }
+}
+
+struct Follower<'a> {
+    launched: &'a Launched,
+    steps: &'a mut dyn Steps,
+}
+
+impl Follower<'_> {
+    fn follow(
+        &mut self,
+        status: &OwnedFd,
+        users: impl Fn(i32) -> Result<(), String>,
+    ) -> Result<(), SpawnError> {
+        let pid = self.launched.pid;
+        loop {
+            let message = receive::<Status>(status.as_fd());
+            match message.map_err(|errno| SpawnError::Helper("hear from", errno))? {
+                // Closed by exec, or by a death that its exit code explains.
+                None => return Ok(()),
+                Some((Status::Created, _)) => return Ok(()),
+                Some((Status::Failed(error), _)) => return Err(SpawnError::Setup(error)),
+                Some((Status::Stubs(_), _)) => {}
+                Some((Status::Console, fds)) => {
+                    for master in fds {
+                        self.steps.console(master).map_err(SpawnError::Prepare)?;
+                    }
+                }
+                Some((Status::Listener, fds)) => {
+                    for listener in fds {
+                        self.steps.listener(listener, pid).map_err(SpawnError::Prepare)?;
+                    }
+                }
+                Some((Status::Waits(point), _)) => {
+                    if point == Point::Users {
+                        users(pid).map_err(SpawnError::Prepare)?;
+                    }
+                    let word = self.steps.reached(point, pid).map_err(SpawnError::Prepare)?;
+                    let word: &[u8] = if word.is_empty() { b"g" } else { &word };
+                    rustix::io::write(status, word).map_err(|errno| SpawnError::Helper("reach", errno))?;
+                }
+            }
+        }
+    }
+}
+
+/// Limits of a process in a user namespace of its own, where it could not raise them itself.
+fn apply_from_outside(pid: i32, op: &SetupOp) -> Result<(), String> {
+    match op {
+        SetupOp::Limit { resource, soft, hard, clamp } => init::limit_of(pid, resource, *soft, *hard, *clamp)
+            .map_err(|failed| failed.at(Stage::Setup).to_string()),
+        SetupOp::OomScore(score) => {
+            let path = format!("/proc/{pid}/oom_score_adj");
+            std::fs::write(&path, score.to_string())
+                .map_err(|error| format!("cannot write `{path}`: {error}"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,279 @@
+//! Who the program is, what it may, and how it runs.
+
+use super::{PlanError, Planner};
+use crate::capability;
+use crate::op::{Bytes, CapabilityOp, Program, SchedulerOp, SetupOp, UserIds};
+use crate::seccomp;
+use oci_spec::runtime::{
+    IOPriorityClass, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType,
+    MemoryPolicyModeType, PosixRlimit, PosixRlimitType, Process as ProcessSpec, Scheduler,
+};
+
+impl Planner<'_> {
+    /// Everything from the changed root to the program.
+    pub(super) fn process(&mut self, process: &ProcessSpec) -> Result<(), PlanError> {
+        if let Some(personality) = self.linux.and_then(|linux| linux.personality().as_ref()) {
+            let domain = match personality.domain() {
+                LinuxPersonalityDomain::PerLinux => 0,
+                LinuxPersonalityDomain::PerLinux32 => 8,
+            };
+            self.push(SetupOp::Personality(domain));
+        }
+        if let Some(policy) = self.linux.and_then(|linux| linux.memory_policy().as_ref()) {
+            self.push(memory_policy(policy)?);
+        }
+        for op in schedule(process)? {
+            self.push(op);
+        }
+        self.push(SetupOp::Umask(process.user().umask().unwrap_or(0o022)));
+        let hooks = self.spec.hooks().as_ref().filter(|_| self.options.hooks);
+        let start_hooks = hooks.and_then(|hooks| hooks.start_container().as_deref()).unwrap_or_default();
+        let filter = self.linux.and_then(|linux| linux.seccomp().as_ref());
+        let ops = identity(
+            process,
+            &Confinement {
+                filter,
+                default_filter: self.options.default_filter,
+                user: self.options.user,
+                home: self.options.home,
+                selinux: self.options.selinux,
+                apparmor: self.options.apparmor,
+            },
+        )?;
+        if self.options.find_program {
+            self.push(SetupOp::FindProgram);
+        }
+        if let Some(gate) = self.options.gate {
+            self.push(SetupOp::Gate(gate));
+        }
+        self.hooks("startContainer", start_hooks)?;
+        self.setup.extend(ops);
+        Ok(())
+    }
+}
+
+/// What `identity` needs besides the process.
+pub(super) struct Confinement<'a> {
+    pub(super) filter: Option<&'a oci_spec::runtime::LinuxSeccomp>,
+    pub(super) default_filter: bool,
+    pub(super) user: Option<&'a str>,
+    pub(super) home: bool,
+    pub(super) selinux: bool,
+    pub(super) apparmor: bool,
+}
+
+/// User, capabilities, labels and filter, in the only order in which each can still be set.
+pub(super) fn identity(
+    process: &ProcessSpec,
+    confinement: &Confinement<'_>,
+) -> Result<Vec<SetupOp>, PlanError> {
+    let mut ops = Vec::new();
+    let sets = capability_sets(process)?;
+    let no_new_privileges = process.no_new_privileges() == Some(true);
+    let seccomp = match confinement.filter {
+        Some(profile) => {
+            let program = seccomp::compile_profile(profile)?;
+            Some(SetupOp::Seccomp { program, flags: 0, listens: false })
+        }
+        None if confinement.default_filter => {
+            Some(SetupOp::Seccomp { program: seccomp::default_program(sets.0), flags: 0, listens: false })
+        }
+        None => None,
+    };
+    let given = |label: &Option<String>| label.clone().filter(|label| !label.is_empty());
+    if let Some(label) = given(process.selinux_label()).filter(|_| confinement.selinux) {
+        ops.push(SetupOp::Label { file: "exec".to_owned(), value: label });
+    }
+    if let Some(profile) = given(process.apparmor_profile()).filter(|_| confinement.apparmor) {
+        ops.push(SetupOp::Label { file: "apparmor/exec".to_owned(), value: format!("exec {profile}") });
+    }
+    ops.push(SetupOp::Bounding(sets.0));
+    if !no_new_privileges && let Some(seccomp) = &seccomp {
+        // Loading a filter takes rights that are given up next.
+        ops.push(seccomp.clone());
+    }
+    match confinement.user {
+        Some(name) => ops.push(SetupOp::FindUser(name.to_owned())),
+        None => {
+            let user = process.user();
+            if confinement.home {
+                ops.push(SetupOp::Home(user.uid()));
+            }
+            let groups = user.additional_gids().clone().unwrap_or_default();
+            ops.push(SetupOp::User(UserIds { uid: user.uid(), gid: user.gid(), groups }));
+        }
+    }
+    ops.push(SetupOp::WorkingFolder(process.cwd().into()));
+    ops.push(SetupOp::Capabilities(sets.1));
+    if no_new_privileges {
+        ops.push(SetupOp::NoNewPrivileges);
+        ops.extend(seccomp);
+    }
+    Ok(ops)
+}
+
+/// Bounding set and the others.
+fn capability_sets(process: &ProcessSpec) -> Result<(u64, CapabilityOp), PlanError> {
+    let Some(sets) = process.capabilities() else { return Ok((0, CapabilityOp::default())) };
+    let mask = |set: &Option<oci_spec::runtime::Capabilities>| {
+        let names: Vec<String> = set.iter().flatten().map(ToString::to_string).collect();
+        capability::mask(names.iter().map(String::as_str)).map_err(PlanError::Capability)
+    };
+    let op = CapabilityOp {
+        effective: mask(sets.effective())?,
+        permitted: mask(sets.permitted())?,
+        inheritable: mask(sets.inheritable())?,
+        ambient: mask(sets.ambient())?,
+    };
+    Ok((mask(sets.bounding())?, op))
+}
+
+/// Resource limits and the out-of-memory score.
+pub(super) fn limits(process: &ProcessSpec) -> Vec<SetupOp> {
+    let mut ops: Vec<SetupOp> = process.rlimits().iter().flatten().map(limit_op).collect();
+    if let Some(score) = process.oom_score_adj() {
+        ops.push(SetupOp::OomScore(score));
+    }
+    ops
+}
+
+/// Values that engines give to everybody, whether the machine has them or not; they are lowered to what is allowed.
+const BLANKET_LIMIT: u64 = 1 << 20;
+
+fn limit_op(limit: &PosixRlimit) -> SetupOp {
+    let name = match limit.typ() {
+        PosixRlimitType::RlimitAs => "AS",
+        PosixRlimitType::RlimitCore => "CORE",
+        PosixRlimitType::RlimitCpu => "CPU",
+        PosixRlimitType::RlimitData => "DATA",
+        PosixRlimitType::RlimitFsize => "FSIZE",
+        PosixRlimitType::RlimitLocks => "LOCKS",
+        PosixRlimitType::RlimitMemlock => "MEMLOCK",
+        PosixRlimitType::RlimitMsgqueue => "MSGQUEUE",
+        PosixRlimitType::RlimitNice => "NICE",
+        PosixRlimitType::RlimitNofile => "NOFILE",
+        PosixRlimitType::RlimitNproc => "NPROC",
+        PosixRlimitType::RlimitRss => "RSS",
+        PosixRlimitType::RlimitRtprio => "RTPRIO",
+        PosixRlimitType::RlimitRttime => "RTTIME",
+        PosixRlimitType::RlimitSigpending => "SIGPENDING",
+        PosixRlimitType::RlimitStack => "STACK",
+    };
+    let clamp = matches!(limit.typ(), PosixRlimitType::RlimitNofile | PosixRlimitType::RlimitNproc)
+        && limit.hard() >= BLANKET_LIMIT;
+    SetupOp::Limit { resource: name.to_owned(), soft: limit.soft(), hard: limit.hard(), clamp }
+}
+
+/// Scheduler and I/O priority.
+pub(super) fn schedule(process: &ProcessSpec) -> Result<Vec<SetupOp>, PlanError> {
+    let mut ops = Vec::new();
+    if let Some(scheduler) = process.scheduler() {
+        ops.push(SetupOp::Scheduler(scheduler_op(scheduler)?));
+    }
+    if let Some(priority) = process.io_priority() {
+        let class = match priority.class() {
+            IOPriorityClass::IoprioClassRt => 1,
+            IOPriorityClass::IoprioClassBe => 2,
+            IOPriorityClass::IoprioClassIdle => 3,
+        };
+        let level = u32::try_from(priority.priority()).ok().filter(|level| *level < 8);
+        let level = level.ok_or_else(|| {
+            PlanError::Unsupported(format!("the I/O priority {} (0 to 7 exist)", priority.priority()))
+        })?;
+        ops.push(SetupOp::IoPriority { class, priority: level });
+    }
+    Ok(ops)
+}
+
+fn scheduler_op(scheduler: &Scheduler) -> Result<SchedulerOp, PlanError> {
+    let policy = match scheduler.policy() {
+        LinuxSchedulerPolicy::SchedOther => 0,
+        LinuxSchedulerPolicy::SchedFifo => 1,
+        LinuxSchedulerPolicy::SchedRr => 2,
+        LinuxSchedulerPolicy::SchedBatch => 3,
+        LinuxSchedulerPolicy::SchedIdle => 5,
+        LinuxSchedulerPolicy::SchedDeadline => 6,
+        LinuxSchedulerPolicy::SchedIso => {
+            return Err(PlanError::Unsupported(
+                "the scheduler SCHED_ISO, which Linux does not have".to_owned(),
+            ));
+        }
+    };
+    let flags = scheduler.flags().iter().flatten().map(|flag| match flag {
+        LinuxSchedulerFlag::SchedResetOnFork => 0x01,
+        LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
+        LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
+        LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
+        LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
+        LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
+        LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
+    });
+    Ok(SchedulerOp {
+        policy,
+        flags: flags.fold(0, |all, flag| all | flag),
+        nice: scheduler.nice().unwrap_or(0),
+        priority: scheduler.priority().unwrap_or(0).max(0) as u32,
+        runtime: scheduler.runtime().unwrap_or(0),
+        deadline: scheduler.deadline().unwrap_or(0),
+        period: scheduler.period().unwrap_or(0),
+    })
+}
+
+fn memory_policy(policy: &oci_spec::runtime::LinuxMemoryPolicy) -> Result<SetupOp, PlanError> {
+    let mode = match policy.mode() {
+        MemoryPolicyModeType::MpolDefault => 0,
+        MemoryPolicyModeType::MpolPreferred => 1,
+        MemoryPolicyModeType::MpolBind => 2,
+        MemoryPolicyModeType::MpolInterleave => 3,
+        MemoryPolicyModeType::MpolLocal => 4,
+        MemoryPolicyModeType::MpolPreferredMany => 5,
+        MemoryPolicyModeType::MpolWeightedInterleave => 6,
+    };
+    let flags = policy.flags().iter().flatten().map(|flag| match flag {
+        MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
+        MemoryPolicyFlagType::MpolFRelativeNodes => 1 << 14,
+        MemoryPolicyFlagType::MpolFStaticNodes => 1 << 15,
+    });
+    let nodes = numbers(policy.nodes().as_deref().unwrap_or_default()).ok_or_else(|| {
+        PlanError::Unsupported("memory policy nodes that are no list of numbers".to_owned())
+    })?;
+    let mut mask = vec![0u64; 16];
+    for node in nodes {
+        let word = mask
+            .get_mut(node as usize / 64)
+            .ok_or_else(|| PlanError::Unsupported(format!("memory node {node} (at most 1023 exist)")))?;
+        *word |= 1 << (node % 64);
+    }
+    Ok(SetupOp::MemoryPolicy { mode: flags.fold(mode, |mode, flag| mode | flag), nodes: mask })
+}
+
+/// A list such as `0-3,7`.
+pub(super) fn numbers(list: &str) -> Option<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u32, u32) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last || last >= 1 << 16 {
+            return None;
+        }
+        numbers.extend(first..=last);
+    }
+    Some(numbers)
+}
+
+pub(super) fn program(process: &ProcessSpec, kept_fds: u32) -> Result<Program, PlanError> {
+    let arguments =
+        process.args().as_ref().filter(|args| !args.is_empty()).ok_or(PlanError::Missing("args"))?;
+    let bytes = |list: &[String], what: &'static str| {
+        if list.iter().any(|text| text.contains('\0')) {
+            return Err(PlanError::Nul(what));
+        }
+        Ok(list.iter().map(|text| Bytes::from(text.as_str())).collect::<Vec<_>>())
+    };
+    let environment = process.env().clone().unwrap_or_default();
+    Ok(Program {
+        arguments: bytes(arguments, "an argument")?,
+        environment: bytes(&environment, "the environment")?,
+        kept_fds,
+    })
+}

@@ -1,0 +1,147 @@
+//! Which namespaces are made, which are entered, and how.
+
+use super::{PlanError, PlanOptions};
+use crate::op::{Bytes, ClockOffset, FdSlot, IdMaps, IdRange, JoinAt, JoinOp, SetupOp};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+
+/// What a specification says about namespaces.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Namespaces {
+    /// `CLONE_NEW…` bits of new ones, but for the cgroup namespace.
+    pub(super) made: u64,
+    /// Those that a process in between enters.
+    pub(super) joined: Vec<JoinOp>,
+    /// Those that the process itself can enter.
+    pub(super) joined_inside: Vec<SetupOp>,
+    /// A cgroup namespace is still to be made.
+    pub(super) own_cgroup: bool,
+    pub(super) users: Option<IdMaps>,
+    pub(super) clocks: Vec<ClockOffset>,
+    /// All kinds that are not the machine's, as `CLONE_NEW…` bits.
+    separate: u64,
+}
+
+impl Namespaces {
+    /// True when the container has one of its own, new or joined.
+    pub(super) fn has(&self, kind: LinuxNamespaceType) -> bool {
+        self.separate & kind as u64 != 0
+    }
+
+    /// Kernel parameters that exist once in each of the container's namespaces.
+    pub(super) fn owns_sysctl(&self, name: &str) -> bool {
+        use LinuxNamespaceType::{Ipc, Network, User, Uts};
+        let is_one_of = |names: &[&str]| names.contains(&name);
+        let kind = if is_one_of(&["kernel.hostname", "kernel.domainname"]) {
+            Uts
+        } else if ["kernel.msg", "kernel.shm"].iter().any(|prefix| name.starts_with(prefix))
+            || name == "kernel.sem"
+            || name.starts_with("fs.mqueue.")
+        {
+            Ipc
+        } else if name.starts_with("net.") {
+            Network
+        } else if name.starts_with("user.") {
+            User
+        } else {
+            return false;
+        };
+        // Programs count on being told their limits of users even without a namespace for them.
+        !name.contains("..") && (self.has(kind) || kind == User)
+    }
+}
+
+/// Reads the list of namespaces.
+pub(super) fn read(spec: &Spec, options: &PlanOptions<'_>) -> Result<Namespaces, PlanError> {
+    let linux = spec.linux().as_ref();
+    let list = linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    let mut read = Namespaces::default();
+    let makes_users =
+        list.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User && !is_joined(namespace));
+    let joins_users =
+        list.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User && is_joined(namespace));
+    for namespace in list {
+        let kind = namespace.typ();
+        let bit = kind as u64;
+        if read.separate & bit != 0 {
+            return Err(PlanError::Twice(kind));
+        }
+        read.separate |= bit;
+        if let Some(path) = namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
+            if !path.is_absolute() {
+                return Err(PlanError::NotAbsolute("namespace path", path.clone()));
+            }
+            let between = makes_users
+                || joins_users
+                || matches!(kind, LinuxNamespaceType::Pid | LinuxNamespaceType::Time);
+            if between {
+                read.joined.push(JoinOp { kinds: bit, at: JoinAt::Path(Bytes::from(path)) });
+            } else {
+                read.joined_inside.push(SetupOp::JoinPath { kind: bit, path: path.into() });
+            }
+            continue;
+        }
+        match kind {
+            LinuxNamespaceType::Cgroup => read.own_cgroup = true,
+            LinuxNamespaceType::Network if options.network.is_some() => {
+                let FdSlot(slot) = options.network.unwrap_or(FdSlot(0));
+                read.joined_inside.push(SetupOp::Join(FdSlot(slot)));
+            }
+            _ => read.made |= bit,
+        }
+    }
+    if read.separate & LinuxNamespaceType::Mount as u64 == 0 {
+        return Err(PlanError::Unsupported("sharing the machine's mounts".to_owned()));
+    }
+    if makes_users {
+        read.users = Some(maps(spec)?);
+    }
+    if read.made & LinuxNamespaceType::Time as u64 != 0 {
+        read.clocks = clocks(spec);
+    } else if !clocks(spec).is_empty() {
+        return Err(PlanError::NeedsNamespace("timeOffsets", LinuxNamespaceType::Time));
+    }
+    if spec.hostname().as_ref().is_some_and(|name| !name.is_empty()) && !read.has(LinuxNamespaceType::Uts) {
+        return Err(PlanError::NeedsNamespace("hostname", LinuxNamespaceType::Uts));
+    }
+    Ok(read)
+}
+
+fn is_joined(namespace: &oci_spec::runtime::LinuxNamespace) -> bool {
+    namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty())
+}
+
+fn maps(spec: &Spec) -> Result<IdMaps, PlanError> {
+    let linux = spec.linux().as_ref();
+    let ranges = |list: Option<&Vec<LinuxIdMapping>>| list.into_iter().flatten().map(range).collect();
+    let maps = IdMaps {
+        users: ranges(linux.and_then(|linux| linux.uid_mappings().as_ref())),
+        groups: ranges(linux.and_then(|linux| linux.gid_mappings().as_ref())),
+    };
+    if maps.users.is_empty() {
+        return Err(PlanError::NoMappings("uidMappings"));
+    }
+    if maps.groups.is_empty() {
+        return Err(PlanError::NoMappings("gidMappings"));
+    }
+    Ok(maps)
+}
+
+/// A mapping of the specification as a range.
+pub(crate) fn range(mapping: &LinuxIdMapping) -> IdRange {
+    IdRange { inside: mapping.container_id(), outside: mapping.host_id(), count: mapping.size() }
+}
+
+fn clocks(spec: &Spec) -> Vec<ClockOffset> {
+    let offsets = spec.linux().as_ref().and_then(|linux| linux.time_offsets().as_ref());
+    let mut clocks: Vec<ClockOffset> = offsets
+        .into_iter()
+        .flatten()
+        .map(|(clock, offset)| ClockOffset {
+            clock: clock.clone(),
+            seconds: offset.secs().unwrap_or(0),
+            nanoseconds: offset.nanosecs().unwrap_or(0),
+        })
+        .collect();
+    clocks.sort_by(|a, b| a.clock.cmp(&b.clock));
+    clocks
+}
