@@ -1,8 +1,10 @@
-//! What the measuring programs share: statistics of rounds, a build step.
+//! What the measuring programs share: statistics of rounds, a measured process, an OCI bundle, a build step.
 //!
-//! Each program under `src/bin` makes one kind of claim.
+//! Each program under `src/bin` makes one kind of claim; README.md says how they are run.
 #![forbid(unsafe_code)]
 
+pub mod bundle;
+pub mod probe;
 pub mod samples;
 pub mod step;
 
