@@ -57,11 +57,13 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --features kiln-registry/testing -- -D warnings
 
-# Figures for every claim of speed; compares with a Docker daemon where DOCKER_HOST names one.
+# Figures for every claim of speed; compares with a Docker daemon where DOCKER_HOST names one, and with crun and runc
+# where they are installed.
 bench: $(KILN) bases
 	$(CARGO) build --release -p kiln-bench
 	testdata/with-bases target/release/commands $(KILN)
 	$(CARGO) bench -p kiln-bench
+	target/release/oci --steps $(KILN)
 
 # Short: does the measuring itself still work?
 smoke: bases

@@ -5,14 +5,12 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
 
+use kiln_bench::{Outcome, samples::Samples};
 use nix::sys::resource::{UsageWho, getrusage};
-use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
-
-type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -91,10 +89,11 @@ impl Bench {
 
     fn row(&self, name: &str, words: &[&str]) -> Outcome<()> {
         self.run(words)?;
-        let mut times = (0..self.rounds.max(1)).map(|_| self.run(words)).collect::<Outcome<Vec<_>>>()?;
-        times.sort_unstable();
-        let at = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1e3;
-        println!("| {name} | {:.1} | {:.1} | {:.1} |", at(0.0), at(0.5), at(0.9));
+        let mut times = Samples::default();
+        for _ in 0..self.rounds.max(1) {
+            times.push(self.run(words)?.as_secs_f64() * 1e3);
+        }
+        println!("| {name} | {:.1} | {:.1} | {:.1} |", times.min(), times.median(), times.p90());
         Ok(())
     }
 

@@ -1,0 +1,64 @@
+//! An OCI bundle as Docker would write one for `/bin/true`: what the runtimes are measured with.
+
+use crate::Outcome;
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+/// Which parts of the usual specification a bundle has.
+#[derive(Clone, Copy, Debug)]
+pub struct Variant {
+    /// A limit of memory and one of processes, so that the runtime must make a control group.
+    pub limits: bool,
+    /// The default filter of system calls.
+    pub seccomp: bool,
+}
+
+/// Makes the bundle in a folder: `config.json`, and `rootfs` with a static busybox.
+pub fn write(folder: &Path, busybox: &Path, variant: Variant) -> Outcome<()> {
+    let root = folder.join("rootfs");
+    for name in ["bin", "dev", "etc", "proc", "sys"] {
+        fs::create_dir_all(root.join(name))?;
+    }
+    // Whoever may be somebody else inside must be able to reach it.
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    fs::copy(busybox, root.join("bin/busybox"))?;
+    symlink("busybox", root.join("bin/true"))?;
+    fs::write(folder.join("config.json"), serde_json::to_vec(&configuration(variant)?)?)?;
+    Ok(())
+}
+
+fn configuration(variant: Variant) -> Outcome<Value> {
+    let mut configuration: Value = serde_json::from_str(include_str!("../data/config.json"))?;
+    let linux = &mut configuration["linux"];
+    if variant.seccomp {
+        let mut profile: Value = serde_json::from_str(include_str!("../data/seccomp.json"))?;
+        if cfg!(target_arch = "aarch64") {
+            profile["architectures"] = json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]);
+        }
+        linux["seccomp"] = profile;
+    }
+    if variant.limits {
+        linux["resources"] = json!({"memory": {"limit": 256 << 20}, "pids": {"limit": 512}});
+    }
+    Ok(configuration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Variant, configuration};
+    use oci_spec::runtime::Spec;
+
+    #[test]
+    fn every_variant_is_a_specification() {
+        for (limits, seccomp) in [(false, false), (false, true), (true, false), (true, true)] {
+            let value = configuration(Variant { limits, seccomp }).unwrap();
+            let spec: Spec = serde_json::from_value(value).unwrap();
+            let linux = spec.linux().as_ref().unwrap();
+            assert_eq!(linux.resources().is_some(), limits);
+            assert_eq!(linux.seccomp().is_some(), seccomp);
+            assert_eq!(spec.mounts().as_ref().map(Vec::len), Some(7));
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A build step without the build: the program `true` in a complete container, made through the library.
+
+use crate::Outcome;
+use kiln_runtime::plan::{PlanOptions, plan};
+use kiln_runtime::{SpawnRequest, Spawner, spec};
+use oci_spec::runtime::{Mount, Spec};
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// An image with busybox in it and the overlay that a step writes to, in a temporary folder.
+pub struct Bed {
+    folder: tempfile::TempDir,
+    mount: Mount,
+}
+
+impl Bed {
+    /// Makes it.
+    pub fn new(busybox: &Path) -> Outcome<Bed> {
+        let folder = tempfile::tempdir()?;
+        for name in ["image/bin", "image/proc", "image/sys", "image/dev", "root", "upper", "work"] {
+            fs::create_dir_all(folder.path().join(name))?;
+        }
+        fs::copy(busybox, folder.path().join("image/bin/busybox"))?;
+        std::os::unix::fs::symlink("busybox", folder.path().join("image/bin/true"))?;
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let options = [
+            format!("lowerdir+={}", path("image")),
+            format!("upperdir={}", path("upper")),
+            format!("workdir={}", path("work")),
+        ];
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let mount = spec::mount("overlay", "/", "overlay", &options);
+        Ok(Bed { folder, mount })
+    }
+
+    /// The default specification with a change to it.
+    pub fn spec(&self, change: impl FnOnce(&mut Spec)) -> Spec {
+        let mut spec = spec::default(self.folder.path().join("root"));
+        if let Some(process) = spec.process_mut() {
+            process.set_args(Some(vec!["/bin/true".to_owned()]));
+        }
+        change(&mut spec);
+        spec
+    }
+
+    /// The program alone: fork, exec, wait.
+    pub fn plain(&self) -> Outcome<()> {
+        let mut command = Command::new(self.folder.path().join("image/bin/true"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
+        Ok(())
+    }
+
+    /// The program in a container, from the specification to the exit code.
+    pub fn container(&self, spawner: &Spawner, spec: &Spec) -> Outcome<()> {
+        let options = PlanOptions { root: Some(&self.mount), default_filter: true, ..PlanOptions::default() };
+        let plan = plan(spec, &options)?;
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let request = SpawnRequest {
+            plan: &plan,
+            slots: Vec::new(),
+            stdin: null.as_fd(),
+            stdout: null.as_fd(),
+            stderr: null.as_fd(),
+        };
+        let code = spawner.spawn(&request)?.wait()?;
+        if code == 0 { Ok(()) } else { Err(format!("the program ended with {code}").into()) }
+    }
+}
