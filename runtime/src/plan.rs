@@ -288,11 +288,13 @@ impl Planner<'_> {
         let linux = self.spec.linux().as_ref();
         let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
         let seccomp = match seccomp {
-            Some(profile) => Some(seccomp::compile_profile(profile)?),
-            None if self.options.default_filter => Some(seccomp::default_program(sets.0)),
+            Some(profile) => Some(seccomp::compile_profile(profile)?.without_listener()?),
+            None if self.options.default_filter => {
+                Some((seccomp::default_program(sets.0), seccomp::DEFAULT_FLAGS))
+            }
             None => None,
         };
-        let seccomp = seccomp.map(|program| SetupOp::Seccomp { program, flags: 0 });
+        let seccomp = seccomp.map(|(program, flags)| SetupOp::Seccomp { program, flags });
         self.push(SetupOp::Bounding(sets.0));
         if !no_new_privileges && let Some(seccomp) = &seccomp {
             // Loading a filter takes rights that are given up next.
