@@ -98,14 +98,17 @@ struct Check<'a> {
 #[derive(Clone, Copy, Debug)]
 enum Outcome<'d> {
     Return(Action),
-    Check(&'d [Check<'d>]),
+    /// With whether arguments have 64 bits, which x86-64 and x32 do not share.
+    Check(&'d [Check<'d>], bool),
 }
 
 impl PartialEq for Outcome<'_> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Outcome::Return(one), Outcome::Return(other)) => one == other,
-            (Outcome::Check(one), Outcome::Check(other)) => std::ptr::eq(*one, *other) || one == other,
+            (Outcome::Check(one, wide), Outcome::Check(other, too)) => {
+                wide == too && (std::ptr::eq(*one, *other) || one == other)
+            }
             _ => false,
         }
     }
@@ -206,6 +209,7 @@ impl<'f> Body<'f> {
         ranges: &mut Vec<Range<'d>>,
     ) -> Action {
         let default = self.filter.default;
+        let wide = architecture.is_wide();
         let mut calls: Vec<(u32, Outcome<'d>)> = Vec::with_capacity(512);
         let mut last = 0;
         for (call, decision) in self.decisions.iter().enumerate() {
@@ -213,12 +217,12 @@ impl<'f> Body<'f> {
             if decision.mentioned {
                 last = last.max(number);
                 if !multiplexers.iter().any(|(multiplexer, _)| *multiplexer == number) {
-                    calls.extend(outcome(decision).map(|outcome| (number, outcome)));
+                    calls.extend(outcome(decision, wide).map(|outcome| (number, outcome)));
                 }
             }
         }
         for (number, decision) in multiplexers {
-            calls.extend(outcome(decision).map(|outcome| (*number, outcome)));
+            calls.extend(outcome(decision, wide).map(|outcome| (*number, outcome)));
         }
         // A call that is newer than the filter does not exist, as far as a program can tell: it falls back.
         let unknown = if default.is_permissive() || last == 0 { default } else { Action::Errno(ENOSYS) };
@@ -247,11 +251,11 @@ impl<'f> Body<'f> {
 }
 
 /// `None` where the default action stands.
-fn outcome<'d>(decision: &'d Decision<'_>) -> Option<Outcome<'d>> {
+fn outcome<'d>(decision: &'d Decision<'_>, wide: bool) -> Option<Outcome<'d>> {
     match decision.always {
         Some(action) => Some(Outcome::Return(action)),
         None if decision.checks.is_empty() => None,
-        None => Some(Outcome::Check(&decision.checks)),
+        None => Some(Outcome::Check(&decision.checks, wide)),
     }
 }
 
@@ -309,40 +313,40 @@ impl<'t> Tree<'t, '_> {
     }
 
     fn outcome(&mut self, outcome: Outcome<'t>) -> Target {
-        let checks = match outcome {
+        let (checks, wide) = match outcome {
             Outcome::Return(action) => return Target::Return(action),
-            Outcome::Check(checks) => checks,
+            Outcome::Check(checks, wide) => (checks, wide),
         };
         if let Some((_, target)) = self.written.iter().find(|(known, _)| *known == outcome) {
             return *target;
         }
         let mut next = Target::Return(self.body.filter.default);
         for check in checks.iter().rev() {
-            next = self.check(check, next);
+            next = self.check(check, wide, next);
         }
         self.written.push((outcome, next));
         next
     }
 
-    fn check(&mut self, check: &Check<'_>, no: Target) -> Target {
+    fn check(&mut self, check: &Check<'_>, wide: bool, no: Target) -> Target {
         let mut yes = Target::Return(check.action);
         for condition in check.conditions.iter().rev() {
             if check.multiplexed.is_none() || condition.argument != 0 {
-                yes = self.condition(condition, yes, no);
+                yes = self.condition(condition, wide, yes, no);
             }
         }
         if let Some(code) = check.multiplexed {
             let comparison = Comparison::Equal(code.into());
-            yes = self.condition(&Condition { argument: 0, comparison, narrow: true }, yes, no);
+            yes = self.condition(&Condition { argument: 0, comparison, narrow: true }, wide, yes, no);
         }
         yes
     }
 
-    fn condition(&mut self, condition: &Condition, yes: Target, no: Target) -> Target {
+    fn condition(&mut self, condition: &Condition, wide: bool, yes: Target, no: Target) -> Target {
         let offset = ARGUMENTS + 8 * u32::from(condition.argument);
         let (low, high) =
             if self.body.architecture.is_big_endian() { (offset + 4, offset) } else { (offset, offset + 4) };
-        let wide = self.body.architecture.is_wide() && !condition.narrow;
+        let wide = wide && !condition.narrow;
         let word = Word { low, high: wide.then_some(high) };
         let last = if wide { u64::MAX } else { u64::from(u32::MAX) };
         match condition.comparison {

@@ -12,8 +12,11 @@ use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompFilterFlag,
     LinuxSeccompOperator, LinuxSyscall,
 };
-use serde::de::{Deserializer, Error};
-use serde::{Deserialize, de};
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
+use std::fmt::Formatter;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 /// Reads a profile in Docker's JSON form, for a container with the given capabilities (bit mask) on a kernel of
@@ -37,14 +40,13 @@ pub(super) fn read(json: &str, machine: &Machine) -> Result<LinuxSeccomp, Seccom
     let profile: Profile = serde_json::from_str(json).map_err(|error| {
         let message = error.to_string();
         let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text).to_owned();
-        let field = field_at(json, error.line(), error.column(), message.starts_with("missing field"));
+        let field = field_at(json, error.line(), error.column());
         SeccompError::Profile { line: error.line(), field, message }
     })?;
     Ok(profile.resolve(machine))
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", try_from = "WrittenProfile")]
+/// The whole of a profile.
 struct Profile {
     default_action: LinuxSeccompAction,
     default_errno_ret: Option<u32>,
@@ -54,6 +56,12 @@ struct Profile {
     listener_path: Option<PathBuf>,
     listener_metadata: Option<String>,
     syscalls: Vec<Rule>,
+}
+
+impl<'de> Deserialize<'de> for Profile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Profile, D::Error> {
+        checked::<WrittenProfile, Profile, D>(deserializer)
+    }
 }
 
 #[derive(Deserialize)]
@@ -100,12 +108,16 @@ struct ArchMap {
     sub_architectures: Option<Vec<Arch>>,
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "WrittenRule")]
 struct Rule {
     syscall: LinuxSyscall,
     includes: Condition,
     excludes: Condition,
+}
+
+impl<'de> Deserialize<'de> for Rule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Rule, D::Error> {
+        checked::<WrittenRule, Rule, D>(deserializer)
+    }
 }
 
 #[derive(Deserialize)]
@@ -146,6 +158,31 @@ impl TryFrom<WrittenRule> for Rule {
     }
 }
 
+/// Reads an object as `W` and makes a `T` of it; where that fails, the error is at the end of the object.
+fn checked<'de, W, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    W: Deserialize<'de>,
+    T: TryFrom<W, Error = &'static str>,
+    D: Deserializer<'de>,
+{
+    struct Object<W, T>(PhantomData<(W, T)>);
+
+    impl<'de, W: Deserialize<'de>, T: TryFrom<W, Error = &'static str>> Visitor<'de> for Object<W, T> {
+        type Value = T;
+
+        fn expecting(&self, text: &mut Formatter<'_>) -> std::fmt::Result {
+            text.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+            let written = W::deserialize(MapAccessDeserializer::new(members))?;
+            T::try_from(written).map_err(A::Error::custom)
+        }
+    }
+
+    deserializer.deserialize_map(Object(PhantomData))
+}
+
 struct Argument(LinuxSeccompArg);
 
 impl<'de> Deserialize<'de> for Argument {
@@ -171,8 +208,22 @@ impl<'de> Deserialize<'de> for Argument {
 }
 
 fn index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    let index = usize::deserialize(deserializer)?;
-    if index < ARGUMENTS { Ok(index) } else { Err(D::Error::custom("calls have arguments 0 to 5")) }
+    struct Index;
+
+    impl Visitor<'_> for Index {
+        type Value = usize;
+
+        fn expecting(&self, text: &mut Formatter<'_>) -> std::fmt::Result {
+            text.write_str("an argument from 0 to 5")
+        }
+
+        fn visit_u64<E: Error>(self, index: u64) -> Result<usize, E> {
+            let valid = usize::try_from(index).ok().filter(|index| *index < ARGUMENTS);
+            valid.ok_or_else(|| E::invalid_value(Unexpected::Unsigned(index), &self))
+        }
+    }
+
+    deserializer.deserialize_u64(Index)
 }
 
 /// For whom a rule is meant, or not meant.
@@ -189,20 +240,30 @@ struct Version(Option<(u32, u32)>);
 
 impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Version, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text.is_empty() {
-            return Ok(Version(None));
-        }
-        let number = |text: &str| text.parse::<u8>().ok().filter(|_| !text.starts_with('+')).map(u32::from);
-        let numbers =
-            text.split_once('.').and_then(|(first, second)| Some((number(first)?, number(second)?)));
-        match numbers.filter(|numbers| *numbers != (0, 0)) {
-            Some(numbers) => Ok(Version(Some(numbers))),
-            None => {
-                Err(de::Error::invalid_value(de::Unexpected::Str(&text), &"a kernel version such as 4.8"))
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = Version;
+
+            fn expecting(&self, text: &mut Formatter<'_>) -> std::fmt::Result {
+                text.write_str("a kernel version such as \"4.8\"")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Version, E> {
+                let invalid = || E::invalid_value(Unexpected::Str(text), &self);
+                if text.is_empty() { Ok(Version(None)) } else { version(text).ok_or_else(invalid) }
             }
         }
+
+        deserializer.deserialize_str(Text)
     }
+}
+
+fn version(text: &str) -> Option<Version> {
+    let number = |text: &str| text.parse::<u8>().ok().filter(|_| !text.starts_with('+')).map(u32::from);
+    let (first, second) = text.split_once('.')?;
+    let numbers = (number(first)?, number(second)?);
+    (numbers != (0, 0)).then_some(Version(Some(numbers)))
 }
 
 impl Profile {
@@ -294,10 +355,8 @@ fn docker_name(architecture: Architecture) -> &'static str {
     }
 }
 
-/// Which part of a JSON text a place is in, as `syscalls[2].args[0].op`; `profile` for none in particular.
-///
-/// `whole`: the object around the place is meant, not the member that is read there.
-fn field_at(json: &str, line: usize, column: usize, whole: bool) -> String {
+/// Which part of a JSON text ends at a place, as `syscalls[2].args[0].op`; `profile` for the whole.
+fn field_at(json: &str, line: usize, column: usize) -> String {
     let start: usize = json.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
     let end = (start + column.saturating_sub(1)).min(json.len());
     let mut path: Vec<Step> = Vec::new();
@@ -334,7 +393,8 @@ fn field_at(json: &str, line: usize, column: usize, whole: bool) -> String {
             _ => {}
         }
     }
-    if whole && matches!(path.last(), Some(Step::Member(..))) {
+    if json.as_bytes().get(end) == Some(&b'}') {
+        // All of the object is meant, not its last member.
         path.pop();
     }
     let mut text = String::new();
