@@ -24,8 +24,6 @@ const ENOSYS: u16 = 38;
 const X32: u64 = 0x4000_0000;
 /// One past the highest number.
 const END: u64 = 1 << 32;
-/// What happens to calls of an architecture that the filter does not name, as with libseccomp.
-const FOREIGN: Action = Action::KillThread;
 
 impl<'a> Filter<'a> {
     pub(super) fn compile(&'a self) -> Program<'a> {
@@ -39,7 +37,7 @@ impl<'a> Filter<'a> {
                 bodies.push((architecture.audit(), body.write(&mut assembler)));
             }
         }
-        let mut next = Target::Return(FOREIGN);
+        let mut next = Target::Return(self.foreign);
         for (audit, body) in bodies {
             next = assembler.jump(JUMP_EQUAL, audit, body, next);
         }
@@ -189,10 +187,11 @@ impl<'f> Body<'f> {
             push(&mut ranges, 2 * X32, unknown);
             push(&mut ranges, 3 * X32, unknown_x32);
         } else {
-            push(&mut ranges, X32, FOREIGN);
+            let foreign = self.filter.foreign;
+            push(&mut ranges, X32, foreign);
             if unknown != default {
                 push(&mut ranges, 2 * X32, unknown);
-                push(&mut ranges, 3 * X32, FOREIGN);
+                push(&mut ranges, 3 * X32, foreign);
             }
             // -1 is the number of a call that a tracer has cancelled.
             push(&mut ranges, END - 1, default);
@@ -276,7 +275,7 @@ fn leaves<'d>(ranges: &[Range<'d>]) -> Vec<Leaf<'d>> {
         }
         // The kernel tries all its calls when it loads a filter, so what many of them lead to comes early.
         let end = ranges.get(index).map_or(END, |next| next.start);
-        leaf.weight = (end - leaf.start).min(32);
+        leaf.weight = (end - leaf.start).min(8);
         leaves.push(leaf);
     }
     leaves

@@ -48,7 +48,8 @@ pub(super) fn filter(profile: &LinuxSeccomp, native: Architecture) -> Result<Fil
             architectures.push(architecture);
         }
     }
-    Ok(Filter { rules, default, architectures })
+    // As libseccomp does it by default, which is what runc leaves it to.
+    Ok(Filter { rules, default, architectures, foreign: Action::KillThread })
 }
 
 fn rule(group: &LinuxSyscall) -> Result<Rule<'_>, SeccompError> {

@@ -79,6 +79,8 @@ pub(super) struct Rule<'a> {
 pub(super) struct Filter<'a> {
     pub(super) rules: Vec<Rule<'a>>,
     pub(super) default: Action,
-    /// Without doubles. Calls of others kill the thread that makes them.
+    /// Without doubles.
     pub(super) architectures: Vec<Architecture>,
+    /// What happens to calls of others.
+    pub(super) foreign: Action,
 }

@@ -47,7 +47,7 @@ fn decide(filter: &Filter<'_>, audit: u32, number: u32, arguments: [u64; 6]) -> 
         });
     let Some(architecture) = architecture else {
         let cancelled = native.audit() == audit && number == u32::MAX;
-        return if cancelled { filter.default.value() } else { KILL_THREAD };
+        return if cancelled { filter.default.value() } else { filter.foreign.value() };
     };
     let bit = if x32 { X32 } else { 0 };
     let number_of = |name: &str| architecture::call(name).and_then(|call| architecture.number(call));
@@ -62,7 +62,7 @@ fn decide(filter: &Filter<'_>, audit: u32, number: u32, arguments: [u64; 6]) -> 
         && number > X32
         && !filter.architectures.contains(&Architecture::X32)
     {
-        return KILL_THREAD;
+        return filter.foreign.value();
     }
     let mut found = None;
     for rule in &filter.rules {
@@ -139,26 +139,27 @@ fn name() -> impl Strategy<Value = &'static str> {
     ]
 }
 
+fn action() -> impl Strategy<Value = Action> {
+    proptest::sample::select(&ACTIONS[..])
+}
+
 fn rules() -> impl Strategy<Value = Vec<Rule<'static>>> {
     let alternatives = proptest::collection::vec(proptest::collection::vec(condition(), 1..4), 0..3);
-    let rule =
-        (proptest::collection::vec(name(), 0..60), proptest::sample::select(&ACTIONS[..]), alternatives)
-            .prop_map(|(names, action, alternatives)| Rule { names, action, alternatives });
+    let rule = (proptest::collection::vec(name(), 0..60), action(), alternatives)
+        .prop_map(|(names, action, alternatives)| Rule { names, action, alternatives });
     proptest::collection::vec(rule, 0..8)
 }
 
 fn filter() -> impl Strategy<Value = Filter<'static>> {
-    (
-        rules(),
-        proptest::sample::select(&ACTIONS[..]),
-        proptest::sample::select(&MACHINES[..]),
-        any::<[bool; 2]>(),
-    )
-        .prop_map(|(rules, default, native, chosen)| {
+    let machine = proptest::sample::select(&MACHINES[..]);
+    (rules(), [action(), action()], machine, any::<[bool; 2]>()).prop_map(
+        |(rules, actions, native, chosen)| {
             let others = native.secondary().iter().zip(chosen).filter(|(_, chosen)| *chosen);
             let architectures = [native].into_iter().chain(others.map(|(other, _)| *other)).collect();
-            Filter { rules, default, architectures }
-        })
+            let [default, foreign] = actions;
+            Filter { rules, default, architectures, foreign }
+        },
+    )
 }
 
 /// Calls that the rules name and their neighbours, on all architectures of the machine and one that it lacks.
@@ -203,9 +204,31 @@ proptest! {
         }
     }
 
-    /// Also with values and rules that no person would write.
     #[test]
     fn any_text_is_read_or_refused(text in ".{0,200}") {
         let _ = docker_profile(&text, 0, (6, 1));
     }
+
+    /// What is almost a profile, too.
+    #[test]
+    fn damaged_profiles_are_read_or_refused(at in 0..DOCKER.len(), put in "[]\\[{}\",:\\\\0-9x\né]{0,3}", cut in 0..4usize) {
+        let mut text = DOCKER.to_owned();
+        text.replace_range(at..(at + cut).min(DOCKER.len()), &put);
+        if let Err(error) = docker_profile(&text, 0, (6, 1)) {
+            let SeccompError::Profile { line, .. } = &error else { panic!("{error}") };
+            prop_assert!((1..=DOCKER.lines().count() + 3).contains(line), "{}", error);
+        }
+    }
 }
+
+const DOCKER: &str = r#"{
+  "defaultAction": "SCMP_ACT_ERRNO",
+  "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
+  "syscalls": [{
+    "names": ["write", "re\u0061d"],
+    "action": "SCMP_ACT_ALLOW",
+    "comment": "\"",
+    "args": [{"index": 1, "value": 2, "op": "SCMP_CMP_NE"}],
+    "includes": {"minKernel": "4.8", "caps": ["CAP_BPF"]}
+  }]
+}"#;
