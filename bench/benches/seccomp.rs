@@ -23,8 +23,12 @@ fn filters(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| bencher.iter(|| compile_profile(black_box(&profile))));
     }
     // CAP_SYS_TIME: no set of capabilities that is compiled beforehand.
-    group.bench_function("default, of a rare set", |bencher| bencher.iter(|| default_program(black_box(1 << 25))));
-    group.bench_function("default, of no capabilities", |bencher| bencher.iter(|| default_program(black_box(0))));
+    group.bench_function("default, of a rare set", |bencher| {
+        bencher.iter(|| default_program(black_box(1 << 25)))
+    });
+    group.bench_function("default, of no capabilities", |bencher| {
+        bencher.iter(|| default_program(black_box(0)))
+    });
     group.finish();
 }
 

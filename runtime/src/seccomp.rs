@@ -6,18 +6,18 @@
 //!
 //! What a profile means, where the runtime specification is silent, is what it means to runc and libseccomp:
 //!
-//! - Calls of an architecture that the profile does not name kill the thread that makes them. The machine's own
-//!   is always among those named. Architectures that this machine cannot run are left out of the program.
+//! - Calls of an architecture that the profile does not name kill the thread that makes them. The machine's
+//!   own is always among those named. Architectures that this machine cannot run are left out of the program.
 //! - A rule whose action is the default one says nothing. Of the others for a call, the first without
 //!   conditions counts; if all have conditions, the first whose conditions hold.
-//! - All conditions of a rule must hold; but if two of them are about the same argument, then each of the rule's
-//!   conditions is a rule of its own, so that any of them suffices.
-//! - Arguments are compared as unsigned numbers of 64 bits; on architectures of 32 bits the low halves of both
-//!   sides are.
+//! - All conditions of a rule must hold; but if two of them are about the same argument, then each of the
+//!   rule's conditions is a rule of its own, so that any of them suffices.
+//! - Arguments are compared as unsigned numbers of 64 bits; on architectures of 32 bits the low halves of
+//!   both sides are.
 //! - With a default action that does not let the call through, numbers above the highest that the profile
 //!   names on an architecture give `ENOSYS`: programs then fall back to older calls.
-//! - Where sockets and System V IPC are also reached by `socketcall` and `ipc`, rules for the calls behind them
-//!   are also rules for these, with the call's code in place of conditions on the first argument.
+//! - Where sockets and System V IPC are also reached by `socketcall` and `ipc`, rules for the calls behind
+//!   them are also rules for these, with the call's code in place of conditions on the first argument.
 //! - Names that no architecture has are left out.
 
 mod architecture;
@@ -123,8 +123,8 @@ impl Compiled {
 
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`: loading the program gives a descriptor.
 pub const NEW_LISTENER: u32 = 1 << 3;
-/// The flags of the default profile, and of those that do not say: `SECCOMP_FILTER_FLAG_SPEC_ALLOW`, as kernels
-/// since 5.16 have it anyway.
+/// The flags of the default profile, and of those that do not say: `SECCOMP_FILTER_FLAG_SPEC_ALLOW`, as
+/// kernels since 5.16 have it anyway.
 pub const DEFAULT_FLAGS: u32 = 1 << 2;
 
 /// Longest program that the kernel takes (`BPF_MAXINSNS`).

@@ -1,8 +1,9 @@
 //! Profiles in Docker's form, as `--security-opt seccomp=FILE` takes them.
 //!
-//! They are the runtime specification's form, and say besides for which architectures, capabilities and kernels
-//! a rule is meant. What is decided here leaves a profile in the specification's form. Names that nobody knows
-//! among capabilities and architectures match nothing, and unknown fields are passed over, as with Docker.
+//! They are the runtime specification's form, and say besides for which architectures, capabilities and
+//! kernels a rule is meant. What is decided here leaves a profile in the specification's form. Names that
+//! nobody knows among capabilities and architectures match nothing, and unknown fields are passed over, as
+//! with Docker.
 
 use super::SeccompError;
 use super::architecture::Architecture;
@@ -19,8 +20,8 @@ use std::fmt::Formatter;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
-/// Reads a profile in Docker's JSON form, for a container with the given capabilities (bit mask) on a kernel of
-/// the given version.
+/// Reads a profile in Docker's JSON form, for a container with the given capabilities (bit mask) on a kernel
+/// of the given version.
 pub fn docker_profile(
     json: &str,
     capabilities: u64,

@@ -12,8 +12,8 @@ const ENOSYS: u16 = 38;
 /// The default filter, for those who have some of the capabilities of [`WITH_CAPABILITY`] (a bit for each, in
 /// its order), on a machine of the given architecture and those that it runs besides.
 ///
-/// Docker's has x32, too, which few kernels still have and nothing uses; it would make the program half as long
-/// again. Its calls are answered as by a kernel without it.
+/// Docker's has x32, too, which few kernels still have and nothing uses; it would make the program half as
+/// long again. Its calls are answered as by a kernel without it.
 pub(super) fn filter(capabilities: u16, native: Architecture) -> Filter<'static> {
     let mut rules = vec![allow(ALWAYS.to_vec(), Vec::new())];
     let mut privileged = false;
