@@ -33,11 +33,6 @@ impl Bundle {
     }
 }
 
-/// Reads a configuration.
-pub(crate) fn read_config(path: &Path) -> Result<(Spec, Vec<String>), OciError> {
-    parse(path, &read(path)?)
-}
-
 fn read(path: &Path) -> Result<Vec<u8>, OciError> {
     let file = match fs::File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -48,7 +43,8 @@ fn read(path: &Path) -> Result<Vec<u8>, OciError> {
         }
         other => other.map_err(OciError::file("open", path))?,
     };
-    let mut text = Vec::new();
+    // Longer than most, so that one call reads it.
+    let mut text = Vec::with_capacity(128 << 10);
     file.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(OciError::file("read", path))?;
     if text.len() as u64 > MAX_CONFIG {
         let reason = format!("it is larger than {} MiB", MAX_CONFIG >> 20);
@@ -57,7 +53,8 @@ fn read(path: &Path) -> Result<Vec<u8>, OciError> {
     Ok(text)
 }
 
-fn parse(path: &Path, text: &[u8]) -> Result<(Spec, Vec<String>), OciError> {
+/// Reads a configuration; gives what was passed over too.
+pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<(Spec, Vec<String>), OciError> {
     let invalid =
         |error: serde_json::Error| OciError::Config { path: path.to_owned(), reason: error.to_string() };
     let error = match serde_json::from_slice(text) {

@@ -24,6 +24,8 @@ pub(crate) struct Command {
     pub(crate) flags: &'static [Flag],
     /// Everything behind the first word is another program's.
     pub(crate) until_word: bool,
+    /// What failing gives; other than by that programs of containers tell theirs.
+    pub(crate) failure: Option<u8>,
     pub(crate) run: fn(&Globals, &Arguments) -> Result<u8, OciError>,
 }
 
@@ -81,6 +83,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "ID",
         flags: CREATE_FLAGS,
         until_word: false,
+        failure: None,
         run: run::create,
     },
     Command {
@@ -89,6 +92,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "ID",
         flags: &[],
         until_word: false,
+        failure: None,
         run: lifecycle::start,
     },
     Command {
@@ -97,6 +101,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "ID",
         flags: RUN_FLAGS,
         until_word: false,
+        failure: None,
         run: run::run,
     },
     Command {
@@ -105,6 +110,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "ID PROGRAM [ARGUMENTS]",
         flags: EXEC_FLAGS,
         until_word: true,
+        // As in runc: other than by a program that ends with 1, or was not found by a shell.
+        failure: Some(255),
         run: crate::enter::exec,
     },
     Command {
@@ -113,6 +120,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "ID",
         flags: &[],
         until_word: false,
+        failure: None,
         run: list::state,
     },
     Command {
@@ -121,14 +129,16 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "ID [SIGNAL]",
         flags: &[switch(&["all", "a"])],
         until_word: false,
+        failure: None,
         run: lifecycle::kill,
     },
     Command {
         name: "delete",
         about: "remove a container that has ended",
         words: "ID",
-        flags: &[switch(&["force", "f"])],
+        flags: &[switch(&["force", "f"]), switch(&["regex"])],
         until_word: false,
+        failure: None,
         run: lifecycle::delete,
     },
     Command {
@@ -137,6 +147,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "",
         flags: &[value(&["format", "f"]), switch(&["quiet", "q"])],
         until_word: false,
+        failure: None,
         run: list::list,
     },
     Command {
@@ -145,6 +156,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "ID [ps OPTIONS]",
         flags: &[value(&["format", "f"])],
         until_word: true,
+        failure: None,
         run: list::ps,
     },
     Command {
@@ -153,6 +165,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "ID",
         flags: &[],
         until_word: false,
+        failure: None,
         run: pause::pause,
     },
     Command {
@@ -161,6 +174,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "ID",
         flags: &[],
         until_word: false,
+        failure: None,
         run: pause::resume,
     },
     Command {
@@ -169,6 +183,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "ID",
         flags: update::FLAGS,
         until_word: false,
+        failure: None,
         run: update::update,
     },
     Command {
@@ -177,6 +192,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "ID",
         flags: &[switch(&["stats"]), value(&["interval"])],
         until_word: false,
+        failure: None,
         run: events::events,
     },
     Command {
@@ -185,6 +201,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "",
         flags: &[value(&["bundle", "b"]), value(&["config", "f"]), switch(&["rootless"])],
         until_word: false,
+        failure: None,
         run: spec::spec,
     },
     Command {
@@ -193,6 +210,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "",
         flags: &[],
         until_word: false,
+        failure: None,
         run: features::features,
     },
     Command {
@@ -215,6 +233,7 @@ pub(crate) const COMMANDS: &[Command] = &[
             switch(&["auto-dedup"]),
         ],
         until_word: false,
+        failure: None,
         run: |_, _| {
             Err(OciError::Other("checkpoint is not supported: this runtime cannot save processes".to_owned()))
         },
@@ -241,6 +260,7 @@ pub(crate) const COMMANDS: &[Command] = &[
             switch(&["auto-dedup"]),
         ],
         until_word: false,
+        failure: None,
         run: |_, _| {
             Err(OciError::Other("restore is not supported: this runtime cannot save processes".to_owned()))
         },

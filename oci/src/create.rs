@@ -136,7 +136,19 @@ impl Request<'_> {
         let nested = machine::is_nested();
         let devices = (!nested).then(|| device_rules(resources));
         match Groups::create(layout, &place, resources, devices.as_deref()) {
-            Ok(groups) => Ok(groups),
+            Ok(groups) if groups.is_reused_frozen() => Err(OciError::State(
+                "container's cgroup unexpectedly frozen: the container would never start".to_owned(),
+            )),
+            Ok(groups) => {
+                let others = groups.others()?;
+                if !others.is_empty() {
+                    self.globals.log.warn(&format!(
+                        "container's cgroup is not empty: {} process(es) found",
+                        others.len()
+                    ));
+                }
+                Ok(groups)
+            }
             // Without rights over groups a container without limits can do without them.
             Err(error) if !has_limits(resources) && (nested || !rustix::process::geteuid().is_root()) => {
                 self.globals.log.debug(&format!("no control groups: {error}"));
@@ -190,8 +202,8 @@ impl Request<'_> {
         };
         let sources: Vec<(usize, FdSlot)> =
             self.sources()?.into_iter().map(|(index, fd)| (index, slot(fd))).collect();
-        let owners: Vec<(usize, FdSlot)> =
-            self.owners()?.into_iter().map(|(index, fd)| (index, slot(fd))).collect();
+        let nodes: Vec<(PathBuf, FdSlot)> =
+            self.nodes()?.into_iter().map(|(path, fd)| (path, slot(fd))).collect();
         let users = own_users(spec);
         let options = PlanOptions {
             console: console_size(spec),
@@ -207,14 +219,17 @@ impl Request<'_> {
             keep_keyring: self.arguments.has("no-new-keyring"),
             kept_fds: kept_fds(self.arguments)?,
             sources: &sources,
-            owners: &owners,
-            selinux: machine::has_selinux(),
-            apparmor: machine::has_apparmor(),
+            nodes: &nodes,
+            keep_groups: annotation(spec, "run.oci.keep_original_groups"),
+            selinux: asks_for_label(spec) && machine::has_selinux(),
+            apparmor: asks_for_profile(spec) && machine::has_apparmor(),
             find_program: gate.is_some(),
             home: true,
             ..PlanOptions::default()
         };
-        let plan = plan(spec, &options)?;
+        let mut plan = plan(spec, &options)?;
+        self.globals.log.debug(&format!("container {:?}: {} steps of set-up", folder.id(), plan.setup.len()));
+        plan.program.environment.extend(listen_environment());
         if self.then == Then::Stay && !self.arguments.has("no-subreaper") {
             foreground::become_subreaper();
         }
@@ -226,69 +241,160 @@ impl Request<'_> {
             console: None,
         };
         let launched = launch::launch(plan, slots, &mut making).map_err(OciError::Start)?;
+        self.globals.log.debug(&format!("container {:?} has process {}", folder.id(), launched.pid));
         let Making { record, console, .. } = making;
         Ok((record, launched, console))
     }
 
-    /// What users of a new namespace could not reach is opened before there is one.
+    /// Mounts that are opened here: what users of a new namespace could not reach, and what is shown with other
+    /// owners.
     fn sources(&self) -> Result<Vec<(usize, OwnedFd)>, OciError> {
         let spec = &self.bundle.spec;
-        if !own_users(spec) {
-            return Ok(Vec::new());
-        }
+        let users = own_users(spec);
         let mut opened = Vec::new();
         for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-            let (Some(recursive), Some(source)) = (bind(mount), mount.source()) else { continue };
+            let owners = self.owners(mount)?;
+            let (Some(recursive), Some(source)) = (bind(mount), mount.source()) else {
+                if owners.is_some() {
+                    return Err(OciError::Other(format!(
+                        "the mount on `{}` cannot be id-mapped: only bind mounts can",
+                        mount.destination().display()
+                    )));
+                }
+                continue;
+            };
+            if !users && owners.is_none() {
+                continue;
+            }
             let path = self.bundle.folder.join(source);
             let handle = view::copy(&path, recursive)
                 .map_err(|errno| OciError::file("open the mount source", &path)(errno.into()))?;
+            if let Some(owners) = owners {
+                let recursive = mount.options().iter().flatten().any(|option| option == "ridmap");
+                view::map_owners(handle.as_fd(), owners.as_fd(), recursive)
+                    .map_err(|errno| unmappable(&path, &handle, errno))?;
+            }
             opened.push((index, handle));
         }
         Ok(opened)
     }
 
-    /// User namespaces for mounts whose files are shown with other owners.
-    fn owners(&self) -> Result<Vec<(usize, OwnedFd)>, OciError> {
-        let spec = &self.bundle.spec;
-        let mut made = Vec::new();
-        for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-            let options = mount.options().as_deref().unwrap_or_default();
-            let wanted = options.iter().any(|option| option == "idmap" || option == "ridmap");
-            let linux = spec.linux().as_ref();
-            let own = |list: &Option<Vec<LinuxIdMapping>>| list.clone().filter(|list| !list.is_empty());
-            let users = own(mount.uid_mappings());
-            let groups = own(mount.gid_mappings());
-            if users.is_none() && groups.is_none() && !wanted {
-                continue;
-            }
-            let users = users.or_else(|| linux.and_then(|linux| own(linux.uid_mappings())));
-            let groups = groups.or_else(|| linux.and_then(|linux| own(linux.gid_mappings())));
-            let (Some(users), Some(groups)) = (users, groups) else {
-                return Err(OciError::Other(format!(
-                    "the mount on `{}` needs both uidMappings and gidMappings to be id-mapped",
-                    mount.destination().display()
-                )));
-            };
-            if bind(mount).is_none() {
-                return Err(OciError::Other(format!(
-                    "the mount on `{}` cannot be id-mapped: only bind mounts can",
-                    mount.destination().display()
-                )));
-            }
-            let ranges = |list: &[LinuxIdMapping]| {
-                list.iter()
-                    .map(|one| IdRange {
-                        inside: one.container_id(),
-                        outside: one.host_id(),
-                        count: one.size(),
-                    })
-                    .collect()
-            };
-            let maps = IdMaps { users: ranges(&users), groups: ranges(&groups) };
-            made.push((index, idmap::namespace(&maps).map_err(OciError::Other)?));
+    /// The user namespace through which the owners of a mount's files are shown, when they are others.
+    fn owners(&self, mount: &Mount) -> Result<Option<OwnedFd>, OciError> {
+        let options = mount.options().as_deref().unwrap_or_default();
+        let wanted = options.iter().any(|option| option == "idmap" || option == "ridmap");
+        let linux = self.bundle.spec.linux().as_ref();
+        let own = |list: &Option<Vec<LinuxIdMapping>>| list.clone().filter(|list| !list.is_empty());
+        let (users, groups) = (own(mount.uid_mappings()), own(mount.gid_mappings()));
+        if users.is_none() && groups.is_none() && !wanted {
+            return Ok(None);
         }
-        Ok(made)
+        let users = users.or_else(|| linux.and_then(|linux| own(linux.uid_mappings())));
+        let groups = groups.or_else(|| linux.and_then(|linux| own(linux.gid_mappings())));
+        let (Some(users), Some(groups)) = (users, groups) else {
+            return Err(OciError::Other(format!(
+                "the mount on `{}` needs both uidMappings and gidMappings to be id-mapped",
+                mount.destination().display()
+            )));
+        };
+        let maps = IdMaps { users: ranges(&users), groups: ranges(&groups) };
+        idmap::namespace(&maps).map(Some).map_err(OciError::Other)
     }
+
+    /// Device nodes for a container with users of its own, which can make none.
+    fn nodes(&self) -> Result<Vec<(PathBuf, OwnedFd)>, OciError> {
+        let spec = &self.bundle.spec;
+        if !own_users(spec) || machine::is_nested() || !rustix::process::geteuid().is_root() {
+            return Ok(Vec::new());
+        }
+        let linux = spec.linux().as_ref();
+        let outside = |list: Option<&Vec<LinuxIdMapping>>, id: u32| {
+            let range = list
+                .into_iter()
+                .flatten()
+                .find(|one| id.checked_sub(one.container_id()).is_some_and(|offset| offset < one.size()));
+            range.map(|one| one.host_id() + (id - one.container_id()))
+        };
+        let mut paths = Vec::new();
+        let mut nodes = Vec::new();
+        for device in linux.and_then(|linux| linux.devices().as_ref()).into_iter().flatten() {
+            let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+            let owner = (
+                outside(linux.and_then(|linux| linux.uid_mappings().as_ref()), uid),
+                outside(linux.and_then(|linux| linux.gid_mappings().as_ref()), gid),
+            );
+            let (Some(uid), Some(gid)) = owner else {
+                return Err(OciError::Other(format!(
+                    "the owner {uid}:{gid} of device `{}` is not mapped in the container",
+                    device.path().display()
+                )));
+            };
+            let number = |value: i64| u32::try_from(value).unwrap_or(0);
+            paths.push(device.path().clone());
+            nodes.push(view::Node {
+                kind: device.typ().as_str().chars().next().unwrap_or('c'),
+                device: (number(device.major()), number(device.minor())),
+                mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+                owner: (uid, gid),
+            });
+        }
+        if nodes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let made = view::nodes(&nodes).map_err(|error| OciError::Other(error.to_string()))?;
+        Ok(paths.into_iter().zip(made).collect())
+    }
+}
+
+fn ranges(list: &[LinuxIdMapping]) -> Vec<IdRange> {
+    list.iter()
+        .map(|one| IdRange { inside: one.container_id(), outside: one.host_id(), count: one.size() })
+        .collect()
+}
+
+/// Which file systems can show other owners depends on the kernel.
+fn unmappable(path: &Path, handle: &OwnedFd, errno: rustix::io::Errno) -> OciError {
+    if errno != rustix::io::Errno::INVAL {
+        return OciError::file("map the owners of", path)(errno.into());
+    }
+    let kind = rustix::fs::fstatfs(handle).map_or(0, |statfs| statfs.f_type);
+    OciError::Other(format!(
+        "the owners of files on `{}` cannot be mapped: its file system (type {kind:#x}) does not support that on this kernel",
+        path.display()
+    ))
+}
+
+fn asks_for_label(spec: &Spec) -> bool {
+    let given = |label: Option<&String>| label.is_some_and(|label| !label.is_empty());
+    given(spec.process().as_ref().and_then(|process| process.selinux_label().as_ref()))
+        || given(spec.linux().as_ref().and_then(|linux| linux.mount_label().as_ref()))
+}
+
+fn asks_for_profile(spec: &Spec) -> bool {
+    let profile = spec.process().as_ref().and_then(|process| process.apparmor_profile().as_ref());
+    profile.is_some_and(|profile| !profile.is_empty())
+}
+
+fn annotation(spec: &Spec, name: &str) -> bool {
+    let value = spec.annotations().as_ref().and_then(|annotations| annotations.get(name));
+    value.is_some_and(|value| value == "1" || value == "true")
+}
+
+/// How many descriptors were handed over by socket activation (sd_listen_fds(3)).
+fn listening() -> u32 {
+    std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// What the program is told about them; it is the first process.
+fn listen_environment() -> Vec<kiln_runtime::op::Bytes> {
+    if listening() == 0 {
+        return Vec::new();
+    }
+    let mut environment = vec![format!("LISTEN_FDS={}", listening()).into(), "LISTEN_PID=1".into()];
+    if let Ok(names) = std::env::var("LISTEN_FDNAMES") {
+        environment.push(format!("LISTEN_FDNAMES={names}").into());
+    }
+    environment
 }
 
 /// Whether a mount shows a part of the machine, with what is mounted below it or without.
@@ -370,17 +476,10 @@ fn console_size(spec: &Spec) -> ConsoleSize {
 /// Descriptors that the program gets besides its streams: those asked for, and those of socket activation.
 pub(crate) fn kept_fds(arguments: &Arguments) -> Result<u32, OciError> {
     let asked: u32 = arguments.number("preserve-fds")?.unwrap_or(0);
-    let listening: u32 = std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    let kept = asked.saturating_add(listening);
-    if kept > 4096 {
-        return Err(OciError::usage(format!("cannot keep {kept} descriptors: at most 4096")));
-    }
-    for number in 3..3 + kept {
-        if !Path::new("/proc/self/fd").join(number.to_string()).exists() {
-            return Err(OciError::usage(format!(
-                "cannot keep {kept} descriptors for the container: descriptor {number} is not open"
-            )));
-        }
+    let kept = asked.saturating_add(listening());
+    // Those that are not open are nobody's; ours are closed by exec, whatever their number.
+    if kept > 65536 {
+        return Err(OciError::usage(format!("cannot keep {kept} descriptors for the container")));
     }
     Ok(kept)
 }
@@ -399,8 +498,7 @@ impl Steps for Making<'_> {
         self.record.pid = launched.pid;
         self.record.start_time = Groups::start_time(launched.pid).unwrap_or_default();
         self.groups.attach(launched.pid).map_err(|error| error.to_string())?;
-        let written = self.folder.write_config(&self.request.bundle.text);
-        written.and_then(|()| self.folder.write_record(&self.record)).map_err(|error| error.to_string())?;
+        self.folder.write(&self.record, &self.request.bundle.text).map_err(|error| error.to_string())?;
         if let Some(path) = self.request.arguments.get("pidfd-socket") {
             terminal::send_fd(Path::new(path), launched.pidfd.as_fd(), b"pidfd")
                 .map_err(|error| error.to_string())?;

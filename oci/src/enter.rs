@@ -33,8 +33,8 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
     let pidfd = container
         .pidfd()
         .ok_or_else(|| OciError::State(format!("cannot exec in a stopped container: {id:?}")))?;
-    let spec = container.folder.config()?;
-    let (process, user) = process(&spec, arguments, program)?;
+    let spec = container.config()?;
+    let (process, user) = process(globals, &spec, arguments, program)?;
     let detach = arguments.has("detach");
     let terminal = process.terminal() == Some(true);
     create::check_console(terminal, arguments.has("console-socket"), !detach)?;
@@ -87,6 +87,7 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
 
 /// The process to run, and its user when that is a name.
 fn process(
+    globals: &Globals,
     spec: &Spec,
     arguments: &Arguments,
     program: &[String],
@@ -120,7 +121,7 @@ fn process(
     if arguments.has("no-new-privs") {
         process.set_no_new_privileges(Some(true));
     }
-    add_capabilities(&mut process, arguments.all("cap"))?;
+    add_capabilities(&mut process, arguments.all("cap"), globals);
     let mut user = process.user().clone();
     let mut by_name = None;
     if let Some(text) = arguments.get("user") {
@@ -177,16 +178,21 @@ pub(crate) fn numbers(text: &str) -> Result<Option<(u32, Option<u32>)>, OciError
     Ok(Some((number(user)?, group.map(number).transpose()?)))
 }
 
-fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), OciError> {
+/// Adds to what the process may have; names that are not known are passed over, as in configurations.
+fn add_capabilities(process: &mut Process, names: &[String], globals: &Globals) {
     if names.is_empty() {
-        return Ok(());
+        return;
     }
     let mut added: HashSet<Capability> = HashSet::new();
     for name in names {
         let bare = name.to_ascii_uppercase();
         let bare = bare.strip_prefix("CAP_").unwrap_or(&bare);
-        let capability = bare.parse().map_err(|_| OciError::usage(format!("unknown capability {name:?}")))?;
-        added.insert(capability);
+        match bare.parse() {
+            Ok(capability) => {
+                added.insert(capability);
+            }
+            Err(_) => globals.log.debug(&format!("ignoring unknown capability {name}")),
+        }
     }
     let mut sets = process.capabilities().clone().unwrap_or_default();
     let joined = |set: &Option<HashSet<Capability>>| {
@@ -198,7 +204,6 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), OciEr
         (joined(sets.bounding()), joined(sets.effective()), joined(sets.permitted()));
     sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
     process.set_capabilities(Some(sets));
-    Ok(())
 }
 
 /// Namespaces of a process that differ from this one's.
@@ -250,16 +255,11 @@ fn sub_groups(
                 let inner = path.strip_prefix("/").unwrap_or(path);
                 if inner.components().any(|part| matches!(part, std::path::Component::ParentDir)) {
                     return Err(OciError::usage(format!(
-                        "bad sub cgroup path: `{}` leads out of the container's group",
+                        "bad sub cgroup path: {} is not a sub cgroup path",
                         path.display()
                     )));
                 }
-                let folder = folder.join(inner);
-                if folder.is_dir() {
-                    Ok(folder)
-                } else {
-                    Err(OciError::Other(format!("the sub cgroup `{}` does not exist", folder.display())))
-                }
+                Ok(folder.join(inner))
             }
             None => Ok(folder.to_owned()),
         }
@@ -317,8 +317,10 @@ impl Steps for Entering<'_> {
     fn made(&mut self, launched: &Launched) -> Result<(), String> {
         for folder in &self.folders {
             let path = folder.join("cgroup.procs");
-            std::fs::write(&path, launched.pid.to_string())
-                .map_err(|error| OciError::file("write", &path)(error).to_string())?;
+            std::fs::write(&path, launched.pid.to_string()).map_err(|error| {
+                let reason = crate::error::reason(&error);
+                format!("error adding pid {} to cgroups: open {}: {reason}", launched.pid, path.display())
+            })?;
         }
         if let Some(path) = self.arguments.get("pidfd-socket") {
             terminal::send_fd(Path::new(path), launched.pidfd.as_fd(), b"pidfd")

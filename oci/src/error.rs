@@ -70,13 +70,12 @@ impl OciError {
     /// What a shell is told: programs that do not exist and that cannot be run are known by number.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            OciError::Start(SpawnError::Setup(SetupError { stage: Stage::Exec, errno, .. }))
-            | OciError::Exec(SpawnError::Setup(SetupError { stage: Stage::Exec, errno, .. })) => match *errno
-            {
-                libc_errno::ENOENT | libc_errno::ENOTDIR => 127,
-                _ => 126,
-            },
-            OciError::Exec(_) => 255,
+            OciError::Start(SpawnError::Setup(SetupError { stage: Stage::Exec, errno, .. })) => {
+                match *errno {
+                    libc_errno::ENOENT | libc_errno::ENOTDIR => 127,
+                    _ => 126,
+                }
+            }
             _ => 1,
         }
     }
@@ -87,6 +86,6 @@ mod libc_errno {
     pub(super) const ENOTDIR: i32 = 20;
 }
 
-fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), describe_errno)
 }

@@ -108,7 +108,9 @@ fn run(words: Vec<OsString>, version: &str, log: &mut Log) -> Result<u8, OciErro
         if name == "help" {
             return print(&help());
         }
-        return Err(OciError::usage(format!("unknown command {name:?}; `kiln oci --help` lists them")));
+        return Err(OciError::usage(format!(
+            "No help topic for '{name}': there is no such command; `kiln oci --help` lists them"
+        )));
     };
     if rest.iter().take_while(|word| word.starts_with('-')).any(|word| word == "--help" || word == "-h") {
         return print(&command_help(command));
@@ -119,7 +121,13 @@ fn run(words: Vec<OsString>, version: &str, log: &mut Log) -> Result<u8, OciErro
         log: log.clone(),
         no_groups,
     };
-    (command.run)(&globals, &arguments)
+    match ((command.run)(&globals, &arguments), command.failure) {
+        (Err(error), Some(code)) => {
+            log.error(&error.to_string());
+            Ok(code)
+        }
+        (outcome, _) => outcome,
+    }
 }
 
 fn no_systemd(flag: &str) -> OciError {

@@ -1,5 +1,5 @@
-//! What is kept about a container: a folder named after it, emptied at boot, with its state, a copy of its
-//! configuration, and the socket at which it waits to be started.
+//! What is kept about a container: a folder named after it, emptied at boot, with one file (its record on the first
+//! line, its configuration as it was below) and the socket at which it waits to be started.
 //!
 //! A process is known by its number and the time it was started, so that a number that was given away again is not
 //! taken for it. Everything is written beside and renamed.
@@ -20,8 +20,7 @@ use std::path::{Path, PathBuf};
 /// The version of the specification that is implemented.
 pub(crate) const OCI_VERSION: &str = "1.2.1";
 
-const STATE_FILE: &str = "state.json";
-const CONFIG_FILE: &str = "config.json";
+const STATE_FILE: &str = "state";
 const GATE: &str = "gate";
 
 /// What is kept in the file.
@@ -98,6 +97,7 @@ pub(crate) struct Folder {
 pub(crate) struct Container {
     pub(crate) folder: Folder,
     pub(crate) record: Record,
+    config: Vec<u8>,
 }
 
 impl Store {
@@ -137,10 +137,10 @@ impl Store {
     /// A container that exists.
     pub(crate) fn open(&self, id: &str) -> Result<Container, OciError> {
         let folder = self.folder(id)?;
-        let record = folder.record()?.ok_or_else(|| {
+        let (record, config) = folder.read()?.ok_or_else(|| {
             OciError::State(format!("container {id:?} is being created, or its creation was interrupted; `delete --force {id}` removes it"))
         })?;
-        Ok(Container { folder, record })
+        Ok(Container { folder, record, config })
     }
 
     /// All containers, by name.
@@ -183,35 +183,27 @@ fn check_id(id: &str) -> Result<(), OciError> {
 }
 
 impl Folder {
-    /// What was recorded; `None` while the container is being made.
-    fn record(&self) -> Result<Option<Record>, OciError> {
+    /// What was recorded and the configuration; `None` while the container is being made.
+    fn read(&self) -> Result<Option<(Record, Vec<u8>)>, OciError> {
         let path = self.path.join(STATE_FILE);
-        let text = match fs::read(&path) {
+        let mut text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(OciError::file("read", &path)(error)),
         };
-        serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|error| OciError::Other(format!("cannot read `{}`: {error}", path.display())))
+        let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
+        let record = serde_json::from_slice(&text[..end])
+            .map_err(|error| OciError::Other(format!("cannot read `{}`: {error}", path.display())))?;
+        text.drain(..text.len().min(end + 1));
+        Ok(Some((record, text)))
     }
 
-    pub(crate) fn write_record(&self, record: &Record) -> Result<(), OciError> {
-        let text = serde_json::to_vec(record).unwrap_or_default();
-        self.write(STATE_FILE, &text)
-    }
-
-    pub(crate) fn write_config(&self, text: &[u8]) -> Result<(), OciError> {
-        self.write(CONFIG_FILE, text)
-    }
-
-    /// The configuration that the container was made from.
-    pub(crate) fn config(&self) -> Result<Spec, OciError> {
-        crate::bundle::read_config(&self.path.join(CONFIG_FILE)).map(|(spec, _)| spec)
-    }
-
-    fn write(&self, name: &str, text: &[u8]) -> Result<(), OciError> {
-        write_beside(&self.path.join(name), text)
+    /// Writes the record and, below it, the configuration that the container was made from.
+    pub(crate) fn write(&self, record: &Record, config: &[u8]) -> Result<(), OciError> {
+        let mut text = serde_json::to_vec(record).unwrap_or_default();
+        text.push(b'\n');
+        text.extend_from_slice(config);
+        write_beside(&self.path.join(STATE_FILE), &text)
     }
 
     /// Opens the gate's socket, at which the container will wait.
@@ -253,8 +245,14 @@ impl Folder {
         let _ = fs::remove_file(self.path.join(GATE));
     }
 
-    /// Removes the folder; it vanishes at once for others.
+    /// Removes the folder. Without its record the container is no more, whatever happens then.
     pub(crate) fn remove(&self) -> Result<(), OciError> {
+        for name in [STATE_FILE, GATE] {
+            let _ = rustix::fs::unlink(self.path.join(name));
+        }
+        if rustix::fs::rmdir(&self.path).is_ok() {
+            return Ok(());
+        }
         match fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(OciError::file("remove", &self.path)(error))
@@ -269,6 +267,16 @@ impl Folder {
 }
 
 impl Container {
+    /// The configuration that the container was made from.
+    pub(crate) fn config(&self) -> Result<Spec, OciError> {
+        crate::bundle::parse(&self.folder.path.join(STATE_FILE), &self.config).map(|(spec, _)| spec)
+    }
+
+    /// Writes the changed record.
+    pub(crate) fn save(&self) -> Result<(), OciError> {
+        self.folder.write(&self.record, &self.config)
+    }
+
     pub(crate) fn status(&self) -> Status {
         if !self.is_alive() {
             return Status::Stopped;

@@ -45,6 +45,11 @@ pub enum CgroupError {
         /// What would be needed.
         controller: &'static str,
     },
+    /// A setting by the name of a file that there is none of.
+    #[error(
+        "invalid configuration: the control group file `{0}` of `unified` does not exist on this machine (its controller is not one of version 2 here, or has no such setting)"
+    )]
+    NoFile(String),
     /// A process that would not end.
     #[error("the control group `{path}` still holds processes, so it cannot be removed", path = .0.display())]
     Busy(PathBuf),

@@ -48,6 +48,12 @@ pub(crate) struct Init {
     root: Option<OwnedFd>,
     /// An empty read-only folder that hides others, once one was needed.
     empty: Option<OwnedFd>,
+    /// The null device that hides files, once it was needed.
+    null: Option<OwnedFd>,
+    /// The folder in which something was made last, by its path.
+    folder: Option<(Bytes, OwnedFd)>,
+    /// Handles that are closed by exec.
+    left: Vec<OwnedFd>,
     /// A handle on /proc that the image cannot have tampered with.
     proc: Option<OwnedFd>,
     stubs: Vec<Bytes>,
@@ -113,6 +119,9 @@ pub(crate) fn run(
         status,
         root: None,
         empty: None,
+        null: None,
+        folder: None,
+        left: Vec::new(),
         proc,
         stubs: Vec::new(),
         environment: plan.program.environment,
@@ -151,7 +160,7 @@ impl Init {
         }
         for op in setup {
             let stage = match op {
-                SetupOp::FindUser(_) | SetupOp::User(_) => Stage::User,
+                SetupOp::FindUser(_) | SetupOp::User { .. } => Stage::User,
                 SetupOp::FindProgram => {
                     self.find_program()?;
                     continue;
@@ -190,7 +199,15 @@ impl Init {
             }
             SetupOp::Propagation(bits) => mount::propagate(*bits),
             SetupOp::Root(root) => self.mount_root(root),
-            SetupOp::Mount(op) => self.mount(op),
+            SetupOp::Mount(op) => {
+                // What was a folder may be covered now.
+                self.folder = None;
+                self.mount(op)
+            }
+            SetupOp::Hierarchies(op) => {
+                self.folder = None;
+                self.hierarchies(op)
+            }
             SetupOp::Device(op) => self.device(op),
             SetupOp::Link { target, path } => self.link(target, path),
             SetupOp::Console { size, bind } => self.console(*size, *bind),
@@ -231,7 +248,7 @@ impl Init {
             },
             SetupOp::MakeFolder { path, mode } => self.make_folder(path, *mode),
             SetupOp::FindUser(user) => self.find_user(user),
-            SetupOp::User(ids) => self.become_user(ids),
+            SetupOp::User { ids, keep_groups } => self.become_user(ids, *keep_groups),
             SetupOp::WorkingFolder(path) => self.working_folder(path),
             SetupOp::Bounding(bounding) => identity::drop_bounding(*bounding),
             SetupOp::Capabilities(op) => identity::capabilities(*op),

@@ -187,8 +187,8 @@ pub struct HookOp {
     pub path: Bytes,
     /// Its arguments, its own name first; empty for just that.
     pub arguments: Vec<Bytes>,
-    /// Its environment, nothing else is passed on.
-    pub environment: Vec<Bytes>,
+    /// Its environment, when the specification gives one; the caller's else.
+    pub environment: Option<Vec<Bytes>>,
     /// Seconds after which it is killed.
     pub timeout: Option<u32>,
 }
@@ -236,6 +236,8 @@ pub enum SetupOp {
     Root(RootOp),
     /// Mounts something below the root.
     Mount(MountOp),
+    /// Mounts version 1 control group hierarchies in folders of a new tmpfs.
+    Hierarchies(HierarchiesOp),
     /// Makes a device node below the root.
     Device(DeviceOp),
     /// Makes a symbolic link below the root, unless something is there.
@@ -339,8 +341,13 @@ pub enum SetupOp {
     Home(u32),
     /// Looks a user up in the container's own `/etc/passwd` and `/etc/group`; `HOME` is set from it.
     FindUser(String),
-    /// Becomes a user given by numbers.
-    User(UserIds),
+    /// Becomes a user given by numbers; with `keep_groups` a member of the caller's groups too.
+    User {
+        /// The numbers.
+        ids: UserIds,
+        /// Stay a member of all groups.
+        keep_groups: bool,
+    },
     /// Enters the working folder.
     WorkingFolder(Bytes),
     /// Gives up all capabilities for ever but these (bit mask).
@@ -403,8 +410,6 @@ pub struct MountOp {
     pub propagation: u64,
     /// Applies it to all mounts below too.
     pub recursive_propagation: bool,
-    /// A user namespace whose mapping the owners of files are shown through.
-    pub owners: Option<FdSlot>,
     /// Fill a new tmpfs with what it covers.
     pub copy_up: bool,
     /// Whether links in the target are followed (inside the root). Not for /proc, /sys and /dev: a link
@@ -430,6 +435,19 @@ pub enum MountSource {
     Remount,
 }
 
+/// Version 1 control group hierarchies, each in a folder of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HierarchiesOp {
+    /// Where the folders are, from the root.
+    pub target: Bytes,
+    /// `MOUNT_ATTR_…` bits of all of them.
+    pub attributes: u64,
+    /// Names of folders, with options of the file system.
+    pub mounts: Vec<(String, String)>,
+    /// Names of links, with what they lead to.
+    pub links: Vec<(String, String)>,
+}
+
 /// A device node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceOp {
@@ -449,6 +467,8 @@ pub struct DeviceOp {
     pub gid: u32,
     /// Bind the machine's own node instead of making one.
     pub bind: bool,
+    /// A node that is handed over, to bind instead of either.
+    pub node: Option<FdSlot>,
 }
 
 /// Size of a new terminal.

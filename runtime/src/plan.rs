@@ -59,8 +59,10 @@ pub struct PlanOptions<'a> {
     pub kept_fds: u32,
     /// Sources of mounts that are handed over, by the mount's place in the specification.
     pub sources: &'a [(usize, FdSlot)],
-    /// User namespaces through which the owners of files of mounts are shown, by the mount's place.
-    pub owners: &'a [(usize, FdSlot)],
+    /// Device nodes that are handed over as detached mounts, by path: for containers that can make none.
+    pub nodes: &'a [(PathBuf, FdSlot)],
+    /// Keep the caller's groups.
+    pub keep_groups: bool,
     /// Labels of this security module can be set.
     pub selinux: bool,
     /// Profiles of this security module can be set.
@@ -127,7 +129,15 @@ pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
     let root = spec.root().as_ref().ok_or(PlanError::Missing("root"))?;
     let linux = spec.linux().as_ref();
     let namespaces = namespaces::read(spec, options)?;
-    let mut planner = Planner { spec, options, linux, namespaces, outside: Vec::new(), setup: Vec::new() };
+    let mut planner = Planner {
+        spec,
+        options,
+        linux,
+        namespaces,
+        outside: Vec::new(),
+        readonly: Vec::new(),
+        setup: Vec::new(),
+    };
     planner.begin(process)?;
     planner.names();
     planner.root(root)?;
@@ -135,6 +145,9 @@ pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
     planner.devices()?;
     if process.terminal() == Some(true) {
         planner.push(SetupOp::Console { size: options.console, bind: true });
+    }
+    for target in std::mem::take(&mut planner.readonly) {
+        planner.push(SetupOp::Mount(mounts::make_readonly(target)));
     }
     planner.sysctls()?;
     planner.hidden_paths();
@@ -165,6 +178,8 @@ struct Planner<'a> {
     linux: Option<&'a Linux>,
     namespaces: namespaces::Namespaces,
     outside: Vec<SetupOp>,
+    /// File systems that become read-only when all is in them.
+    readonly: Vec<Bytes>,
     setup: Vec<SetupOp>,
 }
 
@@ -178,9 +193,7 @@ impl Planner<'_> {
         if self.options.wait {
             self.push(SetupOp::Wait(Point::Start));
         }
-        if self.namespaces.users.is_none() {
-            self.setup.extend(identity::limits(process));
-        } else {
+        if self.namespaces.users.is_some() {
             self.outside = identity::limits(process);
             self.push(SetupOp::Wait(Point::Users));
             self.push(SetupOp::BecomeRoot);
@@ -290,13 +303,13 @@ impl Planner<'_> {
             let label = self.linux.and_then(|linux| linux.mount_label().as_deref());
             let label = label.filter(|label| !label.is_empty() && self.options.selinux);
             let mut op = mounts::mount(mount, self.options.bundle, label)?;
-            let slot =
-                |slots: &[(usize, FdSlot)]| slots.iter().find(|(at, _)| *at == index).map(|(_, fd)| *fd);
-            if let Some(handle) = slot(self.options.sources) {
-                op.source = crate::op::MountSource::Handle(handle);
+            if let Some((_, handle)) = self.options.sources.iter().find(|(at, _)| *at == index) {
+                op.source = crate::op::MountSource::Handle(*handle);
             }
-            op.owners = slot(self.options.owners);
-            let op = self.guarded(op);
+            let mut op = self.guarded(op);
+            if mounts::take_readonly(&mut op) {
+                self.readonly.push(op.target.clone());
+            }
             self.push(SetupOp::Mount(op));
         }
         self.enter_groups();
@@ -343,6 +356,7 @@ impl Planner<'_> {
                 uid: device.uid().unwrap_or(0),
                 gid: device.gid().unwrap_or(0),
                 bind,
+                node: self.node(device.path()),
             }));
         }
         for (name, major, minor) in [
@@ -357,17 +371,17 @@ impl Planner<'_> {
             if listed.contains(&path) {
                 continue;
             }
-            let path = Bytes::from(&path);
-            let kind = 'c';
+            let node = self.node(&path);
             self.push(SetupOp::Device(DeviceOp {
-                path,
-                kind,
+                path: Bytes::from(&path),
+                kind: 'c',
                 major,
                 minor,
                 mode: 0o666,
                 uid: 0,
                 gid: 0,
                 bind,
+                node,
             }));
         }
         for (target, path) in [
@@ -381,6 +395,10 @@ impl Planner<'_> {
             self.push(SetupOp::Link { target: target.into(), path: path.into() });
         }
         Ok(())
+    }
+
+    fn node(&self, path: &Path) -> Option<FdSlot> {
+        self.options.nodes.iter().find(|(at, _)| at == path).map(|(_, slot)| *slot)
     }
 
     fn sysctls(&mut self) -> Result<(), PlanError> {
@@ -413,7 +431,7 @@ pub fn hook(hook: &Hook) -> Result<HookOp, PlanError> {
     if !hook.path().is_absolute() {
         return Err(PlanError::NotAbsolute("hook", hook.path().clone()));
     }
-    let list = |list: &Option<Vec<String>>| list.iter().flatten().map(|text| text.as_str().into()).collect();
+    let list = |list: &[String]| list.iter().map(|text| text.as_str().into()).collect();
     let timeout = match hook.timeout() {
         None => None,
         Some(seconds @ 1..) => Some(u32::try_from(seconds).unwrap_or(u32::MAX)),
@@ -421,8 +439,8 @@ pub fn hook(hook: &Hook) -> Result<HookOp, PlanError> {
     };
     Ok(HookOp {
         path: hook.path().into(),
-        arguments: list(hook.args()),
-        environment: list(hook.env()),
+        arguments: list(hook.args().as_deref().unwrap_or_default()),
+        environment: hook.env().as_deref().map(list),
         timeout,
     })
 }

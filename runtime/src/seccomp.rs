@@ -3,132 +3,163 @@
 //! The kernel runs the program at every call, and at load time once for every call number, so its length
 //! counts. Calls with the same outcome form ranges of numbers, and a binary search over the ranges decides
 //! in a handful of instructions where a list would need hundreds.
+//!
+//! What a profile means, where the runtime specification is silent, is what it means to runc and libseccomp:
+//!
+//! - Calls of an architecture that the profile does not name kill the thread that makes them. The machine's
+//!   own is always among those named. Architectures that this machine cannot run are left out of the program.
+//! - A rule whose action is the default one says nothing. Of the others for a call, the first without
+//!   conditions counts; if all have conditions, the first whose conditions hold.
+//! - All conditions of a rule must hold; but if two of them are about the same argument, then each of the
+//!   rule's conditions is a rule of its own, so that any of them suffices.
+//! - Arguments are compared as unsigned numbers of 64 bits; on architectures of 32 bits the low halves of
+//!   both sides are.
+//! - With a default action that does not let the call through, numbers above the highest that the profile
+//!   names on an architecture give `ENOSYS`: programs then fall back to older calls.
+//! - Where sockets and System V IPC are also reached by `socketcall` and `ipc`, rules for the calls behind
+//!   them are also rules for these, with the call's code in place of conditions on the first argument.
+//! - Names that no architecture has are left out.
 
+mod architecture;
+mod assemble;
 mod compile;
+mod docker;
 mod numbers;
+mod oci;
 mod profile;
+mod rule;
 
 use crate::capability;
-use compile::{Action, Architecture, Comparison, Filter, Rule};
-use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator};
+use architecture::Architecture;
+use oci_spec::runtime::LinuxSeccomp;
+use std::path::PathBuf;
+
+pub use docker::docker_profile;
 
 /// Why a profile cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SeccompError {
-    /// An action that this runtime does not carry out.
-    #[error("seccomp action {0} is not supported")]
-    Action(String),
-    /// An architecture without a table of calls.
-    #[error("seccomp architecture {0} is not supported")]
-    Architecture(String),
+    /// An argument that no call has.
+    #[error("the seccomp rule for `{name}` is about argument {index}; calls have arguments 0 to 5")]
+    Argument {
+        /// The call.
+        name: String,
+        /// The argument.
+        index: usize,
+    },
+    /// An error number that does not fit.
+    #[error("the seccomp rule for `{name}` has errnoRet {errno}, more than fits (65535)")]
+    Errno {
+        /// The call, or `defaultAction`.
+        name: String,
+        /// The number.
+        errno: u32,
+    },
+    /// A rule for a call without a name.
+    #[error("a seccomp rule names a call with an empty name")]
+    EmptyName,
+    /// Asking about every call that is not named would ask about those that lead there.
+    #[error("SCMP_ACT_NOTIFY cannot be the default action of a seccomp profile")]
+    NotifyByDefault,
+    /// The new process must write before anybody can answer for it.
+    #[error("SCMP_ACT_NOTIFY cannot be used for the call `write`")]
+    NotifyWrite,
+    /// Nobody to ask.
+    #[error("a seccomp profile with SCMP_ACT_NOTIFY needs a listenerPath")]
+    NoListener,
+    /// Data for nobody.
+    #[error("a seccomp profile with listenerMetadata needs a listenerPath")]
+    Metadata,
+    /// Asked for a program without a listener from a profile that needs one.
+    #[error("seccomp action SCMP_ACT_NOTIFY is not supported here")]
+    NotifyUnsupported,
     /// More instructions than the kernel takes.
     #[error("the seccomp profile compiles to {0} instructions, more than the kernel takes (4096)")]
     TooLong(usize),
+    /// A profile in Docker's form that is not what it should be.
+    #[error("seccomp profile, line {line}: `{field}`: {message}")]
+    Profile {
+        /// Counted from 1.
+        line: usize,
+        /// Which part of the profile, as `syscalls[2].args[0].op`.
+        field: String,
+        /// What is wrong with it.
+        message: String,
+    },
 }
 
-const EPERM: u16 = 1;
-const ENOSYS: u16 = 38;
-const EINVAL: u16 = 22;
+/// A filter, ready for the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// Instructions, each as one number: code (16 bits), two distances (8 bits each), constant (32 bits).
+    pub program: Vec<u64>,
+    /// `SECCOMP_FILTER_FLAG_…` bits, without [`NEW_LISTENER`].
+    pub flags: u32,
+    /// Who is to be asked about calls. Whoever loads the program adds [`NEW_LISTENER`] to the flags, and
+    /// passes the descriptor on that he gets.
+    pub listener: Option<Listener>,
+    /// Names in the profile that no architecture knows, and that were left out.
+    pub unknown: Vec<String>,
+}
+
+/// Where the descriptor goes by which calls are answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// A Unix socket.
+    pub path: PathBuf,
+    /// Passed on with the descriptor.
+    pub metadata: Option<String>,
+}
+
+impl Compiled {
+    /// Program and flags, if nobody needs to be asked.
+    pub fn without_listener(self) -> Result<(Vec<u64>, u32), SeccompError> {
+        match self.listener {
+            Some(_) => Err(SeccompError::NotifyUnsupported),
+            None => Ok((self.program, self.flags)),
+        }
+    }
+}
+
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER`: loading the program gives a descriptor.
+pub const NEW_LISTENER: u32 = 1 << 3;
+/// The flags of the default profile, and of those that do not say: `SECCOMP_FILTER_FLAG_SPEC_ALLOW`, as
+/// kernels since 5.16 have it anyway.
+pub const DEFAULT_FLAGS: u32 = 1 << 2;
+
 /// Longest program that the kernel takes (`BPF_MAXINSNS`).
 const MAX_INSTRUCTIONS: usize = 4096;
 
+// The default profile as programs: `PROGRAMS: &[(u16, &[u64])]`, by bits of `profile::WITH_CAPABILITY`.
+include!(concat!(env!("OUT_DIR"), "/seccomp_programs.rs"));
+
 /// The default profile for a container with the given capabilities (bit mask), as a program.
+///
+/// For the usual sets it was compiled when this crate was.
 pub fn default_program(capabilities: u64) -> Vec<u64> {
-    let has = |name: &str| capability::bit(name).is_some_and(|bit| capabilities & (1 << bit) != 0);
-    let mut rules: Vec<Rule> = profile::ALWAYS.iter().map(|name| Rule::plain(name, Action::Allow)).collect();
-    for (capability, names) in profile::WITH_CAPABILITY {
-        if has(capability) {
-            rules.extend(names.iter().map(|name| Rule::plain(name, Action::Allow)));
-        }
+    let capabilities = relevant(capabilities);
+    match PROGRAMS.iter().find(|(known, _)| *known == capabilities) {
+        Some((_, program)) => program.to_vec(),
+        None => profile::filter(capabilities, native()).compile().instructions,
     }
-    // Everything but the kernel's crypto interface and virtual machine sockets: neither knows namespaces.
-    const AF_ALG: u64 = 38;
-    const AF_VSOCK: u64 = 40;
-    rules.push(Rule::when("socket", Action::Allow, 0, Comparison::Less(AF_ALG)));
-    rules.push(Rule::when("socket", Action::Allow, 0, Comparison::Equal(AF_ALG + 1)));
-    rules.push(Rule::when("socket", Action::Allow, 0, Comparison::Greater(AF_VSOCK)));
-    // Linux, uname26 and 32-bit personalities, and asking which one it is.
-    for personality in [0, 0x0008, 0x2_0000, 0x2_0008, 0xffff_ffff] {
-        rules.push(Rule::when("personality", Action::Allow, 0, Comparison::Equal(personality)));
-    }
-    if !has("CAP_SYS_ADMIN") {
-        // A new process, but in no new namespace. The flags of clone3 are out of sight, so programs must
-        // fall back to clone, which they do for ENOSYS.
-        const NAMESPACES: u64 = 0x7e02_0000;
-        rules.push(Rule::when("clone", Action::Allow, 0, Comparison::Masked(NAMESPACES, 0)));
-        rules.push(Rule::plain("clone3", Action::Errno(ENOSYS)));
-    }
-    let filter = Filter { rules, default: Action::Errno(EPERM), architectures: Architecture::native() };
-    filter.compile()
 }
 
 /// Compiles a profile in the OCI runtime specification's form.
-pub fn compile_profile(profile: &LinuxSeccomp) -> Result<Vec<u64>, SeccompError> {
-    let errno = |value: Option<u32>| value.map_or(EPERM, |value| value as u16);
-    let default = action(profile.default_action(), errno(profile.default_errno_ret()))?;
-    let mut rules = Vec::new();
-    for group in profile.syscalls().iter().flatten() {
-        let action = action(group.action(), errno(group.errno_ret()))?;
-        let mut conditions = Vec::new();
-        for argument in group.args().iter().flatten() {
-            let value = argument.value();
-            let comparison = match argument.op() {
-                LinuxSeccompOperator::ScmpCmpNe => Comparison::NotEqual(value),
-                LinuxSeccompOperator::ScmpCmpLt => Comparison::Less(value),
-                LinuxSeccompOperator::ScmpCmpLe => Comparison::LessOrEqual(value),
-                LinuxSeccompOperator::ScmpCmpEq => Comparison::Equal(value),
-                LinuxSeccompOperator::ScmpCmpGe => Comparison::GreaterOrEqual(value),
-                LinuxSeccompOperator::ScmpCmpGt => Comparison::Greater(value),
-                LinuxSeccompOperator::ScmpCmpMaskedEq => {
-                    Comparison::Masked(value, argument.value_two().unwrap_or(0))
-                }
-            };
-            conditions.push((argument.index(), comparison));
-        }
-        for name in group.names() {
-            rules.push(Rule { name: name.clone(), action, conditions: conditions.clone() });
-        }
-    }
-    let architectures = match profile.architectures() {
-        Some(list) if !list.is_empty() => {
-            let mut found = Vec::new();
-            for arch in list {
-                found.extend(architecture(*arch)?);
-            }
-            found
-        }
-        _ => Architecture::native(),
-    };
-    let program = Filter { rules, default, architectures }.compile();
-    if program.len() > MAX_INSTRUCTIONS {
-        return Err(SeccompError::TooLong(program.len()));
-    }
-    Ok(program)
+pub fn compile_profile(profile: &LinuxSeccomp) -> Result<Compiled, SeccompError> {
+    oci::compile(profile, native())
 }
 
-fn action(action: LinuxSeccompAction, errno: u16) -> Result<Action, SeccompError> {
-    Ok(match action {
-        LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => Action::KillThread,
-        LinuxSeccompAction::ScmpActKillProcess => Action::KillProcess,
-        LinuxSeccompAction::ScmpActTrap => Action::Trap,
-        LinuxSeccompAction::ScmpActErrno => Action::Errno(errno),
-        LinuxSeccompAction::ScmpActTrace => Action::Trace(errno),
-        LinuxSeccompAction::ScmpActAllow => Action::Allow,
-        LinuxSeccompAction::ScmpActLog => Action::Log,
-        other => return Err(SeccompError::Action(format!("{other:?}"))),
-    })
+/// The capabilities that open calls, each with a bit as in `profile::WITH_CAPABILITY`.
+fn relevant(capabilities: u64) -> u16 {
+    let bits = profile::WITH_CAPABILITY.iter().enumerate().map(|(index, (name, _))| {
+        let bit = capability::bit(name).expect("the profile names capabilities that exist");
+        u16::from(capabilities & (1 << bit) != 0) << index
+    });
+    bits.sum()
 }
 
-/// `None` inside for architectures that this machine cannot run anyway.
-fn architecture(arch: Arch) -> Result<Option<Architecture>, SeccompError> {
-    Ok(match arch {
-        Arch::ScmpArchNative => Architecture::native().into_iter().next(),
-        Arch::ScmpArchX86_64 => Some(Architecture::X86_64),
-        Arch::ScmpArchX86 => Some(Architecture::X86),
-        Arch::ScmpArchAarch64 => Some(Architecture::Arm64),
-        // Their calls come in under numbers that no table holds, and are refused.
-        _ => None,
-    })
+fn native() -> Architecture {
+    Architecture::named(std::env::consts::ARCH).expect("build.rs refuses architectures without a table")
 }
 
 #[cfg(test)]

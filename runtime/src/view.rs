@@ -33,3 +33,68 @@ pub fn detached(mount: &Mount) -> Result<OwnedFd, ViewError> {
 pub fn copy(path: &std::path::Path, recursive: bool) -> Result<OwnedFd, rustix::io::Errno> {
     crate::init::copy_tree(rustix::fs::CWD, &Bytes::from(path), recursive)
 }
+
+/// Shows the owners of files on a detached mount as a user namespace maps them; `recursive` for all mounts below
+/// too. `EINVAL` says that the kernel cannot do that for this file system.
+pub fn map_owners(
+    mount: rustix::fd::BorrowedFd<'_>,
+    namespace: rustix::fd::BorrowedFd<'_>,
+    recursive: bool,
+) -> Result<(), rustix::io::Errno> {
+    crate::sys::map_owners(mount, namespace, recursive)
+}
+
+/// A device node, for a container that can make none itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// `b`, `c` or `p`.
+    pub kind: char,
+    /// Major and minor number.
+    pub device: (u32, u32),
+    /// Permissions.
+    pub mode: u32,
+    /// Owner and group, as this process knows them.
+    pub owner: (u32, u32),
+}
+
+/// Makes device nodes on a file system that nobody sees, and gives each as a detached mount.
+pub fn nodes(nodes: &[Node]) -> Result<Vec<OwnedFd>, ViewError> {
+    use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
+    let mut folder = Mount::default();
+    folder
+        .set_destination("/dev".into())
+        .set_typ(Some("tmpfs".to_owned()))
+        .set_source(Some("tmpfs".into()))
+        .set_options(Some(vec!["nosuid".to_owned(), "noexec".to_owned(), "mode=700".to_owned()]));
+    let folder = detached(&folder)?;
+    let failed = |call: &'static str| {
+        move |errno: rustix::io::Errno| {
+            ViewError::Mount(SetupError {
+                stage: Stage::Setup,
+                call: call.to_owned(),
+                on: Bytes::from("device node"),
+                errno: errno.raw_os_error(),
+                message: None,
+            })
+        }
+    };
+    let mut made = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let name = index.to_string();
+        let kind = match node.kind {
+            'b' => FileType::BlockDevice,
+            'p' => FileType::Fifo,
+            _ => FileType::CharacterDevice,
+        };
+        let device = rustix::fs::makedev(node.device.0, node.device.1);
+        let mode = Mode::from_raw_mode(node.mode);
+        rustix::fs::mknodat(&folder, &name, kind, mode, device).map_err(failed("mknod"))?;
+        let (uid, gid) = (Uid::from_raw(node.owner.0), Gid::from_raw(node.owner.1));
+        rustix::fs::chownat(&folder, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed("chown"))?;
+        rustix::fs::chmodat(&folder, &name, mode, AtFlags::empty()).map_err(failed("chmod"))?;
+        let copy = crate::init::copy_tree(rustix::fd::AsFd::as_fd(&folder), &Bytes::from(name), false);
+        made.push(copy.map_err(failed("open_tree"))?);
+    }
+    Ok(made)
+}

@@ -4,6 +4,7 @@ use crate::arguments::Arguments;
 use crate::error::OciError;
 use crate::state::{Container, Status};
 use crate::{Globals, hooks};
+use kiln_runtime::cgroup::{Groups, Layout};
 use kiln_runtime::{SpawnError, launch, signal};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
@@ -22,7 +23,7 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
             return Err(OciError::State(format!("cannot start an already running container: {id:?}")));
         }
     }
-    let spec = container.folder.config()?;
+    let spec = container.config()?;
     let Some(gate) = container.folder.connect() else {
         return Err(OciError::State(format!("cannot start container {id:?}: its first process has ended")));
     };
@@ -82,8 +83,18 @@ pub(super) fn kill(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
 
 pub(super) fn delete(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
     let force = arguments.has("force");
-    for id in &arguments.words {
-        delete_one(globals, id, force)?;
+    for word in &arguments.words {
+        if !arguments.has("regex") {
+            delete_one(globals, word, force)?;
+            continue;
+        }
+        let pattern = regex::Regex::new(word)
+            .map_err(|error| OciError::usage(format!("invalid regular expression {word:?}: {error}")))?;
+        for container in globals.store.list()? {
+            if pattern.is_match(&container.record.id) {
+                delete_one(globals, &container.record.id, force)?;
+            }
+        }
     }
     if arguments.words.is_empty() {
         return Err(OciError::usage("delete: the container's id is missing"));
@@ -114,7 +125,7 @@ fn delete_one(globals: &Globals, id: &str, force: bool) -> Result<(), OciError> 
         groups.signal(KILL)?;
     }
     groups.remove()?;
-    let spec = container.folder.config();
+    let spec = container.config();
     container.folder.remove()?;
     if let Ok(spec) = spec {
         hooks::after_stop(&spec, &container.record, &globals.log);
@@ -129,6 +140,8 @@ fn end(container: &Container) -> Result<(), OciError> {
     if container.record.groups.is_frozen() {
         container.record.groups.freeze(false)?;
     }
+    // Stopped by somebody else's group it could not die.
+    Groups::thaw_process(&Layout::detect(), container.record.pid);
     if wait_for(&pidfd, 10) {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! Handing the listener of a filter to the agent that answers for it.
 
-use crate::state::{OCI_VERSION, Record, Status};
+use crate::state::{Record, Status};
 use crate::terminal;
 use oci_spec::runtime::Spec;
 use rustix::fd::{AsFd, OwnedFd};
@@ -16,7 +16,8 @@ pub(crate) fn send_listener(
     let Some(seccomp) = seccomp else { return Ok(()) };
     let Some(path) = seccomp.listener_path() else { return Ok(()) };
     let state = serde_json::json!({
-        "ociVersion": OCI_VERSION,
+        // The version in which the specification's own example says that this structure is.
+        "ociVersion": "0.2.0",
         "fds": ["seccompFd"],
         "pid": pid,
         "metadata": seccomp.listener_metadata().clone().unwrap_or_default(),

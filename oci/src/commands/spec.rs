@@ -4,6 +4,7 @@ use crate::Globals;
 use crate::arguments::Arguments;
 use crate::error::OciError;
 use crate::state::OCI_VERSION;
+use kiln_runtime::cgroup::Layout;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
@@ -61,7 +62,6 @@ fn example(rootless: bool) -> Value {
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
             "namespaces": [
                 {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
-                {"type": "cgroup"},
             ],
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -72,6 +72,12 @@ fn example(rootless: bool) -> Value {
             ],
         },
     });
+    // Without version 1 hierarchies a namespace hides the machine's groups; with them engines do without one.
+    if Layout::detect().is_unified_only()
+        && let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut()
+    {
+        namespaces.push(json!({"type": "cgroup"}));
+    }
     if rootless {
         make_rootless(&mut spec);
     }

@@ -43,12 +43,12 @@ pub(super) fn update(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
         None => from_flags(arguments)?,
     };
     let layout = Layout::detect();
-    let spec = container.folder.config()?;
+    let spec = container.config()?;
     let place = create::place(&spec, &container.record.id);
     let before = container.record.groups.clone();
     container.record.groups.extend(&layout, &place, &resources)?;
     if container.record.groups != before {
-        container.folder.write_record(&container.record)?;
+        container.save()?;
     }
     container.record.groups.apply(&layout, Some(&resources))?;
     Ok(0)

@@ -32,6 +32,9 @@ pub struct Place {
 pub struct Groups {
     unified: Option<PathBuf>,
     legacy: Vec<LegacyGroup>,
+    /// Some were there before.
+    #[serde(default)]
+    reused: bool,
     /// Folders above these that had to be made, outermost first.
     above: Vec<PathBuf>,
 }
@@ -105,6 +108,15 @@ impl Groups {
     }
 
     fn make_one(&mut self, path: &Path) -> Result<(), CgroupError> {
+        match fs::create_dir(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.reused = true;
+                return Ok(());
+            }
+            Err(error) if gone(&error) => {}
+            Err(error) => return Err(CgroupError::file("make", path)(error)),
+        }
         let missing = super::missing_above(path);
         fs::create_dir_all(path).map_err(CgroupError::file("make", path))?;
         self.above.extend(missing);
@@ -147,8 +159,9 @@ impl Groups {
         match (group, &setting.legacy) {
             (Some(group), Some((file, value))) => {
                 let path = group.path.join(file.as_ref());
-                if file == "blkio.weight" && !path.exists() {
-                    let other = group.path.join("blkio.bfq.weight");
+                if file.starts_with("blkio.weight") && !path.exists() {
+                    // Its schedulers name it after themselves; none has it where none of them is in use.
+                    let other = group.path.join(file.replace("blkio.", "blkio.bfq."));
                     return if other.exists() { write(&other, value) } else { Ok(()) };
                 }
                 write(&path, value)
@@ -178,7 +191,11 @@ impl Groups {
         {
             layout.enable_in(parent, controller)?;
         }
-        value.lines().try_for_each(|line| write(&group.join(name), line))
+        let path = group.join(name);
+        if !path.exists() {
+            return Err(CgroupError::NoFile(name.to_owned()));
+        }
+        value.lines().try_for_each(|line| write(&path, line))
     }
 
     /// Restricts the devices that may be used.
@@ -201,6 +218,32 @@ impl Groups {
             write(&group.path.join(file), &text)?;
         }
         Ok(())
+    }
+
+    /// Processes that were in the groups before the container; they may be frozen.
+    pub fn others(&self) -> Result<Vec<i32>, CgroupError> {
+        if self.reused { self.processes() } else { Ok(Vec::new()) }
+    }
+
+    /// True for groups that were there before and are stopped: a container in them would never start.
+    pub fn is_reused_frozen(&self) -> bool {
+        self.reused && self.is_frozen()
+    }
+
+    /// Lets a process go on whose version 1 freezer group is stopped, whoever's that is.
+    pub fn thaw_process(layout: &Layout, pid: i32) {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        for (controllers, mount, _) in layout.hierarchies() {
+            if !controllers.iter().any(|name| name == "freezer") {
+                continue;
+            }
+            let line = text.lines().find_map(|line| line.split_once(":freezer:"));
+            let Some((_, path)) = line else { continue };
+            let file = mount.join(path.trim_start_matches('/')).join("freezer.state");
+            if fs::read_to_string(&file).is_ok_and(|state| state.trim() != "THAWED") {
+                let _ = fs::write(&file, "THAWED");
+            }
+        }
     }
 
     /// The version 2 folder, into which a process can be born.

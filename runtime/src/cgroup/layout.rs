@@ -55,8 +55,8 @@ impl LegacyMount {
 impl Layout {
     /// Looks at this machine.
     pub fn detect() -> Layout {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mounts = read_at_once("/proc/self/mountinfo", 64 << 10);
+        let own = read_at_once("/proc/self/cgroup", 4 << 10);
         let mut layout = Layout::parse(&mounts, &own);
         if let Some(unified) = &layout.unified {
             let list = fs::read_to_string(unified.mount.join("cgroup.controllers")).unwrap_or_default();
@@ -190,6 +190,29 @@ impl Layout {
             }
         }
     }
+}
+
+/// A file of /proc, which has no size: `room` bytes take most in one go.
+fn read_at_once(path: &str, room: usize) -> String {
+    use std::io::Read;
+    let mut text = Vec::with_capacity(room);
+    let read = fs::File::open(path).and_then(|mut file| {
+        loop {
+            text.reserve(4096);
+            let before = text.len();
+            let spare = text.capacity() - before;
+            text.resize(before + spare, 0);
+            let length = file.read(&mut text[before..])?;
+            text.truncate(before + length);
+            if length == 0 {
+                return Ok(());
+            }
+        }
+    });
+    if read.is_err() {
+        return String::new();
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// The group of a line `N:controllers:/path` of `/proc/self/cgroup`; the version 2 line has no controllers.

@@ -48,6 +48,10 @@ impl Init {
         let Some(program) = self.arguments.first() else {
             return Err(error("exec", Bytes::from(""), Errno::ENOENT as i32));
         };
+        if program.0.contains(&b'/') && !program.0.starts_with(b"/") {
+            // Begins at the working folder, which comes later.
+            return Ok(());
+        }
         let mut failure = Errno::ENOENT;
         for candidate in self.candidates(program) {
             let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;

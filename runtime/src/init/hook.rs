@@ -15,6 +15,10 @@ const MAX_MESSAGE: u64 = 4096;
 
 impl Init {
     pub(super) fn run_hooks(&mut self, name: &str, hooks: &[HookOp]) -> Done {
+        // Hooks in the container begin at its root, before and after that is the root.
+        if let Ok(root) = self.root() {
+            let _ = rustix::process::fchdir(root);
+        }
         for hook in hooks {
             run(name, hook, &self.state).map_err(|message| Failed::saying(hook.path.clone(), message))?;
         }
@@ -32,8 +36,10 @@ pub(crate) fn run(name: &str, hook: &HookOp, state: &[u8]) -> Result<(), String>
             .arg0(OsStr::from_bytes(&first.0))
             .args(rest.iter().map(|argument| OsStr::from_bytes(&argument.0)));
     }
-    command.env_clear();
-    for entry in &hook.environment {
+    if hook.environment.is_some() {
+        command.env_clear();
+    }
+    for entry in hook.environment.iter().flatten() {
         if let Some(at) = entry.0.iter().position(|byte| *byte == b'=') {
             command.env(OsStr::from_bytes(&entry.0[..at]), OsStr::from_bytes(&entry.0[at + 1..]));
         }

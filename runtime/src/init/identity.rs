@@ -20,7 +20,7 @@ impl Init {
         let group = self.read_user_file("etc/group")?;
         let user =
             user::find(name, &passwd, &group).map_err(|error| Failed::saying(name, error.to_string()))?;
-        self.become_user(&user.ids)?;
+        self.become_user(&user.ids, false)?;
         if !self.environment.iter().any(|entry| entry.0.starts_with(b"HOME=")) {
             self.environment.push(format!("HOME={}", user.home).into());
         }
@@ -81,12 +81,13 @@ impl Init {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    pub(super) fn become_user(&mut self, ids: &UserIds) -> Done {
+    pub(super) fn become_user(&mut self, ids: &UserIds, keep_groups: bool) -> Done {
         self.own_standard_streams(ids.uid)?;
         let groups: Vec<Gid> = ids.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         // The sets are narrowed afterwards; until then they must survive the change of user.
         thread::set_keep_capabilities(true).call("prctl", "PR_SET_KEEPCAPS")?;
-        match thread::set_thread_groups(&groups) {
+        let set = if keep_groups { Ok(()) } else { thread::set_thread_groups(&groups) };
+        match set {
             // A user namespace with a single mapped id may not change groups.
             Err(Errno::PERM) if groups.is_empty() => {}
             other => other.call("setgroups", "")?,
@@ -180,13 +181,13 @@ pub(super) fn drop_bounding(keep: u64) -> Done {
         if keep & (1 << capability) != 0 {
             continue;
         }
-        match thread::capability_is_in_bounding_set(set) {
-            Ok(true) => thread::remove_capability_from_bounding_set(set)
-                .call("prctl", format!("PR_CAPBSET_DROP {capability}"))?,
-            Ok(false) => {}
+        match thread::remove_capability_from_bounding_set(set) {
+            Ok(()) => {}
             // Beyond the last capability that this kernel knows.
             Err(Errno::INVAL) => break,
-            Err(errno) => return Err(errno).call("prctl", "PR_CAPBSET_READ"),
+            // Without the right to give it up it may be gone already.
+            Err(Errno::PERM) if thread::capability_is_in_bounding_set(set) == Ok(false) => {}
+            Err(errno) => return Err(errno).call("prctl", format!("PR_CAPBSET_DROP {capability}")),
         }
     }
     Ok(())

@@ -3,14 +3,14 @@
 
 use super::path::Target;
 use super::{Done, Failed, Init, Named};
-use crate::op::{Bytes, DeviceOp, FilesystemMount, MountOp, MountSource, RootOp};
+use crate::op::{Bytes, DeviceOp, FilesystemMount, HierarchiesOp, MountOp, MountSource, RootOp};
 use crate::sys::{self, AttributeChange};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    UnmountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags,
 };
 use std::path::Path;
 
@@ -128,6 +128,9 @@ impl Init {
     }
 
     pub(super) fn mount(&mut self, op: &MountOp) -> Done {
+        if self.mount_at_once(op)? {
+            return Ok(());
+        }
         let (mount, kind) = match &op.source {
             MountSource::Filesystem(filesystem) => {
                 (self.filesystem_or_stand_in(filesystem, op)?, Target::Folder)
@@ -148,17 +151,68 @@ impl Init {
         if op.target.as_path() == Path::new("/proc") {
             check_proc(mount.as_fd())?;
         }
-        if let Some(owners) = op.owners {
-            let recursive = matches!(op.source, MountSource::Bind { recursive: true, .. });
-            sys::map_owners(mount.as_fd(), self.slot(owners)?, recursive)
-                .map_err(|errno| unmappable(mount.as_fd(), &op.target, errno))?;
-        }
         change_attributes(mount.as_fd(), op)?;
         let target = self.target(&op.target, kind, op.follow)?;
         if op.copy_up {
             super::copy::folder(target.as_fd(), mount.as_fd()).call("copy", op.target.clone())?;
         }
-        attach(mount.as_fd(), target.as_fd()).call("move_mount", op.target.clone())
+        attach(mount.as_fd(), target.as_fd()).call("move_mount", op.target.clone())?;
+        self.leave(mount);
+        self.leave(target);
+        Ok(())
+    }
+
+    /// Mounts a new file system with the one call of old, which is a third of what the new ones take: on `.`, which
+    /// is the handle on the target. False when that is not possible, or failed: the new calls say why.
+    fn mount_at_once(&mut self, op: &MountOp) -> Done<bool> {
+        let MountSource::Filesystem(filesystem) = &op.source else { return Ok(false) };
+        if op.copy_up || op.propagation != 0 || op.set | op.clear != 0 {
+            return Ok(false);
+        }
+        let with_mode = self.mode_of_covered(filesystem, op)?;
+        let filesystem = with_mode.as_ref().unwrap_or(filesystem);
+        let Some(data) = joined_options(&filesystem.options) else { return Ok(false) };
+        let target = self.target(&op.target, Target::Folder, op.follow)?;
+        rustix::process::fchdir(&target).call("chdir", op.target.clone())?;
+        let flags = old_flags(filesystem.attributes);
+        let (source, fstype) = (filesystem.source.as_str(), filesystem.fstype.as_str());
+        let mounted = rustix::mount::mount(source, c".", fstype, flags, Some(data.as_c_str())).is_ok();
+        if mounted {
+            self.leave(target);
+        }
+        Ok(mounted)
+    }
+
+    /// Mounts version 1 control groups, in folders of a tmpfs that is seen by nobody yet.
+    pub(super) fn hierarchies(&mut self, op: &HierarchiesOp) -> Done {
+        let target = self.target(&op.target, Target::Folder, false)?;
+        let flags = old_flags(op.attributes);
+        let writable = flags - MountFlags::RDONLY;
+        rustix::process::fchdir(&target).call("chdir", op.target.clone())?;
+        rustix::mount::mount(c"tmpfs", c".", c"tmpfs", writable, Some(c"mode=755"))
+            .call("mount", op.target.clone())?;
+        // What was at the target is below the new mount now: the handle on its top is had by path.
+        let top = self.find(&op.target, false)?.ok_or(Errno::NOENT).call("open", op.target.clone())?;
+        rustix::process::fchdir(&top).call("chdir", op.target.clone())?;
+        for (name, options) in &op.mounts {
+            fs::mkdir(name.as_str(), Mode::from_raw_mode(0o755)).call("mkdir", name.as_str())?;
+            let options = Bytes::from(options.as_str()).to_c_string();
+            match rustix::mount::mount(c"cgroup", name.as_str(), c"cgroup", flags, Some(options.as_c_str())) {
+                // A namespace of users may not see all of them.
+                Ok(()) | Err(Errno::PERM | Errno::NODEV) => {}
+                Err(errno) => return Err(errno).call("mount", format!("cgroup {name}")),
+            }
+        }
+        for (name, target) in &op.links {
+            fs::symlink(target.as_str(), name.as_str()).call("symlink", name.as_str())?;
+        }
+        if op.attributes & READONLY != 0 {
+            let change = AttributeChange { set: READONLY, ..AttributeChange::default() };
+            sys::set_attributes(top.as_fd(), change).call("mount_setattr", op.target.clone())?;
+        }
+        self.leave(target);
+        self.leave(top);
+        Ok(())
     }
 
     /// A new file system; where the kernel refuses one to a container in a user namespace, the part of the
@@ -208,12 +262,19 @@ impl Init {
     }
 
     pub(super) fn device(&mut self, op: &DeviceOp) -> Done {
+        if let Some(slot) = op.node {
+            let node = rustix::io::fcntl_dupfd_cloexec(self.slot(slot)?, 3).call("dup", op.path.clone())?;
+            let target = self.target(&op.path, Target::File, false)?;
+            return attach(node.as_fd(), target.as_fd()).call("move_mount", op.path.clone());
+        }
         if op.bind {
             let node = copy_tree(CWD, &op.path, false).call("mount", op.path.clone())?;
             let target = self.target(&op.path, Target::File, false)?;
             return attach(node.as_fd(), target.as_fd()).call("move_mount", op.path.clone());
         }
-        if let Some(above) = op.path.as_path().parent().filter(|above| above.components().count() > 2) {
+        if let Some(above) =
+            op.path.as_path().parent().filter(|above| *above != Path::new("/") && *above != Path::new("/dev"))
+        {
             self.target(&above.into(), Target::Folder, false)?;
         }
         let (parent, name) = self.parent(&op.path)?;
@@ -223,14 +284,14 @@ impl Init {
             _ => FileType::CharacterDevice,
         };
         let device = fs::makedev(op.major, op.minor);
-        match fs::mknodat(&parent, &name, kind, Mode::from_raw_mode(op.mode), device) {
+        match fs::mknodat(parent, &name, kind, Mode::from_raw_mode(op.mode), device) {
             Ok(()) => {}
-            Err(Errno::EXIST) => return check_node(&parent, &name, op, kind),
+            Err(Errno::EXIST) => return check_node(parent, &name, op, kind),
             Err(errno) => return Err(errno).call("mknod", op.path.clone()),
         }
         if (op.uid, op.gid) != (0, 0) {
             let (uid, gid) = (Uid::from_raw(op.uid), Gid::from_raw(op.gid));
-            fs::chownat(&parent, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            fs::chownat(parent, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
                 .call("chown", op.path.clone())?;
         }
         Ok(())
@@ -240,7 +301,10 @@ impl Init {
     pub(super) fn pivot(&mut self, by_moving: bool) -> Done {
         rustix::process::fchdir(self.root()?).call("chdir", "/")?;
         if by_moving {
-            // For an initial RAM disk, which cannot be left otherwise.
+            // For an initial RAM disk, which cannot be left otherwise. What is outside of the new root stays
+            // mounted, and must tell nothing and offer no way around what is hidden inside.
+            let root = rustix::process::getcwd(Vec::new()).call("getcwd", "/")?;
+            cover_outside(root.to_bytes())?;
             rustix::mount::mount_move(c".", c"/").call("mount", "/")?;
             rustix::process::chroot(c".").call("chroot", "/")?;
         } else {
@@ -268,43 +332,44 @@ impl Init {
     }
 
     /// Mounts a path on itself, read-only; none there is fine.
-    pub(super) fn readonly(&self, path: &Bytes) -> Done {
+    pub(super) fn readonly(&mut self, path: &Bytes) -> Done {
         let Some(place) = self.find(path, true)? else { return Ok(()) };
         let copy = copy_tree(place.as_fd(), &Bytes::from(""), true).call("open_tree", path.clone())?;
         let change = AttributeChange { set: READONLY, recursive: true, ..AttributeChange::default() };
         sys::set_attributes(copy.as_fd(), change).call("mount_setattr", path.clone())?;
-        attach(copy.as_fd(), place.as_fd()).call("move_mount", path.clone())
+        attach(copy.as_fd(), place.as_fd()).call("move_mount", path.clone())?;
+        self.leave(copy);
+        self.leave(place);
+        Ok(())
     }
 
     /// Hides a path: a folder behind an empty one, anything else behind the machine's own /dev/null.
     pub(super) fn mask(&mut self, path: &Bytes) -> Done {
         let Some(place) = self.find(path, true)? else { return Ok(()) };
-        let stat = fs::fstat(&place).call("stat", path.clone())?;
-        let cover = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            self.empty_folder()?
-        } else {
-            null_device()?
-        };
-        attach(cover.as_fd(), place.as_fd()).call("move_mount", path.clone())
+        let cover = copy_of(&mut self.empty, empty_folder)?;
+        match attach(cover.as_fd(), place.as_fd()) {
+            Ok(()) => {
+                self.leave(cover);
+                self.leave(place);
+                return Ok(());
+            }
+            // Not a folder.
+            Err(Errno::NOTDIR | Errno::INVAL) => {}
+            Err(errno) => return Err(errno).call("move_mount", path.clone()),
+        }
+        let cover = copy_of(&mut self.null, null_device)?;
+        attach(cover.as_fd(), place.as_fd()).call("move_mount", path.clone())?;
+        self.leave(cover);
+        self.leave(place);
+        Ok(())
     }
 
-    /// A detached mount of an empty read-only folder; all of them are copies of one.
-    fn empty_folder(&mut self) -> Done<OwnedFd> {
-        if let Some(first) = &self.empty {
-            return copy_tree(first.as_fd(), &Bytes::from(""), false).call("open_tree", "tmpfs");
+    /// Lets go of a handle when the program starts, not before: exec closes many at once.
+    pub(super) fn leave(&mut self, handle: OwnedFd) {
+        const MOST: usize = 96;
+        if self.left.len() < MOST {
+            self.left.push(handle);
         }
-        let tmpfs = FilesystemMount {
-            fstype: "tmpfs".to_owned(),
-            source: "tmpfs".to_owned(),
-            options: vec![
-                ("size".to_owned(), Some("0".to_owned())),
-                ("nr_inodes".to_owned(), Some("1".to_owned())),
-            ],
-            attributes: READONLY,
-        };
-        let mount = make_filesystem(&tmpfs)?;
-        self.empty = Some(rustix::io::fcntl_dupfd_cloexec(&mount, 3).call("dup", "tmpfs")?);
-        Ok(mount)
     }
 
     /// Writes below the machine's /proc: the image may have put something else at its own.
@@ -324,6 +389,46 @@ impl Init {
         let path = format!("sys/{below}");
         self.write_proc(&path, value).call("write", format!("/proc/{path}"))
     }
+}
+
+/// Options as the old call takes them; `None` when one of them cannot be told from two.
+fn joined_options(options: &[(String, Option<String>)]) -> Option<std::ffi::CString> {
+    let mut joined = String::new();
+    for (key, value) in options {
+        if key.contains(',') || value.as_ref().is_some_and(|value| value.contains(',')) {
+            return None;
+        }
+        if !joined.is_empty() {
+            joined.push(',');
+        }
+        joined.push_str(key);
+        if let Some(value) = value {
+            joined.push('=');
+            joined.push_str(value);
+        }
+    }
+    // A page is what the call takes.
+    (joined.len() < 4096).then(|| Bytes::from(joined).to_c_string())
+}
+
+/// `MOUNT_ATTR_…` bits as flags of the old call.
+fn old_flags(attributes: u64) -> MountFlags {
+    let times = match attributes & 0x70 {
+        0x10 => MountFlags::NOATIME,
+        0x20 => MountFlags::STRICTATIME,
+        _ => MountFlags::RELATIME,
+    };
+    let pairs = [
+        (READONLY, MountFlags::RDONLY),
+        (0x2, MountFlags::NOSUID),
+        (0x4, MountFlags::NODEV),
+        (0x8, MountFlags::NOEXEC),
+        (0x80, MountFlags::NODIRATIME),
+        // `MS_NOSYMFOLLOW`, which has no name here.
+        (0x20_0000, MountFlags::from_bits_retain(256)),
+    ];
+    let set = pairs.into_iter().filter(|(bit, _)| attributes & bit != 0);
+    set.fold(times, |flags, (_, flag)| flags | flag)
 }
 
 /// Attributes and propagation that an operation asks for.
@@ -364,20 +469,8 @@ fn check_proc(mount: BorrowedFd<'_>) -> Done {
     }
 }
 
-/// Which file systems can show other owners depends on the kernel.
-fn unmappable(mount: BorrowedFd<'_>, target: &Bytes, errno: Errno) -> Failed {
-    let kind = fs::fstatfs(mount).map_or(0, |statfs| statfs.f_type);
-    let shown = target.as_path().display();
-    let message = (errno == Errno::INVAL).then(|| {
-        format!(
-            "the owners of files on `{shown}` cannot be mapped: its file system (type {kind:#x}) does not support that on this kernel"
-        )
-    });
-    Failed { call: "mount_setattr", on: target.clone(), errno, message }
-}
-
 /// A node that was there already must be the device that is meant.
-fn check_node(parent: &OwnedFd, name: &std::ffi::CStr, op: &DeviceOp, kind: FileType) -> Done {
+fn check_node(parent: BorrowedFd<'_>, name: &std::ffi::CStr, op: &DeviceOp, kind: FileType) -> Done {
     let stat = fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).call("stat", op.path.clone())?;
     let same = FileType::from_raw_mode(stat.st_mode) == kind
         && (kind == FileType::Fifo || stat.st_rdev == fs::makedev(op.major, op.minor));
@@ -391,6 +484,31 @@ fn check_node(parent: &OwnedFd, name: &std::ffi::CStr, op: &DeviceOp, kind: File
     ))
 }
 
+/// Takes the machine's proc and sys file systems outside of `root` away.
+fn cover_outside(root: &[u8]) -> Done {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        .call("read", "/proc/self/mountinfo")?;
+    let places = table.lines().rev().filter_map(|line| {
+        let (head, tail) = line.split_once(" - ")?;
+        let kind = tail.split(' ').next()?;
+        let place = head.split(' ').nth(4)?;
+        let inside =
+            place.as_bytes().strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+        (matches!(kind, "proc" | "sysfs") && !inside).then_some(place)
+    });
+    for place in places {
+        let _ = rustix::mount::mount_change(place, MountPropagationFlags::PRIVATE);
+        match rustix::mount::unmount(place, UnmountFlags::DETACH) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            // Mounted by who has more rights: covered then.
+            Err(_) => rustix::mount::mount(c"tmpfs", place, c"tmpfs", MountFlags::empty(), None)
+                .call("mount", place)?,
+        }
+    }
+    Ok(())
+}
+
 /// Cuts the mount that holds a path off from its peers.
 fn cut_off(path: &Bytes) -> Done {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -400,6 +518,26 @@ fn cut_off(path: &Bytes) -> Done {
         return Ok(());
     };
     rustix::mount::mount_change(place, MountPropagationFlags::PRIVATE).call("mount", place)
+}
+
+/// A copy of a detached mount that is made when it is first needed.
+fn copy_of(first: &mut Option<OwnedFd>, make: fn() -> Done<OwnedFd>) -> Done<OwnedFd> {
+    let first = match first {
+        Some(first) => first,
+        none => none.insert(make()?),
+    };
+    copy_tree(first.as_fd(), &Bytes::from(""), false).call("open_tree", "cover")
+}
+
+/// A detached mount of an empty read-only folder.
+fn empty_folder() -> Done<OwnedFd> {
+    let tmpfs = FilesystemMount {
+        fstype: "tmpfs".to_owned(),
+        source: "tmpfs".to_owned(),
+        options: Vec::new(),
+        attributes: READONLY,
+    };
+    make_filesystem(&tmpfs)
 }
 
 /// A detached mount of /dev/null, opened on the machine and looked at.

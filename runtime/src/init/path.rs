@@ -28,7 +28,7 @@ impl Init {
                 Err(Failed::saying(
                     path.clone(),
                     format!(
-                        "`{shown}` is a symbolic link in the image, so nothing can be mounted there safely"
+                        "`{shown}` must be mounted on ordinary directory, and is a symbolic link in the image"
                     ),
                 ))
             }
@@ -38,6 +38,15 @@ impl Init {
 
     /// A handle on a place to mount on, made when it is missing.
     pub(super) fn target(&mut self, path: &Bytes, target: Target, follow: bool) -> Done<OwnedFd> {
+        if target == Target::Folder {
+            // The usual case, told by one call.
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let resolve = resolution(follow);
+            let opened = fs::openat2(self.root()?, path.to_c_string(), flags, Mode::empty(), resolve);
+            if let Ok(handle) = opened {
+                return Ok(handle);
+            }
+        }
         if let Some(handle) = self.find(path, follow)? {
             return check_kind(handle, path, target);
         }
@@ -88,32 +97,41 @@ impl Init {
         Ok(())
     }
 
-    /// The parent of `path`, which must exist, and the last name.
-    pub(super) fn parent(&self, path: &Bytes) -> Done<(OwnedFd, CString)> {
+    /// The parent of `path`, which must exist, and the last name. The last parent is remembered: nodes and links come
+    /// in runs.
+    pub(super) fn parent(&mut self, path: &Bytes) -> Done<(BorrowedFd<'_>, CString)> {
         let mut components = components(path);
         let name = components.pop().ok_or_else(|| Failed::saying(path.clone(), "`/` cannot be made"))?;
         let above = if components.is_empty() { b".".to_vec() } else { components.join(&b'/') };
-        let parent =
-            open_in_root(self.root()?, &Bytes(above).to_c_string(), false).call("open", path.clone())?;
-        Ok((parent, Bytes(name).to_c_string()))
+        let above = Bytes(above);
+        if self.folder.as_ref().is_none_or(|(path, _)| *path != above) {
+            let parent =
+                open_in_root(self.root()?, &above.to_c_string(), false).call("open", path.clone())?;
+            self.folder = Some((above, parent));
+        }
+        let Some((_, parent)) = &self.folder else {
+            return Err(Errno::NOENT).call("open", path.clone());
+        };
+        Ok((parent.as_fd(), Bytes(name).to_c_string()))
     }
 
-    pub(super) fn link(&self, target: &Bytes, path: &Bytes) -> Done {
+    pub(super) fn link(&mut self, target: &Bytes, path: &Bytes) -> Done {
         let (parent, name) = self.parent(path)?;
-        match fs::symlinkat(target.to_c_string(), &parent, &name) {
+        match fs::symlinkat(target.to_c_string(), parent, &name) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(errno).call("symlink", path.clone()),
         }
     }
 }
 
+fn resolution(follow: bool) -> ResolveFlags {
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    if follow { inside } else { inside | ResolveFlags::NO_SYMLINKS }
+}
+
 /// Opens a path inside a root; the kernel keeps `..` and links from leaving it.
 pub(super) fn open_in_root(root: BorrowedFd<'_>, path: &CString, follow: bool) -> Result<OwnedFd, Errno> {
-    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    if !follow {
-        resolve |= ResolveFlags::NO_SYMLINKS;
-    }
-    fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+    fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolution(follow))
 }
 
 fn components(path: &Bytes) -> Vec<Vec<u8>> {

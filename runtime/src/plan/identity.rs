@@ -12,6 +12,9 @@ use oci_spec::runtime::{
 impl Planner<'_> {
     /// Everything from the changed root to the program.
     pub(super) fn process(&mut self, process: &ProcessSpec) -> Result<(), PlanError> {
+        if self.namespaces.users.is_none() {
+            self.setup.extend(limits(process));
+        }
         if let Some(personality) = self.linux.and_then(|linux| linux.personality().as_ref()) {
             let domain = match personality.domain() {
                 LinuxPersonalityDomain::PerLinux => 0,
@@ -36,6 +39,7 @@ impl Planner<'_> {
                 default_filter: self.options.default_filter,
                 user: self.options.user,
                 home: self.options.home,
+                keep_groups: self.options.keep_groups,
                 selinux: self.options.selinux,
                 apparmor: self.options.apparmor,
             },
@@ -58,6 +62,7 @@ pub(super) struct Confinement<'a> {
     pub(super) default_filter: bool,
     pub(super) user: Option<&'a str>,
     pub(super) home: bool,
+    pub(super) keep_groups: bool,
     pub(super) selinux: bool,
     pub(super) apparmor: bool,
 }
@@ -72,12 +77,15 @@ pub(super) fn identity(
     let no_new_privileges = process.no_new_privileges() == Some(true);
     let seccomp = match confinement.filter {
         Some(profile) => {
-            let program = seccomp::compile_profile(profile)?;
-            Some(SetupOp::Seccomp { program, flags: 0, listens: false })
+            let compiled = seccomp::compile_profile(profile)?;
+            let listens = compiled.listener.is_some();
+            Some(SetupOp::Seccomp { program: compiled.program, flags: compiled.flags, listens })
         }
-        None if confinement.default_filter => {
-            Some(SetupOp::Seccomp { program: seccomp::default_program(sets.0), flags: 0, listens: false })
-        }
+        None if confinement.default_filter => Some(SetupOp::Seccomp {
+            program: seccomp::default_program(sets.0),
+            flags: seccomp::DEFAULT_FLAGS,
+            listens: false,
+        }),
         None => None,
     };
     let given = |label: &Option<String>| label.clone().filter(|label| !label.is_empty());
@@ -100,7 +108,8 @@ pub(super) fn identity(
                 ops.push(SetupOp::Home(user.uid()));
             }
             let groups = user.additional_gids().clone().unwrap_or_default();
-            ops.push(SetupOp::User(UserIds { uid: user.uid(), gid: user.gid(), groups }));
+            let ids = UserIds { uid: user.uid(), gid: user.gid(), groups };
+            ops.push(SetupOp::User { ids, keep_groups: confinement.keep_groups });
         }
     }
     ops.push(SetupOp::WorkingFolder(process.cwd().into()));
@@ -270,10 +279,27 @@ pub(super) fn program(process: &ProcessSpec, kept_fds: u32) -> Result<Program, P
         }
         Ok(list.iter().map(|text| Bytes::from(text.as_str())).collect::<Vec<_>>())
     };
-    let environment = process.env().clone().unwrap_or_default();
+    let environment = without_repeats(process.env().as_deref().unwrap_or_default());
     Ok(Program {
         arguments: bytes(arguments, "an argument")?,
         environment: bytes(&environment, "the environment")?,
         kept_fds,
     })
+}
+
+/// Of several entries with one name the last counts, in the first's place.
+fn without_repeats(environment: &[String]) -> Vec<String> {
+    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    let mut places = std::collections::HashMap::new();
+    let mut kept: Vec<String> = Vec::with_capacity(environment.len());
+    for entry in environment {
+        match places.entry(name(entry)) {
+            std::collections::hash_map::Entry::Occupied(place) => kept[*place.get()] = entry.clone(),
+            std::collections::hash_map::Entry::Vacant(place) => {
+                place.insert(kept.len());
+                kept.push(entry.clone());
+            }
+        }
+    }
+    kept
 }

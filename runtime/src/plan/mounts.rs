@@ -2,7 +2,7 @@
 
 use crate::cgroup::Groups;
 use crate::cgroup::Layout;
-use crate::op::{Bytes, FilesystemMount, MountOp, MountSource, SetupOp};
+use crate::op::{Bytes, FilesystemMount, HierarchiesOp, MountOp, MountSource, SetupOp};
 use oci_spec::runtime::Mount;
 use std::path::{Path, PathBuf};
 
@@ -94,6 +94,10 @@ fn parse(options: &[String]) -> Result<Parsed, MountOptionError> {
             }),
         }
     }
+    // The kernel changes times of access only as a whole.
+    if (parsed.set | parsed.clear) & ATIME != 0 {
+        parsed.clear |= ATIME;
+    }
     Ok(parsed)
 }
 
@@ -162,7 +166,6 @@ pub(super) fn mount(
         recursive_attributes: parsed.recursive,
         propagation: parsed.propagation,
         recursive_propagation: parsed.recursive_propagation,
-        owners: None,
         copy_up: parsed.copy_up,
         follow,
     };
@@ -236,17 +239,16 @@ pub(super) fn cgroup(
         };
         return Ok(vec![SetupOp::Mount(op)]);
     }
+    let Some(groups) = groups else {
+        return Ok(vec![SetupOp::Hierarchies(hierarchies(top, layout, attributes))]);
+    };
     // A read-only tmpfs could not take the folders of the hierarchies: it is made so afterwards.
     let mode = vec![("mode".to_owned(), Some("755".to_owned()))];
     let mut ops = vec![SetupOp::Mount(filesystem_at(top.clone(), "tmpfs", mode, attributes & !READONLY))];
     for hierarchy in layout.legacy_mounts() {
         let target = Bytes::from(&mount.destination().join(&hierarchy.name));
-        let own = groups.map(|groups| groups.legacy_path(&hierarchy));
-        ops.push(SetupOp::Mount(match own {
-            Some(Some(path)) => bind_at(target, path, attributes),
-            Some(None) => continue,
-            None => filesystem_at(target, "cgroup", hierarchy.options(), attributes),
-        }));
+        let Some(path) = groups.legacy_path(&hierarchy) else { continue };
+        ops.push(SetupOp::Mount(bind_at(target, path, attributes)));
         // Programs look for each controller by its own name.
         let names = hierarchy.name.split(',').filter(|name| *name != hierarchy.name);
         ops.extend(names.map(|name| SetupOp::Link {
@@ -255,11 +257,26 @@ pub(super) fn cgroup(
         }));
     }
     if attributes & READONLY != 0 {
-        let source = MountSource::Remount;
-        let op = MountOp { source, set: READONLY, ..filesystem_at(top, "", Vec::new(), 0) };
-        ops.push(SetupOp::Mount(op));
+        ops.push(SetupOp::Mount(make_readonly(top)));
     }
     Ok(ops)
+}
+
+/// All hierarchies, rooted at the container's groups by its namespace.
+fn hierarchies(target: Bytes, layout: &Layout, attributes: u64) -> HierarchiesOp {
+    let mut op = HierarchiesOp { target, attributes, mounts: Vec::new(), links: Vec::new() };
+    for hierarchy in layout.legacy_mounts() {
+        let options: Vec<String> = hierarchy
+            .options()
+            .into_iter()
+            .map(|(key, value)| value.map_or(key.clone(), |value| format!("{key}={value}")))
+            .collect();
+        // Programs look for each controller by its own name.
+        let names = hierarchy.name.split(',').filter(|name| *name != hierarchy.name);
+        op.links.extend(names.map(|name| (name.to_owned(), hierarchy.name.clone())));
+        op.mounts.push((hierarchy.name.clone(), options.join(",")));
+    }
+    op
 }
 
 fn bind_at(target: Bytes, path: &Path, attributes: u64) -> MountOp {
@@ -283,10 +300,24 @@ fn filesystem_at(
         recursive_attributes: false,
         propagation: 0,
         recursive_propagation: false,
-        owners: None,
         copy_up: false,
         follow: false,
     }
+}
+
+/// A read-only tmpfs takes nothing in: it is made writable first. True when it was to be read-only.
+pub(super) fn take_readonly(op: &mut MountOp) -> bool {
+    let MountSource::Filesystem(filesystem) = &mut op.source else { return false };
+    let is_readonly = filesystem.fstype == "tmpfs" && filesystem.attributes & READONLY != 0;
+    if is_readonly {
+        filesystem.attributes &= !READONLY;
+    }
+    is_readonly
+}
+
+/// Makes what is mounted at `target` read-only.
+pub(super) fn make_readonly(target: Bytes) -> MountOp {
+    MountOp { source: MountSource::Remount, set: READONLY, ..filesystem_at(target, "", Vec::new(), 0) }
 }
 
 /// Makes device nodes on a mount useless.

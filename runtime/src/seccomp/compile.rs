@@ -1,365 +1,426 @@
-//! From rules to instructions of the kernel's classic packet filter.
+//! From rules to a program.
 //!
-//! Layout of what a filter sees: `struct seccomp_data { int nr; u32 arch; u64 ip; u64 args[6]; }`.
+//! For each architecture the calls are put in order of their numbers and joined to ranges of equal outcome; a
+//! tree of comparisons finds the range.
 
+use super::architecture::{self, Architecture, IPC_CALLS, SOCKET_CALLS};
+use super::assemble::{
+    ARCHITECTURE, ARGUMENTS, Assembler, JUMP_ANY_BIT, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_EQUAL, NUMBER,
+    Target,
+};
 use super::numbers::NUMBERS;
-use super::{EINVAL, ENOSYS};
+use super::rule::{Action, Comparison, Condition, Filter};
 
-/// What happens to a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    Allow,
-    Log,
-    Errno(u16),
-    Trace(u16),
-    Trap,
-    KillThread,
-    KillProcess,
+/// What comes out.
+pub(super) struct Program<'a> {
+    /// Instructions, each as one number.
+    pub(super) instructions: Vec<u64>,
+    /// Names in the rules that no architecture knows.
+    pub(super) unknown: Vec<&'a str>,
 }
 
-impl Action {
-    /// `SECCOMP_RET_…`.
-    fn value(self) -> u32 {
-        match self {
-            Action::Allow => 0x7fff_0000,
-            Action::Log => 0x7ffc_0000,
-            Action::Trace(data) => 0x7ff0_0000 | u32::from(data),
-            Action::Errno(errno) => 0x0005_0000 | u32::from(errno),
-            Action::Trap => 0x0003_0000,
-            Action::KillThread => 0x0000_0000,
-            Action::KillProcess => 0x8000_0000,
+const ENOSYS: u16 = 38;
+/// Calls of the x32 interface have this bit set.
+const X32: u64 = 0x4000_0000;
+/// One past the highest number.
+const END: u64 = 1 << 32;
+
+impl<'a> Filter<'a> {
+    pub(super) fn compile(&'a self) -> Program<'a> {
+        let (decisions, unknown) = self.decisions();
+        let mut assembler = Assembler::new();
+        let mut bodies = Vec::new();
+        for architecture in self.architectures.iter().rev() {
+            // x32 is decided together with x86-64, of which it is a part.
+            if *architecture != Architecture::X32 {
+                let body = Body { filter: self, architecture: *architecture, decisions: &decisions };
+                bodies.push((architecture.audit(), body.write(&mut assembler)));
+            }
         }
-    }
-}
-
-/// How an argument is compared, as an unsigned number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Comparison {
-    Equal(u64),
-    NotEqual(u64),
-    Less(u64),
-    LessOrEqual(u64),
-    Greater(u64),
-    GreaterOrEqual(u64),
-    /// With the mask first, the value second.
-    Masked(u64, u64),
-}
-
-/// What happens to a call by name, when all conditions on its arguments hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rule {
-    pub(super) name: String,
-    pub(super) action: Action,
-    pub(super) conditions: Vec<(usize, Comparison)>,
-}
-
-impl Rule {
-    pub(super) fn plain(name: &str, action: Action) -> Rule {
-        Rule { name: name.to_owned(), action, conditions: Vec::new() }
-    }
-
-    pub(super) fn when(name: &str, action: Action, argument: usize, comparison: Comparison) -> Rule {
-        Rule { name: name.to_owned(), action, conditions: vec![(argument, comparison)] }
-    }
-}
-
-/// Architectures whose calls a machine may see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Architecture {
-    X86_64,
-    X86,
-    Arm64,
-}
-
-impl Architecture {
-    /// This machine's own, and those it runs besides.
-    pub(super) fn native() -> Vec<Architecture> {
-        if cfg!(target_arch = "aarch64") {
-            vec![Architecture::Arm64]
-        } else {
-            vec![Architecture::X86_64, Architecture::X86]
+        let mut next = Target::Return(self.foreign);
+        for (audit, body) in bodies {
+            next = assembler.jump(JUMP_EQUAL, audit, body, next);
         }
+        assembler.load(ARCHITECTURE, next);
+        Program { instructions: assembler.finish(), unknown }
     }
 
-    /// `AUDIT_ARCH_…`.
-    fn audit(self) -> u32 {
-        match self {
-            Architecture::X86_64 => 0xc000_003e,
-            Architecture::X86 => 0x4000_0003,
-            Architecture::Arm64 => 0xc000_00b7,
+    /// What the rules say about each call of the table, and the names that are not in it.
+    fn decisions(&'a self) -> (Vec<Decision<'a>>, Vec<&'a str>) {
+        let mut decisions = vec![Decision::default(); NUMBERS.len()];
+        let mut unknown = Vec::new();
+        for rule in &self.rules {
+            for name in &rule.names {
+                let Some(call) = architecture::call(name) else {
+                    unknown.push(*name);
+                    continue;
+                };
+                let decision = &mut decisions[call];
+                decision.mentioned = true;
+                if rule.action == self.default {
+                    continue;
+                }
+                if rule.alternatives.iter().all(Vec::is_empty) {
+                    decision.always = decision.always.or(Some(rule.action));
+                }
+                decision.checks.extend(rule.alternatives.iter().map(|conditions| Check {
+                    multiplexed: None,
+                    conditions,
+                    action: rule.action,
+                }));
+            }
         }
-    }
-
-    fn number(self, name: &str) -> Option<u32> {
-        let index = NUMBERS.binary_search_by(|(known, ..)| (*known).cmp(name)).ok()?;
-        let (_, x86_64, x86, arm64) = NUMBERS[index];
-        let number = match self {
-            Architecture::X86_64 => x86_64,
-            Architecture::X86 => x86,
-            Architecture::Arm64 => arm64,
-        };
-        u32::try_from(number).ok()
-    }
-
-    /// One past the highest call of the table.
-    fn end(self) -> u32 {
-        NUMBERS.iter().filter_map(|(name, ..)| self.number(name)).max().map_or(0, |highest| highest + 1)
+        (decisions, unknown)
     }
 }
 
-/// A whole filter.
-#[derive(Clone, Debug)]
-pub(super) struct Filter {
-    pub(super) rules: Vec<Rule>,
-    pub(super) default: Action,
-    pub(super) architectures: Vec<Architecture>,
+/// What the rules say about a call.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Decision<'a> {
+    mentioned: bool,
+    /// By a rule without conditions.
+    always: Option<Action>,
+    /// Otherwise the first that holds counts.
+    checks: Vec<Check<'a>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Check<'a> {
+    /// What the first argument of `socketcall` or `ipc` must be; conditions on that argument then fall away.
+    multiplexed: Option<u32>,
+    conditions: &'a [Condition],
+    action: Action,
 }
 
 /// What is done about a run of call numbers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Outcome {
+#[derive(Clone, Copy, Debug)]
+enum Outcome<'d> {
     Return(Action),
-    /// Conditions in order, each with its action; none holding, the last.
-    Check(Vec<(Vec<(usize, Comparison)>, Action)>, Action),
+    /// With whether arguments have 64 bits, which x86-64 and x32 do not share.
+    Check(&'d [Check<'d>], bool),
+}
+
+impl PartialEq for Outcome<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Outcome::Return(one), Outcome::Return(other)) => one == other,
+            (Outcome::Check(one, wide), Outcome::Check(other, too)) => {
+                wide == too && (std::ptr::eq(*one, *other) || one == other)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Numbers from `start` up to the next range's start.
-#[derive(Clone, Debug)]
-struct Range {
-    start: u32,
-    outcome: Outcome,
+#[derive(Clone, Copy, Debug)]
+struct Range<'d> {
+    start: u64,
+    outcome: Outcome<'d>,
 }
 
-const LOAD: u16 = 0x20;
-const JUMP: u16 = 0x05;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_GREATER: u16 = 0x25;
-const JUMP_GREATER_EQUAL: u16 = 0x35;
-const AND: u16 = 0x54;
-const RETURN: u16 = 0x06;
-
-/// Calls of the x32 interface have this bit set.
-const X32: u32 = 0x4000_0000;
-
-fn instruction(code: u16, jump_true: u8, jump_false: u8, constant: u32) -> u64 {
-    u64::from(code) << 48 | u64::from(jump_true) << 40 | u64::from(jump_false) << 32 | u64::from(constant)
+/// One end of the tree: a range, perhaps with a single number in it that is different.
+#[derive(Clone, Copy, Debug)]
+struct Leaf<'d> {
+    start: u64,
+    outcome: Outcome<'d>,
+    exception: Option<(u32, Outcome<'d>)>,
+    weight: u64,
 }
 
-impl Filter {
-    /// The program: first the architecture, then a search over its numbers.
-    pub(super) fn compile(&self) -> Vec<u64> {
-        let mut program = vec![instruction(LOAD, 0, 0, 4)];
-        for architecture in &self.architectures {
-            let body = self.body(*architecture);
-            // Too far for a conditional jump, whose distance is a byte: jump over an unconditional one.
-            program.push(instruction(JUMP_EQUAL, 1, 0, architecture.audit()));
-            program.push(instruction(JUMP, 0, 0, body.len() as u32));
-            program.extend(body);
-        }
-        program.push(instruction(RETURN, 0, 0, self.default.value()));
-        program
-    }
+/// The part of a program that is about one architecture.
+struct Body<'f> {
+    filter: &'f Filter<'f>,
+    architecture: Architecture,
+    decisions: &'f [Decision<'f>],
+}
 
-    fn body(&self, architecture: Architecture) -> Vec<u64> {
-        let mut body = vec![instruction(LOAD, 0, 0, 0)];
-        search(&self.ranges(architecture), &mut body);
-        body
-    }
-
-    /// All numbers in runs of equal outcome.
-    fn ranges(&self, architecture: Architecture) -> Vec<Range> {
-        let end = architecture.end();
-        let mut outcomes = vec![Outcome::Return(self.default); end as usize];
-        for rule in &self.rules {
-            let Some(number) = architecture.number(&rule.name) else { continue };
-            let outcome = &mut outcomes[number as usize];
-            *outcome = self.merged(outcome, rule);
-        }
-        let mut ranges: Vec<Range> = Vec::new();
-        for (number, outcome) in outcomes.into_iter().enumerate() {
-            if ranges.last().is_none_or(|last| last.outcome != outcome) {
-                ranges.push(Range { start: number as u32, outcome });
-            }
-        }
-        // A call that is newer than the table does not exist, as far as a program can tell: it falls back.
-        let unknown = match self.default {
-            Action::Errno(_) => Action::Errno(ENOSYS),
-            other => other,
-        };
-        ranges.push(Range { start: end, outcome: Outcome::Return(unknown) });
-        if architecture == Architecture::X86_64 {
-            ranges.push(Range { start: X32, outcome: Outcome::Return(unknown) });
-        }
+impl<'f> Body<'f> {
+    fn write(&self, assembler: &mut Assembler) -> Target {
+        let multiplexers = self.multiplexers();
+        let mut ranges = self.ranges(&multiplexers);
         ranges.dedup_by(|next, last| next.outcome == last.outcome);
+        let mut tree = Tree { body: self, assembler, written: Vec::new() };
+        let root = tree.search(&leaves(&ranges));
+        assembler.load(NUMBER, root)
+    }
+
+    /// What `socketcall` and `ipc` are to do, by their number.
+    fn multiplexers(&self) -> Vec<(u32, Decision<'f>)> {
+        if !self.architecture.is_multiplexed() {
+            return Vec::new();
+        }
+        let calls: [(&str, &[(&str, u32)]); 2] = [("socketcall", &SOCKET_CALLS), ("ipc", &IPC_CALLS)];
+        let mut found = Vec::new();
+        for (multiplexer, calls) in calls {
+            let call = architecture::call(multiplexer).expect("it is in the table");
+            let Some(number) = self.architecture.number(call) else { continue };
+            let mut decision = self.decisions[call].clone();
+            for (name, code) in calls {
+                let Some(call) = architecture::call(name) else { continue };
+                let inner = &self.decisions[call];
+                let multiplexed = Some(*code);
+                if let Some(action) = inner.always {
+                    decision.checks.push(Check { multiplexed, conditions: &[], action });
+                } else {
+                    decision.checks.extend(inner.checks.iter().map(|check| Check { multiplexed, ..*check }));
+                }
+            }
+            found.push((number, decision));
+        }
+        found
+    }
+
+    /// All numbers from 0 to the last, in order.
+    fn ranges<'d>(&'d self, multiplexers: &'d [(u32, Decision<'f>)]) -> Vec<Range<'d>> {
+        let mut ranges = Vec::with_capacity(512);
+        let unknown = self.segment(self.architecture, multiplexers, 0, &mut ranges);
+        if self.architecture != Architecture::X86_64 {
+            return ranges;
+        }
+        let push = |ranges: &mut Vec<Range<'d>>, start, action| {
+            ranges.push(Range { start, outcome: Outcome::Return(action) });
+        };
+        let default = self.filter.default;
+        if self.filter.architectures.contains(&Architecture::X32) {
+            let unknown_x32 = self.segment(Architecture::X32, &[], X32, &mut ranges);
+            push(&mut ranges, 2 * X32, unknown);
+            push(&mut ranges, 3 * X32, unknown_x32);
+        } else {
+            let foreign = self.filter.foreign;
+            push(&mut ranges, X32, foreign);
+            if unknown != default {
+                push(&mut ranges, 2 * X32, unknown);
+                push(&mut ranges, 3 * X32, foreign);
+            }
+            // -1 is the number of a call that a tracer has cancelled.
+            push(&mut ranges, END - 1, default);
+        }
         ranges
     }
 
-    /// A call's outcome with one more rule; a rule without conditions decides whatever came before.
-    fn merged(&self, outcome: &Outcome, rule: &Rule) -> Outcome {
-        if rule.conditions.is_empty() {
-            return match outcome {
-                Outcome::Return(action) if *action != self.default => outcome.clone(),
-                Outcome::Return(_) => Outcome::Return(rule.action),
-                Outcome::Check(checks, _) => Outcome::Check(checks.clone(), rule.action),
-            };
-        }
-        let (mut checks, otherwise) = match outcome {
-            Outcome::Return(action) => (Vec::new(), *action),
-            Outcome::Check(checks, otherwise) => (checks.clone(), *otherwise),
-        };
-        if otherwise == rule.action {
-            return outcome.clone();
-        }
-        checks.push((rule.conditions.clone(), rule.action));
-        Outcome::Check(checks, otherwise)
-    }
-}
-
-/// A binary search for the range that holds the loaded number.
-fn search(ranges: &[Range], program: &mut Vec<u64>) {
-    if let [only] = ranges {
-        return conclude(&only.outcome, program);
-    }
-    let (lower, upper) = ranges.split_at(ranges.len() / 2);
-    let mut low = Vec::new();
-    search(lower, &mut low);
-    match u8::try_from(low.len()) {
-        Ok(distance) => program.push(instruction(JUMP_GREATER_EQUAL, distance, 0, upper[0].start)),
-        Err(_) => {
-            program.push(instruction(JUMP_GREATER_EQUAL, 0, 1, upper[0].start));
-            program.push(instruction(JUMP, 0, 0, low.len() as u32));
-        }
-    }
-    program.extend(low);
-    search(upper, program);
-}
-
-fn conclude(outcome: &Outcome, program: &mut Vec<u64>) {
-    match outcome {
-        Outcome::Return(action) => program.push(instruction(RETURN, 0, 0, action.value())),
-        Outcome::Check(checks, otherwise) => {
-            for (conditions, action) in checks {
-                let mut body = vec![instruction(RETURN, 0, 0, action.value())];
-                for (argument, comparison) in conditions.iter().rev() {
-                    body = guarded(*argument, *comparison, body);
+    /// The numbers of one interface, moved up by `base`. Gives what happens to those above the last.
+    fn segment<'d>(
+        &'d self,
+        architecture: Architecture,
+        multiplexers: &'d [(u32, Decision<'f>)],
+        base: u64,
+        ranges: &mut Vec<Range<'d>>,
+    ) -> Action {
+        let default = self.filter.default;
+        let wide = architecture.is_wide();
+        let mut calls: Vec<(u32, Outcome<'d>)> = Vec::with_capacity(512);
+        let mut last = 0;
+        for (call, decision) in self.decisions.iter().enumerate() {
+            let Some(number) = architecture.number(call) else { continue };
+            if decision.mentioned {
+                last = last.max(number);
+                if !multiplexers.iter().any(|(multiplexer, _)| *multiplexer == number) {
+                    calls.extend(outcome(decision, wide).map(|outcome| (number, outcome)));
                 }
-                program.extend(body);
             }
-            program.push(instruction(RETURN, 0, 0, otherwise.value()));
         }
+        for (number, decision) in multiplexers {
+            calls.extend(outcome(decision, wide).map(|outcome| (*number, outcome)));
+        }
+        // A call that is newer than the filter does not exist, as far as a program can tell: it falls back.
+        let unknown = if default.is_permissive() || last == 0 { default } else { Action::Errno(ENOSYS) };
+        if unknown != default && matches!(architecture, Architecture::S390x | Architecture::S390) {
+            // Calls that the kernel does not know come in under this number there.
+            calls.retain(|(number, _)| *number != 0);
+            calls.push((0, Outcome::Return(unknown)));
+        }
+        calls.sort_unstable_by_key(|(number, _)| *number);
+        let mut next = 0;
+        for (number, outcome) in calls {
+            if next < number {
+                ranges.push(Range { start: base + u64::from(next), outcome: Outcome::Return(default) });
+            }
+            ranges.push(Range { start: base + u64::from(number), outcome });
+            next = number + 1;
+        }
+        // Numbers between are those that the rules name only to leave them to the default.
+        if next <= last {
+            ranges.push(Range { start: base + u64::from(next), outcome: Outcome::Return(default) });
+        }
+        let start = base + u64::from(last) + u64::from(last > 0 || next > 0);
+        ranges.push(Range { start, outcome: Outcome::Return(unknown) });
+        unknown
     }
 }
 
-/// Instructions that run `body` when a comparison holds and skip it when not.
-fn guarded(argument: usize, comparison: Comparison, body: Vec<u64>) -> Vec<u64> {
-    if argument >= 6 {
-        return vec![instruction(RETURN, 0, 0, Action::Errno(EINVAL).value())];
+/// `None` where the default action stands.
+fn outcome<'d>(decision: &'d Decision<'_>, wide: bool) -> Option<Outcome<'d>> {
+    match decision.always {
+        Some(action) => Some(Outcome::Return(action)),
+        None if decision.checks.is_empty() => None,
+        None => Some(Outcome::Check(&decision.checks, wide)),
     }
-    let low = 16 + 8 * argument as u32;
-    let (load_low, load_high) = (instruction(LOAD, 0, 0, low), instruction(LOAD, 0, 0, low + 4));
-    let halves = |value: u64| ((value >> 32) as u32, value as u32);
-    let skip = body.len() as u8;
-    let mut code = match comparison {
-        Comparison::Equal(value) => {
-            let (high, low) = halves(value);
-            vec![
-                load_high,
-                instruction(JUMP_EQUAL, 0, skip + 2, high),
-                load_low,
-                instruction(JUMP_EQUAL, 0, skip, low),
-            ]
-        }
-        Comparison::NotEqual(value) => {
-            let (high, low) = halves(value);
-            vec![
-                load_high,
-                instruction(JUMP_EQUAL, 0, 2, high),
-                load_low,
-                instruction(JUMP_EQUAL, skip, 0, low),
-            ]
-        }
-        Comparison::Masked(mask, value) => {
-            let ((mask_high, mask_low), (high, low)) = (halves(mask), halves(value));
-            vec![
-                load_high,
-                instruction(AND, 0, 0, mask_high),
-                instruction(JUMP_EQUAL, 0, skip + 3, high),
-                load_low,
-                instruction(AND, 0, 0, mask_low),
-                instruction(JUMP_EQUAL, 0, skip, low),
-            ]
-        }
-        Comparison::Greater(value) => ordered(load_high, load_low, halves(value), JUMP_GREATER, true, skip),
-        Comparison::GreaterOrEqual(value) => {
-            ordered(load_high, load_low, halves(value), JUMP_GREATER_EQUAL, true, skip)
-        }
-        Comparison::Less(value) => {
-            ordered(load_high, load_low, halves(value), JUMP_GREATER_EQUAL, false, skip)
-        }
-        Comparison::LessOrEqual(value) => {
-            ordered(load_high, load_low, halves(value), JUMP_GREATER, false, skip)
-        }
-    };
-    code.extend(body);
-    code
 }
 
-/// `above`: the body runs when the argument is greater (or equal, by `jump`); else when it is not.
-fn ordered(
-    load_high: u64,
-    load_low: u64,
-    (high, low): (u32, u32),
-    jump: u16,
-    above: bool,
-    skip: u8,
-) -> Vec<u64> {
-    // The high half decides unless it is equal; then the low half does.
-    let (to_body, past_body) = (3, skip + 3);
-    let (when_above, when_below) = if above { (to_body, past_body) } else { (past_body, to_body) };
-    let low_test = if above { instruction(jump, 0, skip, low) } else { instruction(jump, skip, 0, low) };
-    vec![
-        load_high,
-        instruction(JUMP_GREATER, when_above, 0, high),
-        instruction(JUMP_EQUAL, 0, when_below - 1, high),
-        load_low,
-        low_test,
-    ]
+/// Joins ranges where a single number interrupts an outcome.
+fn leaves<'d>(ranges: &[Range<'d>]) -> Vec<Leaf<'d>> {
+    let mut leaves: Vec<Leaf<'d>> = Vec::with_capacity(ranges.len());
+    let mut index = 0;
+    while let Some(range) = ranges.get(index) {
+        let mut leaf = Leaf { start: range.start, outcome: range.outcome, exception: None, weight: 0 };
+        index += 1;
+        if let (Some(single), Some(after)) = (ranges.get(index), ranges.get(index + 1))
+            && after.start == single.start + 1
+            && after.outcome == range.outcome
+            && let Ok(number) = u32::try_from(single.start)
+        {
+            leaf.exception = Some((number, single.outcome));
+            index += 2;
+        }
+        // The kernel tries all its calls when it loads a filter, so what many of them lead to comes early.
+        let end = ranges.get(index).map_or(END, |next| next.start);
+        leaf.weight = (end - leaf.start).min(8);
+        leaves.push(leaf);
+    }
+    leaves
 }
 
-/// Runs a program as the kernel would; for tests.
-#[cfg(test)]
-pub(super) fn run(program: &[u64], audit: u32, number: u32, arguments: [u64; 6]) -> u32 {
-    let mut data = [0u8; 64];
-    data[0..4].copy_from_slice(&number.to_le_bytes());
-    data[4..8].copy_from_slice(&audit.to_le_bytes());
-    for (index, argument) in arguments.iter().enumerate() {
-        data[16 + 8 * index..24 + 8 * index].copy_from_slice(&argument.to_le_bytes());
+/// Writes the search for a number.
+struct Tree<'t, 'f> {
+    body: &'t Body<'f>,
+    assembler: &'t mut Assembler,
+    /// Checks that are written already.
+    written: Vec<(Outcome<'t>, Target)>,
+}
+
+impl<'t> Tree<'t, '_> {
+    fn search(&mut self, leaves: &[Leaf<'t>]) -> Target {
+        if let [only] = leaves {
+            return self.leaf(only);
+        }
+        let (lower, upper) = leaves.split_at(middle(leaves));
+        let (high, low) = (self.search(upper), self.search(lower));
+        let start = u32::try_from(upper[0].start).expect("the highest number has 32 bits");
+        self.assembler.jump(JUMP_GREATER_EQUAL, start, high, low)
     }
-    let (mut at, mut accumulator) = (0usize, 0u32);
-    loop {
-        let word = program[at];
-        let (code, yes, no, k) = ((word >> 48) as u16, (word >> 40) as u8, (word >> 32) as u8, word as u32);
-        at += 1;
-        let test = match code {
-            LOAD => {
-                let offset = k as usize;
-                accumulator = u32::from_le_bytes(data[offset..offset + 4].try_into().expect("four bytes"));
-                continue;
+
+    fn leaf(&mut self, leaf: &Leaf<'t>) -> Target {
+        let usual = self.outcome(leaf.outcome);
+        match leaf.exception {
+            None => usual,
+            Some((number, outcome)) => {
+                let unusual = self.outcome(outcome);
+                self.assembler.jump(JUMP_EQUAL, number, unusual, usual)
             }
-            AND => {
-                accumulator &= k;
-                continue;
-            }
-            JUMP => {
-                at += k as usize;
-                continue;
-            }
-            RETURN => return k,
-            JUMP_EQUAL => accumulator == k,
-            JUMP_GREATER => accumulator > k,
-            JUMP_GREATER_EQUAL => accumulator >= k,
-            other => panic!("unknown instruction {other:#x}"),
+        }
+    }
+
+    fn outcome(&mut self, outcome: Outcome<'t>) -> Target {
+        let (checks, wide) = match outcome {
+            Outcome::Return(action) => return Target::Return(action),
+            Outcome::Check(checks, wide) => (checks, wide),
         };
-        at += usize::from(if test { yes } else { no });
+        if let Some((_, target)) = self.written.iter().find(|(known, _)| *known == outcome) {
+            return *target;
+        }
+        let mut next = Target::Return(self.body.filter.default);
+        for check in checks.iter().rev() {
+            next = self.check(check, wide, next);
+        }
+        self.written.push((outcome, next));
+        next
     }
+
+    fn check(&mut self, check: &Check<'_>, wide: bool, no: Target) -> Target {
+        let mut yes = Target::Return(check.action);
+        for condition in check.conditions.iter().rev() {
+            if check.multiplexed.is_none() || condition.argument != 0 {
+                yes = self.condition(condition, wide, yes, no);
+            }
+        }
+        if let Some(code) = check.multiplexed {
+            let comparison = Comparison::Equal(code.into());
+            yes = self.condition(&Condition { argument: 0, comparison, narrow: true }, wide, yes, no);
+        }
+        yes
+    }
+
+    fn condition(&mut self, condition: &Condition, wide: bool, yes: Target, no: Target) -> Target {
+        let offset = ARGUMENTS + 8 * u32::from(condition.argument);
+        let (low, high) =
+            if self.body.architecture.is_big_endian() { (offset + 4, offset) } else { (offset, offset + 4) };
+        let wide = wide && !condition.narrow;
+        let word = Word { low, high: wide.then_some(high) };
+        let last = if wide { u64::MAX } else { u64::from(u32::MAX) };
+        match condition.comparison {
+            Comparison::Equal(value) => self.equal(&word, last, value & last, yes, no),
+            Comparison::NotEqual(value) => self.equal(&word, last, value & last, no, yes),
+            Comparison::Masked(mask, value) => self.equal(&word, mask & last, value & mask & last, yes, no),
+            Comparison::GreaterOrEqual(value) => self.at_least(&word, value & last, yes, no),
+            Comparison::Less(value) => self.at_least(&word, value & last, no, yes),
+            // Greater than the last is nothing.
+            Comparison::Greater(value) if value & last == last => no,
+            Comparison::LessOrEqual(value) if value & last == last => yes,
+            Comparison::Greater(value) => self.at_least(&word, (value & last) + 1, yes, no),
+            Comparison::LessOrEqual(value) => self.at_least(&word, (value & last) + 1, no, yes),
+        }
+    }
+
+    fn equal(&mut self, word: &Word, mask: u64, value: u64, yes: Target, no: Target) -> Target {
+        let next = self.equal_half(word.low, mask as u32, value as u32, yes, no);
+        match word.high {
+            Some(high) => self.equal_half(high, (mask >> 32) as u32, (value >> 32) as u32, next, no),
+            None => next,
+        }
+    }
+
+    fn equal_half(&mut self, offset: u32, mask: u32, value: u32, yes: Target, no: Target) -> Target {
+        match (mask, value) {
+            (0, _) => yes,
+            (u32::MAX, value) => self.assembler.test(offset, JUMP_EQUAL, value, yes, no),
+            (mask, 0) => self.assembler.test(offset, JUMP_ANY_BIT, mask, no, yes),
+            (mask, value) => {
+                let jump = self.assembler.jump(JUMP_EQUAL, value, yes, no);
+                self.assembler.load_masked(offset, mask, jump)
+            }
+        }
+    }
+
+    fn at_least(&mut self, word: &Word, value: u64, yes: Target, no: Target) -> Target {
+        let (low, high) = (value as u32, (value >> 32) as u32);
+        let next = match low {
+            0 => yes,
+            low => self.assembler.test(word.low, JUMP_GREATER_EQUAL, low, yes, no),
+        };
+        match (word.high, high) {
+            (None, _) => next,
+            (Some(_), 0) if low == 0 => yes,
+            // The high half decides unless it is equal; then the low half does.
+            (Some(offset), 0) => self.assembler.test(offset, JUMP_GREATER, 0, yes, next),
+            (Some(offset), high) if low == 0 => {
+                self.assembler.test(offset, JUMP_GREATER_EQUAL, high, yes, no)
+            }
+            (Some(offset), high) => {
+                let no = self.assembler.loaded(offset, no);
+                let equal = self.assembler.jump(JUMP_EQUAL, high, next, no);
+                self.assembler.test(offset, JUMP_GREATER, high, yes, equal)
+            }
+        }
+    }
+}
+
+/// Offsets of an argument's halves; no high one where only the low one counts.
+struct Word {
+    low: u32,
+    high: Option<u32>,
+}
+
+/// Where to cut so that both sides weigh about the same.
+fn middle(leaves: &[Leaf<'_>]) -> usize {
+    let total: u64 = leaves.iter().map(|leaf| leaf.weight).sum();
+    let mut lower = 0;
+    for (index, leaf) in leaves.iter().enumerate() {
+        // Past the half by more than it falls short of it before this leaf: cut before it.
+        if 2 * lower + leaf.weight >= total {
+            return index.clamp(1, leaves.len() - 1);
+        }
+        lower += leaf.weight;
+    }
+    leaves.len() - 1
 }

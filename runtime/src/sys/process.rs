@@ -146,13 +146,23 @@ pub(crate) fn install_seccomp(program: &[u64], flags: u32) -> Result<Option<Owne
     Ok(Some(unsafe { OwnedFd::from_raw_fd(answer as RawFd) }))
 }
 
-/// Sets all signals to their default action and unblocks them.
+/// Sets signals to their default action and unblocks them.
+///
+/// Only those that people and programs ignore: exec gives all that are handled their default action.
 pub(crate) fn reset_signals() -> Result<(), Errno> {
-    for signal in 1..=64 {
-        // 32 and 33 belong to the C library, KILL and STOP cannot be set.
-        if matches!(signal, 32 | 33 | libc::SIGKILL | libc::SIGSTOP) {
-            continue;
-        }
+    const OFTEN_IGNORED: [i32; 10] = [
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGPIPE,
+        libc::SIGTERM,
+        libc::SIGCHLD,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGUSR1,
+    ];
+    for signal in OFTEN_IGNORED {
         // SAFETY: the action is SIG_DFL; nothing runs in this process when the signal comes.
         let previous = unsafe { libc::signal(signal, libc::SIG_DFL) };
         if previous == libc::SIG_ERR {
