@@ -61,6 +61,8 @@ pub(crate) struct Init {
     terminal: Option<OwnedFd>,
     arguments: Vec<Bytes>,
     kept_fds: u32,
+    /// What comes before exec has been done.
+    is_prepared: bool,
     /// Whether the program is killed when its parent ends.
     dies_with_parent: bool,
     /// The container's state as hooks are told, once the parent has said.
@@ -128,6 +130,7 @@ pub(crate) fn run(
         terminal: None,
         arguments: plan.program.arguments,
         kept_fds: plan.program.kept_fds,
+        is_prepared: false,
         dies_with_parent,
         state: Vec::new(),
     };
@@ -164,6 +167,10 @@ impl Init {
                 SetupOp::FindProgram => {
                     self.find_program()?;
                     continue;
+                }
+                SetupOp::Seccomp { .. } => {
+                    self.prepare_exec()?;
+                    Stage::Setup
                 }
                 SetupOp::WorkingFolder(_) | SetupOp::MakeFolder { .. } => Stage::WorkingFolder,
                 _ => Stage::Setup,

@@ -12,17 +12,13 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 
 impl Init {
     /// Replaces this process by the program; gives the error when that fails.
-    pub(super) fn exec(&self) -> SetupError {
-        if self.terminal.is_none() {
-            // Signals of somebody's terminal are not meant for the container.
-            let _ = rustix::process::setsid();
+    pub(super) fn exec(&mut self) -> SetupError {
+        if let Err(error) = self.prepare_exec() {
+            return error;
         }
         if self.dies_with_parent {
             // Changing the user has cleared this.
             let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-        }
-        if let Err(errno) = sys::reset_signals().and_then(|()| sys::close_from(3 + self.kept_fds)) {
-            return error("close_range", Bytes::from(""), errno.raw_os_error());
         }
         let Some(program) = self.arguments.first() else {
             return error("exec", Bytes::from(""), Errno::ENOENT as i32);
@@ -41,6 +37,20 @@ impl Init {
             }
         }
         error("exec", program.clone(), failure as i32)
+    }
+
+    /// What comes before exec and needs no user: done before a filter is loaded, which may forbid it.
+    pub(super) fn prepare_exec(&mut self) -> Result<(), SetupError> {
+        if std::mem::replace(&mut self.is_prepared, true) {
+            return Ok(());
+        }
+        if self.terminal.is_none() {
+            // Signals of somebody's terminal are not meant for the container.
+            let _ = rustix::process::setsid();
+        }
+        sys::reset_signals()
+            .and_then(|()| sys::close_from(3 + self.kept_fds))
+            .map_err(|errno| error("close_range", Bytes::from(""), errno.raw_os_error()))
     }
 
     /// Makes sure that there is a program to run, as root would see it.

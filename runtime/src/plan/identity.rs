@@ -50,9 +50,9 @@ impl Planner<'_> {
         if let Some(gate) = self.options.gate {
             self.push(SetupOp::Gate(gate));
         }
-        self.hooks("startContainer", start_hooks)?;
         self.setup.extend(ops);
-        Ok(())
+        // As the program will be, filter included.
+        self.hooks("startContainer", start_hooks)
     }
 }
 
