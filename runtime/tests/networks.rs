@@ -302,11 +302,13 @@ const RULES: &str = r#"table inet kiln {
 	}
 
 	map loopback4 {
-		type inet_proto . inet_service : ipv4_addr . inet_service
+		type inet_service : ipv4_addr . inet_service
+		flags interval
 	}
 
 	map loopback6 {
-		type inet_proto . inet_service : ipv6_addr . inet_service
+		type inet_service : ipv6_addr . inet_service
+		flags interval
 	}
 
 	set bridges {
@@ -329,9 +331,9 @@ const RULES: &str = r#"table inet kiln {
 	chain published {
 		dnat ip to ip daddr . meta l4proto . th dport map @at4
 		dnat ip6 to ip6 daddr . meta l4proto . th dport map @at6
-		ip daddr 127.0.0.0/8 dnat ip to meta l4proto . th dport map @loopback4
+		ip daddr 127.0.0.0/8 dnat ip to tcp dport map @loopback4
 		ip daddr 127.0.0.0/8 return
-		ip6 daddr ::1 dnat ip6 to meta l4proto . th dport map @loopback6
+		ip6 daddr ::1 dnat ip6 to tcp dport map @loopback6
 		ip6 daddr ::1 return
 		ip6 daddr fe80::/10 return
 		meta nfproto ipv4 dnat ip to meta l4proto . th dport map @anywhere4
@@ -882,6 +884,8 @@ fn user_mode(_bed: &Bed) {
     let device = tempfile::tempdir().unwrap();
     fs::set_permissions(device.path(), fs::Permissions::from_mode(0o777)).unwrap();
     ip("route add default via 192.0.2.9");
+    let folder = tempfile::tempdir_in("/run").unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let script = format!(
         "mknod -m 666 {0}/tun c 10 200 && mount --bind {0}/tun /dev/net/tun && \
          exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\"",
@@ -894,7 +898,7 @@ fn user_mode(_bed: &Bed) {
         .args(["--mount", "sh", "-c", &script])
         .arg(&copy)
         .env("KILN_TEST_ROLE", "user")
-        .env("KILN_TEST_STATE", device.path())
+        .env("KILN_TEST_STATE", folder.path())
         .output()
         .unwrap();
     print!("{}", String::from_utf8_lossy(&output.stdout));

@@ -37,7 +37,7 @@ fn step(what: &'static str, message: &RouteNetlinkMessage, flags: u16) -> Step {
 /// Carries out all steps in one exchange.
 pub(super) fn carry_out(netlink: &mut Netlink, steps: &[Step]) -> Result<(), NetworkError> {
     let requests: Vec<Request> = steps.iter().map(|step| step.request.clone()).collect();
-    netlink.exchange(&requests).map_err(|(place, source)| {
+    netlink.exchange(&requests, None).map_err(|(place, source)| {
         let what = steps.get(place).map_or("set up links", |step| step.what);
         NetworkError::Kernel { what, source }
     })

@@ -18,8 +18,6 @@ pub(super) const CREATE: u16 = 0x400;
 
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
-/// Ends a transaction of packet rules; has no acknowledgement before Linux 6.10.
-pub(super) const BATCH_END: u16 = 0x11;
 
 /// Why the kernel refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,23 +122,27 @@ impl Netlink {
 
     /// Sends several requests at once and waits until all are done: two system calls, however many requests.
     ///
-    /// Only the last that may be acknowledged is; of the others, failures are told. The first failure comes
-    /// back with the place of its request. Whether the rest is carried out is the business of the part of the
-    /// kernel that is spoken to.
-    pub(super) fn exchange(&mut self, requests: &[Request]) -> Result<(), (usize, NetlinkError)> {
-        let Some(acknowledged) = requests.iter().rposition(|request| request.kind != BATCH_END) else {
-            return Ok(());
-        };
+    /// Only the last is acknowledged; of the others, failures are told. The first failure comes back with the
+    /// place of its request. Whether the rest is carried out is the business of the part of the kernel that
+    /// is spoken to. `end` goes behind them, and is not acknowledged.
+    pub(super) fn exchange(
+        &mut self,
+        requests: &[Request],
+        end: Option<&Request>,
+    ) -> Result<(), (usize, NetlinkError)> {
         let first = self.sequence + 1;
         let mut bytes = Vec::new();
-        for (place, request) in requests.iter().enumerate() {
+        for (place, request) in requests.iter().chain(end).enumerate() {
             self.sequence += 1;
-            let ack = if place == acknowledged { ACK } else { 0 };
+            let ack = if place + 1 == requests.len() { ACK } else { 0 };
             let flags = request.flags | REQUEST | ack;
             append(&mut bytes, request.kind, flags, self.sequence, &request.body);
         }
+        if requests.is_empty() {
+            return Ok(());
+        }
         self.send(&bytes).map_err(|error| (0, error))?;
-        self.acknowledgement(first, &requests[..=acknowledged])
+        self.acknowledgement(first, requests)
     }
 
     fn send(&mut self, bytes: &[u8]) -> Answer {

@@ -5,10 +5,12 @@
 
 pub(super) mod expression;
 
-use super::netlink::{Answer, BATCH_END, CREATE, EXCLUSIVE, Netlink, NetlinkError, Request};
+use super::netlink::{Answer, CREATE, EXCLUSIVE, Netlink, NetlinkError, Request};
 use expression::{attribute, nested, number, text};
 
 const BATCH_BEGIN: u16 = 0x10;
+/// Is not acknowledged before Linux 6.10.
+const BATCH_END: u16 = 0x11;
 /// Subsystem number of nf_tables, as the high byte of message types.
 const SUBSYSTEM: u16 = 10;
 const NEW_TABLE: u16 = SUBSYSTEM << 8;
@@ -208,11 +210,11 @@ impl Transaction {
         if self.requests.is_empty() {
             return Ok(());
         }
-        let mut requests =
-            vec![Request { kind: BATCH_BEGIN, flags: 0, body: header(0, SUBSYSTEM), accepts: None }];
+        let mark = |kind| Request { kind, flags: 0, body: header(0, SUBSYSTEM), accepts: None };
+        let mut requests = vec![mark(BATCH_BEGIN)];
         requests.extend(self.requests);
-        requests.push(Request { kind: BATCH_END, flags: 0, body: header(0, SUBSYSTEM), accepts: None });
-        Netlink::open_netfilter()?.exchange(&requests).map_err(|(_, error)| error)
+        let done = Netlink::open_netfilter()?.exchange(&requests, Some(&mark(BATCH_END)));
+        done.map_err(|(_, error)| error)
     }
 }
 

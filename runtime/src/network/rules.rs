@@ -5,7 +5,7 @@
 //!     map networks4 { type ipv4_addr : verdict; flags interval       # 10.87.0.0/16 : jump from-kiln0
 //!     map at4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }
 //!     map anywhere4 { type inet_proto . inet_service : ipv4_addr . inet_service }
-//!     map loopback4 { like anywhere4 }
+//!     map loopback4 { type inet_service : ipv4_addr . inet_service; flags interval }
 //!     ...6                                                           # the same for version 6
 //!     set bridges { type ifname }
 //!     set internal { type ifname }
@@ -13,7 +13,7 @@
 //!
 //!     chain published {
 //!         dnat ip to ip daddr . meta l4proto . th dport map @at4     # ...6 likewise, as everywhere below
-//!         ip daddr 127.0.0.0/8 dnat ip to meta l4proto . th dport map @loopback4
+//!         ip daddr 127.0.0.0/8 dnat ip to tcp dport map @loopback4
 //!         ip daddr 127.0.0.0/8 return
 //!         ip6 daddr fe80::/10 return
 //!         dnat ip to meta l4proto . th dport map @anywhere4
@@ -84,6 +84,8 @@ pub(super) struct Entry {
     /// May stand for all addresses of its version.
     pub(super) address: IpAddr,
     pub(super) port: u16,
+    /// The last port of a range, all of which goes to our proxy; else the same.
+    pub(super) last: u16,
     pub(super) protocol: Protocol,
     /// Where its connections go: to a container, or to our proxy.
     pub(super) target: SocketAddr,
@@ -97,8 +99,8 @@ const SETS: [Set; 11] = [
     port_map("at6", Type::new(&[ADDRESS6, PROTOCOL, PORT], 24), TO6),
     port_map("anywhere4", Type::new(&[PROTOCOL, PORT], 8), TO4),
     port_map("anywhere6", Type::new(&[PROTOCOL, PORT], 8), TO6),
-    port_map("loopback4", Type::new(&[PROTOCOL, PORT], 8), TO4),
-    port_map("loopback6", Type::new(&[PROTOCOL, PORT], 8), TO6),
+    Set { ranges: true, ..port_map("loopback4", Type::new(&[PORT], 2), TO4) },
+    Set { ranges: true, ..port_map("loopback6", Type::new(&[PORT], 2), TO6) },
     Set { name: "bridges", key: Type::text(&[INTERFACE], 16), leads_to: LeadsTo::Nothing, ranges: false },
     Set { name: "internal", key: Type::text(&[INTERFACE], 16), leads_to: LeadsTo::Nothing, ranges: false },
     Set {
@@ -190,7 +192,7 @@ pub(super) fn remove_entries(entries: &[Entry]) -> Answer {
 
 fn remove_entry(entry: &Entry) -> Answer {
     let mut transaction = Transaction::new(TABLE);
-    transaction.remove(entry.map(), &[entry.element()]);
+    transaction.remove(entry.map(), &entry.elements());
     match transaction.commit() {
         Err(NetlinkError(libc::ENOENT)) => Ok(()),
         other => other,
@@ -241,7 +243,8 @@ fn published(transaction: &mut Transaction) {
         let mut rule = version.only();
         rule.extend(version.to_loopback());
         let mut translate = rule.clone();
-        translate.extend(protocol_and_port(WORDS));
+        translate.extend([meta(META_L4PROTO, FIRST), equal(&[Protocol::Tcp.number()])]);
+        translate.push(transport_header(2, 2, FIRST));
         translate.extend([mapped(map), version.translate()]);
         transaction.rule(CHAIN, &translate);
         rule.push(back());
@@ -330,22 +333,33 @@ fn elements_of(network: &Network) -> Vec<(&'static str, Vec<Element>)> {
 impl Entry {
     fn map(&self) -> &'static str {
         let names = match self.address {
-            address if address.is_unspecified() && self.target.ip().is_loopback() => {
-                ["loopback4", "loopback6"]
-            }
+            _ if self.is_redirected() => ["loopback4", "loopback6"],
             address if address.is_unspecified() => ["anywhere4", "anywhere6"],
             _ => ["at4", "at6"],
         };
         names[usize::from(self.address.is_ipv6())]
     }
 
-    fn element(&self) -> Element {
+    fn elements(&self) -> Vec<Element> {
+        let mut data = octets(self.target.ip());
+        data.extend(port(self.target.port()));
+        if self.is_redirected() {
+            let mut range = vec![Element { key: self.port.to_be_bytes().to_vec(), value: Value::Data(data) }];
+            let behind = self.last.checked_add(1);
+            range.extend(
+                behind.map(|behind| Element { key: behind.to_be_bytes().to_vec(), value: Value::RangeEnd }),
+            );
+            return range;
+        }
         let mut key = if self.address.is_unspecified() { Vec::new() } else { octets(self.address) };
         key.extend([self.protocol.number(), 0, 0, 0]);
         key.extend(port(self.port));
-        let mut data = octets(self.target.ip());
-        data.extend(port(self.target.port()));
-        Element { key, value: Value::Data(data) }
+        vec![Element { key, value: Value::Data(data) }]
+    }
+
+    /// Whether it sends all loopback addresses to our proxy.
+    fn is_redirected(&self) -> bool {
+        self.address.is_unspecified() && self.target.ip().is_loopback()
     }
 }
 
@@ -353,10 +367,10 @@ impl Entry {
 fn by_map(entries: &[Entry]) -> Vec<(&'static str, Vec<Element>)> {
     let mut maps: Vec<(&'static str, Vec<Element>)> = Vec::new();
     for entry in entries {
-        let (map, element) = (entry.map(), entry.element());
+        let (map, new) = (entry.map(), entry.elements());
         match maps.iter_mut().find(|(name, _)| *name == map) {
-            Some((_, elements)) => elements.push(element),
-            None => maps.push((map, vec![element])),
+            Some((_, elements)) => elements.extend(new),
+            None => maps.push((map, new)),
         }
     }
     maps
@@ -447,18 +461,32 @@ mod tests {
     #[test]
     fn entries_go_into_the_map_of_their_kind() {
         let check = |host: &str, target: &str, map: &str, key: &[u8], data: &[u8]| {
-            let (address, target) = (host.parse().unwrap(), target.parse().unwrap());
-            let target = SocketAddr::new(target, 80);
-            let entry = Entry { address, port: 8080, protocol: Protocol::Tcp, target };
+            let target = SocketAddr::new(target.parse().unwrap(), 80);
+            let (address, protocol) = (host.parse().unwrap(), Protocol::Tcp);
+            let entry = Entry { address, port: 8080, last: 8080, protocol, target };
             let element = Element { key: key.to_vec(), value: Value::Data(data.to_vec()) };
-            assert_eq!((entry.map(), entry.element()), (map, element));
+            assert_eq!((entry.map(), &entry.elements()[0]), (map, &element));
         };
         let port = [6, 0, 0, 0, 0x1f, 0x90, 0, 0];
         check("0.0.0.0", "10.87.0.2", "anywhere4", &port, &[10, 87, 0, 2, 0, 80, 0, 0]);
-        check("0.0.0.0", "127.0.0.1", "loopback4", &port, &[127, 0, 0, 1, 0, 80, 0, 0]);
+        check("0.0.0.0", "127.0.0.1", "loopback4", &[0x1f, 0x90], &[127, 0, 0, 1, 0, 80, 0, 0]);
         let at = [192, 0, 2, 1, 6, 0, 0, 0, 0x1f, 0x90, 0, 0];
         check("192.0.2.1", "10.87.0.2", "at4", &at, &[10, 87, 0, 2, 0, 80, 0, 0]);
         let target = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 80, 0, 0];
         check("::", "fd00::2", "anywhere6", &port, &target);
+    }
+
+    #[test]
+    fn ranges_end_behind_their_last() {
+        let entry = |last| Entry {
+            address: Ipv6Addr::UNSPECIFIED.into(),
+            port: 9000,
+            last,
+            protocol: Protocol::Tcp,
+            target: SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 1),
+        };
+        let end = Element { key: vec![0x23, 0x8c], value: Value::RangeEnd };
+        assert_eq!(entry(9099).elements()[1..], [end]);
+        assert_eq!(entry(u16::MAX).elements().len(), 1);
     }
 }

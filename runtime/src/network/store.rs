@@ -85,10 +85,15 @@ impl Ports {
             let is_local = address.is_unspecified() || address.is_loopback();
             let is_stream = binding.protocol == Protocol::Tcp;
             let proxy = self.redirect.iter().find(same_version).filter(|_| is_local && is_stream);
+            let entry =
+                |port, last, target| Entry { address, port, last, protocol: binding.protocol, target };
+            if let Some(proxy) = proxy.filter(|_| address.is_unspecified()) {
+                entries.push(entry(binding.host_port, binding.last_port(), *proxy));
+            }
+            let proxy = proxy.filter(|_| address.is_loopback()).copied();
             for (port, inside) in binding.ports() {
-                let entry = |target| Entry { address, port, protocol: binding.protocol, target };
-                entries.extend(container.map(|container| entry(SocketAddr::new(container, inside))));
-                entries.extend(proxy.map(|proxy| entry(*proxy)));
+                let target = container.map(|container| SocketAddr::new(container, inside)).or(proxy);
+                entries.extend(target.map(|target| entry(port, port, target)));
             }
         }
         entries

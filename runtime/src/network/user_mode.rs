@@ -6,7 +6,9 @@
 //! when we are killed.
 
 use super::config::{Binding, Protocol};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::json;
 use std::ffi::OsString;
 use std::fs::File;
@@ -70,7 +72,8 @@ pub struct UserModeConfig {
     pub user_namespace: Option<PathBuf>,
     /// Ports of the machine that lead inside.
     pub ports: Vec<Binding>,
-    /// A folder for a socket, which slirp4netns needs to publish ports. Its path is to be short.
+    /// A folder below `/run` for a socket, by which slirp4netns is told to publish ports: no other folder
+    /// that can be written to is there in its sandbox.
     pub folder: PathBuf,
 }
 
@@ -251,7 +254,7 @@ impl UserMode {
             return Err(UserModeError::Failed { program: program.name(), said: text_of(said) });
         }
         for (binding, request) in &invocation.requests {
-            ask(&socket(config), request).map_err(|said| UserModeError::Port {
+            running.ask(&socket(config), request).map_err(|said| UserModeError::Port {
                 program: program.name(),
                 port: binding.host_port,
                 protocol: binding.protocol,
@@ -259,6 +262,45 @@ impl UserMode {
             })?;
         }
         Ok(running)
+    }
+
+    /// Sends one request to slirp4netns, and reads whether it was granted.
+    fn ask(&self, socket: &Path, request: &str) -> Result<(), String> {
+        let exchange = || -> io::Result<String> {
+            let mut stream = self.reach(socket)?;
+            stream.write_all(request.as_bytes())?;
+            stream.shutdown(Shutdown::Write)?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        let answer = exchange().map_err(|error| error.to_string())?;
+        let answer: serde_json::Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
+        match answer.get("error") {
+            None => Ok(()),
+            Some(error) => {
+                Err(error.get("desc").and_then(|desc| desc.as_str()).unwrap_or("refused").to_owned())
+            }
+        }
+    }
+
+    /// Connects to the program's socket, which it makes only after it has said that it is ready.
+    fn reach(&self, socket: &Path) -> io::Result<UnixStream> {
+        let pidfd = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
+        loop {
+            match UnixStream::connect(socket) {
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+                {
+                    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+                    let pause = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+                    if rustix::event::poll(&mut ended, Some(&pause)).is_ok_and(|ready| ready > 0) {
+                        return Err(error);
+                    }
+                }
+                connected => return connected,
+            }
+        }
     }
 
     /// Which program it is.
@@ -290,24 +332,6 @@ fn text_of(mut said: File) -> String {
     let _ = said.rewind().and_then(|()| said.read_to_string(&mut text));
     let last = text.lines().rev().find(|line| !line.trim().is_empty() && !line.contains("syslog"));
     last.unwrap_or("it ended without a word").trim().to_owned()
-}
-
-/// Sends one request to slirp4netns, and reads whether it was granted.
-fn ask(socket: &Path, request: &str) -> Result<(), String> {
-    let exchange = || -> io::Result<String> {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.write_all(request.as_bytes())?;
-        stream.shutdown(Shutdown::Write)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    let answer = exchange().map_err(|error| error.to_string())?;
-    let answer: serde_json::Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
-    match answer.get("error") {
-        None => Ok(()),
-        Some(error) => Err(error.get("desc").and_then(|desc| desc.as_str()).unwrap_or("refused").to_owned()),
-    }
 }
 
 #[cfg(test)]
