@@ -178,7 +178,7 @@ fn port_specification(binding: &Binding) -> String {
 
 fn slirp4netns(config: &UserModeConfig) -> Vec<OsString> {
     let mut arguments: Vec<OsString> =
-        ["--configure", "--enable-ipv6", "--disable-host-loopback", "--enable-sandbox", "--enable-seccomp"]
+        ["--configure", "--enable-ipv6", "--disable-host-loopback", "--enable-seccomp"]
             .map(OsString::from)
             .to_vec();
     arguments.push(format!("--mtu={MTU}").into());
@@ -191,6 +191,9 @@ fn slirp4netns(config: &UserModeConfig) -> Vec<OsString> {
         let mut argument = OsString::from("--userns-path=");
         argument.push(user);
         arguments.push(argument);
+    } else {
+        // Its sandbox needs root's rights, which it has only in our user namespace.
+        arguments.push("--enable-sandbox".into());
     }
     arguments.extend(["--netns-type=path".into(), (&config.namespace).into(), INTERFACE.into()]);
     arguments
@@ -378,7 +381,7 @@ mod tests {
     fn slirp4netns_is_asked_for_each_port() {
         assert_eq!(
             words(Program::Slirp4netns),
-            "--configure --enable-ipv6 --disable-host-loopback --enable-sandbox --enable-seccomp \
+            "--configure --enable-ipv6 --disable-host-loopback --enable-seccomp \
              --mtu=65520 --ready-fd=1 --exit-fd=0 --api-socket /run/x/slirp.sock \
              --userns-path=/proc/7/ns/user --netns-type=path /proc/7/ns/net eth0"
         );
