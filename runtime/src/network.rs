@@ -14,6 +14,7 @@
 mod address;
 mod bridge;
 pub mod config;
+mod conntrack;
 mod link;
 mod netlink;
 mod nft;

@@ -32,6 +32,7 @@ const TESTS: &[(&str, Test)] = &[
     ("the_machine_reaches_published_ports_at_all_its_addresses", from_machine),
     ("containers_reach_published_ports_of_their_own_network", hairpin),
     ("datagrams_go_the_same_ways", datagrams),
+    ("datagrams_that_keep_coming_find_their_new_way", steady_datagrams),
     ("networks_are_apart", networks_apart),
     ("an_internal_network_has_no_way_out_nor_in", internal),
     ("members_may_be_kept_apart", members_apart),
@@ -511,6 +512,28 @@ fn datagrams(bed: &Bed) {
     drop(published);
 }
 
+fn steady_datagrams(bed: &Bed) {
+    for address in bed.usable([MACHINE.into(), MACHINE6.into()]) {
+        // One sender that does not stop: what the kernel has settled for it holds.
+        let any: IpAddr = if address.is_ipv4() { OUTSIDE.into() } else { OUTSIDE6.into() };
+        let client = inside(&bed.outside, || UdpSocket::bind((any, 0)).unwrap());
+        client.set_read_timeout(Some(LONG)).unwrap();
+        client.send_to(b"nobody", (address, 5300)).unwrap();
+        for _ in 0..2 {
+            let container = bed.connect();
+            let server = listen_datagrams(container.namespace(), 53);
+            let _published = bed.publish(&container, &[udp(5300, 53)]);
+            client.send_to(b"hello", (address, 5300)).unwrap();
+            let mut heard = [0; 16];
+            let (length, peer) = server.recv_from(&mut heard).unwrap();
+            assert_eq!((&heard[..length], peer.ip().to_canonical()), (&b"hello"[..], any));
+            server.send_to(b"again", peer).unwrap();
+            let (length, from) = client.recv_from(&mut heard).unwrap();
+            assert_eq!((&heard[..length], from.ip()), (&b"again"[..], address));
+        }
+    }
+}
+
 fn networks_apart(bed: &Bed) {
     let config = NetworkConfig { bridge: "kiln-two".to_owned(), ..NetworkConfig::default() };
     let two = bed.network(&config);
@@ -927,6 +950,7 @@ fn without_privileges() {
         BufReader::new(container.stdout.take().unwrap()).read_line(&mut said).unwrap();
         if said != "in\n" {
             println!("SKIPPED: users may not make user namespaces here");
+            container.wait().unwrap();
             return;
         }
         let pid = container.id();

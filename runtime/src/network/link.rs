@@ -177,7 +177,7 @@ pub(super) fn bring_up(what: &'static str, index: u32) -> Step {
 
 /// The first version 4 address of an interface.
 pub(super) fn address(netlink: &mut Netlink, index: u32) -> Answer<Option<Subnet>> {
-    let found = addresses(netlink, index, AddressFamily::Inet)?;
+    let found = addresses(netlink, Some(index), AddressFamily::Inet)?;
     Ok(found.into_iter().find_map(|(address, prefix)| match address {
         IpAddr::V4(address) => Some(Subnet::of(address, prefix)),
         IpAddr::V6(_) => None,
@@ -186,20 +186,28 @@ pub(super) fn address(netlink: &mut Netlink, index: u32) -> Answer<Option<Subnet
 
 /// The first version 6 address of an interface that is not link-local.
 pub(super) fn address6(netlink: &mut Netlink, index: u32) -> Answer<Option<Subnet6>> {
-    let found = addresses(netlink, index, AddressFamily::Inet6)?;
+    let found = addresses(netlink, Some(index), AddressFamily::Inet6)?;
     Ok(found.into_iter().find_map(|(address, prefix)| match address {
         IpAddr::V6(address) if !address.is_unicast_link_local() => Some(Subnet6::of(address, prefix)),
         _ => None,
     }))
 }
 
-fn addresses(netlink: &mut Netlink, index: u32, family: AddressFamily) -> Answer<Vec<(IpAddr, u8)>> {
+/// All addresses of this machine.
+pub(super) fn all_addresses() -> Answer<Vec<IpAddr>> {
+    let mut netlink = Netlink::open_route()?;
+    let mut found = addresses(&mut netlink, None, AddressFamily::Inet)?;
+    found.extend(addresses(&mut netlink, None, AddressFamily::Inet6)?);
+    Ok(found.into_iter().map(|(address, _)| address).collect())
+}
+
+fn addresses(netlink: &mut Netlink, index: Option<u32>, family: AddressFamily) -> Answer<Vec<(IpAddr, u8)>> {
     let mut question = AddressMessage::default();
     question.header.family = family;
     let mut found = Vec::new();
     for message in dump(netlink, &RouteNetlinkMessage::GetAddress(question))? {
         let RouteNetlinkMessage::NewAddress(message) = message else { continue };
-        if message.header.index != index {
+        if index.is_some_and(|index| message.header.index != index) {
             continue;
         }
         let local = message.attributes.iter().find_map(|attribute| match attribute {

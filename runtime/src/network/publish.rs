@@ -10,7 +10,7 @@ use super::bridge::{Bridge, Connection};
 use super::config::{Binding, PortMapping, Protocol};
 use super::proxy::{self, Front, FrontSocket, Proxy, Route, Serving};
 use super::store::{Changing, Lease, Ports, Store};
-use super::{NetworkError, kernel, rules, sockets, sysctl};
+use super::{NetworkError, conntrack, kernel, link, rules, sockets, sysctl};
 use rustix::io::Errno;
 use rustix::net::SocketType;
 use std::fmt;
@@ -99,6 +99,8 @@ impl fmt::Display for Holder {
 #[derive(Debug)]
 pub struct Published {
     bindings: Vec<Binding>,
+    /// The container's addresses.
+    container: Vec<IpAddr>,
     serving: Vec<Serving>,
     store: Store,
     lease: Arc<Lease>,
@@ -117,6 +119,7 @@ impl Drop for Published {
         // What cannot be removed now is removed as what a killed program has left.
         if let Ok(changing) = self.store.change() {
             let _ = self.store.forget_ports(&changing, self.lease.address);
+            let _ = conntrack::forget(&self.bindings, &[], &self.container);
         }
     }
 }
@@ -150,12 +153,19 @@ impl Bridge {
             redirect,
         };
         put_in_force(&self.store, &changing, &ports)?;
-        Ok(Published {
+        let ipv6 = ports.ipv6.map(IpAddr::V6);
+        let published = Published {
             bindings: ports.bindings,
+            container: [Some(ports.ipv4.into()), ipv6].into_iter().flatten().collect(),
             serving,
             store: self.store.clone(),
             lease: connection.lease.clone(),
-        })
+        };
+        drop(changing);
+        let forgotten = link::all_addresses()
+            .and_then(|local| conntrack::forget(&published.bindings, &local, &[]))
+            .map_err(kernel("forget how datagrams have gone"));
+        forgotten.map(|()| published).map_err(PublishError::from)
     }
 }
 
