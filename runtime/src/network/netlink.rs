@@ -78,6 +78,11 @@ impl Netlink {
         Netlink::socket(Some(netlink::NETFILTER)).map(Netlink::over)
     }
 
+    /// For the sockets of this namespace.
+    pub(super) fn open_sockets() -> Answer<Netlink> {
+        Netlink::socket(Some(netlink::SOCK_DIAG)).map(Netlink::over)
+    }
+
     fn socket(protocol: Option<rustix::net::Protocol>) -> Answer<OwnedFd> {
         let family = AddressFamily::NETLINK;
         Ok(rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?)

@@ -1,16 +1,16 @@
 //! The ports of this machine that are in use, and by whom.
 
 use super::config::{Binding, Protocol};
+use super::netlink::{Message, Netlink};
 use super::publish::{Holder, PublishError};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 
 /// A bound socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bound {
     address: SocketAddr,
-    inode: u64,
+    inode: u32,
 }
 
 /// An error when a program has one of the ports.
@@ -43,49 +43,48 @@ fn overlap(wanted: IpAddr, bound: IpAddr) -> bool {
     }
 }
 
+/// The sockets that are bound to ports; of TCP only those that listen. The kernel is asked rather than its
+/// tables in `/proc` read: these go through all connections that there could be, which takes long.
 fn bound(protocol: Protocol) -> Vec<Bound> {
-    let names: &[&str] = match protocol {
-        Protocol::Tcp => &["tcp", "tcp6"],
-        Protocol::Udp => &["udp", "udp6"],
-        Protocol::Sctp => &[],
+    let states = match protocol {
+        Protocol::Tcp => LISTENING,
+        Protocol::Udp => ALL,
+        Protocol::Sctp => return Vec::new(),
     };
-    let read = |name: &&str| fs::read_to_string(Path::new("/proc/thread-self/net").join(name));
-    let tables = names.iter().filter_map(|name| read(name).ok());
-    tables.flat_map(|table| parse(&table, protocol == Protocol::Tcp)).collect()
+    let ask = |family: u8| {
+        let mut question = vec![family, protocol.number(), 0, 0];
+        question.extend(u32::to_ne_bytes(states));
+        question.resize(QUESTION, 0);
+        Netlink::open_sockets().and_then(|mut netlink| netlink.dump(BY_FAMILY, &question))
+    };
+    // Where the kernel cannot tell, we do not know.
+    let answers = [IPV4, IPV6].map(|family| ask(family).unwrap_or_default());
+    answers.iter().flatten().filter_map(parse).collect()
 }
 
-/// Reads a table of the kernel's; of TCP only sockets that listen.
-fn parse(table: &str, only_listening: bool) -> Vec<Bound> {
-    const LISTENING: &str = "0A";
-    let line = |line: &str| {
-        let mut fields = line.split_whitespace();
-        let (address, port) = fields.nth(1)?.split_once(':')?;
-        let state = fields.nth(1)?;
-        let inode = fields.nth(5)?.parse().ok()?;
-        if only_listening && state != LISTENING {
-            return None;
-        }
-        let address = SocketAddr::new(address_of(address)?, u16::from_str_radix(port, 16).ok()?);
-        Some(Bound { address, inode })
-    };
-    table.lines().skip(1).filter_map(line).collect()
-}
+const BY_FAMILY: u16 = 20;
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+/// Bits of states.
+const LISTENING: u32 = 1 << 10;
+const ALL: u32 = u32::MAX;
+/// Length of `struct inet_diag_req_v2`.
+const QUESTION: usize = 56;
 
-/// Words of the machine's byte order, in hexadecimal digits.
-fn address_of(digits: &str) -> Option<IpAddr> {
-    let word = |place: usize| {
-        let digits = digits.get(8 * place..8 * place + 8)?;
-        u32::from_str_radix(digits, 16).ok().map(u32::to_ne_bytes)
+/// Reads a `struct inet_diag_msg`.
+fn parse(message: &Message) -> Option<Bound> {
+    let body = message.body.as_slice();
+    let port = u16::from_be_bytes(body.get(4..6)?.try_into().ok()?);
+    let address: IpAddr = match body.first()? {
+        &IPV4 => Ipv4Addr::from(<[u8; 4]>::try_from(body.get(8..12)?).ok()?).into(),
+        _ => Ipv6Addr::from(<[u8; 16]>::try_from(body.get(8..24)?).ok()?).into(),
     };
-    if digits.len() == 8 {
-        return Some(Ipv4Addr::from(word(0)?).into());
-    }
-    let octets: [u8; 16] = [word(0)?, word(1)?, word(2)?, word(3)?].concat().try_into().ok()?;
-    Some(Ipv6Addr::from(octets).into())
+    let inode = u32::from_ne_bytes(body.get(68..72)?.try_into().ok()?);
+    Some(Bound { address: SocketAddr::new(address, port), inode })
 }
 
 /// The process that has a socket.
-fn process_of(inode: u64) -> Holder {
+fn process_of(inode: u32) -> Holder {
     let wanted = format!("socket:[{inode}]");
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -104,15 +103,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_of_the_kernel() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0000000000000000 100 0 0 10 0
-   1: 0100007F:1F91 0100007F:A000 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0000000000000000 20 4 30 10 -1
-";
-        let bound = |address: &str, inode| Bound { address: address.parse().unwrap(), inode };
-        assert_eq!(parse(table, true), [bound("127.0.0.1:8080", 4711)]);
-        assert_eq!(parse(table, false).len(), 2);
-        let six = "head\n   0: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 9 1\n";
-        assert_eq!(parse(six, true), [bound("[::1]:80", 9)]);
+    fn sockets_are_read() {
+        let mut body = vec![0; 72];
+        body[0] = IPV4;
+        body[4..6].copy_from_slice(&[0x1f, 0x90]);
+        body[8..12].copy_from_slice(&[127, 0, 0, 1]);
+        body[68..72].copy_from_slice(&4711u32.to_ne_bytes());
+        let bound = parse(&Message { kind: BY_FAMILY, body: body.clone() });
+        assert_eq!(bound, Some(Bound { address: "127.0.0.1:8080".parse().unwrap(), inode: 4711 }));
+        body.truncate(71);
+        assert_eq!(parse(&Message { kind: BY_FAMILY, body }), None);
+    }
+
+    #[test]
+    fn overlaps() {
+        let check = |wanted: &str, bound: &str| overlap(wanted.parse().unwrap(), bound.parse().unwrap());
+        assert!(check("0.0.0.0", "127.0.0.1") && check("127.0.0.1", "0.0.0.0"));
+        assert!(check("10.0.0.1", "::") && !check("10.0.0.1", "::1") && !check("::", "0.0.0.0"));
+        assert!(!check("10.0.0.1", "10.0.0.2") && check("::1", "::1"));
     }
 }
