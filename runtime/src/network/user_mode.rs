@@ -2,8 +2,9 @@
 //! with the sockets of an ordinary user.
 //!
 //! Pasta is preferred: it is faster, and a published port's connections keep their source address. What is
-//! run is planned as data first. The program ends with its handle, and with the namespace; slirp4netns also
-//! when we are killed.
+//! run is planned as data first. The program ends with its handle, and slirp4netns also when we are killed.
+//! Pasta does not see that; from 2024 on it ends when the path of the namespace is gone, earlier versions
+//! keep the namespace and live on.
 
 use super::config::{Binding, Protocol};
 use rustix::event::{PollFd, PollFlags, Timespec};
