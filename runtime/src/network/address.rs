@@ -1,7 +1,8 @@
-//! Subnets of version 4.
+//! Subnets of both versions.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Tried in this order for the bridge: private ranges that other engines do not take first.
 pub(super) const CANDIDATES: [Subnet; 6] = [
@@ -14,7 +15,7 @@ pub(super) const CANDIDATES: [Subnet; 6] = [
 ];
 
 /// A range of addresses, or an address in one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
     address: Ipv4Addr,
     prefix: u8,
@@ -27,7 +28,8 @@ impl Subnet {
         Subnet { address: Ipv4Addr::new(a, b, c, d), prefix }
     }
 
-    pub(super) fn of(address: Ipv4Addr, prefix: u8) -> Subnet {
+    /// The range of `prefix` leading bits that holds `address`.
+    pub fn of(address: Ipv4Addr, prefix: u8) -> Subnet {
         Subnet { address, prefix: prefix.min(32) }
     }
 
@@ -55,6 +57,16 @@ impl Subnet {
         Ipv4Addr::from(u32::from(self.address) & self.mask())
     }
 
+    /// Whether an address is in the range.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        self.overlaps(Subnet::of(address, 32))
+    }
+
+    /// How far an address is from the first one.
+    pub(super) fn offset(self, address: Ipv4Addr) -> u32 {
+        u32::from(address) & !self.mask()
+    }
+
     /// The first usable address, which is the bridge's.
     pub fn gateway(self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.network()) + 1)
@@ -79,9 +91,100 @@ impl fmt::Display for Subnet {
     }
 }
 
+/// A range of version 6 addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet6 {
+    address: Ipv6Addr,
+    prefix: u8,
+}
+
+impl Subnet6 {
+    /// The range of `prefix` leading bits that holds `address`.
+    pub fn of(address: Ipv6Addr, prefix: u8) -> Subnet6 {
+        Subnet6 { address, prefix: prefix.min(128) }
+    }
+
+    /// A range of local addresses (RFC 4193) for a network: the same for the same name on the same machine,
+    /// most likely another one everywhere else.
+    pub(super) fn local(machine: &[u8], name: &str) -> Subnet6 {
+        let seed = mix(machine.iter().copied().chain([0]).chain(name.bytes()));
+        let [_, _, _, a, b, c, d, e] = seed.to_be_bytes();
+        let mut octets = [0; 16];
+        octets[..6].copy_from_slice(&[0xfd, a, b, c, d, e]);
+        Subnet6::of(Ipv6Addr::from(octets), 64)
+    }
+
+    /// Number of leading bits.
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    pub(super) fn mask(self) -> u128 {
+        u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0)
+    }
+
+    /// The first address of the range.
+    pub fn network(self) -> Ipv6Addr {
+        Ipv6Addr::from(u128::from(self.address) & self.mask())
+    }
+
+    /// Whether an address is in the range.
+    pub fn contains(self, address: Ipv6Addr) -> bool {
+        u128::from(address) & self.mask() == u128::from(self.network())
+    }
+
+    /// The bridge's address.
+    pub fn gateway(self) -> Ipv6Addr {
+        self.member(1)
+    }
+
+    /// The address that is `number` after the first.
+    pub(super) fn member(self, number: u32) -> Ipv6Addr {
+        Ipv6Addr::from(u128::from(self.network()) + u128::from(number))
+    }
+}
+
+impl fmt::Display for Subnet6 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network(), self.prefix)
+    }
+}
+
+/// Spreads bytes over a number: FNV-1a, and the last step of splitmix64 so that all bits depend on all bytes.
+pub(super) fn mix(bytes: impl Iterator<Item = u8>) -> u64 {
+    let start = 0xcbf2_9ce4_8422_2325_u64;
+    let hash = bytes.fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+/// Docker's way: a locally administered hardware address that ends in the IP address.
+pub(super) fn mac_of(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x42, a, b, c, d]
+}
+
+/// The link-local address that belongs to a hardware address (RFC 4291, appendix A).
+pub(super) fn link_local(mac: [u8; 6]) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac;
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn local_ranges_are_stable_and_differ() {
+        let one = Subnet6::local(b"machine", "kiln0");
+        assert_eq!(one.to_string(), "fd41:5127:e913::/64");
+        assert_ne!(one, Subnet6::local(b"machine", "kiln1"));
+        assert_ne!(one, Subnet6::local(b"another", "kiln0"));
+        assert_eq!(one.gateway().to_string(), "fd41:5127:e913::1");
+        assert!(one.contains(one.member(0x1_0002)) && !one.contains(Ipv6Addr::LOCALHOST));
+        assert_eq!(link_local([2, 0x42, 10, 87, 0, 2]).to_string(), "fe80::42:aff:fe57:2");
+    }
 
     #[test]
     fn ranges() {

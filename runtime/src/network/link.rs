@@ -1,30 +1,46 @@
-//! Interfaces, addresses and routes.
+//! Interfaces, addresses and routes: changes are planned as data, several are carried out at once.
 
-use super::address::Subnet;
-use super::netlink::{Answer, CREATE, EXCLUSIVE, Message, Netlink, NetlinkError};
+use super::address::{Subnet, Subnet6, link_local};
+use super::netlink::{Answer, CREATE, EXCLUSIVE, Message, Netlink, NetlinkError, REPLACE, Request};
+use super::{NetworkError, kernel};
 use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkHeader};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::fd::{AsRawFd, BorrowedFd};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Index of the loopback interface in every namespace.
 pub(super) const LOOPBACK: u32 = 1;
-/// Index that the container's interface gets in its namespace.
+/// Index that the container's first interface gets in its namespace.
 pub(super) const INSIDE: u32 = 2;
-/// Its name there.
-const INSIDE_NAME: &str = "eth0";
 
-fn send(netlink: &mut Netlink, message: &RouteNetlinkMessage, flags: u16) -> Answer {
+/// One change, and how an error names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    what: &'static str,
+    request: Request,
+}
+
+fn step(what: &'static str, message: &RouteNetlinkMessage, flags: u16) -> Step {
     let mut body = vec![0; message.buffer_len()];
     message.emit(&mut body);
-    netlink.request(message.message_type(), flags, &body)
+    Step { what, request: Request { kind: message.message_type(), flags, body, accepts: None } }
+}
+
+/// Carries out all steps in one exchange.
+pub(super) fn carry_out(netlink: &mut Netlink, steps: &[Step]) -> Result<(), NetworkError> {
+    let requests: Vec<Request> = steps.iter().map(|step| step.request.clone()).collect();
+    netlink.exchange(&requests, None).map_err(|(place, source)| {
+        let what = steps.get(place).map_or("set up links", |step| step.what);
+        NetworkError::Kernel { what, source }
+    })
 }
 
 fn dump(netlink: &mut Netlink, message: &RouteNetlinkMessage) -> Answer<Vec<RouteNetlinkMessage>> {
@@ -46,84 +62,169 @@ fn link(index: u32) -> LinkMessage {
     link
 }
 
+fn named(name: &str) -> LinkMessage {
+    let mut link = link(0);
+    link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    link
+}
+
+fn up(mut link: LinkMessage) -> LinkMessage {
+    link.header.flags = LinkFlags::Up;
+    link.header.change_mask = LinkFlags::Up;
+    link
+}
+
 /// The index of the interface called `name`.
 pub(super) fn find(netlink: &mut Netlink, name: &str) -> Answer<Option<u32>> {
-    for message in dump(netlink, &RouteNetlinkMessage::GetLink(LinkMessage::default()))? {
-        let RouteNetlinkMessage::NewLink(link) = message else { continue };
-        if link.attributes.contains(&LinkAttribute::IfName(name.to_owned())) {
-            return Ok(Some(link.header.index));
-        }
+    let question = RouteNetlinkMessage::GetLink(named(name));
+    let mut body = vec![0; question.buffer_len()];
+    question.emit(&mut body);
+    match netlink.get(question.message_type(), &body) {
+        Ok(answer) => match parse(&answer) {
+            Some(RouteNetlinkMessage::NewLink(link)) => Ok(Some(link.header.index)),
+            _ => Err(NetlinkError(libc::EBADMSG)),
+        },
+        Err(NetlinkError(libc::ENODEV)) => Ok(None),
+        Err(error) => Err(error),
     }
-    Ok(None)
 }
 
-pub(super) fn make_bridge(netlink: &mut Netlink, name: &str) -> Answer<u32> {
-    let mut bridge = link(0);
-    bridge.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    bridge.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
-    match send(netlink, &RouteNetlinkMessage::NewLink(bridge), CREATE | EXCLUSIVE) {
-        Ok(()) | Err(NetlinkError(libc::EEXIST)) => {}
-        Err(error) => return Err(error),
-    }
-    find(netlink, name)?.ok_or(NetlinkError(libc::ENODEV))
-}
-
-/// Makes two linked interfaces: `name` on the bridge here, `eth0` in another namespace.
-pub(super) fn make_pair(
+/// Makes a bridge with a hardware address of its own: else it would take over that of its lowest port, and
+/// change with the containers that come and go.
+pub(super) fn make_bridge(
     netlink: &mut Netlink,
     name: &str,
-    bridge: u32,
-    namespace: BorrowedFd<'_>,
     mac: [u8; 6],
-) -> Answer {
-    let mut peer = link(INSIDE);
-    peer.attributes.push(LinkAttribute::IfName(INSIDE_NAME.to_owned()));
-    peer.attributes.push(LinkAttribute::NetNsFd(namespace.as_raw_fd()));
-    peer.attributes.push(LinkAttribute::Address(mac.to_vec()));
-    let mut here = link(0);
-    here.header.flags = LinkFlags::Up;
-    here.header.change_mask = LinkFlags::Up;
-    here.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    here.attributes.push(LinkAttribute::Controller(bridge));
-    here.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-    ]));
-    send(netlink, &RouteNetlinkMessage::NewLink(here), CREATE | EXCLUSIVE)
+    mtu: Option<u32>,
+) -> Result<u32, NetworkError> {
+    let mut bridge = named(name);
+    bridge.attributes.push(LinkAttribute::Address(mac.to_vec()));
+    bridge.attributes.extend(mtu.map(LinkAttribute::Mtu));
+    bridge.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+    let what = "make the bridge";
+    carry_out(netlink, &[step(what, &RouteNetlinkMessage::NewLink(bridge), CREATE | EXCLUSIVE)])?;
+    let index = find(netlink, name).map_err(kernel("look for the bridge"))?;
+    index.ok_or(NetworkError::Kernel { what, source: NetlinkError(libc::ENODEV) })
 }
 
-pub(super) fn delete(netlink: &mut Netlink, name: &str) -> Answer {
-    let mut gone = link(0);
-    gone.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    send(netlink, &RouteNetlinkMessage::DelLink(gone), 0)
+/// Two linked interfaces, one on the bridge here, one in a container.
+pub(super) struct Pair<'a> {
+    pub(super) bridge: u32,
+    pub(super) namespace: BorrowedFd<'a>,
+    /// Name in the container.
+    pub(super) name: &'a str,
+    /// Index in the container, where it is known to be free.
+    pub(super) index: u32,
+    pub(super) mac: [u8; 6],
+    pub(super) mtu: Option<u32>,
+    /// Whether it reaches nothing but the bridge itself.
+    pub(super) isolated: bool,
+    /// Whether the bridge may send back to the container what came from it.
+    pub(super) hairpin: bool,
 }
 
-pub(super) fn bring_up(netlink: &mut Netlink, index: u32) -> Answer {
-    let mut up = link(index);
-    up.header.flags = LinkFlags::Up;
-    up.header.change_mask = LinkFlags::Up;
-    send(netlink, &RouteNetlinkMessage::SetLink(up), 0)
+impl Pair<'_> {
+    /// `name_here` must be new: an interface that belonged to a container that is gone may stay for a while,
+    /// and waiting for its deletion takes tens of milliseconds.
+    pub(super) fn make(&self, name_here: &str) -> Vec<Step> {
+        let what = "link the container to the bridge";
+        let mut peer = link(self.index);
+        peer.attributes.push(LinkAttribute::IfName(self.name.to_owned()));
+        peer.attributes.push(LinkAttribute::NetNsFd(self.namespace.as_raw_fd()));
+        peer.attributes.push(LinkAttribute::Address(self.mac.to_vec()));
+        peer.attributes.extend(self.mtu.map(LinkAttribute::Mtu));
+        let mut here = up(named(name_here));
+        here.attributes.extend(self.mtu.map(LinkAttribute::Mtu));
+        here.attributes.push(LinkAttribute::Controller(self.bridge));
+        here.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        let mut steps = vec![step(what, &RouteNetlinkMessage::NewLink(here), CREATE | EXCLUSIVE)];
+        if self.isolated || self.hairpin {
+            let mut port = named(name_here);
+            port.attributes.push(LinkAttribute::LinkInfo(vec![
+                LinkInfo::PortKind(InfoPortKind::Bridge),
+                LinkInfo::PortData(InfoPortData::BridgePort(vec![
+                    InfoBridgePort::HairpinMode(self.hairpin),
+                    InfoBridgePort::Isolated(self.isolated),
+                ])),
+            ]));
+            let what = "set up the container's place at the bridge";
+            steps.push(step(what, &RouteNetlinkMessage::NewLink(port), 0));
+        }
+        steps
+    }
+}
+
+/// The step that takes an interface down; one that is gone is fine.
+pub(super) fn take_down(name: &str) -> Step {
+    let mut down = named(name);
+    down.header.change_mask = LinkFlags::Up;
+    let what = "take down the interface of a container that is gone";
+    let mut step = step(what, &RouteNetlinkMessage::SetLink(down), 0);
+    step.request.accepts = Some(libc::ENODEV);
+    step
+}
+
+pub(super) fn delete(name: &str) -> Step {
+    step("remove the bridge", &RouteNetlinkMessage::DelLink(named(name)), 0)
+}
+
+pub(super) fn bring_up(what: &'static str, index: u32) -> Step {
+    step(what, &RouteNetlinkMessage::SetLink(up(link(index))), 0)
 }
 
 /// The first version 4 address of an interface.
 pub(super) fn address(netlink: &mut Netlink, index: u32) -> Answer<Option<Subnet>> {
-    let mut question = AddressMessage::default();
-    question.header.family = AddressFamily::Inet;
-    for message in dump(netlink, &RouteNetlinkMessage::GetAddress(question))? {
-        let RouteNetlinkMessage::NewAddress(found) = message else { continue };
-        if found.header.index != index {
-            continue;
-        }
-        for attribute in &found.attributes {
-            if let AddressAttribute::Local(IpAddr::V4(address)) = attribute {
-                return Ok(Some(Subnet::of(*address, found.header.prefix_len)));
-            }
-        }
-    }
-    Ok(None)
+    let found = addresses(netlink, Some(index), AddressFamily::Inet)?;
+    Ok(found.into_iter().find_map(|(address, prefix)| match address {
+        IpAddr::V4(address) => Some(Subnet::of(address, prefix)),
+        IpAddr::V6(_) => None,
+    }))
 }
 
-pub(super) fn add_address(netlink: &mut Netlink, index: u32, address: Subnet) -> Answer {
+/// The first version 6 address of an interface that is not link-local.
+pub(super) fn address6(netlink: &mut Netlink, index: u32) -> Answer<Option<Subnet6>> {
+    let found = addresses(netlink, Some(index), AddressFamily::Inet6)?;
+    Ok(found.into_iter().find_map(|(address, prefix)| match address {
+        IpAddr::V6(address) if !address.is_unicast_link_local() => Some(Subnet6::of(address, prefix)),
+        _ => None,
+    }))
+}
+
+/// All addresses of this machine.
+pub(super) fn all_addresses() -> Answer<Vec<IpAddr>> {
+    let mut netlink = Netlink::open_route()?;
+    let mut found = addresses(&mut netlink, None, AddressFamily::Inet)?;
+    found.extend(addresses(&mut netlink, None, AddressFamily::Inet6)?);
+    Ok(found.into_iter().map(|(address, _)| address).collect())
+}
+
+fn addresses(netlink: &mut Netlink, index: Option<u32>, family: AddressFamily) -> Answer<Vec<(IpAddr, u8)>> {
+    let mut question = AddressMessage::default();
+    question.header.family = family;
+    let mut found = Vec::new();
+    for message in dump(netlink, &RouteNetlinkMessage::GetAddress(question))? {
+        let RouteNetlinkMessage::NewAddress(message) = message else { continue };
+        if index.is_some_and(|index| message.header.index != index) {
+            continue;
+        }
+        let local = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) => Some(*address),
+            _ => None,
+        });
+        let plain = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        });
+        found.extend(local.or(plain).map(|address| (address, message.header.prefix_len)));
+    }
+    Ok(found)
+}
+
+/// The step that gives an interface a version 4 address.
+pub(super) fn give_address(what: &'static str, index: u32, address: Subnet) -> Step {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.prefix_len = address.prefix();
@@ -132,21 +233,46 @@ pub(super) fn add_address(netlink: &mut Netlink, index: u32, address: Subnet) ->
     message.attributes.push(AddressAttribute::Local(IpAddr::V4(address.address())));
     message.attributes.push(AddressAttribute::Address(IpAddr::V4(address.address())));
     message.attributes.push(AddressAttribute::Broadcast(broadcast));
-    match send(netlink, &RouteNetlinkMessage::NewAddress(message), CREATE | EXCLUSIVE) {
-        Err(NetlinkError(libc::EEXIST)) => Ok(()),
-        other => other,
-    }
+    step(what, &RouteNetlinkMessage::NewAddress(message), CREATE | REPLACE)
 }
 
-pub(super) fn add_default_route(netlink: &mut Netlink, gateway: Ipv4Addr) -> Answer {
+/// The step that gives an interface a version 6 address, without asking its neighbours whether it is taken:
+/// that takes more than a second, and the address is ours to give.
+pub(super) fn give_address6(what: &'static str, index: u32, address: Ipv6Addr, prefix: u8) -> Step {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet6;
+    message.header.prefix_len = prefix;
+    message.header.flags = AddressHeaderFlags::Nodad;
+    message.header.index = index;
+    if address.is_unicast_link_local() {
+        message.header.scope = AddressScope::Link;
+    }
+    message.attributes.push(AddressAttribute::Local(IpAddr::V6(address)));
+    message.attributes.push(AddressAttribute::Address(IpAddr::V6(address)));
+    step(what, &RouteNetlinkMessage::NewAddress(message), CREATE | REPLACE)
+}
+
+/// The step that gives an interface the link-local address that the kernel would give it, at once.
+pub(super) fn give_link_local(what: &'static str, index: u32, mac: [u8; 6]) -> Step {
+    give_address6(what, index, link_local(mac), 64)
+}
+
+/// The step that makes a gateway the way to everywhere.
+pub(super) fn default_route(index: u32, gateway: IpAddr) -> Step {
     let mut route = RouteMessage::default();
-    route.header.address_family = AddressFamily::Inet;
     route.header.table = RouteHeader::RT_TABLE_MAIN;
     route.header.protocol = RouteProtocol::Boot;
     route.header.scope = RouteScope::Universe;
     route.header.kind = RouteType::Unicast;
-    route.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
-    send(netlink, &RouteNetlinkMessage::NewRoute(route), CREATE | EXCLUSIVE)
+    let (family, gateway) = match gateway {
+        IpAddr::V4(gateway) => (AddressFamily::Inet, RouteAddress::Inet(gateway)),
+        IpAddr::V6(gateway) => (AddressFamily::Inet6, RouteAddress::Inet6(gateway)),
+    };
+    route.header.address_family = family;
+    route.attributes.push(RouteAttribute::Gateway(gateway));
+    route.attributes.push(RouteAttribute::Oif(index));
+    let message = RouteNetlinkMessage::NewRoute(route);
+    step("set the container's default route", &message, CREATE | EXCLUSIVE)
 }
 
 /// The networks that this machine knows a way to, the default route left out.

@@ -12,8 +12,9 @@ pub(super) const HEADER: usize = 16;
 pub(super) const REQUEST: u16 = 0x1;
 pub(super) const ACK: u16 = 0x4;
 pub(super) const DUMP: u16 = 0x300;
-pub(super) const CREATE: u16 = 0x400;
+pub(super) const REPLACE: u16 = 0x100;
 pub(super) const EXCLUSIVE: u16 = 0x200;
+pub(super) const CREATE: u16 = 0x400;
 
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -44,6 +45,16 @@ pub(super) struct Netlink {
     sequence: u32,
 }
 
+/// One request: its type, flags, and what follows the header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    pub(super) body: Vec<u8>,
+    /// A failure that is as good as success.
+    pub(super) accepts: Option<i32>,
+}
+
 /// One message of an answer: its type and what follows the header.
 pub(super) struct Message {
     pub(super) kind: u16,
@@ -53,19 +64,28 @@ pub(super) struct Message {
 impl Netlink {
     /// For links, addresses and routes of this namespace.
     pub(super) fn open_route() -> Answer<Netlink> {
+        Netlink::route_socket().map(Netlink::over)
+    }
+
+    /// A socket for links, addresses and routes.
+    pub(super) fn route_socket() -> Answer<OwnedFd> {
         // Protocol 0 of this family is NETLINK_ROUTE.
-        Netlink::open(None)
+        Netlink::socket(None)
     }
 
     /// For packet filters of this namespace.
     pub(super) fn open_netfilter() -> Answer<Netlink> {
-        Netlink::open(Some(netlink::NETFILTER))
+        Netlink::socket(Some(netlink::NETFILTER)).map(Netlink::over)
     }
 
-    fn open(protocol: Option<rustix::net::Protocol>) -> Answer<Netlink> {
+    /// For the sockets of this namespace.
+    pub(super) fn open_sockets() -> Answer<Netlink> {
+        Netlink::socket(Some(netlink::SOCK_DIAG)).map(Netlink::over)
+    }
+
+    fn socket(protocol: Option<rustix::net::Protocol>) -> Answer<OwnedFd> {
         let family = AddressFamily::NETLINK;
-        let socket = rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
-        Ok(Netlink::over(socket))
+        Ok(rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?)
     }
 
     /// Over a socket that was opened elsewhere, in another namespace say.
@@ -73,11 +93,19 @@ impl Netlink {
         Netlink { socket, sequence: 0 }
     }
 
-    /// Sends one request and waits for its acknowledgement.
-    pub(super) fn request(&mut self, kind: u16, flags: u16, body: &[u8]) -> Answer {
+    /// Sends a question that has one answer.
+    pub(super) fn get(&mut self, kind: u16, body: &[u8]) -> Answer<Message> {
         self.sequence += 1;
-        self.send(&message(kind, flags | REQUEST | ACK, self.sequence, body))?;
-        self.acknowledgement(self.sequence)
+        self.send(&message(kind, REQUEST, self.sequence, body))?;
+        loop {
+            for (message, sequence) in self.receive()? {
+                match message.kind {
+                    _ if sequence != self.sequence => {}
+                    ERROR => return Err(error_of(&message).err().unwrap_or(NetlinkError(libc::EBADMSG))),
+                    _ => return Ok(message),
+                }
+            }
+        }
     }
 
     /// Sends a question and gives all messages of the answer.
@@ -97,38 +125,53 @@ impl Netlink {
         }
     }
 
-    /// Sends several messages at once; waits for as many acknowledgements as were asked for.
-    pub(super) fn batch(&mut self, messages: &[(u16, u16, Vec<u8>)]) -> Answer {
+    /// Sends several requests at once and waits until all are done: two system calls, however many requests.
+    ///
+    /// Only the last is acknowledged; of the others, failures are told. The first failure comes back with the
+    /// place of its request. Whether the rest is carried out is the business of the part of the kernel that
+    /// is spoken to. `end` goes behind them, and is not acknowledged.
+    pub(super) fn exchange(
+        &mut self,
+        requests: &[Request],
+        end: Option<&Request>,
+    ) -> Result<(), (usize, NetlinkError)> {
+        let first = self.sequence + 1;
         let mut bytes = Vec::new();
-        let mut awaited = Vec::new();
-        for (kind, flags, body) in messages {
+        for (place, request) in requests.iter().chain(end).enumerate() {
             self.sequence += 1;
-            if flags & ACK != 0 {
-                awaited.push(self.sequence);
-            }
-            bytes.extend(message(*kind, flags | REQUEST, self.sequence, body));
+            let ack = if place + 1 == requests.len() { ACK } else { 0 };
+            let flags = request.flags | REQUEST | ack;
+            append(&mut bytes, request.kind, flags, self.sequence, &request.body);
         }
-        self.send(&bytes)?;
-        // A batch that fails is undone as a whole, and only the failures are told.
-        for sequence in awaited {
-            self.acknowledgement(sequence)?;
+        if requests.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.send(&bytes).map_err(|error| (0, error))?;
+        self.acknowledgement(first, requests)
     }
 
     fn send(&mut self, bytes: &[u8]) -> Answer {
+        // The kernel keeps some of the buffer for itself.
+        if bytes.len() > 64 * 1024 {
+            rustix::net::sockopt::set_socket_send_buffer_size_force(&self.socket, bytes.len() * 2)?;
+        }
         rustix::net::send(&self.socket, bytes, SendFlags::empty())?;
         Ok(())
     }
 
-    fn acknowledgement(&mut self, wanted: u32) -> Answer {
+    /// Reads what becomes of requests, of which the first has the number `first`, and the last is acknowledged.
+    fn acknowledgement(&mut self, first: u32, requests: &[Request]) -> Result<(), (usize, NetlinkError)> {
         loop {
-            for (message, sequence) in self.receive()? {
-                if message.kind == ERROR && sequence <= wanted {
-                    let result = error_of(&message);
-                    if sequence == wanted || result.is_err() {
-                        return result;
-                    }
+            for (message, sequence) in self.receive().map_err(|error| (0, error))? {
+                // What an earlier exchange left is not for us.
+                let place = sequence.wrapping_sub(first) as usize;
+                let Some(request) = requests.get(place).filter(|_| message.kind == ERROR) else { continue };
+                match error_of(&message) {
+                    Err(NetlinkError(errno)) if request.accepts == Some(errno) => {}
+                    result => result.map_err(|error| (place, error))?,
+                }
+                if place + 1 == requests.len() {
+                    return Ok(());
                 }
             }
         }
@@ -148,6 +191,11 @@ impl Netlink {
 
 fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + body.len());
+    append(&mut bytes, kind, flags, sequence, body);
+    bytes
+}
+
+fn append(bytes: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, body: &[u8]) {
     bytes.extend(((HEADER + body.len()) as u32).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
@@ -155,7 +203,6 @@ fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
     bytes.extend(0u32.to_ne_bytes());
     bytes.extend(body);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
 }
 
 fn split(mut bytes: &[u8]) -> Vec<(Message, u32)> {

@@ -1,23 +1,15 @@
-//! One table of packet rules, made in one transaction (nf_tables, Linux 3.13).
+//! Packet rules as messages to the kernel (nf_tables, Linux 3.13; `inet` address translation, 5.2).
 //!
-//! ```text
-//! table inet kiln {
-//!     chain postrouting {
-//!         type nat hook postrouting priority srcnat; policy accept;
-//!         meta nfproto ipv4 ip saddr 10.87.0.0/16 oifname != "kiln0" masquerade
-//!     }
-//! }
-//! ```
-//!
-//! The rules accept nothing that the machine's own firewall drops, and drop nothing that it accepts.
+//! Knows how tables, chains, rules, sets and their elements are written, not which ones we have: that is
+//! [`super::rules`]. Whatever is changed is changed in one transaction, all or nothing.
 
-use super::address::Subnet;
-use super::netlink::{ACK, Answer, CREATE, Netlink, NetlinkError};
+pub(super) mod expression;
 
-const TABLE: &str = "kiln";
-const CHAIN: &str = "postrouting";
+use super::netlink::{Answer, CREATE, EXCLUSIVE, Netlink, NetlinkError, Request};
+use expression::{attribute, nested, number, text};
 
 const BATCH_BEGIN: u16 = 0x10;
+/// Is not acknowledged before Linux 6.10.
 const BATCH_END: u16 = 0x11;
 /// Subsystem number of nf_tables, as the high byte of message types.
 const SUBSYSTEM: u16 = 10;
@@ -25,127 +17,234 @@ const NEW_TABLE: u16 = SUBSYSTEM << 8;
 const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 const GET_CHAIN: u16 = SUBSYSTEM << 8 | 4;
+const DELETE_CHAIN: u16 = SUBSYSTEM << 8 | 5;
 const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
+const DELETE_RULE: u16 = SUBSYSTEM << 8 | 8;
+const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
+const NEW_ELEMENTS: u16 = SUBSYSTEM << 8 | 12;
+const DELETE_ELEMENTS: u16 = SUBSYSTEM << 8 | 14;
 /// Append rather than put in front.
 const APPEND: u16 = 0x800;
 
 const FAMILY_INET: u8 = 1;
-const HOOK_POSTROUTING: u32 = 4;
-const PRIORITY_SRCNAT: u32 = 100;
 const POLICY_ACCEPT: u32 = 1;
-const NFPROTO_IPV4: u8 = 2;
-const REGISTER: u32 = 1;
+/// How much of elements goes in one message: its length, and that of what comes back when it fails, has 16
+/// bits.
+const ELEMENTS_LENGTH: usize = 24 * 1024;
 
-const META_OIFNAME: u32 = 7;
-const META_NFPROTO: u32 = 15;
-const EQUAL: u32 = 0;
-const NOT_EQUAL: u32 = 1;
-const NETWORK_HEADER: u32 = 1;
-/// Offset of the source address in a version 4 header.
-const SOURCE_ADDRESS: u32 = 12;
-/// Longest interface name, with its NUL.
-const NAME_LENGTH: usize = 16;
-
-/// Makes the table for a bridge, unless it is there.
-pub(super) fn ensure(bridge: &str, subnet: Subnet) -> Answer {
-    let mut netlink = Netlink::open_netfilter()?;
-    let mut question = header(FAMILY_INET, 0);
-    question.extend(text(1, TABLE));
-    question.extend(text(3, CHAIN));
-    match netlink.request(GET_CHAIN, 0, &question) {
-        Ok(()) => return Ok(()),
-        Err(NetlinkError(libc::ENOENT)) => {}
-        Err(error) => return Err(error),
-    }
-    netlink.batch(&transaction(bridge, subnet))
+/// Where a chain is called by the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hook {
+    pub(super) kind: &'static str,
+    pub(super) number: u32,
+    pub(super) priority: i32,
 }
 
-fn transaction(bridge: &str, subnet: Subnet) -> Vec<(u16, u16, Vec<u8>)> {
-    let named = |attributes: Vec<Vec<u8>>| {
+/// Type of a key, or of what a map leads to: one field or several.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Type {
+    /// Numbers of the fields' types, which only `nft list` reads.
+    fields: &'static [u32],
+    length: u32,
+    is_text: bool,
+}
+
+impl Type {
+    /// Joined fields take whole words each.
+    pub(super) const fn new(fields: &'static [u32], length: u32) -> Type {
+        Type { fields, length, is_text: false }
+    }
+
+    /// One field that holds text.
+    pub(super) const fn text(fields: &'static [u32], length: u32) -> Type {
+        Type { fields, length, is_text: true }
+    }
+
+    fn number(self) -> u32 {
+        self.fields.iter().fold(0, |joined, field| joined << 6 | field)
+    }
+}
+
+/// A set, or a map when its keys lead to something.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Set {
+    pub(super) name: &'static str,
+    pub(super) key: Type,
+    pub(super) leads_to: LeadsTo,
+    pub(super) ranges: bool,
+}
+
+/// What a set's keys lead to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LeadsTo {
+    Nothing,
+    Data(Type),
+    Verdict,
+}
+
+/// An element of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Element {
+    pub(super) key: Vec<u8>,
+    pub(super) value: Value,
+}
+
+/// What an element's key leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    Nothing,
+    Data(Vec<u8>),
+    Jump(String),
+    /// Not a value: this key is the first behind a range.
+    RangeEnd,
+}
+
+/// Changes to one table of family `inet`.
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    table: &'static str,
+    sets: u32,
+    requests: Vec<Request>,
+}
+
+impl Transaction {
+    pub(super) fn new(table: &'static str) -> Transaction {
+        Transaction { table, ..Transaction::default() }
+    }
+
+    fn push(&mut self, kind: u16, flags: u16, attributes: &[Vec<u8>]) {
         let mut body = header(FAMILY_INET, 0);
-        body.extend(attributes.concat());
-        body
-    };
-    let table = || named(vec![text(1, TABLE)]);
-    let hook = nested(4, &[number(1, HOOK_POSTROUTING), number(2, PRIORITY_SRCNAT)]);
-    let chain = named(vec![text(1, TABLE), text(3, CHAIN), hook, number(5, POLICY_ACCEPT), text(7, "nat")]);
-    let rule = named(vec![text(1, TABLE), text(2, CHAIN), nested(4, &masquerade(bridge, subnet))]);
-    vec![
-        (BATCH_BEGIN, 0, header(0, SUBSYSTEM)),
-        // Made, removed and made again: empty now, whatever an earlier version left.
-        (NEW_TABLE, CREATE | ACK, table()),
-        (DELETE_TABLE, ACK, table()),
-        (NEW_TABLE, CREATE | ACK, table()),
-        (NEW_CHAIN, CREATE | ACK, chain),
-        (NEW_RULE, CREATE | APPEND | ACK, rule),
-        (BATCH_END, 0, header(0, SUBSYSTEM)),
-    ]
+        body.extend(text(1, self.table));
+        for attribute in attributes {
+            body.extend(attribute);
+        }
+        self.requests.push(Request { kind, flags, body, accepts: None });
+    }
+
+    /// Makes the table, empty whatever an earlier version left in it.
+    pub(super) fn fresh_table(&mut self) {
+        self.push(NEW_TABLE, CREATE, &[]);
+        self.push(DELETE_TABLE, 0, &[]);
+        self.push(NEW_TABLE, CREATE, &[]);
+    }
+
+    pub(super) fn chain(&mut self, name: &str) {
+        self.push(NEW_CHAIN, CREATE, &[text(3, name)]);
+    }
+
+    pub(super) fn hooked_chain(&mut self, name: &str, hook: Hook) {
+        let place = nested(4, &[number(1, hook.number), number(2, hook.priority as u32)]);
+        let attributes = [text(3, name), place, number(5, POLICY_ACCEPT), text(7, hook.kind)];
+        self.push(NEW_CHAIN, CREATE, &attributes);
+    }
+
+    pub(super) fn delete_chain(&mut self, name: &str) {
+        self.push(DELETE_CHAIN, 0, &[text(3, name)]);
+    }
+
+    /// Adds a rule to the end of a chain.
+    pub(super) fn rule(&mut self, chain: &str, expressions: &[Vec<u8>]) {
+        self.push(NEW_RULE, CREATE | APPEND, &[text(2, chain), nested(4, expressions)]);
+    }
+
+    /// Removes all rules of a chain.
+    pub(super) fn empty_chain(&mut self, chain: &str) {
+        self.push(DELETE_RULE, 0, &[text(2, chain)]);
+    }
+
+    pub(super) fn set(&mut self, set: Set) {
+        const IS_RANGES: u32 = 0x4;
+        const IS_MAP: u32 = 0x8;
+        const VERDICT: u32 = 0xffff_ff00;
+        self.sets += 1;
+        let ranges = if set.ranges { IS_RANGES } else { 0 };
+        let mut attributes = vec![text(2, set.name), number(4, set.key.number()), number(5, set.key.length)];
+        match set.leads_to {
+            LeadsTo::Nothing => attributes.push(number(3, ranges)),
+            LeadsTo::Data(data) => attributes.extend([
+                number(3, ranges | IS_MAP),
+                number(6, data.number()),
+                number(7, data.length),
+            ]),
+            LeadsTo::Verdict => {
+                attributes.extend([number(3, ranges | IS_MAP), number(6, VERDICT), number(7, 0)]);
+            }
+        }
+        attributes.push(number(10, self.sets));
+        if set.key.is_text {
+            // The byte order of the key, as `nft list` wants it: type 0, length 4, the machine's.
+            attributes.push(attribute(13, &[&[0, 4][..], &1u32.to_ne_bytes()].concat()));
+        }
+        self.push(NEW_SET, CREATE, &attributes);
+    }
+
+    /// Adds elements; one that is there must lead to the same.
+    pub(super) fn add(&mut self, set: &str, elements: &[Element]) {
+        self.elements(NEW_ELEMENTS, CREATE, set, elements);
+    }
+
+    /// Adds elements that must not be there.
+    pub(super) fn add_new(&mut self, set: &str, elements: &[Element]) {
+        self.elements(NEW_ELEMENTS, CREATE | EXCLUSIVE, set, elements);
+    }
+
+    /// Removes elements, all of which must be there.
+    pub(super) fn remove(&mut self, set: &str, elements: &[Element]) {
+        self.elements(DELETE_ELEMENTS, 0, set, elements);
+    }
+
+    fn elements(&mut self, kind: u16, flags: u16, set: &str, elements: &[Element]) {
+        let mut list = Vec::new();
+        for (place, element) in elements.iter().enumerate() {
+            list.extend(element.encoded());
+            // A range stays in one message.
+            let whole = elements.get(place + 1).is_none_or(|next| next.value != Value::RangeEnd);
+            if whole && (list.len() > ELEMENTS_LENGTH || place + 1 == elements.len()) {
+                self.push(kind, flags, &[text(2, set), nested(3, &[std::mem::take(&mut list)])]);
+            }
+        }
+    }
+
+    /// Carries it out.
+    pub(super) fn commit(self) -> Answer {
+        if self.requests.is_empty() {
+            return Ok(());
+        }
+        let mark = |kind| Request { kind, flags: 0, body: header(0, SUBSYSTEM), accepts: None };
+        let mut requests = vec![mark(BATCH_BEGIN)];
+        requests.extend(self.requests);
+        let done = Netlink::open_netfilter()?.exchange(&requests, Some(&mark(BATCH_END)));
+        done.map_err(|(_, error)| error)
+    }
+}
+
+impl Element {
+    fn encoded(&self) -> Vec<u8> {
+        let mut parts = nested(1, &[attribute(1, &self.key)]);
+        match &self.value {
+            Value::Nothing => {}
+            Value::Data(data) => parts.extend(nested(2, &[attribute(1, data)])),
+            Value::Jump(chain) => parts.extend(nested(2, &[expression::jump_data(chain)])),
+            Value::RangeEnd => parts.extend(number(3, 1)),
+        }
+        nested(1, &[parts])
+    }
+}
+
+/// Whether a table has a chain.
+pub(super) fn has_chain(table: &str, chain: &str) -> Answer<bool> {
+    let mut question = header(FAMILY_INET, 0);
+    question.extend(text(1, table));
+    question.extend(text(3, chain));
+    match Netlink::open_netfilter()?.get(GET_CHAIN, &question) {
+        Ok(_) => Ok(true),
+        Err(NetlinkError(libc::ENOENT)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// `struct nfgenmsg`.
 fn header(family: u8, resource: u16) -> Vec<u8> {
     let [high, low] = resource.to_be_bytes();
     vec![family, 0, high, low]
-}
-
-fn masquerade(bridge: &str, subnet: Subnet) -> Vec<Vec<u8>> {
-    let mut name = bridge.as_bytes().to_vec();
-    name.resize(NAME_LENGTH, 0);
-    vec![
-        meta(META_NFPROTO),
-        compare(EQUAL, &[NFPROTO_IPV4]),
-        expression(
-            "payload",
-            &[number(1, REGISTER), number(2, NETWORK_HEADER), number(3, SOURCE_ADDRESS), number(4, 4)],
-        ),
-        expression(
-            "bitwise",
-            &[
-                number(1, REGISTER),
-                number(2, REGISTER),
-                number(3, 4),
-                nested(4, &[attribute(1, &subnet.mask().to_be_bytes())]),
-                nested(5, &[attribute(1, &[0; 4])]),
-            ],
-        ),
-        compare(EQUAL, &subnet.network().octets()),
-        meta(META_OIFNAME),
-        compare(NOT_EQUAL, &name),
-        expression("masq", &[]),
-    ]
-}
-
-fn meta(key: u32) -> Vec<u8> {
-    expression("meta", &[number(1, REGISTER), number(2, key)])
-}
-
-fn compare(operator: u32, value: &[u8]) -> Vec<u8> {
-    expression("cmp", &[number(1, REGISTER), number(2, operator), nested(3, &[attribute(1, value)])])
-}
-
-/// A list element with an expression's name and data.
-fn expression(name: &str, data: &[Vec<u8>]) -> Vec<u8> {
-    nested(1, &[text(1, name), nested(2, data)])
-}
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(4 + value.len());
-    bytes.extend(((4 + value.len()) as u16).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
-
-fn nested(kind: u16, parts: &[Vec<u8>]) -> Vec<u8> {
-    const NESTED: u16 = 0x8000;
-    attribute(kind | NESTED, &parts.concat())
-}
-
-fn text(kind: u16, value: &str) -> Vec<u8> {
-    attribute(kind, &[value.as_bytes(), &[0]].concat())
-}
-
-fn number(kind: u16, value: u32) -> Vec<u8> {
-    attribute(kind, &value.to_be_bytes())
 }

@@ -1,0 +1,390 @@
+//! A network: its bridge, and the containers connected to it.
+
+use super::address::{self, Subnet, Subnet6, mac_of};
+use super::config::{Ipv6, NetworkConfig, Place};
+use super::link::{self, Pair, carry_out};
+use super::netlink::Netlink;
+use super::rules::{self, Network};
+use super::store::{Changing, Known, Lease, Store};
+use super::{NetworkError, kernel, sysctl};
+use crate::process::Spawner;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A network of containers on this machine.
+#[derive(Debug)]
+pub struct Bridge {
+    pub(super) store: Store,
+    pub(super) network: Network,
+    index: u32,
+    gateway: Ipv4Addr,
+    mtu: Option<u32>,
+    isolated_members: bool,
+}
+
+/// A container's place in a network. The address is free again when this is dropped and the container gone.
+#[derive(Debug)]
+pub struct Connection {
+    namespace: OwnedFd,
+    /// The container's address.
+    pub address: Ipv4Addr,
+    /// Where its packets go first.
+    pub gateway: Ipv4Addr,
+    /// The network's addresses.
+    pub subnet: Subnet,
+    /// The same of version 6, where the network has it.
+    pub ipv6: Option<Connection6>,
+    /// The container's hardware address.
+    pub mac: [u8; 6],
+    pub(super) lease: Arc<Lease>,
+}
+
+/// The part of a connection that is of version 6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection6 {
+    /// The container's address.
+    pub address: Ipv6Addr,
+    /// Where its packets go first.
+    pub gateway: Ipv6Addr,
+    /// The network's addresses.
+    pub subnet: Subnet6,
+}
+
+impl Connection {
+    /// The network namespace to start the container in.
+    pub fn namespace(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+}
+
+impl Bridge {
+    /// Finds the default network, or makes it. `state` is a folder that is emptied at boot; several programs
+    /// may use it at once.
+    pub fn open(state: &Path) -> Result<Bridge, NetworkError> {
+        Bridge::open_with(state, &NetworkConfig::default())
+    }
+
+    /// Finds a network, or makes it. One that is there keeps its addresses: a configuration that asks for
+    /// others is an error.
+    pub fn open_with(state: &Path, config: &NetworkConfig) -> Result<Bridge, NetworkError> {
+        let bridge = config.checked_bridge();
+        let bridge = bridge.ok_or_else(|| NetworkError::BadName(config.bridge.clone()))?;
+        let store = Store::open(state)?;
+        let mut host = Netlink::open_route().map_err(kernel("open a routing socket"))?;
+        let index = link::find(&mut host, bridge).map_err(kernel("look for the bridge"))?;
+        let changing = store.change()?;
+        let known = match (index, store.known(bridge)) {
+            (Some(index), Some(known)) if known.index == index => known,
+            (index, _) => make(&mut host, &store, &changing, index, config)?,
+        };
+        check(config, &known.network)?;
+        sysctl::forward4()?;
+        if known.network.ipv6.is_some() {
+            sysctl::forward6()?;
+        }
+        store.live_ports(&changing)?;
+        store.ensure_rules(&changing, &known.network)?;
+        Ok(Bridge {
+            store,
+            network: known.network,
+            index: known.index,
+            gateway: known.gateway,
+            mtu: config.mtu,
+            isolated_members: config.isolated_members,
+        })
+    }
+
+    /// Removes a network that no container uses; one that is not there is fine.
+    pub fn remove(state: &Path, bridge: &str) -> Result<(), NetworkError> {
+        let store = Store::open(state)?;
+        let changing = store.change()?;
+        let Some(known) = store.known(bridge) else { return Ok(()) };
+        if store.is_used(known.network.ipv4)? {
+            return Err(NetworkError::InUse(bridge.to_owned()));
+        }
+        store.live_ports(&changing)?;
+        store.forget(&changing, bridge)?;
+        rules::remove_network(&known.network).map_err(kernel("remove packet rules"))?;
+        let mut host = Netlink::open_route().map_err(kernel("open a routing socket"))?;
+        match link::find(&mut host, bridge).map_err(kernel("look for the bridge"))? {
+            Some(index) if index == known.index => carry_out(&mut host, &[link::delete(bridge)]),
+            _ => Ok(()),
+        }
+    }
+
+    /// The address under which containers reach this machine.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.gateway
+    }
+
+    /// The network's addresses.
+    pub fn subnet(&self) -> Subnet {
+        self.network.ipv4
+    }
+
+    /// The network's addresses of version 6, where it has them.
+    pub fn subnet6(&self) -> Option<Subnet6> {
+        self.network.ipv6
+    }
+
+    /// Makes a network namespace and connects it.
+    pub fn connect(&self, spawner: &Spawner) -> Result<Connection, NetworkError> {
+        self.connect_at(spawner, &Place::default())
+    }
+
+    /// Makes a network namespace and connects it at a place of the caller's choice.
+    pub fn connect_at(&self, spawner: &Spawner, place: &Place) -> Result<Connection, NetworkError> {
+        let lease = self.lease(place)?;
+        let (namespace, routing) = spawner.make_network()?;
+        let mut inside = Netlink::over(routing);
+        let loopback = [link::bring_up("bring up loopback", link::LOOPBACK)];
+        self.link(lease, place, namespace, &mut inside, ("eth0", link::INSIDE), &loopback)
+    }
+
+    /// Connects a network namespace that is there, by an interface called `name`, which it must not have.
+    /// Only the first network of a container is its way out, so this one is not.
+    pub fn join(
+        &self,
+        namespace: BorrowedFd<'_>,
+        name: &str,
+        place: &Place,
+    ) -> Result<Connection, NetworkError> {
+        let lease = self.lease(place)?;
+        let namespace = namespace.try_clone_to_owned().map_err(super::file("use", Path::new("namespace")))?;
+        let socket = super::within(namespace.as_fd(), Netlink::route_socket)?;
+        let mut inside = Netlink::over(socket.map_err(kernel("open a routing socket"))?);
+        self.link(lease, place, namespace, &mut inside, (name, 0), &[])
+    }
+
+    /// Two exchanges with the kernel: one here for the pair of interfaces, one for all that is inside.
+    fn link(
+        &self,
+        lease: (Lease, Option<Ipv6Addr>),
+        place: &Place,
+        namespace: OwnedFd,
+        inside: &mut Netlink,
+        (name, index): (&str, u32),
+        before: &[link::Step],
+    ) -> Result<Connection, NetworkError> {
+        let (lease, address6) = lease;
+        let mac = place.mac.unwrap_or_else(|| mac_of(lease.address));
+        let pair = Pair {
+            bridge: self.index,
+            namespace: namespace.as_fd(),
+            name,
+            index,
+            mac,
+            mtu: self.mtu,
+            isolated: self.isolated_members,
+            hairpin: sysctl::bridges_are_filtered(),
+        };
+        let mut host = Netlink::open_route().map_err(kernel("open a routing socket"))?;
+        // The kernel may not have removed it yet, and it has this address. It is not deleted: that takes a
+        // hundred times as long.
+        let mut steps: Vec<link::Step> = lease.before.iter().map(|name| link::take_down(name)).collect();
+        steps.extend(pair.make(&lease.interface));
+        carry_out(&mut host, &steps)?;
+        let is_first = index != 0;
+        let index = if is_first {
+            index
+        } else {
+            let found = link::find(inside, name).map_err(kernel("look for the container's interface"))?;
+            found.ok_or_else(|| NetworkError::BadName(name.to_owned()))?
+        };
+        let connection = Connection {
+            namespace,
+            address: lease.address,
+            gateway: self.gateway,
+            subnet: self.network.ipv4,
+            ipv6: address6.zip(self.network.ipv6).map(|(address, subnet)| Connection6 {
+                address,
+                gateway: subnet.gateway(),
+                subnet,
+            }),
+            mac,
+            lease: Arc::new(lease),
+        };
+        let mut steps = before.to_vec();
+        steps.extend(inside_steps(&connection, index, is_first && !self.network.internal));
+        carry_out(inside, &steps)?;
+        Ok(connection)
+    }
+
+    /// Addresses that nobody uses.
+    fn lease(&self, place: &Place) -> Result<(Lease, Option<Ipv6Addr>), NetworkError> {
+        let range = self.network.ipv4;
+        if let Some(address) = place.ipv4 {
+            if !range.contains(address) || address == self.gateway {
+                return Err(NetworkError::NotInRange(address.into(), range.to_string()));
+            }
+            return self.lease_one(address, place)?.ok_or_else(|| NetworkError::AddressInUse(address.into()));
+        }
+        for address in range.hosts().filter(|address| *address != self.gateway) {
+            if let Some(lease) = self.lease_one(address, place)? {
+                return Ok(lease);
+            }
+        }
+        Err(NetworkError::NoAddress(range))
+    }
+
+    fn lease_one(
+        &self,
+        address: Ipv4Addr,
+        place: &Place,
+    ) -> Result<Option<(Lease, Option<Ipv6Addr>)>, NetworkError> {
+        let ipv6 = match (place.ipv6, self.network.ipv6) {
+            (None, range) => range.map(|range| range.member(self.network.ipv4.offset(address))),
+            (Some(wanted), Some(range)) if range.contains(wanted) && wanted != range.gateway() => {
+                Some(wanted)
+            }
+            (Some(wanted), range) => {
+                let range = range.map_or("a network without version 6".to_owned(), |range| range.to_string());
+                return Err(NetworkError::NotInRange(wanted.into(), range));
+            }
+        };
+        let lease = self.store.lease(address, ipv6.map(IpAddr::V6), new_name)?;
+        Ok(lease.map(|lease| (lease, ipv6)))
+    }
+}
+
+/// What is done in the container's namespace.
+fn inside_steps(connection: &Connection, index: u32, is_way_out: bool) -> Vec<link::Step> {
+    let mut steps = Vec::new();
+    let own = connection.subnet.with(connection.address);
+    steps.push(link::give_address("set the container's address", index, own));
+    if let Some(ipv6) = connection.ipv6 {
+        let what = "set the container's version 6 address";
+        steps.push(link::give_link_local(what, index, connection.mac));
+        steps.push(link::give_address6(what, index, ipv6.address, ipv6.subnet.prefix()));
+    }
+    steps.push(link::bring_up("bring up the container's interface", index));
+    if is_way_out {
+        steps.push(link::default_route(index, connection.gateway.into()));
+        steps.extend(connection.ipv6.map(|ipv6| link::default_route(index, ipv6.gateway.into())));
+    }
+    steps
+}
+
+/// Makes what is missing of a network: its bridge, or only the addresses of one that another program or an
+/// earlier version has made.
+fn make(
+    host: &mut Netlink,
+    store: &Store,
+    changing: &Changing,
+    index: Option<u32>,
+    config: &NetworkConfig,
+) -> Result<Known, NetworkError> {
+    let bridge = &config.bridge;
+    let ipv6 = match config.ipv6 {
+        Ipv6::Off => None,
+        Ipv6::Automatic => {
+            (sysctl::has_ipv6() && sysctl::forward6().is_ok()).then(|| Subnet6::local(&machine(), bridge))
+        }
+        Ipv6::Range(range) => {
+            sysctl::forward6()?;
+            Some(range)
+        }
+    };
+    let index = match index {
+        Some(index) => index,
+        None => link::make_bridge(host, bridge, random_mac(), config.mtu)?,
+    };
+    let (own, own6) = (
+        link::address(host, index).map_err(kernel("read the bridge's address"))?,
+        link::address6(host, index).map_err(kernel("read the bridge's address"))?,
+    );
+    let own = match own {
+        Some(own) => own,
+        None => choose_address(host, config)?,
+    };
+    // Its own address may be any in the range.
+    let ipv6 = own6.filter(|_| config.ipv6 == Ipv6::Automatic).or(ipv6);
+    sysctl::ignore_advertisements(bridge);
+    let what = "set the bridge's address";
+    let mut steps = vec![link::give_address(what, index, own)];
+    if let Some(ipv6) = ipv6 {
+        // Packets that are passed on are announced by a link-local address, and only by one that is settled.
+        let announcing = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+        steps.push(link::give_address6(what, index, announcing, 64));
+        steps.push(link::give_address6(what, index, ipv6.gateway(), ipv6.prefix()));
+    }
+    steps.push(link::bring_up("bring up the bridge", index));
+    carry_out(host, &steps)?;
+    let network = Network {
+        bridge: bridge.clone(),
+        ipv4: Subnet::of(own.network(), own.prefix()),
+        ipv6: ipv6.map(|ipv6| Subnet6::of(ipv6.network(), ipv6.prefix())),
+        internal: config.internal,
+    };
+    let known = Known { index, gateway: own.address(), network };
+    store.remember(changing, &known)?;
+    // The rules of an earlier bridge of this name may be for other addresses.
+    if rules::know(bridge).map_err(kernel("set up packet rules"))? {
+        store.restore_rules(changing)?;
+    }
+    Ok(known)
+}
+
+/// The bridge's own address and its range.
+fn choose_address(host: &mut Netlink, config: &NetworkConfig) -> Result<Subnet, NetworkError> {
+    let used = link::networks(host).map_err(kernel("read this machine's routes"))?;
+    let is_free = |range: Subnet| !used.iter().any(|used| used.overlaps(range));
+    let range = match config.ipv4 {
+        Some(range) if is_free(range) => range,
+        Some(range) => return Err(NetworkError::Overlap(range)),
+        None => address::CANDIDATES.iter().copied().find(|range| is_free(*range)).ok_or_else(|| {
+            let list: Vec<String> = address::CANDIDATES.iter().map(ToString::to_string).collect();
+            NetworkError::NoSubnet(list.join(", "))
+        })?,
+    };
+    let gateway = config.gateway.unwrap_or_else(|| range.gateway());
+    if range.contains(gateway) {
+        Ok(range.with(gateway))
+    } else {
+        Err(NetworkError::NotInRange(gateway.into(), range.to_string()))
+    }
+}
+
+/// Whether a network is as a configuration wants it.
+fn check(config: &NetworkConfig, network: &Network) -> Result<(), NetworkError> {
+    let ipv4 = config.ipv4.is_none_or(|range| range.to_string() == network.ipv4.to_string());
+    let ipv6 = match config.ipv6 {
+        Ipv6::Automatic => true,
+        Ipv6::Off => network.ipv6.is_none(),
+        Ipv6::Range(range) => network.ipv6.is_some_and(|other| other.to_string() == range.to_string()),
+    };
+    if ipv4 && ipv6 && config.internal == network.internal {
+        Ok(())
+    } else {
+        Err(NetworkError::Differs(config.bridge.clone()))
+    }
+}
+
+/// What tells this machine from others.
+fn machine() -> Vec<u8> {
+    match fs::read("/etc/machine-id") {
+        Ok(id) if !id.is_empty() => id,
+        _ => random::<16>().to_vec(),
+    }
+}
+
+/// A name for an interface, which no other has.
+fn new_name() -> String {
+    let [a, b, c, d, e] = random::<5>();
+    format!("kiln{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}")
+}
+
+fn random_mac() -> [u8; 6] {
+    let [a, b, c, d, e] = random::<5>();
+    [0x02, a, b, c, d, e]
+}
+
+fn random<const LENGTH: usize>() -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
+    while let Err(Errno::INTR) = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {}
+    bytes
+}

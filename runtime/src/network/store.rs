@@ -1,0 +1,299 @@
+//! What is known about the networks of one network namespace, in a folder that several programs use at once.
+//!
+//! ```text
+//! network-<inode of the namespace>/
+//!     lock                  held while bridges, ports or rules are changed
+//!     leases/10.87.0.2      an address in use is a file locked by its user; it names the user's interface
+//!     bridges/kiln0         a network, as JSON
+//!     ports/10.87.0.2       the published ports of an address, as JSON; void when its lease is not locked
+//! ```
+//!
+//! A lock ends with the process that holds it, however that ends: what a killed one leaves is told from what
+//! is in use. The packet rules are made from these files, so they can be made again when something else has
+//! removed them.
+
+use super::address::Subnet;
+use super::config::{Binding, Protocol};
+use super::rules::{self, Entry, Network};
+use super::{NetworkError, file, kernel};
+use rustix::fd::OwnedFd;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// The folder.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    folder: PathBuf,
+}
+
+/// Held while bridges, ports or rules are changed.
+pub(super) struct Changing {
+    _lock: OwnedFd,
+}
+
+/// Addresses in use. They are free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) address: Ipv4Addr,
+    /// The name of its user's interface here.
+    pub(super) interface: String,
+    /// The interface here of whoever had the address before.
+    pub(super) before: Option<String>,
+    _locks: Vec<OwnedFd>,
+}
+
+/// A network that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Known {
+    /// Tells this bridge from a later one of the same name.
+    pub(super) index: u32,
+    pub(super) gateway: Ipv4Addr,
+    pub(super) network: Network,
+}
+
+/// The published ports of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ports {
+    /// Whose they are, for messages.
+    pub(super) owner: String,
+    pub(super) bindings: Vec<Binding>,
+    /// The container's addresses.
+    pub(super) ipv4: Ipv4Addr,
+    pub(super) ipv6: Option<Ipv6Addr>,
+    /// Where connections to loopback addresses are sent when no sockets are bound to the ports.
+    pub(super) redirect: Vec<SocketAddr>,
+}
+
+impl Ports {
+    /// What the rules must know.
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        for binding in &self.bindings {
+            let address = binding.host_address;
+            let container = match address {
+                IpAddr::V4(_) => Some(IpAddr::V4(self.ipv4)),
+                IpAddr::V6(_) => self.ipv6.map(IpAddr::V6),
+            };
+            let container = container.filter(|_| !address.is_loopback());
+            let same_version = |proxy: &&SocketAddr| proxy.is_ipv4() == address.is_ipv4();
+            let is_local = address.is_unspecified() || address.is_loopback();
+            let is_stream = binding.protocol == Protocol::Tcp;
+            let proxy = self.redirect.iter().find(same_version).filter(|_| is_local && is_stream);
+            let entry =
+                |port, last, target| Entry { address, port, last, protocol: binding.protocol, target };
+            if let Some(proxy) = proxy.filter(|_| address.is_unspecified()) {
+                entries.push(entry(binding.host_port, binding.last_port(), *proxy));
+            }
+            let proxy = proxy.filter(|_| address.is_loopback()).copied();
+            for (port, inside) in binding.ports() {
+                let target = container.map(|container| SocketAddr::new(container, inside)).or(proxy);
+                entries.extend(target.map(|target| entry(port, port, target)));
+            }
+        }
+        entries
+    }
+}
+
+impl Store {
+    pub(super) fn open(state: &Path) -> Result<Store, NetworkError> {
+        let folder = state.join(format!("network-{}", namespace_inode()));
+        for name in ["leases", "bridges", "ports"] {
+            let path = folder.join(name);
+            fs::create_dir_all(&path).map_err(file("make", &path))?;
+        }
+        Ok(Store { folder })
+    }
+
+    /// Waits until nobody else changes anything.
+    pub(super) fn change(&self) -> Result<Changing, NetworkError> {
+        let path = self.folder.join("lock");
+        let opened = open_lock(&path)?;
+        loop {
+            match rustix::fs::flock(&opened, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(Changing { _lock: opened }),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(file("lock", &path)(errno.into())),
+            }
+        }
+    }
+
+    /// Takes an address and another that goes with it, for the user of an interface, unless one of them is in
+    /// use.
+    pub(super) fn lease(
+        &self,
+        address: Ipv4Addr,
+        with: Option<IpAddr>,
+        new_name: impl FnOnce() -> String,
+    ) -> Result<Option<Lease>, NetworkError> {
+        let mut locks = Vec::new();
+        for name in [Some(IpAddr::V4(address)), with].into_iter().flatten() {
+            match self.try_lock(name)? {
+                Some(lock) => locks.push(lock),
+                None => return Ok(None),
+            }
+        }
+        let Some(first) = locks.first() else { return Ok(None) };
+        let interface = new_name();
+        let before = replace_text(first, &interface)
+            .map_err(|errno| file("write", &self.folder.join("leases"))(errno.into()))?;
+        let lease = Lease { address, interface, before, _locks: locks };
+        // Ports that a killed user of the address has left must not lead to its next one.
+        if self.ports_path(address).exists() {
+            let changing = self.change()?;
+            self.forget_ports(&changing, address)?;
+        }
+        Ok(Some(lease))
+    }
+
+    fn try_lock(&self, address: IpAddr) -> Result<Option<OwnedFd>, NetworkError> {
+        let path = self.folder.join("leases").join(address.to_string());
+        let opened = open_lock(&path)?;
+        match rustix::fs::flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(opened)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The network of a bridge.
+    pub(super) fn known(&self, bridge: &str) -> Option<Known> {
+        read(&self.folder.join("bridges").join(bridge))
+    }
+
+    pub(super) fn remember(&self, _changing: &Changing, known: &Known) -> Result<(), NetworkError> {
+        write(&self.folder.join("bridges").join(&known.network.bridge), known)
+    }
+
+    pub(super) fn forget(&self, _changing: &Changing, bridge: &str) -> Result<(), NetworkError> {
+        remove(&self.folder.join("bridges").join(bridge))
+    }
+
+    /// All networks.
+    pub(super) fn networks(&self) -> Vec<Network> {
+        let names = names(&self.folder.join("bridges"));
+        names.iter().filter_map(|name| self.known(name)).map(|known| known.network).collect()
+    }
+
+    /// Whether an address of a range is in use.
+    pub(super) fn is_used(&self, range: Subnet) -> Result<bool, NetworkError> {
+        for address in addresses(&self.folder.join("leases")) {
+            if range.contains(address) && self.try_lock(IpAddr::V4(address))?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The published ports that are in use; those that were left behind are removed.
+    pub(super) fn live_ports(&self, changing: &Changing) -> Result<Vec<Ports>, NetworkError> {
+        let mut live = Vec::new();
+        for address in addresses(&self.folder.join("ports")) {
+            match self.try_lock(IpAddr::V4(address))? {
+                None => live.extend(read(&self.ports_path(address))),
+                Some(_lock) => self.forget_ports(changing, address)?,
+            }
+        }
+        Ok(live)
+    }
+
+    /// Writes down the ports of a container.
+    pub(super) fn remember_ports(&self, _changing: &Changing, ports: &Ports) -> Result<(), NetworkError> {
+        write(&self.ports_path(ports.ipv4), ports)
+    }
+
+    pub(super) fn has_ports(&self, address: Ipv4Addr) -> bool {
+        self.ports_path(address).exists()
+    }
+
+    /// Removes the ports of an address, and their rules.
+    pub(super) fn forget_ports(&self, _changing: &Changing, address: Ipv4Addr) -> Result<(), NetworkError> {
+        let path = self.ports_path(address);
+        let ports: Option<Ports> = read(&path);
+        // First the file: rules that are made again by another program are made from it.
+        remove(&path)?;
+        let entries = ports.map(|ports| ports.entries()).unwrap_or_default();
+        rules::remove_entries(&entries).map_err(kernel("remove the rules of published ports"))
+    }
+
+    fn ports_path(&self, address: Ipv4Addr) -> PathBuf {
+        self.folder.join("ports").join(address.to_string())
+    }
+
+    /// Sees to it that the rules are in force and know a network.
+    pub(super) fn ensure_rules(&self, changing: &Changing, network: &Network) -> Result<(), NetworkError> {
+        let failed = || kernel("set up packet rules");
+        if rules::know(&network.bridge).map_err(failed())? {
+            return Ok(());
+        }
+        if rules::in_force().map_err(failed())? {
+            return rules::add_network(network).map_err(failed());
+        }
+        self.restore_rules(changing)
+    }
+
+    /// Makes the rules anew from what is known.
+    pub(super) fn restore_rules(&self, changing: &Changing) -> Result<(), NetworkError> {
+        let networks = self.networks();
+        let ports = self.live_ports(changing)?;
+        let entries: Vec<Entry> = ports.iter().flat_map(Ports::entries).collect();
+        rules::restore(&networks, &entries).map_err(kernel("set up packet rules"))
+    }
+}
+
+/// Tells the networks of one namespace from those of another.
+fn namespace_inode() -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/thread-self/ns/net").map_or(0, |metadata| metadata.ino())
+}
+
+fn open_lock(path: &Path) -> Result<OwnedFd, NetworkError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600));
+    opened.map_err(|errno: Errno| file("open", path)(errno.into()))
+}
+
+/// Writes a name to a file, and gives the one that was there.
+fn replace_text(file: &OwnedFd, name: &str) -> Result<Option<String>, Errno> {
+    let mut before = [0; 16];
+    let length = rustix::io::pread(file, &mut before, 0)?;
+    rustix::io::pwrite(file, name.as_bytes(), 0)?;
+    rustix::fs::ftruncate(file, name.len() as u64)?;
+    let before = std::str::from_utf8(&before[..length]).unwrap_or_default();
+    Ok((!before.is_empty()).then(|| before.to_owned()))
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| !name.starts_with('.')).collect()
+}
+
+fn addresses(folder: &Path) -> Vec<Ipv4Addr> {
+    names(folder).iter().filter_map(|name| name.parse().ok()).collect()
+}
+
+/// What a file says; nothing when there is none, or it says nothing that can be understood.
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// Writes beside and renames: a reader sees all or nothing.
+fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), NetworkError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = path.with_file_name(format!(".{name}"));
+    let json = serde_json::to_vec(value).map_err(|error| file("write", path)(error.into()))?;
+    fs::write(&beside, json).map_err(file("write", &beside))?;
+    fs::rename(&beside, path).map_err(file("write", path))
+}
+
+fn remove(path: &Path) -> Result<(), NetworkError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("remove", path)(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,67 @@
+//! Settings of this machine that networks of containers need.
+
+use super::{NetworkError, file};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const V4_FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+const V6_FORWARDING: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+const V6_INTERFACES: &str = "/proc/sys/net/ipv6/conf";
+
+/// Whether this machine has version 6, and has not switched it off.
+pub(super) fn has_ipv6() -> bool {
+    is("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0")
+}
+
+/// Passes packets on between interfaces.
+pub(super) fn forward4() -> Result<(), NetworkError> {
+    if is(V4_FORWARDING, "1") {
+        return Ok(());
+    }
+    let path = Path::new(V4_FORWARDING);
+    fs::write(path, "1").map_err(file("write", path))
+}
+
+/// Passes packets of version 6 on between interfaces.
+///
+/// A machine that does so no longer heeds router advertisements, and forgets the default route it has from
+/// one, except where `accept_ra` is 2. So interfaces that have heeded them until now are told to go on.
+pub(super) fn forward6() -> Result<(), NetworkError> {
+    if is(V6_FORWARDING, "1") {
+        return Ok(());
+    }
+    for interface in fs::read_dir(V6_INTERFACES).into_iter().flatten().flatten() {
+        let name = interface.file_name();
+        let path = interface.path().join("accept_ra");
+        let is_one_interface = name != "all" && name != "default" && name != "lo";
+        if is_one_interface && is(&path, "1") {
+            fs::write(&path, "2").map_err(file("write", &path))?;
+        }
+    }
+    let path = Path::new(V6_FORWARDING);
+    fs::write(path, "1").map_err(file("write", path))
+}
+
+/// A container must not tell this machine its default route. The setting matters only where packets are not
+/// passed on, so failing to make it, on a read-only `/proc/sys` say, does no harm.
+pub(super) fn ignore_advertisements(bridge: &str) {
+    let path = PathBuf::from(V6_INTERFACES).join(bridge).join("accept_ra");
+    if !is(&path, "0") {
+        let _: io::Result<()> = fs::write(&path, "0");
+    }
+}
+
+/// Whether what bridges pass on goes through packet rules (`br_netfilter`, which Kubernetes and Docker load).
+///
+/// A bridge then sends on a container's packet to a published port by itself, without the machine's routing,
+/// and back to where it came from only if it may.
+pub(super) fn bridges_are_filtered() -> bool {
+    ["/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"]
+        .iter()
+        .any(|path| is(path, "1"))
+}
+
+fn is(path: impl AsRef<Path>, value: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.trim() == value)
+}
