@@ -1,7 +1,7 @@
 //! The bundle: a folder with the container's configuration.
 
 use crate::error::OciError;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -61,8 +61,9 @@ pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<(Spec, Vec<String>), Oci
         Ok(spec) => return Ok((spec, Vec::new())),
         Err(error) => error,
     };
-    // Capabilities of newer kernels are passed over, as other runtimes do; everything else unknown is refused.
     let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else { return Err(invalid(error)) };
+    let filled = value.get_mut("process").is_some_and(fill_in);
+    // Capabilities of newer kernels are passed over, as other runtimes do; everything else unknown is refused.
     let mut unknown = Vec::new();
     let sets = value.pointer_mut("/process/capabilities").and_then(serde_json::Value::as_object_mut);
     for set in sets.into_iter().flat_map(|sets| sets.values_mut()).filter_map(serde_json::Value::as_array_mut)
@@ -75,10 +76,33 @@ pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<(Spec, Vec<String>), Oci
             known
         });
     }
-    if unknown.is_empty() {
+    if unknown.is_empty() && !filled {
         return Err(invalid(error));
     }
     let spec = serde_json::from_value(value).map_err(invalid)?;
+    if unknown.is_empty() {
+        return Ok((spec, Vec::new()));
+    }
     let names: Vec<&str> = unknown.iter().filter_map(serde_json::Value::as_str).collect();
     Ok((spec, vec![format!("ignoring unknown or unavailable capabilities: [{}]", names.join(" "))]))
+}
+
+/// Reads a process by itself, as `exec` is given it.
+pub(crate) fn parse_process(path: &Path, text: &[u8]) -> Result<Process, OciError> {
+    let invalid = |error: serde_json::Error| OciError::Config {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    let mut value: serde_json::Value = serde_json::from_slice(text).map_err(invalid)?;
+    fill_in(&mut value);
+    serde_json::from_value(value).map_err(invalid)
+}
+
+/// Callers leave out the user when it is root; true when that was filled in.
+fn fill_in(process: &mut serde_json::Value) -> bool {
+    let Some(process) = process.as_object_mut().filter(|process| !process.contains_key("user")) else {
+        return false;
+    };
+    process.insert("user".to_owned(), serde_json::json!({"uid": 0, "gid": 0}));
+    true
 }

@@ -42,6 +42,8 @@ struct Request<'a> {
     arguments: &'a Arguments,
     bundle: &'a Bundle,
     then: Then,
+    /// This process is in a user namespace, and has no say about devices.
+    nested: bool,
 }
 
 /// Makes the container `id`; on failure nothing of it is left.
@@ -58,7 +60,7 @@ pub(crate) fn create(
     check_version(&bundle.spec)?;
     check_terminal(&bundle.spec, arguments, then)?;
     let folder = globals.store.create(id)?;
-    let request = Request { globals, arguments, bundle: &bundle, then };
+    let request = Request { globals, arguments, bundle: &bundle, then, nested: machine::is_nested() };
     let made = request.make(&folder);
     match made {
         Ok((record, launched, console)) => {
@@ -133,9 +135,8 @@ impl Request<'_> {
         }
         let resources = self.resources();
         let place = place(&self.bundle.spec, id);
-        let nested = machine::is_nested();
-        let devices = (!nested).then(|| device_rules(resources));
-        match Groups::create(layout, &place, resources, devices.as_deref()) {
+        let nested = self.nested;
+        match Groups::create(layout, &place, resources) {
             Ok(groups) if groups.is_reused_frozen() => Err(OciError::State(
                 "container's cgroup unexpectedly frozen: the container would never start".to_owned(),
             )),
@@ -158,6 +159,11 @@ impl Request<'_> {
         }
     }
 
+    /// Whether devices are guarded by rules of the container's groups.
+    fn guards(&self, groups: &Groups) -> bool {
+        !self.nested && !groups.paths().is_empty()
+    }
+
     fn resources(&self) -> Option<&LinuxResources> {
         self.bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
     }
@@ -172,7 +178,7 @@ impl Request<'_> {
         Record {
             id: id.to_owned(),
             pid,
-            start_time: Groups::start_time(pid).unwrap_or_default(),
+            start_time: String::new(),
             bundle: self.bundle.folder.clone(),
             rootfs: root.unwrap_or_default(),
             created: jiff::Timestamp::now().to_string(),
@@ -214,7 +220,8 @@ impl Request<'_> {
             gate,
             attach: groups.needs_attach(),
             hooks: true,
-            bind_devices: users || machine::is_nested(),
+            bind_devices: users || self.nested,
+            guard: self.guards(groups),
             by_moving: self.arguments.has("no-pivot"),
             keep_keyring: self.arguments.has("no-new-keyring"),
             kept_fds: kept_fds(self.arguments)?,
@@ -304,7 +311,7 @@ impl Request<'_> {
     /// Device nodes for a container with users of its own, which can make none.
     fn nodes(&self) -> Result<Vec<(PathBuf, OwnedFd)>, OciError> {
         let spec = &self.bundle.spec;
-        if !own_users(spec) || machine::is_nested() || !rustix::process::geteuid().is_root() {
+        if !own_users(spec) || self.nested || !rustix::process::geteuid().is_root() {
             return Ok(Vec::new());
         }
         let linux = spec.linux().as_ref();
@@ -498,6 +505,10 @@ impl Steps for Making<'_> {
         self.record.pid = launched.pid;
         self.record.start_time = Groups::start_time(launched.pid).unwrap_or_default();
         self.groups.attach(launched.pid).map_err(|error| error.to_string())?;
+        if self.request.guards(self.groups) {
+            let rules = device_rules(self.request.resources());
+            self.groups.restrict(&rules).map_err(|error| error.to_string())?;
+        }
         self.folder.write(&self.record, &self.request.bundle.text).map_err(|error| error.to_string())?;
         if let Some(path) = self.request.arguments.get("pidfd-socket") {
             terminal::send_fd(Path::new(path), launched.pidfd.as_fd(), b"pidfd")

@@ -95,9 +95,7 @@ fn process(
     if let Some(path) = arguments.get("process") {
         let path = Path::new(path);
         let text = std::fs::read(path).map_err(OciError::file("read", path))?;
-        let process: Process = serde_json::from_slice(&text)
-            .map_err(|error| OciError::Config { path: path.to_owned(), reason: error.to_string() })?;
-        return Ok((process, None));
+        return Ok((crate::bundle::parse_process(path, &text)?, None));
     }
     if program.is_empty() {
         return Err(OciError::usage(

@@ -176,6 +176,8 @@ pub enum Point {
     Users,
     /// Until the process is in its control groups.
     Groups,
+    /// Until devices are guarded.
+    Devices,
     /// Until the hooks of the machine's side have run: all is mounted, the root has not changed.
     Hooks,
 }

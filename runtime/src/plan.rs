@@ -47,6 +47,8 @@ pub struct PlanOptions<'a> {
     pub gate: Option<FdSlot>,
     /// The process is put into its control groups while it sets up.
     pub attach: bool,
+    /// Devices are guarded by the parent while the process sets up.
+    pub guard: bool,
     /// Carry out the specification's hooks.
     pub hooks: bool,
     /// Only bind device nodes: none can be made here.
@@ -146,8 +148,8 @@ pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
     if process.terminal() == Some(true) {
         planner.push(SetupOp::Console { size: options.console, bind: true });
     }
-    for target in std::mem::take(&mut planner.readonly) {
-        planner.push(SetupOp::Mount(mounts::make_readonly(target)));
+    for (target, follow) in std::mem::take(&mut planner.readonly) {
+        planner.push(SetupOp::Mount(MountOp { follow, ..mounts::make_readonly(target) }));
     }
     planner.sysctls()?;
     planner.hidden_paths();
@@ -179,7 +181,7 @@ struct Planner<'a> {
     namespaces: namespaces::Namespaces,
     outside: Vec<SetupOp>,
     /// File systems that become read-only when all is in them.
-    readonly: Vec<Bytes>,
+    readonly: Vec<(Bytes, bool)>,
     setup: Vec<SetupOp>,
 }
 
@@ -308,7 +310,7 @@ impl Planner<'_> {
             }
             let mut op = self.guarded(op);
             if mounts::take_readonly(&mut op) {
-                self.readonly.push(op.target.clone());
+                self.readonly.push((op.target.clone(), op.follow));
             }
             self.push(SetupOp::Mount(op));
         }

@@ -62,7 +62,7 @@ pub enum SeccompError {
     #[error("SCMP_ACT_NOTIFY cannot be the default action of a seccomp profile")]
     NotifyByDefault,
     /// The new process must write before anybody can answer for it.
-    #[error("SCMP_ACT_NOTIFY cannot be used for the call `write`")]
+    #[error("SCMP_ACT_NOTIFY cannot be used for the write syscall")]
     NotifyWrite,
     /// Nobody to ask.
     #[error("a seccomp profile with SCMP_ACT_NOTIFY needs a listenerPath")]

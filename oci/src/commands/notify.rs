@@ -23,5 +23,6 @@ pub(crate) fn send_listener(
         "metadata": seccomp.listener_metadata().clone().unwrap_or_default(),
         "state": record.report(Status::Creating),
     });
-    terminal::send_fd(path, listener.as_fd(), state.to_string().as_bytes()).map_err(|error| error.to_string())
+    terminal::send_fd(path, listener.as_fd(), state.to_string().as_bytes())
+        .map_err(|error| format!("failed to connect with seccomp agent: {error}"))
 }

@@ -54,13 +54,9 @@ impl Groups {
         layout: &Layout,
         place: &Place,
         resources: Option<&LinuxResources>,
-        devices: Option<&[DeviceRule]>,
     ) -> Result<Groups, CgroupError> {
         let mut groups = Groups::default();
-        let made = groups.make(layout, place, resources).and_then(|()| {
-            groups.apply(layout, resources)?;
-            groups.restrict(devices)
-        });
+        let made = groups.make(layout, place, resources).and_then(|()| groups.apply(layout, resources));
         match made {
             Ok(()) => Ok(groups),
             Err(error) => {
@@ -198,9 +194,8 @@ impl Groups {
         value.lines().try_for_each(|line| write(&path, line))
     }
 
-    /// Restricts the devices that may be used.
-    fn restrict(&self, rules: Option<&[DeviceRule]>) -> Result<(), CgroupError> {
-        let Some(rules) = rules else { return Ok(()) };
+    /// Restricts the devices that may be used to those of rules; the last that is about one decides.
+    pub fn restrict(&self, rules: &[DeviceRule]) -> Result<(), CgroupError> {
         if let Some(path) = &self.unified {
             use rustix::fd::AsFd;
             let folder = open_folder(path)?;

@@ -59,7 +59,7 @@ impl Layout {
         let own = read_at_once("/proc/self/cgroup", 4 << 10);
         let mut layout = Layout::parse(&mounts, &own);
         if let Some(unified) = &layout.unified {
-            let list = fs::read_to_string(unified.mount.join("cgroup.controllers")).unwrap_or_default();
+            let list = read_at_once(unified.mount.join("cgroup.controllers"), 1024);
             layout.unified_controllers = list.split_whitespace().map(str::to_owned).collect();
         }
         layout
@@ -193,7 +193,7 @@ impl Layout {
 }
 
 /// A file of /proc, which has no size: `room` bytes take most in one go.
-fn read_at_once(path: &str, room: usize) -> String {
+pub(super) fn read_at_once(path: impl AsRef<Path>, room: usize) -> String {
     use std::io::Read;
     let mut text = Vec::with_capacity(room);
     let read = fs::File::open(path).and_then(|mut file| {

@@ -71,7 +71,22 @@ pub(crate) fn run(name: &str, hook: &HookOp, state: &[u8]) -> Result<(), String>
     }
     let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
     let said = if said.is_empty() { String::new() } else { format!(", stderr: {said}") };
-    Err(format!("error running {name} hook `{shown}`: {status}{said}"))
+    Err(format!("error running hook `{shown}` ({name}): {}{said}", describe(status)))
+}
+
+/// How a program ended, in the words that people search for.
+fn describe(status: std::process::ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    let Some(signal) = status.signal() else { return format!("exit status {}", status.code().unwrap_or(255)) };
+    let name = match signal {
+        6 => "aborted",
+        9 => "killed",
+        11 => "segmentation fault",
+        15 => "terminated",
+        31 => "bad system call",
+        _ => return format!("signal: {signal}"),
+    };
+    format!("signal: {name}")
 }
 
 fn reason(error: &std::io::Error) -> String {

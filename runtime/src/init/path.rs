@@ -38,19 +38,37 @@ impl Init {
 
     /// A handle on a place to mount on, made when it is missing.
     pub(super) fn target(&mut self, path: &Bytes, target: Target, follow: bool) -> Done<OwnedFd> {
-        if target == Target::Folder {
-            // The usual case, told by one call.
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let resolve = resolution(follow);
-            let opened = fs::openat2(self.root()?, path.to_c_string(), flags, Mode::empty(), resolve);
-            if let Ok(handle) = opened {
-                return Ok(handle);
+        // A folder is told by the call that opens it.
+        let kind = if target == Target::Folder { OFlags::DIRECTORY } else { OFlags::empty() };
+        let flags = OFlags::PATH | OFlags::CLOEXEC | kind;
+        let opened =
+            fs::openat2(self.root()?, path.to_c_string(), flags, Mode::empty(), resolution(follow));
+        match opened {
+            Ok(handle) if target == Target::Folder => Ok(handle),
+            Ok(handle) => check_kind(handle, path, target),
+            Err(Errno::NOENT) => match self.make_in_parent(path, target)? {
+                Some(handle) => Ok(handle),
+                None => self.make_target(path, target, 0),
+            },
+            Err(_) => match self.find(path, follow)? {
+                Some(handle) => check_kind(handle, path, target),
+                None => self.make_target(path, target, 0),
+            },
+        }
+    }
+
+    /// The usual case of a missing place: its folder is there. `None` when it is another.
+    fn make_in_parent(&mut self, path: &Bytes, target: Target) -> Done<Option<OwnedFd>> {
+        let Ok((parent, name)) = self.parent(path) else { return Ok(None) };
+        match make(parent, &name, target) {
+            Ok(made) => {
+                self.stubs.push(Bytes(components(path).join(&b'/')));
+                Ok(Some(made))
             }
+            // Something is there after all: a link that leads nowhere.
+            Err(Errno::EXIST | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(errno).call("create", path.clone()),
         }
-        if let Some(handle) = self.find(path, follow)? {
-            return check_kind(handle, path, target);
-        }
-        self.make_target(path, target, 0)
     }
 
     fn make_target(&mut self, path: &Bytes, target: Target, links: usize) -> Done<OwnedFd> {

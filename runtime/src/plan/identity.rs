@@ -2,7 +2,7 @@
 
 use super::{PlanError, Planner};
 use crate::capability;
-use crate::op::{Bytes, CapabilityOp, Program, SchedulerOp, SetupOp, UserIds};
+use crate::op::{Bytes, CapabilityOp, Point, Program, SchedulerOp, SetupOp, UserIds};
 use crate::seccomp;
 use oci_spec::runtime::{
     IOPriorityClass, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType,
@@ -44,6 +44,9 @@ impl Planner<'_> {
                 apparmor: self.options.apparmor,
             },
         )?;
+        if self.options.guard {
+            self.push(SetupOp::Wait(Point::Devices));
+        }
         if self.options.find_program {
             self.push(SetupOp::FindProgram);
         }

@@ -150,18 +150,8 @@ pub(crate) fn install_seccomp(program: &[u64], flags: u32) -> Result<Option<Owne
 ///
 /// Only those that people and programs ignore: exec gives all that are handled their default action.
 pub(crate) fn reset_signals() -> Result<(), Errno> {
-    const OFTEN_IGNORED: [i32; 10] = [
-        libc::SIGHUP,
-        libc::SIGINT,
-        libc::SIGQUIT,
-        libc::SIGPIPE,
-        libc::SIGTERM,
-        libc::SIGCHLD,
-        libc::SIGTSTP,
-        libc::SIGTTIN,
-        libc::SIGTTOU,
-        libc::SIGUSR1,
-    ];
+    // By `nohup`, by shells for what runs in the background, and by the runtime of this language.
+    const OFTEN_IGNORED: [i32; 5] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE];
     for signal in OFTEN_IGNORED {
         // SAFETY: the action is SIG_DFL; nothing runs in this process when the signal comes.
         let previous = unsafe { libc::signal(signal, libc::SIG_DFL) };
