@@ -89,10 +89,8 @@ pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<(Spec, Vec<String>), Oci
 
 /// Reads a process by itself, as `exec` is given it.
 pub(crate) fn parse_process(path: &Path, text: &[u8]) -> Result<Process, OciError> {
-    let invalid = |error: serde_json::Error| OciError::Config {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    };
+    let invalid =
+        |error: serde_json::Error| OciError::Config { path: path.to_owned(), reason: error.to_string() };
     let mut value: serde_json::Value = serde_json::from_slice(text).map_err(invalid)?;
     fill_in(&mut value);
     serde_json::from_value(value).map_err(invalid)

@@ -10,6 +10,7 @@ mod run;
 mod spec;
 mod update;
 
+pub(crate) use list::processes;
 pub(crate) use notify::send_listener;
 
 use crate::Globals;

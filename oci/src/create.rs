@@ -8,9 +8,9 @@ use crate::{Globals, foreground, hooks, machine, terminal};
 use kiln_runtime::cgroup::{self, DeviceRule, Groups, Layout, Place};
 use kiln_runtime::launch::{self, Launched, Steps};
 use kiln_runtime::op::{ConsoleSize, FdSlot, IdMaps, IdRange, Point};
-use kiln_runtime::plan::{PlanOptions, plan};
+use kiln_runtime::plan::{self, PlanOptions, plan};
 use kiln_runtime::{idmap, view};
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, LinuxResources, Mount, Spec};
+use oci_spec::runtime::{Capability, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Mount, Spec};
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -135,6 +135,9 @@ impl Request<'_> {
         }
         let resources = self.resources();
         let place = place(&self.bundle.spec, id);
+        if self.does_without_groups(layout, &place) {
+            return Ok(Groups::default());
+        }
         let nested = self.nested;
         match Groups::create(layout, &place, resources) {
             Ok(groups) if groups.is_reused_frozen() => Err(OciError::State(
@@ -157,6 +160,27 @@ impl Request<'_> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Where only version 1 hierarchies are mounted, entering a group waits for a grace period of the kernel: a
+    /// container without limits does without. Its devices are then guarded by what is mounted, which a program that may
+    /// not mount cannot change.
+    fn does_without_groups(&self, layout: &Layout, place: &Place) -> bool {
+        let resources = self.resources();
+        let rules = resources.and_then(|resources| resources.devices().as_ref());
+        let denies_all = |rule: &oci_spec::runtime::LinuxDeviceCgroup| {
+            !rule.allow() && rule.major().is_none() && rule.minor().is_none()
+        };
+        let process = self.bundle.spec.process().as_ref();
+        let sets = process.and_then(|process| process.capabilities().as_ref());
+        let mounts = sets
+            .and_then(|sets| sets.bounding().as_ref())
+            .is_some_and(|set| set.contains(&Capability::SysAdmin));
+        !layout.has_unified()
+            && !place.everywhere
+            && !has_limits(resources)
+            && rules.into_iter().flatten().all(denies_all)
+            && !mounts
     }
 
     /// Whether devices are guarded by rules of the container's groups.
@@ -209,7 +233,7 @@ impl Request<'_> {
         let sources: Vec<(usize, FdSlot)> =
             self.sources()?.into_iter().map(|(index, fd)| (index, slot(fd))).collect();
         let nodes: Vec<(PathBuf, FdSlot)> =
-            self.nodes()?.into_iter().map(|(path, fd)| (path, slot(fd))).collect();
+            self.nodes(groups)?.into_iter().map(|(path, fd)| (path, slot(fd))).collect();
         let users = own_users(spec);
         let options = PlanOptions {
             console: console_size(spec),
@@ -222,6 +246,7 @@ impl Request<'_> {
             hooks: true,
             bind_devices: users || self.nested,
             guard: self.guards(groups),
+            no_device_filter: !self.nested && groups.are_none(),
             by_moving: self.arguments.has("no-pivot"),
             keep_keyring: self.arguments.has("no-new-keyring"),
             kept_fds: kept_fds(self.arguments)?,
@@ -308,14 +333,19 @@ impl Request<'_> {
         idmap::namespace(&maps).map(Some).map_err(OciError::Other)
     }
 
-    /// Device nodes for a container with users of its own, which can make none.
-    fn nodes(&self) -> Result<Vec<(PathBuf, OwnedFd)>, OciError> {
+    /// Device nodes for a container with users of its own, which can make none, and for one without groups, which
+    /// may open none that it makes.
+    fn nodes(&self, groups: &Groups) -> Result<Vec<(PathBuf, OwnedFd)>, OciError> {
         let spec = &self.bundle.spec;
-        if !own_users(spec) || self.nested || !rustix::process::geteuid().is_root() {
+        let unguarded = groups.are_none();
+        if !own_users(spec) && !unguarded || self.nested || !rustix::process::geteuid().is_root() {
             return Ok(Vec::new());
         }
         let linux = spec.linux().as_ref();
         let outside = |list: Option<&Vec<LinuxIdMapping>>, id: u32| {
+            if list.is_none_or(Vec::is_empty) {
+                return Some(id);
+            }
             let range = list
                 .into_iter()
                 .flatten()
@@ -344,6 +374,20 @@ impl Request<'_> {
                 mode: device.file_mode().unwrap_or(0o666) & 0o7777,
                 owner: (uid, gid),
             });
+        }
+        let dev_is_own = spec.mounts().iter().flatten().any(|mount| mount.destination() == Path::new("/dev"));
+        if unguarded && dev_is_own {
+            let owner = (
+                outside(linux.and_then(|linux| linux.uid_mappings().as_ref()), 0).unwrap_or(0),
+                outside(linux.and_then(|linux| linux.gid_mappings().as_ref()), 0).unwrap_or(0),
+            );
+            for (name, major, minor) in plan::STANDARD_DEVICES {
+                let path = Path::new("/dev").join(name);
+                if !paths.contains(&path) {
+                    paths.push(path);
+                    nodes.push(view::Node { kind: 'c', device: (major, minor), mode: 0o666, owner });
+                }
+            }
         }
         if nodes.is_empty() {
             return Ok(Vec::new());

@@ -5,7 +5,7 @@
 //! taken for it. Everything is written beside and renamed.
 
 use crate::error::OciError;
-use kiln_runtime::cgroup::Groups;
+use kiln_runtime::cgroup::{Groups, Layout};
 use oci_spec::runtime::Spec;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -270,6 +270,22 @@ impl Container {
     /// The configuration that the container was made from.
     pub(crate) fn config(&self) -> Result<Spec, OciError> {
         crate::bundle::parse(&self.folder.path.join(STATE_FILE), &self.config).map(|(spec, _)| spec)
+    }
+
+    /// Puts the container's processes into groups, when it was made without.
+    pub(crate) fn need_groups(&mut self) -> Result<(), OciError> {
+        if !self.record.groups.are_none() {
+            return Ok(());
+        }
+        let mut place = crate::create::place(&self.config()?, &self.record.id);
+        place.everywhere = true;
+        let processes = crate::commands::processes(self)?;
+        let groups = Groups::create(&Layout::detect(), &place, None)?;
+        for pid in processes {
+            groups.attach_everywhere(pid)?;
+        }
+        self.record.groups = groups;
+        self.save()
     }
 
     /// Writes the changed record.

@@ -378,6 +378,8 @@ pub struct RootOp {
     pub path: Bytes,
     /// What to mount there; `None` for the folder itself.
     pub mount: Option<FilesystemMount>,
+    /// `MOUNT_ATTR_…` bits to set on it and all mounts below.
+    pub set: u64,
     /// Cut the mount that holds the folder off from its peers first: they would be shown the root.
     pub cut_off: bool,
 }

@@ -18,6 +18,10 @@ use crate::seccomp::SeccompError;
 use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxNamespaceType, Mount, Spec};
 use std::path::{Path, PathBuf};
 
+/// Devices that every container has in /dev: name, major and minor number.
+pub const STANDARD_DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
 /// What a plan needs besides the specification.
 #[derive(Clone, Debug, Default)]
 pub struct PlanOptions<'a> {
@@ -231,7 +235,12 @@ impl Planner<'_> {
         self.push(SetupOp::Propagation(before));
         let mount = self.options.root.map(mounts::filesystem).transpose()?;
         let path = self.options.bundle.map_or_else(|| root.path().clone(), |bundle| bundle.join(root.path()));
-        self.push(SetupOp::Root(RootOp { path: (&path).into(), mount, cut_off: before == 0 }));
+        self.push(SetupOp::Root(RootOp {
+            path: (&path).into(),
+            mount,
+            set: if self.options.no_device_filter { mounts::NODEV } else { 0 },
+            cut_off: before == 0,
+        }));
         Ok(())
     }
 
@@ -361,14 +370,7 @@ impl Planner<'_> {
                 node: self.node(device.path()),
             }));
         }
-        for (name, major, minor) in [
-            ("null", 1, 3),
-            ("zero", 1, 5),
-            ("full", 1, 7),
-            ("random", 1, 8),
-            ("urandom", 1, 9),
-            ("tty", 5, 0),
-        ] {
+        for (name, major, minor) in STANDARD_DEVICES {
             let path = Path::new("/dev").join(name);
             if listed.contains(&path) {
                 continue;

@@ -108,7 +108,7 @@ pub(super) fn ps(globals: &Globals, arguments: &Arguments) -> Result<u8, OciErro
 }
 
 /// All processes of a container: those of its groups, or those that share its process numbers.
-fn processes(container: &Container) -> Result<Vec<i32>, OciError> {
+pub(crate) fn processes(container: &Container) -> Result<Vec<i32>, OciError> {
     let listed = container.record.groups.processes()?;
     if !listed.is_empty() {
         return Ok(listed);

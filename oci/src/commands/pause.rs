@@ -6,9 +6,12 @@ use crate::error::OciError;
 use crate::state::Status;
 
 pub(super) fn pause(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
-    let container = globals.store.open(arguments.id("pause")?)?;
+    let mut container = globals.store.open(arguments.id("pause")?)?;
     match container.status() {
-        Status::Running | Status::Created => container.record.groups.freeze(true)?,
+        Status::Running | Status::Created => {
+            container.need_groups()?;
+            container.record.groups.freeze(true)?;
+        }
         status => {
             return Err(OciError::State(format!(
                 "container not running or created: {status}; only such a one can be paused"

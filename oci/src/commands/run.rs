@@ -39,11 +39,11 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Result<u8, OciErr
 
 /// Removes what is left of a container that has ended.
 fn finish(globals: &Globals, made: &Made) -> Result<(), OciError> {
-    // Processes that share the machine's process numbers outlive the first.
-    if !made.record.groups.is_empty() {
+    if !made.record.groups.remove_if_empty() {
+        // Processes that share the machine's process numbers outlive the first.
         made.record.groups.signal(9)?;
+        made.record.groups.remove()?;
     }
-    made.record.groups.remove()?;
     made.folder.remove()?;
     hooks::after_stop(&made.spec, &made.record, &globals.log);
     Ok(())

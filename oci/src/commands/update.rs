@@ -45,6 +45,7 @@ pub(super) fn update(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
     let layout = Layout::detect();
     let spec = container.config()?;
     let place = create::place(&spec, &container.record.id);
+    container.need_groups()?;
     let before = container.record.groups.clone();
     container.record.groups.extend(&layout, &place, &resources)?;
     if container.record.groups != before {

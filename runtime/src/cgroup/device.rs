@@ -121,64 +121,170 @@ pub(super) fn restrict_to(cgroup: BorrowedFd<'_>, rules: &[DeviceRule]) -> Resul
     DeviceProgram::load(&program(rules))?.attach(cgroup)
 }
 
-/// The context is `struct bpf_cgroup_dev_ctx { u32 access_type; u32 major; u32 minor; }`; the type's low
-/// half is the kind of device, its high half the access.
-fn program(rules: &[DeviceRule]) -> Vec<BpfInstruction> {
-    const BLOCK: i32 = 1;
-    const CHARACTER: i32 = 2;
-    let load = |register: u8, offset: i16| instruction(0x61, register | 1 << 4, offset, 0);
-    let copy = |to: u8, from: u8| instruction(0xbf, to | from << 4, 0, 0);
-    let and = |register: u8, mask: i32| instruction(0x57, register, 0, mask);
-    let shift_right = |register: u8, bits: i32| instruction(0x77, register, 0, bits);
-    let unless_equal = |register: u8, value: i32, skip: i16| instruction(0x55, register, skip, value);
-    let if_equal = |register: u8, value: i32, skip: i16| instruction(0x15, register, skip, value);
-    let answer = |value: bool| [instruction(0xb7, 0, 0, i32::from(value)), instruction(0x95, 0, 0, 0)];
+/// Where a jump goes: the next rule, or the end with an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum To {
+    Next,
+    Answer(bool),
+}
 
-    // Registers: 2 kind, 3 access, 4 major, 5 minor.
-    let mut program =
-        vec![load(2, 0), load(4, 4), load(5, 8), copy(3, 2), and(2, 0xffff), shift_right(3, 16)];
-    // The last rule that is about a device decides, so the last comes first.
-    for rule in rules.iter().rev() {
-        let mut tests: Vec<Box<dyn Fn(i16) -> BpfInstruction>> = Vec::new();
-        if let Some(kind) = rule.kind {
-            let value = if kind == 'b' { BLOCK } else { CHARACTER };
-            tests.push(Box::new(move |skip| unless_equal(2, value, skip)));
-        }
-        for (register, number) in [(4, rule.major), (5, rule.minor)] {
-            if let Some(number) = number {
-                tests.push(Box::new(move |skip| unless_equal(register, number as i32, skip)));
+/// Instructions of the rules about one kind of device, with jumps by name.
+#[derive(Debug, Default)]
+struct Section {
+    code: Vec<(BpfInstruction, Option<To>)>,
+    /// Where each rule begins; the end is the last.
+    starts: Vec<usize>,
+    /// A rule is about everything: what follows it is never reached, which the kernel does not take.
+    is_decided: bool,
+}
+
+// Operations (Linux, `bpf_common.h`, `bpf.h`), all with a constant operand.
+const LOAD: u8 = 0x61;
+const COPY: u8 = 0xbf;
+const AND: u8 = 0x57;
+const OR_REGISTER: u8 = 0x4f;
+const SHIFT_LEFT: u8 = 0x67;
+const SHIFT_RIGHT: u8 = 0x77;
+const SET: u8 = 0xb7;
+const EXIT: u8 = 0x95;
+const JUMP: u8 = 0x05;
+const IF_ANY_BIT: u8 = 0x45;
+const IF_EQUAL: u8 = 0x15;
+const IF_EQUAL_32: u8 = 0x16;
+const UNLESS_EQUAL_32: u8 = 0x56;
+
+// Registers: kind, access, major, both numbers in one, and one to work with.
+const KIND: u8 = 2;
+const ACCESS: u8 = 3;
+const MAJOR: u8 = 4;
+const NUMBERS: u8 = 5;
+const WORK: u8 = 1;
+
+impl Section {
+    fn new(rules: &[DeviceRule], kind: char) -> Section {
+        let mut section = Section::default();
+        // The last rule that is about a device decides, so the last comes first.
+        for rule in rules.iter().rev().filter(|rule| rule.kind.is_none_or(|own| own == kind)) {
+            if section.is_decided {
+                break;
             }
+            section.starts.push(section.code.len());
+            section.rule(rule);
         }
-        let mut access = Vec::new();
-        if rule.access != DeviceAccess::ALL {
-            access.extend([copy(1, 3)]);
-            if rule.allow {
-                // Allows when nothing else is wanted.
-                access.push(and(1, i32::from(!rule.access.0 & 7)));
-            } else {
-                // Denies when any of it is wanted.
-                access.push(and(1, i32::from(rule.access.0)));
+        section.starts.push(section.code.len());
+        section
+    }
+
+    fn rule(&mut self, rule: &DeviceRule) {
+        const LAST_MAJOR: u32 = 0xfff;
+        const LAST_MINOR: u32 = 0xf_ffff;
+        if rule.major.is_some_and(|major| major > LAST_MAJOR)
+            || rule.minor.is_some_and(|minor| minor > LAST_MINOR)
+        {
+            // No device has such a number.
+            return;
+        }
+        let answer = To::Answer(rule.allow);
+        let everything = rule.access == DeviceAccess::ALL;
+        let numbers = match (rule.major, rule.minor) {
+            (Some(major), Some(minor)) => Some((NUMBERS, (major << 20 | minor) as i32)),
+            (Some(major), None) => Some((MAJOR, major as i32)),
+            (None, Some(minor)) => {
+                self.push(COPY, WORK | NUMBERS << 4, 0, None);
+                self.push(AND, WORK, LAST_MINOR as i32, None);
+                Some((WORK, minor as i32))
             }
+            (None, None) => None,
+        };
+        match numbers {
+            Some((register, number)) if everything => {
+                return self.push(IF_EQUAL_32, register, number, Some(answer));
+            }
+            Some((register, number)) => self.push(UNLESS_EQUAL_32, register, number, Some(To::Next)),
+            None if everything => {
+                self.is_decided = true;
+                return self.push(JUMP, 0, 0, Some(answer));
+            }
+            None => {}
         }
-        let is_partial = !access.is_empty();
-        let mut rest = tests.len() + access.len() + usize::from(is_partial) + 2;
-        for test in &tests {
-            rest -= 1;
-            program.push(test(rest as i16));
-        }
-        program.extend(access);
-        if is_partial {
-            program.push(if rule.allow { unless_equal(1, 0, 2) } else { if_equal(1, 0, 2) });
-        }
-        program.extend(answer(rule.allow));
-        if tests.is_empty() && !is_partial {
-            // It is about everything: rules before it never count, and the kernel takes nothing that is never
-            // reached.
-            return program;
+        if rule.allow {
+            // Allows when nothing else is wanted.
+            self.push(COPY, WORK | ACCESS << 4, 0, None);
+            self.push(AND, WORK, i32::from(!rule.access.0 & 7), None);
+            self.push(IF_EQUAL, WORK, 0, Some(answer));
+        } else {
+            // Denies when any of it is wanted.
+            self.push(IF_ANY_BIT, ACCESS, i32::from(rule.access.0), Some(answer));
         }
     }
-    program.extend(answer(false));
-    program
+
+    fn push(&mut self, code: u8, registers: u8, immediate: i32, to: Option<To>) {
+        self.code.push((instruction(code, registers, 0, immediate), to));
+    }
+
+    /// The beginning of the rule behind the one that holds an instruction.
+    fn next(&self, at: usize) -> usize {
+        self.starts.iter().copied().find(|start| *start > at).unwrap_or(self.code.len())
+    }
+}
+
+/// The program: one section for block devices, one for others, and the two answers they share.
+///
+/// The context is `struct bpf_cgroup_dev_ctx { u32 access_type; u32 major; u32 minor; }`; the type's low
+/// half is the kind of device, its high half the access. Short programs count: the kernel follows every way
+/// through one when it is loaded, for every container.
+fn program(rules: &[DeviceRule]) -> Vec<BpfInstruction> {
+    const BLOCK: i32 = 1;
+    let (character, block) = (Section::new(rules, 'c'), Section::new(rules, 'b'));
+    let mut code: Vec<(BpfInstruction, Option<usize>)> = Vec::new();
+    let mut plain = |code_: u8, registers: u8, offset: i16, immediate: i32| {
+        code.push((instruction(code_, registers, offset, immediate), None));
+    };
+    plain(LOAD, ACCESS | 1 << 4, 0, 0);
+    plain(LOAD, MAJOR | 1 << 4, 4, 0);
+    plain(LOAD, NUMBERS | 1 << 4, 8, 0);
+    plain(COPY, KIND | ACCESS << 4, 0, 0);
+    plain(AND, KIND, 0, 0xffff);
+    plain(SHIFT_RIGHT, ACCESS, 0, 16);
+    plain(COPY, WORK | MAJOR << 4, 0, 0);
+    plain(SHIFT_LEFT, WORK, 0, 20);
+    plain(OR_REGISTER, NUMBERS | WORK << 4, 0, 0);
+    let begin = code.len() + 1;
+    // Without a rule that decides all a section ends in a jump to the answer no.
+    let length = |section: &Section| section.code.len() + usize::from(!section.is_decided);
+    let (block_at, deny_at) = (begin + length(&character), begin + length(&character) + length(&block));
+    let answers = |answer: bool| {
+        [&character, &block].iter().any(|section| {
+            section.code.iter().any(|(_, to)| *to == Some(To::Answer(answer)))
+                || !answer && !section.is_decided
+        })
+    };
+    let allow_at = deny_at + if answers(false) { 2 } else { 0 };
+    code.push((instruction(IF_EQUAL, KIND, 0, BLOCK), Some(block_at)));
+    for (section, at) in [(&character, begin), (&block, block_at)] {
+        for (index, (instruction, to)) in section.code.iter().enumerate() {
+            let target = to.map(|to| match to {
+                To::Next => at + section.next(index),
+                To::Answer(true) => allow_at,
+                To::Answer(false) => deny_at,
+            });
+            code.push((*instruction, target));
+        }
+        if !section.is_decided {
+            code.push((instruction(JUMP, 0, 0, 0), Some(deny_at)));
+        }
+    }
+    for answer in [false, true] {
+        if answers(answer) {
+            code.push((instruction(SET, 0, 0, i32::from(answer)), None));
+            code.push((instruction(EXIT, 0, 0, 0), None));
+        }
+    }
+    let resolved = code.iter().enumerate().map(|(index, (instruction, target))| BpfInstruction {
+        offset: target.map_or(instruction.offset, |target| (target - index - 1) as i16),
+        ..*instruction
+    });
+    resolved.collect()
 }
 
 fn instruction(code: u8, registers: u8, offset: i16, immediate: i32) -> BpfInstruction {
@@ -200,16 +306,27 @@ mod tests {
             let BpfInstruction { code, registers: pair, offset, immediate } = program[at];
             let (to, from) = (usize::from(pair & 15), usize::from(pair >> 4));
             at += 1;
+            let equal = registers[to] == immediate as u64;
+            let equal_32 = registers[to] as u32 == immediate as u32;
+            let jumps = match code {
+                JUMP => true,
+                IF_EQUAL => equal,
+                IF_EQUAL_32 => equal_32,
+                UNLESS_EQUAL_32 => !equal_32,
+                IF_ANY_BIT => registers[to] & immediate as u64 != 0,
+                _ => false,
+            };
             match code {
-                0x61 => registers[to] = u64::from(context[offset as usize / 4]),
-                0xbf => registers[to] = registers[from],
-                0x57 => registers[to] &= immediate as u64,
-                0x77 => registers[to] >>= immediate,
-                0xb7 => registers[to] = immediate as u64,
-                0x15 if registers[to] == immediate as u64 => at += offset as usize,
-                0x55 if registers[to] != immediate as u64 => at += offset as usize,
-                0x15 | 0x55 => {}
-                0x95 => return registers[0] == 1,
+                LOAD => registers[to] = u64::from(context[offset as usize / 4]),
+                COPY => registers[to] = registers[from],
+                AND => registers[to] &= immediate as u64,
+                OR_REGISTER => registers[to] |= registers[from],
+                SHIFT_LEFT => registers[to] <<= immediate,
+                SHIFT_RIGHT => registers[to] >>= immediate,
+                SET => registers[to] = immediate as u64,
+                EXIT => return registers[0] == 1,
+                _ if jumps => at += offset as usize,
+                JUMP | IF_EQUAL | IF_EQUAL_32 | UNLESS_EQUAL_32 | IF_ANY_BIT => {}
                 other => panic!("unknown instruction {other:#x}"),
             }
         }
@@ -226,6 +343,33 @@ mod tests {
             minor: number(minor),
             access: DeviceAccess::parse(fields[3]).unwrap(),
         }
+    }
+
+    #[test]
+    fn every_instruction_can_be_reached() {
+        for rules in [default_rules(), vec![], vec![rule("allow a *:* rwm")], vec![rule("deny a *:* rwm")], {
+            let mut rules = vec![rule("deny a *:* rwm")];
+            rules.extend(default_rules());
+            rules
+        }] {
+            let program = program(&rules);
+            let mut reached = vec![false; program.len()];
+            let mut open = vec![0usize];
+            while let Some(at) = open.pop() {
+                if std::mem::replace(&mut reached[at], true) {
+                    continue;
+                }
+                let jump = at + 1 + program[at].offset as usize;
+                match program[at].code {
+                    EXIT => {}
+                    JUMP => open.push(jump),
+                    IF_EQUAL | IF_EQUAL_32 | UNLESS_EQUAL_32 | IF_ANY_BIT => open.extend([jump, at + 1]),
+                    _ => open.push(at + 1),
+                }
+            }
+            assert!(reached.iter().all(|reached| *reached), "{rules:?}: {reached:?}");
+        }
+        assert!(program(&default_rules()).len() < 36, "{}", program(&default_rules()).len());
     }
 
     #[test]
@@ -248,6 +392,13 @@ mod tests {
         );
         assert!(!run(&rules, 'c', 8, 0, "r"));
         assert!(run(&[rule("allow a *:* rwm")], 'c', 10, 1, "rwm"));
+        let partial = ["allow c *:7 r", "allow b 9:1 rm", "deny b *:* m"].map(rule);
+        assert!(run(&partial, 'c', 3, 7, "r") && run(&partial, 'b', 9, 1, "r"));
+        assert!(
+            !run(&partial, 'c', 3, 7, "w")
+                && !run(&partial, 'b', 9, 1, "m")
+                && !run(&partial, 'c', 3, 8, "r")
+        );
         assert!(!run(&[], 'c', 1, 3, "r"));
     }
 }

@@ -441,6 +441,24 @@ impl Groups {
         Ok(())
     }
 
+    /// Removes the groups if they are empty; false when they are not.
+    pub fn remove_if_empty(&self) -> bool {
+        let folders = self.unified.iter().chain(self.legacy.iter().map(|group| &group.path));
+        let mut removed = true;
+        for folder in folders {
+            removed &= fs::remove_dir(folder).is_ok();
+        }
+        if removed {
+            self.remove_above();
+        }
+        removed
+    }
+
+    /// True when there is no group at all.
+    pub fn are_none(&self) -> bool {
+        self.unified.is_none() && self.legacy.is_empty()
+    }
+
     /// True when none of the groups holds a process.
     pub fn is_empty(&self) -> bool {
         let folders = self.unified.iter().chain(self.legacy.iter().map(|group| &group.path));

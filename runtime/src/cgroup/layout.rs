@@ -149,6 +149,11 @@ impl Layout {
         })
     }
 
+    /// True when the version 2 hierarchy is mounted, with controllers or without.
+    pub fn has_unified(&self) -> bool {
+        self.unified.is_some()
+    }
+
     /// Where the version 2 hierarchy is mounted.
     pub(super) fn unified_mount(&self) -> Option<&Path> {
         self.unified.as_ref().map(|unified| unified.mount.as_path())

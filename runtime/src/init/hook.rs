@@ -77,7 +77,9 @@ pub(crate) fn run(name: &str, hook: &HookOp, state: &[u8]) -> Result<(), String>
 /// How a program ended, in the words that people search for.
 fn describe(status: std::process::ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
-    let Some(signal) = status.signal() else { return format!("exit status {}", status.code().unwrap_or(255)) };
+    let Some(signal) = status.signal() else {
+        return format!("exit status {}", status.code().unwrap_or(255));
+    };
     let name = match signal {
         6 => "aborted",
         9 => "killed",

@@ -116,6 +116,10 @@ impl Init {
             Some(mount) => make_filesystem(mount)?,
             None => copy_tree(CWD, &root.path, true).call("open_tree", root.path.clone())?,
         };
+        if root.set != 0 {
+            let change = AttributeChange { set: root.set, recursive: true, ..AttributeChange::default() };
+            sys::set_attributes(mount.as_fd(), change).call("mount_setattr", root.path.clone())?;
+        }
         if root.cut_off {
             cut_off(&root.path)?;
         }

@@ -41,8 +41,7 @@ impl Init {
         // A folder is told by the call that opens it.
         let kind = if target == Target::Folder { OFlags::DIRECTORY } else { OFlags::empty() };
         let flags = OFlags::PATH | OFlags::CLOEXEC | kind;
-        let opened =
-            fs::openat2(self.root()?, path.to_c_string(), flags, Mode::empty(), resolution(follow));
+        let opened = fs::openat2(self.root()?, path.to_c_string(), flags, Mode::empty(), resolution(follow));
         match opened {
             Ok(handle) if target == Target::Folder => Ok(handle),
             Ok(handle) => check_kind(handle, path, target),

@@ -25,7 +25,7 @@ pub enum MountOptionError {
 
 const READONLY: u64 = 0x1;
 const NOSUID: u64 = 0x2;
-const NODEV: u64 = 0x4;
+pub(super) const NODEV: u64 = 0x4;
 const NOEXEC: u64 = 0x8;
 const ATIME: u64 = 0x70;
 const NOATIME: u64 = 0x10;

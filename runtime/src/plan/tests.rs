@@ -90,6 +90,7 @@ fn without_a_filter_devices_are_useless() {
     for op in &plan.setup {
         match op {
             SetupOp::Device(device) => assert!(device.bind),
+            SetupOp::Root(root) => assert_eq!(root.set, 4),
             SetupOp::Mount(mount) if mount.target != "/dev/pts".into() => {
                 let MountSource::Filesystem(filesystem) = &mount.source else { continue };
                 assert_ne!(filesystem.attributes & 4, 0, "{mount:?}");
