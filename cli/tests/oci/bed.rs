@@ -1,0 +1,171 @@
+//! What the tests share: a folder for a runtime's containers, bundles with a busybox, and what came of a command.
+
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A bed, or a loud word that there can be none here.
+macro_rules! bed {
+    () => {
+        match crate::bed::Bed::new() {
+            Ok(bed) => bed,
+            Err(reason) => {
+                eprintln!("SKIPPED: {reason}");
+                return;
+            }
+        }
+    };
+}
+
+/// A runtime with no containers; those left at the end are removed.
+pub struct Bed {
+    folder: tempfile::TempDir,
+}
+
+/// What came of a command.
+#[derive(Debug)]
+pub struct Done {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+/// A bundle, to be changed before it is used.
+pub struct Bundle {
+    pub folder: PathBuf,
+    pub config: Value,
+}
+
+/// Ids that no other test has, in no other run.
+pub fn new_id(name: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("kt-{}-{}-{name}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl Bed {
+    pub fn new() -> Result<Bed, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("containers of an OCI runtime need root here".to_owned());
+        }
+        if !busybox().exists() {
+            return Err("busybox (static) is needed".to_owned());
+        }
+        Ok(Bed { folder: tempfile::tempdir().map_err(|error| error.to_string())? })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    /// A command of the runtime, to be changed before it is run.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+        command.arg("oci").arg("--root").arg(self.root()).args(words);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn oci(&self, words: &[&str]) -> Done {
+        Done::of(&self.command(words).output().unwrap())
+    }
+
+    /// Runs a command that keeps this process's streams from a container that outlives it.
+    pub fn detached(&self, words: &[&str]) -> Done {
+        let err = self.folder.path().join("detached.err");
+        let mut command = self.command(words);
+        command.stdout(Stdio::null()).stderr(fs::File::create(&err).unwrap());
+        let code = command.status().unwrap().code().unwrap_or(-1);
+        Done { code, out: String::new(), err: fs::read_to_string(&err).unwrap() }
+    }
+
+    /// A bundle whose program is a shell command.
+    pub fn bundle(&self, command: &str) -> Bundle {
+        let folder = self.folder.path().join(new_id("bundle"));
+        let rootfs = folder.join("rootfs");
+        for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
+            fs::create_dir_all(rootfs.join(name)).unwrap();
+        }
+        fs::copy(busybox(), rootfs.join("bin/busybox")).unwrap();
+        let applets = Command::new(busybox()).arg("--list").output().unwrap();
+        for applet in String::from_utf8(applets.stdout).unwrap().lines().filter(|name| *name != "busybox") {
+            std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
+        }
+        fs::write(
+            rootfs.join("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n",
+        )
+        .unwrap();
+        fs::write(rootfs.join("etc/group"), "root:x:0:\nstaff:x:50:app\napp:x:1001:\n").unwrap();
+        let done = Done::of(&self.command(&["spec", "--bundle", folder.to_str().unwrap()]).output().unwrap());
+        assert_eq!(done.code, 0, "{}", done.err);
+        let mut config: Value =
+            serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
+        config["process"]["terminal"] = json!(false);
+        config["process"]["args"] = json!(["/bin/sh", "-c", command]);
+        config["process"]["env"] = json!(["PATH=/bin"]);
+        config["root"]["readonly"] = json!(false);
+        Bundle { folder, config }
+    }
+
+    /// Runs a bundle in the foreground.
+    pub fn run(&self, bundle: &Bundle) -> Done {
+        self.oci(&["run", "--bundle", bundle.write(), &new_id("run")])
+    }
+
+    /// Runs a shell command in a changed default container.
+    pub fn sh(&self, command: &str, change: impl FnOnce(&mut Value)) -> Done {
+        let mut bundle = self.bundle(command);
+        change(&mut bundle.config);
+        self.run(&bundle)
+    }
+
+    /// The state of a container as JSON.
+    pub fn state(&self, id: &str) -> Value {
+        let done = self.oci(&["state", id]);
+        assert_eq!(done.code, 0, "{}", done.err);
+        serde_json::from_str(&done.out).unwrap()
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let entries = fs::read_dir(self.root()).into_iter().flatten().flatten();
+        for id in entries.filter_map(|entry| entry.file_name().to_str().map(str::to_owned)) {
+            let _ = self.command(&["delete", "--force", &id]).output();
+        }
+    }
+}
+
+impl Bundle {
+    /// Writes the configuration; gives the folder.
+    pub fn write(&self) -> &str {
+        fs::write(self.folder.join("config.json"), self.config.to_string()).unwrap();
+        self.folder.to_str().unwrap()
+    }
+
+    pub fn rootfs(&self) -> PathBuf {
+        self.folder.join("rootfs")
+    }
+}
+
+impl Done {
+    pub fn of(output: &Output) -> Done {
+        Done {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+fn busybox() -> PathBuf {
+    let places = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
+    places.iter().find(|path| path.exists()).unwrap_or(&places[0]).clone()
+}

@@ -1,0 +1,77 @@
+//! From `create` to `delete`.
+
+use crate::bed::new_id;
+use serde_json::json;
+
+#[test]
+fn a_container_is_made_started_and_removed() {
+    let bed = bed!();
+    let bundle = bed.bundle("trap 'exit 7' TERM; echo up > /root/up; while :; do sleep 0.05; done");
+    let id = new_id("life");
+    assert_eq!(bed.oci(&["state", &id]).code, 1);
+    let done = bed.detached(&["create", "--bundle", bundle.write(), &id]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let state = bed.state(&id);
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["bundle"], json!(bundle.folder));
+    assert!(!bundle.rootfs().join("root/up").exists(), "the program runs before it is started");
+    assert!(bed.oci(&["create", "--bundle", bundle.write(), &id]).err.contains("already exists"));
+
+    assert_eq!(bed.oci(&["start", &id]).code, 0);
+    assert_eq!(bed.state(&id)["status"], "running");
+    assert!(bed.oci(&["start", &id]).err.contains("already running"));
+    let refused = bed.oci(&["delete", &id]);
+    assert!(refused.code != 0 && refused.err.contains("not stopped: running"), "{refused:?}");
+
+    assert_eq!(bed.oci(&["pause", &id]).code, 0);
+    assert_eq!(bed.state(&id)["status"], "paused");
+    assert_eq!(bed.oci(&["resume", &id]).code, 0);
+    assert_eq!(bed.oci(&["kill", &id, "KILL"]).code, 0);
+    // Nobody but its parent is told when it ends: deleting waits.
+    assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
+    assert!(bed.oci(&["state", &id]).err.contains("does not exist"));
+    assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
+    assert_eq!(bed.oci(&["delete", &id]).code, 1);
+}
+
+#[test]
+fn run_passes_output_and_code_on() {
+    let bed = bed!();
+    let done = bed.sh("echo out; echo err >&2; exit 7", |_| {});
+    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (7, "out\n", "err\n"));
+    let done = bed.sh("kill -9 $$", |_| {});
+    assert_eq!(done.code, 0, "process 1 does not kill itself: {done:?}");
+    let missing = bed.sh("", |config| config["process"]["args"] = json!(["/no/such"]));
+    assert_eq!(missing.code, 127, "{missing:?}");
+    let folder = bed.sh("", |config| config["process"]["args"] = json!(["/etc"]));
+    assert_eq!(folder.code, 126, "{folder:?}");
+}
+
+#[test]
+fn further_programs_run_in_it() {
+    let bed = bed!();
+    let bundle = bed.bundle("while :; do sleep 0.05; done");
+    let id = new_id("exec");
+    assert_eq!(bed.detached(&["run", "-d", "--bundle", bundle.write(), &id]).code, 0);
+    let done = bed.oci(&["exec", &id, "sh", "-c", "echo $$; exit 9"]);
+    assert_eq!(done.code, 9, "{done:?}");
+    assert!(done.out.trim().parse::<u32>().unwrap() > 1, "{done:?}");
+    let done = bed.oci(&[
+        "exec",
+        "--user",
+        "1000:1001",
+        "--cwd",
+        "/tmp",
+        "--env",
+        "A=1",
+        &id,
+        "sh",
+        "-c",
+        "id -u; pwd; echo $A",
+    ]);
+    assert_eq!(done.out, "1000\n/tmp\n1\n", "{done:?}");
+    assert_eq!(bed.oci(&["exec", &id, "no-such"]).code, 255);
+    let ps = bed.oci(&["ps", "--format", "json", &id]);
+    let pids: Vec<i32> = serde_json::from_str(&ps.out).unwrap();
+    assert!(!pids.is_empty(), "{ps:?}");
+}
