@@ -63,7 +63,9 @@ fn reap(child: i32) -> Option<u8> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, status)) if pid.as_raw() == child => code = Some(status as u8),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid.as_raw() == child => code = Some(128 + signal as u8),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid.as_raw() == child => {
+                code = Some(128 + signal as u8)
+            }
             Ok(WaitStatus::StillAlive) | Err(_) => return code,
             Ok(_) => {}
         }
