@@ -5,6 +5,8 @@
 #[macro_use]
 #[path = "oci/bed.rs"]
 mod bed;
+#[path = "oci/attacks.rs"]
+mod attacks;
 #[path = "oci/crowds.rs"]
 mod crowds;
 #[path = "oci/lifecycle.rs"]

@@ -17,7 +17,7 @@ pub(crate) use identity::limit_of;
 pub(crate) use mount::copy_tree;
 pub(crate) use mount::make_filesystem;
 
-use crate::op::{Bytes, FdSlot, Plan, Point, SetupError, SetupOp, Stage};
+use crate::op::{Bytes, FdSlot, FilesystemMount, Plan, Point, SetupError, SetupOp, Stage};
 use crate::sys;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -52,13 +52,15 @@ pub(crate) struct Init {
     null: Option<OwnedFd>,
     /// The folder in which something was made last, by its path.
     folder: Option<(Bytes, OwnedFd)>,
-    /// Handles that are closed by exec.
+    /// Where the container waits to be started, once it does.
+    gate: Option<OwnedFd>,
+    /// Handles that are closed before exec, many at once.
     left: Vec<OwnedFd>,
     /// A handle on /proc that the image cannot have tampered with.
     proc: Option<OwnedFd>,
     stubs: Vec<Bytes>,
     environment: Vec<Bytes>,
-    terminal: Option<OwnedFd>,
+    has_terminal: bool,
     arguments: Vec<Bytes>,
     kept_fds: u32,
     /// The working folder has been entered.
@@ -118,6 +120,8 @@ pub(crate) fn run(
 ) -> ! {
     // What is made for the container has the modes that the plan says; the program gets its own mask.
     let _ = rustix::process::umask(rustix::fs::Mode::empty());
+    // Who enters a container brings nothing along that its processes could look at.
+    let slots = if plan.setup.contains(&SetupOp::PresentRoot) { Vec::new() } else { slots };
     let mut init = Init {
         slots,
         status,
@@ -125,11 +129,12 @@ pub(crate) fn run(
         empty: None,
         null: None,
         folder: None,
+        gate: None,
         left: Vec::new(),
         proc,
         stubs: Vec::new(),
         environment: plan.program.environment,
-        terminal: None,
+        has_terminal: false,
         arguments: plan.program.arguments,
         kept_fds: plan.program.kept_fds,
         is_in_working_folder: false,
@@ -145,9 +150,26 @@ pub(crate) fn run(
     std::process::exit(1)
 }
 
-/// A handle on the machine's /proc, taken while that is what the path leads to, and looked at.
+/// Whether any of `setup` is done by writing below /proc.
+pub(crate) fn writes_proc(setup: &[SetupOp]) -> bool {
+    let writes =
+        |op: &SetupOp| matches!(op, SetupOp::Sysctl { .. } | SetupOp::OomScore(_) | SetupOp::Label { .. });
+    setup.iter().any(writes)
+}
+
+/// A handle on a /proc that nobody else sees: nothing is mounted over it, and its `..` leads nowhere. Where none can be
+/// made, on the machine's, taken while that is what the path leads to, and looked at.
 pub(crate) fn open_proc() -> Result<OwnedFd, Errno> {
     const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+    let fresh = FilesystemMount {
+        fstype: "proc".to_owned(),
+        source: "proc".to_owned(),
+        options: Vec::new(),
+        attributes: 0,
+    };
+    if let Ok(proc) = make_filesystem(&fresh) {
+        return Ok(proc);
+    }
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let proc = rustix::fs::open(c"/proc", flags, rustix::fs::Mode::empty())?;
     if rustix::fs::fstatfs(&proc)?.f_type == PROC_SUPER_MAGIC { Ok(proc) } else { Err(Errno::NOENT) }
@@ -157,10 +179,7 @@ impl Init {
     fn set_up(&mut self, setup: &[SetupOp]) -> Result<(), SetupError> {
         // Labels, scores and kernel parameters are written after the root has changed, when /proc may be
         // anything: this handle is on the machine's own (CVE-2019-19921, CVE-2025-52881).
-        let writes = |op: &SetupOp| {
-            matches!(op, SetupOp::Sysctl { .. } | SetupOp::OomScore(_) | SetupOp::Label { .. })
-        };
-        if self.proc.is_none() && setup.iter().any(writes) {
+        if self.proc.is_none() && writes_proc(setup) {
             let proc = open_proc().call("open", "/proc");
             self.proc = Some(proc.map_err(|failed| failed.at(Stage::Setup))?);
         }
