@@ -9,8 +9,11 @@ use kiln_runtime::cgroup::{self, DeviceRule, Groups, Layout, Place};
 use kiln_runtime::launch::{self, Launched, Steps};
 use kiln_runtime::op::{ConsoleSize, FdSlot, IdMaps, IdRange, Point};
 use kiln_runtime::plan::{self, PlanOptions, plan};
-use kiln_runtime::{idmap, view};
-use oci_spec::runtime::{Capability, LinuxIdMapping, LinuxNamespaceType, LinuxResources, Mount, Spec};
+use kiln_runtime::{idmap, seal, view};
+use oci_spec::runtime::{
+    Capability, LinuxIdMapping, LinuxNamespaceType, LinuxResources, LinuxSeccomp, LinuxSeccompAction, Mount,
+    Spec,
+};
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,6 +47,8 @@ struct Request<'a> {
     then: Then,
     /// This process is in a user namespace, and has no say about devices.
     nested: bool,
+    /// The program is run by a handle on its file.
+    by_handle: bool,
 }
 
 /// Makes the container `id`; on failure nothing of it is left.
@@ -57,10 +62,12 @@ pub(crate) fn create(
     for warning in &bundle.warnings {
         globals.log.warn(warning);
     }
+    let by_handle = keep_own_file(&bundle.spec);
     check_version(&bundle.spec)?;
     check_terminal(&bundle.spec, arguments, then)?;
     let folder = globals.store.create(id)?;
-    let request = Request { globals, arguments, bundle: &bundle, then, nested: machine::is_nested() };
+    let request =
+        Request { globals, arguments, bundle: &bundle, then, nested: machine::is_nested(), by_handle };
     let made = request.make(&folder);
     match made {
         Ok((record, launched, console)) => {
@@ -81,6 +88,28 @@ pub(crate) fn create(
             Err(error)
         }
     }
+}
+
+/// Keeps this program's own file from the container (CVE-2019-5736): by running the container's program by a handle, which
+/// is told, or by running from a read-only mount, in which case this does not come back the first time.
+pub(crate) fn keep_own_file(spec: &Spec) -> bool {
+    const NEEDED: [&str; 2] = ["execveat", "openat2"];
+    let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let allows = |filter: &LinuxSeccomp, name: &str| {
+        filter.default_action() == LinuxSeccompAction::ScmpActAllow
+            && !filter.syscalls().iter().flatten().any(|rule| rule.names().iter().any(|known| known == name))
+            || filter.syscalls().iter().flatten().any(|rule| {
+                rule.action() == LinuxSeccompAction::ScmpActAllow
+                    && rule.args().as_ref().is_none_or(Vec::is_empty)
+                    && rule.names().iter().any(|known| known == name)
+            })
+    };
+    let allowed = filter.is_none_or(|filter| NEEDED.iter().all(|name| allows(filter, name)));
+    if allowed && seal::can_do_without() {
+        return true;
+    }
+    seal::seal();
+    false
 }
 
 fn check_version(spec: &Spec) -> Result<(), OciError> {
@@ -250,6 +279,7 @@ impl Request<'_> {
             by_moving: self.arguments.has("no-pivot"),
             keep_keyring: self.arguments.has("no-new-keyring"),
             kept_fds: kept_fds(self.arguments)?,
+            by_handle: self.by_handle,
             sources: &sources,
             nodes: &nodes,
             keep_groups: annotation(spec, "run.oci.keep_original_groups"),

@@ -14,7 +14,6 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
-    kiln_runtime::seal::seal();
     let Some((id, program)) = arguments.words.split_first() else {
         return Err(OciError::usage("exec: the container's id is missing"));
     };
@@ -36,6 +35,7 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         .ok_or_else(|| OciError::State(format!("cannot exec in a stopped container: {id:?}")))?;
     let spec = container.config()?;
     let (process, user) = process(globals, &spec, arguments, program)?;
+    let by_handle = create::keep_own_file(&spec);
     let detach = arguments.has("detach");
     let terminal = process.terminal() == Some(true);
     create::check_console(terminal, arguments.has("console-socket"), !detach)?;
@@ -65,6 +65,7 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         attach: !groups.1.is_empty(),
         keep_keyring: true,
         kept_fds: create::kept_fds(arguments)?,
+        by_handle,
         selinux: machine::has_selinux(),
         apparmor: machine::has_apparmor(),
     };

@@ -63,6 +63,8 @@ pub(crate) struct Init {
     has_terminal: bool,
     arguments: Vec<Bytes>,
     kept_fds: u32,
+    /// The program is run by a handle on its file.
+    by_handle: bool,
     /// The working folder has been entered.
     is_in_working_folder: bool,
     /// What comes before exec has been done.
@@ -137,6 +139,7 @@ pub(crate) fn run(
         has_terminal: false,
         arguments: plan.program.arguments,
         kept_fds: plan.program.kept_fds,
+        by_handle: plan.program.by_handle,
         is_in_working_folder: false,
         is_prepared: false,
         dies_with_parent,

@@ -165,6 +165,8 @@ pub struct Program {
     pub environment: Vec<Bytes>,
     /// Descriptors from 3 on that it keeps.
     pub kept_fds: u32,
+    /// Run it by a handle on its file, so that the kernel looks for no interpreter by a path (see `seal`).
+    pub by_handle: bool,
 }
 
 /// Where setting up stops until the parent says go. The parent's word may carry the container's state, for hooks.

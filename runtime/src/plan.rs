@@ -63,6 +63,8 @@ pub struct PlanOptions<'a> {
     pub keep_keyring: bool,
     /// Descriptors from 3 on that the program keeps.
     pub kept_fds: u32,
+    /// This program's file is not sealed: the container's is run by a handle (see `seal`).
+    pub by_handle: bool,
     /// Sources of mounts that are handed over, by the mount's place in the specification.
     pub sources: &'a [(usize, FdSlot)],
     /// Device nodes that are handed over as detached mounts, by path: for containers that can make none.
@@ -165,7 +167,7 @@ pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
     planner.push(SetupOp::Pivot { by_moving: options.by_moving });
     planner.finish_root(root)?;
     planner.process(process)?;
-    let program = identity::program(process, options.kept_fds)?;
+    let program = identity::program(process, options.kept_fds, options.by_handle)?;
     Ok(Plan {
         namespaces: planner.namespaces.made,
         joined: planner.namespaces.joined,

@@ -13,6 +13,37 @@ use rustix::io::Errno;
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 
+/// The kernel names a program that is run by a handle after its file since Linux 6.14, and by a number before.
+const NAMED_BY_FILE: (u32, u32) = (6, 14);
+
+/// True where programs of containers can be run by handles, so that none of them comes to be this program: then
+/// nothing needs to be sealed.
+///
+/// A handle that is closed by exec makes the kernel start no interpreter, which must then be found by us; those that are
+/// registered for foreign programs (binfmt_misc) are beyond that.
+pub fn can_do_without() -> bool {
+    is_recent() && !has_foreign_interpreters()
+}
+
+fn is_recent() -> bool {
+    let release = rustix::system::uname();
+    let release = release.release().to_string_lossy().into_owned();
+    let mut numbers =
+        release.split(|letter: char| !letter.is_ascii_digit()).map_while(|part| part.parse().ok());
+    numbers.next().zip(numbers.next()).is_some_and(|version: (u32, u32)| version >= NAMED_BY_FILE)
+}
+
+fn has_foreign_interpreters() -> bool {
+    let entries = std::fs::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| !matches!(entry.file_name().to_str(), Some("register" | "status")))
+}
+
+/// True when this program runs from a read-only mount.
+pub fn is_sealed() -> bool {
+    let own = rustix::fs::open(c"/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    own.and_then(|own| is_readonly(&own)).unwrap_or(false)
+}
+
 /// Runs this program again from a read-only mount of its own file that nobody else sees, unless it is on such a mount.
 ///
 /// Returns when it is, and where no mounts can be made: whoever may not mount is not root, whose file it is. Must be

@@ -28,8 +28,13 @@ impl Init {
         let envp: Vec<CString> = self.environment.iter().map(Bytes::to_c_string).collect();
         let mut failure = Errno::ENOENT;
         for candidate in self.candidates(program) {
-            // Returns only when it fails.
-            let Err(errno) = nix::unistd::execve(&candidate, &argv, &envp);
+            let errno = if self.by_handle {
+                exec_by_handle(&candidate, &argv, &envp)
+            } else {
+                // Returns only when it fails.
+                let Err(errno) = nix::unistd::execve(&candidate, &argv, &envp);
+                errno
+            };
             match errno {
                 Errno::ENOENT | Errno::ENOTDIR => {}
                 // A file that may not be run somewhere on the search path does not end the search.
@@ -116,6 +121,80 @@ impl Init {
                 Bytes([folder, b"/", &program.0].concat()).to_c_string()
             })
             .collect()
+    }
+}
+
+/// Most interpreters of interpreters, as in Linux.
+const MAX_INTERPRETERS: usize = 5;
+
+/// Runs a file that no path is looked up for any more: by a handle that is closed by exec, for which the kernel starts no
+/// interpreter (execveat(2)). Interpreters that the file names are found here, and over no magic link.
+///
+/// Gives why that failed.
+fn exec_by_handle(file: &CString, argv: &[CString], envp: &[CString]) -> Errno {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+    let open = |path: &CString, flags: OFlags| {
+        rustix::fs::openat2(CWD, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+            .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+    };
+    let (mut file, mut argv) = (file.clone(), argv.to_vec());
+    for _ in 0..MAX_INTERPRETERS {
+        let handle = match open(&file, OFlags::PATH) {
+            Ok(handle) => handle,
+            Err(errno) => return errno,
+        };
+        // Returns only when it fails.
+        let by_handle = nix::fcntl::AtFlags::AT_EMPTY_PATH;
+        let Err(errno) = nix::unistd::execveat(&handle, c"", &argv, envp, by_handle);
+        if errno != Errno::ENOENT {
+            return errno;
+        }
+        let mut head = [0u8; 256];
+        let length = match open(&file, OFlags::RDONLY | OFlags::NONBLOCK) {
+            Ok(readable) => rustix::io::read(&readable, &mut head).unwrap_or(0),
+            Err(errno) => return errno,
+        };
+        let Some((interpreter, argument)) = interpreter(&head[..length]) else { return errno };
+        let mut words = vec![interpreter.clone()];
+        words.extend(argument);
+        words.push(std::mem::replace(&mut file, interpreter));
+        words.extend(argv.into_iter().skip(1));
+        argv = words;
+    }
+    Errno::ELOOP
+}
+
+/// The interpreter that a script's first line names, and its one argument.
+fn interpreter(head: &[u8]) -> Option<(CString, Option<CString>)> {
+    let line = head.strip_prefix(b"#!")?;
+    let line = line.split(|byte| *byte == b'\n').next()?.trim_ascii();
+    let end = line.iter().position(|byte| matches!(byte, b' ' | b'\t' | 0)).unwrap_or(line.len());
+    let (interpreter, argument) = line.split_at(end);
+    let argument = argument.trim_ascii();
+    let text = |bytes: &[u8]| Bytes(bytes.to_vec()).to_c_string();
+    (!interpreter.is_empty()).then(|| (text(interpreter), (!argument.is_empty()).then(|| text(argument))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_name_their_interpreters() {
+        let check = |head: &str, expected: Option<(&str, Option<&str>)>| {
+            let found = interpreter(head.as_bytes());
+            let found = found.as_ref().map(|(path, argument)| {
+                (path.to_str().unwrap(), argument.as_ref().map(|argument| argument.to_str().unwrap()))
+            });
+            assert_eq!(found, expected, "{head:?}");
+        };
+        check("#!/bin/sh\necho", Some(("/bin/sh", None)));
+        check("#! /usr/bin/env  -S a b \n", Some(("/usr/bin/env", Some("-S a b"))));
+        check("#!/bin/sh", Some(("/bin/sh", None)));
+        check("#!\n", None);
+        check("#! ", None);
+        check("\u{7f}ELF", None);
+        check("", None);
     }
 }
 

@@ -28,6 +28,8 @@ pub struct EnterOptions<'a> {
     pub keep_keyring: bool,
     /// Descriptors from 3 on that the program keeps.
     pub kept_fds: u32,
+    /// This program's file is not sealed: the container's is run by a handle (see `seal`).
+    pub by_handle: bool,
     /// Labels of this security module can be set.
     pub selinux: bool,
     /// Profiles of this security module can be set.
@@ -85,6 +87,6 @@ pub fn enter(process: &ProcessSpec, options: &EnterOptions<'_>) -> Result<Plan, 
         clocks: Vec::new(),
         cgroup: options.cgroup,
         setup,
-        program: identity::program(process, options.kept_fds)?,
+        program: identity::program(process, options.kept_fds, options.by_handle)?,
     })
 }

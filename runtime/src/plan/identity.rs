@@ -275,7 +275,7 @@ pub(super) fn numbers(list: &str) -> Option<Vec<u32>> {
     Some(numbers)
 }
 
-pub(super) fn program(process: &ProcessSpec, kept_fds: u32) -> Result<Program, PlanError> {
+pub(super) fn program(process: &ProcessSpec, kept_fds: u32, by_handle: bool) -> Result<Program, PlanError> {
     let arguments =
         process.args().as_ref().filter(|args| !args.is_empty()).ok_or(PlanError::Missing("args"))?;
     let bytes = |list: &[String], what: &'static str| {
@@ -289,6 +289,7 @@ pub(super) fn program(process: &ProcessSpec, kept_fds: u32) -> Result<Program, P
         arguments: bytes(arguments, "an argument")?,
         environment: bytes(&environment, "the environment")?,
         kept_fds,
+        by_handle,
     })
 }
 
