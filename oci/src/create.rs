@@ -62,7 +62,8 @@ pub(crate) fn create(
     for warning in &bundle.warnings {
         globals.log.warn(warning);
     }
-    let by_handle = keep_own_file(&bundle.spec);
+    let root = bundle.spec.root().as_ref().map(|root| bundle.folder.join(root.path())).unwrap_or_default();
+    let by_handle = keep_own_file(&bundle.spec, then, &root);
     check_version(&bundle.spec)?;
     check_terminal(&bundle.spec, arguments, then)?;
     let folder = globals.store.create(id)?;
@@ -90,9 +91,18 @@ pub(crate) fn create(
     }
 }
 
-/// Keeps this program's own file from the container (CVE-2019-5736): by running the container's program by a handle, which
-/// is told, or by running from a read-only mount, in which case this does not come back the first time.
-pub(crate) fn keep_own_file(spec: &Spec) -> bool {
+/// Keeps this program's own file from the container (CVE-2019-5736), by running from a read-only mount: then this does
+/// not come back the first time.
+///
+/// A container that is alone until its program runs, and whose program is run by a handle, does not come by that file
+/// either; true tells of that. It saves a third of the time.
+fn keep_own_file(spec: &Spec, then: Then, root: &Path) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let alone = then != Then::Wait
+        && namespaces.into_iter().flatten().any(|one| {
+            one.typ() == LinuxNamespaceType::Pid
+                && one.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())
+        });
     const NEEDED: [&str; 2] = ["execveat", "openat2"];
     let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let allows = |filter: &LinuxSeccomp, name: &str| {
@@ -105,7 +115,11 @@ pub(crate) fn keep_own_file(spec: &Spec) -> bool {
             })
     };
     let allowed = filter.is_none_or(|filter| NEEDED.iter().all(|name| allows(filter, name)));
-    if allowed && seal::can_do_without() {
+    let process = spec.process().as_ref();
+    let arguments = process.and_then(|process| process.args().as_deref()).unwrap_or_default();
+    let environment = process.and_then(|process| process.env().as_deref()).unwrap_or_default();
+    let keeps_name = || arguments.first().is_none_or(|program| seal::keeps_name(root, program, environment));
+    if alone && allowed && seal::can_do_without() && keeps_name() {
         return true;
     }
     seal::seal();

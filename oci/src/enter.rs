@@ -14,6 +14,8 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
+    // Others in the container see this program until it runs theirs.
+    kiln_runtime::seal::seal();
     let Some((id, program)) = arguments.words.split_first() else {
         return Err(OciError::usage("exec: the container's id is missing"));
     };
@@ -35,7 +37,6 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         .ok_or_else(|| OciError::State(format!("cannot exec in a stopped container: {id:?}")))?;
     let spec = container.config()?;
     let (process, user) = process(globals, &spec, arguments, program)?;
-    let by_handle = create::keep_own_file(&spec);
     let detach = arguments.has("detach");
     let terminal = process.terminal() == Some(true);
     create::check_console(terminal, arguments.has("console-socket"), !detach)?;
@@ -65,7 +66,7 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         attach: !groups.1.is_empty(),
         keep_keyring: true,
         kept_fds: create::kept_fds(arguments)?,
-        by_handle,
+        by_handle: false,
         selinux: machine::has_selinux(),
         apparmor: machine::has_apparmor(),
     };

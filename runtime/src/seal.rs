@@ -7,14 +7,44 @@
 use crate::init::copy_tree;
 use crate::op::Bytes;
 use crate::sys::{self, AttributeChange};
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
 /// The kernel names a program that is run by a handle after its file since Linux 6.14, and by a number before.
 const NAMED_BY_FILE: (u32, u32) = (6, 14);
+
+/// Whether a program keeps its name when it is run by a handle: it is then called after its file, not after the link
+/// that it was named by. `root` is the folder that is to be its root; without the file there is nothing to say.
+pub fn keeps_name(root: &Path, program: &str, environment: &[String]) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(root) = rustix::fs::open(root, flags, Mode::empty()) else { return true };
+    let path = environment.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
+    let folders = path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let candidates: Vec<String> = if program.contains('/') {
+        vec![program.to_owned()]
+    } else {
+        folders.split(':').map(|folder| format!("{folder}/{program}")).collect()
+    };
+    for candidate in candidates {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let open =
+            |flags| rustix::fs::openat2(&root, &candidate, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
+        let Ok(named) = open(OFlags::PATH | OFlags::NOFOLLOW) else { continue };
+        let is_link = rustix::fs::fstat(&named)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink);
+        if !is_link {
+            return true;
+        }
+        let Ok(file) = open(OFlags::PATH) else { continue };
+        let found = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or_default();
+        return found.file_name() == Path::new(&candidate).file_name();
+    }
+    true
+}
 
 /// True where programs of containers can be run by handles, so that none of them comes to be this program: then
 /// nothing needs to be sealed.
