@@ -469,10 +469,12 @@ fn images_in_disguise_lead_nowhere() {
     ];
     let mut started = 0;
     for path in paths {
+        let mut bundle = bed.bundle("true");
+        let original = bundle.config.clone();
         for kind in DISGUISES {
+            disguise(kind, &bundle.rootfs().join(path), &outside);
             for mounts in ["all", "no /dev", "neither /dev nor /proc"] {
-                let mut bundle = bed.bundle("true");
-                disguise(kind, &bundle.rootfs().join(path), &outside);
+                bundle.config = original.clone();
                 if mounts != "all" {
                     without_mounts_below(&mut bundle.config, "/dev");
                     add_mount(
@@ -494,9 +496,9 @@ fn images_in_disguise_lead_nowhere() {
                 assert!(!done.err.contains("panicked"), "{what}: {done:?}");
                 started += u32::from(done.code == 0);
                 outside.assert_untouched(&what);
-                fs::remove_dir_all(&bundle.folder).unwrap();
             }
         }
+        fs::remove_dir_all(&bundle.folder).unwrap();
     }
     assert!(started > 100, "only {started} started: they were hardly attacked");
 }
