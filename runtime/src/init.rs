@@ -63,6 +63,8 @@ pub(crate) struct Init {
     has_terminal: bool,
     arguments: Vec<Bytes>,
     kept_fds: u32,
+    /// The working folder has been entered.
+    is_in_working_folder: bool,
     /// What comes before exec has been done.
     is_prepared: bool,
     /// Whether the program is killed when its parent ends.
@@ -135,6 +137,7 @@ pub(crate) fn run(
         has_terminal: false,
         arguments: plan.program.arguments,
         kept_fds: plan.program.kept_fds,
+        is_in_working_folder: false,
         is_prepared: false,
         dies_with_parent,
         state: Vec::new(),
@@ -191,7 +194,9 @@ impl Init {
                     self.prepare_exec()?;
                     Stage::Setup
                 }
-                SetupOp::WorkingFolder(_) | SetupOp::MakeFolder { .. } => Stage::WorkingFolder,
+                SetupOp::TryWorkingFolder(_) | SetupOp::WorkingFolder(_) | SetupOp::MakeFolder { .. } => {
+                    Stage::WorkingFolder
+                }
                 _ => Stage::Setup,
             };
             self.carry_out(op).map_err(|failed| failed.at(stage))?;
@@ -216,6 +221,12 @@ impl Init {
                 thread::move_into_link_name_space(self.slot(*slot)?, None).call("setns", "")
             }
             SetupOp::JoinPath { kind, path } => join_path(*kind, path),
+            SetupOp::LoopbackUp => crate::network::bring_up_loopback().map_err(|errno| Failed {
+                call: "netlink",
+                on: "lo".into(),
+                errno,
+                message: None,
+            }),
             SetupOp::Unshare(flags) => sys::unshare(*flags).call("unshare", ""),
             SetupOp::Hostname(name) => {
                 system::sethostname(name.as_bytes()).call("sethostname", name.as_str())
@@ -275,6 +286,15 @@ impl Init {
             SetupOp::MakeFolder { path, mode } => self.make_folder(path, *mode),
             SetupOp::FindUser(user) => self.find_user(user),
             SetupOp::User { ids, keep_groups } => self.become_user(ids, *keep_groups),
+            SetupOp::TryWorkingFolder(path) => match self.working_folder(path) {
+                // Its user may have more luck, on a network file system say.
+                Err(failed) if failed.errno == Errno::ACCESS || failed.errno == Errno::PERM => Ok(()),
+                other => {
+                    self.is_in_working_folder = other.is_ok();
+                    other
+                }
+            },
+            SetupOp::WorkingFolder(_) if self.is_in_working_folder => Ok(()),
             SetupOp::WorkingFolder(path) => self.working_folder(path),
             SetupOp::Bounding(bounding) => identity::drop_bounding(*bounding),
             SetupOp::Capabilities(op) => identity::capabilities(*op),
@@ -309,7 +329,8 @@ impl Init {
     /// Stops until the parent says go; what it says is the container's state.
     fn wait(&mut self, point: Point) -> Done {
         self.send(&Status::Waits(point), None);
-        let mut word = vec![0u8; 64 * 1024];
+        // Only where hooks are told something is more said than go.
+        let mut word = vec![0u8; if point == Point::Hooks { 64 * 1024 } else { 1 }];
         loop {
             match rustix::io::read(&self.status, word.as_mut_slice()) {
                 Ok(length @ 1..) => {

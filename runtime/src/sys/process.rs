@@ -162,7 +162,7 @@ pub(crate) fn install_seccomp(program: &[u64], flags: u32) -> Result<Option<Owne
             std::ptr::from_ref(&program),
         )
     })?;
-    if u64::from(flags) & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u64 == 0 {
+    if u64::from(flags) & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER == 0 {
         return Ok(None);
     }
     // SAFETY: with this flag the call gives a new descriptor that nobody else owns.
