@@ -97,6 +97,9 @@ fn fifo(path: &Path) {
     rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap();
 }
 
+/// Makes something at a path.
+type Make = fn(&Path);
+
 fn remove(path: &Path) {
     // Neither may be there: it may be swapped right now.
     let _ = fs::remove_file(path);
@@ -1013,7 +1016,7 @@ fn user_databases_are_plain_files() {
     symlink(outside.path.join("folder/passwd"), &passwd).unwrap();
     let done = as_app();
     assert!(done.code == 255 && done.err.contains("unable to find user app"), "{done:?}");
-    let refused: [(&str, fn(&Path)); 5] = [
+    let refused: [(&str, Make); 5] = [
         ("a pipe", fifo),
         ("a folder", |path| fs::create_dir(path).unwrap()),
         ("a link to a device", |path| symlink("/dev/zero", path).unwrap()),
