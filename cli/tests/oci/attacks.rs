@@ -97,6 +97,9 @@ fn fifo(path: &Path) {
     rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap();
 }
 
+/// Makes something at a path.
+type Make = fn(&Path);
+
 fn remove(path: &Path) {
     // Neither may be there: it may be swapped right now.
     let _ = fs::remove_file(path);
@@ -469,10 +472,12 @@ fn images_in_disguise_lead_nowhere() {
     ];
     let mut started = 0;
     for path in paths {
+        let mut bundle = bed.bundle("true");
+        let original = bundle.config.clone();
         for kind in DISGUISES {
+            disguise(kind, &bundle.rootfs().join(path), &outside);
             for mounts in ["all", "no /dev", "neither /dev nor /proc"] {
-                let mut bundle = bed.bundle("true");
-                disguise(kind, &bundle.rootfs().join(path), &outside);
+                bundle.config = original.clone();
                 if mounts != "all" {
                     without_mounts_below(&mut bundle.config, "/dev");
                     add_mount(
@@ -494,9 +499,9 @@ fn images_in_disguise_lead_nowhere() {
                 assert!(!done.err.contains("panicked"), "{what}: {done:?}");
                 started += u32::from(done.code == 0);
                 outside.assert_untouched(&what);
-                fs::remove_dir_all(&bundle.folder).unwrap();
             }
         }
+        fs::remove_dir_all(&bundle.folder).unwrap();
     }
     assert!(started > 100, "only {started} started: they were hardly attacked");
 }
@@ -1011,7 +1016,7 @@ fn user_databases_are_plain_files() {
     symlink(outside.path.join("folder/passwd"), &passwd).unwrap();
     let done = as_app();
     assert!(done.code == 255 && done.err.contains("unable to find user app"), "{done:?}");
-    let refused: [(&str, fn(&Path)); 5] = [
+    let refused: [(&str, Make); 5] = [
         ("a pipe", fifo),
         ("a folder", |path| fs::create_dir(path).unwrap()),
         ("a link to a device", |path| symlink("/dev/zero", path).unwrap()),

@@ -48,6 +48,16 @@ fn run_passes_output_and_code_on() {
 }
 
 #[test]
+fn hooks_leave_the_program_its_folder() {
+    let bed = bed!();
+    let done = bed.sh("pwd", |config| {
+        config["process"]["cwd"] = json!("/tmp");
+        config["hooks"] = json!({ "startContainer": [{ "path": "/bin/true" }] });
+    });
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("/tmp\n", ""));
+}
+
+#[test]
 fn further_programs_run_in_it() {
     let bed = bed!();
     let bundle = bed.bundle("while :; do sleep 0.05; done");

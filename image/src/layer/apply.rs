@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 
 /// Links that one path may lead through, as in Linux.
 const MAX_LINKS: usize = 40;
+/// How often a path is tried that others move.
+const MAX_TRIES: usize = 1024;
 /// Aufs kept its own records under this prefix; they mean nothing here.
 const AUFS: &[u8] = b".wh..wh.";
 const CHUNK: usize = 256 * 1024;
@@ -337,7 +339,14 @@ impl Unpacker {
         let joined = joined(components);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = fs::ResolveFlags::IN_ROOT | fs::ResolveFlags::NO_MAGICLINKS;
-        fs::openat2(&self.root, &joined, flags, Mode::empty(), resolve)
+        // While anything is renamed anywhere, the kernel may not be able to tell whether `..` stayed inside.
+        for _ in 0..MAX_TRIES {
+            match fs::openat2(&self.root, &joined, flags, Mode::empty(), resolve) {
+                Err(Errno::AGAIN) => {}
+                other => return other,
+            }
+        }
+        Err(Errno::AGAIN)
     }
 
     /// Makes [`Unpacker::innermost`] the folder that `components` name, or gives it when the way led over a

@@ -1,9 +1,10 @@
 //! A terminal inside the container.
 
+use super::path::open_as;
 use super::{Done, Init, Named, Status};
 use crate::op::{Bytes, ConsoleSize};
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::{self, Mode, OFlags, ResolveFlags};
+use rustix::fs::OFlags;
 use rustix::pty::OpenptFlags;
 
 impl Init {
@@ -13,9 +14,7 @@ impl Init {
     /// The other end comes from the master itself (`TIOCGPTPEER`): a path below /dev/pts could be swapped.
     pub(super) fn console(&mut self, size: ConsoleSize, bind: bool) -> Done {
         let root = self.root()?;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let master = fs::openat2(root, c"dev/pts/ptmx", flags, Mode::empty(), resolve);
+        let master = open_as(root, c"dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY, false);
         let master = master.call("open", "/dev/pts/ptmx")?;
         rustix::pty::unlockpt(&master).call("unlockpt", "/dev/pts/ptmx")?;
         let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;

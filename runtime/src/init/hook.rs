@@ -1,8 +1,9 @@
 //! Programs that are run on the way, with the container's state on standard input.
 
-use super::{Done, Failed, Init};
+use super::{Done, Failed, Init, Named};
 use crate::op::HookOp;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -15,14 +16,16 @@ const MAX_MESSAGE: u64 = 4096;
 
 impl Init {
     pub(super) fn run_hooks(&mut self, name: &str, hooks: &[HookOp]) -> Done {
-        // Hooks in the container begin at its root, before and after that is the root.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let here = rustix::fs::open(c".", flags, Mode::empty()).call("open", ".")?;
+        // Hooks in the container begin at its root, before and after that is the root; its program does not.
         if let Ok(root) = self.root() {
             let _ = rustix::process::fchdir(root);
         }
         for hook in hooks {
             run(name, hook, &self.state).map_err(|message| Failed::saying(hook.path.clone(), message))?;
         }
-        Ok(())
+        rustix::process::fchdir(here).call("chdir", ".")
     }
 }
 

@@ -1,10 +1,11 @@
 //! Who the program is: user, groups, capabilities, limits.
 
+use super::path::open_as;
 use super::{Done, Failed, Init, Named};
 use crate::op::{Bytes, CapabilityOp, SchedulerOp, UserIds};
 use crate::sys::{self, SchedulerAttr};
 use crate::user;
-use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, FileType, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
@@ -59,9 +60,8 @@ impl Init {
     /// A database of the image, which may be anything: only a regular file of sane size is read, and
     /// nothing is waited for.
     fn read_user_file(&self, path: &str) -> Done<String> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = match fs::openat2(self.root()?, path, flags, Mode::empty(), resolve) {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = match open_as(self.root()?, &Bytes::from(path).to_c_string(), flags, true) {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(String::new()),
             Err(errno) => return Err(errno).call("open", path),

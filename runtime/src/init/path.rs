@@ -5,7 +5,7 @@ use crate::op::Bytes;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// Links that one path may lead through, as in Linux.
 const MAX_LINKS: usize = 40;
@@ -43,7 +43,7 @@ impl Init {
     pub(super) fn target(&mut self, path: &Bytes, target: Target, follow: bool) -> Done<OwnedFd> {
         // A folder is told by the call that opens it.
         let kind = if target == Target::Folder { OFlags::DIRECTORY } else { OFlags::empty() };
-        match open_as(self.root()?, &path.to_c_string(), kind, follow) {
+        match open_as(self.root()?, &path.to_c_string(), OFlags::PATH | kind, follow) {
             Ok(handle) if target == Target::Folder => Ok(handle),
             Ok(handle) => check_kind(handle, path, target),
             Err(Errno::NOENT) => match self.make_in_parent(path, target)? {
@@ -149,15 +149,19 @@ fn resolution(follow: bool) -> ResolveFlags {
 
 /// Opens a path inside a root; the kernel keeps `..` and links from leaving it.
 pub(super) fn open_in_root(root: BorrowedFd<'_>, path: &CString, follow: bool) -> Result<OwnedFd, Errno> {
-    open_as(root, path, OFlags::empty(), follow)
+    open_as(root, path, OFlags::PATH, follow)
 }
 
 /// While anything is renamed or mounted anywhere, the kernel may not be able to tell whether `..` stayed inside, and
 /// asks to try again.
-fn open_as(root: BorrowedFd<'_>, path: &CString, kind: OFlags, follow: bool) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC | kind;
+pub(super) fn open_as(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    flags: OFlags,
+    follow: bool,
+) -> Result<OwnedFd, Errno> {
     for _ in 0..MAX_TRIES {
-        match fs::openat2(root, path, flags, Mode::empty(), resolution(follow)) {
+        match fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolution(follow)) {
             Err(Errno::AGAIN) => {}
             other => return other,
         }
