@@ -4,8 +4,9 @@ use super::Init;
 use crate::op::{Bytes, SetupError, Stage, describe_errno};
 use crate::sys;
 use nix::errno::Errno;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// Where programs are searched when the environment says nothing, as in the reference engine.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -30,6 +31,9 @@ impl Init {
             // Returns only when it fails.
             let Err(errno) = nix::unistd::execve(&candidate, &argv, &envp);
             match errno {
+                Errno::ENOENT if exists(&candidate) => {
+                    return no_interpreter(program, &candidate);
+                }
                 Errno::ENOENT | Errno::ENOTDIR => {}
                 // A file that may not be run somewhere on the search path does not end the search.
                 Errno::EACCES => failure = errno,
@@ -90,6 +94,36 @@ impl Init {
                 Bytes([folder, b"/", &program.0].concat()).to_c_string()
             })
             .collect()
+    }
+}
+
+fn exists(file: &CStr) -> bool {
+    rustix::fs::stat(file).is_ok()
+}
+
+/// A program is there, and yet the kernel says that something is not: what it is to be run by.
+fn no_interpreter(program: &Bytes, file: &CStr) -> SetupError {
+    const LONGEST: usize = 256;
+    let mut head = [0u8; LONGEST];
+    let opened = rustix::fs::open(file, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
+    let length = opened.and_then(|file| rustix::io::read(&file, &mut head)).unwrap_or(0);
+    let line = head[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let named = line.strip_prefix(b"#!").map(|rest| String::from_utf8_lossy(rest).into_owned());
+    let missing = match &named {
+        Some(line) => {
+            let interpreter = line.split_whitespace().next().unwrap_or_default();
+            let carriage = if line.ends_with('\r') { " (the line ends with a carriage return)" } else { "" };
+            format!("its interpreter {interpreter:?} does not exist{carriage}")
+        }
+        None => "the loader that it names (the dynamic linker) does not exist".to_owned(),
+    };
+    let name = String::from_utf8_lossy(&program.0).into_owned();
+    SetupError {
+        stage: Stage::Exec,
+        call: "exec".to_owned(),
+        on: program.clone(),
+        errno: Errno::ENOENT as i32,
+        message: Some(format!("exec: {name:?}: {missing}")),
     }
 }
 
