@@ -8,6 +8,7 @@ pub mod images;
 pub mod inspect;
 pub mod lint;
 pub mod load;
+pub mod oci;
 pub mod ps;
 pub mod pull;
 pub mod push;
@@ -44,7 +45,7 @@ const fn command(
 }
 
 /// All commands.
-pub static ALL: [Command; 18] = [
+pub static ALL: [Command; 19] = [
     command("build", "Build an image from a Dockerfile", build::run),
     command("lint", "Say what Dockerfiles can say better", lint::run),
     command("fmt", "Lay out Dockerfiles in the canonical way", fmt::run),
@@ -62,6 +63,7 @@ pub static ALL: [Command; 18] = [
     command("rmi", "Remove images", rmi::run),
     Command { name: "builder-prune", about: "Remove build cache", hidden: true, run: builder_prune::run },
     command("verify", "Build an image again and compare", verify::run),
+    command("oci", "Be the OCI runtime of another engine", oci::run),
     command("version", "Show the version", version::run),
 ];
 

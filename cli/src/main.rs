@@ -24,6 +24,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
+    if let Some(words) = init_words(&words) {
+        return ExitCode::from(kiln_runtime::reaper::run(words));
+    }
     if let Some(words) = oci_words(&words) {
         return ExitCode::from(kiln_oci::main(words, env!("CARGO_PKG_VERSION")));
     }
@@ -35,6 +38,14 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => ExitCode::from(error.report()),
     }
+}
+
+/// The program that the first process of a container is to run: behind `--`, under the name that `kiln run --init`
+/// gives this program there.
+fn init_words(words: &[OsString]) -> Option<&[OsString]> {
+    let (name, rest) = words.split_first()?;
+    let is_init = Path::new(name).file_name().is_some_and(|name| name == kiln_engine::INIT_NAME);
+    is_init.then(|| rest.strip_prefix(&[OsString::from("--")]).unwrap_or(rest))
 }
 
 /// The words of an OCI runtime's command line: behind `kiln oci`, or all under the name `kiln-runtime`.

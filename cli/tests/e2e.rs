@@ -11,6 +11,8 @@ mod bed;
 mod acceptance;
 #[path = "e2e/archives.rs"]
 mod archives;
+#[path = "e2e/attacks.rs"]
+mod attacks;
 #[path = "e2e/builds.rs"]
 mod builds;
 #[path = "e2e/containers.rs"]

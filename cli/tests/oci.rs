@@ -5,6 +5,8 @@
 #[macro_use]
 #[path = "oci/bed.rs"]
 mod bed;
+#[path = "oci/attacks.rs"]
+mod attacks;
 #[path = "oci/bad_commands.rs"]
 mod bad_commands;
 #[path = "oci/bad_input.rs"]

@@ -17,4 +17,4 @@ pub use container::{Containers, Owned};
 pub use error::EngineError;
 pub use record::{Container, Endpoint, State};
 pub use settings::{NetworkMode, RunOptions, Settings};
-pub use start::{Running, Stdio, start_code};
+pub use start::{INIT_NAME, Running, Stdio, start_code};

@@ -29,6 +29,8 @@ pub struct RunOptions {
     pub hostname: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Its first process is one that passes signals on and reaps orphans.
+    pub init: bool,
     /// It gets a terminal.
     pub tty: bool,
     /// Its standard input stays open.
@@ -80,6 +82,9 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// Signal that asks it to stop.
     pub stop_signal: Option<String>,
+    /// Its first process is one that passes signals on and reaps orphans.
+    #[serde(default)]
+    pub init: bool,
     /// It has a terminal.
     pub tty: bool,
     /// Its standard input stays open.
@@ -106,6 +111,7 @@ impl Settings {
             folder: options.folder.clone().unwrap_or_else(|| image.working_dir.clone()),
             labels: image.labels.iter().chain(&options.labels).map(|(k, v)| (k.clone(), v.clone())).collect(),
             stop_signal: image.stop_signal.clone(),
+            init: options.init,
             tty: options.tty,
             interactive: options.interactive,
             network: options.network,

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Prefix of the names of control groups.
 const CGROUP_PREFIX: &str = "kiln-run";
+/// The name under which this program is the first process of a container, as in the reference engine.
+pub const INIT_NAME: &str = "docker-init";
 /// Folders and files that every container needs for its mounts; they lie below the image.
 const STUBS: [&str; 4] = ["proc", "sys", "dev", "etc"];
 const STUB_FILES: [&str; 3] = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
@@ -163,9 +165,17 @@ impl<'a> Owned<'a> {
         let mut spec = spec::default(folders.root.clone());
         spec.set_hostname(Some(settings.hostname.clone()));
         let folder = if settings.folder.is_empty() { "/" } else { &settings.folder };
+        let mut arguments = settings.arguments();
+        if settings.init {
+            arguments.splice(0..0, [init_path(), "--".to_owned()]);
+            // Read-only: the program in the container sees the machine's own file (CVE-2019-5736).
+            let own = PathBuf::from("/proc/self/exe");
+            let own = fs::read_link(&own).unwrap_or(own);
+            spec.mounts_mut().get_or_insert_default().push(spec::bind(own, &init_path(), &["ro"]));
+        }
         let process = spec.process_mut().get_or_insert_default();
         process
-            .set_args(Some(settings.arguments()))
+            .set_args(Some(arguments))
             .set_env(Some(settings.full_environment()))
             .set_cwd(PathBuf::from(folder))
             .set_terminal(Some(settings.tty));
@@ -197,6 +207,11 @@ fn endpoint(connection: &Connection) -> Endpoint {
         gateway: connection.gateway,
         mac: mac.join(":"),
     }
+}
+
+/// Where the first process of a container with `--init` is found, as in the reference engine.
+fn init_path() -> String {
+    format!("/sbin/{INIT_NAME}")
 }
 
 /// The folders of a running container.

@@ -15,6 +15,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
+    kiln_runtime::seal::seal();
     let Some((id, program)) = arguments.words.split_first() else {
         return Err(OciError::usage("exec: the container's id is missing"));
     };

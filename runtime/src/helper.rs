@@ -71,7 +71,15 @@ pub(crate) fn send<T: Serialize>(
 pub(crate) fn receive<T: for<'de> Deserialize<'de>>(
     socket: BorrowedFd<'_>,
 ) -> Result<Option<(T, Vec<OwnedFd>)>, Errno> {
-    let mut buffer = [0u8; 64 * 1024];
+    // Looked at first: most messages are short, and clearing room for the longest costs more than asking.
+    let length = loop {
+        let look = RecvFlags::PEEK | RecvFlags::TRUNC;
+        match rustix::net::recv(socket, &mut [0u8; 0][..], look) {
+            Err(Errno::INTR) => {}
+            other => break other?.1,
+        }
+    };
+    let mut buffer = vec![0u8; length.max(1)];
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {

@@ -18,7 +18,7 @@ pub(crate) use identity::limit_of;
 pub(crate) use mount::copy_tree;
 pub(crate) use mount::make_filesystem;
 
-use crate::op::{Bytes, FdSlot, Plan, Point, SetupError, SetupOp, Stage};
+use crate::op::{Bytes, FdSlot, FilesystemMount, Plan, Point, SetupError, SetupOp, Stage};
 use crate::sys;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -53,15 +53,19 @@ pub(crate) struct Init {
     null: Option<OwnedFd>,
     /// The folder in which something was made last, by its path.
     folder: Option<(Bytes, OwnedFd)>,
-    /// Handles that are closed by exec.
+    /// Where the container waits to be started, once it does.
+    gate: Option<OwnedFd>,
+    /// Handles that are closed before exec, many at once.
     left: Vec<OwnedFd>,
     /// A handle on /proc that the image cannot have tampered with.
     proc: Option<OwnedFd>,
     stubs: Vec<Bytes>,
     environment: Vec<Bytes>,
-    terminal: Option<OwnedFd>,
+    has_terminal: bool,
     arguments: Vec<Bytes>,
     kept_fds: u32,
+    /// The working folder has been entered.
+    is_in_working_folder: bool,
     /// What comes before exec has been done.
     is_prepared: bool,
     /// Whether the program is killed when its parent ends.
@@ -117,6 +121,8 @@ pub(crate) fn run(
 ) -> ! {
     // What is made for the container has the modes that the plan says; the program gets its own mask.
     let _ = rustix::process::umask(rustix::fs::Mode::empty());
+    // Who enters a container brings nothing along that its processes could look at.
+    let slots = if plan.setup.contains(&SetupOp::PresentRoot) { Vec::new() } else { slots };
     let mut init = Init {
         slots,
         status,
@@ -124,13 +130,15 @@ pub(crate) fn run(
         empty: None,
         null: None,
         folder: None,
+        gate: None,
         left: Vec::new(),
         proc,
         stubs: Vec::new(),
         environment: plan.program.environment,
-        terminal: None,
+        has_terminal: false,
         arguments: plan.program.arguments,
         kept_fds: plan.program.kept_fds,
+        is_in_working_folder: false,
         is_prepared: false,
         dies_with_parent,
         state: Vec::new(),
@@ -143,9 +151,26 @@ pub(crate) fn run(
     std::process::exit(1)
 }
 
-/// A handle on the machine's /proc, taken while that is what the path leads to, and looked at.
+/// Whether any of `setup` is done by writing below /proc.
+pub(crate) fn writes_proc(setup: &[SetupOp]) -> bool {
+    let writes =
+        |op: &SetupOp| matches!(op, SetupOp::Sysctl { .. } | SetupOp::OomScore(_) | SetupOp::Label { .. });
+    setup.iter().any(writes)
+}
+
+/// A handle on a /proc that nobody else sees: nothing is mounted over it, and its `..` leads nowhere. Where none can be
+/// made, on the machine's, taken while that is what the path leads to, and looked at.
 pub(crate) fn open_proc() -> Result<OwnedFd, Errno> {
     const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+    let fresh = FilesystemMount {
+        fstype: "proc".to_owned(),
+        source: "proc".to_owned(),
+        options: Vec::new(),
+        attributes: 0,
+    };
+    if let Ok(proc) = make_filesystem(&fresh) {
+        return Ok(proc);
+    }
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let proc = rustix::fs::open(c"/proc", flags, rustix::fs::Mode::empty())?;
     if rustix::fs::fstatfs(&proc)?.f_type == PROC_SUPER_MAGIC { Ok(proc) } else { Err(Errno::NOENT) }
@@ -155,10 +180,7 @@ impl Init {
     fn set_up(&mut self, setup: &[SetupOp]) -> Result<(), SetupError> {
         // Labels, scores and kernel parameters are written after the root has changed, when /proc may be
         // anything: this handle is on the machine's own (CVE-2019-19921, CVE-2025-52881).
-        let writes = |op: &SetupOp| {
-            matches!(op, SetupOp::Sysctl { .. } | SetupOp::OomScore(_) | SetupOp::Label { .. })
-        };
-        if self.proc.is_none() && setup.iter().any(writes) {
+        if self.proc.is_none() && writes_proc(setup) {
             let proc = open_proc().call("open", "/proc");
             self.proc = Some(proc.map_err(|failed| failed.at(Stage::Setup))?);
         }
@@ -173,7 +195,9 @@ impl Init {
                     self.prepare_exec()?;
                     Stage::Setup
                 }
-                SetupOp::WorkingFolder(_) | SetupOp::MakeFolder { .. } => Stage::WorkingFolder,
+                SetupOp::TryWorkingFolder(_) | SetupOp::WorkingFolder(_) | SetupOp::MakeFolder { .. } => {
+                    Stage::WorkingFolder
+                }
                 _ => Stage::Setup,
             };
             self.carry_out(op).map_err(|failed| failed.at(stage))?;
@@ -198,6 +222,12 @@ impl Init {
                 thread::move_into_link_name_space(self.slot(*slot)?, None).call("setns", "")
             }
             SetupOp::JoinPath { kind, path } => join_path(*kind, path),
+            SetupOp::LoopbackUp => crate::network::bring_up_loopback().map_err(|errno| Failed {
+                call: "netlink",
+                on: "lo".into(),
+                errno,
+                message: None,
+            }),
             SetupOp::Unshare(flags) => sys::unshare(*flags).call("unshare", ""),
             SetupOp::Hostname(name) => {
                 system::sethostname(name.as_bytes()).call("sethostname", name.as_str())
@@ -257,6 +287,15 @@ impl Init {
             SetupOp::MakeFolder { path, mode } => self.make_folder(path, *mode),
             SetupOp::FindUser(user) => self.find_user(user),
             SetupOp::User { ids, keep_groups } => self.become_user(ids, *keep_groups),
+            SetupOp::TryWorkingFolder(path) => match self.working_folder(path) {
+                // Its user may have more luck, on a network file system say.
+                Err(failed) if failed.errno == Errno::ACCESS || failed.errno == Errno::PERM => Ok(()),
+                other => {
+                    self.is_in_working_folder = other.is_ok();
+                    other
+                }
+            },
+            SetupOp::WorkingFolder(_) if self.is_in_working_folder => Ok(()),
             SetupOp::WorkingFolder(path) => self.working_folder(path),
             SetupOp::Bounding(bounding) => identity::drop_bounding(*bounding),
             SetupOp::Capabilities(op) => identity::capabilities(*op),
@@ -291,7 +330,7 @@ impl Init {
     /// Stops until the parent says go; what it says is the container's state.
     fn wait(&mut self, point: Point) -> Done {
         self.send(&Status::Waits(point), None);
-        match word::receive(&self.status).call("read", "status")? {
+        match word::receive(&self.status, point == Point::Hooks).call("read", "status")? {
             Some(state) if state.is_empty() => {}
             Some(state) => self.state = state,
             // The parent is gone: nobody wants this container any more.

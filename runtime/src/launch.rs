@@ -199,7 +199,7 @@ fn between(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd, answer: &OwnedFd) -
         // Whoever is in there already must not look into us (CVE-2016-9962).
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     }
-    let proc = init::open_proc().ok();
+    let proc = init::writes_proc(&plan.setup).then(init::open_proc).and_then(Result::ok);
     let made = prepare_between(&plan, &slots).and_then(|()| {
         let cgroup = plan.cgroup.and_then(|FdSlot(slot)| slots.get(slot)).map(AsFd::as_fd);
         let namespaces = plan.namespaces & !(libc::CLONE_NEWTIME as u64);

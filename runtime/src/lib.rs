@@ -15,6 +15,8 @@ pub mod network;
 pub mod op;
 pub mod plan;
 mod process;
+pub mod reaper;
+pub mod seal;
 pub mod seccomp;
 pub mod signal;
 pub mod spec;

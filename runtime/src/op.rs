@@ -226,6 +226,8 @@ pub enum SetupOp {
         /// The file that stands for it.
         path: Bytes,
     },
+    /// Brings up the loopback interface of a new network namespace.
+    LoopbackUp,
     /// Makes a namespace that must be made late: `CLONE_NEW…` bits.
     Unshare(u64),
     /// Sets the host name.
@@ -350,7 +352,9 @@ pub enum SetupOp {
         /// Stay a member of all groups.
         keep_groups: bool,
     },
-    /// Enters the working folder.
+    /// Enters the working folder while root can, which its user perhaps cannot.
+    TryWorkingFolder(Bytes),
+    /// Enters the working folder, unless that has been done.
     WorkingFolder(Bytes),
     /// Gives up all capabilities for ever but these (bit mask).
     Bounding(u64),

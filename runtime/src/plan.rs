@@ -221,6 +221,9 @@ impl Planner<'_> {
         for join in std::mem::take(&mut self.namespaces.joined_inside) {
             self.push(join);
         }
+        if self.namespaces.made & LinuxNamespaceType::Network as u64 != 0 {
+            self.push(SetupOp::LoopbackUp);
+        }
         if !self.options.keep_keyring {
             self.push(SetupOp::NewKeyring);
         }

@@ -46,6 +46,9 @@ struct Run {
     /// User, NAME|UID[:GROUP|GID]
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
+    /// Run a first process that passes signals on and reaps orphans
+    #[arg(long)]
+    init: bool,
     /// Name for the container
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -133,6 +136,7 @@ impl Run {
             user: self.user.clone(),
             hostname: self.hostname.clone(),
             labels: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            init: self.init,
             tty: self.tty,
             interactive: self.interactive,
             network: self.network_mode()?,

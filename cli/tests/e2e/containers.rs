@@ -61,6 +61,25 @@ fn settings_reach_the_program() {
 }
 
 #[test]
+fn a_first_process_reaps_and_passes_signals_on() {
+    let bed = bed!();
+    // The program itself is in the container, with the libraries of its image: one that has them.
+    let done = bed.kiln(&[
+        "run",
+        "--rm",
+        "--init",
+        "debian:bookworm",
+        "sh",
+        "-c",
+        "cat /proc/1/comm; (sleep 0.1 &); exit 3",
+    ]);
+    assert_eq!((done.code, done.out.as_str()), (3, "docker-init\n"), "{}", done.err);
+    let done = bed.kiln(&["run", "--rm", "--init", "debian:bookworm", "sh", "-c", "kill -TERM 1; sleep 60"]);
+    assert_eq!(done.code, 128 + 15, "{}", done.err);
+    assert_eq!(bed.kiln(&["run", "--rm", "--init", "debian:bookworm", "no-such"]).code, 127);
+}
+
+#[test]
 fn output_and_errors_stay_apart() {
     let bed = bed!();
     bed.ok("pull -q busybox");

@@ -27,6 +27,9 @@ pub struct Bed {
     folder: tempfile::TempDir,
 }
 
+/// How long a command may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// What came of a command.
 #[derive(Clone, Debug)]
 pub struct Done {
@@ -101,8 +104,9 @@ impl Bed {
     }
 
     /// Runs a command to its end.
+    #[track_caller]
     pub fn oci(&self, words: &[&str]) -> Done {
-        Done::of(&self.command(words).output().unwrap())
+        Done::in_time(&mut self.command(words))
     }
 
     /// Runs a command that keeps this process's streams from a container that outlives it.
@@ -249,6 +253,24 @@ impl Bundle {
 }
 
 impl Done {
+    /// Runs a command that must end by itself: one that hangs is killed, and fails the test.
+    #[track_caller]
+    pub fn in_time(command: &mut Command) -> Done {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        let (sender, ended) = std::sync::mpsc::channel();
+        let waiter = std::thread::spawn(move || {
+            let _ = sender.send(child.wait_with_output());
+        });
+        if let Ok(output) = ended.recv_timeout(PATIENCE) {
+            waiter.join().unwrap();
+            return Done::of(&output.unwrap());
+        }
+        // Not reaped yet, since the thread waits for its output.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        panic!("hangs: {command:?}");
+    }
+
     pub fn of(output: &Output) -> Done {
         Done {
             code: output.status.code().unwrap_or(-1),

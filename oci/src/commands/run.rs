@@ -9,11 +9,13 @@ use kiln_runtime::launch;
 use rustix::fd::AsFd;
 
 pub(super) fn create(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
+    kiln_runtime::seal::seal();
     create::create(globals, arguments, arguments.id("create")?, Then::Wait)?;
     Ok(0)
 }
 
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
+    kiln_runtime::seal::seal();
     let id = arguments.id("run")?;
     let then = if arguments.has("detach") { Then::Detach } else { Then::Stay };
     // Listened for before there is a container: one that ends at once is not missed.

@@ -196,7 +196,9 @@ impl Groups {
 
     /// Restricts the devices that may be used to those of rules; the last that is about one decides.
     pub fn restrict(&self, rules: &[DeviceRule]) -> Result<(), CgroupError> {
-        if let Some(path) = &self.unified {
+        // The list of version 1 where the container is in such a group anyway: others read it, and every kernel has it.
+        let list = self.path_of("devices");
+        if let Some(path) = self.unified.as_ref().filter(|_| list.is_none()) {
             use rustix::fd::AsFd;
             let folder = open_folder(path)?;
             return device::restrict_to(folder.as_fd(), rules)

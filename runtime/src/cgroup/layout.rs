@@ -201,23 +201,10 @@ impl Layout {
 pub(super) fn read_at_once(path: impl AsRef<Path>, room: usize) -> String {
     use std::io::Read;
     let mut text = Vec::with_capacity(room);
-    let read = fs::File::open(path).and_then(|mut file| {
-        loop {
-            text.reserve(4096);
-            let before = text.len();
-            let spare = text.capacity() - before;
-            text.resize(before + spare, 0);
-            let length = file.read(&mut text[before..])?;
-            text.truncate(before + length);
-            if length == 0 {
-                return Ok(());
-            }
-        }
-    });
-    if read.is_err() {
+    if fs::File::open(path).and_then(|mut file| file.read_to_end(&mut text)).is_err() {
         return String::new();
     }
-    String::from_utf8_lossy(&text).into_owned()
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// The group of a line `N:controllers:/path` of `/proc/self/cgroup`; the version 2 line has no controllers.

@@ -210,11 +210,8 @@ fn device(text: &str) -> Option<(u64, u64)> {
 fn read_cpuacct(folder: &Path, stats: &mut Stats) {
     let usage = &mut stats.cpu.usage;
     usage.total = number(folder, "cpuacct.usage").unwrap_or(usage.total);
-    let list = |file: &str| {
-        let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
-        text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u64>>()
-    };
-    usage.percpu = list("cpuacct.usage_percpu");
+    let each = fs::read_to_string(folder.join("cpuacct.usage_percpu")).unwrap_or_default();
+    usage.percpu = each.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     usage.user = number(folder, "cpuacct.usage_user").unwrap_or(usage.user);
     usage.kernel = number(folder, "cpuacct.usage_sys").unwrap_or(usage.kernel);
 }

@@ -1,9 +1,8 @@
 //! A terminal inside the container.
 
-use super::path::open_in_root;
 use super::{Done, Init, Named, Status};
 use crate::op::{Bytes, ConsoleSize};
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use rustix::pty::OpenptFlags;
 
@@ -31,10 +30,8 @@ impl Init {
             rustix::termios::tcsetwinsize(&terminal, window).call("ioctl", "terminal")?;
         }
 
-        let name = rustix::termios::ttyname(&terminal, Vec::new()).ok();
-        let number = name.as_ref().and_then(|name| name.to_bytes().rsplit(|b| *b == b'/').next());
-        if let Some(number) = number.filter(|_| bind) {
-            self.bind_console(number)?;
+        if bind {
+            self.bind_console(terminal.as_fd())?;
         }
         rustix::process::setsid().call("setsid", "")?;
         rustix::process::ioctl_tiocsctty(&terminal).call("ioctl", "terminal")?;
@@ -42,16 +39,14 @@ impl Init {
         rustix::stdio::dup2_stdout(&terminal).call("dup", "stdout")?;
         rustix::stdio::dup2_stderr(&terminal).call("dup", "stderr")?;
         self.send(&Status::Console, Some(master.as_fd()));
-        self.terminal = Some(terminal);
+        self.has_terminal = true;
         Ok(())
     }
 
-    /// Shows the terminal at /dev/console too.
-    fn bind_console(&mut self, number: &[u8]) -> Done {
-        let node = Bytes([b"dev/pts/", number].concat());
-        let node = open_in_root(self.root()?, &node.to_c_string(), false).call("open", node)?;
-        let copy = super::mount::copy_tree(node.as_fd(), &Bytes::from(""), false)
-            .call("open_tree", "/dev/console")?;
+    /// Shows the terminal at /dev/console too (CVE-2025-52565: not what is at its path by now).
+    fn bind_console(&mut self, terminal: BorrowedFd<'_>) -> Done {
+        let copy =
+            super::mount::copy_tree(terminal, &Bytes::from(""), false).call("open_tree", "/dev/console")?;
         let target = self.target(&Bytes::from("/dev/console"), super::path::Target::File, false)?;
         let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH
             | rustix::mount::MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

@@ -4,6 +4,7 @@ use super::Init;
 use crate::op::{Bytes, SetupError, Stage, describe_errno};
 use crate::sys;
 use nix::errno::Errno;
+use rustix::fd::{AsFd, IntoRawFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 use std::ffi::{CStr, CString};
@@ -48,13 +49,38 @@ impl Init {
         if std::mem::replace(&mut self.is_prepared, true) {
             return Ok(());
         }
-        if self.terminal.is_none() {
+        if !self.has_terminal {
             // Signals of somebody's terminal are not meant for the container.
             let _ = rustix::process::setsid();
         }
+        // Written to for the last time.
+        self.proc = None;
         sys::reset_signals()
-            .and_then(|()| sys::close_from(3 + self.kept_fds))
+            .and_then(|()| self.let_go())
             .map_err(|errno| error("close_range", Bytes::from(""), errno.raw_os_error()))
+    }
+
+    /// Closes all descriptors but those of the program, the one that leads to the parent, the root, which leads nowhere
+    /// else than `/` does, and what is still to be written to.
+    ///
+    /// Done before the program is looked for, which may be named, or name its interpreter, by a path over
+    /// `/proc/self/fd` (CVE-2024-21626).
+    pub(super) fn let_go(&mut self) -> Result<(), rustix::io::Errno> {
+        let gate = self.gate.take();
+        let covers = [self.empty.take(), self.null.take()].into_iter().flatten();
+        let folder = self.folder.take().map(|(_, folder)| folder);
+        for handle in self.slots.drain(..).chain(self.left.drain(..)).chain(covers).chain(folder) {
+            // All of them by one call, next.
+            let _ = handle.into_raw_fd();
+        }
+        let kept: Vec<_> = [Some(&self.status), gate.as_ref(), self.root.as_ref(), self.proc.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
+            .collect();
+        sys::close_all_but(3 + self.kept_fds, &kept)?;
+        self.gate = gate;
+        Ok(())
     }
 
     /// Makes sure that there is a program to run, as root would see it.

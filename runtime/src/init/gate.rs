@@ -15,14 +15,18 @@ impl Init {
             let stubs = std::mem::take(&mut self.stubs);
             self.send(&Status::Stubs(stubs), None);
         }
+        self.gate = Some(rustix::io::fcntl_dupfd_cloexec(self.slot(slot)?, 3).call("dup", "gate")?);
+        // Others may be in the container while it waits: they find nothing of the machine here.
+        self.let_go().call("close_range", "")?;
         self.send(&Status::Created, None);
+        let Some(gate) = self.gate.take() else { return Ok(()) };
         loop {
-            let connection = match rustix::net::accept_with(self.slot(slot)?, SocketFlags::CLOEXEC) {
+            let connection = match rustix::net::accept_with(&gate, SocketFlags::CLOEXEC) {
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 other => other.call("accept", "gate")?,
             };
             // Whoever connects and goes away without a word has only looked.
-            if let Ok(Some(state)) = word::receive(&connection) {
+            if let Ok(Some(state)) = word::receive(&connection, true) {
                 if !state.is_empty() {
                     self.state = state;
                 }

@@ -104,7 +104,7 @@ impl Init {
         const PIPEFS: i64 = 0x5049_5045;
         for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
             let is_pipe = fs::fstatfs(stream).is_ok_and(|statfs| statfs.f_type == PIPEFS);
-            if is_pipe || self.terminal.is_some() {
+            if is_pipe || self.has_terminal {
                 match fs::fchown(stream, Some(Uid::from_raw(uid)), None) {
                     // Inside a user namespace the stream may belong to somebody unmapped.
                     Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => {}

@@ -10,6 +10,9 @@ use std::ffi::CString;
 /// Links that one path may lead through, as in Linux.
 const MAX_LINKS: usize = 40;
 
+/// How often a path is tried that others move.
+const MAX_TRIES: usize = 1024;
+
 /// What a mount needs to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
@@ -40,9 +43,7 @@ impl Init {
     pub(super) fn target(&mut self, path: &Bytes, target: Target, follow: bool) -> Done<OwnedFd> {
         // A folder is told by the call that opens it.
         let kind = if target == Target::Folder { OFlags::DIRECTORY } else { OFlags::empty() };
-        let flags = OFlags::PATH | OFlags::CLOEXEC | kind;
-        let opened = fs::openat2(self.root()?, path.to_c_string(), flags, Mode::empty(), resolution(follow));
-        match opened {
+        match open_as(self.root()?, &path.to_c_string(), kind, follow) {
             Ok(handle) if target == Target::Folder => Ok(handle),
             Ok(handle) => check_kind(handle, path, target),
             Err(Errno::NOENT) => match self.make_in_parent(path, target)? {
@@ -148,7 +149,20 @@ fn resolution(follow: bool) -> ResolveFlags {
 
 /// Opens a path inside a root; the kernel keeps `..` and links from leaving it.
 pub(super) fn open_in_root(root: BorrowedFd<'_>, path: &CString, follow: bool) -> Result<OwnedFd, Errno> {
-    fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolution(follow))
+    open_as(root, path, OFlags::empty(), follow)
+}
+
+/// While anything is renamed or mounted anywhere, the kernel may not be able to tell whether `..` stayed inside, and
+/// asks to try again.
+fn open_as(root: BorrowedFd<'_>, path: &CString, kind: OFlags, follow: bool) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC | kind;
+    for _ in 0..MAX_TRIES {
+        match fs::openat2(root, path, flags, Mode::empty(), resolution(follow)) {
+            Err(Errno::AGAIN) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::AGAIN)
 }
 
 fn components(path: &Bytes) -> Vec<Vec<u8>> {

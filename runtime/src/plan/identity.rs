@@ -99,6 +99,8 @@ pub(super) fn identity(
         ops.push(SetupOp::Label { file: "apparmor/exec".to_owned(), value: format!("exec {profile}") });
     }
     ops.push(SetupOp::Bounding(sets.0));
+    // Before a filter is loaded, which may forbid to look where this is.
+    ops.push(SetupOp::TryWorkingFolder(process.cwd().into()));
     if !no_new_privileges && let Some(seccomp) = &seccomp {
         // Loading a filter takes rights that are given up next.
         ops.push(seccomp.clone());

@@ -4,11 +4,34 @@ use super::check;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
-/// Marks every descriptor from `first` on to be closed by exec.
-pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
-    // SAFETY: the call takes three integers and no memory.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
-        .map(drop)
+/// Closes every descriptor from `first` on but `kept`, and below it those that exec would close; `kept` is closed by
+/// exec.
+///
+/// Only for a process that is about to run another program, and has given up owning the others.
+pub(crate) fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut kept: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    kept.sort_unstable();
+    for number in (3..first).filter(|number| !kept.contains(number)) {
+        // SAFETY: the call takes three integers and no memory.
+        let flags = unsafe { libc::syscall(libc::SYS_fcntl, number, libc::F_GETFD) };
+        if flags > 0 && flags & libc::c_long::from(libc::FD_CLOEXEC) != 0 {
+            close_range(number, number, 0)?;
+        }
+    }
+    let mut from = first;
+    for number in kept {
+        if number > from {
+            close_range(from, number - 1, 0)?;
+        }
+        from = from.max(number + 1);
+    }
+    close_range(from, u32::MAX, 0)?;
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+fn close_range(first: u32, last: u32, flags: libc::c_uint) -> Result<(), Errno> {
+    // SAFETY: the call takes three integers and no memory. The caller says that nobody uses these descriptors.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
 /// Closes all descriptors but the standard streams and `kept`, which may move.
@@ -139,7 +162,7 @@ pub(crate) fn install_seccomp(program: &[u64], flags: u32) -> Result<Option<Owne
             std::ptr::from_ref(&program),
         )
     })?;
-    if u64::from(flags) & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u64 == 0 {
+    if u64::from(flags) & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER == 0 {
         return Ok(None);
     }
     // SAFETY: with this flag the call gives a new descriptor that nobody else owns.

@@ -78,6 +78,8 @@ struct HostConfig {
     readonly_rootfs: bool,
     security_opt: Option<Vec<String>>,
     shm_size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    init: Option<bool>,
     runtime: &'static str,
     memory: u64,
     nano_cpus: u64,
@@ -230,6 +232,7 @@ impl HostConfig {
             readonly_rootfs: false,
             security_opt: None,
             shm_size: SHM_SIZE,
+            init: container.settings.init.then_some(true),
             runtime: "kiln",
             memory: 0,
             nano_cpus: 0,

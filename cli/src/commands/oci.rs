@@ -1,0 +1,13 @@
+//! `kiln oci`: an OCI runtime for other engines, which is a program of its own (`kiln_oci`).
+//!
+//! `main` sees the usual form before anything else is done, for speed; this is for those who put flags of `kiln`
+//! in front.
+
+use crate::arguments::Globals;
+use crate::error::CliError;
+use std::ffi::OsString;
+
+/// Runs the OCI runtime's own command line.
+pub fn run(_: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
+    Ok(kiln_oci::main(arguments, env!("CARGO_PKG_VERSION")))
+}

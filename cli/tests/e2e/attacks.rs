@@ -1,0 +1,379 @@
+//! Attacks of Dockerfiles and images on the builder: each is carried out, and must fail.
+//!
+//! Archives and secrets have their own tests in `mounts`, rights in `flags`.
+
+use crate::bed::Bed;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+/// A folder of the machine that no build has anything to do with.
+struct Outside {
+    path: PathBuf,
+}
+
+impl Outside {
+    fn new(bed: &Bed) -> Outside {
+        bed.write("outside/file", "SECRET\n");
+        bed.write("outside/folder/file", "SECRET\n");
+        Outside { path: bed.path("outside") }
+    }
+
+    fn listing(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut found = Vec::new();
+        let mut open = vec![self.path.clone()];
+        while let Some(folder) = open.pop() {
+            for entry in fs::read_dir(folder).unwrap().flatten() {
+                let is_folder = entry.file_type().unwrap().is_dir();
+                found.push((entry.path(), fs::read(entry.path()).unwrap_or_default()));
+                open.extend(is_folder.then(|| entry.path()));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// Nothing was written there, and `shown` tells nothing of it.
+    #[track_caller]
+    fn assert_unknown(&self, shown: &str) {
+        let secret = || b"SECRET\n".to_vec();
+        let path = |name: &str| self.path.join(name);
+        let expected =
+            vec![(path("file"), secret()), (path("folder"), Vec::new()), (path("folder/file"), secret())];
+        assert_eq!(self.listing(), expected, "the outside was changed: {shown}");
+        // The command that looks for it names it, what it prints begins behind the time.
+        let printed = shown.lines().any(|line| line.ends_with(" SECRET"));
+        assert!(!printed, "the outside was shown: {shown}");
+    }
+}
+
+/// Builds, whatever comes of it; gives the progress.
+fn attempt(bed: &Bed, name: &str, dockerfile: &str) -> (i32, String) {
+    let context = bed.context(name, dockerfile);
+    let done = bed.kiln(&["build".as_ref(), "--no-cache".as_ref(), context.as_os_str()]);
+    assert!(!done.err.contains("panicked"), "{}", done.err);
+    (done.code, done.err)
+}
+
+/// CVE-2024-1753, CVE-2024-23651: a source of a mount that is a link, or lies behind one, in an image, a stage or the
+/// context, shows nothing of the machine.
+#[test]
+fn sources_of_mounts_behind_links_stay_inside() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let whole = outside.path.display();
+    bed.write("c/f", "");
+    symlink(&outside.path, bed.path("c/link")).unwrap();
+    symlink(outside.path.join("file"), bed.path("c/file-link")).unwrap();
+    symlink("../outside", bed.path("c/climbing")).unwrap();
+    let evil = format!(
+        "FROM busybox AS evil\nRUN ln -s {whole} /link && ln -s / /root-link && ln -s {whole}/file /file-link && \
+         ln -s ../../../../../../../..{whole} /climbing\n"
+    );
+    for source in [
+        "link",
+        "link/folder",
+        "climbing",
+        "climbing/folder",
+        "file-link",
+        "root-link",
+        "../outside",
+        "/../../outside",
+    ] {
+        for from in ["", "from=evil,"] {
+            for access in ["", ",rw"] {
+                let (code, progress) = attempt(
+                    &bed,
+                    "c",
+                    &format!(
+                        "{evil}FROM busybox\nCOPY --from=evil /link /copied\n\
+                         RUN --mount=type=bind,{from}source={source},target=/m{access} \
+                         cat /m /m/file /m/folder/file /m{whole}/file 2>/dev/null; \
+                         touch /m/new /m{whole}/new 2>/dev/null; echo x > /m; true\n"
+                    ),
+                );
+                assert!(code <= 1, "{progress}");
+                outside.assert_unknown(&progress);
+            }
+        }
+    }
+    // The root of a cache comes from an image in the same way.
+    for source in ["link", "climbing", "root-link"] {
+        let (_, progress) = attempt(
+            &bed,
+            "c",
+            &format!(
+                "{evil}FROM busybox\nRUN --mount=type=cache,id={source},from=evil,source={source},target=/m \
+                 cat /m/file /m{whole}/file; touch /m/new; true\n"
+            ),
+        );
+        outside.assert_unknown(&progress);
+    }
+}
+
+/// CVE-2024-9675: an id of a cache is a name, whatever it says.
+#[test]
+fn ids_of_caches_are_no_paths() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    for id in
+        ["../..", "../../../outside", "/", ".", outside.path.to_str().unwrap(), "a/../../../outside/folder"]
+    {
+        let (code, progress) = attempt(
+            &bed,
+            "c",
+            &format!(
+                "FROM busybox\nRUN --mount=type=cache,id={id},target=/m ls -A /m && touch /m/new && echo made\n"
+            ),
+        );
+        assert!(code == 0 && progress.contains(" made"), "{progress}");
+        outside.assert_unknown(&progress);
+    }
+    let caches: Vec<String> = fs::read_dir(bed.root().join("caches"))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(caches.len(), 6, "{caches:?}");
+    assert!(caches.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_hexdigit())), "{caches:?}");
+}
+
+/// CVE-2024-23652: mount points that were made for a step and replaced by it are cleaned up without following them.
+#[test]
+fn cleaning_up_mount_points_follows_no_links() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let whole = outside.path.display();
+    let (code, progress) = attempt(
+        &bed,
+        "c",
+        &format!(
+            "FROM busybox\n\
+             RUN --mount=type=tmpfs,target=/stub/deep/m umount /stub/deep/m 2>/dev/null; rm -rf /stub/deep/m /stub/deep 2>/dev/null; \
+             mv /stub /gone 2>/dev/null; rm -rf /stub 2>/dev/null; ln -s {whole} /stub; ln -s {whole} /stub/deep; true\n\
+             RUN --mount=type=cache,target={whole}/folder touch {whole}/folder/new; rm -rf {whole}; true\n\
+             RUN rm -rf {whole} && mkdir -p {whole} && rmdir {whole} && ln -s /tmp {whole}\n\
+             RUN --mount=type=tmpfs,target={whole}/folder true\n\
+             RUN ls -la / > /listing\n"
+        ),
+    );
+    assert!(code <= 1, "{progress}");
+    outside.assert_unknown(&progress);
+}
+
+/// CVE-2024-9407: values of mount options are what their names say, and smuggle in no others.
+#[test]
+fn options_of_mounts_hold_no_others() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    bed.write("c/f", "");
+    for option in [
+        "bind-propagation=rshared:rw",
+        "bind-propagation=rprivate",
+        "\"bind-propagation=private,source=/\"",
+        "\"size=1m,mode=7777\"",
+        "size=1m:uid=0",
+        "mode=0777:0",
+        "uid=0:0",
+        "sharing=shared:x",
+        "\"id=x,source=/\"",
+        "upperdir=/",
+        "lowerdir=/",
+        "nosuch",
+    ] {
+        for kind in ["bind", "tmpfs", "cache"] {
+            let (code, progress) = attempt(
+                &bed,
+                "c",
+                &format!(
+                    "FROM busybox\nRUN --mount=type={kind},target=/m,{option} cat /m{0}/file 2>/dev/null; touch /m{0}/new; grep ' /m ' /proc/self/mountinfo\n",
+                    outside.path.display()
+                ),
+            );
+            // A cache may have any id.
+            let is_id = kind == "cache" && option.starts_with("\"id=");
+            assert!(code != 0 || is_id, "{kind} {option} is taken: {progress}");
+            outside.assert_unknown(&progress);
+        }
+    }
+}
+
+/// CVE-2024-21626: the working folder of a step is no way over a descriptor of the builder; neither are its program and
+/// shell.
+#[test]
+fn steps_do_not_leave_over_descriptors() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let whole = outside.path.to_str().unwrap();
+    let up = "../".repeat(12);
+    for first in (3..30).step_by(9) {
+        let mut stages = String::new();
+        for number in first..first + 9 {
+            let folder = format!("/proc/self/fd/{number}");
+            let look = format!("cat {up}{} 2>/dev/null; cat ./file 2>/dev/null", &whole[1..]);
+            stages.push_str(&format!(
+                "FROM busybox AS folder{number}\nWORKDIR {folder}\nRUN {look}; cat {up}{}/file; true\n\
+                 FROM busybox AS program{number}\nRUN [\"{folder}/{up}bin/sh\", \"-c\", \"cat {whole}/file\"]\n",
+                &whole[1..]
+            ));
+        }
+        bed.context("c", &stages);
+        for number in first..first + 9 {
+            for kind in ["folder", "program"] {
+                let target = format!("--target={kind}{number}");
+                let context = bed.path("c");
+                let done = bed.kiln(&["build".as_ref(), target.as_ref(), context.as_os_str()]);
+                assert!(done.code <= 1, "{}", done.err);
+                assert!(kind == "folder" || done.code == 1, "{target}: {}", done.err);
+                outside.assert_unknown(&done.err);
+            }
+        }
+    }
+}
+
+/// CVE-2024-9341: folders of the machine, such as those about FIPS, are shown to no step unless it is given them.
+#[test]
+fn nothing_of_the_machine_is_mounted_unasked() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let whole = outside.path.display();
+    let text = format!(
+        "FROM busybox\nRUN mkdir -p /etc/system-fips /etc/crypto-policies /usr/share && ln -s {whole} /run/secrets && \
+         ln -sf {whole} /etc/crypto-policies/back-ends && ln -s {whole} /etc/pki && ln -sf {whole}/file /etc/hosts\n\
+         RUN cut -d ' ' -f 4,5 /proc/self/mountinfo | grep -vE ' /(proc|sys|dev)(/|$)' | cut -d ' ' -f 2 | sort | tr '\\n' ' '\n\
+         RUN cat /etc/crypto-policies/back-ends/file /run/secrets/file; true\n"
+    );
+    let (code, progress) = attempt(&bed, "c", &text);
+    assert_eq!(code, 0, "{progress}");
+    assert!(progress.contains(" / /etc/hosts /etc/resolv.conf"), "{progress}");
+    outside.assert_unknown(&progress);
+}
+
+/// CVE-2024-24557: a step is taken from the cache only when everything that it was built from is the same, fields that
+/// change no file included.
+#[test]
+fn every_field_of_the_image_is_in_the_key() {
+    let bed = bed!();
+    let build = |name: &str, above: &str| {
+        let context = bed.context(
+            "c",
+            &format!(
+                "FROM busybox AS base\n{above}\nFROM base\nRUN cat /proc/sys/kernel/random/uuid > /id\n"
+            ),
+        );
+        bed.build(name, &context);
+        bed.ok(&format!("run --rm --user=0 --entrypoint=cat {name} /id"))
+    };
+    let plain = build("plain", "");
+    assert_eq!(build("again", ""), plain, "nothing is taken from the cache: this shows nothing");
+    for (number, above) in
+        ["ENV A=1", "USER 7:7", "WORKDIR /w", "SHELL [\"/bin/sh\", \"-ec\"]", "ARG X=1\nENV X=$X"]
+            .iter()
+            .enumerate()
+    {
+        assert_ne!(build(&format!("changed{number}"), above), plain, "{above} is not in the key");
+    }
+    // What RUN does not see need not change it, but is in the image, and not another's.
+    for (field, above) in [
+        ("Healthcheck", "HEALTHCHECK CMD true"),
+        ("OnBuild", "ONBUILD RUN true"),
+        ("StopSignal", "STOPSIGNAL 9"),
+        ("Labels", "LABEL a=b"),
+        ("ExposedPorts", "EXPOSE 7"),
+        ("Volumes", "VOLUME /v"),
+        ("Cmd", "CMD [\"other\"]"),
+        ("Entrypoint", "ENTRYPOINT [\"other\"]"),
+    ] {
+        let context = bed.context("c", &format!("FROM busybox\nCOPY Dockerfile /x\n{above}\n"));
+        bed.build("field", &context);
+        let with = bed.ok("inspect field");
+        bed.build("field", &bed.context("c", "FROM busybox\nCOPY Dockerfile /x\n"));
+        let without = bed.ok("inspect field");
+        let value = |text: &str| -> serde_json::Value {
+            let value: serde_json::Value = serde_json::from_str(text).unwrap();
+            value[0]["Config"][field].clone()
+        };
+        assert_ne!(value(&with), value(&without), "{field}: {with}");
+    }
+    // An image from nothing is not one that happens to have the same steps.
+    let scratch = bed.context("s", "FROM scratch\nCOPY Dockerfile /x\n");
+    bed.build("scratch", &scratch);
+    assert_eq!(bed.words("run --rm scratch /bin/sh -c true").code, 127);
+}
+
+/// CVE-2024-23651, CVE-2024-11218, CVE-2025-52881: two steps that share a cache, one of which swaps a folder of it for a
+/// link while the other mounts on it, reach nothing outside.
+#[test]
+fn steps_that_share_a_cache_lead_each_other_nowhere() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let whole = outside.path.display();
+    let cache = "--mount=type=cache,id=shared,target=/c";
+    let mut text = format!(
+        "FROM busybox AS swaps\nRUN {cache} i=0; mkdir -p /c/there; touch /c/swapping; while test ! -e /c/stop && test $i -lt 20000; do i=$((i+1)); \
+         ln -sfn {whole} /c/d; rm -f /c/d; mkdir -p /c/d/m; mv /c/d /c/there/$i; done; rm -rf /c/there; true\n"
+    );
+    // Waits for the attack, mounts many times, ends it.
+    text.push_str(&format!("FROM busybox AS mounts\nRUN {cache} i=0; until test -e /c/swapping || test $i -gt 2000; do i=$((i+1)); usleep 10000; done\n"));
+    for number in 0..30 {
+        let mount = ["type=tmpfs", "type=cache,id=other", "type=bind,from=busybox,source=/bin"][number % 3];
+        text.push_str(&format!("FROM mounts AS m{number}\nRUN {cache} --mount={mount},target=/c/d/m{number} echo x > /c/d/m{number}/new; cat /c/d/file; true\n"));
+    }
+    let targets: Vec<String> = (0..30).map(|number| format!("--target=m{number}")).collect();
+    let context = bed.context("c", &text);
+    let mut swaps = bed
+        .command(&["build".as_ref(), "--target=swaps".as_ref(), context.as_os_str()])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    for target in &targets {
+        // One that meets a link in the place of a folder may fail.
+        let done = bed.kiln(&["build".as_ref(), target.as_ref(), context.as_os_str()]);
+        assert!(done.code <= 1 && !done.err.contains("panicked"), "{}", done.err);
+        outside.assert_unknown(&done.err);
+    }
+    let stop = "FROM busybox\nRUN --mount=type=cache,id=shared,target=/c touch /c/stop\n";
+    let (code, progress) = attempt_cached(&bed, "stop", stop);
+    assert_eq!(code, 0, "{progress}");
+    assert!(swaps.wait().unwrap().success());
+    outside.assert_unknown("");
+}
+
+/// Like [`attempt`], with the caches as they are.
+fn attempt_cached(bed: &Bed, name: &str, dockerfile: &str) -> (i32, String) {
+    let context = bed.context(name, dockerfile);
+    let done = bed.kiln(&["build".as_ref(), context.as_os_str()]);
+    (done.code, done.err)
+}
+
+/// CVE-2024-9676: a user database of an image that is a link to the machine's, a pipe or huge gives no user, and holds
+/// no build up.
+#[test]
+fn user_databases_of_images_are_plain_files() {
+    let bed = bed!();
+    bed.write("outside-passwd", "outsider:x:0:0::/:\n");
+    let link = format!("ln -s {} /etc/passwd", bed.path("outside-passwd").display());
+    for make in [
+        link.as_str(),
+        "mkfifo /etc/passwd",
+        "mkdir /etc/passwd",
+        "dd if=/dev/zero of=/etc/passwd bs=1M count=1 seek=99",
+        "ln -s /dev/zero /etc/passwd",
+    ] {
+        for step in [
+            "USER outsider\nRUN true",
+            "COPY --chown=outsider Dockerfile /x",
+            "ADD --chown=0:outsider Dockerfile /x",
+        ] {
+            let (code, progress) = attempt(
+                &bed,
+                "c",
+                &format!(
+                    "FROM busybox\nRUN rm /etc/passwd /etc/group && {make} && cp -a /etc/passwd /etc/group\n{step}\n"
+                ),
+            );
+            assert_eq!(code, 1, "{make}, {step}: {progress}");
+        }
+    }
+}

@@ -1,0 +1,1047 @@
+//! Attacks of containers and images on the runtime: each is carried out, and must fail.
+//!
+//! What lies outside is a folder of the bed that every attack knows by its path; it must stay as it was.
+
+use crate::bed::{Bed, Bundle, Done, PATIENCE, new_id};
+use rustix::fs::{CWD, FileType, Mode, RenameFlags};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A folder of the machine, with a file and a folder, that no container has anything to do with.
+struct Outside {
+    path: PathBuf,
+}
+
+impl Outside {
+    fn new(bed: &Bed) -> Outside {
+        let path = bed.path().join("outside");
+        fs::create_dir_all(path.join("folder")).unwrap();
+        fs::write(path.join("file"), "outside\n").unwrap();
+        Outside { path }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.path.join("file")
+    }
+
+    /// Everything that an attack could have changed.
+    fn listing(&self) -> Vec<(PathBuf, FileType, Vec<u8>)> {
+        let mut found = Vec::new();
+        let mut open = vec![self.path.clone()];
+        while let Some(folder) = open.pop() {
+            for entry in fs::read_dir(folder).unwrap().flatten() {
+                let kind = FileType::from_raw_mode(rustix::fs::lstat(entry.path()).unwrap().st_mode);
+                if kind == FileType::Directory {
+                    open.push(entry.path());
+                }
+                let is_file = kind == FileType::RegularFile;
+                let content = if is_file { fs::read(entry.path()).unwrap() } else { Vec::new() };
+                found.push((entry.path(), kind, content));
+            }
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    }
+
+    #[track_caller]
+    fn assert_untouched(&self, what: &str) {
+        let names: Vec<_> = self.listing().into_iter().map(|(path, _, content)| (path, content)).collect();
+        let expected = vec![(self.file(), b"outside\n".to_vec()), (self.path.join("folder"), Vec::new())];
+        assert_eq!(names, expected, "{what} reached the outside");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(self.path.to_str().unwrap()), "{what} mounted outside: {mounts}");
+    }
+}
+
+/// Waits for something that another process does.
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} did not happen in time");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Does `attack` over and over in another thread while `work` lasts.
+fn meanwhile(attack: impl Fn() + Sync, work: impl FnOnce()) {
+    /// Ends the attack, also when the work fails.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                attack();
+            }
+        });
+        let _stop = Stop(&stop);
+        work();
+    });
+}
+
+fn exchange(a: &Path, b: &Path) {
+    rustix::fs::renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
+}
+
+fn fifo(path: &Path) {
+    rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap();
+}
+
+fn remove(path: &Path) {
+    // Neither may be there: it may be swapped right now.
+    let _ = fs::remove_file(path);
+    let _ = fs::remove_dir_all(path);
+}
+
+fn add_mount(config: &mut Value, mount: Value) {
+    config["mounts"].as_array_mut().unwrap().push(mount);
+}
+
+/// Takes the mounts at and below a folder away, so that what the image has there shows.
+fn without_mounts_below(config: &mut Value, folder: &str) {
+    let mounts = config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !Path::new(mount["destination"].as_str().unwrap()).starts_with(folder));
+}
+
+/// A container that runs until it is removed.
+fn sleeper(bed: &Bed, change: impl FnOnce(&mut Bundle)) -> (String, Bundle) {
+    let mut bundle = bed.bundle("while :; do sleep 0.02; done");
+    change(&mut bundle);
+    let id = new_id("attacked");
+    let done = bed.detached(&["run", "-d", "--bundle", bundle.write(), &id]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    (id, bundle)
+}
+
+/// Kernel parameters and limits, for which handles on the machine's /proc and control groups are open.
+fn with_handles(config: &mut Value) {
+    config["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "1000" });
+    config["linux"]["resources"] = json!({ "pids": { "limit": 100 } });
+}
+
+/// A program of the machine that says so; its path begins at the root, without the slash.
+fn program_outside(bed: &Bed, bundle: &Bundle) -> String {
+    let program = bed.path().join("sh");
+    fs::copy(bundle.rootfs().join("bin/busybox"), &program).unwrap();
+    let up = "../".repeat(12);
+    format!("{up}{}", program.to_str().unwrap().trim_start_matches('/'))
+}
+
+/// CVE-2024-21626: neither `run`, nor `create` and `start`, nor `exec` leaves descriptors of the machine open, whatever
+/// the caller had.
+#[test]
+fn descriptors_do_not_leak() {
+    let bed = bed!();
+    // Looked for one by one: listing a folder opens it.
+    let list = "i=0; found=; while test $i -lt 64; do test -L /proc/$$/fd/$i && found=\"$found $i\"; i=$((i + 1)); done; echo $found";
+    // The caller has a folder of the machine open, and does not mind who inherits it.
+    let leaking = |words: &[&str]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec 7</ 9</tmp; exec \"$0\" oci --root \"$@\""]);
+        command.arg(env!("CARGO_BIN_EXE_kiln")).arg(bed.root()).args(words).stdin(Stdio::null());
+        Done::in_time(&mut command)
+    };
+    let mut bundle = bed.bundle(list);
+    with_handles(&mut bundle.config);
+    let done = leaking(&["run", "--bundle", bundle.write(), &new_id("run")]);
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("0 1 2\n", ""));
+    // What is asked for is kept.
+    let done = leaking(&["run", "--preserve-fds", "5", "--bundle", bundle.write(), &new_id("run")]);
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("0 1 2 7\n", ""));
+
+    let (id, _bundle) = sleeper(&bed, |bundle| with_handles(&mut bundle.config));
+    let done = leaking(&["exec", &id, "sh", "-c", list]);
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("0 1 2\n", ""));
+
+    let mut bundle = bed.bundle(&format!("({list}) > /root/list; while :; do sleep 0.02; done"));
+    with_handles(&mut bundle.config);
+    let id = new_id("create");
+    // A file for its output: the container outlives the command.
+    let mut create = Command::new("sh");
+    create.args(["-c", "exec 7</ 9</tmp; exec \"$0\" oci --root \"$@\" >/dev/null 2>&1"]);
+    create.arg(env!("CARGO_BIN_EXE_kiln")).arg(bed.root()).args(["create", "--bundle", bundle.write(), &id]);
+    assert_eq!(Done::in_time(&mut create).code, 0);
+    assert_eq!(bed.oci(&["start", &id]).code, 0);
+    let listed = || fs::read_to_string(bundle.rootfs().join("root/list")).unwrap_or_default();
+    wait_until("the list", || listed().ends_with('\n'));
+    assert_eq!(listed(), "0 1 2\n");
+}
+
+/// CVE-2024-21626, attacks 1 and 2: a working folder over a descriptor of the runtime lies inside or is refused.
+#[test]
+fn working_folders_over_descriptors_stay_inside() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let below_root = outside.file().to_str().unwrap().trim_start_matches('/').to_owned();
+    // From outside of the root the file would be found by climbing up.
+    let look = format!("test -e {}{below_root} && echo OUT; pwd -P", "../".repeat(12));
+    let (id, _bundle) = sleeper(&bed, |bundle| with_handles(&mut bundle.config));
+    let check = |done: Done, what: &str| {
+        assert!(!done.out.contains("OUT"), "{what} is outside: {done:?}");
+        assert!(done.code == 0 || !done.err.is_empty(), "{what}: {done:?}");
+    };
+    for number in 3..31 {
+        for below in ["", "/..", "/../../../../.."] {
+            let folder = format!("/proc/self/fd/{number}{below}");
+            check(bed.oci(&["exec", "--cwd", &folder, &id, "sh", "-c", &look]), &format!("exec {folder}"));
+        }
+        let folder = format!("/proc/self/fd/{number}");
+        let done = bed.sh(&look, |config| {
+            with_handles(config);
+            config["process"]["cwd"] = json!(folder);
+        });
+        check(done, &folder);
+    }
+    outside.assert_untouched("a working folder");
+}
+
+/// CVE-2024-21626, attack 3: a program of the machine is not run by a path over a descriptor of the runtime, neither
+/// as the program nor as the interpreter of a script.
+#[test]
+fn programs_are_not_found_over_descriptors() {
+    let bed = bed!();
+    let (id, bundle) = sleeper(&bed, |bundle| with_handles(&mut bundle.config));
+    let program = program_outside(&bed, &bundle);
+    let control = Command::new(format!("/{program}")).args(["-c", "echo OUT"]).output().unwrap();
+    assert_eq!(control.stdout, b"OUT\n");
+    for number in 3..31 {
+        let path = format!("/proc/self/fd/{number}/{program}");
+        let done = bed.oci(&["exec", &id, &path, "-c", "echo OUT"]);
+        assert!(done.code == 255 && done.out.is_empty(), "{number}: {done:?}");
+        let mut fresh = bed.bundle("");
+        with_handles(&mut fresh.config);
+        fresh.config["process"]["args"] = json!([path, "-c", "echo OUT"]);
+        let done = bed.run(&fresh);
+        assert!(done.code == 127 && done.out.is_empty(), "{number}: {done:?}");
+
+        use std::os::unix::fs::PermissionsExt;
+        let script = bundle.rootfs().join("bin/script");
+        fs::write(&script, format!("#!{path}\necho OUT\n")).unwrap();
+        fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+        let done = bed.oci(&["exec", &id, "/bin/script"]);
+        assert!(done.code == 255 && done.out.is_empty(), "{number}: {done:?}");
+    }
+}
+
+/// CVE-2019-5736: whoever gets hold of the runtime's own program inside of a container cannot write to it, not even
+/// when nobody runs it any more, and with the right to look into every process.
+#[test]
+fn the_runtime_is_not_overwritten() {
+    let bed = bed!();
+    let own = bed.path().join("kiln");
+    fs::copy(env!("CARGO_BIN_EXE_kiln"), &own).unwrap();
+    let before = fs::read(&own).unwrap();
+    let kiln = |words: &[&str]| {
+        let mut command = Command::new(&own);
+        command.arg("oci").arg("--root").arg(bed.root()).args(words);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().unwrap().code()
+    };
+    let bundle = bed.bundle("while :; do sleep 0.02; done");
+    let id = new_id("exe");
+    assert_eq!(kiln(&["create", "--bundle", bundle.write(), &id]), Some(0));
+    // Its first process runs the runtime until it is started.
+    let attack = "exec 9</proc/1/exe; readlink /proc/1/exe > /tmp/name; dd if=/proc/self/fd/9 of=/tmp/copy; \
+                  : > /tmp/has; until test -e /tmp/go; do sleep 0.01; done; \
+                  { echo OWNED > /proc/self/fd/9; } 2> /tmp/error; chmod 777 /proc/self/fd/9; : > /tmp/done";
+    let caps = ["exec", "-d", "--cap", "CAP_SYS_PTRACE", "--cap", "CAP_DAC_OVERRIDE", "--cap", "CAP_FOWNER"];
+    let words: Vec<&str> = caps.iter().copied().chain([id.as_str(), "sh", "-c", attack]).collect();
+    assert_eq!(kiln(&words), Some(0));
+    let inside = |name: &str| bundle.rootfs().join("tmp").join(name);
+    wait_until("the handle", || inside("has").exists());
+    assert!(
+        fs::read(inside("copy")).unwrap() == before,
+        "the attacker holds another file: this shows nothing"
+    );
+    assert_eq!(kiln(&["start", &id]), Some(0));
+    // Nobody runs the file now: nothing but the mount keeps it from being written to.
+    fs::OpenOptions::new().append(true).open(&own).expect("the file is not busy");
+    fs::write(inside("go"), "").unwrap();
+    wait_until("the attack", || inside("done").exists());
+    let error = fs::read_to_string(inside("error")).unwrap();
+    assert!(error.contains("Read-only file system"), "{error}");
+    assert!(fs::read(&own).unwrap() == before, "the runtime was changed");
+
+    // As a program, and as the interpreter of a script, it is not there.
+    use std::os::unix::fs::PermissionsExt;
+    let script = bundle.rootfs().join("bin/script");
+    fs::write(&script, "#!/proc/self/exe\n").unwrap();
+    fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    for program in ["/proc/self/exe", "/bin/script", "/proc/thread-self/exe"] {
+        kiln(&["exec", &id, program, "--version"]);
+        kiln(&["exec", &id, program, "oci", "list"]);
+    }
+    assert!(fs::read(&own).unwrap() == before, "the runtime was changed");
+}
+
+/// CVE-2016-9962: processes of a container cannot look into one that is entering it; and with the right to look into
+/// every process they find nothing of the machine in one that waits to be started.
+#[test]
+fn nobody_looks_into_a_process_that_enters() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let below_root = outside.file().to_str().unwrap().trim_start_matches('/').to_owned();
+    let up = "../".repeat(12);
+    // What others have of the machine: a program that is not the container's, or a way out.
+    let attack = format!(
+        "for p in /proc/[0-9]*; do exe=$(readlink $p/exe); \
+         case $exe in ''|/bin/busybox) ;; *) echo $p is $exe ;; esac; \
+         for f in $p/fd/* $p/cwd $p/root; do test -e $f/{up}{below_root} && echo $f leads out; done; \
+         case $(tr '\\0' ' ' < $p/environ) in *SECRET*) echo $p tells ;; esac; done"
+    );
+    let spin = format!("while :; do {{ {attack}; }} >> /tmp/found 2>/dev/null; done");
+    let (id, bundle) = sleeper(&bed, |bundle| {
+        with_handles(&mut bundle.config);
+        bundle.config["process"]["args"] = json!(["/bin/sh", "-c", spin]);
+    });
+    wait_until("the attack", || bundle.rootfs().join("tmp/found").exists());
+    for _ in 0..100 {
+        let mut command = bed.command(&["exec", &id, "true"]);
+        let done = Done::in_time(command.env("SECRET", "of the caller"));
+        assert_eq!(done.code, 0, "{done:?}");
+    }
+    assert_eq!(fs::read_to_string(bundle.rootfs().join("tmp/found")).unwrap(), "");
+
+    let mut bundle = bed.bundle("true");
+    with_handles(&mut bundle.config);
+    let id = new_id("waits");
+    assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
+    let cap = ["--cap", "CAP_SYS_PTRACE"];
+    let look = |words: &[&str]| {
+        let words: Vec<&str> =
+            ["exec"].iter().chain(&cap).chain(&[id.as_str()]).chain(words).copied().collect();
+        bed.oci(&words)
+    };
+    let done = look(&["sh", "-c", "for f in /proc/1/fd/*; do readlink $f; done"]);
+    assert!(done.out.contains("socket:"), "it cannot look, so this shows nothing: {done:?}");
+    let fine = |line: &str| {
+        ["socket:", "pipe:", "/dev/null", "anon_inode:"].iter().any(|kind| line.starts_with(kind))
+    };
+    let odd: Vec<&str> = done.out.lines().filter(|line| !fine(line) && *line != "/").collect();
+    let streams = bed.path().join("detached.err");
+    assert!(odd.iter().all(|line| Path::new(line) == streams), "{odd:?}");
+    let done = look(&[
+        "sh",
+        "-c",
+        &format!(
+            "for f in /proc/1/fd/* /proc/1/cwd /proc/1/root; do test -e $f/{up}{below_root} && echo $f; done; echo looked"
+        ),
+    ]);
+    assert_eq!(done.out, "looked\n", "{done:?}");
+}
+
+/// CVE-2021-30465, CVE-2024-45310: a folder that is swapped for a link while containers start leads no mount, and
+/// nothing that is made for one, out of the root.
+#[test]
+fn swapped_folders_lead_nowhere() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let shared = bed.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    let mut bundle = bed.bundle(
+        "grep -c ' /mnt/a/new/deep ' /proc/self/mountinfo; grep -c ' /vol/a/new ' /proc/self/mountinfo",
+    );
+    let mnt = bundle.rootfs().join("mnt");
+    // One in the image, one in a volume that other containers have, too.
+    for place in [&mnt, &shared] {
+        fs::create_dir_all(place.join("a")).unwrap();
+        symlink(&outside.path, place.join("b")).unwrap();
+    }
+    fs::create_dir_all(mnt.join("b/control")).unwrap();
+    assert!(outside.path.join("control").exists(), "the link leads nowhere: this shows nothing");
+    fs::remove_dir(outside.path.join("control")).unwrap();
+    add_mount(
+        &mut bundle.config,
+        json!({ "destination": "/vol", "type": "bind", "source": shared, "options": ["bind"] }),
+    );
+    for target in ["/mnt/a/new/deep", "/vol/a/new"] {
+        add_mount(&mut bundle.config, json!({ "destination": target, "type": "tmpfs", "source": "tmpfs" }));
+    }
+    add_mount(
+        &mut bundle.config,
+        json!({ "destination": "/vol/a/new/file", "type": "bind", "source": "/etc/hostname", "options": ["bind"] }),
+    );
+    let folder = bundle.write().to_owned();
+    let mut went_well = 0;
+    let attack = || {
+        exchange(&mnt.join("a"), &mnt.join("b"));
+        exchange(&shared.join("a"), &shared.join("b"));
+    };
+    meanwhile(attack, || {
+        for _ in 0..200 {
+            let done = bed.oci(&["run", "--bundle", &folder, &new_id("race")]);
+            // What was mounted may be hidden by the next swap, but is nowhere else.
+            assert!(done.code <= 1, "{done:?}");
+            went_well += u32::from(done.err.is_empty());
+            // What was made for mounts last time.
+            for place in ["a/new", "b/new"] {
+                remove(&mnt.join(place));
+                remove(&shared.join(place));
+            }
+        }
+    });
+    assert!(went_well > 20, "only {went_well} of 200 started: they were hardly attacked");
+    outside.assert_untouched("a swapped folder");
+}
+
+/// Renames elsewhere on the machine, for which the kernel gives up resolving `..`, do not keep containers from
+/// starting.
+#[test]
+fn renames_elsewhere_disturb_nobody() {
+    let bed = bed!();
+    let mut bundle = bed.bundle("echo fine > /deep/data/file && grep -c ' /var/data ' /proc/self/mountinfo");
+    fs::create_dir_all(bundle.rootfs().join("var/data")).unwrap();
+    fs::create_dir_all(bundle.rootfs().join("deep/er")).unwrap();
+    symlink("er/../../deep/../var/data", bundle.rootfs().join("deep/data")).unwrap();
+    add_mount(&mut bundle.config, json!({ "destination": "/deep/data", "type": "tmpfs", "source": "tmpfs" }));
+    let folder = bundle.write().to_owned();
+    let (one, other) = (bed.path().join("one"), bed.path().join("other"));
+    fs::create_dir(&one).unwrap();
+    fs::create_dir(&other).unwrap();
+    meanwhile(
+        || exchange(&one, &other),
+        || {
+            for _ in 0..100 {
+                let done = bed.oci(&["run", "--bundle", &folder, &new_id("renames")]);
+                assert_eq!((done.code, done.out.as_str()), (0, "1\n"), "{done:?}");
+            }
+        },
+    );
+}
+
+/// Ways to make a path of an image something else.
+const DISGUISES: [&str; 7] =
+    ["link", "file link", "climbing link", "dangling link", "fifo", "file", "folder"];
+
+fn disguise(kind: &str, path: &Path, outside: &Outside) {
+    remove(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let up = "../".repeat(12);
+    let climbing = format!("{up}{}", outside.path.to_str().unwrap().trim_start_matches('/'));
+    match kind {
+        "link" => symlink(&outside.path, path).unwrap(),
+        "file link" => symlink(outside.file(), path).unwrap(),
+        "climbing link" => symlink(climbing, path).unwrap(),
+        "dangling link" => symlink(outside.path.join("new"), path).unwrap(),
+        "fifo" => fifo(path),
+        "file" => fs::write(path, "of the image\n").unwrap(),
+        _ => fs::create_dir(path).unwrap(),
+    }
+}
+
+/// CVE-2026-41579, CVE-2026-47766 and their kind: an image whose system folders and files are links, pipes, files or
+/// folders leads nothing out of the root, and holds nobody up.
+#[test]
+fn images_in_disguise_lead_nowhere() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let paths = [
+        "dev",
+        "proc",
+        "sys",
+        "etc",
+        "tmp",
+        "root",
+        "dev/null",
+        "dev/pts",
+        "dev/console",
+        "dev/mqueue",
+        "dev/shm",
+        "dev/fd",
+        "dev/ptmx",
+        "dev/core",
+        "sys/fs/cgroup",
+        "proc/self",
+        "proc/sys",
+        "etc/passwd",
+        "etc/group",
+        "etc/hosts",
+    ];
+    let mut started = 0;
+    for path in paths {
+        for kind in DISGUISES {
+            for mounts in ["all", "no /dev", "neither /dev nor /proc"] {
+                let mut bundle = bed.bundle("true");
+                disguise(kind, &bundle.rootfs().join(path), &outside);
+                if mounts != "all" {
+                    without_mounts_below(&mut bundle.config, "/dev");
+                    add_mount(
+                        &mut bundle.config,
+                        json!({ "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue" }),
+                    );
+                }
+                if mounts.starts_with("neither") {
+                    without_mounts_below(&mut bundle.config, "/proc");
+                }
+                add_mount(
+                    &mut bundle.config,
+                    json!({ "destination": "/etc/hosts", "type": "bind", "source": "/etc/hosts", "options": ["bind", "ro"] }),
+                );
+                bundle.config["process"]["cwd"] = json!("/root/new");
+                let done = bed.run(&bundle);
+                let what = format!("{path} as {kind}, {mounts}");
+                assert!(done.code == 0 || done.err.starts_with("kiln oci: "), "{what}: {done:?}");
+                assert!(!done.err.contains("panicked"), "{what}: {done:?}");
+                started += u32::from(done.code == 0);
+                outside.assert_untouched(&what);
+                fs::remove_dir_all(&bundle.folder).unwrap();
+            }
+        }
+    }
+    assert!(started > 100, "only {started} started: they were hardly attacked");
+}
+
+/// CVE-2025-31133: what is hidden is hidden by the machine's /dev/null, not by what the image has in its place.
+#[test]
+fn hidden_paths_do_not_show_what_the_image_says() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let command =
+        "cat /secret /proc/keys 2>/dev/null; { echo written > /secret; } 2>/dev/null; ls /hidden; true";
+    for kind in DISGUISES {
+        let mut bundle = bed.bundle(command);
+        without_mounts_below(&mut bundle.config, "/dev");
+        disguise(kind, &bundle.rootfs().join("dev/null"), &outside);
+        disguise(kind, &bundle.rootfs().join("dev/zero"), &outside);
+        fs::write(bundle.rootfs().join("secret"), "SECRET\n").unwrap();
+        fs::create_dir(bundle.rootfs().join("hidden")).unwrap();
+        fs::write(bundle.rootfs().join("hidden/SECRET"), "").unwrap();
+        symlink("/secret", bundle.rootfs().join("link")).unwrap();
+        bundle.config["linux"]["maskedPaths"] = json!([]);
+        if kind == "link" {
+            let mut open = bed.bundle(command);
+            fs::copy(bundle.rootfs().join("secret"), open.rootfs().join("secret")).unwrap();
+            open.config["linux"]["maskedPaths"] = json!([]);
+            assert!(bed.run(&open).out.contains("SECRET"), "there is nothing to hide: this shows nothing");
+        }
+        bundle.config["linux"]["maskedPaths"] = json!(["/link", "/hidden", "/proc/keys"]);
+        let done = bed.run(&bundle);
+        // A node that is something else may be refused.
+        assert!(done.out.is_empty(), "{kind}: {done:?}");
+        assert_eq!(fs::read_to_string(bundle.rootfs().join("secret")).unwrap(), "SECRET\n", "{kind}");
+        outside.assert_untouched(kind);
+    }
+}
+
+/// CVE-2019-19921, CVE-2023-27561, CVE-2023-28642, CVE-2025-52881: what is set below /proc is set in the kernel, not
+/// in files that an image or a volume has in its place.
+#[test]
+fn a_false_proc_is_not_written_to() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let links = [
+        "self/attr/exec",
+        "self/attr/apparmor/exec",
+        "self/oom_score_adj",
+        "sys/net/ipv4/ip_unprivileged_port_start",
+        "sys/kernel/core_pattern",
+        "sysrq-trigger",
+    ];
+    let falsify = |folder: &Path| {
+        for link in links {
+            let path = folder.join(link);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            symlink(outside.file(), path).unwrap();
+        }
+    };
+    let set = |config: &mut Value| {
+        config["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "1234" });
+        config["process"]["oomScoreAdj"] = json!(77);
+        config["process"]["apparmorProfile"] = json!("some");
+        config["process"]["selinuxLabel"] = json!("system_u:system_r:some_t:s0");
+    };
+    // In the image, with nothing mounted over it.
+    let mut bundle = bed.bundle("cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_unprivileged_port_start");
+    falsify(&bundle.rootfs().join("proc"));
+    without_mounts_below(&mut bundle.config, "/proc");
+    set(&mut bundle.config);
+    let labels = ["/sys/kernel/security/apparmor", "/sys/fs/selinux/enforce"];
+    let can_label = labels.iter().any(|path| Path::new(path).exists());
+    let done = bed.run(&bundle);
+    assert!(can_label || done.code != 127 && !done.err.contains("kiln oci"), "{done:?}");
+    outside.assert_untouched("an image's /proc");
+    // With the real one mounted over it all is set.
+    let mut bundle = bed.bundle("cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_unprivileged_port_start");
+    falsify(&bundle.rootfs().join("proc"));
+    bundle.config["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "1234" });
+    bundle.config["process"]["oomScoreAdj"] = json!(77);
+    assert_eq!(bed.run(&bundle).out, "77\n1234\n");
+
+    // Mounted there.
+    let volume = bed.path().join("proc");
+    falsify(&volume);
+    for (destination, mount) in [
+        ("/proc", json!({ "type": "bind", "source": volume, "options": ["bind"] })),
+        ("/proc", json!({ "type": "tmpfs", "source": "tmpfs" })),
+        (
+            "/proc/self/attr",
+            json!({ "type": "bind", "source": volume.join("self/attr"), "options": ["bind"] }),
+        ),
+        ("/proc/self/attr/exec", json!({ "type": "bind", "source": outside.file(), "options": ["bind"] })),
+        ("/proc/sys", json!({ "type": "bind", "source": volume.join("sys"), "options": ["bind"] })),
+        ("/proc/1/../self/attr", json!({ "type": "tmpfs", "source": "tmpfs" })),
+        ("/etc/../proc/self/attr", json!({ "type": "tmpfs", "source": "tmpfs" })),
+        ("//proc//self/./attr", json!({ "type": "tmpfs", "source": "tmpfs" })),
+        ("/link/self/attr", json!({ "type": "tmpfs", "source": "tmpfs" })),
+    ] {
+        let mut mount = mount.clone();
+        mount["destination"] = json!(destination);
+        let mut bundle =
+            bed.bundle("cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_unprivileged_port_start");
+        symlink("proc", bundle.rootfs().join("link")).unwrap();
+        set(&mut bundle.config);
+        add_mount(&mut bundle.config, mount);
+        let done = bed.run(&bundle);
+        // Where it is not refused, what is set is set where it should be.
+        assert!(done.code != 0 || done.out == "77\n1234\n", "{destination}: {done:?}");
+        outside.assert_untouched(destination);
+    }
+}
+
+/// CVE-2025-52565: a terminal is shown at /dev/console by its handle; what the image has at the paths of terminals is
+/// not mounted, and nothing is mounted outside.
+#[test]
+fn terminals_are_not_swapped() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let good = bed.sh(
+        "stat -c %t:%T /dev/console; tty; cat /proc/self/mountinfo | grep -c ' /dev/console '",
+        |config| {
+            config["process"]["terminal"] = json!(true);
+        },
+    );
+    assert_eq!(good.out.replace('\r', ""), "88:0\n/dev/pts/0\n1\n", "{good:?}");
+    for path in ["dev/console", "dev/pts", "dev/pts/0", "dev/pts/ptmx", "dev/ptmx"] {
+        for kind in DISGUISES {
+            for devpts in [true, false] {
+                let mut bundle = bed.bundle("{ echo written > /dev/console; } 2>/dev/null; true");
+                without_mounts_below(&mut bundle.config, "/dev");
+                bundle.config["process"]["terminal"] = json!(true);
+                if devpts {
+                    let options = ["newinstance", "ptmxmode=0666", "mode=0620"];
+                    add_mount(
+                        &mut bundle.config,
+                        json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": options }),
+                    );
+                }
+                disguise(kind, &bundle.rootfs().join(path), &outside);
+                let done = bed.run(&bundle);
+                assert!(!done.err.contains("panicked"), "{path} as {kind}: {done:?}");
+                outside.assert_untouched(&format!("{path} as {kind}"));
+                fs::remove_dir_all(&bundle.folder).unwrap();
+            }
+        }
+    }
+}
+
+/// CVE-2022-24769, CVE-2022-27649, CVE-2022-29162: nothing is inheritable, whoever runs and whatever is added.
+#[test]
+fn no_capability_is_inheritable() {
+    let bed = bed!();
+    let show = "grep -E 'CapInh|CapAmb' /proc/self/status";
+    let none = "CapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n";
+    assert_eq!(bed.sh(show, |_| {}).out, none);
+    let user = bed.sh(show, |config| config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 }));
+    assert_eq!(user.out, none);
+    let (id, _bundle) = sleeper(&bed, |_| {});
+    for flags in [&[][..], &["--cap", "CAP_SYS_ADMIN"], &["--cap", "CAP_NET_RAW", "--user", "1000"]] {
+        let words: Vec<&str> =
+            ["exec"].iter().chain(flags).chain(&[id.as_str(), "sh", "-c", show]).copied().collect();
+        assert_eq!(bed.oci(&words).out, none, "{flags:?}");
+    }
+    let added = bed.oci(&["exec", "--cap", "CAP_SYS_ADMIN", &id, "grep", "CapEff", "/proc/self/status"]);
+    assert!(added.out.contains("200"), "nothing was added: this shows nothing: {added:?}");
+}
+
+/// CVE-2026-30892: a user of `exec` is who is named, or nobody.
+#[test]
+fn users_of_exec_are_read_strictly() {
+    let bed = bed!();
+    let (id, bundle) = sleeper(&bed, |_| {});
+    let passwd =
+        "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n1234:x:0:0::/:\n+5:x:0:0::/:\n";
+    fs::write(bundle.rootfs().join("etc/passwd"), passwd).unwrap();
+    for (user, expected) in [
+        ("0", Some("0:0")),
+        ("1000", Some("1000:0")),
+        ("1000:1001", Some("1000:1001")),
+        ("0001000", Some("1000:0")),
+        ("app", Some("1000:1001")),
+        ("app:0", Some("1000:0")),
+        ("app:staff", Some("1000:50")),
+        // A number is a number, whoever has it for a name.
+        ("1234", Some("1234:0")),
+        ("2147483647", Some("2147483647:0")),
+        ("nobody", None),
+        ("app:nobody", None),
+        ("", None),
+        (":", None),
+        (":0", None),
+        ("1000:", None),
+        ("1000:0:0", None),
+        ("-1", None),
+        ("+5", None),
+        (" 0", None),
+        ("0 ", None),
+        ("0x0", None),
+        ("1e3", None),
+        ("1000,0", None),
+        ("2147483648", None),
+        ("4294967295", None),
+        ("4294967296", None),
+        ("18446744073709551616", None),
+        ("1000:-1", None),
+        ("1000:4294967296", None),
+        ("root\n", None),
+        ("root:x", None),
+        ("../root", None),
+        ("ｒoot", None),
+        ("١٠٠٠", None),
+    ] {
+        let done = bed.oci(&["exec", "--user", user, &id, "sh", "-c", "echo $(id -u):$(id -g)"]);
+        let found = (done.code == 0).then(|| done.out.trim().to_owned());
+        assert_eq!(found.as_deref(), expected, "{user:?}: {done:?}");
+        assert!(
+            expected.is_some() || done.code == 255 && done.err.starts_with("kiln oci: "),
+            "{user:?}: {done:?}"
+        );
+    }
+}
+
+/// Ids lead nowhere, whichever command is given them.
+#[test]
+fn container_ids_are_no_paths() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let bundle = bed.bundle("true");
+    let folder = bundle.write();
+    fs::create_dir_all(bed.root()).unwrap();
+    let (long, longer) = ("a".repeat(300), "a".repeat(5000));
+    let absolute = outside.path.to_str().unwrap();
+    for id in
+        ["..", ".", "", "a/b", "a/../../outside", "../outside", absolute, "a\nb", "a b", "ä", &long, &longer]
+    {
+        for words in [
+            &["create", "--bundle", folder][..],
+            &["run", "--bundle", folder],
+            &["state"],
+            &["start"],
+            &["kill"],
+            &["delete"],
+            &["delete", "--force"],
+            &["pause"],
+            &["ps"],
+            &["exec"],
+        ] {
+            let tail: &[&str] = if words[0] == "exec" { &["true"] } else { &[] };
+            let words: Vec<&str> = words.iter().chain(&[id]).chain(tail).copied().collect();
+            let done = bed.oci(&words);
+            // Removing what cannot exist is done.
+            let is_fine = words[0] == "delete" && words[1] == "--force" && done.code == 0;
+            assert!(is_fine || done.code != 0 && done.err.contains("kiln oci: "), "{words:?}: {done:?}");
+            assert!(done.err.len() < 12_000, "{words:?}: the error is {} long", done.err.len());
+        }
+    }
+    outside.assert_untouched("an id");
+    assert_eq!(fs::read_dir(bed.root()).unwrap().count(), 0, "something was made");
+}
+
+/// Control groups are made below the hierarchies, wherever their path and annotations say.
+#[test]
+fn paths_of_control_groups_do_not_climb() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let below_root = outside.path.to_str().unwrap().trim_start_matches('/').to_owned();
+    let name = new_id("climb");
+    let find = |name: &str| {
+        let found = Command::new("find").args(["/sys/fs/cgroup", "-name", name]).output().unwrap();
+        String::from_utf8(found.stdout).unwrap()
+    };
+    for path in [
+        format!("/../../{name}"),
+        format!("../../{name}"),
+        format!("/{}{below_root}/{name}", "../".repeat(12)),
+    ] {
+        let bundle = {
+            let mut bundle = bed.bundle("cat /proc/self/cgroup > /tmp/groups; while :; do sleep 0.02; done");
+            bundle.config["linux"]["cgroupsPath"] = json!(path);
+            bundle.config["annotations"] = json!({
+                "run.oci.delegate-cgroup": format!("../../{below_root}"),
+                "run.oci.systemd.subgroup": format!("../../{below_root}"),
+                "run.oci.hooks.stdout": outside.file(),
+                "run.oci.hooks.stderr": outside.file(),
+            });
+            bundle
+        };
+        let id = new_id("climbing");
+        let done = bed.detached(&["run", "-d", "--bundle", bundle.write(), &id]);
+        if done.code == 0 {
+            assert!(!find(&name).is_empty(), "there is no group: this shows nothing");
+            for below in ["../..", "../other", "/../..", "a/../../.."] {
+                let done = bed.oci(&["exec", "--cgroup", below, &id, "true"]);
+                assert!(done.code == 255 && done.err.contains("sub cgroup path"), "{below}: {done:?}");
+            }
+        }
+        bed.oci(&["delete", "--force", &id]);
+        outside.assert_untouched(&path);
+        for above in ["/sys/fs", "/sys", "/", "/sys/fs/cgroup/.."] {
+            assert!(!Path::new(above).join(&name).exists(), "{path} led to {above}");
+        }
+        assert_eq!(find(&name), "", "groups are left");
+    }
+    let done = bed.sh("true", |config| {
+        config["linux"]["resources"] = json!({ "unified": { "../../x": "1", "cgroup.procs/../../y": "1" } });
+    });
+    assert!(done.code != 0, "{done:?}");
+}
+
+/// Hooks are named by whole paths, so that no folder decides which program they are.
+#[test]
+fn hooks_are_whole_paths() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"] {
+        for path in ["hook", "./hook", "../hook", ""] {
+            let mut bundle = bed.bundle("true");
+            for folder in [bundle.folder.clone(), bundle.rootfs()] {
+                let script = format!("#!/bin/sh\necho ran > {}\n", outside.file().display());
+                fs::write(folder.join("hook"), script).unwrap();
+                use std::os::unix::fs::PermissionsExt;
+                fs::set_permissions(folder.join("hook"), PermissionsExt::from_mode(0o755)).unwrap();
+            }
+            bundle.config["hooks"] = json!({ kind: [{ "path": path }] });
+            let mut command = bed.command(&["run", "--bundle", bundle.write(), &new_id("hook")]);
+            let done = Done::in_time(command.current_dir(&bundle.folder));
+            assert!(
+                done.code != 0 && done.err.contains("is not an absolute path"),
+                "{kind} {path}: {done:?}"
+            );
+            outside.assert_untouched(kind);
+        }
+    }
+}
+
+/// Device nodes are made inside the root, wherever their paths lead.
+#[test]
+fn paths_of_devices_do_not_climb() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let below_root = outside.path.to_str().unwrap().trim_start_matches('/').to_owned();
+    for path in [
+        format!("/dev/{}{below_root}/node", "../".repeat(12)),
+        "/etc/../../../node".to_owned(),
+        format!("/link{}/node", outside.path.display()),
+        "/out/node".to_owned(),
+        "/out/folder/node".to_owned(),
+        "/out/file".to_owned(),
+        "/".to_owned(),
+        "/dev/..".to_owned(),
+        "/proc/self/cwd/node".to_owned(),
+    ] {
+        for change in ["", "no groups"] {
+            let mut bundle = bed.bundle("true");
+            symlink("/", bundle.rootfs().join("link")).unwrap();
+            symlink(&outside.path, bundle.rootfs().join("out")).unwrap();
+            bundle.config["linux"]["devices"] = json!([{ "path": path, "type": "c", "major": 1, "minor": 5, "fileMode": 438, "uid": 0, "gid": 0 }]);
+            let mut command = bed.command(&[]);
+            if change == "no groups" {
+                command.args(["--cgroup-manager", "disabled"]);
+            }
+            command.args(["run", "--bundle", bundle.write(), &new_id("device")]);
+            let done = Done::in_time(&mut command);
+            assert!(done.code == 0 || done.err.starts_with("kiln oci: "), "{path}: {done:?}");
+            assert!(!done.err.contains("panicked"), "{path}: {done:?}");
+            outside.assert_untouched(&path);
+            assert!(!Path::new("/node").exists() && !bed.path().join("node").exists(), "{path} climbed");
+        }
+    }
+}
+
+/// Mounts go on inside of the root, wherever their destinations lead, and what is made for them is made there.
+#[test]
+fn destinations_of_mounts_do_not_climb() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let whole = outside.path.to_str().unwrap().to_owned();
+    let below_root = whole.trim_start_matches('/');
+    let up = "../".repeat(12);
+    let given = bed.path().join("given");
+    fs::create_dir(&given).unwrap();
+    fs::write(given.join("file"), "given\n").unwrap();
+    for destination in [
+        format!("/{up}{below_root}/new"),
+        format!("/root{whole}"),
+        format!("/link{whole}/new/deep"),
+        format!("/link{whole}"),
+        "/climbing/new".to_owned(),
+        "/climbing/folder".to_owned(),
+        "/out".to_owned(),
+        "/out/new/deep".to_owned(),
+        "/out/file".to_owned(),
+        "/out/folder/../../new".to_owned(),
+        "/circle/new".to_owned(),
+        "/proc/self/root/new".to_owned(),
+        "/proc/self/cwd/new".to_owned(),
+        "/proc/self/fd/3/new".to_owned(),
+        "/proc/self/fd/9".to_owned(),
+        "/sys/../out/new".to_owned(),
+        "/..".to_owned(),
+        "/".to_owned(),
+    ] {
+        for source in [
+            json!({ "type": "tmpfs", "source": "tmpfs" }),
+            json!({ "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"] }),
+            json!({ "type": "bind", "source": given, "options": ["bind"] }),
+            json!({ "type": "bind", "source": given.join("file"), "options": ["bind"] }),
+        ] {
+            let mut bundle = bed.bundle("true");
+            let rootfs = bundle.rootfs();
+            symlink("/", rootfs.join("link")).unwrap();
+            symlink(format!("{up}{below_root}"), rootfs.join("climbing")).unwrap();
+            symlink(&outside.path, rootfs.join("out")).unwrap();
+            symlink("circle", rootfs.join("circle")).unwrap();
+            let mut mount = source.clone();
+            mount["destination"] = json!(destination);
+            add_mount(&mut bundle.config, mount);
+            let done = bed.run(&bundle);
+            let what = format!("{destination} {source}");
+            assert!(done.code == 0 || done.err.starts_with("kiln oci: "), "{what}: {done:?}");
+            assert!(!done.err.contains("panicked"), "{what}: {done:?}");
+            outside.assert_untouched(&what);
+            let listing = fs::read_dir(&given).unwrap().count();
+            assert_eq!(
+                (listing, fs::read_to_string(given.join("file")).unwrap().as_str()),
+                (1, "given\n"),
+                "{what}"
+            );
+            fs::remove_dir_all(&bundle.folder).unwrap();
+        }
+    }
+    // One that lies on another, through it, and in it.
+    let mut bundle = bed.bundle("cat /a/b/file; ls /a; grep -c ' /a' /proc/self/mountinfo");
+    symlink("/a", bundle.rootfs().join("b")).unwrap();
+    for (destination, mount) in [
+        ("/a", json!({ "type": "tmpfs", "source": "tmpfs" })),
+        ("/b/b", json!({ "type": "tmpfs", "source": "tmpfs" })),
+        ("/a/b", json!({ "type": "bind", "source": given, "options": ["bind", "ro"] })),
+    ] {
+        let mut mount = mount;
+        mount["destination"] = json!(destination);
+        add_mount(&mut bundle.config, mount);
+    }
+    let done = bed.run(&bundle);
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("given\nb\n3\n", ""));
+}
+
+/// `tmpcopyup` copies links as links and waits for no pipe; what they lead to stays where it is.
+#[test]
+fn copying_up_follows_no_links() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let mut bundle = bed.bundle("readlink /data/link; readlink /data/folder; cat /data/link /data/folder/file 2>/dev/null; test -p /data/fifo && cat /data/plain; rm -r /data/*");
+    let data = bundle.rootfs().join("data");
+    fs::create_dir(&data).unwrap();
+    symlink(outside.file(), data.join("link")).unwrap();
+    symlink(&outside.path, data.join("folder")).unwrap();
+    fs::write(data.join("plain"), "plain\n").unwrap();
+    fifo(&data.join("fifo"));
+    add_mount(
+        &mut bundle.config,
+        json!({ "destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"] }),
+    );
+    let done = bed.run(&bundle);
+    let expected = format!("{}\n{}\nplain\n", outside.file().display(), outside.path.display());
+    assert_eq!((done.out, done.err.as_str()), (expected, ""));
+    assert!(data.join("plain").exists(), "the image was changed");
+    outside.assert_untouched("tmpcopyup");
+}
+
+/// A root that is a link is what it leads to, and no way further.
+#[test]
+fn a_root_behind_a_link_is_left_by_nobody() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    let below_root = outside.file().to_str().unwrap().trim_start_matches('/').to_owned();
+    let mut bundle = bed.bundle(&format!(
+        "test -e /{below_root} || test -e /{}{below_root} || echo inside",
+        "../".repeat(12)
+    ));
+    symlink("rootfs", bundle.folder.join("link")).unwrap();
+    bundle.config["root"]["path"] = json!("link");
+    let done = bed.run(&bundle);
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("inside\n", ""));
+    for (path, kind) in [("fifo", "fifo"), ("file", "file"), ("missing", "")] {
+        if !kind.is_empty() {
+            disguise(kind, &bundle.folder.join(path), &outside);
+        }
+        bundle.config["root"]["path"] = json!(path);
+        let done = bed.run(&bundle);
+        assert!(done.code == 1 && done.err.contains(path), "{done:?}");
+    }
+}
+
+/// CVE-2024-9676: a user database that is a link is looked for inside; one that is a pipe, a device, a folder or huge
+/// holds nobody up, and fills no memory.
+#[test]
+fn user_databases_are_plain_files() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    fs::write(outside.path.join("folder/passwd"), "app:x:0:0::/root:/bin/sh\n").unwrap();
+    let (id, bundle) = sleeper(&bed, |_| {});
+    let passwd = bundle.rootfs().join("etc/passwd");
+    // Not by `id`, which reads the database itself.
+    let show = "grep Uid /proc/self/status | cut -f 2; echo $HOME";
+    let as_app = || bed.oci(&["exec", "--user", "app", &id, "sh", "-c", show]);
+    assert_eq!(as_app().out, "1000\n/home/app\n");
+    // A link inside is fine.
+    fs::rename(&passwd, bundle.rootfs().join("root/passwd")).unwrap();
+    symlink("../../../root/passwd", &passwd).unwrap();
+    assert_eq!(as_app().out, "1000\n/home/app\n");
+    remove(&passwd);
+    symlink(outside.path.join("folder/passwd"), &passwd).unwrap();
+    let done = as_app();
+    assert!(done.code == 255 && done.err.contains("unable to find user app"), "{done:?}");
+    let refused: [(&str, fn(&Path)); 5] = [
+        ("a pipe", fifo),
+        ("a folder", |path| fs::create_dir(path).unwrap()),
+        ("a link to a device", |path| symlink("/dev/zero", path).unwrap()),
+        ("a link to /proc", |path| symlink("/proc/kmsg", path).unwrap()),
+        ("huge", |path| {
+            fs::write(path, "app:x:0:0::/:\n").unwrap();
+            fs::OpenOptions::new().write(true).open(path).unwrap().set_len(100 << 20).unwrap();
+        }),
+    ];
+    for (what, make) in refused {
+        remove(&passwd);
+        make(&passwd);
+        let done = as_app();
+        assert!(done.code == 255 && done.err.contains("passwd"), "{what}: {done:?}");
+        // A number needs no name.
+        let done = bed.oci(&["exec", "--user", "7", &id, "sh", "-c", show]);
+        assert_eq!(done.out, "7\n/\n", "{what}: {done:?}");
+        let mut fresh = bed.bundle(show);
+        remove(&fresh.rootfs().join("etc/passwd"));
+        make(&fresh.rootfs().join("etc/passwd"));
+        fresh.config["process"]["user"] = json!({ "uid": 7, "gid": 7 });
+        let done = bed.run(&fresh);
+        assert_eq!(
+            done.out,
+            "7
+/
+",
+            "{what}: {done:?}"
+        );
+    }
+    fs::remove_file(outside.path.join("folder/passwd")).unwrap();
+    outside.assert_untouched("a user database");
+}
