@@ -7,7 +7,25 @@
 mod bed;
 #[path = "oci/attacks.rs"]
 mod attacks;
+#[path = "oci/bad_commands.rs"]
+mod bad_commands;
+#[path = "oci/bad_input.rs"]
+mod bad_input;
 #[path = "oci/crowds.rs"]
 mod crowds;
+#[path = "oci/groups.rs"]
+mod groups;
+#[path = "oci/hooks.rs"]
+mod hooks;
 #[path = "oci/lifecycle.rs"]
 mod lifecycle;
+#[path = "oci/mounts.rs"]
+mod mounts;
+#[path = "oci/namespaces.rs"]
+mod namespaces;
+#[path = "oci/privileges.rs"]
+mod privileges;
+#[path = "oci/processes.rs"]
+mod processes;
+#[path = "oci/terminals.rs"]
+mod terminals;

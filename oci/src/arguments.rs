@@ -128,7 +128,7 @@ impl Arguments {
         match self.words.as_slice() {
             [id] => Ok(id),
             words => Err(OciError::usage(format!(
-                "kiln oci {command}: requires exactly 1 argument, the container's id; {} were given",
+                "{command} requires exactly 1 argument, the container's id; {} were given",
                 words.len()
             ))),
         }

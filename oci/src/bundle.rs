@@ -57,12 +57,13 @@ fn read(path: &Path) -> Result<Vec<u8>, OciError> {
 pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<(Spec, Vec<String>), OciError> {
     let invalid =
         |error: serde_json::Error| OciError::Config { path: path.to_owned(), reason: error.to_string() };
+    check_nul(path, text)?;
     let error = match serde_json::from_slice(text) {
         Ok(spec) => return Ok((spec, Vec::new())),
         Err(error) => error,
     };
     let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else { return Err(invalid(error)) };
-    let filled = value.get_mut("process").is_some_and(fill_in);
+    let filled = value.get_mut("process").is_some_and(|process| fill_in(process) | rename_flags(process));
     // Capabilities of newer kernels are passed over, as other runtimes do; everything else unknown is refused.
     let mut unknown = Vec::new();
     let sets = value.pointer_mut("/process/capabilities").and_then(serde_json::Value::as_object_mut);
@@ -91,9 +92,40 @@ pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<(Spec, Vec<String>), Oci
 pub(crate) fn parse_process(path: &Path, text: &[u8]) -> Result<Process, OciError> {
     let invalid =
         |error: serde_json::Error| OciError::Config { path: path.to_owned(), reason: error.to_string() };
+    check_nul(path, text)?;
     let mut value: serde_json::Value = serde_json::from_slice(text).map_err(invalid)?;
     fill_in(&mut value);
+    rename_flags(&mut value);
     serde_json::from_value(value).map_err(invalid)
+}
+
+/// Two flags of schedulers have other names in the specification than in its Rust types; true when one was there.
+fn rename_flags(process: &mut serde_json::Value) -> bool {
+    const NAMES: [(&str, &str); 2] = [
+        ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+        ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+    ];
+    let mut renamed = false;
+    let flags = process.pointer_mut("/scheduler/flags").and_then(serde_json::Value::as_array_mut);
+    for flag in flags.into_iter().flatten() {
+        if let Some((_, name)) = NAMES.iter().find(|(name, _)| flag.as_str() == Some(name)) {
+            *flag = serde_json::Value::from(*name);
+            renamed = true;
+        }
+    }
+    renamed
+}
+
+/// No path, name, argument or variable can hold a NUL character: the kernel would take what is before it for all.
+fn check_nul(path: &Path, text: &[u8]) -> Result<(), OciError> {
+    const ESCAPE: &[u8] = b"\\u0000";
+    let escaped = |at: usize| text[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0;
+    let found = text.windows(ESCAPE.len()).enumerate().filter(|(_, part)| *part == ESCAPE);
+    let Some(at) = found.map(|(at, _)| at).find(|at| escaped(*at)) else { return Ok(()) };
+    let line = text[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+    let column = at - text[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1) + 1;
+    let reason = format!("a text with a NUL character in it at line {line} column {column}");
+    Err(OciError::Config { path: path.to_owned(), reason })
 }
 
 /// Callers leave out the user when it is root; true when that was filled in.

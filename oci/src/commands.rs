@@ -11,7 +11,7 @@ mod spec;
 mod update;
 
 pub(crate) use list::processes;
-pub(crate) use notify::send_listener;
+pub(crate) use notify::Agent;
 
 use crate::Globals;
 use crate::arguments::{Arguments, Flag, switch, value};

@@ -2,6 +2,7 @@
 
 use crate::arguments::Arguments;
 use crate::bundle::Bundle;
+use crate::commands::Agent;
 use crate::error::OciError;
 use crate::state::{Folder, Record, Status, write_beside};
 use crate::{Globals, foreground, hooks, machine, terminal};
@@ -66,6 +67,8 @@ pub(crate) fn create(
     let by_handle = keep_own_file(&bundle.spec, then, &root);
     check_version(&bundle.spec)?;
     check_terminal(&bundle.spec, arguments, then)?;
+    check_device_rules(&bundle.spec)?;
+    plan::check_hooks(&bundle.spec)?;
     let folder = globals.store.create(id)?;
     let request =
         Request { globals, arguments, bundle: &bundle, then, nested: machine::is_nested(), by_handle };
@@ -137,6 +140,21 @@ fn check_version(spec: &Spec) -> Result<(), OciError> {
     )))
 }
 
+/// A rule that cannot be read would be one rule less.
+fn check_device_rules(spec: &Spec) -> Result<(), OciError> {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let rules = resources.and_then(|resources| resources.devices().as_ref());
+    for rule in rules.into_iter().flatten() {
+        let access = rule.access().as_deref().unwrap_or_default();
+        if !access.chars().all(|letter| "rwm".contains(letter)) {
+            return Err(OciError::Other(format!(
+                "a rule about devices has the access {access:?}: it consists of `r`, `w` and `m`"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn check_terminal(spec: &Spec, arguments: &Arguments, then: Then) -> Result<(), OciError> {
     let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
     check_console(terminal, arguments.has("console-socket"), then == Then::Stay)
@@ -161,9 +179,10 @@ impl Request<'_> {
         let layout = Layout::detect();
         let groups = self.groups(folder.id(), &layout)?;
         let result = self.start(folder, &layout, &groups);
-        if result.is_err() {
+        if let Err(error) = &result {
             let _ = groups.remove();
-            if spec.hooks().is_some() {
+            // Of what could not even be planned there is nothing to tell.
+            if spec.hooks().is_some() && !matches!(error, OciError::Plan(_)) {
                 let record = self.record(folder.id(), &groups, 0);
                 hooks::after_stop(spec, &record, &self.globals.log);
             }
@@ -314,6 +333,7 @@ impl Request<'_> {
             folder,
             groups,
             record: self.record(folder.id(), groups, 0),
+            agent: if self.then == Then::Wait { None } else { Agent::of(spec)? },
             console: None,
         };
         let launched = launch::launch(plan, slots, &mut making).map_err(OciError::Start)?;
@@ -339,7 +359,8 @@ impl Request<'_> {
                 }
                 continue;
             };
-            if !users && owners.is_none() {
+            // Whoever may not mount here leaves it to the container, which may, and is the same user.
+            if owners.is_none() && !(users && rustix::process::geteuid().is_root()) {
                 continue;
             }
             let path = self.bundle.folder.join(source);
@@ -394,7 +415,7 @@ impl Request<'_> {
                 .into_iter()
                 .flatten()
                 .find(|one| id.checked_sub(one.container_id()).is_some_and(|offset| offset < one.size()));
-            range.map(|one| one.host_id() + (id - one.container_id()))
+            range.and_then(|one| one.host_id().checked_add(id - one.container_id()))
         };
         let mut paths = Vec::new();
         let mut nodes = Vec::new();
@@ -404,7 +425,9 @@ impl Request<'_> {
                 outside(linux.and_then(|linux| linux.uid_mappings().as_ref()), uid),
                 outside(linux.and_then(|linux| linux.gid_mappings().as_ref()), gid),
             );
-            let (Some(uid), Some(gid)) = owner else {
+            let (Some(uid), Some(gid)) =
+                (owner.0.filter(|id| *id != u32::MAX), owner.1.filter(|id| *id != u32::MAX))
+            else {
                 return Err(OciError::Other(format!(
                     "the owner {uid}:{gid} of device `{}` is not mapped in the container",
                     device.path().display()
@@ -452,11 +475,25 @@ fn unmappable(path: &Path, handle: &OwnedFd, errno: rustix::io::Errno) -> OciErr
     if errno != rustix::io::Errno::INVAL {
         return OciError::file("map the owners of", path)(errno.into());
     }
-    let kind = rustix::fs::fstatfs(handle).map_or(0, |statfs| statfs.f_type);
     OciError::Other(format!(
-        "the owners of files on `{}` cannot be mapped: its file system (type {kind:#x}) does not support that on this kernel",
-        path.display()
+        "the owners of files on `{}` cannot be mapped: its file system ({}) does not support that on this kernel",
+        path.display(),
+        filesystem_of(handle)
     ))
+}
+
+/// The name of a file system, told by the table of mounts; its number where that does not know it.
+fn filesystem_of(handle: &OwnedFd) -> String {
+    let device = rustix::fs::fstat(handle).map_or(0, |stat| stat.st_dev);
+    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let name = table.lines().find_map(|line| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let is_it = mount.split(' ').nth(2) == Some(&device);
+        is_it.then(|| filesystem.split(' ').next().unwrap_or_default().to_owned())
+    });
+    let number = || rustix::fs::fstatfs(handle).map_or(0, |statfs| statfs.f_type);
+    name.unwrap_or_else(|| format!("type {:#x}", number()))
 }
 
 fn asks_for_label(spec: &Spec) -> bool {
@@ -585,6 +622,8 @@ struct Making<'a> {
     folder: &'a Folder,
     groups: &'a Groups,
     record: Record,
+    /// Who answers for calls, when the program runs at once.
+    agent: Option<Agent>,
     console: Option<OwnedFd>,
 }
 
@@ -627,6 +666,6 @@ impl Steps for Making<'_> {
     }
 
     fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<(), String> {
-        crate::commands::send_listener(&self.request.bundle.spec, &self.record, &listener, pid)
+        self.agent.as_ref().map_or(Ok(()), |agent| agent.send(&self.record, &listener, pid))
     }
 }

@@ -1,6 +1,7 @@
 //! A further process in a container: `exec`.
 
 use crate::arguments::Arguments;
+use crate::commands::Agent;
 use crate::error::OciError;
 use crate::foreground::{self, Signals};
 use crate::state::{Container, Status, write_beside};
@@ -75,12 +76,22 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
     if signals.is_some() {
         foreground::become_subreaper();
     }
-    let mut entering =
-        Entering { container: &container, arguments, spec: &spec, folders: groups.1, console: None };
+    let mut entering = Entering {
+        container: &container,
+        arguments,
+        agent: Agent::of(&spec)?,
+        folders: groups.1,
+        console: None,
+    };
     let launched = launch::launch(plan, slots, &mut entering).map_err(OciError::Exec)?;
     let console = entering.console.take();
     if let Some(path) = arguments.get("pid-file") {
-        write_beside(Path::new(path), launched.pid.to_string().as_bytes())?;
+        let written = write_beside(Path::new(path), launched.pid.to_string().as_bytes());
+        if let Err(error) = written {
+            let _ = launch::signal(launched.pidfd.as_fd(), 9);
+            launch::wait(&launched.pidfd);
+            return Err(error);
+        }
     }
     match signals {
         Some(signals) => foreground::stay(&signals, launched.pid, &launched.pidfd, console),
@@ -309,7 +320,8 @@ fn open_folder(path: &Path) -> Result<OwnedFd, OciError> {
 struct Entering<'a> {
     container: &'a Container,
     arguments: &'a Arguments,
-    spec: &'a Spec,
+    /// Who answers for calls.
+    agent: Option<Agent>,
     folders: Vec<PathBuf>,
     console: Option<OwnedFd>,
 }
@@ -347,7 +359,7 @@ impl Steps for Entering<'_> {
     }
 
     fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<(), String> {
-        crate::commands::send_listener(self.spec, &self.container.record, &listener, pid)
+        self.agent.as_ref().map_or(Ok(()), |agent| agent.send(&self.container.record, &listener, pid))
     }
 }
 

@@ -14,20 +14,28 @@ use std::path::Path;
 
 /// Sends a descriptor to whoever listens at a socket, with a word.
 pub(crate) fn send_fd(path: &Path, fd: BorrowedFd<'_>, word: &[u8]) -> Result<(), OciError> {
-    let failed = |errno: Errno| OciError::file("send to", path)(errno.into());
+    let socket = connect(path)?;
+    send_over(&socket, fd, word).map_err(|errno| OciError::file("send to", path)(errno.into()))
+}
+
+/// Connects to whoever listens at a socket.
+pub(crate) fn connect(path: &Path) -> Result<OwnedFd, OciError> {
+    let failed = |errno: Errno| OciError::file("connect to", path)(errno.into());
     let kind = SocketType::STREAM;
     let socket =
         rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(failed)?;
     let address = SocketAddrUnix::new(path).map_err(failed)?;
-    rustix::net::connect(&socket, &address)
-        .map_err(|errno| OciError::file("connect to", path)(errno.into()))?;
+    rustix::net::connect(&socket, &address).map_err(failed)?;
+    Ok(socket)
+}
+
+/// Sends a descriptor over a connection, with a word.
+pub(crate) fn send_over(socket: &OwnedFd, fd: BorrowedFd<'_>, word: &[u8]) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = [fd];
     control.push(SendAncillaryMessage::ScmRights(&fds));
-    rustix::net::sendmsg(&socket, &[IoSlice::new(word)], &mut control, SendFlags::NOSIGNAL)
-        .map(drop)
-        .map_err(failed)
+    rustix::net::sendmsg(socket, &[IoSlice::new(word)], &mut control, SendFlags::NOSIGNAL).map(drop)
 }
 
 /// This process's own terminal, raw while this lives.

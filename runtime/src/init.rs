@@ -12,6 +12,7 @@ pub(crate) mod hook;
 mod identity;
 mod mount;
 mod path;
+pub(crate) mod word;
 
 pub(crate) use identity::limit_of;
 pub(crate) use mount::copy_tree;
@@ -332,24 +333,13 @@ impl Init {
     /// Stops until the parent says go; what it says is the container's state.
     fn wait(&mut self, point: Point) -> Done {
         self.send(&Status::Waits(point), None);
-        // Only where hooks are told something is more said than go.
-        let mut word = vec![0u8; if point == Point::Hooks { 64 * 1024 } else { 1 }];
-        loop {
-            match rustix::io::read(&self.status, word.as_mut_slice()) {
-                Ok(length @ 1..) => {
-                    word.truncate(length);
-                    // A single byte is go and no more.
-                    if length > 1 {
-                        self.state = word;
-                    }
-                    return Ok(());
-                }
-                Err(Errno::INTR) => {}
-                // The parent is gone: nobody wants this container any more.
-                Ok(_) => std::process::exit(1),
-                Err(errno) => return Err(errno).call("read", "status"),
-            }
+        match word::receive(&self.status, point == Point::Hooks).call("read", "status")? {
+            Some(state) if state.is_empty() => {}
+            Some(state) => self.state = state,
+            // The parent is gone: nobody wants this container any more.
+            None => std::process::exit(1),
         }
+        Ok(())
     }
 
     fn send(&self, status: &Status, fd: Option<BorrowedFd<'_>>) {

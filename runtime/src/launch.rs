@@ -9,7 +9,7 @@ use crate::init::{self, Status};
 use crate::op::{Bytes, FdSlot, JoinAt, JoinOp, Plan, Point, SetupError, SetupOp, Stage};
 use crate::process::SpawnError;
 use crate::sys::{self, Child, CloneFlags};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -92,8 +92,7 @@ pub fn open_gate(
     word: &[u8],
     mut listener: impl FnMut(OwnedFd) -> Result<(), String>,
 ) -> Result<(), SpawnError> {
-    let word: &[u8] = if word.is_empty() { b"g" } else { word };
-    rustix::io::write(connection, word).map_err(|errno| SpawnError::Helper("reach", errno))?;
+    init::word::send(connection, word).map_err(|errno| SpawnError::Helper("reach", errno))?;
     loop {
         match receive::<Status>(connection.as_fd()).map_err(|errno| SpawnError::Helper("hear from", errno))? {
             None => return Ok(()),
@@ -165,15 +164,20 @@ enum Between {
     Failed(SetupError),
 }
 
-fn launch_between(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd) -> Result<Launched, SpawnError> {
+fn launch_between(mut plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd) -> Result<Launched, SpawnError> {
     let (ours, theirs) = pair()?;
-    let between = match sys::fork().map_err(|errno| SpawnError::Setup(clone_error(errno)))? {
-        Child::Here => {
-            drop(ours);
-            between(plan, slots, status, &theirs)
-        }
-        Child::There { pidfd, .. } => pidfd,
-    };
+    // Once it is somebody in a user namespace it may not choose a group any more: then it is born into it itself, and
+    // its sibling inherits that.
+    let early = plan.joined.iter().any(is_users).then(|| plan.cgroup.take()).flatten();
+    let early = early.and_then(|FdSlot(slot)| slots.get(slot)).map(AsFd::as_fd);
+    let between =
+        match sys::clone(CloneFlags(0), early).map_err(|errno| SpawnError::Setup(clone_error(errno)))? {
+            Child::Here => {
+                drop(ours);
+                between(plan, slots, status, &theirs)
+            }
+            Child::There { pidfd, .. } => pidfd,
+        };
     drop((theirs, status, slots));
     let answer = receive::<Between>(ours.as_fd());
     wait(&between);
@@ -238,7 +242,6 @@ fn prepare_between(plan: &Plan, slots: &[OwnedFd]) -> Result<(), SetupError> {
         open.push((join, open_join(join, slots)?));
     }
     // With the machine's rights first; users change rights, so they come last, but for what only they may enter.
-    let is_users = |join: &JoinOp| join.kinds == libc::CLONE_NEWUSER as u64;
     let mut refused = Vec::new();
     for (join, namespace) in open.iter().filter(|(join, _)| !is_users(join)) {
         match enter(join, namespace) {
@@ -256,6 +259,11 @@ fn prepare_between(plan: &Plan, slots: &[OwnedFd]) -> Result<(), SetupError> {
     refused
         .into_iter()
         .try_for_each(|(join, namespace)| enter(join, namespace).map_err(|errno| join_error(join, errno)))
+}
+
+/// A user namespace by itself, whose root the process in between becomes.
+fn is_users(join: &JoinOp) -> bool {
+    join.kinds == libc::CLONE_NEWUSER as u64
 }
 
 fn open_join(join: &JoinOp, slots: &[OwnedFd]) -> Result<OwnedFd, SetupError> {
@@ -306,8 +314,11 @@ impl Follower<'_> {
         loop {
             let message = receive::<Status>(status.as_fd());
             match message.map_err(|errno| SpawnError::Helper("hear from", errno))? {
-                // Closed by exec, or by a death that its exit code explains.
-                None => return Ok(()),
+                // Closed by exec, or by death.
+                None => {
+                    return died_in_set_up(self.launched)
+                        .map_or(Ok(()), |signal| Err(SpawnError::Killed(signal)));
+                }
                 Some((Status::Created, _)) => return Ok(()),
                 Some((Status::Failed(error), _)) => return Err(SpawnError::Setup(error)),
                 Some((Status::Stubs(_), _)) => {}
@@ -326,12 +337,32 @@ impl Follower<'_> {
                         users(pid).map_err(SpawnError::Prepare)?;
                     }
                     let word = self.steps.reached(point, pid).map_err(SpawnError::Prepare)?;
-                    let word: &[u8] = if word.is_empty() { b"g" } else { &word };
-                    rustix::io::write(status, word).map_err(|errno| SpawnError::Helper("reach", errno))?;
+                    init::word::send(status, &word).map_err(|errno| SpawnError::Helper("reach", errno))?;
                 }
             }
         }
     }
+}
+
+/// The signal that a child died of before it ran its program, if it did: most of the time it is out of memory.
+///
+/// Told by two fields of `/proc/PID/stat`, which stay until it is waited for: the flag of a process that has not
+/// called exec yet (`PF_FORKNOEXEC`), and the state.
+fn died_in_set_up(launched: &Launched) -> Option<i32> {
+    const NOT_EXECUTED: u64 = 0x40;
+    let mut polled = [PollFd::new(&launched.pidfd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if !matches!(rustix::event::poll(&mut polled, Some(&now)), Ok(1..)) {
+        return None;
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", launched.pid)).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let is_dead = fields.next() == Some("Z");
+    // Flags are the ninth field of all, the exit code is the last.
+    let flags: u64 = fields.nth(5)?.parse().ok()?;
+    let code: i32 = fields.last()?.parse().ok()?;
+    (is_dead && flags & NOT_EXECUTED != 0 && code & 0x7f != 0).then_some(code & 0x7f)
 }
 
 /// Limits of a process in a user namespace of its own, where it could not raise them itself.

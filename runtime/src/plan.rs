@@ -15,7 +15,7 @@ pub use mounts::{MountOptionError, filesystem};
 use crate::cgroup::{Groups, Layout};
 use crate::op::{Bytes, ConsoleSize, DeviceOp, FdSlot, HookOp, MountOp, Plan, Point, RootOp, SetupOp};
 use crate::seccomp::SeccompError;
-use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxNamespaceType, Mount, PosixRlimitType, Spec};
 use std::path::{Path, PathBuf};
 
 /// Devices that every container has in /dev: name, major and minor number.
@@ -105,6 +105,15 @@ pub enum PlanError {
     /// A hook that may take no time at all.
     #[error("the timeout of hook `{path}` is not a positive number of seconds", path = .0.display())]
     HookTimeout(PathBuf),
+    /// A number that stands for nobody.
+    #[error("no user and no group can have the id {0}")]
+    Id(u32),
+    /// A resource limit that is given twice.
+    #[error("the container specification sets the limit {0} twice")]
+    LimitTwice(PosixRlimitType),
+    /// Ranges of ids that contradict each other.
+    #[error("the {0} `{1}` {2}")]
+    Mapping(&'static str, String, &'static str),
     /// A namespace that is named twice.
     #[error("the container specification lists the {0} namespace twice")]
     Twice(LinuxNamespaceType),
@@ -135,7 +144,11 @@ pub enum PlanError {
 pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
     let process = spec.process().as_ref().ok_or(PlanError::Missing("process"))?;
     let root = spec.root().as_ref().ok_or(PlanError::Missing("root"))?;
+    if root.path().as_os_str().is_empty() {
+        return Err(PlanError::Missing("root path"));
+    }
     let linux = spec.linux().as_ref();
+    check_supported(linux)?;
     let namespaces = namespaces::read(spec, options)?;
     let mut planner = Planner {
         spec,
@@ -158,7 +171,7 @@ pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
         planner.push(SetupOp::Mount(MountOp { follow, ..mounts::make_readonly(target) }));
     }
     planner.sysctls()?;
-    planner.hidden_paths();
+    planner.hidden_paths()?;
     if !process.cwd().is_absolute() {
         return Err(PlanError::NotAbsolute("working folder", process.cwd().clone()));
     }
@@ -202,7 +215,7 @@ impl Planner<'_> {
             self.push(SetupOp::Wait(Point::Start));
         }
         if self.namespaces.users.is_some() {
-            self.outside = identity::limits(process);
+            self.outside = identity::limits(process)?;
             self.push(SetupOp::Wait(Point::Users));
             self.push(SetupOp::BecomeRoot);
         }
@@ -358,6 +371,9 @@ impl Planner<'_> {
             let number = |what: &'static str, value: i64| {
                 u32::try_from(value).map_err(|_| PlanError::Device(device.path().clone(), what, value))
             };
+            for id in [device.uid(), device.gid()].into_iter().flatten() {
+                identity::check_id(id)?;
+            }
             listed.push(device.path().clone());
             self.push(SetupOp::Device(DeviceOp {
                 path: device.path().into(),
@@ -424,15 +440,49 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn hidden_paths(&mut self) {
-        let Some(linux) = self.linux else { return };
+    fn hidden_paths(&mut self) -> Result<(), PlanError> {
+        let Some(linux) = self.linux else { return Ok(()) };
         for path in linux.readonly_paths().iter().flatten() {
-            self.push(SetupOp::Readonly(path.as_str().into()));
+            self.push(SetupOp::Readonly(absolute("read-only path", path)?));
         }
         for path in linux.masked_paths().iter().flatten() {
-            self.push(SetupOp::Mask(path.as_str().into()));
+            self.push(SetupOp::Mask(absolute("masked path", path)?));
         }
+        Ok(())
     }
+}
+
+/// What would be passed over in silence otherwise.
+fn check_supported(linux: Option<&Linux>) -> Result<(), PlanError> {
+    let Some(linux) = linux else { return Ok(()) };
+    if linux.intel_rdt().is_some() {
+        return Err(PlanError::Unsupported("Intel RDT (`intelRdt`)".to_owned()));
+    }
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return Err(PlanError::Unsupported("moving network devices (`netDevices`)".to_owned()));
+    }
+    Ok(())
+}
+
+/// Hooks that run last must be known to make sense first: nobody can be told afterwards.
+pub fn check_hooks(spec: &Spec) -> Result<(), PlanError> {
+    let Some(hooks) = spec.hooks() else { return Ok(()) };
+    let lists = [
+        hooks.prestart(),
+        hooks.create_runtime(),
+        hooks.create_container(),
+        hooks.start_container(),
+        hooks.poststart(),
+        hooks.poststop(),
+    ];
+    lists.into_iter().flatten().flatten().try_for_each(|one| hook(one).map(drop))
+}
+
+fn absolute(what: &'static str, path: &str) -> Result<Bytes, PlanError> {
+    if path.starts_with('/') {
+        return Ok(path.into());
+    }
+    Err(PlanError::NotAbsolute(what, path.into()))
 }
 
 /// A hook as data.

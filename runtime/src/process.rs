@@ -1,7 +1,7 @@
 //! The parent's side: starting containers and hearing of their ends.
 
 use crate::helper::{self, Reply, Request};
-use crate::init::Status;
+use crate::init::{Status, word};
 use crate::op::{Bytes, Plan, SetupError, Stage};
 use crate::sys::{self, Child};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,6 +25,11 @@ pub enum SpawnError {
     /// Setting up failed in the container.
     #[error("{0}")]
     Setup(SetupError),
+    /// The container's process was killed before it ran its program.
+    #[error(
+        "the container's first process was killed by signal {0} while it set itself up (a limit of memory that is too low does that)"
+    )]
+    Killed(i32),
     /// What was to be done while the container waited failed.
     #[error("{0}")]
     Prepare(String),
@@ -342,7 +347,7 @@ impl Process {
                         self.wait()?;
                         return Err(SpawnError::Prepare(reason));
                     }
-                    rustix::io::write(status, b"g").map_err(|errno| SpawnError::Helper("reach", errno))?;
+                    word::send(status, b"").map_err(|errno| SpawnError::Helper("reach", errno))?;
                 }
             }
         }

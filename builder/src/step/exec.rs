@@ -219,13 +219,18 @@ fn step_spec(exec: &Exec, more: &[String], root: PathBuf) -> Spec {
     spec
 }
 
-/// Limits by Docker's names, which are those of the specification in lower case.
+/// Limits by Docker's names, which are those of the specification in lower case; of two for one thing the last counts.
 fn rlimits(ulimits: &[(String, u64, u64)]) -> Option<Vec<PosixRlimit>> {
     let limit = |(name, soft, hard): &(String, u64, u64)| {
         let kind = format!("RLIMIT_{}", name.to_uppercase()).parse::<PosixRlimitType>().ok()?;
         PosixRlimitBuilder::default().typ(kind).soft(*soft).hard(*hard).build().ok()
     };
-    (!ulimits.is_empty()).then(|| ulimits.iter().filter_map(limit).collect())
+    let mut limits: Vec<PosixRlimit> = Vec::new();
+    for new in ulimits.iter().filter_map(limit) {
+        limits.retain(|old| old.typ() != new.typ());
+        limits.push(new);
+    }
+    (!limits.is_empty()).then_some(limits)
 }
 
 /// Leaves the container in the network of the machine.

@@ -1,11 +1,13 @@
 //! What the tests share: a folder for a runtime's containers, bundles with a busybox, and what came of a command.
 
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A bed, or a loud word that there can be none here.
 macro_rules! bed {
@@ -29,7 +31,7 @@ pub struct Bed {
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What came of a command.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Done {
     pub code: i32,
     pub out: String,
@@ -40,6 +42,32 @@ pub struct Done {
 pub struct Bundle {
     pub folder: PathBuf,
     pub config: Value,
+}
+
+/// Says aloud that the rest of a test is left out.
+macro_rules! skip {
+    ($($reason:tt)*) => {{
+        eprintln!("SKIPPED: {}", format!($($reason)*));
+        return;
+    }};
+}
+
+/// Looks again and again until it holds.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What is in a file, without the end of the line.
+pub fn read(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    fs::read_to_string(path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        .trim_end()
+        .to_owned()
 }
 
 /// Ids that no other test has, in no other run.
@@ -100,7 +128,8 @@ impl Bed {
         fs::copy(busybox(), rootfs.join("bin/busybox")).unwrap();
         let applets = Command::new(busybox()).arg("--list").output().unwrap();
         for applet in String::from_utf8(applets.stdout).unwrap().lines().filter(|name| *name != "busybox") {
-            std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
+            // Much cheaper to make than symbolic links.
+            fs::hard_link(rootfs.join("bin/busybox"), rootfs.join("bin").join(applet)).unwrap();
         }
         fs::write(
             rootfs.join("etc/passwd"),
@@ -129,6 +158,69 @@ impl Bed {
         let mut bundle = self.bundle(command);
         change(&mut bundle.config);
         self.run(&bundle)
+    }
+
+    /// A container that runs in the background; gives its id.
+    pub fn up(&self, bundle: &Bundle) -> String {
+        let id = new_id("up");
+        let done = self.detached(&["run", "--detach", "--bundle", bundle.write(), &id]);
+        assert_eq!((done.code, done.err.as_str()), (0, ""));
+        id
+    }
+
+    /// A container that does nothing, in the background.
+    pub fn idle(&self, change: impl FnOnce(&mut Value)) -> String {
+        let mut bundle = self.bundle("while :; do sleep 0.1; done");
+        change(&mut bundle.config);
+        self.up(&bundle)
+    }
+
+    /// Runs a shell command in a container that runs.
+    pub fn exec(&self, id: &str, command: &str) -> Done {
+        self.oci(&["exec", id, "sh", "-c", command])
+    }
+
+    /// A container in the foreground, by a program that goes on.
+    pub fn spawn(&self, bundle: &Bundle, id: &str) -> Child {
+        let mut command = self.command(&["run", "--bundle", bundle.write(), id]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The container's first process, in this process's numbers.
+    pub fn pid(&self, id: &str) -> i64 {
+        self.state(id)["pid"].as_i64().unwrap()
+    }
+
+    /// Everything that containers whose ids end in `name` could leave on the machine.
+    pub fn traces(&self, name: &str) -> BTreeSet<String> {
+        let mut traces = BTreeSet::new();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let folder = self.path().to_str().unwrap();
+        traces
+            .extend(mounts.lines().filter(|line| line.contains(folder)).map(|line| format!("mount {line}")));
+        let mut open = vec![PathBuf::from("/sys/fs/cgroup")];
+        while let Some(group) = open.pop() {
+            for entry in fs::read_dir(&group).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    let group = entry.file_name().to_string_lossy().into_owned();
+                    if group.starts_with(&format!("kt-{}-", std::process::id())) && group.ends_with(name) {
+                        traces.insert(format!("group {}", entry.path().display()));
+                    }
+                    open.push(entry.path());
+                }
+            }
+        }
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(folder) {
+                traces.insert(format!("process {line}"));
+            }
+        }
+        for entry in fs::read_dir(self.root()).into_iter().flatten().flatten() {
+            traces.insert(format!("state {}", entry.path().display()));
+        }
+        traces
     }
 
     /// The state of a container as JSON.

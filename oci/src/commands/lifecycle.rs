@@ -1,5 +1,6 @@
 //! `start`, `kill` and `delete`.
 
+use super::Agent;
 use crate::arguments::Arguments;
 use crate::error::OciError;
 use crate::state::{Container, Status};
@@ -24,12 +25,13 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
         }
     }
     let spec = container.config()?;
+    let agent = Agent::of(&spec)?;
     let Some(gate) = container.folder.connect() else {
         return Err(OciError::State(format!("cannot start container {id:?}: its first process has ended")));
     };
     let word = container.record.state(Status::Created);
     let opened = launch::open_gate(&gate, &word, |listener| {
-        super::send_listener(&spec, &container.record, &listener, container.record.pid)
+        agent.as_ref().map_or(Ok(()), |agent| agent.send(&container.record, &listener, container.record.pid))
     });
     if let Err(error) = opened {
         return Err(match error {
@@ -88,8 +90,9 @@ pub(super) fn delete(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
             delete_one(globals, word, force)?;
             continue;
         }
-        let pattern = regex::Regex::new(word)
-            .map_err(|error| OciError::usage(format!("invalid regular expression {word:?}: {error}")))?;
+        let pattern = regex::Regex::new(word).map_err(|error| {
+            OciError::usage(format!("invalid regular expression {word:?}: {}", gist(&error)))
+        })?;
         for container in globals.store.list()? {
             if pattern.is_match(&container.record.id) {
                 delete_one(globals, &container.record.id, force)?;
@@ -100,6 +103,13 @@ pub(super) fn delete(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
         return Err(OciError::usage("delete: the container's id is missing"));
     }
     Ok(0)
+}
+
+/// The last line of a message that shows the expression first.
+fn gist(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default().trim();
+    last.strip_prefix("error: ").unwrap_or(last).to_owned()
 }
 
 fn delete_one(globals: &Globals, id: &str, force: bool) -> Result<(), OciError> {

@@ -91,7 +91,8 @@ pub(super) fn ps(globals: &Globals, arguments: &Arguments) -> Result<u8, OciErro
         _ => OciError::Other(format!("cannot run `ps`: {error}")),
     })?;
     if !output.status.success() {
-        return Err(OciError::Other(format!("ps: {}", String::from_utf8_lossy(&output.stderr).trim())));
+        let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+        return Err(OciError::Other(format!("`ps` failed ({}): {said}", output.status)));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let mut lines = text.lines();

@@ -1,28 +1,43 @@
 //! Handing the listener of a filter to the agent that answers for it.
 
+use crate::error::OciError;
 use crate::state::{Record, Status};
 use crate::terminal;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxSeccompAction, Spec};
 use rustix::fd::{AsFd, OwnedFd};
 
-/// Sends the listener with the container's process state (OCI runtime specification, "The Container Process State").
-pub(crate) fn send_listener(
-    spec: &Spec,
-    record: &Record,
-    listener: &OwnedFd,
-    pid: i32,
-) -> Result<(), String> {
-    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let Some(seccomp) = seccomp else { return Ok(()) };
-    let Some(path) = seccomp.listener_path() else { return Ok(()) };
-    let state = serde_json::json!({
-        // The version in which the specification's own example says that this structure is.
-        "ociVersion": "0.2.0",
-        "fds": ["seccompFd"],
-        "pid": pid,
-        "metadata": seccomp.listener_metadata().clone().unwrap_or_default(),
-        "state": record.report(Status::Creating),
-    });
-    terminal::send_fd(path, listener.as_fd(), state.to_string().as_bytes())
-        .map_err(|error| format!("failed to connect with seccomp agent: {error}"))
+/// A connection to the agent of a filter. Made before the program can run: without its agent it must not.
+pub(crate) struct Agent {
+    socket: OwnedFd,
+    metadata: String,
+}
+
+impl Agent {
+    /// Connects to the agent of a filter that asks one; `None` when it asks nobody.
+    pub(crate) fn of(spec: &Spec) -> Result<Option<Agent>, OciError> {
+        let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        let Some(seccomp) = seccomp else { return Ok(None) };
+        let mut rules = seccomp.syscalls().iter().flatten();
+        let asks =
+            rules.any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify && !rule.names().is_empty());
+        let Some(path) = seccomp.listener_path().as_ref().filter(|_| asks) else { return Ok(None) };
+        let socket = terminal::connect(path)
+            .map_err(|error| OciError::Other(format!("failed to connect with seccomp agent: {error}")))?;
+        Ok(Some(Agent { socket, metadata: seccomp.listener_metadata().clone().unwrap_or_default() }))
+    }
+
+    /// Sends the listener with the container's process state (OCI runtime specification, "The Container Process
+    /// State").
+    pub(crate) fn send(&self, record: &Record, listener: &OwnedFd, pid: i32) -> Result<(), String> {
+        let state = serde_json::json!({
+            // The version in which the specification's own example says that this structure is.
+            "ociVersion": "0.2.0",
+            "fds": ["seccompFd"],
+            "pid": pid,
+            "metadata": self.metadata,
+            "state": record.report(Status::Creating),
+        });
+        terminal::send_over(&self.socket, listener.as_fd(), state.to_string().as_bytes())
+            .map_err(|errno| format!("cannot send to the seccomp agent: {errno}"))
+    }
 }

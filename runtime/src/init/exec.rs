@@ -5,8 +5,9 @@ use crate::op::{Bytes, SetupError, Stage, describe_errno};
 use crate::sys;
 use nix::errno::Errno;
 use rustix::fd::{AsFd, IntoRawFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// Where programs are searched when the environment says nothing, as in the reference engine.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -36,6 +37,9 @@ impl Init {
                 errno
             };
             match errno {
+                Errno::ENOENT if exists(&candidate) => {
+                    return no_interpreter(program, &candidate);
+                }
                 Errno::ENOENT | Errno::ENOTDIR => {}
                 // A file that may not be run somewhere on the search path does not end the search.
                 Errno::EACCES => failure = errno,
@@ -167,12 +171,64 @@ fn exec_by_handle(file: &CString, argv: &[CString], envp: &[CString]) -> Errno {
 /// The interpreter that a script's first line names, and its one argument.
 fn interpreter(head: &[u8]) -> Option<(CString, Option<CString>)> {
     let line = head.strip_prefix(b"#!")?;
-    let line = line.split(|byte| *byte == b'\n').next()?.trim_ascii();
+    let line = trim(line.split(|byte| *byte == b'\n').next()?);
     let end = line.iter().position(|byte| matches!(byte, b' ' | b'\t' | 0)).unwrap_or(line.len());
     let (interpreter, argument) = line.split_at(end);
-    let argument = argument.trim_ascii();
+    let argument = trim(argument);
     let text = |bytes: &[u8]| Bytes(bytes.to_vec()).to_c_string();
     (!interpreter.is_empty()).then(|| (text(interpreter), (!argument.is_empty()).then(|| text(argument))))
+}
+
+/// Blanks and tabs alone, as the kernel does: a carriage return is a part of the name.
+fn trim(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
+    }
+    text
+}
+
+fn exists(file: &CStr) -> bool {
+    rustix::fs::stat(file).is_ok()
+}
+
+/// A program is there, and yet the kernel says that something is not: what it is to be run by.
+fn no_interpreter(program: &Bytes, file: &CStr) -> SetupError {
+    const LONGEST: usize = 256;
+    let mut head = [0u8; LONGEST];
+    let opened = rustix::fs::open(file, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
+    let length = opened.and_then(|file| rustix::io::read(&file, &mut head)).unwrap_or(0);
+    let line = head[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let named = line.strip_prefix(b"#!").map(|rest| String::from_utf8_lossy(rest).into_owned());
+    let missing = match &named {
+        Some(line) => {
+            let interpreter = line.split_whitespace().next().unwrap_or_default();
+            let carriage = if line.ends_with('\r') { " (the line ends with a carriage return)" } else { "" };
+            format!("its interpreter {interpreter:?} does not exist{carriage}")
+        }
+        None => "the loader that it names (the dynamic linker) does not exist".to_owned(),
+    };
+    let name = String::from_utf8_lossy(&program.0).into_owned();
+    SetupError {
+        stage: Stage::Exec,
+        call: "exec".to_owned(),
+        on: program.clone(),
+        errno: Errno::ENOENT as i32,
+        message: Some(format!("exec: {name:?}: {missing}")),
+    }
+}
+
+/// In the words that people search for.
+fn error(call: &str, on: Bytes, errno: i32) -> SetupError {
+    let name = String::from_utf8_lossy(&on.0).into_owned();
+    let reason = match Errno::from_raw(errno) {
+        Errno::ENOENT if call == "exec" && !name.contains('/') => {
+            "executable file not found in $PATH".to_owned()
+        }
+        Errno::ENOENT if call == "exec" => format!("stat {name}: no such file or directory"),
+        _ => describe_errno(errno),
+    };
+    let message = (call == "exec").then(|| format!("exec: {name:?}: {reason}"));
+    SetupError { stage: Stage::Exec, call: call.to_owned(), on, errno, message }
 }
 
 #[cfg(test)]
@@ -191,23 +247,10 @@ mod tests {
         check("#!/bin/sh\necho", Some(("/bin/sh", None)));
         check("#! /usr/bin/env  -S a b \n", Some(("/usr/bin/env", Some("-S a b"))));
         check("#!/bin/sh", Some(("/bin/sh", None)));
+        check("#!/bin/sh\r\n", Some(("/bin/sh\r", None)));
         check("#!\n", None);
         check("#! ", None);
         check("\u{7f}ELF", None);
         check("", None);
     }
-}
-
-/// In the words that people search for.
-fn error(call: &str, on: Bytes, errno: i32) -> SetupError {
-    let name = String::from_utf8_lossy(&on.0).into_owned();
-    let reason = match Errno::from_raw(errno) {
-        Errno::ENOENT if call == "exec" && !name.contains('/') => {
-            "executable file not found in $PATH".to_owned()
-        }
-        Errno::ENOENT if call == "exec" => format!("stat {name}: no such file or directory"),
-        _ => describe_errno(errno),
-    };
-    let message = (call == "exec").then(|| format!("exec: {name:?}: {reason}"));
-    SetupError { stage: Stage::Exec, call: call.to_owned(), on, errno, message }
 }

@@ -4,7 +4,7 @@
 //! was. Whoever starts the container connects, says go, and is told from there on what goes wrong; the
 //! connection is closed by exec. Unlike a FIFO nothing here waits for somebody who is dead.
 
-use super::{Done, Init, Named, Status};
+use super::{Done, Init, Named, Status, word};
 use crate::op::FdSlot;
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
@@ -25,12 +25,10 @@ impl Init {
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 other => other.call("accept", "gate")?,
             };
-            let mut word = vec![0u8; 64 * 1024];
             // Whoever connects and goes away without a word has only looked.
-            if let Ok(length @ 1..) = rustix::io::read(&connection, word.as_mut_slice()) {
-                word.truncate(length);
-                if length > 1 {
-                    self.state = word;
+            if let Ok(Some(state)) = word::receive(&connection, true) {
+                if !state.is_empty() {
+                    self.state = state;
                 }
                 self.status = connection;
                 return Ok(());

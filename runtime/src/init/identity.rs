@@ -164,7 +164,8 @@ pub(super) fn schedule(op: SchedulerOp) -> Done {
         deadline: op.deadline,
         period: op.period,
     };
-    sys::set_scheduler(attr).call("sched_setattr", "")
+    let shown = format!("policy {} nice {} priority {}", op.policy, op.nice, op.priority);
+    sys::set_scheduler(attr).call("sched_setattr", shown)
 }
 
 pub(super) fn stay_on(processors: &[u32]) -> Done {

@@ -56,7 +56,7 @@ pub fn enter(process: &ProcessSpec, options: &EnterOptions<'_>) -> Result<Plan, 
     if process.terminal() == Some(true) {
         setup.push(SetupOp::Console { size: options.console, bind: false });
     }
-    setup.extend(identity::limits(process));
+    setup.extend(identity::limits(process)?);
     setup.extend(identity::schedule(process)?);
     let affinity = process.exec_cpu_affinity().as_ref();
     let list = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref()).unwrap_or_default();

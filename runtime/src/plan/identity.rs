@@ -13,7 +13,7 @@ impl Planner<'_> {
     /// Everything from the changed root to the program.
     pub(super) fn process(&mut self, process: &ProcessSpec) -> Result<(), PlanError> {
         if self.namespaces.users.is_none() {
-            self.setup.extend(limits(process));
+            self.setup.extend(limits(process)?);
         }
         if let Some(personality) = self.linux.and_then(|linux| linux.personality().as_ref()) {
             let domain = match personality.domain() {
@@ -113,6 +113,7 @@ pub(super) fn identity(
                 ops.push(SetupOp::Home(user.uid()));
             }
             let groups = user.additional_gids().clone().unwrap_or_default();
+            [user.uid(), user.gid()].iter().chain(&groups).try_for_each(|id| check_id(*id))?;
             let ids = UserIds { uid: user.uid(), gid: user.gid(), groups };
             ops.push(SetupOp::User { ids, keep_groups: confinement.keep_groups });
         }
@@ -124,6 +125,11 @@ pub(super) fn identity(
         ops.extend(seccomp);
     }
     Ok(ops)
+}
+
+/// The largest number stands for "no change" in the kernel's calls; nobody has it.
+pub(super) fn check_id(id: u32) -> Result<(), PlanError> {
+    if id == u32::MAX { Err(PlanError::Id(id)) } else { Ok(()) }
 }
 
 /// Bounding set and the others.
@@ -143,16 +149,28 @@ fn capability_sets(process: &ProcessSpec) -> Result<(u64, CapabilityOp), PlanErr
 }
 
 /// Resource limits and the out-of-memory score.
-pub(super) fn limits(process: &ProcessSpec) -> Vec<SetupOp> {
-    let mut ops: Vec<SetupOp> = process.rlimits().iter().flatten().map(limit_op).collect();
+pub(super) fn limits(process: &ProcessSpec) -> Result<Vec<SetupOp>, PlanError> {
+    let mut ops = Vec::new();
+    let mut seen = Vec::new();
+    for limit in process.rlimits().iter().flatten() {
+        if seen.contains(&limit.typ()) {
+            return Err(PlanError::LimitTwice(limit.typ()));
+        }
+        seen.push(limit.typ());
+        ops.push(limit_op(limit));
+    }
     if let Some(score) = process.oom_score_adj() {
         ops.push(SetupOp::OomScore(score));
     }
-    ops
+    Ok(ops)
 }
 
-/// Values that engines give to everybody, whether the machine has them or not; they are lowered to what is allowed.
-const BLANKET_LIMIT: u64 = 1 << 20;
+/// Values that engines give to everybody, whether the machine has them or not: from a million up to the billion that
+/// some systems have as their own largest, and no limit at all. They are lowered to what is allowed; what is larger
+/// is somebody's mistake.
+fn is_blanket(limit: u64) -> bool {
+    (1 << 20..=1 << 30).contains(&limit) || limit == u64::MAX
+}
 
 fn limit_op(limit: &PosixRlimit) -> SetupOp {
     let name = match limit.typ() {
@@ -174,7 +192,7 @@ fn limit_op(limit: &PosixRlimit) -> SetupOp {
         PosixRlimitType::RlimitStack => "STACK",
     };
     let clamp = matches!(limit.typ(), PosixRlimitType::RlimitNofile | PosixRlimitType::RlimitNproc)
-        && limit.hard() >= BLANKET_LIMIT;
+        && is_blanket(limit.hard());
     SetupOp::Limit { resource: name.to_owned(), soft: limit.soft(), hard: limit.hard(), clamp }
 }
 

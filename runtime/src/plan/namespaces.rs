@@ -123,7 +123,36 @@ fn maps(spec: &Spec) -> Result<IdMaps, PlanError> {
     if maps.groups.is_empty() {
         return Err(PlanError::NoMappings("gidMappings"));
     }
+    check_ranges("uidMappings", &maps.users)?;
+    check_ranges("gidMappings", &maps.groups)?;
     Ok(maps)
+}
+
+/// The kernel's own conditions (user_namespaces(7)); it would not say which is broken.
+fn check_ranges(name: &'static str, ranges: &[IdRange]) -> Result<(), PlanError> {
+    let shown = |range: &IdRange| format!("{} {} {}", range.inside, range.outside, range.count);
+    let refuse = |range: &IdRange, why: &'static str| Err(PlanError::Mapping(name, shown(range), why));
+    let overlap = |a: u32, b: u32, one: &IdRange, other: &IdRange| {
+        u64::from(a) < u64::from(b) + u64::from(other.count)
+            && u64::from(b) < u64::from(a) + u64::from(one.count)
+    };
+    for (index, range) in ranges.iter().enumerate() {
+        if range.count == 0 {
+            return refuse(range, "map no id at all: the size is 0");
+        }
+        let last = |first: u32| u64::from(first) + u64::from(range.count) - 1;
+        if last(range.inside.max(range.outside)) >= u64::from(u32::MAX) {
+            return refuse(range, "go beyond the largest id");
+        }
+        let clashes = ranges[..index].iter().any(|other| {
+            overlap(range.inside, other.inside, range, other)
+                || overlap(range.outside, other.outside, range, other)
+        });
+        if clashes {
+            return refuse(range, "overlap with others");
+        }
+    }
+    Ok(())
 }
 
 /// A mapping of the specification as a range.

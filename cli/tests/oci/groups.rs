@@ -1,0 +1,432 @@
+//! Control groups: limits, changes to them, stopping, counting, telling of the end of memory, removing. On a machine
+//! with both versions, and on what looks like one with version 2 alone.
+
+use crate::bed::{Bed, Bundle, Done, new_id, read, wait_until};
+use crate::mounts::ONLY_UNIFIED;
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// Why limits cannot be tested here, if they cannot.
+fn no_version_1() -> Option<&'static str> {
+    let there =
+        ["memory", "pids", "cpu", "cpuset", "freezer"].iter().all(|name| Path::new(ROOT).join(name).is_dir());
+    (!there).then_some("version 1 controllers are not mounted")
+}
+
+/// The group of a process in the hierarchy of a version 1 controller, as a folder.
+fn group(pid: i64, controller: &str) -> PathBuf {
+    let text = read(format!("/proc/{pid}/cgroup"));
+    let path = text.lines().find_map(|line| line.split_once(&format!(":{controller}:"))).unwrap().1;
+    Path::new(ROOT).join(controller).join(path.trim_start_matches('/'))
+}
+
+fn value(pid: i64, controller: &str, file: &str) -> String {
+    read(group(pid, controller).join(file))
+}
+
+#[test]
+fn limits_are_set() {
+    let bed = bed!();
+    if let Some(reason) = no_version_1() {
+        skip!("{reason}");
+    }
+    let id = bed.idle(|c| {
+        c["linux"]["resources"]["memory"] =
+            json!({"limit": 64 << 20, "reservation": 32 << 20, "swap": 128 << 20, "swappiness": 10});
+        c["linux"]["resources"]["pids"] = json!({"limit": 77});
+        c["linux"]["resources"]["cpu"] =
+            json!({"shares": 512, "quota": 50_000, "period": 200_000, "cpus": "0", "mems": "0"});
+    });
+    let pid = bed.pid(&id);
+    for (controller, file, expected) in [
+        ("memory", "memory.limit_in_bytes", (64 << 20).to_string()),
+        ("memory", "memory.soft_limit_in_bytes", (32 << 20).to_string()),
+        ("memory", "memory.memsw.limit_in_bytes", (128 << 20).to_string()),
+        ("memory", "memory.swappiness", "10".to_owned()),
+        ("pids", "pids.max", "77".to_owned()),
+        ("cpu", "cpu.shares", "512".to_owned()),
+        ("cpu", "cpu.cfs_quota_us", "50000".to_owned()),
+        ("cpu", "cpu.cfs_period_us", "200000".to_owned()),
+        ("cpuset", "cpuset.cpus", "0".to_owned()),
+        ("cpuset", "cpuset.mems", "0".to_owned()),
+    ] {
+        assert_eq!(value(pid, controller, file), expected, "{file}");
+    }
+    let done = bed.exec(&id, "grep Cpus_allowed_list /proc/self/status");
+    assert_eq!(done.out, "Cpus_allowed_list:\t0\n", "further programs are in the groups too");
+}
+
+#[test]
+fn limits_are_changed() {
+    let bed = bed!();
+    if let Some(reason) = no_version_1() {
+        skip!("{reason}");
+    }
+    let id = bed.idle(|_| {});
+    let pid = bed.pid(&id);
+    let check = |expected: &[(&str, &str, &str)]| {
+        for (controller, file, expected) in expected {
+            assert_eq!(value(pid, controller, file), *expected, "{file}");
+        }
+    };
+    let update = |words: &[&str]| {
+        let done = bed.oci(&[&["update"], words, &[&id]].concat());
+        assert_eq!((done.code, done.err.as_str()), (0, ""), "{words:?}");
+    };
+    update(&["--memory", "64m", "--pids-limit", "50", "--cpu-share", "300"]);
+    check(&[
+        ("memory", "memory.limit_in_bytes", "67108864"),
+        ("pids", "pids.max", "50"),
+        ("cpu", "cpu.shares", "300"),
+    ]);
+    update(&["--cpu-quota", "20000", "--cpu-period", "100000", "--cpuset-cpus", "0"]);
+    check(&[
+        ("cpu", "cpu.cfs_quota_us", "20000"),
+        ("cpuset", "cpuset.cpus", "0"),
+        ("pids", "pids.max", "50"),
+    ]);
+    // More memory than memory and swap together were allowed: in the order in which it works.
+    update(&["--memory", "128m", "--memory-swap", "256m"]);
+    update(&["--memory", "512m", "--memory-swap", "1g", "--memory-reservation", "100m"]);
+    check(&[
+        ("memory", "memory.limit_in_bytes", "536870912"),
+        ("memory", "memory.memsw.limit_in_bytes", "1073741824"),
+    ]);
+    update(&["--memory", "128m", "--memory-swap", "256m"]);
+    check(&[("memory", "memory.memsw.limit_in_bytes", "268435456")]);
+    update(&["--memory", "-1", "--pids-limit", "-1"]);
+    check(&[("pids", "pids.max", "max"), ("memory", "memory.limit_in_bytes", "9223372036854771712")]);
+
+    // As JSON, from a file and from standard input.
+    let file = bed.path().join("resources.json");
+    fs::write(&file, json!({"pids": {"limit": 40}, "cpu": {"shares": 100}}).to_string()).unwrap();
+    update(&["--resources", file.to_str().unwrap()]);
+    check(&[("pids", "pids.max", "40"), ("cpu", "cpu.shares", "100")]);
+    let mut command = bed.command(&["update", "-r", "-", &id]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(br#"{"pids": {"limit": 30}}"#).unwrap();
+    assert!(child.wait().unwrap().success());
+    check(&[("pids", "pids.max", "30"), ("cpu", "cpu.shares", "100")]);
+}
+
+/// A container that was made without groups of version 1 gets them when it is limited.
+#[test]
+fn limits_come_later() {
+    let bed = bed!();
+    if let Some(reason) = no_version_1() {
+        skip!("{reason}");
+    }
+    let id = bed.idle(|c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
+    });
+    let pid = bed.pid(&id);
+    assert!(
+        !read(format!("/proc/{pid}/cgroup"))
+            .lines()
+            .any(|line| line.contains(":pids:") && line.ends_with(&id))
+    );
+    assert_eq!(bed.oci(&["update", "--pids-limit", "20", &id]).code, 0);
+    assert_eq!(value(pid, "pids", "pids.max"), "20");
+    let done = bed.exec(&id, "for n in 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0; do sleep 5 & done; wait");
+    assert!(done.err.contains("can't fork"), "{done:?}");
+}
+
+#[test]
+fn the_place_is_the_one_that_is_named() {
+    let bed = bed!();
+    let name = new_id("place");
+    let own = read("/proc/self/cgroup");
+    for (path, absolute) in [
+        (format!("/{name}/deep"), true),
+        (format!("{name}/deep"), false),
+        (format!("/{name}/../../{name}/deep"), true),
+    ] {
+        let id = bed.idle(|c| c["linux"]["cgroupsPath"] = json!(path));
+        let pid = bed.pid(&id);
+        let groups = read(format!("/proc/{pid}/cgroup"));
+        for (line, own) in groups.lines().zip(own.lines()) {
+            let end = format!("/{name}/deep");
+            let above = own.rsplit(':').next().unwrap().trim_end_matches('/');
+            let expected = if absolute { end } else { format!("{above}{end}") };
+            assert_eq!(line.rsplit(':').next().unwrap(), expected, "{path}: {line}");
+        }
+        assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
+        let left = Command::new("find").args([ROOT, "-name", &name]).output().unwrap();
+        assert!(left.stdout.is_empty(), "{}", String::from_utf8_lossy(&left.stdout));
+    }
+}
+
+#[test]
+fn groups_below_go_too() {
+    let bed = bed!();
+    let id = bed.idle(|c| c["linux"]["cgroupsPath"] = json!(format!("/{}", new_id("deep"))));
+    let pid = bed.pid(&id);
+    let mut made = Vec::new();
+    for line in read(format!("/proc/{pid}/cgroup")).lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next().unwrap(), parts.next().unwrap());
+        let mount = match controllers.trim_start_matches("name=") {
+            "" if Path::new(ROOT).join("cgroup.procs").exists() => PathBuf::from(ROOT),
+            "" => Path::new(ROOT).join("unified"),
+            name => Path::new(ROOT).join(name),
+        };
+        let folder = mount.join(path.trim_start_matches('/')).join("a/b");
+        if fs::create_dir_all(&folder).is_ok() {
+            made.push(folder);
+        }
+    }
+    assert!(!made.is_empty());
+    // One of its programs lives below.
+    fs::write(made[0].join("cgroup.procs"), pid.to_string()).unwrap();
+    let done = bed.oci(&["delete", "--force", &id]);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    for folder in made {
+        assert!(!folder.parent().unwrap().parent().unwrap().exists(), "{}", folder.display());
+    }
+}
+
+#[test]
+fn the_view_of_a_namespace_begins_at_the_group() {
+    let bed = bed!();
+    let look = "cat /proc/self/cgroup; cat /proc/self/mountinfo | grep ' /sys/fs/cgroup'; touch /sys/fs/cgroup/x 2>&1";
+    let done =
+        bed.sh(look, |c| c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"})));
+    let own: Vec<&str> = done.out.lines().filter(|line| line.starts_with("0::")).collect();
+    assert_eq!(own, ["0::/"], "{done:?}");
+    assert!(done.out.contains("Read-only file system"), "{done:?}");
+    // Without one the container is shown its own groups and no others.
+    let id = bed.idle(|_| {});
+    let shown = bed.exec(&id, "cat /proc/self/mountinfo").out;
+    let roots: Vec<&str> = shown
+        .lines()
+        .filter(|line| line.contains(" - cgroup"))
+        .filter_map(|line| line.split(' ').nth(3))
+        .collect();
+    assert!(!roots.is_empty() && roots.iter().all(|root| root.ends_with(&id)), "{roots:?}");
+}
+
+fn lives(bed: &Bed, id: &str) -> Vec<i64> {
+    let done = bed.oci(&["ps", "--format", "json", id]);
+    assert_eq!(done.code, 0, "{done:?}");
+    serde_json::from_str(&done.out).unwrap()
+}
+
+#[test]
+fn all_stop_and_go_on() {
+    let bed = bed!();
+    let mut bundle = bed.bundle("(while :; do echo x >> /tmp/beat; sleep 0.01; done) & while :; do echo x >> /tmp/beat; sleep 0.01; done");
+    bundle.config["hostname"] = json!("stops");
+    let id = bed.up(&bundle);
+    let beat = bundle.rootfs().join("tmp/beat");
+    let length = || fs::metadata(&beat).map_or(0, |metadata| metadata.len());
+    wait_until("it beats", || length() > 10);
+    assert_eq!(bed.oci(&["pause", &id]).code, 0);
+    assert_eq!(bed.state(&id)["status"], "paused");
+    let stopped = length();
+    for pid in lives(&bed, &id) {
+        // Stopped processes are asleep for the kernel, and stay so.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(!stat.contains(") R "), "{stat}");
+    }
+    // A program that comes nevertheless runs when all go on.
+    let mut later = bed.command(&["exec", "--ignore-paused", &id, "true"]).spawn().unwrap();
+    assert_eq!(length(), stopped);
+    assert!(later.try_wait().unwrap().is_none());
+    assert_eq!(bed.oci(&["resume", &id]).code, 0);
+    assert_eq!(bed.state(&id)["status"], "running");
+    wait_until("it beats again", || length() > stopped + 10);
+    assert!(later.wait().unwrap().success());
+}
+
+#[test]
+fn all_are_listed_and_signalled() {
+    let bed = bed!();
+    let mut bundle = bed.bundle("for n in 1 2 3; do (trap 'echo x >> /tmp/told' USR1; while :; do sleep 0.02; done) & done; trap 'echo x >> /tmp/told' USR1; touch /tmp/ready; while :; do sleep 0.02; done");
+    bundle.config["hostname"] = json!("all");
+    let id = bed.up(&bundle);
+    wait_until("it is ready", || bundle.rootfs().join("tmp/ready").exists());
+    let all = lives(&bed, &id);
+    assert!(all.len() >= 4 && all.contains(&bed.pid(&id)), "{all:?}");
+    let table = bed.oci(&["ps", &id]).out;
+    assert!(table.lines().next().unwrap().contains("PID") && table.lines().count() >= 5, "{table}");
+    assert!(table.contains(&bed.pid(&id).to_string()), "{table}");
+    let told = || fs::read_to_string(bundle.rootfs().join("tmp/told")).unwrap_or_default().lines().count();
+    // A shell that waits in `sleep` hears it afterwards; those three may have been set up a moment later than the first.
+    assert_eq!(bed.oci(&["kill", &id, "USR1"]).code, 0);
+    wait_until("the first is told", || told() == 1);
+    assert_eq!(bed.oci(&["kill", "--all", &id, "KILL"]).code, 0);
+    wait_until("all are gone", || lives(&bed, &id).is_empty());
+    assert_eq!(bed.oci(&["delete", &id]).code, 0);
+}
+
+/// Processes of the machine's own numbers outlive the first; they end with the container all the same.
+#[test]
+fn containers_without_process_numbers_of_their_own_end_whole() {
+    let bed = bed!();
+    let mark = new_id("mark");
+    let mut bundle = bed.bundle(&format!("sleep 1000 & exec sleep 1001; : {mark}"));
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|one| one["type"] != "pid");
+    let id = bed.up(&bundle);
+    wait_until("two run", || lives(&bed, &id).len() == 2);
+    let all = lives(&bed, &id);
+    assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
+    for pid in all {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    }
+}
+
+#[test]
+fn what_is_used_is_told() {
+    let bed = bed!();
+    if let Some(reason) = no_version_1() {
+        skip!("{reason}");
+    }
+    let id = bed.idle(|c| {
+        c["linux"]["resources"]["memory"] = json!({"limit": 64 << 20});
+        c["linux"]["resources"]["pids"] = json!({"limit": 50});
+    });
+    let done = bed.oci(&["events", "--stats", &id]);
+    let event: Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!((&event["type"], &event["id"]), (&json!("stats"), &json!(id)));
+    let data = &event["data"];
+    // runc's types/events, which engines read.
+    for path in [
+        "/cpu/usage/total",
+        "/cpu/usage/kernel",
+        "/cpu/usage/user",
+        "/cpu/throttling/periods",
+        "/memory/usage/usage",
+        "/memory/usage/max",
+        "/memory/usage/failcnt",
+        "/memory/cache",
+        "/memory/raw",
+        "/pids/current",
+        "/blkio",
+    ] {
+        assert!(data.pointer(path).is_some(), "{path}: {data}");
+    }
+    assert_eq!(data["memory"]["usage"]["limit"], json!(64 << 20));
+    assert_eq!(data["pids"]["limit"], json!(50));
+    assert!(
+        data["pids"]["current"].as_u64().unwrap() >= 1 && data["cpu"]["usage"]["total"].as_u64().unwrap() > 0
+    );
+
+    // Without `--stats` it is told again and again, until the container ends.
+    let mut command = bed.command(&["events", "--interval", "20ms", &id]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for _ in 0..3 {
+        let event: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!(event["type"], "stats");
+    }
+    assert_eq!(bed.oci(&["kill", &id, "KILL"]).code, 0);
+    for line in lines {
+        drop(line);
+    }
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn the_end_of_memory_is_told() {
+    let bed = bed!();
+    if let Some(reason) = no_version_1() {
+        skip!("{reason}");
+    }
+    let mut bundle = bed.bundle("while [ ! -e /tmp/go ]; do sleep 0.02; done; head -c 200m /dev/zero | tail; echo survived; sleep 1000");
+    bundle.config["linux"]["resources"]["memory"] = json!({"limit": 16 << 20, "swap": 16 << 20});
+    let id = bed.up(&bundle);
+    let mut command = bed.command(&["events", "--interval", "1h", &id]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("\"stats\""));
+    fs::write(bundle.rootfs().join("tmp/go"), "").unwrap();
+    let event: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(event, json!({"type": "oom", "id": id}));
+    assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
+    assert!(child.wait().unwrap().success());
+}
+
+/// A command in a mount namespace that has version 2 groups alone.
+fn unified(bed: &Bed, words: &[&str]) -> Done {
+    let err = bed.path().join(new_id("err"));
+    let out = bed.path().join(new_id("out"));
+    let mut command = Command::new("unshare");
+    let script = format!("{ONLY_UNIFIED} && exec \"$@\"");
+    command.args(["-m", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_kiln"), "oci", "--root"]);
+    command.arg(bed.root()).args(words).stdin(Stdio::null());
+    command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
+    let code = command.status().unwrap().code().unwrap_or(-1);
+    Done { code, out: fs::read_to_string(out).unwrap(), err: fs::read_to_string(err).unwrap() }
+}
+
+#[test]
+fn version_2_alone() {
+    let bed = bed!();
+    if !Path::new(ROOT).join("unified").is_dir() {
+        skip!("this machine has one layout only");
+    }
+    let bundle: Bundle = {
+        let mut bundle = bed.bundle("sleep 1000 & while :; do sleep 0.05; done");
+        bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
+        bundle
+    };
+    let id = new_id("unified");
+    let done = unified(&bed, &["run", "--detach", "--bundle", bundle.write(), &id]);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    let pid = bed.pid(&id);
+    let own = read(format!("/proc/{pid}/cgroup"));
+    assert!(own.lines().any(|line| line.starts_with("0::/") && line.ends_with(&id)), "{own}");
+    let listed = || -> Vec<i64> {
+        serde_json::from_str(&unified(&bed, &["ps", "--format", "json", &id]).out).unwrap()
+    };
+    wait_until("two are there", || listed().len() >= 2);
+    let done = unified(
+        &bed,
+        &["exec", &id, "sh", "-c", "cat /proc/self/cgroup | tail -1; ls /sys/fs/cgroup/cgroup.procs"],
+    );
+    assert_eq!(done.out, "0::/\n/sys/fs/cgroup/cgroup.procs\n", "{done:?}");
+    assert_eq!(unified(&bed, &["pause", &id]).code, 0);
+    assert!(unified(&bed, &["state", &id]).out.contains("\"paused\""));
+    let done = unified(&bed, &["exec", &id, "true"]);
+    assert!(done.err.contains("cannot exec in a paused container"), "{done:?}");
+    assert_eq!(unified(&bed, &["resume", &id]).code, 0);
+    assert!(unified(&bed, &["state", &id]).out.contains("\"running\""));
+    let done = unified(&bed, &["events", "--stats", &id]);
+    assert!(done.out.contains("\"type\":\"stats\""), "{done:?}");
+    // What no controller is there for is refused by name.
+    let done = unified(&bed, &["update", "--pids-limit", "10", &id]);
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(
+        done.err.contains("needs the cgroup controller `pids`, which this machine does not have"),
+        "{done:?}"
+    );
+    assert_eq!(unified(&bed, &["kill", "--all", &id, "KILL"]).code, 0);
+    wait_until("all are gone", || listed().is_empty());
+    let done = unified(&bed, &["delete", &id]);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    assert!(!Path::new(ROOT).join("unified").join(&id).exists());
+}
+
+#[test]
+fn no_groups_at_all() {
+    let bed = bed!();
+    let mut bundle = bed.bundle("cat /proc/self/cgroup");
+    bundle.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "cgroup");
+    let id = new_id("none");
+    let done = Done::of(
+        &Command::new(env!("CARGO_BIN_EXE_kiln"))
+            .args(["oci", "--cgroup-manager", "disabled", "--root"])
+            .arg(bed.root())
+            .args(["run", "--bundle", bundle.write(), &id])
+            .output()
+            .unwrap(),
+    );
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    assert_eq!(done.out, fs::read_to_string("/proc/self/cgroup").unwrap());
+}

@@ -1,0 +1,176 @@
+//! Programs that run on the way: when, in which order, with what they are told, and what becomes of it when they fail.
+
+use crate::bed::{Bed, Bundle, new_id, read};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const KINDS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+/// A bundle whose program and hooks write their names into a file, in the folder that is both at `/tmp/told` in the
+/// container and `told` outside.
+fn telling(bed: &Bed) -> (Bundle, PathBuf) {
+    let mut bundle = bed.bundle("echo program >> /tmp/told");
+    let told = bundle.rootfs().join("tmp/told");
+    for kind in KINDS {
+        // Those in the container see its tree, the others the machine's.
+        let (shell, place) = match kind {
+            "startContainer" => ("/bin/sh", "/tmp/told".to_owned()),
+            _ => ("/bin/sh", told.display().to_string()),
+        };
+        let script = format!("echo {kind}$1 >> {place}; cat > {place}.{kind}");
+        let hook = |number: &str| json!({"path": shell, "args": ["sh", "-c", script, "sh", number], "env": ["PATH=/bin:/usr/bin"]});
+        bundle.config["hooks"][kind] = json!([hook("1"), hook("2")]);
+    }
+    (bundle, told)
+}
+
+fn lines(told: &PathBuf) -> Vec<String> {
+    fs::read_to_string(told).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn each_kind_runs_in_its_place() {
+    let bed = bed!();
+    let (bundle, told) = telling(&bed);
+    let id = new_id("hooks");
+    assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
+    let created = [
+        "prestart1",
+        "prestart2",
+        "createRuntime1",
+        "createRuntime2",
+        "createContainer1",
+        "createContainer2",
+    ];
+    assert_eq!(lines(&told), created);
+    let done = bed.detached(&["start", &id]);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    crate::bed::wait_until("it ends", || bed.state(&id)["status"] == "stopped");
+    let mut all = lines(&told);
+    assert_eq!(all[6..8], ["startContainer1", "startContainer2"]);
+    // The program and what comes after its start go on side by side.
+    let mut rest = all.split_off(8);
+    rest.sort();
+    assert_eq!(rest, ["poststart1", "poststart2", "program"]);
+    assert_eq!(bed.oci(&["delete", &id]).code, 0);
+    assert_eq!(lines(&told)[11..], ["poststop1", "poststop2"]);
+
+    for (kind, status) in
+        KINDS.iter().zip(["creating", "creating", "creating", "created", "running", "stopped"])
+    {
+        let state: Value = serde_json::from_str(&read(format!("{}.{kind}", told.display()))).unwrap();
+        assert_eq!((&state["id"], &state["status"]), (&json!(id), &json!(status)), "{kind}");
+        assert_eq!(state["bundle"], json!(bundle.folder), "{kind}");
+        assert!(state["ociVersion"].as_str().unwrap().starts_with("1."), "{kind}");
+        assert_eq!(state["pid"].as_i64().unwrap() > 1, *kind != "poststop", "{kind}: {state}");
+    }
+}
+
+#[test]
+fn a_run_has_them_all() {
+    let bed = bed!();
+    let (mut bundle, told) = telling(&bed);
+    bundle.config["annotations"] = json!({"org.example.note": "told"});
+    let done = bed.run(&bundle);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    assert_eq!(lines(&told).len(), 13, "{:?}", lines(&told));
+    let state: Value = serde_json::from_str(&read(format!("{}.createRuntime", told.display()))).unwrap();
+    assert_eq!(state["annotations"], json!({"org.example.note": "told"}));
+}
+
+/// Notes of engines can be long; hooks are told all of them.
+#[test]
+fn long_notes_reach_hooks() {
+    let bed = bed!();
+    let (mut bundle, told) = telling(&bed);
+    bundle.config["annotations"] = json!({"long": "x".repeat(1 << 20)});
+    let id = new_id("long");
+    let done = bed.detached(&["create", "--bundle", bundle.write(), &id]);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    let done = bed.detached(&["start", &id]);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    for kind in &KINDS[..5] {
+        let state: Value = serde_json::from_str(&read(format!("{}.{kind}", told.display()))).unwrap();
+        assert_eq!(state["annotations"]["long"].as_str().unwrap().len(), 1 << 20, "{kind}");
+    }
+}
+
+#[test]
+fn one_that_fails_stops_it_all() {
+    let bed = bed!();
+    for kind in KINDS {
+        let (mut bundle, told) = telling(&bed);
+        bundle.config["hooks"][kind] = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo why >&2; exit 3"], "env": ["PATH=/bin:/usr/bin"]}]);
+        if kind == "poststart" {
+            bundle.config["process"]["args"] = json!(["/bin/sleep", "1000"]);
+        }
+        let name = format!("failing-{kind}");
+        let id = new_id(&name);
+        let done = bed.oci(&["run", "--bundle", bundle.write(), &id]);
+        assert_eq!(done.err.lines().count(), 1, "{kind}: {done:?}");
+        let line = format!("error running hook `/bin/sh` ({kind}): exit status 3, stderr: why");
+        assert!(done.err.contains(&line), "{kind}: {done:?}");
+        let ran = lines(&told);
+        // When the container is gone its end is told, and that this fails changes nothing.
+        if kind == "poststop" {
+            assert_eq!(done.code, 0, "{done:?}");
+            assert!(ran.contains(&"program".to_owned()));
+        } else {
+            assert_eq!(done.code, 1, "{kind}: {done:?}");
+            assert!(!ran.contains(&"program".to_owned()), "{kind}: {ran:?}");
+            assert_eq!(ran.last().map(String::as_str), Some("poststop2"), "{kind}: {ran:?}");
+        }
+        let at = KINDS.iter().position(|other| *other == kind).unwrap();
+        for later in KINDS[at + 1..].iter().filter(|later| **later != "poststop") {
+            assert!(!ran.contains(&format!("{later}1")), "{kind}: {ran:?}");
+        }
+        assert!(bed.traces(&name).is_empty(), "{kind}: {:?}", bed.traces(&name));
+    }
+    // In two steps: what fails at the start leaves a container that has stopped.
+    for kind in ["startContainer", "poststart"] {
+        let (mut bundle, _) = telling(&bed);
+        bundle.config["hooks"][kind] = json!([{"path": "/bin/false"}]);
+        bundle.config["process"]["args"] = json!(["/bin/sleep", "1000"]);
+        let id = new_id("steps");
+        assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
+        let done = bed.detached(&["start", &id]);
+        assert!(done.code == 1 && done.err.contains(&format!("({kind}): exit status 1")), "{done:?}");
+        crate::bed::wait_until("it ends", || bed.state(&id)["status"] == "stopped");
+        assert_eq!(bed.oci(&["delete", &id]).code, 0);
+    }
+}
+
+#[test]
+fn one_that_takes_too_long_is_killed() {
+    let bed = bed!();
+    let mut bundle = bed.bundle("true");
+    bundle.config["hooks"]["createRuntime"] =
+        json!([{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]);
+    let started = Instant::now();
+    let id = new_id("slow");
+    let done = bed.oci(&["run", "--bundle", bundle.write(), &id]);
+    assert!(
+        done.code == 1
+            && done
+                .err
+                .contains("the createRuntime hook `/bin/sleep` did not end within 1 seconds and was killed"),
+        "{done:?}"
+    );
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(bed.traces("slow").is_empty());
+}
+
+#[test]
+fn arguments_and_environment() {
+    let bed = bed!();
+    let mut bundle = bed.bundle("true");
+    let out = bed.path().join("out");
+    let script = format!("echo $0 $1 \"$A\" ${{HOME-none}} > {}", out.display());
+    bundle.config["hooks"]["createRuntime"] = json!([{"path": "/bin/sh", "args": ["name", "-c", script, "zero", "one"], "env": ["A=b c", "PATH=/bin"]}]);
+    let done = bed.run(&bundle);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    assert_eq!(read(&out), "zero one b c none");
+}

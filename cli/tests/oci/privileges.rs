@@ -1,0 +1,430 @@
+//! What the program may: users, capabilities, filters, limits.
+
+use crate::bed::{Done, new_id, read, wait_until};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::unix::net::UnixListener;
+
+fn sets(config: &mut Value, sets: &[(&str, &[&str])]) {
+    config["process"]["capabilities"] = json!({});
+    for (set, names) in sets {
+        let names: Vec<String> = names.iter().map(|name| format!("CAP_{name}")).collect();
+        config["process"]["capabilities"][set] = json!(names);
+    }
+}
+
+/// A line of `/proc/self/status`.
+fn status(done: &Done, name: &str) -> String {
+    let line = done.out.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.unwrap_or_else(|| panic!("no {name} in {done:?}")).trim().to_owned()
+}
+
+fn masks(done: &Done) -> [u64; 5] {
+    ["CapBnd", "CapPrm", "CapEff", "CapInh", "CapAmb"]
+        .map(|name| u64::from_str_radix(&status(done, name), 16).unwrap())
+}
+
+const STATUS: &str = "cat /proc/self/status";
+const KILL: u64 = 1 << 5;
+const SETUID: u64 = 1 << 7;
+const NET_RAW: u64 = 1 << 13;
+
+#[test]
+fn capabilities_are_those_of_the_sets() {
+    let bed = bed!();
+    let all: &[&str] = &["KILL", "SETUID", "NET_RAW"];
+    let every = KILL | SETUID | NET_RAW;
+    let given = [("bounding", all), ("permitted", all), ("effective", all)];
+    let run = |uid: u32, lists: &[(&str, &[&str])]| {
+        let done = bed.sh(STATUS, |c| {
+            sets(c, lists);
+            c["process"]["noNewPrivileges"] = json!(false);
+            c["process"]["user"] = json!({"uid": uid, "gid": uid});
+        });
+        assert_eq!(done.code, 0, "{done:?}");
+        masks(&done)
+    };
+    // Exec gives root what is in the bounding set, whatever the other sets say.
+    assert_eq!(run(0, &given), [every, every, every, 0, 0]);
+    assert_eq!(run(0, &[("bounding", all)]), [every, every, every, 0, 0]);
+    assert_eq!(run(0, &[]), [0; 5]);
+    // Others keep over exec what is ambient, and nothing else.
+    assert_eq!(run(1000, &given), [every, 0, 0, 0, 0]);
+    let ambient: &[&str] = &["KILL"];
+    let lists = [&given[..], &[("inheritable", ambient), ("ambient", ambient)]].concat();
+    assert_eq!(run(1000, &lists), [every, KILL, KILL, KILL, KILL]);
+    // No sets at all are empty ones.
+    let done = bed.sh("cat /proc/self/status", |c| {
+        c["process"].as_object_mut().unwrap().remove("capabilities");
+    });
+    assert_eq!(masks(&done), [0; 5]);
+}
+
+#[test]
+fn capabilities_act() {
+    let bed = bed!();
+    let command = "chown 5 /tmp/file 2>/dev/null && echo chown; mount -t tmpfs t /tmp 2>/dev/null && echo mount; hostname x 2>/dev/null && echo name";
+    for (names, out) in [(&[][..], ""), (&["CHOWN"], "chown\n"), (&["SYS_ADMIN"], "mount\nname\n")] {
+        let mut bundle = bed.bundle(command);
+        fs::write(bundle.rootfs().join("tmp/file"), "").unwrap();
+        sets(&mut bundle.config, &[("bounding", names), ("permitted", names), ("effective", names)]);
+        assert_eq!(bed.run(&bundle).out, out, "{names:?}");
+    }
+}
+
+#[test]
+fn no_new_privileges() {
+    let bed = bed!();
+    for (wanted, shown) in [(json!(true), "1"), (json!(false), "0"), (Value::Null, "0")] {
+        let done = bed.sh(STATUS, |c| {
+            if wanted.is_null() {
+                c["process"].as_object_mut().unwrap().remove("noNewPrivileges");
+            } else {
+                c["process"]["noNewPrivileges"] = wanted.clone();
+            }
+        });
+        assert_eq!(status(&done, "NoNewPrivs"), shown);
+    }
+}
+
+#[test]
+fn users_and_groups() {
+    let bed = bed!();
+    let done =
+        bed.sh("id -u; id -g; id -G; echo $HOME; umask; touch /tmp/new && stat -c %a:%u:%g /tmp/new", |c| {
+            c["process"]["user"] =
+                json!({"uid": 1000, "gid": 1001, "additionalGids": [50, 60], "umask": 0o27});
+            add_tmp(c);
+        });
+    assert_eq!(done.out, "1000\n1001\n1001 50 60\n/home/app\n0027\n640:1000:1001\n", "{done:?}");
+    let done = bed.sh("id -u; id -g; id -G; echo $HOME; umask", |c| {
+        c["process"]["user"] = json!({"uid": 12345, "gid": 54321});
+    });
+    assert_eq!(done.out, "12345\n54321\n54321\n/\n0022\n", "{done:?}");
+    let done = bed.sh("echo $HOME $A; pwd", |c| {
+        c["process"]["env"] = json!(["PATH=/bin", "HOME=/elsewhere", "A=1", "A=2"]);
+        c["process"]["cwd"] = json!("/made/here");
+    });
+    assert_eq!(done.out, "/elsewhere 2\n/made/here\n", "{done:?}");
+}
+
+fn add_tmp(config: &mut Value) {
+    let tmp = json!({"destination": "/tmp", "type": "tmpfs", "options": ["mode=1777"]});
+    config["mounts"].as_array_mut().unwrap().push(tmp);
+}
+
+fn filter(config: &mut Value, default: &str, rules: Value) {
+    config["linux"]["seccomp"] = json!({
+        "defaultAction": default, "architectures": ["SCMP_ARCH_X86_64"], "syscalls": rules,
+    });
+}
+
+#[test]
+fn filters_answer_calls() {
+    let bed = bed!();
+    let run = |command: &str, rule: Value| {
+        bed.sh(command, |c| {
+            filter(c, "SCMP_ACT_ALLOW", json!([rule]));
+            add_tmp(c);
+        })
+    };
+    let mkdir = json!(["mkdir", "mkdirat"]);
+    let command = "mkdir /tmp/a; echo $?; grep Seccomp: /proc/self/status";
+    let done = run(command, json!({"names": mkdir, "action": "SCMP_ACT_ERRNO"}));
+    assert!(
+        done.out.ends_with("1\nSeccomp:\t2\n") && done.err.contains("Operation not permitted"),
+        "{done:?}"
+    );
+    let done = run(command, json!({"names": mkdir, "action": "SCMP_ACT_ERRNO", "errnoRet": 28}));
+    assert!(done.err.contains("No space left on device"), "{done:?}");
+    // Without a tracer a call that is to be traced is unknown.
+    let done = run(command, json!({"names": mkdir, "action": "SCMP_ACT_TRACE", "errnoRet": 28}));
+    assert!(done.err.contains("Function not implemented"), "{done:?}");
+    let done = run(command, json!({"names": mkdir, "action": "SCMP_ACT_LOG"}));
+    assert!(done.out.starts_with("0\n") && done.err.is_empty(), "{done:?}");
+    // 31 is SIGSYS; the shell tells of it as 128 + 31.
+    for action in ["SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_TRAP"] {
+        let done = run(command, json!({"names": mkdir, "action": action}));
+        assert!(done.out.starts_with("159\n"), "{action}: {done:?}");
+    }
+    // What is killed at once is told of as any program is.
+    let done = run("exec mkdir /tmp/a", json!({"names": mkdir, "action": "SCMP_ACT_KILL_PROCESS"}));
+    assert_eq!(done.code, 159, "{done:?}");
+    // By argument: the mode of mkdir(2).
+    let args = json!([{"index": 1, "value": 0o700, "op": "SCMP_CMP_EQ"}]);
+    let done = run(
+        "mkdir -m 700 /tmp/a; mkdir /tmp/b; ls /tmp",
+        json!({"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "args": args}),
+    );
+    assert!(done.out == "b\n" || done.out == "a\nb\n", "{done:?}");
+}
+
+/// Calls newer than the profile are unknown, not forbidden: libraries then do it the old way.
+#[test]
+fn calls_that_a_profile_cannot_know_are_unknown() {
+    let bed = bed!();
+    let done = bed.sh("mkdir /tmp/a", |c| {
+        // Everything that a shell and mkdir need, but mkdir.
+        let names = json!([
+            "access",
+            "arch_prctl",
+            "brk",
+            "capget",
+            "capset",
+            "chdir",
+            "clone",
+            "clone3",
+            "close",
+            "dup2",
+            "execve",
+            "exit",
+            "exit_group",
+            "fcntl",
+            "fork",
+            "fstat",
+            "futex",
+            "getcwd",
+            "getegid",
+            "geteuid",
+            "getgid",
+            "getpid",
+            "getppid",
+            "getrandom",
+            "getuid",
+            "ioctl",
+            "mmap",
+            "mprotect",
+            "munmap",
+            "newfstatat",
+            "open",
+            "openat",
+            "prctl",
+            "prlimit64",
+            "read",
+            "readlink",
+            "readlinkat",
+            "rseq",
+            "rt_sigaction",
+            "rt_sigprocmask",
+            "rt_sigreturn",
+            "sendmsg",
+            "set_robust_list",
+            "set_tid_address",
+            "setgid",
+            "setgroups",
+            "setresgid",
+            "setresuid",
+            "setuid",
+            "stat",
+            "statx",
+            "umask",
+            "uname",
+            "vfork",
+            "wait4",
+            "write",
+            "writev",
+            "faccessat2",
+            "seccomp",
+            "chmod",
+            "lseek",
+            "sigaltstack",
+        ]);
+        filter(c, "SCMP_ACT_ERRNO", json!([{"names": names, "action": "SCMP_ACT_ALLOW"}]));
+        c["linux"]["seccomp"]["architectures"] = json!([]);
+        add_tmp(c);
+    });
+    assert!(done.err.contains("can't create directory '/tmp/a': Operation not permitted"), "{done:?}");
+}
+
+/// The agent that answers for calls gets the listener, and is asked while the call waits.
+#[test]
+fn an_agent_is_asked() {
+    let bed = bed!();
+    for created in [false, true] {
+        let socket = bed.path().join(new_id("agent"));
+        let agent = UnixListener::bind(&socket).unwrap();
+        let mut bundle = bed.bundle("mkdir /tmp/a; echo $?");
+        filter(
+            &mut bundle.config,
+            "SCMP_ACT_ALLOW",
+            json!([{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]),
+        );
+        bundle.config["linux"]["seccomp"]["listenerPath"] = json!(socket);
+        bundle.config["linux"]["seccomp"]["listenerMetadata"] = json!("told");
+        let id = new_id("asked");
+        let child = if created {
+            assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
+            assert_eq!(bed.detached(&["start", &id]).code, 0);
+            None
+        } else {
+            Some(bed.spawn(&bundle, &id))
+        };
+        let (connection, _) = agent.accept().unwrap();
+        let (text, fds) = receive(&connection);
+        let state: Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(state["fds"], json!(["seccompFd"]), "{state}");
+        assert_eq!(state["metadata"], "told");
+        assert_eq!(state["state"]["id"], json!(id));
+        assert_eq!(state["state"]["bundle"], json!(bundle.folder));
+        assert!(state["pid"].as_i64().unwrap() > 1);
+        let [listener] = <[OwnedFd; 1]>::try_from(fds).unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+        assert_eq!(link.to_str(), Some("anon_inode:seccomp notify"));
+        // The call waits to be answered; without an agent it is unknown.
+        let mut polled = [PollFd::new(&listener, PollFlags::IN)];
+        let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut polled, Some(&timeout)), Ok(1), "nobody asks");
+        assert_eq!(bed.state(&id)["status"], "running");
+        drop(listener);
+        match child {
+            Some(child) => {
+                let done = Done::of(&child.wait_with_output().unwrap());
+                assert!(done.err.contains("Function not implemented"), "{done:?}");
+            }
+            None => wait_until("it ends", || bed.state(&id)["status"] == "stopped"),
+        }
+    }
+}
+
+fn receive(connection: &std::os::unix::net::UnixStream) -> (Vec<u8>, Vec<OwnedFd>) {
+    let mut text = vec![0u8; 64 * 1024];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut iov = [IoSliceMut::new(&mut text)];
+    let received = rustix::net::recvmsg(connection, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+    let fds = control.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => fds.collect::<Vec<_>>(),
+        _ => Vec::new(),
+    });
+    let fds = fds.collect();
+    text.truncate(received.bytes);
+    (text, fds)
+}
+
+#[test]
+fn limits_of_resources() {
+    let bed = bed!();
+    let done = bed.sh("cat /proc/self/limits", |c| {
+        c["process"]["rlimits"] = json!([
+            {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+            {"type": "RLIMIT_CPU", "soft": 1000, "hard": 2000},
+            {"type": "RLIMIT_FSIZE", "soft": 1_000_000, "hard": 2_000_000},
+            {"type": "RLIMIT_NPROC", "soft": 500, "hard": 600},
+        ]);
+    });
+    let limit = |name: &str| {
+        let line = done.out.lines().find(|line| line.starts_with(name)).unwrap();
+        let words: Vec<&str> = line[name.len()..].split_whitespace().collect();
+        (words[0].to_owned(), words[1].to_owned())
+    };
+    for (name, soft, hard) in [
+        ("Max open files", "100", "200"),
+        ("Max core file size", "0", "0"),
+        ("Max cpu time", "1000", "2000"),
+        ("Max file size", "1000000", "2000000"),
+        ("Max processes", "500", "600"),
+    ] {
+        assert_eq!(limit(name), (soft.to_owned(), hard.to_owned()), "{name}");
+    }
+}
+
+/// What engines give to everybody is lowered where raising limits is not allowed.
+#[test]
+fn blanket_limits_are_lowered() {
+    let bed = bed!();
+    let own = |name: &str| {
+        let text = read("/proc/self/limits");
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        line[name.len()..].split_whitespace().nth(1).unwrap().to_owned()
+    };
+    let effective = u64::from_str_radix(
+        read("/proc/self/status").lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim(),
+        16,
+    )
+    .unwrap();
+    const SYS_RESOURCE: u64 = 1 << 24;
+    for (name, wanted) in [("NOFILE", 1_048_576_u64), ("NPROC", 4_194_304), ("NOFILE", u64::MAX)] {
+        let done = bed.sh("ulimit -Hn; ulimit -n; ulimit -Hu 2>/dev/null", |c| {
+            c["process"]["rlimits"] =
+                json!([{"type": format!("RLIMIT_{name}"), "soft": wanted, "hard": wanted}]);
+        });
+        assert_eq!(done.err, "", "{done:?}");
+        if effective & SYS_RESOURCE == 0 && name == "NOFILE" {
+            assert_eq!(done.out.lines().next(), Some(own("Max open files").as_str()), "{done:?}");
+        }
+    }
+}
+
+#[test]
+fn the_score_for_being_killed() {
+    let bed = bed!();
+    for (score, users) in [(500, false), (1000, false), (700, true)] {
+        let done = bed.sh("cat /proc/self/oom_score_adj", |c| {
+            c["process"]["oomScoreAdj"] = json!(score);
+            if users {
+                c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+                for map in ["uidMappings", "gidMappings"] {
+                    c["linux"][map] = json!([{"containerID": 0, "hostID": 0, "size": 1000}]);
+                }
+            }
+        });
+        assert_eq!((done.out.trim(), done.err.as_str()), (score.to_string().as_str(), ""));
+    }
+}
+
+#[test]
+fn how_the_program_is_scheduled() {
+    let bed = bed!();
+    // Fields of stat: nice, real-time priority, policy.
+    let fields = "cut -d' ' -f19,40,41 /proc/self/stat";
+    for (scheduler, shown) in [
+        (json!({"policy": "SCHED_BATCH", "nice": 5}), "5 0 3"),
+        (json!({"policy": "SCHED_IDLE"}), " 0 5"),
+        (json!({"policy": "SCHED_FIFO", "priority": 7}), "7 1"),
+        (json!({"policy": "SCHED_RR", "priority": 3}), "3 2"),
+        (json!({"policy": "SCHED_OTHER", "nice": 9}), "9 0 0"),
+        (json!({"policy": "SCHED_FIFO", "priority": 7, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}), "0 0 0"),
+    ] {
+        let done = bed.sh(fields, |c| c["process"]["scheduler"] = scheduler.clone());
+        if done.err.contains("operation not permitted") {
+            skip!("{scheduler}: {}", done.err);
+        }
+        assert!(done.out.trim().ends_with(shown) && done.err.is_empty(), "{scheduler}: {done:?}");
+    }
+    for (class, level, shown) in
+        [("BE", 6, "best-effort: prio 6"), ("IDLE", 0, "idle"), ("RT", 2, "realtime: prio 2")]
+    {
+        let done = bed.sh("ionice -p $$", |c| {
+            c["process"]["ioPriority"] = json!({"class": format!("IOPRIO_CLASS_{class}"), "priority": level});
+        });
+        assert!(done.out.trim().starts_with(shown), "{class}: {done:?}");
+    }
+    let done = bed.sh("uname -m; cat /proc/self/personality", |c| {
+        c["linux"]["personality"] = json!({"domain": "LINUX32"})
+    });
+    assert_eq!(done.out.lines().nth(1), Some("00000008"), "{done:?}");
+    let done = bed.sh("head -1 /proc/self/numa_maps", |c| {
+        c["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0"});
+    });
+    if !std::path::Path::new("/proc/self/numa_maps").exists() {
+        skip!("memory policies: this kernel has none");
+    }
+    assert!(done.out.contains(" bind:0 "), "{done:?}");
+}
+
+#[test]
+fn programs_that_come_later_stay_on_their_processors() {
+    let bed = bed!();
+    if std::thread::available_parallelism().unwrap().get() < 2 {
+        skip!("one processor only");
+    }
+    let id = bed.idle(|c| c["process"]["execCPUAffinity"] = json!({"initial": "0", "final": "1"}));
+    let done = bed.exec(&id, "grep Cpus_allowed_list /proc/self/status");
+    assert_eq!(done.out, "Cpus_allowed_list:\t1\n", "{done:?}");
+}
