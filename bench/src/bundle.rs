@@ -3,7 +3,7 @@
 use crate::Outcome;
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Which parts of the usual specification a bundle has.
