@@ -173,8 +173,15 @@ fn default_root() -> PathBuf {
 
 /// Ids are names of folders and groups: nothing that leads elsewhere.
 fn check_id(id: &str) -> Result<(), OciError> {
+    const LONGEST: usize = 255;
+    if id.len() > LONGEST {
+        return Err(OciError::Usage(format!(
+            "invalid container id: it has {} characters, and at most {LONGEST} make the name of a folder",
+            id.len()
+        )));
+    }
     let fine = |letter: char| letter.is_ascii_alphanumeric() || "_+-.".contains(letter);
-    if id.is_empty() || id.starts_with('.') || id.len() > 1024 || !id.chars().all(fine) {
+    if id.is_empty() || id.starts_with('.') || !id.chars().all(fine) {
         return Err(OciError::Usage(format!(
             "invalid container id {id:?}: an id consists of letters, digits, `_`, `+`, `-` and `.`, and does not begin with a dot"
         )));
@@ -362,10 +369,11 @@ mod tests {
 
     #[test]
     fn ids_are_names_and_nothing_else() {
-        for id in ["a", "A_1+x-y.z", "0"] {
+        let (longest, longer) = ("a".repeat(255), "a".repeat(256));
+        for id in ["a", "A_1+x-y.z", "0", &longest] {
             assert!(check_id(id).is_ok(), "{id}");
         }
-        for id in ["", ".", "..", ".a", "a/b", "a b", "../x", "ä", "a\n"] {
+        for id in ["", ".", "..", ".a", "a/b", "a b", "../x", "ä", "a\n", &longer] {
             assert!(check_id(id).is_err(), "{id}");
         }
     }

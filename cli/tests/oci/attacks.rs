@@ -754,7 +754,7 @@ fn container_ids_are_no_paths() {
             // Removing what cannot exist is done.
             let is_fine = words[0] == "delete" && words[1] == "--force" && done.code == 0;
             assert!(is_fine || done.code != 0 && done.err.contains("kiln oci: "), "{words:?}: {done:?}");
-            assert!(done.err.len() < 12_000, "{words:?}: the error is {} long", done.err.len());
+            assert!(done.err.len() < 600, "{words:?}: the error is {} long", done.err.len());
         }
     }
     outside.assert_untouched("an id");

@@ -6,6 +6,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
+use std::path::Path;
 
 /// Links that one path may lead through, as in Linux.
 const MAX_LINKS: usize = 40;
@@ -33,6 +34,13 @@ impl Init {
                     format!(
                         "`{shown}` must be mounted on ordinary directory, and is a symbolic link in the image"
                     ),
+                ))
+            }
+            Err(Errno::LOOP) => {
+                let shown = Path::new("/").join(path.as_path());
+                Err(Failed::saying(
+                    path.clone(),
+                    format!("`{}` leads over an open file, or in a circle of links", shown.display()),
                 ))
             }
             Err(errno) => Err(errno).call("open", path.clone()),
