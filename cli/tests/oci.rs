@@ -23,6 +23,8 @@ mod lifecycle;
 mod mounts;
 #[path = "oci/namespaces.rs"]
 mod namespaces;
+#[path = "oci/paths.rs"]
+mod paths;
 #[path = "oci/privileges.rs"]
 mod privileges;
 #[path = "oci/processes.rs"]
