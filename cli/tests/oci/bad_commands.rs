@@ -160,7 +160,8 @@ fn flags_and_values() {
     let processes = bed.oci(&["ps", "--format", "json", &id]);
     let processes: Vec<i32> = serde_json::from_str(&processes.out).unwrap();
     let sleeps = |pid: &i32| {
-        fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("sleep\0001000"))
+        fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.split('\0').any(|word| word == "1000"))
     };
     assert!(!processes.iter().any(sleeps), "a program that could not be told of is not left behind");
 

@@ -7,7 +7,9 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 /// A change to the default configuration, and what the one line on standard error must hold.
-type Case = (&'static str, fn(&mut Value), &'static str);
+type Case = (&'static str, Change, &'static str);
+
+type Change = fn(&mut Value);
 
 fn linux(config: &mut Value, key: &str, value: Value) {
     config["linux"][key] = value;
@@ -728,7 +730,7 @@ fn odd_but_fine() {
         (done.code, done.out.as_str(), done.err.as_str()),
         (0, "ok\n", "kiln oci: warning: ignoring unknown or unavailable capabilities: [CAP_NOPE]\n")
     );
-    let cases: [(&str, fn(&mut Value)); 6] = [
+    let cases: [(&str, Change); 6] = [
         ("unknown parts", |c| c["nope"] = json!({"a": [1, 2]})),
         ("an escaped NUL that is none", |c| c["annotations"] = json!({"a": "\\u0000"})),
         ("unknown call", |c| rule(c, json!({"names": ["no_such_call"], "action": "SCMP_ACT_ERRNO"}))),

@@ -366,7 +366,7 @@ fn ordinary_users_run_containers() {
     assert_eq!((done.code, done.err.as_str()), (0, ""));
     let config = folder.join("config.json");
     bundle.config = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
-    let write = |config: &Value| fs::write(&folder.join("config.json"), config.to_string()).unwrap();
+    let write = |config: &Value| fs::write(folder.join("config.json"), config.to_string()).unwrap();
     bundle.config["process"]["terminal"] = json!(false);
     bundle.config["root"]["readonly"] = json!(false);
     bundle.config["process"]["env"] = json!(["PATH=/bin"]);
