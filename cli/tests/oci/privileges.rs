@@ -430,7 +430,7 @@ fn the_score_for_being_killed() {
 fn how_the_program_is_scheduled() {
     let bed = bed!();
     // Fields of stat: nice, real-time priority, policy.
-    let fields = "cut -d' ' -f19,40,41 /proc/self/stat";
+    let fields = "cut -d' ' -f19,40,41 /proc/self/stat; true";
     for (scheduler, shown) in [
         (json!({"policy": "SCHED_BATCH", "nice": 5}), "5 0 3"),
         (json!({"policy": "SCHED_IDLE"}), " 0 5"),
@@ -439,9 +439,14 @@ fn how_the_program_is_scheduled() {
         (json!({"policy": "SCHED_OTHER", "nice": 9}), "9 0 0"),
         (json!({"policy": "SCHED_FIFO", "priority": 7, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}), "0 0 0"),
     ] {
-        let done = bed.sh(fields, |c| c["process"]["scheduler"] = scheduler.clone());
+        // Without groups: those of version 1 have no time for real-time programs of their own.
+        let mut bundle = bed.bundle(fields);
+        bundle.config["process"]["scheduler"] = scheduler.clone();
+        let id = new_id("scheduled");
+        let done = bed.oci(&["--cgroup-manager", "disabled", "run", "--bundle", bundle.write(), &id]);
         if done.err.contains("operation not permitted") {
-            skip!("{scheduler}: {}", done.err);
+            eprintln!("SKIPPED: {scheduler}: {}", done.err);
+            continue;
         }
         assert!(done.out.trim().ends_with(shown) && done.err.is_empty(), "{scheduler}: {done:?}");
     }
