@@ -286,11 +286,12 @@ impl Container {
         }
         let mut place = crate::create::place(&self.config()?, &self.record.id);
         place.everywhere = true;
-        let processes = crate::commands::processes(self)?;
         let groups = Groups::create(&Layout::detect(), &place, None)?;
-        for pid in processes {
-            groups.attach_everywhere(pid)?;
+        let adopted = groups.adopt(|| crate::commands::processes(self));
+        if adopted.is_err() {
+            groups.remove_if_empty();
         }
+        adopted?;
         self.record.groups = groups;
         self.save()
     }

@@ -2,7 +2,7 @@
 //! with both versions, and on what looks like one with version 2 alone.
 
 use crate::bed::{Bed, Bundle, Done, new_id, read, wait_until};
-use crate::mounts::ONLY_UNIFIED;
+use crate::mounts::{NO_UNIFIED, ONLY_UNIFIED};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -354,10 +354,15 @@ fn the_end_of_memory_is_told() {
 
 /// A command in a mount namespace that has version 2 groups alone.
 fn unified(bed: &Bed, words: &[&str]) -> Done {
+    elsewhere(bed, ONLY_UNIFIED, words)
+}
+
+/// A command in a mount namespace with other groups in sight.
+fn elsewhere(bed: &Bed, change: &str, words: &[&str]) -> Done {
     let err = bed.path().join(new_id("err"));
     let out = bed.path().join(new_id("out"));
     let mut command = Command::new("unshare");
-    let script = format!("{ONLY_UNIFIED} && exec \"$@\"");
+    let script = format!("{change} && exec \"$@\"");
     command.args(["-m", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_kiln"), "oci", "--root"]);
     command.arg(bed.root()).args(words).stdin(Stdio::null());
     command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
@@ -411,6 +416,71 @@ fn version_2_alone() {
     let done = unified(&bed, &["delete", &id]);
     assert_eq!((done.code, done.err.as_str()), (0, ""));
     assert!(!Path::new(ROOT).join("unified").join(&id).exists());
+}
+
+#[test]
+fn version_1_alone() {
+    let bed = bed!();
+    if let Some(reason) = no_version_1() {
+        skip!("{reason}");
+    }
+    if !Path::new(ROOT).join("unified").is_dir() {
+        skip!("this machine has one layout only");
+    }
+    let legacy = |words: &[&str]| elsewhere(&bed, NO_UNIFIED, words);
+    for limited in [false, true] {
+        let mut bundle = bed.bundle("sleep 1000 & while :; do sleep 0.05; done");
+        bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
+        if limited {
+            bundle.config["linux"]["resources"]["pids"] = json!({"limit": 50});
+        }
+        let id = new_id("legacy");
+        let done = legacy(&["run", "--detach", "--bundle", bundle.write(), &id]);
+        assert_eq!((done.code, done.err.as_str()), (0, ""));
+        let listed =
+            || -> Vec<i64> { serde_json::from_str(&legacy(&["ps", "--format", "json", &id]).out).unwrap() };
+        wait_until("two are there", || listed().len() >= 2);
+        assert_eq!(legacy(&["exec", &id, "sh", "-c", "exit 4"]).code, 4);
+        // Groups are made when they are needed.
+        for (verb, status) in [("pause", "paused"), ("resume", "running")] {
+            let done = legacy(&[verb, &id]);
+            assert_eq!((done.code, done.err.as_str()), (0, ""), "{verb}");
+            assert!(legacy(&["state", &id]).out.contains(&format!("\"{status}\"")), "{verb}");
+        }
+        assert_eq!(legacy(&["update", "--pids-limit", "40", &id]).code, 0);
+        assert_eq!(value(bed.pid(&id), "pids", "pids.max"), "40");
+        assert_eq!(legacy(&["kill", "--all", &id, "KILL"]).code, 0);
+        wait_until("all are gone", || listed().is_empty());
+        let done = legacy(&["delete", &id]);
+        assert_eq!((done.code, done.err.as_str()), (0, ""));
+        let left = Command::new("find").args([ROOT, "-name", &id]).output().unwrap();
+        assert!(left.stdout.is_empty(), "{}", String::from_utf8_lossy(&left.stdout));
+    }
+}
+
+/// A further program may be put below the container's groups.
+#[test]
+fn programs_in_groups_below() {
+    let bed = bed!();
+    if let Some(reason) = no_version_1() {
+        skip!("{reason}");
+    }
+    let id = bed.idle(|_| {});
+    let pid = bed.pid(&id);
+    for name in ["pids", "memory", "cpu"] {
+        fs::create_dir(group(pid, name).join("sub")).unwrap();
+    }
+    let groups = |flags: &[&str]| {
+        let done = bed.oci(&[&["exec"], flags, &[&id, "cat", "/proc/self/cgroup"]].concat());
+        assert_eq!((done.code, done.err.as_str()), (0, ""), "{flags:?}");
+        let below = |name: &str| {
+            done.out.lines().any(|line| line.contains(&format!(":{name}:")) && line.ends_with("/sub"))
+        };
+        ["pids", "memory", "cpu"].map(below)
+    };
+    assert_eq!(groups(&[]), [false, false, false]);
+    assert_eq!(groups(&["--cgroup", "pids:sub"]), [true, false, false]);
+    assert_eq!(groups(&["--cgroup", "pids,memory:/sub", "--cgroup", "cpu:sub"]), [true, true, true]);
 }
 
 #[test]

@@ -249,7 +249,7 @@ fn kernel_parameters_are_the_containers_own() {
 }
 
 #[test]
-fn keys_are_the_containers_own() {
+fn a_new_keyring_or_the_old_one() {
     let bed = bed!();
     if !Path::new("/proc/keys").exists() {
         skip!("this kernel has no keyrings");

@@ -285,12 +285,11 @@ impl Groups {
         self.legacy.iter().try_for_each(|group| write(&group.path.join("cgroup.procs"), &pid.to_string()))
     }
 
-    /// Moves a process into all groups.
-    pub fn attach_everywhere(&self, pid: i32) -> Result<(), CgroupError> {
-        if let Some(path) = &self.unified {
-            write(&path.join("cgroup.procs"), &pid.to_string())?;
-        }
-        self.attach(pid)
+    /// Moves processes that run already into all groups.
+    pub fn adopt<E: From<CgroupError>>(&self, list: impl Fn() -> Result<Vec<i32>, E>) -> Result<(), E> {
+        let legacy = self.legacy.iter().map(|group| group.path.as_path());
+        let folders: Vec<&Path> = self.unified.as_deref().into_iter().chain(legacy).collect();
+        move_all(&folders, list)
     }
 
     fn main_folder(&self) -> Option<&Path> {
@@ -432,13 +431,9 @@ impl Groups {
         more.make(layout, place, Some(resources))?;
         let missing = more.legacy.iter().filter(|group| !self.legacy.contains(group));
         let missing: Vec<LegacyGroup> = missing.cloned().collect();
-        let processes = self.processes()?;
-        for group in missing {
-            for pid in &processes {
-                write(&group.path.join("cgroup.procs"), &pid.to_string())?;
-            }
-            self.legacy.push(group);
-        }
+        let folders: Vec<&Path> = missing.iter().map(|group| group.path.as_path()).collect();
+        move_all(&folders, || self.processes())?;
+        self.legacy.extend(missing);
         self.above.extend(more.above);
         Ok(())
     }
@@ -478,6 +473,32 @@ impl Groups {
 /// Version 1 calls it by another name.
 fn legacy_name(controller: &str) -> &str {
     if controller == "io" { "blkio" } else { controller }
+}
+
+/// Moves the processes that `list` tells into groups, those that are born meanwhile too; those that end meanwhile are
+/// no matter. Whoever is in the last group was moved, or born of one that was, and is in all of them.
+fn move_all<E: From<CgroupError>>(
+    folders: &[&Path],
+    list: impl Fn() -> Result<Vec<i32>, E>,
+) -> Result<(), E> {
+    let Some(last) = folders.last() else { return Ok(()) };
+    let mut tried = BTreeSet::new();
+    loop {
+        let members = fs::read_to_string(last.join("cgroup.procs")).unwrap_or_default();
+        let members: BTreeSet<i32> = members.lines().filter_map(|line| line.parse().ok()).collect();
+        let mut new = list()?;
+        new.retain(|pid| !members.contains(pid) && tried.insert(*pid));
+        if new.is_empty() {
+            return Ok(());
+        }
+        for (pid, folder) in new.iter().flat_map(|pid| folders.iter().map(move |folder| (pid, folder))) {
+            let path = folder.join("cgroup.procs");
+            match fs::write(&path, pid.to_string()) {
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                other => other.map_err(CgroupError::file("write", &path))?,
+            }
+        }
+    }
 }
 
 fn gone(error: &io::Error) -> bool {
