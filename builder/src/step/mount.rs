@@ -67,7 +67,10 @@ impl Executor<'_> {
         for mount in &exec.mounts {
             let is_file = self.add_mount(&mut mounted, mount, &step)?;
             if let Some(is_file) = is_file {
-                make_stub(&tree, stubs.path(), &mount.target, is_file)?;
+                let made = make_stub(&tree, stubs.path(), &mount.target, is_file)?;
+                if made && matches!(mount.source, MountSource::Tmpfs { .. }) {
+                    open_to_all(mounted.mounts.last_mut());
+                }
             }
         }
         mounted.stubs.push(stubs.path().to_owned());
@@ -286,11 +289,19 @@ fn filesystem(kind: &str, target: &str, options: Vec<String>) -> Mount {
     mount
 }
 
-/// Makes a mount point in the folder that lies below the image, where the image has none.
-fn make_stub(tree: &Tree, stubs: &Path, target: &str, is_file: bool) -> Result<(), StepError> {
+/// A tmpfs has the mode of the folder that it covers; where the image has none, everybody may write to it.
+fn open_to_all(mount: Option<&mut Mount>) {
+    let Some(mount) = mount else { return };
+    let mut options = mount.options().clone().unwrap_or_default();
+    options.push("mode=1777".to_owned());
+    mount.set_options(Some(options));
+}
+
+/// Makes a mount point in the folder that lies below the image, where the image has none; tells whether it did.
+fn make_stub(tree: &Tree, stubs: &Path, target: &str, is_file: bool) -> Result<bool, StepError> {
     let real = tree.resolve(target.as_bytes())?;
     if tree.stat(&real)?.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     let folders = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) };
     let mut writer = LayerWriter::new(stubs, None)?;
@@ -304,5 +315,5 @@ fn make_stub(tree: &Tree, stubs: &Path, target: &str, is_file: bool) -> Result<(
         writer.make_folders(path, &folders)?;
     }
     writer.finish()?;
-    Ok(())
+    Ok(true)
 }
