@@ -6,7 +6,7 @@ use crate::commands::Agent;
 use crate::error::OciError;
 use crate::state::{Folder, Record, Status, write_beside};
 use crate::{Globals, foreground, hooks, machine, terminal};
-use kiln_runtime::cgroup::{self, DeviceRule, Groups, Layout, Place};
+use kiln_runtime::cgroup::{self, DeviceRule, Extent, Groups, Layout, Place};
 use kiln_runtime::launch::{self, Launched, Steps};
 use kiln_runtime::op::{ConsoleSize, FdSlot, IdMaps, IdRange, Point};
 use kiln_runtime::plan::{self, PlanOptions, plan};
@@ -196,9 +196,12 @@ impl Request<'_> {
             return Ok(Groups::default());
         }
         let resources = self.resources();
-        let place = place(&self.bundle.spec, id);
-        if self.does_without_groups(layout, &place) {
-            return Ok(Groups::default());
+        let mut place = place(&self.bundle.spec, id);
+        if !layout.has_unified() {
+            if self.does_without_groups(&place) {
+                return Ok(Groups::default());
+            }
+            place.extent = Extent::All;
         }
         let nested = self.nested;
         match Groups::create(layout, &place, resources) {
@@ -216,7 +219,10 @@ impl Request<'_> {
                 Ok(groups)
             }
             // Without rights over groups a container without limits can do without them.
-            Err(error) if !has_limits(resources) && (nested || !rustix::process::geteuid().is_root()) => {
+            Err(error)
+                if !resources.is_some_and(cgroup::has_limits)
+                    && (nested || !rustix::process::geteuid().is_root()) =>
+            {
                 self.globals.log.debug(&format!("no control groups: {error}"));
                 Ok(Groups::default())
             }
@@ -227,7 +233,7 @@ impl Request<'_> {
     /// Where only version 1 hierarchies are mounted, entering a group waits for a grace period of the kernel: a
     /// container without limits does without. Its devices are then guarded by what is mounted, which a program that may
     /// not mount cannot change.
-    fn does_without_groups(&self, layout: &Layout, place: &Place) -> bool {
+    fn does_without_groups(&self, place: &Place) -> bool {
         let resources = self.resources();
         let rules = resources.and_then(|resources| resources.devices().as_ref());
         let denies_all = |rule: &oci_spec::runtime::LinuxDeviceCgroup| {
@@ -238,9 +244,8 @@ impl Request<'_> {
         let mounts = sets
             .and_then(|sets| sets.bounding().as_ref())
             .is_some_and(|set| set.contains(&Capability::SysAdmin));
-        !layout.has_unified()
-            && !place.everywhere
-            && !has_limits(resources)
+        place.extent != Extent::All
+            && !resources.is_some_and(cgroup::has_limits)
             && rules.into_iter().flatten().all(denies_all)
             && !mounts
     }
@@ -555,9 +560,9 @@ pub(crate) fn place(spec: &Spec, id: &str) -> Place {
     let is_cgroup = |mount: &Mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"));
     let shown = spec.mounts().iter().flatten().any(is_cgroup);
     // Whoever names the place looks there; and without a namespace the container is shown its groups by path.
-    let everywhere = named.is_some() || shown && !own;
+    let extent = if named.is_some() || shown && !own { Extent::All } else { Extent::Unified };
     let path = named.map_or_else(|| PathBuf::from(id), |path| clean(&path));
-    Place { path, everywhere }
+    Place { path, extent }
 }
 
 /// Without `..` and the like: groups are made nowhere else.
@@ -583,17 +588,6 @@ fn device_rules(resources: Option<&LinuxResources>) -> Vec<DeviceRule> {
     let mut rules: Vec<DeviceRule> = given.filter_map(DeviceRule::of).collect();
     rules.extend(cgroup::default_rules());
     rules
-}
-
-fn has_limits(resources: Option<&LinuxResources>) -> bool {
-    resources.is_some_and(|resources| {
-        resources.memory().is_some()
-            || resources.cpu().is_some()
-            || resources.pids().is_some()
-            || resources.block_io().is_some()
-            || resources.unified().is_some()
-            || resources.hugepage_limits().as_ref().is_some_and(|list| !list.is_empty())
-    })
 }
 
 fn console_size(spec: &Spec) -> ConsoleSize {

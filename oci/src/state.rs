@@ -5,7 +5,7 @@
 //! taken for it. Everything is written beside and renamed.
 
 use crate::error::OciError;
-use kiln_runtime::cgroup::{Groups, Layout};
+use kiln_runtime::cgroup::{Extent, Groups, Layout};
 use oci_spec::runtime::Spec;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -285,7 +285,7 @@ impl Container {
             return Ok(());
         }
         let mut place = crate::create::place(&self.config()?, &self.record.id);
-        place.everywhere = true;
+        place.extent = Extent::All;
         let groups = Groups::create(&Layout::detect(), &place, None)?;
         let adopted = groups.adopt(|| crate::commands::processes(self));
         if adopted.is_err() {

@@ -10,7 +10,7 @@ mod limits;
 pub mod stats;
 
 pub use device::{DeviceAccess, DeviceRule, default_rules};
-pub use groups::{Groups, Place};
+pub use groups::{Extent, Groups, Place};
 pub use layout::{Layout, LegacyMount};
 
 use crate::op::describe_errno;
@@ -65,118 +65,67 @@ impl CgroupError {
     }
 }
 
-/// The groups of one container, or of one process and all it starts. Removed when dropped.
+/// Groups that this process makes for what it starts. Removed when dropped.
 #[derive(Debug)]
 pub struct Cgroup {
-    /// Its folder in the version 2 hierarchy, if that is mounted.
-    unified: Option<(PathBuf, OwnedFd)>,
-    /// Its folders in version 1 hierarchies.
-    legacy: Vec<PathBuf>,
-    /// Folders above these that had to be made, outermost first.
-    above: Vec<PathBuf>,
+    groups: Groups,
+    /// The folder in the version 2 hierarchy, if there is one.
+    folder: Option<OwnedFd>,
 }
 
 impl Cgroup {
     /// Makes the group `name` below the caller's own, with the limits of `resources`.
     ///
-    /// Version 1 hierarchies are touched only for limits that they hold. With `devices`, access to devices
-    /// is restricted to the harmless ones (a version 2 folder is all that needs, whatever else is mounted).
+    /// Hierarchies are touched only for limits that they hold. With `devices`, access to devices is restricted to the
+    /// harmless ones (a version 2 folder is all that needs, whatever else is mounted).
     pub fn create(
         layout: &Layout,
         name: &str,
         resources: Option<&LinuxResources>,
         devices: bool,
     ) -> Result<Cgroup, CgroupError> {
-        let mut cgroup = Cgroup { unified: None, legacy: Vec::new(), above: Vec::new() };
-        let settings = resources.map(limits::settings).unwrap_or_default();
-        let wants_unified = devices || settings.iter().any(|setting| layout.is_unified(setting.controller));
-        if wants_unified && let Some(root) = layout.unified_folder() {
-            let path = root.join(name);
-            cgroup.above.extend(missing_above(&path));
-            make_folder(&path)?;
-            let folder = open_folder(&path)?;
-            if devices {
-                device::restrict(folder.as_fd())
-                    .map_err(|errno| CgroupError::Devices(errno.raw_os_error()))?;
-            }
-            cgroup.unified = Some((path, folder));
+        let extent = if devices { Extent::Unified } else { Extent::Limits };
+        let place = Place { path: name.into(), extent };
+        let mut cgroup = Cgroup { groups: Groups::create(layout, &place, resources)?, folder: None };
+        cgroup.folder = cgroup.groups.folder()?;
+        if devices && cgroup.folder.is_some() {
+            cgroup.groups.restrict(&default_rules())?;
         }
-        cgroup.apply(layout, name, &settings)?;
         Ok(cgroup)
-    }
-
-    fn apply(
-        &mut self,
-        layout: &Layout,
-        name: &str,
-        settings: &[limits::Setting],
-    ) -> Result<(), CgroupError> {
-        for setting in settings {
-            if layout.is_unified(setting.controller) {
-                let Some((path, _)) = &self.unified else { continue };
-                let Some((file, value)) = &setting.unified else { continue };
-                layout.enable(setting.controller)?;
-                write(&path.join(file.as_ref()), value)?;
-            } else if let Some(root) = layout.legacy_folder(setting.controller) {
-                let path = root.join(name);
-                if !self.legacy.contains(&path) {
-                    self.above.extend(missing_above(&path));
-                    make_folder(&path)?;
-                    self.legacy.push(path.clone());
-                    if setting.controller == "cpuset" {
-                        inherit_cpuset(&root, &path)?;
-                    }
-                }
-                if let Some((file, value)) = &setting.legacy {
-                    write(&path.join(file.as_ref()), value)?;
-                }
-            } else {
-                return Err(CgroupError::NoController {
-                    limit: setting.limit,
-                    controller: setting.controller,
-                });
-            }
-        }
-        Ok(())
     }
 
     /// The version 2 folder, into which a process can be born.
     pub fn folder(&self) -> Option<BorrowedFd<'_>> {
-        self.unified.as_ref().map(|(_, folder)| folder.as_fd())
+        self.folder.as_ref().map(AsFd::as_fd)
     }
 
     /// True when a process must be moved into version 1 groups after it was made.
     pub fn needs_attach(&self) -> bool {
-        !self.legacy.is_empty()
+        self.groups.needs_attach()
     }
 
     /// Moves a process into the version 1 groups.
     pub fn attach(&self, pid: i32) -> Result<(), CgroupError> {
-        for path in &self.legacy {
-            write(&path.join("cgroup.procs"), &pid.to_string())?;
-        }
-        Ok(())
+        self.groups.attach(pid)
     }
 
     /// The folders of this group, for looking at.
     pub fn paths(&self) -> Vec<&Path> {
-        let unified = self.unified.iter().map(|(path, _)| path.as_path());
-        unified.chain(self.legacy.iter().map(PathBuf::as_path)).collect()
+        self.groups.paths().into_iter().map(|(_, path)| path).collect()
     }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        for path in self.paths() {
-            // A group that still holds a dying process is busy for a moment; whoever comes later
-            // removes it (`remove_orphans`).
-            let _ = fs::remove_dir(path);
-        }
-        for path in self.above.iter().rev() {
-            // Others may be in it by now.
-            let _ = fs::remove_dir(path);
-        }
+        // A group that still holds a dying process is busy for a moment; whoever comes later removes it
+        // (`remove_orphans`).
+        self.groups.remove_if_empty();
     }
+}
+
+/// Whether `resources` ask for anything that a group would be needed for, devices left aside.
+pub fn has_limits(resources: &LinuxResources) -> bool {
+    !limits::settings(resources).is_empty()
 }
 
 /// The folders above `path` that do not exist, outermost first.
@@ -221,10 +170,6 @@ fn start_time(pid: u32) -> Option<String> {
     let stat = layout::read_at_once(format!("/proc/{pid}/stat"), 1024);
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(19).map(str::to_owned)
-}
-
-fn make_folder(path: &Path) -> Result<(), CgroupError> {
-    fs::create_dir_all(path).map_err(CgroupError::file("make", path))
 }
 
 /// A new version 1 group has no processors and no memory nodes, and takes nobody in until it has both: those of the group

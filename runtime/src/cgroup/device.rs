@@ -111,13 +111,8 @@ pub fn default_rules() -> Vec<DeviceRule> {
     rules
 }
 
-/// Restricts the devices that processes of a group may open to the harmless ones; all may be made.
-pub(super) fn restrict(cgroup: BorrowedFd<'_>) -> Result<(), Errno> {
-    restrict_to(cgroup, &default_rules())
-}
-
 /// Restricts the devices that processes of a group may make and open; none when no rule says so.
-pub(super) fn restrict_to(cgroup: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<(), Errno> {
+pub(super) fn restrict(cgroup: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<(), Errno> {
     DeviceProgram::load(&program(rules))?.attach(cgroup)
 }
 

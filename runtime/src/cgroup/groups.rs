@@ -23,8 +23,19 @@ use std::time::{Duration, Instant};
 pub struct Place {
     /// Below the mount of each hierarchy when it is absolute, below the caller's own groups else.
     pub path: PathBuf,
-    /// In every hierarchy, or in the version 2 hierarchy and those that limits need.
-    pub everywhere: bool,
+    /// In which hierarchies.
+    pub extent: Extent,
+}
+
+/// In which hierarchies a container has groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// In those that limits need.
+    Limits,
+    /// In the version 2 hierarchy too, where one is mounted.
+    Unified,
+    /// In all of them.
+    All,
 }
 
 /// The groups of one container.
@@ -78,18 +89,19 @@ impl Groups {
             Some(below) => mount.join(below),
             None => own.join(&place.path),
         };
-        if let (Some(mount), Some(own)) = (layout.unified_mount(), layout.unified_folder()) {
+        let unified = place.extent != Extent::Limits
+            || settings.iter().any(|setting| layout.is_unified(setting.controller));
+        if let (true, Some(mount), Some(own)) = (unified, layout.unified_mount(), layout.unified_folder()) {
             let path = at(mount, own);
             self.make_one(&path)?;
             self.unified = Some(path);
         }
-        let no_unified = self.unified.is_none();
         for (controllers, mount, own) in layout.hierarchies() {
             let needed = settings.iter().any(|setting| {
                 setting.legacy.is_some()
                     && controllers.iter().any(|known| known == legacy_name(setting.controller))
             });
-            if !(place.everywhere || needed || no_unified) {
+            if !(needed || place.extent == Extent::All) {
                 continue;
             }
             let path = at(mount, own.clone());
@@ -201,7 +213,7 @@ impl Groups {
         if let Some(path) = self.unified.as_ref().filter(|_| list.is_none()) {
             use rustix::fd::AsFd;
             let folder = open_folder(path)?;
-            return device::restrict_to(folder.as_fd(), rules)
+            return device::restrict(folder.as_fd(), rules)
                 .map_err(|errno| CgroupError::Devices(errno.raw_os_error()));
         }
         let Some(group) =
@@ -445,9 +457,7 @@ impl Groups {
         for folder in folders {
             removed &= fs::remove_dir(folder).is_ok();
         }
-        if removed {
-            self.remove_above();
-        }
+        self.remove_above();
         removed
     }
 

@@ -117,14 +117,6 @@ impl Layout {
         Some(unified.mount.join(own))
     }
 
-    /// This process's folder in the version 1 hierarchy that has a controller.
-    pub(super) fn legacy_folder(&self, controller: &str) -> Option<PathBuf> {
-        let holds =
-            |hierarchy: &&LegacyHierarchy| hierarchy.controllers.iter().any(|known| known == controller);
-        let hierarchy = self.legacy.iter().find(holds)?;
-        Some(hierarchy.place.mount.join(&hierarchy.place.own))
-    }
-
     /// This process's folders in all version 1 hierarchies.
     pub(super) fn legacy_folders(&self) -> Vec<PathBuf> {
         self.legacy.iter().map(|hierarchy| hierarchy.place.mount.join(&hierarchy.place.own)).collect()
@@ -167,14 +159,6 @@ impl Layout {
     /// True when there is nothing but the version 2 hierarchy.
     pub fn is_unified_only(&self) -> bool {
         self.unified.is_some() && self.legacy.is_empty()
-    }
-
-    /// Hands a controller down to the folder in which groups are made.
-    pub(super) fn enable(&self, controller: &str) -> Result<(), CgroupError> {
-        match self.unified_folder() {
-            Some(folder) => self.enable_in(&folder, controller),
-            None => Ok(()),
-        }
     }
 
     /// Hands a controller down to a folder, so that groups in it have it.
@@ -239,8 +223,8 @@ mod tests {
 32 20 0:28 / /sys/fs/cgroup/unified rw,relatime shared:4 - cgroup2 cgroup2 rw";
         let own = "3:cpu,cpuacct:/a/b\n1:name=systemd:/x\n0::/c\n";
         let layout = Layout::parse(mounts, own);
-        assert_eq!(layout.legacy_folder("cpuacct"), Some("/sys/fs/cgroup/cpu/a/b".into()));
-        assert_eq!(layout.legacy_folder("memory"), None);
+        let folders = ["/sys/fs/cgroup/cpu/a/b", "/sys/fs/cgroup/systemd/x"].map(PathBuf::from);
+        assert_eq!(layout.legacy_folders(), folders);
         assert_eq!(layout.unified_folder(), Some("/sys/fs/cgroup/unified/c".into()));
         assert!(!layout.is_unified("cpu") && !layout.is_unified_only());
         let mounts = layout.legacy_mounts();
@@ -264,6 +248,6 @@ mod tests {
     fn inside_a_container() {
         let mounts = "32 20 0:28 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory";
         let layout = Layout::parse(mounts, "5:memory:/docker/abc\n");
-        assert_eq!(layout.legacy_folder("memory"), Some("/sys/fs/cgroup/memory/".into()));
+        assert_eq!(layout.legacy_folders(), [PathBuf::from("/sys/fs/cgroup/memory/")]);
     }
 }
