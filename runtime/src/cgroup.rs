@@ -128,6 +128,19 @@ pub fn has_limits(resources: &LinuxResources) -> bool {
     !limits::settings(resources).is_empty()
 }
 
+/// What `resources` ask for that Linux once had and has no more.
+pub fn without_effect(resources: &LinuxResources) -> Vec<&'static str> {
+    let memory = resources.memory().as_ref().and_then(|memory| memory.kernel()).filter(|limit| *limit != 0);
+    let block = resources.block_io().as_ref();
+    let devices = block.and_then(|block| block.weight_device().as_ref()).into_iter().flatten();
+    let leaf = block
+        .and_then(|block| block.leaf_weight())
+        .or(devices.filter_map(|device| device.leaf_weight()).next());
+    let given =
+        [(memory.is_some(), "the kernel memory limit"), (leaf.is_some(), "the block I/O leaf weight")];
+    given.into_iter().filter(|(given, _)| *given).map(|(_, name)| name).collect()
+}
+
 /// The folders above `path` that do not exist, outermost first.
 fn missing_above(path: &Path) -> Vec<PathBuf> {
     let above = path.ancestors().skip(1).take_while(|path| !path.exists());

@@ -14,7 +14,7 @@ mod mount;
 mod path;
 pub(crate) mod word;
 
-pub(crate) use identity::limit_of;
+pub(crate) use identity::{limit_of, stay_on};
 pub(crate) use mount::copy_tree;
 pub(crate) use mount::make_filesystem;
 
@@ -213,24 +213,16 @@ impl Init {
     }
 
     fn carry_out(&mut self, op: &SetupOp) -> Done {
-        use rustix::{fs, system, thread};
+        use rustix::{system, thread};
         match op {
             SetupOp::Wait(point) => self.wait(*point),
             SetupOp::BecomeRoot => identity::become_root_of_namespace(),
-            SetupOp::HideProcess => {
-                use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-                set_dumpable_behavior(DumpableBehavior::NotDumpable).call("prctl", "PR_SET_DUMPABLE")
-            }
+            SetupOp::HideProcess => identity::hide_process(),
             SetupOp::Join(slot) => {
                 thread::move_into_link_name_space(self.slot(*slot)?, None).call("setns", "")
             }
             SetupOp::JoinPath { kind, path } => join_path(*kind, path),
-            SetupOp::LoopbackUp => crate::network::bring_up_loopback().map_err(|errno| Failed {
-                call: "netlink",
-                on: "lo".into(),
-                errno,
-                message: None,
-            }),
+            SetupOp::LoopbackUp => crate::network::bring_up_loopback().call("netlink", "lo"),
             SetupOp::Unshare(flags) => sys::unshare(*flags).call("unshare", ""),
             SetupOp::Hostname(name) => {
                 system::sethostname(name.as_bytes()).call("sethostname", name.as_str())
@@ -240,15 +232,8 @@ impl Init {
             }
             SetupOp::Propagation(bits) => mount::propagate(*bits),
             SetupOp::Root(root) => self.mount_root(root),
-            SetupOp::Mount(op) => {
-                // What was a folder may be covered now.
-                self.folder = None;
-                self.mount(op)
-            }
-            SetupOp::Hierarchies(op) => {
-                self.folder = None;
-                self.hierarchies(op)
-            }
+            SetupOp::Mount(op) => self.mount(op),
+            SetupOp::Hierarchies(op) => self.hierarchies(op),
             SetupOp::Device(op) => self.device(op),
             SetupOp::Link { target, path } => self.link(target, path),
             SetupOp::Console { size, bind } => self.console(*size, *bind),
@@ -260,54 +245,31 @@ impl Init {
             SetupOp::Readonly(path) => self.readonly(path),
             SetupOp::Mask(path) => self.mask(path),
             SetupOp::Limit { resource, soft, hard, clamp } => identity::limit(resource, *soft, *hard, *clamp),
-            SetupOp::OomScore(score) => {
-                self.write_proc("self/oom_score_adj", &score.to_string()).call("write", "oom_score_adj")
-            }
+            SetupOp::OomScore(score) => self.oom_score(*score),
             SetupOp::Personality(persona) => sys::set_personality(*persona).call("personality", ""),
             SetupOp::Scheduler(op) => identity::schedule(*op),
             SetupOp::IoPriority { class, priority } => {
                 sys::set_io_priority(*class, *priority).call("ioprio_set", "")
             }
             SetupOp::Affinity(processors) => identity::stay_on(processors),
-            SetupOp::MemoryPolicy { mode, nodes } => {
-                let nodes: &[u64] = if nodes.iter().all(|word| *word == 0) { &[] } else { nodes };
-                sys::set_memory_policy(*mode, nodes).call("set_mempolicy", "")
-            }
+            SetupOp::MemoryPolicy { mode, nodes } => identity::memory_policy(*mode, nodes),
             SetupOp::Label { file, value } => self.label(file, value),
             SetupOp::Hooks { name, hooks } => self.run_hooks(name, hooks),
             // Tells the failure in its own words; see above.
             SetupOp::FindProgram => Ok(()),
             SetupOp::Gate(slot) => self.wait_at_gate(*slot),
-            SetupOp::Home(uid) => {
-                self.set_home(*uid);
-                Ok(())
-            }
-            SetupOp::NewKeyring => match sys::join_new_session_keyring() {
-                // Kernels without keyrings, and filters that forbid them, are fine.
-                Ok(()) | Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::DQUOT) => Ok(()),
-                Err(errno) => Err(errno).call("keyctl", ""),
-            },
+            SetupOp::Home(uid) => self.set_home(*uid),
+            SetupOp::NewKeyring => identity::new_keyring(),
             SetupOp::MakeFolder { path, mode } => self.make_folder(path, *mode),
             SetupOp::FindUser(user) => self.find_user(user),
             SetupOp::User { ids, keep_groups } => self.become_user(ids, *keep_groups),
-            SetupOp::TryWorkingFolder(path) => match self.working_folder(path) {
-                // Its user may have more luck, on a network file system say.
-                Err(failed) if failed.errno == Errno::ACCESS || failed.errno == Errno::PERM => Ok(()),
-                other => {
-                    self.is_in_working_folder = other.is_ok();
-                    other
-                }
-            },
-            SetupOp::WorkingFolder(_) if self.is_in_working_folder => Ok(()),
+            SetupOp::TryWorkingFolder(path) => self.try_working_folder(path),
             SetupOp::WorkingFolder(path) => self.working_folder(path),
             SetupOp::Bounding(bounding) => identity::drop_bounding(*bounding),
             SetupOp::Capabilities(op) => identity::capabilities(*op),
             SetupOp::NoNewPrivileges => thread::set_no_new_privs(true).call("prctl", "PR_SET_NO_NEW_PRIVS"),
             SetupOp::Seccomp { program, flags, listens } => self.load_filter(program, *flags, *listens),
-            SetupOp::Umask(mask) => {
-                let _ = rustix::process::umask(fs::Mode::from_raw_mode(*mask));
-                Ok(())
-            }
+            SetupOp::Umask(mask) => identity::umask(*mask),
         }
     }
 
@@ -322,8 +284,7 @@ impl Init {
     }
 
     fn load_filter(&self, program: &[u64], flags: u32, listens: bool) -> Done {
-        const NEW_LISTENER: u32 = 1 << 3;
-        let flags = if listens { flags | NEW_LISTENER } else { flags };
+        let flags = if listens { flags | crate::seccomp::NEW_LISTENER } else { flags };
         if let Some(listener) = sys::install_seccomp(program, flags).call("seccomp", "")? {
             self.send(&Status::Listener, Some(listener.as_fd()));
         }

@@ -122,6 +122,11 @@ pub fn wait(pidfd: &OwnedFd) -> i32 {
     }
 }
 
+/// Keeps this process, and what it starts, on some processors.
+pub fn stay_on(processors: &[u32]) -> Result<(), SetupError> {
+    init::stay_on(processors).map_err(|failed| failed.at(Stage::Setup))
+}
+
 /// Sends a signal by number, real-time signals included.
 pub fn signal(pidfd: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
     sys::signal(pidfd, number)

@@ -10,6 +10,7 @@ mod mounts;
 mod namespaces;
 
 pub use enter::{EnterOptions, enter};
+pub use identity::processors;
 pub use mounts::{MountOptionError, filesystem};
 
 use crate::cgroup::{Groups, Layout};

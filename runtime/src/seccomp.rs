@@ -70,9 +70,6 @@ pub enum SeccompError {
     /// Data for nobody.
     #[error("a seccomp profile with listenerMetadata needs a listenerPath")]
     Metadata,
-    /// Asked for a program without a listener from a profile that needs one.
-    #[error("seccomp action SCMP_ACT_NOTIFY is not supported here")]
-    NotifyUnsupported,
     /// More instructions than the kernel takes.
     #[error("the seccomp profile compiles to {0} instructions, more than the kernel takes (4096)")]
     TooLong(usize),
@@ -109,16 +106,6 @@ pub struct Listener {
     pub path: PathBuf,
     /// Passed on with the descriptor.
     pub metadata: Option<String>,
-}
-
-impl Compiled {
-    /// Program and flags, if nobody needs to be asked.
-    pub fn without_listener(self) -> Result<(Vec<u64>, u32), SeccompError> {
-        match self.listener {
-            Some(_) => Err(SeccompError::NotifyUnsupported),
-            None => Ok((self.program, self.flags)),
-        }
-    }
 }
 
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`: loading the program gives a descriptor.

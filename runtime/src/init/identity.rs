@@ -29,14 +29,19 @@ impl Init {
     }
 
     /// Sets `HOME` as the container's users have it.
-    pub(super) fn set_home(&mut self, uid: u32) {
+    pub(super) fn set_home(&mut self, uid: u32) -> Done {
         if self.environment.iter().any(|entry| entry.0.starts_with(b"HOME=")) {
-            return;
+            return Ok(());
         }
         // A file that cannot be read knows nobody.
         let passwd = self.read_user_file("etc/passwd").unwrap_or_default();
         let home = user::find(&uid.to_string(), &passwd, "").map_or("/".to_owned(), |user| user.home);
         self.environment.push(format!("HOME={home}").into());
+        Ok(())
+    }
+
+    pub(super) fn oom_score(&self, score: i32) -> Done {
+        self.write_proc("self/oom_score_adj", &score.to_string()).call("write", "oom_score_adj")
     }
 
     /// Writes a label for the program. The file may be the older one that all security modules share.
@@ -115,7 +120,21 @@ impl Init {
         Ok(())
     }
 
+    pub(super) fn try_working_folder(&mut self, path: &Bytes) -> Done {
+        match self.working_folder(path) {
+            // Its user may have more luck, on a network file system say.
+            Err(failed) if failed.errno == Errno::ACCESS || failed.errno == Errno::PERM => Ok(()),
+            other => {
+                self.is_in_working_folder = other.is_ok();
+                other
+            }
+        }
+    }
+
     pub(super) fn working_folder(&self, path: &Bytes) -> Done {
+        if self.is_in_working_folder {
+            return Ok(());
+        }
         rustix::process::chdir(path.to_c_string()).call("chdir", path.clone())?;
         let current = rustix::process::getcwd(Vec::new()).call("getcwd", path.clone())?;
         // A path that leads over a descriptor of ours ends up outside of the root.
@@ -153,6 +172,30 @@ fn what_call(what: &str) -> &'static str {
     if what == "gid" { "setresgid" } else { "setresuid" }
 }
 
+/// From here on nobody in the container may look into this process (CVE-2016-9962).
+pub(super) fn hide_process() -> Done {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).call("prctl", "PR_SET_DUMPABLE")
+}
+
+/// Kernels without keyrings, and filters that forbid them, are fine.
+pub(super) fn new_keyring() -> Done {
+    match sys::join_new_session_keyring() {
+        Ok(()) | Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::DQUOT) => Ok(()),
+        Err(errno) => Err(errno).call("keyctl", ""),
+    }
+}
+
+pub(super) fn memory_policy(mode: i32, nodes: &[u64]) -> Done {
+    let nodes = if nodes.iter().all(|word| *word == 0) { &[] } else { nodes };
+    sys::set_memory_policy(mode, nodes).call("set_mempolicy", "")
+}
+
+pub(super) fn umask(mask: u32) -> Done {
+    let _ = rustix::process::umask(fs::Mode::from_raw_mode(mask));
+    Ok(())
+}
+
 pub(super) fn schedule(op: SchedulerOp) -> Done {
     let attr = SchedulerAttr {
         size: 0,
@@ -168,7 +211,7 @@ pub(super) fn schedule(op: SchedulerOp) -> Done {
     sys::set_scheduler(attr).call("sched_setattr", shown)
 }
 
-pub(super) fn stay_on(processors: &[u32]) -> Done {
+pub(crate) fn stay_on(processors: &[u32]) -> Done {
     let mut set = thread::CpuSet::new();
     for processor in processors.iter().filter(|processor| **processor < thread::CpuSet::MAX_CPU as u32) {
         set.set(*processor as usize);

@@ -132,6 +132,8 @@ impl Init {
     }
 
     pub(super) fn mount(&mut self, op: &MountOp) -> Done {
+        // What was a folder may be covered now.
+        self.folder = None;
         if self.mount_at_once(op)? {
             return Ok(());
         }
@@ -189,6 +191,7 @@ impl Init {
 
     /// Mounts version 1 control groups, in folders of a tmpfs that is seen by nobody yet.
     pub(super) fn hierarchies(&mut self, op: &HierarchiesOp) -> Done {
+        self.folder = None;
         let target = self.target(&op.target, Target::Folder, false)?;
         let flags = old_flags(op.attributes);
         let writable = flags - MountFlags::RDONLY;

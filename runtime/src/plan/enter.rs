@@ -60,8 +60,7 @@ pub fn enter(process: &ProcessSpec, options: &EnterOptions<'_>) -> Result<Plan, 
     setup.extend(identity::schedule(process)?);
     let affinity = process.exec_cpu_affinity().as_ref();
     let list = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref()).unwrap_or_default();
-    let processors = identity::numbers(list)
-        .ok_or_else(|| PlanError::Unsupported(format!("the processor list `{list}`")))?;
+    let processors = identity::processors(list)?;
     if !processors.is_empty() {
         setup.push(SetupOp::Affinity(processors));
     }

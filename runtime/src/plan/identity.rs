@@ -16,6 +16,9 @@ impl Planner<'_> {
             self.setup.extend(limits(process)?);
         }
         if let Some(personality) = self.linux.and_then(|linux| linux.personality().as_ref()) {
+            if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
+                return Err(PlanError::Unsupported("flags of a personality, of which none exist".to_owned()));
+            }
             let domain = match personality.domain() {
                 LinuxPersonalityDomain::PerLinux => 0,
                 LinuxPersonalityDomain::PerLinux32 => 8,
@@ -279,8 +282,13 @@ fn memory_policy(policy: &oci_spec::runtime::LinuxMemoryPolicy) -> Result<SetupO
     Ok(SetupOp::MemoryPolicy { mode: flags.fold(mode, |mode, flag| mode | flag), nodes: mask })
 }
 
+/// The processors of a list such as `0-3,7`.
+pub fn processors(list: &str) -> Result<Vec<u32>, PlanError> {
+    numbers(list).ok_or_else(|| PlanError::Unsupported(format!("the processor list `{list}`")))
+}
+
 /// A list such as `0-3,7`.
-pub(super) fn numbers(list: &str) -> Option<Vec<u32>> {
+fn numbers(list: &str) -> Option<Vec<u32>> {
     let mut numbers = Vec::new();
     for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
