@@ -55,27 +55,12 @@ impl Executor<'_> {
         let stubs: Vec<PathBuf> =
             std::iter::once(files.stubs()).chain(mounted.stubs.iter().cloned()).collect();
         let root = self.tools.store.active_mount(below, active, &stubs);
-        let script = match &exec.script {
-            Some((name, content)) => Some(write_script(&files.folder(), row, name, content)?),
-            None => None,
-        };
-        let mut spec = step_spec(exec, &mounted.environment, active.mount_point()?);
-        let devices = device::find(&exec.devices)?;
-        devices.add_to(&mut spec);
-        let mut mounts = files.mounts(exec.network == Network::Host);
-        mounts.extend(devices.mounts);
-        mounts.extend(mounted.mounts.iter().cloned());
-        mounts.extend(script.map(|folder| spec::bind(folder, "/dev/pipes", &["ro"])));
-        spec.mounts_mut().get_or_insert_default().extend(mounts);
-
+        let spec = self.whole_spec(exec, mounted, active.mount_point()?, row)?;
         let network = match exec.network {
             Network::Bridge => Some(self.tools.sandbox.network()?),
             Network::None => Some(self.tools.sandbox.no_network()?),
             Network::Host => None,
         };
-        if network.is_none() {
-            stay_in_network(&mut spec);
-        }
         let limited = self.tools.sandbox.limited_group(&exec.limits)?;
         // Who was given devices gets these from outside, and can open no others.
         let opens_devices = exec.is_insecure || !exec.devices.is_empty();
@@ -115,6 +100,26 @@ impl Executor<'_> {
         drop((stdout_there, stderr_there));
         let code = self.follow(process, stdout, stderr, row).map_err(|source| start_error(exec, source))?;
         Ok(code)
+    }
+
+    /// The step's container, with everything that is mounted in it.
+    fn whole_spec(&self, exec: &Exec, mounted: &Mounted, root: PathBuf, row: Row) -> Result<Spec, StepError> {
+        let files = self.tools.sandbox.files()?;
+        let mut spec = step_spec(exec, &mounted.environment, root);
+        let devices = device::find(&exec.devices)?;
+        devices.add_to(&mut spec);
+        let mut mounts = files.mounts(exec.network == Network::Host);
+        mounts.extend(devices.mounts);
+        mounts.extend(mounted.mounts.iter().cloned());
+        if let Some((name, content)) = &exec.script {
+            let folder = write_script(&files.folder(), row, name, content)?;
+            mounts.push(spec::bind(folder, "/dev/pipes", &["ro"]));
+        }
+        spec.mounts_mut().get_or_insert_default().extend(mounts);
+        if exec.network == Network::Host {
+            stay_in_network(&mut spec);
+        }
+        Ok(spec)
     }
 
     /// Passes on what the program writes until it ends.
