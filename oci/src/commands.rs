@@ -22,7 +22,8 @@ pub(crate) struct Command {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) words: &'static str,
-    pub(crate) flags: &'static [Flag],
+    /// In groups, some of which several commands share.
+    pub(crate) flags: &'static [&'static [Flag]],
     /// Everything behind the first word is another program's.
     pub(crate) until_word: bool,
     /// What failing gives; other than by that programs of containers tell theirs.
@@ -30,6 +31,7 @@ pub(crate) struct Command {
     pub(crate) run: fn(&Globals, &Arguments) -> Result<u8, OciError>,
 }
 
+/// Of whoever makes a container.
 const CREATE_FLAGS: &[Flag] = &[
     value(&["bundle", "b"]),
     value(&["config", "f"]),
@@ -41,19 +43,8 @@ const CREATE_FLAGS: &[Flag] = &[
     value(&["preserve-fds"]),
 ];
 
-const RUN_FLAGS: &[Flag] = &[
-    value(&["bundle", "b"]),
-    value(&["config", "f"]),
-    value(&["console-socket"]),
-    value(&["pidfd-socket"]),
-    value(&["pid-file"]),
-    switch(&["no-pivot"]),
-    switch(&["no-new-keyring"]),
-    value(&["preserve-fds"]),
-    switch(&["detach", "d"]),
-    switch(&["keep"]),
-    switch(&["no-subreaper"]),
-];
+/// Of whoever starts it at once, besides.
+const RUN_FLAGS: &[Flag] = &[switch(&["detach", "d"]), switch(&["keep"]), switch(&["no-subreaper"])];
 
 const EXEC_FLAGS: &[Flag] = &[
     value(&["process", "p"]),
@@ -82,7 +73,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "create",
         about: "make a container that waits to be started",
         words: "ID",
-        flags: CREATE_FLAGS,
+        flags: &[CREATE_FLAGS],
         until_word: false,
         failure: None,
         run: run::create,
@@ -100,7 +91,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "run",
         about: "make a container and start it",
         words: "ID",
-        flags: RUN_FLAGS,
+        flags: &[CREATE_FLAGS, RUN_FLAGS],
         until_word: false,
         failure: None,
         run: run::run,
@@ -109,7 +100,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "exec",
         about: "run a further program in a container",
         words: "ID PROGRAM [ARGUMENTS]",
-        flags: EXEC_FLAGS,
+        flags: &[EXEC_FLAGS],
         until_word: true,
         // As in runc: other than by a program that ends with 1, or was not found by a shell.
         failure: Some(255),
@@ -128,7 +119,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "kill",
         about: "send a signal to a container (default TERM)",
         words: "ID [SIGNAL]",
-        flags: &[switch(&["all", "a"])],
+        flags: &[&[switch(&["all", "a"])]],
         until_word: false,
         failure: None,
         run: lifecycle::kill,
@@ -137,7 +128,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "delete",
         about: "remove a container that has ended",
         words: "ID",
-        flags: &[switch(&["force", "f"]), switch(&["regex"])],
+        flags: &[&[switch(&["force", "f"]), switch(&["regex"])]],
         until_word: false,
         failure: None,
         run: lifecycle::delete,
@@ -146,7 +137,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "list",
         about: "list containers",
         words: "",
-        flags: &[value(&["format", "f"]), switch(&["quiet", "q"])],
+        flags: &[&[value(&["format", "f"]), switch(&["quiet", "q"])]],
         until_word: false,
         failure: None,
         run: list::list,
@@ -155,7 +146,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "ps",
         about: "list the processes of a container",
         words: "ID [ps OPTIONS]",
-        flags: &[value(&["format", "f"])],
+        flags: &[&[value(&["format", "f"])]],
         until_word: true,
         failure: None,
         run: list::ps,
@@ -182,7 +173,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "update",
         about: "change a container's limits",
         words: "ID",
-        flags: update::FLAGS,
+        flags: &[update::FLAGS],
         until_word: false,
         failure: None,
         run: update::update,
@@ -191,7 +182,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "events",
         about: "print what a container uses, and when it runs out of memory",
         words: "ID",
-        flags: &[switch(&["stats"]), value(&["interval"])],
+        flags: &[&[switch(&["stats"]), value(&["interval"])]],
         until_word: false,
         failure: None,
         run: events::events,
@@ -200,7 +191,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "spec",
         about: "write an example configuration",
         words: "",
-        flags: &[value(&["bundle", "b"]), value(&["config", "f"]), switch(&["rootless"])],
+        flags: &[&[value(&["bundle", "b"]), value(&["config", "f"]), switch(&["rootless"])]],
         until_word: false,
         failure: None,
         run: spec::spec,
@@ -218,7 +209,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "checkpoint",
         about: "not supported",
         words: "ID",
-        flags: &[
+        flags: &[&[
             value(&["image-path"]),
             value(&["work-path"]),
             switch(&["leave-running"]),
@@ -232,7 +223,7 @@ pub(crate) const COMMANDS: &[Command] = &[
             value(&["status-fd"]),
             value(&["manage-cgroups-mode"]),
             switch(&["auto-dedup"]),
-        ],
+        ]],
         until_word: false,
         failure: None,
         run: |_, _| {
@@ -243,7 +234,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         name: "restore",
         about: "not supported",
         words: "ID",
-        flags: &[
+        flags: &[&[
             value(&["image-path"]),
             value(&["work-path"]),
             value(&["bundle", "b"]),
@@ -259,7 +250,7 @@ pub(crate) const COMMANDS: &[Command] = &[
             switch(&["lazy-pages"]),
             value(&["manage-cgroups-mode"]),
             switch(&["auto-dedup"]),
-        ],
+        ]],
         until_word: false,
         failure: None,
         run: |_, _| {

@@ -5,10 +5,12 @@ use crate::commands::Agent;
 use crate::error::OciError;
 use crate::foreground::{self, Signals};
 use crate::state::{Container, Status, write_beside};
-use crate::{Globals, create, machine, terminal};
+use crate::terminal::{self, Handover};
+use crate::{Globals, create, machine};
+use kiln_runtime::SpawnError;
 use kiln_runtime::launch::{self, Launched, Steps};
-use kiln_runtime::op::{ConsoleSize, FdSlot, Point};
-use kiln_runtime::plan::{EnterOptions, enter};
+use kiln_runtime::op::{FdSlot, Point};
+use kiln_runtime::plan::{EnterOptions, enter, processors};
 use oci_spec::runtime::{Capability, Process, Spec};
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::HashSet;
@@ -20,51 +22,26 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
     let Some((id, program)) = arguments.words.split_first() else {
         return Err(OciError::usage("exec: the container's id is missing"));
     };
-    let container = globals.store.open(id)?;
-    let status = container.status();
-    match status {
-        Status::Stopped => {
-            return Err(OciError::State(format!("cannot exec in a stopped container: {id:?}")));
-        }
-        Status::Paused if !arguments.has("ignore-paused") => {
-            return Err(OciError::State(format!(
-                "cannot exec in a paused container: {id:?} (`resume` it, or pass --ignore-paused)"
-            )));
-        }
-        Status::Creating | Status::Created | Status::Running | Status::Paused => {}
-    }
-    let pidfd = container
-        .pidfd()
-        .ok_or_else(|| OciError::State(format!("cannot exec in a stopped container: {id:?}")))?;
+    let (container, pidfd) = open_running(globals, arguments, id)?;
     let spec = container.config()?;
     let (process, user) = process(globals, &spec, arguments, program)?;
-    let detach = arguments.has("detach");
-    let terminal = process.terminal() == Some(true);
-    create::check_console(terminal, arguments.has("console-socket"), !detach)?;
+    let stays = !arguments.has("detach");
+    terminal::check(&process, arguments, stays)?;
 
     let mut slots = vec![pidfd];
-    let groups = sub_groups(&container, arguments)?;
-    let cgroup = match groups.0.map(|path| open_folder(&path)).transpose()? {
-        Some(folder) => {
-            slots.push(folder);
-            Some(FdSlot(1))
-        }
-        None => None,
-    };
-    let size = process.console_size();
-    let number = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
+    let (unified, folders) = sub_groups(&container, arguments)?;
+    if let Some(path) = &unified {
+        slots.push(open_folder(path)?);
+    }
     let options = EnterOptions {
         target: FdSlot(0),
         namespaces: namespaces_of(container.record.pid),
-        cgroup,
+        cgroup: unified.map(|_| FdSlot(1)),
         user: user.as_deref(),
         filter: spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
         default_filter: false,
-        console: size.map_or(ConsoleSize { rows: 0, columns: 0 }, |size| ConsoleSize {
-            rows: number(size.height()),
-            columns: number(size.width()),
-        }),
-        attach: !groups.1.is_empty(),
+        console: terminal::size(&process),
+        attach: !folders.is_empty(),
         keep_keyring: true,
         kept_fds: create::kept_fds(arguments)?,
         by_handle: false,
@@ -72,19 +49,14 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         apparmor: machine::has_apparmor(),
     };
     let plan = enter(&process, &options)?;
-    let signals = if detach { None } else { Some(Signals::block()?) };
-    if signals.is_some() {
+    stay_on_initial(&process)?;
+    let signals = stays.then(Signals::block).transpose()?;
+    if stays && !arguments.has("no-subreaper") {
         foreground::become_subreaper();
     }
-    let mut entering = Entering {
-        container: &container,
-        arguments,
-        agent: Agent::of(&spec)?,
-        folders: groups.1,
-        console: None,
-    };
+    let handover = Handover::of(arguments);
+    let mut entering = Entering { container: &container, agent: Agent::of(&spec)?, folders, handover };
     let launched = launch::launch(plan, slots, &mut entering).map_err(OciError::Exec)?;
-    let console = entering.console.take();
     if let Some(path) = arguments.get("pid-file") {
         let written = write_beside(Path::new(path), launched.pid.to_string().as_bytes());
         if let Err(error) = written {
@@ -94,9 +66,40 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         }
     }
     match signals {
-        Some(signals) => foreground::stay(&signals, launched.pid, &launched.pidfd, console),
+        Some(signals) => {
+            foreground::stay(&signals, launched.pid, &launched.pidfd, entering.handover.console.take())
+        }
         None => Ok(0),
     }
+}
+
+/// A container that takes further processes in, and a handle on its first.
+fn open_running(
+    globals: &Globals,
+    arguments: &Arguments,
+    id: &str,
+) -> Result<(Container, OwnedFd), OciError> {
+    let container = globals.store.open(id)?;
+    if container.status() == Status::Paused && !arguments.has("ignore-paused") {
+        return Err(OciError::State(format!(
+            "cannot exec in a paused container: {id:?} (`resume` it, or pass --ignore-paused)"
+        )));
+    }
+    match container.pidfd() {
+        Some(pidfd) => Ok((container, pidfd)),
+        None => Err(OciError::State(format!("cannot exec in a stopped container: {id:?}"))),
+    }
+}
+
+/// The processors that this process is to be on until the other is in the container's groups.
+fn stay_on_initial(process: &Process) -> Result<(), OciError> {
+    let affinity = process.exec_cpu_affinity().as_ref();
+    let list = affinity.and_then(|affinity| affinity.initial().as_deref()).unwrap_or_default();
+    let processors = processors(list)?;
+    if processors.is_empty() {
+        return Ok(());
+    }
+    launch::stay_on(&processors).map_err(|error| OciError::Exec(SpawnError::Setup(error)))
 }
 
 /// The process to run, and its user when that is a name.
@@ -109,7 +112,13 @@ fn process(
     if let Some(path) = arguments.get("process") {
         let path = Path::new(path);
         let text = std::fs::read(path).map_err(OciError::file("read", path))?;
-        return Ok((crate::bundle::parse_process(path, &text)?, None));
+        let mut process = crate::bundle::parse_process(path, &text)?;
+        // As in runc and crun: those of the container, when the process names none.
+        if process.exec_cpu_affinity().is_none() {
+            let own = spec.process().as_ref().and_then(|own| own.exec_cpu_affinity().clone());
+            process.set_exec_cpu_affinity(own);
+        }
+        return Ok((process, None));
     }
     if program.is_empty() {
         return Err(OciError::usage(
@@ -319,11 +328,10 @@ fn open_folder(path: &Path) -> Result<OwnedFd, OciError> {
 
 struct Entering<'a> {
     container: &'a Container,
-    arguments: &'a Arguments,
     /// Who answers for calls.
     agent: Option<Agent>,
     folders: Vec<PathBuf>,
-    console: Option<OwnedFd>,
+    handover: Handover,
 }
 
 impl Steps for Entering<'_> {
@@ -335,11 +343,7 @@ impl Steps for Entering<'_> {
                 format!("error adding pid {} to cgroups: open {}: {reason}", launched.pid, path.display())
             })?;
         }
-        if let Some(path) = self.arguments.get("pidfd-socket") {
-            terminal::send_fd(Path::new(path), launched.pidfd.as_fd(), b"pidfd")
-                .map_err(|error| error.to_string())?;
-        }
-        Ok(())
+        self.handover.pidfd(launched.pidfd.as_fd())
     }
 
     fn reached(&mut self, _: Point, _: i32) -> Result<Vec<u8>, String> {
@@ -347,15 +351,7 @@ impl Steps for Entering<'_> {
     }
 
     fn console(&mut self, master: OwnedFd) -> Result<(), String> {
-        match self.arguments.get("console-socket") {
-            Some(path) => terminal::send_fd(Path::new(path), master.as_fd(), b"/dev/ptmx")
-                .map_err(|error| error.to_string()),
-            None => {
-                terminal::copy_size(&master);
-                self.console = Some(master);
-                Ok(())
-            }
-        }
+        self.handover.console(master)
     }
 
     fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<(), String> {

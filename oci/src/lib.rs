@@ -17,6 +17,7 @@ mod foreground;
 mod hooks;
 mod log;
 mod machine;
+mod own_file;
 mod state;
 mod terminal;
 
@@ -24,13 +25,13 @@ pub use error::OciError;
 
 use arguments::{Arguments, Flag, switch, value};
 use commands::COMMANDS;
-use log::Log;
+use log::{Level, Log};
 use state::{OCI_VERSION, Store};
 use std::ffi::OsString;
 use std::io::Write;
 
 /// Flags before the command.
-const GLOBAL: [Flag; 11] = [
+const GLOBAL: [Flag; 10] = [
     value(&["root"]),
     value(&["log"]),
     value(&["log-format"]),
@@ -38,7 +39,6 @@ const GLOBAL: [Flag; 11] = [
     switch(&["systemd-cgroup"]),
     value(&["cgroup-manager"]),
     value(&["rootless"]),
-    value(&["criu"]),
     value(&["log-level"]),
     switch(&["help", "h"]),
     switch(&["version", "v"]),
@@ -50,6 +50,8 @@ pub(crate) struct Globals {
     pub(crate) log: Log,
     /// Do without control groups.
     pub(crate) no_groups: bool,
+    /// Whether to be content with less where rights over control groups are missing; told by who asks, otherwise.
+    pub(crate) rootless: Option<bool>,
 }
 
 /// Runs the command line, without the program's own name; gives the exit code.
@@ -81,7 +83,17 @@ fn run(words: Vec<OsString>, version: &str, log: &mut Log) -> Result<u8, OciErro
                 return Err(OciError::usage(format!("invalid log-format {other:?}: text and json exist")));
             }
         },
-        debug: globals.has("debug") || globals.get("log-level") == Some("debug"),
+        level: match globals.get("log-level") {
+            _ if globals.has("debug") => Level::Debug,
+            None | Some("" | "warning" | "info") => Level::Warning,
+            Some("debug") => Level::Debug,
+            Some("error") => Level::Error,
+            Some(other) => {
+                return Err(OciError::usage(format!(
+                    "invalid log-level {other:?}: error, warning and debug exist"
+                )));
+            }
+        },
     };
     if globals.has("version") {
         let text = format!("kiln-runtime version {version}\nspec: {OCI_VERSION}\n");
@@ -103,6 +115,16 @@ fn run(words: Vec<OsString>, version: &str, log: &mut Log) -> Result<u8, OciErro
     if globals.has("systemd-cgroup") {
         return Err(no_systemd("--systemd-cgroup"));
     }
+    let rootless = match globals.get("rootless") {
+        None | Some("" | "auto") => None,
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        Some(other) => {
+            return Err(OciError::usage(format!(
+                "invalid value {other:?} for -rootless: true, false and auto exist"
+            )));
+        }
+    };
     let command = COMMANDS.iter().find(|command| command.name == name);
     let Some(command) = command else {
         if name == "help" {
@@ -115,11 +137,12 @@ fn run(words: Vec<OsString>, version: &str, log: &mut Log) -> Result<u8, OciErro
     if rest.iter().take_while(|word| word.starts_with('-')).any(|word| word == "--help" || word == "-h") {
         return print(&command_help(command));
     }
-    let arguments = Arguments::read(rest, command.flags, command.until_word)?;
+    let arguments = Arguments::read(rest, &command.flags.concat(), command.until_word)?;
     let globals = Globals {
         store: Store::new(globals.get("root").filter(|root| !root.is_empty())),
         log: log.clone(),
         no_groups,
+        rootless,
     };
     match ((command.run)(&globals, &arguments), command.failure) {
         (Err(error), Some(code)) => {
@@ -150,7 +173,7 @@ fn command_help(command: &commands::Command) -> String {
     if !command.flags.is_empty() {
         text.push_str("\nFlags:\n");
     }
-    for flag in command.flags {
+    for flag in command.flags.iter().copied().flatten() {
         let names: Vec<String> = flag
             .names
             .iter()

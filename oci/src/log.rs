@@ -10,7 +10,19 @@ use std::path::PathBuf;
 pub(crate) struct Log {
     pub(crate) file: Option<PathBuf>,
     pub(crate) json: bool,
-    pub(crate) debug: bool,
+    pub(crate) level: Level,
+}
+
+/// What is told, besides errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// Nothing.
+    Error,
+    /// What was passed over.
+    #[default]
+    Warning,
+    /// What is done.
+    Debug,
 }
 
 #[derive(Serialize)]
@@ -30,6 +42,9 @@ impl Log {
     }
 
     pub(crate) fn warn(&self, message: &str) {
+        if self.level < Level::Warning {
+            return;
+        }
         self.write("warning", message);
         if self.file.is_none() && !self.json {
             let _ = writeln!(std::io::stderr(), "kiln oci: warning: {message}");
@@ -37,7 +52,7 @@ impl Log {
     }
 
     pub(crate) fn debug(&self, message: &str) {
-        if self.debug {
+        if self.level == Level::Debug {
             self.write("debug", message);
             if self.file.is_none() && !self.json {
                 let _ = writeln!(std::io::stderr(), "level=debug msg={message:?}");

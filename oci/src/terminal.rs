@@ -1,6 +1,9 @@
 //! Terminals: handing one over to a caller, and standing between two.
 
+use crate::arguments::Arguments;
 use crate::error::OciError;
+use kiln_runtime::op::ConsoleSize;
+use oci_spec::runtime::Process;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
@@ -10,7 +13,7 @@ use rustix::net::{
 use rustix::termios::{OptionalActions, Termios};
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Sends a descriptor to whoever listens at a socket, with a word.
 pub(crate) fn send_fd(path: &Path, fd: BorrowedFd<'_>, word: &[u8]) -> Result<(), OciError> {
@@ -36,6 +39,58 @@ pub(crate) fn send_over(socket: &OwnedFd, fd: BorrowedFd<'_>, word: &[u8]) -> Re
     let fds = [fd];
     control.push(SendAncillaryMessage::ScmRights(&fds));
     rustix::net::sendmsg(socket, &[IoSlice::new(word)], &mut control, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// Where a process's handle and terminal go: to sockets that the caller named, or to this program.
+#[derive(Debug, Default)]
+pub(crate) struct Handover {
+    pidfd_socket: Option<PathBuf>,
+    console_socket: Option<PathBuf>,
+    /// The master of the terminal, when nobody else has it.
+    pub(crate) console: Option<OwnedFd>,
+}
+
+impl Handover {
+    pub(crate) fn of(arguments: &Arguments) -> Handover {
+        let path = |name: &str| arguments.get(name).map(PathBuf::from);
+        Handover { pidfd_socket: path("pidfd-socket"), console_socket: path("console-socket"), console: None }
+    }
+
+    pub(crate) fn pidfd(&self, pidfd: BorrowedFd<'_>) -> Result<(), String> {
+        let sent = self.pidfd_socket.as_ref().map_or(Ok(()), |path| send_fd(path, pidfd, b"pidfd"));
+        sent.map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn console(&mut self, master: OwnedFd) -> Result<(), String> {
+        if let Some(path) = &self.console_socket {
+            return send_fd(path, master.as_fd(), b"/dev/ptmx").map_err(|error| error.to_string());
+        }
+        copy_size(&master);
+        self.console = Some(master);
+        Ok(())
+    }
+}
+
+/// The size that a process's terminal is to have; none of its own when it says nothing.
+pub(crate) fn size(process: &Process) -> ConsoleSize {
+    let number = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
+    process.console_size().map_or(ConsoleSize { rows: 0, columns: 0 }, |size| ConsoleSize {
+        rows: number(size.height()),
+        columns: number(size.width()),
+    })
+}
+
+/// A terminal goes to whoever stays: this program, or the one at the socket.
+pub(crate) fn check(process: &Process, arguments: &Arguments, stays: bool) -> Result<(), OciError> {
+    match (process.terminal() == Some(true), arguments.has("console-socket"), stays) {
+        (true, false, false) => Err(OciError::usage(
+            "cannot allocate tty if runtime will detach without setting console socket: pass --console-socket",
+        )),
+        (false, true, _) | (true, true, true) => {
+            Err(OciError::usage("cannot use console socket if runtime will not detach or allocate tty"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// This process's own terminal, raw while this lives.

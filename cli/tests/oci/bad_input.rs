@@ -412,6 +412,11 @@ fn processes_that_cannot_be() {
                 "unknown variant `PER_NOPE`",
             ),
             (
+                "personality flags",
+                |c| linux(c, "personality", json!({"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]})),
+                "flags of a personality, of which none exist",
+            ),
+            (
                 "memory policy",
                 |c| linux(c, "memoryPolicy", json!({"mode": "MPOL_NOPE"})),
                 "unknown variant `MPOL_NOPE`",

@@ -114,6 +114,41 @@ fn limits_are_changed() {
     check(&[("pids", "pids.max", "30"), ("cpu", "cpu.shares", "100")]);
 }
 
+#[test]
+fn limits_below_what_is_used_can_be_refused() {
+    let bed = bed!();
+    if let Some(reason) = no_version_1() {
+        skip!("{reason}");
+    }
+    let id = bed.idle(|c| c["linux"]["resources"]["memory"] = json!({"limit": 64 << 20}));
+    let update = |memory: Value| {
+        let file = bed.path().join("resources.json");
+        fs::write(&file, json!({"memory": memory}).to_string()).unwrap();
+        bed.oci(&["update", "--resources", file.to_str().unwrap(), &id])
+    };
+    let done = update(json!({"limit": 4096, "checkBeforeUpdate": true}));
+    assert_eq!((done.code, done.out.as_str()), (1, ""), "{done:?}");
+    assert!(done.err.contains("cannot limit memory to 4096 bytes: "), "{done:?}");
+    assert_eq!(value(bed.pid(&id), "memory", "memory.limit_in_bytes"), (64 << 20).to_string());
+    assert_eq!(update(json!({"limit": 32 << 20, "checkBeforeUpdate": true})).code, 0);
+    assert_eq!(value(bed.pid(&id), "memory", "memory.limit_in_bytes"), (32 << 20).to_string());
+}
+
+/// What Linux has no more is told of, and whoever wants no warnings gets none.
+#[test]
+fn limits_without_effect_are_told_of() {
+    let bed = bed!();
+    let mut bundle = bed.bundle("true");
+    bundle.config["linux"]["resources"]["memory"] = json!({"kernel": 1 << 20});
+    let run =
+        |level: &[&str]| bed.oci(&[level, &["run", "--bundle", bundle.write(), &new_id("kernel")]].concat());
+    let warning = "kiln oci: warning: the kernel memory limit is ignored: Linux has no such limit any more\n";
+    let done = run(&[]);
+    assert_eq!((done.code, done.err.as_str()), (0, warning), "{done:?}");
+    let done = run(&["--log-level", "error"]);
+    assert_eq!((done.code, done.err.as_str()), (0, ""), "{done:?}");
+}
+
 /// A container that was made without groups of version 1 gets them when it is limited.
 #[test]
 fn limits_come_later() {

@@ -478,6 +478,26 @@ fn programs_that_come_later_stay_on_their_processors() {
         skip!("one processor only");
     }
     let id = bed.idle(|c| c["process"]["execCPUAffinity"] = json!({"initial": "0", "final": "1"}));
-    let done = bed.exec(&id, "grep Cpus_allowed_list /proc/self/status");
+    let show = "grep Cpus_allowed_list /proc/self/status";
+    let done = bed.exec(&id, show);
     assert_eq!(done.out, "Cpus_allowed_list:\t1\n", "{done:?}");
+
+    // Of a process in a file: its own, or else the container's.
+    let own = crate::bed::read("/proc/self/status");
+    let all = own.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+    let file = bed.path().join("process.json");
+    for (affinity, expected) in [
+        (json!(null), "1"),
+        (json!({"initial": "0"}), "0"),
+        (json!({"initial": "1", "final": "0"}), "0"),
+        (json!({}), all.trim()),
+    ] {
+        let mut process = json!({"args": ["sh", "-c", show], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+        if !affinity.is_null() {
+            process["execCPUAffinity"] = affinity.clone();
+        }
+        std::fs::write(&file, process.to_string()).unwrap();
+        let done = bed.oci(&["exec", "--process", file.to_str().unwrap(), &id]);
+        assert_eq!(done.out.trim_end(), format!("Cpus_allowed_list:\t{expected}"), "{affinity}: {done:?}");
+    }
 }

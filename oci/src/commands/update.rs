@@ -4,7 +4,7 @@ use crate::Globals;
 use crate::arguments::{Arguments, Flag, value};
 use crate::create;
 use crate::error::OciError;
-use kiln_runtime::cgroup::Layout;
+use kiln_runtime::cgroup::{self, Groups, Layout, stats};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use std::io::Read;
 use std::path::Path;
@@ -51,8 +51,28 @@ pub(super) fn update(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
     if container.record.groups != before {
         container.save()?;
     }
+    for limit in cgroup::without_effect(&resources) {
+        globals.log.warn(&format!("{limit} is ignored: Linux has no such limit any more"));
+    }
+    check_usage(&container.record.groups, &resources)?;
     container.record.groups.apply(&layout, Some(&resources))?;
     Ok(0)
+}
+
+/// A limit below what is in use would kill the container: whoever asks for a check is refused it.
+fn check_usage(groups: &Groups, resources: &LinuxResources) -> Result<(), OciError> {
+    let memory = resources.memory().as_ref();
+    let memory = memory.filter(|memory| memory.check_before_update() == Some(true));
+    let Some(limit) = memory.and_then(LinuxMemory::limit).and_then(|limit| u64::try_from(limit).ok()) else {
+        return Ok(());
+    };
+    let usage = stats::read(groups).memory.usage.usage;
+    if limit == 0 || usage <= limit {
+        return Ok(());
+    }
+    Err(OciError::Other(format!(
+        "cannot limit memory to {limit} bytes: {usage} are in use, and `checkBeforeUpdate` is set"
+    )))
 }
 
 fn from_file(path: &str) -> Result<LinuxResources, OciError> {

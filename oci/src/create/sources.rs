@@ -1,0 +1,175 @@
+//! What is opened on the machine's side and handed to the container: mounts and device nodes.
+
+use super::{Request, own_users};
+use crate::error::OciError;
+use kiln_runtime::cgroup::Groups;
+use kiln_runtime::op::{IdMaps, IdRange};
+use kiln_runtime::{idmap, plan, view};
+use oci_spec::runtime::{LinuxIdMapping, Mount};
+use rustix::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+impl Request<'_> {
+    /// Mounts that are opened here: what users of a new namespace could not reach, and what is shown with other
+    /// owners.
+    pub(super) fn sources(&self) -> Result<Vec<(usize, OwnedFd)>, OciError> {
+        let spec = &self.bundle.spec;
+        let users = own_users(spec);
+        let mut opened = Vec::new();
+        for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+            let owners = self.owners(mount)?;
+            let (Some(recursive), Some(source)) = (bind(mount), mount.source()) else {
+                if owners.is_some() {
+                    return Err(OciError::Other(format!(
+                        "the mount on `{}` cannot be id-mapped: only bind mounts can",
+                        mount.destination().display()
+                    )));
+                }
+                continue;
+            };
+            // Whoever may not mount here leaves it to the container, which may, and is the same user.
+            if owners.is_none() && !(users && rustix::process::geteuid().is_root()) {
+                continue;
+            }
+            let path = self.bundle.folder.join(source);
+            let handle = view::copy(&path, recursive)
+                .map_err(|errno| OciError::file("open the mount source", &path)(errno.into()))?;
+            if let Some(owners) = owners {
+                let recursive = mount.options().iter().flatten().any(|option| option == "ridmap");
+                view::map_owners(handle.as_fd(), owners.as_fd(), recursive)
+                    .map_err(|errno| unmappable(&path, &handle, errno))?;
+            }
+            opened.push((index, handle));
+        }
+        Ok(opened)
+    }
+
+    /// The user namespace through which the owners of a mount's files are shown, when they are others.
+    fn owners(&self, mount: &Mount) -> Result<Option<OwnedFd>, OciError> {
+        let options = mount.options().as_deref().unwrap_or_default();
+        let wanted = options.iter().any(|option| option == "idmap" || option == "ridmap");
+        let linux = self.bundle.spec.linux().as_ref();
+        let own = |list: &Option<Vec<LinuxIdMapping>>| list.clone().filter(|list| !list.is_empty());
+        let (users, groups) = (own(mount.uid_mappings()), own(mount.gid_mappings()));
+        if users.is_none() && groups.is_none() && !wanted {
+            return Ok(None);
+        }
+        let users = users.or_else(|| linux.and_then(|linux| own(linux.uid_mappings())));
+        let groups = groups.or_else(|| linux.and_then(|linux| own(linux.gid_mappings())));
+        let (Some(users), Some(groups)) = (users, groups) else {
+            return Err(OciError::Other(format!(
+                "the mount on `{}` needs both uidMappings and gidMappings to be id-mapped",
+                mount.destination().display()
+            )));
+        };
+        let maps = IdMaps { users: ranges(&users), groups: ranges(&groups) };
+        idmap::namespace(&maps).map(Some).map_err(OciError::Other)
+    }
+
+    /// Device nodes for a container with users of its own, which can make none, and for one without groups, which
+    /// may open none that it makes.
+    pub(super) fn nodes(&self, groups: &Groups) -> Result<Vec<(PathBuf, OwnedFd)>, OciError> {
+        let spec = &self.bundle.spec;
+        let unguarded = groups.are_none();
+        if !own_users(spec) && !unguarded || self.nested || !rustix::process::geteuid().is_root() {
+            return Ok(Vec::new());
+        }
+        let linux = spec.linux().as_ref();
+        let outside = |list: Option<&Vec<LinuxIdMapping>>, id: u32| {
+            if list.is_none_or(Vec::is_empty) {
+                return Some(id);
+            }
+            let range = list
+                .into_iter()
+                .flatten()
+                .find(|one| id.checked_sub(one.container_id()).is_some_and(|offset| offset < one.size()));
+            range.and_then(|one| one.host_id().checked_add(id - one.container_id()))
+        };
+        let mut paths = Vec::new();
+        let mut nodes = Vec::new();
+        for device in linux.and_then(|linux| linux.devices().as_ref()).into_iter().flatten() {
+            let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+            let owner = (
+                outside(linux.and_then(|linux| linux.uid_mappings().as_ref()), uid),
+                outside(linux.and_then(|linux| linux.gid_mappings().as_ref()), gid),
+            );
+            let (Some(uid), Some(gid)) =
+                (owner.0.filter(|id| *id != u32::MAX), owner.1.filter(|id| *id != u32::MAX))
+            else {
+                return Err(OciError::Other(format!(
+                    "the owner {uid}:{gid} of device `{}` is not mapped in the container",
+                    device.path().display()
+                )));
+            };
+            let number = |value: i64| u32::try_from(value).unwrap_or(0);
+            paths.push(device.path().clone());
+            nodes.push(view::Node {
+                kind: device.typ().as_str().chars().next().unwrap_or('c'),
+                device: (number(device.major()), number(device.minor())),
+                mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+                owner: (uid, gid),
+            });
+        }
+        let dev_is_own = spec.mounts().iter().flatten().any(|mount| mount.destination() == Path::new("/dev"));
+        if unguarded && dev_is_own {
+            let owner = (
+                outside(linux.and_then(|linux| linux.uid_mappings().as_ref()), 0).unwrap_or(0),
+                outside(linux.and_then(|linux| linux.gid_mappings().as_ref()), 0).unwrap_or(0),
+            );
+            for (name, major, minor) in plan::STANDARD_DEVICES {
+                let path = Path::new("/dev").join(name);
+                if !paths.contains(&path) {
+                    paths.push(path);
+                    nodes.push(view::Node { kind: 'c', device: (major, minor), mode: 0o666, owner });
+                }
+            }
+        }
+        if nodes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let made = view::nodes(&nodes).map_err(|error| OciError::Other(error.to_string()))?;
+        Ok(paths.into_iter().zip(made).collect())
+    }
+}
+
+/// Whether a mount shows a part of the machine, with what is mounted below it or without.
+fn bind(mount: &Mount) -> Option<bool> {
+    let options = mount.options().as_deref().unwrap_or_default();
+    if options.iter().any(|option| option == "rbind") {
+        return Some(true);
+    }
+    let is_bind = mount.typ().as_deref() == Some("bind") || options.iter().any(|option| option == "bind");
+    is_bind.then_some(false)
+}
+
+fn ranges(list: &[LinuxIdMapping]) -> Vec<IdRange> {
+    list.iter()
+        .map(|one| IdRange { inside: one.container_id(), outside: one.host_id(), count: one.size() })
+        .collect()
+}
+
+/// Which file systems can show other owners depends on the kernel.
+fn unmappable(path: &Path, handle: &OwnedFd, errno: rustix::io::Errno) -> OciError {
+    if errno != rustix::io::Errno::INVAL {
+        return OciError::file("map the owners of", path)(errno.into());
+    }
+    OciError::Other(format!(
+        "the owners of files on `{}` cannot be mapped: its file system ({}) does not support that on this kernel",
+        path.display(),
+        filesystem_of(handle)
+    ))
+}
+
+/// The name of a file system, told by the table of mounts; its number where that does not know it.
+fn filesystem_of(handle: &OwnedFd) -> String {
+    let device = rustix::fs::fstat(handle).map_or(0, |stat| stat.st_dev);
+    let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let name = table.lines().find_map(|line| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let is_it = mount.split(' ').nth(2) == Some(&device);
+        is_it.then(|| filesystem.split(' ').next().unwrap_or_default().to_owned())
+    });
+    let number = || rustix::fs::fstatfs(handle).map_or(0, |statfs| statfs.f_type);
+    name.unwrap_or_else(|| format!("type {:#x}", number()))
+}

@@ -1,0 +1,41 @@
+//! This program's own file, which a container must not come by.
+
+use crate::create::Then;
+use kiln_runtime::seal;
+use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction, Spec};
+use std::path::Path;
+
+/// Keeps this program's own file from the container (CVE-2019-5736), by running from a read-only mount: then this does
+/// not come back the first time.
+///
+/// A container that is alone until its program runs, and whose program is run by a handle, does not come by that file
+/// either; true tells of that. It saves a third of the time.
+pub(crate) fn keep(spec: &Spec, then: Then, root: &Path) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let alone = then != Then::Wait
+        && namespaces.into_iter().flatten().any(|one| {
+            one.typ() == LinuxNamespaceType::Pid
+                && one.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())
+        });
+    const NEEDED: [&str; 2] = ["execveat", "openat2"];
+    let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let allows = |filter: &LinuxSeccomp, name: &str| {
+        filter.default_action() == LinuxSeccompAction::ScmpActAllow
+            && !filter.syscalls().iter().flatten().any(|rule| rule.names().iter().any(|known| known == name))
+            || filter.syscalls().iter().flatten().any(|rule| {
+                rule.action() == LinuxSeccompAction::ScmpActAllow
+                    && rule.args().as_ref().is_none_or(Vec::is_empty)
+                    && rule.names().iter().any(|known| known == name)
+            })
+    };
+    let allowed = filter.is_none_or(|filter| NEEDED.iter().all(|name| allows(filter, name)));
+    let process = spec.process().as_ref();
+    let arguments = process.and_then(|process| process.args().as_deref()).unwrap_or_default();
+    let environment = process.and_then(|process| process.env().as_deref()).unwrap_or_default();
+    let keeps_name = || arguments.first().is_none_or(|program| seal::keeps_name(root, program, environment));
+    if alone && allowed && seal::can_do_without() && keeps_name() {
+        return true;
+    }
+    seal::seal();
+    false
+}
