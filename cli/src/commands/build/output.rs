@@ -232,16 +232,9 @@ impl Output {
                 let names = made.names(self)?;
                 match made.outcome.index {
                     None => archive::save_folder(made.store, &requests, folder)?,
-                    Some(_) => {
-                        let (annotations, descriptor) = made.index_annotations();
-                        let index = IndexRequest {
-                            images: &requests,
-                            names: &names,
-                            annotations: &annotations,
-                            descriptor_annotations: &descriptor,
-                        };
-                        archive::save_index_folder(made.store, &index, folder)?;
-                    }
+                    Some(_) => made.with_index(&requests, &names, |index| {
+                        archive::save_index_folder(made.store, index, folder)
+                    })?,
                 }
             }
         }
@@ -264,14 +257,7 @@ impl Output {
             return archive::save_tar(made.store, &requests, output);
         }
         let names = made.names(self).unwrap_or_default();
-        let (annotations, descriptor) = made.index_annotations();
-        let index = IndexRequest {
-            images: &requests,
-            names: &names,
-            annotations: &annotations,
-            descriptor_annotations: &descriptor,
-        };
-        archive::save_index_tar(made.store, &index, output)
+        made.with_index(&requests, &names, |index| archive::save_index_tar(made.store, index, output))
     }
 
     fn write_folders(&self, made: &Made<'_>, folder: &Path) -> Result<(), CliError> {
@@ -475,6 +461,22 @@ impl Made<'_> {
     fn index_annotations(&self) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
         let notes = |list: &[(String, String)]| list.iter().cloned().collect();
         (notes(&self.annotations.index), notes(&self.annotations.index_descriptor))
+    }
+
+    /// Hands the index of these images to a writer of archives.
+    fn with_index(
+        &self,
+        images: &[SaveRequest],
+        names: &[Reference],
+        write: impl FnOnce(&IndexRequest<'_>) -> Result<(), archive::ArchiveError>,
+    ) -> Result<(), archive::ArchiveError> {
+        let (annotations, descriptor_annotations) = self.index_annotations();
+        write(&IndexRequest {
+            images,
+            names,
+            annotations: &annotations,
+            descriptor_annotations: &descriptor_annotations,
+        })
     }
 
     /// What points to the result: as a registry has it, when it went to one.
