@@ -63,11 +63,11 @@ pub(crate) fn create(
     then: Then,
 ) -> Result<Made, OciError> {
     let bundle = Bundle::read(arguments.get("bundle").unwrap_or("."), arguments.get("config"))?;
+    let root = bundle.spec.root().as_ref().map(|root| bundle.folder.join(root.path())).unwrap_or_default();
+    let by_handle = own_file::keep(&bundle.spec, then, &root);
     for warning in &bundle.warnings {
         globals.log.warn(warning);
     }
-    let root = bundle.spec.root().as_ref().map(|root| bundle.folder.join(root.path())).unwrap_or_default();
-    let by_handle = own_file::keep(&bundle.spec, then, &root);
     check_version(&bundle.spec)?;
     if let Some(process) = bundle.spec.process() {
         terminal::check(process, arguments, then == Then::Stay)?;

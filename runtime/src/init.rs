@@ -18,7 +18,7 @@ pub(crate) use identity::{limit_of, stay_on};
 pub(crate) use mount::copy_tree;
 pub(crate) use mount::make_filesystem;
 
-use crate::op::{Bytes, FdSlot, FilesystemMount, Plan, Point, SetupError, SetupOp, Stage};
+use crate::op::{Bytes, FdSlot, FilesystemMount, Plan, Point, SetupError, SetupOp, Stage, describe_errno};
 use crate::sys;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -100,6 +100,17 @@ impl<T> Named<T> for Result<T, Errno> {
 impl Failed {
     fn saying(on: impl Into<Bytes>, message: impl Into<String>) -> Failed {
         Failed { call: "setup", on: on.into(), errno: Errno::INVAL, message: Some(message.into()) }
+    }
+
+    /// Says what was to be mounted where.
+    pub(crate) fn mounting(self, what: &str, target: &Bytes) -> Failed {
+        self.trying(&format!("mount {what} on `{}`", target.as_path().display()))
+    }
+
+    /// Says of a failed call what it was for, instead of its name.
+    fn trying(self, what: &str) -> Failed {
+        let why = self.message.unwrap_or_else(|| describe_errno(self.errno.raw_os_error()));
+        Failed { message: Some(format!("cannot {what}: {why}")), ..self }
     }
 
     pub(crate) fn at(self, stage: Stage) -> SetupError {

@@ -23,9 +23,8 @@ pub enum ViewError {
 pub fn detached(mount: &Mount) -> Result<OwnedFd, ViewError> {
     let filesystem = plan::filesystem(mount)?;
     make_filesystem(&filesystem).map_err(|failed| {
-        let mut error = failed.at(Stage::Setup);
-        error.on = Bytes::from(mount.destination());
-        ViewError::Mount(error)
+        let failed = failed.mounting(&filesystem.fstype, &Bytes::from(mount.destination()));
+        ViewError::Mount(failed.at(Stage::Setup))
     })
 }
 

@@ -26,13 +26,13 @@ pub(super) fn propagate(bits: u64) -> Done {
     rustix::mount::mount_change(c"/", flags).call("mount", "/")
 }
 
-/// Makes a detached file system.
+/// Makes a detached file system; whoever knows what for says that ([`Failed::mounting`]).
 pub(crate) fn make_filesystem(mount: &FilesystemMount) -> Done<OwnedFd> {
     let name = mount.fstype.as_str();
-    let context = rustix::mount::fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC).call("fsopen", name)?;
+    let context = rustix::mount::fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)
+        .map_err(|errno| no_filesystem(name, errno))?;
     let explain = |call: &'static str, what: &str, errno: Errno| {
         let message = kernel_message(context.as_fd());
-        let message = message.map(|text| format!("cannot mount {name}: {text}"));
         Failed { call, on: format!("{name} {what}").trim().into(), errno, message }
     };
     if !mount.source.is_empty() {
@@ -51,6 +51,11 @@ pub(crate) fn make_filesystem(mount: &FilesystemMount) -> Done<OwnedFd> {
     let attributes = MountAttrFlags::from_bits_retain(mount.attributes as u32);
     rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         .map_err(|errno| explain("fsmount", "", errno))
+}
+
+fn no_filesystem(name: &str, errno: Errno) -> Failed {
+    let message = (errno == Errno::NODEV).then(|| "this kernel has no such file system".to_owned());
+    Failed { call: "fsopen", on: name.into(), errno, message }
 }
 
 /// Kernels before 6.5 take overlay's lower folders only as one string: gives the options rewritten for
@@ -113,8 +118,14 @@ impl Init {
     pub(super) fn mount_root(&mut self, root: &RootOp) -> Done {
         let path = root.path.to_c_string();
         let mount = match &root.mount {
-            Some(mount) => make_filesystem(mount)?,
-            None => copy_tree(CWD, &root.path, true).call("open_tree", root.path.clone())?,
+            Some(mount) => {
+                make_filesystem(mount).map_err(|failed| failed.mounting(&mount.fstype, &root.path))?
+            }
+            None => {
+                copy_tree(CWD, &root.path, true).call("open_tree", root.path.clone()).map_err(|failed| {
+                    failed.trying(&format!("use the root file system `{}`", root.path.as_path().display()))
+                })?
+            }
         };
         if root.set != 0 {
             let change = AttributeChange { set: root.set, recursive: true, ..AttributeChange::default() };
@@ -139,10 +150,14 @@ impl Init {
         }
         let (mount, kind) = match &op.source {
             MountSource::Filesystem(filesystem) => {
-                (self.filesystem_or_stand_in(filesystem, op)?, Target::Folder)
+                let mount = self.filesystem_or_stand_in(filesystem, op);
+                (mount.map_err(|failed| failed.mounting(&filesystem.fstype, &op.target))?, Target::Folder)
             }
             MountSource::Bind { path, recursive } => {
-                let mount = copy_tree(CWD, path, *recursive).call("mount", path.clone())?;
+                let mount =
+                    copy_tree(CWD, path, *recursive).call("mount", path.clone()).map_err(|failed| {
+                        failed.mounting(&format!("`{}`", path.as_path().display()), &op.target)
+                    })?;
                 let kind = kind_of(mount.as_fd(), path)?;
                 (mount, kind)
             }
