@@ -7,6 +7,8 @@
 mod bed;
 #[path = "oci/attacks.rs"]
 mod attacks;
+#[path = "oci/bad_bundles.rs"]
+mod bad_bundles;
 #[path = "oci/bad_commands.rs"]
 mod bad_commands;
 #[path = "oci/bad_input.rs"]
