@@ -1,5 +1,7 @@
 //! `kiln`: builds images from Dockerfiles and runs them, without a daemon.
 
+// The standard library's own start costs a tenth of a container's: see `begin`.
+#![cfg_attr(not(test), no_main)]
 // A program has no interface for other crates: here `pub` means "for the other modules".
 #![allow(unreachable_pub)]
 
@@ -18,25 +20,36 @@ mod signals;
 mod text;
 mod ui;
 
-use std::ffi::OsString;
+use std::ffi::{OsString, c_char, c_int};
 use std::path::Path;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
+/// The program begins here, called by the C library.
+#[allow(unsafe_code, reason = "the one function of this name, as the C library declares it")]
+#[cfg_attr(not(test), unsafe(no_mangle))]
+extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
+    /// As the standard library tells of panics.
+    const PANICKED: u8 = 101;
+    kiln_runtime::start::begin();
+    let code = std::panic::catch_unwind(run).unwrap_or(PANICKED);
+    // Writes out what is still held back.
+    std::process::exit(code.into())
+}
+
+fn run() -> u8 {
     let words: Vec<OsString> = std::env::args_os().collect();
     if let Some(words) = init_words(&words) {
-        return ExitCode::from(kiln_runtime::reaper::run(words));
+        return kiln_runtime::reaper::run(words);
     }
     if let Some(words) = oci_words(&words) {
-        return ExitCode::from(kiln_oci::main(words, env!("CARGO_PKG_VERSION")));
+        return kiln_oci::main(words, env!("CARGO_PKG_VERSION"));
     }
     // Modes of what goes into layers are never cut by the user's mask.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let outcome =
         arguments::read(words).and_then(|(globals, command, arguments)| (command.run)(&globals, arguments));
     match outcome {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => ExitCode::from(error.report()),
+        Ok(code) => code,
+        Err(error) => error.report(),
     }
 }
 

@@ -44,7 +44,7 @@ fn read(path: &Path) -> Result<Vec<u8>, OciError> {
         other => other.map_err(OciError::file("open", path))?,
     };
     // Longer than most, so that one call reads it.
-    let mut text = Vec::with_capacity(128 << 10);
+    let mut text = Vec::with_capacity(64 << 10);
     file.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(OciError::file("read", path))?;
     if text.len() as u64 > MAX_CONFIG {
         let reason = format!("it is larger than {} MiB", MAX_CONFIG >> 20);

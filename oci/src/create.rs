@@ -62,6 +62,7 @@ pub(crate) fn create(
     id: &str,
     then: Then,
 ) -> Result<Made, OciError> {
+    own_file::keep_early(then);
     let bundle = Bundle::read(arguments.get("bundle").unwrap_or("."), arguments.get("config"))?;
     let root = bundle.spec.root().as_ref().map(|root| bundle.folder.join(root.path())).unwrap_or_default();
     let by_handle = own_file::keep(&bundle.spec, then, &root);

@@ -117,16 +117,15 @@ impl Stay<'_> {
         Ok(None)
     }
 
-    /// Reaps whatever has ended, orphans included; gives the container's code when it is among them.
+    /// Reaps what has ended, orphans included, up to the container, whose code it gives.
     fn reap(&self) -> Option<u8> {
-        let mut code = None;
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             if Some(pid) == Pid::from_raw(self.pid) {
                 let signal = status.terminating_signal().map(|signal| 128 + signal);
-                code = Some(status.exit_status().or(signal).unwrap_or(255) as u8);
+                return Some(status.exit_status().or(signal).unwrap_or(255) as u8);
             }
         }
-        code
+        None
     }
 
     fn pass_output(&mut self) {

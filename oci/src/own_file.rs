@@ -5,6 +5,13 @@ use kiln_runtime::seal;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction, Spec};
 use std::path::Path;
 
+/// Where it is known beforehand that [`keep`] is going to run this program again, does so before anything is read.
+pub(crate) fn keep_early(then: Then) {
+    if then == Then::Wait {
+        seal::seal();
+    }
+}
+
 /// Keeps this program's own file from the container (CVE-2019-5736), by running from a read-only mount: then this does
 /// not come back the first time.
 ///

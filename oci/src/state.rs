@@ -254,9 +254,7 @@ impl Folder {
 
     /// Removes the folder. Without its record the container is no more, whatever happens then.
     pub(crate) fn remove(&self) -> Result<(), OciError> {
-        for name in [STATE_FILE, GATE] {
-            let _ = rustix::fs::unlink(self.path.join(name));
-        }
+        let _ = rustix::fs::unlink(self.path.join(STATE_FILE));
         if rustix::fs::rmdir(&self.path).is_ok() {
             return Ok(());
         }

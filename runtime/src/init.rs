@@ -36,8 +36,6 @@ pub(crate) enum Status {
     Listener,
     /// The master of its terminal comes with this message.
     Console,
-    /// Files and folders that had to be made in the image for mounts to go on.
-    Stubs(Vec<Bytes>),
     /// Setting up failed; the process ends.
     Failed(SetupError),
 }
@@ -59,7 +57,6 @@ pub(crate) struct Init {
     left: Vec<OwnedFd>,
     /// A handle on /proc that the image cannot have tampered with.
     proc: Option<OwnedFd>,
-    stubs: Vec<Bytes>,
     environment: Vec<Bytes>,
     has_terminal: bool,
     arguments: Vec<Bytes>,
@@ -146,7 +143,6 @@ pub(crate) fn run(
         gate: None,
         left: Vec::new(),
         proc,
-        stubs: Vec::new(),
         environment: plan.program.environment,
         has_terminal: false,
         arguments: plan.program.arguments,
@@ -215,10 +211,6 @@ impl Init {
                 _ => Stage::Setup,
             };
             self.carry_out(op).map_err(|failed| failed.at(stage))?;
-        }
-        if !self.stubs.is_empty() {
-            let stubs = std::mem::take(&mut self.stubs);
-            self.send(&Status::Stubs(stubs), None);
         }
         Ok(())
     }
@@ -304,7 +296,9 @@ impl Init {
 
     /// Stops until the parent says go; what it says is the container's state.
     fn wait(&mut self, point: Point) -> Done {
-        self.send(&Status::Waits(point), None);
+        if !point.is_unasked() {
+            self.send(&Status::Waits(point), None);
+        }
         match word::receive(&self.status, point == Point::Hooks).call("read", "status")? {
             Some(state) if state.is_empty() => {}
             Some(state) => self.state = state,

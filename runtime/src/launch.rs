@@ -46,6 +46,7 @@ pub fn launch(plan: Plan, slots: Vec<OwnedFd>, steps: &mut dyn Steps) -> Result<
     let (status, theirs) = pair()?;
     let users = plan.users.clone();
     let outside = plan.outside.clone();
+    let unasked = plan.setup.iter().any(|op| matches!(op, SetupOp::Wait(point) if point.is_unasked()));
     let needs_between = !plan.joined.is_empty() || plan.namespaces & libc::CLONE_NEWTIME as u64 != 0;
     let launched = if needs_between {
         launch_between(plan, slots, theirs)?
@@ -65,6 +66,10 @@ pub fn launch(plan: Plan, slots: Vec<OwnedFd>, steps: &mut dyn Steps) -> Result<
         }
     };
     let made = steps.made(&launched).map_err(SpawnError::Prepare);
+    if made.is_ok() && unasked {
+        // One that has ended meanwhile says why below.
+        let _ = init::word::send(&status, b"");
+    }
     let mut follower = Follower { launched: &launched, steps };
     let followed = made.and_then(|()| {
         follower.follow(&status, |pid| {
@@ -326,7 +331,6 @@ impl Follower<'_> {
                 }
                 Some((Status::Created, _)) => return Ok(()),
                 Some((Status::Failed(error), _)) => return Err(SpawnError::Setup(error)),
-                Some((Status::Stubs(_), _)) => {}
                 Some((Status::Console, fds)) => {
                     for master in fds {
                         self.steps.console(master).map_err(SpawnError::Prepare)?;

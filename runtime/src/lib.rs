@@ -20,6 +20,7 @@ pub mod seal;
 pub mod seccomp;
 pub mod signal;
 pub mod spec;
+pub mod start;
 mod sys;
 pub mod user;
 pub mod view;

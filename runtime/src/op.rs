@@ -176,12 +176,20 @@ pub enum Point {
     Start,
     /// Until the users of the new namespace are known.
     Users,
-    /// Until the process is in its control groups.
+    /// Until the process is in its control groups. The parent says so unasked.
     Groups,
-    /// Until devices are guarded.
+    /// Until devices are guarded. The parent says so unasked.
     Devices,
     /// Until the hooks of the machine's side have run: all is mounted, the root has not changed.
     Hooks,
+}
+
+impl Point {
+    /// The parent has nothing to do at this point that it does not do for every process at once: it says go when that is
+    /// done, and is not asked. Of such points a plan has one at most, before all others.
+    pub(crate) fn is_unasked(self) -> bool {
+        matches!(self, Point::Groups | Point::Devices)
+    }
 }
 
 /// A program that is run on the way (OCI runtime specification, "POSIX-platform Hooks").

@@ -210,6 +210,13 @@ impl Planner<'_> {
         self.setup.push(op);
     }
 
+    /// Stops until the parent has done what it does once the process exists, if it does not stop for the parent anyway.
+    fn wait_for_parent(&mut self, point: Point) {
+        if !self.setup.iter().any(|op| matches!(op, SetupOp::Wait(_))) {
+            self.push(SetupOp::Wait(point));
+        }
+    }
+
     /// Namespaces, keyring, and what must be set while the machine's rights are still there.
     fn begin(&mut self, process: &oci_spec::runtime::Process) -> Result<(), PlanError> {
         if self.options.wait {
@@ -235,8 +242,8 @@ impl Planner<'_> {
 
     /// The process is in its groups from here on, and in a cgroup namespace rooted there if it has one.
     fn enter_groups(&mut self) {
-        if self.options.attach && !self.setup.contains(&SetupOp::Wait(Point::Groups)) {
-            self.push(SetupOp::Wait(Point::Groups));
+        if self.options.attach {
+            self.wait_for_parent(Point::Groups);
         }
         if std::mem::take(&mut self.namespaces.own_cgroup) {
             // Late, since it is rooted at the group that the process is in by then.

@@ -90,8 +90,6 @@ pub struct Process {
     exit: Option<i32>,
     /// The master of its terminal, when it has one.
     pub console: Option<OwnedFd>,
-    /// Files and folders that had to be made in its root for mounts.
-    pub stubs: Vec<Bytes>,
 }
 
 impl std::fmt::Debug for Event {
@@ -172,7 +170,7 @@ impl Spawner {
             _ => return Err(SpawnError::HelperGone),
         };
         let _ = id;
-        let mut process = Process { pid, pidfd, events, exit: None, console: None, stubs: Vec::new() };
+        let mut process = Process { pid, pidfd, events, exit: None, console: None };
         process.follow_setup(&status, prepare)?;
         Ok(process)
     }
@@ -333,7 +331,6 @@ impl Process {
                 // Closed by exec, or by a death that its exit code explains.
                 None => return Ok(()),
                 Some((Status::Console, fds)) => self.console = fds.into_iter().next(),
-                Some((Status::Stubs(stubs), _)) => self.stubs = stubs,
                 Some((Status::Failed(error), _)) => {
                     self.wait()?;
                     return Err(SpawnError::Setup(error));

@@ -64,7 +64,12 @@ fn is_recent() -> bool {
 }
 
 fn has_foreign_interpreters() -> bool {
-    let entries = std::fs::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
+    const FOLDER: &str = "/proc/sys/fs/binfmt_misc";
+    // Mounted, it has this file.
+    if rustix::fs::access(format!("{FOLDER}/register"), rustix::fs::Access::EXISTS).is_err() {
+        return false;
+    }
+    let entries = std::fs::read_dir(FOLDER).into_iter().flatten().flatten();
     entries.into_iter().any(|entry| !matches!(entry.file_name().to_str(), Some("register" | "status")))
 }
 

@@ -1,6 +1,8 @@
 //! Which hierarchies a machine has, and where in them this process is.
 
 use super::{CgroupError, write};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -55,14 +57,27 @@ impl LegacyMount {
 impl Layout {
     /// Looks at this machine.
     pub fn detect() -> Layout {
-        let mounts = read_at_once("/proc/self/mountinfo", 64 << 10);
-        let own = read_at_once("/proc/self/cgroup", 4 << 10);
-        let mut layout = Layout::parse(&mounts, &own);
+        let own = read_at_once("/proc/self/cgroup", 1024);
+        let mut layout = Layout::unified_as_usual(&own)
+            .unwrap_or_else(|| Layout::parse(&read_at_once("/proc/self/mountinfo", 16 << 10), &own));
         if let Some(unified) = &layout.unified {
             let list = read_at_once(unified.mount.join("cgroup.controllers"), 1024);
             layout.unified_controllers = list.split_whitespace().map(str::to_owned).collect();
         }
         layout
+    }
+
+    /// A machine with version 2 alone, mounted where it always is, and seen from its top: told without the list of mounts,
+    /// which grows with every container. `None` for all others.
+    fn unified_as_usual(own: &str) -> Option<Layout> {
+        const MOUNT: &str = "/sys/fs/cgroup";
+        const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+        /// The number of a hierarchy's topmost folder (kernfs).
+        const TOP: u64 = 1;
+        let group = own.strip_prefix("0::")?.strip_suffix('\n').filter(|group| !group.contains('\n'))?;
+        let usual = rustix::fs::statfs(MOUNT).ok()?.f_type == CGROUP2_SUPER_MAGIC
+            && rustix::fs::stat(MOUNT).ok()?.st_ino == TOP;
+        usual.then(|| Layout { unified: Some(place(MOUNT, "/", group)), ..Layout::default() })
     }
 
     /// Reads `/proc/self/mountinfo` and `/proc/self/cgroup` (proc(5), cgroups(7)).
@@ -181,12 +196,19 @@ impl Layout {
     }
 }
 
-/// A file of /proc, which has no size: `room` bytes take most in one go.
+/// A file of /proc or of control groups, which has no size; empty when it cannot be read. `room` bytes take most in one
+/// go.
 pub(super) fn read_at_once(path: impl AsRef<Path>, room: usize) -> String {
-    use std::io::Read;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::open(path.as_ref(), flags, Mode::empty()) else { return String::new() };
     let mut text = Vec::with_capacity(room);
-    if fs::File::open(path).and_then(|mut file| file.read_to_end(&mut text)).is_err() {
-        return String::new();
+    loop {
+        match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text)) {
+            Ok(0) => break,
+            Ok(_) => text.reserve(1024),
+            Err(Errno::INTR) => {}
+            Err(_) => return String::new(),
+        }
     }
     String::from_utf8(text).unwrap_or_default()
 }

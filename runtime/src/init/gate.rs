@@ -11,10 +11,6 @@ use rustix::net::SocketFlags;
 
 impl Init {
     pub(super) fn wait_at_gate(&mut self, slot: FdSlot) -> Done {
-        if !self.stubs.is_empty() {
-            let stubs = std::mem::take(&mut self.stubs);
-            self.send(&Status::Stubs(stubs), None);
-        }
         self.gate = Some(rustix::io::fcntl_dupfd_cloexec(self.slot(slot)?, 3).call("dup", "gate")?);
         // Others may be in the container while it waits: they find nothing of the machine here.
         self.let_go().call("close_range", "")?;

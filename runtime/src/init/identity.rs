@@ -89,8 +89,11 @@ impl Init {
     pub(super) fn become_user(&mut self, ids: &UserIds, keep_groups: bool) -> Done {
         self.own_standard_streams(ids.uid)?;
         let groups: Vec<Gid> = ids.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-        // The sets are narrowed afterwards; until then they must survive the change of user.
-        thread::set_keep_capabilities(true).call("prctl", "PR_SET_KEEPCAPS")?;
+        // The sets are narrowed afterwards; until then they must survive the change of user. Root keeps them.
+        let changes = ids.uid != 0;
+        if changes {
+            thread::set_keep_capabilities(true).call("prctl", "PR_SET_KEEPCAPS")?;
+        }
         let set = if keep_groups { Ok(()) } else { thread::set_thread_groups(&groups) };
         match set {
             // A user namespace with a single mapped id may not change groups.
@@ -100,7 +103,10 @@ impl Init {
         let (uid, gid) = (Uid::from_raw(ids.uid), Gid::from_raw(ids.gid));
         thread::set_thread_res_gid(gid, gid, gid).call("setresgid", ids.gid.to_string())?;
         thread::set_thread_res_uid(uid, uid, uid).call("setresuid", ids.uid.to_string())?;
-        thread::set_keep_capabilities(false).call("prctl", "PR_SET_KEEPCAPS")
+        if changes {
+            thread::set_keep_capabilities(false).call("prctl", "PR_SET_KEEPCAPS")?;
+        }
+        Ok(())
     }
 
     /// Lets the user reopen its own pipes and terminal, as /dev/stdout does. Files and terminals of the
@@ -136,6 +142,9 @@ impl Init {
             return Ok(());
         }
         rustix::process::chdir(path.to_c_string()).call("chdir", path.clone())?;
+        if path.0 == b"/" {
+            return Ok(());
+        }
         let current = rustix::process::getcwd(Vec::new()).call("getcwd", path.clone())?;
         // A path that leads over a descriptor of ours ends up outside of the root.
         if !current.to_bytes().starts_with(b"/") {

@@ -143,8 +143,7 @@ impl Init {
     }
 
     pub(super) fn mount(&mut self, op: &MountOp) -> Done {
-        // What was a folder may be covered now.
-        self.folder = None;
+        self.forget_folder(&op.target, op.follow);
         if self.mount_at_once(op)? {
             return Ok(());
         }
@@ -368,18 +367,10 @@ impl Init {
     /// Hides a path: a folder behind an empty one, anything else behind the machine's own /dev/null.
     pub(super) fn mask(&mut self, path: &Bytes) -> Done {
         let Some(place) = self.find(path, true)? else { return Ok(()) };
-        let cover = copy_of(&mut self.empty, empty_folder)?;
-        match attach(cover.as_fd(), place.as_fd()) {
-            Ok(()) => {
-                self.leave(cover);
-                self.leave(place);
-                return Ok(());
-            }
-            // Not a folder.
-            Err(Errno::NOTDIR | Errno::INVAL) => {}
-            Err(errno) => return Err(errno).call("move_mount", path.clone()),
-        }
-        let cover = copy_of(&mut self.null, null_device)?;
+        let cover = match kind_of(place.as_fd(), path)? {
+            Target::Folder => copy_of(&mut self.empty, empty_folder)?,
+            Target::File => copy_of(&mut self.null, null_device)?,
+        };
         attach(cover.as_fd(), place.as_fd()).call("move_mount", path.clone())?;
         self.leave(cover);
         self.leave(place);
@@ -555,7 +546,7 @@ fn copy_of(first: &mut Option<OwnedFd>, make: fn() -> Done<OwnedFd>) -> Done<Own
 fn empty_folder() -> Done<OwnedFd> {
     let tmpfs = FilesystemMount {
         fstype: "tmpfs".to_owned(),
-        source: "tmpfs".to_owned(),
+        source: String::new(),
         options: Vec::new(),
         attributes: READONLY,
     };

@@ -49,6 +49,12 @@ impl Init {
 
     /// A handle on a place to mount on, made when it is missing.
     pub(super) fn target(&mut self, path: &Bytes, target: Target, follow: bool) -> Done<OwnedFd> {
+        // In the folder in which something was made last there is most often nothing yet: in a new /dev, say.
+        if self.is_in_last_folder(path)
+            && let Some(made) = self.make_in_parent(path, target)?
+        {
+            return Ok(made);
+        }
         // A folder is told by the call that opens it.
         let kind = if target == Target::Folder { OFlags::DIRECTORY } else { OFlags::empty() };
         match open_as(self.root()?, &path.to_c_string(), OFlags::PATH | kind, follow) {
@@ -65,14 +71,29 @@ impl Init {
         }
     }
 
+    fn is_in_last_folder(&self, path: &Bytes) -> bool {
+        self.folder.as_ref().is_some_and(|(folder, _)| {
+            components(path).split_last().is_some_and(|(_, above)| above.join(&b'/') == folder.0)
+        })
+    }
+
+    /// Forgets the folder in which something was made last, which a mount at `path` may cover: by whatever way the path
+    /// leads there, so only what lies below that folder and is reached over no link leaves it known.
+    pub(super) fn forget_folder(&mut self, path: &Bytes, follow: bool) {
+        let below = self.folder.as_ref().is_some_and(|(folder, _)| {
+            let (path, folder) = (components(path), components(folder));
+            path.len() > folder.len() && path.starts_with(&folder)
+        });
+        if follow || !below {
+            self.folder = None;
+        }
+    }
+
     /// The usual case of a missing place: its folder is there. `None` when it is another.
     fn make_in_parent(&mut self, path: &Bytes, target: Target) -> Done<Option<OwnedFd>> {
         let Ok((parent, name)) = self.parent(path) else { return Ok(None) };
         match make(parent, &name, target) {
-            Ok(made) => {
-                self.stubs.push(Bytes(components(path).join(&b'/')));
-                Ok(Some(made))
-            }
+            Ok(made) => Ok(Some(made)),
             // Something is there after all: a link that leads nowhere.
             Err(Errno::EXIST | Errno::LOOP) => Ok(None),
             Err(errno) => Err(errno).call("create", path.clone()),
@@ -98,7 +119,6 @@ impl Init {
                     }
                     let kind = if last { target } else { Target::Folder };
                     folder = make(folder.as_fd(), &c_name, kind).call("create", path.clone())?;
-                    self.stubs.push(here);
                 }
                 Err(errno) => return Err(errno).call("open", path.clone()),
             }

@@ -48,7 +48,7 @@ impl Planner<'_> {
             },
         )?;
         if self.options.guard {
-            self.push(SetupOp::Wait(Point::Devices));
+            self.wait_for_parent(Point::Devices);
         }
         if self.options.find_program {
             self.push(SetupOp::FindProgram);

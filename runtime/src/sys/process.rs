@@ -169,6 +169,26 @@ pub(crate) fn install_seccomp(program: &[u64], flags: u32) -> Result<Option<Owne
     Ok(Some(unsafe { OwnedFd::from_raw_fd(answer as RawFd) }))
 }
 
+/// Whoever writes to a pipe that nobody reads is told by an error.
+pub(crate) fn ignore_broken_pipes() {
+    // SAFETY: no handler is installed; there are no other threads yet that could rely on another action.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Standard streams that are closed lead to nowhere from here on: what is opened later must not become one of them.
+pub(crate) fn open_standard_streams() {
+    let mut polled = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: `polled` holds three live `pollfd`s; without a timeout the call returns at once.
+    let count = unsafe { libc::poll(polled.as_mut_ptr(), 3, 0) };
+    if count <= 0 {
+        return;
+    }
+    for _ in polled.iter().filter(|polled| polled.revents & libc::POLLNVAL != 0) {
+        // SAFETY: the path is a C string; the lowest number that is free is that of the closed stream.
+        unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+    }
+}
+
 /// Sets signals to their default action and unblocks them.
 ///
 /// Only those that people and programs ignore: exec gives all that are handled their default action.
