@@ -3,7 +3,6 @@
 use crate::error::OciError;
 use oci_spec::runtime::{Process, Spec};
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Larger configurations are a mistake, or an attack.
@@ -45,7 +44,14 @@ fn read(path: &Path) -> Result<Vec<u8>, OciError> {
     };
     // Longer than most, so that one call reads it.
     let mut text = Vec::with_capacity(64 << 10);
-    file.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(OciError::file("read", path))?;
+    while text.len() as u64 <= MAX_CONFIG {
+        match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text)) {
+            Ok(0) => break,
+            Ok(_) => text.reserve(64 << 10),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(OciError::file("read", path)(errno.into())),
+        }
+    }
     if text.len() as u64 > MAX_CONFIG {
         let reason = format!("it is larger than {} MiB", MAX_CONFIG >> 20);
         return Err(OciError::Config { path: path.to_owned(), reason });

@@ -179,5 +179,6 @@ mod libc_signal {
 
 /// Makes orphans of the container children of this process.
 pub(crate) fn become_subreaper() {
-    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    // Any number stands for yes.
+    let _ = rustix::process::set_child_subreaper(Some(Pid::INIT));
 }

@@ -180,7 +180,7 @@ pub fn own_name(prefix: &str) -> String {
 
 /// When a process was started, in ticks since boot (field 22 of `/proc/PID/stat`).
 fn start_time(pid: u32) -> Option<String> {
-    let stat = layout::read_at_once(format!("/proc/{pid}/stat"), 1024);
+    let stat = layout::read_record(format!("/proc/{pid}/stat"), 1024);
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(19).map(str::to_owned)
 }

@@ -75,17 +75,22 @@ pub(crate) fn receive<T: for<'de> Deserialize<'de>>(
     let length = loop {
         let look = RecvFlags::PEEK | RecvFlags::TRUNC;
         match rustix::net::recv(socket, &mut [0u8; 0][..], look) {
-            Err(Errno::INTR) => {}
+            // The second says, once, that the other side left without hearing our last word; its own last is still there.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             other => break other?.1,
         }
     };
-    let mut buffer = vec![0u8; length.max(1)];
+    // There are no empty messages.
+    if length == 0 {
+        return Ok(None);
+    }
+    let mut buffer = vec![0u8; length];
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = loop {
         let mut iov = [IoSliceMut::new(&mut buffer)];
         match rustix::net::recvmsg(socket, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             other => break other?,
         }
     };

@@ -1,6 +1,7 @@
 //! Which hierarchies a machine has, and where in them this process is.
 
 use super::{CgroupError, write};
+use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs;
@@ -57,11 +58,11 @@ impl LegacyMount {
 impl Layout {
     /// Looks at this machine.
     pub fn detect() -> Layout {
-        let own = read_at_once("/proc/self/cgroup", 1024);
-        let mut layout = Layout::unified_as_usual(&own)
-            .unwrap_or_else(|| Layout::parse(&read_at_once("/proc/self/mountinfo", 16 << 10), &own));
+        let own = read_record("/proc/self/cgroup", 8 << 10);
+        let mut layout =
+            Layout::unified_as_usual(&own).unwrap_or_else(|| Layout::parse(&read_mounts(), &own));
         if let Some(unified) = &layout.unified {
-            let list = read_at_once(unified.mount.join("cgroup.controllers"), 1024);
+            let list = read_record(unified.mount.join("cgroup.controllers"), 1024);
             layout.unified_controllers = list.split_whitespace().map(str::to_owned).collect();
         }
         layout
@@ -196,21 +197,43 @@ impl Layout {
     }
 }
 
-/// A file of /proc or of control groups, which has no size; empty when it cannot be read. `room` bytes take most in one
-/// go.
-pub(super) fn read_at_once(path: impl AsRef<Path>, room: usize) -> String {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let Ok(file) = rustix::fs::open(path.as_ref(), flags, Mode::empty()) else { return String::new() };
+/// The list of mounts: a file of many records, which comes in pieces.
+fn read_mounts() -> String {
+    let mut text = Vec::with_capacity(16 << 10);
+    let read = open("/proc/self/mountinfo".as_ref()).and_then(|file| {
+        while read_more(&file, &mut text)? > 0 {
+            text.reserve(1024);
+        }
+        Ok(())
+    });
+    read.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
+}
+
+/// A file of /proc or of control groups that has one record: the kernel gives as much of it as there is room for, so what
+/// is short of `room` is all. Empty when it cannot be read.
+pub(super) fn read_record(path: impl AsRef<Path>, room: usize) -> String {
     let mut text = Vec::with_capacity(room);
+    let read = open(path.as_ref()).and_then(|file| {
+        while read_more(&file, &mut text)? > 0 && text.len() == text.capacity() {
+            text.reserve(room);
+        }
+        Ok(())
+    });
+    read.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
+}
+
+fn open(path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Reads as much as there is room for; gives how much that was.
+fn read_more(file: &OwnedFd, text: &mut Vec<u8>) -> Result<usize, Errno> {
     loop {
-        match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text)) {
-            Ok(0) => break,
-            Ok(_) => text.reserve(1024),
+        match rustix::io::read(file, rustix::buffer::spare_capacity(text)) {
             Err(Errno::INTR) => {}
-            Err(_) => return String::new(),
+            other => return other,
         }
     }
-    String::from_utf8(text).unwrap_or_default()
 }
 
 /// The group of a line `N:controllers:/path` of `/proc/self/cgroup`; the version 2 line has no controllers.

@@ -77,14 +77,10 @@ impl Init {
         })
     }
 
-    /// Forgets the folder in which something was made last, which a mount at `path` may cover: by whatever way the path
-    /// leads there, so only what lies below that folder and is reached over no link leaves it known.
+    /// Forgets the folder in which something was made last, if a mount at `path` may cover it: over links it may be any.
     pub(super) fn forget_folder(&mut self, path: &Bytes, follow: bool) {
-        let below = self.folder.as_ref().is_some_and(|(folder, _)| {
-            let (path, folder) = (components(path), components(folder));
-            path.len() > folder.len() && path.starts_with(&folder)
-        });
-        if follow || !below {
+        let covers = |folder: &Bytes| components(folder).starts_with(&components(path));
+        if self.folder.as_ref().is_some_and(|(folder, _)| follow || covers(folder)) {
             self.folder = None;
         }
     }

@@ -178,14 +178,18 @@ impl Netlink {
     }
 
     fn receive(&mut self) -> Answer<Vec<(Message, u32)>> {
-        let mut buffer = vec![0u8; 64 * 1024];
-        let (length, _) = loop {
-            match rustix::net::recv(&self.socket, buffer.as_mut_slice(), RecvFlags::empty()) {
+        // Room for the longest; what an answer does not fill is not touched.
+        let mut buffer = Vec::with_capacity(64 * 1024);
+        loop {
+            let room = rustix::buffer::spare_capacity(&mut buffer);
+            match rustix::net::recv(&self.socket, room, RecvFlags::empty()) {
                 Err(Errno::INTR) => {}
-                received => break received?,
+                received => {
+                    received?;
+                    return Ok(split(&buffer));
+                }
             }
-        };
-        Ok(split(&buffer[..length]))
+        }
     }
 }
 

@@ -4,8 +4,7 @@ use super::check;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
-/// Closes every descriptor from `first` on but `kept`, and below it those that exec would close; `kept` is closed by
-/// exec.
+/// Closes every descriptor from `first` on but `kept`, which exec must close, and below it those that exec would close.
 ///
 /// Only for a process that is about to run another program, and has given up owning the others.
 pub(crate) fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
@@ -25,8 +24,7 @@ pub(crate) fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> Result<(), E
         }
         from = from.max(number + 1);
     }
-    close_range(from, u32::MAX, 0)?;
-    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    close_range(from, u32::MAX, 0)
 }
 
 fn close_range(first: u32, last: u32, flags: libc::c_uint) -> Result<(), Errno> {
