@@ -3,8 +3,9 @@
 
 CARGO ?= cargo
 TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
-# One file that runs everywhere, in a FROM scratch image, too.
-STATIC := --config 'target.$(TARGET).rustflags=["-C","target-feature=+crt-static"]'
+# One file that runs everywhere, in a FROM scratch image, too. It has a fixed address: see "How a container starts" in
+# ARCHITECTURE.md.
+STATIC := --config 'target.$(TARGET).rustflags=["-C","target-feature=+crt-static","-C","relocation-model=static"]'
 KILN := target/release/kiln
 BASES := target/bases/busybox/index.json target/bases/debian/index.json
 PACKAGES := git:git skopeo:skopeo script:bsdutils gcc:gcc g++:g++ python3:python3 bzip2:bzip2 xz:xz-utils zstd:zstd

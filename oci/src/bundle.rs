@@ -47,7 +47,7 @@ fn read(path: &Path) -> Result<Vec<u8>, OciError> {
     while text.len() as u64 <= MAX_CONFIG {
         match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text)) {
             Ok(0) => break,
-            Ok(_) => text.reserve(64 << 10),
+            Ok(_) => text.reserve(1),
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(OciError::file("read", path)(errno.into())),
         }

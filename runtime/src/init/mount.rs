@@ -205,7 +205,7 @@ impl Init {
 
     /// Mounts version 1 control groups, in folders of a tmpfs that is seen by nobody yet.
     pub(super) fn hierarchies(&mut self, op: &HierarchiesOp) -> Done {
-        self.folder = None;
+        self.forget_folder(&op.target, false);
         let target = self.target(&op.target, Target::Folder, false)?;
         let flags = old_flags(op.attributes);
         let writable = flags - MountFlags::RDONLY;
