@@ -71,8 +71,8 @@ pub(crate) struct Files {
 
 /// A network namespace for one container.
 pub(crate) enum StepNetwork<'a> {
-    /// On the bridge; given back when dropped.
-    Bridge { connection: Option<Connection>, sandbox: &'a Sandbox<'a> },
+    /// On the bridge. When dropped it is given back for the next step, unless whoever was in it could change it.
+    Bridge { connection: Option<Connection>, sandbox: &'a Sandbox<'a>, is_safe: bool },
     /// Loopback alone.
     None(OwnedFd),
 }
@@ -90,7 +90,7 @@ impl StepNetwork<'_> {
 
 impl Drop for StepNetwork<'_> {
     fn drop(&mut self) {
-        if let StepNetwork::Bridge { connection, sandbox } = self {
+        if let StepNetwork::Bridge { connection, sandbox, is_safe: true } = self {
             sandbox.idle.lock().unwrap_or_else(PoisonError::into_inner).extend(connection.take());
         }
     }
@@ -139,14 +139,14 @@ impl<'a> Sandbox<'a> {
         Ok(made)
     }
 
-    /// A connection to the bridge: one that is idle, or a new one.
-    pub(crate) fn network(&'a self) -> Result<StepNetwork<'a>, SandboxError> {
+    /// A connection to the bridge: one that is idle, or a new one. `is_safe` for a step that has no rights over it.
+    pub(crate) fn network(&'a self, is_safe: bool) -> Result<StepNetwork<'a>, SandboxError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
             None => self.bridge()?.connect(self.spawner)?,
         };
-        Ok(StepNetwork::Bridge { connection: Some(connection), sandbox: self })
+        Ok(StepNetwork::Bridge { connection: Some(connection), sandbox: self, is_safe })
     }
 
     pub(crate) fn no_network(&self) -> Result<StepNetwork<'a>, SandboxError> {

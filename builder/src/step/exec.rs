@@ -57,7 +57,7 @@ impl Executor<'_> {
         let root = self.tools.store.active_mount(below, active, &stubs);
         let spec = self.whole_spec(exec, mounted, active.mount_point()?, row)?;
         let network = match exec.network {
-            Network::Bridge => Some(self.tools.sandbox.network()?),
+            Network::Bridge => Some(self.tools.sandbox.network(!exec.is_insecure)?),
             Network::None => Some(self.tools.sandbox.no_network()?),
             Network::Host => None,
         };

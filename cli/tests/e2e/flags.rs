@@ -213,6 +213,15 @@ fn rights_are_asked_for() {
     assert!(unknown.code == 1 && unknown.err.contains("unknown entitlement"), "{}", unknown.err);
 }
 
+/// A step with rights over its network leaves no route behind for the next one, and sees none of another.
+#[test]
+fn networks_of_privileged_steps_are_their_own() {
+    let bed = bed!();
+    let insecure = "RUN --security=insecure ip route add blackhole 192.0.2.0/24 && ip route | grep blackhole\n";
+    let text = format!("FROM busybox\n{insecure}RUN ! ip route | grep blackhole\n{insecure}");
+    ok(&bed, &["--allow=security.insecure"], &context(&bed, "c", &text));
+}
+
 #[test]
 fn programs_have_the_limits_of_the_command_line() {
     let bed = bed!();
