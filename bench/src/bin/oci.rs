@@ -29,6 +29,7 @@ usage: oci [FLAGS] [KILN]
   --no-seccomp   without a filter of system calls
   --pause MS     wait so long before each run (0)
   --syscalls     count the system calls of each command, too
+  --memory       tell what the container's process has in memory before it runs its program, too
   --steps        measure a build step through the library, too
 
 KILN, or else $KILN_BIN, is the program to measure. $CRUN and $RUNC name others than those in PATH, or none
@@ -58,6 +59,7 @@ struct Options {
     pause: Duration,
     variant: Variant,
     syscalls: bool,
+    memory: bool,
     steps: bool,
 }
 
@@ -69,6 +71,7 @@ impl Options {
             pause: Duration::ZERO,
             variant: Variant { limits: false, seccomp: true },
             syscalls: false,
+            memory: false,
             steps: false,
         };
         let mut words = words.iter();
@@ -80,6 +83,7 @@ impl Options {
                 "--limits" => options.variant.limits = true,
                 "--no-seccomp" => options.variant.seccomp = false,
                 "--syscalls" => options.syscalls = true,
+                "--memory" => options.memory = true,
                 "--steps" => options.steps = true,
                 flag if flag.starts_with('-') => return Err(USAGE.into()),
                 path => options.kiln = Some(path.to_owned()),
@@ -103,6 +107,9 @@ fn measure(options: &Options) -> Outcome<()> {
     print_times(&rows);
     if options.syscalls {
         print_system_calls(&rows, &folder.path().join("strace"));
+    }
+    if options.memory {
+        print_memory(&rows, &folder.path().join("pid"));
     }
     if let Some(spawner) = spawner {
         print_steps(&spawner, &Bed::new(&busybox)?, options.rounds)?;
@@ -363,6 +370,43 @@ fn system_calls(words: &[String], report: &Path) -> Outcome<u64> {
 fn total(summary: &str) -> Option<f64> {
     let line = summary.lines().rfind(|line| line.ends_with(" total"))?;
     line.split_whitespace().nth(3)?.parse().ok()
+}
+
+fn print_memory(rows: &[Row], pid_file: &Path) {
+    println!("\n| before its program runs | peak MiB of the container's process |\n|---|---|");
+    let runs = |row: &&Row| row.failure.is_none() && row.words.iter().any(|word| word == "run");
+    for row in rows.iter().filter(runs) {
+        match peak_of_waiting(&row.words, pid_file) {
+            Ok(peak) => println!("| {} | {:.2} |", row.name, peak as f64 / 1024.0),
+            Err(error) => println!("| {} | {error} |", row.name),
+        }
+    }
+}
+
+/// Peak memory in KiB of a container's first process, where it waits to be started: all is set up but who it is.
+fn peak_of_waiting(run: &[String], pid_file: &Path) -> Outcome<u64> {
+    let id = format!("bench-{}-waits", std::process::id());
+    let verb = run.iter().position(|word| word == "run").ok_or("it does not run")?;
+    let command = |words: &[&str]| -> Outcome<()> {
+        let mut command = Command::new(&run[0]);
+        command.args(&run[1..verb]).args(words);
+        // Whoever waits keeps the streams: nobody may wait for their end.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = command.status()?;
+        if status.success() { Ok(()) } else { Err(format!("{}: {status}", words[0]).into()) }
+    };
+    let bundle = run.get(verb + 2).ok_or("it has no bundle")?;
+    let file = pid_file.display().to_string();
+    command(&["create", "--bundle", bundle, "--pid-file", &file, &id])?;
+    let peak = peak_of(fs::read_to_string(pid_file)?.trim());
+    command(&["delete", "--force", &id])?;
+    peak
+}
+
+fn peak_of(pid: &str) -> Outcome<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("it has ended")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 /// How much longer a program takes in a complete container of the library than alone.

@@ -217,7 +217,8 @@ fn rights_are_asked_for() {
 #[test]
 fn networks_of_privileged_steps_are_their_own() {
     let bed = bed!();
-    let insecure = "RUN --security=insecure ip route add blackhole 192.0.2.0/24 && ip route | grep blackhole\n";
+    let insecure =
+        "RUN --security=insecure ip route add blackhole 192.0.2.0/24 && ip route | grep blackhole\n";
     let text = format!("FROM busybox\n{insecure}RUN ! ip route | grep blackhole\n{insecure}");
     ok(&bed, &["--allow=security.insecure"], &context(&bed, "c", &text));
 }
