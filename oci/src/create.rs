@@ -15,10 +15,12 @@ use crate::{Globals, foreground, hooks, machine, own_file};
 use groups::{check_device_rules, device_rules};
 use kiln_runtime::cgroup::{Groups, Layout};
 use kiln_runtime::launch::{self, Launched, Steps};
+use kiln_runtime::network::move_device;
 use kiln_runtime::op::{FdSlot, Point};
 use kiln_runtime::plan::{self, PlanOptions, plan};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +55,8 @@ struct Request<'a> {
     nested: bool,
     /// The program is run by a handle on its file.
     by_handle: bool,
+    /// Network devices that are moved into the container: their names here and there.
+    devices: Vec<(String, String)>,
 }
 
 /// Makes the container `id`; on failure nothing of it is left.
@@ -75,9 +79,17 @@ pub(crate) fn create(
     }
     check_device_rules(&bundle.spec)?;
     plan::check_hooks(&bundle.spec)?;
+    let devices = plan::network_devices(&bundle.spec)?;
     let folder = globals.store.create(id)?;
-    let request =
-        Request { globals, arguments, bundle: &bundle, then, nested: machine::is_nested(), by_handle };
+    let request = Request {
+        globals,
+        arguments,
+        bundle: &bundle,
+        then,
+        nested: machine::is_nested(),
+        by_handle,
+        devices,
+    };
     let made = request.make(&folder);
     match made {
         Ok((record, launched, console)) => {
@@ -126,6 +138,24 @@ impl Request<'_> {
             }
         }
         result
+    }
+
+    /// Moves network devices into the container's network namespace.
+    fn give_devices(&self, pid: i32) -> Result<(), String> {
+        if self.devices.is_empty() {
+            return Ok(());
+        }
+        let namespaces = self.bundle.spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        let network = namespaces.into_iter().flatten().find(|one| one.typ() == LinuxNamespaceType::Network);
+        let joined = network.and_then(|one| one.path().clone()).filter(|path| !path.as_os_str().is_empty());
+        let path = joined.unwrap_or_else(|| format!("/proc/{pid}/ns/net").into());
+        let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| OciError::file("open", &path)(errno.into()).to_string())?;
+        for (name, inside) in &self.devices {
+            move_device(namespace.as_fd(), name, inside)
+                .map_err(|error| format!("network device {name:?}: {error}"))?;
+        }
+        Ok(())
     }
 
     fn resources(&self) -> Option<&LinuxResources> {
@@ -291,6 +321,7 @@ impl Steps for Making<'_> {
             let rules = device_rules(self.request.resources());
             self.groups.restrict(&rules).map_err(|error| error.to_string())?;
         }
+        self.request.give_devices(launched.pid)?;
         self.folder.write(&self.record, &self.request.bundle.text).map_err(|error| error.to_string())?;
         self.handover.pidfd(launched.pidfd.as_fd())
     }

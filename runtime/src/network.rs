@@ -15,6 +15,7 @@ mod address;
 mod bridge;
 pub mod config;
 mod conntrack;
+mod device;
 mod link;
 mod netlink;
 mod nft;
@@ -30,6 +31,7 @@ pub mod user_mode;
 pub use address::{Subnet, Subnet6};
 pub use bridge::{Bridge, Connection, Connection6};
 pub use config::{Binding, Ipv6, NetworkConfig, Place, PortMapping, Protocol};
+pub use device::{is_device_name, move_device};
 pub use proxy::Proxy;
 pub use publish::{Holder, PublishError, Published};
 
@@ -81,6 +83,9 @@ pub enum NetworkError {
     /// No name for an interface.
     #[error("`{0}` cannot be an interface's name: at most 15 letters, digits, `-` and `_`")]
     BadName(String),
+    /// An interface that does not exist, or may not be moved.
+    #[error("there is no network device `{0}` that could be moved")]
+    NoDevice(String),
     /// The network is there, and not as asked for.
     #[error("the network of the bridge `{0}` has other addresses or options than asked for")]
     Differs(String),

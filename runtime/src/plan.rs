@@ -14,6 +14,7 @@ pub use identity::processors;
 pub use mounts::{MountOptionError, filesystem};
 
 use crate::cgroup::{Groups, Layout};
+use crate::network::is_device_name;
 use crate::op::{Bytes, ConsoleSize, DeviceOp, FdSlot, HookOp, MountOp, Plan, Point, RootOp, SetupOp};
 use crate::seccomp::SeccompError;
 use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxNamespaceType, Mount, PosixRlimitType, Spec};
@@ -106,6 +107,12 @@ pub enum PlanError {
     /// A hook that may take no time at all.
     #[error("the timeout of hook `{path}` is not a positive number of seconds", path = .0.display())]
     HookTimeout(PathBuf),
+    /// A name that no network device can have.
+    #[error("`{0}` cannot be the name of a network device")]
+    DeviceName(String),
+    /// Two devices with one name.
+    #[error("the network devices `{0}` and `{1}` would both be called `{2}` in the container")]
+    SameDeviceName(String, String, String),
     /// A number that stands for nobody.
     #[error("no user and no group can have the id {0}")]
     Id(u32),
@@ -466,10 +473,33 @@ fn check_supported(linux: Option<&Linux>) -> Result<(), PlanError> {
     if linux.intel_rdt().is_some() {
         return Err(PlanError::Unsupported("Intel RDT (`intelRdt`)".to_owned()));
     }
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(PlanError::Unsupported("moving network devices (`netDevices`)".to_owned()));
-    }
     Ok(())
+}
+
+/// Network devices of the machine that the container is to have: their names here and there.
+pub fn network_devices(spec: &Spec) -> Result<Vec<(String, String)>, PlanError> {
+    let Some(linux) = spec.linux() else { return Ok(Vec::new()) };
+    let devices = linux.net_devices().iter().flatten().map(|(name, device)| {
+        let inside = device.name().clone().filter(|inside| !inside.is_empty());
+        (name.clone(), inside.unwrap_or_else(|| name.clone()))
+    });
+    let mut devices: Vec<(String, String)> = devices.collect();
+    // A table has no order; a plan has.
+    devices.sort();
+    for (place, (name, inside)) in devices.iter().enumerate() {
+        if let Some(wrong) = [name, inside].into_iter().find(|name| !is_device_name(name)) {
+            return Err(PlanError::DeviceName(wrong.clone()));
+        }
+        if let Some((other, _)) = devices[..place].iter().find(|(_, taken)| taken == inside) {
+            return Err(PlanError::SameDeviceName(other.clone(), name.clone(), inside.clone()));
+        }
+    }
+    let namespaces = linux.namespaces().iter().flatten();
+    let separate = namespaces.into_iter().any(|one| one.typ() == LinuxNamespaceType::Network);
+    if !devices.is_empty() && !separate {
+        return Err(PlanError::NeedsNamespace("netDevices", LinuxNamespaceType::Network));
+    }
+    Ok(devices)
 }
 
 /// Hooks that run last must be known to make sense first: nobody can be told afterwards.

@@ -651,9 +651,33 @@ fn groups_that_cannot_be() {
                 "Intel RDT (`intelRdt`), which is not supported",
             ),
             (
-                "network devices",
-                |c| linux(c, "netDevices", json!({"eth9": {}})),
-                "(`netDevices`), which is not supported",
+                "network device that is none",
+                |c| linux(c, "netDevices", json!({"kiln-none": {}})),
+                "network device \"kiln-none\": there is no network device `kiln-none` that could be moved",
+            ),
+            (
+                "loopback",
+                |c| linux(c, "netDevices", json!({"lo": {"name": "lo2"}})),
+                "there is no network device `lo` that could be moved",
+            ),
+            (
+                "name of a network device",
+                |c| linux(c, "netDevices", json!({"eth0": {"name": "a/b"}})),
+                "`a/b` cannot be the name of a network device",
+            ),
+            (
+                "two network devices of one name",
+                |c| linux(c, "netDevices", json!({"eth1": {"name": "eth0"}, "eth0": {}})),
+                "the network devices `eth0` and `eth1` would both be called `eth0` in the container",
+            ),
+            (
+                "network devices for all",
+                |c| {
+                    let list = c["linux"]["namespaces"].as_array_mut().unwrap();
+                    list.retain(|one| one["type"] != "network");
+                    linux(c, "netDevices", json!({"eth0": {}}));
+                },
+                "netDevices",
             ),
             ("version", |c| c["ociVersion"] = json!("2.0.0"), "ociVersion \"2.0.0\""),
             ("version that is none", |c| c["ociVersion"] = json!("x"), "ociVersion \"x\""),

@@ -435,3 +435,43 @@ fn ordinary_users_run_containers() {
     }
     assert_eq!(fs::read_dir(runtime.join("kiln-oci")).unwrap().count(), 0);
 }
+
+/// `netDevices`: an interface of the machine becomes the container's, with another name and its addresses.
+#[test]
+fn network_devices_move_in() {
+    let bed = bed!();
+    let run = |change: fn(&mut Value)| {
+        let mut bundle = bed.bundle("ip addr show dev inner; ip route");
+        bundle.config["linux"]["netDevices"] = json!({"kt0": {"name": "inner"}});
+        change(&mut bundle.config);
+        // The machine is a network namespace of this test's own.
+        let busybox = bundle.rootfs().join("bin/busybox");
+        let script = format!(
+            "ip() {{ {0} ip \"$@\"; }}; ip link add kt0 type veth && ip link set kt0 up && ip addr add 10.9.8.7/24 dev kt0 \
+             && ip addr add fd00:9::7/64 dev kt0 && \"$@\" && ! ip link show kt0 2>&1",
+            busybox.display()
+        );
+        let inner = bed.command(&["run", "--bundle", bundle.write(), &new_id("devices")]);
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args());
+        Done::of(&command.output().unwrap())
+    };
+    let plain: fn(&mut Value) = |_| {};
+    for change in [plain, users] {
+        open_for_others(&bed);
+        let done = run(change);
+        for expected in [",UP", "inet 10.9.8.7/24", "inet6 fd00:9::7/64", "10.9.8.0/24 dev inner"] {
+            assert!(done.out.contains(expected), "{expected}: {done:?}");
+        }
+        assert!(done.code == 0 && done.out.contains("can't find device 'kt0'"), "{done:?}");
+    }
+    // Into a namespace that is there already.
+    let id = bed.idle(|_| {});
+    let pid = bed.pid(&id);
+    let path = format!("/proc/{pid}/ns/net");
+    let done = bed.sh("ip link", |c| {
+        join(c, pid, &[("network", "net")]);
+        c["linux"]["netDevices"] = json!({"kiln-none": {}});
+    });
+    assert!(Path::new(&path).exists() && done.err.contains("`kiln-none`"), "{done:?}");
+}

@@ -109,7 +109,7 @@ pub(super) fn features(_: &Globals, _: &Arguments) -> Result<u8, OciError> {
             "selinux": {"enabled": machine::has_selinux()},
             "intelRdt": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
         },
         "potentiallyUnsafeConfigAnnotations": [],
         "annotations": {},

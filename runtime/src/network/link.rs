@@ -223,6 +223,49 @@ fn addresses(netlink: &mut Netlink, index: Option<u32>, family: AddressFamily) -
     Ok(found)
 }
 
+/// An address that an interface is to keep in another namespace.
+pub(super) struct LastingAddress(AddressMessage);
+
+impl LastingAddress {
+    pub(super) fn give(self, index: u32) -> Step {
+        let mut message = self.0;
+        message.header.index = index;
+        step(
+            "give the network device its address",
+            &RouteNetlinkMessage::NewAddress(message),
+            CREATE | REPLACE,
+        )
+    }
+}
+
+/// Addresses of global scope that somebody has given to an interface for good.
+pub(super) fn lasting_addresses(netlink: &mut Netlink, index: u32) -> Answer<Vec<LastingAddress>> {
+    let mut found = Vec::new();
+    for message in dump(netlink, &RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+        let RouteNetlinkMessage::NewAddress(mut message) = message else { continue };
+        let lasts = message.header.index == index
+            && message.header.scope == AddressScope::Universe
+            && message.header.flags.contains(AddressHeaderFlags::Permanent);
+        if lasts {
+            // The rest is what the kernel says, not what it is told; the label may hold the name of before.
+            message.attributes.retain(|attribute| {
+                use AddressAttribute::{Address, Broadcast, Local};
+                matches!(attribute, Local(_) | Address(_) | Broadcast(_))
+            });
+            found.push(LastingAddress(message));
+        }
+    }
+    Ok(found)
+}
+
+/// The step that moves an interface into another namespace, under another name there.
+pub(super) fn give_away(index: u32, inside: &str, namespace: BorrowedFd<'_>) -> Step {
+    let mut message = link(index);
+    message.attributes.push(LinkAttribute::IfName(inside.to_owned()));
+    message.attributes.push(LinkAttribute::NetNsFd(namespace.as_raw_fd()));
+    step("move the network device into the container", &RouteNetlinkMessage::SetLink(message), 0)
+}
+
 /// The step that gives an interface a version 4 address.
 pub(super) fn give_address(what: &'static str, index: u32, address: Subnet) -> Step {
     let mut message = AddressMessage::default();

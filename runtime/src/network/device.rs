@@ -1,0 +1,56 @@
+//! Interfaces of the machine that are given away to a container (runtime specification, "Network Devices").
+
+use super::link::{self, Step};
+use super::netlink::Netlink;
+use super::{NetworkError, kernel, within};
+use rustix::fd::BorrowedFd;
+
+/// Longest name of an interface, as the kernel counts without its end.
+const MAX_NAME: usize = 15;
+
+/// Whether an interface can have this name (`dev_valid_name`).
+pub fn is_device_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_NAME
+        && !matches!(name, "." | "..")
+        && !name.contains(|letter: char| letter == '/' || letter == ':' || letter.is_whitespace())
+}
+
+/// Moves the interface `name` of this network namespace into another one, where it is called `inside`, keeps its lasting
+/// global addresses, and is up.
+///
+/// Nothing moves it back: the kernel gives hardware to the machine when the namespace ends, and ends all else.
+pub fn move_device(namespace: BorrowedFd<'_>, name: &str, inside: &str) -> Result<(), NetworkError> {
+    let mut netlink = Netlink::open_route().map_err(kernel("open a routing socket"))?;
+    let index = link::find(&mut netlink, name)
+        .map_err(kernel("look for the network device"))?
+        .filter(|index| *index != link::LOOPBACK)
+        .ok_or_else(|| NetworkError::NoDevice(name.to_owned()))?;
+    let addresses = link::lasting_addresses(&mut netlink, index).map_err(kernel("list addresses"))?;
+    link::carry_out(&mut netlink, &[link::give_away(index, inside, namespace)])?;
+    within(namespace, || {
+        let mut netlink = Netlink::open_route().map_err(kernel("open a routing socket"))?;
+        let what = "look for the network device in the container";
+        let index = link::find(&mut netlink, inside).map_err(kernel(what))?;
+        let index = index.ok_or_else(|| NetworkError::NoDevice(inside.to_owned()))?;
+        // Version 6 addresses are kept by interfaces that are up alone.
+        let mut steps: Vec<Step> = vec![link::bring_up("bring up the network device", index)];
+        steps.extend(addresses.into_iter().map(|address| address.give(index)));
+        link::carry_out(&mut netlink, &steps)
+    })?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_device_name;
+
+    #[test]
+    fn names_are_those_that_the_kernel_takes() {
+        for name in ["eth0", "a", "exactly-15-long", "käse", "eth0.7@x"] {
+            assert!(is_device_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "a/b", "a:1", "a b", "a\tb", "sixteen-letters-"] {
+            assert!(!is_device_name(name), "{name:?}");
+        }
+    }
+}
