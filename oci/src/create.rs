@@ -18,7 +18,7 @@ use kiln_runtime::launch::{self, Launched, Steps};
 use kiln_runtime::network::move_device;
 use kiln_runtime::op::{FdSlot, Point};
 use kiln_runtime::plan::{self, PlanOptions, plan};
-use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeMap;
@@ -53,6 +53,8 @@ struct Request<'a> {
     then: Then,
     /// This process is in a user namespace, and has no say about devices.
     nested: bool,
+    /// What is to be run is said.
+    has_process: bool,
     /// The program is run by a handle on its file.
     by_handle: bool,
     /// Network devices that are moved into the container: their names here and there.
@@ -67,7 +69,12 @@ pub(crate) fn create(
     then: Then,
 ) -> Result<Made, OciError> {
     own_file::keep_early(then);
-    let bundle = Bundle::read(arguments.get("bundle").unwrap_or("."), arguments.get("config"))?;
+    let mut bundle = Bundle::read(arguments.get("bundle").unwrap_or("."), arguments.get("config"))?;
+    let has_process = bundle.spec.process().is_some();
+    if then == Then::Wait && !has_process {
+        // What it is to run need not be said yet: who starts it is told. Here any process will do.
+        bundle.spec.set_process(Some(Process::default()));
+    }
     let root = bundle.spec.root().as_ref().map(|root| bundle.folder.join(root.path())).unwrap_or_default();
     let by_handle = own_file::keep(&bundle.spec, then, &root);
     for warning in &bundle.warnings {
@@ -87,6 +94,7 @@ pub(crate) fn create(
         bundle: &bundle,
         then,
         nested: machine::is_nested(),
+        has_process,
         by_handle,
         devices,
     };
@@ -226,7 +234,7 @@ impl Request<'_> {
             keep_groups: annotation(spec, "run.oci.keep_original_groups"),
             selinux: asks_for_label(spec) && machine::has_selinux(),
             apparmor: asks_for_profile(spec) && machine::has_apparmor(),
-            find_program: gate.is_some(),
+            find_program: gate.is_some() && self.has_process,
             home: true,
             ..PlanOptions::default()
         };
@@ -330,9 +338,8 @@ impl Steps for Making<'_> {
         if point != Point::Hooks {
             return Ok(Vec::new());
         }
-        let state = self.record.state(Status::Creating);
-        hooks::before_pivot(&self.request.bundle.spec, &state)?;
-        Ok(state)
+        hooks::before_pivot(&self.request.bundle.spec, &self.record)?;
+        Ok(self.record.state(Status::Creating))
     }
 
     fn console(&mut self, master: OwnedFd) -> Result<(), String> {

@@ -16,10 +16,12 @@ pub(crate) fn run(name: &str, hooks: Option<&Vec<Hook>>, state: &[u8]) -> Result
 }
 
 /// Before the container's root changes.
-pub(crate) fn before_pivot(spec: &Spec, state: &[u8]) -> Result<(), String> {
+///
+/// `prestart` dates from when containers were created at that point, and programs of that time are told so.
+pub(crate) fn before_pivot(spec: &Spec, record: &Record) -> Result<(), String> {
     let Some(hooks) = spec.hooks() else { return Ok(()) };
-    run("prestart", hooks.prestart().as_ref(), state)?;
-    run("createRuntime", hooks.create_runtime().as_ref(), state)
+    run("prestart", hooks.prestart().as_ref(), &record.state(Status::Created))?;
+    run("createRuntime", hooks.create_runtime().as_ref(), &record.state(Status::Creating))
 }
 
 /// When the program runs.

@@ -59,7 +59,7 @@ fn each_kind_runs_in_its_place() {
     assert_eq!(lines(&told)[11..], ["poststop1", "poststop2"]);
 
     for (kind, status) in
-        KINDS.iter().zip(["creating", "creating", "creating", "created", "running", "stopped"])
+        KINDS.iter().zip(["created", "creating", "creating", "created", "running", "stopped"])
     {
         let state: Value = serde_json::from_str(&read(format!("{}.{kind}", told.display()))).unwrap();
         assert_eq!((&state["id"], &state["status"]), (&json!(id), &json!(status)), "{kind}");

@@ -34,6 +34,22 @@ fn a_container_is_made_started_and_removed() {
     assert_eq!(bed.oci(&["delete", &id]).code, 1);
 }
 
+/// A configuration need not say what is to be run before it is started.
+#[test]
+fn without_a_process_nothing_is_started() {
+    let bed = bed!();
+    let mut bundle = bed.bundle("");
+    bundle.config.as_object_mut().unwrap().remove("process");
+    std::fs::remove_dir_all(bundle.rootfs().join("bin")).unwrap();
+    let id = new_id("nothing");
+    let done = bed.detached(&["create", "--bundle", bundle.write(), &id]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let done = bed.oci(&["start", &id]);
+    assert!(done.code == 1 && done.err.contains("its configuration has no `process`"), "{done:?}");
+    assert_eq!(bed.state(&id)["status"], "created");
+    assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
+}
+
 #[test]
 fn run_passes_output_and_code_on() {
     let bed = bed!();

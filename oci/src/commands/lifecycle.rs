@@ -25,6 +25,11 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
         }
     }
     let spec = container.config()?;
+    if spec.process().is_none() {
+        return Err(OciError::State(format!(
+            "cannot start container {id:?}: its configuration has no `process`, which says what to run"
+        )));
+    }
     let agent = Agent::of(&spec)?;
     let Some(gate) = container.folder.connect() else {
         return Err(OciError::State(format!("cannot start container {id:?}: its first process has ended")));
