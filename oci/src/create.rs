@@ -9,6 +9,7 @@ use crate::arguments::Arguments;
 use crate::bundle::Bundle;
 use crate::commands::Agent;
 use crate::error::OciError;
+use crate::readiness::Readiness;
 use crate::state::{Folder, Record, Status, write_beside};
 use crate::terminal::{self, Handover};
 use crate::{Globals, foreground, hooks, machine, own_file};
@@ -43,6 +44,8 @@ pub(crate) struct Made {
     pub(crate) launched: Launched,
     /// The master of its terminal, when nobody else has it.
     pub(crate) console: Option<OwnedFd>,
+    /// Who is to be told that its program is ready, and where it says so.
+    pub(crate) ready: Option<(Readiness, OwnedFd)>,
 }
 
 /// What `create` and `run` are told.
@@ -88,6 +91,18 @@ pub(crate) fn create(
     plan::check_hooks(&bundle.spec)?;
     let devices = plan::network_devices(&bundle.spec)?;
     let folder = globals.store.create(id)?;
+    let readiness = Readiness::wanted(folder.path());
+    let ready = readiness.as_ref().map(|readiness| {
+        readiness.show(&mut bundle.spec)?;
+        if then == Then::Wait { Ok(None) } else { readiness.listen() }
+    });
+    let ready = match ready.transpose() {
+        Ok(socket) => readiness.zip(socket.flatten()),
+        Err(error) => {
+            let _ = folder.remove();
+            return Err(error);
+        }
+    };
     let request = Request {
         globals,
         arguments,
@@ -111,7 +126,7 @@ pub(crate) fn create(
                     return Err(error);
                 }
             }
-            Ok(Made { folder, record, spec: bundle.spec, launched, console })
+            Ok(Made { folder, record, spec: bundle.spec, launched, console, ready })
         }
         Err(error) => {
             let _ = folder.remove();

@@ -3,7 +3,7 @@
 use crate::arguments::Arguments;
 use crate::commands::Agent;
 use crate::error::OciError;
-use crate::foreground::{self, Signals};
+use crate::foreground::{self, Signals, Streams};
 use crate::state::{Container, Status, write_beside};
 use crate::terminal::{self, Handover};
 use crate::{Globals, create, machine};
@@ -67,7 +67,8 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
     }
     match signals {
         Some(signals) => {
-            foreground::stay(&signals, launched.pid, &launched.pidfd, entering.handover.console.take())
+            let streams = Streams { console: entering.handover.console.take(), ready: None };
+            foreground::stay(&signals, launched.pid, &launched.pidfd, streams)
         }
         None => Ok(0),
     }

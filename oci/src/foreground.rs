@@ -1,6 +1,7 @@
 //! Staying with a container until it ends: signals go in, output of its terminal comes out, orphans are reaped.
 
 use crate::error::OciError;
+use crate::readiness::Readiness;
 use crate::terminal::{self, Raw};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -42,19 +43,27 @@ impl Drop for Signals {
     }
 }
 
+/// What a container says something on.
+pub(crate) struct Streams {
+    /// The master of its terminal.
+    pub(crate) console: Option<OwnedFd>,
+    /// Where it says that it is ready, and who wants to know.
+    pub(crate) ready: Option<(Readiness, OwnedFd)>,
+}
+
 /// Waits for the end of `pid`; gives its exit code, or 128 plus the signal.
 pub(crate) fn stay(
     signals: &Signals,
     pid: i32,
     pidfd: &OwnedFd,
-    console: Option<OwnedFd>,
+    Streams { console, ready }: Streams,
 ) -> Result<u8, OciError> {
     let raw = console.as_ref().and_then(|_| Raw::standard_input());
     if let Some(console) = &console {
         terminal::copy_size(console);
         let _ = rustix::io::ioctl_fionbio(console, true);
     }
-    let mut stay = Stay { pid, pidfd, console, reads_input: true, to_container: Vec::new() };
+    let mut stay = Stay { pid, pidfd, console, ready, reads_input: true, to_container: Vec::new() };
     let code = loop {
         if let Some(code) = stay.turn(signals)? {
             break code;
@@ -69,6 +78,7 @@ struct Stay<'a> {
     pid: i32,
     pidfd: &'a OwnedFd,
     console: Option<OwnedFd>,
+    ready: Option<(Readiness, OwnedFd)>,
     reads_input: bool,
     to_container: Vec<u8>,
 }
@@ -84,12 +94,20 @@ impl Stay<'_> {
                 polled.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
             }
         }
+        // Last, so that the others keep their places.
+        polled.extend(self.ready.iter().map(|(_, socket)| PollFd::new(socket, PollFlags::IN)));
         match rustix::event::poll(&mut polled, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(OciError::Other(format!("cannot wait for the container: {errno}"))),
         }
-        let ready: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
+        let mut ready: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
         drop(polled);
+        if let Some((readiness, socket)) = &self.ready
+            && ready.pop().is_some_and(|flags| !flags.is_empty())
+            && readiness.hear(socket)
+        {
+            self.ready = None;
+        }
         if ready.get(1).is_some_and(|flags| !flags.is_empty()) {
             self.pass_output();
         }

@@ -18,6 +18,7 @@ mod hooks;
 mod log;
 mod machine;
 mod own_file;
+mod readiness;
 mod state;
 mod terminal;
 

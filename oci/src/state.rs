@@ -269,6 +269,10 @@ impl Folder {
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Container {

@@ -1,7 +1,12 @@
 //! From `create` to `delete`.
 
-use crate::bed::new_id;
+use crate::bed::{Done, new_id, wait_until};
 use serde_json::json;
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::Stdio;
+use std::time::Duration;
 
 #[test]
 fn a_container_is_made_started_and_removed() {
@@ -40,7 +45,7 @@ fn without_a_process_nothing_is_started() {
     let bed = bed!();
     let mut bundle = bed.bundle("");
     bundle.config.as_object_mut().unwrap().remove("process");
-    std::fs::remove_dir_all(bundle.rootfs().join("bin")).unwrap();
+    fs::remove_dir_all(bundle.rootfs().join("bin")).unwrap();
     let id = new_id("nothing");
     let done = bed.detached(&["create", "--bundle", bundle.write(), &id]);
     assert_eq!(done.code, 0, "{}", done.err);
@@ -100,4 +105,55 @@ fn further_programs_run_in_it() {
     let ps = bed.oci(&["ps", "--format", "json", &id]);
     let pids: Vec<i32> = serde_json::from_str(&ps.out).unwrap();
     assert!(!pids.is_empty(), "{ps:?}");
+}
+
+/// `NOTIFY_SOCKET`: a service manager is told that the program is ready, and nothing else (sd_notify(3)).
+#[test]
+fn a_manager_is_told_when_the_program_is_ready() {
+    let bed = bed!();
+    let path = bed.path().join("manager");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let command = "test -S $NOTIFY_SOCKET && echo $NOTIFY_SOCKET > /root/new && mv /root/new /root/socket; while ! test -e /root/end; do sleep 0.02; done";
+    for words in [&["run"][..], &["run", "--detach"], &["create"]] {
+        let bundle = bed.bundle(command);
+        let id = new_id("ready");
+        let call = |words: &[&str]| {
+            let mut command = bed.command(words);
+            command.env("NOTIFY_SOCKET", &path).stdout(Stdio::null()).stderr(Stdio::null());
+            command
+        };
+        let words = [words, &["--bundle", bundle.write(), &id]].concat();
+        let mut caller = call(&words).spawn().unwrap();
+        if words[0] == "create" {
+            assert_eq!(caller.wait().unwrap().code(), Some(0));
+            caller = call(&["start", &id]).spawn().unwrap();
+        }
+        let told = bundle.rootfs().join("root/socket");
+        wait_until("the program runs", || told.exists());
+        assert_eq!(fs::read_to_string(&told).unwrap().trim(), path.join("notify").to_str().unwrap());
+        assert!(caller.try_wait().unwrap().is_none(), "{words:?} waits until the program is ready");
+        let inside = format!("/proc/{}/root{}", bed.pid(&id), path.display());
+        let folder = fs::File::open(inside).unwrap();
+        let program = UnixDatagram::unbound().unwrap();
+        let socket = format!("/proc/self/fd/{}/notify", folder.as_raw_fd());
+        program.send_to(b"STATUS=soon", &socket).unwrap();
+        program.send_to(b"MAINPID=1\nREADY=1\n", &socket).unwrap();
+        let mut message = [0; 64];
+        let length = manager.recv(&mut message).unwrap();
+        assert_eq!(&message[..length], b"READY=1");
+        if words[..2] != ["run", "--bundle"] {
+            assert_eq!(caller.wait().unwrap().code(), Some(0), "{words:?}");
+        }
+        fs::write(bundle.rootfs().join("root/end"), "").unwrap();
+        assert_eq!(caller.wait().unwrap().code(), Some(0), "{words:?}");
+        assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
+    }
+    // One that ends without a word holds nobody up.
+    let bundle = bed.bundle("exit 3");
+    let id = new_id("silent");
+    let mut command = bed.command(&["run", "--detach", "--bundle", bundle.write(), &id]);
+    let done = Done::in_time(command.env("NOTIFY_SOCKET", &path));
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
 }

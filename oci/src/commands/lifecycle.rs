@@ -3,6 +3,7 @@
 use super::Agent;
 use crate::arguments::Arguments;
 use crate::error::OciError;
+use crate::readiness::Readiness;
 use crate::state::{Container, Status};
 use crate::{Globals, hooks};
 use kiln_runtime::cgroup::{Groups, Layout};
@@ -34,6 +35,8 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
     let Some(gate) = container.folder.connect() else {
         return Err(OciError::State(format!("cannot start container {id:?}: its first process has ended")));
     };
+    let readiness = Readiness::wanted(container.folder.path());
+    let ready = readiness.as_ref().map(Readiness::listen).transpose()?.flatten();
     let word = container.record.state(Status::Created);
     let opened = launch::open_gate(&gate, &word, |listener| {
         agent.as_ref().map_or(Ok(()), |agent| agent.send(&container.record, &listener, container.record.pid))
@@ -52,6 +55,9 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
             let _ = launch::signal(pidfd.as_fd(), KILL);
         }
         return Err(error);
+    }
+    if let (Some(readiness), Some(socket), Some(pidfd)) = (readiness, ready, container.pidfd()) {
+        readiness.wait(&socket, &pidfd);
     }
     Ok(0)
 }

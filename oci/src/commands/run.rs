@@ -3,7 +3,7 @@
 use crate::arguments::Arguments;
 use crate::create::{self, Made, Then};
 use crate::error::OciError;
-use crate::foreground::{self, Signals};
+use crate::foreground::{self, Signals, Streams};
 use crate::{Globals, hooks};
 use kiln_runtime::launch;
 use rustix::fd::AsFd;
@@ -28,9 +28,14 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Result<u8, OciErr
         finish(globals, &made)?;
         return Err(error);
     }
-    let Some(signals) = signals else { return Ok(0) };
-    let console = made.console.take();
-    let code = foreground::stay(&signals, made.launched.pid, &made.launched.pidfd, console)?;
+    let Some(signals) = signals else {
+        if let Some((readiness, socket)) = &made.ready {
+            readiness.wait(socket, &made.launched.pidfd);
+        }
+        return Ok(0);
+    };
+    let streams = Streams { console: made.console.take(), ready: made.ready.take() };
+    let code = foreground::stay(&signals, made.launched.pid, &made.launched.pidfd, streams)?;
     if !arguments.has("keep") {
         finish(globals, &made)?;
     }
