@@ -19,6 +19,7 @@ use kiln_runtime::launch::{self, Launched, Steps};
 use kiln_runtime::network::move_device;
 use kiln_runtime::op::{FdSlot, Point};
 use kiln_runtime::plan::{self, PlanOptions, plan};
+use kiln_runtime::seccomp;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -236,6 +237,7 @@ impl Request<'_> {
             bundle: Some(&self.bundle.folder),
             gate,
             attach: groups.needs_attach(),
+            filter_follows: true,
             hooks: true,
             bind_devices: users || self.nested,
             guard: self.guards(groups),
@@ -347,6 +349,12 @@ impl Steps for Making<'_> {
         self.request.give_devices(launched.pid)?;
         self.folder.write(&self.record, &self.request.bundle.text).map_err(|error| error.to_string())?;
         self.handover.pidfd(launched.pidfd.as_fd())
+    }
+
+    fn filter(&mut self) -> Result<Vec<u64>, String> {
+        let linux = self.request.bundle.spec.linux().as_ref();
+        let Some(profile) = linux.and_then(|linux| linux.seccomp().as_ref()) else { return Ok(Vec::new()) };
+        seccomp::compile_profile(profile).map(|compiled| compiled.program).map_err(|error| error.to_string())
     }
 
     fn reached(&mut self, point: Point, _: i32) -> Result<Vec<u8>, String> {

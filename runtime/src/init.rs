@@ -71,6 +71,8 @@ pub(crate) struct Init {
     dies_with_parent: bool,
     /// The container's state as hooks are told, once the parent has said.
     state: Vec<u8>,
+    /// What the parent has said unasked: the filter of system calls, if it compiles that.
+    filter: Vec<u8>,
 }
 
 /// A failed call with what it was called on.
@@ -152,6 +154,7 @@ pub(crate) fn run(
         is_prepared: false,
         dies_with_parent,
         state: Vec::new(),
+        filter: Vec::new(),
     };
     let error = match init.set_up(&plan.setup) {
         Ok(()) => init.exec(),
@@ -288,19 +291,28 @@ impl Init {
 
     fn load_filter(&self, program: &[u64], flags: u32, listens: bool) -> Done {
         let flags = if listens { flags | crate::seccomp::NEW_LISTENER } else { flags };
+        let told: Vec<u64>;
+        let program = if program.is_empty() {
+            let words = self.filter.as_chunks().0.iter();
+            told = words.map(|word| u64::from_ne_bytes(*word)).collect();
+            &told
+        } else {
+            program
+        };
         if let Some(listener) = sys::install_seccomp(program, flags).call("seccomp", "")? {
             self.send(&Status::Listener, Some(listener.as_fd()));
         }
         Ok(())
     }
 
-    /// Stops until the parent says go; what it says is the container's state.
+    /// Stops until the parent says go; what it says is the container's state, or its filter.
     fn wait(&mut self, point: Point) -> Done {
         if !point.is_unasked() {
             self.send(&Status::Waits(point), None);
         }
-        match word::receive(&self.status, point == Point::Hooks).call("read", "status")? {
-            Some(state) if state.is_empty() => {}
+        match word::receive(&self.status).call("read", "status")? {
+            Some(said) if said.is_empty() => {}
+            Some(filter) if point.is_unasked() => self.filter = filter,
             Some(state) => self.state = state,
             // The parent is gone: nobody wants this container any more.
             None => std::process::exit(1),

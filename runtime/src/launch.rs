@@ -22,6 +22,10 @@ use serde::{Deserialize, Serialize};
 pub trait Steps {
     /// The process exists, and sets itself up from here on.
     fn made(&mut self, launched: &Launched) -> Result<(), String>;
+    /// The program of its filter, when the plan leaves that to be told.
+    fn filter(&mut self) -> Result<Vec<u64>, String> {
+        Ok(Vec::new())
+    }
     /// The process waits at `point`; gives the word to go on with: the container's state, or nothing.
     fn reached(&mut self, point: Point, pid: i32) -> Result<Vec<u8>, String>;
     /// The master of the container's terminal.
@@ -46,6 +50,8 @@ pub fn launch(plan: Plan, slots: Vec<OwnedFd>, steps: &mut dyn Steps) -> Result<
     let (status, theirs) = pair()?;
     let users = plan.users.clone();
     let outside = plan.outside.clone();
+    let filter_follows =
+        plan.setup.iter().any(|op| matches!(op, SetupOp::Seccomp { program, .. } if program.is_empty()));
     let unasked = plan.setup.iter().any(|op| matches!(op, SetupOp::Wait(point) if point.is_unasked()));
     let needs_between = !plan.joined.is_empty() || plan.namespaces & libc::CLONE_NEWTIME as u64 != 0;
     let launched = if needs_between {
@@ -65,11 +71,16 @@ pub fn launch(plan: Plan, slots: Vec<OwnedFd>, steps: &mut dyn Steps) -> Result<
             Err(errno) => return Err(SpawnError::Setup(clone_error(errno))),
         }
     };
-    let made = steps.made(&launched).map_err(SpawnError::Prepare);
-    if made.is_ok() && unasked {
-        // One that has ended meanwhile says why below.
-        let _ = init::word::send(&status, b"");
-    }
+    let made = steps.made(&launched).and_then(|()| {
+        let filter = if filter_follows { steps.filter()? } else { Vec::new() };
+        if unasked {
+            let filter: Vec<u8> = filter.into_iter().flat_map(u64::to_ne_bytes).collect();
+            // One that has ended meanwhile says why below.
+            let _ = init::word::send(&status, &filter);
+        }
+        Ok(())
+    });
+    let made = made.map_err(SpawnError::Prepare);
     let mut follower = Follower { launched: &launched, steps };
     let followed = made.and_then(|()| {
         follower.follow(&status, |pid| {

@@ -180,6 +180,8 @@ pub enum Point {
     Groups,
     /// Until devices are guarded. The parent says so unasked.
     Devices,
+    /// Until the filter of system calls is compiled, which comes with the word. The parent says so unasked.
+    Filter,
     /// Until the hooks of the machine's side have run: all is mounted, the root has not changed.
     Hooks,
 }
@@ -188,7 +190,7 @@ impl Point {
     /// The parent has nothing to do at this point that it does not do for every process at once: it says go when that is
     /// done, and is not asked. Of such points a plan has one at most, before all others.
     pub(crate) fn is_unasked(self) -> bool {
-        matches!(self, Point::Groups | Point::Devices)
+        matches!(self, Point::Groups | Point::Devices | Point::Filter)
     }
 }
 
@@ -374,7 +376,8 @@ pub enum SetupOp {
     NoNewPrivileges,
     /// Loads a system call filter.
     Seccomp {
-        /// Instructions, each as one number (see `sys::install_seccomp`).
+        /// Instructions, each as one number (see `sys::install_seccomp`); none when the parent tells them with its
+        /// unasked word.
         program: Vec<u64>,
         /// `SECCOMP_FILTER_FLAG_…` bits.
         flags: u32,

@@ -55,6 +55,8 @@ pub struct PlanOptions<'a> {
     pub attach: bool,
     /// Devices are guarded by the parent while the process sets up.
     pub guard: bool,
+    /// The parent compiles the specification's filter while the process sets up, if that does not stop before.
+    pub filter_follows: bool,
     /// Carry out the specification's hooks.
     pub hooks: bool,
     /// Only bind device nodes: none can be made here.

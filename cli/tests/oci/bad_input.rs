@@ -749,11 +749,18 @@ fn odd_but_fine() {
     // Told once, although this program runs itself anew before it waits.
     let done = bed.detached(&["create", "--bundle", bundle.write(), &new_id("odd")]);
     assert_eq!((done.code, done.err.as_str()), (0, warning));
-    let cases: [(&str, Change); 6] = [
+    let cases: [(&str, Change); 7] = [
         ("unknown parts", |c| c["nope"] = json!({"a": [1, 2]})),
         ("an escaped NUL that is none", |c| c["annotations"] = json!({"a": "\\u0000"})),
         ("unknown call", |c| rule(c, json!({"names": ["no_such_call"], "action": "SCMP_ACT_ERRNO"}))),
         ("variable without a value", |c| process(c, "env", json!(["PATH=/bin", "ODD", "=x", ""]))),
+        ("more than there is forbidden", |c| {
+            resources(
+                c,
+                "devices",
+                json!([{"allow": false, "access": "rwm"}, {"allow": false, "type": "c", "major": 1, "minor": 11, "access": "rwa"}]),
+            );
+        }),
         ("a place above all", |c| linux(c, "cgroupsPath", json!(format!("../../{}", new_id("above"))))),
         ("64 mounts at one place", |c| {
             for _ in 0..64 {

@@ -122,7 +122,10 @@ pub(super) fn check_device_rules(spec: &Spec) -> Result<(), OciError> {
     let rules = resources.and_then(|resources| resources.devices().as_ref());
     for rule in rules.into_iter().flatten() {
         let access = rule.access().as_deref().unwrap_or_default();
-        if !access.chars().all(|letter| "rwm".contains(letter)) {
+        let is_known = |letter: char| "rwm".contains(letter);
+        // More may be forbidden than there is, as runc has it.
+        let makes_sense = access.chars().all(is_known) || !rule.allow() && access.contains(is_known);
+        if !makes_sense {
             return Err(OciError::Other(format!(
                 "a rule about devices has the access {access:?}: it consists of `r`, `w` and `m`"
             )));

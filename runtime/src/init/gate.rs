@@ -22,7 +22,7 @@ impl Init {
                 other => other.call("accept", "gate")?,
             };
             // Whoever connects and goes away without a word has only looked.
-            if let Ok(Some(state)) = word::receive(&connection, true) {
+            if let Ok(Some(state)) = word::receive(&connection) {
                 if !state.is_empty() {
                     self.state = state;
                 }

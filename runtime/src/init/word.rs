@@ -1,15 +1,15 @@
-//! What a waiting process is told: to go on, and before that the container's state if there is one to tell. That is as
-//! long as the configuration's annotations, so it comes in pieces that a socket takes.
+//! What a waiting process is told: to go on, and before that the container's state, or its filter, if there is one to tell.
+//! A state is as long as the configuration's annotations, so it comes in pieces that a socket takes.
 
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 
 const PIECE: usize = 32 * 1024;
 
-/// Tells the state, and to go on.
-pub(crate) fn send(socket: impl AsFd, state: &[u8]) -> Result<(), Errno> {
-    let mut message = Vec::with_capacity(PIECE.min(state.len()) + 1);
-    for piece in state.chunks(PIECE) {
+/// Tells something, and to go on.
+pub(crate) fn send(socket: impl AsFd, what: &[u8]) -> Result<(), Errno> {
+    let mut message = Vec::with_capacity(PIECE.min(what.len()) + 1);
+    for piece in what.chunks(PIECE) {
         message.clear();
         message.push(b's');
         message.extend_from_slice(piece);
@@ -18,17 +18,19 @@ pub(crate) fn send(socket: impl AsFd, state: &[u8]) -> Result<(), Errno> {
     rustix::io::write(&socket, b"g").map(drop)
 }
 
-/// Waits to be told; gives the state, which may be empty, and `None` when the other side went away without a word.
-/// Where no state is told, `with_state` saves the room for it.
-pub(crate) fn receive(socket: impl AsFd, with_state: bool) -> Result<Option<Vec<u8>>, Errno> {
-    let mut state = Vec::new();
-    let mut message = vec![0u8; if with_state { PIECE + 1 } else { 1 }];
+/// Waits to be told; gives what was told besides going on, which may be nothing, and `None` when the other side went away
+/// without a word.
+pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Vec<u8>>, Errno> {
+    let mut told = Vec::new();
+    // Room for the longest; what a message does not fill is not touched.
+    let mut message = Vec::with_capacity(PIECE + 1);
     loop {
-        match rustix::io::read(&socket, message.as_mut_slice()) {
+        message.clear();
+        match rustix::io::read(&socket, rustix::buffer::spare_capacity(&mut message)) {
             Ok(0) => return Ok(None),
             // A single byte is go and no more.
-            Ok(1) => return Ok(Some(state)),
-            Ok(length) => state.extend_from_slice(&message[1..length]),
+            Ok(1) => return Ok(Some(told)),
+            Ok(_) => told.extend_from_slice(&message[1..]),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
@@ -48,10 +50,10 @@ mod tests {
             let state = vec![b'x'; length];
             std::thread::scope(|scope| {
                 scope.spawn(|| send(&ours, &state).unwrap());
-                assert_eq!(receive(&theirs, true).unwrap(), Some(state.clone()));
+                assert_eq!(receive(&theirs).unwrap(), Some(state.clone()));
             });
             drop(ours);
-            assert_eq!(receive(&theirs, true).unwrap(), None);
+            assert_eq!(receive(&theirs).unwrap(), None);
         }
     }
 }

@@ -69,6 +69,7 @@ pub fn enter(process: &ProcessSpec, options: &EnterOptions<'_>) -> Result<Plan, 
         process,
         &Confinement {
             filter: options.filter,
+            filter_follows: false,
             default_filter: options.default_filter,
             user: options.user,
             home: true,

@@ -35,10 +35,15 @@ impl Planner<'_> {
         let hooks = self.spec.hooks().as_ref().filter(|_| self.options.hooks);
         let start_hooks = hooks.and_then(|hooks| hooks.start_container().as_deref()).unwrap_or_default();
         let filter = self.linux.and_then(|linux| linux.seccomp().as_ref());
+        // What the parent does meanwhile, nobody waits for: but only one word comes unasked.
+        let is_asked = |op: &SetupOp| matches!(op, SetupOp::Wait(point) if !point.is_unasked());
+        let filter_follows =
+            self.options.filter_follows && filter.is_some() && !self.setup.iter().any(is_asked);
         let ops = identity(
             process,
             &Confinement {
                 filter,
+                filter_follows,
                 default_filter: self.options.default_filter,
                 user: self.options.user,
                 home: self.options.home,
@@ -49,6 +54,9 @@ impl Planner<'_> {
         )?;
         if self.options.guard {
             self.wait_for_parent(Point::Devices);
+        }
+        if filter_follows {
+            self.wait_for_parent(Point::Filter);
         }
         if self.options.find_program {
             self.push(SetupOp::FindProgram);
@@ -65,6 +73,7 @@ impl Planner<'_> {
 /// What `identity` needs besides the process.
 pub(super) struct Confinement<'a> {
     pub(super) filter: Option<&'a oci_spec::runtime::LinuxSeccomp>,
+    pub(super) filter_follows: bool,
     pub(super) default_filter: bool,
     pub(super) user: Option<&'a str>,
     pub(super) home: bool,
@@ -82,6 +91,11 @@ pub(super) fn identity(
     let sets = capability_sets(process)?;
     let no_new_privileges = process.no_new_privileges() == Some(true);
     let seccomp = match confinement.filter {
+        Some(profile) if confinement.filter_follows => {
+            let checked = seccomp::check_profile(profile)?;
+            let (flags, listens) = (checked.flags, checked.listens);
+            Some(SetupOp::Seccomp { program: Vec::new(), flags, listens })
+        }
         Some(profile) => {
             let compiled = seccomp::compile_profile(profile)?;
             let listens = compiled.listener.is_some();

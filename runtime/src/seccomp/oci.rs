@@ -2,7 +2,7 @@
 
 use super::architecture::Architecture;
 use super::rule::{Action, Comparison, Condition, Filter, Rule};
-use super::{Compiled, DEFAULT_FLAGS, Listener, MAX_INSTRUCTIONS, SeccompError};
+use super::{Checked, Compiled, DEFAULT_FLAGS, Listener, MAX_INSTRUCTIONS, SeccompError};
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
     LinuxSyscall,
@@ -29,6 +29,12 @@ pub(super) fn compile(profile: &LinuxSeccomp, native: Architecture) -> Result<Co
         return Err(SeccompError::TooLong(program.len()));
     }
     Ok(Compiled { program, flags, listener, unknown })
+}
+
+pub(super) fn check(profile: &LinuxSeccomp, native: Architecture) -> Result<Checked, SeccompError> {
+    filter(profile, native)?;
+    let listens = listener(profile)?.is_some();
+    Ok(Checked { flags: flags(profile, listens), listens })
 }
 
 /// What a profile says on a machine of the given architecture.
