@@ -11,10 +11,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions};
 use std::io::Write;
 
-/// Signals that are heard while this lives. Made before the container, so that none is missed.
+/// Signals that are heard from here on, until this program ends. Made before the container, so that none is missed.
 pub(crate) struct Signals {
     fd: SignalFd,
-    before: SigSet,
 }
 
 impl Signals {
@@ -29,17 +28,10 @@ impl Signals {
         {
             all.remove(own);
         }
-        let mut before = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), Some(&mut before)).map_err(failed)?;
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), None).map_err(failed)?;
         let fd =
             SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
-        Ok(Signals { fd, before })
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
+        Ok(Signals { fd })
     }
 }
 

@@ -58,7 +58,7 @@ impl LegacyMount {
 impl Layout {
     /// Looks at this machine.
     pub fn detect() -> Layout {
-        let own = read_record("/proc/self/cgroup", 8 << 10);
+        let own = read_record("/proc/self/cgroup", 2 << 10);
         let mut layout =
             Layout::unified_as_usual(&own).unwrap_or_else(|| Layout::parse(&read_mounts(), &own));
         if let Some(unified) = &layout.unified {

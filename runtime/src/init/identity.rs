@@ -247,21 +247,30 @@ pub(super) fn drop_bounding(keep: u64) -> Done {
 }
 
 pub(super) fn capabilities(op: CapabilityOp) -> Done {
-    // What this process does not have, it cannot give.
-    let have = thread::capabilities(None).call("capget", "")?.permitted;
-    let set = |bits: u64| CapabilitySet::from_bits_retain(bits) & have;
-    let sets = CapabilitySets {
-        effective: set(op.effective),
-        permitted: set(op.permitted),
-        inheritable: set(op.inheritable),
+    let sets = |have: CapabilitySet| {
+        let set = |bits: u64| CapabilitySet::from_bits_retain(bits) & have;
+        CapabilitySets {
+            effective: set(op.effective),
+            permitted: set(op.permitted),
+            inheritable: set(op.inheritable),
+        }
     };
-    thread::set_capabilities(None, sets).call("capset", "")?;
+    let mut have = CapabilitySet::from_bits_retain(u64::MAX);
+    match thread::set_capabilities(None, sets(have)) {
+        // What this process does not have, it cannot give.
+        Err(Errno::PERM) => {
+            have = thread::capabilities(None).call("capget", "")?.permitted;
+            thread::set_capabilities(None, sets(have)).call("capset", "")?;
+        }
+        other => other.call("capset", "")?,
+    }
     match thread::clear_ambient_capability_set() {
         Ok(()) | Err(Errno::INVAL) => {}
         Err(errno) => return Err(errno).call("prctl", "PR_CAP_AMBIENT"),
     }
     for capability in 0..64 {
-        let wanted = set(op.ambient & op.permitted & op.inheritable & (1 << capability));
+        let bits = op.ambient & op.permitted & op.inheritable & (1 << capability);
+        let wanted = CapabilitySet::from_bits_retain(bits) & have;
         if !wanted.is_empty() {
             thread::configure_capability_in_ambient_set(wanted, true).call("prctl", "PR_CAP_AMBIENT")?;
         }

@@ -3,6 +3,7 @@
 
 use rustix::fd::AsFd;
 use rustix::io::Errno;
+use std::mem::MaybeUninit;
 
 const PIECE: usize = 32 * 1024;
 
@@ -23,14 +24,13 @@ pub(crate) fn send(socket: impl AsFd, what: &[u8]) -> Result<(), Errno> {
 pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Vec<u8>>, Errno> {
     let mut told = Vec::new();
     // Room for the longest; what a message does not fill is not touched.
-    let mut message = Vec::with_capacity(PIECE + 1);
+    let mut room = [MaybeUninit::uninit(); PIECE + 1];
     loop {
-        message.clear();
-        match rustix::io::read(&socket, rustix::buffer::spare_capacity(&mut message)) {
-            Ok(0) => return Ok(None),
+        match rustix::io::read(&socket, &mut room[..]) {
+            Ok(([], _)) => return Ok(None),
             // A single byte is go and no more.
-            Ok(1) => return Ok(Some(told)),
-            Ok(_) => told.extend_from_slice(&message[1..]),
+            Ok(([_], _)) => return Ok(Some(told)),
+            Ok(([_, piece @ ..], _)) => told.extend_from_slice(piece),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }

@@ -5,6 +5,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};
 use std::fmt;
+use std::mem::MaybeUninit;
 
 /// Header length of every message (`struct nlmsghdr`).
 pub(super) const HEADER: usize = 16;
@@ -179,15 +180,11 @@ impl Netlink {
 
     fn receive(&mut self) -> Answer<Vec<(Message, u32)>> {
         // Room for the longest; what an answer does not fill is not touched.
-        let mut buffer = Vec::with_capacity(64 * 1024);
+        let mut room = [MaybeUninit::uninit(); 64 * 1024];
         loop {
-            let room = rustix::buffer::spare_capacity(&mut buffer);
-            match rustix::net::recv(&self.socket, room, RecvFlags::empty()) {
+            match rustix::net::recv(&self.socket, &mut room[..], RecvFlags::empty()) {
                 Err(Errno::INTR) => {}
-                received => {
-                    received?;
-                    return Ok(split(&buffer));
-                }
+                received => return Ok(split(received?.0.0)),
             }
         }
     }
