@@ -411,28 +411,41 @@ fn ordinary_users_run_containers() {
         {"containerID": 0, "hostID": 65534, "size": 1}, {"containerID": 1, "hostID": 700_000, "size": 1000},
     ]);
     bundle.config["linux"]["gidMappings"] = bundle.config["linux"]["uidMappings"].clone();
-    bundle.config["process"]["args"] = json!(["/bin/true"]);
+    bundle.config["process"]["args"] =
+        json!(["/bin/sh", "-c", "tr -s ' ' < /proc/self/uid_map; touch /tmp/other"]);
+    bundle.config["process"]["user"] = json!({"uid": 7, "gid": 8});
+    fs::set_permissions(folder.join("rootfs/tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
     write(&bundle.config);
-    let done = oci(&["run", "ranges"]);
-    let listed = ["/etc/subuid", "/etc/subgid"].iter().all(|file| {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        text.lines().any(|line| line.starts_with("65534:700000:") || line.starts_with("nobody:700000:"))
-    });
-    if listed {
-        assert_eq!((done.code, done.err.as_str()), (0, ""));
-    } else if Path::new("/usr/bin/newuidmap").exists() {
-        assert_eq!(done.code, 1, "{done:?}");
-        assert_eq!(done.err.lines().count(), 1, "{done:?}");
-        assert!(
-            done.err.contains("newuidmap: ")
-                && done.err.contains(
-                    "does `/etc/subuid` have a line for the user with id 65534, such as `65534:100000:65536`?"
-                ),
-            "{done:?}"
-        );
-    } else {
-        assert!(done.err.contains("the program `newuidmap` is not installed"), "{done:?}");
+    // Users of a machine whose lists are these: the program that maps is another user's, and needs its rights.
+    let with_lists = |list: &str, path: &str| {
+        fs::write(folder.join("list"), list).unwrap();
+        let script = "for file in /etc/subuid /etc/subgid; do test -e $file || : > $file; mount --bind list $file; done; exec \"$@\"";
+        let mut command = Command::new("/usr/bin/unshare");
+        command
+            .args(["--mount", "sh", "-c", script, "sh", "setpriv", "--reuid", "65534", "--regid", "65534"]);
+        command.arg("--clear-groups").arg(&program).args(["oci", "run", "ranges"]).current_dir(&folder);
+        command.env_clear().env("PATH", path).env("XDG_RUNTIME_DIR", &runtime);
+        Done::of(&command.output().unwrap())
+    };
+    const PATH: &str = "/usr/bin:/bin:/usr/sbin";
+    if !Path::new("/usr/bin/newuidmap").exists() {
+        skip!("no newuidmap: ids are not mapped by it");
     }
+    let done = with_lists("nobody:700000:1000\n", PATH);
+    assert_eq!((done.out.as_str(), done.err.as_str(), done.code), (" 0 65534 1\n 1 700000 1000\n", "", 0));
+    let made = fs::metadata(folder.join("rootfs/tmp/other")).unwrap();
+    assert_eq!((made.uid(), made.gid()), (700_006, 700_007));
+    let done = with_lists("", PATH);
+    let advice = "does `/etc/subuid` have a line for the user with id 65534, such as `65534:100000:65536`?";
+    assert!(done.err.contains("newuidmap: ") && done.err.contains(advice), "{done:?}");
+    assert_eq!((done.code, done.err.lines().count()), (1, 1), "{done:?}");
+    let bin = folder.join("bin");
+    fs::create_dir(&bin).unwrap();
+    for name in ["sh", "mount", "setpriv"] {
+        std::os::unix::fs::symlink(Path::new("/usr/bin").join(name), bin.join(name)).unwrap();
+    }
+    let done = with_lists("", bin.to_str().unwrap());
+    assert!(done.err.contains("the program `newuidmap` is not installed"), "{done:?}");
     assert_eq!(fs::read_dir(runtime.join("kiln-oci")).unwrap().count(), 0);
 }
 
