@@ -63,6 +63,8 @@ pub(crate) struct Init {
     kept_fds: u32,
     /// The program is run by a handle on its file.
     by_handle: bool,
+    /// The root has been entered last.
+    is_at_root: bool,
     /// The working folder has been entered.
     is_in_working_folder: bool,
     /// What comes before exec has been done.
@@ -150,6 +152,7 @@ pub(crate) fn run(
         arguments: plan.program.arguments,
         kept_fds: plan.program.kept_fds,
         by_handle: plan.program.by_handle,
+        is_at_root: false,
         is_in_working_folder: false,
         is_prepared: false,
         dies_with_parent,

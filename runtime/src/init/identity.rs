@@ -141,10 +141,10 @@ impl Init {
         if self.is_in_working_folder {
             return Ok(());
         }
-        rustix::process::chdir(path.to_c_string()).call("chdir", path.clone())?;
-        if path.0 == b"/" {
+        if path.0 == b"/" && self.is_at_root {
             return Ok(());
         }
+        rustix::process::chdir(path.to_c_string()).call("chdir", path.clone())?;
         let current = rustix::process::getcwd(Vec::new()).call("getcwd", path.clone())?;
         // A path that leads over a descriptor of ours ends up outside of the root.
         if !current.to_bytes().starts_with(b"/") {

@@ -17,6 +17,24 @@ use std::path::Path;
 /// `MOUNT_ATTR_RDONLY`.
 const READONLY: u64 = 1;
 
+/// What the kernel shows at the paths that engines hide (containers/common and moby, default specification), which saves
+/// asking.
+fn usual_kind(path: &str) -> Option<Target> {
+    Some(match path {
+        "/proc/acpi" | "/proc/asound" | "/proc/scsi" | "/sys/firmware" | "/sys/devices/virtual/powercap" => {
+            Target::Folder
+        }
+        "/proc/interrupts"
+        | "/proc/kcore"
+        | "/proc/keys"
+        | "/proc/latency_stats"
+        | "/proc/sched_debug"
+        | "/proc/timer_list"
+        | "/proc/timer_stats" => Target::File,
+        _ => return None,
+    })
+}
+
 /// Sets the propagation of the whole tree.
 pub(super) fn propagate(bits: u64) -> Done {
     if bits == 0 {
@@ -116,16 +134,15 @@ fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
 
 impl Init {
     pub(super) fn mount_root(&mut self, root: &RootOp) -> Done {
-        let path = root.path.to_c_string();
+        // Written so, it can be nothing but a folder.
+        let folder = Bytes([root.path.0.as_slice(), b"/"].concat());
         let mount = match &root.mount {
             Some(mount) => {
                 make_filesystem(mount).map_err(|failed| failed.mounting(&mount.fstype, &root.path))?
             }
-            None => {
-                copy_tree(CWD, &root.path, true).call("open_tree", root.path.clone()).map_err(|failed| {
-                    failed.trying(&format!("use the root file system `{}`", root.path.as_path().display()))
-                })?
-            }
+            None => copy_tree(CWD, &folder, true).call("open_tree", root.path.clone()).map_err(|failed| {
+                failed.trying(&format!("use the root file system `{}`", root.path.as_path().display()))
+            })?,
         };
         if root.set != 0 {
             let change = AttributeChange { set: root.set, recursive: true, ..AttributeChange::default() };
@@ -134,9 +151,15 @@ impl Init {
         if root.cut_off {
             cut_off(&root.path)?;
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let place = fs::open(&path, flags, Mode::empty()).call("open", root.path.clone())?;
-        attach(mount.as_fd(), place.as_fd()).call("move_mount", root.path.clone())?;
+        // Where it is seen matters to nobody but the pivot, which goes by the handle.
+        rustix::mount::move_mount(
+            mount.as_fd(),
+            c"",
+            CWD,
+            folder.to_c_string(),
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS,
+        )
+        .call("move_mount", root.path.clone())?;
         // The handle on the detached mount is one on its root, now that it is attached.
         self.root = Some(mount);
         Ok(())
@@ -332,7 +355,9 @@ impl Init {
             rustix::process::pivot_root(c".", c".").call("pivot_root", "/")?;
             rustix::mount::unmount(c".", UnmountFlags::DETACH).call("umount", "/")?;
         }
-        rustix::process::chdir(c"/").call("chdir", "/")
+        rustix::process::chdir(c"/").call("chdir", "/")?;
+        self.is_at_root = true;
+        Ok(())
     }
 
     /// The root that this process has is the container's.
@@ -367,14 +392,29 @@ impl Init {
     /// Hides a path: a folder behind an empty one, anything else behind the machine's own /dev/null.
     pub(super) fn mask(&mut self, path: &Bytes) -> Done {
         let Some(place) = self.find(path, true)? else { return Ok(()) };
-        let cover = match kind_of(place.as_fd(), path)? {
-            Target::Folder => copy_of(&mut self.empty, empty_folder)?,
-            Target::File => copy_of(&mut self.null, null_device)?,
-        };
-        attach(cover.as_fd(), place.as_fd()).call("move_mount", path.clone())?;
-        self.leave(cover);
-        self.leave(place);
-        Ok(())
+        let usual = path.as_path().to_str().and_then(usual_kind);
+        let mut kind = usual.map_or_else(|| kind_of(place.as_fd(), path), Ok)?;
+        loop {
+            let cover = match kind {
+                Target::Folder => copy_of(&mut self.empty, empty_folder)?,
+                Target::File => copy_of(&mut self.null, null_device)?,
+            };
+            match attach(cover.as_fd(), place.as_fd()) {
+                // Neither goes on the other: what is here is not what is here everywhere else.
+                Err(Errno::INVAL | Errno::NOTDIR) if usual == Some(kind) => {
+                    kind = kind_of(place.as_fd(), path)?;
+                    if usual == Some(kind) {
+                        return Err(Errno::INVAL).call("move_mount", path.clone());
+                    }
+                }
+                other => {
+                    other.call("move_mount", path.clone())?;
+                    self.leave(cover);
+                    self.leave(place);
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Lets go of a handle when the program starts, not before: exec closes many at once.

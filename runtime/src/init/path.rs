@@ -80,8 +80,10 @@ impl Init {
     /// Forgets the folder in which something was made last, if a mount at `path` may cover it: over links it may be any.
     pub(super) fn forget_folder(&mut self, path: &Bytes, follow: bool) {
         let covers = |folder: &Bytes| components(folder).starts_with(&components(path));
-        if self.folder.as_ref().is_some_and(|(folder, _)| follow || covers(folder)) {
-            self.folder = None;
+        if self.folder.as_ref().is_some_and(|(folder, _)| follow || covers(folder))
+            && let Some((_, folder)) = self.folder.take()
+        {
+            self.leave(folder);
         }
     }
 
