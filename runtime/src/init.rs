@@ -231,7 +231,7 @@ impl Init {
                 thread::move_into_link_name_space(self.slot(*slot)?, None).call("setns", "")
             }
             SetupOp::JoinPath { kind, path } => join_path(*kind, path),
-            SetupOp::LoopbackUp => crate::network::bring_up_loopback().call("netlink", "lo"),
+            SetupOp::LoopbackUp => sys::bring_up_loopback().call("ioctl", "lo"),
             SetupOp::Unshare(flags) => sys::unshare(*flags).call("unshare", ""),
             SetupOp::Hostname(name) => {
                 system::sethostname(name.as_bytes()).call("sethostname", name.as_str())

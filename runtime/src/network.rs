@@ -114,18 +114,6 @@ pub fn isolated(spawner: &Spawner) -> Result<OwnedFd, NetworkError> {
     Ok(namespace)
 }
 
-/// Brings up the loopback interface of this network namespace.
-pub(crate) fn bring_up_loopback() -> Result<(), rustix::io::Errno> {
-    let step = link::bring_up("bring up loopback", link::LOOPBACK);
-    let netlink = Netlink::open_route();
-    let done = netlink.map_err(kernel("open a routing socket"));
-    match done.and_then(|mut netlink| link::carry_out(&mut netlink, &[step])) {
-        Ok(()) => Ok(()),
-        Err(NetworkError::Kernel { source, .. }) => Err(rustix::io::Errno::from_raw_os_error(source.0)),
-        Err(_) => Err(rustix::io::Errno::IO),
-    }
-}
-
 /// Calls a function in another network namespace: on a thread of its own, which steps into it and ends.
 fn within<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> Result<T, NetworkError> {
     let enter = file("enter", Path::new("network namespace"));

@@ -7,11 +7,13 @@
 mod bpf;
 mod clone;
 mod mount;
+mod network;
 mod process;
 
 pub(crate) use bpf::{DeviceProgram, Instruction as BpfInstruction};
 pub(crate) use clone::{Child, CloneFlags, clone, clone_sibling, fork};
 pub(crate) use mount::{AttributeChange, map_owners, set_attributes};
+pub(crate) use network::bring_up_loopback;
 pub(crate) use process::{
     SchedulerAttr, close_all_but, ignore_broken_pipes, install_seccomp, join_new_session_keyring, keep_only,
     open_standard_streams, reset_signals, set_io_priority, set_memory_policy, set_personality, set_scheduler,
