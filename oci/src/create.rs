@@ -20,7 +20,9 @@ use kiln_runtime::network::move_device;
 use kiln_runtime::op::{FdSlot, Point};
 use kiln_runtime::plan::{self, PlanOptions, plan};
 use kiln_runtime::seccomp;
-use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
+use oci_spec::runtime::{
+    LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, LinuxResources, Process, Spec,
+};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeMap;
@@ -79,6 +81,7 @@ pub(crate) fn create(
         // What it is to run need not be said yet: who starts it is told. Here any process will do.
         bundle.spec.set_process(Some(Process::default()));
     }
+    map_own_id(&mut bundle.spec);
     let root = bundle.spec.root().as_ref().map(|root| bundle.folder.join(root.path())).unwrap_or_default();
     let by_handle = own_file::keep(&bundle.spec, then, &root);
     for warning in &bundle.warnings {
@@ -307,6 +310,26 @@ fn listen_environment() -> Vec<kiln_runtime::op::Bytes> {
         environment.push(format!("LISTEN_FDNAMES={names}").into());
     }
     environment
+}
+
+/// Who asks for new users and says nothing more gets the one that is always there: root, who is the caller outside.
+fn map_own_id(spec: &mut Spec) {
+    let own = own_users(spec);
+    let Some(linux) = spec.linux_mut() else { return };
+    let says = |list: &Option<Vec<LinuxIdMapping>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let joins = linux.namespaces().iter().flatten().any(|one| {
+        one.typ() == LinuxNamespaceType::User
+            && one.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty())
+    });
+    if !own || joins || says(linux.uid_mappings()) || says(linux.gid_mappings()) {
+        return;
+    }
+    let only = |id: u32| {
+        let mapping = LinuxIdMappingBuilder::default().container_id(0u32).host_id(id).size(1u32).build();
+        mapping.ok().map(|mapping| vec![mapping])
+    };
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    linux.set_uid_mappings(only(user)).set_gid_mappings(only(group));
 }
 
 /// A user namespace of the container's own.

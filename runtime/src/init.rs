@@ -15,8 +15,8 @@ mod path;
 pub(crate) mod word;
 
 pub(crate) use identity::{limit_of, stay_on};
-pub(crate) use mount::copy_tree;
 pub(crate) use mount::make_filesystem;
+pub(crate) use mount::{copy_itself, copy_tree};
 
 use crate::op::{Bytes, FdSlot, FilesystemMount, Plan, Point, SetupError, SetupOp, Stage, describe_errno};
 use crate::sys;

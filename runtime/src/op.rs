@@ -145,6 +145,13 @@ pub struct IdRange {
     pub count: u32,
 }
 
+impl IdRange {
+    /// Whether `id` is one of those inside.
+    pub(crate) fn holds(&self, id: u32) -> bool {
+        id.checked_sub(self.inside).is_some_and(|offset| offset < self.count)
+    }
+}
+
 /// How far a clock of a time namespace is from the machine's (time_namespaces(7)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockOffset {
@@ -436,6 +443,19 @@ pub struct MountOp {
     /// Whether links in the target are followed (inside the root). Not for /proc, /sys and /dev: a link
     /// there leads the set-up of the others astray.
     pub follow: bool,
+    /// What is done with links at the ends of a bind mount's paths.
+    pub links: Links,
+}
+
+/// What is done with links at the ends of a bind mount's paths, instead of following them (options of crun).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Links {
+    /// A source that is a link is not mounted: the target becomes a link like it (`copy-symlink`).
+    pub copy_source: bool,
+    /// A source that is a link is mounted itself (`src-nofollow`).
+    pub mount_source: bool,
+    /// A target that is a link is mounted on itself (`dest-nofollow`).
+    pub cover_target: bool,
 }
 
 /// What is mounted.

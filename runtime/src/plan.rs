@@ -109,6 +109,9 @@ pub enum PlanError {
     /// A hook that may take no time at all.
     #[error("the timeout of hook `{path}` is not a positive number of seconds", path = .0.display())]
     HookTimeout(PathBuf),
+    /// A kernel parameter that the specification also sets elsewhere, and otherwise.
+    #[error("kernel parameter `{0}` conflicts with the field of that name, which says something else")]
+    SysctlTwice(String),
     /// A name that no network device can have.
     #[error("`{0}` cannot be the name of a network device")]
     DeviceName(String),
@@ -352,6 +355,9 @@ impl Planner<'_> {
             if let Some((_, handle)) = self.options.sources.iter().find(|(at, _)| *at == index) {
                 op.source = crate::op::MountSource::Handle(*handle);
             }
+            if let Some(users) = &self.namespaces.users {
+                mounts::leave_out_group(&mut op, users);
+            }
             let mut op = self.guarded(op);
             if mounts::take_readonly(&mut op) {
                 self.readonly.push((op.target.clone(), op.follow));
@@ -449,8 +455,18 @@ impl Planner<'_> {
         names.sort();
         for (name, value) in names {
             // Both forms are in use: `net.ipv4.ip_forward` and `net/ipv4/ip_forward`.
-            if !self.namespaces.owns_sysctl(&name.replace('/', ".")) {
+            let dotted = name.replace('/', ".");
+            if !self.namespaces.owns_sysctl(&dotted) {
                 return Err(PlanError::Sysctl(name.clone()));
+            }
+            // These have a place of their own in the specification, too.
+            let also = match dotted.as_str() {
+                "kernel.hostname" => self.spec.hostname(),
+                "kernel.domainname" => self.spec.domainname(),
+                _ => &None,
+            };
+            if also.as_ref().is_some_and(|also| !also.is_empty() && also != value) {
+                return Err(PlanError::SysctlTwice(name.clone()));
             }
             self.push(SetupOp::Sysctl { name: name.clone(), value: value.clone() });
         }

@@ -33,6 +33,11 @@ pub fn copy(path: &std::path::Path, recursive: bool) -> Result<OwnedFd, rustix::
     crate::init::copy_tree(rustix::fs::CWD, &Bytes::from(path), recursive)
 }
 
+/// As [`copy`], but a path that ends with a link stands for the link.
+pub fn copy_itself(path: &std::path::Path, recursive: bool) -> Result<OwnedFd, rustix::io::Errno> {
+    crate::init::copy_itself(&Bytes::from(path), recursive)
+}
+
 /// Shows the owners of files on a detached mount as a user namespace maps them; `recursive` for all mounts below
 /// too. `EINVAL` says that the kernel cannot do that for this file system.
 pub fn map_owners(

@@ -97,7 +97,16 @@ fn namespaces_that_cannot_be() {
                 |c| linux(c, "namespaces", json!([{"type": "pid"}])),
                 "sharing the machine's mounts, which is not supported",
             ),
-            ("no users", |c| namespace(c, json!({"type": "user"})), "no uidMappings"),
+            (
+                "no users",
+                |c| users(c, json!([]), json!([{"containerID": 0, "hostID": 0, "size": 1}])),
+                "no uidMappings",
+            ),
+            (
+                "two host names",
+                |c| linux(c, "sysctl", json!({"kernel.hostname": "other"})),
+                "kernel parameter `kernel.hostname` conflicts with the field of that name",
+            ),
             (
                 "no groups",
                 |c| users(c, json!([{"containerID": 0, "hostID": 0, "size": 1}]), json!([])),

@@ -130,17 +130,15 @@ fn one_that_fails_stops_it_all() {
         assert!(bed.traces(&name).is_empty(), "{kind}: {:?}", bed.traces(&name));
     }
     // In two steps: what fails at the start leaves a container that has stopped.
-    for kind in ["startContainer", "poststart"] {
-        let (mut bundle, _) = telling(&bed);
-        bundle.config["hooks"][kind] = json!([{"path": "/bin/false"}]);
-        bundle.config["process"]["args"] = json!(["/bin/sleep", "1000"]);
-        let id = new_id("steps");
-        assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
-        let done = bed.detached(&["start", &id]);
-        assert!(done.code == 1 && done.err.contains(&format!("({kind}): exit status 1")), "{done:?}");
-        crate::bed::wait_until("it ends", || bed.state(&id)["status"] == "stopped");
-        assert_eq!(bed.oci(&["delete", &id]).code, 0);
-    }
+    let (mut bundle, _) = telling(&bed);
+    bundle.config["hooks"]["startContainer"] = json!([{"path": "/bin/false"}]);
+    bundle.config["process"]["args"] = json!(["/bin/sleep", "1000"]);
+    let id = new_id("steps");
+    assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
+    let done = bed.detached(&["start", &id]);
+    assert!(done.code == 1 && done.err.contains("(startContainer): exit status 1"), "{done:?}");
+    crate::bed::wait_until("it ends", || bed.state(&id)["status"] == "stopped");
+    assert_eq!(bed.oci(&["delete", &id]).code, 0);
 }
 
 #[test]
@@ -173,4 +171,23 @@ fn arguments_and_environment() {
     let done = bed.run(&bundle);
     assert_eq!((done.code, done.err.as_str()), (0, ""));
     assert_eq!(read(&out), "zero one b c none");
+}
+
+/// Runtime specification, "Lifecycle", step 10.
+#[test]
+fn one_that_fails_after_the_start_ends_the_container() {
+    let bed = bed!();
+    let mut bundle = bed.bundle("sleep 1000");
+    let told = bed.path().join("told");
+    bundle.config["hooks"] = json!({
+        "poststart": [{"path": "/bin/false"}],
+        "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", format!("echo gone > {}", told.display())]}],
+    });
+    let id = new_id("after-start");
+    assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
+    let done = bed.oci(&["start", &id]);
+    assert!(done.code == 1 && done.err.contains("(poststart): exit status 1"), "{done:?}");
+    assert!(bed.oci(&["state", &id]).err.contains("does not exist"));
+    assert_eq!(fs::read_to_string(told).unwrap(), "gone\n");
+    assert!(bed.traces("after-start").is_empty());
 }

@@ -4,6 +4,7 @@ use crate::bed::{Bed, new_id};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Command;
 
 fn add(config: &mut Value, mount: Value) {
@@ -450,4 +451,47 @@ fn listed_devices_need_rules() {
     ]);
     let done = bed.run(&bundle);
     assert!(!done.err.contains("Operation not permitted"), "{done:?}");
+}
+
+/// Options of crun: links at the ends of a bind mount's paths.
+#[test]
+fn links_are_mounted_and_copied_themselves() {
+    let bed = bed!();
+    let (file, link) = (bed.path().join("file"), bed.path().join("link"));
+    fs::write(&file, "the file").unwrap();
+    symlink(&file, &link).unwrap();
+    let nowhere = bed.path().join("nowhere");
+    symlink("to/nothing", &nowhere).unwrap();
+    let show = |command: &str, source: &Path, target: &str, options: Value| {
+        let mut bundle = bed.bundle(command);
+        symlink("points/nowhere", bundle.rootfs().join("there")).unwrap();
+        let mount = json!({"destination": target, "type": "bind", "source": source, "options": options});
+        bundle.config["mounts"].as_array_mut().unwrap().push(mount);
+        let done = bed.run(&bundle);
+        let entry = bundle.rootfs().join("there").read_link().unwrap();
+        assert_eq!(entry, Path::new("points/nowhere"), "the image was changed");
+        done
+    };
+    let done = show("cat /there", &link, "/there", json!(["bind", "dest-nofollow"]));
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("the file", ""));
+    let done = show("readlink /there", &link, "/there", json!(["bind", "dest-nofollow", "src-nofollow"]));
+    assert_eq!(done.out, format!("{}\n", file.display()), "{done:?}");
+    let done = show("readlink /new/a/link", &nowhere, "/new/a/link", json!(["rbind", "copy-symlink"]));
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("to/nothing\n", ""));
+    // Another source is mounted as ever.
+    let done = show("cat /new/file", &file, "/new/file", json!(["rbind", "copy-symlink"]));
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("the file", ""));
+}
+
+/// `rbind` says more than `bind`, in whichever order.
+#[test]
+fn a_recursive_bind_mount_stays_one() {
+    let bed = bed!();
+    for options in [json!(["rbind"]), json!(["bind", "rbind"]), json!(["rbind", "bind"])] {
+        let done = bed.sh("grep -c ' /sees/' /proc/self/mountinfo", |c| {
+            let mount = json!({"destination": "/sees", "type": "bind", "source": "/sys", "options": options});
+            c["mounts"].as_array_mut().unwrap().push(mount);
+        });
+        assert!(done.out.trim().parse::<u32>().unwrap() > 0, "{options}: {done:?}");
+    }
 }

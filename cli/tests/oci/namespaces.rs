@@ -208,7 +208,24 @@ fn names_are_the_containers_own() {
         c["domainname"] = json!("kiln.test");
     });
     assert_eq!(done.out, "box\nkiln.test\n", "{done:?}");
+    // As kernel parameters too, alone or as the fields say.
+    let done = bed.sh("hostname; cat /proc/sys/kernel/domainname", |c| {
+        c.as_object_mut().unwrap().remove("hostname");
+        c["domainname"] = json!("kiln.test");
+        c["linux"]["sysctl"] = json!({"kernel.hostname": "crate", "kernel.domainname": "kiln.test"});
+    });
+    assert_eq!(done.out, "crate\nkiln.test\n", "{done:?}");
     assert_eq!(read("/proc/sys/kernel/hostname"), before);
+}
+
+/// Whoever says nothing of users but that they are new gets root, who is the caller outside, and no other.
+#[test]
+fn without_maps_there_is_one_user() {
+    let bed = bed!();
+    let done = bed.sh("tr -s ' ' < /proc/self/uid_map; tr -s ' ' < /proc/self/gid_map; id -u", |c| {
+        add(c, json!({"type": "user"}));
+    });
+    assert_eq!((done.out.as_str(), done.err.as_str()), (" 0 0 1\n 0 0 1\n0\n", ""));
 }
 
 #[test]

@@ -462,6 +462,10 @@ fn how_the_program_is_scheduled() {
         c["linux"]["personality"] = json!({"domain": "LINUX32"})
     });
     assert_eq!(done.out.lines().nth(1), Some("00000008"), "{done:?}");
+    for mode in ["MPOL_DEFAULT", "MPOL_LOCAL"] {
+        let done = bed.sh("echo fine", |c| c["linux"]["memoryPolicy"] = json!({"mode": mode}));
+        assert_eq!((done.out.as_str(), done.err.as_str()), ("fine\n", ""), "{mode}");
+    }
     let done = bed.sh("head -1 /proc/self/numa_maps", |c| {
         c["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0"});
     });

@@ -51,8 +51,9 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
     }
     container.folder.remove_gate();
     if let Err(error) = hooks::after_start(&spec, &container.record) {
-        if let Some(pidfd) = container.pidfd() {
-            let _ = launch::signal(pidfd.as_fd(), KILL);
+        // It is stopped and deleted then (runtime specification, "Lifecycle", step 10).
+        if let Err(left) = delete_one(globals, id, true) {
+            globals.log.warn(&left.to_string());
         }
         return Err(error);
     }

@@ -32,7 +32,12 @@ impl Request<'_> {
                 continue;
             }
             let path = self.bundle.folder.join(source);
-            let handle = view::copy(&path, recursive)
+            let has = |name: &str| mount.options().iter().flatten().any(|option| option == name);
+            if has("copy-symlink") && path.is_symlink() {
+                continue;
+            }
+            let copy = if has("src-nofollow") { view::copy_itself } else { view::copy };
+            let handle = copy(&path, recursive)
                 .map_err(|errno| OciError::file("open the mount source", &path)(errno.into()))?;
             if let Some(owners) = owners {
                 let recursive = mount.options().iter().flatten().any(|option| option == "ridmap");

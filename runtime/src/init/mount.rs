@@ -116,7 +116,21 @@ fn kernel_message(context: BorrowedFd<'_>) -> Option<String> {
 
 /// A detached copy of a mount, or of the part of it below a path.
 pub(crate) fn copy_tree(dir: BorrowedFd<'_>, path: &Bytes, recursive: bool) -> Result<OwnedFd, Errno> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    copy_with(OpenTreeFlags::empty(), dir, path, recursive)
+}
+
+/// As [`copy_tree`], but a path that ends with a link stands for the link.
+pub(crate) fn copy_itself(path: &Bytes, recursive: bool) -> Result<OwnedFd, Errno> {
+    copy_with(OpenTreeFlags::AT_SYMLINK_NOFOLLOW, CWD, path, recursive)
+}
+
+fn copy_with(
+    flags: OpenTreeFlags,
+    dir: BorrowedFd<'_>,
+    path: &Bytes,
+    recursive: bool,
+) -> Result<OwnedFd, Errno> {
+    let mut flags = flags | OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
@@ -176,10 +190,19 @@ impl Init {
                 (mount.map_err(|failed| failed.mounting(&filesystem.fstype, &op.target))?, Target::Folder)
             }
             MountSource::Bind { path, recursive } => {
-                let mount =
-                    copy_tree(CWD, path, *recursive).call("mount", path.clone()).map_err(|failed| {
-                        failed.mounting(&format!("`{}`", path.as_path().display()), &op.target)
-                    })?;
+                if op.links.copy_source
+                    && let Ok(led) = fs::readlink(path.as_path(), Vec::new())
+                {
+                    return self.copy_link(&Bytes(led.into_bytes()), &op.target);
+                }
+                let mount = if op.links.mount_source {
+                    copy_itself(path, *recursive)
+                } else {
+                    copy_tree(CWD, path, *recursive)
+                };
+                let mount = mount.call("mount", path.clone()).map_err(|failed| {
+                    failed.mounting(&format!("`{}`", path.as_path().display()), &op.target)
+                })?;
                 let kind = kind_of(mount.as_fd(), path)?;
                 (mount, kind)
             }
@@ -195,7 +218,8 @@ impl Init {
             check_proc(mount.as_fd())?;
         }
         change_attributes(mount.as_fd(), op)?;
-        let target = self.target(&op.target, kind, op.follow)?;
+        let covered = if op.links.cover_target { self.find_itself(&op.target)? } else { None };
+        let target = covered.map_or_else(|| self.target(&op.target, kind, op.follow), Ok)?;
         if op.copy_up {
             super::copy::folder(target.as_fd(), mount.as_fd()).call("copy", op.target.clone())?;
         }
@@ -308,11 +332,13 @@ impl Init {
     pub(super) fn device(&mut self, op: &DeviceOp) -> Done {
         if let Some(slot) = op.node {
             let node = rustix::io::fcntl_dupfd_cloexec(self.slot(slot)?, 3).call("dup", op.path.clone())?;
+            harden_node(node.as_fd(), op)?;
             let target = self.target(&op.path, Target::File, false)?;
             return attach(node.as_fd(), target.as_fd()).call("move_mount", op.path.clone());
         }
         if op.bind {
             let node = copy_tree(CWD, &op.path, false).call("mount", op.path.clone())?;
+            harden_node(node.as_fd(), op)?;
             let target = self.target(&op.path, Target::File, false)?;
             return attach(node.as_fd(), target.as_fd()).call("move_mount", op.path.clone());
         }
@@ -520,6 +546,14 @@ fn check_proc(mount: BorrowedFd<'_>) -> Done {
     } else {
         Err(Failed::saying("/proc", "what is mounted on `/proc` is not a proc file system"))
     }
+}
+
+/// A node that is mounted is a device and nothing else.
+fn harden_node(node: BorrowedFd<'_>, op: &DeviceOp) -> Done {
+    const NOSUID: u64 = 2;
+    const NOEXEC: u64 = 8;
+    let change = AttributeChange { set: NOSUID | NOEXEC, ..AttributeChange::default() };
+    sys::set_attributes(node, change).call("mount_setattr", op.path.clone())
 }
 
 /// A node that was there already must be the device that is meant.

@@ -47,6 +47,23 @@ impl Init {
         }
     }
 
+    /// A handle on the link at the end of `path`; `None` when there is something else.
+    pub(super) fn find_itself(&self, path: &Bytes) -> Done<Option<OwnedFd>> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let Ok(handle) = open_as(self.root()?, &path.to_c_string(), flags, true) else { return Ok(None) };
+        let stat = fs::fstat(&handle).call("stat", path.clone())?;
+        Ok((FileType::from_raw_mode(stat.st_mode) == FileType::Symlink).then_some(handle))
+    }
+
+    /// Makes a link, and the folders above it.
+    pub(super) fn copy_link(&mut self, led: &Bytes, path: &Bytes) -> Done {
+        let above = path.as_path().parent().unwrap_or_else(|| Path::new("/"));
+        if above != Path::new("/") {
+            self.target(&above.into(), Target::Folder, true)?;
+        }
+        self.link(led, path)
+    }
+
     /// A handle on a place to mount on, made when it is missing.
     pub(super) fn target(&mut self, path: &Bytes, target: Target, follow: bool) -> Done<OwnedFd> {
         // In the folder in which something was made last there is most often nothing yet: in a new /dev, say.

@@ -2,7 +2,7 @@
 
 use super::{PlanError, Planner};
 use crate::capability;
-use crate::op::{Bytes, CapabilityOp, Point, Program, SchedulerOp, SetupOp, UserIds};
+use crate::op::{Bytes, CapabilityOp, IdMaps, Point, Program, SchedulerOp, SetupOp, UserIds};
 use crate::seccomp;
 use oci_spec::runtime::{
     IOPriorityClass, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType,
@@ -39,7 +39,7 @@ impl Planner<'_> {
         let is_asked = |op: &SetupOp| matches!(op, SetupOp::Wait(point) if !point.is_unasked());
         let filter_follows =
             self.options.filter_follows && filter.is_some() && !self.setup.iter().any(is_asked);
-        let ops = identity(
+        let mut ops = identity(
             process,
             &Confinement {
                 filter,
@@ -52,6 +52,15 @@ impl Planner<'_> {
                 apparmor: self.options.apparmor,
             },
         )?;
+        // Where there is one group, there are no others to be in.
+        let has_one = |users: &IdMaps| matches!(users.groups.as_slice(), [range] if range.count == 1);
+        if self.namespaces.users.as_ref().is_some_and(has_one) {
+            for op in &mut ops {
+                if let SetupOp::User { ids, .. } = op {
+                    ids.groups.clear();
+                }
+            }
+        }
         if self.options.guard {
             self.wait_for_parent(Point::Devices);
         }

@@ -2,7 +2,7 @@
 
 use crate::cgroup::Groups;
 use crate::cgroup::Layout;
-use crate::op::{Bytes, FilesystemMount, HierarchiesOp, MountOp, MountSource, SetupOp};
+use crate::op::{Bytes, FilesystemMount, HierarchiesOp, IdMaps, Links, MountOp, MountSource, SetupOp};
 use oci_spec::runtime::Mount;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +44,7 @@ struct Parsed {
     bind: Option<bool>,
     remount: bool,
     copy_up: bool,
+    links: Links,
     data: Vec<(String, Option<String>)>,
 }
 
@@ -81,10 +82,13 @@ fn parse(options: &[String]) -> Result<Parsed, MountOptionError> {
             continue;
         }
         match option.as_str() {
-            "bind" => parsed.bind = Some(false),
+            "bind" => parsed.bind = parsed.bind.or(Some(false)),
             "rbind" => parsed.bind = Some(true),
             "remount" => parsed.remount = true,
             "tmpcopyup" => parsed.copy_up = true,
+            "copy-symlink" => parsed.links.copy_source = true,
+            "src-nofollow" => parsed.links.mount_source = true,
+            "dest-nofollow" => parsed.links.cover_target = true,
             // What `uidMappings` of the mount ask for anyway.
             "idmap" | "ridmap" => {}
             "defaults" | "async" | "nosync" | "loud" | "silent" | "rw" | "" => {}
@@ -168,6 +172,7 @@ pub(super) fn mount(
         recursive_propagation: parsed.recursive_propagation,
         copy_up: parsed.copy_up,
         follow,
+        links: parsed.links,
     };
     if parsed.remount {
         return Ok(MountOp { set: parsed.set, clear: parsed.clear, ..op });
@@ -302,6 +307,7 @@ fn filesystem_at(
         recursive_propagation: false,
         copy_up: false,
         follow: false,
+        links: Links::default(),
     }
 }
 
@@ -313,6 +319,18 @@ pub(super) fn take_readonly(op: &mut MountOp) -> bool {
         filesystem.attributes &= !READONLY;
     }
     is_readonly
+}
+
+/// Terminals belong to a group by custom, which a namespace of few users does not have.
+pub(super) fn leave_out_group(op: &mut MountOp, users: &IdMaps) {
+    let MountSource::Filesystem(filesystem) = &mut op.source else { return };
+    let exists = |group: u32| users.groups.iter().any(|range| range.holds(group));
+    if filesystem.fstype == "devpts" {
+        filesystem.options.retain(|(key, value)| {
+            let group = value.as_ref().filter(|_| key == "gid").and_then(|value| value.parse().ok());
+            group.is_none_or(exists)
+        });
+    }
 }
 
 /// Makes what is mounted at `target` read-only.

@@ -126,11 +126,11 @@ pub(crate) fn set_scheduler(mut attr: SchedulerAttr) -> Result<(), Errno> {
 
 /// Sets the memory policy of the process: mode and flags as `MPOL_…`, nodes as a bit mask.
 pub(crate) fn set_memory_policy(mode: i32, nodes: &[u64]) -> Result<(), Errno> {
-    // SAFETY: `nodes` holds at least as many bits as the call is told; the kernel reads one bit less than told.
-    check(unsafe {
-        libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), nodes.len() as libc::c_ulong * 64)
-    })
-    .map(drop)
+    // Without nodes there must be no mask either.
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: `mask` is null or holds at least as many bits as the call is told; the kernel reads one bit less than told.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, nodes.len() as libc::c_ulong * 64) })
+        .map(drop)
 }
 
 /// Installs a seccomp program: pairs of (`code << 48 | jt << 40 | jf << 32 | k`).
