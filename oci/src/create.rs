@@ -92,6 +92,7 @@ pub(crate) fn create(
         terminal::check(process, arguments, then == Then::Stay)?;
     }
     check_device_rules(&bundle.spec)?;
+    check_calls(&bundle.spec)?;
     plan::check_hooks(&bundle.spec)?;
     let devices = plan::network_devices(&bundle.spec)?;
     let folder = globals.store.create(id)?;
@@ -137,6 +138,22 @@ pub(crate) fn create(
             Err(error)
         }
     }
+}
+
+/// Calls of a filter that do not exist are left out, unless an annotation of crun's wants them all.
+fn check_calls(spec: &Spec) -> Result<(), OciError> {
+    const ANNOTATION: &str = "run.oci.seccomp_fail_unknown_syscall";
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let Some(profile) = profile.filter(|_| annotation(spec, ANNOTATION)) else { return Ok(()) };
+    let unknown =
+        seccomp::compile_profile(profile).map_err(|error| OciError::Other(error.to_string()))?.unknown;
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(OciError::Other(format!(
+        "the seccomp profile names calls that are not known: {} (the annotation {ANNOTATION} forbids that)",
+        unknown.join(", ")
+    )))
 }
 
 fn check_version(spec: &Spec) -> Result<(), OciError> {

@@ -176,14 +176,19 @@ fn check_id(id: &str) -> Result<(), OciError> {
     const LONGEST: usize = 255;
     if id.len() > LONGEST {
         return Err(OciError::Usage(format!(
-            "invalid container id: it has {} characters, and at most {LONGEST} make the name of a folder",
+            "invalid container ID: it has {} characters, and at most {LONGEST} make the name of a folder",
             id.len()
         )));
     }
     let fine = |letter: char| letter.is_ascii_alphanumeric() || "_+-.".contains(letter);
     if id.is_empty() || id.starts_with('.') || !id.chars().all(fine) {
+        let why = match id.chars().find(|letter| !fine(*letter)) {
+            Some(letter) => format!("invalid character {letter:?}"),
+            None if id.is_empty() => "it is empty".to_owned(),
+            None => "it begins with a dot".to_owned(),
+        };
         return Err(OciError::Usage(format!(
-            "invalid container id {id:?}: an id consists of letters, digits, `_`, `+`, `-` and `.`, and does not begin with a dot"
+            "invalid container ID {id:?}: {why} (it consists of letters, digits, `_`, `+`, `-` and `.`, and does not begin with a dot)"
         )));
     }
     Ok(())

@@ -15,7 +15,9 @@ pub use mounts::{MountOptionError, filesystem};
 
 use crate::cgroup::{Groups, Layout};
 use crate::network::is_device_name;
-use crate::op::{Bytes, ConsoleSize, DeviceOp, FdSlot, HookOp, MountOp, Plan, Point, RootOp, SetupOp};
+use crate::op::{
+    Bytes, ConsoleSize, DeviceOp, FdSlot, HookOp, HookOutput, MountOp, Plan, Point, RootOp, SetupOp,
+};
 use crate::seccomp::SeccompError;
 use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxNamespaceType, Mount, PosixRlimitType, Spec};
 use std::path::{Path, PathBuf};
@@ -109,9 +111,12 @@ pub enum PlanError {
     /// A hook that may take no time at all.
     #[error("the timeout of hook `{path}` is not a positive number of seconds", path = .0.display())]
     HookTimeout(PathBuf),
-    /// A kernel parameter that the specification also sets elsewhere, and otherwise.
-    #[error("kernel parameter `{0}` conflicts with the field of that name, which says something else")]
-    SysctlTwice(String),
+    /// A kernel parameter that the specification has a field for.
+    #[error("sysctl `{0}` is not allowed as it conflicts with the field `{1}`, which is there for that")]
+    SysctlConflict(String, &'static str),
+    /// A scheduler whose parameters do not go together.
+    #[error("sched_setattr: `SCHED_DEADLINE` {0}")]
+    Deadline(String),
     /// A name that no network device can have.
     #[error("`{0}` cannot be the name of a network device")]
     DeviceName(String),
@@ -456,17 +461,15 @@ impl Planner<'_> {
         for (name, value) in names {
             // Both forms are in use: `net.ipv4.ip_forward` and `net/ipv4/ip_forward`.
             let dotted = name.replace('/', ".");
+            let domain = self.spec.domainname().as_ref().filter(|domain| !domain.is_empty());
+            if dotted == "kernel.hostname" {
+                return Err(PlanError::SysctlConflict(name.clone(), "hostname"));
+            }
+            if dotted == "kernel.domainname" && domain.is_some_and(|domain| domain != value) {
+                return Err(PlanError::SysctlConflict(name.clone(), "domainname"));
+            }
             if !self.namespaces.owns_sysctl(&dotted) {
                 return Err(PlanError::Sysctl(name.clone()));
-            }
-            // These have a place of their own in the specification, too.
-            let also = match dotted.as_str() {
-                "kernel.hostname" => self.spec.hostname(),
-                "kernel.domainname" => self.spec.domainname(),
-                _ => &None,
-            };
-            if also.as_ref().is_some_and(|also| !also.is_empty() && also != value) {
-                return Err(PlanError::SysctlTwice(name.clone()));
             }
             self.push(SetupOp::Sysctl { name: name.clone(), value: value.clone() });
         }
@@ -556,6 +559,7 @@ pub fn hook(hook: &Hook) -> Result<HookOp, PlanError> {
         path: hook.path().into(),
         arguments: list(hook.args().as_deref().unwrap_or_default()),
         environment: hook.env().as_deref().map(list),
+        output: HookOutput::default(),
         timeout,
     })
 }

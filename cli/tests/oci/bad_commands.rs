@@ -41,13 +41,13 @@ fn a_container_that_does_not_exist() {
     for words in VERBS {
         let code = if words == ["exec"] { 255 } else { 1 };
         check(&verb(&bed, words, "nope"), code, "container \"nope\" does not exist");
-        check(&verb(&bed, words, "../nope"), code, "invalid container id \"../nope\"");
-        check(&verb(&bed, words, ".."), code, "invalid container id \"..\"");
+        check(&verb(&bed, words, "../nope"), code, "invalid container ID \"../nope\"");
+        check(&verb(&bed, words, ".."), code, "invalid container ID \"..\"");
     }
     assert_eq!(bed.oci(&["delete", "--force", "nope"]).code, 0);
     let bundle = bed.bundle("true");
     for id in ["", "a/b", ".a", "a b", "ä", &"x".repeat(2000)] {
-        check(&bed.oci(&["create", "--bundle", bundle.write(), id]), 1, "invalid container id");
+        check(&bed.oci(&["create", "--bundle", bundle.write(), id]), 1, "invalid container ID");
     }
     for command in ["checkpoint", "restore"] {
         check(&bed.oci(&[command, "nope"]), 1, "is not supported: this runtime cannot save processes");

@@ -103,9 +103,17 @@ fn namespaces_that_cannot_be() {
                 "no uidMappings",
             ),
             (
-                "two host names",
+                "host name elsewhere",
                 |c| linux(c, "sysctl", json!({"kernel.hostname": "other"})),
-                "kernel parameter `kernel.hostname` conflicts with the field of that name",
+                "sysctl `kernel.hostname` is not allowed as it conflicts with the field `hostname`",
+            ),
+            (
+                "two domains",
+                |c| {
+                    c["domainname"] = json!("one");
+                    linux(c, "sysctl", json!({"kernel/domainname": "other"}));
+                },
+                "sysctl `kernel/domainname` is not allowed as it conflicts with the field `domainname`",
             ),
             (
                 "no groups",

@@ -191,3 +191,20 @@ fn one_that_fails_after_the_start_ends_the_container() {
     assert_eq!(fs::read_to_string(told).unwrap(), "gone\n");
     assert!(bed.traces("after-start").is_empty());
 }
+
+/// Annotations of crun's: what hooks on the machine's side say is added to files.
+#[test]
+fn what_hooks_say_is_kept() {
+    let bed = bed!();
+    let mut bundle = bed.bundle("true");
+    let (out, err) = (bed.path().join("out"), bed.path().join("err"));
+    bundle.config["annotations"] = json!({"run.oci.hooks.stdout": out, "run.oci.hooks.stderr": err});
+    for kind in ["prestart", "createRuntime", "poststart", "poststop"] {
+        let says = format!("echo {kind}; echo {kind}-error >&2");
+        bundle.config["hooks"][kind] = json!([{"path": "/bin/sh", "args": ["sh", "-c", says]}]);
+    }
+    let done = bed.run(&bundle);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    assert_eq!(read(&out), "prestart\ncreateRuntime\npoststart\npoststop");
+    assert_eq!(read(&err).lines().nth(3), Some("poststop-error"));
+}

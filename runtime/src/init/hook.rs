@@ -1,7 +1,7 @@
 //! Programs that are run on the way, with the container's state on standard input.
 
 use super::{Done, Failed, Init, Named};
-use crate::op::HookOp;
+use crate::op::{Bytes, HookOp};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -47,7 +47,9 @@ pub(crate) fn run(name: &str, hook: &HookOp, state: &[u8]) -> Result<(), String>
             command.env(OsStr::from_bytes(&entry.0[..at]), OsStr::from_bytes(&entry.0[at + 1..]));
         }
     }
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let stdout = kept(hook.output.stdout.as_ref())?.unwrap_or_else(Stdio::null);
+    let stderr = kept(hook.output.stderr.as_ref())?.unwrap_or_else(Stdio::piped);
+    command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr);
     let mut child = command
         .spawn()
         .map_err(|error| format!("cannot run the {name} hook `{shown}`: {}", reason(&error)))?;
@@ -75,6 +77,16 @@ pub(crate) fn run(name: &str, hook: &HookOp, state: &[u8]) -> Result<(), String>
     let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
     let said = if said.is_empty() { String::new() } else { format!(", stderr: {said}") };
     Err(format!("error running hook `{shown}` ({name}): {}{said}", describe(status)))
+}
+
+/// The file that a stream is added to, if there is one.
+fn kept(path: Option<&Bytes>) -> Result<Option<Stdio>, String> {
+    let Some(path) = path.map(Bytes::as_path) else { return Ok(None) };
+    let file = std::fs::File::options().create(true).append(true).open(path);
+    let file = file.map_err(|error| {
+        format!("cannot open `{}` for what hooks say: {}", path.display(), reason(&error))
+    })?;
+    Ok(Some(file.into()))
 }
 
 /// How a program ended, in the words that people search for.

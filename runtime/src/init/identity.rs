@@ -87,7 +87,7 @@ impl Init {
     }
 
     pub(super) fn become_user(&mut self, ids: &UserIds, keep_groups: bool) -> Done {
-        self.own_standard_streams(ids.uid)?;
+        self.own_standard_streams(ids.uid, ids.gid)?;
         let groups: Vec<Gid> = ids.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         // The sets are narrowed afterwards; until then they must survive the change of user. Root keeps them.
         let changes = ids.uid != 0;
@@ -111,12 +111,14 @@ impl Init {
 
     /// Lets the user reopen its own pipes and terminal, as /dev/stdout does. Files and terminals of the
     /// machine keep their owner.
-    fn own_standard_streams(&self, uid: u32) -> Done {
+    fn own_standard_streams(&self, uid: u32, gid: u32) -> Done {
         const PIPEFS: i64 = 0x5049_5045;
         for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
             let is_pipe = fs::fstatfs(stream).is_ok_and(|statfs| statfs.f_type == PIPEFS);
             if is_pipe || self.has_terminal {
-                match fs::fchown(stream, Some(Uid::from_raw(uid)), None) {
+                // Terminals stay with the group that may write to them.
+                let group = is_pipe.then(|| Gid::from_raw(gid));
+                match fs::fchown(stream, Some(Uid::from_raw(uid)), group) {
                     // Inside a user namespace the stream may belong to somebody unmapped.
                     Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => {}
                     Err(errno) => return Err(errno).call("chown", "standard stream"),

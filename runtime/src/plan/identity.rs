@@ -257,6 +257,9 @@ fn scheduler_op(scheduler: &Scheduler) -> Result<SchedulerOp, PlanError> {
             ));
         }
     };
+    if *scheduler.policy() == LinuxSchedulerPolicy::SchedDeadline {
+        check_deadline(scheduler)?;
+    }
     let flags = scheduler.flags().iter().flatten().map(|flag| match flag {
         LinuxSchedulerFlag::SchedResetOnFork => 0x01,
         LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
@@ -275,6 +278,31 @@ fn scheduler_op(scheduler: &Scheduler) -> Result<SchedulerOp, PlanError> {
         deadline: scheduler.deadline().unwrap_or(0),
         period: scheduler.period().unwrap_or(0),
     })
+}
+
+/// The kernel's own conditions (sched(7)), which it tells apart by nothing.
+fn check_deadline(scheduler: &Scheduler) -> Result<(), PlanError> {
+    const LEAST: u64 = 1 << 10;
+    const MOST: u64 = i64::MAX as u64;
+    let refuse = |why: String| Err(PlanError::Deadline(why));
+    let Some(runtime) = *scheduler.runtime() else { return refuse("requires `runtime`".to_owned()) };
+    let Some(deadline) = *scheduler.deadline() else { return refuse("requires `deadline`".to_owned()) };
+    let period = scheduler.period().filter(|period| *period > 0);
+    if runtime == 0 {
+        return refuse("runtime must be greater than 0".to_owned());
+    }
+    if !(LEAST..=MOST).contains(&runtime) {
+        return refuse(format!("runtime {runtime} must be between {LEAST} and {MOST}"));
+    }
+    if runtime > deadline {
+        return refuse(format!("runtime {runtime} must be <= deadline {deadline}"));
+    }
+    match period {
+        Some(period) if deadline > period => {
+            refuse(format!("deadline {deadline} must be <= period {period}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn memory_policy(policy: &oci_spec::runtime::LinuxMemoryPolicy) -> Result<SetupOp, PlanError> {

@@ -30,7 +30,8 @@ impl Namespaces {
     /// Kernel parameters that exist once in each of the container's namespaces.
     pub(super) fn owns_sysctl(&self, name: &str) -> bool {
         use LinuxNamespaceType::{Ipc, Network, User, Uts};
-        let kind = if matches!(name, "kernel.hostname" | "kernel.domainname") {
+        // The host name has a place of its own in the specification.
+        let kind = if name == "kernel.domainname" {
             Uts
         } else if ["kernel.msg", "kernel.shm"].iter().any(|prefix| name.starts_with(prefix))
             || name == "kernel.sem"
