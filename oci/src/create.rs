@@ -251,6 +251,7 @@ impl Request<'_> {
         let users = own_users(spec);
         let options = PlanOptions {
             console: spec.process().as_ref().map(terminal::size).unwrap_or_default(),
+            plain_console: self.then == Then::Stay,
             cgroup,
             layout: Some(layout),
             groups: Some(groups),

@@ -41,6 +41,7 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         filter: spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
         default_filter: false,
         console: terminal::size(&process),
+        plain_console: stays,
         attach: !folders.is_empty(),
         keep_keyring: true,
         kept_fds: create::kept_fds(arguments)?,
@@ -56,6 +57,7 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
     }
     let handover = Handover::of(arguments);
     let mut entering = Entering { container: &container, agent: Agent::of(&spec)?, folders, handover };
+    globals.log.debug(&format!("container {id:?}: a process of {} steps enters", plan.setup.len()));
     let launched = launch::launch(plan, slots, &mut entering).map_err(OciError::Exec)?;
     if let Some(path) = arguments.get("pid-file") {
         let written = write_beside(Path::new(path), launched.pid.to_string().as_bytes());
@@ -225,6 +227,12 @@ fn add_capabilities(process: &mut Process, names: &[String], globals: &Globals) 
     let (bounding, effective, permitted) =
         (joined(sets.bounding()), joined(sets.effective()), joined(sets.permitted()));
     sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    // What cannot be inherited cannot be ambient either.
+    if let Some(inheritable) = sets.inheritable().clone().filter(|set| !set.is_empty()) {
+        let mut ambient = sets.ambient().clone().unwrap_or_default();
+        ambient.extend(added.intersection(&inheritable));
+        sets.set_ambient(Some(ambient));
+    }
     process.set_capabilities(Some(sets));
 }
 

@@ -14,10 +14,10 @@ fn run(name: &str, hooks: &[Hook], record: &Record, status: Status) -> Result<()
         let path = record.annotations.get(&format!("run.oci.hooks.{stream}"));
         path.filter(|path| !path.is_empty()).map(|path| path.as_str().into())
     };
-    for hook in hooks {
+    for (index, hook) in hooks.iter().enumerate() {
         let mut hook = plan::hook(hook).map_err(|error| error.to_string())?;
         hook.output = HookOutput { stdout: file("stdout"), stderr: file("stderr") };
-        kiln_runtime::hook::run(name, &hook, state)?;
+        kiln_runtime::hook::run(name, index, &hook, state)?;
     }
     Ok(())
 }

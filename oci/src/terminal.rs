@@ -10,7 +10,7 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType,
 };
-use rustix::termios::{OptionalActions, Termios};
+use rustix::termios::{OptionalActions, OutputModes, Termios};
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
@@ -105,6 +105,8 @@ impl Raw {
         let before = rustix::termios::tcgetattr(stdin).ok()?;
         let mut raw = before.clone();
         raw.make_raw();
+        // The ends of the container's lines are this terminal's to make.
+        raw.output_modes |= OutputModes::OPOST;
         rustix::termios::tcsetattr(stdin, OptionalActions::Now, &raw).ok()?;
         Some(Raw { before })
     }

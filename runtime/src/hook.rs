@@ -2,7 +2,8 @@
 
 use crate::op::HookOp;
 
-/// Runs a hook to its end, with the container's state on its standard input; the error says how it failed.
-pub fn run(name: &str, hook: &HookOp, state: &[u8]) -> Result<(), String> {
-    crate::init::hook::run(name, hook, state)
+/// Runs a hook to its end, with the container's state on its standard input; the error says how it failed. `index` is
+/// which of the hooks called `name` it is, from 0 on.
+pub fn run(name: &str, index: usize, hook: &HookOp, state: &[u8]) -> Result<(), String> {
+    crate::init::hook::run(name, index, hook, state)
 }

@@ -245,7 +245,7 @@ impl Init {
             SetupOp::Hierarchies(op) => self.hierarchies(op),
             SetupOp::Device(op) => self.device(op),
             SetupOp::Link { target, path } => self.link(target, path),
-            SetupOp::Console { size, bind } => self.console(*size, *bind),
+            SetupOp::Console { size, bind, plain } => self.console(*size, *bind, *plain),
             SetupOp::PresentRoot => self.take_present_root(),
             SetupOp::Pivot { by_moving } => self.pivot(*by_moving),
             SetupOp::RootPropagation(bits) => self.propagate_root(*bits),

@@ -288,6 +288,8 @@ pub enum SetupOp {
         size: ConsoleSize,
         /// Whether it is shown at /dev/console too.
         bind: bool,
+        /// Lines end as the program says: no carriage returns are added.
+        plain: bool,
     },
     /// Takes the present root for the container's: for processes that enter one that runs.
     PresentRoot,

@@ -35,6 +35,8 @@ pub struct PlanOptions<'a> {
     pub user: Option<&'a str>,
     /// The size of the terminal, for processes that want one.
     pub console: ConsoleSize,
+    /// Its lines end as the program says, for whoever reads them may be no terminal.
+    pub plain_console: bool,
     /// A network namespace that is ready; a fresh one otherwise.
     pub network: Option<FdSlot>,
     /// A version 2 group that the process is born into.
@@ -183,7 +185,7 @@ pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
     planner.mounts()?;
     planner.devices()?;
     if process.terminal() == Some(true) {
-        planner.push(SetupOp::Console { size: options.console, bind: true });
+        planner.push(SetupOp::Console { size: options.console, bind: true, plain: options.plain_console });
     }
     for (target, follow) in std::mem::take(&mut planner.readonly) {
         planner.push(SetupOp::Mount(MountOp { follow, ..mounts::make_readonly(target) }));

@@ -111,7 +111,7 @@ fn one_that_fails_stops_it_all() {
         let id = new_id(&name);
         let done = bed.oci(&["run", "--bundle", bundle.write(), &id]);
         assert_eq!(done.err.lines().count(), 1, "{kind}: {done:?}");
-        let line = format!("error running hook `/bin/sh` ({kind}): exit status 3, stderr: why");
+        let line = format!("error running {kind} hook #0: `/bin/sh`: exit status 3, stderr: why");
         assert!(done.err.contains(&line), "{kind}: {done:?}");
         let ran = lines(&told);
         // When the container is gone its end is told, and that this fails changes nothing.
@@ -136,7 +136,10 @@ fn one_that_fails_stops_it_all() {
     let id = new_id("steps");
     assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
     let done = bed.detached(&["start", &id]);
-    assert!(done.code == 1 && done.err.contains("(startContainer): exit status 1"), "{done:?}");
+    assert!(
+        done.code == 1 && done.err.contains("startContainer hook #0: `/bin/false`: exit status 1"),
+        "{done:?}"
+    );
     crate::bed::wait_until("it ends", || bed.state(&id)["status"] == "stopped");
     assert_eq!(bed.oci(&["delete", &id]).code, 0);
 }
@@ -186,7 +189,10 @@ fn one_that_fails_after_the_start_ends_the_container() {
     let id = new_id("after-start");
     assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
     let done = bed.oci(&["start", &id]);
-    assert!(done.code == 1 && done.err.contains("(poststart): exit status 1"), "{done:?}");
+    assert!(
+        done.code == 1 && done.err.contains("poststart hook #0: `/bin/false`: exit status 1"),
+        "{done:?}"
+    );
     assert!(bed.oci(&["state", &id]).err.contains("does not exist"));
     assert_eq!(fs::read_to_string(told).unwrap(), "gone\n");
     assert!(bed.traces("after-start").is_empty());

@@ -157,3 +157,30 @@ fn a_manager_is_told_when_the_program_is_ready() {
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
 }
+
+/// Without numbers of the container's own its first process does not take the others along: its groups do.
+#[test]
+fn killing_ends_what_the_first_process_left() {
+    let bed = bed!();
+    for first_is_gone in [false, true] {
+        let mut bundle = bed.bundle("exec sleep 1000");
+        let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|one| one["type"] != "pid");
+        bundle.config["linux"]["cgroupsPath"] = json!(format!("/{}", new_id("numbers")));
+        let id = bed.up(&bundle);
+        assert_eq!(bed.detached(&["exec", "--detach", &id, "sleep", "1000"]).code, 0);
+        let list = || bed.oci(&["ps", "--format", "json", &id]).out;
+        wait_until("there are two", || list().matches(',').count() == 1);
+        let first = bed.pid(&id);
+        if first_is_gone {
+            let first = rustix::process::Pid::from_raw(first as i32).unwrap();
+            rustix::process::kill_process(first, rustix::process::Signal::KILL).unwrap();
+            wait_until("it ends", || bed.state(&id)["status"] == "stopped");
+        }
+        let done = bed.oci(&["kill", &id, "KILL"]);
+        assert_eq!((done.code, done.err.as_str()), (0, ""), "{first_is_gone}");
+        wait_until("all end", || bed.state(&id)["status"] == "stopped");
+        assert_eq!(bed.oci(&["delete", &id]).code, 0);
+    }
+    assert!(bed.traces("numbers").is_empty());
+}

@@ -116,7 +116,7 @@ fn further_programs_have_their_own() {
     let id = bed.idle(|_| {});
     // Its output comes through this program when that stays.
     let done = bed.oci(&["exec", "--tty", &id, "sh", "-c", "tty; echo out; exit 4"]);
-    assert_eq!((done.code, done.out.as_str()), (4, "/dev/pts/0\r\nout\r\n"), "{done:?}");
+    assert_eq!((done.code, done.out.as_str()), (4, "/dev/pts/0\nout\n"), "{done:?}");
     // And goes to the socket when it does not.
     let receiver = Receiver::new(&bed);
     let file = bed.path().join("process.json");
@@ -162,14 +162,15 @@ fn without_a_size_it_has_none() {
     assert_eq!((size.ws_row, size.ws_col), (0, 0));
 }
 
-/// In the foreground this program stands between the container's terminal and its own streams.
+/// In the foreground this program stands between the container's terminal and its own streams: lines end as the program
+/// says, since whoever reads them may be no terminal.
 #[test]
 fn output_of_a_terminal_comes_through() {
     let bed = bed!();
     let mut bundle = bed.bundle("seq 1 20000; echo end >&2; exit 6");
     bundle.config["process"]["terminal"] = json!(true);
     let done: Done = bed.run(&bundle);
-    let expected: String = (1..=20_000).map(|number| format!("{number}\r\n")).collect::<String>() + "end\r\n";
+    let expected: String = (1..=20_000).map(|number| format!("{number}\n")).collect::<String>() + "end\n";
     assert_eq!((done.code, done.out.len()), (6, expected.len()), "{}", done.err);
     assert!(done.out == expected);
 }

@@ -8,6 +8,7 @@ use crate::state::{Container, Status};
 use crate::{Globals, hooks};
 use kiln_runtime::cgroup::{Groups, Layout};
 use kiln_runtime::{SpawnError, launch, signal};
+use oci_spec::runtime::LinuxNamespaceType;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
 
@@ -63,6 +64,16 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
     Ok(0)
 }
 
+/// The container's first process is the first of a pid namespace, which ends with it.
+fn has_own_numbers(container: &Container) -> bool {
+    let Ok(spec) = container.config() else { return false };
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces.into_iter().flatten().any(|one| {
+        one.typ() == LinuxNamespaceType::Pid
+            && one.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())
+    })
+}
+
 pub(super) fn kill(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
     let (id, text) = match arguments.words.as_slice() {
         [id] => (id, "TERM"),
@@ -83,11 +94,22 @@ pub(super) fn kill(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         }
     }
     let gone = || OciError::State(format!("container not running: {id}"));
-    let pidfd = container.pidfd().ok_or_else(gone)?;
-    launch::signal(pidfd.as_fd(), number).map_err(|errno| match errno {
-        rustix::io::Errno::SRCH => gone(),
-        errno => OciError::Other(format!("cannot signal container {id:?}: {errno}")),
-    })?;
+    // Where the first process is none of its own numbers, the others outlive it.
+    let groups = &container.record.groups;
+    let others = number == KILL && !groups.is_empty() && !has_own_numbers(&container);
+    if others {
+        groups.signal(KILL)?;
+    }
+    let Some(pidfd) = container.pidfd() else { return if others { Ok(0) } else { Err(gone()) } };
+    launch::signal(pidfd.as_fd(), number)
+        .or_else(|errno| match errno {
+            rustix::io::Errno::SRCH if others => Ok(()),
+            errno => Err(errno),
+        })
+        .map_err(|errno| match errno {
+            rustix::io::Errno::SRCH => gone(),
+            errno => OciError::Other(format!("cannot signal container {id:?}: {errno}")),
+        })?;
     if number == KILL && container.record.groups.is_frozen() {
         // Nobody dies while stopped.
         container.record.groups.freeze(false)?;

@@ -6,13 +6,14 @@ use crate::op::{Bytes, ConsoleSize};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::OFlags;
 use rustix::pty::OpenptFlags;
+use rustix::termios::{OptionalActions, OutputModes};
 
 impl Init {
     /// Opens a terminal of the container's own devpts, sends its master to the parent and makes its other
     /// end standard input, output and error, and the controlling terminal.
     ///
     /// The other end comes from the master itself (`TIOCGPTPEER`): a path below /dev/pts could be swapped.
-    pub(super) fn console(&mut self, size: ConsoleSize, bind: bool) -> Done {
+    pub(super) fn console(&mut self, size: ConsoleSize, bind: bool, plain: bool) -> Done {
         let root = self.root()?;
         let master = open_as(root, c"dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY, false);
         let master = master.call("open", "/dev/pts/ptmx")?;
@@ -29,6 +30,10 @@ impl Init {
             rustix::termios::tcsetwinsize(&terminal, window).call("ioctl", "terminal")?;
         }
 
+        if plain && let Ok(mut modes) = rustix::termios::tcgetattr(&terminal) {
+            modes.output_modes -= OutputModes::ONLCR;
+            rustix::termios::tcsetattr(&terminal, OptionalActions::Now, &modes).call("ioctl", "terminal")?;
+        }
         if bind {
             self.bind_console(terminal.as_fd())?;
         }

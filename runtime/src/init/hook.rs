@@ -22,15 +22,21 @@ impl Init {
         if let Ok(root) = self.root() {
             let _ = rustix::process::fchdir(root);
         }
-        for hook in hooks {
-            run(name, hook, &self.state).map_err(|message| Failed::saying(hook.path.clone(), message))?;
+        for (index, hook) in hooks.iter().enumerate() {
+            let mut hook = hook.clone();
+            // What starts with the program has its environment.
+            if name == "startContainer" && hook.environment.is_none() {
+                hook.environment = Some(self.environment.clone());
+            }
+            run(name, index, &hook, &self.state)
+                .map_err(|message| Failed::saying(hook.path.clone(), message))?;
         }
         rustix::process::fchdir(here).call("chdir", ".")
     }
 }
 
-/// Runs one hook to its end; the error says how it failed.
-pub(crate) fn run(name: &str, hook: &HookOp, state: &[u8]) -> Result<(), String> {
+/// Runs one hook to its end, by the number that it has among those of its kind; the error says how it failed.
+pub(crate) fn run(name: &str, index: usize, hook: &HookOp, state: &[u8]) -> Result<(), String> {
     let path = OsStr::from_bytes(&hook.path.0);
     let shown = hook.path.as_path().display();
     let mut command = Command::new(path);
@@ -76,7 +82,7 @@ pub(crate) fn run(name: &str, hook: &HookOp, state: &[u8]) -> Result<(), String>
     }
     let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
     let said = if said.is_empty() { String::new() } else { format!(", stderr: {said}") };
-    Err(format!("error running hook `{shown}` ({name}): {}{said}", describe(status)))
+    Err(format!("error running {name} hook #{index}: `{shown}`: {}{said}", describe(status)))
 }
 
 /// The file that a stream is added to, if there is one.

@@ -22,6 +22,8 @@ pub struct EnterOptions<'a> {
     pub default_filter: bool,
     /// Size of its terminal.
     pub console: ConsoleSize,
+    /// Its lines end as the program says, for whoever reads them may be no terminal.
+    pub plain_console: bool,
     /// The parent puts the process into version 1 groups first.
     pub attach: bool,
     /// Stay in the caller's session keyring.
@@ -54,7 +56,7 @@ pub fn enter(process: &ProcessSpec, options: &EnterOptions<'_>) -> Result<Plan, 
         setup.push(SetupOp::NewKeyring);
     }
     if process.terminal() == Some(true) {
-        setup.push(SetupOp::Console { size: options.console, bind: false });
+        setup.push(SetupOp::Console { size: options.console, bind: false, plain: options.plain_console });
     }
     setup.extend(identity::limits(process)?);
     setup.extend(identity::schedule(process)?);
