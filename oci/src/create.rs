@@ -21,7 +21,8 @@ use kiln_runtime::op::{FdSlot, Point};
 use kiln_runtime::plan::{self, PlanOptions, plan};
 use kiln_runtime::seccomp;
 use oci_spec::runtime::{
-    LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, LinuxResources, Process, Spec,
+    Capabilities, Capability, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, LinuxResources,
+    Process, Spec,
 };
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -86,6 +87,11 @@ pub(crate) fn create(
     let by_handle = own_file::keep(&bundle.spec, then, &root);
     for warning in &bundle.warnings {
         globals.log.warn(warning);
+    }
+    for name in beyond_ambient(&bundle.spec) {
+        globals.log.warn(&format!(
+            "can't raise ambient capability {name}: it is not both permitted and inheritable"
+        ));
     }
     check_version(&bundle.spec)?;
     if let Some(process) = bundle.spec.process() {
@@ -154,6 +160,23 @@ fn check_calls(spec: &Spec) -> Result<(), OciError> {
         "the seccomp profile names calls that are not known: {} (the annotation {ANNOTATION} forbids that)",
         unknown.join(", ")
     )))
+}
+
+/// Capabilities that are to be ambient and cannot be: the kernel wants those in two other sets, too (capabilities(7)).
+fn beyond_ambient(spec: &Spec) -> Vec<String> {
+    let sets = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let Some(sets) = sets else { return Vec::new() };
+    let holds =
+        |set: &Option<Capabilities>, one: &Capability| set.as_ref().is_some_and(|set| set.contains(one));
+    let beyond = sets
+        .ambient()
+        .iter()
+        .flatten()
+        .filter(|one| !(holds(sets.permitted(), one) && holds(sets.inheritable(), one)));
+    let mut names: Vec<String> =
+        beyond.map(|one| format!("CAP_{}", one.to_string().trim_start_matches("CAP_"))).collect();
+    names.sort();
+    names
 }
 
 fn check_version(spec: &Spec) -> Result<(), OciError> {

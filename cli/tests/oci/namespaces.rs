@@ -327,6 +327,15 @@ fn owners_are_shown_as_others() {
     assert_eq!(done.out, "7:8\n0:0\n", "{done:?}");
     let made = fs::metadata(shown.join("new")).unwrap();
     assert_eq!((made.uid(), made.gid()), (0, 0));
+    // And those of users that it joins.
+    let first = bed.idle(users);
+    let pid = bed.pid(&first);
+    let linux = bundle.config["linux"].as_object_mut().unwrap();
+    linux.remove("uidMappings");
+    linux.remove("gidMappings");
+    join(&mut bundle.config, pid, &[("user", "user")]);
+    let done = bed.run(&bundle);
+    assert_eq!(done.out, "7:8\n0:0\n", "{done:?}");
 }
 
 /// Without rights: the own id alone, as `spec --rootless` writes it.

@@ -505,3 +505,20 @@ fn programs_that_come_later_stay_on_their_processors() {
         assert_eq!(done.out.trim_end(), format!("Cpus_allowed_list:\t{expected}"), "{affinity}: {done:?}");
     }
 }
+
+/// What cannot be ambient is told; the rest is.
+#[test]
+fn ambient_is_what_is_permitted_and_inheritable() {
+    let bed = bed!();
+    let done = bed.sh("grep CapAmb /proc/self/status", |c| {
+        let sets = &mut c["process"]["capabilities"];
+        for set in ["bounding", "effective", "permitted"] {
+            sets[set] = json!(["CAP_KILL", "CAP_CHOWN"]);
+        }
+        sets["inheritable"] = json!(["CAP_KILL"]);
+        sets["ambient"] = json!(["CAP_KILL", "CAP_CHOWN"]);
+    });
+    assert_eq!(done.out, "CapAmb:\t0000000000000020\n", "{done:?}");
+    let warning = "kiln oci: warning: can't raise ambient capability CAP_CHOWN: it is not both permitted and inheritable\n";
+    assert_eq!(done.err, warning);
+}

@@ -332,3 +332,17 @@ fn long_output_comes_whole() {
     assert_eq!(text.len(), 3_000_004);
     assert!(child.wait().unwrap().success() && text.ends_with("xend\n"));
 }
+
+/// A home that is nowhere is none.
+#[test]
+fn an_empty_home_is_the_users() {
+    let bed = bed!();
+    for (environment, expected) in [
+        (json!(["PATH=/bin", "HOME="]), "/root\n"),
+        (json!(["HOME=/a", "PATH=/bin", "HOME="]), "/root\n"),
+        (json!(["PATH=/bin", "HOME=/a"]), "/a\n"),
+    ] {
+        let done = bed.sh("echo $HOME", |c| c["process"]["env"] = environment.clone());
+        assert_eq!((done.out.as_str(), done.err.as_str()), (expected, ""), "{environment}");
+    }
+}

@@ -5,8 +5,9 @@ use crate::error::OciError;
 use kiln_runtime::cgroup::Groups;
 use kiln_runtime::op::{IdMaps, IdRange};
 use kiln_runtime::{idmap, plan, view};
-use oci_spec::runtime::{LinuxIdMapping, Mount};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Mount};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use std::path::{Path, PathBuf};
 
 impl Request<'_> {
@@ -49,6 +50,17 @@ impl Request<'_> {
         Ok(opened)
     }
 
+    /// The user namespace that is there already and that the container enters, if there is one.
+    fn joined_users(&self) -> Result<Option<OwnedFd>, OciError> {
+        let linux = self.bundle.spec.linux().as_ref();
+        let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
+        let users = namespaces.into_iter().flatten().find(|one| one.typ() == LinuxNamespaceType::User);
+        let path = users.and_then(|one| one.path().as_ref()).filter(|path| !path.as_os_str().is_empty());
+        let Some(path) = path else { return Ok(None) };
+        let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        namespace.map(Some).map_err(|errno| OciError::file("open", path)(errno.into()))
+    }
+
     /// The user namespace through which the owners of a mount's files are shown, when they are others.
     fn owners(&self, mount: &Mount) -> Result<Option<OwnedFd>, OciError> {
         let options = mount.options().as_deref().unwrap_or_default();
@@ -58,6 +70,12 @@ impl Request<'_> {
         let (users, groups) = (own(mount.uid_mappings()), own(mount.gid_mappings()));
         if users.is_none() && groups.is_none() && !wanted {
             return Ok(None);
+        }
+        if users.is_none()
+            && groups.is_none()
+            && let Some(joined) = self.joined_users()?
+        {
+            return Ok(Some(joined));
         }
         let users = users.or_else(|| linux.and_then(|linux| own(linux.uid_mappings())));
         let groups = groups.or_else(|| linux.and_then(|linux| own(linux.gid_mappings())));

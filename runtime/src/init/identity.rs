@@ -22,15 +22,21 @@ impl Init {
         let user =
             user::find(name, &passwd, &group).map_err(|error| Failed::saying(name, error.to_string()))?;
         self.become_user(&user.ids, false)?;
-        if !self.environment.iter().any(|entry| entry.0.starts_with(b"HOME=")) {
+        if !self.has_home() {
             self.environment.push(format!("HOME={}", user.home).into());
         }
         Ok(())
     }
 
+    /// Whether the environment says where home is; that it is nowhere does not count.
+    fn has_home(&mut self) -> bool {
+        self.environment.retain(|entry| entry.0 != b"HOME=");
+        self.environment.iter().any(|entry| entry.0.starts_with(b"HOME="))
+    }
+
     /// Sets `HOME` as the container's users have it.
     pub(super) fn set_home(&mut self, uid: u32) -> Done {
-        if self.environment.iter().any(|entry| entry.0.starts_with(b"HOME=")) {
+        if self.has_home() {
             return Ok(());
         }
         // A file that cannot be read knows nobody.
