@@ -23,6 +23,11 @@ mod ui;
 use std::ffi::{OsString, c_char, c_int};
 use std::path::Path;
 
+#[cfg(not(target_env = "gnu"))]
+compile_error!(
+    "only with the GNU C library does `std::env::args` know the arguments before the standard library's own start"
+);
+
 /// The program begins here, called by the C library.
 #[allow(unsafe_code, reason = "the one function of this name, as the C library declares it")]
 #[cfg_attr(not(test), unsafe(no_mangle))]

@@ -282,6 +282,7 @@ impl Request<'_> {
             gate,
             attach: groups.needs_attach(),
             filter_follows: true,
+            any_processor: true,
             hooks: true,
             bind_devices: users || self.nested,
             guard: self.guards(groups),

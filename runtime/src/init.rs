@@ -25,6 +25,17 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::io::IoSlice;
 
+/// As many as a set can hold.
+const ALL_PROCESSORS: [u32; 1024] = {
+    let mut all = [0; 1024];
+    let mut number = 0;
+    while number < all.len() {
+        all[number] = number as u32;
+        number += 1;
+    }
+    all
+};
+
 /// What the new process tells its parent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Status {
@@ -261,6 +272,8 @@ impl Init {
                 sys::set_io_priority(*class, *priority).call("ioprio_set", "")
             }
             SetupOp::Affinity(processors) => identity::stay_on(processors),
+            // Without that right it stays where it is.
+            SetupOp::AnyProcessor => identity::stay_on(&ALL_PROCESSORS).or(Ok(())),
             SetupOp::MemoryPolicy { mode, nodes } => identity::memory_policy(*mode, nodes),
             SetupOp::Label { file, value } => self.label(file, value),
             SetupOp::Hooks { name, hooks } => self.run_hooks(name, hooks),

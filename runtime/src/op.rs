@@ -339,6 +339,8 @@ pub enum SetupOp {
     },
     /// Sets the processors that the process may run on.
     Affinity(Vec<u32>),
+    /// May run on all processors that its groups allow, whatever the caller is kept on.
+    AnyProcessor,
     /// Sets the memory policy (set_mempolicy(2)).
     MemoryPolicy {
         /// `MPOL_…` with flags.

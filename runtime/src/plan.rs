@@ -77,6 +77,8 @@ pub struct PlanOptions<'a> {
     pub sources: &'a [(usize, FdSlot)],
     /// Device nodes that are handed over as detached mounts, by path: for containers that can make none.
     pub nodes: &'a [(PathBuf, FdSlot)],
+    /// The container is kept on no processors but by its groups: its caller may be kept on some.
+    pub any_processor: bool,
     /// Keep the caller's groups.
     pub keep_groups: bool,
     /// Labels of this security module can be set.

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixListener;
+use std::process::Command;
 
 fn sets(config: &mut Value, sets: &[(&str, &[&str])]) {
     config["process"]["capabilities"] = json!({});
@@ -521,4 +522,26 @@ fn ambient_is_what_is_permitted_and_inheritable() {
     assert_eq!(done.out, "CapAmb:\t0000000000000020\n", "{done:?}");
     let warning = "kiln oci: warning: can't raise ambient capability CAP_CHOWN: it is not both permitted and inheritable\n";
     assert_eq!(done.err, warning);
+}
+
+/// What the runtime's caller is kept on says nothing about containers: their groups do.
+#[test]
+fn containers_run_on_all_processors() {
+    let bed = bed!();
+    let processors = std::thread::available_parallelism().unwrap().get();
+    if processors < 2 {
+        skip!("one processor only");
+    }
+    let kept = |words: &[&str]| {
+        let inner = bed.command(words);
+        let mut command = Command::new("taskset");
+        command.args(["-c", "0"]).arg(inner.get_program()).args(inner.get_args());
+        Done::of(&command.output().unwrap())
+    };
+    let bundle = bed.bundle("grep Cpus_allowed_list /proc/self/status");
+    let done = kept(&["run", "--bundle", bundle.write(), &new_id("processors")]);
+    assert!(done.code == 0 && done.out != "Cpus_allowed_list:\t0\n", "{done:?}");
+    let id = bed.idle(|_| {});
+    let done = kept(&["exec", &id, "grep", "Cpus_allowed_list", "/proc/self/status"]);
+    assert!(done.code == 0 && done.out != "Cpus_allowed_list:\t0\n", "{done:?}");
 }

@@ -63,8 +63,11 @@ pub fn enter(process: &ProcessSpec, options: &EnterOptions<'_>) -> Result<Plan, 
     let affinity = process.exec_cpu_affinity().as_ref();
     let list = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref()).unwrap_or_default();
     let processors = identity::processors(list)?;
+    let begins = affinity.and_then(|affinity| affinity.initial().as_deref()).unwrap_or_default();
     if !processors.is_empty() {
         setup.push(SetupOp::Affinity(processors));
+    } else if begins.is_empty() {
+        setup.push(SetupOp::AnyProcessor);
     }
     setup.push(SetupOp::Umask(process.user().umask().unwrap_or(0o022)));
     setup.extend(identity::identity(

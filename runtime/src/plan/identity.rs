@@ -15,6 +15,9 @@ impl Planner<'_> {
         if self.namespaces.users.is_none() {
             self.setup.extend(limits(process)?);
         }
+        if self.options.any_processor {
+            self.push(SetupOp::AnyProcessor);
+        }
         if let Some(personality) = self.linux.and_then(|linux| linux.personality().as_ref()) {
             if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
                 return Err(PlanError::Unsupported("flags of a personality, of which none exist".to_owned()));
