@@ -111,7 +111,8 @@ fn one_that_fails_stops_it_all() {
         let id = new_id(&name);
         let done = bed.oci(&["run", "--bundle", bundle.write(), &id]);
         assert_eq!(done.err.lines().count(), 1, "{kind}: {done:?}");
-        let line = format!("error running {kind} hook #0: `/bin/sh`: exit status 3, stderr: why");
+        let line =
+            format!("error running {kind} hook #0: error running hook `/bin/sh`: exit status 3, stderr: why");
         assert!(done.err.contains(&line), "{kind}: {done:?}");
         let ran = lines(&told);
         // When the container is gone its end is told, and that this fails changes nothing.
@@ -137,7 +138,8 @@ fn one_that_fails_stops_it_all() {
     assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
     let done = bed.detached(&["start", &id]);
     assert!(
-        done.code == 1 && done.err.contains("startContainer hook #0: `/bin/false`: exit status 1"),
+        done.code == 1
+            && done.err.contains("startContainer hook #0: error running hook `/bin/false`: exit status 1"),
         "{done:?}"
     );
     crate::bed::wait_until("it ends", || bed.state(&id)["status"] == "stopped");
@@ -190,7 +192,8 @@ fn one_that_fails_after_the_start_ends_the_container() {
     assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
     let done = bed.oci(&["start", &id]);
     assert!(
-        done.code == 1 && done.err.contains("poststart hook #0: `/bin/false`: exit status 1"),
+        done.code == 1
+            && done.err.contains("poststart hook #0: error running hook `/bin/false`: exit status 1"),
         "{done:?}"
     );
     assert!(bed.oci(&["state", &id]).err.contains("does not exist"));

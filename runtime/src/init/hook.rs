@@ -82,7 +82,11 @@ pub(crate) fn run(name: &str, index: usize, hook: &HookOp, state: &[u8]) -> Resu
     }
     let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
     let said = if said.is_empty() { String::new() } else { format!(", stderr: {said}") };
-    Err(format!("error running {name} hook #{index}: `{shown}`: {}{said}", describe(status)))
+    // In the words of old and new versions of runc, for those who look for either.
+    Err(format!(
+        "error running {name} hook #{index}: error running hook `{shown}`: {}{said}",
+        describe(status)
+    ))
 }
 
 /// The file that a stream is added to, if there is one.
