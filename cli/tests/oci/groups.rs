@@ -535,3 +535,23 @@ fn no_groups_at_all() {
     assert_eq!((done.code, done.err.as_str()), (0, ""));
     assert_eq!(done.out, fs::read_to_string("/proc/self/cgroup").unwrap());
 }
+
+/// As in an image's tree that a machine's folders are mounted into again: each hierarchy is shown once.
+#[test]
+fn hierarchies_that_are_mounted_twice_are_shown_once() {
+    let bed = bed!();
+    if !Path::new("/sys/fs/cgroup/pids").exists() {
+        skip!("no controllers of version 1");
+    }
+    let bundle = bed.bundle("ls /sys/fs/cgroup; grep -c ' - cgroup ' /proc/self/mountinfo");
+    let once = bed.run(&bundle);
+    assert_eq!((once.code, once.err.as_str()), (0, ""));
+    let inner = bed.command(&["run", "--bundle", bundle.write(), &new_id("twice")]);
+    let again = bed.path().join("again");
+    fs::create_dir(&again).unwrap();
+    let mut command = Command::new("unshare");
+    let script = "mount --rbind /sys/fs/cgroup \"$0\" && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script]).arg(&again);
+    let twice = Done::of(&command.arg(inner.get_program()).args(inner.get_args()).output().unwrap());
+    assert_eq!((twice.code, twice.out, twice.err.as_str()), (0, once.out, ""));
+}

@@ -107,7 +107,14 @@ impl Layout {
                         .collect();
                     let Some(first) = controllers.first() else { continue };
                     let place = place(mount, root, own_group(own, first));
-                    layout.legacy.push(LegacyHierarchy { controllers, place });
+                    // One that is mounted several times is still one, where it was mounted first; what is mounted over
+                    // that place is what its path leads to.
+                    let known = layout.legacy.iter_mut().find(|known| known.controllers == controllers);
+                    match known {
+                        Some(known) if known.place.mount == place.mount => known.place = place,
+                        Some(_) => {}
+                        None => layout.legacy.push(LegacyHierarchy { controllers, place }),
+                    }
                 }
                 _ => {}
             }
@@ -287,6 +294,20 @@ mod tests {
         let layout = Layout::parse(mounts, "0::/user.slice/session.scope\n");
         assert_eq!(layout.unified_folder(), Some("/sys/fs/cgroup/user.slice".into()));
         assert!(layout.is_unified_only());
+    }
+
+    #[test]
+    fn hierarchies_that_are_mounted_twice() {
+        let mounts = "\
+30 20 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu
+31 20 0:27 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids
+32 20 0:26 / /elsewhere/cpu rw - cgroup cgroup rw,cpu
+33 31 0:27 /a /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids";
+        let layout = Layout::parse(mounts, "2:pids:/a/b\n1:cpu:/c\n");
+        let folders = ["/sys/fs/cgroup/cpu/c", "/sys/fs/cgroup/pids/b"].map(PathBuf::from);
+        assert_eq!(layout.legacy_folders(), folders);
+        let names: Vec<String> = layout.legacy_mounts().into_iter().map(|mount| mount.name).collect();
+        assert_eq!(names, ["cpu", "pids"]);
     }
 
     #[test]
