@@ -9,6 +9,7 @@ use crate::arguments::Arguments;
 use crate::bundle::Bundle;
 use crate::commands::Agent;
 use crate::error::OciError;
+use crate::namespaces::{self, Namespace};
 use crate::readiness::Readiness;
 use crate::state::{Folder, Record, Status, write_beside};
 use crate::terminal::{self, Handover};
@@ -102,18 +103,9 @@ pub(crate) fn create(
     plan::check_hooks(&bundle.spec)?;
     let devices = plan::network_devices(&bundle.spec)?;
     let folder = globals.store.create(id)?;
-    let readiness = Readiness::wanted(folder.path());
-    let ready = readiness.as_ref().map(|readiness| {
-        readiness.show(&mut bundle.spec)?;
-        if then == Then::Wait { Ok(None) } else { readiness.listen() }
-    });
-    let ready = match ready.transpose() {
-        Ok(socket) => readiness.zip(socket.flatten()),
-        Err(error) => {
-            let _ = folder.remove();
-            return Err(error);
-        }
-    };
+    let ready = listen_for_readiness(&folder, &mut bundle.spec, then).inspect_err(|_| {
+        let _ = folder.remove();
+    })?;
     let request = Request {
         globals,
         arguments,
@@ -144,6 +136,18 @@ pub(crate) fn create(
             Err(error)
         }
     }
+}
+
+/// Shows the container where to say that it is ready, if somebody wants to know, and listens there if it starts now.
+fn listen_for_readiness(
+    folder: &Folder,
+    spec: &mut Spec,
+    then: Then,
+) -> Result<Option<(Readiness, OwnedFd)>, OciError> {
+    let Some(readiness) = Readiness::wanted(folder.path()) else { return Ok(None) };
+    readiness.show(spec)?;
+    let socket = if then == Then::Wait { None } else { readiness.listen()? };
+    Ok(socket.map(|socket| (readiness, socket)))
 }
 
 /// Calls of a filter that do not exist are left out, unless an annotation of crun's wants them all.
@@ -212,10 +216,10 @@ impl Request<'_> {
         if self.devices.is_empty() {
             return Ok(());
         }
-        let namespaces = self.bundle.spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-        let network = namespaces.into_iter().flatten().find(|one| one.typ() == LinuxNamespaceType::Network);
-        let joined = network.and_then(|one| one.path().clone()).filter(|path| !path.as_os_str().is_empty());
-        let path = joined.unwrap_or_else(|| format!("/proc/{pid}/ns/net").into());
+        let path = match namespaces::of(&self.bundle.spec, LinuxNamespaceType::Network) {
+            Some(Namespace::Joined(path)) => path.to_owned(),
+            _ => format!("/proc/{pid}/ns/net").into(),
+        };
         let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| OciError::file("open", &path)(errno.into()).to_string())?;
         for (name, inside) in &self.devices {
@@ -235,7 +239,6 @@ impl Request<'_> {
         let annotations: BTreeMap<String, String> =
             annotations.map(|(name, value)| (name.clone(), value.clone())).collect();
         let root = spec.root().as_ref().map(|root| self.bundle.folder.join(root.path()));
-        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
         Record {
             id: id.to_owned(),
             pid,
@@ -246,7 +249,7 @@ impl Request<'_> {
             owner: machine::owner(),
             annotations,
             groups: groups.clone(),
-            namespaces: namespaces.into_iter().flatten().fold(0, |bits, one| bits | one.typ() as u64),
+            namespaces: namespaces::all(spec).fold(0, |bits, one| bits | one.typ() as u64),
         }
     }
 
@@ -356,14 +359,10 @@ fn listen_environment() -> Vec<kiln_runtime::op::Bytes> {
 
 /// Who asks for new users and says nothing more gets the one that is always there: root, who is the caller outside.
 fn map_own_id(spec: &mut Spec) {
-    let own = own_users(spec);
+    let is_new = namespaces::of(spec, LinuxNamespaceType::User) == Some(Namespace::New);
     let Some(linux) = spec.linux_mut() else { return };
     let says = |list: &Option<Vec<LinuxIdMapping>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    let joins = linux.namespaces().iter().flatten().any(|one| {
-        one.typ() == LinuxNamespaceType::User
-            && one.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty())
-    });
-    if !own || joins || says(linux.uid_mappings()) || says(linux.gid_mappings()) {
+    if !is_new || says(linux.uid_mappings()) || says(linux.gid_mappings()) {
         return;
     }
     let only = |id: u32| {
@@ -376,8 +375,7 @@ fn map_own_id(spec: &mut Spec) {
 
 /// A user namespace of the container's own.
 fn own_users(spec: &Spec) -> bool {
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    namespaces.into_iter().flatten().any(|one| one.typ() == LinuxNamespaceType::User)
+    namespaces::of(spec, LinuxNamespaceType::User).is_some()
 }
 
 /// Descriptors that the program gets besides its streams: those asked for, and those of socket activation.

@@ -17,6 +17,7 @@ mod foreground;
 mod hooks;
 mod log;
 mod machine;
+mod namespaces;
 mod own_file;
 mod readiness;
 mod state;

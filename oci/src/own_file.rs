@@ -1,6 +1,7 @@
 //! This program's own file, which a container must not come by.
 
 use crate::create::Then;
+use crate::namespaces::{self, Namespace};
 use kiln_runtime::seal;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction, Spec};
 use std::path::Path;
@@ -18,12 +19,7 @@ pub(crate) fn keep_early(then: Then) {
 /// A container that is alone until its program runs, and whose program is run by a handle, does not come by that file
 /// either; true tells of that. It saves a third of the time.
 pub(crate) fn keep(spec: &Spec, then: Then, root: &Path) -> bool {
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    let alone = then != Then::Wait
-        && namespaces.into_iter().flatten().any(|one| {
-            one.typ() == LinuxNamespaceType::Pid
-                && one.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())
-        });
+    let alone = then != Then::Wait && namespaces::of(spec, LinuxNamespaceType::Pid) == Some(Namespace::New);
     const NEEDED: [&str; 2] = ["execveat", "openat2"];
     let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let allows = |filter: &LinuxSeccomp, name: &str| {

@@ -3,6 +3,7 @@
 use super::Agent;
 use crate::arguments::Arguments;
 use crate::error::OciError;
+use crate::namespaces::{self, Namespace};
 use crate::readiness::Readiness;
 use crate::state::{Container, Status};
 use crate::{Globals, hooks};
@@ -66,12 +67,9 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
 
 /// The container's first process is the first of a pid namespace, which ends with it.
 fn has_own_numbers(container: &Container) -> bool {
-    let Ok(spec) = container.config() else { return false };
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    namespaces.into_iter().flatten().any(|one| {
-        one.typ() == LinuxNamespaceType::Pid
-            && one.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())
-    })
+    container
+        .config()
+        .is_ok_and(|spec| namespaces::of(&spec, LinuxNamespaceType::Pid) == Some(Namespace::New))
 }
 
 pub(super) fn kill(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {

@@ -2,6 +2,7 @@
 
 use super::Request;
 use crate::error::OciError;
+use crate::namespaces;
 use kiln_runtime::cgroup::{self, DeviceRule, Extent, Groups, Layout, Place};
 use oci_spec::runtime::{Capability, LinuxNamespaceType, LinuxResources, Mount, Spec};
 use std::path::{Path, PathBuf};
@@ -81,8 +82,7 @@ pub(crate) fn place(spec: &Spec, id: &str) -> Place {
     let linux = spec.linux().as_ref();
     let named =
         linux.and_then(|linux| linux.cgroups_path().clone()).filter(|path| !path.as_os_str().is_empty());
-    let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
-    let own = namespaces.into_iter().flatten().any(|one| one.typ() == LinuxNamespaceType::Cgroup);
+    let own = namespaces::of(spec, LinuxNamespaceType::Cgroup).is_some();
     let is_cgroup = |mount: &Mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"));
     let shown = spec.mounts().iter().flatten().any(is_cgroup);
     // Whoever names the place looks there; and without a namespace the container is shown its groups by path.

@@ -2,6 +2,7 @@
 
 use super::{Request, own_users};
 use crate::error::OciError;
+use crate::namespaces::{self, Namespace};
 use kiln_runtime::cgroup::Groups;
 use kiln_runtime::op::{IdMaps, IdRange};
 use kiln_runtime::{idmap, plan, view};
@@ -52,11 +53,8 @@ impl Request<'_> {
 
     /// The user namespace that is there already and that the container enters, if there is one.
     fn joined_users(&self) -> Result<Option<OwnedFd>, OciError> {
-        let linux = self.bundle.spec.linux().as_ref();
-        let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
-        let users = namespaces.into_iter().flatten().find(|one| one.typ() == LinuxNamespaceType::User);
-        let path = users.and_then(|one| one.path().as_ref()).filter(|path| !path.as_os_str().is_empty());
-        let Some(path) = path else { return Ok(None) };
+        let users = namespaces::of(&self.bundle.spec, LinuxNamespaceType::User);
+        let Some(Namespace::Joined(path)) = users else { return Ok(None) };
         let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         namespace.map(Some).map_err(|errno| OciError::file("open", path)(errno.into()))
     }

@@ -1,0 +1,47 @@
+//! What a configuration says about a namespace: whether the container has one, and whether it is a new one.
+
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+use std::path::Path;
+
+/// A namespace that is the container's own, or that it shares with others than the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Namespace<'a> {
+    New,
+    /// One that is there already, at a path.
+    Joined(&'a Path),
+}
+
+/// The namespace of a kind; `None` where that is the machine's.
+pub(crate) fn of(spec: &Spec, kind: LinuxNamespaceType) -> Option<Namespace<'_>> {
+    let one = all(spec).find(|one| one.typ() == kind)?;
+    let path = one.path().as_deref().filter(|path| !path.as_os_str().is_empty());
+    Some(path.map_or(Namespace::New, Namespace::Joined))
+}
+
+/// All of them, as they are listed.
+pub(crate) fn all(spec: &Spec) -> impl Iterator<Item = &LinuxNamespace> {
+    spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_says_that_it_is_there() {
+        let spec = |list: &str| -> Spec {
+            serde_json::from_str(&format!(r#"{{"ociVersion": "1.0.0", "linux": {{"namespaces": {list}}}}}"#))
+                .unwrap()
+        };
+        let kind = LinuxNamespaceType::Pid;
+        assert_eq!(of(&spec("[]"), kind), None);
+        assert_eq!(of(&Spec::default(), LinuxNamespaceType::User), None);
+        for list in
+            [r#"[{"type": "pid"}]"#, r#"[{"type": "user", "path": "/u"}, {"type": "pid", "path": ""}]"#]
+        {
+            assert_eq!(of(&spec(list), kind), Some(Namespace::New), "{list}");
+        }
+        let joined = spec(r#"[{"type": "pid", "path": "/proc/1/ns/pid"}]"#);
+        assert_eq!(of(&joined, kind), Some(Namespace::Joined(Path::new("/proc/1/ns/pid"))));
+    }
+}
