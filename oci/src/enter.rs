@@ -11,6 +11,7 @@ use kiln_runtime::SpawnError;
 use kiln_runtime::launch::{self, Launched, Steps};
 use kiln_runtime::op::{FdSlot, Point};
 use kiln_runtime::plan::{EnterOptions, enter, processors};
+use kiln_runtime::view;
 use oci_spec::runtime::{Capability, Process, Spec};
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::HashSet;
@@ -329,10 +330,15 @@ fn group_of(pid: i32, folder: &Path) -> Option<PathBuf> {
     Some(folder.join(below)).filter(|path| path.is_dir())
 }
 
+/// A group's folder to be born into. Until the new process has closed it, those in the container that may look into
+/// others can get at it: out of a fenced one no path leads (CVE-2024-21626). Where none can be made, for want of rights,
+/// they have no more than this process has.
 fn open_folder(path: &Path) -> Result<OwnedFd, OciError> {
     use rustix::fs::{Mode, OFlags, open};
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    open(path, flags, Mode::empty()).map_err(|errno| OciError::file("open", path)(errno.into()))
+    view::fenced(path)
+        .or_else(|_| open(path, flags, Mode::empty()))
+        .map_err(|errno| OciError::file("open", path)(errno.into()))
 }
 
 struct Entering<'a> {

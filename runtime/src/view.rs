@@ -3,8 +3,9 @@
 use crate::init::make_filesystem;
 use crate::op::{Bytes, SetupError, Stage};
 use crate::plan::{self, MountOptionError};
+use crate::sys::{self, AttributeChange};
 use oci_spec::runtime::Mount;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Why a tree cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -38,14 +39,24 @@ pub fn copy_itself(path: &std::path::Path, recursive: bool) -> Result<OwnedFd, r
     crate::init::copy_itself(&Bytes::from(path), recursive)
 }
 
+/// A handle on a folder through which nothing can be written, and whose `..` leads nowhere: it is the top of a mount that
+/// nobody sees.
+pub fn fenced(path: &std::path::Path) -> Result<OwnedFd, rustix::io::Errno> {
+    const READONLY: u64 = 1;
+    let mount = copy(path, false)?;
+    let change = AttributeChange { set: READONLY, ..AttributeChange::default() };
+    sys::set_attributes(mount.as_fd(), change)?;
+    Ok(mount)
+}
+
 /// Shows the owners of files on a detached mount as a user namespace maps them; `recursive` for all mounts below
 /// too. `EINVAL` says that the kernel cannot do that for this file system.
 pub fn map_owners(
-    mount: rustix::fd::BorrowedFd<'_>,
-    namespace: rustix::fd::BorrowedFd<'_>,
+    mount: BorrowedFd<'_>,
+    namespace: BorrowedFd<'_>,
     recursive: bool,
 ) -> Result<(), rustix::io::Errno> {
-    crate::sys::map_owners(mount, namespace, recursive)
+    sys::map_owners(mount, namespace, recursive)
 }
 
 /// A device node, for a container that can make none itself.
@@ -97,7 +108,7 @@ pub fn nodes(nodes: &[Node]) -> Result<Vec<OwnedFd>, ViewError> {
         rustix::fs::chownat(&folder, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(failed("chown"))?;
         rustix::fs::chmodat(&folder, &name, mode, AtFlags::empty()).map_err(failed("chmod"))?;
-        let copy = crate::init::copy_tree(rustix::fd::AsFd::as_fd(&folder), &Bytes::from(name), false);
+        let copy = crate::init::copy_tree(folder.as_fd(), &Bytes::from(name), false);
         made.push(copy.map_err(failed("open_tree"))?);
     }
     Ok(made)

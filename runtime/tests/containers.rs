@@ -27,6 +27,7 @@ const TESTS: &[(&str, Test)] = &[
     ("missing_programs_and_folders_are_told_apart", failures),
     ("a_terminal_has_its_size_from_the_start", terminal),
     ("links_in_the_image_do_not_lead_out", hostile_links),
+    ("fenced_folders_lead_nowhere", fenced_folders),
     ("limits_hold", limits),
     ("the_overlay_takes_the_changes", overlay),
     ("signals_end_it", signals),
@@ -415,6 +416,18 @@ fn hostile_links(bed: &Bed) {
     let result = bed.start(&spec, &options, &[], &writer);
     let Err(SpawnError::Setup(error)) = result else { panic!("{result:?}") };
     assert_eq!((error.stage, error.to_string().contains("not a regular file")), (Stage::User, true));
+}
+
+fn fenced_folders(_: &Bed) {
+    use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, statat};
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("inner");
+    fs::create_dir(&inner).unwrap();
+    let fenced = kiln_runtime::view::fenced(&inner).unwrap();
+    assert_eq!(mkdirat(&fenced, "x", Mode::RWXU), Err(rustix::io::Errno::ROFS));
+    let inode = |fd: &OwnedFd| statat(fd, "", AtFlags::EMPTY_PATH).unwrap().st_ino;
+    let above = openat(&fenced, "..", OFlags::PATH, Mode::empty()).unwrap();
+    assert_eq!(inode(&above), inode(&fenced));
 }
 
 fn limits(bed: &Bed) {
