@@ -407,7 +407,9 @@ impl Steps for Making<'_> {
         self.groups.attach(launched.pid).map_err(|error| error.to_string())?;
         if self.request.guards(self.groups) {
             let rules = device_rules(self.request.resources());
-            self.groups.restrict(&rules).map_err(|error| error.to_string())?;
+            self.groups
+                .restrict(launched.group.as_ref().map(AsFd::as_fd), &rules)
+                .map_err(|error| error.to_string())?;
         }
         self.request.give_devices(launched.pid)?;
         self.folder.write(&self.record, &self.request.bundle.text).map_err(|error| error.to_string())?;

@@ -10,10 +10,11 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions};
 use std::io::Write;
+use std::mem::ManuallyDrop;
 
 /// Signals that are heard from here on, until this program ends. Made before the container, so that none is missed.
 pub(crate) struct Signals {
-    fd: SignalFd,
+    fd: ManuallyDrop<SignalFd>,
 }
 
 impl Signals {
@@ -31,7 +32,7 @@ impl Signals {
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), None).map_err(failed)?;
         let fd =
             SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
-        Ok(Signals { fd })
+        Ok(Signals { fd: ManuallyDrop::new(fd) })
     }
 }
 
@@ -78,7 +79,7 @@ struct Stay<'a> {
 impl Stay<'_> {
     fn turn(&mut self, signals: &Signals) -> Result<Option<u8>, OciError> {
         let stdin = rustix::stdio::stdin();
-        let mut polled = vec![PollFd::new(&signals.fd, PollFlags::IN)];
+        let mut polled = vec![PollFd::new(&*signals.fd, PollFlags::IN)];
         if let Some(console) = &self.console {
             let writes = if self.to_container.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
             polled.push(PollFd::new(console, PollFlags::IN | writes));

@@ -89,7 +89,7 @@ impl Cgroup {
         let mut cgroup = Cgroup { groups: Groups::create(layout, &place, resources)?, folder: None };
         cgroup.folder = cgroup.groups.folder()?;
         if devices && cgroup.folder.is_some() {
-            cgroup.groups.restrict(&default_rules())?;
+            cgroup.groups.restrict(cgroup.folder(), &default_rules())?;
         }
         Ok(cgroup)
     }
@@ -97,6 +97,11 @@ impl Cgroup {
     /// The version 2 folder, into which a process can be born.
     pub fn folder(&self) -> Option<BorrowedFd<'_>> {
         self.folder.as_ref().map(AsFd::as_fd)
+    }
+
+    /// In which hierarchies it has folders, and where.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
     }
 
     /// True when a process must be moved into version 1 groups after it was made.

@@ -56,12 +56,16 @@ pub(crate) struct Init {
     slots: Vec<OwnedFd>,
     status: OwnedFd,
     root: Option<OwnedFd>,
-    /// An empty read-only folder that hides others, once one was needed.
-    empty: Option<OwnedFd>,
-    /// The null device that hides files, once it was needed.
-    null: Option<OwnedFd>,
-    /// The folder in which something was made last, by its path.
-    folder: Option<(Bytes, OwnedFd)>,
+    /// Empty read-only folders that hide others.
+    empty: mount::Covers,
+    /// Null devices that hide files.
+    null: mount::Covers,
+    /// A new /proc is mounted, whose entries are known.
+    has_proc: bool,
+    /// The folder in which something was made last.
+    folder: Option<path::Folder>,
+    /// Where a tmpfs was mounted last.
+    tmpfs: Option<Bytes>,
     /// Where the container waits to be started, once it does.
     gate: Option<OwnedFd>,
     /// Handles that are closed before exec, many at once.
@@ -152,9 +156,11 @@ pub(crate) fn run(
         slots,
         status,
         root: None,
-        empty: None,
-        null: None,
+        empty: mount::Covers::default(),
+        null: mount::Covers::default(),
+        has_proc: false,
         folder: None,
+        tmpfs: None,
         gate: None,
         left: Vec::new(),
         proc,
@@ -242,7 +248,11 @@ impl Init {
                 thread::move_into_link_name_space(self.slot(*slot)?, None).call("setns", "")
             }
             SetupOp::JoinPath { kind, path } => join_path(*kind, path),
-            SetupOp::LoopbackUp => sys::bring_up_loopback().call("ioctl", "lo"),
+            SetupOp::LoopbackUp => {
+                let socket = sys::bring_up_loopback().call("ioctl", "lo")?;
+                self.leave(socket);
+                Ok(())
+            }
             SetupOp::Unshare(flags) => sys::unshare(*flags).call("unshare", ""),
             SetupOp::Hostname(name) => {
                 system::sethostname(name.as_bytes()).call("sethostname", name.as_str())

@@ -41,6 +41,8 @@ pub struct Launched {
     pub pid: i32,
     /// A handle on it.
     pub pidfd: OwnedFd,
+    /// The folder of the group that it was born into, while it is being set up.
+    pub group: Option<OwnedFd>,
 }
 
 /// Starts a container; returns when its program runs, or waits at its gate.
@@ -54,19 +56,18 @@ pub fn launch(plan: Plan, slots: Vec<OwnedFd>, steps: &mut dyn Steps) -> Result<
         plan.setup.iter().any(|op| matches!(op, SetupOp::Seccomp { program, .. } if program.is_empty()));
     let unasked = plan.setup.iter().any(|op| matches!(op, SetupOp::Wait(point) if point.is_unasked()));
     let needs_between = !plan.joined.is_empty() || plan.namespaces & libc::CLONE_NEWTIME as u64 != 0;
-    let launched = if needs_between {
+    let mut launched = if needs_between {
         launch_between(plan, slots, theirs)?
     } else {
-        let cgroup = plan.cgroup.and_then(|FdSlot(slot)| slots.get(slot)).map(AsFd::as_fd);
-        match sys::clone(CloneFlags(plan.namespaces), cgroup) {
+        match sys::clone(CloneFlags(plan.namespaces), group(&plan, &slots)) {
             Ok(Child::Here) => {
                 drop(status);
                 init::run(plan, slots, theirs, None, false)
             }
             Ok(Child::There { pid, pidfd }) => {
                 // The end of the status is heard when nobody has its other side any more.
-                drop((theirs, slots));
-                Launched { pid, pidfd }
+                drop(theirs);
+                Launched { pid, pidfd, group: take_group(&plan, slots) }
             }
             Err(errno) => return Err(SpawnError::Setup(clone_error(errno))),
         }
@@ -81,6 +82,7 @@ pub fn launch(plan: Plan, slots: Vec<OwnedFd>, steps: &mut dyn Steps) -> Result<
         Ok(())
     });
     let made = made.map_err(SpawnError::Prepare);
+    launched.group = None;
     let mut follower = Follower { launched: &launched, steps };
     let followed = made.and_then(|()| {
         follower.follow(&status, |pid| {
@@ -177,6 +179,17 @@ fn clone_error(errno: Errno) -> SetupError {
     }
 }
 
+/// The folder of the group that a process is born into.
+fn group<'a>(plan: &Plan, slots: &'a [OwnedFd]) -> Option<BorrowedFd<'a>> {
+    plan.cgroup.and_then(|FdSlot(slot)| slots.get(slot)).map(AsFd::as_fd)
+}
+
+/// The same, kept while the others are closed.
+fn take_group(plan: &Plan, slots: Vec<OwnedFd>) -> Option<OwnedFd> {
+    let FdSlot(slot) = plan.cgroup?;
+    slots.into_iter().nth(slot)
+}
+
 /// What the process in between says.
 #[derive(Debug, Serialize, Deserialize)]
 enum Between {
@@ -189,24 +202,28 @@ fn launch_between(mut plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd) -> Resul
     let (ours, theirs) = pair()?;
     // Once it is somebody in a user namespace it may not choose a group any more: then it is born into it itself, and
     // its sibling inherits that.
-    let early = plan.joined.iter().any(is_users).then(|| plan.cgroup.take()).flatten();
-    let early = early.and_then(|FdSlot(slot)| slots.get(slot)).map(AsFd::as_fd);
+    let is_early = plan.joined.iter().any(is_users);
+    let early = if is_early { group(&plan, &slots) } else { None };
     let between =
         match sys::clone(CloneFlags(0), early).map_err(|errno| SpawnError::Setup(clone_error(errno)))? {
             Child::Here => {
                 drop(ours);
+                if is_early {
+                    plan.cgroup = None;
+                }
                 between(plan, slots, status, &theirs)
             }
             Child::There { pidfd, .. } => pidfd,
         };
-    drop((theirs, status, slots));
+    drop((theirs, status));
+    let group = take_group(&plan, slots);
     let answer = receive::<Between>(ours.as_fd());
     wait(&between);
     match answer.map_err(|errno| SpawnError::Helper("hear from", errno))? {
         Some((Between::Made, mut fds)) => {
             let pidfd = fds.pop().ok_or(SpawnError::HelperGone)?;
             let pid = pid_of(pidfd.as_fd()).ok_or(SpawnError::HelperGone)?;
-            Ok(Launched { pid, pidfd })
+            Ok(Launched { pid, pidfd, group })
         }
         Some((Between::Failed(error), _)) => Err(SpawnError::Setup(error)),
         None => Err(SpawnError::HelperGone),
@@ -222,9 +239,8 @@ fn between(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd, answer: &OwnedFd) -
     }
     let proc = init::writes_proc(&plan.setup).then(init::open_proc).and_then(Result::ok);
     let made = prepare_between(&plan, &slots).and_then(|()| {
-        let cgroup = plan.cgroup.and_then(|FdSlot(slot)| slots.get(slot)).map(AsFd::as_fd);
         let namespaces = plan.namespaces & !(libc::CLONE_NEWTIME as u64);
-        sys::clone_sibling(CloneFlags(namespaces), cgroup).map_err(clone_error)
+        sys::clone_sibling(CloneFlags(namespaces), group(&plan, &slots)).map_err(clone_error)
     });
     match made {
         Ok(Child::Here) => init::run(plan, slots, status, proc, false),

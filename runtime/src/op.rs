@@ -499,10 +499,23 @@ pub struct HierarchiesOp {
     pub target: Bytes,
     /// `MOUNT_ATTR_…` bits of all of them.
     pub attributes: u64,
-    /// Names of folders, with options of the file system.
-    pub mounts: Vec<(String, String)>,
+    /// A folder of the machine with all of them in it, which may be shown instead of a new tmpfs.
+    pub copied: Option<Bytes>,
+    /// The hierarchies.
+    pub mounts: Vec<HierarchyMount>,
     /// Names of links, with what they lead to.
     pub links: Vec<(String, String)>,
+}
+
+/// One control group hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HierarchyMount {
+    /// Its folder's name.
+    pub name: String,
+    /// Options of its file system, which say which it is; none for the one of version 2, which is not shown.
+    pub options: Option<String>,
+    /// What the machine shows in `copied` is what the container may see.
+    pub is_same: bool,
 }
 
 /// A device node.

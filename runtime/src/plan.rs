@@ -11,6 +11,7 @@ mod namespaces;
 
 pub use enter::{EnterOptions, enter};
 pub use identity::processors;
+use mounts::GroupView;
 pub use mounts::{MountOptionError, filesystem};
 
 use crate::cgroup::{Groups, Layout};
@@ -347,9 +348,15 @@ impl Planner<'_> {
                 return Err(PlanError::NotAbsolute("mount destination", mount.destination().clone()));
             }
             if matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")) {
-                let own = self.namespaces.own_cgroup || self.namespaces.has(LinuxNamespaceType::Cgroup);
+                let view = if self.namespaces.own_cgroup && !self.namespaces.has(LinuxNamespaceType::User) {
+                    GroupView::New
+                } else if self.namespaces.own_cgroup || self.namespaces.has(LinuxNamespaceType::Cgroup) {
+                    GroupView::Other
+                } else {
+                    GroupView::Named
+                };
                 self.enter_groups();
-                for op in mounts::cgroup(mount, self.options.layout, self.options.groups.filter(|_| !own))? {
+                for op in mounts::cgroup(mount, self.options.layout, self.options.groups, view)? {
                     let op = match op {
                         SetupOp::Mount(op) => SetupOp::Mount(self.guarded(op)),
                         other => other,

@@ -380,3 +380,28 @@ fn user_databases_of_images_are_plain_files() {
         }
     }
 }
+
+/// The machine's null device stays whose it is, though steps and containers are shown it behind hidden paths and given it as
+/// standard streams: root of a container may change what it has open.
+#[test]
+fn the_null_device_stays_as_it_is() {
+    let bed = bed!();
+    let look = || {
+        let stat = rustix::fs::stat("/dev/null").unwrap();
+        (stat.st_uid, stat.st_gid, stat.st_mode)
+    };
+    let before = look();
+    let names = "/proc/keys /proc/interrupts /proc/self/fd/0 /dev/null";
+    let attack = format!("for f in {names}; do chown 5:6 $f; chmod 600 $f; done; cat && echo done");
+    let (code, progress) = attempt(&bed, "c", &format!("FROM busybox\nRUN {attack}\n"));
+    let built = look();
+    let run = bed.kiln(&["run", "busybox", "sh", "-c", &attack]);
+    let last = look();
+    if last != before {
+        std::os::unix::fs::chown("/dev/null", Some(before.0), Some(before.1)).unwrap();
+        rustix::fs::chmod("/dev/null", rustix::fs::Mode::from_raw_mode(before.2 & 0o7777)).unwrap();
+    }
+    assert_eq!((built, last), (before, before), "a build, a container");
+    assert!(code == 0 && progress.contains("done"), "{progress}");
+    assert!(run.code == 0 && run.out.ends_with("done\n"), "{run:?}");
+}

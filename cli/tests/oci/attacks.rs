@@ -180,6 +180,66 @@ fn descriptors_do_not_leak() {
     assert_eq!(listed(), "0 1 2\n");
 }
 
+/// The machine's null device stays whose it is, though containers are shown it behind hidden paths and given it as standard
+/// streams: root of a container may change what it has open.
+#[test]
+fn the_null_device_stays_as_it_is() {
+    let bed = bed!();
+    let before = NullDevice::look();
+    let hidden = ["/proc/keys", "/proc/interrupts", "/proc/timer_list"];
+    let names = format!("{} /proc/self/fd/0 /proc/self/fd/2 /dev/null", hidden.join(" "));
+    let attack = format!(
+        "for f in {names}; do chown 5:6 $f; chmod 600 $f; touch -d 1999-01-01 $f; done; \
+         echo x > /dev/null && echo y > /proc/keys && cat < /proc/self/fd/0 && echo done"
+    );
+    let change = |bundle: &mut Bundle| bundle.config["linux"]["maskedPaths"] = json!(hidden);
+    let quiet = |words: &[&str]| {
+        let mut command = bed.command(words);
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        Done::in_time(&mut command)
+    };
+    let mut bundle = bed.bundle(&attack);
+    change(&mut bundle);
+    let done = quiet(&["run", "--bundle", bundle.write(), &new_id("run")]);
+    before.assert_same("run");
+    assert_eq!((done.code, done.out.as_str()), (0, "done\n"));
+
+    let (id, _bundle) = sleeper(&bed, change);
+    let done = quiet(&["exec", &id, "sh", "-c", &attack]);
+    before.assert_same("exec");
+    assert_eq!((done.code, done.out.as_str()), (0, "done\n"));
+
+    // Where no control group guards devices they are the machine's own, mounted.
+    let mut command = Command::new("unshare");
+    let inner = bed.command(&["run", "--bundle", bundle.write(), &new_id("ungrouped")]);
+    command.args(["--mount", "sh", "-c", "umount -R /sys/fs/cgroup && exec \"$@\"", "sh"]);
+    command.arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null()).stderr(Stdio::null());
+    let done = Done::in_time(&mut command);
+    before.assert_same("run without groups");
+    assert_eq!((done.code, done.out.as_str()), (0, "done\n"));
+}
+
+/// Whose the machine's null device is, and who may use it.
+pub struct NullDevice(rustix::fs::Stat);
+
+impl NullDevice {
+    pub fn look() -> NullDevice {
+        NullDevice(rustix::fs::stat("/dev/null").unwrap())
+    }
+
+    /// Mends it before it complains.
+    #[track_caller]
+    pub fn assert_same(&self, what: &str) {
+        let tell = |stat: &rustix::fs::Stat| (stat.st_uid, stat.st_gid, stat.st_mode);
+        let now = rustix::fs::stat("/dev/null").unwrap();
+        if tell(&now) != tell(&self.0) {
+            std::os::unix::fs::chown("/dev/null", Some(self.0.st_uid), Some(self.0.st_gid)).unwrap();
+            rustix::fs::chmod("/dev/null", Mode::from_raw_mode(self.0.st_mode & 0o7777)).unwrap();
+            panic!("{what} made the null device {:?}", tell(&now));
+        }
+    }
+}
+
 /// CVE-2024-21626, attacks 1 and 2: a working folder over a descriptor of the runtime lies inside or is refused.
 #[test]
 fn working_folders_over_descriptors_stay_inside() {

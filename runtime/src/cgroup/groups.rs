@@ -9,7 +9,7 @@ use super::limits::{self, Setting};
 use super::{CgroupError, Layout, inherit_cpuset, open_folder, start_time, write};
 use crate::cgroup::LegacyMount;
 use oci_spec::runtime::LinuxResources;
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -206,14 +206,13 @@ impl Groups {
         value.lines().try_for_each(|line| write(&path, line))
     }
 
-    /// Restricts the devices that may be used to those of rules; the last that is about one decides.
-    pub fn restrict(&self, rules: &[DeviceRule]) -> Result<(), CgroupError> {
+    /// Restricts the devices that may be used to those of rules; the last that is about one decides. `folder` is the
+    /// version 2 folder, where there is one.
+    pub fn restrict(&self, folder: Option<BorrowedFd<'_>>, rules: &[DeviceRule]) -> Result<(), CgroupError> {
         // The list of version 1 where the container is in such a group anyway: others read it, and every kernel has it.
         let list = self.path_of("devices");
-        if let Some(path) = self.unified.as_ref().filter(|_| list.is_none()) {
-            use rustix::fd::AsFd;
-            let folder = open_folder(path)?;
-            return device::restrict(folder.as_fd(), rules)
+        if let Some(folder) = folder.filter(|_| list.is_none()) {
+            return device::restrict(folder, rules)
                 .map_err(|errno| CgroupError::Devices(errno.raw_os_error()));
         }
         let Some(group) =

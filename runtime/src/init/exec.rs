@@ -72,8 +72,11 @@ impl Init {
     /// `/proc/self/fd` (CVE-2024-21626).
     pub(super) fn let_go(&mut self) -> Result<(), rustix::io::Errno> {
         let gate = self.gate.take();
-        let covers = [self.empty.take(), self.null.take()].into_iter().flatten();
-        let folder = self.folder.take().map(|(_, folder)| folder);
+        let covers = [&mut self.empty, &mut self.null]
+            .map(|covers| std::mem::take(covers).into_handles())
+            .into_iter()
+            .flatten();
+        let folder = self.folder.take().map(|folder| folder.handle);
         for handle in self.slots.drain(..).chain(self.left.drain(..)).chain(covers).chain(folder) {
             // All of them by one call, next.
             let _ = handle.into_raw_fd();

@@ -5,6 +5,7 @@ use super::{Done, Failed, Init, Named};
 use crate::op::{Bytes, CapabilityOp, SchedulerOp, UserIds};
 use crate::sys::{self, SchedulerAttr};
 use crate::user;
+use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, FileType, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
@@ -116,11 +117,20 @@ impl Init {
     }
 
     /// Lets the user reopen its own pipes and terminal, as /dev/stdout does. Files and terminals of the
-    /// machine keep their owner.
-    fn own_standard_streams(&self, uid: u32, gid: u32) -> Done {
+    /// machine keep their owner, and its null device is replaced by the container's.
+    fn own_standard_streams(&mut self, uid: u32, gid: u32) -> Done {
         const PIPEFS: i64 = 0x5049_5045;
+        let mut null = None;
         for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
-            let is_pipe = fs::fstatfs(stream).is_ok_and(|statfs| statfs.f_type == PIPEFS);
+            // One that is closed is nobody's.
+            let Ok(stat) = fs::fstat(stream) else { continue };
+            if is_null(&stat) {
+                let own = null.get_or_insert_with(|| self.null_device());
+                let _ = own.as_ref().map_or(Ok(()), |own| replace(stream, own));
+                continue;
+            }
+            let is_pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo
+                && fs::fstatfs(stream).is_ok_and(|statfs| statfs.f_type == PIPEFS);
             if is_pipe || self.has_terminal {
                 // Terminals stay with the group that may write to them.
                 let group = is_pipe.then(|| Gid::from_raw(gid));
@@ -132,6 +142,15 @@ impl Init {
             }
         }
         Ok(())
+    }
+
+    /// The container's own null device, if it has one, to be put in place of the machine's: who has a file open may change
+    /// its owner and mode, as far as that user goes.
+    fn null_device(&self) -> Option<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let null = open_as(self.root().ok()?, c"dev/null", flags, false).ok()?;
+        // What an image has at this place may be anything.
+        fs::fstat(&null).is_ok_and(|stat| is_null(&stat)).then_some(null)
     }
 
     pub(super) fn try_working_folder(&mut self, path: &Bytes) -> Done {
@@ -164,6 +183,19 @@ impl Init {
         }
         Ok(())
     }
+}
+
+/// Puts something else in place of a standard stream.
+fn replace(stream: BorrowedFd<'_>, by: &OwnedFd) -> Result<(), Errno> {
+    match stream.as_raw_fd() {
+        0 => rustix::stdio::dup2_stdin(by),
+        1 => rustix::stdio::dup2_stdout(by),
+        _ => rustix::stdio::dup2_stderr(by),
+    }
+}
+
+pub(super) fn is_null(stat: &fs::Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == fs::makedev(1, 3)
 }
 
 /// Root inside is somebody else outside; its rights over the namespace are all there.
@@ -272,9 +304,12 @@ pub(super) fn capabilities(op: CapabilityOp) -> Done {
         }
         other => other.call("capset", "")?,
     }
-    match thread::clear_ambient_capability_set() {
-        Ok(()) | Err(Errno::INVAL) => {}
-        Err(errno) => return Err(errno).call("prctl", "PR_CAP_AMBIENT"),
+    // What is not in both of these is not ambient any more.
+    if op.permitted & op.inheritable != 0 {
+        match thread::clear_ambient_capability_set() {
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(errno) => return Err(errno).call("prctl", "PR_CAP_AMBIENT"),
+        }
     }
     for capability in 0..64 {
         let bits = op.ambient & op.permitted & op.inheritable & (1 << capability);

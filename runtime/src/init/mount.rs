@@ -3,7 +3,9 @@
 
 use super::path::Target;
 use super::{Done, Failed, Init, Named};
-use crate::op::{Bytes, DeviceOp, FilesystemMount, HierarchiesOp, MountOp, MountSource, RootOp};
+use crate::op::{
+    Bytes, DeviceOp, FilesystemMount, HierarchiesOp, HierarchyMount, MountOp, MountSource, RootOp,
+};
 use crate::sys::{self, AttributeChange};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
@@ -12,6 +14,7 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags,
 };
+use std::ffi::CStr;
 use std::path::Path;
 
 /// `MOUNT_ATTR_RDONLY`.
@@ -34,6 +37,9 @@ fn usual_kind(path: &str) -> Option<Target> {
         _ => return None,
     })
 }
+
+/// Folders and files of /proc that engines make read-only (same sources).
+const USUAL_READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Sets the propagation of the whole tree.
 pub(super) fn propagate(bits: u64) -> Done {
@@ -146,6 +152,106 @@ fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::mount::move_mount(mount, c"", target, c"", flags)
 }
 
+/// Mounts of the same that hide things: an empty folder, or the null device.
+#[derive(Default)]
+pub(super) struct Covers {
+    handles: Vec<OwnedFd>,
+    /// The last of them is attached nowhere yet.
+    spare: bool,
+}
+
+impl Covers {
+    /// Attaches one more by `attach`; what that could not attach is there for the next.
+    fn put(
+        &mut self,
+        kind: Target,
+        attach: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
+    ) -> Done<Result<(), Errno>> {
+        /// Handles that are not closed one by one, but many at once when the program starts.
+        const MOST: usize = 64;
+        if !self.spare {
+            let next = match self.handles.first() {
+                Some(first) => {
+                    copy_tree(first.as_fd(), &Bytes::from(""), false).call("open_tree", "cover")?
+                }
+                None if kind == Target::Folder => empty_folder()?,
+                None => null_device()?,
+            };
+            if self.handles.len() == MOST {
+                self.handles.pop();
+            }
+            self.handles.push(next);
+        }
+        let attached = self.handles.last().map_or(Err(Errno::BADF), |last| attach(last.as_fd()));
+        self.spare = attached.is_err();
+        Ok(attached)
+    }
+
+    /// All handles; what is attached stays.
+    pub(super) fn into_handles(self) -> Vec<OwnedFd> {
+        self.handles
+    }
+}
+
+/// Makes a detached mount visible on an entry of a folder. A link is not followed but covered.
+fn attach_in(mount: BorrowedFd<'_>, folder: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    rustix::mount::move_mount(mount, c"", folder, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// A detached copy of an entry of a folder and of the mounts below it. A link is not followed.
+fn copy_entry(folder: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    rustix::mount::open_tree(folder, name, flags)
+}
+
+/// Shows a folder of the machine that has all hierarchies in it, which is one call for all of them instead of two for each;
+/// gives its top. When that fails nothing is mounted.
+fn copy_hierarchies(
+    folder: &Bytes,
+    op: &HierarchiesOp,
+    target: BorrowedFd<'_>,
+    covers: &mut Covers,
+) -> Done<OwnedFd> {
+    let copy = copy_tree(CWD, folder, true).call("open_tree", folder.clone())?;
+    let change = AttributeChange { set: op.attributes, recursive: true, ..AttributeChange::default() };
+    sys::set_attributes(copy.as_fd(), change).call("mount_setattr", op.target.clone())?;
+    attach(copy.as_fd(), target).call("move_mount", op.target.clone())?;
+    rustix::process::fchdir(&copy).call("chdir", op.target.clone())?;
+    let mut others = op.mounts.iter().filter(|one| !one.is_same);
+    let replaced = others.try_for_each(|HierarchyMount { name, options, .. }| {
+        // No table of mounts is to show it, and its file system cannot be mounted on itself. What was below is nobody's
+        // business either.
+        rustix::mount::unmount(name.as_str(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+            .call("umount", name.as_str())?;
+        let replaced = match options {
+            Some(options) => mount_hierarchy(name, options, old_flags(op.attributes)),
+            None => {
+                let name = Bytes::from(name.as_str()).to_c_string();
+                covers.put(Target::Folder, |cover| attach_in(cover, copy.as_fd(), &name))?
+            }
+        };
+        replaced.call("mount", format!("cgroup {name}"))
+    });
+    if replaced.is_err() {
+        rustix::mount::unmount(c".", UnmountFlags::DETACH).call("umount", op.target.clone())?;
+    }
+    replaced.map(|()| copy)
+}
+
+/// Mounts a version 1 hierarchy, as the control group namespace has it, on a folder of the working folder.
+fn mount_hierarchy(name: &str, options: &str, flags: MountFlags) -> Result<(), Errno> {
+    let options = Bytes::from(options).to_c_string();
+    rustix::mount::mount(c"cgroup", name, c"cgroup", flags, Some(options.as_c_str()))
+}
+
+fn set_readonly(mount: BorrowedFd<'_>, path: &Bytes) -> Done {
+    let change = AttributeChange { set: READONLY, recursive: true, ..AttributeChange::default() };
+    sys::set_attributes(mount, change).call("mount_setattr", path.clone())
+}
+
 impl Init {
     pub(super) fn mount_root(&mut self, root: &RootOp) -> Done {
         // Written so, it can be nothing but a folder.
@@ -239,33 +345,60 @@ impl Init {
         let with_mode = self.mode_of_covered(filesystem, op)?;
         let filesystem = with_mode.as_ref().unwrap_or(filesystem);
         let Some(data) = joined_options(&filesystem.options) else { return Ok(false) };
-        let target = self.target(&op.target, Target::Folder, op.follow)?;
-        rustix::process::fchdir(&target).call("chdir", op.target.clone())?;
+        let (target, place) = match self.make_in_own(&op.target)? {
+            Some(name) => (None, name),
+            None => {
+                let target = self.target(&op.target, Target::Folder, op.follow)?;
+                rustix::process::fchdir(&target).call("chdir", op.target.clone())?;
+                (Some(target), c".".to_owned())
+            }
+        };
         let flags = old_flags(filesystem.attributes);
         let (source, fstype) = (filesystem.source.as_str(), filesystem.fstype.as_str());
-        let mounted = rustix::mount::mount(source, c".", fstype, flags, Some(data.as_c_str())).is_ok();
+        let mounted =
+            rustix::mount::mount(source, place.as_c_str(), fstype, flags, Some(data.as_c_str())).is_ok();
         if mounted {
-            self.leave(target);
+            if let Some(target) = target {
+                self.leave(target);
+            }
+            if fstype == "tmpfs" && !op.follow {
+                self.remember_tmpfs(&op.target);
+            }
+            self.has_proc |= fstype == "proc" && op.target.0 == b"/proc";
         }
         Ok(mounted)
     }
 
-    /// Mounts version 1 control groups, in folders of a tmpfs that is seen by nobody yet.
+    /// Shows version 1 control groups.
     pub(super) fn hierarchies(&mut self, op: &HierarchiesOp) -> Done {
         self.forget_folder(&op.target, false);
         let target = self.target(&op.target, Target::Folder, false)?;
+        let mut covers = std::mem::take(&mut self.empty);
+        let copied = op
+            .copied
+            .as_ref()
+            .and_then(|folder| copy_hierarchies(folder, op, target.as_fd(), &mut covers).ok());
+        self.empty = covers;
+        let top = copied.map_or_else(|| self.new_hierarchies(op, target.as_fd()), Ok)?;
+        self.leave(target);
+        self.leave(top);
+        Ok(())
+    }
+
+    /// Mounts them in folders of a tmpfs that is seen by nobody yet; gives its top.
+    fn new_hierarchies(&self, op: &HierarchiesOp, target: BorrowedFd<'_>) -> Done<OwnedFd> {
         let flags = old_flags(op.attributes);
         let writable = flags - MountFlags::RDONLY;
-        rustix::process::fchdir(&target).call("chdir", op.target.clone())?;
+        rustix::process::fchdir(target).call("chdir", op.target.clone())?;
         rustix::mount::mount(c"tmpfs", c".", c"tmpfs", writable, Some(c"mode=755"))
             .call("mount", op.target.clone())?;
         // What was at the target is below the new mount now: the handle on its top is had by path.
         let top = self.find(&op.target, false)?.ok_or(Errno::NOENT).call("open", op.target.clone())?;
         rustix::process::fchdir(&top).call("chdir", op.target.clone())?;
-        for (name, options) in &op.mounts {
+        for HierarchyMount { name, options, .. } in &op.mounts {
+            let Some(options) = options else { continue };
             fs::mkdir(name.as_str(), Mode::from_raw_mode(0o755)).call("mkdir", name.as_str())?;
-            let options = Bytes::from(options.as_str()).to_c_string();
-            match rustix::mount::mount(c"cgroup", name.as_str(), c"cgroup", flags, Some(options.as_c_str())) {
+            match mount_hierarchy(name, options, flags) {
                 // A namespace of users may not see all of them.
                 Ok(()) | Err(Errno::PERM | Errno::NODEV) => {}
                 Err(errno) => return Err(errno).call("mount", format!("cgroup {name}")),
@@ -278,9 +411,7 @@ impl Init {
             let change = AttributeChange { set: READONLY, ..AttributeChange::default() };
             sys::set_attributes(top.as_fd(), change).call("mount_setattr", op.target.clone())?;
         }
-        self.leave(target);
-        self.leave(top);
-        Ok(())
+        Ok(top)
     }
 
     /// A new file system; where the kernel refuses one to a container in a user namespace, the part of the
@@ -377,11 +508,12 @@ impl Init {
             cover_outside(root.to_bytes())?;
             rustix::mount::mount_move(c".", c"/").call("mount", "/")?;
             rustix::process::chroot(c".").call("chroot", "/")?;
+            rustix::process::chdir(c"/").call("chdir", "/")?;
         } else {
+            // The new root is the working folder, before and after (pivot_root(2)).
             rustix::process::pivot_root(c".", c".").call("pivot_root", "/")?;
             rustix::mount::unmount(c".", UnmountFlags::DETACH).call("umount", "/")?;
         }
-        rustix::process::chdir(c"/").call("chdir", "/")?;
         self.is_at_root = true;
         Ok(())
     }
@@ -405,10 +537,23 @@ impl Init {
 
     /// Mounts a path on itself, read-only; none there is fine.
     pub(super) fn readonly(&mut self, path: &Bytes) -> Done {
+        let is_usual = USUAL_READONLY.iter().any(|usual| usual.as_bytes() == path.0);
+        if is_usual
+            && self.has_proc
+            && let Ok((proc, name)) = self.parent(path)
+        {
+            let copy = match copy_entry(proc, &name) {
+                Err(Errno::NOENT) => return Ok(()),
+                other => other.call("open_tree", path.clone())?,
+            };
+            set_readonly(copy.as_fd(), path)?;
+            attach_in(copy.as_fd(), proc, &name).call("move_mount", path.clone())?;
+            self.leave(copy);
+            return Ok(());
+        }
         let Some(place) = self.find(path, true)? else { return Ok(()) };
         let copy = copy_tree(place.as_fd(), &Bytes::from(""), true).call("open_tree", path.clone())?;
-        let change = AttributeChange { set: READONLY, recursive: true, ..AttributeChange::default() };
-        sys::set_attributes(copy.as_fd(), change).call("mount_setattr", path.clone())?;
+        set_readonly(copy.as_fd(), path)?;
         attach(copy.as_fd(), place.as_fd()).call("move_mount", path.clone())?;
         self.leave(copy);
         self.leave(place);
@@ -417,15 +562,16 @@ impl Init {
 
     /// Hides a path: a folder behind an empty one, anything else behind the machine's own /dev/null.
     pub(super) fn mask(&mut self, path: &Bytes) -> Done {
-        let Some(place) = self.find(path, true)? else { return Ok(()) };
         let usual = path.as_path().to_str().and_then(usual_kind);
+        if let Some(kind) = usual.filter(|_| self.has_proc && path.as_path().starts_with("/proc"))
+            && let Some(()) = self.mask_entry(path, kind)?
+        {
+            return Ok(());
+        }
+        let Some(place) = self.find(path, true)? else { return Ok(()) };
         let mut kind = usual.map_or_else(|| kind_of(place.as_fd(), path), Ok)?;
         loop {
-            let cover = match kind {
-                Target::Folder => copy_of(&mut self.empty, empty_folder)?,
-                Target::File => copy_of(&mut self.null, null_device)?,
-            };
-            match attach(cover.as_fd(), place.as_fd()) {
+            match self.covers(kind).put(kind, |cover| attach(cover, place.as_fd()))? {
                 // Neither goes on the other: what is here is not what is here everywhere else.
                 Err(Errno::INVAL | Errno::NOTDIR) if usual == Some(kind) => {
                     kind = kind_of(place.as_fd(), path)?;
@@ -435,11 +581,31 @@ impl Init {
                 }
                 other => {
                     other.call("move_mount", path.clone())?;
-                    self.leave(cover);
                     self.leave(place);
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// Hides an entry of a folder that is known to have no links; `None` when it is not what it is everywhere else.
+    fn mask_entry(&mut self, path: &Bytes, kind: Target) -> Done<Option<()>> {
+        let mut covers = std::mem::take(self.covers(kind));
+        let attached = match self.parent(path) {
+            Ok((folder, name)) => covers.put(kind, |cover| attach_in(cover, folder, &name)),
+            Err(_) => Ok(Err(Errno::LOOP)),
+        };
+        *self.covers(kind) = covers;
+        Ok(match attached? {
+            Ok(()) | Err(Errno::NOENT) => Some(()),
+            Err(_) => None,
+        })
+    }
+
+    fn covers(&mut self, kind: Target) -> &mut Covers {
+        match kind {
+            Target::Folder => &mut self.empty,
+            Target::File => &mut self.null,
         }
     }
 
@@ -548,16 +714,18 @@ fn check_proc(mount: BorrowedFd<'_>) -> Done {
     }
 }
 
-/// A node that is mounted is a device and nothing else.
+/// A node that is mounted is a device and nothing else. Read-only does not keep anybody from writing to a device, but from
+/// changing who may.
 fn harden_node(node: BorrowedFd<'_>, op: &DeviceOp) -> Done {
     const NOSUID: u64 = 2;
     const NOEXEC: u64 = 8;
-    let change = AttributeChange { set: NOSUID | NOEXEC, ..AttributeChange::default() };
+    let set = if op.bind { READONLY | NOSUID | NOEXEC } else { NOSUID | NOEXEC };
+    let change = AttributeChange { set, ..AttributeChange::default() };
     sys::set_attributes(node, change).call("mount_setattr", op.path.clone())
 }
 
 /// A node that was there already must be the device that is meant.
-fn check_node(parent: BorrowedFd<'_>, name: &std::ffi::CStr, op: &DeviceOp, kind: FileType) -> Done {
+fn check_node(parent: BorrowedFd<'_>, name: &CStr, op: &DeviceOp, kind: FileType) -> Done {
     let stat = fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).call("stat", op.path.clone())?;
     let same = FileType::from_raw_mode(stat.st_mode) == kind
         && (kind == FileType::Fifo || stat.st_rdev == fs::makedev(op.major, op.minor));
@@ -607,15 +775,6 @@ fn cut_off(path: &Bytes) -> Done {
     rustix::mount::mount_change(place, MountPropagationFlags::PRIVATE).call("mount", place)
 }
 
-/// A copy of a detached mount that is made when it is first needed.
-fn copy_of(first: &mut Option<OwnedFd>, make: fn() -> Done<OwnedFd>) -> Done<OwnedFd> {
-    let first = match first {
-        Some(first) => first,
-        none => none.insert(make()?),
-    };
-    copy_tree(first.as_fd(), &Bytes::from(""), false).call("open_tree", "cover")
-}
-
 /// A detached mount of an empty read-only folder.
 fn empty_folder() -> Done<OwnedFd> {
     let tmpfs = FilesystemMount {
@@ -627,11 +786,14 @@ fn empty_folder() -> Done<OwnedFd> {
     make_filesystem(&tmpfs)
 }
 
-/// A detached mount of /dev/null, opened on the machine and looked at.
+/// A detached mount of /dev/null, opened on the machine and looked at. Read-only, it takes what is written, but who owns it
+/// and who may use it is not the container's to say.
 fn null_device() -> Done<OwnedFd> {
     let null = copy_tree(CWD, &Bytes::from("/dev/null"), false).call("open_tree", "/dev/null")?;
     let stat = fs::fstat(&null).call("stat", "/dev/null")?;
-    let genuine = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-        && stat.st_rdev == fs::makedev(1, 3);
-    if genuine { Ok(null) } else { Err(Failed::saying("/dev/null", "`/dev/null` is not the null device")) }
+    if !super::identity::is_null(&stat) {
+        return Err(Failed::saying("/dev/null", "`/dev/null` is not the null device"));
+    }
+    set_readonly(null.as_fd(), &Bytes::from("/dev/null"))?;
+    Ok(null)
 }

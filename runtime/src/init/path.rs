@@ -3,7 +3,7 @@
 use super::{Done, Failed, Init, Named};
 use crate::op::Bytes;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::path::Path;
@@ -19,6 +19,15 @@ const MAX_TRIES: usize = 1024;
 pub(super) enum Target {
     Folder,
     File,
+}
+
+/// A folder that is kept open.
+pub(super) struct Folder {
+    /// From the root, as [`components`] has it.
+    path: Bytes,
+    pub(super) handle: OwnedFd,
+    /// It is the top of a tmpfs that only this process has come into.
+    is_ours: bool,
 }
 
 impl Init {
@@ -89,19 +98,37 @@ impl Init {
     }
 
     fn is_in_last_folder(&self, path: &Bytes) -> bool {
-        self.folder.as_ref().is_some_and(|(folder, _)| {
-            components(path).split_last().is_some_and(|(_, above)| above.join(&b'/') == folder.0)
-        })
+        self.folder.as_ref().is_some_and(|folder| above(path).as_ref() == Some(&folder.path))
     }
 
     /// Forgets the folder in which something was made last, if a mount at `path` may cover it: over links it may be any.
     pub(super) fn forget_folder(&mut self, path: &Bytes, follow: bool) {
-        let covers = |folder: &Bytes| components(folder).starts_with(&components(path));
-        if self.folder.as_ref().is_some_and(|(folder, _)| follow || covers(folder))
-            && let Some((_, folder)) = self.folder.take()
-        {
-            self.leave(folder);
+        let covers = |folder: &Bytes| follow || components(folder).starts_with(&components(path));
+        self.tmpfs.take_if(|tmpfs| covers(tmpfs));
+        if let Some(folder) = self.folder.take_if(|folder| covers(&folder.path)) {
+            self.leave(folder.handle);
         }
+    }
+
+    /// A tmpfs was mounted at `path`.
+    pub(super) fn remember_tmpfs(&mut self, path: &Bytes) {
+        self.tmpfs = Some(Bytes(components(path).join(&b'/')));
+    }
+
+    /// Makes a missing folder where nobody else can put something in its place, and enters the one above it: there it is
+    /// known by its name. `None` for all other places.
+    pub(super) fn make_in_own(&mut self, path: &Bytes) -> Done<Option<CString>> {
+        if self.tmpfs.is_none() || above(path) != self.tmpfs {
+            return Ok(None);
+        }
+        let Ok((parent, name)) = self.parent(path) else { return Ok(None) };
+        let made = fs::mkdirat(parent, &name, Mode::from_raw_mode(0o755)).is_ok();
+        if !made || !self.folder.as_ref().is_some_and(|folder| folder.is_ours) {
+            return Ok(None);
+        }
+        let Some(folder) = &self.folder else { return Ok(None) };
+        rustix::process::fchdir(&folder.handle).call("chdir", path.clone())?;
+        Ok(Some(name))
     }
 
     /// The usual case of a missing place: its folder is there. `None` when it is another.
@@ -165,15 +192,19 @@ impl Init {
         let name = components.pop().ok_or_else(|| Failed::saying(path.clone(), "`/` cannot be made"))?;
         let above = if components.is_empty() { b".".to_vec() } else { components.join(&b'/') };
         let above = Bytes(above);
-        if self.folder.as_ref().is_none_or(|(path, _)| *path != above) {
-            let parent =
+        if self.folder.as_ref().is_none_or(|folder| folder.path != above) {
+            let handle =
                 open_in_root(self.root()?, &above.to_c_string(), false).call("open", path.clone())?;
-            self.folder = Some((above, parent));
+            // Somebody may have moved what it was mounted on.
+            let is_ours = self.tmpfs.as_ref() == Some(&above) && is_top_of_mount(handle.as_fd());
+            if let Some(folder) = self.folder.replace(Folder { path: above, handle, is_ours }) {
+                self.leave(folder.handle);
+            }
         }
-        let Some((_, parent)) = &self.folder else {
+        let Some(folder) = &self.folder else {
             return Err(Errno::NOENT).call("open", path.clone());
         };
-        Ok((parent.as_fd(), Bytes(name).to_c_string()))
+        Ok((folder.handle.as_fd(), Bytes(name).to_c_string()))
     }
 
     pub(super) fn link(&mut self, target: &Bytes, path: &Bytes) -> Done {
@@ -223,6 +254,16 @@ fn components(path: &Bytes) -> Vec<Vec<u8>> {
         }
     }
     clean
+}
+
+/// The folder that holds `path`, in the same form.
+fn above(path: &Bytes) -> Option<Bytes> {
+    components(path).split_last().map(|(_, above)| Bytes(above.join(&b'/')))
+}
+
+fn is_top_of_mount(handle: BorrowedFd<'_>) -> bool {
+    let stat = fs::statx(handle, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
+    stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 fn check_kind(handle: OwnedFd, path: &Bytes, target: Target) -> Done<OwnedFd> {

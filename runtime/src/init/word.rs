@@ -1,4 +1,4 @@
-//! What a waiting process is told: to go on, and before that the container's state, or its filter, if there is one to tell.
+//! What a waiting process is told: to go on, and with that the container's state, or its filter, if there is one to tell.
 //! A state is as long as the configuration's annotations, so it comes in pieces that a socket takes.
 
 use rustix::fd::AsFd;
@@ -7,16 +7,24 @@ use std::mem::MaybeUninit;
 
 const PIECE: usize = 32 * 1024;
 
+/// First byte of a piece that others follow.
+const MORE: u8 = b's';
+
+/// First byte of the last one, which says go.
+const GO: u8 = b'g';
+
 /// Tells something, and to go on.
 pub(crate) fn send(socket: impl AsFd, what: &[u8]) -> Result<(), Errno> {
+    let last = what.len().saturating_sub(1) / PIECE * PIECE;
     let mut message = Vec::with_capacity(PIECE.min(what.len()) + 1);
-    for piece in what.chunks(PIECE) {
+    let pieces = what[..last].chunks(PIECE).map(|piece| (MORE, piece));
+    for (first, piece) in pieces.chain([(GO, &what[last..])]) {
         message.clear();
-        message.push(b's');
+        message.push(first);
         message.extend_from_slice(piece);
         rustix::io::write(&socket, &message)?;
     }
-    rustix::io::write(&socket, b"g").map(drop)
+    Ok(())
 }
 
 /// Waits to be told; gives what was told besides going on, which may be nothing, and `None` when the other side went away
@@ -28,9 +36,12 @@ pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Vec<u8>>, Errno> {
     loop {
         match rustix::io::read(&socket, &mut room[..]) {
             Ok(([], _)) => return Ok(None),
-            // A single byte is go and no more.
-            Ok(([_], _)) => return Ok(Some(told)),
-            Ok(([_, piece @ ..], _)) => told.extend_from_slice(piece),
+            Ok(([first, piece @ ..], _)) => {
+                told.extend_from_slice(piece);
+                if *first == GO {
+                    return Ok(Some(told));
+                }
+            }
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
@@ -44,7 +55,7 @@ mod tests {
 
     #[test]
     fn words_of_any_length_arrive() {
-        for length in [0, 1, PIECE - 1, PIECE, PIECE + 1, 1 << 20] {
+        for length in [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 1 << 20] {
             let (ours, theirs) =
                 socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
             let state = vec![b'x'; length];

@@ -2,7 +2,9 @@
 
 use crate::cgroup::Groups;
 use crate::cgroup::Layout;
-use crate::op::{Bytes, FilesystemMount, HierarchiesOp, IdMaps, Links, MountOp, MountSource, SetupOp};
+use crate::op::{
+    Bytes, FilesystemMount, HierarchiesOp, HierarchyMount, IdMaps, Links, MountOp, MountSource, SetupOp,
+};
 use oci_spec::runtime::Mount;
 use std::path::{Path, PathBuf};
 
@@ -227,25 +229,33 @@ fn is_system_folder(mount: &Mount) -> bool {
 
 /// The machine's control groups: one file system on version 2 machines, one for each hierarchy else.
 ///
-/// With `groups` only these are shown, for containers without a cgroup namespace.
+/// Containers without a cgroup namespace are shown their `groups` only.
 pub(super) fn cgroup(
     mount: &Mount,
     layout: Option<&Layout>,
     groups: Option<&Groups>,
+    view: GroupView,
 ) -> Result<Vec<SetupOp>, MountOptionError> {
     let parsed = parse(mount.options().as_deref().unwrap_or_default())?;
     let attributes = parsed.set;
     let top = Bytes::from(mount.destination());
     let Some(layout) = layout else { return Ok(Vec::new()) };
     if layout.is_unified_only() {
-        let op = match groups.and_then(Groups::unified_path) {
+        let named = groups.filter(|_| view == GroupView::Named);
+        let op = match named.and_then(Groups::unified_path) {
             Some(path) => bind_at(top, path, attributes),
             None => filesystem_at(top, "cgroup2", Vec::new(), attributes),
         };
         return Ok(vec![SetupOp::Mount(op)]);
     }
-    let Some(groups) = groups else {
-        return Ok(vec![SetupOp::Hierarchies(hierarchies(top, layout, attributes))]);
+    let groups = match groups {
+        Some(groups) if view == GroupView::Named => groups,
+        groups => {
+            // What the machine shows is what this process sees, too, where the container is in no other group.
+            let copies = view == GroupView::New && attributes & READONLY != 0;
+            let groups = groups.filter(|_| copies);
+            return Ok(vec![SetupOp::Hierarchies(hierarchies(top, layout, groups, attributes))]);
+        }
     };
     // A read-only tmpfs could not take the folders of the hierarchies: it is made so afterwards.
     let mode = vec![("mode".to_owned(), Some("755".to_owned()))];
@@ -267,9 +277,22 @@ pub(super) fn cgroup(
     Ok(ops)
 }
 
-/// All hierarchies, rooted at the container's groups by its namespace.
-fn hierarchies(target: Bytes, layout: &Layout, attributes: u64) -> HierarchiesOp {
-    let mut op = HierarchiesOp { target, attributes, mounts: Vec::new(), links: Vec::new() };
+/// What decides which part of a hierarchy a container is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GroupView {
+    /// A new namespace, rooted at its groups, that the machine's root makes.
+    New,
+    /// A namespace of others, or in one of users.
+    Other,
+    /// The names of its groups.
+    Named,
+}
+
+/// All hierarchies, rooted at the container's groups by its namespace. With `groups` those that it has no groups in may be
+/// shown as the machine shows them, which is one call for all instead of two for each.
+fn hierarchies(target: Bytes, layout: &Layout, groups: Option<&Groups>, attributes: u64) -> HierarchiesOp {
+    let copied = groups.and_then(|_| layout.folder()).map(Bytes::from);
+    let mut op = HierarchiesOp { target, attributes, copied, mounts: Vec::new(), links: Vec::new() };
     for hierarchy in layout.legacy_mounts() {
         let options: Vec<String> = hierarchy
             .options()
@@ -279,7 +302,15 @@ fn hierarchies(target: Bytes, layout: &Layout, attributes: u64) -> HierarchiesOp
         // Programs look for each controller by its own name.
         let names = hierarchy.name.split(',').filter(|name| *name != hierarchy.name);
         op.links.extend(names.map(|name| (name.to_owned(), hierarchy.name.clone())));
-        op.mounts.push((hierarchy.name.clone(), options.join(",")));
+        let has_group = groups.and_then(|groups| groups.legacy_path(&hierarchy)).is_some();
+        op.mounts.push(HierarchyMount {
+            name: hierarchy.name,
+            options: Some(options.join(",")),
+            is_same: hierarchy.is_at_top && !has_group,
+        });
+    }
+    if let Some(name) = layout.unified_name() {
+        op.mounts.push(HierarchyMount { name: name.to_owned(), options: None, is_same: false });
     }
     op
 }

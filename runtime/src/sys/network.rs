@@ -1,13 +1,13 @@
 //! Calls about interfaces.
 
 use super::check;
-use rustix::fd::AsRawFd;
+use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-/// Brings up the loopback interface of this network namespace (netdevice(7)): the older way, which takes three calls and
-/// no messages.
-pub(crate) fn bring_up_loopback() -> Result<(), Errno> {
+/// Brings up the loopback interface of this network namespace (netdevice(7)): the older way, which takes two calls and
+/// no messages. Gives the socket that this was said to, which has served.
+pub(crate) fn bring_up_loopback() -> Result<OwnedFd, Errno> {
     let socket =
         rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     // SAFETY: an all-zero `ifreq` is a valid value of this plain C structure.
@@ -19,6 +19,6 @@ pub(crate) fn bring_up_loopback() -> Result<(), Errno> {
     // SAFETY: `request` is a live `ifreq` with a name that ends and with flags, which the call reads.
     check(unsafe {
         libc::syscall(libc::SYS_ioctl, socket.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request))
-    })
-    .map(drop)
+    })?;
+    Ok(socket)
 }
