@@ -5,6 +5,8 @@
 #[macro_use]
 #[path = "oci/bed.rs"]
 mod bed;
+#[path = "oci/agreed.rs"]
+mod agreed;
 #[path = "oci/attacks.rs"]
 mod attacks;
 #[path = "oci/bad_bundles.rs"]

@@ -65,7 +65,10 @@ pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<(Spec, Vec<String>), Oci
         |error: serde_json::Error| OciError::Config { path: path.to_owned(), reason: error.to_string() };
     check_nul(path, text)?;
     let error = match serde_json::from_slice(text) {
-        Ok(spec) => return Ok((spec, Vec::new())),
+        Ok(mut spec) => {
+            leave_out_no_limit(&mut spec, text);
+            return Ok((spec, Vec::new()));
+        }
         Err(error) => error,
     };
     let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else { return Err(invalid(error)) };
@@ -86,12 +89,26 @@ pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<(Spec, Vec<String>), Oci
     if unknown.is_empty() && !filled {
         return Err(invalid(error));
     }
-    let spec = serde_json::from_value(value).map_err(invalid)?;
+    let mut spec = serde_json::from_value(value).map_err(invalid)?;
+    leave_out_no_limit(&mut spec, text);
     if unknown.is_empty() {
         return Ok((spec, Vec::new()));
     }
     let names: Vec<&str> = unknown.iter().filter_map(serde_json::Value::as_str).collect();
     Ok((spec, vec![format!("ignoring unknown or unavailable capabilities: [{}]", names.join(" "))]))
+}
+
+/// A limit of processes that is not there is none, but in the specification's Rust types it is 0.
+fn leave_out_no_limit(spec: &mut Spec, text: &[u8]) {
+    let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) else {
+        return;
+    };
+    if resources.pids().as_ref().is_some_and(|pids| pids.limit() == 0) {
+        let value: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
+        if value.pointer("/linux/resources/pids/limit").is_none_or(serde_json::Value::is_null) {
+            resources.set_pids(None);
+        }
+    }
 }
 
 /// Reads a process by itself, as `exec` is given it.

@@ -15,6 +15,7 @@ use crate::state::{Folder, Record, Status, write_beside};
 use crate::terminal::{self, Handover};
 use crate::{Globals, foreground, hooks, machine, own_file};
 use groups::{check_device_rules, device_rules};
+use kiln_runtime::capability;
 use kiln_runtime::cgroup::{Groups, Layout};
 use kiln_runtime::launch::{self, Launched, Steps};
 use kiln_runtime::network::move_device;
@@ -88,6 +89,9 @@ pub(crate) fn create(
     let by_handle = own_file::keep(&bundle.spec, then, &root);
     for warning in &bundle.warnings {
         globals.log.warn(warning);
+    }
+    for name in beyond_reach(&bundle.spec) {
+        globals.log.warn(&format!("can't grant capability CAP_{name}: this process does not have it itself"));
     }
     for name in beyond_ambient(&bundle.spec) {
         globals.log.warn(&format!(
@@ -164,6 +168,17 @@ fn check_calls(spec: &Spec) -> Result<(), OciError> {
         "the seccomp profile names calls that are not known: {} (the annotation {ANNOTATION} forbids that)",
         unknown.join(", ")
     )))
+}
+
+/// Capabilities that are asked for and cannot be given, as their names. In a user namespace of its own a container has all.
+fn beyond_reach(spec: &Spec) -> Vec<&'static str> {
+    let sets = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let Some(asked) = sets.and_then(|sets| sets.permitted().as_ref()).filter(|_| !own_users(spec)) else {
+        return Vec::new();
+    };
+    let names: Vec<String> = asked.iter().map(ToString::to_string).collect();
+    let asked = capability::mask(names.iter().map(String::as_str)).unwrap_or(0);
+    capability::names(asked & !capability::own())
 }
 
 /// Capabilities that are to be ambient and cannot be: the kernel wants those in two other sets, too (capabilities(7)).

@@ -39,6 +39,7 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         namespaces: namespaces_of(container.record.pid),
         cgroup: unified.map(|_| FdSlot(1)),
         user: user.as_deref(),
+        personality: spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
         filter: spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
         default_filter: false,
         console: terminal::size(&process),
@@ -121,6 +122,10 @@ fn process(
         if process.exec_cpu_affinity().is_none() {
             let own = spec.process().as_ref().and_then(|own| own.exec_cpu_affinity().clone());
             process.set_exec_cpu_affinity(own);
+        }
+        if process.capabilities().is_none() {
+            let own = spec.process().as_ref().and_then(|own| own.capabilities().clone());
+            process.set_capabilities(own);
         }
         return Ok((process, None));
     }

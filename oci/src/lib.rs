@@ -97,6 +97,10 @@ fn run(words: Vec<OsString>, version: &str, log: &mut Log) -> Result<u8, OciErro
             }
         },
     };
+    if let Err(error) = log.open() {
+        *log = Log::default();
+        return Err(error);
+    }
     if globals.has("version") {
         let text = format!("kiln-runtime version {version}\nspec: {OCI_VERSION}\n");
         return print(&text);

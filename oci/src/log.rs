@@ -1,9 +1,10 @@
 //! Messages: to standard error, and to the file that engines read them from.
 
+use crate::error::OciError;
 use serde::Serialize;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where messages go, and how.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +34,12 @@ struct Line<'a> {
 }
 
 impl Log {
+    /// Makes its file, unless it is there: what cannot be written to would hide all that follows.
+    pub(crate) fn open(&self) -> Result<(), OciError> {
+        let Some(path) = &self.file else { return Ok(()) };
+        append(path).map(drop).map_err(OciError::file("open the log", path))
+    }
+
     pub(crate) fn error(&self, message: &str) {
         self.write("error", message);
         if self.file.is_some() || !self.json {
@@ -71,7 +78,7 @@ impl Log {
         match &self.file {
             Some(path) => {
                 // Nobody can be told that this fails.
-                if let Ok(mut file) = OpenOptions::new().append(true).create(true).open(path) {
+                if let Ok(mut file) = append(path) {
                     let _ = writeln!(file, "{text}");
                 }
             }
@@ -81,4 +88,8 @@ impl Log {
             None => {}
         }
     }
+}
+
+fn append(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
 }

@@ -84,6 +84,17 @@ pub fn all_names() -> &'static [&'static str] {
     &NAMES
 }
 
+/// The names of those in a mask, without `CAP_`.
+pub fn names(mask: u64) -> Vec<&'static str> {
+    let all = NAMES.iter().enumerate();
+    all.filter(|(index, _)| mask & (1 << index) != 0).map(|(_, name)| *name).collect()
+}
+
+/// The mask of those that this process may use; all when it cannot be told.
+pub fn own() -> u64 {
+    rustix::thread::capabilities(None).map_or(u64::MAX, |sets| sets.permitted.bits())
+}
+
 /// All capabilities that exist.
 pub fn all() -> u64 {
     (1 << NAMES.len()) - 1
@@ -101,6 +112,7 @@ mod tests {
         assert_eq!(bit("CAP_NONE"), None);
         assert_eq!(mask(["CHOWN", "KILL"]), Ok(0b10_0001));
         assert_eq!(mask(["CHOWN", "x"]), Err("x".into()));
+        assert_eq!(names(0b10_0001), ["CHOWN", "KILL"]);
         assert!(mask(DEFAULT).is_ok_and(|mask| mask & all() == mask));
     }
 }

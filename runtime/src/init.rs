@@ -12,6 +12,7 @@ pub(crate) mod hook;
 mod identity;
 mod mount;
 mod path;
+pub(crate) mod time;
 pub(crate) mod word;
 
 pub(crate) use identity::{limit_of, stay_on};
@@ -242,6 +243,7 @@ impl Init {
         use rustix::{system, thread};
         match op {
             SetupOp::Wait(point) => self.wait(*point),
+            SetupOp::NewTime(clocks) => time::enter_new(clocks),
             SetupOp::BecomeRoot => identity::become_root_of_namespace(),
             SetupOp::HideProcess => identity::hide_process(),
             SetupOp::Join(slot) => {
@@ -269,7 +271,7 @@ impl Init {
             SetupOp::Console { size, bind, plain } => self.console(*size, *bind, *plain),
             SetupOp::PresentRoot => self.take_present_root(),
             SetupOp::Pivot { by_moving } => self.pivot(*by_moving),
-            SetupOp::RootPropagation(bits) => self.propagate_root(*bits),
+            SetupOp::RootPropagation { bits, recursive } => self.propagate_root(*bits, *recursive),
             SetupOp::ReadonlyRoot => self.readonly_root(),
             SetupOp::Sysctl { name, value } => self.sysctl(name, value),
             SetupOp::Readonly(path) => self.readonly(path),

@@ -55,8 +55,7 @@ pub fn launch(plan: Plan, slots: Vec<OwnedFd>, steps: &mut dyn Steps) -> Result<
     let filter_follows =
         plan.setup.iter().any(|op| matches!(op, SetupOp::Seccomp { program, .. } if program.is_empty()));
     let unasked = plan.setup.iter().any(|op| matches!(op, SetupOp::Wait(point) if point.is_unasked()));
-    let needs_between = !plan.joined.is_empty() || plan.namespaces & libc::CLONE_NEWTIME as u64 != 0;
-    let mut launched = if needs_between {
+    let mut launched = if !plan.joined.is_empty() {
         launch_between(plan, slots, theirs)?
     } else {
         match sys::clone(CloneFlags(plan.namespaces), group(&plan, &slots)) {
@@ -257,21 +256,7 @@ fn between(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd, answer: &OwnedFd) -
 
 fn prepare_between(plan: &Plan, slots: &[OwnedFd]) -> Result<(), SetupError> {
     if plan.namespaces & libc::CLONE_NEWTIME as u64 != 0 {
-        let fail = |call: &str, on: &str, errno: i32| SetupError {
-            stage: Stage::Setup,
-            call: call.to_owned(),
-            on: on.into(),
-            errno,
-            message: None,
-        };
-        sys::unshare(libc::CLONE_NEWTIME as u64)
-            .map_err(|errno| fail("unshare", "time namespace", errno.raw_os_error()))?;
-        for clock in &plan.clocks {
-            let line = format!("{} {} {}", clock.clock, clock.seconds, clock.nanoseconds);
-            std::fs::write("/proc/self/timens_offsets", line).map_err(|error| {
-                fail("write", "/proc/self/timens_offsets", error.raw_os_error().unwrap_or(libc::EIO))
-            })?;
-        }
+        init::time::make(&plan.clocks).map_err(|failed| failed.at(Stage::Setup))?;
     }
     // Opened while paths still mean what the caller meant.
     let mut open = Vec::new();

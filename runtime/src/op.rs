@@ -97,7 +97,7 @@ pub struct Plan {
     /// What the parent does to the process at [`Point::Users`]: limits, which root of a new user namespace could
     /// not raise.
     pub outside: Vec<SetupOp>,
-    /// Clocks of a new time namespace.
+    /// Clocks of a time namespace that a process in between makes.
     pub clocks: Vec<ClockOffset>,
     /// The cgroup v2 folder it is born into.
     pub cgroup: Option<FdSlot>,
@@ -244,6 +244,8 @@ pub struct SchedulerOp {
 pub enum SetupOp {
     /// Waits for the parent to say go.
     Wait(Point),
+    /// Makes a time namespace with such clocks and enters it.
+    NewTime(Vec<ClockOffset>),
     /// Becomes root of the new user namespace.
     BecomeRoot,
     /// From here on nobody in the container may look into this process (CVE-2016-9962).
@@ -298,8 +300,13 @@ pub enum SetupOp {
         /// Move instead of pivot.
         by_moving: bool,
     },
-    /// Sets the propagation of the root mount: `MS_…` bits.
-    RootPropagation(u64),
+    /// Sets the propagation of the root mount.
+    RootPropagation {
+        /// `MS_…` bits.
+        bits: u64,
+        /// That of all mounts below too.
+        recursive: bool,
+    },
     /// Makes the root read-only.
     ReadonlyRoot,
     /// Writes a kernel parameter.

@@ -110,6 +110,9 @@ pub enum PlanError {
     /// A path that must begin at the root.
     #[error("{0} `{path}` is not an absolute path", path = .1.display())]
     NotAbsolute(&'static str, PathBuf),
+    /// The machine's root as the container's.
+    #[error("the container's root is `/`, that of the machine: a container needs a folder of its own")]
+    MachineRoot,
     /// A device number that no device has.
     #[error("device `{path}` has the {1} number {2}, which is out of range", path = .0.display())]
     Device(PathBuf, &'static str, i64),
@@ -169,6 +172,9 @@ pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
     let root = spec.root().as_ref().ok_or(PlanError::Missing("root"))?;
     if root.path().as_os_str().is_empty() {
         return Err(PlanError::Missing("root path"));
+    }
+    if options.root.is_none() && mounts::is_top(root.path()) {
+        return Err(PlanError::MachineRoot);
     }
     let linux = spec.linux().as_ref();
     check_supported(linux)?;
@@ -247,6 +253,13 @@ impl Planner<'_> {
         if self.namespaces.users.is_some() {
             self.outside = identity::limits(process)?;
             self.push(SetupOp::Wait(Point::Users));
+        }
+        // While the files of this process are still its own.
+        if self.namespaces.own_time {
+            let clocks = std::mem::take(&mut self.namespaces.clocks);
+            self.push(SetupOp::NewTime(clocks));
+        }
+        if self.namespaces.users.is_some() {
             self.push(SetupOp::BecomeRoot);
         }
         self.push(SetupOp::HideProcess);
@@ -293,8 +306,8 @@ impl Planner<'_> {
     }
 
     fn finish_root(&mut self, root: &oci_spec::runtime::Root) -> Result<(), PlanError> {
-        if let Some((bits, _)) = self.propagation()? {
-            self.push(SetupOp::RootPropagation(bits));
+        if let Some((bits, recursive)) = self.propagation()? {
+            self.push(SetupOp::RootPropagation { bits, recursive });
         }
         if root.readonly() == Some(true) {
             self.push(SetupOp::ReadonlyRoot);
@@ -334,11 +347,12 @@ impl Planner<'_> {
     }
 
     fn names(&mut self) {
-        if let Some(name) = self.spec.hostname() {
-            self.push(SetupOp::Hostname(name.clone()));
+        let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+        if let Some(name) = given(self.spec.hostname()) {
+            self.push(SetupOp::Hostname(name));
         }
-        if let Some(name) = self.spec.domainname() {
-            self.push(SetupOp::Domainname(name.clone()));
+        if let Some(name) = given(self.spec.domainname()) {
+            self.push(SetupOp::Domainname(name));
         }
     }
 
@@ -347,7 +361,11 @@ impl Planner<'_> {
             if !mount.destination().is_absolute() {
                 return Err(PlanError::NotAbsolute("mount destination", mount.destination().clone()));
             }
-            if matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")) {
+            let is_unified_only = self.options.layout.is_none_or(Layout::is_unified_only);
+            if mount.typ().as_deref() == Some("cgroup2") && !is_unified_only {
+                // Version 2 by its name, beside version 1.
+                self.enter_groups();
+            } else if matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")) {
                 let view = if self.namespaces.own_cgroup && !self.namespaces.has(LinuxNamespaceType::User) {
                     GroupView::New
                 } else if self.namespaces.own_cgroup || self.namespaces.has(LinuxNamespaceType::Cgroup) {
@@ -414,6 +432,10 @@ impl Planner<'_> {
                 identity::check_id(id)?;
             }
             listed.push(device.path().clone());
+            // That is a link to the container's own, always.
+            if device.path() == Path::new("/dev/ptmx") {
+                continue;
+            }
             self.push(SetupOp::Device(DeviceOp {
                 path: device.path().into(),
                 kind: match device.typ() {

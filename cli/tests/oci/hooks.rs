@@ -79,6 +79,10 @@ fn a_run_has_them_all() {
     assert_eq!(lines(&told).len(), 13, "{:?}", lines(&told));
     let state: Value = serde_json::from_str(&read(format!("{}.createRuntime", told.display()))).unwrap();
     assert_eq!(state["annotations"], json!({"org.example.note": "told"}));
+    for (kind, status) in [("createContainer", "creating"), ("startContainer", "created")] {
+        let state: Value = serde_json::from_str(&read(format!("{}.{kind}", told.display()))).unwrap();
+        assert_eq!(state["status"], status, "{kind}");
+    }
 }
 
 /// Notes of engines can be long; hooks are told all of them.

@@ -415,6 +415,37 @@ fn ordinary_users_run_containers() {
         "nothing is left in XDG_RUNTIME_DIR"
     );
 
+    // Clocks, what is mounted read-only, and control groups, as far as they go without rights.
+    let plain = bundle.config.clone();
+    let source = place.path().join("source");
+    fs::create_dir(&source).unwrap();
+    bundle.config["process"]["args"] = json!([
+        "/bin/sh",
+        "-c",
+        "cat /proc/self/timens_offsets | tr -s ' '; grep -o ' /mnt r[ow]' /proc/self/mountinfo; ls /sys/fs/cgroup | grep -c ."
+    ]);
+    bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+    bundle.config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 70}});
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+    let options = ["rbind", "rw", "rprivate"];
+    mounts.push(json!({"destination": "/mnt", "type": "bind", "source": source, "options": options}));
+    let options = ["ro", "nosuid", "noexec", "nodev"];
+    mounts.push(
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options}),
+    );
+    write(&bundle.config);
+    let script = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(&source);
+    command.args(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&program);
+    command.args(["oci", "run", "limited"]).current_dir(&folder).env("XDG_RUNTIME_DIR", &runtime);
+    let done = Done::of(&command.output().unwrap());
+    let (told, count) = done.out.trim_end().rsplit_once('\n').unwrap_or_default();
+    assert_eq!(told, "monotonic 0 0\nboottime 70 0\n /mnt ro", "{done:?}");
+    assert!(count.parse::<u32>().is_ok_and(|count| count > 0), "{done:?}");
+    bundle.config = plain;
+
     // In steps, with a further program.
     bundle.config["process"]["args"] = json!(["/bin/sleep", "1000"]);
     write(&bundle.config);

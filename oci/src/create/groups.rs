@@ -2,10 +2,10 @@
 
 use super::Request;
 use crate::error::OciError;
-use crate::namespaces;
+use crate::namespaces::{self, Namespace};
 use kiln_runtime::cgroup::{self, DeviceRule, Extent, Groups, Layout, Place};
 use oci_spec::runtime::{Capability, LinuxNamespaceType, LinuxResources, Mount, Spec};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 impl Request<'_> {
     /// Groups are made where they are wanted: for limits, for devices, or because the caller names their place.
@@ -18,6 +18,12 @@ impl Request<'_> {
             self.globals.log.warn(&format!("{limit} is ignored: Linux has no such limit any more"));
         }
         let mut place = place(&self.bundle.spec, id);
+        // Others are in there, whom limits, signals and removal would meet.
+        if !place.path.components().any(|part| matches!(part, Component::Normal(_))) {
+            return Err(OciError::Other(
+                "`cgroupsPath` names no group of the container's own: it is the top of all groups".to_owned(),
+            ));
+        }
         if !layout.has_unified() {
             if self.does_without_groups(&place) {
                 return Ok(Groups::default());
@@ -65,7 +71,10 @@ impl Request<'_> {
         let mounts = sets
             .and_then(|sets| sets.bounding().as_ref())
             .is_some_and(|set| set.contains(&Capability::SysAdmin));
-        place.extent != Extent::All
+        // Without process numbers of its own its processes are known by its group alone.
+        let is_alone = namespaces::of(&self.bundle.spec, LinuxNamespaceType::Pid) == Some(Namespace::New);
+        is_alone
+            && place.extent != Extent::All
             && !resources.is_some_and(cgroup::has_limits)
             && rules.into_iter().flatten().all(denies_all)
             && !mounts
@@ -93,7 +102,6 @@ pub(crate) fn place(spec: &Spec, id: &str) -> Place {
 
 /// Without `..` and the like: groups are made nowhere else.
 fn clean(path: &Path) -> PathBuf {
-    use std::path::Component;
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {
@@ -123,8 +131,12 @@ pub(super) fn check_device_rules(spec: &Spec) -> Result<(), OciError> {
     for rule in rules.into_iter().flatten() {
         let access = rule.access().as_deref().unwrap_or_default();
         let is_known = |letter: char| "rwm".contains(letter);
-        // More may be forbidden than there is, as runc has it.
-        let makes_sense = access.chars().all(is_known) || !rule.allow() && access.contains(is_known);
+        // More may be forbidden than there is, as runc has it; but what is allowed is said.
+        let makes_sense = if rule.allow() {
+            !access.is_empty() && access.chars().all(is_known)
+        } else {
+            access.is_empty() || access.contains(is_known)
+        };
         if !makes_sense {
             return Err(OciError::Other(format!(
                 "a rule about devices has the access {access:?}: it consists of `r`, `w` and `m`"

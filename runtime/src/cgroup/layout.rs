@@ -39,7 +39,9 @@ pub struct LegacyMount {
     pub name: String,
     /// Its controllers, or its own name as `name=…`.
     pub controllers: Vec<String>,
-    /// This process is in no group of it.
+    /// This process's folder in it.
+    pub own: PathBuf,
+    /// That is the topmost.
     pub is_at_top: bool,
 }
 
@@ -187,8 +189,10 @@ impl Layout {
             .iter()
             .filter_map(|hierarchy| {
                 let name = hierarchy.place.mount.file_name()?.to_str()?.to_owned();
-                let is_at_top = hierarchy.place.own.as_os_str().is_empty();
-                Some(LegacyMount { name, controllers: hierarchy.controllers.clone(), is_at_top })
+                let Hierarchy { mount, own } = &hierarchy.place;
+                let is_at_top = own.as_os_str().is_empty();
+                let own = mount.join(own);
+                Some(LegacyMount { name, controllers: hierarchy.controllers.clone(), own, is_at_top })
             })
             .collect()
     }
@@ -204,6 +208,11 @@ impl Layout {
     /// True when the version 2 hierarchy is mounted, with controllers or without.
     pub fn has_unified(&self) -> bool {
         self.unified.is_some()
+    }
+
+    /// The version 2 folder that this process is in.
+    pub(crate) fn unified_own(&self) -> Option<PathBuf> {
+        self.unified.as_ref().map(|unified| unified.mount.join(&unified.own))
     }
 
     /// Where the version 2 hierarchy is mounted.

@@ -9,14 +9,12 @@ use std::fs::File;
 /// Deeper trees are not covered by a tmpfs in earnest.
 const MAX_DEPTH: usize = 256;
 
-/// Copies the content of a folder into another, both held by handles; links are not followed.
+/// Copies the content of a folder into another, both held by handles; links are not followed. Whose the folder itself is
+/// stays as its mount says.
 pub(super) fn folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let from = fs::openat(from, c".", flags, Mode::empty())?;
     let to = fs::openat(to, c".", flags, Mode::empty())?;
-    let stat = fs::fstat(&from)?;
-    fs::fchmod(&to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    fs::fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     content(from.as_fd(), to.as_fd(), 0)
 }
 

@@ -22,17 +22,24 @@ impl Init {
         if let Ok(root) = self.root() {
             let _ = rustix::process::fchdir(root);
         }
+        let state = if name == "startContainer" { created(&self.state) } else { self.state.clone() };
         for (index, hook) in hooks.iter().enumerate() {
             let mut hook = hook.clone();
             // What starts with the program has its environment.
             if name == "startContainer" && hook.environment.is_none() {
                 hook.environment = Some(self.environment.clone());
             }
-            run(name, index, &hook, &self.state)
-                .map_err(|message| Failed::saying(hook.path.clone(), message))?;
+            run(name, index, &hook, &state).map_err(|message| Failed::saying(hook.path.clone(), message))?;
         }
         rustix::process::fchdir(here).call("chdir", ".")
     }
+}
+
+/// The state of a container that was being created when it was told, and is not any more.
+fn created(state: &[u8]) -> Vec<u8> {
+    const BEFORE: &[u8] = br#""status":"creating""#;
+    let Some(at) = state.windows(BEFORE.len()).position(|part| part == BEFORE) else { return state.to_vec() };
+    [&state[..at], br#""status":"created""#, &state[at + BEFORE.len()..]].concat()
 }
 
 /// Runs one hook to its end, by the number that it has among those of its kind; the error says how it failed.

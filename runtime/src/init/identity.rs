@@ -6,7 +6,7 @@ use crate::op::{Bytes, CapabilityOp, SchedulerOp, UserIds};
 use crate::sys::{self, SchedulerAttr};
 use crate::user;
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, FileType, OFlags};
+use rustix::fs::{self, FileType, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
@@ -171,7 +171,18 @@ impl Init {
         if path.0 == b"/" && self.is_at_root {
             return Ok(());
         }
-        rustix::process::chdir(path.to_c_string()).call("chdir", path.clone())?;
+        // Not over a descriptor, of ours say: those are closed when the program looks (CVE-2024-21626).
+        let resolve = ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match fs::openat2(fs::CWD, path.to_c_string(), flags, fs::Mode::empty(), resolve) {
+            Ok(folder) => rustix::process::fchdir(&folder).call("chdir", path.clone())?,
+            // A filter may know of the older call only.
+            Err(Errno::NOSYS | Errno::PERM) => {
+                rustix::process::chdir(path.to_c_string()).call("chdir", path.clone())?;
+            }
+            Err(Errno::LOOP) => return Err(Errno::NOENT).call("chdir", path.clone()),
+            Err(errno) => return Err(errno).call("chdir", path.clone()),
+        }
         let current = rustix::process::getcwd(Vec::new()).call("getcwd", path.clone())?;
         // A path that leads over a descriptor of ours ends up outside of the root.
         if !current.to_bytes().starts_with(b"/") {

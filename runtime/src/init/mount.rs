@@ -8,7 +8,7 @@ use crate::op::{
 };
 use crate::sys::{self, AttributeChange};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, StatVfsMountFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
@@ -326,6 +326,7 @@ impl Init {
         change_attributes(mount.as_fd(), op)?;
         let covered = if op.links.cover_target { self.find_itself(&op.target)? } else { None };
         let target = covered.map_or_else(|| self.target(&op.target, kind, op.follow), Ok)?;
+        keep_off_proc(target.as_fd(), op)?;
         if op.copy_up {
             super::copy::folder(target.as_fd(), mount.as_fd()).call("copy", op.target.clone())?;
         }
@@ -349,6 +350,7 @@ impl Init {
             Some(name) => (None, name),
             None => {
                 let target = self.target(&op.target, Target::Folder, op.follow)?;
+                keep_off_proc(target.as_fd(), op)?;
                 rustix::process::fchdir(&target).call("chdir", op.target.clone())?;
                 (Some(target), c".".to_owned())
             }
@@ -525,8 +527,8 @@ impl Init {
         Ok(())
     }
 
-    pub(super) fn propagate_root(&self, bits: u64) -> Done {
-        let change = AttributeChange { propagation: bits, ..AttributeChange::default() };
+    pub(super) fn propagate_root(&self, bits: u64, recursive: bool) -> Done {
+        let change = AttributeChange { propagation: bits, recursive, ..AttributeChange::default() };
         sys::set_attributes(self.root()?, change).call("mount_setattr", "/")
     }
 
@@ -694,7 +696,30 @@ fn change_attributes(mount: BorrowedFd<'_>, op: &MountOp) -> Done {
     if change.set | change.clear | change.propagation == 0 {
         return Ok(());
     }
-    sys::set_attributes(mount, change).call("mount_setattr", op.target.clone())
+    let changed = match sys::set_attributes(mount, change) {
+        // Who may do less than the one that mounted it cannot take away what that one set: it stays.
+        Err(Errno::PERM) if change.clear != 0 => {
+            let kept = AttributeChange { clear: change.clear & !attributes_of(mount), ..change };
+            sys::set_attributes(mount, kept)
+        }
+        other => other,
+    };
+    changed.call("mount_setattr", op.target.clone())
+}
+
+/// `MOUNT_ATTR_…` bits that a mount has; all that are about times of access when it has one of those.
+fn attributes_of(mount: BorrowedFd<'_>) -> u64 {
+    let Ok(stat) = fs::fstatvfs(mount) else { return u64::MAX };
+    let pairs = [
+        (StatVfsMountFlags::RDONLY, READONLY),
+        (StatVfsMountFlags::NOSUID, 0x2),
+        (StatVfsMountFlags::NODEV, 0x4),
+        (StatVfsMountFlags::NOEXEC, 0x8),
+        (StatVfsMountFlags::NOATIME, 0x70),
+        (StatVfsMountFlags::RELATIME, 0x70),
+        (StatVfsMountFlags::NODIRATIME, 0x80),
+    ];
+    pairs.into_iter().filter(|(flag, _)| stat.f_flag.contains(*flag)).fold(0, |bits, (_, bit)| bits | bit)
 }
 
 fn kind_of(mount: BorrowedFd<'_>, path: &Bytes) -> Done<Target> {
@@ -703,11 +728,24 @@ fn kind_of(mount: BorrowedFd<'_>, path: &Bytes) -> Done<Target> {
     Ok(if is_folder { Target::Folder } else { Target::File })
 }
 
+/// What is in /proc is what the kernel tells: a link of the image leads no mount there (CVE-2019-19921). Those that name it
+/// have been looked at when the plan was made, and follow no links.
+fn keep_off_proc(target: BorrowedFd<'_>, op: &MountOp) -> Done {
+    if !op.follow || !is_proc(target) {
+        return Ok(());
+    }
+    let shown = op.target.as_path().display();
+    Err(Failed::saying(op.target.clone(), format!("cannot mount on `{shown}`: it leads into /proc")))
+}
+
+fn is_proc(handle: BorrowedFd<'_>) -> bool {
+    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+    fs::fstatfs(handle).is_ok_and(|statfs| statfs.f_type == PROC_SUPER_MAGIC)
+}
+
 /// What is shown at /proc must be what the kernel tells.
 fn check_proc(mount: BorrowedFd<'_>) -> Done {
-    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
-    let genuine = fs::fstatfs(mount).is_ok_and(|statfs| statfs.f_type == PROC_SUPER_MAGIC);
-    if genuine {
+    if is_proc(mount) {
         Ok(())
     } else {
         Err(Failed::saying("/proc", "what is mounted on `/proc` is not a proc file system"))

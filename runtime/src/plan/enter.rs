@@ -3,7 +3,7 @@
 use super::PlanError;
 use super::identity::{self, Confinement};
 use crate::op::{ConsoleSize, FdSlot, JoinAt, JoinOp, Plan, SetupOp};
-use oci_spec::runtime::{LinuxSeccomp, Process as ProcessSpec};
+use oci_spec::runtime::{LinuxPersonality, LinuxSeccomp, Process as ProcessSpec};
 
 /// What a plan for a further process needs besides its specification.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct EnterOptions<'a> {
     pub cgroup: Option<FdSlot>,
     /// A user by name, looked up in the container; the specification's numbers otherwise.
     pub user: Option<&'a str>,
+    /// The container's execution domain.
+    pub personality: Option<&'a LinuxPersonality>,
     /// The container's filter.
     pub filter: Option<&'a LinuxSeccomp>,
     /// Load the default filter when there is none.
@@ -59,6 +61,7 @@ pub fn enter(process: &ProcessSpec, options: &EnterOptions<'_>) -> Result<Plan, 
         setup.push(SetupOp::Console { size: options.console, bind: false, plain: options.plain_console });
     }
     setup.extend(identity::limits(process)?);
+    setup.extend(options.personality.map(identity::personality).transpose()?);
     setup.extend(identity::schedule(process)?);
     let affinity = process.exec_cpu_affinity().as_ref();
     let list = affinity.and_then(|affinity| affinity.cpu_affinity_final().as_deref()).unwrap_or_default();

@@ -5,8 +5,9 @@ use crate::capability;
 use crate::op::{Bytes, CapabilityOp, IdMaps, Point, Program, SchedulerOp, SetupOp, UserIds};
 use crate::seccomp;
 use oci_spec::runtime::{
-    IOPriorityClass, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType,
-    MemoryPolicyModeType, PosixRlimit, PosixRlimitType, Process as ProcessSpec, Scheduler,
+    IOPriorityClass, LinuxPersonality, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy,
+    MemoryPolicyFlagType, MemoryPolicyModeType, PosixRlimit, PosixRlimitType, Process as ProcessSpec,
+    Scheduler,
 };
 
 impl Planner<'_> {
@@ -18,15 +19,8 @@ impl Planner<'_> {
         if self.options.any_processor {
             self.push(SetupOp::AnyProcessor);
         }
-        if let Some(personality) = self.linux.and_then(|linux| linux.personality().as_ref()) {
-            if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
-                return Err(PlanError::Unsupported("flags of a personality, of which none exist".to_owned()));
-            }
-            let domain = match personality.domain() {
-                LinuxPersonalityDomain::PerLinux => 0,
-                LinuxPersonalityDomain::PerLinux32 => 8,
-            };
-            self.push(SetupOp::Personality(domain));
+        if let Some(domain) = self.linux.and_then(|linux| linux.personality().as_ref()) {
+            self.push(personality(domain)?);
         }
         if let Some(policy) = self.linux.and_then(|linux| linux.memory_policy().as_ref()) {
             self.push(memory_policy(policy)?);
@@ -80,6 +74,17 @@ impl Planner<'_> {
         // As the program will be, filter included.
         self.hooks("startContainer", start_hooks)
     }
+}
+
+/// The execution domain.
+pub(super) fn personality(personality: &LinuxPersonality) -> Result<SetupOp, PlanError> {
+    if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
+        return Err(PlanError::Unsupported("flags of a personality, of which none exist".to_owned()));
+    }
+    Ok(SetupOp::Personality(match personality.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => 8,
+    }))
 }
 
 /// What `identity` needs besides the process.

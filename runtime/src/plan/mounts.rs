@@ -6,7 +6,7 @@ use crate::op::{
     Bytes, FilesystemMount, HierarchiesOp, HierarchyMount, IdMaps, Links, MountOp, MountSource, SetupOp,
 };
 use oci_spec::runtime::Mount;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A mount that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +20,12 @@ pub enum MountOptionError {
     /// Something put over what the kernel tells.
     #[error("`{path}` cannot be mounted on: it is part of /proc", path = .0.display())]
     InProc(PathBuf),
+    /// Something put over the container's root.
+    #[error("`{path}` cannot be mounted on: it is the container's root", path = .0.display())]
+    OnRoot(PathBuf),
+    /// An option of other runtimes.
+    #[error("the mount option `{0}` is not supported: give the mappings as `uidMappings` and `gidMappings`")]
+    Idmap(String),
     /// An option with a comma in it.
     #[error("the mount option `{0}` holds a comma")]
     Comma(String),
@@ -93,6 +99,9 @@ fn parse(options: &[String]) -> Result<Parsed, MountOptionError> {
             "dest-nofollow" => parsed.links.cover_target = true,
             // What `uidMappings` of the mount ask for anyway.
             "idmap" | "ridmap" => {}
+            other if other.starts_with("idmap=") || other.starts_with("ridmap=") => {
+                return Err(MountOptionError::Idmap(option.clone()));
+            }
             "defaults" | "async" | "nosync" | "loud" | "silent" | "rw" | "" => {}
             other => parsed.data.push(match other.split_once('=') {
                 Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
@@ -205,12 +214,26 @@ fn takes_label(fstype: &str) -> bool {
 
 /// Files of /proc that may be replaced: those that tell of the machine what limits of the container are meant
 /// to change, as lxcfs does.
-const REPLACEABLE: [&str; 9] =
-    ["cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "uptime", "slabinfo", "net/dev"];
+const REPLACEABLE: [&str; 10] = [
+    "cpuinfo",
+    "diskstats",
+    "loadavg",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "slabinfo",
+    "net/dev",
+    "sys/kernel/ns_last_pid",
+];
 
 /// What is mounted over /proc decides what set-up and programs are told: nothing else may be.
 fn check_proc(mount: &Mount) -> Result<(), MountOptionError> {
-    let Ok(below) = mount.destination().strip_prefix("/proc") else { return Ok(()) };
+    if is_top(mount.destination()) {
+        return Err(MountOptionError::OnRoot(mount.destination().clone()));
+    }
+    let destination = plain(mount.destination());
+    let Ok(below) = destination.strip_prefix("/proc") else { return Ok(()) };
     let below = below.to_str().unwrap_or("?");
     let is_proc = mount.typ().as_deref() == Some("proc");
     // Binds on /proc itself are looked at when they are made: they must be of a proc file system.
@@ -224,7 +247,28 @@ fn check_proc(mount: &Mount) -> Result<(), MountOptionError> {
 
 /// /proc, /sys and /dev hold the rest of the set-up: a link there would lead it astray.
 fn is_system_folder(mount: &Mount) -> bool {
-    ["/proc", "/sys", "/dev"].iter().any(|folder| mount.destination().starts_with(folder))
+    let destination = plain(mount.destination());
+    ["/proc", "/sys", "/dev"].iter().any(|folder| destination.starts_with(folder))
+}
+
+/// A path from the root on without detours.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => plain.push(name),
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    plain
+}
+
+/// True for `/`, however it is written.
+pub(super) fn is_top(path: &Path) -> bool {
+    path.is_absolute() && plain(path) == Path::new("/")
 }
 
 /// The machine's control groups: one file system on version 2 machines, one for each hierarchy else.
@@ -241,8 +285,10 @@ pub(super) fn cgroup(
     let top = Bytes::from(mount.destination());
     let Some(layout) = layout else { return Ok(Vec::new()) };
     if layout.is_unified_only() {
+        let own = layout.unified_own();
         let named = groups.filter(|_| view == GroupView::Named);
-        let op = match named.and_then(Groups::unified_path) {
+        let path = named.and_then(|groups| groups.unified_path().or(own.as_deref()));
+        let op = match path {
             Some(path) => bind_at(top, path, attributes),
             None => filesystem_at(top, "cgroup2", Vec::new(), attributes),
         };
@@ -262,7 +308,8 @@ pub(super) fn cgroup(
     let mut ops = vec![SetupOp::Mount(filesystem_at(top.clone(), "tmpfs", mode, attributes & !READONLY))];
     for hierarchy in layout.legacy_mounts() {
         let target = Bytes::from(&mount.destination().join(&hierarchy.name));
-        let Some(path) = groups.legacy_path(&hierarchy) else { continue };
+        // What it has no group of its own in, it is in where its caller is.
+        let path = groups.legacy_path(&hierarchy).unwrap_or(&hierarchy.own);
         ops.push(SetupOp::Mount(bind_at(target, path, attributes)));
         // Programs look for each controller by its own name.
         let names = hierarchy.name.split(',').filter(|name| *name != hierarchy.name);

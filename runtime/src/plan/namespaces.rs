@@ -16,6 +16,8 @@ pub(super) struct Namespaces {
     /// A cgroup namespace is still to be made.
     pub(super) own_cgroup: bool,
     pub(super) users: Option<IdMaps>,
+    /// The process itself makes its time namespace.
+    pub(super) own_time: bool,
     pub(super) clocks: Vec<ClockOffset>,
     /// All kinds that are not the machine's, as `CLONE_NEW…` bits.
     separate: u64,
@@ -100,8 +102,15 @@ pub(super) fn read(spec: &Spec, options: &PlanOptions<'_>) -> Result<Namespaces,
     } else if !clocks(spec).is_empty() {
         return Err(PlanError::NeedsNamespace("timeOffsets", LinuxNamespaceType::Time));
     }
-    if spec.hostname().as_ref().is_some_and(|name| !name.is_empty()) && !read.has(LinuxNamespaceType::Uts) {
-        return Err(PlanError::NeedsNamespace("hostname", LinuxNamespaceType::Uts));
+    for (what, name) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
+        if name.as_ref().is_some_and(|name| !name.is_empty()) && !read.has(LinuxNamespaceType::Uts) {
+            return Err(PlanError::NeedsNamespace(what, LinuxNamespaceType::Uts));
+        }
+    }
+    // By itself, and with rights over new users if there are any; only a process in between cannot leave that to others.
+    if read.joined.is_empty() && read.made & LinuxNamespaceType::Time as u64 != 0 {
+        read.made &= !(LinuxNamespaceType::Time as u64);
+        read.own_time = true;
     }
     Ok(read)
 }
