@@ -2,6 +2,7 @@
 
 use crate::bed::{Bed, Done};
 use crate::web::{Request, Response, Server};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -153,7 +154,10 @@ struct Repository {
 
 impl Drop for Repository {
     fn drop(&mut self) {
-        let _ = self.daemon.kill();
+        // What listens is a child of git's.
+        if let Some(group) = rustix::process::Pid::from_raw(self.daemon.id() as i32) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
         let _ = self.daemon.wait();
     }
 }
@@ -190,6 +194,7 @@ fn repository(bed: &Bed) -> Repository {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()
         .unwrap();
     let url = format!("git://127.0.0.1:{port}/r");

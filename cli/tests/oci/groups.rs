@@ -555,3 +555,39 @@ fn hierarchies_that_are_mounted_twice_are_shown_once() {
     let twice = Done::of(&command.arg(inner.get_program()).args(inner.get_args()).output().unwrap());
     assert_eq!((twice.code, twice.out, twice.err.as_str()), (0, once.out, ""));
 }
+
+/// Limits of version 2 on a live controller, where no hierarchy of version 1 has taken it: with both versions in sight, and
+/// with version 2 alone.
+#[test]
+fn limits_of_version_2_are_set() {
+    let bed = bed!();
+    let mount = Path::new(ROOT).join("unified");
+    let offered = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
+    if !offered.split_whitespace().any(|controller| controller == "hugetlb") {
+        skip!("version 2 does not offer the controller of huge pages beside version 1");
+    }
+    for change in ["true", ONLY_UNIFIED] {
+        let mut bundle = bed.bundle("while :; do sleep 0.05; done");
+        bundle.config["linux"]["resources"]["hugepageLimits"] =
+            json!([{"pageSize": "2MB", "limit": 4 << 20}]);
+        let id = new_id("huge");
+        let done = elsewhere(&bed, change, &["run", "-d", "--bundle", bundle.write(), &id]);
+        assert_eq!((done.code, done.err.as_str()), (0, ""), "{change}");
+        let own = read(format!("/proc/{}/cgroup", bed.pid(&id)));
+        let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+        let limit = || read(mount.join(path).join("hugetlb.2MB.max"));
+        assert_eq!(limit(), (4 << 20).to_string(), "{change}");
+        let file = bed.path().join("resources.json");
+        fs::write(&file, json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 2 << 20}]}).to_string())
+            .unwrap();
+        let done = elsewhere(&bed, change, &["update", "--resources", file.to_str().unwrap(), &id]);
+        assert_eq!((done.code, done.err.as_str()), (0, ""), "{change}");
+        assert_eq!(limit(), (2 << 20).to_string(), "{change}");
+        let stats = elsewhere(&bed, change, &["events", "--stats", &id]);
+        let stats: Value = serde_json::from_str(&stats.out).unwrap();
+        assert_eq!(stats["data"]["hugetlb"]["2MB"]["usage"], 0, "{stats}");
+        let done = elsewhere(&bed, change, &["delete", "--force", &id]);
+        assert_eq!((done.code, done.err.as_str()), (0, ""), "{change}");
+        assert!(!mount.join(path).exists(), "{change}");
+    }
+}

@@ -34,6 +34,10 @@ pub struct CpuUsage {
     pub total: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub percpu: Vec<u64>,
+    #[serde(rename = "percpu_kernel", skip_serializing_if = "Vec::is_empty")]
+    pub percpu_kernel: Vec<u64>,
+    #[serde(rename = "percpu_user", skip_serializing_if = "Vec::is_empty")]
+    pub percpu_user: Vec<u64>,
     pub kernel: u64,
     pub user: u64,
 }
@@ -122,6 +126,7 @@ pub fn read(groups: &Groups) -> Stats {
         ("memory", read_memory),
         ("pids", read_pids),
         ("blkio", read_blkio),
+        ("hugetlb", read_hugetlb),
     ];
     for (controller, read) in legacy {
         if let Some(folder) = groups.path_of(controller) {
@@ -181,6 +186,7 @@ fn read_unified(folder: &Path, stats: &mut Stats) {
         stats.memory.raw = memory;
     }
     read_pids(folder, stats);
+    read_hugetlb(folder, stats);
     let io = fs::read_to_string(folder.join("io.stat")).unwrap_or_default();
     for line in io.lines() {
         let mut words = line.split(' ');
@@ -212,6 +218,14 @@ fn read_cpuacct(folder: &Path, stats: &mut Stats) {
     usage.total = number(folder, "cpuacct.usage").unwrap_or(usage.total);
     let each = fs::read_to_string(folder.join("cpuacct.usage_percpu")).unwrap_or_default();
     usage.percpu = each.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    // A line of names, then one for each processor: its number, nanoseconds for programs and for the kernel.
+    let all = fs::read_to_string(folder.join("cpuacct.usage_all")).unwrap_or_default();
+    let column = |place: usize| {
+        let number = |line: &str| line.split_whitespace().nth(place)?.parse().ok();
+        all.lines().skip(1).filter_map(number).collect()
+    };
+    usage.percpu_user = column(1);
+    usage.percpu_kernel = column(2);
     usage.user = number(folder, "cpuacct.usage_user").unwrap_or(usage.user);
     usage.kernel = number(folder, "cpuacct.usage_sys").unwrap_or(usage.kernel);
 }
@@ -248,6 +262,25 @@ fn read_pids(folder: &Path, stats: &mut Stats) {
     if let Some(current) = number(folder, "pids.current") {
         stats.pids.current = current;
         stats.pids.limit = number(folder, "pids.max").filter(|limit| *limit != u64::MAX);
+    }
+}
+
+/// Of either version: each size has its files, and its number of bytes in use is called `current` or `usage_in_bytes`.
+fn read_hugetlb(folder: &Path, stats: &mut Stats) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_str().and_then(|name| name.strip_prefix("hugetlb.")).unwrap_or_default();
+        let size = name.strip_suffix(".current").or_else(|| name.strip_suffix(".usage_in_bytes"));
+        let Some(size) = size.filter(|size| !size.contains('.')) else { continue };
+        let value = |name: &str| number(folder, &format!("hugetlb.{size}.{name}"));
+        let pages = HugePages {
+            usage: value("current").or_else(|| value("usage_in_bytes")).unwrap_or(0),
+            max: value("max_usage_in_bytes").unwrap_or(0),
+            failcnt: value("failcnt").unwrap_or_else(|| {
+                table(folder, &format!("hugetlb.{size}.events")).get("max").copied().unwrap_or(0)
+            }),
+        };
+        stats.hugetlb.insert(size.to_owned(), pages);
     }
 }
 
