@@ -21,6 +21,7 @@ use kiln_runtime::launch::{self, Launched, Steps};
 use kiln_runtime::network::move_device;
 use kiln_runtime::op::{FdSlot, Point};
 use kiln_runtime::plan::{self, PlanOptions, plan};
+use kiln_runtime::resctrl::{self, Class};
 use kiln_runtime::seccomp;
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, LinuxResources,
@@ -128,7 +129,7 @@ pub(crate) fn create(
                 if let Err(error) = written {
                     let _ = launch::signal(launched.pidfd.as_fd(), 9);
                     launch::wait(&launched.pidfd);
-                    let _ = record.groups.remove();
+                    let _ = record.release();
                     let _ = folder.remove();
                     return Err(error);
                 }
@@ -214,12 +215,18 @@ impl Request<'_> {
         let spec = &self.bundle.spec;
         let layout = Layout::detect();
         let groups = self.groups(folder.id(), &layout)?;
-        let result = self.start(folder, &layout, &groups);
+        let class = self.class(folder.id()).inspect_err(|_| {
+            let _ = groups.remove();
+        })?;
+        let result = self.start(folder, &layout, Shares { groups: &groups, class: class.as_ref() });
         if let Err(error) = &result {
             let _ = groups.remove();
+            if let Some(class) = &class {
+                let _ = class.remove();
+            }
             // Of what could not even be planned there is nothing to tell.
             if spec.hooks().is_some() && !matches!(error, OciError::Plan(_)) {
-                let record = self.record(folder.id(), &groups, 0);
+                let record = self.record(folder.id(), Shares { groups: &groups, class: class.as_ref() });
                 hooks::after_stop(spec, &record, &self.globals.log);
             }
         }
@@ -248,7 +255,15 @@ impl Request<'_> {
         self.bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
     }
 
-    fn record(&self, id: &str, groups: &Groups, pid: i32) -> Record {
+    /// The container's share of caches and memory bandwidth.
+    fn class(&self, id: &str) -> Result<Option<Class>, OciError> {
+        let wanted = self.bundle.spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref());
+        let Some(wanted) = wanted else { return Ok(None) };
+        Ok(Some(Class::create(&resctrl::mount_point()?, id, wanted)?))
+    }
+
+    /// What is known of a container that has no process yet.
+    fn record(&self, id: &str, Shares { groups, class }: Shares<'_>) -> Record {
         let spec = &self.bundle.spec;
         let annotations = spec.annotations().iter().flatten();
         let annotations: BTreeMap<String, String> =
@@ -256,7 +271,7 @@ impl Request<'_> {
         let root = spec.root().as_ref().map(|root| self.bundle.folder.join(root.path()));
         Record {
             id: id.to_owned(),
-            pid,
+            pid: 0,
             start_time: String::new(),
             bundle: self.bundle.folder.clone(),
             rootfs: root.unwrap_or_default(),
@@ -264,6 +279,7 @@ impl Request<'_> {
             owner: machine::owner(),
             annotations,
             groups: groups.clone(),
+            class: class.cloned(),
             namespaces: namespaces::all(spec).fold(0, |bits, one| bits | one.typ() as u64),
         }
     }
@@ -272,8 +288,9 @@ impl Request<'_> {
         &self,
         folder: &Folder,
         layout: &Layout,
-        groups: &Groups,
+        shares: Shares<'_>,
     ) -> Result<(Record, Launched, Option<OwnedFd>), OciError> {
+        let groups = shares.groups;
         let spec = &self.bundle.spec;
         let mut slots: Vec<OwnedFd> = Vec::new();
         let mut slot = |fd: OwnedFd| {
@@ -298,7 +315,7 @@ impl Request<'_> {
             groups: Some(groups),
             bundle: Some(&self.bundle.folder),
             gate,
-            attach: groups.needs_attach(),
+            attach: groups.needs_attach() || shares.class.is_some(),
             filter_follows: true,
             any_processor: true,
             hooks: true,
@@ -328,7 +345,7 @@ impl Request<'_> {
             request: self,
             folder,
             groups,
-            record: self.record(folder.id(), groups, 0),
+            record: self.record(folder.id(), shares),
             agent: if self.then == Then::Wait { None } else { Agent::of(spec)? },
             handover: Handover::of(self.arguments),
         };
@@ -404,6 +421,13 @@ pub(crate) fn kept_fds(arguments: &Arguments) -> Result<u32, OciError> {
     Ok(kept)
 }
 
+/// What of the machine is shared out to a container.
+#[derive(Clone, Copy)]
+struct Shares<'a> {
+    groups: &'a Groups,
+    class: Option<&'a Class>,
+}
+
 /// The caller's side while the container sets itself up.
 struct Making<'a> {
     request: &'a Request<'a>,
@@ -420,6 +444,9 @@ impl Steps for Making<'_> {
         self.record.pid = launched.pid;
         self.record.start_time = Groups::start_time(launched.pid).unwrap_or_default();
         self.groups.attach(launched.pid).map_err(|error| error.to_string())?;
+        if let Some(class) = &self.record.class {
+            class.attach(launched.pid).map_err(|error| error.to_string())?;
+        }
         if self.request.guards(self.groups) {
             let rules = device_rules(self.request.resources());
             self.groups

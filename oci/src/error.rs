@@ -4,6 +4,7 @@ use kiln_runtime::SpawnError;
 use kiln_runtime::cgroup::CgroupError;
 use kiln_runtime::op::{SetupError, Stage, describe_errno};
 use kiln_runtime::plan::PlanError;
+use kiln_runtime::resctrl::ResctrlError;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +47,9 @@ pub enum OciError {
     /// A control group failed.
     #[error("{0}")]
     Cgroup(#[from] CgroupError),
+    /// A share of caches or memory bandwidth failed.
+    #[error("{0}")]
+    Resctrl(#[from] ResctrlError),
     /// The container could not be started.
     #[error("unable to start container process: {0}")]
     Start(SpawnError),

@@ -6,6 +6,7 @@
 
 use crate::error::OciError;
 use kiln_runtime::cgroup::{Extent, Groups, Layout};
+use kiln_runtime::resctrl::Class;
 use oci_spec::runtime::Spec;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -37,6 +38,9 @@ pub(crate) struct Record {
     pub(crate) owner: String,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) groups: Groups,
+    /// Its share of caches and memory bandwidth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) class: Option<Class>,
     /// Namespaces of the container's own, as `CLONE_NEW…` bits.
     pub(crate) namespaces: u64,
 }
@@ -357,6 +361,17 @@ impl Record {
     }
 
     /// The state as hooks are told.
+    /// Takes back what was shared out to the container, which has ended.
+    pub(crate) fn release(&self) -> Result<(), OciError> {
+        self.groups.remove()?;
+        self.leave_class()
+    }
+
+    /// The same without its groups.
+    pub(crate) fn leave_class(&self) -> Result<(), OciError> {
+        Ok(self.class.as_ref().map_or(Ok(()), Class::remove)?)
+    }
+
     pub(crate) fn state(&self, status: Status) -> Vec<u8> {
         serde_json::to_vec(&self.report(status)).unwrap_or_default()
     }

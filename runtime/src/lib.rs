@@ -16,6 +16,7 @@ pub mod op;
 pub mod plan;
 mod process;
 pub mod reaper;
+pub mod resctrl;
 pub mod seal;
 pub mod seccomp;
 pub mod signal;

@@ -177,7 +177,6 @@ pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
         return Err(PlanError::MachineRoot);
     }
     let linux = spec.linux().as_ref();
-    check_supported(linux)?;
     let namespaces = namespaces::read(spec, options)?;
     let mut planner = Planner {
         spec,
@@ -519,15 +518,6 @@ impl Planner<'_> {
         }
         Ok(())
     }
-}
-
-/// What would be passed over in silence otherwise.
-fn check_supported(linux: Option<&Linux>) -> Result<(), PlanError> {
-    let Some(linux) = linux else { return Ok(()) };
-    if linux.intel_rdt().is_some() {
-        return Err(PlanError::Unsupported("Intel RDT (`intelRdt`)".to_owned()));
-    }
-    Ok(())
 }
 
 /// Network devices of the machine that the container is to have: their names here and there.

@@ -140,7 +140,7 @@ fn flags_and_values() {
         (&["update", "--memory", "-2", &id], 1, "\"-2\" is no size"),
         (&["update", "--pids-limit", "x", &id], 1, "invalid value \"x\" for flag -pids-limit"),
         (&["update", "--nope", &id], 1, "flag provided but not defined: -nope"),
-        (&["update", "--l3-cache-schema", "x", &id], 1, "needs Intel RDT"),
+        (&["update", "--l3-cache-schema", "x", &id], 1, "need a container with `intelRdt`"),
         (&["update", "-r", "/no/file", &id], 1, "cannot read `/no/file`: no such file or directory"),
         (
             &["update", "-r", "/etc/passwd", &id],

@@ -665,7 +665,7 @@ fn groups_that_cannot_be() {
             (
                 "RDT",
                 |c| linux(c, "intelRdt", json!({"closID": "x"})),
-                "Intel RDT (`intelRdt`), which is not supported",
+                "`intelRdt` needs the resctrl file system, and none is mounted",
             ),
             (
                 "network device that is none",

@@ -107,7 +107,7 @@ pub(super) fn features(_: &Globals, _: &Arguments) -> Result<u8, OciError> {
             },
             "apparmor": {"enabled": machine::has_apparmor()},
             "selinux": {"enabled": machine::has_selinux()},
-            "intelRdt": {"enabled": false},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "mountExtensions": {"idmap": {"enabled": true}},
             "memoryPolicy": {
                 "modes": [

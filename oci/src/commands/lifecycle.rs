@@ -166,7 +166,7 @@ fn delete_one(globals: &Globals, id: &str, force: bool) -> Result<(), OciError> 
     if !groups.is_empty() {
         groups.signal(KILL)?;
     }
-    groups.remove()?;
+    container.record.release()?;
     let spec = container.config();
     container.folder.remove()?;
     if let Ok(spec) = spec {

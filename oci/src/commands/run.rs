@@ -49,6 +49,7 @@ fn finish(globals: &Globals, made: &Made) -> Result<(), OciError> {
         made.record.groups.signal(9)?;
         made.record.groups.remove()?;
     }
+    made.record.leave_class()?;
     made.folder.remove()?;
     hooks::after_stop(&made.spec, &made.record, &globals.log);
     Ok(())

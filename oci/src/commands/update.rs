@@ -33,10 +33,15 @@ pub(super) const FLAGS: &[Flag] = &[
 
 pub(super) fn update(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
     let mut container = globals.store.open(arguments.id("update")?)?;
-    for flag in ["l3-cache-schema", "mem-bw-schema"] {
-        if arguments.has(flag) {
-            return Err(OciError::usage(format!("--{flag} is not supported: it needs Intel RDT")));
-        }
+    let lines: Vec<String> = ["l3-cache-schema", "mem-bw-schema"]
+        .iter()
+        .filter_map(|flag| arguments.get(flag).filter(|text| !text.is_empty()).map(str::to_owned))
+        .collect();
+    if !lines.is_empty() {
+        let class = container.record.class.as_ref().ok_or_else(|| {
+            OciError::usage("--l3-cache-schema and --mem-bw-schema need a container with `intelRdt`")
+        })?;
+        class.assign(&lines)?;
     }
     let resources = match arguments.get("resources") {
         Some(path) => from_file(path)?,
