@@ -5,7 +5,8 @@ use rustix::fd::AsFd;
 use rustix::io::Errno;
 use std::mem::MaybeUninit;
 
-const PIECE: usize = 32 * 1024;
+/// Longer than filters are, and shorter than a page: the receiver has room for it on its stack.
+const PIECE: usize = 3 * 1024;
 
 /// First byte of a piece that others follow.
 const MORE: u8 = b's';
