@@ -72,7 +72,9 @@ pub struct Node {
     pub owner: (u32, u32),
 }
 
-/// Makes device nodes on a file system that nobody sees, and gives each as a detached mount.
+/// Makes device nodes on a file system that nobody sees, and gives each as a detached mount: a device and nothing else.
+///
+/// For a program with one thread: others would make files without a mask meanwhile.
 pub fn nodes(nodes: &[Node]) -> Result<Vec<OwnedFd>, ViewError> {
     use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
     let mut folder = Mount::default();
@@ -93,8 +95,7 @@ pub fn nodes(nodes: &[Node]) -> Result<Vec<OwnedFd>, ViewError> {
             })
         }
     };
-    let mut made = Vec::new();
-    for (index, node) in nodes.iter().enumerate() {
+    let make = |(index, node): (usize, &Node)| {
         let name = index.to_string();
         let kind = match node.kind {
             'b' => FileType::BlockDevice,
@@ -104,12 +105,17 @@ pub fn nodes(nodes: &[Node]) -> Result<Vec<OwnedFd>, ViewError> {
         let device = rustix::fs::makedev(node.device.0, node.device.1);
         let mode = Mode::from_raw_mode(node.mode);
         rustix::fs::mknodat(&folder, &name, kind, mode, device).map_err(failed("mknod"))?;
-        let (uid, gid) = (Uid::from_raw(node.owner.0), Gid::from_raw(node.owner.1));
-        rustix::fs::chownat(&folder, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(failed("chown"))?;
-        rustix::fs::chmodat(&folder, &name, mode, AtFlags::empty()).map_err(failed("chmod"))?;
-        let copy = crate::init::copy_tree(folder.as_fd(), &Bytes::from(name), false);
-        made.push(copy.map_err(failed("open_tree"))?);
-    }
-    Ok(made)
+        if node.owner != (0, 0) {
+            let (uid, gid) = (Uid::from_raw(node.owner.0), Gid::from_raw(node.owner.1));
+            rustix::fs::chownat(&folder, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(failed("chown"))?;
+            // A change of owner takes special bits away.
+            rustix::fs::chmodat(&folder, &name, mode, AtFlags::empty()).map_err(failed("chmod"))?;
+        }
+        crate::init::copy_tree(folder.as_fd(), &Bytes::from(name), false).map_err(failed("open_tree"))
+    };
+    let mask = rustix::process::umask(Mode::empty());
+    let made = nodes.iter().enumerate().map(make).collect();
+    rustix::process::umask(mask);
+    made
 }

@@ -92,6 +92,13 @@ fn links_into_proc_lead_no_mount() {
             assert!(covers || done.err.contains("/proc"), "{destination}, {mount}: {done:?}");
         }
     }
+    // What is shown of the machine's own at another place is no concern of the container's.
+    let done = bed.sh("ls /host/proc/sys", |c| {
+        add_mount(c, json!({"destination": "/host/proc", "type": "bind", "source": "/proc", "options": ["rbind", "ro"]}));
+        let folder = &outside.path;
+        add_mount(c, json!({"destination": "/host/proc/sys", "type": "bind", "source": folder, "options": ["bind"]}));
+    });
+    assert_eq!(done.out, "file\nfolder\n", "{done:?}");
     let done = bed.sh("cat /proc/uptime /proc/sys/kernel/ns_last_pid", |c| {
         for name in ["uptime", "sys/kernel/ns_last_pid"] {
             let source = outside.file();

@@ -326,7 +326,7 @@ impl Init {
         change_attributes(mount.as_fd(), op)?;
         let covered = if op.links.cover_target { self.find_itself(&op.target)? } else { None };
         let target = covered.map_or_else(|| self.target(&op.target, kind, op.follow), Ok)?;
-        keep_off_proc(target.as_fd(), op)?;
+        self.keep_off_proc(target.as_fd(), op)?;
         if op.copy_up {
             super::copy::folder(target.as_fd(), mount.as_fd()).call("copy", op.target.clone())?;
         }
@@ -350,7 +350,7 @@ impl Init {
             Some(name) => (None, name),
             None => {
                 let target = self.target(&op.target, Target::Folder, op.follow)?;
-                keep_off_proc(target.as_fd(), op)?;
+                self.keep_off_proc(target.as_fd(), op)?;
                 rustix::process::fchdir(&target).call("chdir", op.target.clone())?;
                 (Some(target), c".".to_owned())
             }
@@ -464,16 +464,19 @@ impl Init {
 
     pub(super) fn device(&mut self, op: &DeviceOp) -> Done {
         if let Some(slot) = op.node {
-            let node = rustix::io::fcntl_dupfd_cloexec(self.slot(slot)?, 3).call("dup", op.path.clone())?;
-            harden_node(node.as_fd(), op)?;
             let target = self.target(&op.path, Target::File, false)?;
-            return attach(node.as_fd(), target.as_fd()).call("move_mount", op.path.clone());
+            attach(self.slot(slot)?, target.as_fd()).call("move_mount", op.path.clone())?;
+            self.leave(target);
+            return Ok(());
         }
         if op.bind {
             let node = copy_tree(CWD, &op.path, false).call("mount", op.path.clone())?;
             harden_node(node.as_fd(), op)?;
             let target = self.target(&op.path, Target::File, false)?;
-            return attach(node.as_fd(), target.as_fd()).call("move_mount", op.path.clone());
+            attach(node.as_fd(), target.as_fd()).call("move_mount", op.path.clone())?;
+            self.leave(node);
+            self.leave(target);
+            return Ok(());
         }
         if let Some(above) =
             op.path.as_path().parent().filter(|above| *above != Path::new("/") && *above != Path::new("/dev"))
@@ -611,6 +614,22 @@ impl Init {
         }
     }
 
+    /// What is in the container's /proc is what the kernel tells: a link of the image leads no mount there (CVE-2019-19921).
+    /// Those that name it have been looked at when the plan was made, and follow no links.
+    fn keep_off_proc(&self, target: BorrowedFd<'_>, op: &MountOp) -> Done {
+        if !op.follow || !is_proc(target) {
+            return Ok(());
+        }
+        let device = |handle: BorrowedFd<'_>| fs::fstat(handle).map(|stat| stat.st_dev);
+        let own = self.find(&Bytes::from("/proc"), false)?;
+        if own.is_some_and(|own| device(own.as_fd()) != device(target)) {
+            // That of others, which was mounted for it to see.
+            return Ok(());
+        }
+        let shown = op.target.as_path().display();
+        Err(Failed::saying(op.target.clone(), format!("cannot mount on `{shown}`: it leads into /proc")))
+    }
+
     /// Lets go of a handle when the program starts, not before: exec closes many at once.
     pub(super) fn leave(&mut self, handle: OwnedFd) {
         const MOST: usize = 96;
@@ -728,16 +747,6 @@ fn kind_of(mount: BorrowedFd<'_>, path: &Bytes) -> Done<Target> {
     Ok(if is_folder { Target::Folder } else { Target::File })
 }
 
-/// What is in /proc is what the kernel tells: a link of the image leads no mount there (CVE-2019-19921). Those that name it
-/// have been looked at when the plan was made, and follow no links.
-fn keep_off_proc(target: BorrowedFd<'_>, op: &MountOp) -> Done {
-    if !op.follow || !is_proc(target) {
-        return Ok(());
-    }
-    let shown = op.target.as_path().display();
-    Err(Failed::saying(op.target.clone(), format!("cannot mount on `{shown}`: it leads into /proc")))
-}
-
 fn is_proc(handle: BorrowedFd<'_>) -> bool {
     const PROC_SUPER_MAGIC: i64 = 0x9fa0;
     fs::fstatfs(handle).is_ok_and(|statfs| statfs.f_type == PROC_SUPER_MAGIC)
@@ -752,13 +761,12 @@ fn check_proc(mount: BorrowedFd<'_>) -> Done {
     }
 }
 
-/// A node that is mounted is a device and nothing else. Read-only does not keep anybody from writing to a device, but from
+/// A node of the machine that is mounted is a device and nothing else. Read-only does not keep anybody from writing to a device, but from
 /// changing who may.
 fn harden_node(node: BorrowedFd<'_>, op: &DeviceOp) -> Done {
     const NOSUID: u64 = 2;
     const NOEXEC: u64 = 8;
-    let set = if op.bind { READONLY | NOSUID | NOEXEC } else { NOSUID | NOEXEC };
-    let change = AttributeChange { set, ..AttributeChange::default() };
+    let change = AttributeChange { set: READONLY | NOSUID | NOEXEC, ..AttributeChange::default() };
     sys::set_attributes(node, change).call("mount_setattr", op.path.clone())
 }
 

@@ -280,10 +280,7 @@ fn check_kind(handle: OwnedFd, path: &Bytes, target: Target) -> Done<OwnedFd> {
 fn make(folder: BorrowedFd<'_>, name: &CString, target: Target) -> Result<OwnedFd, Errno> {
     match target {
         Target::Folder => fs::mkdirat(folder, name, Mode::from_raw_mode(0o755))?,
-        Target::File => {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            fs::openat(folder, name, flags, Mode::from_raw_mode(0o755))?;
-        }
+        Target::File => fs::mknodat(folder, name, FileType::RegularFile, Mode::from_raw_mode(0o755), 0)?,
     }
     fs::openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
