@@ -256,3 +256,30 @@ fn control_groups_are_those_that_are_named() {
     });
     assert_eq!(done.out, "63677270\n1\n", "{done:?}");
 }
+
+/// Who puts two containers into one group is warned; the end of one is not that of the other.
+#[test]
+fn containers_in_one_group_end_by_themselves() {
+    let bed = bed!();
+    let path = format!("/{}", new_id("shared"));
+    let in_group = |command: &str| {
+        let mut bundle = bed.bundle(command);
+        bundle.config["linux"]["cgroupsPath"] = json!(path);
+        bundle
+    };
+    let first = bed.up(&in_group("while :; do sleep 0.05; done"));
+    let is_running = || bed.state(&first)["status"] == "running";
+    let bundle = in_group("echo fine");
+    let done = bed.run(&bundle);
+    assert_eq!((done.code, done.out.as_str()), (0, "fine\n"), "{done:?}");
+    assert!(done.err.contains("container's cgroup is not empty") && is_running(), "{done:?}");
+    let second = new_id("second");
+    let bundle = in_group("while :; do sleep 0.05; done");
+    assert_eq!(bed.detached(&["run", "-d", "--bundle", bundle.write(), &second]).code, 0);
+    let done = bed.oci(&["delete", "--force", &second]);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    assert!(is_running());
+    let done = bed.oci(&["delete", "--force", &first]);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    assert!(bed.traces("shared").is_empty(), "{:?}", bed.traces("shared"));
+}

@@ -163,10 +163,16 @@ fn delete_one(globals: &Globals, id: &str, force: bool) -> Result<(), OciError> 
         }
     }
     let groups = &container.record.groups;
-    if !groups.is_empty() {
-        groups.signal(KILL)?;
+    if groups.are_reused() && has_own_numbers(&container) {
+        // Its own processes have ended with the first; those that are still there are another's.
+        groups.leave();
+        container.record.leave_class()?;
+    } else {
+        if !groups.is_empty() {
+            groups.signal(KILL)?;
+        }
+        container.record.release()?;
     }
-    container.record.release()?;
     let spec = container.config();
     container.folder.remove()?;
     if let Ok(spec) = spec {

@@ -4,8 +4,10 @@ use crate::arguments::Arguments;
 use crate::create::{self, Made, Then};
 use crate::error::OciError;
 use crate::foreground::{self, Signals, Streams};
+use crate::namespaces::{self, Namespace};
 use crate::{Globals, hooks};
 use kiln_runtime::launch;
+use oci_spec::runtime::LinuxNamespaceType;
 use rustix::fd::AsFd;
 
 pub(super) fn create(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
@@ -44,10 +46,16 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Result<u8, OciErr
 
 /// Removes what is left of a container that has ended.
 fn finish(globals: &Globals, made: &Made) -> Result<(), OciError> {
-    if !made.record.groups.remove_if_empty() {
+    let groups = &made.record.groups;
+    let is_alone = || namespaces::of(&made.spec, LinuxNamespaceType::Pid) == Some(Namespace::New);
+    let removed = groups.remove_if_empty();
+    if !removed && groups.are_reused() && is_alone() {
+        // Those that are still there are another's.
+        groups.leave();
+    } else if !removed {
         // Processes that share the machine's process numbers outlive the first.
-        made.record.groups.signal(9)?;
-        made.record.groups.remove()?;
+        groups.signal(9)?;
+        groups.remove()?;
     }
     made.record.leave_class()?;
     made.folder.remove()?;

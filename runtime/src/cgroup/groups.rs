@@ -417,6 +417,16 @@ impl Groups {
         Ok(())
     }
 
+    /// True for groups that were there before, in which others may be.
+    pub fn are_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Removes the groups unless others are in them.
+    pub fn leave(&self) {
+        self.remove_folders();
+    }
+
     fn remove_folders(&self) {
         for folder in self.unified.iter().chain(self.legacy.iter().map(|group| &group.path)) {
             let _ = remove_tree(folder);
