@@ -46,7 +46,7 @@ fn run() -> u8 {
         return kiln_runtime::reaper::run(words);
     }
     if let Some(words) = oci_words(&words) {
-        return kiln_oci::main(words, env!("CARGO_PKG_VERSION"));
+        kiln_runtime::start::end(kiln_oci::main(words, env!("CARGO_PKG_VERSION")));
     }
     // Modes of what goes into layers are never cut by the user's mask.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));

@@ -56,20 +56,19 @@ pub fn can_do_without() -> bool {
 }
 
 fn is_recent() -> bool {
-    let release = rustix::system::uname();
-    let release = release.release().to_string_lossy().into_owned();
-    let mut numbers =
-        release.split(|letter: char| !letter.is_ascii_digit()).map_while(|part| part.parse().ok());
-    numbers.next().zip(numbers.next()).is_some_and(|version: (u32, u32)| version >= NAMED_BY_FILE)
+    let machine = rustix::system::uname();
+    let digit = |number: u32, digit: &u8| number.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
+    let parts = machine.release().to_bytes().split(|letter| !letter.is_ascii_digit());
+    let mut numbers = parts.map(|part| part.iter().fold(0, digit));
+    numbers.next().zip(numbers.next()).is_some_and(|version| version >= NAMED_BY_FILE)
 }
 
 fn has_foreign_interpreters() -> bool {
-    const FOLDER: &str = "/proc/sys/fs/binfmt_misc";
     // Mounted, it has this file.
-    if rustix::fs::access(format!("{FOLDER}/register"), rustix::fs::Access::EXISTS).is_err() {
+    if rustix::fs::access(c"/proc/sys/fs/binfmt_misc/register", rustix::fs::Access::EXISTS).is_err() {
         return false;
     }
-    let entries = std::fs::read_dir(FOLDER).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
     entries.into_iter().any(|entry| !matches!(entry.file_name().to_str(), Some("register" | "status")))
 }
 

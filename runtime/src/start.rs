@@ -10,3 +10,8 @@ pub fn begin() {
     sys::open_standard_streams();
     sys::ignore_broken_pipes();
 }
+
+/// The end of a program that holds nothing back: what the C library would do besides is for those that do.
+pub fn end(code: u8) -> ! {
+    sys::exit(code.into())
+}

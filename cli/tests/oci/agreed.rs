@@ -261,7 +261,7 @@ fn control_groups_are_those_that_are_named() {
 #[test]
 fn containers_in_one_group_end_by_themselves() {
     let bed = bed!();
-    let path = format!("/{}", new_id("shared"));
+    let path = format!("/{}", new_id("one-group"));
     let in_group = |command: &str| {
         let mut bundle = bed.bundle(command);
         bundle.config["linux"]["cgroupsPath"] = json!(path);
@@ -281,5 +281,5 @@ fn containers_in_one_group_end_by_themselves() {
     assert!(is_running());
     let done = bed.oci(&["delete", "--force", &first]);
     assert_eq!((done.code, done.err.as_str()), (0, ""));
-    assert!(bed.traces("shared").is_empty(), "{:?}", bed.traces("shared"));
+    assert!(bed.traces("one-group").is_empty(), "{:?}", bed.traces("one-group"));
 }

@@ -41,6 +41,8 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Result<u8, OciErr
     if !arguments.has("keep") {
         finish(globals, &made)?;
     }
+    // This program ends now, and all its memory at once.
+    std::mem::forget(made);
     Ok(code)
 }
 

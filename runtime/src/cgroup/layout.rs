@@ -76,14 +76,15 @@ impl Layout {
         })
     }
 
-    /// A machine with version 2 alone, mounted where it always is, and seen from its top: told without the list of mounts,
-    /// which grows with every container. `None` for all others.
+    /// A machine that works with version 2, mounted where it always is, and seen from its top: told without the list of
+    /// mounts, which grows with every container. What is mounted of version 1 elsewhere is somebody's for a purpose of
+    /// their own, to all runtimes. `None` for all other machines.
     fn unified_as_usual(own: &str) -> Option<Layout> {
         const MOUNT: &str = "/sys/fs/cgroup";
         const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
         /// The number of a hierarchy's topmost folder (kernfs).
         const TOP: u64 = 1;
-        let group = own.strip_prefix("0::")?.strip_suffix('\n').filter(|group| !group.contains('\n'))?;
+        let group = own.lines().find_map(|line| line.strip_prefix("0::"))?;
         let usual = rustix::fs::statfs(MOUNT).ok()?.f_type == CGROUP2_SUPER_MAGIC
             && rustix::fs::stat(MOUNT).ok()?.st_ino == TOP;
         usual.then(|| Layout { unified: Some(place(MOUNT, "/", group)), ..Layout::default() })

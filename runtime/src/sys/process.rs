@@ -173,6 +173,12 @@ pub(crate) fn ignore_broken_pipes() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
+/// Ends this process at once, without what was registered to be done then.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: the call takes a number and does not come back.
+    unsafe { libc::_exit(code) }
+}
+
 /// Standard streams that are closed lead to nowhere from here on: what is opened later must not become one of them.
 pub(crate) fn open_standard_streams() {
     let mut polled = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
