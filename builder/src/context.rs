@@ -1,10 +1,12 @@
 //! The build context: a folder, a Dockerfile, and a file that says what is left out.
 
 use crate::error::BuildError;
-use kiln_image::sys::{CallError, Named};
 use kiln_parser::Source;
 use kiln_parser::ignore::Patterns;
-use std::io;
+use rustix::fs::{self, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Names under which a Dockerfile is looked for.
@@ -93,7 +95,7 @@ impl Context {
             Some(file) => file.to_owned(),
             None => find_dockerfile(folder),
         };
-        let source = read_dockerfile(&file)?;
+        let source = read_dockerfile(folder, &file)?;
         let (ignore_name, ignore) = read_ignore(folder, &file)?;
         let name = std::fs::canonicalize(&file).unwrap_or_else(|_| file.clone()).display().to_string();
         Ok(Context {
@@ -142,7 +144,7 @@ fn find_dockerfile(folder: &Path) -> PathBuf {
     existing.unwrap_or_else(|| folder.join(NAMES[0]))
 }
 
-fn read_dockerfile(file: &Path) -> Result<Source, BuildError> {
+fn read_dockerfile(folder: &Path, file: &Path) -> Result<Source, BuildError> {
     let shown = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
     let fail = |reason: String, hint: &str| {
         Err(BuildError::Option {
@@ -150,26 +152,60 @@ fn read_dockerfile(file: &Path) -> Result<Source, BuildError> {
             hints: vec![hint.to_owned()],
         })
     };
-    match std::fs::metadata(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return fail(
-                "no such file or directory".to_owned(),
-                "a Dockerfile is looked for in the build context; name another one with -f",
-            );
-        }
-        Err(error) => return fail(error.to_string(), "check the permissions of the file"),
-        Ok(metadata) if metadata.is_dir() => {
-            return fail("is a directory".to_owned(), "name the file itself with -f");
-        }
-        Ok(metadata) if metadata.len() > MAX_SIZE => {
-            return fail("too large".to_owned(), "a Dockerfile holds at most 16 MiB");
-        }
-        Ok(_) => {}
-    }
-    match std::fs::read(file) {
+    match read_file(folder, file) {
         Ok(bytes) => Ok(Source::new(shown, bytes)),
-        Err(error) => fail(error.to_string(), "check the permissions of the file"),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => fail(
+                "no such file or directory".to_owned(),
+                "a Dockerfile is looked for in the build context, where links lead nowhere else; name another one with -f",
+            ),
+            io::ErrorKind::IsADirectory => fail("is a directory".to_owned(), "name the file itself with -f"),
+            io::ErrorKind::FileTooLarge => fail("too large".to_owned(), "a Dockerfile holds at most 16 MiB"),
+            io::ErrorKind::InvalidInput => {
+                fail("is not a regular file".to_owned(), "name a file with -f, or pipe one in with -f -")
+            }
+            _ => fail(error.to_string(), "check the permissions of the file"),
+        },
     }
+}
+
+/// Reads a regular file, and waits for nothing. Links of a file in the context lead to the context: what it says must not
+/// show files of the machine. A file elsewhere is one that the user has named.
+fn read_file(folder: &Path, file: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let opened = match below(folder, file) {
+        Some((root, below)) => {
+            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+            let root = fs::open(&root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            fs::openat2(&root, &below, flags, Mode::empty(), resolve)
+        }
+        None => fs::open(file, flags, Mode::empty()),
+    };
+    let opened = File::from(opened.map_err(|errno| match errno {
+        Errno::LOOP | Errno::NOTDIR => io::ErrorKind::NotFound.into(),
+        errno => io::Error::from(errno),
+    })?);
+    let metadata = opened.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !metadata.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut bytes = Vec::new();
+    opened.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(bytes)
+}
+
+/// The context's folder and the place of a file in it, if it is there.
+fn below(folder: &Path, file: &Path) -> Option<(PathBuf, PathBuf)> {
+    let above = file.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (root, above) = (folder.canonicalize().ok()?, above.canonicalize().ok()?);
+    let below = above.strip_prefix(&root).ok()?.join(file.file_name()?);
+    Some((root, below))
 }
 
 /// `NAME.dockerignore` beside the Dockerfile, or `.dockerignore` in the context.
@@ -178,7 +214,7 @@ fn read_ignore(folder: &Path, file: &Path) -> Result<(String, Patterns), BuildEr
     own.push(IGNORE_FILE);
     for path in [PathBuf::from(own), folder.join(IGNORE_FILE)] {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match std::fs::read(&path) {
+        match read_file(folder, &path) {
             Ok(bytes) => {
                 let patterns = Patterns::parse(&String::from_utf8_lossy(&bytes));
                 let patterns = patterns
@@ -186,8 +222,14 @@ fn read_ignore(folder: &Path, file: &Path) -> Result<(String, Patterns), BuildEr
                 return Ok((name, patterns));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            failed => {
-                failed.call("read", &path).map_err(|error: CallError| BuildError::Context(error))?;
+            Err(error) => {
+                let message = match error.kind() {
+                    io::ErrorKind::InvalidInput => "is not a regular file".to_owned(),
+                    io::ErrorKind::IsADirectory => "is a directory".to_owned(),
+                    io::ErrorKind::FileTooLarge => "is larger than 16 MiB".to_owned(),
+                    _ => error.to_string(),
+                };
+                return Err(BuildError::Ignore { file: name, message });
             }
         }
     }

@@ -96,6 +96,20 @@ impl Drop for StepNetwork<'_> {
     }
 }
 
+/// The folder of secrets and sockets while steps use them, below the state.
+const SECRETS: &str = "secrets";
+
+/// Removes what builds have left that were killed: names begin with the number of the process.
+fn remove_left_secrets(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.split('-').next()?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 impl<'a> Sandbox<'a> {
     pub(crate) fn new(
         store: &'a Store,
@@ -103,6 +117,7 @@ impl<'a> Sandbox<'a> {
         state: &'a Path,
         names: Names<'a>,
     ) -> Sandbox<'a> {
+        remove_left_secrets(&state.join(SECRETS));
         Sandbox {
             store,
             spawner,
@@ -170,7 +185,7 @@ impl<'a> Sandbox<'a> {
     /// A path of its own for a secret or a socket, in a folder that only root enters.
     pub(crate) fn secret_path(&self) -> Result<PathBuf, SandboxError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let folder = self.state.join("secrets");
+        let folder = self.state.join(SECRETS);
         std::fs::create_dir_all(&folder).call("mkdir", &folder)?;
         std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).call("chmod", &folder)?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -266,5 +281,25 @@ impl Files {
                 )
             })
             .to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_killed_builds_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join(format!("{}-0", std::process::id()));
+        // No process has a number beyond the largest that Linux gives.
+        let left = folder.path().join("4194305-0");
+        let foreign = folder.path().join("other");
+        for path in [&own, &left, &foreign] {
+            std::fs::write(path, "secret").unwrap();
+        }
+        remove_left_secrets(folder.path());
+        assert!(own.exists() && foreign.exists() && !left.exists());
+        remove_left_secrets(Path::new("/kiln-none"));
     }
 }

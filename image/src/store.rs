@@ -45,6 +45,7 @@ use scratch::ScratchArea;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Why the store cannot do what was asked.
@@ -158,11 +159,16 @@ impl Store {
         let open = |error| StoreError::Open(root.to_owned(), error);
         let fresh = !root.join("oci-layout").exists();
         if fresh {
-            for folder in ["blobs/sha256", "layers", "work", "locks", "pins", "cache"] {
+            for folder in ["blobs/sha256", "layers", "work", "locks", "pins", "cache", "caches", "containers"]
+            {
                 make_folder(&root.join(folder)).map_err(open)?;
             }
         }
+        for name in OWN {
+            keep_others_out(&root.join(name)).map_err(open)?;
+        }
         let index = Index::open(&root.join("index.db"))?;
+        keep_others_out(&root.join("index.db")).map_err(open)?;
         let scratch = ScratchArea::new(root.join("work"));
         let blobs = Blobs::new(root.join("blobs"), scratch.clone());
         let boot =
@@ -642,6 +648,19 @@ fn missing_reference(parsed: Result<Reference, ReferenceError>, name: &str) -> S
 fn pack(path: &Path) -> Result<(DiffId, u64), StoreError> {
     let (digest, size) = layer::diff(path, BackgroundHasher::sha256())?.finish();
     Ok((DiffId(digest), size))
+}
+
+/// What of the store is nobody else's business: programs that run as their owner lie there, and what was said in secret.
+const OWN: [&str; 8] = ["blobs", "layers", "work", "locks", "pins", "cache", "caches", "containers"];
+
+/// Takes what others may do with a file or folder away, if it is there.
+fn keep_others_out(path: &Path) -> Result<(), CallError> {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    let mode = metadata.permissions().mode();
+    if mode & 0o077 == 0 || metadata.is_symlink() {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7700)).call("chmod", path)
 }
 
 fn make_folder(path: &Path) -> Result<(), CallError> {

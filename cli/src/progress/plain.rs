@@ -17,6 +17,9 @@ use std::time::Instant;
 /// Output lines that are repeated when a step fails.
 const TAIL: usize = 20;
 
+/// Bytes of a line that are waited for.
+const LONGEST: usize = 1 << 20;
+
 /// Turns events into lines.
 #[derive(Default)]
 pub(super) struct Plain {
@@ -138,8 +141,12 @@ impl Plain {
 
     fn output(&mut self, row: Row, bytes: &[u8], out: &mut String) {
         let Some(shown) = self.rows.get_mut(&row) else { return };
+        let before = shown.partial.len();
         shown.partial.extend_from_slice(bytes);
-        let Some(end) = shown.partial.iter().rposition(|byte| *byte == b'\n') else { return };
+        let end = bytes.iter().rposition(|byte| *byte == b'\n').map(|at| before + at);
+        // A line that does not end is shown in pieces.
+        let longest = (shown.partial.len() >= LONGEST).then(|| shown.partial.len() - 1);
+        let Some(end) = end.or(longest) else { return };
         let lines: Vec<u8> = shown.partial.drain(..=end).collect();
         self.turn_to(row, out);
         for line in lines.split_inclusive(|byte| *byte == b'\n') {

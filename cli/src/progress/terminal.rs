@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// Output lines that are shown when a step fails.
 const TAIL: usize = 20;
 
+/// Bytes of them that are kept.
+const LONGEST: usize = 64 << 10;
+
 /// One moving line for each row at work, and a still one above for each that is done.
 pub(super) struct Terminal {
     bars: MultiProgress,
@@ -76,6 +79,8 @@ impl Terminal {
         if let Some((after, _)) = keep {
             shown.output.drain(..shown.output.len() - after);
         }
+        // Of lines that do not end the last part is enough.
+        shown.output.drain(..shown.output.len().saturating_sub(LONGEST));
         let text = String::from_utf8_lossy(&shown.output);
         let last = text.trim_end().rsplit(['\n', '\r']).next().unwrap_or_default().to_owned();
         shown.bar.set_message(last);

@@ -405,3 +405,99 @@ fn the_null_device_stays_as_it_is() {
     assert!(code == 0 && progress.contains("done"), "{progress}");
     assert!(run.code == 0 && run.out.ends_with("done\n"), "{run:?}");
 }
+
+/// CVE-2021-41091: nobody else comes to what lies in the store, programs that run as their owner above all.
+#[test]
+fn the_store_is_closed_to_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let bed = bed!();
+    let plant = "cp /bin/busybox /planted && chmod 6755 /planted";
+    let text = format!(
+        "FROM busybox\nRUN --mount=type=cache,target=/c cp /bin/busybox /c/p && chmod 4755 /c /c/p\nCMD {plant}\n"
+    );
+    bed.build("planted", &bed.context("c", &text));
+    let done = bed.kiln(&["run", "--name", "planted", "planted"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o077;
+    for name in ["blobs", "layers", "work", "cache", "caches", "containers", "index.db"] {
+        assert_eq!(mode(&bed.root().join(name)), 0, "{name}");
+    }
+    // A store of older times is closed, too.
+    for name in ["caches", "containers"] {
+        fs::set_permissions(bed.root().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    bed.ok("images");
+    for name in ["caches", "containers"] {
+        assert_eq!(mode(&bed.root().join(name)), 0, "{name}");
+    }
+}
+
+/// A Dockerfile of the context is a file of the context, and one that is none is not waited for.
+#[test]
+fn dockerfiles_are_files_of_their_context() {
+    let bed = bed!();
+    let outside = Outside::new(&bed);
+    bed.write("secret", "SECRET of the machine\n");
+    for (name, target) in [
+        ("absolute", bed.path("secret")),
+        ("relative", "../secret".into()),
+        ("proc", "/proc/self/environ".into()),
+    ] {
+        for file in ["Dockerfile", ".dockerignore"] {
+            bed.write(&format!("{name}-{file}/f"), "");
+            let folder = bed.path(&format!("{name}-{file}"));
+            if file != "Dockerfile" {
+                bed.write(&format!("{name}-{file}/Dockerfile"), "FROM scratch\nCOPY f /\n");
+            }
+            symlink(&target, folder.join(file)).unwrap();
+            let tar = bed.path("context.tar");
+            assert!(
+                std::process::Command::new("tar")
+                    .arg("-C")
+                    .arg(&folder)
+                    .arg("-cf")
+                    .arg(&tar)
+                    .arg(".")
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+            let mut piped = bed.command(&["build", "-"]);
+            piped.stdin(fs::File::open(&tar).unwrap());
+            let piped = crate::bed::Done::of(piped.output().unwrap());
+            let plain = bed.kiln(&["build".as_ref(), folder.as_os_str()]);
+            let named = bed.kiln(&[
+                "build".as_ref(),
+                "-f".as_ref(),
+                folder.join("Dockerfile").as_os_str(),
+                folder.as_os_str(),
+            ]);
+            for done in [piped, plain, named] {
+                assert!(
+                    !done.err.contains("SECRET") && !done.err.contains("PATH="),
+                    "{name} {file}: {}",
+                    done.err
+                );
+                assert_eq!(done.code != 0, file == "Dockerfile", "{name} {file}: {}", done.err);
+            }
+        }
+    }
+    for file in ["Dockerfile", ".dockerignore"] {
+        bed.write(&format!("pipe-{file}/f"), "");
+        let folder = bed.path(&format!("pipe-{file}"));
+        if file != "Dockerfile" {
+            bed.write(&format!("pipe-{file}/Dockerfile"), "FROM scratch\nCOPY f /\n");
+        }
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            folder.join(file),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
+        let done = bed.kiln(&["build".as_ref(), folder.as_os_str()]);
+        assert!(done.code == 1 && done.err.contains("is not a regular file"), "{file}: {}", done.err);
+    }
+    outside.assert_unknown("");
+}

@@ -1,7 +1,7 @@
 //! Mounting with the kernel's new interface (Linux 5.2): file systems and binds are made detached, get
 //! their attributes, and only then become visible at a place that is held by a handle.
 
-use super::path::Target;
+use super::path::{Target, open_as};
 use super::{Done, Failed, Init, Named};
 use crate::op::{
     Bytes, DeviceOp, FilesystemMount, HierarchiesOp, HierarchyMount, MountOp, MountSource, RootOp,
@@ -161,10 +161,11 @@ pub(super) struct Covers {
 }
 
 impl Covers {
-    /// Attaches one more by `attach`; what that could not attach is there for the next.
+    /// Attaches one more by `attach`, a copy of the first, which `make` makes; what that could not attach is there for the
+    /// next.
     fn put(
         &mut self,
-        kind: Target,
+        make: impl FnOnce() -> Done<OwnedFd>,
         attach: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
     ) -> Done<Result<(), Errno>> {
         /// Handles that are not closed one by one, but many at once when the program starts.
@@ -174,8 +175,7 @@ impl Covers {
                 Some(first) => {
                     copy_tree(first.as_fd(), &Bytes::from(""), false).call("open_tree", "cover")?
                 }
-                None if kind == Target::Folder => empty_folder()?,
-                None => null_device()?,
+                None => make()?,
             };
             if self.handles.len() == MOST {
                 self.handles.pop();
@@ -230,7 +230,7 @@ fn copy_hierarchies(
             Some(options) => mount_hierarchy(name, options, old_flags(op.attributes)),
             None => {
                 let name = Bytes::from(name.as_str()).to_c_string();
-                covers.put(Target::Folder, |cover| attach_in(cover, copy.as_fd(), &name))?
+                covers.put(empty_folder, |cover| attach_in(cover, copy.as_fd(), &name))?
             }
         };
         replaced.call("mount", format!("cgroup {name}"))
@@ -576,7 +576,8 @@ impl Init {
         let Some(place) = self.find(path, true)? else { return Ok(()) };
         let mut kind = usual.map_or_else(|| kind_of(place.as_fd(), path), Ok)?;
         loop {
-            match self.covers(kind).put(kind, |cover| attach(cover, place.as_fd()))? {
+            let attached = self.cover(kind, |cover| attach(cover, place.as_fd()));
+            match attached? {
                 // Neither goes on the other: what is here is not what is here everywhere else.
                 Err(Errno::INVAL | Errno::NOTDIR) if usual == Some(kind) => {
                     kind = kind_of(place.as_fd(), path)?;
@@ -595,16 +596,39 @@ impl Init {
 
     /// Hides an entry of a folder that is known to have no links; `None` when it is not what it is everywhere else.
     fn mask_entry(&mut self, path: &Bytes, kind: Target) -> Done<Option<()>> {
-        let mut covers = std::mem::take(self.covers(kind));
-        let attached = match self.parent(path) {
-            Ok((folder, name)) => covers.put(kind, |cover| attach_in(cover, folder, &name)),
-            Err(_) => Ok(Err(Errno::LOOP)),
-        };
-        *self.covers(kind) = covers;
+        let Ok((_, name)) = self.parent(path) else { return Ok(None) };
+        let Some(folder) = self.folder.take() else { return Ok(None) };
+        let attached = self.cover(kind, |cover| attach_in(cover, folder.handle.as_fd(), &name));
+        self.folder = Some(folder);
         Ok(match attached? {
             Ok(()) | Err(Errno::NOENT) => Some(()),
             Err(_) => None,
         })
+    }
+
+    /// Attaches something that hides.
+    fn cover(
+        &mut self,
+        kind: Target,
+        attach: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
+    ) -> Done<Result<(), Errno>> {
+        let mut covers = std::mem::take(self.covers(kind));
+        let attached = match kind {
+            Target::Folder => covers.put(empty_folder, attach),
+            Target::File => covers.put(|| self.null_cover(), attach),
+        };
+        *self.covers(kind) = covers;
+        attached
+    }
+
+    /// A detached mount of the container's own null device, looked at, or of the machine's where it has none.
+    fn null_cover(&self) -> Done<OwnedFd> {
+        let own = open_as(self.root()?, c"dev/null", OFlags::PATH | OFlags::NOFOLLOW, false).ok();
+        let own = own.filter(|own| fs::fstat(own).is_ok_and(|stat| super::identity::is_null(&stat)));
+        let copy = own.and_then(|own| copy_tree(own.as_fd(), &Bytes::from(""), false).ok());
+        let Some(copy) = copy else { return null_device() };
+        set_readonly(copy.as_fd(), &Bytes::from("/dev/null"))?;
+        Ok(copy)
     }
 
     fn covers(&mut self, kind: Target) -> &mut Covers {
