@@ -53,6 +53,8 @@ pub(crate) struct Sandbox<'a> {
     /// steps do not have.
     idle: Mutex<Vec<Connection>>,
     devices: OnceLock<Option<Cgroup>>,
+    /// Secrets and sockets, once there are any.
+    secrets: Mutex<Option<ScratchFolder>>,
 }
 
 /// What containers of a build know themselves and others as.
@@ -96,19 +98,8 @@ impl Drop for StepNetwork<'_> {
     }
 }
 
-/// The folder of secrets and sockets while steps use them, below the state.
+/// Where secrets and sockets are while steps use them, below the state.
 const SECRETS: &str = "secrets";
-
-/// Removes what builds have left that were killed: names begin with the number of the process.
-fn remove_left_secrets(folder: &Path) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.split('-').next()?.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
-}
 
 impl<'a> Sandbox<'a> {
     pub(crate) fn new(
@@ -117,7 +108,8 @@ impl<'a> Sandbox<'a> {
         state: &'a Path,
         names: Names<'a>,
     ) -> Sandbox<'a> {
-        remove_left_secrets(&state.join(SECRETS));
+        // Another build's are its own; what cannot be removed is emptied at boot.
+        let _ = ScratchFolder::remove_orphans(&state.join(SECRETS));
         Sandbox {
             store,
             spawner,
@@ -128,6 +120,7 @@ impl<'a> Sandbox<'a> {
             bridge: Mutex::default(),
             idle: Mutex::default(),
             devices: OnceLock::new(),
+            secrets: Mutex::default(),
         }
     }
 
@@ -182,14 +175,16 @@ impl<'a> Sandbox<'a> {
         Ok(path)
     }
 
-    /// A path of its own for a secret or a socket, in a folder that only root enters.
+    /// A path of its own for a secret or a socket, in a folder that only root enters, and that the next build removes if
+    /// this one is killed.
     pub(crate) fn secret_path(&self) -> Result<PathBuf, SandboxError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let folder = self.state.join(SECRETS);
-        std::fs::create_dir_all(&folder).call("mkdir", &folder)?;
-        std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).call("chmod", &folder)?;
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(folder.join(format!("{}-{number}", std::process::id())))
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = match &*secrets {
+            Some(folder) => folder,
+            None => secrets.insert(ScratchFolder::elsewhere(&self.state.join(SECRETS))?),
+        };
+        Ok(folder.path().join(NEXT.fetch_add(1, Ordering::Relaxed).to_string()))
     }
 
     fn bridge(&self) -> Result<Arc<Bridge>, SandboxError> {
@@ -281,25 +276,5 @@ impl Files {
                 )
             })
             .to_vec()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_of_killed_builds_are_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let own = folder.path().join(format!("{}-0", std::process::id()));
-        // No process has a number beyond the largest that Linux gives.
-        let left = folder.path().join("4194305-0");
-        let foreign = folder.path().join("other");
-        for path in [&own, &left, &foreign] {
-            std::fs::write(path, "secret").unwrap();
-        }
-        remove_left_secrets(folder.path());
-        assert!(own.exists() && foreign.exists() && !left.exists());
-        remove_left_secrets(Path::new("/kiln-none"));
     }
 }

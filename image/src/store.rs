@@ -45,7 +45,7 @@ use scratch::ScratchArea;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why the store cannot do what was asked.
@@ -136,6 +136,21 @@ pub struct ScratchFolder {
 }
 
 impl ScratchFolder {
+    /// Makes one in `area`, a folder that is no store's and that nobody else enters.
+    pub fn elsewhere(area: &Path) -> Result<ScratchFolder, CallError> {
+        make_folder(area)?;
+        keep_others_out(area)?;
+        Ok(ScratchFolder { scratch: ScratchArea::new(area.to_owned()).folder()? })
+    }
+
+    /// Removes what dead processes left in such a folder, if it is there.
+    pub fn remove_orphans(area: &Path) -> Result<(), CallError> {
+        match ScratchArea::new(area.to_owned()).remove_orphans() {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other,
+        }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.scratch.path()
@@ -164,11 +179,16 @@ impl Store {
                 make_folder(&root.join(folder)).map_err(open)?;
             }
         }
+        let index = root.join("index.db");
+        if fresh {
+            // What is written beside it gets its mode.
+            let mut private = fs::OpenOptions::new();
+            private.create(true).append(true).mode(0o600).open(&index).call("open", &index).map_err(open)?;
+        }
         for name in OWN {
             keep_others_out(&root.join(name)).map_err(open)?;
         }
-        let index = Index::open(&root.join("index.db"))?;
-        keep_others_out(&root.join("index.db")).map_err(open)?;
+        let index = Index::open(&index)?;
         let scratch = ScratchArea::new(root.join("work"));
         let blobs = Blobs::new(root.join("blobs"), scratch.clone());
         let boot =
@@ -651,7 +671,19 @@ fn pack(path: &Path) -> Result<(DiffId, u64), StoreError> {
 }
 
 /// What of the store is nobody else's business: programs that run as their owner lie there, and what was said in secret.
-const OWN: [&str; 8] = ["blobs", "layers", "work", "locks", "pins", "cache", "caches", "containers"];
+const OWN: [&str; 11] = [
+    "blobs",
+    "layers",
+    "work",
+    "locks",
+    "pins",
+    "cache",
+    "caches",
+    "containers",
+    "index.db",
+    "index.db-wal",
+    "index.db-shm",
+];
 
 /// Takes what others may do with a file or folder away, if it is there.
 fn keep_others_out(path: &Path) -> Result<(), CallError> {

@@ -2,6 +2,7 @@
 
 use kiln_image::digest::Hasher;
 use kiln_image::store::Store;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Moments of a build, spread over what it takes; not a wait for something, but the thing under test.
@@ -32,6 +33,42 @@ fn killed_builds_leave_a_sound_store() {
     wait_until_clean(&bed);
 }
 
+/// Files below `folder` that hold `text`.
+fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(files_with(&entry.path(), text));
+        } else if std::fs::read(entry.path()).is_ok_and(|bytes| bytes == text.as_bytes()) {
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+#[test]
+fn secrets_of_killed_builds_are_removed() {
+    let bed = bed!();
+    let secrets = Path::new("/run/kiln/secrets");
+    let text = format!("secret of {} {:?}", std::process::id(), std::thread::current().id());
+    bed.write("secret", &text);
+    let context = bed.context("c", "FROM busybox\nRUN --mount=type=secret,id=s sleep 1000\n");
+    let flag = format!("id=s,src={}", bed.path("secret").display());
+    let mut killed = bed.start(&["build", "--no-cache", "--secret", &flag, context.to_str().unwrap()]);
+    while files_with(secrets, &text).is_empty() {
+        assert!(killed.try_wait().unwrap().is_none(), "the build ended before its step began");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Another build's are not touched while that runs.
+    bed.build("other", &bed.context("other", "FROM scratch\nCOPY Dockerfile /\n"));
+    assert_eq!(files_with(secrets, &text).len(), 1);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    bed.build("other", &bed.context("other", "FROM scratch\nCOPY Dockerfile /\n"));
+    assert_eq!(files_with(secrets, &text), Vec::<PathBuf>::new());
+    wait_until_clean(&bed);
+}
+
 /// What a killed program started ends a moment later by itself.
 fn wait_until_clean(bed: &crate::bed::Bed) {
     for _ in 0..100 {
@@ -43,7 +80,7 @@ fn wait_until_clean(bed: &crate::bed::Bed) {
     bed.assert_clean();
 }
 
-fn check_blobs(root: &std::path::Path) {
+fn check_blobs(root: &Path) {
     let store = Store::open(root).unwrap();
     for digest in store.blobs().list().unwrap() {
         let bytes = std::fs::read(store.blobs().path(&digest)).unwrap();
