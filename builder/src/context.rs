@@ -1,12 +1,14 @@
 //! The build context: a folder, a Dockerfile, and a file that says what is left out.
 
 use crate::error::BuildError;
+use kiln_image::sys::{self, CallError};
+use kiln_image::tree::Tree;
 use kiln_parser::Source;
 use kiln_parser::ignore::Patterns;
-use rustix::fs::{self, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::fs::FileType;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Names under which a Dockerfile is looked for.
@@ -169,35 +171,33 @@ fn read_dockerfile(folder: &Path, file: &Path) -> Result<Source, BuildError> {
     }
 }
 
-/// Reads a regular file, and waits for nothing. Links of a file in the context lead to the context: what it says must not
-/// show files of the machine. A file elsewhere is one that the user has named.
+/// Reads a file of the context, whose links lead to the context: what it says must not show files of the machine, and
+/// nothing is waited for. A file elsewhere is one that the user has named, whatever it is.
 fn read_file(folder: &Path, file: &Path) -> io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let opened = match below(folder, file) {
-        Some((root, below)) => {
-            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-            let root = fs::open(&root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-            fs::openat2(&root, &below, flags, Mode::empty(), resolve)
+    let bytes = match below(folder, file) {
+        Some((root, below)) => read_inside(&root, &below)?,
+        None if std::fs::metadata(file)?.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        None => {
+            let mut bytes = Vec::new();
+            File::open(file)?.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
+            bytes
         }
-        None => fs::open(file, flags, Mode::empty()),
     };
-    let opened = File::from(opened.map_err(|errno| match errno {
-        Errno::LOOP | Errno::NOTDIR => io::ErrorKind::NotFound.into(),
-        errno => io::Error::from(errno),
-    })?);
-    let metadata = opened.metadata()?;
-    if metadata.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
+    if bytes.len() as u64 > MAX_SIZE { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+}
+
+fn read_inside(root: &Path, file: &Path) -> io::Result<Vec<u8>> {
+    let failed = |error: CallError| io::Error::from(error.errno);
+    let tree = Tree::open(root).map_err(failed)?;
+    let real = tree.resolve(file.as_os_str().as_bytes()).map_err(failed)?;
+    let Some(stat) = tree.stat(&real).map_err(failed)? else { return Err(io::ErrorKind::NotFound.into()) };
+    match sys::file_type(&stat) {
+        FileType::RegularFile => {}
+        FileType::Directory => return Err(io::ErrorKind::IsADirectory.into()),
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
     }
-    if !metadata.is_file() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let mut bytes = Vec::new();
-    opened.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_SIZE {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    Ok(bytes)
+    let bytes = tree.read_file(&real.to_bytes(), MAX_SIZE + 1).map_err(failed)?;
+    bytes.ok_or_else(|| io::ErrorKind::PermissionDenied.into())
 }
 
 /// The context's folder and the place of a file in it, if it is there.
