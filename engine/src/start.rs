@@ -5,7 +5,7 @@ use crate::error::EngineError;
 use crate::record::{Endpoint, State, now};
 use crate::settings::NetworkMode;
 use kiln_image::sys::{CallError, Named};
-use kiln_runtime::cgroup::{self, Cgroup, Groups, Layout};
+use kiln_runtime::cgroup::{self, Cgroup, Layout};
 use kiln_runtime::network::{self, Bridge, Connection, resolv};
 use kiln_runtime::op::{ConsoleSize, FdSlot, SetupError, Stage};
 use kiln_runtime::plan::{PlanOptions, plan};
@@ -100,7 +100,6 @@ impl<'a> Owned<'a> {
         let network = resources.network();
         let devices = resources.cgroup.as_ref().and_then(Cgroup::folder);
         let slots: Vec<BorrowedFd<'_>> = network.into_iter().chain(devices).collect();
-        let none = Groups::default();
         let options = PlanOptions {
             root: Some(&root),
             user: Some(&self.container.settings.user),
@@ -110,7 +109,7 @@ impl<'a> Owned<'a> {
             no_device_filter: devices.is_none(),
             default_filter: true,
             layout: Some(&layout),
-            groups: Some(resources.cgroup.as_ref().map_or(&none, Cgroup::groups)),
+            groups: resources.cgroup.as_ref().map(Cgroup::groups),
             wait: true,
             ..PlanOptions::default()
         };

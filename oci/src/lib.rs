@@ -76,27 +76,7 @@ fn run(words: Vec<OsString>, version: &str, log: &mut Log) -> Result<u8, OciErro
     });
     let words = words.collect::<Result<Vec<_>, _>>()?;
     let globals = Arguments::read(&words, &GLOBAL, true)?;
-    *log = Log {
-        file: globals.get("log").filter(|path| !path.is_empty()).map(Into::into),
-        json: match globals.get("log-format") {
-            None | Some("" | "text") => false,
-            Some("json") => true,
-            Some(other) => {
-                return Err(OciError::usage(format!("invalid log-format {other:?}: text and json exist")));
-            }
-        },
-        level: match globals.get("log-level") {
-            _ if globals.has("debug") => Level::Debug,
-            None | Some("" | "warning" | "info") => Level::Warning,
-            Some("debug") => Level::Debug,
-            Some("error") => Level::Error,
-            Some(other) => {
-                return Err(OciError::usage(format!(
-                    "invalid log-level {other:?}: error, warning and debug exist"
-                )));
-            }
-        },
-    };
+    *log = log_of(&globals)?;
     if let Err(error) = log.open() {
         *log = Log::default();
         return Err(error);
@@ -108,29 +88,7 @@ fn run(words: Vec<OsString>, version: &str, log: &mut Log) -> Result<u8, OciErro
     let Some((name, rest)) = globals.words.split_first().filter(|_| !globals.has("help")) else {
         return print(&help());
     };
-    let no_groups = match globals.get("cgroup-manager") {
-        None | Some("" | "cgroupfs") => false,
-        Some("disabled") => true,
-        Some("systemd") => return Err(no_systemd("--cgroup-manager=systemd")),
-        Some(other) => {
-            return Err(OciError::usage(format!(
-                "unknown cgroup manager {other:?}: cgroupfs and disabled exist"
-            )));
-        }
-    };
-    if globals.has("systemd-cgroup") {
-        return Err(no_systemd("--systemd-cgroup"));
-    }
-    let rootless = match globals.get("rootless") {
-        None | Some("" | "auto") => None,
-        Some("true") => Some(true),
-        Some("false") => Some(false),
-        Some(other) => {
-            return Err(OciError::usage(format!(
-                "invalid value {other:?} for -rootless: true, false and auto exist"
-            )));
-        }
-    };
+    let (no_groups, rootless) = group_choices(&globals)?;
     let command = COMMANDS.iter().find(|command| command.name == name);
     let Some(command) = command else {
         if name == "help" {
@@ -157,6 +115,58 @@ fn run(words: Vec<OsString>, version: &str, log: &mut Log) -> Result<u8, OciErro
         }
         (outcome, _) => outcome,
     }
+}
+
+/// Where messages go, and how.
+fn log_of(globals: &Arguments) -> Result<Log, OciError> {
+    let json = match globals.get("log-format") {
+        None | Some("" | "text") => false,
+        Some("json") => true,
+        Some(other) => {
+            return Err(OciError::usage(format!("invalid log-format {other:?}: text and json exist")));
+        }
+    };
+    let level = match globals.get("log-level") {
+        _ if globals.has("debug") => Level::Debug,
+        None | Some("" | "warning" | "info") => Level::Warning,
+        Some("debug") => Level::Debug,
+        Some("error") => Level::Error,
+        Some(other) => {
+            return Err(OciError::usage(format!(
+                "invalid log-level {other:?}: error, warning and debug exist"
+            )));
+        }
+    };
+    let file = globals.get("log").filter(|path| !path.is_empty()).map(Into::into);
+    Ok(Log { file, json, level })
+}
+
+/// Whether containers do without groups, and whether the caller says that it has no rights over them.
+fn group_choices(globals: &Arguments) -> Result<(bool, Option<bool>), OciError> {
+    let no_groups = match globals.get("cgroup-manager") {
+        None | Some("" | "cgroupfs") => false,
+        Some("disabled") => true,
+        Some("systemd") => return Err(no_systemd("--cgroup-manager=systemd")),
+        Some(other) => {
+            return Err(OciError::usage(format!(
+                "unknown cgroup manager {other:?}: cgroupfs and disabled exist"
+            )));
+        }
+    };
+    if globals.has("systemd-cgroup") {
+        return Err(no_systemd("--systemd-cgroup"));
+    }
+    let rootless = match globals.get("rootless") {
+        None | Some("" | "auto") => None,
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        Some(other) => {
+            return Err(OciError::usage(format!(
+                "invalid value {other:?} for -rootless: true, false and auto exist"
+            )));
+        }
+    };
+    Ok((no_groups, rootless))
 }
 
 fn no_systemd(flag: &str) -> OciError {

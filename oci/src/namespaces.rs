@@ -18,6 +18,11 @@ pub(crate) fn of(spec: &Spec, kind: LinuxNamespaceType) -> Option<Namespace<'_>>
     Some(path.map_or(Namespace::New, Namespace::Joined))
 }
 
+/// The container's first process is the first of a pid namespace, which ends with it.
+pub(crate) fn has_own_numbers(spec: &Spec) -> bool {
+    of(spec, LinuxNamespaceType::Pid) == Some(Namespace::New)
+}
+
 /// All of them, as they are listed.
 pub(crate) fn all(spec: &Spec) -> impl Iterator<Item = &LinuxNamespace> {
     spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten()
@@ -41,6 +46,7 @@ mod tests {
         {
             assert_eq!(of(&spec(list), kind), Some(Namespace::New), "{list}");
         }
+        assert!(has_own_numbers(&spec(r#"[{"type": "pid"}]"#)) && !has_own_numbers(&spec("[]")));
         let joined = spec(r#"[{"type": "pid", "path": "/proc/1/ns/pid"}]"#);
         assert_eq!(of(&joined, kind), Some(Namespace::Joined(Path::new("/proc/1/ns/pid"))));
     }

@@ -1,9 +1,9 @@
 //! This program's own file, which a container must not come by.
 
 use crate::create::Then;
-use crate::namespaces::{self, Namespace};
+use crate::namespaces;
 use kiln_runtime::seal;
-use oci_spec::runtime::{LinuxNamespaceType, LinuxSeccomp, LinuxSeccompAction, Spec};
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, Spec};
 use std::path::Path;
 
 /// Where it is known beforehand that [`keep`] is going to run this program again, does so before anything is read.
@@ -19,7 +19,7 @@ pub(crate) fn keep_early(then: Then) {
 /// A container that is alone until its program runs, and whose program is run by a handle, does not come by that file
 /// either; true tells of that. It saves a third of the time.
 pub(crate) fn keep(spec: &Spec, then: Then, root: &Path) -> bool {
-    let alone = then != Then::Wait && namespaces::of(spec, LinuxNamespaceType::Pid) == Some(Namespace::New);
+    let alone = then != Then::Wait && namespaces::has_own_numbers(spec);
     const NEEDED: [&str; 2] = ["execveat", "openat2"];
     let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let allows = |filter: &LinuxSeccomp, name: &str| {

@@ -19,6 +19,20 @@ impl Bytes {
         Path::new(OsStr::from_bytes(&self.0))
     }
 
+    /// The names that a path leads over, as they are written: `..` takes one away.
+    pub(crate) fn names(&self) -> Vec<Vec<u8>> {
+        let parts = self.0.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        for part in parts {
+            if part == b".." {
+                names.pop();
+            } else {
+                names.push(part.to_vec());
+            }
+        }
+        names
+    }
+
     /// As a C string, cut at a NUL, which no path or argument of a process can hold.
     pub fn to_c_string(&self) -> CString {
         let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
@@ -647,6 +661,13 @@ mod tests {
             assert_eq!(serde_json::from_str::<Bytes>(&json).unwrap(), bytes);
         }
         assert_eq!(serde_json::to_string(&Bytes::from("/a")).unwrap(), "\"/a\"");
+    }
+
+    #[test]
+    fn paths_are_names() {
+        for (path, names) in [("//a/./b/", "a b"), ("/a/../../proc//sys", "proc sys"), ("/", ""), ("", "")] {
+            assert_eq!(Bytes::from(path).names().join(&b' '), names.as_bytes(), "{path}");
+        }
     }
 
     #[test]

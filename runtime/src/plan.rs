@@ -50,7 +50,7 @@ pub struct PlanOptions<'a> {
     pub default_filter: bool,
     /// The machine's control groups, for showing them.
     pub layout: Option<&'a Layout>,
-    /// The container's own control groups, shown to those without a cgroup namespace.
+    /// The container's own control groups: which part of the machine's it is shown; without them it has none.
     pub groups: Option<&'a Groups>,
     /// The folder that relative paths of the specification begin at.
     pub bundle: Option<&'a Path>,
@@ -373,7 +373,8 @@ impl Planner<'_> {
                     GroupView::Named
                 };
                 self.enter_groups();
-                for op in mounts::cgroup(mount, self.options.layout, self.options.groups, view)? {
+                let groups = self.options.groups.unwrap_or(Groups::NONE);
+                for op in mounts::cgroup(mount, self.options.layout, groups, view)? {
                     let op = match op {
                         SetupOp::Mount(op) => SetupOp::Mount(self.guarded(op)),
                         other => other,
@@ -469,6 +470,11 @@ impl Planner<'_> {
                 node,
             }));
         }
+        self.device_links();
+        Ok(())
+    }
+
+    fn device_links(&mut self) {
         for (target, path) in [
             ("/proc/self/fd", "/dev/fd"),
             ("/proc/self/fd/0", "/dev/stdin"),
@@ -479,7 +485,6 @@ impl Planner<'_> {
         ] {
             self.push(SetupOp::Link { target: target.into(), path: path.into() });
         }
-        Ok(())
     }
 
     fn node(&self, path: &Path) -> Option<FdSlot> {

@@ -9,7 +9,7 @@ use crate::sandbox::StepNetwork;
 use crate::solve::NodeId;
 use kiln_image::store::{Active, LayerRecord, Stack};
 use kiln_image::sys::{CallError, Named};
-use kiln_runtime::cgroup::{Cgroup, Groups};
+use kiln_runtime::cgroup::Cgroup;
 use kiln_runtime::op::{FdSlot, Stage};
 use kiln_runtime::plan::{PlanOptions, plan};
 use kiln_runtime::{Process, SpawnError, SpawnRequest, spec};
@@ -69,7 +69,6 @@ impl Executor<'_> {
         let group = limited.as_ref().and_then(Cgroup::folder).or(filter);
         let namespace = network.as_ref().map(StepNetwork::namespace);
         let slots: Vec<_> = namespace.into_iter().chain(group).collect();
-        let none = Groups::default();
         let options = PlanOptions {
             root: Some(&root),
             user: Some(&exec.user),
@@ -79,7 +78,7 @@ impl Executor<'_> {
             default_filter: !exec.is_insecure,
             wait: limited.as_ref().is_some_and(Cgroup::needs_attach),
             layout: Some(self.tools.sandbox.layout()),
-            groups: Some(limited.as_ref().map_or(&none, Cgroup::groups)),
+            groups: limited.as_ref().map(Cgroup::groups),
             ..PlanOptions::default()
         };
         let plan = plan(&spec, &options)?;

@@ -3,13 +3,12 @@
 use super::Agent;
 use crate::arguments::Arguments;
 use crate::error::OciError;
-use crate::namespaces::{self, Namespace};
+use crate::namespaces;
 use crate::readiness::Readiness;
 use crate::state::{Container, Status};
 use crate::{Globals, hooks};
 use kiln_runtime::cgroup::{Groups, Layout};
 use kiln_runtime::{SpawnError, launch, signal};
-use oci_spec::runtime::LinuxNamespaceType;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
 
@@ -65,11 +64,8 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
     Ok(0)
 }
 
-/// The container's first process is the first of a pid namespace, which ends with it.
 fn has_own_numbers(container: &Container) -> bool {
-    container
-        .config()
-        .is_ok_and(|spec| namespaces::of(&spec, LinuxNamespaceType::Pid) == Some(Namespace::New))
+    container.config().is_ok_and(|spec| namespaces::has_own_numbers(&spec))
 }
 
 pub(super) fn kill(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {

@@ -4,10 +4,8 @@ use crate::arguments::Arguments;
 use crate::create::{self, Made, Then};
 use crate::error::OciError;
 use crate::foreground::{self, Signals, Streams};
-use crate::namespaces::{self, Namespace};
-use crate::{Globals, hooks};
+use crate::{Globals, hooks, namespaces};
 use kiln_runtime::launch;
-use oci_spec::runtime::LinuxNamespaceType;
 use rustix::fd::AsFd;
 
 pub(super) fn create(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
@@ -49,9 +47,8 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Result<u8, OciErr
 /// Removes what is left of a container that has ended.
 fn finish(globals: &Globals, made: &Made) -> Result<(), OciError> {
     let groups = &made.record.groups;
-    let is_alone = || namespaces::of(&made.spec, LinuxNamespaceType::Pid) == Some(Namespace::New);
     let removed = groups.remove_if_empty();
-    if !removed && groups.are_reused() && is_alone() {
+    if !removed && groups.are_reused() && namespaces::has_own_numbers(&made.spec) {
         // Those that are still there are another's.
         groups.leave();
     } else if !removed {

@@ -2,7 +2,7 @@
 
 use super::Request;
 use crate::error::OciError;
-use crate::namespaces::{self, Namespace};
+use crate::namespaces;
 use kiln_runtime::cgroup::{self, DeviceRule, Extent, Groups, Layout, Place};
 use oci_spec::runtime::{Capability, LinuxNamespaceType, LinuxResources, Mount, Spec};
 use std::path::{Component, Path, PathBuf};
@@ -72,8 +72,7 @@ impl Request<'_> {
             .and_then(|sets| sets.bounding().as_ref())
             .is_some_and(|set| set.contains(&Capability::SysAdmin));
         // Without process numbers of its own its processes are known by its group alone.
-        let is_alone = namespaces::of(&self.bundle.spec, LinuxNamespaceType::Pid) == Some(Namespace::New);
-        is_alone
+        namespaces::has_own_numbers(&self.bundle.spec)
             && place.extent != Extent::All
             && !resources.is_some_and(cgroup::has_limits)
             && rules.into_iter().flatten().all(denies_all)

@@ -60,6 +60,10 @@ struct LegacyGroup {
 const REMOVAL: Duration = Duration::from_secs(10);
 
 impl Groups {
+    /// No group at all.
+    pub const NONE: &'static Groups =
+        &Groups { unified: None, legacy: Vec::new(), reused: false, above: Vec::new() };
+
     /// Makes the groups and sets their limits. On failure those that were made are removed again.
     pub fn create(
         layout: &Layout,

@@ -23,7 +23,7 @@ pub(super) enum Target {
 
 /// A folder that is kept open.
 pub(super) struct Folder {
-    /// From the root, as [`components`] has it.
+    /// From the root, as [`Bytes::names`] has it.
     path: Bytes,
     pub(super) handle: OwnedFd,
     /// It is the top of a tmpfs that only this process has come into.
@@ -103,7 +103,7 @@ impl Init {
 
     /// Forgets the folder in which something was made last, if a mount at `path` may cover it: over links it may be any.
     pub(super) fn forget_folder(&mut self, path: &Bytes, follow: bool) {
-        let covers = |folder: &Bytes| follow || components(folder).starts_with(&components(path));
+        let covers = |folder: &Bytes| follow || folder.names().starts_with(&path.names());
         self.tmpfs.take_if(|tmpfs| covers(tmpfs));
         if let Some(folder) = self.folder.take_if(|folder| covers(&folder.path)) {
             self.leave(folder.handle);
@@ -112,7 +112,7 @@ impl Init {
 
     /// A tmpfs was mounted at `path`.
     pub(super) fn remember_tmpfs(&mut self, path: &Bytes) {
-        self.tmpfs = Some(Bytes(components(path).join(&b'/')));
+        self.tmpfs = Some(Bytes(path.names().join(&b'/')));
     }
 
     /// Makes a missing folder where nobody else can put something in its place, and enters the one above it: there it is
@@ -143,7 +143,7 @@ impl Init {
     }
 
     fn make_target(&mut self, path: &Bytes, target: Target, links: usize) -> Done<OwnedFd> {
-        let components = components(path);
+        let components = path.names();
         let mut folder = rustix::io::fcntl_dupfd_cloexec(self.root()?, 3).call("dup", path.clone())?;
         for (depth, name) in components.iter().enumerate() {
             let last = depth + 1 == components.len();
@@ -170,7 +170,7 @@ impl Init {
 
     /// Makes a folder and those above it, unless they exist.
     pub(super) fn make_folder(&mut self, path: &Bytes, mode: u32) -> Done {
-        let components = components(path);
+        let components = path.names();
         for depth in 0..components.len() {
             let here = Bytes(components[..=depth].join(&b'/'));
             if self.find(&here, true)?.is_some() {
@@ -188,7 +188,7 @@ impl Init {
     /// The parent of `path`, which must exist, and the last name. The last parent is remembered: nodes and links come
     /// in runs.
     pub(super) fn parent(&mut self, path: &Bytes) -> Done<(BorrowedFd<'_>, CString)> {
-        let mut components = components(path);
+        let mut components = path.names();
         let name = components.pop().ok_or_else(|| Failed::saying(path.clone(), "`/` cannot be made"))?;
         let above = if components.is_empty() { b".".to_vec() } else { components.join(&b'/') };
         let above = Bytes(above);
@@ -243,22 +243,9 @@ pub(super) fn open_as(
     Err(Errno::AGAIN)
 }
 
-fn components(path: &Bytes) -> Vec<Vec<u8>> {
-    let parts = path.0.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
-    let mut clean: Vec<Vec<u8>> = Vec::new();
-    for part in parts {
-        if part == b".." {
-            clean.pop();
-        } else {
-            clean.push(part.to_vec());
-        }
-    }
-    clean
-}
-
 /// The folder that holds `path`, in the same form.
 fn above(path: &Bytes) -> Option<Bytes> {
-    components(path).split_last().map(|(_, above)| Bytes(above.join(&b'/')))
+    path.names().split_last().map(|(_, above)| Bytes(above.join(&b'/')))
 }
 
 fn is_top_of_mount(handle: BorrowedFd<'_>) -> bool {

@@ -6,7 +6,7 @@ use crate::op::{
     Bytes, FilesystemMount, HierarchiesOp, HierarchyMount, IdMaps, Links, MountOp, MountSource, SetupOp,
 };
 use oci_spec::runtime::Mount;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// A mount that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -232,43 +232,28 @@ fn check_proc(mount: &Mount) -> Result<(), MountOptionError> {
     if is_top(mount.destination()) {
         return Err(MountOptionError::OnRoot(mount.destination().clone()));
     }
-    let destination = plain(mount.destination());
-    let Ok(below) = destination.strip_prefix("/proc") else { return Ok(()) };
-    let below = below.to_str().unwrap_or("?");
+    let names = Bytes::from(mount.destination()).names();
+    let Some(below) = names.strip_prefix(&[b"proc".to_vec()]) else { return Ok(()) };
+    let below = below.join(&b'/');
     let is_proc = mount.typ().as_deref() == Some("proc");
     // Binds on /proc itself are looked at when they are made: they must be of a proc file system.
     let allowed = if below.is_empty() {
         is_proc || is_bind(mount)
     } else {
-        is_bind(mount) && REPLACEABLE.contains(&below)
+        is_bind(mount) && REPLACEABLE.iter().any(|name| name.as_bytes() == below)
     };
     if allowed { Ok(()) } else { Err(MountOptionError::InProc(mount.destination().clone())) }
 }
 
 /// /proc, /sys and /dev hold the rest of the set-up: a link there would lead it astray.
 fn is_system_folder(mount: &Mount) -> bool {
-    let destination = plain(mount.destination());
-    ["/proc", "/sys", "/dev"].iter().any(|folder| destination.starts_with(folder))
-}
-
-/// A path from the root on without detours.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::from("/");
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => plain.push(name),
-            Component::ParentDir => {
-                plain.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    plain
+    let names = Bytes::from(mount.destination()).names();
+    names.first().is_some_and(|first| matches!(first.as_slice(), b"proc" | b"sys" | b"dev"))
 }
 
 /// True for `/`, however it is written.
 pub(super) fn is_top(path: &Path) -> bool {
-    path.is_absolute() && plain(path) == Path::new("/")
+    path.is_absolute() && Bytes::from(path).names().is_empty()
 }
 
 /// The machine's control groups: one file system on version 2 machines, one for each hierarchy else.
@@ -277,7 +262,7 @@ pub(super) fn is_top(path: &Path) -> bool {
 pub(super) fn cgroup(
     mount: &Mount,
     layout: Option<&Layout>,
-    groups: Option<&Groups>,
+    groups: &Groups,
     view: GroupView,
 ) -> Result<Vec<SetupOp>, MountOptionError> {
     let parsed = parse(mount.options().as_deref().unwrap_or_default())?;
@@ -286,23 +271,18 @@ pub(super) fn cgroup(
     let Some(layout) = layout else { return Ok(Vec::new()) };
     if layout.is_unified_only() {
         let own = layout.unified_own();
-        let named = groups.filter(|_| view == GroupView::Named);
-        let path = named.and_then(|groups| groups.unified_path().or(own.as_deref()));
-        let op = match path {
+        let op = match groups.unified_path().or(own.as_deref()).filter(|_| view == GroupView::Named) {
             Some(path) => bind_at(top, path, attributes),
             None => filesystem_at(top, "cgroup2", Vec::new(), attributes),
         };
         return Ok(vec![SetupOp::Mount(op)]);
     }
-    let groups = match groups {
-        Some(groups) if view == GroupView::Named => groups,
-        groups => {
-            // What the machine shows is what this process sees, too, where the container is in no other group.
-            let copies = view == GroupView::New && attributes & READONLY != 0;
-            let groups = groups.filter(|_| copies);
-            return Ok(vec![SetupOp::Hierarchies(hierarchies(top, layout, groups, attributes))]);
-        }
-    };
+    if view != GroupView::Named {
+        // What the machine shows is what the container may see, too, where it is in no group of its own.
+        let copied = layout.folder().filter(|_| view == GroupView::New && attributes & READONLY != 0);
+        let op = hierarchies(top, layout, groups, attributes);
+        return Ok(vec![SetupOp::Hierarchies(HierarchiesOp { copied: copied.map(Bytes::from), ..op })]);
+    }
     // A read-only tmpfs could not take the folders of the hierarchies: it is made so afterwards.
     let mode = vec![("mode".to_owned(), Some("755".to_owned()))];
     let mut ops = vec![SetupOp::Mount(filesystem_at(top.clone(), "tmpfs", mode, attributes & !READONLY))];
@@ -335,11 +315,9 @@ pub(super) enum GroupView {
     Named,
 }
 
-/// All hierarchies, rooted at the container's groups by its namespace. With `groups` those that it has no groups in may be
-/// shown as the machine shows them, which is one call for all instead of two for each.
-fn hierarchies(target: Bytes, layout: &Layout, groups: Option<&Groups>, attributes: u64) -> HierarchiesOp {
-    let copied = groups.and_then(|_| layout.folder()).map(Bytes::from);
-    let mut op = HierarchiesOp { target, attributes, copied, mounts: Vec::new(), links: Vec::new() };
+/// All hierarchies, rooted at the container's groups by its namespace.
+fn hierarchies(target: Bytes, layout: &Layout, groups: &Groups, attributes: u64) -> HierarchiesOp {
+    let mut op = HierarchiesOp { target, attributes, copied: None, mounts: Vec::new(), links: Vec::new() };
     for hierarchy in layout.legacy_mounts() {
         let options: Vec<String> = hierarchy
             .options()
@@ -349,12 +327,9 @@ fn hierarchies(target: Bytes, layout: &Layout, groups: Option<&Groups>, attribut
         // Programs look for each controller by its own name.
         let names = hierarchy.name.split(',').filter(|name| *name != hierarchy.name);
         op.links.extend(names.map(|name| (name.to_owned(), hierarchy.name.clone())));
-        let has_group = groups.and_then(|groups| groups.legacy_path(&hierarchy)).is_some();
-        op.mounts.push(HierarchyMount {
-            name: hierarchy.name,
-            options: Some(options.join(",")),
-            is_same: hierarchy.is_at_top && !has_group,
-        });
+        let is_same = hierarchy.is_at_top && groups.legacy_path(&hierarchy).is_none();
+        let options = Some(options.join(","));
+        op.mounts.push(HierarchyMount { name: hierarchy.name, options, is_same });
     }
     if let Some(name) = layout.unified_name() {
         op.mounts.push(HierarchyMount { name: name.to_owned(), options: None, is_same: false });
