@@ -33,6 +33,23 @@ fn instruction(code: u16, yes: u8, no: u8, constant: u32) -> u64 {
     u64::from(code) << 48 | u64::from(yes) << 40 | u64::from(no) << 32 | u64::from(constant)
 }
 
+/// Distances of a conditional jump when true and when false.
+fn branches(word: u64) -> [usize; 2] {
+    [(word >> 40) as u8, (word >> 32) as u8].map(usize::from)
+}
+
+/// Where control may go from the instruction at `here`, as places from the beginning.
+fn followers(here: usize, word: u64) -> Vec<usize> {
+    match (word >> 48) as u16 {
+        RETURN => Vec::new(),
+        JUMP => vec![here + 1 + word as u32 as usize],
+        JUMP_EQUAL | JUMP_GREATER | JUMP_GREATER_EQUAL | JUMP_ANY_BIT => {
+            branches(word).map(|distance| here + 1 + distance).to_vec()
+        }
+        _ => vec![here + 1],
+    }
+}
+
 /// A program in the making.
 pub(super) struct Assembler {
     reversed: Vec<u64>,
@@ -45,9 +62,45 @@ impl Assembler {
         Assembler { reversed: Vec::with_capacity(1024), returns: Vec::new() }
     }
 
+    /// The program, without what nothing leads to: the kernel would translate that, too.
     pub(super) fn finish(mut self) -> Vec<u64> {
         self.reversed.reverse();
-        self.reversed
+        let program = self.reversed;
+        let mut reached = vec![false; program.len()];
+        if let Some(first) = reached.first_mut() {
+            *first = true;
+        }
+        // Jumps only lead forward.
+        for here in 0..program.len() {
+            if reached[here] {
+                for next in followers(here, program[here]) {
+                    reached[next] = true;
+                }
+            }
+        }
+        let mut places = Vec::with_capacity(program.len());
+        let mut place = 0;
+        for reached in &reached {
+            places.push(place);
+            place += usize::from(*reached);
+        }
+        let near = |here: usize, next: usize| (places[next] - places[here] - 1) as u8;
+        let kept = program.iter().enumerate().filter(|(here, _)| reached[*here]);
+        let moved = kept.map(|(here, word)| {
+            let (code, constant) = ((word >> 48) as u16, *word as u32);
+            match code {
+                JUMP => {
+                    let next = here + 1 + constant as usize;
+                    instruction(JUMP, 0, 0, (places[next] - places[here] - 1) as u32)
+                }
+                JUMP_EQUAL | JUMP_GREATER | JUMP_GREATER_EQUAL | JUMP_ANY_BIT => {
+                    let [yes, no] = branches(*word).map(|distance| near(here, here + 1 + distance));
+                    instruction(code, yes, no, constant)
+                }
+                _ => *word,
+            }
+        });
+        moved.collect()
     }
 
     /// Loads a word, then goes on at `next`.
@@ -87,6 +140,24 @@ impl Assembler {
             }
             other => other,
         }
+    }
+
+    /// A target for when it is known how a test that it begins with turns out.
+    pub(super) fn decided(
+        &self,
+        offset: u32,
+        (code, constant): (u16, u32),
+        outcome: bool,
+        target: Target,
+    ) -> Target {
+        let Target::At(label) = self.loaded(offset, target) else { return target };
+        let is_loaded = matches!(target, Target::At(before) if before != label);
+        let word = self.reversed[label];
+        if !is_loaded || word & !(0xffff << 32) != instruction(code, 0, 0, constant) {
+            return target;
+        }
+        let [yes, no] = branches(word);
+        Target::At(label - 1 - if outcome { yes } else { no })
     }
 
     fn push(&mut self, word: u64) -> Target {

@@ -28,18 +28,19 @@ const END: u64 = 1 << 32;
 impl<'a> Filter<'a> {
     pub(super) fn compile(&'a self) -> Program<'a> {
         let (decisions, unknown) = self.decisions();
+        // x32 is decided together with x86-64, of which it is a part.
+        let architectures = self.architectures.iter().rev().filter(|one| **one != Architecture::X32);
+        let bodies: Vec<Body<'_>> =
+            architectures.map(|architecture| Body::new(self, *architecture, &decisions)).collect();
         let mut assembler = Assembler::new();
-        let mut bodies = Vec::new();
-        for architecture in self.architectures.iter().rev() {
-            // x32 is decided together with x86-64, of which it is a part.
-            if *architecture != Architecture::X32 {
-                let body = Body { filter: self, architecture: *architecture, decisions: &decisions };
-                bodies.push((architecture.audit(), body.write(&mut assembler)));
-            }
+        let mut written = Vec::new();
+        let mut tops = Vec::new();
+        for body in &bodies {
+            tops.push((body.architecture.audit(), body.write(&mut assembler, &mut written)));
         }
         let mut next = Target::Return(self.foreign);
-        for (audit, body) in bodies {
-            next = assembler.jump(JUMP_EQUAL, audit, body, next);
+        for (audit, top) in tops {
+            next = assembler.jump(JUMP_EQUAL, audit, top, next);
         }
         assembler.load(ARCHITECTURE, next);
         Program { instructions: assembler.finish(), unknown }
@@ -133,20 +134,29 @@ struct Body<'f> {
     filter: &'f Filter<'f>,
     architecture: Architecture,
     decisions: &'f [Decision<'f>],
+    /// What `socketcall` and `ipc` are to do, by their number.
+    multiplexers: Vec<(u32, Decision<'f>)>,
 }
 
+/// Checks that are written already, for machines of one order of bytes each.
+type Written<'d> = Vec<(bool, Outcome<'d>, Target)>;
+
 impl<'f> Body<'f> {
-    fn write(&self, assembler: &mut Assembler) -> Target {
-        let multiplexers = self.multiplexers();
-        let mut ranges = self.ranges(&multiplexers);
+    fn new(filter: &'f Filter<'f>, architecture: Architecture, decisions: &'f [Decision<'f>]) -> Body<'f> {
+        let mut body = Body { filter, architecture, decisions, multiplexers: Vec::new() };
+        body.multiplexers = body.find_multiplexers();
+        body
+    }
+
+    fn write<'d>(&'d self, assembler: &mut Assembler, written: &mut Written<'d>) -> Target {
+        let mut ranges = self.ranges();
         ranges.dedup_by(|next, last| next.outcome == last.outcome);
-        let mut tree = Tree { body: self, assembler, written: Vec::new() };
+        let mut tree = Tree { body: self, assembler, written };
         let root = tree.search(&leaves(&ranges));
         assembler.load(NUMBER, root)
     }
 
-    /// What `socketcall` and `ipc` are to do, by their number.
-    fn multiplexers(&self) -> Vec<(u32, Decision<'f>)> {
+    fn find_multiplexers(&self) -> Vec<(u32, Decision<'f>)> {
         if !self.architecture.is_multiplexed() {
             return Vec::new();
         }
@@ -172,13 +182,13 @@ impl<'f> Body<'f> {
     }
 
     /// All numbers from 0 to the last, in order.
-    fn ranges<'d>(&'d self, multiplexers: &'d [(u32, Decision<'f>)]) -> Vec<Range<'d>> {
+    fn ranges(&self) -> Vec<Range<'_>> {
         let mut ranges = Vec::with_capacity(512);
-        let unknown = self.segment(self.architecture, multiplexers, 0, &mut ranges);
+        let unknown = self.segment(self.architecture, &self.multiplexers, 0, &mut ranges);
         if self.architecture != Architecture::X86_64 {
             return ranges;
         }
-        let push = |ranges: &mut Vec<Range<'d>>, start, action| {
+        let push = |ranges: &mut Vec<Range<'_>>, start, action| {
             ranges.push(Range { start, outcome: Outcome::Return(action) });
         };
         let default = self.filter.default;
@@ -282,14 +292,13 @@ fn leaves<'d>(ranges: &[Range<'d>]) -> Vec<Leaf<'d>> {
 }
 
 /// Writes the search for a number.
-struct Tree<'t, 'f> {
+struct Tree<'w, 't, 'f> {
     body: &'t Body<'f>,
-    assembler: &'t mut Assembler,
-    /// Checks that are written already.
-    written: Vec<(Outcome<'t>, Target)>,
+    assembler: &'w mut Assembler,
+    written: &'w mut Written<'t>,
 }
 
-impl<'t> Tree<'t, '_> {
+impl<'t> Tree<'_, 't, '_> {
     fn search(&mut self, leaves: &[Leaf<'t>]) -> Target {
         if let [only] = leaves {
             return self.leaf(only);
@@ -316,14 +325,16 @@ impl<'t> Tree<'t, '_> {
             Outcome::Return(action) => return Target::Return(action),
             Outcome::Check(checks, wide) => (checks, wide),
         };
-        if let Some((_, target)) = self.written.iter().find(|(known, _)| *known == outcome) {
+        let big_endian = self.body.architecture.is_big_endian();
+        let known = self.written.iter().find(|(order, known, _)| *order == big_endian && *known == outcome);
+        if let Some((_, _, target)) = known {
             return *target;
         }
         let mut next = Target::Return(self.body.filter.default);
         for check in checks.iter().rev() {
             next = self.check(check, wide, next);
         }
-        self.written.push((outcome, next));
+        self.written.push((big_endian, outcome, next));
         next
     }
 
@@ -363,11 +374,18 @@ impl<'t> Tree<'t, '_> {
     }
 
     fn equal(&mut self, word: &Word, mask: u64, value: u64, yes: Target, no: Target) -> Target {
-        let next = self.equal_half(word.low, mask as u32, value as u32, yes, no);
-        match word.high {
-            Some(high) => self.equal_half(high, (mask >> 32) as u32, (value >> 32) as u32, next, no),
-            None => next,
-        }
+        let (low, high) = (value as u32, (value >> 32) as u32);
+        let Some(offset) = word.high else { return self.equal_half(word.low, mask as u32, low, yes, no) };
+        // What comes when this is not so often begins with the same question about the high half.
+        let whole = mask >> 32 == u64::from(u32::MAX);
+        let known = |assembler: &Assembler, outcome| match whole {
+            true => assembler.decided(offset, (JUMP_EQUAL, high), outcome, no),
+            false => no,
+        };
+        let low_differs = known(self.assembler, true);
+        let next = self.equal_half(word.low, mask as u32, low, yes, low_differs);
+        let high_differs = known(self.assembler, false);
+        self.equal_half(offset, (mask >> 32) as u32, high, next, high_differs)
     }
 
     fn equal_half(&mut self, offset: u32, mask: u32, value: u32, yes: Target, no: Target) -> Target {
