@@ -8,7 +8,7 @@ TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC := --config 'target.$(TARGET).rustflags=["-C","target-feature=+crt-static","-C","relocation-model=static"]'
 KILN := target/release/kiln
 BASES := target/bases/busybox/index.json target/bases/debian/index.json
-PACKAGES := git:git skopeo:skopeo script:bsdutils newuidmap:uidmap gcc:gcc g++:g++ python3:python3 bzip2:bzip2 xz:xz-utils zstd:zstd
+PACKAGES := git:git skopeo:skopeo nft:nftables pasta:passt slirp4netns:slirp4netns script:bsdutils newuidmap:uidmap gcc:gcc g++:g++ python3:python3 bzip2:bzip2 xz:xz-utils zstd:zstd
 
 .PHONY: all hello test test-user test-apps lint bases bench smoke packages install clean
 

@@ -17,6 +17,7 @@ use crate::{Globals, foreground, hooks, machine, own_file};
 use groups::{check_device_rules, device_rules};
 use kiln_runtime::capability;
 use kiln_runtime::cgroup::{Groups, Layout};
+use kiln_runtime::host::SecurityModule;
 use kiln_runtime::launch::{self, Launched, Steps};
 use kiln_runtime::network::move_device;
 use kiln_runtime::op::{FdSlot, Point};
@@ -116,7 +117,7 @@ pub(crate) fn create(
         arguments,
         bundle: &bundle,
         then,
-        nested: machine::is_nested(),
+        nested: kiln_runtime::host::is_nested(),
         has_process,
         by_handle,
         devices,
@@ -329,8 +330,8 @@ impl Request<'_> {
             sources: &sources,
             nodes: &nodes,
             keep_groups: annotation(spec, "run.oci.keep_original_groups"),
-            selinux: asks_for_label(spec) && machine::has_selinux(),
-            apparmor: asks_for_profile(spec) && machine::has_apparmor(),
+            selinux: asks_for_label(spec) && SecurityModule::SELinux.is_active(),
+            apparmor: asks_for_profile(spec) && SecurityModule::AppArmor.is_active(),
             find_program: gate.is_some() && self.has_process,
             home: true,
             ..PlanOptions::default()

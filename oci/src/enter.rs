@@ -6,8 +6,9 @@ use crate::error::OciError;
 use crate::foreground::{self, Signals, Streams};
 use crate::state::{Container, Status, write_beside};
 use crate::terminal::{self, Handover};
-use crate::{Globals, create, machine};
+use crate::{Globals, create};
 use kiln_runtime::SpawnError;
+use kiln_runtime::host::SecurityModule;
 use kiln_runtime::launch::{self, Launched, Steps};
 use kiln_runtime::op::{FdSlot, Point};
 use kiln_runtime::plan::{EnterOptions, enter, processors};
@@ -48,8 +49,8 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         keep_keyring: true,
         kept_fds: create::kept_fds(arguments)?,
         by_handle: false,
-        selinux: machine::has_selinux(),
-        apparmor: machine::has_apparmor(),
+        selinux: SecurityModule::SELinux.is_active(),
+        apparmor: SecurityModule::AppArmor.is_active(),
     };
     let plan = enter(&process, &options)?;
     stay_on_initial(&process)?;

@@ -16,9 +16,8 @@ pub(crate) mod time;
 pub(crate) mod word;
 
 pub(crate) use identity::{limit_of, stay_on};
-pub(crate) use mount::make_filesystem;
-pub(crate) use mount::{copy_itself, copy_tree};
 
+use crate::detached::{self, Space};
 use crate::op::{Bytes, FdSlot, FilesystemMount, Plan, Point, SetupError, SetupOp, Stage, describe_errno};
 use crate::sys;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -79,6 +78,8 @@ pub(crate) struct Init {
     kept_fds: u32,
     /// The program is run by a handle on its file.
     by_handle: bool,
+    /// Whose mount namespace this process is in: its own once the propagation of its mounts has been set.
+    space: Space,
     /// The root has been entered last.
     is_at_root: bool,
     /// The working folder has been entered.
@@ -95,10 +96,14 @@ pub(crate) struct Init {
 
 /// A failed call with what it was called on.
 pub(crate) struct Failed {
-    call: &'static str,
-    on: Bytes,
-    errno: Errno,
-    message: Option<String>,
+    /// Name of the call.
+    pub(crate) call: &'static str,
+    /// The path or name that it was called with.
+    pub(crate) on: Bytes,
+    /// Its error.
+    pub(crate) errno: Errno,
+    /// What is said instead of the call and its error, where more is known.
+    pub(crate) message: Option<String>,
 }
 
 pub(crate) type Done<T = ()> = Result<T, Failed>;
@@ -170,6 +175,7 @@ pub(crate) fn run(
         arguments: plan.program.arguments,
         kept_fds: plan.program.kept_fds,
         by_handle: plan.program.by_handle,
+        space: Space::Shared,
         is_at_root: false,
         is_in_working_folder: false,
         is_prepared: false,
@@ -202,7 +208,7 @@ pub(crate) fn open_proc() -> Result<OwnedFd, Errno> {
         options: Vec::new(),
         attributes: 0,
     };
-    if let Ok(proc) = make_filesystem(&fresh) {
+    if let Ok(proc) = detached::filesystem(&fresh, Space::Shared) {
         return Ok(proc);
     }
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
@@ -262,7 +268,7 @@ impl Init {
             SetupOp::Domainname(name) => {
                 system::setdomainname(name.as_bytes()).call("setdomainname", name.as_str())
             }
-            SetupOp::Propagation(bits) => mount::propagate(*bits),
+            SetupOp::Propagation(bits) => self.propagate(*bits),
             SetupOp::Root(root) => self.mount_root(root),
             SetupOp::Mount(op) => self.mount(op),
             SetupOp::Hierarchies(op) => self.hierarchies(op),

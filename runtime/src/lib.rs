@@ -6,8 +6,10 @@
 
 pub mod capability;
 pub mod cgroup;
+mod detached;
 mod helper;
 pub mod hook;
+pub mod host;
 pub mod idmap;
 mod init;
 pub mod launch;

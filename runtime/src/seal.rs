@@ -4,18 +4,16 @@
 //! interpreter. Whoever holds a handle on that file could write to it once nobody runs it (CVE-2019-5736), unless the
 //! handle is on a read-only mount.
 
-use crate::init::copy_tree;
+use crate::detached::{self, READONLY, Space};
+use crate::host::{Feature, Host};
 use crate::op::Bytes;
-use crate::sys::{self, AttributeChange};
+use crate::sys::AttributeChange;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
-
-/// The kernel names a program that is run by a handle after its file since Linux 6.14, and by a number before.
-const NAMED_BY_FILE: (u32, u32) = (6, 14);
 
 /// Whether a program keeps its name when it is run by a handle: it is then called after its file, not after the link
 /// that it was named by. `root` is the folder that is to be its root; without the file there is nothing to say.
@@ -52,15 +50,8 @@ pub fn keeps_name(root: &Path, program: &str, environment: &[String]) -> bool {
 /// A handle that is closed by exec makes the kernel start no interpreter, which must then be found by us; those that are
 /// registered for foreign programs (binfmt_misc) are beyond that.
 pub fn can_do_without() -> bool {
-    is_recent() && !has_foreign_interpreters()
-}
-
-fn is_recent() -> bool {
-    let machine = rustix::system::uname();
-    let digit = |number: u32, digit: &u8| number.saturating_mul(10).saturating_add(u32::from(digit - b'0'));
-    let parts = machine.release().to_bytes().split(|letter| !letter.is_ascii_digit());
-    let mut numbers = parts.map(|part| part.iter().fold(0, digit));
-    numbers.next().zip(numbers.next()).is_some_and(|version| version >= NAMED_BY_FILE)
+    // Before, the kernel names a program that is run by a file descriptor after the descriptor's number.
+    Host::get().has(Feature::NamedExec) && !has_foreign_interpreters()
 }
 
 fn has_foreign_interpreters() -> bool {
@@ -87,14 +78,13 @@ pub fn seal() {
 }
 
 fn run_sealed() -> Result<(), Errno> {
-    const READONLY: u64 = 1;
     let own = rustix::fs::open(c"/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     if is_readonly(&own)? {
         return Ok(());
     }
-    let sealed = copy_tree(own.as_fd(), &Bytes::from(""), false)?;
+    let sealed = detached::copy(own.as_fd(), &Bytes::from(""), false)?;
     let change = AttributeChange { set: READONLY, ..AttributeChange::default() };
-    sys::set_attributes(sealed.as_fd(), change)?;
+    let sealed = detached::attributes(sealed, change, Space::Shared)?;
     // Never in a circle.
     if !is_readonly(&sealed)? {
         return Ok(());

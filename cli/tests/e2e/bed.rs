@@ -25,6 +25,9 @@ macro_rules! bed {
     };
 }
 
+/// Features of the kernel that are treated as missing (`kiln_runtime::host`).
+const WITHOUT: &str = "KILN_WITHOUT";
+
 pub struct Bed {
     folder: tempfile::TempDir,
     mirror: String,
@@ -74,6 +77,8 @@ impl Bed {
             .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            // The whole suite can be run as on an older kernel.
+            .envs(std::env::var_os(WITHOUT).map(|without| (WITHOUT, without)))
             .env("KILN_ROOT", self.root())
             .env("KILN_REGISTRY_MIRROR", &self.mirror)
             .env("KILN_CONFIG", self.path("no-config.json"))

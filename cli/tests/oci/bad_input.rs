@@ -477,7 +477,7 @@ fn file_trees_that_cannot_be() {
             (
                 "file system",
                 |c| mount(c, json!({"destination": "/x", "type": "nopefs", "source": "x"})),
-                "cannot mount nopefs on `/x`: this kernel has no such file system",
+                "cannot mount nopefs on `/x`: this kernel has no file system `nopefs`",
             ),
             (
                 "option",

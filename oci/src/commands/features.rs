@@ -3,8 +3,9 @@
 use crate::arguments::Arguments;
 use crate::error::OciError;
 use crate::state::OCI_VERSION;
-use crate::{Globals, machine, print};
+use crate::{Globals, print};
 use kiln_runtime::capability;
+use kiln_runtime::host::SecurityModule;
 use serde_json::json;
 
 /// Options of mounts that mean something to the runtime; all others go to the file system.
@@ -105,8 +106,8 @@ pub(super) fn features(_: &Globals, _: &Arguments) -> Result<u8, OciError> {
                     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
                 ],
             },
-            "apparmor": {"enabled": machine::has_apparmor()},
-            "selinux": {"enabled": machine::has_selinux()},
+            "apparmor": {"enabled": SecurityModule::AppArmor.is_active()},
+            "selinux": {"enabled": SecurityModule::SELinux.is_active()},
             "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "mountExtensions": {"idmap": {"enabled": true}},
             "memoryPolicy": {

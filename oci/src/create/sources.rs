@@ -4,6 +4,7 @@ use super::{Request, own_users};
 use crate::error::OciError;
 use crate::namespaces::{self, Namespace};
 use kiln_runtime::cgroup::Groups;
+use kiln_runtime::host::{Feature, Host};
 use kiln_runtime::op::{IdMaps, IdRange};
 use kiln_runtime::{idmap, plan, view};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Mount};
@@ -171,6 +172,13 @@ fn ranges(list: &[LinuxIdMapping]) -> Vec<IdRange> {
 
 /// Which file systems can show other owners depends on the kernel.
 fn unmappable(path: &Path, handle: &OwnedFd, errno: rustix::io::Errno) -> OciError {
+    if errno == rustix::io::Errno::NOSYS {
+        return OciError::Other(format!(
+            "the owners of files on `{}` cannot be mapped: {}",
+            path.display(),
+            Host::get().needs(Feature::IdmappedMounts)
+        ));
+    }
     if errno != rustix::io::Errno::INVAL {
         return OciError::file("map the owners of", path)(errno.into());
     }

@@ -8,6 +8,7 @@ use super::device::{self, DeviceRule};
 use super::limits::{self, Setting};
 use super::{CgroupError, Layout, inherit_cpuset, open_folder, start_time, write};
 use crate::cgroup::LegacyMount;
+use crate::host::{Feature, Host};
 use oci_spec::runtime::LinuxResources;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags};
@@ -369,11 +370,12 @@ impl Groups {
     /// Sends a signal, by number, to all processes of the container.
     pub fn signal(&self, signal: i32) -> Result<(), CgroupError> {
         if signal == libc::SIGKILL
+            && Host::get().has(Feature::CgroupKill)
             && let Some(folder) = &self.unified
         {
             match fs::write(folder.join("cgroup.kill"), "1") {
                 Ok(()) => return Ok(()),
-                // Linux 5.14.
+                // The root cgroup has none.
                 Err(error) if gone(&error) => {}
                 Err(error) => return Err(CgroupError::file("write", &folder.join("cgroup.kill"))(error)),
             }

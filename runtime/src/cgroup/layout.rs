@@ -4,6 +4,7 @@ use super::{CgroupError, write};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -227,6 +228,18 @@ impl Layout {
             let list = self.unified_mount().map(|mount| read_record(mount.join("cgroup.controllers"), 1024));
             list.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
         })
+    }
+
+    /// True when no hierarchy is mounted.
+    pub fn is_none(&self) -> bool {
+        self.unified.is_none() && self.legacy.is_empty()
+    }
+
+    /// Controllers of all hierarchies, sorted; named hierarchies of version 1 have none.
+    pub fn controllers(&self) -> Vec<String> {
+        let legacy = self.legacy.iter().flat_map(|hierarchy| &hierarchy.controllers);
+        let all = legacy.chain(self.unified_controllers()).filter(|name| !name.starts_with("name="));
+        all.collect::<BTreeSet<_>>().into_iter().cloned().collect()
     }
 
     /// True when there is nothing but the version 2 hierarchy.

@@ -50,7 +50,7 @@ impl Init {
     /// Shows the terminal at /dev/console too (CVE-2025-52565: not what is at its path by now).
     fn bind_console(&mut self, terminal: BorrowedFd<'_>) -> Done {
         let copy =
-            super::mount::copy_tree(terminal, &Bytes::from(""), false).call("open_tree", "/dev/console")?;
+            crate::detached::copy(terminal, &Bytes::from(""), false).call("open_tree", "/dev/console")?;
         let target = self.target(&Bytes::from("/dev/console"), super::path::Target::File, false)?;
         let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH
             | rustix::mount::MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

@@ -1,24 +1,23 @@
 //! Mounting with the kernel's new interface (Linux 5.2): file systems and binds are made detached, get
-//! their attributes, and only then become visible at a place that is held by a handle.
+//! their attributes, and only then become visible at a path that is held by a file descriptor.
 
 use super::path::{Target, open_as};
 use super::{Done, Failed, Init, Named};
+use crate::detached::{
+    self, READONLY, Space, copy as copy_tree, copy_itself, filesystem as make_filesystem, joined_options,
+    old_flags,
+};
+use crate::host::{Feature, Host};
 use crate::op::{
     Bytes, DeviceOp, FilesystemMount, HierarchiesOp, HierarchyMount, MountOp, MountSource, RootOp,
 };
-use crate::sys::{self, AttributeChange};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, StatVfsMountFlags, Uid};
+use crate::sys::AttributeChange;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags,
-};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use std::ffi::CStr;
 use std::path::Path;
-
-/// `MOUNT_ATTR_RDONLY`.
-const READONLY: u64 = 1;
 
 /// What the kernel shows at the paths that engines hide (containers/common and moby, default specification), which saves
 /// asking.
@@ -40,111 +39,6 @@ fn usual_kind(path: &str) -> Option<Target> {
 
 /// Folders and files of /proc that engines make read-only (same sources).
 const USUAL_READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
-/// Sets the propagation of the whole tree.
-pub(super) fn propagate(bits: u64) -> Done {
-    if bits == 0 {
-        return Ok(());
-    }
-    let flags = MountPropagationFlags::from_bits_retain(bits as u32) | MountPropagationFlags::REC;
-    rustix::mount::mount_change(c"/", flags).call("mount", "/")
-}
-
-/// Makes a detached file system; whoever knows what for says that ([`Failed::mounting`]).
-pub(crate) fn make_filesystem(mount: &FilesystemMount) -> Done<OwnedFd> {
-    let name = mount.fstype.as_str();
-    let context = rustix::mount::fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)
-        .map_err(|errno| no_filesystem(name, errno))?;
-    let explain = |call: &'static str, what: &str, errno: Errno| {
-        let message = kernel_message(context.as_fd());
-        Failed { call, on: format!("{name} {what}").trim().into(), errno, message }
-    };
-    if !mount.source.is_empty() {
-        rustix::mount::fsconfig_set_string(context.as_fd(), "source", mount.source.as_str())
-            .map_err(|errno| explain("fsconfig", "source", errno))?;
-    }
-    let options = joined_lower_folders(context.as_fd(), &mount.options);
-    for (key, value) in options.as_deref().unwrap_or(&mount.options) {
-        let set = match value {
-            Some(value) => rustix::mount::fsconfig_set_string(context.as_fd(), key.as_str(), value.as_str()),
-            None => rustix::mount::fsconfig_set_flag(context.as_fd(), key.as_str()),
-        };
-        set.map_err(|errno| explain("fsconfig", key, errno))?;
-    }
-    rustix::mount::fsconfig_create(context.as_fd()).map_err(|errno| explain("fsconfig", "create", errno))?;
-    let attributes = MountAttrFlags::from_bits_retain(mount.attributes as u32);
-    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-        .map_err(|errno| explain("fsmount", "", errno))
-}
-
-fn no_filesystem(name: &str, errno: Errno) -> Failed {
-    let message = (errno == Errno::NODEV).then(|| "this kernel has no such file system".to_owned());
-    Failed { call: "fsopen", on: name.into(), errno, message }
-}
-
-/// Kernels before 6.5 take overlay's lower folders only as one string: gives the options rewritten for
-/// them, or `None` when the kernel takes them one by one.
-fn joined_lower_folders(
-    context: BorrowedFd<'_>,
-    options: &[(String, Option<String>)],
-) -> Option<Vec<(String, Option<String>)>> {
-    let lower: Vec<&str> = options
-        .iter()
-        .filter(|(key, _)| key == "lowerdir+")
-        .filter_map(|(_, value)| value.as_deref())
-        .collect();
-    let first = lower.first()?;
-    // Asking costs nothing: a rejected key leaves the context as it was, an accepted one is repeated below.
-    if rustix::mount::fsconfig_set_string(context, "lowerdir+", *first).is_ok() {
-        let mut rest = options.to_vec();
-        let taken = rest.iter().position(|(key, _)| key == "lowerdir+")?;
-        rest.remove(taken);
-        return Some(rest);
-    }
-    let escaped: Vec<String> =
-        lower.iter().map(|path| path.replace('\\', "\\\\").replace(':', "\\:")).collect();
-    let mut rewritten = vec![("lowerdir".to_owned(), Some(escaped.join(":")))];
-    rewritten.extend(options.iter().filter(|(key, _)| key != "lowerdir+").cloned());
-    Some(rewritten)
-}
-
-/// What the kernel has to say about a failed mount.
-fn kernel_message(context: BorrowedFd<'_>) -> Option<String> {
-    let mut buffer = [0u8; 512];
-    let mut last = None;
-    while let Ok(length @ 1..) = rustix::io::read(context, &mut buffer) {
-        let text = String::from_utf8_lossy(&buffer[..length]).trim().to_owned();
-        // Messages begin with their level: `e `, `w ` or `i `.
-        last = text.strip_prefix("e ").map(str::to_owned).or(last);
-    }
-    last
-}
-
-/// A detached copy of a mount, or of the part of it below a path.
-pub(crate) fn copy_tree(dir: BorrowedFd<'_>, path: &Bytes, recursive: bool) -> Result<OwnedFd, Errno> {
-    copy_with(OpenTreeFlags::empty(), dir, path, recursive)
-}
-
-/// As [`copy_tree`], but a path that ends with a link stands for the link.
-pub(crate) fn copy_itself(path: &Bytes, recursive: bool) -> Result<OwnedFd, Errno> {
-    copy_with(OpenTreeFlags::AT_SYMLINK_NOFOLLOW, CWD, path, recursive)
-}
-
-fn copy_with(
-    flags: OpenTreeFlags,
-    dir: BorrowedFd<'_>,
-    path: &Bytes,
-    recursive: bool,
-) -> Result<OwnedFd, Errno> {
-    let mut flags = flags | OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    if path.0.is_empty() {
-        flags |= OpenTreeFlags::AT_EMPTY_PATH;
-    }
-    rustix::mount::open_tree(dir, path.to_c_string(), flags)
-}
 
 /// Makes a detached mount visible.
 fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -214,10 +108,11 @@ fn copy_hierarchies(
     op: &HierarchiesOp,
     target: BorrowedFd<'_>,
     covers: &mut Covers,
+    space: Space,
 ) -> Done<OwnedFd> {
     let copy = copy_tree(CWD, folder, true).call("open_tree", folder.clone())?;
     let change = AttributeChange { set: op.attributes, recursive: true, ..AttributeChange::default() };
-    sys::set_attributes(copy.as_fd(), change).call("mount_setattr", op.target.clone())?;
+    let copy = detached::attributes(copy, change, space).call("mount_setattr", op.target.clone())?;
     attach(copy.as_fd(), target).call("move_mount", op.target.clone())?;
     rustix::process::fchdir(&copy).call("chdir", op.target.clone())?;
     let mut others = op.mounts.iter().filter(|one| !one.is_same);
@@ -230,7 +125,7 @@ fn copy_hierarchies(
             Some(options) => mount_hierarchy(name, options, old_flags(op.attributes)),
             None => {
                 let name = Bytes::from(name.as_str()).to_c_string();
-                covers.put(empty_folder, |cover| attach_in(cover, copy.as_fd(), &name))?
+                covers.put(|| empty_folder(space), |cover| attach_in(cover, copy.as_fd(), &name))?
             }
         };
         replaced.call("mount", format!("cgroup {name}"))
@@ -247,26 +142,37 @@ fn mount_hierarchy(name: &str, options: &str, flags: MountFlags) -> Result<(), E
     rustix::mount::mount(c"cgroup", name, c"cgroup", flags, Some(options.as_c_str()))
 }
 
-fn set_readonly(mount: BorrowedFd<'_>, path: &Bytes) -> Done {
+fn readonly(mount: OwnedFd, path: &Bytes, space: Space) -> Done<OwnedFd> {
     let change = AttributeChange { set: READONLY, recursive: true, ..AttributeChange::default() };
-    sys::set_attributes(mount, change).call("mount_setattr", path.clone())
+    detached::attributes(mount, change, space).call("mount_setattr", path.clone())
 }
 
 impl Init {
+    /// Sets the propagation of the whole tree; 0 leaves it as it is.
+    pub(super) fn propagate(&mut self, bits: u64) -> Done {
+        if bits == 0 {
+            return Ok(());
+        }
+        let flags = MountPropagationFlags::from_bits_retain(bits as u32) | MountPropagationFlags::REC;
+        rustix::mount::mount_change(c"/", flags).call("mount", "/")?;
+        self.space = Space::Own;
+        Ok(())
+    }
+
     pub(super) fn mount_root(&mut self, root: &RootOp) -> Done {
         // Written so, it can be nothing but a folder.
         let folder = Bytes([root.path.0.as_slice(), b"/"].concat());
-        let mount = match &root.mount {
-            Some(mount) => {
-                make_filesystem(mount).map_err(|failed| failed.mounting(&mount.fstype, &root.path))?
-            }
+        let mut mount = match &root.mount {
+            Some(mount) => make_filesystem(mount, self.space)
+                .map_err(|failed| failed.mounting(&mount.fstype, &root.path))?,
             None => copy_tree(CWD, &folder, true).call("open_tree", root.path.clone()).map_err(|failed| {
                 failed.trying(&format!("use the root file system `{}`", root.path.as_path().display()))
             })?,
         };
         if root.set != 0 {
             let change = AttributeChange { set: root.set, recursive: true, ..AttributeChange::default() };
-            sys::set_attributes(mount.as_fd(), change).call("mount_setattr", root.path.clone())?;
+            mount =
+                detached::attributes(mount, change, self.space).call("mount_setattr", root.path.clone())?;
         }
         if root.cut_off {
             cut_off(&root.path)?;
@@ -323,7 +229,8 @@ impl Init {
         if op.target.as_path() == Path::new("/proc") {
             check_proc(mount.as_fd())?;
         }
-        change_attributes(mount.as_fd(), op)?;
+        let mount =
+            change_attributes(op, mount, |mount, change| detached::attributes(mount, change, self.space))?;
         let covered = if op.links.cover_target { self.find_itself(&op.target)? } else { None };
         let target = covered.map_or_else(|| self.target(&op.target, kind, op.follow), Ok)?;
         self.keep_off_proc(target.as_fd(), op)?;
@@ -341,6 +248,9 @@ impl Init {
     fn mount_at_once(&mut self, op: &MountOp) -> Done<bool> {
         let MountSource::Filesystem(filesystem) = &op.source else { return Ok(false) };
         if op.copy_up || op.propagation != 0 || op.set | op.clear != 0 {
+            return Ok(false);
+        }
+        if filesystem.fstype == "overlay" && !Host::get().has(Feature::LowerAppend) {
             return Ok(false);
         }
         let with_mode = self.mode_of_covered(filesystem, op)?;
@@ -379,7 +289,7 @@ impl Init {
         let copied = op
             .copied
             .as_ref()
-            .and_then(|folder| copy_hierarchies(folder, op, target.as_fd(), &mut covers).ok());
+            .and_then(|folder| copy_hierarchies(folder, op, target.as_fd(), &mut covers, self.space).ok());
         self.empty = covers;
         let top = copied.map_or_else(|| self.new_hierarchies(op, target.as_fd()), Ok)?;
         self.leave(target);
@@ -411,7 +321,7 @@ impl Init {
         }
         if op.attributes & READONLY != 0 {
             let change = AttributeChange { set: READONLY, ..AttributeChange::default() };
-            sys::set_attributes(top.as_fd(), change).call("mount_setattr", op.target.clone())?;
+            attached_attributes(top.as_fd(), change).call("mount_setattr", op.target.clone())?;
         }
         Ok(top)
     }
@@ -420,8 +330,8 @@ impl Init {
     /// machine's that the container may see anyway.
     fn filesystem_or_stand_in(&self, filesystem: &FilesystemMount, op: &MountOp) -> Done<OwnedFd> {
         let made = match self.mode_of_covered(filesystem, op)? {
-            Some(filesystem) => make_filesystem(&filesystem),
-            None => make_filesystem(filesystem),
+            Some(filesystem) => make_filesystem(&filesystem, self.space),
+            None => make_filesystem(filesystem, self.space),
         };
         let failed = match made {
             Err(failed) if failed.errno == Errno::PERM => failed,
@@ -436,10 +346,7 @@ impl Init {
         let Ok(mount) = copy_tree(CWD, &Bytes::from(stand_in), true) else { return Err(failed) };
         let change =
             AttributeChange { set: filesystem.attributes, recursive: true, ..AttributeChange::default() };
-        match sys::set_attributes(mount.as_fd(), change) {
-            Ok(()) => Ok(mount),
-            Err(errno) => Err(errno).call("mount_setattr", op.target.clone()),
-        }
+        detached::attributes(mount, change, self.space).call("mount_setattr", op.target.clone())
     }
 
     /// A tmpfs without a mode of its own gets that of the folder it covers.
@@ -459,7 +366,10 @@ impl Init {
         let Some(place) = self.find(&op.target, op.follow)? else {
             return Err(Errno::NOENT).call("remount", op.target.clone());
         };
-        change_attributes(place.as_fd(), op)
+        change_attributes(op, place, |place, change| {
+            attached_attributes(place.as_fd(), change).map(|()| place)
+        })
+        .map(drop)
     }
 
     pub(super) fn device(&mut self, op: &DeviceOp) -> Done {
@@ -471,7 +381,7 @@ impl Init {
         }
         if op.bind {
             let node = copy_tree(CWD, &op.path, false).call("mount", op.path.clone())?;
-            harden_node(node.as_fd(), op)?;
+            let node = hardened_node(node, op, self.space)?;
             let target = self.target(&op.path, Target::File, false)?;
             attach(node.as_fd(), target.as_fd()).call("move_mount", op.path.clone())?;
             self.leave(node);
@@ -532,16 +442,17 @@ impl Init {
 
     pub(super) fn propagate_root(&self, bits: u64, recursive: bool) -> Done {
         let change = AttributeChange { propagation: bits, recursive, ..AttributeChange::default() };
-        sys::set_attributes(self.root()?, change).call("mount_setattr", "/")
+        detached::attributes_at(self.root()?, Path::new("/"), change).call("mount_setattr", "/")
     }
 
     pub(super) fn readonly_root(&self) -> Done {
         let change = AttributeChange { set: READONLY, ..AttributeChange::default() };
-        sys::set_attributes(self.root()?, change).call("mount_setattr", "/")
+        detached::attributes_at(self.root()?, Path::new("/"), change).call("mount_setattr", "/")
     }
 
     /// Mounts a path on itself, read-only; none there is fine.
     pub(super) fn readonly(&mut self, path: &Bytes) -> Done {
+        let space = self.space;
         let is_usual = USUAL_READONLY.iter().any(|usual| usual.as_bytes() == path.0);
         if is_usual
             && self.has_proc
@@ -551,14 +462,14 @@ impl Init {
                 Err(Errno::NOENT) => return Ok(()),
                 other => other.call("open_tree", path.clone())?,
             };
-            set_readonly(copy.as_fd(), path)?;
+            let copy = readonly(copy, path, space)?;
             attach_in(copy.as_fd(), proc, &name).call("move_mount", path.clone())?;
             self.leave(copy);
             return Ok(());
         }
         let Some(place) = self.find(path, true)? else { return Ok(()) };
         let copy = copy_tree(place.as_fd(), &Bytes::from(""), true).call("open_tree", path.clone())?;
-        set_readonly(copy.as_fd(), path)?;
+        let copy = readonly(copy, path, space)?;
         attach(copy.as_fd(), place.as_fd()).call("move_mount", path.clone())?;
         self.leave(copy);
         self.leave(place);
@@ -614,7 +525,7 @@ impl Init {
     ) -> Done<Result<(), Errno>> {
         let mut covers = std::mem::take(self.covers(kind));
         let attached = match kind {
-            Target::Folder => covers.put(empty_folder, attach),
+            Target::Folder => covers.put(|| empty_folder(self.space), attach),
             Target::File => covers.put(|| self.null_cover(), attach),
         };
         *self.covers(kind) = covers;
@@ -626,9 +537,8 @@ impl Init {
         let own = open_as(self.root()?, c"dev/null", OFlags::PATH | OFlags::NOFOLLOW, false).ok();
         let own = own.filter(|own| fs::fstat(own).is_ok_and(|stat| super::identity::is_null(&stat)));
         let copy = own.and_then(|own| copy_tree(own.as_fd(), &Bytes::from(""), false).ok());
-        let Some(copy) = copy else { return null_device() };
-        set_readonly(copy.as_fd(), &Bytes::from("/dev/null"))?;
-        Ok(copy)
+        let Some(copy) = copy else { return null_device(self.space) };
+        readonly(copy, &Bytes::from("/dev/null"), self.space)
     }
 
     fn covers(&mut self, kind: Target) -> &mut Covers {
@@ -681,48 +591,13 @@ impl Init {
     }
 }
 
-/// Options as the old call takes them; `None` when one of them cannot be told from two.
-fn joined_options(options: &[(String, Option<String>)]) -> Option<std::ffi::CString> {
-    let mut joined = String::new();
-    for (key, value) in options {
-        if key.contains(',') || value.as_ref().is_some_and(|value| value.contains(',')) {
-            return None;
-        }
-        if !joined.is_empty() {
-            joined.push(',');
-        }
-        joined.push_str(key);
-        if let Some(value) = value {
-            joined.push('=');
-            joined.push_str(value);
-        }
-    }
-    // A page is what the call takes.
-    (joined.len() < 4096).then(|| Bytes::from(joined).to_c_string())
-}
-
-/// `MOUNT_ATTR_…` bits as flags of the old call.
-fn old_flags(attributes: u64) -> MountFlags {
-    let times = match attributes & 0x70 {
-        0x10 => MountFlags::NOATIME,
-        0x20 => MountFlags::STRICTATIME,
-        _ => MountFlags::RELATIME,
-    };
-    let pairs = [
-        (READONLY, MountFlags::RDONLY),
-        (0x2, MountFlags::NOSUID),
-        (0x4, MountFlags::NODEV),
-        (0x8, MountFlags::NOEXEC),
-        (0x80, MountFlags::NODIRATIME),
-        // `MS_NOSYMFOLLOW`, which has no name here.
-        (0x20_0000, MountFlags::from_bits_retain(256)),
-    ];
-    let set = pairs.into_iter().filter(|(bit, _)| attributes & bit != 0);
-    set.fold(times, |flags, (_, flag)| flags | flag)
-}
-
-/// Attributes and propagation that an operation asks for.
-fn change_attributes(mount: BorrowedFd<'_>, op: &MountOp) -> Done {
+/// Attributes and propagation that an operation asks for, set by `set` on a mount that it takes and returns.
+fn change_attributes(
+    op: &MountOp,
+    mount: OwnedFd,
+    set: impl Fn(OwnedFd, AttributeChange) -> Result<OwnedFd, Errno>,
+) -> Done<OwnedFd> {
+    let mut mount = mount;
     let mut change =
         AttributeChange { set: op.set, clear: op.clear, propagation: 0, recursive: op.recursive_attributes };
     if op.recursive_attributes == op.recursive_propagation || op.set | op.clear == 0 {
@@ -734,35 +609,18 @@ fn change_attributes(mount: BorrowedFd<'_>, op: &MountOp) -> Done {
             recursive: op.recursive_propagation,
             ..AttributeChange::default()
         };
-        sys::set_attributes(mount, alone).call("mount_setattr", op.target.clone())?;
+        mount = set(mount, alone).call("mount_setattr", op.target.clone())?;
     }
     if change.set | change.clear | change.propagation == 0 {
-        return Ok(());
+        return Ok(mount);
     }
-    let changed = match sys::set_attributes(mount, change) {
-        // Who may do less than the one that mounted it cannot take away what that one set: it stays.
-        Err(Errno::PERM) if change.clear != 0 => {
-            let kept = AttributeChange { clear: change.clear & !attributes_of(mount), ..change };
-            sys::set_attributes(mount, kept)
-        }
-        other => other,
-    };
-    changed.call("mount_setattr", op.target.clone())
+    set(mount, change).call("mount_setattr", op.target.clone())
 }
 
-/// `MOUNT_ATTR_…` bits that a mount has; all that are about times of access when it has one of those.
-fn attributes_of(mount: BorrowedFd<'_>) -> u64 {
-    let Ok(stat) = fs::fstatvfs(mount) else { return u64::MAX };
-    let pairs = [
-        (StatVfsMountFlags::RDONLY, READONLY),
-        (StatVfsMountFlags::NOSUID, 0x2),
-        (StatVfsMountFlags::NODEV, 0x4),
-        (StatVfsMountFlags::NOEXEC, 0x8),
-        (StatVfsMountFlags::NOATIME, 0x70),
-        (StatVfsMountFlags::RELATIME, 0x70),
-        (StatVfsMountFlags::NODIRATIME, 0x80),
-    ];
-    pairs.into_iter().filter(|(flag, _)| stat.f_flag.contains(*flag)).fold(0, |bits, (_, bit)| bits | bit)
+/// Changes attributes of a mount that is attached, before the root has changed.
+fn attached_attributes(mount: BorrowedFd<'_>, change: AttributeChange) -> Result<(), Errno> {
+    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    detached::attributes_at(mount, Path::new(&path), change)
 }
 
 fn kind_of(mount: BorrowedFd<'_>, path: &Bytes) -> Done<Target> {
@@ -787,11 +645,11 @@ fn check_proc(mount: BorrowedFd<'_>) -> Done {
 
 /// A node of the machine that is mounted is a device and nothing else. Read-only does not keep anybody from writing to a device, but from
 /// changing who may.
-fn harden_node(node: BorrowedFd<'_>, op: &DeviceOp) -> Done {
+fn hardened_node(node: OwnedFd, op: &DeviceOp, space: Space) -> Done<OwnedFd> {
     const NOSUID: u64 = 2;
     const NOEXEC: u64 = 8;
     let change = AttributeChange { set: READONLY | NOSUID | NOEXEC, ..AttributeChange::default() };
-    sys::set_attributes(node, change).call("mount_setattr", op.path.clone())
+    detached::attributes(node, change, space).call("mount_setattr", op.path.clone())
 }
 
 /// A node that was there already must be the device that is meant.
@@ -846,24 +704,23 @@ fn cut_off(path: &Bytes) -> Done {
 }
 
 /// A detached mount of an empty read-only folder.
-fn empty_folder() -> Done<OwnedFd> {
+fn empty_folder(space: Space) -> Done<OwnedFd> {
     let tmpfs = FilesystemMount {
         fstype: "tmpfs".to_owned(),
         source: String::new(),
         options: Vec::new(),
         attributes: READONLY,
     };
-    make_filesystem(&tmpfs)
+    make_filesystem(&tmpfs, space)
 }
 
 /// A detached mount of /dev/null, opened on the machine and looked at. Read-only, it takes what is written, but who owns it
 /// and who may use it is not the container's to say.
-fn null_device() -> Done<OwnedFd> {
+fn null_device(space: Space) -> Done<OwnedFd> {
     let null = copy_tree(CWD, &Bytes::from("/dev/null"), false).call("open_tree", "/dev/null")?;
     let stat = fs::fstat(&null).call("stat", "/dev/null")?;
     if !super::identity::is_null(&stat) {
         return Err(Failed::saying("/dev/null", "`/dev/null` is not the null device"));
     }
-    set_readonly(null.as_fd(), &Bytes::from("/dev/null"))?;
-    Ok(null)
+    readonly(null, &Bytes::from("/dev/null"), space)
 }

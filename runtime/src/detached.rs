@@ -1,0 +1,442 @@
+//! Mounts that are attached nowhere: a file descriptor instead of a path. No mount table shows them, and the kernel unmounts
+//! them when the descriptor is closed.
+//!
+//! Linux 5.2 has the calls for that, later versions have more of them ([`crate::host::FEATURES`]). What an older kernel
+//! cannot do to a detached mount is done while the mount is attached in a mount namespace that no other process is in, from
+//! where a copy is taken that is detached again ([`Space`]).
+
+use crate::host::{Feature, Host};
+use crate::init::{Done, Failed, Named};
+use crate::op::{Bytes, FilesystemMount};
+use crate::sys::{self, AttributeChange};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags, StatxFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags,
+};
+use std::ffi::{CStr, CString};
+use std::path::Path;
+
+/// `MOUNT_ATTR_RDONLY`.
+pub(crate) const READONLY: u64 = 1;
+/// `MOUNT_ATTR__ATIME`: the attributes that say how times of access are kept; one of them at most is set.
+const ATIME: u64 = 0x70;
+/// `MOUNT_ATTR_STRICTATIME`.
+const STRICTATIME: u64 = 0x20;
+/// `MOUNT_ATTR_NOATIME`.
+const NOATIME: u64 = 0x10;
+
+/// A directory and a file that every host has, to mount on for an instant.
+const SCRATCH_DIR: &str = "/sys";
+const SCRATCH_FILE: &str = "/proc/version";
+
+/// The directory of this process's file descriptors, in which a number is a short path.
+const OWN_DESCRIPTORS: &CStr = c"/proc/self/fd";
+
+/// Whose mount namespace the calling thread is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// The process's own, and no other namespace receives its mounts: mounts can be attached here for an instant.
+    Own,
+    /// That of other processes too.
+    Shared,
+}
+
+impl Space {
+    /// Runs `work` in a mount namespace in which nothing else runs.
+    ///
+    /// In a shared one that is a thread with a copy of it. The namespace ends with the thread.
+    fn private<T: Send>(self, work: impl FnOnce() -> Result<T, Errno> + Send) -> Result<T, Errno> {
+        if self == Space::Own {
+            return work();
+        }
+        let separate = || {
+            // The working directory and the mask for new files become this thread's own, too.
+            sys::unshare(libc::CLONE_NEWNS as u64)?;
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            rustix::mount::mount_change(c"/", private)?;
+            work()
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, separate);
+            let thread = thread.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
+            thread.join().unwrap_or(Err(Errno::IO))
+        })
+    }
+}
+
+/// Makes a file system that is mounted nowhere.
+///
+/// # Errors
+/// The call that failed; the caller says what the file system is for ([`Failed::mounting`]).
+pub(crate) fn filesystem(mount: &FilesystemMount, space: Space) -> Done<OwnedFd> {
+    let name = mount.fstype.as_str();
+    if name == "overlay" && !Host::get().has(Feature::LowerAppend) {
+        return space.private(|| joined_overlay(mount)).call("mount", "overlay");
+    }
+    let context = rustix::mount::fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)
+        .map_err(|errno| no_filesystem(name, errno))?;
+    let explain = |call: &'static str, what: &str, errno: Errno| {
+        let message = kernel_message(context.as_fd());
+        Failed { call, on: format!("{name} {what}").trim().into(), errno, message }
+    };
+    if !mount.source.is_empty() {
+        rustix::mount::fsconfig_set_string(context.as_fd(), "source", mount.source.as_str())
+            .map_err(|errno| explain("fsconfig", "source", errno))?;
+    }
+    for (key, value) in &mount.options {
+        let set = match value {
+            Some(value) => rustix::mount::fsconfig_set_string(context.as_fd(), key.as_str(), value.as_str()),
+            None => rustix::mount::fsconfig_set_flag(context.as_fd(), key.as_str()),
+        };
+        set.map_err(|errno| explain("fsconfig", key, errno))?;
+    }
+    rustix::mount::fsconfig_create(context.as_fd()).map_err(|errno| explain("fsconfig", "create", errno))?;
+    let attributes = MountAttrFlags::from_bits_retain(mount.attributes as u32);
+    rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        .map_err(|errno| explain("fsmount", "", errno))
+}
+
+fn no_filesystem(name: &str, errno: Errno) -> Failed {
+    let message = (errno == Errno::NODEV)
+        .then(|| format!("this kernel has no file system `{name}` (is its module installed and loaded?)"));
+    Failed { call: "fsopen", on: name.into(), errno, message }
+}
+
+/// The last error that the kernel wrote about a file system that could not be made.
+fn kernel_message(context: BorrowedFd<'_>) -> Option<String> {
+    let mut buffer = [0u8; 512];
+    let mut last = None;
+    while let Ok(length @ 1..) = rustix::io::read(context, &mut buffer) {
+        let text = String::from_utf8_lossy(&buffer[..length]).trim().to_owned();
+        // Messages begin with their level: `e `, `w ` or `i `.
+        last = text.strip_prefix("e ").map(str::to_owned).or(last);
+    }
+    last
+}
+
+/// Makes an overlay whose lower directories are one option.
+///
+/// Options are limited: to a page in all for mount(2), to 256 bytes each for fsconfig(2). Directories are therefore opened,
+/// and named by the numbers of their descriptors: with four bytes a directory there is room for more than the 500 that
+/// overlayfs takes, and no path needs to be escaped.
+fn joined_overlay(mount: &FilesystemMount) -> Result<OwnedFd, Errno> {
+    let mut handles = Vec::new();
+    let mut open = |path: &str| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let handle = fs::open(path, flags, Mode::empty())?;
+        let number = handle.as_raw_fd().to_string();
+        handles.push(handle);
+        Ok::<String, Errno>(number)
+    };
+    let mut lower = Vec::new();
+    let mut options = Vec::new();
+    for (key, value) in &mount.options {
+        match (key.as_str(), value) {
+            ("lowerdir+", Some(path)) => lower.push(open(path)?),
+            ("upperdir" | "workdir", Some(path)) => options.push((key.clone(), Some(open(path)?))),
+            _ => options.push((key.clone(), value.clone())),
+        }
+    }
+    options.insert(0, ("lowerdir".to_owned(), Some(lower.join(":"))));
+    let data = joined_options(&options).ok_or(Errno::TOOBIG)?;
+    rustix::process::chdir(OWN_DESCRIPTORS)?;
+    let flags = old_flags(mount.attributes);
+    let mounted =
+        rustix::mount::mount(mount.source.as_str(), SCRATCH_DIR, c"overlay", flags, Some(data.as_c_str()));
+    rustix::process::chdir(c"/")?;
+    mounted?;
+    detach(SCRATCH_DIR)
+}
+
+/// Takes a detached copy of what is mounted on a path, and unmounts that.
+fn detach(path: &str) -> Result<OwnedFd, Errno> {
+    let copy = copy(CWD, &Bytes::from(path), true);
+    rustix::mount::unmount(path, UnmountFlags::DETACH)?;
+    copy
+}
+
+/// A detached copy of a mount, or of the part of it below a path, `recursive` with the mounts below.
+pub(crate) fn copy(dir: BorrowedFd<'_>, path: &Bytes, recursive: bool) -> Result<OwnedFd, Errno> {
+    copy_with(OpenTreeFlags::empty(), dir, path, recursive)
+}
+
+/// As [`copy`], but a path that ends with a link stands for the link.
+pub(crate) fn copy_itself(path: &Bytes, recursive: bool) -> Result<OwnedFd, Errno> {
+    copy_with(OpenTreeFlags::AT_SYMLINK_NOFOLLOW, CWD, path, recursive)
+}
+
+fn copy_with(
+    flags: OpenTreeFlags,
+    dir: BorrowedFd<'_>,
+    path: &Bytes,
+    recursive: bool,
+) -> Result<OwnedFd, Errno> {
+    let mut flags = flags | OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    if path.0.is_empty() {
+        flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    }
+    rustix::mount::open_tree(dir, path.to_c_string(), flags)
+}
+
+/// Makes a new file system, fills it and takes detached copies of parts of it: `fill` gets a descriptor of its root and
+/// returns the names of the parts.
+///
+/// # Errors
+/// Those of `fill`, and of the calls that mount and copy.
+pub(crate) fn parts_of(
+    mount: &FilesystemMount,
+    fill: impl FnOnce(BorrowedFd<'_>) -> Result<Vec<String>, Errno> + Send,
+) -> Result<Vec<OwnedFd>, Errno> {
+    let copies = |root: BorrowedFd<'_>, names: Vec<String>| {
+        names.into_iter().map(|name| copy(root, &Bytes::from(name), false)).collect()
+    };
+    if Host::get().has(Feature::DetachedCopies) {
+        let root = filesystem(mount, Space::Shared).map_err(|failed| failed.errno)?;
+        let names = fill(root.as_fd())?;
+        return copies(root.as_fd(), names);
+    }
+    Space::Shared.private(|| {
+        let root = filesystem(mount, Space::Own).map_err(|failed| failed.errno)?;
+        attach(root.as_fd(), SCRATCH_DIR.as_ref())?;
+        let names = fill(root.as_fd())?;
+        copies(root.as_fd(), names)
+    })
+}
+
+fn attach(mount: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
+    rustix::mount::move_mount(mount, c"", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// Changes attributes of a detached mount. The mount that is returned is the one given, or a copy of it.
+///
+/// # Errors
+/// Those of the calls that mount; see mount_setattr(2).
+pub(crate) fn attributes(mount: OwnedFd, change: AttributeChange, space: Space) -> Result<OwnedFd, Errno> {
+    if let Some(done) = at_once(mount.as_fd(), change) {
+        return done.map(|()| mount);
+    }
+    space.private(|| {
+        let is_dir = FileType::from_raw_mode(fs::fstat(&mount)?.st_mode) == FileType::Directory;
+        let path = if is_dir { SCRATCH_DIR } else { SCRATCH_FILE };
+        attach(mount.as_fd(), path.as_ref())?;
+        let changed = remount(mount.as_fd(), path.as_ref(), change);
+        let copy = detach(path);
+        changed.and(copy)
+    })
+}
+
+/// Changes attributes of a mount that is attached at `path`, in a mount namespace of this process's own.
+pub(crate) fn attributes_at(
+    mount: BorrowedFd<'_>,
+    path: &Path,
+    change: AttributeChange,
+) -> Result<(), Errno> {
+    at_once(mount, change).unwrap_or_else(|| remount(mount, path, change))
+}
+
+/// By the one call that does so wherever the mount is; `None` when the kernel lacks it.
+fn at_once(mount: BorrowedFd<'_>, change: AttributeChange) -> Option<Result<(), Errno>> {
+    let host = Host::get();
+    if !host.has(Feature::MountSetattr) {
+        return None;
+    }
+    match but_locked(mount, change, |change| sys::set_attributes(mount, change)) {
+        Err(Errno::NOSYS) => {
+            host.learn_missing(Feature::MountSetattr);
+            None
+        }
+        other => Some(other),
+    }
+}
+
+/// Changes attributes by mount(2), which takes a path and one mount at a time.
+fn remount(mount: BorrowedFd<'_>, path: &Path, change: AttributeChange) -> Result<(), Errno> {
+    if change.set | change.clear != 0 {
+        remount_one(mount, path, change)?;
+        let below = if change.recursive { mounts_below(mount)? } else { Vec::new() };
+        for path in below {
+            let path = Bytes(path);
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let mount = fs::open(path.as_path(), flags, Mode::empty())?;
+            remount_one(mount.as_fd(), path.as_path(), change)?;
+        }
+    }
+    if change.propagation != 0 {
+        let mut flags = MountPropagationFlags::from_bits_retain(change.propagation as u32);
+        flags.set(MountPropagationFlags::REC, change.recursive);
+        rustix::mount::mount_change(path, flags)?;
+    }
+    Ok(())
+}
+
+fn remount_one(mount: BorrowedFd<'_>, path: &Path, change: AttributeChange) -> Result<(), Errno> {
+    let present = attributes_of(mount)?;
+    but_locked(mount, change, |change| {
+        let wanted = present & !change.clear | change.set;
+        rustix::mount::mount_remount(path, old_flags(wanted) | MountFlags::BIND, c"")
+    })
+}
+
+/// Makes a change. In a user namespace the kernel refuses to clear attributes that were set in a more privileged one
+/// (`EPERM`): those are kept, and the rest of the change is made.
+fn but_locked(
+    mount: BorrowedFd<'_>,
+    change: AttributeChange,
+    make: impl Fn(AttributeChange) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    match make(change) {
+        Err(Errno::PERM) if change.clear != 0 => {
+            let present = attributes_of(mount)?;
+            // The attributes about times of access are locked together.
+            let locked = if present & ATIME == STRICTATIME { present } else { present | ATIME };
+            make(AttributeChange { clear: change.clear & !locked, ..change })
+        }
+        other => other,
+    }
+}
+
+/// Paths of all mounts below one that is attached, the outer ones first.
+fn mounts_below(mount: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+    let stat = fs::statx(mount, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    let table = std::fs::read("/proc/self/mountinfo")
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(paths_below(stat.stx_mnt_id, &table))
+}
+
+/// Mount points below the mount with an id, from a table as `/proc/self/mountinfo` has it.
+fn paths_below(id: u64, table: &[u8]) -> Vec<Vec<u8>> {
+    let rows: Vec<(u64, u64, &[u8])> = table
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| {
+            let mut fields = line.split(|byte| *byte == b' ');
+            let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse::<u64>().ok();
+            let (own, parent) = (number()?, number()?);
+            Some((own, parent, fields.nth(2)?))
+        })
+        .collect();
+    let mut found = Vec::new();
+    let mut parents = vec![id];
+    while let Some(parent) = parents.pop() {
+        for (own, _, path) in rows.iter().filter(|(own, above, _)| *above == parent && own != above) {
+            found.push(unescaped(path));
+            parents.push(*own);
+        }
+    }
+    found
+}
+
+/// Blanks, tabs, line ends and backslashes are written as octal numbers in tables of mounts.
+fn unescaped(path: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((byte, after)) = rest.split_first() {
+        let digits = (*byte == b'\\').then(|| after.get(..3)).flatten();
+        let code = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        plain.push(code.unwrap_or(*byte));
+        rest = if code.is_some() { &after[3..] } else { after };
+    }
+    plain
+}
+
+/// The `MOUNT_ATTR_…` bits that a mount has.
+fn attributes_of(mount: BorrowedFd<'_>) -> Result<u64, Errno> {
+    const NOSYMFOLLOW: StatVfsMountFlags = StatVfsMountFlags::from_bits_retain(0x2000);
+    let flags = fs::fstatvfs(mount)?.f_flag;
+    let pairs = [
+        (StatVfsMountFlags::RDONLY, READONLY),
+        (StatVfsMountFlags::NOSUID, 0x2),
+        (StatVfsMountFlags::NODEV, 0x4),
+        (StatVfsMountFlags::NOEXEC, 0x8),
+        (StatVfsMountFlags::NODIRATIME, 0x80),
+        (NOSYMFOLLOW, 0x20_0000),
+    ];
+    let times =
+        match (flags.contains(StatVfsMountFlags::NOATIME), flags.contains(StatVfsMountFlags::RELATIME)) {
+            (true, _) => NOATIME,
+            (false, true) => 0,
+            (false, false) => STRICTATIME,
+        };
+    Ok(pairs.into_iter().filter(|(flag, _)| flags.contains(*flag)).fold(times, |bits, (_, bit)| bits | bit))
+}
+
+/// Options as mount(2) takes them; `None` when they are longer than a page, or one of them has a comma in it.
+pub(crate) fn joined_options(options: &[(String, Option<String>)]) -> Option<CString> {
+    const PAGE: usize = 4096;
+    let mut joined = String::new();
+    for (key, value) in options {
+        if key.contains(',') || value.as_ref().is_some_and(|value| value.contains(',')) {
+            return None;
+        }
+        if !joined.is_empty() {
+            joined.push(',');
+        }
+        joined.push_str(key);
+        if let Some(value) = value {
+            joined.push('=');
+            joined.push_str(value);
+        }
+    }
+    (joined.len() < PAGE).then(|| Bytes::from(joined).to_c_string())
+}
+
+/// `MOUNT_ATTR_…` bits as flags of mount(2).
+pub(crate) fn old_flags(attributes: u64) -> MountFlags {
+    let times = match attributes & ATIME {
+        NOATIME => MountFlags::NOATIME,
+        STRICTATIME => MountFlags::STRICTATIME,
+        _ => MountFlags::RELATIME,
+    };
+    let pairs = [
+        (READONLY, MountFlags::RDONLY),
+        (0x2, MountFlags::NOSUID),
+        (0x4, MountFlags::NODEV),
+        (0x8, MountFlags::NOEXEC),
+        (0x80, MountFlags::NODIRATIME),
+        // `MS_NOSYMFOLLOW`, which rustix has no name for.
+        (0x20_0000, MountFlags::from_bits_retain(256)),
+    ];
+    let set = pairs.into_iter().filter(|(bit, _)| attributes & bit != 0);
+    set.fold(times, |flags, (_, flag)| flags | flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_below_are_found_by_their_parents() {
+        let table = b"\
+20 1 0:20 / /sys rw - sysfs sysfs rw
+21 20 0:21 / /sys/hidden rw - tmpfs tmpfs rw
+30 20 0:30 / /sys rw - ext4 /dev/vda rw
+31 30 0:31 / /sys/a\\040b rw - tmpfs tmpfs rw
+32 31 0:32 / /sys/a\\040b/c\\134d rw shared:3 - tmpfs tmpfs rw
+";
+        let below = paths_below(30, table);
+        assert_eq!(below, [b"/sys/a b".to_vec(), b"/sys/a b/c\\d".to_vec()]);
+        assert_eq!(paths_below(32, table), [] as [Vec<u8>; 0]);
+    }
+
+    #[test]
+    fn options_that_cannot_be_told_apart_are_not_joined() {
+        let option = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
+        let joined = joined_options(&[option("mode", "755"), ("ro".to_owned(), None)]);
+        assert_eq!(joined.as_deref(), Some(c"mode=755,ro"));
+        assert_eq!(joined_options(&[option("upperdir", "/a,b")]), None);
+        assert_eq!(joined_options(&[option("a", &"b".repeat(4094))]), None);
+    }
+
+    #[test]
+    fn attributes_are_the_same_as_flags() {
+        let flags = old_flags(READONLY | 0x8 | NOATIME);
+        assert_eq!(flags, MountFlags::RDONLY | MountFlags::NOEXEC | MountFlags::NOATIME);
+        assert_eq!(old_flags(0), MountFlags::RELATIME);
+        assert_eq!(old_flags(STRICTATIME), MountFlags::STRICTATIME);
+    }
+}
