@@ -5,6 +5,7 @@ pub mod builder_prune;
 pub mod fmt;
 pub mod history;
 pub mod images;
+pub mod info;
 pub mod inspect;
 pub mod lint;
 pub mod load;
@@ -45,7 +46,7 @@ const fn command(
 }
 
 /// All commands.
-pub static ALL: [Command; 19] = [
+pub static ALL: [Command; 20] = [
     command("build", "Build an image from a Dockerfile", build::run),
     command("lint", "Say what Dockerfiles can say better", lint::run),
     command("fmt", "Lay out Dockerfiles in the canonical way", fmt::run),
@@ -64,11 +65,12 @@ pub static ALL: [Command; 19] = [
     Command { name: "builder-prune", about: "Remove build cache", hidden: true, run: builder_prune::run },
     command("verify", "Build an image again and compare", verify::run),
     command("oci", "Be the OCI runtime of another engine", oci::run),
+    command("info", "Show what was found on this host", info::run),
     command("version", "Show the version", version::run),
 ];
 
 /// Groups, their members, and the commands that these are other names of.
-pub static GROUPS: [(&str, &str, &str); 21] = [
+pub static GROUPS: [(&str, &str, &str); 22] = [
     ("image", "ls", "images"),
     ("image", "list", "images"),
     ("image", "build", "build"),
@@ -90,4 +92,5 @@ pub static GROUPS: [(&str, &str, &str); 21] = [
     ("builder", "build", "build"),
     ("builder", "prune", "builder-prune"),
     ("buildx", "build", "build"),
+    ("system", "info", "info"),
 ];

@@ -12,6 +12,26 @@ pub fn size(bytes: u64) -> String {
     format!("{}{}", three_digits(value), UNITS[unit])
 }
 
+/// Bytes with four significant digits in binary units: `23.47GiB` (docker/go-units `BytesSize`).
+pub fn binary_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit < UNITS.len() - 1 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        v if v >= 1000.0 => 0,
+        v if v >= 100.0 => 1,
+        v if v >= 10.0 => 2,
+        _ => 3,
+    };
+    let text = format!("{value:.decimals$}");
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{}", UNITS[unit])
+}
+
 /// Go's `%.4g` cut to what `HumanSizeWithPrecision(…, 3)` shows.
 fn three_digits(value: f64) -> String {
     let decimals = match value {

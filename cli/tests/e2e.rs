@@ -27,6 +27,8 @@ mod differential;
 mod errors;
 #[path = "e2e/flags.rs"]
 mod flags;
+#[path = "e2e/hosts.rs"]
+mod hosts;
 #[path = "e2e/images.rs"]
 mod images;
 #[path = "e2e/lints.rs"]

@@ -55,6 +55,11 @@ impl Mirrors {
         self.list.iter().cloned().chain([direct(HUB)]).collect()
     }
 
+    /// The mirrors themselves.
+    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
+        self.list.iter()
+    }
+
     /// True when there are none.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

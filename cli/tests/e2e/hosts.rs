@@ -1,0 +1,54 @@
+//! Kernels of many versions, and what `kiln info` says of the one it runs on.
+
+use crate::bed::{Bed, Done};
+use std::fmt::Write;
+
+/// Runs words as on a kernel without some features.
+fn without(bed: &Bed, features: &str, line: &str) -> Done {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    Done::of(bed.command(&words).env("KILN_WITHOUT", features).output().unwrap())
+}
+
+#[test]
+fn info_names_the_kernel_and_its_features() {
+    let bed = bed!();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let text = bed.ok("info");
+    assert!(text.contains(&format!("\n Kernel Version: {}", release.trim())), "{text}");
+    assert!(text.contains("\n Images: 0\n") && text.contains("\n Cgroup Version: "), "{text}");
+    let text = without(&bed, "lowerdir+", "info").out;
+    assert!(text.contains("\n  lowerdir+: no (Linux 6.8): layers are named by file descriptors"), "{text}");
+    let json: serde_json::Value =
+        serde_json::from_str(&without(&bed, "all", "info --format json").out).unwrap();
+    let features = json["KernelFeatures"].as_array().unwrap();
+    assert!(features.iter().all(|feature| feature["Present"] == false), "{json}");
+    assert_eq!(json["DockerRootDir"].as_str(), bed.root().to_str());
+    assert_eq!(bed.ok("system info --format {{.KernelVersion}}"), release);
+    assert_eq!(bed.words("info --format {{.Nothing}}").code, 1);
+}
+
+#[test]
+fn images_have_as_many_layers_as_overlayfs_takes() {
+    let bed = bed!();
+    // Their paths are six times as long as a page, which is what mount(2) takes.
+    let mut dockerfile = String::from("FROM busybox\n");
+    for number in 0..200 {
+        writeln!(dockerfile, "COPY <<x /f/{number}\n{number}\nx").unwrap();
+    }
+    dockerfile.push_str(
+        "RUN ls /f | wc -l > /count\nRUN --mount=from=busybox,target=/m,rw cp -r /f /m && rm /f/7\n",
+    );
+    bed.build("layers", &bed.context("layers", &dockerfile));
+    for features in ["", "all"] {
+        let command = ["run", "--rm", "layers", "sh", "-c", "cat /count; ls /f | wc -l"];
+        let done = Done::of(bed.command(&command).env("KILN_WITHOUT", features).output().unwrap());
+        assert_eq!((done.code, done.out.as_str()), (0, "200\n199\n"), "{features}: {}", done.err);
+    }
+    // Steps over it run in the same way.
+    bed.context("more", "FROM layers\nRUN rm -r /f\nCOPY --from=layers /f/199 /one\nRUN cat /one\n");
+    let more = bed.path("more").display().to_string();
+    let done = without(&bed, "all", &format!("build -t more {more}"));
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(bed.ok("run --rm more cat /one"), "199\n");
+    assert_eq!(bed.words("run --rm more ls /f").code, 1);
+}
