@@ -191,6 +191,12 @@ pub(crate) fn run(
     std::process::exit(1)
 }
 
+/// Reports that the process could not become what the plan says, and ends it.
+pub(crate) fn fail(status: &OwnedFd, error: SetupError) -> ! {
+    send(status, &Status::Failed(error), None);
+    std::process::exit(1)
+}
+
 /// Whether any of `setup` is done by writing below /proc.
 pub(crate) fn writes_proc(setup: &[SetupOp]) -> bool {
     let writes =
@@ -355,17 +361,21 @@ impl Init {
     }
 
     fn send(&self, status: &Status, fd: Option<BorrowedFd<'_>>) {
-        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-        let Ok(json) = serde_json::to_vec(status) else { return };
-        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
-        if !fds.is_empty() {
-            control.push(SendAncillaryMessage::ScmRights(&fds));
-        }
-        // A parent that does not listen any more has no use for the message.
-        let _ = rustix::net::sendmsg(&self.status, &[IoSlice::new(&json)], &mut control, SendFlags::NOSIGNAL);
+        send(&self.status, status, fd);
     }
+}
+
+fn send(socket: &OwnedFd, status: &Status, fd: Option<BorrowedFd<'_>>) {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+    let Ok(json) = serde_json::to_vec(status) else { return };
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+    }
+    // A parent that does not listen any more has no use for the message.
+    let _ = rustix::net::sendmsg(socket, &[IoSlice::new(&json)], &mut control, SendFlags::NOSIGNAL);
 }
 
 fn join_path(kind: u64, path: &Bytes) -> Done {

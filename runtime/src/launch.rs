@@ -237,13 +237,23 @@ fn between(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd, answer: &OwnedFd) -
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     }
     let proc = init::writes_proc(&plan.setup).then(init::open_proc).and_then(Result::ok);
-    let made = prepare_between(&plan, &slots).and_then(|()| {
+    let made = prepare_between(&plan, &slots).and_then(|late| {
         let namespaces = plan.namespaces & !(libc::CLONE_NEWTIME as u64);
-        sys::clone_sibling(CloneFlags(namespaces), group(&plan, &slots)).map_err(clone_error)
+        let made = sys::clone_sibling(CloneFlags(namespaces), group(&plan, &slots)).map_err(clone_error)?;
+        Ok((made, late))
     });
     match made {
-        Ok(Child::Here) => init::run(plan, slots, status, proc, false),
-        Ok(Child::There { pidfd, .. }) => {
+        Ok((Child::Here, late)) => {
+            let entered = late.iter().try_for_each(|(join, namespace)| {
+                enter(join, namespace).map_err(|errno| join_error(join, errno))
+            });
+            drop(late);
+            match entered {
+                Ok(()) => init::run(plan, slots, status, proc, false),
+                Err(error) => init::fail(&status, error),
+            }
+        }
+        Ok((Child::There { pidfd, .. }, _)) => {
             let _ = send(answer.as_fd(), &Between::Made, &[pidfd.as_fd()]);
             std::process::exit(0)
         }
@@ -254,14 +264,30 @@ fn between(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd, answer: &OwnedFd) -
     }
 }
 
-fn prepare_between(plan: &Plan, slots: &[OwnedFd]) -> Result<(), SetupError> {
+/// Enters namespaces; returns those that the new process must enter itself.
+///
+/// Where cgroup namespaces are delegation boundaries (the mount option `nsdelegate`, which systemd sets) a process can be
+/// made in a cgroup only by one whose namespace shows both its own cgroup and that one: the cgroup namespace comes after the
+/// process is in its cgroup.
+fn prepare_between(plan: &Plan, slots: &[OwnedFd]) -> Result<Vec<(JoinOp, OwnedFd)>, SetupError> {
+    const CGROUP: u64 = libc::CLONE_NEWCGROUP as u64;
     if plan.namespaces & libc::CLONE_NEWTIME as u64 != 0 {
         init::time::make(&plan.clocks).map_err(|failed| failed.at(Stage::Setup))?;
     }
     // Opened while paths still mean what the caller meant.
     let mut open = Vec::new();
+    let mut late = Vec::new();
     for join in &plan.joined {
-        open.push((join, open_join(join, slots)?));
+        let later = if plan.cgroup.is_some() { join.kinds & CGROUP } else { 0 };
+        let now = join.kinds & !later;
+        if later != 0 {
+            let join = by_path(join, later, slots)?;
+            let namespace = open_join(&join, slots)?;
+            late.push((join, namespace));
+        }
+        if now != 0 {
+            open.push((JoinOp { kinds: now, ..join.clone() }, open_join(join, slots)?));
+        }
     }
     // With the machine's rights first; users change rights, so they come last, but for what only they may enter.
     let mut refused = Vec::new();
@@ -278,14 +304,24 @@ fn prepare_between(plan: &Plan, slots: &[OwnedFd]) -> Result<(), SetupError> {
         let _ = rustix::thread::set_thread_res_gid(gid, gid, gid);
         let _ = rustix::thread::set_thread_res_uid(uid, uid, uid);
     }
-    refused
-        .into_iter()
-        .try_for_each(|(join, namespace)| enter(join, namespace).map_err(|errno| join_error(join, errno)))
+    for (join, namespace) in refused {
+        enter(join, namespace).map_err(|errno| join_error(join, errno))?;
+    }
+    Ok(late)
 }
 
 /// A user namespace by itself, whose root the process in between becomes.
 fn is_users(join: &JoinOp) -> bool {
     join.kinds == libc::CLONE_NEWUSER as u64
+}
+
+/// One namespace of a process by its file: unlike a handle on the process, an open one can be entered by whoever has rights
+/// over the namespace alone.
+fn by_path(join: &JoinOp, kind: u64, slots: &[OwnedFd]) -> Result<JoinOp, SetupError> {
+    let JoinAt::Slot(FdSlot(slot)) = &join.at else { return Ok(JoinOp { kinds: kind, at: join.at.clone() }) };
+    let pid = slots.get(*slot).and_then(|pidfd| pid_of(pidfd.as_fd()));
+    let pid = pid.ok_or_else(|| join_error(join, Errno::SRCH))?;
+    Ok(JoinOp { kinds: kind, at: JoinAt::Path(Bytes::from(format!("/proc/{pid}/ns/cgroup"))) })
 }
 
 fn open_join(join: &JoinOp, slots: &[OwnedFd]) -> Result<OwnedFd, SetupError> {
