@@ -3,10 +3,11 @@
 use crate::graph::RunLimits;
 use kiln_image::store::{ScratchFolder, Store, StoreError};
 use kiln_image::sys::{CallError, Named};
+use kiln_runtime::apparmor::{self, AppArmorError};
 use kiln_runtime::cgroup::{self, Cgroup, CgroupError, Layout};
 use kiln_runtime::network::{self, Bridge, Connection, NetworkError, resolv};
-use kiln_runtime::{Spawner, spec};
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Mount};
+use kiln_runtime::{Spawner, selinux, spec};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Mount, Spec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,9 @@ pub enum SandboxError {
     /// No control group with limits.
     #[error("cannot limit the step: {0}")]
     Cgroup(#[from] CgroupError),
+    /// No profile.
+    #[error(transparent)]
+    AppArmor(#[from] AppArmorError),
     /// No place for files.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -53,6 +57,8 @@ pub(crate) struct Sandbox<'a> {
     /// steps do not have.
     idle: Mutex<Vec<Connection>>,
     devices: OnceLock<Option<Cgroup>>,
+    /// The AppArmor profile of steps, once it has been loaded; `None` inside where there is none.
+    profile: Mutex<Option<Option<String>>>,
     /// Secrets and sockets, once there are any.
     secrets: Mutex<Option<ScratchFolder>>,
 }
@@ -120,6 +126,7 @@ impl<'a> Sandbox<'a> {
             bridge: Mutex::default(),
             idle: Mutex::default(),
             devices: OnceLock::new(),
+            profile: Mutex::default(),
             secrets: Mutex::default(),
         }
     }
@@ -145,6 +152,20 @@ impl<'a> Sandbox<'a> {
         let made = Arc::new(Files::write(self.store.scratch_folder()?, names)?);
         *files = Some(made.clone());
         Ok(made)
+    }
+
+    /// Puts the profile or labels of the host's security modules into a step's specification; true when there are labels.
+    pub(crate) fn confine(&self, spec: &mut Spec) -> Result<bool, SandboxError> {
+        let mut profile = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
+        let profile = match &*profile {
+            Some(profile) => profile.clone(),
+            None => profile.insert(apparmor::profile(None, self.state)?).clone(),
+        };
+        // Steps of all builds share caches, so none of them has categories of its own.
+        let parts = selinux::Parts { level: Some("s0"), ..selinux::Parts::default() };
+        let labels = selinux::labels(&parts);
+        spec::confine(spec, profile, labels.as_ref());
+        Ok(labels.is_some())
     }
 
     /// A connection to the bridge: one that is idle, or a new one. `is_safe` for a step that has no rights over it.

@@ -107,6 +107,9 @@ impl<'a> Containers<'a> {
             settings,
             auto_remove: options.auto_remove,
             state: State::Created { error: None, code: 0 },
+            profile: String::new(),
+            process_label: String::new(),
+            mount_label: String::new(),
             endpoint: None,
         };
         self.write(&container)?;

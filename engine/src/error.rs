@@ -3,6 +3,7 @@
 use kiln_image::store::StoreError;
 use kiln_image::sys::CallError;
 use kiln_runtime::SpawnError;
+use kiln_runtime::apparmor::AppArmorError;
 use kiln_runtime::cgroup::CgroupError;
 use kiln_runtime::network::NetworkError;
 use kiln_runtime::plan::PlanError;
@@ -49,6 +50,9 @@ pub enum EngineError {
     /// No network.
     #[error("cannot connect the container to a network: {0}")]
     Network(#[from] NetworkError),
+    /// No profile.
+    #[error(transparent)]
+    AppArmor(#[from] AppArmorError),
     /// No control group.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),

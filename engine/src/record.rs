@@ -24,6 +24,15 @@ pub struct Container {
     pub auto_remove: bool,
     /// How it stands.
     pub state: State,
+    /// The AppArmor profile that it runs under, empty for none.
+    #[serde(default)]
+    pub profile: String,
+    /// The SELinux label of its processes, empty for none.
+    #[serde(default)]
+    pub process_label: String,
+    /// The SELinux label of its files, empty for none.
+    #[serde(default)]
+    pub mount_label: String,
     /// Its place in the network, while it runs.
     pub endpoint: Option<Endpoint>,
 }

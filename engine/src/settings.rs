@@ -1,6 +1,7 @@
 //! From an image's defaults and a user's wishes to what a container runs like. Pure.
 
 use crate::error::EngineError;
+use crate::security::SecurityOptions;
 use kiln_image::config::RunConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -37,6 +38,8 @@ pub struct RunOptions {
     pub interactive: bool,
     /// What it can reach.
     pub network: NetworkMode,
+    /// What confines it.
+    pub security: SecurityOptions,
 }
 
 /// What a container can reach.
@@ -91,6 +94,9 @@ pub struct Settings {
     pub interactive: bool,
     /// What it can reach.
     pub network: NetworkMode,
+    /// What confines it.
+    #[serde(default)]
+    pub security: SecurityOptions,
 }
 
 impl Settings {
@@ -115,6 +121,7 @@ impl Settings {
             tty: options.tty,
             interactive: options.interactive,
             network: options.network,
+            security: options.security.clone(),
         };
         if settings.arguments().is_empty() {
             return Err(EngineError::NoCommand);

@@ -370,9 +370,12 @@ pub(crate) fn joined_options(options: &[(String, Option<String>)]) -> Option<CSt
     const PAGE: usize = 4096;
     let mut joined = String::new();
     for (key, value) in options {
-        if key.contains(',') || value.as_ref().is_some_and(|value| value.contains(',')) {
+        // Labels of SELinux have commas in them; the kernel knows quotes around them, and around nothing else.
+        let quoted = value.as_ref().filter(|_| key == "context").map(|label| format!("\"{label}\""));
+        if key.contains(',') || quoted.is_none() && value.as_ref().is_some_and(|value| value.contains(',')) {
             return None;
         }
+        let value = quoted.as_ref().or(value.as_ref());
         if !joined.is_empty() {
             joined.push(',');
         }
@@ -429,6 +432,8 @@ mod tests {
         let joined = joined_options(&[option("mode", "755"), ("ro".to_owned(), None)]);
         assert_eq!(joined.as_deref(), Some(c"mode=755,ro"));
         assert_eq!(joined_options(&[option("upperdir", "/a,b")]), None);
+        let label = joined_options(&[option("context", "u:r:t:s0:c1,c2")]);
+        assert_eq!(label.as_deref(), Some(c"context=\"u:r:t:s0:c1,c2\""));
         assert_eq!(joined_options(&[option("a", &"b".repeat(4094))]), None);
     }
 

@@ -4,6 +4,7 @@
 //! comes back as data. Containers are made by a helper process that is forked before the program has a
 //! second thread ([`Spawner`]).
 
+pub mod apparmor;
 pub mod capability;
 pub mod cgroup;
 mod detached;
@@ -21,6 +22,7 @@ pub mod reaper;
 pub mod resctrl;
 pub mod seal;
 pub mod seccomp;
+pub mod selinux;
 pub mod signal;
 pub mod spec;
 pub mod start;

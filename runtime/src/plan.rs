@@ -293,7 +293,10 @@ impl Planner<'_> {
             Some(_) => libc::MS_SLAVE,
         };
         self.push(SetupOp::Propagation(before));
-        let mount = self.options.root.map(mounts::filesystem).transpose()?;
+        let mut mount = self.options.root.map(mounts::filesystem).transpose()?;
+        if let (Some(mount), Some(label)) = (&mut mount, self.mount_label()) {
+            mount.options.push(("context".to_owned(), Some(label.to_owned())));
+        }
         let path = self.options.bundle.map_or_else(|| root.path().clone(), |bundle| bundle.join(root.path()));
         self.push(SetupOp::Root(RootOp {
             path: (&path).into(),
@@ -302,6 +305,12 @@ impl Planner<'_> {
             cut_off: before == 0,
         }));
         Ok(())
+    }
+
+    /// The SELinux label of all files that are the container's own, where labels are in force.
+    fn mount_label(&self) -> Option<&str> {
+        let label = self.linux.and_then(|linux| linux.mount_label().as_deref());
+        label.filter(|label| !label.is_empty() && self.options.selinux)
     }
 
     fn finish_root(&mut self, root: &oci_spec::runtime::Root) -> Result<(), PlanError> {
@@ -383,9 +392,7 @@ impl Planner<'_> {
                 }
                 continue;
             }
-            let label = self.linux.and_then(|linux| linux.mount_label().as_deref());
-            let label = label.filter(|label| !label.is_empty() && self.options.selinux);
-            let mut op = mounts::mount(mount, self.options.bundle, label)?;
+            let mut op = mounts::mount(mount, self.options.bundle, self.mount_label())?;
             if let Some((_, handle)) = self.options.sources.iter().find(|(at, _)| *at == index) {
                 op.source = crate::op::MountSource::Handle(*handle);
             }

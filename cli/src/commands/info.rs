@@ -134,7 +134,7 @@ impl Info {
         Info {
             store,
             server_version: env!("CARGO_PKG_VERSION"),
-            driver: "overlayfs",
+            driver: "overlay2",
             cgroup_driver: if layout.is_none() { "none" } else { "cgroupfs" },
             cgroup_version: match (layout.is_none(), layout.is_unified_only()) {
                 (true, _) => "none",

@@ -10,7 +10,7 @@ use crate::session::{self, Session};
 use crate::signals::Signals;
 use crate::ui;
 use clap::Parser;
-use kiln_engine::{Containers, EngineError, NetworkMode, RunOptions, Running, start_code};
+use kiln_engine::{Containers, EngineError, NetworkMode, RunOptions, Running, SecurityOptions, start_code};
 use kiln_image::platform::Platform;
 use kiln_image::store::{Image, StoreError};
 use std::collections::BTreeMap;
@@ -64,6 +64,9 @@ struct Run {
     /// What the container can reach: bridge, none or host
     #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "bridge")]
     network: String,
+    /// Security option, NAME=VALUE: apparmor, label, no-new-privileges, seccomp; may be repeated
+    #[arg(long, value_name = "OPTION")]
+    security_opt: Vec<String>,
     /// When to pull the image: missing, always or never
     #[arg(long, value_name = "WHEN", default_value = "missing")]
     pull: String,
@@ -140,6 +143,8 @@ impl Run {
             tty: self.tty,
             interactive: self.interactive,
             network: self.network_mode()?,
+            security: SecurityOptions::parse(&self.security_opt)
+                .map_err(|error| CliError::failed(error.to_string()).with_code(code::USAGE))?,
         })
     }
 

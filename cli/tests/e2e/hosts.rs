@@ -52,3 +52,29 @@ fn images_have_as_many_layers_as_overlayfs_takes() {
     assert_eq!(bed.ok("run --rm more cat /one"), "199\n");
     assert_eq!(bed.words("run --rm more ls /f").code, 1);
 }
+
+#[test]
+fn security_options_confine_a_container() {
+    let bed = bed!();
+    let status = |options: &str| {
+        let line = format!("run --rm {options} busybox grep -E ^(NoNewPrivs|Seccomp): /proc/self/status");
+        bed.ok(&line).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(status(""), "NoNewPrivs: 0 Seccomp: 2");
+    assert_eq!(status("--security-opt no-new-privileges"), "NoNewPrivs: 1 Seccomp: 2");
+    assert_eq!(status("--security-opt=no-new-privileges:false"), "NoNewPrivs: 0 Seccomp: 2");
+    assert_eq!(status("--security-opt seccomp=unconfined"), "NoNewPrivs: 0 Seccomp: 0");
+    for (option, reason) in [
+        ("seccomp=/profile.json", "is not supported: seccomp takes `unconfined` or `builtin`"),
+        ("label=color:red", "bad label option"),
+        ("systempaths=unconfined", "invalid --security-opt: \"systempaths=unconfined\""),
+        ("apparmor=none-of-that-name", "cannot use the AppArmor profile `none-of-that-name`"),
+    ] {
+        let done = bed.words(&format!("run --rm --security-opt {option} busybox true"));
+        assert_eq!(done.code, 125, "{done:?}");
+        assert!(done.err.contains(reason), "{done:?}");
+    }
+    bed.ok("run --name kept --security-opt no-new-privileges busybox true");
+    let shown = bed.kiln(&["inspect", "--format", "{{json .HostConfig.SecurityOpt}}", "kept"]).out;
+    assert_eq!(shown, "[\"no-new-privileges\"]\n");
+}
