@@ -10,7 +10,10 @@ KILN := target/release/kiln
 BASES := target/bases/busybox/index.json target/bases/debian/index.json
 PACKAGES := git:git skopeo:skopeo nft:nftables pasta:passt slirp4netns:slirp4netns script:bsdutils newuidmap:uidmap gcc:gcc g++:g++ python3:python3 bzip2:bzip2 xz:xz-utils zstd:zstd
 
-.PHONY: all hello test test-user test-apps lint bases bench smoke packages install clean
+MACHINE_PACKAGES := qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils debootstrap:debootstrap mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs dpkg-scanpackages:dpkg-dev
+ARM_PACKAGES := aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64-static:qemu-user-static
+
+.PHONY: all hello test test-user test-apps test-older test-machine test-machines test-arm test-long lint bases bench smoke packages machine-packages arm-packages install clean
 
 all: $(KILN)
 
@@ -25,11 +28,25 @@ hello: $(KILN) bases
 	KILN_ROOT=$(CURDIR)/target/store testdata/with-bases $(KILN) build -t hello testdata/hello
 	KILN_ROOT=$(CURDIR)/target/store $(KILN) run --rm hello
 
-packages:
-	@for pair in $(PACKAGES); do \
+# Installs the packages of pairs PROGRAM:PACKAGE whose program is missing. qemu's packages must be of one version: where a
+# part of them came from backports, so do the others.
+define install
+	@for pair in $(1); do \
 		command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair#*:}"; \
 	done; \
-	[ -z "$$missing" ] || { apt-get update && apt-get install -y --no-install-recommends $$missing; }
+	[ -z "$$missing" ] || { apt-get update && { apt-get install -y --no-install-recommends $$missing || \
+		apt-get install -y --no-install-recommends -t bookworm-backports $$missing; }; }
+endef
+
+packages:
+	$(call install,$(PACKAGES))
+
+machine-packages: packages
+	$(call install,$(MACHINE_PACKAGES))
+
+arm-packages:
+	$(call install,$(ARM_PACKAGES))
+	rustup target list --installed 2>/dev/null | grep -q aarch64-unknown-linux-gnu || rustup target add aarch64-unknown-linux-gnu
 
 bases: packages
 	$(CARGO) build -p kiln-registry --features testing --bin layouts
@@ -40,6 +57,7 @@ test: bases
 	@mkdir -p target; mount | grep kiln >target/mounts.before || true
 	set -o pipefail; $(CARGO) test --workspace --no-fail-fast --features kiln-registry/testing -- --show-output 2>&1 | tee target/test.log
 	$(MAKE) --no-print-directory test-user
+	$(MAKE) --no-print-directory test-older
 	$(MAKE) --no-print-directory test-apps
 	@mount | grep kiln | diff target/mounts.before - || { echo 'mounts are left behind'; exit 1; }
 	@echo "tests: $$(grep -c '^test .* ok$$' target/test.log) passed, $$(grep -c SKIPPED target/test.log) skipped"
@@ -53,6 +71,26 @@ test-user:
 # Projects as people write them: built, run, and built again after an edit.
 test-apps:
 	set -o pipefail; KILN_ROOT=$(CURDIR)/target/apps-store testdata/with-bases testdata/apps/run target/debug/kiln 2>&1 | tee -a target/test.log
+
+# Containers as on kernels that lack every younger feature (see runtime/src/host.rs).
+test-older: bases
+	set -o pipefail; KILN_WITHOUT=all $(CARGO) test -p kiln-runtime --test containers -- --show-output 2>&1 | tee -a target/test.log
+	set -o pipefail; KILN_WITHOUT=all $(CARGO) test -p kiln-cli --test oci -- --show-output 2>&1 | tee -a target/test.log
+	set -o pipefail; KILN_WITHOUT=all $(CARGO) test -p kiln-cli --test e2e -- --show-output hosts builds mounts crowds 2>&1 | tee -a target/test.log
+
+# A machine with the oldest kernel: the static program alone, in a few minutes.
+test-machine: machine-packages bases
+	tests/machines/run -t probe,security debian11
+
+# All machines, and the compiled tests on them: about an hour.
+test-machines: machine-packages bases
+	tests/machines/run
+
+# The unit tests of an aarch64 build, under qemu's emulation of a process.
+test-arm: arm-packages
+	tests/arm
+
+test-long: test-machines test-arm
 
 lint:
 	$(CARGO) fmt --all --check

@@ -4,7 +4,7 @@ use crate::arguments::Globals;
 use crate::config::{Config, STATE};
 use crate::error::CliError;
 use kiln_image::store::Store;
-use kiln_runtime::{Spawner, selinux};
+use kiln_runtime::{Spawner, host, selinux};
 use std::path::{Path, PathBuf};
 
 /// Settings and store.
@@ -35,6 +35,7 @@ impl Session {
 /// Starts the helper that makes containers. Must come before anything that makes threads.
 pub fn start_helper() -> Result<Spawner, CliError> {
     require_root()?;
+    host::check().map_err(|error| CliError::failed(error.to_string()))?;
     Spawner::start().map_err(|error| CliError::failed(error.to_string()))
 }
 

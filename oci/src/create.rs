@@ -79,6 +79,7 @@ pub(crate) fn create(
     id: &str,
     then: Then,
 ) -> Result<Made, OciError> {
+    kiln_runtime::host::check()?;
     own_file::keep_early(then);
     let mut bundle = Bundle::read(arguments.get("bundle").unwrap_or("."), arguments.get("config"))?;
     let has_process = bundle.spec.process().is_some();

@@ -14,6 +14,9 @@ pub enum OciError {
     /// The command line makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// No container can start on this host.
+    #[error(transparent)]
+    Host(#[from] kiln_runtime::host::HostError),
     /// No such container.
     #[error("container {0:?} does not exist")]
     NotFound(String),

@@ -36,9 +36,7 @@ pub enum CgroupError {
         errno: i32,
     },
     /// A limit needs a controller that the machine does not have.
-    #[error(
-        "the limit `{limit}` needs the cgroup controller `{controller}`, which this machine does not have"
-    )]
+    #[error("the limit `{limit}` needs the cgroup controller `{controller}`, which this host does not have")]
     NoController {
         /// What was asked for.
         limit: &'static str,

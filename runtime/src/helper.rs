@@ -6,6 +6,7 @@
 //! their exits. When its own parent is gone, however that happened, it kills what still runs and ends.
 
 use crate::init;
+use crate::launch::clone_error;
 use crate::op::{Bytes, FdSlot, Plan, SetupError, Stage};
 use crate::sys::{self, Child, CloneFlags};
 use rustix::event::{PollFd, PollFlags};
@@ -219,7 +220,8 @@ impl Helper {
         let slots: Vec<OwnedFd> = fds.collect();
         let plan = read_plan(plan).map_err(|errno| fail("read", errno))?;
         let cgroup = plan.cgroup.and_then(|FdSlot(slot)| slots.get(slot)).map(AsFd::as_fd);
-        match sys::clone(CloneFlags(plan.namespaces), cgroup).map_err(|errno| fail("clone", errno))? {
+        let made = sys::clone(CloneFlags(plan.namespaces), cgroup);
+        match made.map_err(|errno| clone_error(plan.namespaces, errno))? {
             Child::There { pid, pidfd } => Ok((pid, pidfd)),
             Child::Here => {
                 let _ = rustix::stdio::dup2_stdin(&stdin);

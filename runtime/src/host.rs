@@ -127,6 +127,35 @@ pub fn is_nested() -> bool {
     std::fs::metadata("/proc/self/ns/user").is_ok_and(|metadata| metadata.ino() != INITIAL)
 }
 
+/// Why no container can start on this host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// A kernel that lacks calls which have no other way.
+    #[error(
+        "containers need Linux {OLDEST} or newer, and this kernel is {0}: older ones lack openat2, clone3 into a cgroup, or close_range"
+    )]
+    TooOld(String),
+    /// The kernel's view of processes is hidden.
+    #[error(
+        "containers need /proc, which is not mounted here or hidden: run `mount -t proc proc /proc`, or start this container without masking it"
+    )]
+    NoProc,
+}
+
+/// Looks at what every container needs, before one is started.
+///
+/// # Errors
+/// What is missing, and what to do about it.
+pub fn check() -> Result<(), HostError> {
+    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+    let host = Host::get();
+    if host.is_too_old() {
+        return Err(HostError::TooOld(host.release.clone()));
+    }
+    let is_proc = rustix::fs::statfs("/proc").is_ok_and(|statfs| statfs.f_type == PROC_SUPER_MAGIC);
+    if is_proc { Ok(()) } else { Err(HostError::NoProc) }
+}
+
 /// The running kernel.
 #[derive(Debug)]
 pub struct Host {
@@ -252,6 +281,14 @@ mod tests {
         assert_eq!(names("6.18.1", "lowerdir+, mount_setattr").len(), FEATURES.len() - 2);
         assert_eq!(names("6.18.1", "all"), [""; 0]);
         assert_eq!(names("6.18.1", "unknown").len(), FEATURES.len());
+    }
+
+    #[test]
+    fn kernels_that_are_too_old_are_told() {
+        assert!(Host::new("5.4.0-150-generic".to_owned(), "").is_too_old());
+        assert!(Host::new("4.18.0-553.el8_10.x86_64".to_owned(), "").is_too_old());
+        assert!(!Host::new("5.10.0-8-amd64".to_owned(), "").is_too_old());
+        assert_eq!(check(), Ok(()));
     }
 
     #[test]

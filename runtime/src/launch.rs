@@ -68,7 +68,7 @@ pub fn launch(plan: Plan, slots: Vec<OwnedFd>, steps: &mut dyn Steps) -> Result<
                 drop(theirs);
                 Launched { pid, pidfd, group: take_group(&plan, slots) }
             }
-            Err(errno) => return Err(SpawnError::Setup(clone_error(errno))),
+            Err(errno) => return Err(SpawnError::Setup(clone_error(plan.namespaces, errno))),
         }
     };
     let made = steps.made(&launched).and_then(|()| {
@@ -161,8 +161,21 @@ fn pair() -> Result<(OwnedFd, OwnedFd), SpawnError> {
         .map_err(|errno| SpawnError::Helper("reach", errno))
 }
 
-fn clone_error(errno: Errno) -> SetupError {
+/// What a process could not be made for, in words where more is known than the error.
+pub(crate) fn clone_error(namespaces: u64, errno: Errno) -> SetupError {
+    let users = namespaces & libc::CLONE_NEWUSER as u64 != 0;
     let message = match errno {
+        Errno::NOSPC if users && is_zero("/proc/sys/user/max_user_namespaces") => Some(
+            "cannot make a user namespace: they are disabled on this host (`sysctl user.max_user_namespaces` is 0)"
+                .to_owned(),
+        ),
+        Errno::PERM if users && is_zero("/proc/sys/kernel/unprivileged_userns_clone") => Some(
+            "cannot make a user namespace: only root may on this host (`sysctl kernel.unprivileged_userns_clone` is 0)"
+                .to_owned(),
+        ),
+        Errno::INVAL if users => Some(
+            "cannot make a user namespace: this kernel has none (it was built without CONFIG_USER_NS)".to_owned(),
+        ),
         Errno::AGAIN => Some("cannot make a process: the limit of processes is reached".to_owned()),
         Errno::NOSPC => Some(
             "cannot make a namespace: the limit of namespaces is reached (see /proc/sys/user)".to_owned(),
@@ -176,6 +189,10 @@ fn clone_error(errno: Errno) -> SetupError {
         errno: errno.raw_os_error(),
         message,
     }
+}
+
+fn is_zero(path: &str) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "0")
 }
 
 /// The folder of the group that a process is born into.
@@ -204,7 +221,7 @@ fn launch_between(mut plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd) -> Resul
     let is_early = plan.joined.iter().any(is_users);
     let early = if is_early { group(&plan, &slots) } else { None };
     let between =
-        match sys::clone(CloneFlags(0), early).map_err(|errno| SpawnError::Setup(clone_error(errno)))? {
+        match sys::clone(CloneFlags(0), early).map_err(|errno| SpawnError::Setup(clone_error(0, errno)))? {
             Child::Here => {
                 drop(ours);
                 if is_early {
@@ -239,7 +256,8 @@ fn between(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd, answer: &OwnedFd) -
     let proc = init::writes_proc(&plan.setup).then(init::open_proc).and_then(Result::ok);
     let made = prepare_between(&plan, &slots).and_then(|late| {
         let namespaces = plan.namespaces & !(libc::CLONE_NEWTIME as u64);
-        let made = sys::clone_sibling(CloneFlags(namespaces), group(&plan, &slots)).map_err(clone_error)?;
+        let made = sys::clone_sibling(CloneFlags(namespaces), group(&plan, &slots))
+            .map_err(|errno| clone_error(namespaces, errno))?;
         Ok((made, late))
     });
     match made {

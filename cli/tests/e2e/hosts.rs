@@ -78,3 +78,41 @@ fn security_options_confine_a_container() {
     let shown = bed.kiln(&["inspect", "--format", "{{json .HostConfig.SecurityOpt}}", "kept"]).out;
     assert_eq!(shown, "[\"no-new-privileges\"]\n");
 }
+
+/// Runs a command in a mount namespace that a shell command has changed first.
+fn on_changed(bed: &Bed, change: &str, line: &str) -> Done {
+    let kiln = bed.command(&[""; 0]);
+    let script = format!("{change} && exec \"$0\" {line}");
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]).arg(kiln.get_program()).env_clear();
+    command.envs(kiln.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Done::of(command.output().unwrap())
+}
+
+#[test]
+fn hosts_that_lack_something_are_told_what() {
+    let bed = bed!();
+    bed.context("one", "FROM busybox\nRUN date\n");
+    let one = bed.path("one").display().to_string();
+    let hidden = "mount -t tmpfs none /proc";
+    for line in ["run --rm busybox true".to_owned(), format!("build --no-cache {one}")] {
+        let done = on_changed(&bed, hidden, &line);
+        let lines: Vec<&str> =
+            done.err.lines().filter(|line| line.contains("containers need /proc")).collect();
+        assert!(done.code != 0 && lines.len() == 1, "{line}: {done:?}");
+        assert!(lines[0].contains("run `mount -t proc proc /proc`"), "{done:?}");
+    }
+    // What no container needs is not missed.
+    for change in ["mount -o remount,bind,ro /sys", "umount -R -l /sys/fs/cgroup", "mount -t tmpfs none /sys"]
+    {
+        let done = on_changed(&bed, change, "run --rm --network none busybox echo works");
+        assert_eq!((done.code, done.out.as_str()), (0, "works\n"), "{change}: {done:?}");
+        let done = on_changed(&bed, change, &format!("build --no-cache {one}"));
+        assert_eq!(done.code, 0, "{change}: {done:?}");
+    }
+    let done = on_changed(&bed, "umount -R -l /sys/fs/cgroup", &format!("build --no-cache -m 64m {one}"));
+    assert!(
+        done.err.contains("needs the cgroup controller `memory`, which this host does not have"),
+        "{done:?}"
+    );
+}

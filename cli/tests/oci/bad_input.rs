@@ -729,7 +729,7 @@ fn groups_that_cannot_be() {
             (
                 "controller that is none",
                 |c| resources(c, "rdma", json!({"x": {"hcaHandles": 1}})),
-                "needs the cgroup controller `rdma`, which this machine does not have",
+                "needs the cgroup controller `rdma`, which this host does not have",
             ),
         ],
     );

@@ -443,7 +443,7 @@ fn version_2_alone() {
     let done = unified(&bed, &["update", "--pids-limit", "10", &id]);
     assert_eq!(done.code, 1, "{done:?}");
     assert!(
-        done.err.contains("needs the cgroup controller `pids`, which this machine does not have"),
+        done.err.contains("needs the cgroup controller `pids`, which this host does not have"),
         "{done:?}"
     );
     assert_eq!(unified(&bed, &["kill", "--all", &id, "KILL"]).code, 0);
