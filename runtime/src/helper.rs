@@ -118,6 +118,8 @@ pub(crate) fn serve(socket: OwnedFd) -> ! {
     detach_from_terminal();
     // Pipes whose other end waits for their closing must not stay open here.
     let socket = sys::keep_only(socket);
+    // Found out here, it is known in all containers, which are copies of this process.
+    crate::host::Host::get();
     let mut helper = Helper { socket, running: Vec::new() };
     while helper.turn() {}
     helper.end()

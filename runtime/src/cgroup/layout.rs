@@ -257,7 +257,13 @@ impl Layout {
             let control = path.join("cgroup.subtree_control");
             let enabled = fs::read_to_string(&control).unwrap_or_default();
             if !enabled.split_whitespace().any(|known| known == controller) {
-                write(&control, &format!("+{controller}"))?;
+                match write(&control, &format!("+{controller}")) {
+                    Err(CgroupError::File { errno: libc::EBUSY, .. }) if path == unified.mount => {
+                        make_room(&path)?;
+                        write(&control, &format!("+{controller}"))?;
+                    }
+                    other => other?,
+                }
             }
             match names.next() {
                 Some(name) => path.push(name),
@@ -265,6 +271,35 @@ impl Layout {
             }
         }
     }
+}
+
+/// Moves the processes of the topmost cgroup into a cgroup of their own.
+///
+/// In a cgroup namespace, that of a container say, the topmost cgroup holds processes, and the kernel enables no controller
+/// for the cgroups in one that does (the no-internal-process rule, cgroups(7)). The host's own topmost cgroup is exempt.
+fn make_room(top: &Path) -> Result<(), CgroupError> {
+    const LEAF: &str = "init";
+    const ROUNDS: usize = 10;
+    let leaf = top.join(LEAF);
+    fs::create_dir_all(&leaf).map_err(CgroupError::file("make", &leaf))?;
+    let procs = leaf.join("cgroup.procs");
+    // Others may be born while some are moved: they are moved in the next round.
+    for _ in 0..ROUNDS {
+        let present = read_record(top.join("cgroup.procs"), 4096);
+        if present.trim().is_empty() {
+            return Ok(());
+        }
+        // Processes of other pid namespaces have the number 0 here, which would stand for this one.
+        for pid in present.lines().filter(|pid| *pid != "0") {
+            match fs::write(&procs, pid) {
+                Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                    return Err(CgroupError::file("write", &procs)(error));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The list of mounts: a file of many records, which comes in pieces.
