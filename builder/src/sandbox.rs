@@ -6,7 +6,7 @@ use kiln_image::sys::{CallError, Named};
 use kiln_runtime::apparmor::{self, AppArmorError};
 use kiln_runtime::cgroup::{self, Cgroup, CgroupError, Layout};
 use kiln_runtime::network::{self, Bridge, Connection, NetworkError, resolv};
-use kiln_runtime::{Spawner, selinux, spec};
+use kiln_runtime::{Spawner, spec};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Mount, Spec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -154,18 +154,15 @@ impl<'a> Sandbox<'a> {
         Ok(made)
     }
 
-    /// Puts the profile or labels of the host's security modules into a step's specification; true when there are labels.
-    pub(crate) fn confine(&self, spec: &mut Spec) -> Result<bool, SandboxError> {
+    /// Puts the AppArmor profile of steps into a specification, where there is one.
+    pub(crate) fn confine(&self, spec: &mut Spec) -> Result<(), SandboxError> {
         let mut profile = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
         let profile = match &*profile {
             Some(profile) => profile.clone(),
             None => profile.insert(apparmor::profile(None, self.state)?).clone(),
         };
-        // Steps of all builds share caches, so none of them has categories of its own.
-        let parts = selinux::Parts { level: Some("s0"), ..selinux::Parts::default() };
-        let labels = selinux::labels(&parts);
-        spec::confine(spec, profile, labels.as_ref());
-        Ok(labels.is_some())
+        spec.process_mut().get_or_insert_default().set_apparmor_profile(profile);
+        Ok(())
     }
 
     /// A connection to the bridge: one that is idle, or a new one. `is_safe` for a step that has no rights over it.

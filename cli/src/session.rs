@@ -1,11 +1,10 @@
 //! What a command opens: settings, store, and the helper that makes containers.
 
 use crate::arguments::Globals;
-use crate::config::{Config, STATE};
+use crate::config::Config;
 use crate::error::CliError;
 use kiln_image::store::Store;
-use kiln_runtime::{Spawner, host, selinux};
-use std::path::{Path, PathBuf};
+use kiln_runtime::{Spawner, host};
 
 /// Settings and store.
 pub struct Session {
@@ -21,13 +20,6 @@ impl Session {
         require_root()?;
         let config = Config::read(globals)?;
         let store = Store::open(&config.root)?;
-        let shared = ["scratch", "cache", "containers"].map(|name| config.root.join(name));
-        let shared = shared.iter().map(PathBuf::as_path).chain([Path::new(STATE)]);
-        selinux::share(shared).map_err(|(path, errno)| {
-            let reason = std::io::Error::from(errno);
-            CliError::failed(format!("cannot label `{}` for containers: {reason}", path.display()))
-                .hint("this host enforces SELinux: its policy must allow kiln to relabel its store")
-        })?;
         Ok(Session { config, store })
     }
 }

@@ -108,8 +108,6 @@ impl<'a> Containers<'a> {
             auto_remove: options.auto_remove,
             state: State::Created { error: None, code: 0 },
             profile: String::new(),
-            process_label: String::new(),
-            mount_label: String::new(),
             endpoint: None,
         };
         self.write(&container)?;

@@ -17,6 +17,6 @@ mod start;
 pub use container::{Containers, Owned};
 pub use error::EngineError;
 pub use record::{Container, Endpoint, State};
-pub use security::{LabelOptions, SecurityOptionError, SecurityOptions};
+pub use security::{SecurityOptionError, SecurityOptions};
 pub use settings::{NetworkMode, RunOptions, Settings};
 pub use start::{INIT_NAME, Running, Stdio, start_code};

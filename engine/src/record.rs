@@ -27,12 +27,6 @@ pub struct Container {
     /// The AppArmor profile that it runs under, empty for none.
     #[serde(default)]
     pub profile: String,
-    /// The SELinux label of its processes, empty for none.
-    #[serde(default)]
-    pub process_label: String,
-    /// The SELinux label of its files, empty for none.
-    #[serde(default)]
-    pub mount_label: String,
     /// Its place in the network, while it runs.
     pub endpoint: Option<Endpoint>,
 }

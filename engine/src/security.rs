@@ -9,29 +9,10 @@ pub struct SecurityOptions {
     pub given: Vec<String>,
     /// AppArmor profile, or `unconfined`; `None` for the default one.
     pub apparmor: Option<String>,
-    /// SELinux label.
-    pub label: LabelOptions,
     /// No program of the container may gain privileges that it does not have.
     pub no_new_privileges: bool,
     /// No system calls are filtered.
     pub no_seccomp: bool,
-}
-
-/// Parts of an SELinux label that differ from the default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LabelOptions {
-    /// The container has no label of its own.
-    pub disabled: bool,
-    /// Replaces the user, such as `system_u`.
-    pub user: Option<String>,
-    /// Replaces the role, such as `system_r`.
-    pub role: Option<String>,
-    /// Replaces the type of processes, such as `container_t`.
-    pub kind: Option<String>,
-    /// Replaces the level of processes and files, such as `s0:c1,c2`.
-    pub level: Option<String>,
-    /// Replaces the type of files, such as `container_file_t`.
-    pub file_kind: Option<String>,
 }
 
 /// An option that cannot be used.
@@ -40,9 +21,9 @@ pub enum SecurityOptionError {
     /// A word that is no option.
     #[error("invalid --security-opt: {0:?}")]
     Unknown(String),
-    /// A label option without one of the known names.
+    /// SELinux labels.
     #[error(
-        "invalid --security-opt: bad label option {0:?}: expected `disable`, or one of user, role, type, level and filetype with a value"
+        "the --security-opt {0:?} is not supported: containers have no SELinux labels, label takes `disable`"
     )]
     Label(String),
     /// A switch with a value that is no truth value.
@@ -69,7 +50,9 @@ impl SecurityOptions {
                 ("apparmor", Some(profile)) if !profile.is_empty() => {
                     options.apparmor = Some(profile.to_owned());
                 }
-                ("label", Some(label)) => options.label.read(option, label)?,
+                // As it is anyway.
+                ("label", Some("disable")) => {}
+                ("label", Some(_)) => return Err(SecurityOptionError::Label(option.clone())),
                 ("no-new-privileges", value) => {
                     options.no_new_privileges = match value.unwrap_or("true") {
                         "true" | "1" => true,
@@ -87,27 +70,6 @@ impl SecurityOptions {
     }
 }
 
-impl LabelOptions {
-    fn read(&mut self, option: &str, label: &str) -> Result<(), SecurityOptionError> {
-        if label == "disable" {
-            self.disabled = true;
-            return Ok(());
-        }
-        let wrong = || SecurityOptionError::Label(option.to_owned());
-        let (name, value) = label.split_once(':').filter(|(_, value)| !value.is_empty()).ok_or_else(wrong)?;
-        let part = match name {
-            "user" => &mut self.user,
-            "role" => &mut self.role,
-            "type" => &mut self.kind,
-            "level" => &mut self.level,
-            "filetype" => &mut self.file_kind,
-            _ => return Err(wrong()),
-        };
-        *part = Some(value.to_owned());
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,14 +84,12 @@ mod tests {
         assert_eq!(options.apparmor.as_deref(), Some("mine"));
         assert!(options.no_new_privileges && options.no_seccomp);
         assert!(!parse(&["no-new-privileges", "no-new-privileges:false"]).unwrap().no_new_privileges);
-        let label = parse(&["label=type:spc_t", "label:level:s0:c1,c2"]).unwrap().label;
-        assert_eq!((label.kind.as_deref(), label.level.as_deref()), (Some("spc_t"), Some("s0:c1,c2")));
-        assert!(parse(&["label=disable"]).unwrap().label.disabled);
+        assert_eq!(parse(&["label=disable"]).unwrap().given, ["label=disable"]);
     }
 
     #[test]
     fn what_is_not_known_is_refused() {
-        for option in ["apparmor", "apparmor=", "systempaths=unconfined", "x", "label=", "label=color:red"] {
+        for option in ["apparmor", "apparmor=", "systempaths=unconfined", "x", "label=", "label=type:spc_t"] {
             assert!(parse(&[option]).is_err(), "{option}");
         }
         assert!(matches!(parse(&["seccomp=/profile.json"]), Err(SecurityOptionError::Seccomp(_))));

@@ -9,7 +9,7 @@ use kiln_runtime::cgroup::{self, Cgroup, Layout};
 use kiln_runtime::network::{self, Bridge, Connection, resolv};
 use kiln_runtime::op::{ConsoleSize, FdSlot, SetupError, Stage};
 use kiln_runtime::plan::{PlanOptions, plan};
-use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner, apparmor, selinux, spec};
+use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner, apparmor, spec};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::fs;
@@ -97,7 +97,7 @@ impl<'a> Owned<'a> {
             std::slice::from_ref(&folders.stubs),
         );
         let mut spec = self.spec(&folders);
-        let label = self.confine(&mut spec, state)?;
+        self.confine(&mut spec, state)?;
         let network = resources.network();
         let devices = resources.cgroup.as_ref().and_then(Cgroup::folder);
         let slots: Vec<BorrowedFd<'_>> = network.into_iter().chain(devices).collect();
@@ -109,7 +109,6 @@ impl<'a> Owned<'a> {
             cgroup: devices.map(|_| FdSlot(slots.len() - 1)),
             no_device_filter: devices.is_none(),
             default_filter: !self.container.settings.security.no_seccomp,
-            selinux: label,
             apparmor: true,
             layout: Some(&layout),
             groups: resources.cgroup.as_ref().map(Cgroup::groups),
@@ -130,28 +129,14 @@ impl<'a> Owned<'a> {
         Ok((process, resources, started))
     }
 
-    /// Puts the profile or labels of the host's security modules, and privileges, into a specification; true when there are
-    /// labels.
-    fn confine(&mut self, spec: &mut Spec, state: &Path) -> Result<bool, EngineError> {
+    /// Puts the AppArmor profile and the privileges that were asked for into a specification.
+    fn confine(&mut self, spec: &mut Spec, state: &Path) -> Result<(), EngineError> {
         let security = &self.container.settings.security;
         let profile = apparmor::profile(security.apparmor.as_deref(), state)?;
-        let label = &security.label;
-        let parts = selinux::Parts {
-            user: label.user.as_deref(),
-            role: label.role.as_deref(),
-            process_type: label.kind.as_deref(),
-            file_type: label.file_kind.as_deref(),
-            level: label.level.as_deref(),
-        };
-        let labels = if label.disabled { None } else { selinux::labels(&parts) };
-        spec::confine(spec, profile.clone(), labels.as_ref());
         let process = spec.process_mut().get_or_insert_default();
-        process.set_no_new_privileges(Some(security.no_new_privileges));
-        let has_labels = labels.is_some();
+        process.set_no_new_privileges(Some(security.no_new_privileges)).set_apparmor_profile(profile.clone());
         self.container.profile = profile.unwrap_or_default();
-        (self.container.process_label, self.container.mount_label) =
-            labels.map_or_else(Default::default, |labels| (labels.process, labels.files));
-        Ok(has_labels)
+        Ok(())
     }
 
     fn resources(&self, spawner: &Spawner, state: &Path, layout: &Layout) -> Result<Resources, EngineError> {

@@ -50,6 +50,7 @@ profile kiln-default flags=(attach_disconnected,mediate_deleted) {
   deny /proc/sys[^/]*/** w,
   deny /proc/sys/[^k]** w,
   deny /proc/sys/k[^e]** w,
+  deny /proc/sys/ke[^r]** w,
   deny /proc/sys/kernel/[^s]** w,
   deny /proc/sys/kernel/s[^h]** w,
   deny /proc/sys/kernel/sh[^m]** w,
@@ -103,21 +104,28 @@ pub fn profile(asked: Option<&str>, state: &Path) -> Result<Option<String>, AppA
             Ok(loaded) if !is_loaded(&loaded, name) => Err(AppArmorError::NotLoaded(name.to_owned())),
             _ => Ok(Some(name.to_owned())),
         },
-        _ if !is_active => Ok(None),
-        _ => default_profile(state),
+        None if !is_active => Ok(None),
+        None => default_profile(state),
+        Some(name) => match default_profile(state)? {
+            Some(profile) => Ok(Some(profile)),
+            None => Err(AppArmorError::NotLoaded(name.to_owned())),
+        },
     }
 }
 
 fn default_profile(state: &Path) -> Result<Option<String>, AppArmorError> {
     // In a container these are another namespace's, or cannot be read.
     let Ok(loaded) = fs::read_to_string(LOADED) else { return Ok(None) };
-    // Tells that the profile in the kernel is this program's, not that of an earlier version.
+    // Holds the profile that was loaded last: that of an earlier version is replaced, one of the host's own is not.
     let stamp = state.join("apparmor-profile");
-    if is_loaded(&loaded, DEFAULT) && fs::read_to_string(&stamp).is_ok_and(|text| text == PROFILE) {
+    let present = is_loaded(&loaded, DEFAULT);
+    if present && fs::read_to_string(&stamp).map_or(true, |text| text == PROFILE) {
         return Ok(Some(DEFAULT.to_owned()));
     }
     match load() {
-        Err(AppArmorError::Parser(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(AppArmorError::Parser(error)) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(present.then(|| DEFAULT.to_owned()));
+        }
         other => other?,
     }
     // Without it the profile is loaded again the next time.

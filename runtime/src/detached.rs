@@ -28,9 +28,8 @@ const STRICTATIME: u64 = 0x20;
 /// `MOUNT_ATTR_NOATIME`.
 const NOATIME: u64 = 0x10;
 
-/// A directory and a file that every host has, to mount on for an instant.
-const SCRATCH_DIR: &str = "/sys";
-const SCRATCH_FILE: &str = "/proc/version";
+/// Directories of which every host has one, to mount on for an instant.
+const SCRATCH_DIRS: [&str; 4] = ["/sys", "/dev", "/tmp", "/run"];
 
 /// The directory of this process's file descriptors, in which a number is a short path.
 const OWN_DESCRIPTORS: &CStr = c"/proc/self/fd";
@@ -65,6 +64,11 @@ impl Space {
             thread.join().unwrap_or(Err(Errno::IO))
         })
     }
+}
+
+/// A directory to mount on for an instant, in a private mount namespace.
+fn scratch_dir() -> Result<&'static str, Errno> {
+    SCRATCH_DIRS.into_iter().find(|path| Path::new(path).is_dir()).ok_or(Errno::NOENT)
 }
 
 /// Makes a file system that is mounted nowhere.
@@ -142,18 +146,22 @@ fn joined_overlay(mount: &FilesystemMount) -> Result<OwnedFd, Errno> {
     }
     options.insert(0, ("lowerdir".to_owned(), Some(lower.join(":"))));
     let data = joined_options(&options).ok_or(Errno::TOOBIG)?;
+    let scratch = scratch_dir()?;
     rustix::process::chdir(OWN_DESCRIPTORS)?;
     let flags = old_flags(mount.attributes);
     let mounted =
-        rustix::mount::mount(mount.source.as_str(), SCRATCH_DIR, c"overlay", flags, Some(data.as_c_str()));
+        rustix::mount::mount(mount.source.as_str(), scratch, c"overlay", flags, Some(data.as_c_str()));
     rustix::process::chdir(c"/")?;
     mounted?;
-    detach(SCRATCH_DIR)
+    detach(scratch.as_ref())
 }
 
 /// Takes a detached copy of what is mounted on a path, and unmounts that.
-fn detach(path: &str) -> Result<OwnedFd, Errno> {
+fn detach(path: &Path) -> Result<OwnedFd, Errno> {
     let copy = copy(CWD, &Bytes::from(path), true);
+    // What is unmounted here is unmounted on all peers: the copy is one of them, and mounts of the host may be.
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change(path, private)?;
     rustix::mount::unmount(path, UnmountFlags::DETACH)?;
     copy
 }
@@ -203,7 +211,7 @@ pub(crate) fn parts_of(
     }
     Space::Shared.private(|| {
         let root = filesystem(mount, Space::Own).map_err(|failed| failed.errno)?;
-        attach(root.as_fd(), SCRATCH_DIR.as_ref())?;
+        attach(root.as_fd(), scratch_dir()?.as_ref())?;
         let names = fill(root.as_fd())?;
         copies(root.as_fd(), names)
     })
@@ -222,13 +230,29 @@ pub(crate) fn attributes(mount: OwnedFd, change: AttributeChange, space: Space) 
         return done.map(|()| mount);
     }
     space.private(|| {
-        let is_dir = FileType::from_raw_mode(fs::fstat(&mount)?.st_mode) == FileType::Directory;
-        let path = if is_dir { SCRATCH_DIR } else { SCRATCH_FILE };
-        attach(mount.as_fd(), path.as_ref())?;
-        let changed = remount(mount.as_fd(), path.as_ref(), change);
-        let copy = detach(path);
-        changed.and(copy)
+        let scratch = Path::new(scratch_dir()?);
+        if FileType::from_raw_mode(fs::fstat(&mount)?.st_mode) == FileType::Directory {
+            return attributes_on(mount, scratch, change);
+        }
+        rustix::mount::mount(c"tmpfs", scratch, c"tmpfs", MountFlags::empty(), None::<&CStr>)?;
+        let file = scratch.join("file");
+        let made = fs::mknodat(CWD, &file, FileType::RegularFile, Mode::RUSR, 0);
+        let changed = made.and_then(|()| attributes_on(mount, &file, change));
+        rustix::mount::unmount(scratch, UnmountFlags::DETACH)?;
+        changed
     })
+}
+
+/// Attaches a mount at a path, changes its attributes, and detaches it.
+fn attributes_on(mount: OwnedFd, path: &Path, change: AttributeChange) -> Result<OwnedFd, Errno> {
+    attach(mount.as_fd(), path)?;
+    let changed = remount(mount.as_fd(), path, change);
+    if changed.is_ok() && change.propagation == libc::MS_UNBINDABLE {
+        // It cannot be copied any more: it stays until it is moved to its target.
+        return Ok(mount);
+    }
+    let copy = detach(path);
+    changed.and(copy)
 }
 
 /// Changes attributes of a mount that is attached at `path`, in a mount namespace of this process's own.
@@ -260,10 +284,18 @@ fn remount(mount: BorrowedFd<'_>, path: &Path, change: AttributeChange) -> Resul
     if change.set | change.clear != 0 {
         remount_one(mount, path, change)?;
         let below = if change.recursive { mounts_below(mount)? } else { Vec::new() };
-        for path in below {
-            let path = Bytes(path);
+        for (id, path) in &below {
+            let path = Bytes(path.clone());
             let flags = OFlags::PATH | OFlags::CLOEXEC;
             let mount = fs::open(path.as_path(), flags, Mode::empty())?;
+            let found = mount_id(mount.as_fd())?;
+            if found != *id {
+                // Covered by another one of them; anything else was moved here meanwhile.
+                if below.iter().any(|(other, _)| *other == found) {
+                    continue;
+                }
+                return Err(Errno::AGAIN);
+            }
             remount_one(mount.as_fd(), path.as_path(), change)?;
         }
     }
@@ -292,25 +324,29 @@ fn but_locked(
 ) -> Result<(), Errno> {
     match make(change) {
         Err(Errno::PERM) if change.clear != 0 => {
-            let present = attributes_of(mount)?;
-            // The attributes about times of access are locked together.
-            let locked = if present & ATIME == STRICTATIME { present } else { present | ATIME };
-            make(AttributeChange { clear: change.clear & !locked, ..change })
+            // Those about times of access are locked together, and can only be changed together.
+            let locked = attributes_of(mount)? | ATIME;
+            make(AttributeChange { clear: change.clear & !locked, set: change.set & !ATIME, ..change })
         }
         other => other,
     }
 }
 
-/// Paths of all mounts below one that is attached, the outer ones first.
-fn mounts_below(mount: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
-    let stat = fs::statx(mount, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
-    let table = std::fs::read("/proc/self/mountinfo")
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    Ok(paths_below(stat.stx_mnt_id, &table))
+/// The kernel's number of a mount (Linux 5.8).
+fn mount_id(mount: BorrowedFd<'_>) -> Result<u64, Errno> {
+    Ok(fs::statx(mount, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id)
 }
 
-/// Mount points below the mount with an id, from a table as `/proc/self/mountinfo` has it.
-fn paths_below(id: u64, table: &[u8]) -> Vec<Vec<u8>> {
+/// Ids and paths of all mounts below one that is attached, the outer ones first.
+fn mounts_below(mount: BorrowedFd<'_>) -> Result<Vec<(u64, Vec<u8>)>, Errno> {
+    // The thread's own table: it may be in another mount namespace than the process.
+    let table = std::fs::read("/proc/thread-self/mountinfo")
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(paths_below(mount_id(mount)?, &table))
+}
+
+/// Ids and mount points below the mount with an id, from a table as `/proc/self/mountinfo` has it.
+fn paths_below(id: u64, table: &[u8]) -> Vec<(u64, Vec<u8>)> {
     let rows: Vec<(u64, u64, &[u8])> = table
         .split(|byte| *byte == b'\n')
         .filter_map(|line| {
@@ -324,7 +360,7 @@ fn paths_below(id: u64, table: &[u8]) -> Vec<Vec<u8>> {
     let mut parents = vec![id];
     while let Some(parent) = parents.pop() {
         for (own, _, path) in rows.iter().filter(|(own, above, _)| *above == parent && own != above) {
-            found.push(unescaped(path));
+            found.push((*own, unescaped(path)));
             parents.push(*own);
         }
     }
@@ -370,12 +406,9 @@ pub(crate) fn joined_options(options: &[(String, Option<String>)]) -> Option<CSt
     const PAGE: usize = 4096;
     let mut joined = String::new();
     for (key, value) in options {
-        // Labels of SELinux have commas in them; the kernel knows quotes around them, and around nothing else.
-        let quoted = value.as_ref().filter(|_| key == "context").map(|label| format!("\"{label}\""));
-        if key.contains(',') || quoted.is_none() && value.as_ref().is_some_and(|value| value.contains(',')) {
+        if key.contains(',') || value.as_ref().is_some_and(|value| value.contains(',')) {
             return None;
         }
-        let value = quoted.as_ref().or(value.as_ref());
         if !joined.is_empty() {
             joined.push(',');
         }
@@ -422,8 +455,8 @@ mod tests {
 32 31 0:32 / /sys/a\\040b/c\\134d rw shared:3 - tmpfs tmpfs rw
 ";
         let below = paths_below(30, table);
-        assert_eq!(below, [b"/sys/a b".to_vec(), b"/sys/a b/c\\d".to_vec()]);
-        assert_eq!(paths_below(32, table), [] as [Vec<u8>; 0]);
+        assert_eq!(below, [(31, b"/sys/a b".to_vec()), (32, b"/sys/a b/c\\d".to_vec())]);
+        assert_eq!(paths_below(32, table), []);
     }
 
     #[test]
@@ -432,8 +465,6 @@ mod tests {
         let joined = joined_options(&[option("mode", "755"), ("ro".to_owned(), None)]);
         assert_eq!(joined.as_deref(), Some(c"mode=755,ro"));
         assert_eq!(joined_options(&[option("upperdir", "/a,b")]), None);
-        let label = joined_options(&[option("context", "u:r:t:s0:c1,c2")]);
-        assert_eq!(label.as_deref(), Some(c"context=\"u:r:t:s0:c1,c2\""));
         assert_eq!(joined_options(&[option("a", &"b".repeat(4094))]), None);
     }
 

@@ -80,6 +80,8 @@ pub(crate) struct Init {
     by_handle: bool,
     /// Whose mount namespace this process is in: its own once the propagation of its mounts has been set.
     space: Space,
+    /// The mount namespace is new, and not one that other processes are in already.
+    owns_mounts: bool,
     /// The root has been entered last.
     is_at_root: bool,
     /// The working folder has been entered.
@@ -176,6 +178,7 @@ pub(crate) fn run(
         kept_fds: plan.program.kept_fds,
         by_handle: plan.program.by_handle,
         space: Space::Shared,
+        owns_mounts: plan.namespaces & libc::CLONE_NEWNS as u64 != 0,
         is_at_root: false,
         is_in_working_folder: false,
         is_prepared: false,

@@ -169,7 +169,10 @@ pub(crate) fn clone_error(namespaces: u64, errno: Errno) -> SetupError {
             "cannot make a user namespace: they are disabled on this host (`sysctl user.max_user_namespaces` is 0)"
                 .to_owned(),
         ),
-        Errno::PERM if users && is_zero("/proc/sys/kernel/unprivileged_userns_clone") => Some(
+        Errno::PERM
+            if users
+                && !rustix::process::geteuid().is_root()
+                && is_zero("/proc/sys/kernel/unprivileged_userns_clone") => Some(
             "cannot make a user namespace: only root may on this host (`sysctl kernel.unprivileged_userns_clone` is 0)"
                 .to_owned(),
         ),
@@ -296,12 +299,12 @@ fn prepare_between(plan: &Plan, slots: &[OwnedFd]) -> Result<Vec<(JoinOp, OwnedF
     let mut open = Vec::new();
     let mut late = Vec::new();
     for join in &plan.joined {
-        let later = if plan.cgroup.is_some() { join.kinds & CGROUP } else { 0 };
+        // By a process's handle: what is named by a path may belong to the host, whose rights a new user namespace ends.
+        let by_handle = matches!(join.at, JoinAt::Slot(_));
+        let later = if plan.cgroup.is_some() && by_handle { join.kinds & CGROUP } else { 0 };
         let now = join.kinds & !later;
         if later != 0 {
-            let join = by_path(join, later, slots)?;
-            let namespace = open_join(&join, slots)?;
-            late.push((join, namespace));
+            late.push(open_one(join, later, slots)?);
         }
         if now != 0 {
             open.push((JoinOp { kinds: now, ..join.clone() }, open_join(join, slots)?));
@@ -333,13 +336,20 @@ fn is_users(join: &JoinOp) -> bool {
     join.kinds == libc::CLONE_NEWUSER as u64
 }
 
-/// One namespace of a process by its file: unlike a handle on the process, an open one can be entered by whoever has rights
-/// over the namespace alone.
-fn by_path(join: &JoinOp, kind: u64, slots: &[OwnedFd]) -> Result<JoinOp, SetupError> {
-    let JoinAt::Slot(FdSlot(slot)) = &join.at else { return Ok(JoinOp { kinds: kind, at: join.at.clone() }) };
-    let pid = slots.get(*slot).and_then(|pidfd| pid_of(pidfd.as_fd()));
-    let pid = pid.ok_or_else(|| join_error(join, Errno::SRCH))?;
-    Ok(JoinOp { kinds: kind, at: JoinAt::Path(Bytes::from(format!("/proc/{pid}/ns/cgroup"))) })
+/// The cgroup namespace of a process, opened by its file: unlike the handle on the process, which also takes the right to
+/// look into it, this can be entered by whoever has rights over the namespace alone.
+fn open_one(join: &JoinOp, kind: u64, slots: &[OwnedFd]) -> Result<(JoinOp, OwnedFd), SetupError> {
+    let pid = || match &join.at {
+        JoinAt::Slot(FdSlot(slot)) => slots.get(*slot).and_then(|pidfd| pid_of(pidfd.as_fd())),
+        JoinAt::Path(_) => None,
+    };
+    let gone = || join_error(join, Errno::SRCH);
+    let before = pid().ok_or_else(gone)?;
+    let at = JoinAt::Path(Bytes::from(format!("/proc/{before}/ns/cgroup")));
+    let one = JoinOp { kinds: kind, at };
+    let namespace = open_join(&one, slots)?;
+    // It still runs, so the path was its own.
+    if pid() == Some(before) { Ok((one, namespace)) } else { Err(gone()) }
 }
 
 fn open_join(join: &JoinOp, slots: &[OwnedFd]) -> Result<OwnedFd, SetupError> {

@@ -22,7 +22,6 @@ pub mod reaper;
 pub mod resctrl;
 pub mod seal;
 pub mod seccomp;
-pub mod selinux;
 pub mod signal;
 pub mod spec;
 pub mod start;

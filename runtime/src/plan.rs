@@ -293,10 +293,7 @@ impl Planner<'_> {
             Some(_) => libc::MS_SLAVE,
         };
         self.push(SetupOp::Propagation(before));
-        let mut mount = self.options.root.map(mounts::filesystem).transpose()?;
-        if let (Some(mount), Some(label)) = (&mut mount, self.mount_label()) {
-            mount.options.push(("context".to_owned(), Some(label.to_owned())));
-        }
+        let mount = self.options.root.map(mounts::filesystem).transpose()?;
         let path = self.options.bundle.map_or_else(|| root.path().clone(), |bundle| bundle.join(root.path()));
         self.push(SetupOp::Root(RootOp {
             path: (&path).into(),

@@ -1,7 +1,6 @@
 //! The specification that containers and build steps start from: Docker's defaults.
 
 use crate::capability;
-use crate::selinux::Labels;
 use oci_spec::runtime::{
     Capability, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, Mount, Process, Root, Spec, User,
 };
@@ -58,15 +57,6 @@ pub fn default(root: PathBuf) -> Spec {
             .set_resources(None);
     }
     spec
-}
-
-/// Puts an AppArmor profile and SELinux labels into a specification.
-pub fn confine(spec: &mut Spec, profile: Option<String>, labels: Option<&Labels>) {
-    let process = spec.process_mut().get_or_insert_default();
-    process.set_apparmor_profile(profile);
-    let Some(labels) = labels else { return };
-    process.set_selinux_label(Some(labels.process.clone()));
-    spec.linux_mut().get_or_insert_default().set_mount_label(Some(labels.files.clone()));
 }
 
 fn namespaces() -> Vec<LinuxNamespace> {

@@ -44,6 +44,16 @@ pub fn copy_itself(path: &std::path::Path, recursive: bool) -> Result<OwnedFd, E
     detached::copy_itself(&Bytes::from(path), recursive)
 }
 
+/// Cuts a detached mount, and those below it, off from the mounts that they are copies of.
+///
+/// # Errors
+/// Those of mount_setattr(2).
+pub fn cut_off(mount: OwnedFd) -> Result<OwnedFd, Errno> {
+    let change =
+        AttributeChange { propagation: libc::MS_PRIVATE, recursive: true, ..AttributeChange::default() };
+    detached::attributes(mount, change, Space::Shared)
+}
+
 /// A handle on a folder through which nothing can be written, and whose `..` leads nowhere: it is the top of a mount that
 /// nobody sees.
 pub fn fenced(path: &std::path::Path) -> Result<OwnedFd, Errno> {

@@ -56,7 +56,9 @@ impl Executor<'_> {
             std::iter::once(files.stubs()).chain(mounted.stubs.iter().cloned()).collect();
         let root = self.tools.store.active_mount(below, active, &stubs);
         let mut spec = self.whole_spec(exec, mounted, active.mount_point()?, row)?;
-        let labelled = !exec.is_insecure && self.tools.sandbox.confine(&mut spec)?;
+        if !exec.is_insecure {
+            self.tools.sandbox.confine(&mut spec)?;
+        }
         let network = match exec.network {
             Network::Bridge => Some(self.tools.sandbox.network(!exec.is_insecure)?),
             Network::None => Some(self.tools.sandbox.no_network()?),
@@ -77,7 +79,6 @@ impl Executor<'_> {
             cgroup: group.map(|_| FdSlot(slots.len() - 1)),
             no_device_filter: filter.is_none() && !exec.is_insecure,
             default_filter: !exec.is_insecure,
-            selinux: labelled,
             apparmor: !exec.is_insecure,
             wait: limited.as_ref().is_some_and(Cgroup::needs_attach),
             layout: Some(self.tools.sandbox.layout()),

@@ -66,7 +66,7 @@ fn security_options_confine_a_container() {
     assert_eq!(status("--security-opt seccomp=unconfined"), "NoNewPrivs: 0 Seccomp: 0");
     for (option, reason) in [
         ("seccomp=/profile.json", "is not supported: seccomp takes `unconfined` or `builtin`"),
-        ("label=color:red", "bad label option"),
+        ("label=type:spc_t", "containers have no SELinux labels"),
         ("systempaths=unconfined", "invalid --security-opt: \"systempaths=unconfined\""),
         ("apparmor=none-of-that-name", "cannot use the AppArmor profile `none-of-that-name`"),
     ] {

@@ -376,6 +376,58 @@ fn listed_devices() {
     assert_eq!(done.out.lines().collect::<Vec<_>>(), expected, "{done:?}");
 }
 
+/// Whatever a container is told about propagation, the host's mounts stay as they are, also where all of them are shared,
+/// which is what systemd makes them.
+#[test]
+fn mounts_of_the_host_outlive_containers() {
+    let bed = bed!();
+    let volume = bed.path().join("volume");
+    fs::create_dir_all(&volume).unwrap();
+    // A host of the test's own: shared mounts, and a volume with a mount below it.
+    let script = format!(
+        "mount --make-rprivate / && mount -t tmpfs tmpfs {0} && mkdir {0}/sub && mount -t tmpfs tmpfs {0}/sub && \
+         touch {0}/sub/seen && mount --make-rshared / && sort /proc/self/mountinfo | cut -d' ' -f5 >{1}/before && \
+         \"$@\"; sort /proc/self/mountinfo | cut -d' ' -f5 | diff {1}/before - >&2",
+        volume.display(),
+        bed.path().display()
+    );
+    let mut bundle = bed.bundle("ls /m/sub; (: > /m/sub/x) 2>/dev/null && echo writable; mount -t tmpfs x /m/sub 2>/dev/null; umount /m/sub 2>/dev/null; true");
+    let plain = bundle.config.clone();
+    for (propagation, own_users, option, writable) in [
+        ("", false, "ro", true),
+        ("", false, "rro", false),
+        ("", false, "rshared", true),
+        ("rslave", false, "rro", false),
+        ("rshared", false, "rro", false),
+        ("rshared", false, "rprivate", true),
+        ("", true, "ro", true),
+        ("", true, "rro", false),
+    ] {
+        let case = format!("{propagation} {own_users} {option}");
+        bundle.config = plain.clone();
+        bind(&mut bundle.config, &volume, &["rbind", option]);
+        if !propagation.is_empty() {
+            bundle.config["linux"]["rootfsPropagation"] = json!(propagation);
+        }
+        if own_users {
+            let map = json!([{"containerID": 0, "hostID": 0, "size": 65536}]);
+            bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+            bundle.config["linux"]["uidMappings"] = map.clone();
+            bundle.config["linux"]["gidMappings"] = map;
+            for set in ["bounding", "effective", "permitted"] {
+                bundle.config["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
+            }
+        }
+        let id = new_id("host");
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_kiln"), "oci", "--root"]);
+        let output = command.arg(bed.root()).args(["run", "--bundle", bundle.write(), &id]).output().unwrap();
+        let done = crate::bed::Done::of(&output);
+        let expected = if writable { "seen\nwritable\n" } else { "seen\n" };
+        assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, expected, ""), "{case}");
+    }
+}
+
 /// Runs in a mount namespace with other control groups in sight.
 fn with_groups(bed: &Bed, bundle: &crate::bed::Bundle, change: &str) -> crate::bed::Done {
     let script = format!("{change} && exec \"$@\"");

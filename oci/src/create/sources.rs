@@ -42,6 +42,14 @@ impl Request<'_> {
             let copy = if has("src-nofollow") { view::copy_itself } else { view::copy };
             let handle = copy(&path, recursive)
                 .map_err(|errno| OciError::file("open the mount source", &path)(errno.into()))?;
+            // A copy is a peer of the host's mount, where the container could mount and unmount unless it is cut off.
+            let peers = ["shared", "rshared", "slave", "rslave"];
+            let handle = if peers.into_iter().any(has) {
+                handle
+            } else {
+                view::cut_off(handle)
+                    .map_err(|errno| OciError::file("cut off the mount source", &path)(errno.into()))?
+            };
             if let Some(owners) = owners {
                 let recursive = mount.options().iter().flatten().any(|option| option == "ridmap");
                 view::map_owners(handle.as_fd(), owners.as_fd(), recursive)

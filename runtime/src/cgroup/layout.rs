@@ -258,7 +258,9 @@ impl Layout {
             let enabled = fs::read_to_string(&control).unwrap_or_default();
             if !enabled.split_whitespace().any(|known| known == controller) {
                 match write(&control, &format!("+{controller}")) {
-                    Err(CgroupError::File { errno: libc::EBUSY, .. }) if path == unified.mount => {
+                    Err(CgroupError::File { errno: libc::EBUSY, .. })
+                        if path == unified.mount && path.join("cgroup.type").exists() =>
+                    {
                         make_room(&path)?;
                         write(&control, &format!("+{controller}"))?;
                     }
@@ -276,9 +278,10 @@ impl Layout {
 /// Moves the processes of the topmost cgroup into a cgroup of their own.
 ///
 /// In a cgroup namespace, that of a container say, the topmost cgroup holds processes, and the kernel enables no controller
-/// for the cgroups in one that does (the no-internal-process rule, cgroups(7)). The host's own topmost cgroup is exempt.
+/// for the cgroups in one that does (the no-internal-process rule, cgroups(7)). The host's own topmost cgroup is exempt, and
+/// has no file `cgroup.type`.
 fn make_room(top: &Path) -> Result<(), CgroupError> {
-    const LEAF: &str = "init";
+    const LEAF: &str = "kiln-init";
     const ROUNDS: usize = 10;
     let leaf = top.join(LEAF);
     fs::create_dir_all(&leaf).map_err(CgroupError::file("make", &leaf))?;

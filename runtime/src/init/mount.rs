@@ -155,13 +155,19 @@ impl Init {
         }
         let flags = MountPropagationFlags::from_bits_retain(bits as u32) | MountPropagationFlags::REC;
         rustix::mount::mount_change(c"/", flags).call("mount", "/")?;
-        self.space = Space::Own;
+        if self.owns_mounts {
+            self.space = Space::Own;
+        }
         Ok(())
     }
 
     pub(super) fn mount_root(&mut self, root: &RootOp) -> Done {
         // Written so, it can be nothing but a folder.
         let folder = Bytes([root.path.0.as_slice(), b"/"].concat());
+        if root.cut_off {
+            // First: a copy would be a peer of what it is a copy of, and the host would be shown the root's mounts.
+            cut_off(&root.path)?;
+        }
         let mut mount = match &root.mount {
             Some(mount) => make_filesystem(mount, self.space)
                 .map_err(|failed| failed.mounting(&mount.fstype, &root.path))?,
@@ -173,9 +179,6 @@ impl Init {
             let change = AttributeChange { set: root.set, recursive: true, ..AttributeChange::default() };
             mount =
                 detached::attributes(mount, change, self.space).call("mount_setattr", root.path.clone())?;
-        }
-        if root.cut_off {
-            cut_off(&root.path)?;
         }
         // Where it is seen matters to nobody but the pivot, which goes by the handle.
         rustix::mount::move_mount(
@@ -425,9 +428,21 @@ impl Init {
             rustix::process::chroot(c".").call("chroot", "/")?;
             rustix::process::chdir(c"/").call("chdir", "/")?;
         } else {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let old = (self.space == Space::Shared).then(|| fs::open(c"/", flags, Mode::empty()));
+            let old = old.transpose().call("open", "/")?;
             // The new root is the working folder, before and after (pivot_root(2)).
             rustix::process::pivot_root(c".", c".").call("pivot_root", "/")?;
-            rustix::mount::unmount(c".", UnmountFlags::DETACH).call("umount", "/")?;
+            if let Some(old) = old {
+                // What is unmounted here would be unmounted on the host, where its mounts are peers of these.
+                let slaves = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+                rustix::process::fchdir(&old).call("chdir", "/")?;
+                rustix::mount::mount_change(c".", slaves).call("mount", "/")?;
+                rustix::mount::unmount(c".", UnmountFlags::DETACH).call("umount", "/")?;
+                rustix::process::fchdir(self.root()?).call("chdir", "/")?;
+            } else {
+                rustix::mount::unmount(c".", UnmountFlags::DETACH).call("umount", "/")?;
+            }
         }
         self.is_at_root = true;
         Ok(())
