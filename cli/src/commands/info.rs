@@ -232,5 +232,5 @@ fn operating_system() -> String {
 /// Bytes of memory that the kernel manages.
 fn memory() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::from(info.totalram) * u64::from(info.mem_unit)
+    info.totalram * u64::from(info.mem_unit)
 }
