@@ -3,6 +3,7 @@
 
 use crate::bad_bundles::refused;
 use crate::bed::new_id;
+use kiln_runtime::host::{Feature, Host};
 use serde_json::{Value, json};
 
 /// A change to the default configuration, and what the one line on standard error must hold.
@@ -565,7 +566,11 @@ fn file_trees_that_cannot_be() {
                         json!({"destination": "/x", "type": "bind", "source": "/proc/fs", "uidMappings": one, "gidMappings": one}),
                     );
                 },
-                "the owners of files on `/proc/fs` cannot be mapped: its file system (proc) does not support that",
+                if Host::get().has(Feature::IdmappedMounts) {
+                    "the owners of files on `/proc/fs` cannot be mapped: its file system (proc) does not support that"
+                } else {
+                    "the owners of files on `/proc/fs` cannot be mapped: it needs `idmapped-mounts` of Linux 5.12"
+                },
             ),
             (
                 "relative masked path",
