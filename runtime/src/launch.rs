@@ -337,7 +337,7 @@ fn is_users(join: &JoinOp) -> bool {
 }
 
 /// The cgroup namespace of a process, opened by its file: unlike the handle on the process, which also takes the right to
-/// look into it, this can be entered by whoever has rights over the namespace alone.
+/// look into it, this takes privileges over the namespace alone.
 fn open_one(join: &JoinOp, kind: u64, slots: &[OwnedFd]) -> Result<(JoinOp, OwnedFd), SetupError> {
     let pid = || match &join.at {
         JoinAt::Slot(FdSlot(slot)) => slots.get(*slot).and_then(|pidfd| pid_of(pidfd.as_fd())),

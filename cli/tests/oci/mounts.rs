@@ -376,7 +376,7 @@ fn listed_devices() {
     assert_eq!(done.out.lines().collect::<Vec<_>>(), expected, "{done:?}");
 }
 
-/// Whatever a container is told about propagation, the host's mounts stay as they are, also where all of them are shared,
+/// The host's mounts stay as they are, whatever propagation a container asks for, also where all of them are shared,
 /// which is what systemd makes them.
 #[test]
 fn mounts_of_the_host_outlive_containers() {
