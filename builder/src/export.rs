@@ -133,7 +133,12 @@ impl Exporter<'_> {
         if layers.len() < 2 && !(all && parts.layers.is_empty() && layers.len() > 1) {
             return Ok(());
         }
-        let layer = self.merged(&layers, all)?;
+        let stack: Vec<LayerId> = built.stack.layers().cloned().collect();
+        let below = match all {
+            true => &[],
+            false => &stack[..stack.len().saturating_sub(layers.len())],
+        };
+        let layer = self.merged(&layers, below)?;
         let created = parts.layers.last().map_or(0, |(_, created)| *created);
         let own = parts.layers.len();
         let described = parts.config.history.iter_mut().filter(|entry| !entry.empty_layer);
@@ -153,14 +158,14 @@ impl Exporter<'_> {
     }
 
     /// The layer that several are as one; remembered, as it would be made anew with each build.
-    fn merged(&self, layers: &[LayerId], all: bool) -> Result<LayerId, StoreError> {
-        let names: Vec<&str> = layers.iter().map(LayerId::as_str).collect();
-        let text = format!("squash {all} {}", names.join(" "));
+    fn merged(&self, layers: &[LayerId], below: &[LayerId]) -> Result<LayerId, StoreError> {
+        let names = |layers: &[LayerId]| layers.iter().map(LayerId::as_str).collect::<Vec<_>>().join(" ");
+        let text = format!("squash {} on {}", names(layers), names(below));
         let key = Digest::of(text.as_bytes()).hex().to_owned();
         if let Some(layer) = self.store.step(&key)?.and_then(|record| record.layer) {
             return Ok(LayerId::from(layer.as_str()));
         }
-        let record = self.store.merge_layers(layers, all)?;
+        let record = self.store.merge_layers(layers, &self.store.stack_of(below)?)?;
         self.store.put_steps(&[StepRecord {
             key: key.clone(),
             result: key,

@@ -12,11 +12,13 @@ mod merge;
 mod overlay;
 mod write;
 
-pub use apply::{Applied, ApplyError, apply, extract, extract_at, is_tar};
+pub use apply::{Applied, ApplyError, Below, apply, extract, extract_at, is_tar};
 pub use compare::{Difference, first_difference};
 pub use copy::{Change, Choice, CopyRequest, Everything, Selection};
-pub use diff::{DiffError, diff, diff_until};
+pub use diff::{DiffError, DiffOptions, diff, diff_with};
 pub use merge::merge;
+pub(crate) use overlay::is_opaque;
+pub(crate) use write::set_owner_and_mode;
 pub use write::{FileData, LayerWriter, Metadata, WriteError};
 
 /// Prefix of whiteout names in a tar.
@@ -27,4 +29,5 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const CAPABILITY: &[u8] = b"security.capability";
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files that the tests made themselves")]
 mod tests;

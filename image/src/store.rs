@@ -34,7 +34,7 @@ use crate::compression;
 use crate::config::ImageConfig;
 use crate::digest::{BackgroundHasher, DiffId, Digest, Hashing, ImageId};
 use crate::json;
-use crate::layer::{self, ApplyError, DiffError};
+use crate::layer::{self, ApplyError, Below, DiffError, DiffOptions};
 use crate::manifest::{Descriptor, Index as ManifestIndex, Manifest, ManifestError, ManifestOrIndex};
 use crate::reference::{Reference, ReferenceError};
 use crate::sys::{self, CallError, Named};
@@ -42,6 +42,7 @@ use index::Index;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use scratch::ScratchArea;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
@@ -98,9 +99,6 @@ pub enum StoreError {
     /// A layer of which only the files are there.
     #[error("layer {0} was made here: there is no blob of it")]
     NoBlob(String),
-    /// Layers that say nothing about folders which are links below.
-    #[error("layer {0} puts files below `{path}`, which is not a folder in the layers below it", path = .1.display())]
-    ImpliedFolder(DiffId, PathBuf),
 }
 
 impl StoreError {
@@ -155,6 +153,12 @@ impl ScratchFolder {
     pub fn path(&self) -> &Path {
         self.scratch.path()
     }
+}
+
+/// A layer that was unpacked and is not kept yet; gone when it is dropped.
+pub struct Unpacked {
+    active: Active,
+    record: LayerRecord,
 }
 
 /// An image with what its bytes say.
@@ -292,8 +296,8 @@ impl Store {
         let id = ImageId(self.blobs.put(config)?);
         let parsed = ImageConfig::parse(config).map_err(|error| StoreError::Config(id.clone(), error))?;
         let mut size = 0;
-        for diff_id in &parsed.rootfs.diff_ids {
-            size += self.layer_of(diff_id)?.size;
+        for layer in self.layers_of(&parsed.rootfs.diff_ids)? {
+            size += layer.size;
         }
         let record = ImageRecord {
             id: id.clone(),
@@ -424,15 +428,21 @@ impl Store {
 
     // Layers.
 
-    /// The layer with a diff id; an error when the store does not have it.
-    pub fn layer_of(&self, diff_id: &DiffId) -> Result<LayerRecord, StoreError> {
-        self.find_layer(diff_id)?.ok_or_else(|| StoreError::LayerMissing(diff_id.clone()))
+    /// The layers of an image, lowest first; an error when the store does not have one.
+    pub fn layers_of(&self, diff_ids: &[DiffId]) -> Result<Vec<LayerRecord>, StoreError> {
+        (0..diff_ids.len()).map(|at| self.layer_of(&diff_ids[at], &diff_ids[..at])).collect()
     }
 
-    /// The layer with a diff id, if the store has it and it is sound.
-    pub fn find_layer(&self, diff_id: &DiffId) -> Result<Option<LayerRecord>, StoreError> {
+    /// The layer with a diff id on the layers `below`; an error when the store does not have it.
+    pub fn layer_of(&self, diff_id: &DiffId, below: &[DiffId]) -> Result<LayerRecord, StoreError> {
+        self.find_layer(diff_id, below)?.ok_or_else(|| StoreError::LayerMissing(diff_id.clone()))
+    }
+
+    /// The layer with a diff id on the layers `below` (diff ids, lowest first), if the store has it and it is sound.
+    pub fn find_layer(&self, diff_id: &DiffId, below: &[DiffId]) -> Result<Option<LayerRecord>, StoreError> {
         for layer in self.index.layers_of_diff_id(diff_id)? {
-            if self.is_sound(&layer)? {
+            let fits = layer.below.as_ref().is_none_or(|own| own == below);
+            if fits && let Some(layer) = self.sound(layer, below)? {
                 return Ok(Some(layer));
             }
         }
@@ -441,58 +451,64 @@ impl Store {
 
     /// The layer of a cache record, if it is still there and sound.
     pub fn layer(&self, id: &LayerId) -> Result<Option<LayerRecord>, StoreError> {
-        match self.index.layer(id.as_str())? {
-            Some(layer) if self.is_sound(&layer)? => Ok(Some(layer)),
-            _ => Ok(None),
-        }
+        let Some(layer) = self.index.layer(id.as_str())? else { return Ok(None) };
+        let below = layer.below.clone().unwrap_or_default();
+        self.sound(layer, &below)
     }
 
-    /// Checks a layer that may not have reached the disk before the machine went down.
-    fn is_sound(&self, layer: &LayerRecord) -> Result<bool, StoreError> {
+    /// Checks a layer that may not have reached the disk before the host went down; one that is not what its diff id says
+    /// is unpacked again, or removed.
+    fn sound(&self, layer: LayerRecord, below: &[DiffId]) -> Result<Option<LayerRecord>, StoreError> {
         let path = self.layer_path(&layer.id);
-        if !path.is_dir() {
-            self.index.remove_layer(&layer.id)?;
-            return Ok(false);
+        let is_there = path.is_dir();
+        let is_known = |boot: &String| !boot.is_empty() && *boot == self.boot;
+        if is_there && layer.boot.as_ref().is_none_or(is_known) {
+            return Ok(Some(layer));
         }
-        if layer.boot.as_ref().is_none_or(|boot| *boot == self.boot) {
-            return Ok(true);
+        if is_there && layer.below.is_none() {
+            let (actual, _) = pack(&path, layer.names_root)?;
+            if layer.diff_id.as_ref().is_some_and(|expected| *expected == actual) {
+                let layer = LayerRecord { boot: None, ..layer };
+                self.index.put_layer(&layer)?;
+                return Ok(Some(layer));
+            }
         }
-        let (actual, _) = pack(&path)?;
-        if layer.diff_id.as_ref().is_some_and(|expected| *expected == actual) {
-            self.index.put_layer(&LayerRecord { boot: None, ..layer.clone() })?;
-            return Ok(true);
-        }
-        if self.unpack_again(layer).is_ok() {
-            return Ok(true);
+        if let Ok(layer) = self.unpack_again(&layer, below) {
+            return Ok(Some(layer));
         }
         self.index.remove_layer(&layer.id)?;
         sys::remove_path(&self.root.join("layers").join(&layer.id))?;
-        Ok(false)
+        Ok(None)
     }
 
     /// Replaces a layer's files by what its blob holds.
     ///
     /// Layers that other tools packed do not come out of our packer byte for byte, so after a crash there is
     /// no telling whether their files are complete.
-    fn unpack_again(&self, layer: &LayerRecord) -> Result<(), StoreError> {
+    fn unpack_again(&self, layer: &LayerRecord, below: &[DiffId]) -> Result<LayerRecord, StoreError> {
         let Some(diff_id) = &layer.diff_id else { return Err(StoreError::NoBlob(layer.id.clone())) };
-        let tar = self.blob_tar(layer)?;
-        let active = self.empty_active()?;
-        let mut stream = Hashing::with(tar, diff_id.0.algorithm());
-        let applied = layer::apply(&mut stream, &active.upper())?;
-        io::copy(&mut stream, &mut io::sink()).call("read", "layer")?;
-        let (_, actual, _) = stream.finish();
-        if actual != diff_id.0 || !applied.implied.is_empty() || !applied.missing_links.is_empty() {
-            return Err(StoreError::DiffIdMismatch { expected: diff_id.clone(), actual: DiffId(actual) });
-        }
+        let unpacked = self.unpack(self.blob_tar(layer)?, diff_id, below)?;
+        let Unpacked { active, record } = unpacked;
+        let layer = LayerRecord {
+            id: layer.id.clone(),
+            blob: layer.blob.clone(),
+            created: layer.created,
+            // Not on disk yet, again.
+            ..record
+        };
         let old = self.scratch.folder()?;
         let files = self.layer_path(&layer.id);
-        fs::rename(&files, old.path().join("fs")).call("rename", &files)?;
+        make_folder(&self.root.join("layers").join(&layer.id))?;
+        match fs::rename(&files, old.path().join("fs")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).call("rename", &files)?;
+            }
+            _ => {}
+        }
         fs::rename(active.upper(), &files).call("rename", &files)?;
-        // Not on disk yet, again.
-        let layer = LayerRecord { boot: Some(self.boot.clone()), ..layer.clone() };
         self.write_layer_record(&layer)?;
-        Ok(self.index.put_layer(&layer)?)
+        self.index.put_layer(&layer)?;
+        Ok(layer)
     }
 
     /// The tar of a layer that came from somewhere else, as it was.
@@ -524,7 +540,7 @@ impl Store {
         if let (Some(diff_id), Some(size)) = (&layer.diff_id, layer.tar_size) {
             return Ok((diff_id.clone(), size));
         }
-        let (diff_id, tar_size) = pack(&self.layer_path(id.as_str()))?;
+        let (diff_id, tar_size) = pack(&self.layer_path(id.as_str()), layer.names_root)?;
         let layer = LayerRecord { diff_id: Some(diff_id.clone()), tar_size: Some(tar_size), ..layer };
         self.write_layer_record(&layer)?;
         self.index.put_layer(&layer)?;
@@ -539,27 +555,6 @@ impl Store {
         }
     }
 
-    /// Keeps the tar of a layer that other tools packed, unless our packer makes the same bytes of its files.
-    pub fn keep_foreign_tar<R: Read>(
-        &self,
-        layer: LayerRecord,
-        tar: impl FnOnce() -> io::Result<R>,
-    ) -> Result<LayerRecord, StoreError> {
-        let Some(DiffId(digest)) = &layer.diff_id else { return Ok(layer) };
-        let (DiffId(own), _) = pack(&self.layer_path(&layer.id))?;
-        if own == *digest || layer.blob.is_some() {
-            return Ok(layer);
-        }
-        let mut writer = self.blobs.writer(digest)?;
-        let mut tar = tar().call("read", "layer")?;
-        io::copy(&mut tar, &mut writer).call("write", self.blobs.path(digest))?;
-        writer.commit()?;
-        let layer = LayerRecord { blob: Some(digest.clone()), ..layer };
-        self.write_layer_record(&layer)?;
-        self.index.put_layer(&layer)?;
-        Ok(layer)
-    }
-
     /// Writes a layer's tar to `output` and checks it against the diff id.
     pub fn write_layer_tar(&self, layer: &LayerRecord, output: impl Write) -> Result<u64, StoreError> {
         let mut output = Hashing::new(output);
@@ -567,7 +562,10 @@ impl Store {
             Ok(mut tar) => {
                 io::copy(&mut tar, &mut output).call("write", "layer")?;
             }
-            Err(StoreError::NoBlob(_)) => output = layer::diff(&self.layer_path(&layer.id), output)?,
+            Err(StoreError::NoBlob(_)) => {
+                let options = DiffOptions { names_root: layer.names_root, ..DiffOptions::default() };
+                output = layer::diff_with(&self.layer_path(&layer.id), output, options)?;
+            }
             Err(error) => return Err(error),
         }
         let (_, digest, size) = output.finish();
@@ -579,30 +577,37 @@ impl Store {
         }
     }
 
-    /// Unpacks a layer from an uncompressed tar, which must have the diff id `expected`.
+    /// Unpacks a layer from an uncompressed tar, which must have the diff id `expected`, without keeping it.
     ///
-    /// `below` are the diff ids of the layers below it: they are looked at only when the tar leaves
-    /// something to them. `blob` is the compressed blob it came from.
-    pub fn unpack_layer(
+    /// `below` are the diff ids of the layers below it. They are looked at only when the tar leaves something to them;
+    /// if it does and one of them is not in the store, this fails with [`StoreError::LayerMissing`].
+    pub fn unpack(
         &self,
         tar: impl Read,
         expected: &DiffId,
         below: &[DiffId],
-        blob: Option<&Digest>,
-    ) -> Result<LayerRecord, StoreError> {
-        if let Some(layer) = self.find_layer(expected)? {
-            return Ok(layer);
-        }
-        let active = self.empty_active()?;
+    ) -> Result<Unpacked, StoreError> {
+        let active = self.empty_active(snapshot::ROOT)?;
         let mut stream = Hashing::with(tar, expected.0.algorithm());
-        let applied = layer::apply(&mut stream, &active.upper())?;
+        let failure = RefCell::new(None);
+        let tree = || match self.stack(below).and_then(|stack| Ok(stack.tree()?)) {
+            Ok(tree) => Some(tree),
+            Err(error) => {
+                failure.replace(Some(error));
+                None
+            }
+        };
+        let applied = layer::apply(&mut stream, &active.upper(), Below::Layers(&tree));
+        let applied = applied.map_err(|error| match failure.take() {
+            Some(why) => why,
+            None => StoreError::from(error),
+        })?;
         io::copy(&mut stream, &mut io::sink()).call("read", "layer")?;
         let (_, digest, tar_size) = stream.finish();
         if digest != expected.0 {
             let actual = DiffId(digest);
             return Err(StoreError::DiffIdMismatch { expected: expected.clone(), actual });
         }
-        self.settle(&active, &applied, expected, below)?;
         let record = LayerRecord {
             id: String::new(),
             diff_id: Some(expected.clone()),
@@ -610,11 +615,58 @@ impl Store {
             size: applied.size,
             empty: applied.entries == 0 && tar_size <= 1024,
             opaque_root: applied.opaque_root,
-            blob: blob.cloned(),
+            blob: None,
             created: index::now(),
             boot: Some(self.boot.clone()),
+            below: applied.asked_below.then(|| below.to_vec()),
+            names_root: applied.names_root,
         };
-        self.keep_layer(active, record)
+        Ok(Unpacked { active, record })
+    }
+
+    /// Keeps an unpacked layer; `blob` is the blob of the store that it came from.
+    pub fn keep_unpacked(
+        &self,
+        unpacked: Unpacked,
+        blob: Option<&Digest>,
+    ) -> Result<LayerRecord, StoreError> {
+        self.keep_layer(unpacked.active, LayerRecord { blob: blob.cloned(), ..unpacked.record })
+    }
+
+    /// Keeps an unpacked layer, and before that its tar, unless our packer makes the same bytes of its files.
+    pub fn keep_with_tar<R: Read>(
+        &self,
+        unpacked: Unpacked,
+        tar: impl FnOnce() -> io::Result<R>,
+    ) -> Result<LayerRecord, StoreError> {
+        let Some(DiffId(digest)) = unpacked.record.diff_id.clone() else {
+            return self.keep_unpacked(unpacked, None);
+        };
+        let is_own = unpacked.record.below.is_none()
+            && pack(&unpacked.active.upper(), unpacked.record.names_root)?.0.0 == digest;
+        if is_own {
+            return self.keep_unpacked(unpacked, None);
+        }
+        let mut writer = self.blobs.writer(&digest)?;
+        let mut tar = tar().call("read", "layer")?;
+        io::copy(&mut tar, &mut writer).call("write", self.blobs.path(&digest))?;
+        writer.commit()?;
+        self.keep_unpacked(unpacked, Some(&digest))
+    }
+
+    /// [`Store::unpack`] and [`Store::keep_unpacked`], unless the store has the layer.
+    pub fn unpack_layer(
+        &self,
+        tar: impl Read,
+        expected: &DiffId,
+        below: &[DiffId],
+        blob: Option<&Digest>,
+    ) -> Result<LayerRecord, StoreError> {
+        if let Some(layer) = self.find_layer(expected, below)? {
+            return Ok(layer);
+        }
+        let unpacked = self.unpack(tar, expected, below)?;
+        self.keep_unpacked(unpacked, blob)
     }
 
     fn write_layer_record(&self, layer: &LayerRecord) -> Result<(), StoreError> {
@@ -665,8 +717,9 @@ fn missing_reference(parsed: Result<Reference, ReferenceError>, name: &str) -> S
     StoreError::NoSuchImage(shown)
 }
 
-fn pack(path: &Path) -> Result<(DiffId, u64), StoreError> {
-    let (digest, size) = layer::diff(path, BackgroundHasher::sha256())?.finish();
+fn pack(path: &Path, names_root: bool) -> Result<(DiffId, u64), StoreError> {
+    let options = DiffOptions { names_root, ..DiffOptions::default() };
+    let (digest, size) = layer::diff_with(path, BackgroundHasher::sha256(), options)?.finish();
     Ok((DiffId(digest), size))
 }
 
@@ -686,6 +739,7 @@ const OWN: [&str; 11] = [
 ];
 
 /// Takes what others may do with a file or folder away, if it is there.
+#[expect(clippy::disallowed_methods, reason = "a directory of the store itself, above all images")]
 fn keep_others_out(path: &Path) -> Result<(), CallError> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
     let mode = metadata.permissions().mode();

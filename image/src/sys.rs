@@ -148,12 +148,21 @@ pub(crate) fn chown_at(dir: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> 
     fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Permission bits of something that is no link.
+/// Permission bits of a file, by a handle on it: a link fails with `ELOOP`.
+#[expect(clippy::disallowed_methods, reason = "the path is that of a handle on what is no link")]
 pub(crate) fn chmod_at(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<(), Errno> {
-    fs::chmodat(dir, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())
+    use std::os::fd::AsRawFd;
+    let file = fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if file_type(&fs::fstat(&file)?) == fs::FileType::Symlink {
+        return Err(Errno::LOOP);
+    }
+    // fchmod refuses such handles, and fchmodat2 is of kernel 6.6.
+    let handle = format!("/proc/self/fd/{}", file.as_raw_fd());
+    fs::chmod(handle.as_str(), Mode::from_raw_mode(mode & 0o7777))
 }
 
 /// Modification time, links not followed; the access time is set to the same.
+#[expect(clippy::disallowed_methods, reason = "one name in an opened directory, and no link is followed")]
 pub(crate) fn set_mtime_at(dir: BorrowedFd<'_>, name: &CStr, seconds: i64, nanos: u32) -> Result<(), Errno> {
     fs::utimensat(dir, name, &timestamps(seconds, nanos), AtFlags::SYMLINK_NOFOLLOW)
 }

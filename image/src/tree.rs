@@ -1,8 +1,10 @@
 //! Looking at file trees whose links lead only inside: a context, a root file system, or a layer over one.
 
+pub mod merged;
+
 use crate::sys::{self, CallError, Named};
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -50,8 +52,8 @@ impl RealPath {
         self.0.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b'/')
     }
 
-    /// For calls relative to a handle on the root.
-    pub(crate) fn relative(&self) -> CString {
+    /// For [`open_inside`].
+    fn relative(&self) -> CString {
         relative(&self.0)
     }
 
@@ -130,13 +132,12 @@ impl Tree {
 
     /// Metadata of what is at a path; `None` when there is nothing.
     pub fn stat(&self, real: &RealPath) -> Result<Option<Stat>, CallError> {
-        let relative = real.relative();
         for root in &self.roots {
-            match fs::statat(root, &relative, AtFlags::SYMLINK_NOFOLLOW) {
+            match open_inside(root.as_fd(), real, OFlags::PATH).and_then(fs::fstat) {
                 Ok(stat) => return Ok(Some(stat)),
                 Err(Errno::NOENT) => {}
                 // A file of an upper tree hides whatever a lower one has below that name.
-                Err(Errno::NOTDIR) => return Ok(None),
+                Err(Errno::NOTDIR | Errno::LOOP) => return Ok(None),
                 Err(errno) => return Err(CallError { call: "stat", path: real.display(), errno }),
             }
         }
@@ -144,10 +145,10 @@ impl Tree {
     }
 
     fn read_link(&self, real: &RealPath) -> Result<CString, CallError> {
-        let relative = real.relative();
         let mut failure = Errno::NOENT;
         for root in &self.roots {
-            match fs::readlinkat(root, &relative, Vec::new()) {
+            let link = open_inside(root.as_fd(), real, OFlags::PATH);
+            match link.and_then(|link| fs::readlinkat(link, c"", Vec::new())) {
                 Ok(target) => return Ok(target),
                 Err(errno) => failure = errno,
             }
@@ -157,10 +158,9 @@ impl Tree {
 
     /// Opens a folder of the uppermost tree that has it.
     pub fn open_folder(&self, real: &RealPath) -> Result<OwnedFd, CallError> {
-        let relative = real.relative();
         let mut failure = Errno::NOENT;
         for root in &self.roots {
-            match sys::open_dir_at(root.as_fd(), &relative) {
+            match open_inside(root.as_fd(), real, OFlags::RDONLY | OFlags::DIRECTORY) {
                 Ok(folder) => return Ok(folder),
                 Err(errno) => failure = errno,
             }
@@ -177,15 +177,31 @@ impl Tree {
         if !is_file {
             return Ok(None);
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let relative = real.relative();
-        let opened =
-            self.roots.iter().find_map(|root| fs::openat(root, &relative, flags, Mode::empty()).ok());
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let opened = self.roots.iter().find_map(|root| open_inside(root.as_fd(), &real, flags).ok());
         let Some(file) = opened else { return Ok(None) };
         let mut bytes = Vec::new();
         File::from(file).take(limit).read_to_end(&mut bytes).call("read", real.display())?;
         Ok(Some(bytes))
     }
+}
+
+/// How often a path is tried that others move: while anything is renamed anywhere, the kernel may not be able to tell.
+const MAX_TRIES: usize = 1024;
+
+/// Opens a path below `root` that is known to have no links in it: one that is there now, even at its end, is not followed
+/// (openat2 of kernel 5.6). A handle on a link itself is had with `PATH`.
+pub(crate) fn open_inside(root: BorrowedFd<'_>, real: &RealPath, flags: OFlags) -> Result<OwnedFd, Errno> {
+    // With O_PATH and O_NOFOLLOW a link at the end is opened itself, which NO_SYMLINKS allows.
+    let resolve = fs::ResolveFlags::BENEATH | fs::ResolveFlags::NO_SYMLINKS;
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for _ in 0..MAX_TRIES {
+        match fs::openat2(root, real.relative(), flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::AGAIN)
 }
 
 /// The names of a path, empty ones and `.` left out.
@@ -195,7 +211,7 @@ fn parts(path: &[u8]) -> impl Iterator<Item = CString> + '_ {
         .filter_map(|part| CString::new(part).ok())
 }
 
-pub(crate) fn relative(real: &[CString]) -> CString {
+fn relative(real: &[CString]) -> CString {
     let bytes = real.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b'/');
     let bytes = if bytes.is_empty() { b".".to_vec() } else { bytes };
     CString::new(bytes).expect("names hold no NUL")

@@ -325,11 +325,11 @@ impl LayerJob<'_> {
     fn run(&self, progress: &Progress<'_>) -> Result<(), RegistryError> {
         let store = self.source.store;
         let digest = &self.layer.digest;
-        if store.find_layer(self.diff_id)?.is_none() {
+        if store.find_layer(self.diff_id, self.below)?.is_none() {
             // Two processes pulling the same layer do the work once.
             let name = format!("layer-{}", self.diff_id.0.hex());
             let _lock = store.lock(&name, || {})?;
-            if store.find_layer(self.diff_id)?.is_none() {
+            if store.find_layer(self.diff_id, self.below)?.is_none() {
                 self.stream(progress)?;
                 progress(PullEvent::Complete(digest.clone()));
                 return Ok(());
@@ -422,14 +422,15 @@ impl LayerJob<'_> {
         let mut source = Tee { input: ChannelReader { receiver, current: Bytes::new() }, copy: blob };
         let unpacked = {
             let tar = decompressed(BufReader::with_capacity(1 << 17, &mut source)).map_err(unreadable)?;
-            store.unpack_layer(tar, self.diff_id, self.below, Some(digest))
+            store.unpack(tar, self.diff_id, self.below)
         };
+        // The blob is kept before the layer that names it.
         let waits = matches!(unpacked, Err(StoreError::LayerMissing(_)));
         if unpacked.is_ok() || waits {
             io::copy(&mut source, &mut io::sink()).map_err(unreadable)?;
             source.copy.commit()?;
         }
-        unpacked?;
+        store.keep_unpacked(unpacked?, Some(digest))?;
         Ok(())
     }
 }

@@ -252,6 +252,7 @@ fn stay_in_network(spec: &mut Spec) {
 }
 
 /// The script of a heredoc, in a folder of its own.
+#[expect(clippy::disallowed_methods, reason = "a new file in a directory of this step")]
 fn write_script(folder: &Path, row: Row, name: &str, content: &str) -> Result<PathBuf, CallError> {
     let folder = folder.join(format!("script-{}", row.0));
     std::fs::create_dir(&folder).call("mkdir", &folder)?;

@@ -6,15 +6,15 @@ use crate::event::{Event, Row};
 use crate::graph::{Exec, Files, MOUNT_COPY, MountSource, StepMount};
 use crate::solve::NodeId;
 use kiln_image::layer::{CopyRequest, Everything, FileData, LayerWriter, Metadata};
-use kiln_image::store::{CacheAccess, CacheFolder, ScratchFolder};
+use kiln_image::store::{CacheAccess, CacheFolder, ScratchFolder, Stack};
 use kiln_image::sys::{self, CallError, Named};
 use kiln_image::tree::Tree;
 use kiln_parser::mount::Sharing;
 use kiln_runtime::spec;
 use oci_spec::runtime::Mount;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::FileType;
-use std::os::unix::fs::PermissionsExt;
+use rustix::fs::{FileType, Mode, OFlags};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// The mounts of a step, ready, with what must live as long as it.
@@ -164,7 +164,7 @@ impl Executor<'_> {
                     true => store.view_mount(stack, &[]),
                     false => {
                         let scratch = store.scratch_folder()?;
-                        let (upper, work) = upper_and_work(scratch.path())?;
+                        let (upper, work) = upper_and_work(scratch.path(), stack)?;
                         mounted._scratch.push(scratch);
                         store.writable_mount(stack, &upper, &work, &[])
                     }
@@ -186,10 +186,10 @@ impl Executor<'_> {
                 let scratch = store.scratch_folder()?;
                 if is_file {
                     let copy = scratch.path().join("file");
-                    std::fs::copy(&path, &copy).call("copy", &path)?;
+                    copy_file(&path, &copy)?;
                     mounted.mounts.push(spec::bind(copy, &mount.target, &["rw"]));
                 } else {
-                    let (upper, work) = upper_and_work(scratch.path())?;
+                    let (upper, work) = upper_and_work(scratch.path(), &Stack::empty())?;
                     let options = vec![
                         format!("lowerdir+={}", path.display()),
                         format!("upperdir={}", upper.display()),
@@ -270,12 +270,20 @@ fn make_empty(folder: &Path, metadata: &Metadata) -> Result<(), StepError> {
     Ok(())
 }
 
-fn upper_and_work(folder: &Path) -> Result<(PathBuf, PathBuf), CallError> {
+/// Copies a file with its permissions; a link is not followed, and a pipe not waited for.
+fn copy_file(from: &Path, to: &Path) -> Result<(), CallError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut source = File::from(rustix::fs::open(from, flags, Mode::empty()).call("open", from)?);
+    let mut target = File::create_new(to).call("create", to)?;
+    std::io::copy(&mut source, &mut target).call("copy", from)?;
+    let permissions = source.metadata().call("stat", from)?.permissions();
+    target.set_permissions(permissions).call("chmod", to)
+}
+
+fn upper_and_work(folder: &Path, stack: &Stack) -> Result<(PathBuf, PathBuf), CallError> {
     let (upper, work) = (folder.join("upper"), folder.join("work"));
-    for path in [&upper, &work] {
-        std::fs::create_dir(path).call("mkdir", path)?;
-    }
-    std::fs::set_permissions(&upper, PermissionsExt::from_mode(0o755)).call("chmod", &upper)?;
+    stack.make_upper(&upper)?;
+    std::fs::create_dir(&work).call("mkdir", &work)?;
     Ok((upper, work))
 }
 

@@ -19,6 +19,7 @@ pub(super) struct AgentSocket {
 
 impl AgentSocket {
     /// Listens at `path` for the agent that listens at `agent`.
+    #[expect(clippy::disallowed_methods, reason = "a new socket in a directory that only root enters")]
     pub(super) fn open(
         path: PathBuf,
         agent: &Path,

@@ -83,12 +83,15 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
 
 impl Arguments {
     fn rows(&self, store: &Store, image: &Image, human: bool) -> Result<Vec<Row>, CliError> {
-        let mut layers = image.config.rootfs.diff_ids.iter();
+        let diff_ids = &image.config.rootfs.diff_ids;
+        let mut layers = diff_ids.iter().enumerate();
         let mut rows = Vec::new();
         for entry in &image.config.history {
             let layer = if entry.empty_layer { None } else { layers.next() };
             let size = match layer {
-                Some(diff_id) => store.find_layer(diff_id)?.map_or(0, |layer| layer.size),
+                Some((at, diff_id)) => {
+                    store.find_layer(diff_id, &diff_ids[..at])?.map_or(0, |layer| layer.size)
+                }
                 None => 0,
             };
             rows.push(self.row(entry, size, human));

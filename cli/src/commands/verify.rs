@@ -103,11 +103,12 @@ fn difference(
         if mine == others {
             continue;
         }
-        let folder = |diff_id| -> Result<_, CliError> {
-            let layer = store.layer_of(diff_id)?;
+        let folder = |config: &ImageConfig| -> Result<_, CliError> {
+            let diff_ids = &config.rootfs.diff_ids;
+            let layer = store.layer_of(&diff_ids[number], &diff_ids[..number])?;
             Ok(store.layer_folder(&LayerId::from(layer.id.as_str())))
         };
-        let found = first_difference(&folder(mine)?, &folder(others)?, times)
+        let found = first_difference(&folder(&one)?, &folder(&other)?, times)
             .map_err(|error| CliError::failed(error.to_string()))?;
         if let Some(found) = found {
             let step = steps.get(number).copied().unwrap_or("a step of the base image");

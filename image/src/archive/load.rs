@@ -362,11 +362,11 @@ impl Loader<'_> {
             let file = self.source.open(name)?.ok_or_else(|| ArchiveError::Missing(name.to_owned()))?;
             decompressed(BufReader::with_capacity(BUFFER, file)).map_err(ArchiveError::Io)
         };
-        let layer = match self.store.find_layer(diff_id)? {
+        let layer = match self.store.find_layer(diff_id, below)? {
             Some(layer) => layer,
             None => {
-                let layer = self.store.unpack_layer(open()?, diff_id, below, None)?;
-                self.store.keep_foreign_tar(layer, || open().map_err(io::Error::other))?
+                let unpacked = self.store.unpack(open()?, diff_id, below)?;
+                self.store.keep_with_tar(unpacked, || open().map_err(io::Error::other))?
             }
         };
         Ok(self.store.layer_tar_size(&layer)?)

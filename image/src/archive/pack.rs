@@ -120,8 +120,8 @@ pub fn pack(store: &Store, image: &ImageRecord, options: &PackOptions) -> Result
     let read = store.read_image(image.clone())?;
     let stored = store.read_manifest(image)?;
     let mut layers = Vec::new();
-    for (number, diff_id) in read.config.rootfs.diff_ids.iter().enumerate() {
-        let layer = store.layer_of(diff_id)?;
+    let diff_ids = &read.config.rootfs.diff_ids;
+    for (number, (diff_id, layer)) in diff_ids.iter().zip(store.layers_of(diff_ids)?).enumerate() {
         layers.push(pack_layer(store, layer, &diff_id.0, stored.layers.get(number), options)?);
     }
     let config = store.blobs().read(&image.id.0).map_err(StoreError::from)?;

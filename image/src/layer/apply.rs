@@ -1,30 +1,31 @@
-//! A tar stream into a layer folder.
+//! A tar stream into the directory of a layer, as the OCI image-spec (layer.md, "Applying Changesets") has it.
 //!
-//! The folder holds one changeset alone, not the layers below it, so several layers of an image can be
-//! unpacked at once. What a tar leaves to the layers below (a folder it does not name, a hard link to a
-//! file it does not hold) is reported in [`Applied`], for the caller to settle when those layers are there.
+//! The directory holds one changeset alone, in the form that overlayfs stacks. Most are functions of their tar. Some are
+//! not: a directory that the tar does not name has the metadata of the lower layers' one, a path may lead over a link of
+//! theirs, and a hard link may name a file of theirs. Such a tar needs the layers below ([`Below`]), and
+//! [`Applied::asked_below`] says that its directory is valid above these layers alone.
 //!
-//! The stream is hostile: every path is resolved inside the layer folder on directory handles, links never
-//! lead out, and nothing outside is touched.
+//! The stream is hostile. Every path is walked name by name on directory handles, in this layer and those below it
+//! ([`crate::tree::merged`]); links are followed inside of the tree alone, and metadata is set by handles.
 
-use super::{CAPABILITY, OPAQUE, WHITEOUT, overlay};
+mod below;
+
+use super::{CAPABILITY, WHITEOUT, overlay};
 use crate::sys::{self, CallError, Named};
 use crate::tar::{Entry, EntryKind, Reader, TarError};
+use crate::tree::merged::{MergedDir, link_names};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Links that one path may lead through, as in Linux.
 const MAX_LINKS: usize = 40;
-/// How often a path is tried that others move.
-const MAX_TRIES: usize = 1024;
-/// Aufs kept its own records under this prefix; they mean nothing here.
-const AUFS: &[u8] = b".wh..wh.";
 const CHUNK: usize = 256 * 1024;
 /// Runs of zeros of this length become holes.
 const HOLE: usize = 4096;
@@ -32,16 +33,26 @@ const HOLE: usize = 4096;
 /// What unpacking a layer found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Folders that the tar uses without naming them; they were made with mode 0755 and owner root.
-    pub implied: Vec<PathBuf>,
-    /// Hard links whose target this layer does not hold: link and target.
-    pub missing_links: Vec<(PathBuf, PathBuf)>,
+    /// True when the layers below were looked at: the directory fits on these alone.
+    pub asked_below: bool,
     /// True when the root itself hides all lower layers.
     pub opaque_root: bool,
+    /// True when the tar has an entry for the root, which gives it its owner and mode.
+    pub names_root: bool,
     /// Bytes of file content.
     pub size: u64,
     /// Entries that are no whiteouts.
     pub entries: u64,
+}
+
+/// The layers below the one that is unpacked.
+#[derive(Clone, Copy)]
+pub enum Below<'a> {
+    /// There are none that could matter.
+    Nothing,
+    /// The root of their tree, which is asked for when a path first needs it. Where it returns `None` the layers are not
+    /// there, and the tar fails with [`ApplyError::NeedsBelow`].
+    Layers(&'a dyn Fn() -> Option<MergedDir>),
 }
 
 /// Why a layer cannot be unpacked.
@@ -59,9 +70,15 @@ pub enum ApplyError {
     /// A path that leads out of the image.
     #[error("the layer holds a path outside of the image: `{path}`", path = .0.display())]
     Outside(PathBuf),
-    /// A file in the place of a folder.
-    #[error("`{path}` lies below something that is not a folder", path = .0.display())]
-    NotAFolder(PathBuf),
+    /// A file in the place of a directory.
+    #[error("`{path}` lies below something that is not a directory", path = .0.display())]
+    NotADirectory(PathBuf),
+    /// The layers below decide what this path is.
+    #[error("`{path}` depends on the layers below, which are not there yet", path = .0.display())]
+    NeedsBelow(PathBuf),
+    /// A hard link to a directory.
+    #[error("`{path}` is a hard link to a directory", path = .0.display())]
+    DirectoryLink(PathBuf),
     /// A hard link to nothing.
     #[error("the archive holds a link to a file that is not in it: `{path}`", path = .0.display())]
     MissingLink(PathBuf),
@@ -77,27 +94,23 @@ impl ApplyError {
     }
 }
 
-/// Unpacks the layer `stream` into the existing empty folder `root`.
-pub fn apply(stream: impl Read, root: &Path) -> Result<Applied, ApplyError> {
-    unpack(stream, sys::open_dir(root)?, Manner { is_layer: true, owner: None })
+/// Unpacks the layer `stream` into the existing empty directory `root`.
+pub fn apply(stream: impl Read, root: &Path, below: Below<'_>) -> Result<Applied, ApplyError> {
+    unpack(stream, sys::open_dir(root)?, Manner { is_layer: true, owner: None }, below)
 }
 
-/// Unpacks any tar into the existing folder `root`: no name in it means more than a name, and what is in the way goes.
+/// Unpacks any tar into the existing directory `root`: no name in it means more than a name, and what is in the way goes.
 pub fn extract(stream: impl Read, root: &Path) -> Result<Applied, ApplyError> {
     extract_at(stream, sys::open_dir(root)?, None)
 }
 
-/// Like [`extract`], into an opened folder; with an `owner` (user and group) all is theirs.
+/// Like [`extract`], into an opened directory; with an `owner` (uid and gid) everything gets that owner.
 pub fn extract_at(
     stream: impl Read,
     root: OwnedFd,
     owner: Option<(u32, u32)>,
 ) -> Result<Applied, ApplyError> {
-    let applied = unpack(stream, root, Manner { is_layer: false, owner })?;
-    match applied.missing_links.first() {
-        Some((_, target)) => Err(ApplyError::MissingLink(target.clone())),
-        None => Ok(applied),
-    }
+    unpack(stream, root, Manner { is_layer: false, owner }, Below::Nothing)
 }
 
 /// True when a stream is a tar with at least one entry.
@@ -114,12 +127,15 @@ struct Manner {
     owner: Option<(u32, u32)>,
 }
 
-fn unpack(stream: impl Read, root: OwnedFd, manner: Manner) -> Result<Applied, ApplyError> {
+fn unpack(stream: impl Read, root: OwnedFd, manner: Manner, below: Below<'_>) -> Result<Applied, ApplyError> {
     let mut unpacker = Unpacker {
         root,
         is_layer: manner.is_layer,
-        open: Vec::new(),
-        folders: Vec::new(),
+        below,
+        tree: None,
+        here: Vec::new(),
+        dirs: BTreeMap::from([(Vec::new(), DirState { is_own: true, ..DirState::default() })]),
+        copied_up: BTreeSet::new(),
         applied: Applied::default(),
         buffer: vec![0; CHUNK],
     };
@@ -130,59 +146,99 @@ fn unpack(stream: impl Read, root: OwnedFd, manner: Manner) -> Result<Applied, A
         }
         unpacker.entry(&entry, &mut reader)?;
     }
-    unpacker.set_folder_times()?;
+    unpacker.set_directory_times()?;
     Ok(unpacker.applied)
 }
 
-struct Unpacker {
+/// A path of the layer: its names with slashes between, none of them a link; empty for the root.
+type Key = Vec<u8>;
+
+struct Unpacker<'a> {
     root: OwnedFd,
     /// Whiteouts mean something.
     is_layer: bool,
-    /// The folders that lead to the last entry, none of them a link.
-    open: Vec<(CString, OwnedFd)>,
-    /// Folders with the times to set at the end, since making children changes them.
-    folders: Vec<(Vec<CString>, i64, u32)>,
+    below: Below<'a>,
+    /// The tree of the layers below, once it was asked for.
+    tree: Option<MergedDir>,
+    /// The directories that lead to the last entry, none of them a link.
+    here: Vec<Level>,
+    /// Every directory of the layer, by its path.
+    dirs: BTreeMap<Key, DirState>,
+    /// Files of lower layers that were copied into this one, since hard links of the tar name them.
+    copied_up: BTreeSet<Key>,
     applied: Applied,
     buffer: Vec<u8>,
 }
 
-impl Unpacker {
+/// A directory on the way to the last entry.
+struct Level {
+    name: CString,
+    dir: OwnedFd,
+    /// The same directory of the layers below, once somebody asked; `None` in it when they have none.
+    below: Option<Option<Rc<MergedDir>>>,
+}
+
+/// What is known about a directory of the layer.
+#[derive(Clone, Copy, Debug, Default)]
+struct DirState {
+    /// True when the tar names it, or no layer below has it. Others are there as the way to something of this layer.
+    is_own: bool,
+    /// True when nothing of the layers below shows in it.
+    is_opaque: bool,
+    /// Its modification time, which is set at the end, since making members changes it.
+    mtime: Option<(i64, u32)>,
+}
+
+/// Seconds and nanoseconds of directories that neither the tar nor a layer below has.
+const IMPLIED_TIME: (i64, u32) = (0, 0);
+
+impl Unpacker<'_> {
     fn entry<R: Read>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), ApplyError> {
         let mut components = clean(&entry.name).ok_or_else(|| ApplyError::Outside(path(&entry.name)))?;
         let Some(name) = components.pop() else { return self.root_entry(entry) };
-        let parent = self.parent(&components, &entry.name)?;
-        let parent = parent.as_ref().map_or_else(|| self.innermost(), AsFd::as_fd);
-        let parent = parent.try_clone_to_owned().call("dup", path(&entry.name))?;
         if self.is_layer && name.to_bytes().starts_with(WHITEOUT) {
-            return self.whiteout(parent.as_fd(), &name, components.is_empty(), entry);
+            self.enter(&components, &entry.name)?;
+            return self.whiteout(&name, entry);
         }
+        let target = match entry.kind {
+            EntryKind::HardLink => Some(self.link_target(&entry.link)?),
+            _ => None,
+        };
+        self.enter(&components, &entry.name)?;
         self.applied.entries += 1;
         let call = |name: &'static str| move |errno| CallError { call: name, path: path(&entry.name), errno };
+        let parent = self.innermost().try_clone_to_owned().call("dup", path(&entry.name))?;
+        let key = self.key(&name);
         let existing = sys::stat_at(parent.as_fd(), &name).map_err(call("stat"))?;
-        let was_whiteout = existing.as_ref().is_some_and(sys::is_whiteout);
-        let is_folder = entry.kind == EntryKind::Directory;
-        let keep = is_folder && existing.is_some_and(|stat| sys::file_type(&stat) == FileType::Directory);
-        if existing.is_some() && !keep {
-            self.open.clear();
+        let is_dir = |stat: &fs::Stat| sys::file_type(stat) == FileType::Directory;
+        let stays = entry.kind == EntryKind::Directory && existing.as_ref().is_some_and(is_dir);
+        if let Some(target) = &target
+            && is_inside(&target.key, &key)
+        {
+            return Err(ApplyError::MissingLink(path(&entry.link)));
+        }
+        if existing.is_some() && !stays {
+            if existing.as_ref().is_some_and(is_dir) {
+                self.here.clear();
+            }
+            self.forget(&key);
             overlay::clear(parent.as_fd(), &name).map_err(call("remove"))?;
         }
         match entry.kind {
             EntryKind::Directory => {
-                if !keep {
-                    fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o700)).map_err(call("mkdir"))?;
-                }
-                let folder = sys::open_dir_at(parent.as_fd(), &name).map_err(call("open"))?;
-                if was_whiteout {
-                    overlay::make_opaque(folder.as_fd()).map_err(call("setxattr"))?;
-                }
-                self.folder_metadata(folder.as_fd(), entry)?;
-                components.push(name);
-                self.applied.implied.retain(|implied| *implied != path_of(&components));
-                self.folders.push((components, entry.mtime, entry.mtime_nanos));
-                return Ok(());
+                // What was replaced hid the layers below.
+                let hides = existing.is_some() && !stays;
+                return self.directory(parent.as_fd(), &name, key, entry, (stays, hides));
             }
             EntryKind::File => return self.file(parent.as_fd(), &name, entry, reader),
-            EntryKind::HardLink => return self.hard_link(parent.as_fd(), &name, entry),
+            EntryKind::HardLink => {
+                let target = target.as_ref().ok_or_else(|| ApplyError::MissingLink(path(&entry.link)))?;
+                fs::linkat(&target.dir, &target.name, &parent, &name, AtFlags::empty())
+                    .map_err(call("link"))?;
+                if target.is_symlink {
+                    return Ok(());
+                }
+            }
             EntryKind::Symlink => {
                 let target = c_string(&entry.link).ok_or_else(|| ApplyError::Outside(path(&entry.link)))?;
                 fs::symlinkat(&target, &parent, &name).map_err(call("symlink"))?;
@@ -195,15 +251,71 @@ impl Unpacker {
                     _ => FileType::Fifo,
                 };
                 let device = if kind == FileType::Fifo { 0 } else { fs::makedev(entry.major, entry.minor) };
+                // A character device 0:0 is a whiteout on disk, and to every engine that uses overlayfs.
                 fs::mknodat(&parent, &name, kind, Mode::from_raw_mode(0o600), device)
                     .map_err(call("mknod"))?;
             }
         }
-        Ok(metadata(parent.as_fd(), &name, entry).call("set metadata of", path(&entry.name))?)
+        metadata(parent.as_fd(), &name, entry).call("set metadata of", path(&entry.name))?;
+        Ok(())
+    }
+
+    /// Makes a directory, or gives the one that is there (`stays`) the metadata of its entry. With `hides` nothing of the
+    /// layers below shows in it.
+    fn directory(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CStr,
+        key: Key,
+        entry: &Entry,
+        (stays, hides): (bool, bool),
+    ) -> Result<(), ApplyError> {
+        let call = |name: &'static str| move |errno| CallError { call: name, path: path(&entry.name), errno };
+        if !stays {
+            fs::mkdirat(parent, name, Mode::from_raw_mode(0o700)).map_err(call("mkdir"))?;
+        }
+        let dir = sys::open_dir_at(parent, name).map_err(call("open"))?;
+        if hides {
+            overlay::make_opaque(dir.as_fd()).map_err(call("setxattr"))?;
+        }
+        if stays && self.is_layer {
+            overlay::clear_xattrs(dir.as_fd()).map_err(call("removexattr"))?;
+        }
+        self.directory_metadata(dir.as_fd(), entry)?;
+        let state = self.dirs.entry(key).or_default();
+        state.is_own = true;
+        state.is_opaque |= hides;
+        state.mtime = Some((entry.mtime, entry.mtime_nanos));
+        Ok(())
     }
 
     fn innermost(&self) -> BorrowedFd<'_> {
-        self.open.last().map_or(self.root.as_fd(), |(_, fd)| fd.as_fd())
+        self.here.last().map_or(self.root.as_fd(), |level| level.dir.as_fd())
+    }
+
+    /// The path of `name` in the innermost directory.
+    fn key(&self, name: &CStr) -> Key {
+        let mut key = self.key_at(self.here.len());
+        append(&mut key, name);
+        key
+    }
+
+    /// The path of the directory that is `depth` levels below the root.
+    fn key_at(&self, depth: usize) -> Key {
+        let mut key = Key::new();
+        self.here[..depth].iter().for_each(|level| append(&mut key, &level.name));
+        key
+    }
+
+    /// Drops what is known about a path and everything below it.
+    fn forget(&mut self, key: &[u8]) {
+        let (from, to) = ([key, b"/"].concat(), [key, &[b'/' + 1]].concat());
+        let is_gone = |known: &Key| known == key || (*known >= from && *known < to);
+        if self.dirs.range(from.clone()..to.clone()).next().is_some() {
+            self.dirs.retain(|known, _| !is_gone(known));
+        }
+        self.dirs.remove(key);
+        self.copied_up.retain(|known| !is_gone(known));
     }
 
     fn root_entry(&mut self, entry: &Entry) -> Result<(), ApplyError> {
@@ -211,44 +323,21 @@ impl Unpacker {
             return Err(ApplyError::Outside(path(&entry.name)));
         }
         if !self.is_layer {
-            // The folder is there, and stays what it is.
+            // The directory is there, and stays what it is.
             return Ok(());
         }
         let root = self.root.try_clone().call("dup", "/")?;
-        self.folder_metadata(root.as_fd(), entry)?;
-        self.folders.push((Vec::new(), entry.mtime, entry.mtime_nanos));
+        self.directory_metadata(root.as_fd(), entry)?;
+        self.applied.names_root = true;
+        self.dirs.entry(Key::new()).or_default().mtime = Some((entry.mtime, entry.mtime_nanos));
         Ok(())
     }
 
-    fn folder_metadata(&self, folder: BorrowedFd<'_>, entry: &Entry) -> Result<(), ApplyError> {
+    fn directory_metadata(&self, dir: BorrowedFd<'_>, entry: &Entry) -> Result<(), ApplyError> {
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        fs::fchown(folder, Some(uid), Some(gid)).call("chown", path(&entry.name))?;
-        fs::fchmod(folder, Mode::from_raw_mode(entry.mode & 0o7777)).call("chmod", path(&entry.name))?;
-        Ok(())
-    }
-
-    fn whiteout(
-        &mut self,
-        parent: BorrowedFd<'_>,
-        name: &CStr,
-        at_root: bool,
-        entry: &Entry,
-    ) -> Result<(), ApplyError> {
-        if name.to_bytes() == OPAQUE {
-            overlay::make_opaque(parent).call("setxattr", path(&entry.name))?;
-            self.applied.opaque_root |= at_root;
-            return Ok(());
-        }
-        if name.to_bytes().starts_with(AUFS) {
-            return Ok(());
-        }
-        let hidden = &name.to_bytes()[WHITEOUT.len()..];
-        let hidden = c_string(hidden).filter(|_| !matches!(hidden, b"" | b"." | b".."));
-        let hidden = hidden.ok_or_else(|| ApplyError::Whiteout(path(&entry.name)))?;
-        self.open.clear();
-        overlay::clear(parent, &hidden).call("remove", path(&entry.name))?;
-        overlay::make_whiteout(parent, &hidden).call("mknod", path(&entry.name))?;
-        Ok(())
+        fs::fchown(dir, Some(uid), Some(gid)).call("chown", path(&entry.name))?;
+        fs::fchmod(dir, Mode::from_raw_mode(entry.mode & 0o7777)).call("chmod", path(&entry.name))?;
+        Ok(set_xattrs(dir, entry).call("setxattr", path(&entry.name))?)
     }
 
     fn file<R: Read>(
@@ -305,151 +394,124 @@ impl Unpacker {
         Ok(())
     }
 
-    fn hard_link(&mut self, parent: BorrowedFd<'_>, name: &CStr, entry: &Entry) -> Result<(), ApplyError> {
-        let outside = || ApplyError::Outside(path(&entry.link));
-        let mut components = clean(&entry.link).ok_or_else(outside)?;
-        let target = components.pop().ok_or_else(outside)?;
-        let linked = match self.existing_folder(&components) {
-            Ok(folder) => fs::linkat(&folder, &target, parent, name, AtFlags::empty()),
-            Err(errno) => Err(errno),
-        };
-        match linked {
-            Ok(()) => {
-                let stat = sys::stat_at(parent, name).call("stat", path(&entry.name))?;
-                if stat.is_some_and(|stat| sys::is_whiteout(&stat)) {
-                    return Err(ApplyError::Outside(path(&entry.link)));
-                }
-                let is_link = stat.is_some_and(|stat| sys::file_type(&stat) == FileType::Symlink);
-                if !is_link {
-                    metadata(parent, name, entry).call("set metadata of", path(&entry.name))?;
-                }
-                Ok(())
+    /// Makes [`Unpacker::innermost`] the directory that `components` name; what is missing is made.
+    fn enter(&mut self, components: &[CString], shown: &[u8]) -> Result<(), ApplyError> {
+        let common = self.here.iter().zip(components).take_while(|(level, wanted)| level.name == **wanted);
+        let common = common.count();
+        self.here.truncate(common);
+        for name in &components[common..] {
+            if let Step::Link(_) = self.step(name, shown)? {
+                return self.walk(components, shown);
             }
-            Err(Errno::NOENT | Errno::NOTDIR) => {
-                components.push(target);
-                self.applied.missing_links.push((path(&entry.name), path_of(&components)));
-                Ok(())
-            }
-            Err(errno) => Err(CallError { call: "link", path: path(&entry.name), errno }.into()),
         }
+        Ok(())
     }
 
-    /// A folder of this layer, links followed inside it; nothing is made.
-    fn existing_folder(&self, components: &[CString]) -> Result<OwnedFd, Errno> {
-        let joined = joined(components);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = fs::ResolveFlags::IN_ROOT | fs::ResolveFlags::NO_MAGICLINKS;
-        // While anything is renamed anywhere, the kernel may not be able to tell whether `..` stayed inside.
-        for _ in 0..MAX_TRIES {
-            match fs::openat2(&self.root, &joined, flags, Mode::empty(), resolve) {
-                Err(Errno::AGAIN) => {}
-                other => return other,
-            }
-        }
-        Err(Errno::AGAIN)
-    }
-
-    /// Makes [`Unpacker::innermost`] the folder that `components` name, or gives it when the way led over a
-    /// link. Folders that are missing are made.
-    fn parent(&mut self, components: &[CString], shown: &[u8]) -> Result<Option<OwnedFd>, ApplyError> {
-        let common =
-            self.open.iter().zip(components).take_while(|((name, _), wanted)| name == *wanted).count();
-        self.open.truncate(common);
-        for (depth, name) in components.iter().enumerate().skip(common) {
-            match self.step(name, &components[..depth], shown)? {
-                Some(folder) => self.open.push((name.clone(), folder)),
-                None => {
-                    let folder = self.walk(components, shown)?;
-                    self.open.clear();
-                    return Ok(Some(folder));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Enters or makes `name` in the innermost folder; `None` when it is a link.
-    fn step(&mut self, name: &CStr, above: &[CString], shown: &[u8]) -> Result<Option<OwnedFd>, ApplyError> {
-        let here = self.innermost();
-        match sys::open_dir_at(here, name) {
-            Ok(folder) => return Ok(Some(folder)),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-            Err(errno) => return Err(CallError { call: "open", path: path(shown), errno }.into()),
-        }
-        let stat = sys::stat_at(here, name).call("stat", path(shown))?;
-        match stat {
-            Some(stat) if sys::file_type(&stat) == FileType::Symlink => Ok(None),
-            Some(stat) if !sys::is_whiteout(&stat) => Err(ApplyError::NotAFolder(path(shown))),
-            hidden => {
-                let here = here.try_clone_to_owned().call("dup", path(shown))?;
-                let folder = make_implied(here.as_fd(), name, hidden.is_some()).call("mkdir", path(shown))?;
-                let mut implied = path_of(above);
-                implied.push(path(name.to_bytes()));
-                self.applied.implied.push(implied);
-                Ok(Some(folder))
-            }
-        }
-    }
-
-    /// Like [`Unpacker::parent`], from the root and following links, `..` at the root being the root.
-    fn walk(&mut self, components: &[CString], shown: &[u8]) -> Result<OwnedFd, ApplyError> {
+    /// Like [`Unpacker::enter`], from the root and following links, `..` at the root being the root.
+    fn walk(&mut self, components: &[CString], shown: &[u8]) -> Result<(), ApplyError> {
         let mut pending: VecDeque<CString> = components.iter().cloned().collect();
         let mut links = 0;
-        self.open.clear();
+        self.here.clear();
         while let Some(name) = pending.pop_front() {
             if name.as_c_str() == c".." {
-                if self.open.pop().is_none() && !self.is_layer {
+                if self.here.pop().is_none() && !self.is_layer {
                     return Err(ApplyError::Outside(path(shown)));
                 }
                 continue;
             }
-            let above: Vec<CString> = self.open.iter().map(|(name, _)| name.clone()).collect();
-            if let Some(folder) = self.step(&name, &above, shown)? {
-                self.open.push((name, folder));
-                continue;
-            }
+            let Step::Link(target) = self.step(&name, shown)? else { continue };
             links += 1;
             if links > MAX_LINKS {
                 return Err(CallError { call: "open", path: path(shown), errno: Errno::LOOP }.into());
             }
-            let target = fs::readlinkat(self.innermost(), &name, Vec::new()).call("readlink", path(shown))?;
             if target.to_bytes().starts_with(b"/") {
-                self.open.clear();
+                self.here.clear();
             }
-            for part in target.to_bytes().split(|byte| *byte == b'/').rev() {
-                if !matches!(part, b"" | b".") {
-                    pending.push_front(c_string(part).expect("the target of a link holds no NUL"));
-                }
-            }
+            link_names(&target).rev().for_each(|part| pending.push_front(part));
         }
-        Ok(self.innermost().try_clone_to_owned().call("dup", path(shown))?)
+        Ok(())
     }
 
-    fn set_folder_times(&mut self) -> Result<(), ApplyError> {
-        for (components, seconds, nanos) in self.folders.iter().rev() {
-            // A later entry may have put something else there.
-            let Ok(folder) = self.existing_folder(components) else { continue };
-            let times = sys::timestamps(*seconds, *nanos);
-            fs::futimens(&folder, &times).call("utimensat", path_of(components))?;
+    /// Enters `name` in the innermost directory, making it when it is missing; a link is left to the caller.
+    fn step(&mut self, name: &CStr, shown: &[u8]) -> Result<Step, ApplyError> {
+        let call = |name: &'static str| move |errno| CallError { call: name, path: path(shown), errno };
+        let here = self.innermost();
+        let dir = match sys::open_dir_at(here, name) {
+            Ok(dir) => dir,
+            Err(Errno::NOENT) => match self.make_implied(name, shown)? {
+                Implied::Made(dir) => dir,
+                Implied::Link(target) => return Ok(Step::Link(target)),
+            },
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                let stat = sys::stat_at(here, name).map_err(call("stat"))?;
+                match stat {
+                    Some(stat) if sys::file_type(&stat) == FileType::Symlink => {
+                        let target = fs::readlinkat(here, name, Vec::new()).map_err(call("readlink"))?;
+                        return Ok(Step::Link(target));
+                    }
+                    Some(stat) if sys::is_whiteout(&stat) => self.replace_whiteout(name, shown)?,
+                    _ => return Err(ApplyError::NotADirectory(path(shown))),
+                }
+            }
+            Err(errno) => return Err(call("open")(errno).into()),
+        };
+        self.here.push(Level { name: name.to_owned(), dir, below: None });
+        Ok(Step::Entered)
+    }
+
+    fn set_directory_times(&mut self) -> Result<(), ApplyError> {
+        for (key, state) in std::mem::take(&mut self.dirs) {
+            let Some((seconds, nanos)) = state.mtime else { continue };
+            let components = clean(&key).ok_or_else(|| ApplyError::Outside(path(&key)))?;
+            let common = self.here.iter().zip(&components).take_while(|(level, name)| level.name == **name);
+            let common = common.count();
+            self.here.truncate(common);
+            for name in &components[common..] {
+                let dir = sys::open_dir_at(self.innermost(), name).call("open", path(&key))?;
+                self.here.push(Level { name: name.clone(), dir, below: None });
+            }
+            let times = sys::timestamps(seconds, nanos);
+            fs::futimens(self.innermost(), &times).call("utimensat", path(&key))?;
         }
         Ok(())
     }
 }
 
-fn make_implied(dir: BorrowedFd<'_>, name: &CStr, replaces_whiteout: bool) -> Result<OwnedFd, Errno> {
-    if replaces_whiteout {
-        overlay::clear(dir, name)?;
-    }
-    fs::mkdirat(dir, name, Mode::from_raw_mode(0o755))?;
-    let folder = sys::open_dir_at(dir, name)?;
-    fs::fchmod(&folder, Mode::from_raw_mode(0o755))?;
-    if replaces_whiteout {
-        overlay::make_opaque(folder.as_fd())?;
-    }
-    Ok(folder)
+/// What entering a name led to.
+enum Step {
+    Entered,
+    /// The name is a link with this target.
+    Link(CString),
 }
 
-/// Owner, mode and times of something that is no folder.
+/// What the layers below made of a directory that the layer does not have.
+enum Implied {
+    Made(OwnedFd),
+    /// It is a link of theirs, with this target.
+    Link(CString),
+}
+
+/// A file of the layer that a hard link of the tar names.
+struct LinkTarget {
+    dir: OwnedFd,
+    name: CString,
+    key: Key,
+    is_symlink: bool,
+}
+
+fn append(key: &mut Key, name: &CStr) {
+    if !key.is_empty() {
+        key.push(b'/');
+    }
+    key.extend_from_slice(name.to_bytes());
+}
+
+/// True when the path `key` is `above` or lies below it.
+fn is_inside(key: &[u8], above: &[u8]) -> bool {
+    key.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// Owner, mode, attributes and times of something that is no directory, links not followed.
 fn metadata(dir: BorrowedFd<'_>, name: &CStr, entry: &Entry) -> Result<(), Errno> {
     sys::chown_at(dir, name, entry.uid, entry.gid)?;
     if entry.kind != EntryKind::Symlink {
@@ -502,17 +564,7 @@ fn c_string(bytes: &[u8]) -> Option<CString> {
     CString::new(bytes).ok()
 }
 
-fn joined(components: &[CString]) -> CString {
-    let bytes = components.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b'/');
-    let bytes = if bytes.is_empty() { b".".to_vec() } else { bytes };
-    CString::new(bytes).expect("names hold no NUL")
-}
-
 fn path(bytes: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
-}
-
-fn path_of(components: &[CString]) -> PathBuf {
-    components.iter().map(|name| path(name.to_bytes())).collect()
 }

@@ -116,6 +116,7 @@ fn same_content(mut one: &File, mut other: &File, path: &Path) -> Result<bool, C
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files that the tests made themselves")]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;

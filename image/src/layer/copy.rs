@@ -6,7 +6,7 @@
 
 use super::write::{self, FileData, LayerWriter, Metadata, WriteError};
 use crate::sys::{self, CallError, Named};
-use crate::tree::RealPath;
+use crate::tree::{RealPath, open_inside};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -213,8 +213,9 @@ impl<S: Selection> Copier<'_, '_, S> {
     fn make_entered(&self, folder: &Folder) -> Result<OwnedFd, CallError> {
         let names = folder.real.names();
         let top = names.len() - folder.path.split(|b| *b == b'/').filter(|p| !p.is_empty()).count();
-        let above = crate::tree::relative(&names[..top]);
-        let mut target = sys::open_dir_at(self.writer.upper(), &above).call("open", show(&folder.path))?;
+        let above = RealPath(names[..top].to_vec());
+        let mut target = open_inside(self.writer.upper(), &above, OFlags::RDONLY | OFlags::DIRECTORY)
+            .call("open", show(&folder.path))?;
         for (depth, name) in names.iter().enumerate().skip(top) {
             target = match sys::open_dir_at(target.as_fd(), name) {
                 Ok(inner) => inner,
@@ -286,7 +287,7 @@ impl<S: Selection> Copier<'_, '_, S> {
         let entered = match &folder.target {
             Some(_) => None,
             // It was made if anything below it was taken.
-            None => sys::open_dir_at(self.writer.upper(), &folder.real.relative()).ok(),
+            None => open_inside(self.writer.upper(), &folder.real, OFlags::RDONLY | OFlags::DIRECTORY).ok(),
         };
         let Some(target) = folder.target.as_ref().or(entered.as_ref()) else { return Ok(()) };
         let time = self.request.change.change(Metadata::of(stat), FileType::Directory).mtime;
@@ -381,8 +382,9 @@ impl<S: Selection> Copier<'_, '_, S> {
     ) -> Result<(), CallError> {
         let mut links = self.links.lock().expect("no thread panics while holding this lock");
         if let Some(first) = links.get(&(stat.st_dev, stat.st_ino)) {
-            let first = first.relative();
-            match fs::linkat(self.writer.upper(), &first, target, name, AtFlags::empty()) {
+            let above = open_inside(self.writer.upper(), &first.parent(), OFlags::RDONLY | OFlags::DIRECTORY);
+            let first = first.name().map(CString::as_c_str).unwrap_or_default();
+            match above.and_then(|above| fs::linkat(above, first, target, name, AtFlags::empty())) {
                 Ok(()) => return Ok(()),
                 Err(Errno::MLINK) => {}
                 Err(errno) => return Err(CallError { call: "link", path: real.display(), errno }),

@@ -30,22 +30,36 @@ pub enum DiffError {
     Changed(PathBuf),
 }
 
-/// Writes the layer in the folder `path` to `output` and gives it back.
+/// What goes into the tar of a layer besides its members.
+#[derive(Clone, Copy, Debug)]
+pub struct DiffOptions {
+    /// What is younger gets this time, in seconds since 1970.
+    pub latest: i64,
+    /// An entry `./` gives the root of the image its owner and mode.
+    pub names_root: bool,
+}
+
+impl Default for DiffOptions {
+    fn default() -> DiffOptions {
+        DiffOptions { latest: i64::MAX, names_root: false }
+    }
+}
+
+/// Writes the layer in the directory `path` to `output` and returns that.
 pub fn diff<W: Write>(path: &Path, output: W) -> Result<W, DiffError> {
-    write(path, output, i64::MAX)
+    diff_with(path, output, DiffOptions::default())
 }
 
-/// Like [`diff`]; what is younger than `latest`, in seconds since 1970, gets that time.
-pub fn diff_until<W: Write>(path: &Path, output: W, latest: i64) -> Result<W, DiffError> {
-    write(path, output, latest)
-}
-
-fn write<W: Write>(path: &Path, output: W, latest: i64) -> Result<W, DiffError> {
+/// Like [`diff`], with options.
+pub fn diff_with<W: Write>(path: &Path, output: W, options: DiffOptions) -> Result<W, DiffError> {
     let root = sys::open_dir(path)?;
     let (writer, seen) = (Writer::new(output), HashMap::new());
-    let mut differ = Differ { writer, seen, buffer: vec![0; 256 * 1024], latest };
+    let mut differ = Differ { writer, seen, buffer: vec![0; 256 * 1024], latest: options.latest };
+    let stat = fs::fstat(&root).call("stat", path)?;
+    if options.names_root {
+        differ.writer.begin(&differ.entry(EntryKind::Directory, b".", &stat))?;
+    }
     if overlay::is_opaque(root.as_fd()).call("getxattr", path)? {
-        let stat = fs::fstat(&root).call("stat", path)?;
         differ.opaque(b"", &stat)?;
     }
     differ.folder(root.as_fd(), &mut Vec::new())?;

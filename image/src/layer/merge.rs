@@ -2,40 +2,40 @@
 
 use super::{overlay, write};
 use crate::sys::{self, CallError, Named};
+use crate::tree::merged::{Found, MergedDir};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType};
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-/// Lays the layer folders `layers`, the highest first, into the empty folder `target` on the same file system.
+/// Lays the layer directories `layers`, the highest first, into the empty directory `target` on the same file system.
 ///
-/// Files are linked, not copied. Marks of what is deleted stay, unless the layers are `all` there are: then there is
-/// nothing that they could hide.
-pub fn merge(layers: &[PathBuf], target: &Path, all: bool) -> Result<(), CallError> {
+/// Files are linked, not copied. Whiteouts stay where the tree `below` these layers has something that they hide.
+pub fn merge(layers: &[PathBuf], target: &Path, below: &MergedDir) -> Result<(), CallError> {
     let opened = layers.iter().map(|path| sys::open_dir(path)).collect::<Result<Vec<_>, _>>()?;
     let target = sys::open_dir(target)?;
-    if let Some(top) = opened.first() {
-        let stat = fs::fstat(top).call("stat", "/")?;
-        write::set_owner_and_mode(target.as_fd(), &write::Metadata::of(&stat)).call("chmod", "/")?;
-    }
-    Merger { all }.folder(&opened, target.as_fd(), Path::new("/"))
+    Merger.folder(&opened, target.as_fd(), Some(below), Path::new("/"))
 }
 
-struct Merger {
-    all: bool,
-}
+struct Merger;
 
 impl Merger {
-    /// Merges folders of one path, the highest first.
-    fn folder(&self, layers: &[OwnedFd], target: BorrowedFd<'_>, path: &Path) -> Result<(), CallError> {
+    /// Merges directories of one path, the highest first.
+    fn folder(
+        &self,
+        layers: &[OwnedFd],
+        target: BorrowedFd<'_>,
+        below: Option<&MergedDir>,
+        path: &Path,
+    ) -> Result<(), CallError> {
         let mut names: BTreeSet<CString> = BTreeSet::new();
         for layer in layers {
             names.extend(sys::sorted_names(layer.as_fd()).call("getdents", path)?);
         }
         for name in names {
             let shown = path.join(&*name.to_string_lossy());
-            self.member(layers, target, &name, &shown)?;
+            self.member(layers, (target, below), &name, &shown)?;
         }
         Ok(())
     }
@@ -43,17 +43,21 @@ impl Merger {
     fn member(
         &self,
         layers: &[OwnedFd],
-        target: BorrowedFd<'_>,
+        (target, below): (BorrowedFd<'_>, Option<&MergedDir>),
         name: &CString,
         path: &Path,
     ) -> Result<(), CallError> {
+        let below = match below {
+            None => Found::Nothing,
+            Some(below) => below.lookup(name).call("open", path)?,
+        };
         let mut folders: Vec<OwnedFd> = Vec::new();
         let mut is_opaque = false;
         for layer in layers {
             let Some(stat) = sys::stat_at(layer.as_fd(), name).call("stat", path)? else { continue };
             if sys::file_type(&stat) != FileType::Directory {
                 if folders.is_empty() {
-                    return self.file(layer.as_fd(), target, name, &stat, path);
+                    return self.file(layer.as_fd(), (target, &below), name, &stat, path);
                 }
                 // A folder stands where lower layers have, or have deleted, something else.
                 is_opaque = true;
@@ -71,10 +75,15 @@ impl Merger {
         let metadata = write::Metadata::of(&stat);
         let made = write::make_folder(target, name, &metadata).call("mkdir", path)?;
         write::copy_xattrs(top.as_fd(), made.as_fd()).call("setxattr", path)?;
-        if is_opaque && !self.all {
-            overlay::make_opaque(made.as_fd()).call("setxattr", path)?;
-        }
-        self.folder(&folders, made.as_fd(), path)?;
+        let below = match &below {
+            Found::Dir(_) if is_opaque => {
+                overlay::make_opaque(made.as_fd()).call("setxattr", path)?;
+                None
+            }
+            Found::Dir(dir) => Some(dir),
+            _ => None,
+        };
+        self.folder(&folders, made.as_fd(), below, path)?;
         let (seconds, nanos) = metadata.mtime;
         fs::futimens(&made, &sys::timestamps(seconds, nanos)).call("utimensat", path)
     }
@@ -82,15 +91,15 @@ impl Merger {
     fn file(
         &self,
         layer: BorrowedFd<'_>,
-        target: BorrowedFd<'_>,
+        (target, below): (BorrowedFd<'_>, &Found),
         name: &CString,
         stat: &fs::Stat,
         path: &Path,
     ) -> Result<(), CallError> {
         if sys::is_whiteout(stat) {
-            return match self.all {
-                true => Ok(()),
-                false => overlay::make_whiteout(target, name).call("mknod", path),
+            return match below {
+                Found::Nothing => Ok(()),
+                _ => overlay::make_whiteout(target, name).call("mknod", path),
             };
         }
         fs::linkat(layer, name, target, name, AtFlags::empty()).call("link", path)

@@ -19,7 +19,7 @@ pub(super) fn make_opaque(dir: BorrowedFd<'_>) -> Result<(), Errno> {
 }
 
 /// True when a folder hides what lower layers have in it.
-pub(super) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+pub(crate) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut value = [0u8; 1];
     match fs::fgetxattr(dir, OPAQUE, &mut value) {
         Ok(length) => Ok(length == 1 && value[0] == b'y'),
@@ -36,4 +36,22 @@ pub(super) fn is_internal_xattr(name: &[u8]) -> bool {
 /// Replaces whatever is at `name` by nothing.
 pub(super) fn clear(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     sys::remove_all(dir, name)
+}
+
+/// Removes the attributes of a directory, but overlayfs' own.
+pub(super) fn clear_xattrs(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut names = [0u8; 4096];
+    let length = match fs::flistxattr(dir, &mut names) {
+        Ok(length) => length,
+        Err(Errno::OPNOTSUPP | Errno::RANGE) => return Ok(()),
+        Err(errno) => return Err(errno),
+    };
+    for name in names[..length].split_inclusive(|byte| *byte == 0) {
+        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+        // Labels of security modules belong to the host.
+        if !is_internal_xattr(name.to_bytes()) && name.to_bytes().starts_with(b"user.") {
+            fs::fremovexattr(dir, name)?;
+        }
+    }
+    Ok(())
 }

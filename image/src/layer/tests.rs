@@ -1,6 +1,7 @@
 use super::*;
 use crate::tar::{Entry, EntryKind, Reader, Writer};
 use crate::testing::needs_root;
+use crate::tree::merged::MergedDir;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs;
@@ -35,8 +36,18 @@ fn tar(entries: &[(Entry, &'static [u8])]) -> Vec<u8> {
 }
 
 fn unpack(entries: &[(Entry, &'static [u8])]) -> (tempfile::TempDir, Result<Applied, ApplyError>) {
+    unpack_on(&[], entries)
+}
+
+/// Unpacks a layer on layers that are directories, the highest first.
+fn unpack_on(
+    below: &[&Path],
+    entries: &[(Entry, &'static [u8])],
+) -> (tempfile::TempDir, Result<Applied, ApplyError>) {
     let root = tempfile::tempdir().unwrap();
-    let applied = apply(tar(entries).as_slice(), root.path());
+    let tree =
+        || Some(MergedDir::root(below.iter().map(|path| crate::sys::open_dir(path).unwrap()).collect()));
+    let applied = apply(tar(entries).as_slice(), root.path(), Below::Layers(&tree));
     (root, applied)
 }
 
@@ -109,7 +120,7 @@ fn a_layer_unpacks_and_packs_to_the_same_bytes() {
     entries[7].0.mode = 0o777;
     let (root, applied) = unpack(&entries);
     let applied = applied.unwrap();
-    assert_eq!((applied.size, applied.entries, applied.implied.len()), (12, 8, 0));
+    assert_eq!((applied.size, applied.entries, applied.asked_below), (12, 8, false));
     assert_eq!(diff(root.path(), Vec::new()).unwrap(), tar(&entries));
     let metadata = fs::metadata(root.path().join("bin/su")).unwrap();
     assert_eq!((metadata.permissions().mode() & 0o7777, metadata.uid(), metadata.gid()), (0o4755, 12, 34));
@@ -125,7 +136,7 @@ fn whiteouts_become_overlay_marks_and_back() {
     let packed = diff(root.path(), Vec::new()).unwrap();
     assert_eq!(names(&packed), ["a/", "a/.wh..wh..opq", "a/.wh.gone", "a/new"]);
     let again = tempfile::tempdir().unwrap();
-    apply(packed.as_slice(), again.path()).unwrap();
+    apply(packed.as_slice(), again.path(), Below::Nothing).unwrap();
     assert_eq!(diff(again.path(), Vec::new()).unwrap(), packed);
 }
 
@@ -135,9 +146,11 @@ fn a_replaced_folder_hides_the_old_one() {
     let (root, applied) = unpack(&[file(".wh.d", b""), folder("d/"), file("d/x", b"")]);
     applied.unwrap();
     assert_eq!(names(&diff(root.path(), Vec::new()).unwrap()), ["d/", "d/.wh..wh..opq", "d/x"]);
-    let (root, applied) = unpack(&[file("d/x", b""), file(".wh.d", b"")]);
+    // A whiteout hides what is below its layer, wherever it stands (image-spec, layer.md).
+    let (root, applied) =
+        unpack(&[file("d/x", b""), file(".wh.d", b""), file("f", b"1"), file(".wh.f", b"")]);
     applied.unwrap();
-    expect_tree(root.path(), &[("d", "w")]);
+    assert_eq!(names(&diff(root.path(), Vec::new()).unwrap()), ["d/", "d/.wh..wh..opq", "d/x", "f"]);
     let (_root, applied) = unpack(&[file(".wh..wh..opq", b"")]);
     assert!(applied.unwrap().opaque_root);
 }
@@ -159,13 +172,143 @@ fn later_entries_replace_earlier_ones() {
 }
 
 #[test]
-fn what_a_tar_leaves_to_lower_layers_is_reported() {
+fn what_a_tar_leaves_open_comes_from_the_layers_below() {
     needs_root!();
+    let mut sticky = folder("tmp/");
+    (sticky.0.mode, sticky.0.uid, sticky.0.mtime) = (0o1777, 7, 5);
+    let base = [
+        sticky,
+        folder("run/"),
+        folder("var/"),
+        link(EntryKind::Symlink, "var/run", "/run"),
+        file("var/old", b"content"),
+        link(EntryKind::Symlink, "var/l", "old"),
+    ];
+    let (lower, applied) = unpack(&base);
+    assert!(!applied.unwrap().asked_below);
+    let (root, applied) = unpack_on(
+        &[lower.path()],
+        &[
+            file("tmp/a", b"1"),
+            file("var/run/b", b"2"),
+            link(EntryKind::HardLink, "c", "var/old"),
+            link(EntryKind::HardLink, "d", "var/l"),
+            file("e/f", b"3"),
+        ],
+    );
+    assert!(applied.unwrap().asked_below);
+    let expected = [
+        ("c", "f content"),
+        ("d", "l old"),
+        ("e", "d"),
+        ("e/f", "f 3"),
+        ("run", "d"),
+        ("run/b", "f 2"),
+        ("tmp", "d"),
+        ("tmp/a", "f 1"),
+        ("var", "d"),
+        ("var/l", "l old"),
+        ("var/old", "f content"),
+    ];
+    expect_tree(root.path(), &expected);
+    let metadata = fs::metadata(root.path().join("tmp")).unwrap();
+    assert_eq!((metadata.mode() & 0o7777, metadata.uid(), metadata.mtime()), (0o1777, 7, 5));
+    let metadata = fs::metadata(root.path().join("e")).unwrap();
+    assert_eq!((metadata.mode() & 0o7777, metadata.uid(), metadata.mtime()), (0o755, 0, 0));
+}
+
+#[test]
+fn tars_that_need_missing_layers_say_so() {
+    needs_root!();
+    let missing = |entries: &[(Entry, &'static [u8])]| {
+        let root = tempfile::tempdir().unwrap();
+        let applied = apply(tar(entries).as_slice(), root.path(), Below::Layers(&|| None));
+        assert!(matches!(applied, Err(ApplyError::NeedsBelow(_))), "{applied:?}");
+    };
+    missing(&[file("a/b", b"")]);
+    missing(&[link(EntryKind::HardLink, "h", "a")]);
+    let (_root, applied) = unpack(&[link(EntryKind::HardLink, "h", "a")]);
+    assert!(matches!(applied, Err(ApplyError::MissingLink(_))), "{applied:?}");
+    let (_root, applied) = unpack(&[folder("d/"), link(EntryKind::HardLink, "h", "d")]);
+    assert!(matches!(applied, Err(ApplyError::DirectoryLink(_))), "{applied:?}");
+    let (_root, applied) = unpack(&[file("a", b""), link(EntryKind::HardLink, "a", "a")]);
+    assert!(matches!(applied, Err(ApplyError::MissingLink(_))), "{applied:?}");
+}
+
+/// Owner, mode and time of a file of the host that links of layers lead to.
+#[test]
+fn no_link_of_a_layer_leads_to_the_host() {
+    needs_root!();
+    let host = tempfile::tempdir().unwrap();
+    fs::write(host.path().join("file"), "secret").unwrap();
+    let stat = || {
+        ["", "file"].map(|name| {
+            let metadata = fs::symlink_metadata(host.path().join(name)).unwrap();
+            (
+                metadata.mode(),
+                metadata.uid(),
+                metadata.gid(),
+                metadata.mtime(),
+                metadata.ctime(),
+                metadata.nlink(),
+            )
+        })
+    };
+    let before = stat();
+    let target = host.path().to_str().unwrap().to_owned();
+    let mut special = file("a/file", b"");
+    (special.0.mode, special.0.uid) = (0o6777, 1234);
+    let (lower, applied) = unpack(&[folder("a/"), special, link(EntryKind::Symlink, "out", &target)]);
+    applied.unwrap();
     let (_root, applied) =
-        unpack(&[file("a/b/c", b""), link(EntryKind::HardLink, "h", "not/here"), folder("a/")]);
-    let applied = applied.unwrap();
-    assert_eq!(applied.implied, [Path::new("a/b")]);
-    assert_eq!(applied.missing_links, [("h".into(), "not/here".into())]);
+        unpack_on(&[lower.path()], &[file("a/file/x", b"1"), link(EntryKind::Symlink, "a", &target)]);
+    assert!(matches!(applied, Err(ApplyError::NotADirectory(_))), "{applied:?}");
+    let (_root, applied) = unpack_on(
+        &[lower.path()],
+        &[
+            file("a/d/x", b"1"),
+            link(EntryKind::Symlink, "a", &target),
+            link(EntryKind::Symlink, "b", &target),
+        ],
+    );
+    applied.unwrap();
+    for stolen in ["out/file", "out"] {
+        let (root, applied) = unpack_on(&[lower.path()], &[link(EntryKind::HardLink, "stolen", stolen)]);
+        match applied {
+            Err(ApplyError::MissingLink(_)) => {}
+            Ok(_) => assert_eq!(tree(root.path())["stolen"], format!("l {target}")),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let (_root, applied) = unpack_on(&[lower.path()], &[file("out/new", b""), file("out/.wh.file", b"")]);
+    applied.unwrap();
+    assert_eq!(stat(), before);
+    assert_eq!(fs::read_dir(host.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn times_of_directories_do_not_follow_links() {
+    needs_root!();
+    let at = |name: &str, mtime: i64| {
+        let mut entry = folder(name);
+        entry.0.mtime = mtime;
+        entry
+    };
+    let (root, applied) = unpack(&[at("a/", 5), at("b/", 7), link(EntryKind::Symlink, "a", "b")]);
+    applied.unwrap();
+    assert_eq!(fs::metadata(root.path().join("b")).unwrap().mtime(), 7);
+}
+
+#[test]
+fn the_root_has_an_entry_where_it_differs() {
+    needs_root!();
+    let mut root_entry = folder("./");
+    (root_entry.0.mode, root_entry.0.uid) = (0o700, 9);
+    let entries = [root_entry, file("f", b"")];
+    let (root, applied) = unpack(&entries);
+    assert!(applied.unwrap().names_root);
+    let options = DiffOptions { names_root: true, ..DiffOptions::default() };
+    assert_eq!(diff_with(root.path(), Vec::new(), options).unwrap(), tar(&entries));
 }
 
 #[test]
@@ -197,7 +340,7 @@ fn paths_stay_inside() {
     applied.unwrap();
     let (_root, applied) =
         unpack(&[link(EntryKind::Symlink, "l", &target), link(EntryKind::HardLink, "h", "l/secret")]);
-    assert_eq!(applied.unwrap().missing_links.len(), 1);
+    assert!(matches!(applied, Err(ApplyError::MissingLink(_))), "{applied:?}");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
     assert!(outside.path().join("secret").exists());
 }
@@ -209,7 +352,7 @@ fn link_loops_and_files_as_folders_are_errors() {
         unpack(&[link(EntryKind::Symlink, "a", "b"), link(EntryKind::Symlink, "b", "a"), file("a/x", b"")]);
     assert!(matches!(applied, Err(ApplyError::Call(_))), "{applied:?}");
     let (_root, applied) = unpack(&[file("a", b""), file("a/x", b"")]);
-    assert!(matches!(applied, Err(ApplyError::NotAFolder(_))), "{applied:?}");
+    assert!(matches!(applied, Err(ApplyError::NotADirectory(_))), "{applied:?}");
 }
 
 #[test]
@@ -402,7 +545,7 @@ fn contents_survive_a_round_trip_through_a_tar() {
     result.unwrap();
     let bytes = diff(layer.path(), Vec::new()).unwrap();
     let again = tempfile::tempdir().unwrap();
-    apply(bytes.as_slice(), again.path()).unwrap();
+    apply(bytes.as_slice(), again.path(), Below::Nothing).unwrap();
     assert_eq!(tree(layer.path()), tree(again.path()));
     let mut content = String::new();
     fs::File::open(again.path().join("x/sub/g")).unwrap().read_to_string(&mut content).unwrap();

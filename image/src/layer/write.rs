@@ -6,7 +6,7 @@
 //! into it, so that equal inputs give equal layers.
 
 use crate::sys::{self, CallError, Named};
-use crate::tree::{RealPath, Tree};
+use crate::tree::{RealPath, Tree, open_inside};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -89,8 +89,8 @@ impl LayerWriter {
     pub fn finish(self) -> Result<(), CallError> {
         for (path, (seconds, nanos)) in &self.times {
             let times = sys::timestamps(*seconds, *nanos);
-            fs::utimensat(self.upper(), path.relative(), &times, AtFlags::SYMLINK_NOFOLLOW)
-                .call("utimensat", path.display())?;
+            let opened = open_inside(self.upper(), path, OFlags::RDONLY | OFlags::DIRECTORY);
+            opened.and_then(|dir| fs::futimens(dir, &times)).call("utimensat", path.display())?;
         }
         Ok(())
     }
@@ -180,7 +180,7 @@ impl LayerWriter {
     /// The lower tree's folder at `real`, if it has one.
     pub(crate) fn lower_folder(&self, real: &RealPath) -> Option<OwnedFd> {
         let lower = self.tree.roots().get(1)?;
-        sys::open_dir_at(lower.as_fd(), &real.relative()).ok()
+        open_inside(lower.as_fd(), real, OFlags::RDONLY | OFlags::DIRECTORY).ok()
     }
 
     /// The layer's own root.
@@ -199,10 +199,14 @@ impl LayerWriter {
             Some(stat) if sys::file_type(&stat) == FileType::Directory => {
                 Err(WriteError::FolderInTheWay(real.display()))
             }
-            Some(_) => match fs::unlinkat(self.upper(), real.relative(), AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => Ok(()),
-                Err(errno) => Err(CallError { call: "unlink", path: real.display(), errno }.into()),
-            },
+            Some(_) => {
+                let name = real.name().ok_or_else(|| WriteError::FolderInTheWay("/".into()))?;
+                let above = open_inside(self.upper(), &real.parent(), OFlags::RDONLY | OFlags::DIRECTORY);
+                match above.and_then(|above| fs::unlinkat(above, name, AtFlags::empty())) {
+                    Ok(()) | Err(Errno::NOENT) => Ok(()),
+                    Err(errno) => Err(CallError { call: "unlink", path: real.display(), errno }.into()),
+                }
+            }
             None => Ok(()),
         }
     }

@@ -7,6 +7,7 @@
 //! writers begin with `BEGIN IMMEDIATE`; one connection a process, never carried across a fork.
 
 use crate::digest::{DiffId, Digest, ImageId};
+use crate::json;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Number of the schema; a store with a higher one was written by a newer program.
-const SCHEMA: i32 = 1;
+const SCHEMA: i32 = 2;
 
 const TABLES: &str = "
 CREATE TABLE image (
@@ -52,7 +53,9 @@ CREATE TABLE layer (
     opaque_root INTEGER NOT NULL,   -- 1: hides all layers below
     blob TEXT,                      -- digest of the compressed blob it came from
     created INTEGER NOT NULL,       -- nanoseconds since 1970
-    boot TEXT                       -- boot in which it was written; null once known to be on disk
+    boot TEXT,                      -- boot in which it was written; null once known to be on disk
+    below TEXT,                     -- diff ids of the layers that it fits on alone, as JSON; null for any
+    names_root INTEGER NOT NULL     -- 1: gives the root its owner and mode
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX layer_diff_id ON layer (diff_id);
 CREATE TABLE step (
@@ -152,6 +155,12 @@ pub struct LayerRecord {
     pub created: i64,
     /// The boot in which it was written, while it may not be on disk completely.
     pub boot: Option<String>,
+    /// The layers below, lowest first, if its directory fits on these alone: what its tar leaves open came from them.
+    #[serde(default)]
+    pub below: Option<Vec<DiffId>>,
+    /// True when it gives the root of the tree its owner and mode.
+    #[serde(default)]
+    pub names_root: bool,
 }
 
 /// A cache record.
@@ -195,6 +204,7 @@ impl Index {
         match version {
             SCHEMA => {}
             0 => create(&mut connection).map_err(fail("create"))?,
+            1 => upgrade(&mut connection).map_err(fail("upgrade"))?,
             found if found > SCHEMA => return Err(IndexError::TooNew { path: path.to_owned(), found }),
             _ => return Err(fail("upgrade")(rusqlite::Error::InvalidQuery)),
         }
@@ -355,8 +365,8 @@ impl Index {
 
     pub(crate) fn put_layer(&self, layer: &LayerRecord) -> Result<(), IndexError> {
         self.write(|db| {
-            db.prepare_cached("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(
-                params![
+            db.prepare_cached("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?
+                .execute(params![
                     layer.id,
                     layer.diff_id.as_ref().map(|id| id.0.as_str()),
                     layer.tar_size.map(|size| size as i64),
@@ -365,9 +375,13 @@ impl Index {
                     layer.opaque_root,
                     layer.blob.as_ref().map(Digest::as_str),
                     layer.created,
-                    layer.boot
-                ],
-            )?;
+                    layer.boot,
+                    layer
+                        .below
+                        .as_ref()
+                        .map(|below| String::from_utf8_lossy(&json::to_vec(below)).into_owned()),
+                    layer.names_root
+                ])?;
             Ok(())
         })
     }
@@ -473,6 +487,22 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
+/// Before schema 2, what a tar left open came from whatever layers lay below first: such layers are made anew when they
+/// are next used, as those of an earlier boot.
+fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == 1 {
+        transaction.execute_batch(
+            "ALTER TABLE layer ADD COLUMN below TEXT;
+             ALTER TABLE layer ADD COLUMN names_root INTEGER NOT NULL DEFAULT 0;
+             UPDATE layer SET boot = 'schema 1' WHERE blob IS NOT NULL;",
+        )?;
+        transaction.pragma_update(None, "user_version", SCHEMA)?;
+    }
+    transaction.commit()
+}
+
 /// Nanoseconds since 1970.
 pub(crate) fn now() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -491,6 +521,13 @@ fn optional_digest(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Dige
         rusqlite::types::ValueRef::Null => Ok(None),
         _ => digest(row, column).map(Some),
     }
+}
+
+fn below(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Vec<DiffId>>> {
+    let Some(text) = row.get::<_, Option<String>>(column)? else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+    })
 }
 
 fn image_record(row: &Row<'_>) -> rusqlite::Result<ImageRecord> {
@@ -514,6 +551,8 @@ fn layer_record(row: &Row<'_>) -> rusqlite::Result<LayerRecord> {
         blob: optional_digest(row, 6)?,
         created: row.get(7)?,
         boot: row.get(8)?,
+        below: below(row, 9)?,
+        names_root: row.get(10)?,
     })
 }
 

@@ -8,15 +8,14 @@ use super::scratch::Scratch;
 use super::{Store, StoreError};
 use crate::digest::DiffId;
 use crate::json;
-use crate::layer::{Applied, LayerWriter};
+use crate::layer::Metadata;
 use crate::sys::{self, CallError, Named};
+use crate::tree::merged::{Found, MergedDir};
 use oci_spec::runtime::Mount;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::AsFd;
 use rustix::fs::{self, AtFlags, Mode};
-use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Name of a layer in this store.
@@ -58,6 +57,7 @@ struct StackedLayer {
     path: PathBuf,
     empty: bool,
     opaque_root: bool,
+    names_root: bool,
 }
 
 impl Stack {
@@ -83,22 +83,19 @@ impl Stack {
 
     /// True when the tree's root has something of that name.
     pub fn has_at_root(&self, name: &str) -> Result<bool, CallError> {
-        for folder in self.folders() {
-            let path = folder.join(name);
-            match fs::lstat(&path) {
-                Ok(stat) => return Ok(!sys::is_whiteout(&stat)),
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(CallError { call: "stat", path, errno }),
-            }
-        }
-        Ok(false)
+        let name = CString::new(name).unwrap_or_default();
+        Ok(!matches!(self.tree()?.lookup(&name).call("stat", "/")?, Found::Nothing))
     }
 
-    /// The folders that overlayfs stacks, highest first; empty layers and hidden ones are left out.
+    /// The directories that overlayfs stacks, highest first; empty layers and hidden ones are left out.
+    ///
+    /// Of a layer that is there several times, only the highest counts: whatever the lower ones have or hide, that one has
+    /// or hides, too, and overlayfs refuses a directory twice (`ELOOP`).
     pub fn folders(&self) -> Vec<&Path> {
         let mut folders = Vec::new();
+        let mut seen = BTreeSet::new();
         for layer in self.layers.iter().rev() {
-            if !layer.empty {
+            if !layer.empty && seen.insert(&layer.id) {
                 folders.push(layer.path.as_path());
             }
             if layer.opaque_root {
@@ -107,11 +104,49 @@ impl Stack {
         }
         folders
     }
+
+    /// The layers as the one tree that they make.
+    pub fn tree(&self) -> Result<MergedDir, CallError> {
+        let folders: Result<_, _> = self.folders().into_iter().map(sys::open_dir).collect();
+        Ok(MergedDir::root(folders?))
+    }
+
+    /// True when one of the layers gives the root of the tree its owner and mode.
+    pub(super) fn names_root(&self) -> bool {
+        self.layers.iter().any(|layer| layer.names_root)
+    }
+
+    /// Owner and mode of the tree's root: those that the highest layer gives it which gives it any.
+    pub fn root_metadata(&self) -> Result<Metadata, CallError> {
+        let Some(layer) = self.layers.iter().rev().find(|layer| layer.names_root) else { return Ok(ROOT) };
+        let dir = sys::open_dir(&layer.path)?;
+        Ok(Metadata::of(&fs::fstat(&dir).call("stat", &layer.path)?))
+    }
 }
+
+impl Stack {
+    /// Makes the directory `upper` for what is written over the tree, with owner and mode of the tree's root. One that is
+    /// there already stays as it is.
+    pub fn make_upper(&self, upper: &Path) -> Result<(), CallError> {
+        match fs::mkdir(upper, Mode::from_raw_mode(0o700)) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::EXIST) => return Ok(()),
+            Err(errno) => return Err(CallError { call: "mkdir", path: upper.to_owned(), errno }),
+        }
+        let metadata = self.root_metadata()?;
+        let dir = sys::open_dir(upper)?;
+        crate::layer::set_owner_and_mode(dir.as_fd(), &metadata).call("chmod", upper)
+    }
+}
+
+/// Owner and mode of a root that no layer names.
+pub(super) const ROOT: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) };
 
 /// A snapshot being written; gone when it is dropped, unless it is committed.
 pub struct Active {
     scratch: Scratch,
+    /// Owner and mode that the root has from the layers below.
+    root: Metadata,
 }
 
 impl Active {
@@ -129,8 +164,23 @@ impl Active {
         }
     }
 
+    /// Gives the root of the snapshot another owner and mode.
+    pub(super) fn set_root(&self, metadata: &Metadata) -> Result<(), CallError> {
+        let path = self.upper();
+        let dir = sys::open_dir(&path)?;
+        crate::layer::set_owner_and_mode(dir.as_fd(), metadata).call("chmod", &path)
+    }
+
+    /// True when the root has another owner or mode than the layers below give it.
+    fn names_root(&self) -> Result<bool, CallError> {
+        let path = self.upper();
+        let dir = sys::open_dir(&path)?;
+        let own = Metadata::of(&fs::fstat(&dir).call("stat", &path)?);
+        Ok((own.mode, own.uid, own.gid) != (self.root.mode, self.root.uid, self.root.gid))
+    }
+
     /// The folder that overlayfs works in.
-    fn work(&self) -> PathBuf {
+    pub(super) fn work(&self) -> PathBuf {
         self.scratch.path().join("work")
     }
 }
@@ -139,8 +189,18 @@ impl Store {
     /// The stack of an image's layers.
     pub fn stack(&self, diff_ids: &[DiffId]) -> Result<Stack, StoreError> {
         let mut stack = Stack::empty();
-        for diff_id in diff_ids {
-            let layer = self.layer_of(diff_id)?;
+        for layer in self.layers_of(diff_ids)? {
+            self.push_record(&mut stack, &layer);
+        }
+        Ok(stack)
+    }
+
+    /// The stack of layers by their names in this store, lowest first.
+    pub fn stack_of(&self, layers: &[LayerId]) -> Result<Stack, StoreError> {
+        let mut stack = Stack::empty();
+        for id in layers {
+            let layer = self.index.layer(id.as_str())?;
+            let layer = layer.ok_or_else(|| StoreError::NoBlob(id.as_str().to_owned()))?;
             self.push_record(&mut stack, &layer);
         }
         Ok(stack)
@@ -159,30 +219,23 @@ impl Store {
             path: self.layer_path(&layer.id),
             empty: layer.empty,
             opaque_root: layer.opaque_root,
+            names_root: layer.names_root,
         });
     }
 
     /// Begins a snapshot on top of `stack`.
     ///
-    /// Its root folder has the owner and mode of the tree's root: overlayfs shows the topmost one.
+    /// Its root directory has the owner and mode of the tree's root: overlayfs shows the topmost one.
     pub fn prepare(&self, stack: &Stack) -> Result<Active, StoreError> {
-        let active = self.empty_active()?;
-        if let Some(top) = stack.folders().first() {
-            let stat = fs::stat(*top).call("stat", top)?;
-            let upper = active.upper();
-            fs::chown(&upper, Some(fs::Uid::from_raw(stat.st_uid)), Some(fs::Gid::from_raw(stat.st_gid)))
-                .call("chown", &upper)?;
-            fs::chmod(&upper, Mode::from_raw_mode(stat.st_mode & 0o7777)).call("chmod", &upper)?;
-        }
-        Ok(active)
+        self.empty_active(stack.root_metadata()?)
     }
 
-    pub(super) fn empty_active(&self) -> Result<Active, StoreError> {
-        let active = Active { scratch: self.scratch.folder()? };
-        for (path, mode) in [(active.upper(), 0o755), (active.work(), 0o700)] {
-            fs::mkdir(&path, Mode::from_raw_mode(mode)).call("mkdir", &path)?;
+    pub(super) fn empty_active(&self, root: Metadata) -> Result<Active, StoreError> {
+        let active = Active { scratch: self.scratch.folder()?, root };
+        for path in [active.upper(), active.work()] {
+            fs::mkdir(&path, Mode::from_raw_mode(0o700)).call("mkdir", &path)?;
         }
-        fs::chmod(active.upper(), Mode::from_raw_mode(0o755)).call("chmod", active.upper())?;
+        active.set_root(&root)?;
         Ok(active)
     }
 
@@ -238,7 +291,10 @@ impl Store {
     /// Makes the snapshot a layer. Nothing may be mounted on it any more.
     pub fn commit(&self, active: Active) -> Result<LayerRecord, StoreError> {
         let size = size_below(&active.upper())?;
-        let empty = std::fs::read_dir(active.upper()).call("getdents", active.upper())?.next().is_none();
+        let names_root = active.names_root()?;
+        let upper = sys::open_dir(&active.upper())?;
+        let empty =
+            !names_root && sys::sorted_names(upper.as_fd()).call("getdents", active.upper())?.is_empty();
         let record = LayerRecord {
             id: String::new(),
             diff_id: None,
@@ -249,6 +305,8 @@ impl Store {
             blob: None,
             created: index::now(),
             boot: Some(self.boot.clone()),
+            below: None,
+            names_root,
         };
         self.keep_layer(active, record)
     }
@@ -265,93 +323,6 @@ impl Store {
         self.index.put_layer(&record)?;
         Ok(record)
     }
-
-    /// Settles what a tar left to the layers below it: metadata of folders it did not name, and hard links
-    /// to files it did not hold.
-    pub(super) fn settle(
-        &self,
-        active: &Active,
-        applied: &Applied,
-        diff_id: &DiffId,
-        below: &[DiffId],
-    ) -> Result<(), StoreError> {
-        if applied.implied.is_empty() && applied.missing_links.is_empty() {
-            return Ok(());
-        }
-        let stack = self.stack(below)?;
-        let upper = sys::open_dir(&active.upper())?;
-        for path in &applied.implied {
-            match find_below(&stack, path)? {
-                None => {}
-                Some(lower) => adopt_folder(&upper, path, &lower, diff_id)?,
-            }
-        }
-        for (link, target) in &applied.missing_links {
-            let lower = find_below(&stack, target)?;
-            let Some(lower) = lower else {
-                let errno = rustix::io::Errno::NOENT;
-                return Err(CallError { call: "link", path: target.clone(), errno }.into());
-            };
-            copy_below(&active.upper(), link, &lower)?;
-        }
-        Ok(())
-    }
-}
-
-/// Where the topmost layer has `path`; `None` when no layer has it or it was deleted.
-fn find_below(stack: &Stack, path: &Path) -> Result<Option<PathBuf>, CallError> {
-    for folder in stack.folders() {
-        let candidate = folder.join(path);
-        match fs::lstat(&candidate) {
-            Ok(stat) if sys::is_whiteout(&stat) => return Ok(None),
-            Ok(_) => return Ok(Some(candidate)),
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
-            Err(errno) => return Err(CallError { call: "stat", path: candidate, errno }),
-        }
-    }
-    Ok(None)
-}
-
-fn adopt_folder(upper: &OwnedFd, path: &Path, lower: &Path, diff_id: &DiffId) -> Result<(), StoreError> {
-    let stat = fs::lstat(lower).call("stat", lower)?;
-    if sys::file_type(&stat) != fs::FileType::Directory {
-        return Err(StoreError::ImpliedFolder(diff_id.clone(), path.to_owned()));
-    }
-    let name = CString::new(path.as_os_str().as_bytes()).expect("paths of a tar hold no NUL");
-    sys::chown_at(upper.as_fd(), &name, stat.st_uid, stat.st_gid).call("chown", path)?;
-    sys::chmod_at(upper.as_fd(), &name, stat.st_mode).call("chmod", path)?;
-    let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
-    sys::set_mtime_at(upper.as_fd(), &name, stat.st_mtime, nanos).call("utimensat", path)?;
-    Ok(())
-}
-
-/// Copies a file of a lower layer, as overlayfs does when it is linked to.
-fn copy_below(upper: &Path, link: &Path, lower: &Path) -> Result<(), StoreError> {
-    let folder = lower.parent().unwrap_or(Path::new("/"));
-    let source = sys::open_dir(folder)?;
-    let name = lower.file_name().unwrap_or_default().as_bytes();
-    let name = CString::new(name).expect("paths of a tar hold no NUL");
-    let mut writer = LayerWriter::new(upper, None)?;
-    let parent = link.parent().unwrap_or(Path::new("/"));
-    let keep = |metadata, _| metadata;
-    let made = writer.copy(&crate::layer::CopyRequest {
-        source: source.as_fd(),
-        name: &name,
-        base: link.file_name().unwrap_or_default().as_bytes(),
-        destination: parent.as_os_str().as_bytes(),
-        folders: crate::layer::Metadata { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) },
-        selection: &crate::layer::Everything,
-        change: &keep,
-    });
-    made.map_err(|error| match error {
-        crate::layer::WriteError::Call(call) => StoreError::Call(call),
-        other => StoreError::Call(CallError {
-            call: "link",
-            path: PathBuf::from(other.to_string()),
-            errno: rustix::io::Errno::NOTDIR,
-        }),
-    })?;
-    Ok(writer.finish()?)
 }
 
 fn lower_options(stack: &Stack, lowest: &[PathBuf]) -> Vec<String> {

@@ -90,7 +90,7 @@ fn snapshots_are_mounts_and_become_layers() {
     assert_eq!((layer.size, layer.empty, layer.diff_id.clone()), (3, false, None));
     let (diff_id, size) = store.diff_id(&(&layer).into()).unwrap();
     let mut tar = Vec::new();
-    let layer = store.layer_of(&diff_id).unwrap();
+    let layer = store.layer_of(&diff_id, &[]).unwrap();
     assert_eq!(store.write_layer_tar(&layer, &mut tar).unwrap(), size);
     assert_eq!(Digest::of(&tar), diff_id.0);
     assert_eq!(store.stack_on(&stack, &layer).len(), 2);
@@ -130,7 +130,7 @@ fn wrong_layers_are_refused() {
     let result = store.unpack_layer(bytes.as_slice(), &wrong, &[], None);
     assert!(matches!(result, Err(StoreError::DiffIdMismatch { .. })));
     assert_eq!(fs::read_dir(root.path().join("work")).unwrap().count(), 0);
-    assert!(store.find_layer(&wrong).unwrap().is_none());
+    assert!(store.find_layer(&wrong, &[]).unwrap().is_none());
 }
 
 #[test]
@@ -148,13 +148,13 @@ fn folders_that_a_tar_does_not_name_come_from_below() {
         id
     };
     let upper = unpack(&store, &[("d/new", "x")], std::slice::from_ref(&base)).unwrap();
-    let layer = store.layer_of(&upper).unwrap();
+    let layer = store.layer_of(&upper, std::slice::from_ref(&base)).unwrap();
     let metadata = fs::metadata(store.layer_path(&layer.id).join("d")).unwrap();
     assert_eq!((metadata.permissions().mode() & 0o7777, metadata.uid(), metadata.mtime()), (0o1777, 7, 5));
 
     let file = unpack(&store, &[("x", "a file")], &[]).unwrap();
     let result = unpack(&store, &[("x/y", "")], &[file]);
-    assert!(matches!(result, Err(StoreError::ImpliedFolder(..))), "{result:?}");
+    assert!(matches!(result, Err(StoreError::Apply(ApplyError::NotADirectory(_)))), "{result:?}");
 }
 
 #[test]
@@ -162,15 +162,15 @@ fn layers_of_an_earlier_boot_are_checked_once() {
     needs_root!();
     let (root, store) = store();
     let diff_id = unpack(&store, &[("f", "x")], &[]).unwrap();
-    let layer = store.layer_of(&diff_id).unwrap();
+    let layer = store.layer_of(&diff_id, &[]).unwrap();
     let old = LayerRecord { boot: Some("an earlier boot".into()), ..layer.clone() };
     store.index.put_layer(&old).unwrap();
-    assert_eq!(store.layer_of(&diff_id).unwrap().id, layer.id);
+    assert_eq!(store.layer_of(&diff_id, &[]).unwrap().id, layer.id);
     assert_eq!(store.index.layer(&layer.id).unwrap().unwrap().boot, None);
 
     store.index.put_layer(&old).unwrap();
     fs::write(store.layer_path(&layer.id).join("f"), "").unwrap();
-    assert!(store.find_layer(&diff_id).unwrap().is_none(), "a torn layer is not believed");
+    assert!(store.find_layer(&diff_id, &[]).unwrap().is_none(), "a torn layer is not believed");
     assert!(!root.path().join("layers").join(&layer.id).exists());
 }
 
@@ -193,8 +193,8 @@ fn removing_the_last_tag_removes_the_image_and_its_layers() {
         Removed::Deleted(own.to_string()),
     ];
     assert_eq!(removed, expected);
-    assert!(store.find_layer(&shared).unwrap().is_some());
-    assert!(store.find_layer(&own).unwrap().is_none());
+    assert!(store.find_layer(&shared, &[]).unwrap().is_some());
+    assert!(store.find_layer(&own, std::slice::from_ref(&shared)).unwrap().is_none());
     assert_eq!(store.blobs().list().unwrap().len(), 2);
     assert_eq!(
         fs::read_dir(root.path().join("layers"))
@@ -214,15 +214,15 @@ fn layers_in_use_are_not_removed() {
     let record = store.image(&id).unwrap().unwrap();
     let using = store.use_layers().unwrap();
     store.remove_image(&record).unwrap();
-    assert!(store.find_layer(&layer).unwrap().is_some(), "somebody is building");
+    assert!(store.find_layer(&layer, &[]).unwrap().is_some(), "somebody is building");
     drop(using);
     let stack = store.stack(std::slice::from_ref(&layer)).unwrap();
     store.pin("container", &stack).unwrap();
     store.prune_steps().unwrap();
-    assert!(store.find_layer(&layer).unwrap().is_some(), "a container pins it");
+    assert!(store.find_layer(&layer, &[]).unwrap().is_some(), "a container pins it");
     store.unpin("container").unwrap();
     store.prune_steps().unwrap();
-    assert!(store.find_layer(&layer).unwrap().is_none());
+    assert!(store.find_layer(&layer, &[]).unwrap().is_none());
 }
 
 #[test]
@@ -273,17 +273,77 @@ fn foreign_layers_survive_a_crash() {
     // In an order that our packer would not choose.
     let bytes = tar(&[("z", "1"), ("a", "2")]);
     let diff_id = DiffId(Digest::of(&bytes));
-    let layer = store.unpack_layer(bytes.as_slice(), &diff_id, &[], None).unwrap();
-    let layer = store.keep_foreign_tar(layer, || Ok(bytes.as_slice())).unwrap();
+    let unpacked = store.unpack(bytes.as_slice(), &diff_id, &[]).unwrap();
+    let layer = store.keep_with_tar(unpacked, || Ok(bytes.as_slice())).unwrap();
     assert_eq!(layer.blob, Some(diff_id.0.clone()));
     // The machine went down, and one file did not make it to the disk.
     store.index.put_layer(&LayerRecord { boot: Some("before".to_owned()), ..layer.clone() }).unwrap();
     let file = store.layer_path(&layer.id).join("a");
     fs::write(&file, "").unwrap();
-    assert!(store.find_layer(&diff_id).unwrap().is_some());
+    assert!(store.find_layer(&diff_id, &[]).unwrap().is_some());
     assert_eq!(fs::read_to_string(&file).unwrap(), "2");
     let mut written = Vec::new();
     store.write_layer_tar(&layer, &mut written).unwrap();
     assert_eq!(written, bytes);
     drop(root);
+}
+
+/// Packs, keeps and returns a layer that another tool made.
+fn foreign(store: &Store, files: &[(&str, &str)], below: &[DiffId]) -> LayerRecord {
+    let bytes = tar(files);
+    let unpacked = store.unpack(bytes.as_slice(), &DiffId(Digest::of(&bytes)), below).unwrap();
+    store.keep_with_tar(unpacked, || Ok(bytes.as_slice())).unwrap()
+}
+
+#[test]
+fn layers_without_named_parents_survive_a_crash() {
+    needs_root!();
+    let (_root, store) = store();
+    let base = unpack(&store, &[("opt/", ""), ("f", "")], &[]).unwrap();
+    let below = std::slice::from_ref(&base);
+    let layer = foreign(&store, &[("opt/app", "app")], below);
+    assert_eq!(layer.below.as_deref(), Some(below));
+    let other = unpack(&store, &[("opt/", ""), ("g", "")], &[]).unwrap();
+    let diff_id = layer.diff_id.clone().unwrap();
+    assert!(store.find_layer(&diff_id, &[other]).unwrap().is_none(), "it fits on its own layers alone");
+
+    store.index.put_layer(&LayerRecord { boot: Some("before".to_owned()), ..layer.clone() }).unwrap();
+    let file = store.layer_path(&layer.id).join("opt/app");
+    fs::write(&file, "").unwrap();
+    assert_eq!(store.layer_of(&diff_id, below).unwrap().below, layer.below);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "app");
+    // A directory that is gone is made again, too.
+    sys::remove_path(&store.root.join("layers").join(&layer.id)).unwrap();
+    store.layer_of(&diff_id, below).unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "app");
+}
+
+#[test]
+fn an_unknown_boot_is_never_the_same_boot() {
+    needs_root!();
+    let (_root, mut store) = store();
+    store.boot = String::new();
+    let layer = store.commit(store.prepare(&Stack::empty()).unwrap()).unwrap();
+    let (diff_id, _) = store.diff_id(&(&layer).into()).unwrap();
+    fs::write(store.layer_path(&layer.id).join("f"), "more than was written").unwrap();
+    assert!(store.find_layer(&diff_id, &[]).unwrap().is_none());
+}
+
+#[test]
+fn stores_of_the_first_schema_are_upgraded() {
+    needs_root!();
+    let (root, store) = store();
+    let base = unpack(&store, &[("opt/", "")], &[]).unwrap();
+    let layer = foreign(&store, &[("opt/app", "app")], std::slice::from_ref(&base));
+    drop(store);
+    let index = rusqlite::Connection::open(root.path().join("index.db")).unwrap();
+    index
+        .execute_batch(
+            "ALTER TABLE layer DROP COLUMN below; ALTER TABLE layer DROP COLUMN names_root; PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    drop(index);
+    let store = Store::open(root.path()).unwrap();
+    let found = store.layer_of(layer.diff_id.as_ref().unwrap(), std::slice::from_ref(&base)).unwrap();
+    assert_eq!(found.below.as_deref(), Some(std::slice::from_ref(&base)), "it was unpacked again");
 }

@@ -1,0 +1,255 @@
+//! What a layer takes from those below it, and what it hides of them.
+
+use super::{
+    ApplyError, Below, DirState, IMPLIED_TIME, Implied, Key, LinkTarget, Unpacker, append, c_string, clean,
+    path,
+};
+use crate::layer::write::{self, FileData, Metadata};
+use crate::layer::{OPAQUE, WHITEOUT, overlay};
+use crate::sys::{self, CallError, Named};
+use crate::tar::Entry;
+use crate::tree::merged::{Astray, Found, FoundFile, MergedDir, Resolved};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::rc::Rc;
+
+/// Aufs kept its own records under this prefix; they mean nothing here.
+const AUFS: &[u8] = b".wh..wh.";
+/// Metadata of directories that neither the tar nor a layer below has.
+const IMPLIED: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: IMPLIED_TIME };
+
+impl Unpacker<'_> {
+    /// The directory of the layers below that lies under the one `depth` levels below the root, if anything of it shows.
+    fn below(&mut self, depth: usize, shown: &[u8]) -> Result<Option<Rc<MergedDir>>, ApplyError> {
+        let is_opaque = self.dirs.get(&self.key_at(depth)).is_some_and(|state| state.is_opaque);
+        if is_opaque {
+            return Ok(None);
+        }
+        let Some(above) = depth.checked_sub(1) else {
+            return Ok(self.tree_below(shown)?.map(Rc::new));
+        };
+        if let Some(known) = &self.here[above].below {
+            return Ok(known.clone());
+        }
+        let name = self.here[above].name.clone();
+        let found = match self.below(above, shown)? {
+            None => Found::Nothing,
+            Some(parent) => parent.lookup(&name).call("open", path(shown))?,
+        };
+        let below = match found {
+            Found::Dir(dir) => Some(Rc::new(dir)),
+            _ => None,
+        };
+        self.here[above].below = Some(below.clone());
+        Ok(below)
+    }
+
+    /// The root of the layers below; `None` when there are none that could matter.
+    fn tree_below(&mut self, shown: &[u8]) -> Result<Option<MergedDir>, ApplyError> {
+        let Below::Layers(ask) = self.below else { return Ok(None) };
+        if self.tree.is_none() {
+            self.tree = ask();
+            self.applied.asked_below = true;
+        }
+        self.tree.clone().map(Some).ok_or_else(|| ApplyError::NeedsBelow(path(shown)))
+    }
+
+    /// Makes the directory `name`, which the layer does not have, like that of the layers below.
+    pub(super) fn make_implied(&mut self, name: &CStr, shown: &[u8]) -> Result<Implied, ApplyError> {
+        let found = match self.below(self.here.len(), shown)? {
+            None => Found::Nothing,
+            Some(parent) => parent.lookup(name).call("open", path(shown))?,
+        };
+        let lower = match found {
+            Found::Nothing | Found::Unknown => None,
+            Found::Dir(dir) => Some(dir),
+            Found::File(file) if sys::file_type(&file.stat) == FileType::Symlink => {
+                let target = fs::readlinkat(&*file.dir, name, Vec::new()).call("readlink", path(shown))?;
+                return Ok(Implied::Link(target));
+            }
+            Found::File(_) => return Err(ApplyError::NotADirectory(path(shown))),
+        };
+        let top = lower.as_ref().and_then(MergedDir::top);
+        let metadata = match top {
+            None => IMPLIED,
+            Some(top) => Metadata::of(&fs::fstat(top).call("stat", path(shown))?),
+        };
+        let dir = write::make_folder(self.innermost(), name, &metadata).call("mkdir", path(shown))?;
+        if let Some(top) = top {
+            write::copy_xattrs(top, dir.as_fd()).call("setxattr", path(shown))?;
+        }
+        // Archives that are no layers leave such directories the time of their making.
+        let mtime = (self.is_layer || top.is_some()).then_some(metadata.mtime);
+        let state = DirState { is_own: top.is_none(), is_opaque: false, mtime };
+        self.dirs.insert(self.key(name), state);
+        Ok(Implied::Made(dir))
+    }
+
+    /// Makes a directory where a whiteout of the layer is: it hides what layers below have.
+    pub(super) fn replace_whiteout(&mut self, name: &CStr, shown: &[u8]) -> Result<OwnedFd, ApplyError> {
+        let parent = self.innermost();
+        overlay::clear(parent, name).call("remove", path(shown))?;
+        let dir = write::make_folder(parent, name, &IMPLIED).call("mkdir", path(shown))?;
+        overlay::make_opaque(dir.as_fd()).call("setxattr", path(shown))?;
+        let state = DirState { is_own: true, is_opaque: true, mtime: Some(IMPLIED.mtime) };
+        self.dirs.insert(self.key(name), state);
+        Ok(dir)
+    }
+
+    /// Carries out the whiteout `name` of the innermost directory. It hides what layers below have, and nothing of this
+    /// one, wherever it stands in the tar.
+    pub(super) fn whiteout(&mut self, name: &CStr, entry: &Entry) -> Result<(), ApplyError> {
+        let shown = || path(&entry.name);
+        let parent = self.innermost().try_clone_to_owned().call("dup", shown())?;
+        let parent_key = self.key_at(self.here.len());
+        if name.to_bytes() == OPAQUE {
+            self.here.clear();
+            self.keep_own_alone(parent.as_fd(), &parent_key).call("remove", shown())?;
+            overlay::make_opaque(parent.as_fd()).call("setxattr", shown())?;
+            self.applied.opaque_root |= parent_key.is_empty();
+            self.dirs.entry(parent_key).or_default().is_opaque = true;
+            return Ok(());
+        }
+        if name.to_bytes().starts_with(AUFS) {
+            return Ok(());
+        }
+        let hidden = &name.to_bytes()[WHITEOUT.len()..];
+        let hidden = c_string(hidden).filter(|_| !matches!(hidden, b"" | b"." | b".."));
+        let hidden = hidden.ok_or_else(|| ApplyError::Whiteout(shown()))?;
+        let key = self.key(&hidden);
+        match sys::stat_at(parent.as_fd(), &hidden).call("stat", shown())? {
+            Some(stat) if sys::file_type(&stat) == FileType::Directory => {
+                self.here.clear();
+                self.hide_below(parent.as_fd(), &hidden, &key).call("remove", shown())?;
+            }
+            Some(_) if self.copied_up.remove(&key) => {
+                overlay::clear(parent.as_fd(), &hidden).call("remove", shown())?;
+                overlay::make_whiteout(parent.as_fd(), &hidden).call("mknod", shown())?;
+            }
+            // A file of this layer hides them already.
+            Some(_) => {}
+            None => overlay::make_whiteout(parent.as_fd(), &hidden).call("mknod", shown())?,
+        }
+        Ok(())
+    }
+
+    /// Deletes the directory `name` of the layers below; what this layer put into it stays.
+    fn hide_below(&mut self, parent: BorrowedFd<'_>, name: &CStr, key: &[u8]) -> Result<(), Errno> {
+        let dir = sys::open_dir_at(parent, name)?;
+        self.keep_own_alone(dir.as_fd(), key)?;
+        if !self.settle_own(parent, name, dir.as_fd(), key)? {
+            return overlay::make_whiteout(parent, name);
+        }
+        overlay::make_opaque(dir.as_fd())?;
+        self.dirs.entry(key.to_vec()).or_default().is_opaque = true;
+        Ok(())
+    }
+
+    /// Removes what is in a directory of the layer only because layers below have it.
+    fn keep_own_alone(&mut self, dir: BorrowedFd<'_>, key: &[u8]) -> Result<(), Errno> {
+        for name in sys::sorted_names(dir)? {
+            let mut inner_key = key.to_vec();
+            append(&mut inner_key, &name);
+            let Some(stat) = sys::stat_at(dir, &name)? else { continue };
+            if sys::file_type(&stat) == FileType::Directory {
+                let inner = sys::open_dir_at(dir, &name)?;
+                self.keep_own_alone(inner.as_fd(), &inner_key)?;
+                self.settle_own(dir, &name, inner.as_fd(), &inner_key)?;
+            } else if sys::is_whiteout(&stat) || self.copied_up.remove(&inner_key) {
+                overlay::clear(dir, &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory of which nothing is left below: it goes when it is empty and was only the way to something, and has the
+    /// metadata of a new one otherwise. Returns whether it stays.
+    fn settle_own(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &CStr,
+        dir: BorrowedFd<'_>,
+        key: &[u8],
+    ) -> Result<bool, Errno> {
+        let state = self.dirs.entry(key.to_vec()).or_default();
+        if state.is_own {
+            return Ok(true);
+        }
+        if sys::sorted_names(dir)?.is_empty() {
+            self.forget(key);
+            overlay::clear(parent, name)?;
+            return Ok(false);
+        }
+        *state = DirState { is_own: true, mtime: Some(IMPLIED.mtime), ..*state };
+        overlay::clear_xattrs(dir)?;
+        write::set_owner_and_mode(dir, &IMPLIED)?;
+        Ok(true)
+    }
+
+    /// The file of the layer that the target of a hard link names; one of the layers below is copied into the layer.
+    pub(super) fn link_target(&mut self, link: &[u8]) -> Result<LinkTarget, ApplyError> {
+        let outside = || ApplyError::Outside(path(link));
+        let components = clean(link).filter(|components| !components.is_empty()).ok_or_else(outside)?;
+        let call = |name: &'static str| move |errno| CallError { call: name, path: path(link), errno };
+        let own = self.root.try_clone().call("dup", path(link))?;
+        let resolved = match MergedDir::open_ended(own).map_err(call("getxattr"))?.resolve(&components) {
+            Ok(Resolved { found: Found::Unknown, .. }) | Err(Astray::Unknown) => {
+                let below = self.tree_below(link)?.unwrap_or_else(|| MergedDir::root(Vec::new()));
+                let own = self.root.try_clone().call("dup", path(link))?;
+                below.under(own).map_err(call("getxattr"))?.resolve(&components)
+            }
+            resolved => resolved,
+        };
+        let resolved = resolved.map_err(|astray| match astray {
+            Astray::Missing | Astray::NotADirectory | Astray::Unknown => ApplyError::MissingLink(path(link)),
+            Astray::Loop => call("link")(Errno::LOOP).into(),
+            Astray::Call(errno) => call("link")(errno).into(),
+        })?;
+        let file = match resolved.found {
+            Found::File(file) => file,
+            Found::Dir(_) => return Err(ApplyError::DirectoryLink(path(link))),
+            Found::Nothing | Found::Unknown => return Err(ApplyError::MissingLink(path(link))),
+        };
+        let mut names = resolved.names;
+        let name = names.pop().ok_or_else(outside)?;
+        self.enter(&names, link)?;
+        let dir = self.innermost().try_clone_to_owned().call("dup", path(link))?;
+        let key = self.key(&name);
+        if file.layer != 0 {
+            let size = copy_up(&file, &name, dir.as_fd()).map_err(call("copy"))?;
+            self.applied.size += size;
+            self.copied_up.insert(key.clone());
+        }
+        let is_symlink = sys::file_type(&file.stat) == FileType::Symlink;
+        Ok(LinkTarget { dir, name, key: Key::from(key), is_symlink })
+    }
+}
+
+/// Copies a file of a lower layer to the same name of this one; returns the bytes of its content.
+fn copy_up(file: &FoundFile, name: &CString, target: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let metadata = Metadata::of(&file.stat);
+    let kind = sys::file_type(&file.stat);
+    match kind {
+        FileType::RegularFile => {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            let source = File::from(fs::openat(&*file.dir, name, flags, Mode::empty())?);
+            let made = write::write_file(target, name, FileData::File(&source), &metadata)?;
+            write::copy_xattrs(source.as_fd(), made.as_fd())?;
+            return Ok(u64::try_from(file.stat.st_size).unwrap_or(0));
+        }
+        FileType::Symlink => {
+            let link = fs::readlinkat(&*file.dir, name, Vec::new())?;
+            fs::symlinkat(&link, target, name)?;
+        }
+        _ => fs::mknodat(target, name, kind, Mode::from_raw_mode(0o600), file.stat.st_rdev)?,
+    }
+    sys::chown_at(target, name, metadata.uid, metadata.gid)?;
+    if kind != FileType::Symlink {
+        sys::chmod_at(target, name, metadata.mode)?;
+    }
+    sys::set_mtime_at(target, name, metadata.mtime.0, metadata.mtime.1)?;
+    Ok(0)
+}
