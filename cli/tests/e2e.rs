@@ -31,6 +31,8 @@ mod flags;
 mod hosts;
 #[path = "e2e/images.rs"]
 mod images;
+#[path = "e2e/layers.rs"]
+mod layers;
 #[path = "e2e/lints.rs"]
 mod lints;
 #[path = "e2e/mounts.rs"]

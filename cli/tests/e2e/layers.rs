@@ -1,0 +1,242 @@
+//! Layers that other tools make, and hostile ones, through `kiln load` and `kiln run`.
+
+use crate::bed::Bed;
+use kiln_image::digest::Digest;
+use kiln_image::json;
+use kiln_image::tar::{Entry, EntryKind, Reader, Writer};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+fn entry(kind: EntryKind, name: &str) -> (Entry, Vec<u8>) {
+    (Entry { mode: 0o755, ..Entry::new(kind, name) }, Vec::new())
+}
+
+fn dir(name: &str) -> (Entry, Vec<u8>) {
+    entry(EntryKind::Directory, name)
+}
+
+fn file(name: &str, content: &str) -> (Entry, Vec<u8>) {
+    let (file, _) = entry(EntryKind::File, name);
+    (Entry { size: content.len() as u64, ..file }, content.as_bytes().to_vec())
+}
+
+fn link(kind: EntryKind, name: &str, target: &str) -> (Entry, Vec<u8>) {
+    let (link, content) = entry(kind, name);
+    (Entry { link: target.as_bytes().to_vec(), ..link }, content)
+}
+
+fn tar(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new());
+    for (entry, content) in entries {
+        writer.begin(entry).unwrap();
+        writer.content(content).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+/// The layer of the busybox image.
+fn busybox(bed: &Bed) -> Vec<u8> {
+    let path = bed.path("busybox.tar");
+    bed.ok("pull -q busybox");
+    bed.ok(&format!("save -o {} busybox", path.display()));
+    let read = |wanted: &str| {
+        let mut reader = Reader::new(File::open(&path).unwrap());
+        while let Some(entry) = reader.next_entry().unwrap() {
+            if entry.name == wanted.as_bytes() {
+                let mut bytes = Vec::new();
+                reader.content().read_to_end(&mut bytes).unwrap();
+                return bytes;
+            }
+        }
+        panic!("the archive has no {wanted}");
+    };
+    let manifest: Value = serde_json::from_slice(&read("manifest.json")).unwrap();
+    read(manifest[0]["Layers"][0].as_str().unwrap())
+}
+
+/// Writes a docker-archive of an image of these layers.
+fn archive(path: &Path, name: &str, layers: &[Vec<u8>]) {
+    let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
+    let config = json::to_vec(&json!({
+        "architecture": std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64"),
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin:/usr/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }));
+    let names: Vec<String> = (0..layers.len()).map(|at| format!("{at}.tar")).collect();
+    let manifest = json::to_vec(&json!([{"Config": "config.json", "RepoTags": [name], "Layers": names}]));
+    let mut members: Vec<(Entry, Vec<u8>)> = Vec::new();
+    let files = names.iter().map(String::as_str).zip(layers.iter().cloned());
+    for (name, bytes) in files.chain([("config.json", config), ("manifest.json", manifest)]) {
+        let (member, _) = entry(EntryKind::File, name);
+        members.push((Entry { size: bytes.len() as u64, ..member }, bytes));
+    }
+    fs::write(path, tar(&members)).unwrap();
+}
+
+fn load(bed: &Bed, name: &str, layers: &[Vec<u8>]) -> crate::bed::Done {
+    let path = bed.path("image.tar");
+    archive(&path, name, layers);
+    bed.kiln(&["load".as_ref(), "-q".as_ref(), "-i".as_ref(), path.as_os_str()])
+}
+
+#[track_caller]
+fn loaded(bed: &Bed, name: &str, layers: &[Vec<u8>]) {
+    let done = load(bed, name, layers);
+    assert_eq!(done.code, 0, "{}", done.err);
+}
+
+/// A layer that puts files below a file of a lower layer, and then makes a parent of them a link to the host.
+#[test]
+fn layers_change_no_file_of_the_host() {
+    let bed = bed!();
+    bed.write("canary/file", "x");
+    let canary = bed.path("canary");
+    fs::set_permissions(canary.join("file"), PermissionsExt::from_mode(0o600)).unwrap();
+    let stat = || {
+        [canary.clone(), canary.join("file")].map(|path| {
+            let it = fs::metadata(path).unwrap();
+            (it.mode(), it.uid(), it.gid(), it.mtime_nsec(), it.ctime_nsec(), it.nlink())
+        })
+    };
+    let before = stat();
+    let target = canary.to_str().unwrap();
+    let mut special = file("a/file", "");
+    (special.0.mode, special.0.uid, special.0.gid) = (0o6777, 1234, 1234);
+    let lower = tar(&[dir("a/"), special]);
+    let uppers = [
+        tar(&[file("a/file/x", "1"), link(EntryKind::Symlink, "a", target)]),
+        tar(&[file("a/b/x", "1"), link(EntryKind::Symlink, "a", target)]),
+        tar(&[link(EntryKind::Symlink, "a", target), file("a/file", "2"), dir("a/")]),
+        tar(&[link(EntryKind::Symlink, "l", target), link(EntryKind::HardLink, "h", "l/file")]),
+        tar(&[link(EntryKind::Symlink, "l", target), file("l/.wh.file", ""), file("l/.wh..wh..opq", "")]),
+    ];
+    for (number, upper) in uppers.into_iter().enumerate() {
+        load(&bed, &format!("evil:{number}"), &[lower.clone(), upper]);
+        assert_eq!(stat(), before, "archive {number}");
+    }
+    assert_eq!(fs::read_dir(&canary).unwrap().count(), 1);
+}
+
+/// A hard link over a link of a lower layer.
+#[test]
+fn layers_read_no_file_of_the_host() {
+    let bed = bed!();
+    bed.write("canary/secret", "TOP SECRET");
+    let target = bed.path("canary").display().to_string();
+    let base = busybox(&bed);
+    for (number, stolen) in ["a/secret", "a", "a/../a/secret"].into_iter().enumerate() {
+        let lower = tar(&[link(EntryKind::Symlink, "a", &target)]);
+        let upper = tar(&[link(EntryKind::HardLink, "stolen", stolen)]);
+        let name = format!("evil:{number}");
+        if load(&bed, &name, &[base.clone(), lower, upper]).code == 0 {
+            let done = bed.words(&format!("run --rm {name} cat /stolen /stolen/secret"));
+            assert!(!done.out.contains("TOP SECRET"), "{}", done.out);
+        }
+    }
+}
+
+/// Unnamed parents and hard links are those of the image, although another image has the same layer.
+#[test]
+fn a_layer_means_what_lies_below_it() {
+    let bed = bed!();
+    let base = busybox(&bed);
+    let upper = tar(&[file("data/new", "n"), link(EntryKind::HardLink, "copy", "data/old")]);
+    for (number, mode) in [(1, 0o700), (2, 0o1777)] {
+        let mut data = dir("data/");
+        data.0.mode = mode;
+        let lower = tar(&[data, file("data/old", &format!("of image {number}"))]);
+        loaded(&bed, &format!("image:{number}"), &[base.clone(), lower, upper.clone()]);
+    }
+    let show = |number| {
+        bed.ok(&format!("run --rm image:{number} sh -c stat${{IFS}}-c%a${{IFS}}/data;cat${{IFS}}/copy"))
+    };
+    assert_eq!((show(1), show(2)), ("700\nof image 1".into(), "1777\nof image 2".into()));
+    // What was loaded is saved as it came.
+    let saved = bed.path("saved.tar");
+    bed.ok(&format!("save -o {} image:1", saved.display()));
+    let other = bed!();
+    other.ok(&format!("load -i {}", saved.display()));
+    assert_eq!(other.ok("run --rm image:1 cat /copy"), "of image 1");
+}
+
+#[test]
+fn layers_write_below_links_of_lower_ones() {
+    let bed = bed!();
+    let base = busybox(&bed);
+    let lower = tar(&[dir("run/"), dir("var/"), link(EntryKind::Symlink, "var/run", "/run")]);
+    let upper = tar(&[file("var/run/x", "found"), file("var/run/.wh.none", "")]);
+    loaded(&bed, "linked", &[base, lower, upper]);
+    assert_eq!(bed.ok("run --rm linked cat /run/x"), "found");
+    assert_eq!(bed.ok("run --rm linked readlink /var/run"), "/run\n");
+}
+
+/// Overlayfs refuses one directory twice.
+#[test]
+fn images_have_one_layer_twice() {
+    let bed = bed!();
+    let base = busybox(&bed);
+    let (once, other) = (tar(&[file("f", "1")]), tar(&[file(".wh.f", "")]));
+    loaded(&bed, "twice", &[base, once.clone(), other, once]);
+    assert_eq!(bed.ok("run --rm twice cat /f"), "1");
+    let context = bed.context("c", "FROM twice AS t\nRUN cat /f\nFROM twice\nCOPY --from=t /f /g\n");
+    bed.build("built", &context);
+    assert_eq!(bed.ok("run --rm built cat /g"), "1");
+    let saved = bed.path("saved.tar");
+    bed.ok(&format!("save -o {} built", saved.display()));
+    let elsewhere = bed!();
+    elsewhere.ok(&format!("load -i {}", saved.display()));
+    assert_eq!(elsewhere.ok("run --rm built cat /f /g"), "11");
+}
+
+#[test]
+fn whiteouts_hide_what_is_below_their_layer_alone() {
+    let bed = bed!();
+    let base = busybox(&bed);
+    let lower = tar(&[dir("d/"), file("d/old", ""), file("f", "old")]);
+    let upper = tar(&[dir("d/"), file("d/new", ""), file(".wh.d", ""), file("f", "new"), file(".wh.f", "")]);
+    loaded(&bed, "image", &[base, lower, upper]);
+    assert_eq!(bed.ok("run --rm image ls /d"), "new\n");
+    assert_eq!(bed.ok("run --rm image cat /f"), "new");
+}
+
+/// What a squashed image deletes of what it made itself leaves no trace; what it deletes of its base does.
+#[test]
+fn squashed_layers_hold_no_whiteouts_of_nothing() {
+    let bed = bed!();
+    let dockerfile = "FROM busybox\nRUN mkdir /d && touch /d/f /g /h\nRUN rm -r /d /g /bin/yes\n";
+    let context = bed.context("c", dockerfile);
+    bed.ok(&format!("build -q --squash -t squashed {}", context.display()));
+    let path = bed.path("saved.tar");
+    bed.ok(&format!("save -o {} squashed", path.display()));
+    let mut names = Vec::new();
+    let mut reader = Reader::new(File::open(&path).unwrap());
+    while let Some(entry) = reader.next_entry().unwrap() {
+        let is_layer = entry.name.starts_with(b"blobs/") && entry.size > 1024 && entry.size % 512 == 0;
+        if is_layer {
+            let mut layer = Reader::new(reader.content());
+            while let Ok(Some(member)) = layer.next_entry() {
+                names.push(String::from_utf8_lossy(&member.name).into_owned());
+            }
+        }
+    }
+    let whiteouts: Vec<_> = names.iter().filter(|name| name.contains(".wh.")).collect();
+    assert_eq!(whiteouts, ["bin/.wh.yes"]);
+}
+
+/// Owner and mode of the root go with the image.
+#[test]
+fn the_mode_of_the_root_is_kept() {
+    let bed = bed!();
+    bed.build("c", &bed.context("c", "FROM busybox\nRUN chmod 1711 / && chown 5:6 /\n"));
+    let saved = bed.path("saved.tar");
+    bed.ok(&format!("save -o {} c", saved.display()));
+    let other = bed!();
+    other.ok(&format!("load -i {}", saved.display()));
+    for bed in [&bed, &other] {
+        assert_eq!(bed.ok("run --rm c stat -c %a:%u:%g /"), "1711:5:6\n");
+    }
+}
