@@ -17,6 +17,7 @@ pub mod rm;
 pub mod rmi;
 pub mod run;
 pub mod save;
+pub mod system_check;
 pub mod tag;
 pub mod verify;
 pub mod version;
@@ -46,7 +47,7 @@ const fn command(
 }
 
 /// All commands.
-pub static ALL: [Command; 20] = [
+pub static ALL: [Command; 21] = [
     command("build", "Build an image from a Dockerfile", build::run),
     command("lint", "Say what Dockerfiles can say better", lint::run),
     command("fmt", "Lay out Dockerfiles in the canonical way", fmt::run),
@@ -63,6 +64,7 @@ pub static ALL: [Command; 20] = [
     command("rm", "Remove containers", rm::run),
     command("rmi", "Remove images", rmi::run),
     Command { name: "builder-prune", about: "Remove build cache", hidden: true, run: builder_prune::run },
+    Command { name: "system-check", about: "Verify the store", hidden: true, run: system_check::run },
     command("verify", "Build an image again and compare", verify::run),
     command("oci", "Be the OCI runtime of another engine", oci::run),
     command("info", "Show what was found on this host", info::run),
@@ -70,7 +72,7 @@ pub static ALL: [Command; 20] = [
 ];
 
 /// Groups, their members, and the commands that these are other names of.
-pub static GROUPS: [(&str, &str, &str); 22] = [
+pub static GROUPS: [(&str, &str, &str); 23] = [
     ("image", "ls", "images"),
     ("image", "list", "images"),
     ("image", "build", "build"),
@@ -93,4 +95,5 @@ pub static GROUPS: [(&str, &str, &str); 22] = [
     ("builder", "prune", "builder-prune"),
     ("buildx", "build", "build"),
     ("system", "info", "info"),
+    ("system", "check", "system-check"),
 ];

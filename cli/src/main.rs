@@ -48,13 +48,33 @@ fn run() -> u8 {
     if let Some(words) = oci_words(&words) {
         kiln_runtime::start::end(kiln_oci::main(words, env!("CARGO_PKG_VERSION")));
     }
+    if words.get(1).is_some_and(|word| word == session::SYNC) {
+        return u8::from(kiln_image::store::sync_in_background().is_err());
+    }
     // Modes of what goes into layers are never cut by the user's mask.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let outcome =
-        arguments::read(words).and_then(|(globals, command, arguments)| (command.run)(&globals, arguments));
+    let outcome = arguments::read(words.clone())
+        .and_then(|(globals, command, arguments)| (command.run)(&globals, arguments));
     match outcome {
         Ok(code) => code,
-        Err(error) => error.report(),
+        Err(error) => {
+            if kiln_image::store::saw_damage() {
+                begin_anew(&words);
+            }
+            error.report()
+        }
+    }
+}
+
+/// Carries the command out once more, in a process that makes the store's damaged index anew.
+fn begin_anew(words: &[OsString]) {
+    use std::os::unix::process::CommandExt;
+    const ONCE: &str = "KILN_INDEX_WAS_DAMAGED";
+    if std::env::var_os(ONCE).is_none() {
+        ui::tell("warning: the store's index is damaged and is made anew\n");
+        let arguments = words.iter().skip(1);
+        // Where that fails, the first error is told.
+        let _ = std::process::Command::new("/proc/self/exe").args(arguments).env(ONCE, "1").exec();
     }
 }
 

@@ -5,6 +5,9 @@ use crate::config::Config;
 use crate::error::CliError;
 use kiln_image::store::Store;
 use kiln_runtime::{Spawner, host};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// Settings and store.
 pub struct Session {
@@ -19,7 +22,8 @@ impl Session {
     pub fn open(globals: &Globals) -> Result<Session, CliError> {
         require_root()?;
         let config = Config::read(globals)?;
-        let store = Store::open(&config.root)?;
+        let mut store = Store::open(&config.root)?;
+        store.on_change(Box::new(durability()?));
         Ok(Session { config, store })
     }
 }
@@ -37,4 +41,40 @@ fn require_root() -> Result<(), CliError> {
     }
     Err(CliError::failed("kiln must run as root: rootless operation is not supported yet")
         .hint("run the same command with sudo"))
+}
+
+/// The word that has the program sync the store in its current directory, instead of a command.
+pub const SYNC: &str = "store-sync";
+
+/// How changes of the store reach the disk: `KILN_DURABILITY` is `strict`, where a command waits for that, or `soon`, where
+/// a process of its own does, which the command does not wait for.
+fn durability() -> Result<impl Fn(&Path) + Send + Sync, CliError> {
+    let waits = match std::env::var("KILN_DURABILITY").as_deref() {
+        Ok("strict") => true,
+        Ok("soon" | "") | Err(_) => false,
+        Ok(other) => {
+            return Err(CliError::failed(format!("KILN_DURABILITY is `{other}`"))
+                .hint("it is `strict` (commands wait until what they made is on disk) or `soon`"));
+        }
+    };
+    Ok(move |root: &Path| {
+        if is_in_memory(root) {
+            return;
+        }
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(SYNC).env_clear().current_dir(root).process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // What cannot be synced now is synced by the kernel, some seconds later.
+        let Ok(mut child) = command.spawn() else { return };
+        if waits {
+            let _ = child.wait();
+        }
+    })
+}
+
+/// True for a store that no power cut leaves anything of.
+fn is_in_memory(root: &Path) -> bool {
+    // TMPFS_MAGIC and RAMFS_MAGIC of linux/magic.h.
+    const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+    rustix::fs::statfs(root).is_ok_and(|found| IN_MEMORY.contains(&(found.f_type as u64)))
 }

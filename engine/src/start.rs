@@ -4,7 +4,7 @@ use crate::container::Owned;
 use crate::error::EngineError;
 use crate::record::{Endpoint, State, now};
 use crate::settings::NetworkMode;
-use kiln_image::store::Stack;
+use kiln_image::store::make_upper;
 use kiln_image::sys::{CallError, Named};
 use kiln_runtime::cgroup::{self, Cgroup, Layout};
 use kiln_runtime::network::{self, Bridge, Connection, resolv};
@@ -88,7 +88,7 @@ impl<'a> Owned<'a> {
         let layout = Layout::detect();
         let mut resources = self.resources(spawner, state, &layout)?;
         self.container.endpoint = resources.connection.as_ref().map(endpoint);
-        let folders = Folders::make(&self.folder(), &self.stack)?;
+        let folders = Folders::make(&self.folder())?;
         self.write_etc(&folders)?;
         let store = self.containers.store;
         let root = store.writable_mount(
@@ -238,7 +238,7 @@ struct Folders {
 }
 
 impl Folders {
-    fn make(folder: &Path, stack: &Stack) -> Result<Folders, CallError> {
+    fn make(folder: &Path) -> Result<Folders, CallError> {
         let folders = Folders {
             root: folder.join("root"),
             upper: folder.join("layer/upper"),
@@ -250,7 +250,7 @@ impl Folders {
         for path in [&folders.root, &folders.work, &folders.etc].into_iter().chain(&stubs) {
             fs::create_dir_all(path).call("mkdir", path)?;
         }
-        stack.make_upper(&folders.upper)?;
+        make_upper(&folders.upper)?;
         for name in STUB_FILES {
             let path = folders.stubs.join(name);
             fs::write(&path, "").call("write", &path)?;

@@ -15,7 +15,7 @@ mod write;
 pub use apply::{Applied, ApplyError, Below, apply, extract, extract_at, is_tar};
 pub use compare::{Difference, first_difference};
 pub use copy::{Change, Choice, CopyRequest, Everything, Selection};
-pub use diff::{DiffError, DiffOptions, diff, diff_with};
+pub use diff::{DiffError, diff, diff_until};
 pub use merge::merge;
 pub(crate) use overlay::is_opaque;
 pub(crate) use write::set_owner_and_mode;

@@ -17,37 +17,44 @@
 //! boot is read through and compared with its diff id before it is believed for the first time.
 
 mod cache;
+mod check;
 mod content;
 mod gc;
 mod index;
+mod layout;
+mod lock;
+mod recover;
 mod rewrite;
 mod scratch;
 mod snapshot;
 
 pub use cache::{CacheAccess, CacheFolder};
+pub use check::{Checked, Problem};
 pub use content::{BlobError, BlobWriter, Blobs, MAX_METADATA};
 pub use gc::{Removed, Usage};
+pub use index::saw_damage;
 pub use index::{ImageRecord, IndexError, LayerRecord, StepRecord, TagRecord};
-pub use snapshot::{Active, LayerId, Stack};
+pub use lock::StoreLock;
+pub use recover::sync_in_background;
+pub use snapshot::{Active, LayerId, Stack, make_upper};
 
 use crate::compression;
 use crate::config::ImageConfig;
 use crate::digest::{BackgroundHasher, DiffId, Digest, Hashing, ImageId};
 use crate::json;
-use crate::layer::{self, ApplyError, Below, DiffError, DiffOptions};
-use crate::manifest::{Descriptor, Index as ManifestIndex, Manifest, ManifestError, ManifestOrIndex};
+use crate::layer::{self, ApplyError, Below, DiffError};
+use crate::manifest::{Manifest, ManifestError, ManifestOrIndex};
 use crate::reference::{Reference, ReferenceError};
 use crate::sys::{self, CallError, Named};
 use index::Index;
-use rustix::fd::OwnedFd;
-use rustix::fs::{FlockOperation, Mode, OFlags};
 use scratch::ScratchArea;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Why the store cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +115,7 @@ impl StoreError {
             StoreError::Open(_, error) | StoreError::Call(error) => error.is_full(),
             StoreError::Index(error) => error.is_full(),
             StoreError::Apply(error) => error.is_full(),
+            StoreError::Diff(DiffError::Call(error)) => error.is_full(),
             StoreError::Blob(BlobError::Call(error)) => error.is_full(),
             _ => false,
         }
@@ -121,11 +129,22 @@ pub struct Store {
     blobs: Blobs,
     scratch: ScratchArea,
     boot: String,
+    /// True when something was written that a power cut could take.
+    changed: AtomicBool,
+    after: Option<AfterChange>,
 }
 
-/// A lock that only one process holds; released when dropped or when the process ends.
-pub struct StoreLock {
-    _file: OwnedFd,
+/// Called with the store's directory when a store that was changed is closed.
+pub type AfterChange = Box<dyn Fn(&Path) + Send + Sync>;
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if self.changed.load(Ordering::Relaxed)
+            && let Some(after) = &self.after
+        {
+            after(&self.root);
+        }
+    }
 }
 
 /// A folder for files that only this process needs; gone when it is dropped, or after the process.
@@ -158,7 +177,15 @@ impl ScratchFolder {
 /// A layer that was unpacked and is not kept yet; gone when it is dropped.
 pub struct Unpacked {
     active: Active,
+    diff_id: DiffId,
     record: LayerRecord,
+}
+
+impl Unpacked {
+    /// The digest of its tar.
+    pub fn diff_id(&self) -> &DiffId {
+        &self.diff_id
+    }
 }
 
 /// An image with what its bytes say.
@@ -170,6 +197,7 @@ pub struct Image {
     pub config: ImageConfig,
 }
 
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 impl Store {
@@ -183,27 +211,31 @@ impl Store {
                 make_folder(&root.join(folder)).map_err(open)?;
             }
         }
-        let index = root.join("index.db");
-        if fresh {
-            // What is written beside it gets its mode.
-            let mut private = fs::OpenOptions::new();
-            private.create(true).append(true).mode(0o600).open(&index).call("open", &index).map_err(open)?;
-        }
         for name in OWN {
             keep_others_out(&root.join(name)).map_err(open)?;
         }
-        let index = Index::open(&index)?;
+        let (index, is_new) = Store::open_index(root)?;
         let scratch = ScratchArea::new(root.join("work"));
         let blobs = Blobs::new(root.join("blobs"), scratch.clone());
-        let boot =
-            fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-        let store = Store { root: root.to_owned(), index, blobs, scratch, boot };
+        let boot = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
+        let changed = AtomicBool::new(false);
+        let store = Store { root: root.to_owned(), index, blobs, scratch, boot, changed, after: None };
         if fresh {
             store.replace_file("oci-layout", OCI_LAYOUT)?;
-            store.write_layout_index()?;
         }
         store.scratch.remove_orphans()?;
+        store.recover(is_new && !fresh)?;
+        store.keep_reserve();
         Ok(store)
+    }
+
+    /// Has `after` called when the store is closed, if something was written by then that a power cut could take.
+    pub fn on_change(&mut self, after: AfterChange) {
+        self.after = Some(after);
+    }
+
+    pub(in crate::store) fn note_change(&self) {
+        self.changed.store(true, Ordering::Relaxed);
     }
 
     /// The folder of the store.
@@ -214,40 +246,6 @@ impl Store {
     /// The content store.
     pub fn blobs(&self) -> &Blobs {
         &self.blobs
-    }
-
-    /// Waits until no other process does the work called `name`; `waiting` is called before a wait.
-    pub fn lock(&self, name: &str, waiting: impl FnOnce()) -> Result<StoreLock, StoreError> {
-        let (file, path) = self.lock_file(name)?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            waiting();
-            wait_for_lock(&file, FlockOperation::LockExclusive, &path)?;
-        }
-        Ok(StoreLock { _file: file })
-    }
-
-    /// Keeps layers that nothing names yet from being removed, for as long as the lock is held.
-    ///
-    /// Whoever builds or starts something holds it until the layers are named by an image, a cache record
-    /// or a pin.
-    pub fn use_layers(&self) -> Result<StoreLock, StoreError> {
-        let (file, path) = self.lock_file("layers")?;
-        wait_for_lock(&file, FlockOperation::LockShared, &path)?;
-        Ok(StoreLock { _file: file })
-    }
-
-    /// The right to remove layers; `None` while somebody uses some that may have no name.
-    fn try_remove_layers(&self) -> Result<Option<StoreLock>, StoreError> {
-        let (file, _) = self.lock_file("layers")?;
-        let free = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        Ok(free.then_some(StoreLock { _file: file }))
-    }
-
-    fn lock_file(&self, name: &str) -> Result<(OwnedFd, PathBuf), StoreError> {
-        let path = self.root.join("locks").join(name);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).call("open", &path)?;
-        Ok((file, path))
     }
 
     /// Makes a folder for files that only this process needs.
@@ -268,6 +266,7 @@ impl Store {
     /// Keeps the layers of `stack` for as long as something called `name` exists.
     pub fn pin(&self, name: &str, stack: &Stack) -> Result<(), StoreError> {
         let layers: Vec<&str> = stack.layers().map(LayerId::as_str).collect();
+        self.note_change();
         self.replace_file(&format!("pins/{name}"), &json::to_vec(&layers))
     }
 
@@ -306,6 +305,7 @@ impl Store {
             created: parsed.created.clone().unwrap_or_default(),
             size,
         };
+        self.note_change();
         self.index.put_image(&record, &parsed.rootfs.diff_ids)?;
         Ok(id)
     }
@@ -313,14 +313,16 @@ impl Store {
     /// Makes `reference` name an image; the image it named before keeps existing.
     pub fn tag(&self, reference: &Reference, image: &ImageId) -> Result<(), StoreError> {
         let reference = reference.with_tag(reference.tag().unwrap_or("latest"));
-        self.index.set_tag(&reference.to_string(), image)?;
+        self.note_change();
+        self.index.set_tag(&reference.to_string(), image, index::now())?;
         self.write_layout_index()
     }
 
     /// Removes a tag and nothing else.
     pub fn untag(&self, reference: &str) -> Result<(), StoreError> {
-        self.index.remove_tag(reference)?;
-        self.write_layout_index()
+        self.note_change();
+        self.making_room(|| Ok(self.index.remove_tag(reference)?))?;
+        self.making_room(|| self.write_layout_index())
     }
 
     /// Notes under which digest a registry knows an image.
@@ -404,22 +406,6 @@ impl Store {
         Ok(self.index.tags()?)
     }
 
-    /// Writes `index.json`, so that the store is an OCI layout for other tools.
-    fn write_layout_index(&self) -> Result<(), StoreError> {
-        let _lock = self.lock("layout", || {})?;
-        let mut manifests = Vec::new();
-        for tag in self.index.tags()? {
-            let Some(image) = self.index.image(&tag.image)? else { continue };
-            let size = fs::metadata(self.blobs.path(&image.manifest)).map_or(0, |metadata| metadata.len());
-            let mut descriptor = Descriptor::new(&image.media_type, image.manifest, size);
-            let short = tag.reference.rsplit(':').next().unwrap_or_default().to_owned();
-            descriptor.annotations.insert("io.containerd.image.name".to_owned(), tag.reference);
-            descriptor.annotations.insert("org.opencontainers.image.ref.name".to_owned(), short);
-            manifests.push(descriptor);
-        }
-        self.replace_file("index.json", &json::to_vec(&ManifestIndex::oci(manifests)))
-    }
-
     fn replace_file(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let (scratch, mut file) = self.scratch.file()?;
         file.write_all(bytes).call("write", scratch.path())?;
@@ -434,8 +420,13 @@ impl Store {
     }
 
     /// The layer with a diff id on the layers `below`; an error when the store does not have it.
+    ///
+    /// One that is gone is unpacked again if a blob of it is there.
     pub fn layer_of(&self, diff_id: &DiffId, below: &[DiffId]) -> Result<LayerRecord, StoreError> {
-        self.find_layer(diff_id, below)?.ok_or_else(|| StoreError::LayerMissing(diff_id.clone()))
+        if let Some(layer) = self.find_layer(diff_id, below)? {
+            return Ok(layer);
+        }
+        self.revive(diff_id, below)?.ok_or_else(|| StoreError::LayerMissing(diff_id.clone()))
     }
 
     /// The layer with a diff id on the layers `below` (diff ids, lowest first), if the store has it and it is sound.
@@ -466,7 +457,7 @@ impl Store {
             return Ok(Some(layer));
         }
         if is_there && layer.below.is_none() {
-            let (actual, _) = pack(&path, layer.names_root)?;
+            let (actual, _) = pack(&path)?;
             if layer.diff_id.as_ref().is_some_and(|expected| *expected == actual) {
                 let layer = LayerRecord { boot: None, ..layer };
                 self.index.put_layer(&layer)?;
@@ -476,8 +467,8 @@ impl Store {
         if let Ok(layer) = self.unpack_again(&layer, below) {
             return Ok(Some(layer));
         }
+        self.discard(&self.root.join("layers").join(&layer.id))?;
         self.index.remove_layer(&layer.id)?;
-        sys::remove_path(&self.root.join("layers").join(&layer.id))?;
         Ok(None)
     }
 
@@ -488,7 +479,7 @@ impl Store {
     fn unpack_again(&self, layer: &LayerRecord, below: &[DiffId]) -> Result<LayerRecord, StoreError> {
         let Some(diff_id) = &layer.diff_id else { return Err(StoreError::NoBlob(layer.id.clone())) };
         let unpacked = self.unpack(self.blob_tar(layer)?, diff_id, below)?;
-        let Unpacked { active, record } = unpacked;
+        let Unpacked { active, record, .. } = unpacked;
         let layer = LayerRecord {
             id: layer.id.clone(),
             blob: layer.blob.clone(),
@@ -507,6 +498,7 @@ impl Store {
         }
         fs::rename(active.upper(), &files).call("rename", &files)?;
         self.write_layer_record(&layer)?;
+        self.note_change();
         self.index.put_layer(&layer)?;
         Ok(layer)
     }
@@ -540,7 +532,7 @@ impl Store {
         if let (Some(diff_id), Some(size)) = (&layer.diff_id, layer.tar_size) {
             return Ok((diff_id.clone(), size));
         }
-        let (diff_id, tar_size) = pack(&self.layer_path(id.as_str()), layer.names_root)?;
+        let (diff_id, tar_size) = pack(&self.layer_path(id.as_str()))?;
         let layer = LayerRecord { diff_id: Some(diff_id.clone()), tar_size: Some(tar_size), ..layer };
         self.write_layer_record(&layer)?;
         self.index.put_layer(&layer)?;
@@ -562,10 +554,7 @@ impl Store {
             Ok(mut tar) => {
                 io::copy(&mut tar, &mut output).call("write", "layer")?;
             }
-            Err(StoreError::NoBlob(_)) => {
-                let options = DiffOptions { names_root: layer.names_root, ..DiffOptions::default() };
-                output = layer::diff_with(&self.layer_path(&layer.id), output, options)?;
-            }
+            Err(StoreError::NoBlob(_)) => output = layer::diff(&self.layer_path(&layer.id), output)?,
             Err(error) => return Err(error),
         }
         let (_, digest, size) = output.finish();
@@ -587,7 +576,7 @@ impl Store {
         expected: &DiffId,
         below: &[DiffId],
     ) -> Result<Unpacked, StoreError> {
-        let active = self.empty_active(snapshot::ROOT)?;
+        let active = self.empty_active()?;
         let mut stream = Hashing::with(tar, expected.0.algorithm());
         let failure = RefCell::new(None);
         let tree = || match self.stack(below).and_then(|stack| Ok(stack.tree()?)) {
@@ -619,17 +608,37 @@ impl Store {
             created: index::now(),
             boot: Some(self.boot.clone()),
             below: applied.asked_below.then(|| below.to_vec()),
-            names_root: applied.names_root,
         };
-        Ok(Unpacked { active, record })
+        Ok(Unpacked { active, diff_id: expected.clone(), record })
+    }
+
+    /// True when the blob that a layer came from is there, as far as its size says, or there is none.
+    pub fn has_blob_of(&self, layer: &LayerRecord) -> bool {
+        let Some(blob) = &layer.blob else { return true };
+        let is_tar = layer.diff_id.as_ref().is_some_and(|diff_id| diff_id.0 == *blob);
+        match layer.tar_size.filter(|_| is_tar) {
+            Some(size) => self.blobs.has(blob, size),
+            None => self.blobs.contains(blob) && !self.blobs.has(blob, 0),
+        }
     }
 
     /// Keeps an unpacked layer; `blob` is the blob of the store that it came from.
+    ///
+    /// Where the store has the layer already, that one gets the blob.
     pub fn keep_unpacked(
         &self,
         unpacked: Unpacked,
         blob: Option<&Digest>,
     ) -> Result<LayerRecord, StoreError> {
+        for known in self.index.layers_of_diff_id(unpacked.diff_id())? {
+            if known.below == unpacked.record.below && self.layer_path(&known.id).is_dir() {
+                let known = LayerRecord { blob: blob.cloned().or(known.blob), ..known };
+                self.write_layer_record(&known)?;
+                self.note_change();
+                self.index.put_layer(&known)?;
+                return Ok(known);
+            }
+        }
         self.keep_layer(unpacked.active, LayerRecord { blob: blob.cloned(), ..unpacked.record })
     }
 
@@ -639,11 +648,8 @@ impl Store {
         unpacked: Unpacked,
         tar: impl FnOnce() -> io::Result<R>,
     ) -> Result<LayerRecord, StoreError> {
-        let Some(DiffId(digest)) = unpacked.record.diff_id.clone() else {
-            return self.keep_unpacked(unpacked, None);
-        };
-        let is_own = unpacked.record.below.is_none()
-            && pack(&unpacked.active.upper(), unpacked.record.names_root)?.0.0 == digest;
+        let digest = unpacked.diff_id.0.clone();
+        let is_own = unpacked.record.below.is_none() && pack(&unpacked.active.upper())?.0.0 == digest;
         if is_own {
             return self.keep_unpacked(unpacked, None);
         }
@@ -703,28 +709,18 @@ impl Store {
     }
 }
 
-fn wait_for_lock(file: &OwnedFd, operation: FlockOperation, path: &Path) -> Result<(), StoreError> {
-    while let Err(errno) = rustix::fs::flock(file, operation) {
-        if errno != rustix::io::Errno::INTR {
-            return Err(CallError { call: "flock", path: path.to_owned(), errno }.into());
-        }
-    }
-    Ok(())
-}
-
 fn missing_reference(parsed: Result<Reference, ReferenceError>, name: &str) -> StoreError {
     let shown = parsed.map_or_else(|_| name.to_owned(), |reference| reference.or_latest().familiar());
     StoreError::NoSuchImage(shown)
 }
 
-fn pack(path: &Path, names_root: bool) -> Result<(DiffId, u64), StoreError> {
-    let options = DiffOptions { names_root, ..DiffOptions::default() };
-    let (digest, size) = layer::diff_with(path, BackgroundHasher::sha256(), options)?.finish();
+fn pack(path: &Path) -> Result<(DiffId, u64), StoreError> {
+    let (digest, size) = layer::diff(path, BackgroundHasher::sha256())?.finish();
     Ok((DiffId(digest), size))
 }
 
 /// What of the store is nobody else's business: programs that run as their owner lie there, and what was said in secret.
-const OWN: [&str; 11] = [
+const OWN: [&str; 12] = [
     "blobs",
     "layers",
     "work",
@@ -736,6 +732,7 @@ const OWN: [&str; 11] = [
     "index.db",
     "index.db-wal",
     "index.db-shm",
+    "reserve",
 ];
 
 /// Takes what others may do with a file or folder away, if it is there.

@@ -12,7 +12,7 @@ use kiln_image::digest::{DiffId, Digest, ImageId};
 use kiln_image::manifest::{Descriptor, Manifest, ManifestError, ManifestOrIndex, media_type};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
-use kiln_image::store::{MAX_METADATA, Store, StoreError};
+use kiln_image::store::{BlobError, MAX_METADATA, Store, StoreError};
 use std::io::{self, BufReader, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -325,11 +325,14 @@ impl LayerJob<'_> {
     fn run(&self, progress: &Progress<'_>) -> Result<(), RegistryError> {
         let store = self.source.store;
         let digest = &self.layer.digest;
-        if store.find_layer(self.diff_id, self.below)?.is_none() {
+        let is_there = || -> Result<bool, StoreError> {
+            Ok(store.find_layer(self.diff_id, self.below)?.is_some_and(|layer| store.has_blob_of(&layer)))
+        };
+        if !is_there()? {
             // Two processes pulling the same layer do the work once.
             let name = format!("layer-{}", self.diff_id.0.hex());
             let _lock = store.lock(&name, || {})?;
-            if store.find_layer(self.diff_id, self.below)?.is_none() {
+            if !is_there()? {
                 self.stream(progress)?;
                 progress(PullEvent::Complete(digest.clone()));
                 return Ok(());
@@ -341,8 +344,12 @@ impl LayerJob<'_> {
 
     /// Downloads in this thread and unpacks in another.
     fn stream(&self, progress: &Progress<'_>) -> Result<(), RegistryError> {
-        if self.source.store.blobs().contains(&self.layer.digest) {
-            return self.unpack_stored();
+        // A blob that is not what its name says is removed, and fetched like one that is not there.
+        if self.source.store.blobs().has(&self.layer.digest, self.layer.size) {
+            match self.unpack_stored() {
+                Err(RegistryError::Store(StoreError::Blob(BlobError::Mismatch { .. }))) => {}
+                done => return done,
+            }
         }
         let (sender, receiver) = mpsc::channel(QUEUE);
         std::thread::scope(|scope| {
@@ -410,9 +417,7 @@ impl LayerJob<'_> {
     /// Unpacks a layer whose blob was kept when the layer itself was removed.
     fn unpack_stored(&self) -> Result<(), RegistryError> {
         let (store, digest) = (self.source.store, &self.layer.digest);
-        let file = store.blobs().open(digest)?;
-        let tar = decompressed(BufReader::with_capacity(1 << 17, file)).map_err(unreadable)?;
-        store.unpack_layer(tar, self.diff_id, self.below, Some(digest))?;
+        store.unpack_blob(digest, self.diff_id, self.below)?;
         Ok(())
     }
 

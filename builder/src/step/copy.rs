@@ -25,7 +25,7 @@ impl Executor<'_> {
         from: &[Built],
     ) -> Result<LayerRecord, StepError> {
         let origins = self.origins(from)?;
-        let active = self.tools.store.prepare(below)?;
+        let active = self.tools.store.prepare()?;
         let lower = self.view(below)?;
         let owner = match &copy.owner {
             Some(text) => Some(self.find_owner(text, lower.as_ref())?),

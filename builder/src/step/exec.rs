@@ -31,7 +31,7 @@ impl Executor<'_> {
     ) -> Result<LayerRecord, StepError> {
         let below = &inputs[0].stack;
         let mounted = self.prepare_mounts(node, exec, inputs, row)?;
-        let active = self.tools.store.prepare(below)?;
+        let active = self.tools.store.prepare()?;
         make_mount_points(below, &active)?;
         let code = self.run_in(exec, &mounted, below, &active, row)?;
         if code != 0 {

@@ -7,7 +7,7 @@ use crate::remote::{Answer, Version};
 use crate::solve::{Key, NodeId};
 use kiln_image::digest::{Algorithm, Digest, Hashing};
 use kiln_image::layer::{CopyRequest, Everything, FileData, LayerWriter, Metadata};
-use kiln_image::store::{LayerRecord, ScratchFolder, Stack};
+use kiln_image::store::{LayerRecord, ScratchFolder};
 use kiln_image::sys::Named;
 use kiln_image::tree::Tree;
 use rustix::fd::AsFd;
@@ -107,7 +107,7 @@ impl Executor<'_> {
         }
         let path = downloaded.folder.path().join(FILE);
         let file = File::open(&path).call("open", &path)?;
-        let active = self.tools.store.prepare(&Stack::empty())?;
+        let active = self.tools.store.prepare()?;
         let mut writer = LayerWriter::new(&active.upper(), None)?;
         let metadata = Metadata { mode: 0o600, uid: 0, gid: 0, mtime: (downloaded.version.time(), 0) };
         let name = format!("/{}", download.name);
@@ -161,7 +161,7 @@ impl Executor<'_> {
             true => failed(format!("subdir not found: {:?}", checkout.folder).into()),
             false => error.into(),
         })?;
-        let active = self.tools.store.prepare(&Stack::empty())?;
+        let active = self.tools.store.prepare()?;
         let mut writer = LayerWriter::new(&active.upper(), None)?;
         let now = copy::now();
         writer.copy(&CopyRequest {

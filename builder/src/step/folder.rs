@@ -7,7 +7,7 @@ use kiln_image::store::{LayerRecord, Stack};
 
 impl Executor<'_> {
     pub(super) fn make_folder(&self, folder: &MakeFolder, below: &Stack) -> Result<LayerRecord, StepError> {
-        let active = self.tools.store.prepare(below)?;
+        let active = self.tools.store.prepare()?;
         let lower = self.view(below)?;
         let (uid, gid) = owner::find(&folder.owner, lower.as_ref())?.ids();
         let mut writer = LayerWriter::new(&active.upper(), lower)?;

@@ -6,7 +6,7 @@ use crate::event::{Event, Row};
 use crate::graph::{Exec, Files, MOUNT_COPY, MountSource, StepMount};
 use crate::solve::NodeId;
 use kiln_image::layer::{CopyRequest, Everything, FileData, LayerWriter, Metadata};
-use kiln_image::store::{CacheAccess, CacheFolder, ScratchFolder, Stack};
+use kiln_image::store::{CacheAccess, CacheFolder, ScratchFolder, make_upper};
 use kiln_image::sys::{self, CallError, Named};
 use kiln_image::tree::Tree;
 use kiln_parser::mount::Sharing;
@@ -164,7 +164,7 @@ impl Executor<'_> {
                     true => store.view_mount(stack, &[]),
                     false => {
                         let scratch = store.scratch_folder()?;
-                        let (upper, work) = upper_and_work(scratch.path(), stack)?;
+                        let (upper, work) = upper_and_work(scratch.path())?;
                         mounted._scratch.push(scratch);
                         store.writable_mount(stack, &upper, &work, &[])
                     }
@@ -189,7 +189,7 @@ impl Executor<'_> {
                     copy_file(&path, &copy)?;
                     mounted.mounts.push(spec::bind(copy, &mount.target, &["rw"]));
                 } else {
-                    let (upper, work) = upper_and_work(scratch.path(), &Stack::empty())?;
+                    let (upper, work) = upper_and_work(scratch.path())?;
                     let options = vec![
                         format!("lowerdir+={}", path.display()),
                         format!("upperdir={}", upper.display()),
@@ -280,9 +280,9 @@ fn copy_file(from: &Path, to: &Path) -> Result<(), CallError> {
     target.set_permissions(permissions).call("chmod", to)
 }
 
-fn upper_and_work(folder: &Path, stack: &Stack) -> Result<(PathBuf, PathBuf), CallError> {
+fn upper_and_work(folder: &Path) -> Result<(PathBuf, PathBuf), CallError> {
     let (upper, work) = (folder.join("upper"), folder.join("work"));
-    stack.make_upper(&upper)?;
+    make_upper(&upper)?;
     std::fs::create_dir(&work).call("mkdir", &work)?;
     Ok((upper, work))
 }

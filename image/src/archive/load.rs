@@ -363,8 +363,8 @@ impl Loader<'_> {
             decompressed(BufReader::with_capacity(BUFFER, file)).map_err(ArchiveError::Io)
         };
         let layer = match self.store.find_layer(diff_id, below)? {
-            Some(layer) => layer,
-            None => {
+            Some(layer) if self.store.has_blob_of(&layer) => layer,
+            _ => {
                 let unpacked = self.store.unpack(open()?, diff_id, below)?;
                 self.store.keep_with_tar(unpacked, || open().map_err(io::Error::other))?
             }

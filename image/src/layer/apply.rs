@@ -37,8 +37,6 @@ pub struct Applied {
     pub asked_below: bool,
     /// True when the root itself hides all lower layers.
     pub opaque_root: bool,
-    /// True when the tar has an entry for the root, which gives it its owner and mode.
-    pub names_root: bool,
     /// Bytes of file content.
     pub size: u64,
     /// Entries that are no whiteouts.
@@ -318,19 +316,12 @@ impl Unpacker<'_> {
         self.copied_up.retain(|known| !is_gone(known));
     }
 
-    fn root_entry(&mut self, entry: &Entry) -> Result<(), ApplyError> {
-        if entry.kind != EntryKind::Directory {
-            return Err(ApplyError::Outside(path(&entry.name)));
+    /// The root of an image is root's, with mode 0755, whatever its layers say, as in the reference.
+    fn root_entry(&self, entry: &Entry) -> Result<(), ApplyError> {
+        match entry.kind {
+            EntryKind::Directory => Ok(()),
+            _ => Err(ApplyError::Outside(path(&entry.name))),
         }
-        if !self.is_layer {
-            // The directory is there, and stays what it is.
-            return Ok(());
-        }
-        let root = self.root.try_clone().call("dup", "/")?;
-        self.directory_metadata(root.as_fd(), entry)?;
-        self.applied.names_root = true;
-        self.dirs.entry(Key::new()).or_default().mtime = Some((entry.mtime, entry.mtime_nanos));
-        Ok(())
     }
 
     fn directory_metadata(&self, dir: BorrowedFd<'_>, entry: &Entry) -> Result<(), ApplyError> {

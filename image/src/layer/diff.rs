@@ -30,36 +30,24 @@ pub enum DiffError {
     Changed(PathBuf),
 }
 
-/// What goes into the tar of a layer besides its members.
-#[derive(Clone, Copy, Debug)]
-pub struct DiffOptions {
-    /// What is younger gets this time, in seconds since 1970.
-    pub latest: i64,
-    /// An entry `./` gives the root of the image its owner and mode.
-    pub names_root: bool,
-}
-
-impl Default for DiffOptions {
-    fn default() -> DiffOptions {
-        DiffOptions { latest: i64::MAX, names_root: false }
-    }
-}
-
 /// Writes the layer in the directory `path` to `output` and returns that.
+///
+/// The directory itself has no entry: the root of an image is the same for all.
 pub fn diff<W: Write>(path: &Path, output: W) -> Result<W, DiffError> {
-    diff_with(path, output, DiffOptions::default())
+    write(path, output, i64::MAX)
 }
 
-/// Like [`diff`], with options.
-pub fn diff_with<W: Write>(path: &Path, output: W, options: DiffOptions) -> Result<W, DiffError> {
+/// Like [`diff`]; what is younger than `latest`, in seconds since 1970, gets that time.
+pub fn diff_until<W: Write>(path: &Path, output: W, latest: i64) -> Result<W, DiffError> {
+    write(path, output, latest)
+}
+
+fn write<W: Write>(path: &Path, output: W, latest: i64) -> Result<W, DiffError> {
     let root = sys::open_dir(path)?;
     let (writer, seen) = (Writer::new(output), HashMap::new());
-    let mut differ = Differ { writer, seen, buffer: vec![0; 256 * 1024], latest: options.latest };
-    let stat = fs::fstat(&root).call("stat", path)?;
-    if options.names_root {
-        differ.writer.begin(&differ.entry(EntryKind::Directory, b".", &stat))?;
-    }
+    let mut differ = Differ { writer, seen, buffer: vec![0; 256 * 1024], latest };
     if overlay::is_opaque(root.as_fd()).call("getxattr", path)? {
+        let stat = fs::fstat(&root).call("stat", path)?;
         differ.opaque(b"", &stat)?;
     }
     differ.folder(root.as_fd(), &mut Vec::new())?;

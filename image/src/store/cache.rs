@@ -3,7 +3,6 @@
 use super::{Store, StoreError, StoreLock};
 use crate::digest::Digest;
 use crate::sys::{self, Named};
-use rustix::fs::FlockOperation;
 use std::path::{Path, PathBuf};
 
 /// A cache folder and the right to use it.
@@ -74,9 +73,8 @@ impl Store {
         let mut number = 0;
         loop {
             let name = if number == 0 { hashed.to_owned() } else { format!("{hashed}.{number}") };
-            let (file, _) = self.lock_file(&format!("cache-{name}"))?;
-            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                return Ok((name, StoreLock { _file: file }));
+            if let Some(lock) = self.try_lock(&format!("cache-{name}"))? {
+                return Ok((name, lock));
             }
             number += 1;
         }

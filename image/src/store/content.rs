@@ -91,10 +91,17 @@ impl Blobs {
         check(digest, reader.finish().1)
     }
 
-    /// Keeps bytes and gives their digest.
+    /// True when the store has the blob with that many bytes; what the bytes are is not looked at.
+    pub fn has(&self, digest: &Digest, size: u64) -> bool {
+        std::fs::symlink_metadata(self.path(digest)).is_ok_and(|found| found.is_file() && found.len() == size)
+    }
+
+    /// Keeps bytes and returns their digest. A blob of that name that has other bytes is replaced.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, BlobError> {
         let digest = Digest::of(bytes);
-        if !self.contains(&digest) {
+        let is_there = self.has(&digest, bytes.len() as u64)
+            && std::fs::read(self.path(&digest)).is_ok_and(|found| found == bytes);
+        if !is_there {
             let mut writer = self.writer(&digest)?;
             writer.write_all(bytes).call("write", self.path(&digest))?;
             writer.commit()?;

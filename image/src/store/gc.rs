@@ -50,8 +50,9 @@ impl Store {
             let shown = reference.parse::<Reference>().map_or(reference, |r| r.familiar());
             removed.push(Removed::Untagged(shown));
         }
-        self.index.remove_image(&image.id)?;
-        self.write_layout_index()?;
+        self.note_change();
+        self.making_room(|| Ok(self.index.remove_image(&image.id)?))?;
+        self.making_room(|| self.write_layout_index())?;
         removed.push(Removed::Deleted(image.id.to_string()));
         for layer in self.remove_unused_layers()? {
             removed.push(Removed::Deleted(layer));
@@ -63,7 +64,7 @@ impl Store {
     /// Forgets all cache records, and removes the layers that only they needed.
     pub fn prune_steps(&self) -> Result<Usage, StoreError> {
         let before = self.layer_bytes()?;
-        self.index.remove_all_steps()?;
+        self.making_room(|| Ok(self.index.remove_all_steps()?))?;
         self.remove_computed()?;
         let removed = self.remove_unused_layers()?;
         self.remove_unused_blobs()?;
@@ -95,14 +96,16 @@ impl Store {
     /// Nothing is removed while a build or a start is under way ([`Store::use_layers`]).
     fn remove_unused_layers(&self) -> Result<Vec<String>, StoreError> {
         let Some(_lock) = self.try_remove_layers()? else { return Ok(Vec::new()) };
+        // What killed commands left is known by no record.
+        self.adopt_layers()?;
         let pinned = self.pinned_layers()?;
         let mut removed = Vec::new();
         for layer in self.index.unused_layers()? {
             if pinned.contains(&layer.id) {
                 continue;
             }
-            self.index.remove_layer(&layer.id)?;
-            sys::remove_path(&self.root.join("layers").join(&layer.id))?;
+            self.making_room(|| self.discard(&self.root.join("layers").join(&layer.id)))?;
+            self.making_room(|| Ok(self.index.remove_layer(&layer.id)?))?;
             removed.push(layer.diff_id.map_or(layer.id, |diff_id| diff_id.to_string()));
         }
         Ok(removed)

@@ -11,6 +11,7 @@ use crate::json;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -54,8 +55,7 @@ CREATE TABLE layer (
     blob TEXT,                      -- digest of the compressed blob it came from
     created INTEGER NOT NULL,       -- nanoseconds since 1970
     boot TEXT,                      -- boot in which it was written; null once known to be on disk
-    below TEXT,                     -- diff ids of the layers that it fits on alone, as JSON; null for any
-    names_root INTEGER NOT NULL     -- 1: gives the root its owner and mode
+    below TEXT                      -- diff ids of the layers that it fits on alone, as JSON; null for any
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX layer_diff_id ON layer (diff_id);
 CREATE TABLE step (
@@ -71,6 +71,38 @@ CREATE INDEX step_layer ON step (layer);
 CREATE INDEX step_place ON step (place, created);
 ";
 
+/// What schema 2 adds.
+const META: &str = "
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,          -- see `Meta`
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// What the index knows about the store as a whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Meta {
+    /// The boot in which the store was last looked through.
+    Boot,
+    /// How often `index.json` was written.
+    Generation,
+    /// Inode, size and time of the `index.json` that was written last.
+    Layout,
+    /// When the store was last synced: nanoseconds since 1970.
+    Synced,
+}
+
+impl Meta {
+    fn name(self) -> &'static str {
+        match self {
+            Meta::Boot => "boot",
+            Meta::Generation => "generation",
+            Meta::Layout => "layout",
+            Meta::Synced => "synced",
+        }
+    }
+}
+
 /// Why the index cannot answer.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
@@ -84,6 +116,12 @@ pub enum IndexError {
         /// Why it failed.
         #[source]
         source: rusqlite::Error,
+    },
+    /// The file is there, and nothing in it.
+    #[error("the store's index `{path}` is empty", path = .path.display())]
+    Empty {
+        /// The database file.
+        path: PathBuf,
     },
     /// The store was written by a newer version of this program.
     #[error("the store `{path}` was written by a newer version of kiln (schema {found}, this one knows {SCHEMA})", path = .path.display())]
@@ -100,9 +138,28 @@ impl IndexError {
     pub fn is_full(&self) -> bool {
         match self {
             IndexError::Database { source, .. } => {
-                source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+                // Where the memory that processes share cannot be extended (SQLITE_IOERR_SHMSIZE).
+                let is_io =
+                    matches!(source, rusqlite::Error::SqliteFailure(error, _) if error.extended_code == 4874);
+                is_io || source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
             }
-            IndexError::TooNew { .. } => false,
+            IndexError::TooNew { .. } | IndexError::Empty { .. } => false,
+        }
+    }
+
+    /// True when the file is no index, or has pages that cannot be one's.
+    pub fn is_damaged(&self) -> bool {
+        use rusqlite::{Error, ErrorCode};
+        let IndexError::Database { source, .. } = self else { return false };
+        match source {
+            // A value that no version of ours has written.
+            Error::FromSqlConversionFailure(..) | Error::InvalidColumnType(..) => true,
+            // A table or column that should be there is not.
+            Error::SqliteFailure(_, Some(message)) if message.starts_with("no such ") => true,
+            other => matches!(
+                other.sqlite_error_code(),
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            ),
         }
     }
 }
@@ -158,9 +215,6 @@ pub struct LayerRecord {
     /// The layers below, lowest first, if its directory fits on these alone: what its tar leaves open came from them.
     #[serde(default)]
     pub below: Option<Vec<DiffId>>,
-    /// True when it gives the root of the tree its owner and mode.
-    #[serde(default)]
-    pub names_root: bool,
 }
 
 /// A cache record.
@@ -187,12 +241,11 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Opens the database at `path`, making it when it is missing.
-    pub(crate) fn open(path: &Path) -> Result<Index, IndexError> {
+    /// Opens the database at `path`; one that is missing or empty is made, or an error where `make` is false.
+    pub(crate) fn open(path: &Path, make: bool) -> Result<Index, IndexError> {
         let fail = |what| move |source| IndexError::Database { what, path: path.to_owned(), source };
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let create_it = if make { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create_it;
         let mut connection = Connection::open_with_flags(path, flags).map_err(fail("open"))?;
         connection.busy_timeout(Duration::from_secs(60)).map_err(fail("open"))?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(fail("open"))?;
@@ -203,6 +256,7 @@ impl Index {
             connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail("read"))?;
         match version {
             SCHEMA => {}
+            0 if !make => return Err(IndexError::Empty { path: path.to_owned() }),
             0 => create(&mut connection).map_err(fail("create"))?,
             1 => upgrade(&mut connection).map_err(fail("upgrade"))?,
             found if found > SCHEMA => return Err(IndexError::TooNew { path: path.to_owned(), found }),
@@ -216,11 +270,18 @@ impl Index {
     }
 
     fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, IndexError> {
-        query(&self.connection()).map_err(|source| IndexError::Database {
-            what: "read",
-            path: self.path.clone(),
-            source,
-        })
+        query(&self.connection()).map_err(|source| self.failed("read", source))
+    }
+
+    /// The error, after leaving a mark for the next command where the index is damaged.
+    fn failed(&self, what: &'static str, source: rusqlite::Error) -> IndexError {
+        let error = IndexError::Database { what, path: self.path.clone(), source };
+        if error.is_damaged() {
+            SAW_DAMAGE.store(true, Ordering::Relaxed);
+            // Without the mark the next command fails as this one did.
+            let _ = std::fs::write(damage_mark(&self.path), error.to_string());
+        }
+        error
     }
 
     fn write<T>(
@@ -234,7 +295,50 @@ impl Index {
             transaction.commit()?;
             Ok(value)
         };
-        run().map_err(|source| IndexError::Database { what: "write", path: self.path.clone(), source })
+        let done = run();
+        drop(connection);
+        done.map_err(|source| self.failed("write", source))
+    }
+
+    // The store as a whole.
+
+    pub(crate) fn meta(&self, meta: Meta) -> Result<Option<String>, IndexError> {
+        self.read(|db| {
+            let mut statement = db.prepare_cached("SELECT value FROM meta WHERE name = ?")?;
+            statement.query_row([meta.name()], |row| row.get(0)).optional()
+        })
+    }
+
+    pub(crate) fn set_meta(&self, values: &[(Meta, String)]) -> Result<(), IndexError> {
+        self.write(|db| {
+            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?, ?)")?;
+            for (meta, value) in values {
+                insert.execute([meta.name(), value])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// What SQLite finds wrong with the file.
+    pub(crate) fn quick_check(&self) -> Result<Option<String>, IndexError> {
+        let found: String = self.read(|db| db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
+        Ok((found != "ok").then_some(found))
+    }
+
+    /// Has the next command make the index anew.
+    pub(crate) fn mark_damaged(&self, why: &str) {
+        // Without the mark things stay as they are.
+        let _ = std::fs::write(damage_mark(&self.path), why);
+    }
+
+    /// Notes that layers of the boot `boot` made before an instant (nanoseconds since 1970) are on disk.
+    pub(crate) fn mark_synced(&self, boot: &str, before: i64) -> Result<(), IndexError> {
+        self.write(|db| {
+            let synced = params![Meta::Synced.name(), before.to_string()];
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", synced)?;
+            db.execute("UPDATE layer SET boot = NULL WHERE boot = ? AND created < ?", params![boot, before])
+                .map(drop)
+        })
     }
 
     // Images and tags.
@@ -275,6 +379,17 @@ impl Index {
         })
     }
 
+    /// Images that have a layer of this diff id.
+    pub(crate) fn images_with_layer(&self, diff_id: &DiffId) -> Result<Vec<ImageRecord>, IndexError> {
+        self.read(|db| {
+            db.prepare_cached(
+                "SELECT * FROM image WHERE id IN (SELECT image FROM image_layer WHERE diff_id = ?)",
+            )?
+            .query_map([diff_id.0.as_str()], image_record)?
+            .collect()
+        })
+    }
+
     pub(crate) fn images(&self) -> Result<Vec<ImageRecord>, IndexError> {
         self.read(|db| db.prepare_cached("SELECT * FROM image")?.query_map([], image_record)?.collect())
     }
@@ -289,12 +404,13 @@ impl Index {
         })
     }
 
-    pub(crate) fn set_tag(&self, reference: &str, image: &ImageId) -> Result<(), IndexError> {
+    /// Makes `reference` name an image, since `updated` (nanoseconds since 1970).
+    pub(crate) fn set_tag(&self, reference: &str, image: &ImageId, updated: i64) -> Result<(), IndexError> {
         self.write(|db| {
             db.prepare_cached("INSERT OR REPLACE INTO tag VALUES (?, ?, ?)")?.execute(params![
                 reference,
                 image.0.as_str(),
-                now()
+                updated
             ])?;
             Ok(())
         })
@@ -365,7 +481,7 @@ impl Index {
 
     pub(crate) fn put_layer(&self, layer: &LayerRecord) -> Result<(), IndexError> {
         self.write(|db| {
-            db.prepare_cached("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?
+            db.prepare_cached("INSERT OR REPLACE INTO layer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?
                 .execute(params![
                     layer.id,
                     layer.diff_id.as_ref().map(|id| id.0.as_str()),
@@ -380,7 +496,6 @@ impl Index {
                         .below
                         .as_ref()
                         .map(|below| String::from_utf8_lossy(&json::to_vec(below)).into_owned()),
-                    layer.names_root
                 ])?;
             Ok(())
         })
@@ -482,9 +597,22 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version == 0 {
         transaction.execute_batch(TABLES)?;
+        transaction.execute_batch(META)?;
         transaction.pragma_update(None, "user_version", SCHEMA)?;
     }
     transaction.commit()
+}
+
+static SAW_DAMAGE: AtomicBool = AtomicBool::new(false);
+
+/// True when this process has met a damaged index. It is made anew when a store is next opened.
+pub fn saw_damage() -> bool {
+    SAW_DAMAGE.load(Ordering::Relaxed)
+}
+
+/// The file that says that an index is damaged.
+pub(crate) fn damage_mark(index: &Path) -> PathBuf {
+    index.with_extension("damaged")
 }
 
 /// Before schema 2, what a tar left open came from whatever layers lay below first: such layers are made anew when they
@@ -495,9 +623,9 @@ fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     if version == 1 {
         transaction.execute_batch(
             "ALTER TABLE layer ADD COLUMN below TEXT;
-             ALTER TABLE layer ADD COLUMN names_root INTEGER NOT NULL DEFAULT 0;
              UPDATE layer SET boot = 'schema 1' WHERE blob IS NOT NULL;",
         )?;
+        transaction.execute_batch(META)?;
         transaction.pragma_update(None, "user_version", SCHEMA)?;
     }
     transaction.commit()
@@ -552,7 +680,6 @@ fn layer_record(row: &Row<'_>) -> rusqlite::Result<LayerRecord> {
         created: row.get(7)?,
         boot: row.get(8)?,
         below: below(row, 9)?,
-        names_root: row.get(10)?,
     })
 }
 

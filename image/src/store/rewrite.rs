@@ -2,7 +2,7 @@
 
 use super::{LayerId, LayerRecord, Stack, Store, StoreError};
 use crate::digest::{DiffId, Hashing};
-use crate::layer::{DiffOptions, diff_with, merge};
+use crate::layer::{diff_until, merge};
 use crate::sys::{self, Named};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::FileType;
@@ -15,12 +15,8 @@ impl Store {
     pub fn merge_layers(&self, layers: &[LayerId], below: &Stack) -> Result<LayerRecord, StoreError> {
         let merged = self.stack_of(layers)?;
         let folders: Vec<PathBuf> = merged.folders().into_iter().map(Path::to_owned).collect();
-        // What the layers below have at the root is what an image shows that names nothing for it.
-        let active = self.empty_active(below.root_metadata()?)?;
+        let active = self.empty_active()?;
         merge(&folders, &active.upper(), &below.tree()?)?;
-        if merged.names_root() {
-            active.set_root(&merged.root_metadata()?)?;
-        }
         self.commit(active)
     }
 
@@ -31,10 +27,8 @@ impl Store {
         if !has_younger(root.as_fd(), latest).call("getdents", &folder)? {
             return Ok(None);
         }
-        let names_root = self.index.layer(id.as_str())?.is_some_and(|layer| layer.names_root);
         let (scratch, file) = self.scratch.file()?;
-        let options = DiffOptions { latest, names_root };
-        let tar = diff_with(&folder, Hashing::new(BufWriter::new(file)), options)?;
+        let tar = diff_until(&folder, Hashing::new(BufWriter::new(file)), latest)?;
         let (mut writer, digest, _) = tar.finish();
         writer.flush().call("write", scratch.path())?;
         let file = File::open(scratch.path()).call("open", scratch.path())?;

@@ -57,7 +57,6 @@ struct StackedLayer {
     path: PathBuf,
     empty: bool,
     opaque_root: bool,
-    names_root: bool,
 }
 
 impl Stack {
@@ -110,43 +109,30 @@ impl Stack {
         let folders: Result<_, _> = self.folders().into_iter().map(sys::open_dir).collect();
         Ok(MergedDir::root(folders?))
     }
+}
 
-    /// True when one of the layers gives the root of the tree its owner and mode.
-    pub(super) fn names_root(&self) -> bool {
-        self.layers.iter().any(|layer| layer.names_root)
-    }
-
-    /// Owner and mode of the tree's root: those that the highest layer gives it which gives it any.
-    pub fn root_metadata(&self) -> Result<Metadata, CallError> {
-        let Some(layer) = self.layers.iter().rev().find(|layer| layer.names_root) else { return Ok(ROOT) };
-        let dir = sys::open_dir(&layer.path)?;
-        Ok(Metadata::of(&fs::fstat(&dir).call("stat", &layer.path)?))
+/// Makes the directory `upper` for what is written over a tree, with owner and mode of every tree's root. One that is there
+/// already stays as it is.
+pub fn make_upper(upper: &Path) -> Result<(), CallError> {
+    match fs::mkdir(upper, Mode::from_raw_mode(0o700)) {
+        Ok(()) => set_root(upper),
+        Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(errno) => Err(CallError { call: "mkdir", path: upper.to_owned(), errno }),
     }
 }
 
-impl Stack {
-    /// Makes the directory `upper` for what is written over the tree, with owner and mode of the tree's root. One that is
-    /// there already stays as it is.
-    pub fn make_upper(&self, upper: &Path) -> Result<(), CallError> {
-        match fs::mkdir(upper, Mode::from_raw_mode(0o700)) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::EXIST) => return Ok(()),
-            Err(errno) => return Err(CallError { call: "mkdir", path: upper.to_owned(), errno }),
-        }
-        let metadata = self.root_metadata()?;
-        let dir = sys::open_dir(upper)?;
-        crate::layer::set_owner_and_mode(dir.as_fd(), &metadata).call("chmod", upper)
-    }
+fn set_root(path: &Path) -> Result<(), CallError> {
+    let dir = sys::open_dir(path)?;
+    crate::layer::set_owner_and_mode(dir.as_fd(), &ROOT).call("chmod", path)
 }
 
-/// Owner and mode of a root that no layer names.
-pub(super) const ROOT: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) };
+/// Owner and mode of the root of every tree. In the reference neither a tar's entry for the root nor a `chmod` of a step
+/// changes them for what comes after it.
+const ROOT: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) };
 
 /// A snapshot being written; gone when it is dropped, unless it is committed.
 pub struct Active {
     scratch: Scratch,
-    /// Owner and mode that the root has from the layers below.
-    root: Metadata,
 }
 
 impl Active {
@@ -162,21 +148,6 @@ impl Active {
             Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(path),
             Err(errno) => Err(CallError { call: "mkdir", path, errno }),
         }
-    }
-
-    /// Gives the root of the snapshot another owner and mode.
-    pub(super) fn set_root(&self, metadata: &Metadata) -> Result<(), CallError> {
-        let path = self.upper();
-        let dir = sys::open_dir(&path)?;
-        crate::layer::set_owner_and_mode(dir.as_fd(), metadata).call("chmod", &path)
-    }
-
-    /// True when the root has another owner or mode than the layers below give it.
-    fn names_root(&self) -> Result<bool, CallError> {
-        let path = self.upper();
-        let dir = sys::open_dir(&path)?;
-        let own = Metadata::of(&fs::fstat(&dir).call("stat", &path)?);
-        Ok((own.mode, own.uid, own.gid) != (self.root.mode, self.root.uid, self.root.gid))
     }
 
     /// The folder that overlayfs works in.
@@ -219,23 +190,18 @@ impl Store {
             path: self.layer_path(&layer.id),
             empty: layer.empty,
             opaque_root: layer.opaque_root,
-            names_root: layer.names_root,
         });
     }
 
-    /// Begins a snapshot on top of `stack`.
-    ///
-    /// Its root directory has the owner and mode of the tree's root: overlayfs shows the topmost one.
-    pub fn prepare(&self, stack: &Stack) -> Result<Active, StoreError> {
-        self.empty_active(stack.root_metadata()?)
+    /// Begins a snapshot.
+    pub fn prepare(&self) -> Result<Active, StoreError> {
+        self.empty_active()
     }
 
-    pub(super) fn empty_active(&self, root: Metadata) -> Result<Active, StoreError> {
-        let active = Active { scratch: self.scratch.folder()?, root };
-        for path in [active.upper(), active.work()] {
-            fs::mkdir(&path, Mode::from_raw_mode(0o700)).call("mkdir", &path)?;
-        }
-        active.set_root(&root)?;
+    pub(super) fn empty_active(&self) -> Result<Active, StoreError> {
+        let active = Active { scratch: self.scratch.folder()? };
+        make_upper(&active.upper())?;
+        fs::mkdir(active.work(), Mode::from_raw_mode(0o700)).call("mkdir", active.work())?;
         Ok(active)
     }
 
@@ -291,10 +257,10 @@ impl Store {
     /// Makes the snapshot a layer. Nothing may be mounted on it any more.
     pub fn commit(&self, active: Active) -> Result<LayerRecord, StoreError> {
         let size = size_below(&active.upper())?;
-        let names_root = active.names_root()?;
+        // What a step made of the root's owner and mode goes with the step.
+        set_root(&active.upper())?;
         let upper = sys::open_dir(&active.upper())?;
-        let empty =
-            !names_root && sys::sorted_names(upper.as_fd()).call("getdents", active.upper())?.is_empty();
+        let empty = sys::sorted_names(upper.as_fd()).call("getdents", active.upper())?.is_empty();
         let record = LayerRecord {
             id: String::new(),
             diff_id: None,
@@ -306,7 +272,6 @@ impl Store {
             created: index::now(),
             boot: Some(self.boot.clone()),
             below: None,
-            names_root,
         };
         self.keep_layer(active, record)
     }
@@ -320,6 +285,7 @@ impl Store {
         std::fs::write(active.scratch.path().join("layer.json"), json::to_vec(&record))
             .call("write", active.scratch.path())?;
         active.scratch.move_to(&folder)?;
+        self.note_change();
         self.index.put_layer(&record)?;
         Ok(record)
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::manifest::media_type;
+use crate::manifest::{Descriptor, Index as ManifestIndex, media_type};
 use crate::tar::{Entry, EntryKind, Writer};
 use crate::testing::needs_root;
 use oci_spec::runtime::Mount;
@@ -80,7 +80,7 @@ fn snapshots_are_mounts_and_become_layers() {
     let (_root, store) = store();
     let base = unpack(&store, &[("d/", ""), ("d/f", "x")], &[]).unwrap();
     let stack = store.stack(&[base]).unwrap();
-    let active = store.prepare(&stack).unwrap();
+    let active = store.prepare().unwrap();
     let mount = store.active_mount(&stack, &active, &[]);
     assert_eq!(mount.typ().as_deref(), Some("overlay"));
     let text = options(&mount).join(",");
@@ -101,7 +101,7 @@ fn empty_layers_are_not_stacked() {
     needs_root!();
     let (_root, store) = store();
     let stack = Stack::empty();
-    let empty = store.commit(store.prepare(&stack).unwrap()).unwrap();
+    let empty = store.commit(store.prepare().unwrap()).unwrap();
     assert!(empty.empty);
     let stack = store.stack_on(&stack, &empty);
     let view = store.view_mount(&stack, &[]);
@@ -115,7 +115,7 @@ fn empty_layers_are_not_stacked() {
 fn dropped_snapshots_leave_nothing() {
     needs_root!();
     let (root, store) = store();
-    let active = store.prepare(&Stack::empty()).unwrap();
+    let active = store.prepare().unwrap();
     fs::create_dir_all(active.upper().join("a/b")).unwrap();
     drop(active);
     assert_eq!(fs::read_dir(root.path().join("work")).unwrap().count(), 0);
@@ -229,7 +229,7 @@ fn layers_in_use_are_not_removed() {
 fn cache_records_need_their_layer() {
     needs_root!();
     let (_root, store) = store();
-    let layer = store.commit(store.prepare(&Stack::empty()).unwrap()).unwrap();
+    let layer = store.commit(store.prepare().unwrap()).unwrap();
     let step = StepRecord {
         key: "k".into(),
         result: "r".into(),
@@ -323,7 +323,7 @@ fn an_unknown_boot_is_never_the_same_boot() {
     needs_root!();
     let (_root, mut store) = store();
     store.boot = String::new();
-    let layer = store.commit(store.prepare(&Stack::empty()).unwrap()).unwrap();
+    let layer = store.commit(store.prepare().unwrap()).unwrap();
     let (diff_id, _) = store.diff_id(&(&layer).into()).unwrap();
     fs::write(store.layer_path(&layer.id).join("f"), "more than was written").unwrap();
     assert!(store.find_layer(&diff_id, &[]).unwrap().is_none());
@@ -338,12 +338,206 @@ fn stores_of_the_first_schema_are_upgraded() {
     drop(store);
     let index = rusqlite::Connection::open(root.path().join("index.db")).unwrap();
     index
-        .execute_batch(
-            "ALTER TABLE layer DROP COLUMN below; ALTER TABLE layer DROP COLUMN names_root; PRAGMA user_version = 1;",
-        )
+        .execute_batch("ALTER TABLE layer DROP COLUMN below; DROP TABLE meta; PRAGMA user_version = 1;")
         .unwrap();
     drop(index);
     let store = Store::open(root.path()).unwrap();
     let found = store.layer_of(layer.diff_id.as_ref().unwrap(), std::slice::from_ref(&base)).unwrap();
     assert_eq!(found.below.as_deref(), Some(std::slice::from_ref(&base)), "it was unpacked again");
+}
+
+/// The store as after a power cut: another boot, and nothing of the last one is known to be on disk.
+fn reboot(store: Store) -> Store {
+    let root = store.root.clone();
+    store.index.set_meta(&[(index::Meta::Boot, "before".to_owned())]).unwrap();
+    for layer in store.index.layers().unwrap() {
+        store.index.put_layer(&LayerRecord { boot: Some("before".to_owned()), ..layer }).unwrap();
+    }
+    drop(store);
+    Store::open(&root).unwrap()
+}
+
+fn lose_index(store: Store) -> Store {
+    let root = store.root.clone();
+    drop(store);
+    for name in ["index.db", "index.db-wal", "index.db-shm"] {
+        let _ = fs::remove_file(root.join(name));
+    }
+    Store::open(&root).unwrap()
+}
+
+#[test]
+fn a_lost_index_is_made_of_what_is_there() {
+    needs_root!();
+    let (root, store) = store();
+    let base = unpack(&store, &[("opt/", ""), ("f", "1")], &[]).unwrap();
+    let upper = foreign(&store, &[("opt/app", "app")], std::slice::from_ref(&base)).diff_id.unwrap();
+    let id = image(&store, "a:1", vec![base.clone(), upper.clone()]);
+    store.tag(&"other:2".parse().unwrap(), &id).unwrap();
+    let digest = Digest::of(b"of a registry");
+    store.add_repo_digest(&id, "docker.io/library/a", &digest).unwrap();
+    let untagged = image(&store, "gone:1", vec![base.clone()]);
+    store.untag("docker.io/library/gone:1").unwrap();
+    let tags = store.tags().unwrap();
+    let store = lose_index(store);
+    let found = |store: &Store| {
+        assert_eq!(store.tags().unwrap(), tags);
+        assert_eq!(store.repo_digests(&id).unwrap(), [("docker.io/library/a".to_owned(), digest.clone())]);
+        assert!(store.image(&untagged).unwrap().is_some());
+        store.stack(&[base.clone(), upper.clone()]).unwrap();
+        assert_eq!(store.index.layers().unwrap().len(), 2);
+    };
+    found(&store);
+    // A page that cannot be one is met by one command, and the next makes the index anew.
+    drop(store);
+    let path = root.path().join("index.db");
+    let _ = fs::remove_file(root.path().join("index.db-wal"));
+    fs::write(&path, vec![b'x'; 64 << 10]).unwrap();
+    let store = Store::open(root.path()).unwrap();
+    found(&store);
+    // An empty file is what a power cut leaves of one.
+    drop(store);
+    fs::write(&path, "").unwrap();
+    for name in ["index.db-wal", "index.db-shm"] {
+        let _ = fs::remove_file(root.path().join(name));
+    }
+    found(&Store::open(root.path()).unwrap());
+}
+
+#[test]
+fn an_index_older_than_the_names_takes_them() {
+    needs_root!();
+    let (root, store) = store();
+    let layer = unpack(&store, &[("f", "1")], &[]).unwrap();
+    let id = image(&store, "old:1", vec![layer.clone()]);
+    let copy = |to: &Path, from: &Path| {
+        for name in ["index.db", "index.db-wal", "index.db-shm"] {
+            fs::write(to.join(name), fs::read(from.join(name)).unwrap_or_default()).unwrap();
+        }
+    };
+    let aside = tempfile::tempdir().unwrap();
+    copy(aside.path(), root.path());
+    let newer = unpack(&store, &[("g", "2")], &[]).unwrap();
+    image(&store, "new:1", vec![layer, newer]);
+    store.untag("docker.io/library/old:1").unwrap();
+    drop(store);
+    copy(root.path(), aside.path());
+    let store = Store::open(root.path()).unwrap();
+    let names: Vec<_> = store.tags().unwrap().into_iter().map(|tag| tag.reference).collect();
+    assert_eq!(names, ["docker.io/library/new:1"]);
+    assert!(store.image(&id).unwrap().is_some(), "its name alone was removed");
+}
+
+#[test]
+fn what_a_power_cut_leaves_is_whole_or_gone() {
+    needs_root!();
+    let (root, store) = store();
+    let layer = unpack(&store, &[("f", "content")], &[]).unwrap();
+    let torn = unpack(&store, &[("g", "content")], &[]).unwrap();
+    image(&store, "whole", vec![layer.clone()]);
+    image(&store, "torn", vec![torn.clone()]);
+    let id = image(&store, "no-config", vec![layer.clone()]);
+    fs::write(store.layer_path(&store.layer_of(&torn, &[]).unwrap().id).join("g"), "").unwrap();
+    fs::write(store.blobs.path(&id.0), "").unwrap();
+    // Directories that no record knows: one is whole, one is not.
+    let lost = store.commit(store.prepare().unwrap()).unwrap();
+    store.index.remove_layer(&lost.id).unwrap();
+    fs::create_dir_all(root.path().join("layers/half/fs")).unwrap();
+    let store = reboot(store);
+    let names: Vec<_> = store.tags().unwrap().into_iter().map(|tag| tag.reference).collect();
+    assert_eq!(names, ["docker.io/library/whole:latest"]);
+    assert!(!root.path().join("layers/half").exists());
+    assert_eq!(store.index.layers().unwrap().len(), 1 + 1);
+    assert_eq!(store.check(false).unwrap().problems, []);
+}
+
+#[test]
+fn synced_layers_are_not_looked_at_again() {
+    needs_root!();
+    let (_root, store) = store();
+    let diff_id = unpack(&store, &[("f", "1")], &[]).unwrap();
+    assert!(store.layer_of(&diff_id, &[]).unwrap().boot.is_some());
+    store.sync().unwrap();
+    assert_eq!(store.layer_of(&diff_id, &[]).unwrap().boot, None);
+}
+
+#[test]
+fn damaged_blobs_are_replaced() {
+    needs_root!();
+    let (_root, store) = store();
+    let layer = foreign(&store, &[("z", "1"), ("a", "2")], &[]);
+    let blob = layer.blob.clone().unwrap();
+    fs::write(store.blobs.path(&blob), "").unwrap();
+    assert!(!store.has_blob_of(&layer));
+    assert_eq!(foreign(&store, &[("z", "1"), ("a", "2")], &[]).id, layer.id, "it gets its blob again");
+    store.blobs.verify(&blob).unwrap();
+    let digest = store.blobs.put(b"config").unwrap();
+    fs::write(store.blobs.path(&digest), "cXnfig").unwrap();
+    store.blobs.put(b"config").unwrap();
+    store.blobs.verify(&digest).unwrap();
+}
+
+#[test]
+fn layers_that_are_gone_come_from_their_blobs() {
+    needs_root!();
+    let (_root, store) = store();
+    let layer = foreign(&store, &[("z", "1"), ("a", "2")], &[]);
+    let diff_id = layer.diff_id.clone().unwrap();
+    sys::remove_path(&store.root.join("layers").join(&layer.id)).unwrap();
+    store.index.remove_layer(&layer.id).unwrap();
+    assert_eq!(store.layer_of(&diff_id, &[]).unwrap().blob, layer.blob);
+    let damaged = foreign(&store, &[("y", "1"), ("b", "2")], &[]);
+    store.index.remove_layer(&damaged.id).unwrap();
+    let blob = damaged.blob.unwrap();
+    fs::write(store.blobs.path(&blob), "").unwrap();
+    let found = store.layer_of(damaged.diff_id.as_ref().unwrap(), &[]);
+    assert!(matches!(found, Err(StoreError::LayerMissing(_))), "{found:?}");
+    assert!(!store.blobs.contains(&blob), "a damaged blob does not stay under its name");
+}
+
+#[test]
+fn checks_find_and_repair_what_is_damaged() {
+    needs_root!();
+    let (root, store) = store();
+    let own = unpack(&store, &[("f", "1")], &[]).unwrap();
+    let foreign = foreign(&store, &[("z", "1"), ("a", "2")], &[]);
+    image(&store, "own", vec![own.clone()]);
+    image(&store, "foreign", vec![foreign.diff_id.clone().unwrap()]);
+    assert_eq!(store.check(true).unwrap().problems, []);
+    fs::write(store.layer_path(&store.layer_of(&own, &[]).unwrap().id).join("f"), "2").unwrap();
+    fs::write(store.layer_path(&foreign.id).join("z"), "2").unwrap();
+    fs::create_dir(root.path().join("layers/half")).unwrap();
+    fs::write(store.blobs.path(&Digest::of(b"x")), "y").unwrap();
+    fs::write(root.path().join("index.json"), "{").unwrap();
+    let what = |found: Checked| found.problems.into_iter().map(|it| it.what).collect::<Vec<_>>().join("\n");
+    let found = what(store.check(false).unwrap());
+    assert_eq!(found.lines().count(), 5, "{found}");
+    let repaired = store.check(true).unwrap();
+    assert!(repaired.problems.iter().all(|problem| problem.done.is_some()), "{repaired:?}");
+    let names: Vec<_> = store.tags().unwrap().into_iter().map(|tag| tag.reference).collect();
+    assert_eq!(names, ["docker.io/library/foreign:latest"], "the other cannot be made again");
+    assert_eq!(store.check(false).unwrap().problems, []);
+}
+
+#[test]
+fn locks_leave_no_files() {
+    needs_root!();
+    let (root, store) = store();
+    drop(store.lock("a-step", || {}).unwrap());
+    assert!(!root.path().join("locks/a-step").exists());
+    let counter = std::sync::Mutex::new(0);
+    let root = root.path();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let counter = &counter;
+            scope.spawn(move || {
+                let store = Store::open(root).unwrap();
+                for _ in 0..200 {
+                    let _lock = store.lock("busy", || {}).unwrap();
+                    assert!(counter.try_lock().map(|mut count| *count += 1).is_ok(), "two have one lock");
+                }
+            });
+        }
+    });
+    assert_eq!(*counter.lock().unwrap(), 800);
 }

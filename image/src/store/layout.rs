@@ -1,0 +1,192 @@
+//! `index.json`: the names of images, for other tools and for an index that is lost.
+
+use super::index::{self, Meta};
+use super::{ImageRecord, Store, StoreError};
+use crate::digest::Digest;
+use crate::json;
+use crate::manifest::{Descriptor, Index as ManifestIndex, Manifest, ManifestOrIndex, media_type};
+use crate::reference::Reference;
+use crate::store::MAX_METADATA;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+const NAME: &str = "io.containerd.image.name";
+const SHORT_NAME: &str = "org.opencontainers.image.ref.name";
+/// When a tag was set: nanoseconds since 1970.
+const UPDATED: &str = "dev.kiln.tag.updated";
+/// What registries call an image: `repository@digest`, with blanks between.
+const DIGESTS: &str = "dev.kiln.repo-digests";
+/// How often the file was written, as the index has it.
+const GENERATION: &str = "dev.kiln.generation";
+
+impl Store {
+    /// Writes `index.json`, so that the store is an OCI layout for other tools.
+    pub(super) fn write_layout_index(&self) -> Result<(), StoreError> {
+        let _lock = self.lock("layout", || {})?;
+        self.write_layout_locked()
+    }
+
+    fn write_layout_locked(&self) -> Result<(), StoreError> {
+        let mut manifests = Vec::new();
+        let mut named = BTreeSet::new();
+        for tag in self.index.tags()? {
+            let Some(image) = self.index.image(&tag.image)? else { continue };
+            named.insert(image.id.clone());
+            let short = tag.reference.rsplit(':').next().unwrap_or_default().to_owned();
+            let mut descriptor = self.descriptor(&image)?;
+            descriptor.annotations.insert(NAME.to_owned(), tag.reference);
+            descriptor.annotations.insert(SHORT_NAME.to_owned(), short);
+            descriptor.annotations.insert(UPDATED.to_owned(), tag.updated.to_string());
+            manifests.push(descriptor);
+        }
+        for image in self.index.images()? {
+            if !named.contains(&image.id) {
+                manifests.push(self.descriptor(&image)?);
+            }
+        }
+        let generation = self.generation()? + 1;
+        let mut layout = ManifestIndex::oci(manifests);
+        layout.annotations = BTreeMap::from([(GENERATION.to_owned(), generation.to_string())]);
+        self.replace_file("index.json", &json::to_vec(&layout))?;
+        self.note_layout(generation)
+    }
+
+    fn descriptor(&self, image: &ImageRecord) -> Result<Descriptor, StoreError> {
+        let size = fs::metadata(self.blobs.path(&image.manifest)).map_or(0, |metadata| metadata.len());
+        let mut descriptor = Descriptor::new(&image.media_type, image.manifest.clone(), size);
+        let digests = self.index.repo_digests(&image.id)?;
+        if !digests.is_empty() {
+            let digests: Vec<String> =
+                digests.iter().map(|(name, digest)| format!("{name}@{digest}")).collect();
+            descriptor.annotations.insert(DIGESTS.to_owned(), digests.join(" "));
+        }
+        Ok(descriptor)
+    }
+
+    fn generation(&self) -> Result<u64, StoreError> {
+        Ok(self.index.meta(Meta::Generation)?.and_then(|text| text.parse().ok()).unwrap_or(0))
+    }
+
+    /// Remembers the file, so that another one is noticed.
+    fn note_layout(&self, generation: u64) -> Result<(), StoreError> {
+        let seen = self.layout_seen().unwrap_or_default();
+        Ok(self.index.set_meta(&[(Meta::Generation, generation.to_string()), (Meta::Layout, seen)])?)
+    }
+
+    pub(super) fn layout_seen(&self) -> Option<String> {
+        let found = fs::metadata(self.root.join("index.json")).ok()?;
+        Some(format!("{} {} {}.{}", found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
+    }
+
+    /// Compares `index.json` with the index: where it is newer, the index has lost what a power cut took, and gets the
+    /// names of the file. In other cases a file that is not the one written last is written anew.
+    pub(super) fn reconcile_layout(&self) -> Result<(), StoreError> {
+        let is_known = || -> Result<bool, StoreError> {
+            let seen = self.layout_seen();
+            Ok(seen.is_some() && self.index.meta(Meta::Layout)? == seen)
+        };
+        if is_known()? {
+            return Ok(());
+        }
+        let _lock = self.lock("layout", || {})?;
+        if is_known()? {
+            return Ok(());
+        }
+        let layout = fs::read(self.root.join("index.json"))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<ManifestIndex>(&bytes).ok());
+        if let Some(layout) = layout {
+            let written = layout.annotations.get(GENERATION).and_then(|text| text.parse::<u64>().ok());
+            let known = self.generation()?;
+            if written.map_or(known == 0, |written| written > known) {
+                self.adopt_layers()?;
+                self.adopt_layout(&layout)?;
+                self.index.set_meta(&[(Meta::Generation, written.unwrap_or(known).to_string())])?;
+            }
+        }
+        self.write_layout_locked()
+    }
+
+    /// Takes over the names of `index.json` for images that are complete.
+    fn adopt_layout(&self, layout: &ManifestIndex) -> Result<(), StoreError> {
+        let mut named = BTreeSet::new();
+        for descriptor in layout.manifests.iter().filter(|descriptor| !descriptor.is_attestation()) {
+            let Some(image) = self.adopt_image(&descriptor.digest, &descriptor.media_type)? else { continue };
+            let digests = descriptor.annotations.get(DIGESTS).map(String::as_str).unwrap_or_default();
+            for (repository, digest) in digests.split(' ').filter_map(|text| text.rsplit_once('@')) {
+                if let Ok(digest) = digest.parse::<Digest>() {
+                    self.index.add_repo_digest(&image.id, repository, &digest)?;
+                }
+            }
+            let Some(name) = descriptor.annotations.get(NAME).and_then(|name| name.parse::<Reference>().ok())
+            else {
+                continue;
+            };
+            let updated = descriptor.annotations.get(UPDATED).and_then(|text| text.parse().ok());
+            let name = name.or_latest().to_string();
+            self.index.set_tag(&name, &image.id, updated.unwrap_or_else(index::now))?;
+            named.insert(name);
+        }
+        for tag in self.index.tags()?.into_iter().filter(|tag| !named.contains(&tag.reference)) {
+            self.index.remove_tag(&tag.reference)?;
+        }
+        Ok(())
+    }
+
+    /// Brings an image whose manifest is a blob of the store into the index, if it is complete.
+    pub(super) fn adopt_image(
+        &self,
+        manifest: &Digest,
+        kind: &str,
+    ) -> Result<Option<ImageRecord>, StoreError> {
+        let Ok(bytes) = self.blobs.read(manifest) else { return Ok(None) };
+        let Ok(ManifestOrIndex::Manifest(parsed)) = ManifestOrIndex::parse(&bytes, Some(kind)) else {
+            return Ok(None);
+        };
+        let Ok(config) = self.blobs.read(&parsed.config.digest) else { return Ok(None) };
+        match self.put_image_of(&bytes, kind, &config, &parsed) {
+            Ok(id) => Ok(self.index.image(&id)?),
+            Err(error) if error.is_full() || matches!(error, StoreError::Index(_)) => Err(error),
+            // Something of it is missing.
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// [`Store::put_image`], after unpacking the layers that only their blobs are left of.
+    fn put_image_of(
+        &self,
+        bytes: &[u8],
+        kind: &str,
+        config: &[u8],
+        manifest: &Manifest,
+    ) -> Result<crate::digest::ImageId, StoreError> {
+        let id = crate::digest::ImageId(Digest::of(config));
+        let parsed =
+            crate::config::ImageConfig::parse(config).map_err(|error| StoreError::Config(id, error))?;
+        let diff_ids = &parsed.rootfs.diff_ids;
+        for (at, diff_id) in diff_ids.iter().enumerate() {
+            if self.find_layer(diff_id, &diff_ids[..at])?.is_none() {
+                let blob = manifest.layers.get(at).map(|layer| &layer.digest);
+                self.unpack_blob(blob.unwrap_or(&diff_id.0), diff_id, &diff_ids[..at])?;
+            }
+        }
+        self.put_image(bytes, kind, config)
+    }
+
+    /// Looks for manifests among the blobs, and brings their images into the index.
+    pub(super) fn adopt_images(&self) -> Result<(), StoreError> {
+        for digest in self.blobs.list()? {
+            let is_small =
+                fs::metadata(self.blobs.path(&digest)).is_ok_and(|found| found.len() <= MAX_METADATA);
+            if !is_small {
+                continue;
+            }
+            let Ok(bytes) = self.blobs.read(&digest) else { continue };
+            let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { continue };
+            let kind = manifest.media_type.unwrap_or_else(|| media_type::OCI_MANIFEST.to_owned());
+            self.adopt_image(&digest, &kind)?;
+        }
+        Ok(())
+    }
+}

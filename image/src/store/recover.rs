@@ -1,0 +1,287 @@
+//! What is done when a store is opened after something went wrong: another boot, a kill, a lost index.
+//!
+//! The contract is in ARCHITECTURE.md ("What a command reported stays"). Content is written before the records that name
+//! it, and these before names; removal goes the other way. So whatever a kill or a power cut leaves is content that no
+//! record knows, or a record of the last moments before the cut whose content is not whole.
+
+use super::index::{self, Index, IndexError, Meta, damage_mark};
+use super::lock::lock_at;
+use super::{LayerRecord, Store, StoreError};
+use crate::digest::{DiffId, Digest, Hashing};
+use crate::sys::{self, Named};
+use crate::{compression, config::ImageConfig};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, BufReader};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+impl Store {
+    /// Opens the index; one that is missing, empty or damaged is set aside and made anew.
+    ///
+    /// Returns true when the store has to be read into it.
+    pub(super) fn open_index(root: &Path) -> Result<(Index, bool), StoreError> {
+        let path = &root.join("index.db");
+        let open = || -> Result<Option<Index>, StoreError> {
+            if damage_mark(path).exists() || !path.exists() {
+                return Ok(None);
+            }
+            match Index::open(path, false) {
+                Err(IndexError::Empty { .. }) => Ok(None),
+                Err(error) if error.is_damaged() => Ok(None),
+                Err(error) => Err(error.into()),
+                Ok(index) => match index.meta(Meta::Boot) {
+                    Err(error) if error.is_damaged() => Ok(None),
+                    Err(error) => Err(error.into()),
+                    Ok(_) => Ok(Some(index)),
+                },
+            }
+        };
+        if let Some(index) = open()? {
+            return Ok((index, false));
+        }
+        let _lock = lock_at(&root.join("locks/index"))?;
+        // Another process may have made it while this one waited.
+        if let Some(index) = open()? {
+            return Ok((index, false));
+        }
+        for suffix in ["", "-wal", "-shm"] {
+            let name = format!("index.db{suffix}");
+            let old = path.with_file_name(&name);
+            match fs::rename(&old, path.with_file_name(format!("{name}.old"))) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).call("rename", &old)?;
+                }
+                _ => {}
+            }
+        }
+        // What is written beside it gets its mode.
+        let mut private = fs::OpenOptions::new();
+        private.create(true).append(true).mode(0o600).open(path).call("open", path)?;
+        let index = Index::open(path, true)?;
+        sys::remove_path(&damage_mark(path))?;
+        Ok((index, true))
+    }
+
+    /// Looks through the store once in each boot, and when the index is new.
+    pub(super) fn recover(&self, is_new: bool) -> Result<(), StoreError> {
+        let is_done =
+            || -> Result<bool, StoreError> { Ok(self.index.meta(Meta::Boot)?.as_ref() == Some(&self.boot)) };
+        if is_done()? {
+            return self.reconcile_layout();
+        }
+        let _lock = self.lock("recover", || {})?;
+        if is_done()? {
+            return Ok(());
+        }
+        let last = self.index.meta(Meta::Boot)?;
+        // A store of an earlier version says nothing about its last sync: its blobs are checked as they are used.
+        if last.is_some() || is_new {
+            self.remove_torn_blobs()?;
+        }
+        self.adopt_layers()?;
+        // A sync follows each command: what was not on disk yet is of the last moments of the last boot.
+        for layer in
+            self.index.layers()?.into_iter().filter(|layer| layer.boot.is_some() && layer.boot == last)
+        {
+            let below = layer.below.clone().unwrap_or_default();
+            self.sound(layer, &below)?;
+        }
+        if is_new {
+            self.adopt_images()?;
+        }
+        self.reconcile_layout()?;
+        for image in self.index.images()? {
+            if !self.is_complete(&image.id, &image.manifest)? {
+                self.index.remove_image(&image.id)?;
+            }
+        }
+        self.write_layout_index()?;
+        Ok(self.index.set_meta(&[(Meta::Boot, self.boot.clone())])?)
+    }
+
+    /// Removes blobs that were written since the last sync and are not what their names say.
+    fn remove_torn_blobs(&self) -> Result<(), StoreError> {
+        // Times of files are those of the kernel's last tick.
+        const TICK: i64 = 1_000_000_000;
+        let synced = self.index.meta(Meta::Synced)?.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
+        for digest in self.blobs.list()? {
+            let Ok(found) = fs::symlink_metadata(self.blobs.path(&digest)) else { continue };
+            let changed = found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
+            if changed >= synced.saturating_sub(TICK) && self.blobs.verify(&digest).is_err() {
+                self.blobs.remove(&digest)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// True when config and manifest are what their digests say, and all layers are there or can be made.
+    fn is_complete(&self, id: &crate::digest::ImageId, manifest: &Digest) -> Result<bool, StoreError> {
+        let (Ok(config), Ok(_)) = (self.blobs.read(&id.0), self.blobs.read(manifest)) else {
+            return Ok(false);
+        };
+        let Ok(config) = ImageConfig::parse(&config) else { return Ok(false) };
+        let diff_ids = &config.rootfs.diff_ids;
+        for (at, diff_id) in diff_ids.iter().enumerate() {
+            let found = self.index.layers_of_diff_id(diff_id)?;
+            let fits = |layer: &LayerRecord| layer.below.as_ref().is_none_or(|own| own == &diff_ids[..at]);
+            let is_there = found.iter().any(|layer| fits(layer) && self.layer_path(&layer.id).is_dir());
+            if !is_there && self.revive(diff_id, &diff_ids[..at])?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Brings layers that no record knows into the index, and removes what is no whole layer.
+    pub(super) fn adopt_layers(&self) -> Result<Vec<String>, StoreError> {
+        let known: BTreeSet<String> = self.index.layers()?.into_iter().map(|layer| layer.id).collect();
+        let folder = self.root.join("layers");
+        let mut adopted = Vec::new();
+        for entry in fs::read_dir(&folder).call("getdents", &folder)? {
+            let path = entry.call("getdents", &folder)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with('.') || known.contains(&name) {
+                continue;
+            }
+            let record = fs::read(path.join("layer.json")).ok();
+            let record = record.and_then(|bytes| serde_json::from_slice::<LayerRecord>(&bytes).ok());
+            match record.filter(|_| path.join("fs").is_dir()) {
+                Some(record) => {
+                    self.index.put_layer(&LayerRecord { id: name.clone(), ..record })?;
+                    adopted.push(name);
+                }
+                None => self.discard(&path)?,
+            }
+        }
+        Ok(adopted)
+    }
+
+    /// Removes a directory of the store so that a kill in the middle leaves nothing that looks whole.
+    pub(super) fn discard(&self, path: &Path) -> Result<(), StoreError> {
+        let scratch = self.scratch.folder()?;
+        match fs::rename(path, scratch.path().join("gone")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // Scratch goes with its files.
+            renamed => Ok(renamed.call("rename", path)?),
+        }
+    }
+
+    /// Makes a layer that is gone from a blob that an image has of it.
+    pub(super) fn revive(
+        &self,
+        diff_id: &DiffId,
+        below: &[DiffId],
+    ) -> Result<Option<LayerRecord>, StoreError> {
+        let mut blobs = vec![diff_id.0.clone()];
+        for image in self.index.images_with_layer(diff_id)? {
+            if let Ok(manifest) = self.read_manifest(&image) {
+                blobs.extend(manifest.layers.get(below.len()).map(|layer| layer.digest.clone()));
+            }
+        }
+        for blob in blobs.iter().filter(|blob| self.blobs.contains(blob)) {
+            match self.unpack_blob(blob, diff_id, below) {
+                Ok(layer) => return Ok(Some(layer)),
+                Err(error) if error.is_full() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Unpacks a layer from a blob of the store, which must be what its name says. A damaged blob is removed.
+    pub fn unpack_blob(
+        &self,
+        blob: &Digest,
+        diff_id: &DiffId,
+        below: &[DiffId],
+    ) -> Result<LayerRecord, StoreError> {
+        let path = self.blobs.path(blob);
+        let mut stream = Hashing::with(self.blobs.open(blob)?, blob.algorithm());
+        let unpacked = {
+            let tar = compression::decompressed(BufReader::with_capacity(1 << 17, &mut stream));
+            tar.map_err(|error| StoreError::from(crate::layer::ApplyError::Content(path.clone(), error)))
+                .and_then(|tar| self.unpack(tar, diff_id, below))
+        };
+        let unpacked = match unpacked {
+            // That says nothing about the blob.
+            Err(error) if error.is_full() || matches!(error, StoreError::LayerMissing(_)) => {
+                return Err(error);
+            }
+            unpacked => unpacked,
+        };
+        io::copy(&mut stream, &mut io::sink()).call("read", &path)?;
+        let (_, actual, _) = stream.finish();
+        if actual != *blob {
+            self.blobs.remove(blob)?;
+            return Err(super::BlobError::Mismatch { expected: blob.clone(), actual }.into());
+        }
+        self.keep_unpacked(unpacked?, Some(blob))
+    }
+
+    /// Waits until everything that was written is on disk, and notes that.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let before = index::now();
+        let root = sys::open_dir(&self.root)?;
+        rustix::fs::syncfs(&root).call("syncfs", &self.root)?;
+        Ok(self.index.mark_synced(&self.boot, before)?)
+    }
+}
+
+impl Store {
+    /// Does `work`, which makes room; where the disk is too full even for that, the reserve is given for it.
+    pub(super) fn making_room<T>(&self, work: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match work() {
+            Err(error) if error.is_full() => {
+                sys::remove_path(&self.root.join(RESERVE))?;
+                work()
+            }
+            done => done,
+        }
+    }
+
+    /// Makes the reserve, if it is not there and the disk has room.
+    pub(super) fn keep_reserve(&self) {
+        let path = self.root.join(RESERVE);
+        if path.exists() {
+            return;
+        }
+        let made = self.scratch.file().and_then(|(scratch, file)| {
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVED)
+                .call("fallocate", scratch.path())?;
+            rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o600))
+                .call("chmod", scratch.path())?;
+            scratch.move_to(&path)
+        });
+        // On a full disk it comes back when there is room again.
+        let _ = made;
+    }
+}
+
+/// A file of nothing, so that removal can write its records on a full disk.
+const RESERVE: &str = "reserve";
+/// Its bytes: pages of the index and its log, `index.json`, directories.
+const RESERVED: u64 = 1 << 20;
+
+/// Syncs the store whose directory is the current one, for a command that did not wait for it.
+///
+/// Nothing is made: a store that has been removed meanwhile stays so. One process syncs, and one more waits to do so after
+/// it; what a third would sync is in the second's hands.
+pub fn sync_in_background() -> Result<(), StoreError> {
+    use rustix::fs::{FlockOperation, Mode, OFlags};
+    let here = Path::new(".");
+    let open = |name: &str, flags: OFlags| {
+        rustix::fs::open(name, flags | OFlags::CLOEXEC, Mode::empty()).call("open", Path::new(name))
+    };
+    let next = open("oci-layout", OFlags::RDONLY)?;
+    if rustix::fs::flock(&next, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(());
+    }
+    let root = open(".", OFlags::RDONLY | OFlags::DIRECTORY)?;
+    rustix::fs::flock(&root, FlockOperation::LockExclusive).call("flock", here)?;
+    drop(next);
+    let before = index::now();
+    rustix::fs::syncfs(&root).call("syncfs", here)?;
+    let boot = fs::read_to_string(super::BOOT_ID).unwrap_or_default();
+    Ok(Index::open(Path::new("index.db"), false)?.mark_synced(boot.trim(), before)?)
+}
