@@ -23,6 +23,8 @@ mod crashes;
 mod crowds;
 #[path = "e2e/differential.rs"]
 mod differential;
+#[path = "e2e/durability.rs"]
+mod durability;
 #[path = "e2e/errors.rs"]
 mod errors;
 #[path = "e2e/flags.rs"]

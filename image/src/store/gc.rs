@@ -58,6 +58,7 @@ impl Store {
             removed.push(Removed::Deleted(layer));
         }
         self.remove_unused_blobs()?;
+        self.keep_reserve();
         Ok(removed)
     }
 
@@ -68,6 +69,7 @@ impl Store {
         self.remove_computed()?;
         let removed = self.remove_unused_layers()?;
         self.remove_unused_blobs()?;
+        self.keep_reserve();
         Ok(Usage { count: removed.len(), bytes: before.saturating_sub(self.layer_bytes()?) })
     }
 

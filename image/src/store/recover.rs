@@ -229,21 +229,26 @@ impl Store {
 }
 
 impl Store {
-    /// Does `work`, which makes room; where the disk is too full even for that, the reserve is given for it.
+    /// Does `work`, which makes room; where the disk is too full even for that, a part of the reserve is given for it.
     pub(super) fn making_room<T>(&self, work: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
-        match work() {
-            Err(error) if error.is_full() => {
-                sys::remove_path(&self.root.join(RESERVE))?;
-                work()
+        let path = self.root.join(RESERVE);
+        loop {
+            match work() {
+                Err(error) if error.is_full() => {
+                    let left = fs::metadata(&path).map_or(0, |found| found.len());
+                    let Some(left) = left.checked_sub(RESERVED / 4) else { return Err(error) };
+                    let file = fs::OpenOptions::new().write(true).open(&path).call("open", &path)?;
+                    file.set_len(left).call("truncate", &path)?;
+                }
+                done => return done,
             }
-            done => done,
         }
     }
 
     /// Makes the reserve, if it is not there and the disk has room.
     pub(super) fn keep_reserve(&self) {
         let path = self.root.join(RESERVE);
-        if path.exists() {
+        if fs::metadata(&path).is_ok_and(|found| found.len() >= RESERVED) {
             return;
         }
         let made = self.scratch.file().and_then(|(scratch, file)| {
