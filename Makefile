@@ -13,7 +13,7 @@ PACKAGES := git:git skopeo:skopeo nft:nftables pasta:passt slirp4netns:slirp4net
 MACHINE_PACKAGES := qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils debootstrap:debootstrap mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs dpkg-scanpackages:dpkg-dev
 ARM_PACKAGES := aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64-static:qemu-user-static
 
-.PHONY: all hello test test-user test-apps test-older test-machine test-machines test-arm test-long lint bases bench smoke packages machine-packages arm-packages install clean
+.PHONY: all hello test test-user test-apps test-older test-machine test-machines test-arm test-store test-long lint bases bench smoke packages machine-packages arm-packages install clean
 
 all: $(KILN)
 
@@ -90,7 +90,16 @@ test-machines: machine-packages bases
 test-arm: arm-packages
 	tests/arm
 
-test-long: test-machines test-arm
+# Layers of every shape beside the model of the specification, and power cuts: two hours.
+test-store: bases
+	KILN_STACKS=100000 $(CARGO) test -p kiln-image --test layers
+	fuzz/run 600 layers
+	$(CARGO) build -p kiln-cli
+	testdata/with-bases tests/powercut ext4 200
+	testdata/with-bases tests/powercut xfs 200
+	testdata/with-bases tests/powercut btrfs 50
+
+test-long: test-machines test-arm test-store
 
 lint:
 	$(CARGO) fmt --all --check
