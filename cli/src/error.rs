@@ -208,8 +208,15 @@ impl BuildFailure {
     }
 }
 
-/// What to do when a registry cannot be reached.
+/// What to do when a registry cannot be reached, or may not be followed.
 pub fn registry_hint(error: &RegistryError) -> Option<String> {
+    if let RegistryError::Insecure { .. } = error {
+        return Some(
+            "the server must name https addresses: behind a proxy that ends TLS, it needs X-Forwarded-Proto or \
+             relative addresses"
+                .to_owned(),
+        );
+    }
     error.is_unreachable().then(|| {
         "check the network, or name a mirror that can be reached: KILN_REGISTRY_MIRROR=HOST:PORT".to_owned()
     })

@@ -3,8 +3,9 @@
 use crate::Settings;
 use crate::auth::{self, AuthError, Challenge, Credentials, Keychain};
 use crate::error::RegistryError;
+use crate::origin::{Origin, Purpose, absolute, led_to, trust_realm};
 use http::header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
-use http::{HeaderName, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderName, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper_rustls::HttpsConnector;
@@ -31,6 +32,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A token answer that is longer is none.
 const MAX_TOKEN: usize = 1 << 20;
 
+type Tokens = HashMap<(Origin, String), String>;
 type Transport = HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// Speaks to registries.
@@ -39,8 +41,8 @@ pub struct Client {
     secure: OnceLock<Transport>,
     keychain: Keychain,
     user_agent: String,
-    /// `Authorization` headers by host and scope.
-    tokens: Mutex<HashMap<(String, String), String>>,
+    /// `Authorization` headers by origin and scope.
+    tokens: Mutex<Tokens>,
 }
 
 /// A request that may be sent several times.
@@ -51,12 +53,20 @@ pub(crate) struct Ask {
     pub(crate) accept: Option<&'static str>,
     /// Bytes from here on.
     pub(crate) from: u64,
-    /// What the token must allow, such as `repository:library/busybox:pull`.
-    pub(crate) scope: String,
-    /// More headers; as credentials they stay with the first host.
+    /// What the token must allow, such as `repository:library/busybox:pull`; `None` for servers that get no credentials
+    /// of registries, whatever they ask for.
+    pub(crate) scope: Option<String>,
+    /// More headers; `Authorization` stays with the first origin.
     pub(crate) headers: Vec<(HeaderName, String)>,
     /// What is sent.
     pub(crate) body: Bytes,
+}
+
+/// An answer, and whether it is the first origin's.
+struct Followed {
+    response: Response<Incoming>,
+    /// False when a redirect led to another origin, even if a later one led back.
+    is_home: bool,
 }
 
 impl Client {
@@ -73,7 +83,7 @@ impl Client {
 
     /// Reading the trusted certificates takes milliseconds: only who needs them pays.
     fn transport(&self, url: &str) -> Result<&Transport, RegistryError> {
-        if url.starts_with("http://") {
+        if !Origin::of(url)?.is_secure() {
             return Ok(self.plain.get_or_init(|| transport(rustls::RootCertStore::empty())));
         }
         if let Some(ready) = self.secure.get() {
@@ -110,11 +120,14 @@ impl Client {
     }
 
     async fn send_once(&self, ask: &Ask) -> Result<Response<Incoming>, RegistryError> {
-        let host = host_of(&ask.url)?;
-        let key = (host.clone(), ask.scope.clone());
+        let Some(scope) = &ask.scope else { return Ok(self.follow(ask, None).await?.response) };
+        let origin = Origin::of(&ask.url)?;
+        let host = authority_of(&ask.url)?;
+        let key = (origin.clone(), scope.clone());
         let known = self.tokens().get(&key).cloned();
-        let response = self.follow(ask, known.as_deref()).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
+        let Followed { response, is_home } = self.follow(ask, known.as_deref()).await?;
+        // What another origin asks for is no business of ours: our credentials are the registry's.
+        if response.status() != StatusCode::UNAUTHORIZED || !is_home {
             return Ok(response);
         }
         let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
@@ -125,42 +138,38 @@ impl Client {
         }
         let challenge =
             Challenge::parse(&text).ok_or_else(|| AuthError::Challenge(host.clone(), text.clone()))?;
-        let Some(authorization) = self.authorize(&host, &challenge, &ask.scope).await? else {
+        let Some(authorization) = self.authorize(&origin, &host, &challenge, scope).await? else {
             return Ok(response);
         };
-        let again = self.follow(ask, Some(&authorization)).await?;
+        let again = self.follow(ask, Some(&authorization)).await?.response;
         if again.status() != StatusCode::UNAUTHORIZED {
             self.tokens().insert(key, authorization);
         }
         Ok(again)
     }
 
-    fn tokens(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), String>> {
+    fn tokens(&self) -> std::sync::MutexGuard<'_, Tokens> {
         self.tokens.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Sends a request and follows where it leads; our credentials stay with the first host.
-    async fn follow(
-        &self,
-        ask: &Ask,
-        authorization: Option<&str>,
-    ) -> Result<Response<Incoming>, RegistryError> {
+    /// Sends a request and follows where it leads; credentials stay with the first origin.
+    async fn follow(&self, ask: &Ask, authorization: Option<&str>) -> Result<Followed, RegistryError> {
         let mut url = ask.url.clone();
-        let first_host = host_of(&url)?;
+        let first = Origin::of(&url)?;
+        let mut origin = first.clone();
+        // A way that leads back is no longer of our choosing: what was dropped stays dropped.
+        let mut is_home = true;
         for _ in 0..=MAX_REDIRECTS {
-            let same_host = host_of(&url)? == first_host;
-            let response = self.exchange(ask, &url, authorization.filter(|_| same_host)).await?;
+            let response = self.exchange(ask, &url, authorization, is_home).await?;
             let status = response.status();
             if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
-                return Ok(response);
+                return Ok(Followed { response, is_home });
             }
             let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let target = target.ok_or_else(|| protocol(&url, "a redirect to nowhere"))?;
-            let next = absolute(&url, target)?;
-            if url.starts_with("https://") && !next.starts_with("https://") {
-                return Err(protocol(&url, "a redirect from https to http"));
-            }
-            url = next;
+            url = absolute(&url, target)?;
+            origin = led_to(&origin, &url, Purpose::Redirect)?;
+            is_home &= origin == first;
         }
         Err(protocol(&ask.url, "too many redirects"))
     }
@@ -170,6 +179,7 @@ impl Client {
         ask: &Ask,
         url: &str,
         authorization: Option<&str>,
+        is_home: bool,
     ) -> Result<Response<Incoming>, RegistryError> {
         let mut request = Request::builder().method(ask.method.clone()).uri(url);
         request = request.header(USER_AGENT, &self.user_agent);
@@ -179,11 +189,10 @@ impl Client {
         if ask.from > 0 {
             request = request.header(RANGE, format!("bytes={}-", ask.from));
         }
-        if let Some(authorization) = authorization {
+        if let Some(authorization) = authorization.filter(|_| is_home) {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let is_first = host_of(url)? == host_of(&ask.url)?;
-        for (name, value) in ask.headers.iter().filter(|(name, _)| is_first || *name != AUTHORIZATION) {
+        for (name, value) in ask.headers.iter().filter(|(name, _)| is_home || *name != AUTHORIZATION) {
             request = request.header(name, value);
         }
         let request =
@@ -199,6 +208,7 @@ impl Client {
     /// The `Authorization` header that answers a challenge; `None` when we have nothing to say.
     async fn authorize(
         &self,
+        origin: &Origin,
         host: &str,
         challenge: &Challenge,
         scope: &str,
@@ -211,6 +221,10 @@ impl Client {
             }),
             Challenge::Bearer { realm, service, scope: asked } => {
                 let scope = if asked.is_empty() { scope } else { asked };
+                let to = led_to(origin, realm, Purpose::Realm)?;
+                if credentials.is_some() {
+                    trust_realm(origin, &to, realm)?;
+                }
                 self.token(realm, service, scope, credentials)
                     .await
                     .map(|token| Some(format!("Bearer {token}")))
@@ -355,24 +369,11 @@ fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
     value.trim().parse().ok().map(Duration::from_secs)
 }
 
-fn host_of(url: &str) -> Result<String, RegistryError> {
-    let uri: Uri = url.parse().map_err(|_| protocol(url, "not an address"))?;
-    uri.authority().map(ToString::to_string).ok_or_else(|| protocol(url, "an address without a host"))
-}
-
-/// A redirect's target may leave out what stays the same.
-pub(crate) fn absolute(base: &str, target: &str) -> Result<String, RegistryError> {
-    if target.contains("://") {
-        return Ok(target.to_owned());
-    }
-    let uri: Uri = base.parse().map_err(|_| protocol(base, "not an address"))?;
-    let scheme = uri.scheme_str().unwrap_or("https");
+/// Host and port as they are written, without a user: what credentials are filed under.
+fn authority_of(url: &str) -> Result<String, RegistryError> {
+    let uri: http::Uri = url.parse().map_err(|_| protocol(url, "not an address"))?;
     let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
-    if target.starts_with('/') {
-        return Ok(format!("{scheme}://{authority}{target}"));
-    }
-    let folder = uri.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-    Ok(format!("{scheme}://{authority}{folder}/{target}"))
+    Ok(authority.rsplit('@').next().unwrap_or_default().to_owned())
 }
 
 pub(crate) fn protocol(url: &str, reason: &str) -> RegistryError {
@@ -387,25 +388,4 @@ pub(crate) fn connection(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn redirects_may_be_relative() {
-        let check = |target: &str| absolute("https://h:1/v2/a/blobs/x?y", target).unwrap();
-        assert_eq!(check("https://o/z"), "https://o/z");
-        assert_eq!(check("/z?q"), "https://h:1/z?q");
-        assert_eq!(check("z"), "https://h:1/v2/a/blobs/z");
-    }
-
-    #[test]
-    fn failures_are_told_in_the_registrys_words() {
-        let not_found = StatusCode::NOT_FOUND;
-        assert_eq!(
-            error_text(br#"{"errors":[{"code":"X","message":"no"},{"code":"Y"}]}"#, not_found),
-            "no; Y"
-        );
-        assert_eq!(error_text(b"plain words\nmore", not_found), "plain words");
-        assert_eq!(error_text(b"<html>", not_found), "Not Found");
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! Where images are looked for.
 
+use crate::origin::is_loopback;
 use kiln_image::reference::Reference;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 /// The registry behind `docker.io`.
@@ -105,9 +105,7 @@ fn scheme_for(authority: &str) -> &'static str {
         Some((address, _)) => address,
         None => authority.split(':').next().unwrap_or(authority),
     };
-    let is_loopback =
-        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    if is_loopback { "http" } else { "https" }
+    if is_loopback(&host.to_ascii_lowercase()) { "http" } else { "https" }
 }
 
 #[cfg(test)]

@@ -76,6 +76,14 @@ pub enum RegistryError {
         /// What is wrong.
         reason: String,
     },
+    /// An address, named by a server, that must not learn what would go there.
+    #[error("refused to go on at {url}: {reason}")]
+    Insecure {
+        /// The address.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Bytes that are not what was asked for.
     #[error("{url}: content does not match its digest: expected {expected}, got {actual}")]
     Digest {

@@ -12,6 +12,7 @@ mod endpoint;
 mod error;
 mod fetch;
 mod git;
+mod origin;
 mod pull;
 mod push;
 #[cfg(feature = "testing")]

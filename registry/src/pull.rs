@@ -124,8 +124,8 @@ pub(crate) fn config(
     })
 }
 
-fn scope(reference: &Reference) -> String {
-    format!("repository:{}:pull", reference.path())
+fn scope(reference: &Reference) -> Option<String> {
+    Some(format!("repository:{}:pull", reference.path()))
 }
 
 /// Asks each endpoint in turn; the last one's failure counts, as it is the registry itself.

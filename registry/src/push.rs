@@ -6,6 +6,7 @@
 use crate::client::{self, Ask, Client};
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
+use crate::origin::{Origin, Purpose, absolute, led_to};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION};
 use http::{Method, Response, StatusCode};
 use hyper::body::{Bytes, Incoming};
@@ -85,7 +86,7 @@ impl Pusher<'_> {
 
     fn ask(&self, method: Method, url: String) -> Ask {
         let scope = format!("repository:{}:pull,push", self.reference.path());
-        Ask { method, url, scope, ..Ask::default() }
+        Ask { method, url, scope: Some(scope), ..Ask::default() }
     }
 
     fn url(&self, rest: &str) -> String {
@@ -122,10 +123,18 @@ impl Pusher<'_> {
         location(&url, &response)
     }
 
+    /// A request of an upload, at an address that the registry named: another origin gets no credentials, as in containerd.
+    fn upload(&self, method: Method, url: String) -> Result<Ask, RegistryError> {
+        let is_home = Origin::of(&url)? == Origin::of(&self.url(""))?;
+        let mut ask = self.ask(method, url);
+        ask.scope = ask.scope.filter(|_| is_home);
+        ask.headers.push((CONTENT_TYPE, "application/octet-stream".to_owned()));
+        Ok(ask)
+    }
+
     async fn finish(&self, url: &str, digest: &Digest, rest: Bytes) -> Result<(), RegistryError> {
         let separator = if url.contains('?') { '&' } else { '?' };
-        let mut ask = self.ask(Method::PUT, format!("{url}{separator}digest={digest}"));
-        ask.headers.push((CONTENT_TYPE, "application/octet-stream".to_owned()));
+        let mut ask = self.upload(Method::PUT, format!("{url}{separator}digest={digest}"))?;
         ask.body = rest;
         self.send(ask).await.map(|_| ())
     }
@@ -159,8 +168,7 @@ impl Pusher<'_> {
                 (self.progress)(PushEvent::Uploading(digest.clone(), size, size));
                 return self.verify(digest, size).await;
             }
-            let mut ask = self.ask(Method::PATCH, url.clone());
-            ask.headers.push((CONTENT_TYPE, "application/octet-stream".to_owned()));
+            let mut ask = self.upload(Method::PATCH, url.clone())?;
             ask.headers.push((CONTENT_RANGE, format!("{sent}-{}", sent + length - 1)));
             ask.body = Bytes::from(piece);
             let response = self.send(ask).await?;
@@ -201,5 +209,7 @@ impl Pusher<'_> {
 fn location(url: &str, response: &Response<Incoming>) -> Result<String, RegistryError> {
     let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
     let target = target.ok_or_else(|| client::protocol(url, "an upload without a place to go on"))?;
-    client::absolute(url, target)
+    let next = absolute(url, target)?;
+    led_to(&Origin::of(url)?, &next, Purpose::Upload)?;
+    Ok(next)
 }

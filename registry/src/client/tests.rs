@@ -1,0 +1,313 @@
+//! What goes to which server, over TLS and without: a server here answers as a closure says and remembers who asked.
+
+use super::*;
+use kiln_image::reference::Reference;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+const CERTIFICATE: &[u8] = include_bytes!("../../../testdata/registry/localhost.crt");
+const KEY: &[u8] = include_bytes!("../../../testdata/registry/localhost.key");
+
+/// A request: its first line, and its `Authorization`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    line: String,
+    authorization: String,
+    body: String,
+}
+
+/// Status, headers, body.
+type Reply = (u16, Vec<(&'static str, String)>, String);
+
+struct Server {
+    url: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Server {
+    fn http(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Server {
+        Server::start("http", answer)
+    }
+
+    fn https(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Server {
+        Server::start("https", answer)
+    }
+
+    fn start(scheme: &'static str, answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("{scheme}://localhost:{}", listener.local_addr().unwrap().port());
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let (log, answer) = (seen.clone(), Arc::new(answer));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (log, answer) = (log.clone(), answer.clone());
+                std::thread::spawn(move || match scheme {
+                    "https" => {
+                        let connection = rustls::ServerConnection::new(server_config()).unwrap();
+                        serve(rustls::StreamOwned::new(connection, stream), &*answer, &log);
+                    }
+                    _ => serve::<TcpStream>(stream, &*answer, &log),
+                });
+            }
+        });
+        Server { url, seen }
+    }
+
+    fn authority(&self) -> &str {
+        self.url.split("://").nth(1).unwrap()
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// True when any request carried something that only the user knows.
+    fn knows_secrets(&self) -> bool {
+        self.seen().iter().any(|seen| !seen.authorization.is_empty() || seen.body.contains("refresh_token="))
+    }
+}
+
+fn server_config() -> Arc<rustls::ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let certificate = CertificateDer::from_pem_slice(CERTIFICATE).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(KEY).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    Arc::new(config.with_single_cert(vec![certificate], key).unwrap())
+}
+
+fn serve<S: Read + Write>(stream: S, answer: &dyn Fn(&Seen) -> Reply, log: &Mutex<Vec<Seen>>) {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    if reader.read_line(&mut line).unwrap_or(0) == 0 {
+        return;
+    }
+    let (mut authorization, mut length) = (String::new(), 0);
+    loop {
+        let mut header = String::new();
+        if reader.read_line(&mut header).unwrap_or(0) == 0 || header.trim().is_empty() {
+            break;
+        }
+        let (name, value) = header.trim().split_once(':').unwrap();
+        match name.to_ascii_lowercase().as_str() {
+            "authorization" => authorization = value.trim().to_owned(),
+            "content-length" => length = value.trim().parse().unwrap(),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    let body = String::from_utf8(body).unwrap();
+    let line = line.trim_end().trim_end_matches(" HTTP/1.1").to_owned();
+    let seen = Seen { line, authorization, body };
+    log.lock().unwrap().push(seen.clone());
+    let (status, headers, body) = answer(&seen);
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    let text = format!(
+        "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"
+    );
+    let stream = reader.get_mut();
+    // A client that has gone away has seen enough.
+    let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
+}
+
+/// A client that trusts the certificate of the tests, and has credentials for `authority`.
+fn client(authority: &str, entry: &str) -> Client {
+    let inline = Some(format!(r#"{{"auths":{{"{authority}":{entry}}}}}"#));
+    let settings = Settings { keychain: Keychain { inline, config: None }, ..Settings::default() };
+    let client = Client::new(&settings).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(CERTIFICATE).unwrap()).unwrap();
+    assert!(client.secure.set(transport(roots)).is_ok());
+    client
+}
+
+const PASSWORD: &str = r#"{"username":"me","password":"hush"}"#;
+const IDENTITY: &str = r#"{"identitytoken":"hush"}"#;
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Asks for `path` as a registry is asked; the status, or the refusal.
+fn ask(client: &Client, url: &str) -> Result<u16, RegistryError> {
+    let scope = Some("repository:x:pull".to_owned());
+    let ask = Ask { url: url.to_owned(), scope, ..Ask::default() };
+    run(async { Ok(client.send(&ask).await?.status().as_u16()) })
+}
+
+fn ok(body: &str) -> Reply {
+    (200, vec![], body.to_owned())
+}
+
+fn challenge(realm: &str) -> Reply {
+    (401, vec![("WWW-Authenticate", format!(r#"Bearer realm="{realm}",service="s""#))], "{}".to_owned())
+}
+
+fn redirect(to: &str) -> Reply {
+    (307, vec![("Location", to.to_owned())], String::new())
+}
+
+/// A registry that wants a token of `realm`.
+fn with_realm(seen: &Seen, realm: &str) -> Reply {
+    match seen.authorization.as_str() {
+        "Bearer T" => ok("{}"),
+        _ => challenge(realm),
+    }
+}
+
+fn is_insecure(error: &RegistryError, server: &Server) -> bool {
+    matches!(error, RegistryError::Insecure { url, .. } if url.starts_with(&server.url))
+}
+
+#[test]
+fn realms_of_https_registries_are_https() {
+    for entry in [PASSWORD, IDENTITY] {
+        let plain = Server::http(|_| ok(r#"{"token":"T"}"#));
+        let realm = format!("{}/token", plain.url);
+        let registry = Server::https(move |seen| with_realm(seen, &realm));
+        let error = ask(&client(registry.authority(), entry), &registry.url).unwrap_err();
+        assert!(is_insecure(&error, &plain), "{error}");
+        assert_eq!(plain.seen(), []);
+
+        let token = Server::https(|_| ok(r#"{"token":"T"}"#));
+        let realm = format!("{}/token", token.url);
+        let registry = Server::https(move |seen| with_realm(seen, &realm));
+        assert_eq!(ask(&client(registry.authority(), entry), &registry.url).unwrap(), 200);
+        assert!(token.knows_secrets());
+    }
+}
+
+#[test]
+fn registries_over_http_have_token_servers_on_their_host() {
+    let token = Server::http(|_| ok(r#"{"token":"T"}"#));
+    let realm = format!("{}/token", token.url.replace("localhost", "127.0.0.1"));
+    let registry = Server::http(move |seen| with_realm(seen, &realm));
+    assert_eq!(ask(&client(registry.authority(), PASSWORD), &registry.url).unwrap(), 200);
+    assert!(token.knows_secrets());
+
+    let registry = Server::http(|seen| with_realm(seen, "http://token.invalid/"));
+    let error = ask(&client(registry.authority(), PASSWORD), &registry.url).unwrap_err();
+    assert!(matches!(error, RegistryError::Insecure { .. }), "{error}");
+}
+
+#[test]
+fn redirects_take_no_credentials_along() {
+    type Start = fn(Box<dyn Fn(&Seen) -> Reply + Send + Sync>) -> Server;
+    let schemes: [Start; 2] = [|answer| Server::http(answer), |answer| Server::https(answer)];
+    for start in schemes {
+        let other = start(Box::new(|seen| match seen.line.contains("wants") {
+            true => (401, vec![("WWW-Authenticate", "Basic realm=x".to_owned())], String::new()),
+            false => ok("{}"),
+        }));
+        let target = other.url.clone();
+        let registry = start(Box::new(move |seen| match seen.authorization.as_str() {
+            "" => (401, vec![("WWW-Authenticate", "Basic realm=x".to_owned())], String::new()),
+            _ => redirect(&format!("{target}{}", seen.line.split(' ').nth(1).unwrap())),
+        }));
+        let client = client(registry.authority(), PASSWORD);
+        assert_eq!(ask(&client, &format!("{}/blob", registry.url)).unwrap(), 200);
+        assert_eq!(ask(&client, &format!("{}/wants", registry.url)).unwrap(), 401);
+        assert!(other.seen().len() >= 2 && !other.knows_secrets(), "{:?}", other.seen());
+        assert!(registry.knows_secrets());
+    }
+}
+
+#[test]
+fn redirects_that_lead_back_bring_no_credentials() {
+    let home: Arc<OnceLock<String>> = Arc::default();
+    let back = home.clone();
+    let other = Server::https(move |_| redirect(&format!("{}/back", back.get().unwrap())));
+    let target = other.url.clone();
+    let registry = Server::https(move |seen| match (seen.line.as_str(), seen.authorization.as_str()) {
+        ("GET /back", "") => ok("{}"),
+        (_, "") => (401, vec![("WWW-Authenticate", "Basic realm=x".to_owned())], String::new()),
+        ("GET /back", _) => (500, vec![], String::new()),
+        _ => redirect(&target),
+    });
+    home.set(registry.url.clone()).unwrap();
+    let client = client(registry.authority(), PASSWORD);
+    assert_eq!(ask(&client, &format!("{}/blob", registry.url)).unwrap(), 200);
+}
+
+#[test]
+fn redirects_from_https_to_http_are_refused() {
+    let plain = Server::http(|_| ok("{}"));
+    let target = plain.url.clone();
+    let last = Server::https(move |_| redirect(&format!("{target}/x")));
+    let target = last.url.clone();
+    let registry = Server::https(move |_| redirect(&target));
+    let error = ask(&client("none", PASSWORD), &registry.url).unwrap_err();
+    assert!(is_insecure(&error, &plain), "{error}");
+    assert_eq!(plain.seen(), []);
+}
+
+#[test]
+fn challenges_to_a_file_of_the_web_are_not_answered() {
+    let server =
+        Server::http(|_| (401, vec![("WWW-Authenticate", "Basic realm=x".to_owned())], String::new()));
+    let client = client(server.authority(), PASSWORD);
+    let ask = Ask { url: server.url.clone(), ..Ask::default() };
+    assert_eq!(run(client.send(&ask)).unwrap().status(), 401);
+    assert!(!server.knows_secrets());
+}
+
+/// Pushes an image without layers.
+fn push(client: &Client, registry: &Server) -> Result<(), RegistryError> {
+    let directory = tempfile::tempdir().unwrap();
+    let store = kiln_image::store::Store::open(directory.path()).unwrap();
+    let endpoint = crate::Endpoint {
+        scheme: if registry.url.starts_with("https") { "https" } else { "http" },
+        authority: registry.authority().to_owned(),
+        mirror_of: None,
+    };
+    let reference: Reference = "localhost:1/x:1".parse().unwrap();
+    let image = kiln_image::archive::PackedImage {
+        config: b"{}".to_vec(),
+        manifest: b"{}".to_vec(),
+        media_type: "m".to_owned(),
+        layers: vec![],
+        platform: kiln_image::platform::Platform::host(),
+    };
+    let request =
+        crate::PushRequest { reference: &reference, images: &[image], index: None, by_digest: false };
+    run(crate::push::push(client, &endpoint, &store, &request, &|_| {})).map(|_| ())
+}
+
+#[test]
+fn uploads_stay_on_https_and_show_credentials_to_the_registry_alone() {
+    let answer = |seen: &Seen, location: &str, is_taken: bool| match seen.line.split(' ').next() {
+        _ if seen.authorization.is_empty() => {
+            (401, vec![("WWW-Authenticate", "Basic realm=x".to_owned())], String::new())
+        }
+        Some("HEAD") if !is_taken => (404, vec![], String::new()),
+        Some("HEAD") => (200, vec![], "{}".to_owned()),
+        Some("POST") => (202, vec![("Location", location.to_owned())], String::new()),
+        _ => (201, vec![], String::new()),
+    };
+    let plain = Server::http(|_| (201, vec![], String::new()));
+    let location = format!("{}/up", plain.url);
+    let registry = Server::https(move |seen| answer(seen, &location, false));
+    let error = push(&client(registry.authority(), PASSWORD), &registry).unwrap_err();
+    assert!(is_insecure(&error, &plain), "{error}");
+    assert_eq!(plain.seen(), []);
+
+    let other = Server::https(|_| (201, vec![], String::new()));
+    let location = format!("{}/up", other.url);
+    let taken = other.seen.clone();
+    let registry = Server::https(move |seen| answer(seen, &location, !taken.lock().unwrap().is_empty()));
+    push(&client(registry.authority(), PASSWORD), &registry).unwrap();
+    assert_eq!(other.seen().len(), 1);
+    assert!(!other.knows_secrets());
+}
+
+#[test]
+fn failures_are_told_in_the_registrys_words() {
+    let not_found = StatusCode::NOT_FOUND;
+    assert_eq!(error_text(br#"{"errors":[{"code":"X","message":"no"},{"code":"Y"}]}"#, not_found), "no; Y");
+    assert_eq!(error_text(b"plain words\nmore", not_found), "plain words");
+    assert_eq!(error_text(b"<html>", not_found), "Not Found");
+}
