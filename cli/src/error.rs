@@ -162,7 +162,7 @@ impl BuildFailure {
     fn show_places(&self) {
         let Some(source) = &self.source else { return };
         let color = ui::color();
-        let show = |text: String| ui::tell_line(&format!("{text}\n"));
+        let show = |text: String| ui::tell_rendered(&format!("{text}\n\n"), color);
         match &self.error {
             BuildError::Syntax(diagnostics) => {
                 for diagnostic in diagnostics.iter().filter(|d| d.severity == Severity::Error) {

@@ -1,7 +1,7 @@
 //! `--format`: Go templates over what a command answers, with Docker's functions.
 
 use crate::error::CliError;
-use crate::text;
+use crate::{text, ui};
 use gotmpl::{MissingKey, Template, Value};
 use serde::Serialize;
 
@@ -30,8 +30,18 @@ impl Format {
         }
     }
 
-    /// Shows rows; `usual` makes the table that is shown without `--format`.
-    pub fn show<T: Serialize>(&self, rows: &[T], usual: impl FnOnce() -> String) -> Result<String, CliError> {
+    /// Prints rows; `usual` makes the table that is shown without `--format`.
+    pub fn print<T: Serialize>(&self, rows: &[T], usual: impl FnOnce() -> String) -> Result<(), CliError> {
+        let text = self.show(rows, usual)?;
+        match self {
+            Format::Table | Format::TableOf(..) => ui::print(&text),
+            Format::Json | Format::Rows(_) => ui::data(&text),
+        }
+        Ok(())
+    }
+
+    /// The text of rows; `usual` makes the table that is shown without `--format`.
+    fn show<T: Serialize>(&self, rows: &[T], usual: impl FnOnce() -> String) -> Result<String, CliError> {
         let lines =
             |template: &Template| rows.iter().map(|row| render(template, row)).collect::<Result<_, _>>();
         match self {

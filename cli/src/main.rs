@@ -19,6 +19,7 @@ mod session;
 mod signals;
 mod text;
 mod ui;
+mod visible;
 
 use std::ffi::{OsString, c_char, c_int};
 use std::path::Path;

@@ -78,9 +78,9 @@ impl Progress {
             return;
         }
         match &mut *shown.lock().unwrap_or_else(PoisonError::into_inner) {
-            Shown::Plain(plain) => ui::tell(&plain.show(event)),
+            Shown::Plain(plain) => ui::tell_colored(&plain.show(event)),
             Shown::Terminal(terminal) => terminal.show(event),
-            Shown::Raw(raw) => ui::tell_line(&raw.show(event)),
+            Shown::Raw(raw) => ui::tell_data_line(&raw.show(event)),
         }
     }
 
@@ -93,7 +93,7 @@ impl Progress {
     pub fn finish(&self) {
         let Some(shown) = &self.shown else { return };
         match &mut *shown.lock().unwrap_or_else(PoisonError::into_inner) {
-            Shown::Plain(plain) => ui::tell(&plain.finish()),
+            Shown::Plain(plain) => ui::tell_colored(&plain.finish()),
             Shown::Terminal(terminal) => terminal.finish(),
             Shown::Raw(_) => {}
         }
@@ -111,7 +111,7 @@ impl Progress {
             Color::Always => ("\x1b[33m", "\x1b[0m"),
             Color::Never => ("", ""),
         };
-        ui::tell_line(&format!(" {yellow}{number} found (use --check to expand):{plain}"));
+        ui::tell_colored(&format!(" {yellow}{number} found (use --check to expand):{plain}\n"));
         for finding in findings {
             ui::tell_line(&format!(" - {}: {} (line {})", finding.rule, finding.message, finding.line));
         }

@@ -1,5 +1,7 @@
 //! Texts as Docker's users know them: ages, sizes, tables.
 
+use crate::visible::{Colors, visible};
+
 /// Bytes with three significant digits in decimal units: `1.98MB` (docker/go-units `HumanSize`).
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
@@ -101,6 +103,9 @@ pub fn wide_table(head: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 fn spaced_table(head: &[&str], rows: &[Vec<String>], gap: usize, narrowest: usize) -> String {
+    // Columns are as wide as what is shown of their cells.
+    let shown = |cell: &String| visible(cell, Colors::Show).into_owned();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(shown).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([head[column].chars().count()]).max().unwrap_or(0) + gap
@@ -115,7 +120,7 @@ fn spaced_table(head: &[&str], rows: &[Vec<String>], gap: usize, narrowest: usiz
         padded.collect::<String>() + "\n"
     };
     let mut text = line(&mut head.iter().copied());
-    for row in rows {
+    for row in &rows {
         text.push_str(&line(&mut row.iter().map(String::as_str)));
     }
     text
@@ -171,6 +176,8 @@ mod tests {
         let rows = [vec!["a".to_owned(), "b".to_owned()], vec!["longer cell".to_owned(), "c".to_owned()]];
         assert_eq!(table(&["ID", "NAME"], &rows), "ID            NAME\na             b\nlonger cell   c\n");
         assert_eq!(table(&["ID", "NAME"], &[]), "ID        NAME\n");
+        let row = vec!["\u{1b}[2J\u{1b}[1;1Hid".to_owned(), "\u{9b}31m".to_owned()];
+        assert_eq!(table(&["ID", "NAME"], &[row]), "ID               NAME\n^[[2J^[[1;1Hid   \\u009b31m\n");
         assert_eq!(ellipsis("\"echo hello world\"", 8), "\"echo h…");
     }
 }

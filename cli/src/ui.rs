@@ -1,12 +1,15 @@
 //! The only place that prints. Answers go to standard output, everything else to standard error.
+//!
+//! Every function makes control characters visible (see `visible`), so that text from outside cannot steer a terminal,
+//! whoever printed it. Data for programs is passed on as it is, unless it goes to a terminal.
 
+use crate::visible::{Colors, visible};
 use kiln_parser::diagnostic::Color;
 use std::io::{IsTerminal, Write};
 
 /// Prints an answer; a reader that has gone away is no error.
 pub fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    write_out(&visible(text, Colors::Show));
 }
 
 /// Prints an answer and ends its line.
@@ -14,15 +17,64 @@ pub fn line(text: &str) {
     print(&format!("{text}\n"));
 }
 
+/// Prints an answer that was rendered with colours of our own, or without.
+pub fn print_rendered(text: &str, color: Color) {
+    write_out(&visible(text, kept(color)));
+}
+
+/// Prints an answer in a form that programs read, such as JSON or a template's.
+pub fn data(text: &str) {
+    match std::io::stdout().is_terminal() {
+        true => print(text),
+        false => write_out(text),
+    }
+}
+
+/// Prints data and ends its line.
+pub fn data_line(text: &str) {
+    data(&format!("{text}\n"));
+}
+
+fn write_out(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
 /// Tells something that is no answer.
 pub fn tell(text: &str) {
-    let mut out = std::io::stderr().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    write_error(&visible(text, Colors::Show));
 }
 
 /// Tells a line.
 pub fn tell_line(text: &str) {
     tell(&format!("{text}\n"));
+}
+
+/// Tells something that has colours: our own, or those of a program in a container (see `visible::output_line`).
+pub fn tell_colored(text: &str) {
+    write_error(&visible(text, Colors::Keep));
+}
+
+/// Tells something that was rendered with colours of our own, or without.
+pub fn tell_rendered(text: &str, color: Color) {
+    write_error(&visible(text, kept(color)));
+}
+
+fn kept(color: Color) -> Colors {
+    if color == Color::Always { Colors::Keep } else { Colors::Show }
+}
+
+/// Tells a line in a form that programs read.
+pub fn tell_data_line(text: &str) {
+    match std::io::stderr().is_terminal() {
+        true => tell_line(text),
+        false => write_error(&format!("{text}\n")),
+    }
+}
+
+fn write_error(text: &str) {
+    let mut out = std::io::stderr().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Whether messages may carry colours.

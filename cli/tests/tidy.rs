@@ -85,3 +85,37 @@ fn sources_keep_to_the_house_rules() {
     }
     assert!(looked_at > 100);
 }
+
+/// What is printed goes through `ui`, which shows control characters; other files hold streams of data.
+#[test]
+fn one_module_prints() {
+    let source = project().join("cli/src");
+    // Streams of containers, archives that are written to standard output, and lines that move.
+    let others =
+        ["ui.rs", "attach.rs", "commands/save.rs", "commands/build/output.rs", "progress/terminal.rs"];
+    let writers = [
+        "io::stdout()",
+        "io::stderr()",
+        "stdio::stdout()",
+        "stdio::stderr()",
+        "println(",
+        "eprint",
+        "indicatif",
+    ];
+    let mut folders = vec![source.clone()];
+    let mut found = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                if writers.iter().any(|writer| text.contains(writer)) {
+                    found.insert(path.strip_prefix(&source).unwrap().display().to_string());
+                }
+            }
+        }
+    }
+    assert_eq!(found, others.map(str::to_owned).into(), "print through `ui`");
+}

@@ -44,7 +44,7 @@ impl Log {
         self.write("error", message);
         if self.file.is_some() || !self.json {
             // Callers that only have this stream find the reason here too.
-            let _ = writeln!(std::io::stderr(), "kiln oci: {message}");
+            let _ = writeln!(std::io::stderr(), "kiln oci: {}", visible(message));
         }
     }
 
@@ -54,7 +54,7 @@ impl Log {
         }
         self.write("warning", message);
         if self.file.is_none() && !self.json {
-            let _ = writeln!(std::io::stderr(), "kiln oci: warning: {message}");
+            let _ = writeln!(std::io::stderr(), "kiln oci: warning: {}", visible(message));
         }
     }
 
@@ -88,6 +88,16 @@ impl Log {
             None => {}
         }
     }
+}
+
+/// A message whose control characters do not steer a terminal: names in it come from bundles.
+fn visible(message: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\t' => c.to_string(),
+        c if c.is_control() => c.escape_unicode().to_string(),
+        c => c.to_string(),
+    };
+    message.chars().map(shown).collect()
 }
 
 fn append(path: &Path) -> std::io::Result<File> {

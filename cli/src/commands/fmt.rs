@@ -47,7 +47,7 @@ pub fn run(_globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError>
                     replace(path, text.as_bytes())?;
                 }
             }
-            _ => ui::print(&text),
+            _ => ui::data(&text),
         }
     }
     Ok(if fmt.check && changed > 0 { code::FAILURE } else { 0 })

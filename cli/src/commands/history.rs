@@ -77,7 +77,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         let head = ["IMAGE", if human { "CREATED" } else { "CREATED AT" }, "CREATED BY", "SIZE", "COMMENT"];
         text::table(&head, &rows.iter().map(cells).collect::<Vec<_>>())
     };
-    ui::print(&format.show(&rows, usual)?);
+    format.print(&rows, usual)?;
     Ok(0)
 }
 

@@ -81,7 +81,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         rows.iter().filter(|row| shown.insert(&row.id)).for_each(|row| ui::line(&row.id));
         return Ok(0);
     }
-    ui::print(&format.show(&rows, || images.table(&rows))?);
+    format.print(&rows, || images.table(&rows))?;
     Ok(0)
 }
 

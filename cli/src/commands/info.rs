@@ -81,8 +81,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     };
     let info = Info::detect(store);
     match (&format, template) {
-        (_, Some(template)) => ui::line(&format::render(&template, &info)?),
-        (Some(_), None) => ui::line(&format::json_of(&info)),
+        (_, Some(template)) => ui::data_line(&format::render(&template, &info)?),
+        (Some(_), None) => ui::data_line(&format::json_of(&info)),
         (None, None) => ui::print(&info.text()),
     }
     failed.map_or(Ok(0), Err)

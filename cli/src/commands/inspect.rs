@@ -66,13 +66,13 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         }
     }
     match template {
-        None => ui::line(&String::from_utf8_lossy(&pretty(&found))),
+        None => ui::data_line(&String::from_utf8_lossy(&pretty(&found))),
         Some(_) if inspect.format.as_deref() == Some("json") => {
-            found.iter().for_each(|object| ui::line(&format::json_of(object)));
+            found.iter().for_each(|object| ui::data_line(&format::json_of(object)));
         }
         Some(template) => {
             for object in &found {
-                ui::line(&format::render(&template, object)?);
+                ui::data_line(&format::render(&template, object)?);
             }
         }
     }

@@ -133,12 +133,13 @@ fn findings(source: &Source, choice: &Choice) -> Vec<Diagnostic> {
 
 fn show(source: &Source, findings: &[Diagnostic]) {
     for finding in findings {
-        ui::print(&format!("{}\n\n", render(source, finding, ui::color_of_answers())));
+        let color = ui::color_of_answers();
+        ui::print_rendered(&format!("{}\n\n", render(source, finding, color)), color);
     }
 }
 
 fn print_json(answer: &impl Serialize) {
-    ui::print(&(String::from_utf8_lossy(&json::to_vec_narrow(answer)) + "\n"));
+    ui::data(&(String::from_utf8_lossy(&json::to_vec_narrow(answer)) + "\n"));
 }
 
 fn severity(finding: &Diagnostic) -> &'static str {

@@ -91,7 +91,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         let head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
         text::table(&head, &rows.iter().map(cells).collect::<Vec<_>>())
     };
-    ui::print(&format.show(&rows, usual)?);
+    format.print(&rows, usual)?;
     Ok(0)
 }
 

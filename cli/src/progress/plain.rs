@@ -9,6 +9,7 @@
 //! Rows are numbered in the order in which they appear; a blank line stands between rows, and the name of a
 //! row is repeated when it comes back after another.
 
+use crate::visible::{Colors, output_line, visible};
 use kiln_builder::event::{Event, Row};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -90,7 +91,7 @@ impl Plain {
             // They are told when all is over.
             Event::Findings { .. } => {}
             Event::Warning { message } => {
-                let _ = writeln!(out, "{message}");
+                let _ = writeln!(out, "{}", visible(message, Colors::Show));
             }
         }
         out
@@ -136,7 +137,7 @@ impl Plain {
     }
 
     fn line(&self, row: Row, text: &str, out: &mut String) {
-        let _ = writeln!(out, "#{} {text}", self.rows[&row].number);
+        let _ = writeln!(out, "#{} {}", self.rows[&row].number, visible(text, Colors::Show));
     }
 
     fn output(&mut self, row: Row, bytes: &[u8], out: &mut String) {
@@ -160,7 +161,7 @@ impl Plain {
         let text = text.trim_end_matches(['\n', '\r']);
         // A carriage return overwrites what stood in the line.
         let text = text.rsplit('\r').next().unwrap_or_default();
-        let line = format!("{:.3} {text}", shown.started.elapsed().as_secs_f64());
+        let line = format!("{:.3} {}", shown.started.elapsed().as_secs_f64(), output_line(text));
         let _ = writeln!(out, "#{} {line}", shown.number);
         shown.tail.push(line);
         if shown.tail.len() > TAIL {
@@ -181,7 +182,7 @@ impl Plain {
         let shown = &self.rows[&row];
         let rule = "------";
         let tail: String = shown.tail.iter().map(|line| format!("{line}\n")).collect();
-        self.failed.push(format!("{rule}\n > {}:\n{tail}{rule}\n", shown.name));
+        self.failed.push(format!("{rule}\n > {}:\n{tail}{rule}\n", visible(&shown.name, Colors::Show)));
     }
 }
 

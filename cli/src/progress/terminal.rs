@@ -1,5 +1,6 @@
 //! Lines that change while work goes on.
 
+use crate::visible::{Colors, output_line, visible};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use kiln_builder::event::{Event, Row};
 use std::collections::BTreeMap;
@@ -13,13 +14,54 @@ const LONGEST: usize = 64 << 10;
 
 /// One moving line for each row at work, and a still one above for each that is done.
 pub(super) struct Terminal {
-    bars: MultiProgress,
+    lines: Lines,
     rows: BTreeMap<Row, Shown>,
+}
+
+/// What is written: all of it through here, where nothing gets past that steers a terminal.
+struct Lines(MultiProgress);
+
+impl Lines {
+    fn still(&self, text: &str) {
+        self.write(&visible(text, Colors::Show));
+    }
+
+    /// A line of a program, with its colours.
+    fn still_output(&self, line: &str) {
+        self.write(&format!("    {}", output_line(line)));
+    }
+
+    fn write(&self, text: &str) {
+        // A terminal that is gone shows nothing.
+        let _ = self.0.println(text);
+    }
+
+    fn moving(&self, name: &str) -> MovingLine {
+        let bar = self.0.add(ProgressBar::new_spinner());
+        let style = ProgressStyle::with_template(" {spinner} {prefix} {elapsed} {msg:.dim}");
+        bar.set_style(style.expect("the template is well-formed"));
+        bar.set_prefix(one_line(name));
+        bar.enable_steady_tick(Duration::from_millis(100));
+        MovingLine(bar)
+    }
+}
+
+struct MovingLine(ProgressBar);
+
+impl MovingLine {
+    fn set_message(&self, text: &str) {
+        self.0.set_message(one_line(text));
+    }
+}
+
+/// A line that is rewritten must not become two, nor be cut within a colour.
+fn one_line(text: &str) -> String {
+    visible(text, Colors::Drop).replace(['\n', '\t'], " ")
 }
 
 struct Shown {
     name: String,
-    bar: ProgressBar,
+    bar: MovingLine,
     started: Instant,
     output: Vec<u8>,
     parts: BTreeMap<String, (u64, u64)>,
@@ -27,44 +69,34 @@ struct Shown {
 
 impl Terminal {
     pub(super) fn new() -> Terminal {
-        Terminal { bars: MultiProgress::new(), rows: BTreeMap::new() }
+        Terminal { lines: Lines(MultiProgress::new()), rows: BTreeMap::new() }
     }
 
     pub(super) fn show(&mut self, event: &Event) {
         match event {
             Event::Started { row, name } => self.start(*row, name),
-            Event::Cached { name, .. } => self.still(&format!(" CACHED {name}")),
+            Event::Cached { name, .. } => self.lines.still(&format!(" CACHED {name}")),
             Event::Output { row, bytes } => self.output(*row, bytes),
             Event::Progress { row, part, current, total } => self.progress(*row, part, *current, *total),
             Event::Done { row } => self.end(*row, "=>"),
             Event::Failed { row, message } => self.fail(*row, message),
-            Event::Explained { reason, .. } => self.still(&format!("    why: {reason}")),
-            Event::Note { text, .. } => self.still(&format!("    {text}")),
+            Event::Explained { reason, .. } => self.lines.still(&format!("    why: {reason}")),
+            Event::Note { text, .. } => self.lines.still(&format!("    {text}")),
             // They are told when all is over.
             Event::Findings { .. } => {}
-            Event::Warning { message } => self.still(message),
+            Event::Warning { message } => self.lines.still(message),
         }
     }
 
     pub(super) fn finish(&mut self) {
         self.rows.clear();
-        let _ = self.bars.clear();
-    }
-
-    fn still(&self, text: &str) {
-        // A terminal that is gone shows nothing.
-        let _ = self.bars.println(text);
+        let _ = self.lines.0.clear();
     }
 
     fn start(&mut self, row: Row, name: &str) {
-        let bar = self.bars.add(ProgressBar::new_spinner());
-        let style = ProgressStyle::with_template(" {spinner} {prefix} {elapsed} {msg:.dim}");
-        bar.set_style(style.expect("the template is well-formed"));
-        bar.set_prefix(name.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(100));
         let shown = Shown {
             name: name.to_owned(),
-            bar,
+            bar: self.lines.moving(name),
             started: Instant::now(),
             output: Vec::new(),
             parts: BTreeMap::new(),
@@ -82,7 +114,7 @@ impl Terminal {
         // Of lines that do not end the last part is enough.
         shown.output.drain(..shown.output.len().saturating_sub(LONGEST));
         let text = String::from_utf8_lossy(&shown.output);
-        let last = text.trim_end().rsplit(['\n', '\r']).next().unwrap_or_default().to_owned();
+        let last = text.trim_end().rsplit(['\n', '\r']).next().unwrap_or_default();
         shown.bar.set_message(last);
     }
 
@@ -91,13 +123,14 @@ impl Terminal {
         shown.parts.insert(part.to_owned(), (current, total));
         let (current, total) =
             shown.parts.values().fold((0, 0), |(done, all), (current, total)| (done + current, all + total));
-        shown.bar.set_message(format!("{} / {}", crate::text::size(current), crate::text::size(total)));
+        let sizes = [crate::text::size(current), crate::text::size(total)];
+        shown.bar.set_message(&sizes.join(" / "));
     }
 
     fn end(&mut self, row: Row, mark: &str) {
         let Some(shown) = self.rows.remove(&row) else { return };
-        shown.bar.finish_and_clear();
-        self.still(&format!(" {mark} {} {:.1}s", shown.name, shown.started.elapsed().as_secs_f64()));
+        shown.bar.0.finish_and_clear();
+        self.lines.still(&format!(" {mark} {} {:.1}s", shown.name, shown.started.elapsed().as_secs_f64()));
     }
 
     fn fail(&mut self, row: Row, message: &str) {
@@ -107,8 +140,9 @@ impl Terminal {
         }
         self.end(row, "ERROR");
         for line in output.unwrap_or_default().lines() {
-            self.still(&format!("    {line}"));
+            // A carriage return overwrites what stood in the line.
+            self.lines.still_output(line.rsplit('\r').next().unwrap_or_default());
         }
-        self.still(&format!("    {message}"));
+        self.lines.still(&format!("    {message}"));
     }
 }

@@ -1,6 +1,7 @@
 //! What goes wrong is told clearly, and leaves nothing behind.
 
 use crate::bed::{Done, kiln, project};
+use crate::web::{Response, Server};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -140,4 +141,59 @@ fn dots_do_not_leave_the_context() {
     let done = bed.fails(&context);
     assert!(done.err.contains("\"/missing\": not found"), "{}", done.err);
     assert!(done.err.contains("hint: `..` does not leave the build context"), "{}", done.err);
+}
+
+/// Sequences that set a title, the clipboard, clear the screen, and the same as control characters of Latin 1.
+const STEERING: &str = "\x1b]0;title\x07\x1b]52;c;ZXZpbA==\x07\x1b[2J\u{9b}2J\u{9d}0;x\u{9c}";
+
+#[track_caller]
+fn steers_nothing(text: &str) {
+    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    // Colours of steps stay.
+    let text = text.replace("\x1b[31m", "").replace("\x1b[0m", "");
+    assert!(!text.contains(steers), "{text:?}");
+}
+
+#[test]
+fn texts_from_outside_do_not_steer_terminals() {
+    let bed = bed!();
+    let escaped = STEERING.replace('\x1b', "\\u001b").replace('\x07', "\\u0007");
+    let server = Server::start(move |request| match request.path.as_str() {
+        path if path.contains("/plain/") => Response::new(400, STEERING),
+        _ => Response::new(400, format!(r#"{{"errors":[{{"code":"X","message":"{escaped}"}}]}}"#)),
+    });
+    for name in ["plain", "list"] {
+        let done = bed.kiln(&["pull", &format!("{}/{name}/x", server.address)]);
+        assert!(done.code == 1 && done.err.contains("^[]0;title^G^[]52;c;"), "{}", done.err);
+        steers_nothing(&done.err);
+    }
+
+    let print = "printf '\\033[31mred \\033]52;c;ZXZpbA==\\007\\302\\2332J\\n'";
+    let dockerfile = format!(
+        "FROM busybox\nLABEL a=\"{STEERING}\"\nRUN {print}\nRUN {print}; : \"{STEERING}\" >&2; exit 3\n"
+    );
+    let context = bed.context("c", &dockerfile);
+    let done = bed.fails(&context);
+    assert!(done.err.contains(" \x1b[31mred ^[]52;c;ZXZpbA==^G\\u009b2J\x1b[0m\n"), "{:?}", done.err);
+    steers_nothing(&done.err);
+    let dockerfile = format!("FROM busybox\nLABEL a=\"{STEERING}\"\n");
+    steers_nothing(&bed.build("labelled", &bed.context("l", &dockerfile)));
+    let history = bed.ok("history --no-trunc labelled");
+    assert!(history.contains("^[]0;title^G"), "{history:?}");
+    steers_nothing(&history);
+    // What programs read stays as it is.
+    let label = bed.kiln(&["inspect", "--format", "{{index .Config.Labels \"a\"}}", "labelled"]);
+    assert_eq!(label.out, format!("{STEERING}\n"));
+
+    let broken = bed.context("b", &format!("FROM busybox\nRUNN {STEERING}\n"));
+    steers_nothing(&bed.fails(&broken).err);
+    let copied = bed.context("d", &format!("FROM busybox\nCOPY \"no{STEERING}\" /\n"));
+    steers_nothing(&bed.fails(&copied).err);
+    for words in [["rmi", STEERING], ["build", STEERING], [STEERING, ""], ["inspect", STEERING]] {
+        steers_nothing(&bed.kiln(&words).err);
+    }
+    let linted = bed.kiln(&["lint".to_owned(), format!("{}/Dockerfile", broken.display())]);
+    steers_nothing(&linted.out);
+    let checked = bed.kiln(&["build".as_ref(), "--check".as_ref(), broken.as_os_str()]);
+    steers_nothing(&(checked.out + &checked.err));
 }

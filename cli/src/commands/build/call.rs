@@ -113,7 +113,7 @@ impl Subject<'_> {
 }
 
 fn print_json(answer: &impl Serialize) {
-    ui::print(&(String::from_utf8_lossy(&json::to_vec_narrow(answer)) + "\n"));
+    ui::data(&(String::from_utf8_lossy(&json::to_vec_narrow(answer)) + "\n"));
 }
 
 fn base64_of(source: &Source) -> String {
