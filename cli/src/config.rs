@@ -11,6 +11,7 @@ use kiln_registry::{Keychain, Mirrors, Settings};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where the store is when nobody says otherwise.
 const DEFAULT_ROOT: &str = "/var/lib/kiln";
@@ -58,11 +59,24 @@ impl Config {
             _ => merged.registry_mirrors.unwrap_or_default().join(","),
         };
         let mirrors: Mirrors = mirrors.parse().map_err(|error| CliError::failed(format!("{error}")))?;
-        let registry = Settings { mirrors, keychain: keychain(), user_agent: user_agent() };
+        let registry =
+            Settings { mirrors, keychain: keychain(), user_agent: user_agent(), patience: patience()? };
         let lint = merged.lint.unwrap_or_default();
         let lint: Vec<String> = lint.iter().map(|(rule, level)| format!("{rule}={level}")).collect();
         let lint = levels(lint.iter().map(String::as_str))?;
         Ok(Config { root, registry, lint })
+    }
+}
+
+/// `KILN_NETWORK_TIMEOUT`: seconds that a server may be silent.
+fn patience() -> Result<Option<Duration>, CliError> {
+    const NAME: &str = "KILN_NETWORK_TIMEOUT";
+    let Some(text) = std::env::var_os(NAME).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let seconds = text.to_str().and_then(|text| text.parse::<u32>().ok());
+    match seconds.filter(|seconds| (1..=86400).contains(seconds)) {
+        Some(seconds) => Ok(Some(Duration::from_secs(seconds.into()))),
+        None => Err(CliError::failed(format!("invalid {NAME} {text:?}: expected seconds from 1 to 86400"))
+            .hint("it is how long a server may send nothing; without it, 30")),
     }
 }
 

@@ -217,6 +217,14 @@ pub fn registry_hint(error: &RegistryError) -> Option<String> {
                 .to_owned(),
         );
     }
+    if error.is_silence() {
+        return Some(
+            "try again, check the network, or allow longer silence: KILN_NETWORK_TIMEOUT=SECONDS".to_owned(),
+        );
+    }
+    if let RegistryError::Incomplete { .. } = error {
+        return Some("try again, and check the network and proxies on the way to the server".to_owned());
+    }
     error.is_unreachable().then(|| {
         "check the network, or name a mirror that can be reached: KILN_REGISTRY_MIRROR=HOST:PORT".to_owned()
     })

@@ -4,10 +4,10 @@ use crate::Settings;
 use crate::auth::{self, AuthError, Challenge, Credentials, Keychain};
 use crate::error::RegistryError;
 use crate::origin::{Origin, Purpose, absolute, led_to, trust_realm};
+use crate::patience::{DEFAULT_PATIENCE, Download, Upload, incomplete};
 use http::header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
 use http::{HeaderName, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -26,14 +26,13 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait that a server may ask for.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 const MAX_REDIRECTS: u32 = 5;
-/// How long a server may take to say anything.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest that a connection is waited for; less when patience is shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A token answer that is longer is none.
 const MAX_TOKEN: usize = 1 << 20;
 
 type Tokens = HashMap<(Origin, String), String>;
-type Transport = HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type Transport = HyperClient<HttpsConnector<HttpConnector>, Upload>;
 
 /// Speaks to registries.
 pub struct Client {
@@ -41,6 +40,7 @@ pub struct Client {
     secure: OnceLock<Transport>,
     keychain: Keychain,
     user_agent: String,
+    patience: Duration,
     /// `Authorization` headers by origin and scope.
     tokens: Mutex<Tokens>,
 }
@@ -64,9 +64,21 @@ pub(crate) struct Ask {
 
 /// An answer, and whether it is the first origin's.
 struct Followed {
-    response: Response<Incoming>,
+    response: Response<Download>,
     /// False when a redirect led to another origin, even if a later one led back.
     is_home: bool,
+}
+
+/// Why an attempt failed, and how long the server asks to wait for the next one.
+struct Failed {
+    error: RegistryError,
+    retry_after: Option<Duration>,
+}
+
+impl From<RegistryError> for Failed {
+    fn from(error: RegistryError) -> Failed {
+        Failed { error, retry_after: None }
+    }
 }
 
 impl Client {
@@ -77,6 +89,7 @@ impl Client {
             secure: OnceLock::new(),
             keychain: settings.keychain.clone(),
             user_agent: settings.user_agent.clone(),
+            patience: settings.patience.unwrap_or(DEFAULT_PATIENCE),
             tokens: Mutex::default(),
         })
     }
@@ -84,7 +97,7 @@ impl Client {
     /// Reading the trusted certificates takes milliseconds: only who needs them pays.
     fn transport(&self, url: &str) -> Result<&Transport, RegistryError> {
         if !Origin::of(url)?.is_secure() {
-            return Ok(self.plain.get_or_init(|| transport(rustls::RootCertStore::empty())));
+            return Ok(self.plain.get_or_init(|| transport(rustls::RootCertStore::empty(), self.patience)));
         }
         if let Some(ready) = self.secure.get() {
             return Ok(ready);
@@ -96,20 +109,21 @@ impl Client {
             let text = found.errors.first().map_or("none are installed".to_owned(), ToString::to_string);
             return Err(RegistryError::Trust(std::io::Error::other(text)));
         }
-        Ok(self.secure.get_or_init(|| transport(roots)))
+        Ok(self.secure.get_or_init(|| transport(roots, self.patience)))
     }
 
     /// Sends a request, logging in when asked to, until there is an answer that is final.
-    pub(crate) async fn send(&self, ask: &Ask) -> Result<Response<Incoming>, RegistryError> {
+    pub(crate) async fn send(&self, ask: &Ask) -> Result<Response<Download>, RegistryError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
             let outcome = self.send_once(ask).await;
             let wait = match &outcome {
                 Ok(response) if is_transient(response.status()) => retry_after(response),
-                Err(error) if error.is_transient() => None,
-                _ => return outcome,
+                Err(failed) if failed.error.is_transient() => failed.retry_after,
+                _ => return outcome.map_err(|failed| failed.error),
             };
+            let outcome = outcome.map_err(|failed| failed.error);
             let hopeless = matches!(&outcome, Err(error) if error.is_unreachable() || error.is_silence());
             if attempt == if hopeless { CONNECT_TRIES } else { TRIES } {
                 return outcome;
@@ -119,7 +133,25 @@ impl Client {
         }
     }
 
-    async fn send_once(&self, ask: &Ask) -> Result<Response<Incoming>, RegistryError> {
+    /// Sends a request and reads the whole answer, of limited length; begins again when that breaks.
+    pub(crate) async fn read(
+        &self,
+        ask: &Ask,
+        limit: usize,
+    ) -> Result<(http::response::Parts, Vec<u8>), RegistryError> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let (parts, body) = self.send(ask).await?.into_parts();
+            match read_body(&ask.url, Response::from_parts(parts.clone(), body), limit).await {
+                Ok(bytes) => return Ok((parts, bytes)),
+                Err(error) if error.is_transient() && attempt < CONNECT_TRIES => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn send_once(&self, ask: &Ask) -> Result<Response<Download>, Failed> {
         let Some(scope) = &ask.scope else { return Ok(self.follow(ask, None).await?.response) };
         let origin = Origin::of(&ask.url)?;
         let host = authority_of(&ask.url)?;
@@ -136,8 +168,8 @@ impl Client {
         if text.is_empty() {
             return Ok(response);
         }
-        let challenge =
-            Challenge::parse(&text).ok_or_else(|| AuthError::Challenge(host.clone(), text.clone()))?;
+        let challenge = Challenge::parse(&text)
+            .ok_or_else(|| RegistryError::from(AuthError::Challenge(host.clone(), text.clone())))?;
         let Some(authorization) = self.authorize(&origin, &host, &challenge, scope).await? else {
             return Ok(response);
         };
@@ -180,7 +212,7 @@ impl Client {
         url: &str,
         authorization: Option<&str>,
         is_home: bool,
-    ) -> Result<Response<Incoming>, RegistryError> {
+    ) -> Result<Response<Download>, RegistryError> {
         let mut request = Request::builder().method(ask.method.clone()).uri(url);
         request = request.header(USER_AGENT, &self.user_agent);
         if let Some(accept) = ask.accept {
@@ -195,14 +227,21 @@ impl Client {
         for (name, value) in ask.headers.iter().filter(|(name, _)| is_home || *name != AUTHORIZATION) {
             request = request.header(name, value);
         }
-        let request =
-            request.body(Full::from(ask.body.clone())).map_err(|error| protocol(url, &error.to_string()))?;
+        self.call(url, request, ask.body.clone()).await
+    }
+
+    /// Sends one request, and waits for its answer as long as something moves.
+    async fn call(
+        &self,
+        url: &str,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> Result<Response<Download>, RegistryError> {
+        let upload = Upload::new(body);
+        let taken = upload.taken();
+        let request = request.body(upload).map_err(|error| protocol(url, &error.to_string()))?;
         let answer = self.transport(url)?.request(request);
-        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(connection(url, error)),
-            Err(_) => Err(connection(url, std::io::Error::from(std::io::ErrorKind::TimedOut))),
-        }
+        Upload::answer(&taken, self.patience, answer).await.map_err(|error| connection(url, error))
     }
 
     /// The `Authorization` header that answers a challenge; `None` when we have nothing to say.
@@ -212,8 +251,8 @@ impl Client {
         host: &str,
         challenge: &Challenge,
         scope: &str,
-    ) -> Result<Option<String>, RegistryError> {
-        let credentials = self.keychain.find(host)?;
+    ) -> Result<Option<String>, Failed> {
+        let credentials = self.keychain.find(host).map_err(RegistryError::from)?;
         match challenge {
             Challenge::Basic => Ok(match credentials {
                 Some(Credentials::Basic(user, password)) => Some(auth::basic(&user, &password)),
@@ -238,7 +277,7 @@ impl Client {
         service: &str,
         scope: &str,
         credentials: Option<Credentials>,
-    ) -> Result<String, RegistryError> {
+    ) -> Result<String, Failed> {
         let encode = |text: &str| {
             let keep =
                 |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'/' | b':');
@@ -271,18 +310,18 @@ impl Client {
         if let Some(Credentials::Basic(user, password)) = &credentials {
             request = request.header(AUTHORIZATION, auth::basic(user, password));
         }
-        let request = request.body(Full::from(body)).map_err(|error| protocol(realm, &error.to_string()))?;
-        let answer = self.transport(realm)?.request(request);
-        let response = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
-        let response = match response {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(connection(realm, error)),
-            Err(_) => return Err(connection(realm, std::io::Error::from(std::io::ErrorKind::TimedOut))),
-        };
-        let status = response.status();
+        let response = self.call(realm, request, Bytes::from(body)).await?;
+        let (status, wait) = (response.status(), retry_after(&response));
         let body = read_body(realm, response, MAX_TOKEN).await?;
+        if is_transient(status) {
+            let (url, message) = (realm.to_owned(), error_text(&body, status));
+            let error = RegistryError::Status { url, status: status.as_u16(), message };
+            return Err(Failed { error, retry_after: wait });
+        }
         if !status.is_success() {
-            return Err(AuthError::Token(realm.to_owned(), error_text(&body, status)).into());
+            return Err(
+                RegistryError::from(AuthError::Token(realm.to_owned(), error_text(&body, status))).into()
+            );
         }
         #[derive(Deserialize)]
         struct Answer {
@@ -291,11 +330,12 @@ impl Client {
         }
         let answer: Answer =
             serde_json::from_slice(&body).map_err(|error| protocol(realm, &error.to_string()))?;
-        answer.token.or(answer.access_token).ok_or_else(|| protocol(realm, "an answer without a token"))
+        let token = answer.token.or(answer.access_token);
+        Ok(token.ok_or_else(|| protocol(realm, "an answer without a token"))?)
     }
 }
 
-fn transport(roots: rustls::RootCertStore) -> Transport {
+fn transport(roots: rustls::RootCertStore, patience: Duration) -> Transport {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -305,7 +345,7 @@ fn transport(roots: rustls::RootCertStore) -> Transport {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
-    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    http.set_connect_timeout(Some(CONNECT_TIMEOUT.min(patience)));
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(config)
         .https_or_http()
@@ -315,17 +355,21 @@ fn transport(roots: rustls::RootCertStore) -> Transport {
 }
 
 /// Reads a whole body of limited length.
+///
+/// # Errors
+///
+/// [`RegistryError::Incomplete`] when the connection broke or went silent.
 pub(crate) async fn read_body(
     url: &str,
-    response: Response<Incoming>,
+    response: Response<Download>,
     limit: usize,
 ) -> Result<Vec<u8>, RegistryError> {
     let mut body = response.into_body();
     let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| connection(url, error))?;
-        if let Some(data) = frame.data_ref() {
-            bytes.extend_from_slice(data);
+    while let Some(piece) = body.next().await {
+        match piece {
+            Ok(data) => bytes.extend_from_slice(&data),
+            Err(error) => return Err(incomplete(url, bytes.len() as u64, None, Some(error))),
         }
         if bytes.len() > limit {
             return Err(protocol(url, "more bytes than are reasonable"));
@@ -364,7 +408,7 @@ fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
-fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
+fn retry_after(response: &Response<Download>) -> Option<Duration> {
     let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     value.trim().parse().ok().map(Duration::from_secs)
 }

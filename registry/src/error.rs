@@ -1,6 +1,7 @@
 //! What can go wrong between us and a registry.
 
 use crate::auth::AuthError;
+use crate::patience::Silence;
 use kiln_image::digest::Digest;
 use kiln_image::manifest::ManifestError;
 use kiln_image::store::{BlobError, StoreError};
@@ -21,6 +22,19 @@ pub enum RegistryError {
         /// What was asked for.
         url: String,
         /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A body that ended, or a server that went silent, before all was there.
+    #[error("{url}: the download ended early: {received}{} bytes came", expected.map(|all| format!(" of {all}")).unwrap_or_default())]
+    Incomplete {
+        /// What was asked for.
+        url: String,
+        /// Bytes that came.
+        received: u64,
+        /// Bytes that there are, where that is known.
+        expected: Option<u64>,
+        /// Why it ended.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -132,9 +146,9 @@ impl RegistryError {
     /// True when a server did not answer in time.
     pub fn is_silence(&self) -> bool {
         match self {
-            RegistryError::Connection { source, .. } => source
-                .downcast_ref::<io::Error>()
-                .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut),
+            RegistryError::Connection { source, .. } | RegistryError::Incomplete { source, .. } => {
+                source.downcast_ref::<Silence>().is_some()
+            }
             _ => false,
         }
     }
@@ -142,7 +156,7 @@ impl RegistryError {
     /// True when the registry could not be reached, or failed: another one, or a later try, may do better.
     pub fn is_transient(&self) -> bool {
         match self {
-            RegistryError::Connection { .. } => true,
+            RegistryError::Connection { .. } | RegistryError::Incomplete { .. } => true,
             RegistryError::Status { status, .. } => matches!(status, 408 | 429 | 500..=599),
             _ => false,
         }

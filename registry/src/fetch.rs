@@ -2,16 +2,12 @@
 
 use crate::client::{self, Ask, Client};
 use crate::error::RegistryError;
+use crate::patience::{Download, incomplete};
 use http::header::{AUTHORIZATION, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED};
 use http::{HeaderName, Response, StatusCode};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::time::Duration;
 
-/// How long a server may send nothing.
-const SILENCE: Duration = Duration::from_secs(30);
 /// How often a broken download goes on.
 const RESUMES: u32 = 5;
 
@@ -57,7 +53,7 @@ pub(crate) async fn fetch(
         content_type: header(&response, http::header::CONTENT_TYPE),
     };
     let length = header(&response, http::header::CONTENT_LENGTH).parse::<u64>().ok();
-    let mut done = receive(request.url, response, output, 0).await;
+    let mut done = receive(request.url, response, output, 0, length).await;
     let mut broken = 0;
     while let Err((count, error)) = done {
         broken += 1;
@@ -74,7 +70,7 @@ pub(crate) async fn fetch(
         check(&response, request.url)?;
         // Who ignores the range, or has another version by now, begins again.
         let from = if response.status() == StatusCode::PARTIAL_CONTENT { count } else { 0 };
-        done = receive(request.url, response, output, from).await;
+        done = receive(request.url, response, output, from, length).await;
     }
     Ok(Some(file))
 }
@@ -90,7 +86,7 @@ fn first_ask(request: &FetchRequest<'_>) -> Ask {
     Ask { url: request.url.to_owned(), headers, ..Ask::default() }
 }
 
-fn check(response: &Response<Incoming>, url: &str) -> Result<(), RegistryError> {
+fn check(response: &Response<Download>, url: &str) -> Result<(), RegistryError> {
     let status = response.status();
     if status.is_success() {
         return Ok(());
@@ -102,7 +98,7 @@ fn check(response: &Response<Incoming>, url: &str) -> Result<(), RegistryError> 
     })
 }
 
-fn header(response: &Response<Incoming>, name: HeaderName) -> String {
+fn header(response: &Response<Download>, name: HeaderName) -> String {
     let value = response.headers().get(name).and_then(|value| value.to_str().ok());
     value.unwrap_or_default().to_owned()
 }
@@ -110,9 +106,10 @@ fn header(response: &Response<Incoming>, name: HeaderName) -> String {
 /// Writes a body from the byte `from` on; tells how far it came when it broke.
 async fn receive(
     url: &str,
-    response: Response<Incoming>,
+    response: Response<Download>,
     output: &mut File,
     from: u64,
+    expected: Option<u64>,
 ) -> Result<(), (u64, RegistryError)> {
     let mut count = from;
     let write = |error: io::Error| client::connection(url, error);
@@ -120,15 +117,12 @@ async fn receive(
     positioned.map_err(|error| (count, write(error)))?;
     let mut body = response.into_body();
     loop {
-        let frame = match tokio::time::timeout(SILENCE, body.frame()).await {
-            Err(_) => return Err((count, write(io::Error::from(io::ErrorKind::TimedOut)))),
-            Ok(None) => return Ok(()),
-            Ok(Some(Err(error))) => return Err((count, client::connection(url, error))),
-            Ok(Some(Ok(frame))) => frame,
+        let data = match body.next().await {
+            None => return Ok(()),
+            Some(Err(error)) => return Err((count, incomplete(url, count, expected, Some(error)))),
+            Some(Ok(data)) => data,
         };
-        if let Some(data) = frame.data_ref() {
-            output.write_all(data).map_err(|error| (count, write(error)))?;
-            count += data.len() as u64;
-        }
+        output.write_all(&data).map_err(|error| (count, write(error)))?;
+        count += data.len() as u64;
     }
 }

@@ -13,6 +13,7 @@ mod error;
 mod fetch;
 mod git;
 mod origin;
+mod patience;
 mod pull;
 mod push;
 #[cfg(feature = "testing")]
@@ -24,6 +25,7 @@ pub use endpoint::{Endpoint, MirrorError, Mirrors};
 pub use error::RegistryError;
 pub use fetch::{FetchRequest, FetchedFile};
 pub use git::{GitError, GitRequest, check_out, commit};
+pub use patience::DEFAULT_PATIENCE;
 pub use pull::{Progress, PullEvent, Pulled};
 pub use push::{PushEvent, PushRequest};
 
@@ -33,6 +35,7 @@ use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_image::store::Store;
 use std::fs::File;
+use std::time::Duration;
 
 /// What is needed to reach registries.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +46,8 @@ pub struct Settings {
     pub keychain: Keychain,
     /// Sent as `User-Agent`.
     pub user_agent: String,
+    /// How long a server may be silent; `None` for [`DEFAULT_PATIENCE`].
+    pub patience: Option<Duration>,
 }
 
 /// A connection to registries; made when one is needed.

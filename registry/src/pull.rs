@@ -3,8 +3,8 @@
 use crate::client::{self, Ask, Client};
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
+use crate::patience::incomplete;
 use http::StatusCode;
-use http_body_util::BodyExt;
 use hyper::body::Bytes;
 use kiln_image::compression::decompressed;
 use kiln_image::config::ImageConfig;
@@ -166,13 +166,12 @@ async fn fetch_manifest_from(
 ) -> Result<Fetched, RegistryError> {
     let url = endpoint.url(&format!("{}/manifests/{version}", reference.path()));
     let ask = Ask { url: url.clone(), accept: Some(ACCEPT), scope: scope(reference), ..Ask::default() };
-    let response = client.send(&ask).await?;
-    let status = response.status();
-    let header = response.headers().get(http::header::CONTENT_TYPE);
+    let (answer, bytes) = client.read(&ask, MAX_METADATA as usize).await?;
+    let status = answer.status;
+    let header = answer.headers.get(http::header::CONTENT_TYPE);
     let kind = header
         .and_then(|value| value.to_str().ok())
         .map(|text| text.split(';').next().unwrap_or_default().trim().to_owned());
-    let bytes = client::read_body(&url, response, MAX_METADATA as usize).await?;
     if !status.is_success() {
         return Err(refused(url, status, &bytes, reference));
     }
@@ -239,9 +238,8 @@ async fn fetch_blob(
     descriptor: &Descriptor,
 ) -> Result<Vec<u8>, RegistryError> {
     let ask = blob_ask(endpoint, reference, &descriptor.digest, 0);
-    let response = client.send(&ask).await?;
-    let status = response.status();
-    let bytes = client::read_body(&ask.url, response, MAX_METADATA as usize).await?;
+    let (answer, bytes) = client.read(&ask, MAX_METADATA as usize).await?;
+    let status = answer.status;
     if !status.is_success() {
         return Err(refused(ask.url, status, &bytes, reference));
     }
@@ -383,12 +381,11 @@ impl LayerJob<'_> {
             let mut skip = if status == StatusCode::PARTIAL_CONTENT { 0 } else { done };
             let mut body = response.into_body();
             let failure = loop {
-                let frame = match body.frame().await {
+                let mut data = match body.next().await {
                     None => break None,
                     Some(Err(error)) => break Some(error),
-                    Some(Ok(frame)) => frame,
+                    Some(Ok(data)) => data,
                 };
-                let Ok(mut data) = frame.into_data() else { continue };
                 let skipped = skip.min(data.len() as u64);
                 skip -= skipped;
                 let data = data.split_off(skipped as usize);
@@ -404,11 +401,7 @@ impl LayerJob<'_> {
             };
             broken += 1;
             if done < self.layer.size && broken > RESUMES {
-                let reason = io::Error::from(io::ErrorKind::UnexpectedEof);
-                return Err(match failure {
-                    Some(error) => client::connection(&ask.url, error),
-                    None => client::connection(&ask.url, reason),
-                });
+                return Err(incomplete(&ask.url, done, Some(self.layer.size), failure));
             }
         }
         Ok(())

@@ -7,9 +7,10 @@ use crate::client::{self, Ask, Client};
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::origin::{Origin, Purpose, absolute, led_to};
+use crate::patience::Download;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION};
 use http::{Method, Response, StatusCode};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use kiln_image::archive::{PackedImage, PackedLayer};
 use kiln_image::digest::Digest;
 use kiln_image::manifest::media_type;
@@ -94,7 +95,7 @@ impl Pusher<'_> {
     }
 
     /// Sends a request; an answer that is no success is an error.
-    async fn send(&self, ask: Ask) -> Result<Response<Incoming>, RegistryError> {
+    async fn send(&self, ask: Ask) -> Result<Response<Download>, RegistryError> {
         let response = self.client.send(&ask).await?;
         let status = response.status();
         if status.is_success() {
@@ -206,7 +207,7 @@ impl Pusher<'_> {
     }
 }
 
-fn location(url: &str, response: &Response<Incoming>) -> Result<String, RegistryError> {
+fn location(url: &str, response: &Response<Download>) -> Result<String, RegistryError> {
     let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
     let target = target.ok_or_else(|| client::protocol(url, "an upload without a place to go on"))?;
     let next = absolute(url, target)?;

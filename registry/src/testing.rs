@@ -30,6 +30,8 @@ pub struct Faults {
     pub unavailable: u32,
     /// Break the connection after so many bytes of the first blob answer.
     pub cut_first_blob: Option<usize>,
+    /// Go silent after the first 1000 bytes of this many blob answers.
+    pub stall_blobs: u32,
     /// Deliver other bytes than the digest says.
     pub corrupt_blobs: bool,
     /// Want a token.
@@ -95,6 +97,8 @@ type Answer = Response<http_body_util::Either<Full<Bytes>, CutBody>>;
 /// A body that announces more than it delivers.
 pub struct CutBody {
     data: Option<Bytes>,
+    /// Then the connection stays, silent, instead of breaking.
+    is_silent: bool,
 }
 
 impl hyper::body::Body for CutBody {
@@ -107,6 +111,7 @@ impl hyper::body::Body for CutBody {
     ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, io::Error>>> {
         std::task::Poll::Ready(Some(match self.data.take() {
             Some(data) => Ok(hyper::body::Frame::data(data)),
+            None if self.is_silent => return std::task::Poll::Pending,
             None => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
         }))
     }
@@ -208,12 +213,19 @@ impl State {
             *byte ^= 1;
         }
         let octets = "application/octet-stream";
-        if let Some(length) = faults.cut_first_blob.filter(|length| *length < bytes.len()) {
-            faults.cut_first_blob = None;
+        let cut = |bytes: &[u8], length: usize, is_silent: bool| {
             let data = Some(Bytes::from(bytes[..length].to_vec()));
             let response = Response::builder().header(CONTENT_LENGTH, bytes.len());
-            let body = http_body_util::Either::Right(CutBody { data });
-            return response.body(body).expect("the headers are valid");
+            let body = http_body_util::Either::Right(CutBody { data, is_silent });
+            response.body(body).expect("the headers are valid")
+        };
+        if let Some(length) = faults.cut_first_blob.filter(|length| *length < bytes.len()) {
+            faults.cut_first_blob = None;
+            return cut(&bytes, length, false);
+        }
+        if faults.stall_blobs > 0 && bytes.len() > 1000 {
+            faults.stall_blobs -= 1;
+            return cut(&bytes, 1000, true);
         }
         let from = request
             .headers()

@@ -11,6 +11,7 @@ use kiln_registry::{PullEvent, Pulled, Registry, RegistryError, Settings};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::time::Duration;
 
 macro_rules! needs_root {
     () => {
@@ -56,7 +57,8 @@ impl Bed {
 
     fn pull_with(&self, name: &str, progress: &(dyn Fn(PullEvent) + Sync)) -> Result<Pulled, RegistryError> {
         let mirrors = self.server.address().to_string().parse().unwrap();
-        let registry = Registry::new(Settings { mirrors, ..Settings::default() }).unwrap();
+        let patience = Some(Duration::from_millis(300));
+        let registry = Registry::new(Settings { mirrors, patience, ..Settings::default() }).unwrap();
         let reference: Reference = name.parse().unwrap();
         registry.pull(&self.store(), &reference, &Platform::host(), progress)
     }
@@ -104,6 +106,22 @@ fn failures_that_pass_are_outlasted() {
     }
     let bed = Bed::new(Faults { cut_first_blob: Some(100_000), ..Faults::default() });
     bed.pull("base:1").unwrap();
+}
+
+#[test]
+fn registries_that_go_silent_are_asked_again_and_given_up() {
+    needs_root!();
+    for no_ranges in [false, true] {
+        let bed = Bed::new(Faults { stall_blobs: 2, no_ranges, ..Faults::default() });
+        bed.pull("base:1").unwrap();
+    }
+    let bed = Bed::new(Faults { stall_blobs: 1000, no_ranges: true, ..Faults::default() });
+    let error = bed.pull("base:1").unwrap_err();
+    assert!(matches!(&error, RegistryError::Incomplete { received: 1000, expected: Some(_), .. }), "{error}");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(source, "the server sent nothing for 0.3 s");
+    // Its locks are free again.
+    assert!(bed.pull("base:1").is_err());
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn client(authority: &str, entry: &str) -> Client {
     let client = Client::new(&settings).unwrap();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(CERTIFICATE).unwrap()).unwrap();
-    assert!(client.secure.set(transport(roots)).is_ok());
+    assert!(client.secure.set(transport(roots, DEFAULT_PATIENCE)).is_ok());
     client
 }
 
@@ -310,4 +310,78 @@ fn failures_are_told_in_the_registrys_words() {
     assert_eq!(error_text(br#"{"errors":[{"code":"X","message":"no"},{"code":"Y"}]}"#, not_found), "no; Y");
     assert_eq!(error_text(b"plain words\nmore", not_found), "plain words");
     assert_eq!(error_text(b"<html>", not_found), "Not Found");
+}
+
+#[test]
+fn token_servers_that_fail_are_asked_again() {
+    for (status, expected) in [(503, 200), (429, 200), (403, 0)] {
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let token = Server::http(move |_| match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => (status, vec![("Retry-After", "0".to_owned())], "upstream connect error".to_owned()),
+            _ => ok(r#"{"token":"T"}"#),
+        });
+        let realm = format!("{}/token", token.url);
+        let registry = Server::http(move |seen| with_realm(seen, &realm));
+        let outcome = ask(&client("none", PASSWORD), &registry.url);
+        match expected {
+            0 => assert!(matches!(outcome, Err(RegistryError::Auth(AuthError::Token(..)))), "{outcome:?}"),
+            expected => assert_eq!(outcome.unwrap(), expected),
+        }
+    }
+}
+
+/// A server that takes connections, answers with `text`, and then neither reads nor writes.
+fn silent(text: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let authority = format!("localhost:{}", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0]).and_then(|_| stream.write_all(text.as_bytes()));
+            held.push(stream);
+        }
+    });
+    authority
+}
+
+#[test]
+fn silence_ends_every_exchange() {
+    let client = Client { patience: Duration::from_millis(200), ..client("none", PASSWORD) };
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc";
+    let attempt = |url: String, body: Bytes| {
+        let method = if body.is_empty() { Method::GET } else { Method::PUT };
+        let ask = Ask { url, method, body, ..Ask::default() };
+        let begun = std::time::Instant::now();
+        let error = run(client.read(&ask, 1000)).unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(20), "{error}");
+        error
+    };
+    let handshake = attempt(format!("https://{}", silent("")), Bytes::new());
+    let headers = attempt(format!("http://{}", silent("HTTP/1.1 200 OK\r\nX: ")), Bytes::new());
+    let upload = attempt(format!("http://{}", silent("")), Bytes::from(vec![0; 64 << 20]));
+    for error in [handshake, headers, upload] {
+        assert!(matches!(&error, RegistryError::Connection { .. }) && error.is_silence(), "{error:?}");
+    }
+    let body = attempt(format!("http://{}", silent(head)), Bytes::new());
+    assert!(matches!(&body, RegistryError::Incomplete { received: 3, .. }), "{body}");
+}
+
+#[test]
+fn dripping_is_silence() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut text: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n";
+                while stream.write_all(text).is_ok() {
+                    text = b"x";
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+    });
+    let client = Client { patience: Duration::from_millis(200), ..client("none", PASSWORD) };
+    let error = run(client.read(&Ask { url, ..Ask::default() }, 1 << 20)).unwrap_err();
+    assert!(matches!(&error, RegistryError::Incomplete { .. }) && error.is_silence(), "{error:?}");
 }
