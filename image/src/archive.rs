@@ -4,6 +4,7 @@
 //! and a docker-archive (`manifest.json` that points to the same blobs). Layers are not compressed, so that
 //! their digests are the diff ids, unless somebody asks for that.
 
+mod file;
 mod load;
 mod pack;
 mod save;
@@ -41,6 +42,9 @@ pub enum ArchiveError {
     /// The stream cannot be read or decompressed.
     #[error("cannot read the archive")]
     Io(#[source] io::Error),
+    /// An archive, or a file of a layout, that is no regular file.
+    #[error("`{}` is {}, and must be a regular file", .0.display(), .1)]
+    NotRegular(PathBuf, &'static str),
     /// Neither of the formats.
     #[error("the archive has neither a `manifest.json` nor an `index.json`: it is no image archive")]
     Unknown,

@@ -8,7 +8,7 @@ use clap::Parser;
 use kiln_image::archive::{self, Loaded};
 use std::ffi::OsString;
 use std::io::{BufReader, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Read images from a file.
 #[derive(Debug, Parser)]
@@ -35,6 +35,11 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     }
     let session = Session::open(globals)?;
     let loaded = match &load.input {
+        Some(path) if is_stream(path) => {
+            let file = std::fs::File::open(path)
+                .map_err(|error| CliError::failed(format!("cannot open `{}`: {error}", path.display())))?;
+            archive::load_stream(&session.store, BufReader::with_capacity(1 << 17, file))?
+        }
         Some(path) => archive::load(&session.store, path)?,
         None => {
             archive::load_stream(&session.store, BufReader::with_capacity(1 << 17, std::io::stdin().lock()))?
@@ -42,6 +47,12 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     };
     loaded.iter().for_each(show);
     Ok(0)
+}
+
+/// A descriptor of the caller's, such as the shell's `<(…)`: it may be a pipe whose other end is at work.
+fn is_stream(path: &Path) -> bool {
+    let is_descriptor = ["/dev/fd/", "/proc/self/fd/"].iter().any(|directory| path.starts_with(directory));
+    is_descriptor || path == Path::new("/dev/stdin")
 }
 
 fn show(loaded: &Loaded) {

@@ -107,6 +107,12 @@ fn is_replaceable(path: &Path) -> bool {
 impl From<ArchiveError> for CliError {
     fn from(error: ArchiveError) -> CliError {
         let failed = CliError::failed(crate::error::chain(&error));
-        if error.is_full() { failed.hint(crate::error::FULL) } else { failed }
+        match error {
+            ArchiveError::NotRegular(..) => {
+                failed.hint("pipe a stream into `kiln load`, or write it to a file")
+            }
+            error if error.is_full() => failed.hint(crate::error::FULL),
+            _ => failed,
+        }
     }
 }

@@ -58,3 +58,66 @@ fn skopeo_reads_what_is_saved_and_its_archives_load() {
     assert_eq!(bed.ok(&format!("load -i {other}")), "Loaded image: other:1\n");
     assert_eq!(bed.ok("run --rm other:1"), "content\n");
 }
+
+/// Runs a command that must end by itself.
+fn bounded(bed: &crate::bed::Bed, arguments: &[&str]) -> Done {
+    let mut child = bed.start(arguments);
+    let begun = std::time::Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > std::time::Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("kiln {arguments:?} waits");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    Done::of(child.wait_with_output().unwrap())
+}
+
+fn fifo(path: &Path) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let made = Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+}
+
+#[test]
+fn fifos_in_place_of_files_are_not_waited_for() {
+    let bed = bed!();
+    let text = |name: &str| bed.path(name).display().to_string();
+    fifo(&bed.path("index/index.json"));
+    fifo(&bed.path("docker/manifest.json"));
+    fifo(&bed.path("marked/oci-layout"));
+    fifo(&bed.path("fifo"));
+    bed.build("c", &bed.context("c", "FROM busybox\n"));
+    bed.ok(&format!("save --format oci-dir -o {} c", text("blob")));
+    let blobs = bed.path("blob/blobs/sha256");
+    for blob in std::fs::read_dir(&blobs).unwrap().flatten() {
+        std::fs::remove_file(blob.path()).unwrap();
+        fifo(&blob.path());
+    }
+    for name in ["index", "docker", "marked", "fifo", "blob"] {
+        let done = bounded(&bed, &["load", "-i", &text(name)]);
+        assert_eq!(done.code, 1, "{name}: {}", done.err);
+        assert!(name == "marked" || done.err.contains("is a FIFO"), "{name}: {}", done.err);
+    }
+    let context = bed.context("d", "FROM base\n").display().to_string();
+    for name in ["index", "blob"] {
+        let flag = format!("--build-context=base=oci-layout://{}", text(name));
+        let done = bounded(&bed, &["build", &flag, &context]);
+        assert!(done.code == 1 && done.err.contains("is a FIFO"), "{name}: {}", done.err);
+    }
+    // Members of a context may be anything.
+    fifo(&bed.path("e/f.tar"));
+    let context = bed.context("e", "FROM busybox\nADD f.tar /a/\nCOPY f.tar /b/\nRUN test -p /b/f.tar\n");
+    let done = bounded(&bed, &["build", &context.display().to_string()]);
+    assert!(done.code == 0 || done.err.contains("f.tar"), "{}", done.err);
+    fifo(&bed.path("g/.dockerignore"));
+    let context = bed.context("g", "FROM busybox\nCOPY . /\n");
+    bounded(&bed, &["build", &context.display().to_string()]);
+    // What a shell hands over is a stream, as standard input is.
+    bed.ok(&format!("save -o {} c", text("c.tar")));
+    let script = format!("cat {} | '{}' load -i /dev/stdin", text("c.tar"), crate::bed::kiln().display());
+    let environment = bed.command::<&str>(&[]);
+    let variables = environment.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let done = Done::of(Command::new("sh").args(["-c", &script]).envs(variables).output().unwrap());
+    assert_eq!(done.out, "Loaded image: c:latest\n", "{}", done.err);
+}

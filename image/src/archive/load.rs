@@ -1,5 +1,6 @@
 //! Reading images.
 
+use super::file::open_regular;
 use super::{ArchiveError, DockerImage, IMAGE_NAME, REF_NAME, blob};
 use crate::compression::decompressed;
 use crate::config::ImageConfig;
@@ -40,7 +41,7 @@ pub fn load(store: &Store, path: &Path) -> Result<Vec<Loaded>, ArchiveError> {
         let source = &Folder(path.to_owned());
         return Loader { store, source, platform: Platform::host() }.load();
     }
-    let mut file = File::open(path).call("open", path)?;
+    let mut file = open_regular(path)?;
     let mut start = [0u8; 6];
     let is_plain = match file.read_exact(&mut start) {
         Ok(()) => file.rewind().is_ok() && !is_compressed(&start),
@@ -49,7 +50,7 @@ pub fn load(store: &Store, path: &Path) -> Result<Vec<Loaded>, ArchiveError> {
     if is_plain {
         return load_tar(store, file);
     }
-    let file = File::open(path).call("open", path)?;
+    let file = open_regular(path)?;
     load_stream(store, BufReader::with_capacity(BUFFER, file))
 }
 
@@ -119,15 +120,13 @@ impl Source for Folder {
     fn open(&self, name: &str) -> Result<Option<Box<dyn Read + '_>>, ArchiveError> {
         let is_inside =
             Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        let path = self.0.join(name);
-        match File::open(&path) {
-            Ok(file) if is_inside => Ok(Some(Box::new(file))),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let failed: Result<File, _> = Err(error);
-                failed.call("open", &path)?;
-                Ok(None)
-            }
-            _ => Ok(None),
+        if !is_inside {
+            return Ok(None);
+        }
+        match open_regular(&self.0.join(name)) {
+            Ok(file) => Ok(Some(Box::new(file))),
+            Err(ArchiveError::Call(error)) if error.errno == rustix::io::Errno::NOENT => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }
