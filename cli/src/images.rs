@@ -11,6 +11,7 @@ use kiln_image::store::{ImageRecord, Store, StoreError};
 use kiln_registry::{PullEvent, Pulled, Registry, RegistryError, Settings};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 /// Looks in the store first.
 pub struct ImageFinder<'a> {
@@ -64,6 +65,11 @@ impl<'a> ImageFinder<'a> {
 
     fn store(&self) -> Result<&'a Store, StoreError> {
         self.store.ok_or_else(|| StoreError::NoSuchImage("the store is not open".to_owned()))
+    }
+
+    /// How long a server may be silent, if settings say so.
+    pub fn patience(&self) -> Option<Duration> {
+        self.settings.patience
     }
 
     /// The connection to the network.

@@ -3,7 +3,7 @@
 use crate::images::ImageFinder;
 use kiln_builder::remote::{Answer, Remote, Version};
 use kiln_builder::{Checkout, Given, ImageError};
-use kiln_registry::{FetchRequest, GitRequest};
+use kiln_registry::{FetchRequest, GitRequest, Identity};
 use std::fs::File;
 use std::path::Path;
 
@@ -11,12 +11,28 @@ use std::path::Path;
 pub struct Fetcher<'a> {
     images: &'a ImageFinder<'a>,
     given: &'a Given,
+    is_named_by_user: bool,
 }
 
 impl<'a> Fetcher<'a> {
     /// Uses the connection of `images`, and the secrets of `given`.
     pub fn new(images: &'a ImageFinder<'a>, given: &'a Given) -> Fetcher<'a> {
-        Fetcher { images, given }
+        Fetcher { images, given, is_named_by_user: false }
+    }
+
+    /// For contexts that the command line names: without any `--ssh` the user's own keys open them, as those of `git clone`
+    /// would.
+    pub fn named_by_user(&self) -> Fetcher<'a> {
+        Fetcher { is_named_by_user: true, ..*self }
+    }
+
+    /// What a Dockerfile names gets the keys that `--ssh default` lends, and no others.
+    fn identity(&self) -> Identity {
+        match self.given.ssh.get("default") {
+            Some(socket) => Identity::Agent(socket.clone()),
+            None if self.is_named_by_user && self.given.ssh.is_empty() => Identity::User,
+            None => Identity::None,
+        }
     }
 
     fn secret(&self, name: &str) -> Option<String> {
@@ -50,7 +66,8 @@ impl<'a> Fetcher<'a> {
             submodules: checkout.submodules,
             keeps_git: checkout.keeps_git,
             authorization: self.git_authorization(&checkout.remote).filter(|_| is_web),
-            agent: self.given.ssh.get("default").cloned(),
+            identity: self.identity(),
+            patience: self.images.patience(),
         }
     }
 }

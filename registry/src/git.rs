@@ -1,12 +1,37 @@
 //! Git repositories, through the `git` program.
 //!
-//! No settings of the machine or its users count, nothing is asked for on a terminal, and no transport but those of the
-//! network is used, whatever a repository's submodules say.
+//! No settings of the host or its users count, nothing is asked for on a terminal, and no transport but those of the
+//! network is used, whatever a repository's submodules say. The environment of `git`, and of the `ssh` that it starts, is
+//! the list in [`PASSED_ON`] and what is set here: a Dockerfile names repositories, so nothing of the user's goes there that
+//! the user has not lent.
 
+mod watch;
+
+use crate::DEFAULT_PATIENCE;
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Variables of the user that `git` gets: where programs are, the way to the network, and whose certificates are trusted.
+const PASSED_ON: [&str; 15] = [
+    "PATH",
+    "TMPDIR",
+    "http_proxy",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_CAPATH",
+    "GIT_EXEC_PATH",
+];
 
 /// Why a repository cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +46,18 @@ pub enum GitError {
         what: String,
         /// What it said.
         reason: String,
+    },
+    /// Nothing came from the server any more.
+    #[error(
+        "git {what} failed: the server sent nothing for {} s; try again, or allow longer silence: \
+         KILN_NETWORK_TIMEOUT=SECONDS",
+        .patience.as_secs()
+    )]
+    Silence {
+        /// What it was told to do.
+        what: String,
+        /// How long it was waited for.
+        patience: Duration,
     },
     /// A branch, tag or commit that the repository does not have.
     #[error("repository does not contain ref {reference}, output: {output:?}")]
@@ -45,8 +82,22 @@ pub struct GitRequest {
     pub keeps_git: bool,
     /// The `Authorization` header for this host, over https.
     pub authorization: Option<String>,
-    /// The socket of an ssh agent.
-    pub agent: Option<PathBuf>,
+    /// The keys that are shown to ssh servers.
+    pub identity: Identity,
+    /// How long the server may be silent; `None` for [`DEFAULT_PATIENCE`].
+    pub patience: Option<Duration>,
+}
+
+/// The keys that ssh shows to a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Identity {
+    /// None: nobody lent any.
+    #[default]
+    None,
+    /// Those of an agent, by its socket.
+    Agent(PathBuf),
+    /// The user's own, in files and in the agent that the environment names: for repositories that the user named.
+    User,
 }
 
 /// The commit that a reference means now.
@@ -124,51 +175,134 @@ fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// The command that `git` starts for ssh. Keys in files are the user's, as those of the agent are.
+fn ssh(identity: &Identity, patience: Duration) -> String {
+    let seconds = patience.as_secs().max(1);
+    let base = format!(
+        "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new -o ConnectTimeout={seconds} \
+         -o ServerAliveInterval={seconds} -o ServerAliveCountMax=1"
+    );
+    match identity {
+        Identity::None => format!("{base} -o IdentityAgent=none -o IdentityFile=none"),
+        Identity::Agent(_) => format!("{base} -o IdentityFile=none"),
+        Identity::User => base,
+    }
+}
+
+/// `git` with its environment and without arguments.
+fn command(request: &GitRequest, patience: Duration) -> Command {
+    let mut git = Command::new("git");
+    git.env_clear();
+    for name in PASSED_ON {
+        git.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    git.env("HOME", "/dev/null")
+        .env("LC_ALL", "C")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_SSH_COMMAND", ssh(&request.identity, patience))
+        .stdin(Stdio::null())
+        .process_group(0);
+    let agent = match &request.identity {
+        Identity::None => None,
+        Identity::Agent(socket) => Some(socket.clone().into_os_string()),
+        Identity::User => std::env::var_os("SSH_AUTH_SOCK"),
+    };
+    git.envs(agent.map(|socket| ("SSH_AUTH_SOCK", socket)));
+    if let Some(authorization) = &request.authorization {
+        // In the environment, where other users do not see it. git sends the header to wherever a redirect leads.
+        let host = request.remote.split('/').take(3).collect::<Vec<_>>().join("/");
+        git.env("GIT_CONFIG_COUNT", "2")
+            .env("GIT_CONFIG_KEY_0", format!("http.{host}/.extraheader"))
+            .env("GIT_CONFIG_VALUE_0", format!("Authorization: {authorization}"))
+            .env("GIT_CONFIG_KEY_1", "http.followRedirects")
+            .env("GIT_CONFIG_VALUE_1", "false");
+    }
+    git
+}
+
 fn run<A: AsRef<OsStr>>(
     request: &GitRequest,
     folder: Option<&Path>,
     arguments: &[A],
 ) -> Result<String, GitError> {
-    let mut git = Command::new("git");
-    git.args([
-        "-c",
-        "protocol.allow=never",
-        "-c",
-        "core.hooksPath=/dev/null",
-        "-c",
-        "advice.detachedHead=false",
-    ]);
-    for transport in ["http", "https", "git", "ssh"] {
-        git.args(["-c".to_owned(), format!("protocol.{transport}.allow=always")]);
+    let patience = request.patience.unwrap_or(DEFAULT_PATIENCE);
+    let mut git = command(request, patience);
+    let settings = [
+        "protocol.allow=never".to_owned(),
+        "core.hooksPath=/dev/null".to_owned(),
+        "advice.detachedHead=false".to_owned(),
+        "http.lowSpeedLimit=100".to_owned(),
+        format!("http.lowSpeedTime={}", patience.as_secs().max(1)),
+    ];
+    let transports = ["http", "https", "git", "ssh"].map(|name| format!("protocol.{name}.allow=always"));
+    for setting in settings.iter().chain(&transports) {
+        git.args(["-c", setting.as_str()]);
     }
     if let Some(folder) = folder {
         git.arg("-C").arg(folder);
     }
-    git.args(arguments)
-        .env_remove("GIT_DIR")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new")
-        .stdin(Stdio::null())
-        .process_group(0);
-    if let Some(authorization) = &request.authorization {
-        // In the environment, where other users do not see it.
-        let host = request.remote.split('/').take(3).collect::<Vec<_>>().join("/");
-        git.env("GIT_CONFIG_COUNT", "1")
-            .env("GIT_CONFIG_KEY_0", format!("http.{host}/.extraheader"))
-            .env("GIT_CONFIG_VALUE_0", format!("Authorization: {authorization}"));
-    }
-    if let Some(agent) = &request.agent {
-        git.env("SSH_AUTH_SOCK", agent);
-    }
-    let output = git.output().map_err(GitError::Program)?;
+    git.args(arguments);
+    let what =
+        arguments.first().map(|first| first.as_ref().to_string_lossy().into_owned()).unwrap_or_default();
+    let Some(output) = watch::output(&mut git, patience).map_err(GitError::Program)? else {
+        return Err(GitError::Silence { what, patience });
+    };
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    let reason = text.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join("; ");
-    let what =
-        arguments.first().map(|first| first.as_ref().to_string_lossy().into_owned()).unwrap_or_default();
+    let mut reason = text.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join("; ");
+    if request.identity == Identity::None && reason.contains("Permission denied") {
+        reason.push_str("; no ssh key is lent to it: pass --ssh default");
+    }
     Err(GitError::Failed { what, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn names(request: &GitRequest) -> BTreeSet<String> {
+        let command = command(request, DEFAULT_PATIENCE);
+        let set = command.get_envs().filter(|(_, value)| value.is_some());
+        set.map(|(name, _)| name.to_string_lossy().into_owned()).collect()
+    }
+
+    fn variable(request: &GitRequest, name: &str) -> Option<String> {
+        let command = command(request, DEFAULT_PATIENCE);
+        let found = command.get_envs().find(|(known, _)| *known == name)?.1?;
+        Some(found.to_string_lossy().into_owned())
+    }
+
+    #[test]
+    fn the_environment_of_git_is_a_list() {
+        let set = [
+            "HOME",
+            "LC_ALL",
+            "GIT_CONFIG_NOSYSTEM",
+            "GIT_CONFIG_GLOBAL",
+            "GIT_TERMINAL_PROMPT",
+            "GIT_SSH_COMMAND",
+        ];
+        let allowed: BTreeSet<String> = PASSED_ON.iter().chain(&set).map(|name| (*name).to_owned()).collect();
+        let found = names(&GitRequest::default());
+        assert!(found.is_subset(&allowed), "{found:?}");
+        // The tests' own environment has more than that.
+        assert!(std::env::vars_os().any(|(name, _)| !allowed.contains(&*name.to_string_lossy())));
+    }
+
+    #[test]
+    fn keys_are_shown_only_when_lent() {
+        let with = |identity: Identity| GitRequest { identity, ..GitRequest::default() };
+        let ssh = |identity: Identity| variable(&with(identity), "GIT_SSH_COMMAND").unwrap();
+        assert_eq!(variable(&with(Identity::None), "SSH_AUTH_SOCK"), None);
+        assert!(ssh(Identity::None).ends_with("-o IdentityAgent=none -o IdentityFile=none"));
+        let agent = Identity::Agent("/agent".into());
+        assert_eq!(variable(&with(agent.clone()), "SSH_AUTH_SOCK").as_deref(), Some("/agent"));
+        assert!(ssh(agent).ends_with("ServerAliveCountMax=1 -o IdentityFile=none"));
+        assert!(!ssh(Identity::User).contains("Identity"));
+    }
 }

@@ -24,7 +24,7 @@ pub use client::Client;
 pub use endpoint::{Endpoint, MirrorError, Mirrors};
 pub use error::RegistryError;
 pub use fetch::{FetchRequest, FetchedFile};
-pub use git::{GitError, GitRequest, check_out, commit};
+pub use git::{GitError, GitRequest, Identity, check_out, commit};
 pub use patience::DEFAULT_PATIENCE;
 pub use pull::{Progress, PullEvent, Pulled};
 pub use push::{PushEvent, PushRequest};

@@ -256,3 +256,51 @@ fn contexts_come_from_repositories() {
     let done = build(&bed, &[&format!("--build-context=src={}#v1", repository.url)], &named);
     assert_eq!((done.code, output(&done.err)), (0, vec!["first"]), "{}", done.err);
 }
+
+#[test]
+fn keys_are_lent_to_repositories_that_the_user_names() {
+    let bed = bed!();
+    let seen = bed.path("seen");
+    bed.write("bin/ssh", &format!("#!/bin/sh\n{{ echo \"$@\"; env; }} >{}\nexit 1\n", seen.display()));
+    let made = Command::new("chmod").arg("+x").arg(bed.path("bin/ssh")).status().unwrap();
+    assert!(made.success());
+    let socket = bed.path("agent.sock");
+    let _agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let path = format!("{}:{}", bed.path("bin").display(), std::env::var("PATH").unwrap());
+    let run = |arguments: &[&str]| {
+        let mut command = bed.command(arguments);
+        command.env("PATH", &path).env("SSH_AUTH_SOCK", &socket).env("AWS_SECRET_ACCESS_KEY", "hush");
+        assert!(!command.env("GIT_SSH", "/nowhere").output().unwrap().status.success());
+        let seen = std::fs::read_to_string(&seen).unwrap();
+        assert!(!seen.contains("hush") && !seen.contains("KILN_ROOT"), "{seen}");
+        let has_agent = seen.contains(&format!("SSH_AUTH_SOCK={}", socket.display()));
+        (has_agent, !seen.contains("IdentityFile=none"))
+    };
+    let text = "FROM busybox\nADD ssh://git@127.0.0.1/x.git /x\n";
+    let context = bed.context("c", text).display().to_string();
+    assert_eq!(run(&["build", &context]), (false, false), "what a Dockerfile names");
+    assert_eq!(run(&["build", "--ssh=default", &context]), (true, false));
+    let other = format!("--ssh=other={}", socket.display());
+    assert_eq!(run(&["build", &other, &context]), (false, false));
+    assert_eq!(run(&["build", "ssh://git@127.0.0.1/x.git"]), (true, true), "what the user names");
+    assert_eq!(run(&["build", "git@127.0.0.1:x.git"]), (true, true));
+    assert_eq!(run(&["build", "--build-context=x=ssh://git@127.0.0.1/x.git", &context]), (true, true));
+    assert_eq!(run(&["build", &other, "git@127.0.0.1:x.git"]), (false, false));
+}
+
+#[test]
+fn repositories_that_go_silent_are_given_up() {
+    let bed = bed!();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().flatten().collect::<Vec<_>>());
+    for scheme in ["git", "http"] {
+        let text = format!("FROM scratch\nADD {scheme}://{address}/x.git /x\n");
+        let context = bed.context("c", &text);
+        let mut command = bed.command(&["build".as_ref(), context.as_os_str()]);
+        let begun = std::time::Instant::now();
+        let done = crate::bed::Done::of(command.env("KILN_NETWORK_TIMEOUT", "2").output().unwrap());
+        assert!(done.code == 1 && begun.elapsed().as_secs() < 30, "{}", done.err);
+        assert!(done.err.contains("git ls-remote failed"), "{}", done.err);
+    }
+}

@@ -28,7 +28,11 @@ pub(super) fn with_keys(keys: &[PathBuf]) -> Result<PathBuf, CliError> {
     let folder = folder.map_err(|error| failed(error.to_string()))?;
     let socket = folder.path().join("socket");
     let mut agent = Command::new("sh");
-    agent.args(["-c", AGENT]).arg(&socket).args(keys).env_remove("SSH_ASKPASS").env_remove("DISPLAY");
+    agent.args(["-c", AGENT]).arg(&socket).args(keys).env_clear();
+    // Nothing that could ask for a passphrase, and no other agent.
+    for name in ["PATH", "HOME", "TMPDIR"] {
+        agent.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
     let mut child = agent
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

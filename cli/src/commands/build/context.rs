@@ -184,14 +184,15 @@ impl Opener<'_> {
         let folder = self.folder()?;
         let root = folder.path().join("context");
         std::fs::create_dir(&root).map_err(|error| failed(&git.remote, &error))?;
-        let commit = self.fetcher.commit(&git).map_err(|error| refused(error.as_ref()))?;
+        let fetcher = self.fetcher.named_by_user();
+        let commit = fetcher.commit(&git).map_err(|error| refused(error.as_ref()))?;
         if !commit.starts_with(&git.commit) {
             return Err(CliError::failed(format!(
                 "failed to build: unable to prepare context: expected checksum to match {}, got {commit}",
                 git.commit
             )));
         }
-        let time = self.fetcher.check_out(&git, &commit, &root).map_err(|error| refused(error.as_ref()))?;
+        let time = fetcher.check_out(&git, &commit, &root).map_err(|error| refused(error.as_ref()))?;
         let wanted = root.join(&git.folder);
         // Links of a repository must not lead out of it.
         let real = std::fs::canonicalize(&wanted).ok().filter(|real| {
