@@ -25,6 +25,7 @@ use kiln_image::sys::CallError;
 use kiln_parser::ignore::PatternError;
 use kiln_runtime::SpawnError;
 use kiln_runtime::plan::PlanError;
+use kiln_runtime::user::UserError;
 use kiln_runtime::view::{self, ViewError};
 use rustix::fd::OwnedFd;
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,6 +102,9 @@ pub enum StepError {
         /// A name like it.
         near: Option<String>,
     },
+    /// An owner that is a number and no id.
+    #[error(transparent)]
+    Owner(#[from] UserError),
     /// A device that nobody describes.
     #[error("device {0} is not available: {1}")]
     Device(String, String),

@@ -318,8 +318,8 @@ impl Draft {
                 let mode = u32::from_str_radix(&value, 8).map_err(|_| invalid_number(&value))?;
                 self.mount.mode = Some(mode);
             }
-            "uid" => self.mount.uid = Some(value.parse().map_err(|_| invalid_number(&value))?),
-            "gid" => self.mount.gid = Some(value.parse().map_err(|_| invalid_number(&value))?),
+            "uid" => self.mount.uid = Some(id(&value).ok_or_else(|| invalid_number(&value))?),
+            "gid" => self.mount.gid = Some(id(&value).ok_or_else(|| invalid_number(&value))?),
             "env" => self.mount.env = Some(value),
             _ => {
                 let suggestion = did_you_mean(key, KEYS);
@@ -376,6 +376,14 @@ fn choose<T: Copy>(choices: &[(&str, T)], value: &str, at: Span, what: &str) -> 
 
 fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     suggest::nearest(word, candidates).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default()
+}
+
+/// A uid or gid: a decimal number without sign and leading zeros. The largest of 32 bits stands for "no change" in the
+/// kernel's calls, and is nobody's.
+fn id(value: &str) -> Option<u32> {
+    let is_plain =
+        value.bytes().all(|byte| byte.is_ascii_digit()) && (value == "0" || !value.starts_with('0'));
+    value.parse().ok().filter(|id| is_plain && *id != u32::MAX)
 }
 
 /// Go's `strconv.ParseBool`.
@@ -439,6 +447,12 @@ mod tests {
             "type=cache,sharing=lockd",
             Err("unsupported sharing value \"lockd\" (did you mean locked?)"),
         );
+        for wrong in ["4294967295", "4294967296", "+5", "-1", "007", ""] {
+            check_mount(
+                &format!("type=cache,target=/a,gid={wrong}"),
+                Err(&format!("invalid value {wrong} for gid")),
+            );
+        }
         check_mount("type=bind,uid=1", Err("uid not allowed for \"bind\" type mounts"));
         check_mount("type=secret", Err("invalid secret mount. one of source, target required"));
         check_mount("type=secret,id=a,src=b", Err("both source and id can't be set"));

@@ -1,7 +1,9 @@
 //! Users and groups as an image's own `/etc/passwd` and `/etc/group` know them.
 //!
 //! Pure: text in, numbers out. Rules follow moby/sys `user` (`GetExecUser`), which the reference engine
-//! uses.
+//! uses. A text of digits is an id and never a name: an image whose database has a user *called* `1001`
+//! must not decide who uid 1001 is (CVE-2016-3697, CVE-2026-46680). Here all ids up to the kernel's largest
+//! are taken, and everything that is nearly a number is refused.
 
 use crate::op::UserIds;
 
@@ -23,10 +25,27 @@ pub enum UserError {
     /// No such group.
     #[error("unable to find group {0}: no matching entries in group file")]
     NoGroup(String),
-    /// A number out of range.
-    #[error("uids and gids must be in range 0-2147483647")]
-    Range,
+    /// A number that is no id: out of range, or not written as one.
+    #[error(
+        "invalid id `{0}`: a uid or gid is a decimal number from 0 to {MAX_ID}, without sign, blanks and leading zeros"
+    )]
+    Id(String),
+    /// More supplementary groups than the kernel takes.
+    #[error(
+        "user {user} is a member of {count} groups in the group file, and the kernel takes at most {MAX_GROUPS}"
+    )]
+    TooManyGroups {
+        /// Name of the user.
+        user: String,
+        /// Number of groups that list the user.
+        count: usize,
+    },
 }
+
+/// Largest uid and gid. The one above it stands for "no change" in the kernel's calls.
+pub const MAX_ID: u32 = u32::MAX - 1;
+/// Largest number of supplementary groups (`NGROUPS_MAX`).
+const MAX_GROUPS: usize = 65536;
 
 struct PasswdEntry<'a> {
     name: &'a str,
@@ -38,61 +57,97 @@ struct PasswdEntry<'a> {
 struct GroupEntry<'a> {
     name: &'a str,
     gid: u32,
-    members: Vec<&'a str>,
+    members: &'a str,
 }
 
+/// Entries whose ids are valid; a line that is broken is no entry.
 fn passwd_entries(text: &str) -> impl Iterator<Item = PasswdEntry<'_>> {
     lines(text).filter_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let number = |index: usize| fields.get(index).and_then(|field| field.parse().ok());
-        Some(PasswdEntry {
-            name: fields.first()?,
-            uid: number(2)?,
-            gid: number(3)?,
-            home: fields.get(5).copied().unwrap_or_default(),
-        })
+        let mut fields = line.splitn(7, ':');
+        let (name, _password) = (fields.next()?, fields.next()?);
+        let (uid, gid) = (field_id(fields.next()?)?, field_id(fields.next()?)?);
+        let home = fields.nth(1).unwrap_or_default();
+        Some(PasswdEntry { name, uid, gid, home })
     })
 }
 
 fn group_entries(text: &str) -> impl Iterator<Item = GroupEntry<'_>> {
     lines(text).filter_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let members = fields.get(3).copied().unwrap_or_default();
-        Some(GroupEntry {
-            name: fields.first()?,
-            gid: fields.get(2)?.parse().ok()?,
-            members: members.split(',').filter(|member| !member.is_empty()).collect(),
-        })
+        let mut fields = line.splitn(4, ':');
+        let (name, _password) = (fields.next()?, fields.next()?);
+        let gid = field_id(fields.next()?)?;
+        Some(GroupEntry { name, gid, members: fields.next().unwrap_or_default() })
     })
+}
+
+impl GroupEntry<'_> {
+    /// Members are listed by name alone.
+    fn lists(&self, name: &str) -> bool {
+        !name.is_empty() && self.members.split(',').any(|member| member == name)
+    }
 }
 
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// A number if the text is one.
-fn number(text: &str) -> Result<Option<u32>, UserError> {
-    match text.parse::<i64>() {
-        Ok(value) if (0..=i64::from(i32::MAX)).contains(&value) => Ok(Some(value as u32)),
-        Ok(_) => Err(UserError::Range),
-        Err(_) => Ok(None),
+/// Id in a field of a database; `None` for everything else.
+fn field_id(text: &str) -> Option<u32> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|id| is_number && *id <= MAX_ID)
+}
+
+/// The id that a user wrote; `None` for a name.
+///
+/// # Errors
+///
+/// Fails for a text that is a number and no valid id, so that it does not pass for a name.
+pub fn id(text: &str) -> Result<Option<u32>, UserError> {
+    let digits = text.trim().trim_start_matches(['+', '-']);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
     }
+    let is_plain = digits == text && (text == "0" || !text.starts_with('0'));
+    let id = text.parse().ok().filter(|id| is_plain && *id <= MAX_ID);
+    id.map(Some).ok_or_else(|| UserError::Id(text.to_owned()))
+}
+
+/// Checks the ids in `user[:group]`, before there is a tree in which names could be looked up.
+///
+/// # Errors
+///
+/// As [`id`].
+pub fn check(specification: &str) -> Result<(), UserError> {
+    specification.splitn(2, ':').try_for_each(|part| id(part).map(drop))
+}
+
+/// Uid and primary gid of the first user with this name.
+pub fn ids_of_user(name: &str, passwd: &str) -> Option<(u32, u32)> {
+    passwd_entries(passwd).find(|entry| entry.name == name).map(|entry| (entry.uid, entry.gid))
+}
+
+/// Gid of the first group with this name.
+pub fn id_of_group(name: &str, group: &str) -> Option<u32> {
+    group_entries(group).find(|entry| entry.name == name).map(|entry| entry.gid)
 }
 
 /// Finds `user[:group]`, each a name or a number; an empty text is root.
 ///
 /// A number that the file does not know is taken as it is, with group 0. Without a group the user gets the
-/// primary group of its entry and all groups that list it.
+/// primary group of its entry and all groups that list it. Of several entries the first counts.
+///
+/// # Errors
+///
+/// Fails for names that the databases do not have, for numbers that are no ids, and for a user of too many
+/// groups.
 pub fn find(specification: &str, passwd: &str, group: &str) -> Result<User, UserError> {
     let (user_part, group_part) = specification.split_once(':').unwrap_or((specification, ""));
-    let user_number = if user_part.is_empty() { Some(0) } else { number(user_part)? };
-    let entry = passwd_entries(passwd).find(|entry| match user_number {
-        // A name that is a number wins over the number.
-        Some(uid) if user_part.is_empty() => entry.uid == uid,
-        Some(uid) => entry.name == user_part || entry.uid == uid,
+    let wanted = if user_part.is_empty() { Some(0) } else { id(user_part)? };
+    let entry = passwd_entries(passwd).find(|entry| match wanted {
+        Some(uid) => entry.uid == uid,
         None => entry.name == user_part,
     });
-    let mut user = match (&entry, user_number) {
+    let mut user = match (&entry, wanted) {
         (Some(entry), _) => User {
             ids: UserIds { uid: entry.uid, gid: entry.gid, groups: Vec::new() },
             home: entry.home.to_owned(),
@@ -105,8 +160,7 @@ pub fn find(specification: &str, passwd: &str, group: &str) -> Result<User, User
     }
     if group_part.is_empty() {
         if let Some(entry) = entry {
-            let listing = group_entries(group).filter(|group| group.members.contains(&entry.name));
-            user.ids.groups = listing.map(|group| group.gid).collect();
+            user.ids.groups = groups_of(entry.name, group);
         }
     } else {
         user.ids.gid = find_group(group_part, group)?;
@@ -116,17 +170,29 @@ pub fn find(specification: &str, passwd: &str, group: &str) -> Result<User, User
     if !user.ids.groups.contains(&user.ids.gid) {
         user.ids.groups.insert(0, user.ids.gid);
     }
+    if user.ids.groups.len() > MAX_GROUPS {
+        let count = user.ids.groups.len();
+        return Err(UserError::TooManyGroups { user: user_part.to_owned(), count });
+    }
     Ok(user)
 }
 
-/// Finds a group by name or number; a number that the file does not know is taken as it is.
+/// Gids of the groups that list a user, each once.
+fn groups_of(name: &str, group: &str) -> Vec<u32> {
+    let mut seen = std::collections::HashSet::new();
+    let listing = group_entries(group).filter(|group| group.lists(name)).map(|group| group.gid);
+    listing.filter(|gid| seen.insert(*gid)).collect()
+}
+
+/// Finds a group by name or number; a number is taken as it is.
+///
+/// # Errors
+///
+/// Fails for a name that the file does not have, and for a number that is no id.
 pub fn find_group(specification: &str, group: &str) -> Result<u32, UserError> {
-    let wanted = number(specification)?;
-    let entry = group_entries(group).find(|entry| entry.name == specification || Some(entry.gid) == wanted);
-    match (entry, wanted) {
-        (Some(entry), _) => Ok(entry.gid),
-        (None, Some(gid)) => Ok(gid),
-        (None, None) => Err(UserError::NoGroup(specification.to_owned())),
+    match id(specification)? {
+        Some(gid) => Ok(gid),
+        None => id_of_group(specification, group).ok_or_else(|| UserError::NoGroup(specification.to_owned())),
     }
 }
 
@@ -153,11 +219,63 @@ mod tests {
         check("app:77", Ok((1000, 77, &[77], "/home/app")));
         check("5000", Ok((5000, 0, &[0], "/")));
         check("5000:app", Ok((5000, 1001, &[1001], "/")));
-        check("42", Ok((7, 8, &[8], "/odd")));
         check("nobody", Err(UserError::NoUser("nobody".into())));
         check("app:none", Err(UserError::NoGroup("none".into())));
-        check("2147483648", Err(UserError::Range));
-        check("-1", Err(UserError::Range));
+        check("4294967294", Ok((4_294_967_294, 0, &[0], "/")));
+    }
+
+    /// CVE-2016-3697, CVE-2026-46680: nothing that is a number, or nearly one, is looked for among the names.
+    #[test]
+    fn numbers_are_never_names() {
+        let refused = [
+            "4294967295",
+            "4294967296",
+            "99999999999999999999",
+            "00",
+            "01001",
+            "+1001",
+            "-1",
+            " 1001",
+            "1001 ",
+            "\u{a0}1001",
+        ];
+        // Each is a name of root, too.
+        let plain = ["42", "0", "1001", "4294967294"];
+        let passwd: String =
+            plain.iter().chain(&refused).map(|name| format!("{name}:x:0:7::/odd:\n")).collect();
+        let passwd = passwd + "app:x:1000:1001::/home/app:\n";
+        let group: String = plain.iter().chain(&refused).map(|name| format!("{name}:x:0:\n")).collect();
+        let ids = |text: &str| find(text, &passwd, &group).map(|user| (user.ids.uid, user.ids.gid));
+        assert_eq!(ids("42"), Ok((42, 0)));
+        assert_eq!(ids("0"), Ok((0, 7)));
+        assert_eq!(ids("app:1001"), Ok((1000, 1001)));
+        assert_eq!(ids("1001:42"), Ok((1001, 42)));
+        assert_eq!(ids("4294967294:4294967294"), Ok((MAX_ID, MAX_ID)));
+        for text in refused {
+            assert_eq!(ids(text), Err(UserError::Id(text.to_owned())), "{text:?}");
+            assert_eq!(ids(&format!("app:{text}")), Err(UserError::Id(text.to_owned())), "{text:?}");
+            assert_eq!(super::check(&format!("0:{text}")), Err(UserError::Id(text.to_owned())), "{text:?}");
+        }
+        assert_eq!(super::check("0x0:1e3"), Ok(()));
+    }
+
+    #[test]
+    fn broken_lines_of_databases_are_no_entries() {
+        let long = "x".repeat(100_000);
+        let passwd = format!(
+            "app\napp:x\napp:x:-1:0::/a:\napp:x:4294967295:0::/a:\napp:x:+5:0::/a:\napp:x:5:99999999999::/a:\n\
+             app:x: 5:5::/a:\napp:x::5::/a:\n# app:x:0:0::/a:\n{long}:x:0:0::/a:\n  app:x:6:7:{long}:/b:\n\
+             app:x:8:9::/c:\nother:x:6:9::/d:\n"
+        );
+        let group = "g\ng:x:-1:app\ng:x:4294967295:app\ng:x:+1:app\ng:x:9:\ng:x:10:app\nh:x:10:app,app\nh:x:12:6,apple\n";
+        let user = find("app", &passwd, group).unwrap();
+        assert_eq!((user.ids.uid, user.ids.gid, user.home.as_str()), (6, 7, "/b"));
+        assert_eq!(user.ids.groups, [7, 10]);
+        // The first entry with the uid counts, and groups list names alone.
+        assert_eq!(find("6", &passwd, group), Ok(user));
+        assert_eq!(find_group("g", group), Ok(9));
+        let many: String = (1..=MAX_GROUPS + 1).map(|gid| format!("g:x:{gid}:app\n")).collect();
+        assert!(matches!(find("app", &passwd, &many), Err(UserError::TooManyGroups { .. })));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{StepError, copy};
 use kiln_image::tree::Tree;
 use kiln_parser::suggest;
+use kiln_runtime::user::{self, UserError};
 use rustix::fd::OwnedFd;
 
 /// User databases are not longer than this, or they are no user databases.
@@ -34,11 +35,11 @@ impl Owner {
 
 /// User and group that `user[:group]` means in a tree.
 ///
-/// A number without a group is the group too. A name that the tree does not know is root, as in the
-/// reference.
+/// A number without a group is the group too, and is never looked for among the names. A name that the tree
+/// does not know is root, as in the reference.
 pub(super) fn find(text: &str, tree: Option<&OwnedFd>) -> Result<Owner, StepError> {
-    let (user, group) = match text.split_once(':') {
-        Some((user, group)) => (user, Some(group)),
+    let (name, group) = match text.split_once(':') {
+        Some((name, group)) => (name, Some(group)),
         None => (text, None),
     };
     let read = |path: &str| -> Result<String, StepError> {
@@ -48,29 +49,29 @@ pub(super) fn find(text: &str, tree: Option<&OwnedFd>) -> Result<Owner, StepErro
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let mut owner = Owner::default();
-    match number(user) {
+    match number(name)? {
         Some(id) => (owner.uid, owner.gid) = (id, id),
-        None if user.is_empty() => {}
+        None if name.is_empty() => {}
         None => {
             let passwd = read("etc/passwd")?;
-            match find_user(&passwd, user) {
+            match user::ids_of_user(name, &passwd) {
                 Some(ids) => (owner.uid, owner.gid) = ids,
-                None => owner.unknown.push(unknown("user", user, &passwd)),
+                None => owner.unknown.push(unknown("user", name, &passwd)),
             }
         }
     }
-    match group.map(|group| (group, number(group))) {
-        Some((_, Some(id))) => owner.gid = id,
-        Some((name, None)) => {
+    let Some(name) = group else { return Ok(owner) };
+    match number(name)? {
+        Some(id) => owner.gid = id,
+        // No group is root's.
+        None if name.is_empty() => owner.gid = 0,
+        None => {
             let groups = read("etc/group")?;
-            match find_group(&groups, name) {
+            match user::id_of_group(name, &groups) {
                 Some(id) => owner.gid = id,
-                // Nobody's group is root's.
-                None if name.is_empty() => owner.gid = 0,
                 None => owner.unknown.push(unknown("group", name, &groups)),
             }
         }
-        None => {}
     }
     Ok(owner)
 }
@@ -80,23 +81,8 @@ fn unknown(kind: &'static str, name: &str, database: &str) -> UnknownName {
     UnknownName { kind, name: name.to_owned(), near: suggest::nearest(name, known) }
 }
 
-fn number(text: &str) -> Option<u32> {
-    if text == "root" { Some(0) } else { text.parse::<i32>().ok().and_then(|id| u32::try_from(id).ok()) }
-}
-
-fn find_user(passwd: &str, name: &str) -> Option<(u32, u32)> {
-    passwd.lines().find_map(|line| {
-        let fields: Vec<&str> = line.trim().split(':').collect();
-        let ids = || Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?));
-        if fields.first() == Some(&name) { ids() } else { None }
-    })
-}
-
-fn find_group(group: &str, name: &str) -> Option<u32> {
-    group.lines().find_map(|line| {
-        let fields: Vec<&str> = line.trim().split(':').collect();
-        if fields.first() == Some(&name) { fields.get(2)?.parse().ok() } else { None }
-    })
+fn number(text: &str) -> Result<Option<u32>, UserError> {
+    if text == "root" { Ok(Some(0)) } else { user::id(text) }
 }
 
 #[cfg(test)]
@@ -127,5 +113,25 @@ mod tests {
         assert_eq!(near("ap"), Some(("user", Some("app".to_owned()))));
         assert_eq!(near("app:staf"), Some(("group", Some("staff".to_owned()))));
         assert_eq!(near("app:staff"), None);
+    }
+
+    /// CVE-2016-3697, CVE-2026-46680: in WORKDIR and --chown, too, a number is no name.
+    #[test]
+    fn numbers_are_never_names() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        let names = ["1001", "3000000000", "4294967295", "99999999999999999999", "+1", "-1", "01", " 1"];
+        let line = |name: &&str| format!("{name}:x:7:8::/:\n");
+        let passwd: String = names.iter().map(line).collect();
+        std::fs::write(root.path().join("etc/passwd"), &passwd).unwrap();
+        std::fs::write(root.path().join("etc/group"), &passwd).unwrap();
+        let tree = OwnedFd::from(std::fs::File::open(root.path()).unwrap());
+        let ids = |text: &str| find(text, Some(&tree)).map(|owner| owner.ids());
+        assert_eq!(ids("1001").unwrap(), (1001, 1001));
+        assert_eq!(ids("3000000000:1001").unwrap(), (3_000_000_000, 1001));
+        for name in &names[2..] {
+            assert!(matches!(ids(name), Err(StepError::Owner(_))), "{name:?}");
+            assert!(matches!(ids(&format!("0:{name}")), Err(StepError::Owner(_))), "{name:?}");
+        }
     }
 }

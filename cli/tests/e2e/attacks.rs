@@ -519,3 +519,45 @@ fn dockerfiles_are_files_of_their_context() {
     writer.wait().unwrap();
     assert_eq!(done.code, 0, "{}", done.err);
 }
+
+/// CVE-2016-3697, CVE-2026-46680: a number is no name, wherever users are named, and one that is no id is refused.
+#[test]
+fn numbers_are_never_names_of_users() {
+    let bed = bed!();
+    let wrong = ["4294967295", "4294967296", "99999999999999999999", "01001", "+1001", "-1"];
+    let names = ["1001"].iter().chain(&wrong).map(|name| {
+        format!("echo '{name}:x:0:0::/root:/bin/sh' >> /etc/passwd; echo '{name}:x:0:' >> /etc/group")
+    });
+    let start = format!(
+        "FROM busybox\nRUN {}; echo 'own:x:1002:1003::/own:/bin/sh' >> /etc/passwd; echo 'more:x:1004:own' >> /etc/group\n",
+        names.collect::<Vec<_>>().join("; ")
+    );
+    let show = "echo $(id -u) $(id -g) $(id -G) $HOME";
+    bed.build("numbers", &bed.context("c", &format!("{start}COPY --chown=1001:1001 Dockerfile /copied\nUSER 1001:1001\nWORKDIR /made\nRUN {show} > /tmp/run\n")));
+    let run = |arguments: &[&str]| {
+        let all: Vec<&str> = ["run", "--rm"].iter().chain(arguments).copied().collect();
+        let done = bed.kiln(&all);
+        (done.code == 0).then(|| done.out.trim().to_owned()).ok_or(done.err)
+    };
+    assert_eq!(run(&["numbers", "stat", "-c", "%u:%g", "/copied", "/made"]).unwrap(), "1001:1001\n1001:1001");
+    assert_eq!(run(&["-u", "0", "numbers", "cat", "/tmp/run"]).unwrap(), "1001 1001 1001 /");
+    assert_eq!(run(&["numbers", "sh", "-c", show]).unwrap(), "1001 1001 1001 /");
+    assert_eq!(run(&["-u", "1001", "numbers", "sh", "-c", show]).unwrap(), "1001 0 0 /");
+    // The entry of a uid is the user's all the same.
+    assert_eq!(run(&["-u", "1002", "numbers", "sh", "-c", show]).unwrap(), "1002 1003 1003 1004 /own");
+    for id in wrong {
+        for user in [id.to_owned(), format!("0:{id}"), format!("own:{id}")] {
+            let error = run(&[&format!("--user={user}"), "numbers", "true"]).unwrap_err();
+            assert!(error.contains(&format!("invalid id `{id}`")), "{user}: {error}");
+            for line in [format!("USER {user}"), format!("COPY --chown={user} Dockerfile /x")] {
+                let (code, progress) = attempt(&bed, "c", &format!("{start}{line}\n"));
+                let is_shown =
+                    progress.contains(&format!("invalid id `{id}`")) && progress.contains("Dockerfile:3:");
+                assert!(code == 1 && is_shown, "{line}: {progress}");
+            }
+        }
+        let mount = format!("{start}RUN --mount=type=cache,target=/c,uid={id} true\n");
+        let (code, progress) = attempt(&bed, "c", &mount);
+        assert!(code == 1 && progress.contains(&format!("invalid value {id} for uid")), "{id}: {progress}");
+    }
+}

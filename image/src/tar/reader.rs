@@ -252,8 +252,8 @@ impl<R: Read> Reader<R> {
         let stored = u64::try_from(num(124, 12)?).map_err(|_| fail("negative size"))?;
         let mut entry = Entry::new(EntryKind::File, until_nul(field(0, 100)));
         entry.mode = (num(100, 8)? & 0o7777) as u32;
-        entry.uid = num(108, 8)? as u32;
-        entry.gid = num(116, 8)? as u32;
+        entry.uid = id(num(108, 8)?).ok_or_else(|| fail("uid out of range"))?;
+        entry.gid = id(num(116, 8)?).ok_or_else(|| fail("gid out of range"))?;
         entry.size = stored;
         entry.mtime = num(136, 12)?;
         entry.link = until_nul(field(157, 100)).to_vec();
@@ -421,6 +421,12 @@ fn merge_sparse_0_0(list: Vec<(String, Vec<u8>)>) -> Option<BTreeMap<String, Vec
     Some(records)
 }
 
+/// A uid or gid. Cut off to 32 bits a larger one would be somebody else's, perhaps root's; the largest of 32 bits
+/// stands for "no change" in the kernel's calls.
+fn id(value: i64) -> Option<u32> {
+    u32::try_from(value).ok().filter(|id| *id != u32::MAX)
+}
+
 /// Applies PAX records; empty values leave the header's own in place, as in Go.
 fn apply_pax(
     entry: &mut Entry,
@@ -428,7 +434,7 @@ fn apply_pax(
     records: &BTreeMap<String, Vec<u8>>,
 ) -> Result<(), &'static str> {
     let parse = |value: &[u8]| std::str::from_utf8(value).ok().and_then(|text| text.parse::<i64>().ok());
-    let id = |value: &[u8]| parse(value).map(|value| value as u32).ok_or("malformed PAX number");
+    let id = |value: &[u8]| id(parse(value).ok_or("malformed PAX number")?).ok_or("uid or gid out of range");
     for (key, value) in records.iter().filter(|(_, value)| !value.is_empty()) {
         match key.as_str() {
             "path" => entry.name.clone_from(value),

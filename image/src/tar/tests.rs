@@ -195,6 +195,29 @@ fn base_256_numbers() {
     assert_eq!(reader::number(&[0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
 }
 
+/// A uid of more than 32 bits, cut off, would be another one: 2^32 would be root's.
+#[test]
+fn ids_out_of_range_are_refused() {
+    let pax = |key: &str, value: &str| {
+        let data = pax::record(key, value.as_bytes());
+        [raw_header("x", b'x', data.len() as u64, ""), padded(&data), raw_header("f", b'0', 0, "")].concat()
+    };
+    assert_eq!(read_all(&pax("uid", "4294967294")).unwrap()[0].0.uid, 4_294_967_294);
+    for value in ["4294967295", "4294967296", "-1", "9223372036854775807"] {
+        assert!(matches!(read_all(&pax("uid", value)), Err(TarError::Header { .. })), "{value}");
+        assert!(matches!(read_all(&pax("gid", value)), Err(TarError::Header { .. })), "{value}");
+    }
+    // 2^32 in base 256, in the place of uid and of gid.
+    for at in [108, 116] {
+        let mut block = raw_header("f", b'0', 0, "");
+        block[at..at + 8].copy_from_slice(&[0x80, 0, 0, 1, 0, 0, 0, 0]);
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        assert!(matches!(read_all(&block), Err(TarError::Header { .. })), "{at}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn any_bytes_are_survived(bytes in proptest::collection::vec(0u8..255, 0..3000)) {
