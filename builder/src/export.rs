@@ -8,7 +8,7 @@ use kiln_image::digest::{DiffId, Digest, ImageId};
 use kiln_image::json;
 use kiln_image::manifest::{Descriptor, Index, Manifest, media_type};
 use kiln_image::platform::Platform;
-use kiln_image::store::{LayerId, StepRecord, Store, StoreError};
+use kiln_image::store::{LayerId, MAX_METADATA, StepRecord, Store, StoreError};
 use std::collections::BTreeMap;
 
 /// Comment of entries for layers that nobody described.
@@ -20,6 +20,9 @@ pub enum ExportError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The config is larger than what a store reads.
+    #[error("the image's config has {0} bytes, and at most {MAX_METADATA} can be read again")]
+    ConfigSize(usize),
 }
 
 /// Notes that `--annotation` puts on manifests, indexes, and the descriptors that point to them.
@@ -99,6 +102,9 @@ impl Exporter<'_> {
         describe_layers(&mut config, &planned.layer_names);
         finish_history(&mut config, &created, epoch.as_deref());
         let (config, id) = config.encode();
+        if config.len() as u64 > MAX_METADATA {
+            return Err(ExportError::ConfigSize(config.len()));
+        }
         let (config_type, manifest_type) = match self.docker_types {
             true => (media_type::DOCKER_CONFIG, media_type::DOCKER_MANIFEST),
             false => (media_type::OCI_CONFIG, media_type::OCI_MANIFEST),

@@ -24,9 +24,10 @@ use kiln_image::config::{History, ImageConfig, RunConfig};
 use kiln_image::digest::DiffId;
 use kiln_image::manifest::{Descriptor, media_type};
 use kiln_image::platform::Platform;
+use kiln_image::store::MAX_METADATA;
 use kiln_parser::Text;
 use kiln_parser::ast::{Kind, NetworkMode};
-use kiln_parser::expand::{self, Environment, ExpandError, Quotes, Rules};
+use kiln_parser::expand::{self, Budget, ExpandError, Limited, Quotes, Rules};
 use kiln_parser::span::Span;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -159,6 +160,7 @@ pub fn plan(
         graph: std::mem::take(&mut plan.graph),
         done: BTreeMap::new(),
         sources: BTreeMap::new(),
+        budget: Budget::default(),
     };
     for index in stages.reachable() {
         let state = planner.stage(index)?;
@@ -166,7 +168,7 @@ pub fn plan(
     }
     for target in &stages.targets {
         let state = planner.done[target].clone();
-        plan.results.push(planner.finish(*target, state));
+        plan.results.push(planner.finish(*target, state)?);
     }
     if stages.all {
         plan.others.extend(planner.done.values().map(|state| state.node));
@@ -183,6 +185,8 @@ struct Planner<'a> {
     done: BTreeMap<usize, StageState>,
     /// Nodes of images that are in the graph already.
     sources: BTreeMap<(String, Platform), NodeId>,
+    /// What expansions of the file may still cost.
+    budget: Budget,
 }
 
 /// A stage while its instructions are carried over into the graph, and afterwards.
@@ -193,6 +197,10 @@ struct StageState {
     config: ImageConfig,
     /// What RUN and expansion see: the image's environment and the ARGs.
     environment: Variables,
+    /// What expansions of the file may still cost; all stages share it.
+    budget: Budget,
+    /// Number of bytes of the history that this stage has added.
+    described: usize,
     /// ARGs in the order of declaration.
     arguments: Vec<(String, Option<String>)>,
     base_layers: Vec<Descriptor>,
@@ -201,6 +209,19 @@ struct StageState {
     /// What the stage is for.
     platform: Platform,
     counter: Counter,
+}
+
+impl StageState {
+    /// Variables as expansion sees them.
+    fn limited(&self) -> Limited<'_> {
+        Limited { variables: &self.environment, budget: &self.budget }
+    }
+
+    /// Pays for a copy of the environment and `more` bytes, which a file can ask for in every stage and step.
+    fn pay_for_environment(&self, more: usize, span: Span) -> Result<(), BuildError> {
+        let length: usize = self.environment.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.budget.spend(length + more).map_err(|spent| BuildError::at("expansion", span, spent.to_string()))
+    }
 }
 
 /// Numbers the steps of a stage for progress.
@@ -236,6 +257,9 @@ impl Planner<'_> {
             state.counter.place = format!("{}#{index}.{}", self.options.name, number + 1);
             state.counter.is_trigger = step.is_trigger;
             self.instruction(&mut state, step)?;
+            if state.described as u64 > MAX_METADATA {
+                return Err(config_too_large(step.span));
+            }
         }
         Ok(state)
     }
@@ -262,7 +286,9 @@ impl Planner<'_> {
         };
         let mut state = match &stage.base {
             Base::Stage(base) => {
-                let base = self.done.get(base).expect("stages come after those they start from").clone();
+                let base = self.done.get(base).expect("stages come after those they start from");
+                base.pay_for_environment(base.described, stage.span)?;
+                let base = base.clone();
                 StageState { has_own_command: false, counter, platform: platform.clone(), ..base }
             }
             Base::Scratch => {
@@ -274,19 +300,33 @@ impl Planner<'_> {
                     "FROM scratch".to_owned(),
                 );
                 // What it is for, is up to the target: nothing is in it that could be for another.
-                fresh_state(node, empty_config(self.options.platform), Vec::new(), platform.clone(), counter)
+                fresh_state(
+                    node,
+                    empty_config(self.options.platform),
+                    Vec::new(),
+                    platform.clone(),
+                    counter,
+                    &self.budget,
+                )
             }
             Base::Context(context) => {
                 let shown = format!("local source for {}", self.stages.context_name(*context));
                 let node = self.context_tree(&mut counter, stage.span, *context, shown);
-                fresh_state(node, empty_config(&platform), Vec::new(), platform.clone(), counter)
+                fresh_state(
+                    node,
+                    empty_config(&platform),
+                    Vec::new(),
+                    platform.clone(),
+                    counter,
+                    &self.budget,
+                )
             }
             Base::Image(name) => {
                 let image = &self.images[&(name.clone(), platform.clone())];
                 let shown = counter.name(&format!("FROM {}", image.reference));
                 let node = self.image_node(name, &platform, shown, Some(stage.span));
                 let config = ImageConfig { created: None, ..image.config.clone() };
-                fresh_state(node, config, image.layers.clone(), platform.clone(), counter)
+                fresh_state(node, config, image.layers.clone(), platform.clone(), counter, &self.budget)
             }
         };
         // Triggers have been put in front of the instructions, and are not passed on.
@@ -422,7 +462,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn finish(&self, stage: usize, target: StageState) -> Planned {
+    fn finish(&self, stage: usize, target: StageState) -> Result<Planned, BuildError> {
         let mut config = target.config;
         for (name, value) in self.options.labels {
             config.config.labels.insert(name.clone(), value.clone());
@@ -436,14 +476,17 @@ impl Planner<'_> {
                 config.variant.clone_from(&platform.variant);
             }
         }
-        Planned {
+        if config.encode().0.len() as u64 > MAX_METADATA {
+            return Err(config_too_large(self.stages.list[stage].span));
+        }
+        Ok(Planned {
             stage,
             platform: platform.clone(),
             target: target.node,
             config,
             base_layers: target.base_layers,
             layer_names: self.layer_names(target.node),
-        }
+        })
     }
 
     /// The names of the steps that a tree was made by.
@@ -462,14 +505,25 @@ impl Planner<'_> {
     }
 }
 
+/// A config that no store would read again.
+fn config_too_large(span: Span) -> BuildError {
+    let message = format!("the image's config becomes larger than {} MiB", MAX_METADATA >> 20);
+    let hint =
+        "variables, labels and the history of all instructions count; copy long texts into files instead";
+    BuildError::at("config-size", span, message).hint(Some(hint.to_owned()))
+}
+
 fn fresh_state(
     node: NodeId,
     config: ImageConfig,
     base_layers: Vec<Descriptor>,
     platform: Platform,
     counter: Counter,
+    budget: &Budget,
 ) -> StageState {
     StageState {
+        budget: budget.clone(),
+        described: 0,
         node,
         config,
         environment: Variables::default(),
@@ -498,6 +552,7 @@ fn empty_config(platform: &Platform) -> ImageConfig {
 
 /// Adds an entry to the history.
 fn commit(state: &mut StageState, created_by: String, has_layer: bool) {
+    state.described += created_by.len();
     state.config.history.push(History {
         created_by,
         comment: HISTORY_COMMENT.to_owned(),
@@ -508,11 +563,7 @@ fn commit(state: &mut StageState, created_by: String, has_layer: bool) {
 
 /// The value of a text in the environment of the stage.
 fn expand_value(state: &StageState, step: &Step, text: &Text) -> Result<String, BuildError> {
-    expand_in(&state.environment, step, text)
-}
-
-fn expand_in(environment: &dyn Environment, step: &Step, text: &Text) -> Result<String, BuildError> {
-    expand::expand(text.as_str(), environment, Rules::value(step.escape))
+    expand::expand(text.as_str(), &state.limited(), Rules::value(step.escape))
         .map(|expansion| expansion.value)
         .map_err(|error| expansion_error(step, text, &error))
 }
@@ -531,7 +582,7 @@ fn unprocessed(span: Span, text: &str, reason: &str) -> BuildError {
 fn shown_expanded(state: &StageState, step: &Step, quotes: Quotes, keep_unset: bool) -> String {
     let line = step.instruction.line.as_str();
     let rules = Rules { quotes, keep_unset, ..Rules::value(step.escape) };
-    let text = expand::expand(line, &state.environment, rules).map_or_else(|_| line.to_owned(), |e| e.value);
+    let text = expand::expand(line, &state.limited(), rules).map_or_else(|_| line.to_owned(), |e| e.value);
     match text.split_once(' ') {
         Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
         None => text.to_uppercase(),

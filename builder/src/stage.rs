@@ -6,7 +6,7 @@ use crate::variables::Variables;
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_parser::ast::{self, Dockerfile, Instruction, Kind};
-use kiln_parser::expand::{self, Expansion, Rules};
+use kiln_parser::expand::{self, Budget, Environment, Expansion, Limited, Rules};
 use kiln_parser::span::Span;
 use kiln_parser::suggest;
 use kiln_parser::{Source, Text, parse_trigger};
@@ -181,18 +181,21 @@ pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, B
     let mut globals = platform_variables(file, options);
     let contexts = Contexts { list: options.contexts.to_vec(), platform: options.platform.to_string() };
     let mut list: Vec<Stage> = Vec::new();
+    let budget = Budget::default();
     // A context that has the name of a stage replaces all of it.
     let mut is_replaced = false;
     for instruction in &file.instructions {
         match &instruction.kind {
             Kind::From(from) => {
-                let mut stage = begin(from, instruction, &list, &contexts, &globals, escape)?;
+                let mut stage = begin(from, instruction, &list, &contexts, (&globals, &budget), escape)?;
                 let own = stage.name.as_ref().and_then(|name| contexts.find(&name.to_lowercase(), &list));
                 is_replaced = own.is_some();
                 stage.base = own.unwrap_or(stage.base);
                 list.push(stage);
             }
-            Kind::Arg(items) if list.is_empty() => set_globals(&mut globals, items, options, escape)?,
+            Kind::Arg(items) if list.is_empty() => {
+                set_globals(&mut globals, items, options, &budget, escape)?
+            }
             _ => {
                 if let Some(stage) = list.last_mut().filter(|_| !is_replaced) {
                     stage.steps.push(own_step(instruction.clone(), escape));
@@ -267,7 +270,7 @@ fn own_step(instruction: Instruction, escape: char) -> Step {
 }
 
 /// Expands a text of FROM or a global ARG; a failure points at its place.
-fn expand_at(text: &Text, env: &Variables, escape: char) -> Result<Expansion<String>, BuildError> {
+fn expand_at(text: &Text, env: &dyn Environment, escape: char) -> Result<Expansion<String>, BuildError> {
     expand::expand(text.as_str(), env, Rules::value(escape))
         .map_err(|error| BuildError::at("expansion", text.span_of(error.at..error.at + 1), error.message))
 }
@@ -276,13 +279,16 @@ fn set_globals(
     globals: &mut Variables,
     items: &[ast::ArgItem],
     options: &StageOptions<'_>,
+    budget: &Budget,
     escape: char,
 ) -> Result<(), BuildError> {
     for item in items {
         let name = item.key.as_str();
         let value = match (options.build_args.get(name), &item.value) {
             (Some(value), _) => Some(value.clone()),
-            (None, Some(default)) => Some(expand_at(default, globals, escape)?.value),
+            (None, Some(default)) => {
+                Some(expand_at(default, &Limited { variables: globals, budget }, escape)?.value)
+            }
             (None, None) => None,
         };
         if let Some(value) = value {
@@ -297,17 +303,18 @@ fn begin(
     instruction: &Instruction,
     earlier: &[Stage],
     contexts: &Contexts,
-    globals: &Variables,
+    (globals, budget): (&Variables, &Budget),
     escape: char,
 ) -> Result<Stage, BuildError> {
-    let image = expand_at(&from.image, globals, escape)?;
+    let limited = Limited { variables: globals, budget };
+    let image = expand_at(&from.image, &limited, escape)?;
     if image.value.is_empty() {
         let message = format!("base name ({}) should not be blank", from.image.as_str());
         let near = near_variable(&image, globals);
         return Err(BuildError::at("blank-base-name", from.image.span(), message).hint(near));
     }
     let platform = match &from.platform {
-        Some(text) => Some(platform(text, globals, escape)?),
+        Some(text) => Some(platform(text, globals, &limited, escape)?),
         None => None,
     };
     let name = from.name.as_ref().map(|name| name.as_str().to_owned());
@@ -337,8 +344,13 @@ fn position(stages: &[Stage], name: &str) -> Option<usize> {
     stages.iter().rposition(|stage| stage.name.as_ref().is_some_and(|own| own.to_lowercase() == name))
 }
 
-fn platform(text: &Text, globals: &Variables, escape: char) -> Result<Platform, BuildError> {
-    let expansion = expand_at(text, globals, escape)?;
+fn platform(
+    text: &Text,
+    globals: &Variables,
+    limited: &Limited<'_>,
+    escape: char,
+) -> Result<Platform, BuildError> {
+    let expansion = expand_at(text, limited, escape)?;
     if expansion.value.is_empty() {
         let message = format!("empty platform value from expression {}", text.as_str());
         let near = near_variable(&expansion, globals);

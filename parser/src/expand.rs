@@ -5,11 +5,19 @@
 //! `?` `#` `##` `%` `%%` `/` `//`, single and double quotes, and an escape character. It is not a shell:
 //! there is no command substitution, and no splitting except in [`expand_words`].
 //!
+//! What variables and patterns may add is bounded: each word by [`MAX_GROWTH`], and all words of a file by a
+//! [`Budget`], so that `ENV A=$A$A`, written forty times, is a mistake and no terabyte. The price of a text is
+//! paid before memory is taken for it.
+//!
 //! The result names every variable that was read, so that lints, the outline and cache keys know what a
 //! word depends on.
 
+mod budget;
 mod glob;
 
+pub use budget::{Budget, Limited, MAX_GROWTH, Spent};
+
+use budget::Allowance;
 use glob::Pattern;
 use std::collections::BTreeSet;
 
@@ -17,6 +25,11 @@ use std::collections::BTreeSet;
 pub trait Environment {
     /// The value of `name`, or `None` when it is unset.
     fn get(&self, name: &str) -> Option<&str>;
+
+    /// What all expansions with these variables may cost together; `None` when each stands alone.
+    fn budget(&self) -> Option<&Budget> {
+        None
+    }
 }
 
 impl<F: Fn(&str) -> Option<&'static str>> Environment for F {
@@ -141,6 +154,9 @@ struct Lexer<'a> {
     env: &'a dyn Environment,
     rules: Rules,
     nesting: usize,
+    /// The `$` of the innermost variable that is being read.
+    variable_at: usize,
+    allowance: Allowance,
     read: BTreeSet<String>,
     missed: BTreeSet<String>,
 }
@@ -201,7 +217,9 @@ impl Words {
 
 impl<'a> Lexer<'a> {
     fn new(text: &'a str, env: &'a dyn Environment, rules: Rules) -> Lexer<'a> {
-        Lexer { text, at: 0, env, rules, nesting: 0, read: BTreeSet::new(), missed: BTreeSet::new() }
+        let allowance = Allowance::new(env.budget());
+        let (read, missed) = (BTreeSet::new(), BTreeSet::new());
+        Lexer { text, at: 0, env, rules, nesting: 0, variable_at: 0, allowance, read, missed }
     }
 
     fn peek(&self) -> Option<char> {
@@ -216,6 +234,19 @@ impl<'a> Lexer<'a> {
 
     fn error<T>(&self, message: impl Into<String>) -> Result<T, ExpandError> {
         Err(ExpandError { message: message.into(), at: self.at.min(self.text.len()) })
+    }
+
+    /// Takes a value into the result, if there is room for it.
+    fn grown(&mut self, value: &str) -> Result<String, ExpandError> {
+        match self.allowance.grow(value.len()) {
+            Ok(()) => Ok(value.to_owned()),
+            Err(spent) => self.spent(spent),
+        }
+    }
+
+    /// An error at the variable that costs too much.
+    fn spent<T>(&self, spent: Spent) -> Result<T, ExpandError> {
+        Err(ExpandError { message: spent.to_string(), at: self.variable_at })
     }
 
     /// Reads up to `stop`, which is consumed, or to the end when there is none.
@@ -352,6 +383,13 @@ impl<'a> Lexer<'a> {
     }
 
     fn dollar(&mut self) -> Result<String, ExpandError> {
+        let outer = std::mem::replace(&mut self.variable_at, self.at);
+        let value = self.variable()?;
+        self.variable_at = outer;
+        Ok(value)
+    }
+
+    fn variable(&mut self) -> Result<String, ExpandError> {
         self.next();
         if self.peek() == Some('{') {
             self.next();
@@ -367,11 +405,11 @@ impl<'a> Lexer<'a> {
         if name.is_empty() {
             return Ok("$".to_owned());
         }
-        Ok(match self.look_up(&name) {
-            Some(value) => value,
-            None if self.rules.keep_unset => format!("${name}"),
-            None => String::new(),
-        })
+        match self.look_up(&name) {
+            Some(value) => self.grown(value),
+            None if self.rules.keep_unset => Ok(format!("${name}")),
+            None => Ok(String::new()),
+        }
     }
 
     /// After `${`.
@@ -385,11 +423,11 @@ impl<'a> Lexer<'a> {
         let modifier_at = self.at;
         match self.next() {
             None => self.error("syntax error: missing '}'"),
-            Some('}') => Ok(match self.look_up(&name) {
-                Some(value) => value,
-                None if self.rules.keep_unset => format!("${{{name}}}"),
-                None => String::new(),
-            }),
+            Some('}') => match self.look_up(&name) {
+                Some(value) => self.grown(value),
+                None if self.rules.keep_unset => Ok(format!("${{{name}}}")),
+                None => Ok(String::new()),
+            },
             Some(':') => {
                 let Some(modifier) = self.next() else { return self.error("syntax error: missing '}'") };
                 if !matches!(modifier, '-' | '+' | '?') {
@@ -411,24 +449,25 @@ impl<'a> Lexer<'a> {
     fn modified(&mut self, name: &str, modifier: char, empty_is_unset: bool) -> Result<String, ExpandError> {
         let trims = matches!(modifier, '#' | '%');
         let word = self.operand('}', trims, "syntax error: missing '}'")?;
+        // Taken over once for each level of nesting.
+        self.allowance.work(word.len()).or_else(|spent| self.spent(spent))?;
         let value = self.look_up(name);
         if value.is_none() && self.rules.keep_unset {
             let colon = if empty_is_unset { ":" } else { "" };
             return Ok(format!("${{{name}{colon}{modifier}{word}}}"));
         }
-        let present = value.as_deref().is_some_and(|value| !(empty_is_unset && value.is_empty()));
+        let present = value.is_some_and(|value| !(empty_is_unset && value.is_empty()));
         match modifier {
-            '-' if present => Ok(value.unwrap_or_default()),
+            '-' | '?' if present => self.grown(value.unwrap_or_default()),
             '-' => Ok(word),
             '+' if present => Ok(word),
             '+' => Ok(String::new()),
-            '?' if present => Ok(value.unwrap_or_default()),
             '?' => {
                 let state = if value.is_some() { "empty" } else { "unset" };
                 let message = if word.is_empty() { format!("is not allowed to be {state}") } else { word };
                 self.error(format!("{name}: {message}"))
             }
-            _ => self.trimmed(modifier, &word, &value.unwrap_or_default()),
+            _ => self.trimmed(modifier, &word, value.unwrap_or_default()),
         }
     }
 
@@ -439,10 +478,17 @@ impl<'a> Lexer<'a> {
         };
         let pattern = self.pattern(word)?;
         let kept = match modifier {
-            '#' => pattern.match_prefix(value, longest).map(|end| &value[end..]),
-            _ => pattern.match_suffix(value, longest).map(|start| &value[..start]),
+            '#' => pattern
+                .match_prefix(value, longest, &mut self.allowance)
+                .map(|end| &value[end.unwrap_or(0)..]),
+            _ => pattern
+                .match_suffix(value, longest, &mut self.allowance)
+                .map(|start| &value[..start.unwrap_or(value.len())]),
         };
-        Ok(kept.unwrap_or(value).to_owned())
+        match kept {
+            Ok(kept) => self.grown(kept),
+            Err(spent) => self.spent(spent),
+        }
     }
 
     /// After `${name/`.
@@ -459,7 +505,8 @@ impl<'a> Lexer<'a> {
             return Ok(format!("${{{name}{slashes}{word}/{replacement}}}"));
         }
         let pattern = self.pattern(&word)?;
-        Ok(pattern.replace(&value.unwrap_or_default(), &replacement, all))
+        let replaced = pattern.replace(value.unwrap_or_default(), &replacement, all, &mut self.allowance);
+        replaced.or_else(|spent| self.spent(spent))
     }
 
     fn operand(&mut self, stop: char, keep_escapes: bool, at_end: &str) -> Result<String, ExpandError> {
@@ -490,8 +537,8 @@ impl<'a> Lexer<'a> {
         rest[..length].to_owned()
     }
 
-    fn look_up(&mut self, name: &str) -> Option<String> {
-        let value = self.env.get(name).map(str::to_owned);
+    fn look_up(&mut self, name: &str) -> Option<&'a str> {
+        let value = self.env.get(name);
         let seen = if value.is_some() { &mut self.read } else { &mut self.missed };
         seen.insert(name.to_owned());
         value

@@ -49,7 +49,7 @@ mod workdir_relative_path;
 use crate::Parse;
 use crate::ast::{Dockerfile, From, Instruction, Kind};
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::expand::{self, Rules};
+use crate::expand::{self, Budget, Limited, Rules};
 use crate::ignore::Patterns;
 use crate::mount::go_bool;
 use crate::source::Source;
@@ -205,13 +205,16 @@ impl<'a> View<'a> {
         let mut values: BTreeMap<String, String> =
             PREDEFINED.iter().map(|name| ((*name).to_owned(), "predefined".to_owned())).collect();
         let before = self.file.instructions.iter().take_while(|i| !matches!(i.kind, Kind::From(_)));
+        let budget = Budget::default();
         for instruction in before {
             let Kind::Arg(items) = &instruction.kind else { continue };
             for item in items {
                 let name = item.key.as_str();
                 let default = item.value.as_ref().map_or("", |value| value.as_str());
                 let rules = Rules::value(self.file.directives.escape);
-                let default = || expand::expand(default, &values, rules).map(|e| e.value).unwrap_or_default();
+                let limited = Limited { variables: &values, budget: &budget };
+                let default =
+                    || expand::expand(default, &limited, rules).map(|e| e.value).unwrap_or_default();
                 let value = self.facts.build_args.get(name).cloned().unwrap_or_else(default);
                 values.insert(name.to_owned(), value);
             }

@@ -4,7 +4,7 @@
 //! that it is cheap enough for shell completion.
 
 use crate::ast::{ArgItem, Dockerfile, From, Instruction, Kind, MountFlag};
-use crate::expand::{self, Rules};
+use crate::expand::{self, Budget, ExpandError, Expansion, Limited, Rules};
 use crate::mount::{self, MountKind};
 use crate::span::Span;
 use crate::stages::{StageSlice, split};
@@ -99,6 +99,8 @@ pub fn outline(
         build_args,
         rules: Rules::value(file.directives.escape),
         globals: BTreeMap::new(),
+        values: BTreeMap::new(),
+        budget: Budget::default(),
         stages: split(file),
         outline: Outline::default(),
         seen: BTreeSet::new(),
@@ -125,6 +127,10 @@ struct Reader<'a> {
     rules: Rules,
     /// ARGs above the first FROM.
     globals: BTreeMap<String, Argument>,
+    /// Their values.
+    values: BTreeMap<String, String>,
+    /// What expansions may still cost.
+    budget: Budget,
     stages: Vec<StageSlice<'a>>,
     outline: Outline,
     seen: BTreeSet<usize>,
@@ -136,15 +142,28 @@ impl Reader<'_> {
         for instruction in above {
             let Kind::Arg(items) = &instruction.kind else { continue };
             for item in items {
-                let argument = self.argument(instruction, item, &self.values(&self.globals));
+                let argument = self.argument(instruction, item, &self.values);
+                match &argument.value {
+                    Some(value) => self.values.insert(argument.name.clone(), value.clone()),
+                    None => self.values.remove(&argument.name),
+                };
                 self.globals.insert(argument.name.clone(), argument);
             }
         }
     }
 
-    fn values(&self, arguments: &BTreeMap<String, Argument>) -> BTreeMap<String, String> {
-        let set = arguments.values().filter_map(|it| Some((it.name.clone(), it.value.clone()?)));
-        set.collect()
+    /// The value of a text; an empty one where it has none.
+    fn expand(&self, text: &Text, env: &BTreeMap<String, String>) -> Expansion<String> {
+        self.try_expand(text, env).unwrap_or_default()
+    }
+
+    fn try_expand(
+        &self,
+        text: &Text,
+        env: &BTreeMap<String, String>,
+    ) -> Result<Expansion<String>, ExpandError> {
+        let limited = Limited { variables: env, budget: &self.budget };
+        expand::expand(text.as_str(), &limited, self.rules)
     }
 
     fn argument(
@@ -154,9 +173,8 @@ impl Reader<'_> {
         env: &BTreeMap<String, String>,
     ) -> Argument {
         let name = item.key.as_str();
-        let default = item.value.as_ref().and_then(|value| {
-            expand::expand(value.as_str(), env, self.rules).ok().map(|expansion| expansion.value)
-        });
+        let default = item.value.as_ref().and_then(|value| self.try_expand(value, env).ok());
+        let default = default.map(|expansion| expansion.value);
         Argument {
             name: name.to_owned(),
             value: self.build_args.get(name).cloned().or(default),
@@ -186,30 +204,34 @@ impl Reader<'_> {
     }
 
     fn one_stage(&mut self, index: usize) -> Vec<usize> {
-        let globals = self.values(&self.globals);
+        let globals = std::mem::take(&mut self.values);
+        let needed = self.needed_by(index, &globals);
+        self.values = globals;
+        needed
+    }
+
+    /// Adds what one stage can be given; returns the stages that it needs.
+    fn needed_by(&mut self, index: usize, globals: &BTreeMap<String, String>) -> Vec<usize> {
         let (from, body) = (self.stages[index].from, self.stages[index].body);
         let mut needed = Vec::new();
         for text in std::iter::once(&from.image).chain(&from.platform) {
-            let expansion = expand::expand(text.as_str(), &globals, self.rules).unwrap_or_default();
-            for name in expansion.read {
+            for name in self.expand(text, globals).read {
                 self.use_global(&name);
             }
         }
-        let base = expand::expand(from.image.as_str(), &globals, self.rules).unwrap_or_default().value;
+        let base = self.expand(&from.image, globals).value;
         needed.extend(self.find(&base, index));
         let mut env = BTreeMap::new();
         for instruction in body {
             match &instruction.kind {
                 Kind::Arg(items) => {
                     for item in items {
-                        self.stage_argument(instruction, item, &mut env, &globals);
+                        self.stage_argument(instruction, item, &mut env, globals);
                     }
                 }
                 Kind::Env(values) => {
-                    let value =
-                        |text: &Text| expand::expand(text.as_str(), &env, self.rules).unwrap_or_default();
-                    let pairs =
-                        values.pairs.iter().map(|pair| (value(&pair.key).value, value(&pair.value).value));
+                    let value = |text: &Text| self.expand(text, &env).value;
+                    let pairs = values.pairs.iter().map(|pair| (value(&pair.key), value(&pair.value)));
                     let pairs: Vec<_> = pairs.collect();
                     env.extend(pairs);
                 }
@@ -260,9 +282,7 @@ impl Reader<'_> {
     }
 
     fn mount(&mut self, instruction: &Instruction, flag: &MountFlag, env: &BTreeMap<String, String>) {
-        let rules = self.rules;
-        let mut expanded =
-            |text: &Text| expand::expand(text.as_str(), env, rules).map(|expansion| expansion.value);
+        let mut expanded = |text: &Text| self.try_expand(text, env).map(|expansion| expansion.value);
         let Ok(mount) = mount::resolve(flag, &mut expanded) else { return };
         let (list, name) = match mount.kind {
             MountKind::Secret => (&mut self.outline.secrets, mount.secret_id()),

@@ -1,6 +1,6 @@
 //! ARG.
 
-use super::{Planner, StageState, commit, expand_in};
+use super::{Planner, StageState, commit, expand_value};
 use crate::error::BuildError;
 use crate::stage::Step;
 use kiln_parser::ast::ArgItem;
@@ -21,7 +21,7 @@ impl Planner<'_> {
             let name = item.key.as_str();
             let value = match (self.options.build_args.get(name), &item.value) {
                 (Some(value), _) => Some(value.clone()),
-                (None, Some(default)) => Some(expand_in(&state.environment, step, default)?),
+                (None, Some(default)) => Some(expand_value(state, step, default)?),
                 (None, None) => self.stages.globals.value(name).map(str::to_owned),
             };
             if let Some(value) = value.as_ref().filter(|_| !NOT_IN_ENVIRONMENT.contains(&name)) {

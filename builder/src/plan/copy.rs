@@ -344,7 +344,7 @@ fn heredoc(state: &StageState, step: &Step, index: usize) -> Result<(String, Str
     if !heredoc.expand {
         return Ok((heredoc.name.clone(), body));
     }
-    let expansion = expand::expand(&body, &state.environment, Rules::heredoc_body());
+    let expansion = expand::expand(&body, &state.limited(), Rules::heredoc_body());
     let body = expansion.map_err(|error| {
         let span = if step.is_trigger { step.span } else { heredoc.word };
         unprocessed(span, &body, &error.message)

@@ -11,7 +11,7 @@ use kiln_parser::port;
 pub(super) fn expose(state: &mut StageState, step: &Step, words: &[Text]) -> Result<(), BuildError> {
     let mut written = Vec::new();
     for text in words {
-        let expanded = expand::expand_words(text.as_str(), &state.environment, Rules::value(step.escape))
+        let expanded = expand::expand_words(text.as_str(), &state.limited(), Rules::value(step.escape))
             .map_err(|error| expansion_error(step, text, &error))?;
         written.extend(expanded.value.into_iter().map(|word| (word.text, text)));
     }

@@ -136,7 +136,7 @@ impl Planner<'_> {
 
 fn resolve(state: &StageState, step: &Step, flag: &MountFlag) -> Result<Mount, BuildError> {
     let expanded = mount::resolve(flag, &mut |text| {
-        expand::expand(text.as_str(), &state.environment, Rules::value(step.escape)).map(|it| it.value)
+        expand::expand(text.as_str(), &state.limited(), Rules::value(step.escape)).map(|it| it.value)
     });
     expanded.map_err(|error| {
         let span = if step.is_trigger { step.span } else { error.span };

@@ -22,6 +22,7 @@ pub(crate) fn hostname(build_args: &BTreeMap<String, String>) -> &str {
 
 impl Planner<'_> {
     pub(super) fn run(&mut self, state: &mut StageState, step: &Step, run: &Run) -> Result<(), BuildError> {
+        state.pay_for_environment(0, step.span)?;
         let (mounts, inputs) = self.mounts(state, step, run)?;
         if !self.options.looks_only {
             self.check_rights(step, run)?;

@@ -197,3 +197,51 @@ fn texts_from_outside_do_not_steer_terminals() {
     let checked = bed.kiln(&["build".as_ref(), "--check".as_ref(), broken.as_os_str()]);
     steers_nothing(&(checked.out + &checked.err));
 }
+
+/// Variables that double, written forty times, and configs that nobody could read again are mistakes of the Dockerfile:
+/// nothing is exhausted, and nothing is tagged.
+#[test]
+fn variables_and_configs_have_a_size() {
+    let bed = bed!();
+    let doubled = |line: &str| format!("{line}\n").repeat(40);
+    let grown = "variables add more than 1 MiB to this value";
+    let start = "FROM busybox\nENV A=xx\n";
+    for (dockerfile, place, message) in [
+        (format!("{start}{}", doubled("ENV A=$A$A")), "Dockerfile:22:9", grown),
+        (format!("FROM busybox\nARG A=xx\n{}", doubled("ARG A=$A$A")), "Dockerfile:22:9", grown),
+        (format!("ARG A=xx\n{}FROM busybox\n", doubled("ARG A=$A$A")), "Dockerfile:21:9", grown),
+        (format!("{start}{}", doubled("ENV A=${A//x/xx}")), "Dockerfile:22:", grown),
+        (format!("{start}{}LABEL a=$A$A$A\n", "ENV A=$A$A\n".repeat(18)), "Dockerfile:21:", grown),
+        (format!("{start}{}COPY <<E /x\n$A$A$A\nE\n", "ENV A=$A$A\n".repeat(18)), "Dockerfile:21:", grown),
+        (
+            format!("{start}{}{}", "ENV A=$A$A\n".repeat(17), "LABEL a=$A\n".repeat(40)),
+            "Dockerfile:49:1",
+            "the image's config becomes larger than 8 MiB",
+        ),
+        (
+            format!("{start}{}{}", "ENV A=$A$A\n".repeat(17), "RUN echo $A\n".repeat(400)),
+            "Dockerfile:",
+            "altogether",
+        ),
+    ] {
+        let context = bed.context("grown", &dockerfile);
+        for arguments in [["build", "-t", "grown", "-q"], ["build", "--check", "--progress", "plain"]] {
+            let done = bed.kiln(
+                &arguments
+                    .map(std::ffi::OsStr::new)
+                    .into_iter()
+                    .chain([context.as_os_str()])
+                    .collect::<Vec<_>>(),
+            );
+            assert!(done.code == 1 && done.err.contains(place) && done.err.contains(message), "{done:?}");
+        }
+        for words in ["lint", "build --call=outline"] {
+            let mut arguments: Vec<&std::ffi::OsStr> = words.split(' ').map(std::ffi::OsStr::new).collect();
+            let file = context.join("Dockerfile");
+            arguments.push(if words == "lint" { file.as_os_str() } else { context.as_os_str() });
+            let done = bed.kiln(&arguments);
+            assert!(done.code < 2 && done.out.len() < 3 << 20, "{words}: {}", done.code);
+        }
+        assert_eq!(bed.ok("images -q grown"), "");
+    }
+}

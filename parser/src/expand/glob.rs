@@ -3,6 +3,11 @@
 //! As in the reference builder, whose patterns become regular expressions, neither wildcard matches a
 //! line feed.
 
+use super::budget::{Allowance, Spent};
+
+/// Price of a step through a pattern, in bytes copied.
+const STEP: usize = 4;
+
 /// A compiled pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pattern {
@@ -38,36 +43,56 @@ impl Pattern {
     }
 
     /// The end of the shortest or longest match that begins at the start of `value`.
-    pub(super) fn match_prefix(&self, value: &str, longest: bool) -> Option<usize> {
+    pub(super) fn match_prefix(
+        &self,
+        value: &str,
+        longest: bool,
+        allowance: &mut Allowance,
+    ) -> Result<Option<usize>, Spent> {
         let characters: Vec<char> = value.chars().collect();
-        let count = match_length(&self.parts, &characters, longest)?;
-        Some(characters[..count].iter().map(|c| c.len_utf8()).sum())
+        let count = match_length(&self.parts, &characters, longest, allowance)?;
+        Ok(count.map(|count| characters[..count].iter().map(|c| c.len_utf8()).sum()))
     }
 
     /// The start of the shortest or longest match that ends at the end of `value`.
-    pub(super) fn match_suffix(&self, value: &str, longest: bool) -> Option<usize> {
+    pub(super) fn match_suffix(
+        &self,
+        value: &str,
+        longest: bool,
+        allowance: &mut Allowance,
+    ) -> Result<Option<usize>, Spent> {
         let characters: Vec<char> = value.chars().rev().collect();
         let parts: Vec<Part> = self.parts.iter().rev().copied().collect();
-        let count = match_length(&parts, &characters, longest)?;
-        let matched: usize = characters[..count].iter().map(|c| c.len_utf8()).sum();
-        Some(value.len() - matched)
+        let count = match_length(&parts, &characters, longest, allowance)?;
+        let matched = |count: usize| characters[..count].iter().map(|c| c.len_utf8()).sum::<usize>();
+        Ok(count.map(|count| value.len() - matched(count)))
     }
 
     /// Replaces the first or every match, each as long as it can be; matches do not overlap, and an empty
     /// match directly after another one does not count.
-    pub(super) fn replace(&self, value: &str, replacement: &str, all: bool) -> String {
+    pub(super) fn replace(
+        &self,
+        value: &str,
+        replacement: &str,
+        all: bool,
+        allowance: &mut Allowance,
+    ) -> Result<String, Spent> {
+        allowance.work(value.len())?;
         let characters: Vec<char> = value.chars().collect();
         let mut result = String::with_capacity(value.len());
         let mut at = 0;
         let mut after_match = false;
         while at <= characters.len() {
-            let count = match_length(&self.parts, &characters[at..], true);
+            let count = match_length(&self.parts, &characters[at..], true, allowance)?;
             match count {
                 Some(count) if count > 0 || !after_match => {
+                    allowance.grow(replacement.len())?;
                     result.push_str(replacement);
                     if !all {
-                        result.extend(&characters[at + count..]);
-                        return result;
+                        let rest = &characters[at + count..];
+                        allowance.grow(rest.iter().map(|character| character.len_utf8()).sum())?;
+                        result.extend(rest);
+                        return Ok(result);
                     }
                     at += count;
                     after_match = count > 0;
@@ -78,19 +103,26 @@ impl Pattern {
                 _ => {}
             }
             if let Some(character) = characters.get(at) {
+                allowance.grow(character.len_utf8())?;
                 result.push(*character);
             }
             after_match = false;
             at += 1;
         }
-        result
+        Ok(result)
     }
 }
 
 /// The number of characters in the shortest or longest match at the start of `characters`.
 ///
-/// Follows all ways through the pattern at once: time is pattern length times text length at worst.
-fn match_length(parts: &[Part], characters: &[char], longest: bool) -> Option<usize> {
+/// Follows all ways through the pattern at once: time is pattern length times text length at worst, and the
+/// allowance pays for it.
+fn match_length(
+    parts: &[Part],
+    characters: &[char],
+    longest: bool,
+    allowance: &mut Allowance,
+) -> Result<Option<usize>, Spent> {
     let mut active = vec![false; parts.len() + 1];
     active[0] = true;
     pass_stars(parts, &mut active);
@@ -99,6 +131,7 @@ fn match_length(parts: &[Part], characters: &[char], longest: bool) -> Option<us
         if found.is_some() && !longest || active.iter().all(|state| !state) {
             break;
         }
+        allowance.work(STEP * (parts.len() + 1))?;
         let mut next = vec![false; parts.len() + 1];
         for (state, part) in parts.iter().enumerate().filter(|(state, _)| active[*state]) {
             match part {
@@ -114,7 +147,7 @@ fn match_length(parts: &[Part], characters: &[char], longest: bool) -> Option<us
             found = Some(index + 1);
         }
     }
-    found
+    Ok(found)
 }
 
 fn pass_stars(parts: &[Part], active: &mut [bool]) {

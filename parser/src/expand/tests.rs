@@ -5,11 +5,16 @@ fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
+/// A result as messages show it: values may be long.
+fn short(result: Result<&str, &str>) -> String {
+    format!("{result:?}").chars().take(200).collect()
+}
+
 fn check(word: &str, pairs: &[(&str, &str)], expected: Result<&str, &str>) {
     let result = expand(word, &env(pairs), Rules::value('\\'));
     let shown =
         result.as_ref().map(|expansion| expansion.value.as_str()).map_err(|error| error.message.as_str());
-    assert_eq!(shown, expected, "{word}");
+    assert!(shown == expected, "{word:.100}: {} is not {}", short(shown), short(expected));
 }
 
 #[test]
@@ -122,4 +127,50 @@ proptest::proptest! {
             }
         }
     }
+}
+
+/// What doubles, written forty times, is a mistake and no terabyte.
+#[test]
+fn growth_of_a_value_is_bounded() {
+    let big = "x".repeat(MAX_GROWTH / 2);
+    let pairs = &[("A", big.as_str()), ("E", "")];
+    let full = format!("{big}{big}");
+    let too_much = Err("variables add more than 1 MiB to this value");
+    check("$A$A", pairs, Ok(&full));
+    for word in [
+        "$A$A$A",
+        "\"$A$A\"${A}",
+        "${A:+$A$A$A}",
+        "${E:-${E:-${E:-$A}}}${A}${A}",
+        "$A$A${A#y}",
+        "$A$A${A%%y}",
+        "${A//x/yyy}",
+        "${A/x/$A$A}",
+    ] {
+        check(word, pairs, too_much);
+    }
+    // What a file itself says costs nothing.
+    let long = "y".repeat(3 * MAX_GROWTH);
+    check(&format!("{long}$E"), pairs, Ok(&long));
+    let words = expand_words("$A$A$A", &env(pairs), Rules::value('\\'));
+    assert_eq!(words.map_err(|error| (error.at, error.message)).unwrap_err().0, 4);
+}
+
+#[test]
+fn patterns_cost_what_they_take() {
+    let big = "x".repeat(MAX_GROWTH / 8);
+    let message = "variables of this file expand to more than 64 MiB altogether";
+    // Every start is tried to the end.
+    check("${A//*y/z}", &[("A", &big)], Err(message));
+    check(&format!("${{A##{}y}}", "?*".repeat(1000)), &[("A", &big)], Err(message));
+}
+
+#[test]
+fn a_file_has_one_budget() {
+    let budget = Budget::default();
+    let variables = env(&[("A", &"x".repeat(MAX_GROWTH))]);
+    let limited = Limited { variables: &variables, budget: &budget };
+    let expanded = (0..100).filter(|_| expand("$A", &limited, Rules::value('\\')).is_ok()).count();
+    assert_eq!(expanded, 64);
+    assert_eq!(budget.spend(1), Err(Spent::Total));
 }

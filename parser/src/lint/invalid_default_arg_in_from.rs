@@ -1,7 +1,7 @@
 //! InvalidDefaultArgInFrom: without a --build-arg the file builds from nothing.
 
 use super::{Findings, Rule, View};
-use crate::expand::{self, Rules};
+use crate::expand::{self, Budget, Limited, Rules};
 
 pub(super) static RULE: Rule = Rule {
     name: "InvalidDefaultArgInFrom",
@@ -12,9 +12,11 @@ pub(super) static RULE: Rule = Rule {
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     let defaults = view.global_arguments();
+    let budget = Budget::default();
+    let limited = Limited { variables: &defaults, budget: &budget };
     for stage in &view.stages {
         let image = &stage.from.image;
-        let expansion = expand::expand(image.as_str(), &defaults, Rules::value(view.file.directives.escape));
+        let expansion = expand::expand(image.as_str(), &limited, Rules::value(view.file.directives.escape));
         let Ok(expansion) = expansion else { continue };
         let has_variables = !expansion.read.is_empty() || !expansion.missed.is_empty();
         let name = expansion.value.as_str();

@@ -2,7 +2,7 @@
 
 use super::View;
 use crate::ast::{ArgItem, Instruction, KeyValues, Kind};
-use crate::expand::{self, Environment, Rules};
+use crate::expand::{self, Budget, Environment, Limited, Rules};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -18,6 +18,8 @@ pub(super) struct Scope {
     depth: usize,
     /// The base image may have set more.
     is_open: bool,
+    /// What the expansions of all stages may cost.
+    budget: Budget,
 }
 
 impl Scope {
@@ -43,6 +45,8 @@ impl Scope {
     }
 
     fn declare(&mut self, name: &str, value: Option<String>) {
+        // The value is a copy, which a file can ask for in every stage.
+        let value = value.filter(|value| self.budget.spend(value.len()).is_ok());
         // An ARG without a value leaves what was there.
         if value.is_some() || !self.is_declared(name) {
             self.own.insert(name.to_owned(), value);
@@ -54,19 +58,25 @@ impl Environment for Scope {
     fn get(&self, name: &str) -> Option<&str> {
         self.find(name)?.as_deref()
     }
+
+    fn budget(&self) -> Option<&Budget> {
+        Some(&self.budget)
+    }
 }
 
 /// Calls `visit` for each instruction of each stage, with what variables are worth before it.
 pub(super) fn walk(view: &View<'_>, visit: &mut dyn FnMut(&Instruction, &Scope)) {
     let globals = view.global_arguments();
     let rules = Rules::value(view.file.directives.escape);
+    let budget = Budget::default();
+    let limited = Limited { variables: &globals, budget: &budget };
     let mut named: BTreeMap<&str, Rc<Scope>> = BTreeMap::new();
     for (index, stage) in view.stages.iter().enumerate() {
         let base = match stage.from.image.as_str().contains('$') {
-            true => expand::expand(stage.from.image.as_str(), &globals, rules).unwrap_or_default().value,
+            true => expand::expand(stage.from.image.as_str(), &limited, rules).unwrap_or_default().value,
             false => stage.base.clone(),
         };
-        let mut scope = begin(view, index, named.get(base.as_str()), base == "scratch");
+        let mut scope = begin(view, index, named.get(base.as_str()), base == "scratch", &budget);
         for instruction in stage.body {
             visit(instruction, &scope);
             match &instruction.kind {
@@ -83,13 +93,20 @@ pub(super) fn walk(view: &View<'_>, visit: &mut dyn FnMut(&Instruction, &Scope))
     }
 }
 
-fn begin(view: &View<'_>, index: usize, base: Option<&Rc<Scope>>, is_scratch: bool) -> Scope {
+fn begin(
+    view: &View<'_>,
+    index: usize,
+    base: Option<&Rc<Scope>>,
+    is_scratch: bool,
+    budget: &Budget,
+) -> Scope {
+    let budget = budget.clone();
     if let Some(base) = base.filter(|base| base.depth < MAX_DEPTH) {
         let (depth, is_open) = (base.depth + 1, base.is_open);
-        return Scope { below: Some(Rc::clone(base)), depth, is_open, ..Scope::default() };
+        return Scope { below: Some(Rc::clone(base)), depth, is_open, budget, ..Scope::default() };
     }
     let facts = view.facts.bases.get(&index);
-    let mut scope = Scope { is_open: facts.is_none() && !is_scratch, ..Scope::default() };
+    let mut scope = Scope { is_open: facts.is_none() && !is_scratch, budget, ..Scope::default() };
     // Every image has one.
     scope.declare("PATH", Some("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()));
     for (name, value) in facts.into_iter().flat_map(|facts| &facts.environment) {
@@ -125,4 +142,33 @@ fn set_variables(scope: &mut Scope, values: &KeyValues, rules: Rules) {
     let set: Vec<_> =
         pairs.map(|pair| (expanded(pair.key.as_str()), expanded(pair.value.as_str()))).collect();
     set.into_iter().for_each(|(name, value)| scope.declare(&name, Some(value)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Choice, Facts, lint};
+    use crate::{Source, outline, parse};
+    use std::collections::BTreeMap;
+
+    /// Lints and outline of a file whose variables double stay small and quick.
+    #[test]
+    fn variables_that_double_exhaust_nothing() {
+        let doubled = |instruction: &str| format!("{instruction} A=$A$A\n").repeat(40);
+        let copies = "FROM a AS b\nARG A\nENV B=$A C=${A//x/yy}\nRUN echo $A\n".repeat(100);
+        for text in [
+            format!("FROM a\nENV A=xx\n{}", doubled("ENV")),
+            format!("FROM a\nARG A=xx\n{}", doubled("ARG")),
+            format!("ARG A=xx\n{}{copies}", doubled("ARG")),
+            format!("FROM a\nENV A=xx\n{}COPY <<E /x\n{}\nE\n", doubled("ENV"), "$A".repeat(1000)),
+            format!("FROM a\nENV A=xx\n{}", "ENV A=${A//x/xx}\n".repeat(40)),
+        ] {
+            let source = Source::new("Dockerfile", text.as_str());
+            let parsed = parse(&source);
+            lint(&parsed, &source, &Facts::default(), &Choice::default());
+            let outline = outline::outline(&parsed.file, None, &BTreeMap::new()).unwrap();
+            let length: usize =
+                outline.arguments.iter().filter_map(|it| it.value.as_ref()).map(String::len).sum();
+            assert!(length <= 2 << 20, "{length}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! UndefinedArgInFrom: a variable that no ARG above the first FROM declares is empty there.
 
 use super::{Findings, Rule, View};
-use crate::expand::{self, Rules};
+use crate::expand::{self, Budget, Limited, Rules};
 use crate::suggest;
 
 pub(super) static RULE: Rule = Rule {
@@ -13,10 +13,12 @@ pub(super) static RULE: Rule = Rule {
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     let declared = view.global_arguments();
+    let budget = Budget::default();
+    let limited = Limited { variables: &declared, budget: &budget };
     for stage in &view.stages {
         for text in std::iter::once(&stage.from.image).chain(&stage.from.platform) {
             let Ok(expansion) =
-                expand::expand(text.as_str(), &declared, Rules::value(view.file.directives.escape))
+                expand::expand(text.as_str(), &limited, Rules::value(view.file.directives.escape))
             else {
                 continue;
             };

@@ -1,0 +1,101 @@
+//! What expansion may cost: a bound for each word, and one for all words of a file.
+
+use super::Environment;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Number of bytes that variables and replacements may add to one word. The kernel passes no more than an eighth of it
+/// in one argument or variable.
+pub const MAX_GROWTH: usize = 1 << 20;
+/// Number of bytes that are copied, and of steps that are taken through patterns, for all words of a file.
+const MAX_TOTAL: usize = 64 << 20;
+
+/// An expansion that costs too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spent {
+    /// The value of one word.
+    Value,
+    /// All words of a file.
+    Total,
+}
+
+impl std::fmt::Display for Spent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Spent::Value => write!(f, "variables add more than {} MiB to this value", MAX_GROWTH >> 20),
+            Spent::Total => {
+                write!(f, "variables of this file expand to more than {} MiB altogether", MAX_TOTAL >> 20)
+            }
+        }
+    }
+}
+
+impl std::error::Error for Spent {}
+
+/// What is left of the cost that all expansions of a file may have; clones share it.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    left: Arc<AtomicUsize>,
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget { left: Arc::new(AtomicUsize::new(MAX_TOTAL)) }
+    }
+}
+
+impl Budget {
+    /// Takes the price of `count` bytes or steps.
+    ///
+    /// # Errors
+    ///
+    /// Fails when less is left; so do all later calls.
+    pub fn spend(&self, count: usize) -> Result<(), Spent> {
+        let left = self.left.load(Ordering::Relaxed).checked_sub(count);
+        self.left.store(left.unwrap_or(0), Ordering::Relaxed);
+        left.map(|_| ()).ok_or(Spent::Total)
+    }
+}
+
+/// Variables together with the budget of the file that uses them.
+#[derive(Clone, Copy)]
+pub struct Limited<'a> {
+    /// The variables.
+    pub variables: &'a dyn Environment,
+    /// What expansions may still cost.
+    pub budget: &'a Budget,
+}
+
+impl Environment for Limited<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.variables.get(name)
+    }
+
+    fn budget(&self) -> Option<&Budget> {
+        Some(self.budget)
+    }
+}
+
+/// What is left for one word.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    growth: usize,
+    budget: Budget,
+}
+
+impl Allowance {
+    pub(super) fn new(budget: Option<&Budget>) -> Allowance {
+        Allowance { growth: MAX_GROWTH, budget: budget.cloned().unwrap_or_default() }
+    }
+
+    /// Takes the price of `count` bytes that a value gets longer by.
+    pub(super) fn grow(&mut self, count: usize) -> Result<(), Spent> {
+        self.growth = self.growth.checked_sub(count).ok_or(Spent::Value)?;
+        self.budget.spend(count)
+    }
+
+    /// Takes the price of `count` steps through a pattern.
+    pub(super) fn work(&mut self, count: usize) -> Result<(), Spent> {
+        self.budget.spend(count)
+    }
+}
