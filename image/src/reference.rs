@@ -14,6 +14,8 @@ const DEFAULT_TAG: &str = "latest";
 /// Longest repository name, host included.
 const MAX_NAME: usize = 255;
 const MAX_TAG: usize = 128;
+/// What digests begin with.
+const DIGEST_ALGORITHMS: [&str; 3] = ["sha256", "sha384", "sha512"];
 
 /// A repository with a tag, a digest, or both.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +38,12 @@ pub enum ReferenceError {
     /// 64 hexadecimal digits: an image id, not a name.
     #[error("invalid repository name ({0}), cannot specify 64-byte hexadecimal strings")]
     ImageId(String),
+    /// A repository with the name of a digest algorithm, or an id with a tag: an image of that name would pass for the
+    /// image with that id.
+    #[error(
+        "refusing the ambiguous name `{0}`: a digest algorithm or an image id cannot be the name of a repository"
+    )]
+    Ambiguous(String),
     /// Anything else.
     #[error("invalid reference format")]
     Format,
@@ -139,7 +147,7 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Reference, ReferenceError> {
-        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        if is_id(text) {
             return Err(ReferenceError::ImageId(text.to_owned()));
         }
         let (host, rest) = split_host(text);
@@ -160,8 +168,19 @@ impl FromStr for Reference {
             return Err(ReferenceError::TooLong);
         }
         let (tag, digest) = split_suffix(suffix)?;
-        Ok(Reference { host, path, tag, digest })
+        let reference = Reference { host, path, tag, digest };
+        // Docker reads such names, and refuses to tag images with them.
+        let name = reference.familiar_repository();
+        if DIGEST_ALGORITHMS.contains(&name.as_str()) || is_id(&name) {
+            return Err(ReferenceError::Ambiguous(text.to_owned()));
+        }
+        Ok(reference)
     }
+}
+
+/// True for the digits of a whole image id.
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// The host if the first component can only be one; `None` inside when it looks like one but is not.
@@ -292,6 +311,31 @@ mod tests {
             "a.b-:1/c",
         ] {
             check(text, Format);
+        }
+    }
+
+    /// No name reads as the digest or the id of an image, under whatever spelling of the default registry.
+    #[test]
+    fn names_that_look_like_ids_are_refused() {
+        let hex = "a1".repeat(32);
+        for name in [
+            format!("sha256:{hex}"),
+            "sha256".to_owned(),
+            "sha256:abc".to_owned(),
+            "sha512:latest".to_owned(),
+            format!("library/sha256:{hex}"),
+            format!("docker.io/sha256:{hex}"),
+            format!("docker.io/library/sha256:{hex}"),
+            format!("index.docker.io/library/sha256:{hex}"),
+            format!("sha256:{hex}@{DIGEST}"),
+            format!("{hex}:latest"),
+            format!("docker.io/{hex}"),
+            format!("docker.io/library/{hex}:x"),
+        ] {
+            assert_eq!(name.parse::<Reference>(), Err(ReferenceError::Ambiguous(name.clone())), "{name}");
+        }
+        for name in ["localhost/sha256:a", "a/sha256", "sha256sum", &hex[1..], &format!("a/{hex}")] {
+            assert!(name.parse::<Reference>().is_ok(), "{name}");
         }
     }
 

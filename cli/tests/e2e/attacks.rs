@@ -561,3 +561,29 @@ fn numbers_are_never_names_of_users() {
         assert!(code == 1 && progress.contains(&format!("invalid value {id} for uid")), "{id}: {progress}");
     }
 }
+
+/// No command gives an image a name that reads as the digest or the id of another one.
+#[test]
+fn names_of_images_are_no_ids() {
+    let bed = bed!();
+    let context = bed.context("c", "FROM busybox\nRUN echo hi > /hi\n");
+    bed.build("victim", &context);
+    let id = bed.ok("inspect -f {{.Id}} victim").trim().to_owned();
+    let hex = id.trim_start_matches("sha256:");
+    let images = bed.ok("images -aq");
+    for name in [id.as_str(), hex, &format!("docker.io/library/{id}"), &format!("{hex}:latest"), "sha256:abc"]
+    {
+        for words in ["tag busybox", "pull"] {
+            let done = bed.words(&format!("{words} {name}"));
+            assert!(done.code != 0 && done.err.contains("cannot"), "{words} {name}: {done:?}");
+        }
+        for flag in ["-t", "-o"] {
+            let value = if flag == "-o" { format!("type=image,name={name}") } else { name.to_owned() };
+            let arguments = ["build".as_ref(), flag.as_ref(), value.as_ref(), context.as_os_str()];
+            let done = bed.kiln(&arguments);
+            assert!(done.code != 0 && !done.err.contains("naming to"), "build {flag} {name}: {done:?}");
+        }
+        assert_eq!(bed.ok(&format!("run --rm {id} cat /hi")), "hi\n");
+        assert_eq!(bed.ok("images -aq"), images, "{name}");
+    }
+}

@@ -8,7 +8,7 @@ use crate::digest::{DiffId, Digest, ImageId};
 use crate::json;
 use crate::manifest::{Descriptor, Index, Manifest, ManifestOrIndex, media_type};
 use crate::platform::Platform;
-use crate::reference::Reference;
+use crate::reference::{Reference, ReferenceError};
 use crate::store::{Store, StoreError};
 use crate::sys::Named;
 use crate::tar::{EntryKind, Reader};
@@ -292,7 +292,7 @@ impl Loader<'_> {
         // The same image under several names is one image with several names.
         let mut images: Vec<(Descriptor, Vec<Reference>)> = Vec::new();
         for descriptor in index.manifests.iter().filter(|descriptor| !descriptor.is_attestation()) {
-            let name = name_of(descriptor);
+            let name = name_of(descriptor)?;
             match images.iter_mut().find(|(known, _)| known.digest == descriptor.digest) {
                 Some((_, names)) => names.extend(name),
                 None => images.push((descriptor.clone(), name.into_iter().collect())),
@@ -373,9 +373,13 @@ impl Loader<'_> {
 }
 
 /// The name that an index gives to an image: containerd's annotation, or the OCI one where it holds more than
-/// a tag.
-fn name_of(descriptor: &Descriptor) -> Option<Reference> {
+/// a tag. Texts that are no names are passed over; names that would pass for ids are refused.
+fn name_of(descriptor: &Descriptor) -> Result<Option<Reference>, StoreError> {
     let whole = descriptor.annotations.get(IMAGE_NAME);
     let short = descriptor.annotations.get(REF_NAME).filter(|name| name.contains([':', '/']));
-    whole.or(short)?.parse().ok()
+    match whole.or(short).map(|name| name.parse::<Reference>()) {
+        Some(Err(error @ (ReferenceError::Ambiguous(_) | ReferenceError::ImageId(_)))) => Err(error.into()),
+        Some(name) => Ok(name.ok()),
+        None => Ok(None),
+    }
 }

@@ -4,7 +4,7 @@ use crate::digest::{DiffId, Digest};
 use crate::json;
 use crate::manifest::{Descriptor, Manifest, media_type};
 use crate::reference::Reference;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::tar::{Entry, EntryKind, Writer};
 use crate::testing::needs_root;
 use std::fs;
@@ -124,6 +124,43 @@ fn names_move_to_what_is_loaded() {
     store.tag(&name, &id).unwrap();
     let loaded = load(&store, write(&docker_archive(&foreign_layer())).path()).unwrap();
     assert_eq!(loaded[0].renamed, [(name, id)]);
+}
+
+/// An archive that names its image like the id of another one would take that one's place.
+#[test]
+fn names_that_look_like_ids_are_refused() {
+    needs_root!();
+    let (_root, store) = store();
+    let victim = load(&store, write(&docker_archive(&foreign_layer())).path()).unwrap()[0].image.clone();
+    let (bytes, own) = config(&[]);
+    let hex = victim.0.hex();
+    let manifest = json::to_vec(&Manifest::oci(Descriptor::of(media_type::OCI_CONFIG, &bytes), vec![]));
+    let (config_blob, manifest_blob) =
+        (format!("blobs/sha256/{}", own.0.hex()), format!("blobs/sha256/{}", Digest::of(&manifest).hex()));
+    for name in [
+        victim.to_string(),
+        hex.to_owned(),
+        format!("{hex}:latest"),
+        format!("docker.io/library/sha256:{hex}"),
+        "sha256:abc".to_owned(),
+    ] {
+        let list = format!(r#"[{{"Config":"c.json","RepoTags":["{name}"],"Layers":[]}}]"#);
+        let docker = tar(&[("manifest.json", list.as_bytes()), ("c.json", &bytes)]);
+        let mut descriptor = Descriptor::of(media_type::OCI_MANIFEST, &manifest);
+        descriptor.annotations.insert("io.containerd.image.name".to_owned(), name.clone());
+        let index = json::to_vec(&crate::manifest::Index::oci(vec![descriptor]));
+        let layout = tar(&[
+            ("index.json", index.as_slice()),
+            (config_blob.as_str(), &bytes),
+            (manifest_blob.as_str(), &manifest),
+        ]);
+        for archive in [docker, layout] {
+            let error = load(&store, write(&archive).path()).unwrap_err();
+            assert!(matches!(error, ArchiveError::Store(StoreError::Reference(_))), "{name}: {error:?}");
+        }
+        assert_eq!(store.resolve(&victim.to_string()).unwrap().id, victim);
+        assert_eq!(store.resolve(hex).unwrap().id, victim);
+    }
 }
 
 #[test]
