@@ -119,3 +119,33 @@ fn one_module_prints() {
     }
     assert_eq!(found, others.map(str::to_owned).into(), "print through `ui`");
 }
+
+/// The tests that a document names as `file::test`.
+fn named_tests(document: &str) -> impl Iterator<Item = (&str, &str)> {
+    let quoted = document.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    quoted.filter_map(|text| text.split_once(".rs::")).filter(|(_, test)| !test.is_empty())
+}
+
+/// A statement about security has a test that shows it, and the test is there.
+#[test]
+fn statements_about_security_have_tests() {
+    let document = fs::read_to_string(project().join("SECURITY.md")).unwrap();
+    let rows = document.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Threat "));
+    let mut looked_at = 0;
+    for row in rows {
+        let tests: Vec<_> = named_tests(row).collect();
+        assert!(!tests.is_empty() || row.contains("`tests/machines/"), "no test is named: {row}");
+        for (file, test) in tests {
+            let path = project().join(format!("{file}.rs"));
+            let text =
+                fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            // A function, or a row of a table of tests.
+            let exists = text.contains(&format!("fn {test}()")) || text.contains(&format!("(\"{test}\","));
+            assert!(exists, "{file}.rs has no test {test}, which SECURITY.md names");
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 50, "{looked_at}");
+    let named = named_tests("a `b/c.rs::d`, `e::f` and `g.rs`").collect::<Vec<_>>();
+    assert_eq!(named, [("b/c", "d")]);
+}

@@ -587,3 +587,58 @@ fn names_of_images_are_no_ids() {
         assert_eq!(bed.ok("images -aq"), images, "{name}");
     }
 }
+
+/// A file that the caller's standard streams are is not the container's to open again.
+#[test]
+fn standard_streams_are_pipes() {
+    let bed = bed!();
+    bed.write("in", "input\n");
+    let (input, output) = (bed.path("in"), bed.path("out"));
+    let show = "for fd in 0 1 2; do readlink /proc/self/fd/$fd | cut -d : -f 1; done; cat";
+    let mut command = bed.command(&["run", "--rm", "-i", "busybox", "sh", "-c", show]);
+    command.stdin(std::fs::File::open(input).unwrap()).stdout(std::fs::File::create(&output).unwrap());
+    assert!(command.stderr(std::fs::File::create(bed.path("err")).unwrap()).status().unwrap().success());
+    assert_eq!(std::fs::read_to_string(output).unwrap(), "pipe\npipe\npipe\ninput\n");
+}
+
+/// Hooks and settings of the user who builds do not reach the git that fetches a repository.
+#[test]
+fn git_takes_no_settings_of_users() {
+    let bed = bed!();
+    let git = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("git");
+        command.arg("-C").arg(bed.path("served/r")).args(["-c", "user.name=n", "-c", "user.email=e"]);
+        assert!(
+            command.args(arguments).env("HOME", bed.path("")).status().unwrap().success(),
+            "{arguments:?}"
+        );
+    };
+    bed.write("served/r/Dockerfile", "FROM busybox\n");
+    git(&["init", "-q", "-b", "main"]);
+    git(&["add", "."]);
+    git(&["commit", "-qm", "one"]);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut daemon = std::process::Command::new("git")
+        .args(["daemon", "--listen=127.0.0.1", "--reuseaddr", "--export-all", "--verbose"])
+        .args([format!("--port={port}"), format!("--base-path={}", bed.path("served").display())])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut messages = std::io::BufReader::new(daemon.stderr.take().unwrap());
+    std::io::BufRead::read_line(&mut messages, &mut String::new()).unwrap();
+    let ran = bed.path("ran");
+    bed.write("hooks/post-checkout", &format!("#!/bin/sh\ntouch {}\n", ran.display()));
+    std::fs::set_permissions(
+        bed.path("hooks/post-checkout"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    let hooks = bed.path("hooks").display().to_string();
+    bed.write(".gitconfig", &format!("[core]\n\thooksPath = {hooks}\n\tfsmonitor = {hooks}/post-checkout\n"));
+    let url = format!("git://127.0.0.1:{port}/r");
+    let done = bed.command(&["build", "-q", &url]).env("HOME", bed.path("")).output().unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    assert!(!ran.exists(), "a hook ran");
+}
