@@ -12,7 +12,7 @@ use crate::plan::{self, BaseImage, BaseImages, Plan, PlanOptions, Planned, Right
 use crate::remote::Remote;
 use crate::resolve::{Bases, resolve};
 use crate::sandbox::{Names, Sandbox};
-use crate::secret::{self, Needles};
+use crate::secret::Needles;
 use crate::solve::{SolveError, solve};
 use crate::stage::{self, StageOptions, Stages};
 use crate::step::{Built, Executor, StepError, Tools};
@@ -322,6 +322,7 @@ impl Build<'_> {
             linted?;
         }
         group_by_target(&mut plan.results, platforms.len());
+        self.check_configs(&plan)?;
         self.execute(&plan, epoch)
     }
 
@@ -392,6 +393,54 @@ impl Build<'_> {
         Ok(BaseImage { reference: reference.to_string(), config: image.config, layers })
     }
 
+    /// Looks for secrets in configs and annotations, before any step has seen what the file says.
+    fn check_configs(&self, plan: &Plan) -> Result<(), BuildError> {
+        if self.options.rights.secret_leak {
+            return Ok(());
+        }
+        let needles = Needles::new(&self.options.given.secrets);
+        let found = |planned: &Planned| needles.find_in_image(&planned.config, &self.options.annotations);
+        match plan.results.iter().find_map(found) {
+            Some((id, place)) => Err(BuildError::Leak { id, place }),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks for secrets in layers of the images that this build has found, not made. Their records go, so that no
+    /// later build ships what this one must not.
+    fn check_found_layers(
+        &self,
+        plan: &Plan,
+        built: &[Built],
+        needles: &Needles,
+        clean: &BTreeSet<String>,
+    ) -> Result<(), BuildError> {
+        if self.options.rights.secret_leak || needles.is_empty() {
+            return Ok(());
+        }
+        let store = self.machine.store;
+        let mut checked = clean.clone();
+        for (planned, built) in plan.results.iter().zip(built) {
+            let names: Vec<&String> = planned.layer_names.iter().collect();
+            let first = names.len().saturating_sub(built.layers.len());
+            for (number, (layer, _)) in built.layers.iter().enumerate() {
+                if !checked.insert(layer.as_str().to_owned()) {
+                    continue;
+                }
+                let root = store.layer_folder(layer);
+                let leak =
+                    needles.find_in_tree(&root, None, self.machine.cancel).map_err(StoreError::from)?;
+                if let Some(leak) = leak {
+                    store.forget_steps_of(layer)?;
+                    let step = names.get(first + number).map(|name| name.as_str()).unwrap_or_default();
+                    let place = format!("`{}`, made by `{step}`", leak.path.display());
+                    return Err(BuildError::Leak { id: leak.id, place });
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn execute(&self, plan: &Plan, epoch: Option<i64>) -> Result<Outcome, BuildError> {
         let Machine { store, spawner, state, cancel, remote, .. } = *self.machine;
         let contexts = self.context.folders().into_iter().map(open_content).collect::<Result<Vec<_>, _>>()?;
@@ -403,6 +452,7 @@ impl Build<'_> {
         let (made, layers) = mpsc::channel();
         let reporter = &self.reporter;
         let graph = &plan.graph;
+        let in_images = plan.steps_in_images();
         let tools = Tools {
             graph,
             store,
@@ -415,6 +465,8 @@ impl Build<'_> {
             cancel,
             given: &self.options.given,
             needles: &needles,
+            allows_leaks: self.options.rights.secret_leak,
+            in_images: &in_images,
         };
         let executor = Executor::new(tools, made, self.options.explain);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -422,27 +474,24 @@ impl Build<'_> {
         let result = std::thread::scope(|scope| {
             let digester = scope.spawn(move || digest_layers(store, &layers));
             let solved = solve(&executor, &graph.edges(), &plan.targets(), parallel);
-            let used = executor.used();
-
+            executor.close();
             match solved {
                 Ok(built) => {
-                    store.touch_steps(&used)?;
-                    if !self.options.rights.secret_leak {
-                        let results = plan.results.iter().zip(&built);
-                        for (planned, built) in results {
-                            secret::scan(store, &needles, planned, built)?;
-                        }
-                    }
+                    store.touch_steps(&executor.used())?;
+                    self.check_found_layers(plan, &built, &needles, &executor.clean_layers())?;
                     self.export(plan, &built, epoch, digester)
                 }
                 Err(error) => Err(self.failed(plan, error)),
             }
         });
+        let settled = executor.settle(result.is_ok());
         if let Some(bytes) = stat_cache.to_bytes() {
             // What is not remembered is read again.
             let _ = store.put_cache(&cache_name, &bytes);
         }
-        result
+        let outcome = result?;
+        settled?;
+        Ok(outcome)
     }
 
     fn stat_cache_name(&self) -> String {
@@ -526,6 +575,11 @@ impl Build<'_> {
     }
 
     fn failed(&self, plan: &Plan, error: SolveError<StepError>) -> BuildError {
+        let SolveError { node, error } = error;
+        if let StepError::Leak { id, place } = error {
+            return BuildError::Leak { id, place };
+        }
+        let error = SolveError { node, error };
         let node = plan.graph.node(error.node);
         let missing = match (&node.operation, &error.error) {
             (Operation::Copy(copy), StepError::Content(ContentError::NotFound { path, .. })) => {

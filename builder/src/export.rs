@@ -38,6 +38,16 @@ pub struct Annotations {
     pub index_descriptor: Vec<(String, String)>,
 }
 
+impl Annotations {
+    /// All names and values.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        let on_manifests = self.manifest.iter().chain(&self.manifest_descriptor);
+        let on_manifests = on_manifests.map(|(_, name, value)| (name, value));
+        let on_index = self.index.iter().chain(&self.index_descriptor).map(|(name, value)| (name, value));
+        on_manifests.chain(on_index).flat_map(|(name, value)| [name.as_str(), value.as_str()])
+    }
+}
+
 fn notes_for(list: &[(Option<Platform>, String, String)], platform: &Platform) -> BTreeMap<String, String> {
     let own = list.iter().filter(|(wanted, _, _)| wanted.as_ref().is_none_or(|wanted| wanted == platform));
     own.map(|(_, name, value)| (name.clone(), value.clone())).collect()

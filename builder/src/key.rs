@@ -42,6 +42,11 @@ impl KeyInputs {
         Key(kiln_image::digest::hex(&hash.finalize()))
     }
 
+    /// The same inputs with other values.
+    pub(crate) fn map(&self, change: impl Fn(&str) -> String) -> KeyInputs {
+        KeyInputs(self.0.iter().map(|(name, value)| (change(name), change(value))).collect())
+    }
+
     /// The inputs that are not in `before` or have another value there, and those that only `before` has.
     pub fn changes_since(&self, before: &KeyInputs) -> Vec<InputChange> {
         let value = |inputs: &KeyInputs, name: &str| {

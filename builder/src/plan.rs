@@ -17,7 +17,7 @@ pub(crate) use run::hostname;
 
 use crate::error::BuildError;
 use crate::graph::{self, CopyFrom, CopySource, Graph, HostMount, ImageSource, Node, Operation, RunLimits};
-use crate::solve::{Input, NodeId};
+use crate::solve::{Input, NodeId, Use};
 use crate::stage::{Base, Origin, SCRATCH, Stage, Stages, Step};
 use crate::variables::Variables;
 use kiln_image::config::{History, ImageConfig, RunConfig};
@@ -140,6 +140,19 @@ pub struct Planned {
 }
 
 impl Plan {
+    /// Steps whose layers become layers of the images.
+    pub(crate) fn steps_in_images(&self) -> BTreeSet<NodeId> {
+        let mut steps = BTreeSet::new();
+        let mut open: Vec<NodeId> = self.results.iter().map(|result| result.target).collect();
+        while let Some(node) = open.pop() {
+            if steps.insert(node) {
+                let base = self.graph.node(node).inputs.iter().filter(|input| input.usage == Use::Base);
+                open.extend(base.map(|input| input.node));
+            }
+        }
+        steps
+    }
+
     /// All steps that are wanted, those of the images first.
     pub fn targets(&self) -> Vec<NodeId> {
         self.results.iter().map(|result| result.target).chain(self.others.iter().copied()).collect()

@@ -1,14 +1,17 @@
 //! Secrets stay secret: their values are masked in what programs print, and an image that holds one is refused.
+//!
+//! Every layer is searched before it gets a name in the store. One that holds a secret, and all that stands on it, has no
+//! cache record that builds without `--allow secret-leak` could find, whatever becomes of the build that made it.
 
-use crate::error::BuildError;
-use crate::plan::Planned;
-use crate::step::Built;
+use crate::cancel::Cancel;
+use crate::export::Annotations;
 use kiln_image::config::ImageConfig;
-use kiln_image::store::Store;
-use kiln_image::sys::{self, Named};
+use kiln_image::sys::{self, CallError, Named};
 use memchr::memmem;
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::fs::{self, FileType, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -20,6 +23,8 @@ const SHORTEST: usize = 4;
 const SHORTEST_LINE: usize = 12;
 /// Files of more lines are no keys: their lines do not count.
 const MOST_LINES: usize = 100;
+/// Largest extended attribute, as in Linux.
+const LARGEST_ATTRIBUTE: usize = 64 * 1024;
 /// What stands in the place of a secret.
 const MASK: &[u8] = b"***";
 
@@ -63,6 +68,82 @@ impl Needles {
     /// Masks a stream.
     pub(crate) fn mask(&self) -> Mask<'_> {
         Mask { needles: self, held: Vec::new() }
+    }
+
+    /// True when there is nothing to look for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// `text` with every secret masked.
+    pub(crate) fn masked(&self, text: &str) -> String {
+        let mut mask = self.mask();
+        let mut shown = mask.pass(text.as_bytes());
+        shown.extend(mask.finish());
+        String::from_utf8_lossy(&shown).into_owned()
+    }
+
+    /// The first secret in a tree of files: in content, names, link targets or extended attributes.
+    ///
+    /// With `since` (seconds since 1970) only files that changed then or later are read.
+    ///
+    /// # Errors
+    /// `ECANCELED` when `cancel` stopped the search.
+    pub(crate) fn find_in_tree(
+        &self,
+        root: &Path,
+        since: Option<i64>,
+        cancel: &Cancel,
+    ) -> Result<Option<Leak>, CallError> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        let scanner = Scanner { needles: self, root, since, cancel };
+        let opened = sys::open_dir(root)?;
+        scanner.directory(opened.as_fd(), Path::new("/"))
+    }
+
+    /// The id of the first secret in an image's config or annotations, and its place in words.
+    pub(crate) fn find_in_image(
+        &self,
+        config: &ImageConfig,
+        annotations: &Annotations,
+    ) -> Option<(String, String)> {
+        if self.is_empty() {
+            return None;
+        }
+        self.find_in_config(config).or_else(|| {
+            let found = annotations.texts().find_map(|text| self.find(text.as_bytes()));
+            found.map(|id| (id.to_owned(), "an annotation".to_owned()))
+        })
+    }
+
+    fn find_in_config(&self, config: &ImageConfig) -> Option<(String, String)> {
+        let history = config.history.iter().map(|entry| ("the history", &entry.created_by));
+        let run = &config.config;
+        let environment = run.env.iter().map(|entry| ("the environment", entry));
+        let labels = run.labels.iter().flat_map(|(name, value)| [("a label", name), ("a label", value)]);
+        let commands = run.entrypoint.iter().chain(&run.cmd).flatten().map(|word| ("the command", word));
+        let triggers = run.on_build.iter().map(|trigger| ("a trigger", trigger));
+        let mut named = history.chain(environment).chain(labels).chain(commands).chain(triggers);
+        let found = named.find_map(|(place, text)| Some((self.find(text.as_bytes())?, place)));
+        let found = found.or_else(|| {
+            // Directory, user, health check, volumes, and whatever else a config may hold.
+            let whole = serde_json::to_value(config).unwrap_or(Value::Null);
+            Some((self.find_in_value(&whole)?, "the config"))
+        });
+        found.map(|(id, place)| (id.to_owned(), place.to_owned()))
+    }
+
+    fn find_in_value(&self, value: &Value) -> Option<&str> {
+        match value {
+            Value::String(text) => self.find(text.as_bytes()),
+            Value::Array(list) => list.iter().find_map(|value| self.find_in_value(value)),
+            Value::Object(fields) => fields
+                .iter()
+                .find_map(|(name, value)| self.find(name.as_bytes()).or_else(|| self.find_in_value(value))),
+            Value::Null | Value::Bool(_) | Value::Number(_) => None,
+        }
     }
 
     /// The id of the first secret in `text`.
@@ -127,101 +208,120 @@ fn overlap(text: &[u8], value: &[u8]) -> usize {
     (1..=most).rev().find(|length| text.ends_with(&value[..*length])).unwrap_or(0)
 }
 
-/// Looks for secrets in the layers that a build made and in the image's config.
-pub(crate) fn scan(
-    store: &Store,
-    needles: &Needles,
-    planned: &Planned,
-    built: &Built,
-) -> Result<(), BuildError> {
-    if needles.list.is_empty() {
-        return Ok(());
-    }
-    let leak = |id: &str, place: String| Err(BuildError::Leak { id: id.to_owned(), place });
-    if let Some((id, place)) = in_config(needles, &planned.config) {
-        return leak(&id, place);
-    }
-    let entries = planned.config.history.iter().filter(|entry| !entry.empty_layer);
-    let entries: Vec<&str> = entries.map(|entry| entry.created_by.as_str()).collect();
-    let first = entries.len().saturating_sub(built.layers.len());
-    for (number, (layer, _)) in built.layers.iter().enumerate() {
-        let folder = store.layer_folder(layer);
-        let scanner = Scanner { needles, root: &folder };
-        let root = sys::open_dir(&folder)?;
-        if let Some((id, path)) = scanner.folder(root.as_fd(), Path::new("/"))? {
-            let step = entries.get(first + number).copied().unwrap_or_default();
-            return leak(&id, format!("`{}`, made by `{step}`", path.display()));
-        }
-    }
-    Ok(())
-}
-
-/// Names, values and commands.
-fn in_config(needles: &Needles, config: &ImageConfig) -> Option<(String, String)> {
-    let history = config.history.iter().map(|entry| ("the history", &entry.created_by));
-    let run = &config.config;
-    let environment = run.env.iter().map(|entry| ("the environment", entry));
-    let labels = run.labels.iter().flat_map(|(name, value)| [("a label", name), ("a label", value)]);
-    let commands = run.entrypoint.iter().chain(&run.cmd).flatten().map(|word| ("the command", word));
-    let triggers = run.on_build.iter().map(|trigger| ("a trigger", trigger));
-    let mut all = history.chain(environment).chain(labels).chain(commands).chain(triggers);
-    all.find_map(|(place, text)| Some((needles.find(text.as_bytes())?.to_owned(), place.to_owned())))
+/// A secret in a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Leak {
+    /// The secret's id.
+    pub(crate) id: String,
+    /// The file that holds it, or whose name does.
+    pub(crate) path: PathBuf,
 }
 
 struct Scanner<'a> {
     needles: &'a Needles,
     root: &'a Path,
+    since: Option<i64>,
+    cancel: &'a Cancel,
 }
 
-type Found = Option<(String, PathBuf)>;
-
 impl Scanner<'_> {
-    fn folder(&self, folder: BorrowedFd<'_>, path: &Path) -> Result<Found, BuildError> {
-        for name in sys::sorted_names(folder).call("getdents", self.root)? {
+    fn directory(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Option<Leak>, CallError> {
+        if let Some(id) = self.attributes(directory, path)? {
+            return Ok(Some(Leak { id, path: path.to_owned() }));
+        }
+        for name in sys::sorted_names(directory).call("getdents", self.root)? {
             let inner = path.join(std::ffi::OsStr::new(&*name.to_string_lossy()));
             if let Some(id) = self.needles.find(name.to_bytes()) {
-                return Ok(Some((id.to_owned(), inner)));
+                return Ok(Some(Leak { id: id.to_owned(), path: inner }));
             }
-            let Some(stat) = sys::stat_at(folder, &name).call("stat", &inner)? else { continue };
-            let found = match sys::file_type(&stat) {
-                FileType::Directory => {
-                    let opened = sys::open_dir_at(folder, &name).call("open", &inner)?;
-                    self.folder(opened.as_fd(), &inner)?
+            let Some(stat) = sys::stat_at(directory, &name).call("stat", &inner)? else { continue };
+            let kind = sys::file_type(&stat);
+            if kind == FileType::Directory {
+                let opened = sys::open_dir_at(directory, &name).call("open", &inner)?;
+                if let Some(leak) = self.directory(opened.as_fd(), &inner)? {
+                    return Ok(Some(leak));
                 }
+                continue;
+            }
+            if self.since.is_some_and(|since| stat.st_ctime < since) {
+                continue;
+            }
+            let found = match kind {
                 FileType::RegularFile => {
                     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    let file = fs::openat(folder, &name, flags, Mode::empty()).call("open", &inner)?;
-                    self.content(File::from(file), &inner)?.map(|id| (id, inner))
+                    let file = fs::openat(directory, &name, flags, Mode::empty()).call("open", &inner)?;
+                    match self.attributes(file.as_fd(), &inner)? {
+                        Some(id) => Some(id),
+                        None => self.content(File::from(file), &inner)?,
+                    }
                 }
                 FileType::Symlink => {
-                    let target = fs::readlinkat(folder, &name, Vec::new()).call("readlink", &inner)?;
-                    self.needles.find(target.to_bytes()).map(|id| (id.to_owned(), inner))
+                    let target = fs::readlinkat(directory, &name, Vec::new()).call("readlink", &inner)?;
+                    self.needles.find(target.to_bytes()).map(str::to_owned)
                 }
                 _ => None,
             };
-            if found.is_some() {
-                return Ok(found);
+            if let Some(id) = found {
+                return Ok(Some(Leak { id, path: inner }));
             }
         }
         Ok(None)
     }
 
-    /// Reads a file in pieces that overlap by what a secret may be long.
-    fn content(&self, mut file: File, path: &Path) -> Result<Option<String>, BuildError> {
+    /// Looks at names and values of extended attributes.
+    fn attributes(&self, file: BorrowedFd<'_>, path: &Path) -> Result<Option<String>, CallError> {
+        let mut names = vec![0u8; LARGEST_ATTRIBUTE];
+        let length = match fs::flistxattr(file, names.as_mut_slice()) {
+            Ok(length) => length,
+            Err(Errno::OPNOTSUPP) => return Ok(None),
+            Err(errno) => return Err(CallError { call: "listxattr", path: path.to_owned(), errno }),
+        };
+        if length == 0 {
+            return Ok(None);
+        }
+        let mut value = vec![0u8; LARGEST_ATTRIBUTE];
+        for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+            if let Some(id) = self.needles.find(name) {
+                return Ok(Some(id.to_owned()));
+            }
+            // Attributes that may not be read are not part of a layer either.
+            let Ok(length) = fs::fgetxattr(file, name, value.as_mut_slice()) else { continue };
+            if let Some(id) = self.needles.find(&value[..length]) {
+                return Ok(Some(id.to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads a file in pieces that overlap by what a secret may be long; holes are passed over.
+    fn content(&self, mut file: File, path: &Path) -> Result<Option<String>, CallError> {
         const PIECE: usize = 256 * 1024;
         let mut buffer = vec![0; PIECE + self.needles.longest()];
         let mut kept = 0;
+        let mut offset = 0;
         loop {
+            if self.cancel.is_stopped() {
+                return Err(CallError { call: "read", path: path.to_owned(), errno: Errno::CANCELED });
+            }
             let count = file.read(&mut buffer[kept..]).call("read", path)?;
             if count == 0 {
                 return Ok(None);
             }
+            offset += count as u64;
             let length = kept + count;
             if let Some(id) = self.needles.find(&buffer[..length]) {
                 return Ok(Some(id.to_owned()));
             }
             kept = length.min(self.needles.longest().saturating_sub(1));
             buffer.copy_within(length - kept..length, 0);
+            if buffer[..kept].iter().all(|byte| *byte == 0) {
+                match fs::seek(&file, SeekFrom::Data(offset)) {
+                    Ok(data) => offset = data,
+                    // Nothing but a hole is left.
+                    Err(Errno::NXIO) => return Ok(None),
+                    Err(errno) => return Err(CallError { call: "lseek", path: path.to_owned(), errno }),
+                }
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod device;
 mod exec;
 mod fetch;
 mod folder;
+mod leak;
 mod mount;
 mod owner;
 mod socket;
@@ -30,6 +31,8 @@ use kiln_runtime::view::{self, ViewError};
 use rustix::fd::OwnedFd;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+
+use leak::{Found, Made, Taint};
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +123,14 @@ pub enum StepError {
         /// What would run it.
         handler: String,
     },
+    /// A layer of an image would hold a secret.
+    #[error("the secret {id} is in the image: {place}")]
+    Leak {
+        /// The secret's id.
+        id: String,
+        /// The file, and the step that made it.
+        place: String,
+    },
     /// Something else stands where a folder is to be.
     #[error("mkdir {0}: not a directory")]
     NotAFolder(String),
@@ -209,13 +220,19 @@ pub(crate) struct Built {
     pub(crate) stack: Stack,
     /// Those that steps made, and when they did (nanoseconds since 1970).
     pub(crate) layers: Vec<(LayerId, i64)>,
+    /// What it has to do with secrets.
+    taint: Taint,
 }
 
 impl Built {
-    fn with(&self, store: &Store, layer: &LayerRecord, created: i64) -> Built {
+    fn empty() -> Built {
+        Built { stack: Stack::empty(), layers: Vec::new(), taint: Taint::None }
+    }
+
+    fn with(&self, store: &Store, layer: &LayerRecord, created: i64, taint: Taint) -> Built {
         let mut layers = self.layers.clone();
         layers.push((layer.into(), created));
-        Built { stack: store.stack_on(&self.stack, layer), layers }
+        Built { stack: store.stack_on(&self.stack, layer), layers, taint: self.taint.max(taint) }
     }
 }
 
@@ -225,19 +242,20 @@ pub(crate) enum Cached {
     /// The step is a source: what it says is what it is.
     Source,
     /// A result of an earlier build.
-    Record(StepRecord),
+    Record(StepRecord, Taint),
 }
 
 /// Carries out a graph.
 pub(crate) struct Executor<'a> {
     tools: Tools<'a>,
     /// Hears of layers whose diff ids will be needed.
-    made: mpsc::Sender<LayerId>,
+    made: Mutex<Option<mpsc::Sender<LayerId>>>,
     /// Say why steps run.
     explain: bool,
     /// Tells this build from all others.
     nonce: String,
     notes: Notes,
+    found: Found,
 }
 
 /// What is learnt about nodes on the way.
@@ -276,17 +294,32 @@ pub(crate) struct Tools<'a> {
     pub(crate) given: &'a Given,
     /// What must not be shown.
     pub(crate) needles: &'a Needles,
+    /// Images may hold secrets.
+    pub(crate) allows_leaks: bool,
+    /// Steps whose layers become layers of images.
+    pub(crate) in_images: &'a BTreeSet<NodeId>,
 }
 
 impl<'a> Executor<'a> {
     pub(crate) fn new(tools: Tools<'a>, made: mpsc::Sender<LayerId>, explain: bool) -> Executor<'a> {
         let nonce = format!("{}-{}", std::process::id(), now());
-        Executor { tools, made, explain, nonce, notes: Notes::default() }
+        let made = Mutex::new(Some(made));
+        Executor { tools, made, explain, nonce, notes: Notes::default(), found: Found::default() }
+    }
+
+    /// Nothing more is made.
+    pub(crate) fn close(&self) {
+        lock(&self.made).take();
     }
 
     /// The keys of records that were used.
-    pub(crate) fn used(self) -> Vec<String> {
-        self.notes.used.into_inner().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn used(&self) -> Vec<String> {
+        lock(&self.notes.used).clone()
+    }
+
+    /// New layers that were searched for secrets, and hold none.
+    pub(crate) fn clean_layers(&self) -> BTreeSet<String> {
+        self.found.clean()
     }
 
     /// True when a step that may be found stands on one that may not.
@@ -341,8 +374,8 @@ impl<'a> Executor<'a> {
         let below = &inputs[0];
         Ok(match &self.tools.graph.node(node).operation {
             Operation::Exec(exec) => (self.run_program(node, exec, inputs, row)?, true),
-            Operation::Copy(copy) => (self.copy_files(copy, &below.stack, &inputs[1..])?, true),
-            Operation::MakeFolder(folder) => (self.make_folder(folder, &below.stack)?, true),
+            Operation::Copy(copy) => (self.copy_files(node, copy, &below.stack, &inputs[1..])?, true),
+            Operation::MakeFolder(folder) => (self.make_folder(node, folder, &below.stack)?, true),
             Operation::Merge => {
                 let (layer, _) = inputs[1].layers.last().expect("what is merged has a layer of its own");
                 let layer = self.tools.store.layer(layer)?;
@@ -358,7 +391,7 @@ impl<'a> Executor<'a> {
         if !self.explain {
             return Ok(());
         }
-        let inputs = lock(&self.notes.inputs).get(&node).cloned().unwrap_or_default();
+        let inputs = self.shown_inputs(node);
         let before = self.tools.store.newest_step_at(place)?;
         let before = before.and_then(|record| serde_json::from_str::<KeyInputs>(&record.inputs).ok());
         let reason = key::explain(&inputs, before.as_ref(), self.tools.graph.node(node).no_cache);
@@ -367,20 +400,30 @@ impl<'a> Executor<'a> {
     }
 
     /// Another process, or another stage, may have made the same step while this one waited.
-    fn made_meanwhile(&self, node: NodeId, keys: &[Key]) -> Result<Option<StepRecord>, StepError> {
+    fn made_meanwhile(&self, node: NodeId, keys: &[Key]) -> Result<Option<Cached>, StepError> {
         if self.tools.graph.node(node).no_cache {
             return Ok(None);
         }
         for key in keys {
-            if let Some(record) = self.tools.store.step(&key.0)? {
-                return Ok(Some(record));
+            if let Some((record, taint)) = self.recorded(&key.0)? {
+                return Ok(Some(Cached::Record(record, taint)));
             }
         }
         Ok(None)
     }
 
-    fn record(&self, node: NodeId, keys: &[Key], layer: &LayerRecord) -> Result<i64, StepError> {
+    /// What went into a step's key, secrets masked.
+    fn shown_inputs(&self, node: NodeId) -> KeyInputs {
         let inputs = lock(&self.notes.inputs).get(&node).cloned().unwrap_or_default();
+        if self.tools.needles.is_empty() {
+            inputs
+        } else {
+            inputs.map(|text| self.tools.needles.masked(text))
+        }
+    }
+
+    fn record(&self, node: NodeId, keys: &[Key], layer: &LayerRecord, made: Made) -> Result<i64, StepError> {
+        let inputs = self.shown_inputs(node);
         let inputs = serde_json::to_string(&inputs).expect("texts are JSON");
         let now = now();
         let plain = lock(&self.notes.plain_keys).get(&node).cloned();
@@ -396,7 +439,7 @@ impl<'a> Executor<'a> {
                 inputs: inputs.clone(),
             })
             .collect();
-        self.tools.store.put_steps(&records)?;
+        self.put_records(records, layer, made)?;
         Ok(now)
     }
 
@@ -405,13 +448,15 @@ impl<'a> Executor<'a> {
             return Err(StepError::Canceled);
         }
         let (layer, is_new) = self.make_layer(node, row, inputs)?;
-        let created = self.record(node, keys, &layer)?;
+        let taint = self.taint(node, &layer, inputs);
+        let created = self.record(node, keys, &layer, Made { is_new, taint })?;
         if is_new {
             // Nobody listens any more when the build has failed.
-            let _ = self.made.send((&layer).into());
+            if let Some(made) = &*lock(&self.made) {
+                let _ = made.send((&layer).into());
+            }
         }
-        let empty = Built { stack: Stack::empty(), layers: Vec::new() };
-        Ok(inputs.first().unwrap_or(&empty).with(self.tools.store, &layer, created))
+        Ok(inputs.first().unwrap_or(&Built::empty()).with(self.tools.store, &layer, created, taint))
     }
 }
 
@@ -471,8 +516,11 @@ impl Steps for Executor<'_> {
         if node.no_cache {
             return Ok(None);
         }
-        let record = self.tools.store.step(&key.0)?;
-        Ok(record.map(|record| Hit { key: Key(record.result.clone()), cached: Cached::Record(record) }))
+        let recorded = self.recorded(&key.0)?;
+        Ok(recorded.map(|(record, taint)| Hit {
+            key: Key(record.result.clone()),
+            cached: Cached::Record(record, taint),
+        }))
     }
 
     fn content_key(&self, node: NodeId, _definition: &Key, inputs: &[Built]) -> Result<Key, StepError> {
@@ -492,28 +540,27 @@ impl Steps for Executor<'_> {
     }
 
     fn restore(&self, node: NodeId, cached: &Cached, base: &[Built]) -> Result<Built, StepError> {
-        let record = match cached {
-            Cached::Record(record) => record,
+        let (record, taint) = match cached {
+            Cached::Record(record, taint) => (record, *taint),
             Cached::Source => {
                 let stack = match &self.tools.graph.node(node).operation {
                     Operation::Image(image) => self.tools.store.stack(&image.diff_ids)?,
                     _ => Stack::empty(),
                 };
-                return Ok(Built { stack, layers: Vec::new() });
+                return Ok(Built { stack, ..Built::empty() });
             }
         };
         let id = LayerId::from(record.layer.as_deref().unwrap_or_default());
         let layer = self.tools.store.layer(&id)?.expect("layers in use are not removed");
-        let empty = Built { stack: Stack::empty(), layers: Vec::new() };
-        Ok(base.first().unwrap_or(&empty).with(self.tools.store, &layer, record.created))
+        Ok(base.first().unwrap_or(&Built::empty()).with(self.tools.store, &layer, record.created, taint))
     }
 
     fn run(&self, node: NodeId, keys: &[Key], inputs: &[Built]) -> Result<Built, StepError> {
         let lock_name = format!("step-{}", &keys[0].0[..3]);
         let _lock = self.tools.store.lock(&lock_name, || {})?;
-        if let Some(record) = self.made_meanwhile(node, keys)? {
+        if let Some(cached) = self.made_meanwhile(node, keys)? {
             self.found(node, &keys[0], &keys[0]);
-            return self.restore(node, &Cached::Record(record), inputs);
+            return self.restore(node, &cached, inputs);
         }
         if self.tools.cancel.is_stopped() {
             return Err(StepError::Canceled);

@@ -19,6 +19,7 @@
 mod cache;
 mod check;
 mod content;
+mod discard;
 mod gc;
 mod index;
 mod layout;

@@ -4,6 +4,7 @@ use super::{Built, Executor, StepError};
 use crate::content::{self, Content, ContentError, CopySelection, Digested, Source};
 use crate::graph::{Copy, CopyFrom, CopySource};
 use crate::mode::ModeChange;
+use crate::solve::NodeId;
 use kiln_image::compression::{decompressed, decompressed_within_reason};
 use kiln_image::layer::{CopyRequest, FileData, LayerWriter, Metadata, extract_at, is_tar};
 use kiln_image::store::{Active, LayerRecord, Stack};
@@ -20,6 +21,7 @@ use std::io::{BufReader, Seek, SeekFrom};
 impl Executor<'_> {
     pub(super) fn copy_files(
         &self,
+        node: NodeId,
         copy: &Copy,
         below: &Stack,
         from: &[Built],
@@ -47,7 +49,7 @@ impl Executor<'_> {
             placing.put_inline(&mut writer, name, text)?;
         }
         writer.finish()?;
-        Ok(self.tools.store.commit(active)?)
+        self.keep_layer(node, active)
     }
 
     /// Unpacks an archive over the files of the image: whatever is there, is in the archive's way.

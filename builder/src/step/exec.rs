@@ -33,14 +33,18 @@ impl Executor<'_> {
         let mounted = self.prepare_mounts(node, exec, inputs, row)?;
         let active = self.tools.store.prepare()?;
         make_mount_points(below, &active)?;
-        let code = self.run_in(exec, &mounted, below, &active, row)?;
+        let began = super::now() / 1_000_000_000;
+        let code = self.run_in(exec, &mounted, below, &active, row);
+        // A program that failed has left things in caches, too.
+        self.check_caches(&mounted.caches, began)?;
+        let code = code?;
         if code != 0 {
             if self.tools.cancel.is_stopped() {
                 return Err(StepError::Canceled);
             }
             return Err(StepError::Exit { command: command(exec), code });
         }
-        Ok(self.tools.store.commit(active)?)
+        self.keep_layer(node, active)
     }
 
     fn run_in(

@@ -113,7 +113,7 @@ impl Executor<'_> {
         let name = format!("/{}", download.name);
         writer.put_file(name.as_bytes(), FileData::File(&file), &metadata)?;
         writer.finish()?;
-        Ok(self.tools.store.commit(active)?)
+        self.keep_layer(node, active)
     }
 
     /// The key of a checkout: asks which commit its reference means.
@@ -179,7 +179,7 @@ impl Executor<'_> {
             },
         })?;
         writer.finish()?;
-        Ok(self.tools.store.commit(active)?)
+        self.keep_layer(node, active)
     }
 }
 

@@ -2,11 +2,17 @@
 
 use super::{Executor, StepError, copy, owner};
 use crate::graph::MakeFolder;
+use crate::solve::NodeId;
 use kiln_image::layer::{LayerWriter, Metadata, WriteError};
 use kiln_image::store::{LayerRecord, Stack};
 
 impl Executor<'_> {
-    pub(super) fn make_folder(&self, folder: &MakeFolder, below: &Stack) -> Result<LayerRecord, StepError> {
+    pub(super) fn make_folder(
+        &self,
+        node: NodeId,
+        folder: &MakeFolder,
+        below: &Stack,
+    ) -> Result<LayerRecord, StepError> {
         let active = self.tools.store.prepare()?;
         let lower = self.view(below)?;
         let (uid, gid) = owner::find(&folder.owner, lower.as_ref())?.ids();
@@ -22,6 +28,6 @@ impl Executor<'_> {
             other => other.into(),
         })?;
         writer.finish()?;
-        Ok(self.tools.store.commit(active)?)
+        self.keep_layer(node, active)
     }
 }

@@ -26,7 +26,9 @@ pub(super) struct Mounted {
     /// Folders to lay below the image, so that all mount points exist and leave no trace.
     pub(super) stubs: Vec<PathBuf>,
     _scratch: Vec<ScratchFolder>,
-    _caches: Vec<CacheFolder>,
+    /// Caches by name, those that the program cannot write to left out.
+    pub(super) caches: Vec<(String, CacheFolder)>,
+    _readonly_caches: Vec<CacheFolder>,
     _secrets: Vec<SecretFile>,
     _sockets: Vec<AgentSocket>,
 }
@@ -93,7 +95,10 @@ impl Executor<'_> {
                     Metadata { mode: *mode, uid: owner.0, gid: owner.1, mtime: super::copy::now() };
                 let cache = self.cache(id, *sharing, &metadata, *seed, step)?;
                 mounted.mounts.push(spec::bind(cache.path().to_owned(), &mount.target, &[access]));
-                mounted._caches.push(cache);
+                match mount.readonly {
+                    true => mounted._readonly_caches.push(cache),
+                    false => mounted.caches.push((id.clone(), cache)),
+                }
                 Ok(Some(false))
             }
             MountSource::Host(path) => {

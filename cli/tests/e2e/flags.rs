@@ -194,6 +194,136 @@ fn secrets_do_not_leak() {
     assert!(done.code == 1 && done.err.contains("the secret s is in the image"), "{}", done.err);
 }
 
+/// Files of the store that hold `text`.
+fn files_with(bed: &Bed, text: &str) -> String {
+    let found = std::process::Command::new("grep").args(["-rlF", text]).arg(bed.root()).output().unwrap();
+    String::from_utf8_lossy(&found.stdout).into_owned()
+}
+
+#[test]
+fn refused_secrets_are_in_no_later_build() {
+    const VALUE: &str = "refused-value-8812";
+    let bed = bed!();
+    bed.write("secret", VALUE);
+    let secret = format!("--secret=id=s,src={}", bed.path("secret").display());
+    let take = "RUN --mount=type=secret,id=s cp /run/secrets/s /kept 2>/dev/null || echo none >/kept\n";
+    let encoded = "RUN rev /kept >/reversed\n";
+    let cases = [
+        // Refused at once, and with a step on top.
+        ("direct", format!("FROM busybox\n{take}"), "kept"),
+        ("above", format!("FROM busybox\n{take}{encoded}"), "kept"),
+        // Through other stages.
+        ("copied", format!("FROM busybox AS a\n{take}FROM busybox\nCOPY --from=a /kept /kept\n"), "kept"),
+        (
+            "linked",
+            format!("FROM busybox AS a\n{take}FROM busybox\nCOPY --link --from=a /kept /kept\n"),
+            "kept",
+        ),
+        (
+            "mounted",
+            format!("FROM busybox AS a\n{take}FROM busybox\nRUN --mount=from=a,target=/a cp /a/kept /kept\n"),
+            "kept",
+        ),
+        // In a build that fails for another reason, after the step.
+        (
+            "failed",
+            format!(
+                "FROM busybox AS a\n{take}{encoded}RUN [ \"$(cat /kept)\" = none ]\nFROM busybox\nCOPY --from=a /reversed /\n"
+            ),
+            "reversed",
+        ),
+        (
+            "xattr",
+            format!("FROM busybox\n{take}RUN mv /kept /kept2 && ln -s \"$(cat /kept2)\" /kept\n"),
+            "kept2",
+        ),
+    ];
+    for (name, dockerfile, file) in cases {
+        // A step of its own for each case: the store is the same.
+        let folder = context(&bed, name, &dockerfile.replace(" >/kept", &format!(" >/kept; : {name}")));
+        let refused = build(&bed, &[&secret, "-t", name], &folder);
+        assert_eq!(refused.code, 1, "{name}: {}", refused.err);
+        assert_eq!(files_with(&bed, VALUE), "", "{name}");
+        ok(&bed, &["-t", name], &folder);
+        let kept = bed.ok(&format!("run --rm {name} cat /{file}"));
+        assert!(["none", "enon"].contains(&kept.trim()), "{name}: {kept}");
+    }
+}
+
+#[test]
+fn stages_that_hold_secrets_stay_with_their_build() {
+    const VALUE: &str = "stage-value-4711";
+    let bed = bed!();
+    bed.write("secret", VALUE);
+    let secret = format!("--secret=id=s,src={}", bed.path("secret").display());
+    let text = "FROM busybox AS a\n\
+                RUN --mount=type=secret,id=s cp /run/secrets/s /kept 2>/dev/null || echo none >/kept\n\
+                RUN rev /kept >/reversed; echo clean >/clean\n\
+                FROM busybox\nCOPY --from=a /clean /clean\n";
+    let folder = context(&bed, "c", text);
+    ok(&bed, &[&secret, "-t", "clean"], &folder);
+    assert_eq!(files_with(&bed, VALUE), "");
+    let again = ok(&bed, &[&secret, "-t", "clean"], &folder);
+    assert!(again.err.contains("[stage-1 2/2] COPY --from=a /clean /clean\n#4 CACHED"), "{}", again.err);
+    ok(&bed, &["--target=a", "-t", "stage"], &folder);
+    assert_eq!(bed.ok("run --rm stage cat /kept /reversed").trim(), "none\nenon");
+}
+
+#[test]
+fn allowed_leaks_are_found_by_builds_that_allow_them() {
+    let bed = bed!();
+    bed.write("secret", "allowed-value-1234");
+    let secret = format!("--secret=id=s,src={}", bed.path("secret").display());
+    let take = "RUN --mount=type=secret,id=s cp /run/secrets/s /kept 2>/dev/null || echo none >/kept\n";
+    let folder = context(&bed, "c", &format!("FROM busybox\n{take}"));
+    ok(&bed, &[&secret, "--allow=secret-leak", "-t", "leak"], &folder);
+    let again = ok(&bed, &[&secret, "--allow=secret-leak", "-t", "leak"], &folder);
+    assert!(again.err.contains("#4 CACHED"), "{}", again.err);
+    ok(&bed, &["-t", "plain"], &folder);
+    assert_eq!(bed.ok("run --rm plain cat /kept").trim(), "none");
+    assert_eq!(bed.ok("run --rm leak cat /kept").trim(), "allowed-value-1234");
+}
+
+#[test]
+fn caches_do_not_carry_secrets_to_other_builds() {
+    let bed = bed!();
+    bed.write("secret", "cached-value-1234");
+    let secret = format!("--secret=id=s,src={}", bed.path("secret").display());
+    let cache = "--mount=type=cache,id=x,target=/x";
+    let fill = format!("FROM busybox\nRUN --mount=type=secret,id=s {cache} cp /run/secrets/s /x/s\n");
+    let done = ok(&bed, &[&secret], &context(&bed, "fill", &fill));
+    assert!(done.err.contains("the cache x held the secret s (`/s`)"), "{}", done.err);
+    let take = format!("FROM busybox\nRUN {cache} cp /x/s /s || echo none >/s\n");
+    ok(&bed, &["-t", "take"], &context(&bed, "take", &take));
+    assert_eq!(bed.ok("run --rm take cat /s").trim(), "none");
+}
+
+#[test]
+fn secrets_in_configs_are_found_before_steps_run() {
+    const VALUE: &str = "config-value-1234";
+    let bed = bed!();
+    bed.write("secret", VALUE);
+    let secret = format!("--secret=id=s,src={}", bed.path("secret").display());
+    let arg = format!("--build-arg=A={VALUE}");
+    for line in
+        ["ENV A=$A", "LABEL a=$A", "WORKDIR /$A", "USER $A", "VOLUME /$A", "RUN echo", "HEALTHCHECK CMD $A"]
+    {
+        let line = line.replace("HEALTHCHECK CMD $A", &format!("HEALTHCHECK CMD {VALUE}"));
+        let folder = context(&bed, "c", &format!("FROM busybox\nRUN echo before\nARG A\n{line}\n"));
+        let done = build(&bed, &[&secret, &arg], &folder);
+        assert!(done.code == 1 && done.err.contains("the secret s is in the image"), "{line}: {}", done.err);
+        assert!(!done.err.contains("RUN echo before"), "{line}: {}", done.err);
+    }
+    let folder = context(&bed, "d", "FROM busybox\nRUN echo before\n");
+    let done = build(&bed, &[&secret, &format!("--annotation=a={VALUE}")], &folder);
+    assert!(done.code == 1 && done.err.contains("an annotation"), "{}", done.err);
+    // Neither do records of stages say it.
+    let folder =
+        context(&bed, "e", "FROM busybox AS a\nARG A\nRUN echo x >/x\nFROM busybox\nCOPY --from=a /x /x\n");
+    ok(&bed, &[&secret, &arg], &folder);
+    assert_eq!(files_with(&bed, VALUE), "");
+}
+
 #[test]
 fn rights_are_asked_for() {
     let bed = bed!();

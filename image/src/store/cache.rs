@@ -68,6 +68,14 @@ impl Store {
         Ok(CacheFolder { path, _lock: lock })
     }
 
+    /// Empties a cache: its directory is set aside, and steps that ask for the cache from now on get a new one.
+    pub fn discard_cache(&self, cache: &CacheFolder) -> Result<(), StoreError> {
+        let name = cache.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let _making = self.lock(&format!("make-cache-{name}"), || {})?;
+        // Another step may have done the same.
+        if cache.path.exists() { self.set_aside(&cache.path) } else { Ok(()) }
+    }
+
     /// The first folder that nobody has.
     fn free_cache(&self, hashed: &str) -> Result<(String, StoreLock), StoreError> {
         let mut number = 0;

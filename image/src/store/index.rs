@@ -585,6 +585,10 @@ impl Index {
         })
     }
 
+    pub(crate) fn remove_steps_of(&self, layer: &str) -> Result<(), IndexError> {
+        self.write(|db| db.execute("DELETE FROM step WHERE layer = ?", [layer]).map(drop))
+    }
+
     pub(crate) fn remove_all_steps(&self) -> Result<usize, IndexError> {
         self.write(|db| db.execute("DELETE FROM step", []))
     }

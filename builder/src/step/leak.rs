@@ -1,0 +1,178 @@
+//! What becomes of steps whose results hold secrets that the build was given.
+//!
+//! A layer is searched while it still is scratch. In an image it is refused there and then. In a stage of which an image
+//! only takes files it serves this build alone: neither it nor what stands on it gets a cache record, and both go with
+//! the build. Steps that take files of it are recorded once the whole build has passed the check.
+//!
+//! Builds with `--allow secret-leak` record all of these under keys that only such builds look up.
+
+use super::{Built, Executor, StepError, lock};
+use crate::event::Event;
+use crate::secret::Leak;
+use crate::solve::{NodeId, Use};
+use kiln_image::store::{Active, CacheFolder, LayerId, LayerRecord, StepRecord, StoreError};
+use kiln_image::sys::CallError;
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+/// Prefix of the keys of results that hold secrets, or may.
+const ALLOWED: &str = "leak-";
+/// The clock of file times may be behind this one, in seconds.
+const CLOCK_SLACK: i64 = 2;
+
+/// What a result has to do with secrets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Taint {
+    /// Nothing.
+    #[default]
+    None,
+    /// Files were taken from a tree that holds one.
+    Taken,
+    /// One of its layers holds one.
+    Held,
+}
+
+/// How a step came by its layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Made {
+    /// The layer is the step's own; else it is another step's.
+    pub(super) is_new: bool,
+    pub(super) taint: Taint,
+}
+
+/// What the search for secrets found in this build.
+#[derive(Default)]
+pub(super) struct Found {
+    /// New layers without secrets.
+    clean: Mutex<BTreeSet<String>>,
+    /// New layers that hold one.
+    leaks: Mutex<BTreeSet<String>>,
+    /// New layers that go with the build.
+    private: Mutex<Vec<LayerId>>,
+    /// Records that are kept when the build has passed the check.
+    pending: Mutex<Vec<StepRecord>>,
+    /// New layers of these.
+    pending_layers: Mutex<Vec<LayerId>>,
+}
+
+impl Found {
+    /// New layers that were searched, and hold no secret.
+    pub(super) fn clean(&self) -> BTreeSet<String> {
+        lock(&self.clean).clone()
+    }
+}
+
+impl Executor<'_> {
+    /// Makes a snapshot a layer, after a search for secrets in it.
+    ///
+    /// # Errors
+    /// [`StepError::Leak`] when an image would get a layer that holds a secret.
+    pub(super) fn keep_layer(&self, node: NodeId, active: Active) -> Result<LayerRecord, StepError> {
+        let leak = self.search(&active.upper(), None)?;
+        if let Some(Leak { id, path }) = &leak
+            && !self.tools.allows_leaks
+            && self.tools.in_images.contains(&node)
+        {
+            let name = &self.tools.graph.node(node).name;
+            let place = format!("`{}`, made by `{name}`", path.display());
+            return Err(StepError::Leak { id: id.clone(), place });
+        }
+        let layer = self.tools.store.commit(active)?;
+        let list = if leak.is_some() { &self.found.leaks } else { &self.found.clean };
+        lock(list).insert(layer.id.clone());
+        Ok(layer)
+    }
+
+    fn search(&self, root: &std::path::Path, since: Option<i64>) -> Result<Option<Leak>, StepError> {
+        self.tools.needles.find_in_tree(root, since, self.tools.cancel).map_err(|error| match error {
+            CallError { errno: Errno::CANCELED, .. } => StepError::Canceled,
+            other => other.into(),
+        })
+    }
+
+    /// Empties caches that hold a secret since a step ran, which began at `since` (seconds since 1970).
+    pub(super) fn check_caches(&self, caches: &[(String, CacheFolder)], since: i64) -> Result<(), StepError> {
+        if self.tools.allows_leaks {
+            return Ok(());
+        }
+        for (name, cache) in caches {
+            let Some(leak) = self.search(cache.path(), Some(since - CLOCK_SLACK))? else { continue };
+            self.tools.store.discard_cache(cache)?;
+            let message = format!(
+                "[Warning] the cache {name} held the secret {} (`{}`) and was emptied",
+                leak.id,
+                leak.path.display()
+            );
+            self.tools.reporter.send(Event::Warning { message });
+        }
+        Ok(())
+    }
+
+    /// What a new result has to do with secrets.
+    pub(super) fn taint(&self, node: NodeId, layer: &LayerRecord, inputs: &[Built]) -> Taint {
+        if lock(&self.found.leaks).contains(&layer.id) {
+            return Taint::Held;
+        }
+        let edges = self.tools.graph.node(node).inputs.iter().zip(inputs);
+        let taints = edges.map(|(edge, built)| match edge.usage {
+            Use::Base => built.taint,
+            Use::Content => built.taint.min(Taint::Taken),
+        });
+        taints.max().unwrap_or_default()
+    }
+
+    /// Records results, or keeps them for when the build has passed the check, or neither.
+    pub(super) fn put_records(
+        &self,
+        records: Vec<StepRecord>,
+        layer: &LayerRecord,
+        made: Made,
+    ) -> Result<(), StoreError> {
+        let new = made.is_new.then(|| LayerId::from(layer));
+        match made.taint {
+            Taint::None => return self.tools.store.put_steps(&records),
+            _ if self.tools.allows_leaks => {
+                let allowed = |record: StepRecord| StepRecord { key: allowed_key(&record.key), ..record };
+                let records: Vec<StepRecord> = records.into_iter().map(allowed).collect();
+                return self.tools.store.put_steps(&records);
+            }
+            Taint::Held => lock(&self.found.private).extend(new),
+            Taint::Taken => {
+                lock(&self.found.pending).extend(records);
+                lock(&self.found.pending_layers).extend(new);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is recorded under a key, as far as this build may know.
+    pub(super) fn recorded(&self, key: &str) -> Result<Option<(StepRecord, Taint)>, StoreError> {
+        if let Some(record) = self.tools.store.step(key)? {
+            return Ok(Some((record, Taint::None)));
+        }
+        if !self.tools.allows_leaks {
+            return Ok(None);
+        }
+        Ok(self.tools.store.step(&allowed_key(key))?.map(|record| (record, Taint::Held)))
+    }
+
+    /// Ends the build's affair with secrets: with `passed`, what waited for the check is recorded. Layers that hold a
+    /// secret are removed, unless that is allowed, and so are those that were not recorded.
+    ///
+    /// Nothing may use the results of the build any more, but the images that it made.
+    pub(crate) fn settle(&self, passed: bool) -> Result<(), StoreError> {
+        let pending = std::mem::take(&mut *lock(&self.found.pending));
+        let mut removed: BTreeSet<LayerId> = lock(&self.found.private).drain(..).collect();
+        if passed {
+            self.tools.store.put_steps(&pending)?;
+        } else {
+            removed.extend(lock(&self.found.pending_layers).drain(..));
+        }
+        removed.iter().try_for_each(|layer| self.tools.store.discard_layer(layer))
+    }
+}
+
+fn allowed_key(key: &str) -> String {
+    format!("{ALLOWED}{key}")
+}
