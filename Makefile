@@ -13,7 +13,7 @@ PACKAGES := git:git skopeo:skopeo nft:nftables pasta:passt slirp4netns:slirp4net
 MACHINE_PACKAGES := qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils debootstrap:debootstrap mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs dpkg-scanpackages:dpkg-dev
 ARM_PACKAGES := aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64-static:qemu-user-static
 
-.PHONY: all hello test test-user test-apps test-older test-machine test-machines test-arm test-store test-long lint bases bench smoke packages machine-packages arm-packages install clean
+.PHONY: all hello test test-user test-apps test-older test-machine test-machines test-arm test-store test-campaign test-long lint bases bench smoke packages machine-packages arm-packages install clean
 
 all: $(KILN)
 
@@ -99,7 +99,11 @@ test-store: bases
 	testdata/with-bases tests/powercut xfs 200
 	testdata/with-bases tests/powercut btrfs 50
 
-test-long: test-machines test-arm test-store
+# Commands on containers at once, for ten minutes instead of seconds.
+test-campaign: bases
+	KILN_CAMPAIGN_SECONDS=600 $(CARGO) test -p kiln-cli --features kiln-registry/testing --test e2e -- commands_on_containers
+
+test-long: test-machines test-arm test-store test-campaign
 
 lint:
 	$(CARGO) fmt --all --check

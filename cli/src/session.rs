@@ -3,6 +3,8 @@
 use crate::arguments::Globals;
 use crate::config::Config;
 use crate::error::CliError;
+use crate::{text, ui};
+use kiln_engine::{Containers, Listed};
 use kiln_image::store::Store;
 use kiln_runtime::{Spawner, host};
 use std::os::unix::process::CommandExt;
@@ -26,6 +28,22 @@ impl Session {
         store.on_change(Box::new(durability()?));
         Ok(Session { config, store })
     }
+}
+
+/// Tells of containers whose records cannot be read, a line for each.
+pub fn warn_of_damage(listed: &[Listed]) {
+    for one in listed {
+        let Listed::Damaged(damaged) = one else { continue };
+        let id = text::short(&damaged.id);
+        let reason = crate::error::chain(&damaged.reason);
+        ui::tell_line(&format!("warning: container {id} is damaged: {reason}; `kiln rm {id}` removes it"));
+    }
+}
+
+/// Tells of containers whose records cannot be read, among all.
+pub fn warn_of_damaged(containers: &Containers<'_>) -> Result<(), CliError> {
+    warn_of_damage(&containers.list()?);
+    Ok(())
 }
 
 /// Starts the helper that makes containers. Must come before anything that makes threads.

@@ -6,23 +6,32 @@
 //! containers/ID/layer/           its writable layer (see overlayfs)
 //! containers/ID/etc/             hosts, hostname, resolv.conf
 //! containers/names/NAME          a link whose target is the id: names are taken by making it
+//! containers/.new-ID, .dead-ID   in the making, being removed (see `directory`)
 //! ```
+//!
+//! A record that cannot be read concerns its container alone: it is listed as damaged, keeps its layers, and can be
+//! removed. What else lies in the directory is left alone.
 
+use crate::directory::{self, Lock, Making, NAMES};
 use crate::error::EngineError;
 use crate::name;
-use crate::record::{Container, State, now};
+use crate::record::{self, Container, Damaged, Listed, RecordError, State, now};
 use crate::settings::{RunOptions, Settings};
 use kiln_image::store::{Image, Stack, Store};
 use kiln_image::sys::{self, CallError, Named};
 use rustix::fd::OwnedFd;
-use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Exit code of a container whose runner was killed: its processes were killed with it.
 const KILLED: i32 = 137;
+/// How long another process may need to start a container, or to put it aside after its end.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Time between two looks at a container that another process has.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// All containers of a store.
 pub struct Containers<'a> {
@@ -43,7 +52,7 @@ impl<'a> Containers<'a> {
     /// The containers of `store`.
     pub fn open(store: &'a Store) -> Result<Containers<'a>, EngineError> {
         let folder = store.root().join("containers");
-        let names = folder.join("names");
+        let names = folder.join(NAMES);
         if !names.is_dir() {
             fs::create_dir_all(&names).call("mkdir", &names)?;
         }
@@ -71,36 +80,14 @@ impl<'a> Containers<'a> {
         }
         let id = kiln_image::digest::hex(&random::<32>());
         let settings = Settings::new(&image.config.config, options, &id)?;
-        let folder = self.path(&id);
-        fs::create_dir(&folder).call("mkdir", &folder)?;
-        let lock = self.lock(&id)?.expect("nobody else knows a container that was made just now");
-        let made = self.fill(&id, image, image_name, options, settings);
-        match made {
-            Ok((container, stack)) => Ok(Owned { containers: self, container, stack, _lock: lock }),
-            Err(error) => {
-                // The first failure counts.
-                let _ = self.erase(&id, None);
-                Err(error)
-            }
-        }
-    }
-
-    fn fill(
-        &self,
-        id: &str,
-        image: &Image,
-        image_name: &str,
-        options: &RunOptions,
-        settings: Settings,
-    ) -> Result<(Container, Stack), EngineError> {
         // Layers that the image names now stay until the pin is written.
         let _using = self.store.use_layers()?;
         let stack = self.store.stack(&image.config.rootfs.diff_ids)?;
-        self.store.pin(id, &stack)?;
-        let name = self.take_name(options.name.as_deref(), id)?;
+        let mut making = Making::begin(self, &id)?;
+        self.store.pin(&id, &stack)?;
         let container = Container {
-            id: id.to_owned(),
-            name,
+            id,
+            name: String::new(),
             created: now(),
             image: image.record.id.clone(),
             image_name: image_name.to_owned(),
@@ -110,143 +97,180 @@ impl<'a> Containers<'a> {
             profile: String::new(),
             endpoint: None,
         };
-        self.write(&container)?;
-        Ok((container, stack))
+        let (container, lock) = self.place(&mut making, container, options.name.as_deref())?;
+        Ok(Owned { containers: self, container, stack, _lock: lock })
     }
 
-    /// Takes the wanted name, or one that is made up.
+    /// Gives a container its name, its record and its place.
+    fn place(
+        &self,
+        making: &mut Making<'_>,
+        container: Container,
+        wanted: Option<&str>,
+    ) -> Result<(Container, OwnedFd), EngineError> {
+        // A name whose container has no directory is free: it gets one before others look.
+        let _names = self.lock_names()?;
+        let name = self.take_name(wanted, &container.id)?;
+        let container = Container { name, ..container };
+        write_record(&making.path(), &container)?;
+        Ok((container, making.finish()?))
+    }
+
+    /// Takes the wanted name, or one that is made up. The caller has locked the names.
     fn take_name(&self, wanted: Option<&str>, id: &str) -> Result<String, EngineError> {
         for attempt in 0.. {
             let name = match wanted {
                 Some(name) => name.to_owned(),
                 None => name::make(random(), attempt),
             };
-            let path = self.folder.join("names").join(&name);
-            match std::os::unix::fs::symlink(id, &path) {
-                Ok(()) => return Ok(name),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                    let holder = fs::read_link(&path).unwrap_or_default().display().to_string();
-                    if !self.path(&holder).join("container.json").exists() && self.is_abandoned(&holder) {
-                        // Its maker was killed before it was complete.
-                        sys::remove_path(&path)?;
-                    } else if wanted.is_some() {
-                        return Err(EngineError::NameTaken { name, id: holder });
-                    }
+            let path = self.path(NAMES).join(&name);
+            loop {
+                match std::os::unix::fs::symlink(id, &path) {
+                    Ok(()) => return Ok(name),
+                    Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(named("symlink", &path)(error).into()),
                 }
-                Err(error) => return Err(named("symlink", &path)(error).into()),
+                let holder = fs::read_link(&path).unwrap_or_default().display().to_string();
+                if directory::is_id(&holder) && !self.path(&holder).is_dir() {
+                    // Its process was killed before it had a container, or while it removed it.
+                    sys::remove_path(&path)?;
+                } else if wanted.is_some() {
+                    return Err(EngineError::NameTaken { name, id: holder });
+                } else {
+                    break;
+                }
             }
         }
         unreachable!("attempts do not run out")
     }
 
-    fn is_abandoned(&self, id: &str) -> bool {
-        !self.path(id).is_dir() || matches!(self.lock(id), Ok(Some(_)))
-    }
-
-    /// Locks a container; `None` when another process has it.
-    fn lock(&self, id: &str) -> Result<Option<OwnedFd>, EngineError> {
-        let path = self.path(id).join("lock");
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).call("open", &path)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(errno) => Err(CallError { call: "flock", path, errno }.into()),
-        }
-    }
-
     pub(crate) fn write(&self, container: &Container) -> Result<(), EngineError> {
-        let folder = self.path(&container.id);
-        let (new, path) = (folder.join("container.json.new"), folder.join("container.json"));
-        let bytes = serde_json::to_vec(container).expect("a record is made of texts and numbers");
-        let mut file = fs::File::create(&new).call("open", &new)?;
-        file.write_all(&bytes).call("write", &new)?;
-        fs::rename(&new, &path).call("rename", &path)?;
-        Ok(())
+        Ok(write_record(&self.path(&container.id), container)?)
     }
 
-    fn read(&self, id: &str) -> Result<Option<Container>, EngineError> {
-        let path = self.path(id).join("container.json");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(named("read", &path)(error).into()),
-        };
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| EngineError::Record(id.to_owned(), error))
+    /// A container's record; `None` when there is none.
+    fn read(&self, id: &str) -> Result<Option<Container>, RecordError> {
+        record::read(&self.path(id).join("container.json"), id)
     }
 
     /// All containers, the newest first. Those whose runner was killed are put right on the way.
-    pub fn list(&self) -> Result<Vec<Container>, EngineError> {
+    pub fn list(&self) -> Result<Vec<Listed>, EngineError> {
         let mut containers = Vec::new();
         for entry in fs::read_dir(&self.folder).call("getdents", &self.folder)? {
-            let id = entry.call("getdents", &self.folder)?.file_name().to_string_lossy().into_owned();
-            if id != "names" {
-                containers.extend(self.look_at(&id)?);
+            let entry = entry.call("getdents", &self.folder)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if directory::is_id(&name) && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                containers.extend(self.look_at(&name));
+            } else {
+                // What cannot be removed now is tried again by the next list: it is no container's.
+                let _ = self.remove_dead(&name);
             }
         }
-        containers.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+        containers.sort_by(|a, b| b.created().cmp(a.created()).then_with(|| a.id().cmp(b.id())));
         Ok(containers)
     }
 
-    /// A container's record as it really stands; `None` when nothing is left of it.
-    fn look_at(&self, id: &str) -> Result<Option<Container>, EngineError> {
-        let record = self.read(id)?;
-        let settled = record.as_ref().is_some_and(|c| !c.state.is_running() && !c.auto_remove);
-        if settled {
-            return Ok(record);
-        }
-        let Some(_lock) = self.lock(id)? else { return Ok(record) };
-        // Its runner is gone: it may have written something before.
-        let Some(mut container) = self.read(id)? else {
-            self.erase(id, None)?;
-            return Ok(None);
+    /// A container as it really stands; `None` when nothing is left of it.
+    fn look_at(&self, id: &str) -> Option<Listed> {
+        let damaged = |reason| Some(Listed::Damaged(self.damaged(id, reason)));
+        let record = match self.read(id) {
+            Ok(record) => record,
+            Err(reason) => return damaged(reason),
         };
-        if container.auto_remove {
-            self.erase(id, Some(&container.name))?;
-            return Ok(None);
+        if record.as_ref().is_some_and(|c| !c.state.is_running() && !c.auto_remove) {
+            return record.map(Listed::sound);
         }
+        let _lock = match self.lock(id) {
+            Ok(Lock::Held(lock)) => lock,
+            Ok(Lock::Busy) => return record.map(Listed::sound),
+            Ok(Lock::Gone) => return None,
+            Err(error) => return damaged(error.into()),
+        };
+        // Its runner is gone: it may have written something before.
+        let container = match self.read(id) {
+            Ok(container) => container,
+            Err(reason) => return damaged(reason),
+        };
+        let Some(mut container) = container.filter(|container| !container.auto_remove) else {
+            return match self.erase(id) {
+                Ok(()) => None,
+                Err(EngineError::Call(error)) => damaged(error.into()),
+                Err(_) => record.map(Listed::sound),
+            };
+        };
         if let State::Running { started, .. } = &container.state {
             container.state = State::Exited { code: KILLED, started: started.clone(), finished: now() };
             container.endpoint = None;
-            self.write(&container)?;
+            // Where this cannot be written (the disk is full) it is found out again the next time.
+            let _ = self.write(&container);
         }
-        Ok(Some(container))
+        Some(Listed::sound(container))
+    }
+
+    fn damaged(&self, id: &str, reason: RecordError) -> Damaged {
+        let created = fs::metadata(self.path(id)).and_then(|metadata| metadata.modified()).ok();
+        let created = created.and_then(|time| jiff::Timestamp::try_from(time).ok()).unwrap_or_default();
+        Damaged {
+            id: id.to_owned(),
+            name: self.names_of(id).into_iter().next().unwrap_or_default(),
+            created: created.to_string(),
+            reason,
+        }
     }
 
     /// The container that a user means by a name, an id or the beginning of one.
-    pub fn find(&self, text: &str) -> Result<Container, EngineError> {
-        let missing = || EngineError::NoSuchContainer(text.to_owned());
+    pub fn find(&self, text: &str) -> Result<Listed, EngineError> {
         let text_name = text.strip_prefix('/').unwrap_or(text);
-        let all = self.list()?;
-        if let Some(container) = all.iter().find(|c| c.id == text || c.name == text_name) {
-            return Ok(container.clone());
+        let mut all = self.list()?;
+        let is_it = |one: &Listed| one.id() == text || (!text_name.is_empty() && one.name() == text_name);
+        if let Some(index) = all.iter().position(is_it) {
+            return Ok(all.swap_remove(index));
         }
-        let mut found =
-            all.into_iter().filter(|container| !text.is_empty() && container.id.starts_with(text));
+        let mut found = all.into_iter().filter(|one| !text.is_empty() && one.id().starts_with(text));
         match (found.next(), found.next()) {
-            (None, _) => Err(missing()),
+            (None, _) => Err(EngineError::NoSuchContainer(text.to_owned())),
             (Some(container), None) => Ok(container),
             (Some(_), Some(_)) => Err(EngineError::Ambiguous(text.to_owned())),
         }
     }
 
-    /// Containers made from an image.
+    /// Containers made from an image, as far as their records can be read.
     pub fn of_image(&self, image: &kiln_image::digest::ImageId) -> Result<Vec<Container>, EngineError> {
-        Ok(self.list()?.into_iter().filter(|container| container.image == *image).collect())
+        let sound = self.list()?.into_iter().filter_map(|listed| match listed {
+            Listed::Sound(container) => Some(*container),
+            Listed::Damaged(_) => None,
+        });
+        Ok(sound.filter(|container| container.image == *image).collect())
     }
 
-    /// Removes a container; one that runs is killed first when that is wanted.
-    pub fn remove(&self, container: &Container, kill: bool) -> Result<(), EngineError> {
-        if let State::Running { pid, .. } = container.state {
-            if !kill {
-                return Err(EngineError::IsRunning(container.name.clone()));
+    /// Removes a container; one that runs is killed first when that is wanted. One that another process removes at the
+    /// same time is removed.
+    ///
+    /// # Errors
+    /// [`EngineError::IsRunning`] when it runs, and [`EngineError::Busy`] when another process has it for other reasons.
+    pub fn remove(&self, container: &Listed, kill: bool) -> Result<(), EngineError> {
+        let id = container.id();
+        let began = Instant::now();
+        loop {
+            match (self.lock(id), container) {
+                (Ok(Lock::Held(_lock)), _) => return self.erase(id),
+                (Ok(Lock::Gone), _) => return Ok(()),
+                (Ok(Lock::Busy), _) => {}
+                // Without a lock that works no process can run it.
+                (Err(_), Listed::Damaged(_)) => return self.erase(id),
+                (Err(error), Listed::Sound(_)) => return Err(error.into()),
             }
-            self.kill(&container.id, pid)?;
+            if let Ok(Some(Container { state: State::Running { pid, .. }, name, .. })) = self.read(id) {
+                if !kill {
+                    return Err(EngineError::IsRunning(name));
+                }
+                self.kill(id, pid)?;
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(EngineError::Busy(id.to_owned()));
+            }
+            std::thread::sleep(PAUSE);
         }
-        let lock = self.wait_for_lock(&container.id)?;
-        self.erase(&container.id, Some(&container.name))?;
-        drop(lock);
-        Ok(())
     }
 
     /// Kills the first process of a container, after making sure that it still is that.
@@ -256,39 +280,9 @@ impl<'a> Containers<'a> {
             return Ok(());
         };
         // While the runner holds the lock the process id cannot have passed to another process.
-        if self.lock(id)?.is_none() {
+        if matches!(self.lock(id)?, Lock::Busy) {
             let _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
         }
-        Ok(())
-    }
-
-    fn wait_for_lock(&self, id: &str) -> Result<OwnedFd, EngineError> {
-        let path = self.path(id).join("lock");
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-        let file = match rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)) {
-            Ok(file) => file,
-            // Removed by its runner meanwhile.
-            Err(Errno::NOENT) => return Err(EngineError::NoSuchContainer(id.to_owned())),
-            Err(errno) => return Err(CallError { call: "open", path, errno }.into()),
-        };
-        loop {
-            match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
-                Ok(()) => return Ok(file),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(CallError { call: "flock", path, errno }.into()),
-            }
-        }
-    }
-
-    /// Takes away all that there is of a container, the record first.
-    pub(crate) fn erase(&self, id: &str, name: Option<&str>) -> Result<(), EngineError> {
-        let folder = self.path(id);
-        sys::remove_path(&folder.join("container.json"))?;
-        if let Some(name) = name {
-            sys::remove_path(&self.folder.join("names").join(name))?;
-        }
-        self.store.unpin(id)?;
-        sys::remove_path(&folder)?;
         Ok(())
     }
 }
@@ -306,8 +300,16 @@ impl Owned<'_> {
 
     /// Removes it.
     pub fn remove(self) -> Result<(), EngineError> {
-        self.containers.erase(&self.container.id, Some(&self.container.name))
+        self.containers.erase(&self.container.id)
     }
+}
+
+fn write_record(folder: &Path, container: &Container) -> Result<(), CallError> {
+    let (new, path) = (folder.join("container.json.new"), folder.join("container.json"));
+    let bytes = serde_json::to_vec(container).expect("a record is made of texts and numbers");
+    let mut file = fs::File::create(&new).call("open", &new)?;
+    file.write_all(&bytes).call("write", &new)?;
+    fs::rename(&new, &path).call("rename", &path)
 }
 
 fn named(call: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> CallError {
@@ -321,3 +323,6 @@ fn random<const N: usize>() -> [u8; N] {
     assert_eq!(filled, Ok(N), "the kernel gives a few random bytes at once");
     bytes
 }
+
+#[cfg(test)]
+mod tests;

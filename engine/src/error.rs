@@ -38,9 +38,11 @@ pub enum EngineError {
     /// Neither the image nor the user names a program.
     #[error("no command specified")]
     NoCommand,
-    /// A record that cannot be read.
-    #[error("the record of container {0} is malformed")]
-    Record(String, #[source] serde_json::Error),
+    /// Another process has it, and does not run it.
+    #[error(
+        "container {0} is in use by another process, which starts, runs or removes it: end that process, or try again later"
+    )]
+    Busy(String),
     /// The container cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod container;
+mod directory;
 mod error;
 mod name;
 mod record;
@@ -16,7 +17,7 @@ mod start;
 
 pub use container::{Containers, Owned};
 pub use error::EngineError;
-pub use record::{Container, Endpoint, State};
+pub use record::{Container, Damaged, Endpoint, Listed, RecordError, State};
 pub use security::{SecurityOptionError, SecurityOptions};
 pub use settings::{NetworkMode, RunOptions, Settings};
 pub use start::{INIT_NAME, Running, Stdio, start_code};

@@ -1,9 +1,19 @@
 //! What is kept of a container: `container.json` in its folder.
 
+use crate::name;
 use crate::settings::Settings;
 use kiln_image::digest::ImageId;
+use kiln_image::sys::{CallError, Named};
+use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Read;
 use std::net::Ipv4Addr;
+use std::path::Path;
+
+/// Largest record that is read, in bytes: arguments and variables of a program stay far below.
+const LARGEST: u64 = 16 << 20;
 
 /// A container's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +39,108 @@ pub struct Container {
     pub profile: String,
     /// Its place in the network, while it runs.
     pub endpoint: Option<Endpoint>,
+}
+
+/// A container whose record cannot be read.
+#[derive(Debug)]
+pub struct Damaged {
+    /// The name of its directory.
+    pub id: String,
+    /// The name that points to it, empty for none.
+    pub name: String,
+    /// When its directory last changed, RFC 3339.
+    pub created: String,
+    /// What is wrong with it.
+    pub reason: RecordError,
+}
+
+/// A container of a list.
+#[derive(Debug)]
+pub enum Listed {
+    /// One with a record.
+    Sound(Box<Container>),
+    /// One that can only be removed.
+    Damaged(Damaged),
+}
+
+impl Listed {
+    pub(crate) fn sound(container: Container) -> Listed {
+        Listed::Sound(Box::new(container))
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        match self {
+            Listed::Sound(container) => &container.id,
+            Listed::Damaged(damaged) => &damaged.id,
+        }
+    }
+
+    /// Its name, empty for none.
+    pub fn name(&self) -> &str {
+        match self {
+            Listed::Sound(container) => &container.name,
+            Listed::Damaged(damaged) => &damaged.name,
+        }
+    }
+
+    /// When it was made, RFC 3339.
+    pub fn created(&self) -> &str {
+        match self {
+            Listed::Sound(container) => &container.created,
+            Listed::Damaged(damaged) => &damaged.created,
+        }
+    }
+
+    /// True while its program runs, as far as that is known.
+    pub fn is_running(&self) -> bool {
+        matches!(self, Listed::Sound(container) if container.state.is_running())
+    }
+}
+
+/// Why a record cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// A system call failed.
+    #[error("its record or its lock cannot be used")]
+    Call(#[from] CallError),
+    /// A directory, a pipe, a link.
+    #[error("its record is not a regular file")]
+    Kind,
+    /// More than any record has.
+    #[error("its record is larger than {} MiB", LARGEST >> 20)]
+    Size,
+    /// No JSON, or of another shape.
+    #[error("its record is malformed, or was written by a newer version of kiln")]
+    Json(#[source] serde_json::Error),
+    /// An id or a name that cannot be this container's.
+    #[error("its record is that of another container")]
+    Other,
+}
+
+/// Reads the record of the container `id` at `path`; `None` when there is none.
+pub(crate) fn read(path: &Path, id: &str) -> Result<Option<Container>, RecordError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match fs::open(path, flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP | Errno::NXIO) => return Err(RecordError::Kind),
+        Err(errno) => return Err(CallError { call: "open", path: path.to_owned(), errno }.into()),
+    };
+    let stat = fs::fstat(&file).call("stat", path)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(RecordError::Kind);
+    }
+    let mut bytes = Vec::new();
+    File::from(file).take(LARGEST + 1).read_to_end(&mut bytes).call("read", path)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(RecordError::Size);
+    }
+    let container: Container = serde_json::from_slice(&bytes).map_err(RecordError::Json)?;
+    if container.id != id || name::check(&container.name).is_err() {
+        return Err(RecordError::Other);
+    }
+    Ok(Some(container))
 }
 
 /// How a container stands.

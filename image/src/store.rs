@@ -281,7 +281,11 @@ impl Store {
         let mut pinned = BTreeSet::new();
         for entry in fs::read_dir(&folder).call("getdents", &folder)? {
             let path = entry.call("getdents", &folder)?.path();
-            let bytes = fs::read(&path).call("read", &path)?;
+            let bytes = match fs::read(&path) {
+                // Given up meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                bytes => bytes.call("read", &path)?,
+            };
             pinned.extend(serde_json::from_slice::<Vec<String>>(&bytes).unwrap_or_default());
         }
         Ok(pinned)

@@ -6,7 +6,7 @@ use crate::format;
 use crate::session::Session;
 use crate::ui;
 use clap::Parser;
-use kiln_engine::{Containers, State};
+use kiln_engine::{Containers, Listed, State};
 use kiln_runtime::cgroup::Layout;
 use kiln_runtime::host::{self, FEATURES, Host, SecurityModule};
 use serde::Serialize;
@@ -91,8 +91,12 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
 impl StoreInfo {
     fn of(session: &Session) -> Result<StoreInfo, CliError> {
         let containers = Containers::open(&session.store)?.list()?;
-        let running = containers.iter().filter(|container| container.state.is_running()).count();
-        let stopped = containers.iter().filter(|one| matches!(one.state, State::Exited { .. })).count();
+        let running = containers.iter().filter(|container| container.is_running()).count();
+        let is_stopped = |one: &&Listed| match one {
+            Listed::Sound(container) => matches!(container.state, State::Exited { .. }),
+            Listed::Damaged(_) => true,
+        };
+        let stopped = containers.iter().filter(is_stopped).count();
         let images: BTreeSet<String> =
             session.store.images()?.iter().map(|image| image.id.to_string()).collect();
         let mirrors = session.config.registry.mirrors.iter();

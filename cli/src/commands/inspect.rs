@@ -6,10 +6,10 @@ mod image;
 use crate::arguments::{self, Globals};
 use crate::error::{CliError, code};
 use crate::format;
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::ui;
 use clap::Parser;
-use kiln_engine::{Containers, EngineError};
+use kiln_engine::{Containers, EngineError, Listed};
 use kiln_image::json;
 use kiln_image::store::StoreError;
 use serde::Serialize;
@@ -34,6 +34,7 @@ struct Inspect {
 #[serde(untagged)]
 enum Object {
     Container(Box<container::Inspected>),
+    Damaged(Box<container::InspectedDamage>),
     Image(Box<image::Inspected>),
 }
 
@@ -57,6 +58,9 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         Some(text) => Some(format::template(text)?),
     };
     let session = Session::open(globals)?;
+    if containers {
+        session::warn_of_damaged(&Containers::open(&session.store)?)?;
+    }
     let mut found = Vec::new();
     let mut missing = Vec::new();
     for name in &inspect.names {
@@ -95,7 +99,11 @@ fn find(session: &Session, name: &str, containers: bool, images: bool) -> Result
     if containers {
         let all = Containers::open(store)?;
         match all.find(name) {
-            Ok(container) => {
+            Ok(Listed::Damaged(damaged)) => {
+                let inspected = container::InspectedDamage::new(&damaged);
+                return Ok(Some(Object::Damaged(Box::new(inspected))));
+            }
+            Ok(Listed::Sound(container)) => {
                 let inspected = container::Inspected::new(&container, &all);
                 return Ok(Some(Object::Container(Box::new(inspected))));
             }

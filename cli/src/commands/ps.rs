@@ -3,10 +3,10 @@
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
 use crate::format::Format;
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::{text, ui};
 use clap::Parser;
-use kiln_engine::{Container, Containers, State};
+use kiln_engine::{Container, Containers, Damaged, Listed, State};
 use serde::Serialize;
 use std::ffi::OsString;
 
@@ -72,10 +72,11 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let format = Format::read(ps.format.as_deref(), &HEAD)?;
     let session = Session::open(globals)?;
     let mut containers = Containers::open(&session.store)?.list()?;
+    session::warn_of_damage(&containers);
     if ps.latest {
         containers.truncate(1);
     } else if !ps.all {
-        containers.retain(|container| container.state.is_running());
+        containers.retain(Listed::is_running);
     }
     let rows: Vec<Row> = containers.iter().map(|container| ps.row(container)).collect();
     if ps.quiet && ps.format.is_none() {
@@ -96,7 +97,34 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
 }
 
 impl Ps {
-    fn row(&self, container: &Container) -> Row {
+    fn row(&self, listed: &Listed) -> Row {
+        match listed {
+            Listed::Sound(container) => self.sound_row(container),
+            Listed::Damaged(damaged) => self.damaged_row(damaged),
+        }
+    }
+
+    /// What is known of a container without a record.
+    fn damaged_row(&self, damaged: &Damaged) -> Row {
+        Row {
+            command: format!("{:?}", ""),
+            created_at: text::date(&damaged.created),
+            id: if self.no_trunc { damaged.id.clone() } else { text::short(&damaged.id) },
+            image: String::new(),
+            labels: String::new(),
+            local_volumes: "0".to_owned(),
+            mounts: String::new(),
+            names: damaged.name.clone(),
+            networks: String::new(),
+            ports: String::new(),
+            running_for: text::age(&damaged.created),
+            size: "0B".to_owned(),
+            state: "dead".to_owned(),
+            status: "Dead".to_owned(),
+        }
+    }
+
+    fn sound_row(&self, container: &Container) -> Row {
         let command = container.settings.arguments().join(" ");
         let command = if self.no_trunc { command } else { text::ellipsis(&command, COMMAND_WIDTH) };
         let labels: Vec<String> =

@@ -2,7 +2,7 @@
 
 use crate::arguments::{self, Globals};
 use crate::error::{CliError, code};
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::{text, ui};
 use clap::Parser;
 use kiln_engine::{Container, Containers};
@@ -26,6 +26,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let rmi: Rmi = arguments::parse("rmi", arguments)?;
     let session = Session::open(globals)?;
     let containers = Containers::open(&session.store)?;
+    session::warn_of_damaged(&containers)?;
     let mut code = 0;
     for name in &rmi.images {
         match remove(&session.store, &containers, name, rmi.force) {

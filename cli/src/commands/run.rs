@@ -89,9 +89,12 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let target = Target::listen(Signals::catch()?);
     let session = Session::open(globals)?;
 
+    // What the image names stays until the container names it.
+    let using = session.store.use_layers()?;
     let image = run.image(&session)?;
     let containers = Containers::open(&session.store)?;
     let owned = containers.create(&image, &run.image, &options).map_err(create_error)?;
+    drop(using);
     target.expect();
     let started = owned.start(&spawner, Path::new(STATE), &attachment.stdio());
     let mut running = match started {

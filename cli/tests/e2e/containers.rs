@@ -167,3 +167,33 @@ fn the_root_of_a_container_is_nobody_elses() {
     bed.build("c", &bed.context("c", "FROM busybox\nRUN chmod 711 / && chown 5:6 / && touch /x\n"));
     assert_eq!(bed.kiln(&["run", "--rm", "c", "stat", "-c", "%a %u %g", "/"]).out, "755 0 0\n");
 }
+
+#[test]
+fn a_damaged_record_blocks_no_other_container() {
+    let bed = bed!();
+    bed.ok("run --name good busybox true");
+    bed.ok("run --name torn busybox true");
+    let id = bed.ok("ps -aq --no-trunc --format {{.ID}}").lines().next().unwrap().to_owned();
+    let short = &id[..12];
+    std::fs::write(bed.root().join("containers").join(&id).join("container.json"), "").unwrap();
+    let warning = format!("warning: container {short} is damaged: ");
+    let list = bed.words("ps -a --format {{.ID}}|{{.Names}}|{{.State}}|{{.Status}}");
+    assert!(list.out.starts_with(&format!("{short}|torn|dead|Dead\n")), "{}", list.out);
+    assert!(list.err.starts_with(&warning) && list.err.lines().count() == 1, "{}", list.err);
+    assert!(list.err.ends_with(&format!("`kiln rm {short}` removes it\n")), "{}", list.err);
+    assert_eq!(bed.ok("inspect -f {{.State.Status}} torn"), "dead\n");
+    assert_eq!(bed.ok("inspect -f {{.State.Status}} good"), "exited\n");
+    bed.ok("rm good");
+    bed.ok("run --rm busybox true");
+    let info = bed.words("info --format {{.Containers}}");
+    assert_eq!((info.code, info.out.trim()), (0, "1"), "{}", info.err);
+    // Its layers stay until it is removed.
+    bed.ok("rmi busybox");
+    let layers = || {
+        let entries = std::fs::read_dir(bed.root().join("layers")).unwrap().flatten();
+        entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).count()
+    };
+    assert_ne!(layers(), 0);
+    assert_eq!(bed.ok("rm torn"), "torn\n");
+    assert_eq!(bed.ok("ps -aq"), "");
+}

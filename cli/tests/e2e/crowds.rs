@@ -1,6 +1,7 @@
 //! Many at once.
 
 use crate::bed::Done;
+use std::time::{Duration, Instant};
 
 #[test]
 fn builds_of_different_projects_do_not_disturb_each_other() {
@@ -44,4 +45,103 @@ fn twenty_containers_at_once() {
     // All could run at the same time, so no two had the same address then; some may have followed others.
     assert!(!addresses.is_empty());
     assert_eq!(bed.ok("ps -aq"), "");
+}
+
+/// Seconds of [`commands_on_containers_do_not_disturb_each_other`]: `make test-long` wants more.
+const CAMPAIGN: &str = "KILN_CAMPAIGN_SECONDS";
+
+/// Lines of messages that only say what another process has just done.
+const EXPECTED: [&str; 4] =
+    ["No such container", "No such object", "container is running", "is using its referenced image"];
+
+/// Calls `turn` until the time is over; everything that it reports as unexpected.
+fn repeat(until: Instant, mut turn: impl FnMut(usize) -> Vec<Done>) -> Vec<String> {
+    let mut unexpected = Vec::new();
+    for number in 0.. {
+        if Instant::now() > until {
+            break;
+        }
+        for done in turn(number) {
+            let lines = done.err.lines().filter(|line| !EXPECTED.iter().any(|words| line.contains(words)));
+            let lines: Vec<&str> = lines.filter(|line| !line.trim_start().starts_with("hint:")).collect();
+            if !lines.is_empty() || !matches!(done.code, 0 | 1) || (done.code == 1 && done.err.is_empty()) {
+                unexpected.push(format!("{}: {}", done.code, lines.join("\n")));
+            }
+        }
+    }
+    unexpected
+}
+
+#[test]
+fn commands_on_containers_do_not_disturb_each_other() {
+    let bed = bed!();
+    bed.ok("pull -q busybox");
+    bed.ok("run --name stays busybox true");
+    let seconds = std::env::var(CAMPAIGN).ok().and_then(|text| text.parse().ok()).unwrap_or(8);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let run = "run --network none";
+    let unexpected: Vec<String> = std::thread::scope(|scope| {
+        let bed = &bed;
+        let workers = [
+            scope.spawn(move || repeat(until, |_| vec![bed.words(&format!("{run} --rm busybox true"))])),
+            scope.spawn(move || {
+                repeat(until, |number| {
+                    let name = format!("n{number}");
+                    let made = bed.words(&format!("{run} --name {name} busybox true"));
+                    vec![made, bed.words(&format!("rm {name}")), bed.words("rm -f nobody")]
+                })
+            }),
+            scope.spawn(move || {
+                repeat(until, |_| {
+                    let ids = bed.words("ps -aq");
+                    let some = ids.out.lines().next().unwrap_or("stays").to_owned();
+                    vec![
+                        ids,
+                        bed.words(&format!("inspect {some}")),
+                        bed.words("inspect stays"),
+                        bed.words("info"),
+                    ]
+                })
+            }),
+            scope.spawn(move || {
+                repeat(until, |number| {
+                    let tagged = bed.words(&format!("tag busybox t:{number}"));
+                    let removed = bed.words(&format!("rmi t:{number}"));
+                    let lingering = bed.words(&format!("{run} --rm --name w{number} busybox sleep 0.05"));
+                    vec![tagged, removed, lingering, bed.words("builder prune -f"), bed.words("rmi busybox")]
+                })
+            }),
+        ];
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert_eq!(unexpected, Vec::<String>::new());
+    assert_eq!(bed.ok("ps -a --format {{.Names}}"), "stays\n");
+    bed.ok("rm stays");
+    for (directory, left) in [("containers/names", 0), ("containers", 1), ("pins", 0)] {
+        let entries = std::fs::read_dir(bed.root().join(directory)).unwrap();
+        assert_eq!(entries.count(), left, "{directory}");
+    }
+}
+
+#[test]
+fn containers_are_removed_while_they_run_and_end() {
+    let bed = bed!();
+    bed.ok("pull -q busybox");
+    for number in 0..6 {
+        let name = format!("c{number}");
+        let rm = if number % 2 == 0 { "--rm" } else { "--hostname=x" };
+        let running = bed.start(&["run", rm, "--network=none", "--name", &name, "busybox", "sleep", "100"]);
+        while !bed.ok("ps --format {{.Names}}").contains(&name) {}
+        let refused = bed.words(&format!("rm {name}"));
+        assert!(refused.err.contains("container is running"), "{}", refused.err);
+        let removers: Vec<_> = (0..3).map(|_| bed.start(&["rm", "-f", &name])).collect();
+        for remover in removers {
+            let done = Done::of(remover.wait_with_output().unwrap());
+            assert!(done.code == 0 && done.err.is_empty(), "{}", done.err);
+        }
+        // It is listed a moment before its program begins: one killed then has not started.
+        let code = Done::of(running.wait_with_output().unwrap()).code;
+        assert!([125, 127, 137].contains(&code), "{code}");
+        assert_eq!(bed.ok("ps -aq"), "");
+    }
 }

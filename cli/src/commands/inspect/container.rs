@@ -4,7 +4,7 @@
 //! not set.
 
 use super::image::{GraphDriver, zero_time};
-use kiln_engine::{Container, Containers, Endpoint, State};
+use kiln_engine::{Container, Containers, Damaged, Endpoint, State};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,6 +39,41 @@ pub struct Inspected {
     mounts: Vec<String>,
     config: Config,
     network_settings: NetworkSettings,
+}
+
+/// What is known of a container whose record cannot be read.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct InspectedDamage {
+    id: String,
+    created: String,
+    state: ShownState,
+    name: String,
+}
+
+impl InspectedDamage {
+    /// The object of a damaged container.
+    pub fn new(damaged: &Damaged) -> InspectedDamage {
+        let state = ShownState {
+            status: "dead",
+            running: false,
+            paused: false,
+            restarting: false,
+            oom_killed: false,
+            dead: true,
+            pid: 0,
+            exit_code: 0,
+            error: crate::error::chain(&damaged.reason),
+            started_at: zero_time(),
+            finished_at: zero_time(),
+        };
+        InspectedDamage {
+            id: damaged.id.clone(),
+            created: damaged.created.clone(),
+            state,
+            name: format!("/{}", damaged.name),
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -1,0 +1,192 @@
+//! Directories of containers: made, locked and removed while other processes look.
+//!
+//! A container's directory is visible under its id only from its complete record on until it is removed: it is made as
+//! `.new-ID` and renamed into place, and renamed to `.dead-ID` before anything in it is removed. Both kinds are locked by
+//! their process; one whose lock is free belongs to a process that died, and is removed by the next that lists.
+//!
+//! Lock order: a container's own lock, then the lock on all names, which is held for a few system calls only.
+
+use crate::container::Containers;
+use crate::error::EngineError;
+use kiln_image::sys::{self, CallError, Named};
+use rustix::fd::OwnedFd;
+use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use std::path::{Path, PathBuf};
+
+/// Prefix of directories in the making.
+const NEW: &str = ".new-";
+/// Prefix of directories that are being removed.
+const DEAD: &str = ".dead-";
+/// The directory of names.
+pub(crate) const NAMES: &str = "names";
+/// Length of an id, in hexadecimal digits.
+const ID_LENGTH: usize = 64;
+
+/// The outcome of an attempt to lock a container.
+pub(crate) enum Lock {
+    /// This process has it.
+    Held(OwnedFd),
+    /// Another process runs the container, or removes it.
+    Busy,
+    /// The container has been removed.
+    Gone,
+}
+
+/// A container's directory in the making; removed when it is dropped before it has its place.
+pub(crate) struct Making<'a> {
+    containers: &'a Containers<'a>,
+    id: String,
+    /// Locks the directory itself, while it is no container's.
+    _directory: OwnedFd,
+    /// The container's lock, for its whole life.
+    lock: Option<OwnedFd>,
+}
+
+impl<'a> Making<'a> {
+    /// Makes the directory of a container with a new id, locked.
+    pub(crate) fn begin(containers: &'a Containers<'a>, id: &str) -> Result<Making<'a>, CallError> {
+        let path = containers.path(&format!("{NEW}{id}"));
+        let directory = loop {
+            match fs::mkdir(&path, Mode::from_raw_mode(0o700)) {
+                // A process that takes it for dead is removing it at this moment.
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(CallError { call: "mkdir", path, errno }),
+            }
+            if let Some(directory) = lock_directory(&path)? {
+                break directory;
+            }
+        };
+        let mut making = Making { containers, id: id.to_owned(), _directory: directory, lock: None };
+        making.lock = match lock_file(&path)? {
+            Lock::Held(lock) => Some(lock),
+            Lock::Busy | Lock::Gone => {
+                return Err(CallError { call: "flock", path, errno: Errno::WOULDBLOCK });
+            }
+        };
+        Ok(making)
+    }
+
+    /// The directory, for now.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.containers.path(&format!("{NEW}{}", self.id))
+    }
+
+    /// Gives the directory its place; returns the container's lock.
+    pub(crate) fn finish(&mut self) -> Result<OwnedFd, CallError> {
+        let path = self.containers.path(&self.id);
+        fs::rename(self.path(), &path).call("rename", &path)?;
+        Ok(self.lock.take().expect("it is given up here alone, once"))
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            // What cannot be removed now is left to the next process that lists.
+            let _ = self.containers.discard(&self.path(), &self.id);
+        }
+    }
+}
+
+impl Containers<'_> {
+    /// Locks a container, without waiting.
+    pub(crate) fn lock(&self, id: &str) -> Result<Lock, CallError> {
+        lock_file(&self.path(id))
+    }
+
+    /// Locks all names. Waits for other processes, none of which holds it for long.
+    pub(crate) fn lock_names(&self) -> Result<OwnedFd, CallError> {
+        let path = self.path(NAMES);
+        let names = sys::open_dir(&path)?;
+        loop {
+            match fs::flock(&names, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(names),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(CallError { call: "flock", path, errno }),
+            }
+        }
+    }
+
+    /// Removes all that there is of a container, whose lock the caller holds. None of that id is fine.
+    pub(crate) fn erase(&self, id: &str) -> Result<(), EngineError> {
+        let path = self.path(id);
+        // Where another process removes it too, that one has locked the directory: there is no more to do.
+        let Some(_directory) = lock_directory(&path)? else { return Ok(()) };
+        let dead = self.path(&format!("{DEAD}{id}"));
+        match fs::rename(&path, &dead) {
+            Ok(()) => self.discard(&dead, id),
+            Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(CallError { call: "rename", path, errno }.into()),
+        }
+    }
+
+    /// Removes what dead processes left of a container, by the name of its directory.
+    pub(crate) fn remove_dead(&self, name: &str) -> Result<(), EngineError> {
+        let Some(id) = name.strip_prefix(NEW).or(name.strip_prefix(DEAD)) else { return Ok(()) };
+        let path = self.path(name);
+        let Some(_directory) = lock_directory(&path)? else { return Ok(()) };
+        self.discard(&path, id)
+    }
+
+    /// Removes a directory that is no container's any more, and what points to the container.
+    fn discard(&self, path: &Path, id: &str) -> Result<(), EngineError> {
+        {
+            let _names = self.lock_names()?;
+            for name in self.names_of(id) {
+                sys::remove_path(&self.path(NAMES).join(name))?;
+            }
+        }
+        self.store.unpin(id)?;
+        Ok(sys::remove_path(path)?)
+    }
+
+    /// The names that point to a container: one, as a rule.
+    pub(crate) fn names_of(&self, id: &str) -> Vec<String> {
+        let names = std::fs::read_dir(self.path(NAMES)).into_iter().flatten().flatten();
+        let own = names.filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to == Path::new(id)));
+        own.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+}
+
+/// True for what can be a container's id.
+pub(crate) fn is_id(name: &str) -> bool {
+    name.len() == ID_LENGTH && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Locks the directory at `path`; `None` when another process has it, or when it is not there any more.
+fn lock_directory(path: &Path) -> Result<Option<OwnedFd>, CallError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = match fs::open(path, flags, Mode::empty()) {
+        Ok(directory) => directory,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(CallError { call: "open", path: path.to_owned(), errno }),
+    };
+    let is_locked = fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok();
+    Ok((is_locked && is_at(&directory, path)).then_some(directory))
+}
+
+/// Locks the lock file in the directory of a container.
+fn lock_file(directory: &Path) -> Result<Lock, CallError> {
+    let path = directory.join("lock");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match fs::open(&path, flags, Mode::from_raw_mode(0o600)) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(Lock::Gone),
+        Err(errno) => return Err(CallError { call: "open", path, errno }),
+    };
+    match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        // Between opening and locking, its owner may have removed the container.
+        Ok(()) if !is_at(&file, &path) => Ok(Lock::Gone),
+        Ok(()) => Ok(Lock::Held(file)),
+        Err(Errno::WOULDBLOCK) => Ok(Lock::Busy),
+        Err(errno) => Err(CallError { call: "flock", path, errno }),
+    }
+}
+
+/// True when what is open still is what the path names.
+fn is_at(file: &OwnedFd, path: &Path) -> bool {
+    let there = fs::statat(fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW);
+    let (Ok(open), Ok(there)) = (fs::fstat(file), there) else { return false };
+    (open.st_dev, open.st_ino) == (there.st_dev, there.st_ino)
+}
