@@ -472,7 +472,7 @@ impl Build<'_> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let parallel = self.options.jobs.unwrap_or(processors.max(MIN_PARALLEL));
         let result = std::thread::scope(|scope| {
-            let digester = scope.spawn(move || digest_layers(store, &layers));
+            let digester = scope.spawn(move || digest_layers(store, &layers, cancel));
             let solved = solve(&executor, &graph.edges(), &plan.targets(), parallel);
             executor.close();
             match solved {
@@ -643,9 +643,11 @@ fn open_content(folder: Option<LocalFolder>) -> Result<Option<Content>, BuildErr
 }
 
 /// Computes diff ids while later steps run.
-fn digest_layers(store: &Store, layers: &mpsc::Receiver<LayerId>) -> Result<(), StoreError> {
+fn digest_layers(store: &Store, layers: &mpsc::Receiver<LayerId>, cancel: &Cancel) -> Result<(), StoreError> {
     for layer in layers {
-        store.diff_id(&layer)?;
+        if !cancel.is_stopped() {
+            store.diff_id(&layer)?;
+        }
     }
     Ok(())
 }

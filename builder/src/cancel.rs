@@ -3,6 +3,7 @@
 use rustix::fd::OwnedFd;
 use rustix::process::{Signal, pidfd_send_signal};
 use std::collections::BTreeMap;
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +20,21 @@ struct Shared {
     interrupted: AtomicBool,
     next: AtomicU64,
     running: Mutex<BTreeMap<u64, OwnedFd>>,
+}
+
+/// A stream that fails when the build is stopped.
+pub(crate) struct Stoppable<'a, R> {
+    cancel: &'a Cancel,
+    inner: R,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_stopped() {
+            return Err(io::Error::other("canceled"));
+        }
+        self.inner.read(buffer)
+    }
 }
 
 /// A running process that is killed when the build is stopped.
@@ -49,6 +65,11 @@ impl Cancel {
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.shared.stopped.load(Ordering::SeqCst)
+    }
+
+    /// A stream that fails when the build is stopped.
+    pub(crate) fn reader<R: Read>(&self, inner: R) -> Stoppable<'_, R> {
+        Stoppable { cancel: self, inner }
     }
 
     /// Watches over a process until the guard is dropped.

@@ -1,8 +1,8 @@
 //! Compressed streams, known by their first bytes.
 
-use std::cell::Cell;
 use std::io::{self, BufRead, Read, Write};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What an archive may become, as a multiple of what it is: compressed text and programs stay far below.
 const MAX_RATIO: u64 = 250;
@@ -19,21 +19,81 @@ pub fn is_compressed(start: &[u8]) -> bool {
 /// Like [`decompressed`], for archives from anywhere: one that becomes far larger than it is ends in an error, before it
 /// fills the disk.
 pub fn decompressed_within_reason<'a>(input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let consumed = Rc::new(Cell::new(0));
-    let counting = Counting { inner: input, consumed: consumed.clone() };
-    Ok(Box::new(Limited { inner: decompressed(counting)?, produced: 0, consumed }))
+    Meter::default().decompressed(input)
+}
+
+/// Measures what foreign bytes become. Streams of one meter, such as the layers of an archive, count together.
+#[derive(Clone, Debug, Default)]
+pub struct Meter {
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Bytes that came, as long as they are counted.
+    consumed: AtomicU64,
+    produced: AtomicU64,
+    /// What came is known: it was compressed as a whole.
+    is_known: bool,
+}
+
+impl Meter {
+    /// A meter for what is in an archive of `bytes` bytes, however often it is compressed inside.
+    pub fn of_archive(bytes: u64) -> Meter {
+        let counts = Counts { consumed: AtomicU64::new(bytes), is_known: true, ..Counts::default() };
+        Meter { counts: Arc::new(counts) }
+    }
+
+    /// Decompresses like [`decompressed`].
+    ///
+    /// # Errors
+    /// The stream fails when what all streams of the meter became is beyond reason.
+    pub fn decompressed<'a>(&self, input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+        let counting = Counting { inner: input, meter: self.clone() };
+        Ok(Box::new(Limited { inner: decompressed(counting)?, meter: self.clone() }))
+    }
+
+    /// Bytes that came.
+    pub fn consumed(&self) -> u64 {
+        self.counts.consumed.load(Ordering::Relaxed)
+    }
+
+    fn consume(&self, count: usize) {
+        if !self.counts.is_known {
+            self.counts.consumed.fetch_add(count as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn produce(&self, count: usize) -> io::Result<()> {
+        let produced = self.counts.produced.fetch_add(count as u64, Ordering::Relaxed) + count as u64;
+        match beyond_reason(produced, self.consumed()) {
+            Some(reason) => Err(io::Error::other(reason)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why an archive of `consumed` bytes must not become `produced` bytes; `None` when it may.
+pub(crate) fn beyond_reason(produced: u64, consumed: u64) -> Option<String> {
+    let allowed = consumed.saturating_mul(MAX_RATIO).max(ALWAYS_ALLOWED);
+    (produced > allowed).then(|| {
+        format!(
+            "it becomes more than {MAX_RATIO} times as large as it is ({produced} bytes or more from {consumed}): \
+             unpack it by hand if you trust it"
+        )
+    })
 }
 
 /// Counts what is taken out of a buffer.
 struct Counting<R> {
     inner: R,
-    consumed: Rc<Cell<u64>>,
+    meter: Meter,
 }
 
 impl<R: BufRead> Read for Counting<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.consumed.set(self.consumed.get() + count as u64);
+        self.meter.consume(count);
         Ok(count)
     }
 }
@@ -44,28 +104,20 @@ impl<R: BufRead> BufRead for Counting<R> {
     }
 
     fn consume(&mut self, amount: usize) {
-        self.consumed.set(self.consumed.get() + amount as u64);
+        self.meter.consume(amount);
         self.inner.consume(amount);
     }
 }
 
 struct Limited<R> {
     inner: R,
-    produced: u64,
-    consumed: Rc<Cell<u64>>,
+    meter: Meter,
 }
 
 impl<R: Read> Read for Limited<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.produced += count as u64;
-        let allowed = self.consumed.get().saturating_mul(MAX_RATIO).max(ALWAYS_ALLOWED);
-        if self.produced > allowed {
-            let reason = format!(
-                "it becomes more than {MAX_RATIO} times as large as it is: unpack it by hand if you trust it"
-            );
-            return Err(io::Error::other(reason));
-        }
+        self.meter.produce(count)?;
         Ok(count)
     }
 }
@@ -184,5 +236,16 @@ mod tests {
         let plain = io::repeat(1).take(ALWAYS_ALLOWED + 1);
         let mut stream = decompressed_within_reason(BufReader::with_capacity(1 << 20, plain)).unwrap();
         assert_eq!(io::copy(&mut stream, &mut io::sink()).unwrap(), ALWAYS_ALLOWED + 1);
+    }
+
+    #[test]
+    fn streams_of_one_meter_count_together() {
+        let half = || BufReader::with_capacity(1 << 20, io::repeat(1).take(ALWAYS_ALLOWED / 2 + 1));
+        let meter = Meter::of_archive(1000);
+        let mut first = meter.decompressed(half()).unwrap();
+        assert!(io::copy(&mut first, &mut io::sink()).is_ok());
+        let mut second = meter.decompressed(half()).unwrap();
+        let error = io::copy(&mut second, &mut io::sink()).unwrap_err().to_string();
+        assert!(error.contains("250 times") && error.contains("from 1000"), "{error}");
     }
 }

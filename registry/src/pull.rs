@@ -6,7 +6,7 @@ use crate::error::RegistryError;
 use crate::patience::incomplete;
 use http::StatusCode;
 use hyper::body::Bytes;
-use kiln_image::compression::decompressed;
+use kiln_image::compression::decompressed_within_reason;
 use kiln_image::config::ImageConfig;
 use kiln_image::digest::{DiffId, Digest, ImageId};
 use kiln_image::manifest::{Descriptor, Manifest, ManifestError, ManifestOrIndex, media_type};
@@ -419,7 +419,8 @@ impl LayerJob<'_> {
         let blob = store.blobs().writer(digest)?;
         let mut source = Tee { input: ChannelReader { receiver, current: Bytes::new() }, copy: blob };
         let unpacked = {
-            let tar = decompressed(BufReader::with_capacity(1 << 17, &mut source)).map_err(unreadable)?;
+            let input = BufReader::with_capacity(1 << 17, &mut source);
+            let tar = decompressed_within_reason(input).map_err(unreadable)?;
             store.unpack(tar, self.diff_id, self.below)
         };
         // The blob is kept before the layer that names it.

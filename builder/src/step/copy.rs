@@ -71,8 +71,12 @@ impl Executor<'_> {
         let folder = tree.open_folder(destination)?;
         tree.finish()?;
         let stream = decompressed_within_reason(BufReader::new(file)).call("read", shown())?;
-        extract_at(stream, folder, placing.owner).map_err(|error| StepError::Archive(shown(), error))?;
-        Ok(())
+        let cancel = self.tools.cancel;
+        match extract_at(cancel.reader(stream), folder, placing.owner) {
+            Ok(_) => Ok(()),
+            Err(_) if cancel.is_stopped() => Err(StepError::Canceled),
+            Err(error) => Err(StepError::Archive(shown(), error)),
+        }
     }
 
     /// The digest of what a copy takes.

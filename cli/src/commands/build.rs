@@ -33,6 +33,7 @@ use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Builds; prints the image's id with `-q`.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
@@ -149,7 +150,11 @@ fn answer(globals: &Globals, build: &Build, options: &BuildOptions, call: Call) 
     call.answer(globals, &opened.context, options, &build.shown_path())
 }
 
-/// The first signal stops the build in order, the second at once.
+/// How long a build may take to end in order.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The first signal stops the build in order, the second at once. So does time: what unpacks or packs something huge
+/// does not look up. What is left is scratch of a dead process, which the next command removes.
 fn end_on_signal(signals: Signals, cancel: Cancel) {
     signals.listen(move |signal| {
         if !matches!(signal, 1 | 2 | 3 | 15) {
@@ -159,5 +164,9 @@ fn end_on_signal(signals: Signals, cancel: Cancel) {
             std::process::exit(i32::from(code::INTERRUPTED));
         }
         cancel.interrupt();
+        std::thread::spawn(|| {
+            std::thread::sleep(GRACE);
+            std::process::exit(i32::from(code::INTERRUPTED));
+        });
     });
 }

@@ -2,7 +2,7 @@
 //!
 //! Archives and secrets have their own tests in `mounts`, rights in `flags`.
 
-use crate::bed::Bed;
+use crate::bed::{Bed, Done};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -641,4 +641,91 @@ fn git_takes_no_settings_of_users() {
     daemon.wait().unwrap();
     assert!(done.status.success(), "{done:?}");
     assert!(!ran.exists(), "a hook ran");
+}
+
+/// The header block of a file in a tar.
+fn tar_header(name: &str, kind: u8, size: u64) -> Vec<u8> {
+    let mut block = [0u8; 512];
+    block[..name.len()].copy_from_slice(name.as_bytes());
+    block[100..107].copy_from_slice(b"0000644");
+    block[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
+    block[156] = kind;
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    block[148..156].copy_from_slice(b"        ");
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    block.to_vec()
+}
+
+/// A tar of one file that is nothing but a hole.
+fn hollow_tar(size: u64) -> Vec<u8> {
+    let record = |key: &str, value: &str| {
+        let rest = format!(" {key}={value}\n");
+        let length = (1..).find(|length| *length == rest.len() + length.to_string().len()).unwrap();
+        format!("{length}{rest}")
+    };
+    let mut records = record("GNU.sparse.major", "1") + &record("GNU.sparse.minor", "0");
+    records += &(record("GNU.sparse.name", "big") + &record("GNU.sparse.realsize", &size.to_string()));
+    let length = records.len() as u64;
+    let mut records = records.into_bytes();
+    records.resize(512, 0);
+    let mut map = b"0\n".to_vec();
+    map.resize(512, 0);
+    [tar_header("pax", b'x', length), records, tar_header("s/big", b'0', 512), map, vec![0; 1024]].concat()
+}
+
+fn with_input(bed: &Bed, arguments: &[&str], input: &std::path::Path) -> Done {
+    let input = std::fs::File::open(input).unwrap();
+    Done::of(bed.command(arguments).stdin(input).output().unwrap())
+}
+
+#[test]
+fn archives_that_explode_are_refused_wherever_they_come_from() {
+    let bed = bed!();
+    // A tar of zeros: members of a gzip stream are one stream.
+    let member = |bytes: &[u8]| {
+        let mut child = std::process::Command::new("gzip")
+            .args(["-9c"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let bytes = bytes.to_vec();
+        let writer = std::thread::spawn(move || std::io::Write::write_all(&mut input, &bytes));
+        let output = child.wait_with_output().unwrap().stdout;
+        writer.join().unwrap().unwrap();
+        output
+    };
+    let zeros = member(&vec![0; 1 << 24]).repeat(66);
+    std::fs::write(bed.path("bomb.tgz"), [member(&tar_header("big", b'0', 66 << 24)), zeros].concat())
+        .unwrap();
+    std::fs::write(bed.path("hollow.tar"), hollow_tar(64 << 40)).unwrap();
+    for name in ["bomb.tgz", "hollow.tar"] {
+        let path = bed.path(name);
+        let began = std::time::Instant::now();
+        let mut refused = vec![with_input(&bed, &["build", "-q", "-"], &path)];
+        let context = bed.context("c", &format!("FROM busybox\nADD {name} /\n"));
+        std::fs::copy(&path, context.join(name)).unwrap();
+        refused.push(bed.kiln(&["build", "-q", context.to_str().unwrap()]));
+        if name == "bomb.tgz" {
+            refused.push(with_input(&bed, &["load"], &path));
+            refused.push(bed.kiln(&["load", "-i", path.to_str().unwrap()]));
+        }
+        for done in refused {
+            assert!(done.code != 0 && done.err.contains("250 times"), "{name}: {}", done.err);
+        }
+        assert!(name == "bomb.tgz" || began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn holes_of_archives_stay_holes() {
+    let bed = bed!();
+    let context = bed.context("c", "FROM busybox\nADD hollow.tar /\nRUN stat -c '%s %b' /big >/size\n");
+    std::fs::write(context.join("hollow.tar"), hollow_tar(300 << 20)).unwrap();
+    bed.build("hollow", &context);
+    assert_eq!(bed.ok("run --rm hollow cat /size").split(' ').next(), Some("314572800"));
+    let blocks: u64 = bed.ok("run --rm hollow cat /size").trim().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(blocks < 100, "{blocks}");
 }

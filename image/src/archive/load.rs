@@ -2,7 +2,7 @@
 
 use super::file::open_regular;
 use super::{ArchiveError, DockerImage, IMAGE_NAME, REF_NAME, blob};
-use crate::compression::decompressed;
+use crate::compression::{Meter, decompressed};
 use crate::config::ImageConfig;
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::json;
@@ -39,7 +39,7 @@ pub struct Loaded {
 pub fn load(store: &Store, path: &Path) -> Result<Vec<Loaded>, ArchiveError> {
     if path.is_dir() {
         let source = &Folder(path.to_owned());
-        return Loader { store, source, platform: Platform::host() }.load();
+        return Loader { store, source, platform: Platform::host(), meter: Meter::default() }.load();
     }
     let mut file = open_regular(path)?;
     let mut start = [0u8; 6];
@@ -48,7 +48,8 @@ pub fn load(store: &Store, path: &Path) -> Result<Vec<Loaded>, ArchiveError> {
         Err(_) => false,
     };
     if is_plain {
-        return load_tar(store, file);
+        let meter = Meter::of_archive(file.metadata().call("stat", path)?.len());
+        return load_tar(store, file, meter);
     }
     let file = open_regular(path)?;
     load_stream(store, BufReader::with_capacity(BUFFER, file))
@@ -59,9 +60,12 @@ pub fn load_stream(store: &Store, stream: impl BufRead) -> Result<Vec<Loaded>, A
     let folder = store.scratch_folder()?;
     let path = folder.path().join("archive.tar");
     let mut file = File::create_new(&path).call("open", &path)?;
-    let mut tar = decompressed(stream).map_err(ArchiveError::Io)?;
+    let meter = Meter::default();
+    let mut tar = meter.decompressed(stream).map_err(ArchiveError::Io)?;
     io::copy(&mut tar, &mut file).map_err(ArchiveError::Io)?;
-    load_tar(store, File::open(&path).call("open", &path)?)
+    // What is compressed twice counts as what came.
+    let meter = Meter::of_archive(meter.consumed());
+    load_tar(store, File::open(&path).call("open", &path)?, meter)
 }
 
 fn is_compressed(start: &[u8]) -> bool {
@@ -69,9 +73,9 @@ fn is_compressed(start: &[u8]) -> bool {
     magics.iter().any(|magic| start.starts_with(magic))
 }
 
-fn load_tar(store: &Store, file: File) -> Result<Vec<Loaded>, ArchiveError> {
+fn load_tar(store: &Store, file: File, meter: Meter) -> Result<Vec<Loaded>, ArchiveError> {
     let source = Tar::index(file)?;
-    Loader { store, source: &source, platform: Platform::host() }.load()
+    Loader { store, source: &source, platform: Platform::host(), meter }.load()
 }
 
 /// Brings one image of an OCI layout into the store, without naming it: that with a digest, or a tag, or the only one.
@@ -83,7 +87,7 @@ pub fn load_layout(
     platform: &Platform,
 ) -> Result<ImageId, ArchiveError> {
     let source = &Folder(folder.to_owned());
-    let loader = Loader { store, source, platform: platform.clone() };
+    let loader = Loader { store, source, platform: platform.clone(), meter: Meter::default() };
     let _using = store.use_layers()?;
     let index = loader.need("index.json")?;
     let index: Index =
@@ -238,6 +242,8 @@ struct Loader<'a> {
     source: &'a dyn Source,
     /// What is taken out of indexes.
     platform: Platform,
+    /// Measures what layers become.
+    meter: Meter,
 }
 
 impl Loader<'_> {
@@ -359,13 +365,16 @@ impl Loader<'_> {
     fn keep_layer(&self, name: &str, diff_id: &DiffId, below: &[DiffId]) -> Result<u64, ArchiveError> {
         let open = || {
             let file = self.source.open(name)?.ok_or_else(|| ArchiveError::Missing(name.to_owned()))?;
-            decompressed(BufReader::with_capacity(BUFFER, file)).map_err(ArchiveError::Io)
+            Ok::<_, ArchiveError>(BufReader::with_capacity(BUFFER, file))
         };
         let layer = match self.store.find_layer(diff_id, below)? {
             Some(layer) if self.store.has_blob_of(&layer) => layer,
             _ => {
-                let unpacked = self.store.unpack(open()?, diff_id, below)?;
-                self.store.keep_with_tar(unpacked, || open().map_err(io::Error::other))?
+                let tar = self.meter.decompressed(open()?).map_err(ArchiveError::Io)?;
+                let unpacked = self.store.unpack(tar, diff_id, below)?;
+                // It was measured already.
+                let again = || open().map_err(io::Error::other).and_then(decompressed);
+                self.store.keep_with_tar(unpacked, again)?
             }
         };
         Ok(self.store.layer_tar_size(&layer)?)

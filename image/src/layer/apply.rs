@@ -364,6 +364,15 @@ impl Unpacker<'_> {
         let mut left = entry.size;
         let mut ends_in_hole = false;
         while left > 0 {
+            let hole = content.skip_hole();
+            if hole > 0 {
+                // Holes are part of a size that was checked, and file sizes are of this type.
+                let offset = i64::try_from(hole).unwrap_or(i64::MAX);
+                file.seek(SeekFrom::Current(offset)).call("lseek", path(&entry.name))?;
+                ends_in_hole = true;
+                left -= hole;
+                continue;
+            }
             let wanted = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let read = read_full(&mut content, &mut self.buffer[..wanted])
                 .map_err(|error| ApplyError::Content(path(&entry.name), error))?;

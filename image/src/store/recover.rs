@@ -199,7 +199,7 @@ impl Store {
         let path = self.blobs.path(blob);
         let mut stream = Hashing::with(self.blobs.open(blob)?, blob.algorithm());
         let unpacked = {
-            let tar = compression::decompressed(BufReader::with_capacity(1 << 17, &mut stream));
+            let tar = compression::decompressed_within_reason(BufReader::with_capacity(1 << 17, &mut stream));
             tar.map_err(|error| StoreError::from(crate::layer::ApplyError::Content(path.clone(), error)))
                 .and_then(|tar| self.unpack(tar, diff_id, below))
         };

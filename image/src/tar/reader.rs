@@ -2,6 +2,7 @@
 
 use super::sparse::{self, PaxSparse, Run};
 use super::{BLOCK, Entry, EntryKind, TarError, pax};
+use crate::compression::beyond_reason;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
@@ -20,6 +21,8 @@ pub struct Reader<R> {
     stored_left: u64,
     padding: u64,
     holes: Option<Holes>,
+    /// Bytes of all holes so far.
+    hollow: u64,
 }
 
 /// Where in a sparse file the reader stands.
@@ -44,7 +47,7 @@ struct Raw {
 impl<R: Read> Reader<R> {
     /// Reads an archive from `inner`.
     pub fn new(inner: R) -> Reader<R> {
-        Reader { inner, offset: 0, stored_left: 0, padding: 0, holes: None }
+        Reader { inner, offset: 0, stored_left: 0, padding: 0, holes: None, hollow: 0 }
     }
 
     /// The underlying stream, for asking how far it was read.
@@ -172,6 +175,11 @@ impl<R: Read> Reader<R> {
         if data > self.stored_left {
             return Err(fail("sparse map names more data than there is"));
         }
+        self.hollow = self.hollow.saturating_add(size - data);
+        let archive = self.offset.saturating_add(self.stored_left);
+        if let Some(reason) = beyond_reason(archive.saturating_add(self.hollow), archive) {
+            return Err(TarError::Expands(entry.name.clone(), reason));
+        }
         entry.size = size;
         self.holes = Some(Holes { runs, next: 0, at: 0, size });
         Ok(())
@@ -294,21 +302,38 @@ impl<R: Read> Reader<R> {
     }
 
     fn read_sparse(&mut self, mut holes: Holes, buffer: &mut [u8]) -> (Holes, io::Result<usize>) {
-        while holes.runs.get(holes.next).is_some_and(|run| run.offset + run.length <= holes.at) {
-            holes.next += 1;
-        }
-        let run = holes.runs.get(holes.next).copied();
-        let hole_end = run.map_or(holes.size, |run| run.offset);
-        if holes.at < hole_end {
-            let zeros = buffer.len().min(usize::try_from(hole_end - holes.at).unwrap_or(usize::MAX));
+        let left = holes.left();
+        if left > 0 {
+            let zeros = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             buffer[..zeros].fill(0);
             holes.at += zeros as u64;
             return (holes, Ok(zeros));
         }
-        let Some(run) = run else { return (holes, Ok(0)) };
+        let Some(run) = holes.runs.get(holes.next).copied() else { return (holes, Ok(0)) };
         let result = self.read_stored(buffer, run.offset + run.length - holes.at);
         holes.at += *result.as_ref().unwrap_or(&0) as u64;
         (holes, result)
+    }
+}
+
+impl Holes {
+    /// Bytes of the hole at the current position; 0 where there is data, or nothing more.
+    fn left(&mut self) -> u64 {
+        while self.runs.get(self.next).is_some_and(|run| run.offset + run.length <= self.at) {
+            self.next += 1;
+        }
+        let end = self.runs.get(self.next).map_or(self.size, |run| run.offset);
+        end.saturating_sub(self.at)
+    }
+}
+
+impl<R> Content<'_, R> {
+    /// Passes over the hole that comes next; returns its length, 0 where data comes next or nothing more.
+    pub fn skip_hole(&mut self) -> u64 {
+        let Some(holes) = &mut self.0.holes else { return 0 };
+        let left = holes.left();
+        holes.at += left;
+        left
     }
 }
 

@@ -237,3 +237,66 @@ proptest::proptest! {
         proptest::prop_assert_eq!(read, vec![(entry, content)]);
     }
 }
+
+/// An archive of one sparse file of `size` bytes, with `data` at each of `offsets`.
+fn sparse(size: u64, data: &[u8], offsets: &[u64]) -> Vec<u8> {
+    let map: Vec<String> = offsets.iter().map(|offset| format!("{offset},{}", data.len())).collect();
+    let records: Vec<u8> = [
+        pax::record("GNU.sparse.map", map.join(",").as_bytes()),
+        pax::record("GNU.sparse.name", b"big"),
+        pax::record("GNU.sparse.numblocks", offsets.len().to_string().as_bytes()),
+        pax::record("GNU.sparse.size", size.to_string().as_bytes()),
+    ]
+    .concat();
+    let padded = |bytes: &[u8]| [bytes, &vec![0; bytes.len().next_multiple_of(BLOCK) - bytes.len()]].concat();
+    let content = data.repeat(offsets.len());
+    [
+        raw_header("pax", b'x', records.len() as u64, ""),
+        padded(&records),
+        raw_header("GNUSparseFile.0/big", b'0', content.len() as u64, ""),
+        padded(&content),
+        vec![0; 2 * BLOCK],
+    ]
+    .concat()
+}
+
+#[test]
+fn holes_can_be_passed_over() {
+    let bytes = sparse(1 << 30, b"data", &[1 << 20, 1 << 29]);
+    let mut reader = Reader::new(&bytes[..]);
+    assert_eq!(reader.next_entry().unwrap().unwrap().size, 1 << 30);
+    let mut content = reader.content();
+    let mut four = [0; 4];
+    assert_eq!(content.skip_hole(), 1 << 20);
+    assert_eq!(content.skip_hole(), 0);
+    content.read_exact(&mut four).unwrap();
+    assert_eq!(&four, b"data");
+    assert_eq!(content.skip_hole(), (1 << 29) - (1 << 20) - 4);
+    content.read_exact(&mut four).unwrap();
+    assert_eq!(content.skip_hole(), (1 << 29) - 4);
+    assert_eq!(content.read(&mut four).unwrap(), 0);
+    assert_eq!(content.skip_hole(), 0);
+}
+
+#[test]
+fn holes_beyond_reason_are_refused() {
+    for (bytes, is_refused) in [
+        (sparse(1 << 29, b"", &[]), false),
+        (sparse(64 << 30, b"", &[]), true),
+        (sparse(i64::MAX as u64, b"x", &[5]), true),
+        (sparse(u64::MAX, b"", &[]), true),
+        // Many that are small count together.
+        (sparse(1 << 29, b"", &[])[..2048].repeat(3), true),
+    ] {
+        let mut reader = Reader::new(&bytes[..]);
+        let result = loop {
+            match reader.next_entry() {
+                Ok(Some(_)) => {}
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error.to_string()),
+            }
+        };
+        assert_eq!(result.is_err(), is_refused, "{result:?}");
+        assert!(result.is_ok() || result.as_ref().unwrap_err().contains("250 times"), "{result:?}");
+    }
+}

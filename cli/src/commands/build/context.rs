@@ -6,7 +6,7 @@ use crate::remote::Fetcher;
 use kiln_builder::context::Context;
 use kiln_builder::remote::{Answer, Remote, Version};
 use kiln_builder::{BuildError, Checkout, checkout};
-use kiln_image::compression::{decompressed, is_compressed};
+use kiln_image::compression::{decompressed_within_reason, is_compressed};
 use kiln_image::layer::{extract, is_tar};
 use kiln_image::store::{ScratchFolder, Store};
 use kiln_parser::git::GitReference;
@@ -254,7 +254,7 @@ fn remote_context(root: &Path, file: Option<&Path>) -> Result<Context, CliError>
 
 /// Unpacks a tar, compressed or not.
 pub(super) fn unpack(input: impl BufRead, root: &Path, origin: &str) -> Result<(), CliError> {
-    let stream = decompressed(input).map_err(|error| failed(origin, &error))?;
+    let stream = decompressed_within_reason(input).map_err(|error| failed(origin, &error))?;
     extract(stream, root).map_err(|error| {
         CliError::failed(format!("cannot unpack the build context: {}", chain(&error)))
             .hint("give a tar, plain or compressed with gzip, bzip2, xz or zstd")
