@@ -24,7 +24,12 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         // A sync that goes on keeps it busy for a moment.
         for _ in 0..100 {
-            if Command::new("umount").arg(&self.point).stderr(Stdio::null()).status().is_ok_and(|it| it.success()) {
+            if Command::new("umount")
+                .arg(&self.point)
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|it| it.success())
+            {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
@@ -154,7 +159,8 @@ fn power_cuts_lose_nothing_that_was_waited_for() {
     let strict = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let mut command = bed.command(&words);
-        let done = Done::of(command.env("KILN_ROOT", &root).env("KILN_DURABILITY", "strict").output().unwrap());
+        let done =
+            Done::of(command.env("KILN_ROOT", &root).env("KILN_DURABILITY", "strict").output().unwrap());
         assert_eq!(done.code, 0, "kiln {line}: {}", done.err);
     };
     let context = bed.context("c", "FROM busybox\nRUN head -c 3000000 /dev/urandom >/big\n");

@@ -1,13 +1,12 @@
 //! Removing layers and cache records that must not be found again.
 
 use super::{LayerId, Store, StoreError};
-use crate::sys;
 
 impl Store {
     /// Removes a layer that only this process knows: no image, container or other build may use it.
     pub fn discard_layer(&self, layer: &LayerId) -> Result<(), StoreError> {
-        self.index.remove_layer(layer.as_str())?;
-        Ok(sys::remove_path(&self.root.join("layers").join(layer.as_str()))?)
+        self.discard(&self.root.join("layers").join(layer.as_str()))?;
+        Ok(self.index.remove_layer(layer.as_str())?)
     }
 
     /// Removes all cache records of a layer, which images may still use.
