@@ -22,6 +22,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+#[path = "networks/forwarding.rs"]
+mod forwarding;
+
 type Test = fn(&Bed);
 
 const TESTS: &[(&str, Test)] = &[
@@ -34,6 +37,7 @@ const TESTS: &[(&str, Test)] = &[
     ("datagrams_go_the_same_ways", datagrams),
     ("datagrams_that_keep_coming_find_their_new_way", steady_datagrams),
     ("networks_are_apart", networks_apart),
+    ("the_host_passes_on_nothing_but_what_is_ours", forwarding::test),
     ("an_internal_network_has_no_way_out_nor_in", internal),
     ("members_may_be_kept_apart", members_apart),
     ("a_container_may_be_in_two_networks", two_networks),
@@ -132,6 +136,8 @@ impl Bed {
                 ip(&format!("link set {name} up"));
             });
         }
+        // Another host's setting would be this one's.
+        forwarding::set("0");
         let bridge = Bridge::open(state.path()).unwrap();
         assert_eq!(bridge.subnet6().is_some(), has_ipv6);
         Bed { spawner, outside, state, bridge, proxy: Proxy::new(), has_ipv6 }

@@ -6,6 +6,7 @@ use super::link::{self, Pair, carry_out};
 use super::netlink::Netlink;
 use super::rules::{self, Network};
 use super::store::{Changing, Known, Lease, Store};
+use super::sysctl::Version;
 use super::{NetworkError, kernel, sysctl};
 use crate::process::Spawner;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -82,9 +83,9 @@ impl Bridge {
             (index, _) => make(&mut host, &store, &changing, index, config)?,
         };
         check(config, &known.network)?;
-        sysctl::forward4()?;
+        store.start_forwarding(&changing, Version::Four)?;
         if known.network.ipv6.is_some() {
-            sysctl::forward6()?;
+            store.start_forwarding(&changing, Version::Six)?;
         }
         store.live_ports(&changing)?;
         store.ensure_rules(&changing, &known.network)?;
@@ -98,7 +99,8 @@ impl Bridge {
         })
     }
 
-    /// Removes a network that no container uses; one that is not there is fine.
+    /// Removes a network that no container uses; one that is not there is fine. With the last one the host passes
+    /// on no packets any more, if it did not before the first.
     pub fn remove(state: &Path, bridge: &str) -> Result<(), NetworkError> {
         let store = Store::open(state)?;
         let changing = store.change()?;
@@ -109,6 +111,9 @@ impl Bridge {
         store.live_ports(&changing)?;
         store.forget(&changing, bridge)?;
         rules::remove_network(&known.network).map_err(kernel("remove packet rules"))?;
+        if store.networks().is_empty() {
+            store.stop_forwarding(&changing)?;
+        }
         let mut host = Netlink::open_route().map_err(kernel("open a routing socket"))?;
         match link::find(&mut host, bridge).map_err(kernel("look for the bridge"))? {
             Some(index) if index == known.index => carry_out(&mut host, &[link::delete(bridge)]),
@@ -282,10 +287,11 @@ fn make(
     let ipv6 = match config.ipv6 {
         Ipv6::Off => None,
         Ipv6::Automatic => {
-            (sysctl::has_ipv6() && sysctl::forward6().is_ok()).then(|| Subnet6::local(&machine(), bridge))
+            let has_ipv6 = sysctl::has_ipv6() && store.start_forwarding(changing, Version::Six).is_ok();
+            has_ipv6.then(|| Subnet6::local(&machine(), bridge))
         }
         Ipv6::Range(range) => {
-            sysctl::forward6()?;
+            store.start_forwarding(changing, Version::Six)?;
             Some(range)
         }
     };

@@ -10,6 +10,7 @@
 //!     set bridges { type ifname }
 //!     set internal { type ifname }
 //!     set inside { type ifname . ifname }                            # "kiln0" . "kiln0"
+//!     set closed { type nf_proto }                                   # ipv4, where we switched forwarding on
 //!
 //!     chain published {
 //!         dnat ip to ip daddr . meta l4proto . th dport map @at4     # ...6 likewise, as everywhere below
@@ -27,6 +28,8 @@
 //!         iifname @internal drop; oifname @internal drop
 //!         ct status dnat accept
 //!         oifname @bridges drop
+//!         iifname @bridges accept
+//!         meta nfproto @closed drop
 //!     }
 //!     chain postrouting { hook postrouting srcnat; ip saddr vmap @networks4 }
 //!     chain from-kiln0 {
@@ -42,7 +45,8 @@
 //! The machine's own firewall stays in force. To accept a packet ends only the chain that does so, others of
 //! the same hook still see it; to drop it is final. So what the machine's own rules drop is dropped, and we
 //! drop but what goes into a network unasked: from another network, or from outside to a port that is not
-//! published. Multicast and link-local destinations are left alone.
+//! published. Where the host passed nothing on before we had it do so, it still passes on nothing but what is
+//! ours: else one container would make a router of it. Multicast and link-local destinations are left alone.
 
 use super::address::{Subnet, Subnet6};
 use super::config::Protocol;
@@ -53,12 +57,13 @@ use super::nft::expression::{
     is_in, jump, mapped, masked, masquerade, meta, network_header, translate_destination, transport_header,
 };
 use super::nft::{self, Element, Hook, LeadsTo, Set, Transaction, Type, Value};
+use super::sysctl;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const TABLE: &str = "kiln";
 /// An empty chain whose name tells which version of these rules is in force.
-const MARK: &str = "layout-2";
+const MARK: &str = "layout-3";
 
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
@@ -68,6 +73,7 @@ const ADDRESS6: u32 = 8;
 const PROTOCOL: u32 = 12;
 const PORT: u32 = 13;
 const INTERFACE: u32 = 41;
+const FAMILY: u32 = 2;
 
 /// What the rules must know of a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,8 +97,11 @@ pub(super) struct Entry {
     pub(super) target: SocketAddr,
 }
 
+/// Versions of which the host passes on nothing but what is ours.
+const CLOSED: &str = "closed";
+
 /// The sets and maps that both versions have.
-const SETS: [Set; 11] = [
+const SETS: [Set; 12] = [
     Set { name: "networks4", key: Type::new(&[ADDRESS4], 4), leads_to: LeadsTo::Verdict, ranges: true },
     Set { name: "networks6", key: Type::new(&[ADDRESS6], 16), leads_to: LeadsTo::Verdict, ranges: true },
     port_map("at4", Type::new(&[ADDRESS4, PROTOCOL, PORT], 12), TO4),
@@ -109,6 +118,7 @@ const SETS: [Set; 11] = [
         leads_to: LeadsTo::Nothing,
         ranges: false,
     },
+    Set { name: CLOSED, key: Type::new(&[FAMILY], 1), leads_to: LeadsTo::Nothing, ranges: false },
 ];
 
 const TO4: Type = Type::new(&[ADDRESS4, PORT], 8);
@@ -128,8 +138,9 @@ pub(super) fn in_force() -> Answer<bool> {
     nft::has_chain(TABLE, MARK)
 }
 
-/// Makes the table anew with all that belongs in it.
-pub(super) fn restore(networks: &[Network], entries: &[Entry]) -> Answer {
+/// Makes the table anew with all that belongs in it; of versions in `closed` the host passes on nothing but what
+/// is ours.
+pub(super) fn restore(networks: &[Network], entries: &[Entry], closed: &[sysctl::Version]) -> Answer {
     let mut transaction = Transaction::new(TABLE);
     transaction.fresh_table();
     table(&mut transaction);
@@ -138,6 +149,15 @@ pub(super) fn restore(networks: &[Network], entries: &[Entry]) -> Answer {
     }
     for (map, elements) in by_map(entries) {
         transaction.add(map, &elements);
+    }
+    let family = |version: &sysctl::Version| match version {
+        sysctl::Version::Four => IPV4,
+        sysctl::Version::Six => IPV6,
+    };
+    let closed = closed.iter().map(|version| Element { key: vec![family(version)], value: Value::Nothing });
+    let closed: Vec<Element> = closed.collect();
+    if !closed.is_empty() {
+        transaction.add(CLOSED, &closed);
     }
     transaction.commit()
 }
@@ -284,6 +304,8 @@ fn forward(transaction: &mut Transaction) {
     published.push(accept());
     transaction.rule(CHAIN, &published);
     transaction.rule(CHAIN, &[meta(META_OIFNAME, FIRST), is_in("bridges"), drop_packet()]);
+    transaction.rule(CHAIN, &[meta(META_IIFNAME, FIRST), is_in("bridges"), accept()]);
+    transaction.rule(CHAIN, &[meta(META_NFPROTO, FIRST), is_in(CLOSED), drop_packet()]);
 }
 
 fn add(transaction: &mut Transaction, network: &Network) {

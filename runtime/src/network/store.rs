@@ -6,6 +6,7 @@
 //!     leases/10.87.0.2      an address in use is a file locked by its user; it names the user's interface
 //!     bridges/kiln0         a network, as JSON
 //!     ports/10.87.0.2       the published ports of an address, as JSON; void when its lease is not locked
+//!     forwarding4           the host passed nothing of version 4 on before we had it do so; 6 likewise
 //! ```
 //!
 //! A lock ends with the process that holds it, however that ends: what a killed one leaves is told from what
@@ -15,6 +16,7 @@
 use super::address::Subnet;
 use super::config::{Binding, Protocol};
 use super::rules::{self, Entry, Network};
+use super::sysctl::{self, Version};
 use super::{NetworkError, file, kernel};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -241,7 +243,48 @@ impl Store {
         let networks = self.networks();
         let ports = self.live_ports(changing)?;
         let entries: Vec<Entry> = ports.iter().flat_map(Ports::entries).collect();
-        rules::restore(&networks, &entries).map_err(kernel("set up packet rules"))
+        let closed = self.closed();
+        rules::restore(&networks, &entries, &closed).map_err(kernel("set up packet rules"))
+    }
+
+    /// Has the host pass packets on. Where it has not done so before, our rules keep it from passing on what is
+    /// not ours, and are in force first.
+    pub(super) fn start_forwarding(&self, changing: &Changing, version: Version) -> Result<(), NetworkError> {
+        if sysctl::is_forwarding(version) {
+            return Ok(());
+        }
+        let note = self.forwarding_path(version);
+        fs::write(&note, "").map_err(file("write", &note))?;
+        let started = self.restore_rules(changing).and_then(|()| sysctl::start_forwarding(version));
+        if started.is_err() {
+            remove(&note)?;
+            self.restore_rules(changing)?;
+        }
+        started
+    }
+
+    /// Takes back that the host passes packets on, where that was our doing. Nothing else has needed it: our rules
+    /// let only ours through.
+    pub(super) fn stop_forwarding(&self, changing: &Changing) -> Result<(), NetworkError> {
+        let closed = self.closed();
+        for version in &closed {
+            sysctl::stop_forwarding(*version)?;
+            remove(&self.forwarding_path(*version))?;
+        }
+        if closed.is_empty() { Ok(()) } else { self.restore_rules(changing) }
+    }
+
+    /// Versions of which we had the host pass packets on.
+    fn closed(&self) -> Vec<Version> {
+        let ours = |version: &Version| self.forwarding_path(*version).exists();
+        [Version::Four, Version::Six].into_iter().filter(ours).collect()
+    }
+
+    fn forwarding_path(&self, version: Version) -> PathBuf {
+        self.folder.join(match version {
+            Version::Four => "forwarding4",
+            Version::Six => "forwarding6",
+        })
     }
 }
 

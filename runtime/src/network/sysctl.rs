@@ -14,24 +14,34 @@ pub(super) fn has_ipv6() -> bool {
     is("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0")
 }
 
-/// Passes packets on between interfaces.
-pub(super) fn forward4() -> Result<(), NetworkError> {
-    if is(V4_FORWARDING, "1") {
-        return Ok(());
-    }
-    let path = Path::new(V4_FORWARDING);
-    fs::write(path, "1").map_err(file("write", path))
+/// A version of the internet protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    Four,
+    Six,
 }
 
-/// Passes packets of version 6 on between interfaces.
-///
-/// A machine that does so no longer heeds router advertisements, and forgets the default route it has from
-/// one, except where `accept_ra` is 2. So interfaces that have heeded them until now are told to go on.
-pub(super) fn forward6() -> Result<(), NetworkError> {
-    if is(V6_FORWARDING, "1") {
-        return Ok(());
+impl Version {
+    fn forwarding(self) -> &'static Path {
+        Path::new(match self {
+            Version::Four => V4_FORWARDING,
+            Version::Six => V6_FORWARDING,
+        })
     }
-    for interface in fs::read_dir(V6_INTERFACES).into_iter().flatten().flatten() {
+}
+
+/// Whether the host passes packets on between interfaces.
+pub(super) fn is_forwarding(version: Version) -> bool {
+    is(version.forwarding(), "1")
+}
+
+/// Has the host pass packets on between interfaces.
+///
+/// One that does so with version 6 no longer heeds router advertisements, and forgets the default route it has from
+/// one, except where `accept_ra` is 2. So interfaces that have heeded them until now are told to go on.
+pub(super) fn start_forwarding(version: Version) -> Result<(), NetworkError> {
+    let interfaces = (version == Version::Six).then(|| fs::read_dir(V6_INTERFACES));
+    for interface in interfaces.into_iter().flatten().flatten().flatten() {
         let name = interface.file_name();
         let path = interface.path().join("accept_ra");
         let is_one_interface = name != "all" && name != "default" && name != "lo";
@@ -39,8 +49,14 @@ pub(super) fn forward6() -> Result<(), NetworkError> {
             fs::write(&path, "2").map_err(file("write", &path))?;
         }
     }
-    let path = Path::new(V6_FORWARDING);
+    let path = version.forwarding();
     fs::write(path, "1").map_err(file("write", path))
+}
+
+/// Has the host pass nothing on any more.
+pub(super) fn stop_forwarding(version: Version) -> Result<(), NetworkError> {
+    let path = version.forwarding();
+    fs::write(path, "0").map_err(file("write", path))
 }
 
 /// A container must not tell this machine its default route. The setting matters only where packets are not
