@@ -113,7 +113,8 @@ pub fn extract_at(
 
 /// True when a stream is a tar with at least one entry.
 pub fn is_tar(stream: impl Read) -> bool {
-    Reader::new(stream).next_entry().is_ok_and(|entry| entry.is_some())
+    // One that may not be unpacked is one, too.
+    matches!(Reader::new(stream).next_entry(), Ok(Some(_)) | Err(TarError::Expands(..)))
 }
 
 /// How a tar is read.

@@ -29,7 +29,7 @@
 //!         ct status dnat accept
 //!         oifname @bridges drop
 //!         iifname @bridges accept
-//!         meta nfproto @closed drop
+//!         meta nfproto @closed iifname @outside oifname @outside drop
 //!     }
 //!     chain postrouting { hook postrouting srcnat; ip saddr vmap @networks4 }
 //!     chain from-kiln0 {
@@ -45,8 +45,9 @@
 //! The machine's own firewall stays in force. To accept a packet ends only the chain that does so, others of
 //! the same hook still see it; to drop it is final. So what the machine's own rules drop is dropped, and we
 //! drop but what goes into a network unasked: from another network, or from outside to a port that is not
-//! published. Where the host passed nothing on before we had it do so, it still passes on nothing but what is
-//! ours: else one container would make a router of it. Multicast and link-local destinations are left alone.
+//! published. Where the host passed nothing on before we had it do so, it still passes nothing on between the
+//! interfaces that it had then: else one container would make a router of it. Interfaces that come later (Docker's
+//! bridges, a VPN) are for their makers to guard. Multicast and link-local destinations are left alone.
 
 use super::address::{Subnet, Subnet6};
 use super::config::Protocol;
@@ -59,6 +60,7 @@ use super::nft::expression::{
 use super::nft::{self, Element, Hook, LeadsTo, Set, Transaction, Type, Value};
 use super::sysctl;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const TABLE: &str = "kiln";
@@ -97,11 +99,13 @@ pub(super) struct Entry {
     pub(super) target: SocketAddr,
 }
 
-/// Versions of which the host passes on nothing but what is ours.
+/// Versions of which the host passes nothing on between its own interfaces.
 const CLOSED: &str = "closed";
+/// The host's own interfaces, as far as that matters.
+const OUTSIDE: &str = "outside";
 
 /// The sets and maps that both versions have.
-const SETS: [Set; 12] = [
+const SETS: [Set; 13] = [
     Set { name: "networks4", key: Type::new(&[ADDRESS4], 4), leads_to: LeadsTo::Verdict, ranges: true },
     Set { name: "networks6", key: Type::new(&[ADDRESS6], 16), leads_to: LeadsTo::Verdict, ranges: true },
     port_map("at4", Type::new(&[ADDRESS4, PROTOCOL, PORT], 12), TO4),
@@ -119,6 +123,7 @@ const SETS: [Set; 12] = [
         ranges: false,
     },
     Set { name: CLOSED, key: Type::new(&[FAMILY], 1), leads_to: LeadsTo::Nothing, ranges: false },
+    Set { name: OUTSIDE, key: Type::text(&[INTERFACE], 16), leads_to: LeadsTo::Nothing, ranges: false },
 ];
 
 const TO4: Type = Type::new(&[ADDRESS4, PORT], 8);
@@ -138,9 +143,13 @@ pub(super) fn in_force() -> Answer<bool> {
     nft::has_chain(TABLE, MARK)
 }
 
-/// Makes the table anew with all that belongs in it; of versions in `closed` the host passes on nothing but what
-/// is ours.
-pub(super) fn restore(networks: &[Network], entries: &[Entry], closed: &[sysctl::Version]) -> Answer {
+/// Makes the table anew with all that belongs in it. Of versions in `closed` the host passes nothing on between the
+/// interfaces that stand beside them.
+pub(super) fn restore(
+    networks: &[Network],
+    entries: &[Entry],
+    closed: &[(sysctl::Version, Vec<String>)],
+) -> Answer {
     let mut transaction = Transaction::new(TABLE);
     transaction.fresh_table();
     table(&mut transaction);
@@ -154,10 +163,14 @@ pub(super) fn restore(networks: &[Network], entries: &[Entry], closed: &[sysctl:
         sysctl::Version::Four => IPV4,
         sysctl::Version::Six => IPV6,
     };
-    let closed = closed.iter().map(|version| Element { key: vec![family(version)], value: Value::Nothing });
-    let closed: Vec<Element> = closed.collect();
-    if !closed.is_empty() {
-        transaction.add(CLOSED, &closed);
+    let element = |key| Element { key, value: Value::Nothing };
+    let versions: Vec<Element> = closed.iter().map(|(version, _)| element(vec![family(version)])).collect();
+    let names: BTreeSet<&String> = closed.iter().flat_map(|(_, names)| names).collect();
+    let names: Vec<Element> = names.into_iter().map(|name| element(interface(name).to_vec())).collect();
+    for (set, elements) in [(CLOSED, versions), (OUTSIDE, names)] {
+        if !elements.is_empty() {
+            transaction.add(set, &elements);
+        }
     }
     transaction.commit()
 }
@@ -305,7 +318,12 @@ fn forward(transaction: &mut Transaction) {
     transaction.rule(CHAIN, &published);
     transaction.rule(CHAIN, &[meta(META_OIFNAME, FIRST), is_in("bridges"), drop_packet()]);
     transaction.rule(CHAIN, &[meta(META_IIFNAME, FIRST), is_in("bridges"), accept()]);
-    transaction.rule(CHAIN, &[meta(META_NFPROTO, FIRST), is_in(CLOSED), drop_packet()]);
+    let mut between = vec![meta(META_NFPROTO, FIRST), is_in(CLOSED)];
+    for key in [META_IIFNAME, META_OIFNAME] {
+        between.extend([meta(key, FIRST), is_in(OUTSIDE)]);
+    }
+    between.push(drop_packet());
+    transaction.rule(CHAIN, &between);
 }
 
 fn add(transaction: &mut Transaction, network: &Network) {

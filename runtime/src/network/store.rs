@@ -6,7 +6,8 @@
 //!     leases/10.87.0.2      an address in use is a file locked by its user; it names the user's interface
 //!     bridges/kiln0         a network, as JSON
 //!     ports/10.87.0.2       the published ports of an address, as JSON; void when its lease is not locked
-//!     forwarding4           the host passed nothing of version 4 on before we had it do so; 6 likewise
+//!     forwarding4           the host passed nothing of version 4 on before we had it do so: the interfaces that it had
+//!                           then, one a line; forwarding6 likewise
 //! ```
 //!
 //! A lock ends with the process that holds it, however that ends: what a killed one leaves is told from what
@@ -254,7 +255,9 @@ impl Store {
             return Ok(());
         }
         let note = self.forwarding_path(version);
-        fs::write(&note, "").map_err(file("write", &note))?;
+        let own: Vec<String> = self.networks().into_iter().map(|network| network.bridge).collect();
+        let names: Vec<String> = sysctl::interfaces().into_iter().filter(|name| !own.contains(name)).collect();
+        fs::write(&note, names.join("\n")).map_err(file("write", &note))?;
         let started = self.restore_rules(changing).and_then(|()| sysctl::start_forwarding(version));
         if started.is_err() {
             remove(&note)?;
@@ -267,17 +270,20 @@ impl Store {
     /// let only ours through.
     pub(super) fn stop_forwarding(&self, changing: &Changing) -> Result<(), NetworkError> {
         let closed = self.closed();
-        for version in &closed {
+        for (version, _) in &closed {
             sysctl::stop_forwarding(*version)?;
             remove(&self.forwarding_path(*version))?;
         }
         if closed.is_empty() { Ok(()) } else { self.restore_rules(changing) }
     }
 
-    /// Versions of which we had the host pass packets on.
-    fn closed(&self) -> Vec<Version> {
-        let ours = |version: &Version| self.forwarding_path(*version).exists();
-        [Version::Four, Version::Six].into_iter().filter(ours).collect()
+    /// Versions of which we had the host pass packets on, with the interfaces that it had before.
+    fn closed(&self) -> Vec<(Version, Vec<String>)> {
+        let ours = |version: Version| {
+            let names = fs::read_to_string(self.forwarding_path(version)).ok()?;
+            Some((version, names.lines().map(str::to_owned).collect()))
+        };
+        [Version::Four, Version::Six].into_iter().filter_map(ours).collect()
     }
 
     fn forwarding_path(&self, version: Version) -> PathBuf {

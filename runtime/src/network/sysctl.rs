@@ -30,6 +30,13 @@ impl Version {
     }
 }
 
+/// The interfaces of this network namespace, but the loopback one.
+pub(super) fn interfaces() -> Vec<String> {
+    let entries = fs::read_dir("/proc/sys/net/ipv4/conf").into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| !matches!(name.as_str(), "all" | "default" | "lo")).collect()
+}
+
 /// Whether the host passes packets on between interfaces.
 pub(super) fn is_forwarding(version: Version) -> bool {
     is(version.forwarding(), "1")

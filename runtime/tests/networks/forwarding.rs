@@ -61,6 +61,20 @@ pub(super) fn test(bed: &Bed) {
         } else {
             assert_silent(Some(left.as_fd()), at(SIDES[1], 7000));
         }
+        // What comes later is for its maker to guard: the bridges of another engine work.
+        let later = bed.spawner.make_network().unwrap().0;
+        let there = format!("/proc/{}/fd/{}", std::process::id(), later.as_raw_fd());
+        inside(&host, || {
+            ip(&format!("link add later type veth peer name side0 netns {there}"));
+            ip("addr add 192.0.2.1/24 dev later");
+            ip("link set later up");
+        });
+        inside(&later, || {
+            ip("addr add 192.0.2.9/24 dev side0");
+            ip("link set side0 up");
+            ip("route add default via 192.0.2.1");
+        });
+        assert_eq!(talk(Some(later.as_fd()), at(SIDES[1], 7000), &server), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)));
         drop((container, bridge));
         inside(&host, || {
             Bridge::remove(state.path(), "kiln-hop").unwrap();
