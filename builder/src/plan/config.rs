@@ -7,7 +7,6 @@ use kiln_image::config::{Empty, Healthcheck};
 use kiln_parser::Text;
 use kiln_parser::ast::{self, CommandLine, KeyValues, Kind};
 use kiln_runtime::signal;
-use kiln_runtime::user::{self, UserError};
 
 pub(super) fn apply(state: &mut StageState, step: &Step, kind: &Kind) -> Result<(), BuildError> {
     match kind {
@@ -82,16 +81,9 @@ fn label(state: &mut StageState, step: &Step, list: &KeyValues) -> Result<(), Bu
 
 fn user(state: &mut StageState, step: &Step, text: &Text) -> Result<(), BuildError> {
     let user = expand_value(state, step, text)?;
-    check_ids(step, text, &user)?;
     commit(state, format!("USER {user}"), false);
     state.config.config.user = user;
     Ok(())
-}
-
-/// Checks the ids in `user[:group]`: names are looked up when there is a tree, numbers are right or wrong now.
-pub(super) fn check_ids(step: &Step, text: &Text, value: &str) -> Result<(), BuildError> {
-    let refuse = |error: UserError| BuildError::at("invalid-id", step.span_of(text), error.to_string());
-    user::check(value).map_err(refuse)
 }
 
 /// The arguments that a command becomes.

@@ -1,6 +1,5 @@
 //! COPY and ADD.
 
-use super::config::check_ids;
 use super::{Planner, StageState, commit, expand_value, path, shown_expanded, unprocessed};
 use crate::error::BuildError;
 use crate::graph::{self, Checkout, Copy, CopyFrom, CopySource, Download, Operation};
@@ -295,9 +294,6 @@ fn resolve(
     options: &ast::CopyOptions,
 ) -> Result<Resolved, BuildError> {
     let owner = optional(state, step, options.chown.as_ref())?;
-    if let (Some(owner), Some(text)) = (&owner, &options.chown) {
-        check_ids(step, text, owner)?;
-    }
     let mode = match optional(state, step, options.chmod.as_ref())? {
         Some(text) => Some(ModeChange::parse(&text).map_err(|error| {
             let span = options.chmod.as_ref().map_or(step.span, |text| step.span_of(text));

@@ -36,7 +36,7 @@ impl Owner {
 /// User and group that `user[:group]` means in a tree.
 ///
 /// A number without a group is the group too, and is never looked for among the names. A name that the tree
-/// does not know is root, as in the reference.
+/// does not know is root, as in the reference, and so is a number that is no id.
 pub(super) fn find(text: &str, tree: Option<&OwnedFd>) -> Result<Owner, StepError> {
     let (name, group) = match text.split_once(':') {
         Some((name, group)) => (name, Some(group)),
@@ -49,10 +49,11 @@ pub(super) fn find(text: &str, tree: Option<&OwnedFd>) -> Result<Owner, StepErro
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let mut owner = Owner::default();
-    match number(name)? {
-        Some(id) => (owner.uid, owner.gid) = (id, id),
-        None if name.is_empty() => {}
-        None => {
+    match number(name) {
+        Ok(Some(id)) => (owner.uid, owner.gid) = (id, id),
+        Ok(None) if name.is_empty() => {}
+        Err(_) => owner.unknown.push(unknown("user", name, "")),
+        Ok(None) => {
             let passwd = read("etc/passwd")?;
             match user::ids_of_user(name, &passwd) {
                 Some(ids) => (owner.uid, owner.gid) = ids,
@@ -61,11 +62,12 @@ pub(super) fn find(text: &str, tree: Option<&OwnedFd>) -> Result<Owner, StepErro
         }
     }
     let Some(name) = group else { return Ok(owner) };
-    match number(name)? {
-        Some(id) => owner.gid = id,
+    match number(name) {
+        Ok(Some(id)) => owner.gid = id,
         // No group is root's.
-        None if name.is_empty() => owner.gid = 0,
-        None => {
+        Ok(None) if name.is_empty() => owner.gid = 0,
+        Err(_) => owner.unknown.push(unknown("group", name, "")),
+        Ok(None) => {
             let groups = read("etc/group")?;
             match user::id_of_group(name, &groups) {
                 Some(id) => owner.gid = id,
@@ -120,7 +122,7 @@ mod tests {
     fn numbers_are_never_names() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("etc")).unwrap();
-        let names = ["1001", "3000000000", "4294967295", "99999999999999999999", "+1", "-1", "01", " 1"];
+        let names = ["1001", "3000000000", "4294967295", "99999999999999999999", "+1", "-1", " 1"];
         let line = |name: &&str| format!("{name}:x:7:8::/:\n");
         let passwd: String = names.iter().map(line).collect();
         std::fs::write(root.path().join("etc/passwd"), &passwd).unwrap();
@@ -130,8 +132,8 @@ mod tests {
         assert_eq!(ids("1001").unwrap(), (1001, 1001));
         assert_eq!(ids("3000000000:1001").unwrap(), (3_000_000_000, 1001));
         for name in &names[2..] {
-            assert!(matches!(ids(name), Err(StepError::Owner(_))), "{name:?}");
-            assert!(matches!(ids(&format!("0:{name}")), Err(StepError::Owner(_))), "{name:?}");
+            assert_eq!(ids(name).unwrap(), (0, 0), "{name:?}");
+            assert_eq!(find(&format!("5:{name}"), Some(&tree)).unwrap().unknown.len(), 1, "{name:?}");
         }
     }
 }

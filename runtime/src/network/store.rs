@@ -256,7 +256,8 @@ impl Store {
         }
         let note = self.forwarding_path(version);
         let own: Vec<String> = self.networks().into_iter().map(|network| network.bridge).collect();
-        let names: Vec<String> = sysctl::interfaces().into_iter().filter(|name| !own.contains(name)).collect();
+        let names: Vec<String> =
+            sysctl::interfaces().into_iter().filter(|name| !own.contains(name)).collect();
         fs::write(&note, names.join("\n")).map_err(file("write", &note))?;
         let started = self.restore_rules(changing).and_then(|()| sysctl::start_forwarding(version));
         if started.is_err() {

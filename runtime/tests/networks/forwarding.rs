@@ -74,7 +74,10 @@ pub(super) fn test(bed: &Bed) {
             ip("link set side0 up");
             ip("route add default via 192.0.2.1");
         });
-        assert_eq!(talk(Some(later.as_fd()), at(SIDES[1], 7000), &server), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)));
+        assert_eq!(
+            talk(Some(later.as_fd()), at(SIDES[1], 7000), &server),
+            IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9))
+        );
         drop((container, bridge));
         inside(&host, || {
             Bridge::remove(state.path(), "kiln-hop").unwrap();
