@@ -12,6 +12,7 @@
 //! One loop owns all state and hears events; workers own nothing shared and send messages.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
 
 /// A cache key.
@@ -173,14 +174,23 @@ pub fn solve<S: Steps>(
                 running += 1;
                 let events = events.clone();
                 scope.spawn(move || {
-                    // The loop outlives its workers.
-                    let _ = events.send(perform(steps, job));
+                    let done = catch_unwind(AssertUnwindSafe(|| perform(steps, job)));
+                    let (event, panic) = match done {
+                        Ok(event) => (Some(event), None),
+                        Err(panic) => (None, Some(panic)),
+                    };
+                    // The loop outlives its workers, and waits for a word of each.
+                    let _ = events.send(event);
+                    if let Some(panic) = panic {
+                        resume_unwind(panic);
+                    }
                 });
             }
             if running == 0 {
                 break;
             }
-            let Ok(event) = inbox.recv() else { break };
+            // A worker that panicked takes the build with it, once the others have ended.
+            let Ok(Some(event)) = inbox.recv() else { break };
             running -= 1;
             solver.hear(event);
         }

@@ -142,10 +142,16 @@ fn parent_and_name(path: &Path) -> Option<(&Path, CString)> {
     Some((path.parent()?, name))
 }
 
+/// Uid and gid for chown(2), where the largest number of 32 bits stands for "no change".
+pub fn owner(uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
+    let is_change = |id: &u32| *id != u32::MAX;
+    (Some(uid).filter(is_change).map(Uid::from_raw), Some(gid).filter(is_change).map(Gid::from_raw))
+}
+
 /// Owner and group of a file, links not followed.
 pub(crate) fn chown_at(dir: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> Result<(), Errno> {
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+    let (uid, gid) = owner(uid, gid);
+    fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// Permission bits of a file, by a handle on it: a link fails with `ELOOP`.

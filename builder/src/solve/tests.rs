@@ -19,6 +19,8 @@ enum Step {
     OwnAndLastDigits(Hidden),
     /// Fails.
     Fail,
+    /// Panics, which no step should.
+    Panic,
     /// Meets another step before it ends.
     Meet,
 }
@@ -100,6 +102,7 @@ impl Steps for Numbers<'_> {
                 value + inputs.iter().map(|input| input % 10).sum::<i64>()
             }
             Step::Fail => return Err("as told".into()),
+            Step::Panic => panic!("a step panicked"),
             Step::Meet => {
                 self.barrier.wait();
                 1
@@ -233,6 +236,14 @@ fn a_failure_stops_the_rest_and_keeps_what_is_done() {
     assert_eq!(check(&cache, &graph), (Err("as told".into()), vec![0, 1], vec![]));
     let mended = [graph[0].clone(), (Step::Sum, vec![base(0)]), graph[2].clone()];
     assert_eq!(check(&cache, &mended), (Ok(1), vec![1, 2], vec![0]));
+}
+
+/// The scheduler once waited for ever for a step that had panicked.
+#[test]
+fn a_panic_ends_the_build() {
+    let graph = [(Step::Value(1), vec![]), (Step::Panic, vec![base(0)]), (Step::Sum, vec![base(1)])];
+    let ended = std::panic::catch_unwind(|| check(&Cache::default(), &graph));
+    assert!(ended.is_err());
 }
 
 proptest::proptest! {

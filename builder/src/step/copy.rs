@@ -13,7 +13,7 @@ use kiln_image::tree::Tree;
 use kiln_parser::ignore::Patterns;
 use kiln_runtime::view;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FileType, Gid, Mode, Uid};
+use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
@@ -239,7 +239,8 @@ fn archive(copied: &CopySource, source: &Source) -> Result<Option<File>, StepErr
 }
 
 pub(super) fn set_metadata(folder: &OwnedFd, metadata: &Metadata) -> Result<(), Errno> {
-    rustix::fs::fchown(folder, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))?;
+    let (uid, gid) = sys::owner(metadata.uid, metadata.gid);
+    rustix::fs::fchown(folder, uid, gid)?;
     rustix::fs::fchmod(folder, Mode::from_raw_mode(metadata.mode & 0o7777))?;
     rustix::fs::futimens(folder, &sys::timestamps(metadata.mtime.0, metadata.mtime.1))
 }

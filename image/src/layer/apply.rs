@@ -15,7 +15,7 @@ use crate::sys::{self, CallError, Named};
 use crate::tar::{Entry, EntryKind, Reader, TarError};
 use crate::tree::merged::{MergedDir, link_names};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{CStr, CString};
@@ -326,8 +326,8 @@ impl Unpacker<'_> {
     }
 
     fn directory_metadata(&self, dir: BorrowedFd<'_>, entry: &Entry) -> Result<(), ApplyError> {
-        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        fs::fchown(dir, Some(uid), Some(gid)).call("chown", path(&entry.name))?;
+        let (uid, gid) = sys::owner(entry.uid, entry.gid);
+        fs::fchown(dir, uid, gid).call("chown", path(&entry.name))?;
         fs::fchmod(dir, Mode::from_raw_mode(entry.mode & 0o7777)).call("chmod", path(&entry.name))?;
         Ok(set_xattrs(dir, entry).call("setxattr", path(&entry.name))?)
     }
@@ -345,8 +345,8 @@ impl Unpacker<'_> {
         let mut file = File::from(fd);
         self.write_content(&mut file, entry, reader)?;
         self.applied.size += entry.size;
-        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        fs::fchown(&file, Some(uid), Some(gid)).call("chown", shown())?;
+        let (uid, gid) = sys::owner(entry.uid, entry.gid);
+        fs::fchown(&file, uid, gid).call("chown", shown())?;
         fs::fchmod(&file, Mode::from_raw_mode(entry.mode & 0o7777)).call("chmod", shown())?;
         set_xattrs(file.as_fd(), entry).call("setxattr", shown())?;
         let times = sys::timestamps(entry.mtime, entry.mtime_nanos);

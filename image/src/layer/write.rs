@@ -8,7 +8,7 @@
 use crate::sys::{self, CallError, Named};
 use crate::tree::{RealPath, Tree, open_inside};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
@@ -249,7 +249,8 @@ pub(crate) fn make_folder(dir: BorrowedFd<'_>, name: &CStr, metadata: &Metadata)
 }
 
 pub(crate) fn set_owner_and_mode(fd: BorrowedFd<'_>, metadata: &Metadata) -> Result<(), Errno> {
-    fs::fchown(fd, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))?;
+    let (uid, gid) = sys::owner(metadata.uid, metadata.gid);
+    fs::fchown(fd, uid, gid)?;
     fs::fchmod(fd, Mode::from_raw_mode(metadata.mode))
 }
 
