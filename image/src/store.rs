@@ -55,7 +55,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 /// Why the store cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +132,8 @@ pub struct Store {
     boot: String,
     /// True when something was written that a power cut could take.
     changed: AtomicBool,
+    /// Pins that were written, less those that were given up: a container that comes and goes leaves nothing to sync.
+    pins: AtomicI64,
     after: Option<AfterChange>,
 }
 
@@ -140,9 +142,8 @@ pub type AfterChange = Box<dyn Fn(&Path) + Send + Sync>;
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if self.changed.load(Ordering::Relaxed)
-            && let Some(after) = &self.after
-        {
+        let has_changed = self.changed.load(Ordering::Relaxed) || self.pins.load(Ordering::Relaxed) != 0;
+        if has_changed && let Some(after) = &self.after {
             after(&self.root);
         }
     }
@@ -220,12 +221,13 @@ impl Store {
         let blobs = Blobs::new(root.join("blobs"), scratch.clone());
         let boot = fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
         let changed = AtomicBool::new(false);
-        let store = Store { root: root.to_owned(), index, blobs, scratch, boot, changed, after: None };
+        let pins = AtomicI64::new(0);
+        let store = Store { root: root.to_owned(), index, blobs, scratch, boot, changed, pins, after: None };
         if fresh {
             store.replace_file("oci-layout", OCI_LAYOUT)?;
         }
         store.scratch.remove_orphans()?;
-        store.recover(is_new && !fresh)?;
+        store.recover(is_new)?;
         store.keep_reserve();
         Ok(store)
     }
@@ -267,12 +269,13 @@ impl Store {
     /// Keeps the layers of `stack` for as long as something called `name` exists.
     pub fn pin(&self, name: &str, stack: &Stack) -> Result<(), StoreError> {
         let layers: Vec<&str> = stack.layers().map(LayerId::as_str).collect();
-        self.note_change();
+        self.pins.fetch_add(1, Ordering::Relaxed);
         self.replace_file(&format!("pins/{name}"), &json::to_vec(&layers))
     }
 
     /// Gives up a pin; none of that name is fine.
     pub fn unpin(&self, name: &str) -> Result<(), StoreError> {
+        self.pins.fetch_sub(1, Ordering::Relaxed);
         Ok(sys::remove_path(&self.root.join("pins").join(name))?)
     }
 

@@ -118,9 +118,9 @@ impl Store {
         let Some(_lock) = self.try_remove_layers()? else { return Ok(()) };
         let mut needed: BTreeSet<Digest> = BTreeSet::new();
         for image in self.index.images()? {
-            if let Ok(manifest) = self.read_manifest(&image) {
-                needed.extend(manifest.layers.into_iter().map(|layer| layer.digest));
-            }
+            // Nobody knows which blobs an image with a damaged manifest needs.
+            let Ok(manifest) = self.read_manifest(&image) else { return Ok(()) };
+            needed.extend(manifest.layers.into_iter().map(|layer| layer.digest));
             needed.extend([image.manifest, image.id.0]);
         }
         needed.extend(self.index.layers()?.into_iter().filter_map(|layer| layer.blob));

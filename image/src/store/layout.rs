@@ -128,7 +128,12 @@ impl Store {
             self.index.set_tag(&name, &image.id, updated.unwrap_or_else(index::now))?;
             named.insert(name);
         }
-        for tag in self.index.tags()?.into_iter().filter(|tag| !named.contains(&tag.reference)) {
+        // A tag that is younger than the file is one that another process is about to write there.
+        let written = fs::metadata(self.root.join("index.json")).map_or(0, |found| {
+            found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec())
+        });
+        let is_gone = |tag: &super::TagRecord| !named.contains(&tag.reference) && tag.updated < written;
+        for tag in self.index.tags()?.into_iter().filter(is_gone) {
             self.index.remove_tag(&tag.reference)?;
         }
         Ok(())
