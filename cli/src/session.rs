@@ -23,6 +23,7 @@ impl Session {
     /// Opens the store.
     pub fn open(globals: &Globals) -> Result<Session, CliError> {
         require_root()?;
+        raise_open_files();
         let config = Config::read(globals)?;
         let mut store = Store::open(&config.root)?;
         store.on_change(Box::new(durability()?));
@@ -51,6 +52,15 @@ pub fn start_helper() -> Result<Spawner, CliError> {
     require_root()?;
     host::check().map_err(|error| CliError::failed(error.to_string()))?;
     Spawner::start().map_err(|error| CliError::failed(error.to_string()))
+}
+
+/// Deep trees of many layers need a handle for each directory of each. Containers get the limit that this process began
+/// with: the helper that makes them is started before.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where that is not allowed, things are as they were.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 fn require_root() -> Result<(), CliError> {

@@ -48,6 +48,7 @@ use crate::manifest::{Manifest, ManifestError, ManifestOrIndex};
 use crate::reference::{Reference, ReferenceError};
 use crate::sys::{self, CallError, Named};
 use index::Index;
+use rustix::fd::AsFd;
 use scratch::ScratchArea;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -110,6 +111,18 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// True when this process, or the host, has too many open files.
+    pub fn is_out_of_files(&self) -> bool {
+        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(at) = error {
+            if let Some(call) = at.downcast_ref::<CallError>() {
+                return matches!(call.errno, rustix::io::Errno::MFILE | rustix::io::Errno::NFILE);
+            }
+            error = at.source();
+        }
+        false
+    }
+
     /// True when the disk is full.
     pub fn is_full(&self) -> bool {
         match self {
@@ -207,10 +220,10 @@ impl Store {
     pub fn open(root: &Path) -> Result<Store, StoreError> {
         let open = |error| StoreError::Open(root.to_owned(), error);
         let fresh = !root.join("oci-layout").exists();
-        if fresh {
-            for folder in ["blobs/sha256", "layers", "work", "locks", "pins", "cache", "caches", "containers"]
-            {
-                make_folder(&root.join(folder)).map_err(open)?;
+        for folder in ["blobs/sha256", "layers", "work", "locks", "pins", "cache", "caches", "containers"] {
+            let path = root.join(folder);
+            if fresh || !path.exists() {
+                make_folder(&path).map_err(open)?;
             }
         }
         for name in OWN {
@@ -279,19 +292,24 @@ impl Store {
         Ok(sys::remove_path(&self.root.join("pins").join(name))?)
     }
 
-    fn pinned_layers(&self) -> Result<BTreeSet<String>, StoreError> {
+    /// Layers that containers use; `None` where a pin is damaged, and so may mean any layer.
+    fn pinned_layers(&self) -> Result<Option<BTreeSet<String>>, StoreError> {
         let folder = self.root.join("pins");
         let mut pinned = BTreeSet::new();
         for entry in fs::read_dir(&folder).call("getdents", &folder)? {
             let path = entry.call("getdents", &folder)?.path();
+            if !path.is_file() {
+                continue;
+            }
             let bytes = match fs::read(&path) {
                 // Given up meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 bytes => bytes.call("read", &path)?,
             };
-            pinned.extend(serde_json::from_slice::<Vec<String>>(&bytes).unwrap_or_default());
+            let Ok(layers) = serde_json::from_slice::<Vec<String>>(&bytes) else { return Ok(None) };
+            pinned.extend(layers);
         }
-        Ok(pinned)
+        Ok(Some(pinned))
     }
 
     // Images.
@@ -459,12 +477,20 @@ impl Store {
     /// is unpacked again, or removed.
     fn sound(&self, layer: LayerRecord, below: &[DiffId]) -> Result<Option<LayerRecord>, StoreError> {
         let path = self.layer_path(&layer.id);
-        let is_there = path.is_dir();
-        let is_known = |boot: &String| !boot.is_empty() && *boot == self.boot;
-        if is_there && layer.boot.as_ref().is_none_or(is_known) {
+        let is_known = |layer: &LayerRecord| {
+            layer.boot.as_ref().is_none_or(|boot| !boot.is_empty() && *boot == self.boot)
+        };
+        if path.is_dir() && is_known(&layer) {
             return Ok(Some(layer));
         }
-        if is_there && layer.below.is_none() {
+        // One process checks, and no other takes the files away from those who use what it found.
+        let _lock = self.lock(&format!("check-{}", layer.id), || {})?;
+        let layer = match self.index.layer(&layer.id)? {
+            Some(now) if path.is_dir() && is_known(&now) => return Ok(Some(now)),
+            Some(now) => now,
+            None => return Ok(None),
+        };
+        if path.is_dir() && layer.below.is_none() {
             let (actual, _) = pack(&path)?;
             if layer.diff_id.as_ref().is_some_and(|expected| *expected == actual) {
                 let layer = LayerRecord { boot: None, ..layer };
@@ -472,8 +498,11 @@ impl Store {
                 return Ok(Some(layer));
             }
         }
-        if let Ok(layer) = self.unpack_again(&layer, below) {
-            return Ok(Some(layer));
+        match self.unpack_again(&layer, below) {
+            Ok(layer) => return Ok(Some(layer)),
+            // These say nothing about the layer.
+            Err(error) if error.is_full() || error.is_out_of_files() => return Err(error),
+            Err(_) => {}
         }
         self.discard(&self.root.join("layers").join(&layer.id))?;
         self.index.remove_layer(&layer.id)?;
@@ -605,12 +634,14 @@ impl Store {
             let actual = DiffId(digest);
             return Err(StoreError::DiffIdMismatch { expected: expected.clone(), actual });
         }
+        let upper = sys::open_dir(&active.upper())?;
+        let is_empty = sys::sorted_names(upper.as_fd()).call("getdents", active.upper())?.is_empty();
         let record = LayerRecord {
             id: String::new(),
             diff_id: Some(expected.clone()),
             tar_size: Some(tar_size),
             size: applied.size,
-            empty: applied.entries == 0 && tar_size <= 1024,
+            empty: is_empty && !applied.opaque_root,
             opaque_root: applied.opaque_root,
             blob: None,
             created: index::now(),

@@ -552,3 +552,18 @@ fn contents_survive_a_round_trip_through_a_tar() {
     fs::File::open(again.path().join("x/sub/g")).unwrap().read_to_string(&mut content).unwrap();
     assert_eq!(content, "g");
 }
+
+/// Each directory is looked through once, however often it is whited out.
+#[test]
+fn repeated_whiteouts_cost_nothing() {
+    needs_root!();
+    let mut entries = vec![folder("x/")];
+    let names: Vec<String> = (0..2000).map(|number| format!("x/{number}/")).collect();
+    entries.extend(names.iter().map(|name| folder(name)));
+    entries.extend(
+        (0..20_000).map(|number| file(if number % 2 == 0 { "x/.wh..wh..opq" } else { ".wh.x" }, b"")),
+    );
+    let (root, applied) = unpack(&entries);
+    applied.unwrap();
+    assert_eq!(fs::read_dir(root.path().join("x")).unwrap().count(), 2000);
+}

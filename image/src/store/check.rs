@@ -102,6 +102,7 @@ impl Store {
                 let below = layer.below.clone().unwrap_or_default();
                 // A boot that never was: its files are not trusted.
                 let doubted = LayerRecord { boot: Some(String::new()), ..layer };
+                self.index.put_layer(&doubted)?;
                 done = Some(match self.sound(doubted, &below)? {
                     Some(_) => "unpacked again".to_owned(),
                     None => "removed".to_owned(),

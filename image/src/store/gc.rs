@@ -1,7 +1,7 @@
 //! Removing images, and what nothing needs any more.
 
 use super::{ImageRecord, Store, StoreError};
-use crate::digest::{Digest, ImageId};
+use crate::digest::{DiffId, Digest, ImageId};
 use crate::reference::Reference;
 use crate::sys::{self, Named};
 use std::collections::BTreeSet;
@@ -100,9 +100,20 @@ impl Store {
         let Some(_lock) = self.try_remove_layers()? else { return Ok(Vec::new()) };
         // What killed commands left is known by no record.
         self.adopt_layers()?;
-        let pinned = self.pinned_layers()?;
+        let Some(pinned) = self.pinned_layers()? else { return Ok(Vec::new()) };
         let mut removed = Vec::new();
-        for layer in self.index.unused_layers()? {
+        let mut unused = self.index.unused_layers()?;
+        // A layer of some image, on other layers than that image has below it.
+        let chains = self.index.image_chains()?;
+        for layer in self.index.layers_on_others()? {
+            let (Some(below), Some(diff_id)) = (&layer.below, &layer.diff_id) else { continue };
+            let is_of =
+                |chain: &Vec<DiffId>| chain.starts_with(below) && chain.get(below.len()) == Some(diff_id);
+            if !chains.iter().any(is_of) && !unused.iter().any(|known| known.id == layer.id) {
+                unused.push(layer);
+            }
+        }
+        for layer in unused {
             if pinned.contains(&layer.id) {
                 continue;
             }

@@ -527,6 +527,37 @@ impl Index {
         })
     }
 
+    /// Diff ids of the layers of each image, lowest first.
+    pub(crate) fn image_chains(&self) -> Result<Vec<Vec<DiffId>>, IndexError> {
+        self.read(|db| {
+            let mut statement =
+                db.prepare_cached("SELECT image, diff_id FROM image_layer ORDER BY image, position")?;
+            let rows =
+                statement.query_map([], |row| Ok((row.get::<_, String>(0)?, DiffId(digest(row, 1)?))))?;
+            let mut chains: Vec<(String, Vec<DiffId>)> = Vec::new();
+            for row in rows {
+                let (image, diff_id) = row?;
+                match chains.last_mut().filter(|(last, _)| *last == image) {
+                    Some((_, chain)) => chain.push(diff_id),
+                    None => chains.push((image, vec![diff_id])),
+                }
+            }
+            Ok(chains.into_iter().map(|(_, chain)| chain).collect())
+        })
+    }
+
+    /// Layers that no cache record needs, and that fit on lower layers of their own.
+    pub(crate) fn layers_on_others(&self) -> Result<Vec<LayerRecord>, IndexError> {
+        self.read(|db| {
+            db.prepare_cached(
+                "SELECT * FROM layer WHERE below IS NOT NULL
+                 AND id NOT IN (SELECT layer FROM step WHERE layer IS NOT NULL)",
+            )?
+            .query_map([], layer_record)?
+            .collect()
+        })
+    }
+
     /// Layers that neither an image nor a cache record needs.
     pub(crate) fn unused_layers(&self) -> Result<Vec<LayerRecord>, IndexError> {
         self.read(|db| {
@@ -627,7 +658,8 @@ fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     if version == 1 {
         transaction.execute_batch(
             "ALTER TABLE layer ADD COLUMN below TEXT;
-             UPDATE layer SET boot = 'schema 1' WHERE blob IS NOT NULL;",
+             UPDATE layer SET boot = 'schema 1' WHERE blob IS NOT NULL;
+             UPDATE layer SET empty = 0;",
         )?;
         transaction.execute_batch(META)?;
         transaction.pragma_update(None, "user_version", SCHEMA)?;

@@ -45,9 +45,14 @@ impl Store {
                 manifests.push(self.descriptor(&image)?);
             }
         }
-        let generation = self.generation()? + 1;
+        let generation = self.generation()?.saturating_add(1);
         let mut layout = ManifestIndex::oci(manifests);
         layout.annotations = BTreeMap::from([(GENERATION.to_owned(), generation.to_string())]);
+        // First: a process that is killed in between leaves a file that is older than the index, not younger.
+        self.index.set_meta(&[(Meta::Generation, generation.to_string())])?;
+        if self.root.join("index.json").is_dir() {
+            self.discard(&self.root.join("index.json"))?;
+        }
         self.replace_file("index.json", &json::to_vec(&layout))?;
         self.note_layout(generation)
     }
@@ -115,7 +120,8 @@ impl Store {
             let Some(image) = self.adopt_image(&descriptor.digest, &descriptor.media_type)? else { continue };
             let digests = descriptor.annotations.get(DIGESTS).map(String::as_str).unwrap_or_default();
             for (repository, digest) in digests.split(' ').filter_map(|text| text.rsplit_once('@')) {
-                if let Ok(digest) = digest.parse::<Digest>() {
+                let is_name = format!("{repository}@{digest}").parse::<Reference>().is_ok();
+                if let (Ok(digest), true) = (digest.parse::<Digest>(), is_name) {
                     self.index.add_repo_digest(&image.id, repository, &digest)?;
                 }
             }
@@ -179,12 +185,21 @@ impl Store {
         self.put_image(bytes, kind, config)
     }
 
-    /// Looks for manifests among the blobs, and brings their images into the index.
+    /// Brings the images into the index whose manifests are among the blobs. Where `index.json` is sound, it knows those
+    /// that were removed: only manifests that are younger count then.
     pub(super) fn adopt_images(&self) -> Result<(), StoreError> {
+        let path = self.root.join("index.json");
+        let layout =
+            fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<ManifestIndex>(&bytes).ok());
+        let is_sound = layout.is_some_and(|layout| layout.annotations.contains_key(GENERATION));
+        let time = |path: &std::path::Path| {
+            fs::metadata(path).map_or((0, 0), |found| (found.mtime(), found.mtime_nsec()))
+        };
+        let after = if is_sound { time(&path) } else { (i64::MIN, 0) };
         for digest in self.blobs.list()? {
-            let is_small =
-                fs::metadata(self.blobs.path(&digest)).is_ok_and(|found| found.len() <= MAX_METADATA);
-            if !is_small {
+            let blob = self.blobs.path(&digest);
+            let is_small = fs::metadata(&blob).is_ok_and(|found| found.len() <= MAX_METADATA);
+            if !is_small || time(&blob) < after {
                 continue;
             }
             let Ok(bytes) = self.blobs.read(&digest) else { continue };

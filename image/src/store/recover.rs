@@ -8,6 +8,7 @@ use super::index::{self, Index, IndexError, Meta, damage_mark};
 use super::lock::lock_at;
 use super::{LayerRecord, Store, StoreError};
 use crate::digest::{DiffId, Digest, Hashing};
+use crate::manifest::Manifest;
 use crate::sys::{self, Named};
 use crate::{compression, config::ImageConfig};
 use std::collections::BTreeSet;
@@ -23,7 +24,7 @@ impl Store {
     pub(super) fn open_index(root: &Path) -> Result<(Index, bool), StoreError> {
         let path = &root.join("index.db");
         let open = || -> Result<Option<Index>, StoreError> {
-            if damage_mark(path).exists() || !path.exists() {
+            if damage_mark(path).exists() || !path.is_file() {
                 return Ok(None);
             }
             match Index::open(path, false) {
@@ -85,7 +86,10 @@ impl Store {
             self.index.layers()?.into_iter().filter(|layer| layer.boot.is_some() && layer.boot == last)
         {
             let below = layer.below.clone().unwrap_or_default();
-            self.sound(layer, &below)?;
+            // What cannot be looked at now is looked at when it is used: no command is held up by it.
+            if let Err(error @ StoreError::Index(_)) = self.sound(layer, &below) {
+                return Err(error);
+            }
         }
         if is_new {
             self.adopt_images()?;
@@ -117,16 +121,22 @@ impl Store {
 
     /// True when config and manifest are what their digests say, and all layers are there or can be made.
     fn is_complete(&self, id: &crate::digest::ImageId, manifest: &Digest) -> Result<bool, StoreError> {
-        let (Ok(config), Ok(_)) = (self.blobs.read(&id.0), self.blobs.read(manifest)) else {
+        let (Ok(config), Ok(manifest)) = (self.blobs.read(&id.0), self.blobs.read(manifest)) else {
             return Ok(false);
         };
+        let Ok(manifest) = serde_json::from_slice::<Manifest>(&manifest) else { return Ok(false) };
         let Ok(config) = ImageConfig::parse(&config) else { return Ok(false) };
         let diff_ids = &config.rootfs.diff_ids;
         for (at, diff_id) in diff_ids.iter().enumerate() {
             let found = self.index.layers_of_diff_id(diff_id)?;
             let fits = |layer: &LayerRecord| layer.below.as_ref().is_none_or(|own| own == &diff_ids[..at]);
             let is_there = found.iter().any(|layer| fits(layer) && self.layer_path(&layer.id).is_dir());
-            if !is_there && self.revive(diff_id, &diff_ids[..at])?.is_none() {
+            // What is unpacked of it when it is used; here nothing is written, as the disk may be full.
+            let has_blob = || {
+                let stored = manifest.layers.get(at).is_some_and(|layer| self.blobs.contains(&layer.digest));
+                stored || self.blobs.contains(&diff_id.0)
+            };
+            if !is_there && !has_blob() {
                 return Ok(false);
             }
         }

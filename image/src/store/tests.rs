@@ -541,3 +541,56 @@ fn locks_leave_no_files() {
     });
     assert_eq!(*counter.lock().unwrap(), 800);
 }
+
+/// A tar may end without its last blocks; a whiteout alone is something.
+#[test]
+fn a_layer_of_one_whiteout_is_not_empty() {
+    needs_root!();
+    let (_root, store) = store();
+    let base = unpack(&store, &[("f", "1")], &[]).unwrap();
+    let bytes = tar(&[(".wh.f", "")])[..512].to_vec();
+    let diff_id = DiffId(Digest::of(&bytes));
+    let layer = store.unpack_layer(bytes.as_slice(), &diff_id, std::slice::from_ref(&base), None).unwrap();
+    assert!(!layer.empty);
+    let stack = store.stack(&[base, diff_id]).unwrap();
+    assert!(!stack.has_at_root("f").unwrap());
+}
+
+#[test]
+fn layers_go_with_the_images_that_have_them_there() {
+    needs_root!();
+    let (_root, store) = store();
+    let upper = [("opt/app", "app")];
+    let mut chains = Vec::new();
+    for name in ["a", "b"] {
+        let base = unpack(&store, &[("opt/", ""), (name, "")], &[]).unwrap();
+        let layer = foreign(&store, &upper, std::slice::from_ref(&base));
+        let chain = vec![base, layer.diff_id.clone().unwrap()];
+        chains.push((image(&store, name, chain.clone()), chain, layer.id));
+    }
+    store.remove_image(&store.image(&chains[0].0).unwrap().unwrap()).unwrap();
+    assert!(store.index.layer(&chains[0].2).unwrap().is_none(), "no image has it on that base");
+    store.stack(&chains[1].1).unwrap();
+    // A pin that is torn may mean any layer.
+    fs::write(store.root.join("pins/torn"), "").unwrap();
+    store.remove_image(&store.image(&chains[1].0).unwrap().unwrap()).unwrap();
+    assert!(store.index.layer(&chains[1].2).unwrap().is_some());
+    store.unpin("torn").unwrap();
+    store.prune_steps().unwrap();
+    assert!(store.index.layer(&chains[1].2).unwrap().is_none());
+}
+
+#[test]
+fn removed_images_stay_removed_when_the_index_is_lost() {
+    needs_root!();
+    let (_root, store) = store();
+    let layer = unpack(&store, &[("f", "1")], &[]).unwrap();
+    let id = image(&store, "a", vec![layer]);
+    // The blobs of an image stay while a build runs.
+    let using = store.use_layers().unwrap();
+    store.remove_image(&store.image(&id).unwrap().unwrap()).unwrap();
+    drop(using);
+    assert!(store.blobs.contains(&id.0));
+    let store = lose_index(store);
+    assert_eq!(store.images().unwrap(), []);
+}

@@ -105,6 +105,10 @@ impl Unpacker<'_> {
         let shown = || path(&entry.name);
         let parent = self.innermost().try_clone_to_owned().call("dup", shown())?;
         let parent_key = self.key_at(self.here.len());
+        let is_opaque = |state: Option<&DirState>| state.is_some_and(|state| state.is_opaque);
+        if name.to_bytes() == OPAQUE && is_opaque(self.dirs.get(&parent_key)) {
+            return Ok(());
+        }
         if name.to_bytes() == OPAQUE {
             self.here.clear();
             self.keep_own_alone(parent.as_fd(), &parent_key).call("remove", shown())?;
@@ -121,6 +125,8 @@ impl Unpacker<'_> {
         let hidden = hidden.ok_or_else(|| ApplyError::Whiteout(shown()))?;
         let key = self.key(&hidden);
         match sys::stat_at(parent.as_fd(), &hidden).call("stat", shown())? {
+            // Once nothing of the layers below shows, nothing comes from there any more.
+            Some(stat) if sys::file_type(&stat) == FileType::Directory && is_opaque(self.dirs.get(&key)) => {}
             Some(stat) if sys::file_type(&stat) == FileType::Directory => {
                 self.here.clear();
                 self.hide_below(parent.as_fd(), &hidden, &key).call("remove", shown())?;
