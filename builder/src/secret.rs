@@ -12,6 +12,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{self, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use serde_json::Value;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -39,9 +40,18 @@ struct Needle {
     /// The secret's id.
     id: String,
     value: Vec<u8>,
+    /// Finds the value; made once, as that takes as long as the value is.
+    finder: memmem::Finder<'static>,
     /// One line of several: it is masked, and not looked for in images, which may hold such lines for other reasons, as
     /// those of certificates.
     is_part: bool,
+}
+
+impl Needle {
+    fn new(id: &str, value: &[u8], is_part: bool) -> Needle {
+        let finder = memmem::Finder::new(value).into_owned();
+        Needle { id: id.to_owned(), value: value.to_vec(), finder, is_part }
+    }
 }
 
 impl Needles {
@@ -50,16 +60,12 @@ impl Needles {
         for (id, value) in secrets {
             let whole = value.trim_ascii();
             if whole.len() >= SHORTEST {
-                list.push(Needle { id: id.clone(), value: whole.to_vec(), is_part: false });
+                list.push(Needle::new(id, whole, false));
             }
             let lines = whole.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
             let long = lines.filter(|line| line.len() >= SHORTEST_LINE && line.len() < whole.len());
             let is_short = whole.split(|byte| *byte == b'\n').count() <= MOST_LINES;
-            list.extend(long.filter(|_| is_short).map(|line| Needle {
-                id: id.clone(),
-                value: line.to_vec(),
-                is_part: true,
-            }));
+            list.extend(long.filter(|_| is_short).map(|line| Needle::new(id, line, true)));
         }
         list.sort_by_key(|needle| std::cmp::Reverse(needle.value.len()));
         Needles { list }
@@ -98,7 +104,8 @@ impl Needles {
         if self.is_empty() {
             return Ok(None);
         }
-        let scanner = Scanner { needles: self, root, since, cancel };
+        let buffer = RefCell::default();
+        let scanner = Scanner { needles: self, root, since, cancel, buffer };
         let opened = sys::open_dir(root)?;
         scanner.directory(opened.as_fd(), Path::new("/"))
     }
@@ -148,8 +155,14 @@ impl Needles {
 
     /// The id of the first secret in `text`.
     fn find(&self, text: &[u8]) -> Option<&str> {
-        let mut whole = self.list.iter().filter(|needle| !needle.is_part);
-        whole.find(|needle| memmem::find(text, &needle.value).is_some()).map(|needle| needle.id.as_str())
+        let mut whole = self.list.iter().filter(|needle| !needle.is_part && needle.value.len() <= text.len());
+        whole.find(|needle| needle.finder.find(text).is_some()).map(|needle| needle.id.as_str())
+    }
+
+    /// The length of the shortest value that is looked for in images.
+    fn shortest(&self) -> usize {
+        let whole = self.list.iter().filter(|needle| !needle.is_part);
+        whole.map(|needle| needle.value.len()).min().unwrap_or(usize::MAX)
     }
 
     fn longest(&self) -> usize {
@@ -184,13 +197,13 @@ impl Mask<'_> {
 
     fn replace(&mut self) -> Vec<u8> {
         let mut text = std::mem::take(&mut self.held);
-        for Needle { value, .. } in &self.needles.list {
-            if memmem::find(&text, value).is_none() {
+        for Needle { value, finder, .. } in &self.needles.list {
+            if value.len() > text.len() || finder.find(&text).is_none() {
                 continue;
             }
             let mut replaced = Vec::with_capacity(text.len());
             let mut rest = 0;
-            for at in memmem::find_iter(&text, value) {
+            for at in finder.find_iter(&text) {
                 replaced.extend_from_slice(&text[rest..at]);
                 replaced.extend_from_slice(MASK);
                 rest = at + value.len();
@@ -222,6 +235,8 @@ struct Scanner<'a> {
     root: &'a Path,
     since: Option<i64>,
     cancel: &'a Cancel,
+    /// For pieces of files; kept, as there are many files.
+    buffer: RefCell<Vec<u8>>,
 }
 
 impl Scanner<'_> {
@@ -252,6 +267,8 @@ impl Scanner<'_> {
                     let file = fs::openat(directory, &name, flags, Mode::empty()).call("open", &inner)?;
                     match self.attributes(file.as_fd(), &inner)? {
                         Some(id) => Some(id),
+                        // A file shorter than every secret holds none.
+                        None if (stat.st_size as u64) < self.needles.shortest() as u64 => None,
                         None => self.content(File::from(file), &inner)?,
                     }
                 }
@@ -270,15 +287,17 @@ impl Scanner<'_> {
 
     /// Looks at names and values of extended attributes.
     fn attributes(&self, file: BorrowedFd<'_>, path: &Path) -> Result<Option<String>, CallError> {
-        let mut names = vec![0u8; LARGEST_ATTRIBUTE];
-        let length = match fs::flistxattr(file, names.as_mut_slice()) {
-            Ok(length) => length,
-            Err(Errno::OPNOTSUPP) => return Ok(None),
-            Err(errno) => return Err(CallError { call: "listxattr", path: path.to_owned(), errno }),
+        let list = |names: &mut [u8]| match fs::flistxattr(file, names) {
+            Ok(length) => Ok(length),
+            Err(Errno::OPNOTSUPP) => Ok(0),
+            Err(errno) => Err(CallError { call: "listxattr", path: path.to_owned(), errno }),
         };
-        if length == 0 {
+        // Most files have none.
+        if list(&mut [])? == 0 {
             return Ok(None);
         }
+        let mut names = vec![0u8; LARGEST_ATTRIBUTE];
+        let length = list(&mut names)?;
         let mut value = vec![0u8; LARGEST_ATTRIBUTE];
         for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             if let Some(id) = self.needles.find(name) {
@@ -296,7 +315,8 @@ impl Scanner<'_> {
     /// Reads a file in pieces that overlap by what a secret may be long; holes are passed over.
     fn content(&self, mut file: File, path: &Path) -> Result<Option<String>, CallError> {
         const PIECE: usize = 256 * 1024;
-        let mut buffer = vec![0; PIECE + self.needles.longest()];
+        let mut buffer = self.buffer.borrow_mut();
+        buffer.resize(PIECE + self.needles.longest(), 0);
         let mut kept = 0;
         let mut offset = 0;
         loop {
