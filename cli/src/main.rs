@@ -74,7 +74,7 @@ fn begin_anew(words: &[OsString]) {
     if std::env::var_os(ONCE).is_none() {
         ui::tell("warning: the store's index is damaged and is made anew\n");
         let arguments = words.iter().skip(1);
-        // Where that fails, the first error is told.
+        // Where exec fails, the first error is reported.
         let _ = std::process::Command::new("/proc/self/exe").args(arguments).env(ONCE, "1").exec();
     }
 }

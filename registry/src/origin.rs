@@ -50,7 +50,7 @@ impl Origin {
     }
 }
 
-/// Whether a host without brackets is reached over the loopback interface, where nobody listens in.
+/// Whether a host without brackets is reached over the loopback interface, which no other host can read.
 pub(crate) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -554,7 +554,7 @@ fn numbers_are_never_names_of_users() {
             let (code, progress) = attempt(&bed, "c", &format!("{start}USER {user}\nRUN true\n"));
             assert!(code == 1 && progress.contains(&format!("invalid id `{id}`")), "{user}: {progress}");
         }
-        // An owner that nobody is, is root, as in the reference; it is not the user of that name.
+        // An owner that is no id is root, as in the reference, and not the user of that name.
         let chown = format!("{start}COPY --chown=5:{id} Dockerfile /x\nRUN stat -c %u:%g /x\n");
         let (code, progress) = attempt(&bed, "c", &chown);
         assert!(code == 0 && progress.contains(" 5:5\n"), "{id}: {progress}");

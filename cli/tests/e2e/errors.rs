@@ -198,7 +198,7 @@ fn texts_from_outside_do_not_steer_terminals() {
     steers_nothing(&(checked.out + &checked.err));
 }
 
-/// Variables that double, written forty times, and configs that nobody could read again are mistakes of the Dockerfile:
+/// Variables that double, written forty times, and configs too large to be read again are mistakes of the Dockerfile:
 /// nothing is exhausted, and nothing is tagged.
 #[test]
 fn variables_and_configs_have_a_size() {

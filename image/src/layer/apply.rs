@@ -39,8 +39,6 @@ pub struct Applied {
     pub opaque_root: bool,
     /// Bytes of file content.
     pub size: u64,
-    /// Entries that are no whiteouts.
-    pub entries: u64,
 }
 
 /// The layers below the one that is unpacked.
@@ -173,7 +171,7 @@ struct Unpacker<'a> {
 struct Level {
     name: CString,
     dir: OwnedFd,
-    /// The same directory of the layers below, once somebody asked; `None` in it when they have none.
+    /// The same directory of the layers below, once it was looked up; the inner `None` when they have none.
     below: Option<Option<Rc<MergedDir>>>,
 }
 
@@ -204,7 +202,6 @@ impl Unpacker<'_> {
             _ => None,
         };
         self.enter(&components, &entry.name)?;
-        self.applied.entries += 1;
         let call = |name: &'static str| move |errno| CallError { call: name, path: path(&entry.name), errno };
         let parent = self.innermost().try_clone_to_owned().call("dup", path(&entry.name))?;
         let key = self.key(&name);

@@ -119,7 +119,7 @@ impl Store {
         if !path.is_dir() {
             return Ok(Some("its directory is missing".to_owned()));
         }
-        // Nobody has said yet what it should be.
+        // Its diff id has not been computed yet: there is nothing to compare with.
         let Some(diff_id) = &layer.diff_id else { return Ok(None) };
         let packed = match pack(&path) {
             Ok((packed, _)) => packed,

@@ -129,7 +129,7 @@ impl Store {
         let Some(_lock) = self.try_remove_layers()? else { return Ok(()) };
         let mut needed: BTreeSet<Digest> = BTreeSet::new();
         for image in self.index.images()? {
-            // Nobody knows which blobs an image with a damaged manifest needs.
+            // The blobs that an image with a damaged manifest needs are not known: all stay.
             let Ok(manifest) = self.read_manifest(&image) else { return Ok(()) };
             needed.extend(manifest.layers.into_iter().map(|layer| layer.digest));
             needed.extend([image.manifest, image.id.0]);

@@ -98,10 +98,7 @@ impl Store {
         if is_known()? {
             return Ok(());
         }
-        let layout = fs::read(self.root.join("index.json"))
-            .ok()
-            .and_then(|bytes| serde_json::from_slice::<ManifestIndex>(&bytes).ok());
-        if let Some(layout) = layout {
+        if let Some(layout) = self.read_layout() {
             let written = layout.annotations.get(GENERATION).and_then(|text| text.parse::<u64>().ok());
             let known = self.generation()?;
             if written.map_or(known == 0, |written| written > known) {
@@ -111,6 +108,11 @@ impl Store {
             }
         }
         self.write_layout_locked()
+    }
+
+    /// `index.json`; `None` when it is missing or damaged.
+    fn read_layout(&self) -> Option<ManifestIndex> {
+        serde_json::from_slice(&fs::read(self.root.join("index.json")).ok()?).ok()
     }
 
     /// Takes over the names of `index.json` for images that are complete.

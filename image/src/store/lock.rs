@@ -1,7 +1,7 @@
 //! Locks between processes: files of `locks/` with flock(2).
 //!
-//! The file of a piece of work is removed by whoever held its lock, so that the directory does not grow by a file for each
-//! step and layer. One who waited for a file that is gone by then opens the new one.
+//! A lock's file is removed by the process that held the lock, so that the directory does not grow by a file for each step
+//! and layer. A process that waited for a removed file opens the new one and waits again.
 
 use super::{Store, StoreError};
 use crate::sys::{Call, CallError, Named};

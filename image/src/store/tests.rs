@@ -214,7 +214,7 @@ fn layers_in_use_are_not_removed() {
     let record = store.image(&id).unwrap().unwrap();
     let using = store.use_layers().unwrap();
     store.remove_image(&record).unwrap();
-    assert!(store.find_layer(&layer, &[]).unwrap().is_some(), "somebody is building");
+    assert!(store.find_layer(&layer, &[]).unwrap().is_some(), "a build is running");
     drop(using);
     let stack = store.stack(std::slice::from_ref(&layer)).unwrap();
     store.pin("container", &stack).unwrap();
