@@ -567,3 +567,14 @@ fn repeated_whiteouts_cost_nothing() {
     applied.unwrap();
     assert_eq!(fs::read_dir(root.path().join("x")).unwrap().count(), 2000);
 }
+
+/// A directory that is there as the way to an opaque whiteout alone is deleted like any other.
+#[test]
+fn a_whiteout_deletes_a_directory_that_was_made_opaque() {
+    needs_root!();
+    let (below, applied) = unpack(&[file("d/x", b"x")]);
+    applied.unwrap();
+    let (root, applied) = unpack_on(&[below.path()], &[file("d/.wh..wh..opq", b""), file(".wh.d", b"")]);
+    applied.unwrap();
+    assert_eq!(tree(root.path()), BTreeMap::from([("d".to_owned(), "w".to_owned())]));
+}

@@ -105,8 +105,7 @@ impl Unpacker<'_> {
         let shown = || path(&entry.name);
         let parent = self.innermost().try_clone_to_owned().call("dup", shown())?;
         let parent_key = self.key_at(self.here.len());
-        let is_opaque = |state: Option<&DirState>| state.is_some_and(|state| state.is_opaque);
-        if name.to_bytes() == OPAQUE && is_opaque(self.dirs.get(&parent_key)) {
+        if name.to_bytes() == OPAQUE && self.dirs.get(&parent_key).is_some_and(|state| state.is_opaque) {
             return Ok(());
         }
         if name.to_bytes() == OPAQUE {
@@ -125,8 +124,8 @@ impl Unpacker<'_> {
         let hidden = hidden.ok_or_else(|| ApplyError::Whiteout(shown()))?;
         let key = self.key(&hidden);
         match sys::stat_at(parent.as_fd(), &hidden).call("stat", shown())? {
-            // Once nothing of the layers below shows, nothing comes from there any more.
-            Some(stat) if sys::file_type(&stat) == FileType::Directory && is_opaque(self.dirs.get(&key)) => {}
+            // Its own alone is left of it already, and nothing comes from the layers below any more.
+            Some(stat) if sys::file_type(&stat) == FileType::Directory && self.is_settled(&key) => {}
             Some(stat) if sys::file_type(&stat) == FileType::Directory => {
                 self.here.clear();
                 self.hide_below(parent.as_fd(), &hidden, &key).call("remove", shown())?;
@@ -140,6 +139,11 @@ impl Unpacker<'_> {
             None => overlay::make_whiteout(parent.as_fd(), &hidden).call("mknod", shown())?,
         }
         Ok(())
+    }
+
+    /// True when a directory stays whatever is whited out, and shows nothing of the layers below.
+    fn is_settled(&self, key: &[u8]) -> bool {
+        self.dirs.get(key).is_some_and(|state| state.is_opaque && state.is_own)
     }
 
     /// Deletes the directory `name` of the layers below; what this layer put into it stays.
