@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 /// Steps that run at once at least, however few processors there are: many only wait.
-const MIN_PARALLEL: usize = 4;
+const MIN_PARALLEL: usize = 16;
 
 /// What is to be built, and how.
 #[derive(Clone, Debug)]

@@ -340,18 +340,6 @@ impl Graph {
     pub fn edges(&self) -> Vec<Vec<Input>> {
         self.nodes.iter().map(|node| node.inputs.clone()).collect()
     }
-
-    /// The nodes that the targets need.
-    pub fn needed(&self, targets: &[NodeId]) -> Vec<NodeId> {
-        let mut needed = vec![false; self.nodes.len()];
-        let mut open = targets.to_vec();
-        while let Some(node) = open.pop() {
-            if !std::mem::replace(&mut needed[node.0], true) {
-                open.extend(self.node(node).inputs.iter().map(|input| input.node));
-            }
-        }
-        (0..self.nodes.len()).filter(|index| needed[*index]).map(NodeId).collect()
-    }
 }
 
 /// An input whose tree goes on in the step's own.

@@ -1,7 +1,12 @@
 //! The scheduler: walks a graph of steps, runs what must be run, and no more.
 //!
 //! It knows nothing of containers or files. Steps are looked up in a cache under keys; a step that is found
-//! is not run, and its inputs are not either unless somebody else needs them. Independent steps run at once.
+//! is not run, and its inputs are not either unless another step needs them. Independent steps run at once.
+//!
+//! A step is *new* when its key was never in the cache. Nothing that stands on a new step can be found by its
+//! definition, so a new step that a target needs is going to run in any case: it starts as soon as its inputs are there,
+//! while other stages run. A step whose result was in the cache and was evicted may turn out not to be needed, when the
+//! steps that stand on it are found: it waits until its output is wanted.
 //!
 //! Every step has a *definition key*, made of what it says and the keys of its inputs. A step that looks
 //! only at part of an input (COPY of one file) also has a *content key*, made of what that part holds: when
@@ -9,7 +14,7 @@
 //! counts for later steps, the *result key*, is the content key where there is one; so an input that was
 //! made anew with the same content leads back to the cached chain.
 //!
-//! One loop owns all state and hears events; workers own nothing shared and send messages.
+//! One loop owns all state and receives events; workers own nothing shared and send messages.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -63,16 +68,25 @@ pub struct Definition {
     pub content: Content,
 }
 
-/// What the cache knows under a key.
+/// What the cache knows of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hit<C> {
-    /// The result key that was recorded.
-    pub key: Key,
-    /// What restores the output.
-    pub cached: C,
+pub enum Lookup<C> {
+    /// A result.
+    Hit {
+        /// The result key that was recorded.
+        key: Key,
+        /// What restores the output.
+        cached: C,
+    },
+    /// There was a result, which was removed. Results of steps that stand on it may still be there.
+    Evicted,
+    /// Nothing: no result was ever recorded under it.
+    New,
 }
 
 /// The steps of a graph, as far as the scheduler must know them.
+///
+/// Both keys of a step contain the result keys of its base inputs; its definition key contains those of all inputs.
 pub trait Steps: Sync {
     /// What a step makes.
     type Output: Clone + Send + Sync;
@@ -85,7 +99,7 @@ pub trait Steps: Sync {
     fn definition(&self, node: NodeId, inputs: &[Key]) -> Definition;
 
     /// Asks the cache; quick.
-    fn look_up(&self, node: NodeId, key: &Key) -> Result<Option<Hit<Self::Cached>>, Self::Error>;
+    fn look_up(&self, node: NodeId, key: &Key) -> Result<Lookup<Self::Cached>, Self::Error>;
 
     /// The content key; may take time. `inputs` has the outputs of content inputs, in order.
     fn content_key(
@@ -153,6 +167,18 @@ pub struct SolveError<E> {
     pub error: E,
 }
 
+/// The steps that `targets` need, with the targets, in order.
+fn needed(edges: &[Vec<Input>], targets: &[NodeId]) -> Vec<NodeId> {
+    let mut needed = vec![false; edges.len()];
+    let mut open = targets.to_vec();
+    while let Some(node) = open.pop() {
+        if !std::mem::replace(&mut needed[node.0], true) {
+            open.extend(edges[node.0].iter().map(|input| input.node));
+        }
+    }
+    (0..edges.len()).filter(|index| needed[*index]).map(NodeId).collect()
+}
+
 /// Brings about the outputs of `targets`, in order. `edges` has the inputs of each node; nodes come after their inputs.
 ///
 /// At most `limit` steps run at once.
@@ -210,9 +236,13 @@ fn perform<S: Steps>(steps: &S, job: Job<S>) -> Event<S> {
 struct Solver<'a, S: Steps> {
     steps: &'a S,
     edges: &'a [Vec<Input>],
+    /// The steps that need each step, of those that a target needs.
     dependents: Vec<Vec<NodeId>>,
     states: Vec<State<S>>,
+    /// Steps whose output is wanted.
     wanted: Vec<bool>,
+    /// Steps that are going to run: they, or steps that they go on from, were never in the cache.
+    new: Vec<bool>,
     queue: VecDeque<NodeId>,
     jobs: VecDeque<Job<S>>,
     failure: Option<SolveError<S::Error>>,
@@ -221,9 +251,10 @@ struct Solver<'a, S: Steps> {
 impl<'a, S: Steps> Solver<'a, S> {
     fn new(steps: &'a S, edges: &'a [Vec<Input>], targets: &[NodeId]) -> Solver<'a, S> {
         let mut dependents = vec![Vec::new(); edges.len()];
-        for (index, inputs) in edges.iter().enumerate() {
-            for input in inputs {
-                dependents[input.node.0].push(NodeId(index));
+        let needed = needed(edges, targets);
+        for node in &needed {
+            for input in &edges[node.0] {
+                dependents[input.node.0].push(*node);
             }
         }
         let mut solver = Solver {
@@ -232,7 +263,8 @@ impl<'a, S: Steps> Solver<'a, S> {
             dependents,
             states: edges.iter().map(|_| State::Waiting).collect(),
             wanted: vec![false; edges.len()],
-            queue: (0..edges.len()).map(NodeId).collect(),
+            new: vec![false; edges.len()],
+            queue: needed.into(),
             jobs: VecDeque::new(),
             failure: None,
         };
@@ -283,8 +315,8 @@ impl<'a, S: Steps> Solver<'a, S> {
                 Ok(State::Keying { definition: None })
             }
             Content::Inputs => match self.steps.look_up(node, &definition.key)? {
-                Some(hit) => Ok(self.found(node, definition.key, hit)),
-                None => Ok(self.needs_content(node, definition.key, true)),
+                Lookup::Hit { key, cached } => Ok(self.found(node, definition.key, key, cached)),
+                Lookup::Evicted | Lookup::New => Ok(self.needs_content(node, definition.key, true)),
             },
             Content::Both => Ok(self.needs_content(node, definition.key, false)),
         }
@@ -292,17 +324,41 @@ impl<'a, S: Steps> Solver<'a, S> {
 
     /// The result key is known: asks the cache once more, by that.
     fn keyed(&mut self, node: NodeId, definition: Key, key: Key) -> Result<State<S>, S::Error> {
-        if let Some(hit) = self.steps.look_up(node, &key)? {
-            return Ok(self.found(node, definition, hit));
+        match self.steps.look_up(node, &key)? {
+            Lookup::Hit { key, cached } => return Ok(self.found(node, definition, key, cached)),
+            Lookup::Evicted => {}
+            Lookup::New => self.want_new(node),
         }
         self.changed(node);
         Ok(State::Keyed { definition, key, cached: None })
     }
 
-    fn found(&mut self, node: NodeId, definition: Key, hit: Hit<S::Cached>) -> State<S> {
-        self.steps.found(node, &definition, &hit.key);
+    fn found(&mut self, node: NodeId, definition: Key, key: Key, cached: S::Cached) -> State<S> {
+        self.steps.found(node, &definition, &key);
         self.changed(node);
-        State::Keyed { definition, key: hit.key, cached: Some(hit.cached) }
+        State::Keyed { definition, key, cached: Some(cached) }
+    }
+
+    /// Wants what is sure to be needed since a step is new: its own output, those of all its inputs, and the same for the
+    /// steps that go on from it, whose keys contain its key. A step that looks at parts of it is not found by its
+    /// definition, and looks at all its content inputs.
+    fn want_new(&mut self, node: NodeId) {
+        let mut open = vec![node];
+        while let Some(node) = open.pop() {
+            if std::mem::replace(&mut self.new[node.0], true) {
+                continue;
+            }
+            self.want_output(node);
+            self.want(node, None);
+            for index in 0..self.dependents[node.0].len() {
+                let dependent = self.dependents[node.0][index];
+                let goes_on = |input: &Input| input.node == node && input.usage == Use::Base;
+                match self.edges[dependent.0].iter().any(goes_on) {
+                    true => open.push(dependent),
+                    false => self.want(dependent, Some(Use::Content)),
+                }
+            }
+        }
     }
 
     fn needs_content(&mut self, node: NodeId, definition: Key, is_key: bool) -> State<S> {

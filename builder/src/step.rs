@@ -19,7 +19,7 @@ use crate::key::{self, KeyInputs};
 use crate::remote::Remote;
 use crate::sandbox::{Sandbox, SandboxError};
 use crate::secret::Needles;
-use crate::solve::{Content as KeyContent, Definition, Hit, Key, NodeId, Steps, Use};
+use crate::solve::{Content as KeyContent, Definition, Key, Lookup, NodeId, Steps, Use};
 use kiln_image::layer::{ApplyError, WriteError};
 use kiln_image::store::{LayerId, LayerRecord, Stack, StepRecord, Store, StoreError};
 use kiln_image::sys::CallError;
@@ -508,19 +508,21 @@ impl Steps for Executor<'_> {
         Definition { key: whole.key(), content }
     }
 
-    fn look_up(&self, node: NodeId, key: &Key) -> Result<Option<Hit<Cached>>, StepError> {
+    fn look_up(&self, node: NodeId, key: &Key) -> Result<Lookup<Cached>, StepError> {
         let node = self.tools.graph.node(node);
         if matches!(node.operation, Operation::Scratch | Operation::Image(_)) {
-            return Ok(Some(Hit { key: key.clone(), cached: Cached::Source }));
+            return Ok(Lookup::Hit { key: key.clone(), cached: Cached::Source });
         }
         if node.no_cache {
-            return Ok(None);
+            return Ok(Lookup::New);
         }
-        let recorded = self.recorded(&key.0)?;
-        Ok(recorded.map(|(record, taint)| Hit {
-            key: Key(record.result.clone()),
-            cached: Cached::Record(record, taint),
-        }))
+        Ok(match self.recorded(&key.0)? {
+            Some((record, taint)) => {
+                Lookup::Hit { key: Key(record.result.clone()), cached: Cached::Record(record, taint) }
+            }
+            None if self.was_recorded(&key.0)? => Lookup::Evicted,
+            None => Lookup::New,
+        })
     }
 
     fn content_key(&self, node: NodeId, _definition: &Key, inputs: &[Built]) -> Result<Key, StepError> {
@@ -556,7 +558,8 @@ impl Steps for Executor<'_> {
     }
 
     fn run(&self, node: NodeId, keys: &[Key], inputs: &[Built]) -> Result<Built, StepError> {
-        let lock_name = format!("step-{}", &keys[0].0[..3]);
+        // A name of its own for each key: steps of one build may wait for each other.
+        let lock_name = format!("step-{}", keys[0].0);
         let _lock = self.tools.store.lock(&lock_name, || {})?;
         if let Some(cached) = self.made_meanwhile(node, keys)? {
             self.found(node, &keys[0], &keys[0]);

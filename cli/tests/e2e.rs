@@ -43,5 +43,7 @@ mod mounts;
 mod outputs;
 #[path = "e2e/remote.rs"]
 mod remote;
+#[path = "e2e/stages.rs"]
+mod stages;
 #[path = "e2e/web.rs"]
 mod web;

@@ -726,13 +726,16 @@ impl Store {
     /// What is recorded under a key, if its layer is still there.
     pub fn step(&self, key: &str) -> Result<Option<StepRecord>, StoreError> {
         let Some(step) = self.index.step(key)? else { return Ok(None) };
-        match &step.layer {
-            Some(layer) if self.layer(&LayerId::new(layer))?.is_none() => Ok(None),
-            _ => Ok(Some(step)),
-        }
+        let Some(layer) = &step.layer else { return Ok(None) };
+        Ok(self.layer(&LayerId::new(layer))?.map(|_| step))
     }
 
-    /// Records results of steps.
+    /// True when a result was recorded under a key once, though it may have been removed since.
+    pub fn knew_step(&self, key: &str) -> Result<bool, StoreError> {
+        Ok(self.index.step(key)?.is_some())
+    }
+
+    /// Records results of steps. A record without a layer says that its key was known, and replaces none that has one.
     pub fn put_steps(&self, steps: &[StepRecord]) -> Result<(), StoreError> {
         Ok(self.index.put_steps(steps)?)
     }

@@ -137,13 +137,24 @@ impl Executor<'_> {
                 let records: Vec<StepRecord> = records.into_iter().map(allowed).collect();
                 return self.tools.store.put_steps(&records);
             }
-            Taint::Held => lock(&self.found.private).extend(new),
+            Taint::Held => {
+                // No later build may use the layer; what stands on this step and holds nothing of it may be recorded.
+                let known = |record: StepRecord| StepRecord { layer: None, ..record };
+                self.tools.store.put_steps(&records.into_iter().map(known).collect::<Vec<_>>())?;
+                lock(&self.found.private).extend(new);
+            }
             Taint::Taken => {
                 lock(&self.found.pending).extend(records);
                 lock(&self.found.pending_layers).extend(new);
             }
         }
         Ok(())
+    }
+
+    /// True when a result was recorded under a key once that this build might have used.
+    pub(super) fn was_recorded(&self, key: &str) -> Result<bool, StoreError> {
+        let store = self.tools.store;
+        Ok(store.knew_step(key)? || (self.tools.allows_leaks && store.knew_step(&allowed_key(key))?))
     }
 
     /// What is recorded under a key, as far as this build may know.

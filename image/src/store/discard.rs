@@ -9,8 +9,8 @@ impl Store {
         Ok(self.index.remove_layer(layer.as_str())?)
     }
 
-    /// Removes all cache records of a layer, which images may still use.
+    /// Evicts the cache records of a layer, which images may still use.
     pub fn forget_steps_of(&self, layer: &LayerId) -> Result<(), StoreError> {
-        Ok(self.index.remove_steps_of(layer.as_str())?)
+        Ok(self.index.evict_steps_of(layer.as_str())?)
     }
 }

@@ -61,7 +61,7 @@ CREATE INDEX layer_diff_id ON layer (diff_id);
 CREATE TABLE step (
     key TEXT PRIMARY KEY,           -- definition or content key
     result TEXT NOT NULL,           -- content key: equal for equal results
-    layer TEXT,                     -- the layer it made; null for none
+    layer TEXT,                     -- the layer it made; null once that was removed: the key alone is known
     created INTEGER NOT NULL,
     used INTEGER NOT NULL,
     place TEXT NOT NULL,            -- Dockerfile and instruction, for explanations
@@ -224,7 +224,7 @@ pub struct StepRecord {
     pub key: String,
     /// Content key of the result.
     pub result: String,
-    /// The layer that the step made.
+    /// The layer that the step made; `None` once that was removed, or where it must not be used.
     pub layer: Option<String>,
     /// When: nanoseconds since 1970.
     pub created: i64,
@@ -522,7 +522,7 @@ impl Index {
 
     pub(crate) fn remove_layer(&self, id: &str) -> Result<(), IndexError> {
         self.write(|db| {
-            db.execute("DELETE FROM step WHERE layer = ?", [id])?;
+            db.execute("UPDATE step SET layer = NULL WHERE layer = ?", [id])?;
             db.execute("DELETE FROM layer WHERE id = ?", [id]).map(drop)
         })
     }
@@ -574,8 +574,11 @@ impl Index {
 
     pub(crate) fn put_steps(&self, steps: &[StepRecord]) -> Result<(), IndexError> {
         self.write(|db| {
-            let mut insert = db.prepare_cached("INSERT OR REPLACE INTO step VALUES (?, ?, ?, ?, ?, ?, ?)")?;
             for step in steps {
+                let mut insert = db.prepare_cached(match step.layer {
+                    Some(_) => "INSERT OR REPLACE INTO step VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    None => "INSERT OR IGNORE INTO step VALUES (?, ?, ?, ?, ?, ?, ?)",
+                })?;
                 insert.execute(params![
                     step.key,
                     step.result,
@@ -616,8 +619,9 @@ impl Index {
         })
     }
 
-    pub(crate) fn remove_steps_of(&self, layer: &str) -> Result<(), IndexError> {
-        self.write(|db| db.execute("DELETE FROM step WHERE layer = ?", [layer]).map(drop))
+    /// Evicts the results of the steps that made a layer; that their keys were known stays.
+    pub(crate) fn evict_steps_of(&self, layer: &str) -> Result<(), IndexError> {
+        self.write(|db| db.execute("UPDATE step SET layer = NULL WHERE layer = ?", [layer]).map(drop))
     }
 
     pub(crate) fn remove_all_steps(&self) -> Result<usize, IndexError> {

@@ -245,6 +245,31 @@ fn cache_records_need_their_layer() {
     assert_eq!(store.step("k").unwrap(), None);
 }
 
+/// Only what was never known may be taken for new: see the scheduler of builds.
+#[test]
+fn evicted_steps_are_known_until_all_are_pruned() {
+    needs_root!();
+    let (_root, store) = store();
+    let layer = store.commit(store.prepare().unwrap()).unwrap();
+    let step = |key: &str, layer: Option<String>| StepRecord {
+        key: key.into(),
+        result: key.into(),
+        layer,
+        created: 1,
+        place: String::new(),
+        inputs: "[]".into(),
+    };
+    store.put_steps(&[step("k", Some(layer.id.clone())), step("private", None)]).unwrap();
+    assert!(!store.knew_step("other").unwrap());
+    assert!(store.knew_step("private").unwrap() && store.step("private").unwrap().is_none());
+    store.put_steps(&[step("k", None)]).unwrap();
+    assert!(store.step("k").unwrap().is_some());
+    store.forget_steps_of(&(&layer).into()).unwrap();
+    assert!(store.knew_step("k").unwrap() && store.step("k").unwrap().is_none());
+    store.prune_steps().unwrap();
+    assert!(!store.knew_step("k").unwrap());
+}
+
 #[test]
 fn several_processes_may_open_one_store() {
     needs_root!();
