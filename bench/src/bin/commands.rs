@@ -29,6 +29,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// What each of the stages of work hashes.
+const WORK_BYTES: u64 = 1_000_000_000;
+
 fn measure(kiln: &Path, rounds: usize, mebibytes: usize) -> Outcome<()> {
     let kiln = fs::canonicalize(kiln)?.display().to_string();
     let folder = tempfile::Builder::new().prefix("bench").tempdir_in("/var/tmp")?;
@@ -46,12 +49,30 @@ fn measure(kiln: &Path, rounds: usize, mebibytes: usize) -> Outcome<()> {
     bench.row("kiln build of testdata/hello, all cached", &[&kiln, "build", "-q", "-t", "hello", &hello])?;
     bench.row("kiln run --rm hello", &[&kiln, "run", "--rm", "hello"])?;
     bench.row("kiln run --rm --network none hello", &[&kiln, "run", "--rm", "--network", "none", "hello"])?;
+    let long = Bench { rounds: rounds.min(3), ..bench };
+    // Two seconds are the longest way through the graph, and of the work it is half, on two processors.
+    let sleeps = long.stages("sleeps", 6, "sleep 2")?;
+    let work = long.stages("work", 4, &format!("head -c {} /dev/zero | sha256sum", WORK_BYTES))?;
+    long.row(
+        "kiln build, six stages of sleep 2, --no-cache",
+        &[&kiln, "build", "-q", "--no-cache", &sleeps],
+    )?;
+    long.row("kiln build, four stages of work, --no-cache", &[&kiln, "build", "-q", "--no-cache", &work])?;
+    let bench = Bench { rounds, ..long };
     if bench.run(&["docker", "build", "-q", "-t", "hello", &hello]).is_err() {
         println!("\nno Docker daemon to compare with: set DOCKER_HOST");
         return Ok(());
     }
     let few = Bench { rounds: rounds.min(5), ..bench };
     few.row("docker build, ten RUN true, --no-cache", &["docker", "build", "-q", "--no-cache", &ten])?;
+    few.row(
+        "docker build, six stages of sleep 2, --no-cache",
+        &["docker", "build", "-q", "--no-cache", &sleeps],
+    )?;
+    few.row(
+        "docker build, four stages of work, --no-cache",
+        &["docker", "build", "-q", "--no-cache", &work],
+    )?;
     few.row("docker build of testdata/hello, all cached", &["docker", "build", "-q", "-t", "hello", &hello])?;
     few.row("docker run --rm hello", &["docker", "run", "--rm", "hello"])
 }
@@ -68,6 +89,20 @@ impl Bench {
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("Dockerfile"), dockerfile)?;
         Ok(folder.display().to_string())
+    }
+
+    /// Stages that each run a command and write what it prints, and one that copies all of it.
+    fn stages(&self, name: &str, count: usize, command: &str) -> Outcome<String> {
+        let mut dockerfile = String::new();
+        for number in 0..count {
+            dockerfile +=
+                &format!("FROM busybox AS s{number}\nRUN echo {number} && {command} >/out{number}\n");
+        }
+        dockerfile += "FROM busybox\n";
+        for number in 0..count {
+            dockerfile += &format!("COPY --from=s{number} /out{number} /\n");
+        }
+        self.context(name, dockerfile)
     }
 
     fn run(&self, words: &[&str]) -> Outcome<Duration> {
