@@ -15,6 +15,8 @@ mod archives;
 mod attacks;
 #[path = "e2e/builds.rs"]
 mod builds;
+#[path = "e2e/claims.rs"]
+mod claims;
 #[path = "e2e/containers.rs"]
 mod containers;
 #[path = "e2e/crashes.rs"]

@@ -650,7 +650,7 @@ fn git_takes_no_settings_of_users() {
 }
 
 /// The header block of a file in a tar.
-fn tar_header(name: &str, kind: u8, size: u64) -> Vec<u8> {
+pub fn tar_header(name: &str, kind: u8, size: u64) -> Vec<u8> {
     let mut block = [0u8; 512];
     block[..name.len()].copy_from_slice(name.as_bytes());
     block[100..107].copy_from_slice(b"0000644");

@@ -421,7 +421,7 @@ fn leniency_ends_where_it_is_not_wanted() {
 type Kept = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 /// A registry that keeps what is pushed.
-fn registry() -> (Server, Kept) {
+pub fn registry() -> (Server, Kept) {
     let kept = Kept::default();
     let store = kept.clone();
     let server = Server::start(move |request: &Request| {

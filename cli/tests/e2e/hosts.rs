@@ -80,7 +80,7 @@ fn security_options_confine_a_container() {
 }
 
 /// Runs a command in a mount namespace that a shell command has changed first.
-fn on_changed(bed: &Bed, change: &str, line: &str) -> Done {
+pub fn on_changed(bed: &Bed, change: &str, line: &str) -> Done {
     let kiln = bed.command(&[""; 0]);
     let script = format!("{change} && exec \"$0\" {line}");
     let mut command = std::process::Command::new("unshare");

@@ -258,6 +258,23 @@ fn contexts_come_from_repositories() {
 }
 
 #[test]
+fn submodules_come_with_their_repository() {
+    let bed = bed!();
+    let repository = repository(&bed);
+    let url = &repository.url;
+    // The repository as it is now is part of its next commit.
+    git(&bed, &["submodule", "add", "-q", url, "inner"]);
+    bed.write("served/r/Dockerfile", "FROM busybox\nCOPY . /c\nRUN cat /c/inner/f\n");
+    git(&bed, &["add", "."]);
+    git(&bed, &["commit", "-qm", "three"]);
+    let text = format!("FROM busybox\nADD {url} /r\nRUN cat /r/inner/f\n");
+    for context in [bed.context("c", &text).display().to_string(), url.clone()] {
+        let done = build(&bed, &[], &context);
+        assert_eq!((done.code, output(&done.err)), (0, vec!["second"]), "{context}: {}", done.err);
+    }
+}
+
+#[test]
 fn keys_are_lent_to_repositories_that_the_user_names() {
     let bed = bed!();
     let seen = bed.path("seen");
