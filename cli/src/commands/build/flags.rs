@@ -134,7 +134,7 @@ pub(in crate::commands) struct Build {
     /// Show nothing but the image's id
     #[arg(short, long)]
     pub(super) quiet: bool,
-    /// Say why each step runs that an earlier build had
+    /// Say of each step that runs why no result of an earlier build was used
     #[arg(long)]
     explain: bool,
     #[command(flatten)]
