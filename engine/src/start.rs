@@ -274,13 +274,17 @@ impl Running<'_> {
     }
 }
 
-/// The exit code that tells why a container did not start.
+/// The exit code that tells why a container did not start: 127 for a program that does not exist, 126 for one that cannot
+/// be run, 125 for everything else.
 pub fn start_code(error: &EngineError) -> i32 {
     const ENOENT: i32 = 2;
-    const EACCES: i32 = 13;
-    match error {
-        EngineError::Start(SpawnError::Setup(SetupError { stage: Stage::Exec, errno: ENOENT, .. })) => 127,
-        EngineError::Start(SpawnError::Setup(SetupError { stage: Stage::Exec, errno: EACCES, .. })) => 126,
+    let EngineError::Start(SpawnError::Setup(SetupError { stage: Stage::Exec, call, errno, .. })) = error
+    else {
+        return 125;
+    };
+    match (call.as_str(), *errno) {
+        ("exec", ENOENT) => 127,
+        ("exec", _) => 126,
         _ => 125,
     }
 }

@@ -262,7 +262,7 @@ fn start_error(error: &EngineError, code: i32) -> CliError {
     let failed = CliError::failed(message).with_code(code as u8);
     match u8::try_from(code) {
         Ok(code::NOT_FOUND) => failed.hint("check the name of the program, and that the image has it (a script also needs the interpreter of its first line)"),
-        Ok(code::NOT_EXECUTABLE) => failed.hint("is it a program, executable for the container's user, and made for this platform?"),
+        Ok(code::NOT_EXECUTABLE) => failed.hint("is it a program or a script with `#!`, executable for the container's user, and made for this platform?"),
         _ if error.is_full() => failed.hint(crate::error::FULL),
         _ => failed,
     }

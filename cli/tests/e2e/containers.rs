@@ -80,6 +80,32 @@ fn a_first_process_reaps_and_passes_signals_on() {
 }
 
 #[test]
+fn programs_that_cannot_be_run_are_named_for_what_they_are() {
+    let bed = bed!();
+    bed.write("c/text", "echo hi\n");
+    bed.write("c/mark", "\u{feff}#!/bin/sh\n");
+    bed.write("c/empty", "");
+    let mut elf = vec![0u8; 64];
+    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    elf[18] = 22;
+    std::fs::write(bed.path("c/other"), elf).unwrap();
+    bed.build("odd", &bed.context("c", "FROM busybox\nCOPY --chmod=755 text mark empty other /\n"));
+    for (program, reason) in [
+        ("/text", "whose first line is not `#!` with an interpreter"),
+        ("/mark", "a byte order mark stands before"),
+        ("/empty", "the file is empty"),
+        ("/other", "it is a program for s390x, this host is "),
+    ] {
+        let done = bed.words(&format!("run --rm odd {program}"));
+        assert_eq!(done.code, 126, "{}", done.err);
+        let told = format!("exec: \"{program}\": exec format error: ");
+        assert!(done.err.contains(&told) && done.err.contains(reason), "{}", done.err);
+    }
+    let text = "FROM odd\nRUN [\"/text\"]\n";
+    assert!(bed.fails(&bed.context("r", text)).err.contains("exec format error: it is a text"));
+}
+
+#[test]
 fn output_and_errors_stay_apart() {
     let bed = bed!();
     bed.ok("pull -q busybox");

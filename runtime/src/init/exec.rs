@@ -7,7 +7,8 @@ use nix::errno::Errno;
 use rustix::fd::{AsFd, IntoRawFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
 
 /// Where programs are searched when the environment says nothing, as in the reference engine.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -43,6 +44,7 @@ impl Init {
                 Errno::ENOENT | Errno::ENOTDIR => {}
                 // A file that may not be run somewhere on the search path does not end the search.
                 Errno::EACCES => failure = errno,
+                Errno::ENOEXEC => return not_executable(program, &candidate),
                 _ => return error("exec", program.clone(), errno as i32),
             }
         }
@@ -220,6 +222,88 @@ fn no_interpreter(program: &Bytes, file: &CStr) -> SetupError {
     }
 }
 
+/// The kernel knows no way to run the file.
+fn not_executable(program: &Bytes, file: &CStr) -> SetupError {
+    let name = String::from_utf8_lossy(&program.0).into_owned();
+    let reason = why_not_executable(OsStr::from_bytes(file.to_bytes()));
+    SetupError {
+        stage: Stage::Exec,
+        call: "exec".to_owned(),
+        on: program.clone(),
+        errno: Errno::ENOEXEC as i32,
+        message: Some(format!("exec: {name:?}: {reason}")),
+    }
+}
+
+/// What `ENOEXEC` means for a file, in the words that people search for and in those that help.
+fn why_not_executable(file: &OsStr) -> String {
+    const LONGEST: usize = 256;
+    let mut head = [0u8; LONGEST];
+    let opened = rustix::fs::open(file, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
+    let length = opened.and_then(|file| rustix::io::read(&file, &mut head));
+    match length {
+        Ok(length) => format!("exec format error: {}", nature(&head[..length])),
+        Err(_) => "exec format error".to_owned(),
+    }
+}
+
+/// What a file is that the kernel does not run, by its first bytes.
+fn nature(head: &[u8]) -> String {
+    match head {
+        [] => "the file is empty".to_owned(),
+        [0x7f, b'E', b'L', b'F', ..] => elf_nature(head),
+        [b'M', b'Z', ..] => "it is a program for Windows".to_owned(),
+        [0xcf, 0xfa, 0xed, 0xfe, ..] | [0xca, 0xfe, 0xba, 0xbe, ..] => "it is a program for macOS".to_owned(),
+        [b'#', b'!', ..] => match interpreter(head) {
+            Some((interpreter, _)) => {
+                format!("the interpreter {interpreter:?} of its first line cannot be executed")
+            }
+            None => "its first line `#!` names no interpreter".to_owned(),
+        },
+        [0xef, 0xbb, 0xbf, b'#', b'!', ..] => {
+            "a byte order mark stands before its first line `#!`: save it without one".to_owned()
+        }
+        _ if head.iter().all(|byte| !matches!(byte, 0..=8 | 14..=26 | 28..=31)) => {
+            "it is a text whose first line is not `#!` with an interpreter, such as #!/bin/sh".to_owned()
+        }
+        _ => "it is not a program".to_owned(),
+    }
+}
+
+/// Numbers of machines in ELF headers (elf.h), with the names that people know.
+const MACHINES: [(u16, &str); 9] = [
+    (3, "386"),
+    (8, "MIPS"),
+    (20, "PowerPC"),
+    (21, "ppc64"),
+    (22, "s390x"),
+    (40, "arm"),
+    (62, "amd64"),
+    (183, "arm64"),
+    (243, "riscv64"),
+];
+
+fn elf_nature(head: &[u8]) -> String {
+    let machine = |head: &[u8]| {
+        let bytes = [*head.get(18)?, *head.get(19)?];
+        Some(if head[5] == 2 { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) })
+    };
+    let name = |machine: u16| {
+        let known = MACHINES.iter().find(|(number, _)| *number == machine);
+        known.map_or_else(|| format!("machine {machine}"), |(_, name)| (*name).to_owned())
+    };
+    let own = match std::env::consts::ARCH {
+        "x86_64" => 62,
+        "aarch64" => 183,
+        _ => 0,
+    };
+    match machine(head) {
+        None => "the program is cut off".to_owned(),
+        Some(machine) if machine == own => "the program is damaged".to_owned(),
+        Some(machine) => format!("it is a program for {}, this host is {}", name(machine), name(own)),
+    }
+}
+
 /// In the words that people search for.
 fn error(call: &str, on: Bytes, errno: i32) -> SetupError {
     let name = String::from_utf8_lossy(&on.0).into_owned();
@@ -237,6 +321,37 @@ fn error(call: &str, on: Bytes, errno: i32) -> SetupError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_cannot_be_run_are_named_for_what_they_are() {
+        let mut elf = [0u8; 64];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        let program = |machine: u16, big: bool| {
+            let mut elf = elf;
+            elf[5] = if big { 2 } else { 1 };
+            let bytes = if big { machine.to_be_bytes() } else { machine.to_le_bytes() };
+            elf[18..20].copy_from_slice(&bytes);
+            nature(&elf)
+        };
+        assert!(program(183, false).contains("program for arm64") || cfg!(target_arch = "aarch64"));
+        assert!(program(22, true).contains("program for s390x, this host is "));
+        assert!(program(9999, false).contains("machine 9999"));
+        assert_eq!(nature(b"\x7fELF\x02\x01"), "the program is cut off");
+        for (head, expected) in [
+            (&b""[..], "empty"),
+            (b"echo hi\n", "#!/bin/sh"),
+            ("écho\n".as_bytes(), "#!/bin/sh"),
+            (b"\xef\xbb\xbf#!/bin/sh\n", "byte order mark"),
+            (b"#!\n", "names no interpreter"),
+            (b"#!/bin/x\n", "interpreter \"/bin/x\""),
+            (b"MZ\0\0", "Windows"),
+            (b"\xcf\xfa\xed\xfe", "macOS"),
+            (b"\x01\x02\x03", "not a program"),
+        ] {
+            let found = nature(head);
+            assert!(found.contains(expected), "{head:?}: {found}");
+        }
+    }
 
     #[test]
     fn scripts_name_their_interpreters() {
