@@ -15,6 +15,7 @@ mod path;
 pub(crate) mod time;
 pub(crate) mod word;
 
+pub(crate) use exec::why_not_executable;
 pub(crate) use identity::{limit_of, stay_on};
 
 use crate::detached::{self, Space};

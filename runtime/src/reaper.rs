@@ -3,26 +3,39 @@
 //!
 //! The kernel gives process 1 no default actions: a program that does not handle SIGTERM would ignore it.
 
+use crate::init::why_not_executable;
+use crate::op::describe_errno;
+use crate::sys;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
-use std::ffi::OsString;
+use rustix::io::Errno;
+use rustix::process::WaitOptions;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Runs a program to its end and gives its exit code, or 128 plus the signal that ended it; 127 and 126 when it does
-/// not exist or cannot be run, with a word on standard error.
-pub fn run(words: &[OsString]) -> u8 {
-    let Some((program, arguments)) = words.split_first() else {
+/// Faults of this program are its own.
+const OWN: [Signal; 7] = [
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGFPE,
+    Signal::SIGILL,
+    Signal::SIGABRT,
+    Signal::SIGTRAP,
+    Signal::SIGSYS,
+];
+
+/// Runs a program to its end; returns its exit code, or 128 plus the signal that ended it; 127 and 126 when it does
+/// not exist or cannot be run, with a message on standard error.
+///
+/// Only for a process with a single thread.
+pub fn run(arguments: &[OsString]) -> u8 {
+    let Some((program, arguments)) = arguments.split_first() else {
         complain("docker-init: no program was named");
         return 127;
     };
     let mut heard = SigSet::all();
-    // Faults of this program are its own.
-    for own in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGABRT] {
-        heard.remove(own);
-    }
+    OWN.into_iter().for_each(|own| heard.remove(own));
     let blocked = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&heard), None);
     let listener = blocked.and_then(|()| SignalFd::with_flags(&heard, SfdFlags::SFD_CLOEXEC));
     let listener = match listener {
@@ -32,44 +45,57 @@ pub fn run(words: &[OsString]) -> u8 {
             return 125;
         }
     };
-    // In a group of its own, which has the terminal: keys that send signals do not send them twice.
-    let child = match Command::new(program).args(arguments).process_group(0).spawn() {
-        Ok(child) => child,
-        Err(error) => {
-            complain(&format!("exec: {program:?}: {error}"));
-            return if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+    let child = match sys::fork_in_container() {
+        Ok(Some(pid)) => pid,
+        Ok(None) => become_program(program, arguments),
+        Err(errno) => {
+            complain(&format!("docker-init: cannot fork: {}", describe_errno(errno.raw_os_error())));
+            return 125;
         }
     };
-    let child = child.id() as i32;
-    if let Some(group) = rustix::process::Pid::from_raw(child) {
-        // Without a terminal there is nothing to give.
-        let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), group);
-    }
     loop {
         let Ok(Some(signal)) = listener.read_signal() else { continue };
-        if signal.ssi_signo == Signal::SIGCHLD as u32 {
-            if let Some(code) = reap(child) {
-                return code;
-            }
-        } else if let Ok(signal) = Signal::try_from(signal.ssi_signo as i32) {
-            let _ = nix::sys::signal::kill(Pid::from_raw(child), signal);
+        let number = signal.ssi_signo as i32;
+        if number != Signal::SIGCHLD as i32 {
+            // The program may have ended just now.
+            let _ = sys::signal_child(child, number);
+        } else if let Some(code) = reap(child) {
+            return code;
         }
     }
 }
 
-/// Reaps all that has ended; gives the program's code when it is among them.
+/// Replaces this process, a child of the first one, by the program: in a process group of its own that has the terminal,
+/// so that keys that send signals do not send them twice, and with the signals that it would have as the first process.
+fn become_program(program: &OsStr, arguments: &[OsString]) -> ! {
+    let _ = rustix::process::setpgid(None, None);
+    // Without a terminal there is nothing to give. SIGTTOU, which that would raise, is still blocked.
+    let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), rustix::process::getpid());
+    let error = match sys::reset_signals() {
+        // Returns only when it fails.
+        Ok(()) => Command::new(program).args(arguments).exec(),
+        Err(errno) => errno.into(),
+    };
+    let not_found = error.kind() == std::io::ErrorKind::NotFound;
+    let reason = match error.raw_os_error() {
+        Some(errno) if errno == Errno::NOEXEC.raw_os_error() => why_not_executable(program),
+        Some(errno) => describe_errno(errno),
+        None => error.to_string(),
+    };
+    complain(&format!("exec: {program:?}: {reason}"));
+    sys::exit(if not_found { 127 } else { 126 })
+}
+
+/// Reaps all that has ended; returns the program's code when it is among them.
 fn reap(child: i32) -> Option<u8> {
     let mut code = None;
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) if pid.as_raw() == child => code = Some(status as u8),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid.as_raw() == child => {
-                code = Some(128 + signal as u8)
-            }
-            Ok(WaitStatus::StillAlive) | Err(_) => return code,
-            Ok(_) => {}
+    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        if pid.as_raw_pid() == child {
+            let signal = status.terminating_signal().map(|signal| 128 + signal);
+            code = Some(status.exit_status().or(signal).unwrap_or(255) as u8);
         }
     }
+    code
 }
 
 fn complain(message: &str) {

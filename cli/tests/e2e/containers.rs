@@ -79,6 +79,58 @@ fn a_first_process_reaps_and_passes_signals_on() {
     assert_eq!(bed.kiln(&["run", "--rm", "--init", "debian:bookworm", "no-such"]).code, 127);
 }
 
+/// The first process of `--init` blocks signals to hear of them: the program must not inherit that.
+#[test]
+fn a_first_process_leaves_no_trace_in_the_program() {
+    let bed = bed!();
+    bed.ok("pull -q debian:bookworm");
+    let signals = |init: &[&str]| {
+        let program = ["debian:bookworm", "grep", "^Sig[BI]", "/proc/self/status"];
+        let arguments: Vec<&str> = ["run", "--rm"].iter().chain(init).chain(&program).copied().collect();
+        bed.kiln(&arguments).out
+    };
+    assert_eq!(signals(&["--init"]), signals(&[]));
+    assert!(signals(&["--init"]).contains("SigBlk:\t0000000000000000"));
+    let script = "sleep 0.01 & wait; echo after";
+    let done = bed.kiln(&["run", "--rm", "--init", "debian:bookworm", "sh", "-c", script]);
+    assert_eq!((done.code, done.out.as_str()), (0, "after\n"), "{}", done.err);
+}
+
+#[test]
+fn a_first_process_passes_every_signal_on_and_reaps_orphans() {
+    let bed = bed!();
+    bed.ok("pull -q debian:bookworm");
+    let run = |script: &str| bed.kiln(&["run", "--rm", "--init", "debian:bookworm", "bash", "-c", script]);
+    // Real-time signals have numbers and no names of their own.
+    for signal in ["USR1", "RTMIN+3", "HUP", "ALRM"] {
+        let script =
+            format!("trap 'echo got; exit 7' {signal}; kill -s {signal} 1; while :; do sleep 0.01; done");
+        let done = run(&script);
+        assert_eq!((done.code, done.out.as_str()), (7, "got\n"), "{signal}: {}", done.err);
+    }
+    assert_eq!(run("kill -KILL $$").code, 128 + 9);
+    assert_eq!(run("kill -RTMIN+3 $$").code, 128 + 37);
+    // Orphans become children of the first process, and are gone once they have ended.
+    let script = "(sleep 0.01 & echo $!) > /tmp/pid; pid=$(cat /tmp/pid); while [ -e /proc/$pid ]; do sleep 0.01; done; \
+                  echo reaped";
+    assert_eq!(run(script).out, "reaped\n");
+    let mut child = bed.start(&[
+        "run",
+        "--rm",
+        "--init",
+        "debian:bookworm",
+        "bash",
+        "-c",
+        "echo ready; while :; do sleep 0.01; done",
+    ]);
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line)
+        .unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15), "nothing handles it: it ends the program");
+}
+
 #[test]
 fn programs_that_cannot_be_run_are_named_for_what_they_are() {
     let bed = bed!();

@@ -236,7 +236,7 @@ fn not_executable(program: &Bytes, file: &CStr) -> SetupError {
 }
 
 /// What `ENOEXEC` means for a file, in the words that people search for and in those that help.
-fn why_not_executable(file: &OsStr) -> String {
+pub(crate) fn why_not_executable(file: &OsStr) -> String {
     const LONGEST: usize = 256;
     let mut head = [0u8; LONGEST];
     let opened = rustix::fs::open(file, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());

@@ -86,6 +86,12 @@ pub(crate) fn signal(pidfd: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
     .map(drop)
 }
 
+/// Sends a signal by number, real-time signals included, to a child that has not been reaped.
+pub(crate) fn signal_child(pid: i32, number: i32) -> Result<(), Errno> {
+    // SAFETY: the call takes two integers and no memory.
+    check(unsafe { libc::syscall(libc::SYS_kill, pid, number) }).map(drop)
+}
+
 /// Changes the execution domain (personality(2)).
 pub(crate) fn set_personality(persona: u64) -> Result<(), Errno> {
     // SAFETY: the call takes an integer and no memory.
