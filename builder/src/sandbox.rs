@@ -11,7 +11,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Mount, Spec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What programs of a build see as their machine's name.
@@ -75,6 +75,8 @@ pub(crate) struct Names<'a> {
 /// Files that containers see in their /etc.
 pub(crate) struct Files {
     folder: ScratchFolder,
+    /// Nobody has been told yet that containers ask public name servers.
+    is_public_news: AtomicBool,
 }
 
 /// A network namespace for one container.
@@ -264,7 +266,8 @@ impl Files {
         let lines: Vec<(String, String)> =
             names.hosts.iter().map(|(name, address)| (address.clone(), name.clone())).collect();
         write("hosts", &resolv::build_hosts(names.hostname, &lines))?;
-        write("resolv.conf", &resolv::for_container())?;
+        let resolv = resolv::for_container();
+        write("resolv.conf", &resolv.text)?;
         write(HOST_RESOLV, &resolv::for_host_network())?;
         // Mount points for trees that have none. They lie below the image and leave no trace in it.
         for name in ["stubs/proc", "stubs/sys", "stubs/dev", "stubs/etc"] {
@@ -273,7 +276,12 @@ impl Files {
         }
         write("stubs/etc/hosts", "")?;
         write("stubs/etc/resolv.conf", "")?;
-        Ok(Files { folder })
+        Ok(Files { folder, is_public_news: AtomicBool::new(resolv.is_public) })
+    }
+
+    /// What to tell of name servers, once, when a step in the network starts.
+    pub(crate) fn notice(&self) -> Option<&'static str> {
+        self.is_public_news.swap(false, Ordering::Relaxed).then_some(resolv::PUBLIC_NOTICE)
     }
 
     pub(crate) fn folder(&self) -> PathBuf {

@@ -163,7 +163,7 @@ impl<'a> Owned<'a> {
         let address = self.container.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
         let resolv = match settings.network {
             NetworkMode::Host => resolv::for_host_network(),
-            NetworkMode::Bridge | NetworkMode::None => resolv::for_container(),
+            NetworkMode::Bridge | NetworkMode::None => resolv::for_container().text,
         };
         let hosts = resolv::container_hosts(address.as_deref(), &settings.hostname, &[]);
         let hostname = format!("{}\n", settings.hostname);

@@ -63,6 +63,11 @@ impl Executor<'_> {
         if !exec.is_insecure {
             self.tools.sandbox.confine(&mut spec)?;
         }
+        if exec.network == Network::Bridge
+            && let Some(notice) = files.notice()
+        {
+            self.tools.reporter.send(Event::Warning { message: format!("[Warning] {notice}") });
+        }
         let network = match exec.network {
             Network::Bridge => Some(self.tools.sandbox.network(!exec.is_insecure)?),
             Network::None => Some(self.tools.sandbox.no_network()?),

@@ -13,6 +13,7 @@ use clap::Parser;
 use kiln_engine::{Containers, EngineError, NetworkMode, RunOptions, Running, SecurityOptions, start_code};
 use kiln_image::platform::Platform;
 use kiln_image::store::{Image, StoreError};
+use kiln_runtime::network::resolv;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -92,6 +93,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     // What the image names stays until the container names it.
     let using = session.store.use_layers()?;
     let image = run.image(&session)?;
+    run.tell_of_name_servers(&options);
     let containers = Containers::open(&session.store)?;
     let owned = containers.create(&image, &run.image, &options).map_err(create_error)?;
     drop(using);
@@ -169,6 +171,13 @@ impl Run {
             other => Err(CliError::failed(format!("network {other} not found"))
                 .hint("kiln run knows the networks bridge, none and host")
                 .with_code(code::USAGE)),
+        }
+    }
+
+    /// Tells that the container asks name servers that nobody has chosen.
+    fn tell_of_name_servers(&self, options: &RunOptions) {
+        if options.network == NetworkMode::Bridge && !self.quiet && resolv::for_container().is_public {
+            ui::tell_line(&format!("warning: {}", resolv::PUBLIC_NOTICE));
         }
     }
 

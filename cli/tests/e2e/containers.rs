@@ -158,6 +158,50 @@ fn programs_that_cannot_be_run_are_named_for_what_they_are() {
 }
 
 #[test]
+fn host_names_with_a_domain_are_known_without_it() {
+    let bed = bed!();
+    let hosts =
+        |name: &str| bed.kiln(&["run", "--rm", "-h", name, "busybox", "tail", "-n1", "/etc/hosts"]).out;
+    assert!(hosts("web.example.org").ends_with("\tweb.example.org web\n"));
+    assert!(hosts("box").ends_with("\tbox\n"));
+}
+
+/// Where nothing else is there, the reference engine's name servers; it is told once, however many containers ask them.
+#[test]
+fn hosts_with_local_name_servers_alone_are_helped_out() {
+    let bed = bed!();
+    bed.ok("pull -q busybox");
+    bed.write("resolv.conf", "nameserver 127.0.0.1\nsearch lan\n");
+    bed.write("empty", "");
+    let text = "FROM busybox\nRUN cat /etc/resolv.conf\nRUN grep 8.8 /etc/resolv.conf\n";
+    let context = bed.context("c", text).display().to_string();
+    let run = |words: &str| {
+        let resolved = "/run/systemd/resolve/resolv.conf";
+        let script = format!(
+            "mount --bind {} /etc/resolv.conf; [ ! -e {resolved} ] || mount --bind {} {resolved}; exec {} {words}",
+            bed.path("resolv.conf").display(),
+            bed.path("empty").display(),
+            kiln().display()
+        );
+        let mut command = Command::new("unshare");
+        command.args(["-m", "--propagation", "private", "sh", "-c", &script]);
+        for (name, value) in bed.command::<&str>(&[]).get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        Done::of(command.output().unwrap())
+    };
+    let servers = "search lan\nnameserver 8.8.8.8\nnameserver 8.8.4.4\n";
+    let done = run("run --rm busybox cat /etc/resolv.conf");
+    assert_eq!((done.code, done.out.as_str()), (0, servers), "{}", done.err);
+    assert_eq!(done.err.matches("8.8.8.8 and 8.8.4.4").count(), 1, "{}", done.err);
+    let done = run("run --rm --network none busybox true");
+    assert_eq!(done.err, "", "without a network nothing is asked");
+    let done = run(&format!("build {context}"));
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(done.err.matches("they ask 8.8.8.8 and 8.8.4.4").count(), 1, "{}", done.err);
+}
+
+#[test]
 fn output_and_errors_stay_apart() {
     let bed = bed!();
     bed.ok("pull -q busybox");

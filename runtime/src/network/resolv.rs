@@ -5,11 +5,27 @@ use std::fs;
 /// Where systemd-resolved says which servers it asks itself.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
-/// The machine's `/etc/resolv.conf` for a container with a network of its own.
+/// Public name servers (Google's), which the reference engine takes where a host has none that containers reach.
+const PUBLIC: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
+
+/// A `resolv.conf` for a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolv {
+    /// The file.
+    pub text: String,
+    /// The host has no name server that containers reach, so that public ones are asked.
+    pub is_public: bool,
+}
+
+/// What users are told, once a command, where [`Resolv::is_public`].
+pub const PUBLIC_NOTICE: &str = "this host has no name server that containers can reach (those on loopback are out of their \
+                                 reach): they ask 8.8.8.8 and 8.8.4.4; name another one in /etc/resolv.conf";
+
+/// The host's `/etc/resolv.conf` for a container with a network of its own.
 ///
 /// Name servers on loopback cannot be reached from there. When there are no others, the servers that
-/// systemd-resolved asks are taken; failing these, none: a public server that nobody chose would leak names.
-pub fn for_container() -> String {
+/// systemd-resolved asks are taken, and failing these public ones, as in the reference engine.
+pub fn for_container() -> Resolv {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     choose(&read("/etc/resolv.conf"), || read(RESOLVED))
 }
@@ -19,13 +35,17 @@ pub fn for_host_network() -> String {
     fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
 }
 
-fn choose(own: &str, resolved: impl FnOnce() -> String) -> String {
+fn choose(own: &str, resolved: impl FnOnce() -> String) -> Resolv {
     let reachable = without_loopback(own);
     if has_server(&reachable) {
-        return reachable;
+        return Resolv { text: reachable, is_public: false };
     }
     let upstream = without_loopback(&resolved());
-    if has_server(&upstream) { upstream } else { reachable }
+    if has_server(&upstream) {
+        return Resolv { text: upstream, is_public: false };
+    }
+    let servers: String = PUBLIC.iter().map(|server| format!("nameserver {server}\n")).collect();
+    Resolv { text: reachable + &servers, is_public: true }
 }
 
 fn without_loopback(text: &str) -> String {
@@ -66,7 +86,10 @@ pub fn container_hosts(address: Option<&str>, hostname: &str, extra: &[(String, 
         text.push_str(&format!("{address}\t{name}\n"));
     }
     if let Some(address) = address {
-        text.push_str(&format!("{address}\t{hostname}\n"));
+        // A name with a domain is known without it, too.
+        let short = hostname.split_once('.').map(|(short, _)| short).filter(|short| !short.is_empty());
+        let names = short.map_or_else(|| hostname.to_owned(), |short| format!("{hostname} {short}"));
+        text.push_str(&format!("{address}\t{names}\n"));
     }
     text
 }
@@ -77,10 +100,28 @@ mod tests {
 
     #[test]
     fn loopback_servers_are_replaced() {
+        let public = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n";
+        let check = |own: &str, resolved: &str, text: &str, is_public: bool| {
+            let expected = Resolv { text: text.to_owned(), is_public };
+            assert_eq!(choose(own, || resolved.to_owned()), expected, "{own:?}");
+        };
         let own = "# stub\nnameserver 127.0.0.53\noptions edns0\nsearch lan\n";
-        let upstream = || "nameserver 192.168.1.1\nnameserver ::1\nsearch lan\n".to_owned();
-        assert_eq!(choose(own, upstream), "nameserver 192.168.1.1\nsearch lan\n");
-        assert_eq!(choose(own, String::new), "options edns0\nsearch lan\n");
-        assert_eq!(choose("nameserver 9.9.9.9\nnameserver 127.0.0.1\n", String::new), "nameserver 9.9.9.9\n");
+        let upstream = "nameserver 192.168.1.1\nnameserver ::1\nsearch lan\n";
+        check(own, upstream, "nameserver 192.168.1.1\nsearch lan\n", false);
+        check(own, "", &format!("options edns0\nsearch lan\n{public}"), true);
+        check(own, own, &format!("options edns0\nsearch lan\n{public}"), true);
+        check("nameserver 9.9.9.9\nnameserver 127.0.0.1\n", "", "nameserver 9.9.9.9\n", false);
+        check("nameserver ::1\n", "", public, true);
+        check("", "", public, true);
+        check("nameserver\n#nameserver 9.9.9.9\n", "", &format!("nameserver\n{public}"), true);
+    }
+
+    #[test]
+    fn host_names_with_a_domain_are_known_without_it() {
+        let last =
+            |name: &str| container_hosts(Some("10.0.0.2"), name, &[]).lines().last().unwrap().to_owned();
+        assert_eq!(last("box"), "10.0.0.2\tbox");
+        assert_eq!(last("web.example.org"), "10.0.0.2\tweb.example.org web");
+        assert_eq!(last(".odd"), "10.0.0.2\t.odd");
     }
 }
