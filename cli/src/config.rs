@@ -7,7 +7,7 @@ use crate::arguments::Globals;
 use crate::commands::lint::levels;
 use crate::error::CliError;
 use kiln_parser::lint::Level;
-use kiln_registry::{Keychain, Mirrors, Settings};
+use kiln_registry::{Keychain, Mirrors, Proxies, Settings, WaitListener};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,8 +59,14 @@ impl Config {
             _ => merged.registry_mirrors.unwrap_or_default().join(","),
         };
         let mirrors: Mirrors = mirrors.parse().map_err(|error| CliError::failed(format!("{error}")))?;
-        let registry =
-            Settings { mirrors, keychain: keychain(), user_agent: user_agent(), patience: patience()? };
+        let registry = Settings {
+            mirrors,
+            keychain: keychain(),
+            user_agent: user_agent(),
+            patience: patience()?,
+            proxies: Proxies::from_environment(|name| std::env::var(name).ok()),
+            waits: WaitListener::new(crate::ui::tell_wait),
+        };
         let lint = merged.lint.unwrap_or_default();
         let lint: Vec<String> = lint.iter().map(|(rule, level)| format!("{rule}={level}")).collect();
         let lint = levels(lint.iter().map(String::as_str))?;

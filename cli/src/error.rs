@@ -6,7 +6,7 @@ use kiln_engine::EngineError;
 use kiln_image::store::StoreError;
 use kiln_parser::Source;
 use kiln_parser::diagnostic::{Severity, render, render_place};
-use kiln_registry::RegistryError;
+use kiln_registry::{ProxyError, ProxyFault, RegistryError};
 use std::error::Error;
 
 /// Exit codes that Docker's users know.
@@ -217,6 +217,26 @@ pub fn registry_hint(error: &RegistryError) -> Option<String> {
                 .to_owned(),
         );
     }
+    match error {
+        RegistryError::Proxy { source, .. } => return Some(proxy_hint(source)),
+        RegistryError::Busy { status: 429, .. } | RegistryError::Status { status: 429, .. } => {
+            return Some(
+                "try again later, log in for a higher limit (`docker login` stores what Kiln reads), or name a mirror: \
+                 KILN_REGISTRY_MIRROR=HOST:PORT"
+                    .to_owned(),
+            );
+        }
+        RegistryError::Artifact { .. } => {
+            return Some(
+                "only images can be pulled and built on: check the name, or use the tool that made it"
+                    .to_owned(),
+            );
+        }
+        RegistryError::BlobMissing { .. } | RegistryError::ManifestMissing { .. } => {
+            return Some("the image is incomplete there: push it again, or use another tag".to_owned());
+        }
+        _ => {}
+    }
     if error.is_silence() {
         return Some(
             "try again, check the network, or allow longer silence: KILN_NETWORK_TIMEOUT=SECONDS".to_owned(),
@@ -228,6 +248,20 @@ pub fn registry_hint(error: &RegistryError) -> Option<String> {
     error.is_unreachable().then(|| {
         "check the network, or name a mirror that can be reached: KILN_REGISTRY_MIRROR=HOST:PORT".to_owned()
     })
+}
+
+/// What to do about a proxy.
+fn proxy_hint(error: &ProxyError) -> String {
+    let variable = error.variable;
+    let except = "or except the host: NO_PROXY=HOST";
+    match &error.fault {
+        ProxyFault::Invalid(_) => format!("write {variable}=http://[USER:PASSWORD@]HOST:PORT"),
+        ProxyFault::Authentication(_) => {
+            format!("name its user and password: {variable}=http://USER:PASSWORD@HOST:PORT, {except}")
+        }
+        ProxyFault::Refused { .. } => format!("ask whoever runs the proxy to allow the host, {except}"),
+        _ => format!("correct {variable}, {except}"),
+    }
 }
 
 impl From<StoreError> for CliError {

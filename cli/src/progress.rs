@@ -6,10 +6,12 @@ mod terminal;
 
 use crate::error::CliError;
 use crate::ui;
-use kiln_builder::event::{Event, Finding};
+use kiln_builder::event::{Event, Finding, Row};
 use kiln_parser::diagnostic::Color;
+use kiln_registry::Waiting;
 use plain::Plain;
 use raw::Raw;
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use terminal::Terminal;
 
@@ -49,6 +51,9 @@ pub struct Progress {
     shown: Option<Mutex<Shown>>,
     findings: Mutex<Vec<Finding>>,
     is_raw: bool,
+    is_terminal: bool,
+    /// Waits that have a row.
+    waits: Mutex<BTreeSet<u64>>,
 }
 
 enum Shown {
@@ -67,7 +72,9 @@ impl Progress {
             Style::Quiet => None,
         };
         let is_raw = style == Style::Raw;
-        Progress { shown: shown.map(Mutex::new), findings: Mutex::default(), is_raw }
+        let is_terminal = style == Style::Terminal;
+        let findings = Mutex::default();
+        Progress { shown: shown.map(Mutex::new), findings, is_raw, is_terminal, waits: Mutex::default() }
     }
 
     /// Shows an event.
@@ -87,6 +94,26 @@ impl Progress {
     /// Tells something to know before the build begins.
     pub fn warn(&self, message: &str) {
         self.show(&Event::Warning { message: message.to_owned() });
+    }
+
+    /// Shows a wait that a server asks for as a row that counts down; without a terminal, every ten seconds.
+    pub fn wait(&self, waiting: &Waiting) {
+        // Rows of the build are numbered from 0.
+        let row = Row(usize::MAX - waiting.id as usize);
+        let is_new = self.waits.lock().unwrap_or_else(PoisonError::into_inner).insert(waiting.id);
+        if is_new {
+            self.show(&Event::Started {
+                row,
+                name: format!("[waiting] {} answers {}", waiting.server, waiting.answer),
+            });
+        }
+        if waiting.left == 0 {
+            return self.show(&Event::Done { row });
+        }
+        if is_new || self.is_terminal || waiting.left.is_multiple_of(10) {
+            let text = format!("trying again in {} s\n", waiting.left);
+            self.show(&Event::Output { row, bytes: text.into_bytes() });
+        }
     }
 
     /// Takes down what moves.

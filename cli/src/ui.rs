@@ -5,7 +5,10 @@
 
 use crate::visible::{Colors, visible};
 use kiln_parser::diagnostic::Color;
+use kiln_registry::Waiting;
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 
 /// Prints an answer; a reader that has gone away is no error.
 pub fn print(text: &str) {
@@ -38,6 +41,27 @@ pub fn data_line(text: &str) {
 fn write_out(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Shows a wait that a server asks for: on a terminal as a line that counts down and is removed, else as one line.
+pub fn tell_wait(waiting: &Waiting) {
+    static TOLD: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+    let text = wait_text(waiting);
+    if is_terminal() {
+        let line = match waiting.left {
+            0 => String::new(),
+            _ => visible(&text, Colors::Drop).replace('\n', " "),
+        };
+        write_error(&format!("\r\x1b[K{line}"));
+    } else if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(waiting.id) {
+        tell_line(&text);
+    }
+}
+
+/// A wait that a server asks for, in words.
+pub fn wait_text(waiting: &Waiting) -> String {
+    let Waiting { server, answer, left, .. } = waiting;
+    format!("{server} answers {answer}; trying again in {left} s")
 }
 
 /// Tells something that is no answer.

@@ -43,6 +43,8 @@ mod lints;
 mod mounts;
 #[path = "e2e/outputs.rs"]
 mod outputs;
+#[path = "e2e/registries.rs"]
+mod registries;
 #[path = "e2e/remote.rs"]
 mod remote;
 #[path = "e2e/stages.rs"]

@@ -5,7 +5,11 @@ use crate::auth::{self, AuthError, Challenge, Credentials, Keychain};
 use crate::error::RegistryError;
 use crate::origin::{Origin, Purpose, absolute, led_to, trust_realm};
 use crate::patience::{DEFAULT_PATIENCE, Download, Upload, incomplete};
-use http::header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
+use crate::proxy::{Connector, Proxies, ProxyError};
+use crate::retry::{MAX_WAIT, WaitListener, is_transient, retry_after};
+use http::header::{
+    ACCEPT, AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, RANGE, USER_AGENT, WWW_AUTHENTICATE,
+};
 use http::{HeaderName, Method, Request, Response, StatusCode};
 use hyper::body::Bytes;
 use hyper_rustls::HttpsConnector;
@@ -23,16 +27,16 @@ const TRIES: u32 = 5;
 const CONNECT_TRIES: u32 = 2;
 /// The wait before the second try; doubled each time.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// The longest wait that a server may ask for.
-const MAX_WAIT: Duration = Duration::from_secs(60);
 const MAX_REDIRECTS: u32 = 5;
 /// The longest that a connection is waited for; less when patience is shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// The longest words of a refusal, in bytes.
+const MAX_WORDS: usize = 1 << 16;
 /// A token answer that is longer is none.
 const MAX_TOKEN: usize = 1 << 20;
 
 type Tokens = HashMap<(Origin, String), String>;
-type Transport = HyperClient<HttpsConnector<HttpConnector>, Upload>;
+type Transport = HyperClient<HttpsConnector<Connector>, Upload>;
 
 /// Speaks to registries.
 pub struct Client {
@@ -41,6 +45,8 @@ pub struct Client {
     keychain: Keychain,
     user_agent: String,
     patience: Duration,
+    proxies: Proxies,
+    waits: WaitListener,
     /// `Authorization` headers by origin and scope.
     tokens: Mutex<Tokens>,
 }
@@ -75,6 +81,45 @@ struct Failed {
     retry_after: Option<Duration>,
 }
 
+/// Why a request is sent again.
+struct Refusal {
+    url: String,
+    /// The HTTP status, where there was an answer.
+    status: Option<StatusCode>,
+    /// The server's words, or those of the error.
+    message: String,
+}
+
+impl Refusal {
+    fn answer(&self) -> String {
+        match self.status {
+            Some(status) => format!("{}: {}", status.as_u16(), self.message),
+            None => self.message.clone(),
+        }
+    }
+
+    fn into_busy(self, wait: Duration) -> RegistryError {
+        let status = self.status.map_or(0, |status| status.as_u16());
+        RegistryError::Busy { url: self.url, status, message: self.message, wait }
+    }
+}
+
+/// Reads why an attempt failed.
+async fn refusal(url: &str, outcome: Result<Response<Download>, Failed>) -> Refusal {
+    match outcome {
+        Ok(response) => {
+            let status = response.status();
+            // What breaks off has no words.
+            let body = read_body(url, response, MAX_WORDS).await.unwrap_or_default();
+            Refusal { url: url.to_owned(), status: Some(status), message: error_text(&body, status) }
+        }
+        Err(Failed { error: RegistryError::Status { url, status, message }, .. }) => {
+            Refusal { url, status: StatusCode::from_u16(status).ok(), message }
+        }
+        Err(failed) => Refusal { url: url.to_owned(), status: None, message: failed.error.to_string() },
+    }
+}
+
 impl From<RegistryError> for Failed {
     fn from(error: RegistryError) -> Failed {
         Failed { error, retry_after: None }
@@ -90,14 +135,16 @@ impl Client {
             keychain: settings.keychain.clone(),
             user_agent: settings.user_agent.clone(),
             patience: settings.patience.unwrap_or(DEFAULT_PATIENCE),
+            proxies: settings.proxies.clone(),
+            waits: settings.waits.clone(),
             tokens: Mutex::default(),
         })
     }
 
     /// Reading the trusted certificates takes milliseconds: only who needs them pays.
-    fn transport(&self, url: &str) -> Result<&Transport, RegistryError> {
-        if !Origin::of(url)?.is_secure() {
-            return Ok(self.plain.get_or_init(|| transport(rustls::RootCertStore::empty(), self.patience)));
+    fn transport(&self, is_secure: bool) -> Result<&Transport, RegistryError> {
+        if !is_secure {
+            return Ok(self.plain.get_or_init(|| self.transport_with(rustls::RootCertStore::empty())));
         }
         if let Some(ready) = self.secure.get() {
             return Ok(ready);
@@ -109,27 +156,63 @@ impl Client {
             let text = found.errors.first().map_or("none are installed".to_owned(), ToString::to_string);
             return Err(RegistryError::Trust(std::io::Error::other(text)));
         }
-        Ok(self.secure.get_or_init(|| transport(roots, self.patience)))
+        Ok(self.secure.get_or_init(|| self.transport_with(roots)))
+    }
+
+    /// A transport that trusts `roots`.
+    fn transport_with(&self, roots: rustls::RootCertStore) -> Transport {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider knows the default protocol versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT.min(self.patience)));
+        let tls = || {
+            hyper_rustls::HttpsConnectorBuilder::new()
+                .with_tls_config(config.clone())
+                .https_or_http()
+                .enable_http1()
+        };
+        let dial = tls().wrap_connector(tcp);
+        // Shorter than what ends the whole exchange, which cannot say that it is the proxy's fault.
+        let patience = CONNECT_TIMEOUT.min(self.patience * 2 / 3);
+        let connector = Connector::new(dial, self.proxies.clone(), &self.user_agent, patience);
+        HyperClient::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .build(tls().wrap_connector(connector))
     }
 
     /// Sends a request, logging in when asked to, until there is an answer that is final.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Busy`] when the server, or that of its tokens, asks for a wait of more than a minute.
     pub(crate) async fn send(&self, ask: &Ask) -> Result<Response<Download>, RegistryError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
             let outcome = self.send_once(ask).await;
-            let wait = match &outcome {
-                Ok(response) if is_transient(response.status()) => retry_after(response),
+            let asked = match &outcome {
+                Ok(response) if is_transient(response.status()) => retry_after(response.headers()),
                 Err(failed) if failed.error.is_transient() => failed.retry_after,
                 _ => return outcome.map_err(|failed| failed.error),
             };
-            let outcome = outcome.map_err(|failed| failed.error);
-            let hopeless = matches!(&outcome, Err(error) if error.is_unreachable() || error.is_silence());
-            if attempt == if hopeless { CONNECT_TRIES } else { TRIES } {
-                return outcome;
+            let hopeless = matches!(&outcome, Err(failed) if failed.error.is_hopeless());
+            let is_last = attempt == if hopeless { CONNECT_TRIES } else { TRIES };
+            let long = asked.filter(|wait| *wait > MAX_WAIT);
+            if is_last && long.is_none() {
+                return outcome.map_err(|failed| failed.error);
             }
-            let doubled = FIRST_WAIT * 2u32.pow(attempt - 1);
-            tokio::time::sleep(wait.unwrap_or(doubled).min(MAX_WAIT)).await;
+            let refusal = refusal(&ask.url, outcome).await;
+            if let Some(wait) = long {
+                return Err(refusal.into_busy(wait));
+            }
+            let wait = asked.unwrap_or(FIRST_WAIT * 2u32.pow(attempt - 1));
+            self.waits.wait(&authority_of(&refusal.url)?, &refusal.answer(), wait).await;
         }
     }
 
@@ -234,14 +317,34 @@ impl Client {
     async fn call(
         &self,
         url: &str,
-        request: http::request::Builder,
+        mut request: http::request::Builder,
         body: Bytes,
     ) -> Result<Response<Download>, RegistryError> {
+        let failed = |source: ProxyError| RegistryError::Proxy { url: url.to_owned(), source };
+        let origin = Origin::of(url)?;
+        let (host, port) = origin.host_and_port();
+        let proxy = self.proxies.of(origin.is_secure(), host, port).map_err(failed)?;
+        // Connections that a proxy makes bring nothing of it into the request.
+        let passes_on = proxy.as_ref().filter(|proxy| proxy.takes_requests() && !origin.is_secure());
+        if let Some(authorization) = passes_on.and_then(|proxy| proxy.authorization()) {
+            request = request.header(PROXY_AUTHORIZATION, authorization);
+        }
         let upload = Upload::new(body);
         let taken = upload.taken();
         let request = request.body(upload).map_err(|error| protocol(url, &error.to_string()))?;
-        let answer = self.transport(url)?.request(request);
-        Upload::answer(&taken, self.patience, answer).await.map_err(|error| connection(url, error))
+        let is_secure = origin.is_secure() || proxy.as_ref().is_some_and(|proxy| proxy.is_secure());
+        let answer = self.transport(is_secure)?.request(request);
+        let answer = Upload::answer(&taken, self.patience, answer).await;
+        let response = answer.map_err(|error| match ProxyError::behind(&*error) {
+            Some(source) => failed(source),
+            None => connection(url, error),
+        })?;
+        match passes_on {
+            Some(proxy) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                Err(failed(proxy.refusal(host, 407, "")))
+            }
+            _ => Ok(response),
+        }
     }
 
     /// The `Authorization` header that answers a challenge; `None` when we have nothing to say.
@@ -311,7 +414,7 @@ impl Client {
             request = request.header(AUTHORIZATION, auth::basic(user, password));
         }
         let response = self.call(realm, request, Bytes::from(body)).await?;
-        let (status, wait) = (response.status(), retry_after(&response));
+        let (status, wait) = (response.status(), retry_after(response.headers()));
         let body = read_body(realm, response, MAX_TOKEN).await?;
         if is_transient(status) {
             let (url, message) = (realm.to_owned(), error_text(&body, status));
@@ -330,28 +433,10 @@ impl Client {
         }
         let answer: Answer =
             serde_json::from_slice(&body).map_err(|error| protocol(realm, &error.to_string()))?;
-        let token = answer.token.or(answer.access_token);
+        // Some servers send both names, one of them empty.
+        let token = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
         Ok(token.ok_or_else(|| protocol(realm, "an answer without a token"))?)
     }
-}
-
-fn transport(roots: rustls::RootCertStore, patience: Duration) -> Transport {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider knows the default protocol versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let mut http = HttpConnector::new();
-    http.enforce_http(false);
-    http.set_nodelay(true);
-    http.set_connect_timeout(Some(CONNECT_TIMEOUT.min(patience)));
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(config)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(http);
-    HyperClient::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)
 }
 
 /// Reads a whole body of limited length.
@@ -402,15 +487,6 @@ pub(crate) fn error_text(body: &[u8], status: StatusCode) -> String {
     let line = text.lines().next().unwrap_or_default().trim();
     let readable = !line.is_empty() && line.len() < 200 && !line.starts_with('<');
     if readable { line.to_owned() } else { status.canonical_reason().unwrap_or_default().to_owned() }
-}
-
-fn is_transient(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
-}
-
-fn retry_after(response: &Response<Download>) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    value.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// Host and port as they are written, without a user: what credentials are filed under.

@@ -2,10 +2,13 @@
 
 use crate::auth::AuthError;
 use crate::patience::Silence;
+use crate::proxy::ProxyError;
+use crate::retry::in_words;
 use kiln_image::digest::Digest;
 use kiln_image::manifest::ManifestError;
 use kiln_image::store::{BlobError, StoreError};
 use std::io;
+use std::time::Duration;
 
 /// Why an image cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +27,27 @@ pub enum RegistryError {
         /// Why it failed.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A proxy that does not lead to the server.
+    #[error("cannot reach {url}")]
+    Proxy {
+        /// What was asked for.
+        url: String,
+        /// Why.
+        #[source]
+        source: ProxyError,
+    },
+    /// A server that wants to be asked again later than a command should wait.
+    #[error("{url}: the server answers {status}{} (it asks to wait {} before the next request)", detail(.message), in_words(*.wait))]
+    Busy {
+        /// What was asked for.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What the server says about it.
+        message: String,
+        /// The wait.
+        wait: Duration,
     },
     /// A body that ended, or a server that went silent, before all was there.
     #[error("{url}: the download ended early: {received}{} bytes came", expected.map(|all| format!(" of {all}")).unwrap_or_default())]
@@ -61,6 +85,36 @@ pub enum RegistryError {
     /// No such image.
     #[error("manifest for {0} not found: manifest unknown")]
     ManifestUnknown(String),
+    /// An index that names a manifest which is not there.
+    #[error(
+        "{reference}: the registry has no manifest {digest}, which the image's index names for {platform}"
+    )]
+    ManifestMissing {
+        /// The image.
+        reference: String,
+        /// The manifest.
+        digest: Digest,
+        /// What it is for.
+        platform: String,
+    },
+    /// A manifest that names a blob which is not there.
+    #[error("{reference}: the registry has no blob {digest}, which is {what} of the image")]
+    BlobMissing {
+        /// The image.
+        reference: String,
+        /// The blob.
+        digest: Digest,
+        /// What it is.
+        what: String,
+    },
+    /// Something that is kept in a registry and is no image.
+    #[error("{reference} is {what}, not an image")]
+    Artifact {
+        /// Its name.
+        reference: String,
+        /// What it is.
+        what: String,
+    },
     /// No such repository, or none that we may see.
     #[error("pull access denied for {0}, repository does not exist or may require 'docker login'")]
     Denied(String),
@@ -153,10 +207,16 @@ impl RegistryError {
         }
     }
 
+    /// True when trying again rarely helps within seconds: no connection, or no answer.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.is_unreachable() || self.is_silence() || matches!(self, RegistryError::Proxy { .. })
+    }
+
     /// True when the registry could not be reached, or failed: another one, or a later try, may do better.
     pub fn is_transient(&self) -> bool {
         match self {
             RegistryError::Connection { .. } | RegistryError::Incomplete { .. } => true,
+            RegistryError::Proxy { source, .. } => source.is_transient(),
             RegistryError::Status { status, .. } => matches!(status, 408 | 429 | 500..=599),
             _ => false,
         }

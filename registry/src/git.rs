@@ -8,23 +8,18 @@
 mod watch;
 
 use crate::DEFAULT_PATIENCE;
+use crate::proxy::variables_for_curl;
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Variables of the user that `git` gets: where programs are, the way to the network, and whose certificates are trusted.
-const PASSED_ON: [&str; 15] = [
+/// Variables of the user that `git` gets: where programs are, and whose certificates are trusted. Proxies come from
+/// [`variables_for_curl`].
+const PASSED_ON: [&str; 8] = [
     "PATH",
     "TMPDIR",
-    "http_proxy",
-    "https_proxy",
-    "HTTPS_PROXY",
-    "all_proxy",
-    "ALL_PROXY",
-    "no_proxy",
-    "NO_PROXY",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
     "CURL_CA_BUNDLE",
@@ -196,6 +191,7 @@ fn command(request: &GitRequest, patience: Duration) -> Command {
     for name in PASSED_ON {
         git.envs(std::env::var_os(name).map(|value| (name, value)));
     }
+    git.envs(variables_for_curl(|name| std::env::var(name).ok()));
     git.env("HOME", "/dev/null")
         .env("LC_ALL", "C")
         .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -286,6 +282,9 @@ mod tests {
             "GIT_CONFIG_GLOBAL",
             "GIT_TERMINAL_PROMPT",
             "GIT_SSH_COMMAND",
+            "http_proxy",
+            "https_proxy",
+            "no_proxy",
         ];
         let allowed: BTreeSet<String> = PASSED_ON.iter().chain(&set).map(|name| (*name).to_owned()).collect();
         let found = names(&GitRequest::default());

@@ -14,8 +14,10 @@ mod fetch;
 mod git;
 mod origin;
 mod patience;
+mod proxy;
 mod pull;
 mod push;
+mod retry;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -26,8 +28,10 @@ pub use error::RegistryError;
 pub use fetch::{FetchRequest, FetchedFile};
 pub use git::{GitError, GitRequest, Identity, check_out, commit};
 pub use patience::DEFAULT_PATIENCE;
+pub use proxy::{Proxies, ProxyError, ProxyFault};
 pub use pull::{Progress, PullEvent, Pulled};
 pub use push::{PushEvent, PushRequest};
+pub use retry::{WaitListener, Waiting};
 
 use kiln_image::config::ImageConfig;
 use kiln_image::digest::Digest;
@@ -48,6 +52,10 @@ pub struct Settings {
     pub user_agent: String,
     /// How long a server may be silent; `None` for [`DEFAULT_PATIENCE`].
     pub patience: Option<Duration>,
+    /// Servers that requests go through.
+    pub proxies: Proxies,
+    /// Receives waits that servers ask for.
+    pub waits: WaitListener,
 }
 
 /// A connection to registries; made when one is needed.

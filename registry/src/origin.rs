@@ -44,6 +44,11 @@ impl Origin {
         self.is_secure
     }
 
+    /// Host, in lower case and without brackets, and port.
+    pub(crate) fn host_and_port(&self) -> (&str, u16) {
+        (&self.host, self.port)
+    }
+
     /// True when both are the same host, on whatever port: by name, or both this host's loopback interface.
     fn has_host_of(&self, other: &Origin) -> bool {
         self.host == other.host || (is_loopback(&self.host) && is_loopback(&other.host))

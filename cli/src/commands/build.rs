@@ -26,7 +26,7 @@ use context::Opener;
 use flags::Build;
 use kiln_builder::{BuildOptions, Cancel, Machine};
 use kiln_image::platform::Platform;
-use kiln_registry::Keychain;
+use kiln_registry::{Keychain, WaitListener};
 use kiln_runtime::Spawner;
 use output::{Made, Output};
 use std::cell::RefCell;
@@ -92,6 +92,9 @@ pub(super) fn carry_out<T>(
     if let Some(file) = &build.authfile {
         registry.keychain = Keychain { inline: None, config: Some(file.clone()) };
     }
+    let progress = Arc::new(Progress::new(style));
+    let shown = Arc::clone(&progress);
+    registry.waits = WaitListener::new(move |waiting| shown.wait(waiting));
     let images =
         ImageFinder::new(&session.store, &registry).asking_registries(build.pull).with_aliases(aliases);
     let fetcher = Fetcher::new(&images, &options.given);
@@ -99,7 +102,6 @@ pub(super) fn carry_out<T>(
     let opened = opener.open(&build.context, build.file.as_deref(), &contexts)?;
     let context = &opened.context;
 
-    let progress = Arc::new(Progress::new(style));
     build.accepted().iter().for_each(|warning| progress.warn(warning));
     let machine = Machine {
         store: &session.store,

@@ -121,7 +121,8 @@ fn client(authority: &str, entry: &str) -> Client {
     let client = Client::new(&settings).unwrap();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(CERTIFICATE).unwrap()).unwrap();
-    assert!(client.secure.set(transport(roots, DEFAULT_PATIENCE)).is_ok());
+    let transport = client.transport_with(roots);
+    assert!(client.secure.set(transport).is_ok());
     client
 }
 
@@ -385,3 +386,69 @@ fn dripping_is_silence() {
     let error = run(client.read(&Ask { url, ..Ask::default() }, 1 << 20)).unwrap_err();
     assert!(matches!(&error, RegistryError::Incomplete { .. }) && error.is_silence(), "{error:?}");
 }
+
+#[test]
+fn waits_that_are_too_long_are_told_at_once() {
+    let limit = |status: u16, after: &'static str| {
+        let body =
+            r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}"#;
+        move |_: &Seen| (status, vec![("Retry-After", after.to_owned())], body.to_owned())
+    };
+    for (status, after) in [(429, "3600"), (503, "61"), (429, "Fri, 31 Dec 9999 23:59:59 GMT")] {
+        let registry = Server::http(limit(status, after));
+        let error = ask(&client("none", PASSWORD), &registry.url).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(&error, RegistryError::Busy { .. }), "{text}");
+        assert!(text.contains("You have reached your pull rate limit. (it asks to wait "), "{text}");
+        assert_eq!(registry.seen().len(), 1);
+
+        let token = Server::http(limit(status, after));
+        let realm = format!("{}/token", token.url);
+        let registry = Server::http(move |seen| with_realm(seen, &realm));
+        let error = ask(&client("none", PASSWORD), &registry.url).unwrap_err();
+        assert!(matches!(&error, RegistryError::Busy { url, .. } if url.starts_with(&token.url)), "{error}");
+        assert_eq!(token.seen().len(), 1);
+    }
+}
+
+#[test]
+fn shorter_waits_are_counted_down_in_the_servers_words() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let registry = Server::http(move |_| match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        0 => (429, vec![("Retry-After", "2".to_owned())], "slow down".to_owned()),
+        _ => ok("{}"),
+    });
+    let heard: Arc<Mutex<Vec<crate::Waiting>>> = Arc::default();
+    let log = heard.clone();
+    let waits = WaitListener::new(move |waiting| log.lock().unwrap().push(waiting.clone()));
+    let client = Client { waits, ..client("none", PASSWORD) };
+    assert_eq!(ask(&client, &registry.url).unwrap(), 200);
+    let heard = heard.lock().unwrap();
+    assert!(
+        heard.first().is_some_and(|first| first.left == 2 && first.answer == "429: slow down"),
+        "{heard:?}"
+    );
+    assert!(
+        heard.last().is_some_and(|last| last.left == 0 && registry.url.ends_with(&last.server)),
+        "{heard:?}"
+    );
+}
+
+#[test]
+fn tokens_that_are_empty_do_not_count() {
+    for (answer, is_good) in [
+        (r#"{"token":"","access_token":"T"}"#, true),
+        (r#"{"token":"T","access_token":""}"#, true),
+        (r#"{"access_token":"T"}"#, true),
+        (r#"{"token":"","access_token":""}"#, false),
+        (r#"{"token":null}"#, false),
+    ] {
+        let token = Server::http(move |_| ok(answer));
+        let realm = format!("{}/token", token.url);
+        let registry = Server::http(move |seen| with_realm(seen, &realm));
+        let outcome = ask(&client("none", PASSWORD), &registry.url);
+        assert_eq!(outcome.is_ok_and(|status| status == 200), is_good, "{answer}");
+    }
+}
+
+mod proxied;

@@ -1,0 +1,177 @@
+//! Registries, proxies and what they say: told for what it is.
+
+use crate::bed::{Bed, Done};
+use crate::web::{Request, Response, Server};
+use kiln_image::digest::{Algorithm, Digest};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+const OCI: &str = "application/vnd.oci.image.";
+
+/// A registry with one repository.
+#[derive(Clone, Default)]
+struct Content {
+    blobs: BTreeMap<String, Vec<u8>>,
+    manifest: Value,
+}
+
+impl Content {
+    fn descriptor(&mut self, kind: &str, bytes: &[u8], algorithm: Algorithm) -> Value {
+        let digest = Digest::with(algorithm, bytes).to_string();
+        self.blobs.insert(digest.clone(), bytes.to_vec());
+        json!({"mediaType": kind, "digest": digest, "size": bytes.len()})
+    }
+
+    /// An image of one layer with the file `/hello`.
+    fn image(algorithm: Algorithm) -> Content {
+        let mut content = Content::default();
+        let mut tar = vec![0u8; 2048];
+        tar[..5].copy_from_slice(b"hello");
+        tar[100..124].copy_from_slice(b"0000644\x000000000\x000000000\x00");
+        tar[124..136].copy_from_slice(b"00000000003\x00");
+        tar[136..148].copy_from_slice(b"00000000000\x00");
+        tar[148..156].copy_from_slice(b"        ");
+        tar[156] = b'0';
+        tar[257..265].copy_from_slice(b"ustar\x0000");
+        tar[512..515].copy_from_slice(b"hi\n");
+        let sum: u32 = tar[..512].iter().map(|byte| u32::from(*byte)).sum();
+        tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let config = json!({
+            "architecture": std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64"),
+            "os": "linux",
+            "config": {"Cmd": ["/hello"]},
+            "rootfs": {"type": "layers", "diff_ids": [Digest::of(&tar).to_string()]},
+        });
+        let config =
+            content.descriptor(&format!("{OCI}config.v1+json"), config.to_string().as_bytes(), algorithm);
+        let layer = content.descriptor(&format!("{OCI}layer.v1.tar"), &tar, algorithm);
+        let kind = format!("{OCI}manifest.v1+json");
+        content.manifest =
+            json!({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": [layer]});
+        content
+    }
+
+    fn serve(self) -> Server {
+        let manifest = self.manifest.to_string();
+        Server::start(move |request: &Request| {
+            let version = request.path.rsplit('/').next().unwrap_or_default();
+            if request.path.contains("/manifests/") {
+                let kind = self.manifest["mediaType"].as_str().unwrap();
+                return match version.strip_prefix("sha256:") {
+                    Some(hex) if hex != Digest::of(manifest.as_bytes()).hex() => Response::new(404, "{}"),
+                    _ => Response::new(200, manifest.clone()).header("Content-Type", kind),
+                };
+            }
+            match self.blobs.get(version) {
+                Some(bytes) => Response::new(200, bytes.clone()),
+                None => Response::new(404, r#"{"errors":[{"code":"BLOB_UNKNOWN"}]}"#),
+            }
+        })
+    }
+}
+
+fn pull(bed: &Bed, server: &Server) -> Done {
+    bed.kiln(&["pull".to_owned(), format!("{}/x:1", server.address)])
+}
+
+#[test]
+fn long_waits_are_told_at_once_and_short_ones_while_they_last() {
+    let bed = bed!();
+    let words =
+        r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your limit\u001b[2J."}]}"#;
+    let server = Server::start(move |_| Response::new(429, words).header("Retry-After", "3600"));
+    let begun = std::time::Instant::now();
+    let done = pull(&bed, &server);
+    assert!(begun.elapsed().as_secs() < 60);
+    assert_eq!(done.code, 1);
+    assert!(
+        done.err.contains("429: You have reached your limit^[[2J. (it asks to wait 1 h before"),
+        "{}",
+        done.err
+    );
+    assert!(done.err.contains("hint: try again later"), "{}", done.err);
+
+    let content = Content::image(Algorithm::Sha256);
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let manifest = content.manifest.to_string();
+    let server = Server::start(move |request| {
+        if asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+            return Response::new(429, words).header("Retry-After", "2");
+        }
+        let version = request.path.rsplit('/').next().unwrap_or_default();
+        match content.blobs.get(version) {
+            Some(bytes) => Response::new(200, bytes.clone()),
+            None => Response::new(200, manifest.clone()),
+        }
+    });
+    let text = format!("FROM {}/x:1\n", server.address);
+    let done = bed.kiln(&["build".as_ref(), bed.context("c", &text).as_os_str()]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let expected = format!("[waiting] {} answers 429: You have reached your limit^[[2J.", server.address);
+    assert!(done.err.contains(&expected) && done.err.contains("trying again in 2 s"), "{}", done.err);
+}
+
+#[test]
+fn files_and_images_come_through_the_proxies_of_the_environment() {
+    let bed = bed!();
+    let proxy = Server::start(|request| match request.method.as_str() {
+        "CONNECT" if request.path.starts_with("secret.") => Response::new(407, ""),
+        "CONNECT" => Response::new(403, ""),
+        _ => Response::new(200, "from the proxy\n"),
+    });
+    let address = format!("http://me:hush@{}", proxy.address);
+    let run = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = bed.command(arguments);
+        Done::of(command.envs(variables.iter().copied()).output().unwrap())
+    };
+    let text =
+        "FROM busybox\nADD http://files.example.test/x /x\nRUN cat /x; env | grep -i proxy || echo none\n";
+    let context = bed.context("c", text).display().to_string();
+    for variable in ["HTTP_PROXY", "http_proxy"] {
+        // The mirror of the base image is on loopback, which is asked directly.
+        let done = run(&["build", "--no-cache", &context], &[(variable, &address)]);
+        assert_eq!(done.code, 0, "{}", done.err);
+        assert!(done.err.contains("from the proxy") && done.err.contains(" none\n"), "{}", done.err);
+    }
+    let seen = proxy.requests();
+    assert!(seen.iter().all(|request| request.path == "http://files.example.test/x"), "{seen:?}");
+    assert!(
+        seen.iter().all(|request| request.header("proxy-authorization") == "Basic bWU6aHVzaA=="),
+        "{seen:?}"
+    );
+    let excepted = [("HTTP_PROXY", address.as_str()), ("NO_PROXY", "example.test")];
+    assert_eq!(run(&["build", "--no-cache", &context], &excepted).code, 1);
+    assert_eq!(proxy.requests().len(), seen.len());
+
+    let done = run(&["pull", "registry.example.test/a/b"], &[("https_proxy", &address)]);
+    let told = format!(
+        "the proxy http://{} that https_proxy names refuses to connect to registry.example.test:443: 403",
+        proxy.address
+    );
+    assert!(done.code == 1 && done.err.contains(&told) && !done.err.contains("hush"), "{}", done.err);
+    assert!(done.err.contains("NO_PROXY=HOST"), "{}", done.err);
+    assert_eq!(proxy.requests().last().unwrap().path, "registry.example.test:443");
+    let done = run(&["pull", "secret.example.test/a"], &[("ALL_PROXY", &address)]);
+    assert!(done.err.contains("does not accept the user and password"), "{}", done.err);
+    let done = run(&["pull", "x.example.test/a"], &[("HTTPS_PROXY", "gopher://p")]);
+    assert!(done.err.contains("the proxy that HTTPS_PROXY names cannot be used: its scheme"), "{}", done.err);
+}
+
+#[test]
+fn repositories_come_through_the_proxies_of_the_environment() {
+    let bed = bed!();
+    let proxy = Server::start(|_| Response::new(503, ""));
+    let context = bed.context("c", "FROM scratch\nADD http://git.example.test/r.git /r\n");
+    let mut command = bed.command(&["build".as_ref(), context.as_os_str()]);
+    let done = Done::of(command.env("HTTP_PROXY", format!("http://{}", proxy.address)).output().unwrap());
+    assert_eq!(done.code, 1, "{}", done.err);
+    let seen = proxy.requests();
+    assert!(
+        seen.first().is_some_and(|seen| seen.path.starts_with("http://git.example.test/r.git/")),
+        "{seen:?}"
+    );
+    let context = bed.context("l", "FROM scratch\nADD http://localhost:1/r.git /r\n");
+    let mut command = bed.command(&["build".as_ref(), context.as_os_str()]);
+    command.env("HTTP_PROXY", format!("http://{}", proxy.address)).output().unwrap();
+    assert_eq!(proxy.requests().len(), seen.len(), "loopback is asked directly");
+}

@@ -1,0 +1,393 @@
+//! Proxies: which addresses are asked through which one, as the environment says.
+//!
+//! The rules are those of Go's `golang.org/x/net/http/httpproxy`, which Docker and BuildKit follow: `HTTP_PROXY` and
+//! `HTTPS_PROXY` are chosen by the scheme of the address, `NO_PROXY` lists exceptions, and `localhost` and loopback
+//! addresses are never asked through a proxy. `ALL_PROXY`, which Go does not read, stands in for either, as in curl.
+
+mod connect;
+
+pub(crate) use connect::Connector;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Variables by scheme, the first that is set counts.
+const FOR_HTTP: [&str; 4] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+const FOR_HTTPS: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+const EXCEPTIONS: [&str; 2] = ["NO_PROXY", "no_proxy"];
+
+/// The proxies of the environment.
+#[derive(Clone, Debug, Default)]
+pub struct Proxies {
+    http: Option<Named>,
+    https: Option<Named>,
+    exceptions: Vec<Exception>,
+}
+
+/// A proxy with the variable that names it; the reason where that holds none.
+#[derive(Clone, Debug)]
+struct Named {
+    variable: &'static str,
+    proxy: Result<Arc<Proxy>, String>,
+}
+
+/// A server that passes requests on.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Proxy {
+    kind: Kind,
+    host: String,
+    port: u16,
+    /// User and password.
+    user: Option<(String, String)>,
+    variable: &'static str,
+}
+
+/// Protocol that a proxy is spoken to with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Http,
+    /// HTTP over TLS.
+    Https,
+    /// SOCKS version 5; host names are resolved by the proxy.
+    Socks,
+}
+
+/// An entry of `NO_PROXY`. Ports are texts, as in Go: one that is no number matches none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Exception {
+    /// `*`
+    All,
+    /// `10.0.0.0/8`
+    Network(IpAddr, u32),
+    /// `10.0.0.1` or `10.0.0.1:80`
+    Address(IpAddr, Option<String>),
+    /// `example.com`, `.example.com` or `*.example.com`, with a port or without.
+    Domain {
+        /// With a dot in front.
+        suffix: String,
+        /// The domain itself counts, too.
+        is_whole: bool,
+        port: Option<String>,
+    },
+}
+
+/// Why a proxy did not lead to a server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the proxy {}{variable} names {fault}", if proxy.is_empty() { String::from("that ") } else { format!("{proxy} that ") })]
+pub struct ProxyError {
+    /// The variable that names the proxy.
+    pub variable: &'static str,
+    /// The proxy, without user and password; empty when the variable names none.
+    pub proxy: String,
+    /// What went wrong.
+    pub fault: ProxyFault,
+}
+
+/// What a proxy did wrong; completes "the proxy …".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyFault {
+    /// The variable's value is not an address of a proxy.
+    #[error("cannot be used: {0}")]
+    Invalid(String),
+    /// No connection.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    /// No answer.
+    #[error("sent no answer for {} s", .0.as_secs_f32())]
+    Silent(Duration),
+    /// It wants to know who asks: with true, it does not accept the user and password that it was sent.
+    #[error("{}", if *.0 { "does not accept the user and password that the variable holds (407 Proxy Authentication Required)" } else { "wants a user and password (407 Proxy Authentication Required)" })]
+    Authentication(bool),
+    /// It does not connect to the server.
+    #[error("refuses to connect to {target}: {reason}")]
+    Refused {
+        /// Host and port of the server.
+        target: String,
+        /// The HTTP status; 0 for SOCKS.
+        status: u16,
+        /// The status with its text.
+        reason: String,
+    },
+    /// It speaks another protocol.
+    #[error("sent an answer that is malformed: {0}")]
+    Malformed(String),
+}
+
+impl ProxyError {
+    /// The error of a proxy that lies behind another one.
+    pub(crate) fn behind(error: &(dyn std::error::Error + 'static)) -> Option<ProxyError> {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(found) = error.downcast_ref::<ProxyError>() {
+                return Some(found.clone());
+            }
+            cause = error.source();
+        }
+        None
+    }
+
+    /// True when a later try may do better.
+    pub(crate) fn is_transient(&self) -> bool {
+        match &self.fault {
+            ProxyFault::Unreachable(_) | ProxyFault::Silent(_) => true,
+            ProxyFault::Refused { status, .. } => matches!(status, 0 | 408 | 429 | 500..=599),
+            _ => false,
+        }
+    }
+}
+
+impl Proxies {
+    /// Reads the variables; `get` returns the value of one.
+    pub fn from_environment(get: impl Fn(&str) -> Option<String>) -> Proxies {
+        let first = |names: &[&'static str]| {
+            let set =
+                |name: &&'static str| Some((*name, get(name).filter(|value| !value.trim().is_empty())?));
+            names.iter().find_map(|name| set(name))
+        };
+        let named = |names: &[&'static str]| {
+            first(names).map(|(variable, value)| {
+                let proxy = value.trim().parse::<Proxy>();
+                Named { variable, proxy: proxy.map(|proxy| Arc::new(Proxy { variable, ..proxy })) }
+            })
+        };
+        let exceptions = first(&EXCEPTIONS).map(|(_, value)| value).unwrap_or_default();
+        Proxies {
+            http: named(&FOR_HTTP),
+            https: named(&FOR_HTTPS),
+            exceptions: exceptions.split(',').filter_map(exception).collect(),
+        }
+    }
+
+    /// The proxy for a server; `None` when it is asked directly. `host` is in lower case and has no brackets.
+    ///
+    /// # Errors
+    ///
+    /// [`ProxyFault::Invalid`] when the variable that counts does not hold the address of a proxy.
+    pub(crate) fn of(
+        &self,
+        is_secure: bool,
+        host: &str,
+        port: u16,
+    ) -> Result<Option<Arc<Proxy>>, ProxyError> {
+        let Some(named) = (if is_secure { &self.https } else { &self.http }) else { return Ok(None) };
+        if self.is_excepted(host, port) {
+            return Ok(None);
+        }
+        match &named.proxy {
+            Ok(proxy) => Ok(Some(Arc::clone(proxy))),
+            Err(reason) => Err(ProxyError {
+                variable: named.variable,
+                proxy: String::new(),
+                fault: ProxyFault::Invalid(reason.clone()),
+            }),
+        }
+    }
+
+    fn is_excepted(&self, host: &str, port: u16) -> bool {
+        let address = host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
+        if host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
+            return true;
+        }
+        let port = port.to_string();
+        let has_port = |wanted: &Option<String>| wanted.as_ref().is_none_or(|wanted| *wanted == port);
+        self.exceptions.iter().any(|exception| match exception {
+            Exception::All => true,
+            Exception::Network(network, bits) => {
+                address.is_some_and(|address| contains(*network, *bits, address))
+            }
+            Exception::Address(known, wanted) => address == Some(*known) && has_port(wanted),
+            Exception::Domain { suffix, is_whole, port: wanted } => {
+                (host.ends_with(suffix) || (*is_whole && *host == suffix[1..])) && has_port(wanted)
+            }
+        })
+    }
+}
+
+/// The variables that libcurl, and so `git`, reads: it knows fewer forms of exceptions than Go, does not except loopback,
+/// and does not read `HTTP_PROXY`.
+pub(crate) fn variables_for_curl(get: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+    let first = |names: &[&str]| {
+        names
+            .iter()
+            .find_map(|name| get(name).map(|value| value.trim().to_owned()).filter(|it| !it.is_empty()))
+    };
+    let mut variables = Vec::new();
+    variables.extend(first(&FOR_HTTP).map(|proxy| ("http_proxy", proxy)));
+    variables.extend(first(&FOR_HTTPS).map(|proxy| ("https_proxy", proxy)));
+    if variables.is_empty() {
+        return variables;
+    }
+    let exceptions = first(&EXCEPTIONS).unwrap_or_default();
+    let mut list: Vec<&str> =
+        exceptions.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
+    if list.contains(&"*") {
+        list = vec!["*"];
+    } else {
+        list.iter_mut().for_each(|entry| *entry = entry.strip_prefix('*').unwrap_or(entry));
+        list.extend(["localhost", "127.0.0.1", "127.0.0.0/8", "::1"]);
+    }
+    variables.push(("no_proxy", list.join(",")));
+    variables
+}
+
+/// Reads an entry of `NO_PROXY`; `None` for one that excepts nothing.
+fn exception(text: &str) -> Option<Exception> {
+    let text = text.trim().to_ascii_lowercase();
+    if text == "*" {
+        return Some(Exception::All);
+    }
+    if let Some((address, bits)) = text.split_once('/')
+        && let (Ok(address), Ok(bits)) = (address.parse::<IpAddr>(), bits.parse::<u32>())
+        && bits <= if address.is_ipv4() { 32 } else { 128 }
+    {
+        return Some(Exception::Network(address, bits));
+    }
+    let (host, port) = split_port(&text);
+    let port = port.filter(|port| !port.is_empty()).map(str::to_owned);
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Some(Exception::Address(address.to_canonical(), port));
+    }
+    // A `*` stands for a part of the name, and nothing but a part.
+    let host = if host.starts_with("*.") { &host[1..] } else { host };
+    let is_whole = !host.starts_with('.');
+    let suffix = if is_whole { format!(".{host}") } else { host.to_owned() };
+    (suffix.len() > 1).then_some(Exception::Domain { suffix, is_whole, port })
+}
+
+fn contains(network: IpAddr, bits: u32, address: IpAddr) -> bool {
+    match (network, address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            (network.to_bits() ^ address.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => {
+            (network.to_bits() ^ address.to_bits()).checked_shr(128 - bits).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}
+
+/// Host, without brackets, and port as they are written.
+fn split_port(text: &str) -> (&str, Option<&str>) {
+    if let Some((host, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return (host, rest.strip_prefix(':'));
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') => (host, Some(port)),
+        _ => (text, None),
+    }
+}
+
+impl FromStr for Proxy {
+    type Err = String;
+
+    /// Reads `[SCHEME://][USER[:PASSWORD]@]HOST[:PORT]`. Reasons do not repeat the text: it may hold a password.
+    fn from_str(text: &str) -> Result<Proxy, String> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+        let (kind, default) = match scheme.to_ascii_lowercase().as_str() {
+            "http" => (Kind::Http, 80),
+            "https" => (Kind::Https, 443),
+            "socks5" | "socks5h" => (Kind::Socks, 1080),
+            _ => return Err("its scheme is none of http, https and socks5".to_owned()),
+        };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let (user, place) = match authority.rsplit_once('@') {
+            Some((user, place)) => (Some(user), place),
+            None => (None, authority),
+        };
+        let (host, port) = split_port(place);
+        let port = match port.filter(|port| !port.is_empty()) {
+            None => default,
+            Some(port) => port.parse().map_err(|_| "its port is not a number up to 65535".to_owned())?,
+        };
+        let is_host = host.parse::<IpAddr>().is_ok()
+            || host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        if host.is_empty() || !is_host {
+            return Err("it has no valid host".to_owned());
+        }
+        let user = user.map(|user| {
+            let (name, password) = user.split_once(':').unwrap_or((user, ""));
+            (unescaped(name), unescaped(password))
+        });
+        Ok(Proxy { kind, host: host.to_ascii_lowercase(), port, user, variable: "" })
+    }
+}
+
+/// Text without `%` escapes; those that are malformed stay.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = (*first == b'%').then(|| tail.get(..2)).flatten();
+        let escaped =
+            escaped.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+impl Proxy {
+    /// True when requests over plain http are handed to it as a whole, instead of a connection being asked for.
+    pub(crate) fn takes_requests(&self) -> bool {
+        self.kind != Kind::Socks
+    }
+
+    /// True when it is itself spoken to over TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.kind == Kind::Https
+    }
+
+    /// The `Proxy-Authorization` header, if the address names a user.
+    pub(crate) fn authorization(&self) -> Option<String> {
+        let (user, password) = self.user.as_ref()?;
+        Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
+    }
+
+    /// An error of this proxy.
+    pub(crate) fn error(&self, fault: ProxyFault) -> ProxyError {
+        ProxyError { variable: self.variable, proxy: self.to_string(), fault }
+    }
+
+    /// The error for an answer that is no success.
+    pub(crate) fn refusal(&self, target: &str, status: u16, reason: &str) -> ProxyError {
+        self.error(match status {
+            407 => ProxyFault::Authentication(self.user.is_some()),
+            _ => ProxyFault::Refused {
+                target: target.to_owned(),
+                status,
+                reason: format!("{status} {reason}").trim_end().to_owned(),
+            },
+        })
+    }
+}
+
+impl fmt::Display for Proxy {
+    /// The address without user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.kind {
+            Kind::Http => "http",
+            Kind::Https => "https",
+            Kind::Socks => "socks5",
+        };
+        write!(f, "{scheme}://{}", authority(&self.host, self.port))
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Host and port as addresses hold them.
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+#[cfg(test)]
+mod tests;
