@@ -17,9 +17,23 @@ use kiln_image::manifest::media_type;
 use kiln_image::reference::Reference;
 use kiln_image::store::Store;
 use std::io::Read;
+use std::time::Duration;
 
 /// Size of the pieces that layers go up in, in bytes.
 const PIECE: usize = 8 << 20;
+/// Pauses between questions whether a blob has arrived, in milliseconds.
+const VERIFY_PAUSES: [u64; 5] = [500, 1000, 2000, 4000, 8000];
+
+/// What a registry says of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// It has it.
+    Yes,
+    /// It does not have it.
+    No,
+    /// It does not say: the question is forbidden, or leads elsewhere.
+    Unknown,
+}
 
 /// What is uploaded under which name.
 pub struct PushRequest<'a> {
@@ -109,12 +123,31 @@ impl Pusher<'_> {
         Err(RegistryError::Status { url: ask.url, status: status.as_u16(), message })
     }
 
+    /// Whether the registry has a blob; false where it does not say: then the blob is sent.
     async fn exists(&self, digest: &Digest, size: u64) -> Result<bool, RegistryError> {
+        Ok(self.find(digest, size).await? == Found::Yes)
+    }
+
+    async fn find(&self, digest: &Digest, size: u64) -> Result<Found, RegistryError> {
         let ask = self.ask(Method::HEAD, self.url(&format!("blobs/{digest}")));
-        let response = self.client.send(&ask).await?;
+        let response = match self.client.send(&ask).await {
+            Ok(response) => response,
+            // The registry itself, and not where it keeps its blobs: the next request would fail as well.
+            Err(
+                error @ (RegistryError::Auth(_) | RegistryError::Proxy { .. } | RegistryError::Busy { .. }),
+            ) => return Err(error),
+            Err(RegistryError::Connection { url, source }) if url == ask.url => {
+                return Err(RegistryError::Connection { url, source });
+            }
+            Err(_) => return Ok(Found::Unknown),
+        };
         let length =
             response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        Ok(response.status() == StatusCode::OK && length.is_none_or(|length| length == size))
+        Ok(match response.status() {
+            StatusCode::OK if length.is_none_or(|length| length == size) => Found::Yes,
+            StatusCode::OK | StatusCode::NOT_FOUND => Found::No,
+            _ => Found::Unknown,
+        })
     }
 
     /// Begins an upload; gives the address for its first piece.
@@ -133,11 +166,26 @@ impl Pusher<'_> {
         Ok(ask)
     }
 
-    async fn finish(&self, url: &str, digest: &Digest, rest: Bytes) -> Result<(), RegistryError> {
+    /// Ends an upload with its last piece.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Digest`] when the registry has taken other bytes, or none that it can find.
+    async fn finish(&self, url: &str, digest: &Digest, size: u64, rest: Bytes) -> Result<(), RegistryError> {
         let separator = if url.contains('?') { '&' } else { '?' };
         let mut ask = self.upload(Method::PUT, format!("{url}{separator}digest={digest}"))?;
         ask.body = rest;
-        self.send(ask).await.map(|_| ())
+        let response = self.send(ask).await?;
+        let blob = self.url(&format!("blobs/{digest}"));
+        match told_digest(&response) {
+            Some(told) if told == *digest => Ok(()),
+            Some(told) if told.algorithm() == digest.algorithm() => {
+                Err(RegistryError::Digest { url: blob, expected: digest.clone(), actual: told })
+            }
+            // Created, under the digest that it was sent with (distribution-spec, "Pushing blobs").
+            _ if response.status() == StatusCode::CREATED => Ok(()),
+            _ => self.verify(digest, size).await,
+        }
     }
 
     async fn small_blob(&self, bytes: &[u8]) -> Result<(), RegistryError> {
@@ -146,8 +194,7 @@ impl Pusher<'_> {
             return Ok(());
         }
         let url = self.begin().await?;
-        self.finish(&url, &digest, Bytes::copy_from_slice(bytes)).await?;
-        self.verify(&digest, bytes.len() as u64).await
+        self.finish(&url, &digest, bytes.len() as u64, Bytes::copy_from_slice(bytes)).await
     }
 
     async fn blob(&self, layer: &PackedLayer) -> Result<(), RegistryError> {
@@ -165,9 +212,9 @@ impl Pusher<'_> {
             taken.map_err(|error| client::connection("layer", error))?;
             let length = piece.len() as u64;
             if sent + length >= size {
-                self.finish(&url, digest, Bytes::from(piece)).await?;
+                self.finish(&url, digest, size, Bytes::from(piece)).await?;
                 (self.progress)(PushEvent::Uploading(digest.clone(), size, size));
-                return self.verify(digest, size).await;
+                return Ok(());
             }
             let mut ask = self.upload(Method::PATCH, url.clone())?;
             ask.headers.push((CONTENT_RANGE, format!("{sent}-{}", sent + length - 1)));
@@ -179,14 +226,21 @@ impl Pusher<'_> {
         }
     }
 
-    /// The registry must have what it took.
+    /// Checks that the registry has what it took without saying so. One that stores blobs elsewhere may need a while; one
+    /// that does not answer such questions is believed.
     async fn verify(&self, digest: &Digest, size: u64) -> Result<(), RegistryError> {
-        match self.exists(digest, size).await? {
-            true => Ok(()),
-            false => Err(client::protocol(
+        for pause in VERIFY_PAUSES {
+            if self.find(digest, size).await? != Found::No {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        match self.find(digest, size).await? {
+            Found::No => Err(client::protocol(
                 &self.url(&format!("blobs/{digest}")),
                 "the registry took the blob and does not have it",
             )),
+            _ => Ok(()),
         }
     }
 
@@ -197,14 +251,18 @@ impl Pusher<'_> {
         let url = ask.url.clone();
         let response = self.send(ask).await?;
         let digest = Digest::of(bytes);
-        let told = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
-        match told.and_then(|told| told.parse::<Digest>().ok()) {
+        match told_digest(&response) {
             Some(actual) if actual.algorithm() == digest.algorithm() && actual != digest => {
                 Err(RegistryError::Digest { url, expected: digest, actual })
             }
             _ => Ok(digest),
         }
     }
+}
+
+/// The digest that the registry computed.
+fn told_digest(response: &Response<Download>) -> Option<Digest> {
+    response.headers().get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }
 
 fn location(url: &str, response: &Response<Download>) -> Result<String, RegistryError> {

@@ -451,4 +451,56 @@ fn tokens_that_are_empty_do_not_count() {
     }
 }
 
+/// A registry that takes uploads, answers the last request of one as told, and HEAD with what `head` returns for its
+/// count.
+fn uploads(done: Reply, head: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Server {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    Server::http(move |seen| match seen.line.split(' ').next() {
+        Some("HEAD") => head(asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst)),
+        Some("POST") => (202, vec![("Location", "/v2/x/blobs/uploads/1".to_owned())], String::new()),
+        _ if seen.line.contains("/manifests/") => (201, vec![], String::new()),
+        _ => done.clone(),
+    })
+}
+
+fn heads(server: &Server) -> usize {
+    server.seen().iter().filter(|seen| seen.line.starts_with("HEAD")).count()
+}
+
+#[test]
+fn what_a_registry_has_created_is_not_asked_for() {
+    let digest = kiln_image::digest::Digest::of(b"{}").to_string();
+    let missing = |_| (404, vec![], String::new());
+    for headers in [vec![], vec![("Docker-Content-Digest", digest)]] {
+        let registry = uploads((201, headers, String::new()), missing);
+        push(&client("none", PASSWORD), &registry).unwrap();
+        assert_eq!(heads(&registry), 1, "before the upload alone");
+    }
+    let other = kiln_image::digest::Digest::of(b"other").to_string();
+    let registry = uploads((201, vec![("Docker-Content-Digest", other)], String::new()), missing);
+    let error = push(&client("none", PASSWORD), &registry).unwrap_err();
+    assert!(matches!(error, RegistryError::Digest { .. }), "{error}");
+}
+
+#[test]
+fn doubt_about_uploads_is_checked_with_patience() {
+    let done = || (200, vec![], String::new());
+    // It arrives late.
+    let registry = uploads(done(), |count| match count {
+        0..3 => (404, vec![], String::new()),
+        _ => (200, vec![], "{}".to_owned()),
+    });
+    push(&client("none", PASSWORD), &registry).unwrap();
+    assert_eq!(heads(&registry), 4);
+    // The question is forbidden, or leads to where it is.
+    let registry = uploads(done(), |_| (403, vec![], String::new()));
+    push(&client("none", PASSWORD), &registry).unwrap();
+    let store = Server::http(|_| (403, vec![], String::new()));
+    let target = store.url.clone();
+    let registry = uploads(done(), move |_| redirect(&target));
+    push(&client("none", PASSWORD), &registry).unwrap();
+    let registry = uploads(done(), |_| redirect("http://127.0.0.1:1/"));
+    push(&client("none", PASSWORD), &registry).unwrap();
+}
+
 mod proxied;
