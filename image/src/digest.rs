@@ -58,6 +58,13 @@ impl Digest {
         hasher.finish()
     }
 
+    /// The digest of `bytes` that a given hash function makes.
+    pub fn with(algorithm: Algorithm, bytes: &[u8]) -> Digest {
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
     /// A SHA-256 digest from its 32 raw bytes.
     pub fn from_sha256(bytes: [u8; 32]) -> Digest {
         Digest::from_raw(Algorithm::Sha256, &bytes)

@@ -22,6 +22,8 @@ pub mod media_type {
     pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
     /// OCI layer, zstd.
     pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    /// OCI config of an artifact that needs none.
+    pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
     /// Docker manifest.
     pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
     /// Docker manifest list.
@@ -110,13 +112,71 @@ pub struct Manifest {
     /// Free-form notes.
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// The kind of an artifact that has no config of its own (OCI image-spec 1.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
 }
+
+/// What is kept in registries besides images, by the media type of its config or its artifact type, or else of its layers.
+const ARTIFACTS: [(&str, &str); 14] = [
+    ("application/vnd.cncf.helm.config.", "a Helm chart"),
+    ("application/vnd.cncf.helm.chart.", "a Helm chart"),
+    ("application/vnd.docker.plugin.", "a Docker plugin"),
+    ("application/vnd.docker.ai.model.", "an AI model"),
+    ("application/vnd.docker.compose.", "a Compose project"),
+    ("application/vnd.wasm.", "a WebAssembly module"),
+    ("application/wasm", "a WebAssembly module"),
+    ("application/vnd.dev.cosign.", "a signature"),
+    ("application/vnd.dev.sigstore.", "a signature"),
+    ("application/vnd.cncf.notary.", "a signature"),
+    ("application/vnd.in-toto+", "an attestation"),
+    ("application/spdx+", "a list of software (SBOM)"),
+    ("application/vnd.cyclonedx", "a list of software (SBOM)"),
+    ("application/vnd.cncf.openpolicyagent.", "an OPA policy bundle"),
+];
 
 impl Manifest {
     /// An OCI manifest for `config` and `layers`.
     pub fn oci(config: Descriptor, layers: Vec<Descriptor>) -> Manifest {
-        let media_type = Some(media_type::OCI_MANIFEST.to_owned());
-        Manifest { schema_version: 2, media_type, config, layers, annotations: BTreeMap::new() }
+        Manifest {
+            schema_version: 2,
+            media_type: Some(media_type::OCI_MANIFEST.to_owned()),
+            config,
+            layers,
+            annotations: BTreeMap::new(),
+            artifact_type: None,
+        }
+    }
+
+    /// What this is when it is not an image, with an article and its media type; `None` for images.
+    pub fn artifact(&self) -> Option<String> {
+        // Old images say nothing of use.
+        let is_config = |kind: &str| {
+            matches!(kind, media_type::OCI_CONFIG | media_type::DOCKER_CONFIG | "")
+                || matches!(kind, "application/octet-stream" | "application/json" | "text/plain")
+        };
+        let is_layer = |kind: &str| {
+            kind.starts_with("application/vnd.oci.image.layer.")
+                || kind.starts_with("application/vnd.docker.image.rootfs.")
+                || is_config(kind)
+        };
+        let config = self.config.media_type.as_str();
+        let foreign = self.layers.iter().map(|layer| layer.media_type.as_str()).find(|kind| !is_layer(kind));
+        let kind = match (&self.artifact_type, foreign) {
+            _ if self.layers.iter().any(|layer| layer.media_type.ends_with("+encrypted")) => {
+                return Some("an image whose layers are encrypted".to_owned());
+            }
+            _ if !is_config(config) && config != media_type::OCI_EMPTY => config,
+            (Some(kind), _) if !kind.is_empty() && config == media_type::OCI_EMPTY => kind,
+            (_, Some(kind)) => kind,
+            (_, None) if config == media_type::OCI_EMPTY => config,
+            _ => return None,
+        };
+        let known = ARTIFACTS.iter().find(|(prefix, _)| kind.starts_with(prefix));
+        Some(match known {
+            Some((_, what)) => format!("{what} (`{kind}`)"),
+            None => format!("an artifact of the type `{kind}`"),
+        })
     }
 }
 
@@ -253,6 +313,65 @@ mod tests {
         assert_eq!(choose("linux/arm/v6").map(|p| p.to_string()), Some("linux/arm/v5".into()));
         assert_eq!(choose("linux/s390x"), None);
         assert_eq!(Index::oci(vec![entry(Some("unknown"))]).choose(&Platform::host()), None);
+    }
+
+    #[test]
+    fn artifacts_are_named() {
+        let named = |config: &str, layer: &str, kind: Option<&str>| {
+            let layer = Descriptor::of(layer, b"l");
+            let manifest = Manifest::oci(Descriptor::of(config, b"c"), vec![layer]);
+            Manifest { artifact_type: kind.map(str::to_owned), ..manifest }.artifact()
+        };
+        let image = "application/vnd.oci.image.layer.v1.tar+gzip";
+        for config in [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG, "application/octet-stream"] {
+            for layer in [image, media_type::DOCKER_LAYER_GZIP, media_type::OCI_LAYER_ZSTD] {
+                assert_eq!(named(config, layer, None), None);
+            }
+            assert_eq!(named(config, image, Some("application/vnd.some.hint")), None);
+        }
+        for (config, layer, kind, expected) in [
+            (
+                "application/vnd.cncf.helm.config.v1+json",
+                "x",
+                None,
+                "a Helm chart (`application/vnd.cncf.helm.config.v1+json`)",
+            ),
+            (
+                "application/vnd.docker.plugin.v1+json",
+                image,
+                None,
+                "a Docker plugin (`application/vnd.docker.plugin.v1+json`)",
+            ),
+            (
+                media_type::OCI_CONFIG,
+                "application/vnd.dev.cosign.simplesigning.v1+json",
+                None,
+                "a signature (`application/vnd.dev.cosign.simplesigning.v1+json`)",
+            ),
+            (
+                media_type::OCI_CONFIG,
+                "application/vnd.in-toto+json",
+                None,
+                "an attestation (`application/vnd.in-toto+json`)",
+            ),
+            (
+                media_type::OCI_EMPTY,
+                "text/x",
+                Some("application/x.y"),
+                "an artifact of the type `application/x.y`",
+            ),
+            (media_type::OCI_EMPTY, "text/x", None, "an artifact of the type `text/x`"),
+            (
+                "application/vnd.unknown.config.v1+json",
+                "x",
+                None,
+                "an artifact of the type `application/vnd.unknown.config.v1+json`",
+            ),
+        ] {
+            assert_eq!(named(config, layer, kind).as_deref(), Some(expected));
+        }
+        let encrypted = format!("{image}+encrypted");
+        assert!(named(media_type::OCI_CONFIG, &encrypted, None).unwrap().contains("encrypted"));
     }
 
     #[test]

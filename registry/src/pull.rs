@@ -8,7 +8,7 @@ use http::StatusCode;
 use hyper::body::Bytes;
 use kiln_image::compression::decompressed_within_reason;
 use kiln_image::config::ImageConfig;
-use kiln_image::digest::{DiffId, Digest, ImageId};
+use kiln_image::digest::{Algorithm, DiffId, Digest, ImageId};
 use kiln_image::manifest::{Descriptor, Manifest, ManifestError, ManifestOrIndex, media_type};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
@@ -81,7 +81,7 @@ pub(crate) fn pull(
     let before = store.find(reference)?.map(|image| image.id);
 
     let _using = store.use_layers()?;
-    let config = network.block_on(fetch_blob(client, &endpoint, reference, &manifest.config))?;
+    let config = network.block_on(fetch_config(client, &endpoint, reference, &manifest))?;
     let image = ImageId(manifest.config.digest.clone());
     let parsed = ImageConfig::parse(&config).map_err(|error| StoreError::Config(image.clone(), error))?;
     if parsed.rootfs.diff_ids.len() != manifest.layers.len() {
@@ -117,7 +117,7 @@ pub(crate) fn config(
         let top = fetch_manifest(client, endpoints, reference, &reference.version()).await?;
         let (digest, endpoint) = (top.digest.clone(), top.endpoint.clone());
         let (_, _, manifest) = choose_manifest(client, top, reference, platform).await?;
-        let config = fetch_blob(client, &endpoint, reference, &manifest.config).await?;
+        let config = fetch_config(client, &endpoint, reference, &manifest).await?;
         let image = ImageId(manifest.config.digest.clone());
         let parsed = ImageConfig::parse(&config).map_err(|error| StoreError::Config(image, error))?;
         Ok((parsed, digest))
@@ -142,9 +142,10 @@ async fn fetch_manifest(
             // What a mirror does not have says more than that the registry behind it cannot be reached.
             Err(error) => {
                 failure = Some(match (failure, error) {
-                    (Some(unknown @ RegistryError::ManifestUnknown(_)), RegistryError::Connection { .. }) => {
-                        unknown
-                    }
+                    (
+                        Some(told @ (RegistryError::ManifestUnknown(_) | RegistryError::Busy { .. })),
+                        RegistryError::Connection { .. } | RegistryError::Proxy { .. },
+                    ) => told,
                     // Neither could be reached: both are named.
                     (
                         Some(RegistryError::Connection { url: before, .. }),
@@ -175,9 +176,11 @@ async fn fetch_manifest_from(
     if !status.is_success() {
         return Err(refused(url, status, &bytes, reference));
     }
-    let digest = Digest::of(&bytes);
-    let expected = version.parse::<Digest>().ok().filter(|expected| *expected != digest);
-    if let Some(expected) = expected {
+    // A tag's digest is that of the kind that everything here is made with.
+    let expected = version.parse::<Digest>().ok();
+    let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+    let digest = Digest::with(algorithm, &bytes);
+    if let Some(expected) = expected.filter(|expected| *expected != digest) {
         return Err(RegistryError::Digest { url, expected, actual: digest });
     }
     Ok(Fetched { bytes, media_type: kind, digest, endpoint: endpoint.clone() })
@@ -222,32 +225,63 @@ async fn choose_manifest(
                         available: platforms.collect::<Vec<_>>().join(", "),
                     }
                 })?;
-                let version = chosen.digest.to_string();
-                fetched = fetch_manifest(client, &[fetched.endpoint], reference, &version).await?;
+                let (digest, platform) = (chosen.digest.clone(), platform.to_string());
+                let below = fetch_manifest(client, &[fetched.endpoint], reference, digest.as_str()).await;
+                fetched = below.map_err(|error| match error {
+                    RegistryError::ManifestUnknown(reference) => {
+                        RegistryError::ManifestMissing { reference, digest, platform }
+                    }
+                    other => other,
+                })?;
             }
         }
     }
     Err(client::protocol(&reference.familiar(), "indexes are nested too deeply"))
 }
 
-/// A blob small enough for memory, checked.
-async fn fetch_blob(
+/// An image's config, checked.
+///
+/// # Errors
+///
+/// [`RegistryError::Artifact`] when the manifest is not that of an image.
+async fn fetch_config(
     client: &Client,
     endpoint: &Endpoint,
     reference: &Reference,
-    descriptor: &Descriptor,
+    manifest: &Manifest,
 ) -> Result<Vec<u8>, RegistryError> {
-    let ask = blob_ask(endpoint, reference, &descriptor.digest, 0);
+    if let Some(what) = manifest.artifact() {
+        return Err(RegistryError::Artifact { reference: reference.familiar(), what });
+    }
+    let digest = &manifest.config.digest;
+    let ask = blob_ask(endpoint, reference, digest, 0);
     let (answer, bytes) = client.read(&ask, MAX_METADATA as usize).await?;
     let status = answer.status;
     if !status.is_success() {
-        return Err(refused(ask.url, status, &bytes, reference));
+        return Err(blob_refused(ask.url, status, &bytes, reference, digest, "the config"));
     }
-    let actual = Digest::of(&bytes);
-    if actual != descriptor.digest {
-        return Err(RegistryError::Digest { url: ask.url, expected: descriptor.digest.clone(), actual });
+    let actual = Digest::with(digest.algorithm(), &bytes);
+    if actual != *digest {
+        return Err(RegistryError::Digest { url: ask.url, expected: digest.clone(), actual });
     }
     Ok(bytes)
+}
+
+/// Why a blob, which a manifest names, is not delivered.
+fn blob_refused(
+    url: String,
+    status: StatusCode,
+    body: &[u8],
+    reference: &Reference,
+    digest: &Digest,
+    what: &str,
+) -> RegistryError {
+    match refused(url, status, body, reference) {
+        RegistryError::ManifestUnknown(reference) => {
+            RegistryError::BlobMissing { reference, digest: digest.clone(), what: what.to_owned() }
+        }
+        other => other,
+    }
 }
 
 fn blob_ask(endpoint: &Endpoint, reference: &Reference, digest: &Digest, from: u64) -> Ask {
@@ -375,7 +409,8 @@ impl LayerJob<'_> {
             let status = response.status();
             if !status.is_success() {
                 let body = client::read_body(&ask.url, response, 1 << 16).await.unwrap_or_default();
-                return Err(refused(ask.url, status, &body, self.source.reference));
+                let what = format!("layer {}", self.below.len() + 1);
+                return Err(blob_refused(ask.url, status, &body, self.source.reference, digest, &what));
             }
             // A server that ignores the range begins again: skip what we have.
             let mut skip = if status == StatusCode::PARTIAL_CONTENT { 0 } else { done };

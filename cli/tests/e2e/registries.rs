@@ -74,6 +74,90 @@ fn pull(bed: &Bed, server: &Server) -> Done {
     bed.kiln(&["pull".to_owned(), format!("{}/x:1", server.address)])
 }
 
+fn fails(bed: &Bed, content: Content) -> String {
+    let server = content.serve();
+    let done = pull(bed, &server);
+    assert_eq!(done.code, 1, "{}{}", done.out, done.err);
+    done.err.replace(&server.address, "HOST")
+}
+
+#[test]
+fn artifacts_are_named_for_what_they_are() {
+    let bed = bed!();
+    let mut chart = Content::default();
+    let kind = "application/vnd.cncf.helm.config.v1+json";
+    let config = chart.descriptor(kind, b"{\"name\":\"c\"}", Algorithm::Sha256);
+    let layer =
+        chart.descriptor("application/vnd.cncf.helm.chart.content.v1.tar+gzip", b"x", Algorithm::Sha256);
+    let manifest = format!("{OCI}manifest.v1+json");
+    chart.manifest = json!({"schemaVersion": 2, "mediaType": manifest, "config": config, "layers": [layer]});
+    let err = fails(&bed, chart.clone());
+    assert!(err.contains(&format!("HOST/x:1 is a Helm chart (`{kind}`), not an image")), "{err}");
+    assert!(err.contains("hint: "), "{err}");
+    let server = chart.serve();
+    let text = format!("FROM {}/x:1\n", server.address);
+    let done = bed.fails(&bed.context("c", &text));
+    assert!(done.err.contains("is a Helm chart"), "{}", done.err);
+}
+
+#[test]
+fn digests_of_other_kinds_are_verified() {
+    let bed = bed!();
+    let content = Content::image(Algorithm::Sha512);
+    let server = content.clone().serve();
+    let done = pull(&bed, &server);
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
+    let name = format!("{}/x:1", server.address);
+    assert!(bed.ok(&format!("inspect {name}")).contains("\"/hello\""));
+    bed.ok(&format!("save -o {} {name}", bed.path("saved").display()));
+    bed.ok("system check");
+    bed.ok(&format!("rmi {name}"));
+    for part in ["config", "layer"] {
+        let mut damaged = content.clone();
+        let descriptor = match part {
+            "config" => &damaged.manifest["config"],
+            _ => &damaged.manifest["layers"][0],
+        };
+        let digest = descriptor["digest"].as_str().unwrap().to_owned();
+        let bytes = damaged.blobs.get_mut(&digest).unwrap();
+        // In the middle of the file's content.
+        let at = if part == "config" { bytes.len() - 1 } else { 513 };
+        bytes[at] ^= 1;
+        let err = fails(&bed, damaged);
+        assert!(err.contains("does not match its digest"), "{err}");
+        assert!(part == "layer" || (err.contains("sha512:") && !err.contains("sha256:")), "{err}");
+    }
+}
+
+#[test]
+fn blobs_and_manifests_that_are_missing_are_named() {
+    let bed = bed!();
+    for (part, what) in [("config", "the config"), ("layer", "layer 1")] {
+        let mut content = Content::image(Algorithm::Sha256);
+        let descriptor = match part {
+            "config" => &content.manifest["config"],
+            _ => &content.manifest["layers"][0],
+        };
+        let digest = descriptor["digest"].as_str().unwrap().to_owned();
+        content.blobs.remove(&digest);
+        let err = fails(&bed, content);
+        let expected = format!("HOST/x:1: the registry has no blob {digest}, which is {what} of the image");
+        assert!(err.contains(&expected), "{err}");
+    }
+    let zeros = format!("sha256:{}", "0".repeat(64));
+    let entry = json!({"mediaType": format!("{OCI}manifest.v1+json"), "digest": zeros, "size": 2,
+        "platform": {"os": "linux", "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }}});
+    let kind = format!("{OCI}index.v1+json");
+    let manifest = json!({"schemaVersion": 2, "mediaType": kind, "manifests": [entry]});
+    let err = fails(&bed, Content { manifest, ..Content::default() });
+    assert!(
+        err.contains(&format!(
+            "the registry has no manifest {zeros}, which the image's index names for linux/"
+        )),
+        "{err}"
+    );
+}
+
 #[test]
 fn long_waits_are_told_at_once_and_short_ones_while_they_last() {
     let bed = bed!();
