@@ -10,6 +10,8 @@ use std::io::{self, Seek, SeekFrom, Write};
 
 /// How often a broken download goes on.
 const RESUMES: u32 = 5;
+/// Bytes that count as progress.
+const PROGRESS: u64 = 16 << 10;
 
 /// A file of the web.
 #[derive(Clone, Debug, Default)]
@@ -54,9 +56,11 @@ pub(crate) async fn fetch(
     };
     let length = header(&response, http::header::CONTENT_LENGTH).parse::<u64>().ok();
     let mut done = receive(request.url, response, output, 0, length).await;
-    let mut broken = 0;
+    let (mut broken, mut before) = (0, 0);
     while let Err((count, error)) = done {
-        broken += 1;
+        // A server that breaks off again and again, but delivers, may take its time.
+        broken = if count >= before + PROGRESS { 0 } else { broken + 1 };
+        before = count.max(before);
         let can_resume = !file.etag.is_empty() || length.is_some();
         if broken > RESUMES || !can_resume {
             return Err(error);

@@ -400,6 +400,8 @@ impl LayerJob<'_> {
         progress: &Progress<'_>,
     ) -> Result<(), RegistryError> {
         const RESUMES: u32 = 5;
+        /// Bytes that count as progress.
+        const PROGRESS: u64 = 16 << 10;
         let digest = &self.layer.digest;
         let mut done = 0u64;
         let mut broken = 0;
@@ -414,6 +416,7 @@ impl LayerJob<'_> {
             }
             // A server that ignores the range begins again: skip what we have.
             let mut skip = if status == StatusCode::PARTIAL_CONTENT { 0 } else { done };
+            let before = done;
             let mut body = response.into_body();
             let failure = loop {
                 let mut data = match body.next().await {
@@ -434,7 +437,8 @@ impl LayerJob<'_> {
                     return Ok(());
                 }
             };
-            broken += 1;
+            // A server that breaks off again and again, but delivers, may take its time.
+            broken = if done >= before + PROGRESS { 0 } else { broken + 1 };
             if done < self.layer.size && broken > RESUMES {
                 return Err(incomplete(&ask.url, done, Some(self.layer.size), failure));
             }

@@ -30,6 +30,8 @@ pub struct Faults {
     pub unavailable: u32,
     /// Break the connection after so many bytes of the first blob answer.
     pub cut_first_blob: Option<usize>,
+    /// Break every connection after so many bytes of a blob.
+    pub cut_blobs: Option<usize>,
     /// Go silent after the first 1000 bytes of this many blob answers.
     pub stall_blobs: u32,
     /// Deliver other bytes than the digest says.
@@ -232,6 +234,14 @@ impl State {
             .get(RANGE)
             .and_then(|value| value.to_str().ok()?.strip_prefix("bytes=")?.split('-').next()?.parse().ok())
             .filter(|_| !faults.no_ranges);
+        let rest = &bytes[from.unwrap_or(0).min(bytes.len())..];
+        if let Some(length) = faults.cut_blobs.filter(|length| *length < rest.len()) {
+            let mut answer = cut(rest, length, false);
+            if from.is_some() {
+                *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+            }
+            return answer;
+        }
         match from {
             Some(from) if from < bytes.len() => {
                 let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
