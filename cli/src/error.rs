@@ -3,6 +3,7 @@
 use crate::ui;
 use kiln_builder::BuildError;
 use kiln_engine::EngineError;
+use kiln_image::archive::ArchiveError;
 use kiln_image::store::StoreError;
 use kiln_parser::Source;
 use kiln_parser::diagnostic::{Severity, render, render_place};
@@ -232,6 +233,9 @@ pub fn registry_hint(error: &RegistryError) -> Option<String> {
                     .to_owned(),
             );
         }
+        RegistryError::Archive(ArchiveError::Store(StoreError::Damaged(_))) => {
+            return Some(DAMAGED.to_owned());
+        }
         RegistryError::BlobMissing { .. } | RegistryError::ManifestMissing { .. } => {
             return Some("the image is incomplete there: push it again, or use another tag".to_owned());
         }
@@ -264,10 +268,17 @@ fn proxy_hint(error: &ProxyError) -> String {
     }
 }
 
+/// What to do about a store that is damaged.
+const DAMAGED: &str = "run `kiln system check --repair`, then pull or build the image again";
+
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> CliError {
         let failed = CliError::failed(chain(&error));
-        if error.is_full() { failed.hint(FULL) } else { failed }
+        match error {
+            StoreError::Damaged(_) => failed.hint(DAMAGED),
+            _ if error.is_full() => failed.hint(FULL),
+            _ => failed,
+        }
     }
 }
 

@@ -102,6 +102,9 @@ pub enum StoreError {
         /// What was unpacked.
         actual: DiffId,
     },
+    /// A blob's bytes have changed since it was stored.
+    #[error("blob {0} in the store is damaged: its bytes have changed since it was stored")]
+    Damaged(Digest),
     /// A layer that an image needs is gone.
     #[error("layer {0} is missing from the store")]
     LayerMissing(DiffId),
@@ -589,7 +592,8 @@ impl Store {
         let mut output = Hashing::new(output);
         match self.blob_tar(layer) {
             Ok(mut tar) => {
-                io::copy(&mut tar, &mut output).call("write", "layer")?;
+                let copied = io::copy(&mut tar, &mut output).call("write", "layer");
+                copied.map_err(|error| self.or_damaged(layer, error.into()))?;
             }
             Err(StoreError::NoBlob(_)) => output = layer::diff(&self.layer_path(&layer.id), output)?,
             Err(error) => return Err(error),
@@ -597,9 +601,32 @@ impl Store {
         let (_, digest, size) = output.finish();
         match &layer.diff_id {
             Some(expected) if expected.0 != digest => {
-                Err(StoreError::DiffIdMismatch { expected: expected.clone(), actual: DiffId(digest) })
+                let (expected, actual) = (expected.clone(), DiffId(digest));
+                Err(self.or_damaged(layer, StoreError::DiffIdMismatch { expected, actual }))
             }
             _ => Ok(size),
+        }
+    }
+
+    /// [`StoreError::Damaged`] where a layer could not be read because of its blob, else the error itself: what
+    /// decompresses bytes cannot say whether they are those that were stored.
+    fn or_damaged(&self, layer: &LayerRecord, error: StoreError) -> StoreError {
+        let blob = layer.blob.as_ref().filter(|_| !error.is_full());
+        match blob.map(|blob| self.check_blob(blob)) {
+            Some(Err(damaged @ StoreError::Damaged(_))) => damaged,
+            _ => error,
+        }
+    }
+
+    /// Reads a blob through.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Damaged`] when its bytes have changed.
+    pub fn check_blob(&self, digest: &Digest) -> Result<(), StoreError> {
+        match self.blobs.verify(digest) {
+            Err(BlobError::Mismatch { .. }) => Err(StoreError::Damaged(digest.clone())),
+            checked => Ok(checked?),
         }
     }
 

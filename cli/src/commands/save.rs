@@ -106,6 +106,9 @@ fn is_replaceable(path: &Path) -> bool {
 
 impl From<ArchiveError> for CliError {
     fn from(error: ArchiveError) -> CliError {
+        if let ArchiveError::Store(error) = error {
+            return error.into();
+        }
         let failed = CliError::failed(crate::error::chain(&error));
         match error {
             ArchiveError::NotRegular(..) => {

@@ -1,5 +1,7 @@
 //! Images and their names.
 
+use crate::web::{Response, Server};
+
 #[test]
 fn images_are_pulled_tagged_listed_and_removed() {
     let bed = bed!();
@@ -67,4 +69,29 @@ fn unknown_flags_are_refused_with_advice() {
     let done = bed.words("imags");
     assert_eq!(done.code, 1);
     assert!(done.err.contains("did you mean `kiln images`?"), "{}", done.err);
+}
+
+#[test]
+fn damaged_blobs_are_named_as_damaged() {
+    let bed = bed!();
+    bed.ok("pull -q busybox");
+    let blobs = std::fs::read_dir(bed.root().join("blobs/sha256")).unwrap().flatten();
+    let largest = blobs.max_by_key(|blob| blob.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(largest.path()).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    std::fs::write(largest.path(), bytes).unwrap();
+    let registry = Server::start(|request| match request.method.as_str() {
+        "POST" => Response::new(202, "").header("Location", "/v2/x/blobs/uploads/1"),
+        _ => Response::new(404, ""),
+    });
+    let name = format!("{}/x", registry.address);
+    bed.ok(&format!("tag busybox {name}"));
+    let told = format!("blob sha256:{} in the store is damaged", largest.file_name().to_string_lossy());
+    let saved = bed.path("saved").display().to_string();
+    for command in [["save", "-o", &saved, "busybox"].as_slice(), &["push", &name]] {
+        let done = bed.kiln(command);
+        assert!(done.code == 1 && done.err.contains(&told), "{command:?}: {}", done.err);
+        assert!(done.err.contains("hint: run `kiln system check --repair`"), "{}", done.err);
+    }
 }

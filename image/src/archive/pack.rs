@@ -97,6 +97,7 @@ impl PackedLayer {
     pub fn open(&self, store: &Store) -> Result<Box<dyn Read + Send>, ArchiveError> {
         match &self.source {
             Source::Blob => {
+                store.check_blob(&self.descriptor.digest)?;
                 let file = store.blobs().open(&self.descriptor.digest).map_err(StoreError::from)?;
                 Ok(Box::new(BufReader::new(file)))
             }
