@@ -4,6 +4,7 @@
 //! holds a file or a terminal of the machine can open it anew with other rights.
 
 use crate::error::CliError;
+use crate::ui;
 use kiln_engine::{Running, Stdio};
 use kiln_runtime::op::ConsoleSize;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -241,7 +242,12 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
             Ok(length) => bytes = &bytes[length..],
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => wait_for(to, rustix::event::PollFlags::OUT),
-            Err(_) => return false,
+            Err(errno) => {
+                if matches!(errno, Errno::NOSPC | Errno::DQUOT | Errno::FBIG) {
+                    ui::lose(errno.into());
+                }
+                return false;
+            }
         }
     }
     true

@@ -56,7 +56,7 @@ fn run() -> u8 {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let outcome = arguments::read(words.clone())
         .and_then(|(globals, command, arguments)| (command.run)(&globals, arguments));
-    match outcome {
+    let code = match outcome {
         Ok(code) => code,
         Err(error) => {
             if kiln_image::store::saw_damage() {
@@ -64,6 +64,17 @@ fn run() -> u8 {
             }
             error.report()
         }
+    };
+    after_answer(code)
+}
+
+/// The exit code of a command that has given its answer: a list that is cut off must not pass for a whole one.
+fn after_answer(code: u8) -> u8 {
+    match ui::lost_answer() {
+        Some(error) if code == 0 => {
+            error::CliError::failed(format!("cannot write to standard output: {error}")).report()
+        }
+        _ => code,
     }
 }
 

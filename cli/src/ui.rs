@@ -8,7 +8,7 @@ use kiln_parser::diagnostic::Color;
 use kiln_registry::Waiting;
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Prints an answer; a reader that has gone away is no error.
 pub fn print(text: &str) {
@@ -40,7 +40,25 @@ pub fn data_line(text: &str) {
 
 fn write_out(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        lose(error);
+    }
+}
+
+/// Why an answer did not reach standard output.
+static LOST: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Notes that a part of the answer was not written.
+pub fn lose(error: std::io::Error) {
+    // A reader that has seen enough, as in `| head -1`, wants no more.
+    if error.kind() != std::io::ErrorKind::BrokenPipe {
+        let _ = LOST.set(error);
+    }
+}
+
+/// The first error of standard output; `None` while all answers reached it.
+pub fn lost_answer() -> Option<&'static std::io::Error> {
+    LOST.get()
 }
 
 /// Shows a wait that a server asks for: on a terminal as a line that counts down and is removed, else as one line.

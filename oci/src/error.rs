@@ -14,6 +14,9 @@ pub enum OciError {
     /// The command line makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// Standard output takes no more.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
     /// No container can start on this host.
     #[error(transparent)]
     Host(#[from] kiln_runtime::host::HostError),

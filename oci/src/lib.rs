@@ -201,9 +201,11 @@ fn command_help(command: &commands::Command) -> String {
     text
 }
 
-/// Writes to standard output; that nobody reads it is fine.
+/// Writes to standard output; that nobody reads it is fine, that it is not taken is not.
 pub(crate) fn print(text: &str) -> Result<u8, OciError> {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    Ok(0)
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(OciError::Output(error)),
+        _ => Ok(0),
+    }
 }

@@ -5,6 +5,8 @@ use crate::web::{Request, Response, Server};
 use kiln_image::digest::{Algorithm, Digest};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 const OCI: &str = "application/vnd.oci.image.";
 
@@ -258,4 +260,42 @@ fn repositories_come_through_the_proxies_of_the_environment() {
     let mut command = bed.command(&["build".as_ref(), context.as_os_str()]);
     command.env("HTTP_PROXY", format!("http://{}", proxy.address)).output().unwrap();
     assert_eq!(proxy.requests().len(), seen.len(), "loopback is asked directly");
+}
+
+#[test]
+fn answers_that_cannot_be_written_are_errors() {
+    let bed = bed!();
+    bed.ok("run --name one busybox true");
+    let lists = [
+        "images",
+        "images -q",
+        "ps -a",
+        "history busybox",
+        "inspect busybox",
+        "inspect one",
+        "inspect -f {{.Id}} busybox",
+        "info",
+        "version",
+        "tag --help",
+        "oci features",
+        "run --rm busybox echo hi",
+        "system check",
+    ];
+    for list in lists {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let words: Vec<&str> = list.split(' ').collect();
+        let done = Done::of(bed.command(&words).stdout(full).stderr(Stdio::piped()).output().unwrap());
+        assert_eq!(done.code, 1, "kiln {list}: {}", done.err);
+        assert!(
+            done.err.contains("cannot write to standard output: No space left on device"),
+            "{}",
+            done.err
+        );
+    }
+    // A reader that has seen enough is no error.
+    let mut child = bed.command(&["inspect", "busybox"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    bed.ok("rm one");
 }
