@@ -8,14 +8,20 @@ use crate::progress::Style;
 use crate::ui;
 use clap::Parser;
 use kiln_builder::BuildOptions;
+use kiln_engine::Containers;
 use kiln_image::config::ImageConfig;
 use kiln_image::digest::ImageId;
 use kiln_image::layer::first_difference;
-use kiln_image::store::{LayerId, Store};
+use kiln_image::store::{LayerId, Store, StoreError};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 
 /// Build an image again, from nothing, and name the first step and file that come out otherwise.
+///
+/// Where they do, it is built once more: a step that comes out otherwise each time cannot be reproduced, and one that
+/// comes out the same twice had other inputs when the image was built.
 ///
 /// Times of files and of the image count when the build has an epoch and rewrites them (--source-date-epoch,
 /// --rewrite-timestamp).
@@ -24,12 +30,20 @@ struct Verify {
     /// How progress is shown: auto, plain, tty or quiet
     #[arg(long, value_name = "STYLE", default_value = "quiet")]
     progress: String,
-    /// An image that was built here, or a folder to build twice
+    /// An image that was built here, or a directory to build twice (./NAME where an image has that name)
     #[arg(value_name = "IMAGE | PATH")]
     subject: String,
-    /// For a folder: more flags of `kiln build`
+    /// For a directory: more flags of `kiln build`
     #[arg(value_name = "FLAGS", allow_hyphen_values = true, trailing_var_arg = true)]
     flags: Vec<OsString>,
+}
+
+/// What is verified.
+enum Subject {
+    /// An image that was built before.
+    Image(ImageId),
+    /// A directory, which is built twice.
+    Directory,
 }
 
 /// Compares; the answer is in the exit code, too.
@@ -38,45 +52,137 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let style = Style::choose(&verify.progress)?;
     let workshop = Workshop::open(globals)?;
     let store = &workshop.session.store;
-    let is_folder = Path::new(&verify.subject).is_dir();
-    let (first, words) = if is_folder {
-        let words: Vec<OsString> =
-            verify.flags.iter().cloned().chain([OsString::from(&verify.subject)]).collect();
-        let build: Build = arguments::parse("build", words.clone())?;
-        (build_once(&workshop, &build, style)?, words)
-    } else {
-        let image = store.resolve(&verify.subject)?.id;
-        let recipe = recipe::find(store, &image).ok_or_else(|| {
-            CliError::failed(format!("{}: nobody knows how this image was built", verify.subject))
-                .hint("only images that were built with this store can be verified; or name a folder")
-        })?;
-        std::env::set_current_dir(&recipe.folder).map_err(|error| {
-            CliError::failed(format!("the image was built in `{}`: {error}", recipe.folder.display()))
-        })?;
-        (image, recipe.arguments())
-    };
-    let build = arguments::parse::<Build>("build", words)?.anew();
-    if build.reads_stdin() {
-        return Err(CliError::failed("the image was built from standard input, which nobody has kept")
-            .hint("only what was built from files, the web or git can be built again"));
+    let subject = verify.subject(store)?;
+    let build = verify.build(store, &subject)?;
+    let trials = Trials { workshop: &workshop, build: &build, style, made: RefCell::default() };
+    let answer = verify.answer(&subject, &trials);
+    trials.remove()?;
+    let (text, code) = answer?;
+    ui::line(&text);
+    Ok(code)
+}
+
+impl Verify {
+    /// An image of that name counts before a directory.
+    fn subject(&self, store: &Store) -> Result<Subject, CliError> {
+        let name = self.subject.as_str();
+        let is_directory = Path::new(name).is_dir();
+        let is_path = name.starts_with(['.', '/']);
+        if is_path && is_directory {
+            return Ok(Subject::Directory);
+        }
+        match store.resolve(name) {
+            Ok(image) => Ok(Subject::Image(image.id)),
+            Err(StoreError::NoSuchImage(_)) if is_directory => Ok(Subject::Directory),
+            Err(error) => Err(error.into()),
+        }
     }
-    let (options, _) = build.read()?;
-    let second = build_once(&workshop, &build, style)?;
-    match difference(store, &first, &second, &options)? {
-        None => {
-            ui::line(&format!("{first}: built again with the same result"));
-            Ok(0)
+
+    /// The build that makes the subject, without a cache. Enters the directory that an image was built in.
+    fn build(&self, store: &Store, subject: &Subject) -> Result<Build, CliError> {
+        let words = match subject {
+            Subject::Directory => self.flags.iter().cloned().chain([OsString::from(&self.subject)]).collect(),
+            Subject::Image(image) => {
+                let recipe = recipe::find(store, image).ok_or_else(|| {
+                    CliError::failed(format!("{}: nobody knows how this image was built", self.subject)).hint(
+                        "only images that were built with this store can be verified; or name a directory",
+                    )
+                })?;
+                std::env::set_current_dir(&recipe.folder).map_err(|error| {
+                    CliError::failed(format!("the image was built in `{}`: {error}", recipe.folder.display()))
+                })?;
+                recipe.arguments()
+            }
+        };
+        let build = arguments::parse::<Build>("build", words)?.anew();
+        if build.reads_stdin() {
+            return Err(CliError::failed("the image was built from standard input, which nobody has kept")
+                .hint("only what was built from files, the web or git can be built again"));
         }
-        Some(found) => {
-            ui::line(&format!("{first}: built again, it is another image: {found}"));
-            Ok(1)
-        }
+        Ok(build)
+    }
+
+    /// The answer, and the exit code that says it as well.
+    fn answer(&self, subject: &Subject, trials: &Trials<'_>) -> Result<(String, u8), CliError> {
+        let (what, first) = match subject {
+            Subject::Image(id) => (format!("image {} ({id})", self.subject), id.clone()),
+            Subject::Directory => (format!("directory {}", self.subject), trials.build()?),
+        };
+        let second = trials.build()?;
+        let Some(found) = trials.difference(&first, &second)? else {
+            let times = if matches!(subject, Subject::Directory) { "twice" } else { "again" };
+            return Ok((format!("{what}: built {times} with the same result"), 0));
+        };
+        let repeated = match subject {
+            Subject::Directory => Some(found.clone()),
+            Subject::Image(_) => trials.difference(&second, &trials.build()?)?,
+        };
+        let text = match repeated {
+            Some(repeated) if repeated.layer <= found.layer => {
+                format!("built again, it is another image each time: {}", repeated.text)
+            }
+            other => {
+                let also = other.map(|other| format!("; besides, each time {}", other.text));
+                format!(
+                    "its inputs have changed since it was built (Dockerfile, context, base image, or what it fetches): {}{}",
+                    found.text,
+                    also.unwrap_or_default()
+                )
+            }
+        };
+        Ok((format!("{what}: {text}"), 1))
     }
 }
 
-fn build_once(workshop: &Workshop, build: &Build, style: Style) -> Result<ImageId, CliError> {
-    let (options, _) = build.read()?;
-    carry_out(workshop, build, &options, style, |made| Ok(made.outcome.main().id.clone()))
+/// Builds for the comparison, whose images are removed.
+struct Trials<'a> {
+    workshop: &'a Workshop,
+    build: &'a Build,
+    style: Style,
+    /// Images that were not in the store before.
+    made: RefCell<BTreeSet<ImageId>>,
+}
+
+impl Trials<'_> {
+    fn store(&self) -> &Store {
+        &self.workshop.session.store
+    }
+
+    fn build(&self) -> Result<ImageId, CliError> {
+        let before: BTreeSet<ImageId> = self.store().images()?.into_iter().map(|image| image.id).collect();
+        let (options, _) = self.build.read()?;
+        carry_out(self.workshop, self.build, &options, self.style, |made| {
+            let images = made.outcome.images.iter().map(|image| image.id.clone());
+            self.made.borrow_mut().extend(images.filter(|id| !before.contains(id)));
+            Ok(made.outcome.main().id.clone())
+        })
+    }
+
+    fn difference(&self, first: &ImageId, second: &ImageId) -> Result<Option<Difference>, CliError> {
+        let (options, _) = self.build.read()?;
+        difference(self.store(), first, second, &options)
+    }
+
+    /// Removes the images, but those that another command has named or uses meanwhile.
+    fn remove(&self) -> Result<(), CliError> {
+        let store = self.store();
+        let named: BTreeSet<ImageId> = store.tags()?.into_iter().map(|tag| tag.image).collect();
+        let containers = Containers::open(store)?;
+        for id in self.made.borrow().iter().filter(|id| !named.contains(id)) {
+            if containers.of_image(id)?.is_empty() {
+                store.remove_image(&store.resolve(&id.to_string())?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where two images differ first.
+#[derive(Clone)]
+struct Difference {
+    /// Number of the layer; behind all layers for the config.
+    layer: usize,
+    text: String,
 }
 
 /// In what two images differ first: a step and a file, or the config.
@@ -85,7 +191,7 @@ fn difference(
     first: &ImageId,
     second: &ImageId,
     options: &BuildOptions,
-) -> Result<Option<String>, CliError> {
+) -> Result<Option<Difference>, CliError> {
     if first == second {
         return Ok(None);
     }
@@ -112,13 +218,15 @@ fn difference(
             .map_err(|error| CliError::failed(error.to_string()))?;
         if let Some(found) = found {
             let step = steps.get(number).copied().unwrap_or("a step of the base image");
-            return Ok(Some(format!("`{step}` made another `{}` ({})", found.path.display(), found.what)));
+            let text = format!("`{step}` made another `{}` ({})", found.path.display(), found.what);
+            return Ok(Some(Difference { layer: number, text }));
         }
     }
-    if one.rootfs.diff_ids.len() != other.rootfs.diff_ids.len() {
-        return Ok(Some("it has another number of layers".to_owned()));
+    let layer = one.rootfs.diff_ids.len();
+    if layer != other.rootfs.diff_ids.len() {
+        return Ok(Some(Difference { layer, text: "it has another number of layers".to_owned() }));
     }
-    Ok(settings_difference(one, other, times))
+    Ok(settings_difference(one, other, times).map(|text| Difference { layer, text }))
 }
 
 /// Configs without what is different each time: times, and with these digests of layers.

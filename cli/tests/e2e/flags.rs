@@ -549,7 +549,8 @@ fn images_are_verified() {
     ok(&bed, &["-t", "steady"], &folder);
     let same = bed.words("verify steady");
     assert_eq!(same.code, 0, "{}{}", same.out, same.err);
-    assert!(same.out.contains("same result"), "{}", same.out);
+    let id = bed.ok("inspect -f {{.Id}} steady");
+    assert_eq!(same.out, format!("image steady ({}): built again with the same result\n", id.trim()));
     let folder =
         context(&bed, "r", "FROM busybox\nRUN echo same > /a\nRUN cat /proc/sys/kernel/random/uuid > /id\n");
     let other = bed.kiln(&["verify", &folder]);
@@ -561,6 +562,50 @@ fn images_are_verified() {
         "{}",
         unknown.err
     );
+}
+
+#[test]
+fn what_is_verified_is_named_and_nothing_is_left() {
+    let bed = bed!();
+    let text = "FROM busybox\nCOPY f /f\nRUN cat /f > /g\n";
+    let folder = context(&bed, "thing", text);
+    bed.write("thing/f", "x");
+    ok(&bed, &["-t", "thing"], &folder);
+    let id = bed.ok("inspect -f {{.Id}} thing").trim().to_owned();
+    let above = bed.path("thing").parent().unwrap().to_owned();
+    let verify = |words: &[&str]| {
+        let mut command = bed.command(&[&["verify"], words].concat());
+        let before = bed.ok("images -q");
+        let done = Done::of(command.current_dir(&above).output().unwrap());
+        assert_eq!(bed.ok("images -q"), before, "{}{}", done.out, done.err);
+        (done.code, done.out)
+    };
+    assert_eq!(verify(&["thing"]), (0, format!("image thing ({id}): built again with the same result\n")));
+    let expected = "directory ./thing: built twice with the same result\n".to_owned();
+    assert_eq!(verify(&["./thing"]), (0, expected));
+    // Inputs that were edited since are no fault of a step.
+    bed.write("thing/f", "y");
+    let (code, out) = verify(&["thing"]);
+    assert_eq!(code, 1);
+    assert!(
+        out.starts_with(&format!("image thing ({id}): its inputs have changed since it was built")),
+        "{out}"
+    );
+    assert!(out.contains("`COPY f /f # buildkit` made another `/f`"), "{out}");
+    // Both: the edit is told first, and then the step that is never the same.
+    bed.write("thing/Dockerfile", &format!("{text}RUN cat /proc/sys/kernel/random/uuid > /id\n"));
+    let (_, out) = verify(&["thing"]);
+    assert!(out.contains("inputs have changed") && out.contains("besides, each time "), "{out}");
+    ok(&bed, &["-t", "thing"], &folder);
+    let (_, out) = verify(&["thing"]);
+    assert!(out.contains("it is another image each time: ") && out.contains("random/uuid"), "{out}");
+    // Both builds of a directory are new: the first one does not come from the cache.
+    let (code, out) = verify(&["./thing"]);
+    assert_eq!(code, 1);
+    assert!(out.starts_with("directory ./thing: built again, it is another image each time: "), "{out}");
+    let other = context(&bed, "other", "FROM busybox\nRUN echo a; echo b > /b\n");
+    let done = bed.kiln(&["verify", "--progress=plain", &other]);
+    assert_eq!(done.err.matches(" a\n").count(), 2, "{}", done.err);
 }
 
 #[test]
