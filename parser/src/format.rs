@@ -1,14 +1,16 @@
 //! Canonical layout of a Dockerfile.
 //!
 //! Keywords are upper case, words are one blank apart, continued lines are indented by four blanks and keep their
-//! depth below that, blank lines come one at a time, and a stage begins after one. Comments, heredoc bodies and all
-//! that stands in quotes stay as they are. What a file means never changes, except for blanks between words of a
-//! shell command; formatting twice is formatting once.
+//! depth below that, blank lines come one at a time, and a stage begins after one. Comments, heredoc bodies, all
+//! that stands in quotes, and texts in which blanks are part of the value (`ENV NAME value`, WORKDIR, the shell form
+//! of CMD) stay as they are. What a file means never changes: only in a RUN for a POSIX shell may blanks between
+//! words differ, which that shell does not see. Formatting twice is formatting once.
 
 mod layout;
+mod quotes;
 
 use crate::Parse;
-use crate::ast::{Instruction, Kind};
+use crate::ast::{Dockerfile, Instruction, Kind, Onbuild};
 use crate::lines::BYTE_ORDER_MARK;
 use crate::source::Source;
 
@@ -16,6 +18,7 @@ use crate::source::Source;
 pub fn format(parse: &Parse, source: &Source) -> String {
     let mut out = Output::default();
     let mut after_stage = false;
+    let is_posix = has_posix_shells(&parse.file);
     for instruction in &parse.file.instructions {
         let is_stage = matches!(instruction.kind, Kind::From(_));
         let lead = source.slice(instruction.lead);
@@ -23,14 +26,38 @@ pub fn format(parse: &Parse, source: &Source) -> String {
         let lines = lead.rfind('\n').map_or("", |end| &lead[..=end]);
         out.trivia(lines, is_stage && after_stage);
         after_stage |= is_stage;
-        out.text.push_str(&instruction_text(parse, source, instruction));
+        out.text.push_str(&instruction_text(parse, source, instruction, is_posix));
         out.text.push('\n');
     }
     out.trivia(source.slice(parse.file.tail), false);
-    out.finish()
+    let mut text = out.finish();
+    if source.text().strip_prefix(BYTE_ORDER_MARK).is_some_and(|text| text.starts_with("#!")) {
+        // Behind a byte order mark it is a comment like others; without, directives may follow it.
+        text.insert(0, BYTE_ORDER_MARK);
+    }
+    text
 }
 
-fn instruction_text(parse: &Parse, source: &Source, instruction: &Instruction) -> String {
+/// False when a RUN of the file may be for a shell to which blanks between words matter.
+fn has_posix_shells(file: &Dockerfile) -> bool {
+    let is_posix = |kind: &Kind| match kind {
+        Kind::Shell(words) => words.iter().any(|word| is_posix_shell(word.as_str())),
+        _ => true,
+    };
+    let with_triggers = |instruction: &Instruction| match &instruction.kind {
+        Kind::Onbuild(Onbuild { instruction, .. }) => is_posix(instruction),
+        kind => is_posix(kind),
+    };
+    // Files for Windows choose this escape character.
+    file.directives.escape != '`' && file.instructions.iter().all(with_triggers)
+}
+
+fn is_posix_shell(program: &str) -> bool {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    matches!(name, "sh" | "ash" | "bash" | "dash" | "ksh" | "mksh" | "zsh")
+}
+
+fn instruction_text(parse: &Parse, source: &Source, instruction: &Instruction, is_posix: bool) -> String {
     let whole = source.slice(instruction.span);
     let bodies = instruction.heredocs.first().map(|heredoc| heredoc.body.start - instruction.span.start);
     let (header, bodies) = whole.split_at(bodies.map_or(whole.len(), |at| (at as usize).min(whole.len())));
@@ -39,7 +66,10 @@ fn instruction_text(parse: &Parse, source: &Source, instruction: &Instruction) -
     let header = lines.join("\n");
     let mut text = match instruction.kind {
         Kind::Invalid => header.trim_end_matches('\n').to_owned(),
-        _ => layout::layout(header.trim_end_matches('\n'), instruction, parse.file.directives.escape),
+        _ => {
+            let verbatim = layout::Verbatim { escape: parse.file.directives.escape, is_posix };
+            layout::layout(header.trim_end_matches('\n'), instruction, verbatim)
+        }
     };
     if !instruction.heredocs.is_empty() {
         text.push('\n');

@@ -1,5 +1,6 @@
 //! The lines of one instruction.
 
+use super::quotes::Quotes;
 use crate::ast::{CommandLine, Healthcheck, Instruction, Kind};
 use crate::grammar::tokens;
 use crate::lines::strip_continuation;
@@ -9,8 +10,37 @@ const INDENT: usize = 4;
 const TAB: usize = 4;
 const BLANKS: [char; 2] = [' ', '\t'];
 
+/// What a file says about all of its instructions.
+#[derive(Clone, Copy)]
+pub(super) struct Verbatim {
+    /// The escape character.
+    pub(super) escape: char,
+    /// RUN is read by a POSIX shell, which does not see how many blanks stand between words.
+    pub(super) is_posix: bool,
+}
+
+impl Verbatim {
+    /// Where a text begins in which every blank counts: an offset in the joined pieces.
+    fn begins(&self, pieces: &[&str], instruction: &Instruction) -> Option<usize> {
+        let text = match &instruction.kind {
+            Kind::Run(run) if !self.is_posix => &run.command,
+            Kind::Cmd(command) | Kind::Entrypoint(command) => command,
+            Kind::Healthcheck(Healthcheck::Command { command, .. }) => command,
+            Kind::Env(values) | Kind::Label(values) => return values.legacy.then_some(0),
+            Kind::Workdir(_) | Kind::User(_) | Kind::Maintainer(_) | Kind::Stopsignal(_) => return Some(0),
+            Kind::Onbuild(_) => return Some(0),
+            _ => return None,
+        };
+        let CommandLine::Shell(text) = text else { return None };
+        let joined = pieces.concat();
+        let joined = joined.trim_end();
+        Some(joined.strip_suffix(text.as_str()).map_or(0, str::len))
+    }
+}
+
 /// Lays out an instruction's own lines, heredoc bodies not included; `header` has no line end behind it.
-pub(super) fn layout(header: &str, instruction: &Instruction, escape: char) -> String {
+pub(super) fn layout(header: &str, instruction: &Instruction, verbatim: Verbatim) -> String {
+    let escape = verbatim.escape;
     let lines = split(header, escape);
     let pieces: Vec<&str> = lines.iter().filter_map(Line::words).collect();
     let head = instruction.keyword.as_str();
@@ -18,7 +48,7 @@ pub(super) fn layout(header: &str, instruction: &Instruction, escape: char) -> S
         // A keyword that is spread over lines.
         return header.to_owned();
     }
-    let joined = Joined::new(&pieces, instruction, escape);
+    let joined = Joined::new(&pieces, instruction, verbatim);
     let depths = joined.depths(&pieces);
     let style = Style::of(instruction);
     let mut out = String::new();
@@ -117,35 +147,33 @@ struct Joined {
     open: Vec<bool>,
     /// Quotes do not match, or may stand in a comment of the shell: nothing is touched.
     is_unclear: bool,
+    /// From here on every blank counts.
+    verbatim: Option<usize>,
 }
 
 impl Joined {
-    fn new(pieces: &[&str], instruction: &Instruction, escape: char) -> Joined {
-        let is_shell = is_shell(&instruction.kind);
-        let escapes = |c: char| c == escape || (is_shell && c == '\\');
-        let mut joined =
-            Joined { protected: Vec::new(), starts: vec![0], open: Vec::new(), is_unclear: false };
-        let mut quote: Option<char> = None;
-        let mut escaped = false;
-        let mut before = ' ';
+    fn new(pieces: &[&str], instruction: &Instruction, verbatim: Verbatim) -> Joined {
+        let mut quotes = match is_shell(&instruction.kind) {
+            true => Quotes::of_shell(verbatim.escape),
+            false => Quotes::of_words(verbatim.escape),
+        };
+        let mut joined = Joined {
+            protected: Vec::new(),
+            starts: vec![0],
+            open: Vec::new(),
+            is_unclear: false,
+            verbatim: verbatim.begins(pieces, instruction),
+        };
         for piece in pieces {
             for character in piece.chars() {
-                let is_protected = quote.is_some() || escaped;
+                let is_protected = quotes.is_protected();
                 joined.protected.extend(std::iter::repeat_n(is_protected, character.len_utf8()));
-                joined.is_unclear |= is_shell && !is_protected && character == '#' && before.is_whitespace();
-                match (character, quote) {
-                    _ if escaped => escaped = false,
-                    (_, None | Some('"')) if escapes(character) => escaped = true,
-                    ('\'' | '"', None) => quote = Some(character),
-                    (_, Some(open)) if open == character => quote = None,
-                    _ => {}
-                }
-                before = character;
+                quotes.read(character);
             }
             joined.starts.push(joined.protected.len());
-            joined.open.push(quote.is_some() || escaped);
+            joined.open.push(quotes.is_protected());
         }
-        joined.is_unclear |= quote.is_some();
+        joined.is_unclear = quotes.is_unclear();
         joined
     }
 
@@ -156,6 +184,9 @@ impl Joined {
         let tail = text.len() - text.trim_end_matches(BLANKS).len();
         let lead = next.len() - next.trim_start_matches(BLANKS).len();
         let is_plain = !self.protected[end - tail..end + lead].contains(&true);
+        if self.verbatim.is_some_and(|begin| end + lead > begin) {
+            return false;
+        }
         !self.is_unclear && !self.open[piece] && tail + lead > 0 && is_plain
     }
 

@@ -42,13 +42,43 @@ fn continued_lines_are_indented() {
 }
 
 #[test]
+fn blanks_of_values_stay() {
+    for text in [
+        "ENV DEPS \\\n\t\tautoconf \\\n  file\n",
+        "LABEL name \\\n\t\tvalue\n",
+        "WORKDIR /a \\\n  b\n",
+        "USER a \\\n  b\n",
+        "MAINTAINER a \\\n\tb\n",
+        "STOPSIGNAL SIG \\\n  TERM\n",
+        "CMD a \\\n  b\n",
+        "ENTRYPOINT a \\\n      b\n",
+        "ONBUILD RUN a \\\n  b\n",
+        "SHELL [\"pwsh\", \"-c\"]\nRUN a \\\n  b\n",
+        "ONBUILD SHELL [\"python\"]\nRUN a \\\n  b\n",
+        "RUN \"$(a \"b \\\n  c\")\"\n",
+    ] {
+        check(text, text);
+    }
+    check(
+        "HEALTHCHECK --interval=1s \\\n  CMD a \\\n  b\n",
+        "HEALTHCHECK --interval=1s \\\n    CMD a \\\n  b\n",
+    );
+    check(
+        "SHELL [\"/bin/bash\", \"-c\"]\nRUN a \\\n  b\n",
+        "SHELL [\"/bin/bash\", \"-c\"]\nRUN a \\\n    b\n",
+    );
+    check("RUN \"$(a \\\n  c)\"\n", "RUN \"$(a \\\n    c)\"\n");
+    check("ENV A=b \\\n  C=d\n", "ENV A=b \\\n    C=d\n");
+}
+
+#[test]
 fn lines_between_instructions() {
     check(
         "\n\n\nFROM a\n\n\n\nRUN b\n#c\n\nFROM d\n# e\nFROM f\n\n\n",
         "FROM a\n\nRUN b\n# c\n\nFROM d\n\n# e\nFROM f\n",
     );
     check("ARG V\nFROM a:$V\n  # indented\n  RUN b", "ARG V\nFROM a:$V\n# indented\nRUN b\n");
-    check("#syntax=x\n#escape=`\nFROM a\nRUN b `\n  c\n", "# syntax=x\n# escape=`\nFROM a\nRUN b `\n    c\n");
+    check("#syntax=x\n#escape=`\nFROM a\nRUN b `\n  c\n", "# syntax=x\n# escape=`\nFROM a\nRUN b `\n  c\n");
     check("\n# escape=`\nFROM a\n", "\n# escape=`\nFROM a\n");
     check("\u{feff}FROM a\r\nRUN b \\\r\n  c\r\n", "FROM a\nRUN b \\\n    c\n");
     check("LABEL a\rb=c\r\n", "LABEL a\rb=c\n");
@@ -66,7 +96,7 @@ fn heredocs_stay() {
     check("RUN <<EOF\nnever", "RUN <<EOF\nnever\n");
 }
 
-/// What the file says, without places and with runs of blanks made one.
+/// What the file says, without places; in commands of RUN runs of blanks are made one.
 fn meaning(text: &str) -> Vec<String> {
     let parse = crate::parse(&Source::new("Dockerfile", text));
     let shown = |instruction: &Instruction| {
@@ -80,12 +110,11 @@ fn meaning(text: &str) -> Vec<String> {
             rest = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
         }
         out.push_str(rest);
-        out.replace("\\t", " ")
-            .replace("Some(\"as)", "Some(\"AS)")
-            .split(' ')
-            .filter(|word| !word.is_empty())
-            .collect::<Vec<_>>()
-            .join(" ")
+        let out = out.replace("Some(\"as)", "Some(\"AS)");
+        if !matches!(instruction.kind, Kind::Run(_)) {
+            return out;
+        }
+        out.replace("\\t", " ").split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
     };
     let directives = &parse.file.directives;
     let head = format!("{} {:?}", directives.escape, directives.check.as_ref().map(|check| &check.value));
@@ -107,6 +136,12 @@ fn fragments() -> impl Strategy<Value = String> {
         "ARG  X=1",
         "ONBUILD  run z",
         "WORKDIR /a  b",
+        "USER a \\\n  b",
+        "STOPSIGNAL  c",
+        "MAINTAINER a \\\n\tb",
+        "CMD a \\\n  b",
+        "HEALTHCHECK --interval=1s \\\n  CMD a",
+        "SHELL [\"pwsh\"]",
         "\\\n",
         " \\\n",
         " \\ \n  ",
@@ -129,6 +164,7 @@ fn fragments() -> impl Strategy<Value = String> {
         "\nEOF\n",
         "\u{feff}",
         "# escape=`\n",
+        "#!x\n",
         " # it's",
         "é",
         "--flag=x",
