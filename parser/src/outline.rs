@@ -3,7 +3,7 @@
 //! Rules follow moby/buildkit `frontend/dockerfile/dockerfile2llb/outline.go`. Nothing but the file is looked at, so
 //! that it is cheap enough for shell completion.
 
-use crate::ast::{ArgItem, Dockerfile, From, Instruction, Kind, MountFlag};
+use crate::ast::{ArgItem, Dockerfile, From, Instruction, KeyValues, Kind, MountFlag};
 use crate::expand::{self, Budget, ExpandError, Expansion, Limited, Rules};
 use crate::mount::{self, MountKind};
 use crate::span::Span;
@@ -25,6 +25,9 @@ const PLATFORM: [&str; 11] = [
     "TARGETVARIANT",
     "TARGETSTAGE",
 ];
+
+/// Stages that build on each other further than this are not followed: hostile files stay cheap.
+const MAX_DEPTH: usize = 32;
 
 /// A stage and what it can be given, each list in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct Argument {
     pub description: Option<String>,
     /// Its instruction.
     pub span: Span,
+    /// Its name in there.
+    pub name_span: Span,
 }
 
 /// A secret or an ssh socket.
@@ -99,10 +104,12 @@ pub fn outline(
         build_args,
         rules: Rules::value(file.directives.escape),
         globals: BTreeMap::new(),
+        made_of: BTreeMap::new(),
         values: BTreeMap::new(),
         budget: Budget::default(),
         stages: split(file),
         outline: Outline::default(),
+        listed: BTreeSet::new(),
         seen: BTreeSet::new(),
     };
     let target = match target {
@@ -112,7 +119,7 @@ pub fn outline(
     reader.read_globals();
     reader.stage(target);
     let mut outline = reader.outline;
-    outline.arguments.sort_by_key(|argument| argument.span);
+    outline.arguments.sort_by_key(|argument| argument.name_span);
     outline.secrets.sort_by_key(|secret| secret.span);
     outline.ssh.sort_by_key(|ssh| ssh.span);
     let stage = &reader.stages[target];
@@ -127,13 +134,26 @@ struct Reader<'a> {
     rules: Rules,
     /// ARGs above the first FROM.
     globals: BTreeMap<String, Argument>,
+    /// The ARGs that the value of each is made of.
+    made_of: BTreeMap<String, BTreeSet<String>>,
     /// Their values.
     values: BTreeMap<String, String>,
     /// What expansions may still cost.
     budget: Budget,
     stages: Vec<StageSlice<'a>>,
     outline: Outline,
+    /// The names of the arguments in `outline`.
+    listed: BTreeSet<String>,
     seen: BTreeSet<usize>,
+}
+
+/// The ARGs of one stage.
+#[derive(Default)]
+struct StageArguments {
+    /// Those that it declares itself, as the last instruction has them.
+    own: BTreeMap<String, Argument>,
+    /// The names of those that it uses.
+    used: BTreeSet<String>,
 }
 
 impl Reader<'_> {
@@ -142,7 +162,12 @@ impl Reader<'_> {
         for instruction in above {
             let Kind::Arg(items) = &instruction.kind else { continue };
             for item in items {
-                let argument = self.argument(instruction, item, &self.values);
+                let (argument, mut made_of) = self.argument(instruction, item, &self.values);
+                if made_of.remove(&argument.name) {
+                    // It is made of what it was before.
+                    made_of.extend(self.made_of.remove(&argument.name).unwrap_or_default());
+                }
+                self.made_of.insert(argument.name.clone(), made_of);
                 match &argument.value {
                     Some(value) => self.values.insert(argument.name.clone(), value.clone()),
                     None => self.values.remove(&argument.name),
@@ -171,16 +196,20 @@ impl Reader<'_> {
         instruction: &Instruction,
         item: &ArgItem,
         env: &BTreeMap<String, String>,
-    ) -> Argument {
+    ) -> (Argument, BTreeSet<String>) {
         let name = item.key.as_str();
-        let default = item.value.as_ref().and_then(|value| self.try_expand(value, env).ok());
-        let default = default.map(|expansion| expansion.value);
-        Argument {
-            name: name.to_owned(),
-            value: self.build_args.get(name).cloned().or(default),
-            description: instruction.description(name).map(str::to_owned),
-            span: instruction.span,
-        }
+        let given = self.build_args.get(name).cloned();
+        let default = || item.value.as_ref().and_then(|value| self.try_expand(value, env).ok());
+        let (value, made_of) = match given {
+            Some(given) => (Some(given), BTreeSet::new()),
+            None => match default() {
+                Some(expansion) => (Some(expansion.value), expansion.read.into_iter().collect()),
+                None => (None, BTreeSet::new()),
+            },
+        };
+        let description = instruction.description(name).map(str::to_owned);
+        let (span, name_span) = (instruction.span, item.key.span());
+        (Argument { name: name.to_owned(), value, description, span, name_span }, made_of)
     }
 
     /// The stage of that name, whatever its case, among the first `before`.
@@ -214,27 +243,20 @@ impl Reader<'_> {
     fn needed_by(&mut self, index: usize, globals: &BTreeMap<String, String>) -> Vec<usize> {
         let (from, body) = (self.stages[index].from, self.stages[index].body);
         let mut needed = Vec::new();
+        let mut arguments = StageArguments::default();
         for text in std::iter::once(&from.image).chain(&from.platform) {
-            for name in self.expand(text, globals).read {
-                self.use_global(&name);
-            }
+            arguments.used.extend(self.expand(text, globals).read);
         }
-        let base = self.expand(&from.image, globals).value;
-        needed.extend(self.find(&base, index));
-        let mut env = BTreeMap::new();
+        needed.extend(self.base_of(index, globals));
+        let mut env = self.inherited(index, globals);
         for instruction in body {
             match &instruction.kind {
                 Kind::Arg(items) => {
                     for item in items {
-                        self.stage_argument(instruction, item, &mut env, globals);
+                        self.stage_argument(instruction, item, &mut arguments, &mut env, globals);
                     }
                 }
-                Kind::Env(values) => {
-                    let value = |text: &Text| self.expand(text, &env).value;
-                    let pairs = values.pairs.iter().map(|pair| (value(&pair.key), value(&pair.value)));
-                    let pairs: Vec<_> = pairs.collect();
-                    env.extend(pairs);
-                }
+                Kind::Env(values) => self.set(values, &mut env),
                 Kind::Run(run) => {
                     for mount in &run.mounts {
                         self.mount(instruction, mount, &env);
@@ -249,36 +271,87 @@ impl Reader<'_> {
                 _ => {}
             }
         }
+        self.list(arguments);
         needed
     }
 
-    /// A global ARG that is used, and those that its default was made of.
-    fn use_global(&mut self, name: &str) {
-        let Some(argument) = self.globals.get(name).cloned() else { return };
-        if !self.outline.arguments.contains(&argument) {
+    /// The stage that a stage starts from.
+    fn base_of(&self, index: usize, globals: &BTreeMap<String, String>) -> Option<usize> {
+        self.find(&self.expand(&self.stages[index].from.image, globals).value, index)
+    }
+
+    /// The variables that a stage has from the stages below it.
+    fn inherited(&self, index: usize, globals: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let below = std::iter::successors(self.base_of(index, globals), |base| self.base_of(*base, globals));
+        let below: Vec<usize> = below.take(MAX_DEPTH).collect();
+        let mut env = BTreeMap::new();
+        for stage in below.into_iter().rev() {
+            for instruction in self.stages[stage].body {
+                match &instruction.kind {
+                    Kind::Arg(items) => {
+                        for item in items {
+                            self.stage_argument(
+                                instruction,
+                                item,
+                                &mut StageArguments::default(),
+                                &mut env,
+                                globals,
+                            );
+                        }
+                    }
+                    Kind::Env(values) => self.set(values, &mut env),
+                    _ => {}
+                }
+            }
+        }
+        env
+    }
+
+    /// Sets the variables of an ENV, whose values see what was before it.
+    fn set(&self, values: &KeyValues, env: &mut BTreeMap<String, String>) {
+        let value = |text: &Text| self.expand(text, env).value;
+        let pairs: Vec<_> = values.pairs.iter().map(|pair| (value(&pair.key), value(&pair.value))).collect();
+        env.extend(pairs);
+    }
+
+    /// Adds the ARGs that a stage uses, and those above the first FROM that these are made of.
+    fn list(&mut self, mut arguments: StageArguments) {
+        let mut open: Vec<String> = arguments.used.into_iter().collect();
+        while let Some(name) = open.pop() {
+            if self.listed.contains(&name) {
+                continue;
+            }
+            let argument = match (arguments.own.remove(&name), self.globals.get(&name)) {
+                (Some(own), _) => own,
+                (None, Some(global)) => {
+                    open.extend(self.made_of.get(&name).into_iter().flatten().cloned());
+                    global.clone()
+                }
+                (None, None) => continue,
+            };
+            self.listed.insert(name);
             self.outline.arguments.push(argument);
         }
     }
 
     fn stage_argument(
-        &mut self,
+        &self,
         instruction: &Instruction,
         item: &ArgItem,
+        arguments: &mut StageArguments,
         env: &mut BTreeMap<String, String>,
         globals: &BTreeMap<String, String>,
     ) {
         let name = item.key.as_str();
+        arguments.used.insert(name.to_owned());
         let is_bare = item.value.is_none() && !self.build_args.contains_key(name);
         if is_bare && (globals.contains_key(name) || PLATFORM.contains(&name)) {
             env.extend(globals.get(name).map(|value| (name.to_owned(), value.clone())));
-            self.use_global(name);
             return;
         }
-        let argument = self.argument(instruction, item, env);
+        let (argument, _) = self.argument(instruction, item, env);
         env.extend(argument.value.clone().map(|value| (name.to_owned(), value)));
-        if !self.outline.arguments.iter().any(|known| known.name == name) {
-            self.outline.arguments.push(argument);
-        }
+        arguments.own.insert(name.to_owned(), argument);
     }
 
     fn mount(&mut self, instruction: &Instruction, flag: &MountFlag, env: &BTreeMap<String, String>) {
@@ -316,10 +389,23 @@ mod tests {
             ARG D=$V.1\nRUN --mount=type=secret,target=/run/s,required true\n";
         let last = read(text, None);
         assert_eq!((last.name.as_str(), last.description.as_deref()), ("last", Some("is it")));
-        assert_eq!(arguments(&last), [("V", "1"), ("N", "-"), ("GIVEN", "g"), ("D", ".1")]);
+        assert_eq!(arguments(&last), [("V", "1"), ("N", "-"), ("GIVEN", "g"), ("D", "1.1")]);
         assert_eq!(last.arguments[0].description.as_deref(), Some("says which"));
         assert_eq!((last.secrets.len(), last.secrets[0].required), (1, true));
         assert_eq!(last.ssh[0].name, "default");
         assert_eq!(arguments(&read(text, Some("OTHER"))), [("O", "-")]);
+    }
+
+    /// The answers are those of BuildKit 0.25.
+    #[test]
+    fn arguments_are_made_of_others_and_set_again() {
+        let text = "# A is first\nARG A=1\nARG B=$A.2\nARG C=${B}.3 UNUSED=x\nARG D=4\nARG D=5\n\
+            FROM busybox:${C:+latest} AS base\nARG D\nARG E=1\nARG E=2\nENV F=$D\nARG G=$F$E\nARG G=again\n\
+            FROM base AS last\nARG A\nARG C\nARG H=$A$E\nARG E=3\nARG TARGETARCH\nRUN true\n";
+        let expected =
+            [("A", "1"), ("B", "1.2"), ("C", "1.2.3"), ("D", "5"), ("G", "again"), ("H", "12"), ("E", "3")];
+        assert_eq!(arguments(&read(text, None)), expected);
+        let text = "ARG GIVEN=$X X=1\nARG Y=$X\nARG Y=$Y$GIVEN\nFROM a\nARG Y\n";
+        assert_eq!(arguments(&read(text, None)), [("GIVEN", "g"), ("X", "1"), ("Y", "1g")]);
     }
 }
