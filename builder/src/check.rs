@@ -115,6 +115,7 @@ pub(crate) fn facts(
         let facts = BaseFacts {
             environment: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             platform: differs.then(|| (found.to_string(), expected.to_string())),
+            has_shell: !config.config.shell.is_empty(),
         };
         Some((*index, facts))
     };

@@ -1,5 +1,6 @@
 //! What is wrong with a file, where, and what would be right: as data, and rendered for people.
 
+use crate::ast::Dockerfile;
 use crate::source::Source;
 use crate::span::Span;
 use annotate_snippets::renderer::DecorStyle;
@@ -32,6 +33,20 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
+    /// The first and last line that the reference builder names, from 1: those of the whole instruction, except for
+    /// blank lines in one.
+    pub fn lines(&self, file: &Dockerfile, source: &Source) -> (usize, usize) {
+        let at = self.span.start;
+        let index = file.instructions.partition_point(|instruction| instruction.span.start <= at);
+        let instruction = index.checked_sub(1).and_then(|index| file.instructions.get(index));
+        let span = match instruction {
+            Some(it) if self.code != "NoEmptyContinuation" && it.span.contains(at as usize) => it.span,
+            _ => self.span,
+        };
+        let line = |offset: u32| source.position(offset as usize).line;
+        (line(span.start), line(span.end.saturating_sub(1).max(span.start)))
+    }
+
     /// An error at `span`.
     pub fn error(code: &'static str, span: Span, message: impl Into<String>) -> Diagnostic {
         Diagnostic {

@@ -31,6 +31,7 @@ mod multiple_instructions_disallowed;
 mod no_empty_continuation;
 mod recursive_change_of_copied_files;
 mod redundant_target_platform;
+mod reference_name;
 mod remote_add_without_checksum;
 mod reserved_stage_name;
 mod scope;
@@ -156,6 +157,7 @@ impl Findings {
 
 /// A file as rules see it.
 struct View<'a> {
+    source: &'a Source,
     file: &'a Dockerfile,
     diagnostics: &'a [Diagnostic],
     stages: Vec<Stage<'a>>,
@@ -174,7 +176,7 @@ struct Stage<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(parse: &'a Parse, facts: &'a Facts) -> View<'a> {
+    fn new(parse: &'a Parse, source: &'a Source, facts: &'a Facts) -> View<'a> {
         let stages = split(&parse.file).into_iter().map(|StageSlice { instruction, from, body }| Stage {
             instruction,
             from,
@@ -182,7 +184,7 @@ impl<'a> View<'a> {
             base: from.image.as_str().to_lowercase(),
             body,
         });
-        View { file: &parse.file, diagnostics: &parse.diagnostics, stages: stages.collect(), facts }
+        View { source, file: &parse.file, diagnostics: &parse.diagnostics, stages: stages.collect(), facts }
     }
 
     /// All instructions from the first FROM on.
@@ -190,8 +192,13 @@ impl<'a> View<'a> {
         self.stages.iter().flat_map(|stage| std::iter::once(stage.instruction).chain(stage.body))
     }
 
-    /// ARGs above the first FROM with their defaults, empty where there is none, and what is always declared.
+    /// ARGs above the first FROM, empty where they have no value, and what is always declared.
     fn global_arguments(&self) -> BTreeMap<String, String> {
+        self.global_arguments_with(&self.facts.build_args)
+    }
+
+    /// The same with these `--build-arg` values.
+    fn global_arguments_with(&self, build_args: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         const PREDEFINED: [&str; 8] = [
             "BUILDPLATFORM",
             "BUILDOS",
@@ -215,7 +222,7 @@ impl<'a> View<'a> {
                 let limited = Limited { variables: &values, budget: &budget };
                 let default =
                     || expand::expand(default, &limited, rules).map(|e| e.value).unwrap_or_default();
-                let value = self.facts.build_args.get(name).cloned().unwrap_or_else(default);
+                let value = build_args.get(name).cloned().unwrap_or_else(default);
                 values.insert(name.to_owned(), value);
             }
         }
@@ -243,6 +250,8 @@ pub struct BaseFacts {
     pub environment: BTreeMap<String, String>,
     /// The platform it is for and the one that was asked for, when they differ.
     pub platform: Option<(String, String)>,
+    /// It names a shell of its own for commands in shell form.
+    pub has_shell: bool,
 }
 
 /// How much findings of a rule weigh.
@@ -267,7 +276,7 @@ pub struct Choice {
 }
 
 /// Rules that look at the file as a whole, whatever is built of it.
-const WHOLE_FILE: [&str; 8] = [
+const WHOLE_FILE: [&str; 12] = [
     "StageNameCasing",
     "FromAsCasing",
     "NoEmptyContinuation",
@@ -275,7 +284,11 @@ const WHOLE_FILE: [&str; 8] = [
     "DuplicateStageName",
     "ReservedStageName",
     "MaintainerDeprecated",
-    "LegacyKeyValueFormat",
+    "InvalidDefaultArgInFrom",
+    "UndefinedArgInFrom",
+    "RedundantTargetPlatform",
+    "FromPlatformFlagConstDisallowed",
+    "InvalidDefinitionDescription",
 ];
 
 /// What the head of a file says about lints.
@@ -320,7 +333,11 @@ impl Settings {
 
     fn wants(&self, rule: &Rule) -> bool {
         let on = |name: &str| self.experimental.contains(&name.to_lowercase());
-        !self.skips(rule) && (!EXPERIMENTAL.contains(&rule.name) || on(rule.name) || on("all"))
+        match EXPERIMENTAL.contains(&rule.name) {
+            // Asked for by name, whatever is skipped.
+            true => on(rule.name) || on("all"),
+            false => !self.skips(rule),
+        }
     }
 }
 
@@ -340,7 +357,7 @@ pub fn lint(parse: &Parse, source: &Source, facts: &Facts, choice: &Choice) -> R
     if let Some(given) = facts.build_args.get("BUILDKIT_DOCKERFILE_CHECK") {
         settings = Settings::parse(given);
     }
-    let view = View::new(parse, facts);
+    let view = View::new(parse, source, facts);
     let mut findings = Vec::new();
     for rule in RULES.iter().filter(|rule| choice.own || !rule.is_own()) {
         let level = choice.levels.get(&rule.name.to_lowercase()).copied();
@@ -389,8 +406,15 @@ fn is_skipped(file: &Dockerfile, finding: &Diagnostic) -> bool {
     let start = finding.span.start as usize;
     let at = file.instructions.partition_point(|instruction| instruction.span.start as usize <= start);
     let Some(instruction) = at.checked_sub(1).and_then(|at| file.instructions.get(at)) else { return false };
-    let mut settings = instruction.comments.iter().filter_map(|comment| comment.value.strip_prefix("check="));
-    settings.any(|text| rule(finding.code).is_some_and(|rule| Settings::parse(text).skips(rule)))
+    let options = instruction.comments.iter().find_map(|comment| check_options(&comment.value));
+    options.zip(rule(finding.code)).is_some_and(|(options, rule)| Settings::parse(options).skips(rule))
+}
+
+/// What a comment `check=OPTIONS reason` says; what follows a blank is for readers.
+fn check_options(comment: &str) -> Option<&str> {
+    let (key, value) = comment.split_once('=')?;
+    let value = value.trim_start();
+    key.trim().eq_ignore_ascii_case("check").then(|| value.split(' ').next().unwrap_or(value))
 }
 
 #[cfg(test)]
@@ -415,8 +439,12 @@ mod tests {
             names("FROM a AS B\n# check=skip=MaintainerDeprecated\nMAINTAINER c\n"),
             ["StageNameCasing"]
         );
+        let with_reason =
+            "# MAINTAINER\n# Check = skip=MaintainerDeprecated // tools read it\nMAINTAINER c\n";
+        assert_eq!(names(&format!("FROM a\n{with_reason}")), [""; 0]);
+        assert_eq!(names("FROM a\n# check=skip=JSONArgsRecommended,\n# more\nCMD c\n"), [""; 0]);
         assert_eq!(names("# words\nARG A\nFROM a\n"), [""; 0]);
-        let experimental = "# check=experimental=all\n\n# words\nARG A\nFROM a\n";
+        let experimental = "# check=skip=all;experimental=all\n\n# words\nARG A\nFROM a\n";
         assert_eq!(names(experimental), ["InvalidDefinitionDescription"]);
     }
 

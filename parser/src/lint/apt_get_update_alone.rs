@@ -12,28 +12,35 @@ pub(super) static RULE: Rule = Rule {
 };
 
 fn check(view: &View<'_>, findings: &mut Findings) {
-    for instruction in view.in_stages() {
-        let Some(script) = shell::script(instruction).filter(|script| script.contains("apt")) else {
-            continue;
-        };
-        let has = |verbs: &[&str]| shell::commands(script).any(|words| is_apt(&words, verbs));
-        let has_cache = matches!(&instruction.kind, Kind::Run(run) if !run.mounts.is_empty());
-        // Other programs call apt-get, too.
-        let installs = || shell::commands(script).any(|words| words[1..].contains(&"install"));
-        match (has(&["update"]), has(&INSTALLING)) {
-            (true, false) if !has_cache && !installs() => {
-                findings.add(
-                    instruction.span,
-                    "apt-get update alone is cached: later installations get old packages",
-                );
-                findings.hint("write apt-get update && apt-get install -y … in one RUN");
-            }
-            (false, true) if !has_cache && has(&["install"]) => {
-                findings.add(instruction.span, "apt-get install without apt-get update in the same RUN");
-                findings.hint("write apt-get update && apt-get install -y … in one RUN");
-            }
-            _ => {}
+    const ADVICE: &str = "write apt-get update && apt-get install -y … in one RUN";
+    let scripts = view.in_stages().map(|instruction| (instruction, shell::script(instruction)));
+    let scripts: Vec<_> = scripts.filter_map(|(it, script)| Some((it, script?))).collect();
+    let mut is_installed_later = false;
+    let mut found = Vec::new();
+    for (instruction, script) in scripts.into_iter().rev().filter(|(_, script)| script.contains("apt")) {
+        let has_mounts = matches!(&instruction.kind, Kind::Run(run) if !run.mounts.is_empty());
+        // What another program does is not known.
+        let is_plain = !has_mounts && shell::commands(script).all(|words| PLAIN.contains(&words[0]));
+        let has = |verbs: &[&str]| shell::commands(script).any(|words| verb(&words, verbs).is_some());
+        if is_plain
+            && is_installed_later
+            && has(&["update"])
+            && !INSTALLING.iter().any(|it| script.contains(it))
+        {
+            found.push((
+                instruction.span,
+                "apt-get update alone is cached: later installations get old packages",
+            ));
         }
+        if is_plain && !script.contains("update") && shell::commands(script).any(|words| needs_lists(&words))
+        {
+            found.push((instruction.span, "apt-get install without apt-get update in the same RUN"));
+        }
+        is_installed_later |= has(&INSTALLING);
+    }
+    for (span, message) in found.into_iter().rev() {
+        findings.add(span, message);
+        findings.hint(ADVICE);
     }
 }
 
@@ -42,17 +49,31 @@ const INSTALLING: [&str; 7] =
     ["install", "upgrade", "dist-upgrade", "full-upgrade", "build-dep", "satisfy", "source"];
 /// Options that take a word.
 const WITH_VALUE: [&str; 6] = ["-o", "-c", "-t", "--option", "--config-file", "--target-release"];
+/// Programs that neither fetch package lists nor install anything, and apt-get.
+const PLAIN: &[&str] = &[
+    ":", "apt", "apt-get", "apt-mark", "cat", "cd", "chmod", "chown", "cp", "date", "dpkg", "echo", "export",
+    "find", "ln", "ls", "mkdir", "mv", "printf", "rm", "sed", "set", "sleep", "test", "touch", "true",
+];
 
-fn is_apt(words: &[&str], verbs: &[&str]) -> bool {
+/// What follows one of `verbs` in a command of apt-get.
+fn verb<'a>(words: &'a [&'a str], verbs: &[&str]) -> Option<&'a [&'a str]> {
     if !matches!(words.first(), Some(&"apt-get" | &"apt")) {
-        return false;
+        return None;
     }
     let mut before = "";
-    let verb = words[1..].iter().find(|word| {
+    let verb = words.iter().skip(1).position(|word| {
         let takes = WITH_VALUE.contains(&std::mem::replace(&mut before, word));
         !takes && !word.starts_with('-')
-    });
-    verb.is_some_and(|verb| verbs.contains(verb))
+    })?;
+    verbs.contains(&words[verb + 1]).then(|| &words[verb + 2..])
+}
+
+/// True when packages are installed by name, and no option fetches the lists.
+fn needs_lists(words: &[&str]) -> bool {
+    let Some(packages) = verb(words, &["install"]) else { return false };
+    let updates = words.iter().any(|it| it.starts_with('-') && !it.starts_with("--") && it.contains('U'));
+    let is_name = |word: &str| !word.starts_with(['-', '$', '.', '/']) && !word.ends_with(".deb");
+    !updates && packages.iter().any(|word| is_name(word))
 }
 
 #[cfg(test)]
@@ -68,5 +89,28 @@ mod tests {
         let without = "3:1 apt-get install without apt-get update in the same RUN";
         check(&RULE, "FROM a\nRUN apt-get update\nRUN apt-get -y install b\n", &[alone, without]);
         check(&RULE, "FROM a\nRUN apt-get update && \\\n apt-get install -y b\n", &[]);
+    }
+
+    #[test]
+    fn doubt_is_silence() {
+        for script in [
+            "apt install -y --update curl",
+            "apt-get install -yU curl",
+            "case \"$A\" in \"x\") apt-get update && apt install -y gcc ;; esac",
+            "if true; then apt-get update; fi && apt-get install -y curl",
+            "for i in 1 2; do apt-get update && break; done; apt-get install -y curl",
+            "while ! apt-get update; do sleep 1; done; apt-get install -y curl",
+            "timeout 60 apt-get update && apt-get install -y curl",
+            "curl -fsSL https://deb.nodesource.com/setup_20.x | bash - && apt-get install -y nodejs",
+            "./lists.sh && apt-get install -y curl",
+            "add-apt-repository -y ppa:a/b && apt-get install -y curl",
+            "apt-get install -y ./a.deb",
+            "apt-get install -y -f",
+            "apt-get update && rosdep install x",
+            "apt-get update && if true; then apt-get install -y curl; fi",
+        ] {
+            check(&RULE, &format!("FROM a\nRUN {script}\n"), &[]);
+        }
+        check(&RULE, "FROM a\nRUN apt-get update\nCMD b\n", &[]);
     }
 }

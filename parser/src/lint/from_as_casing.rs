@@ -13,12 +13,13 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     for stage in &view.stages {
         let Some(keyword) = &stage.from.as_keyword else { continue };
         let from = stage.instruction.keyword.as_str();
-        let matches = match keyword.as_str() {
-            "AS" => from == from.to_uppercase(),
-            "as" => from == from.to_lowercase(),
-            _ => false,
+        // A FROM of mixed case is a finding of another rule.
+        let expected = match from {
+            from if from == from.to_lowercase() => "as",
+            from if from == from.to_uppercase() => "AS",
+            _ => continue,
         };
-        if !matches {
+        if keyword.as_str() != expected {
             let message = format!("'{}' and '{from}' keywords' casing do not match", keyword.as_str());
             findings.add(keyword.span(), message);
         }
@@ -34,6 +35,6 @@ mod tests {
     fn findings() {
         check(&RULE, "FROM a as b\n", &["1:8 'as' and 'FROM' keywords' casing do not match"]);
         check(&RULE, "from a AS b\n", &["1:8 'AS' and 'from' keywords' casing do not match"]);
-        check(&RULE, "FROM a AS b\nfrom b as c\n", &[]);
+        check(&RULE, "FROM a AS b\nfrom b as c\nFrom c as d\nfrOM d AS e\n", &[]);
     }
 }

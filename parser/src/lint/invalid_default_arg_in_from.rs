@@ -1,7 +1,8 @@
 //! InvalidDefaultArgInFrom: without a --build-arg the file builds from nothing.
 
-use super::{Findings, Rule, View};
+use super::{Findings, Rule, View, reference_name};
 use crate::expand::{self, Budget, Limited, Rules};
+use std::collections::BTreeMap;
 
 pub(super) static RULE: Rule = Rule {
     name: "InvalidDefaultArgInFrom",
@@ -11,18 +12,15 @@ pub(super) static RULE: Rule = Rule {
 };
 
 fn check(view: &View<'_>, findings: &mut Findings) {
-    let defaults = view.global_arguments();
+    // It is about the defaults, so what is given counts for nothing.
+    let defaults = view.global_arguments_with(&BTreeMap::new());
     let budget = Budget::default();
     let limited = Limited { variables: &defaults, budget: &budget };
     for stage in &view.stages {
         let image = &stage.from.image;
         let expansion = expand::expand(image.as_str(), &limited, Rules::value(view.file.directives.escape));
-        let Ok(expansion) = expansion else { continue };
-        let has_variables = !expansion.read.is_empty() || !expansion.missed.is_empty();
-        let name = expansion.value.as_str();
-        let is_wrong =
-            name.is_empty() || name.ends_with([':', '@', '/']) || name.starts_with([':', '@', '/']);
-        if has_variables && is_wrong {
+        let Ok(expansion) = expansion else { return };
+        if !reference_name::is_valid(&expansion.value) {
             let message = format!(
                 "Default value for ARG {} results in empty or invalid base image name",
                 image.as_str()
@@ -35,13 +33,20 @@ fn check(view: &View<'_>, findings: &mut Findings) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::check;
+    use super::super::Facts;
+    use super::super::testing::{check, check_facts};
     use super::RULE;
+    use std::collections::BTreeMap;
 
     #[test]
     fn findings() {
         let message = "2:6 Default value for ARG a:${V} results in empty or invalid base image name";
         check(&RULE, "ARG V\nFROM a:${V}\n", &[message]);
-        check(&RULE, "ARG V=1\nFROM a:${V}\nFROM a${W}\nFROM b:\n", &[]);
+        check(&RULE, "ARG V=1\nFROM a:${V}\nFROM a${W}\n", &[]);
+        let given = BTreeMap::from([("V".to_owned(), "1".to_owned())]);
+        let facts = Facts { build_args: given, ..Facts::default() };
+        check_facts(&RULE, "ARG V\nFROM a:${V}\n", &facts, &[message]);
+        let message = "2:6 Default value for ARG busy$V results in empty or invalid base image name";
+        check(&RULE, "ARG V=\"box:\"\nFROM busy$V\n", &[message]);
     }
 }

@@ -1,6 +1,8 @@
 //! NoEmptyContinuation: a blank line inside a continued instruction is almost always a mistake.
 
 use super::{Findings, Rule, View};
+use crate::ast::Instruction;
+use crate::span::Span;
 
 pub(super) static RULE: Rule = Rule {
     name: "NoEmptyContinuation",
@@ -10,11 +12,28 @@ pub(super) static RULE: Rule = Rule {
 };
 
 fn check(view: &View<'_>, findings: &mut Findings) {
-    let found = view.diagnostics.iter().filter(|diagnostic| diagnostic.code == "empty-continuation");
-    for diagnostic in found {
-        findings.add(diagnostic.span, "Empty continuation line");
-        findings.hint("remove the line, or put `#` on it");
+    let blank = view.diagnostics.iter().filter(|diagnostic| diagnostic.code == "empty-continuation");
+    let starts: Vec<u32> = blank.map(|diagnostic| diagnostic.span.start).collect();
+    for instruction in &view.file.instructions {
+        let lines = own_lines(instruction);
+        let from = starts.partition_point(|start| *start < lines.start);
+        if starts.get(from).is_some_and(|start| *start <= lines.end) {
+            // Where the reference builder points: the line that ends the instruction.
+            let text = view.source.slice(lines);
+            let last = text.rfind('\n').map_or(0, |at| at + 1);
+            findings
+                .add(Span::new(lines.start as usize + last, lines.end as usize), "Empty continuation line");
+            findings.hint("remove the blank lines in it, or put `#` on them");
+        }
     }
+}
+
+/// An instruction without the bodies of its heredocs.
+fn own_lines(instruction: &Instruction) -> Span {
+    let Span { start, end } = instruction.span;
+    // The line end before a body is no line of its own.
+    let end = instruction.heredocs.first().map_or(end, |heredoc| heredoc.body.start - 1);
+    Span { start, end }
 }
 
 #[cfg(test)]
@@ -24,7 +43,12 @@ mod tests {
 
     #[test]
     fn findings() {
-        check(&RULE, "FROM a\nRUN b \\\n\n c\n", &["3:1 Empty continuation line"]);
+        check(&RULE, "FROM a\nRUN b \\\n\n c\n", &["4:1 Empty continuation line"]);
+        check(
+            &RULE,
+            "FROM a\nRUN b \\\n\n c \\\n\n\nd <<E\nE\nRUN e \\\n\n",
+            &["7:1 Empty continuation line", "10:1 Empty continuation line"],
+        );
         check(&RULE, "FROM a\nRUN b \\\n#\n c\n", &[]);
     }
 }

@@ -18,7 +18,7 @@ const SECRET: [&str; 10] =
 const OPEN: [&str; 3] = ["public", "file", "version"];
 
 fn check(view: &View<'_>, findings: &mut Findings) {
-    for instruction in view.file.instructions.iter() {
+    for instruction in view.in_stages() {
         let (name, keys): (&str, Vec<&Text>) = match &instruction.kind {
             Kind::Arg(items) => ("ARG", items.iter().map(|item| &item.key).collect()),
             Kind::Env(values) => ("ENV", values.pairs.iter().map(|pair| &pair.key).collect()),
@@ -48,7 +48,7 @@ mod tests {
     fn findings() {
         let message = "2:5 Do not use ARG or ENV instructions for sensitive data (ENV \"API_KEY\")";
         check(&RULE, "FROM a\nENV API_KEY=x\nARG KEYBOARD PUBLIC_KEY\n", &[message]);
-        let message = "1:5 Do not use ARG or ENV instructions for sensitive data (ARG \"token\")";
-        check(&RULE, "ARG token\nFROM a\n", &[message]);
+        let message = "3:5 Do not use ARG or ENV instructions for sensitive data (ARG \"token\")";
+        check(&RULE, "ARG key\nFROM a\nARG token\n", &[message]);
     }
 }

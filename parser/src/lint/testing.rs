@@ -22,7 +22,7 @@ pub(super) fn check_with(rule: &'static Rule, text: &str, ignore: &[&str], expec
 pub(super) fn check_facts(rule: &'static Rule, text: &str, facts: &Facts, expected: &[&str]) {
     let source = Source::new("Dockerfile", text);
     let parse = crate::parse(&source);
-    let view = View::new(&parse, facts);
+    let view = View::new(&parse, &source, facts);
     let found = rule.findings(&view);
     let shown: Vec<String> = found
         .iter()

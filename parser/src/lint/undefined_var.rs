@@ -126,8 +126,10 @@ mod tests {
             "FROM a\nENV X=$UNKNOWN\nENV VERSION=1\nUSER $VERSON\n",
             &["4:6 Usage of undefined variable '$VERSON' (did you mean $VERSION?)"],
         );
-        let base =
-            BaseFacts { environment: BTreeMap::from([("HOME_DIR".into(), "/".into())]), platform: None };
+        let base = BaseFacts {
+            environment: BTreeMap::from([("HOME_DIR".into(), "/".into())]),
+            ..BaseFacts::default()
+        };
         let facts = Facts { bases: BTreeMap::from([(0, base)]), ..Facts::default() };
         check_facts(
             &RULE,

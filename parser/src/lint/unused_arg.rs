@@ -1,7 +1,9 @@
 //! UnusedArg: every RUN after an ARG runs again when its value changes, whether it looks at it or not.
+//!
+//! A program may read a variable that the file does not name: only commands that are known not to count.
 
-use super::{Findings, Rule, View};
-use crate::ast::Kind;
+use super::{Findings, Rule, View, shell};
+use crate::ast::{CommandLine, Instruction, Kind};
 use std::collections::HashSet;
 
 pub(super) static RULE: Rule = Rule {
@@ -16,6 +18,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     let bases: HashSet<&str> = view.stages.iter().map(|stage| stage.base.as_str()).collect();
     let hands_on = view.stages.iter().any(|stage| stage.name.as_deref().is_some_and(|it| bases.contains(it)));
     let mut below: HashSet<&str> = HashSet::new();
+    let mut is_read_below = false;
     let mut unused = Vec::new();
     for stage in view.stages.iter().rev() {
         let is_base = stage.name.as_deref().is_some_and(|name| bases.contains(name));
@@ -25,21 +28,44 @@ fn check(view: &View<'_>, findings: &mut Findings) {
         }
         // From the end, so that each instruction is looked at once.
         let mut named: HashSet<&str> = HashSet::new();
+        let mut is_read = is_base && is_read_below;
         for instruction in stage.body.iter().rev() {
             if let Kind::Arg(items) = &instruction.kind {
                 unused.extend(items.iter().rev().filter(|item| {
                     let name = item.key.as_str();
-                    !(is_known(name) || named.contains(name) || is_base && below.contains(name))
+                    !(is_read || is_known(name) || named.contains(name) || is_base && below.contains(name))
                 }));
             }
+            is_read |= may_read(instruction);
             named.extend(words(instruction.line.as_str()));
             instruction.heredocs.iter().for_each(|heredoc| named.extend(words(&heredoc.content)));
         }
+        is_read_below |= is_read;
         below.extend(named);
     }
     for item in unused.into_iter().rev() {
         let message = format!("Nothing in this stage names the ARG {}", item.key.as_str());
         findings.add(item.key.span(), message);
+    }
+}
+
+/// Programs that read no variables but those that the command line names.
+const READ_NOTHING: &[&str] = &[
+    ":", "[", "addgroup", "adduser", "cat", "cd", "chmod", "chown", "cp", "echo", "exit", "false",
+    "groupadd", "id", "install", "ln", "ls", "mkdir", "mktemp", "mv", "printf", "pwd", "rm", "rmdir", "sed",
+    "set", "sleep", "test", "touch", "true", "useradd", "usermod",
+];
+
+/// True when a program that the instruction runs may read any variable.
+fn may_read(instruction: &Instruction) -> bool {
+    let Kind::Run(run) = &instruction.kind else { return false };
+    let reads = |program: &str| !READ_NOTHING.contains(&program.rsplit('/').next().unwrap_or(program));
+    match (&run.command, shell::script(instruction)) {
+        (CommandLine::Exec(words), _) => words.first().is_some_and(|program| reads(program.as_str())),
+        (_, Some(script)) if instruction.heredocs.is_empty() || run.is_heredoc_alone() => {
+            script.starts_with("#!") || shell::commands(script).any(|words| reads(words[0]))
+        }
+        _ => true,
     }
 }
 
@@ -86,8 +112,21 @@ mod tests {
 
     #[test]
     fn findings() {
-        check(&RULE, "FROM a\nARG B\nRUN c $BB\n", &["2:5 Nothing in this stage names the ARG B"]);
-        check(&RULE, "FROM a\nARG B\nARG http_proxy\nRUN <<EOF\nc $B\nEOF\n", &[]);
+        let message = "2:5 Nothing in this stage names the ARG B";
+        check(&RULE, "FROM a\nARG B\nRUN echo $BB && mkdir -p /c\nRUN [\"/bin/touch\", \"d\"]\n", &[message]);
+        check(&RULE, "FROM a\nRUN make\nARG B\nCOPY c /\n", &["3:5 Nothing in this stage names the ARG B"]);
+        check(&RULE, "FROM a\nARG B\nARG http_proxy\nRUN <<EOF\necho $B\nEOF\n", &[]);
+        for run in [
+            "make",
+            "echo a && ./b.sh",
+            "apt-get install -y c",
+            "[\"./d\"]",
+            "<<EOF\n#!/bin/e\nEOF",
+            "<<EOF cat\nEOF",
+        ] {
+            check(&RULE, &format!("FROM a\nARG B\nRUN {run}\n"), &[]);
+        }
+        check(&RULE, "FROM a AS x\nARG B\nFROM x\nRUN make\n", &[]);
         check(&RULE, "FROM a\nARG B C\nENV D=${B:-1} E=$C\n", &[]);
     }
 }
