@@ -1,7 +1,7 @@
 //! A build from end to end.
 
 use crate::cancel::Cancel;
-use crate::check::facts;
+use crate::check::{facts, file_facts};
 use crate::content::{Content, ContentError, StatCache};
 use crate::context::{Context, LocalFolder};
 use crate::error::{BuildError, FailedStep, ImageError};
@@ -333,7 +333,11 @@ impl Build<'_> {
         let errors: Vec<_> = parsed.errors().cloned().collect();
         let result = match errors.is_empty() {
             true => look(self.context, self.options, &parsed, platform, self.options.all_stages).map(|_| ()),
-            false => Err(BuildError::Syntax(errors)),
+            false => {
+                // As far as the file can be read.
+                self.tell_findings(&parsed, &file_facts(self.context, self.options));
+                Err(BuildError::Syntax(errors))
+            }
         };
         self.reporter.end(row, &result);
         result?;
@@ -344,18 +348,32 @@ impl Build<'_> {
     /// Tells what could be better, and stops when the file asks for that.
     fn lint(&self, parsed: &Parse, stages: &Stages, images: &BaseImages) -> Result<(), BuildError> {
         let facts = facts(self.context, self.options, stages, images);
-        let report = lint::lint(parsed, &self.context.source, &facts, &Choice::default());
-        let violations = report.violations();
-        if !report.findings.is_empty() {
-            let line = |finding: &Diagnostic| self.context.source.position(finding.span.start as usize).line;
-            let list = report.findings.iter().map(|finding| Finding {
+        let violations = self.tell_findings(parsed, &facts);
+        if violations.is_empty() { Ok(()) } else { Err(BuildError::Violations(violations)) }
+    }
+
+    /// Reports what lints find; returns the names of those that must not be.
+    fn tell_findings(&self, parsed: &Parse, facts: &lint::Facts) -> Vec<&'static str> {
+        let source = &self.context.source;
+        let report = lint::lint(parsed, source, facts, &Choice::default());
+        let found = |finding: &Diagnostic| {
+            let rule = lint::rule(finding.code);
+            let (line, last_line) = finding.lines(&parsed.file, source);
+            Finding {
                 rule: finding.code,
                 message: finding.message.clone(),
-                line: line(finding),
-            });
-            self.reporter.send(Event::Findings { list: list.collect() });
+                line,
+                last_line,
+                description: rule.map_or("", |rule| rule.summary),
+                url: rule.and_then(lint::Rule::url),
+            }
+        };
+        if !report.findings.is_empty() {
+            let list = report.findings.iter().map(found).collect();
+            let (name, bytes) = (source.name().to_owned(), source.bytes().to_vec());
+            self.reporter.send(Event::Findings { list, name, bytes });
         }
-        if violations.is_empty() { Ok(()) } else { Err(BuildError::Violations(violations)) }
+        report.violations()
     }
 
     /// A misspelt `--build-arg` changes nothing, and nobody notices.

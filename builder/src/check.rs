@@ -90,7 +90,8 @@ fn look(
     }
 }
 
-fn file_facts(context: &Context, options: &BuildOptions) -> Facts {
+/// What the context and the options tell, before any stage is looked at.
+pub(crate) fn file_facts(context: &Context, options: &BuildOptions) -> Facts {
     Facts { ignore: Some(context.ignore.clone()), build_args: options.build_args.clone(), ..Facts::default() }
 }
 

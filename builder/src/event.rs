@@ -69,6 +69,10 @@ pub enum Event {
     Findings {
         /// In the order of the file.
         list: Vec<Finding>,
+        /// The file's name.
+        name: String,
+        /// The file.
+        bytes: Vec<u8>,
     },
     /// Something to know; the build goes on.
     Warning {
@@ -86,6 +90,12 @@ pub struct Finding {
     pub message: String,
     /// The line of the Dockerfile, from 1.
     pub line: usize,
+    /// The last line that it is about.
+    pub last_line: usize,
+    /// What the rule asks for.
+    pub description: &'static str,
+    /// Where the rule is explained, if the reference builder has it.
+    pub url: Option<String>,
 }
 
 /// Hears events, from any thread.

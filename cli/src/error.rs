@@ -128,6 +128,24 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// Why a build failed, in one sentence that names the line of a file that cannot be read, and what was meant.
+pub fn error_message(error: &BuildError, source: Option<&Source>) -> String {
+    let message = chain(error);
+    let (message, hints) = match (error, source) {
+        (BuildError::Syntax(diagnostics), Some(source)) => {
+            let line = diagnostics.first().map_or(1, |d| source.position(d.span.start as usize).line);
+            let hints = diagnostics.first().map_or(&[][..], |d| d.hints.as_slice());
+            (format!("dockerfile parse error on line {line}: {message}"), hints)
+        }
+        (BuildError::Image { hints, .. }, _) => (message, hints.as_slice()),
+        _ => (message, &[][..]),
+    };
+    match hints.iter().find(|hint| hint.starts_with("did you mean") && !message.contains(hint.as_str())) {
+        Some(near) => format!("{message} ({near})"),
+        None => message,
+    }
+}
+
 /// What to do about a full disk.
 pub const FULL: &str = "the disk is full: free some space, for example with `kiln builder prune -a`";
 
@@ -138,25 +156,12 @@ impl BuildFailure {
             return code::INTERRUPTED;
         }
         self.show_places();
-        let message = self.message();
+        let message = error_message(&self.error, self.source.as_ref());
         // The context is looked at before anything is solved.
         let solving = if message.starts_with("unable to prepare context") { "" } else { "failed to solve: " };
         ui::tell_line(&format!("ERROR: failed to build: {solving}{message}"));
         tell_hints(&self.hints());
         code::FAILURE
-    }
-
-    fn message(&self) -> String {
-        match (&self.error, &self.source) {
-            (BuildError::Syntax(diagnostics), Some(source)) => {
-                let line = diagnostics.first().map_or(1, |d| source.position(d.span.start as usize).line);
-                let near =
-                    diagnostics.first().and_then(|d| d.hints.iter().find(|h| h.starts_with("did you mean")));
-                let near = near.map(|hint| format!(" ({hint})")).unwrap_or_default();
-                format!("dockerfile parse error on line {line}: {}{near}", self.error)
-            }
-            _ => chain(&self.error),
-        }
     }
 
     /// Shows the lines that are to blame.

@@ -80,7 +80,7 @@ impl Progress {
     /// Shows an event.
     pub fn show(&self, event: &Event) {
         let Some(shown) = &self.shown else { return };
-        if let (Event::Findings { list }, false) = (event, self.is_raw) {
+        if let (Event::Findings { list, .. }, false) = (event, self.is_raw) {
             self.findings.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(list);
             return;
         }

@@ -1,6 +1,6 @@
 //! Progress for programs: a JSON object a line, with the fields of BuildKit's status stream.
 
-use kiln_builder::event::{Event, Row};
+use kiln_builder::event::{Event, Finding, Row};
 use kiln_image::digest::Digest;
 use kiln_image::json;
 use serde::Serialize;
@@ -55,10 +55,37 @@ struct Log {
     timestamp: String,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Warning {
+    vertex: String,
     level: u32,
     short: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    detail: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(rename = "sourceInfo", skip_serializing_if = "Option::is_none")]
+    source_info: Option<SourceInfo>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    range: Vec<Range>,
+}
+
+#[derive(Clone, Serialize)]
+struct SourceInfo {
+    filename: String,
+    data: String,
+    language: &'static str,
+}
+
+#[derive(Serialize)]
+struct Range {
+    start: Position,
+    end: Position,
+}
+
+#[derive(Serialize)]
+struct Position {
+    line: usize,
 }
 
 fn now() -> String {
@@ -112,18 +139,41 @@ impl Raw {
                     timestamp: now(),
                 });
             }
-            Event::Findings { list } => {
-                let findings = list.iter().map(|finding| {
-                    let text = format!("{}: {} (line {})", finding.rule, finding.message, finding.line);
-                    Warning { level: 1, short: base64(text.as_bytes()) }
-                });
+            Event::Findings { list, name, bytes } => {
+                let source =
+                    SourceInfo { filename: name.clone(), data: base64(bytes), language: "Dockerfile" };
+                let findings = list.iter().map(|finding| self.warning(finding, &source));
                 line.warnings.extend(findings);
             }
             Event::Warning { message } => {
-                line.warnings.push(Warning { level: 1, short: base64(message.as_bytes()) });
+                line.warnings.push(Warning {
+                    vertex: self.definition(),
+                    level: 1,
+                    short: base64(message.as_bytes()),
+                    ..Warning::default()
+                });
             }
         }
         String::from_utf8_lossy(&json::to_vec(&line)).into_owned()
+    }
+
+    fn warning(&self, finding: &Finding, source: &SourceInfo) -> Warning {
+        let text = format!("{}: {} (line {})", finding.rule, finding.message, finding.line);
+        let position = |line| Position { line };
+        Warning {
+            vertex: self.definition(),
+            level: 1,
+            short: base64(text.as_bytes()),
+            detail: vec![base64(finding.description.as_bytes())],
+            url: finding.url.clone(),
+            source_info: Some(source.clone()),
+            range: vec![Range { start: position(finding.line), end: position(finding.last_line) }],
+        }
+    }
+
+    /// The step that reads the Dockerfile, which is always the first: warnings are about it.
+    fn definition(&self) -> String {
+        self.rows.values().next().map(|vertex| vertex.digest.clone()).unwrap_or_default()
     }
 
     fn change(&mut self, row: Row, name: Option<&String>, change: impl FnOnce(&mut Vertex)) -> Vertex {
@@ -156,6 +206,24 @@ mod tests {
         let output: serde_json::Value = serde_json::from_str(&output).unwrap();
         assert_eq!(output["logs"][0]["data"], "aGk=");
         assert_eq!(output["logs"][0]["vertex"], started["vertexes"][0]["digest"]);
+        let finding = Finding {
+            rule: "R",
+            message: "m".to_owned(),
+            line: 2,
+            last_line: 3,
+            description: "d",
+            url: Some("u".to_owned()),
+        };
+        let name = "Dockerfile".to_owned();
+        let found = raw.show(&Event::Findings { list: vec![finding], name, bytes: b"FROM a".to_vec() });
+        let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+        let expected = serde_json::json!({
+            "vertex": started["vertexes"][0]["digest"], "level": 1, "short": base64(b"R: m (line 2)"),
+            "detail": [base64(b"d")], "url": "u",
+            "sourceInfo": {"filename": "Dockerfile", "data": base64(b"FROM a"), "language": "Dockerfile"},
+            "range": [{"start": {"line": 2}, "end": {"line": 3}}],
+        });
+        assert_eq!(found["warnings"][0], expected);
         let failed = raw.show(&Event::Failed { row, message: "no".to_owned() });
         assert!(failed.contains("\"error\":\"no\""), "{failed}");
     }

@@ -88,6 +88,53 @@ fn a_build_ends_with_its_findings() {
 }
 
 #[test]
+fn findings_are_in_the_raw_progress() {
+    let bed = bed!();
+    let text = "FROM scratch AS Bad\nCOPY Dockerfile \\\n  /\n";
+    let context = bed.context("c", text);
+    let raw = |context: &std::path::Path| -> Vec<serde_json::Value> {
+        let done = bed.kiln(&["build".as_ref(), "--progress=rawjson".as_ref(), context.as_os_str()]);
+        let lines = done.err.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.filter_map(|line| Some(line["warnings"].as_array()?.clone())).flatten().collect()
+    };
+    let found = raw(&context);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["url"], "https://docs.docker.com/go/dockerfile/rule/stage-name-casing/");
+    assert_eq!(found[0]["detail"][0], "U3RhZ2UgbmFtZXMgc2hvdWxkIGJlIGxvd2VyY2FzZQ==");
+    assert_eq!(found[0]["range"], serde_json::json!([{"start": {"line": 1}, "end": {"line": 1}}]));
+    assert_eq!(found[0]["sourceInfo"]["language"], "Dockerfile");
+
+    let broken = bed.context("broken", "FROM scratch AS Bad\nMAINTAINER me\nRUNN x\n");
+    assert_eq!(raw(&broken).len(), 2);
+    let done = bed.fails(&broken);
+    assert!(
+        done.err.contains("2 warnings found") && done.err.contains("unknown instruction: RUNN"),
+        "{}",
+        done.err
+    );
+    let json = bed.kiln(&["build".as_ref(), "--call=check,format=json".as_ref(), broken.as_os_str()]);
+    let answer: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    let message = "dockerfile parse error on line 3: unknown instruction: RUNN (did you mean RUN?)";
+    assert_eq!(answer["buildError"]["message"], message);
+    assert_eq!(answer["warnings"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn laying_out_changes_no_image() {
+    let bed = bed!();
+    let text = "FROM busybox\nENV DEPS \\\n\t\tautoconf \\\n\t\tfile\nLABEL a \\\n  b\nWORKDIR /a \\\nb\n\
+        USER root\\\n\nCMD echo \\\n  x\nHEALTHCHECK --interval=5s \\\n\t\tCMD true \\\n  || false\n";
+    let before = bed.context("before", text);
+    let done = bed.kiln(&["fmt".as_ref(), before.join("Dockerfile").as_os_str()]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let after = bed.context("after", &done.out);
+    bed.build("before", &before);
+    bed.build("after", &after);
+    let config = |name: &str| bed.kiln(&["inspect", "-f", "{{json .Config}}", name]).out;
+    assert_eq!(config("before"), config("after"));
+}
+
+#[test]
 fn outlines_are_drawn() {
     let bed = bed!();
     let text = "# V says which\nARG V=1\nFROM busybox:$V AS b\nRUN --mount=type=secret,id=s,required true\n";

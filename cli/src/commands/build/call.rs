@@ -145,7 +145,10 @@ struct Line {
 
 impl Location {
     fn of(source: &Source, span: Span) -> Location {
-        let (first, last) = place(source, span);
+        Location::between(place(source, span))
+    }
+
+    fn between((first, last): (usize, usize)) -> Location {
         Location { ranges: vec![Range { start: Line { line: first }, end: Line { line: last } }] }
     }
 }

@@ -1,17 +1,15 @@
 //! `--call=check`: what could be better, and what is wrong.
 
-use super::{Call, Location, Subject, base64_of, place, print_json};
+use super::{Call, Location, Subject, base64_of, print_json};
 use crate::config::Config;
-use crate::error::{BuildFailure, CliError, code};
+use crate::error::{BuildFailure, CliError, code, error_message};
 use crate::images::ImageFinder;
 use crate::session::Session;
 use crate::ui;
 use kiln_builder::BuildError;
 use kiln_builder::check::{Checked, check};
 use kiln_parser::ast::Dockerfile;
-use kiln_parser::diagnostic::Diagnostic;
 use kiln_parser::lint;
-use kiln_parser::span::Span;
 use kiln_parser::{Source, parse};
 use serde::Serialize;
 
@@ -53,17 +51,6 @@ pub(super) fn answer(call: Call, subject: &Subject<'_>) -> Result<u8, CliError> 
     }
 }
 
-/// The lines that the reference builder names: those of the whole instruction, blank lines excepted.
-fn whole(file: &Dockerfile, finding: &Diagnostic) -> Span {
-    if finding.code == "NoEmptyContinuation" {
-        return finding.span;
-    }
-    let at = finding.span.start;
-    let index = file.instructions.partition_point(|instruction| instruction.span.start <= at);
-    let instruction = index.checked_sub(1).and_then(|index| file.instructions.get(index));
-    instruction.filter(|it| it.span.contains(at as usize)).map_or(finding.span, |it| it.span)
-}
-
 /// The findings as the reference builder prints them.
 fn text(source: &Source, file: &Dockerfile, shown: &str, checked: &Checked) -> String {
     let findings = &checked.report.findings;
@@ -77,7 +64,7 @@ fn text(source: &Source, file: &Dockerfile, shown: &str, checked: &Checked) -> S
     for finding in findings {
         let page = lint::rule(finding.code).and_then(lint::Rule::url);
         let page = page.map(|page| format!(" - {page}")).unwrap_or_default();
-        let (first, last) = place(source, whole(file, finding));
+        let (first, last) = finding.lines(file, source);
         text.push_str(&format!(
             "\nWARNING: {}{page}\n{}\n{shown}:{first}\n{RULER}\n",
             finding.code, finding.message
@@ -138,7 +125,7 @@ fn answer_for_tools(source: &Source, file: &Dockerfile, shown: &str, checked: &C
             description: rule.summary,
             url: rule.url(),
             detail: finding.message.clone(),
-            location: Location::of(source, whole(file, finding)),
+            location: Location::between(finding.lines(file, source)),
         })
     });
     let file = SourceFile { filename: shown.to_owned(), language: "Dockerfile", data: base64_of(source) };
@@ -146,7 +133,7 @@ fn answer_for_tools(source: &Source, file: &Dockerfile, shown: &str, checked: &C
         warnings: warnings.collect(),
         sources: vec![file],
         build_error: checked.error.as_ref().map(|error| Failed {
-            message: error.to_string(),
+            message: error_message(error, Some(source)),
             location: error.span().map(|span| Location::of(source, span)),
         }),
     }
