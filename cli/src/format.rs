@@ -1,5 +1,7 @@
 //! `--format`: Go templates over what a command answers, with Docker's functions.
 
+pub mod typed;
+
 use crate::error::CliError;
 use crate::{text, ui};
 use gotmpl::{MissingKey, Template, Value};
@@ -83,6 +85,10 @@ pub fn template(source: &str) -> Result<Template, CliError> {
             let (text, separator) = (argument(arguments, 0), argument(arguments, 1));
             Ok(Value::List(text.split(&separator).map(|part| string(part.to_owned())).collect()))
         })
+        .func("index", |arguments| match arguments.split_first() {
+            Some((value, keys)) => index(value, keys),
+            None => Ok(Value::Nil),
+        })
         .func("lower", |arguments| Ok(string(argument(arguments, 0).to_lowercase())))
         .func("upper", |arguments| Ok(string(argument(arguments, 0).to_uppercase())))
         .func("title", |arguments| Ok(string(title(&argument(arguments, 0)))))
@@ -145,7 +151,26 @@ fn title(text: &str) -> String {
 }
 
 fn to_json(value: &Value) -> String {
-    json_of(&json_value(value))
+    typed::json(value).unwrap_or_else(|| json_of(&json_value(value)))
+}
+
+/// Go's `index`: of a map of texts, a missing one is empty.
+fn index(value: &Value, keys: &[Value]) -> Result<Value, gotmpl::TemplateError> {
+    let wrong = |what: String| Err(gotmpl::TemplateError::Exec(what));
+    let Some((key, rest)) = keys.split_first() else { return Ok(value.clone()) };
+    let item = match (value, key) {
+        (Value::Map(map), Value::String(key)) => match map.get(key.as_ref()) {
+            Some(item) => item.clone(),
+            None if map.values().all(|item| matches!(item, Value::String(_))) => string(String::new()),
+            None => Value::Nil,
+        },
+        (Value::List(list), Value::Int(at)) => match usize::try_from(*at).ok().and_then(|at| list.get(at)) {
+            Some(item) => item.clone(),
+            None => return wrong(format!("error calling index: index out of range: {at}")),
+        },
+        (other, key) => return wrong(format!("error calling index: cannot index {other} by {key}")),
+    };
+    index(&item, rest)
 }
 
 fn json_value(value: &Value) -> serde_json::Value {

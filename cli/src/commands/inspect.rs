@@ -5,15 +5,20 @@ mod image;
 
 use crate::arguments::{self, Globals};
 use crate::error::{CliError, code};
-use crate::format;
+use crate::format::{
+    self,
+    typed::{Typed, Types},
+};
 use crate::session::{self, Session};
 use crate::ui;
 use clap::Parser;
+use gotmpl::Template;
 use kiln_engine::{Containers, EngineError, Listed};
 use kiln_image::json;
 use kiln_image::store::StoreError;
 use serde::Serialize;
 use std::ffi::OsString;
+use std::sync::LazyLock;
 
 /// Show all that is known of images and containers.
 #[derive(Debug, Parser)]
@@ -70,13 +75,10 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         }
     }
     match template {
-        None => ui::data_line(&String::from_utf8_lossy(&pretty(&found))),
-        Some(_) if inspect.format.as_deref() == Some("json") => {
-            found.iter().for_each(|object| ui::data_line(&format::json_of(object)));
-        }
+        None => ui::data_line(&String::from_utf8_lossy(&pretty(&found)?)),
         Some(template) => {
             for object in &found {
-                ui::data_line(&format::render(&template, object)?);
+                ui::data_line(&render(&template, object)?);
             }
         }
     }
@@ -89,9 +91,44 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     Ok(if missing.is_empty() { 0 } else { code::FAILURE })
 }
 
+/// Docker's types, by the names of Go's fields (moby/moby api/types/container and image, github.com/moby/docker-image-spec).
+static TYPES: LazyLock<Types> = LazyLock::new(|| Types::read(include_str!("inspect/types.txt")));
+
+/// An object with all fields of its type.
+fn typed(object: &Object) -> Result<Typed, CliError> {
+    let failed = |error| CliError::failed(format!("cannot show the object as JSON: {error}"));
+    let json = serde_json::to_value(object).map_err(failed)?;
+    let name = if matches!(object, Object::Image(_)) { "Image" } else { "Container" };
+    Ok(TYPES.value(name, Some(&json)))
+}
+
+/// Fills in a template with Go's names of fields, or else, as Docker does, with those of the JSON.
+fn render(template: &Template, object: &Object) -> Result<String, CliError> {
+    let typed = typed(object)?;
+    match (template.execute_to_string(&typed.to_value()), object) {
+        (Ok(printed), _) => Ok(format::typed::plain(&printed)),
+        (Err(_), Object::Image(_)) => format::render(template, object),
+        (Err(_), _) => format::render(template, &typed),
+    }
+}
+
 /// `[]` alone stands in one line.
-fn pretty(found: &[Object]) -> Vec<u8> {
-    if found.is_empty() { b"[]".to_vec() } else { json::to_vec_pretty(found) }
+fn pretty(found: &[Object]) -> Result<Vec<u8>, CliError> {
+    /// Images as the engine answers them, containers with every field.
+    #[derive(Serialize)]
+    #[serde(untagged)]
+    enum Shown<'a> {
+        Image(&'a Object),
+        Container(Typed),
+    }
+    if found.is_empty() {
+        return Ok(b"[]".to_vec());
+    }
+    let shown = found.iter().map(|object| match object {
+        Object::Container(_) => Ok(Shown::Container(typed(object)?)),
+        Object::Image(_) | Object::Damaged(_) => Ok(Shown::Image(object)),
+    });
+    Ok(json::to_vec_pretty(&shown.collect::<Result<Vec<_>, CliError>>()?))
 }
 
 fn find(session: &Session, name: &str, containers: bool, images: bool) -> Result<Option<Object>, CliError> {

@@ -256,6 +256,18 @@ fn containers_are_kept_listed_and_removed() {
     assert!(taken.err.contains("The container name \"/one\" is already in use"), "{}", taken.err);
     let state = bed.kiln(&["inspect", "-f", "{{.Name}} {{.State.ExitCode}} {{.State.Status}}", "two"]);
     assert_eq!(state.out, "/two 4 exited\n");
+    for (template, expected) in [
+        ("{{.HostConfig.NanoCPUs}} {{.HostConfig.NanoCpus}} {{.HostConfig.RestartPolicy}}", ""),
+        ("{{.HostConfig.NanoCPUs}} {{.HostConfig.RestartPolicy}} {{.HostConfig.Init}}", "0 {no 0} <nil>"),
+        ("{{.HostConfig.CpuShares}} {{json .HostConfig.Ulimits}} {{.HostConfig.UsernsMode}}|", "0 null |"),
+        ("{{.State.Health}} {{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}", "<nil> none"),
+        ("{{.NetworkSettings.Ports}} {{.NetworkSettings.SandboxID}}|{{.Mounts}}", "map[] |[]"),
+        ("{{.Config.ExposedPorts}} {{.Config.StopTimeout}} {{.Config.Shell}}", "map[] <nil> []"),
+        ("{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}", "bridge"),
+    ] {
+        let shown = bed.kiln(&["inspect", "-f", template, "two"]);
+        assert_eq!(shown.out.trim_end(), expected, "{template}: {}", shown.err);
+    }
     assert_eq!(bed.words("rmi busybox").code, 1, "containers use it");
     assert_eq!(bed.ok("rm one two"), "one\ntwo\n");
     assert_eq!(bed.ok("ps -aq"), "");

@@ -46,6 +46,20 @@ fn inspect_and_history_say_what_an_image_is() {
     assert_eq!(value("{{json .Config.ExposedPorts}}"), r#"{"80/tcp":{}}"#);
     assert_eq!(value("{{len .RootFS.Layers}}"), "2");
     assert!(bed.ok("inspect c").starts_with("[\n    {\n        \"Id\": \"sha256:"));
+    for (template, expected) in [
+        ("{{.Config.Cmd}} {{.Config.Entrypoint}} {{.Config.ExposedPorts}}", "[echo hi] [] map[80/tcp:{}]"),
+        ("{{.Config.Healthcheck}} {{.Config.Shell}} {{.Config.Volumes}}|{{.Variant}}|", "<nil> [] map[]||"),
+        (
+            "{{json .Config.Healthcheck}} {{json .Config.OnBuild}} {{json .Config.Labels}}",
+            "null null {\"who\":\"me\"}",
+        ),
+        ("{{.RootFS.Type}} {{.Config.Labels}} {{index .Config.Labels \"no\"}}|", "layers map[who:me] |"),
+        ("{{if .Config.Healthcheck}}yes{{else}}no{{end}} {{.Config.ArgsEscaped}}", "no true"),
+        ("{{.Id}}{{.ID}}", ""),
+    ] {
+        assert_eq!(value(template), expected, "{template}");
+    }
+    assert_eq!(value("{{.ID}}"), value("{{.Id}}"));
     let missing = bed.words("inspect nothing");
     assert_eq!((missing.code, missing.out.as_str()), (1, "[]\n"));
     assert_eq!(missing.err, "Error: No such object: nothing\n");
