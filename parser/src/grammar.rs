@@ -280,6 +280,30 @@ struct Rule<'a, 'b> {
     context: &'a mut Context<'b>,
 }
 
+/// How an instruction is written.
+fn usage(keyword: &str) -> Option<&'static str> {
+    Some(match keyword {
+        "ADD" => "ADD SOURCE… DESTINATION",
+        "ARG" => "ARG NAME or ARG NAME=DEFAULT",
+        "CMD" => "CMD [\"PROGRAM\", \"ARGUMENT\"]",
+        "COPY" => "COPY SOURCE… DESTINATION",
+        "ENTRYPOINT" => "ENTRYPOINT [\"PROGRAM\", \"ARGUMENT\"]",
+        "ENV" => "ENV NAME=VALUE",
+        "EXPOSE" => "EXPOSE PORT or EXPOSE PORT/PROTOCOL",
+        "FROM" => "FROM IMAGE or FROM IMAGE AS NAME",
+        "HEALTHCHECK" => "HEALTHCHECK CMD COMMAND or HEALTHCHECK NONE",
+        "LABEL" => "LABEL NAME=VALUE",
+        "ONBUILD" => "ONBUILD and another instruction",
+        "RUN" => "RUN COMMAND",
+        "SHELL" => "SHELL [\"PROGRAM\", \"ARGUMENT\"]",
+        "STOPSIGNAL" => "STOPSIGNAL SIGNAL, such as SIGTERM",
+        "USER" => "USER NAME or USER NAME:GROUP",
+        "VOLUME" => "VOLUME DIRECTORY",
+        "WORKDIR" => "WORKDIR DIRECTORY",
+        _ => return None,
+    })
+}
+
 impl Rule<'_, '_> {
     fn report(&mut self, diagnostic: Diagnostic) {
         self.context.diagnostics.push(diagnostic);
@@ -287,7 +311,16 @@ impl Rule<'_, '_> {
 
     /// Reports an error and gives up on the instruction.
     fn fail<T>(&mut self, code: &'static str, span: Span, message: impl Into<String>) -> Option<T> {
-        self.report(Diagnostic::error(code, span, message));
+        /// What is said about arguments that are missing.
+        const MISSING: [&str; 4] =
+            ["missing-argument", "missing-destination", "missing-equals", "two-arguments"];
+        let mut diagnostic = Diagnostic::error(code, span, message);
+        if MISSING.contains(&code) {
+            diagnostic
+                .hints
+                .extend(usage(&self.keyword.to_uppercase()).map(|usage| format!("write {usage}")));
+        }
+        self.report(diagnostic);
         None
     }
 

@@ -111,16 +111,20 @@ pub struct MountError {
     pub span: Span,
     /// One sentence, in the reference's words.
     pub message: String,
+    /// What to do, where the message does not say it.
+    pub hint: Option<String>,
 }
 
 impl MountError {
     fn new(span: Span, message: impl Into<String>) -> MountError {
-        MountError { span, message: message.into() }
+        MountError { span, message: message.into(), hint: None }
     }
 
     /// As a finding.
     pub fn diagnostic(self) -> Diagnostic {
-        Diagnostic::error("invalid-mount", self.span, self.message)
+        let mut diagnostic = Diagnostic::error("invalid-mount", self.span, self.message);
+        diagnostic.hints.extend(self.hint);
+        diagnostic
     }
 }
 
@@ -370,7 +374,9 @@ fn choose<T: Copy>(choices: &[(&str, T)], value: &str, at: Span, what: &str) -> 
     let lower = value.to_lowercase();
     choices.iter().find(|(name, _)| *name == lower).map(|(_, choice)| *choice).ok_or_else(|| {
         let suggestion = did_you_mean(value, choices.iter().map(|(name, _)| *name));
-        MountError::new(at, format!("unsupported {what} {value:?}{suggestion}"))
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        let hint = suggestion.is_empty().then(|| format!("one of {}", names.join(", ")));
+        MountError { hint, ..MountError::new(at, format!("unsupported {what} {value:?}{suggestion}")) }
     })
 }
 

@@ -140,7 +140,7 @@ fn resolve(state: &StageState, step: &Step, flag: &MountFlag) -> Result<Mount, B
     });
     expanded.map_err(|error| {
         let span = if step.is_trigger { step.span } else { error.span };
-        BuildError::at("invalid-mount", span, error.message)
+        BuildError::at("invalid-mount", span, error.message).hint(error.hint)
     })
 }
 
