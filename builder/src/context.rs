@@ -5,6 +5,7 @@ use kiln_image::sys::{self, CallError};
 use kiln_image::tree::Tree;
 use kiln_parser::Source;
 use kiln_parser::ignore::Patterns;
+use kiln_parser::suggest;
 use rustix::fs::FileType;
 use std::fs::File;
 use std::io::{self, Read};
@@ -157,10 +158,9 @@ fn read_dockerfile(folder: &Path, file: &Path) -> Result<Source, BuildError> {
     match read_file(folder, file) {
         Ok(bytes) => Ok(Source::new(shown, bytes)),
         Err(error) => match error.kind() {
-            io::ErrorKind::NotFound => fail(
-                "no such file or directory".to_owned(),
-                "a Dockerfile is looked for in the build context, where links lead nowhere else; name another one with -f",
-            ),
+            io::ErrorKind::NotFound => {
+                fail("no such file or directory".to_owned(), &where_else(folder, file))
+            }
             io::ErrorKind::IsADirectory => fail("is a directory".to_owned(), "name the file itself with -f"),
             io::ErrorKind::FileTooLarge => fail("too large".to_owned(), "a Dockerfile holds at most 16 MiB"),
             io::ErrorKind::InvalidInput => {
@@ -168,6 +168,45 @@ fn read_dockerfile(folder: &Path, file: &Path) -> Result<Source, BuildError> {
             }
             _ => fail(error.to_string(), "check the permissions of the file"),
         },
+    }
+}
+
+/// Where a Dockerfile is that was looked for in vain.
+fn where_else(folder: &Path, file: &Path) -> String {
+    let write = |path: &Path| format!("-f is read from the current directory: write -f {}", path.display());
+    if std::fs::symlink_metadata(file).is_ok() {
+        return "it is a link out of the build context: name the file itself with -f".to_owned();
+    }
+    let in_context = folder.join(file);
+    if file.is_relative() && in_context.is_file() {
+        return write(&in_context);
+    }
+    let mut rest = file.components();
+    while rest.next().is_some() && !rest.as_path().as_os_str().is_empty() {
+        if rest.as_path().is_file() {
+            return write(rest.as_path());
+        }
+    }
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let near = suggest::nearest(&name, names.iter().map(String::as_str));
+    let near = near.filter(|near| names.contains(near)).or_else(|| {
+        let is_like = |it: &&String| {
+            it.to_lowercase().contains("dockerfile")
+                && !it.ends_with(".dockerignore")
+                && directory.join(it).is_file()
+        };
+        names.iter().find(is_like).cloned()
+    });
+    match near {
+        Some(near) => format!("did you mean -f {}?", directory.join(near).display()),
+        None if !directory.is_dir() => {
+            format!("there is no directory {}: check the path", directory.display())
+        }
+        None => format!("there is no Dockerfile in {}: name the file with -f", directory.display()),
     }
 }
 

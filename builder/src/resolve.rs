@@ -103,6 +103,14 @@ fn resolve_one(
     bases.base(&reference, platform)?.map_err(|source| {
         let names = stages.list.iter().filter_map(|stage| stage.name.as_deref()).chain(COMMON_IMAGES);
         let near = suggest::nearest(name, names).map(|near| format!("did you mean {near}?"));
+        let is_stage = |stage: &crate::stage::Stage| {
+            let is_own_base = matches!(&stage.base, Base::Image(base) if base == name);
+            !is_own_base && stage.name.as_deref().is_some_and(|stage| stage.eq_ignore_ascii_case(name))
+        };
+        let later = stages.list.iter().any(is_stage).then(|| {
+            format!("the stage {name} stands further down: move it above this line, which sees earlier stages alone")
+        });
+        let near = later.or(near);
         let (reference, whole) = (name.to_owned(), reference.to_string());
         BuildError::Image { reference, whole, span, source, hints: near.into_iter().collect() }
     })

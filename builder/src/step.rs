@@ -1,5 +1,6 @@
 //! Carrying out the steps of a graph: one file for each kind.
 
+mod advice;
 mod copy;
 mod device;
 mod exec;
@@ -44,6 +45,8 @@ pub enum StepError {
         command: String,
         /// What it ended with; 128 and more for signals.
         code: i32,
+        /// What to do.
+        hints: Vec<String>,
     },
     /// The program did not start.
     #[error("process {command} did not complete successfully: {source}")]
@@ -52,6 +55,8 @@ pub enum StepError {
         command: String,
         /// Why.
         source: SpawnError,
+        /// What to do.
+        hints: Vec<String>,
     },
     /// The container cannot be planned.
     #[error(transparent)]
@@ -196,18 +201,7 @@ impl StepError {
                 vec![format!("pass it with --secret id={id},src=FILE or --secret id={id},env=NAME")]
             }
             StepError::NotGiven { id, .. } => vec![format!("pass the agent's socket with --ssh {id}")],
-            StepError::Exit { code: 127, .. } => {
-                vec!["a command was not found: install it in an earlier step, or check its name".to_owned()]
-            }
-            StepError::Exit { code: 126, .. } => {
-                vec![
-                    "a file was found but is not executable: chmod +x it, or copy it with --chmod=755"
-                        .to_owned(),
-                ]
-            }
-            StepError::Exit { code: 137, .. } => {
-                vec!["the program was killed (SIGKILL): often the machine had no memory left".to_owned()]
-            }
+            StepError::Exit { hints, .. } | StepError::Start { hints, .. } => hints.clone(),
             _ => Vec::new(),
         }
     }

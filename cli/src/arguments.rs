@@ -74,7 +74,22 @@ fn find(name: &str, arguments: Vec<OsString>) -> Result<(&'static Command, Vec<O
     }
 }
 
+/// Commands of Docker that Kiln does not have: another one with a similar name is not what was meant.
+const OF_DOCKER: [&str; 35] = [
+    "attach", "commit", "compose", "config", "context", "cp", "create", "diff", "events", "exec", "export",
+    "import", "kill", "login", "logout", "logs", "manifest", "network", "pause", "plugin", "port", "rename",
+    "restart", "search", "secret", "service", "stack", "start", "stats", "stop", "swarm", "top", "trust",
+    "unpause", "wait",
+];
+
 fn unknown(name: &str) -> CliError {
+    if OF_DOCKER.contains(&name) {
+        let hint = "run `kiln --help` for the commands that there are".to_owned();
+        return CliError::Usage(
+            format!("unknown command: kiln {name} (Docker has it, Kiln does not)"),
+            vec![hint],
+        );
+    }
     let names = commands::ALL.iter().map(|command| command.name);
     let hint = match suggest::nearest(name, names) {
         Some(near) => format!("did you mean `kiln {near}`?"),

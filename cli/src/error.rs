@@ -72,6 +72,12 @@ impl CliError {
         self
     }
 
+    /// True when it says what to do.
+    pub fn has_hints(&self) -> bool {
+        matches!(self, CliError::Failed { hints, .. } | CliError::Flags(_, hints) | CliError::Usage(_, hints)
+            if !hints.is_empty())
+    }
+
     /// Another exit code, where one can be chosen.
     #[must_use]
     pub fn with_code(mut self, new: u8) -> CliError {
@@ -194,7 +200,10 @@ impl BuildFailure {
             BuildError::Option { hints, .. } => hints.clone(),
             BuildError::Image { hints, source, .. } => {
                 let mut hints = hints.clone();
-                hints.extend(source.downcast_ref::<RegistryError>().and_then(registry_hint));
+                // A misspelt stage is no fault of the network.
+                if hints.is_empty() {
+                    hints.extend(source.downcast_ref::<RegistryError>().and_then(registry_hint));
+                }
                 hints
             }
             BuildError::Step(step) => {
@@ -253,6 +262,17 @@ pub fn registry_hint(error: &RegistryError) -> Option<String> {
     }
     if let RegistryError::Incomplete { .. } = error {
         return Some("try again, and check the network and proxies on the way to the server".to_owned());
+    }
+    match error {
+        RegistryError::ManifestUnknown(_) => {
+            return Some("check the spelling of the name and the tag".to_owned());
+        }
+        RegistryError::Denied(_) => {
+            return Some(
+                "check the spelling of the name; for a private image log in with `docker login`".to_owned(),
+            );
+        }
+        _ => {}
     }
     error.is_unreachable().then(|| {
         "check the network, or name a mirror that can be reached: KILN_REGISTRY_MIRROR=HOST:PORT".to_owned()

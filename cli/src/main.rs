@@ -12,6 +12,7 @@ mod config;
 mod error;
 mod format;
 mod images;
+mod missing;
 mod progress;
 mod pulling;
 mod remote;

@@ -2,6 +2,7 @@
 
 use crate::error::CliError;
 use crate::images::ImageFinder;
+use crate::missing::NAME;
 use crate::text;
 use kiln_image::digest::Digest;
 use kiln_image::platform::Platform;
@@ -16,8 +17,9 @@ pub fn pull(
     name: &str,
     line: &(dyn Fn(&str) + Sync),
 ) -> Result<(Pulled, Reference), CliError> {
-    let reference: Reference =
-        name.parse().map_err(|error| CliError::failed(format!("invalid reference {name:?}: {error}")))?;
+    let reference: Reference = name
+        .parse()
+        .map_err(|error| CliError::failed(format!("invalid reference {name:?}: {error}")).hint(NAME))?;
     let reference = reference.or_latest();
     line(&format!("{}: Pulling from {}", reference.version(), reference.path()));
     let begun: Mutex<BTreeSet<Digest>> = Mutex::default();

@@ -31,6 +31,8 @@ mod durability;
 mod errors;
 #[path = "e2e/flags.rs"]
 mod flags;
+#[path = "e2e/hints.rs"]
+mod hints;
 #[path = "e2e/hosts.rs"]
 mod hosts;
 #[path = "e2e/images.rs"]

@@ -1,14 +1,15 @@
 //! RUN: a program in a container of its own, whose changes become a layer.
 
 use super::mount::Mounted;
-use super::{Built, Executor, StepError, device};
+use super::{Built, Executor, StepError, advice, device};
 use crate::event::{Event, Row};
 use crate::graph::{Exec, Network};
 use crate::plan::quote;
 use crate::sandbox::StepNetwork;
 use crate::solve::NodeId;
 use kiln_image::store::{Active, LayerRecord, Stack};
-use kiln_image::sys::{CallError, Named};
+use kiln_image::sys::{self, CallError, Named};
+use kiln_image::tree::Tree;
 use kiln_runtime::cgroup::Cgroup;
 use kiln_runtime::op::{FdSlot, Stage};
 use kiln_runtime::plan::{PlanOptions, plan};
@@ -37,14 +38,34 @@ impl Executor<'_> {
         let code = self.run_in(exec, &mounted, below, &active, row);
         // A program that failed has left things in caches, too.
         self.check_caches(&mounted.caches, began)?;
-        let code = code?;
+        let code = match code {
+            Ok(code) => code,
+            Err(StepError::Start { command, source, .. }) => {
+                let tree = self.tree_of_failed(below, &active)?;
+                let hints = advice::start_advice(exec, &tree, &source.to_string());
+                return Err(StepError::Start { command, source, hints });
+            }
+            Err(error) => return Err(error),
+        };
         if code != 0 {
             if self.tools.cancel.is_stopped() {
                 return Err(StepError::Canceled);
             }
-            return Err(StepError::Exit { command: command(exec), code });
+            let given = &self.tools.given;
+            let missing = advice::not_passed(exec, |kind, id| match kind {
+                "secret" => given.secrets.get(id).is_some(),
+                _ => given.ssh.get(id).is_some(),
+            });
+            let hints = advice::advice(exec, &self.tree_of_failed(below, &active)?, code, &missing);
+            return Err(StepError::Exit { command: command(exec), code, hints });
         }
         self.keep_layer(node, active)
+    }
+
+    /// The files that a program saw which failed, without those that were mounted.
+    fn tree_of_failed(&self, below: &Stack, active: &Active) -> Result<Tree, StepError> {
+        let upper = sys::open_dir(&active.upper())?;
+        Ok(Tree::of(std::iter::once(upper).chain(self.view(below)?).collect()))
     }
 
     fn run_in(
@@ -197,7 +218,7 @@ fn start_error(exec: &Exec, source: SpawnError) -> StepError {
             platform: platform.to_string(),
             handler: format!("qemu-{}", qemu_name(&platform.architecture)),
         },
-        None => StepError::Start { command: command(exec), source },
+        None => StepError::Start { command: command(exec), source, hints: Vec::new() },
     }
 }
 

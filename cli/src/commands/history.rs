@@ -3,6 +3,7 @@
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
 use crate::format::Format;
+use crate::missing;
 use crate::session::Session;
 use crate::{text, ui};
 use clap::Parser;
@@ -63,7 +64,9 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         other => return Err(CliError::Flags(format!("invalid value {other:?} for --human"), Vec::new())),
     };
     let session = Session::open(globals)?;
-    let image = session.store.read_image(session.store.resolve(&arguments.image)?)?;
+    let found = session.store.resolve(&arguments.image);
+    let found = found.map_err(|error| missing::image(&session.store, error))?;
+    let image = session.store.read_image(found)?;
     let rows = arguments.rows(&session.store, &image, human)?;
     if arguments.quiet && arguments.format.is_none() {
         rows.iter().for_each(|row| ui::line(&row.id));

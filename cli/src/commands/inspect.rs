@@ -9,6 +9,7 @@ use crate::format::{
     self,
     typed::{Typed, Types},
 };
+use crate::missing;
 use crate::session::{self, Session};
 use crate::ui;
 use clap::Parser;
@@ -87,8 +88,21 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         Some("container") => "container",
         _ => "object",
     };
-    missing.iter().for_each(|name| ui::tell_line(&format!("Error: No such {kind}: {name}")));
+    for name in &missing {
+        ui::tell_line(&format!("Error: No such {kind}: {name}"));
+        let near = containers.then(|| near_container(&session, name)).flatten();
+        let near = near.or_else(|| images.then(|| missing::near_image(&session.store, name)).flatten());
+        let hint = near.map_or_else(
+            || "`kiln images` and `kiln ps -a` list what there is".to_owned(),
+            |near| format!("did you mean {near}?"),
+        );
+        ui::tell_line(&format!("hint: {hint}"));
+    }
     Ok(if missing.is_empty() { 0 } else { code::FAILURE })
+}
+
+fn near_container(session: &Session, name: &str) -> Option<String> {
+    missing::near_container(&Containers::open(&session.store).ok()?, name)
 }
 
 /// Docker's types, by the names of Go's fields (moby/moby api/types/container and image, github.com/moby/docker-image-spec).

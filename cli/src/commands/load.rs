@@ -5,7 +5,7 @@ use crate::error::CliError;
 use crate::session::Session;
 use crate::ui;
 use clap::Parser;
-use kiln_image::archive::{self, Loaded};
+use kiln_image::archive::{self, ArchiveError, Loaded};
 use std::ffi::OsString;
 use std::io::{BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -38,15 +38,29 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         Some(path) if is_stream(path) => {
             let file = std::fs::File::open(path)
                 .map_err(|error| CliError::failed(format!("cannot open `{}`: {error}", path.display())))?;
-            archive::load_stream(&session.store, BufReader::with_capacity(1 << 17, file))?
+            archive::load_stream(&session.store, BufReader::with_capacity(1 << 17, file))
+                .map_err(explained)?
         }
-        Some(path) => archive::load(&session.store, path)?,
+        Some(path) => archive::load(&session.store, path).map_err(explained)?,
         None => {
-            archive::load_stream(&session.store, BufReader::with_capacity(1 << 17, std::io::stdin().lock()))?
+            let input = BufReader::with_capacity(1 << 17, std::io::stdin().lock());
+            archive::load_stream(&session.store, input).map_err(explained)?
         }
     };
     loaded.iter().for_each(show);
     Ok(0)
+}
+
+/// What `kiln load` takes, where it was given something else.
+fn explained(error: ArchiveError) -> CliError {
+    let failed = CliError::from(error);
+    match failed.has_hints() {
+        true => failed,
+        false => failed.hint(
+            "kiln load reads what `kiln save`, `docker save` or `skopeo copy … oci-archive:` wrote; a tar of files becomes \
+             an image with FROM scratch and ADD",
+        ),
+    }
 }
 
 /// A descriptor of the caller's, such as the shell's `<(…)`: it may be a pipe whose other end is at work.

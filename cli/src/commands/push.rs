@@ -3,6 +3,7 @@
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
 use crate::images::ImageFinder;
+use crate::missing;
 use crate::session::Session;
 use crate::{text, ui};
 use clap::Parser;
@@ -28,7 +29,7 @@ struct Push {
 /// Uploads; layers that the registry has are not sent again.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let push: Push = arguments::parse("push", arguments)?;
-    let invalid = |error| CliError::failed(format!("invalid reference format: {error}"));
+    let invalid = |error| CliError::failed(format!("invalid reference format: {error}")).hint(missing::NAME);
     let reference = push.image.parse::<Reference>().map_err(invalid)?;
     if reference.digest().is_some() {
         return Err(CliError::failed("cannot push a digest reference").hint("push a name with a tag"));

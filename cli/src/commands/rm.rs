@@ -2,6 +2,7 @@
 
 use crate::arguments::{self, Globals};
 use crate::error::{CliError, code};
+use crate::missing;
 use crate::session::Session;
 use crate::ui;
 use clap::Parser;
@@ -34,7 +35,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             Ok(()) => ui::line(name),
             Err(EngineError::NoSuchContainer(_)) if rm.force => {}
             Err(error) => {
-                CliError::from(error).report();
+                missing::container(&containers, error).report();
                 code = code::FAILURE;
             }
         }

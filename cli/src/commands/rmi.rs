@@ -2,6 +2,7 @@
 
 use crate::arguments::{self, Globals};
 use crate::error::{CliError, code};
+use crate::missing;
 use crate::session::{self, Session};
 use crate::{text, ui};
 use clap::Parser;
@@ -33,7 +34,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             Ok(removed) => removed.iter().for_each(show),
             Err(Refused::Missing) if rmi.force => {}
             Err(Refused::Missing) => {
-                CliError::from(StoreError::NoSuchImage(familiar(name))).report();
+                missing::image(&session.store, StoreError::NoSuchImage(familiar(name))).report();
                 code = code::FAILURE;
             }
             Err(Refused::Because(error)) => {

@@ -5,6 +5,7 @@ use crate::attach::{self, Attachment};
 use crate::config::STATE;
 use crate::error::{CliError, code};
 use crate::images::ImageFinder;
+use crate::missing;
 use crate::pulling;
 use crate::session::{self, Session};
 use crate::signals::Signals;
@@ -191,7 +192,12 @@ impl Run {
                     ui::tell_line(text);
                 }
             };
-            pulling::pull(&finder, &self.image, &lines).map_err(|error| error.with_code(code::USAGE))?;
+            pulling::pull(&finder, &self.image, &lines).map_err(|error| {
+                let near = missing::near_image(store, &self.image);
+                let error =
+                    near.iter().fold(error, |error, near| error.hint(format!("did you mean {near}?")));
+                error.with_code(code::USAGE)
+            })?;
             Ok::<_, CliError>(store.resolve(&self.image)?)
         };
         let record = match (self.pull.as_str(), store.resolve(&self.image)) {
@@ -203,7 +209,9 @@ impl Run {
                 }
                 pull()?
             }
-            ("missing" | "never", Err(error)) => return Err(CliError::from(error).with_code(code::USAGE)),
+            ("missing" | "never", Err(error)) => {
+                return Err(missing::image(store, error).with_code(code::USAGE));
+            }
             (other, _) => {
                 return Err(CliError::Flags(
                     format!(

@@ -2,6 +2,7 @@
 
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
+use crate::missing;
 use crate::session::Session;
 use clap::Parser;
 use kiln_image::archive::{self, ArchiveError, SaveRequest};
@@ -59,7 +60,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
 
 /// The image with the names to save: the one that was asked for, or all when the image was named by its id.
 fn request(store: &Store, name: &str) -> Result<SaveRequest, CliError> {
-    let image = store.resolve(name)?;
+    let image = store.resolve(name).map_err(|error| missing::image(store, error))?;
     let reference = name.parse::<Reference>().ok();
     let named = match reference {
         Some(reference) if reference.digest().is_none() => {

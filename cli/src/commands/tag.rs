@@ -2,6 +2,7 @@
 
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
+use crate::missing;
 use crate::session::Session;
 use clap::Parser;
 use kiln_image::reference::Reference;
@@ -22,12 +23,14 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let name: Reference = tag
         .name
         .parse()
-        .map_err(|error| CliError::failed(format!("error parsing reference: {:?}: {error}", tag.name)))?;
+        .map_err(|error| CliError::failed(format!("error parsing reference: {:?}: {error}", tag.name)))
+        .map_err(|error| error.hint(missing::NAME))?;
     if name.digest().is_some() {
-        return Err(CliError::failed("refusing to create a tag with a digest reference"));
+        return Err(CliError::failed("refusing to create a tag with a digest reference")
+            .hint("name it as NAME:TAG, without @sha256:…"));
     }
     let session = Session::open(globals)?;
-    let image = session.store.resolve(&tag.image)?;
+    let image = session.store.resolve(&tag.image).map_err(|error| missing::image(&session.store, error))?;
     session.store.tag(&name.or_latest(), &image.id)?;
     Ok(0)
 }

@@ -272,7 +272,9 @@ fn containers_are_kept_listed_and_removed() {
     assert_eq!(bed.ok("rm one two"), "one\ntwo\n");
     assert_eq!(bed.ok("ps -aq"), "");
     let gone = bed.words("rm one");
-    assert_eq!((gone.code, gone.err.as_str()), (1, "Error: No such container: one\n"));
+    let expected =
+        "Error: No such container: one\nhint: `kiln ps -a` lists the containers, those that have ended too\n";
+    assert_eq!((gone.code, gone.err.as_str()), (1, expected));
     bed.ok("rmi busybox");
     assert_eq!(bed.ok("images -q"), "");
 }

@@ -28,7 +28,8 @@ fn images_are_pulled_tagged_listed_and_removed() {
     );
     assert_eq!(bed.ok("images -q"), "");
     let missing = bed.words("rmi busybox");
-    assert_eq!((missing.code, missing.err.as_str()), (1, "Error: No such image: busybox:latest\n"));
+    let expected = "Error: No such image: busybox:latest\nhint: `kiln images` lists the images, `kiln pull` fetches others\n";
+    assert_eq!((missing.code, missing.err.as_str()), (1, expected));
 }
 
 #[test]
@@ -62,7 +63,9 @@ fn inspect_and_history_say_what_an_image_is() {
     assert_eq!(value("{{.ID}}"), value("{{.Id}}"));
     let missing = bed.words("inspect nothing");
     assert_eq!((missing.code, missing.out.as_str()), (1, "[]\n"));
-    assert_eq!(missing.err, "Error: No such object: nothing\n");
+    let expected =
+        "Error: No such object: nothing\nhint: `kiln images` and `kiln ps -a` list what there is\n";
+    assert_eq!(missing.err, expected);
 
     let history =
         bed.kiln(&["history", "--no-trunc", "--format", "{{.CreatedBy}}|{{.Size}}|{{.Comment}}", "c"]).out;

@@ -7,6 +7,7 @@ use super::limits::LimitFlags;
 use super::named::NamedFlag;
 use super::output::Output;
 use crate::error::CliError;
+use crate::missing;
 use clap::Parser;
 use kiln_builder::{Annotations, BuildOptions, HostMount, Rights, Squash, Target};
 use kiln_image::platform::Platform;
@@ -483,7 +484,7 @@ impl Build {
 fn tag(text: &str) -> Result<Reference, CliError> {
     let reference = text
         .parse::<Reference>()
-        .map_err(|error| CliError::failed(format!("invalid tag {text:?}: {error}")))?;
+        .map_err(|error| CliError::failed(format!("invalid tag {text:?}: {error}")).hint(missing::NAME))?;
     match reference.digest() {
         None => Ok(reference.or_latest()),
         Some(_) => Err(CliError::failed(format!("invalid tag {text:?}: a tag has no digest"))),

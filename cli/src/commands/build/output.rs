@@ -263,6 +263,11 @@ impl Output {
     fn write_folders(&self, made: &Made<'_>, folder: &Path) -> Result<(), CliError> {
         let images = made.outcome.last();
         let splits = self.options.splits.unwrap_or(images.len() > 1);
+        if folder.exists() && !folder.is_dir() {
+            let message = format!("cannot write files to `{}`: it is not a directory", folder.display());
+            return Err(CliError::failed(message)
+                .hint("name a directory, or write an archive: -o type=tar,dest=FILE"));
+        }
         if self.options.deletes && folder.is_dir() {
             empty(folder)?;
         }

@@ -1,0 +1,60 @@
+//! Names that nothing has, and names that are wrong: what there is instead.
+
+use crate::error::CliError;
+use kiln_engine::{Containers, EngineError, Listed};
+use kiln_image::store::{Store, StoreError};
+use kiln_parser::suggest;
+
+/// How a name of an image is written.
+pub const NAME: &str = "write [REGISTRY/]NAME[:TAG] with lower case letters, digits, dots, dashes and underscores, such as app:1.0";
+
+/// The error about an image, with a name near to the one that is missing.
+pub fn image(store: &Store, error: StoreError) -> CliError {
+    let near = match &error {
+        StoreError::NoSuchImage(name) => near_image(store, name),
+        _ => None,
+    };
+    let is_missing = matches!(error, StoreError::NoSuchImage(_));
+    let failed = CliError::from(error);
+    match (near, is_missing) {
+        (Some(near), _) => failed.hint(format!("did you mean {near}?")),
+        (None, true) => failed.hint("`kiln images` lists the images, `kiln pull` fetches others"),
+        (None, false) => failed,
+    }
+}
+
+/// The name of an image in the store that is nearest to `name`.
+pub fn near_image(store: &Store, name: &str) -> Option<String> {
+    let without_latest = |name: &str| name.strip_suffix(":latest").unwrap_or(name).to_owned();
+    let tags = store.tags().ok()?;
+    let names: Vec<String> = tags.iter().map(|tag| without_latest(&familiar(&tag.reference))).collect();
+    suggest::nearest(&without_latest(name), names.iter().map(String::as_str))
+}
+
+fn familiar(reference: &str) -> String {
+    reference.parse::<kiln_image::reference::Reference>().map_or(reference.to_owned(), |name| name.familiar())
+}
+
+/// The error about a container, with a name near to the one that is missing.
+pub fn container(containers: &Containers<'_>, error: EngineError) -> CliError {
+    let EngineError::NoSuchContainer(name) = &error else { return error.into() };
+    let near = near_container(containers, name);
+    let hint = near.map_or_else(
+        || "`kiln ps -a` lists the containers, those that have ended too".to_owned(),
+        |near| format!("did you mean {near}?"),
+    );
+    CliError::from(error).hint(hint)
+}
+
+/// The name of a container that is nearest to `name`.
+pub fn near_container(containers: &Containers<'_>, name: &str) -> Option<String> {
+    let listed = containers.list().ok()?;
+    let names: Vec<&str> = listed
+        .iter()
+        .map(|one| match one {
+            Listed::Sound(container) => container.name.as_str(),
+            Listed::Damaged(damaged) => damaged.name.as_str(),
+        })
+        .collect();
+    suggest::nearest(name, names)
+}
