@@ -8,24 +8,31 @@ TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC := --config 'target.$(TARGET).rustflags=["-C","target-feature=+crt-static","-C","relocation-model=static"]'
 KILN := target/release/kiln
 BASES := target/bases/busybox/index.json target/bases/debian/index.json
-PACKAGES := git:git skopeo:skopeo nft:nftables pasta:passt slirp4netns:slirp4netns script:bsdutils newuidmap:uidmap gcc:gcc g++:g++ python3:python3 bzip2:bzip2 xz:xz-utils zstd:zstd
+PACKAGES := git:git skopeo:skopeo nft:nftables pasta:passt slirp4netns:slirp4netns script:bsdutils newuidmap:uidmap ssh-keygen:openssh-client mkfs.ext4:e2fsprogs bash:bash gcc:gcc g++:g++ python3:python3 bzip2:bzip2 xz:xz-utils zstd:zstd
 
 MACHINE_PACKAGES := qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils debootstrap:debootstrap mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs dpkg-scanpackages:dpkg-dev
 ARM_PACKAGES := aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64-static:qemu-user-static
 
-.PHONY: all hello test test-user test-apps test-older test-machine test-machines test-arm test-store test-campaign test-long lint bases bench smoke packages machine-packages arm-packages install clean
+.PHONY: all hello test test-all test-user test-apps test-older test-machine test-machines test-arm test-store test-campaign test-long lint bases bench smoke packages machine-packages arm-packages install clean
 
 all: $(KILN)
 
 # The static program. Cargo decides what is out of date.
 $(KILN): packages FORCE
+	@[ -e $(KILN) ] || echo "kiln: compiling the static program, once; this takes minutes"
 	$(CARGO) build --release -p kiln-cli --target $(TARGET) $(STATIC)
 	mkdir -p target/release
 	cp -f target/$(TARGET)/release/kiln $(KILN)
 
-# Builds testdata/hello from a busybox image and runs it.
-hello: $(KILN) bases
-	KILN_ROOT=$(CURDIR)/target/store testdata/with-bases $(KILN) build -t hello testdata/hello
+# Builds a busybox image from the files of Debian's package, testdata/hello on it, and runs that. One compilation, and no
+# registry: `bases` needs a second program.
+hello: $(KILN)
+	@echo "hello: a busybox image, from Debian's package"
+	rm -rf target/busybox-root
+	testdata/busybox-root target/busybox-root
+	printf 'FROM scratch\nCOPY . /\nCMD ["sh"]\n' | KILN_ROOT=$(CURDIR)/target/store $(KILN) build -q -t busybox -f - target/busybox-root
+	@echo "hello: testdata/hello on it"
+	KILN_ROOT=$(CURDIR)/target/store $(KILN) build -t hello testdata/hello
 	KILN_ROOT=$(CURDIR)/target/store $(KILN) run --rm hello
 
 # Installs the packages of pairs PROGRAM:PACKAGE whose program is missing. qemu's packages must be of one version: where a
@@ -52,16 +59,21 @@ bases: packages
 	$(CARGO) build -p kiln-registry --features testing --bin layouts
 	testdata/bases target/bases
 
-# All tests, as root and what matters again as an ordinary user. What the machine cannot run is counted.
+# All tests, as root and what matters again as an ordinary user. What the machine cannot run is counted. Stores and scratch
+# of the tests are in a directory of their own, so that what is left there is theirs.
 test: bases
-	@mkdir -p target; mount | grep kiln >target/mounts.before || true
+	rm -rf /tmp/kiln-tests && mkdir -m 1777 /tmp/kiln-tests
+	$(MAKE) --no-print-directory test-all TMPDIR=/tmp/kiln-tests
+	tests/leftovers /tmp/kiln-tests target
+	rm -rf /tmp/kiln-tests
+	@echo "tests: $$(grep -c '^test .* ok$$' target/test.log) passed, $$(grep -c SKIPPED target/test.log) skipped"
+	@grep SKIPPED target/test.log || true
+
+test-all:
 	set -o pipefail; $(CARGO) test --workspace --no-fail-fast --features kiln-registry/testing -- --show-output 2>&1 | tee target/test.log
 	$(MAKE) --no-print-directory test-user
 	$(MAKE) --no-print-directory test-older
 	$(MAKE) --no-print-directory test-apps
-	@mount | grep kiln | diff target/mounts.before - || { echo 'mounts are left behind'; exit 1; }
-	@echo "tests: $$(grep -c '^test .* ok$$' target/test.log) passed, $$(grep -c SKIPPED target/test.log) skipped"
-	@grep SKIPPED target/test.log || true
 SHELL := /bin/bash
 
 # The same program in the hands of nobody: rootless operation comes later, until then it says so.
@@ -123,7 +135,10 @@ smoke: bases
 	testdata/with-bases target/debug/commands target/debug/kiln 2 64
 
 install: $(KILN)
-	install -m 755 $(KILN) $(DESTDIR)/usr/local/bin/kiln
+	install -D -m 755 $(KILN) $(DESTDIR)/usr/local/bin/kiln
+	$(KILN) man --output $(DESTDIR)/usr/local/share/man/man1
+	mkdir -p $(DESTDIR)/usr/local/share/bash-completion/completions
+	$(KILN) completion bash >$(DESTDIR)/usr/local/share/bash-completion/completions/kiln
 
 FORCE:
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -112,6 +113,81 @@ fn one_module_prints() {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
                 if writers.iter().any(|writer| text.contains(writer)) {
+/// `make test` complains of what its own stores left, and of nothing else.
+#[test]
+fn leftovers_are_those_of_the_named_directory() {
+    let look = |directory: &Path| {
+        let output = Command::new(project().join("tests/leftovers")).arg(directory).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let start = |variable: &str, directory: &Path| {
+        let mut command = Command::new("sleep");
+        command.arg("1000").env(variable, directory.join("store"));
+        command.spawn().unwrap()
+    };
+    let mut others = start("KILN_ROOT", other.path());
+    assert_eq!(look(own.path()), (true, String::new()));
+    let mut owns = start("KILN_ROOT", own.path());
+    let (is_clean, text) = look(own.path());
+    assert!(!is_clean && text.contains(&format!("a process is left: {} sleep", owns.id())), "{text}");
+    for child in [&mut others, &mut owns] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let mount = |directory: &Path| {
+        let place = directory.join("kiln");
+        fs::create_dir(&place).unwrap();
+        Command::new("mount")
+            .args(["-t", "tmpfs", "none"])
+            .arg(&place)
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    let unmount = |directory: &Path| {
+        assert!(Command::new("umount").arg(directory.join("kiln")).status().unwrap().success());
+    };
+    if !mount(other.path()) {
+        println!("SKIPPED: needs to mount a tmpfs");
+        return;
+    }
+    let others = look(own.path());
+    unmount(other.path());
+    assert!(mount(own.path()));
+    let owns = look(own.path());
+    unmount(own.path());
+    assert_eq!(others, (true, String::new()));
+    assert!(!owns.0 && owns.1.contains("mounts are left"), "{owns:?}");
+}
+
+/// A test that a fresh host skips shows nothing there: `make packages` installs what tests look for.
+#[test]
+fn programs_of_tests_are_installed() {
+    let makefile = fs::read_to_string(project().join("Makefile")).unwrap();
+    let packages = makefile.lines().find(|line| line.starts_with("PACKAGES := ")).unwrap();
+    let installed: Vec<&str> =
+        packages.split_whitespace().filter_map(|pair| Some(pair.split_once(':')?.0)).collect();
+    let mut looked_at = 0;
+    for directory in ["cli/tests/e2e", "cli/tests/oci", "runtime/tests", "registry/tests", "image/tests"] {
+        for entry in fs::read_dir(project().join(directory)).unwrap().flatten() {
+            let text = fs::read_to_string(entry.path()).unwrap_or_default();
+            for needs in text.split("\"needs ").skip(1).chain(text.split("SKIPPED: needs ").skip(1)) {
+                let words = needs.split('"').next().unwrap_or_default();
+                let program = words.split([' ', '(']).next().unwrap_or_default().trim_matches('`');
+                // A program alone, or with its section of the manual.
+                if words.trim_matches('`') == program && !["root", "loop"].contains(&program)
+                    || words.contains("(1)")
+                {
+                    assert!(installed.contains(&program), "{}: {program}", entry.path().display());
+                    looked_at += 1;
+                }
+            }
+        }
+    }
+    assert!(looked_at >= 4, "{looked_at}");
+    assert!(["nft", "pasta", "slirp4netns"].iter().all(|program| installed.contains(program)));
+}
+
                     found.insert(path.strip_prefix(&source).unwrap().display().to_string());
                 }
             }
