@@ -13,7 +13,7 @@ use crate::remote::Remote;
 use crate::resolve::{Bases, resolve};
 use crate::sandbox::{Names, Sandbox};
 use crate::secret::Needles;
-use crate::solve::{SolveError, solve};
+use crate::solve::{NodeId, SolveError, solve};
 use crate::stage::{self, StageOptions, Stages};
 use crate::step::{Built, Executor, StepError, Tools};
 use kiln_image::digest::{Digest, ImageId};
@@ -493,6 +493,10 @@ impl Build<'_> {
             let digester = scope.spawn(move || digest_layers(store, &layers, cancel));
             let solved = solve(&executor, &graph.edges(), &plan.targets(), parallel);
             executor.close();
+        let steps = graph.needed(&plan.targets());
+        let is_shown = |step: &&NodeId| !matches!(graph.node(**step).operation, Operation::Scratch);
+        // One more for the export.
+        reporter.send(Event::Planned { rows: steps.iter().filter(is_shown).count() + 1 });
             match solved {
                 Ok(built) => {
                     store.touch_steps(&executor.used())?;

@@ -1,5 +1,12 @@
 //! What happens during a build, as data. Who shows it decides how.
 
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long the user waits without being told what for.
+const MOMENT: Duration = Duration::from_millis(300);
+
 /// Tells one row of progress from the others of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Row(pub usize);
@@ -7,6 +14,11 @@ pub struct Row(pub usize);
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// All steps are known.
+    Planned {
+        /// Rows that are still to come, if no step can be left out.
+        rows: usize,
+    },
     /// Work began.
     Started {
         /// The row.
@@ -104,12 +116,12 @@ pub type Listener<'a> = dyn Fn(Event) + Sync + 'a;
 /// Numbers rows and passes events on.
 pub(crate) struct Reporter<'a> {
     listener: &'a Listener<'a>,
-    next: std::sync::atomic::AtomicUsize,
+    next: AtomicUsize,
 }
 
 impl<'a> Reporter<'a> {
     pub(crate) fn new(listener: &'a Listener<'a>) -> Reporter<'a> {
-        Reporter { listener, next: std::sync::atomic::AtomicUsize::new(0) }
+        Reporter { listener, next: AtomicUsize::new(0) }
     }
 
     pub(crate) fn send(&self, event: Event) {
@@ -118,7 +130,7 @@ impl<'a> Reporter<'a> {
 
     /// A row that nobody has.
     pub(crate) fn row(&self) -> Row {
-        Row(self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+        Row(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
     /// A row of work that begins now.
@@ -128,11 +140,70 @@ impl<'a> Reporter<'a> {
         row
     }
 
+    /// Does work that gets a row only when it takes longer than [`MOMENT`]; `read` counts bytes while it goes on.
+    pub(crate) fn slow<T, E: std::fmt::Display>(
+        &self,
+        name: &str,
+        read: &AtomicU64,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let before = read.load(Ordering::Relaxed);
+        let (done, wait) = mpsc::channel::<()>();
+        let watch = move || {
+            let goes_on = || wait.recv_timeout(MOMENT) == Err(mpsc::RecvTimeoutError::Timeout);
+            let row = goes_on().then(|| self.start(name))?;
+            while goes_on() {
+                let current = read.load(Ordering::Relaxed) - before;
+                self.send(Event::Progress { row, part: name.to_owned(), current, total: 0 });
+            }
+            Some(row)
+        };
+        std::thread::scope(|scope| {
+            let watcher = scope.spawn(watch);
+            let result = work();
+            drop(done);
+            if let Some(row) = watcher.join().expect("watching does not panic") {
+                self.end(row, &result);
+            }
+            result
+        })
+    }
+
     /// The end of a row's work.
     pub(crate) fn end<T, E: std::fmt::Display>(&self, row: Row, result: &Result<T, E>) {
         self.send(match result {
             Ok(_) => Event::Done { row },
             Err(error) => Event::Failed { row, message: error.to_string() },
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[test]
+    fn only_slow_work_gets_a_row() {
+        let heard = Mutex::new(Vec::new());
+        let (first, came) = mpsc::channel();
+        let listener = |event: Event| {
+            let _ = first.send(());
+            heard.lock().unwrap().push(event);
+        };
+        let reporter = Reporter::new(&listener);
+        let read = AtomicU64::new(5);
+        assert_eq!(reporter.slow("read", &read, || Ok::<_, String>(1)), Ok(1));
+        assert!(heard.lock().unwrap().is_empty());
+        let wait = || {
+            read.store(12, Ordering::Relaxed);
+            // Until the row is there, and then until its progress is.
+            came.recv().and_then(|()| came.recv()).map_err(|error| error.to_string())
+        };
+        assert_eq!(reporter.slow("read", &read, wait), Ok(()));
+        let heard = heard.lock().unwrap();
+        assert_eq!(heard[0], Event::Started { row: Row(0), name: "read".to_owned() });
+        assert_eq!(heard[1], Event::Progress { row: Row(0), part: "read".to_owned(), current: 7, total: 0 });
+        assert_eq!(heard.last(), Some(&Event::Done { row: Row(0) }));
     }
 }

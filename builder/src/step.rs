@@ -464,6 +464,9 @@ fn copied_content(copy: &Copy) -> KeyContent {
     }
 }
 
+/// Row of a context that is not read in a moment.
+const READING: &str = "[internal] load build context";
+
 /// Nanoseconds since 1970.
 fn now() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -526,7 +529,8 @@ impl Steps for Executor<'_> {
             Operation::Checkout(checkout) => return self.checkout_key(node, checkout),
             _ => unreachable!("only copies and what is fetched look at content"),
         };
-        let digested = self.digest(copy, inputs)?;
+        let (reporter, read) = (self.tools.reporter, self.tools.stat_cache.read());
+        let digested = reporter.slow(READING, read, || self.digest(copy, inputs))?;
         let mut notes = lock(&self.notes.inputs);
         let own = notes.entry(node).or_default();
         own.add("content", &digested.digest);

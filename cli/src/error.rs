@@ -1,7 +1,7 @@
 //! From what went wrong to words, hints and an exit code.
 
 use crate::ui;
-use kiln_builder::BuildError;
+use kiln_builder::{BuildError, FailedStep, StepError};
 use kiln_engine::EngineError;
 use kiln_image::archive::ArchiveError;
 use kiln_image::store::StoreError;
@@ -14,7 +14,7 @@ use std::error::Error;
 pub mod code {
     /// Something failed.
     pub const FAILURE: u8 = 1;
-    /// The command line is wrong, or a container could not be made.
+    /// The command line cannot be read, or a container could not be made.
     pub const USAGE: u8 = 125;
     /// The program of a container is not executable.
     pub const NOT_EXECUTABLE: u8 = 126;
@@ -29,9 +29,10 @@ pub mod code {
 pub enum CliError {
     /// It does not: this was all there was to say.
     Done(String),
-    /// A flag is wrong.
+    /// The command line cannot be read: a flag is unknown, lacks its value, or its value is no number, size or switch.
     Flags(String, Vec<String>),
-    /// Arguments are missing or too many.
+    /// The command line can be read, but not carried out: arguments are missing or too many, or a value is none of those
+    /// that a flag takes.
     Usage(String, Vec<String>),
     /// What was asked for cannot be done.
     Failed {
@@ -53,6 +54,8 @@ pub struct BuildFailure {
     pub error: BuildError,
     /// The Dockerfile, when it could be read.
     pub source: Option<Source>,
+    /// A terminal has shown the step that failed, and what it wrote.
+    pub is_shown: bool,
 }
 
 impl CliError {
@@ -112,7 +115,7 @@ impl CliError {
 }
 
 fn tell(message: &str, hints: &[String]) {
-    ui::tell_line(&format!("Error: {message}"));
+    ui::tell_line(&format!("ERROR: {message}"));
     tell_hints(hints);
 }
 
@@ -155,17 +158,51 @@ pub fn error_message(error: &BuildError, source: Option<&Source>) -> String {
 /// What to do about a full disk.
 pub const FULL: &str = "the disk is full: free some space, for example with `kiln builder prune -a`";
 
+/// What is left to say when the user ends a build.
+pub const CANCELLED: &str = "Build cancelled.";
+
+/// `stage 2/5` of `[stage 2/5] RUN make`; the whole name where there is no number.
+fn step_number(name: &str) -> &str {
+    let number = name.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    number.map_or(name, |(number, _)| number)
+}
+
 impl BuildFailure {
     fn report(&self) -> u8 {
         if matches!(self.error, BuildError::Interrupted) {
-            ui::tell_line("ERROR: failed to build: failed to solve: canceled: context canceled");
+            ui::tell_line(CANCELLED);
             return code::INTERRUPTED;
+        }
+        if let (BuildError::Step(step), true) = (&self.error, self.is_shown) {
+            return self.report_step(step);
         }
         self.show_places();
         let message = error_message(&self.error, self.source.as_ref());
         // The context is looked at before anything is solved.
         let solving = if message.starts_with("unable to prepare context") { "" } else { "failed to solve: " };
         ui::tell_line(&format!("ERROR: failed to build: {solving}{message}"));
+        tell_hints(&self.hints());
+        code::FAILURE
+    }
+
+    /// The end of what a terminal has shown: the step's place and the reason, without the command once more.
+    fn report_step(&self, step: &FailedStep) -> u8 {
+        let is_exit = matches!(step.error, StepError::Exit { .. });
+        if !is_exit {
+            // The caret shows which word of the instruction is to blame.
+            self.show_places();
+        }
+        let place = match (&self.source, step.span) {
+            (Some(source), Some(span)) => {
+                format!(" ({}:{})", source.name(), source.position(span.start as usize).line)
+            }
+            _ => String::new(),
+        };
+        let reason = match &step.error {
+            StepError::Exit { code, .. } => format!("exit code {code}"),
+            error => chain(error),
+        };
+        ui::tell_line(&format!("ERROR: step {}{place} failed: {reason}", step_number(&step.name)));
         tell_hints(&self.hints());
         code::FAILURE
     }
@@ -275,7 +312,9 @@ pub fn registry_hint(error: &RegistryError) -> Option<String> {
         _ => {}
     }
     error.is_unreachable().then(|| {
-        "check the network, or name a mirror that can be reached: KILN_REGISTRY_MIRROR=HOST:PORT".to_owned()
+        "check the network, name a mirror that can be reached (KILN_REGISTRY_MIRROR=HOST:PORT), or read the image from a \
+         file that `docker save` or `kiln save` wrote: kiln load -i FILE"
+            .to_owned()
     })
 }
 
@@ -321,5 +360,21 @@ impl From<EngineError> for CliError {
     fn from(error: EngineError) -> CliError {
         let failed = CliError::failed(chain(&error));
         if error.is_full() { failed.hint(FULL) } else { failed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_have_numbers() {
+        for (name, number) in [
+            ("[2/5] RUN make", "2/5"),
+            ("[linux/arm64 build 2/5] RUN [ -e x ]", "linux/arm64 build 2/5"),
+            ("exporting to image", "exporting to image"),
+        ] {
+            assert_eq!(step_number(name), number);
+        }
     }
 }

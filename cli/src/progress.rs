@@ -1,5 +1,6 @@
 //! Showing how a build goes.
 
+mod frame;
 mod plain;
 mod raw;
 mod terminal;
@@ -12,7 +13,7 @@ use kiln_registry::Waiting;
 use plain::Plain;
 use raw::Raw;
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use terminal::Terminal;
 
 /// How progress is shown.
@@ -38,10 +39,8 @@ impl Style {
             "tty" => Err(CliError::failed("--progress=tty needs a terminal").hint("use --progress=plain")),
             "rawjson" => Ok(Style::Raw),
             "quiet" | "none" => Ok(Style::Quiet),
-            other => Err(CliError::Flags(
-                format!("invalid value {other:?} for --progress"),
-                vec!["one of auto, plain, tty, quiet, rawjson".to_owned()],
-            )),
+            other => Err(CliError::failed(format!("invalid value {other:?} for --progress"))
+                .hint("one of auto, plain, tty, quiet, rawjson")),
         }
     }
 }
@@ -87,6 +86,8 @@ impl Progress {
         match &mut *shown.lock().unwrap_or_else(PoisonError::into_inner) {
             Shown::Plain(plain) => ui::tell_colored(&plain.show(event)),
             Shown::Terminal(terminal) => terminal.show(event),
+            // It has no line.
+            Shown::Raw(_) if matches!(event, Event::Planned { .. }) => {}
             Shown::Raw(raw) => ui::tell_data_line(&raw.show(event)),
         }
     }
@@ -116,15 +117,33 @@ impl Progress {
         }
     }
 
-    /// Takes down what moves.
-    pub fn finish(&self) {
-        let Some(shown) = &self.shown else { return };
-        match &mut *shown.lock().unwrap_or_else(PoisonError::into_inner) {
+    /// Shows a terminal's lines in the size that it has now.
+    pub fn redraw(&self) {
+        if let Some(Shown::Terminal(terminal)) = self.lock().as_deref() {
+            terminal.redraw();
+        }
+    }
+
+    /// Takes note of the user's wish to end.
+    pub fn interrupt(&self) {
+        if let Some(Shown::Terminal(terminal)) = self.lock().as_deref_mut() {
+            terminal.interrupt();
+        }
+    }
+
+    /// Takes down what moves, when the build has come to a result or to none.
+    pub fn finish(&self, is_ok: bool) {
+        let Some(mut shown) = self.lock() else { return };
+        match &mut *shown {
             Shown::Plain(plain) => ui::tell_colored(&plain.finish()),
-            Shown::Terminal(terminal) => terminal.finish(),
+            Shown::Terminal(terminal) => terminal.finish(is_ok),
             Shown::Raw(_) => {}
         }
         self.tell_findings();
+    }
+
+    fn lock(&self) -> Option<MutexGuard<'_, Shown>> {
+        Some(self.shown.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn tell_findings(&self) {

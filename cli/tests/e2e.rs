@@ -53,3 +53,5 @@ mod remote;
 mod stages;
 #[path = "e2e/web.rs"]
 mod web;
+#[path = "e2e/terminal.rs"]
+mod terminal;

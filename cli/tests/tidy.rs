@@ -91,18 +91,10 @@ fn sources_keep_to_the_house_rules() {
 #[test]
 fn one_module_prints() {
     let source = project().join("cli/src");
-    // Streams of containers, archives that are written to standard output, and lines that move.
-    let others =
-        ["ui.rs", "attach.rs", "commands/save.rs", "commands/build/output.rs", "progress/terminal.rs"];
-    let writers = [
-        "io::stdout()",
-        "io::stderr()",
-        "stdio::stdout()",
-        "stdio::stderr()",
-        "println(",
-        "eprint",
-        "indicatif",
-    ];
+    // Streams of containers, and archives that are written to standard output.
+    let others = ["ui.rs", "attach.rs", "commands/save.rs", "commands/build/output.rs"];
+    let writers =
+        ["io::stdout()", "io::stderr()", "stdio::stdout()", "stdio::stderr()", "println(", "eprint"];
     let mut folders = vec![source.clone()];
     let mut found = BTreeSet::new();
     while let Some(folder) = folders.pop() {
@@ -113,6 +105,14 @@ fn one_module_prints() {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
                 if writers.iter().any(|writer| text.contains(writer)) {
+                    found.insert(path.strip_prefix(&source).unwrap().display().to_string());
+                }
+            }
+        }
+    }
+    assert_eq!(found, others.map(str::to_owned).into(), "print through `ui`");
+}
+
 /// `make test` complains of what its own stores left, and of nothing else.
 #[test]
 fn leftovers_are_those_of_the_named_directory() {
@@ -186,14 +186,6 @@ fn programs_of_tests_are_installed() {
     }
     assert!(looked_at >= 4, "{looked_at}");
     assert!(["nft", "pasta", "slirp4netns"].iter().all(|program| installed.contains(program)));
-}
-
-                    found.insert(path.strip_prefix(&source).unwrap().display().to_string());
-                }
-            }
-        }
-    }
-    assert_eq!(found, others.map(str::to_owned).into(), "print through `ui`");
 }
 
 /// The tests that a document names as `file::test`.

@@ -10,6 +10,7 @@
 use rustix::fs::Stat;
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 const HEADER: &[u8] = b"kiln stat cache 1\n";
@@ -24,6 +25,7 @@ type Identity = [u64; 7];
 pub struct StatCache {
     known: HashMap<(u64, u64), (Identity, [u8; 32])>,
     added: Mutex<Vec<(Identity, [u8; 32])>>,
+    read: AtomicU64,
 }
 
 impl StatCache {
@@ -40,6 +42,11 @@ impl StatCache {
             cache.known.insert((identity[0], identity[1]), (identity, digest));
         }
         cache
+    }
+
+    /// Bytes that had to be read, for progress.
+    pub(crate) fn read(&self) -> &AtomicU64 {
+        &self.read
     }
 
     /// The digest of an unchanged file.

@@ -15,6 +15,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 /// What a copy takes, in short.
@@ -213,7 +214,10 @@ impl Rule<'_> {
         loop {
             match file.read(&mut buffer).call("read", display(path))? {
                 0 => break,
-                count => hash.update(&buffer[..count]),
+                count => {
+                    hash.update(&buffer[..count]);
+                    self.cache.read().fetch_add(count as u64, Ordering::Relaxed);
+                }
             }
         }
         let digest = hash.finalize().into();

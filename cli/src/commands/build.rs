@@ -14,7 +14,7 @@ pub(super) mod recipe;
 
 use crate::arguments::{self, Globals};
 use crate::config::STATE;
-use crate::error::{BuildFailure, CliError, code};
+use crate::error::{BuildFailure, CANCELLED, CliError, code};
 use crate::images::ImageFinder;
 use crate::progress::{Progress, Style};
 use crate::remote::Fetcher;
@@ -32,7 +32,7 @@ use output::{Made, Output};
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// Builds; prints the image's id with `-q`.
@@ -66,12 +66,16 @@ pub(super) struct Workshop {
 impl Workshop {
     /// Must come before anything that makes threads.
     pub(super) fn open(globals: &Globals) -> Result<Workshop, CliError> {
+    watched: Watched,
         let spawner = session::start_helper()?;
         let signals = Signals::catch()?;
+/// The progress of the build that goes on, for the thread that signals reach.
+type Watched = Arc<Mutex<Weak<Progress>>>;
+
         let session = Session::open(globals)?;
-        let cancel = Cancel::default();
-        end_on_signal(signals, cancel.clone());
-        Ok(Workshop { spawner, session, cancel })
+        let (cancel, watched) = (Cancel::default(), Watched::default());
+        end_on_signal(signals, cancel.clone(), watched.clone());
+        Ok(Workshop { spawner, session, cancel, watched })
     }
 }
 
@@ -84,7 +88,8 @@ pub(super) fn carry_out<T>(
     then: impl FnOnce(&Made<'_>) -> Result<T, CliError>,
 ) -> Result<T, CliError> {
     let session = &workshop.session;
-    let failure = |error, source| CliError::Build(Box::new(BuildFailure { error, source }));
+    let is_shown = style == Style::Terminal;
+    let failure = |error, source| CliError::Build(Box::new(BuildFailure { error, source, is_shown }));
     let contexts = build.contexts()?;
     let platform = options.platforms.first().cloned().unwrap_or_else(Platform::host);
     let aliases = named::load_layouts(&session.store, &contexts, &platform)?;
@@ -107,13 +112,14 @@ pub(super) fn carry_out<T>(
         store: &session.store,
         spawner: &workshop.spawner,
         images: &images,
+    *workshop.watched.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&progress);
         remote: &fetcher,
         state: Path::new(STATE),
         listener: &|event| progress.show(&event),
         cancel: &workshop.cancel,
     };
     let result = kiln_builder::build(context, options, &machine);
-    progress.finish();
+    progress.finish(result.is_ok());
     let outcome = result.map_err(|error| failure(error, Some(context.source.clone())))?;
     let made = Made {
         store: &session.store,
@@ -157,18 +163,32 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// The first signal stops the build in order, the second at once. So does time: what unpacks or packs something huge
 /// does not look up. What is left is scratch of a dead process, which the next command removes.
-fn end_on_signal(signals: Signals, cancel: Cancel) {
+fn end_on_signal(signals: Signals, cancel: Cancel, watched: Watched) {
     signals.listen(move |signal| {
         if !matches!(signal, 1 | 2 | 3 | 15) {
             return;
         }
         if cancel.is_interrupted() {
-            std::process::exit(i32::from(code::INTERRUPTED));
+            end_at_once(progress.as_deref());
+        let progress = watched.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        if signal == SIGWINCH {
+            progress.iter().for_each(|progress| progress.redraw());
+        }
         }
         cancel.interrupt();
-        std::thread::spawn(|| {
+        std::thread::spawn(move || {
             std::thread::sleep(GRACE);
-            std::process::exit(i32::from(code::INTERRUPTED));
+            end_at_once(progress.as_deref());
         });
+        progress.iter().for_each(|progress| progress.interrupt());
     });
+}
+
+/// A terminal's window has another size.
+const SIGWINCH: i32 = 28;
+
+fn end_at_once(progress: Option<&Progress>) -> ! {
+    progress.iter().for_each(|progress| progress.finish(false));
+    ui::tell_line(CANCELLED);
+    std::process::exit(i32::from(code::INTERRUPTED));
 }

@@ -63,7 +63,7 @@ fn formatted(source: &Source) -> Result<String, CliError> {
         return Ok(format(&parse, source));
     }
     let error = BuildError::Syntax(errors);
-    Err(CliError::Build(Box::new(BuildFailure { error, source: Some(source.clone()) })))
+    Err(CliError::Build(Box::new(BuildFailure { error, source: Some(source.clone()), is_shown: false })))
 }
 
 /// Puts new content in the place of a file's: all of it or nothing. Modes stay.

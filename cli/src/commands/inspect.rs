@@ -89,7 +89,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         _ => "object",
     };
     for name in &missing {
-        ui::tell_line(&format!("Error: No such {kind}: {name}"));
+        ui::tell_line(&format!("ERROR: No such {kind}: {name}"));
         let near = containers.then(|| near_container(&session, name)).flatten();
         let near = near.or_else(|| images.then(|| missing::near_image(&session.store, name)).flatten());
         let hint = near.map_or_else(

@@ -88,8 +88,8 @@ impl Plain {
                     self.remember_failure(*row);
                 }
             }
-            // They are told when all is over.
-            Event::Findings { .. } => {}
+            // Findings are told when all is over.
+            Event::Findings { .. } | Event::Planned { .. } => {}
             Event::Warning { message } => {
                 let _ = writeln!(out, "{}", visible(message, Colors::Show));
             }
@@ -136,8 +136,11 @@ impl Plain {
         self.line(row, &name, out);
     }
 
+    /// Every line of the text with the row's number.
     fn line(&self, row: Row, text: &str, out: &mut String) {
-        let _ = writeln!(out, "#{} {}", self.rows[&row].number, visible(text, Colors::Show));
+        for line in visible(text, Colors::Show).split('\n') {
+            let _ = writeln!(out, "#{} {line}", self.rows[&row].number);
+        }
     }
 
     fn output(&mut self, row: Row, bytes: &[u8], out: &mut String) {
@@ -231,6 +234,21 @@ mod tests {
                 Event::Cached { row: Row(8), name: "COPY".to_owned() },
             ],
             "#1 [1/2] RUN a\n#1 T one\n\n#2 [2/2] RUN b\n\n#1 [1/2] RUN a\n#1 T two\n#1 T three\n#1 DONE Ts\n\n#2 [2/2] RUN b\n#2 DONE Ts\n\n#3 COPY\n#3 CACHED\n\n",
+        );
+    }
+
+    #[test]
+    fn every_line_of_a_row_has_its_number() {
+        check(
+            &[
+                started(0, "[1/2] RUN <<EOF\none\ntwo"),
+                started(1, "[2/2] RUN b"),
+                output(1, "half"),
+                output(0, "three\nfo"),
+                Event::Failed { row: Row(1), message: "a\nb".to_owned() },
+                Event::Failed { row: Row(0), message: "canceled".to_owned() },
+            ],
+            "#1 [1/2] RUN <<EOF\n#1 one\n#1 two\n\n#2 [2/2] RUN b\n\n#1 [1/2] RUN <<EOF\n#1 one\n#1 two\n#1 T three\n\n#2 [2/2] RUN b\n#2 T half\n#2 ERROR: a\n#2 b\n\n#1 [1/2] RUN <<EOF\n#1 one\n#1 two\n#1 T fo\n#1 CANCELED\n\n------\n > [2/2] RUN b:\nT half\n------\n",
         );
     }
 

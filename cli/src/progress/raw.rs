@@ -139,6 +139,8 @@ impl Raw {
                     timestamp: now(),
                 });
             }
+            // Clients count vertexes.
+            Event::Planned { .. } => {}
             Event::Findings { list, name, bytes } => {
                 let source =
                     SourceInfo { filename: name.clone(), data: base64(bytes), language: "Dockerfile" };

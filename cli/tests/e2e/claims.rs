@@ -538,7 +538,7 @@ fn lists_show_what_is_asked_for() {
     for (kind, name) in [("image", "one"), ("container", "busybox")] {
         let done = bed.words(&format!("inspect --type {kind} {name}"));
         assert_eq!((done.code, done.out.as_str()), (1, "[]\n"));
-        assert_eq!(done.err, format!("Error: No such {kind}: {name}\n"));
+        assert_eq!(done.err, format!("ERROR: No such {kind}: {name}\n"));
     }
     bed.ok("rm one two");
 }

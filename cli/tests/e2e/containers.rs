@@ -273,7 +273,7 @@ fn containers_are_kept_listed_and_removed() {
     assert_eq!(bed.ok("ps -aq"), "");
     let gone = bed.words("rm one");
     let expected =
-        "Error: No such container: one\nhint: `kiln ps -a` lists the containers, those that have ended too\n";
+        "ERROR: No such container: one\nhint: `kiln ps -a` lists the containers, those that have ended too\n";
     assert_eq!((gone.code, gone.err.as_str()), (1, expected));
     bed.ok("rmi busybox");
     assert_eq!(bed.ok("images -q"), "");

@@ -112,7 +112,7 @@ fn ordinary_users_are_told_what_to_do() {
     assert_eq!(done.code, 1);
     assert_eq!(
         done.err,
-        "Error: kiln must run as root: rootless operation is not supported yet\nhint: run the same command with sudo\n"
+        "ERROR: kiln must run as root: rootless operation is not supported yet\nhint: run the same command with sudo\n"
     );
     assert!(!root.exists());
 }
@@ -129,6 +129,7 @@ fn registries_that_cannot_be_reached_are_all_named() {
         skip!("needs a machine that does not reach Docker Hub");
     }
     assert!(done.err.contains("http://127.0.0.1:1/v2/library/nothing-here/manifests/1"), "{}", done.err);
+    assert!(done.err.contains("kiln load -i FILE"), "without a network there is another way: {}", done.err);
     let done = Done::of(bed.command(&["images"]).env("KILN_REGISTRY_MIRROR", "http://[").output().unwrap());
     assert_eq!(done.code, 1);
     assert!(done.err.contains("http://["), "{}", done.err);

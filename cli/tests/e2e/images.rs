@@ -28,7 +28,7 @@ fn images_are_pulled_tagged_listed_and_removed() {
     );
     assert_eq!(bed.ok("images -q"), "");
     let missing = bed.words("rmi busybox");
-    let expected = "Error: No such image: busybox:latest\nhint: `kiln images` lists the images, `kiln pull` fetches others\n";
+    let expected = "ERROR: No such image: busybox:latest\nhint: `kiln images` lists the images, `kiln pull` fetches others\n";
     assert_eq!((missing.code, missing.err.as_str()), (1, expected));
 }
 
@@ -64,7 +64,7 @@ fn inspect_and_history_say_what_an_image_is() {
     let missing = bed.words("inspect nothing");
     assert_eq!((missing.code, missing.out.as_str()), (1, "[]\n"));
     let expected =
-        "Error: No such object: nothing\nhint: `kiln images` and `kiln ps -a` list what there is\n";
+        "ERROR: No such object: nothing\nhint: `kiln images` and `kiln ps -a` list what there is\n";
     assert_eq!(missing.err, expected);
 
     let history =

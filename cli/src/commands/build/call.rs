@@ -108,7 +108,7 @@ impl Subject<'_> {
 
     fn failure(&self, error: BuildError) -> CliError {
         let source = Some(self.context.source.clone());
-        CliError::Build(Box::new(BuildFailure { error, source }))
+        CliError::Build(Box::new(BuildFailure { error, source, is_shown: false }))
     }
 }
 

@@ -79,7 +79,7 @@ fn place<'a>(text: &'a str, path: &'a Path) -> Result<Place<'a>, CliError> {
 }
 
 fn built(result: Result<Context, BuildError>) -> Result<Context, CliError> {
-    result.map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None })))
+    result.map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None, is_shown: false })))
 }
 
 impl Opener<'_> {

@@ -87,7 +87,8 @@ fn local(flag: &NamedFlag) -> Result<LocalFolder, CliError> {
         ))
         .hint("name a folder, or begin the value with docker-image://, oci-layout:// or https://"));
     }
-    LocalFolder::open(path).map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None })))
+    LocalFolder::open(path)
+        .map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None, is_shown: false })))
 }
 
 /// An archive is unpacked; any other file is called `context` in a folder of its own.

@@ -47,7 +47,11 @@ pub(super) fn answer(call: Call, subject: &Subject<'_>) -> Result<u8, CliError> 
             ui::tell_line(&format!("ERROR: lint violation found for rules: {}", names.join(", ")));
             Ok(code::FAILURE)
         }
-        Some(error) => Err(CliError::Build(Box::new(BuildFailure { error, source: Some(source.clone()) }))),
+        Some(error) => Err(CliError::Build(Box::new(BuildFailure {
+            error,
+            source: Some(source.clone()),
+            is_shown: false,
+        }))),
     }
 }
 
