@@ -6,7 +6,7 @@ use crate::content::{Content, ContentError, StatCache};
 use crate::context::{Context, LocalFolder};
 use crate::error::{BuildError, FailedStep, ImageError};
 use crate::event::{Event, Finding, Listener, Reporter, Row};
-use crate::export::{Annotations, Exporter};
+use crate::export::{Annotations, Exported, Exporter};
 use crate::graph::{CopySource, HostMount, Operation, RunLimits};
 use crate::plan::{self, BaseImage, BaseImages, Plan, PlanOptions, Planned, Rights};
 use crate::remote::Remote;
@@ -16,7 +16,7 @@ use crate::secret::Needles;
 use crate::solve::{NodeId, SolveError, solve};
 use crate::stage::{self, StageOptions, Stages};
 use crate::step::{Built, Executor, StepError, Tools};
-use kiln_image::digest::{Digest, ImageId};
+use kiln_image::digest::{DiffId, Digest, ImageId};
 use kiln_image::manifest::Descriptor;
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
@@ -76,6 +76,8 @@ pub struct BuildOptions {
     pub volumes: Vec<HostMount>,
     /// Docker's media types instead of OCI's.
     pub docker_types: bool,
+    /// The files of the result are all that is wanted: no image is kept.
+    pub only_files: bool,
     /// Names and addresses for the hosts file of steps.
     pub hosts: Vec<(String, String)>,
     /// What steps may be shown without its becoming part of anything.
@@ -189,6 +191,8 @@ pub struct BuiltImage {
     pub stage: usize,
     /// The names that it got.
     pub tags: Vec<Reference>,
+    /// Its layers.
+    pub diff_ids: Vec<DiffId>,
 }
 
 impl Outcome {
@@ -489,14 +493,14 @@ impl Build<'_> {
         let executor = Executor::new(tools, made, self.options.explain);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let parallel = self.options.jobs.unwrap_or(processors.max(MIN_PARALLEL));
-        let result = std::thread::scope(|scope| {
-            let digester = scope.spawn(move || digest_layers(store, &layers, cancel));
-            let solved = solve(&executor, &graph.edges(), &plan.targets(), parallel);
-            executor.close();
         let steps = graph.needed(&plan.targets());
         let is_shown = |step: &&NodeId| !matches!(graph.node(**step).operation, Operation::Scratch);
         // One more for the export.
         reporter.send(Event::Planned { rows: steps.iter().filter(is_shown).count() + 1 });
+        let result = std::thread::scope(|scope| {
+            let digester = scope.spawn(move || digest_layers(store, &layers, cancel));
+            let solved = solve(&executor, &graph.edges(), &plan.targets(), parallel);
+            executor.close();
             match solved {
                 Ok(built) => {
                     store.touch_steps(&executor.used())?;
@@ -528,7 +532,10 @@ impl Build<'_> {
         epoch: Option<i64>,
         digester: std::thread::ScopedJoinHandle<'_, Result<(), StoreError>>,
     ) -> Result<Outcome, BuildError> {
-        let row = self.reporter.start("exporting to image");
+        let row = self.reporter.start(match self.options.only_files {
+            true => "exporting files",
+            false => "exporting to image",
+        });
         let result = self.export_in(row, plan, built, epoch, digester);
         self.reporter.end(row, &result);
         result
@@ -556,14 +563,17 @@ impl Build<'_> {
             squash: self.options.squash,
             annotations: &self.options.annotations,
             docker_types: self.options.docker_types,
+            only_files: self.options.only_files,
         };
         note("exporting layers done".to_owned());
         let mut images = Vec::new();
         for (planned, built) in plan.results.iter().zip(built) {
-            let (id, manifest) = exporter.export(planned, built)?;
-            note(format!("writing image {id} done"));
+            let Exported { id, manifest, diff_ids } = exporter.export(planned, built)?;
+            if !self.options.only_files {
+                note(format!("writing image {id} done"));
+            }
             let (platform, stage) = (planned.platform.clone(), planned.stage);
-            images.push(BuiltImage { id, manifest, platform, stage, tags: Vec::new() });
+            images.push(BuiltImage { id, manifest, platform, stage, tags: Vec::new(), diff_ids });
         }
         let mut outcome = Outcome { images, index: None };
         if platforms(self.options).len() > 1

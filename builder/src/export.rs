@@ -63,6 +63,16 @@ pub(crate) struct Exporter<'a> {
     pub(crate) squash: Squash,
     pub(crate) annotations: &'a Annotations,
     pub(crate) docker_types: bool,
+    /// Nothing is kept of the image but its files.
+    pub(crate) only_files: bool,
+}
+
+/// What came of a target.
+pub(crate) struct Exported {
+    pub(crate) id: ImageId,
+    pub(crate) manifest: Descriptor,
+    /// The layers.
+    pub(crate) diff_ids: Vec<DiffId>,
 }
 
 /// What an image is made of.
@@ -73,12 +83,8 @@ struct Parts {
 }
 
 impl Exporter<'_> {
-    /// Writes config and manifest; gives the image's id and its manifest.
-    pub(crate) fn export(
-        &self,
-        planned: &Planned,
-        built: &Built,
-    ) -> Result<(ImageId, Descriptor), ExportError> {
+    /// Makes config and manifest, and writes them unless only the files are wanted.
+    pub(crate) fn export(&self, planned: &Planned, built: &Built) -> Result<Exported, ExportError> {
         let mut parts = Parts {
             config: planned.config.clone(),
             base_layers: planned.base_layers.clone(),
@@ -105,7 +111,7 @@ impl Exporter<'_> {
             diff_ids.push(diff_id);
         }
         let mut config = parts.config;
-        config.rootfs.diff_ids = diff_ids;
+        config.rootfs.diff_ids.clone_from(&diff_ids);
         let epoch = self.epoch.map(|seconds| timestamp(seconds.saturating_mul(1_000_000_000)));
         let created = |(_, created): &(LayerId, i64)| epoch.clone().unwrap_or_else(|| timestamp(*created));
         let created: Vec<String> = parts.layers.iter().map(created).collect();
@@ -126,11 +132,13 @@ impl Exporter<'_> {
         manifest.media_type = Some(manifest_type.to_owned());
         manifest.annotations = notes_for(&self.annotations.manifest, &planned.platform);
         let bytes = json::to_vec(&manifest);
-        self.store.put_image(&bytes, manifest_type, &config)?;
+        if !self.only_files {
+            self.store.put_image(&bytes, manifest_type, &config)?;
+        }
         let mut descriptor = Descriptor::of(manifest_type, &bytes);
         descriptor.platform = Some(planned.platform.clone());
         descriptor.annotations = notes_for(&self.annotations.manifest_descriptor, &planned.platform);
-        Ok((id, descriptor))
+        Ok(Exported { id, manifest: descriptor, diff_ids })
     }
 
     /// The bytes of an index over images of several platforms.

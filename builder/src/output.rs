@@ -1,6 +1,6 @@
 //! What a build leaves besides an image: its tree as a folder or a tar.
 
-use kiln_image::digest::ImageId;
+use kiln_image::digest::DiffId;
 use kiln_image::layer::{CopyRequest, DiffError, Everything, LayerWriter, Metadata, WriteError, diff};
 use kiln_image::store::{Store, StoreError};
 use kiln_image::sys::{CallError, Named};
@@ -29,31 +29,31 @@ pub enum OutputError {
     Call(#[from] CallError),
 }
 
-/// Copies the tree of an image into a folder, which is made when it is missing; files that it holds stay, unless one of
-/// the image has the same name. All files belong to whoever calls. With an `epoch` (seconds since 1970) all have its time.
+/// Copies the tree of layers into a directory, which is made when it is missing; files that it holds stay, unless one of
+/// the layers has the same name. All files belong to whoever calls. With an `epoch` (seconds since 1970) all have its time.
 pub fn to_folder(
     store: &Store,
-    image: &ImageId,
+    layers: &[DiffId],
     folder: &Path,
     epoch: Option<i64>,
 ) -> Result<(), OutputError> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     std::fs::create_dir_all(folder).call("mkdir", folder)?;
-    copy(store, image, folder, &|metadata| at(Metadata { uid, gid, ..metadata }, epoch))
+    copy(store, layers, folder, &|metadata| at(Metadata { uid, gid, ..metadata }, epoch))
 }
 
-/// Writes the trees of images as a tar, each below a folder of its own; an empty name is the root.
+/// Writes trees of layers as a tar, each below a directory of its own; an empty name is the root.
 pub fn to_tar<W: Write>(
     store: &Store,
-    images: &[(String, ImageId)],
+    trees: &[(String, &[DiffId])],
     epoch: Option<i64>,
     output: W,
 ) -> Result<W, OutputError> {
     let scratch = store.scratch_folder()?;
-    for (folder, image) in images {
+    for (folder, layers) in trees {
         let place = scratch.path().join(folder);
         std::fs::create_dir_all(&place).call("mkdir", &place)?;
-        copy(store, image, &place, &|metadata| at(metadata, epoch))?;
+        copy(store, layers, &place, &|metadata| at(metadata, epoch))?;
     }
     Ok(diff(scratch.path(), output)?)
 }
@@ -64,12 +64,11 @@ fn at(metadata: Metadata, epoch: Option<i64>) -> Metadata {
 
 fn copy(
     store: &Store,
-    image: &ImageId,
+    layers: &[DiffId],
     folder: &Path,
     change: &(dyn Fn(Metadata) -> Metadata + Sync),
 ) -> Result<(), OutputError> {
-    let record = store.resolve(&image.to_string())?;
-    let stack = store.stack(&store.read_image(record)?.config.rootfs.diff_ids)?;
+    let stack = store.stack(layers)?;
     if stack.is_empty() {
         return Ok(());
     }

@@ -4,6 +4,7 @@
 
 use crate::commands::{self, Command};
 use crate::error::CliError;
+use crate::{help, ui};
 use kiln_parser::suggest;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,34 +22,57 @@ pub fn read(arguments: Vec<OsString>) -> Result<(Globals, &'static Command, Vec<
     let mut rest = arguments.into_iter().skip(1);
     while let Some(argument) = rest.next() {
         let text = argument.to_string_lossy().into_owned();
-        match text.as_str() {
-            "--help" | "-h" | "help" => return Err(CliError::Done(overview())),
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) if text.starts_with("--") => (name, Some(OsString::from(value))),
+            _ => (text.as_str(), None),
+        };
+        match name {
+            "--help" | "-h" => return Err(CliError::Done(help::overview())),
             "--version" | "-v" => return Err(CliError::Done(commands::version::short())),
-            "--root" => match rest.next() {
-                Some(value) => globals.root = Some(value.into()),
-                None => return Err(CliError::Flags("flag needs an argument: --root".to_owned(), Vec::new())),
-            },
-            _ => {
-                if let Some(value) = text.strip_prefix("--root=") {
-                    globals.root = Some(value.into());
-                } else if text.starts_with('-') {
-                    return Err(CliError::Flags(
-                        format!("unknown flag: {text}"),
-                        vec!["run `kiln --help` for the list of options".to_owned()],
-                    ));
-                } else {
-                    let (command, arguments) = find(&text, rest.collect())?;
-                    return Ok((globals, command, arguments));
+            "help" => {
+                let (command, arguments) = for_help(rest.collect())?;
+                return Ok((globals, command, arguments));
+            }
+            "--root" | "--color" => {
+                let Some(value) = value.or_else(|| rest.next()) else {
+                    return Err(CliError::Flags(format!("flag needs an argument: {name}"), Vec::new()));
+                };
+                match name {
+                    "--root" => globals.root = Some(value.into()),
+                    _ => ui::choose_color(&value.to_string_lossy())?,
                 }
+            }
+            _ if text.starts_with('-') => {
+                return Err(CliError::Flags(
+                    format!("unknown flag: {text}"),
+                    vec!["run `kiln --help` for the list of options".to_owned()],
+                ));
+            }
+            _ => {
+                let (command, arguments) = find(&text, rest.collect())?;
+                return Ok((globals, command, arguments));
             }
         }
     }
-    Err(CliError::Done(overview()))
+    Err(CliError::Done(help::overview()))
+}
+
+/// The command whose help is asked for, with the flag that asks for it.
+fn for_help(mut words: Vec<OsString>) -> Result<(&'static Command, Vec<OsString>), CliError> {
+    if words.is_empty() {
+        return Err(CliError::Done(help::overview()));
+    }
+    let name = words.remove(0).to_string_lossy().into_owned();
+    // What follows the command's name is of no use.
+    let is_group = commands::GROUPS.iter().any(|(group, _, _)| *group == name);
+    words.truncate(usize::from(is_group));
+    words.push("--help".into());
+    find(&name, words)
 }
 
 /// The command of that name; `image ls` and its kin are other names of `images` and its kin.
 fn find(name: &str, arguments: Vec<OsString>) -> Result<(&'static Command, Vec<OsString>), CliError> {
-    if let Some(command) = commands::ALL.iter().find(|command| command.name == name) {
+    if let Some(command) = commands::named(name) {
         return Ok((command, arguments));
     }
     let group: Vec<_> = commands::GROUPS.iter().filter(|(group, _, _)| *group == name).collect();
@@ -57,19 +81,26 @@ fn find(name: &str, arguments: Vec<OsString>) -> Result<(&'static Command, Vec<O
     }
     let second = arguments.first().map(|argument| argument.to_string_lossy().into_owned());
     let found = group.iter().find(|(_, member, _)| second.as_deref() == Some(member));
-    match (found, second) {
+    match (found, second.as_deref()) {
         (Some((_, _, target)), _) => {
-            let command = commands::ALL.iter().find(|command| command.name == *target);
-            let command = command.expect("groups name commands that exist");
+            let command = commands::named(target).expect("groups name commands that exist");
             Ok((command, arguments.into_iter().skip(1).collect()))
         }
-        (None, second) => {
-            let members: Vec<&str> = group.iter().map(|(_, member, _)| *member).collect();
-            let message = match second {
-                Some(second) => format!("unknown command: kiln {name} {second}"),
-                None => format!("`kiln {name}` needs a command"),
+        (None, None | Some("--help" | "-h" | "help")) => match arguments.get(1) {
+            // `kiln image help ls`
+            Some(_) if second.as_deref() == Some("help") => {
+                let words = [name.into()].into_iter().chain(arguments.into_iter().skip(1));
+                for_help(words.collect())
+            }
+            _ => Err(CliError::Done(help::group(name))),
+        },
+        (None, Some(second)) => {
+            let members = group.iter().map(|(_, member, _)| *member);
+            let hint = match suggest::nearest(second, members.clone()) {
+                Some(near) => format!("did you mean `kiln {name} {near}`?"),
+                None => format!("one of: {}", members.collect::<Vec<_>>().join(", ")),
             };
-            Err(CliError::Usage(message, vec![format!("one of: {}", members.join(", "))]))
+            Err(CliError::Usage(format!("unknown command: kiln {name} {second}"), vec![hint]))
         }
     }
 }
@@ -98,27 +129,15 @@ fn unknown(name: &str) -> CliError {
     CliError::Usage(format!("unknown command: kiln {name}"), vec![hint])
 }
 
-fn overview() -> String {
-    let mut text = String::from(
-        "kiln builds container images from Dockerfiles and runs them, without a daemon\n\nUsage: kiln [OPTIONS] COMMAND\n\nCommands:\n",
-    );
-    let rows = commands::ALL.iter().filter(|command| !command.hidden);
-    for command in rows {
-        text.push_str(&format!("  {:<10} {}\n", command.name, command.about));
-    }
-    text.push_str(
-        "\nOptions:\n  --root DIR   Store of images, layers and containers (default: KILN_ROOT, or /var/lib/kiln)\n  -v, --version\n  -h, --help\n\nRun `kiln COMMAND --help` for what a command takes.\n",
-    );
-    text
-}
-
 /// Reads a command's own arguments.
 pub fn parse<T: clap::Parser>(name: &str, arguments: Vec<OsString>) -> Result<T, CliError> {
-    let command = T::command().bin_name(format!("kiln {name}"));
-    let command = command.max_term_width(100).disable_version_flag(true);
+    let command = help::complete(name, T::command());
     let arguments = arguments.into_iter().filter_map(|argument| without_truth(&command, argument));
     let with_name = std::iter::once(OsString::from(name)).chain(arguments.collect::<Vec<_>>());
     let matches = command.try_get_matches_from(with_name).map_err(|error| refused(name, &error))?;
+    if let Some(color) = matches.get_one::<String>(help::COLOR) {
+        ui::choose_color(color)?;
+    }
     T::from_arg_matches(&matches).map_err(|error| refused(name, &error))
 }
 
@@ -140,7 +159,7 @@ fn without_truth(command: &clap::Command, argument: OsString) -> Option<OsString
 /// Like [`parse`], for commands whose arguments after the first belong to somebody else: `run IMAGE --rm`
 /// gives `--rm` to the program in the container.
 pub fn parse_leading<T: clap::Parser>(name: &str, arguments: Vec<OsString>) -> Result<T, CliError> {
-    let command = T::command();
+    let command = help::complete(name, T::command());
     let first = first_positional(&command, &arguments);
     let mut own = arguments;
     let rest = own.split_off((first + 1).min(own.len()));
@@ -187,7 +206,7 @@ fn first_positional(command: &clap::Command, arguments: &[OsString]) -> usize {
     at
 }
 
-/// Docker's distinction: what a flag says wrong is 125, what is missing is 1.
+/// Docker's distinction: where the command line cannot be read the exit code is 125, where arguments are missing it is 1.
 fn refused(name: &str, error: &clap::Error) -> CliError {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {

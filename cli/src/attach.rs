@@ -125,7 +125,12 @@ impl Attachment {
         if self.interactive {
             self.restore = Some(make_raw()?);
             let (from, to) = (copy_of(rustix::stdio::stdin())?, Arc::clone(&console));
-            thread::spawn(move || copy(from.as_fd(), to.as_fd()));
+            thread::spawn(move || {
+                copy(from.as_fd(), to.as_fd());
+                // In raw mode only a terminal that was closed has an end. Not every such terminal sends the signal.
+                let _ =
+                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP);
+            });
         }
         let (from, to) = (Arc::clone(&console), copy_of(rustix::stdio::stdout())?);
         self.outputs.push(thread::spawn(move || copy(from.as_fd(), to.as_fd())));

@@ -2,13 +2,16 @@
 
 pub mod build;
 pub mod builder_prune;
+pub mod completion;
 pub mod fmt;
 pub mod history;
+pub mod image_prune;
 pub mod images;
 pub mod info;
 pub mod inspect;
 pub mod lint;
 pub mod load;
+pub mod man;
 pub mod oci;
 pub mod ps;
 pub mod pull;
@@ -28,56 +31,83 @@ use std::ffi::OsString;
 
 /// A command.
 pub struct Command {
-    /// What is typed.
+    /// Name on the command line.
     pub name: &'static str,
-    /// What it does, in a line.
+    /// Summary for the overview: a line that begins with a verb.
     pub about: &'static str,
-    /// Left out of the overview.
+    /// True for members of groups, which are listed by `kiln GROUP --help` only.
     pub hidden: bool,
-    /// Carries it out; gives the exit code.
+    /// Describes the arguments.
+    pub describe: fn() -> clap::Command,
+    /// Carries the command out and returns the exit code.
     pub run: fn(&Globals, Vec<OsString>) -> Result<u8, CliError>,
 }
 
-const fn command(
-    name: &'static str,
-    about: &'static str,
-    run: fn(&Globals, Vec<OsString>) -> Result<u8, CliError>,
-) -> Command {
-    Command { name, about, hidden: false, run }
+macro_rules! command {
+    ($name:literal, $module:ident, $about:literal) => {
+        command!($name, $module, $about, false)
+    };
+    ($name:literal, $module:ident, $about:literal, $hidden:literal) => {
+        Command {
+            name: $name,
+            about: $about,
+            hidden: $hidden,
+            describe: $module::describe,
+            run: $module::run,
+        }
+    };
 }
 
-/// All commands.
-pub static ALL: [Command; 21] = [
-    command("build", "Build an image from a Dockerfile", build::run),
-    command("lint", "Say what Dockerfiles can say better", lint::run),
-    command("fmt", "Lay out Dockerfiles in the canonical way", fmt::run),
-    command("run", "Run a program in a new container", run::run),
-    command("images", "List images", images::run),
-    command("ps", "List containers", ps::run),
-    command("inspect", "Show all that is known of images and containers", inspect::run),
-    command("history", "Show what an image was made of", history::run),
-    command("pull", "Get an image from a registry", pull::run),
-    command("push", "Upload an image to a registry", push::run),
-    command("save", "Write an image to a file or folder", save::run),
-    command("load", "Read images from a file", load::run),
-    command("tag", "Give an image another name", tag::run),
-    command("rm", "Remove containers", rm::run),
-    command("rmi", "Remove images", rmi::run),
-    Command { name: "builder-prune", about: "Remove build cache", hidden: true, run: builder_prune::run },
-    Command { name: "system-check", about: "Verify the store", hidden: true, run: system_check::run },
-    command("verify", "Build an image again and compare", verify::run),
-    command("oci", "Be the OCI runtime of another engine", oci::run),
-    command("info", "Show what was found on this host", info::run),
-    command("version", "Show the version", version::run),
+/// All commands, in the order of the overview.
+pub static ALL: &[Command] = &[
+    command!("build", build, "Build an image from a Dockerfile"),
+    command!("run", run, "Run a program in a new container"),
+    command!("images", images, "List images"),
+    command!("ps", ps, "List containers"),
+    command!("inspect", inspect, "Show details of images and containers as JSON"),
+    command!("history", history, "Show the steps that made an image"),
+    command!("pull", pull, "Download an image from a registry"),
+    command!("push", push, "Upload an image to a registry"),
+    command!("save", save, "Write images to a file or directory"),
+    command!("load", load, "Read images from a file"),
+    command!("tag", tag, "Give an image another name"),
+    command!("rm", rm, "Remove containers"),
+    command!("rmi", rmi, "Remove images"),
+    command!("image-prune", image_prune, "Remove images that are not used", true),
+    command!("builder-prune", builder_prune, "Remove the build cache", true),
+    command!("system-check", system_check, "Verify every part of the store", true),
+    command!("lint", lint, "Check Dockerfiles for problems"),
+    command!("fmt", fmt, "Format Dockerfiles"),
+    command!("verify", verify, "Build an image again and compare the results"),
+    command!("oci", oci, "Act as the OCI runtime of another engine"),
+    command!("info", info, "Show details of this host and of the store"),
+    command!("version", version, "Show the version"),
+    command!("completion", completion, "Print a script that completes commands in a shell"),
+    command!("man", man, "Print manual pages"),
+];
+
+/// The command of a name.
+pub fn named(name: &str) -> Option<&'static Command> {
+    ALL.iter().find(|command| command.name == name)
+}
+
+/// Groups with what their members are about.
+pub static GROUP_NAMES: &[(&str, &str)] = &[
+    ("image", "Manage images"),
+    ("container", "Manage containers"),
+    ("builder", "Manage builds and their cache"),
+    ("buildx", "Other name of builder, for Docker's users"),
+    ("system", "Manage Kiln"),
 ];
 
 /// Groups, their members, and the commands that these are other names of.
-pub static GROUPS: [(&str, &str, &str); 23] = [
+pub static GROUPS: &[(&str, &str, &str)] = &[
     ("image", "ls", "images"),
     ("image", "list", "images"),
     ("image", "build", "build"),
     ("image", "rm", "rmi"),
     ("image", "remove", "rmi"),
+    ("image", "prune", "image-prune"),
     ("image", "pull", "pull"),
     ("image", "push", "push"),
     ("image", "save", "save"),
@@ -94,6 +124,8 @@ pub static GROUPS: [(&str, &str, &str); 23] = [
     ("builder", "build", "build"),
     ("builder", "prune", "builder-prune"),
     ("buildx", "build", "build"),
+    ("buildx", "prune", "builder-prune"),
+    ("buildx", "version", "version"),
     ("system", "info", "info"),
     ("system", "check", "system-check"),
 ];

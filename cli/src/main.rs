@@ -11,6 +11,7 @@ mod commands;
 mod config;
 mod error;
 mod format;
+mod help;
 mod images;
 mod missing;
 mod progress;

@@ -17,6 +17,8 @@ mod attacks;
 mod builds;
 #[path = "e2e/claims.rs"]
 mod claims;
+#[path = "e2e/command_line.rs"]
+mod command_line;
 #[path = "e2e/containers.rs"]
 mod containers;
 #[path = "e2e/crashes.rs"]
@@ -51,7 +53,7 @@ mod registries;
 mod remote;
 #[path = "e2e/stages.rs"]
 mod stages;
-#[path = "e2e/web.rs"]
-mod web;
 #[path = "e2e/terminal.rs"]
 mod terminal;
+#[path = "e2e/web.rs"]
+mod web;

@@ -35,6 +35,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    flags::describe()
+}
+
 /// Builds; prints the image's id with `-q`.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let words = arguments.clone();
@@ -50,7 +55,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             output.write(made)?;
         }
         tell_of(&build, made, &outputs)?;
-        recipe::keep(made, &words)
+        if options.only_files { Ok(()) } else { recipe::keep(made, &words) }
     });
     agent::finish();
     result.map(|()| 0)
@@ -61,17 +66,17 @@ pub(super) struct Workshop {
     spawner: Spawner,
     pub(super) session: Session,
     cancel: Cancel,
+    watched: Watched,
 }
+
+/// The progress of the build that goes on, for the thread that signals reach.
+type Watched = Arc<Mutex<Weak<Progress>>>;
 
 impl Workshop {
     /// Must come before anything that makes threads.
     pub(super) fn open(globals: &Globals) -> Result<Workshop, CliError> {
-    watched: Watched,
         let spawner = session::start_helper()?;
         let signals = Signals::catch()?;
-/// The progress of the build that goes on, for the thread that signals reach.
-type Watched = Arc<Mutex<Weak<Progress>>>;
-
         let session = Session::open(globals)?;
         let (cancel, watched) = (Cancel::default(), Watched::default());
         end_on_signal(signals, cancel.clone(), watched.clone());
@@ -98,13 +103,15 @@ pub(super) fn carry_out<T>(
         registry.keychain = Keychain { inline: None, config: Some(file.clone()) };
     }
     let progress = Arc::new(Progress::new(style));
+    *workshop.watched.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&progress);
     let shown = Arc::clone(&progress);
     registry.waits = WaitListener::new(move |waiting| shown.wait(waiting));
     let images =
         ImageFinder::new(&session.store, &registry).asking_registries(build.pull).with_aliases(aliases);
     let fetcher = Fetcher::new(&images, &options.given);
     let opener = Opener { store: Some(&session.store), fetcher: &fetcher, keeps_git: build.keeps_git() };
-    let opened = opener.open(&build.context, build.file.as_deref(), &contexts)?;
+    let opened = opener.open(&build.context, build.file.as_deref(), &contexts);
+    let opened = opened.inspect_err(|_| progress.finish(false))?;
     let context = &opened.context;
 
     build.accepted().iter().for_each(|warning| progress.warn(warning));
@@ -112,7 +119,6 @@ pub(super) fn carry_out<T>(
         store: &session.store,
         spawner: &workshop.spawner,
         images: &images,
-    *workshop.watched.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&progress);
         remote: &fetcher,
         state: Path::new(STATE),
         listener: &|event| progress.show(&event),
@@ -165,22 +171,22 @@ const GRACE: Duration = Duration::from_secs(5);
 /// does not look up. What is left is scratch of a dead process, which the next command removes.
 fn end_on_signal(signals: Signals, cancel: Cancel, watched: Watched) {
     signals.listen(move |signal| {
+        let progress = watched.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        if signal == SIGWINCH {
+            progress.iter().for_each(|progress| progress.redraw());
+        }
         if !matches!(signal, 1 | 2 | 3 | 15) {
             return;
         }
         if cancel.is_interrupted() {
             end_at_once(progress.as_deref());
-        let progress = watched.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        if signal == SIGWINCH {
-            progress.iter().for_each(|progress| progress.redraw());
         }
-        }
+        progress.iter().for_each(|progress| progress.interrupt());
         cancel.interrupt();
         std::thread::spawn(move || {
             std::thread::sleep(GRACE);
             end_at_once(progress.as_deref());
         });
-        progress.iter().for_each(|progress| progress.interrupt());
     });
 }
 

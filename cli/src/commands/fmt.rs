@@ -26,6 +26,11 @@ struct Fmt {
     files: Vec<PathBuf>,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Fmt as clap::CommandFactory>::command()
+}
+
 /// Formats; files with mistakes are left alone.
 pub fn run(_globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let fmt: Fmt = arguments::parse("fmt", arguments)?;

@@ -54,6 +54,11 @@ struct Row {
     size: String,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
 /// Lists, the newest first.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let arguments: Arguments = arguments::parse("history", arguments)?;

@@ -1,11 +1,14 @@
 //! `kiln images`.
 
+pub mod filter;
+
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
 use crate::format::Format;
 use crate::session::Session;
 use crate::{text, ui};
 use clap::Parser;
+use filter::{Filter, OF_LIST};
 use kiln_image::reference::Reference;
 use kiln_image::store::{ImageRecord, Store};
 use serde::Serialize;
@@ -14,10 +17,10 @@ use std::ffi::OsString;
 /// List images.
 #[derive(Debug, Parser)]
 struct Images {
-    /// Accepted for Docker's users: there are no hidden images
+    /// Show all images [default: there are no hidden ones]
     #[arg(short, long)]
     all: bool,
-    /// Only ids
+    /// Show ids only
     #[arg(short, long)]
     quiet: bool,
     /// Do not cut ids short
@@ -26,10 +29,14 @@ struct Images {
     /// Show digests
     #[arg(long)]
     digests: bool,
-    /// Go template for each, `table …` or `json`
+    /// Show only these: dangling=true|false, before=IMAGE, since=IMAGE, until=TIME, label=NAME[=VALUE] or
+    /// reference=PATTERN; may be repeated
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// Format each image with a Go template, as `table …` or as json
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Only this repository, or this tag of it
+    /// Show only this repository, or this tag of it
     #[arg(value_name = "NAME[:TAG]")]
     name: Option<String>,
 }
@@ -63,6 +70,11 @@ struct Row {
     virtual_size: String,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Images as clap::CommandFactory>::command()
+}
+
 /// Lists, the newest first.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let images: Images = arguments::parse("images", arguments)?;
@@ -74,8 +86,9 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         ),
         None => None,
     };
+    let filter = Filter::read(&images.filter, OF_LIST)?;
     let session = Session::open(globals)?;
-    let rows = images.rows(&session.store, wanted.as_ref())?;
+    let rows = images.rows(&session.store, wanted.as_ref(), &filter)?;
     if images.quiet && images.format.is_none() {
         let mut shown = std::collections::BTreeSet::new();
         rows.iter().filter(|row| shown.insert(&row.id)).for_each(|row| ui::line(&row.id));
@@ -99,8 +112,8 @@ impl Images {
         text::table(&head, &rows.iter().map(cells).collect::<Vec<_>>())
     }
 
-    fn rows(&self, store: &Store, wanted: Option<&Reference>) -> Result<Vec<Row>, CliError> {
-        let mut images = store.images()?;
+    fn rows(&self, store: &Store, wanted: Option<&Reference>, filter: &Filter) -> Result<Vec<Row>, CliError> {
+        let mut images = filter.take(store, store.images()?)?;
         images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
         let tags = store.tags()?;
         let mut rows = Vec::new();
@@ -114,12 +127,15 @@ impl Images {
                     names.extend(repository.parse::<Reference>());
                 }
             }
-            names.retain(|name| wanted.is_none_or(|wanted| matches(name, wanted)));
+            if filter.dangling().is_some_and(|dangling| dangling != names.is_empty()) {
+                continue;
+            }
+            names.retain(|name| wanted.is_none_or(|wanted| matches(name, wanted)) && filter.takes_name(name));
             let digest_of = |name: &Reference| {
                 let found = digests.iter().find(|(repository, _)| *repository == name.repository());
                 found.map_or_else(|| NONE.to_owned(), |(_, digest)| digest.to_string())
             };
-            if names.is_empty() && wanted.is_none() {
+            if names.is_empty() && wanted.is_none() && !filter.has_references() {
                 rows.push(self.row(image, NONE.to_owned(), NONE.to_owned(), NONE.to_owned()));
             }
             rows.extend(names.iter().map(|name| {

@@ -71,6 +71,11 @@ struct KernelFeature {
     without: &'static str,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <InfoArguments as clap::CommandFactory>::command()
+}
+
 /// Prints what was found. A store that cannot be opened is reported last, since the host is worth knowing then.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let InfoArguments { format } = arguments::parse("info", arguments)?;
@@ -140,11 +145,7 @@ impl Info {
             server_version: env!("CARGO_PKG_VERSION"),
             driver: "overlay2",
             cgroup_driver: if layout.is_none() { "none" } else { "cgroupfs" },
-            cgroup_version: match (layout.is_none(), layout.is_unified_only()) {
-                (true, _) => "none",
-                (false, true) => "2",
-                (false, false) => "1",
-            },
+            cgroup_version: cgroup_version(&layout),
             cgroup_controllers: layout.controllers(),
             security_options,
             kernel_version: host.release().to_owned(),
@@ -217,6 +218,15 @@ impl Info {
             );
         }
         text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    }
+}
+
+/// The version of cgroups that limits are set in, or `none`.
+pub(super) fn cgroup_version(layout: &Layout) -> &'static str {
+    match (layout.is_none(), layout.is_unified_only()) {
+        (true, _) => "none",
+        (false, true) => "2",
+        (false, false) => "1",
     }
 }
 

@@ -44,6 +44,11 @@ enum Object {
     Image(Box<image::Inspected>),
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Inspect as clap::CommandFactory>::command()
+}
+
 /// Prints what is found; names that are not are told, and make the command fail.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let inspect: Inspect = arguments::parse("inspect", arguments)?;
@@ -52,7 +57,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         Some("container") => (true, false),
         Some("image") => (false, true),
         Some(other) => {
-            return Err(CliError::Flags(
+            return Err(CliError::Usage(
                 format!("\"{other}\" is not a valid value for --type"),
                 vec!["one of image, container".to_owned()],
             ));

@@ -45,6 +45,11 @@ enum Format {
     Sarif,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Lint as clap::CommandFactory>::command()
+}
+
 /// Looks at each file; errors of the language count as findings.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let lint: Lint = arguments::parse("lint", arguments)?;
@@ -92,7 +97,7 @@ fn chosen<T: Copy>(flag: &str, text: &str, choices: &[(&str, T)]) -> Result<T, C
     found.ok_or_else(|| {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
         let hint = format!("one of {}", names.join(", "));
-        CliError::Flags(format!("invalid value {text:?} for {flag}"), vec![hint])
+        CliError::Usage(format!("invalid value {text:?} for {flag}"), vec![hint])
     })
 }
 
@@ -108,7 +113,7 @@ pub fn levels<'a>(texts: impl Iterator<Item = &'a str>) -> Result<BTreeMap<Strin
         );
         let level = level.map_err(|_| {
             let hint = "write RULE=off, RULE=warning or RULE=error".to_owned();
-            CliError::Flags(format!("invalid value {text:?} for --rule"), vec![hint])
+            CliError::Usage(format!("invalid value {text:?} for --rule"), vec![hint])
         })?;
         if lint::rule(name).is_none() {
             let near = suggest::nearest(name, lint::RULES.iter().map(|rule| rule.name));
@@ -116,7 +121,7 @@ pub fn levels<'a>(texts: impl Iterator<Item = &'a str>) -> Result<BTreeMap<Strin
                 || "kiln lint --format sarif lists the rules".to_owned(),
                 |near| format!("did you mean {near}?"),
             );
-            return Err(CliError::Flags(format!("there is no rule {name:?}"), vec![hint]));
+            return Err(CliError::Usage(format!("there is no rule {name:?}"), vec![hint]));
         }
         levels.insert(name.to_lowercase(), level);
     }

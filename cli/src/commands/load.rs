@@ -21,6 +21,11 @@ struct Load {
     quiet: bool,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Load as clap::CommandFactory>::command()
+}
+
 /// Reads; prints what was loaded.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let load: Load = arguments::parse("load", arguments)?;

@@ -66,6 +66,11 @@ struct Row {
     status: String,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Ps as clap::CommandFactory>::command()
+}
+
 /// Lists.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let ps: Ps = arguments::parse("ps", arguments)?;

@@ -19,6 +19,11 @@ struct Pull {
     image: String,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Pull as clap::CommandFactory>::command()
+}
+
 /// Pulls; prints the image's full name.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let pull: Pull = arguments::parse("pull", arguments)?;

@@ -26,6 +26,11 @@ struct Push {
     image: String,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Push as clap::CommandFactory>::command()
+}
+
 /// Uploads; layers that the registry has are not sent again.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let push: Push = arguments::parse("push", arguments)?;

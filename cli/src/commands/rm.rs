@@ -23,6 +23,11 @@ struct Rm {
     containers: Vec<String>,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Rm as clap::CommandFactory>::command()
+}
+
 /// Removes each; goes on after failures, and fails in the end.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let rm: Rm = arguments::parse("rm", arguments)?;

@@ -22,6 +22,11 @@ struct Rmi {
     images: Vec<String>,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Rmi as clap::CommandFactory>::command()
+}
+
 /// Removes each; goes on after failures, and fails in the end.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let rmi: Rmi = arguments::parse("rmi", arguments)?;

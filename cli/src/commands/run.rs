@@ -15,10 +15,13 @@ use kiln_engine::{Containers, EngineError, NetworkMode, RunOptions, Running, Sec
 use kiln_image::platform::Platform;
 use kiln_image::store::{Image, StoreError};
 use kiln_runtime::network::resolv;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Run a program in a new container.
 #[derive(Debug, Parser)]
@@ -36,43 +39,43 @@ struct Run {
     /// Give the container a terminal
     #[arg(short, long)]
     tty: bool,
-    /// Environment variable, NAME=VALUE, or NAME for its value here; may be repeated
+    /// Set an environment variable; without VALUE, to its value here; may be repeated
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// File with environment variables, one a line; may be repeated
+    /// Read environment variables from FILE, one a line; may be repeated
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Working folder in the container
+    /// Set the working directory in the container [default: the image's]
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// User, NAME|UID[:GROUP|GID]
+    /// Run as a user, NAME|UID[:GROUP|GID] [default: the image's]
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
     /// Run a first process that passes signals on and reaps orphans
     #[arg(long)]
     init: bool,
-    /// Name for the container
+    /// Name the container
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Program to run instead of the image's; empty for none
+    /// Run PROGRAM instead of the image's; empty for none
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
-    /// Host name in the container
+    /// Set the host name in the container
     #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
-    /// Label, NAME=VALUE; may be repeated
+    /// Set a label of the container; may be repeated
     #[arg(short, long, value_name = "NAME=VALUE")]
     label: Vec<String>,
-    /// What the container can reach: bridge, none or host
+    /// Connect the container to a network: bridge, none or host
     #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "bridge")]
     network: String,
-    /// Security option, NAME=VALUE: apparmor, label, no-new-privileges, seccomp; may be repeated
+    /// Set a security option, NAME=VALUE: apparmor, label, no-new-privileges, seccomp; may be repeated
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
-    /// When to pull the image: missing, always or never
+    /// Pull the image when it is missing, always or never
     #[arg(long, value_name = "WHEN", default_value = "missing")]
     pull: String,
-    /// Show no progress of a pull
+    /// Do not show the progress of a pull
     #[arg(short, long)]
     quiet: bool,
     /// Image to run
@@ -82,10 +85,15 @@ struct Run {
     command: Vec<OsString>,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Run as clap::CommandFactory>::command()
+}
+
 /// Makes a container, starts it, and gives its exit code.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let run: Run = arguments::parse_leading("run", arguments)?;
-    let options = run.options()?;
+    let options = run.options().map_err(|error| error.with_code(code::USAGE))?;
     let attachment = Attachment::new(run.tty, run.interactive)?;
     let spawner = session::start_helper()?;
     let target = Target::listen(Signals::catch()?);
@@ -301,8 +309,8 @@ enum Reached {
     Starting(Vec<i32>),
     /// It runs.
     Running {
-        process: rustix::fd::OwnedFd,
-        console: Option<Arc<rustix::fd::OwnedFd>>,
+        process: OwnedFd,
+        console: Option<Arc<OwnedFd>>,
         /// How often the user asked for an end.
         asked: u32,
     },
@@ -316,6 +324,10 @@ const SIGTERM: i32 = 15;
 const SIGWINCH: i32 = 28;
 /// After so many requests the container is killed.
 const PATIENCE: u32 = 3;
+/// How long a program may take to end before the user is told how to kill it.
+const MOMENT: Duration = Duration::from_secs(1);
+/// How long a program may take to end when its terminal was closed.
+const HANG_UP_GRACE: Duration = Duration::from_secs(5);
 
 impl Target {
     fn listen(signals: Signals) -> Target {
@@ -330,7 +342,7 @@ impl Target {
         *self.lock() = Reached::Starting(Vec::new());
     }
 
-    fn set(&self, running: &Running<'_>, console: Option<Arc<rustix::fd::OwnedFd>>) {
+    fn set(&self, running: &Running<'_>, console: Option<Arc<OwnedFd>>) {
         let Ok(process) = running.process.pidfd().try_clone_to_owned() else { return };
         let before = std::mem::replace(&mut *self.lock(), Reached::Running { process, console, asked: 0 });
         if let Reached::Starting(signals) = before {
@@ -350,14 +362,50 @@ impl Target {
             Reached::Nothing => {}
             Reached::Starting(signals) => signals.push(signal),
             Reached::Running { console: Some(console), .. } if signal == SIGWINCH => attach::resize(console),
-            Reached::Running { process, asked, .. } => {
+            Reached::Running { process, asked, console } => {
                 *asked += u32::from(matches!(signal, SIGINT | SIGTERM));
                 let signal = if *asked >= PATIENCE { SIGKILL } else { signal };
-                if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
-                    // A container that has ended needs no signal.
-                    let _ = rustix::process::pidfd_send_signal(&*process, signal);
+                send(process, signal);
+                if let Ok(process) = process.try_clone() {
+                    match signal {
+                        SIGINT => after(process, MOMENT, told_to_press(PATIENCE - *asked)),
+                        // Nobody sees the program any more, nor can end it.
+                        SIGHUP if console.is_some() => {
+                            after(process, HANG_UP_GRACE, |process| send(process, SIGKILL))
+                        }
+                        _ => {}
+                    }
                 }
             }
         }
+    }
+}
+
+fn send(process: &OwnedFd, signal: i32) {
+    if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
+        // A container that has ended needs no signal.
+        let _ = rustix::process::pidfd_send_signal(process, signal);
+    }
+}
+
+/// Does something about a program that has not ended after a time, on a thread of its own.
+fn after(process: OwnedFd, time: Duration, act: impl FnOnce(&OwnedFd) + Send + 'static) {
+    std::thread::spawn(move || {
+        let mut polled = [PollFd::new(&process, PollFlags::IN)];
+        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        // A pidfd is readable when its process has ended.
+        if matches!(poll(&mut polled, Some(&time)), Ok(0)) {
+            act(&process);
+        }
+    });
+}
+
+/// Says what Ctrl-C does when it is pressed again.
+fn told_to_press(left: u32) -> impl FnOnce(&OwnedFd) + Send + 'static {
+    move |_| {
+        let times = if left == 1 { "once".to_owned() } else { format!("{left} times") };
+        ui::tell_line(&format!(
+            "the program goes on after Ctrl-C: press Ctrl-C {times} more to kill the container"
+        ));
     }
 }

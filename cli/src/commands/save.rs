@@ -27,6 +27,11 @@ struct Save {
     images: Vec<String>,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Save as clap::CommandFactory>::command()
+}
+
 /// Writes the images. A file appears only when it is complete.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let save: Save = arguments::parse("save", arguments)?;
@@ -42,14 +47,16 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
                     "cowardly refusing to save to a terminal. Use the -o flag or redirect",
                 ));
             }
-            archive::save_tar(store, &requests, output.lock())?;
+            let mut output = Destination::new(output.lock(), "standard output");
+            let saved = archive::save_tar(store, &requests, &mut output);
+            output.check(saved)?;
         }
         ("oci-dir", Some(path)) => archive::save_folder(store, &requests, path)?,
         ("oci-dir", None) => {
             return Err(CliError::failed("--format oci-dir needs a folder").hint("add -o FOLDER"));
         }
         (other, _) => {
-            return Err(CliError::Flags(
+            return Err(CliError::Usage(
                 format!("invalid value {other:?} for --format"),
                 vec!["one of docker-archive, oci-dir".to_owned()],
             ));
@@ -75,25 +82,83 @@ fn save_file(store: &Store, requests: &[SaveRequest], path: &Path) -> Result<(),
     write_file(path, |file| archive::save_tar(store, requests, file))
 }
 
+/// Where something is written, with the reason why it cannot be.
+///
+/// What is written comes out of the store, and errors of both look alike: a full device that the user named is no reason to
+/// prune the build cache.
+pub(super) struct Destination<W> {
+    writer: W,
+    name: String,
+    failed: Option<std::io::Error>,
+}
+
+impl<W: Write> Destination<W> {
+    pub(super) fn new(writer: W, name: impl Into<String>) -> Destination<W> {
+        Destination { writer, name: name.into(), failed: None }
+    }
+
+    /// The error of the destination, if that was the reason for a failure.
+    pub(super) fn check<T, E: Into<CliError>>(mut self, written: Result<T, E>) -> Result<T, CliError> {
+        let written = written.map_err(Into::into);
+        let flushed = self.flush();
+        match self.failed.or(flushed.err()) {
+            Some(error) => Err(cannot_write(&self.name, &error)),
+            None => written,
+        }
+    }
+
+    fn noted<T>(&mut self, result: std::io::Result<T>) -> std::io::Result<T> {
+        result.map_err(|error| {
+            let kind = error.kind();
+            if kind != std::io::ErrorKind::Interrupted {
+                self.failed = Some(error);
+            }
+            kind.into()
+        })
+    }
+}
+
+impl<W: Write> Write for Destination<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.writer.write(bytes);
+        self.noted(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let flushed = self.writer.flush();
+        self.noted(flushed)
+    }
+}
+
+fn cannot_write(name: &str, error: &std::io::Error) -> CliError {
+    let failed = CliError::failed(format!("cannot write to {name}: {error}"));
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => failed.hint("free some space there, or write to another place"),
+        _ => failed,
+    }
+}
+
 /// Writes an archive to a file, which appears only when it is complete.
 pub(super) fn write_file(
     path: &Path,
-    write: impl FnOnce(&mut File) -> Result<(), ArchiveError>,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), ArchiveError>,
 ) -> Result<(), CliError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let shown = format!("`{}`", path.display());
     if !is_replaceable(path) {
         // A device, or a pipe for another program.
-        let failed = |error| CliError::failed(format!("cannot open `{}`: {error}", path.display()));
-        let mut file = File::options().write(true).open(path).map_err(failed)?;
-        return Ok(write(&mut file)?);
+        let failed = |error| CliError::failed(format!("cannot open {shown}: {error}"));
+        let file = File::options().write(true).open(path).map_err(failed)?;
+        let mut file = Destination::new(file, &shown);
+        let written = write(&mut file);
+        return file.check(written);
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let new = folder.join(format!(".{name}.{}", std::process::id()));
-    let failed = |error| CliError::failed(format!("cannot write `{}`: {error}", path.display()));
-    let mut file = File::create_new(&new).map_err(failed)?;
-    let written = write(&mut file).map_err(CliError::from);
-    let finished =
-        written.and_then(|()| file.flush().and_then(|()| std::fs::rename(&new, path)).map_err(failed));
+    let failed = |error: std::io::Error| cannot_write(&shown, &error);
+    let mut file = Destination::new(File::create_new(&new).map_err(failed)?, &shown);
+    let written = write(&mut file);
+    let finished = file.check(written).and_then(|()| std::fs::rename(&new, path).map_err(failed));
     if finished.is_err() {
         // The first failure counts.
         let _ = std::fs::remove_file(&new);

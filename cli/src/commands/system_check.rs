@@ -15,6 +15,11 @@ struct Check {
     repair: bool,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Check as clap::CommandFactory>::command()
+}
+
 /// Prints what is wrong, a line each; fails when something stays wrong.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let check: Check = arguments::parse("system check", arguments)?;

@@ -17,6 +17,11 @@ struct Tag {
     name: String,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Tag as clap::CommandFactory>::command()
+}
+
 /// Sets a tag.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let tag: Tag = arguments::parse("tag", arguments)?;

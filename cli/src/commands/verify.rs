@@ -46,6 +46,11 @@ enum Subject {
     Directory,
 }
 
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Verify as clap::CommandFactory>::command()
+}
+
 /// Compares; the answer is in the exit code, too.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let verify: Verify = arguments::parse("verify", arguments)?;

@@ -89,7 +89,8 @@ impl Store {
         Ok(())
     }
 
-    fn layer_bytes(&self) -> Result<u64, StoreError> {
+    /// Bytes of the files of all layers.
+    pub fn layer_bytes(&self) -> Result<u64, StoreError> {
         Ok(self.index.layers()?.iter().map(|layer| layer.size).sum())
     }
 

@@ -70,7 +70,7 @@ impl Call {
                 Some(("format", "text")) => call.json = false,
                 Some(("ignorestatus", value)) => call.ignore_status = value == "true",
                 _ => {
-                    return Err(CliError::Flags(
+                    return Err(CliError::Usage(
                         format!("invalid value {part:?} for --call"),
                         vec!["write format=json, format=text or ignorestatus=true".to_owned()],
                     ));

@@ -14,6 +14,7 @@ use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_parser::ast::NetworkMode;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZero;
 use std::path::{Component, Path, PathBuf};
 
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
@@ -21,118 +22,117 @@ const EPOCH: &str = "SOURCE_DATE_EPOCH";
 /// Build an image from a Dockerfile.
 #[derive(Debug, Parser)]
 pub(in crate::commands) struct Build {
-    /// Folder with the files to build from; - for a tar of them, or a Dockerfile alone, on standard input; the URL of
-    /// either; or a git repository, REPOSITORY.git#REFERENCE:FOLDER
+    /// Build context: a directory, the URL of a tar or Dockerfile, a git repository (REPOSITORY.git#REF:DIR), or - for a tar or
+    /// a Dockerfile on standard input
     #[arg(value_name = "PATH | URL | -")]
     pub(super) context: PathBuf,
-    /// Dockerfile (default: PATH/Dockerfile); - for standard input
+    /// Read the Dockerfile from FILE, or - for standard input [default: PATH/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
-    /// Name for the image, NAME[:TAG]; may be repeated
+    /// Name the image NAME[:TAG]; may be repeated
     #[arg(short, long, value_name = "NAME")]
     tag: Vec<String>,
-    /// Value for an ARG, NAME=VALUE, or NAME for its value in the environment; may be repeated
+    /// Set an ARG; without VALUE, to its value in the environment; may be repeated
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
-    /// Stage to build (default: the last one), with a name for its image if need be; may be repeated
+    /// Build this stage, and name its image NAME; may be repeated [default: the last stage]
     #[arg(long, value_name = "STAGE[=NAME]")]
     target: Vec<String>,
-    /// Build the stages, too, that no target needs
+    /// Also build the stages that no target needs
     #[arg(long)]
     all_stages: bool,
-    /// One more place to take files and images from, NAME=FOLDER, or with docker-image://, oci-layout://, https://,
-    /// a git repository or target: behind the sign; may be repeated
+    /// Add a named context: a directory, docker-image://, oci-layout://, https://, a git repository or target:STAGE; may be
+    /// repeated
     #[arg(long, value_name = "NAME=PLACE")]
     build_context: Vec<String>,
-    /// Label for the image, NAME=VALUE; may be repeated
+    /// Set a label of the image; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     label: Vec<String>,
-    /// Annotation for the image's manifest, [TYPE:]NAME=VALUE; may be repeated
+    /// Set an annotation of the image's manifest; may be repeated
     #[arg(long, value_name = "[TYPE:]NAME=VALUE")]
     annotation: Vec<String>,
-    /// Secret for RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE; may be repeated
+    /// Pass a secret to RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE; may be repeated
     #[arg(long, value_name = "SECRET")]
     secret: Vec<String>,
-    /// Socket of an ssh agent, or keys, for RUN --mount=type=ssh: default or ID=SOCKET|KEY; may be repeated
+    /// Pass an ssh agent's socket, or keys, to RUN --mount=type=ssh; may be repeated
     #[arg(long, value_name = "default|ID[=SOCKET|KEY]")]
     ssh: Vec<String>,
-    /// Where the result goes: DIR for its files, - for a tar of them, or
-    /// type=local|tar|oci|docker|image|registry|cacheonly with dest=PATH; may be repeated
+    /// Write the result: DIR for its files, - for a tar of them, or type=TYPE,dest=PATH with the types local, tar, oci,
+    /// docker, image, registry and cacheonly; may be repeated
     #[arg(short, long, value_name = "OUTPUT")]
     output: Vec<String>,
-    /// Short for --output=type=docker; accepted, as images are always in the store
+    /// Keep the image in the store, as --output=type=docker does [default: images are always kept]
     #[arg(long)]
     load: bool,
     /// Upload the image to the registry that its name says
     #[arg(long)]
     push: bool,
-    /// Write the image's id to a file
+    /// Write the image's id to FILE
     #[arg(long, value_name = "FILE")]
     pub(super) iidfile: Option<PathBuf>,
-    /// Write what was built to a file, as JSON
+    /// Write what was built to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub(super) metadata_file: Option<PathBuf>,
-    /// Ask registries for base images, whatever the store has
+    /// Always check the registry for newer base images
     #[arg(long)]
     pub(super) pull: bool,
-    /// Platforms to build for, os/architecture with commas between (default: this machine's)
+    /// Build for these platforms: os/architecture, separated by commas [default: this host's]
     #[arg(long, value_name = "PLATFORMS")]
     platform: Vec<String>,
-    /// Run every step, whatever earlier builds have made
+    /// Do not use the build cache
     #[arg(long)]
     no_cache: bool,
-    /// Run every step of these stages, whatever earlier builds have made; names with commas, may be repeated
+    /// Do not use the build cache for these stages: names separated by commas; may be repeated
     #[arg(long, value_name = "STAGES")]
     no_cache_filter: Vec<String>,
-    /// How progress is shown: auto, plain, tty, quiet or rawjson
+    /// Show progress as auto, plain, tty, quiet or rawjson [default: auto]
     #[arg(long, value_name = "STYLE")]
     progress: Option<String>,
-    /// Answer a question instead of building: check, outline or targets, with `,format=json` for tools
+    /// Answer a question instead of building: check, outline or targets; add `,format=json` for tools
     #[arg(long, value_name = "QUESTION", default_value = "build")]
     call: String,
-    /// Short for --call=check
+    /// Check the Dockerfile instead of building, as --call=check does
     #[arg(long)]
     check: bool,
-    /// What RUN steps can reach: default, none or host
+    /// Connect RUN steps to a network: default, none or host
     #[arg(long, value_name = "MODE", default_value = "default")]
     network: String,
-    /// Address for a host name in RUN steps, NAME:ADDRESS; may be repeated
+    /// Add a line to /etc/hosts of RUN steps; may be repeated
     #[arg(long, value_name = "NAME:ADDRESS")]
     add_host: Vec<String>,
-    /// Right that the Dockerfile may use: network.host, security.insecure, device[=NAME], secret-leak; may be repeated
+    /// Grant the Dockerfile a privilege: network.host, security.insecure, device[=NAME] or secret-leak; may be repeated
     #[arg(long, value_name = "RIGHT")]
     allow: Vec<String>,
-    /// The layers that the build makes become one
+    /// Merge the layers that the build makes into one
     #[arg(long)]
     squash: bool,
-    /// All layers become one, those of the base image, too
+    /// Merge all layers into one, including those of the base image
     #[arg(long)]
     squash_all: bool,
-    /// The time of all that the build makes: seconds since 1970, or `context` for that of a remote context
+    /// Give all that the build makes this time: seconds since 1970, or `context` for the time of a remote context
     #[arg(long, visible_alias = "timestamp", value_name = "SECONDS")]
     source_date_epoch: Option<String>,
-    /// Files in new layers that are younger than the epoch get its time
+    /// Give files that are younger than the epoch its time
     #[arg(long)]
     rewrite_timestamp: bool,
-    /// What Docker lets pass with a warning or without a word is an error
+    /// Fail on what Docker only warns about, or accepts without a word
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
     limits: LimitFlags,
-    /// Steps that run at once at most (default: as many as there are processors, and at least four)
+    /// Run at most this many steps at once [default: the number of processors, at least 16]
     #[arg(long, value_name = "NUMBER")]
-    jobs: Option<usize>,
-    /// Folder of this machine for all RUN steps, HOST:CONTAINER[:ro]; what it holds is no part of the cache; may be
-    /// repeated
+    jobs: Option<NonZero<usize>>,
+    /// Mount a directory of this host in all RUN steps; what it holds is no part of the cache; may be repeated
     #[arg(short, long, value_name = "HOST:CONTAINER[:ro]")]
     volume: Vec<String>,
-    /// File with the credentials for registries
+    /// Read credentials for registries from FILE [default: ~/.docker/config.json]
     #[arg(long, value_name = "FILE")]
     pub(super) authfile: Option<PathBuf>,
-    /// Media types of the image: oci or docker
+    /// Use the media types of oci or docker for the image
     #[arg(long, value_name = "FORMAT", default_value = "oci")]
     format: String,
-    /// Show nothing but the image's id
+    /// Print nothing but the image's id
     #[arg(short, long)]
     pub(super) quiet: bool,
     /// Say of each step that runs why no result of an earlier build was used
@@ -144,33 +144,50 @@ pub(in crate::commands) struct Build {
     refused: RefusedFlags,
 }
 
-/// Flags of Docker's users that change nothing here.
+/// Flags of Docker's and buildah's users that change nothing here; a notice says so.
 #[derive(Debug, clap::Args)]
 struct AcceptedFlags {
-    /// Accepted for Docker's users: containers of steps never stay
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    /// No effect: containers of steps are always removed
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     rm: Option<Option<bool>>,
-    /// Accepted for Docker's users: containers of steps never stay
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    /// No effect: containers of steps are always removed
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     force_rm: Option<Option<bool>>,
-    /// Accepted for Docker's users: nothing is sent that could be compressed
-    #[arg(long, hide = true)]
+    /// No effect: there is no daemon that a context would be sent to
+    #[arg(long)]
     compress: bool,
-    /// Accepted for Docker's users: results of steps are always kept
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    /// No effect: results of steps are always kept in the cache
+    #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     layers: Option<Option<bool>>,
-    /// Accepted for Docker's users
-    #[arg(short = 'D', long, hide = true)]
+    /// No effect: builds have no log for debugging
+    #[arg(short = 'D', long)]
     debug: bool,
-    /// There is one way to isolate steps
-    #[arg(long, hide = true, value_name = "KIND")]
+    /// No effect but with the value `default`: there is one way to isolate steps
+    #[arg(long, value_name = "KIND")]
     isolation: Option<String>,
-    /// Steps always have the default confinement
-    #[arg(long, hide = true, value_name = "OPTION")]
+    /// No effect: steps always have the default confinement
+    #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
-    /// There is one builder
-    #[arg(long, hide = true, value_name = "NAME")]
+    /// No effect but with the value `default`: there is one builder
+    #[arg(long, value_name = "NAME")]
     builder: Option<String>,
+}
+
+impl AcceptedFlags {
+    /// A notice for each flag that changes nothing.
+    fn notices(&self) -> Vec<String> {
+        let removed = "containers of steps are always removed";
+        let given = [
+            ("--rm", self.rm.is_some(), removed),
+            ("--force-rm", self.force_rm.is_some(), removed),
+            ("--compress", self.compress, "there is no daemon that a context would be sent to"),
+            ("--layers", self.layers.is_some(), "results of steps are always kept in the cache"),
+            ("--debug", self.debug, "builds have no log for debugging"),
+            ("--security-opt", !self.security_opt.is_empty(), "steps always have the default confinement"),
+        ];
+        let given = given.iter().filter(|(_, is_given, _)| *is_given);
+        given.map(|(flag, _, reason)| format!("warning: {flag} has no effect: {reason}")).collect()
+    }
 }
 
 /// Flags of Docker's users that are not carried out yet, and say so.
@@ -199,13 +216,10 @@ impl RefusedFlags {
         };
         let off = |text: &String| text.split(',').any(|field| field == "disabled=true");
         if !self.cache_from.is_empty() {
-            return refuse(
-                "--cache-from",
-                "steps are found in the store of this machine; leave the option out",
-            );
+            return refuse("--cache-from", "steps are found in the store of this host; leave the option out");
         }
         if !self.cache_to.is_empty() {
-            return refuse("--cache-to", "results stay in the store of this machine; leave the option out");
+            return refuse("--cache-to", "results stay in the store of this host; leave the option out");
         }
         if !self.attest.iter().all(off) {
             return refuse("--attest", "images have no attestations; leave the option out");
@@ -257,6 +271,9 @@ impl Build {
         }
         let mut options = self.options()?;
         let outputs = self.outputs(&options)?;
+        let is_named =
+            !options.tags.is_empty() || options.targets.iter().any(|target| !target.tags.is_empty());
+        options.only_files = !is_named && !outputs.is_empty() && outputs.iter().all(Output::needs_no_image);
         for output in &outputs {
             options.rewrites_times |= output.options.rewrites_times;
             for text in &output.options.annotations {
@@ -298,13 +315,9 @@ impl Build {
         })
     }
 
-    /// Warnings about flags that change nothing.
+    /// Notices about flags that change nothing.
     pub(super) fn accepted(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for option in &self.accepted.security_opt {
-            warnings.push(format!("[Warning] --security-opt {option} has no effect on builds"));
-        }
-        warnings
+        self.accepted.notices()
     }
 
     /// Named contexts.
@@ -463,18 +476,19 @@ impl Build {
             rewrites_times: self.rewrite_timestamp,
             squash,
             strict: self.strict,
-            jobs: self.jobs.filter(|jobs| *jobs > 0),
+            jobs: self.jobs.map(NonZero::get),
             volumes: self.volume.iter().map(|text| volume(text)).collect::<Result<_, _>>()?,
             docker_types: match self.format.as_str() {
                 "oci" => false,
                 "docker" => true,
                 other => {
-                    return Err(CliError::Flags(
+                    return Err(CliError::Usage(
                         format!("invalid value {other:?} for --format"),
                         vec!["one of oci, docker".to_owned()],
                     ));
                 }
             },
+            only_files: false,
             hosts: self.add_host.iter().map(|text| host(text)).collect::<Result<_, _>>()?,
         })
     }
@@ -494,7 +508,7 @@ fn tag(text: &str) -> Result<Reference, CliError> {
 /// `HOST:CONTAINER[:ro|rw]`
 fn volume(text: &str) -> Result<HostMount, CliError> {
     let invalid = |reason: &str| {
-        CliError::Flags(
+        CliError::Usage(
             format!("invalid value {text:?} for --volume: {reason}"),
             vec!["write HOST:CONTAINER or HOST:CONTAINER:ro, both paths from the root".to_owned()],
         )
@@ -542,7 +556,7 @@ fn build_arguments(list: &[String]) -> Result<BTreeMap<String, String>, CliError
             None => (entry.as_str(), std::env::var(entry).ok()),
         };
         if name.is_empty() {
-            return Err(CliError::Flags(
+            return Err(CliError::Usage(
                 format!("invalid value {entry:?} for --build-arg"),
                 vec!["write --build-arg NAME=VALUE".to_owned()],
             ));
@@ -559,4 +573,9 @@ fn labels(list: &[String]) -> Result<BTreeMap<String, String>, CliError> {
         (name, value) => Ok((name.to_owned(), value.to_owned())),
     };
     list.iter().map(pair).collect()
+}
+
+/// Describes the arguments.
+pub(in crate::commands) fn describe() -> clap::Command {
+    <Build as clap::CommandFactory>::command()
 }

@@ -20,7 +20,7 @@ pub(super) fn read(secrets: &[String], ssh: &[String], strict: bool) -> Result<G
 }
 
 fn invalid(flag: &str, text: &str, hint: &str) -> CliError {
-    CliError::Flags(format!("invalid value {text:?} for {flag}"), vec![hint.to_owned()])
+    CliError::Usage(format!("invalid value {text:?} for {flag}"), vec![hint.to_owned()])
 }
 
 /// `id=NAME[,src=FILE|,env=VARIABLE][,type=file|env]`

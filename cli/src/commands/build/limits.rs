@@ -7,37 +7,37 @@ use kiln_builder::RunLimits;
 /// Flags that limit RUN.
 #[derive(Debug, Default, Args)]
 pub(super) struct LimitFlags {
-    /// Size of /dev/shm in RUN steps, such as 128m
+    /// Set the size of /dev/shm in RUN steps, such as 128m [default: 64m]
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<String>,
-    /// Ulimit of RUN steps, NAME=SOFT[:HARD]; may be repeated
+    /// Set a ulimit of RUN steps; may be repeated
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<String>,
-    /// Control group that those of RUN steps are made in
+    /// Make the cgroups of RUN steps in this cgroup
     #[arg(long, value_name = "GROUP")]
     cgroup_parent: Option<String>,
-    /// Memory that a RUN step may use, such as 512m
+    /// Limit the memory of a RUN step, such as 512m [default: no limit]
     #[arg(short, long, value_name = "BYTES")]
     memory: Option<String>,
-    /// Memory and swap that a RUN step may use; -1 for any amount of swap
+    /// Limit memory and swap together; -1 for unlimited swap
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     memory_swap: Option<String>,
-    /// Share of the processors that a RUN step gets when others want them, too
+    /// Set the weight of a RUN step where processors are contended [default: 1024]
     #[arg(short, long, value_name = "WEIGHT")]
     cpu_shares: Option<u64>,
-    /// Microseconds of processor time in each period
+    /// Limit the processor time of a RUN step in each period
     #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
     cpu_quota: Option<i64>,
-    /// Length of that period
+    /// Set the length of that period [default: 100000]
     #[arg(long, value_name = "MICROSECONDS")]
     cpu_period: Option<u64>,
-    /// Processors that RUN steps may use, such as 0-2,4
+    /// Run RUN steps on these processors, such as 0-2,4
     #[arg(long, value_name = "LIST")]
     cpuset_cpus: Option<String>,
-    /// Memory nodes that RUN steps may use
+    /// Allocate memory of RUN steps from these nodes
     #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
-    /// Limits by key: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems
+    /// Set limits by key: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems
     #[arg(long, value_name = "KEY=VALUE,…")]
     resource: Vec<String>,
 }

@@ -1,13 +1,13 @@
 //! `--output`: where the result goes besides the store.
 
-use crate::commands::save;
+use crate::commands::save::{self, Destination};
 use crate::error::{CliError, chain};
 use crate::images::ImageFinder;
 use crate::ui;
 use kiln_builder::output::{self, OutputError};
 use kiln_builder::{Annotations, BuiltImage, Outcome};
 use kiln_image::archive::{self, Compression, IndexRequest, PackOptions, SaveRequest, pack};
-use kiln_image::digest::{Digest, ImageId};
+use kiln_image::digest::{DiffId, Digest};
 use kiln_image::manifest::{Descriptor, Index, media_type};
 use kiln_image::reference::Reference;
 use kiln_image::store::Store;
@@ -100,7 +100,7 @@ impl Output {
             return Ok(Output::plain(Kind::Folder(PathBuf::from(text))));
         }
         let invalid = |reason: String, hint: &str| {
-            CliError::Flags(format!("invalid value {text:?} for --output: {reason}"), vec![hint.to_owned()])
+            CliError::failed(format!("invalid value {text:?} for --output: {reason}")).hint(hint)
         };
         let (mut kind, mut dest, mut as_tar) = (String::new(), None, true);
         let mut options = OutputOptions::default();
@@ -161,6 +161,20 @@ impl Output {
         matches!(self.kind, Kind::Folder(_) | Kind::Tar(_))
     }
 
+    /// True when the output leaves no image in the store that has no name.
+    pub(super) fn needs_no_image(&self) -> bool {
+        self.is_tree() || self.kind == Kind::Cache
+    }
+
+    /// What was written where, for outputs of files.
+    fn report(&self) -> Option<String> {
+        match &self.kind {
+            Kind::Folder(directory) => Some(format!("files written to {}", directory.display())),
+            Kind::Tar(Target::File(path)) => Some(format!("tar of the files written to {}", path.display())),
+            _ => None,
+        }
+    }
+
     /// Refuses what could not be written before anything is built.
     pub(super) fn check(&self, platforms: usize, tags: &[Reference]) -> Result<(), CliError> {
         let to_terminal = matches!(self.kind, Kind::Tar(Target::Stdout) | Kind::Archive(Target::Stdout))
@@ -219,7 +233,7 @@ impl Output {
             Kind::Tar(Target::Stdout) => self.write_tar(made, std::io::stdout().lock(), "standard output")?,
             Kind::Tar(Target::File(path)) => {
                 let file = File::create(path).map_err(|error| failed(path, &error))?;
-                self.write_tar(made, file, &path.display().to_string())?;
+                self.write_tar(made, file, &format!("`{}`", path.display()))?;
             }
             Kind::Archive(Target::Stdout) => self.write_archive(made, &mut std::io::stdout().lock())?,
             Kind::Archive(Target::File(path)) => {
@@ -238,12 +252,17 @@ impl Output {
                 }
             }
         }
+        if let Some(report) = self.report().filter(|_| !made.is_quiet) {
+            ui::tell_line(&report);
+        }
         Ok(())
     }
 
     fn write_archive(&self, made: &Made<'_>, output: &mut dyn Write) -> Result<(), CliError> {
         let options = self.pack_options()?;
-        Ok(self.archive(made, &options, output)?)
+        let mut output = Destination::new(output, "standard output");
+        let written = self.archive(made, &options, &mut output);
+        output.check(written)
     }
 
     fn archive(
@@ -276,7 +295,7 @@ impl Output {
                 true => folder.join(image.platform.to_string().replace('/', "_")),
                 false => folder.to_owned(),
             };
-            output::to_folder(made.store, &image.id, &place, made.epoch)?;
+            output::to_folder(made.store, &image.diff_ids, &place, made.epoch)?;
         }
         Ok(())
     }
@@ -284,17 +303,19 @@ impl Output {
     fn write_tar(&self, made: &Made<'_>, target: impl Write, name: &str) -> Result<(), CliError> {
         let images = made.outcome.last();
         let splits = self.options.splits.unwrap_or(images.len() > 1);
-        let trees: Vec<(String, ImageId)> = images
+        let trees: Vec<(String, &[DiffId])> = images
             .iter()
             .map(|image| {
                 let folder =
                     if splits { image.platform.to_string().replace('/', "_") } else { String::new() };
-                (folder, image.id.clone())
+                (folder, image.diff_ids.as_slice())
             })
             .collect();
-        output::to_tar(made.store, &trees, made.epoch, BufWriter::new(target))?
-            .flush()
-            .map_err(|error| failed(Path::new(name), &error))
+        let mut target = Destination::new(target, name);
+        let written = output::to_tar(made.store, &trees, made.epoch, BufWriter::new(&mut target));
+        let written = written.map(|mut buffer| buffer.flush());
+        // What cannot be flushed is known to the target.
+        target.check(written.map(|_| ()))
     }
 
     /// Uploads the images under each of their names.

@@ -1,0 +1,321 @@
+//! What `--help` shows: an overview, the members of groups, and the flags of commands in groups with examples.
+
+use crate::commands::{self, GROUP_NAMES, GROUPS};
+use crate::ui;
+use clap::{Arg, ArgAction, Command};
+use std::fmt::Write;
+
+/// Id of the flag that every command has.
+pub const COLOR: &str = "color";
+
+/// Longest line of help, on terminals that are wider.
+const WIDEST: usize = 100;
+
+/// Name of the group of flags that no other one has.
+const OTHER: &str = "Options";
+
+/// What `kiln --help` shows.
+pub fn overview() -> String {
+    let mut text = String::from(
+        "kiln builds container images from Dockerfiles and runs them, without a daemon\n\nUsage: kiln [OPTIONS] COMMAND\n\nCommands:\n",
+    );
+    for command in commands::ALL.iter().filter(|command| !command.hidden) {
+        let _ = writeln!(text, "  {:<11} {}", command.name, command.about);
+    }
+    text.push_str("\nGroups:\n");
+    for (name, about) in GROUP_NAMES {
+        let _ = writeln!(text, "  {name:<11} {about}");
+    }
+    text.push_str(
+        "
+Options:
+  --root DIR     Store of images, layers and containers
+                 [default: $KILN_ROOT, or /var/lib/kiln]
+  --color WHEN   Colour messages: auto, always or never [default: auto]
+  -v, --version  Print the version
+  -h, --help     Print help
+
+Examples:
+  kiln build -t hello .
+  kiln run --rm hello
+  kiln help build
+",
+    );
+    text
+}
+
+/// What `kiln GROUP --help` shows.
+pub fn group(name: &str) -> String {
+    let about = GROUP_NAMES.iter().find(|(known, _)| *known == name).map_or("", |(_, about)| about);
+    let mut text = format!("{about}\n\nUsage: kiln {name} COMMAND\n\nCommands:\n");
+    for (_, member, target) in GROUPS.iter().filter(|(group, _, _)| *group == name) {
+        let about = commands::named(target).map_or("", |command| command.about);
+        let _ = writeln!(text, "  {member:<9} {about}");
+    }
+    let _ = writeln!(text, "\nRun `kiln {name} COMMAND --help` for the flags of a command.");
+    text
+}
+
+/// A command's description as users see it: with the flags that all have, in groups, with examples, and as wide as the
+/// terminal.
+pub fn complete(name: &str, command: Command) -> Command {
+    let command = command.arg(color()).bin_name(format!("kiln {name}")).disable_version_flag(true);
+    let command = in_groups(name, command).term_width(ui::size_of_answers().columns.min(WIDEST));
+    match examples(name) {
+        Some(examples) => command.after_help(format!("Examples:\n{}", indented(examples))),
+        None => command,
+    }
+}
+
+fn color() -> Arg {
+    let color = Arg::new(COLOR).long("color").value_name("WHEN").value_parser(["auto", "always", "never"]);
+    color.hide_possible_values(true).help("Colour messages: auto, always or never [default: auto]")
+}
+
+/// The whole program, for completions and manual pages.
+pub fn program() -> Command {
+    let root = Arg::new("root").long("root").value_name("DIR").value_hint(clap::ValueHint::DirPath);
+    let root = root.help("Store of images, layers and containers [default: $KILN_ROOT, or /var/lib/kiln]");
+    let about = "Builds container images from Dockerfiles and runs them, without a daemon";
+    let version = Arg::new("version").short('v').long("version").action(ArgAction::SetTrue);
+    let mut program = Command::new("kiln").about(about).version(env!("CARGO_PKG_VERSION"));
+    program = program.disable_version_flag(true).args([root, color(), version.help("Print the version")]);
+    for command in commands::ALL.iter().filter(|command| !command.hidden) {
+        program = program.subcommand(described(command.name, command.name, command));
+    }
+    for (group, about) in GROUP_NAMES {
+        let mut parent = Command::new(*group).about(*about);
+        for (_, member, target) in GROUPS.iter().filter(|(name, _, _)| name == group) {
+            let command = commands::named(target).expect("groups name commands that exist");
+            parent = parent.subcommand(described(&format!("{group} {member}"), member, command));
+        }
+        program = program.subcommand(parent);
+    }
+    program
+}
+
+fn described(name: &str, word: &'static str, command: &commands::Command) -> Command {
+    complete(name, (command.describe)()).name(word).about(command.about)
+}
+
+fn in_groups(name: &str, command: Command) -> Command {
+    let groups = if matches!(name, "build" | "image build" | "builder build" | "buildx build") {
+        BUILD_GROUPS
+    } else if matches!(name, "run" | "container run") {
+        RUN_GROUPS
+    } else {
+        &[]
+    };
+    if groups.is_empty() {
+        return command;
+    }
+    let heading = |id: &str| groups.iter().find(|(_, ids)| ids.contains(&id)).map_or(OTHER, |(name, _)| name);
+    command.mut_args(|arg| match arg.is_positional() {
+        true => arg,
+        false => {
+            let heading = heading(arg.get_id().as_str());
+            arg.help_heading(heading)
+        }
+    })
+}
+
+/// Flags of `build` by group.
+const BUILD_GROUPS: &[(&str, &[&str])] = &[
+    (
+        "Common options",
+        &[
+            "file",
+            "tag",
+            "build_arg",
+            "target",
+            "platform",
+            "build_context",
+            "label",
+            "secret",
+            "ssh",
+            "progress",
+            "quiet",
+        ],
+    ),
+    (
+        "Output options",
+        &[
+            "output",
+            "load",
+            "push",
+            "iidfile",
+            "metadata_file",
+            "format",
+            "annotation",
+            "squash",
+            "squash_all",
+            "all_stages",
+            "authfile",
+        ],
+    ),
+    ("Cache options", &["pull", "no_cache", "no_cache_filter", "explain"]),
+    ("Check options", &["call", "check", "strict"]),
+    ("Access of RUN steps", &["network", "add_host", "allow", "volume"]),
+    (
+        "Limits",
+        &[
+            "jobs",
+            "memory",
+            "memory_swap",
+            "cpu_shares",
+            "cpu_quota",
+            "cpu_period",
+            "cpuset_cpus",
+            "cpuset_mems",
+            "resource",
+            "shm_size",
+            "ulimit",
+            "cgroup_parent",
+        ],
+    ),
+    ("Reproducibility", &["source_date_epoch", "rewrite_timestamp"]),
+    (
+        "Flags of Docker without effect",
+        &["compress", "debug", "force_rm", "isolation", "layers", "rm", "security_opt", "builder"],
+    ),
+];
+
+/// Flags of `run` by group.
+const RUN_GROUPS: &[(&str, &[&str])] = &[
+    (
+        "Common options",
+        &["rm", "interactive", "tty", "name", "env", "env_file", "workdir", "user", "entrypoint"],
+    ),
+    ("Image options", &["pull", "quiet"]),
+    ("Network options", &["network", "hostname"]),
+    ("Process and security options", &["init", "security_opt", "label"]),
+];
+
+/// Lines of a command that are shown below its flags.
+fn examples(name: &str) -> Option<&'static str> {
+    let (_, examples) = EXAMPLES.iter().find(|(known, _)| *known == name)?;
+    Some(examples)
+}
+
+const EXAMPLES: &[(&str, &str)] = &[
+    (
+        "build",
+        "kiln build -t app:1 .
+kiln build -t app:1 -f docker/Dockerfile --build-arg VERSION=2 .
+kiln build --target test --progress plain .
+kiln build --output out .
+kiln build --secret id=token,env=TOKEN -t app:1 .
+kiln build -t app:1 https://example.com/project.git#main:server
+kiln build --check .",
+    ),
+    (
+        "run",
+        "kiln run --rm app:1
+kiln run --rm -it busybox sh
+kiln run --rm -e NAME=value -w /tmp busybox env",
+    ),
+    (
+        "images",
+        "kiln images\nkiln images --filter dangling=true\nkiln images --format '{{.Repository}}:{{.Tag}}'",
+    ),
+    ("image prune", "kiln image prune\nkiln image prune --all --force --filter until=24h"),
+    ("builder prune", "kiln builder prune --force"),
+    ("ps", "kiln ps --all"),
+    ("inspect", "kiln inspect app:1\nkiln inspect --format '{{.Config.Cmd}}' app:1"),
+    ("history", "kiln history --no-trunc app:1"),
+    ("pull", "kiln pull busybox:latest"),
+    ("push", "kiln push registry.example.com/app:1"),
+    ("save", "kiln save -o app.tar app:1\nkiln save app:1 | gzip > app.tar.gz"),
+    ("load", "kiln load -i app.tar\nkiln load < app.tar.gz"),
+    ("tag", "kiln tag app:1 registry.example.com/app:1"),
+    ("rm", "kiln rm web"),
+    ("rmi", "kiln rmi app:1"),
+    ("lint", "kiln lint Dockerfile\nkiln lint --format sarif docker/Dockerfile"),
+    ("fmt", "kiln fmt Dockerfile\nkiln fmt --check Dockerfile"),
+    ("verify", "kiln verify app:1"),
+    ("system check", "kiln system check --repair"),
+    ("info", "kiln info --format '{{.KernelVersion}}'"),
+    ("version", "kiln version --format '{{.Client.Version}}'"),
+    (
+        "completion",
+        "source <(kiln completion bash)\nkiln completion fish > ~/.config/fish/completions/kiln.fish",
+    ),
+    ("man", "kiln man build | man -l -\nkiln man --output /usr/local/share/man/man1"),
+];
+
+fn indented(lines: &str) -> String {
+    lines.lines().map(|line| format!("  {line}\n")).collect::<String>().trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Help of a command on a terminal of a width.
+    fn help(name: &str, columns: usize) -> String {
+        let command = commands::named(name).unwrap();
+        complete(name, (command.describe)()).term_width(columns).render_long_help().to_string()
+    }
+
+    #[test]
+    fn lines_break_between_words() {
+        for columns in [60, 80, 100] {
+            let text = help("build", columns);
+            let too_long =
+                |line: &&str| line.chars().count() > columns && !line.trim_start().starts_with("kiln ");
+            assert_eq!(text.lines().find(too_long), None, "{columns}");
+            // A word of the help that is cut would not be found.
+            assert!(text.split_whitespace().any(|word| word == "registry"), "{text}");
+        }
+        for (_, text) in EXAMPLES {
+            assert!(text.lines().all(|line| line.len() < 78), "{text}");
+        }
+        assert!(overview().lines().all(|line| line.chars().count() <= 80));
+    }
+
+    #[test]
+    fn flags_of_build_and_run_are_in_groups() {
+        for (name, groups) in [("build", BUILD_GROUPS), ("run", RUN_GROUPS)] {
+            let described = (commands::named(name).unwrap().describe)();
+            let known: Vec<&str> = described.get_arguments().map(|arg| arg.get_id().as_str()).collect();
+            for (_, ids) in groups {
+                assert!(ids.iter().all(|id| known.contains(id)), "{ids:?}");
+            }
+            let grouped = |id: &str| groups.iter().any(|(_, ids)| ids.contains(&id));
+            let others = described
+                .get_arguments()
+                .filter(|arg| !arg.is_positional() && !arg.is_hide_set() && !grouped(arg.get_id().as_str()));
+            let others: Vec<&str> = others.map(|arg| arg.get_id().as_str()).collect();
+            assert_eq!(others, if name == "run" { vec!["help"] } else { Vec::new() }, "{name}");
+        }
+        let text = help("build", 80);
+        for group in ["Common options:", "Output options:", "Cache options:", "Limits:", "Reproducibility:"] {
+            assert!(text.contains(&format!("\n{group}\n")), "{group}: {text}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_it_accepts() {
+        let members = GROUPS.iter().filter_map(|(group, member, target)| {
+            let command = commands::named(target).unwrap();
+            command.hidden.then(|| (format!("{group} {member}"), command))
+        });
+        let members = members.filter(|(name, _)| !name.starts_with("buildx"));
+        let plain = commands::ALL.iter().filter(|command| !command.hidden && command.name != "oci");
+        for (name, command) in plain.map(|command| (command.name.to_owned(), command)).chain(members) {
+            let lines = examples(&name).unwrap_or_else(|| panic!("{name} has no example"));
+            for line in lines.lines().filter(|line| line.starts_with("kiln ")) {
+                let line = line.split([';', '|', '<', '>']).next().unwrap_or_default().replace('\'', "");
+                let words = line.strip_prefix("kiln ").and_then(|line| line.strip_prefix(&name)).unwrap();
+                let words = std::iter::once("kiln").chain(words.split_whitespace());
+                let read = complete(&name, (command.describe)()).try_get_matches_from(words);
+                assert!(read.is_ok(), "{line}: {read:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_whole_program_is_consistent() {
+        program().debug_assert();
+    }
+}
