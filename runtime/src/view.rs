@@ -74,6 +74,13 @@ pub fn map_owners(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: b
     sys::map_owners(mount, namespace, recursive)
 }
 
+/// A detached mount of a device node of the host: a device and nothing else. That it is read-only keeps nobody from writing
+/// to the device, but from changing who may.
+pub fn host_node(path: &std::path::Path) -> Result<OwnedFd, Errno> {
+    let change = AttributeChange { set: READONLY | NOSUID | NOEXEC, ..AttributeChange::default() };
+    detached::attributes(copy(path, false)?, change, Space::Shared)
+}
+
 /// A device node, for a container that can make none itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {

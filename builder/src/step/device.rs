@@ -1,9 +1,12 @@
 //! `RUN --device`: devices as the Container Device Interface describes them (CDI specification 0.8).
 
 use super::StepError;
+use kiln_image::sys::Named;
 use kiln_runtime::spec as runtime_spec;
+use kiln_runtime::view;
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount, Spec};
-use rustix::fs::{major, minor, stat};
+use rustix::fd::OwnedFd;
+use rustix::fs::{fstat, major, minor, stat};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +18,8 @@ const FOLDERS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 pub(super) struct Devices {
     environment: Vec<String>,
     nodes: Vec<LinuxDevice>,
+    /// Where the host has each of these nodes.
+    sources: Vec<PathBuf>,
     pub(super) mounts: Vec<Mount>,
 }
 
@@ -112,6 +117,7 @@ impl Devices {
         self.environment.extend(edits.env.iter().cloned());
         for node in &edits.device_nodes {
             self.nodes.push(node.read()?);
+            self.sources.push(PathBuf::from(node.source()));
         }
         for shown in &edits.mounts {
             let options: Vec<&str> = shown.options.iter().map(String::as_str).collect();
@@ -122,6 +128,20 @@ impl Devices {
             ));
         }
         Ok(())
+    }
+
+    /// The host's nodes by their paths in the container, for one that must not make nodes itself.
+    pub(super) fn host_nodes(&self) -> Result<Vec<(PathBuf, OwnedFd)>, StepError> {
+        let handed = self.nodes.iter().zip(&self.sources).map(|(device, source)| {
+            let node = view::host_node(source).call("mount", source)?;
+            let found = fstat(&node).call("stat", source)?.st_rdev;
+            if (i64::from(major(found)), i64::from(minor(found))) != (device.major(), device.minor()) {
+                let why = format!("`{}` was replaced by another device", source.display());
+                return Err(StepError::Device(device.path().display().to_string(), why));
+            }
+            Ok((device.path().clone(), node))
+        });
+        handed.collect()
     }
 
     pub(super) fn add_to(&self, spec: &mut Spec) {
@@ -135,8 +155,13 @@ impl Devices {
 }
 
 impl Node {
+    /// Where the host has it.
+    fn source(&self) -> &str {
+        self.host_path.as_deref().unwrap_or(&self.path)
+    }
+
     fn read(&self) -> Result<LinuxDevice, StepError> {
-        let host = self.host_path.as_deref().unwrap_or(&self.path);
+        let host = self.source();
         let mut device = device_at(Path::new(host), &self.path)
             .ok_or_else(|| StepError::Device(self.path.clone(), format!("`{host}` is no device")))?;
         if let Some(mode) = self.file_mode {
@@ -202,6 +227,7 @@ mod tests {
         let one = find("vendor.com/net=a", true).unwrap();
         assert_eq!(one.environment, ["ALL=1", "A=1"]);
         assert_eq!((one.nodes[0].path().to_str(), one.nodes[0].file_mode()), (Some("/dev/a"), Some(0o600)));
+        assert_eq!(one.sources, [Path::new("/dev/null")]);
         let every = find("vendor.com/net=*", true).unwrap();
         assert_eq!((every.nodes.len(), every.mounts.len()), (1, 1));
         assert_eq!(find("vendor.com/net", true).unwrap().nodes.len(), 1);

@@ -1,7 +1,8 @@
 //! RUN: a program in a container of its own, whose changes become a layer.
 
+use super::device::{self, Devices};
 use super::mount::Mounted;
-use super::{Built, Executor, StepError, advice, device};
+use super::{Built, Executor, StepError, advice};
 use crate::event::{Event, Row};
 use crate::graph::{Exec, Network};
 use crate::plan::quote;
@@ -80,7 +81,8 @@ impl Executor<'_> {
         let stubs: Vec<PathBuf> =
             std::iter::once(files.stubs()).chain(mounted.stubs.iter().cloned()).collect();
         let root = self.tools.store.active_mount(below, active, &stubs);
-        let mut spec = self.whole_spec(exec, mounted, active.mount_point()?, row)?;
+        let devices = device::find(&exec.devices)?;
+        let mut spec = self.whole_spec(exec, mounted, &devices, active.mount_point()?, row)?;
         if !exec.is_insecure {
             self.tools.sandbox.confine(&mut spec)?;
         }
@@ -101,12 +103,20 @@ impl Executor<'_> {
         let filter = self.tools.sandbox.device_filter().filter(|_| !opens_devices && !is_limited);
         let group = limited.as_ref().and_then(Cgroup::folder).or(filter);
         let namespace = network.as_ref().map(StepNetwork::namespace);
-        let slots: Vec<_> = namespace.into_iter().chain(group).collect();
+        let handed = if exec.is_insecure { Vec::new() } else { devices.host_nodes()? };
+        let mut slots: Vec<_> = namespace.into_iter().chain(group).collect();
+        let cgroup = group.map(|_| FdSlot(slots.len() - 1));
+        let mut nodes = Vec::new();
+        for (path, node) in &handed {
+            nodes.push((path.clone(), FdSlot(slots.len())));
+            slots.push(node.as_fd());
+        }
         let options = PlanOptions {
             root: Some(&root),
             user: Some(&exec.user),
             network: namespace.map(|_| FdSlot(0)),
-            cgroup: group.map(|_| FdSlot(slots.len() - 1)),
+            cgroup,
+            nodes: &nodes,
             no_device_filter: filter.is_none() && !exec.is_insecure,
             default_filter: !exec.is_insecure,
             apparmor: !exec.is_insecure,
@@ -138,13 +148,19 @@ impl Executor<'_> {
     }
 
     /// The step's container, with everything that is mounted in it.
-    fn whole_spec(&self, exec: &Exec, mounted: &Mounted, root: PathBuf, row: Row) -> Result<Spec, StepError> {
+    fn whole_spec(
+        &self,
+        exec: &Exec,
+        mounted: &Mounted,
+        devices: &Devices,
+        root: PathBuf,
+        row: Row,
+    ) -> Result<Spec, StepError> {
         let files = self.tools.sandbox.files()?;
         let mut spec = step_spec(exec, &mounted.environment, root);
-        let devices = device::find(&exec.devices)?;
         devices.add_to(&mut spec);
         let mut mounts = files.mounts(exec.network == Network::Host);
-        mounts.extend(devices.mounts);
+        mounts.extend(devices.mounts.iter().cloned());
         mounts.extend(mounted.mounts.iter().cloned());
         if let Some((name, content)) = &exec.script {
             let folder = write_script(&files.folder(), row, name, content)?;

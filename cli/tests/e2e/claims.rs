@@ -472,6 +472,26 @@ fn granted_devices_are_the_only_ones_that_open() {
     assert_eq!(done.err.matches(" shut\n").count(), 2, "{}", done.err);
 }
 
+/// Where a description names another path on the host, the step gets the device of that path.
+#[test]
+fn a_granted_device_is_that_of_the_path_on_the_host() {
+    let bed = bed!();
+    let cdi = "{\"cdiVersion\":\"0.6.0\",\"kind\":\"kiln.test/d\",\"devices\":[{\"name\":\"x\",\"containerEdits\":\
+               {\"deviceNodes\":[{\"path\":\"/dev/loop-control\",\"hostPath\":\"/dev/full\"},\
+               {\"path\":\"/dev/granted\",\"hostPath\":\"/dev/zero\"}]}}]}";
+    bed.write("etc/cdi/kiln.json", cdi);
+    let text = "FROM busybox\nRUN --device=kiln.test/d=x stat -c %t,%T /dev/loop-control /dev/granted && \
+                ! (echo x > /dev/loop-control) 2>/dev/null && head -c 1 /dev/granted | wc -c\n";
+    let folder = context(&bed, "c", text);
+    let change = format!("mount -t overlay none -o lowerdir={}:/etc /etc", bed.path("etc").display());
+    let done = on_changed(&bed, &change, &format!("build --allow device {folder}"));
+    assert_eq!(done.code, 0, "{}", done.err);
+    let lines: Vec<&str> =
+        done.err.lines().filter_map(|line| line.split_once(' ')?.1.split(' ').next_back()).collect();
+    let at = lines.iter().position(|line| *line == "1,7").unwrap_or_else(|| panic!("{}", done.err));
+    assert_eq!(lines[at..at + 3], ["1,7", "1,5", "1"], "{}", done.err);
+}
+
 #[test]
 fn dockerfiles_are_checked_and_laid_out_from_standard_input() {
     let bed = bed!();

@@ -384,6 +384,12 @@ impl Init {
         }
         if op.bind {
             let node = copy_tree(CWD, &op.path, false).call("mount", op.path.clone())?;
+            let stat = fs::fstat(&node).call("stat", op.path.clone())?;
+            if !is_device(&stat, op) {
+                let shown = op.path.as_path().display();
+                let message = format!("`{shown}` of the host is not the device that is asked for");
+                return Err(Failed::saying(op.path.clone(), message));
+            }
             let node = hardened_node(node, op, self.space)?;
             let target = self.target(&op.path, Target::File, false)?;
             attach(node.as_fd(), target.as_fd()).call("move_mount", op.path.clone())?;
@@ -397,15 +403,10 @@ impl Init {
             self.target(&above.into(), Target::Folder, false)?;
         }
         let (parent, name) = self.parent(&op.path)?;
-        let kind = match op.kind {
-            'b' => FileType::BlockDevice,
-            'p' => FileType::Fifo,
-            _ => FileType::CharacterDevice,
-        };
         let device = fs::makedev(op.major, op.minor);
-        match fs::mknodat(parent, &name, kind, Mode::from_raw_mode(op.mode), device) {
+        match fs::mknodat(parent, &name, node_type(op), Mode::from_raw_mode(op.mode), device) {
             Ok(()) => {}
-            Err(Errno::EXIST) => return check_node(parent, &name, op, kind),
+            Err(Errno::EXIST) => return check_node(parent, &name, op),
             Err(errno) => return Err(errno).call("mknod", op.path.clone()),
         }
         if (op.uid, op.gid) != (0, 0) {
@@ -667,12 +668,25 @@ fn hardened_node(node: OwnedFd, op: &DeviceOp, space: Space) -> Done<OwnedFd> {
     detached::attributes(node, change, space).call("mount_setattr", op.path.clone())
 }
 
+fn node_type(op: &DeviceOp) -> FileType {
+    match op.kind {
+        'b' => FileType::BlockDevice,
+        'p' => FileType::Fifo,
+        _ => FileType::CharacterDevice,
+    }
+}
+
+/// True when a node is the device that the operation names.
+fn is_device(stat: &fs::Stat, op: &DeviceOp) -> bool {
+    let kind = node_type(op);
+    FileType::from_raw_mode(stat.st_mode) == kind
+        && (kind == FileType::Fifo || stat.st_rdev == fs::makedev(op.major, op.minor))
+}
+
 /// A node that was there already must be the device that is meant.
-fn check_node(parent: BorrowedFd<'_>, name: &CStr, op: &DeviceOp, kind: FileType) -> Done {
+fn check_node(parent: BorrowedFd<'_>, name: &CStr, op: &DeviceOp) -> Done {
     let stat = fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).call("stat", op.path.clone())?;
-    let same = FileType::from_raw_mode(stat.st_mode) == kind
-        && (kind == FileType::Fifo || stat.st_rdev == fs::makedev(op.major, op.minor));
-    if same {
+    if is_device(&stat, op) {
         return Ok(());
     }
     let shown = op.path.as_path().display();
