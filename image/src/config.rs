@@ -19,10 +19,10 @@ pub type Extra = BTreeMap<String, serde_json::Value>;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ImageConfig {
     /// Processor architecture.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_default")]
     pub architecture: String,
     /// Who made the image: MAINTAINER.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
     pub author: String,
     /// What a container of it runs like.
     #[serde(default, deserialize_with = "null_default")]
@@ -34,7 +34,7 @@ pub struct ImageConfig {
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
     /// Operating system.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_default")]
     pub os: String,
     /// Operating system version.
     #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
@@ -189,9 +189,13 @@ impl ImageConfig {
         (bytes, id)
     }
 
-    /// What the image is for.
+    /// What the image is for. One that does not say is for this host, as in the reference.
     pub fn platform(&self) -> Platform {
-        let mut platform = Platform::new(&self.os, &self.architecture, self.variant.as_deref());
+        let host = Platform::host();
+        let or_host = |own: &str, host: &str| if own.is_empty() { host.to_owned() } else { own.to_owned() };
+        let (os, architecture) =
+            (or_host(&self.os, &host.os), or_host(&self.architecture, &host.architecture));
+        let mut platform = Platform::new(&os, &architecture, self.variant.as_deref());
         platform.os_version.clone_from(&self.os_version);
         platform
     }

@@ -45,14 +45,22 @@ impl Platform {
         Platform { architecture, os: os.to_lowercase(), os_version: None, variant }
     }
 
-    /// How well an image for `self` runs where `wanted` is wanted: 0 is exact, more is worse.
+    /// How well an image for `self` runs where `wanted` is wanted: 0 is exact, more is worse. Programs for the 32-bit mode
+    /// of a processor run, too, and are the last choice.
     pub fn distance(&self, wanted: &Platform) -> Option<u32> {
+        /// More than any two variants are apart.
+        const OTHER_MODE: u32 = 100;
         let image = Platform::new(&self.os, &self.architecture, self.variant.as_deref());
-        if image.os != wanted.os || image.architecture != wanted.architecture {
+        if image.os != wanted.os {
             return None;
         }
         let level = |platform: &Platform| variant_level(&platform.architecture, platform.variant.as_deref());
-        level(wanted).checked_sub(level(&image))
+        match (image.architecture.as_str(), wanted.architecture.as_str()) {
+            (own, other) if own == other => level(wanted).checked_sub(level(&image)),
+            ("386", "amd64") => Some(OTHER_MODE),
+            ("arm", "arm64") => level(wanted).checked_sub(level(&image)).map(|far| OTHER_MODE + far),
+            _ => None,
+        }
     }
 }
 
@@ -96,17 +104,25 @@ impl FromStr for Platform {
 
     fn from_str(text: &str) -> Result<Platform, PlatformError> {
         let fail = || PlatformError(text.to_owned());
-        let parts: Vec<&str> = text.split('/').collect();
+        let mut parts: Vec<&str> = text.split('/').collect();
+        // `windows(10.0.17763.1)/amd64`
+        let os_version = match parts[0].split_once('(') {
+            Some((os, rest)) => {
+                parts[0] = os;
+                Some(rest.strip_suffix(')').ok_or_else(fail)?)
+            }
+            None => None,
+        };
         let valid = |part: &&str| {
             !part.is_empty()
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
         };
-        if !parts.iter().all(valid) {
+        if !parts.iter().chain(&os_version).all(valid) {
             return Err(fail());
         }
         let known_architecture =
             |platform: &Platform| ARCHITECTURES.contains(&platform.architecture.as_str());
-        match parts.as_slice() {
+        let platform = match parts.as_slice() {
             [one] if SYSTEMS.contains(&one.to_lowercase().as_str()) => {
                 let host = Platform::host();
                 Ok(Platform::new(one, &host.architecture, host.variant.as_deref()))
@@ -115,13 +131,17 @@ impl FromStr for Platform {
             [os, architecture] => Ok(Platform::new(os, architecture, None)),
             [os, architecture, variant] => Ok(Platform::new(os, architecture, Some(variant))),
             _ => Err(fail()),
-        }
+        };
+        Ok(Platform { os_version: os_version.map(str::to_owned), ..platform? })
     }
 }
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
+        match &self.os_version {
+            Some(version) => write!(f, "{}({version})/{}", self.os, self.architecture)?,
+            None => write!(f, "{}/{}", self.os, self.architecture)?,
+        }
         match &self.variant {
             Some(variant) if !(self.architecture == "arm64" && variant == "v8") => write!(f, "/{variant}"),
             _ => Ok(()),
@@ -144,10 +164,13 @@ mod tests {
             ("armhf", "linux/arm/v7"),
             ("linux/arm/v6", "linux/arm/v6"),
             ("windows/amd64", "windows/amd64"),
+            ("windows(10.0.17763.1)/amd64", "windows(10.0.17763.1)/amd64"),
         ] {
             assert_eq!(text.parse::<Platform>().map(|p| p.to_string()).as_deref(), Ok(expected), "{text}");
         }
-        for text in ["", "nonsense", "linux/", "a/b/c/d", "linux/am d64"] {
+        for text in
+            ["", "nonsense", "linux/", "a/b/c/d", "linux/am d64", "windows()/amd64", "windows(1/amd64"]
+        {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
     }
@@ -163,5 +186,10 @@ mod tests {
         assert_eq!(distance("linux/arm/v7", "linux/arm/v6"), None);
         assert_eq!(distance("linux/arm64", "linux/amd64"), None);
         assert_eq!(distance("linux/amd64", "linux/amd64/v3"), Some(2));
+        // The 32-bit mode is the last choice, and there is no way back.
+        assert_eq!(distance("linux/386", "linux/amd64"), Some(100));
+        assert_eq!(distance("linux/amd64", "linux/386"), None);
+        assert_eq!(distance("linux/arm/v6", "linux/arm64"), Some(102));
+        assert_eq!(distance("linux/arm64", "linux/arm/v7"), None);
     }
 }

@@ -112,3 +112,71 @@ fn damaged_blobs_are_named_as_damaged() {
         assert!(done.err.contains("hint: run `kiln system check --repair`"), "{}", done.err);
     }
 }
+
+/// The config of the only image in an OCI layout, changed; names of blobs follow.
+fn change_config(layout: &std::path::Path, change: impl FnOnce(&mut serde_json::Value)) {
+    use kiln_image::digest::Digest;
+    let blob = |digest: &str| layout.join("blobs").join(digest.replace(':', "/"));
+    let read = |path: &std::path::Path| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    let write = |value: &serde_json::Value| {
+        let bytes = serde_json::to_vec(value).unwrap();
+        let digest = Digest::of(&bytes).to_string();
+        std::fs::write(blob(&digest), &bytes).unwrap();
+        (digest, bytes.len())
+    };
+    let mut index = read(&layout.join("index.json"));
+    let mut manifest = read(&blob(index["manifests"][0]["digest"].as_str().unwrap()));
+    let mut config = read(&blob(manifest["config"]["digest"].as_str().unwrap()));
+    change(&mut config);
+    let (digest, size) = write(&config);
+    manifest["config"]["digest"] = digest.into();
+    manifest["config"]["size"] = size.into();
+    let (digest, size) = write(&manifest);
+    index["manifests"][0]["digest"] = digest.into();
+    index["manifests"][0]["size"] = size.into();
+    index["manifests"][0].as_object_mut().unwrap().remove("platform");
+    std::fs::write(layout.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
+}
+
+#[test]
+fn images_for_the_32_bit_mode_or_for_nothing_in_particular_are_built_upon_and_run() {
+    let bed = bed!();
+    let host = kiln_image::platform::Platform::host().architecture;
+    let other = match host.as_str() {
+        "amd64" => Some("386"),
+        "arm64" => Some("arm"),
+        _ => None,
+    };
+    let none = serde_json::Value::Null;
+    let cases = [("empty", Some("".into())), ("null", Some(none.clone())), ("absent", None)];
+    let cases = cases.into_iter().chain(other.map(|other| ("mode", Some(other.into()))));
+    for (name, architecture) in cases {
+        let layout = bed.path(name);
+        let context = bed.context("c", "FROM busybox\nENV MARK=seen\n");
+        let output = format!("type=oci,tar=false,dest={}", layout.display());
+        let done =
+            bed.kiln(&["build".as_ref(), "-o".as_ref(), std::ffi::OsStr::new(&output), context.as_os_str()]);
+        assert_eq!(done.code, 0, "{}", done.err);
+        change_config(&layout, |config| {
+            let config = config.as_object_mut().unwrap();
+            let keys: &[&str] = if name == "mode" { &["architecture"] } else { &["architecture", "os"] };
+            for key in keys {
+                match &architecture {
+                    Some(value) => config.insert((*key).to_owned(), serde_json::Value::clone(value)),
+                    None => config.remove(*key),
+                };
+            }
+        });
+        let loaded = bed.kiln(&["load".as_ref(), "-i".as_ref(), layout.as_os_str()]);
+        assert_eq!(loaded.code, 0, "{name}: {}", loaded.err);
+        let id = loaded.out.trim().rsplit(' ').next().unwrap().to_owned();
+        bed.ok(&format!("tag {id} local/{name}"));
+        let run = bed.words(&format!("run --rm local/{name} echo ran"));
+        assert_eq!((run.code, run.out.as_str()), (0, "ran\n"), "{name}: {}", run.err);
+        let text = format!("FROM local/{name}\nRUN echo built $MARK\n");
+        let progress = bed.build("upon", &bed.context("d", &text));
+        assert!(progress.contains(" built seen\n"), "{name}: {progress}");
+    }
+}

@@ -305,9 +305,12 @@ impl Loader<'_> {
             }
         }
         let host = Platform::host();
-        let is_foreign = |descriptor: &Descriptor| {
-            descriptor.platform.as_ref().is_some_and(|platform| platform.distance(&host).is_none())
+        let distance = |descriptor: &Descriptor| match &descriptor.platform {
+            Some(platform) => platform.distance(&host),
+            None => Some(0),
         };
+        let best = images.iter().filter_map(|(descriptor, _)| distance(descriptor)).min();
+        let is_foreign = |descriptor: &Descriptor| distance(descriptor) != best || best.is_none();
         if images.len() > 1 && images.iter().any(|(descriptor, _)| !is_foreign(descriptor)) {
             images.retain(|(descriptor, names)| !names.is_empty() || !is_foreign(descriptor));
         }
