@@ -318,6 +318,8 @@ impl Unpacker<'_> {
     fn root_entry(&self, entry: &Entry) -> Result<(), ApplyError> {
         match entry.kind {
             EntryKind::Directory => Ok(()),
+            // Of other tars the reference leaves out whatever has no name.
+            _ if !self.is_layer => Ok(()),
             _ => Err(ApplyError::Outside(path(&entry.name))),
         }
     }

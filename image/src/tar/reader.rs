@@ -81,6 +81,8 @@ impl<R: Read> Reader<R> {
                     pax::records(&data).ok_or_else(|| fail("malformed PAX record"))?;
                 }
                 b'L' => long_name = Some(until_nul(&self.read_special(raw.stored, start)?).to_vec()),
+                // The label of a GNU archive is the name of no file.
+                b'V' => self.begin_content(raw.stored),
                 b'K' => long_link = Some(until_nul(&self.read_special(raw.stored, start)?).to_vec()),
                 _ => return self.finish_entry(raw, &records, long_name, long_link, start).map(Some),
             }
@@ -112,7 +114,8 @@ impl<R: Read> Reader<R> {
             b'2' => EntryKind::Symlink,
             b'3' => EntryKind::CharDevice,
             b'4' => EntryKind::BlockDevice,
-            b'5' => EntryKind::Directory,
+            // GNU's incremental archives list the members of a directory as its content.
+            b'5' | b'D' => EntryKind::Directory,
             b'6' => EntryKind::Fifo,
             other => return Err(TarError::Kind(other, entry.name)),
         };
@@ -120,7 +123,7 @@ impl<R: Read> Reader<R> {
             // Whatever the header says, such entries carry nothing: readers that disagree here can be
             // made to miss the entry that follows.
             entry.size = 0;
-            self.begin_content(0);
+            self.begin_content(if flag == b'D' { stored } else { 0 });
             return Ok(entry);
         }
         self.begin_content(stored);

@@ -300,3 +300,23 @@ fn holes_beyond_reason_are_refused() {
         assert!(result.is_ok() || result.as_ref().unwrap_err().contains("250 times"), "{result:?}");
     }
 }
+
+/// GNU archives with a label (`tar --label`), and incremental ones (`tar -g`), which list the members of a directory as its
+/// content.
+#[test]
+fn labels_are_no_files_and_listed_directories_are_directories() {
+    let mut archive = raw_header("the label", b'V', 0, "");
+    archive.extend(raw_header("d/", b'D', 5, ""));
+    archive.extend(padded(b"Yf\0\0\0"));
+    archive.extend(raw_header("d/f", b'0', 1, ""));
+    archive.extend(padded(b"x"));
+    archive.extend([0; 2 * BLOCK]);
+    let found = read_all(&archive).unwrap();
+    let shown: Vec<_> = found
+        .iter()
+        .map(|(entry, content)| {
+            (entry.kind, String::from_utf8_lossy(&entry.name).into_owned(), content.len())
+        })
+        .collect();
+    assert_eq!(shown, [(EntryKind::Directory, "d/".to_owned(), 0), (EntryKind::File, "d/f".to_owned(), 1)]);
+}
