@@ -126,7 +126,9 @@ pub fn commit(request: &GitRequest) -> Result<String, GitError> {
 /// Checks a commit out into the empty folder `folder`; gives its time in seconds since 1970.
 pub fn check_out(request: &GitRequest, commit: &str, folder: &Path) -> Result<i64, GitError> {
     let inside = Some(folder);
-    run(request, inside, &["init", "-q", "-b", "master"])?;
+    // The format of a repository is that of its commits' names.
+    let format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+    run(request, inside, &["init", "-q", "-b", "master", format])?;
     run(request, inside, &["remote", "add", "origin", "--", &request.remote])?;
     let shallow =
         |what: &str| run(request, inside, &["fetch", "-q", "--depth=1", "--no-tags", "origin", what]);
@@ -141,8 +143,13 @@ pub fn check_out(request: &GitRequest, commit: &str, folder: &Path) -> Result<i6
     }
     run(request, inside, &["checkout", "-q", "--detach", commit])?;
     if request.submodules && folder.join(".gitmodules").exists() {
-        let update = ["submodule", "update", "-q", "--init", "--recursive", "--depth=1"];
-        run(request, inside, &update)?;
+        let update = ["submodule", "update", "-q", "--init", "--recursive"];
+        let shallow: Vec<&str> = update.into_iter().chain(["--depth=1"]).collect();
+        // Web servers that know nothing of git give whole histories alone.
+        if run(request, inside, &shallow).is_err() {
+            run(request, inside, &["submodule", "deinit", "-q", "--all", "-f"])?;
+            run(request, inside, &update)?;
+        }
     }
     let time = run(request, inside, &["show", "-s", "--format=%ct", commit])?;
     if !request.keeps_git {

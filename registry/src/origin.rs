@@ -135,13 +135,37 @@ pub(crate) fn absolute(base: &str, target: &str) -> Result<String, RegistryError
         return Ok(format!("{scheme}:{target}"));
     }
     if target.starts_with('/') {
-        return Ok(format!("{scheme}://{authority}{target}"));
+        return Ok(format!("{scheme}://{authority}{}", without_dots(target)));
     }
     if target.starts_with('?') {
         return Ok(format!("{scheme}://{authority}{}{target}", uri.path()));
     }
     let directory = uri.path().rsplit_once('/').map_or("", |(directory, _)| directory);
-    Ok(format!("{scheme}://{authority}{directory}/{target}"))
+    Ok(format!("{scheme}://{authority}{}", without_dots(&format!("{directory}/{target}"))))
+}
+
+/// A path, perhaps with a query, in which `.` and `..` are carried out (RFC 3986, section 5.2.4).
+fn without_dots(target: &str) -> String {
+    let end = target.find(['?', '#']).unwrap_or(target.len());
+    let (path, rest) = target.split_at(end);
+    let mut names: Vec<&str> = Vec::new();
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let last = segments.len() - 1;
+    for (number, segment) in segments.into_iter().enumerate() {
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    names.pop();
+                }
+                // The slash before it stays.
+                if number == last {
+                    names.push("");
+                }
+            }
+            name => names.push(name),
+        }
+    }
+    format!("/{}{rest}", names.join("/"))
 }
 
 fn has_scheme(target: &str) -> bool {
@@ -167,6 +191,12 @@ mod tests {
         assert_eq!(check("//o/z"), "https://o/z");
         assert_eq!(check("/z?next=http://o"), "https://h:1/z?next=http://o");
         assert_eq!(check("?q"), "https://h:1/v2/a/blobs/x?q");
+        assert_eq!(check("../uploads/z?s=a/../b"), "https://h:1/v2/a/uploads/z?s=a/../b");
+        assert_eq!(check("./z"), "https://h:1/v2/a/blobs/z");
+        assert_eq!(check("../../../../z"), "https://h:1/z");
+        assert_eq!(check("/v2/./b/../c/"), "https://h:1/v2/c/");
+        assert_eq!(check(".."), "https://h:1/v2/a/");
+        assert_eq!(check("/"), "https://h:1/");
     }
 
     #[test]
