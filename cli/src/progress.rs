@@ -48,7 +48,8 @@ impl Style {
 /// Shows events; may be called from any thread.
 pub struct Progress {
     shown: Option<Mutex<Shown>>,
-    findings: Mutex<Vec<Finding>>,
+    /// What is told when all is over.
+    findings: Mutex<Vec<String>>,
     is_raw: bool,
     is_terminal: bool,
     /// Waits that have a row.
@@ -79,9 +80,23 @@ impl Progress {
     /// Shows an event.
     pub fn show(&self, event: &Event) {
         let Some(shown) = &self.shown else { return };
-        if let (Event::Findings { list, .. }, false) = (event, self.is_raw) {
-            self.findings.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(list);
-            return;
+        if !self.is_raw {
+            let mut kept = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+            match event {
+                Event::Findings { list, .. } => {
+                    kept.extend(list.iter().map(shown_finding));
+                    return;
+                }
+                Event::Warning { message } => {
+                    let text = message.strip_prefix("[Warning] ").unwrap_or(message).to_owned();
+                    // Several platforms may tell the same.
+                    if !kept.contains(&text) {
+                        kept.push(text);
+                    }
+                    return;
+                }
+                _ => {}
+            }
         }
         match &mut *shown.lock().unwrap_or_else(PoisonError::into_inner) {
             Shown::Plain(plain) => ui::tell_colored(&plain.show(event)),
@@ -158,8 +173,10 @@ impl Progress {
             Color::Never => ("", ""),
         };
         ui::tell_colored(&format!(" {yellow}{number} found (use --check to expand):{plain}\n"));
-        for finding in findings {
-            ui::tell_line(&format!(" - {}: {} (line {})", finding.rule, finding.message, finding.line));
-        }
+        findings.iter().for_each(|finding| ui::tell_line(&format!(" - {finding}")));
     }
+}
+
+fn shown_finding(finding: &Finding) -> String {
+    format!("{}: {} (line {})", finding.rule, finding.message, finding.line)
 }
