@@ -4,10 +4,13 @@ use crate::cancel::Cancel;
 use crate::check::{facts, file_facts};
 use crate::content::{Content, ContentError, StatCache};
 use crate::context::{Context, LocalFolder};
+use crate::epoch::{self, Clock, RemoteClock};
 use crate::error::{BuildError, FailedStep, ImageError};
 use crate::event::{Event, Finding, Listener, Reporter, Row};
+use crate::explain::History;
 use crate::export::{Annotations, Exported, Exporter};
 use crate::graph::{CopySource, HostMount, Operation, RunLimits};
+use crate::known::Known;
 use crate::plan::{self, BaseImage, BaseImages, Plan, PlanOptions, Planned, Rights};
 use crate::remote::Remote;
 use crate::resolve::{Bases, resolve};
@@ -16,6 +19,7 @@ use crate::secret::Needles;
 use crate::solve::{NodeId, SolveError, solve};
 use crate::stage::{self, StageOptions, Stages};
 use crate::step::{Built, Executor, StepError, Tools};
+use kiln_image::config::ImageConfig;
 use kiln_image::digest::{DiffId, Digest, ImageId};
 use kiln_image::manifest::Descriptor;
 use kiln_image::platform::Platform;
@@ -30,7 +34,7 @@ use kiln_runtime::Spawner;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 
 /// Steps that run at once at least, however few processors there are: many only wait.
 const MIN_PARALLEL: usize = 16;
@@ -176,6 +180,8 @@ pub struct Outcome {
     pub images: Vec<BuiltImage>,
     /// The index over the images of the last target, when there are several platforms: its bytes.
     pub index: Option<Vec<u8>>,
+    /// The time of all that the build made, in seconds since 1970, if it was given one.
+    pub epoch: Option<i64>,
 }
 
 /// An image that was built.
@@ -227,6 +233,7 @@ pub(crate) fn plan_options<'a>(
     options: &'a BuildOptions,
     platform: &'a Platform,
     stages: &Stages,
+    clock: Clock<'_>,
 ) -> Result<PlanOptions<'a>, BuildError> {
     Ok(PlanOptions {
         build_args: &options.build_args,
@@ -242,38 +249,9 @@ pub(crate) fn plan_options<'a>(
         hosts: &options.hosts,
         limits: &options.limits,
         volumes: &options.volumes,
-        epoch: planned_epoch(context, options, stages)?,
+        epoch: epoch::planned(context, options, stages, clock)?,
         names_platform: options.platforms.len() > 1,
     })
-}
-
-/// The time that `SOURCE_DATE_EPOCH` gives to what a build makes, in seconds since 1970, as far as the command line says.
-pub fn epoch(context: &Context, options: &BuildOptions) -> Option<i64> {
-    match options.build_args.get("SOURCE_DATE_EPOCH").map(String::as_str) {
-        Some("context") => context.time,
-        given => given?.parse().ok(),
-    }
-}
-
-/// `SOURCE_DATE_EPOCH`: a number of seconds, or `context` for the time of the context's commit or download.
-fn planned_epoch(
-    context: &Context,
-    options: &BuildOptions,
-    stages: &Stages,
-) -> Result<Option<i64>, BuildError> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    let given = options.build_args.get(NAME).map(String::as_str).or_else(|| stages.globals.value(NAME));
-    match given {
-        None | Some("") => Ok(None),
-        Some("context") => Ok(context.time),
-        Some(text) => match text.parse::<i64>() {
-            Ok(seconds) if seconds >= 0 => Ok(Some(seconds)),
-            _ => Err(BuildError::option(
-                format!("invalid {NAME}: {text:?} is no number of seconds"),
-                "give seconds since 1970, or `context` for the time of a remote context",
-            )),
-        },
-    }
 }
 
 impl Bases for Build<'_> {
@@ -315,19 +293,22 @@ impl Build<'_> {
         let _using = self.machine.store.use_layers()?;
         let mut plan = Plan::default();
         let mut epoch = None;
+        let mut configs = Vec::new();
+        let remote_clock = RemoteClock::default();
+        let clock = |operation: &Operation| remote_clock.time(operation, self.machine);
         for (number, platform) in platforms.iter().enumerate() {
             let mut stages = look(self.context, self.options, &parsed, platform, self.options.all_stages)?;
             let images = resolve(&mut stages, platform, self)?;
-            let options = plan_options(self.context, self.options, platform, &stages)?;
+            let options = plan_options(self.context, self.options, platform, &stages, &clock)?;
             epoch = options.epoch;
             let planned = plan::plan(&mut plan, &stages, &images, &options);
+            configs.extend(images.values().map(|image| image.config.clone()));
             let linted = if number == 0 { self.lint(&parsed, &stages, &images) } else { Ok(()) };
             planned?;
             linted?;
         }
         group_by_target(&mut plan.results, platforms.len());
-        self.check_configs(&plan)?;
-        self.execute(&plan, epoch)
+        self.execute(&plan, epoch, &configs)
     }
 
     fn parse(&self, platform: &Platform) -> Result<Parse, BuildError> {
@@ -416,11 +397,10 @@ impl Build<'_> {
     }
 
     /// Looks for secrets in configs and annotations, before any step has seen what the file says.
-    fn check_configs(&self, plan: &Plan) -> Result<(), BuildError> {
+    fn check_configs(&self, plan: &Plan, needles: &Needles<'_>) -> Result<(), BuildError> {
         if self.options.rights.secret_leak {
             return Ok(());
         }
-        let needles = Needles::new(&self.options.given.secrets);
         let found = |planned: &Planned| needles.find_in_image(&planned.config, &self.options.annotations);
         match plan.results.iter().find_map(found) {
             Some((id, place)) => Err(BuildError::Leak { id, place }),
@@ -434,7 +414,7 @@ impl Build<'_> {
         &self,
         plan: &Plan,
         built: &[Built],
-        needles: &Needles,
+        needles: &Needles<'_>,
         clean: &BTreeSet<String>,
     ) -> Result<(), BuildError> {
         if self.options.rights.secret_leak || needles.is_empty() {
@@ -455,7 +435,7 @@ impl Build<'_> {
                 if let Some(leak) = leak {
                     store.forget_steps_of(layer)?;
                     let step = names.get(first + number).map(|name| name.as_str()).unwrap_or_default();
-                    let place = format!("`{}`, made by `{step}`", leak.path.display());
+                    let place = format!("`{}`, in the layer of `{step}`", leak.path.display());
                     return Err(BuildError::Leak { id: leak.id, place });
                 }
             }
@@ -463,17 +443,38 @@ impl Build<'_> {
         Ok(())
     }
 
-    fn execute(&self, plan: &Plan, epoch: Option<i64>) -> Result<Outcome, BuildError> {
+    fn execute(
+        &self,
+        plan: &Plan,
+        epoch: Option<i64>,
+        configs: &[ImageConfig],
+    ) -> Result<Outcome, BuildError> {
         let Machine { store, spawner, state, cancel, remote, .. } = *self.machine;
-        let contexts = self.context.folders().into_iter().map(open_content).collect::<Result<Vec<_>, _>>()?;
+        let folders = self.context.folders().into_iter().enumerate();
+        let contexts = folders.map(|(number, folder)| open_content(folder, &plan.graph.sources_of(number)));
+        let contexts = contexts.collect::<Result<Vec<_>, _>>()?;
         let cache_name = self.stat_cache_name();
         let stat_cache = StatCache::from_bytes(&store.read_cache(&cache_name).unwrap_or_default());
         let names = Names { hostname: plan::hostname(&self.options.build_args), hosts: &self.options.hosts };
         let sandbox = Sandbox::new(store, spawner, state, names);
-        let needles = Needles::new(&self.options.given.secrets);
         let (made, layers) = mpsc::channel();
         let reporter = &self.reporter;
         let graph = &plan.graph;
+        let needles = Needles::new(&self.options.given.secrets);
+        let is_searched = !needles.is_empty();
+        let known = Known {
+            dockerfile: self.context.source.text(),
+            configs: configs.iter().filter(|_| is_searched).map(as_json).collect(),
+            graph,
+            contexts: &contexts,
+            store,
+            cancel,
+            bare: Mutex::default(),
+        };
+        let needles = needles.but_known(Box::new(|finder| known.holds(finder)));
+        let checked = self.check_configs(plan, &needles);
+        self.tell_of_secrets(&needles, &known);
+        checked?;
         let in_images = plan.steps_in_images();
         let tools = Tools {
             graph,
@@ -490,7 +491,9 @@ impl Build<'_> {
             allows_leaks: self.options.rights.secret_leak,
             in_images: &in_images,
         };
-        let executor = Executor::new(tools, made, self.options.explain);
+        let history = History::open(store, &self.context.name, graph, |text| needles.masked(text));
+        let explainer = self.options.explain.then(|| history.explainer(graph));
+        let executor = Executor::new(tools, made, explainer);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let parallel = self.options.jobs.unwrap_or(processors.max(MIN_PARALLEL));
         let steps = graph.needed(&plan.targets());
@@ -511,6 +514,8 @@ impl Build<'_> {
             }
         });
         let settled = executor.settle(result.is_ok());
+        self.tell_of_secrets(&needles, &known);
+        history.keep(|node| executor.shown_inputs(node));
         if let Some(bytes) = stat_cache.to_bytes() {
             // What is not remembered is read again.
             let _ = store.put_cache(&cache_name, &bytes);
@@ -518,6 +523,22 @@ impl Build<'_> {
         let outcome = result?;
         settled?;
         Ok(outcome)
+    }
+
+    /// Warns of values that are found by chance and may have leaked all the same, and of copied files that are a secret.
+    fn tell_of_secrets(&self, needles: &Needles<'_>, known: &Known<'_>) {
+        for (id, place) in needles.take_weak() {
+            let message = format!(
+                "[Warning] {place} holds the value of the secret {id}, which is so short or simple that it may be there by chance"
+            );
+            self.reporter.send(Event::Warning { message });
+        }
+        for path in known.take_bare() {
+            let message = format!(
+                "[Warning] the file {path} of the build context is copied, and holds a secret and nothing else: leave it out with .dockerignore"
+            );
+            self.reporter.send(Event::Warning { message });
+        }
     }
 
     fn stat_cache_name(&self) -> String {
@@ -575,7 +596,7 @@ impl Build<'_> {
             let (platform, stage) = (planned.platform.clone(), planned.stage);
             images.push(BuiltImage { id, manifest, platform, stage, tags: Vec::new(), diff_ids });
         }
-        let mut outcome = Outcome { images, index: None };
+        let mut outcome = Outcome { images, index: None, epoch };
         if platforms(self.options).len() > 1
             || self.options.build_args.contains_key("BUILDKIT_MULTI_PLATFORM")
         {
@@ -618,6 +639,10 @@ impl Build<'_> {
                 let is_it = |source: &&CopySource| plan::path::join("/", &source.path) == *path;
                 copy.sources.iter().find(is_it).map(|source| source.place)
             }
+            (Operation::Copy(copy), StepError::Content(ContentError::NoDirectory { path, .. })) => {
+                let is_it = |source: &&CopySource| source.path.starts_with(&format!("{path}/"));
+                copy.sources.iter().find(is_it).map(|source| source.place)
+            }
             _ => None,
         };
         BuildError::Step(Box::new(FailedStep {
@@ -626,6 +651,10 @@ impl Build<'_> {
             error: error.error,
         }))
     }
+}
+
+fn as_json(config: &ImageConfig) -> String {
+    serde_json::to_string(config).unwrap_or_default()
 }
 
 /// The platforms to build for.
@@ -666,12 +695,14 @@ fn host_image(outcome: &Outcome, images: std::ops::Range<usize>) -> usize {
     images.clone().find(|index| outcome.images[*index].platform == own).unwrap_or(images.start)
 }
 
-fn open_content(folder: Option<LocalFolder>) -> Result<Option<Content>, BuildError> {
+fn open_content(folder: Option<LocalFolder>, sources: &[String]) -> Result<Option<Content>, BuildError> {
     let Some(folder) = folder else { return Ok(None) };
     let tree = Tree::open(&folder.folder)?;
     let real = std::fs::canonicalize(&folder.folder).unwrap_or_else(|_| folder.folder.clone());
-    let shown = format!("the folder `{}`", real.display());
-    Ok(Some(Content::context(tree, folder.ignore, folder.ignore_name, shown)))
+    let shown = format!("the directory `{}`", real.display());
+    let content = Content::context(tree, folder.ignore, folder.ignore_name, shown);
+    let content = content.with_sources(sources.to_vec());
+    Ok(Some(if folder.is_archive { content.of_archive() } else { content }))
 }
 
 /// Computes diff ids while later steps run.

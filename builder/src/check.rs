@@ -80,10 +80,11 @@ fn look(
     };
     match resolve(&mut stages, &platform, &Looker(configs)) {
         Ok(images) => {
-            let planned = plan_options(context, options, &platform, &stages).and_then(|plan_options| {
-                let plan_options = PlanOptions { looks_only: true, ..plan_options };
-                plan::plan(&mut Plan::default(), &stages, &images, &plan_options)
-            });
+            let planned =
+                plan_options(context, options, &platform, &stages, &|_| Ok(None)).and_then(|plan_options| {
+                    let plan_options = PlanOptions { looks_only: true, ..plan_options };
+                    plan::plan(&mut Plan::default(), &stages, &images, &plan_options)
+                });
             (facts(context, options, &stages, &images), planned.err())
         }
         Err(error) => (file_facts(context, options), Some(error)),

@@ -11,12 +11,13 @@ mod walk;
 
 pub use selection::CopySelection;
 pub use stat_cache::StatCache;
+pub(crate) use walk::each_file;
 pub use walk::{Digested, digest};
 
 use crate::plan::path;
 use kiln_image::sys::{self, CallError, Named};
 use kiln_image::tree::{RealPath, Tree};
-use kiln_parser::ignore::Patterns;
+use kiln_parser::ignore::{Decision, Patterns};
 use kiln_parser::suggest;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Stat};
@@ -30,9 +31,13 @@ pub struct Content {
     patterns: Patterns,
     /// The file that the patterns come from, for explanations.
     ignore_file: String,
-    /// All files count as root's.
+    /// It is a context, and no tree of a stage or image.
     is_context: bool,
-    /// The folder as messages name it.
+    /// Owners and attributes are those of files of this host, and mean nothing in an image.
+    is_local: bool,
+    /// The sources of the whole build that name this context: what none of them takes is not there.
+    named: Vec<String>,
+    /// The directory as messages name it; empty for trees.
     shown: String,
 }
 
@@ -63,12 +68,24 @@ impl Source {
 #[derive(Debug, thiserror::Error)]
 pub enum ContentError {
     /// Nothing of that name, or it is left out.
-    #[error("failed to calculate checksum: {path:?}: not found")]
+    #[error("failed to compute cache key: failed to calculate checksum: {path:?}: not found")]
     NotFound {
         /// The path from the root.
         path: String,
         /// What to know about it.
         hints: Vec<String>,
+        /// Where it was looked for, in words.
+        origin: String,
+    },
+    /// A pattern below a directory that is not there.
+    #[error("lstat {path}: no such file or directory")]
+    NoDirectory {
+        /// The path from the root.
+        path: String,
+        /// What to know about it.
+        hints: Vec<String>,
+        /// Where it was looked for, in words.
+        origin: String,
     },
     /// A pattern in a name that is none.
     #[error("{0:?}: syntax error in pattern")]
@@ -79,20 +96,39 @@ pub enum ContentError {
 }
 
 impl Content {
-    /// The build context below a folder, which messages call `shown`; `patterns` come from `ignore_file`.
+    /// The build context below a directory, which messages call `shown`; `patterns` come from `ignore_file`.
     pub fn context(tree: Tree, patterns: Patterns, ignore_file: String, shown: String) -> Content {
-        Content { tree, patterns, ignore_file, is_context: true, shown }
+        Content { patterns, ignore_file, is_context: true, is_local: true, shown, ..Content::tree(tree) }
+    }
+
+    /// A context that was unpacked from an archive: owners and attributes are the archive's, and are kept.
+    #[must_use]
+    pub fn of_archive(self) -> Content {
+        Content { is_local: false, ..self }
+    }
+
+    /// A context of which the sources `named` are all that the build takes.
+    #[must_use]
+    pub fn with_sources(self, named: Vec<String>) -> Content {
+        Content { named, ..self }
     }
 
     /// The tree of a stage or image.
     pub fn tree(tree: Tree) -> Content {
-        let (ignore_file, shown) = (String::new(), String::new());
-        Content { tree, patterns: Patterns::default(), ignore_file, is_context: false, shown }
+        Content {
+            tree,
+            patterns: Patterns::default(),
+            ignore_file: String::new(),
+            is_context: false,
+            is_local: false,
+            named: Vec::new(),
+            shown: String::new(),
+        }
     }
 
-    /// True for the build context, whose files count as root's.
-    pub fn is_context(&self) -> bool {
-        self.is_context
+    /// True for a directory of this host, whose files count as root's.
+    pub fn is_local(&self) -> bool {
+        self.is_local
     }
 
     /// The patterns that say what is left out.
@@ -110,7 +146,40 @@ impl Content {
         let real = self.tree.resolve(literal.as_bytes())?;
         let mut found = Vec::new();
         self.match_below(&real, &components, &mut found)?;
+        if found.is_empty() && self.is_context && !self.is_taken(&literal)? {
+            let hints = self.hints(&literal, &real)?;
+            return Err(ContentError::NoDirectory { path: literal, hints, origin: String::new() });
+        }
         Ok(found)
+    }
+
+    /// True when the build takes the directory `path` of this context, or something in it. The reference fails for patterns
+    /// below others, since it sends no more than is taken.
+    fn is_taken(&self, path: &str) -> Result<bool, ContentError> {
+        let own = self.tree.resolve_parent(path.as_bytes())?;
+        if own.names().is_empty() || own != self.tree.resolve(path.as_bytes())? {
+            // The root is always there, and a link is sent whatever it leads to.
+            return Ok(true);
+        }
+        let Some(stat) = self.tree.stat(&own)? else { return Ok(false) };
+        if !self.is_visible(&own, sys::file_type(&stat) == FileType::Directory)? {
+            return Ok(false);
+        }
+        for source in &self.named {
+            let (literal, pattern) = glob::split(source);
+            let above = self.tree.resolve(literal.as_bytes())?;
+            let mut found = Vec::new();
+            if pattern.is_empty() {
+                found.extend(self.source(&above, Vec::new())?);
+            } else if let Some(components) = glob::compile(&pattern) {
+                // A match that leads nowhere fails where it is copied.
+                let _ = self.match_below(&above, &components, &mut found);
+            }
+            if found.iter().any(|found| found.path.contains(&own) || own.contains(&found.path)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What `COPY --parents` takes for a source: a folder, and what of it.
@@ -135,8 +204,8 @@ impl Content {
         let real = self.tree.resolve(path.as_bytes())?;
         let base = path.rsplit('/').find(|name| !name.is_empty()).unwrap_or_default();
         match self.source(&real, base.as_bytes().to_vec())? {
-            Some(source) if self.is_visible(&real, source.is_folder()) => Ok(source),
-            found => Err(self.not_found(path, &real, found.is_some())),
+            Some(source) if self.is_visible(&real, source.is_folder())? => Ok(source),
+            _ => Err(self.not_found(path, &real)?),
         }
     }
 
@@ -159,14 +228,34 @@ impl Content {
         Ok(stat.map(|stat| Source { folder, name, base, path, stat, include: Patterns::default() }))
     }
 
-    /// False for what the patterns leave out; a folder counts when something below it may be let in.
-    fn is_visible(&self, real: &RealPath, is_folder: bool) -> bool {
+    /// False for what the patterns leave out; a directory counts when something below it is let in.
+    fn is_visible(&self, real: &RealPath, is_folder: bool) -> Result<bool, CallError> {
         if self.patterns.is_empty() || real.names().is_empty() {
-            return true;
+            return Ok(true);
         }
-        let path = text(real);
-        let decision = self.patterns.decide_alone(&path);
-        !decision.is_ignored() || (is_folder && !self.patterns.prunes(&path, &decision))
+        let decision = self.patterns.decide_alone(&text(real));
+        Ok(!decision.is_ignored() || (is_folder && self.lets_in(real, &decision)?))
+    }
+
+    /// True when something below the ignored directory `above`, about which the patterns decided so, is let in.
+    fn lets_in(&self, above: &RealPath, decision: &Decision) -> Result<bool, CallError> {
+        if self.patterns.prunes(&text(above), decision) {
+            return Ok(false);
+        }
+        let opened = self.tree.open_folder(above)?;
+        for name in sys::sorted_names(opened.as_fd()).call("getdents", above.display())? {
+            let path = above.child(&name);
+            let decision = self.patterns.decide(&text(&path), Some(decision));
+            if !decision.is_ignored() {
+                return Ok(true);
+            }
+            let stat = sys::stat_at(opened.as_fd(), &name).call("stat", path.display())?;
+            let is_folder = stat.is_some_and(|stat| sys::file_type(&stat) == FileType::Directory);
+            if is_folder && self.lets_in(&path, &decision)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn match_below(
@@ -190,7 +279,7 @@ impl Content {
             let Some(stat) = stat else { continue };
             let is_folder = sys::file_type(&stat) == FileType::Directory;
             if rest.is_empty() {
-                if self.is_visible(&path, is_folder) {
+                if self.is_visible(&path, is_folder)? {
                     found.push(self.matched(&path, &name)?);
                 }
             } else if is_folder {
@@ -204,24 +293,53 @@ impl Content {
     fn matched(&self, path: &RealPath, name: &CStr) -> Result<Source, ContentError> {
         let shown = path.display().display().to_string();
         let real = self.tree.resolve(&path.to_bytes())?;
-        self.source(&real, name.to_bytes().to_vec())?.ok_or_else(|| self.not_found(&shown, &real, false))
+        match self.source(&real, name.to_bytes().to_vec())? {
+            Some(source) if real == *path || self.is_visible(&real, source.is_folder())? => Ok(source),
+            _ => Err(self.not_found(&shown, &real)?),
+        }
     }
 
-    fn not_found(&self, path: &str, real: &RealPath, exists: bool) -> ContentError {
+    fn not_found(&self, path: &str, real: &RealPath) -> Result<ContentError, CallError> {
+        let hints = self.hints(path, real)?;
+        Ok(ContentError::NotFound { path: path.to_owned(), hints, origin: String::new() })
+    }
+
+    /// What to know about a path that is not there, or is left out.
+    fn hints(&self, path: &str, real: &RealPath) -> Result<Vec<String>, CallError> {
         let mut hints = Vec::new();
-        if exists {
+        let is_link = self.tree.resolve_parent(path.as_bytes())? != *real;
+        if self.tree.stat(real)?.is_some() {
             let decision = self.patterns.decide_alone(&text(real));
             if let Some((line, pattern)) = self.patterns.decided_by(&decision) {
                 let file = &self.ignore_file;
                 hints.push(format!("it exists, but {file}:{line} leaves it out: `{pattern}`"));
             }
+        } else if is_link {
+            hints.push(format!("`{path}` is a link that leads to `/{}`, where nothing is", shown(real)));
         } else if let Some(near) = self.near_name(real) {
             hints.push(format!("did you mean {near}?"));
         }
-        if self.is_context {
-            hints.push(format!("paths are looked for in the build context, {}", self.shown));
+        Ok(hints)
+    }
+
+    /// A failed search with what the source calls the place that was searched.
+    pub(crate) fn told(&self, error: ContentError, from: &str) -> ContentError {
+        let place = if self.shown.is_empty() { String::new() } else { format!(", {}", self.shown) };
+        let hint = format!("paths are looked for in {from}{place}");
+        let with = |mut hints: Vec<String>| {
+            hints.push(hint.clone());
+            hints
+        };
+        let origin = from.to_owned();
+        match error {
+            ContentError::NotFound { path, hints, .. } => {
+                ContentError::NotFound { path, hints: with(hints), origin }
+            }
+            ContentError::NoDirectory { path, hints, .. } => {
+                ContentError::NoDirectory { path, hints: with(hints), origin }
+            }
+            other => other,
         }
-        ContentError::NotFound { path: path.to_owned(), hints }
     }
 
     /// A name like the one that is missing, in the deepest folder of the path that exists.

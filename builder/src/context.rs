@@ -33,6 +33,8 @@ pub struct Context {
     pub name: String,
     /// Contexts with names of their own.
     pub named: Vec<NamedContext>,
+    /// It was unpacked from an archive, whose owners count.
+    pub is_archive: bool,
     /// When the context was made, in seconds since 1970, where its source says so: a commit, a download.
     pub time: Option<i64>,
 }
@@ -44,6 +46,8 @@ pub struct NamedContext {
     pub name: String,
     /// What it is.
     pub source: ContextSource,
+    /// When it was made, in seconds since 1970, where its source says so: a commit, a download.
+    pub time: Option<i64>,
 }
 
 /// What a named context is.
@@ -66,19 +70,21 @@ pub struct LocalFolder {
     pub ignore: Patterns,
     /// The name of the file that says so.
     pub ignore_name: String,
+    /// It was unpacked from an archive, whose owners count.
+    pub is_archive: bool,
 }
 
 impl LocalFolder {
     /// A folder with its own ignore file.
     pub fn open(folder: &Path) -> Result<LocalFolder, BuildError> {
         let (ignore_name, ignore) = read_ignore(folder, &folder.join(NAMES[0]))?;
-        Ok(LocalFolder { folder: folder.to_owned(), ignore, ignore_name })
+        Ok(LocalFolder { folder: folder.to_owned(), ignore, ignore_name, is_archive: false })
     }
 
     /// A folder that is part of the build as it is.
     pub fn whole(folder: &Path) -> LocalFolder {
         let ignore_name = IGNORE_FILE.to_owned();
-        LocalFolder { folder: folder.to_owned(), ignore: Patterns::default(), ignore_name }
+        LocalFolder { folder: folder.to_owned(), ignore: Patterns::default(), ignore_name, is_archive: false }
     }
 }
 
@@ -108,6 +114,7 @@ impl Context {
             ignore_name,
             name,
             named: Vec::new(),
+            is_archive: false,
             time: None,
         })
     }
@@ -118,6 +125,7 @@ impl Context {
             folder: self.folder.clone(),
             ignore: self.ignore.clone(),
             ignore_name: self.ignore_name.clone(),
+            is_archive: self.is_archive,
         };
         let named = self.named.iter().map(|context| match &context.source {
             ContextSource::Folder(folder) => Some(folder.clone()),
@@ -138,7 +146,16 @@ impl Context {
         let source = Source::new(NAMES[0], bytes);
         let name = "-".to_owned();
         let folder = folder.to_owned();
-        Ok(Context { folder, source, ignore, ignore_name, name, named: Vec::new(), time: None })
+        Ok(Context {
+            folder,
+            source,
+            ignore,
+            ignore_name,
+            name,
+            named: Vec::new(),
+            is_archive: false,
+            time: None,
+        })
     }
 }
 

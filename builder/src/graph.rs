@@ -1,6 +1,6 @@
 //! The step graph: what is to be done, as data. Nodes come after their inputs.
 
-use crate::solve::{Input, NodeId, Use};
+use crate::solve::{self, Input, NodeId, Use};
 use kiln_image::digest::{DiffId, Digest};
 use kiln_image::platform::Platform;
 use kiln_parser::mount::Sharing;
@@ -122,6 +122,8 @@ pub struct Exec {
     pub platform: Option<Platform>,
     /// What is mounted for this step alone.
     pub mounts: Vec<StepMount>,
+    /// The variables that ARGs gave, and whether their values are from `--build-arg`; no part of the key.
+    pub declared: Vec<(String, bool)>,
 }
 
 /// Something mounted for one step. None of it becomes part of the image.
@@ -144,6 +146,8 @@ pub enum MountSource {
     Cache {
         /// Its name; builds that use the same one share it.
         id: String,
+        /// Owner and mode as the Dockerfile gives them. Caches of one name that differ in this are different ones.
+        given: Option<String>,
         /// How.
         sharing: Sharing,
         /// Its mode when it is made.
@@ -275,6 +279,8 @@ pub struct CopySource {
     pub place: Span,
     /// It is unpacked when it is an archive.
     pub unpack: bool,
+    /// What `from` is in words, such as "the build context"; no part of the key.
+    pub origin: String,
 }
 
 /// Where files are copied from.
@@ -336,9 +342,25 @@ impl Graph {
         &self.nodes[id.0]
     }
 
+    /// All that is taken of a context, as paths and patterns from its root.
+    pub(crate) fn sources_of(&self, context: usize) -> Vec<String> {
+        let copies = self.nodes.iter().filter_map(|node| match &node.operation {
+            Operation::Copy(copy) => Some(copy),
+            _ => None,
+        });
+        let sources = copies.flat_map(|copy| &copy.sources);
+        let own = sources.filter(|source| source.from == CopyFrom::Context(context));
+        own.map(|source| crate::plan::path::join("/", &source.path)).collect()
+    }
+
     /// The inputs of all nodes.
     pub fn edges(&self) -> Vec<Vec<Input>> {
         self.nodes.iter().map(|node| node.inputs.clone()).collect()
+    }
+
+    /// The nodes that the targets need, with the targets, in order.
+    pub fn needed(&self, targets: &[NodeId]) -> Vec<NodeId> {
+        solve::needed(&self.edges(), targets)
     }
 }
 

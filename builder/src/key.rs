@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | any | what kind of step it is, the result keys of the steps it stands on | file name, comments, names of stages, times |
 //! | image | the diff ids of its layers | its name, its config (that is in the steps' own inputs) |
-//! | run | arguments, every variable, folder, user, network, host name, security, devices, platform, size of /dev/shm, ulimits, control group, script; mounts: target, access, ids, sizes, and the result keys of what files come from | proxy settings; limits of memory and processors; what caches, secrets and sockets hold |
+//! | run | arguments, every variable, folder, user, network, host name, security, devices, platform, size of /dev/shm, ulimits, control group, script; mounts: target, access, ids, owners and modes of caches that are given, sizes, and the result keys of what files come from | proxy settings; limits of memory and processors; what caches, secrets and sockets hold |
 //! | copy | sources, destination, owner, mode, exclusions, whether archives are unpacked and folders above kept, files that stand in the Dockerfile, the epoch if there is one; then names, types, permissions, owners, link targets and bytes of exactly what it takes | other files, times, owners of context files |
 //! | folder | path, owner, the epoch if there is one | |
 //! | merge | nothing more | |
@@ -18,6 +18,7 @@ use crate::graph::{Copy, CopyFrom, Exec, MountSource, Network, Operation};
 use crate::solve::Key;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
 /// Changes whenever equal inputs would mean something else.
 const VERSION: &str = "kiln step 2";
@@ -42,6 +43,26 @@ impl KeyInputs {
         Key(kiln_image::digest::hex(&hash.finalize()))
     }
 
+    /// True when nothing is known.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Names and values in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The value of an input.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// True when the copied files are listed.
+    pub(crate) fn has_files(&self) -> bool {
+        self.0.iter().any(|(name, _)| name.starts_with("file "))
+    }
+
     /// The same inputs with other values.
     pub(crate) fn map(&self, change: impl Fn(&str) -> String) -> KeyInputs {
         KeyInputs(self.0.iter().map(|(name, value)| (change(name), change(value))).collect())
@@ -49,18 +70,17 @@ impl KeyInputs {
 
     /// The inputs that are not in `before` or have another value there, and those that only `before` has.
     pub fn changes_since(&self, before: &KeyInputs) -> Vec<InputChange> {
-        let value = |inputs: &KeyInputs, name: &str| {
-            inputs.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
-        };
+        let values = |inputs: &KeyInputs| -> BTreeMap<String, String> { inputs.0.iter().cloned().collect() };
+        let (others, known) = (values(before), values(self));
         let own = self.0.iter().filter_map(|(name, now)| {
-            let before = value(before, name);
-            (before.as_ref() != Some(now)).then(|| InputChange {
+            let before = others.get(name);
+            (before != Some(now)).then(|| InputChange {
                 name: name.clone(),
-                before,
+                before: before.cloned(),
                 now: Some(now.clone()),
             })
         });
-        let gone = before.0.iter().filter(|(name, _)| value(self, name).is_none());
+        let gone = before.0.iter().filter(|(name, _)| !known.contains_key(name));
         let gone = gone.map(|(name, before)| InputChange {
             name: name.clone(),
             before: Some(before.clone()),
@@ -124,7 +144,7 @@ fn add_epoch(inputs: &mut KeyInputs, epoch: Option<i64>) {
     }
 }
 
-fn kind(operation: &Operation) -> &'static str {
+pub(crate) fn kind(operation: &Operation) -> &'static str {
     match operation {
         Operation::Scratch => "scratch",
         Operation::Image(_) => "image",
@@ -191,7 +211,8 @@ fn add_exec(inputs: &mut KeyInputs, exec: &Exec) {
 fn describe(source: &MountSource) -> String {
     match source {
         MountSource::Files(files) => format!("files {files:?}"),
-        MountSource::Cache { id, .. } => format!("cache {id}"),
+        MountSource::Cache { id, given: None, .. } => format!("cache {id}"),
+        MountSource::Cache { id, given: Some(given), .. } => format!("cache {id} of {given}"),
         MountSource::Host(path) => format!("host {}", path.display()),
         MountSource::Tmpfs { size } => format!("tmpfs {size}"),
         MountSource::Secret { id, required, file, variable } => {
@@ -234,48 +255,6 @@ fn add_copy(inputs: &mut KeyInputs, copy: &Copy) {
     }
 }
 
-/// Why a step runs, in a sentence.
-pub fn explain(now: &KeyInputs, before: Option<&KeyInputs>, no_cache: bool) -> String {
-    if no_cache {
-        return "results of earlier builds do not count (--no-cache)".to_owned();
-    }
-    let Some(before) = before else {
-        return "no earlier build had this step".to_owned();
-    };
-    // The content is named by its files where they are known.
-    let changes = now.changes_since(before);
-    let named = changes.iter().filter(|change| change.name != "content");
-    let list: Vec<String> = named.map(InputChange::describe).collect();
-    match list.as_slice() {
-        [] if changes.is_empty() => "its result is no longer in the store".to_owned(),
-        [] => "the copied files changed".to_owned(),
-        [first] => first.clone(),
-        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
-    }
-}
-
-impl InputChange {
-    fn describe(&self) -> String {
-        const LONGEST: usize = 60;
-        if self.name.starts_with("base ") {
-            return "the step before it changed".to_owned();
-        }
-        let short = |value: &str| {
-            let cut: String = value.chars().take(LONGEST).collect();
-            if cut.len() < value.len() { format!("`{cut}…`") } else { format!("`{cut}`") }
-        };
-        let is_file = self.name.starts_with("file ");
-        match (&self.before, &self.now) {
-            (Some(_), Some(_)) if is_file => format!("{} changed", self.name),
-            (Some(before), Some(now)) => {
-                format!("{} changed from {} to {}", self.name, short(before), short(now))
-            }
-            (None, _) => format!("{} is new", self.name),
-            (_, None) => format!("{} is gone", self.name),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,12 +277,19 @@ mod tests {
             limits: crate::graph::RunLimits::default(),
             platform: None,
             mounts: Vec::new(),
+            declared: Vec::new(),
         }
     }
 
     fn source(path: &str) -> CopySource {
         let place = kiln_parser::span::Span::default();
-        CopySource { from: CopyFrom::Context(0), path: path.into(), place, unpack: false }
+        CopySource {
+            from: CopyFrom::Context(0),
+            path: path.into(),
+            place,
+            unpack: false,
+            origin: String::new(),
+        }
     }
 
     fn copy() -> Copy {

@@ -15,11 +15,14 @@ mod cancel;
 pub mod check;
 pub mod content;
 pub mod context;
+mod epoch;
 mod error;
 pub mod event;
+mod explain;
 mod export;
 pub mod graph;
 pub mod key;
+mod known;
 pub mod mode;
 pub mod output;
 pub mod plan;
@@ -34,7 +37,6 @@ mod variables;
 
 pub use build::{
     BuildOptions, BuiltImage, Given, Images, Machine, Outcome, Part, ResolvedImage, Squash, Target, build,
-    epoch,
 };
 pub use cancel::Cancel;
 pub use context::{ContextSource, LocalFolder, NamedContext};

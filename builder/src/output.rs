@@ -81,6 +81,7 @@ fn copy(
         destination: b"/",
         folders: Metadata { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) },
         selection: &Everything,
+        attributes: true,
         change: &|metadata, _| change(metadata),
     })?;
     writer.finish()?;

@@ -13,6 +13,7 @@ pub(crate) mod path;
 mod run;
 
 pub use copy::checkout;
+pub(crate) use copy::only_remote;
 pub(crate) use run::hostname;
 
 use crate::error::BuildError;
@@ -33,6 +34,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The default `PATH` of images without one.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// That of images for Windows.
+const WINDOWS_PATH: &str = "c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0";
+const WINDOWS: &str = "windows";
 /// Says in the history who made an entry.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
@@ -344,15 +348,18 @@ impl Planner<'_> {
         };
         // Triggers have been put in front of the instructions, and are not passed on.
         state.config.config.on_build.clear();
-        if state.config.config.env_value("PATH").is_none() {
-            state.config.config.env.push(format!("PATH={DEFAULT_PATH}"));
+        let is_windows = platform.os == WINDOWS;
+        let is_empty = matches!(stage.base, Base::Scratch);
+        if state.config.config.env_value("PATH").is_none() && !(is_windows && is_empty) {
+            let path = if is_windows { WINDOWS_PATH } else { DEFAULT_PATH };
+            state.config.config.env.push(format!("PATH={path}"));
         }
         for entry in &state.config.config.env {
             let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
             state.environment.set(name, value);
         }
         let folder = state.config.config.working_dir.clone();
-        if !folder.is_empty() {
+        if !folder.is_empty() && !is_windows {
             state.config.config.working_dir = path::working_folder(&folder, &folder);
         }
         Ok(state)
@@ -366,6 +373,7 @@ impl Planner<'_> {
             path: "/".to_owned(),
             place: span,
             unpack: false,
+            origin: self.origin_name(Some(&Origin::Context(context))),
         };
         let copy = graph::Copy::of(vec![source], "/".to_owned());
         self.add(counter, span, Operation::Copy(Box::new(copy)), vec![graph::base(empty)], shown)
@@ -419,6 +427,21 @@ impl Planner<'_> {
         }
     }
 
+    /// What `--from` means, in words; without it that is the build context.
+    fn origin_name(&self, origin: Option<&Origin>) -> String {
+        match origin {
+            None => "the build context".to_owned(),
+            Some(Origin::Context(context)) => {
+                format!("the named context {}", self.stages.context_name(*context))
+            }
+            Some(Origin::Stage(index)) => {
+                let name = self.stages.list[*index].name.clone();
+                format!("the stage {}", name.unwrap_or_else(|| index.to_string()))
+            }
+            Some(Origin::Image(name)) => format!("the image {name}"),
+        }
+    }
+
     fn add(
         &mut self,
         counter: &mut Counter,
@@ -459,6 +482,9 @@ impl Planner<'_> {
 
     fn workdir(&mut self, state: &mut StageState, step: &Step, text: &Text) -> Result<(), BuildError> {
         let value = expand_value(state, step, text)?;
+        if state.platform.os == WINDOWS {
+            return self.windows_workdir(state, step, &value);
+        }
         let folder = path::working_folder(&state.config.config.working_dir, &value);
         state.config.config.working_dir.clone_from(&folder);
         let is_root = folder == "/";
@@ -475,6 +501,28 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// WORKDIR of an image for Windows: files have paths with slashes and without a drive, the config has backslashes.
+    fn windows_workdir(
+        &mut self,
+        state: &mut StageState,
+        step: &Step,
+        value: &str,
+    ) -> Result<(), BuildError> {
+        let value = path::of_windows(value);
+        let folder = path::working_folder(&path::of_windows(&state.config.config.working_dir), &value);
+        let folder = path::join("/", &folder);
+        let shown = folder.replace('/', "\\");
+        state.config.config.working_dir.clone_from(&shown);
+        let is_root = folder == "/";
+        if !is_root {
+            let make = graph::MakeFolder { path: folder, owner: String::new(), epoch: self.options.epoch };
+            let name = shown_expanded(state, step, Quotes::Remove, false);
+            self.push(state, step, Operation::MakeFolder(make), Vec::new(), &name);
+        }
+        commit(state, format!("WORKDIR {shown}"), !is_root);
+        Ok(())
+    }
+
     fn finish(&self, stage: usize, target: StageState) -> Result<Planned, BuildError> {
         let mut config = target.config;
         for (name, value) in self.options.labels {
@@ -487,6 +535,9 @@ impl Planner<'_> {
             config.architecture.clone_from(&platform.architecture);
             if platform.variant.is_some() || !is_same {
                 config.variant.clone_from(&platform.variant);
+            }
+            if platform.os_version.is_some() || !is_same {
+                config.os_version.clone_from(&platform.os_version);
             }
         }
         if config.encode().0.len() as u64 > MAX_METADATA {
@@ -550,6 +601,15 @@ fn fresh_state(
 
 /// The config of an image that starts from nothing.
 fn empty_config(platform: &Platform) -> ImageConfig {
+    if platform.os == WINDOWS {
+        return ImageConfig {
+            architecture: platform.architecture.clone(),
+            os: platform.os.clone(),
+            os_version: platform.os_version.clone(),
+            config: RunConfig { working_dir: "\\".to_owned(), ..RunConfig::default() },
+            ..ImageConfig::default()
+        };
+    }
     ImageConfig {
         architecture: platform.architecture.clone(),
         os: platform.os.clone(),

@@ -4,7 +4,10 @@
 
 use crate::error::ImageError;
 use crate::graph::Checkout;
+use kiln_image::compression::decompressed_within_reason;
+use kiln_image::tar::{EntryKind, Reader};
 use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 
 /// Fetches files and repositories.
@@ -40,10 +43,34 @@ pub struct Version {
 impl Version {
     /// When the file was changed, in seconds since 1970; 0 when nobody knows.
     pub fn time(&self) -> i64 {
-        let date = jiff::fmt::rfc2822::DateTimeParser::new();
-        let parsed = date.parse_timestamp(self.last_modified.trim());
-        parsed.map_or(0, |time| time.as_second())
+        web_time(self.last_modified.trim()).unwrap_or(0)
     }
+}
+
+/// The time of the newest file in an archive, in seconds since 1970; `None` when it holds none, or is no archive.
+pub fn newest_in_archive(archive: File) -> Option<i64> {
+    let stream = decompressed_within_reason(BufReader::new(archive)).ok()?;
+    let mut reader = Reader::new(stream);
+    let mut newest = None;
+    while let Some(entry) = reader.next_entry().ok()? {
+        if entry.kind == EntryKind::File {
+            newest = newest.max(Some(entry.mtime));
+        }
+    }
+    newest
+}
+
+/// The seconds since 1970 of a date in one of HTTP's three forms (RFC 9110, section 5.6.7).
+fn web_time(text: &str) -> Option<i64> {
+    let newest = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
+    if let Ok(time) = newest.parse_timestamp(text) {
+        return Some(time.as_second());
+    }
+    // Days of the week say nothing that the rest does not: `Tuesday, 14-Nov-23 22:13:20 GMT`, `Tue Nov 14 22:13:20 2023`.
+    let rest = text.split_once(' ')?.1.trim();
+    let forms = ["%d-%b-%y %H:%M:%S GMT", "%b %e %H:%M:%S %Y"];
+    let time = forms.iter().find_map(|form| jiff::civil::DateTime::strptime(form, rest).ok())?;
+    Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second())
 }
 
 #[cfg(test)]
@@ -54,6 +81,13 @@ mod tests {
     fn times_of_the_web() {
         let time = |text: &str| Version { last_modified: text.to_owned(), ..Version::default() }.time();
         assert_eq!(time("Sun, 06 Nov 1994 08:49:37 GMT"), 784_111_777);
+        assert_eq!(time("Sunday, 06-Nov-94 08:49:37 GMT"), 784_111_777);
+        assert_eq!(time("Sun Nov  6 08:49:37 1994"), 784_111_777);
+        assert_eq!(time("Tuesday, 14-Nov-23 22:13:20 GMT"), 1_700_000_000);
+        assert_eq!(time("Tue Nov 14 22:13:20 2023"), 1_700_000_000);
+        // A wrong day of the week does not matter, as in the reference.
+        assert_eq!(time("Mon, 06 Nov 1994 08:49:37 GMT"), 784_111_777);
+        assert_eq!(time("Sunday, 06-Nov-94 08:49:37"), 0);
         assert_eq!(time(""), 0);
         assert_eq!(time("yesterday"), 0);
     }

@@ -1,5 +1,8 @@
 //! Secrets stay secret: their values are masked in what programs print, and an image that holds one is refused.
 //!
+//! A value that the build begins with ([`crate::known`]) has not leaked, and is not masked either. One that is short or a
+//! plain word is in files by chance: an image that holds it is not refused, and told of.
+//!
 //! Every layer is searched before it gets a name in the store. One that holds a secret, and all that stands on it, has no
 //! cache record that builds without `--allow secret-leak` could find, whatever becomes of the build that made it.
 
@@ -13,10 +16,11 @@ use rustix::fs::{self, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use serde_json::Value;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Shorter values are in every file by chance.
 const SHORTEST: usize = 4;
@@ -29,10 +33,26 @@ const LARGEST_ATTRIBUTE: usize = 64 * 1024;
 /// What stands in the place of a secret.
 const MASK: &[u8] = b"***";
 
+/// Values up to this length are weak.
+const SHORT: usize = 7;
+/// Values of letters alone are plain words up to this length, and weak.
+const LONGEST_WORD: usize = 15;
+/// Values of digits alone are weak up to this length.
+const LONGEST_NUMBER: usize = 11;
+/// Values of fewer different bytes are weak.
+const FEW_BYTES: usize = 5;
+
+/// Tells whether the build begins with a text.
+type Test<'a> = Box<dyn Fn(&memmem::Finder<'_>) -> bool + Send + Sync + 'a>;
+
 /// Values to look for, longer ones first.
-#[derive(Debug, Default)]
-pub(crate) struct Needles {
+#[derive(Default)]
+pub(crate) struct Needles<'a> {
     list: Vec<Needle>,
+    /// What the build begins with; asked once for each value that was found.
+    is_known: Option<Test<'a>>,
+    /// Where weak values were found: id and place in words, the first for each.
+    weak: Mutex<BTreeMap<String, String>>,
 }
 
 #[derive(Debug)]
@@ -45,17 +65,39 @@ struct Needle {
     /// One line of several: it is masked, and not looked for in images, which may hold such lines for other reasons, as
     /// those of certificates.
     is_part: bool,
+    /// It is so short or simple that files hold it by chance.
+    is_weak: bool,
+    /// The build begins with it.
+    is_known: OnceLock<bool>,
 }
 
 impl Needle {
     fn new(id: &str, value: &[u8], is_part: bool) -> Needle {
         let finder = memmem::Finder::new(value).into_owned();
-        Needle { id: id.to_owned(), value: value.to_vec(), finder, is_part }
+        let is_weak = is_weak(value);
+        Needle {
+            id: id.to_owned(),
+            value: value.to_vec(),
+            finder,
+            is_part,
+            is_weak,
+            is_known: OnceLock::new(),
+        }
     }
 }
 
-impl Needles {
-    pub(crate) fn new(secrets: &BTreeMap<String, Vec<u8>>) -> Needles {
+/// True for values that files hold by chance.
+fn is_weak(value: &[u8]) -> bool {
+    let all = |test: fn(&u8) -> bool| value.iter().all(test);
+    let different: BTreeSet<u8> = value.iter().copied().collect();
+    value.len() <= SHORT
+        || different.len() < FEW_BYTES
+        || (value.len() <= LONGEST_WORD && all(u8::is_ascii_alphabetic))
+        || (value.len() <= LONGEST_NUMBER && all(u8::is_ascii_digit))
+}
+
+impl<'a> Needles<'a> {
+    pub(crate) fn new(secrets: &BTreeMap<String, Vec<u8>>) -> Needles<'a> {
         let mut list = Vec::new();
         for (id, value) in secrets {
             let whole = value.trim_ascii();
@@ -68,7 +110,26 @@ impl Needles {
             list.extend(long.filter(|_| is_short).map(|line| Needle::new(id, line, true)));
         }
         list.sort_by_key(|needle| std::cmp::Reverse(needle.value.len()));
-        Needles { list }
+        Needles { list, ..Needles::default() }
+    }
+
+    /// The same values, of which those do not count that the build begins with.
+    #[must_use]
+    pub(crate) fn but_known(self, is_known: Test<'a>) -> Needles<'a> {
+        Needles { is_known: Some(is_known), ..self }
+    }
+
+    /// Where weak values were found since it was asked last, as id and place.
+    pub(crate) fn take_weak(&self) -> Vec<(String, String)> {
+        let mut weak = self.weak.lock().unwrap_or_else(PoisonError::into_inner);
+        // An empty place says that it has been told.
+        let new = weak.iter_mut().filter(|(_, place)| !place.is_empty());
+        new.map(|(id, place)| (id.clone(), std::mem::take(place))).collect()
+    }
+
+    fn knows(&self, needle: &Needle) -> bool {
+        let Some(is_known) = &self.is_known else { return false };
+        *needle.is_known.get_or_init(|| is_known(&needle.finder))
     }
 
     /// Masks a stream.
@@ -120,8 +181,9 @@ impl Needles {
             return None;
         }
         self.find_in_config(config).or_else(|| {
-            let found = annotations.texts().find_map(|text| self.find(text.as_bytes()));
-            found.map(|id| (id.to_owned(), "an annotation".to_owned()))
+            let place = || "an annotation".to_owned();
+            let found = annotations.texts().find_map(|text| self.find(text.as_bytes(), &place));
+            found.map(|id| (id.to_owned(), place()))
         })
     }
 
@@ -133,7 +195,8 @@ impl Needles {
         let commands = run.entrypoint.iter().chain(&run.cmd).flatten().map(|word| ("the command", word));
         let triggers = run.on_build.iter().map(|trigger| ("a trigger", trigger));
         let mut named = history.chain(environment).chain(labels).chain(commands).chain(triggers);
-        let found = named.find_map(|(place, text)| Some((self.find(text.as_bytes())?, place)));
+        let found =
+            named.find_map(|(place, text)| Some((self.find(text.as_bytes(), &|| place.to_owned())?, place)));
         let found = found.or_else(|| {
             // Directory, user, health check, volumes, and whatever else a config may hold.
             let whole = serde_json::to_value(config).unwrap_or(Value::Null);
@@ -144,19 +207,30 @@ impl Needles {
 
     fn find_in_value(&self, value: &Value) -> Option<&str> {
         match value {
-            Value::String(text) => self.find(text.as_bytes()),
+            Value::String(text) => self.find(text.as_bytes(), &|| "the config".to_owned()),
             Value::Array(list) => list.iter().find_map(|value| self.find_in_value(value)),
-            Value::Object(fields) => fields
-                .iter()
-                .find_map(|(name, value)| self.find(name.as_bytes()).or_else(|| self.find_in_value(value))),
+            Value::Object(fields) => fields.iter().find_map(|(name, value)| {
+                let own = self.find(name.as_bytes(), &|| "the config".to_owned());
+                own.or_else(|| self.find_in_value(value))
+            }),
             Value::Null | Value::Bool(_) | Value::Number(_) => None,
         }
     }
 
-    /// The id of the first secret in `text`.
-    fn find(&self, text: &[u8]) -> Option<&str> {
-        let mut whole = self.list.iter().filter(|needle| !needle.is_part && needle.value.len() <= text.len());
-        whole.find(|needle| needle.finder.find(text).is_some()).map(|needle| needle.id.as_str())
+    /// The id of the first secret in `text`, which stands in `place`. Known values do not count; weak ones are noted.
+    fn find(&self, text: &[u8], place: &dyn Fn() -> String) -> Option<&str> {
+        let whole = self.list.iter().filter(|needle| !needle.is_part && needle.value.len() <= text.len());
+        for needle in whole.filter(|needle| needle.finder.find(text).is_some()) {
+            if self.knows(needle) {
+                continue;
+            }
+            if !needle.is_weak {
+                return Some(&needle.id);
+            }
+            let mut weak = self.weak.lock().unwrap_or_else(PoisonError::into_inner);
+            weak.entry(needle.id.clone()).or_insert_with(place);
+        }
+        None
     }
 
     /// The length of the shortest value that is looked for in images.
@@ -172,7 +246,7 @@ impl Needles {
 
 /// Replaces secrets in a stream that comes in pieces.
 pub(crate) struct Mask<'a> {
-    needles: &'a Needles,
+    needles: &'a Needles<'a>,
     /// The end of what came, while it may be the beginning of a secret.
     held: Vec<u8>,
 }
@@ -197,8 +271,9 @@ impl Mask<'_> {
 
     fn replace(&mut self) -> Vec<u8> {
         let mut text = std::mem::take(&mut self.held);
-        for Needle { value, finder, .. } in &self.needles.list {
-            if value.len() > text.len() || finder.find(&text).is_none() {
+        for needle in &self.needles.list {
+            let Needle { value, finder, .. } = needle;
+            if value.len() > text.len() || finder.find(&text).is_none() || self.needles.knows(needle) {
                 continue;
             }
             let mut replaced = Vec::with_capacity(text.len());
@@ -230,8 +305,51 @@ pub(crate) struct Leak {
     pub(crate) path: PathBuf,
 }
 
+/// How a file holds a text.
+pub(crate) enum Holds {
+    /// Not at all.
+    Nothing,
+    /// Beside other text.
+    Among,
+    /// And nothing else but blanks around it.
+    Alone,
+}
+
+/// Whether a file holds the text that `finder` finds.
+pub(crate) fn holds(finder: &memmem::Finder<'_>, mut file: File) -> std::io::Result<Holds> {
+    const PIECE: usize = 256 * 1024;
+    let length = finder.needle().len();
+    let mut buffer = vec![0; PIECE + length];
+    let (mut kept, mut is_first) = (0, true);
+    loop {
+        let count = file.read(&mut buffer[kept..])?;
+        if count == 0 {
+            return Ok(Holds::Nothing);
+        }
+        let read = &buffer[..kept + count];
+        if finder.find(read).is_some() {
+            let is_alone = is_first && read.trim_ascii() == finder.needle();
+            return Ok(if is_alone { Holds::Alone } else { Holds::Among });
+        }
+        let end = kept + count;
+        kept = end.min(length.saturating_sub(1));
+        buffer.copy_within(end - kept..end, 0);
+        is_first = false;
+    }
+}
+
+/// Whether a tree of files holds `value`.
+///
+/// # Errors
+/// `ECANCELED` when `cancel` stopped the search.
+pub(crate) fn is_in_tree(value: &[u8], root: &Path, cancel: &Cancel) -> Result<bool, CallError> {
+    let needle = Needle { is_weak: false, ..Needle::new("", value, false) };
+    let needles = Needles { list: vec![needle], ..Needles::default() };
+    Ok(needles.find_in_tree(root, None, cancel)?.is_some())
+}
+
 struct Scanner<'a> {
-    needles: &'a Needles,
+    needles: &'a Needles<'a>,
     root: &'a Path,
     since: Option<i64>,
     cancel: &'a Cancel,
@@ -246,7 +364,7 @@ impl Scanner<'_> {
         }
         for name in sys::sorted_names(directory).call("getdents", self.root)? {
             let inner = path.join(std::ffi::OsStr::new(&*name.to_string_lossy()));
-            if let Some(id) = self.needles.find(name.to_bytes()) {
+            if let Some(id) = self.find(name.to_bytes(), &inner) {
                 return Ok(Some(Leak { id: id.to_owned(), path: inner }));
             }
             let Some(stat) = sys::stat_at(directory, &name).call("stat", &inner)? else { continue };
@@ -274,7 +392,7 @@ impl Scanner<'_> {
                 }
                 FileType::Symlink => {
                     let target = fs::readlinkat(directory, &name, Vec::new()).call("readlink", &inner)?;
-                    self.needles.find(target.to_bytes()).map(str::to_owned)
+                    self.find(target.to_bytes(), &inner).map(str::to_owned)
                 }
                 _ => None,
             };
@@ -283,6 +401,10 @@ impl Scanner<'_> {
             }
         }
         Ok(None)
+    }
+
+    fn find(&self, text: &[u8], path: &Path) -> Option<&str> {
+        self.needles.find(text, &|| format!("`{}`", path.display()))
     }
 
     /// Looks at names and values of extended attributes.
@@ -300,12 +422,12 @@ impl Scanner<'_> {
         let length = list(&mut names)?;
         let mut value = vec![0u8; LARGEST_ATTRIBUTE];
         for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-            if let Some(id) = self.needles.find(name) {
+            if let Some(id) = self.find(name, path) {
                 return Ok(Some(id.to_owned()));
             }
             // Attributes that may not be read are not part of a layer either.
             let Ok(length) = fs::fgetxattr(file, name, value.as_mut_slice()) else { continue };
-            if let Some(id) = self.needles.find(&value[..length]) {
+            if let Some(id) = self.find(&value[..length], path) {
                 return Ok(Some(id.to_owned()));
             }
         }
@@ -329,7 +451,7 @@ impl Scanner<'_> {
             }
             offset += count as u64;
             let length = kept + count;
-            if let Some(id) = self.needles.find(&buffer[..length]) {
+            if let Some(id) = self.find(&buffer[..length], path) {
                 return Ok(Some(id.to_owned()));
             }
             kept = length.min(self.needles.longest().saturating_sub(1));
@@ -350,12 +472,12 @@ impl Scanner<'_> {
 mod tests {
     use super::*;
 
-    fn needles(values: &[&str]) -> Needles {
+    fn needles(values: &[&str]) -> Needles<'static> {
         let secrets = values.iter().map(|value| ((*value).to_owned(), value.as_bytes().to_vec()));
         Needles::new(&secrets.collect())
     }
 
-    fn masked(needles: &Needles, pieces: &[&str]) -> String {
+    fn masked(needles: &Needles<'_>, pieces: &[&str]) -> String {
         let mut mask = needles.mask();
         let mut shown: Vec<u8> = pieces.iter().flat_map(|piece| mask.pass(piece.as_bytes())).collect();
         shown.extend(mask.finish());
@@ -376,8 +498,32 @@ mod tests {
     fn lines_of_a_secret_are_masked_and_only_the_whole_is_looked_for() {
         let needles = needles(&["-----BEGIN-----\nfirst-line-of-it\n-----END-----\n"]);
         assert_eq!(masked(&needles, &["a first-line-of-it b"]), "a *** b");
-        assert_eq!(needles.find(b"x first-line-of-it y"), None);
-        assert!(needles.find(b"x -----BEGIN-----\nfirst-line-of-it\n-----END----- y").is_some());
+        let find = |text: &[u8]| needles.find(text, &String::new).map(str::to_owned);
+        assert_eq!(find(b"x first-line-of-it y"), None);
+        assert!(find(b"x -----BEGIN-----\nfirst-line-of-it\n-----END----- y").is_some());
+    }
+
+    #[test]
+    fn short_and_simple_values_are_weak() {
+        for weak in ["root", "hunter2", "production", "Development", "aaaaaaaaaaaaaaaa", "12345678"] {
+            assert!(is_weak(weak.as_bytes()), "{weak}");
+        }
+        for strong in ["s3cret-value", "hunter2-is-secret", "ghp_x8Jd02kPq", "correcthorsebatterystaple"] {
+            assert!(!is_weak(strong.as_bytes()), "{strong}");
+        }
+    }
+
+    #[test]
+    fn weak_values_are_noted_and_known_ones_do_not_count() {
+        let needles = needles(&["production", "known-value-1", "other-value-2"]);
+        let needles = needles.but_known(Box::new(|finder| finder.needle() == b"known-value-1"));
+        let find = |text: &str| needles.find(text.as_bytes(), &|| "the place".to_owned());
+        assert_eq!(find("a production b known-value-1"), None);
+        assert_eq!(find("a production b other-value-2"), Some("other-value-2"));
+        assert_eq!(needles.take_weak(), [("production".to_owned(), "the place".to_owned())]);
+        find("production");
+        assert!(needles.take_weak().is_empty(), "it is told once");
+        assert_eq!(masked(&needles, &["production known-value-1 other-value-2"]), "*** known-value-1 ***");
     }
 
     #[test]

@@ -168,7 +168,7 @@ pub struct SolveError<E> {
 }
 
 /// The steps that `targets` need, with the targets, in order.
-fn needed(edges: &[Vec<Input>], targets: &[NodeId]) -> Vec<NodeId> {
+pub(crate) fn needed(edges: &[Vec<Input>], targets: &[NodeId]) -> Vec<NodeId> {
     let mut needed = vec![false; edges.len()];
     let mut open = targets.to_vec();
     while let Some(node) = open.pop() {

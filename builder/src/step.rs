@@ -15,6 +15,7 @@ use crate::build::Given;
 use crate::cancel::Cancel;
 use crate::content::{Content, ContentError, StatCache};
 use crate::event::{Event, Reporter, Row};
+use crate::explain::Explainer;
 use crate::graph::{Copy, Graph, Operation};
 use crate::key::{self, KeyInputs};
 use crate::remote::Remote;
@@ -65,7 +66,7 @@ pub enum StepError {
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     /// There is nothing to copy.
-    #[error("failed to compute cache key: {0}")]
+    #[error(transparent)]
     Content(#[from] ContentError),
     /// An `--exclude` that is no pattern.
     #[error("invalid --exclude pattern: {0}")]
@@ -165,12 +166,24 @@ impl StepError {
         }
     }
 
+    /// Where something was looked for and not found, in words.
+    pub fn searched(&self) -> Option<&str> {
+        match self {
+            StepError::Content(
+                ContentError::NotFound { origin, .. } | ContentError::NoDirectory { origin, .. },
+            ) => Some(origin),
+            _ => None,
+        }
+    }
+
     /// A few words for the caret below the instruction.
     pub fn label(&self) -> String {
         match self {
             StepError::Exit { code, .. } => format!("exit code: {code}"),
             StepError::Start { .. } => "did not start".to_owned(),
-            StepError::Content(ContentError::NotFound { .. }) => "not found".to_owned(),
+            StepError::Content(ContentError::NotFound { .. } | ContentError::NoDirectory { .. }) => {
+                "not found".to_owned()
+            }
             StepError::Fetch { .. } => "cannot be fetched".to_owned(),
             _ => "failed".to_owned(),
         }
@@ -179,7 +192,9 @@ impl StepError {
     /// What to do about it.
     pub fn hints(&self) -> Vec<String> {
         match self {
-            StepError::Content(ContentError::NotFound { hints, .. }) => hints.clone(),
+            StepError::Content(
+                ContentError::NotFound { hints, .. } | ContentError::NoDirectory { hints, .. },
+            ) => hints.clone(),
             StepError::UnknownOwner { near, .. } => {
                 let near = near.iter().map(|near| format!("did you mean {near}?"));
                 let more = "create the name in an earlier RUN, or use a number".to_owned();
@@ -244,8 +259,8 @@ pub(crate) struct Executor<'a> {
     tools: Tools<'a>,
     /// Hears of layers whose diff ids will be needed.
     made: Mutex<Option<mpsc::Sender<LayerId>>>,
-    /// Say why steps run.
-    explain: bool,
+    /// Says why steps run, if that is asked for.
+    explainer: Option<Explainer<'a>>,
     /// Tells this build from all others.
     nonce: String,
     notes: Notes,
@@ -265,7 +280,12 @@ struct Notes {
     downloads: Mutex<BTreeMap<NodeId, fetch::Downloaded>>,
     /// Commits that references turned out to be.
     commits: Mutex<BTreeMap<NodeId, String>>,
+    /// What was told about steps; it is told again when they are found in the cache.
+    warnings: Mutex<BTreeMap<NodeId, Vec<String>>>,
 }
+
+/// The name of what was told about a step, among its recorded inputs.
+const WARNING: &str = "warning";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -287,7 +307,7 @@ pub(crate) struct Tools<'a> {
     pub(crate) cancel: &'a Cancel,
     pub(crate) given: &'a Given,
     /// What must not be shown.
-    pub(crate) needles: &'a Needles,
+    pub(crate) needles: &'a Needles<'a>,
     /// Images may hold secrets.
     pub(crate) allows_leaks: bool,
     /// Steps whose layers become layers of images.
@@ -295,10 +315,14 @@ pub(crate) struct Tools<'a> {
 }
 
 impl<'a> Executor<'a> {
-    pub(crate) fn new(tools: Tools<'a>, made: mpsc::Sender<LayerId>, explain: bool) -> Executor<'a> {
+    pub(crate) fn new(
+        tools: Tools<'a>,
+        made: mpsc::Sender<LayerId>,
+        explainer: Option<Explainer<'a>>,
+    ) -> Executor<'a> {
         let nonce = format!("{}-{}", std::process::id(), now());
         let made = Mutex::new(Some(made));
-        Executor { tools, made, explain, nonce, notes: Notes::default(), found: Found::default() }
+        Executor { tools, made, explainer, nonce, notes: Notes::default(), found: Found::default() }
     }
 
     /// Nothing more is made.
@@ -337,7 +361,7 @@ impl<'a> Executor<'a> {
     }
 
     /// An owner by name or number; unknown names are told, or are mistakes.
-    fn find_owner(&self, text: &str, tree: Option<&OwnedFd>) -> Result<(u32, u32), StepError> {
+    fn find_owner(&self, node: NodeId, text: &str, tree: Option<&OwnedFd>) -> Result<(u32, u32), StepError> {
         let owner = owner::find(text, tree)?;
         if let (Some(unknown), None) = (owner.unknown.first(), tree) {
             // As in the reference: where there is no tree at all, there is nobody.
@@ -353,7 +377,8 @@ impl<'a> Executor<'a> {
             }
             let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
             let message = format!("[Warning] --chown={text}: unknown {kind} {name} counts as root{near}");
-            self.tools.reporter.send(Event::Warning { message });
+            self.tools.reporter.send(Event::Warning { message: message.clone() });
+            lock(&self.notes.warnings).entry(node).or_default().push(message);
         }
         Ok(owner.ids())
     }
@@ -380,17 +405,11 @@ impl<'a> Executor<'a> {
         })
     }
 
-    fn explain(&self, node: NodeId, row: Row) -> Result<(), StepError> {
-        let place = &self.tools.graph.node(node).place;
-        if !self.explain {
-            return Ok(());
+    fn explain(&self, node: NodeId, row: Row) {
+        let Some(explainer) = &self.explainer else { return };
+        for reason in explainer.causes(node, &|node| self.shown_inputs(node)) {
+            self.tools.reporter.send(Event::Explained { row, reason });
         }
-        let inputs = self.shown_inputs(node);
-        let before = self.tools.store.newest_step_at(place)?;
-        let before = before.and_then(|record| serde_json::from_str::<KeyInputs>(&record.inputs).ok());
-        let reason = key::explain(&inputs, before.as_ref(), self.tools.graph.node(node).no_cache);
-        self.tools.reporter.send(Event::Explained { row, reason });
-        Ok(())
     }
 
     /// Another process, or another stage, may have made the same step while this one waited.
@@ -399,15 +418,32 @@ impl<'a> Executor<'a> {
             return Ok(None);
         }
         for key in keys {
-            if let Some((record, taint)) = self.recorded(&key.0)? {
+            if let Some((record, taint)) =
+                self.recorded(&key.0)?.filter(|(record, _)| self.passes(node, record))
+            {
                 return Ok(Some(Cached::Record(record, taint)));
             }
         }
         Ok(None)
     }
 
+    /// Takes note of what was told about a step when it ran. False where that is a mistake now: it runs again, and fails.
+    fn passes(&self, node: NodeId, record: &StepRecord) -> bool {
+        if !record.inputs.contains("\"warning\"") {
+            return true;
+        }
+        let inputs = serde_json::from_str::<KeyInputs>(&record.inputs).unwrap_or_default();
+        let told = inputs.iter().filter(|(name, _)| *name == WARNING);
+        let told: Vec<String> = told.map(|(_, text)| text.to_owned()).collect();
+        let passes = told.is_empty() || !self.tools.strict;
+        if passes {
+            lock(&self.notes.warnings).insert(node, told);
+        }
+        passes
+    }
+
     /// What went into a step's key, secrets masked.
-    fn shown_inputs(&self, node: NodeId) -> KeyInputs {
+    pub(crate) fn shown_inputs(&self, node: NodeId) -> KeyInputs {
         let inputs = lock(&self.notes.inputs).get(&node).cloned().unwrap_or_default();
         if self.tools.needles.is_empty() {
             inputs
@@ -417,7 +453,9 @@ impl<'a> Executor<'a> {
     }
 
     fn record(&self, node: NodeId, keys: &[Key], layer: &LayerRecord, made: Made) -> Result<i64, StepError> {
-        let inputs = self.shown_inputs(node);
+        let mut inputs = self.shown_inputs(node);
+        let warnings = lock(&self.notes.warnings).get(&node).cloned().unwrap_or_default();
+        warnings.into_iter().for_each(|warning| inputs.add(WARNING, warning));
         let inputs = serde_json::to_string(&inputs).expect("texts are JSON");
         let now = now();
         let plain = lock(&self.notes.plain_keys).get(&node).cloned();
@@ -494,7 +532,12 @@ impl Steps for Executor<'_> {
         {
             inputs.iter().skip(1).for_each(|key| whole.add("tree", &key.0));
         }
-        lock(&self.notes.inputs).insert(node, own);
+        let mut noted = own;
+        if matches!(operation, Operation::Exec(_)) {
+            let trees = inputs.iter().enumerate().skip(1);
+            trees.for_each(|(number, key)| noted.add(format!("tree {number}"), &key.0));
+        }
+        lock(&self.notes.inputs).insert(node, noted);
         let key = whole.key();
         if !self.stands_on_fresh(node) {
             return Definition { key, content };
@@ -505,21 +548,29 @@ impl Steps for Executor<'_> {
         Definition { key: whole.key(), content }
     }
 
-    fn look_up(&self, node: NodeId, key: &Key) -> Result<Lookup<Cached>, StepError> {
-        let node = self.tools.graph.node(node);
+    fn look_up(&self, id: NodeId, key: &Key) -> Result<Lookup<Cached>, StepError> {
+        let node = self.tools.graph.node(id);
         if matches!(node.operation, Operation::Scratch | Operation::Image(_)) {
             return Ok(Lookup::Hit { key: key.clone(), cached: Cached::Source });
         }
         if node.no_cache {
             return Ok(Lookup::New);
         }
-        Ok(match self.recorded(&key.0)? {
-            Some((record, taint)) => {
-                Lookup::Hit { key: Key(record.result.clone()), cached: Cached::Record(record, taint) }
-            }
-            None if self.was_recorded(&key.0)? => Lookup::Evicted,
-            None => Lookup::New,
-        })
+        let Some((record, taint)) = self.recorded(&key.0)? else {
+            return Ok(if self.was_recorded(&key.0)? { Lookup::Evicted } else { Lookup::New });
+        };
+        if !self.passes(id, &record) {
+            // It must run, whatever stands on it.
+            return Ok(Lookup::New);
+        }
+        if let Operation::Copy(copy) = &node.operation
+            && copy.takes_inputs()
+            && let Ok(inputs) = serde_json::from_str::<KeyInputs>(&record.inputs)
+        {
+            // Found by what it says: the files that it took are known from then.
+            lock(&self.notes.inputs).insert(id, inputs);
+        }
+        Ok(Lookup::Hit { key: Key(record.result.clone()), cached: Cached::Record(record, taint) })
     }
 
     fn content_key(&self, node: NodeId, _definition: &Key, inputs: &[Built]) -> Result<Key, StepError> {
@@ -567,16 +618,19 @@ impl Steps for Executor<'_> {
             return Err(StepError::Canceled);
         }
         let row = self.tools.reporter.start(&self.tools.graph.node(node).name);
-        self.explain(node, row)?;
+        self.explain(node, row);
         let result = self.run_step(node, row, keys, inputs);
         self.tools.reporter.end(row, &result);
         result
     }
 
-    fn found(&self, node: NodeId, definition: &Key, result: &Key) {
-        let node = self.tools.graph.node(node);
+    fn found(&self, id: NodeId, definition: &Key, result: &Key) {
+        let node = self.tools.graph.node(id);
         if matches!(node.operation, Operation::Scratch) {
             return;
+        }
+        for message in lock(&self.notes.warnings).get(&id).cloned().unwrap_or_default() {
+            self.tools.reporter.send(Event::Warning { message });
         }
         let row = self.tools.reporter.row();
         self.tools.reporter.send(Event::Cached { row, name: node.name.clone() });

@@ -247,10 +247,14 @@ impl BuildFailure {
                 let mut hints = step.error.hints();
                 let word = |source: &Source| step.span.map(|span| source.slice(span).starts_with(".."));
                 if self.source.as_ref().and_then(word) == Some(true) {
-                    hints.push("`..` does not leave the build context: paths begin at its root".to_owned());
+                    let place = step.error.searched().unwrap_or("the build context");
+                    hints.push(format!("`..` does not leave {place}: paths begin at its root"));
                 }
                 hints
             }
+            BuildError::Leak { .. } => vec![
+                "mount the secret in the steps that need it: RUN --mount=type=secret; or pass --allow secret-leak if the image may hold it".to_owned(),
+            ],
             _ => Vec::new(),
         };
         if self.error.is_full() {

@@ -31,6 +31,8 @@ mod differential;
 mod durability;
 #[path = "e2e/errors.rs"]
 mod errors;
+#[path = "e2e/explain.rs"]
+mod explain;
 #[path = "e2e/flags.rs"]
 mod flags;
 #[path = "e2e/hints.rs"]

@@ -47,6 +47,11 @@ impl RealPath {
         RealPath(self.0.iter().cloned().chain([name.to_owned()]).collect())
     }
 
+    /// True when `other` is this path, or lies below it.
+    pub fn contains(&self, other: &RealPath) -> bool {
+        other.0.starts_with(&self.0)
+    }
+
     /// The names joined by slashes, without a leading one; empty for the root.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.0.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b'/')

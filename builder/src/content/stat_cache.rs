@@ -4,7 +4,7 @@
 //! granularity: a file that was changed within that of being read may change again unnoticed, so it is not
 //! remembered.
 //!
-//! Format: the line `kiln stat cache 1`, then records of 88 bytes, numbers in little-endian: device, inode,
+//! Format: the line `kiln stat cache 2`, then records of 88 bytes, numbers in little-endian: device, inode,
 //! size, seconds and nanoseconds of modification, seconds and nanoseconds of status change, sha256.
 
 use rustix::fs::Stat;
@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
-const HEADER: &[u8] = b"kiln stat cache 1\n";
+const HEADER: &[u8] = b"kiln stat cache 2\n";
 const RECORD: usize = 7 * 8 + 32;
 /// Longest tick of kernels in use.
 const GRANULARITY: Duration = Duration::from_millis(20);

@@ -23,7 +23,8 @@ use std::time::SystemTime;
 pub struct Digested {
     /// The digest, as hexadecimal digits.
     pub digest: String,
-    /// What each file gave, by path; for explanations.
+    /// What each file gave, by path: kind, mode, owner and the beginning of its content's digest, with blanks between; for
+    /// explanations.
     pub files: Vec<(String, String)>,
 }
 
@@ -50,22 +51,22 @@ pub fn digest(
     let mut files = Vec::new();
     for (content, source) in sources {
         let entries = entries(content, source, exclude)?;
-        let rule = Rule { is_context: content.is_context(), copy, cache };
+        let rule = Rule { is_local: content.is_local(), copy, cache };
         let digests = entries.par_iter().map(|entry| rule.digest(entry)).collect::<Result<Vec<_>, _>>()?;
         // The name of a folder does not matter: its contents are copied.
         let base: &[u8] = if source.is_folder() { b"/" } else { &source.base };
         add(&mut whole, base);
         if copy.whole && source.is_folder() {
             let stat = &source.stat;
-            let (uid, gid) = if content.is_context() { (0, 0) } else { (stat.st_uid, stat.st_gid) };
+            let (uid, gid) = if content.is_local() { (0, 0) } else { (stat.st_uid, stat.st_gid) };
             [stat.st_mode, uid, gid].into_iter().for_each(|number| whole.update(number.to_le_bytes()));
         }
         whole.update((entries.len() as u64).to_le_bytes());
-        for (entry, digest) in entries.iter().zip(digests) {
+        for (entry, taken) in entries.iter().zip(digests) {
             add(&mut whole, &entry.path);
-            whole.update(digest);
+            whole.update(taken.digest);
             if files.len() <= MAX_EXPLAINED {
-                files.push((shown(source, entry), kiln_image::digest::hex(&digest[..8])));
+                files.push((shown(source, entry), taken.facts()));
             }
         }
     }
@@ -110,6 +111,24 @@ fn entries(content: &Content, source: &Source, exclude: &Patterns) -> Result<Vec
     Ok(list)
 }
 
+/// Hands on what a copy takes out of `source`: the path of each member, and the file where it is one.
+pub(crate) fn each_file(
+    content: &Content,
+    source: &Source,
+    exclude: &Patterns,
+    hear: &mut dyn FnMut(&[u8], Option<File>),
+) -> Result<(), ContentError> {
+    for entry in entries(content, source, exclude)? {
+        let path = shown(source, &entry);
+        let is_file = sys::file_type(&entry.stat) == FileType::RegularFile;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let opened = is_file.then(|| fs::openat(entry.folder.as_fd(), &entry.name, flags, Mode::empty()));
+        let file = opened.transpose().call("open", display(path.as_bytes()))?;
+        hear(path.as_bytes(), file.map(File::from));
+    }
+    Ok(())
+}
+
 fn open(folder: BorrowedFd<'_>, name: &CStr, path: &std::path::Path) -> Result<OwnedFd, CallError> {
     sys::open_dir_at(folder, name).call("open", path)
 }
@@ -151,15 +170,32 @@ fn display(path: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(path))
 }
 
+/// What a file, link or directory gave.
+struct Taken {
+    digest: [u8; 32],
+    kind: u8,
+    mode: u32,
+    owner: (u32, u32),
+    /// The digest of what a file holds, or what a link leads to.
+    content: [u8; 8],
+}
+
+impl Taken {
+    fn facts(&self) -> String {
+        let (kind, content) = (char::from(self.kind), kiln_image::digest::hex(&self.content));
+        format!("{kind} {:o} {}:{} {content}", self.mode, self.owner.0, self.owner.1)
+    }
+}
+
 /// How a file becomes a digest.
 struct Rule<'a> {
-    is_context: bool,
+    is_local: bool,
     copy: &'a Copy,
     cache: &'a StatCache,
 }
 
 impl Rule<'_> {
-    fn digest(&self, entry: &Entry) -> Result<[u8; 32], CallError> {
+    fn digest(&self, entry: &Entry) -> Result<Taken, CallError> {
         let Entry { folder, name, path, stat } = entry;
         let kind = sys::file_type(stat);
         let is_folder = kind == FileType::Directory;
@@ -169,7 +205,7 @@ impl Rule<'_> {
         {
             mode = change.apply(mode, is_folder);
         }
-        let (uid, gid) = match (&self.copy.owner, self.is_context) {
+        let (uid, gid) = match (&self.copy.owner, self.is_local) {
             (None, false) => (stat.st_uid, stat.st_gid),
             // Root's, or whose the key says already.
             _ => (0, 0),
@@ -179,19 +215,26 @@ impl Rule<'_> {
         for number in [mode, uid, gid] {
             hash.update(number.to_le_bytes());
         }
+        let mut content = [0; 8];
         match kind {
-            FileType::RegularFile => hash.update(self.file(folder.as_fd(), name, path, stat)?),
+            FileType::RegularFile => {
+                let digest = self.file(folder.as_fd(), name, path, stat)?;
+                content.copy_from_slice(&digest[..8]);
+                hash.update(digest);
+            }
             FileType::Symlink => {
                 let target = fs::readlinkat(folder, name, Vec::new()).call("readlink", display(path))?;
+                content.copy_from_slice(&Sha256::digest(target.to_bytes())[..8]);
                 add(&mut hash, target.to_bytes());
             }
             FileType::CharacterDevice | FileType::BlockDevice => hash.update(stat.st_rdev.to_le_bytes()),
             _ => {}
         }
-        Ok(hash.finalize().into())
+        let owner = (uid, gid);
+        Ok(Taken { digest: hash.finalize().into(), kind: kind_code(kind), mode, owner, content })
     }
 
-    /// The digest of a file's bytes and of the one attribute that layers carry.
+    /// The digest of a file's bytes and of the one attribute that layers carry, where attributes are copied.
     fn file(
         &self,
         folder: BorrowedFd<'_>,
@@ -206,7 +249,10 @@ impl Rule<'_> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = fs::openat(folder, name, flags, Mode::empty()).call("open", display(path))?;
         let mut capability = [0u8; 256];
-        let length = fs::fgetxattr(&file, c"security.capability", &mut capability).unwrap_or(0);
+        let length = match self.is_local {
+            true => 0,
+            false => fs::fgetxattr(&file, c"security.capability", &mut capability).unwrap_or(0),
+        };
         let mut hash = Sha256::new();
         add(&mut hash, &capability[..length]);
         let mut file = File::from(file);

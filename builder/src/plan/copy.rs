@@ -5,7 +5,7 @@ use crate::error::BuildError;
 use crate::graph::{self, Checkout, Copy, CopyFrom, CopySource, Download, Operation};
 use crate::mode::ModeChange;
 use crate::solve::Input;
-use crate::stage::{Origin, Step};
+use crate::stage::{Base, Origin, Stage, Step};
 use kiln_parser::Text;
 use kiln_parser::ast;
 use kiln_parser::expand::{self, Quotes, Rules};
@@ -32,9 +32,10 @@ impl Planner<'_> {
                 CopyFrom::Input(1)
             }
         };
+        let origin = self.origin_name(step.origins.first().and_then(Option::as_ref));
         let source = |(path, place): (&String, &Span)| {
             let path = if copy.parents { path.clone() } else { path::join("/", path) };
-            CopySource { from, path, place: *place, unpack: false }
+            CopySource { from, path, place: *place, unpack: false, origin: origin.clone() }
         };
         let sources = resolved.shown.iter().zip(&resolved.places).map(source).collect();
         let resolved = Resolved { sources, parents: copy.parents, ..resolved };
@@ -72,6 +73,7 @@ impl Planner<'_> {
                         path: path::join("/", path),
                         place: *place,
                         unpack,
+                        origin: self.origin_name(None),
                     }
                 }
                 Some(operation) => {
@@ -79,10 +81,11 @@ impl Planner<'_> {
                         Operation::Download(file) => (format!("/{}", file.name), add.unpack == Some(true)),
                         _ => ("/".to_owned(), false),
                     };
-                    let name = format!("[internal] load {}", resolved_name(&operation));
+                    let origin = resolved_name(&operation).to_owned();
+                    let name = format!("[internal] load {origin}");
                     let node = self.add(&mut state.counter, step.span, operation, Vec::new(), name);
                     more.push(graph::content(node));
-                    CopySource { from: CopyFrom::Input(more.len()), path, place: *place, unpack }
+                    CopySource { from: CopyFrom::Input(more.len()), path, place: *place, unpack, origin }
                 }
             };
             sources.push(source);
@@ -223,6 +226,15 @@ fn remote(source: &str, add: &ast::Add, checksum: Option<&str>) -> Option<Operat
     })
 }
 
+/// What a stage fetches that starts from nothing and is a single ADD from elsewhere.
+pub(crate) fn only_remote(stage: &Stage) -> Option<Operation> {
+    let [step] = stage.steps.as_slice() else { return None };
+    let ast::Kind::Add(add) = &step.instruction.kind else { return None };
+    let [ast::CopySource::Path(path)] = add.sources.as_slice() else { return None };
+    let checksum = add.checksum.as_ref().map(Text::as_str);
+    (stage.base == Base::Scratch).then(|| remote(path.as_str(), add, checksum)).flatten()
+}
+
 /// What a reference to a repository asks for.
 pub fn checkout(git: GitReference, keeps_git: bool, checksum: Option<&str>) -> Checkout {
     let commit = if git.checksum.is_empty() { checksum.unwrap_or_default().to_owned() } else { git.checksum };
@@ -319,7 +331,13 @@ fn resolve(
         sources: Vec::new(),
         places,
         inline,
-        destination: path::destination(&state.config.config.working_dir, &shown_destination),
+        destination: match state.platform.os == super::WINDOWS {
+            true => path::destination(
+                &path::of_windows(&state.config.config.working_dir),
+                &path::of_windows(&shown_destination),
+            ),
+            false => path::destination(&state.config.config.working_dir, &shown_destination),
+        },
         shown_destination,
         owner,
         mode,

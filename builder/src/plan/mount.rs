@@ -53,6 +53,7 @@ impl Planner<'_> {
                 }
                 MountKind::Cache => MountSource::Cache {
                     id: self.cache_id(&mount),
+                    given: given_owner(&mount).filter(|_| origin.is_none()),
                     sharing: mount.sharing.unwrap_or(Sharing::Shared),
                     mode: mount.mode.unwrap_or(0o755),
                     owner,
@@ -103,7 +104,8 @@ impl Planner<'_> {
             inputs.push(graph::content(node));
             return Files::Tree(number);
         }
-        inputs.push(graph::content(self.copy_for_mount(state, step, from, node, source)));
+        let source = (from, source, self.origin_name(origin));
+        inputs.push(graph::content(self.copy_for_mount(state, step, source, node)));
         Files::Copy(number)
     }
 
@@ -120,18 +122,26 @@ impl Planner<'_> {
         &mut self,
         state: &mut StageState,
         step: &Step,
-        from: CopyFrom,
+        (from, source, shown): (CopyFrom, String, String),
         origin: Option<NodeId>,
-        source: String,
     ) -> NodeId {
         let counter = &mut state.counter;
         let name = format!("[internal] load {source} for a mount");
         let empty = self.add(counter, step.span, Operation::Scratch, Vec::new(), "FROM scratch".to_owned());
-        let source = CopySource { from, path: source, place: step.span, unpack: false };
+        let source = CopySource { from, path: source, place: step.span, unpack: false, origin: shown };
         let copy = Copy { whole: true, ..Copy::of(vec![source], MOUNT_COPY.to_owned()) };
         let inputs = std::iter::once(graph::base(empty)).chain(origin.map(graph::content)).collect();
         self.add(counter, step.span, Operation::Copy(Box::new(copy)), inputs, name)
     }
+}
+
+/// Owner and mode of an empty cache that the Dockerfile does not leave to the defaults.
+fn given_owner(mount: &Mount) -> Option<String> {
+    if mount.uid.is_none() && mount.gid.is_none() && mount.mode.is_none() {
+        return None;
+    }
+    let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+    Some(format!("{uid}:{gid} {:04o}", mount.mode.unwrap_or(0o755)))
 }
 
 fn resolve(state: &StageState, step: &Step, flag: &MountFlag) -> Result<Mount, BuildError> {

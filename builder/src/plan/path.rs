@@ -15,6 +15,13 @@ pub(crate) fn join(folder: &str, path: &str) -> String {
     format!("/{}", names.join("/"))
 }
 
+/// A path of Windows as a path in a layer: slashes, and no drive.
+pub(crate) fn of_windows(path: &str) -> String {
+    let path = path.replace('\\', "/");
+    let has_drive = matches!(path.as_bytes(), [letter, b':', ..] if letter.is_ascii_alphabetic());
+    if has_drive { path[2..].to_owned() } else { path }
+}
+
 /// The new working folder after `WORKDIR path`. One that begins at the root stays as it was written.
 pub(crate) fn working_folder(current: &str, path: &str) -> String {
     let current = if current.is_empty() { "/" } else { current };
@@ -52,5 +59,7 @@ mod tests {
         assert_eq!(destination("/w", "/b"), "/b");
         assert_eq!(destination("/w", "../.."), "/");
         assert_eq!(join("/", "/../a//b"), "/a/b");
+        assert_eq!(of_windows("C:\\a\\b/c"), "/a/b/c");
+        assert_eq!(of_windows("a\\b"), "a/b");
     }
 }

@@ -1,8 +1,8 @@
 //! RUN.
 
-use super::{Planner, StageState, commit, config, shell, shown_expanded};
+use super::{Planner, StageState, commit, config, path, shell, shown_expanded};
 use crate::error::BuildError;
-use crate::graph::{Exec, Network, Operation};
+use crate::graph::{Exec, MountSource, Network, Operation, StepMount};
 use crate::sandbox::HOSTNAME;
 use crate::stage::Step;
 use kiln_image::platform::Platform;
@@ -28,7 +28,7 @@ impl Planner<'_> {
             self.check_rights(step, run)?;
         }
         let (arguments, script) = command(state, step, run);
-        let mut shown = shown_expanded(state, step, Quotes::Keep, true);
+        let mut shown = shown(state, step, &mounts);
         if let (true, Some(heredoc)) = (run.is_heredoc_alone(), step.instruction.heredocs.first()) {
             shown.push_str(&format!(" ({})", summary(&heredoc.content)));
         }
@@ -43,7 +43,7 @@ impl Planner<'_> {
             arguments: arguments.clone(),
             environment: state.environment.to_entries(),
             proxies: self.proxies(),
-            folder: if folder.is_empty() { "/".to_owned() } else { folder.clone() },
+            folder: path::join("/", folder),
             user: state.config.config.user.clone(),
             network,
             script,
@@ -58,11 +58,19 @@ impl Planner<'_> {
             limits: self.options.limits.clone(),
             platform: (state.platform != Platform::host()).then(|| state.platform.clone()),
             mounts,
+            declared: self.declared(state),
         };
         self.push(state, step, Operation::Exec(Box::new(exec)), inputs, &shown);
         let created_by = created_by(state, &arguments);
         commit(state, created_by, true);
         Ok(())
+    }
+
+    /// The variables of a RUN that are ARGs, and whether the command line gave their values.
+    fn declared(&self, state: &StageState) -> Vec<(String, bool)> {
+        let names = state.arguments.iter().map(|(name, _)| name);
+        let own = names.filter(|name| state.config.config.env_value(name).is_none());
+        own.map(|name| (name.clone(), self.options.build_args.contains_key(name))).collect()
     }
 
     /// What goes beyond a container's rights needs the user's consent.
@@ -101,6 +109,21 @@ impl Planner<'_> {
         }
         proxies
     }
+}
+
+/// The name of a step. Of variables that a secret hides from the program, it shows no value either.
+fn shown(state: &StageState, step: &Step, mounts: &[StepMount]) -> String {
+    let hidden = mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Secret { variable, .. } => variable.as_ref(),
+        _ => None,
+    });
+    let mut hidden = hidden.peekable();
+    if hidden.peek().is_none() {
+        return shown_expanded(state, step, Quotes::Keep, true);
+    }
+    let mut masked = state.clone();
+    hidden.for_each(|name| masked.environment.set(name, "****"));
+    shown_expanded(&masked, step, Quotes::Keep, true)
 }
 
 /// The arguments, and the script that they name if the heredoc is one.

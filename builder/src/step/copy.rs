@@ -30,7 +30,7 @@ impl Executor<'_> {
         let active = self.tools.store.prepare()?;
         let lower = self.view(below)?;
         let owner = match &copy.owner {
-            Some(text) => Some(self.find_owner(text, lower.as_ref())?),
+            Some(text) => Some(self.find_owner(node, text, lower.as_ref())?),
             None => None,
         };
         let mut writer = LayerWriter::new(&active.upper(), lower)?;
@@ -41,7 +41,7 @@ impl Executor<'_> {
             for found in find(copy, source, content)? {
                 match archive(source, &found)? {
                     Some(file) => self.unpack(&placing, below, &active, &found, file)?,
-                    None => placing.copy_one(&mut writer, content, source, &found, &exclude)?,
+                    None => placing.copy_one(&mut writer, content, &found, &exclude)?,
                 }
             }
         }
@@ -123,7 +123,9 @@ impl Origins<'_> {
 }
 
 fn find(copy: &Copy, source: &CopySource, content: &Content) -> Result<Vec<Source>, ContentError> {
-    if copy.parents { content.find_with_parents(&source.path) } else { content.find(&source.path) }
+    let found =
+        if copy.parents { content.find_with_parents(&source.path) } else { content.find(&source.path) };
+    found.map_err(|error| content.told(error, &source.origin))
 }
 
 fn exclude(copy: &Copy) -> Result<Patterns, StepError> {
@@ -147,16 +149,17 @@ impl Placing<'_> {
     /// Metadata of folders that have to be made on the way.
     fn folders(&self) -> Metadata {
         let (uid, gid) = self.owner.unwrap_or((0, 0));
-        // As in the reference: an octal mode is theirs, too, less what the usual mask takes; a symbolic one is not.
-        let mode = self.copy.mode.as_ref().and_then(ModeChange::absolute).map_or(0o755, |mode| mode & 0o755);
+        // As in the reference since 2026, when it began to leave out the usual mask: an octal mode is theirs, too, without
+        // setuid, setgid and sticky bits; a symbolic one is not.
+        let mode = self.copy.mode.as_ref().and_then(ModeChange::absolute).map_or(0o755, |mode| mode & 0o777);
         Metadata { mode, uid, gid, mtime: self.now }
     }
 
-    fn change(&self, from: CopyFrom, metadata: Metadata, kind: FileType) -> Metadata {
-        let (uid, gid) = match (self.owner, from) {
-            (Some(owner), _) => owner,
-            (None, CopyFrom::Context(_)) => (0, 0),
-            (None, CopyFrom::Input(_)) => (metadata.uid, metadata.gid),
+    fn change(&self, content: &Content, metadata: Metadata, kind: FileType) -> Metadata {
+        let (uid, gid) = match self.owner {
+            Some(owner) => owner,
+            None if content.is_local() => (0, 0),
+            None => (metadata.uid, metadata.gid),
         };
         let mode = match &self.copy.mode {
             Some(change) if kind != FileType::Symlink => {
@@ -171,7 +174,6 @@ impl Placing<'_> {
         &self,
         writer: &mut LayerWriter,
         content: &Content,
-        source: &CopySource,
         found: &Source,
         exclude: &Patterns,
     ) -> Result<(), StepError> {
@@ -182,10 +184,11 @@ impl Placing<'_> {
             destination: self.copy.destination.as_bytes(),
             folders: self.folders(),
             selection: &CopySelection::new(content, found, exclude),
-            change: &|metadata, kind| self.change(source.from, metadata, kind),
+            change: &|metadata, kind| self.change(content, metadata, kind),
+            attributes: !content.is_local(),
         })?;
         if self.copy.whole && found.is_folder() {
-            let own = self.change(source.from, Metadata::of(&found.stat), FileType::Directory);
+            let own = self.change(content, Metadata::of(&found.stat), FileType::Directory);
             writer.set_folder(self.copy.destination.as_bytes(), &own)?;
         }
         Ok(())

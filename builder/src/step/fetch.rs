@@ -171,6 +171,7 @@ impl Executor<'_> {
             destination: b"/",
             folders: Metadata { mode: 0o755, uid: 0, gid: 0, mtime: now },
             selection: &Everything,
+            attributes: true,
             change: &|metadata: Metadata, _: FileType| Metadata {
                 uid: 0,
                 gid: 0,

@@ -75,7 +75,7 @@ impl Executor<'_> {
             && self.tools.in_images.contains(&node)
         {
             let name = &self.tools.graph.node(node).name;
-            let place = format!("`{}`, made by `{name}`", path.display());
+            let place = format!("`{}`, in the layer of `{name}`", path.display());
             return Err(StepError::Leak { id: id.clone(), place });
         }
         let layer = self.tools.store.commit(active)?;

@@ -90,10 +90,11 @@ impl Executor<'_> {
         let access = if mount.readonly { "ro" } else { "rw" };
         match &mount.source {
             MountSource::Files(files) => self.add_files(mounted, mount, *files, step.inputs).map(Some),
-            MountSource::Cache { id, sharing, mode, owner, seed } => {
+            MountSource::Cache { id, given, sharing, mode, owner, seed } => {
                 let metadata =
                     Metadata { mode: *mode, uid: owner.0, gid: owner.1, mtime: super::copy::now() };
-                let cache = self.cache(id, *sharing, &metadata, *seed, step)?;
+                let name = self.cache_name(id, given.as_deref(), *seed, step.inputs)?;
+                let cache = self.cache((id, &name), *sharing, &metadata, *seed, step)?;
                 mounted.mounts.push(spec::bind(cache.path().to_owned(), &mount.target, &[access]));
                 match mount.readonly {
                     true => mounted._readonly_caches.push(cache),
@@ -208,9 +209,30 @@ impl Executor<'_> {
         }
     }
 
-    fn cache(
+    /// The name of a cache in the store. As in the reference, caches of one id are different ones when the Dockerfile gives
+    /// them another owner or mode, or lets them begin with other files.
+    fn cache_name(
         &self,
         id: &str,
+        given: Option<&str>,
+        seed: Option<Files>,
+        inputs: &[Built],
+    ) -> Result<String, StepError> {
+        let mut name = id.to_owned();
+        // No id holds a NUL: a Dockerfile cannot name another cache's files.
+        if let Some(given) = given {
+            name.push_str(&format!("\0{given}"));
+        }
+        let Some(Files::Tree(number) | Files::Copy(number)) = seed else { return Ok(name) };
+        for layer in inputs[number].stack.layers() {
+            name.push_str(&format!("\0{}", self.tools.store.diff_id(layer)?.0));
+        }
+        Ok(name)
+    }
+
+    fn cache(
+        &self,
+        (id, name): (&str, &str),
         sharing: Sharing,
         metadata: &Metadata,
         seed: Option<Files>,
@@ -227,8 +249,8 @@ impl Executor<'_> {
         };
         // As in the reference: without the results of earlier builds, caches are empty, too.
         let anew =
-            self.tools.graph.node(step.node).no_cache && lock(&self.notes.emptied).insert(id.to_owned());
-        self.tools.store.cache_folder(id, access, anew, waiting, |folder| match seed {
+            self.tools.graph.node(step.node).no_cache && lock(&self.notes.emptied).insert(name.to_owned());
+        self.tools.store.cache_folder(name, access, anew, waiting, |folder| match seed {
             None => make_empty(folder, metadata),
             Some(files) => self.fill(folder, files, step.inputs),
         })
@@ -260,6 +282,7 @@ impl Executor<'_> {
             destination: b"/",
             folders,
             selection: &Everything,
+            attributes: true,
             change: &|metadata, _| metadata,
         })?;
         writer.finish()?;

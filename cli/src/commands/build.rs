@@ -45,6 +45,9 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let words = arguments.clone();
     let build: Build = arguments::parse("build", arguments)?;
     let style = if build.quiet { Style::Quiet } else { Style::choose(&build.progress())? };
+    if let Some(path) = &build.iidfile {
+        output::remove_id(path)?;
+    }
     let (options, outputs) = build.read()?;
     if let Some(call) = build.question()? {
         return answer(globals, &build, &options, call);
@@ -132,7 +135,8 @@ pub(super) fn carry_out<T>(
         images: &images,
         outcome: &outcome,
         annotations: &options.annotations,
-        epoch: kiln_builder::epoch(context, options),
+        // Exported files get the time that the command line gives, not that of the file.
+        epoch: outcome.epoch.filter(|_| options.build_args.contains_key("SOURCE_DATE_EPOCH")),
         is_quiet: build.quiet,
         pushed: RefCell::default(),
     };

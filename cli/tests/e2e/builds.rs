@@ -175,3 +175,18 @@ fn the_cache_of_some_stages_is_left_out() {
     assert_eq!(done.code, 0, "{}", done.err);
     assert!(done.err.contains(" first\n") && !done.err.contains(" second\n"), "{}", done.err);
 }
+
+/// As in the reference: the config keeps what WORKDIR says, and programs begin in the clean path.
+#[test]
+fn programs_begin_in_the_clean_working_directory() {
+    let bed = bed!();
+    let text = "FROM busybox\nWORKDIR /a//b/./c/../d/\nRUN pwd\nWORKDIR ../e/../g\nRUN pwd\n\
+        WORKDIR /q/../r//s/\nRUN --mount=type=bind,target=m ls m\nCMD [\"pwd\"]\n";
+    let progress = bed.build("clean", &bed.context("c", text));
+    for line in ["/a/b/d", "/a/b/g", "Dockerfile"] {
+        assert!(progress.contains(&format!(" {line}\n")), "{line}: {progress}");
+    }
+    assert_eq!(bed.ok("run --rm clean"), "/r/s\n");
+    assert_eq!(bed.ok("run --rm -w /bin/../etc//. clean"), "/etc\n");
+    assert_eq!(bed.kiln(&["inspect", "-f", "{{.Config.WorkingDir}}", "clean"]).out, "/q/../r//s/\n");
+}

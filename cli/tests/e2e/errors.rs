@@ -246,3 +246,74 @@ fn variables_and_configs_have_a_size() {
         assert_eq!(bed.ok("images -q grown"), "");
     }
 }
+
+/// A hint says where a path was looked for, whatever that is.
+#[test]
+fn paths_that_are_not_found_name_their_place() {
+    let bed = bed!();
+    let cases = [
+        ("COPY --from=a /d /x", "paths are looked for in the stage a"),
+        ("COPY --from=a /d /x", "`/d` is a link that leads to `/nowhere`, where nothing is"),
+        ("COPY --from=a /d* /x/", "`/d` is a link that leads to `/nowhere`, where nothing is"),
+        ("COPY --from=0 ../nosuch /x", "`..` does not leave the stage a"),
+        ("COPY --from=busybox nosuch /x", "paths are looked for in the image busybox"),
+        ("COPY --from=named nosuch /x", "paths are looked for in the named context named, the directory `"),
+        ("RUN --mount=from=a,source=/nosuch,target=/x true", "paths are looked for in the stage a"),
+        ("COPY link /x", "`/link` is a link that leads to `/nowhere`, where nothing is"),
+        ("COPY nosuch /x", "paths are looked for in the build context, the directory `"),
+        ("COPY nosuch/* /x/", "paths are looked for in the build context, the directory `"),
+    ];
+    bed.write("named/f", "");
+    let named = format!("--build-context=named={}", bed.path("named").display());
+    for (line, hint) in cases {
+        let text = format!("FROM busybox AS a\nRUN ln -s nowhere /d\nFROM busybox\n{line}\n");
+        let context = bed.context("c", &text);
+        let _ = std::os::unix::fs::symlink("nowhere", context.join("link"));
+        let done = bed.kiln(&["build".as_ref(), named.as_ref(), context.as_os_str()]);
+        assert_eq!(done.code, 1, "{line}: {}", done.err);
+        assert!(done.err.contains(&format!("hint: {hint}")), "{line}: {}", done.err);
+        assert_eq!(
+            done.err.matches("build context,").count(),
+            usize::from(!line.contains("from=")),
+            "{line}"
+        );
+    }
+}
+
+/// What is told about a step is told again when the step is found in the cache, and stands in the list at the end.
+#[test]
+fn warnings_are_the_same_from_the_cache_and_in_one_list() {
+    let bed = bed!();
+    let text = "FROM busybox as base\nARG COLOUR\nCOPY --chown=nobdy f /f\nRUN true\n";
+    let context = bed.context("c", text);
+    bed.write("c/f", "x");
+    let build = |flags: &[&str]| {
+        let words: Vec<_> = ["build", "--build-arg=COLOR=red"]
+            .iter()
+            .chain(flags)
+            .map(|word| std::ffi::OsStr::new(*word))
+            .collect();
+        bed.kiln(&words.into_iter().chain([context.as_os_str()]).collect::<Vec<_>>())
+    };
+    let list = |done: &crate::bed::Done| -> Vec<String> {
+        let lines = done.err.lines().skip_while(|line| !line.contains("warnings found"));
+        lines.map(str::to_owned).collect()
+    };
+    let first = build(&[]);
+    assert_eq!(first.code, 0, "{}", first.err);
+    let expected = list(&first);
+    assert!(expected[0].contains("3 warnings found"), "{}", first.err);
+    for part in ["unknown user nobdy counts as root", "[COLOR] were not consumed", "FromAsCasing"] {
+        assert_eq!(first.err.matches(part).count(), 1, "{part}: {}", first.err);
+        assert!(expected.iter().any(|line| line.contains(part)), "{part}: {}", first.err);
+    }
+    let again = build(&[]);
+    assert!(again.err.contains("CACHED") && again.code == 0, "{}", again.err);
+    let sorted = |mut list: Vec<String>| {
+        list.sort();
+        list
+    };
+    assert_eq!(sorted(list(&again)), sorted(expected), "{}", again.err);
+    let strict = bed.kiln(&["build".as_ref(), "--strict".as_ref(), context.as_os_str()]);
+    assert!(strict.code == 1 && strict.err.contains("unknown user nobdy"), "{}", strict.err);
+}

@@ -131,6 +131,33 @@ fn programs_of_other_processors_are_named() {
     assert!(done.err.contains("qemu-aarch64"), "{}", done.err);
 }
 
+/// Files alone can be put into images for Windows; variables and paths are as there.
+#[test]
+fn images_for_windows_are_made() {
+    let bed = bed!();
+    let text = "FROM scratch\nARG TARGETPLATFORM\nARG TARGETOSVERSION\nLABEL p=$TARGETPLATFORM v=$TARGETOSVERSION\n\
+        COPY f C:/app/f\nWORKDIR C:/app/sub\nCOPY f g\n";
+    let folder = context(&bed, "c", text);
+    bed.write("c/f", "x");
+    ok(&bed, &["--platform=windows(10.0.17763.1)/amd64", "-t", "win"], &folder);
+    let value = |template: &str| bed.kiln(&["inspect", "-f", template, "win"]).out.trim().to_owned();
+    assert_eq!(value("{{.Os}}/{{.Architecture}}"), "windows/amd64");
+    let shown: serde_json::Value = serde_json::from_str(&bed.ok("inspect win")).unwrap();
+    let config = &shown[0]["Config"];
+    assert_eq!(config["WorkingDir"], "\\app\\sub");
+    assert!(config["Env"].is_null(), "{config}");
+    assert_eq!(config["Labels"]["p"], "windows(10.0.17763.1)/amd64");
+    assert_eq!(config["Labels"]["v"], "10.0.17763.1");
+    let layout = format!("type=oci,tar=false,dest={}", bed.path("win").display());
+    ok(&bed, &["--platform=windows(10.0.17763.1)/amd64", "-o", &layout], &folder);
+    let found =
+        Command::new("grep").args(["-rlaF", r#""os.version":"10.0.17763.1""#]).arg(bed.path("win")).output();
+    assert!(!found.unwrap().stdout.is_empty(), "the config has the version");
+    let out = bed.path("out").display().to_string();
+    ok(&bed, &["--platform=windows/amd64", "-o", &out], &folder);
+    assert!(bed.path("out/app/f").exists() && bed.path("out/app/sub/g").exists());
+}
+
 #[test]
 fn equal_epochs_give_equal_images() {
     let bed = bed!();
@@ -198,6 +225,68 @@ fn secrets_do_not_leak() {
 fn files_with(bed: &Bed, text: &str) -> String {
     let found = std::process::Command::new("grep").args(["-rlF", text]).arg(bed.root()).output().unwrap();
     String::from_utf8_lossy(&found.stdout).into_owned()
+}
+
+/// A value that the build begins with has not leaked, and one that is in files by chance is told of.
+#[test]
+fn secrets_that_leaked_nowhere_stop_no_build() {
+    const VALUE: &str = "deploy-zone-eu-7781";
+    let bed = bed!();
+    bed.write("secret", VALUE);
+    bed.write("word", "production\n");
+    bed.write("root", "root");
+    let secret = |name: &str| format!("--secret=id=s,src={}", bed.path(name).display());
+    let mount = "RUN --mount=type=secret,id=s test -s /run/secrets/s";
+
+    // The Dockerfile's own text, and so the history; what RUN makes of it, too, and it is not masked.
+    let text = format!("FROM busybox\n{mount} && echo zone {VALUE} | tee /zone\nLABEL zone={VALUE}\n");
+    let done = ok(&bed, &[&secret("secret")], &context(&bed, "dockerfile", &text));
+    assert!(done.err.contains(&format!(" zone {VALUE}\n")), "{}", done.err);
+
+    // A file of the context, and what RUN makes of it; also from the cache.
+    let text = format!("FROM busybox\nCOPY conf /conf\n{mount}; cat /conf; cp /conf /other\n");
+    let folder = context(&bed, "file", &text);
+    bed.write("file/conf", &format!("zone={VALUE}\n"));
+    let done = ok(&bed, &[&secret("secret")], &folder);
+    assert!(done.err.contains(&format!(" zone={VALUE}\n")), "{}", done.err);
+    ok(&bed, &[&secret("secret")], &folder);
+    // A file that is the secret itself is told of.
+    bed.write("file/conf", VALUE);
+    let done = ok(&bed, &[&secret("secret")], &folder);
+    assert!(
+        done.err.contains("the file conf of the build context is copied, and holds a secret"),
+        "{}",
+        done.err
+    );
+    // One that is not copied counts for nothing.
+    let text = format!("FROM busybox\nCOPY Dockerfile /\n{mount}; cp /run/secrets/s /kept\n");
+    let folder = context(&bed, "not-copied", &text);
+    bed.write("not-copied/conf", VALUE);
+    let done = build(&bed, &[&secret("secret")], &folder);
+    assert!(done.code == 1 && done.err.contains("`/kept`, in the layer of `[3/3] RUN"), "{}", done.err);
+    assert!(done.err.contains("--allow secret-leak"), "{}", done.err);
+
+    // The base image: its files, and its config.
+    let base = format!("FROM busybox\nRUN echo {VALUE} > /zone\nENV ZONE={VALUE}\n");
+    ok(&bed, &["-t", "base"], &context(&bed, "base", &base));
+    let text = format!("FROM base\n{mount}; cat /zone; cp /zone /zone2\nLABEL zone=$ZONE\n");
+    let done = ok(&bed, &[&secret("secret")], &context(&bed, "upon", &text));
+    assert!(done.err.contains(&format!(" {VALUE}\n")), "{}", done.err);
+    let text = format!("FROM busybox\n{mount}; ls -l / && id -un\n");
+    let done = ok(&bed, &[&secret("root")], &context(&bed, "root-user", &text));
+    assert!(done.err.contains(" root\n") && !done.err.contains("***"), "{}", done.err);
+
+    // Short and simple values warn, also from the cache.
+    let text = format!("FROM busybox\n{mount}; cp /run/secrets/s /kept\n");
+    let folder = context(&bed, "word-kept", &text);
+    for _ in 0..2 {
+        let done = ok(&bed, &[&secret("word")], &folder);
+        assert!(done.err.contains("`/kept` holds the value of the secret s"), "{}", done.err);
+    }
+    // And words of the Dockerfile do not even warn.
+    let text = format!("FROM busybox\n{mount}; echo production > /env\n");
+    let done = ok(&bed, &[&secret("word")], &context(&bed, "word-written", &text));
+    assert!(!done.err.contains("holds the value") && done.err.contains("echo production"), "{}", done.err);
 }
 
 #[test]
@@ -305,10 +394,15 @@ fn secrets_in_configs_are_found_before_steps_run() {
     bed.write("secret", VALUE);
     let secret = format!("--secret=id=s,src={}", bed.path("secret").display());
     let arg = format!("--build-arg=A={VALUE}");
-    for line in
-        ["ENV A=$A", "LABEL a=$A", "WORKDIR /$A", "USER $A", "VOLUME /$A", "RUN echo", "HEALTHCHECK CMD $A"]
-    {
-        let line = line.replace("HEALTHCHECK CMD $A", &format!("HEALTHCHECK CMD {VALUE}"));
+    for line in [
+        "ENV A=$A",
+        "LABEL a=$A",
+        "WORKDIR /$A",
+        "USER $A",
+        "VOLUME /$A",
+        "RUN echo",
+        "STOPSIGNAL 9\nLABEL $A=b",
+    ] {
         let folder = context(&bed, "c", &format!("FROM busybox\nRUN echo before\nARG A\n{line}\n"));
         let done = build(&bed, &[&secret, &arg], &folder);
         assert!(done.code == 1 && done.err.contains("the secret s is in the image"), "{line}: {}", done.err);

@@ -249,3 +249,53 @@ fn the_root_of_an_image_is_the_same_everywhere() {
         }
     }
 }
+
+/// As in the reference: extended attributes of files of the host stay there, those of images and archives are carried.
+#[test]
+fn attributes_of_context_files_stay_behind() {
+    use rustix::fs::{XattrFlags, setxattr};
+    let bed = bed!();
+    // cap_net_bind_service, permitted, version 2.
+    let capability: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let context = bed.context(
+        "c",
+        "FROM busybox\nCOPY f d /a/\nCOPY --chown=1:1 f /b\nCOPY --link f /l\nADD f /e\nADD t.tar /t/\nCOPY --from=held f /held\n",
+    );
+    bed.write("c/f", "x");
+    bed.write("c/d/g", "y");
+    bed.write("held/f", "z");
+    for name in ["c/f", "c/d/g", "held/f"] {
+        let set = setxattr(bed.path(name), "security.capability", &capability, XattrFlags::empty());
+        if set.is_err() {
+            skip!("the file system keeps no capabilities");
+        }
+    }
+    let packed = std::process::Command::new("tar")
+        .args(["--xattrs", "--xattrs-include=security.*", "-cf"])
+        .arg(bed.path("c/t.tar"))
+        .arg("-C")
+        .arg(bed.path("held"))
+        .arg("f")
+        .status()
+        .unwrap();
+    assert!(packed.success());
+    let held = format!("--build-context=held={}", bed.path("held").display());
+    let words = ["build".as_ref(), held.as_ref(), "-t".as_ref(), "x".as_ref(), context.as_os_str()];
+    let done = bed.kiln(&words);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let holders = |image: &str| {
+        let layers = bed.path(&format!("{image}.layers"));
+        bed.ok(&format!("save --format oci-dir -o {} {image}", layers.display()));
+        let found = std::process::Command::new("grep")
+            .args(["-rlaF", "SCHILY.xattr.security.capability"])
+            .arg(layers.join("blobs"))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&found.stdout).lines().count()
+    };
+    assert_eq!(holders("x"), 1, "the layer of the archive alone");
+    // From a stage they come along.
+    let context = bed.context("s", "FROM x AS a\nFROM busybox\nCOPY --from=a /t /t\nCOPY --from=a /a /a\n");
+    bed.build("y", &context);
+    assert_eq!(holders("y"), 1, "the layer with the archive's file alone");
+}

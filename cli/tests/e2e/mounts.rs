@@ -56,6 +56,48 @@ fn caches_outlive_builds() {
     assert_eq!(output(&bed.build("c", &bed.context("c", &text("3")))), ["3", "700:5"]);
 }
 
+/// As in the reference: owner, mode and what a cache begins with tell caches of one id apart, whether they are shared does not.
+#[test]
+fn caches_of_other_owners_and_beginnings_are_others() {
+    let bed = bed!();
+    let mounts = [
+        "",
+        "uid=0,",
+        "mode=0755,",
+        "uid=10,",
+        "gid=10,",
+        "mode=0700,",
+        "from=s,source=/seed,",
+        "from=s,source=/other,",
+        "from=s,source=/seed,uid=10,",
+        "sharing=locked,",
+    ];
+    let mut text =
+        "FROM busybox AS s\nRUN mkdir /seed /other && touch /seed/a /other/b\nFROM busybox\n".to_owned();
+    for (number, mount) in mounts.iter().enumerate() {
+        text += &format!("RUN --mount=type=cache,id=k,{mount}target=/c touch /c/{number}\n");
+    }
+    for mount in mounts {
+        text += &format!("RUN --mount=type=cache,id=k,{mount}target=/c echo $(ls /c)\n");
+    }
+    let expected = ["0 9", "1 2", "1 2", "3", "4", "5", "6 8 a", "7 b", "6 8 a", "0 9"];
+    assert_eq!(output(&bed.build("caches", &bed.context("c", &text))), expected);
+}
+
+/// The name shows what the reference shows: the program does not see the value of ENV, and the secret's is none of its business.
+#[test]
+fn names_of_steps_show_no_variable_that_a_secret_hides() {
+    let bed = bed!();
+    bed.write("secret", "s3cret-value");
+    let flag = format!("--secret=id=s,src={}", bed.path("secret").display());
+    let text = "FROM busybox\nENV TOKEN=placeholder OTHER=shown\n\
+        RUN --mount=type=secret,id=s,env=TOKEN test \"$TOKEN\" != placeholder && echo $OTHER\n";
+    let context = bed.context("c", text);
+    let done = bed.kiln(&["build".as_ref(), flag.as_ref(), context.as_os_str()]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert!(done.err.contains("test \"****\" != placeholder && echo shown"), "{}", done.err);
+}
+
 #[test]
 fn locked_caches_are_used_by_one_after_the_other() {
     let bed = bed!();
@@ -141,4 +183,45 @@ fn hostile_archives_stay_inside() {
     // As in the reference, the root of an archive is where it is unpacked.
     bed.build("through", &bed.context("c", "FROM busybox\nADD through.tar /x\n"));
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "something was written outside");
+}
+
+/// GNU tar's labels and lists of directory members are no files; a member without a name is passed over, as in the reference.
+#[test]
+fn archives_of_all_kinds_are_unpacked() {
+    let bed = bed!();
+    bed.write("in/d/e/a", "1\n");
+    bed.write("in/d/b", "2\n");
+    let tar = |name: &str, flags: &[String]| {
+        let made = Command::new("tar")
+            .arg("-cf")
+            .arg(bed.path(&format!("c/{name}")))
+            .args(flags)
+            .arg("-C")
+            .arg(bed.path("in"))
+            .arg("d")
+            .status()
+            .unwrap();
+        assert!(made.success());
+    };
+    let text = "FROM busybox\nADD label.tar /l/\nADD list.tar /i/\nADD nameless.tar /n/\n\
+        RUN cd / && find l i n -type f | sort | xargs grep -H .\n";
+    let context = bed.context("c", text);
+    tar("label.tar", &["--label=the-label".to_owned()]);
+    tar("list.tar", &[format!("--listed-incremental={}", bed.path("snapshot").display())]);
+    // A header without a name, for an empty file, before an ordinary archive.
+    tar("plain.tar", &[]);
+    let mut header = vec![0u8; 512];
+    header[100..107].copy_from_slice(b"0000644");
+    header[124..135].copy_from_slice(b"00000000000");
+    header[136..147].copy_from_slice(b"00000000000");
+    header[156] = b'0';
+    header[257..265].copy_from_slice(b"ustar\x0000");
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header.extend(std::fs::read(bed.path("c/plain.tar")).unwrap());
+    std::fs::write(bed.path("c/nameless.tar"), header).unwrap();
+    let files = |dir: &str| [format!("{dir}/d/b:2"), format!("{dir}/d/e/a:1")];
+    let expected = ["i", "l", "n"].map(files).concat();
+    assert_eq!(output(&bed.build("unpacked", &context)), expected);
 }

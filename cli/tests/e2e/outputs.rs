@@ -74,3 +74,74 @@ fn contexts_are_read_from_standard_input() {
     let done = piped(&bed, &["-f".as_ref(), "-".as_ref(), "-".as_ref()], b"");
     assert!(done.code == 1 && done.err.contains("can't use stdin for both"), "{}", done.err);
 }
+
+/// As in the reference: owners of an archive are those of the files, whether it comes from standard input or the web.
+#[test]
+fn owners_in_archives_are_kept() {
+    let bed = bed!();
+    bed.write("in/d/f", "x");
+    bed.write(
+        "in/Dockerfile",
+        "FROM busybox\nCOPY d /d\nCOPY d/f /f\nADD --chown=9 d/f /g\nRUN stat -c %u:%g /d /d/f /f /g\n",
+    );
+    let tar = Command::new("tar")
+        .args(["-c", "--owner=7", "--group=8", "--numeric-owner", "-C"])
+        .arg(bed.path("in"))
+        .arg(".")
+        .output()
+        .unwrap()
+        .stdout;
+    let done = piped(&bed, &["-".as_ref()], &tar);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let owners = |progress: &str| -> Vec<String> {
+        let lines =
+            progress.lines().filter_map(|line| Some(line.split_once(' ')?.1.split_once(' ')?.1.to_owned()));
+        lines.filter(|text| text.split_once(':').is_some_and(|(uid, _)| uid.parse::<u32>().is_ok())).collect()
+    };
+    // A directory's contents are copied, not the directory.
+    assert_eq!(owners(&done.err), ["0:0", "7:8", "7:8", "9:9"], "{}", done.err);
+    let server = crate::web::Server::start(move |_| crate::web::Response::new(200, tar.clone()));
+    let done = bed.kiln(&["build", "--no-cache", &server.url("/c.tar")]);
+    assert_eq!(owners(&done.err), ["0:0", "7:8", "7:8", "9:9"], "{}", done.err);
+    let folder = bed.path("in");
+    let done = bed.kiln(&["build".as_ref(), "--no-cache".as_ref(), folder.as_os_str()]);
+    assert_eq!(owners(&done.err), ["0:0", "0:0", "0:0", "9:9"], "{}", done.err);
+}
+
+#[test]
+fn old_ids_do_not_outlive_a_failed_build() {
+    let bed = bed!();
+    let id = bed.path("id");
+    for (name, text) in [("a", "FROM busybox\nRUN exit 3\n"), ("b", "FROMx busybox\n")] {
+        bed.write("id", "old");
+        let context = bed.context(name, text);
+        let done = bed.kiln(&["build".as_ref(), "--iidfile".as_ref(), id.as_os_str(), context.as_os_str()]);
+        assert!(done.code == 1 && !id.exists(), "{name}: {}", done.err);
+    }
+    bed.write("id", "old");
+    let done = bed.kiln(&["build".as_ref(), "--iidfile".as_ref(), id.as_os_str(), "/no/such/dir".as_ref()]);
+    assert!(done.code == 1 && !id.exists(), "{}", done.err);
+    let context = bed.context("c", "FROM busybox\n");
+    let done = bed.kiln(&["build".as_ref(), "--iidfile".as_ref(), id.as_os_str(), context.as_os_str()]);
+    assert!(done.code == 0 && std::fs::read_to_string(&id).unwrap().starts_with("sha256:"), "{}", done.err);
+}
+
+#[test]
+fn archives_have_each_name_once() {
+    let bed = bed!();
+    let context = bed.context("c", "FROM scratch\nLABEL a=b\n");
+    let layout = bed.path("layout");
+    let output = format!("type=oci,tar=false,\"name=org/a:1,org/a:2,org/a:1\",dest={}", layout.display());
+    let words = ["build", "-t", "org/a:2", "-o", &output];
+    let words: Vec<&OsStr> =
+        words.iter().map(|word| OsStr::new(*word)).chain([context.as_os_str()]).collect();
+    let done = bed.kiln(&words);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let index = std::fs::read(layout.join("index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+    let names = index["manifests"].as_array().unwrap().iter();
+    let mut names: Vec<&str> =
+        names.map(|it| it["annotations"]["io.containerd.image.name"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["docker.io/org/a:1", "docker.io/org/a:2"]);
+}

@@ -321,3 +321,127 @@ fn repositories_that_go_silent_are_given_up() {
         assert!(done.err.contains("git ls-remote failed"), "{}", done.err);
     }
 }
+
+/// Objects of a repository may have names of sha256, and servers may know nothing of git.
+#[test]
+fn repositories_of_other_kinds_are_fetched() {
+    let bed = bed!();
+    let repository = repository(&bed);
+    bed.write("served/r2/f", "sha256\n");
+    bed.write("served/r2/Dockerfile", "FROM busybox\nCOPY f /f\nRUN cat /f\n");
+    let git_in = |name: &str, arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(bed.path(&format!("served/{name}")));
+        git.args(["-c", "user.name=a", "-c", "user.email=a@b"]).args(arguments);
+        let done = git.env("GIT_CONFIG_GLOBAL", "/dev/null").output().unwrap();
+        assert!(done.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+    };
+    git_in("r2", &["init", "-q", "-b", "main", "--object-format=sha256"]);
+    git_in("r2", &["add", "."]);
+    git_in("r2", &["commit", "-qm", "one"]);
+    let commit = git_in("r2", &["rev-parse", "HEAD"]);
+    let url = repository.url.replace("/r", "/r2");
+    for url in [url.clone(), format!("{url}#main"), format!("{url}#{commit}")] {
+        let done = build(&bed, &["--no-cache"], &url);
+        assert_eq!((done.code, output(&done.err)), (0, vec!["sha256"]), "{url}: {}", done.err);
+    }
+
+    // Files of two repositories, one in the other, behind a server that serves nothing but files.
+    let root = bed.path("served");
+    let server = Server::start(move |request| {
+        let path = request.path.split('?').next().unwrap_or_default().trim_start_matches('/');
+        match std::fs::read(root.join(path)) {
+            Ok(bytes) => Response::new(200, bytes),
+            Err(_) => Response::new(404, ""),
+        }
+    });
+    bed.write("served/outer/f", "outer\n");
+    git_in("outer", &["init", "-q", "-b", "main"]);
+    let inner = server.url("/inner.git");
+    git_in("", &["clone", "-q", "--bare", "r", "inner.git"]);
+    git_in("inner.git", &["update-server-info"]);
+    git_in("outer", &["submodule", "add", "-q", &inner, "sub"]);
+    git_in("outer", &["add", "."]);
+    git_in("outer", &["commit", "-qm", "one"]);
+    git_in("", &["clone", "-q", "--bare", "outer", "outer.git"]);
+    git_in("outer.git", &["update-server-info"]);
+    let text = format!("FROM busybox\nADD {} /o\nRUN cat /o/f /o/sub/f\n", server.url("/outer.git"));
+    let done = build(&bed, &[], &bed.context("c", &text).display().to_string());
+    assert_eq!((done.code, output(&done.err)), (0, vec!["outer", "second"]), "{}", done.err);
+}
+
+/// Redirects as servers write them, and dates in the three forms of HTTP.
+#[test]
+fn redirects_and_dates_have_many_forms() {
+    let bed = bed!();
+    let server = Server::start(|request| {
+        let to = |target: String| Response::new(302, "").header("Location", target);
+        let host = request.header("host").to_owned();
+        let file = |date: &str| Response::new(200, "x").header("Last-Modified", date);
+        match request.path.as_str() {
+            "/a/b/up" => to("../c/./f?x=1".to_owned()),
+            "/a/b/host" => to(format!("//{host}/a/c/f?x=1")),
+            "/a/b/root" => to("/a/b/../c/f?x=1".to_owned()),
+            "/a/c/f?x=1" => file("Sunday, 06-Nov-94 08:49:37 GMT"),
+            "/asctime" => file("Sun Nov  6 08:49:37 1994"),
+            _ => Response::new(404, ""),
+        }
+    });
+    let mut text = "FROM busybox\n".to_owned();
+    for path in ["/a/b/up", "/a/b/host", "/a/b/root", "/asctime"] {
+        text += &format!("ADD {} /t/\n", server.url(path));
+    }
+    text += "RUN stat -c '%n %Y' /t/*\n";
+    let done = build(&bed, &[], &bed.context("c", &text).display().to_string());
+    let expected = ["/t/asctime 784111777", "/t/host 784111777", "/t/root 784111777", "/t/up 784111777"];
+    assert_eq!((done.code, output(&done.err)), (0, expected.to_vec()), "{}", done.err);
+}
+
+/// As in the newest reference: the time of what a build makes is that of the context, of a named one, or of a stage that is
+/// one remote ADD.
+#[test]
+fn epochs_come_from_contexts_and_stages() {
+    let bed = bed!();
+    bed.write("in/Dockerfile", "FROM busybox\nCOPY f /f\n");
+    bed.write("in/f", "x");
+    let tar = |time: &str| {
+        let mut tar = Command::new("tar");
+        tar.arg("-c").arg(format!("--mtime={time}")).arg("-C").arg(bed.path("in"));
+        tar.args(["Dockerfile", "f"]).output().unwrap().stdout
+    };
+    let plain = tar("@1500000000");
+    let server = Server::start(move |request| {
+        let response = Response::new(200, plain.clone());
+        match request.path.as_str() {
+            "/dated.tar" => response.header("Last-Modified", "Sun Nov  6 08:49:37 1994"),
+            _ => response,
+        }
+    });
+    let created = |flags: &[&str], context: &str| {
+        let done = build(&bed, &[&["-q", "-t", "timed"], flags].concat(), context);
+        assert_eq!(done.code, 0, "{}", done.err);
+        bed.kiln(&["inspect", "-f", "{{.Created}}", "timed"]).out.trim().to_owned()
+    };
+    let (archive, web) = ("2017-07-14T02:40:00Z", "1994-11-06T08:49:37Z");
+    let of_context = ["--source-date-epoch=context"];
+    assert_eq!(created(&of_context, &server.url("/plain.tar")), archive, "the newest file's");
+    assert_eq!(created(&of_context, &server.url("/dated.tar")), web);
+
+    let named = bed.context("n", "FROM busybox\nCOPY --from=src /f /f\n").display().to_string();
+    for (path, expected) in [("/plain.tar", archive), ("/dated.tar", web)] {
+        let flag = format!("--build-context=src={}", server.url(path));
+        assert_eq!(created(&[&flag, "--build-arg=SOURCE_DATE_EPOCH=src"], &named), expected);
+        let text = format!(
+            "ARG SOURCE_DATE_EPOCH=fetched\nFROM scratch AS fetched\nADD {} /\nFROM busybox\nCOPY --from=fetched / /d\n",
+            server.url(path)
+        );
+        let stage = bed.context("s", &text).display().to_string();
+        assert_eq!(created(&[], &stage), expected);
+    }
+    let other = "ARG SOURCE_DATE_EPOCH=made\nFROM busybox AS made\nRUN true\nFROM busybox\n";
+    let done = bed.fails(&bed.context("o", other));
+    assert!(done.err.contains("the stage made has no time of its own"), "{}", done.err);
+    let done = bed.fails(&bed.context("w", "ARG SOURCE_DATE_EPOCH=soon\nFROM busybox\n"));
+    assert!(done.err.contains("no context or stage has that name"), "{}", done.err);
+}

@@ -80,6 +80,8 @@ pub struct CopyRequest<'a, S> {
     pub selection: &'a S,
     /// What happens to metadata.
     pub change: &'a dyn Change,
+    /// Extended attributes are copied.
+    pub attributes: bool,
 }
 
 impl LayerWriter {
@@ -261,7 +263,7 @@ impl<S: Selection> Copier<'_, '_, S> {
             }
             _ => None,
         };
-        if let Some(target) = &target {
+        if let Some(target) = target.as_ref().filter(|_| self.request.attributes) {
             write::copy_xattrs(source.as_fd(), target.as_fd()).call("setxattr", show(path))?;
         }
         Ok(Folder { source, target, lower, path: path.clone(), real })
@@ -339,6 +341,9 @@ impl<S: Selection> Copier<'_, '_, S> {
                     let file = File::from(file);
                     let made = write::write_file(target, new_name, FileData::File(&file), &metadata);
                     let made = made.map_err(call("write"))?;
+                    if !self.request.attributes {
+                        return Ok(());
+                    }
                     write::copy_xattrs(file.as_fd(), made.as_fd()).map_err(call("setxattr"))
                 };
                 return Ok(if stat.st_nlink < 2 {

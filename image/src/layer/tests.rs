@@ -443,6 +443,7 @@ fn copied(
         destination: destination.as_bytes(),
         folders: ROOT_OWNED,
         selection: &Everything,
+        attributes: true,
         change: &Keep,
     });
     writer.finish().unwrap();

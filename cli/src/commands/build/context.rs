@@ -4,7 +4,7 @@ use super::named;
 use crate::error::{BuildFailure, CliError, chain};
 use crate::remote::Fetcher;
 use kiln_builder::context::Context;
-use kiln_builder::remote::{Answer, Remote, Version};
+use kiln_builder::remote::{Answer, Remote, Version, newest_in_archive};
 use kiln_builder::{BuildError, Checkout, checkout};
 use kiln_image::compression::{decompressed_within_reason, is_compressed};
 use kiln_image::layer::{extract, is_tar};
@@ -150,7 +150,7 @@ impl Opener<'_> {
         let start = input.fill_buf().map_err(|error| failed(origin, &error))?;
         let mut context = if is_compressed(start) || is_tar(start) {
             unpack(input, &root, origin)?;
-            remote_context(&root, file)?
+            Context { is_archive: true, ..remote_context(&root, file)? }
         } else {
             let mut bytes = Vec::new();
             let read = input.take(MAX_DOCKERFILE).read_to_end(&mut bytes);
@@ -211,7 +211,7 @@ impl Opener<'_> {
         let (folder, path, version) = self.download(url)?;
         let input = BufReader::new(File::open(&path).map_err(|error| failed(url, &error))?);
         let mut opened = self.open_stream(input, file, url, url)?;
-        opened.context.time = Some(version.time()).filter(|time| *time > 0);
+        opened.context.time = download_time(&version, &path);
         opened.folders.push(folder);
         Ok(opened)
     }
@@ -238,6 +238,12 @@ impl Opener<'_> {
         file.take(MAX_DOCKERFILE).read_to_end(&mut bytes).map_err(|error| failed(url, &error))?;
         Ok(bytes)
     }
+}
+
+/// When a download is from: as its server says, or else as the newest of its files is.
+pub(super) fn download_time(version: &Version, path: &Path) -> Option<i64> {
+    let told = Some(version.time()).filter(|time| *time > 0);
+    told.or_else(|| newest_in_archive(File::open(path).ok()?))
 }
 
 fn is_web(file: &Path) -> bool {

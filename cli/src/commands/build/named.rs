@@ -1,6 +1,6 @@
 //! `--build-context NAME=VALUE`: more places that a Dockerfile can take files and images from.
 
-use super::context::{Opener, TemporaryFolder, unpack};
+use super::context::{Opener, TemporaryFolder, download_time, unpack};
 use crate::error::{BuildFailure, CliError};
 use kiln_builder::{ContextSource, LocalFolder, NamedContext, checkout};
 use kiln_image::archive;
@@ -57,6 +57,7 @@ pub(super) fn open(
     folders: &mut Vec<TemporaryFolder>,
 ) -> Result<NamedContext, CliError> {
     let value = flag.value.as_str();
+    let mut time = None;
     let source = if let Some(image) = value.strip_prefix("docker-image://") {
         ContextSource::Image(image.to_owned())
     } else if let Some(stage) = value.strip_prefix("target:") {
@@ -66,15 +67,18 @@ pub(super) fn open(
     } else if let Some(git) = GitReference::parse(value) {
         let git =
             git.map_err(|problem| CliError::failed(format!("--build-context {}: {problem}", flag.name)))?;
-        let (folder, root, _) = opener.check_out(&checkout(git, false, None))?;
+        let (folder, root, made) = opener.check_out(&checkout(git, false, None))?;
         folders.push(folder);
+        time = Some(made);
         ContextSource::Folder(LocalFolder::whole(&root))
     } else if value.starts_with("http://") || value.starts_with("https://") {
-        ContextSource::Folder(download(opener, value, folders)?)
+        let (folder, made) = download(opener, value, folders)?;
+        time = made;
+        ContextSource::Folder(folder)
     } else {
         ContextSource::Folder(local(flag)?)
     };
-    Ok(NamedContext { name: flag.name.clone(), source })
+    Ok(NamedContext { name: flag.name.clone(), source, time })
 }
 
 fn local(flag: &NamedFlag) -> Result<LocalFolder, CliError> {
@@ -96,20 +100,22 @@ fn download(
     opener: &Opener<'_>,
     url: &str,
     folders: &mut Vec<TemporaryFolder>,
-) -> Result<LocalFolder, CliError> {
-    let (folder, path, _) = opener.download(url)?;
+) -> Result<(LocalFolder, Option<i64>), CliError> {
+    let (folder, path, version) = opener.download(url)?;
+    let time = download_time(&version, &path);
     let failed = |error: std::io::Error| CliError::failed(format!("cannot read {url}: {error}"));
     let mut input = BufReader::with_capacity(64 << 10, File::open(&path).map_err(failed)?);
     let start = input.fill_buf().map_err(failed)?;
     let root = path.with_file_name("files");
     std::fs::create_dir(&root).map_err(failed)?;
-    if is_compressed(start) || is_tar(start) {
+    let is_archive = is_compressed(start) || is_tar(start);
+    if is_archive {
         unpack(input, &root, url)?;
     } else {
         std::fs::rename(&path, root.join("context")).map_err(failed)?;
     }
     folders.push(folder);
-    Ok(LocalFolder::whole(&root))
+    Ok((LocalFolder { is_archive, ..LocalFolder::whole(&root) }, time))
 }
 
 fn layout_name(name: &str) -> String {

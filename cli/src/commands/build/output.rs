@@ -13,7 +13,7 @@ use kiln_image::reference::Reference;
 use kiln_image::store::Store;
 use kiln_registry::{PushEvent, PushRequest};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -460,7 +460,8 @@ impl Made<'_> {
                 reference.map_err(|error| CliError::failed(format!("invalid name {name:?}: {error}")))?;
             names.push(reference.or_latest());
         }
-        names.dedup();
+        let mut known = BTreeSet::new();
+        names.retain(|name| known.insert(name.to_string()));
         Ok(names)
     }
 
@@ -537,6 +538,14 @@ fn empty(folder: &Path) -> Result<(), CliError> {
         kiln_image::sys::remove_path(&path).map_err(|error| CliError::failed(error.to_string()))?;
     }
     Ok(())
+}
+
+/// Removes the file for an image's id: an old one must not pass for that of a build that fails.
+pub(super) fn remove_id(path: &Path) -> Result<(), CliError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(path, &error)),
+        _ => Ok(()),
+    }
 }
 
 /// Writes an image's id to a file.
