@@ -32,7 +32,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     if let Some(path) = &load.input {
         // Said before a store is made.
         std::fs::metadata(path)
-            .map_err(|error| CliError::failed(format!("cannot open `{}`: {error}", path.display())))?;
+            .map_err(|error| CliError::failed(format!("cannot open `{}`: {error}", path.display())))
+            .map_err(|error| error.hint("name an archive that `kiln save` or `docker save` wrote"))?;
     }
     if load.input.is_none() && std::io::stdin().is_terminal() {
         return Err(CliError::failed("requested load from stdin, but stdin is empty")

@@ -284,11 +284,13 @@ fn create_error(error: EngineError) -> CliError {
 /// Says why a container did not start, with what to do.
 fn start_error(error: &EngineError, code: i32) -> CliError {
     let message = format!("failed to create task for container: {}", crate::error::chain(error));
+    let is_user = ["unable to find user", "unable to find group"].iter().any(|text| message.contains(text));
     let failed = CliError::failed(message).with_code(code as u8);
     match u8::try_from(code) {
         Ok(code::NOT_FOUND) => failed.hint("check the name of the program, and that the image has it (a script also needs the interpreter of its first line)"),
         Ok(code::NOT_EXECUTABLE) => failed.hint("is it a program or a script with `#!`, executable for the container's user, and made for this platform?"),
         _ if error.is_full() => failed.hint(crate::error::FULL),
+        _ if is_user => failed.hint("name a user of the image's /etc/passwd, or write a number: --user 1000:1000"),
         _ => failed,
     }
 }

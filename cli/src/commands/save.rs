@@ -147,7 +147,10 @@ pub(super) fn write_file(
     let shown = format!("`{}`", path.display());
     if !is_replaceable(path) {
         // A device, or a pipe for another program.
-        let failed = |error| CliError::failed(format!("cannot open {shown}: {error}"));
+        let failed = |error| {
+            CliError::failed(format!("cannot open {shown}: {error}"))
+                .hint("name a file that can be written, or a path for a new one")
+        };
         let file = File::options().write(true).open(path).map_err(failed)?;
         let mut file = Destination::new(file, &shown);
         let written = write(&mut file);
@@ -155,7 +158,16 @@ pub(super) fn write_file(
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let new = folder.join(format!(".{name}.{}", std::process::id()));
-    let failed = |error: std::io::Error| cannot_write(&shown, &error);
+    let failed = |error: std::io::Error| {
+        let failed = cannot_write(&shown, &error);
+        match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                failed.hint(format!("there is no directory `{}`: make it first", folder.display()))
+            }
+            std::io::ErrorKind::StorageFull => failed.hint(crate::error::FULL),
+            _ => failed.hint("check the permissions of the directory"),
+        }
+    };
     let mut file = Destination::new(File::create_new(&new).map_err(failed)?, &shown);
     let written = write(&mut file);
     let finished = file.check(written).and_then(|()| std::fs::rename(&new, path).map_err(failed));
