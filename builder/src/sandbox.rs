@@ -56,7 +56,7 @@ pub(crate) struct Sandbox<'a> {
     /// Connections that no container uses now. Containers cannot change them: that takes a capability that
     /// steps do not have.
     idle: Mutex<Vec<Connection>>,
-    devices: OnceLock<Option<Cgroup>>,
+    shared: OnceLock<Option<Cgroup>>,
     /// The AppArmor profile of steps, once it has been loaded; `None` inside where there is none.
     profile: Mutex<Option<Option<String>>>,
     /// Secrets and sockets, once there are any.
@@ -127,7 +127,7 @@ impl<'a> Sandbox<'a> {
             files: Mutex::default(),
             bridge: Mutex::default(),
             idle: Mutex::default(),
-            devices: OnceLock::new(),
+            shared: OnceLock::new(),
             profile: Mutex::default(),
             secrets: Mutex::default(),
         }
@@ -230,13 +230,14 @@ impl<'a> Sandbox<'a> {
         Ok(Some(Cgroup::create(&self.layout, &name, Some(&resources), false)?))
     }
 
-    /// The control group whose rules keep containers from the machine's devices, where there can be one.
-    pub(crate) fn device_filter(&self) -> Option<BorrowedFd<'_>> {
-        let group = self.devices.get_or_init(|| {
+    /// The cgroup of all steps without limits, where there can be one: its rules keep them from the host's devices, and it is
+    /// what they are shown of the host's cgroups.
+    pub(crate) fn group(&self) -> Option<&Cgroup> {
+        let group = self.shared.get_or_init(|| {
             cgroup::remove_orphans(&self.layout, CGROUP_PREFIX);
             Cgroup::create(&self.layout, &cgroup::own_name(CGROUP_PREFIX), None, true).ok()
         });
-        group.as_ref()?.folder()
+        group.as_ref()
     }
 }
 

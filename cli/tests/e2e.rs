@@ -19,6 +19,8 @@ mod builds;
 mod claims;
 #[path = "e2e/command_line.rs"]
 mod command_line;
+#[path = "e2e/cgroups.rs"]
+mod cgroups;
 #[path = "e2e/containers.rs"]
 mod containers;
 #[path = "e2e/crashes.rs"]

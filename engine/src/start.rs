@@ -9,7 +9,7 @@ use kiln_image::sys::{CallError, Named};
 use kiln_runtime::cgroup::{self, Cgroup, Layout};
 use kiln_runtime::network::{self, Bridge, Connection, resolv};
 use kiln_runtime::op::{ConsoleSize, FdSlot, SetupError, Stage};
-use kiln_runtime::plan::{PlanOptions, plan};
+use kiln_runtime::plan::{Enters, PlanOptions, plan};
 use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner, apparmor, spec};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -113,6 +113,7 @@ impl<'a> Owned<'a> {
             apparmor: true,
             layout: Some(&layout),
             groups: resources.cgroup.as_ref().map(Cgroup::groups),
+            enters: Some(Enters::IfPossible),
             wait: true,
             ..PlanOptions::default()
         };

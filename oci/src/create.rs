@@ -21,7 +21,7 @@ use kiln_runtime::host::SecurityModule;
 use kiln_runtime::launch::{self, Launched, Steps};
 use kiln_runtime::network::move_device;
 use kiln_runtime::op::{FdSlot, Point};
-use kiln_runtime::plan::{self, PlanOptions, plan};
+use kiln_runtime::plan::{self, Enters, PlanOptions, plan};
 use kiln_runtime::resctrl::{self, Class};
 use kiln_runtime::seccomp;
 use oci_spec::runtime::{
@@ -300,6 +300,10 @@ impl Request<'_> {
             FdSlot(slots.len() - 1)
         };
         let cgroup = groups.folder()?.map(&mut slot);
+        if self.guards(groups) && groups.path_of(DEVICES).is_some() {
+            // First: the process enters by itself, and makes nodes that half of a list would refuse it.
+            groups.restrict(None, &device_rules(self.resources()))?;
+        }
         let gate = match self.then {
             Then::Wait => Some(slot(folder.make_gate()?)),
             Then::Detach | Then::Stay => None,
@@ -317,7 +321,8 @@ impl Request<'_> {
             groups: Some(groups),
             bundle: Some(&self.bundle.folder),
             gate,
-            attach: groups.needs_attach() || shares.class.is_some(),
+            attach: groups.needs_attach() && !enters_groups(spec) || shares.class.is_some(),
+            enters: enters_groups(spec).then_some(Enters::Always),
             filter_follows: true,
             any_processor: true,
             hooks: true,
@@ -412,6 +417,15 @@ fn own_users(spec: &Spec) -> bool {
     namespaces::of(spec, LinuxNamespaceType::User).is_some()
 }
 
+/// The controller that guards devices in version 1.
+const DEVICES: &str = "devices";
+
+/// Whether a container's process can move itself into its cgroups: it has the rights and the paths of this process then.
+fn enters_groups(spec: &Spec) -> bool {
+    let mounts = namespaces::of(spec, LinuxNamespaceType::Mount);
+    !own_users(spec) && mounts == Some(Namespace::New)
+}
+
 /// Descriptors that the program gets besides its streams: those asked for, and those of socket activation.
 pub(crate) fn kept_fds(arguments: &Arguments) -> Result<u32, OciError> {
     let asked: u32 = arguments.number("preserve-fds")?.unwrap_or(0);
@@ -445,11 +459,13 @@ impl Steps for Making<'_> {
     fn made(&mut self, launched: &Launched) -> Result<(), String> {
         self.record.pid = launched.pid;
         self.record.start_time = Groups::start_time(launched.pid).unwrap_or_default();
-        self.groups.attach(launched.pid).map_err(|error| error.to_string())?;
+        if !enters_groups(&self.request.bundle.spec) {
+            self.groups.attach(launched.pid).map_err(|error| error.to_string())?;
+        }
         if let Some(class) = &self.record.class {
             class.attach(launched.pid).map_err(|error| error.to_string())?;
         }
-        if self.request.guards(self.groups) {
+        if self.request.guards(self.groups) && self.groups.path_of(DEVICES).is_none() {
             let rules = device_rules(self.request.resources());
             self.groups
                 .restrict(launched.group.as_ref().map(AsFd::as_fd), &rules)

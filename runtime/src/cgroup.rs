@@ -74,20 +74,24 @@ pub struct Cgroup {
 impl Cgroup {
     /// Makes the group `name` below the caller's own, with the limits of `resources`.
     ///
-    /// Hierarchies are touched only for limits that they hold. With `devices`, access to devices is restricted to the
-    /// harmless ones (a version 2 folder is all that needs, whatever else is mounted).
+    /// It has a folder in each version 1 hierarchy, which is what a container is shown of it, unless none can be made: then
+    /// in those alone that limits need. With `devices`, access to devices is restricted to the harmless ones (a version 2
+    /// folder is all that needs, whatever else is mounted).
     pub fn create(
         layout: &Layout,
         name: &str,
         resources: Option<&LinuxResources>,
         devices: bool,
     ) -> Result<Cgroup, CgroupError> {
-        let extent = if devices { Extent::Unified } else { Extent::Limits };
-        let place = Place { path: name.into(), extent };
-        let mut cgroup = Cgroup { groups: Groups::create(layout, &place, resources)?, folder: None };
+        let (most, least) =
+            if devices { (Extent::All, Extent::Unified) } else { (Extent::Legacy, Extent::Limits) };
+        let create = |extent| Groups::create(layout, &Place { path: name.into(), extent }, resources);
+        let mut cgroup = Cgroup { groups: create(most).or_else(|_| create(least))?, folder: None };
         cgroup.folder = cgroup.groups.folder()?;
-        if devices && cgroup.folder.is_some() {
-            cgroup.groups.restrict(cgroup.folder(), &default_rules())?;
+        if let Some(folder) = cgroup.folder().filter(|_| devices) {
+            // Not by the version 1 list: a caller that is restricted itself cannot pass on more than it has.
+            device::restrict(folder, &default_rules())
+                .map_err(|errno| CgroupError::Devices(errno.raw_os_error()))?;
         }
         Ok(cgroup)
     }

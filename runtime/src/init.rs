@@ -282,6 +282,7 @@ impl Init {
             SetupOp::Root(root) => self.mount_root(root),
             SetupOp::Mount(op) => self.mount(op),
             SetupOp::Hierarchies(op) => self.hierarchies(op),
+            SetupOp::EnterCgroups { tasks, is_required } => enter_cgroups(tasks, *is_required),
             SetupOp::Device(op) => self.device(op),
             SetupOp::Link { target, path } => self.link(target, path),
             SetupOp::Console { size, bind, plain } => self.console(*size, *bind, *plain),
@@ -380,6 +381,20 @@ fn send(socket: &OwnedFd, status: &Status, fd: Option<BorrowedFd<'_>>) {
     }
     // A parent that does not listen any more has no use for the message.
     let _ = rustix::net::sendmsg(socket, &[IoSlice::new(&json)], &mut control, SendFlags::NOSIGNAL);
+}
+
+/// Moves this process, which has one thread, into the cgroups with these `tasks` files.
+fn enter_cgroups(tasks: &[Bytes], is_required: bool) -> Done {
+    use rustix::fs::{Mode, OFlags, open};
+    for path in tasks {
+        let file = open(path.as_path(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        // 0 stands for the thread that writes.
+        match file.and_then(|file| rustix::io::write(&file, b"0")) {
+            Err(errno) if is_required => return Err(errno).call("write", path.clone()),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn join_path(kind: u64, path: &Bytes) -> Done {

@@ -287,8 +287,18 @@ pub enum SetupOp {
     Root(RootOp),
     /// Mounts something below the root.
     Mount(MountOp),
-    /// Mounts version 1 control group hierarchies in folders of a new tmpfs.
+    /// Mounts version 1 cgroup hierarchies in directories of a new tmpfs.
     Hierarchies(HierarchiesOp),
+    /// Moves this process, which has one thread, into version 1 cgroups.
+    ///
+    /// A thread that moves itself does not wait for a grace period of the kernel, unlike one that moves a process (Linux 5.5).
+    EnterCgroups {
+        /// The `tasks` files of the cgroups.
+        tasks: Vec<Bytes>,
+        /// Whether one that refuses the process ends the set-up. Without limits it goes on: the kernel refuses processes of
+        /// real-time schedulers, for one.
+        is_required: bool,
+    },
     /// Makes a device node below the root.
     Device(DeviceOp),
     /// Makes a symbolic link below the root, unless something is there.
@@ -513,30 +523,37 @@ pub enum MountSource {
     Remount,
 }
 
-/// Version 1 control group hierarchies, each in a folder of its own.
+/// Version 1 cgroup hierarchies, each in a directory of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HierarchiesOp {
-    /// Where the folders are, from the root.
+    /// Where the directories are, from the root.
     pub target: Bytes,
     /// `MOUNT_ATTR_…` bits of all of them.
     pub attributes: u64,
-    /// A folder of the machine with all of them in it, which may be shown instead of a new tmpfs.
-    pub copied: Option<Bytes>,
     /// The hierarchies.
     pub mounts: Vec<HierarchyMount>,
     /// Names of links, with what they lead to.
     pub links: Vec<(String, String)>,
 }
 
-/// One control group hierarchy.
+/// One version 1 cgroup hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HierarchyMount {
-    /// Its folder's name.
+    /// Its directory's name.
     pub name: String,
-    /// Options of its file system, which say which it is; none for the one of version 2, which is not shown.
-    pub options: Option<String>,
-    /// What the machine shows in `copied` is what the container may see.
-    pub is_same: bool,
+    /// What is in that directory.
+    pub shows: HierarchyView,
+}
+
+/// The part of a version 1 hierarchy that a container is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HierarchyView {
+    /// The container has no cgroup of its own in it: an empty directory.
+    Nothing,
+    /// The container's own cgroup, by its path.
+    Cgroup(Bytes),
+    /// What the cgroup namespace that was joined shows, mounted with these options, which name the hierarchy.
+    Namespace(String),
 }
 
 /// A device node.

@@ -17,7 +17,8 @@ pub use mounts::{MountOptionError, filesystem};
 use crate::cgroup::{Groups, Layout};
 use crate::network::is_device_name;
 use crate::op::{
-    Bytes, ConsoleSize, DeviceOp, FdSlot, HookOp, HookOutput, MountOp, Plan, Point, RootOp, SetupOp,
+    Bytes, ConsoleSize, DeviceOp, FdSlot, HierarchiesOp, HookOp, HookOutput, MountOp, Plan, Point, RootOp,
+    SetupOp,
 };
 use crate::seccomp::SeccompError;
 use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxNamespaceType, Mount, PosixRlimitType, Spec};
@@ -56,8 +57,11 @@ pub struct PlanOptions<'a> {
     pub bundle: Option<&'a Path>,
     /// A listening socket at which the container waits to be started.
     pub gate: Option<FdSlot>,
-    /// The process is put into its control groups while it sets up.
+    /// The parent puts the process into its cgroups while it sets up.
     pub attach: bool,
+    /// The process moves itself into the version 1 cgroups of `groups`; the parent does it otherwise, or nobody. It can where
+    /// it is in the host's user namespace and begins in the mount namespace of its parent.
+    pub enters: Option<Enters>,
     /// Devices are guarded by the parent while the process sets up.
     pub guard: bool,
     /// The parent compiles the specification's filter while the process sets up, if that does not stop before.
@@ -90,6 +94,15 @@ pub struct PlanOptions<'a> {
     pub find_program: bool,
     /// Set `HOME` from the container's users, for specifications that name a user by number.
     pub home: bool,
+}
+
+/// Whether a container starts that cannot enter its version 1 cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enters {
+    /// It does: they limit nothing.
+    IfPossible,
+    /// It does not.
+    Always,
 }
 
 impl Default for ConsoleSize {
@@ -185,6 +198,7 @@ pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
         namespaces,
         outside: Vec::new(),
         readonly: Vec::new(),
+        is_in_groups: false,
         setup: Vec::new(),
     };
     planner.begin(process)?;
@@ -229,6 +243,8 @@ struct Planner<'a> {
     outside: Vec<SetupOp>,
     /// File systems that become read-only when all is in them.
     readonly: Vec<(Bytes, bool)>,
+    /// The process is in its cgroups by now.
+    is_in_groups: bool,
     setup: Vec<SetupOp>,
 }
 
@@ -279,7 +295,14 @@ impl Planner<'_> {
         if self.options.attach {
             self.wait_for_parent(Point::Groups);
         }
-        if std::mem::take(&mut self.namespaces.own_cgroup) {
+        // Once: there may be several mounts of cgroups.
+        let groups = self.options.groups.filter(|groups| groups.needs_attach() && !self.is_in_groups);
+        if let (Some(enters), Some(groups)) = (self.options.enters, groups) {
+            let is_required = enters == Enters::Always;
+            self.push(SetupOp::EnterCgroups { tasks: groups.task_files(), is_required });
+        }
+        self.is_in_groups = true;
+        if self.namespaces.own_cgroup && !std::mem::replace(&mut self.namespaces.made_cgroup, true) {
             // Late, since it is rooted at the group that the process is in by then.
             self.push(SetupOp::Unshare(libc::CLONE_NEWCGROUP as u64));
         }
@@ -371,18 +394,22 @@ impl Planner<'_> {
                 // Version 2 by its name, beside version 1.
                 self.enter_groups();
             } else if matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")) {
-                let view = if self.namespaces.own_cgroup && !self.namespaces.has(LinuxNamespaceType::User) {
+                self.enter_groups();
+                let view = if self.namespaces.made_cgroup {
                     GroupView::New
-                } else if self.namespaces.own_cgroup || self.namespaces.has(LinuxNamespaceType::Cgroup) {
-                    GroupView::Other
+                } else if self.namespaces.has(LinuxNamespaceType::Cgroup) {
+                    GroupView::Joined
                 } else {
                     GroupView::Named
                 };
-                self.enter_groups();
                 let groups = self.options.groups.unwrap_or(Groups::NONE);
                 for op in mounts::cgroup(mount, self.options.layout, groups, view)? {
                     let op = match op {
                         SetupOp::Mount(op) => SetupOp::Mount(self.guarded(op)),
+                        SetupOp::Hierarchies(op) if self.options.no_device_filter => {
+                            let attributes = op.attributes | mounts::NODEV;
+                            SetupOp::Hierarchies(HierarchiesOp { attributes, ..op })
+                        }
                         other => other,
                     };
                     self.push(op);

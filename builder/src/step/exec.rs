@@ -13,7 +13,7 @@ use kiln_image::sys::{self, CallError, Named};
 use kiln_image::tree::Tree;
 use kiln_runtime::cgroup::Cgroup;
 use kiln_runtime::op::{FdSlot, Stage};
-use kiln_runtime::plan::{PlanOptions, plan};
+use kiln_runtime::plan::{Enters, PlanOptions, plan};
 use kiln_runtime::{Process, SpawnError, SpawnRequest, spec};
 use oci_spec::runtime::{LinuxNamespaceType, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Spec};
 use rustix::fd::{AsFd, OwnedFd};
@@ -100,7 +100,8 @@ impl Executor<'_> {
         // Who was given devices gets these from outside, and can open no others.
         let opens_devices = exec.is_insecure || !exec.devices.is_empty();
         let is_limited = limited.as_ref().is_some_and(|group| group.folder().is_some());
-        let filter = self.tools.sandbox.device_filter().filter(|_| !opens_devices && !is_limited);
+        let shared = self.tools.sandbox.group();
+        let filter = shared.and_then(Cgroup::folder).filter(|_| !opens_devices && !is_limited);
         let group = limited.as_ref().and_then(Cgroup::folder).or(filter);
         let namespace = network.as_ref().map(StepNetwork::namespace);
         let handed = if exec.is_insecure { Vec::new() } else { devices.host_nodes()? };
@@ -120,9 +121,9 @@ impl Executor<'_> {
             no_device_filter: filter.is_none() && !exec.is_insecure,
             default_filter: !exec.is_insecure,
             apparmor: !exec.is_insecure,
-            wait: limited.as_ref().is_some_and(Cgroup::needs_attach),
             layout: Some(self.tools.sandbox.layout()),
-            groups: limited.as_ref().map(Cgroup::groups),
+            groups: limited.as_ref().or(shared).map(Cgroup::groups),
+            enters: Some(if limited.is_some() { Enters::Always } else { Enters::IfPossible }),
             ..PlanOptions::default()
         };
         let plan = plan(&spec, &options)?;
@@ -137,11 +138,7 @@ impl Executor<'_> {
             stderr: stderr_there.as_fd(),
         };
         let start = |source| start_error(exec, source);
-        let attach = |pid| match &limited {
-            Some(group) => group.attach(pid).map_err(|error| error.to_string()),
-            None => Ok(()),
-        };
-        let process = self.tools.sandbox.spawner().spawn_prepared(&request, attach).map_err(start)?;
+        let process = self.tools.sandbox.spawner().spawn(&request).map_err(start)?;
         drop((stdout_there, stderr_there));
         let code = self.follow(process, stdout, stderr, row).map_err(|source| start_error(exec, source))?;
         Ok(code)

@@ -164,7 +164,7 @@ pub(super) fn write_file(
             std::io::ErrorKind::NotFound => {
                 failed.hint(format!("there is no directory `{}`: make it first", folder.display()))
             }
-            std::io::ErrorKind::StorageFull => failed.hint(crate::error::FULL),
+            std::io::ErrorKind::StorageFull => failed,
             _ => failed.hint("check the permissions of the directory"),
         }
     };

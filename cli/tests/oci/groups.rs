@@ -149,7 +149,7 @@ fn limits_without_effect_are_told_of() {
     assert_eq!((done.code, done.err.as_str()), (0, ""), "{done:?}");
 }
 
-/// A container that was made without groups of version 1 gets them when it is limited.
+/// A container that was made without groups of version 1, as it is shown none, gets them when it is limited.
 #[test]
 fn limits_come_later() {
     let bed = bed!();
@@ -158,6 +158,7 @@ fn limits_come_later() {
     }
     let id = bed.idle(|c| {
         c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
+        c["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/sys/fs/cgroup");
     });
     let pid = bed.pid(&id);
     assert!(
@@ -243,6 +244,38 @@ fn the_view_of_a_namespace_begins_at_the_group() {
         .filter_map(|line| line.split(' ').nth(3))
         .collect();
     assert!(!roots.is_empty() && roots.iter().all(|root| root.ends_with(&id)), "{roots:?}");
+}
+
+/// With a namespace and without one, and where the configuration names no place for the container's groups.
+#[test]
+fn groups_of_others_are_not_shown() {
+    let bed = bed!();
+    let name = format!("telling-{}", std::process::id());
+    let places = fs::read_dir(ROOT).unwrap().flatten().map(|entry| entry.path());
+    let places: Vec<PathBuf> =
+        places.filter(|path| path.join("tasks").exists()).map(|it| it.join(&name)).collect();
+    if places.is_empty() {
+        skip!("no hierarchies of version 1");
+    }
+    places.iter().for_each(|path| fs::create_dir(path).unwrap());
+    let look = "find /sys/fs/cgroup; cat /proc/self/cgroup; cat /sys/fs/cgroup/pids/cgroup.procs";
+    let shown = [true, false].map(|own| {
+        bed.sh(look, |c| {
+            if own {
+                c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
+            }
+        })
+    });
+    places.iter().for_each(|path| fs::remove_dir(path).unwrap());
+    for done in &shown {
+        assert_eq!((done.code, done.err.as_str()), (0, ""));
+        assert!(!done.out.contains(&name), "{done:?}");
+        assert!(done.out.contains("/sys/fs/cgroup/pids/pids.current\n"), "{done:?}");
+    }
+    assert!(
+        shown[0].out.lines().filter(|line| line.contains(':')).all(|line| line.ends_with(":/")),
+        "{shown:?}"
+    );
 }
 
 fn lives(bed: &Bed, id: &str) -> Vec<i64> {

@@ -25,13 +25,21 @@ impl Request<'_> {
             ));
         }
         if !layout.has_unified() {
-            if self.does_without_groups(&place) {
+            if !is_shown(&self.bundle.spec) && self.does_without_groups(&place) {
                 return Ok(Groups::default());
             }
             place.extent = Extent::All;
         }
         let nested = self.nested;
-        match Groups::create(layout, &place, resources) {
+        let create = |extent| Groups::create(layout, &Place { extent, ..place.clone() }, resources);
+        let created = match place.extent {
+            // What it is shown of version 1 are its own groups: without any, nothing.
+            Extent::Unified if is_shown(&self.bundle.spec) => {
+                create(Extent::All).or_else(|_| create(Extent::Unified))
+            }
+            extent => create(extent),
+        };
+        match created {
             Ok(groups) if groups.is_reused_frozen() => Err(OciError::State(
                 "container's cgroup unexpectedly frozen: the container would never start".to_owned(),
             )),
@@ -57,8 +65,8 @@ impl Request<'_> {
         }
     }
 
-    /// Where only version 1 hierarchies are mounted, entering a group waits for a grace period of the kernel: a
-    /// container without limits does without. Its devices are then guarded by what is mounted, which a program that may
+    /// Where only version 1 hierarchies are mounted, a group has to be made in each: a container without limits that is not
+    /// shown any does without. Its devices are then guarded by what is mounted, which a program that may
     /// not mount cannot change.
     fn does_without_groups(&self, place: &Place) -> bool {
         let resources = self.resources();
@@ -91,12 +99,16 @@ pub(crate) fn place(spec: &Spec, id: &str) -> Place {
     let named =
         linux.and_then(|linux| linux.cgroups_path().clone()).filter(|path| !path.as_os_str().is_empty());
     let own = namespaces::of(spec, LinuxNamespaceType::Cgroup).is_some();
-    let is_cgroup = |mount: &Mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"));
-    let shown = spec.mounts().iter().flatten().any(is_cgroup);
     // Whoever names the place looks there; and without a namespace the container is shown its groups by path.
-    let extent = if named.is_some() || shown && !own { Extent::All } else { Extent::Unified };
+    let extent = if named.is_some() || is_shown(spec) && !own { Extent::All } else { Extent::Unified };
     let path = named.map_or_else(|| PathBuf::from(id), |path| clean(&path));
     Place { path, extent }
+}
+
+/// Whether a container has a mount of cgroups.
+fn is_shown(spec: &Spec) -> bool {
+    let is_cgroup = |mount: &Mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"));
+    spec.mounts().iter().flatten().any(is_cgroup)
 }
 
 /// Without `..` and the like: groups are made nowhere else.

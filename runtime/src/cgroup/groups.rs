@@ -1,14 +1,16 @@
 //! The groups of a container at a place that others name: made, filled, limited, frozen, counted, removed.
 //!
 //! A container is always in a group of the version 2 hierarchy where one is mounted, with or without
-//! controllers: being born into it costs nothing, and it lists, freezes and kills. Version 1 hierarchies, where
-//! each first attachment waits for a grace period of the kernel, are used only where they are needed.
+//! controllers: being born into it costs nothing, and it lists, freezes and kills. It is in groups of version 1 hierarchies
+//! where these are needed or shown. A process that is moved into one waits for a grace period of the kernel; a thread that
+//! moves itself does not (`SetupOp::EnterCgroups`).
 
 use super::device::{self, DeviceRule};
 use super::limits::{self, Setting};
 use super::{CgroupError, Layout, inherit_cpuset, open_folder, start_time, write};
 use crate::cgroup::LegacyMount;
 use crate::host::{Feature, Host};
+use crate::op::Bytes;
 use oci_spec::runtime::LinuxResources;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags};
@@ -33,7 +35,9 @@ pub struct Place {
 pub enum Extent {
     /// In those that limits need.
     Limits,
-    /// In the version 2 hierarchy too, where one is mounted.
+    /// In those of version 1, and in that of version 2 if limits need it.
+    Legacy,
+    /// In those that limits need, and in that of version 2 where one is mounted.
     Unified,
     /// In all of them.
     All,
@@ -94,7 +98,7 @@ impl Groups {
             Some(below) => mount.join(below),
             None => own.join(&place.path),
         };
-        let unified = place.extent != Extent::Limits
+        let unified = matches!(place.extent, Extent::Unified | Extent::All)
             || settings.iter().any(|setting| layout.is_unified(setting.controller));
         if let (true, Some(mount), Some(own)) = (unified, layout.unified_mount(), layout.unified_folder()) {
             let path = at(mount, own);
@@ -106,7 +110,7 @@ impl Groups {
                 setting.legacy.is_some()
                     && controllers.iter().any(|known| known == legacy_name(setting.controller))
             });
-            if !(needed || place.extent == Extent::All) {
+            if !(needed || matches!(place.extent, Extent::Legacy | Extent::All)) {
                 continue;
             }
             let path = at(mount, own.clone());
@@ -294,6 +298,11 @@ impl Groups {
     /// True when a process must be moved into version 1 groups after it was made.
     pub fn needs_attach(&self) -> bool {
         !self.legacy.is_empty()
+    }
+
+    /// The files by which a thread moves itself into the version 1 groups.
+    pub(crate) fn task_files(&self) -> Vec<Bytes> {
+        self.legacy.iter().map(|group| Bytes::from(&group.path.join("tasks"))).collect()
     }
 
     /// Moves a process into the version 1 groups.

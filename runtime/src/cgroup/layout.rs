@@ -16,8 +16,6 @@ pub struct Layout {
     /// Controllers that the version 2 hierarchy offers, once somebody asked.
     unified_controllers: OnceLock<Vec<String>>,
     legacy: Vec<LegacyHierarchy>,
-    /// The folder that all of them are mounted in, when nothing else is there.
-    folder: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,26 +38,16 @@ pub struct LegacyMount {
     pub name: String,
     /// Its controllers, or its own name as `name=…`.
     pub controllers: Vec<String>,
-    /// This process's folder in it.
-    pub own: PathBuf,
-    /// That is the topmost.
-    pub is_at_top: bool,
 }
 
 impl LegacyMount {
-    /// Options for mounting it again.
-    pub fn options(&self) -> Vec<(String, Option<String>)> {
-        let mut options = Vec::new();
-        for controller in &self.controllers {
-            match controller.strip_prefix("name=") {
-                Some(name) => {
-                    options.push(("none".to_owned(), None));
-                    options.push(("name".to_owned(), Some(name.to_owned())));
-                }
-                None => options.push((controller.clone(), None)),
-            }
-        }
-        options
+    /// Options for mounting it again, with commas between.
+    pub fn joined_options(&self) -> String {
+        let option = |controller: &String| match controller.strip_prefix("name=") {
+            Some(_) => format!("none,{controller}"),
+            None => controller.clone(),
+        };
+        self.controllers.iter().map(option).collect::<Vec<_>>().join(",")
     }
 }
 
@@ -67,14 +55,7 @@ impl Layout {
     /// Looks at this machine.
     pub fn detect() -> Layout {
         let own = read_record("/proc/self/cgroup", 2 << 10);
-        Layout::unified_as_usual(&own).unwrap_or_else(|| {
-            let mut layout = Layout::parse(&read_mounts(), &own);
-            layout.folder.take_if(|folder| {
-                let names = layout.legacy.iter().filter(|hierarchy| hierarchy.controllers.len() > 1);
-                names.flat_map(|one| &one.controllers).any(|name| !folder.join(name).exists())
-            });
-            layout
-        })
+        Layout::unified_as_usual(&own).unwrap_or_else(|| Layout::parse(&read_mounts(), &own))
     }
 
     /// A machine that works with version 2, mounted where it always is, and seen from its top: told without the list of
@@ -94,7 +75,6 @@ impl Layout {
     /// Reads `/proc/self/mountinfo` and `/proc/self/cgroup` (proc(5), cgroups(7)).
     fn parse(mounts: &str, own: &str) -> Layout {
         let mut layout = Layout::default();
-        let mut all: Vec<(&str, &str)> = Vec::new();
         for line in mounts.lines() {
             let Some((head, tail)) = line.split_once(" - ") else { continue };
             let head: Vec<&str> = head.split(' ').collect();
@@ -102,7 +82,6 @@ impl Layout {
             let (Some(root), Some(mount), Some(kind)) = (head.get(3), head.get(4), tail.first()) else {
                 continue;
             };
-            all.push((mount, kind));
             let options = tail.get(2).copied().unwrap_or_default();
             match *kind {
                 "cgroup2" if layout.unified.is_none() => {
@@ -131,35 +110,7 @@ impl Layout {
                 _ => {}
             }
         }
-        layout.folder = layout.common_folder(&all);
         layout
-    }
-
-    /// The tmpfs that has all version 1 hierarchies in it, each under its own name, and at most the version 2 hierarchy
-    /// besides. `mounts` are all mounts of the machine, with their file systems.
-    fn common_folder(&self, mounts: &[(&str, &str)]) -> Option<PathBuf> {
-        let folder = self.legacy.first()?.place.mount.parent()?;
-        let hierarchies = self.legacy.iter().map(|hierarchy| &hierarchy.place);
-        let mut known: Vec<&Path> =
-            hierarchies.chain(&self.unified).map(|place| place.mount.as_path()).collect();
-        known.sort_unstable();
-        let mut there: Vec<&Path> = mounts.iter().map(|(mount, _)| Path::new(*mount)).collect();
-        there.retain(|mount| mount.starts_with(folder) && *mount != folder);
-        there.sort_unstable();
-        let mut tops = mounts.iter().filter(|(mount, _)| Path::new(*mount) == folder);
-        let is_plain = tops.next().is_some_and(|(_, kind)| *kind == "tmpfs") && tops.next().is_none();
-        let are_beside = known.iter().all(|mount| mount.parent() == Some(folder));
-        (is_plain && are_beside && there == known).then(|| folder.to_owned())
-    }
-
-    /// The folder that all hierarchies are mounted in, when nothing else is there.
-    pub fn folder(&self) -> Option<&Path> {
-        self.folder.as_deref()
-    }
-
-    /// The name that the version 2 hierarchy has in that folder.
-    pub fn unified_name(&self) -> Option<&str> {
-        self.unified_mount()?.file_name()?.to_str()
     }
 
     /// True when a controller belongs to the version 2 hierarchy.
@@ -191,10 +142,7 @@ impl Layout {
             .iter()
             .filter_map(|hierarchy| {
                 let name = hierarchy.place.mount.file_name()?.to_str()?.to_owned();
-                let Hierarchy { mount, own } = &hierarchy.place;
-                let is_at_top = own.as_os_str().is_empty();
-                let own = mount.join(own);
-                Some(LegacyMount { name, controllers: hierarchy.controllers.clone(), own, is_at_top })
+                Some(LegacyMount { name, controllers: hierarchy.controllers.clone() })
             })
             .collect()
     }
@@ -385,8 +333,7 @@ mod tests {
             (mounts[0].name.as_str(), mounts[0].controllers.join(",")),
             ("cpu", "cpu,cpuacct".to_owned())
         );
-        let named = [("none".to_owned(), None), ("name".to_owned(), Some("systemd".to_owned()))];
-        assert_eq!(mounts[1].options(), named);
+        assert_eq!(mounts[1].joined_options(), "none,name=systemd");
     }
 
     #[test]
@@ -409,30 +356,6 @@ mod tests {
         assert_eq!(layout.legacy_folders(), folders);
         let names: Vec<String> = layout.legacy_mounts().into_iter().map(|mount| mount.name).collect();
         assert_eq!(names, ["cpu", "pids"]);
-    }
-
-    #[test]
-    fn folders_with_nothing_but_hierarchies() {
-        let usual = "\
-20 1 0:20 / /sys rw - sysfs sysfs rw
-25 20 0:25 / /sys/fs/cgroup rw - tmpfs tmpfs rw
-30 25 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu
-31 25 0:27 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids
-32 25 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw";
-        let layout = Layout::parse(usual, "2:pids:/a/b\n1:cpu:/\n0::/\n");
-        assert_eq!(layout.folder(), Some(Path::new("/sys/fs/cgroup")));
-        assert_eq!(layout.unified_name(), Some("unified"));
-        let tops: Vec<bool> = layout.legacy_mounts().iter().map(|mount| mount.is_at_top).collect();
-        assert_eq!(tops, [true, false]);
-        for more in [
-            "33 25 0:29 / /sys/fs/cgroup/other rw - tmpfs tmpfs rw",
-            "33 30 0:29 / /sys/fs/cgroup/cpu/below rw - tmpfs tmpfs rw",
-            "33 25 0:26 /a /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu",
-            "33 25 0:30 / /elsewhere/net_cls rw - cgroup cgroup rw,net_cls",
-            "33 25 0:30 / /sys/fs/cgroup rw - tmpfs tmpfs rw",
-        ] {
-            assert_eq!(Layout::parse(&format!("{usual}\n{more}"), "").folder(), None, "{more}");
-        }
     }
 
     #[test]

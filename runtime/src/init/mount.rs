@@ -9,7 +9,8 @@ use crate::detached::{
 };
 use crate::host::{Feature, Host};
 use crate::op::{
-    Bytes, DeviceOp, FilesystemMount, HierarchiesOp, HierarchyMount, MountOp, MountSource, RootOp,
+    Bytes, DeviceOp, FilesystemMount, HierarchiesOp, HierarchyMount, HierarchyView, MountOp, MountSource,
+    RootOp,
 };
 use crate::sys::AttributeChange;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -101,42 +102,7 @@ fn copy_entry(folder: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(folder, name, flags)
 }
 
-/// Shows a folder of the machine that has all hierarchies in it, which is one call for all of them instead of two for each;
-/// gives its top. When that fails nothing is mounted.
-fn copy_hierarchies(
-    folder: &Bytes,
-    op: &HierarchiesOp,
-    target: BorrowedFd<'_>,
-    covers: &mut Covers,
-    space: Space,
-) -> Done<OwnedFd> {
-    let copy = copy_tree(CWD, folder, true).call("open_tree", folder.clone())?;
-    let change = AttributeChange { set: op.attributes, recursive: true, ..AttributeChange::default() };
-    let copy = detached::attributes(copy, change, space).call("mount_setattr", op.target.clone())?;
-    attach(copy.as_fd(), target).call("move_mount", op.target.clone())?;
-    rustix::process::fchdir(&copy).call("chdir", op.target.clone())?;
-    let mut others = op.mounts.iter().filter(|one| !one.is_same);
-    let replaced = others.try_for_each(|HierarchyMount { name, options, .. }| {
-        // No table of mounts is to show it, and its file system cannot be mounted on itself. What was below is nobody's
-        // business either.
-        rustix::mount::unmount(name.as_str(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
-            .call("umount", name.as_str())?;
-        let replaced = match options {
-            Some(options) => mount_hierarchy(name, options, old_flags(op.attributes)),
-            None => {
-                let name = Bytes::from(name.as_str()).to_c_string();
-                covers.put(|| empty_folder(space), |cover| attach_in(cover, copy.as_fd(), &name))?
-            }
-        };
-        replaced.call("mount", format!("cgroup {name}"))
-    });
-    if replaced.is_err() {
-        rustix::mount::unmount(c".", UnmountFlags::DETACH).call("umount", op.target.clone())?;
-    }
-    replaced.map(|()| copy)
-}
-
-/// Mounts a version 1 hierarchy, as the control group namespace has it, on a folder of the working folder.
+/// Mounts a version 1 hierarchy, as the cgroup namespace has it, on a directory of the working directory.
 fn mount_hierarchy(name: &str, options: &str, flags: MountFlags) -> Result<(), Errno> {
     let options = Bytes::from(options).to_c_string();
     rustix::mount::mount(c"cgroup", name, c"cgroup", flags, Some(options.as_c_str()))
@@ -284,40 +250,19 @@ impl Init {
         Ok(mounted)
     }
 
-    /// Shows version 1 control groups.
+    /// Shows version 1 cgroups in directories of a tmpfs.
     pub(super) fn hierarchies(&mut self, op: &HierarchiesOp) -> Done {
         self.forget_folder(&op.target, false);
         let target = self.target(&op.target, Target::Folder, false)?;
-        let mut covers = std::mem::take(&mut self.empty);
-        let copied = op
-            .copied
-            .as_ref()
-            .and_then(|folder| copy_hierarchies(folder, op, target.as_fd(), &mut covers, self.space).ok());
-        self.empty = covers;
-        let top = copied.map_or_else(|| self.new_hierarchies(op, target.as_fd()), Ok)?;
-        self.leave(target);
-        self.leave(top);
-        Ok(())
-    }
-
-    /// Mounts them in folders of a tmpfs that is seen by nobody yet; gives its top.
-    fn new_hierarchies(&self, op: &HierarchiesOp, target: BorrowedFd<'_>) -> Done<OwnedFd> {
-        let flags = old_flags(op.attributes);
-        let writable = flags - MountFlags::RDONLY;
-        rustix::process::fchdir(target).call("chdir", op.target.clone())?;
+        let writable = old_flags(op.attributes) - MountFlags::RDONLY;
+        rustix::process::fchdir(&target).call("chdir", op.target.clone())?;
         rustix::mount::mount(c"tmpfs", c".", c"tmpfs", writable, Some(c"mode=755"))
             .call("mount", op.target.clone())?;
         // What was at the target is below the new mount now: the handle on its top is had by path.
         let top = self.find(&op.target, false)?.ok_or(Errno::NOENT).call("open", op.target.clone())?;
         rustix::process::fchdir(&top).call("chdir", op.target.clone())?;
-        for HierarchyMount { name, options, .. } in &op.mounts {
-            let Some(options) = options else { continue };
-            fs::mkdir(name.as_str(), Mode::from_raw_mode(0o755)).call("mkdir", name.as_str())?;
-            match mount_hierarchy(name, options, flags) {
-                // A namespace of users may not see all of them.
-                Ok(()) | Err(Errno::PERM | Errno::NODEV) => {}
-                Err(errno) => return Err(errno).call("mount", format!("cgroup {name}")),
-            }
+        for hierarchy in &op.mounts {
+            self.hierarchy(hierarchy, top.as_fd(), op.attributes)?;
         }
         for (name, target) in &op.links {
             fs::symlink(target.as_str(), name.as_str()).call("symlink", name.as_str())?;
@@ -326,7 +271,32 @@ impl Init {
             let change = AttributeChange { set: READONLY, ..AttributeChange::default() };
             attached_attributes(top.as_fd(), change).call("mount_setattr", op.target.clone())?;
         }
-        Ok(top)
+        self.leave(target);
+        self.leave(top);
+        Ok(())
+    }
+
+    /// Shows one version 1 hierarchy in a new directory of `top`, which is the working directory.
+    fn hierarchy(&self, hierarchy: &HierarchyMount, top: BorrowedFd<'_>, attributes: u64) -> Done {
+        let name = hierarchy.name.as_str();
+        fs::mkdir(name, Mode::from_raw_mode(0o755)).call("mkdir", name)?;
+        match &hierarchy.shows {
+            HierarchyView::Nothing => Ok(()),
+            HierarchyView::Cgroup(path) => {
+                let cgroup = copy_tree(CWD, path, false).call("open_tree", path.clone())?;
+                let change = AttributeChange { set: attributes, ..AttributeChange::default() };
+                let cgroup =
+                    detached::attributes(cgroup, change, self.space).call("mount_setattr", path.clone())?;
+                attach_in(cgroup.as_fd(), top, &Bytes::from(name).to_c_string()).call("move_mount", name)
+            }
+            HierarchyView::Namespace(options) => {
+                match mount_hierarchy(name, options, old_flags(attributes)) {
+                    // A user namespace may not see all of them.
+                    Ok(()) | Err(Errno::PERM | Errno::NODEV) => Ok(()),
+                    Err(errno) => Err(errno).call("mount", format!("cgroup {name}")),
+                }
+            }
+        }
     }
 
     /// A new file system; where the kernel refuses one to a container in a user namespace, the part of the

@@ -3,7 +3,8 @@
 use crate::cgroup::Groups;
 use crate::cgroup::Layout;
 use crate::op::{
-    Bytes, FilesystemMount, HierarchiesOp, HierarchyMount, IdMaps, Links, MountOp, MountSource, SetupOp,
+    Bytes, FilesystemMount, HierarchiesOp, HierarchyMount, HierarchyView, IdMaps, Links, MountOp,
+    MountSource, SetupOp,
 };
 use oci_spec::runtime::Mount;
 use std::path::{Path, PathBuf};
@@ -256,17 +257,14 @@ pub(super) fn is_top(path: &Path) -> bool {
     path.is_absolute() && Bytes::from(path).names().is_empty()
 }
 
-/// The machine's control groups: one file system on version 2 machines, one for each hierarchy else.
-///
-/// Containers without a cgroup namespace are shown their `groups` only.
+/// The container's cgroups: one file system on version 2 hosts, one for each hierarchy else.
 pub(super) fn cgroup(
     mount: &Mount,
     layout: Option<&Layout>,
     groups: &Groups,
     view: GroupView,
 ) -> Result<Vec<SetupOp>, MountOptionError> {
-    let parsed = parse(mount.options().as_deref().unwrap_or_default())?;
-    let attributes = parsed.set;
+    let attributes = parse(mount.options().as_deref().unwrap_or_default())?.set;
     let top = Bytes::from(mount.destination());
     let Some(layout) = layout else { return Ok(Vec::new()) };
     if layout.is_unified_only() {
@@ -277,62 +275,40 @@ pub(super) fn cgroup(
         };
         return Ok(vec![SetupOp::Mount(op)]);
     }
-    if view != GroupView::Named {
-        // What the machine shows is what the container may see, too, where it is in no group of its own.
-        let copied = layout.folder().filter(|_| view == GroupView::New && attributes & READONLY != 0);
-        let op = hierarchies(top, layout, groups, attributes);
-        return Ok(vec![SetupOp::Hierarchies(HierarchiesOp { copied: copied.map(Bytes::from), ..op })]);
-    }
-    // A read-only tmpfs could not take the folders of the hierarchies: it is made so afterwards.
-    let mode = vec![("mode".to_owned(), Some("755".to_owned()))];
-    let mut ops = vec![SetupOp::Mount(filesystem_at(top.clone(), "tmpfs", mode, attributes & !READONLY))];
-    for hierarchy in layout.legacy_mounts() {
-        let target = Bytes::from(&mount.destination().join(&hierarchy.name));
-        // What it has no group of its own in, it is in where its caller is.
-        let path = groups.legacy_path(&hierarchy).unwrap_or(&hierarchy.own);
-        ops.push(SetupOp::Mount(bind_at(target, path, attributes)));
-        // Programs look for each controller by its own name.
-        let names = hierarchy.name.split(',').filter(|name| *name != hierarchy.name);
-        ops.extend(names.map(|name| SetupOp::Link {
-            target: hierarchy.name.as_str().into(),
-            path: (&mount.destination().join(name)).into(),
-        }));
-    }
-    if attributes & READONLY != 0 {
-        ops.push(SetupOp::Mount(make_readonly(top)));
-    }
-    Ok(ops)
+    Ok(vec![SetupOp::Hierarchies(hierarchies(top, layout, groups, view, attributes))])
 }
 
-/// What decides which part of a hierarchy a container is shown.
+/// What decides which cgroups a container is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GroupView {
-    /// A new namespace, rooted at its groups, that the machine's root makes.
+    /// A new cgroup namespace, rooted at the container's cgroups.
     New,
-    /// A namespace of others, or in one of users.
-    Other,
-    /// The names of its groups.
+    /// A cgroup namespace of other processes, rooted wherever these were.
+    Joined,
+    /// None: the paths of the container's cgroups.
     Named,
 }
 
-/// All hierarchies, rooted at the container's groups by its namespace.
-fn hierarchies(target: Bytes, layout: &Layout, groups: &Groups, attributes: u64) -> HierarchiesOp {
-    let mut op = HierarchiesOp { target, attributes, copied: None, mounts: Vec::new(), links: Vec::new() };
+/// All version 1 hierarchies. Where the container has no cgroup of its own it is in its caller's, which would show those of
+/// all the host: it is shown nothing.
+fn hierarchies(
+    target: Bytes,
+    layout: &Layout,
+    groups: &Groups,
+    view: GroupView,
+    attributes: u64,
+) -> HierarchiesOp {
+    let mut op = HierarchiesOp { target, attributes, mounts: Vec::new(), links: Vec::new() };
     for hierarchy in layout.legacy_mounts() {
-        let options: Vec<String> = hierarchy
-            .options()
-            .into_iter()
-            .map(|(key, value)| value.map_or(key.clone(), |value| format!("{key}={value}")))
-            .collect();
         // Programs look for each controller by its own name.
         let names = hierarchy.name.split(',').filter(|name| *name != hierarchy.name);
         op.links.extend(names.map(|name| (name.to_owned(), hierarchy.name.clone())));
-        let is_same = hierarchy.is_at_top && groups.legacy_path(&hierarchy).is_none();
-        let options = Some(options.join(","));
-        op.mounts.push(HierarchyMount { name: hierarchy.name, options, is_same });
-    }
-    if let Some(name) = layout.unified_name() {
-        op.mounts.push(HierarchyMount { name: name.to_owned(), options: None, is_same: false });
+        let shows = match groups.legacy_path(&hierarchy) {
+            _ if view == GroupView::Joined => HierarchyView::Namespace(hierarchy.joined_options()),
+            Some(path) => HierarchyView::Cgroup(path.into()),
+            None => HierarchyView::Nothing,
+        };
+        op.mounts.push(HierarchyMount { name: hierarchy.name, shows });
     }
     op
 }

@@ -13,8 +13,10 @@ pub(super) struct Namespaces {
     pub(super) joined: Vec<JoinOp>,
     /// Those that the process itself can enter.
     pub(super) joined_inside: Vec<SetupOp>,
-    /// A cgroup namespace is still to be made.
+    /// The process makes a cgroup namespace, once it is in its cgroups.
     pub(super) own_cgroup: bool,
+    /// It has made it.
+    pub(super) made_cgroup: bool,
     pub(super) users: Option<IdMaps>,
     /// The process itself makes its time namespace.
     pub(super) own_time: bool,
