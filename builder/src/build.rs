@@ -21,6 +21,7 @@ use crate::stage::{self, StageOptions, Stages};
 use crate::step::{Built, Executor, StepError, Tools};
 use kiln_image::config::ImageConfig;
 use kiln_image::digest::{DiffId, Digest, ImageId};
+use kiln_image::layer::WALK_STACK;
 use kiln_image::manifest::Descriptor;
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
@@ -223,6 +224,8 @@ pub fn build(
     options: &BuildOptions,
     machine: &Machine<'_>,
 ) -> Result<Outcome, BuildError> {
+    // Once in a process; a pool that is there already stays as it is.
+    let _ = rayon::ThreadPoolBuilder::new().stack_size(WALK_STACK).build_global();
     let build = Build { context, options, machine, reporter: Reporter::new(machine.listener) };
     build.run().map_err(|error| if machine.cancel.is_interrupted() { BuildError::Interrupted } else { error })
 }

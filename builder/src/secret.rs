@@ -9,7 +9,8 @@
 use crate::cancel::Cancel;
 use crate::export::Annotations;
 use kiln_image::config::ImageConfig;
-use kiln_image::sys::{self, CallError, Named};
+use kiln_image::layer::check_length;
+use kiln_image::sys::{self, CallError, Descent, Named};
 use memchr::memmem;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{self, FileType, Mode, OFlags, SeekFrom};
@@ -19,6 +20,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -167,8 +169,7 @@ impl<'a> Needles<'a> {
         }
         let buffer = RefCell::default();
         let scanner = Scanner { needles: self, root, since, cancel, buffer };
-        let opened = sys::open_dir(root)?;
-        scanner.directory(opened.as_fd(), Path::new("/"))
+        scanner.directory(&mut Descent::new(sys::open_dir(root)?), Path::new("/"))
     }
 
     /// The id of the first secret in an image's config or annotations, and its place in words.
@@ -358,24 +359,28 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    fn directory(&self, directory: BorrowedFd<'_>, path: &Path) -> Result<Option<Leak>, CallError> {
-        if let Some(id) = self.attributes(directory, path)? {
+    /// Looks through the current directory of `way`, whose path in the tree is `path`.
+    fn directory(&self, way: &mut Descent, path: &Path) -> Result<Option<Leak>, CallError> {
+        check_length(path.as_os_str().as_bytes())?;
+        if let Some(id) = self.attributes(way.here(), path)? {
             return Ok(Some(Leak { id, path: path.to_owned() }));
         }
-        for name in sys::sorted_names(directory).call("getdents", self.root)? {
+        for name in sys::sorted_names(way.here()).call("getdents", self.root)? {
             let inner = path.join(std::ffi::OsStr::new(&*name.to_string_lossy()));
             if let Some(id) = self.find(name.to_bytes(), &inner) {
                 return Ok(Some(Leak { id: id.to_owned(), path: inner }));
             }
-            let Some(stat) = sys::stat_at(directory, &name).call("stat", &inner)? else { continue };
+            let Some(stat) = sys::stat_at(way.here(), &name).call("stat", &inner)? else { continue };
             let kind = sys::file_type(&stat);
             if kind == FileType::Directory {
-                let opened = sys::open_dir_at(directory, &name).call("open", &inner)?;
-                if let Some(leak) = self.directory(opened.as_fd(), &inner)? {
+                way.enter(&name).call("open", &inner)?;
+                if let Some(leak) = self.directory(way, &inner)? {
                     return Ok(Some(leak));
                 }
+                way.leave().call("open", path)?;
                 continue;
             }
+            let directory = way.here();
             if self.since.is_some_and(|since| stat.st_ctime < since) {
                 continue;
             }

@@ -16,6 +16,7 @@
 //!
 //! One loop owns all state and receives events; workers own nothing shared and send messages.
 
+use kiln_image::layer::WALK_STACK;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
@@ -199,7 +200,7 @@ pub fn solve<S: Steps>(
             {
                 running += 1;
                 let events = events.clone();
-                scope.spawn(move || {
+                let worker = move || {
                     let done = catch_unwind(AssertUnwindSafe(|| perform(steps, job)));
                     let (event, panic) = match done {
                         Ok(event) => (Some(event), None),
@@ -210,7 +211,9 @@ pub fn solve<S: Steps>(
                     if let Some(panic) = panic {
                         resume_unwind(panic);
                     }
-                });
+                };
+                let thread = std::thread::Builder::new().stack_size(WALK_STACK);
+                thread.spawn_scoped(scope, worker).expect("a thread can be started");
             }
             if running == 0 {
                 break;

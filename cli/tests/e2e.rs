@@ -15,12 +15,12 @@ mod archives;
 mod attacks;
 #[path = "e2e/builds.rs"]
 mod builds;
+#[path = "e2e/cgroups.rs"]
+mod cgroups;
 #[path = "e2e/claims.rs"]
 mod claims;
 #[path = "e2e/command_line.rs"]
 mod command_line;
-#[path = "e2e/cgroups.rs"]
-mod cgroups;
 #[path = "e2e/containers.rs"]
 mod containers;
 #[path = "e2e/crashes.rs"]
@@ -45,6 +45,8 @@ mod hosts;
 mod images;
 #[path = "e2e/layers.rs"]
 mod layers;
+#[path = "e2e/limits.rs"]
+mod limits;
 #[path = "e2e/lints.rs"]
 mod lints;
 #[path = "e2e/mounts.rs"]

@@ -54,6 +54,9 @@ pub enum ArchiveError {
     /// A file is larger than such files are.
     #[error("`{0}` in the archive is larger than 8 MiB")]
     TooLarge(String),
+    /// More files than an archive of images has.
+    #[error("the archive holds too many files to be one of images")]
+    TooManyFiles,
     /// A file is not JSON of the right shape.
     #[error("`{0}` in the archive is malformed")]
     Json(String, #[source] serde_json::Error),

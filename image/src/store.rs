@@ -88,6 +88,14 @@ pub enum StoreError {
     /// No image of that name.
     #[error("No such image: {0}")]
     NoSuchImage(String),
+    /// More layers than can be mounted on each other.
+    #[error("the image has {layers} layers with files, and Linux stacks {most} of them at most (overlayfs)")]
+    TooManyLayers {
+        /// How many it has.
+        layers: usize,
+        /// How many it may have.
+        most: usize,
+    },
     /// Several images begin with these digits.
     #[error("image id `{0}` is ambiguous: more than one image begins with it")]
     Ambiguous(String),
@@ -324,9 +332,12 @@ impl Store {
         let id = ImageId(self.blobs.put(config)?);
         let parsed = ImageConfig::parse(config).map_err(|error| StoreError::Config(id.clone(), error))?;
         let mut size = 0;
+        let mut stack = Stack::empty();
         for layer in self.layers_of(&parsed.rootfs.diff_ids)? {
             size += layer.size;
+            self.push_record(&mut stack, &layer);
         }
+        stack.check()?;
         let record = ImageRecord {
             id: id.clone(),
             manifest: self.blobs.put(manifest)?,
@@ -662,7 +673,7 @@ impl Store {
             return Err(StoreError::DiffIdMismatch { expected: expected.clone(), actual });
         }
         let upper = sys::open_dir(&active.upper())?;
-        let is_empty = sys::sorted_names(upper.as_fd()).call("getdents", active.upper())?.is_empty();
+        let is_empty = sys::is_empty_dir(upper.as_fd()).call("getdents", active.upper())?;
         let record = LayerRecord {
             id: String::new(),
             diff_id: Some(expected.clone()),

@@ -3,6 +3,10 @@
 //! Everything here works on directory handles and single names, so that nothing another process renames or
 //! links can lead a path somewhere else between two steps.
 
+mod descent;
+
+pub use descent::Descent;
+
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, RawDir, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -72,6 +76,23 @@ pub fn open_dir_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     fs::openat(dir, name, DIRECTORY, Mode::empty())
 }
 
+/// How often a path is tried that others move: while anything is renamed anywhere, the kernel may not be able to tell.
+const MAX_TRIES: usize = 1024;
+
+/// Opens a path below `dir` in which no name is a link, not even the last; a handle on a link itself is had with `PATH`.
+pub fn open_below(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    // With O_PATH and O_NOFOLLOW a link at the end is opened itself, which NO_SYMLINKS allows.
+    let resolve = fs::ResolveFlags::BENEATH | fs::ResolveFlags::NO_SYMLINKS;
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for _ in 0..MAX_TRIES {
+        match fs::openat2(dir, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
 /// Opens a regular file of `dir` for reading; links are not followed, and pipes are not waited for.
 pub fn open_file_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -89,6 +110,18 @@ pub fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<Stat>, Errno> 
 
 /// The names in a folder, sorted by bytes, without `.` and `..`.
 pub fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
+    let mut names = some_names(dir, usize::MAX)?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// True when there is nothing in a directory.
+pub fn is_empty_dir(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(some_names(dir, 1)?.is_empty())
+}
+
+/// At most `most` names in a directory, in no order, without `.` and `..`.
+fn some_names(dir: BorrowedFd<'_>, most: usize) -> Result<Vec<CString>, Errno> {
     let fresh = fs::openat(dir, c".", DIRECTORY, Mode::empty())?;
     let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
     let mut entries = RawDir::new(fresh.as_fd(), &mut buffer);
@@ -99,8 +132,10 @@ pub fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
         if name != c"." && name != c".." {
             names.push(name.to_owned());
         }
+        if names.len() >= most {
+            break;
+        }
     }
-    names.sort_unstable();
     Ok(names)
 }
 
@@ -114,14 +149,52 @@ pub fn remove_all(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     let inner = match open_dir_at(dir, name) {
         Ok(inner) => inner,
         Err(Errno::NOENT) => return Ok(()),
+        // What cannot be removed is no directory: it may be immutable.
+        Err(Errno::NOTDIR | Errno::LOOP) => return Err(Errno::PERM),
         Err(errno) => return Err(errno),
     };
-    for child in sorted_names(inner.as_fd())? {
-        remove_all(inner.as_fd(), &child)?;
+    empty(Descent::new(inner))?;
+    gone(fs::unlinkat(dir, name, AtFlags::REMOVEDIR))
+}
+
+/// Removes everything below the top of a walk, however deep and wide: names are read a few at a time, since a directory may
+/// have more than fit into memory.
+fn empty(mut way: Descent) -> Result<(), Errno> {
+    const AT_ONCE: usize = 1024;
+    let mut entered: Vec<CString> = Vec::new();
+    let mut pending = vec![some_names(way.here(), AT_ONCE)?];
+    while let Some(names) = pending.last_mut() {
+        if let Some(name) = names.pop() {
+            match fs::unlinkat(way.here(), &name, AtFlags::empty()) {
+                Err(Errno::ISDIR | Errno::PERM) => match way.enter(&name) {
+                    Ok(()) => {
+                        entered.push(name);
+                        pending.push(some_names(way.here(), AT_ONCE)?);
+                    }
+                    Err(Errno::NOENT) => {}
+                    Err(Errno::NOTDIR | Errno::LOOP) => return Err(Errno::PERM),
+                    Err(errno) => return Err(errno),
+                },
+                removed => gone(removed)?,
+            }
+            continue;
+        }
+        *names = some_names(way.here(), AT_ONCE)?;
+        if names.is_empty() {
+            pending.pop();
+            let Some(name) = entered.pop() else { break };
+            way.leave()?;
+            gone(fs::unlinkat(way.here(), &name, AtFlags::REMOVEDIR))?;
+        }
     }
-    match fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(errno),
+    Ok(())
+}
+
+/// What is not there any more is removed.
+fn gone(removed: Result<(), Errno>) -> Result<(), Errno> {
+    match removed {
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed,
     }
 }
 
@@ -140,6 +213,16 @@ fn parent_and_name(path: &Path) -> Option<(&Path, CString)> {
     use std::os::unix::ffi::OsStrExt;
     let name = CString::new(path.file_name()?.as_bytes()).ok()?;
     Some((path.parent()?, name))
+}
+
+/// True when the file system of a file is not full: it has room for some more blocks and files.
+pub(crate) fn has_room(file: BorrowedFd<'_>) -> bool {
+    const ROOM: u64 = 1 << 20;
+    fs::fstatvfs(file).is_ok_and(|found| {
+        // File systems that make inodes as they are needed count none.
+        let has_inodes = found.f_files == 0 || found.f_favail > 8;
+        has_inodes && found.f_bavail.saturating_mul(found.f_frsize) >= ROOM
+    })
 }
 
 /// Uid and gid for chown(2), where the largest number of 32 bits stands for "no change".

@@ -109,6 +109,9 @@ pub enum TarError {
     /// An entry type nobody defines.
     #[error("unhandled tar entry type `{kind}` for `{name}`", kind = *.0 as char, name = String::from_utf8_lossy(.1))]
     Kind(u8, Vec<u8>),
+    /// More headers than are read.
+    #[error("the tar has more than {0} entries: unpack it by hand if you trust it")]
+    TooMany(u64),
     /// A sparse file with holes that make the archive far larger than it is.
     #[error("refused `{name}` of the tar: {1}", name = String::from_utf8_lossy(.0))]
     Expands(Vec<u8>, String),

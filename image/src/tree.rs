@@ -4,7 +4,7 @@ pub mod merged;
 
 use crate::sys::{self, CallError, Named};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, FileType, Mode, OFlags, Stat};
+use rustix::fs::{self, FileType, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -191,22 +191,10 @@ impl Tree {
     }
 }
 
-/// How often a path is tried that others move: while anything is renamed anywhere, the kernel may not be able to tell.
-const MAX_TRIES: usize = 1024;
-
 /// Opens a path below `root` that is known to have no links in it: one that is there now, even at its end, is not followed
 /// (openat2 of kernel 5.6). A handle on a link itself is had with `PATH`.
 pub(crate) fn open_inside(root: BorrowedFd<'_>, real: &RealPath, flags: OFlags) -> Result<OwnedFd, Errno> {
-    // With O_PATH and O_NOFOLLOW a link at the end is opened itself, which NO_SYMLINKS allows.
-    let resolve = fs::ResolveFlags::BENEATH | fs::ResolveFlags::NO_SYMLINKS;
-    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    for _ in 0..MAX_TRIES {
-        match fs::openat2(root, real.relative(), flags, Mode::empty(), resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            other => return other,
-        }
-    }
-    Err(Errno::AGAIN)
+    sys::open_below(root, &real.relative(), flags)
 }
 
 /// The names of a path, empty ones and `.` left out.

@@ -9,6 +9,7 @@ use hyper::body::Bytes;
 use kiln_image::compression::decompressed_within_reason;
 use kiln_image::config::ImageConfig;
 use kiln_image::digest::{Algorithm, DiffId, Digest, ImageId};
+use kiln_image::layer::WALK_STACK;
 use kiln_image::manifest::{Descriptor, Manifest, ManifestError, ManifestOrIndex, media_type};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
@@ -324,7 +325,7 @@ impl LayerSource<'_> {
         let outcome = Mutex::new(Ok(Vec::new()));
         std::thread::scope(|scope| {
             for _ in 0..PARALLEL.min(layers.len()) {
-                scope.spawn(|| {
+                let worker = || {
                     loop {
                         let index = next.fetch_add(1, Ordering::Relaxed);
                         if index >= layers.len() || lock(&outcome).is_err() {
@@ -340,7 +341,9 @@ impl LayerSource<'_> {
                             (Err(error), Ok(_)) => *outcome = Err(error),
                         }
                     }
-                });
+                };
+                let thread = std::thread::Builder::new().stack_size(WALK_STACK);
+                thread.spawn_scoped(scope, worker).expect("a thread can be started");
             }
         });
         let mut waiting = outcome.into_inner().unwrap_or_else(PoisonError::into_inner)?;
@@ -385,7 +388,9 @@ impl LayerJob<'_> {
         }
         let (sender, receiver) = mpsc::channel(QUEUE);
         std::thread::scope(|scope| {
-            let unpacker = scope.spawn(|| self.unpack(receiver));
+            let unpack = || self.unpack(receiver);
+            let unpacker = std::thread::Builder::new().stack_size(WALK_STACK).spawn_scoped(scope, unpack);
+            let unpacker = unpacker.expect("a thread can be started");
             let downloaded = self.source.network.block_on(self.download(sender, progress));
             let unpacked = unpacker.join().expect("unpacking does not panic");
             // What broke first caused the other.

@@ -2,12 +2,12 @@
 
 use super::{Content, ContentError, CopySelection, Source, StatCache};
 use crate::graph::Copy;
-use kiln_image::layer::{Choice, Selection};
-use kiln_image::sys::{self, CallError, Named};
+use kiln_image::layer::{Choice, Selection, check_length};
+use kiln_image::sys::{self, CallError, Descent, Named};
 use kiln_parser::ignore::Patterns;
 use rayon::prelude::*;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, FileType, Mode, OFlags, Stat};
+use rustix::fs::{self, FileType, OFlags, Stat};
 use sha2::{Digest as _, Sha256};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
@@ -33,8 +33,10 @@ const MAX_EXPLAINED: usize = 2000;
 
 /// A file, link or folder that is taken.
 struct Entry {
-    folder: Arc<OwnedFd>,
-    name: CString,
+    /// The directory that its place is in. Its own is not kept open: there may be more of these than a process may have open
+    /// files.
+    top: Arc<OwnedFd>,
+    place: CString,
     /// Below the source; empty for the source itself.
     path: Vec<u8>,
     stat: Stat,
@@ -98,17 +100,21 @@ fn entries(content: &Content, source: &Source, exclude: &Patterns) -> Result<Vec
         path: source.path.display(),
         errno: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
     })?;
-    let own =
-        Entry { folder: Arc::new(folder), name: source.name.clone(), path: Vec::new(), stat: source.stat };
     if !source.is_folder() {
-        return Ok(vec![own]);
+        let (top, place) = (Arc::new(folder), source.name.clone());
+        return Ok(vec![Entry { top, place, path: Vec::new(), stat: source.stat }]);
     }
     // A new destination takes over the folder's times and nothing else: the folder itself does not count.
-    let opened = open(own.folder.as_fd(), &own.name, &source.path.display())?;
+    let open = || sys::open_dir_at(folder.as_fd(), &source.name).call("open", source.path.display());
     let selection = CopySelection::new(content, source, exclude);
-    let mut list = Vec::new();
-    collect(&selection, &Arc::new(opened), &[], &selection.top(), &mut list)?;
-    Ok(list)
+    let mut collector = Collector {
+        selection: &selection,
+        top: Arc::new(open()?),
+        way: Descent::new(open()?),
+        list: Vec::new(),
+    };
+    collector.members(&[], &selection.top())?;
+    Ok(collector.list)
 }
 
 /// Hands on what a copy takes out of `source`: the path of each member, and the file where it is one.
@@ -121,49 +127,55 @@ pub(crate) fn each_file(
     for entry in entries(content, source, exclude)? {
         let path = shown(source, &entry);
         let is_file = sys::file_type(&entry.stat) == FileType::RegularFile;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let opened = is_file.then(|| fs::openat(entry.folder.as_fd(), &entry.name, flags, Mode::empty()));
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let opened = is_file.then(|| sys::open_below(entry.top.as_fd(), &entry.place, flags));
         let file = opened.transpose().call("open", display(path.as_bytes()))?;
         hear(path.as_bytes(), file.map(File::from));
     }
     Ok(())
 }
 
-fn open(folder: BorrowedFd<'_>, name: &CStr, path: &std::path::Path) -> Result<OwnedFd, CallError> {
-    sys::open_dir_at(folder, name).call("open", path)
+/// Lists a directory's selected members, each directory before what is in it.
+struct Collector<'a, S> {
+    selection: &'a S,
+    top: Arc<OwnedFd>,
+    way: Descent,
+    list: Vec<Entry>,
 }
 
-/// Lists a folder's selected members, each folder before what is in it.
-fn collect<S: Selection>(
-    selection: &S,
-    folder: &Arc<OwnedFd>,
-    path: &[u8],
-    decision: &S::Folder,
-    list: &mut Vec<Entry>,
-) -> Result<(), CallError> {
-    for name in sys::sorted_names(folder.as_fd()).call("getdents", display(path))? {
-        let inner =
-            if path.is_empty() { name.to_bytes().to_vec() } else { [path, b"/", name.to_bytes()].concat() };
-        let stat = sys::stat_at(folder.as_fd(), &name).call("stat", display(&inner))?;
-        // Gone since it was listed.
-        let Some(stat) = stat else { continue };
-        let is_folder = sys::file_type(&stat) == FileType::Directory;
-        let (choice, inner_decision) = selection.choose(&inner, is_folder, decision);
-        if choice == Choice::Skip {
-            continue;
-        }
-        let before = list.len();
-        list.push(Entry { folder: folder.clone(), name: name.clone(), path: inner.clone(), stat });
-        if is_folder {
-            let opened = open(folder.as_fd(), &name, &display(&inner))?;
-            collect(selection, &Arc::new(opened), &inner, &inner_decision, list)?;
-            // A folder that is only a way to others is made only for them.
-            if choice == Choice::Enter && list.len() == before + 1 {
-                list.pop();
+impl<S: Selection> Collector<'_, S> {
+    /// Those of the current directory, whose path from the top is `path`.
+    fn members(&mut self, path: &[u8], decision: &S::Folder) -> Result<(), CallError> {
+        check_length(path)?;
+        for name in sys::sorted_names(self.way.here()).call("getdents", display(path))? {
+            let inner = if path.is_empty() {
+                name.to_bytes().to_vec()
+            } else {
+                [path, b"/", name.to_bytes()].concat()
+            };
+            let stat = sys::stat_at(self.way.here(), &name).call("stat", display(&inner))?;
+            // Gone since it was listed.
+            let Some(stat) = stat else { continue };
+            let is_folder = sys::file_type(&stat) == FileType::Directory;
+            let (choice, inner_decision) = self.selection.choose(&inner, is_folder, decision);
+            if choice == Choice::Skip {
+                continue;
+            }
+            let before = self.list.len();
+            let place = CString::new(inner.clone()).expect("names of files hold no NUL");
+            self.list.push(Entry { top: self.top.clone(), place, path: inner.clone(), stat });
+            if is_folder {
+                self.way.enter(&name).call("open", display(&inner))?;
+                self.members(&inner, &inner_decision)?;
+                self.way.leave().call("open", display(path))?;
+                // A folder that is only a way to others is made only for them.
+                if choice == Choice::Enter && self.list.len() == before + 1 {
+                    self.list.pop();
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn display(path: &[u8]) -> PathBuf {
@@ -196,7 +208,7 @@ struct Rule<'a> {
 
 impl Rule<'_> {
     fn digest(&self, entry: &Entry) -> Result<Taken, CallError> {
-        let Entry { folder, name, path, stat } = entry;
+        let Entry { top, place, path, stat } = entry;
         let kind = sys::file_type(stat);
         let is_folder = kind == FileType::Directory;
         let mut mode = stat.st_mode & 0o7777;
@@ -218,12 +230,14 @@ impl Rule<'_> {
         let mut content = [0; 8];
         match kind {
             FileType::RegularFile => {
-                let digest = self.file(folder.as_fd(), name, path, stat)?;
+                let digest = self.file(top.as_fd(), place, path, stat)?;
                 content.copy_from_slice(&digest[..8]);
                 hash.update(digest);
             }
             FileType::Symlink => {
-                let target = fs::readlinkat(folder, name, Vec::new()).call("readlink", display(path))?;
+                let link = sys::open_below(top.as_fd(), place, OFlags::PATH);
+                let target = link.and_then(|link| fs::readlinkat(link, c"", Vec::new()));
+                let target = target.call("readlink", display(path))?;
                 content.copy_from_slice(&Sha256::digest(target.to_bytes())[..8]);
                 add(&mut hash, target.to_bytes());
             }
@@ -237,8 +251,8 @@ impl Rule<'_> {
     /// The digest of a file's bytes and of the one attribute that layers carry, where attributes are copied.
     fn file(
         &self,
-        folder: BorrowedFd<'_>,
-        name: &CStr,
+        top: BorrowedFd<'_>,
+        place: &CStr,
         path: &[u8],
         stat: &Stat,
     ) -> Result<[u8; 32], CallError> {
@@ -246,8 +260,8 @@ impl Rule<'_> {
             return Ok(digest);
         }
         let read_at = SystemTime::now();
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = fs::openat(folder, name, flags, Mode::empty()).call("open", display(path))?;
+        let file = sys::open_below(top, place, OFlags::RDONLY | OFlags::NONBLOCK);
+        let file = file.call("open", display(path))?;
         let mut capability = [0u8; 256];
         let length = match self.is_local {
             true => 0,

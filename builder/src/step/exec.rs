@@ -32,6 +32,7 @@ impl Executor<'_> {
         row: Row,
     ) -> Result<LayerRecord, StepError> {
         let below = &inputs[0].stack;
+        below.check()?;
         let mounted = self.prepare_mounts(node, exec, inputs, row)?;
         let active = self.tools.store.prepare()?;
         make_mount_points(below, &active)?;

@@ -14,11 +14,11 @@ fn entry(kind: EntryKind, name: &str) -> (Entry, Vec<u8>) {
     (Entry { mode: 0o755, ..Entry::new(kind, name) }, Vec::new())
 }
 
-fn dir(name: &str) -> (Entry, Vec<u8>) {
+pub fn dir(name: &str) -> (Entry, Vec<u8>) {
     entry(EntryKind::Directory, name)
 }
 
-fn file(name: &str, content: &str) -> (Entry, Vec<u8>) {
+pub fn file(name: &str, content: &str) -> (Entry, Vec<u8>) {
     let (file, _) = entry(EntryKind::File, name);
     (Entry { size: content.len() as u64, ..file }, content.as_bytes().to_vec())
 }
@@ -28,7 +28,7 @@ fn link(kind: EntryKind, name: &str, target: &str) -> (Entry, Vec<u8>) {
     (Entry { link: target.as_bytes().to_vec(), ..link }, content)
 }
 
-fn tar(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
+pub fn tar(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
     for (entry, content) in entries {
         writer.begin(entry).unwrap();
@@ -38,7 +38,7 @@ fn tar(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// The layer of the busybox image.
-fn busybox(bed: &Bed) -> Vec<u8> {
+pub fn busybox(bed: &Bed) -> Vec<u8> {
     let path = bed.path("busybox.tar");
     bed.ok("pull -q busybox");
     bed.ok(&format!("save -o {} busybox", path.display()));
@@ -58,7 +58,7 @@ fn busybox(bed: &Bed) -> Vec<u8> {
 }
 
 /// Writes a docker-archive of an image of these layers.
-fn archive(path: &Path, name: &str, layers: &[Vec<u8>]) {
+pub fn archive(path: &Path, name: &str, layers: &[Vec<u8>]) {
     let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
     let config = json::to_vec(&json!({
         "architecture": std::env::consts::ARCH.replace("x86_64", "amd64").replace("aarch64", "arm64"),
@@ -77,14 +77,14 @@ fn archive(path: &Path, name: &str, layers: &[Vec<u8>]) {
     fs::write(path, tar(&members)).unwrap();
 }
 
-fn load(bed: &Bed, name: &str, layers: &[Vec<u8>]) -> crate::bed::Done {
+pub fn load(bed: &Bed, name: &str, layers: &[Vec<u8>]) -> crate::bed::Done {
     let path = bed.path("image.tar");
     archive(&path, name, layers);
     bed.kiln(&["load".as_ref(), "-q".as_ref(), "-i".as_ref(), path.as_os_str()])
 }
 
 #[track_caller]
-fn loaded(bed: &Bed, name: &str, layers: &[Vec<u8>]) {
+pub fn loaded(bed: &Bed, name: &str, layers: &[Vec<u8>]) {
     let done = load(bed, name, layers);
     assert_eq!(done.code, 0, "{}", done.err);
 }

@@ -20,6 +20,10 @@ use std::path::{Path, PathBuf};
 
 /// The largest config or manifest.
 const MAX_JSON: u64 = 8 << 20;
+/// What the names of an archive's files may take of memory, in bytes: an image has a few files for each layer.
+const MAX_KNOWN: usize = 128 << 20;
+/// What is kept of a file besides its name, in bytes.
+const KNOWN: usize = 128;
 /// Indexes may point to indexes, and links to links, but not for ever.
 const MAX_DEPTH: usize = 8;
 const BUFFER: usize = 1 << 17;
@@ -177,6 +181,7 @@ impl<R: Read> Read for Counting<R> {
 impl Tar {
     fn index(file: File) -> Result<Tar, ArchiveError> {
         let mut places = BTreeMap::new();
+        let mut known = 0;
         let copy = file.try_clone().map_err(ArchiveError::Io)?;
         let mut counting = Counting { inner: BufReader::with_capacity(BUFFER, copy), position: 0 };
         {
@@ -184,6 +189,10 @@ impl Tar {
             while let Some(entry) = reader.next_entry()? {
                 let name = clean(&String::from_utf8_lossy(&entry.name));
                 let link = String::from_utf8_lossy(&entry.link).into_owned();
+                known += name.len() + link.len() + KNOWN;
+                if known > MAX_KNOWN {
+                    return Err(ArchiveError::TooManyFiles);
+                }
                 match entry.kind {
                     EntryKind::File => {
                         let offset = reader.get_ref().position;

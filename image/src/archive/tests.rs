@@ -199,3 +199,19 @@ fn broken_archives_are_refused() {
     let leftovers = fs::read_dir(store.root().join("layers")).unwrap().flatten();
     assert_eq!(leftovers.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).count(), 0);
 }
+
+/// What an archive makes the program remember is bounded, however little of it there is once it is compressed.
+#[test]
+fn archives_of_endless_names_are_refused() {
+    needs_root!();
+    let (_root, store) = store();
+    let compressed = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    let mut tar = Writer::new(compressed);
+    let name = "n".repeat(1 << 19);
+    for number in 0..260 {
+        tar.begin(&Entry::new(EntryKind::File, format!("{name}{number}"))).unwrap();
+    }
+    let archive = tar.finish().unwrap().finish().unwrap();
+    let refused = load_stream(&store, archive.as_slice());
+    assert!(matches!(refused, Err(ArchiveError::TooManyFiles)), "{refused:?}");
+}

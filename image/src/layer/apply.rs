@@ -10,10 +10,11 @@
 
 mod below;
 
-use super::{CAPABILITY, WHITEOUT, overlay};
+use super::{CAPABILITY, MAX_PATH, WHITEOUT, check_length, overlay};
 use crate::sys::{self, CallError, Named};
 use crate::tar::{Entry, EntryKind, Reader, TarError};
 use crate::tree::merged::{MergedDir, link_names};
+use crate::tree::{RealPath, open_inside};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
@@ -27,6 +28,12 @@ use std::rc::Rc;
 /// Links that one path may lead through, as in Linux.
 const MAX_LINKS: usize = 40;
 const CHUNK: usize = 256 * 1024;
+/// Handles of directories on the way to the last entry that are kept at most; others are opened again by their path.
+const MOST_OPEN: usize = 16;
+/// What the directories of one layer may take of memory, in bytes: some millions of them with paths of a usual length.
+const MOST_KNOWN: usize = 512 << 20;
+/// What is kept of a directory besides its path, in bytes.
+const KNOWN: usize = 128;
 /// Runs of zeros of this length become holes.
 const HOLE: usize = 4096;
 
@@ -78,6 +85,22 @@ pub enum ApplyError {
     /// A hard link to nothing.
     #[error("the archive holds a link to a file that is not in it: `{path}`", path = .0.display())]
     MissingLink(PathBuf),
+    /// An extended attribute that is too large for the file system.
+    #[error(
+        "cannot set the extended attribute `{name}` ({size} bytes) of `{path}`: the file system of the store does not hold that much",
+        path = path.display()
+    )]
+    Attribute {
+        /// The attribute.
+        name: String,
+        /// Bytes of its value.
+        size: usize,
+        /// The file.
+        path: PathBuf,
+    },
+    /// More directories than are kept in memory.
+    #[error("the archive holds too many directories: their paths take more than {} MiB", MOST_KNOWN >> 20)]
+    TooManyDirectories,
     /// A whiteout of nothing, or of the folder itself.
     #[error("invalid whiteout `{path}`", path = .0.display())]
     Whiteout(PathBuf),
@@ -132,6 +155,7 @@ fn unpack(stream: impl Read, root: OwnedFd, manner: Manner, below: Below<'_>) ->
         tree: None,
         here: Vec::new(),
         dirs: BTreeMap::from([(Vec::new(), DirState { is_own: true, ..DirState::default() })]),
+        known: 0,
         copied_up: BTreeSet::new(),
         applied: Applied::default(),
         buffer: vec![0; CHUNK],
@@ -161,6 +185,8 @@ struct Unpacker<'a> {
     here: Vec<Level>,
     /// Every directory of the layer, by its path.
     dirs: BTreeMap<Key, DirState>,
+    /// Bytes that entries have taken there.
+    known: usize,
     /// Files of lower layers that were copied into this one, since hard links of the tar name them.
     copied_up: BTreeSet<Key>,
     applied: Applied,
@@ -170,7 +196,10 @@ struct Unpacker<'a> {
 /// A directory on the way to the last entry.
 struct Level {
     name: CString,
-    dir: OwnedFd,
+    /// `None` where it is not among the last that were entered.
+    dir: Option<OwnedFd>,
+    /// Length of its path.
+    length: usize,
     /// The same directory of the layers below, once it was looked up; the inner `None` when they have none.
     below: Option<Option<Rc<MergedDir>>>,
 }
@@ -191,6 +220,7 @@ const IMPLIED_TIME: (i64, u32) = (0, 0);
 
 impl Unpacker<'_> {
     fn entry<R: Read>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), ApplyError> {
+        check_length(&entry.name)?;
         let mut components = clean(&entry.name).ok_or_else(|| ApplyError::Outside(path(&entry.name)))?;
         let Some(name) = components.pop() else { return self.root_entry(entry) };
         if self.is_layer && name.to_bytes().starts_with(WHITEOUT) {
@@ -205,6 +235,7 @@ impl Unpacker<'_> {
         let call = |name: &'static str| move |errno| CallError { call: name, path: path(&entry.name), errno };
         let parent = self.innermost().try_clone_to_owned().call("dup", path(&entry.name))?;
         let key = self.key(&name);
+        check_length(&key)?;
         let existing = sys::stat_at(parent.as_fd(), &name).map_err(call("stat"))?;
         let is_dir = |stat: &fs::Stat| sys::file_type(stat) == FileType::Directory;
         let stays = entry.kind == EntryKind::Directory && existing.as_ref().is_some_and(is_dir);
@@ -278,7 +309,7 @@ impl Unpacker<'_> {
             overlay::clear_xattrs(dir.as_fd()).map_err(call("removexattr"))?;
         }
         self.directory_metadata(dir.as_fd(), entry)?;
-        let state = self.dirs.entry(key).or_default();
+        let state = self.state(key)?;
         state.is_own = true;
         state.is_opaque |= hides;
         state.mtime = Some((entry.mtime, entry.mtime_nanos));
@@ -286,7 +317,19 @@ impl Unpacker<'_> {
     }
 
     fn innermost(&self) -> BorrowedFd<'_> {
-        self.here.last().map_or(self.root.as_fd(), |level| level.dir.as_fd())
+        let Some(level) = self.here.last() else { return self.root.as_fd() };
+        level.dir.as_ref().expect("whoever goes up opens the directory that is innermost then").as_fd()
+    }
+
+    /// What is known about a directory of the layer, which may be new.
+    fn state(&mut self, key: Key) -> Result<&mut DirState, ApplyError> {
+        if !self.dirs.contains_key(&key) {
+            self.known = self.known.saturating_add(key.len() + KNOWN);
+        }
+        if self.known > MOST_KNOWN {
+            return Err(ApplyError::TooManyDirectories);
+        }
+        Ok(self.dirs.entry(key).or_default())
     }
 
     /// The path of `name` in the innermost directory.
@@ -306,12 +349,17 @@ impl Unpacker<'_> {
     /// Drops what is known about a path and everything below it.
     fn forget(&mut self, key: &[u8]) {
         let (from, to) = ([key, b"/"].concat(), [key, &[b'/' + 1]].concat());
-        let is_gone = |known: &Key| known == key || (*known >= from && *known < to);
-        if self.dirs.range(from.clone()..to.clone()).next().is_some() {
-            self.dirs.retain(|known, _| !is_gone(known));
+        let dirs: Vec<Key> =
+            self.dirs.range(from.clone()..to.clone()).map(|(known, _)| known.clone()).collect();
+        for known in dirs.iter().map(Key::as_slice).chain([key]) {
+            if self.dirs.remove(known).is_some() {
+                self.known = self.known.saturating_sub(known.len() + KNOWN);
+            }
         }
-        self.dirs.remove(key);
-        self.copied_up.retain(|known| !is_gone(known));
+        let files: Vec<Key> = self.copied_up.range(from..to).cloned().collect();
+        for known in files.iter().map(Key::as_slice).chain([key]) {
+            self.copied_up.remove(known);
+        }
     }
 
     /// The root of an image is root's, with mode 0755, whatever its layers say, as in the reference.
@@ -328,7 +376,7 @@ impl Unpacker<'_> {
         let (uid, gid) = sys::owner(entry.uid, entry.gid);
         fs::fchown(dir, uid, gid).call("chown", path(&entry.name))?;
         fs::fchmod(dir, Mode::from_raw_mode(entry.mode & 0o7777)).call("chmod", path(&entry.name))?;
-        Ok(set_xattrs(dir, entry).call("setxattr", path(&entry.name))?)
+        set_xattrs(dir, entry)
     }
 
     fn file<R: Read>(
@@ -347,7 +395,7 @@ impl Unpacker<'_> {
         let (uid, gid) = sys::owner(entry.uid, entry.gid);
         fs::fchown(&file, uid, gid).call("chown", shown())?;
         fs::fchmod(&file, Mode::from_raw_mode(entry.mode & 0o7777)).call("chmod", shown())?;
-        set_xattrs(file.as_fd(), entry).call("setxattr", shown())?;
+        set_xattrs(file.as_fd(), entry)?;
         let times = sys::timestamps(entry.mtime, entry.mtime_nanos);
         fs::futimens(&file, &times).call("utimensat", shown())?;
         Ok(())
@@ -399,12 +447,51 @@ impl Unpacker<'_> {
         let common = self.here.iter().zip(components).take_while(|(level, wanted)| level.name == **wanted);
         let common = common.count();
         self.here.truncate(common);
-        for name in &components[common..] {
+        let rest = &components[common..];
+        if rest.len() > 1 && self.dirs.contains_key(&joined(components)) {
+            return self.jump(components, shown);
+        }
+        self.reopen(shown)?;
+        for name in rest {
             if let Step::Link(_) = self.step(name, shown)? {
                 return self.walk(components, shown);
             }
         }
         Ok(())
+    }
+
+    /// Makes [`Unpacker::innermost`] a directory of the layer, whose path has no links, in one step: tars that hop about in
+    /// deep trees cost no more than others.
+    fn jump(&mut self, components: &[CString], shown: &[u8]) -> Result<(), ApplyError> {
+        let common = self.here.iter().zip(components).take_while(|(level, wanted)| level.name == **wanted);
+        let common = common.count();
+        self.here.truncate(common);
+        components[common..].iter().for_each(|name| self.push(name.clone(), None));
+        self.reopen(shown)
+    }
+
+    /// Opens the innermost directory, if it is not open.
+    fn reopen(&mut self, shown: &[u8]) -> Result<(), ApplyError> {
+        if self.here.last().is_none_or(|level| level.dir.is_some()) {
+            return Ok(());
+        }
+        let names = RealPath(self.here.iter().map(|level| level.name.clone()).collect());
+        let opened = open_inside(self.root.as_fd(), &names, OFlags::RDONLY | OFlags::DIRECTORY);
+        let opened = opened.call("open", path(shown))?;
+        if let Some(level) = self.here.last_mut() {
+            level.dir = Some(opened);
+        }
+        Ok(())
+    }
+
+    /// Goes one level down.
+    fn push(&mut self, name: CString, dir: Option<OwnedFd>) {
+        if let Some(far) = self.here.len().checked_sub(MOST_OPEN) {
+            self.here[far].dir = None;
+            self.here[far].below = None;
+        }
+        let length = self.here.last().map_or(0, |level| level.length) + 1 + name.as_bytes().len();
+        self.here.push(Level { name, dir, length, below: None });
     }
 
     /// Like [`Unpacker::enter`], from the root and following links, `..` at the root being the root.
@@ -417,6 +504,7 @@ impl Unpacker<'_> {
                 if self.here.pop().is_none() && !self.is_layer {
                     return Err(ApplyError::Outside(path(shown)));
                 }
+                self.reopen(shown)?;
                 continue;
             }
             let Step::Link(target) = self.step(&name, shown)? else { continue };
@@ -435,6 +523,9 @@ impl Unpacker<'_> {
     /// Enters `name` in the innermost directory, making it when it is missing; a link is left to the caller.
     fn step(&mut self, name: &CStr, shown: &[u8]) -> Result<Step, ApplyError> {
         let call = |name: &'static str| move |errno| CallError { call: name, path: path(shown), errno };
+        if self.here.last().map_or(0, |level| level.length) + name.count_bytes() > MAX_PATH {
+            return Err(call("open")(Errno::NAMETOOLONG).into());
+        }
         let here = self.innermost();
         let dir = match sys::open_dir_at(here, name) {
             Ok(dir) => dir,
@@ -455,7 +546,7 @@ impl Unpacker<'_> {
             }
             Err(errno) => return Err(call("open")(errno).into()),
         };
-        self.here.push(Level { name: name.to_owned(), dir, below: None });
+        self.push(name.to_owned(), Some(dir));
         Ok(Step::Entered)
     }
 
@@ -463,13 +554,7 @@ impl Unpacker<'_> {
         for (key, state) in std::mem::take(&mut self.dirs) {
             let Some((seconds, nanos)) = state.mtime else { continue };
             let components = clean(&key).ok_or_else(|| ApplyError::Outside(path(&key)))?;
-            let common = self.here.iter().zip(&components).take_while(|(level, name)| level.name == **name);
-            let common = common.count();
-            self.here.truncate(common);
-            for name in &components[common..] {
-                let dir = sys::open_dir_at(self.innermost(), name).call("open", path(&key))?;
-                self.here.push(Level { name: name.clone(), dir, below: None });
-            }
+            self.jump(&components, &key)?;
             let times = sys::timestamps(seconds, nanos);
             fs::futimens(self.innermost(), &times).call("utimensat", path(&key))?;
         }
@@ -499,6 +584,13 @@ struct LinkTarget {
     is_symlink: bool,
 }
 
+/// The path that names make.
+fn joined(names: &[CString]) -> Key {
+    let mut key = Key::new();
+    names.iter().for_each(|name| append(&mut key, name));
+    key
+}
+
 fn append(key: &mut Key, name: &CStr) {
     if !key.is_empty() {
         key.push(b'/');
@@ -520,14 +612,19 @@ fn metadata(dir: BorrowedFd<'_>, name: &CStr, entry: &Entry) -> Result<(), Errno
     sys::set_mtime_at(dir, name, entry.mtime, entry.mtime_nanos)
 }
 
-fn set_xattrs(file: BorrowedFd<'_>, entry: &Entry) -> Result<(), Errno> {
+fn set_xattrs(file: BorrowedFd<'_>, entry: &Entry) -> Result<(), ApplyError> {
     for (name, value) in entry.xattrs.iter().filter(|(name, _)| !overlay::is_internal_xattr(name)) {
         let Some(c_name) = c_string(name) else { continue };
         match fs::fsetxattr(file, &c_name, value, XattrFlags::empty()) {
             // As the reference: attributes that this file system cannot hold are dropped, capabilities
             // are not, since a program would lose its rights.
             Err(Errno::OPNOTSUPP | Errno::PERM) if name.as_slice() != CAPABILITY => {}
-            other => other?,
+            // File systems say so of a value that is too large, too, however much room there is.
+            Err(Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) if sys::has_room(file) => {
+                let name = String::from_utf8_lossy(name).into_owned();
+                return Err(ApplyError::Attribute { name, size: value.len(), path: path(&entry.name) });
+            }
+            other => other.call("setxattr", path(&entry.name))?,
         }
     }
     Ok(())

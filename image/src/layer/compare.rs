@@ -1,8 +1,8 @@
 //! What tells two layers apart.
 
 use super::overlay;
-use crate::sys::{self, CallError, Named};
-use rustix::fd::{AsFd, BorrowedFd};
+use crate::sys::{self, CallError, Descent, Named};
+use rustix::fd::BorrowedFd;
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
@@ -21,24 +21,27 @@ pub struct Difference {
 
 /// Compares the layer folders `one` and `other`, names in order; times count if `times` says so, in whole seconds.
 pub fn first_difference(one: &Path, other: &Path, times: bool) -> Result<Option<Difference>, CallError> {
-    let (one, other) = (sys::open_dir(one)?, sys::open_dir(other)?);
-    Comparer { times }.folder(one.as_fd(), other.as_fd(), Path::new("/"))
+    let open = |path| sys::open_dir(path).map(Descent::new);
+    Comparer { times, one: open(one)?, other: open(other)? }.folder(Path::new("/"))
 }
 
 struct Comparer {
     times: bool,
+    /// The directories that are being compared.
+    one: Descent,
+    other: Descent,
 }
 
 type Found = Result<Option<Difference>, CallError>;
 
 impl Comparer {
-    fn folder(&self, one: BorrowedFd<'_>, other: BorrowedFd<'_>, path: &Path) -> Found {
+    fn folder(&mut self, path: &Path) -> Found {
         let mut names: BTreeSet<CString> = BTreeSet::new();
-        names.extend(sys::sorted_names(one).call("getdents", path)?);
-        names.extend(sys::sorted_names(other).call("getdents", path)?);
+        names.extend(sys::sorted_names(self.one.here()).call("getdents", path)?);
+        names.extend(sys::sorted_names(self.other.here()).call("getdents", path)?);
         for name in names {
             let inner = path.join(&*name.to_string_lossy());
-            let found = self.member(one, other, &name, &inner)?;
+            let found = self.member(&name, &inner)?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -46,7 +49,8 @@ impl Comparer {
         Ok(None)
     }
 
-    fn member(&self, one: BorrowedFd<'_>, other: BorrowedFd<'_>, name: &CStr, path: &Path) -> Found {
+    fn member(&mut self, name: &CStr, path: &Path) -> Found {
+        let (one, other) = (self.one.here(), self.other.here());
         let differs = |what| Ok(Some(Difference { path: path.to_owned(), what }));
         let stat = |folder| sys::stat_at(folder, name).call("stat", path);
         let (Some(first), Some(second)) = (stat(one)?, stat(other)?) else {
@@ -65,13 +69,16 @@ impl Comparer {
                 if target(one)? == target(other)? { Ok(None) } else { differs("target") }
             }
             FileType::Directory => {
-                let first = sys::open_dir_at(one, name).call("open", path)?;
-                let second = sys::open_dir_at(other, name).call("open", path)?;
+                self.one.enter(name).call("open", path)?;
+                self.other.enter(name).call("open", path)?;
                 let opaque = |folder| overlay::is_opaque(folder).call("getxattr", path);
-                if opaque(first.as_fd())? != opaque(second.as_fd())? {
+                if opaque(self.one.here())? != opaque(self.other.here())? {
                     return differs("what it hides");
                 }
-                self.folder(first.as_fd(), second.as_fd(), path)
+                let found = self.folder(path)?;
+                self.one.leave().call("open", path)?;
+                self.other.leave().call("open", path)?;
+                Ok(found)
             }
             _ => Ok(None),
         }

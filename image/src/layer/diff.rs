@@ -4,14 +4,14 @@
 //! numbers, times are whole seconds, and of several names of one file the first carries the content.
 //! Sockets are left out.
 
-use super::{CAPABILITY, OPAQUE, WHITEOUT, overlay};
-use crate::sys::{self, CallError, Named};
+use super::{CAPABILITY, OPAQUE, WHITEOUT, check_length, overlay};
+use crate::sys::{self, CallError, Descent, Named};
 use crate::tar::{Entry, EntryKind, TarError, Writer};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::HashMap;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -45,12 +45,13 @@ pub fn diff_until<W: Write>(path: &Path, output: W, latest: i64) -> Result<W, Di
 fn write<W: Write>(path: &Path, output: W, latest: i64) -> Result<W, DiffError> {
     let root = sys::open_dir(path)?;
     let (writer, seen) = (Writer::new(output), HashMap::new());
-    let mut differ = Differ { writer, seen, buffer: vec![0; 256 * 1024], latest };
-    if overlay::is_opaque(root.as_fd()).call("getxattr", path)? {
-        let stat = fs::fstat(&root).call("stat", path)?;
+    let way = Descent::new(root);
+    let mut differ = Differ { writer, way, seen, buffer: vec![0; 256 * 1024], latest };
+    if overlay::is_opaque(differ.way.here()).call("getxattr", path)? {
+        let stat = fs::fstat(differ.way.here()).call("stat", path)?;
         differ.opaque(b"", &stat)?;
     }
-    differ.folder(root.as_fd(), &mut Vec::new())?;
+    differ.tree()?;
     Ok(differ.writer.finish()?)
 }
 
@@ -59,6 +60,8 @@ const WHITEOUT_MODE: u32 = 0o600;
 
 struct Differ<W: Write> {
     writer: Writer<W>,
+    /// The directory that is being read.
+    way: Descent,
     /// First name of every file that has several, by device and inode.
     seen: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
@@ -66,25 +69,37 @@ struct Differ<W: Write> {
 }
 
 impl<W: Write> Differ<W> {
-    fn folder(&mut self, dir: BorrowedFd<'_>, prefix: &mut Vec<u8>) -> Result<(), DiffError> {
-        let names = sys::sorted_names(dir).call("getdents", display(prefix))?;
-        for name in names {
-            let length = prefix.len();
-            prefix.extend_from_slice(name.to_bytes());
-            self.member(dir, &name, prefix, length)?;
-            prefix.truncate(length);
+    /// Writes everything below the top. A loop, as a tree may be deeper than the stack of a thread.
+    fn tree(&mut self) -> Result<(), DiffError> {
+        let mut path = Vec::new();
+        let mut pending = vec![(0, self.names(&path)?)];
+        while let Some((length, names)) = pending.last_mut() {
+            let length = *length;
+            path.truncate(length);
+            let Some(name) = names.next() else {
+                pending.pop();
+                self.way.leave().call("open", display(&path))?;
+                continue;
+            };
+            path.extend_from_slice(name.to_bytes());
+            self.member(&name, &mut path, length)?;
+            // The path of a directory, which was entered, ends with a slash.
+            if path.ends_with(b"/") {
+                pending.push((path.len(), self.names(&path)?));
+            }
         }
         Ok(())
     }
 
-    fn member(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        name: &CStr,
-        path: &mut Vec<u8>,
-        folder: usize,
-    ) -> Result<(), DiffError> {
-        let stat = sys::stat_at(dir, name).call("stat", display(path))?;
+    /// The names in the current directory, whose path is `prefix`.
+    fn names(&self, prefix: &[u8]) -> Result<std::vec::IntoIter<CString>, DiffError> {
+        Ok(sys::sorted_names(self.way.here()).call("getdents", display(prefix))?.into_iter())
+    }
+
+    /// Writes the entry of `name`, whose path is `path` and whose directory's is its first `folder` bytes; a directory is
+    /// entered.
+    fn member(&mut self, name: &CStr, path: &mut Vec<u8>, folder: usize) -> Result<(), DiffError> {
+        let stat = sys::stat_at(self.way.here(), name).call("stat", display(path))?;
         let stat = stat.ok_or_else(|| DiffError::Changed(display(path)))?;
         if sys::is_whiteout(&stat) {
             let hidden = [&path[..folder], WHITEOUT, name.to_bytes()].concat();
@@ -93,10 +108,11 @@ impl<W: Write> Differ<W> {
                 .begin(&Entry { mode: WHITEOUT_MODE, ..Entry::new(EntryKind::File, hidden) })?);
         }
         match sys::file_type(&stat) {
-            FileType::Directory => self.directory(dir, name, path, &stat),
-            FileType::RegularFile => self.file(dir, name, path, &stat),
+            FileType::Directory => self.directory(name, path, &stat),
+            FileType::RegularFile => self.file(name, path, &stat),
             FileType::Symlink => {
-                let target = fs::readlinkat(dir, name, Vec::new()).call("readlink", display(path))?;
+                let target =
+                    fs::readlinkat(self.way.here(), name, Vec::new()).call("readlink", display(path))?;
                 let mut entry = self.entry(EntryKind::Symlink, path, &stat);
                 entry.link = target.into_bytes();
                 self.named_entry(entry, &stat)
@@ -110,20 +126,15 @@ impl<W: Write> Differ<W> {
         }
     }
 
-    fn directory(
-        &mut self,
-        dir: BorrowedFd<'_>,
-        name: &CStr,
-        path: &mut Vec<u8>,
-        stat: &Stat,
-    ) -> Result<(), DiffError> {
-        let inner = sys::open_dir_at(dir, name).call("open", display(path))?;
+    fn directory(&mut self, name: &CStr, path: &mut Vec<u8>, stat: &Stat) -> Result<(), DiffError> {
+        check_length(path)?;
+        self.way.enter(name).call("open", display(path))?;
         self.writer.begin(&self.entry(EntryKind::Directory, path, stat))?;
         path.push(b'/');
-        if overlay::is_opaque(inner.as_fd()).call("getxattr", display(path))? {
+        if overlay::is_opaque(self.way.here()).call("getxattr", display(path))? {
             self.opaque(path, stat)?;
         }
-        self.folder(inner.as_fd(), path)
+        Ok(())
     }
 
     fn opaque(&mut self, folder: &[u8], stat: &Stat) -> Result<(), DiffError> {
@@ -155,11 +166,11 @@ impl<W: Write> Differ<W> {
         }
     }
 
-    fn file(&mut self, dir: BorrowedFd<'_>, name: &CStr, path: &[u8], stat: &Stat) -> Result<(), DiffError> {
+    fn file(&mut self, name: &CStr, path: &[u8], stat: &Stat) -> Result<(), DiffError> {
         let mut entry = self.entry(EntryKind::File, path, stat);
         entry.size = stat.st_size as u64;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = fs::openat(dir, name, flags, Mode::empty()).call("open", display(path))?;
+        let fd = fs::openat(self.way.here(), name, flags, Mode::empty()).call("open", display(path))?;
         if let Some(value) = capability(fd.as_fd()).call("getxattr", display(path))? {
             entry.xattrs.insert(CAPABILITY.to_vec(), value);
         }

@@ -579,3 +579,77 @@ fn a_whiteout_deletes_a_directory_that_was_made_opaque() {
     applied.unwrap();
     assert_eq!(tree(root.path()), BTreeMap::from([("d".to_owned(), "w".to_owned())]));
 }
+
+/// Deep trees cost no more than shallow ones: neither handles nor time grow with what lies above.
+#[test]
+fn tars_that_hop_about_cost_what_others_cost() {
+    needs_root!();
+    let deep = "d/".repeat(1500);
+    let mut hopping = vec![folder(&deep)];
+    let mut straight = hopping.clone();
+    let names = |at: usize| [format!("{deep}f{at}"), format!("x{at}")];
+    for at in 0..1000 {
+        hopping.extend(names(at).iter().map(|name| file(name, b"")));
+    }
+    for which in [0, 1] {
+        straight.extend((0..1000).map(|at| file(&names(at)[which], b"")));
+    }
+    let timed = |entries: &[(Entry, &'static [u8])]| {
+        let begun = std::time::Instant::now();
+        let (root, applied) = unpack(entries);
+        applied.unwrap();
+        let took = begun.elapsed();
+        crate::sys::remove_path(root.path()).unwrap();
+        took
+    };
+    let (straight, hopping) = (timed(&straight), timed(&hopping));
+    assert!(hopping < straight * 10, "{hopping:?} {straight:?}");
+}
+
+#[test]
+fn paths_that_no_program_can_name_are_refused() {
+    needs_root!();
+    for name in ["d/".repeat(2048) + "f", "n".repeat(4096)] {
+        let (_root, applied) = unpack(&[file(&name, b"")]);
+        assert!(
+            matches!(applied, Err(ApplyError::Call(error)) if error.errno == rustix::io::Errno::NAMETOOLONG)
+        );
+    }
+    // Links make longer ones out of short ones.
+    let deep = "d/".repeat(1500);
+    let (_root, applied) =
+        unpack(&[folder(&deep), link(EntryKind::Symlink, "l", &deep), folder(&format!("l/{deep}"))]);
+    assert!(matches!(applied, Err(ApplyError::Call(error)) if error.errno == rustix::io::Errno::NAMETOOLONG));
+}
+
+#[test]
+fn attributes_that_are_too_large_are_named() {
+    needs_root!();
+    let mut large = file("f", b"");
+    large.0.xattrs.insert(b"user.large".to_vec(), vec![b'x'; 70_000]);
+    let (_root, applied) = unpack(&[large]);
+    let error = applied.unwrap_err();
+    assert!(!error.is_full());
+    let text = error.to_string();
+    assert!(text.contains("`user.large` (70000 bytes) of `f`"), "{text}");
+}
+
+#[test]
+fn replaced_directories_are_forgotten() {
+    needs_root!();
+    let (root, applied) = unpack(&[
+        folder("a/b/c/"),
+        file("a/b/c/f", b"1"),
+        folder("a-b/"),
+        file("a", b"2"),
+        folder("a/"),
+        file("a/b", b"3"),
+        link(EntryKind::HardLink, "h", "a/b"),
+        folder("a-b/c/"),
+    ]);
+    applied.unwrap();
+    let expected = [("a", "d"), ("a-b", "d"), ("a-b/c", "d"), ("a/b", "f 3"), ("h", "f 3")];
+    let expected: BTreeMap<String, String> =
+        expected.map(|(path, kind)| (path.to_owned(), kind.to_owned())).into();
+    assert_eq!(tree(root.path()), expected);
+}

@@ -318,8 +318,11 @@ pub(crate) fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()
         let Ok(length) = fs::fgetxattr(from, name, &mut value) else { continue };
         let set = fs::fsetxattr(to, name, &value[..length], XattrFlags::empty());
         // As the reference: what the file system cannot hold is left out.
-        if let Err(Errno::NOSPC | Errno::DQUOT) = set {
-            return Err(Errno::NOSPC);
+        match set {
+            Err(Errno::DQUOT) => return Err(Errno::DQUOT),
+            // Of a value that is too large, too, however much room there is.
+            Err(Errno::NOSPC) if !crate::sys::has_room(to) => return Err(Errno::NOSPC),
+            _ => {}
         }
     }
     Ok(())

@@ -3,8 +3,7 @@
 use super::{LayerId, LayerRecord, Stack, Store, StoreError};
 use crate::digest::{DiffId, Hashing};
 use crate::layer::{diff_until, merge};
-use crate::sys::{self, Named};
-use rustix::fd::{AsFd, BorrowedFd};
+use crate::sys::{self, Descent, Named};
 use rustix::fs::FileType;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
@@ -23,8 +22,8 @@ impl Store {
     /// A layer in which nothing is younger than `latest` (seconds since 1970); the layer itself when nothing is.
     pub fn layer_until(&self, id: &LayerId, latest: i64) -> Result<Option<LayerRecord>, StoreError> {
         let folder = self.layer_folder(id);
-        let root = sys::open_dir(&folder)?;
-        if !has_younger(root.as_fd(), latest).call("getdents", &folder)? {
+        let mut root = Descent::new(sys::open_dir(&folder)?);
+        if !has_younger(&mut root, latest).call("getdents", &folder)? {
             return Ok(None);
         }
         let (scratch, file) = self.scratch.file()?;
@@ -36,9 +35,10 @@ impl Store {
     }
 }
 
-fn has_younger(folder: BorrowedFd<'_>, latest: i64) -> Result<bool, rustix::io::Errno> {
-    for name in sys::sorted_names(folder)? {
-        let Some(stat) = sys::stat_at(folder, &name)? else { continue };
+/// True when something below the current directory was changed after `latest`, in seconds since 1970.
+fn has_younger(way: &mut Descent, latest: i64) -> Result<bool, rustix::io::Errno> {
+    for name in sys::sorted_names(way.here())? {
+        let Some(stat) = sys::stat_at(way.here(), &name)? else { continue };
         if sys::is_whiteout(&stat) {
             continue;
         }
@@ -46,10 +46,11 @@ fn has_younger(folder: BorrowedFd<'_>, latest: i64) -> Result<bool, rustix::io::
             return Ok(true);
         }
         if sys::file_type(&stat) == FileType::Directory {
-            let inner = sys::open_dir_at(folder, &name)?;
-            if has_younger(inner.as_fd(), latest)? {
+            way.enter(&name)?;
+            if has_younger(way, latest)? {
                 return Ok(true);
             }
+            way.leave()?;
         }
     }
     Ok(false)

@@ -8,12 +8,13 @@ use super::scratch::Scratch;
 use super::{Store, StoreError};
 use crate::digest::DiffId;
 use crate::json;
-use crate::layer::Metadata;
-use crate::sys::{self, CallError, Named};
+use crate::layer::{MAX_PATH, Metadata};
+use crate::sys::{self, CallError, Descent, Named};
 use crate::tree::merged::{Found, MergedDir};
 use oci_spec::runtime::Mount;
 use rustix::fd::AsFd;
 use rustix::fs::{self, AtFlags, Mode};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,10 @@ impl From<&str> for LayerId {
         LayerId(id.to_owned())
     }
 }
+
+/// Layers of one tree. Overlayfs stacks 500 directories; below an image come those with mount points, of a container or
+/// step and of the mounts of a RUN.
+const MAX_STACKED: usize = 498;
 
 /// Layers stacked on each other, lowest first: the tree that a step or container starts from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,6 +107,18 @@ impl Stack {
             }
         }
         folders
+    }
+
+    /// Fails for a tree that cannot be mounted.
+    ///
+    /// # Errors
+    /// [`StoreError::TooManyLayers`].
+    pub fn check(&self) -> Result<(), StoreError> {
+        let layers = self.folders().len();
+        if layers <= MAX_STACKED {
+            return Ok(());
+        }
+        Err(StoreError::TooManyLayers { layers, most: MAX_STACKED })
     }
 
     /// The layers as the one tree that they make.
@@ -184,7 +201,7 @@ impl Store {
         stack
     }
 
-    fn push_record(&self, stack: &mut Stack, layer: &LayerRecord) {
+    pub(super) fn push_record(&self, stack: &mut Stack, layer: &LayerRecord) {
         stack.layers.push(StackedLayer {
             id: layer.into(),
             path: self.layer_path(&layer.id),
@@ -260,7 +277,7 @@ impl Store {
         // What a step made of the root's owner and mode goes with the step.
         set_root(&active.upper())?;
         let upper = sys::open_dir(&active.upper())?;
-        let empty = sys::sorted_names(upper.as_fd()).call("getdents", active.upper())?.is_empty();
+        let empty = sys::is_empty_dir(upper.as_fd()).call("getdents", active.upper())?;
         let record = LayerRecord {
             id: String::new(),
             diff_id: None,
@@ -314,18 +331,25 @@ fn overlay(mut options: Vec<String>) -> Mount {
 
 /// Bytes of all regular files below a folder, each counted once.
 fn size_below(path: &Path) -> Result<u64, CallError> {
+    /// `length` is that of the path so far.
     fn walk(
-        dir: rustix::fd::BorrowedFd<'_>,
+        way: &mut Descent,
         shown: &Path,
         linked: &mut BTreeSet<u64>,
+        length: usize,
     ) -> Result<u64, CallError> {
+        if length > MAX_PATH {
+            return Err(CallError { call: "open", path: shown.to_owned(), errno: Errno::NAMETOOLONG });
+        }
         let mut size = 0;
-        for name in sys::sorted_names(dir).call("getdents", shown)? {
-            let stat = fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW).call("stat", shown)?;
+        for name in sys::sorted_names(way.here()).call("getdents", shown)? {
+            let stat = fs::statat(way.here(), &name, AtFlags::SYMLINK_NOFOLLOW).call("stat", shown)?;
             size += match sys::file_type(&stat) {
                 fs::FileType::Directory => {
-                    let inner = sys::open_dir_at(dir, &name).call("open", shown)?;
-                    walk(inner.as_fd(), shown, linked)?
+                    way.enter(&name).call("open", shown)?;
+                    let inner = walk(way, shown, linked, length + 1 + name.as_bytes().len())?;
+                    way.leave().call("open", shown)?;
+                    inner
                 }
                 fs::FileType::RegularFile if stat.st_nlink > 1 && !linked.insert(stat.st_ino) => 0,
                 fs::FileType::RegularFile | fs::FileType::Symlink => stat.st_size as u64,
@@ -334,7 +358,7 @@ fn size_below(path: &Path) -> Result<u64, CallError> {
         }
         Ok(size)
     }
-    walk(sys::open_dir(path)?.as_fd(), path, &mut BTreeSet::new())
+    walk(&mut Descent::new(sys::open_dir(path)?), path, &mut BTreeSet::new(), 0)
 }
 
 /// A name that no layer has had or will have: random, since other machines' stores may be merged in.

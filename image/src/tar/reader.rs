@@ -9,6 +9,10 @@ use std::io::{self, Read};
 /// Largest PAX header or GNU long name that is read into memory, as in Go.
 const MAX_SPECIAL: u64 = 1 << 20;
 
+/// Headers that an archive may have. An empty file takes 512 bytes of a tar, less than one when that is compressed, and an
+/// inode of the disk; of the largest images known a layer has some millions.
+const MAX_ENTRIES: u64 = 10_000_000;
+
 /// Reads entries one after the other from a stream.
 ///
 /// After [`Reader::next_entry`] the entry's content may be read from [`Reader::content`]; what is left of
@@ -23,6 +27,8 @@ pub struct Reader<R> {
     holes: Option<Holes>,
     /// Bytes of all holes so far.
     hollow: u64,
+    /// Headers so far.
+    entries: u64,
 }
 
 /// Where in a sparse file the reader stands.
@@ -47,7 +53,7 @@ struct Raw {
 impl<R: Read> Reader<R> {
     /// Reads an archive from `inner`.
     pub fn new(inner: R) -> Reader<R> {
-        Reader { inner, offset: 0, stored_left: 0, padding: 0, holes: None, hollow: 0 }
+        Reader { inner, offset: 0, stored_left: 0, padding: 0, holes: None, hollow: 0, entries: 0 }
     }
 
     /// The underlying stream, for asking how far it was read.
@@ -69,6 +75,10 @@ impl<R: Read> Reader<R> {
             let start = self.offset;
             let fail = |reason| TarError::Header { offset: start, reason };
             let Some(block) = self.read_header_block()? else { return Ok(None) };
+            self.entries += 1;
+            if self.entries > MAX_ENTRIES {
+                return Err(TarError::TooMany(MAX_ENTRIES));
+            }
             let raw = self.parse_header(&block, start)?;
             match raw.flag {
                 b'x' => {
@@ -485,4 +495,23 @@ fn apply_pax(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tar::Writer;
+
+    #[test]
+    fn entries_are_counted() {
+        let mut writer = Writer::new(Vec::new());
+        for name in ["a", "b"] {
+            writer.begin(&Entry::new(EntryKind::Directory, name)).unwrap();
+        }
+        let tar = writer.finish().unwrap();
+        let mut reader = Reader::new(tar.as_slice());
+        reader.entries = MAX_ENTRIES - 1;
+        assert!(matches!(reader.next_entry(), Ok(Some(_))));
+        assert!(matches!(reader.next_entry(), Err(TarError::TooMany(MAX_ENTRIES))));
+    }
 }

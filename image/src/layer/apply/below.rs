@@ -1,12 +1,12 @@
 //! What a layer takes from those below it, and what it hides of them.
 
 use super::{
-    ApplyError, Below, DirState, IMPLIED_TIME, Implied, Key, LinkTarget, Unpacker, append, c_string, clean,
-    path,
+    ApplyError, Below, DirState, IMPLIED_TIME, Implied, Key, LinkTarget, MOST_OPEN, Unpacker, append,
+    c_string, clean, joined, path,
 };
 use crate::layer::write::{self, FileData, Metadata};
-use crate::layer::{OPAQUE, WHITEOUT, overlay};
-use crate::sys::{self, CallError, Named};
+use crate::layer::{OPAQUE, WHITEOUT, check_length, overlay};
+use crate::sys::{self, CallError, Descent, Named};
 use crate::tar::Entry;
 use crate::tree::merged::{Astray, Found, FoundFile, MergedDir, Resolved};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,29 +21,43 @@ const AUFS: &[u8] = b".wh..wh.";
 /// Metadata of directories that neither the tar nor a layer below has.
 const IMPLIED: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: IMPLIED_TIME };
 
+/// Whether a directory of the layer is kept when nothing of the layers below shows in it any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stays {
+    Yes,
+    No,
+}
+
 impl Unpacker<'_> {
     /// The directory of the layers below that lies under the one `depth` levels below the root, if anything of it shows.
     fn below(&mut self, depth: usize, shown: &[u8]) -> Result<Option<Rc<MergedDir>>, ApplyError> {
-        let is_opaque = self.dirs.get(&self.key_at(depth)).is_some_and(|state| state.is_opaque);
-        if is_opaque {
-            return Ok(None);
+        let mut known = depth;
+        let mut below = loop {
+            if self.dirs.get(&self.key_at(known)).is_some_and(|state| state.is_opaque) {
+                break None;
+            }
+            let Some(above) = known.checked_sub(1) else {
+                break self.tree_below(shown)?.map(Rc::new);
+            };
+            if let Some(found) = &self.here[above].below {
+                break found.clone();
+            }
+            known = above;
+        };
+        for level in known..depth {
+            let found = match below {
+                None => Found::Nothing,
+                Some(parent) => parent.lookup(&self.here[level].name).call("open", path(shown))?,
+            };
+            below = match found {
+                Found::Dir(dir) => Some(Rc::new(dir)),
+                _ => None,
+            };
+            // Those far above would hold handles.
+            if level + MOST_OPEN >= self.here.len() {
+                self.here[level].below = Some(below.clone());
+            }
         }
-        let Some(above) = depth.checked_sub(1) else {
-            return Ok(self.tree_below(shown)?.map(Rc::new));
-        };
-        if let Some(known) = &self.here[above].below {
-            return Ok(known.clone());
-        }
-        let name = self.here[above].name.clone();
-        let found = match self.below(above, shown)? {
-            None => Found::Nothing,
-            Some(parent) => parent.lookup(&name).call("open", path(shown))?,
-        };
-        let below = match found {
-            Found::Dir(dir) => Some(Rc::new(dir)),
-            _ => None,
-        };
-        self.here[above].below = Some(below.clone());
         Ok(below)
     }
 
@@ -84,7 +98,7 @@ impl Unpacker<'_> {
         // Archives that are no layers leave such directories the time of their making.
         let mtime = (self.is_layer || top.is_some()).then_some(metadata.mtime);
         let state = DirState { is_own: top.is_none(), is_opaque: false, mtime };
-        self.dirs.insert(self.key(name), state);
+        *self.state(self.key(name))? = state;
         Ok(Implied::Made(dir))
     }
 
@@ -95,7 +109,7 @@ impl Unpacker<'_> {
         let dir = write::make_folder(parent, name, &IMPLIED).call("mkdir", path(shown))?;
         overlay::make_opaque(dir.as_fd()).call("setxattr", path(shown))?;
         let state = DirState { is_own: true, is_opaque: true, mtime: Some(IMPLIED.mtime) };
-        self.dirs.insert(self.key(name), state);
+        *self.state(self.key(name))? = state;
         Ok(dir)
     }
 
@@ -110,7 +124,8 @@ impl Unpacker<'_> {
         }
         if name.to_bytes() == OPAQUE {
             self.here.clear();
-            self.keep_own_alone(parent.as_fd(), &parent_key).call("remove", shown())?;
+            let mut way = Descent::new(parent.try_clone().call("dup", shown())?);
+            self.keep_own_alone(&mut way, &parent_key).call("remove", shown())?;
             overlay::make_opaque(parent.as_fd()).call("setxattr", shown())?;
             self.applied.opaque_root |= parent_key.is_empty();
             self.dirs.entry(parent_key).or_default().is_opaque = true;
@@ -148,61 +163,87 @@ impl Unpacker<'_> {
 
     /// Deletes the directory `name` of the layers below; what this layer put into it stays.
     fn hide_below(&mut self, parent: BorrowedFd<'_>, name: &CStr, key: &[u8]) -> Result<(), Errno> {
-        let dir = sys::open_dir_at(parent, name)?;
-        self.keep_own_alone(dir.as_fd(), key)?;
-        if !self.settle_own(parent, name, dir.as_fd(), key)? {
+        let mut way = Descent::new(sys::open_dir_at(parent, name)?);
+        self.keep_own_alone(&mut way, key)?;
+        if self.settle_own(way.here(), key)? == Stays::No {
+            overlay::clear(parent, name)?;
             return overlay::make_whiteout(parent, name);
         }
-        overlay::make_opaque(dir.as_fd())?;
+        overlay::make_opaque(way.here())?;
         self.dirs.entry(key.to_vec()).or_default().is_opaque = true;
         Ok(())
     }
 
-    /// Removes what is in a directory of the layer only because layers below have it.
-    fn keep_own_alone(&mut self, dir: BorrowedFd<'_>, key: &[u8]) -> Result<(), Errno> {
-        for name in sys::sorted_names(dir)? {
+    /// Removes what is in the current directory of `way` only because layers below have it.
+    fn keep_own_alone(&mut self, way: &mut Descent, key: &[u8]) -> Result<(), Errno> {
+        for name in sys::sorted_names(way.here())? {
             let mut inner_key = key.to_vec();
             append(&mut inner_key, &name);
-            let Some(stat) = sys::stat_at(dir, &name)? else { continue };
+            let Some(stat) = sys::stat_at(way.here(), &name)? else { continue };
             if sys::file_type(&stat) == FileType::Directory {
-                let inner = sys::open_dir_at(dir, &name)?;
-                self.keep_own_alone(inner.as_fd(), &inner_key)?;
-                self.settle_own(dir, &name, inner.as_fd(), &inner_key)?;
+                way.enter(&name)?;
+                self.keep_own_alone(way, &inner_key)?;
+                let stays = self.settle_own(way.here(), &inner_key)?;
+                way.leave()?;
+                if stays == Stays::No {
+                    overlay::clear(way.here(), &name)?;
+                }
             } else if sys::is_whiteout(&stat) || self.copied_up.remove(&inner_key) {
-                overlay::clear(dir, &name)?;
+                overlay::clear(way.here(), &name)?;
             }
         }
         Ok(())
     }
 
-    /// A directory of which nothing is left below: it goes when it is empty and was only the way to something, and has the
-    /// metadata of a new one otherwise. Returns whether it stays.
-    fn settle_own(
-        &mut self,
-        parent: BorrowedFd<'_>,
-        name: &CStr,
-        dir: BorrowedFd<'_>,
-        key: &[u8],
-    ) -> Result<bool, Errno> {
+    /// A directory of which nothing is left below: it is to go when it is empty and was only the way to something, and gets
+    /// the metadata of a new one otherwise.
+    fn settle_own(&mut self, dir: BorrowedFd<'_>, key: &[u8]) -> Result<Stays, Errno> {
         let state = self.dirs.entry(key.to_vec()).or_default();
         if state.is_own {
-            return Ok(true);
+            return Ok(Stays::Yes);
         }
-        if sys::sorted_names(dir)?.is_empty() {
+        if sys::is_empty_dir(dir)? {
             self.forget(key);
-            overlay::clear(parent, name)?;
-            return Ok(false);
+            return Ok(Stays::No);
         }
         *state = DirState { is_own: true, mtime: Some(IMPLIED.mtime), ..*state };
         overlay::clear_xattrs(dir)?;
         write::set_owner_and_mode(dir, &IMPLIED)?;
-        Ok(true)
+        Ok(Stays::Yes)
+    }
+
+    /// The target of a hard link where this layer itself has it, on a way without links: most are, and it is found at once
+    /// however deep it lies.
+    fn own_target(
+        &mut self,
+        components: &mut Vec<CString>,
+        link: &[u8],
+    ) -> Result<Option<LinkTarget>, ApplyError> {
+        let Some(name) = components.pop() else { return Ok(None) };
+        if self.dirs.contains_key(&joined(components)) {
+            self.enter(components, link)?;
+            match sys::stat_at(self.innermost(), &name).call("stat", path(link))? {
+                Some(stat) if sys::is_whiteout(&stat) => {}
+                Some(stat) if sys::file_type(&stat) != FileType::Directory => {
+                    let dir = self.innermost().try_clone_to_owned().call("dup", path(link))?;
+                    let is_symlink = sys::file_type(&stat) == FileType::Symlink;
+                    return Ok(Some(LinkTarget { dir, key: self.key(&name), name, is_symlink }));
+                }
+                _ => {}
+            }
+        }
+        components.push(name);
+        Ok(None)
     }
 
     /// The file of the layer that the target of a hard link names; one of the layers below is copied into the layer.
     pub(super) fn link_target(&mut self, link: &[u8]) -> Result<LinkTarget, ApplyError> {
         let outside = || ApplyError::Outside(path(link));
-        let components = clean(link).filter(|components| !components.is_empty()).ok_or_else(outside)?;
+        check_length(link)?;
+        let mut components = clean(link).filter(|components| !components.is_empty()).ok_or_else(outside)?;
+        if let Some(own) = self.own_target(&mut components, link)? {
+            return Ok(own);
+        }
         let call = |name: &'static str| move |errno| CallError { call: name, path: path(link), errno };
         let own = self.root.try_clone().call("dup", path(link))?;
         let resolved = match MergedDir::open_ended(own).map_err(call("getxattr"))?.resolve(&components) {
