@@ -88,6 +88,9 @@ pub enum StoreError {
     /// No image of that name.
     #[error("No such image: {0}")]
     NoSuchImage(String),
+    /// An image is to be removed that has several tags.
+    #[error("image {0} has several tags")]
+    ManyTags(ImageId),
     /// More layers than can be mounted on each other.
     #[error("the image has {layers} layers with files, and Linux stacks {most} of them at most (overlayfs)")]
     TooManyLayers {
@@ -354,7 +357,9 @@ impl Store {
     pub fn tag(&self, reference: &Reference, image: &ImageId) -> Result<(), StoreError> {
         let reference = reference.with_tag(reference.tag().unwrap_or("latest"));
         self.note_change();
-        self.index.set_tag(&reference.to_string(), image, index::now())?;
+        if !self.index.set_tag(&reference.to_string(), image, index::now())? {
+            return Err(StoreError::NoSuchImage(image.to_string()));
+        }
         self.write_layout_index()
     }
 

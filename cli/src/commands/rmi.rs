@@ -87,16 +87,22 @@ fn remove(
         check_users(&users, &image, name, true, force)?;
         return Ok(store.remove_reference(&reference)?);
     }
-    if tags > 1 && !force {
-        return Err(CliError::failed(format!(
+    let conflict = || {
+        CliError::failed(format!(
             "conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories",
             text::short(&image.id.to_string())
         ))
         .hint("name the tag to remove, or use -f to remove them all")
-        .into());
+    };
+    if tags > 1 && !force {
+        return Err(conflict().into());
     }
     check_users(&users, &image, name, false, force)?;
-    Ok(store.remove_image(&image)?)
+    match store.remove_image(&image, if force { usize::MAX } else { 1 }) {
+        // Another process has named it meanwhile.
+        Err(StoreError::ManyTags(_)) => Err(conflict().into()),
+        removed => Ok(removed?),
+    }
 }
 
 fn check_users(

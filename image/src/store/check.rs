@@ -159,7 +159,7 @@ impl Store {
             };
             let Some(what) = what else { continue };
             if repair {
-                self.index.remove_image(&image.id)?;
+                self.index.remove_image(&image.id, usize::MAX)?;
                 self.write_layout_index()?;
             }
             found.note(

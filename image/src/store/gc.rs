@@ -1,5 +1,6 @@
 //! Removing images, and what nothing needs any more.
 
+use super::index::{Names, Untagged};
 use super::{ImageRecord, Store, StoreError};
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::reference::Reference;
@@ -28,30 +29,35 @@ impl Store {
     /// Removes one tag; with the last one, the image goes too.
     pub fn remove_reference(&self, reference: &Reference) -> Result<Vec<Removed>, StoreError> {
         let reference = reference.clone().or_latest();
-        let image = self.find(&reference)?.ok_or_else(|| StoreError::NoSuchImage(reference.familiar()))?;
+        let missing = || StoreError::NoSuchImage(reference.familiar());
+        let image = self.find(&reference)?.ok_or_else(missing)?;
         let mut removed = vec![Removed::Untagged(reference.familiar())];
-        self.untag(&reference.to_string())?;
-        let others = self.tags()?.into_iter().any(|tag| tag.image == image.id);
-        if !others {
-            removed.extend(self.remove_image(&image)?);
+        self.note_change();
+        let name = reference.to_string();
+        match self.making_room(|| Ok(self.index.remove_tag_of(&name, &image.id)?))? {
+            Untagged::Missing => return Err(missing()),
+            Untagged::HasOthers => self.making_room(|| self.write_layout_index())?,
+            Untagged::Last(names) => removed.extend(self.removed_image(&image, names)?),
         }
         Ok(removed)
     }
 
     /// Removes an image with all its tags, and the layers that nothing else needs.
-    pub fn remove_image(&self, image: &ImageRecord) -> Result<Vec<Removed>, StoreError> {
-        let mut removed = Vec::new();
-        for tag in self.tags()?.into_iter().filter(|tag| tag.image == image.id) {
-            let shown = tag.reference.parse::<Reference>().map_or(tag.reference, |r| r.familiar());
-            removed.push(Removed::Untagged(shown));
-        }
-        for (repository, digest) in self.repo_digests(&image.id)? {
-            let reference = format!("{repository}@{digest}");
-            let shown = reference.parse::<Reference>().map_or(reference, |r| r.familiar());
-            removed.push(Removed::Untagged(shown));
-        }
+    ///
+    /// # Errors
+    /// [`StoreError::ManyTags`] where it has more than `most` tags; nothing is removed then.
+    pub fn remove_image(&self, image: &ImageRecord, most: usize) -> Result<Vec<Removed>, StoreError> {
         self.note_change();
-        self.making_room(|| Ok(self.index.remove_image(&image.id)?))?;
+        let names = self.making_room(|| Ok(self.index.remove_image(&image.id, most)?))?;
+        self.removed_image(image, names.ok_or_else(|| StoreError::ManyTags(image.id.clone()))?)
+    }
+
+    /// Says what went with an image that the index has no more, and removes what nothing needs now.
+    fn removed_image(&self, image: &ImageRecord, names: Names) -> Result<Vec<Removed>, StoreError> {
+        let digests = names.digests.iter().map(|(repository, digest)| format!("{repository}@{digest}"));
+        let familiar = |name: String| name.parse::<Reference>().map_or(name, |r| r.familiar());
+        let mut removed: Vec<Removed> =
+            names.tags.into_iter().chain(digests).map(|name| Removed::Untagged(familiar(name))).collect();
         self.making_room(|| self.write_layout_index())?;
         removed.push(Removed::Deleted(image.id.to_string()));
         for layer in self.remove_unused_layers()? {

@@ -234,6 +234,26 @@ pub struct StepRecord {
     pub inputs: String,
 }
 
+/// What an image was called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Names {
+    /// Its tags, as `host/path:tag`.
+    pub(crate) tags: Vec<String>,
+    /// What registries call it.
+    pub(crate) digests: Vec<(String, Digest)>,
+}
+
+/// What the removal of a tag came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Untagged {
+    /// There is no such tag, or it names another image by now.
+    Missing,
+    /// The image has other tags.
+    HasOthers,
+    /// The image was removed, too; it had these names left.
+    Last(Names),
+}
+
 /// An open index.
 pub(crate) struct Index {
     path: PathBuf,
@@ -394,25 +414,44 @@ impl Index {
         self.read(|db| db.prepare_cached("SELECT * FROM image")?.query_map([], image_record)?.collect())
     }
 
-    pub(crate) fn remove_image(&self, id: &ImageId) -> Result<(), IndexError> {
+    /// Removes an image with its names, and returns these; `None` where it has more than `most` tags, which stays as it is.
+    pub(crate) fn remove_image(&self, id: &ImageId, most: usize) -> Result<Option<Names>, IndexError> {
         self.write(|db| {
-            for table in ["image_layer", "tag", "repo_digest"] {
-                db.execute(&format!("DELETE FROM {table} WHERE image = ?"), [id.0.as_str()])?;
+            let names = names(db, id)?;
+            if names.tags.len() > most {
+                return Ok(None);
             }
-            db.execute("DELETE FROM image WHERE id = ?", [id.0.as_str()])?;
-            Ok(())
+            delete_image(db, id)?;
+            Ok(Some(names))
         })
     }
 
-    /// Makes `reference` name an image, since `updated` (nanoseconds since 1970).
-    pub(crate) fn set_tag(&self, reference: &str, image: &ImageId, updated: i64) -> Result<(), IndexError> {
+    /// Removes a tag of an image, and the image with its last one.
+    pub(crate) fn remove_tag_of(&self, reference: &str, image: &ImageId) -> Result<Untagged, IndexError> {
         self.write(|db| {
-            db.prepare_cached("INSERT OR REPLACE INTO tag VALUES (?, ?, ?)")?.execute(params![
-                reference,
-                image.0.as_str(),
-                updated
-            ])?;
-            Ok(())
+            let removed = db.execute(
+                "DELETE FROM tag WHERE reference = ? AND image = ?",
+                [reference, image.0.as_str()],
+            )?;
+            if removed == 0 {
+                return Ok(Untagged::Missing);
+            }
+            let names = names(db, image)?;
+            if !names.tags.is_empty() {
+                return Ok(Untagged::HasOthers);
+            }
+            delete_image(db, image)?;
+            Ok(Untagged::Last(names))
+        })
+    }
+
+    /// Makes `reference` name an image, since `updated` (nanoseconds since 1970); false when there is no such image.
+    pub(crate) fn set_tag(&self, reference: &str, image: &ImageId, updated: i64) -> Result<bool, IndexError> {
+        self.write(|db| {
+            let set = db
+                .prepare_cached("INSERT OR REPLACE INTO tag SELECT ?, id, ? FROM image WHERE id = ?")?
+                .execute(params![reference, updated, image.0.as_str()])?;
+            Ok(set > 0)
         })
     }
 
@@ -458,11 +497,7 @@ impl Index {
     }
 
     pub(crate) fn repo_digests(&self, image: &ImageId) -> Result<Vec<(String, Digest)>, IndexError> {
-        self.read(|db| {
-            let mut statement = db
-                .prepare_cached("SELECT repository, digest FROM repo_digest WHERE image = ? ORDER BY 1, 2")?;
-            statement.query_map([image.0.as_str()], |row| Ok((row.get(0)?, digest(row, 1)?)))?.collect()
-        })
+        Ok(self.read(|db| names(db, image))?.digests)
     }
 
     pub(crate) fn image_by_repo_digest(
@@ -627,6 +662,23 @@ impl Index {
     pub(crate) fn remove_all_steps(&self) -> Result<usize, IndexError> {
         self.write(|db| db.execute("DELETE FROM step", []))
     }
+}
+
+/// The names of an image, sorted.
+fn names(db: &Connection, image: &ImageId) -> rusqlite::Result<Names> {
+    let mut tags = db.prepare_cached("SELECT reference FROM tag WHERE image = ? ORDER BY 1")?;
+    let tags = tags.query_map([image.0.as_str()], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut digests =
+        db.prepare_cached("SELECT repository, digest FROM repo_digest WHERE image = ? ORDER BY 1, 2")?;
+    let digests = digests.query_map([image.0.as_str()], |row| Ok((row.get(0)?, digest(row, 1)?)))?;
+    Ok(Names { tags, digests: digests.collect::<Result<_, _>>()? })
+}
+
+fn delete_image(db: &Connection, image: &ImageId) -> rusqlite::Result<()> {
+    for table in ["image_layer", "tag", "repo_digest"] {
+        db.execute(&format!("DELETE FROM {table} WHERE image = ?"), [image.0.as_str()])?;
+    }
+    db.execute("DELETE FROM image WHERE id = ?", [image.0.as_str()]).map(drop)
 }
 
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {

@@ -97,7 +97,7 @@ impl Store {
         self.reconcile_layout()?;
         for image in self.index.images()? {
             if !self.is_complete(&image.id, &image.manifest)? {
-                self.index.remove_image(&image.id)?;
+                self.index.remove_image(&image.id, usize::MAX)?;
             }
         }
         self.write_layout_index()?;

@@ -213,7 +213,7 @@ fn layers_in_use_are_not_removed() {
     let id = image(&store, "a", vec![layer.clone()]);
     let record = store.image(&id).unwrap().unwrap();
     let using = store.use_layers().unwrap();
-    store.remove_image(&record).unwrap();
+    store.remove_image(&record, 9).unwrap();
     assert!(store.find_layer(&layer, &[]).unwrap().is_some(), "a build is running");
     drop(using);
     let stack = store.stack(std::slice::from_ref(&layer)).unwrap();
@@ -593,12 +593,12 @@ fn layers_go_with_the_images_that_have_them_there() {
         let chain = vec![base, layer.diff_id.clone().unwrap()];
         chains.push((image(&store, name, chain.clone()), chain, layer.id));
     }
-    store.remove_image(&store.image(&chains[0].0).unwrap().unwrap()).unwrap();
+    store.remove_image(&store.image(&chains[0].0).unwrap().unwrap(), 9).unwrap();
     assert!(store.index.layer(&chains[0].2).unwrap().is_none(), "no image has it on that base");
     store.stack(&chains[1].1).unwrap();
     // A pin that is torn may mean any layer.
     fs::write(store.root.join("pins/torn"), "").unwrap();
-    store.remove_image(&store.image(&chains[1].0).unwrap().unwrap()).unwrap();
+    store.remove_image(&store.image(&chains[1].0).unwrap().unwrap(), 9).unwrap();
     assert!(store.index.layer(&chains[1].2).unwrap().is_some());
     store.unpin("torn").unwrap();
     store.prune_steps().unwrap();
@@ -613,9 +613,54 @@ fn removed_images_stay_removed_when_the_index_is_lost() {
     let id = image(&store, "a", vec![layer]);
     // The blobs of an image stay while a build runs.
     let using = store.use_layers().unwrap();
-    store.remove_image(&store.image(&id).unwrap().unwrap()).unwrap();
+    store.remove_image(&store.image(&id).unwrap().unwrap(), 9).unwrap();
     drop(using);
     assert!(store.blobs.contains(&id.0));
     let store = lose_index(store);
     assert_eq!(store.images().unwrap(), []);
+}
+
+/// A name is of an image that is there, whatever other processes remove meanwhile.
+#[test]
+fn names_are_of_images_that_are_there() {
+    needs_root!();
+    let (root, store) = store();
+    let id = image(&store, "a", vec![]);
+    let record = store.image(&id).unwrap().unwrap();
+    store.tag(&"b".parse().unwrap(), &id).unwrap();
+    assert!(matches!(store.remove_image(&record, 1), Err(StoreError::ManyTags(_))));
+    assert_eq!(store.tags().unwrap().len(), 2);
+    store.remove_image(&record, 2).unwrap();
+    assert!(matches!(store.tag(&"b".parse().unwrap(), &id), Err(StoreError::NoSuchImage(_))));
+    assert_eq!(store.tags().unwrap(), []);
+    // Both at once: names of nothing, and images that lose their last name and stay, would be left.
+    for _ in 0..20 {
+        let id = image(&store, "a", vec![]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let other = Store::open(root.path()).unwrap();
+                for number in 0..10 {
+                    match other.tag(&format!("n:{number}").parse().unwrap(), &id) {
+                        Ok(()) => {}
+                        Err(StoreError::NoSuchImage(_)) => return,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+            let other = Store::open(root.path()).unwrap();
+            for name in ["a", "n:0", "n:1", "n:2"] {
+                match other.remove_reference(&name.parse().unwrap()) {
+                    Ok(_) | Err(StoreError::NoSuchImage(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        let tags = store.tags().unwrap();
+        let images = store.images().unwrap();
+        assert!(tags.iter().all(|tag| images.iter().any(|image| image.id == tag.image)), "{tags:?}");
+        assert_eq!(images.is_empty(), tags.is_empty(), "{images:?} {tags:?}");
+        if let Some(image) = images.first() {
+            store.remove_image(image, 99).unwrap();
+        }
+    }
 }
