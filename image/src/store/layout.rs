@@ -2,6 +2,7 @@
 
 use super::index::{self, Meta};
 use super::{ImageRecord, Store, StoreError};
+use crate::config::ImageConfig;
 use crate::digest::Digest;
 use crate::json;
 use crate::manifest::{Descriptor, Index as ManifestIndex, Manifest, ManifestOrIndex, media_type};
@@ -175,8 +176,7 @@ impl Store {
         manifest: &Manifest,
     ) -> Result<crate::digest::ImageId, StoreError> {
         let id = crate::digest::ImageId(Digest::of(config));
-        let parsed =
-            crate::config::ImageConfig::parse(config).map_err(|error| StoreError::Config(id, error))?;
+        let parsed = ImageConfig::parse(config).map_err(|error| StoreError::Config(id, error))?;
         let diff_ids = &parsed.rootfs.diff_ids;
         for (at, diff_id) in diff_ids.iter().enumerate() {
             if self.find_layer(diff_id, &diff_ids[..at])?.is_none() {
@@ -198,16 +198,25 @@ impl Store {
             fs::metadata(path).map_or((0, 0), |found| (found.mtime(), found.mtime_nsec()))
         };
         let after = if is_sound { time(&path) } else { (i64::MIN, 0) };
+        let mut found = Vec::new();
+        // A config may read as a manifest as well, and would give another image its own layers: it is none.
+        let mut configs = BTreeSet::new();
         for digest in self.blobs.list()? {
             let blob = self.blobs.path(&digest);
             let is_small = fs::metadata(&blob).is_ok_and(|found| found.len() <= MAX_METADATA);
-            if !is_small || time(&blob) < after {
-                continue;
-            }
-            let Ok(bytes) = self.blobs.read(&digest) else { continue };
+            let Some(bytes) = is_small.then(|| self.blobs.read(&digest).ok()).flatten() else { continue };
             let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { continue };
+            configs.insert(manifest.config.digest);
+            let is_config = ImageConfig::parse(&bytes).is_ok();
             let kind = manifest.media_type.unwrap_or_else(|| media_type::OCI_MANIFEST.to_owned());
-            self.adopt_image(&digest, &kind)?;
+            if time(&blob) >= after {
+                found.push((digest, kind, is_config));
+            }
+        }
+        for (digest, kind, is_config) in found {
+            if !(is_config && configs.contains(&digest)) {
+                self.adopt_image(&digest, &kind)?;
+            }
         }
         Ok(())
     }

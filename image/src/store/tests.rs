@@ -664,3 +664,27 @@ fn names_are_of_images_that_are_there() {
         }
     }
 }
+
+/// A config that reads as a manifest, too, is none when the index is made anew.
+#[test]
+fn configs_are_no_manifests() {
+    needs_root!();
+    let (_root, store) = store();
+    let layer = unpack(&store, &[("f", "1")], &[]).unwrap();
+    let id = image(&store, "victim", vec![layer.clone()]);
+    let victim = store.image(&id).unwrap().unwrap();
+    let other = Descriptor::new(media_type::OCI_LAYER, Digest::of(b"elsewhere"), 9);
+    let polyglot = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer]},
+        "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
+        "config": Descriptor::of(media_type::OCI_CONFIG, &store.blobs.read(&id.0).unwrap()),
+        "layers": [other],
+    });
+    let config = json::to_vec(&polyglot);
+    let manifest = json::to_vec(&Manifest::oci(Descriptor::of(media_type::OCI_CONFIG, &config), vec![]));
+    store.put_image(&manifest, media_type::OCI_MANIFEST, &config).unwrap();
+    fs::remove_file(store.root.join("index.json")).unwrap();
+    let store = lose_index(store);
+    assert_eq!(store.images().unwrap().len(), 2);
+    assert_eq!(store.image(&id).unwrap().unwrap().manifest, victim.manifest);
+}
