@@ -32,6 +32,7 @@ mod snapshot;
 pub use cache::{CacheAccess, CacheFolder};
 pub use check::{Checked, Problem};
 pub use content::{BlobError, BlobWriter, Blobs, MAX_METADATA};
+pub use discard::PrivateLayers;
 pub use gc::{Removed, Usage};
 pub use index::saw_damage;
 pub use index::{ImageRecord, IndexError, LayerRecord, StepRecord, TagRecord};
@@ -191,7 +192,7 @@ impl ScratchFolder {
 
     /// Removes what dead processes left in such a folder, if it is there.
     pub fn remove_orphans(area: &Path) -> Result<(), CallError> {
-        match ScratchArea::new(area.to_owned()).remove_orphans() {
+        match ScratchArea::new(area.to_owned()).remove_orphans(&|_| {}) {
             Err(error) if error.is_not_found() => Ok(()),
             other => other,
         }
@@ -253,7 +254,7 @@ impl Store {
         if fresh {
             store.replace_file("oci-layout", OCI_LAYOUT)?;
         }
-        store.scratch.remove_orphans()?;
+        store.scratch.remove_orphans(&|orphan| store.discard_private(orphan))?;
         store.recover(is_new)?;
         store.keep_reserve();
         Ok(store)

@@ -10,7 +10,7 @@ use super::{Built, Executor, StepError, lock};
 use crate::event::Event;
 use crate::secret::Leak;
 use crate::solve::{NodeId, Use};
-use kiln_image::store::{Active, CacheFolder, LayerId, LayerRecord, StepRecord, StoreError};
+use kiln_image::store::{Active, CacheFolder, LayerId, LayerRecord, PrivateLayers, StepRecord, StoreError};
 use kiln_image::sys::CallError;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -50,6 +50,8 @@ pub(super) struct Found {
     leaks: Mutex<BTreeSet<String>>,
     /// New layers that go with the build.
     private: Mutex<Vec<LayerId>>,
+    /// The names of those that hold a secret: they go with the process if it is killed.
+    private_names: Mutex<Option<PrivateLayers>>,
     /// Records that are kept when the build has passed the check.
     pending: Mutex<Vec<StepRecord>>,
     /// New layers of these.
@@ -78,7 +80,18 @@ impl Executor<'_> {
             let place = format!("`{}`, in the layer of `{name}`", path.display());
             return Err(StepError::Leak { id: id.clone(), place });
         }
-        let layer = self.tools.store.commit(active)?;
+        let store = self.tools.store;
+        let layer = match leak.is_some() && !self.tools.allows_leaks {
+            true => {
+                let mut private = lock(&self.found.private_names);
+                let private = match &mut *private {
+                    Some(private) => private,
+                    None => private.insert(store.private_layers()?),
+                };
+                store.commit_private(active, private)?
+            }
+            false => store.commit(active)?,
+        };
         let list = if leak.is_some() { &self.found.leaks } else { &self.found.clean };
         lock(list).insert(layer.id.clone());
         Ok(layer)

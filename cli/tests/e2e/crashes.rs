@@ -69,6 +69,41 @@ fn secrets_of_killed_builds_are_removed() {
     wait_until_clean(&bed);
 }
 
+/// A stage that an image takes files of holds a secret in a layer: it is not there any more once the next command ran.
+#[test]
+fn private_layers_of_killed_builds_are_removed() {
+    let bed = bed!();
+    let text = format!("private of {} {:?}", std::process::id(), std::thread::current().id());
+    bed.write("secret", &text);
+    let context = bed.context(
+        "c",
+        "FROM busybox AS inner\nRUN --mount=type=secret,id=s cat /run/secrets/s >/leaked\nRUN touch /begun && sleep 1000\n\
+         FROM busybox\nCOPY --from=inner /begun /\n",
+    );
+    let flag = format!("id=s,src={}", bed.path("secret").display());
+    let arguments = ["build", "--progress=plain", "--secret", &flag, context.to_str().unwrap()];
+    let mut killed = bed.start(&arguments);
+    let layers = bed.root().join("layers");
+    let begun = || {
+        let work = std::fs::read_dir(bed.root().join("work")).into_iter().flatten().flatten();
+        work.into_iter().any(|scratch| scratch.path().join("fs/begun").exists())
+    };
+    while !begun() {
+        assert!(killed.try_wait().unwrap().is_none(), "the build ended before its last step began");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(files_with(&layers, &text).len(), 1);
+    // Another command does not touch what belongs to a build that runs.
+    bed.ok("images");
+    assert_eq!(files_with(&layers, &text).len(), 1);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    bed.ok("images");
+    assert_eq!(files_with(&bed.root(), &text), Vec::<PathBuf>::new());
+    bed.ok("system check");
+    wait_until_clean(&bed);
+}
+
 /// What a killed program started ends a moment later by itself.
 fn wait_until_clean(bed: &crate::bed::Bed) {
     for _ in 0..100 {

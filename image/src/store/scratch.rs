@@ -8,6 +8,7 @@ use crate::sys::{self, Call, Named};
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -67,14 +68,15 @@ impl ScratchArea {
         }
     }
 
-    /// Removes what dead processes left.
-    pub(crate) fn remove_orphans(&self) -> Call<()> {
+    /// Removes what dead processes left; `before` is called with the path of each piece first.
+    pub(crate) fn remove_orphans(&self, before: &dyn Fn(&Path)) -> Call<()> {
         let dir = sys::open_dir(&self.path)?;
         let names = sys::sorted_names(rustix::fd::AsFd::as_fd(&dir)).call("getdents", &self.path)?;
         for name in names {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
             let Ok(entry) = fs::openat(&dir, &name, flags, Mode::empty()) else { continue };
             if fs::flock(&entry, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                before(&self.path.join(std::ffi::OsStr::from_bytes(name.to_bytes())));
                 // Another process may be doing the same.
                 let _ = sys::remove_all(rustix::fd::AsFd::as_fd(&dir), &name);
             }
@@ -122,7 +124,7 @@ mod tests {
         let folder = area.folder().unwrap();
         std::fs::write(folder.path().join("x"), "").unwrap();
         let gone = folder.path().to_owned();
-        area.remove_orphans().unwrap();
+        area.remove_orphans(&|_| {}).unwrap();
         assert!(gone.exists(), "locked scratch is nobody's orphan");
         drop(folder);
         assert!(!gone.exists());
@@ -140,7 +142,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    area.remove_orphans().unwrap();
+                    area.remove_orphans(&|_| {}).unwrap();
                 }
             });
             for _ in 0..2000 {
@@ -155,7 +157,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(root.path().join("1-1/deep/er")).unwrap();
         std::fs::write(root.path().join("1-2"), "x").unwrap();
-        ScratchArea::new(root.path().to_owned()).remove_orphans().unwrap();
+        ScratchArea::new(root.path().to_owned()).remove_orphans(&|_| {}).unwrap();
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
     }
 }

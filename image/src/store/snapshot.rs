@@ -273,13 +273,18 @@ impl Store {
 
     /// Makes the snapshot a layer. Nothing may be mounted on it any more.
     pub fn commit(&self, active: Active) -> Result<LayerRecord, StoreError> {
+        self.commit_as(new_layer_id(), active)
+    }
+
+    /// [`Store::commit`], under a name that [`new_layer_id`] made.
+    pub(super) fn commit_as(&self, id: String, active: Active) -> Result<LayerRecord, StoreError> {
         let size = size_below(&active.upper())?;
         // What a step made of the root's owner and mode goes with the step.
         set_root(&active.upper())?;
         let upper = sys::open_dir(&active.upper())?;
         let empty = sys::is_empty_dir(upper.as_fd()).call("getdents", active.upper())?;
         let record = LayerRecord {
-            id: String::new(),
+            id,
             diff_id: None,
             tar_size: None,
             size,
@@ -293,11 +298,12 @@ impl Store {
         self.keep_layer(active, record)
     }
 
-    /// Gives a complete layer its name.
+    /// Gives a complete layer its name: that of the record, or a new one where it has none.
     pub(super) fn keep_layer(&self, active: Active, record: LayerRecord) -> Result<LayerRecord, StoreError> {
         sys::remove_path(&active.work())?;
         sys::remove_path(&active.scratch.path().join("root"))?;
-        let record = LayerRecord { id: new_layer_id(), ..record };
+        let id = if record.id.is_empty() { new_layer_id() } else { record.id };
+        let record = LayerRecord { id, ..record };
         let folder = self.root.join("layers").join(&record.id);
         std::fs::write(active.scratch.path().join("layer.json"), json::to_vec(&record))
             .call("write", active.scratch.path())?;
@@ -362,7 +368,7 @@ fn size_below(path: &Path) -> Result<u64, CallError> {
 }
 
 /// A name that no layer has had or will have: random, since other machines' stores may be merged in.
-fn new_layer_id() -> String {
+pub(super) fn new_layer_id() -> String {
     let mut bytes = [0u8; 16];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     assert_eq!(filled, Ok(bytes.len()), "the kernel gives sixteen random bytes at once");

@@ -688,3 +688,24 @@ fn configs_are_no_manifests() {
     assert_eq!(store.images().unwrap().len(), 2);
     assert_eq!(store.image(&id).unwrap().unwrap().manifest, victim.manifest);
 }
+
+/// What a process made for itself alone goes when it is gone.
+#[test]
+fn private_layers_go_with_their_maker() {
+    needs_root!();
+    let (root, store) = store();
+    let private = store.private_layers().unwrap();
+    let active = store.prepare().unwrap();
+    fs::write(active.upper().join("secret"), "x").unwrap();
+    let layer = store.commit_private(active, &private).unwrap();
+    let other = Store::open(root.path()).unwrap();
+    assert!(other.layer(&(&layer).into()).unwrap().is_some(), "its maker lives");
+    // As when it is killed: nothing of it is dropped, and its locks are free.
+    let copy = root.path().join("work/killed");
+    fs::create_dir(&copy).unwrap();
+    fs::write(copy.join(format!("private-{}", layer.id)), "").unwrap();
+    let other = Store::open(root.path()).unwrap();
+    assert!(other.layer(&(&layer).into()).unwrap().is_none() && !copy.exists());
+    assert!(!root.path().join("layers").join(&layer.id).exists());
+    drop(private);
+}
