@@ -715,7 +715,8 @@ impl Store {
     ) -> Result<LayerRecord, StoreError> {
         for known in self.index.layers_of_diff_id(unpacked.diff_id())? {
             if known.below == unpacked.record.below && self.layer_path(&known.id).is_dir() {
-                let known = LayerRecord { blob: blob.cloned().or(known.blob), ..known };
+                let known_blob = known.blob.filter(|blob| self.blobs.contains(blob));
+                let known = LayerRecord { blob: blob.cloned().or(known_blob), ..known };
                 self.write_layer_record(&known)?;
                 self.note_change();
                 self.index.put_layer(&known)?;

@@ -1,5 +1,6 @@
 //! `kill -9` at any moment.
 
+use crate::bed::Bed;
 use kiln_image::digest::Hasher;
 use kiln_image::store::Store;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,102 @@ fn killed_builds_leave_a_sound_store() {
     let out = bed.kiln(&["run", "--rm", "c", "sh", "-c", "ls / | grep -c ^f && wc -c < /data/file"]).out;
     assert_eq!(out, "6\n800000\n");
     wait_until_clean(&bed);
+}
+
+/// A layer with members out of order, so that it does not come out of our packer as it was.
+fn foreign_layer(number: u8) -> Vec<u8> {
+    use kiln_image::tar::{Entry, EntryKind, Writer};
+    let mut writer = Writer::new(Vec::new());
+    for at in (0..150u32).rev() {
+        let name = format!("d{number}/{}/f{at}", at % 7);
+        let content = vec![number ^ at as u8; 9000];
+        let size = content.len() as u64;
+        writer.begin(&Entry { size, mode: 0o644, ..Entry::new(EntryKind::File, name.as_str()) }).unwrap();
+        writer.content(&content).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+/// The image `name` can be run, saved, loaded elsewhere, pushed and pulled.
+#[track_caller]
+fn assert_whole(bed: &Bed, name: &str, look: &[&str], expected: &str) {
+    let done = bed.kiln(&[&["run", "--rm", name], look].concat());
+    assert_eq!((done.code, done.out.as_str()), (0, expected), "{}", done.err);
+    let saved = bed.path("saved.tar").display().to_string();
+    let _ = std::fs::remove_file(&saved);
+    bed.ok(&format!("save -o {saved} {name}"));
+    let (server, _) = crate::flags::registry();
+    let pushed = format!("{}/pushed:1", server.address);
+    bed.ok(&format!("tag {name} {pushed}"));
+    bed.ok(&format!("push {pushed}"));
+    bed.ok(&format!("rmi {pushed}"));
+    for get in [format!("load -q -i {saved}"), format!("pull -q {pushed}")] {
+        let other = Bed::new().unwrap();
+        other.ok(&get);
+        let done = other
+            .kiln(&[&["run", "--rm", if get.starts_with("load") { name } else { &pushed }], look].concat());
+        assert_eq!((done.code, done.out.as_str()), (0, expected), "{get}: {}", done.err);
+    }
+}
+
+/// Kills `command` at many moments; what it leaves must not make the next one lie.
+#[track_caller]
+fn kill_and_repeat(bed: &Bed, command: &str, name: &str, look: &[&str], expected: &str) {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let begun = std::time::Instant::now();
+    bed.ok(command);
+    let whole = begun.elapsed();
+    for moment in 0..MOMENTS {
+        bed.words(&format!("rmi -f {name}"));
+        let mut child = bed.start(&words);
+        std::thread::sleep(whole.mul_f64((moment as f64 + 0.5) / MOMENTS as f64));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Killed once more, it finds what the first has left.
+        let mut child = bed.start(&words);
+        std::thread::sleep(whole.mul_f64((moment as f64 + 1.0) / MOMENTS as f64));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        check_blobs(&bed.root());
+        bed.ok(command);
+        if moment % 3 == 0 {
+            assert_whole(bed, name, look, expected);
+        } else {
+            let saved = bed.path("saved.tar").display().to_string();
+            bed.ok(&format!("save -o {saved} {name}"));
+            let (server, _) = crate::flags::registry();
+            bed.ok(&format!("tag {name} {}/pushed:1", server.address));
+            bed.ok(&format!("push {}/pushed:1", server.address));
+        }
+    }
+    bed.ok("system check");
+    wait_until_clean(bed);
+}
+
+#[test]
+fn killed_loads_leave_nothing_that_cannot_be_saved() {
+    let bed = bed!();
+    let layers = [crate::layers::busybox(&bed), foreign_layer(1), foreign_layer(2)];
+    let path = bed.path("image.tar");
+    crate::layers::archive(&path, "foreign:1", &layers);
+    let look = ["sh", "-c", "cat /d1/*/* /d2/*/* | wc -c"];
+    kill_and_repeat(&bed, &format!("load -q -i {}", path.display()), "foreign:1", &look, "2700000\n");
+}
+
+#[test]
+fn killed_pulls_leave_nothing_that_cannot_be_pushed() {
+    let bed = bed!();
+    // Compressed in another way than its tar would be here, and not packed by this program.
+    let (server, _) = crate::flags::registry();
+    let path = bed.path("image.tar");
+    let layers = [crate::layers::busybox(&bed), foreign_layer(3), foreign_layer(4)];
+    let name = format!("{}/foreign:1", server.address);
+    crate::layers::archive(&path, &name, &layers);
+    let other = Bed::new().unwrap();
+    other.ok(&format!("load -q -i {}", path.display()));
+    other.ok(&format!("push {name}"));
+    let look = ["sh", "-c", "cat /d3/*/* /d4/*/* | wc -c"];
+    kill_and_repeat(&bed, &format!("pull -q {name}"), &name, &look, "2700000\n");
 }
 
 /// Files below `folder` that hold `text`.
@@ -105,7 +202,7 @@ fn private_layers_of_killed_builds_are_removed() {
 }
 
 /// What a killed program started ends a moment later by itself.
-fn wait_until_clean(bed: &crate::bed::Bed) {
+fn wait_until_clean(bed: &Bed) {
     for _ in 0..100 {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bed.assert_clean())).is_ok() {
             return;

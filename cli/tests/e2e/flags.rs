@@ -512,7 +512,7 @@ fn leniency_ends_where_it_is_not_wanted() {
 }
 
 /// What a registry has, by path.
-type Kept = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+pub type Kept = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 /// A registry that keeps what is pushed.
 pub fn registry() -> (Server, Kept) {
