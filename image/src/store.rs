@@ -42,7 +42,7 @@ pub use snapshot::{Active, LayerId, Stack, make_upper};
 
 use crate::compression;
 use crate::config::ImageConfig;
-use crate::digest::{BackgroundHasher, DiffId, Digest, Hashing, ImageId};
+use crate::digest::{Algorithm, BackgroundHasher, DiffId, Digest, Hashing, ImageId};
 use crate::json;
 use crate::layer::{self, ApplyError, Below, DiffError};
 use crate::manifest::{Manifest, ManifestError, ManifestOrIndex};
@@ -606,7 +606,8 @@ impl Store {
 
     /// Writes a layer's tar to `output` and checks it against the diff id.
     pub fn write_layer_tar(&self, layer: &LayerRecord, output: impl Write) -> Result<u64, StoreError> {
-        let mut output = Hashing::new(output);
+        let algorithm = layer.diff_id.as_ref().map_or(Algorithm::Sha256, |diff_id| diff_id.0.algorithm());
+        let mut output = Hashing::with(output, algorithm);
         match self.blob_tar(layer) {
             Ok(mut tar) => {
                 let copied = io::copy(&mut tar, &mut output).call("write", "layer");

@@ -709,3 +709,20 @@ fn private_layers_go_with_their_maker() {
     assert!(!root.path().join("layers").join(&layer.id).exists());
     drop(private);
 }
+
+#[test]
+fn layers_are_known_by_digests_of_any_algorithm() {
+    needs_root!();
+    let (_root, store) = store();
+    let bytes = tar(&[("b", "1"), ("a", "2")]);
+    for algorithm in [Algorithm::Sha256, Algorithm::Sha384, Algorithm::Sha512] {
+        let mut hasher = crate::digest::Hasher::new(algorithm);
+        hasher.update(&bytes);
+        let diff_id = DiffId(hasher.finish());
+        let unpacked = store.unpack(bytes.as_slice(), &diff_id, &[]).unwrap();
+        let layer = store.keep_with_tar(unpacked, || Ok(bytes.as_slice())).unwrap();
+        let mut written = Vec::new();
+        store.write_layer_tar(&layer, &mut written).unwrap();
+        assert!(written == bytes, "{diff_id}");
+    }
+}
