@@ -170,6 +170,10 @@ fn step_number(name: &str) -> &str {
 impl BuildFailure {
     fn report(&self) -> u8 {
         if matches!(self.error, BuildError::Interrupted) {
+            if !self.is_shown {
+                // The reference's words, for what reads logs.
+                ui::tell_line("ERROR: failed to build: failed to solve: canceled: context canceled");
+            }
             ui::tell_line(CANCELLED);
             return code::INTERRUPTED;
         }

@@ -94,10 +94,13 @@ fn version_names_commit_kernel_cgroup_and_store() {
     assert_eq!(bed.ok("version --format {{.Server.Version}}-{{.Client.Os}}"), format!("{version}-linux\n"));
     let json: serde_json::Value = serde_json::from_str(&bed.ok("version -f json")).unwrap();
     assert_eq!(json["Server"]["KernelVersion"], kernel.trim());
-    let git = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
-    if let Some(commit) = git.ok().filter(|git| git.status.success()) {
-        let commit = String::from_utf8_lossy(&commit.stdout).trim().to_owned();
-        assert_eq!(json["Client"]["GitCommit"], commit.as_str());
+    let commit = json["Client"]["GitCommit"].as_str().unwrap();
+    let git = |arguments: &[&str]| {
+        Command::new("git").args(arguments).output().is_ok_and(|git| git.status.success())
+    };
+    if git(&["rev-parse", "HEAD"]) {
+        // The program may be older than the last commit.
+        assert!(git(&["cat-file", "-e", &format!("{commit}^{{commit}}")]), "{commit:?} is no commit");
     }
     assert_eq!(bed.words("version --format {{.Nope}}").code, 1);
     assert_eq!(bed.words("version more").code, 1);

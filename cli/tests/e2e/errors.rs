@@ -53,6 +53,7 @@ fn an_interrupted_build_ends_at_once_and_keeps_what_had_finished() {
     let rest: Vec<String> = lines.collect();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:#?}");
     assert_eq!(rest.iter().filter(|line| line.starts_with("ERROR")).count(), 1, "{rest:#?}");
+    assert_eq!(rest.last().map(String::as_str), Some("Build cancelled."), "{rest:#?}");
     assert_eq!(bed.ok("images -q c"), "");
     bed.assert_clean();
     let progress = bed.build("c", &bed.context("c", &dockerfile.replace("sleep 1000", "true")));
