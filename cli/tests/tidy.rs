@@ -104,6 +104,7 @@ fn one_module_prints() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
+                assert!(!text.contains("\"Error: "), "{}: errors begin with `ERROR: `", path.display());
                 if writers.iter().any(|writer| text.contains(writer)) {
                     found.insert(path.strip_prefix(&source).unwrap().display().to_string());
                 }
