@@ -62,10 +62,10 @@ bases: packages
 # All tests, as root and what matters again as an ordinary user. What the machine cannot run is counted. Stores and scratch
 # of the tests are in a directory of their own, so that what is left there is theirs.
 test: bases
-	rm -rf /tmp/kiln-tests && mkdir -m 1777 /tmp/kiln-tests
+	rm -rf --one-file-system /tmp/kiln-tests && mkdir -m 1777 /tmp/kiln-tests
 	$(MAKE) --no-print-directory test-all TMPDIR=/tmp/kiln-tests
 	tests/leftovers /tmp/kiln-tests target
-	rm -rf /tmp/kiln-tests
+	rm -rf --one-file-system /tmp/kiln-tests
 	@echo "tests: $$(grep -c '^test .* ok$$' target/test.log) passed, $$(grep -c SKIPPED target/test.log) skipped"
 	@grep SKIPPED target/test.log || true
 

@@ -371,7 +371,7 @@ impl Target {
                 if let Ok(process) = process.try_clone() {
                     match signal {
                         SIGINT => after(process, MOMENT, told_to_press(PATIENCE - *asked)),
-                        // Nobody sees the program any more, nor can end it.
+                        // Without its terminal the user neither sees the program nor can end it.
                         SIGHUP if console.is_some() => {
                             after(process, HANG_UP_GRACE, |process| send(process, SIGKILL))
                         }
