@@ -212,6 +212,7 @@ mod tests {
         Exec {
             arguments: arguments.iter().map(|&it| it.to_owned()).collect(),
             environment: vec!["PATH=/usr/bin:/bin".to_owned()],
+            declared: Vec::new(),
             proxies: Vec::new(),
             folder: "/work".to_owned(),
             user: String::new(),

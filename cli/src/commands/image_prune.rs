@@ -7,7 +7,7 @@ use crate::session::{self, Session};
 use crate::{text, ui};
 use clap::Parser;
 use kiln_engine::Containers;
-use kiln_image::store::{ImageRecord, Removed};
+use kiln_image::store::{ImageRecord, Removed, StoreError};
 use std::ffi::OsString;
 
 /// Remove images that have no name, or that no container uses.
@@ -52,7 +52,11 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let mut removed = Vec::new();
     for image in prune.chosen(&session, &filter)? {
         if containers.of_image(&image.id)?.is_empty() {
-            removed.extend(session.store.remove_image(&image)?);
+            match session.store.remove_image(&image, if prune.all { usize::MAX } else { 0 }) {
+                // Another command named it meanwhile.
+                Err(StoreError::ManyTags(_)) => {}
+                other => removed.extend(other?),
+            }
         }
     }
     if !removed.is_empty() {
