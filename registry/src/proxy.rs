@@ -147,7 +147,7 @@ impl Proxies {
         let first = |names: &[&'static str]| {
             let set =
                 |name: &&'static str| Some((*name, get(name).filter(|value| !value.trim().is_empty())?));
-            names.iter().find_map(|name| set(name))
+            names.iter().find_map(set)
         };
         let named = |names: &[&'static str]| {
             first(names).map(|(variable, value)| {

@@ -25,9 +25,11 @@ pub struct Waiting {
     pub left: u64,
 }
 
+type Listener = dyn Fn(&Waiting) + Send + Sync;
+
 /// Receives waits, once a second, from any thread.
 #[derive(Clone, Default)]
-pub struct WaitListener(Option<Arc<dyn Fn(&Waiting) + Send + Sync>>);
+pub struct WaitListener(Option<Arc<Listener>>);
 
 impl WaitListener {
     /// Calls `listener` with each second of each wait.

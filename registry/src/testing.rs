@@ -99,6 +99,8 @@ type Answer = Response<http_body_util::Either<Full<Bytes>, CutBody>>;
 /// A body that announces more than it delivers.
 pub struct CutBody {
     data: Option<Bytes>,
+    /// What came before the break has been sent.
+    is_flushed: bool,
     /// Then the connection stays, silent, instead of breaking.
     is_silent: bool,
 }
@@ -109,11 +111,16 @@ impl hyper::body::Body for CutBody {
 
     fn poll_frame(
         mut self: std::pin::Pin<&mut Self>,
-        _context: &mut std::task::Context<'_>,
+        context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, io::Error>>> {
         std::task::Poll::Ready(Some(match self.data.take() {
             Some(data) => Ok(hyper::body::Frame::data(data)),
             None if self.is_silent => return std::task::Poll::Pending,
+            None if !self.is_flushed => {
+                self.is_flushed = true;
+                context.waker().wake_by_ref();
+                return std::task::Poll::Pending;
+            }
             None => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
         }))
     }
@@ -218,7 +225,7 @@ impl State {
         let cut = |bytes: &[u8], length: usize, is_silent: bool| {
             let data = Some(Bytes::from(bytes[..length].to_vec()));
             let response = Response::builder().header(CONTENT_LENGTH, bytes.len());
-            let body = http_body_util::Either::Right(CutBody { data, is_silent });
+            let body = http_body_util::Either::Right(CutBody { data, is_flushed: false, is_silent });
             response.body(body).expect("the headers are valid")
         };
         if let Some(length) = faults.cut_first_blob.filter(|length| *length < bytes.len()) {
