@@ -57,7 +57,7 @@ pub enum StepError {
         /// Why.
         source: SpawnError,
         /// What to do.
-        hints: Vec<String>,
+        hints: Box<[String]>,
     },
     /// The container cannot be planned.
     #[error(transparent)]
@@ -216,7 +216,8 @@ impl StepError {
                 vec![format!("pass it with --secret id={id},src=FILE or --secret id={id},env=NAME")]
             }
             StepError::NotGiven { id, .. } => vec![format!("pass the agent's socket with --ssh {id}")],
-            StepError::Exit { hints, .. } | StepError::Start { hints, .. } => hints.clone(),
+            StepError::Exit { hints, .. } => hints.clone(),
+            StepError::Start { hints, .. } => hints.to_vec(),
             _ => Vec::new(),
         }
     }

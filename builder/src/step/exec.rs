@@ -44,7 +44,7 @@ impl Executor<'_> {
             Ok(code) => code,
             Err(StepError::Start { command, source, .. }) => {
                 let tree = self.tree_of_failed(below, &active)?;
-                let hints = advice::start_advice(exec, &tree, &source.to_string());
+                let hints = advice::start_advice(exec, &tree, &source.to_string()).into();
                 return Err(StepError::Start { command, source, hints });
             }
             Err(error) => return Err(error),
@@ -55,8 +55,8 @@ impl Executor<'_> {
             }
             let given = &self.tools.given;
             let missing = advice::not_passed(exec, |kind, id| match kind {
-                "secret" => given.secrets.get(id).is_some(),
-                _ => given.ssh.get(id).is_some(),
+                "secret" => given.secrets.contains_key(id),
+                _ => given.ssh.contains_key(id),
             });
             let hints = advice::advice(exec, &self.tree_of_failed(below, &active)?, code, &missing);
             return Err(StepError::Exit { command: command(exec), code, hints });
@@ -232,7 +232,7 @@ fn start_error(exec: &Exec, source: SpawnError) -> StepError {
             platform: platform.to_string(),
             handler: format!("qemu-{}", qemu_name(&platform.architecture)),
         },
-        None => StepError::Start { command: command(exec), source, hints: Vec::new() },
+        None => StepError::Start { command: command(exec), source, hints: Box::default() },
     }
 }
 
