@@ -20,7 +20,7 @@ fn steps_are_matched_in_order_and_by_similarity() {
     check(&[a.clone(), b.clone()], &[a.clone(), b.clone()], &[Some(0), Some(1)]);
     // One more in between, one less, and a changed one beside a new one.
     check(&[a.clone(), run("RUN true"), b.clone()], &[a.clone(), b.clone()], &[Some(0), None, Some(1)]);
-    check(&[b.clone()], &[a.clone(), b.clone()], &[Some(1)]);
+    check(std::slice::from_ref(&b), &[a.clone(), b.clone()], &[Some(1)]);
     let changed = run("RUN make install -j4");
     check(&[a.clone(), run("RUN true"), changed], &[a.clone(), b.clone()], &[Some(0), None, Some(1)]);
     // Written anew, but in the place of a step of its kind.
@@ -30,7 +30,7 @@ fn steps_are_matched_in_order_and_by_similarity() {
         &[Some(0), Some(1), Some(2)],
     );
     check(&[c.clone(), a.clone()], &[a.clone(), b], &[None, Some(0)]);
-    check(&[], &[a.clone()], &[]);
+    check(&[], std::slice::from_ref(&a), &[]);
     check(&[a], &[], &[None]);
 }
 

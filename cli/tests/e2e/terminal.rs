@@ -260,7 +260,7 @@ fn a_closed_terminal_ends_its_container() {
             assert!(begun.elapsed() < LONGEST, "{program}: it goes on");
             std::thread::sleep(Duration::from_millis(20));
         }
-        while bed.ok("ps -aq") != "" {
+        while !bed.ok("ps -aq").is_empty() {
             assert!(begun.elapsed() < LONGEST, "{program}: the container is left");
         }
     }
