@@ -69,11 +69,15 @@ fn steps_say_why_they_run() {
         lines.map(|(_, why)| why.to_owned()).collect::<Vec<_>>()
     };
     bed.write("c/f", "one");
-    assert_eq!(why("--label=a=b"), ["no earlier build had this step"; 2]);
+    assert_eq!(why("--label=a=b"), ["no earlier build of this Dockerfile is known"; 2]);
     assert_eq!(why("--label=a=b"), Vec::<String>::new());
     bed.write("c/f", "two");
     assert_eq!(why("--label=a=b"), ["file f changed"]);
-    assert_eq!(why("--build-arg=A=2"), ["variable A changed from `1` to `2`", "the step before it changed"]);
+    let changed = "the build argument A changed from `1` to `2`";
+    assert_eq!(
+        why("--build-arg=A=2"),
+        [changed.to_owned(), format!("`RUN echo 2 > /a` before it: {changed}")]
+    );
 }
 
 #[test]
@@ -558,7 +562,7 @@ fn lists_show_what_is_asked_for() {
     for (kind, name) in [("image", "one"), ("container", "busybox")] {
         let done = bed.words(&format!("inspect --type {kind} {name}"));
         assert_eq!((done.code, done.out.as_str()), (1, "[]\n"));
-        assert_eq!(done.err, format!("ERROR: No such {kind}: {name}\n"));
+        assert!(done.err.starts_with(&format!("ERROR: No such {kind}: {name}\n")), "{}", done.err);
     }
     bed.ok("rm one two");
 }
@@ -612,7 +616,8 @@ fn the_build_cache_is_not_removed_unasked() {
     let context = bed.context("c", CONTENT);
     bed.build("c", &context);
     let done = bed.words("builder prune");
-    assert!(done.code == 1 && done.err.contains("add -f"), "{}", done.err);
+    // The end of the input is a no.
+    assert_eq!((done.code, done.out.contains("Total")), (0, false), "{}{}", done.out, done.err);
     assert!(bed.build("c", &context).contains("RUN echo content > /f\n#4 CACHED"));
     bed.ok("builder prune -f");
     assert_eq!(bed.ok("run --rm c"), "content\n", "images keep their layers");

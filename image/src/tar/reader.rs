@@ -134,6 +134,7 @@ impl<R: Read> Reader<R> {
             // made to miss the entry that follows.
             entry.size = 0;
             self.begin_content(if flag == b'D' { stored } else { 0 });
+            self.skip_content()?;
             return Ok(entry);
         }
         self.begin_content(stored);
