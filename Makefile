@@ -7,6 +7,7 @@ TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 # ARCHITECTURE.md.
 STATIC := --config 'target.$(TARGET).rustflags=["-C","target-feature=+crt-static","-C","relocation-model=static"]'
 KILN := target/release/kiln
+DEBUG := target/debug/kiln
 BASES := target/bases/busybox/index.json target/bases/debian/index.json
 PACKAGES := git:git skopeo:skopeo nft:nftables pasta:passt slirp4netns:slirp4netns script:bsdutils newuidmap:uidmap ssh-keygen:openssh-client mkfs.ext4:e2fsprogs bash:bash gcc:gcc g++:g++ python3:python3 bzip2:bzip2 xz:xz-utils zstd:zstd
 
@@ -24,16 +25,19 @@ $(KILN): packages FORCE
 	mkdir -p target/release
 	cp -f target/$(TARGET)/release/kiln $(KILN)
 
-# Builds a busybox image from the files of Debian's package, testdata/hello on it, and runs that. One compilation, and no
-# registry: `bases` needs a second program.
-hello: $(KILN)
+# Builds a busybox image from the files of Debian's package, testdata/hello on it, and runs that. One compilation, without
+# the optimisations that take three times as long, and no registry: `bases` needs a second program.
+hello: packages
+	@[ -e $(DEBUG) ] || echo "hello: compiling a program for development, once; this takes minutes"
+	$(CARGO) build -p kiln-cli
 	@echo "hello: a busybox image, from Debian's package"
 	rm -rf target/busybox-root
 	testdata/busybox-root target/busybox-root
-	printf 'FROM scratch\nCOPY . /\nCMD ["sh"]\n' | KILN_ROOT=$(CURDIR)/target/store $(KILN) build -q -t busybox -f - target/busybox-root
+	printf 'FROM scratch\nCOPY . /\nCMD ["sh"]\n' | KILN_ROOT=$(CURDIR)/target/store $(DEBUG) build -q -t busybox -f - target/busybox-root
 	@echo "hello: testdata/hello on it"
-	KILN_ROOT=$(CURDIR)/target/store $(KILN) build -t hello testdata/hello
-	KILN_ROOT=$(CURDIR)/target/store $(KILN) run --rm hello
+	KILN_ROOT=$(CURDIR)/target/store $(DEBUG) build -t hello testdata/hello
+	KILN_ROOT=$(CURDIR)/target/store $(DEBUG) run --rm hello
+	@echo 'hello: `make install` compiles the static program and installs it'
 
 # Installs the packages of pairs PROGRAM:PACKAGE whose program is missing. qemu's packages must be of one version: where a
 # part of them came from backports, so do the others.
