@@ -446,6 +446,21 @@ fn layers_that_explode_are_refused_when_they_are_pulled() {
     assert_eq!(bed.ok("images -q"), "");
 }
 
+#[test]
+fn pushed_images_have_the_media_types_that_the_format_says() {
+    let bed = bed!();
+    let folder = context(&bed, "c", CONTENT);
+    let (server, kept) = registry();
+    for (format, expected) in
+        [("docker", "vnd.docker.distribution.manifest.v2"), ("oci", "vnd.oci.image.manifest.v1")]
+    {
+        let name = format!("{}/{format}", server.address);
+        bed.ok(&format!("build -q --push --format {format} -t {name} {folder}"));
+        let manifest = kept.lock().unwrap()[&format!("/v2/{format}/manifests/latest")].clone();
+        assert!(String::from_utf8_lossy(&manifest).contains(expected), "{format}");
+    }
+}
+
 /// Devices are described in /etc/cdi, which the test lays over the host's directory for its own mount namespace.
 #[test]
 fn granted_devices_are_the_only_ones_that_open() {

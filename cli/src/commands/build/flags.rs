@@ -270,7 +270,10 @@ impl Build {
                 .hint("this program is the builder; leave --builder out"));
         }
         let mut options = self.options()?;
-        let outputs = self.outputs(&options)?;
+        let mut outputs = self.outputs(&options)?;
+        for output in outputs.iter_mut().filter(|output| output.kind == super::output::Kind::Image) {
+            output.options.docker_types.get_or_insert(options.docker_types);
+        }
         let is_named =
             !options.tags.is_empty() || options.targets.iter().any(|target| !target.tags.is_empty());
         options.only_files = !is_named && !outputs.is_empty() && outputs.iter().all(Output::needs_no_image);

@@ -68,7 +68,8 @@ pub(super) struct OutputOptions {
     compression: Option<String>,
     level: Option<i32>,
     force: bool,
-    docker_types: bool,
+    /// Docker's media types instead of those of OCI; what `--format` says where the output says nothing.
+    pub(super) docker_types: Option<bool>,
     /// Young files get the time of the epoch.
     pub(super) rewrites_times: bool,
     /// Notes on manifest and index.
@@ -219,7 +220,7 @@ impl Output {
         Ok(PackOptions {
             compression,
             force: options.force,
-            docker_types: options.docker_types,
+            docker_types: options.docker_types.unwrap_or_default(),
             annotations: BTreeMap::new(),
         })
     }
@@ -392,7 +393,7 @@ impl OutputOptions {
                 self.level = Some(level);
             }
             "force-compression" => self.force = truth()?,
-            "oci-mediatypes" => self.docker_types = !truth()?,
+            "oci-mediatypes" => self.docker_types = Some(!truth()?),
             "rewrite-timestamp" => self.rewrites_times = truth()?,
             "mode" if matches!(value, "copy" | "delete") => self.deletes = value == "delete",
             "platform-split" => self.splits = Some(truth()?),
@@ -604,7 +605,7 @@ mod tests {
         let options = |text: &str| Output::parse(text).unwrap().options;
         assert_eq!(options("type=image,\"name=a,b\",push=true").names, ["a", "b"]);
         assert!(options("type=registry,name=a").push);
-        assert!(options("type=image,oci-mediatypes=false").docker_types);
+        assert_eq!(options("type=image,oci-mediatypes=false").docker_types, Some(true));
         assert_eq!(options("type=image,annotation.a=b").annotations, ["manifest:a=b"]);
         assert_eq!(options("type=image,annotation-index.a.b=c").annotations, ["index:a.b=c"]);
         assert_eq!(
