@@ -88,6 +88,8 @@ fn values_come_from_the_environment() {
     ok(with(&bed, &variables, &["build", "-q", "-t", "c", "--build-arg=A", &folder]));
     assert_eq!(bed.ok("run --rm c cat /a"), "from here\n");
     assert_eq!(bed.ok("inspect -f {{.Created}} c"), "2017-07-14T02:40:00Z\n");
+    let verified = bed.words("verify c");
+    assert_eq!(verified.code, 0, "the values are remembered: {}{}", verified.out, verified.err);
     // The flag counts before the variable.
     ok(with(&bed, &variables, &["build", "-q", "-t", "c", "--source-date-epoch=1600000000", &folder]));
     assert_eq!(bed.ok("inspect -f {{.Created}} c"), "2020-09-13T12:26:40Z\n");
