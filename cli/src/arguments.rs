@@ -84,7 +84,9 @@ fn find(name: &str, arguments: Vec<OsString>) -> Result<(&'static Command, Vec<O
     match (found, second.as_deref()) {
         (Some((_, _, target)), _) => {
             let command = commands::named(target).expect("groups name commands that exist");
-            Ok((command, arguments.into_iter().skip(1).collect()))
+            // `inspect` alone takes whatever has the name.
+            let kind = (*target == "inspect").then(|| OsString::from(format!("--type={name}")));
+            Ok((command, kind.into_iter().chain(arguments.into_iter().skip(1)).collect()))
         }
         (None, None | Some("--help" | "-h" | "help")) => match arguments.get(1) {
             // `kiln image help ls`

@@ -577,9 +577,11 @@ fn lists_show_what_is_asked_for() {
     let both: serde_json::Value = serde_json::from_str(&bed.ok("inspect one busybox")).unwrap();
     assert_eq!((both[0]["Name"].as_str(), both[1]["Os"].as_str()), (Some("/one"), Some("linux")));
     for (kind, name) in [("image", "one"), ("container", "busybox")] {
-        let done = bed.words(&format!("inspect --type {kind} {name}"));
-        assert_eq!((done.code, done.out.as_str()), (1, "[]\n"));
-        assert!(done.err.starts_with(&format!("ERROR: No such {kind}: {name}\n")), "{}", done.err);
+        for command in [format!("inspect --type {kind} {name}"), format!("{kind} inspect {name}")] {
+            let done = bed.words(&command);
+            assert_eq!((done.code, done.out.as_str()), (1, "[]\n"), "{command}");
+            assert!(done.err.starts_with(&format!("ERROR: No such {kind}: {name}\n")), "{}", done.err);
+        }
     }
     bed.ok("rm one two");
 }
