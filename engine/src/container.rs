@@ -31,7 +31,7 @@ const KILLED: i32 = 137;
 /// How long another process may need to start a container, or to put it aside after its end.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Time between two looks at a container that another process has.
-const PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 /// All containers of a store.
 pub struct Containers<'a> {

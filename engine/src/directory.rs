@@ -111,8 +111,16 @@ impl Containers<'_> {
     /// Removes all that there is of a container, whose lock the caller holds. None of that id is fine.
     pub(crate) fn erase(&self, id: &str) -> Result<(), EngineError> {
         let path = self.path(id);
-        // Where another process removes it too, that one has locked the directory: there is no more to do.
-        let Some(_directory) = lock_directory(&path)? else { return Ok(()) };
+        // Another process has locked it for a moment: it removes it too, or took it for one in the making that is dead.
+        let _directory = loop {
+            if let Some(directory) = lock_directory(&path)? {
+                break directory;
+            }
+            if !path.exists() {
+                return Ok(());
+            }
+            std::thread::sleep(crate::container::PAUSE);
+        };
         let dead = self.path(&format!("{DEAD}{id}"));
         match fs::rename(&path, &dead) {
             Ok(()) => self.discard(&dead, id),
