@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 }
 
 /// What each of the stages of work hashes.
-const WORK_BYTES: u64 = 1_000_000_000;
+const WORK_BYTES: u64 = 200_000_000;
 
 fn measure(kiln: &Path, rounds: usize, mebibytes: usize) -> Outcome<()> {
     let kiln = fs::canonicalize(kiln)?.display().to_string();
