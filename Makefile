@@ -8,6 +8,7 @@ TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC := --config 'target.$(TARGET).rustflags=["-C","target-feature=+crt-static","-C","relocation-model=static"]'
 KILN := target/release/kiln
 DEBUG := target/debug/kiln
+LEFTOVERS := env -u TMPDIR -u KILN_ROOT tests/leftovers
 BASES := target/bases/busybox/index.json target/bases/debian/index.json
 PACKAGES := git:git skopeo:skopeo nft:nftables pasta:passt slirp4netns:slirp4netns script:bsdutils newuidmap:uidmap ssh-keygen:openssh-client mkfs.ext4:e2fsprogs bash:bash gcc:gcc g++:g++ python3:python3 bzip2:bzip2 xz:xz-utils zstd:zstd
 
@@ -68,7 +69,8 @@ bases: packages
 test: bases
 	rm -rf --one-file-system /tmp/kiln-tests && mkdir -m 1777 /tmp/kiln-tests
 	$(MAKE) --no-print-directory test-all TMPDIR=/tmp/kiln-tests
-	tests/leftovers /tmp/kiln-tests target
+	@# The process that syncs the last store may go on for some seconds.
+	$(LEFTOVERS) /tmp/kiln-tests target || { sleep 5; $(LEFTOVERS) /tmp/kiln-tests target; }
 	rm -rf --one-file-system /tmp/kiln-tests
 	@echo "tests: $$(grep -c '^test .* ok$$' target/test.log) passed, $$(grep -c SKIPPED target/test.log) skipped"
 	@grep SKIPPED target/test.log || true
