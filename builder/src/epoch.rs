@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 /// The build argument, which a Dockerfile may set for all stages, too.
 pub(crate) const NAME: &str = "SOURCE_DATE_EPOCH";
 
-/// Finds out when a remote file or repository is from; `None` when nobody knows.
+/// Finds out when a remote file or repository is from; `None` when its server does not say.
 pub(crate) type Clock<'a> = &'a dyn Fn(&Operation) -> Result<Option<i64>, BuildError>;
 
 /// The epoch in seconds since 1970: a number, `context` for the time of the context's commit or download, the name of a

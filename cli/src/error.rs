@@ -335,7 +335,7 @@ fn proxy_hint(error: &ProxyError) -> String {
         ProxyFault::Authentication(_) => {
             format!("name its user and password: {variable}=http://USER:PASSWORD@HOST:PORT, {except}")
         }
-        ProxyFault::Refused { .. } => format!("ask whoever runs the proxy to allow the host, {except}"),
+        ProxyFault::Refused { .. } => format!("ask the operator of the proxy to allow the host, {except}"),
         _ => format!("correct {variable}, {except}"),
     }
 }

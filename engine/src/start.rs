@@ -179,7 +179,7 @@ impl<'a> Owned<'a> {
         let settings = &self.container.settings;
         let mut spec = spec::default(folders.root.clone());
         spec.set_hostname(Some(settings.hostname.clone()));
-        let folder = clean_path(&settings.folder);
+        let folder = spec::clean_path(&settings.folder);
         let mut arguments = settings.arguments();
         if settings.init {
             arguments.splice(0..0, [init_path(), "--".to_owned()]);
@@ -205,21 +205,6 @@ impl<'a> Owned<'a> {
         }
         spec
     }
-}
-
-/// A path from the root without `.`, `..` and repeated slashes, as the reference hands working directories to the runtime.
-fn clean_path(path: &str) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    for name in path.split('/') {
-        match name {
-            "" | "." => {}
-            ".." => {
-                names.pop();
-            }
-            name => names.push(name),
-        }
-    }
-    format!("/{}", names.join("/"))
 }
 
 impl Resources {

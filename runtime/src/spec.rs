@@ -30,6 +30,21 @@ const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 /// Default size of /dev/shm in bytes.
 pub const SHM_SIZE: u64 = 64 << 20;
 
+/// A path from the root without `.`, `..` and repeated slashes, as the reference hands working directories to its runtime.
+pub fn clean_path(path: &str) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for name in path.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => {
+                names.pop();
+            }
+            name => names.push(name),
+        }
+    }
+    format!("/{}", names.join("/"))
+}
+
 /// A container with Docker's default isolation, whose root is mounted on the folder `root`.
 ///
 /// Arguments, environment and working folder are for the caller to set.

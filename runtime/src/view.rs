@@ -74,8 +74,8 @@ pub fn map_owners(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: b
     sys::map_owners(mount, namespace, recursive)
 }
 
-/// A detached mount of a device node of the host: a device and nothing else. That it is read-only keeps nobody from writing
-/// to the device, but from changing who may.
+/// A detached mount of a device node of the host: a device and nothing else. Read-only protects its owner and mode; writing to
+/// the device itself stays possible.
 pub fn host_node(path: &std::path::Path) -> Result<OwnedFd, Errno> {
     let change = AttributeChange { set: READONLY | NOSUID | NOEXEC, ..AttributeChange::default() };
     detached::attributes(copy(path, false)?, change, Space::Shared)

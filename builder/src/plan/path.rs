@@ -2,17 +2,7 @@
 
 /// Go's `path.Join` of a folder and a path below it: clean, without `.` and `..`.
 pub(crate) fn join(folder: &str, path: &str) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    for name in folder.split('/').chain(path.split('/')) {
-        match name {
-            "" | "." => {}
-            ".." => {
-                names.pop();
-            }
-            name => names.push(name),
-        }
-    }
-    format!("/{}", names.join("/"))
+    kiln_runtime::spec::clean_path(&format!("{folder}/{path}"))
 }
 
 /// A path of Windows as a path in a layer: slashes, and no drive.

@@ -183,7 +183,7 @@ impl Run {
         }
     }
 
-    /// Tells that the container asks name servers that nobody has chosen.
+    /// Reports that the container asks name servers that the host does not have.
     fn tell_of_name_servers(&self, options: &RunOptions) {
         if options.network == NetworkMode::Bridge && !self.quiet && resolv::for_container().is_public {
             ui::tell_line(&format!("warning: {}", resolv::PUBLIC_NOTICE));

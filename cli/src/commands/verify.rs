@@ -89,9 +89,11 @@ impl Verify {
             Subject::Directory => self.flags.iter().cloned().chain([OsString::from(&self.subject)]).collect(),
             Subject::Image(image) => {
                 let recipe = recipe::find(store, image).ok_or_else(|| {
-                    CliError::failed(format!("{}: nobody knows how this image was built", self.subject)).hint(
-                        "only images that were built with this store can be verified; or name a directory",
-                    )
+                    CliError::failed(format!(
+                        "{}: this store does not know how the image was built",
+                        self.subject
+                    ))
+                    .hint("only images that were built with this store can be verified; or name a directory")
                 })?;
                 std::env::set_current_dir(&recipe.folder).map_err(|error| {
                     CliError::failed(format!("the image was built in `{}`: {error}", recipe.folder.display()))
@@ -101,7 +103,7 @@ impl Verify {
         };
         let build = arguments::parse::<Build>("build", words)?.anew();
         if build.reads_stdin() {
-            return Err(CliError::failed("the image was built from standard input, which nobody has kept")
+            return Err(CliError::failed("the image was built from standard input, which is not kept")
                 .hint("only what was built from files, the web or git can be built again"));
         }
         Ok(build)

@@ -652,7 +652,7 @@ fn images_are_verified() {
     assert!(other.out.contains("/id") && other.out.contains("random/uuid"), "{}", other.out);
     let unknown = bed.words("verify busybox");
     assert!(
-        unknown.code == 1 && unknown.err.contains("nobody knows how this image was built"),
+        unknown.code == 1 && unknown.err.contains("this store does not know how the image was built"),
         "{}",
         unknown.err
     );

@@ -318,7 +318,7 @@ impl Unpacker<'_> {
 
     fn innermost(&self) -> BorrowedFd<'_> {
         let Some(level) = self.here.last() else { return self.root.as_fd() };
-        level.dir.as_ref().expect("whoever goes up opens the directory that is innermost then").as_fd()
+        level.dir.as_ref().expect("going up opens the directory that is innermost then").as_fd()
     }
 
     /// What is known about a directory of the layer, which may be new.

@@ -212,25 +212,21 @@ fn no_interpreter(program: &Bytes, file: &CStr) -> SetupError {
         }
         None => "the loader that it names (the dynamic linker) does not exist".to_owned(),
     };
-    let name = String::from_utf8_lossy(&program.0).into_owned();
-    SetupError {
-        stage: Stage::Exec,
-        call: "exec".to_owned(),
-        on: program.clone(),
-        errno: Errno::ENOENT as i32,
-        message: Some(format!("exec: {name:?}: {missing}")),
-    }
+    failed(program, Errno::ENOENT, &missing)
 }
 
 /// The kernel knows no way to run the file.
 fn not_executable(program: &Bytes, file: &CStr) -> SetupError {
+    failed(program, Errno::ENOEXEC, &why_not_executable(OsStr::from_bytes(file.to_bytes())))
+}
+
+fn failed(program: &Bytes, errno: Errno, reason: &str) -> SetupError {
     let name = String::from_utf8_lossy(&program.0).into_owned();
-    let reason = why_not_executable(OsStr::from_bytes(file.to_bytes()));
     SetupError {
         stage: Stage::Exec,
         call: "exec".to_owned(),
         on: program.clone(),
-        errno: Errno::ENOEXEC as i32,
+        errno: errno as i32,
         message: Some(format!("exec: {name:?}: {reason}")),
     }
 }
