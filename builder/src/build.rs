@@ -119,6 +119,13 @@ pub struct Given {
     pub ssh: BTreeMap<String, PathBuf>,
 }
 
+impl Given {
+    /// True when `text` holds the value of a secret that is not so simple that it stands there by chance.
+    pub fn holds_secret(&self, text: &[u8]) -> bool {
+        Needles::new(&self.secrets).stand_in(text)
+    }
+}
+
 impl std::fmt::Debug for Given {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Given").field("secrets", &self.secrets.keys()).field("ssh", &self.ssh).finish()

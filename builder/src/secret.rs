@@ -134,6 +134,12 @@ impl<'a> Needles<'a> {
         *needle.is_known.get_or_init(|| is_known(&needle.finder))
     }
 
+    /// True when one of the values, whole and not weak, is in `text`.
+    pub(crate) fn stand_in(&self, text: &[u8]) -> bool {
+        let counts = |needle: &&Needle| !needle.is_part && !needle.is_weak;
+        self.list.iter().filter(counts).any(|needle| needle.finder.find(text).is_some())
+    }
+
     /// Masks a stream.
     pub(crate) fn mask(&self) -> Mask<'_> {
         Mask { needles: self, held: Vec::new() }

@@ -58,7 +58,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             output.write(made)?;
         }
         tell_of(&build, made, &outputs)?;
-        if options.only_files { Ok(()) } else { recipe::keep(made, &words, &options.build_args) }
+        if options.only_files { Ok(()) } else { recipe::keep(made, &words, &options) }
     });
     agent::finish();
     result.map(|()| 0)

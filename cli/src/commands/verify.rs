@@ -98,7 +98,7 @@ impl Verify {
                 std::env::set_current_dir(&recipe.folder).map_err(|error| {
                     CliError::failed(format!("the image was built in `{}`: {error}", recipe.folder.display()))
                 })?;
-                recipe.arguments()
+                recipe.arguments()?
             }
         };
         let build = arguments::parse::<Build>("build", words)?.anew();

@@ -2,15 +2,20 @@
 
 use super::output::Made;
 use crate::error::CliError;
+use kiln_builder::build::{BuildOptions, Given};
+use kiln_builder::stage;
 use kiln_image::digest::ImageId;
 use kiln_image::store::Store;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// How an image was built.
+/// The flag whose values may hold secrets.
+const FLAG: &str = "--build-arg";
+
+/// How an image was built. Holds no secret: it is on the disk for as long as the image.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Recipe {
     /// The folder in which the command was given.
@@ -20,16 +25,60 @@ pub struct Recipe {
     /// Build arguments with their values, some of which came from the environment.
     #[serde(default)]
     values: BTreeMap<String, String>,
+    /// Build arguments whose values hold a secret and are not kept.
+    #[serde(default)]
+    withheld: BTreeSet<String>,
 }
 
 impl Recipe {
+    /// The recipe of a command line, `None` when more of it than values of build arguments holds a secret.
+    fn new(words: &[OsString], values: &BTreeMap<String, String>, given: &Given) -> Option<Recipe> {
+        let is_secret = |bytes: &[u8]| given.holds_secret(bytes);
+        let hides = |name: &str, value: &str| is_proxy(name) || is_secret(value.as_bytes());
+        let mut arguments: Vec<Vec<u8>> = Vec::new();
+        for word in words {
+            let is_value = arguments.last().is_some_and(|last| last == FLAG.as_bytes());
+            let text = word.to_str().unwrap_or_default();
+            let assignment = match is_value {
+                true => Some(text),
+                false => text.strip_prefix(FLAG).and_then(|rest| rest.strip_prefix('=')),
+            };
+            let bytes = match assignment.and_then(|text| text.split_once('=')) {
+                Some((name, value)) if hides(name, value) => &word.as_bytes()[..word.len() - value.len() - 1],
+                _ => word.as_bytes(),
+            };
+            if is_secret(bytes) {
+                return None;
+            }
+            arguments.push(bytes.to_vec());
+        }
+        let (hidden, values): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            values.clone().into_iter().partition(|(name, value)| hides(name, value));
+        let withheld = hidden.into_keys().filter(|name| !is_proxy(name)).collect();
+        Some(Recipe { folder: std::env::current_dir().unwrap_or_default(), arguments, values, withheld })
+    }
+
     /// What followed `build`, and then the values that came from the environment.
-    pub fn arguments(&self) -> Vec<OsString> {
+    ///
+    /// # Errors
+    /// A value was withheld and is not in the environment.
+    pub fn arguments(&self) -> Result<Vec<OsString>, CliError> {
+        if let Some(name) = self.withheld.iter().find(|name| std::env::var_os(name).is_none()) {
+            return Err(CliError::failed(format!(
+                "the image was built with --build-arg {name}, whose value holds a secret and was not kept"
+            ))
+            .hint(format!("set {name} to it in the environment: {name}=... kiln verify ...")));
+        }
         let words = self.arguments.iter().map(|word| OsStr::from_bytes(word).to_owned());
         let values = self.values.iter();
         let values = values.map(|(name, value)| OsString::from(format!("--build-arg={name}={value}")));
-        words.chain(values).collect()
+        Ok(words.chain(values).collect())
     }
+}
+
+/// True for build arguments that change no image, and whose values may hold passwords.
+fn is_proxy(name: &str) -> bool {
+    name.to_ascii_uppercase().ends_with("_PROXY") && stage::is_predefined(name)
 }
 
 fn name(image: &ImageId) -> String {
@@ -37,16 +86,8 @@ fn name(image: &ImageId) -> String {
 }
 
 /// Remembers how images were built.
-pub(super) fn keep(
-    made: &Made<'_>,
-    arguments: &[OsString],
-    values: &BTreeMap<String, String>,
-) -> Result<(), CliError> {
-    let recipe = Recipe {
-        folder: std::env::current_dir().unwrap_or_default(),
-        arguments: arguments.iter().map(|word| word.as_bytes().to_vec()).collect(),
-        values: values.clone(),
-    };
+pub(super) fn keep(made: &Made<'_>, words: &[OsString], options: &BuildOptions) -> Result<(), CliError> {
+    let Some(recipe) = Recipe::new(words, &options.build_args, &options.given) else { return Ok(()) };
     let bytes = serde_json::to_vec(&recipe).expect("bytes are JSON");
     for image in &made.outcome.images {
         made.store.put_cache(&name(&image.id), &bytes)?;
@@ -57,4 +98,41 @@ pub(super) fn keep(
 /// How an image was built, if it was built here.
 pub fn find(store: &Store, image: &ImageId) -> Option<Recipe> {
     serde_json::from_slice(&store.read_cache(&name(image))?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe(words: &[&str], build_args: &[(&str, &str)]) -> Option<Recipe> {
+        let secrets = BTreeMap::from([("s".to_owned(), b"config-value-1234\n".to_vec())]);
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let values = build_args.iter().map(own).collect();
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        Recipe::new(&words, &values, &Given { secrets, ..Given::default() })
+    }
+
+    #[test]
+    fn secrets_and_proxies_are_not_kept() {
+        let given = [("KILN_TEST_A", "config-value-1234"), ("B", "b"), ("https_proxy", "http://u:p@host")];
+        let words = [
+            "--build-arg",
+            "KILN_TEST_A=config-value-1234",
+            "--build-arg=B=b",
+            "--build-arg=https_proxy=http://u:p@host",
+            ".",
+        ];
+        let kept = recipe(&words, &given).unwrap();
+        let texts: Vec<_> = kept.arguments.iter().map(|word| String::from_utf8_lossy(word)).collect();
+        assert_eq!(texts, ["--build-arg", "KILN_TEST_A", "--build-arg=B=b", "--build-arg=https_proxy", "."]);
+        assert_eq!(kept.values, BTreeMap::from([("B".to_owned(), "b".to_owned())]));
+        assert_eq!(kept.withheld, BTreeSet::from(["KILN_TEST_A".to_owned()]));
+        assert!(kept.arguments().is_err(), "the value is in no environment");
+    }
+
+    #[test]
+    fn command_lines_with_secrets_are_not_kept() {
+        assert!(recipe(&["--label=a=config-value-1234", "."], &[]).is_none());
+        assert!(recipe(&["--label=a=b", "."], &[]).is_some());
+    }
 }
