@@ -51,7 +51,7 @@ static void bring_loopback_up(void)
     close(socket_fd);
 }
 
-/* The working folder is the container's root. */
+/* The working directory is the container's root. */
 static void mount_file_systems(void)
 {
     const unsigned long usual = MS_NOSUID | MS_NOEXEC | MS_NODEV;
@@ -93,7 +93,7 @@ static void make_devices(void)
             fail("symlink", links[i][1]);
 }
 
-/* Hidden files are covered by /dev/null, hidden folders by one empty folder; those that are not there need nothing. */
+/* Hidden files are covered by /dev/null, hidden directories by one empty directory; those that are not there need nothing. */
 static void cover_paths(void)
 {
     static const char *const hidden[] = {

@@ -15,18 +15,18 @@ pub struct Variant {
     pub seccomp: bool,
 }
 
-/// Makes the bundle in a folder: `config.json`, and `rootfs` with a static busybox.
-pub fn write(folder: &Path, busybox: &Path, variant: Variant) -> Outcome<()> {
-    let root = folder.join("rootfs");
+/// Makes the bundle in a directory: `config.json`, and `rootfs` with a static busybox.
+pub fn write(dir: &Path, busybox: &Path, variant: Variant) -> Outcome<()> {
+    let root = dir.join("rootfs");
     for name in ["bin", "dev", "etc", "proc", "sys"] {
         fs::create_dir_all(root.join(name))?;
     }
     // Whoever may be somebody else inside must be able to reach it.
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     fs::copy(busybox, root.join("bin/busybox"))?;
     // No link: a program that is named by one costs Kiln more, and others nothing.
     fs::copy(busybox, root.join("bin/true"))?;
-    fs::write(folder.join("config.json"), serde_json::to_vec(&configuration(variant)?)?)?;
+    fs::write(dir.join("config.json"), serde_json::to_vec(&configuration(variant)?)?)?;
     Ok(())
 }
 

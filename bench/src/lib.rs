@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// What everything here that can fail gives: the error is only ever shown.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// The static busybox of this machine: `BUSYBOX` names another one.
+/// The static busybox of this host: `BUSYBOX` names another one.
 pub fn busybox() -> Outcome<PathBuf> {
     let named = std::env::var_os("BUSYBOX").map(PathBuf::from);
     named

@@ -9,22 +9,22 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// An image with busybox in it and the overlay that a step writes to, in a temporary folder.
+/// An image with busybox in it and the overlay that a step writes to, in a temporary directory.
 pub struct Bed {
-    folder: tempfile::TempDir,
+    dir: tempfile::TempDir,
     mount: Mount,
 }
 
 impl Bed {
     /// Makes it.
     pub fn new(busybox: &Path) -> Outcome<Bed> {
-        let folder = tempfile::tempdir()?;
+        let dir = tempfile::tempdir()?;
         for name in ["image/bin", "image/proc", "image/sys", "image/dev", "root", "upper", "work"] {
-            fs::create_dir_all(folder.path().join(name))?;
+            fs::create_dir_all(dir.path().join(name))?;
         }
-        fs::copy(busybox, folder.path().join("image/bin/busybox"))?;
-        std::os::unix::fs::symlink("busybox", folder.path().join("image/bin/true"))?;
-        let path = |name: &str| folder.path().join(name).display().to_string();
+        fs::copy(busybox, dir.path().join("image/bin/busybox"))?;
+        std::os::unix::fs::symlink("busybox", dir.path().join("image/bin/true"))?;
+        let path = |name: &str| dir.path().join(name).display().to_string();
         let options = [
             format!("lowerdir+={}", path("image")),
             format!("upperdir={}", path("upper")),
@@ -32,12 +32,12 @@ impl Bed {
         ];
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let mount = spec::mount("overlay", "/", "overlay", &options);
-        Ok(Bed { folder, mount })
+        Ok(Bed { dir, mount })
     }
 
     /// The default specification with a change to it.
     pub fn spec(&self, change: impl FnOnce(&mut Spec)) -> Spec {
-        let mut spec = spec::default(self.folder.path().join("root"));
+        let mut spec = spec::default(self.dir.path().join("root"));
         if let Some(process) = spec.process_mut() {
             process.set_args(Some(vec!["/bin/true".to_owned()]));
         }
@@ -47,7 +47,7 @@ impl Bed {
 
     /// The program alone: fork, exec, wait.
     pub fn plain(&self) -> Outcome<()> {
-        let mut command = Command::new(self.folder.path().join("image/bin/true"));
+        let mut command = Command::new(self.dir.path().join("image/bin/true"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use crate::cancel::Cancel;
 use crate::check::{facts, file_facts};
 use crate::content::{Content, ContentError, StatCache};
-use crate::context::{Context, LocalFolder};
+use crate::context::{Context, LocalDir};
 use crate::epoch::{self, Clock, RemoteClock};
 use crate::error::{BuildError, FailedStep, ImageError};
 use crate::event::{Event, Finding, Listener, Reporter, Row};
@@ -53,7 +53,7 @@ pub struct BuildOptions {
     pub labels: BTreeMap<String, String>,
     /// Notes on manifests and indexes.
     pub annotations: Annotations,
-    /// What the images are for; this machine when there are none.
+    /// What the images are for; this host when there are none.
     pub platforms: Vec<Platform>,
     /// Results of earlier builds do not count.
     pub no_cache: bool,
@@ -77,7 +77,7 @@ pub struct BuildOptions {
     pub strict: bool,
     /// Steps that run at once at most.
     pub jobs: Option<usize>,
-    /// What all RUN steps see of this machine.
+    /// What all RUN steps see of this host.
     pub volumes: Vec<HostMount>,
     /// Docker's media types instead of OCI's.
     pub docker_types: bool,
@@ -142,7 +142,7 @@ pub struct Machine<'a> {
     pub images: &'a dyn Images,
     /// Fetches what is on other machines.
     pub remote: &'a dyn Remote,
-    /// A folder that is emptied at boot, for what running networks need.
+    /// A directory that is emptied at boot, for what running networks need.
     pub state: &'a Path,
     /// Hears what happens.
     pub listener: &'a Listener<'a>,
@@ -217,7 +217,7 @@ impl Outcome {
         &self.images[first..]
     }
 
-    /// The image that stands for all: that for this machine, or the first of the last target.
+    /// The image that stands for all: that for this host, or the first of the last target.
     pub fn main(&self) -> &BuiltImage {
         let own = Platform::host();
         let last = self.last();
@@ -439,7 +439,7 @@ impl Build<'_> {
                 if !checked.insert(layer.as_str().to_owned()) {
                     continue;
                 }
-                let root = store.layer_folder(layer);
+                let root = store.layer_dir(layer);
                 let leak =
                     needles.find_in_tree(&root, None, self.machine.cancel).map_err(StoreError::from)?;
                 if let Some(leak) = leak {
@@ -460,8 +460,8 @@ impl Build<'_> {
         configs: &[ImageConfig],
     ) -> Result<Outcome, BuildError> {
         let Machine { store, spawner, state, cancel, remote, .. } = *self.machine;
-        let folders = self.context.folders().into_iter().enumerate();
-        let contexts = folders.map(|(number, folder)| open_content(folder, &plan.graph.sources_of(number)));
+        let dirs = self.context.dirs().into_iter().enumerate();
+        let contexts = dirs.map(|(number, dir)| open_content(dir, &plan.graph.sources_of(number)));
         let contexts = contexts.collect::<Result<Vec<_>, _>>()?;
         let cache_name = self.stat_cache_name();
         let stat_cache = StatCache::from_bytes(&store.read_cache(&cache_name).unwrap_or_default());
@@ -552,7 +552,7 @@ impl Build<'_> {
     }
 
     fn stat_cache_name(&self) -> String {
-        let path = std::fs::canonicalize(&self.context.folder).unwrap_or_default();
+        let path = std::fs::canonicalize(&self.context.dir).unwrap_or_default();
         format!("stat-{}", &Digest::of(path.as_os_str().as_bytes()).hex()[..32])
     }
 
@@ -616,7 +616,7 @@ impl Build<'_> {
         Ok(outcome)
     }
 
-    /// Names the images; of those for several platforms, the one for this machine.
+    /// Names the images; of those for several platforms, the one for this host.
     fn tag(&self, outcome: &mut Outcome, note: impl Fn(String)) -> Result<(), BuildError> {
         let count = outcome.images.len() / self.options.targets.len().max(1);
         let mut named: Vec<(usize, &Reference)> = Vec::new();
@@ -699,20 +699,20 @@ fn group_by_target(results: &mut Vec<Planned>, platforms: usize) {
     *results = order.map(|index| results[index].clone()).collect();
 }
 
-/// Of images for several platforms, the number of that for this machine, or of the first.
+/// Of images for several platforms, the number of that for this host, or of the first.
 fn host_image(outcome: &Outcome, images: std::ops::Range<usize>) -> usize {
     let own = Platform::host();
     images.clone().find(|index| outcome.images[*index].platform == own).unwrap_or(images.start)
 }
 
-fn open_content(folder: Option<LocalFolder>, sources: &[String]) -> Result<Option<Content>, BuildError> {
-    let Some(folder) = folder else { return Ok(None) };
-    let tree = Tree::open(&folder.folder)?;
-    let real = std::fs::canonicalize(&folder.folder).unwrap_or_else(|_| folder.folder.clone());
+fn open_content(dir: Option<LocalDir>, sources: &[String]) -> Result<Option<Content>, BuildError> {
+    let Some(dir) = dir else { return Ok(None) };
+    let tree = Tree::open(&dir.dir)?;
+    let real = std::fs::canonicalize(&dir.dir).unwrap_or_else(|_| dir.dir.clone());
     let shown = format!("the directory `{}`", real.display());
-    let content = Content::context(tree, folder.ignore, folder.ignore_name, shown);
+    let content = Content::context(tree, dir.ignore, dir.ignore_name, shown);
     let content = content.with_sources(sources.to_vec());
-    Ok(Some(if folder.is_archive { content.of_archive() } else { content }))
+    Ok(Some(if dir.is_archive { content.of_archive() } else { content }))
 }
 
 /// Computes diff ids while later steps run.

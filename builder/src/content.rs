@@ -1,4 +1,4 @@
-//! What COPY takes: patterns become files and folders, and these a digest.
+//! What COPY takes: patterns become files and directories, and these a digest.
 //!
 //! The same code serves the build context and the trees of stages and images. A digest covers exactly what a
 //! copy would make: names below each source, types, permissions, owners, link targets and bytes, and no
@@ -41,25 +41,25 @@ pub struct Content {
     shown: String,
 }
 
-/// A file or folder that a source names.
+/// A file or directory that a source names.
 pub struct Source {
-    /// The folder that holds it.
-    pub folder: OwnedFd,
+    /// The directory that holds it.
+    pub dir: OwnedFd,
     /// Its name there; `.` for the root.
     pub name: CString,
-    /// The name that a copy of it gets in a folder.
+    /// The name that a copy of it gets in a directory.
     pub base: Vec<u8>,
     /// Where it really is, from the root.
     pub path: RealPath,
     /// What it is.
     pub stat: Stat,
-    /// Only what matches is taken out of the folder; everything when there are no patterns.
+    /// Only what matches is taken out of the directory; everything when there are no patterns.
     pub include: Patterns,
 }
 
 impl Source {
-    /// True for a folder, of which the contents are copied.
-    pub fn is_folder(&self) -> bool {
+    /// True for a directory, of which the contents are copied.
+    pub fn is_dir(&self) -> bool {
         sys::file_type(&self.stat) == FileType::Directory
     }
 }
@@ -136,7 +136,7 @@ impl Content {
         &self.patterns
     }
 
-    /// What a source names: one file or folder, or all that match a pattern.
+    /// What a source names: one file or directory, or all that match a pattern.
     pub fn find(&self, source: &str) -> Result<Vec<Source>, ContentError> {
         let (literal, pattern) = glob::split(source);
         if pattern.is_empty() {
@@ -182,9 +182,9 @@ impl Content {
         Ok(false)
     }
 
-    /// What `COPY --parents` takes for a source: a folder, and what of it.
+    /// What `COPY --parents` takes for a source: a directory, and what of it.
     ///
-    /// `before/./after` is `after` below the folder `before`; without the mark the folder is the root.
+    /// `before/./after` is `after` below the directory `before`; without the mark the directory is the root.
     pub fn find_with_parents(&self, source: &str) -> Result<Vec<Source>, ContentError> {
         let (pivot, pattern) = source.split_once("/./").unwrap_or(("", source));
         let pattern = path::join("/", pattern);
@@ -196,45 +196,45 @@ impl Content {
             "" => Patterns::default(),
             pattern => Patterns::compile([pattern]).map_err(|_| ContentError::Pattern(source.to_owned()))?,
         };
-        let folders = self.find(&path::join("/", pivot))?;
-        Ok(folders.into_iter().map(|folder| Source { include: include.clone(), ..folder }).collect())
+        let dirs = self.find(&path::join("/", pivot))?;
+        Ok(dirs.into_iter().map(|dir| Source { include: include.clone(), ..dir }).collect())
     }
 
     fn find_one(&self, path: &str) -> Result<Source, ContentError> {
         let real = self.tree.resolve(path.as_bytes())?;
         let base = path.rsplit('/').find(|name| !name.is_empty()).unwrap_or_default();
         match self.source(&real, base.as_bytes().to_vec())? {
-            Some(source) if self.is_visible(&real, source.is_folder())? => Ok(source),
+            Some(source) if self.is_visible(&real, source.is_dir())? => Ok(source),
             _ => Err(self.not_found(path, &real)?),
         }
     }
 
     fn source(&self, real: &RealPath, base: Vec<u8>) -> Result<Option<Source>, CallError> {
         let Some(name) = real.name() else {
-            let folder = self.tree.open_folder(real)?;
-            let stat = rustix::fs::fstat(&folder).call("stat", real.display())?;
+            let dir = self.tree.open_dir(real)?;
+            let stat = rustix::fs::fstat(&dir).call("stat", real.display())?;
             let (name, path) = (c".".to_owned(), real.clone());
-            return Ok(Some(Source { folder, name, base, path, stat, include: Patterns::default() }));
+            return Ok(Some(Source { dir, name, base, path, stat, include: Patterns::default() }));
         };
-        let folder = match self.tree.open_folder(&real.parent()) {
-            Ok(folder) => folder,
+        let dir = match self.tree.open_dir(&real.parent()) {
+            Ok(dir) => dir,
             Err(error) if error.is_not_found() || error.errno == rustix::io::Errno::NOTDIR => {
                 return Ok(None);
             }
             Err(error) => return Err(error),
         };
-        let stat = sys::stat_at(folder.as_fd(), name).call("stat", real.display())?;
+        let stat = sys::stat_at(dir.as_fd(), name).call("stat", real.display())?;
         let (name, path) = (name.clone(), real.clone());
-        Ok(stat.map(|stat| Source { folder, name, base, path, stat, include: Patterns::default() }))
+        Ok(stat.map(|stat| Source { dir, name, base, path, stat, include: Patterns::default() }))
     }
 
     /// False for what the patterns leave out; a directory counts when something below it is let in.
-    fn is_visible(&self, real: &RealPath, is_folder: bool) -> Result<bool, CallError> {
+    fn is_visible(&self, real: &RealPath, is_dir: bool) -> Result<bool, CallError> {
         if self.patterns.is_empty() || real.names().is_empty() {
             return Ok(true);
         }
         let decision = self.patterns.decide_alone(&text(real));
-        Ok(!decision.is_ignored() || (is_folder && self.lets_in(real, &decision)?))
+        Ok(!decision.is_ignored() || (is_dir && self.lets_in(real, &decision)?))
     }
 
     /// True when something below the ignored directory `above`, about which the patterns decided so, is let in.
@@ -242,7 +242,7 @@ impl Content {
         if self.patterns.prunes(&text(above), decision) {
             return Ok(false);
         }
-        let opened = self.tree.open_folder(above)?;
+        let opened = self.tree.open_dir(above)?;
         for name in sys::sorted_names(opened.as_fd()).call("getdents", above.display())? {
             let path = above.child(&name);
             let decision = self.patterns.decide(&text(&path), Some(decision));
@@ -250,8 +250,8 @@ impl Content {
                 return Ok(true);
             }
             let stat = sys::stat_at(opened.as_fd(), &name).call("stat", path.display())?;
-            let is_folder = stat.is_some_and(|stat| sys::file_type(&stat) == FileType::Directory);
-            if is_folder && self.lets_in(&path, &decision)? {
+            let is_dir = stat.is_some_and(|stat| sys::file_type(&stat) == FileType::Directory);
+            if is_dir && self.lets_in(&path, &decision)? {
                 return Ok(true);
             }
         }
@@ -260,29 +260,29 @@ impl Content {
 
     fn match_below(
         &self,
-        folder: &RealPath,
+        dir: &RealPath,
         components: &[glob::Component],
         found: &mut Vec<Source>,
     ) -> Result<(), ContentError> {
         let Some((component, rest)) = components.split_first() else { return Ok(()) };
-        let opened = match self.tree.open_folder(folder) {
+        let opened = match self.tree.open_dir(dir) {
             Ok(opened) => opened,
-            // Not there, or no folder: nothing matches.
+            // Not there, or no directory: nothing matches.
             Err(_) => return Ok(()),
         };
-        for name in sys::sorted_names(opened.as_fd()).call("getdents", folder.display())? {
+        for name in sys::sorted_names(opened.as_fd()).call("getdents", dir.display())? {
             if !component.matches(&name.to_string_lossy()) {
                 continue;
             }
-            let path = folder.child(&name);
+            let path = dir.child(&name);
             let stat = sys::stat_at(opened.as_fd(), &name).call("stat", path.display())?;
             let Some(stat) = stat else { continue };
-            let is_folder = sys::file_type(&stat) == FileType::Directory;
+            let is_dir = sys::file_type(&stat) == FileType::Directory;
             if rest.is_empty() {
-                if self.is_visible(&path, is_folder)? {
+                if self.is_visible(&path, is_dir)? {
                     found.push(self.matched(&path, &name)?);
                 }
-            } else if is_folder {
+            } else if is_dir {
                 self.match_below(&path, rest, found)?;
             }
         }
@@ -294,7 +294,7 @@ impl Content {
         let shown = path.display().display().to_string();
         let real = self.tree.resolve(&path.to_bytes())?;
         match self.source(&real, name.to_bytes().to_vec())? {
-            Some(source) if real == *path || self.is_visible(&real, source.is_folder())? => Ok(source),
+            Some(source) if real == *path || self.is_visible(&real, source.is_dir())? => Ok(source),
             _ => Err(self.not_found(&shown, &real)?),
         }
     }
@@ -342,20 +342,20 @@ impl Content {
         }
     }
 
-    /// A name like the one that is missing, in the deepest folder of the path that exists.
+    /// A name like the one that is missing, in the deepest directory of the path that exists.
     fn near_name(&self, real: &RealPath) -> Option<String> {
-        let mut folder = RealPath::root();
+        let mut dir = RealPath::root();
         for name in real.names() {
-            let opened = self.tree.open_folder(&folder).ok()?;
+            let opened = self.tree.open_dir(&dir).ok()?;
             let names = sys::sorted_names(opened.as_fd()).ok()?;
             if names.contains(name) {
-                folder = folder.child(name);
+                dir = dir.child(name);
                 continue;
             }
             let names: Vec<String> = names.iter().map(|name| name.to_string_lossy().into_owned()).collect();
             let near = suggest::nearest(&name.to_string_lossy(), names.iter().map(String::as_str))?;
             let exact = names.iter().find(|name| name.eq_ignore_ascii_case(&near)).cloned().unwrap_or(near);
-            return Some(shown(&folder.child(&CString::new(exact).ok()?)));
+            return Some(shown(&dir.child(&CString::new(exact).ok()?)));
         }
         None
     }

@@ -1,4 +1,4 @@
-//! The build context: a folder, a Dockerfile, and a file that says what is left out.
+//! The build context: a directory, a Dockerfile, and a file that says what is left out.
 
 use crate::error::BuildError;
 use kiln_image::sys::{self, CallError};
@@ -21,8 +21,8 @@ const MAX_SIZE: u64 = 16 << 20;
 /// What a build reads before it plans anything.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// The folder that COPY sees.
-    pub folder: PathBuf,
+    /// The directory that COPY sees.
+    pub dir: PathBuf,
     /// The Dockerfile.
     pub source: Source,
     /// What is left out.
@@ -53,19 +53,19 @@ pub struct NamedContext {
 /// What a named context is.
 #[derive(Clone, Debug)]
 pub enum ContextSource {
-    /// A folder of this machine.
-    Folder(LocalFolder),
+    /// A directory of this host.
+    Dir(LocalDir),
     /// An image.
     Image(String),
     /// A stage of the same file.
     Stage(String),
 }
 
-/// A folder of this machine, and what is left out of it.
+/// A directory of this host, and what is left out of it.
 #[derive(Clone, Debug)]
-pub struct LocalFolder {
-    /// The folder.
-    pub folder: PathBuf,
+pub struct LocalDir {
+    /// The directory.
+    pub dir: PathBuf,
     /// What is left out.
     pub ignore: Patterns,
     /// The name of the file that says so.
@@ -74,41 +74,41 @@ pub struct LocalFolder {
     pub is_archive: bool,
 }
 
-impl LocalFolder {
-    /// A folder with its own ignore file.
-    pub fn open(folder: &Path) -> Result<LocalFolder, BuildError> {
-        let (ignore_name, ignore) = read_ignore(folder, &folder.join(NAMES[0]))?;
-        Ok(LocalFolder { folder: folder.to_owned(), ignore, ignore_name, is_archive: false })
+impl LocalDir {
+    /// A directory with its own ignore file.
+    pub fn open(dir: &Path) -> Result<LocalDir, BuildError> {
+        let (ignore_name, ignore) = read_ignore(dir, &dir.join(NAMES[0]))?;
+        Ok(LocalDir { dir: dir.to_owned(), ignore, ignore_name, is_archive: false })
     }
 
-    /// A folder that is part of the build as it is.
-    pub fn whole(folder: &Path) -> LocalFolder {
+    /// A directory that is part of the build as it is.
+    pub fn whole(dir: &Path) -> LocalDir {
         let ignore_name = IGNORE_FILE.to_owned();
-        LocalFolder { folder: folder.to_owned(), ignore: Patterns::default(), ignore_name, is_archive: false }
+        LocalDir { dir: dir.to_owned(), ignore: Patterns::default(), ignore_name, is_archive: false }
     }
 }
 
 impl Context {
-    /// Reads the Dockerfile and the ignore file of the context `folder`.
+    /// Reads the Dockerfile and the ignore file of the context `directory`.
     ///
-    /// `file` is the Dockerfile, relative to the current folder; `Dockerfile` in the context without it.
-    pub fn open(folder: &Path, file: Option<&Path>) -> Result<Context, BuildError> {
-        if !folder.is_dir() {
-            let what = if folder.exists() { "is not a directory" } else { "not found" };
+    /// `file` is the Dockerfile, relative to the current directory; `Dockerfile` in the context without it.
+    pub fn open(dir: &Path, file: Option<&Path>) -> Result<Context, BuildError> {
+        if !dir.is_dir() {
+            let what = if dir.exists() { "is not a directory" } else { "not found" };
             return Err(BuildError::Option {
-                message: format!("unable to prepare context: path {:?} {what}", folder.display().to_string()),
-                hints: vec!["give the folder that holds the files to build from, such as `.`".to_owned()],
+                message: format!("unable to prepare context: path {:?} {what}", dir.display().to_string()),
+                hints: vec!["give the directory that holds the files to build from, such as `.`".to_owned()],
             });
         }
         let file = match file {
             Some(file) => file.to_owned(),
-            None => find_dockerfile(folder),
+            None => find_dockerfile(dir),
         };
-        let source = read_dockerfile(folder, &file)?;
-        let (ignore_name, ignore) = read_ignore(folder, &file)?;
+        let source = read_dockerfile(dir, &file)?;
+        let (ignore_name, ignore) = read_ignore(dir, &file)?;
         let name = std::fs::canonicalize(&file).unwrap_or_else(|_| file.clone()).display().to_string();
         Ok(Context {
-            folder: folder.to_owned(),
+            dir: dir.to_owned(),
             source,
             ignore,
             ignore_name,
@@ -119,35 +119,35 @@ impl Context {
         })
     }
 
-    /// The folders that are copied from: the context first, then those of named ones by their numbers.
-    pub(crate) fn folders(&self) -> Vec<Option<LocalFolder>> {
-        let own = LocalFolder {
-            folder: self.folder.clone(),
+    /// The directories that are copied from: the context first, then those of named ones by their numbers.
+    pub(crate) fn dirs(&self) -> Vec<Option<LocalDir>> {
+        let own = LocalDir {
+            dir: self.dir.clone(),
             ignore: self.ignore.clone(),
             ignore_name: self.ignore_name.clone(),
             is_archive: self.is_archive,
         };
         let named = self.named.iter().map(|context| match &context.source {
-            ContextSource::Folder(folder) => Some(folder.clone()),
+            ContextSource::Dir(dir) => Some(dir.clone()),
             ContextSource::Image(_) | ContextSource::Stage(_) => None,
         });
         std::iter::once(Some(own)).chain(named).collect()
     }
 
     /// A context whose Dockerfile was read from somewhere else, such as standard input.
-    pub fn with_dockerfile(folder: &Path, bytes: Vec<u8>) -> Result<Context, BuildError> {
+    pub fn with_dockerfile(dir: &Path, bytes: Vec<u8>) -> Result<Context, BuildError> {
         if bytes.len() as u64 > MAX_SIZE {
             return Err(BuildError::Option {
                 message: "failed to read dockerfile: too large".to_owned(),
                 hints: vec!["a Dockerfile holds at most 16 MiB".to_owned()],
             });
         }
-        let (ignore_name, ignore) = read_ignore(folder, &folder.join(NAMES[0]))?;
+        let (ignore_name, ignore) = read_ignore(dir, &dir.join(NAMES[0]))?;
         let source = Source::new(NAMES[0], bytes);
         let name = "-".to_owned();
-        let folder = folder.to_owned();
+        let dir = dir.to_owned();
         Ok(Context {
-            folder,
+            dir,
             source,
             ignore,
             ignore_name,
@@ -159,12 +159,12 @@ impl Context {
     }
 }
 
-fn find_dockerfile(folder: &Path) -> PathBuf {
-    let existing = NAMES.iter().map(|name| folder.join(name)).find(|path| path.exists());
-    existing.unwrap_or_else(|| folder.join(NAMES[0]))
+fn find_dockerfile(dir: &Path) -> PathBuf {
+    let existing = NAMES.iter().map(|name| dir.join(name)).find(|path| path.exists());
+    existing.unwrap_or_else(|| dir.join(NAMES[0]))
 }
 
-fn read_dockerfile(folder: &Path, file: &Path) -> Result<Source, BuildError> {
+fn read_dockerfile(dir: &Path, file: &Path) -> Result<Source, BuildError> {
     let shown = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
     let fail = |reason: String, hint: &str| {
         Err(BuildError::Option {
@@ -172,12 +172,10 @@ fn read_dockerfile(folder: &Path, file: &Path) -> Result<Source, BuildError> {
             hints: vec![hint.to_owned()],
         })
     };
-    match read_file(folder, file) {
+    match read_file(dir, file) {
         Ok(bytes) => Ok(Source::new(shown, bytes)),
         Err(error) => match error.kind() {
-            io::ErrorKind::NotFound => {
-                fail("no such file or directory".to_owned(), &where_else(folder, file))
-            }
+            io::ErrorKind::NotFound => fail("no such file or directory".to_owned(), &where_else(dir, file)),
             io::ErrorKind::IsADirectory => fail("is a directory".to_owned(), "name the file itself with -f"),
             io::ErrorKind::FileTooLarge => fail("too large".to_owned(), "a Dockerfile holds at most 16 MiB"),
             io::ErrorKind::InvalidInput => {
@@ -189,12 +187,12 @@ fn read_dockerfile(folder: &Path, file: &Path) -> Result<Source, BuildError> {
 }
 
 /// Where a Dockerfile is that was looked for in vain.
-fn where_else(folder: &Path, file: &Path) -> String {
+fn where_else(dir: &Path, file: &Path) -> String {
     let write = |path: &Path| format!("-f is read from the current directory: write -f {}", path.display());
     if std::fs::symlink_metadata(file).is_ok() {
         return "it is a link out of the build context: name the file itself with -f".to_owned();
     }
-    let in_context = folder.join(file);
+    let in_context = dir.join(file);
     if file.is_relative() && in_context.is_file() {
         return write(&in_context);
     }
@@ -227,10 +225,10 @@ fn where_else(folder: &Path, file: &Path) -> String {
     }
 }
 
-/// Reads a file of the context, whose links lead to the context: what it says must not show files of the machine, and
+/// Reads a file of the context, whose links lead to the context: what it says must not show files of the host, and
 /// nothing is waited for. A file elsewhere is one that the user has named, whatever it is.
-fn read_file(folder: &Path, file: &Path) -> io::Result<Vec<u8>> {
-    let bytes = match below(folder, file) {
+fn read_file(dir: &Path, file: &Path) -> io::Result<Vec<u8>> {
+    let bytes = match below(dir, file) {
         Some((root, below)) => read_inside(&root, &below)?,
         None if std::fs::metadata(file)?.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
         None => {
@@ -256,21 +254,21 @@ fn read_inside(root: &Path, file: &Path) -> io::Result<Vec<u8>> {
     bytes.ok_or_else(|| io::ErrorKind::PermissionDenied.into())
 }
 
-/// The context's folder and the place of a file in it, if it is there.
-fn below(folder: &Path, file: &Path) -> Option<(PathBuf, PathBuf)> {
+/// The context's directory and the place of a file in it, if it is there.
+fn below(dir: &Path, file: &Path) -> Option<(PathBuf, PathBuf)> {
     let above = file.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let (root, above) = (folder.canonicalize().ok()?, above.canonicalize().ok()?);
+    let (root, above) = (dir.canonicalize().ok()?, above.canonicalize().ok()?);
     let below = above.strip_prefix(&root).ok()?.join(file.file_name()?);
     Some((root, below))
 }
 
 /// `NAME.dockerignore` beside the Dockerfile, or `.dockerignore` in the context.
-fn read_ignore(folder: &Path, file: &Path) -> Result<(String, Patterns), BuildError> {
+fn read_ignore(dir: &Path, file: &Path) -> Result<(String, Patterns), BuildError> {
     let mut own = file.as_os_str().to_owned();
     own.push(IGNORE_FILE);
-    for path in [PathBuf::from(own), folder.join(IGNORE_FILE)] {
+    for path in [PathBuf::from(own), dir.join(IGNORE_FILE)] {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match read_file(folder, &path) {
+        match read_file(dir, &path) {
             Ok(bytes) => {
                 let patterns = Patterns::parse(&String::from_utf8_lossy(&bytes));
                 let patterns = patterns

@@ -84,10 +84,10 @@ fn fetch_time(operation: &Operation, machine: &Machine<'_>) -> Result<Option<i64
             "check the address and the network",
         )
     };
-    let folder = machine.store.scratch_folder()?;
+    let dir = machine.store.scratch_dir()?;
     match operation {
         Operation::Download(download) => {
-            let path = folder.path().join("file");
+            let path = dir.path().join("file");
             let mut file = File::create_new(&path).call("open", &path).map_err(StoreError::from)?;
             let answer = machine.remote.download(&download.url, None, &mut file);
             let Answer::File(version) = answer.map_err(|error| failed(&download.url, error))? else {
@@ -99,7 +99,7 @@ fn fetch_time(operation: &Operation, machine: &Machine<'_>) -> Result<Option<i64
         Operation::Checkout(checkout) => {
             let failed = |error| failed(&checkout.remote, error);
             let commit = machine.remote.commit(checkout).map_err(failed)?;
-            machine.remote.check_out(checkout, &commit, folder.path()).map(Some).map_err(failed)
+            machine.remote.check_out(checkout, &commit, dir.path()).map(Some).map_err(failed)
         }
         _ => Ok(None),
     }

@@ -42,8 +42,8 @@ pub enum Operation {
     Exec(Box<Exec>),
     /// Copies files onto its base.
     Copy(Box<Copy>),
-    /// Makes a folder on its base.
-    MakeFolder(MakeFolder),
+    /// Makes a directory on its base.
+    MakeDir(MakeDir),
     /// Puts the topmost layer of its second input on its first.
     Merge,
     /// A file of the web, alone in a tree.
@@ -72,8 +72,8 @@ pub struct Checkout {
     pub reference: String,
     /// The commit it must be, or its beginning; empty for any.
     pub commit: String,
-    /// A folder of the repository; empty for all of it.
-    pub folder: String,
+    /// A directory of the repository; empty for all of it.
+    pub dir: String,
     /// `.git` stays.
     pub keeps_git: bool,
     /// Submodules are fetched, too.
@@ -100,8 +100,8 @@ pub struct Exec {
     pub environment: Vec<String>,
     /// Proxy settings: seen by the program, not part of the key.
     pub proxies: Vec<String>,
-    /// The working folder.
-    pub folder: String,
+    /// The working directory.
+    pub dir: String,
     /// `USER`, empty for root.
     pub user: String,
     /// What it can reach.
@@ -110,7 +110,7 @@ pub struct Exec {
     pub script: Option<(String, String)>,
     /// Names that `--add-host` gives addresses.
     pub hosts: Vec<String>,
-    /// What the program believes to be its machine's name.
+    /// What the program believes to be its host's name.
     pub hostname: String,
     /// `--security=insecure`: all capabilities, all devices, no filters.
     pub is_insecure: bool,
@@ -118,7 +118,7 @@ pub struct Exec {
     pub devices: Vec<(String, bool)>,
     /// Limits that the command line set.
     pub limits: RunLimits,
-    /// What it is for, when that is not what this machine is.
+    /// What it is for, when that is not what this host is.
     pub platform: Option<Platform>,
     /// What is mounted for this step alone.
     pub mounts: Vec<StepMount>,
@@ -142,7 +142,7 @@ pub struct StepMount {
 pub enum MountSource {
     /// Files of an input.
     Files(Files),
-    /// A folder that outlives the build.
+    /// A directory that outlives the build.
     Cache {
         /// Its name; builds that use the same one share it.
         id: String,
@@ -157,7 +157,7 @@ pub enum MountSource {
         /// What it holds when it is made.
         seed: Option<Files>,
     },
-    /// A file or folder of this machine. What it holds is no part of the key.
+    /// A file or directory of this host. What it holds is no part of the key.
     Host(PathBuf),
     /// Memory.
     Tmpfs {
@@ -186,7 +186,7 @@ pub enum MountSource {
     },
 }
 
-/// A file or folder of this machine for all RUN steps: `--volume`.
+/// A file or directory of this host for all RUN steps: `--volume`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostMount {
     /// Where it is.
@@ -206,7 +206,7 @@ pub enum Files {
     Copy(usize),
 }
 
-/// Where a copy that is made to be mounted puts what it copies: a file or a folder.
+/// Where a copy that is made to be mounted puts what it copies: a file or a directory.
 pub(crate) const MOUNT_COPY: &str = "/m";
 
 /// What a step can reach.
@@ -216,7 +216,7 @@ pub enum Network {
     Bridge,
     /// Only itself.
     None,
-    /// All that the machine can, as the machine.
+    /// All that the host can, as the host.
     Host,
 }
 
@@ -252,7 +252,7 @@ pub struct Copy {
     pub sources: Vec<CopySource>,
     /// Files that stand in the Dockerfile: names and contents.
     pub inline: Vec<(String, String)>,
-    /// Where they go: a path from the root, with a slash at its end when it must be a folder.
+    /// Where they go: a path from the root, with a slash at its end when it must be a directory.
     pub destination: String,
     /// `--chown`.
     pub owner: Option<String>,
@@ -260,9 +260,9 @@ pub struct Copy {
     pub mode: Option<crate::mode::ModeChange>,
     /// `--exclude` patterns.
     pub exclude: Vec<String>,
-    /// `--parents`: folders above the sources are made, too.
+    /// `--parents`: directories above the sources are made, too.
     pub parents: bool,
-    /// A folder is copied with its own mode and owner, not only what is in it.
+    /// A directory is copied with its own mode and owner, not only what is in it.
     pub whole: bool,
     /// The time of what the builder itself makes, in seconds since 1970; now without one.
     pub epoch: Option<i64>,
@@ -286,7 +286,7 @@ pub struct CopySource {
 /// Where files are copied from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyFrom {
-    /// A folder of this machine: 0 is the build context, others are named ones.
+    /// A directory of this host: 0 is the build context, others are named ones.
     Context(usize),
     /// The input of that number.
     Input(usize),
@@ -308,7 +308,7 @@ impl Copy {
         }
     }
 
-    /// True when files of this machine are copied.
+    /// True when files of this host are copied.
     pub fn takes_context(&self) -> bool {
         self.sources.iter().any(|source| matches!(source.from, CopyFrom::Context(_)))
     }
@@ -319,9 +319,9 @@ impl Copy {
     }
 }
 
-/// A folder to make.
+/// A directory to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MakeFolder {
+pub struct MakeDir {
     /// Its path from the root.
     pub path: String,
     /// Its owner, as in `USER`; empty for root.

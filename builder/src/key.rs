@@ -4,12 +4,12 @@
 //! |---|---|---|
 //! | any | what kind of step it is, the result keys of the steps it stands on | file name, comments, names of stages, times |
 //! | image | the diff ids of its layers | its name, its config (that is in the steps' own inputs) |
-//! | run | arguments, every variable, folder, user, network, host name, security, devices, platform, size of /dev/shm, ulimits, control group, script; mounts: target, access, ids, owners and modes of caches that are given, sizes, and the result keys of what files come from | proxy settings; limits of memory and processors; what caches, secrets and sockets hold |
-//! | copy | sources, destination, owner, mode, exclusions, whether archives are unpacked and folders above kept, files that stand in the Dockerfile, the epoch if there is one; then names, types, permissions, owners, link targets and bytes of exactly what it takes | other files, times, owners of context files |
-//! | folder | path, owner, the epoch if there is one | |
+//! | run | arguments, every variable, directory, user, network, host name, security, devices, platform, size of /dev/shm, ulimits, control group, script; mounts: target, access, ids, owners and modes of caches that are given, sizes, and the result keys of what files come from | proxy settings; limits of memory and processors; what caches, secrets and sockets hold |
+//! | copy | sources, destination, owner, mode, exclusions, whether archives are unpacked and directories above kept, files that stand in the Dockerfile, the epoch if there is one; then names, types, permissions, owners, link targets and bytes of exactly what it takes | other files, times, owners of context files |
+//! | directory | path, owner, the epoch if there is one | |
 //! | merge | nothing more | |
 //! | download | its checksum if it has one; else the digest of the bytes, name and time | address, ETag |
-//! | checkout | commit, folder, whether `.git` stays and submodules come | address, branch or tag |
+//! | checkout | commit, directory, whether `.git` stays and submodules come | address, branch or tag |
 //!
 //! A key is the sha256 of its inputs in order, each with its length in front. The inputs themselves are kept
 //! with the result, so that it can be said which one differs when a step runs again.
@@ -117,10 +117,10 @@ pub fn definition(operation: &Operation, base: &[Key]) -> KeyInputs {
         }
         Operation::Exec(exec) => add_exec(&mut inputs, exec),
         Operation::Copy(copy) => add_copy(&mut inputs, copy),
-        Operation::MakeFolder(folder) => {
-            inputs.add("path", &folder.path);
-            inputs.add("owner", &folder.owner);
-            add_epoch(&mut inputs, folder.epoch);
+        Operation::MakeDir(dir) => {
+            inputs.add("path", &dir.path);
+            inputs.add("owner", &dir.owner);
+            add_epoch(&mut inputs, dir.epoch);
         }
         Operation::Download(download) => {
             inputs.add("name", &download.name);
@@ -129,7 +129,7 @@ pub fn definition(operation: &Operation, base: &[Key]) -> KeyInputs {
             }
         }
         Operation::Checkout(checkout) => {
-            inputs.add("folder", &checkout.folder);
+            inputs.add("folder", &checkout.dir);
             inputs.add("git", if checkout.keeps_git { "stays" } else { "goes" });
             inputs.add("submodules", if checkout.submodules { "come" } else { "stay" });
             inputs.add("times", if checkout.commit_times { "commit" } else { "checkout" });
@@ -150,7 +150,7 @@ pub(crate) fn kind(operation: &Operation) -> &'static str {
         Operation::Image(_) => "image",
         Operation::Exec(_) => "run",
         Operation::Copy(_) => "copy",
-        Operation::MakeFolder(_) => "folder",
+        Operation::MakeDir(_) => "folder",
         Operation::Merge => "merge",
         Operation::Download(_) => "download",
         Operation::Checkout(_) => "checkout",
@@ -167,7 +167,7 @@ fn add_exec(inputs: &mut KeyInputs, exec: &Exec) {
     for (name, value) in environment {
         inputs.add(format!("variable {name}"), value);
     }
-    inputs.add("folder", &exec.folder);
+    inputs.add("folder", &exec.dir);
     inputs.add("user", &exec.user);
     let network = match exec.network {
         Network::Bridge => "bridge",
@@ -258,7 +258,7 @@ fn add_copy(inputs: &mut KeyInputs, copy: &Copy) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{CopySource, MakeFolder, StepMount};
+    use crate::graph::{CopySource, MakeDir, StepMount};
     use crate::mode::ModeChange;
 
     fn exec() -> Exec {
@@ -266,7 +266,7 @@ mod tests {
             arguments: vec!["a".into(), "b".into()],
             environment: vec!["X=1".into(), "Y=2".into()],
             proxies: Vec::new(),
-            folder: "/".into(),
+            dir: "/".into(),
             user: String::new(),
             network: Network::Bridge,
             script: None,
@@ -327,16 +327,16 @@ mod tests {
             change(&mut copy);
             key(Operation::Copy(Box::new(copy)), &["base"])
         };
-        let folder = |path: &str, owner: &str| {
-            let folder = MakeFolder { path: path.into(), owner: owner.into(), epoch: None };
-            key(Operation::MakeFolder(folder), &["base"])
+        let dir = |path: &str, owner: &str| {
+            let dir = MakeDir { path: path.into(), owner: owner.into(), epoch: None };
+            key(Operation::MakeDir(dir), &["base"])
         };
         let keys = vec![
             run(&|_| {}),
             run(&|exec| exec.arguments = vec!["ab".into()]),
             run(&|exec| exec.environment.push("Z=3".into())),
             run(&|exec| exec.environment[0] = "X=2".into()),
-            run(&|exec| exec.folder = "/x".into()),
+            run(&|exec| exec.dir = "/x".into()),
             run(&|exec| exec.user = "app".into()),
             run(&|exec| exec.network = Network::None),
             run(&|exec| exec.network = Network::Host),
@@ -365,9 +365,9 @@ mod tests {
             files(&|copy| copy.owner = Some("app".into())),
             files(&|copy| copy.mode = ModeChange::parse("644").ok()),
             files(&|copy| copy.exclude.push("x".into())),
-            folder("/a", ""),
-            folder("/b", ""),
-            folder("/a", "app"),
+            dir("/a", ""),
+            dir("/b", ""),
+            dir("/a", "app"),
             key(Operation::Scratch, &[]),
             key(Operation::Merge, &["a", "b"]),
             key(Operation::Merge, &["b", "a"]),

@@ -45,8 +45,8 @@ impl Known<'_> {
         for node in &self.graph.nodes {
             let Operation::Image(image) = &node.operation else { continue };
             let stack = self.store.stack(&image.diff_ids)?;
-            for folder in stack.folders() {
-                if secret::is_in_tree(finder.needle(), folder, self.cancel)? {
+            for dir in stack.dirs() {
+                if secret::is_in_tree(finder.needle(), dir, self.cancel)? {
                     return Ok(true);
                 }
             }

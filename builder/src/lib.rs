@@ -39,7 +39,7 @@ pub use build::{
     BuildOptions, BuiltImage, Given, Images, Machine, Outcome, Part, ResolvedImage, Squash, Target, build,
 };
 pub use cancel::Cancel;
-pub use context::{ContextSource, LocalFolder, NamedContext};
+pub use context::{ContextSource, LocalDir, NamedContext};
 pub use error::{BuildError, FailedStep, ImageError};
 pub use export::Annotations;
 pub use graph::{Checkout, HostMount, RunLimits};

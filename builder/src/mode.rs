@@ -52,12 +52,10 @@ impl ModeChange {
     }
 
     /// The permissions that something with `mode` gets.
-    pub fn apply(&self, mode: u32, is_folder: bool) -> u32 {
+    pub fn apply(&self, mode: u32, is_dir: bool) -> u32 {
         match &self.rule {
             Rule::Set(mode) => *mode,
-            Rule::Symbolic(clauses) => {
-                clauses.iter().fold(mode, |mode, clause| clause.apply(mode, is_folder))
-            }
+            Rule::Symbolic(clauses) => clauses.iter().fold(mode, |mode, clause| clause.apply(mode, is_dir)),
         }
     }
 
@@ -107,14 +105,14 @@ fn parse_clauses(text: &str, clauses: &mut Vec<Clause>) -> Option<()> {
 }
 
 impl Clause {
-    fn apply(&self, mode: u32, is_folder: bool) -> u32 {
+    fn apply(&self, mode: u32, is_dir: bool) -> u32 {
         let mut bits = 0;
         for permission in &self.permissions {
             bits |= match permission {
                 'r' => 0o444,
                 'w' => 0o222,
                 'x' => 0o111,
-                'X' if is_folder || mode & 0o111 != 0 => 0o111,
+                'X' if is_dir || mode & 0o111 != 0 => 0o111,
                 's' => 0o6000,
                 't' => 0o1000,
                 'u' => spread(mode >> 6),
@@ -141,9 +139,9 @@ fn spread(bits: u32) -> u32 {
 mod tests {
     use super::*;
 
-    fn check(text: &str, mode: u32, file: u32, folder: u32) {
+    fn check(text: &str, mode: u32, file: u32, dir: u32) {
         let change = ModeChange::parse(text).unwrap();
-        assert_eq!((change.apply(mode, false), change.apply(mode, true)), (file, folder), "{text}");
+        assert_eq!((change.apply(mode, false), change.apply(mode, true)), (file, dir), "{text}");
     }
 
     #[test]

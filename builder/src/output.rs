@@ -1,4 +1,4 @@
-//! What a build leaves besides an image: its tree as a folder or a tar.
+//! What a build leaves besides an image: its tree as a directory or a tar.
 
 use kiln_image::digest::DiffId;
 use kiln_image::layer::{CopyRequest, DiffError, Everything, LayerWriter, Metadata, WriteError, diff};
@@ -31,15 +31,10 @@ pub enum OutputError {
 
 /// Copies the tree of layers into a directory, which is made when it is missing; files that it holds stay, unless one of
 /// the layers has the same name. All files belong to whoever calls. With an `epoch` (seconds since 1970) all have its time.
-pub fn to_folder(
-    store: &Store,
-    layers: &[DiffId],
-    folder: &Path,
-    epoch: Option<i64>,
-) -> Result<(), OutputError> {
+pub fn to_dir(store: &Store, layers: &[DiffId], dir: &Path, epoch: Option<i64>) -> Result<(), OutputError> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    std::fs::create_dir_all(folder).call("mkdir", folder)?;
-    copy(store, layers, folder, &|metadata| at(Metadata { uid, gid, ..metadata }, epoch))
+    std::fs::create_dir_all(dir).call("mkdir", dir)?;
+    copy(store, layers, dir, &|metadata| at(Metadata { uid, gid, ..metadata }, epoch))
 }
 
 /// Writes trees of layers as a tar, each below a directory of its own; an empty name is the root.
@@ -49,9 +44,9 @@ pub fn to_tar<W: Write>(
     epoch: Option<i64>,
     output: W,
 ) -> Result<W, OutputError> {
-    let scratch = store.scratch_folder()?;
-    for (folder, layers) in trees {
-        let place = scratch.path().join(folder);
+    let scratch = store.scratch_dir()?;
+    for (dir, layers) in trees {
+        let place = scratch.path().join(dir);
         std::fs::create_dir_all(&place).call("mkdir", &place)?;
         copy(store, layers, &place, &|metadata| at(metadata, epoch))?;
     }
@@ -65,7 +60,7 @@ fn at(metadata: Metadata, epoch: Option<i64>) -> Metadata {
 fn copy(
     store: &Store,
     layers: &[DiffId],
-    folder: &Path,
+    dir: &Path,
     change: &(dyn Fn(Metadata) -> Metadata + Sync),
 ) -> Result<(), OutputError> {
     let stack = store.stack(layers)?;
@@ -73,13 +68,13 @@ fn copy(
         return Ok(());
     }
     let root = view::detached(&store.view_mount(&stack, &[]))?;
-    let mut writer = LayerWriter::new(folder, None)?;
+    let mut writer = LayerWriter::new(dir, None)?;
     writer.copy(&CopyRequest {
         source: root.as_fd(),
         name: c".",
         base: b"",
         destination: b"/",
-        folders: Metadata { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) },
+        dirs: Metadata { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) },
         selection: &Everything,
         attributes: true,
         change: &|metadata, _| change(metadata),

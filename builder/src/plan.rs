@@ -88,7 +88,7 @@ pub struct PlanOptions<'a> {
     pub hosts: &'a [(String, String)],
     /// What programs may have.
     pub limits: &'a RunLimits,
-    /// What programs see of this machine.
+    /// What programs see of this host.
     pub volumes: &'a [HostMount],
     /// The time of all that the build makes, in seconds since 1970.
     pub epoch: Option<i64>,
@@ -99,7 +99,7 @@ pub struct PlanOptions<'a> {
 /// What a Dockerfile may ask for because the user said so: `--allow`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
-    /// The machine's own network.
+    /// The host's own network.
     pub host_network: bool,
     /// `RUN --security=insecure`.
     pub insecure: bool,
@@ -358,9 +358,9 @@ impl Planner<'_> {
             let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
             state.environment.set(name, value);
         }
-        let folder = state.config.config.working_dir.clone();
-        if !folder.is_empty() && !is_windows {
-            state.config.config.working_dir = path::working_folder(&folder, &folder);
+        let dir = state.config.config.working_dir.clone();
+        if !dir.is_empty() && !is_windows {
+            state.config.config.working_dir = path::working_dir(&dir, &dir);
         }
         Ok(state)
     }
@@ -460,7 +460,7 @@ impl Planner<'_> {
             Kind::Run(run) => self.run(state, step, run),
             Kind::Copy(copy) => self.copy(state, step, copy),
             Kind::Add(add) => self.add_files(state, step, add),
-            Kind::Workdir(folder) => self.workdir(state, step, folder),
+            Kind::Workdir(dir) => self.workdir(state, step, dir),
             Kind::Arg(items) => self.arg(state, step, items),
             other => config::apply(state, step, other),
         }
@@ -485,19 +485,19 @@ impl Planner<'_> {
         if state.platform.os == WINDOWS {
             return self.windows_workdir(state, step, &value);
         }
-        let folder = path::working_folder(&state.config.config.working_dir, &value);
-        state.config.config.working_dir.clone_from(&folder);
-        let is_root = folder == "/";
+        let dir = path::working_dir(&state.config.config.working_dir, &value);
+        state.config.config.working_dir.clone_from(&dir);
+        let is_root = dir == "/";
         if !is_root {
-            let make = graph::MakeFolder {
-                path: folder.clone(),
+            let make = graph::MakeDir {
+                path: dir.clone(),
                 owner: state.config.config.user.clone(),
                 epoch: self.options.epoch,
             };
             let shown = shown_expanded(state, step, Quotes::Remove, false);
-            self.push(state, step, Operation::MakeFolder(make), Vec::new(), &shown);
+            self.push(state, step, Operation::MakeDir(make), Vec::new(), &shown);
         }
-        commit(state, format!("WORKDIR {folder}"), !is_root);
+        commit(state, format!("WORKDIR {dir}"), !is_root);
         Ok(())
     }
 
@@ -509,15 +509,15 @@ impl Planner<'_> {
         value: &str,
     ) -> Result<(), BuildError> {
         let value = path::of_windows(value);
-        let folder = path::working_folder(&path::of_windows(&state.config.config.working_dir), &value);
-        let folder = path::join("/", &folder);
-        let shown = folder.replace('/', "\\");
+        let dir = path::working_dir(&path::of_windows(&state.config.config.working_dir), &value);
+        let dir = path::join("/", &dir);
+        let shown = dir.replace('/', "\\");
         state.config.config.working_dir.clone_from(&shown);
-        let is_root = folder == "/";
+        let is_root = dir == "/";
         if !is_root {
-            let make = graph::MakeFolder { path: folder, owner: String::new(), epoch: self.options.epoch };
+            let make = graph::MakeDir { path: dir, owner: String::new(), epoch: self.options.epoch };
             let name = shown_expanded(state, step, Quotes::Remove, false);
-            self.push(state, step, Operation::MakeFolder(make), Vec::new(), &name);
+            self.push(state, step, Operation::MakeDir(make), Vec::new(), &name);
         }
         commit(state, format!("WORKDIR {shown}"), !is_root);
         Ok(())

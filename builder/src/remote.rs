@@ -18,8 +18,8 @@ pub trait Remote: Sync {
     /// The commit that a checkout's reference means now: 40 or 64 hexadecimal digits.
     fn commit(&self, checkout: &Checkout) -> Result<String, ImageError>;
 
-    /// Checks a commit out into an empty folder; gives its time in seconds since 1970.
-    fn check_out(&self, checkout: &Checkout, commit: &str, folder: &Path) -> Result<i64, ImageError>;
+    /// Checks a commit out into an empty directory; gives its time in seconds since 1970.
+    fn check_out(&self, checkout: &Checkout, commit: &str, dir: &Path) -> Result<i64, ImageError>;
 }
 
 /// What a server said about a file.

@@ -17,7 +17,7 @@ const COMMON_IMAGES: [&str; 12] = [
 
 /// Finds out what images are, in whatever way. May be asked from several threads at once.
 pub(crate) trait Bases: Sync {
-    /// The image of that name; the inner failure is the image's, the outer one that of this machine.
+    /// The image of that name; the inner failure is the image's, the outer one that of this host.
     fn base(
         &self,
         reference: &Reference,

@@ -1,7 +1,7 @@
 //! What all containers of a build share: networks, name resolution, device rules. Made when first needed.
 
 use crate::graph::RunLimits;
-use kiln_image::store::{ScratchFolder, Store, StoreError};
+use kiln_image::store::{ScratchDir, Store, StoreError};
 use kiln_image::sys::{CallError, Named};
 use kiln_runtime::apparmor::{self, AppArmorError};
 use kiln_runtime::cgroup::{self, Cgroup, CgroupError, Layout};
@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// What programs of a build see as their machine's name.
+/// What programs of a build see as their host's name.
 pub(crate) const HOSTNAME: &str = "buildkitsandbox";
-/// Stands for the address under which steps reach this machine.
+/// Stands for the address under which steps reach this host.
 const HOST_GATEWAY: &str = "host-gateway";
-/// Name resolution for steps in the machine's own network.
+/// Name resolution for steps in the host's own network.
 const HOST_RESOLV: &str = "resolv-host.conf";
 /// Prefix of the names of our control groups.
 const CGROUP_PREFIX: &str = "kiln-build";
@@ -47,7 +47,7 @@ pub enum SandboxError {
 pub(crate) struct Sandbox<'a> {
     store: &'a Store,
     spawner: &'a Spawner,
-    /// A folder that is emptied at boot.
+    /// A directory that is emptied at boot.
     state: &'a Path,
     names: Names<'a>,
     layout: Layout,
@@ -60,13 +60,13 @@ pub(crate) struct Sandbox<'a> {
     /// The AppArmor profile of steps, once it has been loaded; `None` inside where there is none.
     profile: Mutex<Option<Option<String>>>,
     /// Secrets and sockets, once there are any.
-    secrets: Mutex<Option<ScratchFolder>>,
+    secrets: Mutex<Option<ScratchDir>>,
 }
 
 /// What containers of a build know themselves and others as.
 #[derive(Clone, Copy)]
 pub(crate) struct Names<'a> {
-    /// Their machine's name.
+    /// Their host's name.
     pub(crate) hostname: &'a str,
     /// More names and addresses for the hosts file.
     pub(crate) hosts: &'a [(String, String)],
@@ -74,7 +74,7 @@ pub(crate) struct Names<'a> {
 
 /// Files that containers see in their /etc.
 pub(crate) struct Files {
-    folder: ScratchFolder,
+    dir: ScratchDir,
     /// Nobody has been told yet that containers ask public name servers.
     is_public_news: AtomicBool,
 }
@@ -117,7 +117,7 @@ impl<'a> Sandbox<'a> {
         names: Names<'a>,
     ) -> Sandbox<'a> {
         // Another build's are its own; what cannot be removed is emptied at boot.
-        let _ = ScratchFolder::remove_orphans(&state.join(SECRETS));
+        let _ = ScratchDir::remove_orphans(&state.join(SECRETS));
         Sandbox {
             store,
             spawner,
@@ -151,7 +151,7 @@ impl<'a> Sandbox<'a> {
             *address = self.bridge()?.gateway().to_string();
         }
         let names = Names { hosts: &hosts, ..self.names };
-        let made = Arc::new(Files::write(self.store.scratch_folder()?, names)?);
+        let made = Arc::new(Files::write(self.store.scratch_dir()?, names)?);
         *files = Some(made.clone());
         Ok(made)
     }
@@ -196,16 +196,16 @@ impl<'a> Sandbox<'a> {
         Ok(path)
     }
 
-    /// A path of its own for a secret or a socket, in a folder that only root enters, and that the next build removes if
+    /// A path of its own for a secret or a socket, in a directory that only root enters, and that the next build removes if
     /// this one is killed.
     pub(crate) fn secret_path(&self) -> Result<PathBuf, SandboxError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = match &*secrets {
-            Some(folder) => folder,
-            None => secrets.insert(ScratchFolder::elsewhere(&self.state.join(SECRETS))?),
+        let dir = match &*secrets {
+            Some(dir) => dir,
+            None => secrets.insert(ScratchDir::elsewhere(&self.state.join(SECRETS))?),
         };
-        Ok(folder.path().join(NEXT.fetch_add(1, Ordering::Relaxed).to_string()))
+        Ok(dir.path().join(NEXT.fetch_add(1, Ordering::Relaxed).to_string()))
     }
 
     fn bridge(&self) -> Result<Arc<Bridge>, SandboxError> {
@@ -258,8 +258,8 @@ fn resources(limits: &RunLimits) -> Option<LinuxResources> {
 }
 
 impl Files {
-    fn write(folder: ScratchFolder, names: Names<'_>) -> Result<Files, SandboxError> {
-        let path = folder.path();
+    fn write(dir: ScratchDir, names: Names<'_>) -> Result<Files, SandboxError> {
+        let path = dir.path();
         let write = |name: &str, text: &str| {
             let path = path.join(name);
             std::fs::write(&path, text).call("write", &path)
@@ -277,7 +277,7 @@ impl Files {
         }
         write("stubs/etc/hosts", "")?;
         write("stubs/etc/resolv.conf", "")?;
-        Ok(Files { folder, is_public_news: AtomicBool::new(resolv.is_public) })
+        Ok(Files { dir, is_public_news: AtomicBool::new(resolv.is_public) })
     }
 
     /// What to tell of name servers, once, when a step in the network starts.
@@ -285,12 +285,12 @@ impl Files {
         self.is_public_news.swap(false, Ordering::Relaxed).then_some(resolv::PUBLIC_NOTICE)
     }
 
-    pub(crate) fn folder(&self) -> PathBuf {
-        self.folder.path().to_owned()
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.dir.path().to_owned()
     }
 
     pub(crate) fn stubs(&self) -> PathBuf {
-        self.folder.path().join("stubs")
+        self.dir.path().join("stubs")
     }
 
     pub(crate) fn mounts(&self, in_host_network: bool) -> Vec<Mount> {
@@ -298,7 +298,7 @@ impl Files {
         [("hosts", "hosts"), (resolv, "resolv.conf")]
             .map(|(file, name)| {
                 spec::bind(
-                    self.folder.path().join(file),
+                    self.dir.path().join(file),
                     &format!("/etc/{name}"),
                     &["ro", "nosuid", "nodev", "noexec"],
                 )

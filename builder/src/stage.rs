@@ -69,7 +69,7 @@ impl Contexts {
         });
         let index = with_platform.or_else(|| self.list.iter().position(|context| is_meant(&context.name)))?;
         Some(match &self.list[index].source {
-            ContextSource::Folder(_) => Base::Context(index),
+            ContextSource::Dir(_) => Base::Context(index),
             ContextSource::Stage(name) => Base::Stage(position(stages, name)?),
             ContextSource::Image(image) if image == SCRATCH => Base::Scratch,
             ContextSource::Image(image) => Base::Image(image.clone()),

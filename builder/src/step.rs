@@ -3,9 +3,9 @@
 mod advice;
 mod copy;
 mod device;
+mod dir;
 mod exec;
 mod fetch;
-mod folder;
 mod leak;
 mod mount;
 mod owner;
@@ -119,7 +119,7 @@ pub enum StepError {
     Device(String, String),
     /// A program for another processor.
     #[error(
-        "process {command} did not complete successfully: exec format error: this machine cannot run programs for {platform}"
+        "process {command} did not complete successfully: exec format error: this host cannot run programs for {platform}"
     )]
     Foreign {
         /// Its arguments, quoted.
@@ -137,9 +137,9 @@ pub enum StepError {
         /// The file, and the step that made it.
         place: String,
     },
-    /// Something else stands where a folder is to be.
+    /// Something else stands where a directory is to be.
     #[error("mkdir {0}: not a directory")]
-    NotAFolder(String),
+    NotADir(String),
     /// A tree cannot be looked at.
     #[error(transparent)]
     View(#[from] ViewError),
@@ -201,7 +201,7 @@ impl StepError {
                 near.chain(std::iter::once(more)).collect()
             }
             StepError::Foreign { handler, .. } => vec![format!(
-                "register the binfmt handler {handler} (package qemu-user-static), or build for this machine"
+                "register the binfmt handler {handler} (package qemu-user-static), or build for this host"
             )],
             StepError::Device(..) => {
                 vec!["devices are described in files of /etc/cdi and /var/run/cdi".to_owned()]
@@ -395,7 +395,7 @@ impl<'a> Executor<'a> {
         Ok(match &self.tools.graph.node(node).operation {
             Operation::Exec(exec) => (self.run_program(node, exec, inputs, row)?, true),
             Operation::Copy(copy) => (self.copy_files(node, copy, &below.stack, &inputs[1..])?, true),
-            Operation::MakeFolder(folder) => (self.make_folder(node, folder, &below.stack)?, true),
+            Operation::MakeDir(dir) => (self.make_dir(node, dir, &below.stack)?, true),
             Operation::Merge => {
                 let (layer, _) = inputs[1].layers.last().expect("what is merged has a layer of its own");
                 let layer = self.tools.store.layer(layer)?;

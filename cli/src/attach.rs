@@ -1,7 +1,7 @@
 //! The user's streams and a container's: passed on, copied, or a terminal of its own.
 //!
 //! Pipes and /dev/null go to the container as they are. Everything else stays outside behind a pipe: whoever
-//! holds a file or a terminal of the machine can open it anew with other rights.
+//! holds a file or a terminal of the host can open it anew with other rights.
 
 use crate::error::CliError;
 use crate::ui;

@@ -98,10 +98,10 @@ fn config_paths() -> Vec<PathBuf> {
     if let Some(path) = std::env::var_os("KILN_CONFIG") {
         return vec![path.into()];
     }
-    let user = std::env::var_os("XDG_CONFIG_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let user = std::env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let user = user.or_else(|| home().map(|home| home.join(".config")));
     let mut paths = vec![PathBuf::from("/etc/kiln/config.json")];
-    paths.extend(user.map(|folder| folder.join("kiln/config.json")));
+    paths.extend(user.map(|dir| dir.join("kiln/config.json")));
     paths
 }
 
@@ -123,7 +123,7 @@ fn read_file(path: &Path) -> Result<ConfigFile, CliError> {
 fn keychain() -> Keychain {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let config = variable("REGISTRY_AUTH_FILE")
-        .or_else(|| variable("DOCKER_CONFIG").map(|folder| folder.join("config.json")))
+        .or_else(|| variable("DOCKER_CONFIG").map(|dir| dir.join("config.json")))
         .or_else(|| home().map(|home| home.join(".docker/config.json")));
     let inline = std::env::var("DOCKER_AUTH_CONFIG").ok().filter(|text| !text.is_empty());
     Keychain { inline, config }

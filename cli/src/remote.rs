@@ -100,8 +100,8 @@ impl Remote for Fetcher<'_> {
         Ok(kiln_registry::commit(&self.git_request(checkout))?)
     }
 
-    fn check_out(&self, checkout: &Checkout, commit: &str, folder: &Path) -> Result<i64, ImageError> {
-        Ok(kiln_registry::check_out(&self.git_request(checkout), commit, folder)?)
+    fn check_out(&self, checkout: &Checkout, commit: &str, dir: &Path) -> Result<i64, ImageError> {
+        Ok(kiln_registry::check_out(&self.git_request(checkout), commit, dir)?)
     }
 }
 

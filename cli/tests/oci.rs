@@ -1,4 +1,4 @@
-//! The program as container engines call it: `kiln oci` with bundles, on this machine's kernel.
+//! The program as container engines call it: `kiln oci` with bundles, on this host's kernel.
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 

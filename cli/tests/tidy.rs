@@ -67,13 +67,13 @@ fn arrows_are_seen() {
 #[test]
 fn sources_keep_to_the_house_rules() {
     const LONGEST: usize = 900;
-    let mut folders = vec![project()];
+    let mut dirs = vec![project()];
     let mut looked_at = 0;
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap().flatten() {
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).unwrap().flatten() {
             let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
             if path.is_dir() && name != "target" && !name.starts_with('.') {
-                folders.push(path);
+                dirs.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
                 assert!(text.lines().count() <= LONGEST, "{} is too long", path.display());
@@ -95,13 +95,13 @@ fn one_module_prints() {
     let others = ["ui.rs", "attach.rs", "commands/save.rs", "commands/build/output.rs"];
     let writers =
         ["io::stdout()", "io::stderr()", "stdio::stdout()", "stdio::stderr()", "println(", "eprint"];
-    let mut folders = vec![source.clone()];
+    let mut dirs = vec![source.clone()];
     let mut found = BTreeSet::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap().flatten() {
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).unwrap().flatten() {
             let path = entry.path();
             if path.is_dir() {
-                folders.push(path);
+                dirs.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
                 assert!(!text.contains("\"Error: "), "{}: errors begin with `ERROR: `", path.display());

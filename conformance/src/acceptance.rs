@@ -59,10 +59,10 @@ impl Verdict {
 /// Has a builder look at a case without building it. `builder` is a command without its arguments, which takes
 /// `build --call=check` as Docker does.
 pub fn ask(builder: &mut Command, case: &Case) -> Result<Verdict> {
-    let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join("Dockerfile"), case.bytes())?;
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("Dockerfile"), case.bytes())?;
     let arguments = ["build", "--call=check,format=json"];
-    let output = builder.args(arguments).arg(folder.path()).env("NO_COLOR", "1").output();
+    let output = builder.args(arguments).arg(dir.path()).env("NO_COLOR", "1").output();
     let output = output.with_context(|| format!("running {builder:?}"))?;
     let Ok(answer) = serde_json::from_slice::<serde_json::Value>(&output.stdout) else {
         // Nothing could be said about it at all.

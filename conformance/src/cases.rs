@@ -47,9 +47,9 @@ pub struct Case {
     pub reference: Option<String>,
 }
 
-/// Reads all files of a folder, in order of their names.
-pub fn read_folder(folder: &Path) -> Result<Vec<CaseFile>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+/// Reads all files of a directory, in order of their names.
+pub fn read_dir(dir: &Path) -> Result<Vec<CaseFile>> {
+    let entries = std::fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "cases"));
     paths.sort();

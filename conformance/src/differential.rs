@@ -1,8 +1,8 @@
 //! Whole builds: a context, a Dockerfile, and the image that comes of it, as text.
 //!
 //! `testdata/differential/*.cases` holds trials in the format of [`cases`](crate::cases). In a trial's text, lines that
-//! begin with `$ ` are commands that lay out the context (run by `sh -eu` in its folder), a line that begins with `& `
-//! has more arguments for `build` (`{}` is the context's folder); the rest is the Dockerfile. What the reference
+//! begin with `$ ` are commands that lay out the context (run by `sh -eu` in its directory), a line that begins with `& `
+//! has more arguments for `build` (`{}` is the context's directory); the rest is the Dockerfile. What the reference
 //! engine made of it is in `recorded/NAME`.
 
 use crate::cases::{self, Case};
@@ -33,9 +33,9 @@ pub struct Trial {
     dockerfile: Vec<u8>,
 }
 
-/// All trials of a folder, in order.
-pub fn read_folder(folder: &Path) -> Result<Vec<Trial>> {
-    let files = cases::read_folder(folder)?;
+/// All trials of a directory, in order.
+pub fn read_dir(dir: &Path) -> Result<Vec<Trial>> {
+    let files = cases::read_dir(dir)?;
     let trials: Vec<Trial> = files.iter().flat_map(|file| &file.cases).map(Trial::new).collect();
     let mut names = BTreeSet::new();
     if let Some(twice) = trials.iter().find(|trial| !names.insert(&trial.name)) {
@@ -60,35 +60,35 @@ impl Trial {
         Trial { name: case.name.clone(), rule: case.rule.clone(), setup, arguments, dockerfile }
     }
 
-    /// Makes the context in an empty folder.
-    pub fn lay_out(&self, folder: &Path) -> Result<()> {
+    /// Makes the context in an empty directory.
+    pub fn lay_out(&self, dir: &Path) -> Result<()> {
         let script = format!("umask 022\n{}", self.setup);
         let mut shell = Command::new("sh");
-        let output = shell.args(["-euc", &script]).current_dir(folder).stdin(Stdio::null()).output()?;
+        let output = shell.args(["-euc", &script]).current_dir(dir).stdin(Stdio::null()).output()?;
         if !output.status.success() {
             bail!("{}: laying out the context: {}", self.name, String::from_utf8_lossy(&output.stderr));
         }
-        if !folder.join("Dockerfile").exists() {
-            fs::write(folder.join("Dockerfile"), &self.dockerfile)?;
+        if !dir.join("Dockerfile").exists() {
+            fs::write(dir.join("Dockerfile"), &self.dockerfile)?;
         }
-        make_old(folder)
+        make_old(dir)
     }
 
-    /// Builds the context in `folder` and describes the image. `builder` makes a command that takes Docker's arguments,
+    /// Builds the context in `directory` and describes the image. `builder` makes a command that takes Docker's arguments,
     /// `more` are arguments for its `build`.
     pub fn build(
         &self,
         builder: &dyn Fn() -> Command,
         more: &[&str],
-        folder: &Path,
+        dir: &Path,
         base: &Base,
     ) -> Result<String> {
-        let place = folder.display().to_string();
+        let place = dir.display().to_string();
         let tag = format!("trial-{}", self.name);
         let mut build = builder();
         build.args(["build", "-q", "-t", &tag]).args(more);
         build.args(self.arguments.iter().map(|argument| argument.replace("{}", &place)));
-        let output = build.arg(folder).stdin(Stdio::null()).output().context("running the builder")?;
+        let output = build.arg(dir).stdin(Stdio::null()).output().context("running the builder")?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
             let message = text.lines().rfind(|line| line.starts_with("ERROR:")).unwrap_or_default();
@@ -106,8 +106,8 @@ impl Trial {
 
 /// The engine names trees by numbers that are others each time.
 fn without_reference(message: &str) -> String {
-    let folder = message.find("/overlay2/").zip(message.find("/merged"));
-    if let Some((start, end)) = folder.filter(|(start, end)| start < end) {
+    let dir = message.find("/overlay2/").zip(message.find("/merged"));
+    if let Some((start, end)) = dir.filter(|(start, end)| start < end) {
         let start = message[..start].rfind([' ', '"']).map_or(0, |blank| blank + 1);
         return format!("{}{}", &message[..start], &message[end + "/merged".len()..]);
     }
@@ -119,7 +119,7 @@ fn without_reference(message: &str) -> String {
     }
 }
 
-/// Gives all that is new in a folder one old time.
+/// Gives all that is new in a directory one old time.
 fn make_old(path: &Path) -> Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     if metadata.is_dir() {
@@ -164,10 +164,10 @@ fn texts(list: &Value) -> Vec<String> {
 
 /// Config, history and the members of each layer that is not the base's.
 fn describe(archive: &Path, base: &Base) -> Result<String> {
-    let folder = tempfile::tempdir()?;
-    tar::Archive::new(File::open(archive)?).unpack(folder.path())?;
-    let manifest: Value = serde_json::from_slice(&fs::read(folder.path().join("manifest.json"))?)?;
-    let path = |value: &Value| folder.path().join(value.as_str().unwrap_or_default());
+    let dir = tempfile::tempdir()?;
+    tar::Archive::new(File::open(archive)?).unpack(dir.path())?;
+    let manifest: Value = serde_json::from_slice(&fs::read(dir.path().join("manifest.json"))?)?;
+    let path = |value: &Value| dir.path().join(value.as_str().unwrap_or_default());
     let config: Value = serde_json::from_slice(&fs::read(path(&manifest[0]["Config"]))?)?;
     let mut text = describe_config(&config);
     let layers = manifest[0]["Layers"].as_array().cloned().unwrap_or_default();
@@ -283,8 +283,8 @@ fn digest(file: &mut impl Read) -> Result<(u64, String)> {
 pub const KILN_ARGUMENTS: [&str; 2] = ["--allow", "secret-leak"];
 
 /// Where the recording of a trial is.
-pub fn recording(folder: &Path, name: &str) -> PathBuf {
-    folder.join("recorded").join(name)
+pub fn recording(dir: &Path, name: &str) -> PathBuf {
+    dir.join("recorded").join(name)
 }
 
 /// What differs between two descriptions, a line each; nothing when they agree. All failures agree.

@@ -15,11 +15,11 @@ fn testdata(name: &str) -> PathBuf {
 /// All Dockerfiles with a name each.
 fn files() -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
-    for file in cases::read_folder(&testdata("parser")).unwrap() {
+    for file in cases::read_dir(&testdata("parser")).unwrap() {
         files.extend(file.cases.iter().map(|case| (case.name.clone(), case.bytes())));
     }
-    for folder in std::fs::read_dir(testdata("projects")).unwrap() {
-        let path = folder.unwrap().path().join("Dockerfile");
+    for dir in std::fs::read_dir(testdata("projects")).unwrap() {
+        let path = dir.unwrap().path().join("Dockerfile");
         if path.exists() {
             files.push((path.display().to_string(), std::fs::read(path).unwrap()));
         }

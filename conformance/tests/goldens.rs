@@ -8,11 +8,11 @@ use std::path::Path;
 
 #[test]
 fn cases_are_read_as_they_say() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/parser");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/parser");
     let bless = std::env::var_os("BLESS").is_some();
     let mut names = BTreeSet::new();
     let mut wrong = Vec::new();
-    for mut file in cases::read_folder(&folder).unwrap() {
+    for mut file in cases::read_dir(&dir).unwrap() {
         for case in &mut file.cases {
             assert!(names.insert(case.name.clone()), "{} stands twice", case.name);
             let bytes = case.bytes();

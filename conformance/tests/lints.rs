@@ -49,10 +49,10 @@ fn sorted(lines: &[String]) -> Vec<String> {
 
 #[test]
 fn findings_are_those_of_the_reference() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/lint");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/lint");
     let mut wrong = Vec::new();
     let mut number = 0;
-    for mut file in cases::read_folder(&folder).unwrap() {
+    for mut file in cases::read_dir(&dir).unwrap() {
         for case in &mut file.cases {
             number += 1;
             let found = found(case);

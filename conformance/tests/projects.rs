@@ -8,8 +8,8 @@ use kiln_parser::{Source, format::format, parse};
 use std::path::{Path, PathBuf};
 
 fn projects() -> Vec<(String, PathBuf)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/projects");
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/projects");
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
     let files =
         entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.path().join("Dockerfile")));
     let mut files: Vec<_> = files.filter(|(_, path)| path.exists()).collect();

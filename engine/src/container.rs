@@ -36,7 +36,7 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 /// All containers of a store.
 pub struct Containers<'a> {
     pub(crate) store: &'a Store,
-    folder: PathBuf,
+    dir: PathBuf,
 }
 
 /// A container that this process runs: nobody else starts or removes it.
@@ -51,21 +51,21 @@ pub struct Owned<'a> {
 impl<'a> Containers<'a> {
     /// The containers of `store`.
     pub fn open(store: &'a Store) -> Result<Containers<'a>, EngineError> {
-        let folder = store.root().join("containers");
-        let names = folder.join(NAMES);
+        let dir = store.root().join("containers");
+        let names = dir.join(NAMES);
         if !names.is_dir() {
             fs::create_dir_all(&names).call("mkdir", &names)?;
         }
-        Ok(Containers { store, folder })
+        Ok(Containers { store, dir })
     }
 
-    /// The folder that holds all that is kept of a container.
-    pub fn folder_of(&self, container: &Container) -> PathBuf {
+    /// The directory that holds all that is kept of a container.
+    pub fn dir_of(&self, container: &Container) -> PathBuf {
         self.path(&container.id)
     }
 
     pub(crate) fn path(&self, id: &str) -> PathBuf {
-        self.folder.join(id)
+        self.dir.join(id)
     }
 
     /// Makes a container of an image. `image_name` is how the user called it.
@@ -156,8 +156,8 @@ impl<'a> Containers<'a> {
     /// All containers, the newest first. Those whose runner was killed are put right on the way.
     pub fn list(&self) -> Result<Vec<Listed>, EngineError> {
         let mut containers = Vec::new();
-        for entry in fs::read_dir(&self.folder).call("getdents", &self.folder)? {
-            let entry = entry.call("getdents", &self.folder)?;
+        for entry in fs::read_dir(&self.dir).call("getdents", &self.dir)? {
+            let entry = entry.call("getdents", &self.dir)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if directory::is_id(&name) && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 containers.extend(self.look_at(&name));
@@ -288,8 +288,8 @@ impl<'a> Containers<'a> {
 }
 
 impl Owned<'_> {
-    /// The container's folder.
-    pub(crate) fn folder(&self) -> PathBuf {
+    /// The container's directory.
+    pub(crate) fn dir(&self) -> PathBuf {
         self.containers.path(&self.container.id)
     }
 
@@ -304,8 +304,8 @@ impl Owned<'_> {
     }
 }
 
-fn write_record(folder: &Path, container: &Container) -> Result<(), CallError> {
-    let (new, path) = (folder.join("container.json.new"), folder.join("container.json"));
+fn write_record(dir: &Path, container: &Container) -> Result<(), CallError> {
+    let (new, path) = (dir.join("container.json.new"), dir.join("container.json"));
     let bytes = serde_json::to_vec(container).expect("a record is made of texts and numbers");
     let mut file = fs::File::create(&new).call("open", &new)?;
     file.write_all(&bytes).call("write", &new)?;

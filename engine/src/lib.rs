@@ -1,7 +1,7 @@
 //! Containers as users know them: names, records, states, and what keeps them running.
 //!
-//! A container is a folder with a record in it, a writable layer, and files for its /etc. Whoever runs it
-//! holds a lock on the folder: a record that says "running" whose lock is free tells of a process that was
+//! A container is a directory with a record in it, a writable layer, and files for its /etc. Whoever runs it
+//! holds a lock on the directory: a record that says "running" whose lock is free tells of a process that was
 //! killed, and is put right by the next one that looks.
 
 #![forbid(unsafe_code)]

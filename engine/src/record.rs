@@ -1,4 +1,4 @@
-//! What is kept of a container: `container.json` in its folder.
+//! What is kept of a container: `container.json` in its directory.
 
 use crate::name;
 use crate::settings::Settings;

@@ -22,8 +22,8 @@ pub struct RunOptions {
     pub entrypoint: Option<String>,
     /// `NAME=value`, each counting before the image's.
     pub environment: Vec<String>,
-    /// Working folder.
-    pub folder: Option<String>,
+    /// Working directory.
+    pub dir: Option<String>,
     /// User.
     pub user: Option<String>,
     /// Host name; the beginning of the id when there is none.
@@ -51,7 +51,7 @@ pub enum NetworkMode {
     Bridge,
     /// Only itself.
     None,
-    /// What the machine can reach, as the machine.
+    /// What the host can reach, as the host.
     Host,
 }
 
@@ -79,8 +79,8 @@ pub struct Settings {
     pub entrypoint: Option<Vec<String>>,
     /// Its arguments, or the program.
     pub command: Option<Vec<String>>,
-    /// Working folder; empty for the root.
-    pub folder: String,
+    /// Working directory; empty for the root.
+    pub dir: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Signal that asks it to stop.
@@ -114,7 +114,7 @@ impl Settings {
             environment: merge(&options.environment, &image.env),
             entrypoint,
             command,
-            folder: options.folder.clone().unwrap_or_else(|| image.working_dir.clone()),
+            dir: options.dir.clone().unwrap_or_else(|| image.working_dir.clone()),
             labels: image.labels.iter().chain(&options.labels).map(|(k, v)| (k.clone(), v.clone())).collect(),
             stop_signal: image.stop_signal.clone(),
             init: options.init,
@@ -186,7 +186,7 @@ mod tests {
     fn wishes_replace_defaults() {
         let plain = settings(&RunOptions::default());
         assert_eq!(plain.arguments(), ["/entry", "default"]);
-        assert_eq!((plain.user.as_str(), plain.folder.as_str()), ("app", "/w"));
+        assert_eq!((plain.user.as_str(), plain.dir.as_str()), ("app", "/w"));
         assert_eq!(plain.hostname, "0123456789ab");
         let words = RunOptions { arguments: vec!["a".into(), "b".into()], ..RunOptions::default() };
         assert_eq!(settings(&words).arguments(), ["/entry", "a", "b"]);

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 const CGROUP_PREFIX: &str = "kiln-run";
 /// The name under which this program is the first process of a container, as in the reference engine.
 pub const INIT_NAME: &str = "docker-init";
-/// Folders and files that every container needs for its mounts; they lie below the image.
+/// Directories and files that every container needs for its mounts; they lie below the image.
 const STUBS: [&str; 4] = ["proc", "sys", "dev", "etc"];
 const STUB_FILES: [&str; 3] = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
 
@@ -56,7 +56,7 @@ struct Resources {
 }
 
 impl<'a> Owned<'a> {
-    /// Starts the program. `state` is a folder that is emptied at boot.
+    /// Starts the program. `state` is a directory that is emptied at boot.
     ///
     /// When that fails the container is left as it is, and its record says why.
     pub fn start(
@@ -88,19 +88,15 @@ impl<'a> Owned<'a> {
         let layout = Layout::detect();
         let mut resources = self.resources(spawner, state, &layout)?;
         self.container.endpoint = resources.connection.as_ref().map(endpoint);
-        let folders = Folders::make(&self.folder())?;
-        self.write_etc(&folders)?;
+        let dirs = Dirs::make(&self.dir())?;
+        self.write_etc(&dirs)?;
         let store = self.containers.store;
-        let root = store.writable_mount(
-            &self.stack,
-            &folders.upper,
-            &folders.work,
-            std::slice::from_ref(&folders.stubs),
-        );
-        let mut spec = self.spec(&folders);
+        let root =
+            store.writable_mount(&self.stack, &dirs.upper, &dirs.work, std::slice::from_ref(&dirs.stubs));
+        let mut spec = self.spec(&dirs);
         self.confine(&mut spec, state)?;
         let network = resources.network();
-        let devices = resources.cgroup.as_ref().and_then(Cgroup::folder);
+        let devices = resources.cgroup.as_ref().and_then(Cgroup::dir);
         let slots: Vec<BorrowedFd<'_>> = network.into_iter().chain(devices).collect();
         let options = PlanOptions {
             root: Some(&root),
@@ -159,7 +155,7 @@ impl<'a> Owned<'a> {
     }
 
     /// The files that a container sees in its /etc.
-    fn write_etc(&self, folders: &Folders) -> Result<(), EngineError> {
+    fn write_etc(&self, dirs: &Dirs) -> Result<(), EngineError> {
         let settings = &self.container.settings;
         let address = self.container.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
         let resolv = match settings.network {
@@ -169,21 +165,21 @@ impl<'a> Owned<'a> {
         let hosts = resolv::container_hosts(address.as_deref(), &settings.hostname, &[]);
         let hostname = format!("{}\n", settings.hostname);
         for (name, text) in [("hosts", hosts), ("hostname", hostname), ("resolv.conf", resolv)] {
-            let path = folders.etc.join(name);
+            let path = dirs.etc.join(name);
             fs::write(&path, text).call("write", &path)?;
         }
         Ok(())
     }
 
-    fn spec(&self, folders: &Folders) -> Spec {
+    fn spec(&self, dirs: &Dirs) -> Spec {
         let settings = &self.container.settings;
-        let mut spec = spec::default(folders.root.clone());
+        let mut spec = spec::default(dirs.root.clone());
         spec.set_hostname(Some(settings.hostname.clone()));
-        let folder = spec::clean_path(&settings.folder);
+        let dir = spec::clean_path(&settings.dir);
         let mut arguments = settings.arguments();
         if settings.init {
             arguments.splice(0..0, [init_path(), "--".to_owned()]);
-            // Read-only: the program in the container sees the machine's own file (CVE-2019-5736).
+            // Read-only: the program in the container sees the host's own file (CVE-2019-5736).
             let own = PathBuf::from("/proc/self/exe");
             let own = fs::read_link(&own).unwrap_or(own);
             spec.mounts_mut().get_or_insert_default().push(spec::bind(own, &init_path(), &["ro"]));
@@ -192,10 +188,10 @@ impl<'a> Owned<'a> {
         process
             .set_args(Some(arguments))
             .set_env(Some(settings.full_environment()))
-            .set_cwd(PathBuf::from(folder))
+            .set_cwd(PathBuf::from(dir))
             .set_terminal(Some(settings.tty));
         let binds = ["resolv.conf", "hostname", "hosts"]
-            .map(|name| spec::bind(folders.etc.join(name), &format!("/etc/{name}"), &[]));
+            .map(|name| spec::bind(dirs.etc.join(name), &format!("/etc/{name}"), &[]));
         spec.mounts_mut().get_or_insert_default().extend(binds);
         if settings.network == NetworkMode::Host
             && let Some(namespaces) =
@@ -229,8 +225,8 @@ fn init_path() -> String {
     format!("/sbin/{INIT_NAME}")
 }
 
-/// The folders of a running container.
-struct Folders {
+/// The directories of a running container.
+struct Dirs {
     root: PathBuf,
     upper: PathBuf,
     work: PathBuf,
@@ -238,25 +234,25 @@ struct Folders {
     stubs: PathBuf,
 }
 
-impl Folders {
-    fn make(folder: &Path) -> Result<Folders, CallError> {
-        let folders = Folders {
-            root: folder.join("root"),
-            upper: folder.join("layer/upper"),
-            work: folder.join("layer/work"),
-            etc: folder.join("etc"),
-            stubs: folder.join("stubs"),
+impl Dirs {
+    fn make(dir: &Path) -> Result<Dirs, CallError> {
+        let dirs = Dirs {
+            root: dir.join("root"),
+            upper: dir.join("layer/upper"),
+            work: dir.join("layer/work"),
+            etc: dir.join("etc"),
+            stubs: dir.join("stubs"),
         };
-        let stubs = STUBS.map(|name| folders.stubs.join(name));
-        for path in [&folders.root, &folders.work, &folders.etc].into_iter().chain(&stubs) {
+        let stubs = STUBS.map(|name| dirs.stubs.join(name));
+        for path in [&dirs.root, &dirs.work, &dirs.etc].into_iter().chain(&stubs) {
             fs::create_dir_all(path).call("mkdir", path)?;
         }
-        make_upper(&folders.upper)?;
+        make_upper(&dirs.upper)?;
         for name in STUB_FILES {
-            let path = folders.stubs.join(name);
+            let path = dirs.stubs.join(name);
             fs::write(&path, "").call("write", &path)?;
         }
-        Ok(folders)
+        Ok(dirs)
     }
 }
 

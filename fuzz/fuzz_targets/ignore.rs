@@ -10,11 +10,11 @@ fuzz_target!(|text: &str| {
     for path in paths.lines().filter(|path| is_clean(path)).take(20) {
         let decision = patterns.decide_alone(path);
         patterns.decided_by(&decision);
-        // No folder above a path that stays may have been pruned.
+        // No directory above a path that stays may have been pruned.
         if !decision.is_ignored() {
             for (end, _) in path.match_indices('/') {
-                let folder = patterns.decide_alone(&path[..end]);
-                assert!(!patterns.prunes(&path[..end], &folder), "{:?} is pruned, {path:?} stays", &path[..end]);
+                let dir = patterns.decide_alone(&path[..end]);
+                assert!(!patterns.prunes(&path[..end], &dir), "{:?} is pruned, {path:?} stays", &path[..end]);
             }
         }
     }

@@ -11,7 +11,7 @@ mod save;
 
 pub use load::{Loaded, load, load_layout, load_stream};
 pub use pack::{Compression, PackOptions, PackedImage, PackedLayer, pack};
-pub use save::{IndexRequest, SaveRequest, save_folder, save_index_folder, save_index_tar, save_tar};
+pub use save::{IndexRequest, SaveRequest, save_dir, save_index_dir, save_index_tar, save_tar};
 
 use crate::digest::{Digest, ImageId};
 use crate::manifest::ManifestError;
@@ -73,11 +73,11 @@ pub enum ArchiveError {
         /// Layers in the config.
         diff_ids: usize,
     },
-    /// Nothing in the index is for this machine.
+    /// Nothing in the index is for this host.
     #[error("no image in the archive is for {0}")]
     Platform(String),
-    /// A folder for the answer that has something in it.
-    #[error("`{path}` exists and is no empty folder", path = .0.display())]
+    /// A directory for the answer that has something in it.
+    #[error("`{path}` exists and is no empty directory", path = .0.display())]
     NotEmpty(PathBuf),
 }
 

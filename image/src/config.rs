@@ -69,7 +69,7 @@ pub struct RunConfig {
     /// Its default arguments, or the default program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Vec<String>>,
-    /// Folders that get a volume.
+    /// Directories that get a volume.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, Empty>,
     /// Working directory.

@@ -1,6 +1,6 @@
-//! Layers: changesets between a tar stream and a folder that overlayfs can stack.
+//! Layers: changesets between a tar stream and a directory that overlayfs can stack.
 //!
-//! In the tar a deleted file is an empty file `.wh.NAME`, and `.wh..wh..opq` says that a folder hides all
+//! In the tar a deleted file is an empty file `.wh.NAME`, and `.wh..wh..opq` says that a directory hides all
 //! that lower layers have in it (OCI image-spec, layer.md). On disk they are overlayfs' own marks: a
 //! character device 0:0, and the extended attribute `trusted.overlay.opaque`.
 
@@ -44,7 +44,7 @@ pub fn check_length(path: &[u8]) -> Result<(), CallError> {
 
 /// Prefix of whiteout names in a tar.
 const WHITEOUT: &[u8] = b".wh.";
-/// Name of the mark of an opaque folder in a tar.
+/// Name of the mark of an opaque directory in a tar.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The only attribute that layers carry, as the reference builder does.
 const CAPABILITY: &[u8] = b"security.capability";

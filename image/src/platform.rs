@@ -1,4 +1,4 @@
-//! Platforms: what a machine runs and what an image is for.
+//! Platforms: what a host runs and what an image is for.
 //!
 //! Spelling and normal form follow containerd/platforms, matching follows what Docker pulls.
 
@@ -27,7 +27,7 @@ pub struct Platform {
 pub struct PlatformError(pub String);
 
 impl Platform {
-    /// What this machine runs.
+    /// What this host runs.
     pub fn host() -> Platform {
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",

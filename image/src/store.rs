@@ -3,7 +3,7 @@
 //! ```text
 //! oci-layout, index.json   what other tools need to read the blobs
 //! blobs/sha256/…           manifests, configs, compressed layers as pulled
-//! layers/ID/fs             a layer as a folder that overlayfs can stack
+//! layers/ID/fs             a layer as a directory that overlayfs can stack
 //! layers/ID/layer.json     what is known about it
 //! work/                    scratch of running processes (see `scratch`)
 //! locks/                   one file for each piece of work that only one process may do
@@ -29,7 +29,7 @@ mod rewrite;
 mod scratch;
 mod snapshot;
 
-pub use cache::{CacheAccess, CacheFolder};
+pub use cache::{CacheAccess, CacheDir};
 pub use check::{Checked, Problem};
 pub use content::{BlobError, BlobWriter, Blobs, MAX_METADATA};
 pub use discard::PrivateLayers;
@@ -62,7 +62,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 /// Why the store cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The folder cannot be made or entered.
+    /// The directory cannot be made or entered.
     #[error("cannot open the store `{path}`", path = .0.display())]
     Open(PathBuf, #[source] CallError),
     /// A system call failed.
@@ -177,20 +177,20 @@ impl Drop for Store {
     }
 }
 
-/// A folder for files that only this process needs; gone when it is dropped, or after the process.
-pub struct ScratchFolder {
+/// A directory for files that only this process needs; gone when it is dropped, or after the process.
+pub struct ScratchDir {
     scratch: scratch::Scratch,
 }
 
-impl ScratchFolder {
-    /// Makes one in `area`, a folder that is no store's and that nobody else enters.
-    pub fn elsewhere(area: &Path) -> Result<ScratchFolder, CallError> {
-        make_folder(area)?;
+impl ScratchDir {
+    /// Makes one in `area`, a directory that is no store's and that nobody else enters.
+    pub fn elsewhere(area: &Path) -> Result<ScratchDir, CallError> {
+        make_dir(area)?;
         keep_others_out(area)?;
-        Ok(ScratchFolder { scratch: ScratchArea::new(area.to_owned()).folder()? })
+        Ok(ScratchDir { scratch: ScratchArea::new(area.to_owned()).dir()? })
     }
 
-    /// Removes what dead processes left in such a folder, if it is there.
+    /// Removes what dead processes left in such a directory, if it is there.
     pub fn remove_orphans(area: &Path) -> Result<(), CallError> {
         match ScratchArea::new(area.to_owned()).remove_orphans(&|_| {}) {
             Err(error) if error.is_not_found() => Ok(()),
@@ -231,14 +231,14 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 impl Store {
-    /// Opens the store in the folder `root`, making it when it is missing.
+    /// Opens the store in the directory `root`, making it when it is missing.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
         let open = |error| StoreError::Open(root.to_owned(), error);
         let fresh = !root.join("oci-layout").exists();
-        for folder in ["blobs/sha256", "layers", "work", "locks", "pins", "cache", "caches", "containers"] {
-            let path = root.join(folder);
+        for dir in ["blobs/sha256", "layers", "work", "locks", "pins", "cache", "caches", "containers"] {
+            let path = root.join(dir);
             if fresh || !path.exists() {
-                make_folder(&path).map_err(open)?;
+                make_dir(&path).map_err(open)?;
             }
         }
         for name in OWN {
@@ -269,7 +269,7 @@ impl Store {
         self.changed.store(true, Ordering::Relaxed);
     }
 
-    /// The folder of the store.
+    /// The directory of the store.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -279,9 +279,9 @@ impl Store {
         &self.blobs
     }
 
-    /// Makes a folder for files that only this process needs.
-    pub fn scratch_folder(&self) -> Result<ScratchFolder, StoreError> {
-        Ok(ScratchFolder { scratch: self.scratch.folder()? })
+    /// Makes a directory for files that only this process needs.
+    pub fn scratch_dir(&self) -> Result<ScratchDir, StoreError> {
+        Ok(ScratchDir { scratch: self.scratch.dir()? })
     }
 
     /// Reads what was kept under a name to save time; `None` when there is nothing.
@@ -309,10 +309,10 @@ impl Store {
 
     /// Layers that containers use; `None` where a pin is damaged, and so may mean any layer.
     fn pinned_layers(&self) -> Result<Option<BTreeSet<String>>, StoreError> {
-        let folder = self.root.join("pins");
+        let dir = self.root.join("pins");
         let mut pinned = BTreeSet::new();
-        for entry in fs::read_dir(&folder).call("getdents", &folder)? {
-            let path = entry.call("getdents", &folder)?.path();
+        for entry in fs::read_dir(&dir).call("getdents", &dir)? {
+            let path = entry.call("getdents", &dir)?.path();
             if !path.is_file() {
                 continue;
             }
@@ -544,9 +544,9 @@ impl Store {
             // Not on disk yet, again.
             ..record
         };
-        let old = self.scratch.folder()?;
+        let old = self.scratch.dir()?;
         let files = self.layer_path(&layer.id);
-        make_folder(&self.root.join("layers").join(&layer.id))?;
+        make_dir(&self.root.join("layers").join(&layer.id))?;
         match fs::rename(&files, old.path().join("fs")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).call("rename", &files)?;
@@ -568,12 +568,12 @@ impl Store {
         Ok(compression::decompressed(file).call("read", self.blobs.path(blob))?)
     }
 
-    /// The folder of a layer's files, for looking at.
-    pub fn layer_folder(&self, id: &LayerId) -> PathBuf {
+    /// The directory of a layer's files, for looking at.
+    pub fn layer_dir(&self, id: &LayerId) -> PathBuf {
         self.layer_path(id.as_str())
     }
 
-    /// The folder of a layer's files.
+    /// The directory of a layer's files.
     fn layer_path(&self, id: &str) -> PathBuf {
         self.root.join("layers").join(id).join("fs")
     }
@@ -761,10 +761,10 @@ impl Store {
     }
 
     fn write_layer_record(&self, layer: &LayerRecord) -> Result<(), StoreError> {
-        let folder = self.root.join("layers").join(&layer.id);
+        let dir = self.root.join("layers").join(&layer.id);
         let (scratch, mut file) = self.scratch.file()?;
         file.write_all(&json::to_vec(layer)).call("write", scratch.path())?;
-        Ok(scratch.move_to(&folder.join("layer.json"))?)
+        Ok(scratch.move_to(&dir.join("layer.json"))?)
     }
 
     // Cache records.
@@ -823,7 +823,7 @@ const OWN: [&str; 12] = [
     "reserve",
 ];
 
-/// Takes what others may do with a file or folder away, if it is there.
+/// Takes what others may do with a file or directory away, if it is there.
 #[expect(clippy::disallowed_methods, reason = "a directory of the store itself, above all images")]
 fn keep_others_out(path: &Path) -> Result<(), CallError> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
@@ -834,7 +834,7 @@ fn keep_others_out(path: &Path) -> Result<(), CallError> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7700)).call("chmod", path)
 }
 
-fn make_folder(path: &Path) -> Result<(), CallError> {
+fn make_dir(path: &Path) -> Result<(), CallError> {
     fs::create_dir_all(path).call("mkdir", path)
 }
 

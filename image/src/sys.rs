@@ -66,12 +66,12 @@ impl<T> Named<T> for std::io::Result<T> {
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
-/// Opens a folder by path.
+/// Opens a directory by path.
 pub fn open_dir(path: &Path) -> Call<OwnedFd> {
     fs::open(path, DIRECTORY - OFlags::NOFOLLOW, Mode::empty()).call("open", path)
 }
 
-/// Opens the folder `name` in `dir`, which must not be a link.
+/// Opens the directory `name` in `dir`, which must not be a link.
 pub fn open_dir_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     fs::openat(dir, name, DIRECTORY, Mode::empty())
 }
@@ -108,7 +108,7 @@ pub fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<Stat>, Errno> 
     }
 }
 
-/// The names in a folder, sorted by bytes, without `.` and `..`.
+/// The names in a directory, sorted by bytes, without `.` and `..`.
 pub fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     let mut names = some_names(dir, usize::MAX)?;
     names.sort_unstable();

@@ -34,7 +34,7 @@ pub enum EntryKind {
     CharDevice,
     /// A block device.
     BlockDevice,
-    /// A folder.
+    /// A directory.
     Directory,
     /// A named pipe.
     Fifo,

@@ -76,7 +76,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// The tree below a folder.
+    /// The tree below a directory.
     pub fn open(path: &Path) -> Result<Tree, CallError> {
         Ok(Tree { roots: vec![sys::open_dir(path)?] })
     }
@@ -161,12 +161,12 @@ impl Tree {
         Err(CallError { call: "readlink", path: real.display(), errno: failure })
     }
 
-    /// Opens a folder of the uppermost tree that has it.
-    pub fn open_folder(&self, real: &RealPath) -> Result<OwnedFd, CallError> {
+    /// Opens a directory of the uppermost tree that has it.
+    pub fn open_dir(&self, real: &RealPath) -> Result<OwnedFd, CallError> {
         let mut failure = Errno::NOENT;
         for root in &self.roots {
             match open_inside(root.as_fd(), real, OFlags::RDONLY | OFlags::DIRECTORY) {
-                Ok(folder) => return Ok(folder),
+                Ok(dir) => return Ok(dir),
                 Err(errno) => failure = errno,
             }
         }

@@ -1,4 +1,4 @@
-//! The bundle: a folder with the container's configuration.
+//! The bundle: a directory with the container's configuration.
 
 use crate::error::OciError;
 use oci_spec::runtime::{Process, Spec};
@@ -11,8 +11,8 @@ const MAX_CONFIG: u64 = 16 << 20;
 /// A bundle that was read.
 #[derive(Debug)]
 pub(crate) struct Bundle {
-    /// Its folder, from the root on.
-    pub(crate) folder: PathBuf,
+    /// Its directory, from the root on.
+    pub(crate) dir: PathBuf,
     pub(crate) spec: Spec,
     /// The configuration as it was.
     pub(crate) text: Vec<u8>,
@@ -21,14 +21,14 @@ pub(crate) struct Bundle {
 }
 
 impl Bundle {
-    /// Reads the bundle in `folder`; `config` may name another file in it.
-    pub(crate) fn read(folder: &str, config: Option<&str>) -> Result<Bundle, OciError> {
-        let given = Path::new(folder);
-        let folder = fs::canonicalize(given).map_err(OciError::file("open the bundle", given))?;
-        let path = folder.join(config.unwrap_or("config.json"));
+    /// Reads the bundle in `directory`; `config` may name another file in it.
+    pub(crate) fn read(dir: &str, config: Option<&str>) -> Result<Bundle, OciError> {
+        let given = Path::new(dir);
+        let dir = fs::canonicalize(given).map_err(OciError::file("open the bundle", given))?;
+        let path = dir.join(config.unwrap_or("config.json"));
         let text = read(&path)?;
         let (spec, warnings) = parse(&path, &text)?;
-        Ok(Bundle { folder, spec, text, warnings })
+        Ok(Bundle { dir, spec, text, warnings })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::commands::Agent;
 use crate::error::OciError;
 use crate::namespaces::{self, Namespace};
 use crate::readiness::Readiness;
-use crate::state::{Folder, Record, Status, write_beside};
+use crate::state::{Dir, Record, Status, write_beside};
 use crate::terminal::{self, Handover};
 use crate::{Globals, foreground, hooks, machine, own_file};
 use groups::{check_device_rules, device_rules};
@@ -46,7 +46,7 @@ pub(crate) enum Then {
 
 /// A container that was made.
 pub(crate) struct Made {
-    pub(crate) folder: Folder,
+    pub(crate) dir: Dir,
     pub(crate) record: Record,
     pub(crate) spec: Spec,
     pub(crate) launched: Launched,
@@ -88,7 +88,7 @@ pub(crate) fn create(
         bundle.spec.set_process(Some(Process::default()));
     }
     map_own_id(&mut bundle.spec);
-    let root = bundle.spec.root().as_ref().map(|root| bundle.folder.join(root.path())).unwrap_or_default();
+    let root = bundle.spec.root().as_ref().map(|root| bundle.dir.join(root.path())).unwrap_or_default();
     let by_handle = own_file::keep(&bundle.spec, then, &root);
     for warning in &bundle.warnings {
         globals.log.warn(warning);
@@ -109,9 +109,9 @@ pub(crate) fn create(
     check_calls(&bundle.spec)?;
     plan::check_hooks(&bundle.spec)?;
     let devices = plan::network_devices(&bundle.spec)?;
-    let folder = globals.store.create(id)?;
-    let ready = listen_for_readiness(&folder, &mut bundle.spec, then).inspect_err(|_| {
-        let _ = folder.remove();
+    let dir = globals.store.create(id)?;
+    let ready = listen_for_readiness(&dir, &mut bundle.spec, then).inspect_err(|_| {
+        let _ = dir.remove();
     })?;
     let request = Request {
         globals,
@@ -123,7 +123,7 @@ pub(crate) fn create(
         by_handle,
         devices,
     };
-    let made = request.make(&folder);
+    let made = request.make(&dir);
     match made {
         Ok((record, launched, console)) => {
             if let Some(path) = arguments.get("pid-file") {
@@ -132,14 +132,14 @@ pub(crate) fn create(
                     let _ = launch::signal(launched.pidfd.as_fd(), 9);
                     launch::wait(&launched.pidfd);
                     let _ = record.release();
-                    let _ = folder.remove();
+                    let _ = dir.remove();
                     return Err(error);
                 }
             }
-            Ok(Made { folder, record, spec: bundle.spec, launched, console, ready })
+            Ok(Made { dir, record, spec: bundle.spec, launched, console, ready })
         }
         Err(error) => {
-            let _ = folder.remove();
+            let _ = dir.remove();
             Err(error)
         }
     }
@@ -147,11 +147,11 @@ pub(crate) fn create(
 
 /// Shows the container where to say that it is ready, if somebody wants to know, and listens there if it starts now.
 fn listen_for_readiness(
-    folder: &Folder,
+    dir: &Dir,
     spec: &mut Spec,
     then: Then,
 ) -> Result<Option<(Readiness, OwnedFd)>, OciError> {
-    let Some(readiness) = Readiness::wanted(folder.path()) else { return Ok(None) };
+    let Some(readiness) = Readiness::wanted(dir.path()) else { return Ok(None) };
     readiness.show(spec)?;
     let socket = if then == Then::Wait { None } else { readiness.listen()? };
     Ok(socket.map(|socket| (readiness, socket)))
@@ -213,14 +213,14 @@ fn check_version(spec: &Spec) -> Result<(), OciError> {
 }
 
 impl Request<'_> {
-    fn make(&self, folder: &Folder) -> Result<(Record, Launched, Option<OwnedFd>), OciError> {
+    fn make(&self, dir: &Dir) -> Result<(Record, Launched, Option<OwnedFd>), OciError> {
         let spec = &self.bundle.spec;
         let layout = Layout::detect();
-        let groups = self.groups(folder.id(), &layout)?;
-        let class = self.class(folder.id()).inspect_err(|_| {
+        let groups = self.groups(dir.id(), &layout)?;
+        let class = self.class(dir.id()).inspect_err(|_| {
             let _ = groups.remove();
         })?;
-        let result = self.start(folder, &layout, Shares { groups: &groups, class: class.as_ref() });
+        let result = self.start(dir, &layout, Shares { groups: &groups, class: class.as_ref() });
         if let Err(error) = &result {
             let _ = groups.remove();
             if let Some(class) = &class {
@@ -228,7 +228,7 @@ impl Request<'_> {
             }
             // Of what could not even be planned there is nothing to tell.
             if spec.hooks().is_some() && !matches!(error, OciError::Plan(_)) {
-                let record = self.record(folder.id(), Shares { groups: &groups, class: class.as_ref() });
+                let record = self.record(dir.id(), Shares { groups: &groups, class: class.as_ref() });
                 hooks::after_stop(spec, &record, &self.globals.log);
             }
         }
@@ -270,12 +270,12 @@ impl Request<'_> {
         let annotations = spec.annotations().iter().flatten();
         let annotations: BTreeMap<String, String> =
             annotations.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let root = spec.root().as_ref().map(|root| self.bundle.folder.join(root.path()));
+        let root = spec.root().as_ref().map(|root| self.bundle.dir.join(root.path()));
         Record {
             id: id.to_owned(),
             pid: 0,
             start_time: String::new(),
-            bundle: self.bundle.folder.clone(),
+            bundle: self.bundle.dir.clone(),
             rootfs: root.unwrap_or_default(),
             created: jiff::Timestamp::now().to_string(),
             owner: machine::owner(),
@@ -288,7 +288,7 @@ impl Request<'_> {
 
     fn start(
         &self,
-        folder: &Folder,
+        dir: &Dir,
         layout: &Layout,
         shares: Shares<'_>,
     ) -> Result<(Record, Launched, Option<OwnedFd>), OciError> {
@@ -299,13 +299,13 @@ impl Request<'_> {
             slots.push(fd);
             FdSlot(slots.len() - 1)
         };
-        let cgroup = groups.folder()?.map(&mut slot);
+        let cgroup = groups.dir()?.map(&mut slot);
         if self.guards(groups) && groups.path_of(DEVICES).is_some() {
             // First: the process enters by itself, and makes nodes that half of a list would refuse it.
             groups.restrict(None, &device_rules(self.resources()))?;
         }
         let gate = match self.then {
-            Then::Wait => Some(slot(folder.make_gate()?)),
+            Then::Wait => Some(slot(dir.make_gate()?)),
             Then::Detach | Then::Stay => None,
         };
         let sources: Vec<(usize, FdSlot)> =
@@ -319,7 +319,7 @@ impl Request<'_> {
             cgroup,
             layout: Some(layout),
             groups: Some(groups),
-            bundle: Some(&self.bundle.folder),
+            bundle: Some(&self.bundle.dir),
             gate,
             attach: groups.needs_attach() && !enters_groups(spec) || shares.class.is_some(),
             enters: enters_groups(spec).then_some(Enters::Always),
@@ -343,21 +343,21 @@ impl Request<'_> {
             ..PlanOptions::default()
         };
         let mut plan = plan(spec, &options)?;
-        self.globals.log.debug(&format!("container {:?}: {} steps of set-up", folder.id(), plan.setup.len()));
+        self.globals.log.debug(&format!("container {:?}: {} steps of set-up", dir.id(), plan.setup.len()));
         plan.program.environment.extend(listen_environment());
         if self.then == Then::Stay && !self.arguments.has("no-subreaper") {
             foreground::become_subreaper();
         }
         let mut making = Making {
             request: self,
-            folder,
+            dir,
             groups,
-            record: self.record(folder.id(), shares),
+            record: self.record(dir.id(), shares),
             agent: if self.then == Then::Wait { None } else { Agent::of(spec)? },
             handover: Handover::of(self.arguments),
         };
         let launched = launch::launch(plan, slots, &mut making).map_err(OciError::Start)?;
-        self.globals.log.debug(&format!("container {:?} has process {}", folder.id(), launched.pid));
+        self.globals.log.debug(&format!("container {:?} has process {}", dir.id(), launched.pid));
         let Making { record, handover, .. } = making;
         Ok((record, launched, handover.console))
     }
@@ -437,7 +437,7 @@ pub(crate) fn kept_fds(arguments: &Arguments) -> Result<u32, OciError> {
     Ok(kept)
 }
 
-/// What of the machine is shared out to a container.
+/// What of the host is shared out to a container.
 #[derive(Clone, Copy)]
 struct Shares<'a> {
     groups: &'a Groups,
@@ -447,7 +447,7 @@ struct Shares<'a> {
 /// The caller's side while the container sets itself up.
 struct Making<'a> {
     request: &'a Request<'a>,
-    folder: &'a Folder,
+    dir: &'a Dir,
     groups: &'a Groups,
     record: Record,
     /// Who answers for calls, when the program runs at once.
@@ -472,7 +472,7 @@ impl Steps for Making<'_> {
                 .map_err(|error| error.to_string())?;
         }
         self.request.give_devices(launched.pid)?;
-        self.folder.write(&self.record, &self.request.bundle.text).map_err(|error| error.to_string())?;
+        self.dir.write(&self.record, &self.request.bundle.text).map_err(|error| error.to_string())?;
         self.handover.pidfd(launched.pidfd.as_fd())
     }
 

@@ -31,9 +31,9 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
     terminal::check(&process, arguments, stays)?;
 
     let mut slots = vec![pidfd];
-    let (unified, folders) = sub_groups(&container, arguments)?;
+    let (unified, dirs) = sub_groups(&container, arguments)?;
     if let Some(path) = &unified {
-        slots.push(open_folder(path)?);
+        slots.push(open_dir(path)?);
     }
     let options = EnterOptions {
         target: FdSlot(0),
@@ -45,7 +45,7 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         default_filter: false,
         console: terminal::size(&process),
         plain_console: stays,
-        attach: !folders.is_empty(),
+        attach: !dirs.is_empty(),
         keep_keyring: true,
         kept_fds: create::kept_fds(arguments)?,
         by_handle: false,
@@ -59,7 +59,7 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         foreground::become_subreaper();
     }
     let handover = Handover::of(arguments);
-    let mut entering = Entering { container: &container, agent: Agent::of(&spec)?, folders, handover };
+    let mut entering = Entering { container: &container, agent: Agent::of(&spec)?, dirs, handover };
     globals.log.debug(&format!("container {id:?}: a process of {} steps enters", plan.setup.len()));
     let launched = launch::launch(plan, slots, &mut entering).map_err(OciError::Exec)?;
     if let Some(path) = arguments.get("pid-file") {
@@ -137,8 +137,8 @@ fn process(
     }
     let mut process = spec.process().clone().unwrap_or_default();
     process.set_args(Some(program.to_vec())).set_terminal(Some(arguments.has("tty")));
-    if let Some(folder) = arguments.get("cwd") {
-        process.set_cwd(PathBuf::from(folder));
+    if let Some(dir) = arguments.get("cwd") {
+        process.set_cwd(PathBuf::from(dir));
     }
     let mut environment = process.env().clone().unwrap_or_default();
     environment.extend(arguments.all("env").iter().cloned());
@@ -263,7 +263,7 @@ fn namespaces_of(pid: i32) -> u64 {
     KINDS.iter().filter(|(name, _)| differs(name)).fold(0, |bits, (_, bit)| bits | bit)
 }
 
-/// The version 2 folder to be born into and the version 1 folders to be moved to. `--cgroup` names one below the
+/// The version 2 directory to be born into and the version 1 directories to be moved to. `--cgroup` names one below the
 /// container's, for all controllers or, as `controller[,controller]:path`, for some.
 fn sub_groups(
     container: &Container,
@@ -283,7 +283,7 @@ fn sub_groups(
     {
         return Err(OciError::usage(format!("unknown controller {name} in --cgroup")));
     }
-    let path_for = |controller: &str, folder: &Path| {
+    let path_for = |controller: &str, dir: &Path| {
         let own = below.iter().find(|(name, _)| *name == Some(controller));
         let chosen = own.or_else(|| below.iter().find(|(name, _)| name.is_none()));
         match chosen {
@@ -296,20 +296,20 @@ fn sub_groups(
                         path.display()
                     )));
                 }
-                Ok(folder.join(inner))
+                Ok(dir.join(inner))
             }
-            None => Ok(folder.to_owned()),
+            None => Ok(dir.to_owned()),
         }
     };
     let mut unified = None;
     let mut legacy: Vec<PathBuf> = Vec::new();
-    for (controller, folder) in groups.paths() {
+    for (controller, dir) in groups.paths() {
         if controller.is_empty() {
-            // On a machine with both versions the names are those of version 1.
+            // On a host with both versions the names are those of version 1.
             let both = groups.needs_attach() && !below.is_empty();
-            unified = Some(if both { folder.to_owned() } else { path_for("", folder)? });
+            unified = Some(if both { dir.to_owned() } else { path_for("", dir)? });
         } else {
-            let path = path_for(controller, folder)?;
+            let path = path_for(controller, dir)?;
             if !legacy.contains(&path) {
                 legacy.push(path);
             }
@@ -317,29 +317,29 @@ fn sub_groups(
     }
     // A group that handed its controllers down takes no processes: then where the first process is.
     if below.is_empty()
-        && let Some(folder) = &unified
-        && std::fs::read_to_string(folder.join("cgroup.subtree_control"))
+        && let Some(dir) = &unified
+        && std::fs::read_to_string(dir.join("cgroup.subtree_control"))
             .is_ok_and(|text| !text.trim().is_empty())
-        && let Some(inner) = group_of(container.record.pid, folder)
+        && let Some(inner) = group_of(container.record.pid, dir)
     {
         unified = Some(inner);
     }
     Ok((unified, legacy))
 }
 
-/// The version 2 group of a process, if it is below `folder`.
-fn group_of(pid: i32, folder: &Path) -> Option<PathBuf> {
+/// The version 2 group of a process, if it is below `directory`.
+fn group_of(pid: i32, dir: &Path) -> Option<PathBuf> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let name = folder.file_name()?.to_str()?;
+    let name = dir.file_name()?.to_str()?;
     let below = path.split_once(&format!("/{name}/"))?.1;
-    Some(folder.join(below)).filter(|path| path.is_dir())
+    Some(dir.join(below)).filter(|path| path.is_dir())
 }
 
-/// A group's folder to be born into. Until the new process has closed it, those in the container that may look into
+/// A group's directory to be born into. Until the new process has closed it, those in the container that may look into
 /// others can get at it: out of a fenced one no path leads (CVE-2024-21626). Where none can be made, for want of rights,
 /// they have no more than this process has.
-fn open_folder(path: &Path) -> Result<OwnedFd, OciError> {
+fn open_dir(path: &Path) -> Result<OwnedFd, OciError> {
     use rustix::fs::{Mode, OFlags, open};
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     view::fenced(path)
@@ -351,14 +351,14 @@ struct Entering<'a> {
     container: &'a Container,
     /// Who answers for calls.
     agent: Option<Agent>,
-    folders: Vec<PathBuf>,
+    dirs: Vec<PathBuf>,
     handover: Handover,
 }
 
 impl Steps for Entering<'_> {
     fn made(&mut self, launched: &Launched) -> Result<(), String> {
-        for folder in &self.folders {
-            let path = folder.join("cgroup.procs");
+        for dir in &self.dirs {
+            let path = dir.join("cgroup.procs");
             std::fs::write(&path, launched.pid.to_string()).map_err(|error| {
                 let reason = crate::error::reason(&error);
                 format!("error adding pid {} to cgroups: open {}: {reason}", launched.pid, path.display())

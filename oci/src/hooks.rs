@@ -1,4 +1,4 @@
-//! The hooks of the specification that run on the machine's side.
+//! The hooks of the specification that run on the host's side.
 
 use crate::error::OciError;
 use crate::log::Log;

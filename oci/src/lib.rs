@@ -2,7 +2,7 @@
 //! call runc and crun.
 //!
 //! Each command is a program of its own that makes at most one container, as its child and without a helper. What
-//! outlives it is a folder ([`state`]).
+//! outlives it is a directory ([`state`]).
 
 // A program has no interface for other crates: here `pub` means "for the other modules".
 #![allow(unreachable_pub)]

@@ -3,7 +3,7 @@
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 use std::path::Path;
 
-/// A namespace that is the container's own, or that it shares with others than the machine.
+/// A namespace that is the container's own, or that it shares with others than the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Namespace<'a> {
     New,
@@ -11,7 +11,7 @@ pub(crate) enum Namespace<'a> {
     Joined(&'a Path),
 }
 
-/// The namespace of a kind; `None` where that is the machine's.
+/// The namespace of a kind; `None` where that is the host's.
 pub(crate) fn of(spec: &Spec, kind: LinuxNamespaceType) -> Option<Namespace<'_>> {
     let one = all(spec).find(|one| one.typ() == kind)?;
     let path = one.path().as_deref().filter(|path| !path.as_os_str().is_empty());

@@ -13,7 +13,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The folder in that of the container's state, and the socket in it.
+/// The directory in that of the container's state, and the socket in it.
 const NAME: &str = "notify";
 const READY: &str = "READY=1";
 
@@ -21,28 +21,28 @@ const READY: &str = "READY=1";
 #[derive(Debug)]
 pub(crate) struct Readiness {
     manager: PathBuf,
-    folder: PathBuf,
+    dir: PathBuf,
 }
 
 impl Readiness {
-    /// Of the container whose state is in a folder; `None` when nobody wants to be told. Sockets without a file cannot be
+    /// Of the container whose state is in a directory; `None` when nobody wants to be told. Sockets without a file cannot be
     /// shown in containers.
     pub(crate) fn wanted(state: &Path) -> Option<Readiness> {
         let manager = PathBuf::from(std::env::var_os("NOTIFY_SOCKET")?);
-        manager.is_absolute().then(|| Readiness { manager, folder: state.join(NAME) })
+        manager.is_absolute().then(|| Readiness { manager, dir: state.join(NAME) })
     }
 
-    /// Shows the container a folder in the manager's socket's place, and names the socket that is going to be there.
+    /// Shows the container a directory in the manager's socket's place, and names the socket that is going to be there.
     pub(crate) fn show(&self, spec: &mut Spec) -> Result<(), OciError> {
-        fs::create_dir(&self.folder).map_err(OciError::file("make", &self.folder))?;
+        fs::create_dir(&self.dir).map_err(OciError::file("make", &self.dir))?;
         // Root in there may be somebody else.
-        fs::set_permissions(&self.folder, PermissionsExt::from_mode(0o755))
-            .map_err(OciError::file("open to others", &self.folder))?;
+        fs::set_permissions(&self.dir, PermissionsExt::from_mode(0o755))
+            .map_err(OciError::file("open to others", &self.dir))?;
         let mut mount = Mount::default();
         let options = ["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned).to_vec();
         mount
             .set_typ(Some("bind".to_owned()))
-            .set_source(Some(self.folder.clone()))
+            .set_source(Some(self.dir.clone()))
             .set_destination(self.manager.clone())
             .set_options(Some(options));
         spec.mounts_mut().get_or_insert_default().push(mount);
@@ -55,18 +55,18 @@ impl Readiness {
 
     /// The socket, before the program runs; `None` for a container that was made when nobody wanted to be told.
     pub(crate) fn listen(&self) -> Result<Option<OwnedFd>, OciError> {
-        let path = self.folder.join(NAME);
+        let path = self.dir.join(NAME);
         let failed = |errno: rustix::io::Errno| OciError::file("make", &path)(errno.into());
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = match rustix::fs::open(&self.folder, flags, Mode::empty()) {
+        let dir = match rustix::fs::open(&self.dir, flags, Mode::empty()) {
             Err(rustix::io::Errno::NOENT) => return Ok(None),
             other => other.map_err(failed)?,
         };
         let kind = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, kind, None);
         let socket = socket.map_err(failed)?;
-        // Names of sockets are short: the folder is named by a descriptor.
-        let short = format!("/proc/self/fd/{}/{NAME}", folder.as_raw_fd());
+        // Names of sockets are short: the directory is named by a descriptor.
+        let short = format!("/proc/self/fd/{}/{NAME}", dir.as_raw_fd());
         let address = SocketAddrUnix::new(short).map_err(failed)?;
         rustix::net::bind(&socket, &address).map_err(failed)?;
         fs::set_permissions(&path, PermissionsExt::from_mode(0o666))

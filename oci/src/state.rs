@@ -1,4 +1,4 @@
-//! What is kept about a container: a folder named after it, emptied at boot, with one file (its record on the first
+//! What is kept about a container: a directory named after it, emptied at boot, with one file (its record on the first
 //! line, its configuration as it was below) and the socket at which it waits to be started.
 //!
 //! A process is known by its number and the time it was started, so that a number that was given away again is not
@@ -83,15 +83,15 @@ pub(crate) struct Report<'a> {
     pub(crate) owner: &'a str,
 }
 
-/// The folder of all containers.
+/// The directory of all containers.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     root: PathBuf,
 }
 
-/// The folder of one container.
+/// The directory of one container.
 #[derive(Debug)]
-pub(crate) struct Folder {
+pub(crate) struct Dir {
     path: PathBuf,
     id: String,
 }
@@ -99,7 +99,7 @@ pub(crate) struct Folder {
 /// A container as it is on disk.
 #[derive(Debug)]
 pub(crate) struct Container {
-    pub(crate) folder: Folder,
+    pub(crate) dir: Dir,
     pub(crate) record: Record,
     config: Vec<u8>,
 }
@@ -109,8 +109,8 @@ impl Store {
         Store { root: root.map_or_else(default_root, PathBuf::from) }
     }
 
-    /// Makes the folder of a new container.
-    pub(crate) fn create(&self, id: &str) -> Result<Folder, OciError> {
+    /// Makes the directory of a new container.
+    pub(crate) fn create(&self, id: &str) -> Result<Dir, OciError> {
         check_id(id)?;
         let path = self.root.join(id);
         let make = || rustix::fs::mkdir(&path, Mode::from_raw_mode(0o700));
@@ -122,29 +122,29 @@ impl Store {
             other => other,
         };
         match made {
-            Ok(()) => Ok(Folder { path, id: id.to_owned() }),
+            Ok(()) => Ok(Dir { path, id: id.to_owned() }),
             Err(rustix::io::Errno::EXIST) => Err(OciError::Exists(id.to_owned())),
             Err(errno) => Err(OciError::file("make", &path)(errno.into())),
         }
     }
 
-    /// The folder of a container, whatever is in it.
-    pub(crate) fn folder(&self, id: &str) -> Result<Folder, OciError> {
+    /// The directory of a container, whatever is in it.
+    pub(crate) fn dir(&self, id: &str) -> Result<Dir, OciError> {
         check_id(id)?;
         let path = self.root.join(id);
         if !path.is_dir() {
             return Err(OciError::NotFound(id.to_owned()));
         }
-        Ok(Folder { path, id: id.to_owned() })
+        Ok(Dir { path, id: id.to_owned() })
     }
 
     /// A container that exists.
     pub(crate) fn open(&self, id: &str) -> Result<Container, OciError> {
-        let folder = self.folder(id)?;
-        let (record, config) = folder.read()?.ok_or_else(|| {
+        let dir = self.dir(id)?;
+        let (record, config) = dir.read()?.ok_or_else(|| {
             OciError::State(format!("container {id:?} is being created, or its creation was interrupted; `delete --force {id}` removes it"))
         })?;
-        Ok(Container { folder, record, config })
+        Ok(Container { dir, record, config })
     }
 
     /// All containers, by name.
@@ -168,19 +168,19 @@ impl Store {
 }
 
 fn default_root() -> PathBuf {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     match runtime.filter(|_| !rustix::process::geteuid().is_root()) {
-        Some(folder) => Path::new(&folder).join("kiln-oci"),
+        Some(dir) => Path::new(&dir).join("kiln-oci"),
         None => PathBuf::from("/run/kiln-oci"),
     }
 }
 
-/// Ids are names of folders and groups: nothing that leads elsewhere.
+/// Ids are names of directories and groups: nothing that leads elsewhere.
 fn check_id(id: &str) -> Result<(), OciError> {
     const LONGEST: usize = 255;
     if id.len() > LONGEST {
         return Err(OciError::Usage(format!(
-            "invalid container ID: it has {} characters, and at most {LONGEST} make the name of a folder",
+            "invalid container ID: it has {} characters, and at most {LONGEST} make the name of a directory",
             id.len()
         )));
     }
@@ -198,7 +198,7 @@ fn check_id(id: &str) -> Result<(), OciError> {
     Ok(())
 }
 
-impl Folder {
+impl Dir {
     /// What was recorded and the configuration; `None` while the container is being made.
     fn read(&self) -> Result<Option<(Record, Vec<u8>)>, OciError> {
         let path = self.path.join(STATE_FILE);
@@ -241,14 +241,14 @@ impl Folder {
         Some(socket)
     }
 
-    /// Names of sockets are short: the folder is named by a descriptor.
+    /// Names of sockets are short: the directory is named by a descriptor.
     fn with_gate<T>(
         &self,
         call: impl FnOnce(&SocketAddrUnix) -> rustix::io::Result<T>,
     ) -> rustix::io::Result<T> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(&self.path, flags, Mode::empty())?;
-        let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{GATE}", folder.as_raw_fd()))?;
+        let dir = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{GATE}", dir.as_raw_fd()))?;
         call(&address)
     }
 
@@ -261,7 +261,7 @@ impl Folder {
         let _ = fs::remove_file(self.path.join(GATE));
     }
 
-    /// Removes the folder. Without its record the container is no more, whatever happens then.
+    /// Removes the directory. Without its record the container is no more, whatever happens then.
     pub(crate) fn remove(&self) -> Result<(), OciError> {
         let _ = rustix::fs::unlink(self.path.join(STATE_FILE));
         if rustix::fs::rmdir(&self.path).is_ok() {
@@ -287,7 +287,7 @@ impl Folder {
 impl Container {
     /// The configuration that the container was made from.
     pub(crate) fn config(&self) -> Result<Spec, OciError> {
-        crate::bundle::parse(&self.folder.path.join(STATE_FILE), &self.config).map(|(spec, _)| spec)
+        crate::bundle::parse(&self.dir.path.join(STATE_FILE), &self.config).map(|(spec, _)| spec)
     }
 
     /// Puts the container's processes into groups, when it was made without.
@@ -309,14 +309,14 @@ impl Container {
 
     /// Writes the changed record.
     pub(crate) fn save(&self) -> Result<(), OciError> {
-        self.folder.write(&self.record, &self.config)
+        self.dir.write(&self.record, &self.config)
     }
 
     pub(crate) fn status(&self) -> Status {
         if !self.is_alive() {
             return Status::Stopped;
         }
-        if self.folder.has_gate() {
+        if self.dir.has_gate() {
             return Status::Created;
         }
         if self.record.groups.is_frozen() { Status::Paused } else { Status::Running }
@@ -405,12 +405,12 @@ mod tests {
     fn an_id_is_taken_once() {
         let root = tempfile::tempdir().unwrap();
         let store = Store::new(root.path().join("deep/er").to_str());
-        let folder = store.create("a").unwrap();
+        let dir = store.create("a").unwrap();
         assert!(matches!(store.create("a"), Err(OciError::Exists(_))));
         assert!(matches!(store.open("a"), Err(OciError::State(_))));
         assert!(matches!(store.open("b"), Err(OciError::NotFound(_))));
-        folder.remove().unwrap();
-        assert!(matches!(store.folder("a"), Err(OciError::NotFound(_))));
+        dir.remove().unwrap();
+        assert!(matches!(store.dir("a"), Err(OciError::NotFound(_))));
         assert!(store.list().unwrap().is_empty());
     }
 }

@@ -258,7 +258,7 @@ pub enum NetworkMode {
     Default,
     /// Loopback only.
     None,
-    /// The machine's own network; needs consent on the command line.
+    /// The host's own network; needs consent on the command line.
     Host,
 }
 

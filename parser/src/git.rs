@@ -1,7 +1,7 @@
 //! References to git repositories, as ADD and build contexts write them.
 //!
 //! `https://host/path.git`, `git://host/path`, `ssh://user@host/path`, `user@host:path`, with a fragment
-//! `#ref:folder` or a query (`ref`, `tag`, `branch`, `subdir`, `checksum`, `commit`, `keep-git-dir`, `submodules`,
+//! `#ref:directory` or a query (`ref`, `tag`, `branch`, `subdir`, `checksum`, `commit`, `keep-git-dir`, `submodules`,
 //! `mtime`, `fetch-by-commit`). Rules and sentences follow moby/buildkit `frontend/dockerfile/dfgitutil`.
 
 use crate::mount::go_bool;
@@ -17,7 +17,7 @@ pub struct GitReference {
     pub reference: String,
     /// The commit it must be, or its beginning; empty when any will do.
     pub checksum: String,
-    /// A folder of the repository; empty for all of it.
+    /// A directory of the repository; empty for all of it.
     pub subdir: String,
     /// `github.com/…` without a scheme could be a local path, too: taken for contexts only.
     pub looks_local: bool,

@@ -1,8 +1,8 @@
 //! `.dockerignore` patterns: which paths a build does not see, and which line says so.
 //!
 //! Follows moby/patternmatcher as the reference builder's context walker uses it: patterns match the whole
-//! path from the context root, a pattern that matches a folder covers what is below it, the last matching
-//! line wins, and `!` brings paths back, also below an ignored folder. The same language serves
+//! path from the context root, a pattern that matches a directory covers what is below it, the last matching
+//! line wins, and `!` brings paths back, also below an ignored directory. The same language serves
 //! `COPY --exclude`.
 
 mod pattern;
@@ -147,7 +147,7 @@ impl Patterns {
         decision.unwrap_or_default()
     }
 
-    /// True when nothing below the folder `path` can be part of the context: a walker need not enter it.
+    /// True when nothing below the directory `path` can be part of the context: a walker need not enter it.
     pub fn prunes(&self, path: &str, decision: &Decision) -> bool {
         decision.ignored
             && !self.rules.iter().enumerate().any(|(index, rule)| {
@@ -157,7 +157,7 @@ impl Patterns {
             })
     }
 
-    /// True when a path below the folder `path` may match one of the patterns.
+    /// True when a path below the directory `path` may match one of the patterns.
     pub fn may_match_below(&self, path: &str) -> bool {
         self.rules.iter().any(|rule| rule.pattern.may_match_below(path))
     }

@@ -14,9 +14,9 @@ use crate::text::{Text, TextBuilder};
 /// What is mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MountKind {
-    /// A folder or file of the context, a stage or an image.
+    /// A directory or file of the context, a stage or an image.
     Bind,
-    /// A folder that outlives the build.
+    /// A directory that outlives the build.
     Cache,
     /// Memory.
     Tmpfs,

@@ -16,8 +16,8 @@ pub enum RegistryError {
     /// No threads, no sockets.
     #[error("cannot set up networking")]
     Runtime(#[source] io::Error),
-    /// The certificates that this machine trusts cannot be read.
-    #[error("cannot read the certificate authorities that this machine trusts")]
+    /// The certificates that this host trusts cannot be read.
+    #[error("cannot read the certificate authorities that this host trusts")]
     Trust(#[source] io::Error),
     /// No connection, or one that broke.
     #[error("cannot reach {url}")]

@@ -123,9 +123,9 @@ pub fn commit(request: &GitRequest) -> Result<String, GitError> {
     }
 }
 
-/// Checks a commit out into the empty folder `folder`; gives its time in seconds since 1970.
-pub fn check_out(request: &GitRequest, commit: &str, folder: &Path) -> Result<i64, GitError> {
-    let inside = Some(folder);
+/// Checks a commit out into the empty directory `directory`; gives its time in seconds since 1970.
+pub fn check_out(request: &GitRequest, commit: &str, dir: &Path) -> Result<i64, GitError> {
+    let inside = Some(dir);
     // The format of a repository is that of its commits' names.
     let format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
     run(request, inside, &["init", "-q", "-b", "master", format])?;
@@ -142,7 +142,7 @@ pub fn check_out(request: &GitRequest, commit: &str, folder: &Path) -> Result<i6
         run(request, inside, &all)?;
     }
     run(request, inside, &["checkout", "-q", "--detach", commit])?;
-    if request.submodules && folder.join(".gitmodules").exists() {
+    if request.submodules && dir.join(".gitmodules").exists() {
         let update = ["submodule", "update", "-q", "--init", "--recursive"];
         let shallow: Vec<&str> = update.into_iter().chain(["--depth=1"]).collect();
         // Web servers that know nothing of git give whole histories alone.
@@ -153,20 +153,20 @@ pub fn check_out(request: &GitRequest, commit: &str, folder: &Path) -> Result<i6
     }
     let time = run(request, inside, &["show", "-s", "--format=%ct", commit])?;
     if !request.keeps_git {
-        remove_git(folder).map_err(GitError::Program)?;
+        remove_git(dir).map_err(GitError::Program)?;
     }
     Ok(time.trim().parse().unwrap_or(0))
 }
 
-/// Removes `.git`: the folder of the repository, the files of submodules.
-fn remove_git(folder: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
+/// Removes `.git`: the directory of the repository, the files of submodules.
+fn remove_git(dir: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let path = entry.path();
-        let is_folder = entry.file_type()?.is_dir();
+        let is_dir = entry.file_type()?.is_dir();
         if entry.file_name() == ".git" {
-            if is_folder { std::fs::remove_dir_all(&path)? } else { std::fs::remove_file(&path)? }
-        } else if is_folder {
+            if is_dir { std::fs::remove_dir_all(&path)? } else { std::fs::remove_file(&path)? }
+        } else if is_dir {
             remove_git(&path)?;
         }
     }
@@ -227,7 +227,7 @@ fn command(request: &GitRequest, patience: Duration) -> Command {
 
 fn run<A: AsRef<OsStr>>(
     request: &GitRequest,
-    folder: Option<&Path>,
+    dir: Option<&Path>,
     arguments: &[A],
 ) -> Result<String, GitError> {
     let patience = request.patience.unwrap_or(DEFAULT_PATIENCE);
@@ -243,8 +243,8 @@ fn run<A: AsRef<OsStr>>(
     for setting in settings.iter().chain(&transports) {
         git.args(["-c", setting.as_str()]);
     }
-    if let Some(folder) = folder {
-        git.arg("-C").arg(folder);
+    if let Some(dir) = dir {
+        git.arg("-C").arg(dir);
     }
     git.args(arguments);
     let what =

@@ -97,7 +97,7 @@ pub(crate) fn pull(
     source.fetch_all(&manifest.layers, &parsed.rootfs.diff_ids, progress)?;
     let id = store.put_image(&bytes, &kind, &config)?;
     store.add_repo_digest(&id, &reference.repository(), &digest)?;
-    // A name means the image for this machine, where there is one: others are known by their digests.
+    // A name means the image for this host, where there is one: others are known by their digests.
     let is_own = platform.distance(&Platform::host()).is_some();
     let is_free = store.find(&reference.clone().or_latest())?.is_none();
     if (is_own || is_free) && (reference.tag().is_some() || reference.digest().is_none()) {

@@ -50,20 +50,20 @@ pub struct LayoutServer {
 }
 
 struct State {
-    folders: Vec<PathBuf>,
+    dirs: Vec<PathBuf>,
     faults: Mutex<Faults>,
     requests: Mutex<Vec<String>>,
     address: SocketAddr,
 }
 
 impl LayoutServer {
-    /// Serves the layouts in `folders` on `listen`.
-    pub fn start(listen: SocketAddr, folders: Vec<PathBuf>, faults: Faults) -> io::Result<LayoutServer> {
+    /// Serves the layouts in `directories` on `listen`.
+    pub fn start(listen: SocketAddr, dirs: Vec<PathBuf>, faults: Faults) -> io::Result<LayoutServer> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(tokio::net::TcpListener::bind(listen))?;
         let address = listener.local_addr()?;
         let faults = Mutex::new(faults);
-        let state = Arc::new(State { folders, faults, requests: Mutex::default(), address });
+        let state = Arc::new(State { dirs, faults, requests: Mutex::default(), address });
         let shared = Arc::clone(&state);
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -188,8 +188,8 @@ impl State {
     }
 
     fn manifest(&self, name: &str, version: &str) -> Answer {
-        for folder in &self.folders {
-            let Ok(bytes) = fs::read(folder.join("index.json")) else { continue };
+        for dir in &self.dirs {
+            let Ok(bytes) = fs::read(dir.join("index.json")) else { continue };
             let Ok(index) = serde_json::from_slice::<Index>(&bytes) else { continue };
             for entry in index.manifests {
                 let full = entry.annotations.get("io.containerd.image.name").cloned().unwrap_or_default();
@@ -197,7 +197,7 @@ impl State {
                 let by_name = path == format!("{name}:{version}");
                 let by_digest = entry.digest.as_str() == version && path.starts_with(&format!("{name}:"));
                 if by_name || by_digest {
-                    let Ok(bytes) = fs::read(blob_path(folder, &entry.digest)) else { continue };
+                    let Ok(bytes) = fs::read(blob_path(dir, &entry.digest)) else { continue };
                     return whole(StatusCode::OK, &entry.media_type, bytes);
                 }
             }
@@ -210,7 +210,7 @@ impl State {
     }
 
     fn read_blob(&self, digest: &Digest) -> Option<Vec<u8>> {
-        self.folders.iter().find_map(|folder| fs::read(blob_path(folder, digest)).ok())
+        self.dirs.iter().find_map(|dir| fs::read(blob_path(dir, digest)).ok())
     }
 
     fn blob(&self, digest: &str, request: &Request<Incoming>, faults: &mut Faults) -> Answer {
@@ -263,8 +263,8 @@ impl State {
     }
 }
 
-fn blob_path(folder: &Path, digest: &Digest) -> PathBuf {
-    folder.join("blobs/sha256").join(digest.hex())
+fn blob_path(dir: &Path, digest: &Digest) -> PathBuf {
+    dir.join("blobs/sha256").join(digest.hex())
 }
 
 /// How an image is packed.
@@ -278,7 +278,7 @@ pub struct PackOptions {
     pub created: String,
 }
 
-/// Packs the folder `root` as an image of one layer into the OCI layout `layout`.
+/// Packs the directory `root` as an image of one layer into the OCI layout `layout`.
 pub fn pack(root: &Path, layout: &Path, options: &PackOptions) -> io::Result<Digest> {
     let packed = |error: layer::DiffError| io::Error::other(error.to_string());
     let blobs = layout.join("blobs/sha256");

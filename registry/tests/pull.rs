@@ -27,15 +27,15 @@ fn is_root() -> bool {
 }
 
 struct Bed {
-    folder: tempfile::TempDir,
+    dir: tempfile::TempDir,
     server: LayoutServer,
 }
 
 impl Bed {
     /// A registry with `library/base:1`, a layer of a few hundred kilobytes.
     fn new(faults: Faults) -> Bed {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("root");
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
         fs::create_dir_all(root.join("etc")).unwrap();
         fs::write(root.join("etc/name"), "base").unwrap();
         // Marsaglia's xorshift: gzip finds nothing in it.
@@ -53,14 +53,14 @@ impl Bed {
             cmd: vec!["sh".into()],
             created: "2024-01-01T00:00:00Z".into(),
         };
-        pack(&root, &folder.path().join("layout"), &options).unwrap();
+        pack(&root, &dir.path().join("layout"), &options).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let server = LayoutServer::start(listen, vec![folder.path().join("layout")], faults).unwrap();
-        Bed { folder, server }
+        let server = LayoutServer::start(listen, vec![dir.path().join("layout")], faults).unwrap();
+        Bed { dir, server }
     }
 
     fn store(&self) -> Store {
-        Store::open(&self.folder.path().join("store")).unwrap()
+        Store::open(&self.dir.path().join("store")).unwrap()
     }
 
     fn pull_with(&self, name: &str, progress: &(dyn Fn(PullEvent) + Sync)) -> Result<Pulled, RegistryError> {
@@ -164,6 +164,6 @@ fn missing_images_are_told() {
     let bed = Bed::new(Faults::default());
     let error = bed.pull("base:2").unwrap_err();
     assert_eq!(error.to_string(), "manifest for base:2 not found: manifest unknown");
-    let work: PathBuf = bed.folder.path().join("store/work");
+    let work: PathBuf = bed.dir.path().join("store/work");
     assert_eq!(fs::read_dir(work).unwrap().count(), 0);
 }

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 /// Why a group cannot be made, limited or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
-    /// A file or folder of the hierarchy failed.
+    /// A file or directory of the hierarchy failed.
     #[error("cannot {what} `{path}`: {reason}", path = path.display(), reason = describe_errno(*errno))]
     File {
         /// What was tried.
@@ -35,7 +35,7 @@ pub enum CgroupError {
         /// Why it failed.
         errno: i32,
     },
-    /// A limit needs a controller that the machine does not have.
+    /// A limit needs a controller that the host does not have.
     #[error("the limit `{limit}` needs the cgroup controller `{controller}`, which this host does not have")]
     NoController {
         /// What was asked for.
@@ -45,7 +45,7 @@ pub enum CgroupError {
     },
     /// A setting by the name of a file that there is none of.
     #[error(
-        "invalid configuration: the control group file `{0}` of `unified` does not exist on this machine (its controller is not one of version 2 here, or has no such setting)"
+        "invalid configuration: the control group file `{0}` of `unified` does not exist on this host (its controller is not one of version 2 here, or has no such setting)"
     )]
     NoFile(String),
     /// A process that would not end.
@@ -67,16 +67,16 @@ impl CgroupError {
 #[derive(Debug)]
 pub struct Cgroup {
     groups: Groups,
-    /// The folder in the version 2 hierarchy, if there is one.
-    folder: Option<OwnedFd>,
+    /// The directory in the version 2 hierarchy, if there is one.
+    dir: Option<OwnedFd>,
 }
 
 impl Cgroup {
     /// Makes the group `name` below the caller's own, with the limits of `resources`.
     ///
-    /// It has a folder in each version 1 hierarchy, which is what a container is shown of it, unless none can be made: then
+    /// It has a directory in each version 1 hierarchy, which is what a container is shown of it, unless none can be made: then
     /// in those alone that limits need. With `devices`, access to devices is restricted to the harmless ones (a version 2
-    /// folder is all that needs, whatever else is mounted).
+    /// directory is all that needs, whatever else is mounted).
     pub fn create(
         layout: &Layout,
         name: &str,
@@ -86,22 +86,22 @@ impl Cgroup {
         let (most, least) =
             if devices { (Extent::All, Extent::Unified) } else { (Extent::Legacy, Extent::Limits) };
         let create = |extent| Groups::create(layout, &Place { path: name.into(), extent }, resources);
-        let mut cgroup = Cgroup { groups: create(most).or_else(|_| create(least))?, folder: None };
-        cgroup.folder = cgroup.groups.folder()?;
-        if let Some(folder) = cgroup.folder().filter(|_| devices) {
+        let mut cgroup = Cgroup { groups: create(most).or_else(|_| create(least))?, dir: None };
+        cgroup.dir = cgroup.groups.dir()?;
+        if let Some(dir) = cgroup.dir().filter(|_| devices) {
             // Not by the version 1 list: a caller that is restricted itself cannot pass on more than it has.
-            device::restrict(folder, &default_rules())
+            device::restrict(dir, &default_rules())
                 .map_err(|errno| CgroupError::Devices(errno.raw_os_error()))?;
         }
         Ok(cgroup)
     }
 
-    /// The version 2 folder, into which a process can be born.
-    pub fn folder(&self) -> Option<BorrowedFd<'_>> {
-        self.folder.as_ref().map(AsFd::as_fd)
+    /// The version 2 directory, into which a process can be born.
+    pub fn dir(&self) -> Option<BorrowedFd<'_>> {
+        self.dir.as_ref().map(AsFd::as_fd)
     }
 
-    /// In which hierarchies it has folders, and where.
+    /// In which hierarchies it has directories, and where.
     pub fn groups(&self) -> &Groups {
         &self.groups
     }
@@ -116,7 +116,7 @@ impl Cgroup {
         self.groups.attach(pid)
     }
 
-    /// The folders of this group, for looking at.
+    /// The directories of this group, for looking at.
     pub fn paths(&self) -> Vec<&Path> {
         self.groups.paths().into_iter().map(|(_, path)| path).collect()
     }
@@ -148,7 +148,7 @@ pub fn without_effect(resources: &LinuxResources) -> Vec<&'static str> {
     given.into_iter().filter(|(given, _)| *given).map(|(_, name)| name).collect()
 }
 
-/// The folders above `path` that do not exist, outermost first.
+/// The directories above `path` that do not exist, outermost first.
 fn missing_above(path: &Path) -> Vec<PathBuf> {
     let above = path.ancestors().skip(1).take_while(|path| !path.exists());
     let mut missing: Vec<PathBuf> = above.map(Path::to_owned).collect();
@@ -160,9 +160,9 @@ fn missing_above(path: &Path) -> Vec<PathBuf> {
 ///
 /// A group is named after the process that made it, so that what a killed one left can be told.
 pub fn remove_orphans(layout: &Layout, prefix: &str) {
-    let folders = layout.unified_folder().into_iter().chain(layout.legacy_folders());
-    for folder in folders {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
+    let dirs = layout.unified_dir().into_iter().chain(layout.legacy_dirs());
+    for dir in dirs {
+        let Ok(entries) = fs::read_dir(&dir) else { continue };
         for entry in entries.flatten() {
             let name = entry.file_name();
             let Some(owner) = name.to_str().and_then(|name| name.strip_prefix(prefix)?.strip_prefix('-'))
@@ -209,7 +209,7 @@ fn inherit_cpuset(root: &Path, path: &Path) -> Result<(), CgroupError> {
     Ok(())
 }
 
-fn open_folder(path: &Path) -> Result<OwnedFd, CgroupError> {
+fn open_dir(path: &Path) -> Result<OwnedFd, CgroupError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, Mode::empty());
     opened.map_err(|errno: Errno| CgroupError::file("open", path)(errno.into()))

@@ -1,4 +1,4 @@
-//! Hooks on the machine's side (OCI runtime specification, "POSIX-platform Hooks").
+//! Hooks on the host's side (OCI runtime specification, "POSIX-platform Hooks").
 
 use crate::op::HookOp;
 

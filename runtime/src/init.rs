@@ -57,14 +57,14 @@ pub(crate) struct Init {
     slots: Vec<OwnedFd>,
     status: OwnedFd,
     root: Option<OwnedFd>,
-    /// Empty read-only folders that hide others.
+    /// Empty read-only directories that hide others.
     empty: mount::Covers,
     /// Null devices that hide files.
     null: mount::Covers,
     /// A new /proc is mounted, whose entries are known.
     has_proc: bool,
-    /// The folder in which something was made last.
-    folder: Option<path::Folder>,
+    /// The directory in which something was made last.
+    dir: Option<path::Dir>,
     /// Where a tmpfs was mounted last.
     tmpfs: Option<Bytes>,
     /// Where the container waits to be started, once it does.
@@ -85,8 +85,8 @@ pub(crate) struct Init {
     owns_mounts: bool,
     /// The root has been entered last.
     is_at_root: bool,
-    /// The working folder has been entered.
-    is_in_working_folder: bool,
+    /// The working directory has been entered.
+    is_in_working_dir: bool,
     /// What comes before exec has been done.
     is_prepared: bool,
     /// Whether the program is killed when its parent ends.
@@ -149,7 +149,7 @@ impl Failed {
     }
 }
 
-/// Sets up and runs; never returns. `proc` is the machine's own /proc, if that cannot be reached any more.
+/// Sets up and runs; never returns. `proc` is the host's own /proc, if that cannot be reached any more.
 pub(crate) fn run(
     plan: Plan,
     slots: Vec<OwnedFd>,
@@ -168,7 +168,7 @@ pub(crate) fn run(
         empty: mount::Covers::default(),
         null: mount::Covers::default(),
         has_proc: false,
-        folder: None,
+        dir: None,
         tmpfs: None,
         gate: None,
         left: Vec::new(),
@@ -181,7 +181,7 @@ pub(crate) fn run(
         space: Space::Shared,
         owns_mounts: plan.namespaces & libc::CLONE_NEWNS as u64 != 0,
         is_at_root: false,
-        is_in_working_folder: false,
+        is_in_working_dir: false,
         is_prepared: false,
         dies_with_parent,
         state: Vec::new(),
@@ -209,7 +209,7 @@ pub(crate) fn writes_proc(setup: &[SetupOp]) -> bool {
 }
 
 /// A handle on a /proc that nobody else sees: nothing is mounted over it, and its `..` leads nowhere. Where none can be
-/// made, on the machine's, taken while that is what the path leads to, and looked at.
+/// made, on the host's, taken while that is what the path leads to, and looked at.
 pub(crate) fn open_proc() -> Result<OwnedFd, Errno> {
     const PROC_SUPER_MAGIC: i64 = 0x9fa0;
     let fresh = FilesystemMount {
@@ -229,7 +229,7 @@ pub(crate) fn open_proc() -> Result<OwnedFd, Errno> {
 impl Init {
     fn set_up(&mut self, setup: &[SetupOp]) -> Result<(), SetupError> {
         // Labels, scores and kernel parameters are written after the root has changed, when /proc may be
-        // anything: this handle is on the machine's own (CVE-2019-19921, CVE-2025-52881).
+        // anything: this handle is on the host's own (CVE-2019-19921, CVE-2025-52881).
         if self.proc.is_none() && writes_proc(setup) {
             let proc = open_proc().call("open", "/proc");
             self.proc = Some(proc.map_err(|failed| failed.at(Stage::Setup))?);
@@ -245,8 +245,8 @@ impl Init {
                     self.prepare_exec()?;
                     Stage::Setup
                 }
-                SetupOp::TryWorkingFolder(_) | SetupOp::WorkingFolder(_) | SetupOp::MakeFolder { .. } => {
-                    Stage::WorkingFolder
+                SetupOp::TryWorkingDir(_) | SetupOp::WorkingDir(_) | SetupOp::MakeDir { .. } => {
+                    Stage::WorkingDir
                 }
                 _ => Stage::Setup,
             };
@@ -311,11 +311,11 @@ impl Init {
             SetupOp::Gate(slot) => self.wait_at_gate(*slot),
             SetupOp::Home(uid) => self.set_home(*uid),
             SetupOp::NewKeyring => identity::new_keyring(),
-            SetupOp::MakeFolder { path, mode } => self.make_folder(path, *mode),
+            SetupOp::MakeDir { path, mode } => self.make_dir(path, *mode),
             SetupOp::FindUser(user) => self.find_user(user),
             SetupOp::User { ids, keep_groups } => self.become_user(ids, *keep_groups),
-            SetupOp::TryWorkingFolder(path) => self.try_working_folder(path),
-            SetupOp::WorkingFolder(path) => self.working_folder(path),
+            SetupOp::TryWorkingDir(path) => self.try_working_dir(path),
+            SetupOp::WorkingDir(path) => self.working_dir(path),
             SetupOp::Bounding(bounding) => identity::drop_bounding(*bounding),
             SetupOp::Capabilities(op) => identity::capabilities(*op),
             SetupOp::NoNewPrivileges => thread::set_no_new_privs(true).call("prctl", "PR_SET_NO_NEW_PRIVS"),

@@ -41,7 +41,7 @@ pub struct Launched {
     pub pid: i32,
     /// A handle on it.
     pub pidfd: OwnedFd,
-    /// The folder of the group that it was born into, while it is being set up.
+    /// The directory of the group that it was born into, while it is being set up.
     pub group: Option<OwnedFd>,
 }
 
@@ -198,7 +198,7 @@ fn is_zero(path: &str) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "0")
 }
 
-/// The folder of the group that a process is born into.
+/// The directory of the group that a process is born into.
 fn group<'a>(plan: &Plan, slots: &'a [OwnedFd]) -> Option<BorrowedFd<'a>> {
     plan.cgroup.and_then(|FdSlot(slot)| slots.get(slot)).map(AsFd::as_fd)
 }
@@ -310,7 +310,7 @@ fn prepare_between(plan: &Plan, slots: &[OwnedFd]) -> Result<Vec<(JoinOp, OwnedF
             open.push((JoinOp { kinds: now, ..join.clone() }, open_join(join, slots)?));
         }
     }
-    // With the machine's rights first; users change rights, so they come last, but for what only they may enter.
+    // With the host's rights first; users change rights, so they come last, but for what only they may enter.
     let mut refused = Vec::new();
     for (join, namespace) in open.iter().filter(|(join, _)| !is_users(join)) {
         match enter(join, namespace) {

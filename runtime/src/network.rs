@@ -1,4 +1,4 @@
-//! Networks for containers: a bridge on the machine, a pair of linked interfaces for each container, address
+//! Networks for containers: a bridge on the host, a pair of linked interfaces for each container, address
 //! translation on the way out, and published ports on the way in.
 //!
 //! A bridge and its packet rules are made when they are first needed and stay, as those of other engines do.
@@ -7,7 +7,7 @@
 //!
 //! - [`config`] what a network and its ports should be like, as data
 //! - [`Bridge`] a network, [`Connection`] a container's place in it
-//! - [`Published`] ports of the machine that lead to a container, [`Proxy`] the part of that which is not
+//! - [`Published`] ports of the host that lead to a container, [`Proxy`] the part of that which is not
 //!   done by the kernel
 //! - [`user_mode`] a network without privileges, by a program of others
 
@@ -66,10 +66,10 @@ pub enum NetworkError {
         source: io::Error,
     },
     /// Every subnet that we might use is in use.
-    #[error("no free subnet for containers: all of {0} overlap with networks of this machine")]
+    #[error("no free subnet for containers: all of {0} overlap with networks of this host")]
     NoSubnet(String),
     /// The subnet asked for is in use.
-    #[error("the subnet {0} overlaps with a network of this machine")]
+    #[error("the subnet {0} overlaps with a network of this host")]
     Overlap(Subnet),
     /// All addresses are taken.
     #[error("no free address in {0}: too many containers are running")]

@@ -113,7 +113,7 @@ pub struct Plan {
     pub outside: Vec<SetupOp>,
     /// Clocks of a time namespace that a process in between makes.
     pub clocks: Vec<ClockOffset>,
-    /// The cgroup v2 folder it is born into.
+    /// The cgroup v2 directory it is born into.
     pub cgroup: Option<FdSlot>,
     /// What is done before the program runs, in order.
     pub setup: Vec<SetupOp>,
@@ -166,7 +166,7 @@ impl IdRange {
     }
 }
 
-/// How far a clock of a time namespace is from the machine's (time_namespaces(7)).
+/// How far a clock of a time namespace is from the host's (time_namespaces(7)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockOffset {
     /// `monotonic` or `boottime`.
@@ -203,7 +203,7 @@ pub enum Point {
     Devices,
     /// Until the filter of system calls is compiled, which comes with the word. The parent says so unasked.
     Filter,
-    /// Until the hooks of the machine's side have run: all is mounted, the root has not changed.
+    /// Until the hooks of the host's side have run: all is mounted, the root has not changed.
     Hooks,
 }
 
@@ -400,11 +400,11 @@ pub enum SetupOp {
     Gate(FdSlot),
     /// Starts a new session keyring.
     NewKeyring,
-    /// Makes the working folder and those above it, unless they exist.
-    MakeFolder {
+    /// Makes the working directory and those above it, unless they exist.
+    MakeDir {
         /// Where.
         path: Bytes,
-        /// Permissions of folders that are made.
+        /// Permissions of directories that are made.
         mode: u32,
     },
     /// Sets `HOME` from the container's own `/etc/passwd`, unless it is set.
@@ -418,10 +418,10 @@ pub enum SetupOp {
         /// Stay a member of all groups.
         keep_groups: bool,
     },
-    /// Enters the working folder while root can, which its user perhaps cannot.
-    TryWorkingFolder(Bytes),
-    /// Enters the working folder, unless that has been done.
-    WorkingFolder(Bytes),
+    /// Enters the working directory while root can, which its user perhaps cannot.
+    TryWorkingDir(Bytes),
+    /// Enters the working directory, unless that has been done.
+    WorkingDir(Bytes),
     /// Gives up all capabilities for ever but these (bit mask).
     Bounding(u64),
     /// Sets the other capability sets.
@@ -445,13 +445,13 @@ pub enum SetupOp {
 /// The root file system.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RootOp {
-    /// A folder to mount on.
+    /// A directory to mount on.
     pub path: Bytes,
-    /// What to mount there; `None` for the folder itself.
+    /// What to mount there; `None` for the directory itself.
     pub mount: Option<FilesystemMount>,
     /// `MOUNT_ATTR_…` bits to set on it and all mounts below.
     pub set: u64,
-    /// Cut the mount that holds the folder off from its peers first: they would be shown the root.
+    /// Cut the mount that holds the directory off from its peers first: they would be shown the root.
     pub cut_off: bool,
 }
 
@@ -510,7 +510,7 @@ pub struct Links {
 pub enum MountSource {
     /// A new file system.
     Filesystem(FilesystemMount),
-    /// A file or folder of the machine.
+    /// A file or directory of the host.
     Bind {
         /// Its path.
         path: Bytes,
@@ -573,7 +573,7 @@ pub struct DeviceOp {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Bind the machine's own node instead of making one.
+    /// Bind the host's own node instead of making one.
     pub bind: bool,
     /// A node that is handed over, to bind instead of either.
     pub node: Option<FdSlot>,
@@ -636,8 +636,8 @@ pub enum Stage {
     Setup,
     /// Looking up the user.
     User,
-    /// Entering the working folder.
-    WorkingFolder,
+    /// Entering the working directory.
+    WorkingDir,
     /// Running the program.
     Exec,
 }

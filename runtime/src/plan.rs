@@ -31,7 +31,7 @@ pub const STANDARD_DEVICES: [(&str, u32, u32); 6] =
 /// What a plan needs besides the specification.
 #[derive(Clone, Debug, Default)]
 pub struct PlanOptions<'a> {
-    /// Mounted on the specification's root folder; the folder itself is the root when there is none.
+    /// Mounted on the specification's root directory; the directory itself is the root when there is none.
     pub root: Option<&'a Mount>,
     /// A user by name, looked up in the container; the specification's numbers otherwise.
     pub user: Option<&'a str>,
@@ -49,11 +49,11 @@ pub struct PlanOptions<'a> {
     pub no_device_filter: bool,
     /// Load the default system call filter when the specification names none.
     pub default_filter: bool,
-    /// The machine's control groups, for showing them.
+    /// The host's control groups, for showing them.
     pub layout: Option<&'a Layout>,
-    /// The container's own control groups: which part of the machine's it is shown; without them it has none.
+    /// The container's own control groups: which part of the host's it is shown; without them it has none.
     pub groups: Option<&'a Groups>,
-    /// The folder that relative paths of the specification begin at.
+    /// The directory that relative paths of the specification begin at.
     pub bundle: Option<&'a Path>,
     /// A listening socket at which the container waits to be started.
     pub gate: Option<FdSlot>,
@@ -123,8 +123,8 @@ pub enum PlanError {
     /// A path that must begin at the root.
     #[error("{0} `{path}` is not an absolute path", path = .1.display())]
     NotAbsolute(&'static str, PathBuf),
-    /// The machine's root as the container's.
-    #[error("the container's root is `/`, that of the machine: a container needs a folder of its own")]
+    /// The host's root as the container's.
+    #[error("the container's root is `/`, that of the host: a container needs a directory of its own")]
     MachineRoot,
     /// A device number that no device has.
     #[error("device `{path}` has the {1} number {2}, which is out of range", path = .0.display())]
@@ -215,9 +215,9 @@ pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
     planner.sysctls()?;
     planner.hidden_paths()?;
     if !process.cwd().is_absolute() {
-        return Err(PlanError::NotAbsolute("working folder", process.cwd().clone()));
+        return Err(PlanError::NotAbsolute("working directory", process.cwd().clone()));
     }
-    planner.push(SetupOp::MakeFolder { path: process.cwd().into(), mode: 0o755 });
+    planner.push(SetupOp::MakeDir { path: process.cwd().into(), mode: 0o755 });
     planner.hooks_before_pivot()?;
     planner.push(SetupOp::Pivot { by_moving: options.by_moving });
     planner.finish_root(root)?;
@@ -260,7 +260,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Namespaces, keyring, and what must be set while the machine's rights are still there.
+    /// Namespaces, keyring, and what must be set while the host's rights are still there.
     fn begin(&mut self, process: &oci_spec::runtime::Process) -> Result<(), PlanError> {
         if self.options.wait {
             self.push(SetupOp::Wait(Point::Start));
@@ -311,7 +311,7 @@ impl Planner<'_> {
     fn root(&mut self, root: &oci_spec::runtime::Root) -> Result<(), PlanError> {
         let before = match self.propagation()? {
             None => libc::MS_PRIVATE,
-            // Peers of the machine's mounts stay peers; only the place of the root is cut off.
+            // Peers of the host's mounts stay peers; only the place of the root is cut off.
             Some((libc::MS_SHARED, _)) => 0,
             Some(_) => libc::MS_SLAVE,
         };
@@ -433,7 +433,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Without a device filter no mount but the machine's own device nodes may open devices.
+    /// Without a device filter no mount but the host's own device nodes may open devices.
     fn guarded(&self, mut op: MountOp) -> MountOp {
         if self.options.no_device_filter && !op.target.as_path().starts_with("/dev/pts") {
             mounts::forbid_devices(&mut op);
@@ -556,7 +556,7 @@ impl Planner<'_> {
     }
 }
 
-/// Network devices of the machine that the container is to have: their names here and there.
+/// Network devices of the host that the container is to have: their names here and there.
 pub fn network_devices(spec: &Spec) -> Result<Vec<(String, String)>, PlanError> {
     let Some(linux) = spec.linux() else { return Ok(Vec::new()) };
     let devices = linux.net_devices().iter().flatten().map(|(name, device)| {

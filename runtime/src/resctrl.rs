@@ -1,7 +1,7 @@
 //! Shares of caches and memory bandwidth (resctrl, Linux 4.10; runtime specification, "IntelRdt").
 //!
-//! A class is a folder of the resctrl file system with what its processes get in `schemata`; a process is in one class.
-//! Folders in `mon_groups` of a class count what some of its processes use.
+//! A class is a directory of the resctrl file system with what its processes get in `schemata`; a process is in one class.
+//! Directories in `mon_groups` of a class count what some of its processes use.
 
 use crate::op::describe_errno;
 use oci_spec::runtime::LinuxIntelRdt;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// The class of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Class {
-    folder: PathBuf,
+    dir: PathBuf,
     /// It was made for this container alone, and ends with it.
     own: bool,
     /// Where its processes are counted.
@@ -23,13 +23,13 @@ pub struct Class {
 /// Why a container cannot be in its class.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResctrlError {
-    /// This machine has no such hardware, or nobody mounted it.
+    /// This host has no such hardware, or nobody mounted it.
     #[error(
         "`intelRdt` needs the resctrl file system, and none is mounted: `mount -t resctrl resctrl /sys/fs/resctrl` does that, where the processor can do it"
     )]
     NotMounted,
     /// A name that leads elsewhere, or is one of the file system's own.
-    #[error("the class {0:?} of `intelRdt` cannot be the name of a folder of the resctrl file system")]
+    #[error("the class {0:?} of `intelRdt` cannot be the name of a directory of the resctrl file system")]
     Name(String),
     /// A class that others should have made.
     #[error(
@@ -91,38 +91,38 @@ impl Class {
         if name.contains('/') || matches!(name, "." | ".." | "info" | "mon_groups" | "mon_data") {
             return Err(ResctrlError::Name(name.to_owned()));
         }
-        let mut class = Class { folder: mount.join(name), own: named.is_none(), monitor: None };
+        let mut class = Class { dir: mount.join(name), own: named.is_none(), monitor: None };
         if named.is_some() && lines.is_empty() {
-            if !class.folder.is_dir() {
+            if !class.dir.is_dir() {
                 return Err(ResctrlError::NoClass(name.to_owned()));
             }
         } else {
             class.make(name, &lines)?;
         }
         if *wanted.enable_monitoring() == Some(true) {
-            let folder = class.folder.join("mon_groups").join(id);
-            if let Err(error) = fs::create_dir(&folder) {
+            let dir = class.dir.join("mon_groups").join(id);
+            if let Err(error) = fs::create_dir(&dir) {
                 let _ = class.remove();
-                return Err(file("make", &folder)(error));
+                return Err(file("make", &dir)(error));
             }
-            class.monitor = Some(folder);
+            class.monitor = Some(dir);
         }
         Ok(class)
     }
 
     fn make(&self, name: &str, lines: &[String]) -> Result<(), ResctrlError> {
-        match fs::create_dir(&self.folder) {
+        match fs::create_dir(&self.dir) {
             Ok(()) => self.assign(lines).inspect_err(|_| {
-                let _ = fs::remove_dir(&self.folder);
+                let _ = fs::remove_dir(&self.dir);
             }),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => self.compare(name, lines),
-            Err(error) => Err(file("make", &self.folder)(error)),
+            Err(error) => Err(file("make", &self.dir)(error)),
         }
     }
 
     /// Says what its processes get: lines as `schemata` has them.
     pub fn assign(&self, lines: &[String]) -> Result<(), ResctrlError> {
-        let path = self.folder.join("schemata");
+        let path = self.dir.join("schemata");
         for line in lines {
             // In one call each: the kernel reads whole lines.
             fs::write(&path, format!("{line}\n")).map_err(file("write", &path))?;
@@ -131,7 +131,7 @@ impl Class {
     }
 
     fn compare(&self, class: &str, lines: &[String]) -> Result<(), ResctrlError> {
-        let path = self.folder.join("schemata");
+        let path = self.dir.join("schemata");
         let has = fs::read_to_string(&path).map_err(file("read", &path))?;
         for wanted in lines {
             let name = wanted.split(':').next().unwrap_or_default();
@@ -150,8 +150,8 @@ impl Class {
 
     /// Puts a process in; those that it makes follow it.
     pub fn attach(&self, pid: i32) -> Result<(), ResctrlError> {
-        for folder in [Some(&self.folder), self.monitor.as_ref()].into_iter().flatten() {
-            let path = folder.join("tasks");
+        for dir in [Some(&self.dir), self.monitor.as_ref()].into_iter().flatten() {
+            let path = dir.join("tasks");
             fs::write(&path, pid.to_string()).map_err(file("write", &path))?;
         }
         Ok(())
@@ -159,10 +159,10 @@ impl Class {
 
     /// Ends with the container: what was made for it goes.
     pub fn remove(&self) -> Result<(), ResctrlError> {
-        for folder in [self.monitor.as_ref(), self.own.then_some(&self.folder)].into_iter().flatten() {
-            match fs::remove_dir(folder) {
+        for dir in [self.monitor.as_ref(), self.own.then_some(&self.dir)].into_iter().flatten() {
+            match fs::remove_dir(dir) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(file("remove", folder)(error));
+                    return Err(file("remove", dir)(error));
                 }
                 _ => {}
             }
@@ -203,7 +203,7 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    /// The file system as ordinary folders: these have the files that a kernel would make.
+    /// The file system as ordinary directories: these have the files that a kernel would make.
     fn machine() -> tempfile::TempDir {
         let mount = tempfile::tempdir().unwrap();
         fs::create_dir_all(mount.path().join("gold/mon_groups")).unwrap();
@@ -239,15 +239,15 @@ mod tests {
         let class =
             Class::create(mount.path(), "c1", &wanted(serde_json::json!({"l3CacheSchema": "L3:0=f"})))
                 .unwrap();
-        let folder = mount.path().join("c1");
-        assert_eq!(fs::read_to_string(folder.join("schemata")).unwrap(), "L3:0=f\n");
+        let dir = mount.path().join("c1");
+        assert_eq!(fs::read_to_string(dir.join("schemata")).unwrap(), "L3:0=f\n");
         class.attach(42).unwrap();
-        assert_eq!(fs::read_to_string(folder.join("tasks")).unwrap(), "42");
+        assert_eq!(fs::read_to_string(dir.join("tasks")).unwrap(), "42");
         for file in ["schemata", "tasks"] {
-            fs::remove_file(folder.join(file)).unwrap();
+            fs::remove_file(dir.join(file)).unwrap();
         }
         class.remove().unwrap();
-        assert!(!folder.exists());
+        assert!(!dir.exists());
         class.remove().unwrap();
     }
 

@@ -16,16 +16,16 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 /// Whether a program keeps its name when it is run by a handle: it is then called after its file, not after the link
-/// that it was named by. `root` is the folder that is to be its root; without the file there is nothing to say.
+/// that it was named by. `root` is the directory that is to be its root; without the file there is nothing to say.
 pub fn keeps_name(root: &Path, program: &str, environment: &[String]) -> bool {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(root) = rustix::fs::open(root, flags, Mode::empty()) else { return true };
     let path = environment.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
-    let folders = path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let dirs = path.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     let candidates: Vec<String> = if program.contains('/') {
         vec![program.to_owned()]
     } else {
-        folders.split(':').map(|folder| format!("{folder}/{program}")).collect()
+        dirs.split(':').map(|dir| format!("{dir}/{program}")).collect()
     };
     for candidate in candidates {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;

@@ -6,8 +6,8 @@
 //!
 //! What a profile means, where the runtime specification is silent, is what it means to runc and libseccomp:
 //!
-//! - Calls of an architecture that the profile does not name kill the thread that makes them. The machine's
-//!   own is always among those named. Architectures that this machine cannot run are left out of the program.
+//! - Calls of an architecture that the profile does not name kill the thread that makes them. The host's
+//!   own is always among those named. Architectures that this host cannot run are left out of the program.
 //! - A rule whose action is the default one says nothing. Of the others for a call, the first without
 //!   conditions counts; if all have conditions, the first whose conditions hold.
 //! - All conditions of a rule must hold; but if two of them are about the same argument, then each of the

@@ -45,9 +45,9 @@ pub fn clean_path(path: &str) -> String {
     format!("/{}", names.join("/"))
 }
 
-/// A container with Docker's default isolation, whose root is mounted on the folder `root`.
+/// A container with Docker's default isolation, whose root is mounted on the directory `root`.
 ///
-/// Arguments, environment and working folder are for the caller to set.
+/// Arguments, environment and working directory are for the caller to set.
 pub fn default(root: PathBuf) -> Spec {
     let mut spec = Spec::default();
     let mut root_spec = Root::default();
@@ -112,7 +112,7 @@ pub fn mount(kind: &str, target: &str, source: &str, options: &[&str]) -> Mount 
     mount
 }
 
-/// A file or folder of the machine shown in the container.
+/// A file or directory of the host shown in the container.
 pub fn bind(source: PathBuf, target: &str, options: &[&str]) -> Mount {
     let mut mount = mount("bind", target, "", &["rbind", "rprivate"]);
     let mut all = mount.options().clone().unwrap_or_default();

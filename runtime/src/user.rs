@@ -12,7 +12,7 @@ use crate::op::UserIds;
 pub struct User {
     /// Numbers.
     pub ids: UserIds,
-    /// Home folder, `/` when unknown.
+    /// Home directory, `/` when unknown.
     pub home: String,
 }
 

@@ -54,7 +54,7 @@ pub fn cut_off(mount: OwnedFd) -> Result<OwnedFd, Errno> {
     detached::attributes(mount, change, Space::Shared)
 }
 
-/// A handle on a folder through which nothing can be written, and whose `..` leads nowhere: it is the top of a mount that
+/// A handle on a directory through which nothing can be written, and whose `..` leads nowhere: it is the top of a mount that
 /// nobody sees.
 pub fn fenced(path: &std::path::Path) -> Result<OwnedFd, Errno> {
     let change = AttributeChange { set: READONLY, ..AttributeChange::default() };

@@ -1,4 +1,4 @@
-//! Real containers: plans carried out by the helper on this machine's kernel.
+//! Real containers: plans carried out by the helper on this host's kernel.
 //!
 //! Has a `main` of its own, because the helper must be forked before the test harness makes threads.
 
@@ -24,10 +24,10 @@ const TESTS: &[(&str, Test)] = &[
     ("hidden_paths_are_hidden", hidden_paths),
     ("capabilities_and_filter_are_in_force", confinement),
     ("users_come_from_the_image", users),
-    ("missing_programs_and_folders_are_told_apart", failures),
+    ("missing_programs_and_dirs_are_told_apart", failures),
     ("a_terminal_has_its_size_from_the_start", terminal),
     ("links_in_the_image_do_not_lead_out", hostile_links),
-    ("fenced_folders_lead_nowhere", fenced_folders),
+    ("fenced_dirs_lead_nowhere", fenced_dirs),
     ("limits_hold", limits),
     ("the_overlay_takes_the_changes", overlay),
     ("signals_end_it", signals),
@@ -44,7 +44,7 @@ fn main() {
     let Some(busybox) =
         ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists())
     else {
-        println!("SKIPPED: all {} container tests need busybox (static) on this machine", TESTS.len());
+        println!("SKIPPED: all {} container tests need busybox (static) on this host", TESTS.len());
         return;
     };
     // Bridge and rules go into a network namespace of the tests' own.
@@ -75,7 +75,7 @@ fn main() {
 /// What the tests share: a helper and an image.
 struct Bed {
     spawner: Spawner,
-    folder: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 /// What came of a run.
@@ -86,8 +86,8 @@ struct Outcome {
 
 impl Bed {
     fn new(spawner: Spawner, busybox: &Path) -> Bed {
-        let folder = tempfile::tempdir().unwrap();
-        let image = folder.path().join("image");
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
         for name in ["bin", "etc", "root", "tmp", "proc", "sys", "dev"] {
             fs::create_dir_all(image.join(name)).unwrap();
         }
@@ -105,16 +105,16 @@ impl Bed {
         .unwrap();
         fs::write(image.join("etc/group"), "root:x:0:\nstaff:x:50:app\napp:x:1001:\n").unwrap();
         fs::write(image.join("etc/plain"), "not a program").unwrap();
-        Bed { spawner, folder }
+        Bed { spawner, dir }
     }
 
     fn image(&self) -> PathBuf {
-        self.folder.path().join("image")
+        self.dir.path().join("image")
     }
 
-    /// A fresh root on top of the image: mount point, upper and work folder.
+    /// A fresh root on top of the image: mount point, upper and work directory.
     fn root(&self) -> (tempfile::TempDir, Mount) {
-        let root = tempfile::tempdir_in(self.folder.path()).unwrap();
+        let root = tempfile::tempdir_in(self.dir.path()).unwrap();
         for name in ["root", "upper", "work"] {
             fs::create_dir(root.path().join(name)).unwrap();
         }
@@ -216,7 +216,7 @@ fn isolation(bed: &Bed) {
     let mounts = bed.sh("cat /proc/self/mountinfo");
     assert!(!mounts.contains("/store"), "{mounts}");
     assert_eq!(mounts.lines().filter(|line| line.contains(" / / ")).count(), 1, "{mounts}");
-    assert_eq!(bed.sh("ls /proc/self/fd | wc -l").trim(), "4", "three streams, and the folder ls reads");
+    assert_eq!(bed.sh("ls /proc/self/fd | wc -l").trim(), "4", "three streams, and the directory ls reads");
     assert_eq!(
         bed.sh("cat /proc/self/status | grep -E 'Shd|SigIgn|SigBlk' | grep -c 0000000000000000").trim(),
         "2"
@@ -244,9 +244,9 @@ fn devices(bed: &Bed) {
         "mknod /tmp/n c 1 3 && echo x > /tmp/n && mknod /tmp/d c 1 1 && echo made; head -c 1 /tmp/d 2>&1";
     let spec = bed.spec(root.path(), &["/bin/sh", "-c", command]);
     let options = PlanOptions { root: Some(&mount), cgroup: Some(FdSlot(0)), ..PlanOptions::default() };
-    let folder = group.folder().unwrap().try_clone_to_owned().unwrap();
+    let dir = group.dir().unwrap().try_clone_to_owned().unwrap();
     let (reader, writer) = pipe();
-    let process = bed.start(&spec, &options, &[&folder], &writer).unwrap();
+    let process = bed.start(&spec, &options, &[&dir], &writer).unwrap();
     drop(writer);
     let outcome = finish(process, reader);
     assert!(outcome.output.starts_with("made\n"), "{}", outcome.output);
@@ -330,18 +330,18 @@ fn failures(bed: &Bed) {
     assert_eq!(error(&["/no/such"], "/"), (Stage::Exec, libc_errno("ENOENT")));
     assert_eq!(error(&["/etc/plain"], "/"), (Stage::Exec, libc_errno("EACCES")));
     assert_eq!(error(&["/etc"], "/"), (Stage::Exec, libc_errno("EACCES")));
-    assert_eq!(error(&["/bin/true"], "/etc/plain/x").0, Stage::WorkingFolder);
+    assert_eq!(error(&["/bin/true"], "/etc/plain/x").0, Stage::WorkingDir);
     assert_eq!(
         bed.run("pwd", |spec| {
-            spec.process_mut().as_mut().unwrap().set_cwd("/new/folder".into());
+            spec.process_mut().as_mut().unwrap().set_cwd("/new/directory".into());
         })
         .output,
-        "/new/folder\n"
+        "/new/directory\n"
     );
     let outcome = bed.run("true", |spec| {
         spec.process_mut().as_mut().unwrap().set_cwd("/proc/self/fd/7".into());
     });
-    assert_ne!(outcome.code, 0, "a working folder outside of the root");
+    assert_ne!(outcome.code, 0, "a working directory outside of the root");
 }
 
 fn libc_errno(name: &str) -> i32 {
@@ -387,7 +387,7 @@ fn hostile_links(bed: &Bed) {
     let link = |upper: &Path, name: &str, target: &Path| {
         std::os::unix::fs::symlink(target, upper.join(name)).unwrap();
     };
-    // overlayfs: a link in the upper folder replaces the folder of the image.
+    // overlayfs: a link in the upper directory replaces the directory of the image.
     for name in ["proc", "dev", "sys"] {
         let result = try_with(&|upper| link(upper, name, outside.path()), &|_| {});
         assert!(matches!(result, Err(SpawnError::Setup(_))), "/{name} as a link: {result:?}");
@@ -418,10 +418,10 @@ fn hostile_links(bed: &Bed) {
     assert_eq!((error.stage, error.to_string().contains("not a regular file")), (Stage::User, true));
 }
 
-fn fenced_folders(_: &Bed) {
+fn fenced_dirs(_: &Bed) {
     use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, statat};
-    let folder = tempfile::tempdir().unwrap();
-    let inner = folder.path().join("inner");
+    let dir = tempfile::tempdir().unwrap();
+    let inner = dir.path().join("inner");
     fs::create_dir(&inner).unwrap();
     let fenced = kiln_runtime::view::fenced(&inner).unwrap();
     assert_eq!(mkdirat(&fenced, "x", Mode::RWXU), Err(rustix::io::Errno::ROFS));
@@ -445,7 +445,7 @@ fn limits(bed: &Bed) {
     let (root, mount) = bed.root();
     let command = "for i in 1 2 3 4 5; do sleep 5 & done; echo end";
     let spec = bed.spec(root.path(), &["/bin/sh", "-c", command]);
-    let cgroup = group.folder().map(|_| FdSlot(0));
+    let cgroup = group.dir().map(|_| FdSlot(0));
     let options = PlanOptions { root: Some(&mount), cgroup, wait: true, ..PlanOptions::default() };
     let plan = plan(&spec, &options).unwrap();
     let null = File::open("/dev/null").unwrap();
@@ -455,7 +455,7 @@ fn limits(bed: &Bed) {
         .spawn_prepared(
             &SpawnRequest {
                 plan: &plan,
-                slots: group.folder().into_iter().collect(),
+                slots: group.dir().into_iter().collect(),
                 stdin: null.as_fd(),
                 stdout: writer.as_fd(),
                 stderr: writer.as_fd(),
@@ -565,7 +565,7 @@ fn network(bed: &Bed) {
     let outcome = finish(listening, listened.into());
     assert_eq!((outcome.code, outcome.output.as_str()), (0, "hello\n"));
 
-    // The machine reaches a container too, and a container only loopback when it is cut off.
+    // The host reaches a container too, and a container only loopback when it is cut off.
     let server = std::net::TcpListener::bind((first.gateway, 0)).unwrap();
     let port = server.local_addr().unwrap().port();
     let (client, output, _root) = run_in(&first, &format!("busybox nc {} {port} < /dev/null", first.gateway));
@@ -592,7 +592,7 @@ fn network(bed: &Bed) {
 
 fn nothing_left(bed: &Bed) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(bed.folder.path().to_str().unwrap()), "{mounts}");
+    assert!(!mounts.contains(bed.dir.path().to_str().unwrap()), "{mounts}");
     let open = fs::read_dir("/proc/self/fd").unwrap().count();
     for _ in 0..10 {
         bed.sh("true");

@@ -1,6 +1,6 @@
-//! Real networks: bridges, packet rules and published ports on this machine's kernel.
+//! Real networks: bridges, packet rules and published ports on this host's kernel.
 //!
-//! The test runs in a network namespace of its own, which plays the machine; another plays a host outside.
+//! The test runs in a network namespace of its own, which plays the host; another plays a host outside.
 //! Has a `main` of its own, because the helper must be forked before the test harness makes threads.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
@@ -103,7 +103,7 @@ fn main() {
     }
 }
 
-/// What the tests share: the machine, a host outside, and the default network.
+/// What the tests share: the host, a host outside, and the default network.
 struct Bed {
     spawner: Spawner,
     outside: OwnedFd,
@@ -120,7 +120,7 @@ impl Bed {
         let has_ipv6 = fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6")
             .is_ok_and(|disabled| disabled.trim() == "0");
         if !has_ipv6 {
-            println!("SKIPPED: everything of version 6, which this machine does not have");
+            println!("SKIPPED: everything of version 6, which this host does not have");
         }
         ip("link set lo up");
         let there = format!("/proc/{}/fd/{}", std::process::id(), outside.as_raw_fd());
@@ -155,7 +155,7 @@ impl Bed {
         self.bridge.publish(connection, mappings, "web", &self.proxy).unwrap()
     }
 
-    /// Of a list of addresses, those of versions that the machine has.
+    /// Of a list of addresses, those of versions that the host has.
     fn usable<const N: usize>(&self, addresses: [IpAddr; N]) -> Vec<IpAddr> {
         addresses.into_iter().filter(|address| self.has_ipv6 || address.is_ipv4()).collect()
     }
@@ -306,7 +306,7 @@ fn advertisements(bed: &Bed) {
     let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}")).unwrap();
     assert_eq!(read("all/forwarding").trim(), "1");
     assert_eq!(read("up0/accept_ra").trim(), "2", "an interface that heeded them goes on doing so");
-    assert_eq!(read("kiln0/accept_ra").trim(), "0", "containers are not the machine's routers");
+    assert_eq!(read("kiln0/accept_ra").trim(), "0", "containers are not the host's routers");
 }
 
 fn outward(bed: &Bed) {
@@ -317,7 +317,7 @@ fn outward(bed: &Bed) {
             assert_eq!(talk(Some(container.namespace()), at(there, 7000), &server), seen);
         }
     }
-    // The container's address is settled at once, so the machine reaches it at once.
+    // The container's address is settled at once, so the host reaches it at once.
     let server = listen(container.namespace(), 80);
     for address in addresses(&container) {
         talk(None, at(address, 80), &server);
@@ -382,7 +382,7 @@ fn hairpin(bed: &Bed) {
             talk(Some(from.namespace()), at(address, 8080), &server);
         }
     }
-    // Not by way of the machine, neighbours see each other's own addresses.
+    // Not by way of the host, neighbours see each other's own addresses.
     for address in addresses(&container) {
         let seen = talk(Some(neighbour.namespace()), at(address, 80), &server);
         assert!(addresses(&neighbour).contains(&seen));
@@ -555,7 +555,7 @@ fn chosen_addresses(bed: &Bed) {
     assert_eq!(error.to_string(), "the address 10.98.0.1 cannot be used in 10.99.0.0/24");
     let overlapping = NetworkConfig { bridge: "kiln-other".to_owned(), gateway: None, ..config };
     let error = Bridge::open_with(bed.state.path(), &overlapping).unwrap_err();
-    assert_eq!(error.to_string(), "the subnet 10.99.0.0/24 overlaps with a network of this machine");
+    assert_eq!(error.to_string(), "the subnet 10.99.0.0/24 overlaps with a network of this host");
     drop(container);
     Bridge::remove(bed.state.path(), "kiln-own").unwrap();
 }
@@ -700,8 +700,8 @@ fn killed(bed: &Bed) {
     BufReader::new(publisher.stdout.take().unwrap()).read_line(&mut address).unwrap();
     let address: Ipv4Addr = address.trim().parse().unwrap();
     let ports = || {
-        let folder = fs::read_dir(bed.state.path()).unwrap().next().unwrap().unwrap().path();
-        fs::read_dir(folder.join("ports")).unwrap().count()
+        let dir = fs::read_dir(bed.state.path()).unwrap().next().unwrap().unwrap().path();
+        fs::read_dir(dir.join("ports")).unwrap().count()
     };
     assert_eq!(ports(), 1);
     // While it lives, others leave its ports alone.
@@ -784,10 +784,10 @@ fn nothing_left(bed: &Bed) {
         round();
     }
     assert_eq!(descriptors(), before, "descriptors leak");
-    let folder = fs::read_dir(bed.state.path()).unwrap().next().unwrap().unwrap().path();
-    assert_eq!(fs::read_dir(folder.join("ports")).unwrap().count(), 0);
+    let dir = fs::read_dir(bed.state.path()).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::read_dir(dir.join("ports")).unwrap().count(), 0);
     let bridges: Vec<_> =
-        fs::read_dir(folder.join("bridges")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        fs::read_dir(dir.join("bridges")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(bridges, ["kiln0"]);
     for map in ["at4", "at6", "anywhere4", "anywhere6", "loopback4", "loopback6"] {
         let Some(listed) = nft(&format!("list map inet kiln {map}")) else { break };
@@ -810,8 +810,8 @@ fn user_mode(_bed: &Bed) {
     let device = tempfile::tempdir().unwrap();
     fs::set_permissions(device.path(), fs::Permissions::from_mode(0o777)).unwrap();
     ip("route add default via 192.0.2.9");
-    let folder = tempfile::tempdir_in("/run").unwrap();
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let dir = tempfile::tempdir_in("/run").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let script = format!(
         "mknod -m 666 {0}/tun c 10 200 && mount --bind {0}/tun /dev/net/tun && \
          exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\"",
@@ -824,7 +824,7 @@ fn user_mode(_bed: &Bed) {
         .args(["--mount", "sh", "-c", &script])
         .arg(&copy)
         .env("KILN_TEST_ROLE", "user")
-        .env("KILN_TEST_STATE", folder.path())
+        .env("KILN_TEST_STATE", dir.path())
         .output()
         .unwrap();
     print!("{}", String::from_utf8_lossy(&output.stdout));
@@ -867,7 +867,7 @@ fn without_privileges() {
                 count: 1,
                 protocol: Protocol::Tcp,
             }],
-            folder: state.clone().into(),
+            dir: state.clone().into(),
         };
         let started = Instant::now();
         let running = UserMode::start_with(program, &place, &config).unwrap();

@@ -34,8 +34,8 @@ const WORK_BYTES: u64 = 200_000_000;
 
 fn measure(kiln: &Path, rounds: usize, mebibytes: usize) -> Outcome<()> {
     let kiln = fs::canonicalize(kiln)?.display().to_string();
-    let folder = tempfile::Builder::new().prefix("bench").tempdir_in("/var/tmp")?;
-    let bench = Bench { root: folder.path().to_owned(), rounds };
+    let dir = tempfile::Builder::new().prefix("bench").tempdir_in("/var/tmp")?;
+    let bench = Bench { root: dir.path().to_owned(), rounds };
     let hello = fs::canonicalize("testdata/hello")?.display().to_string();
     let ten = bench.context("ten", "FROM busybox\n".to_owned() + &"RUN true\n".repeat(10))?;
 
@@ -83,12 +83,12 @@ struct Bench {
 }
 
 impl Bench {
-    /// Makes a folder with a Dockerfile; gives its path.
+    /// Makes a directory with a Dockerfile; gives its path.
     fn context(&self, name: &str, dockerfile: String) -> Outcome<String> {
-        let folder = self.root.join(name);
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join("Dockerfile"), dockerfile)?;
-        Ok(folder.display().to_string())
+        let dir = self.root.join(name);
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join("Dockerfile"), dockerfile)?;
+        Ok(dir.display().to_string())
     }
 
     /// Stages that each run a command and write what it prints, and one that copies all of it.

@@ -98,18 +98,18 @@ fn measure(options: &Options) -> Outcome<()> {
     // The helper of the library is forked before anything else is in memory.
     let spawner = options.steps.then(Spawner::start).transpose()?;
     let busybox = busybox()?;
-    let folder = tempfile::Builder::new().prefix("bench").tempdir_in("/var/tmp")?;
-    bundle::write(folder.path(), &busybox, options.variant)?;
-    let mut rows = rows(options, folder.path())?;
+    let dir = tempfile::Builder::new().prefix("bench").tempdir_in("/var/tmp")?;
+    bundle::write(dir.path(), &busybox, options.variant)?;
+    let mut rows = rows(options, dir.path())?;
 
     println!("{}\n", machine(options, hidden)?);
     time(&mut rows, options);
     print_times(&rows);
     if options.syscalls {
-        print_system_calls(&rows, &folder.path().join("strace"));
+        print_system_calls(&rows, &dir.path().join("strace"));
     }
     if options.memory {
-        print_memory(&rows, &folder.path().join("pid"));
+        print_memory(&rows, &dir.path().join("pid"));
     }
     if let Some(spawner) = spawner {
         print_steps(&spawner, &Bed::new(&busybox)?, options.rounds)?;
@@ -190,15 +190,15 @@ fn rows(options: &Options, bundle: &Path) -> Outcome<Vec<Row>> {
     Ok(rows)
 }
 
-/// The program that a variable names (none if it is empty), or else that of the machine.
+/// The program that a variable names (none if it is empty), or else that of the host.
 fn program(name: &str, variable: &str) -> Option<String> {
     match std::env::var(variable) {
         Ok(path) if path.is_empty() => None,
         Ok(path) => Some(path),
         Err(_) => {
-            let folders = std::env::var_os("PATH").unwrap_or_default();
-            let folders = std::env::split_paths(&folders).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-            let mut paths = folders.map(|folder| folder.join(name));
+            let dirs = std::env::var_os("PATH").unwrap_or_default();
+            let dirs = std::env::split_paths(&dirs).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+            let mut paths = dirs.map(|dir| dir.join(name));
             Some(paths.find(|path| path.exists())?.display().to_string())
         }
     }
@@ -218,9 +218,9 @@ fn floor() -> Outcome<PathBuf> {
         return Ok(fs::canonicalize(path)?);
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let folder = target.join("bench");
-    fs::create_dir_all(&folder)?;
-    let path = fs::canonicalize(folder)?.join("floor");
+    let dir = target.join("bench");
+    fs::create_dir_all(&dir)?;
+    let path = fs::canonicalize(dir)?.join("floor");
     let mut compiler = Command::new("cc")
         .args(["-O2", "-static", "-x", "c", "-", "-o"])
         .arg(&path)

@@ -1,6 +1,6 @@
 //! What starting a container costs, and by which way of making its process.
 //!
-//! `cargo run --release -p kiln-bench --bin spawn [ROUNDS]`, as root, with a static busybox on the machine.
+//! `cargo run --release -p kiln-bench --bin spawn [ROUNDS]`, as root, with a static busybox on the host.
 //! Rounds are interleaved; printed are minimum, median and 90th percentile in milliseconds.
 #![allow(clippy::print_stdout, reason = "the result is the output")]
 

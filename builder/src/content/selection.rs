@@ -1,22 +1,22 @@
-//! What is taken out of a copied folder: ignore patterns of the context, `--exclude`, and what `--parents` names.
+//! What is taken out of a copied directory: ignore patterns of the context, `--exclude`, and what `--parents` names.
 
 use super::{Content, Source, text};
 use kiln_image::layer::{Choice, Selection};
 use kiln_parser::ignore::{Decision, Patterns};
 
-/// Ignore patterns see paths from the root of the context, `--exclude` those from the copied folder.
+/// Ignore patterns see paths from the root of the context, `--exclude` those from the copied directory.
 pub struct CopySelection<'a> {
     ignore: &'a Patterns,
     exclude: &'a Patterns,
     /// Everything when it is empty.
     include: &'a Patterns,
-    /// The copied folder, with a slash at its end unless it is the root.
+    /// The copied directory, with a slash at its end unless it is the root.
     prefix: String,
     top: Decision,
 }
 
 impl<'a> CopySelection<'a> {
-    /// For the contents of the folder `source`.
+    /// For the contents of the directory `source`.
     pub fn new(content: &'a Content, source: &'a Source, exclude: &'a Patterns) -> CopySelection<'a> {
         let path = text(&source.path);
         let ignore = content.patterns();
@@ -26,26 +26,26 @@ impl<'a> CopySelection<'a> {
     }
 }
 
-/// What the lists of patterns say about a folder.
+/// What the lists of patterns say about a directory.
 #[derive(Clone, Debug, Default)]
-pub struct FolderDecision {
+pub struct DirDecision {
     ignore: Option<Decision>,
     exclude: Option<Decision>,
     include: Option<Decision>,
 }
 
 impl Selection for CopySelection<'_> {
-    type Folder = FolderDecision;
+    type Dir = DirDecision;
 
-    fn top(&self) -> FolderDecision {
+    fn top(&self) -> DirDecision {
         // Children of the root have no parent in the eyes of the patterns.
         let ignore = (!self.prefix.is_empty()).then(|| self.top.clone());
-        FolderDecision { ignore, ..FolderDecision::default() }
+        DirDecision { ignore, ..DirDecision::default() }
     }
 
-    fn choose(&self, path: &[u8], is_folder: bool, parent: &FolderDecision) -> (Choice, FolderDecision) {
+    fn choose(&self, path: &[u8], is_dir: bool, parent: &DirDecision) -> (Choice, DirDecision) {
         if self.ignore.is_empty() && self.exclude.is_empty() && self.include.is_empty() {
-            return (Choice::Take, FolderDecision::default());
+            return (Choice::Take, DirDecision::default());
         }
         let inner = String::from_utf8_lossy(path);
         let full = format!("{}{inner}", self.prefix);
@@ -58,11 +58,11 @@ impl Selection for CopySelection<'_> {
             Choice::Take
         } else if !is_included && !self.include.may_match_below(&inner) {
             Choice::Skip
-        } else if is_folder && !out.iter().any(|(patterns, path, decision)| patterns.prunes(path, decision)) {
+        } else if is_dir && !out.iter().any(|(patterns, path, decision)| patterns.prunes(path, decision)) {
             Choice::Enter
         } else {
             Choice::Skip
         };
-        (choice, FolderDecision { ignore: Some(ignore), exclude: Some(exclude), include: Some(include) })
+        (choice, DirDecision { ignore: Some(ignore), exclude: Some(exclude), include: Some(include) })
     }
 }

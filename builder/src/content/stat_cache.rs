@@ -110,8 +110,8 @@ mod tests {
 
     #[test]
     fn digests_survive_and_changes_are_noticed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("f");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
         std::fs::write(&path, "x").unwrap();
         let stat = rustix::fs::stat(&path).unwrap();
         let cache = StatCache::default();

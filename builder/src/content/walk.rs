@@ -31,7 +31,7 @@ pub struct Digested {
 /// Files for which explanations are kept: more would cost more than they explain.
 const MAX_EXPLAINED: usize = 2000;
 
-/// A file, link or folder that is taken.
+/// A file, link or directory that is taken.
 struct Entry {
     /// The directory that its place is in. Its own is not kept open: there may be more of these than a process may have open
     /// files.
@@ -55,10 +55,10 @@ pub fn digest(
         let entries = entries(content, source, exclude)?;
         let rule = Rule { is_local: content.is_local(), copy, cache };
         let digests = entries.par_iter().map(|entry| rule.digest(entry)).collect::<Result<Vec<_>, _>>()?;
-        // The name of a folder does not matter: its contents are copied.
-        let base: &[u8] = if source.is_folder() { b"/" } else { &source.base };
+        // The name of a directory does not matter: its contents are copied.
+        let base: &[u8] = if source.is_dir() { b"/" } else { &source.base };
         add(&mut whole, base);
-        if copy.whole && source.is_folder() {
+        if copy.whole && source.is_dir() {
             let stat = &source.stat;
             let (uid, gid) = if content.is_local() { (0, 0) } else { (stat.st_uid, stat.st_gid) };
             [stat.st_mode, uid, gid].into_iter().for_each(|number| whole.update(number.to_le_bytes()));
@@ -95,17 +95,17 @@ fn shown(source: &Source, entry: &Entry) -> String {
 }
 
 fn entries(content: &Content, source: &Source, exclude: &Patterns) -> Result<Vec<Entry>, ContentError> {
-    let folder = source.folder.try_clone().map_err(|error| CallError {
+    let dir = source.dir.try_clone().map_err(|error| CallError {
         call: "dup",
         path: source.path.display(),
         errno: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
     })?;
-    if !source.is_folder() {
-        let (top, place) = (Arc::new(folder), source.name.clone());
+    if !source.is_dir() {
+        let (top, place) = (Arc::new(dir), source.name.clone());
         return Ok(vec![Entry { top, place, path: Vec::new(), stat: source.stat }]);
     }
-    // A new destination takes over the folder's times and nothing else: the folder itself does not count.
-    let open = || sys::open_dir_at(folder.as_fd(), &source.name).call("open", source.path.display());
+    // A new destination takes over the directory's times and nothing else: the directory itself does not count.
+    let open = || sys::open_dir_at(dir.as_fd(), &source.name).call("open", source.path.display());
     let selection = CopySelection::new(content, source, exclude);
     let mut collector = Collector {
         selection: &selection,
@@ -145,7 +145,7 @@ struct Collector<'a, S> {
 
 impl<S: Selection> Collector<'_, S> {
     /// Those of the current directory, whose path from the top is `path`.
-    fn members(&mut self, path: &[u8], decision: &S::Folder) -> Result<(), CallError> {
+    fn members(&mut self, path: &[u8], decision: &S::Dir) -> Result<(), CallError> {
         check_length(path)?;
         for name in sys::sorted_names(self.way.here()).call("getdents", display(path))? {
             let inner = if path.is_empty() {
@@ -156,19 +156,19 @@ impl<S: Selection> Collector<'_, S> {
             let stat = sys::stat_at(self.way.here(), &name).call("stat", display(&inner))?;
             // Gone since it was listed.
             let Some(stat) = stat else { continue };
-            let is_folder = sys::file_type(&stat) == FileType::Directory;
-            let (choice, inner_decision) = self.selection.choose(&inner, is_folder, decision);
+            let is_dir = sys::file_type(&stat) == FileType::Directory;
+            let (choice, inner_decision) = self.selection.choose(&inner, is_dir, decision);
             if choice == Choice::Skip {
                 continue;
             }
             let before = self.list.len();
             let place = CString::new(inner.clone()).expect("names of files hold no NUL");
             self.list.push(Entry { top: self.top.clone(), place, path: inner.clone(), stat });
-            if is_folder {
+            if is_dir {
                 self.way.enter(&name).call("open", display(&inner))?;
                 self.members(&inner, &inner_decision)?;
                 self.way.leave().call("open", display(path))?;
-                // A folder that is only a way to others is made only for them.
+                // A directory that is only a way to others is made only for them.
                 if choice == Choice::Enter && self.list.len() == before + 1 {
                     self.list.pop();
                 }
@@ -210,12 +210,12 @@ impl Rule<'_> {
     fn digest(&self, entry: &Entry) -> Result<Taken, CallError> {
         let Entry { top, place, path, stat } = entry;
         let kind = sys::file_type(stat);
-        let is_folder = kind == FileType::Directory;
+        let is_dir = kind == FileType::Directory;
         let mut mode = stat.st_mode & 0o7777;
         if let Some(change) = &self.copy.mode
             && kind != FileType::Symlink
         {
-            mode = change.apply(mode, is_folder);
+            mode = change.apply(mode, is_dir);
         }
         let (uid, gid) = match (&self.copy.owner, self.is_local) {
             (None, false) => (stat.st_uid, stat.st_gid),

@@ -243,7 +243,7 @@ pub fn checkout(git: GitReference, keeps_git: bool, checksum: Option<&str>) -> C
         remote: git.remote,
         reference,
         commit,
-        folder: git.subdir,
+        dir: git.subdir,
         keeps_git: keeps_git || git.keep_git_dir == Some(true),
         submodules: git.submodules != Some(false),
         commit_times: git.mtime == Some(Mtime::Commit),

@@ -38,7 +38,7 @@ impl Planner<'_> {
             let takes_root = matches!(mount.kind, MountKind::Bind | MountKind::Cache | MountKind::Tmpfs);
             if takes_root && target == "/" {
                 return Err(BuildError::at("invalid-mount", span, "invalid mount target \"/\"")
-                    .hint(Some("name a folder of the container with target=".to_owned())));
+                    .hint(Some("name a directory of the container with target=".to_owned())));
             }
             if mount.kind == MountKind::Cache && origin.is_none() && path::join("/", &mount.source) != "/" {
                 let message = format!("open {}: no such file or directory", path::join("/", &mount.source));
@@ -156,8 +156,8 @@ fn resolve(state: &StageState, step: &Step, flag: &MountFlag) -> Result<Mount, B
 
 /// Where a mount goes, from the root.
 fn target(state: &StageState, mount: &Mount, sockets: &mut usize) -> String {
-    let folder = &state.config.config.working_dir;
-    let folder = if folder.is_empty() { "/" } else { folder };
+    let dir = &state.config.config.working_dir;
+    let dir = if dir.is_empty() { "/" } else { dir };
     match mount.kind {
         MountKind::Secret if mount.target.is_empty() => {
             path::join(SECRETS, mount::base_name(&mount.secret_id()))
@@ -168,6 +168,6 @@ fn target(state: &StageState, mount: &Mount, sockets: &mut usize) -> String {
             socket
         }
         _ if mount.target.starts_with('/') => path::join("/", &mount.target),
-        _ => path::join(folder, &mount.target),
+        _ => path::join(dir, &mount.target),
     }
 }

@@ -1,8 +1,8 @@
 //! Paths of WORKDIR, COPY and mounts as the reference reads them (moby/buildkit `util/system/path.go`).
 
-/// Go's `path.Join` of a folder and a path below it: clean, without `.` and `..`.
-pub(crate) fn join(folder: &str, path: &str) -> String {
-    kiln_runtime::spec::clean_path(&format!("{folder}/{path}"))
+/// Go's `path.Join` of a directory and a path below it: clean, without `.` and `..`.
+pub(crate) fn join(dir: &str, path: &str) -> String {
+    kiln_runtime::spec::clean_path(&format!("{dir}/{path}"))
 }
 
 /// A path of Windows as a path in a layer: slashes, and no drive.
@@ -12,8 +12,8 @@ pub(crate) fn of_windows(path: &str) -> String {
     if has_drive { path[2..].to_owned() } else { path }
 }
 
-/// The new working folder after `WORKDIR path`. One that begins at the root stays as it was written.
-pub(crate) fn working_folder(current: &str, path: &str) -> String {
+/// The new working directory after `WORKDIR path`. One that begins at the root stays as it was written.
+pub(crate) fn working_dir(current: &str, path: &str) -> String {
     let current = if current.is_empty() { "/" } else { current };
     match path {
         "" => current.to_owned(),
@@ -22,10 +22,10 @@ pub(crate) fn working_folder(current: &str, path: &str) -> String {
     }
 }
 
-/// A destination of COPY: what its end says about being a folder is kept.
-pub(crate) fn destination(folder: &str, path: &str) -> String {
+/// A destination of COPY: what its end says about being a directory is kept.
+pub(crate) fn destination(dir: &str, path: &str) -> String {
     let path = if matches!(path, "" | ".") { "./" } else { path };
-    let base = if path.starts_with('/') { "/" } else { folder };
+    let base = if path.starts_with('/') { "/" } else { dir };
     let clean = join(base, path);
     if clean == "/" {
         return clean;
@@ -39,9 +39,9 @@ mod tests {
 
     #[test]
     fn paths() {
-        assert_eq!(working_folder("", "a"), "/a");
-        assert_eq!(working_folder("/a", "../b/./c/"), "/b/c");
-        assert_eq!(working_folder("/a", "/x//y/./"), "/x//y/./");
+        assert_eq!(working_dir("", "a"), "/a");
+        assert_eq!(working_dir("/a", "../b/./c/"), "/b/c");
+        assert_eq!(working_dir("/a", "/x//y/./"), "/x//y/./");
         assert_eq!(destination("/w", "."), "/w/");
         assert_eq!(destination("/w", ""), "/w/");
         assert_eq!(destination("/w", "a/"), "/w/a/");

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// Names of proxy settings, which are passed on under both spellings.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
-/// The name of the machine that programs see.
+/// The name of the host that programs see.
 pub(crate) fn hostname(build_args: &BTreeMap<String, String>) -> &str {
     let given = build_args.get("BUILDKIT_SANDBOX_HOSTNAME").filter(|name| !name.is_empty());
     given.map_or(HOSTNAME, String::as_str)
@@ -38,12 +38,12 @@ impl Planner<'_> {
             NetworkMode::Host => Network::Host,
             NetworkMode::Default => Network::Bridge,
         };
-        let folder = &state.config.config.working_dir;
+        let dir = &state.config.config.working_dir;
         let exec = Exec {
             arguments: arguments.clone(),
             environment: state.environment.to_entries(),
             proxies: self.proxies(),
-            folder: path::join("/", folder),
+            dir: path::join("/", dir),
             user: state.config.config.user.clone(),
             network,
             script,
@@ -83,7 +83,7 @@ impl Planner<'_> {
         };
         let denied = run.devices.iter().find(|device| !rights.allows_device(device.name.as_str()));
         if let Some(device) = denied {
-            return missing(device.name.span(), "device", "devices of the machine");
+            return missing(device.name.span(), "device", "devices of the host");
         }
         if let Some(security) = run.security.as_ref().filter(|mode| mode.value == SecurityMode::Insecure)
             && !rights.insecure
@@ -93,7 +93,7 @@ impl Planner<'_> {
         if let Some(network) = run.network.as_ref().filter(|mode| mode.value == NetworkMode::Host)
             && !rights.host_network
         {
-            return missing(network.span, "network.host", "the machine's own network");
+            return missing(network.span, "network.host", "the host's own network");
         }
         Ok(())
     }

@@ -98,7 +98,7 @@ fn find(exec: &Exec, tree: &Tree, word: &str) -> Option<Vec<u8>> {
         return read(word.to_owned());
     }
     if word.contains('/') {
-        return read(format!("{}/{word}", exec.folder));
+        return read(format!("{}/{word}", exec.dir));
     }
     let path = exec.environment.iter().find_map(|variable| variable.strip_prefix("PATH="));
     path.unwrap_or_default().split(':').find_map(|directory| read(format!("{directory}/{word}")))
@@ -182,7 +182,7 @@ fn of_code(code: i32, memory: Option<i64>) -> Option<String> {
             limit >> 20
         )),
         (137, None) => {
-            Some("the program was killed (SIGKILL): often the machine had no memory left".to_owned())
+            Some("the program was killed (SIGKILL): often the host had no memory left".to_owned())
         }
         _ => None,
     }
@@ -214,7 +214,7 @@ mod tests {
             environment: vec!["PATH=/usr/bin:/bin".to_owned()],
             declared: Vec::new(),
             proxies: Vec::new(),
-            folder: "/work".to_owned(),
+            dir: "/work".to_owned(),
             user: String::new(),
             network: Network::None,
             script: None,

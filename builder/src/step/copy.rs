@@ -62,17 +62,17 @@ impl Executor<'_> {
         file: File,
     ) -> Result<(), StepError> {
         let shown = || source.path.display();
-        // A working folder serves one mount.
-        let scratch = self.tools.store.scratch_folder()?;
+        // A working directory serves one mount.
+        let scratch = self.tools.store.scratch_dir()?;
         let mount = self.tools.store.writable_mount(below, &active.upper(), scratch.path(), &[]);
         let mut tree = LayerWriter::at(view::detached(&mount)?);
         let destination = placing.copy.destination.as_bytes();
-        tree.make_folders(destination, &Metadata { mode: 0o755, ..placing.folders() })?;
-        let folder = tree.open_folder(destination)?;
+        tree.make_dirs(destination, &Metadata { mode: 0o755, ..placing.dirs() })?;
+        let dir = tree.open_dir(destination)?;
         tree.finish()?;
         let stream = decompressed_within_reason(BufReader::new(file)).call("read", shown())?;
         let cancel = self.tools.cancel;
-        match extract_at(cancel.reader(stream), folder, placing.owner) {
+        match extract_at(cancel.reader(stream), dir, placing.owner) {
             Ok(_) => Ok(()),
             Err(_) if cancel.is_stopped() => Err(StepError::Canceled),
             Err(error) => Err(StepError::Archive(shown(), error)),
@@ -115,7 +115,7 @@ impl Origins<'_> {
     fn of(&self, from: CopyFrom) -> &Content {
         match from {
             CopyFrom::Context(number) => {
-                self.contexts[number].as_ref().expect("plans name contexts that are folders")
+                self.contexts[number].as_ref().expect("plans name contexts that are directories")
             }
             CopyFrom::Input(number) => &self.trees[number - 1],
         }
@@ -146,8 +146,8 @@ struct Placing<'a> {
 }
 
 impl Placing<'_> {
-    /// Metadata of folders that have to be made on the way.
-    fn folders(&self) -> Metadata {
+    /// Metadata of directories that have to be made on the way.
+    fn dirs(&self) -> Metadata {
         let (uid, gid) = self.owner.unwrap_or((0, 0));
         // As in the reference since 2026, when it began to leave out the usual mask: an octal mode is theirs, too, without
         // setuid, setgid and sticky bits; a symbolic one is not.
@@ -178,18 +178,18 @@ impl Placing<'_> {
         exclude: &Patterns,
     ) -> Result<(), StepError> {
         writer.copy(&CopyRequest {
-            source: found.folder.as_fd(),
+            source: found.dir.as_fd(),
             name: &found.name,
             base: &found.base,
             destination: self.copy.destination.as_bytes(),
-            folders: self.folders(),
+            dirs: self.dirs(),
             selection: &CopySelection::new(content, found, exclude),
             change: &|metadata, kind| self.change(content, metadata, kind),
             attributes: !content.is_local(),
         })?;
-        if self.copy.whole && found.is_folder() {
+        if self.copy.whole && found.is_dir() {
             let own = self.change(content, Metadata::of(&found.stat), FileType::Directory);
-            writer.set_folder(self.copy.destination.as_bytes(), &own)?;
+            writer.set_dir(self.copy.destination.as_bytes(), &own)?;
         }
         Ok(())
     }
@@ -198,19 +198,19 @@ impl Placing<'_> {
     fn put_inline(&self, writer: &mut LayerWriter, name: &str, text: &str) -> Result<(), StepError> {
         let destination = &self.copy.destination;
         let existing = writer.stat(destination.as_bytes())?;
-        let is_folder = existing.is_some_and(|stat| sys::file_type(&stat) == FileType::Directory);
-        let path = if is_folder || destination.ends_with('/') {
+        let is_dir = existing.is_some_and(|stat| sys::file_type(&stat) == FileType::Directory);
+        let path = if is_dir || destination.ends_with('/') {
             format!("{}/{name}", destination.trim_end_matches('/'))
         } else {
             destination.clone()
         };
-        // As in the reference: folders in the name of a heredoc are not made.
+        // As in the reference: directories in the name of a heredoc are not made.
         let parent = match name.contains('/') {
             true => destination.trim_end_matches('/'),
             false => path.rsplit_once('/').map_or("", |(parent, _)| parent),
         };
-        writer.make_folders(parent.as_bytes(), &self.folders())?;
-        let metadata = Metadata { mode: 0o644, ..self.folders() };
+        writer.make_dirs(parent.as_bytes(), &self.dirs())?;
+        let metadata = Metadata { mode: 0o644, ..self.dirs() };
         let metadata = self.change_inline(metadata);
         writer.put_file(path.as_bytes(), FileData::Bytes(text.as_bytes()), &metadata)?;
         Ok(())
@@ -224,7 +224,7 @@ impl Placing<'_> {
     }
 }
 
-/// A handle of its own on a folder.
+/// A handle of its own on a directory.
 pub(super) fn duplicate(fd: &rustix::fd::OwnedFd) -> Result<rustix::fd::OwnedFd, kiln_image::sys::CallError> {
     fd.try_clone().call("dup", "/")
 }
@@ -235,15 +235,15 @@ fn archive(copied: &CopySource, source: &Source) -> Result<Option<File>, StepErr
         return Ok(None);
     }
     let shown = || source.path.display();
-    let mut file = File::from(sys::open_file_at(source.folder.as_fd(), &source.name).call("open", shown())?);
+    let mut file = File::from(sys::open_file_at(source.dir.as_fd(), &source.name).call("open", shown())?);
     let is_archive = decompressed(BufReader::new(&file)).is_ok_and(is_tar);
     file.seek(SeekFrom::Start(0)).call("seek", shown())?;
     Ok(is_archive.then_some(file))
 }
 
-pub(super) fn set_metadata(folder: &OwnedFd, metadata: &Metadata) -> Result<(), Errno> {
+pub(super) fn set_metadata(dir: &OwnedFd, metadata: &Metadata) -> Result<(), Errno> {
     let (uid, gid) = sys::owner(metadata.uid, metadata.gid);
-    rustix::fs::fchown(folder, uid, gid)?;
-    rustix::fs::fchmod(folder, Mode::from_raw_mode(metadata.mode & 0o7777))?;
-    rustix::fs::futimens(folder, &sys::timestamps(metadata.mtime.0, metadata.mtime.1))
+    rustix::fs::fchown(dir, uid, gid)?;
+    rustix::fs::fchmod(dir, Mode::from_raw_mode(metadata.mode & 0o7777))?;
+    rustix::fs::futimens(dir, &sys::timestamps(metadata.mtime.0, metadata.mtime.1))
 }

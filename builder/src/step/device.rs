@@ -10,8 +10,8 @@ use rustix::fs::{fstat, major, minor, stat};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// Where descriptions are; later folders count more.
-const FOLDERS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+/// Where descriptions are; later directories count more.
+const DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// What devices bring into a container.
 #[derive(Debug, Default)]
@@ -97,7 +97,7 @@ fn find_in(descriptions: &[Description], names: &[(String, bool)]) -> Result<Dev
 }
 
 fn descriptions() -> Vec<Description> {
-    let files = FOLDERS.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+    let files = DIRS.iter().flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten().flatten());
     let mut paths: Vec<PathBuf> = files.map(|entry| entry.path()).collect();
     paths.sort();
     paths.iter().filter_map(|path| read(path, &std::fs::read_to_string(path).ok()?)).collect()
@@ -172,7 +172,7 @@ impl Node {
     }
 }
 
-/// A device of the machine for a path in the container; `None` when there is none.
+/// A device of the host for a path in the container; `None` when there is none.
 fn device_at(host: &Path, path: &str) -> Option<LinuxDevice> {
     let stat = stat(host).ok()?;
     let kind = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {

@@ -100,10 +100,10 @@ impl Executor<'_> {
         let limited = self.tools.sandbox.limited_group(&exec.limits)?;
         // Who was given devices gets these from outside, and can open no others.
         let opens_devices = exec.is_insecure || !exec.devices.is_empty();
-        let is_limited = limited.as_ref().is_some_and(|group| group.folder().is_some());
+        let is_limited = limited.as_ref().is_some_and(|group| group.dir().is_some());
         let shared = self.tools.sandbox.group();
-        let filter = shared.and_then(Cgroup::folder).filter(|_| !opens_devices && !is_limited);
-        let group = limited.as_ref().and_then(Cgroup::folder).or(filter);
+        let filter = shared.and_then(Cgroup::dir).filter(|_| !opens_devices && !is_limited);
+        let group = limited.as_ref().and_then(Cgroup::dir).or(filter);
         let namespace = network.as_ref().map(StepNetwork::namespace);
         let handed = if exec.is_insecure { Vec::new() } else { devices.host_nodes()? };
         let mut slots: Vec<_> = namespace.into_iter().chain(group).collect();
@@ -161,8 +161,8 @@ impl Executor<'_> {
         mounts.extend(devices.mounts.iter().cloned());
         mounts.extend(mounted.mounts.iter().cloned());
         if let Some((name, content)) = &exec.script {
-            let folder = write_script(&files.folder(), row, name, content)?;
-            mounts.push(spec::bind(folder, "/dev/pipes", &["ro"]));
+            let dir = write_script(&files.dir(), row, name, content)?;
+            mounts.push(spec::bind(dir, "/dev/pipes", &["ro"]));
         }
         spec.mounts_mut().get_or_insert_default().extend(mounts);
         if exec.network == Network::Host {
@@ -205,7 +205,7 @@ impl Executor<'_> {
     }
 }
 
-/// As in the reference, images that are run have folders for what every program is shown.
+/// As in the reference, images that are run have directories for what every program is shown.
 fn make_mount_points(below: &Stack, active: &Active) -> Result<(), CallError> {
     for name in ["dev", "proc", "sys"] {
         if !below.has_at_root(name)? {
@@ -269,7 +269,7 @@ fn step_spec(exec: &Exec, more: &[String], root: PathBuf) -> Spec {
         .set_args(Some(exec.arguments.clone()))
         .set_rlimits(rlimits(&exec.limits.ulimits))
         .set_env(Some(environment))
-        .set_cwd(PathBuf::from(&exec.folder));
+        .set_cwd(PathBuf::from(&exec.dir));
     spec
 }
 
@@ -287,7 +287,7 @@ fn rlimits(ulimits: &[(String, u64, u64)]) -> Option<Vec<PosixRlimit>> {
     (!limits.is_empty()).then_some(limits)
 }
 
-/// Leaves the container in the network of the machine.
+/// Leaves the container in the network of the host.
 fn stay_in_network(spec: &mut Spec) {
     let Some(linux) = spec.linux_mut() else { return };
     if let Some(namespaces) = linux.namespaces_mut() {
@@ -295,14 +295,14 @@ fn stay_in_network(spec: &mut Spec) {
     }
 }
 
-/// The script of a heredoc, in a folder of its own.
+/// The script of a heredoc, in a directory of its own.
 #[expect(clippy::disallowed_methods, reason = "a new file in a directory of this step")]
-fn write_script(folder: &Path, row: Row, name: &str, content: &str) -> Result<PathBuf, CallError> {
-    let folder = folder.join(format!("script-{}", row.0));
-    std::fs::create_dir(&folder).call("mkdir", &folder)?;
-    // The name was a word of the Dockerfile: whatever it says, the file stays in this folder.
-    let path = folder.join(name.replace('/', "_"));
+fn write_script(dir: &Path, row: Row, name: &str, content: &str) -> Result<PathBuf, CallError> {
+    let dir = dir.join(format!("script-{}", row.0));
+    std::fs::create_dir(&dir).call("mkdir", &dir)?;
+    // The name was a word of the Dockerfile: whatever it says, the file stays in this directory.
+    let path = dir.join(name.replace('/', "_"));
     std::fs::write(&path, content).call("write", &path)?;
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).call("chmod", &path)?;
-    Ok(folder)
+    Ok(dir)
 }

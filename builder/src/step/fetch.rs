@@ -7,7 +7,7 @@ use crate::remote::{Answer, Version};
 use crate::solve::{Key, NodeId};
 use kiln_image::digest::{Algorithm, Digest, Hashing};
 use kiln_image::layer::{CopyRequest, Everything, FileData, LayerWriter, Metadata};
-use kiln_image::store::{LayerRecord, ScratchFolder};
+use kiln_image::store::{LayerRecord, ScratchDir};
 use kiln_image::sys::Named;
 use kiln_image::tree::Tree;
 use rustix::fd::AsFd;
@@ -18,7 +18,7 @@ use std::io;
 
 /// A file that was fetched.
 pub(super) struct Downloaded {
-    folder: ScratchFolder,
+    dir: ScratchDir,
     version: Version,
 }
 
@@ -69,14 +69,14 @@ impl Executor<'_> {
 
     /// Fetches a file; `None` when it has not changed.
     fn fetch(&self, download: &Download, known: Option<&Version>) -> Result<Option<Downloaded>, StepError> {
-        let folder = self.tools.store.scratch_folder()?;
-        let path = folder.path().join(FILE);
+        let dir = self.tools.store.scratch_dir()?;
+        let path = dir.path().join(FILE);
         let mut file = File::create_new(&path).call("open", &path)?;
         let answer = self.tools.remote.download(&download.url, known, &mut file);
         let answer = answer.map_err(|source| StepError::Fetch { what: download.url.clone(), source })?;
         Ok(match answer {
             Answer::Unchanged => None,
-            Answer::File(version) => Some(Downloaded { folder, version }),
+            Answer::File(version) => Some(Downloaded { dir, version }),
         })
     }
 
@@ -105,7 +105,7 @@ impl Executor<'_> {
                 return Err(StepError::Checksum { actual, expected });
             }
         }
-        let path = downloaded.folder.path().join(FILE);
+        let path = downloaded.dir.path().join(FILE);
         let file = File::open(&path).call("open", &path)?;
         let active = self.tools.store.prepare()?;
         let mut writer = LayerWriter::new(&active.upper(), None)?;
@@ -152,13 +152,13 @@ impl Executor<'_> {
         };
         let text = format!("checking out {commit} of {}", checkout.remote);
         self.tools.reporter.send(Event::Note { row, text });
-        let folder = self.tools.store.scratch_folder()?;
+        let dir = self.tools.store.scratch_dir()?;
         let failed = |source| StepError::Fetch { what: checkout.remote.clone(), source };
-        let time = self.tools.remote.check_out(checkout, &commit, folder.path()).map_err(failed)?;
-        let tree = Tree::open(folder.path())?;
-        let real = tree.resolve(checkout.folder.as_bytes())?;
-        let source = tree.open_folder(&real).map_err(|error| match error.is_not_found() {
-            true => failed(format!("subdir not found: {:?}", checkout.folder).into()),
+        let time = self.tools.remote.check_out(checkout, &commit, dir.path()).map_err(failed)?;
+        let tree = Tree::open(dir.path())?;
+        let real = tree.resolve(checkout.dir.as_bytes())?;
+        let source = tree.open_dir(&real).map_err(|error| match error.is_not_found() {
+            true => failed(format!("subdir not found: {:?}", checkout.dir).into()),
             false => error.into(),
         })?;
         let active = self.tools.store.prepare()?;
@@ -169,7 +169,7 @@ impl Executor<'_> {
             name: c".",
             base: b"",
             destination: b"/",
-            folders: Metadata { mode: 0o755, uid: 0, gid: 0, mtime: now },
+            dirs: Metadata { mode: 0o755, uid: 0, gid: 0, mtime: now },
             selection: &Everything,
             attributes: true,
             change: &|metadata: Metadata, _: FileType| Metadata {
@@ -189,7 +189,7 @@ fn cache_name(download: &Download) -> String {
 }
 
 fn digest(downloaded: &Downloaded, algorithm: Algorithm) -> Result<Digest, StepError> {
-    let path = downloaded.folder.path().join(FILE);
+    let path = downloaded.dir.path().join(FILE);
     let mut file = Hashing::with(File::open(&path).call("open", &path)?, algorithm);
     io::copy(&mut file, &mut io::sink()).call("read", &path)?;
     Ok(file.finish().1)

@@ -10,7 +10,7 @@ use super::{Built, Executor, StepError, lock};
 use crate::event::Event;
 use crate::secret::Leak;
 use crate::solve::{NodeId, Use};
-use kiln_image::store::{Active, CacheFolder, LayerId, LayerRecord, PrivateLayers, StepRecord, StoreError};
+use kiln_image::store::{Active, CacheDir, LayerId, LayerRecord, PrivateLayers, StepRecord, StoreError};
 use kiln_image::sys::CallError;
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -105,7 +105,7 @@ impl Executor<'_> {
     }
 
     /// Empties caches that hold a secret since a step ran, which began at `since` (seconds since 1970).
-    pub(super) fn check_caches(&self, caches: &[(String, CacheFolder)], since: i64) -> Result<(), StepError> {
+    pub(super) fn check_caches(&self, caches: &[(String, CacheDir)], since: i64) -> Result<(), StepError> {
         if self.tools.allows_leaks {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use crate::event::{Event, Row};
 use crate::graph::{Exec, Files, MOUNT_COPY, MountSource, StepMount};
 use crate::solve::NodeId;
 use kiln_image::layer::{CopyRequest, Everything, FileData, LayerWriter, Metadata};
-use kiln_image::store::{CacheAccess, CacheFolder, ScratchFolder, make_upper};
+use kiln_image::store::{CacheAccess, CacheDir, ScratchDir, make_upper};
 use kiln_image::sys::{self, CallError, Named};
 use kiln_image::tree::Tree;
 use kiln_parser::mount::Sharing;
@@ -23,12 +23,12 @@ pub(super) struct Mounted {
     pub(super) mounts: Vec<Mount>,
     /// More variables for the program.
     pub(super) environment: Vec<String>,
-    /// Folders to lay below the image, so that all mount points exist and leave no trace.
+    /// Directories to lay below the image, so that all mount points exist and leave no trace.
     pub(super) stubs: Vec<PathBuf>,
-    _scratch: Vec<ScratchFolder>,
+    _scratch: Vec<ScratchDir>,
     /// Caches by name, those that the program cannot write to left out.
-    pub(super) caches: Vec<(String, CacheFolder)>,
-    _readonly_caches: Vec<CacheFolder>,
+    pub(super) caches: Vec<(String, CacheDir)>,
+    _readonly_caches: Vec<CacheDir>,
     _secrets: Vec<SecretFile>,
     _sockets: Vec<AgentSocket>,
 }
@@ -45,7 +45,7 @@ struct SecretFile(PathBuf);
 
 impl Drop for SecretFile {
     fn drop(&mut self) {
-        // The folder is emptied at boot in any case.
+        // The directory is emptied at boot in any case.
         let _ = std::fs::remove_file(&self.0);
     }
 }
@@ -63,7 +63,7 @@ impl Executor<'_> {
         if exec.mounts.is_empty() {
             return Ok(mounted);
         }
-        let stubs = self.tools.store.scratch_folder()?;
+        let stubs = self.tools.store.scratch_dir()?;
         let tree = Tree::of(self.view(&inputs[0].stack)?.into_iter().collect());
         let step = StepPlace { node, inputs, row };
         for mount in &exec.mounts {
@@ -103,9 +103,9 @@ impl Executor<'_> {
                 Ok(Some(false))
             }
             MountSource::Host(path) => {
-                let is_folder = std::fs::metadata(path).call("stat", path)?.is_dir();
+                let is_dir = std::fs::metadata(path).call("stat", path)?.is_dir();
                 mounted.mounts.push(spec::bind(path.clone(), &mount.target, &[access, "nosuid", "nodev"]));
-                Ok(Some(!is_folder))
+                Ok(Some(!is_dir))
             }
             MountSource::Tmpfs { size } => {
                 let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), access.to_owned()];
@@ -169,7 +169,7 @@ impl Executor<'_> {
                 let mut view = match mount.readonly {
                     true => store.view_mount(stack, &[]),
                     false => {
-                        let scratch = store.scratch_folder()?;
+                        let scratch = store.scratch_dir()?;
                         let (upper, work) = upper_and_work(scratch.path())?;
                         mounted._scratch.push(scratch);
                         store.writable_mount(stack, &upper, &work, &[])
@@ -180,16 +180,16 @@ impl Executor<'_> {
                 Ok(false)
             }
             Files::Copy(number) => {
-                let folders = inputs[number].stack.folders();
-                let folder = folders.last().copied().unwrap_or(Path::new("/"));
-                let path = folder.join(&MOUNT_COPY[1..]);
+                let dirs = inputs[number].stack.dirs();
+                let dir = dirs.last().copied().unwrap_or(Path::new("/"));
+                let path = dir.join(&MOUNT_COPY[1..]);
                 let is_file = !std::fs::symlink_metadata(&path).call("stat", &path)?.is_dir();
                 if mount.readonly {
                     mounted.mounts.push(spec::bind(path, &mount.target, &["ro"]));
                     return Ok(is_file);
                 }
                 // What is written goes nowhere.
-                let scratch = store.scratch_folder()?;
+                let scratch = store.scratch_dir()?;
                 if is_file {
                     let copy = scratch.path().join("file");
                     copy_file(&path, &copy)?;
@@ -237,7 +237,7 @@ impl Executor<'_> {
         metadata: &Metadata,
         seed: Option<Files>,
         step: &StepPlace<'_>,
-    ) -> Result<CacheFolder, StepError> {
+    ) -> Result<CacheDir, StepError> {
         let access = match sharing {
             Sharing::Shared => CacheAccess::Shared,
             Sharing::Private => CacheAccess::Private,
@@ -250,22 +250,22 @@ impl Executor<'_> {
         // As in the reference: without the results of earlier builds, caches are empty, too.
         let anew =
             self.tools.graph.node(step.node).no_cache && lock(&self.notes.emptied).insert(name.to_owned());
-        self.tools.store.cache_folder(name, access, anew, waiting, |folder| match seed {
-            None => make_empty(folder, metadata),
-            Some(files) => self.fill(folder, files, step.inputs),
+        self.tools.store.cache_dir(name, access, anew, waiting, |dir| match seed {
+            None => make_empty(dir, metadata),
+            Some(files) => self.fill(dir, files, step.inputs),
         })
     }
 
-    /// Copies files into a new cache folder.
-    fn fill(&self, folder: &Path, files: Files, inputs: &[Built]) -> Result<(), StepError> {
+    /// Copies files into a new cache directory.
+    fn fill(&self, dir: &Path, files: Files, inputs: &[Built]) -> Result<(), StepError> {
         let (number, name) = match files {
             Files::Tree(number) => (number, c"."),
             Files::Copy(number) => (number, c"m"),
         };
         let Some(root) = self.view(&inputs[number].stack)? else { return Ok(()) };
         let stat = sys::stat_at(root.as_fd(), name).call("stat", MOUNT_COPY)?;
-        let is_folder = stat.is_some_and(|stat| sys::file_type(&stat) == FileType::Directory);
-        if !is_folder {
+        let is_dir = stat.is_some_and(|stat| sys::file_type(&stat) == FileType::Directory);
+        if !is_dir {
             return Err(CallError {
                 call: "open",
                 path: MOUNT_COPY.into(),
@@ -273,28 +273,28 @@ impl Executor<'_> {
             }
             .into());
         }
-        let mut writer = LayerWriter::new(folder, None)?;
-        let folders = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: super::copy::now() };
+        let mut writer = LayerWriter::new(dir, None)?;
+        let dirs = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: super::copy::now() };
         writer.copy(&CopyRequest {
             source: root.as_fd(),
             name,
             base: b"",
             destination: b"/",
-            folders,
+            dirs,
             selection: &Everything,
             attributes: true,
             change: &|metadata, _| metadata,
         })?;
         writer.finish()?;
         // The cache is what it begins with, in owner and mode, too.
-        let own = stat.map(|stat| Metadata::of(&stat)).unwrap_or(folders);
-        make_empty(folder, &own)
+        let own = stat.map(|stat| Metadata::of(&stat)).unwrap_or(dirs);
+        make_empty(dir, &own)
     }
 }
 
-fn make_empty(folder: &Path, metadata: &Metadata) -> Result<(), StepError> {
-    let handle: OwnedFd = sys::open_dir(folder)?;
-    super::copy::set_metadata(&handle, metadata).call("chown", folder)?;
+fn make_empty(dir: &Path, metadata: &Metadata) -> Result<(), StepError> {
+    let handle: OwnedFd = sys::open_dir(dir)?;
+    super::copy::set_metadata(&handle, metadata).call("chown", dir)?;
     Ok(())
 }
 
@@ -308,8 +308,8 @@ fn copy_file(from: &Path, to: &Path) -> Result<(), CallError> {
     target.set_permissions(permissions).call("chmod", to)
 }
 
-fn upper_and_work(folder: &Path) -> Result<(PathBuf, PathBuf), CallError> {
-    let (upper, work) = (folder.join("upper"), folder.join("work"));
+fn upper_and_work(dir: &Path) -> Result<(PathBuf, PathBuf), CallError> {
+    let (upper, work) = (dir.join("upper"), dir.join("work"));
     make_upper(&upper)?;
     std::fs::create_dir(&work).call("mkdir", &work)?;
     Ok((upper, work))
@@ -325,7 +325,7 @@ fn filesystem(kind: &str, target: &str, options: Vec<String>) -> Mount {
     mount
 }
 
-/// A tmpfs has the mode of the folder that it covers; where the image has none, everybody may write to it.
+/// A tmpfs has the mode of the directory that it covers; where the image has none, everybody may write to it.
 fn open_to_all(mount: Option<&mut Mount>) {
     let Some(mount) = mount else { return };
     let mut options = mount.options().clone().unwrap_or_default();
@@ -333,22 +333,22 @@ fn open_to_all(mount: Option<&mut Mount>) {
     mount.set_options(Some(options));
 }
 
-/// Makes a mount point in the folder that lies below the image, where the image has none; tells whether it did.
+/// Makes a mount point in the directory that lies below the image, where the image has none; tells whether it did.
 fn make_stub(tree: &Tree, stubs: &Path, target: &str, is_file: bool) -> Result<bool, StepError> {
     let real = tree.resolve(target.as_bytes())?;
     if tree.stat(&real)?.is_some() {
         return Ok(false);
     }
-    let folders = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) };
+    let dirs = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) };
     let mut writer = LayerWriter::new(stubs, None)?;
     let path = real.display();
     let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
     if is_file {
         let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&path[..0], |at| &path[..at]);
-        writer.make_folders(parent, &folders)?;
-        writer.put_file(path, FileData::Bytes(b""), &Metadata { mode: 0o644, ..folders })?;
+        writer.make_dirs(parent, &dirs)?;
+        writer.put_file(path, FileData::Bytes(b""), &Metadata { mode: 0o644, ..dirs })?;
     } else {
-        writer.make_folders(path, &folders)?;
+        writer.make_dirs(path, &dirs)?;
     }
     writer.finish()?;
     Ok(true)

@@ -85,11 +85,11 @@ mod tests {
 
     #[test]
     fn connections_reach_the_agent() {
-        let folder = tempfile::tempdir().unwrap();
-        let agent = folder.path().join("agent");
+        let dir = tempfile::tempdir().unwrap();
+        let agent = dir.path().join("agent");
         let listener = UnixListener::bind(&agent).unwrap();
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        let socket = AgentSocket::open(folder.path().join("own"), &agent, 0o640, owner).unwrap();
+        let socket = AgentSocket::open(dir.path().join("own"), &agent, 0o640, owner).unwrap();
         assert_eq!(std::fs::metadata(socket.path()).unwrap().mode() & 0o777, 0o640);
         let mut client = UnixStream::connect(socket.path()).unwrap();
         client.write_all(b"ask").unwrap();

@@ -75,11 +75,11 @@ fn formatted(source: &Source) -> Result<String, CliError> {
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let failed = |error: std::io::Error| {
         CliError::failed(format!("cannot write `{}`: {error}", path.display()))
-            .hint("check the permissions of the file and its folder")
+            .hint("check the permissions of the file and its directory")
     };
     let path = std::fs::canonicalize(path).map_err(failed)?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
     let mode = std::fs::metadata(&path).map_err(failed)?.permissions();
     file.as_file().set_permissions(mode).map_err(failed)?;

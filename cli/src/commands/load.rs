@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Read images from a file.
 #[derive(Debug, Parser)]
 struct Load {
-    /// docker-archive or OCI layout: a tar, also compressed, or a folder (default: standard input)
+    /// docker-archive or OCI layout: a tar, also compressed, or a directory (default: standard input)
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// Show nothing but the images' names

@@ -149,7 +149,7 @@ impl Run {
             arguments: self.command.iter().map(text).collect(),
             entrypoint: self.entrypoint.clone(),
             environment: order.iter().filter_map(|name| environment.remove(name)).collect(),
-            folder: self.working_folder()?,
+            dir: self.working_dir()?,
             user: self.user.clone(),
             hostname: self.hostname.clone(),
             labels: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
@@ -162,10 +162,10 @@ impl Run {
         })
     }
 
-    fn working_folder(&self) -> Result<Option<String>, CliError> {
+    fn working_dir(&self) -> Result<Option<String>, CliError> {
         match &self.workdir {
-            Some(folder) if !folder.starts_with('/') => Err(CliError::failed(format!(
-                "the working directory '{folder}' is invalid, it needs to be an absolute path"
+            Some(dir) if !dir.starts_with('/') => Err(CliError::failed(format!(
+                "the working directory '{dir}' is invalid, it needs to be an absolute path"
             ))
             .with_code(code::USAGE)),
             other => Ok(other.clone()),
@@ -233,7 +233,7 @@ impl Run {
         let (own, host) = (image.config.platform(), Platform::host());
         if own.distance(&host).is_none() {
             return Err(CliError::failed(format!(
-                "the image {} is for {own}, this machine is {host}",
+                "the image {} is for {own}, this host is {host}",
                 self.image
             ))
             .hint("programs for other platforms cannot be run yet")

@@ -13,13 +13,13 @@ use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-/// Write images to a file or folder.
+/// Write images to a file or directory.
 #[derive(Debug, Parser)]
 struct Save {
-    /// File or folder to write (default: standard output)
+    /// File or directory to write (default: standard output)
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// docker-archive (a tar that is an OCI layout, too) or oci-dir (an OCI layout as a folder)
+    /// docker-archive (a tar that is an OCI layout, too) or oci-dir (an OCI layout as a directory)
     #[arg(long, value_name = "FORMAT", default_value = "docker-archive")]
     format: String,
     /// Names or ids
@@ -51,9 +51,9 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             let saved = archive::save_tar(store, &requests, &mut output);
             output.check(saved)?;
         }
-        ("oci-dir", Some(path)) => archive::save_folder(store, &requests, path)?,
+        ("oci-dir", Some(path)) => archive::save_dir(store, &requests, path)?,
         ("oci-dir", None) => {
-            return Err(CliError::failed("--format oci-dir needs a folder").hint("add -o FOLDER"));
+            return Err(CliError::failed("--format oci-dir needs a directory").hint("add -o DIRECTORY"));
         }
         (other, _) => {
             return Err(CliError::Usage(
@@ -143,7 +143,7 @@ pub(super) fn write_file(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), ArchiveError>,
 ) -> Result<(), CliError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let shown = format!("`{}`", path.display());
     if !is_replaceable(path) {
         // A device, or a pipe for another program.
@@ -157,12 +157,12 @@ pub(super) fn write_file(
         return file.check(written);
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let new = folder.join(format!(".{name}.{}", std::process::id()));
+    let new = dir.join(format!(".{name}.{}", std::process::id()));
     let failed = |error: std::io::Error| {
         let failed = cannot_write(&shown, &error);
         match error.kind() {
             std::io::ErrorKind::NotFound => {
-                failed.hint(format!("there is no directory `{}`: make it first", folder.display()))
+                failed.hint(format!("there is no directory `{}`: make it first", dir.display()))
             }
             std::io::ErrorKind::StorageFull => failed,
             _ => failed.hint("check the permissions of the directory"),

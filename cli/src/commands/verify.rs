@@ -95,8 +95,8 @@ impl Verify {
                     ))
                     .hint("only images that were built with this store can be verified; or name a directory")
                 })?;
-                std::env::set_current_dir(&recipe.folder).map_err(|error| {
-                    CliError::failed(format!("the image was built in `{}`: {error}", recipe.folder.display()))
+                std::env::set_current_dir(&recipe.dir).map_err(|error| {
+                    CliError::failed(format!("the image was built in `{}`: {error}", recipe.dir.display()))
                 })?;
                 recipe.arguments()?
             }
@@ -219,12 +219,12 @@ fn difference(
         if mine == others {
             continue;
         }
-        let folder = |config: &ImageConfig| -> Result<_, CliError> {
+        let dir = |config: &ImageConfig| -> Result<_, CliError> {
             let diff_ids = &config.rootfs.diff_ids;
             let layer = store.layer_of(&diff_ids[number], &diff_ids[..number])?;
-            Ok(store.layer_folder(&LayerId::from(layer.id.as_str())))
+            Ok(store.layer_dir(&LayerId::from(layer.id.as_str())))
         };
-        let found = first_difference(&folder(&one)?, &folder(&other)?, times)
+        let found = first_difference(&dir(&one)?, &dir(&other)?, times)
             .map_err(|error| CliError::failed(error.to_string()))?;
         if let Some(found) = found {
             let step = steps.get(number).copied().unwrap_or("a step of the base image");

@@ -9,9 +9,9 @@ use std::sync::Mutex;
 #[test]
 fn as_by_the_reference_engine() {
     let bed = bed!();
-    let folder: PathBuf = crate::bed::project().join("testdata/parser");
-    let mut explained = read_differences(&folder.join("differences")).unwrap();
-    let files = cases::read_folder(&folder).unwrap();
+    let dir: PathBuf = crate::bed::project().join("testdata/parser");
+    let mut explained = read_differences(&dir.join("differences")).unwrap();
+    let files = cases::read_dir(&dir).unwrap();
     let cases: Vec<Case> = files.into_iter().flat_map(|file| file.cases).collect();
     let unrecorded: Vec<&str> =
         cases.iter().filter(|case| case.reference.is_none()).map(|case| case.name.as_str()).collect();

@@ -10,10 +10,10 @@ fn saved_images_load_elsewhere() {
     let context = bed
         .context("c", "FROM busybox\nRUN echo content > /file && ln /file /hard\nCMD [\"cat\", \"/hard\"]\n");
     bed.build("c", &context);
-    let (file, folder) = (bed.path("c.tar"), bed.path("layout"));
+    let (file, dir) = (bed.path("c.tar"), bed.path("layout"));
     bed.ok(&format!("save -o {} c", file.display()));
-    bed.ok(&format!("save --format oci-dir -o {} c", folder.display()));
-    for path in [&file, &folder] {
+    bed.ok(&format!("save --format oci-dir -o {} c", dir.display()));
+    for path in [&file, &dir] {
         let other = bed!();
         assert_eq!(other.ok(&format!("load -i {}", path.display())), "Loaded image: c:latest\n");
         assert_eq!(other.ok("images -q --no-trunc c"), bed.ok("images -q --no-trunc c"));
@@ -37,10 +37,10 @@ fn skopeo_reads_what_is_saved_and_its_archives_load() {
     let context = bed.context("c", "FROM busybox\nRUN echo content > /file\nCMD [\"cat\", \"/file\"]\n");
     bed.build("c", &context);
     let text = |path: &Path| path.display().to_string();
-    let (file, folder) = (text(&bed.path("c.tar")), text(&bed.path("layout")));
+    let (file, dir) = (text(&bed.path("c.tar")), text(&bed.path("layout")));
     bed.ok(&format!("save -o {file} c"));
-    bed.ok(&format!("save --format oci-dir -o {folder} c"));
-    for source in [format!("docker-archive:{file}"), format!("oci-archive:{file}"), format!("oci:{folder}")] {
+    bed.ok(&format!("save --format oci-dir -o {dir} c"));
+    for source in [format!("docker-archive:{file}"), format!("oci-archive:{file}"), format!("oci:{dir}")] {
         let done = skopeo(&["inspect", "--config", &source]).unwrap();
         assert_eq!(done.code, 0, "{source}: {}", done.err);
         assert!(done.out.contains("buildkit.dockerfile.v0"), "{}", done.out);
@@ -51,7 +51,7 @@ fn skopeo_reads_what_is_saved_and_its_archives_load() {
         "copy",
         "-q",
         "--dest-compress",
-        &format!("oci:{folder}"),
+        &format!("oci:{dir}"),
         &format!("oci-archive:{other}:other:1"),
     ]);
     assert_eq!(done.as_ref().map(|done| done.code), Some(0), "{done:?}");

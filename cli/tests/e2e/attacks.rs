@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
-/// A folder of the machine that no build has anything to do with.
+/// A directory of the host that no build has anything to do with.
 struct Outside {
     path: PathBuf,
 }
@@ -16,18 +16,18 @@ struct Outside {
 impl Outside {
     fn new(bed: &Bed) -> Outside {
         bed.write("outside/file", "SECRET\n");
-        bed.write("outside/folder/file", "SECRET\n");
+        bed.write("outside/directory/file", "SECRET\n");
         Outside { path: bed.path("outside") }
     }
 
     fn listing(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut found = Vec::new();
         let mut open = vec![self.path.clone()];
-        while let Some(folder) = open.pop() {
-            for entry in fs::read_dir(folder).unwrap().flatten() {
-                let is_folder = entry.file_type().unwrap().is_dir();
+        while let Some(dir) = open.pop() {
+            for entry in fs::read_dir(dir).unwrap().flatten() {
+                let is_dir = entry.file_type().unwrap().is_dir();
                 found.push((entry.path(), fs::read(entry.path()).unwrap_or_default()));
-                open.extend(is_folder.then(|| entry.path()));
+                open.extend(is_dir.then(|| entry.path()));
             }
         }
         found.sort();
@@ -39,8 +39,11 @@ impl Outside {
     fn assert_unknown(&self, shown: &str) {
         let secret = || b"SECRET\n".to_vec();
         let path = |name: &str| self.path.join(name);
-        let expected =
-            vec![(path("file"), secret()), (path("folder"), Vec::new()), (path("folder/file"), secret())];
+        let expected = vec![
+            (path("file"), secret()),
+            (path("directory"), Vec::new()),
+            (path("directory/file"), secret()),
+        ];
         assert_eq!(self.listing(), expected, "the outside was changed: {shown}");
         // The command that looks for it names it, what it prints begins behind the time.
         let printed = shown.lines().any(|line| line.ends_with(" SECRET"));
@@ -57,7 +60,7 @@ fn attempt(bed: &Bed, name: &str, dockerfile: &str) -> (i32, String) {
 }
 
 /// CVE-2024-1753, CVE-2024-23651: a source of a mount that is a link, or lies behind one, in an image, a stage or the
-/// context, shows nothing of the machine.
+/// context, shows nothing of the host.
 #[test]
 fn sources_of_mounts_behind_links_stay_inside() {
     let bed = bed!();
@@ -73,9 +76,9 @@ fn sources_of_mounts_behind_links_stay_inside() {
     );
     for source in [
         "link",
-        "link/folder",
+        "link/directory",
         "climbing",
-        "climbing/folder",
+        "climbing/directory",
         "file-link",
         "root-link",
         "../outside",
@@ -89,7 +92,7 @@ fn sources_of_mounts_behind_links_stay_inside() {
                     &format!(
                         "{evil}FROM busybox\nCOPY --from=evil /link /copied\n\
                          RUN --mount=type=bind,{from}source={source},target=/m{access} \
-                         cat /m /m/file /m/folder/file /m{whole}/file 2>/dev/null; \
+                         cat /m /m/file /m/directory/file /m{whole}/file 2>/dev/null; \
                          touch /m/new /m{whole}/new 2>/dev/null; echo x > /m; true\n"
                     ),
                 );
@@ -117,9 +120,14 @@ fn sources_of_mounts_behind_links_stay_inside() {
 fn ids_of_caches_are_no_paths() {
     let bed = bed!();
     let outside = Outside::new(&bed);
-    for id in
-        ["../..", "../../../outside", "/", ".", outside.path.to_str().unwrap(), "a/../../../outside/folder"]
-    {
+    for id in [
+        "../..",
+        "../../../outside",
+        "/",
+        ".",
+        outside.path.to_str().unwrap(),
+        "a/../../../outside/directory",
+    ] {
         let (code, progress) = attempt(
             &bed,
             "c",
@@ -152,9 +160,9 @@ fn cleaning_up_mount_points_follows_no_links() {
             "FROM busybox\n\
              RUN --mount=type=tmpfs,target=/stub/deep/m umount /stub/deep/m 2>/dev/null; rm -rf /stub/deep/m /stub/deep 2>/dev/null; \
              mv /stub /gone 2>/dev/null; rm -rf /stub 2>/dev/null; ln -s {whole} /stub; ln -s {whole} /stub/deep; true\n\
-             RUN --mount=type=cache,target={whole}/folder touch {whole}/folder/new; rm -rf {whole}; true\n\
+             RUN --mount=type=cache,target={whole}/directory touch {whole}/directory/new; rm -rf {whole}; true\n\
              RUN rm -rf {whole} && mkdir -p {whole} && rmdir {whole} && ln -s /tmp {whole}\n\
-             RUN --mount=type=tmpfs,target={whole}/folder true\n\
+             RUN --mount=type=tmpfs,target={whole}/directory true\n\
              RUN ls -la / > /listing\n"
         ),
     );
@@ -199,7 +207,7 @@ fn options_of_mounts_hold_no_others() {
     }
 }
 
-/// CVE-2024-21626: the working folder of a step is no way over a descriptor of the builder; neither are its program and
+/// CVE-2024-21626: the working directory of a step is no way over a descriptor of the builder; neither are its program and
 /// shell.
 #[test]
 fn steps_do_not_leave_over_descriptors() {
@@ -210,29 +218,29 @@ fn steps_do_not_leave_over_descriptors() {
     for first in (3..30).step_by(9) {
         let mut stages = String::new();
         for number in first..first + 9 {
-            let folder = format!("/proc/self/fd/{number}");
+            let dir = format!("/proc/self/fd/{number}");
             let look = format!("cat {up}{} 2>/dev/null; cat ./file 2>/dev/null", &whole[1..]);
             stages.push_str(&format!(
-                "FROM busybox AS folder{number}\nWORKDIR {folder}\nRUN {look}; cat {up}{}/file; true\n\
-                 FROM busybox AS program{number}\nRUN [\"{folder}/{up}bin/sh\", \"-c\", \"cat {whole}/file\"]\n",
+                "FROM busybox AS directory{number}\nWORKDIR {dir}\nRUN {look}; cat {up}{}/file; true\n\
+                 FROM busybox AS program{number}\nRUN [\"{dir}/{up}bin/sh\", \"-c\", \"cat {whole}/file\"]\n",
                 &whole[1..]
             ));
         }
         bed.context("c", &stages);
         for number in first..first + 9 {
-            for kind in ["folder", "program"] {
+            for kind in ["directory", "program"] {
                 let target = format!("--target={kind}{number}");
                 let context = bed.path("c");
                 let done = bed.kiln(&["build".as_ref(), target.as_ref(), context.as_os_str()]);
                 assert!(done.code <= 1, "{}", done.err);
-                assert!(kind == "folder" || done.code == 1, "{target}: {}", done.err);
+                assert!(kind == "directory" || done.code == 1, "{target}: {}", done.err);
                 outside.assert_unknown(&done.err);
             }
         }
     }
 }
 
-/// CVE-2024-9341: folders of the machine, such as those about FIPS, are shown to no step unless it is given them.
+/// CVE-2024-9341: directories of the host, such as those about FIPS, are shown to no step unless it is given them.
 #[test]
 fn nothing_of_the_machine_is_mounted_unasked() {
     let bed = bed!();
@@ -302,7 +310,7 @@ fn every_field_of_the_image_is_in_the_key() {
     assert_eq!(bed.words("run --rm scratch /bin/sh -c true").code, 127);
 }
 
-/// CVE-2024-23651, CVE-2024-11218, CVE-2025-52881: two steps that share a cache, one of which swaps a folder of it for a
+/// CVE-2024-23651, CVE-2024-11218, CVE-2025-52881: two steps that share a cache, one of which swaps a directory of it for a
 /// link while the other mounts on it, reach nothing outside.
 #[test]
 fn steps_that_share_a_cache_lead_each_other_nowhere() {
@@ -329,7 +337,7 @@ fn steps_that_share_a_cache_lead_each_other_nowhere() {
         .spawn()
         .unwrap();
     for target in &targets {
-        // One that meets a link in the place of a folder may fail.
+        // One that meets a link in the place of a directory may fail.
         let done = bed.kiln(&["build".as_ref(), target.as_ref(), context.as_os_str()]);
         assert!(done.code <= 1 && !done.err.contains("panicked"), "{}", done.err);
         outside.assert_unknown(&done.err);
@@ -348,7 +356,7 @@ fn attempt_cached(bed: &Bed, name: &str, dockerfile: &str) -> (i32, String) {
     (done.code, done.err)
 }
 
-/// CVE-2024-9676: a user database of an image that is a link to the machine's, a pipe or huge gives no user, and holds
+/// CVE-2024-9676: a user database of an image that is a link to the host's, a pipe or huge gives no user, and holds
 /// no build up.
 #[test]
 fn user_databases_of_images_are_plain_files() {
@@ -382,7 +390,7 @@ fn user_databases_of_images_are_plain_files() {
     }
 }
 
-/// The machine's null device stays whose it is, though steps and containers are shown it behind hidden paths and given it as
+/// The host's null device stays whose it is, though steps and containers are shown it behind hidden paths and given it as
 /// standard streams: root of a container may change what it has open.
 #[test]
 fn the_null_device_stays_as_it_is() {
@@ -441,7 +449,7 @@ fn the_store_is_closed_to_others() {
 fn dockerfiles_are_files_of_their_context() {
     let bed = bed!();
     let outside = Outside::new(&bed);
-    bed.write("secret", "SECRET of the machine\n");
+    bed.write("secret", "SECRET of the host\n");
     for (name, target) in [
         ("absolute", bed.path("secret")),
         ("relative", "../secret".into()),
@@ -449,16 +457,16 @@ fn dockerfiles_are_files_of_their_context() {
     ] {
         for file in ["Dockerfile", ".dockerignore"] {
             bed.write(&format!("{name}-{file}/f"), "");
-            let folder = bed.path(&format!("{name}-{file}"));
+            let dir = bed.path(&format!("{name}-{file}"));
             if file != "Dockerfile" {
                 bed.write(&format!("{name}-{file}/Dockerfile"), "FROM scratch\nCOPY f /\n");
             }
-            symlink(&target, folder.join(file)).unwrap();
+            symlink(&target, dir.join(file)).unwrap();
             let tar = bed.path("context.tar");
             assert!(
                 std::process::Command::new("tar")
                     .arg("-C")
-                    .arg(&folder)
+                    .arg(&dir)
                     .arg("-cf")
                     .arg(&tar)
                     .arg(".")
@@ -469,12 +477,12 @@ fn dockerfiles_are_files_of_their_context() {
             let mut piped = bed.command(&["build", "-"]);
             piped.stdin(fs::File::open(&tar).unwrap());
             let piped = crate::bed::Done::of(piped.output().unwrap());
-            let plain = bed.kiln(&["build".as_ref(), folder.as_os_str()]);
+            let plain = bed.kiln(&["build".as_ref(), dir.as_os_str()]);
             let named = bed.kiln(&[
                 "build".as_ref(),
                 "-f".as_ref(),
-                folder.join("Dockerfile").as_os_str(),
-                folder.as_os_str(),
+                dir.join("Dockerfile").as_os_str(),
+                dir.as_os_str(),
             ]);
             for done in [piped, plain, named] {
                 assert!(
@@ -488,19 +496,19 @@ fn dockerfiles_are_files_of_their_context() {
     }
     for file in ["Dockerfile", ".dockerignore"] {
         bed.write(&format!("pipe-{file}/f"), "");
-        let folder = bed.path(&format!("pipe-{file}"));
+        let dir = bed.path(&format!("pipe-{file}"));
         if file != "Dockerfile" {
             bed.write(&format!("pipe-{file}/Dockerfile"), "FROM scratch\nCOPY f /\n");
         }
         rustix::fs::mknodat(
             rustix::fs::CWD,
-            folder.join(file),
+            dir.join(file),
             rustix::fs::FileType::Fifo,
             rustix::fs::Mode::RWXU,
             0,
         )
         .unwrap();
-        let done = bed.kiln(&["build".as_ref(), folder.as_os_str()]);
+        let done = bed.kiln(&["build".as_ref(), dir.as_os_str()]);
         assert!(done.code == 1 && done.err.contains("is not a regular file"), "{file}: {}", done.err);
     }
     outside.assert_unknown("");

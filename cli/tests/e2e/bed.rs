@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
-/// Ends a test that the machine cannot run; the test command counts these words.
+/// Ends a test that the host cannot run; the test command counts these words.
 macro_rules! skip {
     ($($words:tt)*) => {{
         eprintln!("SKIPPED: {}", format_args!($($words)*));
@@ -29,7 +29,7 @@ macro_rules! bed {
 const WITHOUT: &str = "KILN_WITHOUT";
 
 pub struct Bed {
-    folder: tempfile::TempDir,
+    dir: tempfile::TempDir,
     mirror: String,
 }
 
@@ -46,19 +46,19 @@ impl Bed {
         if !rustix::process::geteuid().is_root() {
             return Err("needs root".to_owned());
         }
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        Ok(Bed { folder, mirror: mirror()? })
+        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        Ok(Bed { dir, mirror: mirror()? })
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.dir.path().join(name)
     }
 
     pub fn root(&self) -> PathBuf {
         self.path("store")
     }
 
-    /// Writes a file of a context, with the folders above it.
+    /// Writes a file of a context, with the directories above it.
     pub fn write(&self, name: &str, content: &str) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -184,12 +184,12 @@ fn mirror() -> Result<String, String> {
     static MIRROR: OnceLock<Result<LayoutServer, String>> = OnceLock::new();
     let server = MIRROR.get_or_init(|| {
         let bases = project().join("target/bases");
-        let folders: Vec<PathBuf> = ["busybox", "debian"].iter().map(|name| bases.join(name)).collect();
-        if !folders.iter().all(|folder| folder.join("index.json").exists()) {
+        let dirs: Vec<PathBuf> = ["busybox", "debian"].iter().map(|name| bases.join(name)).collect();
+        if !dirs.iter().all(|dir| dir.join("index.json").exists()) {
             return Err("needs the base images: run `make bases`".to_owned());
         }
         let listen = "127.0.0.1:0".parse().expect("an address");
-        LayoutServer::start(listen, folders, Faults::default()).map_err(|error| error.to_string())
+        LayoutServer::start(listen, dirs, Faults::default()).map_err(|error| error.to_string())
     });
     server.as_ref().map(|server| server.address().to_string()).map_err(Clone::clone)
 }

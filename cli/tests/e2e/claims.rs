@@ -61,9 +61,9 @@ fn a_project_is_built_where_it_lies() {
 #[test]
 fn steps_say_why_they_run() {
     let bed = bed!();
-    let folder = context(&bed, "c", "FROM busybox\nARG A=1\nRUN echo $A > /a\nCOPY f /f\n");
+    let dir = context(&bed, "c", "FROM busybox\nARG A=1\nRUN echo $A > /a\nCOPY f /f\n");
     let why = |flag: &str| {
-        let done = bed.kiln(&["build", "--explain", flag, &folder]);
+        let done = bed.kiln(&["build", "--explain", flag, &dir]);
         assert_eq!(done.code, 0, "{}", done.err);
         let lines = done.err.lines().filter_map(|line| line.split_once(" why: "));
         lines.map(|(_, why)| why.to_owned()).collect::<Vec<_>>()
@@ -83,15 +83,15 @@ fn steps_say_why_they_run() {
 #[test]
 fn values_come_from_the_environment() {
     let bed = bed!();
-    let folder = context(&bed, "c", "FROM busybox\nARG A\nRUN echo $A > /a\n");
+    let dir = context(&bed, "c", "FROM busybox\nARG A\nRUN echo $A > /a\n");
     let variables = [("A", "from here"), ("SOURCE_DATE_EPOCH", "1500000000")];
-    ok(with(&bed, &variables, &["build", "-q", "-t", "c", "--build-arg=A", &folder]));
+    ok(with(&bed, &variables, &["build", "-q", "-t", "c", "--build-arg=A", &dir]));
     assert_eq!(bed.ok("run --rm c cat /a"), "from here\n");
     assert_eq!(bed.ok("inspect -f {{.Created}} c"), "2017-07-14T02:40:00Z\n");
     let verified = bed.words("verify c");
     assert_eq!(verified.code, 0, "the values are remembered: {}{}", verified.out, verified.err);
     // The flag counts before the variable.
-    ok(with(&bed, &variables, &["build", "-q", "-t", "c", "--source-date-epoch=1600000000", &folder]));
+    ok(with(&bed, &variables, &["build", "-q", "-t", "c", "--source-date-epoch=1600000000", &dir]));
     assert_eq!(bed.ok("inspect -f {{.Created}} c"), "2020-09-13T12:26:40Z\n");
 
     bed.write("variables", "# a comment\nA=of the file\nB\nC=of the file\n");
@@ -106,13 +106,13 @@ fn values_come_from_the_environment() {
 #[test]
 fn secrets_of_variables_that_are_not_set_are_errors_where_that_is_wanted() {
     let bed = bed!();
-    let folder = context(&bed, "c", "FROM busybox\nRUN --mount=type=secret,id=s,env=S echo ${#S} letters\n");
+    let dir = context(&bed, "c", "FROM busybox\nRUN --mount=type=secret,id=s,env=S echo ${#S} letters\n");
     let secret = "--secret=id=s,env=A_SECRET";
-    let set = with(&bed, &[("A_SECRET", "four-and-more")], &["build", secret, &folder]);
+    let set = with(&bed, &[("A_SECRET", "four-and-more")], &["build", secret, &dir]);
     assert!(set.code == 0 && set.err.contains(" 13 letters\n"), "{}", set.err);
-    let lenient = bed.kiln(&["build", "--no-cache", secret, &folder]);
+    let lenient = bed.kiln(&["build", "--no-cache", secret, &dir]);
     assert!(lenient.code == 0 && lenient.err.contains("the variable A_SECRET is not set"), "{}", lenient.err);
-    let strict = bed.kiln(&["build", "--no-cache", "--strict", secret, &folder]);
+    let strict = bed.kiln(&["build", "--no-cache", "--strict", secret, &dir]);
     assert!(strict.code == 1 && strict.err.contains("the variable A_SECRET is not set"), "{}", strict.err);
 }
 
@@ -272,10 +272,10 @@ fn credentials_are_where_docker_has_them() {
     pull(&[("DOCKER_CONFIG", config.as_str())], missing);
     pull(&[("REGISTRY_AUTH_FILE", path.as_str())], missing);
     pull(&[("DOCKER_AUTH_CONFIG", file.as_str())], missing);
-    let folder = context(&bed, "c", &format!("FROM {name}\n"));
-    let without = bed.kiln(&["build", &folder]);
+    let dir = context(&bed, "c", &format!("FROM {name}\n"));
+    let without = bed.kiln(&["build", &dir]);
     assert!(without.code == 1 && without.err.contains(refused), "{}", without.err);
-    let given = bed.kiln(&["build", "--authfile", &path, &folder]);
+    let given = bed.kiln(&["build", "--authfile", &path, &dir]);
     assert!(given.code == 1 && given.err.contains(missing), "{}", given.err);
 }
 
@@ -286,12 +286,12 @@ fn registries_are_asked_when_that_is_wanted() {
     let name = format!("{}/x:1", server.address);
     bed.ok("pull -q busybox");
     bed.ok(&format!("tag busybox {name}"));
-    let folder = context(&bed, "c", &format!("FROM {name}\n"));
+    let dir = context(&bed, "c", &format!("FROM {name}\n"));
     bed.ok(&format!("run --rm {name} true"));
     bed.ok(&format!("run --rm --pull=never {name} true"));
-    bed.ok(&format!("build {folder}"));
+    bed.ok(&format!("build {dir}"));
     assert_eq!(server.requests().len(), 0, "the store has the image");
-    assert_eq!(bed.words(&format!("build --pull {folder}")).code, 1);
+    assert_eq!(bed.words(&format!("build --pull {dir}")).code, 1);
     let asked = server.requests().len();
     assert_ne!(asked, 0);
     assert_eq!(bed.words(&format!("run --rm --pull=always {name} true")).code, 125);
@@ -325,10 +325,10 @@ fn steps_have_the_memory_and_processors_that_they_are_given() {
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
     let first: String = allowed.trim().chars().take_while(char::is_ascii_digit).collect();
     let files = "cat memory.max memory/memory.limit_in_bytes cpu.max cpu*/cpu.cfs_quota_us 2>/dev/null";
-    let folder = context(&bed, "c", &format!("FROM busybox\nRUN cd /sys/fs/cgroup; {files}; nproc\n"));
+    let dir = context(&bed, "c", &format!("FROM busybox\nRUN cd /sys/fs/cgroup; {files}; nproc\n"));
     let processor = format!("--cpuset-cpus={first}");
     let build = |flags: &[&str]| {
-        let words = ["build", "--no-cache"].iter().chain(flags).copied().chain([folder.as_str()]);
+        let words = ["build", "--no-cache"].iter().chain(flags).copied().chain([dir.as_str()]);
         let done = bed.kiln(&words.collect::<Vec<_>>());
         assert_eq!(done.code, 0, "{}", done.err);
         done.err
@@ -344,11 +344,11 @@ fn steps_have_the_memory_and_processors_that_they_are_given() {
 #[test]
 fn results_are_archives_that_load() {
     let bed = bed!();
-    let folder = context(&bed, "c", CONTENT);
+    let dir = context(&bed, "c", CONTENT);
     for kind in ["docker", "oci"] {
         let file = bed.path(kind).display().to_string();
         let output = format!("type={kind},dest={file}");
-        ok(bed.kiln(&["build", "-q", "-t", &format!("c:{kind}"), "-o", &output, &folder]));
+        ok(bed.kiln(&["build", "-q", "-t", &format!("c:{kind}"), "-o", &output, &dir]));
         let other = bed!();
         assert_eq!(other.ok(&format!("load -i {file}")), format!("Loaded image: c:{kind}\n"));
         assert_eq!(other.ok(&format!("run --rm c:{kind}")), "content\n");
@@ -367,9 +367,9 @@ fn results_are_archives_that_load() {
 fn results_go_to_registries() {
     let bed = bed!();
     let (server, kept) = registry();
-    let folder = context(&bed, "c", CONTENT);
+    let dir = context(&bed, "c", CONTENT);
     let name = format!("{}/team/app:2", server.address);
-    ok(bed.kiln(&["build", "-q", "-o", &format!("type=registry,name={name}"), &folder]));
+    ok(bed.kiln(&["build", "-q", "-o", &format!("type=registry,name={name}"), &dir]));
     assert!(kept.lock().unwrap().contains_key("/v2/team/app/manifests/2"));
     let other = bed!();
     assert_eq!(other.ok(&format!("run --rm -q {name}")), "content\n");
@@ -378,17 +378,17 @@ fn results_go_to_registries() {
 #[test]
 fn archives_of_other_bytes_are_not_loaded() {
     let bed = bed!();
-    let folder = bed.path("layout");
+    let dir = bed.path("layout");
     bed.ok("pull -q busybox");
-    bed.ok(&format!("save --format oci-dir -o {} busybox", folder.display()));
-    let blobs = fs::read_dir(folder.join("blobs/sha256")).unwrap().flatten();
+    bed.ok(&format!("save --format oci-dir -o {} busybox", dir.display()));
+    let blobs = fs::read_dir(dir.join("blobs/sha256")).unwrap().flatten();
     let layer = blobs.max_by_key(|entry| entry.metadata().unwrap().len()).unwrap().path();
     let mut bytes = fs::read(&layer).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&layer, bytes).unwrap();
     let other = bed!();
-    let done = other.words(&format!("load -i {}", folder.display()));
+    let done = other.words(&format!("load -i {}", dir.display()));
     assert!(done.code == 1 && done.err.contains("does not match its digest"), "{}", done.err);
     assert_eq!(other.ok("images -q"), "");
 }
@@ -451,13 +451,13 @@ fn layers_that_explode_are_refused_when_they_are_pulled() {
 #[test]
 fn pushed_images_have_the_media_types_that_the_format_says() {
     let bed = bed!();
-    let folder = context(&bed, "c", CONTENT);
+    let dir = context(&bed, "c", CONTENT);
     let (server, kept) = registry();
     for (format, expected) in
         [("docker", "vnd.docker.distribution.manifest.v2"), ("oci", "vnd.oci.image.manifest.v1")]
     {
         let name = format!("{}/{format}", server.address);
-        bed.ok(&format!("build -q --push --format {format} -t {name} {folder}"));
+        bed.ok(&format!("build -q --push --format {format} -t {name} {dir}"));
         let manifest = kept.lock().unwrap()[&format!("/v2/{format}/manifests/latest")].clone();
         assert!(String::from_utf8_lossy(&manifest).contains(expected), "{format}");
     }
@@ -483,11 +483,11 @@ fn granted_devices_are_the_only_ones_that_open() {
                 RUN --device=kiln.test/d=kmsg (: > /dev/kmsg) && echo granted $GRANTED\n\
                 RUN --device=kiln.test/d=full mknod /other c 1 11 && ! (: > /other) 2>/dev/null && echo sh''ut\n\
                 RUN test ! -e /dev/kmsg && ! (: > /other) 2>/dev/null && echo sh''ut\n";
-    let folder = context(&bed, "c", text);
+    let dir = context(&bed, "c", text);
     let change = format!("mount -t overlay none -o lowerdir={}:/etc /etc", bed.path("etc").display());
-    let refused = on_changed(&bed, &change, &format!("build --allow device=kiln.test/d=full {folder}"));
+    let refused = on_changed(&bed, &change, &format!("build --allow device=kiln.test/d=full {dir}"));
     assert!(refused.code == 1 && refused.err.contains("device is not allowed"), "{}", refused.err);
-    let done = on_changed(&bed, &change, &format!("build --allow device {folder}"));
+    let done = on_changed(&bed, &change, &format!("build --allow device {dir}"));
     assert_eq!(done.code, 0, "{}", done.err);
     assert!(done.err.contains(" granted yes\n"), "{}", done.err);
     assert_eq!(done.err.matches(" shut\n").count(), 2, "{}", done.err);
@@ -503,9 +503,9 @@ fn a_granted_device_is_that_of_the_path_on_the_host() {
     bed.write("etc/cdi/kiln.json", cdi);
     let text = "FROM busybox\nRUN --device=kiln.test/d=x stat -c %t,%T /dev/loop-control /dev/granted && \
                 ! (echo x > /dev/loop-control) 2>/dev/null && head -c 1 /dev/granted | wc -c\n";
-    let folder = context(&bed, "c", text);
+    let dir = context(&bed, "c", text);
     let change = format!("mount -t overlay none -o lowerdir={}:/etc /etc", bed.path("etc").display());
-    let done = on_changed(&bed, &change, &format!("build --allow device {folder}"));
+    let done = on_changed(&bed, &change, &format!("build --allow device {dir}"));
     assert_eq!(done.code, 0, "{}", done.err);
     let lines: Vec<&str> =
         done.err.lines().filter_map(|line| line.split_once(' ')?.1.split(' ').next_back()).collect();
@@ -602,12 +602,9 @@ fn force_removes_what_is_used_and_misses_nothing() {
 fn commands_have_the_names_that_docker_groups_them_under() {
     let bed = bed!();
     bed.ok("run --name kept --network none busybox true");
-    let folder = context(&bed, "c", CONTENT);
-    let (buildx, builder, build) = (
-        format!("buildx build -q {folder}"),
-        format!("builder build -q {folder}"),
-        format!("build -q {folder}"),
-    );
+    let dir = context(&bed, "c", CONTENT);
+    let (buildx, builder, build) =
+        (format!("buildx build -q {dir}"), format!("builder build -q {dir}"), format!("build -q {dir}"));
     for (grouped, name) in [
         ("image ls -q", "images -q"),
         ("image history -q busybox", "history -q busybox"),

@@ -130,10 +130,10 @@ fn killed_pulls_leave_nothing_that_cannot_be_pushed() {
     kill_and_repeat(&bed, &format!("pull -q {name}"), &name, &look, "2700000\n");
 }
 
-/// Files below `folder` that hold `text`.
-fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
+/// Files below `directory` that hold `text`.
+fn files_with(dir: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             found.extend(files_with(&entry.path(), text));
         } else if std::fs::read(entry.path()).is_ok_and(|bytes| bytes == text.as_bytes()) {

@@ -7,16 +7,16 @@ use std::sync::Mutex;
 #[test]
 fn images_are_those_of_the_reference_engine() {
     let bed = bed!();
-    let folder = crate::bed::project().join("testdata/differential");
+    let dir = crate::bed::project().join("testdata/differential");
     let base = Base::read(&crate::bed::project().join("target/bases/busybox")).unwrap();
-    let trials = differential::read_folder(&folder).unwrap();
-    let explained = Mutex::new(read_differences(&folder.join("differences")).unwrap());
+    let trials = differential::read_dir(&dir).unwrap();
+    let explained = Mutex::new(read_differences(&dir.join("differences")).unwrap());
     bed.ok("version");
 
     let queue = Mutex::new(trials.iter());
     let wrong: Mutex<Vec<String>> = Mutex::default();
     let judge = |trial: &Trial| {
-        let reference = std::fs::read_to_string(differential::recording(&folder, &trial.name));
+        let reference = std::fs::read_to_string(differential::recording(&dir, &trial.name));
         let Ok(reference) = reference else { return Some("the reference has not been asked".to_owned()) };
         let context = tempfile::Builder::new().prefix("trial-").tempdir().unwrap();
         trial.lay_out(context.path()).unwrap();

@@ -97,15 +97,15 @@ fn ordinary_users_are_told_what_to_do() {
     if !rustix::process::geteuid().is_root() && !kiln().exists() {
         skip!("needs the program");
     }
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("store");
-    let readable = folder.path().join("kiln");
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    let readable = dir.path().join("kiln");
     std::fs::copy(kiln(), &readable).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(folder.path(), mode).unwrap();
+    std::fs::set_permissions(dir.path(), mode).unwrap();
     let mut command = Command::new(&readable);
     let context = project().join("testdata/hello");
-    command.args(["build", "-t", "x"]).arg(context).env("KILN_ROOT", &root).env("HOME", folder.path());
+    command.args(["build", "-t", "x"]).arg(context).env("KILN_ROOT", &root).env("HOME", dir.path());
     if rustix::process::geteuid().is_root() {
         command.uid(NOBODY).gid(NOBODY).current_dir("/");
     }
@@ -127,7 +127,7 @@ fn registries_that_cannot_be_reached_are_all_named() {
     let done = Done::of(command.env("KILN_REGISTRY_MIRROR", "127.0.0.1:1").output().unwrap());
     assert_eq!(done.code, 1);
     if !done.err.contains("cannot reach") {
-        skip!("needs a machine that does not reach Docker Hub");
+        skip!("needs a host that does not reach Docker Hub");
     }
     assert!(done.err.contains("http://127.0.0.1:1/v2/library/nothing-here/manifests/1"), "{}", done.err);
     assert!(done.err.contains("kiln load -i FILE"), "without a network there is another way: {}", done.err);

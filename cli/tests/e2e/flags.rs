@@ -60,15 +60,15 @@ fn named_contexts_replace_images_and_stages() {
     ok(&bed, &[&flag], &context(&bed, "f", "FROM nosuch:tag\nRUN test $MARK = seen\n"));
     let stage = context(&bed, "g", "FROM busybox AS a\nRUN echo a > /f\nFROM x\nRUN test -e /f\n");
     ok(&bed, &["--build-context=x=target:a"], &stage);
-    let done = build(&bed, &["--build-context=x=/no/such/folder"], &stage);
-    assert!(done.code == 1 && done.err.contains("path \"/no/such/folder\" not found"), "{}", done.err);
+    let done = build(&bed, &["--build-context=x=/no/such/directory"], &stage);
+    assert!(done.code == 1 && done.err.contains("path \"/no/such/directory\" not found"), "{}", done.err);
 }
 
 #[test]
 fn several_platforms_give_an_index() {
     let bed = bed!();
     let text = "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /arch\nLABEL arch=$TARGETARCH\n";
-    let folder = context(&bed, "c", text);
+    let dir = context(&bed, "c", text);
     bed.write("c/amd64", "amd64");
     bed.write("c/arm64", "arm64");
     let platforms = "--platform=linux/amd64,linux/arm64";
@@ -84,7 +84,7 @@ fn several_platforms_give_an_index() {
         &metadata,
         "--annotation=index,index-descriptor:a=b",
     ];
-    ok(&bed, &flags, &folder);
+    ok(&bed, &flags, &dir);
     let text = std::fs::read_to_string(bed.path("layout/index.json")).unwrap();
     assert!(text.contains("application/vnd.oci.image.index.v1+json"), "{text}");
     let index: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -102,12 +102,12 @@ fn several_platforms_give_an_index() {
     assert_eq!(inner["annotations"]["a"], "b");
     let told = std::fs::read_to_string(&metadata).unwrap();
     assert!(told.contains("\"containerimage.digest\"") && told.contains("index.v1+json"), "{told}");
-    let single = build(&bed, &["--annotation=index:a=b"], &folder);
+    let single = build(&bed, &["--annotation=index:a=b"], &dir);
     assert!(single.code == 1 && single.err.contains("index annotations not supported"), "{}", single.err);
     let out = bed.path("out").display().to_string();
-    ok(&bed, &[platforms, "-o", &out], &folder);
+    ok(&bed, &[platforms, "-o", &out], &dir);
     assert_eq!(std::fs::read_to_string(bed.path("out/linux_arm64/arch")).unwrap(), "arm64");
-    let done = build(&bed, &[platforms, "-o", "type=docker,dest=x"], &folder);
+    let done = build(&bed, &[platforms, "-o", "type=docker,dest=x"], &dir);
     assert!(done.code == 1 && done.err.contains("manifest lists"), "{}", done.err);
 }
 
@@ -119,13 +119,13 @@ fn programs_of_other_processors_are_named() {
     elf.resize(16, 0);
     elf.extend([2, 0, 0xb7, 0]);
     elf.resize(64, 0);
-    let folder = context(&bed, "c", "FROM scratch\nCOPY --chmod=755 p /p\nRUN [\"/p\"]\n");
+    let dir = context(&bed, "c", "FROM scratch\nCOPY --chmod=755 p /p\nRUN [\"/p\"]\n");
     std::fs::write(bed.path("c/p"), elf).unwrap();
     let is_native = std::env::consts::ARCH == "aarch64";
     if is_native || std::path::Path::new("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists() {
-        skip!("this machine runs programs for arm64");
+        skip!("this host runs programs for arm64");
     }
-    let done = build(&bed, &["--platform=linux/arm64"], &folder);
+    let done = build(&bed, &["--platform=linux/arm64"], &dir);
     assert_eq!(done.code, 1, "{}", done.err);
     assert!(done.err.contains("cannot run programs for linux/arm64"), "{}", done.err);
     assert!(done.err.contains("qemu-aarch64"), "{}", done.err);
@@ -137,9 +137,9 @@ fn images_for_windows_are_made() {
     let bed = bed!();
     let text = "FROM scratch\nARG TARGETPLATFORM\nARG TARGETOSVERSION\nLABEL p=$TARGETPLATFORM v=$TARGETOSVERSION\n\
         COPY f C:/app/f\nWORKDIR C:/app/sub\nCOPY f g\n";
-    let folder = context(&bed, "c", text);
+    let dir = context(&bed, "c", text);
     bed.write("c/f", "x");
-    ok(&bed, &["--platform=windows(10.0.17763.1)/amd64", "-t", "win"], &folder);
+    ok(&bed, &["--platform=windows(10.0.17763.1)/amd64", "-t", "win"], &dir);
     let value = |template: &str| bed.kiln(&["inspect", "-f", template, "win"]).out.trim().to_owned();
     assert_eq!(value("{{.Os}}/{{.Architecture}}"), "windows/amd64");
     let shown: serde_json::Value = serde_json::from_str(&bed.ok("inspect win")).unwrap();
@@ -149,12 +149,12 @@ fn images_for_windows_are_made() {
     assert_eq!(config["Labels"]["p"], "windows(10.0.17763.1)/amd64");
     assert_eq!(config["Labels"]["v"], "10.0.17763.1");
     let layout = format!("type=oci,tar=false,dest={}", bed.path("win").display());
-    ok(&bed, &["--platform=windows(10.0.17763.1)/amd64", "-o", &layout], &folder);
+    ok(&bed, &["--platform=windows(10.0.17763.1)/amd64", "-o", &layout], &dir);
     let found =
         Command::new("grep").args(["-rlaF", r#""os.version":"10.0.17763.1""#]).arg(bed.path("win")).output();
     assert!(!found.unwrap().stdout.is_empty(), "the config has the version");
     let out = bed.path("out").display().to_string();
-    ok(&bed, &["--platform=windows/amd64", "-o", &out], &folder);
+    ok(&bed, &["--platform=windows/amd64", "-o", &out], &dir);
     assert!(bed.path("out/app/f").exists() && bed.path("out/app/sub/g").exists());
 }
 
@@ -163,19 +163,19 @@ fn equal_epochs_give_equal_images() {
     let bed = bed!();
     let text =
         "FROM busybox\nWORKDIR /w/x\nCOPY f /d/e/f\nRUN echo hi > /hi && mkdir /h\nCOPY <<E /i\nx\nE\n";
-    let folder = context(&bed, "c", text);
+    let dir = context(&bed, "c", text);
     bed.write("c/f", "x");
     let flags = ["-q", "--no-cache", "--source-date-epoch=1500000000", "--rewrite-timestamp", "-t", "timed"];
-    let first = ok(&bed, &flags, &folder).out;
-    let second = ok(&bed, &flags, &folder).out;
+    let first = ok(&bed, &flags, &dir).out;
+    let second = ok(&bed, &flags, &dir).out;
     assert_eq!(first, second);
     let shown = bed.ok("inspect timed");
     assert!(shown.contains("\"Created\": \"2017-07-14T02:40:00Z\""), "{shown}");
     let times = bed.ok("run --rm timed stat -c %Y /hi /h /w /d /d/e/f /i");
     assert!(times.lines().all(|time| time.parse::<u64>().unwrap() <= 1_500_000_000), "{times}");
-    let done = ok(&bed, &["--rewrite-timestamp"], &folder);
+    let done = ok(&bed, &["--rewrite-timestamp"], &dir);
     assert!(done.err.contains("times are not rewritten"), "{}", done.err);
-    let done = build(&bed, &["--source-date-epoch=soon"], &folder);
+    let done = build(&bed, &["--source-date-epoch=soon"], &dir);
     assert!(done.code == 1 && done.err.contains("SOURCE_DATE_EPOCH"), "{}", done.err);
 }
 
@@ -183,15 +183,15 @@ fn equal_epochs_give_equal_images() {
 fn layers_are_squashed() {
     let bed = bed!();
     let text = "FROM busybox\nRUN mkdir /d && echo 1 > /d/a && echo 2 > /d/b\nRUN rm /d/a && chmod 700 /d && rm -r /tmp\nRUN rm -rf /d && mkdir /d && echo 3 > /d/c && ln /d/c /d/l\n";
-    let folder = context(&bed, "c", text);
+    let dir = context(&bed, "c", text);
     let count = |name: &str| {
         let text = bed.ok(&format!("inspect {name}"));
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         value[0]["RootFS"]["Layers"].as_array().unwrap().len()
     };
-    ok(&bed, &["-t", "plain"], &folder);
-    ok(&bed, &["--squash", "-t", "squashed"], &folder);
-    ok(&bed, &["--squash-all", "-t", "flat"], &folder);
+    ok(&bed, &["-t", "plain"], &dir);
+    ok(&bed, &["--squash", "-t", "squashed"], &dir);
+    ok(&bed, &["--squash-all", "-t", "flat"], &dir);
     assert_eq!((count("plain"), count("squashed"), count("flat")), (4, 2, 1));
     for name in ["squashed", "flat"] {
         let listing = format!("run --rm {name} ls -l /d /bin");
@@ -245,14 +245,14 @@ fn secrets_that_leaked_nowhere_stop_no_build() {
 
     // A file of the context, and what RUN makes of it; also from the cache.
     let text = format!("FROM busybox\nCOPY conf /conf\n{mount}; cat /conf; cp /conf /other\n");
-    let folder = context(&bed, "file", &text);
+    let dir = context(&bed, "file", &text);
     bed.write("file/conf", &format!("zone={VALUE}\n"));
-    let done = ok(&bed, &[&secret("secret")], &folder);
+    let done = ok(&bed, &[&secret("secret")], &dir);
     assert!(done.err.contains(&format!(" zone={VALUE}\n")), "{}", done.err);
-    ok(&bed, &[&secret("secret")], &folder);
+    ok(&bed, &[&secret("secret")], &dir);
     // A file that is the secret itself is told of.
     bed.write("file/conf", VALUE);
-    let done = ok(&bed, &[&secret("secret")], &folder);
+    let done = ok(&bed, &[&secret("secret")], &dir);
     assert!(
         done.err.contains("the file conf of the build context is copied, and holds a secret"),
         "{}",
@@ -260,9 +260,9 @@ fn secrets_that_leaked_nowhere_stop_no_build() {
     );
     // One that is not copied counts for nothing.
     let text = format!("FROM busybox\nCOPY Dockerfile /\n{mount}; cp /run/secrets/s /kept\n");
-    let folder = context(&bed, "not-copied", &text);
+    let dir = context(&bed, "not-copied", &text);
     bed.write("not-copied/conf", VALUE);
-    let done = build(&bed, &[&secret("secret")], &folder);
+    let done = build(&bed, &[&secret("secret")], &dir);
     assert!(done.code == 1 && done.err.contains("`/kept`, in the layer of `[3/3] RUN"), "{}", done.err);
     assert!(done.err.contains("--allow secret-leak"), "{}", done.err);
 
@@ -278,9 +278,9 @@ fn secrets_that_leaked_nowhere_stop_no_build() {
 
     // Short and simple values warn, also from the cache.
     let text = format!("FROM busybox\n{mount}; cp /run/secrets/s /kept\n");
-    let folder = context(&bed, "word-kept", &text);
+    let dir = context(&bed, "word-kept", &text);
     for _ in 0..2 {
-        let done = ok(&bed, &[&secret("word")], &folder);
+        let done = ok(&bed, &[&secret("word")], &dir);
         assert!(done.err.contains("`/kept` holds the value of the secret s"), "{}", done.err);
     }
     // And words of the Dockerfile do not even warn.
@@ -329,11 +329,11 @@ fn refused_secrets_are_in_no_later_build() {
     ];
     for (name, dockerfile, file) in cases {
         // A step of its own for each case: the store is the same.
-        let folder = context(&bed, name, &dockerfile.replace(" >/kept", &format!(" >/kept; : {name}")));
-        let refused = build(&bed, &[&secret, "-t", name], &folder);
+        let dir = context(&bed, name, &dockerfile.replace(" >/kept", &format!(" >/kept; : {name}")));
+        let refused = build(&bed, &[&secret, "-t", name], &dir);
         assert_eq!(refused.code, 1, "{name}: {}", refused.err);
         assert_eq!(files_with(&bed, VALUE), "", "{name}");
-        ok(&bed, &["-t", name], &folder);
+        ok(&bed, &["-t", name], &dir);
         let kept = bed.ok(&format!("run --rm {name} cat /{file}"));
         assert!(["none", "enon"].contains(&kept.trim()), "{name}: {kept}");
     }
@@ -349,12 +349,12 @@ fn stages_that_hold_secrets_stay_with_their_build() {
                 RUN --mount=type=secret,id=s cp /run/secrets/s /kept 2>/dev/null || echo none >/kept\n\
                 RUN rev /kept >/reversed; echo clean >/clean\n\
                 FROM busybox\nCOPY --from=a /clean /clean\n";
-    let folder = context(&bed, "c", text);
-    ok(&bed, &[&secret, "-t", "clean"], &folder);
+    let dir = context(&bed, "c", text);
+    ok(&bed, &[&secret, "-t", "clean"], &dir);
     assert_eq!(files_with(&bed, VALUE), "");
-    let again = ok(&bed, &[&secret, "-t", "clean"], &folder);
+    let again = ok(&bed, &[&secret, "-t", "clean"], &dir);
     assert!(again.err.contains("[stage-1 2/2] COPY --from=a /clean /clean\n#4 CACHED"), "{}", again.err);
-    ok(&bed, &["--target=a", "-t", "stage"], &folder);
+    ok(&bed, &["--target=a", "-t", "stage"], &dir);
     assert_eq!(bed.ok("run --rm stage cat /kept /reversed").trim(), "none\nenon");
 }
 
@@ -364,11 +364,11 @@ fn allowed_leaks_are_found_by_builds_that_allow_them() {
     bed.write("secret", "allowed-value-1234");
     let secret = format!("--secret=id=s,src={}", bed.path("secret").display());
     let take = "RUN --mount=type=secret,id=s cp /run/secrets/s /kept 2>/dev/null || echo none >/kept\n";
-    let folder = context(&bed, "c", &format!("FROM busybox\n{take}"));
-    ok(&bed, &[&secret, "--allow=secret-leak", "-t", "leak"], &folder);
-    let again = ok(&bed, &[&secret, "--allow=secret-leak", "-t", "leak"], &folder);
+    let dir = context(&bed, "c", &format!("FROM busybox\n{take}"));
+    ok(&bed, &[&secret, "--allow=secret-leak", "-t", "leak"], &dir);
+    let again = ok(&bed, &[&secret, "--allow=secret-leak", "-t", "leak"], &dir);
     assert!(again.err.contains("#4 CACHED"), "{}", again.err);
-    ok(&bed, &["-t", "plain"], &folder);
+    ok(&bed, &["-t", "plain"], &dir);
     assert_eq!(bed.ok("run --rm plain cat /kept").trim(), "none");
     assert_eq!(bed.ok("run --rm leak cat /kept").trim(), "allowed-value-1234");
 }
@@ -403,18 +403,18 @@ fn secrets_in_configs_are_found_before_steps_run() {
         "RUN echo",
         "STOPSIGNAL 9\nLABEL $A=b",
     ] {
-        let folder = context(&bed, "c", &format!("FROM busybox\nRUN echo before\nARG A\n{line}\n"));
-        let done = build(&bed, &[&secret, &arg], &folder);
+        let dir = context(&bed, "c", &format!("FROM busybox\nRUN echo before\nARG A\n{line}\n"));
+        let done = build(&bed, &[&secret, &arg], &dir);
         assert!(done.code == 1 && done.err.contains("the secret s is in the image"), "{line}: {}", done.err);
         assert!(!done.err.contains("RUN echo before"), "{line}: {}", done.err);
     }
-    let folder = context(&bed, "d", "FROM busybox\nRUN echo before\n");
-    let done = build(&bed, &[&secret, &format!("--annotation=a={VALUE}")], &folder);
+    let dir = context(&bed, "d", "FROM busybox\nRUN echo before\n");
+    let done = build(&bed, &[&secret, &format!("--annotation=a={VALUE}")], &dir);
     assert!(done.code == 1 && done.err.contains("an annotation"), "{}", done.err);
     // Neither do records of stages say it.
-    let folder =
+    let dir =
         context(&bed, "e", "FROM busybox AS a\nARG A\nRUN echo x >/x\nFROM busybox\nCOPY --from=a /x /x\n");
-    ok(&bed, &[&secret, &arg, "-t=e"], &folder);
+    ok(&bed, &[&secret, &arg, "-t=e"], &dir);
     assert_eq!(files_with(&bed, VALUE), "");
     // Nor do those of command lines, which are kept as numbers; the value is asked for when it is needed again.
     let numbers: Vec<String> = VALUE.bytes().map(|byte| byte.to_string()).collect();
@@ -462,7 +462,7 @@ fn networks_of_privileged_steps_are_their_own() {
 fn programs_have_the_limits_of_the_command_line() {
     let bed = bed!();
     let text = "FROM busybox\nRUN df -k /dev/shm | tail -1 | awk '{print $2}' && ulimit -n && hostname && grep there /etc/hosts\n";
-    let folder = context(&bed, "c", text);
+    let dir = context(&bed, "c", text);
     let flags = [
         "--shm-size=8m",
         "--ulimit=nofile=77:99",
@@ -470,24 +470,24 @@ fn programs_have_the_limits_of_the_command_line() {
         "--add-host=there:10.1.2.3",
         "--add-host=here:host-gateway",
     ];
-    let done = ok(&bed, &flags, &folder);
+    let done = ok(&bed, &flags, &dir);
     for wanted in [" 8192\n", " 77\n", " kitchen\n", "10.1.2.3"] {
         assert!(done.err.contains(wanted), "{wanted}: {}", done.err);
     }
     let parent = format!("kiln-test-{}", std::process::id());
     let inner = format!("--cgroup-parent=/{parent}/inner");
-    ok(&bed, &["--no-cache", "--memory=64m", &inner, "--add-host=there:10.1.2.3"], &folder);
+    ok(&bed, &["--no-cache", "--memory=64m", &inner, "--add-host=there:10.1.2.3"], &dir);
     let found = Command::new("find").args(["/sys/fs/cgroup", "-name", &parent]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "", "groups are left");
     for wrong in ["--shm-size=x", "--ulimit=nofile=9:8", "--ulimit=files=1", "--resource=disk=1"] {
-        assert_eq!(build(&bed, &[wrong], &folder).code, 125, "{wrong}");
+        assert_eq!(build(&bed, &[wrong], &dir).code, 125, "{wrong}");
     }
 }
 
 #[test]
 fn what_is_not_carried_out_is_refused() {
     let bed = bed!();
-    let folder = context(&bed, "c", "FROM scratch\nLABEL a=b\n");
+    let dir = context(&bed, "c", "FROM scratch\nLABEL a=b\n");
     for flag in [
         "--cache-from=x",
         "--cache-to=type=inline",
@@ -498,26 +498,26 @@ fn what_is_not_carried_out_is_refused() {
         "--isolation=hyperv",
         "--builder=other",
     ] {
-        let done = build(&bed, &[flag], &folder);
+        let done = build(&bed, &[flag], &dir);
         assert_eq!(done.code, 1, "{flag}: {}", done.err);
         assert!(done.err.contains("hint: "), "{flag}: {}", done.err);
     }
     let accepted =
         ["--provenance=false", "--sbom=false", "--rm", "--force-rm", "--compress", "--builder=default"];
-    ok(&bed, &accepted, &folder);
+    ok(&bed, &accepted, &dir);
 }
 
 #[test]
 fn leniency_ends_where_it_is_not_wanted() {
     let bed = bed!();
-    let folder = context(&bed, "c", "FROM busybox\nARG COLOUR\nCOPY --chown=nobdy f /f\n");
+    let dir = context(&bed, "c", "FROM busybox\nARG COLOUR\nCOPY --chown=nobdy f /f\n");
     bed.write("c/f", "x");
-    let done = ok(&bed, &["--build-arg=COLOR=red"], &folder);
+    let done = ok(&bed, &["--build-arg=COLOR=red"], &dir);
     assert!(done.err.contains("[COLOR] were not consumed; did you mean COLOUR?"), "{}", done.err);
     assert!(done.err.contains("unknown user nobdy counts as root; did you mean nobody?"), "{}", done.err);
-    let done = build(&bed, &["--strict", "--build-arg=COLOR=red"], &folder);
+    let done = build(&bed, &["--strict", "--build-arg=COLOR=red"], &dir);
     assert!(done.code == 1 && done.err.contains("did you mean COLOUR?"), "{}", done.err);
-    let done = build(&bed, &["--strict", "--no-cache"], &folder);
+    let done = build(&bed, &["--strict", "--no-cache"], &dir);
     assert!(done.code == 1 && done.err.contains("unknown user nobdy"), "{}", done.err);
     assert!(done.err.contains("did you mean nobody?") && done.err.contains("Dockerfile:3"), "{}", done.err);
 }
@@ -574,14 +574,14 @@ pub fn registry() -> (Server, Kept) {
 fn images_are_pushed_and_come_back() {
     let bed = bed!();
     let (server, kept) = registry();
-    let folder = context(&bed, "c", "FROM busybox\nRUN echo pushed > /f\nENV A=b\n");
+    let dir = context(&bed, "c", "FROM busybox\nRUN echo pushed > /f\nENV A=b\n");
     let name = format!("{}/team/app:v1", server.address);
-    let done = ok(&bed, &["--push", "-t", &name], &folder);
+    let done = ok(&bed, &["--push", "-t", &name], &dir);
     assert!(done.err.contains("pushed "), "{}", done.err);
     assert!(kept.lock().unwrap().contains_key("/v2/team/app/manifests/v1"));
     // Nothing goes up twice.
     let before = server.requests().iter().filter(|request| request.method == "PATCH").count();
-    ok(&bed, &["--push", "-t", &name], &folder);
+    ok(&bed, &["--push", "-t", &name], &dir);
     assert_eq!(server.requests().iter().filter(|request| request.method == "PATCH").count(), before);
     let other = Bed::new().unwrap();
     let pulled = other.kiln(&["run", "--rm", &name, "cat", "/f"]);
@@ -596,24 +596,24 @@ fn images_are_pushed_and_come_back() {
     let missing = bed.words("push localhost:1/nosuch");
     assert!(missing.code == 1 && missing.err.contains("does not exist locally"), "{}", missing.err);
     let file = bed.path("metadata").display().to_string();
-    ok(&bed, &["--push", "-t", &name, "--metadata-file", &file], &folder);
+    ok(&bed, &["--push", "-t", &name, "--metadata-file", &file], &dir);
     let told: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
     let manifest = kept.lock().unwrap()["/v2/team/app/manifests/v1"].clone();
     assert_eq!(told["containerimage.digest"], kiln_image::digest::Digest::of(&manifest).to_string());
     let zstd = format!("type=image,name={}/team/z,push=true,compression=zstd", server.address);
-    ok(&bed, &["-o", &zstd], &folder);
+    ok(&bed, &["-o", &zstd], &dir);
     let manifest = kept.lock().unwrap()["/v2/team/z/manifests/latest"].clone();
     assert!(String::from_utf8_lossy(&manifest).contains("tar+zstd"));
-    let done = build(&bed, &["--push"], &folder);
+    let done = build(&bed, &["--push"], &dir);
     assert!(done.code == 1 && done.err.contains("tag is needed when pushing"), "{}", done.err);
 }
 
 #[test]
 fn what_was_built_is_written_for_tools() {
     let bed = bed!();
-    let folder = context(&bed, "c", "FROM busybox\nLABEL a=b\n");
+    let dir = context(&bed, "c", "FROM busybox\nLABEL a=b\n");
     let file = bed.path("metadata").display().to_string();
-    let id = ok(&bed, &["-q", "--metadata-file", &file, "-t", "meta", "--annotation=x=y"], &folder).out;
+    let id = ok(&bed, &["-q", "--metadata-file", &file, "-t", "meta", "--annotation=x=y"], &dir).out;
     let told: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
     assert_eq!(told["containerimage.config.digest"], id.trim());
     assert_eq!(told["image.name"], "docker.io/library/meta:latest");
@@ -621,7 +621,7 @@ fn what_was_built_is_written_for_tools() {
     assert_eq!(told["containerimage.descriptor"]["digest"], told["containerimage.digest"]);
     let layout =
         format!("type=oci,dest={},tar=false,compression=gzip,oci-mediatypes=false", bed.path("l").display());
-    ok(&bed, &["-o", &layout, "--annotation=x=y"], &folder);
+    ok(&bed, &["-o", &layout, "--annotation=x=y"], &dir);
     let found = Command::new("grep")
         .args(["-rla", "vnd.docker.image.rootfs.diff.tar.gzip"])
         .arg(bed.path("l"))
@@ -632,15 +632,15 @@ fn what_was_built_is_written_for_tools() {
 }
 
 #[test]
-fn folders_above_sources_are_kept_when_asked_for() {
+fn dirs_above_sources_are_kept_when_asked_for() {
     let bed = bed!();
     let text =
         "FROM busybox\nCOPY --parents a/b/f.txt **/x.md d/./e/g /t/\nRUN cd /t && find . -type f | sort\n";
-    let folder = context(&bed, "c", text);
+    let dir = context(&bed, "c", text);
     for name in ["a/b/f.txt", "a/b/other", "q/r/x.md", "d/e/g"] {
         bed.write(&format!("c/{name}"), "x");
     }
-    let done = ok(&bed, &[], &folder);
+    let done = ok(&bed, &[], &dir);
     let lines: Vec<&str> =
         done.err.lines().filter_map(|line| line.split_once(" ./").map(|(_, path)| path)).collect();
     assert_eq!(lines, ["a/b/f.txt", "e/g", "q/r/x.md"], "{}", done.err);
@@ -649,16 +649,16 @@ fn folders_above_sources_are_kept_when_asked_for() {
 #[test]
 fn images_are_verified() {
     let bed = bed!();
-    let folder = context(&bed, "c", "FROM busybox\nCOPY f /f\nRUN mkdir /d && echo same > /d/x\n");
+    let dir = context(&bed, "c", "FROM busybox\nCOPY f /f\nRUN mkdir /d && echo same > /d/x\n");
     bed.write("c/f", "x");
-    ok(&bed, &["-t", "steady"], &folder);
+    ok(&bed, &["-t", "steady"], &dir);
     let same = bed.words("verify steady");
     assert_eq!(same.code, 0, "{}{}", same.out, same.err);
     let id = bed.ok("inspect -f {{.Id}} steady");
     assert_eq!(same.out, format!("image steady ({}): built again with the same result\n", id.trim()));
-    let folder =
+    let dir =
         context(&bed, "r", "FROM busybox\nRUN echo same > /a\nRUN cat /proc/sys/kernel/random/uuid > /id\n");
-    let other = bed.kiln(&["verify", &folder]);
+    let other = bed.kiln(&["verify", &dir]);
     assert_eq!(other.code, 1, "{}{}", other.out, other.err);
     assert!(other.out.contains("/id") && other.out.contains("random/uuid"), "{}", other.out);
     let unknown = bed.words("verify busybox");
@@ -673,9 +673,9 @@ fn images_are_verified() {
 fn what_is_verified_is_named_and_nothing_is_left() {
     let bed = bed!();
     let text = "FROM busybox\nCOPY f /f\nRUN cat /f > /g\n";
-    let folder = context(&bed, "thing", text);
+    let dir = context(&bed, "thing", text);
     bed.write("thing/f", "x");
-    ok(&bed, &["-t", "thing"], &folder);
+    ok(&bed, &["-t", "thing"], &dir);
     let id = bed.ok("inspect -f {{.Id}} thing").trim().to_owned();
     let above = bed.path("thing").parent().unwrap().to_owned();
     let verify = |words: &[&str]| {
@@ -701,7 +701,7 @@ fn what_is_verified_is_named_and_nothing_is_left() {
     bed.write("thing/Dockerfile", &format!("{text}RUN cat /proc/sys/kernel/random/uuid > /id\n"));
     let (_, out) = verify(&["thing"]);
     assert!(out.contains("inputs have changed") && out.contains("besides, each time "), "{out}");
-    ok(&bed, &["-t", "thing"], &folder);
+    ok(&bed, &["-t", "thing"], &dir);
     let (_, out) = verify(&["thing"]);
     assert!(out.contains("it is another image each time: ") && out.contains("random/uuid"), "{out}");
     // Both builds of a directory are new: the first one does not come from the cache.
@@ -714,26 +714,26 @@ fn what_is_verified_is_named_and_nothing_is_left() {
 }
 
 #[test]
-fn steps_see_folders_of_the_machine_that_they_are_given() {
+fn steps_see_dirs_of_the_machine_that_they_are_given() {
     let bed = bed!();
     bed.write("given/f", "from outside\n");
-    let folder = context(
+    let dir = context(
         &bed,
         "c",
         "FROM busybox\nRUN cat /given/f && ! touch /given/x 2>/dev/null\nRUN ls -d /given\n",
     );
     let volume = format!("{}:/given:ro", bed.path("given").display());
-    let done = ok(&bed, &["-v", &volume, "--jobs=1", "--format=docker", "-t", "given"], &folder);
+    let done = ok(&bed, &["-v", &volume, "--jobs=1", "--format=docker", "-t", "given"], &dir);
     assert!(done.err.contains("from outside"), "{}", done.err);
     assert_eq!(bed.words("run --rm given ls /given").code, 1, "nothing of it is in the image");
-    assert_eq!(build(&bed, &["-v", "/nosuch-folder:/x"], &folder).code, 1);
+    assert_eq!(build(&bed, &["-v", "/nosuch-directory:/x"], &dir).code, 1);
 }
 
 #[test]
 fn progress_is_told_to_programs() {
     let bed = bed!();
-    let folder = context(&bed, "c", "FROM busybox\nRUN echo hello\n");
-    let done = ok(&bed, &["--progress=rawjson"], &folder);
+    let dir = context(&bed, "c", "FROM busybox\nRUN echo hello\n");
+    let done = ok(&bed, &["--progress=rawjson"], &dir);
     let lines: Vec<serde_json::Value> =
         done.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.iter().any(|line| line["logs"][0]["data"] == "aGVsbG8K"), "{}", done.err);
@@ -752,11 +752,11 @@ fn agents_and_keys_are_shown_to_their_step() {
     assert!(made.success());
     let text =
         "FROM busybox\nRUN --mount=type=ssh,mode=0640,uid=7,gid=8 stat -c '%F %a %u %g' $SSH_AUTH_SOCK\n";
-    let folder = context(&bed, "c", text);
-    let done = ok(&bed, &[&format!("--ssh=default={}", key.display())], &folder);
+    let dir = context(&bed, "c", text);
+    let done = ok(&bed, &[&format!("--ssh=default={}", key.display())], &dir);
     assert!(done.err.contains("socket 640 7 8"), "{}", done.err);
     bed.write("text", "no key\n");
-    let done = build(&bed, &[&format!("--ssh=default={}", bed.path("text").display())], &folder);
+    let done = build(&bed, &[&format!("--ssh=default={}", bed.path("text").display())], &dir);
     assert!(
         done.code == 1 && done.err.contains("neither the socket of an ssh agent nor a key"),
         "{}",

@@ -24,11 +24,11 @@ const FILES: &str = "FROM busybox AS made\nRUN mkdir /q && echo x > /q/f && chmo
 fn files_come_out() {
     let bed = bed!();
     let context = bed.context("c", FILES);
-    let folder = bed.path("out");
-    let done = bed.kiln(&["build".as_ref(), "-o".as_ref(), folder.as_os_str(), context.as_os_str()]);
+    let dir = bed.path("out");
+    let done = bed.kiln(&["build".as_ref(), "-o".as_ref(), dir.as_os_str(), context.as_os_str()]);
     assert_eq!(done.code, 0, "{}", done.err);
-    assert_eq!(std::fs::read_to_string(folder.join("q/l")).unwrap(), "x\n");
-    assert_eq!(std::fs::metadata(folder.join("q/f")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_to_string(dir.join("q/l")).unwrap(), "x\n");
+    assert_eq!(std::fs::metadata(dir.join("q/f")).unwrap().permissions().mode() & 0o777, 0o600);
     let done = bed.kiln(&["build".as_ref(), "-q".as_ref(), "-o".as_ref(), "-".as_ref(), context.as_os_str()]);
     assert_eq!(done.code, 0, "{}", done.err);
     assert!(done.out.contains("q/f"), "a tar");
@@ -103,8 +103,8 @@ fn owners_in_archives_are_kept() {
     let server = crate::web::Server::start(move |_| crate::web::Response::new(200, tar.clone()));
     let done = bed.kiln(&["build", "--no-cache", &server.url("/c.tar")]);
     assert_eq!(owners(&done.err), ["0:0", "7:8", "7:8", "9:9"], "{}", done.err);
-    let folder = bed.path("in");
-    let done = bed.kiln(&["build".as_ref(), "--no-cache".as_ref(), folder.as_os_str()]);
+    let dir = bed.path("in");
+    let done = bed.kiln(&["build".as_ref(), "--no-cache".as_ref(), dir.as_os_str()]);
     assert_eq!(owners(&done.err), ["0:0", "0:0", "0:0", "9:9"], "{}", done.err);
 }
 

@@ -251,7 +251,7 @@ fn contexts_come_from_repositories() {
     assert_eq!(done.code, 0, "{}", done.err);
     assert!(bed.ok("inspect timed").contains("2017-07-14T02:40:00Z"));
     let done = build(&bed, &[], &format!("{}#v1:nosuch", repository.url));
-    assert!(done.code == 1 && done.err.contains("no such folder in the repository"), "{}", done.err);
+    assert!(done.code == 1 && done.err.contains("no such directory in the repository"), "{}", done.err);
     let named = bed.context("c", "FROM busybox\nCOPY --from=src /f /f\nRUN cat /f\n").display().to_string();
     let done = build(&bed, &[&format!("--build-context=src={}#v1", repository.url)], &named);
     assert_eq!((done.code, output(&done.err)), (0, vec!["first"]), "{}", done.err);

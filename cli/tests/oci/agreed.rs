@@ -13,7 +13,7 @@ fn without(config: &mut Value, kind: &str) {
     config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != kind);
 }
 
-/// A command for a machine with version 1 control groups alone.
+/// A command for a host with version 1 control groups alone.
 fn without_unified(inner: &Command) -> Command {
     let mut command = Command::new("unshare");
     let hide = "for place in $(grep ' - cgroup2 ' /proc/self/mountinfo | cut -d' ' -f5); do umount $place; done; \
@@ -76,9 +76,9 @@ fn links_into_proc_lead_no_mount() {
         ("/proc", "//etc/../proc//sys/"),
     ] {
         for mount in [
-            json!({"type": "bind", "source": outside.path.join("folder"), "options": ["rbind"]}),
+            json!({"type": "bind", "source": outside.path.join("directory"), "options": ["rbind"]}),
             json!({"type": "tmpfs", "source": "tmpfs"}),
-            json!({"type": "bind", "source": outside.path.join("folder"), "options": ["bind", "dest-nofollow"]}),
+            json!({"type": "bind", "source": outside.path.join("directory"), "options": ["bind", "dest-nofollow"]}),
         ] {
             let mut bundle = bed.bundle("grep -c ' /proc' /proc/self/mountinfo");
             symlink(link, bundle.rootfs().join("l")).unwrap();
@@ -86,19 +86,19 @@ fn links_into_proc_lead_no_mount() {
             mount["destination"] = json!(destination);
             add_mount(&mut bundle.config, mount.clone());
             let done = bed.run(&bundle);
-            // A link that was to be covered itself is no folder, and leads nowhere.
+            // A link that was to be covered itself is no directory, and leads nowhere.
             let covers = destination == "/l" && mount["options"].to_string().contains("nofollow");
             assert!(done.code == 1 && done.out.is_empty(), "{destination}, {mount}: {done:?}");
             assert!(covers || done.err.contains("/proc"), "{destination}, {mount}: {done:?}");
         }
     }
-    // What is shown of the machine's own at another place is no concern of the container's.
+    // What is shown of the host's own at another place is no concern of the container's.
     let done = bed.sh("ls /host/proc/sys", |c| {
         add_mount(c, json!({"destination": "/host/proc", "type": "bind", "source": "/proc", "options": ["rbind", "ro"]}));
-        let folder = &outside.path;
-        add_mount(c, json!({"destination": "/host/proc/sys", "type": "bind", "source": folder, "options": ["bind"]}));
+        let dir = &outside.path;
+        add_mount(c, json!({"destination": "/host/proc/sys", "type": "bind", "source": dir, "options": ["bind"]}));
     });
-    assert_eq!(done.out, "file\nfolder\n", "{done:?}");
+    assert_eq!(done.out, "file\ndir\n", "{done:?}");
     let done = bed.sh("cat /proc/uptime /proc/sys/kernel/ns_last_pid", |c| {
         for name in ["uptime", "sys/kernel/ns_last_pid"] {
             let source = outside.file();
@@ -112,7 +112,7 @@ fn links_into_proc_lead_no_mount() {
     assert_eq!(done.out, "outside\noutside\n", "{done:?}");
 }
 
-/// Processes that share the machine's numbers are in a group, by which they are all found.
+/// Processes that share the host's numbers are in a group, by which they are all found.
 #[test]
 fn containers_without_numbers_of_their_own_end_whole() {
     let bed = bed!();
@@ -148,9 +148,9 @@ fn propagation_of_the_root_is_that_of_all() {
     assert!(done.out.starts_with("1\n"), "{done:?}");
 }
 
-/// `tmpcopyup` copies what is in a folder and its mode, unless that is said; it belongs to root as every tmpfs does.
+/// `tmpcopyup` copies what is in a directory and its mode, unless that is said; it belongs to root as every tmpfs does.
 #[test]
-fn copied_folders_are_as_their_mounts_say() {
+fn copied_dirs_are_as_their_mounts_say() {
     let bed = bed!();
     for (options, place, expected) in [
         (json!(["tmpcopyup"]), "/data", "751 0 0\n"),
@@ -185,7 +185,7 @@ fn further_processes_are_like_the_first() {
     let by_file = bed.oci(&["exec", "--process", file.to_str().unwrap(), &id]);
     assert_eq!(by_file.out, bed.exec(&id, show).out, "{by_file:?}");
     assert!(!by_file.out.contains("CapBnd:\t0000000000000000"), "{by_file:?}");
-    // No descriptor of the runtime is a working folder.
+    // No descriptor of the runtime is a working directory.
     for number in 3..20 {
         let done = bed.oci(&["exec", "--cwd", &format!("/proc/self/fd/{number}"), &id, "true"]);
         assert!(done.code != 0 && done.err.contains("no such file"), "{number}: {done:?}");

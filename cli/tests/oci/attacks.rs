@@ -1,6 +1,6 @@
 //! Attacks of containers and images on the runtime: each is carried out, and must fail.
 //!
-//! What lies outside is a folder of the bed that every attack knows by its path; it must stay as it was.
+//! What lies outside is a directory of the bed that every attack knows by its path; it must stay as it was.
 
 use crate::bed::{Bed, Bundle, Done, PATIENCE, new_id};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags};
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// A folder of the machine, with a file and a folder, that no container has anything to do with.
+/// A directory of the host, with a file and a directory, that no container has anything to do with.
 pub struct Outside {
     pub path: PathBuf,
 }
@@ -20,7 +20,7 @@ pub struct Outside {
 impl Outside {
     pub fn new(bed: &Bed) -> Outside {
         let path = bed.path().join("outside");
-        fs::create_dir_all(path.join("folder")).unwrap();
+        fs::create_dir_all(path.join("directory")).unwrap();
         fs::write(path.join("file"), "outside\n").unwrap();
         Outside { path }
     }
@@ -33,8 +33,8 @@ impl Outside {
     pub fn listing(&self) -> Vec<(PathBuf, FileType, Vec<u8>)> {
         let mut found = Vec::new();
         let mut open = vec![self.path.clone()];
-        while let Some(folder) = open.pop() {
-            for entry in fs::read_dir(folder).unwrap().flatten() {
+        while let Some(dir) = open.pop() {
+            for entry in fs::read_dir(dir).unwrap().flatten() {
                 let kind = FileType::from_raw_mode(rustix::fs::lstat(entry.path()).unwrap().st_mode);
                 if kind == FileType::Directory {
                     open.push(entry.path());
@@ -51,7 +51,7 @@ impl Outside {
     #[track_caller]
     pub fn assert_untouched(&self, what: &str) {
         let names: Vec<_> = self.listing().into_iter().map(|(path, _, content)| (path, content)).collect();
-        let expected = vec![(self.file(), b"outside\n".to_vec()), (self.path.join("folder"), Vec::new())];
+        let expected = vec![(self.file(), b"outside\n".to_vec()), (self.path.join("directory"), Vec::new())];
         assert_eq!(names, expected, "{what} reached the outside");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(self.path.to_str().unwrap()), "{what} mounted outside: {mounts}");
@@ -110,10 +110,10 @@ pub fn add_mount(config: &mut Value, mount: Value) {
     config["mounts"].as_array_mut().unwrap().push(mount);
 }
 
-/// Takes the mounts at and below a folder away, so that what the image has there shows.
-pub fn without_mounts_below(config: &mut Value, folder: &str) {
+/// Takes the mounts at and below a directory away, so that what the image has there shows.
+pub fn without_mounts_below(config: &mut Value, dir: &str) {
     let mounts = config["mounts"].as_array_mut().unwrap();
-    mounts.retain(|mount| !Path::new(mount["destination"].as_str().unwrap()).starts_with(folder));
+    mounts.retain(|mount| !Path::new(mount["destination"].as_str().unwrap()).starts_with(dir));
 }
 
 /// A container that runs until it is removed.
@@ -126,13 +126,13 @@ pub fn sleeper(bed: &Bed, change: impl FnOnce(&mut Bundle)) -> (String, Bundle) 
     (id, bundle)
 }
 
-/// Kernel parameters and limits, for which handles on the machine's /proc and control groups are open.
+/// Kernel parameters and limits, for which handles on the host's /proc and control groups are open.
 pub fn with_handles(config: &mut Value) {
     config["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "1000" });
     config["linux"]["resources"] = json!({ "pids": { "limit": 100 } });
 }
 
-/// A program of the machine that says so; its path begins at the root, without the slash.
+/// A program of the host that says so; its path begins at the root, without the slash.
 pub fn program_outside(bed: &Bed, bundle: &Bundle) -> String {
     let program = bed.path().join("sh");
     fs::copy(bundle.rootfs().join("bin/busybox"), &program).unwrap();
@@ -140,14 +140,14 @@ pub fn program_outside(bed: &Bed, bundle: &Bundle) -> String {
     format!("{up}{}", program.to_str().unwrap().trim_start_matches('/'))
 }
 
-/// CVE-2024-21626: neither `run`, nor `create` and `start`, nor `exec` leaves descriptors of the machine open, whatever
+/// CVE-2024-21626: neither `run`, nor `create` and `start`, nor `exec` leaves descriptors of the host open, whatever
 /// the caller had.
 #[test]
 fn descriptors_do_not_leak() {
     let bed = bed!();
-    // Looked for one by one: listing a folder opens it.
+    // Looked for one by one: listing a directory opens it.
     let list = "i=0; found=; while test $i -lt 64; do test -L /proc/$$/fd/$i && found=\"$found $i\"; i=$((i + 1)); done; echo $found";
-    // The caller has a folder of the machine open, and does not mind who inherits it.
+    // The caller has a directory of the host open, and does not mind who inherits it.
     let leaking = |words: &[&str]| {
         let mut command = Command::new("sh");
         command.args(["-c", "exec 7</ 9</tmp; exec \"$0\" oci --root \"$@\""]);
@@ -180,7 +180,7 @@ fn descriptors_do_not_leak() {
     assert_eq!(listed(), "0 1 2\n");
 }
 
-/// The machine's null device stays whose it is, though containers are shown it behind hidden paths and given it as standard
+/// The host's null device stays whose it is, though containers are shown it behind hidden paths and given it as standard
 /// streams: root of a container may change what it has open.
 #[test]
 fn the_null_device_stays_as_it_is() {
@@ -209,7 +209,7 @@ fn the_null_device_stays_as_it_is() {
     before.assert_same("exec");
     assert_eq!((done.code, done.out.as_str()), (0, "done\n"));
 
-    // Where no control group guards devices they are the machine's own, mounted.
+    // Where no control group guards devices they are the host's own, mounted.
     let mut command = Command::new("unshare");
     let inner = bed.command(&["run", "--bundle", bundle.write(), &new_id("ungrouped")]);
     command.args(["--mount", "sh", "-c", "umount -R /sys/fs/cgroup && exec \"$@\"", "sh"]);
@@ -219,7 +219,7 @@ fn the_null_device_stays_as_it_is() {
     assert_eq!((done.code, done.out.as_str()), (0, "done\n"));
 }
 
-/// Whose the machine's null device is, and who may use it.
+/// Whose the host's null device is, and who may use it.
 pub struct NullDevice(rustix::fs::Stat);
 
 impl NullDevice {
@@ -240,9 +240,9 @@ impl NullDevice {
     }
 }
 
-/// CVE-2024-21626, attacks 1 and 2: a working folder over a descriptor of the runtime lies inside or is refused.
+/// CVE-2024-21626, attacks 1 and 2: a working directory over a descriptor of the runtime lies inside or is refused.
 #[test]
-fn working_folders_over_descriptors_stay_inside() {
+fn working_dirs_over_descriptors_stay_inside() {
     let bed = bed!();
     let outside = Outside::new(&bed);
     let below_root = outside.file().to_str().unwrap().trim_start_matches('/').to_owned();
@@ -255,20 +255,20 @@ fn working_folders_over_descriptors_stay_inside() {
     };
     for number in 3..31 {
         for below in ["", "/..", "/../../../../.."] {
-            let folder = format!("/proc/self/fd/{number}{below}");
-            check(bed.oci(&["exec", "--cwd", &folder, &id, "sh", "-c", &look]), &format!("exec {folder}"));
+            let dir = format!("/proc/self/fd/{number}{below}");
+            check(bed.oci(&["exec", "--cwd", &dir, &id, "sh", "-c", &look]), &format!("exec {dir}"));
         }
-        let folder = format!("/proc/self/fd/{number}");
+        let dir = format!("/proc/self/fd/{number}");
         let done = bed.sh(&look, |config| {
             with_handles(config);
-            config["process"]["cwd"] = json!(folder);
+            config["process"]["cwd"] = json!(dir);
         });
-        check(done, &folder);
+        check(done, &dir);
     }
-    outside.assert_untouched("a working folder");
+    outside.assert_untouched("a working directory");
 }
 
-/// CVE-2024-21626, attack 3: a program of the machine is not run by a path over a descriptor of the runtime, neither
+/// CVE-2024-21626, attack 3: a program of the host is not run by a path over a descriptor of the runtime, neither
 /// as the program nor as the interpreter of a script.
 #[test]
 fn programs_are_not_found_over_descriptors() {
@@ -348,14 +348,14 @@ fn the_runtime_is_not_overwritten() {
 }
 
 /// CVE-2016-9962: processes of a container cannot look into one that is entering it; and with the right to look into
-/// every process they find nothing of the machine in one that waits to be started.
+/// every process they find nothing of the host in one that waits to be started.
 #[test]
 fn nobody_looks_into_a_process_that_enters() {
     let bed = bed!();
     let outside = Outside::new(&bed);
     let below_root = outside.file().to_str().unwrap().trim_start_matches('/').to_owned();
     let up = "../".repeat(12);
-    // What others have of the machine: a program that is not the container's, or a way out.
+    // What others have of the host: a program that is not the container's, or a way out.
     let attack = format!(
         "for p in /proc/[0-9]*; do exe=$(readlink $p/exe); \
          case $exe in ''|/bin/*) ;; *) echo $p is $exe ;; esac; \
@@ -403,10 +403,10 @@ fn nobody_looks_into_a_process_that_enters() {
     assert_eq!(done.out, "looked\n", "{done:?}");
 }
 
-/// CVE-2021-30465, CVE-2024-45310: a folder that is swapped for a link while containers start leads no mount, and
+/// CVE-2021-30465, CVE-2024-45310: a directory that is swapped for a link while containers start leads no mount, and
 /// nothing that is made for one, out of the root.
 #[test]
-fn swapped_folders_lead_nowhere() {
+fn swapped_dirs_lead_nowhere() {
     let bed = bed!();
     let outside = Outside::new(&bed);
     let shared = bed.path().join("shared");
@@ -434,7 +434,7 @@ fn swapped_folders_lead_nowhere() {
         &mut bundle.config,
         json!({ "destination": "/vol/a/new/file", "type": "bind", "source": "/etc/hostname", "options": ["bind"] }),
     );
-    let folder = bundle.write().to_owned();
+    let dir = bundle.write().to_owned();
     let mut went_well = 0;
     let attack = || {
         exchange(&mnt.join("a"), &mnt.join("b"));
@@ -442,7 +442,7 @@ fn swapped_folders_lead_nowhere() {
     };
     meanwhile(attack, || {
         for _ in 0..200 {
-            let done = bed.oci(&["run", "--bundle", &folder, &new_id("race")]);
+            let done = bed.oci(&["run", "--bundle", &dir, &new_id("race")]);
             // What was mounted may be hidden by the next swap, but is nowhere else.
             assert!(done.code <= 1, "{done:?}");
             went_well += u32::from(done.err.is_empty());
@@ -454,10 +454,10 @@ fn swapped_folders_lead_nowhere() {
         }
     });
     assert!(went_well > 20, "only {went_well} of 200 started: they were hardly attacked");
-    outside.assert_untouched("a swapped folder");
+    outside.assert_untouched("a swapped directory");
 }
 
-/// Renames elsewhere on the machine, for which the kernel gives up resolving `..`, do not keep containers from
+/// Renames elsewhere on the host, for which the kernel gives up resolving `..`, do not keep containers from
 /// starting.
 #[test]
 fn renames_elsewhere_disturb_nobody() {
@@ -467,7 +467,7 @@ fn renames_elsewhere_disturb_nobody() {
     fs::create_dir_all(bundle.rootfs().join("deep/er")).unwrap();
     symlink("er/../../deep/../var/data", bundle.rootfs().join("deep/data")).unwrap();
     add_mount(&mut bundle.config, json!({ "destination": "/deep/data", "type": "tmpfs", "source": "tmpfs" }));
-    let folder = bundle.write().to_owned();
+    let dir = bundle.write().to_owned();
     let (one, other) = (bed.path().join("one"), bed.path().join("other"));
     fs::create_dir(&one).unwrap();
     fs::create_dir(&other).unwrap();
@@ -475,7 +475,7 @@ fn renames_elsewhere_disturb_nobody() {
         || exchange(&one, &other),
         || {
             for _ in 0..100 {
-                let done = bed.oci(&["run", "--bundle", &folder, &new_id("renames")]);
+                let done = bed.oci(&["run", "--bundle", &dir, &new_id("renames")]);
                 assert_eq!((done.code, done.out.as_str()), (0, "1\n"), "{done:?}");
             }
         },
@@ -484,7 +484,7 @@ fn renames_elsewhere_disturb_nobody() {
 
 /// Ways to make a path of an image something else.
 pub const DISGUISES: [&str; 7] =
-    ["link", "file link", "climbing link", "dangling link", "fifo", "file", "folder"];
+    ["link", "file link", "climbing link", "dangling link", "fifo", "file", "directory"];
 
 pub fn disguise(kind: &str, path: &Path, outside: &Outside) {
     remove(path);
@@ -502,8 +502,8 @@ pub fn disguise(kind: &str, path: &Path, outside: &Outside) {
     }
 }
 
-/// CVE-2026-41579, CVE-2026-47766 and their kind: an image whose system folders and files are links, pipes, files or
-/// folders leads nothing out of the root, and holds nobody up.
+/// CVE-2026-41579, CVE-2026-47766 and their kind: an image whose system directories and files are links, pipes, files or
+/// directories leads nothing out of the root, and holds nobody up.
 #[test]
 fn images_in_disguise_lead_nowhere() {
     let bed = bed!();
@@ -561,12 +561,12 @@ fn images_in_disguise_lead_nowhere() {
                 outside.assert_untouched(&what);
             }
         }
-        fs::remove_dir_all(&bundle.folder).unwrap();
+        fs::remove_dir_all(&bundle.dir).unwrap();
     }
     assert!(started > 100, "only {started} started: they were hardly attacked");
 }
 
-/// CVE-2025-31133: what is hidden is hidden by the machine's /dev/null, not by what the image has in its place.
+/// CVE-2025-31133: what is hidden is hidden by the host's /dev/null, not by what the image has in its place.
 #[test]
 fn hidden_paths_do_not_show_what_the_image_says() {
     let bed = bed!();
@@ -612,9 +612,9 @@ fn a_false_proc_is_not_written_to() {
         "sys/kernel/core_pattern",
         "sysrq-trigger",
     ];
-    let falsify = |folder: &Path| {
+    let falsify = |dir: &Path| {
         for link in links {
-            let path = folder.join(link);
+            let path = dir.join(link);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             symlink(outside.file(), path).unwrap();
         }
@@ -703,7 +703,7 @@ fn terminals_are_not_swapped() {
                 let done = bed.run(&bundle);
                 assert!(!done.err.contains("panicked"), "{path} as {kind}: {done:?}");
                 outside.assert_untouched(&format!("{path} as {kind}"));
-                fs::remove_dir_all(&bundle.folder).unwrap();
+                fs::remove_dir_all(&bundle.dir).unwrap();
             }
         }
     }

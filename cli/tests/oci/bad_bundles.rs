@@ -110,12 +110,12 @@ fn files_that_are_no_configuration() {
         ("large", format!("{good}{}", " ".repeat(17 << 20)).into_bytes(), "it is larger than 16 MiB"),
     ];
     for (what, text, expected) in cases {
-        fs::write(bundle.folder.join("config.json"), text).unwrap();
+        fs::write(bundle.dir.join("config.json"), text).unwrap();
         let started = Instant::now();
         let done = bed.oci(&[
             "run",
             "--bundle",
-            bundle.folder.to_str().unwrap(),
+            bundle.dir.to_str().unwrap(),
             &new_id("files-that-are-no-configuration"),
         ]);
         assert_eq!((done.code, done.out.as_str()), (1, ""), "{what}: {done:?}");

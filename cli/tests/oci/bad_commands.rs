@@ -118,7 +118,7 @@ fn flags_and_values() {
         (&["exec", "--user", "app:none", &id, "true"], 255, "unable to find group none"),
         (&["exec", "-g", "x", &id, "true"], 255, "group \"x\" is not a number"),
         (&["exec", "-g", "4294967295", &id, "true"], 255, "can have the id 4294967295"),
-        (&["exec", "--cwd", "tmp", &id, "true"], 255, "working folder `tmp` is not an absolute path"),
+        (&["exec", "--cwd", "tmp", &id, "true"], 255, "working directory `tmp` is not an absolute path"),
         (&["exec", "--cwd", "/no/such", &id, "true"], 255, "chdir `/no/such`: no such file or directory"),
         (&["exec", &id, "/no/such"], 255, "exec: \"/no/such\": stat /no/such: no such file or directory"),
         (&["exec", &id, "/etc/passwd"], 255, "exec: \"/etc/passwd\": permission denied"),
@@ -187,7 +187,7 @@ fn flags_and_values() {
 fn bundles_and_files_that_are_not_there() {
     let bed = bed!();
     let mut bundle = bed.bundle("sleep 1000");
-    let folder = bundle.write().to_owned();
+    let dir = bundle.write().to_owned();
     let empty = tempfile::tempdir().unwrap();
     let file = bed.path().join("file");
     fs::write(&file, "").unwrap();
@@ -202,23 +202,20 @@ fn bundles_and_files_that_are_not_there() {
             "/config.json not found: a bundle holds one",
         ),
         (&["create", "--bundle", file.to_str().unwrap(), &id], "/config.json`: not a directory"),
-        (&["run", "--bundle", &folder, "--config", "nope.json", &id], "/nope.json not found"),
-        (&["create", "--bundle", &folder, "--pid-file", "/no/dir/pid", &id], "cannot write `/no/dir/pid"),
-        (&["run", "--bundle", &folder, "--pid-file", "/no/dir/pid", &id], "cannot write `/no/dir/pid"),
+        (&["run", "--bundle", &dir, "--config", "nope.json", &id], "/nope.json not found"),
+        (&["create", "--bundle", &dir, "--pid-file", "/no/dir/pid", &id], "cannot write `/no/dir/pid"),
+        (&["run", "--bundle", &dir, "--pid-file", "/no/dir/pid", &id], "cannot write `/no/dir/pid"),
+        (&["create", "--bundle", &dir, "--console-socket", "/no/socket", &id], "cannot use console socket"),
         (
-            &["create", "--bundle", &folder, "--console-socket", "/no/socket", &id],
-            "cannot use console socket",
-        ),
-        (
-            &["create", "--bundle", &folder, "--pidfd-socket", "/no/socket", &id],
+            &["create", "--bundle", &dir, "--pidfd-socket", "/no/socket", &id],
             "cannot connect to `/no/socket`",
         ),
         (
-            &["create", "--bundle", &folder, "--preserve-fds", "x", &id],
+            &["create", "--bundle", &dir, "--preserve-fds", "x", &id],
             "invalid value \"x\" for flag -preserve-fds",
         ),
         (
-            &["create", "--bundle", &folder, "--preserve-fds", "99999999", &id],
+            &["create", "--bundle", &dir, "--preserve-fds", "99999999", &id],
             "cannot keep 99999999 descriptors",
         ),
     ] {
@@ -229,12 +226,12 @@ fn bundles_and_files_that_are_not_there() {
     bundle.write();
     for (words, expected) in [
         (
-            &["create", "--bundle", &folder, "--console-socket", "/no/socket", &id][..],
+            &["create", "--bundle", &dir, "--console-socket", "/no/socket", &id][..],
             "cannot connect to `/no/socket`: no such file or directory",
         ),
-        (&["create", "--bundle", &folder, &id], "pass --console-socket"),
-        (&["run", "--detach", "--bundle", &folder, &id], "pass --console-socket"),
-        (&["run", "--bundle", &folder, "--console-socket", "/no/socket", &id], "cannot use console socket"),
+        (&["create", "--bundle", &dir, &id], "pass --console-socket"),
+        (&["run", "--detach", "--bundle", &dir, &id], "pass --console-socket"),
+        (&["run", "--bundle", &dir, "--console-socket", "/no/socket", &id], "cannot use console socket"),
     ] {
         check(&bed.oci(words), 1, expected);
         assert!(!bed.root().join(&id).exists(), "{expected}");
@@ -246,7 +243,7 @@ fn bundles_and_files_that_are_not_there() {
     for (root, expected) in [("/proc/nope", "cannot make `/proc/nope`: "), (file.to_str().unwrap(), "/file/")]
     {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
-        command.args(["oci", "--root", root, "create", "--bundle", &folder, &id]);
+        command.args(["oci", "--root", root, "create", "--bundle", &dir, &id]);
         check(&Done::of(&command.output().unwrap()), 1, expected);
     }
 }
@@ -261,7 +258,7 @@ fn processes_files_that_are_wrong() {
         (r#"{"args":["true"],"cwd":"/""#, "EOF while parsing an object at line 1 column 26"),
         (r#"{"args":["true"]}"#, "missing field `cwd`"),
         (r#"{"args":[],"cwd":"/"}"#, "has no `args`"),
-        (r#"{"args":["true"],"cwd":"tmp"}"#, "working folder `tmp` is not an absolute path"),
+        (r#"{"args":["true"],"cwd":"tmp"}"#, "working directory `tmp` is not an absolute path"),
         (r#"{"args":["true\u0000"],"cwd":"/"}"#, "a text with a NUL character in it at line 1 column 15"),
         (r#"{"args":["true"],"cwd":"/","user":{"uid":4294967295,"gid":0}}"#, "can have the id 4294967295"),
         (r#"{"args":["true"],"cwd":"/","user":{"uid":"root","gid":0}}"#, "expected u32"),

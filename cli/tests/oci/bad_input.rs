@@ -63,7 +63,7 @@ fn check(name: &str, cases: &[Case]) {
         bundle.config = good.clone();
         change(&mut bundle.config);
         let done = refused(&bed, &bundle, name, what);
-        let line = done.err.replace(bundle.folder.to_str().unwrap(), "BUNDLE");
+        let line = done.err.replace(bundle.dir.to_str().unwrap(), "BUNDLE");
         assert!(line.contains(expected), "{what}: {line:?} does not hold {expected:?}");
     }
     assert_eq!(bed.traces(name), before);
@@ -96,7 +96,7 @@ fn namespaces_that_cannot_be() {
             (
                 "no mounts",
                 |c| linux(c, "namespaces", json!([{"type": "pid"}])),
-                "sharing the machine's mounts, which is not supported",
+                "sharing the host's mounts, which is not supported",
             ),
             (
                 "no users",
@@ -178,13 +178,13 @@ fn namespaces_that_cannot_be() {
                 "write `/proc/self/timens_offsets`: numerical result out of range",
             ),
             (
-                "name of the machine",
+                "name of the host",
                 |c| linux(c, "namespaces", json!([{"type": "pid"}, {"type": "mount"}])),
                 "hostname needs a uts namespace",
             ),
             ("long name", |c| c["hostname"] = json!("x".repeat(100)), "sethostname `xxx"),
             (
-                "parameter of the machine",
+                "parameter of the host",
                 |c| linux(c, "sysctl", json!({"kernel.panic": "1"})),
                 "kernel parameter `kernel.panic` is not separate",
             ),
@@ -299,22 +299,26 @@ fn processes_that_cannot_be() {
         &[
             ("none", |c| drop(c.as_object_mut().unwrap().remove("process")), "has no `process`"),
             (
-                "no folder",
+                "no directory",
                 |c| drop(c["process"].as_object_mut().unwrap().remove("cwd")),
                 "missing field `cwd`",
             ),
             (
-                "relative folder",
+                "relative directory",
                 |c| process(c, "cwd", json!("tmp")),
-                "working folder `tmp` is not an absolute path",
+                "working directory `tmp` is not an absolute path",
             ),
-            ("empty folder", |c| process(c, "cwd", json!("")), "working folder `` is not an absolute path"),
             (
-                "folder that is a file",
+                "empty directory",
+                |c| process(c, "cwd", json!("")),
+                "working directory `` is not an absolute path",
+            ),
+            (
+                "directory that is a file",
                 |c| process(c, "cwd", json!("/etc/passwd")),
                 "chdir `/etc/passwd`: not a directory",
             ),
-            ("folder of the machine", |c| process(c, "cwd", json!("/proc/self/fd/3")), "proc/self/fd/3"),
+            ("directory of the host", |c| process(c, "cwd", json!("/proc/self/fd/3")), "proc/self/fd/3"),
             ("no program", |c| drop(c["process"].as_object_mut().unwrap().remove("args")), "has no `args`"),
             ("empty program", |c| process(c, "args", json!([])), "has no `args`"),
             (
@@ -521,14 +525,14 @@ fn file_trees_that_cannot_be() {
                 "what is mounted on `/proc` is not a proc file system",
             ),
             (
-                "folder on a file",
+                "directory on a file",
                 |c| mount(c, json!({"destination": "/etc/passwd", "type": "bind", "source": "/tmp"})),
-                "cannot mount a folder on `/etc/passwd`, which is not a folder",
+                "cannot mount a directory on `/etc/passwd`, which is not a directory",
             ),
             (
-                "file on a folder",
+                "file on a directory",
                 |c| mount(c, json!({"destination": "/etc", "type": "bind", "source": "/etc/passwd"})),
-                "cannot mount a file on `/etc`, which is a folder",
+                "cannot mount a file on `/etc`, which is a directory",
             ),
             (
                 "below a file",

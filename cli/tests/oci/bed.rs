@@ -1,4 +1,4 @@
-//! What the tests share: a folder for a runtime's containers, bundles with a busybox, and what came of a command.
+//! What the tests share: a directory for a runtime's containers, bundles with a busybox, and what came of a command.
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ macro_rules! bed {
 
 /// A runtime with no containers; those left at the end are removed.
 pub struct Bed {
-    folder: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 /// How long a command may take on a busy machine.
@@ -40,7 +40,7 @@ pub struct Done {
 
 /// A bundle, to be changed before it is used.
 pub struct Bundle {
-    pub folder: PathBuf,
+    pub dir: PathBuf,
     pub config: Value,
 }
 
@@ -84,15 +84,15 @@ impl Bed {
         if !busybox().exists() {
             return Err("busybox (static) is needed".to_owned());
         }
-        Ok(Bed { folder: tempfile::tempdir().map_err(|error| error.to_string())? })
+        Ok(Bed { dir: tempfile::tempdir().map_err(|error| error.to_string())? })
     }
 
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        self.dir.path()
     }
 
     pub fn root(&self) -> PathBuf {
-        self.folder.path().join("root")
+        self.dir.path().join("root")
     }
 
     /// A command of the runtime, to be changed before it is run.
@@ -111,7 +111,7 @@ impl Bed {
 
     /// Runs a command that keeps this process's streams from a container that outlives it.
     pub fn detached(&self, words: &[&str]) -> Done {
-        let err = self.folder.path().join("detached.err");
+        let err = self.dir.path().join("detached.err");
         let mut command = self.command(words);
         command.stdout(Stdio::null()).stderr(fs::File::create(&err).unwrap());
         let code = command.status().unwrap().code().unwrap_or(-1);
@@ -120,8 +120,8 @@ impl Bed {
 
     /// A bundle whose program is a shell command.
     pub fn bundle(&self, command: &str) -> Bundle {
-        let folder = self.folder.path().join(new_id("bundle"));
-        let rootfs = folder.join("rootfs");
+        let dir = self.dir.path().join(new_id("bundle"));
+        let rootfs = dir.join("rootfs");
         for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
             fs::create_dir_all(rootfs.join(name)).unwrap();
         }
@@ -137,15 +137,14 @@ impl Bed {
         )
         .unwrap();
         fs::write(rootfs.join("etc/group"), "root:x:0:\nstaff:x:50:app\napp:x:1001:\n").unwrap();
-        let done = Done::of(&self.command(&["spec", "--bundle", folder.to_str().unwrap()]).output().unwrap());
+        let done = Done::of(&self.command(&["spec", "--bundle", dir.to_str().unwrap()]).output().unwrap());
         assert_eq!(done.code, 0, "{}", done.err);
-        let mut config: Value =
-            serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
+        let mut config: Value = serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap();
         config["process"]["terminal"] = json!(false);
         config["process"]["args"] = json!(["/bin/sh", "-c", command]);
         config["process"]["env"] = json!(["PATH=/bin"]);
         config["root"]["readonly"] = json!(false);
-        Bundle { folder, config }
+        Bundle { dir, config }
     }
 
     /// Runs a bundle in the foreground.
@@ -191,13 +190,12 @@ impl Bed {
         self.state(id)["pid"].as_i64().unwrap()
     }
 
-    /// Everything that containers whose ids end in `name` could leave on the machine.
+    /// Everything that containers whose ids end in `name` could leave on the host.
     pub fn traces(&self, name: &str) -> BTreeSet<String> {
         let mut traces = BTreeSet::new();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let folder = self.path().to_str().unwrap();
-        traces
-            .extend(mounts.lines().filter(|line| line.contains(folder)).map(|line| format!("mount {line}")));
+        let dir = self.path().to_str().unwrap();
+        traces.extend(mounts.lines().filter(|line| line.contains(dir)).map(|line| format!("mount {line}")));
         let mut open = vec![PathBuf::from("/sys/fs/cgroup")];
         while let Some(group) = open.pop() {
             for entry in fs::read_dir(&group).into_iter().flatten().flatten() {
@@ -213,7 +211,7 @@ impl Bed {
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            if line.contains(folder) {
+            if line.contains(dir) {
                 traces.insert(format!("process {line}"));
             }
         }
@@ -241,14 +239,14 @@ impl Drop for Bed {
 }
 
 impl Bundle {
-    /// Writes the configuration; gives the folder.
+    /// Writes the configuration; gives the directory.
     pub fn write(&self) -> &str {
-        fs::write(self.folder.join("config.json"), self.config.to_string()).unwrap();
-        self.folder.to_str().unwrap()
+        fs::write(self.dir.join("config.json"), self.config.to_string()).unwrap();
+        self.dir.to_str().unwrap()
     }
 
     pub fn rootfs(&self) -> PathBuf {
-        self.folder.join("rootfs")
+        self.dir.join("rootfs")
     }
 }
 

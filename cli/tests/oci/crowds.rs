@@ -6,10 +6,10 @@ use crate::bed::new_id;
 fn a_thousand_in_a_row_leave_nothing() {
     let bed = bed!();
     let bundle = bed.bundle("true");
-    let folder = bundle.write();
+    let dir = bundle.write();
     let before = bed.traces("row");
     for _ in 0..1000 {
-        let done = bed.oci(&["run", "--bundle", folder, &new_id("row")]);
+        let done = bed.oci(&["run", "--bundle", dir, &new_id("row")]);
         assert_eq!((done.code, done.err.as_str()), (0, ""));
     }
     // Descriptors are a process's own: where none is left, none is open.
@@ -20,12 +20,12 @@ fn a_thousand_in_a_row_leave_nothing() {
 fn fifty_at_once_leave_nothing() {
     let bed = bed!();
     let bundle = bed.bundle("echo $$");
-    let folder = bundle.write();
+    let dir = bundle.write();
     let before = bed.traces("crowd");
     std::thread::scope(|scope| {
         for _ in 0..50 {
             scope.spawn(|| {
-                let done = bed.oci(&["run", "--bundle", folder, &new_id("crowd")]);
+                let done = bed.oci(&["run", "--bundle", dir, &new_id("crowd")]);
                 assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "1\n", ""));
             });
         }

@@ -1,4 +1,4 @@
-//! Control groups: limits, changes to them, stopping, counting, telling of the end of memory, removing. On a machine
+//! Control groups: limits, changes to them, stopping, counting, telling of the end of memory, removing. On a host
 //! with both versions, and on what looks like one with version 2 alone.
 
 use crate::bed::{Bed, Bundle, Done, new_id, read, wait_until};
@@ -18,7 +18,7 @@ fn no_version_1() -> Option<&'static str> {
     (!there).then_some("version 1 controllers are not mounted")
 }
 
-/// The group of a process in the hierarchy of a version 1 controller, as a folder.
+/// The group of a process in the hierarchy of a version 1 controller, as a directory.
 fn group(pid: i64, controller: &str) -> PathBuf {
     let text = read(format!("/proc/{pid}/cgroup"));
     let path = text.lines().find_map(|line| line.split_once(&format!(":{controller}:"))).unwrap().1;
@@ -211,9 +211,9 @@ fn groups_below_go_too() {
             "" => Path::new(ROOT).join("unified"),
             name => Path::new(ROOT).join(name),
         };
-        let folder = mount.join(path.trim_start_matches('/')).join("a/b");
-        if fs::create_dir_all(&folder).is_ok() {
-            made.push(folder);
+        let dir = mount.join(path.trim_start_matches('/')).join("a/b");
+        if fs::create_dir_all(&dir).is_ok() {
+            made.push(dir);
         }
     }
     assert!(!made.is_empty());
@@ -221,8 +221,8 @@ fn groups_below_go_too() {
     fs::write(made[0].join("cgroup.procs"), pid.to_string()).unwrap();
     let done = bed.oci(&["delete", "--force", &id]);
     assert_eq!((done.code, done.err.as_str()), (0, ""));
-    for folder in made {
-        assert!(!folder.parent().unwrap().parent().unwrap().exists(), "{}", folder.display());
+    for dir in made {
+        assert!(!dir.parent().unwrap().parent().unwrap().exists(), "{}", dir.display());
     }
 }
 
@@ -332,7 +332,7 @@ fn all_are_listed_and_signalled() {
     assert_eq!(bed.oci(&["delete", &id]).code, 0);
 }
 
-/// Processes of the machine's own numbers outlive the first; they end with the container all the same.
+/// Processes of the host's own numbers outlive the first; they end with the container all the same.
 #[test]
 fn containers_without_process_numbers_of_their_own_end_whole() {
     let bed = bed!();
@@ -442,7 +442,7 @@ fn elsewhere(bed: &Bed, change: &str, words: &[&str]) -> Done {
 fn version_2_alone() {
     let bed = bed!();
     if !Path::new(ROOT).join("unified").is_dir() {
-        skip!("this machine has one layout only");
+        skip!("this host has one layout only");
     }
     let bundle: Bundle = {
         let mut bundle = bed.bundle("sleep 1000 & while :; do sleep 0.05; done");
@@ -493,7 +493,7 @@ fn version_1_alone() {
         skip!("{reason}");
     }
     if !Path::new(ROOT).join("unified").is_dir() {
-        skip!("this machine has one layout only");
+        skip!("this host has one layout only");
     }
     let legacy = |words: &[&str]| elsewhere(&bed, NO_UNIFIED, words);
     for limited in [false, true] {
@@ -569,7 +569,7 @@ fn no_groups_at_all() {
     assert_eq!(done.out, fs::read_to_string("/proc/self/cgroup").unwrap());
 }
 
-/// As in an image's tree that a machine's folders are mounted into again: each hierarchy is shown once.
+/// As in an image's tree that a host's directories are mounted into again: each hierarchy is shown once.
 #[test]
 fn hierarchies_that_are_mounted_twice_are_shown_once() {
     let bed = bed!();

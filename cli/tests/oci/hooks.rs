@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 const KINDS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
-/// A bundle whose program and hooks write their names into a file, in the folder that is both at `/tmp/told` in the
+/// A bundle whose program and hooks write their names into a file, in the directory that is both at `/tmp/told` in the
 /// container and `told` outside.
 fn telling(bed: &Bed) -> (Bundle, PathBuf) {
     let mut bundle = bed.bundle("echo program >> /tmp/told");
     let told = bundle.rootfs().join("tmp/told");
     for kind in KINDS {
-        // Those in the container see its tree, the others the machine's.
+        // Those in the container see its tree, the others the host's.
         let (shell, place) = match kind {
             "startContainer" => ("/bin/sh", "/tmp/told".to_owned()),
             _ => ("/bin/sh", told.display().to_string()),
@@ -63,7 +63,7 @@ fn each_kind_runs_in_its_place() {
     {
         let state: Value = serde_json::from_str(&read(format!("{}.{kind}", told.display()))).unwrap();
         assert_eq!((&state["id"], &state["status"]), (&json!(id), &json!(status)), "{kind}");
-        assert_eq!(state["bundle"], json!(bundle.folder), "{kind}");
+        assert_eq!(state["bundle"], json!(bundle.dir), "{kind}");
         assert!(state["ociVersion"].as_str().unwrap().starts_with("1."), "{kind}");
         assert_eq!(state["pid"].as_i64().unwrap() > 1, *kind != "poststop", "{kind}: {state}");
     }
@@ -205,7 +205,7 @@ fn one_that_fails_after_the_start_ends_the_container() {
     assert!(bed.traces("after-start").is_empty());
 }
 
-/// Annotations of crun's: what hooks on the machine's side say is added to files.
+/// Annotations of crun's: what hooks on the host's side say is added to files.
 #[test]
 fn what_hooks_say_is_kept() {
     let bed = bed!();

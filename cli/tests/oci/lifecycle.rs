@@ -18,7 +18,7 @@ fn a_container_is_made_started_and_removed() {
     assert_eq!(done.code, 0, "{}", done.err);
     let state = bed.state(&id);
     assert_eq!(state["status"], "created");
-    assert_eq!(state["bundle"], json!(bundle.folder));
+    assert_eq!(state["bundle"], json!(bundle.dir));
     assert!(!bundle.rootfs().join("root/up").exists(), "the program runs before it is started");
     assert!(bed.oci(&["create", "--bundle", bundle.write(), &id]).err.contains("already exists"));
 
@@ -64,12 +64,12 @@ fn run_passes_output_and_code_on() {
     assert_eq!(done.code, 0, "process 1 does not kill itself: {done:?}");
     let missing = bed.sh("", |config| config["process"]["args"] = json!(["/no/such"]));
     assert_eq!(missing.code, 127, "{missing:?}");
-    let folder = bed.sh("", |config| config["process"]["args"] = json!(["/etc"]));
-    assert_eq!(folder.code, 126, "{folder:?}");
+    let dir = bed.sh("", |config| config["process"]["args"] = json!(["/etc"]));
+    assert_eq!(dir.code, 126, "{dir:?}");
 }
 
 #[test]
-fn hooks_leave_the_program_its_folder() {
+fn hooks_leave_the_program_its_dir() {
     let bed = bed!();
     let done = bed.sh("pwd", |config| {
         config["process"]["cwd"] = json!("/tmp");
@@ -134,9 +134,9 @@ fn a_manager_is_told_when_the_program_is_ready() {
         assert_eq!(fs::read_to_string(&told).unwrap().trim(), path.join("notify").to_str().unwrap());
         assert!(caller.try_wait().unwrap().is_none(), "{words:?} waits until the program is ready");
         let inside = format!("/proc/{}/root{}", bed.pid(&id), path.display());
-        let folder = fs::File::open(inside).unwrap();
+        let dir = fs::File::open(inside).unwrap();
         let program = UnixDatagram::unbound().unwrap();
-        let socket = format!("/proc/self/fd/{}/notify", folder.as_raw_fd());
+        let socket = format!("/proc/self/fd/{}/notify", dir.as_raw_fd());
         program.send_to(b"STATUS=soon", &socket).unwrap();
         program.send_to(b"MAINPID=1\nREADY=1\n", &socket).unwrap();
         let mut message = [0; 64];

@@ -56,7 +56,7 @@ fn the_default_tree() {
         assert!(wanted.iter().all(|option| has.contains(&(*option).to_owned())), "{place}: {has:?}");
         assert!(!unwanted.iter().any(|option| has.contains(&(*option).to_owned())), "{place}: {has:?}");
     }
-    // Nothing of the machine's mounts is left, and none is a peer of one.
+    // Nothing of the host's mounts is left, and none is a peer of one.
     assert!(!done.out.contains("shared:") && !done.out.contains("master:"), "{done:?}");
 }
 
@@ -210,7 +210,7 @@ fn a_read_only_root() {
 #[test]
 fn file_systems_of_memory() {
     let bed = bed!();
-    // The mode is the one that is given, else that of the folder that is covered, else the one of a new tmpfs.
+    // The mode is the one that is given, else that of the directory that is covered, else the one of a new tmpfs.
     let mut bundle = bed.bundle("stat -c %a /given /covered /new; df -k /given | tail -1 | tr -s ' ' | cut -d' ' -f2; ls /copied /empty; stat -c %a:%u /copied/file; touch /ro/x 2>/dev/null || echo ro");
     let rootfs = bundle.rootfs();
     for (name, mode) in [("covered", 0o1750), ("given", 0o755), ("copied", 0o711), ("empty", 0o755)] {
@@ -245,20 +245,16 @@ fn places_are_made_where_they_are_missing() {
     let bed = bed!();
     let file = bed.path().join("file");
     fs::write(&file, "told\n").unwrap();
-    let folder = bed.path().join("folder");
-    fs::create_dir(&folder).unwrap();
-    fs::write(folder.join("inner"), "inner\n").unwrap();
+    let dir = bed.path().join("directory");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("inner"), "inner\n").unwrap();
     let mut bundle = bed.bundle("cat /a/b/file /c/d/inner /led/inner /up/inner /dev/extra");
     // Links in the image lead to places in the image, never out of it.
     symlink("/target/deep", bundle.rootfs().join("led")).unwrap();
     symlink("../../../../../../..", bundle.rootfs().join("out")).unwrap();
-    for (source, place) in [
-        (&file, "/a/b/file"),
-        (&folder, "/c/d"),
-        (&folder, "/led"),
-        (&folder, "/out/up"),
-        (&file, "/dev/extra"),
-    ] {
+    for (source, place) in
+        [(&file, "/a/b/file"), (&dir, "/c/d"), (&dir, "/led"), (&dir, "/out/up"), (&file, "/dev/extra")]
+    {
         add(
             &mut bundle.config,
             json!({"destination": place, "type": "bind", "source": source, "options": ["bind"]}),
@@ -270,7 +266,7 @@ fn places_are_made_where_they_are_missing() {
 }
 
 #[test]
-fn an_image_without_the_usual_folders() {
+fn an_image_without_the_usual_dirs() {
     let bed = bed!();
     let bundle = bed.bundle("test -c /dev/null && test -d /proc/1 && test -d /sys/kernel && echo all");
     for name in ["dev", "proc", "sys", "tmp", "etc/passwd", "etc/group"] {
@@ -441,7 +437,7 @@ fn with_groups(bed: &Bed, bundle: &crate::bed::Bundle, change: &str) -> crate::b
 pub const ONLY_UNIFIED: &str = "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup";
 pub const NO_UNIFIED: &str = "umount /sys/fs/cgroup/unified";
 
-/// Devices are guarded by rules, whichever groups the machine has.
+/// Devices are guarded by rules, whichever groups the host has.
 #[test]
 fn devices_are_guarded_by_rules() {
     let bed = bed!();
@@ -464,7 +460,7 @@ fn devices_are_guarded_by_rules() {
     if hybrid {
         places.extend([("version 1", NO_UNIFIED), ("version 2", ONLY_UNIFIED)]);
     } else {
-        eprintln!("SKIPPED: other layouts of groups: this machine has one only");
+        eprintln!("SKIPPED: other layouts of groups: this host has one only");
     }
     for (name, change) in places {
         for (rules, kmsg, written) in [

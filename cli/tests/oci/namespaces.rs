@@ -364,24 +364,19 @@ fn ordinary_users_run_containers() {
         fs::copy(env!("CARGO_BIN_EXE_kiln"), &program).unwrap();
     }
     let mut bundle = bed.bundle("");
-    let folder = place.path().join("bundle");
+    let dir = place.path().join("bundle");
     assert!(
         Command::new("cp")
-            .args(["-r".as_ref(), bundle.folder.as_os_str(), folder.as_os_str()])
+            .args(["-r".as_ref(), bundle.dir.as_os_str(), dir.as_os_str()])
             .status()
             .unwrap()
             .success()
     );
-    fs::remove_file(folder.join("config.json")).unwrap();
+    fs::remove_file(dir.join("config.json")).unwrap();
     let runtime = place.path().join("run");
     fs::create_dir(&runtime).unwrap();
     assert!(
-        Command::new("chown")
-            .args(["-R", "65534:65534"])
-            .args([&folder, &runtime])
-            .status()
-            .unwrap()
-            .success()
+        Command::new("chown").args(["-R", "65534:65534"]).args([&dir, &runtime]).status().unwrap().success()
     );
     let oci = |words: &[&str]| {
         let mut command = Command::new("setpriv");
@@ -396,15 +391,15 @@ fn ordinary_users_run_containers() {
             "--inh-caps",
             "-all",
         ]);
-        command.arg(&program).arg("oci").args(words).current_dir(&folder);
+        command.arg(&program).arg("oci").args(words).current_dir(&dir);
         command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin").env("XDG_RUNTIME_DIR", &runtime);
         Done::of(&command.output().unwrap())
     };
     let done = oci(&["spec", "--rootless"]);
     assert_eq!((done.code, done.err.as_str()), (0, ""));
-    let config = folder.join("config.json");
+    let config = dir.join("config.json");
     bundle.config = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
-    let write = |config: &Value| fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let write = |config: &Value| fs::write(dir.join("config.json"), config.to_string()).unwrap();
     bundle.config["process"]["terminal"] = json!(false);
     bundle.config["root"]["readonly"] = json!(false);
     bundle.config["process"]["env"] = json!(["PATH=/bin"]);
@@ -419,7 +414,7 @@ fn ordinary_users_run_containers() {
         skip!("user namespaces for ordinary users: {}", done.err);
     }
     assert_eq!((done.out.as_str(), done.err.as_str(), done.code), ("0\n 0 65534 1\ndeny\n1\nkiln\n", "", 0));
-    assert_eq!(fs::metadata(folder.join("rootfs/tmp/new")).unwrap().uid(), 65534);
+    assert_eq!(fs::metadata(dir.join("rootfs/tmp/new")).unwrap().uid(), 65534);
     assert_eq!(
         fs::read_dir(runtime.join("kiln-oci")).unwrap().count(),
         0,
@@ -450,7 +445,7 @@ fn ordinary_users_run_containers() {
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", script]).arg(&source);
     command.args(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&program);
-    command.args(["oci", "run", "limited"]).current_dir(&folder).env("XDG_RUNTIME_DIR", &runtime);
+    command.args(["oci", "run", "limited"]).current_dir(&dir).env("XDG_RUNTIME_DIR", &runtime);
     let done = Done::of(&command.output().unwrap());
     let (told, count) = done.out.trim_end().rsplit_once('\n').unwrap_or_default();
     assert_eq!(told, "monotonic 0 0\nboottime 70 0\n /mnt ro", "{done:?}");
@@ -466,7 +461,7 @@ fn ordinary_users_run_containers() {
         command
             .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "sh", "-c", &script])
             .arg(&program);
-        command.current_dir(&folder).env("XDG_RUNTIME_DIR", &runtime).status().unwrap().code()
+        command.current_dir(&dir).env("XDG_RUNTIME_DIR", &runtime).status().unwrap().code()
     };
     assert_eq!(detached(&["create", "steps"]), Some(0));
     assert_eq!(oci(&["start", "steps"]).code, 0);
@@ -483,16 +478,16 @@ fn ordinary_users_run_containers() {
     bundle.config["process"]["args"] =
         json!(["/bin/sh", "-c", "tr -s ' ' < /proc/self/uid_map; touch /tmp/other"]);
     bundle.config["process"]["user"] = json!({"uid": 7, "gid": 8});
-    fs::set_permissions(folder.join("rootfs/tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::set_permissions(dir.join("rootfs/tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
     write(&bundle.config);
-    // Users of a machine whose lists are these: the program that maps is another user's, and needs its rights.
+    // Users of a host whose lists are these: the program that maps is another user's, and needs its rights.
     let with_lists = |list: &str, path: &str| {
-        fs::write(folder.join("list"), list).unwrap();
+        fs::write(dir.join("list"), list).unwrap();
         let script = "for file in /etc/subuid /etc/subgid; do test -e $file || : > $file; mount --bind list $file; done; exec \"$@\"";
         let mut command = Command::new("/usr/bin/unshare");
         command
             .args(["--mount", "sh", "-c", script, "sh", "setpriv", "--reuid", "65534", "--regid", "65534"]);
-        command.arg("--clear-groups").arg(&program).args(["oci", "run", "ranges"]).current_dir(&folder);
+        command.arg("--clear-groups").arg(&program).args(["oci", "run", "ranges"]).current_dir(&dir);
         command.env_clear().env("PATH", path).env("XDG_RUNTIME_DIR", &runtime);
         Done::of(&command.output().unwrap())
     };
@@ -502,13 +497,13 @@ fn ordinary_users_run_containers() {
     }
     let done = with_lists("nobody:700000:1000\n", PATH);
     assert_eq!((done.out.as_str(), done.err.as_str(), done.code), (" 0 65534 1\n 1 700000 1000\n", "", 0));
-    let made = fs::metadata(folder.join("rootfs/tmp/other")).unwrap();
+    let made = fs::metadata(dir.join("rootfs/tmp/other")).unwrap();
     assert_eq!((made.uid(), made.gid()), (700_006, 700_007));
     let done = with_lists("", PATH);
     let advice = "does `/etc/subuid` have a line for the user with id 65534, such as `65534:100000:65536`?";
     assert!(done.err.contains("newuidmap: ") && done.err.contains(advice), "{done:?}");
     assert_eq!((done.code, done.err.lines().count()), (1, 1), "{done:?}");
-    let bin = folder.join("bin");
+    let bin = dir.join("bin");
     fs::create_dir(&bin).unwrap();
     for name in ["sh", "mount", "setpriv"] {
         std::os::unix::fs::symlink(Path::new("/usr/bin").join(name), bin.join(name)).unwrap();
@@ -518,7 +513,7 @@ fn ordinary_users_run_containers() {
     assert_eq!(fs::read_dir(runtime.join("kiln-oci")).unwrap().count(), 0);
 }
 
-/// `netDevices`: an interface of the machine becomes the container's, with another name and its addresses.
+/// `netDevices`: an interface of the host becomes the container's, with another name and its addresses.
 #[test]
 fn network_devices_move_in() {
     let bed = bed!();
@@ -526,7 +521,7 @@ fn network_devices_move_in() {
         let mut bundle = bed.bundle("ip addr show dev inner; ip route");
         bundle.config["linux"]["netDevices"] = json!({"kt0": {"name": "inner"}});
         change(&mut bundle.config);
-        // The machine is a network namespace of this test's own.
+        // The host is a network namespace of this test's own.
         let busybox = bundle.rootfs().join("bin/busybox");
         let script = format!(
             "ip() {{ {0} ip \"$@\"; }}; ip link add kt0 type veth && ip link set kt0 up && ip addr add 10.9.8.7/24 dev kt0 \

@@ -14,7 +14,7 @@ fn container_ids_are_no_paths() {
     let bed = bed!();
     let outside = Outside::new(&bed);
     let bundle = bed.bundle("true");
-    let folder = bundle.write();
+    let dir = bundle.write();
     fs::create_dir_all(bed.root()).unwrap();
     let (long, longer) = ("a".repeat(300), "a".repeat(5000));
     let absolute = outside.path.to_str().unwrap();
@@ -22,8 +22,8 @@ fn container_ids_are_no_paths() {
         ["..", ".", "", "a/b", "a/../../outside", "../outside", absolute, "a\nb", "a b", "ä", &long, &longer]
     {
         for words in [
-            &["create", "--bundle", folder][..],
-            &["run", "--bundle", folder],
+            &["create", "--bundle", dir][..],
+            &["run", "--bundle", dir],
             &["state"],
             &["start"],
             &["kill"],
@@ -95,7 +95,7 @@ fn paths_of_control_groups_do_not_climb() {
     assert!(done.code != 0, "{done:?}");
 }
 
-/// Hooks are named by whole paths, so that no folder decides which program they are.
+/// Hooks are named by whole paths, so that no directory decides which program they are.
 #[test]
 fn hooks_are_whole_paths() {
     let bed = bed!();
@@ -103,15 +103,15 @@ fn hooks_are_whole_paths() {
     for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart"] {
         for path in ["hook", "./hook", "../hook", ""] {
             let mut bundle = bed.bundle("true");
-            for folder in [bundle.folder.clone(), bundle.rootfs()] {
+            for dir in [bundle.dir.clone(), bundle.rootfs()] {
                 let script = format!("#!/bin/sh\necho ran > {}\n", outside.file().display());
-                fs::write(folder.join("hook"), script).unwrap();
+                fs::write(dir.join("hook"), script).unwrap();
                 use std::os::unix::fs::PermissionsExt;
-                fs::set_permissions(folder.join("hook"), PermissionsExt::from_mode(0o755)).unwrap();
+                fs::set_permissions(dir.join("hook"), PermissionsExt::from_mode(0o755)).unwrap();
             }
             bundle.config["hooks"] = json!({ kind: [{ "path": path }] });
             let mut command = bed.command(&["run", "--bundle", bundle.write(), &new_id("hook")]);
-            let done = Done::in_time(command.current_dir(&bundle.folder));
+            let done = Done::in_time(command.current_dir(&bundle.dir));
             assert!(
                 done.code != 0 && done.err.contains("is not an absolute path"),
                 "{kind} {path}: {done:?}"
@@ -132,7 +132,7 @@ fn paths_of_devices_do_not_climb() {
         "/etc/../../../node".to_owned(),
         format!("/link{}/node", outside.path.display()),
         "/out/node".to_owned(),
-        "/out/folder/node".to_owned(),
+        "/out/directory/node".to_owned(),
         "/out/file".to_owned(),
         "/".to_owned(),
         "/dev/..".to_owned(),
@@ -174,11 +174,11 @@ fn destinations_of_mounts_do_not_climb() {
         format!("/link{whole}/new/deep"),
         format!("/link{whole}"),
         "/climbing/new".to_owned(),
-        "/climbing/folder".to_owned(),
+        "/climbing/directory".to_owned(),
         "/out".to_owned(),
         "/out/new/deep".to_owned(),
         "/out/file".to_owned(),
-        "/out/folder/../../new".to_owned(),
+        "/out/directory/../../new".to_owned(),
         "/circle/new".to_owned(),
         "/proc/self/root/new".to_owned(),
         "/proc/self/cwd/new".to_owned(),
@@ -214,7 +214,7 @@ fn destinations_of_mounts_do_not_climb() {
                 (1, "given\n"),
                 "{what}"
             );
-            fs::remove_dir_all(&bundle.folder).unwrap();
+            fs::remove_dir_all(&bundle.dir).unwrap();
         }
     }
     // One that lies on another, through it, and in it.
@@ -238,11 +238,11 @@ fn destinations_of_mounts_do_not_climb() {
 fn copying_up_follows_no_links() {
     let bed = bed!();
     let outside = Outside::new(&bed);
-    let mut bundle = bed.bundle("readlink /data/link; readlink /data/folder; cat /data/link /data/folder/file 2>/dev/null; test -p /data/fifo && cat /data/plain; rm -r /data/*");
+    let mut bundle = bed.bundle("readlink /data/link; readlink /data/directory; cat /data/link /data/directory/file 2>/dev/null; test -p /data/fifo && cat /data/plain; rm -r /data/*");
     let data = bundle.rootfs().join("data");
     fs::create_dir(&data).unwrap();
     symlink(outside.file(), data.join("link")).unwrap();
-    symlink(&outside.path, data.join("folder")).unwrap();
+    symlink(&outside.path, data.join("directory")).unwrap();
     fs::write(data.join("plain"), "plain\n").unwrap();
     fifo(&data.join("fifo"));
     add_mount(
@@ -266,13 +266,13 @@ fn a_root_behind_a_link_is_left_by_nobody() {
         "test -e /{below_root} || test -e /{}{below_root} || echo inside",
         "../".repeat(12)
     ));
-    symlink("rootfs", bundle.folder.join("link")).unwrap();
+    symlink("rootfs", bundle.dir.join("link")).unwrap();
     bundle.config["root"]["path"] = json!("link");
     let done = bed.run(&bundle);
     assert_eq!((done.out.as_str(), done.err.as_str()), ("inside\n", ""));
     for (path, kind) in [("fifo", "fifo"), ("file", "file"), ("missing", "")] {
         if !kind.is_empty() {
-            disguise(kind, &bundle.folder.join(path), &outside);
+            disguise(kind, &bundle.dir.join(path), &outside);
         }
         bundle.config["root"]["path"] = json!(path);
         let done = bed.run(&bundle);
@@ -280,13 +280,13 @@ fn a_root_behind_a_link_is_left_by_nobody() {
     }
 }
 
-/// CVE-2024-9676: a user database that is a link is looked for inside; one that is a pipe, a device, a folder or huge
+/// CVE-2024-9676: a user database that is a link is looked for inside; one that is a pipe, a device, a directory or huge
 /// holds nobody up, and fills no memory.
 #[test]
 fn user_databases_are_plain_files() {
     let bed = bed!();
     let outside = Outside::new(&bed);
-    fs::write(outside.path.join("folder/passwd"), "app:x:0:0::/root:/bin/sh\n").unwrap();
+    fs::write(outside.path.join("directory/passwd"), "app:x:0:0::/root:/bin/sh\n").unwrap();
     let (id, bundle) = sleeper(&bed, |_| {});
     let passwd = bundle.rootfs().join("etc/passwd");
     // Not by `id`, which reads the database itself.
@@ -298,12 +298,12 @@ fn user_databases_are_plain_files() {
     symlink("../../../root/passwd", &passwd).unwrap();
     assert_eq!(as_app().out, "1000\n/home/app\n");
     remove(&passwd);
-    symlink(outside.path.join("folder/passwd"), &passwd).unwrap();
+    symlink(outside.path.join("directory/passwd"), &passwd).unwrap();
     let done = as_app();
     assert!(done.code == 255 && done.err.contains("unable to find user app"), "{done:?}");
     let refused: [(&str, Make); 5] = [
         ("a pipe", fifo),
-        ("a folder", |path| fs::create_dir(path).unwrap()),
+        ("a directory", |path| fs::create_dir(path).unwrap()),
         ("a link to a device", |path| symlink("/dev/zero", path).unwrap()),
         ("a link to /proc", |path| symlink("/proc/kmsg", path).unwrap()),
         ("huge", |path| {
@@ -332,6 +332,6 @@ fn user_databases_are_plain_files() {
             "{what}: {done:?}"
         );
     }
-    fs::remove_file(outside.path.join("folder/passwd")).unwrap();
+    fs::remove_file(outside.path.join("directory/passwd")).unwrap();
     outside.assert_untouched("a user database");
 }

@@ -319,7 +319,7 @@ fn an_agent_is_asked() {
         assert_eq!(state["fds"], json!(["seccompFd"]), "{state}");
         assert_eq!(state["metadata"], "told");
         assert_eq!(state["state"]["id"], json!(id));
-        assert_eq!(state["state"]["bundle"], json!(bundle.folder));
+        assert_eq!(state["state"]["bundle"], json!(bundle.dir));
         assert!(state["pid"].as_i64().unwrap() > 1);
         let [listener] = <[OwnedFd; 1]>::try_from(fds).unwrap();
         let link = fs::read_link(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();

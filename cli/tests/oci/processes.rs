@@ -51,9 +51,9 @@ fn codes_are_the_programs() {
     }
     // A program that ends at once is not missed.
     let bundle = bed.bundle("exit 5");
-    let folder = bundle.write();
+    let dir = bundle.write();
     for _ in 0..20 {
-        assert_eq!(bed.oci(&["run", "--bundle", folder, &new_id("short")]).code, 5);
+        assert_eq!(bed.oci(&["run", "--bundle", dir, &new_id("short")]).code, 5);
     }
 }
 
@@ -165,7 +165,7 @@ fn descriptors_are_kept_or_closed() {
     let bed = bed!();
     let list = "for fd in /proc/self/fd/*; do readlink $fd; done | grep -c /etc/passwd; readlink /proc/$$/fd/3; readlink /proc/$$/fd/4";
     let bundle = bed.bundle(list);
-    let folder = bundle.write().to_owned();
+    let dir = bundle.write().to_owned();
     let id = bed.idle(|_| {});
     // A shell gives this program further descriptors.
     let run = |words: &str, variables: &str| {
@@ -178,9 +178,9 @@ fn descriptors_are_kept_or_closed() {
     };
     let (new, program) =
         (new_id("fds"), "sh -c 'readlink /proc/$$/fd/3; readlink /proc/$$/fd/4; readlink /proc/$$/fd/5'");
-    assert_eq!(run(&format!("run --bundle {folder} {new}"), "").out, "0\n");
+    assert_eq!(run(&format!("run --bundle {dir} {new}"), "").out, "0\n");
     assert_eq!(run(&format!("exec {id} {program}"), "").out, "");
-    let done = run(&format!("run --bundle {folder} --preserve-fds 2 {new}"), "");
+    let done = run(&format!("run --bundle {dir} --preserve-fds 2 {new}"), "");
     assert_eq!(done.out, "1\n/etc/passwd\n/etc/group\n", "{done:?}");
     assert_eq!(run(&format!("exec --preserve-fds 2 {id} {program}"), "").out, "/etc/passwd\n/etc/group\n");
     assert_eq!(run(&format!("exec --preserve-fds=3 {id} {program}"), "").out.lines().count(), 3);
@@ -189,10 +189,10 @@ fn descriptors_are_kept_or_closed() {
         "echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES $$; readlink /proc/$$/fd/3; readlink /proc/$$/fd/4",
     );
     bundle.config["hostname"] = json!("listens");
-    let folder = bundle.write().to_owned();
-    let done = run(&format!("run --bundle {folder} {new}"), "LISTEN_FDS=2 LISTEN_FDNAMES=a:b");
+    let dir = bundle.write().to_owned();
+    let done = run(&format!("run --bundle {dir} {new}"), "LISTEN_FDS=2 LISTEN_FDNAMES=a:b");
     assert_eq!(done.out, "2 1 a:b 1\n/etc/passwd\n/etc/group\n", "{done:?}");
-    let done = run(&format!("run --bundle {folder} {new}"), "");
+    let done = run(&format!("run --bundle {dir} {new}"), "");
     assert_eq!(done.out, "1\n", "{done:?}");
 }
 
@@ -212,7 +212,7 @@ fn containers_are_listed() {
     let of = |id: &str| list.iter().find(|one| one["id"] == id).unwrap();
     assert_eq!((&of(&first)["status"], &of(&second)["status"]), (&json!("running"), &json!("created")));
     assert_eq!((&of(&first)["annotations"], &of(&first)["owner"]), (&json!({"a": "b"}), &json!("root")));
-    assert_eq!(of(&second)["bundle"], json!(bundle.folder));
+    assert_eq!(of(&second)["bundle"], json!(bundle.dir));
     let table = bed.oci(&["list"]).out;
     let head: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
     assert_eq!(head, ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
@@ -313,11 +313,11 @@ fn the_bundle_is_found() {
     let bundle = bed.bundle("echo here");
     bundle.write();
     let mut command = bed.command(&["run", &new_id("here")]);
-    let done = Done::of(&command.current_dir(&bundle.folder).output().unwrap());
+    let done = Done::of(&command.current_dir(&bundle.dir).output().unwrap());
     assert_eq!(done.out, "here\n", "{done:?}");
-    fs::rename(bundle.folder.join("config.json"), bundle.folder.join("other.json")).unwrap();
-    let folder = bundle.folder.to_str().unwrap();
-    let done = bed.oci(&["run", "--config", "other.json", "--bundle", folder, &new_id("other")]);
+    fs::rename(bundle.dir.join("config.json"), bundle.dir.join("other.json")).unwrap();
+    let dir = bundle.dir.to_str().unwrap();
+    let done = bed.oci(&["run", "--config", "other.json", "--bundle", dir, &new_id("other")]);
     assert_eq!(done.out, "here\n", "{done:?}");
 }
 

@@ -17,9 +17,9 @@ use std::process::Command;
 
 fn main() -> Result<()> {
     let only: Vec<String> = std::env::args().skip(1).collect();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/parser");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/parser");
     let mut asked = 0;
-    for mut file in cases::read_folder(&folder)? {
+    for mut file in cases::read_dir(&dir)? {
         for case in file.cases.iter_mut().filter(|case| only.is_empty() || only.contains(&case.name)) {
             case.reference = Some(ask(&mut Command::new("docker"), case)?.to_string());
             asked += 1;

@@ -20,20 +20,20 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let layout = project.join("target/bases/busybox");
-    let folder = project.join("testdata/differential");
+    let dir = project.join("testdata/differential");
     let base = Base::read(&layout).context("the base images are missing: run `make bases`")?;
-    let trials = differential::read_folder(&folder)?;
+    let trials = differential::read_dir(&dir)?;
     let chosen = |only: Vec<String>| -> Vec<Trial> {
         trials.into_iter().filter(|trial| only.is_empty() || only.contains(&trial.name)).collect()
     };
     match arguments.next().as_deref() {
         Some("record") => {
             load_base(&layout)?;
-            record(&folder, &base, &chosen(arguments.collect()))
+            record(&dir, &base, &chosen(arguments.collect()))
         }
         Some("compare") => {
             let kiln = arguments.next().context("the program is missing")?;
-            compare(&folder, &base, &kiln, &chosen(arguments.collect()))
+            compare(&dir, &base, &kiln, &chosen(arguments.collect()))
         }
         _ => bail!("usage: differential record|compare …"),
     }
@@ -41,8 +41,8 @@ fn main() -> Result<()> {
 
 /// Gives the engine the base image.
 fn load_base(layout: &Path) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let archive = folder.path().join("busybox.tar");
+    let dir = tempfile::tempdir()?;
+    let archive = dir.path().join("busybox.tar");
     let target = format!("docker-archive:{}:busybox:latest", archive.display());
     let source = format!("oci:{}", layout.display());
     let copied = Command::new("skopeo").args(["copy", "-q", &source, &target]).status()?;
@@ -53,33 +53,33 @@ fn load_base(layout: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A folder of its own for each build: the engine keeps contexts by name.
-fn folder_for(trial: &Trial) -> Result<tempfile::TempDir> {
+/// A directory of its own for each build: the engine keeps contexts by name.
+fn dir_for(trial: &Trial) -> Result<tempfile::TempDir> {
     Ok(tempfile::Builder::new().prefix(&format!("trial-{}-", trial.name)).tempdir()?)
 }
 
-fn record(folder: &Path, base: &Base, trials: &[Trial]) -> Result<()> {
-    std::fs::create_dir_all(folder.join("recorded"))?;
+fn record(dir: &Path, base: &Base, trials: &[Trial]) -> Result<()> {
+    std::fs::create_dir_all(dir.join("recorded"))?;
     for trial in trials {
-        let context = folder_for(trial)?;
+        let context = dir_for(trial)?;
         trial.lay_out(context.path())?;
         // Times are no part of the engine's cache: a result of another trial may have others.
         let image = trial.build(&|| Command::new("docker"), &["--no-cache"], context.path(), base)?;
-        std::fs::write(differential::recording(folder, &trial.name), image)?;
+        std::fs::write(differential::recording(dir, &trial.name), image)?;
         println!("recorded {}", trial.name);
     }
     Ok(())
 }
 
-fn compare(folder: &Path, base: &Base, kiln: &str, trials: &[Trial]) -> Result<()> {
+fn compare(dir: &Path, base: &Base, kiln: &str, trials: &[Trial]) -> Result<()> {
     let program = PathBuf::from(kiln);
     let mut different = 0;
     for trial in trials {
-        let Ok(reference) = std::fs::read_to_string(differential::recording(folder, &trial.name)) else {
+        let Ok(reference) = std::fs::read_to_string(differential::recording(dir, &trial.name)) else {
             println!("{}: not recorded", trial.name);
             continue;
         };
-        let context = folder_for(trial)?;
+        let context = dir_for(trial)?;
         trial.lay_out(context.path())?;
         let image = trial.build(&|| Command::new(&program), &KILN_ARGUMENTS, context.path(), base)?;
         let found = differential::differences(&reference, &image);

@@ -6,19 +6,19 @@ const CONFIG: &[u8] = br#"{"architecture":"amd64","os":"linux","config":{"Cmd":[
     "rootfs":{"type":"layers","diff_ids":[]}}"#;
 
 struct Bed {
-    _folder: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     store: Store,
     image: Image,
 }
 
 impl Bed {
     fn new() -> Bed {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
         let id = store.put_image(b"{}", "application/vnd.oci.image.manifest.v1+json", CONFIG).unwrap();
         let record = store.resolve(&id.to_string()).unwrap();
         let image = store.read_image(record).unwrap();
-        Bed { _folder: folder, store, image }
+        Bed { _dir: dir, store, image }
     }
 
     fn containers(&self) -> Containers<'_> {
@@ -130,15 +130,15 @@ fn records_of_newer_versions_with_more_fields_are_read() {
 fn what_is_no_container_is_left_alone() {
     let bed = Bed::new();
     let containers = bed.containers();
-    let folder = containers.path("");
-    fs::create_dir_all(folder.join("lost+found/x")).unwrap();
-    fs::write(folder.join("note"), "x").unwrap();
-    std::os::unix::fs::symlink("/etc", folder.join("f".repeat(64))).unwrap();
-    fs::create_dir(folder.join("closed")).unwrap();
-    fs::set_permissions(folder.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
+    let dir = containers.path("");
+    fs::create_dir_all(dir.join("lost+found/x")).unwrap();
+    fs::write(dir.join("note"), "x").unwrap();
+    std::os::unix::fs::symlink("/etc", dir.join("f".repeat(64))).unwrap();
+    fs::create_dir(dir.join("closed")).unwrap();
+    fs::set_permissions(dir.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
     assert_eq!(ids(&containers), Vec::<String>::new());
     for name in ["lost+found/x", "note", &"f".repeat(64), "closed"] {
-        assert!(folder.join(name).symlink_metadata().is_ok(), "{name}");
+        assert!(dir.join(name).symlink_metadata().is_ok(), "{name}");
     }
 }
 
@@ -187,7 +187,7 @@ fn containers_in_the_making_are_not_taken_for_dead() {
                         let options =
                             RunOptions { name, auto_remove: turn % 3 == 0, ..RunOptions::default() };
                         let owned = containers.create(&bed.image, "image", &options).unwrap();
-                        assert!(owned.folder().join("container.json").exists());
+                        assert!(owned.dir().join("container.json").exists());
                         owned.remove().unwrap();
                     }
                 })

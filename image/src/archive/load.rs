@@ -39,10 +39,10 @@ pub struct Loaded {
     pub renamed: Vec<(Reference, ImageId)>,
 }
 
-/// Reads the images of an archive: docker-archive or OCI layout, a tar (also compressed) or a folder.
+/// Reads the images of an archive: docker-archive or OCI layout, a tar (also compressed) or a directory.
 pub fn load(store: &Store, path: &Path) -> Result<Vec<Loaded>, ArchiveError> {
     if path.is_dir() {
-        let source = &Folder(path.to_owned());
+        let source = &Dir(path.to_owned());
         return Loader { store, source, platform: Platform::host(), meter: Meter::default() }.load();
     }
     let mut file = open_regular(path)?;
@@ -61,8 +61,8 @@ pub fn load(store: &Store, path: &Path) -> Result<Vec<Loaded>, ArchiveError> {
 
 /// Reads the images of an archive that comes as a stream.
 pub fn load_stream(store: &Store, stream: impl BufRead) -> Result<Vec<Loaded>, ArchiveError> {
-    let folder = store.scratch_folder()?;
-    let path = folder.path().join("archive.tar");
+    let dir = store.scratch_dir()?;
+    let path = dir.path().join("archive.tar");
     let mut file = File::create_new(&path).call("open", &path)?;
     let meter = Meter::default();
     let mut tar = meter.decompressed(stream).map_err(ArchiveError::Io)?;
@@ -85,12 +85,12 @@ fn load_tar(store: &Store, file: File, meter: Meter) -> Result<Vec<Loaded>, Arch
 /// Brings one image of an OCI layout into the store, without naming it: that with a digest, or a tag, or the only one.
 pub fn load_layout(
     store: &Store,
-    folder: &Path,
+    dir: &Path,
     tag: Option<&str>,
     digest: Option<&Digest>,
     platform: &Platform,
 ) -> Result<ImageId, ArchiveError> {
-    let source = &Folder(folder.to_owned());
+    let source = &Dir(dir.to_owned());
     let loader = Loader { store, source, platform: platform.clone(), meter: Meter::default() };
     let _using = store.use_layers()?;
     let index = loader.need("index.json")?;
@@ -122,9 +122,9 @@ trait Source {
     fn open(&self, name: &str) -> Result<Option<Box<dyn Read + '_>>, ArchiveError>;
 }
 
-struct Folder(PathBuf);
+struct Dir(PathBuf);
 
-impl Source for Folder {
+impl Source for Dir {
     fn open(&self, name: &str) -> Result<Option<Box<dyn Read + '_>>, ArchiveError> {
         let is_inside =
             Path::new(name).components().all(|part| matches!(part, std::path::Component::Normal(_)));

@@ -6,7 +6,7 @@ use crate::digest::{Digest, Hashing};
 use crate::json;
 use crate::manifest::{Descriptor, Manifest, media_type};
 use crate::platform::Platform;
-use crate::store::{ImageRecord, LayerRecord, ScratchFolder, Store, StoreError};
+use crate::store::{ImageRecord, LayerRecord, ScratchDir, Store, StoreError};
 use crate::sys::Named;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -76,7 +76,7 @@ enum Source {
     /// A blob of the store.
     Blob,
     /// A file made for this.
-    File { path: PathBuf, _folder: Arc<ScratchFolder> },
+    File { path: PathBuf, _dir: Arc<ScratchDir> },
     /// The tar of a layer, made while it is read.
     Layer(Box<LayerRecord>),
 }
@@ -103,13 +103,13 @@ impl PackedLayer {
             }
             Source::File { path, .. } => Ok(Box::new(File::open(path).call("open", path)?)),
             Source::Layer(layer) => {
-                let folder = Arc::new(store.scratch_folder()?);
-                let path = folder.path().join("layer");
+                let dir = Arc::new(store.scratch_dir()?);
+                let path = dir.path().join("layer");
                 let mut file = BufWriter::new(File::create_new(&path).call("open", &path)?);
                 store.write_layer_tar(layer, &mut file)?;
                 file.flush().call("write", &path)?;
                 let file = File::open(&path).call("open", &path)?;
-                // The file stays open when its folder goes.
+                // The file stays open when its directory goes.
                 Ok(Box::new(file))
             }
         }
@@ -187,8 +187,8 @@ fn compress(
     kind: &str,
     compression: Compression,
 ) -> Result<PackedLayer, ArchiveError> {
-    let folder = Arc::new(store.scratch_folder()?);
-    let path = folder.path().join("layer");
+    let dir = Arc::new(store.scratch_dir()?);
+    let path = dir.path().join("layer");
     let file = BufWriter::with_capacity(1 << 17, File::create_new(&path).call("open", &path)?);
     let output = Hashing::new(file);
     let output = match compression {
@@ -207,5 +207,5 @@ fn compress(
     let (mut file, digest, size) = output.finish();
     file.flush().call("write", &path)?;
     let descriptor = Descriptor::new(kind, digest, size);
-    Ok(PackedLayer { descriptor, source: Source::File { path, _folder: folder } })
+    Ok(PackedLayer { descriptor, source: Source::File { path, _dir: dir } })
 }

@@ -67,32 +67,32 @@ pub fn save_index_tar(
     tar.0.finish()?.flush().map_err(|error| ArchiveError::Tar(TarError::Io("write", error)))
 }
 
-/// Writes an OCI layout of an index over several images as a folder, which must be missing or empty.
-pub fn save_index_folder(store: &Store, index: &IndexRequest<'_>, folder: &Path) -> Result<(), ArchiveError> {
-    make_empty(folder)?;
-    save_index(store, index, &mut FolderOutput(folder.to_owned()))
+/// Writes an OCI layout of an index over several images as a directory, which must be missing or empty.
+pub fn save_index_dir(store: &Store, index: &IndexRequest<'_>, dir: &Path) -> Result<(), ArchiveError> {
+    make_empty(dir)?;
+    save_index(store, index, &mut DirOutput(dir.to_owned()))
 }
 
-/// Writes an OCI layout as a folder, which must be missing or empty.
-pub fn save_folder(store: &Store, images: &[SaveRequest], folder: &Path) -> Result<(), ArchiveError> {
-    make_empty(folder)?;
-    save(store, images, &mut FolderOutput(folder.to_owned()), false)
+/// Writes an OCI layout as a directory, which must be missing or empty.
+pub fn save_dir(store: &Store, images: &[SaveRequest], dir: &Path) -> Result<(), ArchiveError> {
+    make_empty(dir)?;
+    save(store, images, &mut DirOutput(dir.to_owned()), false)
 }
 
-fn make_empty(folder: &Path) -> Result<(), ArchiveError> {
-    match fs::create_dir(folder) {
+fn make_empty(dir: &Path) -> Result<(), ArchiveError> {
+    match fs::create_dir(dir) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let is_empty = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
-            if is_empty { Ok(()) } else { Err(ArchiveError::NotEmpty(folder.to_owned())) }
+            let is_empty = fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+            if is_empty { Ok(()) } else { Err(ArchiveError::NotEmpty(dir.to_owned())) }
         }
-        failed => Ok(failed.call("mkdir", folder)?),
+        failed => Ok(failed.call("mkdir", dir)?),
     }
 }
 
 /// Where an archive goes.
 trait Output {
-    fn folder(&mut self, name: &str) -> Result<(), ArchiveError>;
+    fn dir(&mut self, name: &str) -> Result<(), ArchiveError>;
     fn file(
         &mut self,
         name: &str,
@@ -113,8 +113,8 @@ fn save(
     output: &mut dyn Output,
     with_docker: bool,
 ) -> Result<(), ArchiveError> {
-    output.folder("blobs")?;
-    output.folder("blobs/sha256")?;
+    output.dir("blobs")?;
+    output.dir("blobs/sha256")?;
     let mut written = BTreeSet::new();
     let (mut manifests, mut docker) = (Vec::new(), Vec::new());
     for request in images {
@@ -162,8 +162,8 @@ fn save_index(
     request: &IndexRequest<'_>,
     output: &mut dyn Output,
 ) -> Result<(), ArchiveError> {
-    output.folder("blobs")?;
-    output.folder("blobs/sha256")?;
+    output.dir("blobs")?;
+    output.dir("blobs/sha256")?;
     let mut written = BTreeSet::new();
     let mut manifests = Vec::new();
     for image in request.images {
@@ -207,7 +207,7 @@ fn descriptors(descriptor: Descriptor, names: &[Reference]) -> Vec<Descriptor> {
 struct TarOutput<W: Write>(Writer<W>);
 
 impl<W: Write> Output for TarOutput<W> {
-    fn folder(&mut self, name: &str) -> Result<(), ArchiveError> {
+    fn dir(&mut self, name: &str) -> Result<(), ArchiveError> {
         let entry = Entry { mode: 0o755, ..Entry::new(EntryKind::Directory, name) };
         Ok(self.0.begin(&entry)?)
     }
@@ -240,10 +240,10 @@ impl<W: Write> Write for ContentOf<'_, W> {
     }
 }
 
-struct FolderOutput(PathBuf);
+struct DirOutput(PathBuf);
 
-impl Output for FolderOutput {
-    fn folder(&mut self, name: &str) -> Result<(), ArchiveError> {
+impl Output for DirOutput {
+    fn dir(&mut self, name: &str) -> Result<(), ArchiveError> {
         let path = self.0.join(name);
         Ok(fs::create_dir(&path).call("mkdir", &path)?)
     }

@@ -97,18 +97,18 @@ fn what_was_loaded_is_saved_as_it_was() {
 }
 
 #[test]
-fn folders_are_oci_layouts() {
+fn dirs_are_oci_layouts() {
     needs_root!();
     let (root, first) = store();
     load(&first, write(&docker_archive(&foreign_layer())).path()).unwrap();
-    let folder = root.path().join("layout");
-    save_folder(&first, &[request(&first, "some/name:1")], &folder).unwrap();
-    assert!(folder.join("oci-layout").exists() && !folder.join("manifest.json").exists());
-    let again = save_folder(&first, &[request(&first, "some/name:1")], &folder);
+    let dir = root.path().join("layout");
+    save_dir(&first, &[request(&first, "some/name:1")], &dir).unwrap();
+    assert!(dir.join("oci-layout").exists() && !dir.join("manifest.json").exists());
+    let again = save_dir(&first, &[request(&first, "some/name:1")], &dir);
     assert!(matches!(again, Err(ArchiveError::NotEmpty(_))), "{again:?}");
 
     let (_root, second) = store();
-    let loaded = load(&second, &folder).unwrap();
+    let loaded = load(&second, &dir).unwrap();
     assert_eq!(loaded[0].names[0].familiar(), "some/name:1");
     assert_eq!(loaded[0].image, first.resolve("some/name:1").unwrap().id);
 }

@@ -101,7 +101,7 @@ pub enum ApplyError {
     /// More directories than are kept in memory.
     #[error("the archive holds too many directories: their paths take more than {} MiB", MOST_KNOWN >> 20)]
     TooManyDirectories,
-    /// A whiteout of nothing, or of the folder itself.
+    /// A whiteout of nothing, or of the directory itself.
     #[error("invalid whiteout `{path}`", path = .0.display())]
     Whiteout(PathBuf),
 }

@@ -19,10 +19,10 @@ pub struct Difference {
     pub what: &'static str,
 }
 
-/// Compares the layer folders `one` and `other`, names in order; times count if `times` says so, in whole seconds.
+/// Compares the layer directories `one` and `other`, names in order; times count if `times` says so, in whole seconds.
 pub fn first_difference(one: &Path, other: &Path, times: bool) -> Result<Option<Difference>, CallError> {
     let open = |path| sys::open_dir(path).map(Descent::new);
-    Comparer { times, one: open(one)?, other: open(other)? }.folder(Path::new("/"))
+    Comparer { times, one: open(one)?, other: open(other)? }.dir(Path::new("/"))
 }
 
 struct Comparer {
@@ -35,7 +35,7 @@ struct Comparer {
 type Found = Result<Option<Difference>, CallError>;
 
 impl Comparer {
-    fn folder(&mut self, path: &Path) -> Found {
+    fn dir(&mut self, path: &Path) -> Found {
         let mut names: BTreeSet<CString> = BTreeSet::new();
         names.extend(sys::sorted_names(self.one.here()).call("getdents", path)?);
         names.extend(sys::sorted_names(self.other.here()).call("getdents", path)?);
@@ -52,7 +52,7 @@ impl Comparer {
     fn member(&mut self, name: &CStr, path: &Path) -> Found {
         let (one, other) = (self.one.here(), self.other.here());
         let differs = |what| Ok(Some(Difference { path: path.to_owned(), what }));
-        let stat = |folder| sys::stat_at(folder, name).call("stat", path);
+        let stat = |dir| sys::stat_at(dir, name).call("stat", path);
         let (Some(first), Some(second)) = (stat(one)?, stat(other)?) else {
             return differs("only one of them has it");
         };
@@ -65,17 +65,17 @@ impl Comparer {
                 if same { Ok(None) } else { differs("content") }
             }
             FileType::Symlink => {
-                let target = |folder| fs::readlinkat(folder, name, Vec::new()).call("readlink", path);
+                let target = |dir| fs::readlinkat(dir, name, Vec::new()).call("readlink", path);
                 if target(one)? == target(other)? { Ok(None) } else { differs("target") }
             }
             FileType::Directory => {
                 self.one.enter(name).call("open", path)?;
                 self.other.enter(name).call("open", path)?;
-                let opaque = |folder| overlay::is_opaque(folder).call("getxattr", path);
+                let opaque = |dir| overlay::is_opaque(dir).call("getxattr", path);
                 if opaque(self.one.here())? != opaque(self.other.here())? {
                     return differs("what it hides");
                 }
-                let found = self.folder(path)?;
+                let found = self.dir(path)?;
                 self.one.leave().call("open", path)?;
                 self.other.leave().call("open", path)?;
                 Ok(found)
@@ -108,9 +108,9 @@ impl Comparer {
     }
 }
 
-fn open(folder: BorrowedFd<'_>, name: &CStr, path: &Path) -> Result<File, CallError> {
+fn open(dir: BorrowedFd<'_>, name: &CStr, path: &Path) -> Result<File, CallError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(File::from(fs::openat(folder, name, flags, Mode::empty()).call("open", path)?))
+    Ok(File::from(fs::openat(dir, name, flags, Mode::empty()).call("open", path)?))
 }
 
 fn same_content(mut one: &File, mut other: &File, path: &Path) -> Result<bool, CallError> {
@@ -137,9 +137,9 @@ mod tests {
     fn the_first_difference_is_named() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let both = |name: &str, content: &str| {
-            for folder in [one.path(), other.path()] {
-                std::fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
-                std::fs::write(folder.join(name), content).unwrap();
+            for dir in [one.path(), other.path()] {
+                std::fs::create_dir_all(dir.join(name).parent().unwrap()).unwrap();
+                std::fs::write(dir.join(name), content).unwrap();
             }
         };
         let check = |expected: Option<(&str, &str)>| {
@@ -158,8 +158,8 @@ mod tests {
         check(Some(("/a", "only one of them has it")));
         // Whiteouts that were made at other times.
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        for (number, folder) in [one.path(), other.path()].into_iter().enumerate() {
-            let dir = sys::open_dir(folder).unwrap();
+        for (number, dir) in [one.path(), other.path()].into_iter().enumerate() {
+            let dir = sys::open_dir(dir).unwrap();
             if overlay::make_whiteout(dir.as_fd(), c"w").is_err() {
                 return;
             }

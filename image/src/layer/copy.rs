@@ -1,7 +1,7 @@
 //! Copying trees into a layer, with the semantics of COPY.
 //!
-//! They are those of the reference builder's copier (tonistiigi/fsutil `copy/copy.go`): a folder's contents
-//! go into the destination, a folder that exists keeps its own metadata only at the top, files replace
+//! They are those of the reference builder's copier (tonistiigi/fsutil `copy/copy.go`): a directory's contents
+//! go into the destination, a directory that exists keeps its own metadata only at the top, files replace
 //! files, and hard links within one copy stay linked.
 
 use super::write::{self, FileData, LayerWriter, Metadata, WriteError};
@@ -15,27 +15,27 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::sync::Mutex;
 
-/// Whether a member of a copied folder is wanted.
+/// Whether a member of a copied directory is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// Copy it.
     Take,
     /// Leave it out, with everything below it.
     Skip,
-    /// A folder that is made only when something below it is copied.
+    /// A directory that is made only when something below it is copied.
     Enter,
 }
 
-/// Decides about the members of a folder while it is walked.
+/// Decides about the members of a directory while it is walked.
 pub trait Selection: Sync {
-    /// What the members of a folder need to know of it.
-    type Folder: Send + Sync;
+    /// What the members of a directory need to know of it.
+    type Dir: Send + Sync;
 
-    /// What holds for the copied folder itself.
-    fn top(&self) -> Self::Folder;
+    /// What holds for the copied directory itself.
+    fn top(&self) -> Self::Dir;
 
-    /// Decides about `path`, relative to the copied folder, below `parent`.
-    fn choose(&self, path: &[u8], is_folder: bool, parent: &Self::Folder) -> (Choice, Self::Folder);
+    /// Decides about `path`, relative to the copied directory, below `parent`.
+    fn choose(&self, path: &[u8], is_dir: bool, parent: &Self::Dir) -> (Choice, Self::Dir);
 }
 
 /// Takes everything.
@@ -43,11 +43,11 @@ pub trait Selection: Sync {
 pub struct Everything;
 
 impl Selection for Everything {
-    type Folder = ();
+    type Dir = ();
 
     fn top(&self) {}
 
-    fn choose(&self, _path: &[u8], _is_folder: bool, _parent: &()) -> (Choice, ()) {
+    fn choose(&self, _path: &[u8], _is_dir: bool, _parent: &()) -> (Choice, ()) {
         (Choice::Take, ())
     }
 }
@@ -66,17 +66,17 @@ impl<F: Fn(Metadata, FileType) -> Metadata + Sync> Change for F {
 
 /// One thing to copy.
 pub struct CopyRequest<'a, S> {
-    /// The opened parent folder of what is copied.
+    /// The opened parent directory of what is copied.
     pub source: BorrowedFd<'a>,
-    /// Its name there; `.` for the folder itself.
+    /// Its name there; `.` for the directory itself.
     pub name: &'a CStr,
-    /// The name that the copy gets in a destination folder.
+    /// The name that the copy gets in a destination directory.
     pub base: &'a [u8],
     /// Where it goes, from the root; links are followed.
     pub destination: &'a [u8],
-    /// Metadata of folders that have to be made on the way.
-    pub folders: Metadata,
-    /// What is taken out of a folder.
+    /// Metadata of directories that have to be made on the way.
+    pub dirs: Metadata,
+    /// What is taken out of a directory.
     pub selection: &'a S,
     /// What happens to metadata.
     pub change: &'a dyn Change,
@@ -85,33 +85,33 @@ pub struct CopyRequest<'a, S> {
 }
 
 impl LayerWriter {
-    /// Copies a file, link or folder.
+    /// Copies a file, link or directory.
     pub fn copy<S: Selection>(&mut self, request: &CopyRequest<'_, S>) -> Result<(), WriteError> {
         let stat = sys::stat_at(request.source, request.name).call("stat", show(request.base))?;
         let stat =
             stat.ok_or_else(|| CallError { call: "stat", path: show(request.base), errno: Errno::NOENT })?;
-        let is_folder = sys::file_type(&stat) == FileType::Directory;
+        let is_dir = sys::file_type(&stat) == FileType::Directory;
         let mut real = self.tree().resolve(request.destination)?;
-        let names_folder = matches!(request.destination.rsplit(|b| *b == b'/').next(), Some(b"" | b"."));
-        if names_folder || is_folder {
-            self.make_real_folders(&real, &request.folders)?;
+        let names_dir = matches!(request.destination.rsplit(|b| *b == b'/').next(), Some(b"" | b"."));
+        if names_dir || is_dir {
+            self.make_real_dirs(&real, &request.dirs)?;
         } else {
-            self.make_real_folders(&real.parent(), &request.folders)?;
+            self.make_real_dirs(&real.parent(), &request.dirs)?;
         }
-        if is_folder {
+        if is_dir {
             return self.copy_contents(request, real, &stat);
         }
         let into = self.tree().stat(&real)?.is_some_and(|stat| sys::file_type(&stat) == FileType::Directory);
         if into {
             real = real.child(&CString::new(request.base).expect("a file name holds no NUL"));
         }
-        let (folder, name) = self.enter_parent(&real)?;
+        let (dir, name) = self.enter_parent(&real)?;
         self.clear_for_file(&real)?;
         let copier = Copier { writer: self, request, links: Mutex::default() };
-        copier.member(request.source, request.name, folder.as_fd(), &name, &stat, &real)
+        copier.member(request.source, request.name, dir.as_fd(), &name, &stat, &real)
     }
 
-    /// The contents of a folder into the folder `real`, which takes over the source's time.
+    /// The contents of a directory into the directory `real`, which takes over the source's time.
     fn copy_contents<S: Selection>(
         &mut self,
         request: &CopyRequest<'_, S>,
@@ -120,12 +120,12 @@ impl LayerWriter {
     ) -> Result<(), WriteError> {
         let source = sys::open_dir_at(request.source, request.name).call("open", show(request.base))?;
         let target = self.enter(&real)?;
-        let lower = self.lower_folder(&real);
+        let lower = self.lower_dir(&real);
         let copier = Copier { writer: self, request, links: Mutex::default() };
-        let folder = Folder { source, target: Some(target), lower, path: Vec::new(), real: real.clone() };
-        copier.contents(&folder, &request.selection.top())?;
+        let dir = Dir { source, target: Some(target), lower, path: Vec::new(), real: real.clone() };
+        copier.contents(&dir, &request.selection.top())?;
         let time = request.change.change(Metadata::of(stat), FileType::Directory).mtime;
-        self.set_folder_time(real, time);
+        self.set_dir_time(real, time);
         Ok(())
     }
 }
@@ -137,8 +137,8 @@ struct Copier<'a, 'b, S> {
     links: Mutex<HashMap<(u64, u64), RealPath>>,
 }
 
-/// A member of a folder that is a folder itself, not opened yet.
-struct Subfolder<D> {
+/// A member of a directory that is a directory itself, not opened yet.
+struct Subdir<D> {
     name: CString,
     path: Vec<u8>,
     stat: Stat,
@@ -146,10 +146,10 @@ struct Subfolder<D> {
     decision: D,
 }
 
-/// A folder being copied.
-struct Folder {
+/// A directory being copied.
+struct Dir {
     source: OwnedFd,
-    /// The layer's folder; not made yet when only something below it may be wanted.
+    /// The layer's directory; not made yet when only something below it may be wanted.
     target: Option<OwnedFd>,
     lower: Option<OwnedFd>,
     /// Relative to what is copied.
@@ -159,70 +159,70 @@ struct Folder {
 }
 
 impl<S: Selection> Copier<'_, '_, S> {
-    fn contents(&self, folder: &Folder, decision: &S::Folder) -> Result<(), WriteError> {
-        let names = sys::sorted_names(folder.source.as_fd()).call("getdents", show(&folder.path))?;
-        let mut folders = Vec::new();
+    fn contents(&self, dir: &Dir, decision: &S::Dir) -> Result<(), WriteError> {
+        let names = sys::sorted_names(dir.source.as_fd()).call("getdents", show(&dir.path))?;
+        let mut dirs = Vec::new();
         for name in names {
-            let path = join_bytes(&folder.path, name.to_bytes());
-            let stat = sys::stat_at(folder.source.as_fd(), &name).call("stat", show(&path))?;
+            let path = join_bytes(&dir.path, name.to_bytes());
+            let stat = sys::stat_at(dir.source.as_fd(), &name).call("stat", show(&path))?;
             // A file that is gone by now was never there.
             let Some(stat) = stat else { continue };
-            let is_folder = sys::file_type(&stat) == FileType::Directory;
-            let (choice, below) = self.request.selection.choose(&path, is_folder, decision);
+            let is_dir = sys::file_type(&stat) == FileType::Directory;
+            let (choice, below) = self.request.selection.choose(&path, is_dir, decision);
             match choice {
                 Choice::Skip => {}
-                Choice::Enter if !is_folder => {}
-                _ if is_folder => folders.push(Subfolder { name, path, stat, choice, decision: below }),
-                _ => self.take_member(folder, &name, &path, &stat)?,
+                Choice::Enter if !is_dir => {}
+                _ if is_dir => dirs.push(Subdir { name, path, stat, choice, decision: below }),
+                _ => self.take_member(dir, &name, &path, &stat)?,
             }
         }
-        self.folders(folder, folders)
+        self.dirs(dir, dirs)
     }
 
-    /// Subfolders are independent of each other and are copied side by side.
+    /// Subdirs are independent of each other and are copied side by side.
     ///
-    /// Each is opened only when its turn comes: a folder may have more subfolders than a process may have
+    /// Each is opened only when its turn comes: a directory may have more subdirs than a process may have
     /// open files.
-    fn folders(&self, folder: &Folder, subfolders: Vec<Subfolder<S::Folder>>) -> Result<(), WriteError> {
+    fn dirs(&self, dir: &Dir, subdirs: Vec<Subdir<S::Dir>>) -> Result<(), WriteError> {
         use rayon::prelude::*;
-        subfolders.into_par_iter().try_for_each(|subfolder| {
-            let inner = self.subfolder(folder, &subfolder)?;
-            self.contents(&inner, &subfolder.decision)?;
-            self.finish_folder(&inner, &subfolder.stat)
+        subdirs.into_par_iter().try_for_each(|subdir| {
+            let inner = self.subdir(dir, &subdir)?;
+            self.contents(&inner, &subdir.decision)?;
+            self.finish_dir(&inner, &subdir.stat)
         })
     }
 
-    fn take_member(&self, folder: &Folder, name: &CStr, path: &[u8], stat: &Stat) -> Result<(), WriteError> {
-        let target = self.target(folder)?;
-        let real = folder.real.child(name);
-        self.make_room(folder, target.as_fd(), name, &real)?;
-        self.member(folder.source.as_fd(), name, target.as_fd(), name, stat, &real).map_err(|error| {
-            match error {
+    fn take_member(&self, dir: &Dir, name: &CStr, path: &[u8], stat: &Stat) -> Result<(), WriteError> {
+        let target = self.target(dir)?;
+        let real = dir.real.child(name);
+        self.make_room(dir, target.as_fd(), name, &real)?;
+        self.member(dir.source.as_fd(), name, target.as_fd(), name, stat, &real).map_err(
+            |error| match error {
                 WriteError::Call(call) => WriteError::Call(CallError { path: show(path), ..call }),
                 other => other,
-            }
-        })
+            },
+        )
     }
 
-    /// Folders that are only entered are made when the first thing below them is taken.
-    fn target(&self, folder: &Folder) -> Result<OwnedFd, WriteError> {
-        match &folder.target {
-            Some(target) => Ok(target.try_clone().call("dup", show(&folder.path))?),
-            None => Ok(self.make_entered(folder)?),
+    /// Directories that are only entered are made when the first thing below them is taken.
+    fn target(&self, dir: &Dir) -> Result<OwnedFd, WriteError> {
+        match &dir.target {
+            Some(target) => Ok(target.try_clone().call("dup", show(&dir.path))?),
+            None => Ok(self.make_entered(dir)?),
         }
     }
 
-    fn make_entered(&self, folder: &Folder) -> Result<OwnedFd, CallError> {
-        let names = folder.real.names();
-        let top = names.len() - folder.path.split(|b| *b == b'/').filter(|p| !p.is_empty()).count();
+    fn make_entered(&self, dir: &Dir) -> Result<OwnedFd, CallError> {
+        let names = dir.real.names();
+        let top = names.len() - dir.path.split(|b| *b == b'/').filter(|p| !p.is_empty()).count();
         let above = RealPath(names[..top].to_vec());
         let mut target = open_inside(self.writer.upper(), &above, OFlags::RDONLY | OFlags::DIRECTORY)
-            .call("open", show(&folder.path))?;
+            .call("open", show(&dir.path))?;
         for (depth, name) in names.iter().enumerate().skip(top) {
             target = match sys::open_dir_at(target.as_fd(), name) {
                 Ok(inner) => inner,
-                Err(Errno::NOENT) => self.make_one_entered(folder, target.as_fd(), name, depth - top)?,
-                Err(errno) => return Err(CallError { call: "open", path: show(&folder.path), errno }),
+                Err(Errno::NOENT) => self.make_one_entered(dir, target.as_fd(), name, depth - top)?,
+                Err(errno) => return Err(CallError { call: "open", path: show(&dir.path), errno }),
             };
         }
         Ok(target)
@@ -230,89 +230,89 @@ impl<S: Selection> Copier<'_, '_, S> {
 
     fn make_one_entered(
         &self,
-        folder: &Folder,
+        dir: &Dir,
         parent: BorrowedFd<'_>,
         name: &CStr,
         depth: usize,
     ) -> Result<OwnedFd, CallError> {
-        let names: Vec<&[u8]> = folder.path.split(|b| *b == b'/').collect();
+        let names: Vec<&[u8]> = dir.path.split(|b| *b == b'/').collect();
         let up = names.len() - depth - 1;
         let back = CString::new([&b"."[..], &b"/..".repeat(up)].concat()).expect("dots hold no NUL");
-        let stat = fs::statat(&folder.source, &back, AtFlags::empty()).call("stat", show(&folder.path))?;
+        let stat = fs::statat(&dir.source, &back, AtFlags::empty()).call("stat", show(&dir.path))?;
         let metadata = self.request.change.change(Metadata::of(&stat), FileType::Directory);
-        match write::make_folder(parent, name, &metadata) {
+        match write::make_dir(parent, name, &metadata) {
             // Another thread was faster.
-            Err(Errno::EXIST) => sys::open_dir_at(parent, name).call("open", show(&folder.path)),
-            made => made.call("mkdir", show(&folder.path)),
+            Err(Errno::EXIST) => sys::open_dir_at(parent, name).call("open", show(&dir.path)),
+            made => made.call("mkdir", show(&dir.path)),
         }
     }
 
-    fn subfolder<D>(&self, folder: &Folder, subfolder: &Subfolder<D>) -> Result<Folder, WriteError> {
-        let Subfolder { name, path, stat, choice, .. } = subfolder;
-        let source = sys::open_dir_at(folder.source.as_fd(), name).call("open", show(path))?;
-        let real = folder.real.child(name);
-        let lower = match &folder.lower {
-            Some(lower) => self.lower_subfolder(lower.as_fd(), name, &real)?,
+    fn subdir<D>(&self, dir: &Dir, subdir: &Subdir<D>) -> Result<Dir, WriteError> {
+        let Subdir { name, path, stat, choice, .. } = subdir;
+        let source = sys::open_dir_at(dir.source.as_fd(), name).call("open", show(path))?;
+        let real = dir.real.child(name);
+        let lower = match &dir.lower {
+            Some(lower) => self.lower_subdir(lower.as_fd(), name, &real)?,
             None => None,
         };
         let target = match choice {
             Choice::Take => {
-                let parent = self.target(folder)?;
+                let parent = self.target(dir)?;
                 let metadata = self.request.change.change(Metadata::of(stat), FileType::Directory);
-                Some(take_folder(parent.as_fd(), name, &metadata, &real)?)
+                Some(take_dir(parent.as_fd(), name, &metadata, &real)?)
             }
             _ => None,
         };
         if let Some(target) = target.as_ref().filter(|_| self.request.attributes) {
             write::copy_xattrs(source.as_fd(), target.as_fd()).call("setxattr", show(path))?;
         }
-        Ok(Folder { source, target, lower, path: path.clone(), real })
+        Ok(Dir { source, target, lower, path: path.clone(), real })
     }
 
-    /// The lower tree's folder of that name; anything else there is an error, as a folder is to be laid on it.
-    fn lower_subfolder(
+    /// The lower tree's directory of that name; anything else there is an error, as a directory is to be laid on it.
+    fn lower_subdir(
         &self,
         lower: BorrowedFd<'_>,
         name: &CStr,
         real: &RealPath,
     ) -> Result<Option<OwnedFd>, WriteError> {
         match sys::open_dir_at(lower, name) {
-            Ok(folder) => Ok(Some(folder)),
+            Ok(dir) => Ok(Some(dir)),
             Err(Errno::NOENT) => Ok(None),
-            Err(Errno::NOTDIR | Errno::LOOP) => Err(WriteError::NotAFolder(real.display())),
+            Err(Errno::NOTDIR | Errno::LOOP) => Err(WriteError::NotADir(real.display())),
             Err(errno) => Err(CallError { call: "open", path: real.display(), errno }.into()),
         }
     }
 
-    /// Times are set last, since filling a folder changes them.
-    fn finish_folder(&self, folder: &Folder, stat: &Stat) -> Result<(), WriteError> {
-        let entered = match &folder.target {
+    /// Times are set last, since filling a directory changes them.
+    fn finish_dir(&self, dir: &Dir, stat: &Stat) -> Result<(), WriteError> {
+        let entered = match &dir.target {
             Some(_) => None,
             // It was made if anything below it was taken.
-            None => open_inside(self.writer.upper(), &folder.real, OFlags::RDONLY | OFlags::DIRECTORY).ok(),
+            None => open_inside(self.writer.upper(), &dir.real, OFlags::RDONLY | OFlags::DIRECTORY).ok(),
         };
-        let Some(target) = folder.target.as_ref().or(entered.as_ref()) else { return Ok(()) };
+        let Some(target) = dir.target.as_ref().or(entered.as_ref()) else { return Ok(()) };
         let time = self.request.change.change(Metadata::of(stat), FileType::Directory).mtime;
-        fs::futimens(target, &sys::timestamps(time.0, time.1)).call("utimensat", show(&folder.path))?;
+        fs::futimens(target, &sys::timestamps(time.0, time.1)).call("utimensat", show(&dir.path))?;
         Ok(())
     }
 
     fn make_room(
         &self,
-        folder: &Folder,
+        dir: &Dir,
         target: BorrowedFd<'_>,
         name: &CStr,
         real: &RealPath,
     ) -> Result<(), WriteError> {
-        let is_folder = |stat: Option<Stat>| stat.is_some_and(|s| sys::file_type(&s) == FileType::Directory);
+        let is_dir = |stat: Option<Stat>| stat.is_some_and(|s| sys::file_type(&s) == FileType::Directory);
         let call = |errno| CallError { call: "stat", path: real.display(), errno };
         let above = sys::stat_at(target, name).map_err(call)?;
-        let below = match &folder.lower {
+        let below = match &dir.lower {
             Some(lower) if above.is_none() => sys::stat_at(lower.as_fd(), name).map_err(call)?,
             _ => None,
         };
-        if is_folder(above) || is_folder(below) {
-            return Err(WriteError::FolderInTheWay(real.display()));
+        if is_dir(above) || is_dir(below) {
+            return Err(WriteError::DirInTheWay(real.display()));
         }
         if above.is_some() {
             fs::unlinkat(target, name, AtFlags::empty()).call("unlink", real.display())?;
@@ -320,7 +320,7 @@ impl<S: Selection> Copier<'_, '_, S> {
         Ok(())
     }
 
-    /// Copies what is no folder to a name that is free in the layer.
+    /// Copies what is no directory to a name that is free in the layer.
     fn member(
         &self,
         source: BorrowedFd<'_>,
@@ -401,27 +401,26 @@ impl<S: Selection> Copier<'_, '_, S> {
     }
 }
 
-/// Makes a folder, or takes over one that an earlier copy of this layer made, with the source's metadata.
-fn take_folder(
+/// Makes a directory, or takes over one that an earlier copy of this layer made, with the source's metadata.
+fn take_dir(
     parent: BorrowedFd<'_>,
     name: &CStr,
     metadata: &Metadata,
     real: &RealPath,
 ) -> Result<OwnedFd, WriteError> {
-    match write::make_folder(parent, name, metadata) {
-        Ok(folder) => Ok(folder),
+    match write::make_dir(parent, name, metadata) {
+        Ok(dir) => Ok(dir),
         Err(Errno::EXIST) => {
-            let folder =
-                sys::open_dir_at(parent, name).map_err(|_| WriteError::NotAFolder(real.display()))?;
-            write::set_owner_and_mode(folder.as_fd(), metadata).call("chmod", real.display())?;
-            Ok(folder)
+            let dir = sys::open_dir_at(parent, name).map_err(|_| WriteError::NotADir(real.display()))?;
+            write::set_owner_and_mode(dir.as_fd(), metadata).call("chmod", real.display())?;
+            Ok(dir)
         }
         Err(errno) => Err(CallError { call: "mkdir", path: real.display(), errno }.into()),
     }
 }
 
-fn join_bytes(folder: &[u8], name: &[u8]) -> Vec<u8> {
-    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+fn join_bytes(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
 }
 
 fn show(path: &[u8]) -> std::path::PathBuf {

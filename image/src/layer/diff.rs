@@ -1,6 +1,6 @@
-//! A layer folder as a deterministic tar.
+//! A layer directory as a deterministic tar.
 //!
-//! The same files give the same bytes, whatever order a folder lists them in: names are sorted, owners are
+//! The same files give the same bytes, whatever order a directory lists them in: names are sorted, owners are
 //! numbers, times are whole seconds, and of several names of one file the first carries the content.
 //! Sockets are left out.
 
@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Why a layer folder cannot be turned into a tar.
+/// Why a layer directory cannot be turned into a tar.
 #[derive(Debug, thiserror::Error)]
 pub enum DiffError {
     /// A file could not be read.
@@ -96,13 +96,13 @@ impl<W: Write> Differ<W> {
         Ok(sys::sorted_names(self.way.here()).call("getdents", display(prefix))?.into_iter())
     }
 
-    /// Writes the entry of `name`, whose path is `path` and whose directory's is its first `folder` bytes; a directory is
+    /// Writes the entry of `name`, whose path is `path` and whose directory's is its first `directory` bytes; a directory is
     /// entered.
-    fn member(&mut self, name: &CStr, path: &mut Vec<u8>, folder: usize) -> Result<(), DiffError> {
+    fn member(&mut self, name: &CStr, path: &mut Vec<u8>, dir: usize) -> Result<(), DiffError> {
         let stat = sys::stat_at(self.way.here(), name).call("stat", display(path))?;
         let stat = stat.ok_or_else(|| DiffError::Changed(display(path)))?;
         if sys::is_whiteout(&stat) {
-            let hidden = [&path[..folder], WHITEOUT, name.to_bytes()].concat();
+            let hidden = [&path[..dir], WHITEOUT, name.to_bytes()].concat();
             return Ok(self
                 .writer
                 .begin(&Entry { mode: WHITEOUT_MODE, ..Entry::new(EntryKind::File, hidden) })?);
@@ -137,12 +137,12 @@ impl<W: Write> Differ<W> {
         Ok(())
     }
 
-    fn opaque(&mut self, folder: &[u8], stat: &Stat) -> Result<(), DiffError> {
+    fn opaque(&mut self, dir: &[u8], stat: &Stat) -> Result<(), DiffError> {
         let mark = Entry {
             mode: stat.st_mode & 0o777,
             uid: stat.st_uid,
             gid: stat.st_gid,
-            ..Entry::new(EntryKind::File, [folder, OPAQUE].concat())
+            ..Entry::new(EntryKind::File, [dir, OPAQUE].concat())
         };
         Ok(self.writer.begin(&mark)?)
     }

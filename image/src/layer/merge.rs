@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 pub fn merge(layers: &[PathBuf], target: &Path, below: &MergedDir) -> Result<(), CallError> {
     let opened = layers.iter().map(|path| sys::open_dir(path)).collect::<Result<Vec<_>, _>>()?;
     let target = sys::open_dir(target)?;
-    Merger.folder(&opened, target.as_fd(), Some(below), Path::new("/"))
+    Merger.dir(&opened, target.as_fd(), Some(below), Path::new("/"))
 }
 
 struct Merger;
 
 impl Merger {
     /// Merges directories of one path, the highest first.
-    fn folder(
+    fn dir(
         &self,
         layers: &[OwnedFd],
         target: BorrowedFd<'_>,
@@ -51,29 +51,29 @@ impl Merger {
             None => Found::Nothing,
             Some(below) => below.lookup(name).call("open", path)?,
         };
-        let mut folders: Vec<OwnedFd> = Vec::new();
+        let mut dirs: Vec<OwnedFd> = Vec::new();
         let mut is_opaque = false;
         for layer in layers {
             let Some(stat) = sys::stat_at(layer.as_fd(), name).call("stat", path)? else { continue };
             if sys::file_type(&stat) != FileType::Directory {
-                if folders.is_empty() {
+                if dirs.is_empty() {
                     return self.file(layer.as_fd(), (target, &below), name, &stat, path);
                 }
-                // A folder stands where lower layers have, or have deleted, something else.
+                // A directory stands where lower layers have, or have deleted, something else.
                 is_opaque = true;
                 break;
             }
-            let folder = sys::open_dir_at(layer.as_fd(), name).call("open", path)?;
-            is_opaque = overlay::is_opaque(folder.as_fd()).call("getxattr", path)?;
-            folders.push(folder);
+            let dir = sys::open_dir_at(layer.as_fd(), name).call("open", path)?;
+            is_opaque = overlay::is_opaque(dir.as_fd()).call("getxattr", path)?;
+            dirs.push(dir);
             if is_opaque {
                 break;
             }
         }
-        let Some(top) = folders.first() else { return Ok(()) };
+        let Some(top) = dirs.first() else { return Ok(()) };
         let stat = fs::fstat(top).call("stat", path)?;
         let metadata = write::Metadata::of(&stat);
-        let made = write::make_folder(target, name, &metadata).call("mkdir", path)?;
+        let made = write::make_dir(target, name, &metadata).call("mkdir", path)?;
         write::copy_xattrs(top.as_fd(), made.as_fd()).call("setxattr", path)?;
         let below = match &below {
             Found::Dir(_) if is_opaque => {
@@ -83,7 +83,7 @@ impl Merger {
             Found::Dir(dir) => Some(dir),
             _ => None,
         };
-        self.folder(&folders, made.as_fd(), below, path)?;
+        self.dir(&dirs, made.as_fd(), below, path)?;
         let (seconds, nanos) = metadata.mtime;
         fs::futimens(&made, &sys::timestamps(seconds, nanos)).call("utimensat", path)
     }

@@ -13,12 +13,12 @@ pub(super) fn make_whiteout(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errn
     fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)
 }
 
-/// Makes a folder hide what lower layers have in it.
+/// Makes a directory hide what lower layers have in it.
 pub(super) fn make_opaque(dir: BorrowedFd<'_>) -> Result<(), Errno> {
     fs::fsetxattr(dir, OPAQUE, b"y", XattrFlags::empty())
 }
 
-/// True when a folder hides what lower layers have in it.
+/// True when a directory hides what lower layers have in it.
 pub(crate) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut value = [0u8; 1];
     match fs::fgetxattr(dir, OPAQUE, &mut value) {

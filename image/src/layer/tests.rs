@@ -14,7 +14,7 @@ fn entry(kind: EntryKind, name: &str) -> Entry {
     Entry { mode: 0o755, mtime: 1_700_000_000, ..Entry::new(kind, name) }
 }
 
-fn folder(name: &str) -> (Entry, &'static [u8]) {
+fn dir(name: &str) -> (Entry, &'static [u8]) {
     (entry(EntryKind::Directory, name), b"")
 }
 
@@ -106,10 +106,10 @@ fn a_layer_unpacks_and_packs_to_the_same_bytes() {
     let capability = vec![1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     special.0.xattrs.insert(b"security.capability".to_vec(), capability);
     let entries = [
-        folder("bin/"),
+        dir("bin/"),
         file("bin/a", b"hello"),
         special,
-        folder("dev/"),
+        dir("dev/"),
         (device, b""),
         (entry(EntryKind::Fifo, "dev/pipe"), b""),
         link(EntryKind::HardLink, "hard", "bin/a"),
@@ -129,7 +129,7 @@ fn a_layer_unpacks_and_packs_to_the_same_bytes() {
 #[test]
 fn whiteouts_become_overlay_marks_and_back() {
     needs_root!();
-    let entries = [folder("a/"), file("a/.wh..wh..opq", b""), file("a/.wh.gone", b""), file("a/new", b"n")];
+    let entries = [dir("a/"), file("a/.wh..wh..opq", b""), file("a/.wh.gone", b""), file("a/new", b"n")];
     let (root, applied) = unpack(&entries);
     assert!(!applied.unwrap().opaque_root);
     expect_tree(root.path(), &[("a", "d"), ("a/gone", "w"), ("a/new", "f n")]);
@@ -141,9 +141,9 @@ fn whiteouts_become_overlay_marks_and_back() {
 }
 
 #[test]
-fn a_replaced_folder_hides_the_old_one() {
+fn a_replaced_dir_hides_the_old_one() {
     needs_root!();
-    let (root, applied) = unpack(&[file(".wh.d", b""), folder("d/"), file("d/x", b"")]);
+    let (root, applied) = unpack(&[file(".wh.d", b""), dir("d/"), file("d/x", b"")]);
     applied.unwrap();
     assert_eq!(names(&diff(root.path(), Vec::new()).unwrap()), ["d/", "d/.wh..wh..opq", "d/x"]);
     // A whiteout hides what is below its layer, wherever it stands (image-spec, layer.md).
@@ -161,11 +161,11 @@ fn later_entries_replace_earlier_ones() {
     let (root, applied) = unpack(&[
         file("a", b"1"),
         file("a", b"2"),
-        folder("b/"),
+        dir("b/"),
         file("b/x", b""),
         file("b", b"now a file"),
         link(EntryKind::Symlink, "c", "a"),
-        folder("c/"),
+        dir("c/"),
     ]);
     applied.unwrap();
     expect_tree(root.path(), &[("a", "f 2"), ("b", "f now a file"), ("c", "d")]);
@@ -174,12 +174,12 @@ fn later_entries_replace_earlier_ones() {
 #[test]
 fn what_a_tar_leaves_open_comes_from_the_layers_below() {
     needs_root!();
-    let mut sticky = folder("tmp/");
+    let mut sticky = dir("tmp/");
     (sticky.0.mode, sticky.0.uid, sticky.0.mtime) = (0o1777, 7, 5);
     let base = [
         sticky,
-        folder("run/"),
-        folder("var/"),
+        dir("run/"),
+        dir("var/"),
         link(EntryKind::Symlink, "var/run", "/run"),
         file("var/old", b"content"),
         link(EntryKind::Symlink, "var/l", "old"),
@@ -229,7 +229,7 @@ fn tars_that_need_missing_layers_say_so() {
     missing(&[link(EntryKind::HardLink, "h", "a")]);
     let (_root, applied) = unpack(&[link(EntryKind::HardLink, "h", "a")]);
     assert!(matches!(applied, Err(ApplyError::MissingLink(_))), "{applied:?}");
-    let (_root, applied) = unpack(&[folder("d/"), link(EntryKind::HardLink, "h", "d")]);
+    let (_root, applied) = unpack(&[dir("d/"), link(EntryKind::HardLink, "h", "d")]);
     assert!(matches!(applied, Err(ApplyError::DirectoryLink(_))), "{applied:?}");
     let (_root, applied) = unpack(&[file("a", b""), link(EntryKind::HardLink, "a", "a")]);
     assert!(matches!(applied, Err(ApplyError::MissingLink(_))), "{applied:?}");
@@ -258,7 +258,7 @@ fn no_link_of_a_layer_leads_to_the_host() {
     let target = host.path().to_str().unwrap().to_owned();
     let mut special = file("a/file", b"");
     (special.0.mode, special.0.uid) = (0o6777, 1234);
-    let (lower, applied) = unpack(&[folder("a/"), special, link(EntryKind::Symlink, "out", &target)]);
+    let (lower, applied) = unpack(&[dir("a/"), special, link(EntryKind::Symlink, "out", &target)]);
     applied.unwrap();
     let (_root, applied) =
         unpack_on(&[lower.path()], &[file("a/file/x", b"1"), link(EntryKind::Symlink, "a", &target)]);
@@ -290,7 +290,7 @@ fn no_link_of_a_layer_leads_to_the_host() {
 fn times_of_directories_do_not_follow_links() {
     needs_root!();
     let at = |name: &str, mtime: i64| {
-        let mut entry = folder(name);
+        let mut entry = dir(name);
         entry.0.mtime = mtime;
         entry
     };
@@ -303,7 +303,7 @@ fn times_of_directories_do_not_follow_links() {
 #[test]
 fn the_root_is_the_same_for_all() {
     needs_root!();
-    let mut root_entry = folder("./");
+    let mut root_entry = dir("./");
     (root_entry.0.mode, root_entry.0.uid) = (0o700, 9);
     let (root, applied) = unpack(&[root_entry, file("f", b"")]);
     assert!(!applied.unwrap().asked_below);
@@ -347,7 +347,7 @@ fn paths_stay_inside() {
 }
 
 #[test]
-fn link_loops_and_files_as_folders_are_errors() {
+fn link_loops_and_files_as_dirs_are_errors() {
     needs_root!();
     let (_root, applied) =
         unpack(&[link(EntryKind::Symlink, "a", "b"), link(EntryKind::Symlink, "b", "a"), file("a/x", b"")]);
@@ -441,7 +441,7 @@ fn copied(
         name,
         base: name.to_bytes(),
         destination: destination.as_bytes(),
-        folders: ROOT_OWNED,
+        dirs: ROOT_OWNED,
         selection: &Everything,
         attributes: true,
         change: &Keep,
@@ -470,8 +470,8 @@ fn a_file_goes_where_the_destination_says() {
     check("/a/b", &nothing, &[("a", "d"), ("a/b", "f x")]);
     check("/a/b/", &nothing, &[("a", "d"), ("a/b", "d"), ("a/b/f", "f x")]);
     check("/", &nothing, &[("f", "f x")]);
-    let folder = |root: &Path| fs::create_dir_all(root.join("a/b")).unwrap();
-    check("/a/b", &folder, &[("a", "d"), ("a/b", "d"), ("a/b/f", "f x")]);
+    let dir = |root: &Path| fs::create_dir_all(root.join("a/b")).unwrap();
+    check("/a/b", &dir, &[("a", "d"), ("a/b", "d"), ("a/b/f", "f x")]);
     let linked = |root: &Path| {
         fs::create_dir_all(root.join("real")).unwrap();
         std::os::unix::fs::symlink("/real", root.join("l")).unwrap();
@@ -483,7 +483,7 @@ fn a_file_goes_where_the_destination_says() {
 }
 
 #[test]
-fn a_folder_gives_its_contents() {
+fn a_dir_gives_its_contents() {
     needs_root!();
     let (layer, result) = copied(&two_files, &nothing, c"d", "/x/y");
     result.unwrap();
@@ -494,14 +494,14 @@ fn a_folder_gives_its_contents() {
 }
 
 #[test]
-fn folders_below_are_copied_up_with_their_metadata() {
+fn dirs_below_are_copied_up_with_their_metadata() {
     needs_root!();
     let lower = |root: &Path| {
-        let folder = root.join("x");
-        fs::create_dir(&folder).unwrap();
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();
+        let dir = root.join("x");
+        fs::create_dir(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777)).unwrap();
         let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000);
-        fs::File::open(&folder).unwrap().set_modified(time).unwrap();
+        fs::File::open(&dir).unwrap().set_modified(time).unwrap();
     };
     let (layer, result) = copied(&two_files, &lower, c"d", "/x/new");
     result.unwrap();
@@ -519,11 +519,11 @@ fn kinds_do_not_replace_each_other() {
         fs::write(root.join("y/sub"), "").unwrap();
     };
     let (_layer, result) = copied(&two_files, &blocked, c"d", "/x");
-    assert!(matches!(result, Err(WriteError::FolderInTheWay(_))), "{result:?}");
+    assert!(matches!(result, Err(WriteError::DirInTheWay(_))), "{result:?}");
     let (_layer, result) = copied(&two_files, &blocked, c"d", "/file");
-    assert!(matches!(result, Err(WriteError::NotAFolder(_))), "{result:?}");
+    assert!(matches!(result, Err(WriteError::NotADir(_))), "{result:?}");
     let (_layer, result) = copied(&two_files, &blocked, c"d", "/y");
-    assert!(matches!(result, Err(WriteError::NotAFolder(_))), "{result:?}");
+    assert!(matches!(result, Err(WriteError::NotADir(_))), "{result:?}");
 }
 
 #[test]
@@ -558,9 +558,9 @@ fn contents_survive_a_round_trip_through_a_tar() {
 #[test]
 fn repeated_whiteouts_cost_nothing() {
     needs_root!();
-    let mut entries = vec![folder("x/")];
+    let mut entries = vec![dir("x/")];
     let names: Vec<String> = (0..2000).map(|number| format!("x/{number}/")).collect();
-    entries.extend(names.iter().map(|name| folder(name)));
+    entries.extend(names.iter().map(|name| dir(name)));
     entries.extend(
         (0..20_000).map(|number| file(if number % 2 == 0 { "x/.wh..wh..opq" } else { ".wh.x" }, b"")),
     );
@@ -585,7 +585,7 @@ fn a_whiteout_deletes_a_directory_that_was_made_opaque() {
 fn tars_that_hop_about_cost_what_others_cost() {
     needs_root!();
     let deep = "d/".repeat(1500);
-    let mut hopping = vec![folder(&deep)];
+    let mut hopping = vec![dir(&deep)];
     let mut straight = hopping.clone();
     let names = |at: usize| [format!("{deep}f{at}"), format!("x{at}")];
     for at in 0..1000 {
@@ -618,7 +618,7 @@ fn paths_that_no_program_can_name_are_refused() {
     // Links make longer ones out of short ones.
     let deep = "d/".repeat(1500);
     let (_root, applied) =
-        unpack(&[folder(&deep), link(EntryKind::Symlink, "l", &deep), folder(&format!("l/{deep}"))]);
+        unpack(&[dir(&deep), link(EntryKind::Symlink, "l", &deep), dir(&format!("l/{deep}"))]);
     assert!(matches!(applied, Err(ApplyError::Call(error)) if error.errno == rustix::io::Errno::NAMETOOLONG));
 }
 
@@ -638,14 +638,14 @@ fn attributes_that_are_too_large_are_named() {
 fn replaced_directories_are_forgotten() {
     needs_root!();
     let (root, applied) = unpack(&[
-        folder("a/b/c/"),
+        dir("a/b/c/"),
         file("a/b/c/f", b"1"),
-        folder("a-b/"),
+        dir("a-b/"),
         file("a", b"2"),
-        folder("a/"),
+        dir("a/"),
         file("a/b", b"3"),
         link(EntryKind::HardLink, "h", "a/b"),
-        folder("a-b/c/"),
+        dir("a-b/c/"),
     ]);
     applied.unwrap();
     let expected = [("a", "d"), ("a-b", "d"), ("a-b/c", "d"), ("a/b", "f 3"), ("h", "f 3")];

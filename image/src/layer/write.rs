@@ -1,8 +1,8 @@
-//! Making a layer by hand: folders and files laid on top of a tree that is only looked at.
+//! Making a layer by hand: directories and files laid on top of a tree that is only looked at.
 //!
 //! COPY, ADD and WORKDIR do not run anything, so they need no writable mount: [`LayerWriter`] resolves paths
 //! in the merged view of the layer in the making and the tree below it, and writes only into the layer. A
-//! folder that exists below is copied up with its metadata, and keeps its time although something was put
+//! directory that exists below is copied up with its metadata, and keeps its time although something was put
 //! into it, so that equal inputs give equal layers.
 
 use crate::sys::{self, CallError, Named};
@@ -44,12 +44,12 @@ pub enum WriteError {
     /// A system call failed.
     #[error("cannot write the layer")]
     Call(#[from] CallError),
-    /// A file where a folder must be.
+    /// A file where a directory must be.
     #[error("cannot copy to non-directory: {path}", path = .0.display())]
-    NotAFolder(PathBuf),
-    /// A folder where a file is to go.
+    NotADir(PathBuf),
+    /// A directory where a file is to go.
     #[error("cannot replace to directory {path} with file", path = .0.display())]
-    FolderInTheWay(PathBuf),
+    DirInTheWay(PathBuf),
 }
 
 impl WriteError {
@@ -63,24 +63,24 @@ impl WriteError {
 pub struct LayerWriter {
     /// The layer first, then the tree below.
     tree: Tree,
-    /// Folders of the layer whose time must be set when all is written.
+    /// Directories of the layer whose time must be set when all is written.
     times: BTreeMap<RealPath, (i64, u32)>,
 }
 
 impl LayerWriter {
-    /// Writes into the folder `upper`; `lower` is the root of the tree below, if there is one.
+    /// Writes into the directory `upper`; `lower` is the root of the tree below, if there is one.
     pub fn new(upper: &Path, lower: Option<OwnedFd>) -> Result<LayerWriter, CallError> {
         let roots = std::iter::once(sys::open_dir(upper)?).chain(lower).collect();
         Ok(LayerWriter { tree: Tree::of(roots), times: BTreeMap::new() })
     }
 
-    /// Writes into an opened folder; nothing is below it.
-    pub fn at(folder: OwnedFd) -> LayerWriter {
-        LayerWriter { tree: Tree::of(vec![folder]), times: BTreeMap::new() }
+    /// Writes into an opened directory; nothing is below it.
+    pub fn at(dir: OwnedFd) -> LayerWriter {
+        LayerWriter { tree: Tree::of(vec![dir]), times: BTreeMap::new() }
     }
 
-    /// Opens the folder `path`, links followed; it is in the layer from then on.
-    pub fn open_folder(&mut self, path: &[u8]) -> Result<OwnedFd, WriteError> {
+    /// Opens the directory `path`, links followed; it is in the layer from then on.
+    pub fn open_dir(&mut self, path: &[u8]) -> Result<OwnedFd, WriteError> {
         let real = self.tree.resolve(path)?;
         Ok(self.enter(&real)?)
     }
@@ -101,19 +101,19 @@ impl LayerWriter {
         Ok(self.tree.stat(&real)?)
     }
 
-    /// Makes the folder `path` and those above it that are missing; gives true when it was not there.
+    /// Makes the directory `path` and those above it that are missing; gives true when it was not there.
     ///
-    /// All folders made get the same metadata.
-    pub fn make_folders(&mut self, path: &[u8], metadata: &Metadata) -> Result<bool, WriteError> {
+    /// All directories made get the same metadata.
+    pub fn make_dirs(&mut self, path: &[u8], metadata: &Metadata) -> Result<bool, WriteError> {
         let real = self.tree.resolve(path)?;
-        self.make_real_folders(&real, metadata)
+        self.make_real_dirs(&real, metadata)
     }
 
-    /// Gives the folder `path`, links followed, other metadata.
-    pub fn set_folder(&mut self, path: &[u8], metadata: &Metadata) -> Result<(), WriteError> {
+    /// Gives the directory `path`, links followed, other metadata.
+    pub fn set_dir(&mut self, path: &[u8], metadata: &Metadata) -> Result<(), WriteError> {
         let real = self.tree.resolve(path)?;
-        let folder = self.enter(&real)?;
-        set_owner_and_mode(folder.as_fd(), metadata).call("chmod", real.display())?;
+        let dir = self.enter(&real)?;
+        set_owner_and_mode(dir.as_fd(), metadata).call("chmod", real.display())?;
         self.times.insert(real, metadata.mtime);
         Ok(())
     }
@@ -126,49 +126,49 @@ impl LayerWriter {
         metadata: &Metadata,
     ) -> Result<(), WriteError> {
         let real = self.tree.resolve(path)?;
-        let (folder, name) = self.enter_parent(&real)?;
+        let (dir, name) = self.enter_parent(&real)?;
         self.clear_for_file(&real)?;
-        write_file(folder.as_fd(), &name, data, metadata).call("write", real.display())?;
+        write_file(dir.as_fd(), &name, data, metadata).call("write", real.display())?;
         Ok(())
     }
 
-    pub(crate) fn make_real_folders(
+    pub(crate) fn make_real_dirs(
         &mut self,
         real: &RealPath,
         metadata: &Metadata,
     ) -> Result<bool, WriteError> {
         match self.tree.stat(real)? {
             Some(stat) if sys::file_type(&stat) == FileType::Directory => return Ok(false),
-            Some(_) => return Err(WriteError::NotAFolder(real.display())),
+            Some(_) => return Err(WriteError::NotADir(real.display())),
             None => {}
         }
         let Some(name) = real.name() else { return Ok(false) };
         let above = real.parent();
-        self.make_real_folders(&above, metadata)?;
-        let folder = self.enter(&above)?;
-        make_folder(folder.as_fd(), name, metadata).call("mkdir", real.display())?;
+        self.make_real_dirs(&above, metadata)?;
+        let dir = self.enter(&above)?;
+        make_dir(dir.as_fd(), name, metadata).call("mkdir", real.display())?;
         self.times.insert(real.clone(), metadata.mtime);
         Ok(true)
     }
 
-    /// The layer's own folder for `real`, which exists in the merged view; copied up if need be.
+    /// The layer's own directory for `real`, which exists in the merged view; copied up if need be.
     pub(crate) fn enter(&mut self, real: &RealPath) -> Result<OwnedFd, CallError> {
-        let mut folder = self.upper().try_clone_to_owned().call("dup", real.display())?;
+        let mut dir = self.upper().try_clone_to_owned().call("dup", real.display())?;
         let mut here = RealPath::root();
         for name in real.names() {
             here = here.child(name);
-            folder = match sys::open_dir_at(folder.as_fd(), name) {
+            dir = match sys::open_dir_at(dir.as_fd(), name) {
                 Ok(inner) => inner,
-                Err(Errno::NOENT) => self.copy_up(folder.as_fd(), name, &here)?,
+                Err(Errno::NOENT) => self.copy_up(dir.as_fd(), name, &here)?,
                 Err(errno) => return Err(CallError { call: "open", path: here.display(), errno }),
             };
         }
-        Ok(folder)
+        Ok(dir)
     }
 
-    /// The parent folder of a real path in the layer, and the last name.
+    /// The parent directory of a real path in the layer, and the last name.
     pub(crate) fn enter_parent(&mut self, real: &RealPath) -> Result<(OwnedFd, CString), WriteError> {
-        let name = real.name().ok_or_else(|| WriteError::FolderInTheWay("/".into()))?;
+        let name = real.name().ok_or_else(|| WriteError::DirInTheWay("/".into()))?;
         Ok((self.enter(&real.parent())?, name.clone()))
     }
 
@@ -177,8 +177,8 @@ impl LayerWriter {
         &self.tree
     }
 
-    /// The lower tree's folder at `real`, if it has one.
-    pub(crate) fn lower_folder(&self, real: &RealPath) -> Option<OwnedFd> {
+    /// The lower tree's directory at `real`, if it has one.
+    pub(crate) fn lower_dir(&self, real: &RealPath) -> Option<OwnedFd> {
         let lower = self.tree.roots().get(1)?;
         open_inside(lower.as_fd(), real, OFlags::RDONLY | OFlags::DIRECTORY).ok()
     }
@@ -188,19 +188,19 @@ impl LayerWriter {
         self.tree.roots()[0].as_fd()
     }
 
-    /// Remembers the time that the folder `real` gets in the end.
-    pub(crate) fn set_folder_time(&mut self, real: RealPath, time: (i64, u32)) {
+    /// Remembers the time that the directory `real` gets in the end.
+    pub(crate) fn set_dir_time(&mut self, real: RealPath, time: (i64, u32)) {
         self.times.insert(real, time);
     }
 
-    /// Makes room for a file: what is there of the same layer goes, a folder is an error.
+    /// Makes room for a file: what is there of the same layer goes, a directory is an error.
     pub(crate) fn clear_for_file(&self, real: &RealPath) -> Result<(), WriteError> {
         match self.tree.stat(real)? {
             Some(stat) if sys::file_type(&stat) == FileType::Directory => {
-                Err(WriteError::FolderInTheWay(real.display()))
+                Err(WriteError::DirInTheWay(real.display()))
             }
             Some(_) => {
-                let name = real.name().ok_or_else(|| WriteError::FolderInTheWay("/".into()))?;
+                let name = real.name().ok_or_else(|| WriteError::DirInTheWay("/".into()))?;
                 let above = open_inside(self.upper(), &real.parent(), OFlags::RDONLY | OFlags::DIRECTORY);
                 match above.and_then(|above| fs::unlinkat(above, name, AtFlags::empty())) {
                     Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -218,13 +218,13 @@ impl LayerWriter {
         real: &RealPath,
     ) -> Result<OwnedFd, CallError> {
         let missing = || CallError { call: "open", path: real.display(), errno: Errno::NOENT };
-        let below = self.lower_folder(real).ok_or_else(missing)?;
+        let below = self.lower_dir(real).ok_or_else(missing)?;
         let stat = fs::fstat(&below).call("stat", real.display())?;
         let metadata = Metadata::of(&stat);
-        let folder = make_folder(parent, name, &metadata).call("mkdir", real.display())?;
-        copy_xattrs(below.as_fd(), folder.as_fd()).call("setxattr", real.display())?;
+        let dir = make_dir(parent, name, &metadata).call("mkdir", real.display())?;
+        copy_xattrs(below.as_fd(), dir.as_fd()).call("setxattr", real.display())?;
         self.times.insert(real.clone(), metadata.mtime);
-        Ok(folder)
+        Ok(dir)
     }
 }
 
@@ -240,12 +240,12 @@ impl Metadata {
     }
 }
 
-/// Makes a folder with owner and mode; its time is for the caller to set once it is filled.
-pub(crate) fn make_folder(dir: BorrowedFd<'_>, name: &CStr, metadata: &Metadata) -> Result<OwnedFd, Errno> {
+/// Makes a directory with owner and mode; its time is for the caller to set once it is filled.
+pub(crate) fn make_dir(dir: BorrowedFd<'_>, name: &CStr, metadata: &Metadata) -> Result<OwnedFd, Errno> {
     fs::mkdirat(dir, name, Mode::from_raw_mode(0o700))?;
-    let folder = sys::open_dir_at(dir, name)?;
-    set_owner_and_mode(folder.as_fd(), metadata)?;
-    Ok(folder)
+    let dir = sys::open_dir_at(dir, name)?;
+    set_owner_and_mode(dir.as_fd(), metadata)?;
+    Ok(dir)
 }
 
 pub(crate) fn set_owner_and_mode(fd: BorrowedFd<'_>, metadata: &Metadata) -> Result<(), Errno> {

@@ -1,47 +1,47 @@
-//! Folders that outlive builds and belong to no image: what `RUN --mount=type=cache` shows.
+//! Directories that outlive builds and belong to no image: what `RUN --mount=type=cache` shows.
 
 use super::{Store, StoreError, StoreLock};
 use crate::digest::Digest;
 use crate::sys::{self, Named};
 use std::path::{Path, PathBuf};
 
-/// A cache folder and the right to use it.
-pub struct CacheFolder {
+/// A cache directory and the right to use it.
+pub struct CacheDir {
     path: PathBuf,
     _lock: Option<StoreLock>,
 }
 
-impl CacheFolder {
+impl CacheDir {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Who else may use a cache folder at the same time.
+/// Who else may use a cache directory at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheAccess {
     /// Anybody.
     Shared,
     /// Nobody: others wait.
     Locked,
-    /// Nobody: others get a folder of their own.
+    /// Nobody: others get a directory of their own.
     Private,
 }
 
 impl Store {
-    /// The cache folder of that name. One that is new is filled first, and appears when that is done; with `anew`
+    /// The cache directory of that name. One that is new is filled first, and appears when that is done; with `anew`
     /// what there was is gone.
     ///
     /// `waiting` is called when somebody else has it.
-    pub fn cache_folder<E: From<StoreError>>(
+    pub fn cache_dir<E: From<StoreError>>(
         &self,
         name: &str,
         access: CacheAccess,
         anew: bool,
         waiting: impl FnOnce(),
         fill: impl FnOnce(&Path) -> Result<(), E>,
-    ) -> Result<CacheFolder, E> {
+    ) -> Result<CacheDir, E> {
         // Names are anything that a Dockerfile says: none of it is a path.
         let hashed = Digest::of(name.as_bytes()).hex()[..32].to_owned();
         let (hashed, lock) = match access {
@@ -65,18 +65,18 @@ impl Store {
                 self.make_cache(&path, fill)?;
             }
         }
-        Ok(CacheFolder { path, _lock: lock })
+        Ok(CacheDir { path, _lock: lock })
     }
 
     /// Empties a cache: its directory is set aside, and steps that ask for the cache from now on get a new one.
-    pub fn discard_cache(&self, cache: &CacheFolder) -> Result<(), StoreError> {
+    pub fn discard_cache(&self, cache: &CacheDir) -> Result<(), StoreError> {
         let name = cache.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let _making = self.lock(&format!("make-cache-{name}"), || {})?;
         // Another step may have done the same.
         if cache.path.exists() { self.set_aside(&cache.path) } else { Ok(()) }
     }
 
-    /// The first folder that nobody has.
+    /// The first directory that nobody has.
     fn free_cache(&self, hashed: &str) -> Result<(String, StoreLock), StoreError> {
         let mut number = 0;
         loop {
@@ -88,7 +88,7 @@ impl Store {
         }
     }
 
-    /// Takes a folder from its place. It is removed by whoever removes caches next, when nobody can be using it.
+    /// Takes a directory from its place. It is removed by whoever removes caches next, when nobody can be using it.
     fn set_aside(&self, path: &Path) -> Result<(), StoreError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut number = 0;
@@ -108,9 +108,9 @@ impl Store {
         fill: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<(), E> {
         let called = |result: Result<(), sys::CallError>| result.map_err(StoreError::from);
-        let folder = path.parent().unwrap_or(path);
-        called(std::fs::create_dir_all(folder).call("mkdir", folder))?;
-        let scratch = self.scratch.folder().map_err(StoreError::from)?;
+        let dir = path.parent().unwrap_or(path);
+        called(std::fs::create_dir_all(dir).call("mkdir", dir))?;
+        let scratch = self.scratch.dir().map_err(StoreError::from)?;
         let inner = scratch.path().join("cache");
         called(std::fs::create_dir(&inner).call("mkdir", &inner))?;
         fill(&inner)?;
@@ -118,11 +118,11 @@ impl Store {
         Ok(())
     }
 
-    /// Removes all cache folders that nobody uses; gives how many.
+    /// Removes all cache directories that nobody uses; gives how many.
     pub fn remove_caches(&self) -> Result<u64, StoreError> {
-        let folder = self.root().join("caches");
+        let dir = self.root().join("caches");
         let mut removed = 0;
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
             // While a build runs, any of them may be in use.
             let Some(_free) = self.try_remove_layers()? else { return Ok(removed) };
             sys::remove_path(&entry.path())?;

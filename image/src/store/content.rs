@@ -155,8 +155,8 @@ impl BlobWriter {
         if size <= SYNC_UP_TO {
             file.sync_data().call("fdatasync", &self.target)?;
         }
-        if let Some(folder) = self.target.parent() {
-            std::fs::create_dir_all(folder).call("mkdir", folder)?;
+        if let Some(dir) = self.target.parent() {
+            std::fs::create_dir_all(dir).call("mkdir", dir)?;
         }
         Ok(self.scratch.move_to(&self.target)?)
     }

@@ -1,14 +1,14 @@
 //! Removing layers and cache records that must not be found again.
 
 use super::snapshot::{Active, new_layer_id};
-use super::{LayerId, LayerRecord, ScratchFolder, Store, StoreError};
+use super::{LayerId, LayerRecord, ScratchDir, Store, StoreError};
 use crate::sys::Named;
 use std::path::Path;
 
 /// Layers that go with the process that made them: their names, in scratch of that process. Whoever removes the scratch of
 /// one that was killed removes its layers first.
 pub struct PrivateLayers {
-    names: ScratchFolder,
+    names: ScratchDir,
 }
 
 /// Begins the names of the files that name layers.
@@ -17,7 +17,7 @@ const PRIVATE: &str = "private-";
 impl Store {
     /// Begins a list of private layers, with none in it.
     pub fn private_layers(&self) -> Result<PrivateLayers, StoreError> {
-        Ok(PrivateLayers { names: self.scratch_folder()? })
+        Ok(PrivateLayers { names: self.scratch_dir()? })
     }
 
     /// [`Store::commit`] for a layer that is private.

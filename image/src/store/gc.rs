@@ -83,9 +83,9 @@ impl Store {
     fn remove_computed(&self) -> Result<(), StoreError> {
         let images: BTreeSet<String> =
             self.index.images()?.iter().map(|image| image.id.0.hex().to_owned()).collect();
-        let folder = self.root.join("cache");
-        for entry in std::fs::read_dir(&folder).call("getdents", &folder)? {
-            let path = entry.call("getdents", &folder)?.path();
+        let dir = self.root.join("cache");
+        for entry in std::fs::read_dir(&dir).call("getdents", &dir)? {
+            let path = entry.call("getdents", &dir)?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let image = name.rsplit('-').next().unwrap_or_default();
             if !images.contains(image) {

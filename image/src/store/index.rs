@@ -46,7 +46,7 @@ CREATE TABLE repo_digest (          -- what a registry called an image
     PRIMARY KEY (image, repository, digest)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE layer (
-    id TEXT PRIMARY KEY,            -- folder under layers/
+    id TEXT PRIMARY KEY,            -- directory under layers/
     diff_id TEXT,                   -- null until computed
     tar_size INTEGER,               -- length of the tar with that digest
     size INTEGER NOT NULL,          -- bytes of its files
@@ -190,10 +190,10 @@ pub struct TagRecord {
     pub updated: i64,
 }
 
-/// A layer as the index knows it; `layer.json` beside its folder says the same.
+/// A layer as the index knows it; `layer.json` beside its directory says the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
-    /// Folder name under `layers/`.
+    /// Directory name under `layers/`.
     #[serde(skip)]
     pub id: String,
     /// Digest of its tar, once computed.

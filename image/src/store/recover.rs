@@ -146,10 +146,10 @@ impl Store {
     /// Brings layers that no record knows into the index, and removes what is no whole layer.
     pub(super) fn adopt_layers(&self) -> Result<Vec<String>, StoreError> {
         let known: BTreeSet<String> = self.index.layers()?.into_iter().map(|layer| layer.id).collect();
-        let folder = self.root.join("layers");
+        let dir = self.root.join("layers");
         let mut adopted = Vec::new();
-        for entry in fs::read_dir(&folder).call("getdents", &folder)? {
-            let path = entry.call("getdents", &folder)?.path();
+        for entry in fs::read_dir(&dir).call("getdents", &dir)? {
+            let path = entry.call("getdents", &dir)?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if name.starts_with('.') || known.contains(&name) {
                 continue;
@@ -169,7 +169,7 @@ impl Store {
 
     /// Removes a directory of the store so that a kill in the middle leaves nothing that looks whole.
     pub(super) fn discard(&self, path: &Path) -> Result<(), StoreError> {
-        let scratch = self.scratch.folder()?;
+        let scratch = self.scratch.dir()?;
         match fs::rename(path, scratch.path().join("gone")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             // Scratch goes with its files.

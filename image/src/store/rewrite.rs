@@ -13,21 +13,21 @@ impl Store {
     /// Several layers, lowest first, as one that fits on the layers `below`.
     pub fn merge_layers(&self, layers: &[LayerId], below: &Stack) -> Result<LayerRecord, StoreError> {
         let merged = self.stack_of(layers)?;
-        let folders: Vec<PathBuf> = merged.folders().into_iter().map(Path::to_owned).collect();
+        let dirs: Vec<PathBuf> = merged.dirs().into_iter().map(Path::to_owned).collect();
         let active = self.empty_active()?;
-        merge(&folders, &active.upper(), &below.tree()?)?;
+        merge(&dirs, &active.upper(), &below.tree()?)?;
         self.commit(active)
     }
 
     /// A layer in which nothing is younger than `latest` (seconds since 1970); the layer itself when nothing is.
     pub fn layer_until(&self, id: &LayerId, latest: i64) -> Result<Option<LayerRecord>, StoreError> {
-        let folder = self.layer_folder(id);
-        let mut root = Descent::new(sys::open_dir(&folder)?);
-        if !has_younger(&mut root, latest).call("getdents", &folder)? {
+        let dir = self.layer_dir(id);
+        let mut root = Descent::new(sys::open_dir(&dir)?);
+        if !has_younger(&mut root, latest).call("getdents", &dir)? {
             return Ok(None);
         }
         let (scratch, file) = self.scratch.file()?;
-        let tar = diff_until(&folder, Hashing::new(BufWriter::new(file)), latest)?;
+        let tar = diff_until(&dir, Hashing::new(BufWriter::new(file)), latest)?;
         let (mut writer, digest, _) = tar.finish();
         writer.flush().call("write", scratch.path())?;
         let file = File::open(scratch.path()).call("open", scratch.path())?;

@@ -1,4 +1,4 @@
-//! Files and folders that belong to a running process and vanish with it.
+//! Files and directories that belong to a running process and vanish with it.
 //!
 //! Whatever is made in the store is made here first and renamed into place when it is complete. Each piece
 //! of scratch is locked by its maker; one whose lock is free belongs to a process that died, and is removed
@@ -12,13 +12,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The folder of a store that holds scratch.
+/// The directory of a store that holds scratch.
 #[derive(Clone, Debug)]
 pub(crate) struct ScratchArea {
     path: PathBuf,
 }
 
-/// A file or folder in the scratch area; removed when dropped.
+/// A file or directory in the scratch area; removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
@@ -30,8 +30,8 @@ impl ScratchArea {
         ScratchArea { path }
     }
 
-    /// Makes an empty folder.
-    pub(crate) fn folder(&self) -> Call<Scratch> {
+    /// Makes an empty directory.
+    pub(crate) fn dir(&self) -> Call<Scratch> {
         self.make(|path| {
             fs::mkdir(path, Mode::from_raw_mode(0o700))?;
             let opened = fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
@@ -121,12 +121,12 @@ mod tests {
     fn scratch_vanishes_unless_moved() {
         let root = tempfile::tempdir().unwrap();
         let area = ScratchArea::new(root.path().to_owned());
-        let folder = area.folder().unwrap();
-        std::fs::write(folder.path().join("x"), "").unwrap();
-        let gone = folder.path().to_owned();
+        let dir = area.dir().unwrap();
+        std::fs::write(dir.path().join("x"), "").unwrap();
+        let gone = dir.path().to_owned();
         area.remove_orphans(&|_| {}).unwrap();
         assert!(gone.exists(), "locked scratch is nobody's orphan");
-        drop(folder);
+        drop(dir);
         assert!(!gone.exists());
         let (file, _handle) = area.file().unwrap();
         let kept = root.path().join("kept");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_made_while_others_remove_orphans() {
+    fn dirs_are_made_while_others_remove_orphans() {
         let root = tempfile::tempdir().unwrap();
         let area = ScratchArea::new(root.path().to_owned());
         let stop = std::sync::atomic::AtomicBool::new(false);
@@ -146,7 +146,7 @@ mod tests {
                 }
             });
             for _ in 0..2000 {
-                assert!(area.folder().unwrap().path().exists());
+                assert!(area.dir().unwrap().path().exists());
             }
             stop.store(true, Ordering::Relaxed);
         });

@@ -1,4 +1,4 @@
-//! Layers as folders, and stacks of them as mounts.
+//! Layers as directories, and stacks of them as mounts.
 //!
 //! A snapshot mounts nothing: it returns mounts as data, in the OCI runtime specification's own type, and
 //! whoever runs something carries them out in a mount namespace of its own.
@@ -95,18 +95,18 @@ impl Stack {
     ///
     /// Of a layer that is there several times, only the highest counts: whatever the lower ones have or hide, that one has
     /// or hides, too, and overlayfs refuses a directory twice (`ELOOP`).
-    pub fn folders(&self) -> Vec<&Path> {
-        let mut folders = Vec::new();
+    pub fn dirs(&self) -> Vec<&Path> {
+        let mut dirs = Vec::new();
         let mut seen = BTreeSet::new();
         for layer in self.layers.iter().rev() {
             if !layer.empty && seen.insert(&layer.id) {
-                folders.push(layer.path.as_path());
+                dirs.push(layer.path.as_path());
             }
             if layer.opaque_root {
                 break;
             }
         }
-        folders
+        dirs
     }
 
     /// Fails for a tree that cannot be mounted.
@@ -114,7 +114,7 @@ impl Stack {
     /// # Errors
     /// [`StoreError::TooManyLayers`].
     pub fn check(&self) -> Result<(), StoreError> {
-        let layers = self.folders().len();
+        let layers = self.dirs().len();
         if layers <= MAX_STACKED {
             return Ok(());
         }
@@ -123,8 +123,8 @@ impl Stack {
 
     /// The layers as the one tree that they make.
     pub fn tree(&self) -> Result<MergedDir, CallError> {
-        let folders: Result<_, _> = self.folders().into_iter().map(sys::open_dir).collect();
-        Ok(MergedDir::root(folders?))
+        let dirs: Result<_, _> = self.dirs().into_iter().map(sys::open_dir).collect();
+        Ok(MergedDir::root(dirs?))
     }
 }
 
@@ -153,12 +153,12 @@ pub struct Active {
 }
 
 impl Active {
-    /// The folder that takes the changes.
+    /// The directory that takes the changes.
     pub fn upper(&self) -> PathBuf {
         self.scratch.path().join("fs")
     }
 
-    /// An empty folder for whoever mounts the snapshot.
+    /// An empty directory for whoever mounts the snapshot.
     pub fn mount_point(&self) -> Result<PathBuf, CallError> {
         let path = self.scratch.path().join("root");
         match fs::mkdir(&path, Mode::from_raw_mode(0o700)) {
@@ -167,7 +167,7 @@ impl Active {
         }
     }
 
-    /// The folder that overlayfs works in.
+    /// The directory that overlayfs works in.
     pub(super) fn work(&self) -> PathBuf {
         self.scratch.path().join("work")
     }
@@ -216,7 +216,7 @@ impl Store {
     }
 
     pub(super) fn empty_active(&self) -> Result<Active, StoreError> {
-        let active = Active { scratch: self.scratch.folder()? };
+        let active = Active { scratch: self.scratch.dir()? };
         make_upper(&active.upper())?;
         fs::mkdir(active.work(), Mode::from_raw_mode(0o700)).call("mkdir", active.work())?;
         Ok(active)
@@ -224,20 +224,20 @@ impl Store {
 
     /// The mount that shows `stack` with the snapshot's changes on top.
     ///
-    /// `lowest` are folders below the image: what they hold shows only where the image has nothing.
+    /// `lowest` are directories below the image: what they hold shows only where the image has nothing.
     pub fn active_mount(&self, stack: &Stack, active: &Active, lowest: &[PathBuf]) -> Mount {
         self.writable_mount(stack, &active.upper(), &active.work(), lowest)
     }
 
-    /// Like [`Store::active_mount`], for a writable folder that someone else keeps.
+    /// Like [`Store::active_mount`], for a writable directory that someone else keeps.
     pub fn writable_mount(&self, stack: &Stack, upper: &Path, work: &Path, lowest: &[PathBuf]) -> Mount {
         let mut options = lower_options(stack, lowest);
         if options.is_empty() {
-            options.push(lower_option(self.empty_folder()));
+            options.push(lower_option(self.empty_dir()));
         }
         options.push(format!("upperdir={}", upper.display()));
         options.push(format!("workdir={}", work.display()));
-        // The upper folder becomes a layer, or goes: syncing it to disk at unmount serves nobody.
+        // The upper directory becomes a layer, or goes: syncing it to disk at unmount serves nobody.
         options.push("volatile".to_owned());
         overlay(options)
     }
@@ -245,27 +245,27 @@ impl Store {
     /// The mount that shows `stack` read-only.
     pub fn view_mount(&self, stack: &Stack, lowest: &[PathBuf]) -> Mount {
         let mut options = lower_options(stack, lowest);
-        // Without an upper folder overlayfs wants two lower ones, and not the same twice.
+        // Without an upper directory overlayfs wants two lower ones, and not the same twice.
         if options.is_empty() {
-            options.push(lower_option(self.empty_folder_called(".none")));
+            options.push(lower_option(self.empty_dir_called(".none")));
         }
         if options.len() < 2 {
-            options.push(lower_option(self.empty_folder()));
+            options.push(lower_option(self.empty_dir()));
         }
         options.push("ro".to_owned());
         overlay(options)
     }
 
-    /// A folder without files.
+    /// A directory without files.
     pub fn empty_tree(&self) -> PathBuf {
-        self.empty_folder()
+        self.empty_dir()
     }
 
-    fn empty_folder(&self) -> PathBuf {
-        self.empty_folder_called(".empty")
+    fn empty_dir(&self) -> PathBuf {
+        self.empty_dir_called(".empty")
     }
 
-    fn empty_folder_called(&self, name: &str) -> PathBuf {
+    fn empty_dir_called(&self, name: &str) -> PathBuf {
         let path = self.root.join("layers").join(name);
         let _ = std::fs::create_dir(&path);
         path
@@ -304,10 +304,10 @@ impl Store {
         sys::remove_path(&active.scratch.path().join("root"))?;
         let id = if record.id.is_empty() { new_layer_id() } else { record.id };
         let record = LayerRecord { id, ..record };
-        let folder = self.root.join("layers").join(&record.id);
+        let dir = self.root.join("layers").join(&record.id);
         std::fs::write(active.scratch.path().join("layer.json"), json::to_vec(&record))
             .call("write", active.scratch.path())?;
-        active.scratch.move_to(&folder)?;
+        active.scratch.move_to(&dir)?;
         self.note_change();
         self.index.put_layer(&record)?;
         Ok(record)
@@ -316,7 +316,7 @@ impl Store {
 
 fn lower_options(stack: &Stack, lowest: &[PathBuf]) -> Vec<String> {
     let lowest = lowest.iter().map(PathBuf::as_path);
-    stack.folders().into_iter().chain(lowest).map(lower_option).collect()
+    stack.dirs().into_iter().chain(lowest).map(lower_option).collect()
 }
 
 fn lower_option(path: impl AsRef<Path>) -> String {
@@ -335,7 +335,7 @@ fn overlay(mut options: Vec<String>) -> Mount {
     mount
 }
 
-/// Bytes of all regular files below a folder, each counted once.
+/// Bytes of all regular files below a directory, each counted once.
 fn size_below(path: &Path) -> Result<u64, CallError> {
     /// `length` is that of the path so far.
     fn walk(

@@ -134,14 +134,14 @@ fn wrong_layers_are_refused() {
 }
 
 #[test]
-fn folders_that_a_tar_does_not_name_come_from_below() {
+fn dirs_that_a_tar_does_not_name_come_from_below() {
     needs_root!();
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let (_root, store) = store();
     let base = {
         let mut writer = Writer::new(Vec::new());
-        let folder = Entry { mode: 0o1777, uid: 7, mtime: 5, ..Entry::new(EntryKind::Directory, "d/") };
-        writer.begin(&folder).unwrap();
+        let dir = Entry { mode: 0o1777, uid: 7, mtime: 5, ..Entry::new(EntryKind::Directory, "d/") };
+        writer.begin(&dir).unwrap();
         let bytes = writer.finish().unwrap();
         let id = DiffId(Digest::of(&bytes));
         store.unpack_layer(bytes.as_slice(), &id, &[], None).unwrap();
@@ -301,7 +301,7 @@ fn foreign_layers_survive_a_crash() {
     let unpacked = store.unpack(bytes.as_slice(), &diff_id, &[]).unwrap();
     let layer = store.keep_with_tar(unpacked, || Ok(bytes.as_slice())).unwrap();
     assert_eq!(layer.blob, Some(diff_id.0.clone()));
-    // The machine went down, and one file did not make it to the disk.
+    // The host went down, and one file did not make it to the disk.
     store.index.put_layer(&LayerRecord { boot: Some("before".to_owned()), ..layer.clone() }).unwrap();
     let file = store.layer_path(&layer.id).join("a");
     fs::write(&file, "").unwrap();

@@ -69,10 +69,10 @@ fn what_is_written_is_read_back() {
     link.link = "t".repeat(150).into_bytes();
     let mut device = Entry::new(EntryKind::CharDevice, "dev");
     (device.major, device.minor, device.mtime) = (1, 3, -5);
-    let mut folder = Entry::new(EntryKind::Directory, "folder");
-    folder.mode = 0o1777;
+    let mut dir = Entry::new(EntryKind::Directory, "directory");
+    dir.mode = 0o1777;
     let entries = vec![
-        (folder, vec![]),
+        (dir, vec![]),
         (file(&long, b"x"), b"x".to_vec()),
         (file(&unsplittable, b""), vec![]),
         (special, b"abc".to_vec()),
@@ -81,7 +81,7 @@ fn what_is_written_is_read_back() {
     ];
     let borrowed: Vec<(Entry, &[u8])> = entries.iter().map(|(e, c)| (e.clone(), c.as_slice())).collect();
     let mut read = read_all(&write_all(&borrowed)).unwrap();
-    assert_eq!(read[0].0.name, b"folder/");
+    assert_eq!(read[0].0.name, b"directory/");
     read[0].0.name.pop();
     assert_eq!(read, entries);
 }

@@ -23,7 +23,7 @@ impl<W: Write> Writer<W> {
 
     /// Begins an entry; a file's content of exactly [`Entry::size`] bytes must follow.
     ///
-    /// The fraction of the time is dropped. Folders get their trailing slash here.
+    /// The fraction of the time is dropped. Directories get their trailing slash here.
     pub fn begin(&mut self, entry: &Entry) -> Result<(), TarError> {
         self.finish_entry()?;
         let mut name = entry.name.clone();
@@ -105,8 +105,8 @@ impl<W: Write> Writer<W> {
 /// `dir/PaxHeaders.0/file`, cleaned, as Go names these headers.
 fn pax_name(name: &[u8]) -> Vec<u8> {
     let split = name.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-    let (folder, file) = name.split_at(split);
-    let parts = folder.split(|byte| *byte == b'/').chain([&b"PaxHeaders.0"[..], file]);
+    let (dir, file) = name.split_at(split);
+    let parts = dir.split(|byte| *byte == b'/').chain([&b"PaxHeaders.0"[..], file]);
     let mut joined = Vec::new();
     for part in parts.filter(|part| !part.is_empty() && *part != b".") {
         if !joined.is_empty() {
@@ -204,7 +204,7 @@ fn seal(block: &mut [u8; BLOCK]) {
     put_octal(&mut block[148..155], sum);
 }
 
-/// Copies as much as fits; a name cut right behind a slash loses the slash, lest it look like a folder.
+/// Copies as much as fits; a name cut right behind a slash loses the slash, lest it look like a directory.
 fn put_text(field: &mut [u8], text: &[u8]) {
     let length = text.len().min(field.len());
     field[..length].copy_from_slice(&text[..length]);

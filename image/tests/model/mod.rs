@@ -108,8 +108,8 @@ impl Bed {
         let mut found = BTreeMap::new();
         walk_merged(&tree, &mut Vec::new(), &mut found).map_err(|errno| format!("{told}{errno}"))?;
         compare(&expected, &found).map_err(|difference| format!("{told}{difference}"))?;
-        if mounts && stack.folders().len() > 1 {
-            let found = self.mounted(&stack.folders())?;
+        if mounts && stack.dirs().len() > 1 {
+            let found = self.mounted(&stack.dirs())?;
             compare(&expected, &found).map_err(|difference| format!("{told}mounted: {difference}"))?;
         }
         match self.canary() == self.untouched {

@@ -78,11 +78,11 @@ enum OutOfMemory {
 impl OutOfMemory {
     fn watch(container: &Container) -> Option<OutOfMemory> {
         let groups = &container.record.groups;
-        if let Some(folder) = groups.path_of("memory") {
-            let control = File::open(folder.join("memory.oom_control")).ok()?;
+        if let Some(dir) = groups.path_of("memory") {
+            let control = File::open(dir.join("memory.oom_control")).ok()?;
             let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
             let line = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
-            std::fs::write(folder.join("cgroup.event_control"), line).ok()?;
+            std::fs::write(dir.join("cgroup.event_control"), line).ok()?;
             return Some(OutOfMemory::Legacy { event, _control: control });
         }
         let file = File::open(groups.unified_path()?.join("memory.events")).ok()?;

@@ -33,10 +33,10 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
         )));
     }
     let agent = Agent::of(&spec)?;
-    let Some(gate) = container.folder.connect() else {
+    let Some(gate) = container.dir.connect() else {
         return Err(OciError::State(format!("cannot start container {id:?}: its first process has ended")));
     };
-    let readiness = Readiness::wanted(container.folder.path());
+    let readiness = Readiness::wanted(container.dir.path());
     let ready = readiness.as_ref().map(Readiness::listen).transpose()?.flatten();
     let word = container.record.state(Status::Created);
     let opened = launch::open_gate(&gate, &word, |listener| {
@@ -50,7 +50,7 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
             error => OciError::Start(error),
         });
     }
-    container.folder.remove_gate();
+    container.dir.remove_gate();
     if let Err(error) = hooks::after_start(&spec, &container.record) {
         // It is stopped and deleted then (runtime specification, "Lifecycle", step 10).
         if let Err(left) = delete_one(globals, id, true) {
@@ -144,8 +144,8 @@ fn delete_one(globals: &Globals, id: &str, force: bool) -> Result<(), OciError> 
     let container = match globals.store.open(id) {
         Ok(container) => container,
         Err(OciError::NotFound(_)) if force => return Ok(()),
-        // Making it was interrupted: there is a folder and nothing else.
-        Err(OciError::State(_)) if force => return globals.store.folder(id)?.remove(),
+        // Making it was interrupted: there is a directory and nothing else.
+        Err(OciError::State(_)) if force => return globals.store.dir(id)?.remove(),
         Err(error) => return Err(error),
     };
     match container.status() {
@@ -170,7 +170,7 @@ fn delete_one(globals: &Globals, id: &str, force: bool) -> Result<(), OciError> 
         container.record.release()?;
     }
     let spec = container.config();
-    container.folder.remove()?;
+    container.dir.remove()?;
     if let Ok(spec) = spec {
         hooks::after_stop(&spec, &container.record, &globals.log);
     }

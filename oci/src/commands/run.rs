@@ -52,12 +52,12 @@ fn finish(globals: &Globals, made: &Made) -> Result<(), OciError> {
         // Those that are still there are another's.
         groups.leave();
     } else if !removed {
-        // Processes that share the machine's process numbers outlive the first.
+        // Processes that share the host's process numbers outlive the first.
         groups.signal(9)?;
         groups.remove()?;
     }
     made.record.leave_class()?;
-    made.folder.remove()?;
+    made.dir.remove()?;
     hooks::after_stop(&made.spec, &made.record, &globals.log);
     Ok(())
 }

@@ -10,8 +10,8 @@ use std::io::Write;
 use std::path::Path;
 
 pub(super) fn spec(_: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
-    let folder = Path::new(arguments.get("bundle").unwrap_or("."));
-    let path = folder.join(arguments.get("config").unwrap_or("config.json"));
+    let dir = Path::new(arguments.get("bundle").unwrap_or("."));
+    let path = dir.join(arguments.get("config").unwrap_or("config.json"));
     let text = serde_json::to_string_pretty(&example(arguments.has("rootless"))).unwrap_or_default();
     let mut file = std::fs::File::create_new(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
@@ -72,7 +72,7 @@ fn example(rootless: bool) -> Value {
             ],
         },
     });
-    // Without version 1 hierarchies a namespace hides the machine's groups; with them engines do without one.
+    // Without version 1 hierarchies a namespace hides the host's groups; with them engines do without one.
     if Layout::detect().is_unified_only()
         && let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut()
     {

@@ -1,4 +1,4 @@
-//! What is opened on the machine's side and handed to the container: mounts and device nodes.
+//! What is opened on the host's side and handed to the container: mounts and device nodes.
 
 use super::{Request, own_users};
 use crate::error::OciError;
@@ -34,7 +34,7 @@ impl Request<'_> {
             if owners.is_none() && !(users && rustix::process::geteuid().is_root()) {
                 continue;
             }
-            let path = self.bundle.folder.join(source);
+            let path = self.bundle.dir.join(source);
             let has = |name: &str| mount.options().iter().flatten().any(|option| option == name);
             if has("copy-symlink") && path.is_symlink() {
                 continue;
@@ -162,7 +162,7 @@ impl Request<'_> {
     }
 }
 
-/// Whether a mount shows a part of the machine, with what is mounted below it or without.
+/// Whether a mount shows a part of the host, with what is mounted below it or without.
 fn bind(mount: &Mount) -> Option<bool> {
     let options = mount.options().as_deref().unwrap_or_default();
     if options.iter().any(|option| option == "rbind") {

@@ -10,10 +10,10 @@ enum Part {
     Star,
     /// `**` at the end: anything.
     Rest,
-    /// `**` before something: go on behind [`Part::Folders`], or through it.
+    /// `**` before something: go on behind [`Part::Directories`], or through it.
     Enter,
     /// Anything that ends in `/`; always follows [`Part::Enter`].
-    Folders,
+    Dirs,
     /// `[a-z]`, `[^a]`.
     Class {
         negated: bool,
@@ -47,7 +47,7 @@ impl Pattern {
         let matcher = match parts.as_slice() {
             [Part::Rest] => Matcher::Suffix(String::new()),
             [head @ .., Part::Rest] if !general => literal(head).map_or(Matcher::Parts, Matcher::Prefix),
-            [Part::Enter, Part::Folders, tail @ ..] if !general => match literal(tail) {
+            [Part::Enter, Part::Dirs, tail @ ..] if !general => match literal(tail) {
                 Some(_) => Matcher::Suffix(text[2..].to_owned()),
                 None => Matcher::Parts,
             },
@@ -68,7 +68,7 @@ impl Pattern {
         }
     }
 
-    /// True when some path below the folder `path` may match.
+    /// True when some path below the directory `path` may match.
     pub(super) fn may_match_below(&self, path: &str) -> bool {
         matches!(self.matcher, Matcher::Suffix(_))
             || self.run(path.chars().chain(['/'])).iter().any(|alive| *alive)
@@ -116,7 +116,7 @@ impl Part {
             Part::Star => next[state] |= character != '/',
             Part::Rest => next[state] = true,
             Part::Enter => {}
-            Part::Folders => {
+            Part::Dirs => {
                 next[state] = true;
                 next[state + 1] |= character == '/';
             }
@@ -144,7 +144,7 @@ fn compile(text: &str) -> Option<Vec<Part>> {
                 characters.next_if_eq(&'/');
                 match characters.peek() {
                     None => parts.push(Part::Rest),
-                    Some(_) => parts.extend([Part::Enter, Part::Folders]),
+                    Some(_) => parts.extend([Part::Enter, Part::Dirs]),
                 }
             }
             '*' => parts.push(Part::Star),

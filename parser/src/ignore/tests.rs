@@ -33,7 +33,7 @@ fn wildcards_stop_at_slashes() {
 }
 
 #[test]
-fn two_stars_span_folders() {
+fn two_stars_span_dirs() {
     check("**/foo", &["foo", "a/foo", "a/b/foo", "a/foo/x"], &["xfoo", "a/xfoo"]);
     check("a/**/b", &["a/b", "a/x/b", "a/x/y/b"], &["b", "ab", "a/xb"]);
     check("a/**", &["a/b", "a/b/c"], &["a", "b"]);
@@ -78,7 +78,7 @@ fn deciding_lines_are_named() {
 }
 
 #[test]
-fn folders_are_pruned_only_when_nothing_can_come_back() {
+fn dirs_are_pruned_only_when_nothing_can_come_back() {
     let prunes = |text: &str, path: &str| {
         let patterns = Patterns::parse(text).unwrap();
         patterns.prunes(path, &patterns.decide_alone(path))
@@ -104,9 +104,9 @@ proptest::proptest! {
         if let Ok(patterns) = Patterns::parse(&text) {
             let result = patterns.decide_alone(&path);
             for (at, _) in path.match_indices('/') {
-                let folder = &path[..at];
-                if patterns.prunes(folder, &patterns.decide_alone(folder)) {
-                    proptest::prop_assert!(result.is_ignored(), "{text:?} prunes {folder} but keeps {path}");
+                let dir = &path[..at];
+                if patterns.prunes(dir, &patterns.decide_alone(dir)) {
+                    proptest::prop_assert!(result.is_ignored(), "{text:?} prunes {dir} but keeps {path}");
                 }
             }
         }

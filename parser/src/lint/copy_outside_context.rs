@@ -21,7 +21,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
             let CopySource::Path(text) = source else { continue };
             if let Some(rest) = leaves(text.as_str()) {
                 findings.add(text.span(), format!("{:?} does not leave the build context", text.as_str()));
-                findings.hint(format!("what is copied is /{rest}; build from the folder above for more"));
+                findings.hint(format!("what is copied is /{rest}; build from the directory above for more"));
             }
         }
     }

@@ -41,12 +41,12 @@ fn check(view: &View<'_>, findings: &mut Findings) {
             let second = words.iter().skip(1).find(|word| !word.starts_with('-'))?;
             MANAGERS.iter().find(|(program, verbs, _)| words[0] == *program && verbs.contains(second))
         });
-        if let Some((program, _, folder)) = found {
+        if let Some((program, _, dir)) = found {
             findings.add(
                 instruction.keyword.span(),
                 format!("{program} fetches everything again when this step runs"),
             );
-            findings.hint(format!("add --mount=type=cache,target={folder}"));
+            findings.hint(format!("add --mount=type=cache,target={dir}"));
         }
     }
 }

@@ -44,7 +44,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
 /// Copies that a change is compared with: hostile files stay cheap.
 const MAX_COPIES: usize = 50;
 
-/// True when one folder holds the other, as far as texts tell.
+/// True when one directory holds the other, as far as texts tell.
 fn overlap(target: &str, destination: &str) -> bool {
     let (target, destination) = (target.trim_end_matches('/'), destination.trim_end_matches('/'));
     match (target.starts_with('/'), destination.starts_with('/')) {
@@ -54,7 +54,7 @@ fn overlap(target: &str, destination: &str) -> bool {
             };
             inside(target, destination) || inside(destination, target)
         }
-        // Both in the working folder.
+        // Both in the working directory.
         (false, false) => target == destination || target == "." || destination == "." || destination == "./",
         // The whole tree.
         _ => target.is_empty(),

@@ -1,4 +1,4 @@
-//! WorkdirRelativePath: where a relative folder lies depends on the base image.
+//! WorkdirRelativePath: where a relative directory lies depends on the base image.
 
 use super::{Findings, Rule, View, scope};
 use crate::ast::Kind;
@@ -13,8 +13,8 @@ pub(super) static RULE: Rule = Rule {
 };
 
 fn check(view: &View<'_>, findings: &mut Findings) {
-    let relative = relative_folders(view);
-    // Stages that begin with a folder that this file chose.
+    let relative = relative_dirs(view);
+    // Stages that begin with a directory that this file chose.
     let mut settled: BTreeSet<&str> = BTreeSet::new();
     for stage in &view.stages {
         let mut is_settled = settled.contains(stage.base.as_str());
@@ -44,7 +44,7 @@ fn is_absolute(path: &str) -> bool {
 }
 
 /// The values of WORKDIRs that are relative, by the instruction's place.
-fn relative_folders(view: &View<'_>) -> BTreeMap<u32, String> {
+fn relative_dirs(view: &View<'_>) -> BTreeMap<u32, String> {
     let rules = Rules::value(view.file.directives.escape);
     let mut relative = BTreeMap::new();
     scope::walk(view, &mut |instruction, scope| {

@@ -7,7 +7,7 @@
 
 use super::device::{self, DeviceRule};
 use super::limits::{self, Setting};
-use super::{CgroupError, Layout, inherit_cpuset, open_folder, start_time, write};
+use super::{CgroupError, Layout, inherit_cpuset, open_dir, start_time, write};
 use crate::cgroup::LegacyMount;
 use crate::host::{Feature, Host};
 use crate::op::Bytes;
@@ -51,7 +51,7 @@ pub struct Groups {
     /// Some were there before.
     #[serde(default)]
     reused: bool,
-    /// Folders above these that had to be made, outermost first.
+    /// Directories above these that had to be made, outermost first.
     above: Vec<PathBuf>,
 }
 
@@ -80,7 +80,7 @@ impl Groups {
         match made {
             Ok(()) => Ok(groups),
             Err(error) => {
-                groups.remove_folders();
+                groups.remove_dirs();
                 Err(error)
             }
         }
@@ -100,7 +100,7 @@ impl Groups {
         };
         let unified = matches!(place.extent, Extent::Unified | Extent::All)
             || settings.iter().any(|setting| layout.is_unified(setting.controller));
-        if let (true, Some(mount), Some(own)) = (unified, layout.unified_mount(), layout.unified_folder()) {
+        if let (true, Some(mount), Some(own)) = (unified, layout.unified_mount(), layout.unified_dir()) {
             let path = at(mount, own);
             self.make_one(&path)?;
             self.unified = Some(path);
@@ -215,14 +215,13 @@ impl Groups {
         value.lines().try_for_each(|line| write(&path, line))
     }
 
-    /// Restricts the devices that may be used to those of rules; the last that is about one decides. `folder` is the
-    /// version 2 folder, where there is one.
-    pub fn restrict(&self, folder: Option<BorrowedFd<'_>>, rules: &[DeviceRule]) -> Result<(), CgroupError> {
+    /// Restricts the devices that may be used to those of rules; the last that is about one decides. `directory` is the
+    /// version 2 directory, where there is one.
+    pub fn restrict(&self, dir: Option<BorrowedFd<'_>>, rules: &[DeviceRule]) -> Result<(), CgroupError> {
         // The list of version 1 where the container is in such a group anyway: others read it, and every kernel has it.
         let list = self.path_of("devices");
-        if let Some(folder) = folder.filter(|_| list.is_none()) {
-            return device::restrict(folder, rules)
-                .map_err(|errno| CgroupError::Devices(errno.raw_os_error()));
+        if let Some(dir) = dir.filter(|_| list.is_none()) {
+            return device::restrict(dir, rules).map_err(|errno| CgroupError::Devices(errno.raw_os_error()));
         }
         let Some(group) =
             self.legacy.iter().find(|group| group.controllers.iter().any(|name| name == "devices"))
@@ -263,9 +262,9 @@ impl Groups {
         }
     }
 
-    /// The version 2 folder, into which a process can be born.
-    pub fn folder(&self) -> Result<Option<OwnedFd>, CgroupError> {
-        self.unified.as_deref().map(open_folder).transpose()
+    /// The version 2 directory, into which a process can be born.
+    pub fn dir(&self) -> Result<Option<OwnedFd>, CgroupError> {
+        self.unified.as_deref().map(open_dir).transpose()
     }
 
     /// Its path.
@@ -273,20 +272,20 @@ impl Groups {
         self.unified.as_deref()
     }
 
-    /// The folder in a version 1 hierarchy.
+    /// The directory in a version 1 hierarchy.
     pub fn legacy_path(&self, mount: &LegacyMount) -> Option<&Path> {
         let group = self.legacy.iter().find(|group| group.controllers == mount.controllers)?;
         Some(&group.path)
     }
 
-    /// The folder that has a controller, in either version.
+    /// The directory that has a controller, in either version.
     pub fn path_of(&self, controller: &str) -> Option<&Path> {
         let group =
             self.legacy.iter().find(|group| group.controllers.iter().any(|known| known == controller));
         group.map(|group| group.path.as_path())
     }
 
-    /// Each controller with its folder; the version 2 folder has the empty name.
+    /// Each controller with its directory; the version 2 directory has the empty name.
     pub fn paths(&self) -> Vec<(&str, &Path)> {
         let legacy = self
             .legacy
@@ -313,11 +312,11 @@ impl Groups {
     /// Moves processes that run already into all groups.
     pub fn adopt<E: From<CgroupError>>(&self, list: impl Fn() -> Result<Vec<i32>, E>) -> Result<(), E> {
         let legacy = self.legacy.iter().map(|group| group.path.as_path());
-        let folders: Vec<&Path> = self.unified.as_deref().into_iter().chain(legacy).collect();
-        move_all(&folders, list)
+        let dirs: Vec<&Path> = self.unified.as_deref().into_iter().chain(legacy).collect();
+        move_all(&dirs, list)
     }
 
-    fn main_folder(&self) -> Option<&Path> {
+    fn main_dir(&self) -> Option<&Path> {
         let legacy =
             || self.path_of("freezer").or_else(|| self.legacy.first().map(|group| group.path.as_path()));
         self.unified.as_deref().or_else(legacy)
@@ -325,10 +324,10 @@ impl Groups {
 
     /// All processes of the container, in this process's numbers.
     pub fn processes(&self) -> Result<Vec<i32>, CgroupError> {
-        let Some(folder) = self.main_folder() else { return Ok(Vec::new()) };
+        let Some(dir) = self.main_dir() else { return Ok(Vec::new()) };
         let mut found = BTreeSet::new();
-        for folder in with_below(folder) {
-            let path = folder.join("cgroup.procs");
+        for dir in with_below(dir) {
+            let path = dir.join("cgroup.procs");
             match fs::read_to_string(&path) {
                 Ok(text) => found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) || gone(&error) => {}
@@ -340,9 +339,9 @@ impl Groups {
 
     /// Stops or continues all processes; returns when they have stopped.
     pub fn freeze(&self, stop: bool) -> Result<(), CgroupError> {
-        if let Some(folder) = self.path_of("freezer") {
+        if let Some(dir) = self.path_of("freezer") {
             let state = if stop { "FROZEN" } else { "THAWED" };
-            let path = folder.join("freezer.state");
+            let path = dir.join("freezer.state");
             let deadline = Instant::now() + REMOVAL;
             loop {
                 write(&path, state)?;
@@ -359,19 +358,19 @@ impl Groups {
             }
         }
         let no_freezer = CgroupError::NoController { limit: "pause", controller: "freezer" };
-        let folder = self.unified.as_ref().ok_or(no_freezer)?;
-        write(&folder.join("cgroup.freeze"), if stop { "1" } else { "0" })?;
+        let dir = self.unified.as_ref().ok_or(no_freezer)?;
+        write(&dir.join("cgroup.freeze"), if stop { "1" } else { "0" })?;
         let wanted = if stop { "frozen 1" } else { "frozen 0" };
-        wait_for_event(folder, REMOVAL, |events| events.lines().any(|line| line == wanted));
+        wait_for_event(dir, REMOVAL, |events| events.lines().any(|line| line == wanted));
         Ok(())
     }
 
     /// True while the processes are stopped.
     pub fn is_frozen(&self) -> bool {
         let legacy =
-            self.path_of("freezer").and_then(|folder| fs::read_to_string(folder.join("freezer.state")).ok());
+            self.path_of("freezer").and_then(|dir| fs::read_to_string(dir.join("freezer.state")).ok());
         let unified =
-            self.unified.as_ref().and_then(|folder| fs::read_to_string(folder.join("cgroup.freeze")).ok());
+            self.unified.as_ref().and_then(|dir| fs::read_to_string(dir.join("cgroup.freeze")).ok());
         legacy.is_some_and(|state| state.trim() != "THAWED")
             || unified.is_some_and(|state| state.trim() == "1")
     }
@@ -380,13 +379,13 @@ impl Groups {
     pub fn signal(&self, signal: i32) -> Result<(), CgroupError> {
         if signal == libc::SIGKILL
             && Host::get().has(Feature::CgroupKill)
-            && let Some(folder) = &self.unified
+            && let Some(dir) = &self.unified
         {
-            match fs::write(folder.join("cgroup.kill"), "1") {
+            match fs::write(dir.join("cgroup.kill"), "1") {
                 Ok(()) => return Ok(()),
                 // The root cgroup has none.
                 Err(error) if gone(&error) => {}
-                Err(error) => return Err(CgroupError::file("write", &folder.join("cgroup.kill"))(error)),
+                Err(error) => return Err(CgroupError::file("write", &dir.join("cgroup.kill"))(error)),
             }
         }
         // Stopped, so that none is born meanwhile; a killed process must run to die.
@@ -408,21 +407,21 @@ impl Groups {
 
     /// Removes the groups and those below, when they are empty; waits for processes that are dying.
     pub fn remove(&self) -> Result<(), CgroupError> {
-        let folders: Vec<&Path> = self
+        let dirs: Vec<&Path> = self
             .unified
             .iter()
             .map(PathBuf::as_path)
             .chain(self.legacy.iter().map(|group| group.path.as_path()))
             .collect();
-        for folder in folders {
+        for dir in dirs {
             let deadline = Instant::now() + REMOVAL;
             let mut pause = Duration::from_micros(500);
-            while let Err(error) = remove_tree(folder) {
+            while let Err(error) = remove_tree(dir) {
                 if gone(&error) {
                     break;
                 }
                 if Instant::now() > deadline {
-                    return Err(CgroupError::Busy(folder.to_owned()));
+                    return Err(CgroupError::Busy(dir.to_owned()));
                 }
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(50));
@@ -439,12 +438,12 @@ impl Groups {
 
     /// Removes the groups unless others are in them.
     pub fn leave(&self) {
-        self.remove_folders();
+        self.remove_dirs();
     }
 
-    fn remove_folders(&self) {
-        for folder in self.unified.iter().chain(self.legacy.iter().map(|group| &group.path)) {
-            let _ = remove_tree(folder);
+    fn remove_dirs(&self) {
+        for dir in self.unified.iter().chain(self.legacy.iter().map(|group| &group.path)) {
+            let _ = remove_tree(dir);
         }
         self.remove_above();
     }
@@ -467,8 +466,8 @@ impl Groups {
         more.make(layout, place, Some(resources))?;
         let missing = more.legacy.iter().filter(|group| !self.legacy.contains(group));
         let missing: Vec<LegacyGroup> = missing.cloned().collect();
-        let folders: Vec<&Path> = missing.iter().map(|group| group.path.as_path()).collect();
-        move_all(&folders, || self.processes())?;
+        let dirs: Vec<&Path> = missing.iter().map(|group| group.path.as_path()).collect();
+        move_all(&dirs, || self.processes())?;
         self.legacy.extend(missing);
         self.above.extend(more.above);
         Ok(())
@@ -476,10 +475,10 @@ impl Groups {
 
     /// Removes the groups if they are empty; false when they are not.
     pub fn remove_if_empty(&self) -> bool {
-        let folders = self.unified.iter().chain(self.legacy.iter().map(|group| &group.path));
+        let dirs = self.unified.iter().chain(self.legacy.iter().map(|group| &group.path));
         let mut removed = true;
-        for folder in folders {
-            removed &= fs::remove_dir(folder).is_ok();
+        for dir in dirs {
+            removed &= fs::remove_dir(dir).is_ok();
         }
         self.remove_above();
         removed
@@ -492,10 +491,9 @@ impl Groups {
 
     /// True when none of the groups holds a process.
     pub fn is_empty(&self) -> bool {
-        let folders = self.unified.iter().chain(self.legacy.iter().map(|group| &group.path));
-        folders.flat_map(|folder| with_below(folder)).all(|folder| {
-            fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default().trim().is_empty()
-        })
+        let dirs = self.unified.iter().chain(self.legacy.iter().map(|group| &group.path));
+        dirs.flat_map(|dir| with_below(dir))
+            .all(|dir| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().trim().is_empty())
     }
 
     /// When the process `pid` was started, in ticks since boot: with the pid it names a process for good.
@@ -511,11 +509,8 @@ fn legacy_name(controller: &str) -> &str {
 
 /// Moves the processes that `list` tells into groups, those that are born meanwhile too; those that end meanwhile are
 /// no matter. Whoever is in the last group was moved, or born of one that was, and is in all of them.
-fn move_all<E: From<CgroupError>>(
-    folders: &[&Path],
-    list: impl Fn() -> Result<Vec<i32>, E>,
-) -> Result<(), E> {
-    let Some(last) = folders.last() else { return Ok(()) };
+fn move_all<E: From<CgroupError>>(dirs: &[&Path], list: impl Fn() -> Result<Vec<i32>, E>) -> Result<(), E> {
+    let Some(last) = dirs.last() else { return Ok(()) };
     let mut tried = BTreeSet::new();
     loop {
         let members = fs::read_to_string(last.join("cgroup.procs")).unwrap_or_default();
@@ -525,8 +520,8 @@ fn move_all<E: From<CgroupError>>(
         if new.is_empty() {
             return Ok(());
         }
-        for (pid, folder) in new.iter().flat_map(|pid| folders.iter().map(move |folder| (pid, folder))) {
-            let path = folder.join("cgroup.procs");
+        for (pid, dir) in new.iter().flat_map(|pid| dirs.iter().map(move |dir| (pid, dir))) {
+            let path = dir.join("cgroup.procs");
             match fs::write(&path, pid.to_string()) {
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 other => other.map_err(CgroupError::file("write", &path))?,
@@ -539,30 +534,30 @@ fn gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
 
-/// A folder and all below it, the deepest last.
-fn with_below(folder: &Path) -> Vec<PathBuf> {
-    let mut found = vec![folder.to_owned()];
+/// A directory and all below it, the deepest last.
+fn with_below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![dir.to_owned()];
     let mut at = 0;
     while at < found.len() {
         let below = fs::read_dir(&found[at]).into_iter().flatten().flatten();
-        let folders: Vec<PathBuf> = below
+        let dirs: Vec<PathBuf> = below
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .map(|entry| entry.path())
             .collect();
-        found.extend(folders);
+        found.extend(dirs);
         at += 1;
     }
     found
 }
 
-fn remove_tree(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir(folder) {
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir(dir) {
         Err(error) if !gone(&error) => {}
         other => return other,
     }
-    let mut below = with_below(folder);
-    while let Some(folder) = below.pop() {
-        match fs::remove_dir(&folder) {
+    let mut below = with_below(dir);
+    while let Some(dir) = below.pop() {
+        match fs::remove_dir(&dir) {
             Err(error) if !gone(&error) => return Err(error),
             _ => {}
         }
@@ -571,11 +566,11 @@ fn remove_tree(folder: &Path) -> io::Result<()> {
 }
 
 /// Waits until `cgroup.events` of a version 2 group says something.
-fn wait_for_event(folder: &Path, limit: Duration, holds: impl Fn(&str) -> bool) -> bool {
+fn wait_for_event(dir: &Path, limit: Duration, holds: impl Fn(&str) -> bool) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec};
     use std::io::{Read, Seek};
     let deadline = Instant::now() + limit;
-    let Ok(mut file) = fs::File::open(folder.join("cgroup.events")) else { return false };
+    let Ok(mut file) = fs::File::open(dir.join("cgroup.events")) else { return false };
     loop {
         let mut text = String::new();
         if file.rewind().is_err() || file.read_to_string(&mut text).is_err() || holds(&text) {

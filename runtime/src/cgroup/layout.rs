@@ -1,4 +1,4 @@
-//! Which hierarchies a machine has, and where in them this process is.
+//! Which hierarchies a host has, and where in them this process is.
 
 use super::{CgroupError, write};
 use rustix::fd::OwnedFd;
@@ -34,7 +34,7 @@ struct LegacyHierarchy {
 /// A mounted version 1 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LegacyMount {
-    /// Its folder's name below /sys/fs/cgroup.
+    /// Its directory's name below /sys/fs/cgroup.
     pub name: String,
     /// Its controllers, or its own name as `name=…`.
     pub controllers: Vec<String>,
@@ -52,19 +52,19 @@ impl LegacyMount {
 }
 
 impl Layout {
-    /// Looks at this machine.
+    /// Looks at this host.
     pub fn detect() -> Layout {
         let own = read_record("/proc/self/cgroup", 2 << 10);
         Layout::unified_as_usual(&own).unwrap_or_else(|| Layout::parse(&read_mounts(), &own))
     }
 
-    /// A machine that works with version 2, mounted where it always is, and seen from its top: told without the list of
+    /// A host that works with version 2, mounted where it always is, and seen from its top: told without the list of
     /// mounts, which grows with every container. What is mounted of version 1 elsewhere is somebody's for a purpose of
     /// their own, to all runtimes. `None` for all other machines.
     fn unified_as_usual(own: &str) -> Option<Layout> {
         const MOUNT: &str = "/sys/fs/cgroup";
         const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
-        /// The number of a hierarchy's topmost folder (kernfs).
+        /// The number of a hierarchy's topmost directory (kernfs).
         const TOP: u64 = 1;
         let group = own.lines().find_map(|line| line.strip_prefix("0::"))?;
         let usual = rustix::fs::statfs(MOUNT).ok()?.f_type == CGROUP2_SUPER_MAGIC
@@ -118,11 +118,11 @@ impl Layout {
         self.unified_controllers().iter().any(|known| known == controller)
     }
 
-    /// This process's folder in the version 2 hierarchy.
+    /// This process's directory in the version 2 hierarchy.
     ///
     /// On a pure version 2 machine groups are made beside this process, not below it: a group that holds
     /// processes cannot hand controllers to groups below.
-    pub(super) fn unified_folder(&self) -> Option<PathBuf> {
+    pub(super) fn unified_dir(&self) -> Option<PathBuf> {
         let unified = self.unified.as_ref()?;
         let own = match unified.own.parent() {
             Some(parent) if self.legacy.is_empty() => parent,
@@ -131,8 +131,8 @@ impl Layout {
         Some(unified.mount.join(own))
     }
 
-    /// This process's folders in all version 1 hierarchies.
-    pub(super) fn legacy_folders(&self) -> Vec<PathBuf> {
+    /// This process's directories in all version 1 hierarchies.
+    pub(super) fn legacy_dirs(&self) -> Vec<PathBuf> {
         self.legacy.iter().map(|hierarchy| hierarchy.place.mount.join(&hierarchy.place.own)).collect()
     }
 
@@ -147,7 +147,7 @@ impl Layout {
             .collect()
     }
 
-    /// Every version 1 hierarchy: its controllers, where it is mounted, and this process's folder in it.
+    /// Every version 1 hierarchy: its controllers, where it is mounted, and this process's directory in it.
     pub(super) fn hierarchies(&self) -> impl Iterator<Item = (&[String], &Path, PathBuf)> {
         self.legacy.iter().map(|hierarchy| {
             let place = &hierarchy.place;
@@ -160,7 +160,7 @@ impl Layout {
         self.unified.is_some()
     }
 
-    /// The version 2 folder that this process is in.
+    /// The version 2 directory that this process is in.
     pub(crate) fn unified_own(&self) -> Option<PathBuf> {
         self.unified.as_ref().map(|unified| unified.mount.join(&unified.own))
     }
@@ -195,10 +195,10 @@ impl Layout {
         self.unified.is_some() && self.legacy.is_empty()
     }
 
-    /// Hands a controller down to a folder, so that groups in it have it.
-    pub(super) fn enable_in(&self, folder: &Path, controller: &str) -> Result<(), CgroupError> {
+    /// Hands a controller down to a directory, so that groups in it have it.
+    pub(super) fn enable_in(&self, dir: &Path, controller: &str) -> Result<(), CgroupError> {
         let Some(unified) = &self.unified else { return Ok(()) };
-        let below = folder.strip_prefix(&unified.mount).unwrap_or(folder).to_owned();
+        let below = dir.strip_prefix(&unified.mount).unwrap_or(dir).to_owned();
         let mut path = unified.mount.clone();
         let mut names = below.components();
         loop {
@@ -324,9 +324,9 @@ mod tests {
 32 20 0:28 / /sys/fs/cgroup/unified rw,relatime shared:4 - cgroup2 cgroup2 rw";
         let own = "3:cpu,cpuacct:/a/b\n1:name=systemd:/x\n0::/c\n";
         let layout = Layout::parse(mounts, own);
-        let folders = ["/sys/fs/cgroup/cpu/a/b", "/sys/fs/cgroup/systemd/x"].map(PathBuf::from);
-        assert_eq!(layout.legacy_folders(), folders);
-        assert_eq!(layout.unified_folder(), Some("/sys/fs/cgroup/unified/c".into()));
+        let dirs = ["/sys/fs/cgroup/cpu/a/b", "/sys/fs/cgroup/systemd/x"].map(PathBuf::from);
+        assert_eq!(layout.legacy_dirs(), dirs);
+        assert_eq!(layout.unified_dir(), Some("/sys/fs/cgroup/unified/c".into()));
         assert!(!layout.is_unified("cpu") && !layout.is_unified_only());
         let mounts = layout.legacy_mounts();
         assert_eq!(
@@ -340,7 +340,7 @@ mod tests {
     fn a_version_2_machine() {
         let mounts = "32 20 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
         let layout = Layout::parse(mounts, "0::/user.slice/session.scope\n");
-        assert_eq!(layout.unified_folder(), Some("/sys/fs/cgroup/user.slice".into()));
+        assert_eq!(layout.unified_dir(), Some("/sys/fs/cgroup/user.slice".into()));
         assert!(layout.is_unified_only());
     }
 
@@ -352,8 +352,8 @@ mod tests {
 32 20 0:26 / /elsewhere/cpu rw - cgroup cgroup rw,cpu
 33 31 0:27 /a /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids";
         let layout = Layout::parse(mounts, "2:pids:/a/b\n1:cpu:/c\n");
-        let folders = ["/sys/fs/cgroup/cpu/c", "/sys/fs/cgroup/pids/b"].map(PathBuf::from);
-        assert_eq!(layout.legacy_folders(), folders);
+        let dirs = ["/sys/fs/cgroup/cpu/c", "/sys/fs/cgroup/pids/b"].map(PathBuf::from);
+        assert_eq!(layout.legacy_dirs(), dirs);
         let names: Vec<String> = layout.legacy_mounts().into_iter().map(|mount| mount.name).collect();
         assert_eq!(names, ["cpu", "pids"]);
     }
@@ -362,6 +362,6 @@ mod tests {
     fn inside_a_container() {
         let mounts = "32 20 0:28 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory";
         let layout = Layout::parse(mounts, "5:memory:/docker/abc\n");
-        assert_eq!(layout.legacy_folders(), [PathBuf::from("/sys/fs/cgroup/memory/")]);
+        assert_eq!(layout.legacy_dirs(), [PathBuf::from("/sys/fs/cgroup/memory/")]);
     }
 }

@@ -114,11 +114,11 @@ pub struct HugePages {
     pub failcnt: u64,
 }
 
-/// Reads what has been counted; what is not counted on this machine is 0.
+/// Reads what has been counted; what is not counted on this host is 0.
 pub fn read(groups: &Groups) -> Stats {
     let mut stats = Stats::default();
-    if let Some(folder) = groups.unified_path() {
-        read_unified(folder, &mut stats);
+    if let Some(dir) = groups.unified_path() {
+        read_unified(dir, &mut stats);
     }
     let legacy = [
         ("cpuacct", read_cpuacct as fn(&Path, &mut Stats)),
@@ -129,15 +129,15 @@ pub fn read(groups: &Groups) -> Stats {
         ("hugetlb", read_hugetlb),
     ];
     for (controller, read) in legacy {
-        if let Some(folder) = groups.path_of(controller) {
-            read(folder, &mut stats);
+        if let Some(dir) = groups.path_of(controller) {
+            read(dir, &mut stats);
         }
     }
     stats
 }
 
-fn number(folder: &Path, file: &str) -> Option<u64> {
-    let text = fs::read_to_string(folder.join(file)).ok()?;
+fn number(dir: &Path, file: &str) -> Option<u64> {
+    let text = fs::read_to_string(dir.join(file)).ok()?;
     match text.trim() {
         "max" => Some(u64::MAX),
         text => text.parse().ok(),
@@ -145,8 +145,8 @@ fn number(folder: &Path, file: &str) -> Option<u64> {
 }
 
 /// Lines of a name and a number.
-fn table(folder: &Path, file: &str) -> BTreeMap<String, u64> {
-    let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+fn table(dir: &Path, file: &str) -> BTreeMap<String, u64> {
+    let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
     let entry = |line: &str| {
         let (name, value) = line.split_once(' ')?;
         Some((name.to_owned(), value.trim().parse().ok()?))
@@ -154,9 +154,9 @@ fn table(folder: &Path, file: &str) -> BTreeMap<String, u64> {
     text.lines().filter_map(entry).collect()
 }
 
-fn read_unified(folder: &Path, stats: &mut Stats) {
+fn read_unified(dir: &Path, stats: &mut Stats) {
     const NANOSECONDS: u64 = 1000;
-    let cpu = table(folder, "cpu.stat");
+    let cpu = table(dir, "cpu.stat");
     let microseconds = |name: &str| cpu.get(name).copied().unwrap_or(0) * NANOSECONDS;
     stats.cpu.usage.total = microseconds("usage_usec");
     stats.cpu.usage.user = microseconds("user_usec");
@@ -167,27 +167,27 @@ fn read_unified(folder: &Path, stats: &mut Stats) {
         throttled_periods: count("nr_throttled"),
         throttled_time: microseconds("throttled_usec"),
     };
-    let memory = table(folder, "memory.stat");
-    if let Some(usage) = number(folder, "memory.current") {
-        let events = table(folder, "memory.events");
+    let memory = table(dir, "memory.stat");
+    if let Some(usage) = number(dir, "memory.current") {
+        let events = table(dir, "memory.events");
         stats.memory.cache = memory.get("file").copied().unwrap_or(0);
         stats.memory.usage = MemoryUsage {
-            limit: number(folder, "memory.max").unwrap_or(0),
+            limit: number(dir, "memory.max").unwrap_or(0),
             usage,
-            max: number(folder, "memory.peak").unwrap_or(0),
+            max: number(dir, "memory.peak").unwrap_or(0),
             failcnt: events.get("max").copied().unwrap_or(0),
         };
         stats.memory.swap = MemoryUsage {
-            limit: number(folder, "memory.swap.max").unwrap_or(0),
-            usage: number(folder, "memory.swap.current").unwrap_or(0),
-            max: number(folder, "memory.swap.peak").unwrap_or(0),
+            limit: number(dir, "memory.swap.max").unwrap_or(0),
+            usage: number(dir, "memory.swap.current").unwrap_or(0),
+            max: number(dir, "memory.swap.peak").unwrap_or(0),
             failcnt: 0,
         };
         stats.memory.raw = memory;
     }
-    read_pids(folder, stats);
-    read_hugetlb(folder, stats);
-    let io = fs::read_to_string(folder.join("io.stat")).unwrap_or_default();
+    read_pids(dir, stats);
+    read_hugetlb(dir, stats);
+    let io = fs::read_to_string(dir.join("io.stat")).unwrap_or_default();
     for line in io.lines() {
         let mut words = line.split(' ');
         let Some((major, minor)) = words.next().and_then(device) else { continue };
@@ -213,25 +213,25 @@ fn device(text: &str) -> Option<(u64, u64)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-fn read_cpuacct(folder: &Path, stats: &mut Stats) {
+fn read_cpuacct(dir: &Path, stats: &mut Stats) {
     let usage = &mut stats.cpu.usage;
-    usage.total = number(folder, "cpuacct.usage").unwrap_or(usage.total);
-    let each = fs::read_to_string(folder.join("cpuacct.usage_percpu")).unwrap_or_default();
+    usage.total = number(dir, "cpuacct.usage").unwrap_or(usage.total);
+    let each = fs::read_to_string(dir.join("cpuacct.usage_percpu")).unwrap_or_default();
     usage.percpu = each.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     // A line of names, then one for each processor: its number, nanoseconds for programs and for the kernel.
-    let all = fs::read_to_string(folder.join("cpuacct.usage_all")).unwrap_or_default();
+    let all = fs::read_to_string(dir.join("cpuacct.usage_all")).unwrap_or_default();
     let column = |place: usize| {
         let number = |line: &str| line.split_whitespace().nth(place)?.parse().ok();
         all.lines().skip(1).filter_map(number).collect()
     };
     usage.percpu_user = column(1);
     usage.percpu_kernel = column(2);
-    usage.user = number(folder, "cpuacct.usage_user").unwrap_or(usage.user);
-    usage.kernel = number(folder, "cpuacct.usage_sys").unwrap_or(usage.kernel);
+    usage.user = number(dir, "cpuacct.usage_user").unwrap_or(usage.user);
+    usage.kernel = number(dir, "cpuacct.usage_sys").unwrap_or(usage.kernel);
 }
 
-fn read_cpu(folder: &Path, stats: &mut Stats) {
-    let table = table(folder, "cpu.stat");
+fn read_cpu(dir: &Path, stats: &mut Stats) {
+    let table = table(dir, "cpu.stat");
     let count = |name: &str| table.get(name).copied().unwrap_or(0);
     stats.cpu.throttling = Throttling {
         periods: count("nr_periods"),
@@ -240,14 +240,14 @@ fn read_cpu(folder: &Path, stats: &mut Stats) {
     };
 }
 
-fn read_memory(folder: &Path, stats: &mut Stats) {
+fn read_memory(dir: &Path, stats: &mut Stats) {
     let usage = |prefix: &str| MemoryUsage {
-        limit: number(folder, &format!("{prefix}.limit_in_bytes")).unwrap_or(0),
-        usage: number(folder, &format!("{prefix}.usage_in_bytes")).unwrap_or(0),
-        max: number(folder, &format!("{prefix}.max_usage_in_bytes")).unwrap_or(0),
-        failcnt: number(folder, &format!("{prefix}.failcnt")).unwrap_or(0),
+        limit: number(dir, &format!("{prefix}.limit_in_bytes")).unwrap_or(0),
+        usage: number(dir, &format!("{prefix}.usage_in_bytes")).unwrap_or(0),
+        max: number(dir, &format!("{prefix}.max_usage_in_bytes")).unwrap_or(0),
+        failcnt: number(dir, &format!("{prefix}.failcnt")).unwrap_or(0),
     };
-    let raw = table(folder, "memory.stat");
+    let raw = table(dir, "memory.stat");
     stats.memory = Memory {
         cache: raw.get("cache").copied().unwrap_or(0),
         usage: usage("memory"),
@@ -258,35 +258,35 @@ fn read_memory(folder: &Path, stats: &mut Stats) {
     };
 }
 
-fn read_pids(folder: &Path, stats: &mut Stats) {
-    if let Some(current) = number(folder, "pids.current") {
+fn read_pids(dir: &Path, stats: &mut Stats) {
+    if let Some(current) = number(dir, "pids.current") {
         stats.pids.current = current;
-        stats.pids.limit = number(folder, "pids.max").filter(|limit| *limit != u64::MAX);
+        stats.pids.limit = number(dir, "pids.max").filter(|limit| *limit != u64::MAX);
     }
 }
 
 /// Of either version: each size has its files, and its number of bytes in use is called `current` or `usage_in_bytes`.
-fn read_hugetlb(folder: &Path, stats: &mut Stats) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+fn read_hugetlb(dir: &Path, stats: &mut Stats) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_str().and_then(|name| name.strip_prefix("hugetlb.")).unwrap_or_default();
         let size = name.strip_suffix(".current").or_else(|| name.strip_suffix(".usage_in_bytes"));
         let Some(size) = size.filter(|size| !size.contains('.')) else { continue };
-        let value = |name: &str| number(folder, &format!("hugetlb.{size}.{name}"));
+        let value = |name: &str| number(dir, &format!("hugetlb.{size}.{name}"));
         let pages = HugePages {
             usage: value("current").or_else(|| value("usage_in_bytes")).unwrap_or(0),
             max: value("max_usage_in_bytes").unwrap_or(0),
             failcnt: value("failcnt").unwrap_or_else(|| {
-                table(folder, &format!("hugetlb.{size}.events")).get("max").copied().unwrap_or(0)
+                table(dir, &format!("hugetlb.{size}.events")).get("max").copied().unwrap_or(0)
             }),
         };
         stats.hugetlb.insert(size.to_owned(), pages);
     }
 }
 
-fn read_blkio(folder: &Path, stats: &mut Stats) {
+fn read_blkio(dir: &Path, stats: &mut Stats) {
     let read = |file: &str| -> Vec<BlockIoEntry> {
-        let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+        let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
         let entry = |line: &str| {
             let mut words = line.split(' ');
             let (major, minor) = device(words.next()?)?;

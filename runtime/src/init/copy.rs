@@ -9,9 +9,9 @@ use std::fs::File;
 /// Deeper trees are not covered by a tmpfs in earnest.
 const MAX_DEPTH: usize = 256;
 
-/// Copies the content of a folder into another, both held by handles; links are not followed. Whose the folder itself is
+/// Copies the content of a directory into another, both held by handles; links are not followed. Whose the directory itself is
 /// stays as its mount says.
-pub(super) fn folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(super) fn dir(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let from = fs::openat(from, c".", flags, Mode::empty())?;
     let to = fs::openat(to, c".", flags, Mode::empty())?;

@@ -78,8 +78,8 @@ impl Init {
             .map(|covers| std::mem::take(covers).into_handles())
             .into_iter()
             .flatten();
-        let folder = self.folder.take().map(|folder| folder.handle);
-        for handle in self.slots.drain(..).chain(self.left.drain(..)).chain(covers).chain(folder) {
+        let dir = self.dir.take().map(|dir| dir.handle);
+        for handle in self.slots.drain(..).chain(self.left.drain(..)).chain(covers).chain(dir) {
             // All of them by one call, next.
             let _ = handle.into_raw_fd();
         }
@@ -99,7 +99,7 @@ impl Init {
             return Err(error("exec", Bytes::from(""), Errno::ENOENT as i32));
         };
         if program.0.contains(&b'/') && !program.0.starts_with(b"/") {
-            // Begins at the working folder, which comes later.
+            // Begins at the working directory, which comes later.
             return Ok(());
         }
         let mut failure = Errno::ENOENT;
@@ -117,19 +117,18 @@ impl Init {
         Err(error("exec", program.clone(), failure as i32))
     }
 
-    /// The files that `program` may be: itself when it names a path, else in the folders of PATH.
+    /// The files that `program` may be: itself when it names a path, else in the directories of PATH.
     fn candidates(&self, program: &Bytes) -> Vec<CString> {
         if program.0.contains(&b'/') || program.0.is_empty() {
             return vec![program.to_c_string()];
         }
         let path = self.environment.iter().rev().find_map(|entry| entry.0.strip_prefix(b"PATH="));
-        let folders = path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':');
-        folders
-            .map(|folder| {
-                let folder = if folder.is_empty() { b"." } else { folder };
-                Bytes([folder, b"/", &program.0].concat()).to_c_string()
-            })
-            .collect()
+        let dirs = path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':');
+        dirs.map(|dir| {
+            let dir = if dir.is_empty() { b"." } else { dir };
+            Bytes([dir, b"/", &program.0].concat()).to_c_string()
+        })
+        .collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Waiting to be started, by another process than the one that made the container.
 //!
-//! The gate is a listening socket in the folder of the container's state, opened before the container's root
+//! The gate is a listening socket in the directory of the container's state, opened before the container's root
 //! was. Whoever starts the container connects, says go, and is told from there on what goes wrong; the
 //! connection is closed by exec. Unlike a FIFO nothing here waits for somebody who is dead.
 
@@ -12,7 +12,7 @@ use rustix::net::SocketFlags;
 impl Init {
     pub(super) fn wait_at_gate(&mut self, slot: FdSlot) -> Done {
         self.gate = Some(rustix::io::fcntl_dupfd_cloexec(self.slot(slot)?, 3).call("dup", "gate")?);
-        // Others may be in the container while it waits: they find nothing of the machine here.
+        // Others may be in the container while it waits: they find nothing of the host here.
         self.let_go().call("close_range", "")?;
         self.send(&Status::Created, None);
         let Some(gate) = self.gate.take() else { return Ok(()) };

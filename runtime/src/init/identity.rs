@@ -144,7 +144,7 @@ impl Init {
         Ok(())
     }
 
-    /// The container's own null device, if it has one, to be put in place of the machine's: who has a file open may change
+    /// The container's own null device, if it has one, to be put in place of the host's: who has a file open may change
     /// its owner and mode, as far as that user goes.
     fn null_device(&self) -> Option<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -153,19 +153,19 @@ impl Init {
         fs::fstat(&null).is_ok_and(|stat| is_null(&stat)).then_some(null)
     }
 
-    pub(super) fn try_working_folder(&mut self, path: &Bytes) -> Done {
-        match self.working_folder(path) {
+    pub(super) fn try_working_dir(&mut self, path: &Bytes) -> Done {
+        match self.working_dir(path) {
             // Its user may have more luck, on a network file system say.
             Err(failed) if failed.errno == Errno::ACCESS || failed.errno == Errno::PERM => Ok(()),
             other => {
-                self.is_in_working_folder = other.is_ok();
+                self.is_in_working_dir = other.is_ok();
                 other
             }
         }
     }
 
-    pub(super) fn working_folder(&self, path: &Bytes) -> Done {
-        if self.is_in_working_folder {
+    pub(super) fn working_dir(&self, path: &Bytes) -> Done {
+        if self.is_in_working_dir {
             return Ok(());
         }
         if path.0 == b"/" && self.is_at_root {
@@ -175,7 +175,7 @@ impl Init {
         let resolve = ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match fs::openat2(fs::CWD, path.to_c_string(), flags, fs::Mode::empty(), resolve) {
-            Ok(folder) => rustix::process::fchdir(&folder).call("chdir", path.clone())?,
+            Ok(dir) => rustix::process::fchdir(&dir).call("chdir", path.clone())?,
             // A filter may know of the older call only.
             Err(Errno::NOSYS | Errno::PERM) => {
                 rustix::process::chdir(path.to_c_string()).call("chdir", path.clone())?;
@@ -189,7 +189,7 @@ impl Init {
             let shown = path.as_path().display();
             return Err(Failed::saying(
                 path.clone(),
-                format!("working folder `{shown}` lies outside of the container"),
+                format!("working directory `{shown}` lies outside of the container"),
             ));
         }
         Ok(())

@@ -25,7 +25,7 @@ use std::path::Path;
 fn usual_kind(path: &str) -> Option<Target> {
     Some(match path {
         "/proc/acpi" | "/proc/asound" | "/proc/scsi" | "/sys/firmware" | "/sys/devices/virtual/powercap" => {
-            Target::Folder
+            Target::Dir
         }
         "/proc/interrupts"
         | "/proc/kcore"
@@ -38,7 +38,7 @@ fn usual_kind(path: &str) -> Option<Target> {
     })
 }
 
-/// Folders and files of /proc that engines make read-only (same sources).
+/// Directories and files of /proc that engines make read-only (same sources).
 const USUAL_READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Makes a detached mount visible.
@@ -47,7 +47,7 @@ fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::mount::move_mount(mount, c"", target, c"", flags)
 }
 
-/// Mounts of the same that hide things: an empty folder, or the null device.
+/// Mounts of the same that hide things: an empty directory, or the null device.
 #[derive(Default)]
 pub(super) struct Covers {
     handles: Vec<OwnedFd>,
@@ -88,18 +88,18 @@ impl Covers {
     }
 }
 
-/// Makes a detached mount visible on an entry of a folder. A link is not followed but covered.
-fn attach_in(mount: BorrowedFd<'_>, folder: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
-    rustix::mount::move_mount(mount, c"", folder, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+/// Makes a detached mount visible on an entry of a directory. A link is not followed but covered.
+fn attach_in(mount: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    rustix::mount::move_mount(mount, c"", dir, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-/// A detached copy of an entry of a folder and of the mounts below it. A link is not followed.
-fn copy_entry(folder: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+/// A detached copy of an entry of a directory and of the mounts below it. A link is not followed.
+fn copy_entry(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE
         | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    rustix::mount::open_tree(folder, name, flags)
+    rustix::mount::open_tree(dir, name, flags)
 }
 
 /// Mounts a version 1 hierarchy, as the cgroup namespace has it, on a directory of the working directory.
@@ -128,8 +128,8 @@ impl Init {
     }
 
     pub(super) fn mount_root(&mut self, root: &RootOp) -> Done {
-        // Written so, it can be nothing but a folder.
-        let folder = Bytes([root.path.0.as_slice(), b"/"].concat());
+        // Written so, it can be nothing but a directory.
+        let dir = Bytes([root.path.0.as_slice(), b"/"].concat());
         if root.cut_off {
             // First: a copy would be a peer of what it is a copy of, and the host would be shown the root's mounts.
             cut_off(&root.path)?;
@@ -137,7 +137,7 @@ impl Init {
         let mut mount = match &root.mount {
             Some(mount) => make_filesystem(mount, self.space)
                 .map_err(|failed| failed.mounting(&mount.fstype, &root.path))?,
-            None => copy_tree(CWD, &folder, true).call("open_tree", root.path.clone()).map_err(|failed| {
+            None => copy_tree(CWD, &dir, true).call("open_tree", root.path.clone()).map_err(|failed| {
                 failed.trying(&format!("use the root file system `{}`", root.path.as_path().display()))
             })?,
         };
@@ -151,7 +151,7 @@ impl Init {
             mount.as_fd(),
             c"",
             CWD,
-            folder.to_c_string(),
+            dir.to_c_string(),
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS,
         )
         .call("move_mount", root.path.clone())?;
@@ -161,14 +161,14 @@ impl Init {
     }
 
     pub(super) fn mount(&mut self, op: &MountOp) -> Done {
-        self.forget_folder(&op.target, op.follow);
+        self.forget_dir(&op.target, op.follow);
         if self.mount_at_once(op)? {
             return Ok(());
         }
         let (mount, kind) = match &op.source {
             MountSource::Filesystem(filesystem) => {
                 let mount = self.filesystem_or_stand_in(filesystem, op);
-                (mount.map_err(|failed| failed.mounting(&filesystem.fstype, &op.target))?, Target::Folder)
+                (mount.map_err(|failed| failed.mounting(&filesystem.fstype, &op.target))?, Target::Dir)
             }
             MountSource::Bind { path, recursive } => {
                 if op.links.copy_source
@@ -204,7 +204,7 @@ impl Init {
         let target = covered.map_or_else(|| self.target(&op.target, kind, op.follow), Ok)?;
         self.keep_off_proc(target.as_fd(), op)?;
         if op.copy_up {
-            super::copy::folder(target.as_fd(), mount.as_fd()).call("copy", op.target.clone())?;
+            super::copy::dir(target.as_fd(), mount.as_fd()).call("copy", op.target.clone())?;
         }
         attach(mount.as_fd(), target.as_fd()).call("move_mount", op.target.clone())?;
         self.leave(mount);
@@ -228,7 +228,7 @@ impl Init {
         let (target, place) = match self.make_in_own(&op.target)? {
             Some(name) => (None, name),
             None => {
-                let target = self.target(&op.target, Target::Folder, op.follow)?;
+                let target = self.target(&op.target, Target::Dir, op.follow)?;
                 self.keep_off_proc(target.as_fd(), op)?;
                 rustix::process::fchdir(&target).call("chdir", op.target.clone())?;
                 (Some(target), c".".to_owned())
@@ -252,8 +252,8 @@ impl Init {
 
     /// Shows version 1 cgroups in directories of a tmpfs.
     pub(super) fn hierarchies(&mut self, op: &HierarchiesOp) -> Done {
-        self.forget_folder(&op.target, false);
-        let target = self.target(&op.target, Target::Folder, false)?;
+        self.forget_dir(&op.target, false);
+        let target = self.target(&op.target, Target::Dir, false)?;
         let writable = old_flags(op.attributes) - MountFlags::RDONLY;
         rustix::process::fchdir(&target).call("chdir", op.target.clone())?;
         rustix::mount::mount(c"tmpfs", c".", c"tmpfs", writable, Some(c"mode=755"))
@@ -300,7 +300,7 @@ impl Init {
     }
 
     /// A new file system; where the kernel refuses one to a container in a user namespace, the part of the
-    /// machine's that the container may see anyway.
+    /// host's that the container may see anyway.
     fn filesystem_or_stand_in(&self, filesystem: &FilesystemMount, op: &MountOp) -> Done<OwnedFd> {
         let made = match self.mode_of_covered(filesystem, op)? {
             Some(filesystem) => make_filesystem(&filesystem, self.space),
@@ -322,7 +322,7 @@ impl Init {
         detached::attributes(mount, change, self.space).call("mount_setattr", op.target.clone())
     }
 
-    /// A tmpfs without a mode of its own gets that of the folder it covers.
+    /// A tmpfs without a mode of its own gets that of the directory it covers.
     fn mode_of_covered(&self, filesystem: &FilesystemMount, op: &MountOp) -> Done<Option<FilesystemMount>> {
         if filesystem.fstype != "tmpfs" || filesystem.options.iter().any(|(key, _)| key == "mode") {
             return Ok(None);
@@ -370,7 +370,7 @@ impl Init {
         if let Some(above) =
             op.path.as_path().parent().filter(|above| *above != Path::new("/") && *above != Path::new("/dev"))
         {
-            self.target(&above.into(), Target::Folder, false)?;
+            self.target(&above.into(), Target::Dir, false)?;
         }
         let (parent, name) = self.parent(&op.path)?;
         let device = fs::makedev(op.major, op.minor);
@@ -402,7 +402,7 @@ impl Init {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let old = (self.space == Space::Shared).then(|| fs::open(c"/", flags, Mode::empty()));
             let old = old.transpose().call("open", "/")?;
-            // The new root is the working folder, before and after (pivot_root(2)).
+            // The new root is the working directory, before and after (pivot_root(2)).
             rustix::process::pivot_root(c".", c".").call("pivot_root", "/")?;
             if let Some(old) = old {
                 // What is unmounted here would be unmounted on the host, where its mounts are peers of these.
@@ -462,7 +462,7 @@ impl Init {
         Ok(())
     }
 
-    /// Hides a path: a folder behind an empty one, anything else behind the machine's own /dev/null.
+    /// Hides a path: a directory behind an empty one, anything else behind the host's own /dev/null.
     pub(super) fn mask(&mut self, path: &Bytes) -> Done {
         let usual = path.as_path().to_str().and_then(usual_kind);
         if let Some(kind) = usual.filter(|_| self.has_proc && path.as_path().starts_with("/proc"))
@@ -491,12 +491,12 @@ impl Init {
         }
     }
 
-    /// Hides an entry of a folder that is known to have no links; `None` when it is not what it is everywhere else.
+    /// Hides an entry of a directory that is known to have no links; `None` when it is not what it is everywhere else.
     fn mask_entry(&mut self, path: &Bytes, kind: Target) -> Done<Option<()>> {
         let Ok((_, name)) = self.parent(path) else { return Ok(None) };
-        let Some(folder) = self.folder.take() else { return Ok(None) };
-        let attached = self.cover(kind, |cover| attach_in(cover, folder.handle.as_fd(), &name));
-        self.folder = Some(folder);
+        let Some(dir) = self.dir.take() else { return Ok(None) };
+        let attached = self.cover(kind, |cover| attach_in(cover, dir.handle.as_fd(), &name));
+        self.dir = Some(dir);
         Ok(match attached? {
             Ok(()) | Err(Errno::NOENT) => Some(()),
             Err(_) => None,
@@ -511,14 +511,14 @@ impl Init {
     ) -> Done<Result<(), Errno>> {
         let mut covers = std::mem::take(self.covers(kind));
         let attached = match kind {
-            Target::Folder => covers.put(|| empty_folder(self.space), attach),
+            Target::Dir => covers.put(|| empty_dir(self.space), attach),
             Target::File => covers.put(|| self.null_cover(), attach),
         };
         *self.covers(kind) = covers;
         attached
     }
 
-    /// A detached mount of the container's own null device, looked at, or of the machine's where it has none.
+    /// A detached mount of the container's own null device, looked at, or of the host's where it has none.
     fn null_cover(&self) -> Done<OwnedFd> {
         let own = open_as(self.root()?, c"dev/null", OFlags::PATH | OFlags::NOFOLLOW, false).ok();
         let own = own.filter(|own| fs::fstat(own).is_ok_and(|stat| super::identity::is_null(&stat)));
@@ -529,7 +529,7 @@ impl Init {
 
     fn covers(&mut self, kind: Target) -> &mut Covers {
         match kind {
-            Target::Folder => &mut self.empty,
+            Target::Dir => &mut self.empty,
             Target::File => &mut self.null,
         }
     }
@@ -558,7 +558,7 @@ impl Init {
         }
     }
 
-    /// Writes below the machine's /proc: the image may have put something else at its own.
+    /// Writes below the host's /proc: the image may have put something else at its own.
     ///
     /// Kernel parameters of namespaces are those of the writer, whichever /proc they are reached through.
     pub(super) fn write_proc(&self, path: &str, value: &str) -> Result<(), Errno> {
@@ -611,8 +611,8 @@ fn attached_attributes(mount: BorrowedFd<'_>, change: AttributeChange) -> Result
 
 fn kind_of(mount: BorrowedFd<'_>, path: &Bytes) -> Done<Target> {
     let stat = fs::fstat(mount).call("stat", path.clone())?;
-    let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    Ok(if is_folder { Target::Folder } else { Target::File })
+    let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    Ok(if is_dir { Target::Dir } else { Target::File })
 }
 
 fn is_proc(handle: BorrowedFd<'_>) -> bool {
@@ -629,7 +629,7 @@ fn check_proc(mount: BorrowedFd<'_>) -> Done {
     }
 }
 
-/// A node of the machine that is mounted is a device and nothing else. Read-only does not keep anybody from writing to a device, but from
+/// A node of the host that is mounted is a device and nothing else. Read-only does not keep anybody from writing to a device, but from
 /// changing who may.
 fn hardened_node(node: OwnedFd, op: &DeviceOp, space: Space) -> Done<OwnedFd> {
     const NOSUID: u64 = 2;
@@ -666,7 +666,7 @@ fn check_node(parent: BorrowedFd<'_>, name: &CStr, op: &DeviceOp) -> Done {
     ))
 }
 
-/// Takes the machine's proc and sys file systems outside of `root` away.
+/// Takes the host's proc and sys file systems outside of `root` away.
 fn cover_outside(root: &[u8]) -> Done {
     let table = std::fs::read_to_string("/proc/self/mountinfo")
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
@@ -702,8 +702,8 @@ fn cut_off(path: &Bytes) -> Done {
     rustix::mount::mount_change(place, MountPropagationFlags::PRIVATE).call("mount", place)
 }
 
-/// A detached mount of an empty read-only folder.
-fn empty_folder(space: Space) -> Done<OwnedFd> {
+/// A detached mount of an empty read-only directory.
+fn empty_dir(space: Space) -> Done<OwnedFd> {
     let tmpfs = FilesystemMount {
         fstype: "tmpfs".to_owned(),
         source: String::new(),
@@ -713,7 +713,7 @@ fn empty_folder(space: Space) -> Done<OwnedFd> {
     make_filesystem(&tmpfs, space)
 }
 
-/// A detached mount of /dev/null, opened on the machine and looked at. Read-only, it takes what is written, but who owns it
+/// A detached mount of /dev/null, opened on the host and looked at. Read-only, it takes what is written, but who owns it
 /// and who may use it is not the container's to say.
 fn null_device(space: Space) -> Done<OwnedFd> {
     let null = copy_tree(CWD, &Bytes::from("/dev/null"), false).call("open_tree", "/dev/null")?;

@@ -17,12 +17,12 @@ const MAX_TRIES: usize = 1024;
 /// What a mount needs to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    Folder,
+    Dir,
     File,
 }
 
-/// A folder that is kept open.
-pub(super) struct Folder {
+/// A directory that is kept open.
+pub(super) struct Dir {
     /// From the root, as [`Bytes::names`] has it.
     path: Bytes,
     pub(super) handle: OwnedFd,
@@ -64,27 +64,27 @@ impl Init {
         Ok((FileType::from_raw_mode(stat.st_mode) == FileType::Symlink).then_some(handle))
     }
 
-    /// Makes a link, and the folders above it.
+    /// Makes a link, and the directories above it.
     pub(super) fn copy_link(&mut self, led: &Bytes, path: &Bytes) -> Done {
         let above = path.as_path().parent().unwrap_or_else(|| Path::new("/"));
         if above != Path::new("/") {
-            self.target(&above.into(), Target::Folder, true)?;
+            self.target(&above.into(), Target::Dir, true)?;
         }
         self.link(led, path)
     }
 
     /// A handle on a place to mount on, made when it is missing.
     pub(super) fn target(&mut self, path: &Bytes, target: Target, follow: bool) -> Done<OwnedFd> {
-        // In the folder in which something was made last there is most often nothing yet: in a new /dev, say.
-        if self.is_in_last_folder(path)
+        // In the directory in which something was made last there is most often nothing yet: in a new /dev, say.
+        if self.is_in_last_dir(path)
             && let Some(made) = self.make_in_parent(path, target)?
         {
             return Ok(made);
         }
-        // A folder is told by the call that opens it.
-        let kind = if target == Target::Folder { OFlags::DIRECTORY } else { OFlags::empty() };
+        // A directory is told by the call that opens it.
+        let kind = if target == Target::Dir { OFlags::DIRECTORY } else { OFlags::empty() };
         match open_as(self.root()?, &path.to_c_string(), OFlags::PATH | kind, follow) {
-            Ok(handle) if target == Target::Folder => Ok(handle),
+            Ok(handle) if target == Target::Dir => Ok(handle),
             Ok(handle) => check_kind(handle, path, target),
             Err(Errno::NOENT) => match self.make_in_parent(path, target)? {
                 Some(handle) => Ok(handle),
@@ -97,16 +97,16 @@ impl Init {
         }
     }
 
-    fn is_in_last_folder(&self, path: &Bytes) -> bool {
-        self.folder.as_ref().is_some_and(|folder| above(path).as_ref() == Some(&folder.path))
+    fn is_in_last_dir(&self, path: &Bytes) -> bool {
+        self.dir.as_ref().is_some_and(|dir| above(path).as_ref() == Some(&dir.path))
     }
 
-    /// Forgets the folder in which something was made last, if a mount at `path` may cover it: over links it may be any.
-    pub(super) fn forget_folder(&mut self, path: &Bytes, follow: bool) {
-        let covers = |folder: &Bytes| follow || folder.names().starts_with(&path.names());
+    /// Forgets the directory in which something was made last, if a mount at `path` may cover it: over links it may be any.
+    pub(super) fn forget_dir(&mut self, path: &Bytes, follow: bool) {
+        let covers = |dir: &Bytes| follow || dir.names().starts_with(&path.names());
         self.tmpfs.take_if(|tmpfs| covers(tmpfs));
-        if let Some(folder) = self.folder.take_if(|folder| covers(&folder.path)) {
-            self.leave(folder.handle);
+        if let Some(dir) = self.dir.take_if(|dir| covers(&dir.path)) {
+            self.leave(dir.handle);
         }
     }
 
@@ -115,7 +115,7 @@ impl Init {
         self.tmpfs = Some(Bytes(path.names().join(&b'/')));
     }
 
-    /// Makes a missing folder where nobody else can put something in its place, and enters the one above it: there it is
+    /// Makes a missing directory where nobody else can put something in its place, and enters the one above it: there it is
     /// known by its name. `None` for all other places.
     pub(super) fn make_in_own(&mut self, path: &Bytes) -> Done<Option<CString>> {
         if self.tmpfs.is_none() || above(path) != self.tmpfs {
@@ -123,15 +123,15 @@ impl Init {
         }
         let Ok((parent, name)) = self.parent(path) else { return Ok(None) };
         let made = fs::mkdirat(parent, &name, Mode::from_raw_mode(0o755)).is_ok();
-        if !made || !self.folder.as_ref().is_some_and(|folder| folder.is_ours) {
+        if !made || !self.dir.as_ref().is_some_and(|dir| dir.is_ours) {
             return Ok(None);
         }
-        let Some(folder) = &self.folder else { return Ok(None) };
-        rustix::process::fchdir(&folder.handle).call("chdir", path.clone())?;
+        let Some(dir) = &self.dir else { return Ok(None) };
+        rustix::process::fchdir(&dir.handle).call("chdir", path.clone())?;
         Ok(Some(name))
     }
 
-    /// The usual case of a missing place: its folder is there. `None` when it is another.
+    /// The usual case of a missing place: its directory is there. `None` when it is another.
     fn make_in_parent(&mut self, path: &Bytes, target: Target) -> Done<Option<OwnedFd>> {
         let Ok((parent, name)) = self.parent(path) else { return Ok(None) };
         match make(parent, &name, target) {
@@ -144,32 +144,32 @@ impl Init {
 
     fn make_target(&mut self, path: &Bytes, target: Target, links: usize) -> Done<OwnedFd> {
         let components = path.names();
-        let mut folder = rustix::io::fcntl_dupfd_cloexec(self.root()?, 3).call("dup", path.clone())?;
+        let mut dir = rustix::io::fcntl_dupfd_cloexec(self.root()?, 3).call("dup", path.clone())?;
         for (depth, name) in components.iter().enumerate() {
             let last = depth + 1 == components.len();
             let here = Bytes(components[..=depth].join(&b'/'));
             let c_name = Bytes(name.clone()).to_c_string();
             match open_in_root(self.root()?, &here.to_c_string(), true) {
                 Ok(handle) if last => return check_kind(handle, path, target),
-                Ok(handle) => folder = handle,
+                Ok(handle) => dir = handle,
                 Err(Errno::NOENT) => {
-                    if let Some(led) = link_target(folder.as_fd(), &c_name, &components, depth) {
+                    if let Some(led) = link_target(dir.as_fd(), &c_name, &components, depth) {
                         if links >= MAX_LINKS {
                             return Err(Errno::LOOP).call("open", path.clone());
                         }
                         return self.make_target(&led, target, links + 1);
                     }
-                    let kind = if last { target } else { Target::Folder };
-                    folder = make(folder.as_fd(), &c_name, kind).call("create", path.clone())?;
+                    let kind = if last { target } else { Target::Dir };
+                    dir = make(dir.as_fd(), &c_name, kind).call("create", path.clone())?;
                 }
                 Err(errno) => return Err(errno).call("open", path.clone()),
             }
         }
-        Ok(folder)
+        Ok(dir)
     }
 
-    /// Makes a folder and those above it, unless they exist.
-    pub(super) fn make_folder(&mut self, path: &Bytes, mode: u32) -> Done {
+    /// Makes a directory and those above it, unless they exist.
+    pub(super) fn make_dir(&mut self, path: &Bytes, mode: u32) -> Done {
         let components = path.names();
         for depth in 0..components.len() {
             let here = Bytes(components[..=depth].join(&b'/'));
@@ -192,19 +192,19 @@ impl Init {
         let name = components.pop().ok_or_else(|| Failed::saying(path.clone(), "`/` cannot be made"))?;
         let above = if components.is_empty() { b".".to_vec() } else { components.join(&b'/') };
         let above = Bytes(above);
-        if self.folder.as_ref().is_none_or(|folder| folder.path != above) {
+        if self.dir.as_ref().is_none_or(|dir| dir.path != above) {
             let handle =
                 open_in_root(self.root()?, &above.to_c_string(), false).call("open", path.clone())?;
             // Somebody may have moved what it was mounted on.
             let is_ours = self.tmpfs.as_ref() == Some(&above) && is_top_of_mount(handle.as_fd());
-            if let Some(folder) = self.folder.replace(Folder { path: above, handle, is_ours }) {
-                self.leave(folder.handle);
+            if let Some(dir) = self.dir.replace(Dir { path: above, handle, is_ours }) {
+                self.leave(dir.handle);
             }
         }
-        let Some(folder) = &self.folder else {
+        let Some(dir) = &self.dir else {
             return Err(Errno::NOENT).call("open", path.clone());
         };
-        Ok((folder.handle.as_fd(), Bytes(name).to_c_string()))
+        Ok((dir.handle.as_fd(), Bytes(name).to_c_string()))
     }
 
     pub(super) fn link(&mut self, target: &Bytes, path: &Bytes) -> Done {
@@ -243,7 +243,7 @@ pub(super) fn open_as(
     Err(Errno::AGAIN)
 }
 
-/// The folder that holds `path`, in the same form.
+/// The directory that holds `path`, in the same form.
 fn above(path: &Bytes) -> Option<Bytes> {
     path.names().split_last().map(|(_, above)| Bytes(above.join(&b'/')))
 }
@@ -255,35 +255,30 @@ fn is_top_of_mount(handle: BorrowedFd<'_>) -> bool {
 
 fn check_kind(handle: OwnedFd, path: &Bytes, target: Target) -> Done<OwnedFd> {
     let stat = fs::fstat(&handle).call("stat", path.clone())?;
-    let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    if is_folder == (target == Target::Folder) {
+    let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    if is_dir == (target == Target::Dir) {
         return Ok(handle);
     }
-    let (is, wants) = if is_folder { ("a folder", "a file") } else { ("not a folder", "a folder") };
+    let (is, wants) = if is_dir { ("a directory", "a file") } else { ("not a directory", "a directory") };
     let shown = path.as_path().display();
     Err(Failed::saying(path.clone(), format!("cannot mount {wants} on `{shown}`, which is {is}")))
 }
 
-fn make(folder: BorrowedFd<'_>, name: &CString, target: Target) -> Result<OwnedFd, Errno> {
+fn make(dir: BorrowedFd<'_>, name: &CString, target: Target) -> Result<OwnedFd, Errno> {
     match target {
-        Target::Folder => fs::mkdirat(folder, name, Mode::from_raw_mode(0o755))?,
-        Target::File => fs::mknodat(folder, name, FileType::RegularFile, Mode::from_raw_mode(0o755), 0)?,
+        Target::Dir => fs::mkdirat(dir, name, Mode::from_raw_mode(0o755))?,
+        Target::File => fs::mknodat(dir, name, FileType::RegularFile, Mode::from_raw_mode(0o755), 0)?,
     }
-    fs::openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Where a link that leads to nothing leads, with the rest of the path behind it.
-fn link_target(
-    folder: BorrowedFd<'_>,
-    name: &CString,
-    components: &[Vec<u8>],
-    depth: usize,
-) -> Option<Bytes> {
-    let stat = fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+fn link_target(dir: BorrowedFd<'_>, name: &CString, components: &[Vec<u8>], depth: usize) -> Option<Bytes> {
+    let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
         return None;
     }
-    let target = fs::readlinkat(folder, name, Vec::new()).ok()?.into_bytes();
+    let target = fs::readlinkat(dir, name, Vec::new()).ok()?.into_bytes();
     let mut path = if target.starts_with(b"/") { Vec::new() } else { components[..depth].join(&b'/') };
     path.push(b'/');
     path.extend_from_slice(&target);

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// Makes one for processes that this one makes from here on. `/proc` must be the machine's, and the files there that are
+/// Makes one for processes that this one makes from here on. `/proc` must be the host's, and the files there that are
 /// about this process its own.
 pub(crate) fn make(clocks: &[ClockOffset]) -> Done {
     const OFFSETS: &str = "/proc/self/timens_offsets";

@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A network of containers on this machine.
+/// A network of containers on this host.
 #[derive(Debug)]
 pub struct Bridge {
     pub(super) store: Store,
@@ -63,7 +63,7 @@ impl Connection {
 }
 
 impl Bridge {
-    /// Finds the default network, or makes it. `state` is a folder that is emptied at boot; several programs
+    /// Finds the default network, or makes it. `state` is a directory that is emptied at boot; several programs
     /// may use it at once.
     pub fn open(state: &Path) -> Result<Bridge, NetworkError> {
         Bridge::open_with(state, &NetworkConfig::default())
@@ -121,7 +121,7 @@ impl Bridge {
         }
     }
 
-    /// The address under which containers reach this machine.
+    /// The address under which containers reach this host.
     pub fn gateway(&self) -> Ipv4Addr {
         self.gateway
     }
@@ -337,7 +337,7 @@ fn make(
 
 /// The bridge's own address and its range.
 fn choose_address(host: &mut Netlink, config: &NetworkConfig) -> Result<Subnet, NetworkError> {
-    let used = link::networks(host).map_err(kernel("read this machine's routes"))?;
+    let used = link::networks(host).map_err(kernel("read this host's routes"))?;
     let is_free = |range: Subnet| !used.iter().any(|used| used.overlaps(range));
     let range = match config.ipv4 {
         Some(range) if is_free(range) => range,
@@ -370,7 +370,7 @@ fn check(config: &NetworkConfig, network: &Network) -> Result<(), NetworkError> 
     }
 }
 
-/// What tells this machine from others.
+/// What tells this host from others.
 fn machine() -> Vec<u8> {
     match fs::read("/etc/machine-id") {
         Ok(id) if !id.is_empty() => id,

@@ -31,7 +31,7 @@ pub struct NetworkConfig {
 /// Version 6 in a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ipv6 {
-    /// Local addresses of our choice where the machine has version 6, else none.
+    /// Local addresses of our choice where the host has version 6, else none.
     #[default]
     Automatic,
     /// No.
@@ -74,12 +74,12 @@ pub struct Place {
     pub mac: Option<[u8; 6]>,
 }
 
-/// Ports of the machine that lead to ports of a container.
+/// Ports of the host that lead to ports of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMapping {
-    /// Address of the machine; all of both versions when none is given.
+    /// Address of the host; all of both versions when none is given.
     pub host_address: Option<IpAddr>,
-    /// First port of the machine; any that are free when 0.
+    /// First port of the host; any that are free when 0.
     pub host_port: u16,
     /// First port of the container.
     pub container_port: u16,
@@ -146,12 +146,12 @@ impl FromStr for Protocol {
     }
 }
 
-/// Ports in a row of one address of the machine that lead to a container, as it came out.
+/// Ports in a row of one address of the host that lead to a container, as it came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
-    /// Address of the machine, which may stand for all of its version.
+    /// Address of the host, which may stand for all of its version.
     pub host_address: IpAddr,
-    /// First port of the machine.
+    /// First port of the host.
     pub host_port: u16,
     /// First port of the container.
     pub container_port: u16,
@@ -162,7 +162,7 @@ pub struct Binding {
 }
 
 impl Binding {
-    /// Whether both want the same port of the machine: the first that they do.
+    /// Whether both want the same port of the host: the first that they do.
     pub(super) fn conflict(&self, other: &Binding) -> Option<u16> {
         let (one, two) = (self.host_address, other.host_address);
         let address =
@@ -176,7 +176,7 @@ impl Binding {
         self.host_port.saturating_add(self.count.saturating_sub(1))
     }
 
-    /// Pairs of a port of the machine and one of the container.
+    /// Pairs of a port of the host and one of the container.
     pub(super) fn ports(&self) -> impl Iterator<Item = (u16, u16)> {
         (self.host_port..=self.last_port()).zip(self.container_port..=u16::MAX)
     }

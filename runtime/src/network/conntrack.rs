@@ -32,7 +32,7 @@ struct Flow {
     name: Vec<u8>,
 }
 
-/// Forgets how datagrams to published ports have gone: to addresses of this machine, or to a container.
+/// Forgets how datagrams to published ports have gone: to addresses of this host, or to a container.
 pub(super) fn forget(bindings: &[Binding], local: &[IpAddr], container: &[IpAddr]) -> Answer {
     let bindings: Vec<&Binding> =
         bindings.iter().filter(|binding| binding.protocol == Protocol::Udp).collect();
@@ -62,7 +62,7 @@ fn question(family: u8) -> Vec<u8> {
     const BY_PROTOCOL: u32 = 1 << 3;
     let mut body = vec![family, 0, 0, 0];
     body.extend(nested(ORIGINAL, &[nested(2, &[attribute(1, &[Protocol::Udp.number()])])]));
-    // In this machine's byte order, other than all the rest.
+    // In this host's byte order, other than all the rest.
     let flags = attribute(1, &BY_PROTOCOL.to_ne_bytes());
     body.extend(nested(FILTER, &[flags, number(2, 0)]));
     body

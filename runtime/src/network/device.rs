@@ -1,4 +1,4 @@
-//! Interfaces of the machine that are given away to a container (runtime specification, "Network Devices").
+//! Interfaces of the host that are given away to a container (runtime specification, "Network Devices").
 
 use super::link::{self, Step};
 use super::netlink::Netlink;
@@ -19,7 +19,7 @@ pub fn is_device_name(name: &str) -> bool {
 /// Moves the interface `name` of this network namespace into another one, where it is called `inside`, keeps its lasting
 /// global addresses, and is up.
 ///
-/// Nothing moves it back: the kernel gives hardware to the machine when the namespace ends, and ends all else.
+/// Nothing moves it back: the kernel gives hardware to the host when the namespace ends, and ends all else.
 pub fn move_device(namespace: BorrowedFd<'_>, name: &str, inside: &str) -> Result<(), NetworkError> {
     let mut netlink = Netlink::open_route().map_err(kernel("open a routing socket"))?;
     let index = link::find(&mut netlink, name)

@@ -193,7 +193,7 @@ pub(super) fn address6(netlink: &mut Netlink, index: u32) -> Answer<Option<Subne
     }))
 }
 
-/// All addresses of this machine.
+/// All addresses of this host.
 pub(super) fn all_addresses() -> Answer<Vec<IpAddr>> {
     let mut netlink = Netlink::open_route()?;
     let mut found = addresses(&mut netlink, None, AddressFamily::Inet)?;
@@ -318,7 +318,7 @@ pub(super) fn default_route(index: u32, gateway: IpAddr) -> Step {
     step("set the container's default route", &message, CREATE | EXCLUSIVE)
 }
 
-/// The networks that this machine knows a way to, the default route left out.
+/// The networks that this host knows a way to, the default route left out.
 pub(super) fn networks(netlink: &mut Netlink) -> Answer<Vec<Subnet>> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet;

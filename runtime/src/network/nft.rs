@@ -172,7 +172,7 @@ impl Transaction {
         }
         attributes.push(number(10, self.sets));
         if set.key.is_text {
-            // The byte order of the key, as `nft list` wants it: type 0, length 4, the machine's.
+            // The byte order of the key, as `nft list` wants it: type 0, length 4, the host's.
             attributes.push(attribute(13, &[&[0, 4][..], &1u32.to_ne_bytes()].concat()));
         }
         self.push(NEW_SET, CREATE, &attributes);

@@ -1,4 +1,4 @@
-//! The part of publishing ports that packet rules cannot do: connections from this machine to its own
+//! The part of publishing ports that packet rules cannot do: connections from this host to its own
 //! loopback addresses, which may not leave it. One thread serves all of them.
 //!
 //! A stream is passed on by `splice`, its bytes stay in the kernel; datagrams are copied. The container sees

@@ -1,6 +1,6 @@
-//! Published ports: ports of the machine that lead to a container.
+//! Published ports: ports of the host that lead to a container.
 //!
-//! Connections from elsewhere, and from this machine to its other addresses, are sent on by packet rules, and
+//! Connections from elsewhere, and from this host to its other addresses, are sent on by packet rules, and
 //! keep their source address. Connections to loopback addresses are served by a [`Proxy`]. The sockets that
 //! it serves also reserve the ports, so that a conflict is told at once, and nobody else takes one later.
 //! Very many ports are not reserved in this way: conflicts among containers and with ports that are in use
@@ -28,7 +28,7 @@ pub enum PublishError {
     /// Somebody has the port.
     #[error("Bind for {address} failed: port is already allocated{holder}")]
     Allocated {
-        /// Address and port of the machine.
+        /// Address and port of the host.
         address: SocketAddr,
         /// Who has it.
         holder: Holder,
@@ -36,7 +36,7 @@ pub enum PublishError {
     /// The port cannot be had for another reason.
     #[error("cannot bind {address}/{protocol}")]
     Bind {
-        /// Address and port of the machine.
+        /// Address and port of the host.
         address: SocketAddr,
         /// Protocol.
         protocol: Protocol,
@@ -233,7 +233,7 @@ fn reserve(mappings: &[PortMapping], others: &[Ports]) -> Result<Reserved, Publi
     Ok(reserved)
 }
 
-/// The machine's addresses that a mapping is for.
+/// The host's addresses that a mapping is for.
 fn addresses(mapping: &PortMapping) -> Vec<IpAddr> {
     match mapping.host_address {
         Some(address) => vec![address],

@@ -30,7 +30,7 @@ pub fn for_container() -> Resolv {
     choose(&read("/etc/resolv.conf"), || read(RESOLVED))
 }
 
-/// The machine's `/etc/resolv.conf` as it is, for a container in the machine's network.
+/// The host's `/etc/resolv.conf` as it is, for a container in the host's network.
 pub fn for_host_network() -> String {
     fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
 }

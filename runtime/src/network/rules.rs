@@ -42,8 +42,8 @@
 //!
 //! The number of rules does not depend on the number of containers and ports; networks have a chain each.
 //!
-//! The machine's own firewall stays in force. To accept a packet ends only the chain that does so, others of
-//! the same hook still see it; to drop it is final. So what the machine's own rules drop is dropped, and we
+//! The host's own firewall stays in force. To accept a packet ends only the chain that does so, others of
+//! the same hook still see it; to drop it is final. So what the host's own rules drop is dropped, and we
 //! drop but what goes into a network unasked: from another network, or from outside to a port that is not
 //! published. Where the host passed nothing on before we had it do so, it still passes nothing on between the
 //! interfaces that it had then: else one container would make a router of it. Interfaces that come later (Docker's

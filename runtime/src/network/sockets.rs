@@ -1,4 +1,4 @@
-//! The ports of this machine that are in use, and by whom.
+//! The ports of this host that are in use, and by whom.
 
 use super::config::{Binding, Protocol};
 use super::netlink::{Message, Netlink};

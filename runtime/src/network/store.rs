@@ -1,4 +1,4 @@
-//! What is known about the networks of one network namespace, in a folder that several programs use at once.
+//! What is known about the networks of one network namespace, in a directory that several programs use at once.
 //!
 //! ```text
 //! network-<inode of the namespace>/
@@ -29,10 +29,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// The folder.
+/// The directory.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
-    folder: PathBuf,
+    dir: PathBuf,
 }
 
 /// Held while bridges, ports or rules are changed.
@@ -105,17 +105,17 @@ impl Ports {
 
 impl Store {
     pub(super) fn open(state: &Path) -> Result<Store, NetworkError> {
-        let folder = state.join(format!("network-{}", namespace_inode()));
+        let dir = state.join(format!("network-{}", namespace_inode()));
         for name in ["leases", "bridges", "ports"] {
-            let path = folder.join(name);
+            let path = dir.join(name);
             fs::create_dir_all(&path).map_err(file("make", &path))?;
         }
-        Ok(Store { folder })
+        Ok(Store { dir })
     }
 
     /// Waits until nobody else changes anything.
     pub(super) fn change(&self) -> Result<Changing, NetworkError> {
-        let path = self.folder.join("lock");
+        let path = self.dir.join("lock");
         let opened = open_lock(&path)?;
         loop {
             match rustix::fs::flock(&opened, FlockOperation::LockExclusive) {
@@ -144,7 +144,7 @@ impl Store {
         let Some(first) = locks.first() else { return Ok(None) };
         let interface = new_name();
         let before = replace_text(first, &interface)
-            .map_err(|errno| file("write", &self.folder.join("leases"))(errno.into()))?;
+            .map_err(|errno| file("write", &self.dir.join("leases"))(errno.into()))?;
         let lease = Lease { address, interface, before, _locks: locks };
         // Ports that a killed user of the address has left must not lead to its next one.
         if self.ports_path(address).exists() {
@@ -155,7 +155,7 @@ impl Store {
     }
 
     fn try_lock(&self, address: IpAddr) -> Result<Option<OwnedFd>, NetworkError> {
-        let path = self.folder.join("leases").join(address.to_string());
+        let path = self.dir.join("leases").join(address.to_string());
         let opened = open_lock(&path)?;
         match rustix::fs::flock(&opened, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(opened)),
@@ -165,26 +165,26 @@ impl Store {
 
     /// The network of a bridge.
     pub(super) fn known(&self, bridge: &str) -> Option<Known> {
-        read(&self.folder.join("bridges").join(bridge))
+        read(&self.dir.join("bridges").join(bridge))
     }
 
     pub(super) fn remember(&self, _changing: &Changing, known: &Known) -> Result<(), NetworkError> {
-        write(&self.folder.join("bridges").join(&known.network.bridge), known)
+        write(&self.dir.join("bridges").join(&known.network.bridge), known)
     }
 
     pub(super) fn forget(&self, _changing: &Changing, bridge: &str) -> Result<(), NetworkError> {
-        remove(&self.folder.join("bridges").join(bridge))
+        remove(&self.dir.join("bridges").join(bridge))
     }
 
     /// All networks.
     pub(super) fn networks(&self) -> Vec<Network> {
-        let names = names(&self.folder.join("bridges"));
+        let names = names(&self.dir.join("bridges"));
         names.iter().filter_map(|name| self.known(name)).map(|known| known.network).collect()
     }
 
     /// Whether an address of a range is in use.
     pub(super) fn is_used(&self, range: Subnet) -> Result<bool, NetworkError> {
-        for address in addresses(&self.folder.join("leases")) {
+        for address in addresses(&self.dir.join("leases")) {
             if range.contains(address) && self.try_lock(IpAddr::V4(address))?.is_none() {
                 return Ok(true);
             }
@@ -195,7 +195,7 @@ impl Store {
     /// The published ports that are in use; those that were left behind are removed.
     pub(super) fn live_ports(&self, changing: &Changing) -> Result<Vec<Ports>, NetworkError> {
         let mut live = Vec::new();
-        for address in addresses(&self.folder.join("ports")) {
+        for address in addresses(&self.dir.join("ports")) {
             match self.try_lock(IpAddr::V4(address))? {
                 None => live.extend(read(&self.ports_path(address))),
                 Some(_lock) => self.forget_ports(changing, address)?,
@@ -224,7 +224,7 @@ impl Store {
     }
 
     fn ports_path(&self, address: Ipv4Addr) -> PathBuf {
-        self.folder.join("ports").join(address.to_string())
+        self.dir.join("ports").join(address.to_string())
     }
 
     /// Sees to it that the rules are in force and know a network.
@@ -288,7 +288,7 @@ impl Store {
     }
 
     fn forwarding_path(&self, version: Version) -> PathBuf {
-        self.folder.join(match version {
+        self.dir.join(match version {
             Version::Four => "forwarding4",
             Version::Six => "forwarding6",
         })
@@ -317,14 +317,14 @@ fn replace_text(file: &OwnedFd, name: &str) -> Result<Option<String>, Errno> {
     Ok((!before.is_empty()).then(|| before.to_owned()))
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| !name.starts_with('.')).collect()
 }
 
-fn addresses(folder: &Path) -> Vec<Ipv4Addr> {
-    names(folder).iter().filter_map(|name| name.parse().ok()).collect()
+fn addresses(dir: &Path) -> Vec<Ipv4Addr> {
+    names(dir).iter().filter_map(|name| name.parse().ok()).collect()
 }
 
 /// What a file says; nothing when there is none, or it says nothing that can be understood.

@@ -1,4 +1,4 @@
-//! Settings of this machine that networks of containers need.
+//! Settings of this host that networks of containers need.
 
 use super::{NetworkError, file};
 use std::fs;
@@ -9,7 +9,7 @@ const V4_FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 const V6_FORWARDING: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 const V6_INTERFACES: &str = "/proc/sys/net/ipv6/conf";
 
-/// Whether this machine has version 6, and has not switched it off.
+/// Whether this host has version 6, and has not switched it off.
 pub(super) fn has_ipv6() -> bool {
     is("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0")
 }
@@ -66,7 +66,7 @@ pub(super) fn stop_forwarding(version: Version) -> Result<(), NetworkError> {
     fs::write(path, "0").map_err(file("write", path))
 }
 
-/// A container must not tell this machine its default route. The setting matters only where packets are not
+/// A container must not tell this host its default route. The setting matters only where packets are not
 /// passed on, so failing to make it, on a read-only `/proc/sys` say, does no harm.
 pub(super) fn ignore_advertisements(bridge: &str) {
     let path = PathBuf::from(V6_INTERFACES).join(bridge).join("accept_ra");
@@ -77,7 +77,7 @@ pub(super) fn ignore_advertisements(bridge: &str) {
 
 /// Whether what bridges pass on goes through packet rules (`br_netfilter`, which Kubernetes and Docker load).
 ///
-/// A bridge then sends on a container's packet to a published port by itself, without the machine's routing,
+/// A bridge then sends on a container's packet to a published port by itself, without the host's routing,
 /// and back to where it came from only if it may.
 pub(super) fn bridges_are_filtered() -> bool {
     ["/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"]

@@ -45,9 +45,9 @@ impl Program {
     /// The first of both that is installed, and where.
     pub fn find() -> Result<(Program, PathBuf), UserModeError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+        let dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
         for program in [Program::Pasta, Program::Slirp4netns] {
-            let place = folders.iter().map(|folder| folder.join(program.name())).find(|path| path.is_file());
+            let place = dirs.iter().map(|dir| dir.join(program.name())).find(|path| path.is_file());
             if let Some(place) = place {
                 return Ok((program, place));
             }
@@ -55,7 +55,7 @@ impl Program {
         Err(UserModeError::Missing)
     }
 
-    /// The address under which the namespace reaches name servers of the machine.
+    /// The address under which the namespace reaches name servers of the host.
     pub fn name_server(self) -> IpAddr {
         IpAddr::V4(match self {
             Program::Pasta => Ipv4Addr::new(169, 254, 1, 1),
@@ -71,11 +71,11 @@ pub struct UserModeConfig {
     pub namespace: PathBuf,
     /// The user namespace that owns it, unless that is ours.
     pub user_namespace: Option<PathBuf>,
-    /// Ports of the machine that lead inside.
+    /// Ports of the host that lead inside.
     pub ports: Vec<Binding>,
-    /// A folder below `/run` for a socket, by which slirp4netns is told to publish ports: no other folder
+    /// A directory below `/run` for a socket, by which slirp4netns is told to publish ports: no other directory
     /// that can be written to is there in its sandbox.
-    pub folder: PathBuf,
+    pub dir: PathBuf,
 }
 
 /// Why it cannot be had.
@@ -108,7 +108,7 @@ pub enum UserModeError {
     Port {
         /// The program.
         program: &'static str,
-        /// The machine's port.
+        /// The host's port.
         port: u16,
         /// Protocol.
         protocol: Protocol,
@@ -144,7 +144,7 @@ fn pasta(config: &UserModeConfig) -> Vec<OsString> {
     // Its process id is written when all is set up.
     add(&["--pid", "/dev/stdout"]);
     add(&["--ns-ifname", INTERFACE, "--mtu", &MTU.to_string()]);
-    // The namespace does not reach the machine's loopback, nor the machine the namespace's.
+    // The namespace does not reach the host's loopback, nor the host the namespace's.
     add(&["--no-map-gw", "--tcp-ns", "none", "--udp-ns", "none"]);
     add(&["--dns-forward", &Program::Pasta.name_server().to_string()]);
     for (option, protocol) in [("--tcp-ports", Protocol::Tcp), ("--udp-ports", Protocol::Udp)] {
@@ -201,7 +201,7 @@ fn slirp4netns(config: &UserModeConfig) -> Vec<OsString> {
 }
 
 fn socket(config: &UserModeConfig) -> PathBuf {
-    config.folder.join("slirp.sock")
+    config.dir.join("slirp.sock")
 }
 
 /// Requests for the ports of a binding.
@@ -357,7 +357,7 @@ mod tests {
                 binding("0.0.0.0", 8080, 80, 1, Protocol::Tcp),
                 binding("127.0.0.1", 9000, 7000, 3, Protocol::Tcp),
             ],
-            folder: "/run/x".into(),
+            dir: "/run/x".into(),
         }
     }
 

@@ -43,7 +43,7 @@ pub struct EnterOptions<'a> {
 /// Makes the plan for a process that enters a container.
 pub fn enter(process: &ProcessSpec, options: &EnterOptions<'_>) -> Result<Plan, PlanError> {
     if !process.cwd().is_absolute() {
-        return Err(PlanError::NotAbsolute("working folder", process.cwd().clone()));
+        return Err(PlanError::NotAbsolute("working directory", process.cwd().clone()));
     }
     let mut setup = Vec::new();
     if options.attach {

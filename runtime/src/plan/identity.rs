@@ -134,7 +134,7 @@ pub(super) fn identity(
     }
     ops.push(SetupOp::Bounding(sets.0));
     // Before a filter is loaded, which may forbid to look where this is.
-    ops.push(SetupOp::TryWorkingFolder(process.cwd().into()));
+    ops.push(SetupOp::TryWorkingDir(process.cwd().into()));
     if !no_new_privileges && let Some(seccomp) = &seccomp {
         // Loading a filter takes rights that are given up next.
         ops.push(seccomp.clone());
@@ -152,7 +152,7 @@ pub(super) fn identity(
             ops.push(SetupOp::User { ids, keep_groups: confinement.keep_groups });
         }
     }
-    ops.push(SetupOp::WorkingFolder(process.cwd().into()));
+    ops.push(SetupOp::WorkingDir(process.cwd().into()));
     ops.push(SetupOp::Capabilities(sets.1));
     if no_new_privileges {
         ops.push(SetupOp::NoNewPrivileges);
@@ -199,7 +199,7 @@ pub(super) fn limits(process: &ProcessSpec) -> Result<Vec<SetupOp>, PlanError> {
     Ok(ops)
 }
 
-/// Values that engines give to everybody, whether the machine has them or not: from a million up to the billion that
+/// Values that engines give to everybody, whether the host has them or not: from a million up to the billion that
 /// some systems have as their own largest, and no limit at all. They are lowered to what is allowed; what is larger
 /// is somebody's mistake.
 fn is_blanket(limit: u64) -> bool {

@@ -157,7 +157,7 @@ pub fn filesystem(mount: &Mount) -> Result<FilesystemMount, MountOptionError> {
     Ok(FilesystemMount { fstype, source, options: parsed.data, attributes: parsed.set })
 }
 
-/// True for mounts that show a part of the machine's tree.
+/// True for mounts that show a part of the host's tree.
 pub(super) fn is_bind(mount: &Mount) -> bool {
     let options = mount.options().as_deref().unwrap_or_default();
     mount.typ().as_deref() == Some("bind")
@@ -172,7 +172,7 @@ pub(super) fn mount(
 ) -> Result<MountOp, MountOptionError> {
     check_proc(mount)?;
     let target = Bytes::from(mount.destination());
-    let follow = !is_system_folder(mount);
+    let follow = !is_system_dir(mount);
     let parsed = parse(mount.options().as_deref().unwrap_or_default())?;
     let op = MountOp {
         target,
@@ -213,7 +213,7 @@ fn takes_label(fstype: &str) -> bool {
     !matches!(fstype, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue")
 }
 
-/// Files of /proc that may be replaced: those that tell of the machine what limits of the container are meant
+/// Files of /proc that may be replaced: those that tell of the host what limits of the container are meant
 /// to change, as lxcfs does.
 const REPLACEABLE: [&str; 10] = [
     "cpuinfo",
@@ -247,7 +247,7 @@ fn check_proc(mount: &Mount) -> Result<(), MountOptionError> {
 }
 
 /// /proc, /sys and /dev hold the rest of the set-up: a link there would lead it astray.
-fn is_system_folder(mount: &Mount) -> bool {
+fn is_system_dir(mount: &Mount) -> bool {
     let names = Bytes::from(mount.destination()).names();
     names.first().is_some_and(|first| matches!(first.as_slice(), b"proc" | b"sys" | b"dev"))
 }

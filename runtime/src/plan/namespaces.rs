@@ -21,7 +21,7 @@ pub(super) struct Namespaces {
     /// The process itself makes its time namespace.
     pub(super) own_time: bool,
     pub(super) clocks: Vec<ClockOffset>,
-    /// All kinds that are not the machine's, as `CLONE_NEW…` bits.
+    /// All kinds that are not the host's, as `CLONE_NEW…` bits.
     separate: u64,
 }
 
@@ -94,7 +94,7 @@ pub(super) fn read(spec: &Spec, options: &PlanOptions<'_>) -> Result<Namespaces,
         }
     }
     if read.separate & LinuxNamespaceType::Mount as u64 == 0 {
-        return Err(PlanError::Unsupported("sharing the machine's mounts".to_owned()));
+        return Err(PlanError::Unsupported("sharing the host's mounts".to_owned()));
     }
     if makes_users {
         read.users = Some(maps(spec)?);

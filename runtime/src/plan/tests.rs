@@ -27,11 +27,11 @@ fn operations_come_in_the_safe_order() {
     assert!(last("Mount") < at("Device") && last("Link") < at("Readonly"));
     assert!(
         last("Mask") < at("Pivot"),
-        "hidden behind the machine's own files, which are out of reach later"
+        "hidden behind the host's own files, which are out of reach later"
     );
-    assert!(at("MakeFolder") < at("Pivot") && at("Pivot") < at("Bounding"));
-    assert!(at("Bounding") < at("User") && at("User") < at("WorkingFolder"));
-    assert!(at("WorkingFolder") < at("Capabilities"));
+    assert!(at("MakeDir") < at("Pivot") && at("Pivot") < at("Bounding"));
+    assert!(at("Bounding") < at("User") && at("User") < at("WorkingDir"));
+    assert!(at("WorkingDir") < at("Capabilities"));
     assert_eq!(names.last().map(String::as_str), Some("Capabilities"));
 }
 
@@ -72,7 +72,7 @@ fn mounts_are_read_option_by_option() {
 }
 
 #[test]
-fn system_folders_must_not_be_links() {
+fn system_dirs_must_not_be_links() {
     for (target, follow) in [("/dev", false), ("/dev/shm", false), ("/sys/fs/cgroup", false), ("/data", true)]
     {
         assert_eq!(
@@ -119,7 +119,7 @@ fn unsafe_or_unknown_demands_are_refused() {
         &|spec| {
             spec.process_mut().as_mut().unwrap().set_cwd("relative".into());
         },
-        "working folder `relative` is not an absolute path",
+        "working directory `relative` is not an absolute path",
     );
     refused(
         &|spec| {

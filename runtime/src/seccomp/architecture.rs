@@ -33,7 +33,7 @@ impl Architecture {
         })
     }
 
-    /// Those whose calls a machine of this architecture can see besides its own.
+    /// Those whose calls a host of this architecture can see besides its own.
     pub(super) fn secondary(self) -> &'static [Architecture] {
         match self {
             Architecture::X86_64 => &[Architecture::X86, Architecture::X32],

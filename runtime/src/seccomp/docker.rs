@@ -295,7 +295,7 @@ impl Profile {
 }
 
 impl Condition {
-    /// The machine is like all that is asked for.
+    /// The host is like all that is asked for.
     fn all(&self, machine: &Machine) -> bool {
         let arches = self.arches.as_ref().filter(|arches| !arches.is_empty());
         arches.is_none_or(|arches| arches.iter().any(|arch| machine.is(arch)))
@@ -303,7 +303,7 @@ impl Condition {
             && self.kernel().is_none_or(|version| machine.kernel >= version)
     }
 
-    /// The machine is like something that is asked for.
+    /// The host is like something that is asked for.
     fn any(&self, machine: &Machine) -> bool {
         self.arches.iter().flatten().any(|arch| machine.is(arch))
             || self.caps.iter().flatten().any(|capability| machine.has(capability))

@@ -17,7 +17,7 @@ const LOG: u32 = 1 << 1;
 const SPEC_ALLOW: u32 = 1 << 2;
 const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
-/// Compiles a profile for a machine of the given architecture.
+/// Compiles a profile for a host of the given architecture.
 pub(super) fn compile(profile: &LinuxSeccomp, native: Architecture) -> Result<Compiled, SeccompError> {
     let filter = filter(profile, native)?;
     let listener = listener(profile)?;
@@ -37,7 +37,7 @@ pub(super) fn check(profile: &LinuxSeccomp, native: Architecture) -> Result<Chec
     Ok(Checked { flags: flags(profile, listens), listens })
 }
 
-/// What a profile says on a machine of the given architecture.
+/// What a profile says on a host of the given architecture.
 pub(super) fn filter(profile: &LinuxSeccomp, native: Architecture) -> Result<Filter<'_>, SeccompError> {
     let default = action(profile.default_action(), profile.default_errno_ret(), "defaultAction")?;
     if default == Action::Notify {

@@ -10,7 +10,7 @@ const EPERM: u16 = 1;
 const ENOSYS: u16 = 38;
 
 /// The default filter, for those who have some of the capabilities of [`WITH_CAPABILITY`] (a bit for each, in
-/// its order), on a machine of the given architecture and those that it runs besides.
+/// its order), on a host of the given architecture and those that it runs besides.
 ///
 /// Docker's has x32, too, which few kernels still have and nothing uses; it would make the program half as
 /// long again. Its calls are answered as by a kernel without it.

@@ -77,7 +77,7 @@ impl DeviceProgram {
         Ok(DeviceProgram(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
 
-    /// Attaches the program to a cgroup v2 folder.
+    /// Attaches the program to a cgroup v2 directory.
     pub(crate) fn attach(&self, cgroup: BorrowedFd<'_>) -> Result<(), Errno> {
         let mut attr = AttachAttr {
             target_fd: cgroup.as_raw_fd() as u32,

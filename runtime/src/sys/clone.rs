@@ -41,7 +41,7 @@ struct CloneArgs {
 /// Linux 5.7; libc's constant is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Makes a child process in new namespaces, and in `cgroup` when one is given (a cgroup v2 folder).
+/// Makes a child process in new namespaces, and in `cgroup` when one is given (a cgroup v2 directory).
 ///
 /// Only for a process with a single thread: the child goes on running ordinary code.
 pub(crate) fn clone(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Child, Errno> {

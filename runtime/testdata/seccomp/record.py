@@ -4,7 +4,7 @@
 Usage: record.py            record all cases anew
        record.py --profiles write the random profiles anew, too
 
-Needs Python's `seccomp` module (Debian: python3-seccomp, libseccomp 2.5.4). A case is a folder with `profile.json`
+Needs Python's `seccomp` module (Debian: python3-seccomp, libseccomp 2.5.4). A case is a directory with `profile.json`
 in the OCI runtime specification's form, for a machine of the first architecture in it. From it the filter is built
 as runc builds it, run over calls and arguments, and what it decides is written to `decisions.txt`:
 
@@ -169,8 +169,8 @@ def vectors(profile, name):
         yield [source.choice(values) & MASK64 for _ in range(6)]
 
 
-def record(folder):
-    profile = json.loads((folder / "profile.json").read_text())
+def record(directory):
+    profile = json.loads((directory / "profile.json").read_text())
     all_names = {name for group in profile.get("syscalls", []) for name in group["names"]}
     names = {name for name in all_names if known(profile, name)}
     program = build(profile, names)
@@ -208,7 +208,7 @@ def record(folder):
                         args[0] = code
                     decided = decide(program, profile, names, arch, nr, args)
                     lines.append(f"{arch[1]:x} {nr} " + " ".join(f"{value:x}" for value in args) + f" {decided:x}")
-    (folder / "decisions.txt").write_text("\n".join(lines) + "\n")
+    (directory / "decisions.txt").write_text("\n".join(lines) + "\n")
 
 
 SOCKET = {
@@ -304,11 +304,11 @@ def main():
             ["X86_64"], ["X86_64", "X86", "X32"], ["AARCH64", "ARM"], ["S390X", "S390"], ["PPC64LE"],
         ]
         for seed, machine in enumerate(machines):
-            folder = HERE / ("random-" + "-".join(machine).lower())
-            folder.mkdir(exist_ok=True)
-            (folder / "profile.json").write_text(json.dumps(random_profile(seed, machine), separators=(",", ":")).replace('{"names"', '\n{"names"') + "\n")
-    for folder in sorted(path.parent for path in HERE.glob("*/profile.json")):
-        record(folder)
+            directory = HERE / ("random-" + "-".join(machine).lower())
+            directory.mkdir(exist_ok=True)
+            (directory / "profile.json").write_text(json.dumps(random_profile(seed, machine), separators=(",", ":")).replace('{"names"', '\n{"names"') + "\n")
+    for directory in sorted(path.parent for path in HERE.glob("*/profile.json")):
+        record(directory)
 
 
 main()

@@ -24,9 +24,9 @@ pub(super) fn with_keys(keys: &[PathBuf]) -> Result<PathBuf, CliError> {
         CliError::failed(format!("cannot hold ssh keys: {reason}"))
             .hint("install ssh-agent and ssh-add (openssh-client), or name an agent's socket")
     };
-    let folder = tempfile::Builder::new().prefix("kiln-agent-").tempdir();
-    let folder = folder.map_err(|error| failed(error.to_string()))?;
-    let socket = folder.path().join("socket");
+    let dir = tempfile::Builder::new().prefix("kiln-agent-").tempdir();
+    let dir = dir.map_err(|error| failed(error.to_string()))?;
+    let socket = dir.path().join("socket");
     let mut agent = Command::new("sh");
     agent.args(["-c", AGENT]).arg(&socket).args(keys).env_clear();
     // Nothing that could ask for a passphrase, and no other agent.
@@ -50,14 +50,14 @@ pub(super) fn with_keys(keys: &[PathBuf]) -> Result<PathBuf, CliError> {
             child.wait_with_output().map(|output| String::from_utf8_lossy(&output.stderr).trim().to_owned());
         return Err(failed(said.unwrap_or_default()));
     }
-    AGENTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((child, folder));
+    AGENTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((child, dir));
     Ok(socket)
 }
 
 /// Ends all agents.
 pub(super) fn finish() {
     let agents = std::mem::take(&mut *AGENTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-    for (mut child, _folder) in agents {
+    for (mut child, _dir) in agents {
         drop(child.stdin.take());
         // Whatever it ends with, it is over.
         let _ = child.wait();

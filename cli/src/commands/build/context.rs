@@ -1,4 +1,4 @@
-//! Where the files and the Dockerfile of a build come from: folders, standard input, the web, git repositories.
+//! Where the files and the Dockerfile of a build come from: directories, standard input, the web, git repositories.
 
 use super::named;
 use crate::error::{BuildFailure, CliError, chain};
@@ -8,7 +8,7 @@ use kiln_builder::remote::{Answer, Remote, Version, newest_in_archive};
 use kiln_builder::{BuildError, Checkout, checkout};
 use kiln_image::compression::{decompressed_within_reason, is_compressed};
 use kiln_image::layer::{extract, is_tar};
-use kiln_image::store::{ScratchFolder, Store};
+use kiln_image::store::{ScratchDir, Store};
 use kiln_parser::git::GitReference;
 use kiln_parser::ignore::Patterns;
 use std::fs::File;
@@ -18,25 +18,25 @@ use std::path::{Path, PathBuf};
 /// Larger Dockerfiles are refused; a little more is read, to know.
 const MAX_DOCKERFILE: u64 = (16 << 20) + 1;
 
-/// A context, and the folders that parts of it were fetched into, which go with it.
+/// A context, and the directories that parts of it were fetched into, which go with it.
 pub(super) struct Opened {
     pub(super) context: Context,
-    pub(super) folders: Vec<TemporaryFolder>,
+    pub(super) dirs: Vec<TemporaryDir>,
 }
 
-/// A folder for what is fetched.
-pub(super) enum TemporaryFolder {
+/// A directory for what is fetched.
+pub(super) enum TemporaryDir {
     /// Of the store: what is left of it goes when the store is opened again.
-    Store(ScratchFolder),
+    Store(ScratchDir),
     /// Where there is no store.
     System(tempfile::TempDir),
 }
 
-impl TemporaryFolder {
+impl TemporaryDir {
     fn path(&self) -> &Path {
         match self {
-            TemporaryFolder::Store(folder) => folder.path(),
-            TemporaryFolder::System(folder) => folder.path(),
+            TemporaryDir::Store(dir) => dir.path(),
+            TemporaryDir::System(dir) => dir.path(),
         }
     }
 }
@@ -54,7 +54,7 @@ enum Place<'a> {
     Stdin,
     Git(Checkout),
     Web(&'a str),
-    Folder(&'a Path),
+    Dir(&'a Path),
 }
 
 fn place<'a>(text: &'a str, path: &'a Path) -> Result<Place<'a>, CliError> {
@@ -62,8 +62,8 @@ fn place<'a>(text: &'a str, path: &'a Path) -> Result<Place<'a>, CliError> {
         return Ok(Place::Stdin);
     }
     match GitReference::parse(text) {
-        // `github.com/user/repository` may be a folder, too.
-        Some(Ok(git)) if git.looks_local && path.exists() => Ok(Place::Folder(path)),
+        // `github.com/user/repository` may be a directory, too.
+        Some(Ok(git)) if git.looks_local && path.exists() => Ok(Place::Dir(path)),
         Some(Ok(git)) => {
             let git = GitReference {
                 remote: if git.looks_local { format!("https://{}", git.remote) } else { git.remote.clone() },
@@ -72,9 +72,9 @@ fn place<'a>(text: &'a str, path: &'a Path) -> Result<Place<'a>, CliError> {
             Ok(Place::Git(checkout(git, false, None)))
         }
         Some(Err(problem)) => Err(CliError::failed(format!("unable to prepare context: {text}: {problem}"))
-            .hint("write REPOSITORY.git#REFERENCE:FOLDER")),
+            .hint("write REPOSITORY.git#REFERENCE:DIRECTORY")),
         None if text.starts_with("http://") || text.starts_with("https://") => Ok(Place::Web(text)),
-        None => Ok(Place::Folder(path)),
+        None => Ok(Place::Dir(path)),
     }
 }
 
@@ -97,36 +97,34 @@ impl Opener<'_> {
                 return Err(CliError::failed(
                     "failed to build: invalid argument: can't use stdin for both build context and dockerfile",
                 )
-                .hint("name the context's folder, or a Dockerfile in the context"));
+                .hint("name the context's directory, or a Dockerfile in the context"));
             }
             (Place::Stdin, file) => self.open_stdin(file)?,
             (Place::Git(git), file) => self.open_git(&git, file, &text)?,
             (Place::Web(url), file) => self.open_web(url, file)?,
-            (Place::Folder(folder), Some(file)) if file == stdin => {
-                let context = built(Context::with_dockerfile(folder, read_stdin()?))?;
-                Opened { context, folders: Vec::new() }
+            (Place::Dir(dir), Some(file)) if file == stdin => {
+                let context = built(Context::with_dockerfile(dir, read_stdin()?))?;
+                Opened { context, dirs: Vec::new() }
             }
-            (Place::Folder(folder), Some(file)) if is_web(file) => {
+            (Place::Dir(dir), Some(file)) if is_web(file) => {
                 let bytes = self.dockerfile_of_web(&file.to_string_lossy())?;
-                Opened { context: built(Context::with_dockerfile(folder, bytes))?, folders: Vec::new() }
+                Opened { context: built(Context::with_dockerfile(dir, bytes))?, dirs: Vec::new() }
             }
-            (Place::Folder(folder), file) => {
-                Opened { context: built(Context::open(folder, file))?, folders: Vec::new() }
-            }
+            (Place::Dir(dir), file) => Opened { context: built(Context::open(dir, file))?, dirs: Vec::new() },
         };
         for context in contexts {
-            let source = named::open(self, context, &mut opened.folders)?;
+            let source = named::open(self, context, &mut opened.dirs)?;
             opened.context.named.push(source);
         }
         Ok(opened)
     }
 
-    pub(super) fn folder(&self) -> Result<TemporaryFolder, CliError> {
+    pub(super) fn dir(&self) -> Result<TemporaryDir, CliError> {
         Ok(match self.store {
-            Some(store) => TemporaryFolder::Store(store.scratch_folder()?),
+            Some(store) => TemporaryDir::Store(store.scratch_dir()?),
             None => {
                 let made = tempfile::Builder::new().prefix("kiln-context-").tempdir();
-                TemporaryFolder::System(made.map_err(|error| failed("a temporary folder", &error))?)
+                TemporaryDir::System(made.map_err(|error| failed("a temporary directory", &error))?)
             }
         })
     }
@@ -144,8 +142,8 @@ impl Opener<'_> {
         origin: &str,
         name: &str,
     ) -> Result<Opened, CliError> {
-        let folder = self.folder()?;
-        let root = folder.path().join("context");
+        let dir = self.dir()?;
+        let root = dir.path().join("context");
         std::fs::create_dir(&root).map_err(|error| failed(origin, &error))?;
         let start = input.fill_buf().map_err(|error| failed(origin, &error))?;
         let mut context = if is_compressed(start) || is_tar(start) {
@@ -159,19 +157,19 @@ impl Opener<'_> {
         };
         // Where it was unpacked says nothing about whose steps these are.
         name.clone_into(&mut context.name);
-        Ok(Opened { context, folders: vec![folder] })
+        Ok(Opened { context, dirs: vec![dir] })
     }
 
     fn open_git(&self, git: &Checkout, file: Option<&Path>, name: &str) -> Result<Opened, CliError> {
-        let (folder, root, time) = self.check_out(git)?;
+        let (dir, root, time) = self.check_out(git)?;
         let mut context = remote_context(&root, file)?;
         name.clone_into(&mut context.name);
         context.time = Some(time);
-        Ok(Opened { context, folders: vec![folder] })
+        Ok(Opened { context, dirs: vec![dir] })
     }
 
-    /// Checks a repository out; gives the folder to keep, the one that is asked for in it, and the commit's time.
-    pub(super) fn check_out(&self, git: &Checkout) -> Result<(TemporaryFolder, PathBuf, i64), CliError> {
+    /// Checks a repository out; gives the directory to keep, the one that is asked for in it, and the commit's time.
+    pub(super) fn check_out(&self, git: &Checkout) -> Result<(TemporaryDir, PathBuf, i64), CliError> {
         let git = Checkout { keeps_git: git.keeps_git || self.keeps_git, ..git.clone() };
         let refused = |error: &(dyn std::error::Error + 'static)| {
             CliError::failed(format!(
@@ -181,8 +179,8 @@ impl Opener<'_> {
             ))
             .hint("check the address, the reference behind `#`, and the credentials")
         };
-        let folder = self.folder()?;
-        let root = folder.path().join("context");
+        let dir = self.dir()?;
+        let root = dir.path().join("context");
         std::fs::create_dir(&root).map_err(|error| failed(&git.remote, &error))?;
         let fetcher = self.fetcher.named_by_user();
         let commit = fetcher.commit(&git).map_err(|error| refused(error.as_ref()))?;
@@ -193,46 +191,46 @@ impl Opener<'_> {
             )));
         }
         let time = fetcher.check_out(&git, &commit, &root).map_err(|error| refused(error.as_ref()))?;
-        let wanted = root.join(&git.folder);
+        let wanted = root.join(&git.dir);
         // Links of a repository must not lead out of it.
         let real = std::fs::canonicalize(&wanted).ok().filter(|real| {
             real.is_dir() && real.starts_with(std::fs::canonicalize(&root).unwrap_or_else(|_| root.clone()))
         });
         match real {
-            Some(real) => Ok((folder, real, time)),
+            Some(real) => Ok((dir, real, time)),
             None => Err(CliError::failed(format!(
-                "failed to build: unable to prepare context: {}: no such folder in the repository: {:?}",
-                git.remote, git.folder
+                "failed to build: unable to prepare context: {}: no such directory in the repository: {:?}",
+                git.remote, git.dir
             ))),
         }
     }
 
     fn open_web(&self, url: &str, file: Option<&Path>) -> Result<Opened, CliError> {
-        let (folder, path, version) = self.download(url)?;
+        let (dir, path, version) = self.download(url)?;
         let input = BufReader::new(File::open(&path).map_err(|error| failed(url, &error))?);
         let mut opened = self.open_stream(input, file, url, url)?;
         opened.context.time = download_time(&version, &path);
-        opened.folders.push(folder);
+        opened.dirs.push(dir);
         Ok(opened)
     }
 
-    /// Fetches a file; gives the folder to keep, the file in it, and what the server says of it.
-    pub(super) fn download(&self, url: &str) -> Result<(TemporaryFolder, PathBuf, Version), CliError> {
-        let folder = self.folder()?;
-        let path = folder.path().join("download");
+    /// Fetches a file; gives the directory to keep, the file in it, and what the server says of it.
+    pub(super) fn download(&self, url: &str) -> Result<(TemporaryDir, PathBuf, Version), CliError> {
+        let dir = self.dir()?;
+        let path = dir.path().join("download");
         let mut file = File::create_new(&path).map_err(|error| failed(url, &error))?;
         let answer = self.fetcher.download(url, None, &mut file).map_err(|error| {
             CliError::failed(format!("failed to build: unable to prepare context: {}", chain(error.as_ref())))
                 .hint("check the address, and that the server can be reached")
         })?;
         match answer {
-            Answer::File(version) => Ok((folder, path, version)),
+            Answer::File(version) => Ok((dir, path, version)),
             Answer::Unchanged => Err(CliError::failed(format!("{url}: the server sent nothing"))),
         }
     }
 
     fn dockerfile_of_web(&self, url: &str) -> Result<Vec<u8>, CliError> {
-        let (_folder, path, _) = self.download(url)?;
+        let (_dir, path, _) = self.download(url)?;
         let mut bytes = Vec::new();
         let file = File::open(&path).map_err(|error| failed(url, &error))?;
         file.take(MAX_DOCKERFILE).read_to_end(&mut bytes).map_err(|error| failed(url, &error))?;
@@ -250,7 +248,7 @@ fn is_web(file: &Path) -> bool {
     file.to_str().is_some_and(|text| text.starts_with("http://") || text.starts_with("https://"))
 }
 
-/// A folder that came from elsewhere: no file of it is left out.
+/// A directory that came from elsewhere: no file of it is left out.
 fn remote_context(root: &Path, file: Option<&Path>) -> Result<Context, CliError> {
     let file: Option<PathBuf> = file.map(|file| root.join(file.strip_prefix("/").unwrap_or(file)));
     let mut context = built(Context::open(root, file.as_deref()))?;
@@ -277,5 +275,5 @@ fn read_stdin() -> Result<Vec<u8>, CliError> {
 
 fn failed(origin: &str, error: &std::io::Error) -> CliError {
     CliError::failed(format!("cannot read the build context from {origin}: {error}"))
-        .hint("pipe a tar or a Dockerfile into the command, or name a folder, a URL or a git repository")
+        .hint("pipe a tar or a Dockerfile into the command, or name a directory, a URL or a git repository")
 }

@@ -358,7 +358,7 @@ impl Build {
             && !self.allow.iter().any(|right| right == "buildx.local.delete")
         {
             return Err(CliError::failed(
-                "mode=delete removes other files of the folder, which is not allowed",
+                "mode=delete removes other files of the directory, which is not allowed",
             )
             .hint("pass --allow buildx.local.delete if they may go"));
         }

@@ -1,8 +1,8 @@
 //! `--build-context NAME=VALUE`: more places that a Dockerfile can take files and images from.
 
-use super::context::{Opener, TemporaryFolder, download_time, unpack};
+use super::context::{Opener, TemporaryDir, download_time, unpack};
 use crate::error::{BuildFailure, CliError};
-use kiln_builder::{ContextSource, LocalFolder, NamedContext, checkout};
+use kiln_builder::{ContextSource, LocalDir, NamedContext, checkout};
 use kiln_image::archive;
 use kiln_image::compression::is_compressed;
 use kiln_image::digest::{Digest, ImageId};
@@ -40,7 +40,7 @@ impl NamedFlag {
                 Ok(NamedFlag { name: name.to_owned(), value: value.to_owned() })
             }
             _ => Err(CliError::failed(format!("invalid context value: {text}, expected key=value")).hint(
-                "write --build-context NAME=FOLDER, or docker-image://, oci-layout://, https://, target:",
+                "write --build-context NAME=DIRECTORY, or docker-image://, oci-layout://, https://, target:",
             )),
         }
     }
@@ -50,11 +50,11 @@ impl NamedFlag {
     }
 }
 
-/// Opens a named context; folders that are made for it are added to `folders`.
+/// Opens a named context; directories that are made for it are added to `directories`.
 pub(super) fn open(
     opener: &Opener<'_>,
     flag: &NamedFlag,
-    folders: &mut Vec<TemporaryFolder>,
+    dirs: &mut Vec<TemporaryDir>,
 ) -> Result<NamedContext, CliError> {
     let value = flag.value.as_str();
     let mut time = None;
@@ -67,21 +67,21 @@ pub(super) fn open(
     } else if let Some(git) = GitReference::parse(value) {
         let git =
             git.map_err(|problem| CliError::failed(format!("--build-context {}: {problem}", flag.name)))?;
-        let (folder, root, made) = opener.check_out(&checkout(git, false, None))?;
-        folders.push(folder);
+        let (dir, root, made) = opener.check_out(&checkout(git, false, None))?;
+        dirs.push(dir);
         time = Some(made);
-        ContextSource::Folder(LocalFolder::whole(&root))
+        ContextSource::Dir(LocalDir::whole(&root))
     } else if value.starts_with("http://") || value.starts_with("https://") {
-        let (folder, made) = download(opener, value, folders)?;
+        let (dir, made) = download(opener, value, dirs)?;
         time = made;
-        ContextSource::Folder(folder)
+        ContextSource::Dir(dir)
     } else {
-        ContextSource::Folder(local(flag)?)
+        ContextSource::Dir(local(flag)?)
     };
     Ok(NamedContext { name: flag.name.clone(), source, time })
 }
 
-fn local(flag: &NamedFlag) -> Result<LocalFolder, CliError> {
+fn local(flag: &NamedFlag) -> Result<LocalDir, CliError> {
     let path = Path::new(&flag.value);
     if !path.is_dir() {
         let what = if path.exists() { "is not a directory" } else { "not found" };
@@ -89,19 +89,19 @@ fn local(flag: &NamedFlag) -> Result<LocalFolder, CliError> {
             "failed to build: unable to prepare context {}: path {:?} {what}",
             flag.name, flag.value
         ))
-        .hint("name a folder, or begin the value with docker-image://, oci-layout:// or https://"));
+        .hint("name a directory, or begin the value with docker-image://, oci-layout:// or https://"));
     }
-    LocalFolder::open(path)
+    LocalDir::open(path)
         .map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None, is_shown: false })))
 }
 
-/// An archive is unpacked; any other file is called `context` in a folder of its own.
+/// An archive is unpacked; any other file is called `context` in a directory of its own.
 fn download(
     opener: &Opener<'_>,
     url: &str,
-    folders: &mut Vec<TemporaryFolder>,
-) -> Result<(LocalFolder, Option<i64>), CliError> {
-    let (folder, path, version) = opener.download(url)?;
+    dirs: &mut Vec<TemporaryDir>,
+) -> Result<(LocalDir, Option<i64>), CliError> {
+    let (dir, path, version) = opener.download(url)?;
     let time = download_time(&version, &path);
     let failed = |error: std::io::Error| CliError::failed(format!("cannot read {url}: {error}"));
     let mut input = BufReader::with_capacity(64 << 10, File::open(&path).map_err(failed)?);
@@ -114,8 +114,8 @@ fn download(
     } else {
         std::fs::rename(&path, root.join("context")).map_err(failed)?;
     }
-    folders.push(folder);
-    Ok((LocalFolder { is_archive, ..LocalFolder::whole(&root) }, time))
+    dirs.push(dir);
+    Ok((LocalDir { is_archive, ..LocalDir::whole(&root) }, time))
 }
 
 fn layout_name(name: &str) -> String {
@@ -141,14 +141,14 @@ pub(super) fn load_layouts(
                     .map_err(|error| CliError::failed(format!("--build-context {}: {error}", flag.name)))?,
             ),
         };
-        // A colon behind the last slash begins a tag, unless the folder has it in its name.
+        // A colon behind the last slash begins a tag, unless the directory has it in its name.
         let colon =
             rest.rfind(':').filter(|colon| !rest[*colon..].contains('/') && !Path::new(rest).exists());
-        let (folder, tag) = match colon {
+        let (dir, tag) = match colon {
             Some(colon) => (&rest[..colon], Some(&rest[colon + 1..])),
             None => (rest, None),
         };
-        let image = archive::load_layout(store, Path::new(folder), tag, digest.as_ref(), platform)?;
+        let image = archive::load_layout(store, Path::new(dir), tag, digest.as_ref(), platform)?;
         let name = layout_name(&flag.name);
         let reference = name.parse::<Reference>().map_err(|error| CliError::failed(error.to_string()))?;
         images.insert(reference.or_latest().to_string(), image);

@@ -36,13 +36,13 @@ pub(in crate::commands) struct Output {
 pub(super) enum Kind {
     /// An image in the store: what happens anyway.
     Image,
-    /// The files, in a folder.
-    Folder(PathBuf),
+    /// The files, in a directory.
+    Dir(PathBuf),
     /// The files, as a tar.
     Tar(Target),
     /// The image as an archive that is an OCI layout, too.
     Archive(Target),
-    /// The image as an OCI layout in a folder.
+    /// The image as an OCI layout in a directory.
     Layout(PathBuf),
     /// Nothing but the cache.
     Cache,
@@ -74,9 +74,9 @@ pub(super) struct OutputOptions {
     pub(super) rewrites_times: bool,
     /// Notes on manifest and index.
     pub(super) annotations: Vec<String>,
-    /// Other files of the folder go.
+    /// Other files of the directory go.
     pub(super) deletes: bool,
-    /// A folder for each platform; when there are several, unless it is said otherwise.
+    /// A directory for each platform; when there are several, unless it is said otherwise.
     splits: Option<bool>,
     /// It is one of Docker's archives: one platform only.
     is_docker: bool,
@@ -98,7 +98,7 @@ impl Output {
             return Ok(Output::plain(Kind::Tar(Target::Stdout)));
         }
         if !text.contains('=') {
-            return Ok(Output::plain(Kind::Folder(PathBuf::from(text))));
+            return Ok(Output::plain(Kind::Dir(PathBuf::from(text))));
         }
         let invalid = |reason: String, hint: &str| {
             CliError::failed(format!("invalid value {text:?} for --output: {reason}")).hint(hint)
@@ -109,7 +109,7 @@ impl Output {
             let Some((key, value)) = field.split_once('=') else {
                 return Err(invalid(
                     format!("{field:?} is no key=value pair"),
-                    "write type=TYPE,dest=PATH, or only a folder",
+                    "write type=TYPE,dest=PATH, or only a directory",
                 ));
             };
             let key = key.trim();
@@ -129,9 +129,9 @@ impl Output {
             None | Some("-") => Target::Stdout,
             Some(path) => Target::File(PathBuf::from(path)),
         };
-        let folder = || match dest.as_deref() {
+        let dir = || match dest.as_deref() {
             Some(path) => Ok(PathBuf::from(path)),
-            None => Err(invalid(format!("dest is required for type={kind}"), "add dest=FOLDER")),
+            None => Err(invalid(format!("dest is required for type={kind}"), "add dest=DIRECTORY")),
         };
         options.is_docker = kind == "docker";
         options.push |= kind == "registry";
@@ -139,11 +139,11 @@ impl Output {
             "image" | "registry" => Kind::Image,
             "docker" if dest.is_none() => Kind::Image,
             "cacheonly" => Kind::Cache,
-            "local" => Kind::Folder(folder()?),
+            "local" => Kind::Dir(dir()?),
             "tar" => Kind::Tar(target()),
             "docker" => Kind::Archive(target()),
             "oci" if as_tar => Kind::Archive(target()),
-            "oci" => Kind::Layout(folder()?),
+            "oci" => Kind::Layout(dir()?),
             "" => return Err(invalid("type is required".to_owned(), "write type=TYPE,dest=PATH")),
             other => {
                 return Err(CliError::failed(format!(
@@ -159,7 +159,7 @@ impl Output {
 
     /// True when the output is files, and no image.
     pub(super) fn is_tree(&self) -> bool {
-        matches!(self.kind, Kind::Folder(_) | Kind::Tar(_))
+        matches!(self.kind, Kind::Dir(_) | Kind::Tar(_))
     }
 
     /// True when the output leaves no image in the store that has no name.
@@ -170,7 +170,7 @@ impl Output {
     /// What was written where, for outputs of files.
     fn report(&self) -> Option<String> {
         match &self.kind {
-            Kind::Folder(directory) => Some(format!("files written to {}", directory.display())),
+            Kind::Dir(directory) => Some(format!("files written to {}", directory.display())),
             Kind::Tar(Target::File(path)) => Some(format!("tar of the files written to {}", path.display())),
             _ => None,
         }
@@ -230,7 +230,7 @@ impl Output {
         match &self.kind {
             Kind::Image if self.options.push => self.push_all(made)?,
             Kind::Image | Kind::Cache => {}
-            Kind::Folder(folder) => self.write_folders(made, folder)?,
+            Kind::Dir(dir) => self.write_dirs(made, dir)?,
             Kind::Tar(Target::Stdout) => self.write_tar(made, std::io::stdout().lock(), "standard output")?,
             Kind::Tar(Target::File(path)) => {
                 let file = File::create(path).map_err(|error| failed(path, &error))?;
@@ -241,14 +241,14 @@ impl Output {
                 let options = self.pack_options()?;
                 save::write_file(path, |file| self.archive(made, &options, file))?;
             }
-            Kind::Layout(folder) => {
+            Kind::Layout(dir) => {
                 let options = self.pack_options()?;
                 let requests = made.requests(self, &options)?;
                 let names = made.names(self)?;
                 match made.outcome.index {
-                    None => archive::save_folder(made.store, &requests, folder)?,
+                    None => archive::save_dir(made.store, &requests, dir)?,
                     Some(_) => made.with_index(&requests, &names, |index| {
-                        archive::save_index_folder(made.store, index, folder)
+                        archive::save_index_dir(made.store, index, dir)
                     })?,
                 }
             }
@@ -280,23 +280,23 @@ impl Output {
         made.with_index(&requests, &names, |index| archive::save_index_tar(made.store, index, output))
     }
 
-    fn write_folders(&self, made: &Made<'_>, folder: &Path) -> Result<(), CliError> {
+    fn write_dirs(&self, made: &Made<'_>, dir: &Path) -> Result<(), CliError> {
         let images = made.outcome.last();
         let splits = self.options.splits.unwrap_or(images.len() > 1);
-        if folder.exists() && !folder.is_dir() {
-            let message = format!("cannot write files to `{}`: it is not a directory", folder.display());
+        if dir.exists() && !dir.is_dir() {
+            let message = format!("cannot write files to `{}`: it is not a directory", dir.display());
             return Err(CliError::failed(message)
                 .hint("name a directory, or write an archive: -o type=tar,dest=FILE"));
         }
-        if self.options.deletes && folder.is_dir() {
-            empty(folder)?;
+        if self.options.deletes && dir.is_dir() {
+            empty(dir)?;
         }
         for image in images {
             let place = match splits {
-                true => folder.join(image.platform.to_string().replace('/', "_")),
-                false => folder.to_owned(),
+                true => dir.join(image.platform.to_string().replace('/', "_")),
+                false => dir.to_owned(),
             };
-            output::to_folder(made.store, &image.diff_ids, &place, made.epoch)?;
+            output::to_dir(made.store, &image.diff_ids, &place, made.epoch)?;
         }
         Ok(())
     }
@@ -307,9 +307,8 @@ impl Output {
         let trees: Vec<(String, &[DiffId])> = images
             .iter()
             .map(|image| {
-                let folder =
-                    if splits { image.platform.to_string().replace('/', "_") } else { String::new() };
-                (folder, image.diff_ids.as_slice())
+                let dir = if splits { image.platform.to_string().replace('/', "_") } else { String::new() };
+                (dir, image.diff_ids.as_slice())
             })
             .collect();
         let mut target = Destination::new(target, name);
@@ -532,10 +531,10 @@ impl Made<'_> {
     }
 }
 
-/// Removes what is in a folder.
-fn empty(folder: &Path) -> Result<(), CliError> {
-    for entry in std::fs::read_dir(folder).map_err(|error| failed(folder, &error))? {
-        let path = entry.map_err(|error| failed(folder, &error))?.path();
+/// Removes what is in a directory.
+fn empty(dir: &Path) -> Result<(), CliError> {
+    for entry in std::fs::read_dir(dir).map_err(|error| failed(dir, &error))? {
+        let path = entry.map_err(|error| failed(dir, &error))?.path();
         kiln_image::sys::remove_path(&path).map_err(|error| CliError::failed(error.to_string()))?;
     }
     Ok(())
@@ -556,7 +555,7 @@ pub(super) fn write_id(path: &Path, id: &str) -> Result<(), CliError> {
 
 pub(super) fn failed(path: &Path, error: &std::io::Error) -> CliError {
     CliError::failed(format!("cannot write `{}`: {error}", path.display()))
-        .hint("check that the folder exists and can be written to")
+        .hint("check that the directory exists and can be written to")
 }
 
 impl From<OutputError> for CliError {
@@ -573,9 +572,9 @@ mod tests {
     fn outputs_are_read_as_docker_reads_them() {
         let file = |path: &str| Target::File(PathBuf::from(path));
         for (text, expected) in [
-            ("out", Kind::Folder("out".into())),
+            ("out", Kind::Dir("out".into())),
             ("-", Kind::Tar(Target::Stdout)),
-            ("type=local,dest=a", Kind::Folder("a".into())),
+            ("type=local,dest=a", Kind::Dir("a".into())),
             ("type=tar", Kind::Tar(Target::Stdout)),
             ("type=tar,dest=a.tar", Kind::Tar(file("a.tar"))),
             ("type=oci,dest=a.tar", Kind::Archive(file("a.tar"))),

@@ -1,4 +1,4 @@
-//! How images were built, so that they can be built again: the command line and the folder it was given in.
+//! How images were built, so that they can be built again: the command line and the directory it was given in.
 
 use super::output::Made;
 use crate::error::CliError;
@@ -18,8 +18,9 @@ const FLAG: &str = "--build-arg";
 /// How an image was built. Holds no secret: it is on the disk for as long as the image.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Recipe {
-    /// The folder in which the command was given.
-    pub folder: PathBuf,
+    /// The directory in which the command was given.
+    #[serde(rename = "folder")]
+    pub dir: PathBuf,
     /// What followed `build`, as bytes.
     arguments: Vec<Vec<u8>>,
     /// Build arguments with their values, some of which came from the environment.
@@ -55,7 +56,7 @@ impl Recipe {
         let (hidden, values): (BTreeMap<_, _>, BTreeMap<_, _>) =
             values.clone().into_iter().partition(|(name, value)| hides(name, value));
         let withheld = hidden.into_keys().filter(|name| !is_proxy(name)).collect();
-        Some(Recipe { folder: std::env::current_dir().unwrap_or_default(), arguments, values, withheld })
+        Some(Recipe { dir: std::env::current_dir().unwrap_or_default(), arguments, values, withheld })
     }
 
     /// What followed `build`, and then the values that came from the environment.

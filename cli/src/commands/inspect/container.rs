@@ -180,8 +180,8 @@ struct Network {
 impl Inspected {
     /// What is known of a container.
     pub fn new(container: &Container, all: &Containers<'_>) -> Inspected {
-        let folder = all.folder_of(container);
-        let etc = |name: &str| folder.join("etc").join(name).display().to_string();
+        let dir = all.dir_of(container);
+        let etc = |name: &str| dir.join("etc").join(name).display().to_string();
         let mut arguments = container.settings.arguments().into_iter();
         Inspected {
             id: container.id.clone(),
@@ -203,7 +203,7 @@ impl Inspected {
             app_armor_profile: container.profile.clone(),
             exec_ids: None,
             host_config: HostConfig::new(container),
-            graph_driver: graph_driver(&folder),
+            graph_driver: graph_driver(&dir),
             mounts: Vec::new(),
             config: Config::new(container),
             network_settings: NetworkSettings::new(container),
@@ -211,8 +211,8 @@ impl Inspected {
     }
 }
 
-fn graph_driver(folder: &Path) -> GraphDriver {
-    let path = |name: &str| folder.join("layer").join(name).display().to_string();
+fn graph_driver(dir: &Path) -> GraphDriver {
+    let path = |name: &str| dir.join("layer").join(name).display().to_string();
     let data = [("UpperDir", path("upper")), ("WorkDir", path("work"))];
     GraphDriver {
         data: data.into_iter().map(|(name, path)| (name.to_owned(), path)).collect(),
@@ -293,7 +293,7 @@ impl Config {
             cmd: settings.command.clone(),
             image: container.image_name.clone(),
             volumes: None,
-            working_dir: settings.folder.clone(),
+            working_dir: settings.dir.clone(),
             entrypoint: settings.entrypoint.clone(),
             on_build: None,
             labels: settings.labels.clone(),

@@ -35,7 +35,7 @@ pub struct Inspected {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct GraphDriver {
-    /// Folders by role.
+    /// Directories by role.
     pub data: BTreeMap<String, String>,
     /// Always `overlay2`.
     pub name: &'static str,
@@ -88,9 +88,8 @@ impl Inspected {
         let digests = store.repo_digests(&record.id)?;
         let last = config.history.last();
         let stack = store.stack(&config.rootfs.diff_ids)?;
-        let folders: Vec<String> =
-            stack.folders().iter().map(|folder| folder.display().to_string()).collect();
-        let data = match folders.split_first() {
+        let dirs: Vec<String> = stack.dirs().iter().map(|dir| dir.display().to_string()).collect();
+        let data = match dirs.split_first() {
             Some((upper, lower)) => BTreeMap::from([
                 ("LowerDir".to_owned(), lower.join(":")),
                 ("UpperDir".to_owned(), upper.clone()),

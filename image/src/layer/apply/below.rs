@@ -91,7 +91,7 @@ impl Unpacker<'_> {
             None => IMPLIED,
             Some(top) => Metadata::of(&fs::fstat(top).call("stat", path(shown))?),
         };
-        let dir = write::make_folder(self.innermost(), name, &metadata).call("mkdir", path(shown))?;
+        let dir = write::make_dir(self.innermost(), name, &metadata).call("mkdir", path(shown))?;
         if let Some(top) = top {
             write::copy_xattrs(top, dir.as_fd()).call("setxattr", path(shown))?;
         }
@@ -106,7 +106,7 @@ impl Unpacker<'_> {
     pub(super) fn replace_whiteout(&mut self, name: &CStr, shown: &[u8]) -> Result<OwnedFd, ApplyError> {
         let parent = self.innermost();
         overlay::clear(parent, name).call("remove", path(shown))?;
-        let dir = write::make_folder(parent, name, &IMPLIED).call("mkdir", path(shown))?;
+        let dir = write::make_dir(parent, name, &IMPLIED).call("mkdir", path(shown))?;
         overlay::make_opaque(dir.as_fd()).call("setxattr", path(shown))?;
         let state = DirState { is_own: true, is_opaque: true, mtime: Some(IMPLIED.mtime) };
         *self.state(self.key(name))? = state;

@@ -44,7 +44,7 @@ fn payload(base: u32, offset: u32, length: u32, register: u32) -> Expression {
     expression("payload", &[number(1, register), number(2, base), number(3, offset), number(4, length)])
 }
 
-/// Goes on only if the packet's destination is an address of this machine.
+/// Goes on only if the packet's destination is an address of this host.
 pub(in super::super) fn destination_is_local() -> Vec<Expression> {
     const TYPE_OF_ADDRESS: u32 = 3;
     const OF_DESTINATION: u32 = 2;

@@ -3,7 +3,7 @@
 use super::*;
 use std::path::{Path, PathBuf};
 
-fn folder() -> PathBuf {
+fn dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/seccomp")
 }
 
@@ -50,7 +50,7 @@ fn written(condition: &Condition) -> Value {
 /// `BLESS=1` writes it; then `record.py` is to be run.
 #[test]
 fn the_default_profile_is_among_the_cases() {
-    let path = folder().join("default/profile.json");
+    let path = dir().join("default/profile.json");
     let mut text = serde_json::to_string_pretty(&default_profile()).unwrap();
     text.push('\n');
     if std::env::var_os("BLESS").is_some() {
@@ -63,7 +63,7 @@ fn the_default_profile_is_among_the_cases() {
 #[test]
 fn decisions_are_those_of_libseccomp() {
     let mut cases = 0;
-    for entry in std::fs::read_dir(folder()).unwrap() {
+    for entry in std::fs::read_dir(dir()).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             check(&path);

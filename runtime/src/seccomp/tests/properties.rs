@@ -162,7 +162,7 @@ fn filter() -> impl Strategy<Value = Filter<'static>> {
     )
 }
 
-/// Calls that the rules name and their neighbours, on all architectures of the machine and one that it lacks.
+/// Calls that the rules name and their neighbours, on all architectures of the host and one that it lacks.
 fn calls(filter: &Filter<'_>, numbers: &[u32]) -> Vec<(u32, u32)> {
     let native = filter.architectures[0];
     let mut found = vec![(0x1234, 0)];
