@@ -1,7 +1,8 @@
 //! A build step without the build: the program `true` in a complete container, made through the library.
 
 use crate::Outcome;
-use kiln_runtime::plan::{PlanOptions, plan};
+use kiln_runtime::container::{Filter, Handed, Identity, Request};
+use kiln_runtime::plan::plan;
 use kiln_runtime::{SpawnRequest, Spawner, spec};
 use oci_spec::runtime::{Mount, Spec};
 use std::fs::{self, File};
@@ -54,12 +55,13 @@ impl Bed {
 
     /// The program in a container, from the specification to the exit code.
     pub fn container(&self, spawner: &Spawner, spec: &Spec) -> Outcome<()> {
-        let options = PlanOptions { root: Some(&self.mount), default_filter: true, ..PlanOptions::default() };
-        let plan = plan(spec, &options)?;
+        let identity = Identity { filter: Filter::Default, ..Identity::default() };
+        let request = Request { root: Some(&self.mount), identity, ..Request::default() };
+        let plan = plan(spec, &request)?;
         let null = File::options().read(true).write(true).open("/dev/null")?;
         let request = SpawnRequest {
             plan: &plan,
-            slots: Vec::new(),
+            handed: &Handed::default(),
             stdin: null.as_fd(),
             stdout: null.as_fd(),
             stderr: null.as_fd(),

@@ -7,9 +7,13 @@ use crate::settings::NetworkMode;
 use kiln_image::store::make_upper;
 use kiln_image::sys::{CallError, Named};
 use kiln_runtime::cgroup::{self, Cgroup, Layout};
+use kiln_runtime::container::{
+    CallerError, Cgroups, DeviceNodes, Entry, Filter, Handed, Identity, Modules, ParentWork, Request, Steps,
+    Terminal,
+};
 use kiln_runtime::network::{self, Bridge, Connection, resolv};
-use kiln_runtime::op::{ConsoleSize, FdSlot, SetupError, Stage};
-use kiln_runtime::plan::{Enters, PlanOptions, plan};
+use kiln_runtime::op::{ConsoleSize, Point, SetupError, Stage};
+use kiln_runtime::plan::plan;
 use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner, apparmor, spec};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -95,33 +99,37 @@ impl<'a> Owned<'a> {
             store.writable_mount(&self.stack, &dirs.upper, &dirs.work, std::slice::from_ref(&dirs.stubs));
         let mut spec = self.spec(&dirs);
         self.confine(&mut spec, state)?;
-        let network = resources.network();
         let devices = resources.cgroup.as_ref().and_then(Cgroup::dir);
-        let slots: Vec<BorrowedFd<'_>> = network.into_iter().chain(devices).collect();
-        let options = PlanOptions {
+        let mut handed = Handed::default();
+        let network = resources.network().map(|namespace| handed.lend(namespace));
+        let born_in = devices.map(|dir| handed.lend(dir));
+        let settings = &self.container.settings;
+        let request = Request {
             root: Some(&root),
-            user: Some(&self.container.settings.user),
-            console: stdio.console,
-            network: network.map(|_| FdSlot(0)),
-            cgroup: devices.map(|_| FdSlot(slots.len() - 1)),
-            no_device_filter: devices.is_none(),
-            default_filter: !self.container.settings.security.no_seccomp,
-            apparmor: true,
-            layout: Some(&layout),
-            groups: resources.cgroup.as_ref().map(Cgroup::groups),
-            enters: Some(Enters::IfPossible),
-            wait: true,
-            ..PlanOptions::default()
+            network,
+            cgroups: Cgroups {
+                layout: Some(&layout),
+                groups: resources.cgroup.as_ref().map(Cgroup::groups),
+                born_in,
+                entry: Entry::BySelfIfPossible,
+            },
+            devices: if devices.is_some() { DeviceNodes::Made } else { DeviceNodes::Exclusive },
+            parent: ParentWork::START,
+            terminal: Terminal { size: stdio.console, ..Terminal::default() },
+            identity: Identity {
+                user: Some(&settings.user),
+                filter: if settings.security.no_seccomp { Filter::None } else { Filter::Default },
+                modules: Modules { apparmor: true, selinux: false },
+                ..Identity::default()
+            },
+            ..Request::default()
         };
-        let plan = plan(&spec, &options)?;
+        let plan = plan(&spec, &request)?;
         let Stdio { stdin, stdout, stderr, .. } = *stdio;
         let started = now();
-        let request = SpawnRequest { plan: &plan, slots, stdin, stdout, stderr };
-        // Whoever hears of the program finds it in the list: the record is written before it runs.
-        let process = spawner.spawn_prepared(&request, |pid| {
-            let running = State::Running { pid, started: started.clone() };
-            self.set_state(running).map_err(|error| error.to_string())
-        })?;
+        let request = SpawnRequest { plan: &plan, handed: &handed, stdin, stdout, stderr };
+        let process = spawner.spawn_with(&request, &mut Starting { owned: self, started: &started })?;
+        drop(handed);
         // The container is in it now.
         resources.isolated = None;
         Ok((process, resources, started))
@@ -200,6 +208,19 @@ impl<'a> Owned<'a> {
             namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
         }
         spec
+    }
+}
+
+/// Writes the record before the program runs: who finds its effects finds it in the list.
+struct Starting<'a, 'b> {
+    owned: &'a mut Owned<'b>,
+    started: &'a str,
+}
+
+impl Steps for Starting<'_, '_> {
+    fn reached(&mut self, _: Point, pid: i32) -> Result<Vec<u8>, CallerError> {
+        self.owned.set_state(State::Running { pid, started: self.started.to_owned() })?;
+        Ok(Vec::new())
     }
 }
 

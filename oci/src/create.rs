@@ -17,11 +17,15 @@ use crate::{Globals, foreground, hooks, machine, own_file};
 use groups::{check_device_rules, device_rules};
 use kiln_runtime::capability;
 use kiln_runtime::cgroup::{Groups, Layout};
+use kiln_runtime::container::{
+    self, Affinity, CallerError, Cgroups, DeviceNodes, Entry, Gate, Handed, Home, Identity, Keyring,
+    LineEnds, Modules, ParentWork, Pivot, ProgramFile, RunBy, Steps, SupplementaryGroups, Terminal,
+};
 use kiln_runtime::host::SecurityModule;
-use kiln_runtime::launch::{self, Launched, Steps};
+use kiln_runtime::launch::{self, Launched};
 use kiln_runtime::network::move_device;
 use kiln_runtime::op::{FdSlot, Point};
-use kiln_runtime::plan::{self, Enters, PlanOptions, plan};
+use kiln_runtime::plan::{self, plan};
 use kiln_runtime::resctrl::{self, Class};
 use kiln_runtime::seccomp;
 use oci_spec::runtime::{
@@ -294,55 +298,71 @@ impl Request<'_> {
     ) -> Result<(Record, Launched, Option<OwnedFd>), OciError> {
         let groups = shares.groups;
         let spec = &self.bundle.spec;
-        let mut slots: Vec<OwnedFd> = Vec::new();
-        let mut slot = |fd: OwnedFd| {
-            slots.push(fd);
-            FdSlot(slots.len() - 1)
-        };
-        let cgroup = groups.dir()?.map(&mut slot);
+        let mut handed = Handed::default();
+        let born_in = groups.dir()?.map(|dir| handed.give(dir));
         if self.guards(groups) && groups.path_of(DEVICES).is_some() {
             // First: the process enters by itself, and makes nodes that half of a list would refuse it.
             groups.restrict(None, &device_rules(self.resources()))?;
         }
         let gate = match self.then {
-            Then::Wait => Some(slot(dir.make_gate()?)),
+            Then::Wait => Some(handed.give(dir.make_gate()?)),
             Then::Detach | Then::Stay => None,
         };
         let sources: Vec<(usize, FdSlot)> =
-            self.sources()?.into_iter().map(|(index, fd)| (index, slot(fd))).collect();
+            self.sources()?.into_iter().map(|(index, fd)| (index, handed.give(fd))).collect();
         let nodes: Vec<(PathBuf, FdSlot)> =
-            self.nodes(groups)?.into_iter().map(|(path, fd)| (path, slot(fd))).collect();
-        let users = own_users(spec);
-        let options = PlanOptions {
-            console: spec.process().as_ref().map(terminal::size).unwrap_or_default(),
-            plain_console: self.then == Then::Stay,
-            cgroup,
-            layout: Some(layout),
-            groups: Some(groups),
+            self.nodes(groups)?.into_iter().map(|(path, fd)| (path, handed.give(fd))).collect();
+        let enters = enters_groups(spec);
+        let attaches = groups.needs_attach() && !enters || shares.class.is_some();
+        let process = spec.process().as_ref();
+        let request = container::Request {
             bundle: Some(&self.bundle.dir),
-            gate,
-            attach: groups.needs_attach() && !enters_groups(spec) || shares.class.is_some(),
-            enters: enters_groups(spec).then_some(Enters::Always),
-            filter_follows: true,
-            any_processor: true,
-            hooks: true,
-            bind_devices: users || self.nested,
-            guard: self.guards(groups),
-            no_device_filter: !self.nested && groups.are_none(),
-            by_moving: self.arguments.has("no-pivot"),
-            keep_keyring: self.arguments.has("no-new-keyring"),
-            kept_fds: kept_fds(self.arguments)?,
-            by_handle: self.by_handle,
-            sources: &sources,
+            cgroups: Cgroups {
+                layout: Some(layout),
+                groups: Some(groups),
+                born_in,
+                entry: if enters { Entry::BySelf } else { Entry::ByParent },
+            },
+            devices: if !self.nested && groups.are_none() {
+                DeviceNodes::Exclusive
+            } else if own_users(spec) || self.nested {
+                DeviceNodes::Bound
+            } else {
+                DeviceNodes::Made
+            },
             nodes: &nodes,
-            keep_groups: annotation(spec, "run.oci.keep_original_groups"),
-            selinux: asks_for_label(spec) && SecurityModule::SELinux.is_active(),
-            apparmor: asks_for_profile(spec) && SecurityModule::AppArmor.is_active(),
-            find_program: gate.is_some() && self.has_process,
-            home: true,
-            ..PlanOptions::default()
+            sources: &sources,
+            parent: ParentWork::FILTER
+                .and(ParentWork::HOOKS)
+                .and_if(attaches, ParentWork::CGROUPS)
+                .and_if(self.guards(groups), ParentWork::DEVICES),
+            gate: gate.map(|socket| Gate { socket, finds_program: self.has_process }),
+            pivot: if self.arguments.has("no-pivot") { Pivot::Move } else { Pivot::Root },
+            keyring: if self.arguments.has("no-new-keyring") { Keyring::Caller } else { Keyring::New },
+            affinity: Affinity::Any,
+            terminal: Terminal {
+                size: process.map(terminal::size).unwrap_or_default(),
+                lines: if self.then == Then::Stay { LineEnds::Plain } else { LineEnds::Terminal },
+            },
+            identity: Identity {
+                home: Home::Looked,
+                groups: match annotation(spec, "run.oci.keep_original_groups") {
+                    true => SupplementaryGroups::Caller,
+                    false => SupplementaryGroups::Own,
+                },
+                modules: Modules {
+                    selinux: asks_for_label(spec) && SecurityModule::SELinux.is_active(),
+                    apparmor: asks_for_profile(spec) && SecurityModule::AppArmor.is_active(),
+                },
+                ..Identity::default()
+            },
+            program: ProgramFile {
+                kept_fds: kept_fds(self.arguments)?,
+                run: if self.by_handle { RunBy::Handle } else { RunBy::Path },
+            },
+            ..container::Request::default()
         };
-        let mut plan = plan(spec, &options)?;
+        let mut plan = plan(spec, &request)?;
         self.globals.log.debug(&format!("container {:?}: {} steps of set-up", dir.id(), plan.setup.len()));
         plan.program.environment.extend(listen_environment());
         if self.then == Then::Stay && !self.arguments.has("no-subreaper") {
@@ -356,7 +376,7 @@ impl Request<'_> {
             agent: if self.then == Then::Wait { None } else { Agent::of(spec)? },
             handover: Handover::of(self.arguments),
         };
-        let launched = launch::launch(plan, slots, &mut making).map_err(OciError::Start)?;
+        let launched = launch::launch(plan, handed, &mut making).map_err(OciError::Start)?;
         self.globals.log.debug(&format!("container {:?} has process {}", dir.id(), launched.pid));
         let Making { record, handover, .. } = making;
         Ok((record, launched, handover.console))
@@ -456,33 +476,31 @@ struct Making<'a> {
 }
 
 impl Steps for Making<'_> {
-    fn made(&mut self, launched: &Launched) -> Result<(), String> {
+    fn made(&mut self, launched: &Launched) -> Result<(), CallerError> {
         self.record.pid = launched.pid;
         self.record.start_time = Groups::start_time(launched.pid).unwrap_or_default();
         if !enters_groups(&self.request.bundle.spec) {
-            self.groups.attach(launched.pid).map_err(|error| error.to_string())?;
+            self.groups.attach(launched.pid)?;
         }
         if let Some(class) = &self.record.class {
-            class.attach(launched.pid).map_err(|error| error.to_string())?;
+            class.attach(launched.pid)?;
         }
         if self.request.guards(self.groups) && self.groups.path_of(DEVICES).is_none() {
             let rules = device_rules(self.request.resources());
-            self.groups
-                .restrict(launched.group.as_ref().map(AsFd::as_fd), &rules)
-                .map_err(|error| error.to_string())?;
+            self.groups.restrict(launched.group.as_ref().map(AsFd::as_fd), &rules)?;
         }
         self.request.give_devices(launched.pid)?;
-        self.dir.write(&self.record, &self.request.bundle.text).map_err(|error| error.to_string())?;
-        self.handover.pidfd(launched.pidfd.as_fd())
+        self.dir.write(&self.record, &self.request.bundle.text)?;
+        Ok(self.handover.pidfd(launched.pidfd.as_fd())?)
     }
 
-    fn filter(&mut self) -> Result<Vec<u64>, String> {
+    fn filter(&mut self) -> Result<Vec<u64>, CallerError> {
         let linux = self.request.bundle.spec.linux().as_ref();
         let Some(profile) = linux.and_then(|linux| linux.seccomp().as_ref()) else { return Ok(Vec::new()) };
-        seccomp::compile_profile(profile).map(|compiled| compiled.program).map_err(|error| error.to_string())
+        Ok(seccomp::compile_profile(profile)?.program)
     }
 
-    fn reached(&mut self, point: Point, _: i32) -> Result<Vec<u8>, String> {
+    fn reached(&mut self, point: Point, _: i32) -> Result<Vec<u8>, CallerError> {
         if point != Point::Hooks {
             return Ok(Vec::new());
         }
@@ -490,11 +508,11 @@ impl Steps for Making<'_> {
         Ok(self.record.state(Status::Creating))
     }
 
-    fn console(&mut self, master: OwnedFd) -> Result<(), String> {
-        self.handover.console(master)
+    fn console(&mut self, master: OwnedFd) -> Result<(), CallerError> {
+        Ok(self.handover.console(master)?)
     }
 
-    fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<(), String> {
-        self.agent.as_ref().map_or(Ok(()), |agent| agent.send(&self.record, &listener, pid))
+    fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<(), CallerError> {
+        Ok(self.agent.as_ref().map_or(Ok(()), |agent| agent.send(&self.record, &listener, pid))?)
     }
 }

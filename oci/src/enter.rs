@@ -8,10 +8,13 @@ use crate::state::{Container, Status, write_beside};
 use crate::terminal::{self, Handover};
 use crate::{Globals, create};
 use kiln_runtime::SpawnError;
+use kiln_runtime::container::{
+    CallerError, ExecRequest, Handed, Home, Identity, Keyring, LineEnds, Modules, ParentWork, ProgramFile,
+    RunBy, Steps, Terminal,
+};
 use kiln_runtime::host::SecurityModule;
-use kiln_runtime::launch::{self, Launched, Steps};
-use kiln_runtime::op::{FdSlot, Point};
-use kiln_runtime::plan::{EnterOptions, enter, processors};
+use kiln_runtime::launch::{self, Launched};
+use kiln_runtime::plan::{enter, processors};
 use kiln_runtime::view;
 use oci_spec::runtime::{Capability, Process, Spec};
 use rustix::fd::{AsFd, OwnedFd};
@@ -30,29 +33,34 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
     let stays = !arguments.has("detach");
     terminal::check(&process, arguments, stays)?;
 
-    let mut slots = vec![pidfd];
+    let mut handed = Handed::default();
+    let target = handed.give(pidfd);
     let (unified, dirs) = sub_groups(&container, arguments)?;
-    if let Some(path) = &unified {
-        slots.push(open_dir(path)?);
-    }
-    let options = EnterOptions {
-        target: FdSlot(0),
+    let cgroup = unified.map(|path| open_dir(&path)).transpose()?.map(|dir| handed.give(dir));
+    let request = ExecRequest {
+        target,
         namespaces: namespaces_of(container.record.pid),
-        cgroup: unified.map(|_| FdSlot(1)),
-        user: user.as_deref(),
+        cgroup,
+        parent: ParentWork::NONE.and_if(!dirs.is_empty(), ParentWork::CGROUPS),
         personality: spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
-        filter: spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
-        default_filter: false,
-        console: terminal::size(&process),
-        plain_console: stays,
-        attach: !dirs.is_empty(),
-        keep_keyring: true,
-        kept_fds: create::kept_fds(arguments)?,
-        by_handle: false,
-        selinux: SecurityModule::SELinux.is_active(),
-        apparmor: SecurityModule::AppArmor.is_active(),
+        seccomp: spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
+        keyring: Keyring::Caller,
+        terminal: Terminal {
+            size: terminal::size(&process),
+            lines: if stays { LineEnds::Plain } else { LineEnds::Terminal },
+        },
+        identity: Identity {
+            user: user.as_deref(),
+            home: Home::Looked,
+            modules: Modules {
+                selinux: SecurityModule::SELinux.is_active(),
+                apparmor: SecurityModule::AppArmor.is_active(),
+            },
+            ..Identity::default()
+        },
+        program: ProgramFile { kept_fds: create::kept_fds(arguments)?, run: RunBy::Path },
     };
-    let plan = enter(&process, &options)?;
+    let plan = enter(&process, &request)?;
     stay_on_initial(&process)?;
     let signals = stays.then(Signals::block).transpose()?;
     if stays && !arguments.has("no-subreaper") {
@@ -61,7 +69,7 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
     let handover = Handover::of(arguments);
     let mut entering = Entering { container: &container, agent: Agent::of(&spec)?, dirs, handover };
     globals.log.debug(&format!("container {id:?}: a process of {} steps enters", plan.setup.len()));
-    let launched = launch::launch(plan, slots, &mut entering).map_err(OciError::Exec)?;
+    let launched = launch::launch(plan, handed, &mut entering).map_err(OciError::Exec)?;
     if let Some(path) = arguments.get("pid-file") {
         let written = write_beside(Path::new(path), launched.pid.to_string().as_bytes());
         if let Err(error) = written {
@@ -356,7 +364,7 @@ struct Entering<'a> {
 }
 
 impl Steps for Entering<'_> {
-    fn made(&mut self, launched: &Launched) -> Result<(), String> {
+    fn made(&mut self, launched: &Launched) -> Result<(), CallerError> {
         for dir in &self.dirs {
             let path = dir.join("cgroup.procs");
             std::fs::write(&path, launched.pid.to_string()).map_err(|error| {
@@ -364,19 +372,15 @@ impl Steps for Entering<'_> {
                 format!("error adding pid {} to cgroups: open {}: {reason}", launched.pid, path.display())
             })?;
         }
-        self.handover.pidfd(launched.pidfd.as_fd())
+        Ok(self.handover.pidfd(launched.pidfd.as_fd())?)
     }
 
-    fn reached(&mut self, _: Point, _: i32) -> Result<Vec<u8>, String> {
-        Ok(Vec::new())
+    fn console(&mut self, master: OwnedFd) -> Result<(), CallerError> {
+        Ok(self.handover.console(master)?)
     }
 
-    fn console(&mut self, master: OwnedFd) -> Result<(), String> {
-        self.handover.console(master)
-    }
-
-    fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<(), String> {
-        self.agent.as_ref().map_or(Ok(()), |agent| agent.send(&self.container.record, &listener, pid))
+    fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<(), CallerError> {
+        Ok(self.agent.as_ref().map_or(Ok(()), |agent| agent.send(&self.container.record, &listener, pid))?)
     }
 }
 

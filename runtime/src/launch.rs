@@ -4,9 +4,10 @@
 //! One clone is all where namespaces are new. Where some exist already, and entering them would change this
 //! process, a process in between enters them and makes the container's as its own sibling.
 
+use crate::container::{Ended, Handed, Steps, follow};
 use crate::helper::{receive, send};
-use crate::init::{self, Status};
-use crate::op::{Bytes, FdSlot, JoinAt, JoinOp, Plan, Point, SetupError, SetupOp, Stage};
+use crate::init;
+use crate::op::{Bytes, FdSlot, JoinAt, JoinOp, Plan, SetupError, SetupOp, Stage};
 use crate::process::SpawnError;
 use crate::sys::{self, Child, CloneFlags};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -17,22 +18,6 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
 use rustix::thread::{ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
 use serde::{Deserialize, Serialize};
-
-/// What a caller does while the container is set up.
-pub trait Steps {
-    /// The process exists, and sets itself up from here on.
-    fn made(&mut self, launched: &Launched) -> Result<(), String>;
-    /// The program of its filter, when the plan leaves that to be told.
-    fn filter(&mut self) -> Result<Vec<u64>, String> {
-        Ok(Vec::new())
-    }
-    /// The process waits at `point`; gives the word to go on with: the container's state, or nothing.
-    fn reached(&mut self, point: Point, pid: i32) -> Result<Vec<u8>, String>;
-    /// The master of the container's terminal.
-    fn console(&mut self, master: OwnedFd) -> Result<(), String>;
-    /// Where calls that the filter tells about are heard.
-    fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<(), String>;
-}
 
 /// A container's first process, a child of this one.
 #[derive(Debug)]
@@ -47,8 +32,9 @@ pub struct Launched {
 
 /// Starts a container; returns when its program runs, or waits at its gate.
 ///
-/// Standard streams are this process's own. `slots` are the descriptors that the plan names by number.
-pub fn launch(plan: Plan, slots: Vec<OwnedFd>, steps: &mut dyn Steps) -> Result<Launched, SpawnError> {
+/// Standard streams are this process's own.
+pub fn launch(plan: Plan, handed: Handed<'_>, steps: &mut dyn Steps) -> Result<Launched, SpawnError> {
+    let slots = handed.into_owned().map_err(|errno| SpawnError::Helper("reach", errno))?;
     let (status, theirs) = pair()?;
     let users = plan.users.clone();
     let outside = plan.outside.clone();
@@ -80,18 +66,17 @@ pub fn launch(plan: Plan, slots: Vec<OwnedFd>, steps: &mut dyn Steps) -> Result<
         }
         Ok(())
     });
-    let made = made.map_err(SpawnError::Prepare);
+    let made = made.map_err(SpawnError::Caller);
     launched.group = None;
-    let mut follower = Follower { launched: &launched, steps };
-    let followed = made.and_then(|()| {
-        follower.follow(&status, |pid| {
-            for op in &outside {
-                apply_from_outside(pid, op)?;
-            }
-            users.as_ref().map_or(Ok(()), |users| crate::idmap::write(pid, users))
-        })
-    });
-    match followed {
+    let identify = |pid| {
+        for op in &outside {
+            apply_from_outside(pid, op)?;
+        }
+        Ok(users.as_ref().map_or(Ok(()), |users| crate::idmap::write(pid, users))?)
+    };
+    let followed = made.and_then(|()| follow(&status, launched.pid, steps, identify));
+    let died = |ended| if ended == Ended::Closed { died_in_set_up(&launched) } else { None };
+    match followed.and_then(|ended| died(ended).map_or(Ok(()), |signal| Err(SpawnError::Killed(signal)))) {
         Ok(()) => Ok(launched),
         Err(error) => {
             let _ = rustix::process::pidfd_send_signal(&launched.pidfd, Signal::KILL);
@@ -101,27 +86,17 @@ pub fn launch(plan: Plan, slots: Vec<OwnedFd>, steps: &mut dyn Steps) -> Result<
     }
 }
 
-/// Tells a container that waits at its gate to go on, over a connection to it; returns when its program runs.
+/// Lets a container that waits at its gate continue, over a connection to it; returns when its program runs.
 ///
-/// The pid in the container's state goes along as the word.
+/// `state` is the container's state, which its hooks read. Of `steps` only [`Steps::listener`] is called.
 pub fn open_gate(
     connection: &OwnedFd,
-    word: &[u8],
-    mut listener: impl FnMut(OwnedFd) -> Result<(), String>,
+    state: &[u8],
+    pid: i32,
+    steps: &mut dyn Steps,
 ) -> Result<(), SpawnError> {
-    init::word::send(connection, word).map_err(|errno| SpawnError::Helper("reach", errno))?;
-    loop {
-        match receive::<Status>(connection.as_fd()).map_err(|errno| SpawnError::Helper("hear from", errno))? {
-            None => return Ok(()),
-            Some((Status::Failed(error), _)) => return Err(SpawnError::Setup(error)),
-            Some((Status::Listener, fds)) => {
-                for fd in fds {
-                    listener(fd).map_err(SpawnError::Prepare)?;
-                }
-            }
-            Some(_) => {}
-        }
-    }
+    init::word::send(connection, state).map_err(|errno| SpawnError::Helper("reach", errno))?;
+    follow(connection, pid, steps, |_| Ok(())).map(drop)
 }
 
 /// Waits for a child's end: its exit code, or 128 plus the signal.
@@ -383,50 +358,6 @@ fn join_error(join: &JoinOp, errno: Errno) -> SetupError {
         format!("cannot join `{}`: it is not a namespace of the kind that is named", on.as_path().display())
     });
     SetupError { stage: Stage::Setup, call: "setns".to_owned(), on, errno: errno.raw_os_error(), message }
-}
-
-struct Follower<'a> {
-    launched: &'a Launched,
-    steps: &'a mut dyn Steps,
-}
-
-impl Follower<'_> {
-    fn follow(
-        &mut self,
-        status: &OwnedFd,
-        users: impl Fn(i32) -> Result<(), String>,
-    ) -> Result<(), SpawnError> {
-        let pid = self.launched.pid;
-        loop {
-            let message = receive::<Status>(status.as_fd());
-            match message.map_err(|errno| SpawnError::Helper("hear from", errno))? {
-                // Closed by exec, or by death.
-                None => {
-                    return died_in_set_up(self.launched)
-                        .map_or(Ok(()), |signal| Err(SpawnError::Killed(signal)));
-                }
-                Some((Status::Created, _)) => return Ok(()),
-                Some((Status::Failed(error), _)) => return Err(SpawnError::Setup(error)),
-                Some((Status::Console, fds)) => {
-                    for master in fds {
-                        self.steps.console(master).map_err(SpawnError::Prepare)?;
-                    }
-                }
-                Some((Status::Listener, fds)) => {
-                    for listener in fds {
-                        self.steps.listener(listener, pid).map_err(SpawnError::Prepare)?;
-                    }
-                }
-                Some((Status::Waits(point), _)) => {
-                    if point == Point::Users {
-                        users(pid).map_err(SpawnError::Prepare)?;
-                    }
-                    let word = self.steps.reached(point, pid).map_err(SpawnError::Prepare)?;
-                    init::word::send(status, &word).map_err(|errno| SpawnError::Helper("reach", errno))?;
-                }
-            }
-        }
-    }
 }
 
 /// The signal that a child died of before it ran its program, if it did: most of the time it is out of memory.

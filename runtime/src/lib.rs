@@ -7,6 +7,7 @@
 pub mod apparmor;
 pub mod capability;
 pub mod cgroup;
+pub mod container;
 mod detached;
 mod helper;
 pub mod hook;

@@ -9,101 +9,27 @@ mod identity;
 mod mounts;
 mod namespaces;
 
-pub use enter::{EnterOptions, enter};
+pub use enter::enter;
 pub use identity::processors;
 use mounts::GroupView;
 pub use mounts::{MountOptionError, filesystem};
 
 use crate::cgroup::{Groups, Layout};
+use crate::container::{
+    Cgroups, DeviceNodes, Entry, Keyring, LineEnds, ParentWork, Pivot, Request, Terminal,
+};
 use crate::network::is_device_name;
 use crate::op::{
     Bytes, ConsoleSize, DeviceOp, FdSlot, HierarchiesOp, HookOp, HookOutput, MountOp, Plan, Point, RootOp,
     SetupOp,
 };
 use crate::seccomp::SeccompError;
-use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxNamespaceType, Mount, PosixRlimitType, Spec};
+use oci_spec::runtime::{Hook, Linux, LinuxDeviceType, LinuxNamespaceType, PosixRlimitType, Spec};
 use std::path::{Path, PathBuf};
 
 /// Devices that every container has in /dev: name, major and minor number.
 pub const STANDARD_DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-
-/// What a plan needs besides the specification.
-#[derive(Clone, Debug, Default)]
-pub struct PlanOptions<'a> {
-    /// Mounted on the specification's root directory; the directory itself is the root when there is none.
-    pub root: Option<&'a Mount>,
-    /// A user by name, looked up in the container; the specification's numbers otherwise.
-    pub user: Option<&'a str>,
-    /// The size of the terminal, for processes that want one.
-    pub console: ConsoleSize,
-    /// Its lines end as the program says, for whoever reads them may be no terminal.
-    pub plain_console: bool,
-    /// A network namespace that is ready; a fresh one otherwise.
-    pub network: Option<FdSlot>,
-    /// A version 2 group that the process is born into.
-    pub cgroup: Option<FdSlot>,
-    /// Wait to be told to go on before anything else.
-    pub wait: bool,
-    /// No filter guards devices: none may be opened but those made here.
-    pub no_device_filter: bool,
-    /// Load the default system call filter when the specification names none.
-    pub default_filter: bool,
-    /// The host's control groups, for showing them.
-    pub layout: Option<&'a Layout>,
-    /// The container's own control groups: which part of the host's it is shown; without them it has none.
-    pub groups: Option<&'a Groups>,
-    /// The directory that relative paths of the specification begin at.
-    pub bundle: Option<&'a Path>,
-    /// A listening socket at which the container waits to be started.
-    pub gate: Option<FdSlot>,
-    /// The parent puts the process into its cgroups while it sets up.
-    pub attach: bool,
-    /// The process moves itself into the version 1 cgroups of `groups`; the parent does it otherwise, or nobody. It can where
-    /// it is in the host's user namespace and begins in the mount namespace of its parent.
-    pub enters: Option<Enters>,
-    /// Devices are guarded by the parent while the process sets up.
-    pub guard: bool,
-    /// The parent compiles the specification's filter while the process sets up, if that does not stop before.
-    pub filter_follows: bool,
-    /// Carry out the specification's hooks.
-    pub hooks: bool,
-    /// Only bind device nodes: none can be made here.
-    pub bind_devices: bool,
-    /// The root cannot be pivoted away from.
-    pub by_moving: bool,
-    /// Stay in the caller's session keyring.
-    pub keep_keyring: bool,
-    /// Descriptors from 3 on that the program keeps.
-    pub kept_fds: u32,
-    /// This program's file is not sealed: the container's is run by a handle (see `seal`).
-    pub by_handle: bool,
-    /// Sources of mounts that are handed over, by the mount's place in the specification.
-    pub sources: &'a [(usize, FdSlot)],
-    /// Device nodes that are handed over as detached mounts, by path: for containers that can make none.
-    pub nodes: &'a [(PathBuf, FdSlot)],
-    /// The container is kept on no processors but by its groups: its caller may be kept on some.
-    pub any_processor: bool,
-    /// Keep the caller's groups.
-    pub keep_groups: bool,
-    /// Labels of this security module can be set.
-    pub selinux: bool,
-    /// Profiles of this security module can be set.
-    pub apparmor: bool,
-    /// Tell before waiting at the gate when the program does not exist.
-    pub find_program: bool,
-    /// Set `HOME` from the container's users, for specifications that name a user by number.
-    pub home: bool,
-}
-
-/// Whether a container starts that cannot enter its version 1 cgroups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Enters {
-    /// It does: they limit nothing.
-    IfPossible,
-    /// It does not.
-    Always,
-}
 
 impl Default for ConsoleSize {
     fn default() -> ConsoleSize {
@@ -180,20 +106,20 @@ pub enum PlanError {
 }
 
 /// Makes the plan for a container.
-pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
+pub fn plan(spec: &Spec, request: &Request<'_>) -> Result<Plan, PlanError> {
     let process = spec.process().as_ref().ok_or(PlanError::Missing("process"))?;
     let root = spec.root().as_ref().ok_or(PlanError::Missing("root"))?;
     if root.path().as_os_str().is_empty() {
         return Err(PlanError::Missing("root path"));
     }
-    if options.root.is_none() && mounts::is_top(root.path()) {
+    if request.root.is_none() && mounts::is_top(root.path()) {
         return Err(PlanError::MachineRoot);
     }
     let linux = spec.linux().as_ref();
-    let namespaces = namespaces::read(spec, options)?;
+    let namespaces = namespaces::read(spec, request)?;
     let mut planner = Planner {
         spec,
-        options,
+        request,
         linux,
         namespaces,
         outside: Vec::new(),
@@ -207,7 +133,8 @@ pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
     planner.mounts()?;
     planner.devices()?;
     if process.terminal() == Some(true) {
-        planner.push(SetupOp::Console { size: options.console, bind: true, plain: options.plain_console });
+        let Terminal { size, lines } = request.terminal;
+        planner.push(SetupOp::Console { size, bind: true, plain: lines == LineEnds::Plain });
     }
     for (target, follow) in std::mem::take(&mut planner.readonly) {
         planner.push(SetupOp::Mount(MountOp { follow, ..mounts::make_readonly(target) }));
@@ -219,17 +146,17 @@ pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
     }
     planner.push(SetupOp::MakeDir { path: process.cwd().into(), mode: 0o755 });
     planner.hooks_before_pivot()?;
-    planner.push(SetupOp::Pivot { by_moving: options.by_moving });
+    planner.push(SetupOp::Pivot { by_moving: request.pivot == Pivot::Move });
     planner.finish_root(root)?;
     planner.process(process)?;
-    let program = identity::program(process, options.kept_fds, options.by_handle)?;
+    let program = identity::program(process, request.program)?;
     Ok(Plan {
         namespaces: planner.namespaces.made,
         joined: planner.namespaces.joined,
         users: planner.namespaces.users,
         outside: planner.outside,
         clocks: planner.namespaces.clocks,
-        cgroup: options.cgroup,
+        cgroup: request.cgroups.born_in,
         setup: planner.setup,
         program,
     })
@@ -237,7 +164,7 @@ pub fn plan(spec: &Spec, options: &PlanOptions<'_>) -> Result<Plan, PlanError> {
 
 struct Planner<'a> {
     spec: &'a Spec,
-    options: &'a PlanOptions<'a>,
+    request: &'a Request<'a>,
     linux: Option<&'a Linux>,
     namespaces: namespaces::Namespaces,
     outside: Vec<SetupOp>,
@@ -262,7 +189,7 @@ impl Planner<'_> {
 
     /// Namespaces, keyring, and what must be set while the host's rights are still there.
     fn begin(&mut self, process: &oci_spec::runtime::Process) -> Result<(), PlanError> {
-        if self.options.wait {
+        if self.request.parent.has(ParentWork::START) {
             self.push(SetupOp::Wait(Point::Start));
         }
         if self.namespaces.users.is_some() {
@@ -284,7 +211,7 @@ impl Planner<'_> {
         if self.namespaces.made & LinuxNamespaceType::Network as u64 != 0 {
             self.push(SetupOp::LoopbackUp);
         }
-        if !self.options.keep_keyring {
+        if self.request.keyring == Keyring::New {
             self.push(SetupOp::NewKeyring);
         }
         Ok(())
@@ -292,13 +219,14 @@ impl Planner<'_> {
 
     /// The process is in its groups from here on, and in a cgroup namespace rooted there if it has one.
     fn enter_groups(&mut self) {
-        if self.options.attach {
+        if self.request.parent.has(ParentWork::CGROUPS) {
             self.wait_for_parent(Point::Groups);
         }
         // Once: there may be several mounts of cgroups.
-        let groups = self.options.groups.filter(|groups| groups.needs_attach() && !self.is_in_groups);
-        if let (Some(enters), Some(groups)) = (self.options.enters, groups) {
-            let is_required = enters == Enters::Always;
+        let Cgroups { groups, entry, .. } = self.request.cgroups;
+        let groups = groups.filter(|groups| groups.needs_attach() && !self.is_in_groups);
+        if let (Entry::BySelf | Entry::BySelfIfPossible, Some(groups)) = (entry, groups) {
+            let is_required = entry == Entry::BySelf;
             self.push(SetupOp::EnterCgroups { tasks: groups.task_files(), is_required });
         }
         self.is_in_groups = true;
@@ -316,12 +244,12 @@ impl Planner<'_> {
             Some(_) => libc::MS_SLAVE,
         };
         self.push(SetupOp::Propagation(before));
-        let mount = self.options.root.map(mounts::filesystem).transpose()?;
-        let path = self.options.bundle.map_or_else(|| root.path().clone(), |bundle| bundle.join(root.path()));
+        let mount = self.request.root.map(mounts::filesystem).transpose()?;
+        let path = self.request.bundle.map_or_else(|| root.path().clone(), |bundle| bundle.join(root.path()));
         self.push(SetupOp::Root(RootOp {
             path: (&path).into(),
             mount,
-            set: if self.options.no_device_filter { mounts::NODEV } else { 0 },
+            set: if self.request.devices == DeviceNodes::Exclusive { mounts::NODEV } else { 0 },
             cut_off: before == 0,
         }));
         Ok(())
@@ -330,7 +258,7 @@ impl Planner<'_> {
     /// The SELinux label of all files that are the container's own, where labels are in force.
     fn mount_label(&self) -> Option<&str> {
         let label = self.linux.and_then(|linux| linux.mount_label().as_deref());
-        label.filter(|label| !label.is_empty() && self.options.selinux)
+        label.filter(|label| !label.is_empty() && self.request.identity.modules.selinux)
     }
 
     fn finish_root(&mut self, root: &oci_spec::runtime::Root) -> Result<(), PlanError> {
@@ -355,7 +283,10 @@ impl Planner<'_> {
     }
 
     fn hooks_before_pivot(&mut self) -> Result<(), PlanError> {
-        let Some(hooks) = self.spec.hooks().as_ref().filter(|_| self.options.hooks) else { return Ok(()) };
+        let Some(hooks) = self.spec.hooks().as_ref().filter(|_| self.request.parent.has(ParentWork::HOOKS))
+        else {
+            return Ok(());
+        };
         // Those of this side are told the container's state by the parent too.
         let told =
             [hooks.prestart(), hooks.create_runtime(), hooks.create_container(), hooks.start_container()];
@@ -389,7 +320,7 @@ impl Planner<'_> {
             if !mount.destination().is_absolute() {
                 return Err(PlanError::NotAbsolute("mount destination", mount.destination().clone()));
             }
-            let is_unified_only = self.options.layout.is_none_or(Layout::is_unified_only);
+            let is_unified_only = self.request.cgroups.layout.is_none_or(Layout::is_unified_only);
             if mount.typ().as_deref() == Some("cgroup2") && !is_unified_only {
                 // Version 2 by its name, beside version 1.
                 self.enter_groups();
@@ -402,11 +333,11 @@ impl Planner<'_> {
                 } else {
                     GroupView::Named
                 };
-                let groups = self.options.groups.unwrap_or(Groups::NONE);
-                for op in mounts::cgroup(mount, self.options.layout, groups, view)? {
+                let groups = self.request.cgroups.groups.unwrap_or(Groups::NONE);
+                for op in mounts::cgroup(mount, self.request.cgroups.layout, groups, view)? {
                     let op = match op {
                         SetupOp::Mount(op) => SetupOp::Mount(self.guarded(op)),
-                        SetupOp::Hierarchies(op) if self.options.no_device_filter => {
+                        SetupOp::Hierarchies(op) if self.request.devices == DeviceNodes::Exclusive => {
                             let attributes = op.attributes | mounts::NODEV;
                             SetupOp::Hierarchies(HierarchiesOp { attributes, ..op })
                         }
@@ -416,8 +347,8 @@ impl Planner<'_> {
                 }
                 continue;
             }
-            let mut op = mounts::mount(mount, self.options.bundle, self.mount_label())?;
-            if let Some((_, handle)) = self.options.sources.iter().find(|(at, _)| *at == index) {
+            let mut op = mounts::mount(mount, self.request.bundle, self.mount_label())?;
+            if let Some((_, handle)) = self.request.sources.iter().find(|(at, _)| *at == index) {
                 op.source = crate::op::MountSource::Handle(*handle);
             }
             if let Some(users) = &self.namespaces.users {
@@ -435,7 +366,7 @@ impl Planner<'_> {
 
     /// Without a device filter no mount but the host's own device nodes may open devices.
     fn guarded(&self, mut op: MountOp) -> MountOp {
-        if self.options.no_device_filter && !op.target.as_path().starts_with("/dev/pts") {
+        if self.request.devices == DeviceNodes::Exclusive && !op.target.as_path().starts_with("/dev/pts") {
             mounts::forbid_devices(&mut op);
         }
         op
@@ -449,7 +380,7 @@ impl Planner<'_> {
         if foreign {
             return Ok(());
         }
-        let bind = self.options.no_device_filter || self.options.bind_devices;
+        let bind = self.request.devices != DeviceNodes::Made;
         let devices = self.linux.and_then(|linux| linux.devices().as_ref());
         let mut listed = Vec::new();
         for device in devices.into_iter().flatten() {
@@ -519,7 +450,7 @@ impl Planner<'_> {
     }
 
     fn node(&self, path: &Path) -> Option<FdSlot> {
-        self.options.nodes.iter().find(|(at, _)| at == path).map(|(_, slot)| *slot)
+        self.request.nodes.iter().find(|(at, _)| at == path).map(|(_, slot)| *slot)
     }
 
     fn sysctls(&mut self) -> Result<(), PlanError> {

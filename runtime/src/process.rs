@@ -1,8 +1,8 @@
 //! The parent's side: starting containers and hearing of their ends.
 
+use crate::container::{CallerError, Handed, NoSteps, Steps, follow};
 use crate::helper::{self, Reply, Request};
-use crate::init::{Status, word};
-use crate::op::{Bytes, Plan, SetupError, Stage};
+use crate::op::{Bytes, Plan, Point, SetupError, Stage};
 use crate::sys::{self, Child};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -30,9 +30,9 @@ pub enum SpawnError {
         "the container's first process was killed by signal {0} while it set itself up (a limit of memory that is too low does that)"
     )]
     Killed(i32),
-    /// What was to be done while the container waited failed.
+    /// The caller could not do its part while the container waited.
     #[error("{0}")]
-    Prepare(String),
+    Caller(CallerError),
 }
 
 /// Makes containers through the helper process.
@@ -71,8 +71,8 @@ enum Event {
 pub struct SpawnRequest<'a> {
     /// What to do.
     pub plan: &'a Plan,
-    /// The descriptors that the plan names by number.
-    pub slots: Vec<BorrowedFd<'a>>,
+    /// The descriptors that the plan names by slot.
+    pub handed: &'a Handed<'a>,
     /// Standard input.
     pub stdin: BorrowedFd<'a>,
     /// Standard output.
@@ -145,15 +145,15 @@ impl Spawner {
 
     /// Starts a container and waits until its program runs.
     pub fn spawn(&self, request: &SpawnRequest<'_>) -> Result<Process, SpawnError> {
-        self.spawn_prepared(request, |_| Ok(()))
+        self.spawn_with(request, &mut NoSteps)
     }
 
-    /// Like [`Spawner::spawn`]; when the plan waits to be told to go on, `prepare` is called with the pid
-    /// first.
-    pub fn spawn_prepared(
+    /// Like [`Spawner::spawn`], with a part of the caller at the points where the plan waits. The terminal's master is in
+    /// [`Process::console`].
+    pub fn spawn_with(
         &self,
         request: &SpawnRequest<'_>,
-        prepare: impl FnOnce(i32) -> Result<(), String>,
+        steps: &mut dyn Steps,
     ) -> Result<Process, SpawnError> {
         let (status, status_there) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -161,7 +161,7 @@ impl Spawner {
         let memory = memory_of(request.plan).map_err(|errno| SpawnError::Helper("reach", errno))?;
         let mut fds =
             vec![memory.as_fd(), status_there.as_fd(), request.stdin, request.stdout, request.stderr];
-        fds.extend(&request.slots);
+        fds.extend(request.handed.iter());
         let (id, events) = self.ask(|id| Request::Spawn { id }, &fds)?;
         drop(status_there);
         let (pid, pidfd) = match events.recv() {
@@ -171,7 +171,7 @@ impl Spawner {
         };
         let _ = id;
         let mut process = Process { pid, pidfd, events, exit: None, console: None };
-        process.follow_setup(&status, prepare)?;
+        process.follow_setup(&status, steps)?;
         Ok(process)
     }
 
@@ -317,37 +317,36 @@ impl Process {
         Ok(self.exit.unwrap_or(255))
     }
 
-    /// Reads what the new process says until its program runs.
-    fn follow_setup(
-        &mut self,
-        status: &OwnedFd,
-        prepare: impl FnOnce(i32) -> Result<(), String>,
-    ) -> Result<(), SpawnError> {
-        let mut prepare = Some(prepare);
-        loop {
-            let message = helper::receive::<Status>(status.as_fd());
-            let message = message.map_err(|errno| SpawnError::Helper("hear from", errno))?;
-            match message {
-                // Closed by exec, or by a death that its exit code explains.
-                None => return Ok(()),
-                Some((Status::Console, fds)) => self.console = fds.into_iter().next(),
-                Some((Status::Failed(error), _)) => {
-                    self.wait()?;
-                    return Err(SpawnError::Setup(error));
-                }
-                Some((Status::Created | Status::Listener, _)) => {}
-                Some((Status::Waits(_), _)) => {
-                    if let Some(prepare) = prepare.take()
-                        && let Err(reason) = prepare(self.pid)
-                    {
-                        let _ = self.signal(Signal::KILL);
-                        self.wait()?;
-                        return Err(SpawnError::Prepare(reason));
-                    }
-                    word::send(status, b"").map_err(|errno| SpawnError::Helper("reach", errno))?;
-                }
-            }
+    /// Serves the new process until its program runs. One that fails is reaped.
+    fn follow_setup(&mut self, status: &OwnedFd, steps: &mut dyn Steps) -> Result<(), SpawnError> {
+        let mut steps = WithConsole { steps, console: &mut self.console };
+        // Id maps of user namespaces are written by parents, of which the helper is one.
+        let followed = follow(status, self.pid, &mut steps, |_| Ok(()));
+        if followed.is_err() {
+            let _ = self.signal(Signal::KILL);
+            self.wait()?;
         }
+        // Closed by exec, or by a death that its exit code explains.
+        followed.map(drop)
+    }
+}
+
+/// Keeps the terminal's master, and leaves all else to the caller.
+struct WithConsole<'a> {
+    steps: &'a mut dyn Steps,
+    console: &'a mut Option<OwnedFd>,
+}
+
+impl Steps for WithConsole<'_> {
+    fn reached(&mut self, point: Point, pid: i32) -> Result<Vec<u8>, CallerError> {
+        self.steps.reached(point, pid)
+    }
+    fn console(&mut self, master: OwnedFd) -> Result<(), CallerError> {
+        *self.console = Some(master);
+        Ok(())
+    }
+    fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<(), CallerError> {
+        self.steps.listener(listener, pid)
     }
 }
 

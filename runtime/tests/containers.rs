@@ -5,9 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use kiln_runtime::cgroup::{self, Cgroup, Layout};
+use kiln_runtime::container::{
+    CallerError, Cgroups, DeviceNodes, Filter, Handed, Identity, ParentWork, Request, Steps, Terminal,
+};
 use kiln_runtime::network::{Bridge, Connection};
-use kiln_runtime::op::{ConsoleSize, FdSlot, Stage};
-use kiln_runtime::plan::{PlanOptions, plan};
+use kiln_runtime::op::{ConsoleSize, FdSlot, Point, Stage};
+use kiln_runtime::plan::plan;
 use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner, spec};
 use oci_spec::runtime::{LinuxResources, Mount, Spec};
 use std::fs::{self, File};
@@ -140,15 +143,19 @@ impl Bed {
     fn start(
         &self,
         spec: &Spec,
-        options: &PlanOptions<'_>,
+        options: &Request<'_>,
         slots: &[&OwnedFd],
         output: &OwnedFd,
     ) -> Result<Process, SpawnError> {
+        let mut handed = Handed::default();
+        for slot in slots {
+            handed.lend(slot.as_fd());
+        }
         let plan = plan(spec, options).unwrap();
         let null = File::open("/dev/null").unwrap();
         self.spawner.spawn(&SpawnRequest {
             plan: &plan,
-            slots: slots.iter().map(|fd| fd.as_fd()).collect(),
+            handed: &handed,
             stdin: null.as_fd(),
             stdout: output.as_fd(),
             stderr: output.as_fd(),
@@ -165,12 +172,11 @@ impl Bed {
         let mut spec = self.spec(root.path(), &["/bin/sh", "-c", command]);
         change(&mut spec);
         let layout = Layout::detect();
-        let options = PlanOptions {
+        let options = Request {
             root: Some(&mount),
-            user,
-            default_filter: true,
-            layout: Some(&layout),
-            ..PlanOptions::default()
+            identity: Identity { user, filter: Filter::Default, ..Identity::default() },
+            cgroups: Cgroups { layout: Some(&layout), ..Cgroups::default() },
+            ..Request::default()
         };
         let (reader, writer) = pipe();
         let started = self.start(&spec, &options, &[], &writer);
@@ -185,6 +191,16 @@ impl Bed {
         let outcome = self.run(command, |_| {});
         assert_eq!(outcome.code, 0, "`{command}`: {}", outcome.output);
         outcome.output
+    }
+}
+
+/// Moves the process into its cgroups before it does anything.
+struct Attaching<'a>(&'a Cgroup);
+
+impl Steps for Attaching<'_> {
+    fn reached(&mut self, _: Point, pid: i32) -> Result<Vec<u8>, CallerError> {
+        self.0.attach(pid)?;
+        Ok(Vec::new())
     }
 }
 
@@ -243,7 +259,11 @@ fn devices(bed: &Bed) {
     let command =
         "mknod /tmp/n c 1 3 && echo x > /tmp/n && mknod /tmp/d c 1 1 && echo made; head -c 1 /tmp/d 2>&1";
     let spec = bed.spec(root.path(), &["/bin/sh", "-c", command]);
-    let options = PlanOptions { root: Some(&mount), cgroup: Some(FdSlot(0)), ..PlanOptions::default() };
+    let options = Request {
+        root: Some(&mount),
+        cgroups: Cgroups { born_in: Some(FdSlot(0)), ..Cgroups::default() },
+        ..Request::default()
+    };
     let dir = group.dir().unwrap().try_clone_to_owned().unwrap();
     let (reader, writer) = pipe();
     let process = bed.start(&spec, &options, &[&dir], &writer).unwrap();
@@ -260,7 +280,7 @@ fn devices(bed: &Bed) {
     let mut options_list = mount.options().clone().unwrap();
     options_list.push("nodev".into());
     mount.set_options(Some(options_list));
-    let options = PlanOptions { root: Some(&mount), no_device_filter: true, ..PlanOptions::default() };
+    let options = Request { root: Some(&mount), devices: DeviceNodes::Exclusive, ..Request::default() };
     let (reader, writer) = pipe();
     let process = bed.start(&spec, &options, &[], &writer).unwrap();
     drop(writer);
@@ -319,7 +339,7 @@ fn failures(bed: &Bed) {
         let (root, mount) = bed.root();
         let mut spec = bed.spec(root.path(), arguments);
         spec.process_mut().as_mut().unwrap().set_cwd(cwd.into());
-        let options = PlanOptions { root: Some(&mount), ..PlanOptions::default() };
+        let options = Request { root: Some(&mount), ..Request::default() };
         let (_reader, writer) = pipe();
         match bed.start(&spec, &options, &[], &writer) {
             Err(SpawnError::Setup(error)) => (error.stage, error.errno),
@@ -357,7 +377,11 @@ fn terminal(bed: &Bed) {
         .spec(root.path(), &["/bin/sh", "-c", "stty size; test -t 0 && echo tty; ls /dev/console /dev/pts"]);
     spec.process_mut().as_mut().unwrap().set_terminal(Some(true));
     let console = ConsoleSize { rows: 33, columns: 111 };
-    let options = PlanOptions { root: Some(&mount), console, ..PlanOptions::default() };
+    let options = Request {
+        root: Some(&mount),
+        terminal: Terminal { size: console, ..Terminal::default() },
+        ..Request::default()
+    };
     let (_reader, writer) = pipe();
     let mut process = bed.start(&spec, &options, &[], &writer).unwrap();
     let master = File::from(process.console.take().expect("a terminal"));
@@ -380,7 +404,7 @@ fn hostile_links(bed: &Bed) {
         prepare(&root.path().join("upper"));
         let mut spec = bed.spec(root.path(), &["/bin/true"]);
         change(&mut spec);
-        let options = PlanOptions { root: Some(&mount), ..PlanOptions::default() };
+        let options = Request { root: Some(&mount), ..Request::default() };
         let (_reader, writer) = pipe();
         bed.start(&spec, &options, &[], &writer).map(|mut process| process.wait().unwrap())
     };
@@ -411,7 +435,11 @@ fn hostile_links(bed: &Bed) {
     )
     .unwrap();
     let spec = bed.spec(root.path(), &["/bin/true"]);
-    let options = PlanOptions { root: Some(&mount), user: Some("app"), ..PlanOptions::default() };
+    let options = Request {
+        root: Some(&mount),
+        identity: Identity { user: Some("app"), ..Identity::default() },
+        ..Request::default()
+    };
     let (_reader, writer) = pipe();
     let result = bed.start(&spec, &options, &[], &writer);
     let Err(SpawnError::Setup(error)) = result else { panic!("{result:?}") };
@@ -445,22 +473,23 @@ fn limits(bed: &Bed) {
     let (root, mount) = bed.root();
     let command = "for i in 1 2 3 4 5; do sleep 5 & done; echo end";
     let spec = bed.spec(root.path(), &["/bin/sh", "-c", command]);
-    let cgroup = group.dir().map(|_| FdSlot(0));
-    let options = PlanOptions { root: Some(&mount), cgroup, wait: true, ..PlanOptions::default() };
+    let mut handed = Handed::default();
+    let cgroups = Cgroups { born_in: group.dir().map(|dir| handed.lend(dir)), ..Cgroups::default() };
+    let options = Request { root: Some(&mount), cgroups, parent: ParentWork::START, ..Request::default() };
     let plan = plan(&spec, &options).unwrap();
     let null = File::open("/dev/null").unwrap();
     let (reader, writer) = pipe();
     let process = bed
         .spawner
-        .spawn_prepared(
+        .spawn_with(
             &SpawnRequest {
                 plan: &plan,
-                slots: group.dir().into_iter().collect(),
+                handed: &handed,
                 stdin: null.as_fd(),
                 stdout: writer.as_fd(),
                 stderr: writer.as_fd(),
             },
-            |pid| group.attach(pid).map_err(|error| error.to_string()),
+            &mut Attaching(&group),
         )
         .unwrap();
     drop(writer);
@@ -477,7 +506,7 @@ fn limits(bed: &Bed) {
 fn overlay(bed: &Bed) {
     let (root, mount) = bed.root();
     let spec = bed.spec(root.path(), &["/bin/sh", "-c", "echo hi > /tmp/new; ls /etc/plain"]);
-    let options = PlanOptions { root: Some(&mount), ..PlanOptions::default() };
+    let options = Request { root: Some(&mount), ..Request::default() };
     let (reader, writer) = pipe();
     let process = bed.start(&spec, &options, &[], &writer).unwrap();
     drop(writer);
@@ -495,7 +524,7 @@ fn signals(bed: &Bed) {
         root.path(),
         &["/bin/sh", "-c", "trap 'echo got; exit 9' TERM; echo ready; while :; do sleep 1; done"],
     );
-    let options = PlanOptions { root: Some(&mount), ..PlanOptions::default() };
+    let options = Request { root: Some(&mount), ..Request::default() };
     let (reader, writer) = pipe();
     let mut process = bed.start(&spec, &options, &[], &writer).unwrap();
     drop(writer);
@@ -539,7 +568,7 @@ fn network(bed: &Bed) {
     let run_in = |connection: &Connection, command: &str| {
         let (root, mount) = bed.root();
         let spec = bed.spec(root.path(), &["/bin/sh", "-c", command]);
-        let options = PlanOptions { root: Some(&mount), network: Some(FdSlot(0)), ..PlanOptions::default() };
+        let options = Request { root: Some(&mount), network: Some(FdSlot(0)), ..Request::default() };
         let namespace = connection.namespace().try_clone_to_owned().unwrap();
         let (reader, writer) = pipe();
         let process = bed.start(&spec, &options, &[&namespace], &writer).unwrap();
@@ -578,7 +607,7 @@ fn network(bed: &Bed) {
         root.path(),
         &["/bin/sh", "-c", "busybox ip -o link | wc -l; busybox ip -o addr show lo | grep -c 127.0.0.1"],
     );
-    let options = PlanOptions { root: Some(&mount), network: Some(FdSlot(0)), ..PlanOptions::default() };
+    let options = Request { root: Some(&mount), network: Some(FdSlot(0)), ..Request::default() };
     let (reader, writer) = pipe();
     let process = bed.start(&spec, &options, &[&alone], &writer).unwrap();
     drop(writer);

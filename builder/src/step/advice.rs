@@ -181,9 +181,7 @@ fn of_code(code: i32, memory: Option<i64>) -> Option<String> {
             "the program was killed (SIGKILL): the step may use {} MiB of memory; raise the limit with --memory",
             limit >> 20
         )),
-        (137, None) => {
-            Some("the program was killed (SIGKILL): often the host had no memory left".to_owned())
-        }
+        (137, None) => Some("the program was killed (SIGKILL): often the host had no memory left".to_owned()),
         _ => None,
     }
 }

@@ -12,8 +12,9 @@ use kiln_image::store::{Active, LayerRecord, Stack};
 use kiln_image::sys::{self, CallError, Named};
 use kiln_image::tree::Tree;
 use kiln_runtime::cgroup::Cgroup;
-use kiln_runtime::op::{FdSlot, Stage};
-use kiln_runtime::plan::{Enters, PlanOptions, plan};
+use kiln_runtime::container::{Cgroups, DeviceNodes, Entry, Filter, Handed, Identity, Modules, Request};
+use kiln_runtime::op::Stage;
+use kiln_runtime::plan::plan;
 use kiln_runtime::{Process, SpawnError, SpawnRequest, spec};
 use oci_spec::runtime::{LinuxNamespaceType, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Spec};
 use rustix::fd::{AsFd, OwnedFd};
@@ -105,35 +106,39 @@ impl Executor<'_> {
         let filter = shared.and_then(Cgroup::dir).filter(|_| !opens_devices && !is_limited);
         let group = limited.as_ref().and_then(Cgroup::dir).or(filter);
         let namespace = network.as_ref().map(StepNetwork::namespace);
-        let handed = if exec.is_insecure { Vec::new() } else { devices.host_nodes()? };
-        let mut slots: Vec<_> = namespace.into_iter().chain(group).collect();
-        let cgroup = group.map(|_| FdSlot(slots.len() - 1));
-        let mut nodes = Vec::new();
-        for (path, node) in &handed {
-            nodes.push((path.clone(), FdSlot(slots.len())));
-            slots.push(node.as_fd());
-        }
-        let options = PlanOptions {
+        let nodes = if exec.is_insecure { Vec::new() } else { devices.host_nodes()? };
+        let mut handed = Handed::default();
+        let network_slot = namespace.map(|namespace| handed.lend(namespace));
+        let born_in = group.map(|dir| handed.lend(dir));
+        let nodes: Vec<_> =
+            nodes.iter().map(|(path, node)| (path.clone(), handed.lend(node.as_fd()))).collect();
+        let has_rules = filter.is_some() || exec.is_insecure;
+        let request = Request {
             root: Some(&root),
-            user: Some(&exec.user),
-            network: namespace.map(|_| FdSlot(0)),
-            cgroup,
+            network: network_slot,
+            cgroups: Cgroups {
+                layout: Some(self.tools.sandbox.layout()),
+                groups: limited.as_ref().or(shared).map(Cgroup::groups),
+                born_in,
+                entry: if limited.is_some() { Entry::BySelf } else { Entry::BySelfIfPossible },
+            },
+            devices: if has_rules { DeviceNodes::Made } else { DeviceNodes::Exclusive },
             nodes: &nodes,
-            no_device_filter: filter.is_none() && !exec.is_insecure,
-            default_filter: !exec.is_insecure,
-            apparmor: !exec.is_insecure,
-            layout: Some(self.tools.sandbox.layout()),
-            groups: limited.as_ref().or(shared).map(Cgroup::groups),
-            enters: Some(if limited.is_some() { Enters::Always } else { Enters::IfPossible }),
-            ..PlanOptions::default()
+            identity: Identity {
+                user: Some(&exec.user),
+                filter: if exec.is_insecure { Filter::None } else { Filter::Default },
+                modules: Modules { apparmor: !exec.is_insecure, selinux: false },
+                ..Identity::default()
+            },
+            ..Request::default()
         };
-        let plan = plan(&spec, &options)?;
+        let plan = plan(&spec, &request)?;
         let null = File::open("/dev/null").call("open", "/dev/null")?;
         let (stdout, stdout_there) = pipe()?;
         let (stderr, stderr_there) = pipe()?;
         let request = SpawnRequest {
             plan: &plan,
-            slots,
+            handed: &handed,
             stdin: null.as_fd(),
             stdout: stdout_there.as_fd(),
             stderr: stderr_there.as_fd(),

@@ -51,7 +51,7 @@ impl Outside {
     #[track_caller]
     pub fn assert_untouched(&self, what: &str) {
         let names: Vec<_> = self.listing().into_iter().map(|(path, _, content)| (path, content)).collect();
-        let expected = vec![(self.file(), b"outside\n".to_vec()), (self.path.join("directory"), Vec::new())];
+        let expected = vec![(self.path.join("directory"), Vec::new()), (self.file(), b"outside\n".to_vec())];
         assert_eq!(names, expected, "{what} reached the outside");
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(self.path.to_str().unwrap()), "{what} mounted outside: {mounts}");

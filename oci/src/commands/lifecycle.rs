@@ -5,9 +5,10 @@ use crate::arguments::Arguments;
 use crate::error::OciError;
 use crate::namespaces;
 use crate::readiness::Readiness;
-use crate::state::{Container, Status};
+use crate::state::{Container, Record, Status};
 use crate::{Globals, hooks};
 use kiln_runtime::cgroup::{Groups, Layout};
+use kiln_runtime::container::{CallerError, Steps};
 use kiln_runtime::{SpawnError, launch, signal};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
@@ -38,10 +39,9 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
     };
     let readiness = Readiness::wanted(container.dir.path());
     let ready = readiness.as_ref().map(Readiness::listen).transpose()?.flatten();
-    let word = container.record.state(Status::Created);
-    let opened = launch::open_gate(&gate, &word, |listener| {
-        agent.as_ref().map_or(Ok(()), |agent| agent.send(&container.record, &listener, container.record.pid))
-    });
+    let state = container.record.state(Status::Created);
+    let mut steps = Opening { agent, record: &container.record };
+    let opened = launch::open_gate(&gate, &state, container.record.pid, &mut steps);
     if let Err(error) = opened {
         return Err(match error {
             SpawnError::Helper(..) | SpawnError::HelperGone => {
@@ -62,6 +62,18 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
         readiness.wait(&socket, &pidfd);
     }
     Ok(0)
+}
+
+/// Sends the descriptor of reported calls to the agent that answers them.
+struct Opening<'a> {
+    agent: Option<Agent>,
+    record: &'a Record,
+}
+
+impl Steps for Opening<'_> {
+    fn listener(&mut self, listener: OwnedFd, pid: i32) -> Result<(), CallerError> {
+        Ok(self.agent.as_ref().map_or(Ok(()), |agent| agent.send(self.record, &listener, pid))?)
+    }
 }
 
 fn has_own_numbers(container: &Container) -> bool {

@@ -2,12 +2,15 @@
 
 use super::{PlanError, Planner};
 use crate::capability;
+use crate::container::{
+    Affinity, Filter, Home, Identity, ParentWork, ProgramFile, RunBy, SupplementaryGroups,
+};
 use crate::op::{Bytes, CapabilityOp, IdMaps, Point, Program, SchedulerOp, SetupOp, UserIds};
 use crate::seccomp;
 use oci_spec::runtime::{
     IOPriorityClass, LinuxPersonality, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy,
-    MemoryPolicyFlagType, MemoryPolicyModeType, PosixRlimit, PosixRlimitType, Process as ProcessSpec,
-    Scheduler,
+    LinuxSeccomp, MemoryPolicyFlagType, MemoryPolicyModeType, PosixRlimit, PosixRlimitType,
+    Process as ProcessSpec, Scheduler,
 };
 
 impl Planner<'_> {
@@ -16,7 +19,7 @@ impl Planner<'_> {
         if self.namespaces.users.is_none() {
             self.setup.extend(limits(process)?);
         }
-        if self.options.any_processor {
+        if self.request.affinity == Affinity::Any {
             self.push(SetupOp::AnyProcessor);
         }
         if let Some(domain) = self.linux.and_then(|linux| linux.personality().as_ref()) {
@@ -29,26 +32,15 @@ impl Planner<'_> {
             self.push(op);
         }
         self.push(SetupOp::Umask(process.user().umask().unwrap_or(0o022)));
-        let hooks = self.spec.hooks().as_ref().filter(|_| self.options.hooks);
+        let hooks = self.spec.hooks().as_ref().filter(|_| self.request.parent.has(ParentWork::HOOKS));
         let start_hooks = hooks.and_then(|hooks| hooks.start_container().as_deref()).unwrap_or_default();
         let filter = self.linux.and_then(|linux| linux.seccomp().as_ref());
         // What the parent does meanwhile, nobody waits for: but only one word comes unasked.
         let is_asked = |op: &SetupOp| matches!(op, SetupOp::Wait(point) if !point.is_unasked());
-        let filter_follows =
-            self.options.filter_follows && filter.is_some() && !self.setup.iter().any(is_asked);
-        let mut ops = identity(
-            process,
-            &Confinement {
-                filter,
-                filter_follows,
-                default_filter: self.options.default_filter,
-                user: self.options.user,
-                home: self.options.home,
-                keep_groups: self.options.keep_groups,
-                selinux: self.options.selinux,
-                apparmor: self.options.apparmor,
-            },
-        )?;
+        let filter_follows = self.request.parent.has(ParentWork::FILTER)
+            && filter.is_some()
+            && !self.setup.iter().any(is_asked);
+        let mut ops = identity(process, &self.request.identity, filter, filter_follows)?;
         // Where there is one group, there are no others to be in.
         let has_one = |users: &IdMaps| matches!(users.groups.as_slice(), [range] if range.count == 1);
         if self.namespaces.users.as_ref().is_some_and(has_one) {
@@ -58,17 +50,17 @@ impl Planner<'_> {
                 }
             }
         }
-        if self.options.guard {
+        if self.request.parent.has(ParentWork::DEVICES) {
             self.wait_for_parent(Point::Devices);
         }
         if filter_follows {
             self.wait_for_parent(Point::Filter);
         }
-        if self.options.find_program {
-            self.push(SetupOp::FindProgram);
-        }
-        if let Some(gate) = self.options.gate {
-            self.push(SetupOp::Gate(gate));
+        if let Some(gate) = self.request.gate {
+            if gate.finds_program {
+                self.push(SetupOp::FindProgram);
+            }
+            self.push(SetupOp::Gate(gate.socket));
         }
         self.setup.extend(ops);
         // As the program will be, filter included.
@@ -87,28 +79,18 @@ pub(super) fn personality(personality: &LinuxPersonality) -> Result<SetupOp, Pla
     }))
 }
 
-/// What `identity` needs besides the process.
-pub(super) struct Confinement<'a> {
-    pub(super) filter: Option<&'a oci_spec::runtime::LinuxSeccomp>,
-    pub(super) filter_follows: bool,
-    pub(super) default_filter: bool,
-    pub(super) user: Option<&'a str>,
-    pub(super) home: bool,
-    pub(super) keep_groups: bool,
-    pub(super) selinux: bool,
-    pub(super) apparmor: bool,
-}
-
 /// User, capabilities, labels and filter, in the only order in which each can still be set.
 pub(super) fn identity(
     process: &ProcessSpec,
-    confinement: &Confinement<'_>,
+    wanted: &Identity<'_>,
+    filter: Option<&LinuxSeccomp>,
+    filter_follows: bool,
 ) -> Result<Vec<SetupOp>, PlanError> {
     let mut ops = Vec::new();
     let sets = capability_sets(process)?;
     let no_new_privileges = process.no_new_privileges() == Some(true);
-    let seccomp = match confinement.filter {
-        Some(profile) if confinement.filter_follows => {
+    let seccomp = match filter {
+        Some(profile) if filter_follows => {
             let checked = seccomp::check_profile(profile)?;
             let (flags, listens) = (checked.flags, checked.listens);
             Some(SetupOp::Seccomp { program: Vec::new(), flags, listens })
@@ -118,7 +100,7 @@ pub(super) fn identity(
             let listens = compiled.listener.is_some();
             Some(SetupOp::Seccomp { program: compiled.program, flags: compiled.flags, listens })
         }
-        None if confinement.default_filter => Some(SetupOp::Seccomp {
+        None if wanted.filter == Filter::Default => Some(SetupOp::Seccomp {
             program: seccomp::default_program(sets.0),
             flags: seccomp::DEFAULT_FLAGS,
             listens: false,
@@ -126,10 +108,10 @@ pub(super) fn identity(
         None => None,
     };
     let given = |label: &Option<String>| label.clone().filter(|label| !label.is_empty());
-    if let Some(label) = given(process.selinux_label()).filter(|_| confinement.selinux) {
+    if let Some(label) = given(process.selinux_label()).filter(|_| wanted.modules.selinux) {
         ops.push(SetupOp::Label { file: "exec".to_owned(), value: label });
     }
-    if let Some(profile) = given(process.apparmor_profile()).filter(|_| confinement.apparmor) {
+    if let Some(profile) = given(process.apparmor_profile()).filter(|_| wanted.modules.apparmor) {
         ops.push(SetupOp::Label { file: "apparmor/exec".to_owned(), value: format!("exec {profile}") });
     }
     ops.push(SetupOp::Bounding(sets.0));
@@ -139,17 +121,17 @@ pub(super) fn identity(
         // Loading a filter takes rights that are given up next.
         ops.push(seccomp.clone());
     }
-    match confinement.user {
+    match wanted.user {
         Some(name) => ops.push(SetupOp::FindUser(name.to_owned())),
         None => {
             let user = process.user();
-            if confinement.home {
+            if wanted.home == Home::Looked {
                 ops.push(SetupOp::Home(user.uid()));
             }
             let groups = user.additional_gids().clone().unwrap_or_default();
             [user.uid(), user.gid()].iter().chain(&groups).try_for_each(|id| check_id(*id))?;
             let ids = UserIds { uid: user.uid(), gid: user.gid(), groups };
-            ops.push(SetupOp::User { ids, keep_groups: confinement.keep_groups });
+            ops.push(SetupOp::User { ids, keep_groups: wanted.groups == SupplementaryGroups::Caller });
         }
     }
     ops.push(SetupOp::WorkingDir(process.cwd().into()));
@@ -360,7 +342,7 @@ fn numbers(list: &str) -> Option<Vec<u32>> {
     Some(numbers)
 }
 
-pub(super) fn program(process: &ProcessSpec, kept_fds: u32, by_handle: bool) -> Result<Program, PlanError> {
+pub(super) fn program(process: &ProcessSpec, file: ProgramFile) -> Result<Program, PlanError> {
     let arguments =
         process.args().as_ref().filter(|args| !args.is_empty()).ok_or(PlanError::Missing("args"))?;
     let bytes = |list: &[String], what: &'static str| {
@@ -373,8 +355,8 @@ pub(super) fn program(process: &ProcessSpec, kept_fds: u32, by_handle: bool) -> 
     Ok(Program {
         arguments: bytes(arguments, "an argument")?,
         environment: bytes(&environment, "the environment")?,
-        kept_fds,
-        by_handle,
+        kept_fds: file.kept_fds,
+        by_handle: file.run == RunBy::Handle,
     })
 }
 

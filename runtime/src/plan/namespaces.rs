@@ -1,6 +1,7 @@
 //! Which namespaces are made, which are entered, and how.
 
-use super::{PlanError, PlanOptions};
+use super::PlanError;
+use crate::container::Request;
 use crate::op::{Bytes, ClockOffset, FdSlot, IdMaps, IdRange, JoinAt, JoinOp, SetupOp};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 
@@ -55,7 +56,7 @@ impl Namespaces {
 }
 
 /// Reads the list of namespaces.
-pub(super) fn read(spec: &Spec, options: &PlanOptions<'_>) -> Result<Namespaces, PlanError> {
+pub(super) fn read(spec: &Spec, request: &Request<'_>) -> Result<Namespaces, PlanError> {
     let linux = spec.linux().as_ref();
     let list = linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     let mut read = Namespaces::default();
@@ -86,8 +87,8 @@ pub(super) fn read(spec: &Spec, options: &PlanOptions<'_>) -> Result<Namespaces,
         }
         match kind {
             LinuxNamespaceType::Cgroup => read.own_cgroup = true,
-            LinuxNamespaceType::Network if options.network.is_some() => {
-                let FdSlot(slot) = options.network.unwrap_or(FdSlot(0));
+            LinuxNamespaceType::Network if request.network.is_some() => {
+                let FdSlot(slot) = request.network.unwrap_or(FdSlot(0));
                 read.joined_inside.push(SetupOp::Join(FdSlot(slot)));
             }
             _ => read.made |= bit,

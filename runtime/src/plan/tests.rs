@@ -17,7 +17,7 @@ fn names(plan: &Plan) -> Vec<String> {
 
 #[test]
 fn operations_come_in_the_safe_order() {
-    let plan = plan(&sample(), &PlanOptions::default()).unwrap();
+    let plan = plan(&sample(), &Request::default()).unwrap();
     let names = names(&plan);
     let at = |wanted: &str| {
         names.iter().position(|name| name == wanted).unwrap_or_else(|| panic!("{wanted}: {names:?}"))
@@ -25,10 +25,7 @@ fn operations_come_in_the_safe_order() {
     let last = |wanted: &str| names.iter().rposition(|name| name == wanted).unwrap();
     assert!(at("Propagation") < at("Root") && at("Root") < at("Mount"));
     assert!(last("Mount") < at("Device") && last("Link") < at("Readonly"));
-    assert!(
-        last("Mask") < at("Pivot"),
-        "hidden behind the host's own files, which are out of reach later"
-    );
+    assert!(last("Mask") < at("Pivot"), "hidden behind the host's own files, which are out of reach later");
     assert!(at("MakeDir") < at("Pivot") && at("Pivot") < at("Bounding"));
     assert!(at("Bounding") < at("User") && at("User") < at("WorkingDir"));
     assert!(at("WorkingDir") < at("Capabilities"));
@@ -41,7 +38,7 @@ fn filters_are_loaded_while_it_is_allowed() {
     let profile = serde_json::from_str(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap();
     spec.linux_mut().as_mut().unwrap().set_seccomp(Some(profile));
     let order = |spec: &Spec| {
-        let names = names(&plan(spec, &PlanOptions::default()).unwrap());
+        let names = names(&plan(spec, &Request::default()).unwrap());
         let at = |wanted: &str| names.iter().position(|name| name == wanted);
         (at("Seccomp"), at("User"), at("Capabilities"), at("NoNewPrivileges"))
     };
@@ -85,7 +82,7 @@ fn system_dirs_must_not_be_links() {
 
 #[test]
 fn without_a_filter_devices_are_useless() {
-    let options = PlanOptions { no_device_filter: true, ..PlanOptions::default() };
+    let options = Request { devices: DeviceNodes::Exclusive, ..Request::default() };
     let plan = plan(&sample(), &options).unwrap();
     for op in &plan.setup {
         match op {
@@ -105,7 +102,7 @@ fn unsafe_or_unknown_demands_are_refused() {
     let refused = |change: &dyn Fn(&mut Spec), error: &str| {
         let mut spec = sample();
         change(&mut spec);
-        let result = plan(&spec, &PlanOptions::default()).map_err(|error| error.to_string());
+        let result = plan(&spec, &Request::default()).map_err(|error| error.to_string());
         assert_eq!(result.err().as_deref(), Some(error));
     };
     refused(
@@ -143,7 +140,7 @@ fn unsafe_or_unknown_demands_are_refused() {
 
 #[test]
 fn plans_travel_as_json() {
-    let plan = plan(&sample(), &PlanOptions::default()).unwrap();
+    let plan = plan(&sample(), &Request::default()).unwrap();
     let json = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), plan);
 }

@@ -1,0 +1,16 @@
+//! The life of a container, for every caller: engines, builds and the OCI command line.
+//!
+//! A caller describes what it wants, hands over descriptors ([`Handed`]), and serves the points at which the new process
+//! waits ([`Steps`]).
+
+mod follow;
+mod handed;
+mod request;
+
+pub use follow::{CallerError, NoSteps, Steps};
+pub(crate) use follow::{Ended, follow};
+pub use handed::Handed;
+pub use request::{
+    Affinity, Cgroups, DeviceNodes, Entry, ExecRequest, Filter, Gate, Home, Identity, Keyring, LineEnds,
+    Modules, ParentWork, Pivot, ProgramFile, Request, RunBy, SupplementaryGroups, Terminal,
+};
