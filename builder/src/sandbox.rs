@@ -4,7 +4,9 @@ use crate::graph::RunLimits;
 use kiln_image::store::{ScratchDir, Store, StoreError};
 use kiln_image::sys::{CallError, Named};
 use kiln_runtime::apparmor::{self, AppArmorError};
-use kiln_runtime::cgroup::{self, Cgroup, CgroupError, Layout};
+use kiln_runtime::cgroup::{self, Cgroup, CgroupError};
+use kiln_runtime::container::etc::{Resolver, STUB_DIRS};
+use kiln_runtime::host::Host;
 use kiln_runtime::network::{self, Bridge, Connection, NetworkError, resolv};
 use kiln_runtime::{Spawner, spec};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Mount, Spec};
@@ -50,7 +52,6 @@ pub(crate) struct Sandbox<'a> {
     /// A directory that is emptied at boot.
     state: &'a Path,
     names: Names<'a>,
-    layout: Layout,
     files: Mutex<Option<Arc<Files>>>,
     bridge: Mutex<Option<Arc<Bridge>>>,
     /// Connections that no container uses now. Containers cannot change them: that takes a capability that
@@ -123,7 +124,6 @@ impl<'a> Sandbox<'a> {
             spawner,
             state,
             names,
-            layout: Layout::detect(),
             files: Mutex::default(),
             bridge: Mutex::default(),
             idle: Mutex::default(),
@@ -135,10 +135,6 @@ impl<'a> Sandbox<'a> {
 
     pub(crate) fn spawner(&self) -> &'a Spawner {
         self.spawner
-    }
-
-    pub(crate) fn layout(&self) -> &Layout {
-        &self.layout
     }
 
     pub(crate) fn files(&self) -> Result<Arc<Files>, SandboxError> {
@@ -227,15 +223,15 @@ impl<'a> Sandbox<'a> {
             Some(parent) => format!("{}/{name}", parent.trim_matches('/')),
             None => name,
         };
-        Ok(Some(Cgroup::create(&self.layout, &name, Some(&resources), false)?))
+        Ok(Some(Cgroup::create(Host::get().layout(), &name, Some(&resources), false)?))
     }
 
     /// The cgroup of all steps without limits, where there can be one: its rules keep them from the host's devices, and it is
     /// what they are shown of the host's cgroups.
     pub(crate) fn group(&self) -> Option<&Cgroup> {
         let group = self.shared.get_or_init(|| {
-            cgroup::remove_orphans(&self.layout, CGROUP_PREFIX);
-            Cgroup::create(&self.layout, &cgroup::own_name(CGROUP_PREFIX), None, true).ok()
+            cgroup::remove_orphans(Host::get().layout(), CGROUP_PREFIX);
+            Cgroup::create(Host::get().layout(), &cgroup::own_name(CGROUP_PREFIX), None, true).ok()
         });
         group.as_ref()
     }
@@ -269,10 +265,10 @@ impl Files {
         write("hosts", &resolv::build_hosts(names.hostname, &lines))?;
         let resolv = resolv::for_container();
         write("resolv.conf", &resolv.text)?;
-        write(HOST_RESOLV, &resolv::for_host_network())?;
+        write(HOST_RESOLV, &Resolver::OfHost.text())?;
         // Mount points for trees that have none. They lie below the image and leave no trace in it.
-        for name in ["stubs/proc", "stubs/sys", "stubs/dev", "stubs/etc"] {
-            let path = path.join(name);
+        for name in STUB_DIRS {
+            let path = path.join("stubs").join(name);
             std::fs::create_dir_all(&path).call("mkdir", &path)?;
         }
         write("stubs/etc/hosts", "")?;

@@ -6,12 +6,13 @@
 use crate::error::CliError;
 use crate::ui;
 use kiln_engine::{Running, Stdio};
+use kiln_runtime::container::terminal::{self, RawOutput, RawTerminal};
 use kiln_runtime::op::ConsoleSize;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::termios::{self, OptionalActions, Termios};
+use rustix::termios;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -24,7 +25,7 @@ pub struct Attachment {
     relays: Vec<Relay>,
     terminal: bool,
     interactive: bool,
-    restore: Option<Restore>,
+    restore: Option<RawTerminal>,
     outputs: Vec<JoinHandle<()>>,
     /// The container's terminal, for changes of its size.
     console: Option<Arc<OwnedFd>>,
@@ -35,18 +36,6 @@ struct Relay {
     to: OwnedFd,
     /// The container's output, which is copied to its end.
     is_output: bool,
-}
-
-/// Gives the user's terminal its settings back.
-struct Restore {
-    before: Termios,
-}
-
-impl Drop for Restore {
-    fn drop(&mut self) {
-        // Nobody could be told.
-        let _ = termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.before);
-    }
 }
 
 impl Attachment {
@@ -102,7 +91,11 @@ impl Attachment {
             stdin: self.stdin.as_fd(),
             stdout: self.stdout.as_fd(),
             stderr: self.stderr.as_fd(),
-            console: if self.terminal { terminal_size() } else { ConsoleSize::default() },
+            console: if self.terminal {
+                terminal::own_size().unwrap_or_default()
+            } else {
+                ConsoleSize::default()
+            },
         }
     }
 
@@ -143,7 +136,7 @@ impl Attachment {
 pub struct Attached {
     outputs: Vec<JoinHandle<()>>,
     console: Option<Arc<OwnedFd>>,
-    _restore: Option<Restore>,
+    _restore: Option<RawTerminal>,
 }
 
 impl Attached {
@@ -161,32 +154,9 @@ impl Attached {
     }
 }
 
-/// Gives a container's terminal the size of the user's.
-pub fn resize(console: &OwnedFd) {
-    if let Some(size) = own_size() {
-        // The container may have ended.
-        let _ = termios::tcsetwinsize(console, size);
-    }
-}
-
-fn own_size() -> Option<termios::Winsize> {
-    let streams = [rustix::stdio::stdout(), rustix::stdio::stdin(), rustix::stdio::stderr()];
-    streams.into_iter().find_map(|stream| termios::tcgetwinsize(stream).ok())
-}
-
-fn terminal_size() -> ConsoleSize {
-    let size = own_size().map(|size| ConsoleSize { rows: size.ws_row, columns: size.ws_col });
-    size.unwrap_or_default()
-}
-
-fn make_raw() -> Result<Restore, CliError> {
-    let failed = |errno| CliError::failed(format!("cannot prepare the terminal: {errno}"));
-    let before = termios::tcgetattr(rustix::stdio::stdin()).map_err(failed)?;
-    let mut raw = before.clone();
-    raw.make_raw();
-    let restore = Restore { before };
-    termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw).map_err(failed)?;
-    Ok(restore)
+fn make_raw() -> Result<RawTerminal, CliError> {
+    RawTerminal::new(RawOutput::Raw)
+        .map_err(|errno| CliError::failed(format!("cannot prepare the terminal: {errno}")))
 }
 
 /// True for pipes and /dev/null: nothing is gained by opening them anew.

@@ -7,11 +7,13 @@ use crate::settings::NetworkMode;
 use kiln_image::store::make_upper;
 use kiln_image::sys::{CallError, Named};
 use kiln_runtime::cgroup::{self, Cgroup, Layout};
+use kiln_runtime::container::etc::{self, Resolver, STUB_DIRS};
 use kiln_runtime::container::{
     CallerError, Cgroups, DeviceNodes, Entry, Filter, Handed, Identity, Modules, ParentWork, Request, Steps,
     Terminal,
 };
-use kiln_runtime::network::{self, Bridge, Connection, resolv};
+use kiln_runtime::host::Host;
+use kiln_runtime::network::{self, Bridge, Connection};
 use kiln_runtime::op::{ConsoleSize, Point, SetupError, Stage};
 use kiln_runtime::plan::plan;
 use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner, apparmor, spec};
@@ -24,8 +26,7 @@ use std::path::{Path, PathBuf};
 const CGROUP_PREFIX: &str = "kiln-run";
 /// The name under which this program is the first process of a container, as in the reference engine.
 pub const INIT_NAME: &str = "docker-init";
-/// Directories and files that every container needs for its mounts; they lie below the image.
-const STUBS: [&str; 4] = ["proc", "sys", "dev", "etc"];
+/// Files that every container needs for its mounts; they lie below the image.
 const STUB_FILES: [&str; 3] = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
 
 /// Where a container's standard streams go; a terminal replaces all three.
@@ -89,8 +90,8 @@ impl<'a> Owned<'a> {
         state: &Path,
         stdio: &Stdio<'_>,
     ) -> Result<(Process, Resources, String), EngineError> {
-        let layout = Layout::detect();
-        let mut resources = self.resources(spawner, state, &layout)?;
+        let layout = Host::get().layout();
+        let mut resources = self.resources(spawner, state, layout)?;
         self.container.endpoint = resources.connection.as_ref().map(endpoint);
         let dirs = Dirs::make(&self.dir())?;
         self.write_etc(&dirs)?;
@@ -108,7 +109,7 @@ impl<'a> Owned<'a> {
             root: Some(&root),
             network,
             cgroups: Cgroups {
-                layout: Some(&layout),
+                layout: Some(layout),
                 groups: resources.cgroup.as_ref().map(Cgroup::groups),
                 born_in,
                 entry: Entry::BySelfIfPossible,
@@ -166,13 +167,11 @@ impl<'a> Owned<'a> {
     fn write_etc(&self, dirs: &Dirs) -> Result<(), EngineError> {
         let settings = &self.container.settings;
         let address = self.container.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
-        let resolv = match settings.network {
-            NetworkMode::Host => resolv::for_host_network(),
-            NetworkMode::Bridge | NetworkMode::None => resolv::for_container().text,
+        let resolver = match settings.network {
+            NetworkMode::Host => Resolver::OfHost,
+            NetworkMode::Bridge | NetworkMode::None => Resolver::ForContainer,
         };
-        let hosts = resolv::container_hosts(address.as_deref(), &settings.hostname, &[]);
-        let hostname = format!("{}\n", settings.hostname);
-        for (name, text) in [("hosts", hosts), ("hostname", hostname), ("resolv.conf", resolv)] {
+        for (name, text) in etc::files(&settings.hostname, address.as_deref(), resolver) {
             let path = dirs.etc.join(name);
             fs::write(&path, text).call("write", &path)?;
         }
@@ -264,7 +263,7 @@ impl Dirs {
             etc: dir.join("etc"),
             stubs: dir.join("stubs"),
         };
-        let stubs = STUBS.map(|name| dirs.stubs.join(name));
+        let stubs = STUB_DIRS.map(|name| dirs.stubs.join(name));
         for path in [&dirs.root, &dirs.work, &dirs.etc].into_iter().chain(&stubs) {
             fs::create_dir_all(path).call("mkdir", path)?;
         }

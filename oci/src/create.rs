@@ -18,10 +18,10 @@ use groups::{check_device_rules, device_rules};
 use kiln_runtime::capability;
 use kiln_runtime::cgroup::{Groups, Layout};
 use kiln_runtime::container::{
-    self, Affinity, CallerError, Cgroups, DeviceNodes, Entry, Gate, Handed, Home, Identity, Keyring,
-    LineEnds, Modules, ParentWork, Pivot, ProgramFile, RunBy, Steps, SupplementaryGroups, Terminal,
+    self, Affinity, CallerError, Cgroups, DeviceNodes, Entry, Gate, Handed, Holdings, Home, Identity,
+    Keyring, LineEnds, Modules, ParentWork, Pivot, ProgramFile, RunBy, Steps, SupplementaryGroups, Terminal,
 };
-use kiln_runtime::host::SecurityModule;
+use kiln_runtime::host::{Host, SecurityModule};
 use kiln_runtime::launch::{self, Launched};
 use kiln_runtime::network::move_device;
 use kiln_runtime::op::{FdSlot, Point};
@@ -122,7 +122,7 @@ pub(crate) fn create(
         arguments,
         bundle: &bundle,
         then,
-        nested: kiln_runtime::host::is_nested(),
+        nested: Host::get().is_nested(),
         has_process,
         by_handle,
         devices,
@@ -219,22 +219,19 @@ fn check_version(spec: &Spec) -> Result<(), OciError> {
 impl Request<'_> {
     fn make(&self, dir: &Dir) -> Result<(Record, Launched, Option<OwnedFd>), OciError> {
         let spec = &self.bundle.spec;
-        let layout = Layout::detect();
-        let groups = self.groups(dir.id(), &layout)?;
-        let class = self.class(dir.id()).inspect_err(|_| {
-            let _ = groups.remove();
-        })?;
-        let result = self.start(dir, &layout, Shares { groups: &groups, class: class.as_ref() });
-        if let Err(error) = &result {
-            let _ = groups.remove();
-            if let Some(class) = &class {
-                let _ = class.remove();
-            }
-            // Of what could not even be planned there is nothing to tell.
-            if spec.hooks().is_some() && !matches!(error, OciError::Plan(_)) {
-                let record = self.record(dir.id(), Shares { groups: &groups, class: class.as_ref() });
+        let layout = Host::get().layout();
+        let mut holdings = Holdings::new(self.groups(dir.id(), layout)?);
+        holdings.add_class(self.class(dir.id())?);
+        let result = self.start(dir, layout, &holdings);
+        match &result {
+            Ok(_) => holdings.keep(),
+            // A container that could not even be planned has no hooks to run.
+            Err(error) if spec.hooks().is_some() && !matches!(error, OciError::Plan(_)) => {
+                let record = self.record(dir.id(), &holdings);
+                drop(holdings);
                 hooks::after_stop(spec, &record, &self.globals.log);
             }
+            Err(_) => {}
         }
         result
     }
@@ -269,7 +266,7 @@ impl Request<'_> {
     }
 
     /// What is known of a container that has no process yet.
-    fn record(&self, id: &str, Shares { groups, class }: Shares<'_>) -> Record {
+    fn record(&self, id: &str, holdings: &Holdings) -> Record {
         let spec = &self.bundle.spec;
         let annotations = spec.annotations().iter().flatten();
         let annotations: BTreeMap<String, String> =
@@ -284,8 +281,8 @@ impl Request<'_> {
             created: jiff::Timestamp::now().to_string(),
             owner: machine::owner(),
             annotations,
-            groups: groups.clone(),
-            class: class.cloned(),
+            groups: holdings.groups().clone(),
+            class: holdings.class().cloned(),
             namespaces: namespaces::all(spec).fold(0, |bits, one| bits | one.typ() as u64),
         }
     }
@@ -294,9 +291,9 @@ impl Request<'_> {
         &self,
         dir: &Dir,
         layout: &Layout,
-        shares: Shares<'_>,
+        holdings: &Holdings,
     ) -> Result<(Record, Launched, Option<OwnedFd>), OciError> {
-        let groups = shares.groups;
+        let groups = holdings.groups();
         let spec = &self.bundle.spec;
         let mut handed = Handed::default();
         let born_in = groups.dir()?.map(|dir| handed.give(dir));
@@ -313,7 +310,7 @@ impl Request<'_> {
         let nodes: Vec<(PathBuf, FdSlot)> =
             self.nodes(groups)?.into_iter().map(|(path, fd)| (path, handed.give(fd))).collect();
         let enters = enters_groups(spec);
-        let attaches = groups.needs_attach() && !enters || shares.class.is_some();
+        let attaches = groups.needs_attach() && !enters || holdings.class().is_some();
         let process = spec.process().as_ref();
         let request = container::Request {
             bundle: Some(&self.bundle.dir),
@@ -351,8 +348,8 @@ impl Request<'_> {
                     false => SupplementaryGroups::Own,
                 },
                 modules: Modules {
-                    selinux: asks_for_label(spec) && SecurityModule::SELinux.is_active(),
-                    apparmor: asks_for_profile(spec) && SecurityModule::AppArmor.is_active(),
+                    selinux: asks_for_label(spec) && Host::get().is_active(SecurityModule::SELinux),
+                    apparmor: asks_for_profile(spec) && Host::get().is_active(SecurityModule::AppArmor),
                 },
                 ..Identity::default()
             },
@@ -372,7 +369,7 @@ impl Request<'_> {
             request: self,
             dir,
             groups,
-            record: self.record(dir.id(), shares),
+            record: self.record(dir.id(), holdings),
             agent: if self.then == Then::Wait { None } else { Agent::of(spec)? },
             handover: Handover::of(self.arguments),
         };
@@ -455,13 +452,6 @@ pub(crate) fn kept_fds(arguments: &Arguments) -> Result<u32, OciError> {
         return Err(OciError::usage(format!("cannot keep {kept} descriptors for the container")));
     }
     Ok(kept)
-}
-
-/// What of the host is shared out to a container.
-#[derive(Clone, Copy)]
-struct Shares<'a> {
-    groups: &'a Groups,
-    class: Option<&'a Class>,
 }
 
 /// The caller's side while the container sets itself up.

@@ -9,13 +9,12 @@ use crate::terminal::{self, Handover};
 use crate::{Globals, create};
 use kiln_runtime::SpawnError;
 use kiln_runtime::container::{
-    CallerError, ExecRequest, Handed, Home, Identity, Keyring, LineEnds, Modules, ParentWork, ProgramFile,
-    RunBy, Steps, Terminal,
+    self, CallerError, EntryCgroups, ExecRequest, Handed, Home, Identity, Keyring, LineEnds, Modules,
+    ParentWork, ProgramFile, RunBy, Steps, SubCgroup, SubCgroupError, Terminal,
 };
-use kiln_runtime::host::SecurityModule;
+use kiln_runtime::host::{Host, SecurityModule};
 use kiln_runtime::launch::{self, Launched};
 use kiln_runtime::plan::{enter, processors};
-use kiln_runtime::view;
 use oci_spec::runtime::{Capability, Process, Spec};
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::HashSet;
@@ -35,13 +34,14 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
 
     let mut handed = Handed::default();
     let target = handed.give(pidfd);
-    let (unified, dirs) = sub_groups(&container, arguments)?;
-    let cgroup = unified.map(|path| open_dir(&path)).transpose()?.map(|dir| handed.give(dir));
+    let cgroups = entry_cgroups(&container, arguments)?;
+    let cgroup = cgroups.open()?.map(|dir| handed.give(dir));
+    let host = Host::get();
     let request = ExecRequest {
         target,
-        namespaces: namespaces_of(container.record.pid),
+        namespaces: container::other_namespaces(container.record.pid),
         cgroup,
-        parent: ParentWork::NONE.and_if(!dirs.is_empty(), ParentWork::CGROUPS),
+        parent: ParentWork::NONE.and_if(cgroups.needs_parent(), ParentWork::CGROUPS),
         personality: spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
         seccomp: spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()),
         keyring: Keyring::Caller,
@@ -53,8 +53,8 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
             user: user.as_deref(),
             home: Home::Looked,
             modules: Modules {
-                selinux: SecurityModule::SELinux.is_active(),
-                apparmor: SecurityModule::AppArmor.is_active(),
+                selinux: host.is_active(SecurityModule::SELinux),
+                apparmor: host.is_active(SecurityModule::AppArmor),
             },
             ..Identity::default()
         },
@@ -67,7 +67,7 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         foreground::become_subreaper();
     }
     let handover = Handover::of(arguments);
-    let mut entering = Entering { container: &container, agent: Agent::of(&spec)?, dirs, handover };
+    let mut entering = Entering { container: &container, agent: Agent::of(&spec)?, cgroups, handover };
     globals.log.debug(&format!("container {id:?}: a process of {} steps enters", plan.setup.len()));
     let launched = launch::launch(plan, handed, &mut entering).map_err(OciError::Exec)?;
     if let Some(path) = arguments.get("pid-file") {
@@ -251,127 +251,41 @@ fn add_capabilities(process: &mut Process, names: &[String], globals: &Globals) 
     process.set_capabilities(Some(sets));
 }
 
-/// Namespaces of a process that differ from this one's.
-fn namespaces_of(pid: i32) -> u64 {
-    const KINDS: [(&str, u64); 8] = [
-        ("user", 0x1000_0000),
-        ("mnt", 0x0002_0000),
-        ("pid", 0x2000_0000),
-        ("net", 0x4000_0000),
-        ("ipc", 0x0800_0000),
-        ("uts", 0x0400_0000),
-        ("cgroup", 0x0200_0000),
-        ("time", 0x0000_0080),
-    ];
-    let differs = |name: &str| {
-        let own = std::fs::read_link(format!("/proc/self/ns/{name}"));
-        let theirs = std::fs::read_link(format!("/proc/{pid}/ns/{name}"));
-        matches!((own, theirs), (Ok(own), Ok(theirs)) if own != theirs)
-    };
-    KINDS.iter().filter(|(name, _)| differs(name)).fold(0, |bits, (_, bit)| bits | bit)
-}
-
-/// The version 2 directory to be born into and the version 1 directories to be moved to. `--cgroup` names one below the
-/// container's, for all controllers or, as `controller[,controller]:path`, for some.
-fn sub_groups(
-    container: &Container,
-    arguments: &Arguments,
-) -> Result<(Option<PathBuf>, Vec<PathBuf>), OciError> {
-    let groups = &container.record.groups;
-    let mut below: Vec<(Option<&str>, &str)> = Vec::new();
+/// The cgroups that the process enters. `--cgroup` names one below the container's, for all controllers or, as
+/// `controller[,controller]:path`, for some.
+fn entry_cgroups(container: &Container, arguments: &Arguments) -> Result<EntryCgroups, OciError> {
+    let mut below = Vec::new();
     for text in arguments.all("cgroup") {
         match text.split_once(':') {
-            Some((controllers, path)) => below.extend(controllers.split(',').map(|name| (Some(name), path))),
-            None => below.push((None, text)),
+            Some((controllers, path)) => below.extend(
+                controllers
+                    .split(',')
+                    .map(|name| SubCgroup { controller: Some(name.to_owned()), path: path.into() }),
+            ),
+            None => below.push(SubCgroup { controller: None, path: text.into() }),
         }
     }
-    let known: Vec<&str> = groups.paths().iter().map(|(name, _)| *name).collect();
-    if let Some((Some(name), _)) =
-        below.iter().find(|(name, _)| name.is_some_and(|name| !known.contains(&name)))
-    {
-        return Err(OciError::usage(format!("unknown controller {name} in --cgroup")));
-    }
-    let path_for = |controller: &str, dir: &Path| {
-        let own = below.iter().find(|(name, _)| *name == Some(controller));
-        let chosen = own.or_else(|| below.iter().find(|(name, _)| name.is_none()));
-        match chosen {
-            Some((_, path)) => {
-                let path = Path::new(path);
-                let inner = path.strip_prefix("/").unwrap_or(path);
-                if inner.components().any(|part| matches!(part, std::path::Component::ParentDir)) {
-                    return Err(OciError::usage(format!(
-                        "bad sub cgroup path: {} is not a sub cgroup path",
-                        path.display()
-                    )));
-                }
-                Ok(dir.join(inner))
-            }
-            None => Ok(dir.to_owned()),
-        }
-    };
-    let mut unified = None;
-    let mut legacy: Vec<PathBuf> = Vec::new();
-    for (controller, dir) in groups.paths() {
-        if controller.is_empty() {
-            // On a host with both versions the names are those of version 1.
-            let both = groups.needs_attach() && !below.is_empty();
-            unified = Some(if both { dir.to_owned() } else { path_for("", dir)? });
-        } else {
-            let path = path_for(controller, dir)?;
-            if !legacy.contains(&path) {
-                legacy.push(path);
-            }
-        }
-    }
-    // A group that handed its controllers down takes no processes: then where the first process is.
-    if below.is_empty()
-        && let Some(dir) = &unified
-        && std::fs::read_to_string(dir.join("cgroup.subtree_control"))
-            .is_ok_and(|text| !text.trim().is_empty())
-        && let Some(inner) = group_of(container.record.pid, dir)
-    {
-        unified = Some(inner);
-    }
-    Ok((unified, legacy))
-}
-
-/// The version 2 group of a process, if it is below `directory`.
-fn group_of(pid: i32, dir: &Path) -> Option<PathBuf> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let name = dir.file_name()?.to_str()?;
-    let below = path.split_once(&format!("/{name}/"))?.1;
-    Some(dir.join(below)).filter(|path| path.is_dir())
-}
-
-/// A group's directory to be born into. Until the new process has closed it, those in the container that may look into
-/// others can get at it: out of a fenced one no path leads (CVE-2024-21626). Where none can be made, for want of rights,
-/// they have no more than this process has.
-fn open_dir(path: &Path) -> Result<OwnedFd, OciError> {
-    use rustix::fs::{Mode, OFlags, open};
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    view::fenced(path)
-        .or_else(|_| open(path, flags, Mode::empty()))
-        .map_err(|errno| OciError::file("open", path)(errno.into()))
+    let record = &container.record;
+    EntryCgroups::new(&record.groups, record.pid, &below).map_err(|error| {
+        OciError::usage(match error {
+            SubCgroupError::Controller(_) => format!("{error} in --cgroup"),
+            SubCgroupError::Path(_) => error.to_string(),
+        })
+    })
 }
 
 struct Entering<'a> {
     container: &'a Container,
     /// Who answers for calls.
     agent: Option<Agent>,
-    dirs: Vec<PathBuf>,
+    cgroups: EntryCgroups,
     handover: Handover,
 }
 
 impl Steps for Entering<'_> {
     fn made(&mut self, launched: &Launched) -> Result<(), CallerError> {
-        for dir in &self.dirs {
-            let path = dir.join("cgroup.procs");
-            std::fs::write(&path, launched.pid.to_string()).map_err(|error| {
-                let reason = crate::error::reason(&error);
-                format!("error adding pid {} to cgroups: open {}: {reason}", launched.pid, path.display())
-            })?;
-        }
+        let attached = self.cgroups.attach(launched.pid);
+        attached.map_err(|error| format!("error adding pid {} to cgroups: {error}", launched.pid))?;
         Ok(self.handover.pidfd(launched.pidfd.as_fd())?)
     }
 

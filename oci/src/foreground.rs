@@ -2,7 +2,7 @@
 
 use crate::error::OciError;
 use crate::readiness::Readiness;
-use crate::terminal::{self, Raw};
+use kiln_runtime::container::terminal::{self, RawOutput, RawTerminal};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
@@ -51,7 +51,7 @@ pub(crate) fn stay(
     pidfd: &OwnedFd,
     Streams { console, ready }: Streams,
 ) -> Result<u8, OciError> {
-    let raw = console.as_ref().and_then(|_| Raw::standard_input());
+    let raw = console.as_ref().and_then(|_| RawTerminal::new(RawOutput::Translated).ok());
     if let Some(console) = &console {
         terminal::copy_size(console);
         let _ = rustix::io::ioctl_fionbio(console, true);

@@ -5,7 +5,8 @@
 //! taken for it. Everything is written beside and renamed.
 
 use crate::error::OciError;
-use kiln_runtime::cgroup::{Extent, Groups, Layout};
+use kiln_runtime::cgroup::{Extent, Groups};
+use kiln_runtime::host::Host;
 use kiln_runtime::resctrl::Class;
 use oci_spec::runtime::Spec;
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -297,7 +298,7 @@ impl Container {
         }
         let mut place = crate::create::place(&self.config()?, &self.record.id);
         place.extent = Extent::All;
-        let groups = Groups::create(&Layout::detect(), &place, None)?;
+        let groups = Groups::create(Host::get().layout(), &place, None)?;
         let adopted = groups.adopt(|| crate::commands::processes(self));
         if adopted.is_err() {
             groups.remove_if_empty();

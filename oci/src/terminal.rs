@@ -2,6 +2,7 @@
 
 use crate::arguments::Arguments;
 use crate::error::OciError;
+use kiln_runtime::container::terminal;
 use kiln_runtime::op::ConsoleSize;
 use oci_spec::runtime::Process;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,7 +11,6 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
     SocketType,
 };
-use rustix::termios::{OptionalActions, OutputModes, Termios};
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ impl Handover {
         if let Some(path) = &self.console_socket {
             return send_fd(path, master.as_fd(), b"/dev/ptmx").map_err(|error| error.to_string());
         }
-        copy_size(&master);
+        terminal::copy_size(&master);
         self.console = Some(master);
         Ok(())
     }
@@ -90,40 +90,5 @@ pub(crate) fn check(process: &Process, arguments: &Arguments, stays: bool) -> Re
             Err(OciError::usage("cannot use console socket if runtime will not detach or allocate tty"))
         }
         _ => Ok(()),
-    }
-}
-
-/// This process's own terminal, raw while this lives.
-pub(crate) struct Raw {
-    before: Termios,
-}
-
-impl Raw {
-    /// Makes the terminal that is standard input raw; `None` when that is no terminal.
-    pub(crate) fn standard_input() -> Option<Raw> {
-        let stdin = rustix::stdio::stdin();
-        let before = rustix::termios::tcgetattr(stdin).ok()?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        // The ends of the container's lines are this terminal's to make.
-        raw.output_modes |= OutputModes::OPOST;
-        rustix::termios::tcsetattr(stdin, OptionalActions::Now, &raw).ok()?;
-        Some(Raw { before })
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        let _ = rustix::termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, &self.before);
-    }
-}
-
-/// Gives a terminal the size of the one this process has, if any.
-pub(crate) fn copy_size(master: &OwnedFd) {
-    for own in [rustix::stdio::stdin(), rustix::stdio::stdout()] {
-        if let Ok(size) = rustix::termios::tcgetwinsize(own) {
-            let _ = rustix::termios::tcsetwinsize(master.as_fd(), size);
-            return;
-        }
     }
 }

@@ -4,7 +4,7 @@
 //! first container after a boot needs it. It denies what the reference engine's default profile denies: mounts, writes to
 //! /proc and /sys outside of the process's own part, and signals to and from processes outside of containers.
 
-use crate::host::SecurityModule;
+use crate::host::{Host, SecurityModule};
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -96,7 +96,7 @@ pub enum AppArmorError {
 /// # Errors
 /// When a profile that was asked for does not exist, or the default cannot be loaded.
 pub fn profile(asked: Option<&str>, state: &Path) -> Result<Option<String>, AppArmorError> {
-    let is_active = SecurityModule::AppArmor.is_active();
+    let is_active = Host::get().is_active(SecurityModule::AppArmor);
     match asked {
         Some(UNCONFINED) => Ok(None),
         Some(name) if !is_active => Err(AppArmorError::Disabled(name.to_owned())),
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn nothing_is_confined_where_the_kernel_does_not_enforce() {
-        if SecurityModule::AppArmor.is_active() {
+        if Host::get().is_active(SecurityModule::AppArmor) {
             return;
         }
         let state = tempfile::tempdir().unwrap();

@@ -57,7 +57,7 @@ pub enum CgroupError {
 }
 
 impl CgroupError {
-    fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
+    pub(crate) fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
         let path = path.to_owned();
         move |error| CgroupError::File { what, path, errno: error.raw_os_error().unwrap_or(libc::EIO) }
     }

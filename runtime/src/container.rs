@@ -3,12 +3,18 @@
 //! A caller describes what it wants, hands over descriptors ([`Handed`]), and serves the points at which the new process
 //! waits ([`Steps`]).
 
+pub mod etc;
+mod exec;
 mod follow;
+mod guard;
 mod handed;
 mod request;
+pub mod terminal;
 
+pub use exec::{EntryCgroups, SubCgroup, SubCgroupError, other_namespaces};
 pub use follow::{CallerError, NoSteps, Steps};
 pub(crate) use follow::{Ended, follow};
+pub use guard::Holdings;
 pub use handed::Handed;
 pub use request::{
     Affinity, Cgroups, DeviceNodes, Entry, ExecRequest, Filter, Gate, Home, Identity, Keyring, LineEnds,

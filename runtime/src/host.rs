@@ -9,6 +9,7 @@
 //!
 //! The environment variable [`WITHOUT`] takes features away, so that the other way is tested on kernels that have them.
 
+use crate::cgroup::Layout;
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -103,8 +104,7 @@ pub enum SecurityModule {
 }
 
 impl SecurityModule {
-    /// True when the running kernel enforces the module's rules, or would if it were told to.
-    pub fn is_active(self) -> bool {
+    fn look(self) -> bool {
         let path = match self {
             SecurityModule::AppArmor => "/sys/module/apparmor/parameters/enabled",
             SecurityModule::SELinux => "/sys/fs/selinux/enforce",
@@ -115,16 +115,6 @@ impl SecurityModule {
             (_, Err(_)) => false,
         }
     }
-}
-
-/// True when this process is in a user namespace other than the initial one: there the kernel makes no device nodes.
-///
-/// The initial namespace has a fixed inode number (`PROC_USER_INIT_INO`). The id maps do not tell: those of another
-/// namespace may be the identity.
-pub fn is_nested() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    const INITIAL: u64 = 0xeffffffd;
-    std::fs::metadata("/proc/self/ns/user").is_ok_and(|metadata| metadata.ino() != INITIAL)
 }
 
 /// Why no container can start on this host.
@@ -156,13 +146,17 @@ pub fn check() -> Result<(), HostError> {
     if is_proc { Ok(()) } else { Err(HostError::NoProc) }
 }
 
-/// The running kernel.
+/// The host that this process runs on: its kernel, cgroups and privileges. Each fact is looked up once, when it is first
+/// asked for.
 #[derive(Debug)]
 pub struct Host {
     release: String,
     version: Option<Version>,
     /// Features that are missing, one bit each.
     missing: AtomicU32,
+    layout: OnceLock<Layout>,
+    is_nested: OnceLock<bool>,
+    modules: [OnceLock<bool>; 2],
 }
 
 impl Host {
@@ -182,7 +176,14 @@ impl Host {
         let known = version.unwrap_or(OLDEST);
         let lacks = |row: &Row| known < row.since || names.contains(&row.name) || names.contains(&"all");
         let missing = FEATURES.iter().filter(|row| lacks(row)).fold(0, |bits, row| bits | row.feature.bit());
-        Host { release, version, missing: AtomicU32::new(missing) }
+        Host {
+            release,
+            version,
+            missing: AtomicU32::new(missing),
+            layout: OnceLock::new(),
+            is_nested: OnceLock::new(),
+            modules: Default::default(),
+        }
     }
 
     /// The kernel's release, such as `6.1.0-38-amd64`.
@@ -193,6 +194,28 @@ impl Host {
     /// The kernel's version; `None` when its release does not begin with one.
     pub fn version(&self) -> Option<Version> {
         self.version
+    }
+
+    /// The cgroup hierarchies.
+    pub fn layout(&self) -> &Layout {
+        self.layout.get_or_init(Layout::detect)
+    }
+
+    /// True when this process is in a user namespace other than the initial one: there the kernel makes no device nodes.
+    ///
+    /// The initial namespace has a fixed inode number (`PROC_USER_INIT_INO`). The id maps do not tell: those of another
+    /// namespace may be the identity.
+    pub fn is_nested(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        const INITIAL: u64 = 0xeffffffd;
+        let is_other =
+            || std::fs::metadata("/proc/self/ns/user").is_ok_and(|metadata| metadata.ino() != INITIAL);
+        *self.is_nested.get_or_init(is_other)
+    }
+
+    /// True when the kernel enforces the rules of a security module, or would if it were told to.
+    pub fn is_active(&self, module: SecurityModule) -> bool {
+        *self.modules[module as usize].get_or_init(|| module.look())
     }
 
     /// True when the kernel is older than the oldest one that Kiln supports.

@@ -13,6 +13,7 @@ use kiln_image::sys::{self, CallError, Named};
 use kiln_image::tree::Tree;
 use kiln_runtime::cgroup::Cgroup;
 use kiln_runtime::container::{Cgroups, DeviceNodes, Entry, Filter, Handed, Identity, Modules, Request};
+use kiln_runtime::host::Host;
 use kiln_runtime::op::Stage;
 use kiln_runtime::plan::plan;
 use kiln_runtime::{Process, SpawnError, SpawnRequest, spec};
@@ -117,7 +118,7 @@ impl Executor<'_> {
             root: Some(&root),
             network: network_slot,
             cgroups: Cgroups {
-                layout: Some(self.tools.sandbox.layout()),
+                layout: Some(Host::get().layout()),
                 groups: limited.as_ref().or(shared).map(Cgroup::groups),
                 born_in,
                 entry: if limited.is_some() { Entry::BySelf } else { Entry::BySelfIfPossible },

@@ -119,15 +119,15 @@ impl StoreInfo {
 impl Info {
     fn detect(store: Option<StoreInfo>) -> Info {
         let host = Host::get();
-        let layout = Layout::detect();
+        let layout = Host::get().layout();
         let mut security_options = Vec::new();
         for (module, name) in [(SecurityModule::AppArmor, "apparmor"), (SecurityModule::SELinux, "selinux")] {
-            if module.is_active() {
+            if Host::get().is_active(module) {
                 security_options.push(format!("name={name}"));
             }
         }
         security_options.push("name=seccomp,profile=builtin".to_owned());
-        if host::is_nested() {
+        if Host::get().is_nested() {
             security_options.push("name=rootless".to_owned());
         }
         if layout.is_unified_only() {

@@ -1,7 +1,7 @@
 //! `kiln run`.
 
 use crate::arguments::{self, Globals};
-use crate::attach::{self, Attachment};
+use crate::attach::Attachment;
 use crate::config::STATE;
 use crate::error::{CliError, code};
 use crate::images::ImageFinder;
@@ -14,6 +14,7 @@ use clap::Parser;
 use kiln_engine::{Containers, EngineError, NetworkMode, RunOptions, Running, SecurityOptions, start_code};
 use kiln_image::platform::Platform;
 use kiln_image::store::{Image, StoreError};
+use kiln_runtime::container::terminal;
 use kiln_runtime::network::resolv;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -363,7 +364,9 @@ impl Target {
             }
             Reached::Nothing => {}
             Reached::Starting(signals) => signals.push(signal),
-            Reached::Running { console: Some(console), .. } if signal == SIGWINCH => attach::resize(console),
+            Reached::Running { console: Some(console), .. } if signal == SIGWINCH => {
+                terminal::copy_size(console)
+            }
             Reached::Running { process, asked, console } => {
                 *asked += u32::from(matches!(signal, SIGINT | SIGTERM));
                 let signal = if *asked >= PATIENCE { SIGKILL } else { signal };

@@ -6,7 +6,6 @@ use crate::error::CliError;
 use crate::{format, ui};
 use clap::Parser;
 use kiln_image::platform::Platform;
-use kiln_runtime::cgroup::Layout;
 use kiln_runtime::host::Host;
 use serde::Serialize;
 use std::ffi::OsString;
@@ -80,13 +79,13 @@ impl Answer {
             os: platform.os.clone(),
             arch: platform.architecture.clone(),
         };
-        let layout = Layout::detect();
+        let layout = Host::get().layout();
         Ok(Answer {
             client: program.clone(),
             server: Server {
                 program,
                 kernel_version: Host::get().release().to_owned(),
-                cgroup_version: super::info::cgroup_version(&layout),
+                cgroup_version: super::info::cgroup_version(layout),
                 docker_root_dir: Config::read(globals)?.root.display().to_string(),
             },
         })

@@ -98,7 +98,7 @@ fn links_into_proc_lead_no_mount() {
         let dir = &outside.path;
         add_mount(c, json!({"destination": "/host/proc/sys", "type": "bind", "source": dir, "options": ["bind"]}));
     });
-    assert_eq!(done.out, "file\ndir\n", "{done:?}");
+    assert_eq!(done.out, "directory\nfile\n", "{done:?}");
     let done = bed.sh("cat /proc/uptime /proc/sys/kernel/ns_last_pid", |c| {
         for name in ["uptime", "sys/kernel/ns_last_pid"] {
             let source = outside.file();

@@ -5,7 +5,7 @@ use crate::error::OciError;
 use crate::state::OCI_VERSION;
 use crate::{Globals, print};
 use kiln_runtime::capability;
-use kiln_runtime::host::SecurityModule;
+use kiln_runtime::host::{Host, SecurityModule};
 use serde_json::json;
 
 /// Options of mounts that mean something to the runtime; all others go to the file system.
@@ -106,8 +106,8 @@ pub(super) fn features(_: &Globals, _: &Arguments) -> Result<u8, OciError> {
                     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
                 ],
             },
-            "apparmor": {"enabled": SecurityModule::AppArmor.is_active()},
-            "selinux": {"enabled": SecurityModule::SELinux.is_active()},
+            "apparmor": {"enabled": Host::get().is_active(SecurityModule::AppArmor)},
+            "selinux": {"enabled": Host::get().is_active(SecurityModule::SELinux)},
             "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "mountExtensions": {"idmap": {"enabled": true}},
             "memoryPolicy": {

@@ -7,8 +7,9 @@ use crate::namespaces;
 use crate::readiness::Readiness;
 use crate::state::{Container, Record, Status};
 use crate::{Globals, hooks};
-use kiln_runtime::cgroup::{Groups, Layout};
+use kiln_runtime::cgroup::Groups;
 use kiln_runtime::container::{CallerError, Steps};
+use kiln_runtime::host::Host;
 use kiln_runtime::{SpawnError, launch, signal};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
@@ -197,7 +198,7 @@ fn end(container: &Container) -> Result<(), OciError> {
         container.record.groups.freeze(false)?;
     }
     // Stopped by somebody else's group it could not die.
-    Groups::thaw_process(&Layout::detect(), container.record.pid);
+    Groups::thaw_process(Host::get().layout(), container.record.pid);
     if wait_for(&pidfd, 10) {
         return Ok(());
     }

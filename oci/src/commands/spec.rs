@@ -4,7 +4,7 @@ use crate::Globals;
 use crate::arguments::Arguments;
 use crate::error::OciError;
 use crate::state::OCI_VERSION;
-use kiln_runtime::cgroup::Layout;
+use kiln_runtime::host::Host;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
@@ -73,7 +73,7 @@ fn example(rootless: bool) -> Value {
         },
     });
     // Without version 1 hierarchies a namespace hides the host's groups; with them engines do without one.
-    if Layout::detect().is_unified_only()
+    if Host::get().layout().is_unified_only()
         && let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut()
     {
         namespaces.push(json!({"type": "cgroup"}));

@@ -4,7 +4,8 @@ use crate::Globals;
 use crate::arguments::{Arguments, Flag, value};
 use crate::create;
 use crate::error::OciError;
-use kiln_runtime::cgroup::{self, Groups, Layout, stats};
+use kiln_runtime::cgroup::{self, Groups, stats};
+use kiln_runtime::host::Host;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use std::io::Read;
 use std::path::Path;
@@ -47,12 +48,12 @@ pub(super) fn update(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
         Some(path) => from_file(path)?,
         None => from_flags(arguments)?,
     };
-    let layout = Layout::detect();
+    let layout = Host::get().layout();
     let spec = container.config()?;
     let place = create::place(&spec, &container.record.id);
     container.need_groups()?;
     let before = container.record.groups.clone();
-    container.record.groups.extend(&layout, &place, &resources)?;
+    container.record.groups.extend(layout, &place, &resources)?;
     if container.record.groups != before {
         container.save()?;
     }
@@ -60,7 +61,7 @@ pub(super) fn update(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
         globals.log.warn(&format!("{limit} is ignored: Linux has no such limit any more"));
     }
     check_usage(&container.record.groups, &resources)?;
-    container.record.groups.apply(&layout, Some(&resources))?;
+    container.record.groups.apply(layout, Some(&resources))?;
     Ok(0)
 }
 
