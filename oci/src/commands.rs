@@ -197,6 +197,21 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: spec::spec,
     },
     Command {
+        name: "plan",
+        about: "print how a bundle's container would be set up, without doing it",
+        words: "",
+        flags: &[&[
+            value(&["bundle", "b"]),
+            value(&["config", "f"]),
+            value(&["preserve-fds"]),
+            switch(&["no-pivot"]),
+            switch(&["no-new-keyring"]),
+        ]],
+        until_word: false,
+        failure: None,
+        run: plan,
+    },
+    Command {
         name: "features",
         about: "print what this runtime can do as JSON",
         words: "",
@@ -258,3 +273,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         },
     },
 ];
+
+/// Prints the plan for a bundle.
+fn plan(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
+    crate::print(&crate::create::plan_of(globals, arguments)?)
+}

@@ -60,6 +60,15 @@ pub(crate) struct Made {
     pub(crate) ready: Option<(Readiness, OwnedFd)>,
 }
 
+/// The slots of descriptors that are handed to the container.
+#[derive(Clone, Copy, Default)]
+struct Slots<'a> {
+    born_in: Option<FdSlot>,
+    gate: Option<FdSlot>,
+    sources: &'a [(usize, FdSlot)],
+    nodes: &'a [(PathBuf, FdSlot)],
+}
+
 /// What `create` and `run` are told.
 struct Request<'a> {
     globals: &'a Globals,
@@ -147,6 +156,25 @@ pub(crate) fn create(
             Err(error)
         }
     }
+}
+
+/// The plan for a bundle as text, without anything that `create` opens or makes first: cgroups, sources of mounts,
+/// device nodes, the gate. Touches nothing.
+pub(crate) fn plan_of(globals: &Globals, arguments: &Arguments) -> Result<String, OciError> {
+    let mut bundle = Bundle::read(arguments.get("bundle").unwrap_or("."), arguments.get("config"))?;
+    map_own_id(&mut bundle.spec);
+    let request = Request {
+        globals,
+        arguments,
+        bundle: &bundle,
+        then: Then::Stay,
+        nested: Host::get().is_nested(),
+        has_process: true,
+        by_handle: false,
+        devices: plan::network_devices(&bundle.spec)?,
+    };
+    let container = request.container(Host::get().layout(), Groups::NONE, false, Slots::default())?;
+    Ok(plan(&bundle.spec, &container)?.to_string())
 }
 
 /// Shows the container where to say that it is ready, if somebody wants to know, and listens there if it starts now.
@@ -287,37 +315,24 @@ impl Request<'_> {
         }
     }
 
-    fn start(
-        &self,
-        dir: &Dir,
-        layout: &Layout,
-        holdings: &Holdings,
-    ) -> Result<(Record, Launched, Option<OwnedFd>), OciError> {
-        let groups = holdings.groups();
+    /// The request for the container, as its specification and the command line have it.
+    fn container<'a>(
+        &'a self,
+        layout: &'a Layout,
+        groups: &'a Groups,
+        has_class: bool,
+        slots: Slots<'a>,
+    ) -> Result<container::Request<'a>, OciError> {
         let spec = &self.bundle.spec;
-        let mut handed = Handed::default();
-        let born_in = groups.dir()?.map(|dir| handed.give(dir));
-        if self.guards(groups) && groups.path_of(DEVICES).is_some() {
-            // First: the process enters by itself, and makes nodes that half of a list would refuse it.
-            groups.restrict(None, &device_rules(self.resources()))?;
-        }
-        let gate = match self.then {
-            Then::Wait => Some(handed.give(dir.make_gate()?)),
-            Then::Detach | Then::Stay => None,
-        };
-        let sources: Vec<(usize, FdSlot)> =
-            self.sources()?.into_iter().map(|(index, fd)| (index, handed.give(fd))).collect();
-        let nodes: Vec<(PathBuf, FdSlot)> =
-            self.nodes(groups)?.into_iter().map(|(path, fd)| (path, handed.give(fd))).collect();
         let enters = enters_groups(spec);
-        let attaches = groups.needs_attach() && !enters || holdings.class().is_some();
+        let attaches = groups.needs_attach() && !enters || has_class;
         let process = spec.process().as_ref();
-        let request = container::Request {
+        Ok(container::Request {
             bundle: Some(&self.bundle.dir),
             cgroups: Cgroups {
                 layout: Some(layout),
                 groups: Some(groups),
-                born_in,
+                born_in: slots.born_in,
                 entry: if enters { Entry::BySelf } else { Entry::ByParent },
             },
             devices: if !self.nested && groups.are_none() {
@@ -327,13 +342,13 @@ impl Request<'_> {
             } else {
                 DeviceNodes::Made
             },
-            nodes: &nodes,
-            sources: &sources,
+            nodes: slots.nodes,
+            sources: slots.sources,
             parent: ParentWork::FILTER
                 .and(ParentWork::HOOKS)
                 .and_if(attaches, ParentWork::CGROUPS)
                 .and_if(self.guards(groups), ParentWork::DEVICES),
-            gate: gate.map(|socket| Gate { socket, finds_program: self.has_process }),
+            gate: slots.gate.map(|socket| Gate { socket, finds_program: self.has_process }),
             pivot: if self.arguments.has("no-pivot") { Pivot::Move } else { Pivot::Root },
             keyring: if self.arguments.has("no-new-keyring") { Keyring::Caller } else { Keyring::New },
             affinity: Affinity::Any,
@@ -358,7 +373,33 @@ impl Request<'_> {
                 run: if self.by_handle { RunBy::Handle } else { RunBy::Path },
             },
             ..container::Request::default()
+        })
+    }
+
+    fn start(
+        &self,
+        dir: &Dir,
+        layout: &Layout,
+        holdings: &Holdings,
+    ) -> Result<(Record, Launched, Option<OwnedFd>), OciError> {
+        let groups = holdings.groups();
+        let spec = &self.bundle.spec;
+        let mut handed = Handed::default();
+        let born_in = groups.dir()?.map(|dir| handed.give(dir));
+        if self.guards(groups) && groups.path_of(DEVICES).is_some() {
+            // First: the process enters by itself, and makes nodes that half of a list would refuse it.
+            groups.restrict(None, &device_rules(self.resources()))?;
+        }
+        let gate = match self.then {
+            Then::Wait => Some(handed.give(dir.make_gate()?)),
+            Then::Detach | Then::Stay => None,
         };
+        let sources: Vec<(usize, FdSlot)> =
+            self.sources()?.into_iter().map(|(index, fd)| (index, handed.give(fd))).collect();
+        let nodes: Vec<(PathBuf, FdSlot)> =
+            self.nodes(groups)?.into_iter().map(|(path, fd)| (path, handed.give(fd))).collect();
+        let slots = Slots { born_in, gate, sources: &sources, nodes: &nodes };
+        let request = self.container(layout, groups, holdings.class().is_some(), slots)?;
         let mut plan = plan(spec, &request)?;
         self.globals.log.debug(&format!("container {:?}: {} steps of set-up", dir.id(), plan.setup.len()));
         plan.program.environment.extend(listen_environment());

@@ -255,6 +255,26 @@ fn what_it_can_do_is_told() {
     assert!(lines[0].starts_with("kiln-runtime version ") && lines[1].starts_with("spec: 1."), "{version}");
 }
 
+/// A plan is printed, and nothing is made for it.
+#[test]
+fn plans_are_printed() {
+    let bed = bed!();
+    let mut bundle = bed.bundle("echo hello");
+    let plan = bed.oci(&["plan", "--bundle", bundle.write()]);
+    assert_eq!(plan.code, 0, "{}", plan.err);
+    let lines: Vec<&str> = plan.out.lines().collect();
+    assert!(lines[0].starts_with("process in new namespaces: "), "{}", plan.out);
+    for line in ["pivot to the root", "umask 022", "exec /bin/sh -c \"echo hello\""] {
+        assert!(lines.contains(&line), "{line}: {}", plan.out);
+    }
+    assert_eq!(bed.oci(&["list", "-q"]).out, "");
+    let moved = bed.oci(&["plan", "--no-pivot", "--bundle", bundle.write()]);
+    assert!(moved.out.contains("\nmove the root to /\n"), "{}", moved.out);
+    bundle.config["process"]["cwd"] = json!("tmp");
+    let refused = bed.oci(&["plan", "--bundle", bundle.write()]);
+    assert!(refused.code != 0 && refused.err.contains("`tmp` is not an absolute path"), "{}", refused.err);
+}
+
 #[test]
 fn messages_go_to_a_file() {
     let bed = bed!();
