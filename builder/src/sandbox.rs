@@ -3,11 +3,12 @@
 use crate::graph::RunLimits;
 use kiln_image::store::{ScratchDir, Store, StoreError};
 use kiln_image::sys::{CallError, Named};
+use kiln_network::etc::Resolver;
+use kiln_network::{Bridge, Connection, NetworkError, resolv};
 use kiln_runtime::apparmor::{self, AppArmorError};
 use kiln_runtime::cgroup::{self, Cgroup, CgroupError};
-use kiln_runtime::container::etc::{Resolver, STUB_DIRS};
+use kiln_runtime::container::etc::STUB_DIRS;
 use kiln_runtime::host::Host;
-use kiln_runtime::network::{self, Bridge, Connection, NetworkError, resolv};
 use kiln_runtime::{Spawner, spec};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Mount, Spec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -174,7 +175,7 @@ impl<'a> Sandbox<'a> {
     }
 
     pub(crate) fn no_network(&self) -> Result<StepNetwork<'a>, SandboxError> {
-        Ok(StepNetwork::None(network::isolated(self.spawner)?))
+        Ok(StepNetwork::None(kiln_network::isolated(self.spawner)?))
     }
 
     /// Writes a secret where nothing reaches a disk; whoever asked removes it.

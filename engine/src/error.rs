@@ -2,10 +2,10 @@
 
 use kiln_image::store::StoreError;
 use kiln_image::sys::CallError;
+use kiln_network::NetworkError;
 use kiln_runtime::SpawnError;
 use kiln_runtime::apparmor::AppArmorError;
 use kiln_runtime::cgroup::CgroupError;
-use kiln_runtime::network::NetworkError;
 use kiln_runtime::plan::PlanError;
 
 /// What an engine says when it cannot.

@@ -6,14 +6,15 @@ use crate::record::{Endpoint, State, now};
 use crate::settings::NetworkMode;
 use kiln_image::store::make_upper;
 use kiln_image::sys::{CallError, Named};
+use kiln_network::etc::{self, Resolver};
+use kiln_network::{Bridge, Connection};
 use kiln_runtime::cgroup::{self, Cgroup, Layout};
-use kiln_runtime::container::etc::{self, Resolver, STUB_DIRS};
+use kiln_runtime::container::etc::STUB_DIRS;
 use kiln_runtime::container::{
     CallerError, Cgroups, DeviceNodes, Entry, Filter, Handed, Identity, Modules, ParentWork, Request, Steps,
     Terminal,
 };
 use kiln_runtime::host::Host;
-use kiln_runtime::network::{self, Bridge, Connection};
 use kiln_runtime::op::{ConsoleSize, Point, SetupError, Stage};
 use kiln_runtime::plan::plan;
 use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner, apparmor, spec};
@@ -157,7 +158,7 @@ impl<'a> Owned<'a> {
             NetworkMode::Bridge => {
                 resources.connection = Some(Bridge::open(state)?.connect(spawner)?);
             }
-            NetworkMode::None => resources.isolated = Some(network::isolated(spawner)?),
+            NetworkMode::None => resources.isolated = Some(kiln_network::isolated(spawner)?),
             NetworkMode::Host => {}
         }
         Ok(resources)

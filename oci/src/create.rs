@@ -15,6 +15,7 @@ use crate::state::{Dir, Record, Status, write_beside};
 use crate::terminal::{self, Handover};
 use crate::{Globals, foreground, hooks, machine, own_file};
 use groups::{check_device_rules, device_rules};
+use kiln_network::move_device;
 use kiln_runtime::capability;
 use kiln_runtime::cgroup::{Groups, Layout};
 use kiln_runtime::container::{
@@ -23,7 +24,6 @@ use kiln_runtime::container::{
 };
 use kiln_runtime::host::{Host, SecurityModule};
 use kiln_runtime::launch::{self, Launched};
-use kiln_runtime::network::move_device;
 use kiln_runtime::op::{FdSlot, Point};
 use kiln_runtime::plan::{self, plan};
 use kiln_runtime::resctrl::{self, Class};

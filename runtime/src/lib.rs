@@ -15,7 +15,6 @@ pub mod host;
 pub mod idmap;
 mod init;
 pub mod launch;
-pub mod network;
 pub mod op;
 pub mod plan;
 mod process;

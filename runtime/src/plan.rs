@@ -18,7 +18,6 @@ use crate::cgroup::{Groups, Layout};
 use crate::container::{
     Cgroups, DeviceNodes, Entry, Keyring, LineEnds, ParentWork, Pivot, Request, Terminal,
 };
-use crate::network::is_device_name;
 use crate::op::{
     Bytes, ConsoleSize, DeviceOp, FdSlot, HierarchiesOp, HookOp, HookOutput, MountOp, Plan, Point, RootOp,
     SetupOp,
@@ -511,6 +510,15 @@ pub fn network_devices(spec: &Spec) -> Result<Vec<(String, String)>, PlanError> 
         return Err(PlanError::NeedsNamespace("netDevices", LinuxNamespaceType::Network));
     }
     Ok(devices)
+}
+
+/// True for names that an interface can have (`dev_valid_name` of the kernel).
+fn is_device_name(name: &str) -> bool {
+    const MAX_NAME: usize = 15;
+    !name.is_empty()
+        && name.len() <= MAX_NAME
+        && !matches!(name, "." | "..")
+        && !name.contains(|letter: char| letter == '/' || letter == ':' || letter.is_whitespace())
 }
 
 /// Hooks that run last must be known to make sense first: nobody can be told afterwards.

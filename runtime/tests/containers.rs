@@ -4,11 +4,11 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
+use kiln_network::{Bridge, Connection};
 use kiln_runtime::cgroup::{self, Cgroup, Layout};
 use kiln_runtime::container::{
     CallerError, Cgroups, DeviceNodes, Filter, Handed, Identity, ParentWork, Request, Steps, Terminal,
 };
-use kiln_runtime::network::{Bridge, Connection};
 use kiln_runtime::op::{ConsoleSize, FdSlot, Point, Stage};
 use kiln_runtime::plan::plan;
 use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner, spec};
@@ -601,7 +601,7 @@ fn network(bed: &Bed) {
     let (_, peer) = server.accept().unwrap();
     assert_eq!(peer.ip(), std::net::IpAddr::V4(first.address));
     finish(client, output);
-    let alone = kiln_runtime::network::isolated(&bed.spawner).unwrap();
+    let alone = kiln_network::isolated(&bed.spawner).unwrap();
     let (root, mount) = bed.root();
     let spec = bed.spec(
         root.path(),

@@ -144,3 +144,13 @@ fn plans_travel_as_json() {
     let json = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), plan);
 }
+
+#[test]
+fn names_are_those_that_the_kernel_takes() {
+    for name in ["eth0", "a", "exactly-15-long", "käse", "eth0.7@x"] {
+        assert!(is_device_name(name), "{name}");
+    }
+    for name in ["", ".", "..", "a/b", "a:1", "a b", "a\tb", "sixteen-letters-"] {
+        assert!(!is_device_name(name), "{name:?}");
+    }
+}

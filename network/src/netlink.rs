@@ -1,6 +1,6 @@
 //! Messages to and from the kernel.
 
-use crate::op::describe_errno;
+use kiln_runtime::op::describe_errno;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink};

@@ -5,12 +5,12 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
-use kiln_runtime::Spawner;
-use kiln_runtime::network::user_mode::{Program, UserMode, UserModeConfig};
-use kiln_runtime::network::{
+use kiln_network::user_mode::{Program, UserMode, UserModeConfig};
+use kiln_network::{
     Binding, Bridge, Connection, Ipv6, NetworkConfig, NetworkError, Place, PortMapping, Protocol, Proxy,
     PublishError, Published, Subnet,
 };
+use kiln_runtime::Spawner;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::HashSet;
 use std::fs;

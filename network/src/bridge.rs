@@ -8,7 +8,7 @@ use super::rules::{self, Network};
 use super::store::{Changing, Known, Lease, Store};
 use super::sysctl::Version;
 use super::{NetworkError, kernel, sysctl};
-use crate::process::Spawner;
+use kiln_runtime::Spawner;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::fs;

@@ -1,7 +1,7 @@
 //! A network of containers does not make a router of its host.
 
 use super::{Bed, assert_silent, at, inside, ip, listen, talk};
-use kiln_runtime::network::{Bridge, Ipv6, NetworkConfig};
+use kiln_network::{Bridge, Ipv6, NetworkConfig};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};

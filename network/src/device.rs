@@ -5,17 +5,6 @@ use super::netlink::Netlink;
 use super::{NetworkError, kernel, within};
 use rustix::fd::BorrowedFd;
 
-/// Longest name of an interface, as the kernel counts without its end.
-const MAX_NAME: usize = 15;
-
-/// Whether an interface can have this name (`dev_valid_name`).
-pub fn is_device_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= MAX_NAME
-        && !matches!(name, "." | "..")
-        && !name.contains(|letter: char| letter == '/' || letter == ':' || letter.is_whitespace())
-}
-
 /// Moves the interface `name` of this network namespace into another one, where it is called `inside`, keeps its lasting
 /// global addresses, and is up.
 ///
@@ -38,19 +27,4 @@ pub fn move_device(namespace: BorrowedFd<'_>, name: &str, inside: &str) -> Resul
         steps.extend(addresses.into_iter().map(|address| address.give(index)));
         link::carry_out(&mut netlink, &steps)
     })?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_device_name;
-
-    #[test]
-    fn names_are_those_that_the_kernel_takes() {
-        for name in ["eth0", "a", "exactly-15-long", "käse", "eth0.7@x"] {
-            assert!(is_device_name(name), "{name}");
-        }
-        for name in ["", ".", "..", "a/b", "a:1", "a b", "a\tb", "sixteen-letters-"] {
-            assert!(!is_device_name(name), "{name:?}");
-        }
-    }
 }
