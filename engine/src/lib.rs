@@ -9,6 +9,7 @@
 mod container;
 mod directory;
 mod error;
+pub mod log;
 mod name;
 mod record;
 mod security;

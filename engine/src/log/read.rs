@@ -1,0 +1,225 @@
+//! Reading a log: its last lines, or those of some time, and what is written meanwhile.
+
+use super::follow::Follower;
+use super::{Entry, path};
+use jiff::Timestamp;
+use rustix::fd::BorrowedFd;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::ops::ControlFlow;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Bytes that are read at once when lines are counted from the end.
+const BLOCK: u64 = 64 << 10;
+
+/// What is wanted of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Only entries of this time and later.
+    pub since: Option<Timestamp>,
+    /// Only entries before this time; following ends with the first later one.
+    pub until: Option<Timestamp>,
+    /// Only this many of the entries that are there; `None` for all.
+    pub tail: Option<u64>,
+}
+
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// A file failed.
+    #[error("cannot read the log `{path}`", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Changes of the files cannot be watched.
+    #[error("cannot watch the log in `{path}`", path = path.display())]
+    Watch {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Passes entries to `emit`, the oldest first, until it breaks or the log ends. With `follow`, a descriptor that becomes
+/// readable when the writer has ended, entries are passed on as they are written until then.
+///
+/// Lines that are no entries are left out: a crash can leave part of one. A log that does not exist is empty.
+///
+/// # Errors
+/// A file cannot be read, or watched.
+pub fn read(
+    dir: &Path,
+    query: &LogQuery,
+    follow: Option<BorrowedFd<'_>>,
+    emit: &mut dyn FnMut(&Entry) -> ControlFlow<()>,
+) -> Result<(), LogError> {
+    // Watched before it is read: nothing that is written in between is missed.
+    let mut follower = follow.map(|ended| Follower::new(dir, ended)).transpose()?;
+    let files = open_all(dir)?;
+    let start = match query.tail {
+        Some(lines) => Start::before_last(&files, lines).map_err(|source| failed(dir, source))?,
+        None => Start::default(),
+    };
+    let mut pass = |line: &[u8]| {
+        let Some(entry) = Entry::parse(line) else { return ControlFlow::Continue(()) };
+        if query.until.is_some_and(|until| entry.time >= until) {
+            return ControlFlow::Break(());
+        }
+        if query.since.is_some_and(|since| entry.time < since) {
+            return ControlFlow::Continue(());
+        }
+        emit(&entry)
+    };
+    let mut last = None;
+    for (number, file) in files.into_iter().enumerate().skip(start.file) {
+        let mut lines = Lines::new(file).map_err(|source| failed(dir, source))?;
+        if number == start.file {
+            lines.skip_to(start.offset).map_err(|source| failed(dir, source))?;
+        }
+        if lines.pass(&mut pass).map_err(|source| failed(dir, source))?.is_break() {
+            return Ok(());
+        }
+        last = Some(lines);
+    }
+    match &mut follower {
+        Some(follower) => follower.run(last, &mut pass),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn failed(dir: &Path, source: io::Error) -> LogError {
+    LogError::File { path: path(dir, 0), source }
+}
+
+/// All files of a log, the oldest first. A rotation meanwhile renames files that are open already: none is opened twice.
+fn open_all(dir: &Path) -> Result<Vec<File>, LogError> {
+    loop {
+        let mut files: Vec<File> = Vec::new();
+        for age in 0.. {
+            match File::open(path(dir, age)) {
+                Ok(file) => files.push(file),
+                // Between the renames of a rotation there is no newest file for a moment.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && age == 0 => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(source) => return Err(LogError::File { path: path(dir, age), source }),
+            }
+        }
+        files.reverse();
+        let mut seen = Vec::new();
+        let is_new = |file: &File| {
+            let inode = file.metadata().map(|metadata| metadata.ino()).unwrap_or_default();
+            let is_new = !seen.contains(&inode);
+            seen.push(inode);
+            is_new
+        };
+        if files.iter().map(is_new).collect::<Vec<_>>().into_iter().all(|is_new| is_new) {
+            return Ok(files);
+        }
+    }
+}
+
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Start {
+    file: usize,
+    offset: u64,
+}
+
+impl Start {
+    /// The place from which there are `wanted` lines, or the beginning.
+    fn before_last(files: &[File], wanted: u64) -> io::Result<Start> {
+        let mut left = wanted;
+        for (number, file) in files.iter().enumerate().rev() {
+            let size = file.metadata()?.len();
+            let (offset, found) = line_from_end(file, size, left)?;
+            left -= found;
+            if left == 0 {
+                return Ok(Start { file: number, offset });
+            }
+        }
+        Ok(Start::default())
+    }
+}
+
+/// The offset of the last `wanted` lines among the first `size` bytes of a file, and how many there are, at most `wanted`.
+/// A line that has not ended counts.
+fn line_from_end(file: &File, size: u64, wanted: u64) -> io::Result<(u64, u64)> {
+    if wanted == 0 || size == 0 {
+        return Ok((size, 0));
+    }
+    let mut found = 0;
+    let mut buffer = vec![0; BLOCK as usize];
+    let mut end = size;
+    while end > 0 {
+        let begin = end.saturating_sub(BLOCK);
+        let block = &mut buffer[..(end - begin) as usize];
+        file.read_exact_at(block, begin)?;
+        for at in memchr::memrchr_iter(b'\n', block) {
+            let after = begin + at as u64 + 1;
+            // The newline at the very end ends the last line; others begin one.
+            if after == size {
+                continue;
+            }
+            found += 1;
+            if found == wanted {
+                return Ok((after, found));
+            }
+        }
+        end = begin;
+    }
+    Ok((0, found + 1))
+}
+
+/// The lines of a file that may grow.
+pub(super) struct Lines {
+    reader: BufReader<File>,
+    /// A line whose end has not been written yet.
+    line: Vec<u8>,
+    inode: u64,
+}
+
+impl Lines {
+    pub(super) fn new(file: File) -> io::Result<Lines> {
+        let inode = file.metadata()?.ino();
+        Ok(Lines { reader: BufReader::with_capacity(BLOCK as usize, file), line: Vec::new(), inode })
+    }
+
+    /// The file's inode number, by which a renamed file is known.
+    pub(super) fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    fn skip_to(&mut self, offset: u64) -> io::Result<()> {
+        self.reader.seek(SeekFrom::Start(offset)).map(drop)
+    }
+
+    /// Passes on the lines that have ended, up to the present end of the file.
+    pub(super) fn pass(
+        &mut self,
+        pass: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> io::Result<ControlFlow<()>> {
+        // A writer whose disk was full has cut off part of an entry.
+        let position = self.reader.stream_position()?;
+        if self.reader.get_ref().metadata()?.len() < position {
+            self.line.clear();
+            let size = self.reader.get_ref().metadata()?.len();
+            self.skip_to(size)?;
+        }
+        while self.reader.read_until(b'\n', &mut self.line)? > 0 {
+            if self.line.last() != Some(&b'\n') {
+                break;
+            }
+            let flow = pass(&self.line);
+            self.line.clear();
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}

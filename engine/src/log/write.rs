@@ -1,0 +1,191 @@
+//! Writing a log: lines, rotation, and disks that are full.
+
+use super::entry::encode;
+use super::{MAX_ENTRY, Stream, path};
+use jiff::Timestamp;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Limits and decorations of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Bytes after which a file is rotated; `None` for no limit.
+    pub max_size: Option<u64>,
+    /// How many files are kept, the newest included; at least 1.
+    pub max_files: u32,
+    /// A JSON object that each entry carries; empty for none.
+    pub attributes: String,
+}
+
+impl Default for LogOptions {
+    /// Three files of 10 MB: a program that nobody watches does not fill the disk.
+    fn default() -> LogOptions {
+        LogOptions { max_size: Some(10_000_000), max_files: 3, attributes: String::new() }
+    }
+}
+
+/// The writer of a container's log. There is one at a time.
+#[derive(Debug)]
+pub struct LogWriter {
+    dir: PathBuf,
+    options: LogOptions,
+    pub(super) file: File,
+    size: u64,
+    /// Output of each stream whose line has not ended.
+    pending: [Vec<u8>; 2],
+    /// Entries that could not be written, and why the first of them could not.
+    lost: Option<(u64, io::Error)>,
+}
+
+impl LogWriter {
+    /// Opens the log in `dir`, and continues it.
+    ///
+    /// # Errors
+    /// The file cannot be made or opened.
+    pub fn open(dir: &Path, options: LogOptions) -> io::Result<LogWriter> {
+        let file = open(dir)?;
+        let size = end_last_line(&file)?;
+        let dir = dir.to_owned();
+        Ok(LogWriter { dir, options, file, size, pending: Default::default(), lost: None })
+    }
+
+    /// Takes what a program wrote. Lines that ended are in the file when this returns; the rest waits for its end.
+    ///
+    /// A full disk is no error: entries are counted, and the log says so when there is room again.
+    pub fn write(&mut self, stream: Stream, bytes: &[u8], time: Timestamp) {
+        let pending = &mut self.pending[stream as usize];
+        let mut bytes = bytes;
+        let mut text = std::mem::take(pending);
+        let mut batch = Batch::default();
+        while !bytes.is_empty() {
+            let room = MAX_ENTRY - text.len();
+            let end = bytes.iter().take(room).position(|byte| *byte == b'\n').map(|at| at + 1);
+            let taken = end.unwrap_or(room.min(bytes.len()));
+            text.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            if end.is_some() || text.len() == MAX_ENTRY {
+                self.add(&mut batch, stream, &text, time);
+                text.clear();
+            }
+        }
+        self.pending[stream as usize] = text;
+        self.put(&mut batch);
+    }
+
+    /// Writes what waits for the end of its line: the program has ended.
+    pub fn finish(&mut self, time: Timestamp) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let text = std::mem::take(&mut self.pending[stream as usize]);
+            if !text.is_empty() {
+                let mut batch = Batch::default();
+                self.add(&mut batch, stream, &text, time);
+                self.put(&mut batch);
+            }
+        }
+    }
+
+    /// How many entries are lost so far without a word in the log.
+    pub fn lost(&self) -> u64 {
+        self.lost.as_ref().map_or(0, |(count, _)| *count)
+    }
+
+    /// Adds an entry to a batch; one that would make the file too large goes to the next file.
+    fn add(&mut self, batch: &mut Batch, stream: Stream, text: &[u8], time: Timestamp) {
+        let before = batch.bytes.len();
+        encode(&mut batch.bytes, stream, text, &self.options.attributes, time);
+        batch.entries += 1;
+        let Some(max) = self.options.max_size else { return };
+        let is_first = before == 0 && self.size == 0;
+        if self.size + batch.bytes.len() as u64 > max && !is_first {
+            let next = batch.bytes.split_off(before);
+            batch.entries -= 1;
+            self.put(batch);
+            self.rotate();
+            *batch = Batch { bytes: next, entries: 1 };
+        }
+    }
+
+    fn put(&mut self, batch: &mut Batch) {
+        if batch.entries == 0 {
+            return;
+        }
+        let notice = self.notice();
+        let written = self.append(&notice).and_then(|()| self.append(&batch.bytes));
+        match written {
+            Ok(()) if !notice.is_empty() => self.lost = None,
+            Ok(()) => {}
+            Err(error) => {
+                let lost = self.lost.get_or_insert((0, error));
+                lost.0 += batch.entries;
+            }
+        }
+        *batch = Batch::default();
+    }
+
+    /// What the log says about entries that are lost; empty when none are.
+    fn notice(&self) -> Vec<u8> {
+        let mut notice = Vec::new();
+        if let Some((count, error)) = &self.lost {
+            let text = format!("kiln: {count} entries of this log were lost: {error}\n");
+            encode(&mut notice, Stream::Stderr, text.as_bytes(), &self.options.attributes, Timestamp::now());
+        }
+        notice
+    }
+
+    /// Appends whole entries, or nothing.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.file.write_all(bytes);
+        match &written {
+            Ok(()) => self.size += bytes.len() as u64,
+            // Part of an entry would be taken for damage. Readers leave it out where it cannot be cut off.
+            Err(_) => drop(self.file.set_len(self.size)),
+        }
+        written
+    }
+
+    /// Begins a new file. What cannot be renamed is written over: the limit counts for more than old entries.
+    fn rotate(&mut self) {
+        let oldest = self.options.max_files - 1;
+        let present = (0..oldest).take_while(|age| path(&self.dir, *age).exists()).count() as u32;
+        for age in (0..present).rev() {
+            let _ = fs::rename(path(&self.dir, age), path(&self.dir, age + 1));
+        }
+        let _ = fs::remove_file(path(&self.dir, 0));
+        match open(&self.dir) {
+            Ok(file) => (self.file, self.size) = (file, 0),
+            // The file that was open is the only one that there is.
+            Err(_) => {
+                let _ = self.file.set_len(0);
+                self.size = 0;
+            }
+        }
+    }
+}
+
+/// Entries that are written by one call.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    entries: u64,
+}
+
+pub(super) fn open(dir: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path(dir, 0))
+}
+
+/// Ends a line that a crash cut off, so that the next entry has its own; returns the size of the file.
+fn end_last_line(file: &File) -> io::Result<u64> {
+    use std::os::unix::fs::FileExt;
+    let size = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if size > 0 {
+        file.read_exact_at(&mut last, size - 1)?;
+    }
+    if last == [b'\n'] {
+        return Ok(size);
+    }
+    (&*file).write_all(b"\n")?;
+    Ok(size + 1)
+}
