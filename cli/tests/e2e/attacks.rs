@@ -40,9 +40,9 @@ impl Outside {
         let secret = || b"SECRET\n".to_vec();
         let path = |name: &str| self.path.join(name);
         let expected = vec![
-            (path("file"), secret()),
             (path("directory"), Vec::new()),
             (path("directory/file"), secret()),
+            (path("file"), secret()),
         ];
         assert_eq!(self.listing(), expected, "the outside was changed: {shown}");
         // The command that looks for it names it, what it prints begins behind the time.
