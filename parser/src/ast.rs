@@ -1,26 +1,25 @@
 //! The syntax tree of a Dockerfile.
 //!
-//! Values are kept as they were written: variables are not expanded and, where expansion would remove
-//! them, quotes still stand. What a variable means is decided by [`crate::expand`], with an environment
-//! that the tree does not know.
+//! Values are kept as written: variables are not expanded, and quotes stay wherever expansion would remove them.
+//! [`crate::expand`] replaces variables, given an environment that the tree does not know.
 
 use crate::source::Source;
 use crate::span::{Span, Spanned};
 use crate::text::Text;
 
-/// A whole file.
+/// Syntax tree of a whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dockerfile {
-    /// The parser directives at its head.
+    /// Parser directives at the head of the file.
     pub directives: Directives,
-    /// Its instructions in order, the broken ones too.
+    /// Instructions in file order, including invalid ones.
     pub instructions: Vec<Instruction>,
-    /// What stands behind the last instruction.
+    /// Trivia after the last instruction: line ends, blanks, comments.
     pub tail: Span,
 }
 
 impl Dockerfile {
-    /// The file again, byte for byte. `source` is what the tree was read from.
+    /// Text of the file, byte for byte. `source` must be the one that the tree was parsed from.
     pub fn print(&self, source: &Source) -> Vec<u8> {
         let pieces = self.instructions.iter().flat_map(|instruction| [instruction.lead, instruction.span]);
         let bytes = pieces.chain([self.tail]).flat_map(|span| &source.bytes()[span.range()]);
@@ -28,38 +27,39 @@ impl Dockerfile {
     }
 }
 
-/// `# key=value` lines at the head of the file.
+/// Parser directives: `# key=value` lines at the head of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directives {
-    /// `# syntax=`: the frontend the author asks for.
+    /// `# syntax=`: name of the frontend image.
     pub syntax: Option<Spanned<String>>,
     /// `# escape=`: the character that continues lines and escapes others.
     pub escape: char,
-    /// `# check=`: how lints are to behave.
+    /// `# check=`: options of the lints.
     pub check: Option<Spanned<String>>,
 }
 
 /// One instruction with everything that belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// What stands before it since the instruction above: line ends, blanks, comments, directives.
+    /// Trivia since the previous instruction: line ends, blanks, comments, directives.
     pub lead: Span,
-    /// From the keyword to the end of its last line or of its last heredoc's terminator.
+    /// From the keyword to the end of the last line or of the last heredoc's terminator.
     pub span: Span,
-    /// The keyword as written.
+    /// Keyword in its original letter case.
     pub keyword: Text,
-    /// The logical line: continuations joined, comments inside dropped, trimmed.
+    /// Logical line: continuations joined, comments inside dropped, trimmed.
     pub line: Text,
     /// Comment lines directly above, without `#` and trimmed.
     pub comments: Vec<Spanned<String>>,
-    /// Heredoc bodies in the order they are named.
+    /// Heredocs in the order of their `<<` words.
     pub heredocs: Vec<Heredoc>,
-    /// What it says.
+    /// Parsed form of the instruction.
     pub kind: Kind,
 }
 
 impl Instruction {
-    /// What a comment right above says about `name`: the words behind it in a line `# name words`.
+    /// Description of `name` in the comment lines directly above: the rest of a line `# name description`. `None` when
+    /// no line begins with that name.
     pub fn description(&self, name: &str) -> Option<&str> {
         let described = |comment: &Spanned<String>| comment.value.starts_with(name);
         let comment = self.comments.iter().find(|comment| {
@@ -69,51 +69,34 @@ impl Instruction {
     }
 }
 
-/// What an instruction says.
+/// Parsed form of an instruction.
+#[expect(missing_docs, reason = "a variant is named after its keyword")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// `ADD`.
     Add(Add),
-    /// `ARG`.
     Arg(Vec<ArgItem>),
-    /// `CMD`.
     Cmd(CommandLine),
-    /// `COPY`.
     Copy(Copy),
-    /// `ENTRYPOINT`.
     Entrypoint(CommandLine),
-    /// `ENV`.
     Env(KeyValues),
-    /// `EXPOSE`.
     Expose(Vec<Text>),
-    /// `FROM`.
     From(From),
-    /// `HEALTHCHECK`.
     Healthcheck(Healthcheck),
-    /// `LABEL`.
     Label(KeyValues),
-    /// `MAINTAINER`.
     Maintainer(Text),
-    /// `ONBUILD`.
     Onbuild(Onbuild),
-    /// `RUN`.
     Run(Run),
-    /// `SHELL`.
     Shell(Vec<Text>),
-    /// `STOPSIGNAL`.
     Stopsignal(Text),
-    /// `USER`.
     User(Text),
-    /// `VOLUME`.
     Volume(Vec<Text>),
-    /// `WORKDIR`.
     Workdir(Text),
-    /// An instruction that could not be read; a diagnostic says why.
+    /// An instruction with an error; a diagnostic describes it.
     Invalid,
 }
 
 impl Kind {
-    /// The texts in which the builder replaces variables, heredoc bodies not counted.
+    /// Texts in which the builder expands variables, without heredoc bodies.
     pub fn expanded(&self) -> Vec<&Text> {
         match self {
             Kind::Add(add) => {
@@ -146,7 +129,7 @@ fn paths(sources: &[CopySource]) -> impl Iterator<Item = &Text> {
     })
 }
 
-/// A mount's `from=`, which takes no variables.
+/// True for the `from=` field of a mount, in which variables are not expanded.
 fn is_from(field: &str) -> bool {
     field.split_once('=').is_some_and(|(key, _)| key.eq_ignore_ascii_case("from"))
 }
@@ -157,7 +140,7 @@ impl CopyOptions {
     }
 }
 
-/// The keywords of the language, as messages name them.
+/// Keywords of the language, in the upper case that messages use.
 pub const KEYWORDS: [&str; 18] = [
     "ADD",
     "ARG",
@@ -184,16 +167,16 @@ pub const KEYWORDS: [&str; 18] = [
 pub struct From {
     /// Image, earlier stage or named context; variables unexpanded.
     pub image: Text,
-    /// `AS` as written, for lints.
+    /// The word `AS` in its original letter case, for lints.
     pub as_keyword: Option<Text>,
-    /// Stage name, as written.
+    /// Stage name in its original letter case.
     pub name: Option<Text>,
-    /// `--platform`, unexpanded.
+    /// Value of `--platform`, unexpanded.
     pub platform: Option<Text>,
 }
 
 impl From {
-    /// The stage's name in the lower case that look-ups use.
+    /// Stage name in lower case, as look-ups compare it; `None` for a stage without a name.
     pub fn stage_name(&self) -> Option<String> {
         self.name.as_ref().map(|name| name.as_str().to_lowercase())
     }
@@ -202,29 +185,29 @@ impl From {
 /// A command in one of its two forms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandLine {
-    /// Text for the shell; heredoc bodies stand on the instruction.
+    /// Text for the shell; heredoc bodies are in [`Instruction::heredocs`].
     Shell(Text),
-    /// `["program", "argument"]`, run as it is.
+    /// `["program", "argument"]`, run without a shell.
     Exec(Vec<Text>),
 }
 
-/// `RUN`.
+/// `RUN [flags] command`, also with heredocs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// `--mount` values in order.
+    /// Values of `--mount` in order.
     pub mounts: Vec<MountFlag>,
-    /// `--network`.
+    /// Value of `--network`; `None` when absent.
     pub network: Option<Spanned<NetworkMode>>,
-    /// `--security`.
+    /// Value of `--security`; `None` when absent.
     pub security: Option<Spanned<SecurityMode>>,
-    /// `--device` values in order.
+    /// Values of `--device` in order.
     pub devices: Vec<Device>,
-    /// What is run.
+    /// Command in shell or exec form.
     pub command: CommandLine,
 }
 
 impl Run {
-    /// True when the command is a heredoc and nothing else: then its body is the command.
+    /// True when the command consists of one heredoc only, whose body then is the command.
     pub fn is_heredoc_alone(&self) -> bool {
         match &self.command {
             CommandLine::Shell(text) => crate::grammar::heredoc::marker(text.as_str()).is_some(),
@@ -233,12 +216,12 @@ impl Run {
     }
 }
 
-/// One `--mount=` value, split at its commas, keys and values as written.
+/// One `--mount=` value, split at its commas; keys and values as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountFlag {
-    /// The whole value.
+    /// Whole value of the flag.
     pub text: Text,
-    /// Its comma-separated fields.
+    /// Comma-separated fields of the value.
     pub fields: Vec<Text>,
 }
 
@@ -247,72 +230,72 @@ pub struct MountFlag {
 pub struct Device {
     /// `vendor.com/class=device`, `=*` for all of them, or only the class.
     pub name: Text,
-    /// The step fails without it.
+    /// Whether the step fails when the host lacks the device.
     pub required: bool,
 }
 
-/// Where a step's packets go.
+/// Network of a RUN step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkMode {
-    /// What the build was asked for.
+    /// The mode that the build was started with.
     Default,
-    /// Loopback only.
+    /// A loopback interface and nothing else.
     None,
-    /// The host's own network; needs consent on the command line.
+    /// The host's network; needs an entitlement from the command line.
     Host,
 }
 
-/// How confined a step is.
+/// Confinement of a RUN step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecurityMode {
-    /// As any container.
+    /// The confinement of an ordinary container.
     Sandbox,
-    /// All capabilities, no seccomp; needs consent on the command line.
+    /// All capabilities and no seccomp filter; needs an entitlement from the command line.
     Insecure,
 }
 
-/// `COPY`.
+/// `COPY [flags] source… destination`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copy {
     /// Sources, heredocs included, in order.
     pub sources: Vec<CopySource>,
-    /// Destination, unexpanded.
+    /// Destination path of the copy, unexpanded.
     pub destination: Text,
-    /// `--from`.
+    /// Value of `--from`: a stage, an image or a named context.
     pub from: Option<Text>,
-    /// Flags that ADD has too.
+    /// Flags shared with ADD.
     pub options: CopyOptions,
-    /// `--parents`.
+    /// Whether `--parents` is set.
     pub parents: bool,
 }
 
-/// `ADD`.
+/// `ADD [flags] source… destination`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Add {
     /// Sources, heredocs included, in order.
     pub sources: Vec<CopySource>,
-    /// Destination, unexpanded.
+    /// Destination path of the copy, unexpanded.
     pub destination: Text,
-    /// Flags that COPY has too.
+    /// Flags shared with COPY.
     pub options: CopyOptions,
-    /// `--keep-git-dir`.
+    /// Value of `--keep-git-dir`; `None` when absent.
     pub keep_git_dir: Option<bool>,
-    /// `--checksum`, unexpanded.
+    /// Value of `--checksum`, unexpanded.
     pub checksum: Option<Text>,
-    /// `--unpack`.
+    /// Value of `--unpack`; `None` when absent.
     pub unpack: Option<bool>,
 }
 
 /// Flags that COPY and ADD share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CopyOptions {
-    /// `--chown`, unexpanded.
+    /// Value of `--chown`, unexpanded.
     pub chown: Option<Text>,
-    /// `--chmod`, unexpanded.
+    /// Value of `--chmod`, unexpanded.
     pub chmod: Option<Text>,
-    /// `--link`.
+    /// Whether `--link` is set.
     pub link: bool,
-    /// `--exclude` patterns; never expanded.
+    /// `--exclude` patterns; variables in them are not expanded.
     pub exclude: Vec<Text>,
 }
 
@@ -328,24 +311,24 @@ pub enum CopySource {
 /// A heredoc's word and body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heredoc {
-    /// The name after quote removal: file name and terminator.
+    /// Name after quote removal: file name and terminator.
     pub name: String,
-    /// The `<<NAME` word.
+    /// Span of the `<<NAME` word.
     pub word: Span,
-    /// False when any part of the word was quoted.
+    /// Whether variables in the body are expanded: false when any part of the word was quoted.
     pub expand: bool,
-    /// `<<-`: leading tabs are stripped.
+    /// Whether the operator is `<<-`, which strips leading tabs.
     pub strip_tabs: bool,
-    /// The number before `<<`; 0 when there is none.
+    /// File descriptor number before `<<`; 0 when absent.
     pub descriptor: u32,
-    /// The bytes of the body in the source.
+    /// Span of the body in the source.
     pub body: Span,
-    /// The body as instructions see it: line ends are `\n`, tabs still there.
+    /// Body as instructions read it: line ends are `\n`, tabs not yet stripped.
     pub content: String,
 }
 
 impl Heredoc {
-    /// The body with leading tabs stripped if `<<-` asked for it.
+    /// Body, with leading tabs stripped for `<<-`.
     pub fn text(&self) -> String {
         if !self.strip_tabs {
             return self.content.clone();
@@ -354,7 +337,7 @@ impl Heredoc {
     }
 }
 
-/// `ENV` and `LABEL` pairs.
+/// Pairs of an ENV or LABEL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValues {
     /// The pairs in order.
@@ -366,48 +349,48 @@ pub struct KeyValues {
 /// `key=value`, both unexpanded and with their quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
-    /// Before the first `=`.
+    /// Text before the first `=`.
     pub key: Text,
-    /// After it.
+    /// Text after the first `=`.
     pub value: Text,
 }
 
-/// One name of an `ARG`.
+/// One variable of an `ARG`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArgItem {
-    /// The name.
+    /// Name of the variable.
     pub key: Text,
     /// Default after `=`, unexpanded and with its quotes.
     pub value: Option<Text>,
 }
 
-/// `ONBUILD`.
+/// `ONBUILD instruction` with its trigger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Onbuild {
-    /// The trigger as the image stores it: its line and its heredocs.
+    /// Trigger as stored in the image: its line and its heredocs.
     pub trigger: String,
-    /// The trigger read as an instruction of this file.
+    /// Trigger parsed as an instruction of this file.
     pub instruction: Box<Kind>,
 }
 
-/// `HEALTHCHECK`.
+/// `HEALTHCHECK NONE` or `HEALTHCHECK [flags] CMD …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Healthcheck {
-    /// `NONE`: the base image's check is off.
+    /// `NONE`: disables the base image's check.
     None,
     /// `CMD …` with its timing; durations in nanoseconds, 0 for the default.
     Command {
-        /// The command.
+        /// Command in shell or exec form.
         command: CommandLine,
-        /// `--interval`.
+        /// Time between checks, from `--interval`.
         interval: i64,
-        /// `--timeout`.
+        /// Longest duration of a check, from `--timeout`.
         timeout: i64,
-        /// `--start-period`.
+        /// Time in which failures do not count, from `--start-period`.
         start_period: i64,
-        /// `--start-interval`.
+        /// Time between checks meanwhile, from `--start-interval`.
         start_interval: i64,
-        /// `--retries`.
+        /// Value of `--retries`; 0 for the default.
         retries: u32,
     },
 }

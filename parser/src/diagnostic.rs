@@ -1,4 +1,4 @@
-//! What is wrong with a file, where, and what would be right: as data, and rendered for people.
+//! Diagnostics as data, and their rendering for terminals and logs.
 
 use crate::ast::Dockerfile;
 use crate::source::Source;
@@ -6,35 +6,35 @@ use crate::span::Span;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-/// How much a finding weighs.
+/// Severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth knowing; the build goes on.
+    /// The build continues in spite of it.
     Warning,
-    /// Nothing can be built from this.
+    /// The build cannot start.
     Error,
 }
 
-/// One finding: a sentence, its place, and help.
+/// One diagnostic: message, span and hints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Stable name of the kind of finding, such as `unknown-instruction`.
+    /// Stable name of the kind of diagnostic, such as `unknown-instruction`.
     pub code: &'static str,
-    /// Error or warning.
+    /// Whether the diagnostic stops a build.
     pub severity: Severity,
     /// One sentence, lower case, without a full stop.
     pub message: String,
-    /// The exact word it is about.
+    /// Span of the exact word.
     pub span: Span,
-    /// Further places that explain it, such as where a heredoc began.
+    /// Further spans that explain it, such as the start of a heredoc, each with a label.
     pub related: Vec<(Span, String)>,
-    /// What to do, when that can be known.
+    /// Advice for the author, one sentence each; may be empty.
     pub hints: Vec<String>,
 }
 
 impl Diagnostic {
-    /// The first and last line that the reference builder names, from 1: those of the whole instruction, except for
-    /// blank lines in one.
+    /// First and last line as the reference builder reports them, from 1: those of the whole instruction, except for
+    /// blank lines within one.
     pub fn lines(&self, file: &Dockerfile, source: &Source) -> (usize, usize) {
         let at = self.span.start;
         let index = file.instructions.partition_point(|instruction| instruction.span.start <= at);
@@ -47,7 +47,7 @@ impl Diagnostic {
         (line(span.start), line(span.end.saturating_sub(1).max(span.start)))
     }
 
-    /// An error at `span`.
+    /// Error at `span` without hints.
     pub fn error(code: &'static str, span: Span, message: impl Into<String>) -> Diagnostic {
         Diagnostic {
             code,
@@ -59,19 +59,19 @@ impl Diagnostic {
         }
     }
 
-    /// A warning at `span`.
+    /// Warning at `span` without hints.
     pub fn warning(code: &'static str, span: Span, message: impl Into<String>) -> Diagnostic {
         Diagnostic { severity: Severity::Warning, ..Diagnostic::error(code, span, message) }
     }
 
-    /// Adds advice.
+    /// Adds a hint to the diagnostic.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Diagnostic {
         self.hints.push(hint.into());
         self
     }
 
-    /// Adds advice when there is some.
+    /// Adds a hint if there is one.
     #[must_use]
     pub fn maybe_hint(self, hint: Option<String>) -> Diagnostic {
         match hint {
@@ -80,7 +80,7 @@ impl Diagnostic {
         }
     }
 
-    /// Adds a second place.
+    /// Adds a related span with its label.
     #[must_use]
     pub fn related(mut self, span: Span, message: impl Into<String>) -> Diagnostic {
         self.related.push((span, message.into()));
@@ -98,16 +98,16 @@ impl Diagnostic {
     }
 }
 
-/// Whether rendered text may carry terminal colours.
+/// Whether rendered text contains terminal colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Color {
-    /// Escape sequences for a terminal.
+    /// With escape sequences for a terminal.
     Always,
-    /// Plain text.
+    /// Plain text without escape sequences.
     Never,
 }
 
-/// Shows a finding with its source line and a caret under the exact word.
+/// Renders a diagnostic with its source line and a caret under the exact word.
 ///
 /// The text ends without a newline.
 pub fn render(source: &Source, diagnostic: &Diagnostic, color: Color) -> String {
@@ -122,7 +122,7 @@ pub fn render(source: &Source, diagnostic: &Diagnostic, color: Color) -> String 
     renderer(color).render(&[group])
 }
 
-/// Shows only the place: `file:line:column`, the line, a caret and a word beside it.
+/// Renders only the position: `file:line:column`, the line, and a caret with `label` beside it.
 ///
 /// For failures whose message is printed elsewhere, such as a step that exits non-zero.
 pub fn render_place(source: &Source, span: Span, label: &str, color: Color) -> String {
@@ -143,7 +143,7 @@ fn snippet<'a>(
     Snippet::source(source.text()).path(source.name()).fold(true).annotation(primary).annotations(context)
 }
 
-/// The part of `span` on its first line: a caret run over many lines hides what it points at.
+/// First line of `span`: a caret run over several lines would hide the first word.
 fn first_line(source: &Source, span: Span) -> Span {
     let text = source.slice(span);
     let length = text.find(['\n', '\r']).unwrap_or(text.len());
@@ -184,7 +184,7 @@ error[unknown-instruction]: unknown instruction: RUNN
     }
 
     #[test]
-    fn a_place_alone_shows_its_label() {
+    fn a_position_alone_shows_its_label() {
         let source = Source::new("Dockerfile", "FROM a\nRUN exit 3\n");
         let text = render_place(&source, Span::new(7, 17), "exit code 3", Color::Never);
         assert_eq!(text, " --> Dockerfile:2:1\n  |\n2 | RUN exit 3\n  | ^^^^^^^^^^ exit code 3");

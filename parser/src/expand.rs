@@ -1,16 +1,15 @@
-//! Variables and quotes: from a word as written to the value it means, given an environment.
+//! Expansion of variables and removal of quotes, given an environment.
 //!
-//! A pure step after parsing. The grammar follows the reference builder's shell lexer
-//! (moby/buildkit `frontend/dockerfile/shell/lex.go`): `$x`, `${x}`, the modifiers `:-` `-` `:+` `+` `:?`
-//! `?` `#` `##` `%` `%%` `/` `//`, single and double quotes, and an escape character. It is not a shell:
-//! there is no command substitution, and no splitting except in [`expand_words`].
+//! A pure step after parsing. The grammar follows the reference builder's shell lexer (moby/buildkit
+//! `frontend/dockerfile/shell/lex.go`): `$x`, `${x}`, the modifiers `:-` `-` `:+` `+` `:?` `?` `#` `##` `%` `%%` `/`
+//! `//`, single and double quotes, and an escape character. It is not a shell: there is no command substitution, and no
+//! splitting except in [`expand_words`].
 //!
-//! What variables and patterns may add is bounded: each word by [`MAX_GROWTH`], and all words of a file by a
-//! [`Budget`], so that `ENV A=$A$A`, written forty times, is a mistake and no terabyte. The price of a text is
-//! paid before memory is taken for it.
+//! The growth of texts is bounded: of each word by [`MAX_GROWTH`], and of all words of a file by a [`Budget`], so that
+//! forty lines of `ENV A=$A$A` are an error instead of a terabyte. The cost of a text is spent before memory is
+//! allocated for it.
 //!
-//! The result names every variable that was read, so that lints, the outline and cache keys know what a
-//! word depends on.
+//! The result names every variable that was read: lints, the outline and cache keys depend on that.
 
 mod budget;
 mod glob;
@@ -21,12 +20,12 @@ use budget::Allowance;
 use glob::Pattern;
 use std::collections::BTreeSet;
 
-/// Variables by name.
+/// A set of variables by name.
 pub trait Environment {
     /// The value of `name`, or `None` when it is unset.
     fn get(&self, name: &str) -> Option<&str>;
 
-    /// What all expansions with these variables may cost together; `None` when each stands alone.
+    /// Budget shared by all expansions with these variables; `None` when each expansion is bounded on its own.
     fn budget(&self) -> Option<&Budget> {
         None
     }
@@ -54,59 +53,59 @@ impl Environment for std::collections::BTreeMap<String, String> {
     }
 }
 
-/// What happens to quote characters.
+/// Treatment of quote characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quotes {
-    /// They group and disappear.
+    /// Quotes group and are removed.
     Remove,
-    /// They group and stay.
+    /// Quotes group and are kept.
     Keep,
-    /// They are characters like any other (bodies of heredocs).
+    /// Quotes are ordinary characters (bodies of heredocs).
     Literal,
 }
 
-/// How a word is read.
+/// Options of an expansion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// The escape character.
+    /// Escape character of the file: `\` or a backquote.
     pub escape: char,
-    /// What happens to quotes.
+    /// Treatment of single and double quotes.
     pub quotes: Quotes,
-    /// Escape characters stay in the result.
+    /// Whether escape characters stay in the result.
     pub keep_escapes: bool,
-    /// References to unset variables stay as written instead of becoming empty.
+    /// Whether references to unset variables stay as written instead of becoming empty.
     pub keep_unset: bool,
 }
 
 impl Rules {
-    /// How values of instructions are read: quotes go, unset variables are empty.
+    /// Rules for values of instructions: quotes are removed, unset variables are empty.
     pub fn value(escape: char) -> Rules {
         Rules { escape, quotes: Quotes::Remove, keep_escapes: false, keep_unset: false }
     }
 
-    /// How the body of a COPY or ADD heredoc is read: the escape is always `\`, quotes are characters.
+    /// Rules for the body of a COPY or ADD heredoc: the escape is always `\`, quotes are ordinary characters.
     pub fn heredoc_body() -> Rules {
         Rules { quotes: Quotes::Literal, ..Rules::value('\\') }
     }
 }
 
-/// The value of a word and what it depended on.
+/// An expanded value and the variables it depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expansion<T> {
-    /// The value.
+    /// The expanded text or list of words.
     pub value: T,
-    /// Variables that were read and set.
+    /// Names of variables that were read and set.
     pub read: BTreeSet<String>,
-    /// Variables that were read and not set.
+    /// Names of variables that were read and not set.
     pub missed: BTreeSet<String>,
 }
 
-/// Why a word has no value.
+/// Failure of an expansion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpandError {
-    /// What is wrong, in the reference builder's words.
+    /// Message of the reference builder.
     pub message: String,
-    /// The byte of the word at which it was noticed.
+    /// Byte offset in the word at which the error was noticed.
     pub at: usize,
 }
 
@@ -118,16 +117,20 @@ impl std::fmt::Display for ExpandError {
 
 impl std::error::Error for ExpandError {}
 
-/// A word of a list, with the byte at which it begins.
+/// A word of a list and the byte offset at which it begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListWord {
-    /// The characters after expansion.
+    /// Text of the word after expansion.
     pub text: String,
-    /// Where its first character came from.
+    /// Byte offset of the first character in the unexpanded text.
     pub at: usize,
 }
 
 /// Expands `word` to one value; white space stays.
+///
+/// # Errors
+/// Fails on an unterminated quote or brace, an unknown modifier, a `?` modifier whose variable is unset, and when the
+/// result exceeds [`MAX_GROWTH`] or the environment's budget.
 pub fn expand(word: &str, env: &dyn Environment, rules: Rules) -> Result<Expansion<String>, ExpandError> {
     let mut lexer = Lexer::new(word, env, rules);
     let (value, _) = lexer.read_until(None, rules.keep_escapes)?;
@@ -135,6 +138,9 @@ pub fn expand(word: &str, env: &dyn Environment, rules: Rules) -> Result<Expansi
 }
 
 /// Expands `text` and splits the result at white space that is neither quoted nor escaped.
+///
+/// # Errors
+/// Fails in the cases of [`expand`].
 pub fn expand_words(
     text: &str,
     env: &dyn Environment,
@@ -145,7 +151,7 @@ pub fn expand_words(
     Ok(Expansion { value, read: lexer.read, missed: lexer.missed })
 }
 
-/// `${a:-${b:-…}}` may nest this deep; a limit keeps hostile files from exhausting the stack.
+/// Deepest nesting of `${a:-${b:-…}}`; a limit keeps hostile files from exhausting the stack.
 const MAX_NESTING: usize = 100;
 
 struct Lexer<'a> {
@@ -154,14 +160,14 @@ struct Lexer<'a> {
     env: &'a dyn Environment,
     rules: Rules,
     nesting: usize,
-    /// The `$` of the innermost variable that is being read.
+    /// Offset of the `$` of the innermost variable being read.
     variable_at: usize,
     allowance: Allowance,
     read: BTreeSet<String>,
     missed: BTreeSet<String>,
 }
 
-/// Collects the words of a list while a text is read.
+/// Words of a list, collected while a text is read.
 #[derive(Default)]
 struct Words {
     done: Vec<ListWord>,
@@ -171,7 +177,7 @@ struct Words {
 }
 
 impl Words {
-    /// A character that splits when it is white space.
+    /// Appends a character that splits the word when it is white space.
     fn push(&mut self, character: char, at: usize) {
         if !character.is_whitespace() {
             self.push_raw(character, at);
@@ -180,7 +186,7 @@ impl Words {
         }
     }
 
-    /// A character that never splits.
+    /// Appends a character that never splits a word.
     fn push_raw(&mut self, character: char, at: usize) {
         self.begin(at);
         self.current.push(character);
@@ -236,7 +242,7 @@ impl<'a> Lexer<'a> {
         Err(ExpandError { message: message.into(), at: self.at.min(self.text.len()) })
     }
 
-    /// Takes a value into the result, if there is room for it.
+    /// Copies a value into the result and spends its cost.
     fn grown(&mut self, value: &str) -> Result<String, ExpandError> {
         match self.allowance.grow(value.len()) {
             Ok(()) => Ok(value.to_owned()),
@@ -244,12 +250,12 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// An error at the variable that costs too much.
+    /// Error at the variable whose cost exceeds the limit.
     fn spent<T>(&self, spent: Spent) -> Result<T, ExpandError> {
         Err(ExpandError { message: spent.to_string(), at: self.variable_at })
     }
 
-    /// Reads up to `stop`, which is consumed, or to the end when there is none.
+    /// Reads up to `stop`, which is consumed, or to the end of the text when `stop` is `None`.
     fn read_until(
         &mut self,
         stop: Option<char>,
@@ -308,7 +314,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// `<<` keeps the blanks after it in one word: `<< EOF` names a heredoc.
+    /// Reads `<<` and the blanks after it as part of one word: `<< EOF` names a heredoc.
     fn heredoc_arrow(&mut self) -> String {
         self.next();
         if self.peek() != Some('<') {
@@ -360,7 +366,7 @@ impl<'a> Lexer<'a> {
         self.error("unexpected end of statement while looking for matching double-quote")
     }
 
-    /// In double quotes the escape works before `"`, `$` and itself; elsewhere it is a character.
+    /// Reads an escape within double quotes, where it applies to `"`, `$` and itself only.
     fn escaped_in_quotes(&mut self, escape: char, keep_escapes: bool, result: &mut String) {
         if keep_escapes {
             result.push(escape);
@@ -412,7 +418,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// After `${`.
+    /// Reads the rest of `${…}` after the brace.
     fn braced(&mut self) -> Result<String, ExpandError> {
         match self.peek() {
             None => return self.error("syntax error: missing '}'"),
@@ -445,11 +451,11 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// After `${name-`, `${name:-` and their kin.
+    /// Reads the rest of `${name-word}`, `${name:-word}` and similar forms after the modifier.
     fn modified(&mut self, name: &str, modifier: char, empty_is_unset: bool) -> Result<String, ExpandError> {
         let trims = matches!(modifier, '#' | '%');
         let word = self.operand('}', trims, "syntax error: missing '}'")?;
-        // Taken over once for each level of nesting.
+        // The word is copied once for each level of nesting.
         self.allowance.work(word.len()).or_else(|spent| self.spent(spent))?;
         let value = self.look_up(name);
         if value.is_none() && self.rules.keep_unset {
@@ -491,7 +497,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// After `${name/`.
+    /// Reads the rest of `${name/pattern/replacement}` after the first slash.
     fn replaced(&mut self, name: &str) -> Result<String, ExpandError> {
         let all = self.peek() == Some('/');
         if all {
@@ -522,7 +528,7 @@ impl<'a> Lexer<'a> {
             .or_else(|reason| self.error(format!("invalid pattern ({word}) in substitution: {reason}")))
     }
 
-    /// A name, a run of digits, or one special parameter such as `@`; empty when none follows.
+    /// Reads a name, a run of digits, or one special parameter such as `@`; empty when none follows.
     fn name(&mut self) -> String {
         let rest = &self.text[self.at..];
         let Some(first) = rest.chars().next() else { return String::new() };

@@ -1,10 +1,10 @@
 //! Canonical layout of a Dockerfile.
 //!
-//! Keywords are upper case, words are one blank apart, continued lines are indented by four blanks and keep their
-//! depth below that, blank lines come one at a time, and a stage begins after one. Comments, heredoc bodies, all
-//! that stands in quotes, and texts in which blanks are part of the value (`ENV NAME value`, WORKDIR, the shell form
-//! of CMD) stay as they are. What a file means never changes: only in a RUN for a POSIX shell may blanks between
-//! words differ, which that shell does not see. Formatting twice is formatting once.
+//! Keywords are upper case, words are one blank apart, continued lines are indented by four blanks and keep their depth
+//! below that, blank lines come one at a time, and a stage begins after one. Comments, heredoc bodies, quoted text, and
+//! texts in which blanks are part of the value (`ENV NAME value`, WORKDIR, the shell form of CMD) stay as they are. The
+//! meaning of a file never changes: only in a RUN for a POSIX shell, which ignores them, may blanks between words
+//! differ. Formatting is idempotent.
 
 mod layout;
 mod quotes;
@@ -14,7 +14,7 @@ use crate::ast::{Dockerfile, Instruction, Kind, Onbuild};
 use crate::lines::BYTE_ORDER_MARK;
 use crate::source::Source;
 
-/// The file in canonical layout. What cannot be read stays as it is.
+/// Text of the file in canonical layout. Instructions that cannot be parsed stay as they are.
 pub fn format(parse: &Parse, source: &Source) -> String {
     let mut out = Output::default();
     let mut after_stage = false;
@@ -22,7 +22,7 @@ pub fn format(parse: &Parse, source: &Source) -> String {
     for instruction in &parse.file.instructions {
         let is_stage = matches!(instruction.kind, Kind::From(_));
         let lead = source.slice(instruction.lead);
-        // What follows the last line end is the indentation of the instruction.
+        // The text after the last line end is the indentation of the instruction.
         let lines = lead.rfind('\n').map_or("", |end| &lead[..=end]);
         out.trivia(lines, is_stage && after_stage);
         after_stage |= is_stage;
@@ -32,13 +32,13 @@ pub fn format(parse: &Parse, source: &Source) -> String {
     out.trivia(source.slice(parse.file.tail), false);
     let mut text = out.finish();
     if source.text().strip_prefix(BYTE_ORDER_MARK).is_some_and(|text| text.starts_with("#!")) {
-        // Behind a byte order mark it is a comment like others; without, directives may follow it.
+        // A comment after a byte order mark is an ordinary one; without the mark, directives may follow it.
         text.insert(0, BYTE_ORDER_MARK);
     }
     text
 }
 
-/// False when a RUN of the file may be for a shell to which blanks between words matter.
+/// False when a RUN of the file may be for a shell in which the number of blanks between words matters.
 fn has_posix_shells(file: &Dockerfile) -> bool {
     let is_posix = |kind: &Kind| match kind {
         Kind::Shell(words) => words.iter().any(|word| is_posix_shell(word.as_str())),
@@ -48,7 +48,7 @@ fn has_posix_shells(file: &Dockerfile) -> bool {
         Kind::Onbuild(Onbuild { instruction, .. }) => is_posix(instruction),
         kind => is_posix(kind),
     };
-    // Files for Windows choose this escape character.
+    // Files for Windows use this escape character.
     file.directives.escape != '`' && file.instructions.iter().all(with_triggers)
 }
 
@@ -73,7 +73,7 @@ fn instruction_text(parse: &Parse, source: &Source, instruction: &Instruction, i
     };
     if !instruction.heredocs.is_empty() {
         text.push('\n');
-        // As the instruction itself reads them.
+        // CR LF is dropped as in the parsed instruction.
         text.push_str(&if has_cr { bodies.replace("\r\n", "\n") } else { bodies.to_owned() });
     }
     text
@@ -85,10 +85,10 @@ struct Output {
 }
 
 impl Output {
-    /// Comments and blank lines between instructions.
+    /// Appends comments and blank lines between instructions.
     fn trivia(&mut self, text: &str, begins_stage: bool) {
         let text = text.trim_start_matches(BYTE_ORDER_MARK);
-        // The end of the line that an instruction stands in.
+        // The text begins with the line end of the previous instruction.
         let text = match self.text.is_empty() {
             true => text,
             false => text.trim_start_matches('\r').strip_prefix('\n').unwrap_or(text),
@@ -112,7 +112,7 @@ impl Output {
     }
 
     fn blank_line_of(&mut self, lines: &[&str]) {
-        // A blank line at the head keeps the comments below it from being directives.
+        // A blank line at the head keeps the comments below it from becoming directives.
         if !self.text.is_empty() || lines.iter().any(|line| line.starts_with('#') && line.contains('=')) {
             self.blank_line();
         }
@@ -124,20 +124,20 @@ impl Output {
         }
     }
 
-    /// Without blank lines at the end.
+    /// Text without blank lines at the end.
     fn finish(mut self) -> String {
         while self.text.ends_with("\n\n") {
             self.text.pop();
         }
         if self.text.starts_with(BYTE_ORDER_MARK) {
-            // It stood behind blanks and belongs to a word: only a second one says so.
+            // The mark stood after blanks and belongs to a word: only a second one keeps that meaning.
             self.text.insert(0, BYTE_ORDER_MARK);
         }
         self.text
     }
 }
 
-/// `#words` becomes `# words`; rulers, banners and `#!` stay.
+/// Turns `#text` into `# text`; rulers, banners and `#!` stay.
 fn comment(line: &str) -> String {
     let words = &line[1..];
     match words.starts_with(|c: char| c.is_alphanumeric()) {

@@ -6,44 +6,47 @@
 
 use crate::mount::go_bool;
 
-/// A repository and what is wanted of it.
+/// A reference to a repository, with the revision and the files selected from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GitReference {
-    /// What `git` is given: the address without query and fragment.
+    /// Address for `git`: without query and fragment.
     pub remote: String,
-    /// The repository's name: the last part of its path, without `.git`.
+    /// Last part of the repository's path, without `.git`.
     pub short_name: String,
     /// Commit, branch or tag; empty for the default branch.
     pub reference: String,
-    /// The commit it must be, or its beginning; empty when any will do.
+    /// Expected commit id or its beginning; empty when any commit will do.
     pub checksum: String,
-    /// A directory of the repository; empty for all of it.
+    /// Directory within the repository; empty for all of it.
     pub subdir: String,
-    /// `github.com/…` without a scheme could be a local path, too: taken for contexts only.
+    /// Whether the text could also be a local path: `github.com/…` without a scheme, accepted for contexts only.
     pub looks_local: bool,
-    /// The connection is not encrypted.
+    /// Whether the connection is not encrypted.
     pub unencrypted: bool,
-    /// Whether `.git` stays.
+    /// Whether `.git` is kept; `None` without the option.
     pub keep_git_dir: Option<bool>,
-    /// Whether submodules are fetched.
+    /// Whether submodules are fetched; `None` without the option.
     pub submodules: Option<bool>,
-    /// Whose times files have.
+    /// Source of the files' modification times; `None` without the option.
     pub mtime: Option<Mtime>,
-    /// The checksum is fetched, whatever the reference points to.
+    /// Whether the checksum itself is fetched, instead of the reference.
     pub fetch_by_commit: bool,
 }
 
-/// Which modification time files of a checkout have.
+/// Source of the modification times of a checkout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mtime {
-    /// That of the checkout.
+    /// The time of the checkout.
     Checkout,
-    /// That of the commit.
+    /// The time of the commit.
     Commit,
 }
 
 impl GitReference {
-    /// Reads `text`: `None` when it is no reference to a repository, an error when it is one with a mistake.
+    /// Parses `text`.
+    ///
+    /// `None` when it is not a reference to a repository. The inner error is the reference builder's message for an
+    /// invalid query, fragment or checksum.
     pub fn parse(text: &str) -> Option<Result<GitReference, String>> {
         let address = Address::split(text)?;
         let mut reference = GitReference {
@@ -61,7 +64,7 @@ impl GitReference {
         Some(reference.read_query(&address.query).map(|()| reference))
     }
 
-    /// The short form: `remote#reference:subdir`.
+    /// Short form of the reference: `remote#reference:subdir`.
     pub fn fragment_form(&self, with_subdir: bool) -> String {
         let subdir = if with_subdir { clean_subdir(&self.subdir) } else { String::new() };
         let mut text = self.remote.clone();
@@ -133,12 +136,12 @@ impl GitReference {
     }
 }
 
-/// True for a whole commit id: SHA-1 or SHA-256 in hexadecimal.
+/// True for a complete commit id: SHA-1 or SHA-256 in hexadecimal.
 pub fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// An address taken apart.
+/// Parts of an address.
 struct Address {
     remote: String,
     query: Vec<(String, String)>,
@@ -177,7 +180,7 @@ fn with_scheme(scheme: &str, rest: &str) -> Option<(String, bool)> {
         return None;
     }
     let is_repository = match scheme.as_str() {
-        // Other addresses of the web are files.
+        // Other web addresses are files.
         "http" | "https" => path.ends_with(".git"),
         "ssh" | "git" => true,
         _ => false,
@@ -186,7 +189,7 @@ fn with_scheme(scheme: &str, rest: &str) -> Option<(String, bool)> {
     is_repository.then(|| (format!("{scheme}://{rest}"), unencrypted))
 }
 
-/// `user@host:path`
+/// True for addresses of the form `user@host:path`.
 fn is_scp(text: &str) -> bool {
     let Some((user, rest)) = text.split_once('@') else { return false };
     let Some((host, _)) = rest.split_once(':') else { return false };
@@ -201,7 +204,7 @@ fn short_name(remote: &str) -> String {
     last.strip_suffix(".git").unwrap_or(last).to_owned()
 }
 
-/// Inside the repository, whatever `..` say; without slashes at either end.
+/// Cleaned path that stays inside the repository whatever its `..`; without slashes at either end.
 fn clean_subdir(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -237,7 +240,7 @@ fn split_query(query: &str) -> Option<Vec<(String, String)>> {
         .collect()
 }
 
-/// `None` when the escapes are wrong or the result is not UTF-8.
+/// Decoded text; `None` when the escapes are wrong or the result is not UTF-8.
 fn percent_decode(text: &str, plus_is_blank: bool) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -272,7 +275,7 @@ mod tests {
 
     // The published tables are tested in tests/vectors.rs.
     #[test]
-    fn addresses() {
+    fn addresses_are_split() {
         check("ssh://git@h:22/a/b#v1:x/../y/", Some(Ok(("ssh://git@h:22/a/b", "v1", "y"))));
         check("HTTPS://h/a.git?subdir=%2Fx", Some(Ok(("https://h/a.git", "", "/x"))));
         check("https://h/a.git?ref=a&ref=b", Some(Err("query \"ref\" has multiple values")));

@@ -1,7 +1,7 @@
-//! From logical lines to instructions: one file per family, all of them tolerant.
+//! Grammar: logical lines to instructions, one file for each family of instructions.
 //!
-//! A rule that is broken becomes a diagnostic, and the instruction [`Kind::Invalid`]; reading goes on
-//! behind it. Sentences follow the reference builder where it has one, so that people find them.
+//! The grammar is tolerant: a violated rule becomes a diagnostic and the instruction [`Kind::Invalid`], and parsing
+//! goes on after it. Messages follow the reference builder where it has one, so that a search for them finds answers.
 
 mod command;
 mod copy;
@@ -24,23 +24,23 @@ use crate::suggest;
 use crate::text::Text;
 use flags::{Flag, FlagSet, Takes};
 
-/// A file's tree and everything that is wrong with it, in the order of the file.
+/// Result of parsing: the tree, and all diagnostics in file order.
 #[derive(Clone, Debug)]
 pub struct Parse {
-    /// The tree; instructions that could not be read are [`Kind::Invalid`].
+    /// Syntax tree; invalid instructions are [`Kind::Invalid`].
     pub file: Dockerfile,
-    /// Errors and warnings.
+    /// Errors and warnings, in file order.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 impl Parse {
-    /// The errors among the diagnostics.
+    /// Diagnostics that stop a build.
     pub fn errors(&self) -> impl Iterator<Item = &Diagnostic> {
         self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error)
     }
 }
 
-/// Reads a Dockerfile. Never fails and never panics: any bytes give a tree and diagnostics.
+/// Parses a Dockerfile. Never fails and never panics: any bytes result in a tree and diagnostics.
 pub fn parse(source: &Source) -> Parse {
     let mut reader =
         Reader { lines: Lines::new(source), end: 0, comments: Vec::new(), diagnostics: Vec::new() };
@@ -64,7 +64,7 @@ pub fn parse(source: &Source) -> Parse {
     Parse { file, diagnostics }
 }
 
-/// Reads one ONBUILD trigger as an image stores it; spans are those of `source`, which holds it alone.
+/// Parses one ONBUILD trigger as stored in an image. `source` holds nothing else, and spans refer to it.
 pub fn parse_trigger(source: &Source) -> Parse {
     let mut parse = parse(source);
     parse.diagnostics.retain(|diagnostic| !matches!(diagnostic.code, "no-stage" | "no-from"));
@@ -73,7 +73,7 @@ pub fn parse_trigger(source: &Source) -> Parse {
 
 struct Reader<'a> {
     lines: Lines<'a>,
-    /// Where the last instruction ended.
+    /// Offset of the end of the last instruction.
     end: usize,
     comments: Vec<Spanned<String>>,
     diagnostics: Vec<Diagnostic>,
@@ -144,9 +144,9 @@ fn invalid_utf8(at: usize) -> Diagnostic {
     Diagnostic::warning("invalid-utf8", Span::new(at, at + 1), "the file is not valid UTF-8 from here on")
 }
 
-/// What concerns the file as a whole.
+/// Checks the file as a whole.
 fn check_file(source: &Source, file: &Dockerfile, diagnostics: &mut Vec<Diagnostic>) {
-    // The last line.
+    // Errors about missing instructions point to the end of the last line.
     let text = source.text();
     let end = Span::at(text.strip_suffix('\n').unwrap_or(text).len());
     if source.text().is_empty() {
@@ -193,7 +193,7 @@ impl<'a> Head<'a> {
         Head { keyword, rest: text.len() - rest.len() }
     }
 
-    /// ADD, COPY and RUN in shell form may carry heredocs, also behind ONBUILD.
+    /// True when the instruction may have heredocs: ADD, COPY and RUN in shell form, also after ONBUILD.
     fn takes_heredocs(&self, line: &Text, escape: char) -> bool {
         if !line.as_str().contains("<<") {
             return false;
@@ -210,7 +210,7 @@ impl<'a> Head<'a> {
 
     fn kind(&self, context: &mut Context<'_>) -> Option<Kind> {
         let (flags, at) = flags::split(context.line, self.rest, context.escape);
-        // The line ends without blanks, and its flags without those behind them.
+        // The line ends without trailing blanks, and its flags without the blanks after them.
         let line = context.line.as_str();
         let at = at + (line.len() - at - line[at..].trim_start().len());
         let args = context.line.slice(at..line.len());
@@ -243,9 +243,9 @@ impl<'a> Head<'a> {
     }
 }
 
-/// The keyword in its own letters.
+/// The keyword in upper case; `None` when it is unknown.
 fn known(keyword: &str) -> Option<&'static str> {
-    // A few letters outside of ASCII have these as their lower case: the reference builder takes them.
+    // The reference builder compares in lower case, which maps a few letters outside of ASCII to these.
     let is = |known: &&&str| match keyword.is_ascii() {
         true => known.eq_ignore_ascii_case(keyword),
         false => keyword.to_lowercase() == known.to_ascii_lowercase(),
@@ -264,7 +264,7 @@ fn unknown_instruction(keyword: &str, span: Span) -> Diagnostic {
         .maybe_hint(hint)
 }
 
-/// What an instruction is read in.
+/// State shared by the rules of one instruction.
 struct Context<'a> {
     line: &'a Text,
     escape: char,
@@ -272,7 +272,7 @@ struct Context<'a> {
     diagnostics: &'a mut Vec<Diagnostic>,
 }
 
-/// One instruction about to be read: its flags, its arguments and where to report.
+/// One instruction being parsed: its flags, its arguments and where to report.
 struct Rule<'a, 'b> {
     keyword: &'a str,
     flags: Vec<Flag>,
@@ -280,7 +280,7 @@ struct Rule<'a, 'b> {
     context: &'a mut Context<'b>,
 }
 
-/// How an instruction is written.
+/// Syntax of an instruction for hints; `None` for keywords without a fixed form.
 fn usage(keyword: &str) -> Option<&'static str> {
     Some(match keyword {
         "ADD" => "ADD SOURCE… DESTINATION",
@@ -309,9 +309,9 @@ impl Rule<'_, '_> {
         self.context.diagnostics.push(diagnostic);
     }
 
-    /// Reports an error and gives up on the instruction.
+    /// Reports an error and makes the instruction invalid.
     fn fail<T>(&mut self, code: &'static str, span: Span, message: impl Into<String>) -> Option<T> {
-        /// What is said about arguments that are missing.
+        /// Messages about missing arguments.
         const MISSING: [&str; 4] =
             ["missing-argument", "missing-destination", "missing-equals", "two-arguments"];
         let mut diagnostic = Diagnostic::error(code, span, message);
@@ -336,7 +336,7 @@ impl Rule<'_, '_> {
         FlagSet::check(std::mem::take(&mut self.flags), known, self.context.diagnostics)
     }
 
-    /// The arguments as words split at blanks, quotes and all.
+    /// Arguments split at blanks; quotes are kept.
     fn words(&self) -> Vec<Text> {
         let text = self.args.as_str();
         let words = text.split(tokens::is_separator).filter(|word| !word.is_empty());
@@ -348,7 +348,7 @@ impl Rule<'_, '_> {
         self.fail("missing-argument", self.keyword_span(), message)
     }
 
-    /// The JSON form if the arguments are in it; reports arrays of other things.
+    /// Arguments as JSON if they are in that form; reports arrays of other values.
     fn json(&mut self) -> Option<Option<Vec<Text>>> {
         match json::form(&self.args) {
             json::Form::Strings(strings) => Some(Some(strings)),

@@ -1,9 +1,8 @@
-//! `.dockerignore` patterns: which paths a build does not see, and which line says so.
+//! `.dockerignore` patterns: the paths excluded from a build context, and the line that decided.
 //!
-//! Follows moby/patternmatcher as the reference builder's context walker uses it: patterns match the whole
-//! path from the context root, a pattern that matches a directory covers what is below it, the last matching
-//! line wins, and `!` brings paths back, also below an ignored directory. The same language serves
-//! `COPY --exclude`.
+//! Follows moby/patternmatcher as the reference builder's context walker uses it: patterns match the whole path from
+//! the context root, a pattern that matches a directory covers everything below it, the last matching line wins, and
+//! `!` includes paths again, also below an ignored directory. `COPY --exclude` uses the same language.
 
 mod pattern;
 
@@ -24,14 +23,14 @@ struct Rule {
     line: usize,
 }
 
-/// A pattern that cannot be read.
+/// A pattern with a syntax error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatternError {
     /// Line in the file, from 1.
     pub line: usize,
-    /// What is wrong, in the reference's words.
+    /// Message of the reference builder.
     pub message: &'static str,
-    /// The pattern.
+    /// Text of the pattern.
     pub pattern: String,
 }
 
@@ -43,7 +42,7 @@ impl fmt::Display for PatternError {
 
 impl std::error::Error for PatternError {}
 
-/// What the patterns say about one path, and what its children need to know of it.
+/// Outcome for one path, with the state that decisions about its children need.
 #[derive(Clone, Debug, Default)]
 pub struct Decision {
     ignored: bool,
@@ -59,7 +58,10 @@ impl Decision {
 }
 
 impl Patterns {
-    /// Reads an ignore file.
+    /// Parses an ignore file.
+    ///
+    /// # Errors
+    /// Fails on the first line whose pattern has a syntax error.
     pub fn parse(text: &str) -> Result<Patterns, PatternError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut patterns = Patterns::default();
@@ -82,7 +84,10 @@ impl Patterns {
         Ok(patterns)
     }
 
-    /// Compiles patterns that stand alone, as those of `--exclude`; lines count from 1.
+    /// Compiles separate patterns, such as those of `--exclude`; line numbers count from 1.
+    ///
+    /// # Errors
+    /// Fails on the first pattern with a syntax error.
     pub fn compile<'a>(list: impl IntoIterator<Item = &'a str>) -> Result<Patterns, PatternError> {
         let mut patterns = Patterns::default();
         for (index, text) in list.into_iter().enumerate() {
@@ -109,7 +114,7 @@ impl Patterns {
         Ok(())
     }
 
-    /// True when there is nothing to match.
+    /// True when there are no patterns.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
@@ -121,13 +126,13 @@ impl Patterns {
 
     /// Decides about `path`, relative to the context root with `/` between names, below `parent`.
     ///
-    /// Children of the root have no parent; for all others the parent's own decision must be given.
+    /// Children of the root have no parent; for all others the caller must pass the parent's decision.
     pub fn decide(&self, path: &str, parent: Option<&Decision>) -> Decision {
         let mut decision = Decision { ignored: false, by: None, matched: vec![false; self.rules.len()] };
         for (index, rule) in self.rules.iter().enumerate() {
             let inherited = parent.is_some_and(|parent| parent.matched[index]);
-            // A rule that could not change the outcome is not looked at, and then does not count for the
-            // children either: the reference does the same, and it shows in rare orders of rules.
+            // A rule that could not change the outcome is not matched, and then does not count for the children either.
+            // The reference does the same, which shows in rare orders of rules.
             let matched = inherited || (rule.exception == decision.ignored && rule.pattern.matches(path));
             decision.matched[index] = matched;
             if matched {
@@ -138,7 +143,7 @@ impl Patterns {
         decision
     }
 
-    /// Decides about `path` without its parents' decisions at hand.
+    /// Decides about `path` without the decisions about its parents.
     pub fn decide_alone(&self, path: &str) -> Decision {
         let mut decision: Option<Decision> = None;
         for end in path.match_indices('/').map(|(at, _)| at).chain([path.len()]) {
@@ -147,7 +152,7 @@ impl Patterns {
         decision.unwrap_or_default()
     }
 
-    /// True when nothing below the directory `path` can be part of the context: a walker need not enter it.
+    /// True when nothing below the directory `path` can be part of the context: a walker may skip it.
     pub fn prunes(&self, path: &str, decision: &Decision) -> bool {
         decision.ignored
             && !self.rules.iter().enumerate().any(|(index, rule)| {
@@ -162,7 +167,7 @@ impl Patterns {
         self.rules.iter().any(|rule| rule.pattern.may_match_below(path))
     }
 
-    /// The line number and text of the pattern that decided.
+    /// Line number and text of the pattern that decided; `None` when no pattern matched.
     pub fn decided_by(&self, decision: &Decision) -> Option<(usize, String)> {
         let rule = &self.rules[decision.by?];
         let mark = if rule.exception { "!" } else { "" };
@@ -170,7 +175,7 @@ impl Patterns {
     }
 }
 
-/// Go's `filepath.Clean` for slash paths.
+/// Cleans a slash path as Go's `filepath.Clean` does.
 fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();

@@ -1,11 +1,11 @@
 //! Dockerfile text to syntax tree, diagnostics and ignore patterns.
 //!
-//! This crate reads and writes nothing: bytes go in, values come out. It never fails on input; what is
-//! wrong with a file is part of the result. What variables mean and what instructions do is decided
-//! elsewhere; [`expand`] and [`mount`] are pure functions that others call with an environment.
+//! This crate performs no I/O: bytes go in, values come out. It never fails on input; errors in a file are part of the
+//! result. It does not know environments or the effect of instructions: [`expand`] and [`mount`] are pure functions to
+//! which callers pass an environment.
 //!
-//! Invariant: every byte of a file belongs to the tree or to trivia between its instructions, and every
-//! place in the tree can be shown as file, line and column.
+//! Invariant: every byte of a file belongs to the tree or to trivia between its instructions, and every span in the
+//! tree can be shown as file, line and column.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,7 @@
 //! From the file to logical lines: directives, comments, continuations, heredoc bodies.
 //!
-//! Not grammar: this layer knows where a line of the language begins and ends, not what it says. Every
-//! byte of the file belongs to exactly one [`Piece`] or, for a heredoc's body, to what
-//! [`Lines::heredoc_body`] took.
+//! Not grammar: this layer finds where a logical line begins and ends, and does not interpret it. Every byte of the
+//! file belongs to exactly one [`Piece`] or to a heredoc body returned by [`Lines::heredoc_body`].
 
 use crate::ast::Directives;
 use crate::diagnostic::Diagnostic;
@@ -19,26 +18,26 @@ pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
 /// A part of the file between heredoc bodies.
 #[derive(Debug)]
 pub(crate) enum Piece {
-    /// White space only.
+    /// A line of white space only.
     Blank,
     /// `# text`, trimmed; the span covers the comment from `#` on.
     Comment(Spanned<String>),
-    /// A parser directive; its value has been taken.
+    /// A parser directive, already stored in [`Directives`].
     Directive,
-    /// A logical line.
+    /// A logical line with an instruction.
     Instruction(Logical),
 }
 
-/// A line of the language, put together from physical lines.
+/// A logical line, joined from physical lines.
 #[derive(Debug)]
 pub(crate) struct Logical {
-    /// The joined text.
+    /// Joined text of the physical lines.
     pub(crate) text: Text,
     /// From the first character to the end of the last physical line, its line end not included.
     pub(crate) span: Span,
     /// Blank lines inside the continuation.
     pub(crate) empty_continuations: Vec<Span>,
-    /// True when the first physical line ends in CR LF.
+    /// Whether the first physical line ends in CR LF.
     pub(crate) crlf: bool,
 }
 
@@ -51,7 +50,7 @@ pub(crate) struct Body {
     pub(crate) terminated: bool,
 }
 
-/// Walks through a file.
+/// Reader of the pieces of a file.
 pub(crate) struct Lines<'a> {
     whole: Text,
     text: &'a str,
@@ -59,7 +58,7 @@ pub(crate) struct Lines<'a> {
     directives: Directives,
     in_directives: bool,
     after_shebang: bool,
-    /// A directive has been seen that blanks stand before.
+    /// Whether a directive with blanks before it has been read.
     after_indented: bool,
     escape_set: bool,
     diagnostics: Vec<Diagnostic>,
@@ -105,17 +104,17 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// What the directives read so far say.
+    /// Directives read so far.
     pub(crate) fn directives(&self) -> &Directives {
         &self.directives
     }
 
-    /// Ends the walk.
+    /// Ends the reading; returns directives and diagnostics.
     pub(crate) fn finish(self) -> (Directives, Vec<Diagnostic>) {
         (self.directives, self.diagnostics)
     }
 
-    /// The next piece, or `None` at the end of the file.
+    /// Next piece, or `None` at the end of the file.
     pub(crate) fn next_piece(&mut self) -> Option<Piece> {
         let first = self.physical()?;
         if first.is_blank() {
@@ -158,14 +157,14 @@ impl<'a> Lines<'a> {
             if self.directive(text, hash) {
                 return Piece::Directive;
             }
-            // A `#!` line lets syntax and check follow, but not escape.
+            // After a `#!` line, syntax and check may follow, but not escape.
             self.after_shebang = line.start == 0 && text.starts_with('!');
             self.in_directives = self.after_shebang;
         }
         Piece::Comment(Spanned::new(text.trim().to_owned(), Span::new(hash, line.end())))
     }
 
-    /// Reads `key = value` behind a `#`; false when it is an ordinary comment.
+    /// Parses `key = value` after a `#`; false when it is an ordinary comment.
     fn directive(&mut self, text: &str, hash: usize) -> bool {
         let Some((key, value)) = text.split_once('=') else { return false };
         let name = key.trim().to_ascii_lowercase();
@@ -176,14 +175,14 @@ impl<'a> Lines<'a> {
         let start = hash + 1 + key.len() + 1 + (value.len() - value.trim_start().len());
         let span = Span::new(start, start + trimmed.len());
         let value = Spanned::new(trimmed.to_owned(), span);
-        // What chooses frontend and lints is looked for in lines that begin with the number sign, and only as long
-        // as there is no other.
+        // The frontend and the lint options are read only from lines that begin with `#`, and only up to the first
+        // other line.
         self.after_indented |= !self.text[..hash].ends_with(['\n', BYTE_ORDER_MARK]) && hash > 0;
         match name.as_str() {
             "syntax" | "check" if self.after_indented => {}
             "syntax" => self.set_once("syntax", value, |directives| &mut directives.syntax),
             "check" => {
-                // What follows a blank is not part of it.
+                // The value ends at the first blank.
                 let length = value.value.find(' ').unwrap_or(value.value.len());
                 let (text, start) = (&value.value[..length], value.span.start as usize);
                 let value = Spanned::new(text.to_owned(), Span::new(start, start + length));
@@ -212,7 +211,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// `skip=A,B;error=true;experimental=C` (moby/buildkit `frontend/dockerfile/linter/linter.go`).
+    /// Parses `skip=A,B;error=true;experimental=C` (moby/buildkit `frontend/dockerfile/linter/linter.go`).
     fn check_options(&mut self, value: &Spanned<String>) {
         let options = value.value.split(';').map(|option| (option, option.split_once('=')));
         let problem = options.into_iter().find_map(|(option, pair)| match pair {
@@ -291,10 +290,10 @@ impl<'a> Lines<'a> {
         Logical { text: builder.finish(start), span: Span::new(start, end), empty_continuations, crlf }
     }
 
-    /// Takes the lines up to and including `terminator`.
+    /// Reads the lines up to and including `terminator`.
     ///
-    /// `drop_cr` is set for files with CR LF line ends: the body then loses its CRs. (The reference keeps
-    /// them, which breaks every script in such a file: moby/moby#44474.)
+    /// `drop_cr` is set for files with CR LF line ends: the body then loses its CRs. (The reference keeps them, which
+    /// breaks every script in such a file: moby/moby#44474.)
     pub(crate) fn heredoc_body(&mut self, terminator: &str, strip_tabs: bool, drop_cr: bool) -> Body {
         let start = self.at;
         let mut content = String::new();
@@ -319,7 +318,7 @@ impl<'a> Lines<'a> {
 
 /// Splits off a trailing escape character that continues the line.
 ///
-/// Blanks may follow it; it does not count when another escape character stands before it.
+/// Blanks may follow it; it does not count when another escape character precedes it.
 pub(crate) fn strip_continuation(line: &str, escape: char) -> (&str, bool) {
     let trimmed = line.trim_end_matches([' ', '\t']);
     match trimmed.strip_suffix(escape) {
@@ -360,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn directive_mistakes_are_reported() {
+    fn directive_errors_are_reported() {
         let source = Source::new("Dockerfile", "# escape=x\n# escape=`\n# syntax=a\n# syntax=b\n");
         let mut lines = Lines::new(&source);
         while lines.next_piece().is_some() {}

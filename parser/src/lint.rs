@@ -1,11 +1,11 @@
-//! Lints: what a Dockerfile can say better. One file a rule.
+//! Lints: rules about style and likely mistakes of a Dockerfile, one file for each rule.
 //!
-//! The rules of the reference builder have its names, words and places (moby/buildkit
-//! `frontend/dockerfile/linter`); ours have no page there. A rule sees the tree and, where somebody has looked
-//! further, facts about base images and the build.
+//! The rules of the reference builder have its names, messages and spans (moby/buildkit `frontend/dockerfile/linter`);
+//! rules of our own have no documentation page there. A rule sees the tree and, where the caller has them, facts about
+//! base images and the build.
 //!
-//! `# check=skip=A,B;error=true` at the head of a file, and `# check=skip=A` right above an instruction, switch
-//! rules off; `error=true` makes findings fail the build.
+//! `# check=skip=A,B;error=true` at the head of a file, and `# check=skip=A` directly above an instruction, switch
+//! rules off; with `error=true` findings fail the build.
 
 mod add_instead_of_copy;
 mod apt_get_update_alone;
@@ -58,21 +58,21 @@ use crate::span::Span;
 use crate::stages::{StageSlice, split};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where the reference builder's rules are explained.
+/// Address under which the reference builder's rules are documented.
 const PAGES: &str = "https://docs.docker.com/go/dockerfile/rule/";
 
-/// A rule.
+/// A lint rule and its function.
 pub struct Rule {
-    /// Its name, as in `skip=`.
+    /// Name of the rule, as in `skip=`.
     pub name: &'static str,
-    /// One sentence.
+    /// Description in one sentence.
     pub summary: &'static str,
-    /// The last part of its page's address, empty when it has no page; `None` for rules of our own.
+    /// Last part of the page's address, empty when there is no page; `None` for rules of our own.
     page: Option<&'static str>,
     check: fn(&View<'_>, &mut Findings),
 }
 
-/// All rules: those of the reference builder first.
+/// All rules; those of the reference builder come first.
 pub static RULES: [&Rule; 34] = [
     &stage_name_casing::RULE,
     &from_as_casing::RULE,
@@ -110,16 +110,16 @@ pub static RULES: [&Rule; 34] = [
     &missing_cache_mount::RULE,
 ];
 
-/// Rules that run only when they are asked for by name: `experimental=` in the head of a file.
+/// Rules that run only when `experimental=` at the head of a file names them.
 const EXPERIMENTAL: [&str; 1] = ["InvalidDefinitionDescription"];
 
 impl Rule {
-    /// Where the rule is explained, if the reference builder has it.
+    /// Address of the rule's documentation; `None` for rules of our own and rules without a page.
     pub fn url(&self) -> Option<String> {
         self.page.filter(|page| !page.is_empty()).map(|page| format!("{PAGES}{page}/"))
     }
 
-    /// True for rules of our own.
+    /// True for rules that the reference builder does not have.
     pub fn is_own(&self) -> bool {
         self.page.is_none()
     }
@@ -131,12 +131,12 @@ impl Rule {
     }
 }
 
-/// The rule of that name.
+/// Rule with that name, ignoring case; `None` when there is none.
 pub fn rule(name: &str) -> Option<&'static Rule> {
     RULES.iter().copied().find(|rule| rule.name.eq_ignore_ascii_case(name))
 }
 
-/// Collects what one rule finds.
+/// Findings of one rule.
 struct Findings {
     rule: &'static Rule,
     list: Vec<Diagnostic>,
@@ -147,7 +147,7 @@ impl Findings {
         self.list.push(Diagnostic::warning(self.rule.name, span, message));
     }
 
-    /// Advice for the finding that was added last.
+    /// Adds a hint to the last finding.
     fn hint(&mut self, hint: impl Into<String>) {
         if let Some(last) = self.list.last_mut() {
             last.hints.push(hint.into());
@@ -155,7 +155,7 @@ impl Findings {
     }
 }
 
-/// A file as rules see it.
+/// A file as seen by rules.
 struct View<'a> {
     source: &'a Source,
     file: &'a Dockerfile,
@@ -164,13 +164,13 @@ struct View<'a> {
     facts: &'a Facts,
 }
 
-/// FROM and what follows it.
+/// A FROM and the instructions after it.
 struct Stage<'a> {
     instruction: &'a Instruction,
     from: &'a From,
-    /// In the lower case of look-ups.
+    /// Stage name in lower case, as look-ups compare it.
     name: Option<String>,
-    /// FROM's image in the same, to be compared with names.
+    /// Image of FROM in lower case, to be compared with stage names.
     base: String,
     body: &'a [Instruction],
 }
@@ -192,12 +192,12 @@ impl<'a> View<'a> {
         self.stages.iter().flat_map(|stage| std::iter::once(stage.instruction).chain(stage.body))
     }
 
-    /// ARGs above the first FROM, empty where they have no value, and what is always declared.
+    /// Values of the ARGs above the first FROM, empty where they have none, and of the predefined variables.
     fn global_arguments(&self) -> BTreeMap<String, String> {
         self.global_arguments_with(&self.facts.build_args)
     }
 
-    /// The same with these `--build-arg` values.
+    /// Values of the global ARGs, given these `--build-arg` values.
     fn global_arguments_with(&self, build_args: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         const PREDEFINED: [&str; 8] = [
             "BUILDPLATFORM",
@@ -230,52 +230,51 @@ impl<'a> View<'a> {
     }
 }
 
-/// What a file alone does not say.
+/// Facts about the build that are not in the file.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// The patterns of the context's ignore file.
+    /// Patterns of the context's ignore file; `None` when the context is unknown.
     pub ignore: Option<Patterns>,
     /// `--build-arg` values by name.
     pub build_args: BTreeMap<String, String>,
-    /// The images that stages start from, by the stage's number; those that nobody has looked at are missing.
+    /// Base images by stage number; images that were not looked up are missing.
     pub bases: BTreeMap<usize, BaseFacts>,
-    /// The stages that are built, when not all of them are.
+    /// Numbers of the stages that are built; `None` for all.
     pub built: Option<BTreeSet<usize>>,
 }
 
-/// What is known of a base image.
+/// Facts about a base image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BaseFacts {
-    /// Its environment.
+    /// Variables of the image's config.
     pub environment: BTreeMap<String, String>,
-    /// The platform it is for and the one that was asked for, when they differ.
+    /// Platform of the image and requested platform, when they differ.
     pub platform: Option<(String, String)>,
-    /// It names a shell of its own for commands in shell form.
+    /// Whether the image's config sets a shell for commands in shell form.
     pub has_shell: bool,
 }
 
-/// How much findings of a rule weigh.
+/// Effect of a rule's findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Nothing is looked for.
+    /// The rule does not run.
     Off,
-    /// As it is.
+    /// Findings are printed as warnings.
     Warning,
     /// Findings fail the build.
     Error,
 }
 
-/// What is looked for.
+/// Selection of the rules to run.
 #[derive(Clone, Debug, Default)]
 pub struct Choice {
-    /// The rules that the reference builder does not have, too.
+    /// Whether rules that the reference builder does not have run, too.
     pub own: bool,
-    /// Levels of rules by name in lower case, where they are not warnings. What a file says about itself counts
-    /// for less.
+    /// Levels other than warning, by rule name in lower case. They override the settings in the file.
     pub levels: BTreeMap<String, Level>,
 }
 
-/// Rules that look at the file as a whole, whatever is built of it.
+/// Rules about the file as a whole, whichever stages are built.
 const WHOLE_FILE: [&str; 12] = [
     "StageNameCasing",
     "FromAsCasing",
@@ -291,21 +290,21 @@ const WHOLE_FILE: [&str; 12] = [
     "InvalidDefinitionDescription",
 ];
 
-/// What the head of a file says about lints.
+/// Settings from the `# check=` directive of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Rules that are off.
+    /// Names of rules that are off.
     pub skip: BTreeSet<String>,
-    /// All rules are off.
+    /// Whether all rules are off.
     pub skip_all: bool,
-    /// Experimental rules that are on.
+    /// Names of experimental rules that are on.
     pub experimental: BTreeSet<String>,
-    /// Findings fail the build.
+    /// Whether findings fail the build.
     pub error: bool,
 }
 
 impl Settings {
-    /// Reads `skip=A,B;error=true;experimental=C`. What it does not know is left out.
+    /// Parses `skip=A,B;error=true;experimental=C`. Unknown options are ignored.
     pub fn parse(text: &str) -> Settings {
         let mut settings = Settings::default();
         for part in text.split(';') {
@@ -334,23 +333,23 @@ impl Settings {
     fn wants(&self, rule: &Rule) -> bool {
         let on = |name: &str| self.experimental.contains(&name.to_lowercase());
         match EXPERIMENTAL.contains(&rule.name) {
-            // Asked for by name, whatever is skipped.
+            // A rule that is asked for by name runs, whatever is skipped.
             true => on(rule.name) || on("all"),
             false => !self.skips(rule),
         }
     }
 }
 
-/// What the rules find in a file, in its order.
+/// Findings of all rules, in file order.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// The findings; codes are names of rules.
+    /// Findings; their codes are names of rules.
     pub findings: Vec<Diagnostic>,
-    /// The settings of the file's head.
+    /// Settings from the head of the file.
     pub settings: Settings,
 }
 
-/// Runs the chosen rules over a file.
+/// Runs the selected rules over a file.
 pub fn lint(parse: &Parse, source: &Source, facts: &Facts, choice: &Choice) -> Report {
     let directive = parse.file.directives.check.as_ref();
     let mut settings = directive.map(|check| Settings::parse(&check.value)).unwrap_or_default();
@@ -372,13 +371,13 @@ pub fn lint(parse: &Parse, source: &Source, facts: &Facts, choice: &Choice) -> R
         }
         findings.append(&mut found);
     }
-    // Within a line, the order of the rules: that of the reference builder.
+    // Within a line, findings have the order of the rules: that of the reference builder.
     findings.sort_by_key(|finding| source.position(finding.span.start as usize).line);
     Report { findings, settings }
 }
 
 impl View<'_> {
-    /// False for what is wrong in stages that are not built.
+    /// False for findings in stages that are not built.
     fn is_built(&self, rule: &Rule, finding: &Diagnostic) -> bool {
         let Some(built) = self.facts.built.as_ref().filter(|_| !WHOLE_FILE.contains(&rule.name)) else {
             return true;
@@ -389,7 +388,7 @@ impl View<'_> {
 }
 
 impl Report {
-    /// The names of the rules that make the build fail, each once, in the order of the findings.
+    /// Names of the rules that fail the build, each once, in the order of the findings.
     pub fn violations(&self) -> Vec<&'static str> {
         let mut names = Vec::new();
         for finding in self.findings.iter().filter(|finding| finding.severity == Severity::Error) {
@@ -401,7 +400,7 @@ impl Report {
     }
 }
 
-/// True when a comment right above the instruction says so.
+/// True when a comment directly above the instruction skips the rule.
 fn is_skipped(file: &Dockerfile, finding: &Diagnostic) -> bool {
     let start = finding.span.start as usize;
     let at = file.instructions.partition_point(|instruction| instruction.span.start as usize <= start);
@@ -410,7 +409,7 @@ fn is_skipped(file: &Dockerfile, finding: &Diagnostic) -> bool {
     options.zip(rule(finding.code)).is_some_and(|(options, rule)| Settings::parse(options).skips(rule))
 }
 
-/// What a comment `check=OPTIONS reason` says; what follows a blank is for readers.
+/// Options of a comment `check=OPTIONS reason`; the reason after the blank is ignored.
 fn check_options(comment: &str) -> Option<&str> {
     let (key, value) = comment.split_once('=')?;
     let value = value.trim_start();

@@ -1,8 +1,7 @@
-//! `RUN --mount=` values: fields, and what they mean once variables are expanded.
+//! `RUN --mount=` values: their fields, and their meaning once variables are expanded.
 //!
-//! Rules and sentences follow moby/buildkit `frontend/dockerfile/instructions/commands_runmount.go`:
-//! fields are read from left to right, keys ignore case, and an option that depends on the type must stand
-//! behind `type=`.
+//! Rules and messages follow moby/buildkit `frontend/dockerfile/instructions/commands_runmount.go`: fields are read
+//! from left to right, keys ignore case, and an option that depends on the type must follow `type=`.
 
 use crate::ast::MountFlag;
 use crate::diagnostic::Diagnostic;
@@ -11,14 +10,14 @@ use crate::span::Span;
 use crate::suggest;
 use crate::text::{Text, TextBuilder};
 
-/// What is mounted.
+/// Type of a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MountKind {
-    /// A directory or file of the context, a stage or an image.
+    /// Files of the context, a stage or an image.
     Bind,
-    /// A directory that outlives the build.
+    /// A directory that persists between builds.
     Cache,
-    /// Memory.
+    /// An empty file system in memory.
     Tmpfs,
     /// A secret as a file or a variable.
     Secret,
@@ -34,84 +33,84 @@ const KINDS: [(&str, MountKind); 5] = [
     ("ssh", MountKind::Ssh),
 ];
 
-/// How steps share a cache mount.
+/// Sharing of a cache mount between concurrent steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Sharing {
-    /// All at once.
+    /// All steps use it at once.
     Shared,
-    /// Each its own while in use.
+    /// Each concurrent step has a separate directory.
     Private,
-    /// One after the other.
+    /// Steps wait for each other.
     Locked,
 }
 
 const SHARING: [(&str, Sharing); 3] =
     [("shared", Sharing::Shared), ("private", Sharing::Private), ("locked", Sharing::Locked)];
 
-/// One resolved mount.
+/// A mount with its variables expanded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// `type`.
+    /// Type of the mount, from `type`.
     pub kind: MountKind,
-    /// `from`; empty for the default.
+    /// Value of `from`; empty for the default.
     pub from: String,
-    /// `source`; empty for the default.
+    /// Value of `source`; empty for the default.
     pub source: String,
-    /// `target`; empty for the default.
+    /// Value of `target`; empty for the default.
     pub target: String,
-    /// Writes fail.
+    /// Whether the mount is read-only.
     pub readonly: bool,
-    /// `size` in bytes; 0 for no limit.
+    /// Value of `size` in bytes; 0 for no limit.
     pub size: u64,
-    /// `id`; empty for the default.
+    /// Value of `id`; empty for the default.
     pub id: String,
-    /// `sharing`, if given.
+    /// Value of `sharing`; `None` when absent.
     pub sharing: Option<Sharing>,
-    /// `required`.
+    /// Whether the step fails without the secret or socket.
     pub required: bool,
-    /// `env`: the variable that carries a secret.
+    /// Value of `env`: the variable that receives a secret.
     pub env: Option<String>,
-    /// `mode`.
+    /// Permission bits from `mode`; `None` when absent.
     pub mode: Option<u32>,
-    /// `uid`.
+    /// Owner from `uid`; `None` when absent.
     pub uid: Option<u32>,
-    /// `gid`.
+    /// Group from `gid`; `None` when absent.
     pub gid: Option<u32>,
 }
 
 impl Mount {
-    /// The id of a secret: given, or the last name of its target.
+    /// Id of a secret: `id`, or the last name of the target.
     pub fn secret_id(&self) -> String {
         let named = [&self.id, &self.source].into_iter().find(|name| !name.is_empty()).cloned();
         named.unwrap_or_else(|| base_name(&self.target).to_owned())
     }
 
-    /// The id of an ssh socket.
+    /// Id of an ssh socket: `id`, or `default`.
     pub fn ssh_id(&self) -> String {
         if self.id.is_empty() { "default".to_owned() } else { self.id.clone() }
     }
 }
 
-/// The last name of a path.
+/// Last name of a path.
 pub fn base_name(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
 }
 
 impl MountKind {
-    /// The name as written in a Dockerfile.
+    /// Name as written in a Dockerfile.
     pub fn name(self) -> &'static str {
         KINDS.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
     }
 }
 
-/// A mistake in a mount value, with its place.
+/// An error in a mount value, with its span.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountError {
-    /// The word that is wrong.
+    /// Span of the wrong word.
     pub span: Span,
-    /// One sentence, in the reference's words.
+    /// Message of the reference builder.
     pub message: String,
-    /// What to do, where the message does not say it.
+    /// Advice for the author, where the message is not enough.
     pub hint: Option<String>,
 }
 
@@ -120,7 +119,7 @@ impl MountError {
         MountError { span, message: message.into(), hint: None }
     }
 
-    /// As a finding.
+    /// Diagnostic with the code `invalid-mount`.
     pub fn diagnostic(self) -> Diagnostic {
         let mut diagnostic = Diagnostic::error("invalid-mount", self.span, self.message);
         diagnostic.hints.extend(self.hint);
@@ -150,7 +149,7 @@ const KEYS: [&str; 19] = [
     "env",
 ];
 
-/// Splits a value at its commas; a field in double quotes may hold commas, and doubled quotes for quotes.
+/// Splits a value at its commas; a field in double quotes may contain commas, and doubled quotes for quotes.
 pub(crate) fn fields(value: &Text) -> Vec<Text> {
     let text = value.as_str();
     let mut fields = Vec::new();
@@ -175,7 +174,7 @@ pub(crate) fn fields(value: &Text) -> Vec<Text> {
     }
 }
 
-/// The first quote that is not doubled.
+/// Offset of the first quote that is not doubled; `None` when there is none.
 fn closing_quote(inner: &str) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -201,7 +200,7 @@ fn without_doubled_quotes(text: Text) -> Text {
     builder.finish(text.span().start as usize)
 }
 
-/// What can be said before variables are known: `from` takes none.
+/// Checks the parts of a mount that hold before variables are known: `from` takes none.
 pub(crate) fn check(flag: &MountFlag) -> Result<(), MountError> {
     for field in &flag.fields {
         let (key, value) = split(field);
@@ -223,7 +222,10 @@ pub(crate) fn split(field: &Text) -> (String, Option<Text>) {
     }
 }
 
-/// Reads a mount flag; `expand` gives each value with its variables replaced.
+/// Resolves a mount flag; `expand` returns each value with its variables expanded.
+///
+/// # Errors
+/// Fails on an unknown or misplaced option, an invalid value, a missing target, and when `expand` fails.
 pub fn resolve(
     flag: &MountFlag,
     expand: &mut dyn FnMut(&Text) -> Result<String, ExpandError>,
@@ -384,13 +386,14 @@ fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -
     suggest::nearest(word, candidates).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default()
 }
 
-/// A uid or gid: digits alone. The largest of 32 bits stands for "no change" in the kernel's calls, as in the reference.
+/// Parses a uid or gid: digits alone. The largest 32-bit value, which means "no change" in the kernel's calls, is
+/// accepted as in the reference.
 fn id(value: &str) -> Option<u32> {
     let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
     value.parse().ok().filter(|_| is_number)
 }
 
-/// Go's `strconv.ParseBool`.
+/// Parses a boolean as Go's `strconv.ParseBool` does.
 pub(crate) fn go_bool(value: &str) -> Option<bool> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -399,7 +402,8 @@ pub(crate) fn go_bool(value: &str) -> Option<bool> {
     }
 }
 
-/// `64m`, `1.5GiB`, `100`: a number of bytes in powers of 1024 (docker/go-units `RAMInBytes`).
+/// Parses a number of bytes in powers of 1024, such as `64m`, `1.5GiB` or `100` (docker/go-units `RAMInBytes`); `None`
+/// when the text is not a size.
 pub fn bytes_with_unit(value: &str) -> Option<u64> {
     let digits_end = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
     let number: f64 = value[..digits_end].parse().ok().filter(|_| !value.starts_with('.'))?;
@@ -444,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn invalid_mounts_are_errors() {
         check_mount("type=bnd", Err("unsupported mount type \"bnd\" (did you mean bind?)"));
         check_mount("size=1,type=tmpfs", Err("unexpected key 'size' for mount type 'bind'"));
         check_mount(
@@ -468,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn sizes_are_parsed() {
         assert_eq!(bytes_with_unit("1.5k"), Some(1536));
         assert_eq!(bytes_with_unit("2GiB"), Some(2 << 30));
         assert_eq!(bytes_with_unit("x"), None);

@@ -1,7 +1,7 @@
-//! What a stage can be given: its ARGs, secrets and ssh sockets, with those of the stages that it needs.
+//! Inputs of a stage: its ARGs, secrets and ssh sockets, with those of the stages that it depends on.
 //!
-//! Rules follow moby/buildkit `frontend/dockerfile/dockerfile2llb/outline.go`. Nothing but the file is looked at, so
-//! that it is cheap enough for shell completion.
+//! Rules follow moby/buildkit `frontend/dockerfile/dockerfile2llb/outline.go`. Only the file is read, which keeps it
+//! fast enough for shell completion.
 
 use crate::ast::{ArgItem, Dockerfile, From, Instruction, KeyValues, Kind, MountFlag};
 use crate::expand::{self, Budget, ExpandError, Expansion, Limited, Rules};
@@ -11,7 +11,7 @@ use crate::stages::{StageSlice, split};
 use crate::text::Text;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Variables that every build has.
+/// Variables that are defined in every build.
 const PLATFORM: [&str; 11] = [
     "BUILDPLATFORM",
     "BUILDOS",
@@ -26,60 +26,60 @@ const PLATFORM: [&str; 11] = [
     "TARGETSTAGE",
 ];
 
-/// Stages that build on each other further than this are not followed: hostile files stay cheap.
+/// Depth of stages that are followed; the limit bounds the time for hostile files.
 const MAX_DEPTH: usize = 32;
 
-/// A stage and what it can be given, each list in the order of the file.
+/// A stage and its inputs, each list in file order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outline {
-    /// The stage's name; empty when it has none.
+    /// Stage name; empty when it has none.
     pub name: String,
-    /// What a comment above it says.
+    /// Description from the comment above the stage.
     pub description: Option<String>,
-    /// Its arguments.
+    /// ARGs of the stage, with the global ARGs that they depend on.
     pub arguments: Vec<Argument>,
-    /// Its secrets.
+    /// Secrets of the stage's mounts, by id.
     pub secrets: Vec<Resource>,
-    /// Its ssh sockets.
+    /// Ssh sockets of the stage's mounts, by id.
     pub ssh: Vec<Resource>,
 }
 
-/// An ARG.
+/// An ARG of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Argument {
-    /// Its name.
+    /// Name of the variable.
     pub name: String,
-    /// What it is worth, given or by default.
+    /// Value from the build arguments or the default; `None` when it has neither.
     pub value: Option<String>,
-    /// What a comment above it says.
+    /// Description from the comment above the instruction.
     pub description: Option<String>,
-    /// Its instruction.
+    /// Span of the instruction.
     pub span: Span,
-    /// Its name in there.
+    /// Span of the name within the instruction.
     pub name_span: Span,
 }
 
 /// A secret or an ssh socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
-    /// Its id.
+    /// Id of the secret or socket.
     pub name: String,
-    /// Some step fails without it.
+    /// Whether a step fails without it.
     pub required: bool,
-    /// The instruction that asks for it first.
+    /// Span of the first instruction that mounts it.
     pub span: Span,
 }
 
-/// A stage's name and what comments say about it.
+/// A stage's name and its description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageName {
-    /// As written; empty when it has none.
+    /// Stage name as written; empty when it has none.
     pub name: String,
-    /// What a comment above it says.
+    /// Description from the comment above the stage.
     pub description: Option<String>,
 }
 
-/// All stages of a file in order.
+/// All stages of a file in file order.
 pub fn stages(file: &Dockerfile) -> Vec<StageName> {
     let stages = split(file).into_iter().map(|stage| (stage.instruction, stage.from));
     let named = stages.map(|(instruction, from)| StageName {
@@ -93,7 +93,7 @@ fn description(instruction: &Instruction, from: &From) -> Option<String> {
     instruction.description(&from.stage_name()?).map(str::to_owned)
 }
 
-/// The outline of the stage `target`, or of the last one; `None` when there is no such stage.
+/// Outline of the stage `target`, or of the last stage; `None` when there is no such stage.
 pub fn outline(
     file: &Dockerfile,
     target: Option<&str>,
@@ -132,27 +132,27 @@ struct Reader<'a> {
     file: &'a Dockerfile,
     build_args: &'a BTreeMap<String, String>,
     rules: Rules,
-    /// ARGs above the first FROM.
+    /// ARGs above the first FROM, by name.
     globals: BTreeMap<String, Argument>,
-    /// The ARGs that the value of each is made of.
+    /// For each global ARG, the ARGs that its value depends on.
     made_of: BTreeMap<String, BTreeSet<String>>,
-    /// Their values.
+    /// Values of the global ARGs.
     values: BTreeMap<String, String>,
-    /// What expansions may still cost.
+    /// Budget of all expansions of the file.
     budget: Budget,
     stages: Vec<StageSlice<'a>>,
     outline: Outline,
-    /// The names of the arguments in `outline`.
+    /// Names of the arguments in `outline`.
     listed: BTreeSet<String>,
     seen: BTreeSet<usize>,
 }
 
-/// The ARGs of one stage.
+/// ARGs of one stage.
 #[derive(Default)]
 struct StageArguments {
-    /// Those that it declares itself, as the last instruction has them.
+    /// ARGs declared in the stage, as of the last instruction.
     own: BTreeMap<String, Argument>,
-    /// The names of those that it uses.
+    /// Names of the ARGs that the stage uses.
     used: BTreeSet<String>,
 }
 
@@ -164,7 +164,7 @@ impl Reader<'_> {
             for item in items {
                 let (argument, mut made_of) = self.argument(instruction, item, &self.values);
                 if made_of.remove(&argument.name) {
-                    // It is made of what it was before.
+                    // An ARG that is set again depends on its previous inputs, too.
                     made_of.extend(self.made_of.remove(&argument.name).unwrap_or_default());
                 }
                 self.made_of.insert(argument.name.clone(), made_of);
@@ -177,7 +177,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The value of a text; an empty one where it has none.
+    /// Value of a text; empty when its expansion fails.
     fn expand(&self, text: &Text, env: &BTreeMap<String, String>) -> Expansion<String> {
         self.try_expand(text, env).unwrap_or_default()
     }
@@ -212,7 +212,7 @@ impl Reader<'_> {
         (Argument { name: name.to_owned(), value, description, span, name_span }, made_of)
     }
 
-    /// The stage of that name, whatever its case, among the first `before`.
+    /// Index of the stage of that name, whatever its case, among the first `before`.
     fn find(&self, name: &str, before: usize) -> Option<usize> {
         let is_named = |index: &usize| {
             self.stages[*index].from.name.as_ref().is_some_and(|it| it.as_str().eq_ignore_ascii_case(name))
@@ -220,13 +220,13 @@ impl Reader<'_> {
         (0..before.min(self.stages.len())).rev().find(is_named)
     }
 
-    /// Adds what a stage and those that it needs can be given. Not recursive: files may be hostile.
+    /// Adds the inputs of a stage and of its dependencies. Not recursive, since files may be hostile.
     fn stage(&mut self, target: usize) {
         let mut open = vec![target];
         while let Some(index) = open.pop() {
             if self.seen.insert(index) {
                 let needed = self.one_stage(index);
-                // The base first.
+                // The base image's stage comes first.
                 open.extend(needed.into_iter().rev());
             }
         }
@@ -239,7 +239,7 @@ impl Reader<'_> {
         needed
     }
 
-    /// Adds what one stage can be given; returns the stages that it needs.
+    /// Adds the inputs of one stage; returns the indexes of its dependencies.
     fn needed_by(&mut self, index: usize, globals: &BTreeMap<String, String>) -> Vec<usize> {
         let (from, body) = (self.stages[index].from, self.stages[index].body);
         let mut needed = Vec::new();
@@ -275,12 +275,12 @@ impl Reader<'_> {
         needed
     }
 
-    /// The stage that a stage starts from.
+    /// Index of the stage that a stage starts from; `None` for an image.
     fn base_of(&self, index: usize, globals: &BTreeMap<String, String>) -> Option<usize> {
         self.find(&self.expand(&self.stages[index].from.image, globals).value, index)
     }
 
-    /// The variables that a stage has from the stages below it.
+    /// Variables that a stage inherits from its base stages.
     fn inherited(&self, index: usize, globals: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         let below = std::iter::successors(self.base_of(index, globals), |base| self.base_of(*base, globals));
         let below: Vec<usize> = below.take(MAX_DEPTH).collect();
@@ -307,14 +307,14 @@ impl Reader<'_> {
         env
     }
 
-    /// Sets the variables of an ENV, whose values see what was before it.
+    /// Sets the variables of an ENV; its values refer to the variables before it.
     fn set(&self, values: &KeyValues, env: &mut BTreeMap<String, String>) {
         let value = |text: &Text| self.expand(text, env).value;
         let pairs: Vec<_> = values.pairs.iter().map(|pair| (value(&pair.key), value(&pair.value))).collect();
         env.extend(pairs);
     }
 
-    /// Adds the ARGs that a stage uses, and those above the first FROM that these are made of.
+    /// Adds the ARGs that a stage uses, and the global ARGs that they depend on.
     fn list(&mut self, mut arguments: StageArguments) {
         let mut open: Vec<String> = arguments.used.into_iter().collect();
         while let Some(name) = open.pop() {
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_target_needs_counts() {
+    fn dependencies_of_the_target_are_listed() {
         let text = "# V says which\nARG V=1\nARG UNUSED\nFROM a:$V AS b\nARG V\nARG N GIVEN TARGETARCH\n\
             RUN --mount=type=secret,id=s --mount=type=ssh true\nFROM x AS other\nARG O\n# last is it\nFROM b AS last\n\
             ARG D=$V.1\nRUN --mount=type=secret,target=/run/s,required true\n";
@@ -396,9 +396,9 @@ mod tests {
         assert_eq!(arguments(&read(text, Some("OTHER"))), [("O", "-")]);
     }
 
-    /// The answers are those of BuildKit 0.25.
+    /// Expected values come from BuildKit 0.25.
     #[test]
-    fn arguments_are_made_of_others_and_set_again() {
+    fn arguments_depend_on_others_and_are_set_again() {
         let text = "# A is first\nARG A=1\nARG B=$A.2\nARG C=${B}.3 UNUSED=x\nARG D=4\nARG D=5\n\
             FROM busybox:${C:+latest} AS base\nARG D\nARG E=1\nARG E=2\nENV F=$D\nARG G=$F$E\nARG G=again\n\
             FROM base AS last\nARG A\nARG C\nARG H=$A$E\nARG E=3\nARG TARGETARCH\nRUN true\n";

@@ -1,10 +1,13 @@
-//! What EXPOSE says once its variables are expanded: ports, ranges and protocols.
+//! EXPOSE values after expansion: ports, ranges and protocols.
 
 use std::net::IpAddr;
 
-/// Reads `[[ip:]host:]container[-end][/protocol]`; gives the container's ports as `number/protocol`.
+/// Parses `[[ip:]host:]container[-end][/protocol]`; returns the container's ports as `number/protocol`.
 ///
-/// Sentences follow moby/buildkit `frontend/dockerfile/dockerfile2llb/convert_expose.go`.
+/// Messages follow moby/buildkit `frontend/dockerfile/dockerfile2llb/convert_expose.go`.
+///
+/// # Errors
+/// Fails on an invalid address, port, range or protocol, with the reference builder's message.
 pub fn container_ports(text: &str) -> Result<Vec<String>, String> {
     let (address, host, container) = split(text);
     let (range, protocol) = container.split_once('/').unwrap_or((container, ""));
@@ -29,7 +32,7 @@ pub fn container_ports(text: &str) -> Result<Vec<String>, String> {
     Ok((start..=end).map(|port| format!("{port}/{lower}")).collect())
 }
 
-/// Address, host port and container port; the address may itself hold colons.
+/// Splits off address, host port and container port; the address may itself contain colons.
 fn split(text: &str) -> (&str, &str, &str) {
     let Some((before, container)) = text.rsplit_once(':') else { return ("", "", text) };
     match before.rsplit_once(':') {
@@ -57,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn ports() {
+    fn ports_are_parsed() {
         check("80", Ok(&["80/tcp"]));
         check("53/UDP", Ok(&["53/udp"]));
         check("80/", Ok(&["80/tcp"]));

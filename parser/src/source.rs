@@ -1,12 +1,12 @@
-//! A file as it was read, and as the grammar sees it.
+//! Source file: its bytes, and the text that the grammar reads.
 
 use crate::span::{LineIndex, Position, Span};
 use crate::text::Text;
 
 /// A named text with its line index.
 ///
-/// The grammar works on characters. Bytes that are not UTF-8 are shown to it as `\u{1a}`, one for one, so
-/// that offsets stay those of the file; [`Source::bytes`] always gives the file back unchanged.
+/// The grammar works on characters. Bytes that are not UTF-8 are replaced with `\u{1a}`, one for one, so that offsets
+/// stay those of the file; [`Source::bytes`] always returns the file unchanged.
 #[derive(Clone, Debug)]
 pub struct Source {
     name: String,
@@ -16,7 +16,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Takes a file's bytes under the name that messages will show.
+    /// Creates a source from a file's bytes and the name that messages show.
     pub fn new(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Source {
         let (text, original) = match String::from_utf8(bytes.into()) {
             Ok(text) => (text, None),
@@ -29,33 +29,33 @@ impl Source {
         Source { name: name.into(), text: Text::verbatim(text, 0), original, index }
     }
 
-    /// The name for messages.
+    /// Name of the file for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The text with invalid bytes substituted.
+    /// Text with invalid bytes replaced.
     pub fn text(&self) -> &str {
         self.text.as_str()
     }
 
-    /// All of it as a text whose slices know their places.
+    /// The whole file as a text whose slices have spans.
     pub(crate) fn whole(&self) -> Text {
         self.text.clone()
     }
 
-    /// The bytes as they were given.
+    /// Original bytes of the file.
     pub fn bytes(&self) -> &[u8] {
         self.original.as_deref().unwrap_or(self.text().as_bytes())
     }
 
-    /// The first byte that is not UTF-8, if any.
+    /// Offset of the first byte that is not UTF-8; `None` when all are.
     pub fn first_invalid(&self) -> Option<usize> {
         let original = self.original.as_ref()?;
         std::str::from_utf8(original).err().map(|error| error.valid_up_to())
     }
 
-    /// The characters of `span`.
+    /// Characters of the text in `span`.
     pub fn slice(&self, span: Span) -> &str {
         self.text().get(span.range()).unwrap_or_default()
     }
@@ -65,7 +65,7 @@ impl Source {
         self.index.position(self.text(), offset)
     }
 
-    /// The line index.
+    /// Line index of the text.
     pub fn lines(&self) -> &LineIndex {
         &self.index
     }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn invalid_bytes_keep_offsets_and_come_back() {
+    fn invalid_bytes_keep_offsets_and_are_restored() {
         let source = Source::new("Dockerfile", b"FROM a\xff\xfeb\n".to_vec());
         assert_eq!(source.text(), "FROM a\u{1a}\u{1a}b\n");
         assert_eq!(source.bytes(), b"FROM a\xff\xfeb\n");

@@ -1,4 +1,4 @@
-//! Byte ranges in a source file, and the way from a byte to a line and column.
+//! Byte ranges in a source file, and their conversion to lines and columns.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,25 +13,25 @@ pub struct Span {
 }
 
 impl Span {
-    /// A range from `start` up to, not including, `end`.
+    /// Range from `start` up to, not including, `end`.
     ///
-    /// Offsets past 4 GiB saturate: a Dockerfile that long has been refused before.
+    /// Offsets past 4 GiB saturate: a Dockerfile of that length is refused earlier.
     pub fn new(start: usize, end: usize) -> Span {
         let clamp = |offset: usize| u32::try_from(offset).unwrap_or(u32::MAX);
         Span { start: clamp(start), end: clamp(end.max(start)) }
     }
 
-    /// The empty range at `offset`.
+    /// Empty range at `offset`.
     pub fn at(offset: usize) -> Span {
         Span::new(offset, offset)
     }
 
-    /// As indices for slicing.
+    /// Range of indices for slicing.
     pub fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
 
-    /// Length in bytes.
+    /// Length of the range in bytes.
     pub fn len(self) -> usize {
         self.range().len()
     }
@@ -41,12 +41,12 @@ impl Span {
         self.start == self.end
     }
 
-    /// The smallest range that covers both.
+    /// Smallest range that covers both.
     pub fn cover(self, other: Span) -> Span {
         Span { start: self.start.min(other.start), end: self.end.max(other.end) }
     }
 
-    /// True when `offset` lies inside.
+    /// True when `offset` is within the range.
     pub fn contains(self, offset: usize) -> bool {
         self.range().contains(&offset)
     }
@@ -58,32 +58,32 @@ impl fmt::Debug for Span {
     }
 }
 
-/// A value and the bytes it was read from.
+/// A value and the span it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spanned<T> {
-    /// What was read.
+    /// The value that was parsed.
     pub value: T,
-    /// Where it stands.
+    /// Span in the source.
     pub span: Span,
 }
 
 impl<T> Spanned<T> {
-    /// Joins a value with its place.
+    /// Joins a value with its span.
     pub fn new(value: T, span: Span) -> Spanned<T> {
         Spanned { value, span }
     }
 }
 
-/// A place for people: both numbers start at 1, the column counts characters.
+/// A position for display: line and column start at 1, the column counts characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// Line number, from 1.
     pub line: usize,
-    /// Character in the line, from 1.
+    /// Character number in the line, from 1.
     pub column: usize,
 }
 
-/// The starts of all lines of a text, for turning offsets into positions in logarithmic time.
+/// Start offsets of all lines of a text; finds the line of an offset in logarithmic time.
 #[derive(Clone, Debug)]
 pub struct LineIndex {
     starts: Vec<u32>,
@@ -97,12 +97,12 @@ impl LineIndex {
         LineIndex { starts }
     }
 
-    /// The line number, from 1, that holds `offset`.
+    /// Number of the line, from 1, that contains `offset`.
     pub fn line(&self, offset: usize) -> usize {
         self.starts.partition_point(|start| *start as usize <= offset)
     }
 
-    /// The offset at which `line` (from 1) begins; the last line's start when there are fewer.
+    /// Offset at which `line` (from 1) begins; the last line's start when there are fewer.
     pub fn line_start(&self, line: usize) -> usize {
         let index = line.saturating_sub(1).min(self.starts.len() - 1);
         self.starts[index] as usize
@@ -117,7 +117,7 @@ impl LineIndex {
         Position { line, column }
     }
 
-    /// How many lines there are; an empty text has one.
+    /// Number of lines; an empty text has one.
     pub fn line_count(&self) -> usize {
         self.starts.len()
     }

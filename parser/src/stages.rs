@@ -1,15 +1,15 @@
-//! A file cut at its FROMs.
+//! Slices of a file, one for each stage.
 
 use crate::ast::{Dockerfile, From, Instruction, Kind};
 
-/// FROM and what follows it.
+/// A FROM and the instructions after it.
 pub(crate) struct StageSlice<'a> {
     pub(crate) instruction: &'a Instruction,
     pub(crate) from: &'a From,
     pub(crate) body: &'a [Instruction],
 }
 
-/// All stages in order; what stands above the first FROM is in none.
+/// All stages in file order; instructions above the first FROM belong to none.
 pub(crate) fn split(file: &Dockerfile) -> Vec<StageSlice<'_>> {
     let all = &file.instructions;
     let is_from = |index: &usize| matches!(all[*index].kind, Kind::From(_));

@@ -1,12 +1,11 @@
-//! "Did you mean …?" for misspelt words.
+//! Suggestions for misspelt words ("did you mean …?").
 
-/// How far a word may be from what was meant: the reference builder suggests up to two edits.
+/// Largest edit distance of a suggestion; the reference builder uses two as well.
 const MAX_EDITS: usize = 2;
 
-/// The candidate nearest to `word`, ignoring case, in the letter case of `word`.
+/// Candidate nearest to `word`, ignoring case, in the letter case of `word`.
 ///
-/// `None` when nothing is near, or when one candidate is the word itself: then the word was not the
-/// mistake.
+/// `None` when no candidate is near, or when one equals the word: then the word is not the error.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let lower = word.to_lowercase();
     let mut best: Option<(usize, &str)> = None;
@@ -22,7 +21,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     best.map(|(_, candidate)| match_case(candidate, word))
 }
 
-/// The candidate nearest to the name of a variable, whose letters count as they are.
+/// Candidate nearest to the name of a variable, whose letter case counts; `None` as in [`nearest`].
 pub fn nearest_variable<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let mut best: Option<(usize, &str)> = None;
     for candidate in candidates.into_iter().filter(|candidate| !candidate.is_empty()) {
@@ -47,7 +46,7 @@ fn match_case(candidate: &str, like: &str) -> String {
     }
 }
 
-/// Levenshtein distance; words whose lengths alone set them apart count as far.
+/// Levenshtein distance; words whose lengths differ too much count as far apart.
 fn edit_distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     if a.len().abs_diff(b.len()) > MAX_EDITS {
@@ -71,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_near_words_in_the_case_of_the_question() {
+    fn near_words_are_found_in_the_case_of_the_word() {
         let names = ["FROM", "RUN", "COPY"];
         assert_eq!(nearest("FROMM", names), Some("FROM".into()));
         assert_eq!(nearest("cpoy", names), Some("copy".into()));

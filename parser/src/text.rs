@@ -1,8 +1,8 @@
-//! Text that was put together from pieces of the source and still knows where each piece came from.
+//! Text joined from pieces of the source, with a map back to the source.
 //!
-//! A Dockerfile instruction may be spread over continued lines with comments in between, and a quoted
-//! flag loses its quotes. What the grammar then reads is not a slice of the file any more; `Text` keeps
-//! a piecewise-linear map so that every diagnostic can still point at the exact word.
+//! A Dockerfile instruction may be spread over continued lines with comments in between, and a quoted flag loses its
+//! quotes. The text that the grammar reads is then no longer a slice of the file; `Text` keeps a piecewise-linear map
+//! so that every diagnostic can still point at the exact word.
 
 use crate::span::Span;
 use std::fmt;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 /// A string with a map from its bytes to bytes of the source.
 ///
-/// Clones and slices share the characters: they cost no copy. Two texts are equal when their characters and their
-/// places are.
+/// Clones and slices share the characters and copy nothing. Two texts are equal when their characters and their spans
+/// are.
 #[derive(Clone)]
 pub struct Text {
     base: Arc<Base>,
@@ -20,22 +20,22 @@ pub struct Text {
     end: u32,
 }
 
-/// What texts are slices of.
+/// The shared characters that texts are slices of.
 struct Base {
     value: String,
     map: Map,
 }
 
-/// Where the bytes of a base stand in the source.
+/// Map from the bytes of a base to offsets in the source.
 enum Map {
-    /// Byte 0 stands there, and all others follow.
+    /// Offset of byte 0; all others follow it.
     Linear(u32),
-    /// `(base, source)`: from byte `base` on, bytes stand at `source` and after.
+    /// Pairs `(base, source)`: bytes from `base` on are at `source` and after.
     Pieces(Vec<(u32, u32)>),
 }
 
 impl Text {
-    /// Text that stands in the source as it is, from byte `offset` on.
+    /// Text that is contiguous in the source, from byte `offset` on.
     pub fn verbatim(value: impl Into<String>, offset: usize) -> Text {
         Text::new(value.into(), Map::Linear(Span::at(offset).start))
     }
@@ -45,17 +45,17 @@ impl Text {
         Text { base: Arc::new(Base { value, map }), start: 0, end }
     }
 
-    /// The characters.
+    /// Characters of the text.
     pub fn as_str(&self) -> &str {
         &self.base.value[self.start as usize..self.end as usize]
     }
 
-    /// The characters, forgetting where they came from.
+    /// Characters of the text as an owned string, without the map.
     pub fn into_string(self) -> String {
         self.as_str().to_owned()
     }
 
-    /// Length in bytes.
+    /// Length of the text in bytes.
     pub fn len(&self) -> usize {
         (self.end - self.start) as usize
     }
@@ -65,12 +65,12 @@ impl Text {
         self.start == self.end
     }
 
-    /// The source bytes of the whole text, gaps included.
+    /// Span of the whole text in the source, gaps included.
     pub fn span(&self) -> Span {
         self.span_of(0..self.len())
     }
 
-    /// The source bytes that the bytes `range` of this text came from, gaps included.
+    /// Span in the source of the bytes `range` of this text, gaps included.
     pub fn span_of(&self, range: Range<usize>) -> Span {
         let start = self.source_offset(range.start);
         if range.end <= range.start {
@@ -80,14 +80,14 @@ impl Text {
         Span::new(start, self.source_offset(last) + 1)
     }
 
-    /// The bytes `range` as a text of their own.
+    /// Slice of the bytes `range`.
     pub fn slice(&self, range: Range<usize>) -> Text {
         let at = |offset: usize| self.start + Span::at(offset.min(self.len())).start;
         let (start, end) = (at(range.start), at(range.end));
         Text { base: Arc::clone(&self.base), start, end: end.max(start) }
     }
 
-    /// Without white space at both ends.
+    /// Slice without white space at both ends.
     pub fn trim(&self) -> Text {
         let value = self.as_str();
         let start = value.len() - value.trim_start().len();
@@ -122,7 +122,7 @@ impl fmt::Debug for Text {
     }
 }
 
-/// Puts a [`Text`] together from pieces.
+/// Builder of a [`Text`] from pieces.
 #[derive(Debug, Default)]
 pub struct TextBuilder {
     value: String,
@@ -130,12 +130,12 @@ pub struct TextBuilder {
 }
 
 impl TextBuilder {
-    /// An empty builder.
+    /// Creates an empty builder.
     pub fn new() -> TextBuilder {
         TextBuilder::default()
     }
 
-    /// Appends characters that stand at byte `offset` of the source.
+    /// Appends characters that are at byte `offset` of the source.
     pub fn push(&mut self, piece: &str, offset: usize) {
         if piece.is_empty() {
             return;
@@ -150,7 +150,7 @@ impl TextBuilder {
         self.value.push_str(piece);
     }
 
-    /// Appends bytes `range` of another text.
+    /// Appends the bytes `range` of another text.
     pub fn push_text(&mut self, text: &Text, range: Range<usize>) {
         for (at, character) in text.as_str()[range.clone()].char_indices() {
             let mut buffer = [0; 4];
@@ -163,7 +163,7 @@ impl TextBuilder {
         self.value.is_empty()
     }
 
-    /// The finished text; an empty one stands at `fallback`.
+    /// Finished text; an empty one is at offset `fallback`.
     pub fn finish(self, fallback: usize) -> Text {
         let map = match self.pieces.as_slice() {
             [] => Map::Linear(Span::at(fallback).start),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_lead_back_to_the_source() {
+    fn spans_refer_to_the_source() {
         let text = continued();
         assert_eq!(text.as_str(), "RUN a   b c");
         assert_eq!(text.span_of(4..5), Span::new(4, 5));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_keep_their_places() {
+    fn slices_keep_their_spans() {
         let text = continued();
         let tail = text.slice(8..11);
         assert_eq!(tail.as_str(), "b c");

@@ -1,5 +1,5 @@
-//! The published test vectors of the projects that define the language. Each file in `testdata/vectors` names its
-//! source; what does not hold is listed here with its reason.
+//! Published test vectors of the projects that define the language. Each file in `testdata/vectors` names its source;
+//! deviations are listed here with their reasons.
 
 use kiln_parser::ast::{CommandLine, CopySource, Healthcheck, Instruction, Kind};
 use kiln_parser::expand::{self, Rules};
@@ -32,7 +32,7 @@ fn variables(value: &Value) -> BTreeMap<String, String> {
     pairs.map(|(name, value)| (name.clone(), text(value).to_owned())).collect()
 }
 
-/// Collects what does not hold, so that one run shows all of it.
+/// Mismatches, collected so that one run shows all of them.
 #[derive(Default)]
 struct Failures(Vec<String>);
 
@@ -48,7 +48,7 @@ impl Failures {
         }
     }
 
-    /// `error` is the message that must be part of the one found; empty for any.
+    /// Compares an error; `error` must be part of its message, and is empty for any message.
     fn compare_error<T: std::fmt::Debug>(&mut self, case: &Value, found: Result<T, String>, error: &str) {
         match found {
             Err(message) if message.contains(error) => {}
@@ -71,14 +71,14 @@ fn read(text: &str) -> (Source, Parse) {
     (source, parse)
 }
 
-/// The instructions of a file that need not begin with FROM.
+/// Error messages of a file that need not begin with FROM.
 fn errors(parse: &Parse) -> Vec<&str> {
     let errors = parse.errors().filter(|error| error.code != "no-stage" && error.code != "no-from");
     errors.map(|error| error.message.as_str()).collect()
 }
 
 #[test]
-fn expansion() {
+fn expansion_follows_the_reference() {
     let mut failures = Failures::default();
     let file = load("expansion");
     let env = variables(&file["env"]);
@@ -93,7 +93,7 @@ fn expansion() {
 }
 
 #[test]
-fn words() {
+fn word_splitting_follows_the_reference() {
     let mut failures = Failures::default();
     for case in list(&load("words")["cases"]) {
         let found = expand::expand_words(text(&case["word"]), &variables(&case["env"]), Rules::value('\\'));
@@ -107,7 +107,7 @@ fn words() {
 }
 
 #[test]
-fn lexer() {
+fn lexing_follows_the_reference() {
     let mut failures = Failures::default();
     for case in list(&load("lexer")["cases"]) {
         let found = expand::expand(text(&case["word"]), &variables(&case["env"]), Rules::value('\\'));
@@ -126,13 +126,13 @@ fn lexer() {
     }
 }
 
-/// Patterns of `${x#p}`: which ones are wrong. The regular expressions of the table are how the reference matches;
-/// ours has none, and what they match is in the tables above. For the same reason nothing is reversed.
+/// Invalid patterns of `${x#p}`. The table lists the reference's regular expressions; Kiln has none, and the strings
+/// that patterns match are in the tables above. For the same reason nothing is reversed.
 #[test]
-fn globs() {
+fn invalid_globs_are_refused() {
     let mut failures = Failures::default();
     for case in list(&load("globs")["cases"]) {
-        // As a variable's value, so that the lexer leaves the pattern alone.
+        // The pattern is a variable's value, so that the lexer does not change it.
         let env = BTreeMap::from([
             ("p".to_owned(), text(&case["glob"]).to_owned()),
             ("x".to_owned(), "value".to_owned()),
@@ -143,7 +143,7 @@ fn globs() {
 }
 
 #[test]
-fn ignore() {
+fn ignore_patterns_follow_the_reference() {
     let mut failures = Failures::default();
     let file = load("ignore");
     let cases = list(&file["cases"]).iter().filter(|case| case["table"] != "compile");
@@ -151,7 +151,7 @@ fn ignore() {
         let patterns = strings(&case["patterns"]);
         let wants_error = case.get("error").is_some_and(|error| error != false);
         let compiled = Patterns::compile(patterns.iter().map(String::as_str));
-        // A wrong pattern is refused when it is read, not when it first meets a path.
+        // An invalid pattern is refused when it is compiled, not when it first meets a path.
         failures.compare(case, compiled.is_err(), wants_error);
         let Ok(compiled) = compiled else { continue };
         if let Some(exclusions) = case.get("exclusions") {
@@ -164,10 +164,10 @@ fn ignore() {
 }
 
 #[test]
-fn ignore_files() {
+fn ignore_files_follow_the_reference() {
     let mut failures = Failures::default();
     for case in list(&load("ignorefile")["cases"]) {
-        // The reference reads a lone `!` and fails later; here it fails at once.
+        // The reference accepts a lone `!` and fails later; Kiln fails at once.
         let expected = strings(&case["patterns"]);
         let found = Patterns::parse(text(&case["text"])).map(|_| ()).map_err(|error| error.message);
         let wanted = match expected.iter().any(|pattern| pattern == "!") {
@@ -179,7 +179,7 @@ fn ignore_files() {
 }
 
 #[test]
-fn expose() {
+fn ports_follow_the_reference() {
     let mut failures = Failures::default();
     for case in list(&load("expose")["cases"]) {
         let ports = strings(&case["ports"]);
@@ -194,7 +194,7 @@ fn expose() {
 }
 
 #[test]
-fn git_references() {
+fn git_references_follow_the_reference() {
     let mut failures = Failures::default();
     let file = load("git");
     for case in list(&file["cases"]) {
@@ -244,9 +244,9 @@ fn git_references() {
     }
 }
 
-/// The words of the table stand in a line of their own here.
+/// Each word of the table is tested on a separate line.
 #[test]
-fn heredoc_words() {
+fn heredoc_words_follow_the_reference() {
     let mut failures = Failures::default();
     let file = load("heredocs");
     for case in list(&file["words"]) {
@@ -256,8 +256,8 @@ fn heredoc_words() {
         let (_, parse) = read(&format!("RUN {word}\n{body}"));
         let found: Vec<&str> =
             parse.file.instructions[0].heredocs.iter().map(|heredoc| heredoc.name.as_str()).collect();
-        // `<<EOF sh` is no word but a line: there its first word announces a body.
-        // And `<<- EOF` is two words of one, neither of which does.
+        // `<<EOF sh` is not a word but a line, whose first word announces a body. `<<- EOF` is two words, neither of
+        // which does.
         let expected = match word {
             "<<EOF sh" => Some("EOF"),
             "<<- EOF" => None,
@@ -275,7 +275,7 @@ fn heredoc_words() {
 }
 
 #[test]
-fn heredoc_bodies() {
+fn heredoc_bodies_follow_the_reference() {
     let mut failures = Failures::default();
     let file = load("heredocs");
     for case in list(&file["files"]) {
@@ -339,10 +339,10 @@ fn command(line: &CommandLine) -> (bool, Vec<String>) {
     }
 }
 
-/// Files of the first parser test, in its notation: `(keyword ["--flag"] "argument" …)` a line.
+/// Files of the first parser test in its notation: `(keyword ["--flag"] "argument" …)` for each line.
 #[test]
-fn files() {
-    /// The reference's first stage takes words there that its second one refuses; ours reads both at once.
+fn files_follow_the_reference() {
+    /// Words that the reference's first stage accepts and its second refuses; Kiln parses in one stage.
     const REFUSED: [(&str, &[&str]); 6] = [
         ("args", &[]),
         (
@@ -383,7 +383,7 @@ fn files() {
         failures.compare(&name, errors(&parse), refused.to_vec());
         let lines = text(&case["result"]).lines().filter(|line| !line.is_empty());
         for (instruction, expected) in parse.file.instructions.iter().zip(lines) {
-            // Of flags the tree keeps what they mean.
+            // The tree has parsed flags instead of their text.
             let flags = expected
                 .find(" [")
                 .zip(expected.find("] "))
@@ -396,7 +396,7 @@ fn files() {
     }
 }
 
-/// An instruction in the notation of the table.
+/// Formats an instruction in the notation of the table.
 fn sexpr(instruction: &Instruction) -> String {
     let keyword = instruction.keyword.as_str().to_lowercase();
     let escape = |word: &str| go_quoted(word);
@@ -462,7 +462,7 @@ fn shown(kind: &Kind, words: &dyn Fn(&[Text]) -> Vec<String>) -> Vec<String> {
     }
 }
 
-/// Go's `strconv.Quote`, as far as the table needs it.
+/// Quotes a word as Go's `strconv.Quote` does, for the characters in the table.
 fn go_quoted(word: &str) -> String {
     let mut quoted = String::from("\"");
     for character in word.chars() {
@@ -482,7 +482,7 @@ fn go_quoted(word: &str) -> String {
 }
 
 #[test]
-fn lines() {
+fn lines_follow_the_reference() {
     let mut failures = Failures::default();
     let file = load("lines");
     for case in list(&file["cases"]) {
@@ -523,7 +523,7 @@ fn lines() {
 }
 
 #[test]
-fn directives() {
+fn directives_follow_the_reference() {
     let mut failures = Failures::default();
     let file = load("directives");
     for case in list(&file["cases"]) {
@@ -538,8 +538,8 @@ fn directives() {
     }
     for case in list(&file["detect"]) {
         let dockerfile = text(&case["dockerfile"]);
-        // Files of other languages that name their frontend in their own way: here they are no Dockerfiles, and the
-        // first line is an unknown instruction.
+        // Files of other languages that name their frontend in a different way: their first line is an unknown
+        // instruction.
         if case["key"] == "syntax" && (dockerfile.contains("//syntax") || dockerfile.starts_with('{')) {
             assert!(!errors(&read(dockerfile).1).is_empty(), "{case}");
             continue;
@@ -555,7 +555,7 @@ fn directives() {
 }
 
 #[test]
-fn json_form() {
+fn json_form_follows_the_reference() {
     let mut failures = Failures::default();
     for case in list(&load("json")["cases"]) {
         let (_, parse) = read(&format!("CMD {}\n", text(&case["json"])));
@@ -567,7 +567,7 @@ fn json_form() {
 }
 
 #[test]
-fn instructions() {
+fn instructions_follow_the_reference() {
     let mut failures = Failures::default();
     let file = load("instructions");
     for case in list(&file["cases"]) {
@@ -619,7 +619,7 @@ fn instructions() {
 }
 
 #[test]
-fn descriptions() {
+fn descriptions_follow_the_reference() {
     let mut failures = Failures::default();
     let file = load("instructions");
     let case = &file["comments"][0];

@@ -1,21 +1,21 @@
-//! What expansion may cost: a bound for each word, and one for all words of a file.
+//! Limits on the cost of expansion: one for each word, and one for all words of a file.
 
 use super::Environment;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Number of bytes that variables and replacements may add to one word. The kernel passes no more than an eighth of it
-/// in one argument or variable.
+/// Number of bytes that variables and replacements may add to one word. The kernel accepts at most an eighth of it in
+/// one argument or variable.
 pub const MAX_GROWTH: usize = 1 << 20;
-/// Number of bytes that are copied, and of steps that are taken through patterns, for all words of a file.
+/// Number of bytes copied and of pattern steps for all words of a file.
 const MAX_TOTAL: usize = 64 << 20;
 
-/// An expansion that costs too much.
+/// Limit that an expansion exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spent {
-    /// The value of one word.
+    /// The limit on one word.
     Value,
-    /// All words of a file.
+    /// The limit on all words of a file.
     Total,
 }
 
@@ -32,7 +32,7 @@ impl std::fmt::Display for Spent {
 
 impl std::error::Error for Spent {}
 
-/// What is left of the cost that all expansions of a file may have; clones share it.
+/// Remaining cost of all expansions of a file; clones share it.
 #[derive(Clone, Debug)]
 pub struct Budget {
     left: Arc<AtomicUsize>,
@@ -45,11 +45,10 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Takes the price of `count` bytes or steps.
+    /// Spends the cost of `count` bytes or steps.
     ///
     /// # Errors
-    ///
-    /// Fails when less is left; so do all later calls.
+    /// Fails when less is left; all later calls then fail, too.
     pub fn spend(&self, count: usize) -> Result<(), Spent> {
         let left = self.left.load(Ordering::Relaxed).checked_sub(count);
         self.left.store(left.unwrap_or(0), Ordering::Relaxed);
@@ -60,9 +59,9 @@ impl Budget {
 /// Variables together with the budget of the file that uses them.
 #[derive(Clone, Copy)]
 pub struct Limited<'a> {
-    /// The variables.
+    /// Variables to look up.
     pub variables: &'a dyn Environment,
-    /// What expansions may still cost.
+    /// Budget that the expansions spend from.
     pub budget: &'a Budget,
 }
 
@@ -76,7 +75,7 @@ impl Environment for Limited<'_> {
     }
 }
 
-/// What is left for one word.
+/// Remaining cost of one word.
 #[derive(Debug)]
 pub(super) struct Allowance {
     growth: usize,
@@ -88,13 +87,13 @@ impl Allowance {
         Allowance { growth: MAX_GROWTH, budget: budget.cloned().unwrap_or_default() }
     }
 
-    /// Takes the price of `count` bytes that a value gets longer by.
+    /// Spends the cost of `count` bytes by which a value grows.
     pub(super) fn grow(&mut self, count: usize) -> Result<(), Spent> {
         self.growth = self.growth.checked_sub(count).ok_or(Spent::Value)?;
         self.budget.spend(count)
     }
 
-    /// Takes the price of `count` steps through a pattern.
+    /// Spends the cost of `count` steps through a pattern.
     pub(super) fn work(&mut self, count: usize) -> Result<(), Spent> {
         self.budget.spend(count)
     }

@@ -5,10 +5,10 @@
 
 use super::budget::{Allowance, Spent};
 
-/// Price of a step through a pattern, in bytes copied.
+/// Cost of one step through a pattern, in bytes copied.
 const STEP: usize = 4;
 
-/// A compiled pattern.
+/// A compiled pattern of a modifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pattern {
     parts: Vec<Part>,
@@ -22,7 +22,7 @@ enum Part {
 }
 
 impl Pattern {
-    /// Compiles `text`; the error says which escape is not one.
+    /// Compiles `text`; the error names the invalid escape.
     pub(super) fn new(text: &str) -> Result<Pattern, String> {
         let mut parts = Vec::new();
         let mut characters = text.chars().peekable();
@@ -42,7 +42,7 @@ impl Pattern {
         Ok(Pattern { parts })
     }
 
-    /// The end of the shortest or longest match that begins at the start of `value`.
+    /// End of the shortest or longest match that begins at the start of `value`; `None` without a match.
     pub(super) fn match_prefix(
         &self,
         value: &str,
@@ -54,7 +54,7 @@ impl Pattern {
         Ok(count.map(|count| characters[..count].iter().map(|c| c.len_utf8()).sum()))
     }
 
-    /// The start of the shortest or longest match that ends at the end of `value`.
+    /// Start of the shortest or longest match that ends at the end of `value`; `None` without a match.
     pub(super) fn match_suffix(
         &self,
         value: &str,
@@ -68,8 +68,8 @@ impl Pattern {
         Ok(count.map(|count| value.len() - matched(count)))
     }
 
-    /// Replaces the first or every match, each as long as it can be; matches do not overlap, and an empty
-    /// match directly after another one does not count.
+    /// Replaces the first or every match, each as long as possible. Matches do not overlap, and an empty match directly
+    /// after another one does not count.
     pub(super) fn replace(
         &self,
         value: &str,
@@ -113,10 +113,10 @@ impl Pattern {
     }
 }
 
-/// The number of characters in the shortest or longest match at the start of `characters`.
+/// Number of characters in the shortest or longest match at the start of `characters`.
 ///
-/// Follows all ways through the pattern at once: time is pattern length times text length at worst, and the
-/// allowance pays for it.
+/// Follows all paths through the pattern at once: the time is at worst the pattern's length times the text's length,
+/// which is spent from the allowance.
 fn match_length(
     parts: &[Part],
     characters: &[char],

@@ -5,7 +5,7 @@ fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// A result as messages show it: values may be long.
+/// Formats a result for assertion messages: values may be long.
 fn short(result: Result<&str, &str>) -> String {
     format!("{result:?}").chars().take(200).collect()
 }
@@ -18,7 +18,7 @@ fn check(word: &str, pairs: &[(&str, &str)], expected: Result<&str, &str>) {
 }
 
 #[test]
-fn plain_references() {
+fn plain_references_are_expanded() {
     let pairs = &[("A", "x"), ("E", "")];
     check("$A ${A} $B.", pairs, Ok("x x ."));
     check("$A_B$A", pairs, Ok("x"));
@@ -28,7 +28,7 @@ fn plain_references() {
 }
 
 #[test]
-fn defaults_and_demands() {
+fn modifiers_choose_defaults_and_errors() {
     let pairs = &[("A", "x"), ("E", "")];
     check("${U:-w}${E:-w}${A:-w}", pairs, Ok("wwx"));
     check("${U-w}${E-w}${A-w}", pairs, Ok("wx"));
@@ -42,7 +42,7 @@ fn defaults_and_demands() {
 }
 
 #[test]
-fn patterns() {
+fn patterns_trim_and_replace() {
     let pairs = &[("F", "xxyy"), ("P", "/tmp/tmp/bar.txt"), ("S", "a***yy*"), ("L", "a\nb")];
     check("${F#*x}${F##*x}", pairs, Ok("xyyyy"));
     check("${F%y*}${F%%y*}", pairs, Ok("xxyxx"));
@@ -58,7 +58,7 @@ fn patterns() {
 }
 
 #[test]
-fn mistakes() {
+fn syntax_errors_are_reported() {
     check("${}", &[], Err("syntax error: bad substitution"));
     check("${{A}", &[], Err("syntax error: bad substitution"));
     check("${:", &[], Err("syntax error: bad substitution"));
@@ -76,7 +76,7 @@ fn mistakes() {
 }
 
 #[test]
-fn what_was_read_is_reported() {
+fn variables_read_are_reported() {
     let result = expand("${A:-$B} $C", &env(&[("C", "c")]), Rules::value('\\')).unwrap();
     assert_eq!(result.read, BTreeSet::from(["C".to_owned()]));
     assert_eq!(result.missed, BTreeSet::from(["A".to_owned(), "B".to_owned()]));
@@ -100,7 +100,7 @@ fn heredoc_bodies_keep_quotes() {
     assert_eq!(result.value, "\"x\" 'b' $A");
 }
 
-/// Notes who is asked for.
+/// Variables that record which names were looked up.
 struct Watched(BTreeMap<String, String>, std::cell::RefCell<BTreeSet<String>>);
 
 impl Environment for Watched {
@@ -129,7 +129,7 @@ proptest::proptest! {
     }
 }
 
-/// What doubles, written forty times, is a mistake and no terabyte.
+/// A value that doubles forty times is an error.
 #[test]
 fn growth_of_a_value_is_bounded() {
     let big = "x".repeat(MAX_GROWTH / 2);
@@ -149,7 +149,7 @@ fn growth_of_a_value_is_bounded() {
     ] {
         check(word, pairs, too_much);
     }
-    // What a file itself says costs nothing.
+    // Text of the file itself costs nothing.
     let long = "y".repeat(3 * MAX_GROWTH);
     check(&format!("{long}$E"), pairs, Ok(&long));
     let words = expand_words("$A$A$A", &env(pairs), Rules::value('\\'));
@@ -157,16 +157,16 @@ fn growth_of_a_value_is_bounded() {
 }
 
 #[test]
-fn patterns_cost_what_they_take() {
+fn patterns_spend_their_steps() {
     let big = "x".repeat(MAX_GROWTH / 8);
     let message = "variables of this file expand to more than 64 MiB altogether";
-    // Every start is tried to the end.
+    // A match is tried at every position, each to the end.
     check("${A//*y/z}", &[("A", &big)], Err(message));
     check(&format!("${{A##{}y}}", "?*".repeat(1000)), &[("A", &big)], Err(message));
 }
 
 #[test]
-fn a_file_has_one_budget() {
+fn words_of_a_file_share_one_budget() {
     let budget = Budget::default();
     let variables = env(&[("A", &"x".repeat(MAX_GROWTH))]);
     let limited = Limited { variables: &variables, budget: &budget };

@@ -1,4 +1,4 @@
-//! The lines of one instruction.
+//! Layout of the lines of one instruction.
 
 use super::quotes::Quotes;
 use crate::ast::{CommandLine, Healthcheck, Instruction, Kind};
@@ -6,21 +6,21 @@ use crate::grammar::tokens;
 use crate::lines::strip_continuation;
 
 const INDENT: usize = 4;
-/// How far a tab reaches.
+/// Number of columns in a tab stop.
 const TAB: usize = 4;
 const BLANKS: [char; 2] = [' ', '\t'];
 
-/// What a file says about all of its instructions.
+/// Properties of the file that decide where blanks count.
 #[derive(Clone, Copy)]
 pub(super) struct Verbatim {
-    /// The escape character.
+    /// Escape character of the file.
     pub(super) escape: char,
-    /// RUN is read by a POSIX shell, which does not see how many blanks stand between words.
+    /// Whether RUN is read by a POSIX shell, which ignores the number of blanks between words.
     pub(super) is_posix: bool,
 }
 
 impl Verbatim {
-    /// Where a text begins in which every blank counts: an offset in the joined pieces.
+    /// Offset in the joined pieces from which every blank counts; `None` when no blank does.
     fn begins(&self, pieces: &[&str], instruction: &Instruction) -> Option<usize> {
         let text = match &instruction.kind {
             Kind::Run(run) if !self.is_posix => &run.command,
@@ -38,14 +38,14 @@ impl Verbatim {
     }
 }
 
-/// Lays out an instruction's own lines, heredoc bodies not included; `header` has no line end behind it.
+/// Lays out an instruction's lines without heredoc bodies; `header` has no line end.
 pub(super) fn layout(header: &str, instruction: &Instruction, verbatim: Verbatim) -> String {
     let escape = verbatim.escape;
     let lines = split(header, escape);
     let pieces: Vec<&str> = lines.iter().filter_map(Line::words).collect();
     let head = instruction.keyword.as_str();
     if pieces.first().is_none_or(|first| !first.starts_with(head)) {
-        // A keyword that is spread over lines.
+        // The keyword is spread over several lines.
         return header.to_owned();
     }
     let joined = Joined::new(&pieces, instruction, verbatim);
@@ -96,9 +96,9 @@ pub(super) fn layout(header: &str, instruction: &Instruction, verbatim: Verbatim
     out
 }
 
-/// A physical line of an instruction, without the escape character that continues it.
+/// A physical line of an instruction without its continuation character.
 enum Line {
-    /// From `#` on.
+    /// Text from `#` on.
     Comment(String),
     Words(String),
 }
@@ -112,7 +112,7 @@ impl Line {
     }
 }
 
-/// Blank lines are dropped; lines with nothing but a continuation are part of the one above.
+/// Splits `header` into lines. Blank lines are dropped; a line with only a continuation belongs to the one above.
 fn split(header: &str, escape: char) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for (index, line) in header.split('\n').enumerate() {
@@ -137,17 +137,17 @@ fn split(header: &str, escape: char) -> Vec<Line> {
     lines
 }
 
-/// The pieces put together, and what must not change in them.
+/// Pieces of an instruction joined into one text, with the parts that must not change.
 struct Joined {
-    /// For each byte: quoted or escaped.
+    /// For each byte: whether it is quoted or escaped.
     protected: Vec<bool>,
-    /// Where each piece begins; one more at the end.
+    /// Offset at which each piece begins, and the offset of the end.
     starts: Vec<usize>,
-    /// For the end of each piece: a quote is open there.
+    /// For each piece: whether a quote is open at its end.
     open: Vec<bool>,
-    /// Quotes do not match, or may stand in a comment of the shell: nothing is touched.
+    /// Whether quotes do not match, or may be within a comment of the shell: then nothing is changed.
     is_unclear: bool,
-    /// From here on every blank counts.
+    /// Offset from which every blank counts.
     verbatim: Option<usize>,
 }
 
@@ -177,7 +177,7 @@ impl Joined {
         joined
     }
 
-    /// True when blanks may change where `piece` ends and the next one begins: there are some already.
+    /// True when blanks may change between `piece` and the next one, because some are there already.
     fn is_free(&self, pieces: &[&str], piece: usize) -> bool {
         let (Some(text), Some(next)) = (pieces.get(piece), pieces.get(piece + 1)) else { return false };
         let end = self.starts[piece + 1];
@@ -190,7 +190,7 @@ impl Joined {
         !self.is_unclear && !self.open[piece] && tail + lead > 0 && is_plain
     }
 
-    /// The indentation of each piece; `None` for those that keep theirs.
+    /// Indentation of each piece; `None` for those that keep their own.
     fn depths(&self, pieces: &[&str]) -> Vec<Option<usize>> {
         let depth = |text: &str| {
             let blanks = text.chars().take_while(|c| BLANKS.contains(c));
@@ -206,7 +206,7 @@ impl Joined {
         depths.into_iter().map(|depth| depth.map(|depth| depth - least + INDENT)).collect()
     }
 
-    /// The text of a piece, runs of blanks made one where `collapses`.
+    /// Text of a piece, with runs of blanks reduced to one where `collapses`.
     fn piece(&self, pieces: &[&str], piece: usize, collapses: bool) -> String {
         let text = pieces[piece];
         if !collapses || self.is_unclear {
@@ -229,14 +229,14 @@ impl Joined {
     }
 }
 
-/// What may change in an instruction of a kind.
+/// Changes that the layout may make in an instruction of a kind.
 struct Style {
-    /// Blanks between words are one.
+    /// Whether blanks between words are reduced to one.
     collapses: bool,
-    /// Flags stand behind the keyword.
+    /// Whether flags follow the keyword.
     takes_flags: bool,
     is_from: bool,
-    /// What follows the flags is JSON.
+    /// Whether the text after the flags is JSON.
     is_json: bool,
 }
 
@@ -266,7 +266,7 @@ impl Style {
         Style { collapses, takes_flags, is_from: matches!(instruction.kind, Kind::From(_)), is_json }
     }
 
-    /// The first line: keyword, flags and what follows.
+    /// First line: keyword, flags and arguments.
     fn head(&self, text: &str, keyword: &str, is_only: bool, escape: char) -> String {
         let mut out = keyword.to_ascii_uppercase();
         let mut rest = &text[keyword.len()..];
@@ -297,7 +297,7 @@ impl Style {
     }
 }
 
-/// Texts in which the shell decides what quotes and blanks mean.
+/// True for texts in which the shell decides the meaning of quotes and blanks.
 fn is_shell(kind: &Kind) -> bool {
     matches!(
         kind,
@@ -309,7 +309,7 @@ fn is_strings(text: &str) -> bool {
     serde_json::from_str::<Vec<String>>(text).is_ok()
 }
 
-/// JSON with one blank behind each comma and none elsewhere outside its strings.
+/// JSON with one blank after each comma and none elsewhere outside its strings.
 fn respaced(array: &str) -> String {
     let mut out = String::new();
     let (mut inside, mut escaped) = (false, false);

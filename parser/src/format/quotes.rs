@@ -1,34 +1,34 @@
-//! Which characters are quoted, read one at a time.
+//! Quoting state of a text, read one character at a time.
 
-/// What a character stands in.
+/// Construct that encloses a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Inside {
     Single,
     Double,
-    /// `$(…)` or `(…)` of a shell: quotes begin anew, also within double quotes.
+    /// `$(…)` or `(…)` of a shell: quotes start over, also within double quotes.
     Parentheses,
     Backquotes,
 }
 
-/// The quotes of an instruction's words, or of a shell command.
+/// Quoting state in an instruction's words or in a shell command.
 pub(super) struct Quotes {
     escape: char,
     is_shell: bool,
     stack: Vec<Inside>,
     is_escaped: bool,
-    /// A `#` that may begin a comment of the shell, `$'…'` or a parenthesis without its partner was read.
+    /// Whether a `#` that may begin a comment of the shell, `$'…'` or an unpaired parenthesis was read.
     has_doubt: bool,
     before: char,
 }
 
 impl Quotes {
-    /// Quotes of words that the builder itself reads.
+    /// Quoting of words that the builder itself parses.
     pub(super) fn of_words(escape: char) -> Quotes {
         let (stack, before) = (Vec::new(), ' ');
         Quotes { escape, is_shell: false, stack, is_escaped: false, has_doubt: false, before }
     }
 
-    /// Quotes of a command.
+    /// Quoting of a shell command.
     pub(super) fn of_shell(escape: char) -> Quotes {
         Quotes { is_shell: true, ..Quotes::of_words(escape) }
     }
@@ -39,12 +39,12 @@ impl Quotes {
             || matches!(self.stack.last(), Some(Inside::Single | Inside::Double | Inside::Backquotes))
     }
 
-    /// True when what was read so far may mean something else than it seems to.
+    /// True when the text read so far is ambiguous.
     pub(super) fn is_unclear(&self) -> bool {
         self.has_doubt || !self.stack.is_empty()
     }
 
-    /// Takes the next character.
+    /// Reads the next character.
     pub(super) fn read(&mut self, character: char) {
         let before = std::mem::replace(&mut self.before, character);
         let inside = self.stack.last().copied();
@@ -73,9 +73,9 @@ impl Quotes {
             (')', Some(Inside::Parentheses)) => {
                 self.stack.pop();
             }
-            // Patterns of `case` have no opening one.
+            // Patterns of `case` have no opening parenthesis.
             (')', None) => {}
-            // The end of a `case` arm in what seems to be a string: a parenthesis was taken for another one.
+            // The end of a `case` arm within an apparent string: a parenthesis was paired wrongly.
             (';', Some(Inside::Double)) => self.has_doubt |= before == ';',
             ('`', _) => self.stack.push(Inside::Backquotes),
             ('#', None | Some(Inside::Parentheses)) => self.has_doubt |= before.is_whitespace(),
@@ -88,7 +88,7 @@ impl Quotes {
 mod tests {
     use super::Quotes;
 
-    /// The characters that are protected, others as dots; `None` when the text is unclear.
+    /// Text with unprotected characters as dots; `None` when it is ambiguous.
     fn protected(text: &str) -> Option<String> {
         let mut quotes = Quotes::of_shell('\\');
         let mut shown = String::new();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_of_commands() {
+    fn quotes_of_commands_protect_blanks() {
         assert_eq!(protected(r"a 'b c' \ d").as_deref(), Some("...b c'.. ."));
         assert_eq!(protected(r#""a $(b "c" d) e""#).as_deref(), Some(r#".a $(...c"... e""#));
         assert_eq!(protected("$'a'"), None);

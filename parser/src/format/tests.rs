@@ -42,7 +42,7 @@ fn continued_lines_are_indented() {
 }
 
 #[test]
-fn blanks_of_values_stay() {
+fn blanks_in_values_are_kept() {
     for text in [
         "ENV DEPS \\\n\t\tautoconf \\\n  file\n",
         "LABEL name \\\n\t\tvalue\n",
@@ -72,7 +72,7 @@ fn blanks_of_values_stay() {
 }
 
 #[test]
-fn lines_between_instructions() {
+fn lines_between_instructions_are_normalised() {
     check(
         "\n\n\nFROM a\n\n\n\nRUN b\n#c\n\nFROM d\n# e\nFROM f\n\n\n",
         "FROM a\n\nRUN b\n# c\n\nFROM d\n\n# e\nFROM f\n",
@@ -87,7 +87,7 @@ fn lines_between_instructions() {
 }
 
 #[test]
-fn heredocs_stay() {
+fn heredocs_are_kept() {
     check(
         "FROM a\nrun   <<EOF  cat\n  x  \\\n\tEOF\nEOF\nRUN <<-E\n\ty\n\tE\nUSER b\n",
         "FROM a\nRUN <<EOF  cat\n  x  \\\n\tEOF\nEOF\nRUN <<-E\n\ty\n\tE\nUSER b\n",
@@ -96,7 +96,7 @@ fn heredocs_stay() {
     check("RUN <<EOF\nnever", "RUN <<EOF\nnever\n");
 }
 
-/// What the file says, without places; in commands of RUN runs of blanks are made one.
+/// Meaning of a file without spans; runs of blanks in commands of RUN are reduced to one.
 fn meaning(text: &str) -> Vec<String> {
     let parse = crate::parse(&Source::new("Dockerfile", text));
     let shown = |instruction: &Instruction| {
@@ -177,7 +177,7 @@ fn fragments() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn formatting_keeps_the_meaning_and_is_stable(text in fragments()) {
-        // A body without an end goes on to the end of the file, to the last byte.
+        // A body without its terminator extends to the end of the file, to the last byte.
         let parse = crate::parse(&Source::new("Dockerfile", text.as_str()));
         prop_assume!(!parse.errors().any(|error| error.code == "unterminated-heredoc"));
         let once = formatted(&text);
@@ -186,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn printing_gives_the_file_back(bytes in prop::collection::vec(any::<u8>(), 0..200), text in fragments()) {
+    fn printing_restores_the_file(bytes in prop::collection::vec(any::<u8>(), 0..200), text in fragments()) {
         for bytes in [bytes, text.into_bytes()] {
             let source = Source::new("Dockerfile", bytes.clone());
             prop_assert_eq!(crate::parse(&source).file.print(&source), bytes);

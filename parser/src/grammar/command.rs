@@ -5,7 +5,7 @@ use crate::ast::{CommandLine, Healthcheck, Kind};
 use crate::diagnostic::Diagnostic;
 use crate::text::Text;
 
-/// A command in shell or JSON form; none at all is an empty shell command.
+/// Parses a command in shell or JSON form; empty arguments are an empty shell command.
 pub(super) fn cmd(mut rule: Rule<'_, '_>) -> Option<CommandLine> {
     rule.no_flags()?;
     command_line(&mut rule)
@@ -21,7 +21,7 @@ pub(super) fn command_line(rule: &mut Rule<'_, '_>) -> Option<CommandLine> {
     })
 }
 
-/// `['a']` and its kin silently are shell text, which is hardly ever meant.
+/// Warns of `['a']` and similar text: it is read as shell text, which is hardly ever intended.
 fn warn_of_near_json(rule: &mut Rule<'_, '_>) {
     let text = rule.args.as_str();
     let near =
@@ -39,7 +39,7 @@ fn warn_of_near_json(rule: &mut Rule<'_, '_>) {
     rule.report(Diagnostic::warning("near-json", span, message).hint(hint));
 }
 
-/// SHELL, JSON only.
+/// Parses SHELL, which has the JSON form only.
 pub(super) fn shell(mut rule: Rule<'_, '_>) -> Option<Kind> {
     rule.no_flags()?;
     if rule.args.is_empty() {
@@ -68,7 +68,7 @@ const TIMING: [(&str, Takes); 5] = [
     ("retries", Takes::Value),
 ];
 
-/// HEALTHCHECK `NONE` or `CMD …`.
+/// Parses HEALTHCHECK `NONE` or `CMD …`.
 pub(super) fn healthcheck(mut rule: Rule<'_, '_>) -> Option<Kind> {
     let text = rule.args.as_str();
     let Some(kind_end) = text.find(char::is_whitespace).or((!text.is_empty()).then_some(text.len())) else {
@@ -89,7 +89,7 @@ pub(super) fn healthcheck(mut rule: Rule<'_, '_>) -> Option<Kind> {
     }
 }
 
-/// Nothing, or a JSON array without strings.
+/// True for empty text and for a JSON array without strings.
 fn has_no_words(args: &Text) -> bool {
     args.is_empty() || matches!(json::form(args), json::Form::Strings(words) if words.is_empty())
 }
@@ -149,7 +149,7 @@ fn retries(rule: &mut Rule<'_, '_>, flags: &FlagSet) -> Option<u32> {
     }
 }
 
-/// Go's `time.ParseDuration`, in nanoseconds.
+/// Parses a duration as Go's `time.ParseDuration`; the result is in nanoseconds.
 fn go_duration(text: &str) -> Result<i64, &'static str> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn go_durations() {
+    fn go_durations_are_parsed() {
         assert_eq!(go_duration("1h2m3s"), Ok(3_723_000_000_000));
         assert_eq!(go_duration("1.5s"), Ok(1_500_000_000));
         assert_eq!(go_duration(".5s"), Ok(500_000_000));

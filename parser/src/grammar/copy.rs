@@ -1,4 +1,4 @@
-//! COPY and ADD.
+//! Grammar of COPY and ADD.
 
 use super::{FlagSet, Rule, Takes, heredoc};
 use crate::ast::{Add, Copy, CopyOptions, CopySource, Kind};
@@ -63,7 +63,7 @@ fn options(flags: &FlagSet) -> CopyOptions {
     }
 }
 
-/// At least two words, in either form.
+/// Arguments in either form; at least two are required.
 fn words(rule: &mut Rule<'_, '_>) -> Option<Vec<Text>> {
     let words = match rule.json()? {
         Some(strings) => strings,
@@ -91,7 +91,7 @@ fn sources_and_destination(rule: &mut Rule<'_, '_>, mut words: Vec<Text>) -> Opt
 }
 
 fn source(rule: &Rule<'_, '_>, word: Text) -> CopySource {
-    // Several heredocs of one name: the last body serves all, as in the reference.
+    // When several heredocs share a name, the last body serves all of them, as in the reference builder.
     let named = heredoc::marker(word.as_str())
         .and_then(|marker| rule.context.heredocs.iter().rposition(|heredoc| heredoc.name == marker.name));
     match named {
@@ -103,7 +103,7 @@ fn source(rule: &Rule<'_, '_>, word: Text) -> CopySource {
 fn check_copy_sources(rule: &mut Rule<'_, '_>, sources: &[CopySource]) -> Option<()> {
     for source in sources {
         let CopySource::Path(path) = source else { continue };
-        // As in the reference: in other letters it is a path.
+        // As in the reference builder, a scheme in other letter case makes a path.
         if path.as_str().starts_with("http://") || path.as_str().starts_with("https://") {
             rule.report(
                 Diagnostic::error("copy-url", path.span(), "source can't be a URL for COPY")

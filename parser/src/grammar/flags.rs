@@ -6,18 +6,18 @@ use crate::span::Span;
 use crate::suggest;
 use crate::text::{Text, TextBuilder};
 
-/// A flag as written, quotes removed.
+/// A flag as written, with quotes removed.
 #[derive(Clone, Debug)]
 pub(super) struct Flag {
-    /// Without the dashes.
+    /// Name without the dashes.
     name: Text,
     value: Option<Text>,
     span: Span,
 }
 
-/// Splits the flags off `line[from..]`; gives them and where the arguments begin.
+/// Splits the flags off `line[from..]`; returns them and the offset at which the arguments begin.
 ///
-/// A lone `--` ends the flags and disappears.
+/// A lone `--` ends the flags and is removed.
 pub(super) fn split(line: &Text, from: usize, escape: char) -> (Vec<Flag>, usize) {
     let text = line.as_str();
     let mut flags = Vec::new();
@@ -48,7 +48,7 @@ fn flag(line: &Text, pieces: &[&str], range: std::ops::Range<usize>) -> Flag {
     Flag { name: word.slice(2..name_end.max(2)), value, span }
 }
 
-/// What a flag takes.
+/// Kind of value that a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Takes {
     Bool,
@@ -56,13 +56,13 @@ pub(super) enum Takes {
     Values,
 }
 
-/// An instruction's flags by name, checked.
+/// Checked flags of an instruction, by name.
 pub(super) struct FlagSet {
     flags: Vec<Flag>,
 }
 
 impl FlagSet {
-    /// Checks `flags` against what the instruction knows; wrong ones are reported and dropped.
+    /// Checks `flags` against those that the instruction knows; wrong ones are reported and dropped.
     pub(super) fn check(
         flags: Vec<Flag>,
         known: &[(&str, Takes)],
@@ -82,17 +82,17 @@ impl FlagSet {
         good.then_some(FlagSet { flags: kept })
     }
 
-    /// The value of a flag that takes one.
+    /// Value of a flag that takes one.
     pub(super) fn value(&self, name: &str) -> Option<Text> {
         self.all(name).next()
     }
 
-    /// The values of a flag that may be repeated.
+    /// Values of a flag that may be repeated.
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Text> + 'a {
         self.flags.iter().filter(move |flag| flag.name.as_str() == name).filter_map(|flag| flag.value.clone())
     }
 
-    /// A boolean flag, if given.
+    /// Value of a boolean flag; `None` when absent.
     pub(super) fn bool(&self, name: &str) -> Option<bool> {
         let flag = self.flags.iter().find(|flag| flag.name.as_str() == name)?;
         let value = flag.value.as_ref().map(|value| value.as_str().to_lowercase());

@@ -1,11 +1,11 @@
-//! FROM.
+//! Grammar of FROM.
 
 use super::{Rule, Takes};
 use crate::ast::{From, Kind};
 use crate::diagnostic::Diagnostic;
 use crate::text::Text;
 
-/// `FROM [--platform=P] IMAGE [AS NAME]`.
+/// Parses `FROM [--platform=P] IMAGE [AS NAME]`.
 pub(super) fn from(mut rule: Rule<'_, '_>) -> Option<Kind> {
     let words = rule.words();
     let (image, naming) = match words.as_slice() {
@@ -37,7 +37,7 @@ fn wrong_count<T>(mut rule: Rule<'_, '_>, words: &[Text]) -> Option<T> {
         [] => "name an image, an earlier stage, or `scratch`",
         [_, keyword] if keyword.as_str().eq_ignore_ascii_case("as") => "give the stage a name after AS",
         [_, _] => "to name the stage, write FROM image AS name",
-        [_, _, comment, ..] if comment.as_str().starts_with('#') => "a comment must be a line of its own",
+        [_, _, comment, ..] if comment.as_str().starts_with('#') => "put the comment on a separate line",
         _ => "write FROM image, or FROM image AS name",
     };
     rule.report(
@@ -46,7 +46,7 @@ fn wrong_count<T>(mut rule: Rule<'_, '_>, words: &[Text]) -> Option<T> {
     None
 }
 
-/// `^[a-z][a-z0-9-_.]*$`
+/// True for names that match `^[a-z][a-z0-9-_.]*$`.
 fn is_stage_name(name: &str) -> bool {
     let mut characters = name.chars();
     characters.next().is_some_and(|first| first.is_ascii_lowercase())

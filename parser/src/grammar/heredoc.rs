@@ -1,4 +1,4 @@
-//! Heredoc words: which words of a line announce a body, and what they say about it.
+//! Heredoc words: the words of a line that announce a body, and their options.
 
 use super::tokens;
 use crate::expand::{self, NoVariables, Quotes, Rules};
@@ -14,7 +14,7 @@ pub(crate) struct Marker {
     pub(crate) descriptor: u32,
 }
 
-/// Reads `word` as a heredoc marker such as `<<EOF`, `3<<-"EOF"`.
+/// Parses `word` as a heredoc marker such as `<<EOF` or `3<<-"EOF"`; `None` for other words.
 pub(crate) fn marker(word: &str) -> Option<Marker> {
     let (_, (descriptor, strip_tabs, rest)) = tokens::heredoc_marker(word).ok()?;
     let unquoted = single_word(rest, Quotes::Remove)?;
@@ -24,18 +24,18 @@ pub(crate) fn marker(word: &str) -> Option<Marker> {
     Some(Marker { name: unquoted, expand, strip_tabs, descriptor: descriptor.parse().unwrap_or(0) })
 }
 
-/// The markers of a whole logical line with their places, in order.
+/// Markers of a whole logical line with their spans, in order.
 pub(super) fn markers(line: &Text) -> Vec<(Marker, Span)> {
     if !line.as_str().contains("<<") {
         return Vec::new();
     }
     let rules = Rules { quotes: Quotes::Keep, keep_escapes: true, keep_unset: true, escape: '\\' };
     let Ok(words) = expand::expand_words(line.as_str(), &NoVariables, rules) else { return Vec::new() };
-    let placed = words.value.into_iter().filter_map(|word| {
+    let spanned = words.value.into_iter().filter_map(|word| {
         let end = (word.at + word.text.len()).min(line.as_str().len());
         Some((marker(&word.text)?, line.span_of(word.at..end)))
     });
-    placed.collect()
+    spanned.collect()
 }
 
 fn single_word(text: &str, quotes: Quotes) -> Option<String> {
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn words() {
+    fn heredoc_words_are_recognised() {
         check("<<EOF", Some(("EOF", true, false, 0)));
         check("3<<-EOF", Some(("EOF", true, true, 3)));
         check("<<'EOF'", Some(("EOF", false, false, 0)));

@@ -1,4 +1,4 @@
-//! The JSON form of an instruction: an array of strings, each with its place.
+//! The JSON form of an instruction: an array of strings, each with its span.
 
 use super::tokens::{self, Token};
 use crate::text::Text;
@@ -9,12 +9,12 @@ use nom::combinator::all_consuming;
 use nom::multi::separated_list0;
 use nom::sequence::{delimited, terminated};
 
-/// What the arguments turned out to be.
+/// Form of the arguments.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// An array of strings.
     Strings(Vec<Text>),
-    /// A JSON array with something else in it: an error everywhere.
+    /// A JSON array with other values: always an error.
     NotStrings,
     /// Not a JSON array: the shell form, even when it begins with `[`.
     Shell,
@@ -28,7 +28,9 @@ pub(super) fn form(args: &Text) -> Form {
     }
     if let Ok((_, strings)) = all_consuming(string_array).parse(text) {
         let offset = args.as_str().len() - text.len();
-        return Form::Strings(strings.into_iter().map(|string| string.place(args, text, offset)).collect());
+        return Form::Strings(
+            strings.into_iter().map(|string| string.into_text(args, text, offset)).collect(),
+        );
     }
     match serde_json::from_str::<Vec<serde_json::Value>>(text) {
         Ok(_) => Form::NotStrings,
@@ -39,7 +41,7 @@ pub(super) fn form(args: &Text) -> Form {
     }
 }
 
-/// True when each bracket outside of strings has its partner: what goes deeper than the reader does holds no strings.
+/// True when all brackets outside of strings are paired. Arrays nested deeper than the parser descends hold no strings.
 fn is_closed(text: &str) -> bool {
     let (mut open, mut inside, mut escaped) = (0_usize, false, false);
     for (at, byte) in text.trim_end().bytes().enumerate() {
@@ -66,7 +68,7 @@ struct JsonString<'a> {
 }
 
 impl JsonString<'_> {
-    fn place(self, args: &Text, whole: &str, offset: usize) -> Text {
+    fn into_text(self, args: &Text, whole: &str, offset: usize) -> Text {
         let range = tokens::range_in(whole, self.raw);
         let slice = args.slice(offset + range.start..offset + range.end);
         if slice.as_str() == self.value {
@@ -127,7 +129,7 @@ fn escape(input: &str) -> Token<'_, char> {
     Ok((characters.as_str(), character))
 }
 
-/// After `\u`: four digits, or two escapes that form a surrogate pair; a lone surrogate is U+FFFD, as in Go.
+/// Decodes four digits after `\u`, or two escapes that form a surrogate pair; a lone surrogate is U+FFFD, as in Go.
 fn unicode_escape(rest: &str) -> Option<(usize, char)> {
     let unit = |text: &str| {
         u32::from_str_radix(text, 16).ok().filter(|_| text.bytes().all(|b| b.is_ascii_hexdigit()))
@@ -160,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_of_strings() {
+    fn arrays_of_strings_are_parsed() {
         assert_eq!(strings(r#"["a", "b c"]"#), Some(vec!["a".into(), "b c".into()]));
         assert_eq!(strings(r#"  [ ] "#), Some(vec![]));
         assert_eq!(
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn other_things() {
+    fn other_arguments_are_shell_text_or_errors() {
         assert_eq!(strings(r#"["a", 1]"#), Some(vec!["<not strings>".into()]));
         assert_eq!(strings(r#"[["a"]]"#), Some(vec!["<not strings>".into()]));
         assert_eq!(strings(r#"['a']"#), None);
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_know_their_places() {
+    fn strings_have_their_spans() {
         let Form::Strings(list) = form(&Text::verbatim(r#" ["ab", "c"]"#, 10)) else { panic!("an array") };
         assert_eq!(list[0].span(), Span::new(13, 15));
         assert_eq!(list[1].span(), Span::new(19, 20));

@@ -1,11 +1,11 @@
-//! ENV, LABEL and ARG: `key=value` words.
+//! Grammar of ENV, LABEL and ARG: `key=value` words.
 
 use super::{Rule, tokens};
 use crate::ast::{ArgItem, KeyValue, KeyValues, Kind};
 use crate::diagnostic::Diagnostic;
 use crate::text::Text;
 
-/// ENV and LABEL, in the form `k=v …` or the old form `k rest of the line`.
+/// Parses ENV and LABEL, in the form `k=v …` or the old form `k rest of the line`.
 pub(super) fn pairs(mut rule: Rule<'_, '_>) -> Option<KeyValues> {
     rule.no_flags()?;
     let words = quoted_words(&rule);
@@ -51,7 +51,7 @@ fn legacy(mut rule: Rule<'_, '_>) -> Option<KeyValues> {
     Some(KeyValues { pairs: vec![KeyValue { key, value }], legacy: true })
 }
 
-/// ARG; the reference never looks at its flags.
+/// Parses ARG; the reference builder ignores its flags.
 pub(super) fn arg(mut rule: Rule<'_, '_>) -> Option<Kind> {
     let words = quoted_words(&rule);
     if words.is_empty() {
@@ -76,7 +76,7 @@ fn pair(word: &Text) -> Option<KeyValue> {
     Some(KeyValue { key: word.slice(0..equals), value: word.slice(equals + 1..text.len()) })
 }
 
-/// Words split at white space outside quotes.
+/// Arguments split at white space outside quotes.
 fn quoted_words(rule: &Rule<'_, '_>) -> Vec<Text> {
     let text = rule.args.as_str();
     let mut words = Vec::new();

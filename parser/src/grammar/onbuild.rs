@@ -1,13 +1,14 @@
-//! ONBUILD.
+//! Grammar of ONBUILD.
 
 use super::{Context, Head, Rule, tokens};
 use crate::ast::{Kind, Onbuild};
 use crate::diagnostic::{Diagnostic, Severity};
 
-/// Mistakes that the reference notices when it reads the trigger; all others wait for the child's build.
+/// Codes of errors that the reference builder reports when it parses the trigger; others surface in the child image's
+/// build.
 const SYNTAX: [&str; 4] = ["json-not-strings", "missing-equals", "two-arguments", "unterminated-heredoc"];
 
-/// `ONBUILD instruction`.
+/// Parses `ONBUILD instruction` and its trigger.
 pub(super) fn onbuild(mut rule: Rule<'_, '_>) -> Option<Kind> {
     if rule.args.is_empty() {
         return rule.need_one();
@@ -36,7 +37,7 @@ pub(super) fn onbuild(mut rule: Rule<'_, '_>) -> Option<Kind> {
     Some(Kind::Onbuild(Onbuild { trigger, instruction }))
 }
 
-/// Reads the trigger now, so that its mistakes are seen before a child image meets them.
+/// Parses the trigger already now, so that its errors show before a child image runs it.
 fn inner(rule: &mut Rule<'_, '_>) -> Option<Kind> {
     let mut diagnostics = Vec::new();
     let mut context = Context {

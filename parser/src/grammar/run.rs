@@ -1,4 +1,4 @@
-//! RUN and its flags.
+//! Grammar of RUN and its flags.
 
 use super::{Rule, Takes, command};
 use crate::ast::{Device, Kind, MountFlag, NetworkMode, Run, SecurityMode};
@@ -16,7 +16,7 @@ const FLAGS: [(&str, Takes); 4] = [
     ("device", Takes::Values),
 ];
 
-/// `RUN [flags] command`.
+/// Parses `RUN [flags] command`.
 pub(super) fn run(mut rule: Rule<'_, '_>) -> Option<Kind> {
     let flags = rule.check_flags(&FLAGS)?;
     let mut mounts = Vec::new();
@@ -68,11 +68,11 @@ fn choose<T: Copy>(
     None
 }
 
-/// Splits a `--mount` value and checks what does not depend on variables.
+/// Splits a `--mount` value and checks the parts that do not depend on variables.
 fn mount_flag(rule: &mut Rule<'_, '_>, text: Text) -> Option<MountFlag> {
     let fields = mount::fields(&text);
     let flag = MountFlag { text, fields };
-    // With variables in it, the rest is known when it is built.
+    // With variables in it, the value is checked when the step is planned.
     let checked = match flag.text.as_str().contains('$') {
         true => mount::check(&flag),
         false => mount::check(&flag).and_then(|()| mount::resolve(&flag, &mut verbatim).map(|_| ())),
@@ -86,13 +86,13 @@ fn mount_flag(rule: &mut Rule<'_, '_>, text: Text) -> Option<MountFlag> {
     }
 }
 
-/// The value of a word without variables, for which quotes need not be looked at either.
+/// Text of a word without variables; quotes have no meaning in it.
 fn verbatim(text: &Text) -> Result<String, ExpandError> {
     Ok(text.as_str().to_owned())
 }
 
-/// `[name=]vendor.com/class=device[,required[=bool]]`, as moby/buildkit
-/// `frontend/dockerfile/instructions/commands_rundevice.go` reads it.
+/// Parses `[name=]vendor.com/class=device[,required[=bool]]` as moby/buildkit
+/// `frontend/dockerfile/instructions/commands_rundevice.go` does.
 fn device(rule: &mut Rule<'_, '_>, text: &Text) -> Option<Device> {
     let mut name: Option<Text> = None;
     let mut required = false;

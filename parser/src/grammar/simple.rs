@@ -5,7 +5,7 @@ use crate::ast::Kind;
 use crate::diagnostic::Diagnostic;
 use crate::text::Text;
 
-/// The rest of the line as one value: MAINTAINER, USER, WORKDIR.
+/// Parses the rest of the line as one value: MAINTAINER, USER, WORKDIR.
 pub(super) fn one(mut rule: Rule<'_, '_>) -> Option<Text> {
     rule.no_flags()?;
     if rule.args.is_empty() {
@@ -15,13 +15,13 @@ pub(super) fn one(mut rule: Rule<'_, '_>) -> Option<Text> {
     Some(rule.args)
 }
 
-/// STOPSIGNAL; the reference never looks at its flags.
+/// Parses STOPSIGNAL; the reference builder ignores its flags.
 pub(super) fn stopsignal(mut rule: Rule<'_, '_>) -> Option<Kind> {
     rule.flags.clear();
     one(rule).map(Kind::Stopsignal)
 }
 
-/// EXPOSE; ports are read after expansion.
+/// Parses EXPOSE; ports are parsed after expansion.
 pub(super) fn expose(mut rule: Rule<'_, '_>) -> Option<Kind> {
     rule.no_flags()?;
     let ports = rule.words();
@@ -31,7 +31,7 @@ pub(super) fn expose(mut rule: Rule<'_, '_>) -> Option<Kind> {
     Some(Kind::Expose(ports))
 }
 
-/// VOLUME, as JSON or as words.
+/// Parses VOLUME, as JSON or as words.
 pub(super) fn volume(mut rule: Rule<'_, '_>) -> Option<Kind> {
     rule.no_flags()?;
     let volumes = match rule.json()? {

@@ -1,7 +1,7 @@
-//! The words of the language, as nom parsers over a logical line.
+//! Tokens of the language, as nom parsers over a logical line.
 //!
-//! All of them accept any input: an unterminated quote or a trailing escape ends at the end of the line,
-//! as in the reference builder.
+//! All of them accept any input: an unterminated quote or a trailing escape ends at the end of the line, as in the
+//! reference builder.
 
 use nom::branch::alt;
 use nom::bytes::complete::{tag, take_till, take_while, take_while1};
@@ -15,28 +15,28 @@ use std::ops::Range;
 /// Result of a token parser.
 pub(crate) type Token<'a, O> = IResult<&'a str, O>;
 
-/// Blanks that separate words of instructions which split without looking at quotes.
+/// True for blanks that separate words in instructions which split without regard to quotes.
 pub(crate) fn is_separator(character: char) -> bool {
     matches!(character, '\t' | '\u{b}' | '\u{c}' | '\r' | ' ')
 }
 
-/// Where `part`, a slice of `whole`, stands in it.
+/// Byte range of `part`, a slice of `whole`.
 pub(crate) fn range_in(whole: &str, part: &str) -> Range<usize> {
     let start = whole.offset(part);
     start..start + part.len()
 }
 
-/// The first word and what follows the blanks behind it.
+/// Parses the first word and the blanks after it.
 pub(crate) fn keyword(input: &str) -> Token<'_, &str> {
     terminated(take_till(is_separator), take_while(is_separator)).parse(input)
 }
 
-/// White space of any kind.
+/// Parses white space of any kind.
 pub(crate) fn blanks(input: &str) -> Token<'_, &str> {
     take_while(char::is_whitespace).parse(input)
 }
 
-/// A word up to white space; quotes group and, like escapes, are kept.
+/// Parses a word up to white space; quotes group and, like escapes, are kept.
 pub(crate) fn word<'a>(escape: char) -> impl FnMut(&'a str) -> Token<'a, &'a str> {
     move |input| {
         let part = alt((quoted_raw(escape, '"'), quoted_raw('\0', '\''), escaped_raw(escape), plain));
@@ -60,7 +60,7 @@ fn quoted_raw<'a>(escape: char, quote: char) -> impl FnMut(&'a str) -> Token<'a,
     }
 }
 
-/// A builder flag: `--name[=value]`, quotes removed and escapes resolved; the pieces that stay.
+/// Parses a builder flag `--name[=value]` into the pieces that remain once quotes and escapes are resolved.
 pub(crate) fn flag<'a>(escape: char) -> impl FnMut(&'a str) -> Token<'a, Vec<&'a str>> {
     move |input| {
         let (mut rest, _) = tag("--").parse(input)?;
@@ -106,14 +106,14 @@ fn unquoted<'a>(escape: char, quote: char) -> impl FnMut(&'a str) -> Token<'a, V
     }
 }
 
-/// `3<<-WORD`: descriptor, whether tabs are stripped, and the word, blanks before it skipped.
+/// Parses `3<<-WORD`: descriptor, whether tabs are stripped, and the word without the blanks before it.
 pub(crate) fn heredoc_marker(input: &str) -> Token<'_, (&str, bool, &str)> {
     let dash = map(opt(char('-')), |dash| dash.is_some());
     let word = preceded(blanks, take_while(|c| c != '<'));
     terminated((digit0, preceded(tag("<<"), dash), word), eof).parse(input)
 }
 
-/// One unit of a Go duration: number and unit name.
+/// Parses one unit of a Go duration: number and unit name.
 pub(crate) fn duration_unit(input: &str) -> Token<'_, (&str, &str)> {
     let digits = take_while(|c: char| c.is_ascii_digit());
     let fraction = opt(pair(char('.'), take_while(|c: char| c.is_ascii_digit())));
@@ -122,7 +122,7 @@ pub(crate) fn duration_unit(input: &str) -> Token<'_, (&str, &str)> {
     (number, unit).parse(input)
 }
 
-/// The inside of a JSON string up to an escape or the closing quote.
+/// Parses the inside of a JSON string up to an escape or the closing quote.
 pub(crate) fn json_plain(input: &str) -> Token<'_, &str> {
     recognize(verify(none_of("\"\\"), |c| *c >= ' ')).parse(input)
 }

@@ -1,6 +1,6 @@
-//! One pattern, compiled.
+//! One compiled pattern.
 
-/// What a pattern is made of.
+/// Element of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Char(char),
@@ -8,13 +8,13 @@ enum Part {
     Any,
     /// `*`: any run of characters but `/`.
     Star,
-    /// `**` at the end: anything.
+    /// `**` at the end: any text.
     Rest,
-    /// `**` before something: go on behind [`Part::Directories`], or through it.
+    /// `**` before other parts: continue after [`Part::Dirs`], or pass through it.
     Enter,
-    /// Anything that ends in `/`; always follows [`Part::Enter`].
+    /// Any text that ends in `/`; always follows [`Part::Enter`].
     Dirs,
-    /// `[a-z]`, `[^a]`.
+    /// A character class such as `[a-z]` or `[^a]`.
     Class {
         negated: bool,
         ranges: Vec<(char, char)>,
@@ -25,12 +25,12 @@ enum Part {
 enum Matcher {
     Exact(String),
     Prefix(String),
-    /// `**` followed by plain text: paths that end in it; when it begins with `/`, also without that.
+    /// `**` followed by plain text: paths that end in the text; if it begins with `/`, also paths equal to the rest.
     Suffix(String),
     Parts,
 }
 
-/// A compiled pattern.
+/// A compiled pattern for paths.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
     matcher: Matcher,
@@ -42,7 +42,7 @@ impl Pattern {
     pub(super) fn new(text: &str) -> Option<Pattern> {
         let parts = compile(text)?;
         let literal = |parts: &[Part]| parts.iter().map(plain).collect::<Option<String>>();
-        // An escape makes the reference fall back to the general form, whatever else the pattern holds.
+        // An escape makes the reference use the general form, whatever else the pattern contains.
         let general = text.contains('\\');
         let matcher = match parts.as_slice() {
             [Part::Rest] => Matcher::Suffix(String::new()),
@@ -74,7 +74,7 @@ impl Pattern {
             || self.run(path.chars().chain(['/'])).iter().any(|alive| *alive)
     }
 
-    /// Follows all ways through the parts at once; state `i` is alive when the parts before `i` are used up.
+    /// Follows all paths through the parts at once; state `i` is alive when the parts before `i` are matched.
     fn run(&self, characters: impl Iterator<Item = char>) -> Vec<bool> {
         let mut alive = vec![false; self.parts.len() + 1];
         alive[0] = true;
@@ -157,7 +157,7 @@ fn compile(text: &str) -> Option<Vec<Part>> {
     Some(parts)
 }
 
-/// After `[`: as Go's `filepath.Match` reads classes.
+/// Parses a class after its `[` as Go's `filepath.Match` does.
 fn class(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Part> {
     let negated = characters.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();

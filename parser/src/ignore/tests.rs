@@ -54,7 +54,7 @@ fn the_last_matching_line_wins() {
 }
 
 #[test]
-fn mistakes() {
+fn syntax_errors_name_line_and_pattern() {
     for (text, message) in [
         ("!", "illegal exclusion pattern: \"!\""),
         ("a[", "syntax error in pattern"),
@@ -69,7 +69,7 @@ fn mistakes() {
 }
 
 #[test]
-fn deciding_lines_are_named() {
+fn the_deciding_line_is_returned() {
     let patterns = Patterns::parse("# head\n*.log\n!keep.log\n").unwrap();
     let line = |path: &str| patterns.decided_by(&patterns.decide_alone(path));
     assert_eq!(line("a.log"), Some((2, "*.log".into())));
@@ -78,7 +78,7 @@ fn deciding_lines_are_named() {
 }
 
 #[test]
-fn dirs_are_pruned_only_when_nothing_can_come_back() {
+fn directories_with_possible_exceptions_are_not_pruned() {
     let prunes = |text: &str, path: &str| {
         let patterns = Patterns::parse(text).unwrap();
         patterns.prunes(path, &patterns.decide_alone(path))

@@ -1,11 +1,11 @@
-//! AddInsteadOfCopy: ADD also fetches and unpacks; who reads it must know the source to know what happens.
+//! AddInsteadOfCopy: ADD may fetch or unpack, depending on its source; COPY never does either.
 
 use super::{Findings, Rule, View};
 use crate::ast::{CopySource, Kind};
 
 pub(super) static RULE: Rule = Rule {
     name: "AddInsteadOfCopy",
-    summary: "COPY does what is needed here, and nothing more",
+    summary: "COPY is enough where nothing is fetched or unpacked",
     page: None,
     check,
 };
@@ -23,7 +23,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     }
 }
 
-/// Neither remote nor an archive, as far as the name tells.
+/// True for local paths without the extension of an archive.
 fn is_plain(path: &str) -> bool {
     let path = path.to_lowercase();
     let archive = [".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".tbz", ".txz"];
@@ -39,7 +39,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         check(&RULE, "FROM a\nADD b c /\n", &["2:1 ADD of plain files: COPY would do"]);
         check(&RULE, "FROM a\nADD b.tar.gz /\nADD https://x/y /\n", &[]);
     }

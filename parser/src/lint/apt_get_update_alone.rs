@@ -19,7 +19,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     let mut found = Vec::new();
     for (instruction, script) in scripts.into_iter().rev().filter(|(_, script)| script.contains("apt")) {
         let has_mounts = matches!(&instruction.kind, Kind::Run(run) if !run.mounts.is_empty());
-        // What another program does is not known.
+        // The effect of other programs is unknown.
         let is_plain = !has_mounts && shell::commands(script).all(|words| PLAIN.contains(&words[0]));
         let has = |verbs: &[&str]| shell::commands(script).any(|words| verb(&words, verbs).is_some());
         if is_plain
@@ -44,10 +44,10 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     }
 }
 
-/// What needs package lists that are new.
+/// Verbs that need fresh package lists.
 const INSTALLING: [&str; 7] =
     ["install", "upgrade", "dist-upgrade", "full-upgrade", "build-dep", "satisfy", "source"];
-/// Options that take a word.
+/// Options that take a value.
 const WITH_VALUE: [&str; 6] = ["-o", "-c", "-t", "--option", "--config-file", "--target-release"];
 /// Programs that neither fetch package lists nor install anything, and apt-get.
 const PLAIN: &[&str] = &[
@@ -55,7 +55,7 @@ const PLAIN: &[&str] = &[
     "find", "ln", "ls", "mkdir", "mv", "printf", "rm", "sed", "set", "sleep", "test", "touch", "true",
 ];
 
-/// What follows one of `verbs` in a command of apt-get.
+/// Arguments after one of `verbs` in a command of apt-get; `None` for other commands.
 fn verb<'a>(words: &'a [&'a str], verbs: &[&str]) -> Option<&'a [&'a str]> {
     if !matches!(words.first(), Some(&"apt-get" | &"apt")) {
         return None;
@@ -82,7 +82,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         check(&RULE, "FROM a\nRUN apt-get -o A=b update && apt-get -y upgrade\n", &[]);
         check(&RULE, "FROM a\nRUN apt-get update && rosdep install x\nRUN apt-get upgrade\n", &[]);
         let alone = "2:1 apt-get update alone is cached: later installations get old packages";
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn doubt_is_silence() {
+    fn commands_with_unknown_effect_are_no_findings() {
         for script in [
             "apt install -y --update curl",
             "apt-get install -yU curl",

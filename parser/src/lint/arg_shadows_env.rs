@@ -1,4 +1,4 @@
-//! ArgShadowsEnv: behind both, steps see the ARG, and containers of the image the ENV.
+//! ArgShadowsEnv: after an ENV and an ARG of one name, steps see the ARG, and containers of the image the ENV.
 
 use super::{Findings, Rule, View};
 use crate::ast::Kind;
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 pub(super) static RULE: Rule = Rule {
     name: "ArgShadowsEnv",
-    summary: "An ARG of the same name hides an ENV from the steps behind it",
+    summary: "An ARG of the same name hides an ENV from later steps",
     page: None,
     check,
 };
@@ -39,7 +39,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         check(
             &RULE,
             "FROM a\nENV B=1\nARG B=2\n",

@@ -1,10 +1,10 @@
-//! CdInRun: `cd` lasts until the end of its RUN; WORKDIR lasts, and is seen.
+//! CdInRun: `cd` ends with its RUN; WORKDIR persists, and is visible in the image's config.
 
 use super::shell;
 use super::{Findings, Rule, View};
 
 pub(super) static RULE: Rule =
-    Rule { name: "CdInRun", summary: "WORKDIR says where commands run", page: None, check };
+    Rule { name: "CdInRun", summary: "WORKDIR sets the directory of commands", page: None, check };
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     for instruction in view.in_stages() {
@@ -27,7 +27,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         check(&RULE, "FROM a\nRUN cd /b && make\n", &["2:1 This RUN begins with cd"]);
         check(&RULE, "FROM a\nRUN make && cd /b && make\nRUN (cd /b && make)\n", &[]);
     }

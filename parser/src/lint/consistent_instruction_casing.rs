@@ -1,4 +1,4 @@
-//! ConsistentInstructionCasing: keywords in two casings are hard to scan; the casing of most counts.
+//! ConsistentInstructionCasing: keywords in two casings are hard to scan; the casing of the majority is expected.
 
 use super::{Findings, Rule, View};
 
@@ -11,7 +11,7 @@ pub(super) static RULE: Rule = Rule {
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     let keywords = || view.in_stages().map(|instruction| &instruction.keyword);
-    // Keywords are of the language's own letters.
+    // Keywords consist of ASCII letters.
     let is_lower = |word: &str| !word.bytes().any(|byte| byte.is_ascii_uppercase());
     let is_upper = |word: &str| !word.bytes().any(|byte| byte.is_ascii_lowercase());
     let lower = keywords().filter(|keyword| is_lower(keyword.as_str())).count();
@@ -36,7 +36,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:1 Command 'run' should match the case of the command majority (uppercase)";
         check(&RULE, "FROM a\nrun b\nRUN c\n", &[message]);
         let message = "1:1 Command 'From' should match the case of the command majority (lowercase)";

@@ -1,4 +1,4 @@
-//! CopyIgnoredFile: what the ignore file leaves out cannot be copied.
+//! CopyIgnoredFile: files that the ignore file excludes cannot be copied.
 
 use super::{Findings, Rule, View, scope};
 use crate::ast::{CopySource, Kind};
@@ -13,7 +13,7 @@ pub(super) static RULE: Rule = Rule {
 };
 
 fn check(view: &View<'_>, findings: &mut Findings) {
-    // With exceptions, what is below a directory may be let in again.
+    // With exceptions, files below a directory may be included again.
     let Some(ignore) = view.facts.ignore.as_ref().filter(|ignore| !ignore.has_exceptions()) else { return };
     let rules = Rules::value(view.file.directives.escape);
     scope::walk(view, &mut |instruction, scope| {
@@ -26,7 +26,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
             let CopySource::Path(text) = source else { continue };
             let Ok(path) = expand::expand(text.as_str(), scope, rules) else { continue };
             let is_remote = name == "Add" && (path.value.contains("://") || path.value.starts_with("git@"));
-            // A variable that is not set here may be set by the base image.
+            // The base image may set a variable that is unset here.
             if is_remote || !path.missed.is_empty() {
                 continue;
             }
@@ -39,7 +39,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     });
 }
 
-/// True when nothing at the path is in the context. A root is only left out by patterns for every name.
+/// True when the context has nothing at the path. The root is excluded only by patterns that match every name.
 fn is_ignored(ignore: &Patterns, path: &str) -> bool {
     match path.strip_prefix('/') {
         None if path != "." => ignore.decide_alone(path).is_ignored(),
@@ -48,7 +48,7 @@ fn is_ignored(ignore: &Patterns, path: &str) -> bool {
     }
 }
 
-/// The shortest path that means the same, as Go's `filepath.Clean` writes it.
+/// Shortest equivalent path, as Go's `filepath.Clean` returns it.
 fn cleaned(path: &str) -> String {
     let root = if path.starts_with('/') { "/" } else { "" };
     let mut parts: Vec<&str> = Vec::new();
@@ -73,7 +73,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:6 Attempting to Copy file \"b.log\" that is excluded by .dockerignore";
         check_with(&RULE, "FROM a\nCOPY b.log c /\n", &["*.log"], &[message]);
         check_with(&RULE, "FROM a\nCOPY b.log c /\n", &["*.log", "!b.log"], &[]);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_those_that_are_copied() {
+    fn paths_in_findings_are_those_that_are_copied() {
         let of = |file: &str| format!("Attempting to Copy file {file:?} that is excluded by .dockerignore");
         let text = "FROM a\nARG V=x.log\nCOPY *.log ./y.log z/../x.log $V x.log/ /z.log $W /\nADD http://h/x.log /\n";
         let found = [

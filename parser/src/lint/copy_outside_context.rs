@@ -1,4 +1,4 @@
-//! CopyOutsideContext: `..` at the head of a source is dropped, and another file is copied than was meant, or none.
+//! CopyOutsideContext: `..` at the head of a source is dropped, so another file is copied than was intended, or none.
 
 use super::{Findings, Rule, View};
 use crate::ast::{CopySource, Kind};
@@ -21,13 +21,13 @@ fn check(view: &View<'_>, findings: &mut Findings) {
             let CopySource::Path(text) = source else { continue };
             if let Some(rest) = leaves(text.as_str()) {
                 findings.add(text.span(), format!("{:?} does not leave the build context", text.as_str()));
-                findings.hint(format!("what is copied is /{rest}; build from the directory above for more"));
+                findings.hint(format!("the copied path is /{rest}; to copy from above the context, build from a parent directory"));
             }
         }
     }
 }
 
-/// What is left of a path that goes above its root; `None` when it does not.
+/// Rest of a path that leaves its root; `None` when it does not.
 fn leaves(path: &str) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     let mut left = false;
@@ -46,7 +46,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         check(
             &RULE,
             "FROM a\nCOPY ../b c/../../d /e/../../f\n",

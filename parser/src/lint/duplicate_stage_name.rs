@@ -27,7 +27,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:11 Duplicate stage name \"b\", stage names should be unique";
         check(&RULE, "FROM a AS b\nFROM a AS B\nFROM a AS c\n", &[message]);
     }

@@ -1,4 +1,4 @@
-//! ExposeInvalidFormat: EXPOSE names ports of the container; where they are published is decided when it runs.
+//! ExposeInvalidFormat: EXPOSE names ports of the container; they are published by options of `run`.
 
 use super::{Findings, Rule, View};
 use crate::ast::Kind;
@@ -23,7 +23,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     }
 }
 
-/// A colon that belongs to no `${…}`.
+/// True when the port contains a colon outside of `${…}`.
 fn has_mapping(port: &str) -> bool {
     let mut depth = 0usize;
     port.chars().any(|c| {
@@ -42,7 +42,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message =
             "2:8 EXPOSE instruction should not define an IP address or host-port mapping, found '8080:80'";
         check(&RULE, "FROM a\nEXPOSE 8080:80 ${P:-81}\n", &[message]);

@@ -1,4 +1,4 @@
-//! ExposeProtoCasing: protocols are lower case where images keep them.
+//! ExposeProtoCasing: image configs store protocols in lower case.
 
 use super::{Findings, Rule, View};
 use crate::ast::Kind;
@@ -30,7 +30,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:11 Defined protocol '80/TCP' in EXPOSE instruction should be lowercase";
         check(&RULE, "FROM a\nEXPOSE 81 80/TCP 82/udp\n", &[message]);
     }

@@ -1,4 +1,4 @@
-//! FromAsCasing: `FROM x as y` mixes two ways of writing keywords.
+//! FromAsCasing: `FROM x as y` mixes two casings of keywords.
 
 use super::{Findings, Rule, View};
 
@@ -13,7 +13,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     for stage in &view.stages {
         let Some(keyword) = &stage.from.as_keyword else { continue };
         let from = stage.instruction.keyword.as_str();
-        // A FROM of mixed case is a finding of another rule.
+        // Another rule reports a FROM of mixed case.
         let expected = match from {
             from if from == from.to_lowercase() => "as",
             from if from == from.to_uppercase() => "AS",
@@ -32,7 +32,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         check(&RULE, "FROM a as b\n", &["1:8 'as' and 'FROM' keywords' casing do not match"]);
         check(&RULE, "from a AS b\n", &["1:8 'AS' and 'from' keywords' casing do not match"]);
         check(&RULE, "FROM a AS b\nfrom b as c\nFrom c as d\nfrOM d AS e\n", &[]);

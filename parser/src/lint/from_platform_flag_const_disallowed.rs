@@ -1,4 +1,4 @@
-//! FromPlatformFlagConstDisallowed: a platform that is written down makes the image of one platform only.
+//! FromPlatformFlagConstDisallowed: a constant platform restricts the Dockerfile to that platform.
 
 use super::{Findings, Rule, View};
 
@@ -14,7 +14,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
         let Some(platform) = stage.from.platform.as_ref().filter(|text| !text.as_str().contains('$')) else {
             continue;
         };
-        // A stage that has the platform in its name is one of several.
+        // A stage with the platform in its name is one of several.
         let name = stage.name.as_deref().unwrap_or_default();
         let is_named =
             platform.as_str().split('/').take(2).any(|part| !part.is_empty() && name.contains(part));
@@ -32,7 +32,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "1:17 FROM --platform flag should not use constant value \"linux/amd64\"";
         check(&RULE, "FROM --platform=linux/amd64 a\n", &[message]);
         check(&RULE, "FROM --platform=linux/amd64 a AS build_amd64\nFROM --platform=$P a\n", &[]);

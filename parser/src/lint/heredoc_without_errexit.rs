@@ -1,4 +1,4 @@
-//! HeredocWithoutErrexit: the shell runs all lines of a heredoc, and only the last one decides.
+//! HeredocWithoutErrexit: the shell runs all lines of a heredoc, and the last one alone determines the exit code.
 
 use super::{Findings, Rule, View};
 use crate::ast::Kind;
@@ -29,12 +29,12 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     }
 }
 
-/// `-e` among the letters of an option.
+/// True for an option with `-e` among its letters.
 fn is_errexit(word: &str) -> bool {
     word.strip_prefix('-').is_some_and(|letters| !letters.starts_with('-') && letters.contains('e'))
 }
 
-/// Two commands at least, in a language of shells, and no `set -e` before the second.
+/// True for a shell script of two commands or more without `set -e` before the second.
 fn lacks_errexit(script: &str) -> bool {
     let first = script.lines().next().unwrap_or_default();
     if first.starts_with("#!") && (!first.contains("sh") || first.split_whitespace().any(is_errexit)) {
@@ -55,7 +55,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:5 This script goes on after a command that failed";
         check(&RULE, "FROM a\nRUN <<EOF\nb\nc\nEOF\n", &[message]);
         check(&RULE, "FROM a\nRUN <<EOF\nset -eux\nb\nEOF\nRUN <<EOF\nb\nEOF\n", &[]);

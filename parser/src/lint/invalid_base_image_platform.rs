@@ -1,4 +1,4 @@
-//! InvalidBaseImagePlatform: the registry had the image for another machine only.
+//! InvalidBaseImagePlatform: the registry has the image for another platform only.
 
 use super::{Findings, Rule, View};
 
@@ -30,7 +30,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let platform = Some(("linux/amd64".to_owned(), "linux/arm64".to_owned()));
         let base = BaseFacts { platform, ..BaseFacts::default() };
         let facts = Facts { bases: BTreeMap::from([(1, base)]), ..Facts::default() };

@@ -1,4 +1,4 @@
-//! InvalidDefaultArgInFrom: without a --build-arg the file builds from nothing.
+//! InvalidDefaultArgInFrom: without a --build-arg the name of the base image is empty or invalid.
 
 use super::{Findings, Rule, View, reference_name};
 use crate::expand::{self, Budget, Limited, Rules};
@@ -12,7 +12,7 @@ pub(super) static RULE: Rule = Rule {
 };
 
 fn check(view: &View<'_>, findings: &mut Findings) {
-    // It is about the defaults, so what is given counts for nothing.
+    // The rule is about defaults, so build arguments are ignored.
     let defaults = view.global_arguments_with(&BTreeMap::new());
     let budget = Budget::default();
     let limited = Limited { variables: &defaults, budget: &budget };
@@ -39,7 +39,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:6 Default value for ARG a:${V} results in empty or invalid base image name";
         check(&RULE, "ARG V\nFROM a:${V}\n", &[message]);
         check(&RULE, "ARG V=1\nFROM a:${V}\nFROM a${W}\n", &[]);

@@ -1,4 +1,4 @@
-//! InvalidDefinitionDescription: the comment above an ARG or FROM is its description, which begins with its name.
+//! InvalidDefinitionDescription: the comment above an ARG or FROM is its description, and must begin with its name.
 
 use super::{Findings, Rule, View};
 use crate::ast::Kind;
@@ -14,7 +14,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     for instruction in &view.file.instructions {
         let (keyword, names) = match &instruction.kind {
             Kind::Arg(items) => ("ARG", items.iter().map(|item| item.key.as_str().to_owned()).collect()),
-            // In the case of look-ups.
+            // Stage names are compared in lower case.
             Kind::From(from) => ("FROM", Vec::from_iter(from.stage_name())),
             _ => continue,
         };
@@ -39,7 +39,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:1 Comment for ARG should follow the format: `# A <description>`";
         check(&RULE, "# words\nARG A\nFROM a\n", &[message]);
         let message = "2:1 Comment for ARG should follow the format: `# <arg_key> <description>`";

@@ -1,4 +1,4 @@
-//! JSONArgsRecommended: a shell between the program and the kernel keeps signals to itself.
+//! JSONArgsRecommended: in shell form the shell is the first process and does not forward signals to the program.
 
 use super::{Findings, Rule, View};
 use crate::ast::{CommandLine, Kind};
@@ -12,7 +12,7 @@ pub(super) static RULE: Rule = Rule {
 };
 
 fn check(view: &View<'_>, findings: &mut Findings) {
-    // Stages that chose a shell, and those that start from them.
+    // Stages that set a shell, and those that start from them.
     let mut with_shell: BTreeSet<&str> = BTreeSet::new();
     for (index, stage) in view.stages.iter().enumerate() {
         let base = view.facts.bases.get(&index);
@@ -28,7 +28,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
                 Kind::Entrypoint(command) => ("ENTRYPOINT", command),
                 _ => continue,
             };
-            // The author of a file that chooses a shell means to use it.
+            // In a file with SHELL, the shell form is intended.
             let CommandLine::Shell(text) = command else { continue };
             if !has_shell {
                 let message = format!(
@@ -46,7 +46,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     }
 }
 
-/// What to write instead.
+/// Hint with the JSON form of the command.
 fn advice(name: &str, text: &str) -> String {
     match almost_json(text) {
         Some(fault) => format!("{text} is not read as JSON, but run by a shell: {fault}"),
@@ -54,7 +54,7 @@ fn advice(name: &str, text: &str) -> String {
     }
 }
 
-/// Why a text in brackets is no JSON array of strings; `None` when it does not look like one.
+/// Reason why a text in brackets is not a JSON array of strings; `None` when it does not look like one.
 fn almost_json(text: &str) -> Option<&'static str> {
     let inside = text.trim().strip_prefix('[')?.strip_suffix(']')?.trim_end();
     if inside.contains('\'') && !inside.contains('"') {
@@ -69,7 +69,7 @@ fn almost_json(text: &str) -> Option<&'static str> {
     Some("it must be strings in double quotes with a comma between them")
 }
 
-/// The words as JSON where that means the same, or through a shell.
+/// Arguments as JSON where that is equivalent, or as a call of the shell.
 fn as_json(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || " ./_-:=@,+".contains(c);
     let words: Vec<&str> = match text.chars().all(plain) {
@@ -88,7 +88,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let end = "to prevent unintended behavior related to OS signals";
         let cmd = format!("2:1 JSON arguments recommended for CMD {end}");
         let entrypoint = format!("3:1 JSON arguments recommended for ENTRYPOINT {end}");
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_is_handed_on() {
+    fn a_shell_is_inherited() {
         check(&RULE, "FROM a AS b\nSHELL [\"x\"]\nFROM B\nCMD d\nFROM B AS c\nFROM c\nENTRYPOINT d\n", &[]);
         let cmd =
             "5:1 JSON arguments recommended for CMD to prevent unintended behavior related to OS signals";
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_that_are_no_json_are_explained() {
+    fn arrays_that_are_not_json_are_explained() {
         for (text, expected) in [
             ("['a']", "double quotes"),
             ("[\"a\",]", "no comma"),

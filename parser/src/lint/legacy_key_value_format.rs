@@ -1,4 +1,4 @@
-//! LegacyKeyValueFormat: `ENV key value` takes only one pair, and reads quotes in its own way.
+//! LegacyKeyValueFormat: `ENV key value` takes only one pair, and has different quoting rules.
 
 use super::{Findings, Rule, View};
 use crate::ast::Kind;
@@ -31,7 +31,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:1 \"ENV key=value\" should be used instead of legacy \"ENV key value\" format";
         check(&RULE, "FROM a\nENV b c\nENV d=e\n", &[message]);
     }

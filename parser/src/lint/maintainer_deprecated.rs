@@ -1,4 +1,4 @@
-//! MaintainerDeprecated: a label says the same, and tools can read it.
+//! MaintainerDeprecated: a label names the author in a form that tools can read.
 
 use super::{Findings, Rule, View};
 use crate::ast::Kind;
@@ -25,7 +25,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:1 Maintainer instruction is deprecated in favor of using label";
         check(&RULE, "FROM a\nMAINTAINER me\n", &[message]);
     }

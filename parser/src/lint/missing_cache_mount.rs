@@ -1,4 +1,4 @@
-//! MissingCacheMount: a RUN that changes starts with an empty cache; a cache mount outlives it, and is in no layer.
+//! MissingCacheMount: a changed RUN starts with an empty cache; a cache mount persists, and is not part of a layer.
 
 use super::shell;
 use super::{Findings, Rule, View};
@@ -11,7 +11,7 @@ pub(super) static RULE: Rule = Rule {
     check,
 };
 
-/// Programs, the word that makes them fetch, and where they keep what they fetched.
+/// Package managers: program, words that make it fetch, and its cache directory.
 const MANAGERS: [(&str, &[&str], &str); 9] = [
     ("pip", &["install"], "/root/.cache/pip"),
     ("pip3", &["install"], "/root/.cache/pip"),
@@ -24,7 +24,7 @@ const MANAGERS: [(&str, &[&str], &str); 9] = [
     ("mvn", &["package", "install"], "/root/.m2"),
 ];
 
-/// Options with which nothing comes over the network.
+/// Options that prevent downloads.
 const FETCHES_NOTHING: [&str; 4] = ["--no-index", "--no-deps", "--offline", "--prefer-offline"];
 
 fn check(view: &View<'_>, findings: &mut Findings) {
@@ -51,7 +51,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     }
 }
 
-/// False when no manager can be among the commands: most scripts are not looked at any closer.
+/// False when no package manager can be among the commands; saves the closer look at most scripts.
 fn names_one(script: &str) -> bool {
     MANAGERS.iter().any(|(program, _, _)| script.contains(program))
 }
@@ -62,7 +62,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:1 pip fetches everything again when this step runs";
         check(&RULE, "FROM a\nRUN b && pip --quiet install c\n", &[message]);
         check(&RULE, "FROM a\nRUN --mount=type=cache,target=/x pip install c\nRUN pip list\n", &[]);

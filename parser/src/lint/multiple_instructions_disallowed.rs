@@ -1,4 +1,5 @@
-//! MultipleInstructionsDisallowed: of several CMDs, ENTRYPOINTs or HEALTHCHECKs of a stage only the last one counts.
+//! MultipleInstructionsDisallowed: of several CMDs, ENTRYPOINTs or HEALTHCHECKs in a stage only the last one has
+//! effect.
 
 use super::{Findings, Rule, View};
 use crate::ast::Kind;
@@ -22,7 +23,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
                 Kind::Healthcheck(_) => "HEALTHCHECK",
                 _ => continue,
             };
-            // The one that counts for nothing is to blame.
+            // The finding is at the instruction without effect.
             if let Some(before) = last.insert(name, instruction.span) {
                 let message = format!(
                     "Multiple {name} instructions should not be used in the same stage because only the last one will be used"
@@ -39,7 +40,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:1 Multiple CMD instructions should not be used in the same stage because only the last one will be used";
         check(&RULE, "FROM a\nCMD [\"b\"]\nRUN c\nCMD [\"d\"]\n", &[message]);
         check(&RULE, "FROM a\nCMD [\"b\"]\nFROM c\nCMD [\"d\"]\n", &[]);

@@ -18,7 +18,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
         let lines = own_lines(instruction);
         let from = starts.partition_point(|start| *start < lines.start);
         if starts.get(from).is_some_and(|start| *start <= lines.end) {
-            // Where the reference builder points: the line that ends the instruction.
+            // The reference builder reports the line that ends the instruction.
             let text = view.source.slice(lines);
             let last = text.rfind('\n').map_or(0, |at| at + 1);
             findings
@@ -28,10 +28,10 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     }
 }
 
-/// An instruction without the bodies of its heredocs.
+/// Span of an instruction without the bodies of its heredocs.
 fn own_lines(instruction: &Instruction) -> Span {
     let Span { start, end } = instruction.span;
-    // The line end before a body is no line of its own.
+    // The line end before a body belongs to the line above it.
     let end = instruction.heredocs.first().map_or(end, |heredoc| heredoc.body.start - 1);
     Span { start, end }
 }
@@ -42,7 +42,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         check(&RULE, "FROM a\nRUN b \\\n\n c\n", &["4:1 Empty continuation line"]);
         check(
             &RULE,

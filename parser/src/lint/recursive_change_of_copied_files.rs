@@ -1,4 +1,4 @@
-//! RecursiveChangeOfCopiedFiles: a layer holds whole files: a RUN that changes only their owner holds them once more.
+//! RecursiveChangeOfCopiedFiles: layers store whole files, so a RUN that changes only their owners stores them again.
 
 use super::shell;
 use super::{Findings, Rule, View};
@@ -41,10 +41,10 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     }
 }
 
-/// Copies that a change is compared with: hostile files stay cheap.
+/// Number of copies that a change is compared with; bounds the time for hostile files.
 const MAX_COPIES: usize = 50;
 
-/// True when one directory holds the other, as far as texts tell.
+/// True when one directory contains the other, as far as the texts show.
 fn overlap(target: &str, destination: &str) -> bool {
     let (target, destination) = (target.trim_end_matches('/'), destination.trim_end_matches('/'));
     match (target.starts_with('/'), destination.starts_with('/')) {
@@ -54,9 +54,9 @@ fn overlap(target: &str, destination: &str) -> bool {
             };
             inside(target, destination) || inside(destination, target)
         }
-        // Both in the working directory.
+        // Both paths are relative to the working directory.
         (false, false) => target == destination || target == "." || destination == "." || destination == "./",
-        // The whole tree.
+        // An absolute empty path is the whole tree.
         _ => target.is_empty(),
     }
 }
@@ -67,7 +67,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "3:1 chown -R of files that were copied stores them twice";
         check(&RULE, "FROM a\nCOPY b /b\nRUN c && chown -R d /b\n", &[message]);
         check(&RULE, "FROM a\nRUN chown -R d /b\n", &[]);

@@ -1,4 +1,4 @@
-//! RedundantTargetPlatform: the target platform is what FROM takes anyway.
+//! RedundantTargetPlatform: the target platform is FROM's default.
 
 use super::{Findings, Rule, View};
 
@@ -27,7 +27,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "1:17 Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior";
         check(&RULE, "FROM --platform=$TARGETPLATFORM a\n", &[message]);
         check(&RULE, "FROM --platform=$BUILDPLATFORM a\n", &[]);

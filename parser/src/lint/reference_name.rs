@@ -1,13 +1,13 @@
-//! Whether a text can be the name of an image, by the grammar of github.com/distribution/reference.
+//! Validity of image references, by the grammar of github.com/distribution/reference.
 
-/// Longest name of a repository.
+/// Longest name of a repository, in bytes.
 const MAX_NAME: usize = 255;
-/// Longest tag.
+/// Longest tag, in bytes.
 const MAX_TAG: usize = 128;
-/// Length of an image id in hexadecimal digits, which is no name.
+/// Length of an image id in hexadecimal digits; an id is not a valid name.
 const ID: usize = 64;
 
-/// True for `[DOMAIN/]PATH[:TAG][@DIGEST]`.
+/// True for texts of the form `[DOMAIN/]PATH[:TAG][@DIGEST]`.
 pub(super) fn is_valid(text: &str) -> bool {
     if text.len() == ID && text.bytes().all(is_hex) {
         return false;
@@ -32,7 +32,7 @@ pub(super) fn is_valid(text: &str) -> bool {
         && digest.is_none_or(is_digest)
 }
 
-/// True when what stands before the first slash is a registry, and not the first part of a path.
+/// True when the part before the first slash is a registry instead of the first part of a path.
 fn is_host(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost" || first != first.to_lowercase()
 }
@@ -59,7 +59,7 @@ fn is_domain(domain: &str) -> bool {
     is_host && port.is_none_or(is_number)
 }
 
-/// Lower case letters and digits with `.`, `_`, `__` or dashes between them.
+/// True for lower case letters and digits with `.`, `_`, `__` or dashes between them.
 fn is_component(component: &str) -> bool {
     let is_letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let is_separator = |text: &str| matches!(text, "." | "_" | "__") || text.bytes().all(|byte| byte == b'-');
@@ -92,7 +92,7 @@ mod tests {
     use super::is_valid;
 
     #[test]
-    fn names_of_images() {
+    fn references_are_validated() {
         let digest = format!("a@sha256:{}", "0".repeat(64));
         for name in
             ["a", "a/b", "a:1", "h:5000/a:1", "localhost/a", "a__b/c-d.e", "[::1]:80/a", "A.b/c", &digest]

@@ -1,11 +1,11 @@
-//! RemoteAddWithoutChecksum: a checksum makes sure that a remote file is the one that was meant.
+//! RemoteAddWithoutChecksum: a checksum ensures that a remote file is the intended one.
 
 use super::{Findings, Rule, View};
 use crate::ast::{CopySource, Kind};
 
 pub(super) static RULE: Rule = Rule {
     name: "RemoteAddWithoutChecksum",
-    summary: "What is fetched may be something else tomorrow",
+    summary: "A remote file without a checksum may change without notice",
     page: None,
     check,
 };
@@ -34,7 +34,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         check(&RULE, "FROM a\nADD https://b/c /\n", &["2:5 This file is fetched without a checksum"]);
         check(&RULE, "FROM a\nADD --checksum=sha256:1 https://b/c /\nADD https://b/c.git /\nADD d /\n", &[]);
     }

@@ -1,4 +1,4 @@
-//! ReservedStageName: `scratch` and `context` mean something else already.
+//! ReservedStageName: `scratch` and `context` have a fixed meaning.
 
 use super::{Findings, Rule, View};
 
@@ -25,7 +25,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "1:11 Stage name should not use the same name as reserved stage \"scratch\"";
         check(&RULE, "FROM a AS scratch\nFROM scratch\n", &[message]);
     }

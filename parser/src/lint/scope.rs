@@ -1,4 +1,4 @@
-//! What variables are worth at each instruction, as far as the file and the facts tell.
+//! Values of variables at each instruction, as far as the file and the facts determine them.
 
 use super::View;
 use crate::ast::{ArgItem, Instruction, KeyValues, Kind};
@@ -6,35 +6,35 @@ use crate::expand::{self, Budget, Environment, Limited, Rules};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Stages that build on each other further than this are not followed: hostile files stay cheap.
+/// Depth of stages that are followed; the limit bounds the time for hostile files.
 const MAX_DEPTH: usize = 32;
 
-/// The variables of a stage: its own, then those of the stage it starts from.
+/// Variables of a stage: those it sets, then those of the stage that it starts from.
 #[derive(Default)]
 pub(super) struct Scope {
-    /// `None` for an ARG without a value.
+    /// Variables set in the stage; `None` for an ARG without a value.
     own: BTreeMap<String, Option<String>>,
     below: Option<Rc<Scope>>,
     depth: usize,
-    /// The base image may have set more.
+    /// Whether the base image may set further variables.
     is_open: bool,
-    /// What the expansions of all stages may cost.
+    /// Budget of the expansions in all stages.
     budget: Budget,
 }
 
 impl Scope {
-    /// True when variables may be set that nothing here shows.
+    /// True when variables may be set that neither file nor facts contain.
     pub(super) fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// The names of all variables.
+    /// Names of all variables.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let scopes = std::iter::successors(Some(self), |scope| scope.below.as_deref());
         scopes.flat_map(|scope| scope.own.keys().map(String::as_str))
     }
 
-    /// True when an ENV or ARG names it, or the base does.
+    /// True when an ENV, an ARG or the base image declares the variable.
     pub(super) fn is_declared(&self, name: &str) -> bool {
         self.find(name).is_some()
     }
@@ -45,9 +45,9 @@ impl Scope {
     }
 
     fn declare(&mut self, name: &str, value: Option<String>) {
-        // The value is a copy, which a file can ask for in every stage.
+        // The value is copied, and a file can request that in every stage.
         let value = value.filter(|value| self.budget.spend(value.len()).is_ok());
-        // An ARG without a value leaves what was there.
+        // An ARG without a value keeps the previous value.
         if value.is_some() || !self.is_declared(name) {
             self.own.insert(name.to_owned(), value);
         }
@@ -64,7 +64,7 @@ impl Environment for Scope {
     }
 }
 
-/// Calls `visit` for each instruction of each stage, with what variables are worth before it.
+/// Calls `visit` for each instruction of each stage, with the variables as they are before it.
 pub(super) fn walk(view: &View<'_>, visit: &mut dyn FnMut(&Instruction, &Scope)) {
     let globals = view.global_arguments();
     let rules = Rules::value(view.file.directives.escape);
@@ -107,7 +107,7 @@ fn begin(
     }
     let facts = view.facts.bases.get(&index);
     let mut scope = Scope { is_open: facts.is_none() && !is_scratch, budget, ..Scope::default() };
-    // Every image has one.
+    // The builder sets PATH for every image.
     scope.declare("PATH", Some("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()));
     for (name, value) in facts.into_iter().flat_map(|facts| &facts.environment) {
         scope.declare(name, Some(value.clone()));
@@ -132,7 +132,7 @@ fn declare_argument(
     scope.declare(name, value);
 }
 
-/// All values of one ENV see what was before it.
+/// Sets the variables of an ENV; its values refer to the variables before it.
 fn set_variables(scope: &mut Scope, values: &KeyValues, rules: Rules) {
     let expanded = |text: &str| match text.contains(['$', '"', '\'', rules.escape]) {
         true => expand::expand(text, scope, rules).map(|expansion| expansion.value).unwrap_or_default(),
@@ -150,9 +150,9 @@ mod tests {
     use crate::{Source, outline, parse};
     use std::collections::BTreeMap;
 
-    /// Lints and outline of a file whose variables double stay small and quick.
+    /// Lints and outline of a file whose variables double need little memory and time.
     #[test]
-    fn variables_that_double_exhaust_nothing() {
+    fn doubling_variables_are_bounded() {
         let doubled = |instruction: &str| format!("{instruction} A=$A$A\n").repeat(40);
         let copies = "FROM a AS b\nARG A\nENV B=$A C=${A//x/yy}\nRUN echo $A\n".repeat(100);
         for text in [

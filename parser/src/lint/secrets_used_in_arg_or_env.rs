@@ -1,4 +1,4 @@
-//! SecretsUsedInArgOrEnv: what ARG and ENV hold stays readable in the image and its history.
+//! SecretsUsedInArgOrEnv: values of ARG and ENV stay readable in the image and its history.
 
 use super::{Findings, Rule, View};
 use crate::Text;
@@ -11,10 +11,10 @@ pub(super) static RULE: Rule = Rule {
     check,
 };
 
-/// Parts of a name that speak of something secret.
+/// Parts of a name that indicate a secret.
 const SECRET: [&str; 10] =
     ["apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token"];
-/// Parts that say it is none.
+/// Parts of a name that indicate public data.
 const OPEN: [&str; 3] = ["public", "file", "version"];
 
 fn check(view: &View<'_>, findings: &mut Findings) {
@@ -28,7 +28,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
             let message =
                 format!("Do not use ARG or ENV instructions for sensitive data ({name} {:?})", key.as_str());
             findings.add(key.span(), message);
-            findings.hint("give it to the step that needs it: RUN --mount=type=secret");
+            findings.hint("mount it into the step that needs it: RUN --mount=type=secret");
         }
     }
 }
@@ -45,7 +45,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:5 Do not use ARG or ENV instructions for sensitive data (ENV \"API_KEY\")";
         check(&RULE, "FROM a\nENV API_KEY=x\nARG KEYBOARD PUBLIC_KEY\n", &[message]);
         let message = "3:5 Do not use ARG or ENV instructions for sensitive data (ARG \"token\")";

@@ -1,8 +1,8 @@
-//! The commands of a shell script, as far as lints need to know them: no quoting, no expansion.
+//! The commands of a shell script, as precise as lints need them: no quoting, no expansion.
 
 use crate::ast::{CommandLine, Instruction, Kind};
 
-/// What a RUN gives to the shell; `None` for other instructions and the JSON form.
+/// Script that a RUN passes to the shell; `None` for other instructions and the JSON form.
 pub(super) fn script(instruction: &Instruction) -> Option<&str> {
     let Kind::Run(run) = &instruction.kind else { return None };
     let CommandLine::Shell(text) = &run.command else { return None };
@@ -12,7 +12,7 @@ pub(super) fn script(instruction: &Instruction) -> Option<&str> {
     Some(text.as_str())
 }
 
-/// The words of each command; variables set for one command and `sudo` are left out.
+/// Arguments of each command; variables set for one command and `sudo` are left out.
 pub(super) fn commands(script: &str) -> impl Iterator<Item = Vec<&str>> {
     let parts = script.split(['\n', ';', '|', '&']);
     parts.filter_map(|part| {
@@ -34,7 +34,7 @@ mod tests {
     use super::commands;
 
     #[test]
-    fn words_of_commands() {
+    fn commands_are_split_into_arguments() {
         let found: Vec<Vec<&str>> = commands("A=1 b c && (sudo d -e; f)\n# g\n").collect();
         assert_eq!(found, [vec!["b", "c"], vec!["d", "-e"], vec!["f"]]);
     }

@@ -1,4 +1,4 @@
-//! StageNameCasing: names of stages are looked up in lower case, so upper case only misleads.
+//! StageNameCasing: stage names are looked up in lower case, so upper case in them is misleading.
 
 use super::{Findings, Rule, View};
 
@@ -23,7 +23,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         check(&RULE, "FROM a AS Build\n", &["1:11 Stage name 'Build' should be lowercase"]);
         check(&RULE, "FROM a AS build\nFROM B\n", &[]);
     }

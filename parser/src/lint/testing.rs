@@ -1,23 +1,23 @@
-//! What tests of rules share.
+//! Helpers shared by the tests of rules.
 
 use super::{Facts, Rule, View};
 use crate::ignore::Patterns;
 use crate::source::Source;
 
-/// Checks what a rule finds: `line:column message`.
+/// Compares the findings of a rule, written as `line:column message`, with `expected`.
 #[track_caller]
 pub(super) fn check(rule: &'static Rule, text: &str, expected: &[&str]) {
     check_with(rule, text, &[], expected);
 }
 
-/// The same, with an ignore file.
+/// Compares the findings of a rule, given an ignore file.
 #[track_caller]
 pub(super) fn check_with(rule: &'static Rule, text: &str, ignore: &[&str], expected: &[&str]) {
     let ignore = Some(Patterns::compile(ignore.iter().copied()).unwrap());
     check_facts(rule, text, &Facts { ignore, ..Facts::default() }, expected);
 }
 
-/// The same, with all that may be known.
+/// Compares the findings of a rule, given facts.
 #[track_caller]
 pub(super) fn check_facts(rule: &'static Rule, text: &str, facts: &Facts, expected: &[&str]) {
     let source = Source::new("Dockerfile", text);

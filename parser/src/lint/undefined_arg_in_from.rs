@@ -1,4 +1,4 @@
-//! UndefinedArgInFrom: a variable that no ARG above the first FROM declares is empty there.
+//! UndefinedArgInFrom: in FROM, a variable without an ARG above the first FROM is empty.
 
 use super::{Findings, Rule, View};
 use crate::expand::{self, Budget, Limited, Rules};
@@ -37,7 +37,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:6 FROM argument 'VERSON' is not declared (did you mean VERSION?)";
         check(&RULE, "ARG VERSION=1\nFROM a:$VERSON\n", &[message]);
         check(&RULE, "ARG V\nFROM --platform=$BUILDPLATFORM a:${V:-1}\n", &[]);

@@ -1,4 +1,4 @@
-//! UndefinedVar: what nothing has set is empty, and the build goes on.
+//! UndefinedVar: a variable that is never set is empty, and the build continues.
 
 use super::{Findings, Rule, View, scope};
 use crate::Text;
@@ -15,7 +15,7 @@ pub(super) static RULE: Rule = Rule {
     check,
 };
 
-/// Names that a misspelt one is compared with: hostile files stay cheap.
+/// Number of names that a misspelt one is compared with; bounds the time for hostile files.
 const MAX_NAMES: usize = 300;
 
 fn check(view: &View<'_>, findings: &mut Findings) {
@@ -23,7 +23,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     scope::walk(view, &mut |instruction, scope| {
         let missed = missed(instruction, scope, escape);
         for (name, span) in missed {
-            if scope.is_declared(&name) || is_builders(&name) {
+            if scope.is_declared(&name) || is_builder_setting(&name) {
                 continue;
             }
             let near = suggest::nearest_variable(&name, scope.names().take(MAX_NAMES));
@@ -37,12 +37,12 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     });
 }
 
-/// Settings of the builder that files may name but nothing declares.
-fn is_builders(name: &str) -> bool {
+/// True for settings of the builder, which files may name without declaring them.
+fn is_builder_setting(name: &str) -> bool {
     matches!(name, "BUILDKIT_SBOM_SCAN_CONTEXT" | "BUILDKIT_SBOM_SCAN_STAGE")
 }
 
-/// The unset variables that an instruction reads, with their first places.
+/// Unset variables that an instruction reads, each with its first span.
 fn missed(instruction: &Instruction, scope: &scope::Scope, escape: char) -> BTreeMap<String, Span> {
     let mut missed = BTreeMap::new();
     for (number, text) in instruction.kind.expanded().into_iter().enumerate() {
@@ -55,7 +55,7 @@ fn missed(instruction: &Instruction, scope: &scope::Scope, escape: char) -> BTre
             continue;
         };
         for name in expansion.missed {
-            let span = place(text, &name);
+            let span = name_span(text, &name);
             if !is_set_before(&instruction.kind, number, &name) {
                 missed.entry(name).or_insert(span);
             }
@@ -72,7 +72,7 @@ fn missed(instruction: &Instruction, scope: &scope::Scope, escape: char) -> BTre
     missed
 }
 
-/// True when an ARG sets the variable further to the left: `number` counts its defaults.
+/// True when an ARG sets the variable further to the left; `number` counts its defaults.
 fn is_set_before(kind: &Kind, number: usize, name: &str) -> bool {
     let Kind::Arg(items) = kind else { return false };
     let current = items.iter().enumerate().filter(|(_, item)| item.value.is_some()).nth(number);
@@ -80,8 +80,8 @@ fn is_set_before(kind: &Kind, number: usize, name: &str) -> bool {
     before.iter().any(|item| item.key.as_str() == name)
 }
 
-/// Where a text names a variable.
-fn place(text: &Text, name: &str) -> Span {
+/// Span of a variable's name in a text.
+fn name_span(text: &Text, name: &str) -> Span {
     let forms = [format!("${{{name}"), format!("${name}")];
     let found = forms.iter().find_map(|form| Some((text.as_str().find(form.as_str())?, form.len())));
     found.map_or(text.span(), |(at, length)| text.span_of(at..at + length))
@@ -95,7 +95,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         check(
             &RULE,
             "FROM scratch\nENV A=${X:-1} B=$A\n",
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_may_have_set_it() {
+    fn variables_of_unknown_base_images_are_no_findings() {
         check(
             &RULE,
             "FROM a\nENV X=$UNKNOWN\nENV VERSION=1\nUSER $VERSON\n",

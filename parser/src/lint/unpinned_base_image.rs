@@ -1,4 +1,4 @@
-//! UnpinnedBaseImage: the same Dockerfile makes another image tomorrow.
+//! UnpinnedBaseImage: with a movable tag the same Dockerfile results in different images over time.
 
 use super::{Findings, Rule, View};
 use std::collections::BTreeSet;
@@ -37,7 +37,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         check(&RULE, "FROM a\n", &["1:6 Base image \"a\" has no tag"]);
         check(&RULE, "FROM h:5000/a:latest\n", &["1:6 Base image \"h:5000/a:latest\" has the tag latest"]);
         check(&RULE, "FROM a:1 AS b\nFROM b\nFROM scratch\nFROM c@sha256:1\nFROM $D\n", &[]);

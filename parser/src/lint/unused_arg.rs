@@ -1,20 +1,16 @@
-//! UnusedArg: every RUN after an ARG runs again when its value changes, whether it looks at it or not.
+//! UnusedArg: every RUN after an ARG runs again when its value changes, whether it reads the variable or not.
 //!
-//! A program may read a variable that the file does not name: only commands that are known not to count.
+//! A program may read a variable that the file does not name: only commands known not to do so are considered.
 
 use super::{Findings, Rule, View, shell};
 use crate::ast::{CommandLine, Instruction, Kind};
 use std::collections::HashSet;
 
-pub(super) static RULE: Rule = Rule {
-    name: "UnusedArg",
-    summary: "An ARG that nothing names only changes cache keys",
-    page: None,
-    check,
-};
+pub(super) static RULE: Rule =
+    Rule { name: "UnusedArg", summary: "An unused ARG only changes cache keys", page: None, check };
 
 fn check(view: &View<'_>, findings: &mut Findings) {
-    // Stages that others start from hand their ARGs on.
+    // Stages that others start from pass their ARGs on.
     let bases: HashSet<&str> = view.stages.iter().map(|stage| stage.base.as_str()).collect();
     let hands_on = view.stages.iter().any(|stage| stage.name.as_deref().is_some_and(|it| bases.contains(it)));
     let mut below: HashSet<&str> = HashSet::new();
@@ -26,7 +22,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
         if !has_arguments && !hands_on {
             continue;
         }
-        // From the end, so that each instruction is looked at once.
+        // Backwards, so that each instruction is examined once.
         let mut named: HashSet<&str> = HashSet::new();
         let mut is_read = is_base && is_read_below;
         for instruction in stage.body.iter().rev() {
@@ -49,7 +45,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     }
 }
 
-/// Programs that read no variables but those that the command line names.
+/// Programs that read no variables but those named on the command line.
 const READ_NOTHING: &[&str] = &[
     ":", "[", "addgroup", "adduser", "cat", "cd", "chmod", "chown", "cp", "echo", "exit", "false",
     "groupadd", "id", "install", "ln", "ls", "mkdir", "mktemp", "mv", "printf", "pwd", "rm", "rmdir", "sed",
@@ -69,10 +65,10 @@ fn may_read(instruction: &Instruction) -> bool {
     }
 }
 
-/// Variables that programs read without anybody naming them.
+/// Variables that programs read from the environment although no command names them.
 const READ_BY_PROGRAMS: [&str; 8] =
     ["DEBIAN_FRONTEND", "SOURCE_DATE_EPOCH", "PATH", "HOME", "LANG", "TZ", "CI", "NODE_ENV"];
-/// And how the names of others begin.
+/// Prefixes of further such variables.
 const PREFIXES: [&str; 17] = [
     "APT_",
     "BUILDKIT_",
@@ -100,7 +96,7 @@ fn is_known(name: &str) -> bool {
         || name.to_ascii_lowercase().ends_with("_proxy")
 }
 
-/// All that could be the name of a variable: a program may read it, too.
+/// Words that could be the name of a variable: a program may read it, too.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
@@ -111,7 +107,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:5 Nothing in this stage names the ARG B";
         check(&RULE, "FROM a\nARG B\nRUN echo $BB && mkdir -p /c\nRUN [\"/bin/touch\", \"d\"]\n", &[message]);
         check(&RULE, "FROM a\nRUN make\nARG B\nCOPY c /\n", &["3:5 Nothing in this stage names the ARG B"]);

@@ -1,4 +1,4 @@
-//! UnusedStage: a stage before the last one that no FROM, COPY or mount names.
+//! UnusedStage: a stage before the last one that no FROM, COPY or mount refers to.
 
 use super::{Findings, Rule, View};
 use crate::ast::Kind;
@@ -25,7 +25,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
             }
         }
     }
-    // A variable may name any of them.
+    // The value of a variable may be any stage.
     if used.iter().any(|name| name.contains('$')) {
         return;
     }
@@ -56,7 +56,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         check(&RULE, "FROM a AS b\nFROM c\n", &["1:1 Nothing uses the stage \"b\""]);
         check(&RULE, "FROM a\nFROM c\n", &["1:1 This stage has no name and nothing uses it"]);
         check(&RULE, "FROM a AS b\nFROM c AS d\nFROM B\nCOPY --from=1 / /\n", &[]);

@@ -1,4 +1,4 @@
-//! WorkdirRelativePath: where a relative directory lies depends on the base image.
+//! WorkdirRelativePath: the meaning of a relative directory depends on the base image.
 
 use super::{Findings, Rule, View, scope};
 use crate::ast::Kind;
@@ -14,7 +14,7 @@ pub(super) static RULE: Rule = Rule {
 
 fn check(view: &View<'_>, findings: &mut Findings) {
     let relative = relative_dirs(view);
-    // Stages that begin with a directory that this file chose.
+    // Stages that start in a directory set by this file.
     let mut settled: BTreeSet<&str> = BTreeSet::new();
     for stage in &view.stages {
         let mut is_settled = settled.contains(stage.base.as_str());
@@ -34,7 +34,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     }
 }
 
-/// A path from the root, or from a drive of Windows.
+/// True for a path from the root, or from a drive of Windows.
 fn is_absolute(path: &str) -> bool {
     let mut characters = path.chars();
     let is_drive = characters.next().is_some_and(|letter| letter.is_ascii_alphabetic())
@@ -43,14 +43,14 @@ fn is_absolute(path: &str) -> bool {
     path.starts_with('/') || is_drive
 }
 
-/// The values of WORKDIRs that are relative, by the instruction's place.
+/// Values of relative WORKDIRs, by the offset of the instruction.
 fn relative_dirs(view: &View<'_>) -> BTreeMap<u32, String> {
     let rules = Rules::value(view.file.directives.escape);
     let mut relative = BTreeMap::new();
     scope::walk(view, &mut |instruction, scope| {
         let Kind::Workdir(path) = &instruction.kind else { return };
         let Ok(expansion) = expand::expand(path.as_str(), scope, rules) else { return };
-        // The base image may have set what is missing here.
+        // The base image may set variables that are unset here.
         let is_known = expansion.missed.is_empty() || !scope.is_open();
         if is_known && !is_absolute(&expansion.value) {
             relative.insert(instruction.span.start, expansion.value);
@@ -65,7 +65,7 @@ mod tests {
     use super::RULE;
 
     #[test]
-    fn findings() {
+    fn problems_are_found() {
         let message = "2:9 Relative workdir \"b\" can have unexpected results if the base image changes";
         check(&RULE, "FROM a\nWORKDIR b\nWORKDIR c\n", &[message]);
         check(&RULE, "FROM a AS b\nWORKDIR /b\nWORKDIR c\nFROM b\nWORKDIR d\n", &[]);
