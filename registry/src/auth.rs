@@ -1,4 +1,4 @@
-//! Who we are to a registry: credentials, challenges, tokens.
+//! Authentication at registries: credentials, challenges, tokens.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -8,10 +8,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Docker Hub's key in credential files, older than its registry.
+/// Key of Docker Hub in credential files; older than the name of its registry.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// Why we cannot say who we are.
+/// Failure to authenticate at a registry.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
     /// A credential file is malformed.
@@ -20,25 +20,25 @@ pub enum AuthError {
     /// A credential helper failed.
     #[error("the credential helper `{helper}` failed: {reason}")]
     Helper {
-        /// Its program.
+        /// Name of the helper program.
         helper: String,
-        /// What it said.
+        /// Error output of the helper.
         reason: String,
     },
-    /// The registry wants something that we do not do.
+    /// The registry requires a scheme that is not supported.
     #[error("{0}: the registry asks for authentication in a way that is not supported: {1}")]
     Challenge(String, String),
-    /// The token server refused us.
+    /// The token server refused the request.
     #[error("{0}: the token server refuses: {1}")]
     Token(String, String),
 }
 
-/// A name with its secret.
+/// Credentials for one host.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
-    /// User and password.
+    /// User and password for each request.
     Basic(String, String),
-    /// A token that is exchanged for others.
+    /// An identity token, exchanged for access tokens.
     Identity(String),
 }
 
@@ -48,12 +48,12 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// Finds credentials, in the places where Docker keeps them.
+/// Lookup of credentials in the files and variables that Docker uses.
 #[derive(Clone, Debug, Default)]
 pub struct Keychain {
-    /// The contents of `DOCKER_AUTH_CONFIG`.
+    /// Value of the variable `DOCKER_AUTH_CONFIG`.
     pub inline: Option<String>,
-    /// Path of `config.json`.
+    /// Path of Docker's `config.json`.
     pub config: Option<PathBuf>,
 }
 
@@ -77,7 +77,10 @@ struct AuthEntry {
 }
 
 impl Keychain {
-    /// The credentials for a host; `None` for going in anonymously.
+    /// Credentials for a host; `None` for anonymous access.
+    ///
+    /// # Errors
+    /// Fails when a credential file is malformed or a credential helper fails.
     pub fn find(&self, host: &str) -> Result<Option<Credentials>, AuthError> {
         if let Some(text) = &self.inline
             && let Some(found) = parse(text, "DOCKER_AUTH_CONFIG")?.inline(host)
@@ -100,7 +103,7 @@ fn parse(text: &str, name: &str) -> Result<ConfigFile, AuthError> {
     serde_json::from_str(text).map_err(|error| AuthError::Config(name.to_owned(), error))
 }
 
-/// The names under which a host may be filed, the proper one first.
+/// Keys under which a host may be stored, in order of preference.
 fn keys(host: &str) -> Vec<String> {
     match host {
         "docker.io" | "registry-1.docker.io" | "index.docker.io" => {
@@ -167,24 +170,24 @@ fn ask_helper(name: &str, server: &str) -> Result<Option<Credentials>, AuthError
     }))
 }
 
-/// What a registry asks for (RFC 7235, distribution `docs/spec/auth/token.md`).
+/// Authentication that a registry requires (RFC 7235, distribution `docs/spec/auth/token.md`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
     /// User and password with every request.
     Basic,
-    /// A token from somewhere else.
+    /// A token from a token server.
     Bearer {
-        /// Where.
+        /// Address of the token server.
         realm: String,
-        /// For which service.
+        /// Service that the token is for.
         service: String,
-        /// For what.
+        /// Scope that the token must have.
         scope: String,
     },
 }
 
 impl Challenge {
-    /// Reads `WWW-Authenticate`; of several challenges, the one for a token.
+    /// Parses `WWW-Authenticate`; of several challenges, the one for a token is preferred. `None` for other schemes.
     pub(crate) fn parse(header: &str) -> Option<Challenge> {
         let lower = header.to_ascii_lowercase();
         if let Some(at) = lower.find("bearer ") {
@@ -201,7 +204,7 @@ impl Challenge {
     }
 }
 
-/// `name="value", name=value`, commas and escapes inside quotes allowed.
+/// Parses `name="value", name=value`; commas and escapes are allowed inside quotes.
 fn parameters(text: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut rest = text;
@@ -232,7 +235,7 @@ fn parameters(text: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// `Basic …` for a request header.
+/// Value of an `Authorization` header of the form `Basic …`.
 pub(crate) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
@@ -242,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn challenges() {
+    fn challenges_are_parsed() {
         let header = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/busybox:pull,push""#;
         let expected = Challenge::Bearer {
             realm: "https://auth.docker.io/token".into(),
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_of_config_files() {
+    fn credentials_of_config_files_are_found() {
         let text = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"},"quay.io":{"identitytoken":"t"},"r.example:5000":{"username":"a","password":"b"}}}"#;
         let keychain = Keychain { inline: Some(text.into()), config: None };
         let find = |host: &str| keychain.find(host).unwrap();

@@ -1,4 +1,4 @@
-//! HTTP for registries: redirects, retries, tokens.
+//! HTTP client for registries: redirects, retries, tokens.
 
 use crate::Settings;
 use crate::auth::{self, AuthError, Challenge, Credentials, Keychain};
@@ -21,24 +21,24 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-/// How often a request is tried that fails for no lasting reason.
+/// Number of attempts for a request that fails with a transient error.
 const TRIES: u32 = 5;
-/// How often a connection is tried, and a server that says nothing: these rarely come round within seconds.
+/// Number of attempts for a connection and for a silent server, which rarely recover within seconds.
 const CONNECT_TRIES: u32 = 2;
-/// The wait before the second try; doubled each time.
+/// Wait before the second attempt; doubled for each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const MAX_REDIRECTS: u32 = 5;
-/// The longest that a connection is waited for; less when patience is shorter.
+/// Longest wait for a connection; shorter when the patience is shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// The longest words of a refusal, in bytes.
-const MAX_WORDS: usize = 1 << 16;
-/// A token answer that is longer is none.
+/// Longest error text that is read from a response, in bytes.
+const MAX_ERROR_TEXT: usize = 1 << 16;
+/// Longest response of a token server, in bytes.
 const MAX_TOKEN: usize = 1 << 20;
 
 type Tokens = HashMap<(Origin, String), String>;
 type Transport = HyperClient<HttpsConnector<Connector>, Upload>;
 
-/// Speaks to registries.
+/// HTTP client for registries.
 pub struct Client {
     plain: OnceLock<Transport>,
     secure: OnceLock<Transport>,
@@ -57,36 +57,36 @@ pub(crate) struct Ask {
     pub(crate) method: Method,
     pub(crate) url: String,
     pub(crate) accept: Option<&'static str>,
-    /// Bytes from here on.
+    /// Offset in bytes for a range request; 0 for the whole content.
     pub(crate) from: u64,
-    /// What the token must allow, such as `repository:library/busybox:pull`; `None` for servers that get no credentials
-    /// of registries, whatever they ask for.
+    /// Scope of the token, such as `repository:library/busybox:pull`; `None` for servers that are not registries and
+    /// get no credentials, whatever challenge they send.
     pub(crate) scope: Option<String>,
-    /// More headers; `Authorization` stays with the first origin.
+    /// Additional headers; `Authorization` is sent to the first origin only.
     pub(crate) headers: Vec<(HeaderName, String)>,
-    /// What is sent.
+    /// Body of the request.
     pub(crate) body: Bytes,
 }
 
-/// An answer, and whether it is the first origin's.
+/// A response, and whether it comes from the first origin.
 struct Followed {
     response: Response<Download>,
     /// False when a redirect led to another origin, even if a later one led back.
     is_home: bool,
 }
 
-/// Why an attempt failed, and how long the server asks to wait for the next one.
+/// Failure of one attempt, and the wait that the server asks for before the next one.
 struct Failed {
     error: RegistryError,
     retry_after: Option<Duration>,
 }
 
-/// Why a request is sent again.
+/// Reason for sending a request again.
 struct Refusal {
     url: String,
-    /// The HTTP status, where there was an answer.
+    /// HTTP status; `None` without a response.
     status: Option<StatusCode>,
-    /// The server's words, or those of the error.
+    /// Message of the server or of the error.
     message: String,
 }
 
@@ -104,13 +104,13 @@ impl Refusal {
     }
 }
 
-/// Reads why an attempt failed.
+/// Converts the outcome of an attempt into a refusal.
 async fn refusal(url: &str, outcome: Result<Response<Download>, Failed>) -> Refusal {
     match outcome {
         Ok(response) => {
             let status = response.status();
-            // What breaks off has no words.
-            let body = read_body(url, response, MAX_WORDS).await.unwrap_or_default();
+            // The body is optional: it may be incomplete, too.
+            let body = read_body(url, response, MAX_ERROR_TEXT).await.unwrap_or_default();
             Refusal { url: url.to_owned(), status: Some(status), message: error_text(&body, status) }
         }
         Err(Failed { error: RegistryError::Status { url, status, message }, .. }) => {
@@ -127,7 +127,7 @@ impl From<RegistryError> for Failed {
 }
 
 impl Client {
-    /// A client; connections are made when they are needed.
+    /// Creates a client; connections are opened on demand.
     pub fn new(settings: &Settings) -> Result<Client, RegistryError> {
         Ok(Client {
             plain: OnceLock::new(),
@@ -141,7 +141,7 @@ impl Client {
         })
     }
 
-    /// Reading the trusted certificates takes milliseconds: only who needs them pays.
+    /// Transport for one scheme. Certificates are read on the first secure request, since that takes milliseconds.
     fn transport(&self, is_secure: bool) -> Result<&Transport, RegistryError> {
         if !is_secure {
             return Ok(self.plain.get_or_init(|| self.transport_with(rustls::RootCertStore::empty())));
@@ -159,7 +159,7 @@ impl Client {
         Ok(self.secure.get_or_init(|| self.transport_with(roots)))
     }
 
-    /// A transport that trusts `roots`.
+    /// Transport that trusts the certificates in `roots`.
     fn transport_with(&self, roots: rustls::RootCertStore) -> Transport {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
@@ -178,7 +178,7 @@ impl Client {
                 .enable_http1()
         };
         let dial = tls().wrap_connector(tcp);
-        // Shorter than what ends the whole exchange, which cannot say that it is the proxy's fault.
+        // Shorter than the limit of the whole exchange, whose error would not name the proxy.
         let patience = CONNECT_TIMEOUT.min(self.patience * 2 / 3);
         let connector = Connector::new(dial, self.proxies.clone(), &self.user_agent, patience);
         HyperClient::builder(TokioExecutor::new())
@@ -186,11 +186,10 @@ impl Client {
             .build(tls().wrap_connector(connector))
     }
 
-    /// Sends a request, logging in when asked to, until there is an answer that is final.
+    /// Sends a request, authenticates when challenged, and retries until there is a final response.
     ///
     /// # Errors
-    ///
-    /// [`RegistryError::Busy`] when the server, or that of its tokens, asks for a wait of more than a minute.
+    /// [`RegistryError::Busy`] when the registry or its token server asks for a wait of more than a minute.
     pub(crate) async fn send(&self, ask: &Ask) -> Result<Response<Download>, RegistryError> {
         let mut attempt = 0;
         loop {
@@ -216,7 +215,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and reads the whole answer, of limited length; begins again when that breaks.
+    /// Sends a request and reads the whole response, of limited length; retries when the connection breaks.
     pub(crate) async fn read(
         &self,
         ask: &Ask,
@@ -241,7 +240,7 @@ impl Client {
         let key = (origin.clone(), scope.clone());
         let known = self.tokens().get(&key).cloned();
         let Followed { response, is_home } = self.follow(ask, known.as_deref()).await?;
-        // What another origin asks for is no business of ours: our credentials are the registry's.
+        // Challenges of other origins are ignored: the credentials belong to the registry.
         if response.status() != StatusCode::UNAUTHORIZED || !is_home {
             return Ok(response);
         }
@@ -267,12 +266,12 @@ impl Client {
         self.tokens.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Sends a request and follows where it leads; credentials stay with the first origin.
+    /// Sends a request and follows redirects; credentials are sent to the first origin only.
     async fn follow(&self, ask: &Ask, authorization: Option<&str>) -> Result<Followed, RegistryError> {
         let mut url = ask.url.clone();
         let first = Origin::of(&url)?;
         let mut origin = first.clone();
-        // A way that leads back is no longer of our choosing: what was dropped stays dropped.
+        // Redirects that return to the first origin do not restore the credentials.
         let mut is_home = true;
         for _ in 0..=MAX_REDIRECTS {
             let response = self.exchange(ask, &url, authorization, is_home).await?;
@@ -313,7 +312,7 @@ impl Client {
         self.call(url, request, ask.body.clone()).await
     }
 
-    /// Sends one request, and waits for its answer as long as something moves.
+    /// Sends one request, and waits for the response as long as there is progress.
     async fn call(
         &self,
         url: &str,
@@ -324,7 +323,7 @@ impl Client {
         let origin = Origin::of(url)?;
         let (host, port) = origin.host_and_port();
         let proxy = self.proxies.of(origin.is_secure(), host, port).map_err(failed)?;
-        // Connections that a proxy makes bring nothing of it into the request.
+        // Over tunnels of a proxy, requests carry no headers for it.
         let passes_on = proxy.as_ref().filter(|proxy| proxy.takes_requests() && !origin.is_secure());
         if let Some(authorization) = passes_on.and_then(|proxy| proxy.authorization()) {
             request = request.header(PROXY_AUTHORIZATION, authorization);
@@ -347,7 +346,7 @@ impl Client {
         }
     }
 
-    /// The `Authorization` header that answers a challenge; `None` when we have nothing to say.
+    /// Value of `Authorization` for a challenge; `None` without credentials.
     async fn authorize(
         &self,
         origin: &Origin,
@@ -433,7 +432,7 @@ impl Client {
         }
         let answer: Answer =
             serde_json::from_slice(&body).map_err(|error| protocol(realm, &error.to_string()))?;
-        // Some servers send both names, one of them empty.
+        // Some servers send both fields, one of them empty.
         let token = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
         Ok(token.ok_or_else(|| protocol(realm, "an answer without a token"))?)
     }
@@ -442,8 +441,7 @@ impl Client {
 /// Reads a whole body of limited length.
 ///
 /// # Errors
-///
-/// [`RegistryError::Incomplete`] when the connection broke or went silent.
+/// [`RegistryError::Incomplete`] when the connection breaks or the server is silent.
 pub(crate) async fn read_body(
     url: &str,
     response: Response<Download>,
@@ -463,7 +461,7 @@ pub(crate) async fn read_body(
     Ok(bytes)
 }
 
-/// What a registry says about a failure: the messages of its error list, or its text.
+/// Message of a registry's error response: the messages of its error list, or its text.
 pub(crate) fn error_text(body: &[u8], status: StatusCode) -> String {
     #[derive(Deserialize)]
     struct Errors {
@@ -489,7 +487,7 @@ pub(crate) fn error_text(body: &[u8], status: StatusCode) -> String {
     if readable { line.to_owned() } else { status.canonical_reason().unwrap_or_default().to_owned() }
 }
 
-/// Host and port as they are written, without a user: what credentials are filed under.
+/// Host and port as written, without a user: the key of credentials.
 fn authority_of(url: &str) -> Result<String, RegistryError> {
     let uri: http::Uri = url.parse().map_err(|_| protocol(url, "not an address"))?;
     let authority = uri.authority().map(ToString::to_string).unwrap_or_default();

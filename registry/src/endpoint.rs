@@ -1,25 +1,25 @@
-//! Where images are looked for.
+//! Endpoints of the registries that serve an image.
 
 use crate::origin::is_loopback;
 use kiln_image::reference::Reference;
 use std::str::FromStr;
 
-/// The registry behind `docker.io`.
+/// Host of the registry behind `docker.io`.
 const HUB: &str = "registry-1.docker.io";
 
-/// One registry to ask.
+/// Address of one registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// `https` or `http`.
+    /// Scheme: `https` or `http`.
     pub scheme: &'static str,
-    /// Host with port.
+    /// Host, with the port if there is one.
     pub authority: String,
-    /// The host that images are named after, when this is a mirror of it.
+    /// Host in the images' names, when this endpoint is a mirror of it.
     pub mirror_of: Option<String>,
 }
 
 impl Endpoint {
-    /// The registry that a reference names; mirrors take no images.
+    /// Endpoint of the registry that a reference names, for pushing: mirrors accept no images.
     pub fn of(reference: &Reference) -> Endpoint {
         match reference.host() {
             "docker.io" => direct(HUB),
@@ -27,26 +27,26 @@ impl Endpoint {
         }
     }
 
-    /// The address of something below `/v2/`.
+    /// Address of a path below `/v2/`.
     pub fn url(&self, path: &str) -> String {
         let namespace = self.mirror_of.as_ref().map(|host| format!("?ns={host}")).unwrap_or_default();
         format!("{}://{}/v2/{path}{namespace}", self.scheme, self.authority)
     }
 }
 
-/// A text that names no mirror.
+/// A text that is not the address of a mirror.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid registry mirror `{0}`: expected HOST[:PORT], optionally behind http:// or https://")]
 pub struct MirrorError(pub String);
 
-/// Mirrors of Docker Hub, in the order in which they are asked.
+/// Mirrors of Docker Hub, in the order in which they are tried.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mirrors {
     list: Vec<Endpoint>,
 }
 
 impl Mirrors {
-    /// The endpoints for a reference: mirrors first, the registry itself last.
+    /// Endpoints for a reference: mirrors first, the registry itself last.
     pub fn endpoints(&self, reference: &Reference) -> Vec<Endpoint> {
         let host = reference.host();
         if host != "docker.io" {
@@ -55,12 +55,12 @@ impl Mirrors {
         self.list.iter().cloned().chain([direct(HUB)]).collect()
     }
 
-    /// The mirrors themselves.
+    /// Endpoints of the mirrors.
     pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
         self.list.iter()
     }
 
-    /// True when there are none.
+    /// True when there are no mirrors.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -69,7 +69,7 @@ impl Mirrors {
 impl FromStr for Mirrors {
     type Err = MirrorError;
 
-    /// Reads mirrors separated by commas or blanks.
+    /// Parses mirrors separated by commas or blanks.
     fn from_str(text: &str) -> Result<Mirrors, MirrorError> {
         let words = text.split([',', ' ']).filter(|word| !word.is_empty());
         let list: Result<Vec<Endpoint>, MirrorError> = words.map(mirror).collect();
@@ -99,7 +99,7 @@ fn direct(host: &str) -> Endpoint {
     Endpoint { scheme: scheme_for(host), authority: host.to_owned(), mirror_of: None }
 }
 
-/// Plain HTTP on loopback only: nobody can listen in there.
+/// Scheme of a registry: plain HTTP for loopback only, which other hosts cannot observe.
 fn scheme_for(authority: &str) -> &'static str {
     let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn mirrors_come_before_the_hub_and_serve_nothing_else() {
+    fn mirrors_precede_the_hub_and_serve_nothing_else() {
         let hub = "https://registry-1.docker.io/v2/".to_owned();
         assert_eq!(urls("", "busybox"), std::slice::from_ref(&hub));
         assert_eq!(
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn malformed_mirrors_are_refused() {
         for text in ["ftp://x", "http://", "http://[", "a:b:c", "a/b", "x y@z"] {
             assert!(text.parse::<Mirrors>().is_err(), "{text}");
         }

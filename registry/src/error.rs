@@ -1,4 +1,4 @@
-//! What can go wrong between us and a registry.
+//! Errors of requests to registries and other servers.
 
 use crate::auth::AuthError;
 use crate::patience::Silence;
@@ -10,171 +10,171 @@ use kiln_image::store::{BlobError, StoreError};
 use std::io;
 use std::time::Duration;
 
-/// Why an image cannot be had.
+/// Failure of a pull, push, download or config request.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// No threads, no sockets.
+    /// Threads or sockets cannot be created.
     #[error("cannot set up networking")]
     Runtime(#[source] io::Error),
-    /// The certificates that this host trusts cannot be read.
+    /// The trusted certificates of this host cannot be read.
     #[error("cannot read the certificate authorities that this host trusts")]
     Trust(#[source] io::Error),
-    /// No connection, or one that broke.
+    /// The connection cannot be made, or broke.
     #[error("cannot reach {url}")]
     Connection {
-        /// What was asked for.
+        /// Address of the request.
         url: String,
-        /// Why it failed.
+        /// Error of the connection.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A proxy that does not lead to the server.
+    /// The proxy does not connect to the server.
     #[error("cannot reach {url}")]
     Proxy {
-        /// What was asked for.
+        /// Address of the request.
         url: String,
-        /// Why.
+        /// Error of the proxy.
         #[source]
         source: ProxyError,
     },
-    /// A server that wants to be asked again later than a command should wait.
+    /// The server asks for a longer wait than a command should make.
     #[error("{url}: the server answers {status}{} (it asks to wait {} before the next request)", detail(.message), in_words(*.wait))]
     Busy {
-        /// What was asked for.
+        /// Address of the request.
         url: String,
-        /// The HTTP status.
+        /// HTTP status of the response.
         status: u16,
-        /// What the server says about it.
+        /// Message of the server.
         message: String,
-        /// The wait.
+        /// Wait before the next request.
         wait: Duration,
     },
-    /// A body that ended, or a server that went silent, before all was there.
+    /// The body of a response ended early, or the server became silent.
     #[error("{url}: the download ended early: {received}{} bytes came", expected.map(|all| format!(" of {all}")).unwrap_or_default())]
     Incomplete {
-        /// What was asked for.
+        /// Address of the request.
         url: String,
-        /// Bytes that came.
+        /// Number of bytes received.
         received: u64,
-        /// Bytes that there are, where that is known.
+        /// Number of bytes expected; `None` when unknown.
         expected: Option<u64>,
-        /// Why it ended.
+        /// Error that ended the body.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// An answer that is no success.
+    /// The status of a registry's response is an error.
     #[error("{url}: the registry answers {status}{}", detail(.message))]
     Status {
-        /// What was asked for.
+        /// Address of the request.
         url: String,
-        /// The HTTP status.
+        /// HTTP status of the response.
         status: u16,
-        /// What the registry says about it.
+        /// Message of the registry.
         message: String,
     },
-    /// A file of the web that cannot be had.
+    /// The status of a web server's response is an error.
     #[error("invalid response status {status} {reason} for {url}")]
     Http {
-        /// What was asked for.
+        /// Address of the request.
         url: String,
-        /// The HTTP status.
+        /// HTTP status of the response.
         status: u16,
-        /// Its name.
+        /// Reason phrase of the status.
         reason: String,
     },
-    /// No such image.
+    /// The image does not exist.
     #[error("manifest for {0} not found: manifest unknown")]
     ManifestUnknown(String),
-    /// An index that names a manifest which is not there.
+    /// The index refers to a manifest that does not exist.
     #[error(
         "{reference}: the registry has no manifest {digest}, which the image's index names for {platform}"
     )]
     ManifestMissing {
-        /// The image.
+        /// Reference of the image.
         reference: String,
-        /// The manifest.
+        /// Digest of the manifest.
         digest: Digest,
-        /// What it is for.
+        /// Platform of the manifest.
         platform: String,
     },
-    /// A manifest that names a blob which is not there.
+    /// The manifest refers to a blob that does not exist.
     #[error("{reference}: the registry has no blob {digest}, which is {what} of the image")]
     BlobMissing {
-        /// The image.
+        /// Reference of the image.
         reference: String,
-        /// The blob.
+        /// Digest of the blob.
         digest: Digest,
-        /// What it is.
+        /// Role of the blob in the image, such as its config.
         what: String,
     },
-    /// Something that is kept in a registry and is no image.
+    /// The registry's object is an artifact of another kind than an image.
     #[error("{reference} is {what}, not an image")]
     Artifact {
-        /// Its name.
+        /// Reference of the artifact.
         reference: String,
-        /// What it is.
+        /// Kind of the artifact.
         what: String,
     },
-    /// No such repository, or none that we may see.
+    /// The repository does not exist, or the credentials do not permit to read it.
     #[error("pull access denied for {0}, repository does not exist or may require 'docker login'")]
     Denied(String),
-    /// A repository that we may not write to.
+    /// The repository does not exist, or the credentials do not permit to write to it.
     #[error("push access denied for {0}: it does not exist, or may require 'docker login'")]
     PushDenied(String),
     /// A layer cannot be packed.
     #[error(transparent)]
     Archive(#[from] kiln_image::archive::ArchiveError),
-    /// No image for the platform.
+    /// The index has no image for the platform.
     #[error(
         "no matching manifest for {platform} in the manifest list entries of {reference} (it has {available})"
     )]
     NoPlatform {
-        /// What was asked for.
+        /// Reference of the index.
         reference: String,
-        /// For which platform.
+        /// Platform that was requested.
         platform: String,
-        /// What there is.
+        /// Platforms in the index.
         available: String,
     },
-    /// An answer that breaks the protocol.
+    /// The response violates the protocol.
     #[error("{url}: the registry's answer is malformed: {reason}")]
     Protocol {
-        /// What was asked for.
+        /// Address of the request.
         url: String,
-        /// What is wrong.
+        /// Violation of the protocol.
         reason: String,
     },
-    /// An address, named by a server, that must not learn what would go there.
+    /// A server refers to an address that must not receive the request.
     #[error("refused to go on at {url}: {reason}")]
     Insecure {
-        /// The address.
+        /// Address that the server referred to.
         url: String,
-        /// What is wrong with it.
+        /// Reason for the refusal.
         reason: String,
     },
-    /// Bytes that are not what was asked for.
+    /// The content received has another digest.
     #[error("{url}: content does not match its digest: expected {expected}, got {actual}")]
     Digest {
-        /// What was asked for.
+        /// Address of the request.
         url: String,
-        /// The digest asked for.
+        /// Digest of the requested content.
         expected: Digest,
-        /// The digest of what came.
+        /// Digest of the received content.
         actual: Digest,
     },
-    /// A manifest that cannot be read.
+    /// The manifest cannot be used.
     #[error("{reference}: cannot use the manifest")]
     Manifest {
-        /// The image.
+        /// Reference of the image.
         reference: String,
-        /// Why.
+        /// Error of the manifest.
         #[source]
         source: ManifestError,
     },
-    /// Logging in failed.
+    /// Authentication at the registry failed.
     #[error(transparent)]
     Auth(#[from] AuthError),
-    /// The store failed.
+    /// An operation of the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The content store failed.
@@ -187,7 +187,7 @@ fn detail(message: &str) -> String {
 }
 
 impl RegistryError {
-    /// True when not even a connection could be made.
+    /// True when no connection could be made.
     pub fn is_unreachable(&self) -> bool {
         match self {
             RegistryError::Connection { source, .. } => source
@@ -197,7 +197,7 @@ impl RegistryError {
         }
     }
 
-    /// True when a server did not answer in time.
+    /// True when a server did not respond in time.
     pub fn is_silence(&self) -> bool {
         match self {
             RegistryError::Connection { source, .. } | RegistryError::Incomplete { source, .. } => {
@@ -207,12 +207,12 @@ impl RegistryError {
         }
     }
 
-    /// True when trying again rarely helps within seconds: no connection, or no answer.
+    /// True when a retry rarely helps within seconds: no connection, or no response.
     pub(crate) fn is_hopeless(&self) -> bool {
         self.is_unreachable() || self.is_silence() || matches!(self, RegistryError::Proxy { .. })
     }
 
-    /// True when the registry could not be reached, or failed: another one, or a later try, may do better.
+    /// True when the registry could not be reached or failed: another one, or a later attempt, may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             RegistryError::Connection { .. } | RegistryError::Incomplete { .. } => true,

@@ -1,4 +1,4 @@
-//! Files of the web.
+//! Downloads of files from web servers.
 
 use crate::client::{self, Ask, Client};
 use crate::error::RegistryError;
@@ -8,36 +8,36 @@ use http::{HeaderName, Response, StatusCode};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 
-/// How often a broken download goes on.
+/// Number of times that a broken download is resumed.
 const RESUMES: u32 = 5;
-/// Bytes that count as progress.
+/// Number of bytes that count as progress.
 const PROGRESS: u64 = 16 << 10;
 
-/// A file of the web.
+/// Request for a file of a web server.
 #[derive(Clone, Debug, Default)]
 pub struct FetchRequest<'a> {
-    /// Its address.
+    /// Address of the file.
     pub url: &'a str,
-    /// The `Authorization` header.
+    /// Value of the `Authorization` header; `None` for no header.
     pub authorization: Option<String>,
-    /// The `ETag` of the version that is known; empty for none.
+    /// `ETag` of the known version; empty for none.
     pub etag: &'a str,
-    /// The `Last-Modified` of the version that is known; empty for none.
+    /// `Last-Modified` of the known version; empty for none.
     pub last_modified: &'a str,
 }
 
-/// How a server tells versions of a file apart; empty when it does not.
+/// Identification of a file's version by the server; empty fields for absent headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FetchedFile {
-    /// The `ETag` header.
+    /// Value of the `ETag` header.
     pub etag: String,
-    /// The `Last-Modified` header.
+    /// Value of the `Last-Modified` header.
     pub last_modified: String,
-    /// The `Content-Type` header.
+    /// Value of the `Content-Type` header.
     pub content_type: String,
 }
 
-/// Fetches a file, going on where it was when the connection breaks; `None` when it has not changed.
+/// Downloads a file, resuming when the connection breaks; `None` when it has not changed.
 pub(crate) async fn fetch(
     client: &Client,
     request: &FetchRequest<'_>,
@@ -58,7 +58,7 @@ pub(crate) async fn fetch(
     let mut done = receive(request.url, response, output, 0, length).await;
     let (mut broken, mut before) = (0, 0);
     while let Err((count, error)) = done {
-        // A server that breaks off again and again, but delivers, may take its time.
+        // The limit of attempts counts only those without progress.
         broken = if count >= before + PROGRESS { 0 } else { broken + 1 };
         before = count.max(before);
         let can_resume = !file.etag.is_empty() || length.is_some();
@@ -72,7 +72,7 @@ pub(crate) async fn fetch(
         }
         let response = client.send(&ask).await?;
         check(&response, request.url)?;
-        // Who ignores the range, or has another version by now, begins again.
+        // A server that ignores the range, or has another version by now, starts over.
         let from = if response.status() == StatusCode::PARTIAL_CONTENT { count } else { 0 };
         done = receive(request.url, response, output, from, length).await;
     }
@@ -107,7 +107,7 @@ fn header(response: &Response<Download>, name: HeaderName) -> String {
     value.unwrap_or_default().to_owned()
 }
 
-/// Writes a body from the byte `from` on; tells how far it came when it broke.
+/// Writes a body from byte `from` on; returns its state when the connection broke.
 async fn receive(
     url: &str,
     response: Response<Download>,

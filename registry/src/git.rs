@@ -1,9 +1,9 @@
 //! Git repositories, through the `git` program.
 //!
-//! No settings of the host or its users count, nothing is asked for on a terminal, and no transport but those of the
-//! network is used, whatever a repository's submodules say. The environment of `git`, and of the `ssh` that it starts, is
-//! the list in [`PASSED_ON`] and what is set here: a Dockerfile names repositories, so nothing of the user's goes there that
-//! the user has not lent.
+//! Settings of the host and its users are ignored, `git` never prompts on a terminal, and only network transports are
+//! enabled, whatever the submodules of a repository request. The environment of `git`, and of the `ssh` that it starts,
+//! consists of the variables in [`PASSED_ON`] and those set here: a Dockerfile chooses the repositories, so only
+//! credentials that the user passed with `--ssh` or `--secret` reach them.
 
 mod watch;
 
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Variables of the user that `git` gets: where programs are, and whose certificates are trusted. Proxies come from
+/// Variables of the user that `git` receives: search paths and trusted certificates. Proxies come from
 /// [`variables_for_curl`].
 const PASSED_ON: [&str; 8] = [
     "PATH",
@@ -28,74 +28,77 @@ const PASSED_ON: [&str; 8] = [
     "GIT_EXEC_PATH",
 ];
 
-/// Why a repository cannot be had.
+/// Failure to fetch a repository.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
-    /// The program is not there.
+    /// The program `git` cannot be run.
     #[error("cannot run `git`: {0}; it fetches repositories: install it")]
     Program(#[source] std::io::Error),
-    /// The program failed.
+    /// The program exited with an error.
     #[error("git {what} failed: {reason}")]
     Failed {
-        /// What it was told to do.
+        /// Subcommand of `git` that failed.
         what: String,
-        /// What it said.
+        /// Error output of the program.
         reason: String,
     },
-    /// Nothing came from the server any more.
+    /// The server stopped sending.
     #[error(
         "git {what} failed: the server sent nothing for {} s; try again, or allow longer silence: \
          KILN_NETWORK_TIMEOUT=SECONDS",
         .patience.as_secs()
     )]
     Silence {
-        /// What it was told to do.
+        /// Subcommand of `git` that was ended.
         what: String,
-        /// How long it was waited for.
+        /// Length of the silence after which the command was ended.
         patience: Duration,
     },
-    /// A branch, tag or commit that the repository does not have.
+    /// The repository does not have the branch, tag or commit.
     #[error("repository does not contain ref {reference}, output: {output:?}")]
     Reference {
-        /// What was asked for.
+        /// Branch, tag or commit that was requested.
         reference: String,
-        /// What there is.
+        /// References in the repository, as `git` prints them.
         output: String,
     },
 }
 
-/// What is wanted of a repository.
+/// A repository, and the files requested from it.
 #[derive(Clone, Debug, Default)]
 pub struct GitRequest {
-    /// Its address.
+    /// Address of the repository.
     pub remote: String,
     /// Branch, tag or commit; empty for the default branch.
     pub reference: String,
-    /// Submodules are fetched, too.
+    /// Whether submodules are fetched, too.
     pub submodules: bool,
-    /// `.git` stays.
+    /// Whether `.git` is kept.
     pub keeps_git: bool,
-    /// The `Authorization` header for this host, over https.
+    /// Value of the `Authorization` header for this host, sent over https.
     pub authorization: Option<String>,
-    /// The keys that are shown to ssh servers.
+    /// Keys that are offered to ssh servers.
     pub identity: Identity,
-    /// How long the server may be silent; `None` for [`DEFAULT_PATIENCE`].
+    /// Longest silence of the server; `None` for [`DEFAULT_PATIENCE`].
     pub patience: Option<Duration>,
 }
 
-/// The keys that ssh shows to a server.
+/// Keys that ssh offers to a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Identity {
-    /// None: nobody lent any.
+    /// None: the user passed none.
     #[default]
     None,
-    /// Those of an agent, by its socket.
+    /// Keys of an agent, by its socket.
     Agent(PathBuf),
-    /// The user's own, in files and in the agent that the environment names: for repositories that the user named.
+    /// Keys of the user, in files and in the agent of the environment: for repositories on the command line.
     User,
 }
 
-/// The commit that a reference means now.
+/// Commit that a reference currently points to.
+///
+/// # Errors
+/// [`GitError::Reference`] when the repository does not have the reference; otherwise the failures of `git`.
 pub fn commit(request: &GitRequest) -> Result<String, GitError> {
     let reference = &request.reference;
     if is_commit(reference) {
@@ -107,7 +110,7 @@ pub fn commit(request: &GitRequest) -> Result<String, GitError> {
     let lines: Vec<(&str, &str)> = output.lines().filter_map(|line| line.split_once('\t')).collect();
     let named = |name: &str| lines.iter().find(|(_, known)| *known == name).map(|(commit, _)| *commit);
     let tag = format!("refs/tags/{wanted}");
-    // A tag with a message of its own points to the commit: what it points to counts.
+    // An annotated tag points to the commit: its target counts.
     let candidates = [
         peeled.clone(),
         wanted.to_owned(),
@@ -123,16 +126,19 @@ pub fn commit(request: &GitRequest) -> Result<String, GitError> {
     }
 }
 
-/// Checks a commit out into the empty directory `directory`; gives its time in seconds since 1970.
+/// Checks a commit out into the empty directory `dir`; returns its time in seconds since 1970.
+///
+/// # Errors
+/// Fails when `git` cannot be run, fails, or the server is silent.
 pub fn check_out(request: &GitRequest, commit: &str, dir: &Path) -> Result<i64, GitError> {
     let inside = Some(dir);
-    // The format of a repository is that of its commits' names.
+    // The length of commit ids determines the object format of the repository.
     let format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
     run(request, inside, &["init", "-q", "-b", "master", format])?;
     run(request, inside, &["remote", "add", "origin", "--", &request.remote])?;
     let shallow =
         |what: &str| run(request, inside, &["fetch", "-q", "--depth=1", "--no-tags", "origin", what]);
-    // Some servers give only what has a name.
+    // Some servers send named references only.
     let by_name = format!(
         "{0}:refs/kiln/wanted",
         if request.reference.is_empty() { "HEAD" } else { &request.reference }
@@ -145,7 +151,7 @@ pub fn check_out(request: &GitRequest, commit: &str, dir: &Path) -> Result<i64, 
     if request.submodules && dir.join(".gitmodules").exists() {
         let update = ["submodule", "update", "-q", "--init", "--recursive"];
         let shallow: Vec<&str> = update.into_iter().chain(["--depth=1"]).collect();
-        // Web servers that know nothing of git give whole histories alone.
+        // Web servers without git support cannot send shallow histories.
         if run(request, inside, &shallow).is_err() {
             run(request, inside, &["submodule", "deinit", "-q", "--all", "-f"])?;
             run(request, inside, &update)?;
@@ -158,7 +164,7 @@ pub fn check_out(request: &GitRequest, commit: &str, dir: &Path) -> Result<i64, 
     Ok(time.trim().parse().unwrap_or(0))
 }
 
-/// Removes `.git`: the directory of the repository, the files of submodules.
+/// Removes `.git`: the repository's directory, and the files of submodules.
 fn remove_git(dir: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
@@ -177,7 +183,7 @@ fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The command that `git` starts for ssh. Keys in files are the user's, as those of the agent are.
+/// Command that `git` starts for ssh. Keys in files are offered only for [`Identity::User`].
 fn ssh(identity: &Identity, patience: Duration) -> String {
     let seconds = patience.as_secs().max(1);
     let base = format!(
@@ -191,7 +197,7 @@ fn ssh(identity: &Identity, patience: Duration) -> String {
     }
 }
 
-/// `git` with its environment and without arguments.
+/// The command `git` with its environment and without arguments.
 fn command(request: &GitRequest, patience: Duration) -> Command {
     let mut git = Command::new("git");
     git.env_clear();
@@ -214,7 +220,7 @@ fn command(request: &GitRequest, patience: Duration) -> Command {
     };
     git.envs(agent.map(|socket| ("SSH_AUTH_SOCK", socket)));
     if let Some(authorization) = &request.authorization {
-        // In the environment, where other users do not see it. git sends the header to wherever a redirect leads.
+        // Passed in the environment, which other users cannot read. git sends the header along with redirects, too.
         let host = request.remote.split('/').take(3).collect::<Vec<_>>().join("/");
         git.env("GIT_CONFIG_COUNT", "2")
             .env("GIT_CONFIG_KEY_0", format!("http.{host}/.extraheader"))
@@ -281,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_of_git_is_a_list() {
+    fn the_environment_of_git_is_an_allow_list() {
         let set = [
             "HOME",
             "LC_ALL",
@@ -301,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_shown_only_when_lent() {
+    fn keys_are_offered_only_when_passed() {
         let with = |identity: Identity| GitRequest { identity, ..GitRequest::default() };
         let ssh = |identity: Identity| variable(&with(identity), "GIT_SSH_COMMAND").unwrap();
         assert_eq!(variable(&with(Identity::None), "SSH_AUTH_SOCK"), None);

@@ -1,8 +1,8 @@
-//! The network: finding, pulling and pushing images over the OCI distribution protocol 1.1, files of the web, and git
-//! repositories.
+//! The network: resolving, pulling and pushing images over the OCI distribution protocol 1.1, files from web servers,
+//! and git repositories.
 //!
-//! Nothing that a registry says is believed before its digest has been checked. Mirrors are asked before
-//! the registry itself; since content is addressed by digest, it does not matter who delivers it.
+//! Content of a registry is not used before its digest has been verified. Mirrors are tried before the registry itself;
+//! since content is addressed by digest, any of them may deliver it.
 
 #![forbid(unsafe_code)]
 
@@ -41,24 +41,24 @@ use kiln_image::store::Store;
 use std::fs::File;
 use std::time::Duration;
 
-/// What is needed to reach registries.
+/// Settings of the connections to registries.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Where images of Docker Hub are looked for first.
+    /// Mirrors that are tried first for images of Docker Hub.
     pub mirrors: Mirrors,
-    /// Who we are to whom.
+    /// Credentials for registries, by host.
     pub keychain: Keychain,
-    /// Sent as `User-Agent`.
+    /// Value of the `User-Agent` header.
     pub user_agent: String,
-    /// How long a server may be silent; `None` for [`DEFAULT_PATIENCE`].
+    /// Longest silence of a server; `None` for [`DEFAULT_PATIENCE`].
     pub patience: Option<Duration>,
-    /// Servers that requests go through.
+    /// Proxies of the environment.
     pub proxies: Proxies,
-    /// Receives waits that servers ask for.
+    /// Listener for waits that servers ask for.
     pub waits: WaitListener,
 }
 
-/// A connection to registries; made when one is needed.
+/// Client of registries; connections are opened on demand.
 pub struct Registry {
     runtime: tokio::runtime::Runtime,
     client: Client,
@@ -66,7 +66,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts what waits for the network.
+    /// Starts the runtime for network requests.
+    ///
+    /// # Errors
+    /// [`RegistryError::Runtime`] when its threads cannot be started.
     pub fn new(settings: Settings) -> Result<Registry, RegistryError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -78,7 +81,12 @@ impl Registry {
         Ok(Registry { runtime, client, settings })
     }
 
-    /// Brings an image into the store and tags it.
+    /// Pulls an image into the store and tags it.
+    ///
+    /// # Errors
+    /// [`RegistryError::ManifestUnknown`] and [`RegistryError::Denied`] when there is no such image for these
+    /// credentials, [`RegistryError::Artifact`] when it is not an image; [`RegistryError::is_transient`] is true when a
+    /// later attempt may succeed.
     pub fn pull(
         &self,
         store: &Store,
@@ -90,7 +98,10 @@ impl Registry {
         pull::pull(self.runtime.handle(), &self.client, &endpoints, store, reference, platform, progress)
     }
 
-    /// Writes a file of the web to `output`; `None` when it has not changed.
+    /// Downloads a file of a web server to `output`; `None` when it has not changed.
+    ///
+    /// # Errors
+    /// [`RegistryError::Http`] for an error status, [`RegistryError::Incomplete`] when resuming failed, too.
     pub fn fetch(
         &self,
         request: &FetchRequest<'_>,
@@ -99,7 +110,11 @@ impl Registry {
         self.runtime.block_on(fetch::fetch(&self.client, request, output))
     }
 
-    /// Uploads images and makes a name mean them; gives the digest that the registry knows them by.
+    /// Pushes images and points a tag to them; returns the digest under which the registry stores them.
+    ///
+    /// # Errors
+    /// [`RegistryError::PushDenied`] when the repository cannot be written to, [`RegistryError::Digest`] when the
+    /// registry stored other bytes.
     pub fn push(
         &self,
         store: &Store,
@@ -110,7 +125,10 @@ impl Registry {
         self.runtime.block_on(push::push(&self.client, &endpoint, store, request, progress))
     }
 
-    /// The config of an image, and the digest that the registry knows it by.
+    /// Config of an image, and the digest under which the registry stores the image.
+    ///
+    /// # Errors
+    /// Fails in the cases of [`Registry::pull`] before layers are fetched.
     pub fn config(
         &self,
         reference: &Reference,

@@ -1,13 +1,13 @@
-//! Whom a server's word may lead to: origins of addresses, and which of them may learn secrets.
+//! Origins of addresses, and the rules for addresses that a server refers to.
 //!
-//! Registries name other addresses: the realm of a token server, the target of a redirect, the location of an upload. Three
-//! rules hold for all of them:
+//! Registries refer to other addresses: the realm of a token server, the target of a redirect, the location of an
+//! upload. Three rules hold for all of them:
 //!
-//! - A server that was asked over https names https addresses alone: nothing goes on over plain http.
-//! - Credentials, tokens and challenges belong to one origin (scheme, host and port): another one gets none, and is
-//!   answered none.
-//! - The realm of a token server may lie on another host when it is https, as with Docker Hub. Over plain http it gets
-//!   credentials only on the host of a registry that is itself spoken to over http.
+//! - An https server may refer to https addresses only: no request continues over plain http.
+//! - Credentials, tokens and challenges belong to one origin (scheme, host and port): other origins get none, and their
+//!   challenges are not answered.
+//! - The realm of a token server may be on another host when it is https, as with Docker Hub. Over plain http it gets
+//!   credentials only on the host of a registry that itself uses http.
 
 use crate::client::protocol;
 use crate::error::RegistryError;
@@ -18,13 +18,13 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Origin {
     is_secure: bool,
-    /// In lower case, IPv6 addresses without brackets.
+    /// Host in lower case; IPv6 addresses without brackets.
     host: String,
     port: u16,
 }
 
 impl Origin {
-    /// The origin of an absolute `http` or `https` address; a user in it does not count.
+    /// Origin of an absolute `http` or `https` address; a user in it is ignored.
     pub(crate) fn of(url: &str) -> Result<Origin, RegistryError> {
         let uri: Uri = url.parse().map_err(|_| protocol(url, "not an address"))?;
         let is_secure = match uri.scheme_str() {
@@ -39,7 +39,7 @@ impl Origin {
         Ok(Origin { is_secure, host, port })
     }
 
-    /// True for https.
+    /// True for an https origin.
     pub(crate) fn is_secure(&self) -> bool {
         self.is_secure
     }
@@ -49,23 +49,23 @@ impl Origin {
         (&self.host, self.port)
     }
 
-    /// True when both are the same host, on whatever port: by name, or both this host's loopback interface.
+    /// True when both are the same host, on any port: by name, or both on the loopback interface.
     fn has_host_of(&self, other: &Origin) -> bool {
         self.host == other.host || (is_loopback(&self.host) && is_loopback(&other.host))
     }
 }
 
-/// Whether a host without brackets is reached over the loopback interface, which no other host can read.
+/// True when a host without brackets is reached over the loopback interface, which other hosts cannot read.
 pub(crate) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// What an address is for that a server names; completes "the … must be https".
+/// Purpose of an address that a server refers to; completes "the … must be https".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// The target of a redirect.
     Redirect,
-    /// Where an upload goes on.
+    /// The location at which an upload continues.
     Upload,
     /// The realm of a token server.
     Realm,
@@ -81,11 +81,10 @@ impl Purpose {
     }
 }
 
-/// The origin of `target`, which the server at `from` named; fails when it may not lead there.
+/// Origin of `target`, to which the server at `from` refers.
 ///
 /// # Errors
-///
-/// [`RegistryError::Insecure`] for plain http named by an https server and for an address with a user in it, which
+/// [`RegistryError::Insecure`] when an https server refers to plain http, and for an address with a user in it, which
 /// disguises its host.
 pub(crate) fn led_to(from: &Origin, target: &str, purpose: Purpose) -> Result<Origin, RegistryError> {
     let origin = Origin::of(target)?;
@@ -105,11 +104,10 @@ pub(crate) fn led_to(from: &Origin, target: &str, purpose: Purpose) -> Result<Or
     Ok(origin)
 }
 
-/// Checks that `realm`, which the registry at `from` named, may get the user's credentials.
+/// Checks that `realm`, to which the registry at `from` refers, may receive the user's credentials.
 ///
 /// # Errors
-///
-/// [`RegistryError::Insecure`] when they would go over plain http to a host that is not the registry's.
+/// [`RegistryError::Insecure`] when they would go over plain http to a host other than the registry's.
 pub(crate) fn trust_realm(from: &Origin, realm: &Origin, url: &str) -> Result<(), RegistryError> {
     if realm.is_secure || realm.has_host_of(from) {
         return Ok(());
@@ -123,7 +121,7 @@ pub(crate) fn trust_realm(from: &Origin, realm: &Origin, url: &str) -> Result<()
     })
 }
 
-/// The whole address that `target`, a reference such as in a `Location` header, means at `base` (RFC 3986, section 5.2).
+/// Resolves `target`, a reference such as in a `Location` header, relative to `base` (RFC 3986, section 5.2).
 pub(crate) fn absolute(base: &str, target: &str) -> Result<String, RegistryError> {
     if has_scheme(target) {
         return Ok(target.to_owned());
@@ -144,7 +142,7 @@ pub(crate) fn absolute(base: &str, target: &str) -> Result<String, RegistryError
     Ok(format!("{scheme}://{authority}{}", without_dots(&format!("{directory}/{target}"))))
 }
 
-/// A path, perhaps with a query, in which `.` and `..` are carried out (RFC 3986, section 5.2.4).
+/// Removes `.` and `..` from a path, which may have a query (RFC 3986, section 5.2.4).
 fn without_dots(target: &str) -> String {
     let end = target.find(['?', '#']).unwrap_or(target.len());
     let (path, rest) = target.split_at(end);
@@ -215,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn https_leads_to_https_alone() {
+    fn https_servers_refer_to_https_only() {
         let purposes = [Purpose::Redirect, Purpose::Upload, Purpose::Realm];
         for purpose in purposes {
             let led = |from: &str, to: &str| led_to(&origin(from), to, purpose);

@@ -1,8 +1,8 @@
-//! How long the network is waited for: nothing that a server does, or leaves undone, holds a command up for ever.
+//! Limits on waiting for the network: no behaviour of a server delays a command for ever.
 //!
-//! The limit is one of silence, not of duration: whatever makes progress may take its time. It holds for connecting and the
-//! TLS handshake, for what is sent, for the answer's headers and for each piece of its body. Only the answer to something
-//! that was sent may take longer, since registries check uploads before they answer.
+//! The limit is one of silence, not of duration: transfers that make progress are not limited. It applies to connecting
+//! and the TLS handshake, to sending, to the response's headers and to each piece of its body. Only the response to an
+//! upload may take longer, since registries verify uploads before they answer.
 
 use crate::error::RegistryError;
 use http::Response;
@@ -16,23 +16,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a server may be silent unless [`crate::Settings`] say otherwise.
+/// Longest silence of a server unless [`crate::Settings`] set another one.
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
-/// Fewer bytes within that time are no progress: a server could drip for ever.
-const LEAST: u64 = 1 << 10;
-/// How much longer the answer to an upload may take.
+/// Number of bytes that count as progress within that time: a server could drip for ever.
+const MIN_PROGRESS: u64 = 1 << 10;
+/// Factor by which the response to an upload may take longer.
 const UPLOAD_FACTOR: u32 = 10;
-/// Pieces in which uploads are handed to the connection, in bytes.
+/// Size of the pieces in which uploads are passed to the connection, in bytes.
 const PIECE: usize = 64 << 10;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// A server that was waited for in vain.
+/// A server that was silent for too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the server sent {} for {} s", if *.received == 0 { "nothing".to_owned() } else { format!("only {received} bytes") }, .waited.as_secs_f32())]
 pub(crate) struct Silence {
     waited: Duration,
-    /// Bytes that came meanwhile.
+    /// Number of bytes received meanwhile.
     received: u64,
 }
 
@@ -42,7 +42,7 @@ impl Silence {
     }
 }
 
-/// The body of an answer, which can be read with patience alone.
+/// Body of a response; reading it is limited by the patience.
 pub(crate) struct Download {
     body: Incoming,
     patience: Duration,
@@ -52,11 +52,10 @@ pub(crate) struct Download {
 }
 
 impl Download {
-    /// The next piece; `None` at the end.
+    /// Next piece; `None` at the end.
     ///
     /// # Errors
-    ///
-    /// A connection that broke, or [`Silence`].
+    /// The connection's error, or [`Silence`].
     pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
         loop {
             let begun = Instant::now();
@@ -69,7 +68,7 @@ impl Download {
             self.waited += begun.elapsed();
             let Ok(data) = frame.into_data() else { continue };
             self.received += data.len() as u64;
-            if self.received >= LEAST {
+            if self.received >= MIN_PROGRESS {
                 (self.waited, self.received) = (Duration::ZERO, 0);
             } else if self.waited >= self.patience {
                 return Some(Err(Box::new(Silence { waited: self.patience, received: self.received })));
@@ -79,17 +78,17 @@ impl Download {
     }
 }
 
-/// What is sent, and how far the connection has taken it.
+/// Body of a request, with the progress of sending it.
 pub(crate) struct Upload {
     rest: Bytes,
     taken: Arc<Mutex<Taken>>,
 }
 
-/// When a connection last took some of an upload.
+/// Progress of sending a request's body.
 #[derive(Clone, Copy)]
 pub(crate) struct Taken {
     at: Instant,
-    /// It took all there is; there was something.
+    /// Whether the connection has taken all of a body that is not empty.
     is_whole: bool,
 }
 
@@ -98,11 +97,10 @@ impl Upload {
         Upload { rest: bytes, taken: Arc::new(Mutex::new(Taken { at: Instant::now(), is_whole: false })) }
     }
 
-    /// Waits for an answer to this; `answer` sends it.
+    /// Waits for the response to this upload; `answer` sends it.
     ///
     /// # Errors
-    ///
-    /// What `answer` fails with, or [`Silence`].
+    /// The error of `answer`, or [`Silence`].
     pub(crate) async fn answer<E: Into<Failure>>(
         taken: &Mutex<Taken>,
         patience: Duration,
@@ -127,7 +125,7 @@ impl Upload {
         }
     }
 
-    /// When some of it was last taken.
+    /// Progress of sending, shared with the body.
     pub(crate) fn taken(&self) -> Arc<Mutex<Taken>> {
         Arc::clone(&self.taken)
     }
@@ -160,7 +158,7 @@ impl Body for Upload {
     }
 }
 
-/// A body that ended before its end: `received` of `expected` bytes came.
+/// Error for a body that ended after `received` of `expected` bytes.
 pub(crate) fn incomplete(
     url: &str,
     received: u64,

@@ -1,8 +1,8 @@
-//! Proxies: which addresses are asked through which one, as the environment says.
+//! Proxies of the environment, and the addresses that are requested through them.
 //!
 //! The rules are those of Go's `golang.org/x/net/http/httpproxy`, which Docker and BuildKit follow: `HTTP_PROXY` and
 //! `HTTPS_PROXY` are chosen by the scheme of the address, `NO_PROXY` lists exceptions, and `localhost` and loopback
-//! addresses are never asked through a proxy. `ALL_PROXY`, which Go does not read, stands in for either, as in curl.
+//! addresses never use a proxy. `ALL_PROXY`, which Go does not read, replaces either, as in curl.
 
 mod connect;
 
@@ -16,7 +16,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Variables by scheme, the first that is set counts.
+/// Variables by scheme; the first that is set counts.
 const FOR_HTTP: [&str; 4] = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 const FOR_HTTPS: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 const EXCEPTIONS: [&str; 2] = ["NO_PROXY", "no_proxy"];
@@ -29,97 +29,97 @@ pub struct Proxies {
     exceptions: Vec<Exception>,
 }
 
-/// A proxy with the variable that names it; the reason where that holds none.
+/// A proxy with the variable that names it, or the reason why the variable's value is invalid.
 #[derive(Clone, Debug)]
 struct Named {
     variable: &'static str,
     proxy: Result<Arc<Proxy>, String>,
 }
 
-/// A server that passes requests on.
+/// A server that forwards requests.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Proxy {
     kind: Kind,
     host: String,
     port: u16,
-    /// User and password.
+    /// User and password for the proxy.
     user: Option<(String, String)>,
     variable: &'static str,
 }
 
-/// Protocol that a proxy is spoken to with.
+/// Protocol of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Http,
-    /// HTTP over TLS.
+    /// HTTP over a TLS connection.
     Https,
     /// SOCKS version 5; host names are resolved by the proxy.
     Socks,
 }
 
-/// An entry of `NO_PROXY`. Ports are texts, as in Go: one that is no number matches none.
+/// An entry of `NO_PROXY`. Ports are texts, as in Go: one that is not a number matches no address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Exception {
-    /// `*`
+    /// The entry `*`, which matches all addresses.
     All,
-    /// `10.0.0.0/8`
+    /// A network such as `10.0.0.0/8`.
     Network(IpAddr, u32),
-    /// `10.0.0.1` or `10.0.0.1:80`
+    /// An address such as `10.0.0.1` or `10.0.0.1:80`.
     Address(IpAddr, Option<String>),
     /// `example.com`, `.example.com` or `*.example.com`, with a port or without.
     Domain {
-        /// With a dot in front.
+        /// Domain with a leading dot.
         suffix: String,
-        /// The domain itself counts, too.
+        /// Whether the domain itself matches, too.
         is_whole: bool,
         port: Option<String>,
     },
 }
 
-/// Why a proxy did not lead to a server.
+/// Failure of a proxy to connect to a server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the proxy {}{variable} names {fault}", if proxy.is_empty() { String::from("that ") } else { format!("{proxy} that ") })]
 pub struct ProxyError {
-    /// The variable that names the proxy.
+    /// Variable that names the proxy.
     pub variable: &'static str,
-    /// The proxy, without user and password; empty when the variable names none.
+    /// Address of the proxy without user and password; empty when the variable holds none.
     pub proxy: String,
-    /// What went wrong.
+    /// Cause of the failure.
     pub fault: ProxyFault,
 }
 
-/// What a proxy did wrong; completes "the proxy …".
+/// Cause of a proxy's failure; completes "the proxy …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyFault {
     /// The variable's value is not an address of a proxy.
     #[error("cannot be used: {0}")]
     Invalid(String),
-    /// No connection.
+    /// No connection to the proxy.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
-    /// No answer.
+    /// No response from the proxy.
     #[error("sent no answer for {} s", .0.as_secs_f32())]
     Silent(Duration),
-    /// It wants to know who asks: with true, it does not accept the user and password that it was sent.
+    /// The proxy requires authentication; true when it does not accept the user and password that were sent.
     #[error("{}", if *.0 { "does not accept the user and password that the variable holds (407 Proxy Authentication Required)" } else { "wants a user and password (407 Proxy Authentication Required)" })]
     Authentication(bool),
-    /// It does not connect to the server.
+    /// The proxy refuses to connect to the server.
     #[error("refuses to connect to {target}: {reason}")]
     Refused {
         /// Host and port of the server.
         target: String,
-        /// The HTTP status; 0 for SOCKS.
+        /// HTTP status; 0 for SOCKS.
         status: u16,
-        /// The status with its text.
+        /// Reason of the refusal, with the status.
         reason: String,
     },
-    /// It speaks another protocol.
+    /// The response of the proxy violates the protocol.
     #[error("sent an answer that is malformed: {0}")]
     Malformed(String),
 }
 
 impl ProxyError {
-    /// The error of a proxy that lies behind another one.
+    /// Proxy error in the chain of sources of another error; `None` when there is none.
     pub(crate) fn behind(error: &(dyn std::error::Error + 'static)) -> Option<ProxyError> {
         let mut cause = Some(error);
         while let Some(error) = cause {
@@ -131,7 +131,7 @@ impl ProxyError {
         None
     }
 
-    /// True when a later try may do better.
+    /// True when a later attempt may succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match &self.fault {
             ProxyFault::Unreachable(_) | ProxyFault::Silent(_) => true,
@@ -142,7 +142,7 @@ impl ProxyError {
 }
 
 impl Proxies {
-    /// Reads the variables; `get` returns the value of one.
+    /// Reads the proxies from variables; `get` returns the value of one.
     pub fn from_environment(get: impl Fn(&str) -> Option<String>) -> Proxies {
         let first = |names: &[&'static str]| {
             let set =
@@ -163,11 +163,10 @@ impl Proxies {
         }
     }
 
-    /// The proxy for a server; `None` when it is asked directly. `host` is in lower case and has no brackets.
+    /// Proxy for a server; `None` for a direct connection. `host` is in lower case and has no brackets.
     ///
     /// # Errors
-    ///
-    /// [`ProxyFault::Invalid`] when the variable that counts does not hold the address of a proxy.
+    /// [`ProxyFault::Invalid`] when the applicable variable does not hold the address of a proxy.
     pub(crate) fn of(
         &self,
         is_secure: bool,
@@ -208,7 +207,7 @@ impl Proxies {
     }
 }
 
-/// The variables that libcurl, and so `git`, reads: it knows fewer forms of exceptions than Go, does not except loopback,
+/// Variables that libcurl, and so `git`, reads: it knows fewer forms of exceptions than Go, does not except loopback,
 /// and does not read `HTTP_PROXY`.
 pub(crate) fn variables_for_curl(get: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
     let first = |names: &[&str]| {
@@ -235,7 +234,7 @@ pub(crate) fn variables_for_curl(get: impl Fn(&str) -> Option<String>) -> Vec<(&
     variables
 }
 
-/// Reads an entry of `NO_PROXY`; `None` for one that excepts nothing.
+/// Parses an entry of `NO_PROXY`; `None` for one that matches no address.
 fn exception(text: &str) -> Option<Exception> {
     let text = text.trim().to_ascii_lowercase();
     if text == "*" {
@@ -252,7 +251,7 @@ fn exception(text: &str) -> Option<Exception> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Some(Exception::Address(address.to_canonical(), port));
     }
-    // A `*` stands for a part of the name, and nothing but a part.
+    // A `*` stands for a part of the name, and requires one.
     let host = if host.starts_with("*.") { &host[1..] } else { host };
     let is_whole = !host.starts_with('.');
     let suffix = if is_whole { format!(".{host}") } else { host.to_owned() };
@@ -271,7 +270,7 @@ fn contains(network: IpAddr, bits: u32, address: IpAddr) -> bool {
     }
 }
 
-/// Host, without brackets, and port as they are written.
+/// Splits a text into the host, without brackets, and the port.
 fn split_port(text: &str) -> (&str, Option<&str>) {
     if let Some((host, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return (host, rest.strip_prefix(':'));
@@ -285,7 +284,8 @@ fn split_port(text: &str) -> (&str, Option<&str>) {
 impl FromStr for Proxy {
     type Err = String;
 
-    /// Reads `[SCHEME://][USER[:PASSWORD]@]HOST[:PORT]`. Reasons do not repeat the text: it may hold a password.
+    /// Parses `[SCHEME://][USER[:PASSWORD]@]HOST[:PORT]`. Error messages do not repeat the text: it may contain a
+    /// password.
     fn from_str(text: &str) -> Result<Proxy, String> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         let (kind, default) = match scheme.to_ascii_lowercase().as_str() {
@@ -317,7 +317,7 @@ impl FromStr for Proxy {
     }
 }
 
-/// Text without `%` escapes; those that are malformed stay.
+/// Decodes `%` escapes; malformed ones stay.
 fn unescaped(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -332,28 +332,28 @@ fn unescaped(text: &str) -> String {
 }
 
 impl Proxy {
-    /// True when requests over plain http are handed to it as a whole, instead of a connection being asked for.
+    /// True when plain http requests are sent to the proxy whole, without a tunnel.
     pub(crate) fn takes_requests(&self) -> bool {
         self.kind != Kind::Socks
     }
 
-    /// True when it is itself spoken to over TLS.
+    /// True when the connection to the proxy uses TLS.
     pub(crate) fn is_secure(&self) -> bool {
         self.kind == Kind::Https
     }
 
-    /// The `Proxy-Authorization` header, if the address names a user.
+    /// Value of the `Proxy-Authorization` header; `None` without a user.
     pub(crate) fn authorization(&self) -> Option<String> {
         let (user, password) = self.user.as_ref()?;
         Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
     }
 
-    /// An error of this proxy.
+    /// Error of this proxy.
     pub(crate) fn error(&self, fault: ProxyFault) -> ProxyError {
         ProxyError { variable: self.variable, proxy: self.to_string(), fault }
     }
 
-    /// The error for an answer that is no success.
+    /// Error for an unsuccessful response.
     pub(crate) fn refusal(&self, target: &str, status: u16, reason: &str) -> ProxyError {
         self.error(match status {
             407 => ProxyFault::Authentication(self.user.is_some()),
@@ -367,7 +367,7 @@ impl Proxy {
 }
 
 impl fmt::Display for Proxy {
-    /// The address without user and password.
+    /// Formats the address without user and password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match self.kind {
             Kind::Http => "http",
@@ -384,7 +384,7 @@ impl fmt::Debug for Proxy {
     }
 }
 
-/// Host and port as addresses hold them.
+/// Host and port in the form of addresses.
 fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }

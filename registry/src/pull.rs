@@ -1,4 +1,4 @@
-//! Bringing an image into the store.
+//! Pulls of images into the store.
 
 use crate::client::{self, Ask, Client};
 use crate::endpoint::Endpoint;
@@ -20,43 +20,43 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-/// How many layers come in at once, as in Docker.
+/// Number of layers that are downloaded at once, as in Docker.
 const PARALLEL: usize = 3;
-/// Pieces of a layer between the network and the unpacker.
+/// Pieces of a layer in the queue between the network and the unpacker.
 const QUEUE: usize = 16;
-/// Indexes may point to indexes, but not for ever.
+/// Deepest nesting of indexes.
 const MAX_DEPTH: usize = 4;
 
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
 
-/// Hears how a pull goes.
+/// Listener for the progress of a pull.
 pub type Progress<'a> = dyn Fn(PullEvent) + Sync + 'a;
 
-/// What happens during a pull.
+/// Progress of a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PullEvent {
-    /// The image is known; its layers are these.
+    /// The digest of the image and its layers are known.
     Resolved(Digest, Vec<Descriptor>),
-    /// A layer is there already.
+    /// A layer is in the store already.
     Exists(Digest),
-    /// So many bytes of a layer have come.
+    /// Number of bytes of a layer that have been downloaded.
     Downloading(Digest, u64),
     /// A layer is complete.
     Complete(Digest),
 }
 
-/// What was pulled.
+/// Result of a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulled {
-    /// The image's id.
+    /// Id of the image.
     pub image: ImageId,
-    /// What the registry calls it: the digest of the index or manifest that the tag names.
+    /// Digest in the registry: that of the index or manifest that the tag refers to.
     pub digest: Digest,
-    /// False when nothing had changed.
+    /// Whether the tag changed.
     pub is_new: bool,
 }
 
-/// Bytes with where they came from.
+/// Bytes of a manifest and the endpoint they came from.
 struct Fetched {
     bytes: Vec<u8>,
     media_type: Option<String>,
@@ -64,7 +64,7 @@ struct Fetched {
     endpoint: Endpoint,
 }
 
-/// Pulls on the calling thread; `network` runs what waits for answers.
+/// Pulls on the calling thread; `network` runs the requests.
 pub(crate) fn pull(
     network: &Handle,
     client: &Client,
@@ -97,7 +97,8 @@ pub(crate) fn pull(
     source.fetch_all(&manifest.layers, &parsed.rootfs.diff_ids, progress)?;
     let id = store.put_image(&bytes, &kind, &config)?;
     store.add_repo_digest(&id, &reference.repository(), &digest)?;
-    // A name means the image for this host, where there is one: others are known by their digests.
+    // A tag refers to the image for this host's platform, if there is one: images for other platforms are stored by
+    // digest.
     let is_own = platform.distance(&Platform::host()).is_some();
     let is_free = store.find(&reference.clone().or_latest())?.is_none();
     if (is_own || is_free) && (reference.tag().is_some() || reference.digest().is_none()) {
@@ -106,7 +107,7 @@ pub(crate) fn pull(
     Ok(Pulled { is_new: before.as_ref() != Some(&id), image: id, digest })
 }
 
-/// An image's config and the digest that the registry knows the image by; nothing else is fetched.
+/// Config of an image, and the digest under which the registry stores the image; fetches no layers.
 pub(crate) fn config(
     network: &Handle,
     client: &Client,
@@ -129,7 +130,7 @@ fn scope(reference: &Reference) -> Option<String> {
     Some(format!("repository:{}:pull", reference.path()))
 }
 
-/// Asks each endpoint in turn; the last one's failure counts, as it is the registry itself.
+/// Fetches a manifest from the first endpoint that has it. The error is that of the last one, the registry itself.
 async fn fetch_manifest(
     client: &Client,
     endpoints: &[Endpoint],
@@ -140,14 +141,14 @@ async fn fetch_manifest(
     for endpoint in endpoints {
         match fetch_manifest_from(client, endpoint, reference, version).await {
             Ok(fetched) => return Ok(fetched),
-            // What a mirror does not have says more than that the registry behind it cannot be reached.
+            // A mirror's "not found" is more informative than a failed connection to the registry.
             Err(error) => {
                 failure = Some(match (failure, error) {
                     (
                         Some(told @ (RegistryError::ManifestUnknown(_) | RegistryError::Busy { .. })),
                         RegistryError::Connection { .. } | RegistryError::Proxy { .. },
                     ) => told,
-                    // Neither could be reached: both are named.
+                    // Neither could be reached: the error names both.
                     (
                         Some(RegistryError::Connection { url: before, .. }),
                         RegistryError::Connection { url, source },
@@ -177,7 +178,7 @@ async fn fetch_manifest_from(
     if !status.is_success() {
         return Err(refused(url, status, &bytes, reference));
     }
-    // A tag's digest is that of the kind that everything here is made with.
+    // Digests that Kiln computes itself are SHA-256.
     let expected = version.parse::<Digest>().ok();
     let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
     let digest = Digest::with(algorithm, &bytes);
@@ -199,7 +200,7 @@ fn refused(url: String, status: StatusCode, body: &[u8], reference: &Reference) 
     }
 }
 
-/// Goes from an index to the manifest for a platform.
+/// Follows an index to the manifest for a platform.
 async fn choose_manifest(
     client: &Client,
     mut fetched: Fetched,
@@ -240,10 +241,9 @@ async fn choose_manifest(
     Err(client::protocol(&reference.familiar(), "indexes are nested too deeply"))
 }
 
-/// An image's config, checked.
+/// Fetches and verifies an image's config.
 ///
 /// # Errors
-///
 /// [`RegistryError::Artifact`] when the manifest is not that of an image.
 async fn fetch_config(
     client: &Client,
@@ -268,7 +268,7 @@ async fn fetch_config(
     Ok(bytes)
 }
 
-/// Why a blob, which a manifest names, is not delivered.
+/// Error for a blob that a manifest refers to and the registry does not deliver.
 fn blob_refused(
     url: String,
     status: StatusCode,
@@ -290,7 +290,7 @@ fn blob_ask(endpoint: &Endpoint, reference: &Reference, digest: &Digest, from: u
     Ask { url, from, scope: scope(reference), ..Ask::default() }
 }
 
-/// Where layers come from and go to.
+/// Source and destination of layers.
 struct LayerSource<'a> {
     network: &'a Handle,
     client: &'a Client,
@@ -299,7 +299,7 @@ struct LayerSource<'a> {
     reference: &'a Reference,
 }
 
-/// One layer of an image.
+/// Download of one layer of an image.
 struct LayerJob<'a> {
     source: &'a LayerSource<'a>,
     layer: &'a Descriptor,
@@ -308,7 +308,7 @@ struct LayerJob<'a> {
 }
 
 impl LayerSource<'_> {
-    /// Fetches and unpacks several layers at once; those that need the ones below them wait until the end.
+    /// Downloads and unpacks several layers at once; those that need the layers below them are unpacked last.
     fn fetch_all(
         &self,
         layers: &[Descriptor],
@@ -364,7 +364,7 @@ impl LayerJob<'_> {
             Ok(store.find_layer(self.diff_id, self.below)?.is_some_and(|layer| store.has_blob_of(&layer)))
         };
         if !is_there()? {
-            // Two processes pulling the same layer do the work once.
+            // The lock lets only one of several processes download the layer.
             let name = format!("layer-{}", self.diff_id.0.hex());
             let _lock = store.lock(&name, || {})?;
             if !is_there()? {
@@ -377,9 +377,9 @@ impl LayerJob<'_> {
         Ok(())
     }
 
-    /// Downloads in this thread and unpacks in another.
+    /// Downloads on this thread and unpacks on another.
     fn stream(&self, progress: &Progress<'_>) -> Result<(), RegistryError> {
-        // A blob that is not what its name says is removed, and fetched like one that is not there.
+        // A stored blob whose content is damaged is removed, and downloaded like a missing one.
         if self.source.store.blobs().has(&self.layer.digest, self.layer.size) {
             match self.unpack_stored() {
                 Err(RegistryError::Store(StoreError::Blob(BlobError::Mismatch { .. }))) => {}
@@ -393,19 +393,19 @@ impl LayerJob<'_> {
             let unpacker = unpacker.expect("a thread can be started");
             let downloaded = self.source.network.block_on(self.download(sender, progress));
             let unpacked = unpacker.join().expect("unpacking does not panic");
-            // What broke first caused the other.
+            // The first failure caused the other.
             downloaded.and(unpacked)
         })
     }
 
-    /// Sends the layer's bytes on, going on where it was when the connection breaks.
+    /// Sends the layer's bytes to the unpacker, and resumes when the connection breaks.
     async fn download(
         &self,
         sender: mpsc::Sender<Bytes>,
         progress: &Progress<'_>,
     ) -> Result<(), RegistryError> {
         const RESUMES: u32 = 5;
-        /// Bytes that count as progress.
+        /// Number of bytes that count as progress.
         const PROGRESS: u64 = 16 << 10;
         let digest = &self.layer.digest;
         let mut done = 0u64;
@@ -419,7 +419,7 @@ impl LayerJob<'_> {
                 let what = format!("layer {}", self.below.len() + 1);
                 return Err(blob_refused(ask.url, status, &body, self.source.reference, digest, &what));
             }
-            // A server that ignores the range begins again: skip what we have.
+            // A server that ignores the range starts over: skip the bytes received before.
             let mut skip = if status == StatusCode::PARTIAL_CONTENT { 0 } else { done };
             let before = done;
             let mut body = response.into_body();
@@ -434,15 +434,15 @@ impl LayerJob<'_> {
                 let data = data.split_off(skipped as usize);
                 done += data.len() as u64;
                 if done > self.layer.size {
-                    return Err(client::protocol(&ask.url, "more bytes than the manifest says"));
+                    return Err(client::protocol(&ask.url, "more bytes than the manifest states"));
                 }
                 progress(PullEvent::Downloading(digest.clone(), done));
                 if sender.send(data).await.is_err() {
-                    // The unpacker gave up, and says why.
+                    // The unpacker ended with an error, which is reported there.
                     return Ok(());
                 }
             };
-            // A server that breaks off again and again, but delivers, may take its time.
+            // The limit of attempts counts only those without progress.
             broken = if done >= before + PROGRESS { 0 } else { broken + 1 };
             if done < self.layer.size && broken > RESUMES {
                 return Err(incomplete(&ask.url, done, Some(self.layer.size), failure));
@@ -467,7 +467,7 @@ impl LayerJob<'_> {
             let tar = decompressed_within_reason(input).map_err(unreadable)?;
             store.unpack(tar, self.diff_id, self.below)
         };
-        // The blob is kept before the layer that names it.
+        // The blob is stored before the layer that refers to it.
         let waits = matches!(unpacked, Err(StoreError::LayerMissing(_)));
         if unpacked.is_ok() || waits {
             io::copy(&mut source, &mut io::sink()).map_err(unreadable)?;
@@ -482,7 +482,7 @@ fn unreadable(error: io::Error) -> RegistryError {
     client::connection("layer", error)
 }
 
-/// What the network delivers, as a reader for the unpacking thread.
+/// Reader of the downloaded bytes for the unpacking thread.
 struct ChannelReader {
     receiver: mpsc::Receiver<Bytes>,
     current: Bytes,
@@ -502,7 +502,7 @@ impl Read for ChannelReader {
     }
 }
 
-/// Passes on what is read, and keeps a copy.
+/// Reader that writes a copy of all bytes it passes on.
 struct Tee<R, W> {
     input: R,
     copy: W,

@@ -1,7 +1,7 @@
-//! Uploading images.
+//! Pushes of images to registries.
 //!
-//! Layers go up one after the other in pieces, so that none has to fit into memory; what the registry has already is not
-//! sent again. A name is set last, when all that it leads to is there.
+//! Layers are uploaded one after the other in pieces, so that none has to fit into memory; blobs that the registry has
+//! already are not sent. The tag is set last, when everything it refers to is uploaded.
 
 use crate::client::{self, Ask, Client};
 use crate::endpoint::Endpoint;
@@ -19,40 +19,40 @@ use kiln_image::store::Store;
 use std::io::Read;
 use std::time::Duration;
 
-/// Size of the pieces that layers go up in, in bytes.
+/// Size of the pieces of a layer's upload, in bytes.
 const PIECE: usize = 8 << 20;
-/// Pauses between questions whether a blob has arrived, in milliseconds.
+/// Waits between checks whether a blob has become visible, in milliseconds.
 const VERIFY_PAUSES: [u64; 5] = [500, 1000, 2000, 4000, 8000];
 
-/// What a registry says of a blob.
+/// Presence of a blob in the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
-    /// It has it.
+    /// The registry has the blob.
     Yes,
-    /// It does not have it.
+    /// The registry does not have the blob.
     No,
-    /// It does not say: the question is forbidden, or leads elsewhere.
+    /// The registry does not answer: the request is forbidden, or redirected elsewhere.
     Unknown,
 }
 
-/// What is uploaded under which name.
+/// Images to push and their reference.
 pub struct PushRequest<'a> {
-    /// The name.
+    /// Reference to push to.
     pub reference: &'a Reference,
-    /// The images: one, or those that `index` points to.
+    /// Images: a single one, or those in `index`.
     pub images: &'a [PackedImage],
-    /// The bytes of an index over the images.
+    /// Bytes of an index over the images.
     pub index: Option<&'a [u8]>,
-    /// No name is set: the image can be had by its digest alone.
+    /// Whether the images get no tag and are available by digest only.
     pub by_digest: bool,
 }
 
-/// What happens during a push.
+/// Progress of a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PushEvent {
     /// The registry has a layer already.
     Exists(Digest),
-    /// So many bytes of a layer have gone up.
+    /// Digest of a layer, number of bytes uploaded, and size.
     Uploading(Digest, u64, u64),
 }
 
@@ -108,7 +108,7 @@ impl Pusher<'_> {
         self.endpoint.url(&format!("{}/{rest}", self.reference.path()))
     }
 
-    /// Sends a request; an answer that is no success is an error.
+    /// Sends a request; an unsuccessful response is an error.
     async fn send(&self, ask: Ask) -> Result<Response<Download>, RegistryError> {
         let response = self.client.send(&ask).await?;
         let status = response.status();
@@ -123,7 +123,7 @@ impl Pusher<'_> {
         Err(RegistryError::Status { url: ask.url, status: status.as_u16(), message })
     }
 
-    /// Whether the registry has a blob; false where it does not say: then the blob is sent.
+    /// True when the registry has a blob; false, too, when it does not answer: then the blob is sent.
     async fn exists(&self, digest: &Digest, size: u64) -> Result<bool, RegistryError> {
         Ok(self.find(digest, size).await? == Found::Yes)
     }
@@ -132,7 +132,7 @@ impl Pusher<'_> {
         let ask = self.ask(Method::HEAD, self.url(&format!("blobs/{digest}")));
         let response = match self.client.send(&ask).await {
             Ok(response) => response,
-            // The registry itself, and not where it keeps its blobs: the next request would fail as well.
+            // Failures of the registry itself, not of its blob storage: the next request would fail as well.
             Err(
                 error @ (RegistryError::Auth(_) | RegistryError::Proxy { .. } | RegistryError::Busy { .. }),
             ) => return Err(error),
@@ -150,14 +150,15 @@ impl Pusher<'_> {
         })
     }
 
-    /// Begins an upload; gives the address for its first piece.
+    /// Begins an upload; returns the address for its first piece.
     async fn begin(&self) -> Result<String, RegistryError> {
         let url = self.url("blobs/uploads/");
         let response = self.send(self.ask(Method::POST, url.clone())).await?;
         location(&url, &response)
     }
 
-    /// A request of an upload, at an address that the registry named: another origin gets no credentials, as in containerd.
+    /// Request of an upload, at an address that the registry returned: another origin gets no credentials, as in
+    /// containerd.
     fn upload(&self, method: Method, url: String) -> Result<Ask, RegistryError> {
         let is_home = Origin::of(&url)? == Origin::of(&self.url(""))?;
         let mut ask = self.ask(method, url);
@@ -169,20 +170,19 @@ impl Pusher<'_> {
     /// Ends an upload with its last piece.
     ///
     /// # Errors
-    ///
-    /// [`RegistryError::Digest`] when the registry has taken other bytes, or none that it can find.
+    /// [`RegistryError::Digest`] when the registry stored other bytes, or none that it can find.
     async fn finish(&self, url: &str, digest: &Digest, size: u64, rest: Bytes) -> Result<(), RegistryError> {
         let separator = if url.contains('?') { '&' } else { '?' };
         let mut ask = self.upload(Method::PUT, format!("{url}{separator}digest={digest}"))?;
         ask.body = rest;
         let response = self.send(ask).await?;
         let blob = self.url(&format!("blobs/{digest}"));
-        match told_digest(&response) {
+        match confirmed_digest(&response) {
             Some(told) if told == *digest => Ok(()),
             Some(told) if told.algorithm() == digest.algorithm() => {
                 Err(RegistryError::Digest { url: blob, expected: digest.clone(), actual: told })
             }
-            // Created, under the digest that it was sent with (distribution-spec, "Pushing blobs").
+            // The status confirms the digest that was sent (distribution-spec, "Pushing blobs").
             _ if response.status() == StatusCode::CREATED => Ok(()),
             _ => self.verify(digest, size).await,
         }
@@ -226,8 +226,8 @@ impl Pusher<'_> {
         }
     }
 
-    /// Checks that the registry has what it took without saying so. One that stores blobs elsewhere may need a while; one
-    /// that does not answer such questions is believed.
+    /// Checks that the registry has a blob whose upload it did not confirm. Registries with separate blob storage may
+    /// need a while; one that does not answer such requests is trusted.
     async fn verify(&self, digest: &Digest, size: u64) -> Result<(), RegistryError> {
         for pause in VERIFY_PAUSES {
             if self.find(digest, size).await? != Found::No {
@@ -251,7 +251,7 @@ impl Pusher<'_> {
         let url = ask.url.clone();
         let response = self.send(ask).await?;
         let digest = Digest::of(bytes);
-        match told_digest(&response) {
+        match confirmed_digest(&response) {
             Some(actual) if actual.algorithm() == digest.algorithm() && actual != digest => {
                 Err(RegistryError::Digest { url, expected: digest, actual })
             }
@@ -260,14 +260,15 @@ impl Pusher<'_> {
     }
 }
 
-/// The digest that the registry computed.
-fn told_digest(response: &Response<Download>) -> Option<Digest> {
+/// Digest that the registry computed; `None` without the header.
+fn confirmed_digest(response: &Response<Download>) -> Option<Digest> {
     response.headers().get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }
 
 fn location(url: &str, response: &Response<Download>) -> Result<String, RegistryError> {
     let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-    let target = target.ok_or_else(|| client::protocol(url, "an upload without a place to go on"))?;
+    let target =
+        target.ok_or_else(|| client::protocol(url, "an upload without a location to continue at"))?;
     let next = absolute(url, target)?;
     led_to(&Origin::of(url)?, &next, Purpose::Upload)?;
     Ok(next)

@@ -1,4 +1,4 @@
-//! Waits before a request is sent again, and what servers ask for.
+//! Waits before a request is sent again, and the waits that servers ask for.
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
@@ -7,32 +7,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The longest wait that a server may ask for; longer ones are errors.
+/// Longest wait that a server may ask for; longer ones are errors.
 pub(crate) const MAX_WAIT: Duration = Duration::from_secs(60);
-/// Waits that are shorter are not worth a word.
-const NOTICED: Duration = Duration::from_secs(2);
+/// Shortest wait that is reported.
+const SHORTEST_REPORTED: Duration = Duration::from_secs(2);
 
 /// A wait before a request is sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Tells waits at the same time apart.
+    /// Number that distinguishes simultaneous waits.
     pub id: u64,
-    /// The server's host and port.
+    /// Host and port of the server.
     pub server: String,
-    /// Its answer: the status and its words.
+    /// Answer of the server: status and message.
     pub answer: String,
-    /// How long the wait still is, in whole seconds; 0 when it is over.
+    /// Remaining time in whole seconds; 0 at the end of the wait.
     pub left: u64,
 }
 
 type Listener = dyn Fn(&Waiting) + Send + Sync;
 
-/// Receives waits, once a second, from any thread.
+/// Listener for waits; called once a second, from any thread.
 #[derive(Clone, Default)]
 pub struct WaitListener(Option<Arc<Listener>>);
 
 impl WaitListener {
-    /// Calls `listener` with each second of each wait.
+    /// Creates a listener that calls `listener` for each second of each wait.
     pub fn new(listener: impl Fn(&Waiting) + Send + Sync + 'static) -> WaitListener {
         WaitListener(Some(Arc::new(listener)))
     }
@@ -43,10 +43,10 @@ impl WaitListener {
         }
     }
 
-    /// Waits, and reports it when that takes longer than an instant.
+    /// Waits, and reports the wait unless it is short.
     pub(crate) async fn wait(&self, server: &str, answer: &str, wait: Duration) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        if wait < NOTICED {
+        if wait < SHORTEST_REPORTED {
             return tokio::time::sleep(wait).await;
         }
         let end = tokio::time::Instant::now() + wait;
@@ -59,7 +59,7 @@ impl WaitListener {
             }
             waiting.left = left.as_secs() + u64::from(left.subsec_nanos() > 0);
             self.send(&waiting);
-            // To the beginning of the next second.
+            // Sleeps until the beginning of the next second.
             tokio::time::sleep_until(end - Duration::from_secs(waiting.left - 1)).await;
         }
         waiting.left = 0;
@@ -73,12 +73,12 @@ impl fmt::Debug for WaitListener {
     }
 }
 
-/// Whether a later request may do better.
+/// True for a status after which a later request may succeed.
 pub(crate) fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// The wait that an answer asks for: seconds or a date (RFC 9110, section 10.2.3).
+/// Wait that a response asks for, as seconds or a date (RFC 9110, section 10.2.3); `None` without the header.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse() {
@@ -88,7 +88,7 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
-/// Seconds since 1970 of a date such as `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Parses a date such as `Sun, 06 Nov 1994 08:49:37 GMT`, as seconds since 1970.
 fn http_date(text: &str) -> Option<u64> {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -107,7 +107,7 @@ fn http_date(text: &str) -> Option<u64> {
     Some((days - 719_468) * 86400 + hour * 3600 + minute * 60 + second)
 }
 
-/// A duration in words, of the two largest units.
+/// Formats a duration in its two largest units.
 pub(crate) fn in_words(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let units = [(seconds / 3600, "h"), (seconds / 60 % 60, "min"), (seconds % 60, "s")];
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_words() {
+    fn durations_have_two_units() {
         let words = |seconds: u64| in_words(Duration::from_secs(seconds));
         assert_eq!(
             [words(3600), words(3661), words(90), words(7)],

@@ -1,6 +1,6 @@
 //! A registry in process: serves OCI layouts, and fails in the ways that real registries fail.
 //!
-//! For tests, and for machines that reach no registry: it is ordinary HTTP on a loopback port.
+//! For tests, and for hosts without access to a registry: it is ordinary HTTP on a loopback port.
 
 use flate2::Compression;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -23,26 +23,26 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Ways to fail.
+/// Failures that the registry simulates.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// Answer this many requests with 503 first.
+    /// Number of requests that are answered with 503 first.
     pub unavailable: u32,
-    /// Break the connection after so many bytes of the first blob answer.
+    /// Number of bytes of the first blob response after which the connection breaks.
     pub cut_first_blob: Option<usize>,
-    /// Break every connection after so many bytes of a blob.
+    /// Number of bytes of each blob response after which the connection breaks.
     pub cut_blobs: Option<usize>,
-    /// Go silent after the first 1000 bytes of this many blob answers.
+    /// Number of blob responses that become silent after 1000 bytes.
     pub stall_blobs: u32,
-    /// Deliver other bytes than the digest says.
+    /// Whether blobs are delivered with other bytes than their digest requires.
     pub corrupt_blobs: bool,
-    /// Want a token.
+    /// Whether a token is required.
     pub token: bool,
-    /// Ignore range requests.
+    /// Whether range requests are ignored.
     pub no_ranges: bool,
 }
 
-/// A running registry; it stops when dropped.
+/// A running registry; stops when dropped.
 pub struct LayoutServer {
     address: SocketAddr,
     state: Arc<State>,
@@ -57,7 +57,7 @@ struct State {
 }
 
 impl LayoutServer {
-    /// Serves the layouts in `directories` on `listen`.
+    /// Serves the layouts in `dirs` on `listen`.
     pub fn start(listen: SocketAddr, dirs: Vec<PathBuf>, faults: Faults) -> io::Result<LayoutServer> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = runtime.block_on(tokio::net::TcpListener::bind(listen))?;
@@ -73,7 +73,7 @@ impl LayoutServer {
                         let state = Arc::clone(&state);
                         async move { Ok::<_, Infallible>(state.answer(&request)) }
                     });
-                    // A broken connection concerns nobody but the client.
+                    // Broken connections are the client's error.
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
@@ -83,7 +83,7 @@ impl LayoutServer {
         Ok(LayoutServer { address, state, _runtime: runtime })
     }
 
-    /// Where it listens.
+    /// Address that the registry listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -96,12 +96,12 @@ impl LayoutServer {
 
 type Answer = Response<http_body_util::Either<Full<Bytes>, CutBody>>;
 
-/// A body that announces more than it delivers.
+/// A body that announces more bytes than it delivers.
 pub struct CutBody {
     data: Option<Bytes>,
-    /// What came before the break has been sent.
+    /// Whether the bytes before the break have been sent.
     is_flushed: bool,
-    /// Then the connection stays, silent, instead of breaking.
+    /// Whether the connection then stays open without sending, instead of breaking.
     is_silent: bool,
 }
 
@@ -202,7 +202,7 @@ impl State {
                 }
             }
         }
-        // A manifest inside of an index is asked for by its digest.
+        // Manifests in an index are requested by digest.
         match version.parse::<Digest>().ok().and_then(|digest| self.read_blob(&digest)) {
             Some(bytes) => whole(StatusCode::OK, media_type::OCI_MANIFEST, bytes),
             None => error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
@@ -267,14 +267,14 @@ fn blob_path(dir: &Path, digest: &Digest) -> PathBuf {
     dir.join("blobs/sha256").join(digest.hex())
 }
 
-/// How an image is packed.
+/// Options of a packed image.
 #[derive(Clone, Debug)]
 pub struct PackOptions {
-    /// `host/path:tag`.
+    /// Reference of the form `host/path:tag`.
     pub name: String,
-    /// Default program.
+    /// Default command of the image.
     pub cmd: Vec<String>,
-    /// When it was made, RFC 3339.
+    /// Creation time, as in RFC 3339.
     pub created: String,
 }
 

@@ -1,4 +1,4 @@
-//! Makes OCI layouts of directories, and serves them as a registry: base images for machines without one.
+//! Packs directories as OCI layouts and serves layouts as a registry: base images for hosts without access to one.
 //!
 //! `layouts pack DIRECTORY LAYOUT NAME COMMAND` · `layouts serve ADDRESS LAYOUT…`
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! What goes to which server, over TLS and without: a server here answers as a closure says and remembers who asked.
+//! Requests over TLS and plain HTTP. A server here answers by a closure and records its requests.
 
 use super::*;
 use kiln_image::reference::Reference;
@@ -18,7 +18,7 @@ struct Seen {
     body: String,
 }
 
-/// Status, headers, body.
+/// Status, headers and body of a response.
 type Reply = (u16, Vec<(&'static str, String)>, String);
 
 struct Server {
@@ -63,8 +63,8 @@ impl Server {
         self.seen.lock().unwrap().clone()
     }
 
-    /// True when any request carried something that only the user knows.
-    fn knows_secrets(&self) -> bool {
+    /// True when any request contained credentials of the user.
+    fn received_secrets(&self) -> bool {
         self.seen().iter().any(|seen| !seen.authorization.is_empty() || seen.body.contains("refresh_token="))
     }
 }
@@ -110,11 +110,11 @@ fn serve<S: Read + Write>(stream: S, answer: &dyn Fn(&Seen) -> Reply, log: &Mute
         "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"
     );
     let stream = reader.get_mut();
-    // A client that has gone away has seen enough.
+    // The client may have closed the connection already.
     let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
 }
 
-/// A client that trusts the certificate of the tests, and has credentials for `authority`.
+/// Client that trusts the certificate of the tests, and has credentials for `authority`.
 fn client(authority: &str, entry: &str) -> Client {
     let inline = Some(format!(r#"{{"auths":{{"{authority}":{entry}}}}}"#));
     let settings = Settings { keychain: Keychain { inline, config: None }, ..Settings::default() };
@@ -133,7 +133,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// Asks for `path` as a registry is asked; the status, or the refusal.
+/// Requests `path` like a registry's file; returns the status or the error.
 fn ask(client: &Client, url: &str) -> Result<u16, RegistryError> {
     let scope = Some("repository:x:pull".to_owned());
     let ask = Ask { url: url.to_owned(), scope, ..Ask::default() };
@@ -152,7 +152,7 @@ fn redirect(to: &str) -> Reply {
     (307, vec![("Location", to.to_owned())], String::new())
 }
 
-/// A registry that wants a token of `realm`.
+/// Registry that requires a token of `realm`.
 fn with_realm(seen: &Seen, realm: &str) -> Reply {
     match seen.authorization.as_str() {
         "Bearer T" => ok("{}"),
@@ -178,17 +178,17 @@ fn realms_of_https_registries_are_https() {
         let realm = format!("{}/token", token.url);
         let registry = Server::https(move |seen| with_realm(seen, &realm));
         assert_eq!(ask(&client(registry.authority(), entry), &registry.url).unwrap(), 200);
-        assert!(token.knows_secrets());
+        assert!(token.received_secrets());
     }
 }
 
 #[test]
-fn registries_over_http_have_token_servers_on_their_host() {
+fn token_servers_over_http_are_on_the_host_of_the_registry() {
     let token = Server::http(|_| ok(r#"{"token":"T"}"#));
     let realm = format!("{}/token", token.url.replace("localhost", "127.0.0.1"));
     let registry = Server::http(move |seen| with_realm(seen, &realm));
     assert_eq!(ask(&client(registry.authority(), PASSWORD), &registry.url).unwrap(), 200);
-    assert!(token.knows_secrets());
+    assert!(token.received_secrets());
 
     let registry = Server::http(|seen| with_realm(seen, "http://token.invalid/"));
     let error = ask(&client(registry.authority(), PASSWORD), &registry.url).unwrap_err();
@@ -196,7 +196,7 @@ fn registries_over_http_have_token_servers_on_their_host() {
 }
 
 #[test]
-fn redirects_take_no_credentials_along() {
+fn redirects_carry_no_credentials() {
     type Start = fn(Box<dyn Fn(&Seen) -> Reply + Send + Sync>) -> Server;
     let schemes: [Start; 2] = [|answer| Server::http(answer), |answer| Server::https(answer)];
     for start in schemes {
@@ -212,13 +212,13 @@ fn redirects_take_no_credentials_along() {
         let client = client(registry.authority(), PASSWORD);
         assert_eq!(ask(&client, &format!("{}/blob", registry.url)).unwrap(), 200);
         assert_eq!(ask(&client, &format!("{}/wants", registry.url)).unwrap(), 401);
-        assert!(other.seen().len() >= 2 && !other.knows_secrets(), "{:?}", other.seen());
-        assert!(registry.knows_secrets());
+        assert!(other.seen().len() >= 2 && !other.received_secrets(), "{:?}", other.seen());
+        assert!(registry.received_secrets());
     }
 }
 
 #[test]
-fn redirects_that_lead_back_bring_no_credentials() {
+fn redirects_back_to_the_origin_carry_no_credentials() {
     let home: Arc<OnceLock<String>> = Arc::default();
     let back = home.clone();
     let other = Server::https(move |_| redirect(&format!("{}/back", back.get().unwrap())));
@@ -247,13 +247,13 @@ fn redirects_from_https_to_http_are_refused() {
 }
 
 #[test]
-fn challenges_to_a_file_of_the_web_are_not_answered() {
+fn challenges_of_web_servers_are_not_answered() {
     let server =
         Server::http(|_| (401, vec![("WWW-Authenticate", "Basic realm=x".to_owned())], String::new()));
     let client = client(server.authority(), PASSWORD);
     let ask = Ask { url: server.url.clone(), ..Ask::default() };
     assert_eq!(run(client.send(&ask)).unwrap().status(), 401);
-    assert!(!server.knows_secrets());
+    assert!(!server.received_secrets());
 }
 
 /// Pushes an image without layers.
@@ -279,7 +279,7 @@ fn push(client: &Client, registry: &Server) -> Result<(), RegistryError> {
 }
 
 #[test]
-fn uploads_stay_on_https_and_show_credentials_to_the_registry_alone() {
+fn uploads_stay_on_https_and_send_credentials_to_the_registry_only() {
     let answer = |seen: &Seen, location: &str, is_taken: bool| match seen.line.split(' ').next() {
         _ if seen.authorization.is_empty() => {
             (401, vec![("WWW-Authenticate", "Basic realm=x".to_owned())], String::new())
@@ -302,11 +302,11 @@ fn uploads_stay_on_https_and_show_credentials_to_the_registry_alone() {
     let registry = Server::https(move |seen| answer(seen, &location, !taken.lock().unwrap().is_empty()));
     push(&client(registry.authority(), PASSWORD), &registry).unwrap();
     assert_eq!(other.seen().len(), 1);
-    assert!(!other.knows_secrets());
+    assert!(!other.received_secrets());
 }
 
 #[test]
-fn failures_are_told_in_the_registrys_words() {
+fn failures_have_the_message_of_the_registry() {
     let not_found = StatusCode::NOT_FOUND;
     assert_eq!(error_text(br#"{"errors":[{"code":"X","message":"no"},{"code":"Y"}]}"#, not_found), "no; Y");
     assert_eq!(error_text(b"plain words\nmore", not_found), "plain words");
@@ -314,7 +314,7 @@ fn failures_are_told_in_the_registrys_words() {
 }
 
 #[test]
-fn token_servers_that_fail_are_asked_again() {
+fn requests_to_token_servers_are_retried() {
     for (status, expected) in [(503, 200), (429, 200), (403, 0)] {
         let asked = std::sync::atomic::AtomicUsize::new(0);
         let token = Server::http(move |_| match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
@@ -331,7 +331,7 @@ fn token_servers_that_fail_are_asked_again() {
     }
 }
 
-/// A server that takes connections, answers with `text`, and then neither reads nor writes.
+/// Server that accepts connections, sends `text`, and then neither reads nor writes.
 fn silent(text: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let authority = format!("localhost:{}", listener.local_addr().unwrap().port());
@@ -346,7 +346,7 @@ fn silent(text: &'static str) -> String {
 }
 
 #[test]
-fn silence_ends_every_exchange() {
+fn silent_servers_end_every_exchange() {
     let client = Client { patience: Duration::from_millis(200), ..client("none", PASSWORD) };
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc";
     let attempt = |url: String, body: Bytes| {
@@ -368,7 +368,7 @@ fn silence_ends_every_exchange() {
 }
 
 #[test]
-fn dripping_is_silence() {
+fn a_dripping_server_counts_as_silent() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -388,7 +388,7 @@ fn dripping_is_silence() {
 }
 
 #[test]
-fn waits_that_are_too_long_are_told_at_once() {
+fn waits_that_are_too_long_fail_at_once() {
     let limit = |status: u16, after: &'static str| {
         let body =
             r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}"#;
@@ -412,30 +412,30 @@ fn waits_that_are_too_long_are_told_at_once() {
 }
 
 #[test]
-fn shorter_waits_are_counted_down_in_the_servers_words() {
+fn shorter_waits_are_counted_down_with_the_servers_message() {
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let registry = Server::http(move |_| match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
         0 => (429, vec![("Retry-After", "2".to_owned())], "slow down".to_owned()),
         _ => ok("{}"),
     });
-    let heard: Arc<Mutex<Vec<crate::Waiting>>> = Arc::default();
-    let log = heard.clone();
+    let received: Arc<Mutex<Vec<crate::Waiting>>> = Arc::default();
+    let log = received.clone();
     let waits = WaitListener::new(move |waiting| log.lock().unwrap().push(waiting.clone()));
     let client = Client { waits, ..client("none", PASSWORD) };
     assert_eq!(ask(&client, &registry.url).unwrap(), 200);
-    let heard = heard.lock().unwrap();
+    let received = received.lock().unwrap();
     assert!(
-        heard.first().is_some_and(|first| first.left == 2 && first.answer == "429: slow down"),
-        "{heard:?}"
+        received.first().is_some_and(|first| first.left == 2 && first.answer == "429: slow down"),
+        "{received:?}"
     );
     assert!(
-        heard.last().is_some_and(|last| last.left == 0 && registry.url.ends_with(&last.server)),
-        "{heard:?}"
+        received.last().is_some_and(|last| last.left == 0 && registry.url.ends_with(&last.server)),
+        "{received:?}"
     );
 }
 
 #[test]
-fn tokens_that_are_empty_do_not_count() {
+fn empty_tokens_are_ignored() {
     for (answer, is_good) in [
         (r#"{"token":"","access_token":"T"}"#, true),
         (r#"{"token":"T","access_token":""}"#, true),
@@ -451,8 +451,8 @@ fn tokens_that_are_empty_do_not_count() {
     }
 }
 
-/// A registry that takes uploads, answers the last request of one as told, and HEAD with what `head` returns for its
-/// count.
+/// Registry that accepts uploads, answers the last request of one with `done`, and HEAD with what `head` returns for
+/// the number of HEAD requests before.
 fn uploads(done: Reply, head: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Server {
     let asked = std::sync::atomic::AtomicUsize::new(0);
     Server::http(move |seen| match seen.line.split(' ').next() {
@@ -468,7 +468,7 @@ fn heads(server: &Server) -> usize {
 }
 
 #[test]
-fn what_a_registry_has_created_is_not_asked_for() {
+fn created_blobs_are_not_verified() {
     let digest = kiln_image::digest::Digest::of(b"{}").to_string();
     let missing = |_| (404, vec![], String::new());
     for headers in [vec![], vec![("Docker-Content-Digest", digest)]] {
@@ -483,16 +483,16 @@ fn what_a_registry_has_created_is_not_asked_for() {
 }
 
 #[test]
-fn doubt_about_uploads_is_checked_with_patience() {
+fn unconfirmed_uploads_are_verified_repeatedly() {
     let done = || (200, vec![], String::new());
-    // It arrives late.
+    // The blob becomes visible late.
     let registry = uploads(done(), |count| match count {
         0..3 => (404, vec![], String::new()),
         _ => (200, vec![], "{}".to_owned()),
     });
     push(&client("none", PASSWORD), &registry).unwrap();
     assert_eq!(heads(&registry), 4);
-    // The question is forbidden, or leads to where it is.
+    // HEAD is forbidden, or redirects to the blob's storage.
     let registry = uploads(done(), |_| (403, vec![], String::new()));
     push(&client("none", PASSWORD), &registry).unwrap();
     let store = Server::http(|_| (403, vec![], String::new()));

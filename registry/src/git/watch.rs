@@ -1,4 +1,4 @@
-//! Programs that are ended when nothing moves in them: `git` has no limit of its own for all of its transports.
+//! Commands that are ended when they make no progress: `git` has no such limit for all of its transports.
 
 use std::fs;
 use std::io::{self, Read};
@@ -6,12 +6,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// Bytes that must move while a server is waited for; a server could drip for ever.
-const LEAST_BYTES: u64 = 1 << 10;
-/// Time of the processor that counts as work, in ticks of a hundredth of a second: 0.1 s.
-const LEAST_TICKS: u64 = 10;
+/// Number of bytes that count as progress within the patience: a server could drip for ever.
+const MIN_BYTES: u64 = 1 << 10;
+/// CPU time that counts as progress, in ticks of a hundredth of a second: 0.1 s.
+const MIN_TICKS: u64 = 10;
 
-/// Runs a command, which leads a process group, to its end; `None` when nothing moved for `patience` and it was ended.
+/// Runs a command, which leads a process group, to its end; `None` when it made no progress for `patience` and was
+/// killed.
 pub(super) fn output(command: &mut Command, patience: Duration) -> io::Result<Option<Output>> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (sender, ended) = channel::<()>();
@@ -34,7 +35,7 @@ pub(super) fn output(command: &mut Command, patience: Duration) -> io::Result<Op
         let mut last = (Instant::now(), Work::default());
         let step = (patience / 10).clamp(Duration::from_millis(50), Duration::from_secs(2));
         let is_silent = loop {
-            // Both streams are closed when the senders are gone.
+            // Both streams are closed when the senders are dropped.
             if ended.recv_timeout(step) != Err(RecvTimeoutError::Timeout) {
                 break false;
             }
@@ -46,7 +47,7 @@ pub(super) fn output(command: &mut Command, patience: Duration) -> io::Result<Op
             }
         };
         if is_silent && let Some(group) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
-            // It may have ended just now.
+            // The group may have ended just now.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
         let [stdout, stderr] = readers.map(|reader| reader.join().expect("reading does not panic"));
@@ -55,13 +56,13 @@ pub(super) fn output(command: &mut Command, patience: Duration) -> io::Result<Op
     })
 }
 
-/// What the processes of a group have done so far.
+/// Work done so far by the processes of a group.
 #[derive(Clone, Copy, Debug, Default)]
 struct Work {
-    /// Bytes that `git` read and wrote. Those of `ssh` do not count, which also asks whether the server lives.
+    /// Bytes that `git` read and wrote. Those of `ssh` do not count, since it also sends keep-alive messages.
     bytes: u64,
     ticks: u64,
-    /// A process waits for the disk, or cannot be looked into.
+    /// Whether a process waits for the disk, or cannot be inspected.
     is_busy: bool,
 }
 
@@ -72,7 +73,7 @@ impl Work {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         for path in entries.map(|entry| entry.path()) {
             let Ok(stat) = fs::read_to_string(path.join("stat")) else { continue };
-            // The name may hold blanks and brackets.
+            // The name may contain blanks and brackets.
             let (Some((_, name)), Some((_, rest))) = (stat.split_once('('), stat.rsplit_once(") ")) else {
                 continue;
             };
@@ -93,11 +94,11 @@ impl Work {
         all
     }
 
-    /// Processes that end take what they did with them: less is a change, too.
+    /// True when work was done since `before`. The work of ended processes is not counted, so less is a change, too.
     fn is_more_than(&self, before: &Work) -> bool {
         self.is_busy
-            || self.bytes.abs_diff(before.bytes) >= LEAST_BYTES
-            || self.ticks.abs_diff(before.ticks) >= LEAST_TICKS
+            || self.bytes.abs_diff(before.bytes) >= MIN_BYTES
+            || self.ticks.abs_diff(before.ticks) >= MIN_TICKS
     }
 }
 
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_is_told() {
+    fn output_of_ended_commands_is_returned() {
         let done = run("echo out; echo err >&2; exit 3").unwrap();
         assert_eq!(
             (done.status.code(), &done.stdout[..], &done.stderr[..]),
@@ -126,13 +127,13 @@ mod tests {
     }
 
     #[test]
-    fn what_works_may_take_its_time() {
+    fn commands_that_make_progress_are_not_killed() {
         let busy = "end=$(($(date +%s) + 2)); while [ $(date +%s) -lt $end ]; do i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; done";
         assert!(run(busy).is_some());
     }
 
     #[test]
-    fn what_waits_is_ended_with_its_children() {
+    fn silent_commands_are_killed_with_their_children() {
         let begun = Instant::now();
         assert!(run("sleep 1000 & sleep 1000").is_none());
         assert!(begun.elapsed() < Duration::from_secs(30));

@@ -1,4 +1,4 @@
-//! Connections to servers: direct ones, and those that a proxy makes.
+//! Connections to servers: direct ones, and tunnels through proxies.
 
 use super::{Kind, Proxies, Proxy, ProxyError, ProxyFault, authority};
 use crate::origin::Origin;
@@ -17,27 +17,27 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-/// The longest answer to `CONNECT`, in bytes.
+/// Longest response to `CONNECT`, in bytes.
 const MAX_HEAD: usize = 16 << 10;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// Connects to servers, through proxies where these are set.
+/// Connector to servers, through proxies where these are configured.
 #[derive(Clone)]
 pub(crate) struct Connector {
-    /// Makes connections over TCP, and to proxies that want it over TLS.
+    /// Connector for TCP, and for TLS to proxies that use it.
     dial: HttpsConnector<HttpConnector>,
     proxies: Proxies,
     user_agent: String,
-    /// How long a proxy may take to answer.
+    /// Longest wait for the response of a proxy.
     patience: Duration,
 }
 
-/// A connection on which a server can be asked.
-pub(crate) struct Way {
+/// An open connection for requests to a server.
+pub(crate) struct ServerStream {
     stream: Stream,
-    /// Requests go to a proxy, which passes them on: they name the whole address.
+    /// Whether requests are sent to a proxy, which requires absolute addresses in them.
     takes_requests: bool,
 }
 
@@ -51,13 +51,13 @@ impl Connector {
         Connector { dial, proxies, user_agent: user_agent.to_owned(), patience }
     }
 
-    async fn connect(mut self, target: Uri) -> Result<Way, Failure> {
+    async fn connect(mut self, target: Uri) -> Result<ServerStream, Failure> {
         let origin = Origin::of(&target.to_string())?;
         let (host, port) = origin.host_and_port();
         let Some(proxy) = self.proxies.of(origin.is_secure(), host, port)? else {
-            // TLS is put on by the connector around this one.
+            // TLS is added by the connector around this one.
             let stream = self.dial(false, host, port).await?;
-            return Ok(Way { stream, takes_requests: false });
+            return Ok(ServerStream { stream, takes_requests: false });
         };
         let opened = tokio::time::timeout(self.patience, self.through(&proxy, &origin)).await;
         match opened {
@@ -72,11 +72,11 @@ impl Connector {
         self.dial.call(uri.build()?).await
     }
 
-    async fn through(&mut self, proxy: &Arc<Proxy>, origin: &Origin) -> Result<Way, ProxyError> {
+    async fn through(&mut self, proxy: &Arc<Proxy>, origin: &Origin) -> Result<ServerStream, ProxyError> {
         let dialled = self.dial(proxy.is_secure(), &proxy.host, proxy.port).await;
         let stream = dialled.map_err(|error| proxy.error(ProxyFault::Unreachable(last_cause(&*error))))?;
         if proxy.takes_requests() && !origin.is_secure() {
-            return Ok(Way { stream, takes_requests: true });
+            return Ok(ServerStream { stream, takes_requests: true });
         }
         let (host, port) = origin.host_and_port();
         let mut stream = TokioIo::new(stream);
@@ -86,11 +86,11 @@ impl Connector {
                 ask_tunnel(&mut stream, proxy, &authority(host, port), &self.user_agent).await?;
             }
         }
-        Ok(Way { stream: stream.into_inner(), takes_requests: false })
+        Ok(ServerStream { stream: stream.into_inner(), takes_requests: false })
     }
 }
 
-/// The words of what lies at the bottom of an error: "Connection refused" rather than "client error".
+/// Text of the innermost source of an error: "Connection refused" rather than "client error".
 fn last_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
@@ -99,7 +99,7 @@ fn last_cause(error: &(dyn std::error::Error + 'static)) -> String {
     cause.to_string()
 }
 
-/// Asks an HTTP proxy for a connection to `target` (RFC 9110, section 9.3.6).
+/// Requests a tunnel to `target` from an HTTP proxy (RFC 9110, section 9.3.6).
 async fn ask_tunnel<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     proxy: &Proxy,
@@ -119,7 +119,7 @@ async fn ask_tunnel<S: AsyncRead + AsyncWrite + Unpin>(
     stream.flush().await.map_err(broken)?;
     let malformed = |reason: &str| proxy.error(ProxyFault::Malformed(reason.to_owned()));
     let mut head = Vec::new();
-    // The server says nothing before it is spoken to: what follows the head is read one byte at a time to leave it alone.
+    // Read one byte at a time, so that bytes after the head stay in the stream for the server's protocol.
     while !head.ends_with(b"\r\n\r\n") && !head.ends_with(b"\n\n") {
         match stream.read_u8().await {
             Ok(byte) => head.push(byte),
@@ -141,7 +141,7 @@ async fn ask_tunnel<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Asks a SOCKS proxy for a connection to a server (RFC 1928, RFC 1929).
+/// Requests a connection to a server from a SOCKS proxy (RFC 1928, RFC 1929).
 async fn ask_socks<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     proxy: &Proxy,
@@ -197,7 +197,7 @@ async fn ask_socks<S: AsyncRead + AsyncWrite + Unpin>(
         let (target, reason) = (authority(host, port), socks_reason(answer[1]).to_owned());
         return Err(proxy.error(ProxyFault::Refused { target, status: 0, reason }));
     }
-    // The address that it connects from, of which nothing is needed.
+    // The address that the proxy connects from is not needed.
     let length = match answer[3] {
         1 => 4,
         4 => 16,
@@ -207,7 +207,7 @@ async fn ask_socks<S: AsyncRead + AsyncWrite + Unpin>(
     stream.read_exact(&mut rest).await.map_err(broken).map(drop)
 }
 
-/// Adds a text behind its length; `None` when that does not fit into a byte.
+/// Appends the length of a text in one byte, and the text; `None` when it is too long.
 fn push_counted(request: &mut Vec<u8>, text: &str) -> Option<()> {
     request.push(u8::try_from(text.len()).ok()?);
     request.extend(text.as_bytes());
@@ -229,9 +229,9 @@ fn socks_reason(code: u8) -> &'static str {
 }
 
 impl Service<Uri> for Connector {
-    type Response = Way;
+    type Response = ServerStream;
     type Error = Failure;
-    type Future = Pin<Box<dyn Future<Output = Result<Way, Failure>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<ServerStream, Failure>> + Send>>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         Poll::Ready(Ok(()))
@@ -242,13 +242,13 @@ impl Service<Uri> for Connector {
     }
 }
 
-impl Connection for Way {
+impl Connection for ServerStream {
     fn connected(&self) -> Connected {
         self.stream.connected().proxy(self.takes_requests)
     }
 }
 
-impl Read for Way {
+impl Read for ServerStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -258,7 +258,7 @@ impl Read for Way {
     }
 }
 
-impl Write for Way {
+impl Write for ServerStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

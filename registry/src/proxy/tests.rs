@@ -6,7 +6,7 @@ fn proxies(variables: &[(&str, &str)]) -> Proxies {
     Proxies::from_environment(get)
 }
 
-/// The proxy for an address, or what is wrong with it.
+/// Proxy for an address, or the message of its error.
 fn proxy_of(variables: &[(&str, &str)], url: &str) -> Option<String> {
     let origin = crate::origin::Origin::of(url).unwrap();
     let (host, port) = origin.host_and_port();
@@ -34,7 +34,7 @@ fn the_scheme_chooses_the_variable() {
 }
 
 #[test]
-fn loopback_is_asked_directly() {
+fn loopback_bypasses_the_proxy() {
     let set = [("HTTP_PROXY", "p"), ("HTTPS_PROXY", "p")];
     for url in ["http://localhost/", "https://LOCALHOST:5000/", "http://127.1.2.3:80/", "http://[::1]:5000/"]
     {
@@ -45,7 +45,7 @@ fn loopback_is_asked_directly() {
     }
 }
 
-/// The table of Go's own tests (`httpproxy/proxy_test.go`), and more of its kinds.
+/// The table of Go's own tests (`httpproxy/proxy_test.go`), with further cases.
 #[test]
 fn exceptions_are_read_as_in_go() {
     let is_used = |exceptions: &str, url: &str| {
@@ -85,12 +85,12 @@ fn exceptions_are_read_as_in_go() {
     assert!(!is_used("a.test, *", "http://any.test/"));
     assert!(is_used(":1,,[]", "http://any.test/") && is_used("0.0.0.0/0", "http://any.test/"));
     assert!(!is_used("0.0.0.0/0", "http://9.9.9.9/"));
-    // Blanks separate nothing.
+    // Blanks are not separators.
     assert!(is_used("a.test b.test", "http://b.test/"));
 }
 
 #[test]
-fn users_are_sent_and_never_shown() {
+fn users_are_sent_and_never_printed() {
     let proxy: Proxy = "http://me%40home:p%3Aw%zz@proxy.test:3128/".parse().unwrap();
     assert_eq!(proxy.authorization().unwrap(), format!("Basic {}", STANDARD.encode("me@home:p:w%zz")));
     assert_eq!(proxy.to_string(), "http://proxy.test:3128");
@@ -100,7 +100,7 @@ fn users_are_sent_and_never_shown() {
 }
 
 #[test]
-fn addresses_that_name_no_proxy_are_told_when_they_count() {
+fn invalid_proxies_fail_when_they_apply() {
     for (value, reason) in [
         ("ftp://me:hush@p", "its scheme is none of http, https and socks5"),
         ("http://me:hush@p:99999", "its port is not a number up to 65535"),
@@ -116,7 +116,7 @@ fn addresses_that_name_no_proxy_are_told_when_they_count() {
 }
 
 #[test]
-fn curl_gets_the_same_rules() {
+fn curl_receives_the_same_rules() {
     let set = [("HTTP_PROXY", "http://p:1"), ("NO_PROXY", "a.test, *.b.test")];
     let get = |name: &str| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
     let expected = [

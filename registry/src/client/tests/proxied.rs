@@ -1,13 +1,13 @@
-//! Requests through proxies: real ones of each kind, on the loopback interface.
+//! Requests through proxies of each kind, on the loopback interface.
 
 use super::*;
 use crate::proxy::ProxyFault;
 use std::io::copy;
 
-/// What a proxy was asked: the first line, and `Proxy-Authorization`; for SOCKS host and port, and user and password.
+/// Requests to a proxy: the first line and `Proxy-Authorization`; for SOCKS host and port, and user and password.
 type Asked = Arc<Mutex<Vec<(String, String)>>>;
 
-/// A proxy that connects everything that it is asked for to `server`, on a thread a connection.
+/// Proxy that connects every client to `server`, with a thread for each connection.
 struct Tunnel {
     address: String,
     asked: Asked,
@@ -32,7 +32,7 @@ impl Tunnel {
         Tunnel { address, asked }
     }
 
-    /// An HTTP proxy that answers `CONNECT` with `answer`.
+    /// HTTP proxy that answers `CONNECT` with `answer`.
     fn http(answer: &'static str, server: &Server) -> Tunnel {
         let server = server.authority().replace("localhost", "127.0.0.1");
         Tunnel::start(move |stream, log| {
@@ -42,7 +42,7 @@ impl Tunnel {
         })
     }
 
-    /// A SOCKS proxy that wants user and password when `wants_user`, and answers requests with `code`.
+    /// SOCKS proxy that requires user and password when `wants_user`, and answers requests with `code`.
     fn socks(wants_user: bool, code: u8, server: &Server) -> Tunnel {
         let server = server.authority().replace("localhost", "127.0.0.1");
         Tunnel::start(move |stream, log| {
@@ -78,7 +78,7 @@ impl Tunnel {
 
 fn take(stream: &mut TcpStream, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
-    // A client that has gone away sends zeros.
+    // A client that closed the connection sends zeros.
     let _ = stream.read_exact(&mut bytes);
     bytes
 }
@@ -120,7 +120,7 @@ fn proxied(client: Client, variables: &[(&str, String)]) -> Client {
     client
 }
 
-/// Asks for an address of a host that only the proxy knows.
+/// Requests an address of a host that only the proxy can resolve.
 fn through(variable: &str, proxy: String, url: &str) -> Result<u16, RegistryError> {
     ask(&proxied(client("none", PASSWORD), &[(variable, proxy)]), url)
 }
@@ -142,12 +142,12 @@ fn https_goes_through_a_tunnel() {
     let (line, authorization) = proxy.asked().remove(0);
     assert_eq!(line, "CONNECT registry.test:8443 HTTP/1.1");
     assert_eq!(authorization, auth::basic("me", "hush"));
-    // Inside, there is nothing of the proxy.
+    // Requests within the tunnel have no headers for the proxy.
     assert_eq!(server.seen()[0].line, "GET /v2/");
 }
 
 #[test]
-fn socks_proxies_find_the_host_themselves() {
+fn socks_proxies_resolve_the_host() {
     let server = Server::https(|_| ok("{}"));
     let plain = Tunnel::socks(false, 0, &server);
     assert_eq!(through("all_proxy", format!("socks5h://{}", plain.address), URL).unwrap(), 200);
@@ -165,7 +165,7 @@ fn socks_proxies_find_the_host_themselves() {
 }
 
 #[test]
-fn plain_http_is_handed_to_the_proxy_as_a_whole() {
+fn plain_http_requests_go_to_the_proxy_whole() {
     let proxy = Server::http(|seen| match seen.line.contains("wants") {
         true => (407, vec![("Proxy-Authenticate", "Basic realm=x".to_owned())], String::new()),
         false => ok("{}"),
@@ -175,14 +175,14 @@ fn plain_http_is_handed_to_the_proxy_as_a_whole() {
     assert_eq!(proxy.seen()[0].line, "GET http://files.test/a?b");
     let wants = through("http_proxy", address(), "http://files.test/wants");
     assert_eq!(fault(wants), ProxyFault::Authentication(false));
-    // A proxy that is itself spoken to over TLS.
+    // The connection to the proxy itself uses TLS.
     let secure = Server::https(|_| ok("{}"));
     assert_eq!(through("HTTP_PROXY", secure.url.clone(), "http://files.test/").unwrap(), 200);
     assert_eq!(secure.seen()[0].line, "GET http://files.test/");
 }
 
 #[test]
-fn failures_of_proxies_are_told_for_what_they_are() {
+fn failures_of_proxies_name_the_proxy() {
     let server = Server::https(|_| ok("{}"));
     let check = |answer: &'static str, user: &str| {
         let proxy = Tunnel::http(answer, &server);
@@ -202,8 +202,8 @@ fn failures_of_proxies_are_told_for_what_they_are() {
     assert_eq!(check("HTTP/1.1 502 Bad Gateway\r\n\r\n", ""), refused(502, "502 Bad Gateway"));
     assert!(matches!(check("SSH-2.0-x\r\n\r\n", ""), ProxyFault::Malformed(_)));
     assert!(matches!(check("", ""), ProxyFault::Malformed(_)));
-    let nobody = through("HTTPS_PROXY", "http://me:hush@127.0.0.1:1".to_owned(), URL).unwrap_err();
-    let source = std::error::Error::source(&nobody).unwrap().to_string();
+    let unreachable = through("HTTPS_PROXY", "http://me:hush@127.0.0.1:1".to_owned(), URL).unwrap_err();
+    let source = std::error::Error::source(&unreachable).unwrap().to_string();
     assert!(
         source.starts_with("the proxy http://127.0.0.1:1 that HTTPS_PROXY names cannot be reached: "),
         "{source}"
@@ -216,13 +216,13 @@ fn failures_of_proxies_are_told_for_what_they_are() {
     assert!(matches!(fault(ask(&silent, URL)), ProxyFault::Silent(_)));
 }
 
-/// A proxy that takes connections and says nothing.
+/// Proxy that accepts connections and sends nothing.
 fn silent_address() -> String {
     super::silent("")
 }
 
 #[test]
-fn exceptions_and_loopback_are_asked_directly() {
+fn exceptions_and_loopback_bypass_the_proxy() {
     let server = Server::http(|_| ok("{}"));
     let proxy = Server::http(|_| ok("{}"));
     let variables = [("HTTP_PROXY", proxy.url.clone()), ("NO_PROXY", "free.invalid".to_owned())];
