@@ -1,8 +1,8 @@
-//! Images as files to carry away: written by `save`, read by `load`.
+//! Image archives: written by `save`, read by `load`.
 //!
-//! What is written is two formats at once, as Docker does it: an OCI image layout (`index.json`, `blobs/`)
-//! and a docker-archive (`manifest.json` that points to the same blobs). Layers are not compressed, so that
-//! their digests are the diff ids, unless somebody asks for that.
+//! An archive has two formats at once, as Docker's do: an OCI image layout (`index.json`, `blobs/`) and a
+//! docker-archive (`manifest.json`, which refers to the same blobs). Layers are not compressed unless requested, so
+//! their digests are the diff ids.
 
 mod file;
 mod load;
@@ -22,62 +22,62 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
 
-/// Name of the containerd annotation that holds an image's whole name.
+/// Name of the containerd annotation with an image's whole reference.
 const IMAGE_NAME: &str = "io.containerd.image.name";
-/// Name of the OCI annotation that holds its tag, or with some tools its name.
+/// Name of the OCI annotation with an image's tag; with some tools, its reference.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// Why images cannot be saved or loaded.
+/// Failure to save or load images.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The store failed.
+    /// An operation of the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A system call failed.
     #[error("cannot access the archive")]
     Call(#[from] CallError),
-    /// The tar is broken, or cannot be read or written.
+    /// The tar is malformed, or cannot be read or written.
     #[error("cannot read or write the archive as a tar")]
     Tar(#[from] TarError),
     /// The stream cannot be read or decompressed.
     #[error("cannot read the archive")]
     Io(#[source] io::Error),
-    /// An archive, or a file of a layout, that is no regular file.
+    /// An archive, or a file of a layout, is not a regular file; with its actual kind.
     #[error("`{}` is {}, and must be a regular file", .0.display(), .1)]
     NotRegular(PathBuf, &'static str),
-    /// Neither of the formats.
-    #[error("the archive has neither a `manifest.json` nor an `index.json`: it is no image archive")]
+    /// The archive has neither of the formats.
+    #[error("the archive has neither a `manifest.json` nor an `index.json`: it is not an image archive")]
     Unknown,
-    /// A file that the archive names is not in it.
-    #[error("the archive names `{0}`, and does not hold it")]
+    /// A file that the archive refers to is not in it.
+    #[error("the archive refers to `{0}` and does not contain it")]
     Missing(String),
-    /// A file is larger than such files are.
+    /// A config, manifest or index is too large.
     #[error("`{0}` in the archive is larger than 8 MiB")]
     TooLarge(String),
-    /// More files than an archive of images has.
-    #[error("the archive holds too many files to be one of images")]
+    /// The archive has more files than archives of images have.
+    #[error("the archive has too many files for an archive of images")]
     TooManyFiles,
-    /// A file is not JSON of the right shape.
+    /// A file is not JSON of the expected shape.
     #[error("`{0}` in the archive is malformed")]
     Json(String, #[source] serde_json::Error),
-    /// A manifest or index is not what it claims.
+    /// A manifest or index is malformed.
     #[error("`{0}` in the archive is malformed")]
     Manifest(String, #[source] ManifestError),
-    /// Config and manifest disagree.
+    /// Config and manifest have different numbers of layers.
     #[error("image {image} has {layers} layers in the archive, and {diff_ids} in its config")]
     Layers {
-        /// The image.
+        /// Id of the image.
         image: ImageId,
-        /// Layers in the manifest.
+        /// Number of layers in the manifest.
         layers: usize,
-        /// Layers in the config.
+        /// Number of diff ids in the config.
         diff_ids: usize,
     },
-    /// Nothing in the index is for this host.
+    /// The index has no image for this host's platform.
     #[error("no image in the archive is for {0}")]
     Platform(String),
-    /// A directory for the answer that has something in it.
-    #[error("`{path}` exists and is no empty directory", path = .0.display())]
+    /// The target directory exists and is not empty.
+    #[error("`{path}` exists and is not an empty directory", path = .0.display())]
     NotEmpty(PathBuf),
 }
 
@@ -105,7 +105,7 @@ struct DockerImage {
     layers: Vec<String>,
 }
 
-/// Where an OCI layout has a blob.
+/// Path of a blob in an OCI layout.
 fn blob(digest: &Digest) -> String {
     format!("blobs/{}", digest.as_str().replacen(':', "/", 1))
 }

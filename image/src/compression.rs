@@ -1,28 +1,28 @@
-//! Compressed streams, known by their first bytes.
+//! Decompression of streams recognised by their first bytes, and parallel gzip compression.
 
 use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What an archive may become, as a multiple of what it is: compressed text and programs stay far below.
+/// Largest expansion of an archive, as a multiple of its size; compressed text and programs stay far below.
 const MAX_RATIO: u64 = 250;
-/// And what it may become in any case, in bytes.
+/// Expansion that is always allowed, in bytes.
 const ALWAYS_ALLOWED: u64 = 1 << 30;
 
-/// True when a stream that begins so is compressed in a way that [`decompressed`] knows.
+/// True when a stream that begins with `start` has a compression that [`decompressed`] recognises.
 pub fn is_compressed(start: &[u8]) -> bool {
     [&b"\x1f\x8b"[..], b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0"]
         .iter()
         .any(|magic| start.starts_with(magic))
 }
 
-/// Like [`decompressed`], for archives from anywhere: one that becomes far larger than it is ends in an error, before it
-/// fills the disk.
+/// Decompresses like [`decompressed`] with a limit on the expansion: an archive that expands too much ends in an error
+/// before it fills the disk.
 pub fn decompressed_within_reason<'a>(input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     Meter::default().decompressed(input)
 }
 
-/// Measures what foreign bytes become. Streams of one meter, such as the layers of an archive, count together.
+/// Limit on the expansion of untrusted streams. Streams of one meter, such as the layers of an archive, count together.
 #[derive(Clone, Debug, Default)]
 pub struct Meter {
     counts: Arc<Counts>,
@@ -30,15 +30,15 @@ pub struct Meter {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Bytes that came, as long as they are counted.
+    /// Number of compressed bytes read, while they are counted.
     consumed: AtomicU64,
     produced: AtomicU64,
-    /// What came is known: it was compressed as a whole.
+    /// Whether `consumed` is final: the archive was compressed as a whole.
     is_known: bool,
 }
 
 impl Meter {
-    /// A meter for what is in an archive of `bytes` bytes, however often it is compressed inside.
+    /// Meter for the content of an archive of `bytes` bytes, whatever its inner compression.
     pub fn of_archive(bytes: u64) -> Meter {
         let counts = Counts { consumed: AtomicU64::new(bytes), is_known: true, ..Counts::default() };
         Meter { counts: Arc::new(counts) }
@@ -47,13 +47,13 @@ impl Meter {
     /// Decompresses like [`decompressed`].
     ///
     /// # Errors
-    /// The stream fails when what all streams of the meter became is beyond reason.
+    /// Fails when the first bytes cannot be read. Reading fails when all streams of the meter together expand too much.
     pub fn decompressed<'a>(&self, input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
         let counting = Counting { inner: input, meter: self.clone() };
         Ok(Box::new(Limited { inner: decompressed(counting)?, meter: self.clone() }))
     }
 
-    /// Bytes that came.
+    /// Number of compressed bytes read.
     pub fn consumed(&self) -> u64 {
         self.counts.consumed.load(Ordering::Relaxed)
     }
@@ -73,7 +73,7 @@ impl Meter {
     }
 }
 
-/// Why an archive of `consumed` bytes must not become `produced` bytes; `None` when it may.
+/// Message for an archive of `consumed` bytes that expands to `produced` bytes; `None` when that is allowed.
 pub(crate) fn beyond_reason(produced: u64, consumed: u64) -> Option<String> {
     let allowed = consumed.saturating_mul(MAX_RATIO).max(ALWAYS_ALLOWED);
     (produced > allowed).then(|| {
@@ -84,7 +84,7 @@ pub(crate) fn beyond_reason(produced: u64, consumed: u64) -> Option<String> {
     })
 }
 
-/// Counts what is taken out of a buffer.
+/// Reader that counts bytes taken from its buffer.
 struct Counting<R> {
     inner: R,
     meter: Meter,
@@ -122,12 +122,12 @@ impl<R: Read> Read for Limited<R> {
     }
 }
 
-/// Compresses with gzip on all processors: members of a fixed size one behind the other, which every reader takes for one
-/// stream (RFC 1952, section 2.2). The same bytes in give the same bytes out, however many processors there are.
+/// Gzip compression on all processors: consecutive members of a fixed size, which every reader takes for one stream
+/// (RFC 1952, section 2.2). The output does not depend on the number of processors.
 pub struct ParallelGzip<W> {
     inner: W,
     level: u32,
-    /// Pieces that wait, the last one not full.
+    /// Pieces to compress; the last one is not full.
     pieces: Vec<Vec<u8>>,
     most: usize,
 }
@@ -136,15 +136,15 @@ pub struct ParallelGzip<W> {
 const PIECE: usize = 1 << 20;
 
 impl<W: Write> ParallelGzip<W> {
-    /// Compresses into `inner` at a level from 0 to 9.
+    /// Creates a writer that compresses into `inner` at a level from 0 to 9.
     pub fn new(inner: W, level: u32) -> ParallelGzip<W> {
         let most = rayon::current_num_threads().max(1) * 2;
         ParallelGzip { inner, level, pieces: vec![Vec::with_capacity(PIECE)], most }
     }
 
-    /// Writes what is left, and gives the inner writer back.
+    /// Compresses the remaining bytes, and returns the inner writer.
     pub fn finish(mut self) -> io::Result<W> {
-        // An empty stream is a member, too.
+        // An empty stream consists of an empty member.
         self.pieces.retain(|piece| !piece.is_empty());
         if self.pieces.is_empty() {
             self.pieces.push(Vec::new());
@@ -187,7 +187,7 @@ impl<W: Write> Write for ParallelGzip<W> {
     }
 }
 
-/// Decompresses gzip, bzip2, xz and zstd by what the first bytes say, not by what anybody claims; other streams pass.
+/// Decompresses gzip, bzip2, xz and zstd, recognised by the first bytes; other streams pass unchanged.
 pub fn decompressed<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let start = input.fill_buf()?;
     if start.starts_with(&[0x1f, 0x8b]) {
@@ -211,7 +211,7 @@ mod tests {
     use std::io::BufReader;
 
     #[test]
-    fn members_are_one_stream() {
+    fn members_decompress_as_one_stream() {
         for length in [0, 1, PIECE, PIECE + 1, 9 * PIECE + 7] {
             let bytes: Vec<u8> = (0..length).map(|number| (number % 251) as u8).collect();
             let mut gzip = ParallelGzip::new(Vec::new(), 6);
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_explodes_is_refused_and_what_is_large_is_not() {
+    fn excessive_expansion_is_refused_and_size_is_not() {
         let zeros = vec![0u8; 1 << 20];
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(9));
         (0..1100).for_each(|_| encoder.write_all(&zeros).unwrap());
@@ -232,7 +232,7 @@ mod tests {
         let mut stream = decompressed_within_reason(BufReader::new(&bomb[..])).unwrap();
         let error = io::copy(&mut stream, &mut io::sink()).unwrap_err();
         assert!(error.to_string().contains("250 times"), "{error}");
-        // What is not compressed never grows.
+        // Streams without compression have no limit.
         let plain = io::repeat(1).take(ALWAYS_ALLOWED + 1);
         let mut stream = decompressed_within_reason(BufReader::with_capacity(1 << 20, plain)).unwrap();
         assert_eq!(io::copy(&mut stream, &mut io::sink()).unwrap(), ALWAYS_ALLOWED + 1);

@@ -1,8 +1,8 @@
 //! The image config: runtime defaults, history and diff ids.
 //!
-//! Field order, names and omissions are those of the bytes that the reference builder writes (Docker image
-//! spec 1.3 on top of OCI image-spec `config.md`): keys at the top in alphabetical order, those of `config`
-//! in the order of Docker's type. Keys that nobody here knows survive a rewrite.
+//! Field order, names and omissions are those of the bytes that the reference builder writes (Docker image spec 1.3 on
+//! top of OCI image-spec `config.md`): keys at the top in alphabetical order, those of `config` in the order of
+//! Docker's type. Unknown keys are preserved.
 
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::json;
@@ -12,93 +12,93 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
-/// Keys of a JSON object that have no field of their own.
+/// Keys of a JSON object without a field in the struct.
 pub type Extra = BTreeMap<String, serde_json::Value>;
 
-/// An image's config.
+/// Config of an image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ImageConfig {
-    /// Processor architecture.
+    /// Processor architecture in Go's spelling, such as `amd64`.
     #[serde(default, deserialize_with = "null_default")]
     pub architecture: String,
-    /// Who made the image: MAINTAINER.
+    /// Author of the image, from MAINTAINER.
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
     pub author: String,
-    /// What a container of it runs like.
+    /// Defaults for containers of the image.
     #[serde(default, deserialize_with = "null_default")]
     pub config: RunConfig,
-    /// When it was made, RFC 3339.
+    /// Creation time, as in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// One entry an instruction.
+    /// History, one entry for each instruction.
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
-    /// Operating system.
+    /// Operating system in Go's spelling.
     #[serde(default, deserialize_with = "null_default")]
     pub os: String,
-    /// Operating system version.
+    /// Operating system version; used by Windows only.
     #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
-    /// The layers.
+    /// Diff ids of the layers.
     #[serde(default)]
     pub rootfs: RootFs,
-    /// Processor variant.
+    /// Processor variant, such as `v7`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    /// Keys without a field.
+    /// Keys without a field in this struct.
     #[serde(flatten)]
     pub extra: Extra,
 }
 
-/// The `config` object: defaults of a container.
+/// The `config` object: defaults for containers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct RunConfig {
-    /// User, as stored by USER.
+    /// User and group as stored by USER, such as `app:app`.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
     pub user: String,
-    /// Ports such as `80/tcp`.
+    /// Ports from EXPOSE, such as `80/tcp`.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub exposed_ports: BTreeMap<String, Empty>,
     /// Environment as `NAME=value`, in order.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
-    /// What is always run.
+    /// Program and arguments from ENTRYPOINT.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
-    /// Its default arguments, or the default program.
+    /// Arguments for the entrypoint, or the default command without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Vec<String>>,
-    /// Directories that get a volume.
+    /// Mount points of volumes, from VOLUME.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, Empty>,
-    /// Working directory.
+    /// Working directory as an absolute path.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
-    /// Labels.
+    /// Values of the labels, by name.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Signal that asks a container to stop.
+    /// Name or number of the signal that stops a container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
-    /// Historical mark that CMD sets.
+    /// Legacy flag that CMD sets.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub args_escaped: bool,
-    /// Health check.
+    /// Health check of containers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
     /// Triggers for images built from this one.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub on_build: Vec<String>,
-    /// Shell for the shell form.
+    /// Shell for the shell form of instructions.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub shell: Vec<String>,
-    /// Keys without a field.
+    /// Keys without a field in this struct.
     #[serde(flatten)]
     pub extra: Extra,
 }
 
-/// `{}`, the value of Docker's sets.
+/// The empty object `{}`: value type of Docker's sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
 
@@ -109,19 +109,19 @@ pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", text]`.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
-    /// Time between checks.
+    /// Time between two checks, while running.
     #[serde(skip_serializing_if = "is_zero")]
     pub interval: i64,
     /// Longest time a check may take.
     #[serde(skip_serializing_if = "is_zero")]
     pub timeout: i64,
-    /// Time in which failures do not count.
+    /// Time after the start in which failures do not count.
     #[serde(skip_serializing_if = "is_zero")]
     pub start_period: i64,
     /// Time between checks during the start period.
     #[serde(skip_serializing_if = "is_zero")]
     pub start_interval: i64,
-    /// Failures in a row that make a container unhealthy.
+    /// Number of consecutive failures after which a container is unhealthy.
     #[serde(skip_serializing_if = "is_zero")]
     pub retries: i64,
 }
@@ -130,26 +130,26 @@ fn is_zero(value: &i64) -> bool {
     *value == 0
 }
 
-/// One instruction of the image's history.
+/// One instruction in the history of an image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct History {
-    /// When, RFC 3339.
+    /// Time of the instruction, as in RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// The instruction.
+    /// Text of the instruction.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub created_by: String,
-    /// Author.
+    /// Author of the image at that time.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub author: String,
-    /// Which tool.
+    /// Name of the tool.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub comment: String,
-    /// True when the instruction made no layer.
+    /// Whether the instruction created no layer.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub empty_layer: bool,
-    /// Keys without a field.
+    /// Keys without a field in this struct.
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -157,7 +157,7 @@ pub struct History {
 /// The layers of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootFs {
-    /// Always `layers`.
+    /// Type of the root file system; always `layers`.
     #[serde(rename = "type", default)]
     pub kind: String,
     /// Diff ids, lowest layer first.
@@ -172,12 +172,15 @@ impl Default for RootFs {
 }
 
 impl ImageConfig {
-    /// Reads a config's bytes.
+    /// Parses the bytes of a config.
+    ///
+    /// # Errors
+    /// Fails when the bytes are not JSON of the expected shape.
     pub fn parse(bytes: &[u8]) -> Result<ImageConfig, serde_json::Error> {
         serde_json::from_slice(bytes)
     }
 
-    /// The bytes of this config, and the image id they give.
+    /// Bytes of this config, and the resulting image id.
     ///
     /// Keys at the top are sorted, known or not: the reference writes a map there.
     pub fn encode(&self) -> (Vec<u8>, ImageId) {
@@ -189,7 +192,7 @@ impl ImageConfig {
         (bytes, id)
     }
 
-    /// What the image is for. One that does not say is for this host, as in the reference.
+    /// Platform of the image. Absent fields default to this host, as in the reference.
     pub fn platform(&self) -> Platform {
         let host = Platform::host();
         let or_host = |own: &str, host: &str| if own.is_empty() { host.to_owned() } else { own.to_owned() };
@@ -202,12 +205,12 @@ impl ImageConfig {
 }
 
 impl RunConfig {
-    /// The value of an environment variable; of several, the last.
+    /// Value of an environment variable, the last one of several; `None` when it is not set.
     pub fn env_value(&self, name: &str) -> Option<&str> {
         self.env.iter().rev().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='))
     }
 
-    /// Sets an environment variable, in place when it is there already.
+    /// Sets an environment variable; an existing one keeps its position.
     pub fn set_env(&mut self, name: &str, value: &str) {
         let entry = format!("{name}={value}");
         let place = self.env.iter_mut().find(|old| old.split('=').next() == Some(name));
@@ -226,7 +229,7 @@ mod tests {
     const DOCKER: &str = r#"{"architecture":"amd64","author":"me","config":{"User":"app","ExposedPorts":{"443/tcp":{}},"Env":["PATH=/bin","A=q w"],"Entrypoint":["/bin/sh","-c"],"Cmd":["true"],"Volumes":{"/a":{}},"WorkingDir":"/a/b","Labels":{"b":"x \u0026 y"},"StopSignal":"SIGINT","ArgsEscaped":true,"Healthcheck":{"Test":["CMD-SHELL","true"],"Interval":5000000000},"OnBuild":["RUN echo x"],"Shell":["/bin/ash","-c"]},"created":"2026-11-22T15:10:53.36974494Z","history":[{"created":"2024-01-01T00:00:00Z","created_by":"base"},{"created":"2026-11-22T15:10:53.286059479Z","created_by":"LABEL b=x \u0026 y","comment":"buildkit.dockerfile.v0","empty_layer":true}],"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]}}"#;
 
     #[test]
-    fn docker_configs_survive_byte_for_byte() {
+    fn docker_configs_are_preserved_byte_for_byte() {
         let config = ImageConfig::parse(DOCKER.as_bytes()).unwrap();
         let (bytes, id) = config.encode();
         assert_eq!(String::from_utf8(bytes).unwrap(), DOCKER);
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_survive() {
+    fn unknown_keys_are_preserved() {
         let text = r#"{"architecture":"amd64","config":{"Domainname":"d","Env":null},"moby.buildkit.cache.v0":"x","os":"linux","rootfs":{"type":"layers","diff_ids":null}}"#;
         let config = ImageConfig::parse(text.as_bytes()).unwrap();
         let again = String::from_utf8(config.encode().0).unwrap();

@@ -16,18 +16,18 @@ pub struct Digest {
     colon: usize,
 }
 
-/// Hash functions that a digest may name.
+/// Hash functions of digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// The one everything here is made with.
+    /// Function of all digests that Kiln computes.
     Sha256,
-    /// Accepted when others use it.
+    /// Accepted in content from other tools.
     Sha384,
-    /// Accepted when others use it.
+    /// Accepted in content from other tools.
     Sha512,
 }
 
-/// A text that is no digest.
+/// A text that is not a digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid digest `{0}`: expected sha256:, sha384: or sha512: and lower-case hexadecimal")]
 pub struct DigestError(pub String);
@@ -51,21 +51,21 @@ impl Algorithm {
 }
 
 impl Digest {
-    /// The SHA-256 digest of `bytes`.
+    /// SHA-256 digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
         let mut hasher = Hasher::sha256();
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// The digest of `bytes` that a given hash function makes.
+    /// Digest of `bytes` with a given hash function.
     pub fn with(algorithm: Algorithm, bytes: &[u8]) -> Digest {
         let mut hasher = Hasher::new(algorithm);
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// A SHA-256 digest from its 32 raw bytes.
+    /// SHA-256 digest from its 32 raw bytes.
     pub fn from_sha256(bytes: [u8; 32]) -> Digest {
         Digest::from_raw(Algorithm::Sha256, &bytes)
     }
@@ -74,22 +74,22 @@ impl Digest {
         Digest { text: format!("{}:{}", algorithm.name(), hex(bytes)), colon: algorithm.name().len() }
     }
 
-    /// The whole text.
+    /// Digest with its algorithm, as text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The part after the colon.
+    /// Hexadecimal digits after the colon.
     pub fn hex(&self) -> &str {
         &self.text[self.colon + 1..]
     }
 
-    /// The first twelve digits, as tables show them.
+    /// First twelve digits, as shown in tables.
     pub fn short(&self) -> &str {
         &self.hex()[..12]
     }
 
-    /// The hash function.
+    /// Hash function of the digest.
     pub fn algorithm(&self) -> Algorithm {
         match &self.text[..self.colon] {
             "sha256" => Algorithm::Sha256,
@@ -180,7 +180,7 @@ digest_name! {
 }
 
 impl ChainId {
-    /// The chain id of `diff_ids`, lowest layer first; `None` for no layers.
+    /// Chain id of `diff_ids`, lowest layer first; `None` for no layers.
     pub fn of(diff_ids: &[DiffId]) -> Option<ChainId> {
         let (first, rest) = diff_ids.split_first()?;
         let chain = rest
@@ -197,7 +197,7 @@ pub fn hex(bytes: &[u8]) -> String {
     nibbles.map(|nibble| char::from(DIGITS[usize::from(nibble)])).collect()
 }
 
-/// Hashes bytes into a digest.
+/// Incremental computation of a digest.
 #[derive(Clone)]
 pub struct Hasher(State);
 
@@ -209,12 +209,12 @@ enum State {
 }
 
 impl Hasher {
-    /// A SHA-256 hasher.
+    /// Creates a SHA-256 hasher.
     pub fn sha256() -> Hasher {
         Hasher(State::Sha256(Sha256::new()))
     }
 
-    /// A hasher for the given function.
+    /// Creates a hasher for the given function.
     pub fn new(algorithm: Algorithm) -> Hasher {
         match algorithm {
             Algorithm::Sha256 => Hasher::sha256(),
@@ -223,7 +223,7 @@ impl Hasher {
         }
     }
 
-    /// Adds bytes.
+    /// Adds bytes to the hashed content.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             State::Sha256(hasher) => hasher.update(bytes),
@@ -232,7 +232,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all bytes so far.
+    /// Digest of all bytes so far.
     pub fn finish(self) -> Digest {
         match self.0 {
             State::Sha256(hasher) => Digest::from_raw(Algorithm::Sha256, &hasher.finalize()),
@@ -242,7 +242,7 @@ impl Hasher {
     }
 }
 
-/// Counts and hashes what passes through.
+/// Reader or writer that counts and hashes the bytes it passes on.
 pub struct Hashing<T> {
     inner: T,
     hasher: Hasher,
@@ -250,17 +250,17 @@ pub struct Hashing<T> {
 }
 
 impl<T> Hashing<T> {
-    /// Wraps a reader or writer.
+    /// Wraps a reader or writer with SHA-256.
     pub fn new(inner: T) -> Hashing<T> {
         Hashing { inner, hasher: Hasher::sha256(), count: 0 }
     }
 
-    /// Wraps a reader or writer for a given hash function.
+    /// Wraps a reader or writer with a given hash function.
     pub fn with(inner: T, algorithm: Algorithm) -> Hashing<T> {
         Hashing { inner, hasher: Hasher::new(algorithm), count: 0 }
     }
 
-    /// The wrapped value, the digest of what passed, and its length in bytes.
+    /// Wrapped value, digest of the bytes passed on, and their number.
     pub fn finish(self) -> (T, Digest, u64) {
         (self.inner, self.hasher.finish(), self.count)
     }
@@ -288,7 +288,7 @@ impl<T: Write> Write for Hashing<T> {
     }
 }
 
-/// Hashes and counts what is written on a thread of its own, while whoever writes prepares what comes next.
+/// Writer that hashes and counts bytes on a separate thread, in parallel to its caller.
 pub struct BackgroundHasher {
     sender: SyncSender<Vec<u8>>,
     worker: JoinHandle<(Digest, u64)>,
@@ -296,12 +296,12 @@ pub struct BackgroundHasher {
 }
 
 impl BackgroundHasher {
-    /// Size of the pieces that are handed over, in bytes.
+    /// Size of the pieces passed to the thread, in bytes.
     const PIECE: usize = 256 * 1024;
-    /// Pieces that may wait.
+    /// Number of pieces in the queue.
     const QUEUE: usize = 4;
 
-    /// A SHA-256 hasher.
+    /// Creates a SHA-256 hasher with its thread.
     pub fn sha256() -> BackgroundHasher {
         let (sender, pieces) = std::sync::mpsc::sync_channel::<Vec<u8>>(BackgroundHasher::QUEUE);
         let worker = std::thread::spawn(move || {
@@ -316,7 +316,7 @@ impl BackgroundHasher {
         BackgroundHasher { sender, worker, waiting: Vec::with_capacity(BackgroundHasher::PIECE) }
     }
 
-    /// The digest of all that was written, and its length in bytes.
+    /// Digest of all bytes written, and their number.
     pub fn finish(mut self) -> (Digest, u64) {
         self.hand_over();
         drop(self.sender);
@@ -325,7 +325,7 @@ impl BackgroundHasher {
 
     fn hand_over(&mut self) {
         let piece = std::mem::replace(&mut self.waiting, Vec::with_capacity(BackgroundHasher::PIECE));
-        // The worker listens for as long as there is a sender.
+        // The worker receives until the sender is dropped.
         let _ = self.sender.send(piece);
     }
 }
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn hashing_in_the_background_gives_the_same() {
+    fn background_hashing_has_the_same_result() {
         let bytes = vec![7u8; 3 * BackgroundHasher::PIECE + 5];
         let mut hasher = BackgroundHasher::sha256();
         bytes.chunks(70_001).for_each(|chunk| hasher.write_all(chunk).unwrap());
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn hashing_counts_what_passes() {
+    fn hashing_counts_bytes() {
         let mut writer = Hashing::new(Vec::new());
         writer.write_all(b"abc").unwrap();
         let (bytes, digest, count) = writer.finish();

@@ -1,24 +1,23 @@
-//! JSON bytes as Go's `encoding/json` writes them.
+//! JSON encoding with the bytes of Go's `encoding/json`.
 //!
-//! Image configs and manifests are addressed by the digest of their bytes, and the reference builder is
-//! written in Go: it escapes `<`, `>`, `&`, U+2028 and U+2029 inside strings. Writing the same bytes gives
-//! the same image id for the same image.
+//! Image configs and manifests are addressed by the digest of their bytes, and the reference builder is written in Go:
+//! it escapes `<`, `>`, `&`, U+2028 and U+2029 inside strings. With the same bytes, the same image has the same id.
 
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
 use std::io::{self, Write};
 
-/// `value` in one line, without white space.
+/// Encodes `value` in one line, without white space.
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     write(value, Go(CompactFormatter))
 }
 
-/// `value` over several lines, indented by four blanks, as `inspect` prints it.
+/// Encodes `value` over several lines, indented by four blanks, as `inspect` prints it.
 pub fn to_vec_pretty<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     write(value, Go(PrettyFormatter::with_indent(b"    ")))
 }
 
-/// `value` over several lines, indented by two blanks, as answers to questions are.
+/// Encodes `value` over several lines, indented by two blanks, as `--call` prints it.
 pub fn to_vec_narrow<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     write(value, Go(PrettyFormatter::with_indent(b"  ")))
 }

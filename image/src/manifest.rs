@@ -1,7 +1,7 @@
-//! Descriptors, manifests and indexes: typed views for reading, and the ones we write.
+//! Descriptors, manifests and indexes: typed views for reading, and those that Kiln writes.
 //!
-//! What was received is kept and passed on as the bytes it was; these views are never serialised back.
-//! OCI image-spec 1.1, and Docker's schema 2 which names the same fields.
+//! Received manifests are stored and passed on as their original bytes; these views of them are never serialised. OCI
+//! image-spec 1.1, and Docker's schema 2 with the same fields.
 
 use crate::digest::Digest;
 use crate::platform::Platform;
@@ -9,32 +9,22 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Media types that registries and archives use.
+#[expect(missing_docs, reason = "a constant is named after the kind of object and its compression")]
 pub mod media_type {
-    /// OCI image manifest.
     pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-    /// OCI image index.
     pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-    /// OCI image config.
     pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-    /// OCI layer, uncompressed.
     pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-    /// OCI layer, gzip.
     pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-    /// OCI layer, zstd.
     pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
     /// OCI config of an artifact that needs none.
     pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
-    /// Docker manifest.
     pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-    /// Docker manifest list.
     pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-    /// Docker image config.
     pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-    /// Docker layer, uncompressed.
     pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
-    /// Docker layer, gzip.
     pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
-    /// The long dead first Docker manifest, signed.
+    /// Docker manifest of schema 1, signed; obsolete since 2017.
     pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
 
     /// True for an image index of either kind.
@@ -48,34 +38,34 @@ pub mod media_type {
     }
 }
 
-/// The only way one object points to another.
+/// Reference to a blob or manifest by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What the bytes are.
+    /// Media type of the content.
     pub media_type: String,
-    /// Their digest.
+    /// Digest of the content.
     pub digest: Digest,
-    /// Their length.
+    /// Length of the content in bytes.
     pub size: u64,
-    /// Where else they may be had.
+    /// Further addresses of the content.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
-    /// Free-form notes.
+    /// Values of the annotations, by name.
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// In an index: what the image is for.
+    /// In an index: platform of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
 }
 
 impl Descriptor {
-    /// A descriptor of `bytes`.
+    /// Descriptor of `bytes`, which it hashes.
     pub fn of(media_type: &str, bytes: &[u8]) -> Descriptor {
         Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64)
     }
 
-    /// A descriptor from its parts.
+    /// Descriptor from its parts.
     pub fn new(media_type: &str, digest: Digest, size: u64) -> Descriptor {
         Descriptor {
             media_type: media_type.to_owned(),
@@ -87,7 +77,7 @@ impl Descriptor {
         }
     }
 
-    /// True for entries that carry provenance and the like instead of an image.
+    /// True for entries with provenance or similar attestations instead of an image.
     pub fn is_attestation(&self) -> bool {
         let unknown = |platform: &Platform| platform.os == "unknown" && platform.architecture == "unknown";
         self.annotations.contains_key("vnd.docker.reference.type")
@@ -95,29 +85,29 @@ impl Descriptor {
     }
 }
 
-/// One platform's config and layers.
+/// Config and layers of an image for one platform.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// Always 2.
+    /// Schema version; always 2.
     pub schema_version: u32,
-    /// What this manifest is.
+    /// Media type of this manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// The image config.
+    /// Descriptor of the image config.
     pub config: Descriptor,
-    /// The layers, lowest first.
+    /// Descriptors of the layers, lowest first.
     #[serde(deserialize_with = "null_default")]
     pub layers: Vec<Descriptor>,
-    /// Free-form notes.
+    /// Values of the annotations, by name.
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// The kind of an artifact that has no config of its own (OCI image-spec 1.1).
+    /// Type of an artifact without a config (OCI image-spec 1.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
 }
 
-/// What is kept in registries besides images, by the media type of its config or its artifact type, or else of its layers.
+/// Kinds of artifacts in registries, by the media type of the config, the artifact type, or else that of the layers.
 const ARTIFACTS: [(&str, &str); 14] = [
     ("application/vnd.cncf.helm.config.", "a Helm chart"),
     ("application/vnd.cncf.helm.chart.", "a Helm chart"),
@@ -136,7 +126,7 @@ const ARTIFACTS: [(&str, &str); 14] = [
 ];
 
 impl Manifest {
-    /// An OCI manifest for `config` and `layers`.
+    /// OCI manifest for `config` and `layers`.
     pub fn oci(config: Descriptor, layers: Vec<Descriptor>) -> Manifest {
         Manifest {
             schema_version: 2,
@@ -148,9 +138,9 @@ impl Manifest {
         }
     }
 
-    /// What this is when it is not an image, with an article and its media type; `None` for images.
+    /// Kind of an artifact that is not an image, with an article and its media type; `None` for images.
     pub fn artifact(&self) -> Option<String> {
-        // Old images say nothing of use.
+        // Old images have generic media types.
         let is_config = |kind: &str| {
             matches!(kind, media_type::OCI_CONFIG | media_type::DOCKER_CONFIG | "")
                 || matches!(kind, "application/octet-stream" | "application/json" | "text/plain")
@@ -180,33 +170,33 @@ impl Manifest {
     }
 }
 
-/// A list of manifests, one a platform.
+/// List of manifests, one for each platform.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
-    /// Always 2.
+    /// Schema version; always 2.
     pub schema_version: u32,
-    /// What this index is.
+    /// Media type of this index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// The manifests.
+    /// Descriptors of the manifests.
     #[serde(deserialize_with = "null_default")]
     pub manifests: Vec<Descriptor>,
-    /// Free-form notes.
+    /// Values of the annotations, by name.
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
 impl Index {
-    /// An OCI index of `manifests`.
+    /// OCI index of `manifests`.
     pub fn oci(manifests: Vec<Descriptor>) -> Index {
         let media_type = Some(media_type::OCI_INDEX.to_owned());
         Index { schema_version: 2, media_type, manifests, annotations: BTreeMap::new() }
     }
 
-    /// The manifest that runs best on `wanted`; the first one when several do.
+    /// Manifest that suits the platform `wanted` best, the first one of several; `None` when none does.
     ///
-    /// An entry without a platform is taken only when nothing else fits.
+    /// An entry without a platform is chosen only when no other one suits.
     pub fn choose(&self, wanted: &Platform) -> Option<&Descriptor> {
         let images = || self.manifests.iter().filter(|entry| !entry.is_attestation());
         let fitting = images().filter_map(|entry| Some((entry.platform.as_ref()?.distance(wanted)?, entry)));
@@ -215,33 +205,36 @@ impl Index {
     }
 }
 
-/// What a manifest's bytes turned out to be.
+/// A parsed manifest or index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestOrIndex {
-    /// One image.
+    /// Manifest of one image.
     Manifest(Box<Manifest>),
-    /// Several.
+    /// Index over several manifests.
     Index(Index),
 }
 
-/// Bytes that are no manifest we can use.
+/// Bytes that are not a usable manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Not JSON of the right shape.
+    /// The bytes are not JSON of the expected shape.
     #[error("malformed manifest")]
     Malformed(#[source] serde_json::Error),
-    /// A format that ended in 2017.
+    /// The format is schema 1, which ended in 2017.
     #[error(
         "image manifest version 2, schema 1 is no longer supported: push the image again with a current tool"
     )]
     Schema1,
-    /// A media type that is no image.
+    /// The media type is not that of an image.
     #[error("media type `{0}` is not an image manifest or index")]
     MediaType(String),
 }
 
 impl ManifestOrIndex {
-    /// Reads a manifest or index; `media_type` is what the transport said, if it said something.
+    /// Parses a manifest or index; `media_type` comes from the transport, if known.
+    ///
+    /// # Errors
+    /// Fails when the bytes are malformed or of an unsupported format.
     pub fn parse(bytes: &[u8], media_type: Option<&str>) -> Result<ManifestOrIndex, ManifestError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -275,7 +268,7 @@ impl ManifestOrIndex {
     }
 }
 
-/// Reads JSON `null` as an empty collection: Go writes it for a nil slice or map.
+/// Deserialises JSON `null` as an empty collection: Go writes it for a nil slice or map.
 pub(crate) fn null_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -316,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn artifacts_are_named() {
+    fn artifacts_are_recognised() {
         let named = |config: &str, layer: &str, kind: Option<&str>| {
             let layer = Descriptor::of(layer, b"l");
             let manifest = Manifest::oci(Descriptor::of(config, b"c"), vec![layer]);
@@ -375,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_bytes_are_is_read_from_them_first() {
+    fn the_content_determines_the_media_type_first() {
         let manifest = Manifest::oci(entry(None), vec![]);
         let bytes = crate::json::to_vec(&manifest);
         assert_eq!(

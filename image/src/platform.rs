@@ -1,12 +1,12 @@
-//! Platforms: what a host runs and what an image is for.
+//! Platforms of hosts and images.
 //!
-//! Spelling and normal form follow containerd/platforms, matching follows what Docker pulls.
+//! Spelling and normal form follow containerd/platforms; matching follows Docker's choice when pulling.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Operating system, processor and its variant, in normal form.
+/// Operating system, processor architecture and variant, in normal form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Platform {
     /// Go's name of the processor architecture, such as `amd64`.
@@ -21,13 +21,13 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
-/// A text that names no platform.
+/// A text that is not a platform.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\": unknown operating system or architecture: invalid argument")]
 pub struct PlatformError(pub String);
 
 impl Platform {
-    /// What this host runs.
+    /// Platform of this host.
     pub fn host() -> Platform {
         let architecture = match std::env::consts::ARCH {
             "x86_64" => "amd64",
@@ -39,16 +39,16 @@ impl Platform {
         Platform::new("linux", architecture, None)
     }
 
-    /// A platform in normal form.
+    /// Platform in normal form.
     pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Platform {
         let (architecture, variant) = normalize(&architecture.to_lowercase(), variant.unwrap_or(""));
         Platform { architecture, os: os.to_lowercase(), os_version: None, variant }
     }
 
-    /// How well an image for `self` runs where `wanted` is wanted: 0 is exact, more is worse. Programs for the 32-bit mode
-    /// of a processor run, too, and are the last choice.
+    /// Distance between an image's platform `self` and a platform `wanted`: 0 is exact, larger is worse, `None` cannot
+    /// run. Programs for the 32-bit mode of a processor run, too, and are the last choice.
     pub fn distance(&self, wanted: &Platform) -> Option<u32> {
-        /// More than any two variants are apart.
+        /// Larger than the distance between any two variants.
         const OTHER_MODE: u32 = 100;
         let image = Platform::new(&self.os, &self.architecture, self.variant.as_deref());
         if image.os != wanted.os {
@@ -105,7 +105,7 @@ impl FromStr for Platform {
     fn from_str(text: &str) -> Result<Platform, PlatformError> {
         let fail = || PlatformError(text.to_owned());
         let mut parts: Vec<&str> = text.split('/').collect();
-        // `windows(10.0.17763.1)/amd64`
+        // The form `windows(10.0.17763.1)/amd64`.
         let os_version = match parts[0].split_once('(') {
             Some((os, rest)) => {
                 parts[0] = os;
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(distance("linux/arm/v7", "linux/arm/v6"), None);
         assert_eq!(distance("linux/arm64", "linux/amd64"), None);
         assert_eq!(distance("linux/amd64", "linux/amd64/v3"), Some(2));
-        // The 32-bit mode is the last choice, and there is no way back.
+        // The 32-bit mode is the last choice, and does not run 64-bit programs.
         assert_eq!(distance("linux/386", "linux/amd64"), Some(100));
         assert_eq!(distance("linux/amd64", "linux/386"), None);
         assert_eq!(distance("linux/arm/v6", "linux/arm64"), Some(102));

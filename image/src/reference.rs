@@ -1,7 +1,7 @@
-//! Image references as Docker reads them: `[host[:port]/]path[:tag][@digest]`.
+//! Image references as Docker parses them: `[host[:port]/]path[:tag][@digest]`.
 //!
-//! Rules: distribution/reference `reference.go` and `normalize.go`. Parsed once, printed in full; what a
-//! user typed is shortened again only for display.
+//! Rules: distribution/reference `reference.go` and `normalize.go`. References are parsed once and printed in full;
+//! they are shortened for display only.
 
 use crate::digest::Digest;
 use std::fmt;
@@ -14,7 +14,7 @@ const DEFAULT_TAG: &str = "latest";
 /// Longest repository name, host included.
 const MAX_NAME: usize = 255;
 const MAX_TAG: usize = 128;
-/// What digests begin with.
+/// Algorithm names at the start of digests.
 const DIGEST_ALGORITHMS: [&str; 3] = ["sha256", "sha384", "sha512"];
 
 /// A repository with a tag, a digest, or both.
@@ -26,46 +26,46 @@ pub struct Reference {
     digest: Option<Digest>,
 }
 
-/// A text that is no reference.
+/// A text that is not a reference.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
-    /// Upper case where none may be.
+    /// The repository name contains upper case letters.
     #[error("invalid reference format: repository name ({0}) must be lowercase")]
     UpperCase(String),
-    /// Longer than 255 characters.
+    /// The repository name has more than 255 characters.
     #[error("repository name must not be more than 255 characters")]
     TooLong,
-    /// 64 hexadecimal digits: an image id, not a name.
+    /// The text is an image id: 64 hexadecimal digits.
     #[error("invalid repository name ({0}), cannot specify 64-byte hexadecimal strings")]
     ImageId(String),
-    /// A repository with the name of a digest algorithm, or an id with a tag: an image of that name would pass for the
-    /// image with that id.
+    /// The repository has the name of a digest algorithm, or the form of an image id: such a reference would be taken
+    /// for an id.
     #[error(
         "refusing the ambiguous name `{0}`: a digest algorithm or an image id cannot be the name of a repository"
     )]
     Ambiguous(String),
-    /// Anything else.
+    /// The text violates the grammar of references.
     #[error("invalid reference format")]
     Format,
 }
 
 impl Reference {
-    /// The registry's host, `docker.io` by default.
+    /// Host of the registry, `docker.io` by default.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The repository in the registry, such as `library/busybox`.
+    /// Repository in the registry, such as `library/busybox`.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The tag, if named.
+    /// Tag; `None` when the reference has none.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest, if named.
+    /// Digest; `None` when the reference has none.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
@@ -75,7 +75,7 @@ impl Reference {
         format!("{}/{}", self.host, self.path)
     }
 
-    /// The repository as people write it: no default host, no `library/`.
+    /// Repository as users write it: without the default host and `library/`.
     pub fn familiar_repository(&self) -> String {
         if self.host != DEFAULT_HOST {
             return self.repository();
@@ -86,14 +86,14 @@ impl Reference {
         }
     }
 
-    /// The whole reference as people write it.
+    /// Whole reference as users write it.
     pub fn familiar(&self) -> String {
         let mut text = self.familiar_repository();
         self.push_suffix(&mut text);
         text
     }
 
-    /// With the tag `latest` when neither tag nor digest is named.
+    /// Reference with the tag `latest` if it has neither tag nor digest.
     #[must_use]
     pub fn or_latest(mut self) -> Reference {
         if self.tag.is_none() && self.digest.is_none() {
@@ -102,19 +102,19 @@ impl Reference {
         self
     }
 
-    /// The same repository under another tag, digest dropped.
+    /// Reference to another tag of the repository, without a digest.
     #[must_use]
     pub fn with_tag(&self, tag: &str) -> Reference {
         Reference { tag: Some(tag.to_owned()), digest: None, ..self.clone() }
     }
 
-    /// The same reference pinned to a digest.
+    /// Reference with a digest.
     #[must_use]
     pub fn with_digest(&self, digest: Digest) -> Reference {
         Reference { digest: Some(digest), ..self.clone() }
     }
 
-    /// What a registry is asked for: the digest if named, else the tag.
+    /// Version to request from a registry: the digest if there is one, else the tag.
     pub fn version(&self) -> String {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),
@@ -169,7 +169,7 @@ impl FromStr for Reference {
         }
         let (tag, digest) = split_suffix(suffix)?;
         let reference = Reference { host, path, tag, digest };
-        // Docker reads such names, and refuses to tag images with them.
+        // Docker parses such names, and refuses to tag images with them.
         let name = reference.familiar_repository();
         if DIGEST_ALGORITHMS.contains(&name.as_str()) || is_id(&name) {
             return Err(ReferenceError::Ambiguous(text.to_owned()));
@@ -178,12 +178,12 @@ impl FromStr for Reference {
     }
 }
 
-/// True for the digits of a whole image id.
+/// True for the digits of a complete image id.
 fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// The host if the first component can only be one; `None` inside when it looks like one but is not.
+/// Splits off the host, if the first component can only be one; `None` when it looks like one but is invalid.
 fn split_host(text: &str) -> (Option<String>, &str) {
     let default = || Some(DEFAULT_HOST.to_owned());
     let Some((first, rest)) = text.split_once('/') else { return (default(), text) };
@@ -223,7 +223,7 @@ fn is_host_label(label: &str) -> bool {
         && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
-/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+/// True for components of the form `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
 fn is_path_component(component: &str) -> bool {
     let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let separators = component.split(alphanumeric).filter(|separator| !separator.is_empty());
@@ -245,7 +245,7 @@ fn split_suffix(suffix: &str) -> Result<(Option<String>, Option<Digest>), Refere
     Ok((tag, digest))
 }
 
-/// `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`
+/// True for tags of the form `[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`.
 pub fn is_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     tag.len() <= MAX_TAG
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_refused() {
+    fn malformed_references_are_refused() {
         use ReferenceError::{Format, ImageId, TooLong, UpperCase};
         let check =
             |text: &str, error: ReferenceError| assert_eq!(text.parse::<Reference>(), Err(error), "{text}");
@@ -314,7 +314,7 @@ mod tests {
         }
     }
 
-    /// No name reads as the digest or the id of an image, under whatever spelling of the default registry.
+    /// References must not look like the digest or the id of an image, under any spelling of the default registry.
     #[test]
     fn names_that_look_like_ids_are_refused() {
         let hex = "a1".repeat(32);

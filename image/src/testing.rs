@@ -1,6 +1,6 @@
-//! What tests of this crate share.
+//! Helpers shared by the tests of this crate.
 
-/// Layers need devices, owners and trusted attributes, which only root may make.
+/// Skips a test without root: layers need devices, owners and trusted attributes.
 macro_rules! needs_root {
     () => {
         if !rustix::process::geteuid().is_root() {

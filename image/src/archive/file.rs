@@ -1,4 +1,4 @@
-//! Opening files of archives and layouts that others made.
+//! Opening of files in archives and layouts from other tools.
 
 use super::ArchiveError;
 use crate::sys::Named;
@@ -6,13 +6,13 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Opens a regular file. A FIFO, a device or a socket is refused, and nothing waits for its other end.
+/// Opens a regular file. FIFOs, devices and sockets are refused without blocking.
 pub(super) fn open_regular(path: &Path) -> Result<File, ArchiveError> {
     let flags = rustix::fs::OFlags::NONBLOCK.union(rustix::fs::OFlags::NOCTTY);
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
     let kind = match &opened {
         Ok(file) => file.metadata().call("fstat", path)?.file_type(),
-        // Sockets and some devices cannot even be opened.
+        // Sockets and some devices cannot be opened at all.
         Err(_) => match std::fs::metadata(path) {
             Ok(metadata) => metadata.file_type(),
             Err(_) => return Ok(opened.call("open", path)?),

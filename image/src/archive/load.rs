@@ -1,4 +1,4 @@
-//! Reading images.
+//! Loading of images from archives.
 
 use super::file::open_regular;
 use super::{ArchiveError, DockerImage, IMAGE_NAME, REF_NAME, blob};
@@ -18,28 +18,31 @@ use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// The largest config or manifest.
+/// Largest config or manifest, in bytes.
 const MAX_JSON: u64 = 8 << 20;
-/// What the names of an archive's files may take of memory, in bytes: an image has a few files for each layer.
+/// Memory for the names of an archive's files, in bytes: an image has a few files for each layer.
 const MAX_KNOWN: usize = 128 << 20;
-/// What is kept of a file besides its name, in bytes.
+/// Memory for a file besides its name, in bytes.
 const KNOWN: usize = 128;
-/// Indexes may point to indexes, and links to links, but not for ever.
+/// Deepest nesting of indexes and of links.
 const MAX_DEPTH: usize = 8;
 const BUFFER: usize = 1 << 17;
 
-/// An image that was read.
+/// An image loaded from an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// The image.
+    /// Id of the image.
     pub image: ImageId,
-    /// The names that it got.
+    /// References that the image received.
     pub names: Vec<Reference>,
-    /// Names that other images had until now, and whose these were.
+    /// References that moved to this image, with the previous image of each.
     pub renamed: Vec<(Reference, ImageId)>,
 }
 
-/// Reads the images of an archive: docker-archive or OCI layout, a tar (also compressed) or a directory.
+/// Loads the images of an archive: docker-archive or OCI layout, as a tar (also compressed) or a directory.
+///
+/// # Errors
+/// Fails when the archive is of neither format, is malformed, or lacks files; images loaded before stay.
 pub fn load(store: &Store, path: &Path) -> Result<Vec<Loaded>, ArchiveError> {
     if path.is_dir() {
         let source = &Dir(path.to_owned());
@@ -59,7 +62,10 @@ pub fn load(store: &Store, path: &Path) -> Result<Vec<Loaded>, ArchiveError> {
     load_stream(store, BufReader::with_capacity(BUFFER, file))
 }
 
-/// Reads the images of an archive that comes as a stream.
+/// Loads the images of an archive from a stream.
+///
+/// # Errors
+/// Fails in the cases of [`load`].
 pub fn load_stream(store: &Store, stream: impl BufRead) -> Result<Vec<Loaded>, ArchiveError> {
     let dir = store.scratch_dir()?;
     let path = dir.path().join("archive.tar");
@@ -67,7 +73,7 @@ pub fn load_stream(store: &Store, stream: impl BufRead) -> Result<Vec<Loaded>, A
     let meter = Meter::default();
     let mut tar = meter.decompressed(stream).map_err(ArchiveError::Io)?;
     io::copy(&mut tar, &mut file).map_err(ArchiveError::Io)?;
-    // What is compressed twice counts as what came.
+    // The size limit refers to the compressed stream, also when its content is compressed again.
     let meter = Meter::of_archive(meter.consumed());
     load_tar(store, File::open(&path).call("open", &path)?, meter)
 }
@@ -82,7 +88,10 @@ fn load_tar(store: &Store, file: File, meter: Meter) -> Result<Vec<Loaded>, Arch
     Loader { store, source: &source, platform: Platform::host(), meter }.load()
 }
 
-/// Brings one image of an OCI layout into the store, without naming it: that with a digest, or a tag, or the only one.
+/// Loads one image of an OCI layout into the store without a reference: that with a digest, or a tag, or the only one.
+///
+/// # Errors
+/// [`ArchiveError::Missing`] when there is no such image, otherwise the cases of [`load`].
 pub fn load_layout(
     store: &Store,
     dir: &Path,
@@ -117,7 +126,7 @@ pub fn load_layout(
     Ok(loader.load_oci(chosen.ok_or_else(missing)?, Vec::new())?.image)
 }
 
-/// Files of an archive by name.
+/// Files of an archive, by name.
 trait Source {
     fn open(&self, name: &str) -> Result<Option<Box<dyn Read + '_>>, ArchiveError>;
 }
@@ -139,7 +148,7 @@ impl Source for Dir {
     }
 }
 
-/// Where files lie in a tar.
+/// Positions of files in a tar.
 struct Tar {
     file: File,
     places: BTreeMap<String, Place>,
@@ -150,7 +159,7 @@ enum Place {
     Link(String),
 }
 
-/// Reads a file from somewhere on, whoever else reads it.
+/// Reader of a section of a file; does not move the file's offset, so several can read at once.
 struct Section<'a> {
     file: &'a File,
     position: u64,
@@ -164,7 +173,7 @@ impl Read for Section<'_> {
     }
 }
 
-/// Counts what is read.
+/// Reader that counts bytes.
 struct Counting<R> {
     inner: R,
     position: u64,
@@ -214,7 +223,7 @@ impl Tar {
     }
 }
 
-/// A path without `.`, `..` and needless slashes; it never leads outside.
+/// Path without `.`, `..` and redundant slashes; it never leaves the archive.
 fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -249,9 +258,9 @@ impl Source for Tar {
 struct Loader<'a> {
     store: &'a Store,
     source: &'a dyn Source,
-    /// What is taken out of indexes.
+    /// Platform that is chosen from indexes.
     platform: Platform,
-    /// Measures what layers become.
+    /// Limit on the size of decompressed layers.
     meter: Meter,
 }
 
@@ -283,7 +292,7 @@ impl Loader<'_> {
         self.read(name)?.ok_or_else(|| ArchiveError::Missing(name.to_owned()))
     }
 
-    /// Reads a blob and checks that it is what its name says.
+    /// Reads a blob and verifies its digest.
     fn need_blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, ArchiveError> {
         let name = blob(&descriptor.digest);
         let bytes = self.need(&name)?;
@@ -304,7 +313,7 @@ impl Loader<'_> {
     }
 
     fn load_index(&self, index: &Index) -> Result<Vec<Loaded>, ArchiveError> {
-        // The same image under several names is one image with several names.
+        // Descriptors of the same image under several names are one image with several names.
         let mut images: Vec<(Descriptor, Vec<Reference>)> = Vec::new();
         for descriptor in index.manifests.iter().filter(|descriptor| !descriptor.is_attestation()) {
             let name = name_of(descriptor)?;
@@ -373,7 +382,7 @@ impl Loader<'_> {
         Ok(Loaded { image: id, names, renamed })
     }
 
-    /// Unpacks a layer unless the store has it; gives the length of its tar.
+    /// Unpacks a layer unless the store has it; returns the length of its tar.
     fn keep_layer(&self, name: &str, diff_id: &DiffId, below: &[DiffId]) -> Result<u64, ArchiveError> {
         let open = || {
             let file = self.source.open(name)?.ok_or_else(|| ArchiveError::Missing(name.to_owned()))?;
@@ -384,7 +393,7 @@ impl Loader<'_> {
             _ => {
                 let tar = self.meter.decompressed(open()?).map_err(ArchiveError::Io)?;
                 let unpacked = self.store.unpack(tar, diff_id, below)?;
-                // It was measured already.
+                // The meter has counted it already.
                 let again = || open().map_err(io::Error::other).and_then(decompressed);
                 self.store.keep_with_tar(unpacked, again)?
             }
@@ -393,8 +402,8 @@ impl Loader<'_> {
     }
 }
 
-/// The name that an index gives to an image: containerd's annotation, or the OCI one where it holds more than
-/// a tag. Texts that are no names are passed over; names that would pass for ids are refused.
+/// Reference of an image in an index: containerd's annotation, or the OCI one where it is more than a tag. Texts that
+/// are not references are ignored; references that look like ids are refused.
 fn name_of(descriptor: &Descriptor) -> Result<Option<Reference>, StoreError> {
     let whole = descriptor.annotations.get(IMAGE_NAME);
     let short = descriptor.annotations.get(REF_NAME).filter(|name| name.contains([':', '/']));

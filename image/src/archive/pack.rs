@@ -1,4 +1,4 @@
-//! Images as they leave the store: layers compressed or not, media types of OCI or Docker.
+//! Packing of images for archives and registries: compression of layers, media types of OCI or Docker.
 
 use super::ArchiveError;
 use crate::compression::ParallelGzip;
@@ -14,10 +14,10 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// How layers are compressed.
+/// Compression of layers in an archive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// Layers are stored as plain tars.
     #[default]
     None,
     /// With gzip, at a level from 0 to 9.
@@ -26,36 +26,36 @@ pub enum Compression {
     Zstd(i32),
 }
 
-/// How an image is packed.
+/// Options for packing an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackOptions {
-    /// How layers are compressed that are not compressed already.
+    /// Compression of layers that are not compressed already.
     pub compression: Compression,
-    /// Layers that are compressed in another way are compressed anew.
+    /// Whether layers with another compression are recompressed.
     pub force: bool,
-    /// Docker's media types instead of OCI's.
+    /// Whether Docker's media types are used instead of OCI's.
     pub docker_types: bool,
-    /// Notes for the manifest, besides those that it has.
+    /// Annotations for the manifest, in addition to its own.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// An image ready to be written somewhere.
+/// A packed image, ready to be written.
 #[derive(Clone)]
 pub struct PackedImage {
-    /// The bytes of its manifest.
+    /// Bytes of the manifest.
     pub manifest: Vec<u8>,
-    /// What these are.
+    /// Media type of the manifest.
     pub media_type: String,
-    /// The bytes of its config.
+    /// Bytes of the config.
     pub config: Vec<u8>,
-    /// Its layers, lowest first.
+    /// Layers of the image, lowest first.
     pub layers: Vec<PackedLayer>,
-    /// What it is for.
+    /// Platform of the image.
     pub platform: Platform,
 }
 
 impl PackedImage {
-    /// Points to the manifest.
+    /// Descriptor of the manifest.
     pub fn descriptor(&self) -> Descriptor {
         let mut descriptor = Descriptor::of(&self.media_type, &self.manifest);
         descriptor.platform = Some(self.platform.clone());
@@ -63,10 +63,10 @@ impl PackedImage {
     }
 }
 
-/// A layer ready to be written somewhere.
+/// A packed layer, ready to be written.
 #[derive(Clone)]
 pub struct PackedLayer {
-    /// What it is.
+    /// Descriptor of the packed bytes.
     pub descriptor: Descriptor,
     source: Source,
 }
@@ -75,14 +75,17 @@ pub struct PackedLayer {
 enum Source {
     /// A blob of the store.
     Blob,
-    /// A file made for this.
+    /// A temporary file with the compressed layer.
     File { path: PathBuf, _dir: Arc<ScratchDir> },
-    /// The tar of a layer, made while it is read.
+    /// The tar of a layer, created while it is read.
     Layer(Box<LayerRecord>),
 }
 
 impl PackedLayer {
-    /// Writes its bytes.
+    /// Writes the layer's bytes.
+    ///
+    /// # Errors
+    /// Fails when the layer or blob was removed from the store, or the output fails.
     pub fn write(&self, store: &Store, output: &mut dyn Write) -> Result<(), ArchiveError> {
         if let Source::Layer(layer) = &self.source {
             store.write_layer_tar(layer, output)?;
@@ -93,7 +96,10 @@ impl PackedLayer {
         Ok(())
     }
 
-    /// Opens its bytes for reading.
+    /// Opens the layer's bytes for reading.
+    ///
+    /// # Errors
+    /// Fails when the layer or blob was removed from the store.
     pub fn open(&self, store: &Store) -> Result<Box<dyn Read + Send>, ArchiveError> {
         match &self.source {
             Source::Blob => {
@@ -109,7 +115,7 @@ impl PackedLayer {
                 store.write_layer_tar(layer, &mut file)?;
                 file.flush().call("write", &path)?;
                 let file = File::open(&path).call("open", &path)?;
-                // The file stays open when its directory goes.
+                // The file stays readable after its directory is removed.
                 Ok(Box::new(file))
             }
         }
@@ -117,6 +123,9 @@ impl PackedLayer {
 }
 
 /// Packs an image of the store.
+///
+/// # Errors
+/// Fails when a layer is missing or cannot be compressed.
 pub fn pack(store: &Store, image: &ImageRecord, options: &PackOptions) -> Result<PackedImage, ArchiveError> {
     let read = store.read_image(image.clone())?;
     let stored = store.read_manifest(image)?;
@@ -161,7 +170,7 @@ fn pack_layer(
     let kind = match (is_gzip, options.docker_types) {
         (true, true) => media_type::DOCKER_LAYER_GZIP,
         (true, false) => media_type::OCI_LAYER_GZIP,
-        // Docker has no name of its own for it.
+        // Docker has no separate media type for zstd.
         (false, _) => media_type::OCI_LAYER_ZSTD,
     };
     let compressed = stored.filter(|stored| {

@@ -1,4 +1,4 @@
-//! Writing images.
+//! Saving of images as archives.
 
 use super::{ArchiveError, DockerImage, IMAGE_NAME, PackOptions, PackedImage, REF_NAME, blob, pack};
 use crate::digest::Digest;
@@ -16,40 +16,43 @@ use std::path::{Path, PathBuf};
 
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
-/// An image to save, and the names that it is saved under.
+/// An image to save, and its references in the archive.
 #[derive(Clone, Debug)]
 pub struct SaveRequest {
-    /// The image.
+    /// Record of the image to save.
     pub image: ImageRecord,
-    /// Its names; may be none.
+    /// References in the archive; may be empty.
     pub names: Vec<Reference>,
-    /// How it is packed.
+    /// Options for packing the image.
     pub options: PackOptions,
-    /// Notes for the entry in `index.json`.
+    /// Annotations for the entry in `index.json`.
     pub annotations: BTreeMap<String, String>,
 }
 
 impl SaveRequest {
-    /// An image under some names, its layers as they are.
+    /// Creates a request with default options.
     pub fn new(image: ImageRecord, names: Vec<Reference>) -> SaveRequest {
         SaveRequest { image, names, options: PackOptions::default(), annotations: BTreeMap::new() }
     }
 }
 
-/// Images for several platforms under the same names.
+/// Images for several platforms under the same references.
 #[derive(Clone, Debug)]
 pub struct IndexRequest<'a> {
-    /// The images.
+    /// Images, one for each platform.
     pub images: &'a [SaveRequest],
-    /// The names of all.
+    /// References of the index.
     pub names: &'a [Reference],
-    /// Notes for the index.
+    /// Annotations for the index.
     pub annotations: &'a BTreeMap<String, String>,
-    /// Notes for the entry that points to the index.
+    /// Annotations for the descriptor of the index.
     pub descriptor_annotations: &'a BTreeMap<String, String>,
 }
 
-/// Writes a tar that `docker load` reads and that is an OCI layout, too. The same images give the same bytes.
+/// Writes a tar that `docker load` reads and that is also an OCI layout. The bytes depend on the images only.
+///
+/// # Errors
+/// Fails when an image cannot be packed or the output fails.
 pub fn save_tar(store: &Store, images: &[SaveRequest], output: impl Write) -> Result<(), ArchiveError> {
     let mut tar = TarOutput(Writer::new(BufWriter::with_capacity(1 << 17, output)));
     save(store, images, &mut tar, true)?;
@@ -57,6 +60,9 @@ pub fn save_tar(store: &Store, images: &[SaveRequest], output: impl Write) -> Re
 }
 
 /// Writes a tar that is an OCI layout of an index over several images.
+///
+/// # Errors
+/// Fails in the cases of [`save_tar`].
 pub fn save_index_tar(
     store: &Store,
     index: &IndexRequest<'_>,
@@ -68,12 +74,18 @@ pub fn save_index_tar(
 }
 
 /// Writes an OCI layout of an index over several images as a directory, which must be missing or empty.
+///
+/// # Errors
+/// [`ArchiveError::NotEmpty`], or the cases of [`save_tar`].
 pub fn save_index_dir(store: &Store, index: &IndexRequest<'_>, dir: &Path) -> Result<(), ArchiveError> {
     make_empty(dir)?;
     save_index(store, index, &mut DirOutput(dir.to_owned()))
 }
 
 /// Writes an OCI layout as a directory, which must be missing or empty.
+///
+/// # Errors
+/// [`ArchiveError::NotEmpty`], or the cases of [`save_tar`].
 pub fn save_dir(store: &Store, images: &[SaveRequest], dir: &Path) -> Result<(), ArchiveError> {
     make_empty(dir)?;
     save(store, images, &mut DirOutput(dir.to_owned()), false)
@@ -90,7 +102,7 @@ fn make_empty(dir: &Path) -> Result<(), ArchiveError> {
     }
 }
 
-/// Where an archive goes.
+/// Destination of an archive's files.
 trait Output {
     fn dir(&mut self, name: &str) -> Result<(), ArchiveError>;
     fn file(
@@ -189,7 +201,7 @@ fn names(names: &[Reference]) -> Option<Vec<String>> {
     (!names.is_empty()).then_some(names)
 }
 
-/// One descriptor a name, or one without.
+/// One descriptor for each name, or one without a name.
 fn descriptors(descriptor: Descriptor, names: &[Reference]) -> Vec<Descriptor> {
     if names.is_empty() {
         return vec![descriptor];
@@ -223,7 +235,7 @@ impl<W: Write> Output for TarOutput<W> {
     }
 }
 
-/// The content of the current entry as a writer.
+/// Writer of the current entry's content.
 struct ContentOf<'a, W: Write>(&'a mut Writer<W>);
 
 impl<W: Write> Write for ContentOf<'_, W> {

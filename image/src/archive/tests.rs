@@ -34,7 +34,7 @@ fn config(layers: &[&[u8]]) -> (Vec<u8>, ImageId) {
     ImageConfig { rootfs: RootFs { diff_ids, ..RootFs::default() }, ..ImageConfig::default() }.encode()
 }
 
-/// A docker-archive as other tools write it: names of their own, the second layer a link to the first.
+/// A docker-archive as other tools write it: different file names, and the second layer a link to the first.
 fn docker_archive(layer: &[u8]) -> Vec<u8> {
     let (config, _) = config(&[layer, layer]);
     let manifest =
@@ -52,7 +52,7 @@ fn docker_archive(layer: &[u8]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// A layer that our packer would write in another order.
+/// A layer whose entries are in another order than that of our packer.
 fn foreign_layer() -> Vec<u8> {
     tar(&[("z", b"last first"), ("a", b"first last")])
 }
@@ -69,7 +69,7 @@ fn write(bytes: &[u8]) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn what_was_loaded_is_saved_as_it_was() {
+fn loaded_images_are_saved_unchanged() {
     needs_root!();
     let layer = foreign_layer();
     let (_root, first) = store();
@@ -97,7 +97,7 @@ fn what_was_loaded_is_saved_as_it_was() {
 }
 
 #[test]
-fn dirs_are_oci_layouts() {
+fn saved_directories_are_oci_layouts() {
     needs_root!();
     let (root, first) = store();
     load(&first, write(&docker_archive(&foreign_layer())).path()).unwrap();
@@ -114,7 +114,7 @@ fn dirs_are_oci_layouts() {
 }
 
 #[test]
-fn names_move_to_what_is_loaded() {
+fn names_move_to_loaded_images() {
     needs_root!();
     let (_root, store) = store();
     let name: Reference = "some/name:1".parse().unwrap();
@@ -126,7 +126,7 @@ fn names_move_to_what_is_loaded() {
     assert_eq!(loaded[0].renamed, [(name, id)]);
 }
 
-/// An archive that names its image like the id of another one would take that one's place.
+/// An archive must not replace an image by naming its own image like that image's id.
 #[test]
 fn names_that_look_like_ids_are_refused() {
     needs_root!();
@@ -177,14 +177,14 @@ fn broken_archives_are_refused() {
         }
         assert!(words.contains(expected), "{words}");
     };
-    check(&tar(&[("a", b"b")]), "no image archive");
+    check(&tar(&[("a", b"b")]), "it is not an image archive");
     check(
         b"no tar at all, but long enough to have a first block of five hundred and twelve bytes",
         "archive",
     );
     check(&tar(&[("manifest.json", b"[{]")]), "`manifest.json` in the archive is malformed");
     let absent = br#"[{"Config":"c.json","RepoTags":null,"Layers":[]}]"#;
-    check(&tar(&[("manifest.json", absent)]), "`c.json`, and does not hold it");
+    check(&tar(&[("manifest.json", absent)]), "`c.json` and does not contain it");
     let layer = foreign_layer();
     let (config, _) = config(&[&layer]);
     let other = tar(&[("other", b"content")]);
@@ -194,15 +194,15 @@ fn broken_archives_are_refused() {
         "does not match its digest",
     );
     let outside = br#"[{"Config":"../../etc/passwd","RepoTags":null,"Layers":[]}]"#;
-    check(&tar(&[("manifest.json", outside)]), "does not hold it");
+    check(&tar(&[("manifest.json", outside)]), "does not contain it");
     assert!(store.images().unwrap().is_empty());
     let leftovers = fs::read_dir(store.root().join("layers")).unwrap().flatten();
     assert_eq!(leftovers.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).count(), 0);
 }
 
-/// What an archive makes the program remember is bounded, however little of it there is once it is compressed.
+/// The memory for an archive is bounded, however small it is compressed.
 #[test]
-fn archives_of_endless_names_are_refused() {
+fn archives_with_too_many_names_are_refused() {
     needs_root!();
     let (_root, store) = store();
     let compressed = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
