@@ -1,8 +1,8 @@
-//! Layers: changesets between a tar stream and a directory that overlayfs can stack.
+//! Layers: changesets, as a tar stream and as a directory that overlayfs can stack.
 //!
-//! In the tar a deleted file is an empty file `.wh.NAME`, and `.wh..wh..opq` says that a directory hides all
-//! that lower layers have in it (OCI image-spec, layer.md). On disk they are overlayfs' own marks: a
-//! character device 0:0, and the extended attribute `trusted.overlay.opaque`.
+//! In the tar, a whiteout `.wh.NAME` is an empty file, and `.wh..wh..opq` makes its directory opaque: it hides the
+//! contents in lower layers (OCI image-spec, layer.md). On disk they have overlayfs' form: a character device 0:0, and
+//! the extended attribute `trusted.overlay.opaque`.
 
 use crate::sys::CallError;
 
@@ -23,17 +23,17 @@ pub(crate) use overlay::is_opaque;
 pub(crate) use write::set_owner_and_mode;
 pub use write::{FileData, LayerWriter, Metadata, WriteError};
 
-/// Longest path of a file in a layer, in bytes: no program can name a longer one (PATH_MAX, which counts the final NUL). It
-/// bounds how deep the trees are that layers are unpacked into and read from.
+/// Longest path of a file in a layer, in bytes: programs cannot pass longer ones to the kernel (PATH_MAX, which counts
+/// the final NUL). It bounds the depth of the trees that layers are unpacked into and read from.
 pub const MAX_PATH: usize = 4095;
 
-/// Stack of threads that walk trees, in bytes: they recurse for each of as many levels as a path has names.
+/// Stack of threads that walk trees, in bytes: they recurse once for each name in a path.
 pub const WALK_STACK: usize = 16 << 20;
 
-/// Fails with `ENAMETOOLONG` for a path that no layer can hold.
+/// Checks the length of a path in a layer.
 ///
 /// # Errors
-/// For one that is longer than [`MAX_PATH`].
+/// Fails with `ENAMETOOLONG` when it is longer than [`MAX_PATH`].
 pub fn check_length(path: &[u8]) -> Result<(), CallError> {
     if path.len() <= MAX_PATH {
         return Ok(());
@@ -44,9 +44,9 @@ pub fn check_length(path: &[u8]) -> Result<(), CallError> {
 
 /// Prefix of whiteout names in a tar.
 const WHITEOUT: &[u8] = b".wh.";
-/// Name of the mark of an opaque directory in a tar.
+/// Name of the opaque whiteout in a tar.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// The only attribute that layers carry, as the reference builder does.
+/// The only extended attribute in layers, as in the reference builder.
 const CAPABILITY: &[u8] = b"security.capability";
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
-//! A tar stream into the directory of a layer, as the OCI image-spec (layer.md, "Applying Changesets") has it.
+//! Unpacking of a tar stream into the directory of a layer (OCI image-spec, layer.md, "Applying Changesets").
 //!
-//! The directory holds one changeset alone, in the form that overlayfs stacks. Most are functions of their tar. Some are
-//! not: a directory that the tar does not name has the metadata of the lower layers' one, a path may lead over a link of
-//! theirs, and a hard link may name a file of theirs. Such a tar needs the layers below ([`Below`]), and
-//! [`Applied::asked_below`] says that its directory is valid above these layers alone.
+//! The directory holds one changeset, in the form that overlayfs stacks. Most directories depend on their tar alone.
+//! Three cases depend on lower layers: a directory without an entry in the tar has the metadata of the one in lower
+//! layers, a path may lead through a link of a lower layer, and a hard link may refer to a file of one. Such a tar
+//! needs the layers below ([`Below`]), and [`Applied::asked_below`] reports that its directory is valid above these
+//! layers only.
 //!
-//! The stream is hostile. Every path is walked name by name on directory handles, in this layer and those below it
-//! ([`crate::tree::merged`]); links are followed inside of the tree alone, and metadata is set by handles.
+//! The stream is untrusted. Every path is resolved name by name on directory handles, in this layer and those below it
+//! ([`crate::tree::merged`]); links are followed inside the tree only, and metadata is set through handles.
 
 mod below;
 
@@ -25,83 +26,83 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Links that one path may lead through, as in Linux.
+/// Number of links in the resolution of one path, as in Linux.
 const MAX_LINKS: usize = 40;
 const CHUNK: usize = 256 * 1024;
-/// Handles of directories on the way to the last entry that are kept at most; others are opened again by their path.
-const MOST_OPEN: usize = 16;
-/// What the directories of one layer may take of memory, in bytes: some millions of them with paths of a usual length.
-const MOST_KNOWN: usize = 512 << 20;
-/// What is kept of a directory besides its path, in bytes.
+/// Number of open directory handles on the path of the last entry; others are reopened by their path.
+const MAX_OPEN: usize = 16;
+/// Memory for the directories of one layer, in bytes: some millions of them with paths of a usual length.
+const MAX_KNOWN: usize = 512 << 20;
+/// Memory for a directory besides its path, in bytes.
 const KNOWN: usize = 128;
-/// Runs of zeros of this length become holes.
+/// Length of runs of zeros that become holes, in bytes.
 const HOLE: usize = 4096;
 
-/// What unpacking a layer found.
+/// Properties of an unpacked layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// True when the layers below were looked at: the directory fits on these alone.
+    /// Whether the layers below were consulted: the directory is valid above these only.
     pub asked_below: bool,
-    /// True when the root itself hides all lower layers.
+    /// Whether the root itself is opaque.
     pub opaque_root: bool,
-    /// Bytes of file content.
+    /// Size of all file contents in bytes.
     pub size: u64,
 }
 
-/// The layers below the one that is unpacked.
+/// Layers below the one that is unpacked.
 #[derive(Clone, Copy)]
 pub enum Below<'a> {
     /// There are none that could matter.
     Nothing,
-    /// The root of their tree, which is asked for when a path first needs it. Where it returns `None` the layers are not
-    /// there, and the tar fails with [`ApplyError::NeedsBelow`].
+    /// Returns the root of their tree; called when a path first needs it. `None` when the layers are missing: the tar
+    /// then fails with [`ApplyError::NeedsBelow`].
     Layers(&'a dyn Fn() -> Option<MergedDir>),
 }
 
-/// Why a layer cannot be unpacked.
+/// Failure to unpack a layer.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The stream is no tar.
+    /// The stream is not a valid tar.
     #[error("cannot read the layer")]
     Tar(#[from] TarError),
-    /// A file could not be made.
+    /// A file could not be created.
     #[error("cannot unpack the layer")]
     Call(#[from] CallError),
-    /// Reading a file's content failed.
+    /// The content of a file could not be read.
     #[error("cannot read `{path}` from the layer", path = .0.display())]
     Content(PathBuf, #[source] std::io::Error),
-    /// A path that leads out of the image.
-    #[error("the layer holds a path outside of the image: `{path}`", path = .0.display())]
+    /// A path leads out of the image.
+    #[error("the layer contains a path outside of the image: `{path}`", path = .0.display())]
     Outside(PathBuf),
-    /// A file in the place of a directory.
+    /// A path leads through a file.
     #[error("`{path}` lies below something that is not a directory", path = .0.display())]
     NotADirectory(PathBuf),
-    /// The layers below decide what this path is.
-    #[error("`{path}` depends on the layers below, which are not there yet", path = .0.display())]
+    /// A path depends on the layers below.
+    #[error("`{path}` depends on the layers below, which are missing", path = .0.display())]
     NeedsBelow(PathBuf),
-    /// A hard link to a directory.
+    /// A hard link refers to a directory.
     #[error("`{path}` is a hard link to a directory", path = .0.display())]
     DirectoryLink(PathBuf),
-    /// A hard link to nothing.
-    #[error("the archive holds a link to a file that is not in it: `{path}`", path = .0.display())]
+    /// The target of a hard link does not exist.
+    #[error("the archive contains a hard link to a file that is not in it: `{path}`", path = .0.display())]
     MissingLink(PathBuf),
-    /// An extended attribute that is too large for the file system.
+    /// An extended attribute is too large for the file system.
     #[error(
         "cannot set the extended attribute `{name}` ({size} bytes) of `{path}`: the file system of the store does not hold that much",
         path = path.display()
     )]
     Attribute {
-        /// The attribute.
+        /// Name of the attribute.
         name: String,
-        /// Bytes of its value.
+        /// Size of its value in bytes.
         size: usize,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// More directories than are kept in memory.
-    #[error("the archive holds too many directories: their paths take more than {} MiB", MOST_KNOWN >> 20)]
+    /// The layer has too many directories to keep in memory.
+    #[error("the archive contains too many directories: their paths take more than {} MiB", MAX_KNOWN >> 20)]
     TooManyDirectories,
-    /// A whiteout of nothing, or of the directory itself.
+    /// The name of a whiteout is empty or refers to its own directory.
     #[error("invalid whiteout `{path}`", path = .0.display())]
     Whiteout(PathBuf),
 }
@@ -114,43 +115,58 @@ impl ApplyError {
 }
 
 /// Unpacks the layer `stream` into the existing empty directory `root`.
+///
+/// # Errors
+/// [`ApplyError::NeedsBelow`] when the layers below must be unpacked first; other errors are those of the stream and
+/// the disk.
 pub fn apply(stream: impl Read, root: &Path, below: Below<'_>) -> Result<Applied, ApplyError> {
-    unpack(stream, sys::open_dir(root)?, Manner { is_layer: true, owner: None }, below)
+    unpack(stream, sys::open_dir(root)?, Options { is_layer: true, owner: None }, below)
 }
 
-/// Unpacks any tar into the existing directory `root`: no name in it means more than a name, and what is in the way goes.
+/// Unpacks any tar into the existing directory `root`: whiteout names have no meaning, and existing files are replaced.
+///
+/// # Errors
+/// Fails when the stream is not a valid tar, a path leads out of `root`, or a file cannot be created.
 pub fn extract(stream: impl Read, root: &Path) -> Result<Applied, ApplyError> {
     extract_at(stream, sys::open_dir(root)?, None)
 }
 
-/// Like [`extract`], into an opened directory; with an `owner` (uid and gid) everything gets that owner.
+/// Unpacks like [`extract`], into an open directory; everything gets the `owner` (uid and gid) if there is one.
+///
+/// # Errors
+/// Fails in the cases of [`extract`].
 pub fn extract_at(
     stream: impl Read,
     root: OwnedFd,
     owner: Option<(u32, u32)>,
 ) -> Result<Applied, ApplyError> {
-    unpack(stream, root, Manner { is_layer: false, owner }, Below::Nothing)
+    unpack(stream, root, Options { is_layer: false, owner }, Below::Nothing)
 }
 
 /// True when a stream is a tar with at least one entry.
 pub fn is_tar(stream: impl Read) -> bool {
-    // One that may not be unpacked is one, too.
+    // A tar that is refused for its expansion is a tar, too.
     matches!(Reader::new(stream).next_entry(), Ok(Some(_)) | Err(TarError::Expands(..)))
 }
 
-/// How a tar is read.
+/// Options for unpacking a tar.
 #[derive(Clone, Copy)]
-struct Manner {
-    /// Whiteouts mean something, and the root has metadata.
+struct Options {
+    /// Whether whiteouts are applied, and the root has metadata.
     is_layer: bool,
-    /// Whose everything is, whatever the tar says.
+    /// Owner of everything, instead of that in the tar.
     owner: Option<(u32, u32)>,
 }
 
-fn unpack(stream: impl Read, root: OwnedFd, manner: Manner, below: Below<'_>) -> Result<Applied, ApplyError> {
+fn unpack(
+    stream: impl Read,
+    root: OwnedFd,
+    options: Options,
+    below: Below<'_>,
+) -> Result<Applied, ApplyError> {
     let mut unpacker = Unpacker {
         root,
-        is_layer: manner.is_layer,
+        is_layer: options.is_layer,
         below,
         tree: None,
         here: Vec::new(),
@@ -162,7 +178,7 @@ fn unpack(stream: impl Read, root: OwnedFd, manner: Manner, below: Below<'_>) ->
     };
     let mut reader = Reader::new(stream);
     while let Some(mut entry) = reader.next_entry()? {
-        if let Some((uid, gid)) = manner.owner {
+        if let Some((uid, gid)) = options.owner {
             (entry.uid, entry.gid) = (uid, gid);
         }
         unpacker.entry(&entry, &mut reader)?;
@@ -171,51 +187,51 @@ fn unpack(stream: impl Read, root: OwnedFd, manner: Manner, below: Below<'_>) ->
     Ok(unpacker.applied)
 }
 
-/// A path of the layer: its names with slashes between, none of them a link; empty for the root.
+/// Path of a directory of the layer: its names with slashes between, none of them a link; empty for the root.
 type Key = Vec<u8>;
 
 struct Unpacker<'a> {
     root: OwnedFd,
-    /// Whiteouts mean something.
+    /// Whether whiteouts are applied.
     is_layer: bool,
     below: Below<'a>,
-    /// The tree of the layers below, once it was asked for.
+    /// Tree of the layers below, once it is loaded.
     tree: Option<MergedDir>,
-    /// The directories that lead to the last entry, none of them a link.
+    /// Directories on the path of the last entry, none of them a link.
     here: Vec<Level>,
-    /// Every directory of the layer, by its path.
+    /// All directories of the layer, by path.
     dirs: BTreeMap<Key, DirState>,
-    /// Bytes that entries have taken there.
+    /// Bytes of memory that the entries of `dirs` take.
     known: usize,
-    /// Files of lower layers that were copied into this one, since hard links of the tar name them.
+    /// Paths of files that were copied up from lower layers as targets of hard links.
     copied_up: BTreeSet<Key>,
     applied: Applied,
     buffer: Vec<u8>,
 }
 
-/// A directory on the way to the last entry.
+/// A directory on the path of the last entry.
 struct Level {
     name: CString,
-    /// `None` where it is not among the last that were entered.
+    /// Handle; `None` for directories far above the innermost one.
     dir: Option<OwnedFd>,
     /// Length of its path.
     length: usize,
-    /// The same directory of the layers below, once it was looked up; the inner `None` when they have none.
+    /// The same directory in the layers below, once it is looked up; the inner `None` when they have none.
     below: Option<Option<Rc<MergedDir>>>,
 }
 
-/// What is known about a directory of the layer.
+/// State of a directory of the layer.
 #[derive(Clone, Copy, Debug, Default)]
 struct DirState {
-    /// True when the tar names it, or no layer below has it. Others are there as the way to something of this layer.
+    /// Whether the tar has an entry for it, or no layer below has it. Others exist only as parents of entries.
     is_own: bool,
-    /// True when nothing of the layers below shows in it.
+    /// Whether the directory is opaque.
     is_opaque: bool,
-    /// Its modification time, which is set at the end, since making members changes it.
+    /// Modification time; set at the end, since creating members changes it.
     mtime: Option<(i64, u32)>,
 }
 
-/// Seconds and nanoseconds of directories that neither the tar nor a layer below has.
+/// Modification time of directories that neither the tar nor a layer below has.
 const IMPLIED_TIME: (i64, u32) = (0, 0);
 
 impl Unpacker<'_> {
@@ -253,7 +269,7 @@ impl Unpacker<'_> {
         }
         match entry.kind {
             EntryKind::Directory => {
-                // What was replaced hid the layers below.
+                // The replaced file hid the layers below.
                 let hides = existing.is_some() && !stays;
                 return self.directory(parent.as_fd(), &name, key, entry, (stays, hides));
             }
@@ -278,7 +294,7 @@ impl Unpacker<'_> {
                     _ => FileType::Fifo,
                 };
                 let device = if kind == FileType::Fifo { 0 } else { fs::makedev(entry.major, entry.minor) };
-                // A character device 0:0 is a whiteout on disk, and to every engine that uses overlayfs.
+                // A character device 0:0 is a whiteout for overlayfs, whatever its entry means.
                 fs::mknodat(&parent, &name, kind, Mode::from_raw_mode(0o600), device)
                     .map_err(call("mknod"))?;
             }
@@ -287,8 +303,7 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Makes a directory, or gives the one that is there (`stays`) the metadata of its entry. With `hides` nothing of the
-    /// layers below shows in it.
+    /// Creates a directory, or sets the metadata of the existing one (`stays`). With `hides` it is opaque.
     fn directory(
         &mut self,
         parent: BorrowedFd<'_>,
@@ -321,32 +336,32 @@ impl Unpacker<'_> {
         level.dir.as_ref().expect("going up opens the directory that is innermost then").as_fd()
     }
 
-    /// What is known about a directory of the layer, which may be new.
+    /// State of a directory of the layer; created when it is new.
     fn state(&mut self, key: Key) -> Result<&mut DirState, ApplyError> {
         if !self.dirs.contains_key(&key) {
             self.known = self.known.saturating_add(key.len() + KNOWN);
         }
-        if self.known > MOST_KNOWN {
+        if self.known > MAX_KNOWN {
             return Err(ApplyError::TooManyDirectories);
         }
         Ok(self.dirs.entry(key).or_default())
     }
 
-    /// The path of `name` in the innermost directory.
+    /// Path of `name` in the innermost directory.
     fn key(&self, name: &CStr) -> Key {
         let mut key = self.key_at(self.here.len());
         append(&mut key, name);
         key
     }
 
-    /// The path of the directory that is `depth` levels below the root.
+    /// Path of the directory at `depth` levels below the root.
     fn key_at(&self, depth: usize) -> Key {
         let mut key = Key::new();
         self.here[..depth].iter().for_each(|level| append(&mut key, &level.name));
         key
     }
 
-    /// Drops what is known about a path and everything below it.
+    /// Drops the state of a path and everything below it.
     fn forget(&mut self, key: &[u8]) {
         let (from, to) = ([key, b"/"].concat(), [key, &[b'/' + 1]].concat());
         let dirs: Vec<Key> =
@@ -362,11 +377,11 @@ impl Unpacker<'_> {
         }
     }
 
-    /// The root of an image is root's, with mode 0755, whatever its layers say, as in the reference.
+    /// Checks an entry for the root, whose metadata is ignored: as in the reference, it belongs to root with mode 0755.
     fn root_entry(&self, entry: &Entry) -> Result<(), ApplyError> {
         match entry.kind {
             EntryKind::Directory => Ok(()),
-            // Of other tars the reference leaves out whatever has no name.
+            // In other tars, entries without a name are ignored, as in the reference.
             _ if !self.is_layer => Ok(()),
             _ => Err(ApplyError::Outside(path(&entry.name))),
         }
@@ -414,7 +429,7 @@ impl Unpacker<'_> {
         while left > 0 {
             let hole = content.skip_hole();
             if hole > 0 {
-                // Holes are part of a size that was checked, and file sizes are of this type.
+                // The hole is within the file's size, which fits into this type.
                 let offset = i64::try_from(hole).unwrap_or(i64::MAX);
                 file.seek(SeekFrom::Current(offset)).call("lseek", path(&entry.name))?;
                 ends_in_hole = true;
@@ -442,7 +457,7 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Makes [`Unpacker::innermost`] the directory that `components` name; what is missing is made.
+    /// Makes the directory `components` the innermost one; missing directories are created.
     fn enter(&mut self, components: &[CString], shown: &[u8]) -> Result<(), ApplyError> {
         let common = self.here.iter().zip(components).take_while(|(level, wanted)| level.name == **wanted);
         let common = common.count();
@@ -460,8 +475,8 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Makes [`Unpacker::innermost`] a directory of the layer, whose path has no links, in one step: tars that hop about in
-    /// deep trees cost no more than others.
+    /// Makes a known directory, whose path has no links, the innermost one in one step: the cost does not depend on the
+    /// distance to the previous entry.
     fn jump(&mut self, components: &[CString], shown: &[u8]) -> Result<(), ApplyError> {
         let common = self.here.iter().zip(components).take_while(|(level, wanted)| level.name == **wanted);
         let common = common.count();
@@ -470,7 +485,7 @@ impl Unpacker<'_> {
         self.reopen(shown)
     }
 
-    /// Opens the innermost directory, if it is not open.
+    /// Opens the innermost directory unless it is open.
     fn reopen(&mut self, shown: &[u8]) -> Result<(), ApplyError> {
         if self.here.last().is_none_or(|level| level.dir.is_some()) {
             return Ok(());
@@ -484,9 +499,9 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Goes one level down.
+    /// Descends one level from the innermost directory.
     fn push(&mut self, name: CString, dir: Option<OwnedFd>) {
-        if let Some(far) = self.here.len().checked_sub(MOST_OPEN) {
+        if let Some(far) = self.here.len().checked_sub(MAX_OPEN) {
             self.here[far].dir = None;
             self.here[far].below = None;
         }
@@ -494,7 +509,7 @@ impl Unpacker<'_> {
         self.here.push(Level { name, dir, length, below: None });
     }
 
-    /// Like [`Unpacker::enter`], from the root and following links, `..` at the root being the root.
+    /// Resolves like [`Unpacker::enter`] from the root, following links; `..` at the root is the root.
     fn walk(&mut self, components: &[CString], shown: &[u8]) -> Result<(), ApplyError> {
         let mut pending: VecDeque<CString> = components.iter().cloned().collect();
         let mut links = 0;
@@ -520,7 +535,7 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Enters `name` in the innermost directory, making it when it is missing; a link is left to the caller.
+    /// Enters `name` in the innermost directory and creates it when it is missing; returns the target of a link.
     fn step(&mut self, name: &CStr, shown: &[u8]) -> Result<Step, ApplyError> {
         let call = |name: &'static str| move |errno| CallError { call: name, path: path(shown), errno };
         if self.here.last().map_or(0, |level| level.length) + name.count_bytes() > MAX_PATH {
@@ -562,21 +577,21 @@ impl Unpacker<'_> {
     }
 }
 
-/// What entering a name led to.
+/// Result of entering a name.
 enum Step {
     Entered,
     /// The name is a link with this target.
     Link(CString),
 }
 
-/// What the layers below made of a directory that the layer does not have.
+/// Kind of a name in the layers below that the layer itself does not have.
 enum Implied {
     Made(OwnedFd),
-    /// It is a link of theirs, with this target.
+    /// A link with this target.
     Link(CString),
 }
 
-/// A file of the layer that a hard link of the tar names.
+/// The target of a hard link, in the layer.
 struct LinkTarget {
     dir: OwnedFd,
     name: CString,
@@ -584,7 +599,7 @@ struct LinkTarget {
     is_symlink: bool,
 }
 
-/// The path that names make.
+/// Path of the joined names.
 fn joined(names: &[CString]) -> Key {
     let mut key = Key::new();
     names.iter().for_each(|name| append(&mut key, name));
@@ -598,12 +613,12 @@ fn append(key: &mut Key, name: &CStr) {
     key.extend_from_slice(name.to_bytes());
 }
 
-/// True when the path `key` is `above` or lies below it.
+/// True when the path `key` is `above` or below it.
 fn is_inside(key: &[u8], above: &[u8]) -> bool {
     key.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// Owner, mode, attributes and times of something that is no directory, links not followed.
+/// Sets owner, mode, attributes and times of a file that is not a directory, without following links.
 fn metadata(dir: BorrowedFd<'_>, name: &CStr, entry: &Entry) -> Result<(), Errno> {
     sys::chown_at(dir, name, entry.uid, entry.gid)?;
     if entry.kind != EntryKind::Symlink {
@@ -616,10 +631,10 @@ fn set_xattrs(file: BorrowedFd<'_>, entry: &Entry) -> Result<(), ApplyError> {
     for (name, value) in entry.xattrs.iter().filter(|(name, _)| !overlay::is_internal_xattr(name)) {
         let Some(c_name) = c_string(name) else { continue };
         match fs::fsetxattr(file, &c_name, value, XattrFlags::empty()) {
-            // As the reference: attributes that this file system cannot hold are dropped, capabilities
-            // are not, since a program would lose its rights.
+            // As in the reference, attributes that this file system does not support are dropped, except for
+            // capabilities, without which a program would lose privileges.
             Err(Errno::OPNOTSUPP | Errno::PERM) if name.as_slice() != CAPABILITY => {}
-            // File systems say so of a value that is too large, too, however much room there is.
+            // File systems return the same errors for a value that is too large, however much space is free.
             Err(Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) if sys::has_room(file) => {
                 let name = String::from_utf8_lossy(name).into_owned();
                 return Err(ApplyError::Attribute { name, size: value.len(), path: path(&entry.name) });
@@ -630,7 +645,7 @@ fn set_xattrs(file: BorrowedFd<'_>, entry: &Entry) -> Result<(), ApplyError> {
     Ok(())
 }
 
-/// Fills as much of the buffer as there is content.
+/// Reads until the buffer is full or the content ends.
 fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -642,7 +657,7 @@ fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize
     Ok(filled)
 }
 
-/// Splits a path into names, resolving `.` and `..` by text; `None` when it leads out.
+/// Splits a path into names and resolves `.` and `..` lexically; `None` when it leads out.
 fn clean(name: &[u8]) -> Option<Vec<CString>> {
     let mut parts = Vec::new();
     for part in name.split(|byte| *byte == b'/') {

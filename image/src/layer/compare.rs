@@ -1,4 +1,4 @@
-//! What tells two layers apart.
+//! Comparison of two layers.
 
 use super::overlay;
 use crate::sys::{self, CallError, Descent, Named};
@@ -10,16 +10,17 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// The first file that is not the same in two layers.
+/// The first difference between two layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Where it is, from the root.
+    /// Path of the file, from the root.
     pub path: PathBuf,
-    /// In what it differs, such as `content`.
+    /// Property that differs, such as `content`.
     pub what: &'static str,
 }
 
-/// Compares the layer directories `one` and `other`, names in order; times count if `times` says so, in whole seconds.
+/// Compares the layer directories `one` and `other` in the order of names; with `times` also modification times, in
+/// whole seconds. `None` when they are equal.
 pub fn first_difference(one: &Path, other: &Path, times: bool) -> Result<Option<Difference>, CallError> {
     let open = |path| sys::open_dir(path).map(Descent::new);
     Comparer { times, one: open(one)?, other: open(other)? }.dir(Path::new("/"))
@@ -27,7 +28,7 @@ pub fn first_difference(one: &Path, other: &Path, times: bool) -> Result<Option<
 
 struct Comparer {
     times: bool,
-    /// The directories that are being compared.
+    /// Walk through both directories.
     one: Descent,
     other: Descent,
 }
@@ -85,7 +86,7 @@ impl Comparer {
     }
 
     fn metadata(&self, one: &Stat, other: &Stat) -> Option<&'static str> {
-        // A tar says nothing of a whiteout but its name.
+        // A whiteout has no properties in a tar but its name.
         if sys::is_whiteout(one) && sys::is_whiteout(other) {
             return None;
         }
@@ -134,7 +135,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn the_first_difference_is_named() {
+    fn the_first_difference_is_returned() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let both = |name: &str, content: &str| {
             for dir in [one.path(), other.path()] {
@@ -156,7 +157,7 @@ mod tests {
         check(Some(("/d/f", "mode")));
         std::fs::write(one.path().join("a"), "").unwrap();
         check(Some(("/a", "only one of them has it")));
-        // Whiteouts that were made at other times.
+        // Whiteouts with different times are equal.
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for (number, dir) in [one.path(), other.path()].into_iter().enumerate() {
             let dir = sys::open_dir(dir).unwrap();

@@ -1,8 +1,8 @@
-//! Copying trees into a layer, with the semantics of COPY.
+//! Copying of trees into a layer, with the semantics of COPY.
 //!
-//! They are those of the reference builder's copier (tonistiigi/fsutil `copy/copy.go`): a directory's contents
-//! go into the destination, a directory that exists keeps its own metadata only at the top, files replace
-//! files, and hard links within one copy stay linked.
+//! They are those of the reference builder's copier (tonistiigi/fsutil `copy/copy.go`): the contents of a directory are
+//! copied to the destination, an existing directory keeps its metadata only at the top, files replace files, and hard
+//! links within one copy stay linked.
 
 use super::write::{self, FileData, LayerWriter, Metadata, WriteError};
 use crate::sys::{self, CallError, Named};
@@ -15,30 +15,30 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::sync::Mutex;
 
-/// Whether a member of a copied directory is wanted.
+/// Decision about a member of a copied directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// Copy it.
+    /// The member is copied.
     Take,
-    /// Leave it out, with everything below it.
+    /// The member is excluded, with everything below it.
     Skip,
-    /// A directory that is made only when something below it is copied.
+    /// A directory is entered, and created only when something below it is copied.
     Enter,
 }
 
-/// Decides about the members of a directory while it is walked.
+/// Filter for the members of copied directories.
 pub trait Selection: Sync {
-    /// What the members of a directory need to know of it.
+    /// State of a directory that decisions about its members need.
     type Dir: Send + Sync;
 
-    /// What holds for the copied directory itself.
+    /// State of the copied directory itself.
     fn top(&self) -> Self::Dir;
 
-    /// Decides about `path`, relative to the copied directory, below `parent`.
+    /// Decides about `path`, relative to the copied directory, in the directory with state `parent`.
     fn choose(&self, path: &[u8], is_dir: bool, parent: &Self::Dir) -> (Choice, Self::Dir);
 }
 
-/// Takes everything.
+/// Filter that selects everything.
 #[derive(Clone, Copy, Debug)]
 pub struct Everything;
 
@@ -52,9 +52,9 @@ impl Selection for Everything {
     }
 }
 
-/// How copied files' metadata changes.
+/// Change of the metadata of copied files.
 pub trait Change: Sync {
-    /// The metadata of the copy of something with `metadata` and of this kind.
+    /// Metadata of the copy of a file with `metadata` and of this kind.
     fn change(&self, metadata: Metadata, kind: FileType) -> Metadata;
 }
 
@@ -64,28 +64,31 @@ impl<F: Fn(Metadata, FileType) -> Metadata + Sync> Change for F {
     }
 }
 
-/// One thing to copy.
+/// One source and its destination.
 pub struct CopyRequest<'a, S> {
-    /// The opened parent directory of what is copied.
+    /// Open parent directory of the source.
     pub source: BorrowedFd<'a>,
-    /// Its name there; `.` for the directory itself.
+    /// Name of the source in there; `.` for the directory itself.
     pub name: &'a CStr,
-    /// The name that the copy gets in a destination directory.
+    /// Name of the copy in a destination directory.
     pub base: &'a [u8],
-    /// Where it goes, from the root; links are followed.
+    /// Destination path, from the root; links are followed.
     pub destination: &'a [u8],
-    /// Metadata of directories that have to be made on the way.
+    /// Metadata of parent directories that have to be created.
     pub dirs: Metadata,
-    /// What is taken out of a directory.
+    /// Filter for the members of a directory.
     pub selection: &'a S,
-    /// What happens to metadata.
+    /// Change of the metadata of copies.
     pub change: &'a dyn Change,
-    /// Extended attributes are copied.
+    /// Whether extended attributes are copied.
     pub attributes: bool,
 }
 
 impl LayerWriter {
     /// Copies a file, link or directory.
+    ///
+    /// # Errors
+    /// Fails when a directory would replace a file or a file a directory, and when reading or writing fails.
     pub fn copy<S: Selection>(&mut self, request: &CopyRequest<'_, S>) -> Result<(), WriteError> {
         let stat = sys::stat_at(request.source, request.name).call("stat", show(request.base))?;
         let stat =
@@ -111,7 +114,7 @@ impl LayerWriter {
         copier.member(request.source, request.name, dir.as_fd(), &name, &stat, &real)
     }
 
-    /// The contents of a directory into the directory `real`, which takes over the source's time.
+    /// Copies the contents of a directory into the directory `real`, which gets the source's time.
     fn copy_contents<S: Selection>(
         &mut self,
         request: &CopyRequest<'_, S>,
@@ -133,11 +136,11 @@ impl LayerWriter {
 struct Copier<'a, 'b, S> {
     writer: &'a LayerWriter,
     request: &'a CopyRequest<'b, S>,
-    /// Where the first name of a file with several went, by device and inode.
+    /// First copy of a file with several names, by device and inode.
     links: Mutex<HashMap<(u64, u64), RealPath>>,
 }
 
-/// A member of a directory that is a directory itself, not opened yet.
+/// A subdirectory of the source, not opened yet.
 struct Subdir<D> {
     name: CString,
     path: Vec<u8>,
@@ -149,12 +152,12 @@ struct Subdir<D> {
 /// A directory being copied.
 struct Dir {
     source: OwnedFd,
-    /// The layer's directory; not made yet when only something below it may be wanted.
+    /// Directory in the layer; `None` until something below it is copied.
     target: Option<OwnedFd>,
     lower: Option<OwnedFd>,
-    /// Relative to what is copied.
+    /// Path relative to the source.
     path: Vec<u8>,
-    /// In the image.
+    /// Path in the image.
     real: RealPath,
 }
 
@@ -165,7 +168,7 @@ impl<S: Selection> Copier<'_, '_, S> {
         for name in names {
             let path = join_bytes(&dir.path, name.to_bytes());
             let stat = sys::stat_at(dir.source.as_fd(), &name).call("stat", show(&path))?;
-            // A file that is gone by now was never there.
+            // The file was removed after the directory was listed.
             let Some(stat) = stat else { continue };
             let is_dir = sys::file_type(&stat) == FileType::Directory;
             let (choice, below) = self.request.selection.choose(&path, is_dir, decision);
@@ -179,10 +182,10 @@ impl<S: Selection> Copier<'_, '_, S> {
         self.dirs(dir, dirs)
     }
 
-    /// Subdirs are independent of each other and are copied side by side.
+    /// Copies subdirectories in parallel.
     ///
-    /// Each is opened only when its turn comes: a directory may have more subdirs than a process may have
-    /// open files.
+    /// Each is opened only when its turn comes: a directory may have more subdirectories than a process may have open
+    /// files.
     fn dirs(&self, dir: &Dir, subdirs: Vec<Subdir<S::Dir>>) -> Result<(), WriteError> {
         use rayon::prelude::*;
         subdirs.into_par_iter().try_for_each(|subdir| {
@@ -204,7 +207,7 @@ impl<S: Selection> Copier<'_, '_, S> {
         )
     }
 
-    /// Directories that are only entered are made when the first thing below them is taken.
+    /// Directory in the layer; one that was only entered is created on the first call.
     fn target(&self, dir: &Dir) -> Result<OwnedFd, WriteError> {
         match &dir.target {
             Some(target) => Ok(target.try_clone().call("dup", show(&dir.path))?),
@@ -241,7 +244,7 @@ impl<S: Selection> Copier<'_, '_, S> {
         let stat = fs::statat(&dir.source, &back, AtFlags::empty()).call("stat", show(&dir.path))?;
         let metadata = self.request.change.change(Metadata::of(&stat), FileType::Directory);
         match write::make_dir(parent, name, &metadata) {
-            // Another thread was faster.
+            // Another thread created it.
             Err(Errno::EXIST) => sys::open_dir_at(parent, name).call("open", show(&dir.path)),
             made => made.call("mkdir", show(&dir.path)),
         }
@@ -269,7 +272,7 @@ impl<S: Selection> Copier<'_, '_, S> {
         Ok(Dir { source, target, lower, path: path.clone(), real })
     }
 
-    /// The lower tree's directory of that name; anything else there is an error, as a directory is to be laid on it.
+    /// Directory of that name in the lower tree; fails for other kinds of files, which a directory does not replace.
     fn lower_subdir(
         &self,
         lower: BorrowedFd<'_>,
@@ -288,7 +291,7 @@ impl<S: Selection> Copier<'_, '_, S> {
     fn finish_dir(&self, dir: &Dir, stat: &Stat) -> Result<(), WriteError> {
         let entered = match &dir.target {
             Some(_) => None,
-            // It was made if anything below it was taken.
+            // It exists if anything below it was copied.
             None => open_inside(self.writer.upper(), &dir.real, OFlags::RDONLY | OFlags::DIRECTORY).ok(),
         };
         let Some(target) = dir.target.as_ref().or(entered.as_ref()) else { return Ok(()) };
@@ -320,7 +323,7 @@ impl<S: Selection> Copier<'_, '_, S> {
         Ok(())
     }
 
-    /// Copies what is no directory to a name that is free in the layer.
+    /// Copies a file that is not a directory to a free name in the layer.
     fn member(
         &self,
         source: BorrowedFd<'_>,
@@ -356,7 +359,7 @@ impl<S: Selection> Copier<'_, '_, S> {
                 let link = fs::readlinkat(source, name, Vec::new()).map_err(call("readlink"))?;
                 fs::symlinkat(&link, target, new_name).map_err(call("symlink"))?;
             }
-            // A socket means nothing without the program behind it: the copy is an empty file.
+            // A socket has no function without its server: the copy is an empty file.
             FileType::Socket => {
                 write::write_file(target, new_name, FileData::Bytes(b""), &metadata)
                     .map_err(call("create"))?;
@@ -376,7 +379,7 @@ impl<S: Selection> Copier<'_, '_, S> {
 
     /// Copies a file with several names the first time, and links to that copy from then on.
     ///
-    /// The lock is held while copying, so that the first copy is complete for whoever comes second.
+    /// The lock is held while copying, so that the first copy is complete before it is linked.
     fn linked(
         &self,
         target: BorrowedFd<'_>,
@@ -401,7 +404,7 @@ impl<S: Selection> Copier<'_, '_, S> {
     }
 }
 
-/// Makes a directory, or takes over one that an earlier copy of this layer made, with the source's metadata.
+/// Creates a directory with the source's metadata, or sets it on one that an earlier copy to this layer created.
 fn take_dir(
     parent: BorrowedFd<'_>,
     name: &CStr,

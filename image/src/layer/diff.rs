@@ -1,8 +1,7 @@
-//! A layer directory as a deterministic tar.
+//! Packing of a layer directory as a deterministic tar.
 //!
-//! The same files give the same bytes, whatever order a directory lists them in: names are sorted, owners are
-//! numbers, times are whole seconds, and of several names of one file the first carries the content.
-//! Sockets are left out.
+//! The bytes depend on the files alone, not on the order in which a directory lists them: names are sorted, owners are
+//! numeric, times are whole seconds, and of several names of one file the first has the content. Sockets are left out.
 
 use super::{CAPABILITY, OPAQUE, WHITEOUT, check_length, overlay};
 use crate::sys::{self, CallError, Descent, Named};
@@ -16,7 +15,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Why a layer directory cannot be turned into a tar.
+/// Failure to pack a layer directory.
 #[derive(Debug, thiserror::Error)]
 pub enum DiffError {
     /// A file could not be read.
@@ -30,14 +29,20 @@ pub enum DiffError {
     Changed(PathBuf),
 }
 
-/// Writes the layer in the directory `path` to `output` and returns that.
+/// Writes the layer in the directory `path` to `output` and returns `output`.
 ///
-/// The directory itself has no entry: the root of an image is the same for all.
+/// The directory itself has no entry: the root is the same in all images.
+///
+/// # Errors
+/// [`DiffError::Changed`] when a file is modified meanwhile; other errors are those of reading and writing.
 pub fn diff<W: Write>(path: &Path, output: W) -> Result<W, DiffError> {
     write(path, output, i64::MAX)
 }
 
-/// Like [`diff`]; what is younger than `latest`, in seconds since 1970, gets that time.
+/// Packs like [`diff`]; times later than `latest`, in seconds since 1970, are replaced by it.
+///
+/// # Errors
+/// Fails in the cases of [`diff`].
 pub fn diff_until<W: Write>(path: &Path, output: W, latest: i64) -> Result<W, DiffError> {
     write(path, output, latest)
 }
@@ -55,21 +60,21 @@ fn write<W: Write>(path: &Path, output: W, latest: i64) -> Result<W, DiffError> 
     Ok(differ.writer.finish()?)
 }
 
-/// Permissions of the marks of deleted files, as moby's archive package writes them.
+/// Permissions of whiteouts, as moby's archive package writes them.
 const WHITEOUT_MODE: u32 = 0o600;
 
 struct Differ<W: Write> {
     writer: Writer<W>,
-    /// The directory that is being read.
+    /// Current directory of the walk.
     way: Descent,
-    /// First name of every file that has several, by device and inode.
+    /// First name of each file with several names, by device and inode.
     seen: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
     latest: i64,
 }
 
 impl<W: Write> Differ<W> {
-    /// Writes everything below the top. A loop, as a tree may be deeper than the stack of a thread.
+    /// Writes everything below the top. Not recursive, as a tree may be deeper than the stack of a thread.
     fn tree(&mut self) -> Result<(), DiffError> {
         let mut path = Vec::new();
         let mut pending = vec![(0, self.names(&path)?)];
@@ -83,7 +88,7 @@ impl<W: Write> Differ<W> {
             };
             path.extend_from_slice(name.to_bytes());
             self.member(&name, &mut path, length)?;
-            // The path of a directory, which was entered, ends with a slash.
+            // A path that ends with a slash is a directory that was entered.
             if path.ends_with(b"/") {
                 pending.push((path.len(), self.names(&path)?));
             }
@@ -91,12 +96,12 @@ impl<W: Write> Differ<W> {
         Ok(())
     }
 
-    /// The names in the current directory, whose path is `prefix`.
+    /// Names in the current directory, whose path is `prefix`.
     fn names(&self, prefix: &[u8]) -> Result<std::vec::IntoIter<CString>, DiffError> {
         Ok(sys::sorted_names(self.way.here()).call("getdents", display(prefix))?.into_iter())
     }
 
-    /// Writes the entry of `name`, whose path is `path` and whose directory's is its first `directory` bytes; a directory is
+    /// Writes the entry of `name`; its path is `path`, of which the first `dir` bytes are the directory. A directory is
     /// entered.
     fn member(&mut self, name: &CStr, path: &mut Vec<u8>, dir: usize) -> Result<(), DiffError> {
         let stat = sys::stat_at(self.way.here(), name).call("stat", display(path))?;
@@ -147,7 +152,7 @@ impl<W: Write> Differ<W> {
         Ok(self.writer.begin(&mark)?)
     }
 
-    /// An entry without content; a later name of the same file becomes a hard link.
+    /// Writes an entry without content; further names of the same file become hard links.
     fn named_entry(&mut self, entry: Entry, stat: &Stat) -> Result<(), DiffError> {
         let entry = self.link_to_first(entry, stat);
         Ok(self.writer.begin(&entry)?)
@@ -210,7 +215,7 @@ impl<W: Write> Differ<W> {
 }
 
 fn capability(fd: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, Errno> {
-    // A capability value is 20 bytes in its longest form.
+    // The longest form of a capability value has 20 bytes.
     let mut value = [0u8; 64];
     match fs::fgetxattr(fd, c"security.capability", &mut value) {
         Ok(length) => Ok(Some(value[..length].to_vec())),

@@ -1,4 +1,4 @@
-//! Several layers as one.
+//! Merging of several layers into one.
 
 use super::{overlay, write};
 use crate::sys::{self, CallError, Named};
@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-/// Lays the layer directories `layers`, the highest first, into the empty directory `target` on the same file system.
+/// Merges the layer directories `layers`, the highest first, into the empty directory `target` on the same file system.
 ///
-/// Files are linked, not copied. Whiteouts stay where the tree `below` these layers has something that they hide.
+/// Files are linked, not copied. Whiteouts are kept where the tree `below` these layers has a file that they hide.
 pub fn merge(layers: &[PathBuf], target: &Path, below: &MergedDir) -> Result<(), CallError> {
     let opened = layers.iter().map(|path| sys::open_dir(path)).collect::<Result<Vec<_>, _>>()?;
     let target = sys::open_dir(target)?;
@@ -21,7 +21,7 @@ pub fn merge(layers: &[PathBuf], target: &Path, below: &MergedDir) -> Result<(),
 struct Merger;
 
 impl Merger {
-    /// Merges directories of one path, the highest first.
+    /// Merges directories with the same path, the highest first.
     fn dir(
         &self,
         layers: &[OwnedFd],
@@ -59,7 +59,7 @@ impl Merger {
                 if dirs.is_empty() {
                     return self.file(layer.as_fd(), (target, &below), name, &stat, path);
                 }
-                // A directory stands where lower layers have, or have deleted, something else.
+                // Lower layers have a file or whiteout of that name, which the directory replaces.
                 is_opaque = true;
                 break;
             }

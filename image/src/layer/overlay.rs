@@ -1,4 +1,4 @@
-//! Overlayfs' marks on disk.
+//! Whiteouts and opaque directories in overlayfs' form.
 
 use crate::sys;
 use rustix::fd::BorrowedFd;
@@ -8,17 +8,17 @@ use std::ffi::CStr;
 
 const OPAQUE: &CStr = c"trusted.overlay.opaque";
 
-/// Marks `name` as deleted in lower layers.
+/// Creates the whiteout `name`.
 pub(super) fn make_whiteout(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)
 }
 
-/// Makes a directory hide what lower layers have in it.
+/// Makes a directory opaque.
 pub(super) fn make_opaque(dir: BorrowedFd<'_>) -> Result<(), Errno> {
     fs::fsetxattr(dir, OPAQUE, b"y", XattrFlags::empty())
 }
 
-/// True when a directory hides what lower layers have in it.
+/// True when a directory is opaque.
 pub(crate) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     let mut value = [0u8; 1];
     match fs::fgetxattr(dir, OPAQUE, &mut value) {
@@ -28,17 +28,17 @@ pub(crate) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     }
 }
 
-/// True for attributes that belong to overlayfs: they are never read from, nor written to, a tar.
+/// True for attributes that belong to overlayfs: they are neither packed into nor unpacked from a tar.
 pub(super) fn is_internal_xattr(name: &[u8]) -> bool {
     name.starts_with(b"trusted.") || name.starts_with(b"user.overlay.")
 }
 
-/// Replaces whatever is at `name` by nothing.
+/// Removes the file or tree at `name`, if there is one.
 pub(super) fn clear(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     sys::remove_all(dir, name)
 }
 
-/// Removes the attributes of a directory, but overlayfs' own.
+/// Removes the user attributes of a directory.
 pub(super) fn clear_xattrs(dir: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut names = [0u8; 4096];
     let length = match fs::flistxattr(dir, &mut names) {

@@ -39,7 +39,7 @@ fn unpack(entries: &[(Entry, &'static [u8])]) -> (tempfile::TempDir, Result<Appl
     unpack_on(&[], entries)
 }
 
-/// Unpacks a layer on layers that are directories, the highest first.
+/// Unpacks a layer above the layer directories `below`, the highest first.
 fn unpack_on(
     below: &[&Path],
     entries: &[(Entry, &'static [u8])],
@@ -51,7 +51,7 @@ fn unpack_on(
     (root, applied)
 }
 
-/// Every path with its kind: `d`, `f content`, `l target`, `w` for a whiteout, `c`, `b`, `p`.
+/// Kinds of all paths: `d`, `f content`, `l target`, `w` for a whiteout, `c`, `b`, `p`.
 fn tree(root: &Path) -> BTreeMap<String, String> {
     fn walk(dir: &Path, root: &Path, found: &mut BTreeMap<String, String>) {
         for entry in fs::read_dir(dir).unwrap() {
@@ -127,7 +127,7 @@ fn a_layer_unpacks_and_packs_to_the_same_bytes() {
 }
 
 #[test]
-fn whiteouts_become_overlay_marks_and_back() {
+fn whiteouts_are_converted_to_overlayfs_and_back() {
     needs_root!();
     let entries = [dir("a/"), file("a/.wh..wh..opq", b""), file("a/.wh.gone", b""), file("a/new", b"n")];
     let (root, applied) = unpack(&entries);
@@ -146,7 +146,7 @@ fn a_replaced_dir_hides_the_old_one() {
     let (root, applied) = unpack(&[file(".wh.d", b""), dir("d/"), file("d/x", b"")]);
     applied.unwrap();
     assert_eq!(names(&diff(root.path(), Vec::new()).unwrap()), ["d/", "d/.wh..wh..opq", "d/x"]);
-    // A whiteout hides what is below its layer, wherever it stands (image-spec, layer.md).
+    // A whiteout hides lower layers, wherever it is in the tar (image-spec, layer.md).
     let (root, applied) =
         unpack(&[file("d/x", b""), file(".wh.d", b""), file("f", b"1"), file(".wh.f", b"")]);
     applied.unwrap();
@@ -172,7 +172,7 @@ fn later_entries_replace_earlier_ones() {
 }
 
 #[test]
-fn what_a_tar_leaves_open_comes_from_the_layers_below() {
+fn metadata_missing_in_a_tar_comes_from_the_layers_below() {
     needs_root!();
     let mut sticky = dir("tmp/");
     (sticky.0.mode, sticky.0.uid, sticky.0.mtime) = (0o1777, 7, 5);
@@ -218,7 +218,7 @@ fn what_a_tar_leaves_open_comes_from_the_layers_below() {
 }
 
 #[test]
-fn tars_that_need_missing_layers_say_so() {
+fn tars_that_need_missing_layers_are_errors() {
     needs_root!();
     let missing = |entries: &[(Entry, &'static [u8])]| {
         let root = tempfile::tempdir().unwrap();
@@ -235,9 +235,9 @@ fn tars_that_need_missing_layers_say_so() {
     assert!(matches!(applied, Err(ApplyError::MissingLink(_))), "{applied:?}");
 }
 
-/// Owner, mode and time of a file of the host that links of layers lead to.
+/// Owner, mode and time of host files stay unchanged, although links of layers lead to them.
 #[test]
-fn no_link_of_a_layer_leads_to_the_host() {
+fn links_of_a_layer_do_not_reach_the_host() {
     needs_root!();
     let host = tempfile::tempdir().unwrap();
     fs::write(host.path().join("file"), "secret").unwrap();
@@ -299,9 +299,9 @@ fn times_of_directories_do_not_follow_links() {
     assert_eq!(fs::metadata(root.path().join("b")).unwrap().mtime(), 7);
 }
 
-/// As in the reference: an entry for the root says nothing.
+/// As in the reference, an entry for the root has no effect.
 #[test]
-fn the_root_is_the_same_for_all() {
+fn entries_for_the_root_have_no_effect() {
     needs_root!();
     let mut root_entry = dir("./");
     (root_entry.0.mode, root_entry.0.uid) = (0o700, 9);
@@ -328,7 +328,7 @@ fn paths_stay_inside() {
     refused(&[file(".wh...", b"")]);
     refused(&[file("a/.wh.", b"")]);
 
-    // A link to the outside is a link inside the image: what is written through it lands there too.
+    // An absolute link is resolved inside the image: files written through it are created there.
     let (root, applied) = unpack(&[link(EntryKind::Symlink, "l", &target), file("l/evil", b"x")]);
     applied.unwrap();
     assert!(!outside.path().join("evil").exists());
@@ -357,7 +357,7 @@ fn link_loops_and_files_as_dirs_are_errors() {
 }
 
 #[test]
-fn overlay_attributes_of_strangers_are_dropped() {
+fn overlay_attributes_in_tars_are_dropped() {
     needs_root!();
     let mut evil = file("f", b"");
     evil.0.xattrs.insert(b"trusted.overlay.redirect".to_vec(), b"/etc".to_vec());
@@ -382,7 +382,7 @@ fn long_runs_of_zeros_are_not_stored() {
 }
 
 #[test]
-fn many_names_of_one_file_keep_together() {
+fn hard_links_are_preserved() {
     needs_root!();
     let root = tempfile::tempdir().unwrap();
     for (index, name) in ["b", "a", "d/c"].iter().enumerate() {
@@ -422,7 +422,7 @@ impl Change for Keep {
 
 const ROOT_OWNED: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: (5, 0) };
 
-/// Copies `name` of a source made by `make` to `destination` over a lower tree, and gives the layer.
+/// Copies `name` of a source created by `make` to `destination` above a lower tree, and returns the layer.
 fn copied(
     make: &dyn Fn(&Path),
     lower: &dyn Fn(&Path),
@@ -459,7 +459,7 @@ fn two_files(root: &Path) {
 fn nothing(_root: &Path) {}
 
 #[test]
-fn a_file_goes_where_the_destination_says() {
+fn the_destination_of_a_file_follows_copy() {
     needs_root!();
     let one = |root: &Path| fs::write(root.join("f"), "x").unwrap();
     let check = |destination: &str, lower: &dyn Fn(&Path), expected: &[(&str, &str)]| {
@@ -483,7 +483,7 @@ fn a_file_goes_where_the_destination_says() {
 }
 
 #[test]
-fn a_dir_gives_its_contents() {
+fn contents_of_a_directory_are_copied() {
     needs_root!();
     let (layer, result) = copied(&two_files, &nothing, c"d", "/x/y");
     result.unwrap();
@@ -541,7 +541,7 @@ fn hard_links_within_a_copy_stay_linked() {
 }
 
 #[test]
-fn contents_survive_a_round_trip_through_a_tar() {
+fn contents_are_preserved_through_a_tar() {
     needs_root!();
     let (layer, result) = copied(&two_files, &nothing, c"d", "/x");
     result.unwrap();
@@ -554,9 +554,9 @@ fn contents_survive_a_round_trip_through_a_tar() {
     assert_eq!(content, "g");
 }
 
-/// Each directory is looked through once, however often it is whited out.
+/// Each directory is searched once, however many whiteouts it has.
 #[test]
-fn repeated_whiteouts_cost_nothing() {
+fn repeated_whiteouts_take_constant_time() {
     needs_root!();
     let mut entries = vec![dir("x/")];
     let names: Vec<String> = (0..2000).map(|number| format!("x/{number}/")).collect();
@@ -569,7 +569,7 @@ fn repeated_whiteouts_cost_nothing() {
     assert_eq!(fs::read_dir(root.path().join("x")).unwrap().count(), 2000);
 }
 
-/// A directory that is there as the way to an opaque whiteout alone is deleted like any other.
+/// A directory that exists only as the parent of an opaque whiteout is removed like any other.
 #[test]
 fn a_whiteout_deletes_a_directory_that_was_made_opaque() {
     needs_root!();
@@ -580,9 +580,9 @@ fn a_whiteout_deletes_a_directory_that_was_made_opaque() {
     assert_eq!(tree(root.path()), BTreeMap::from([("d".to_owned(), "w".to_owned())]));
 }
 
-/// Deep trees cost no more than shallow ones: neither handles nor time grow with what lies above.
+/// Neither handles nor time grow with the depth of a tree.
 #[test]
-fn tars_that_hop_about_cost_what_others_cost() {
+fn the_order_of_entries_does_not_change_the_cost() {
     needs_root!();
     let deep = "d/".repeat(1500);
     let mut hopping = vec![dir(&deep)];
@@ -607,7 +607,7 @@ fn tars_that_hop_about_cost_what_others_cost() {
 }
 
 #[test]
-fn paths_that_no_program_can_name_are_refused() {
+fn paths_longer_than_the_kernel_accepts_are_refused() {
     needs_root!();
     for name in ["d/".repeat(2048) + "f", "n".repeat(4096)] {
         let (_root, applied) = unpack(&[file(&name, b"")]);
@@ -615,7 +615,7 @@ fn paths_that_no_program_can_name_are_refused() {
             matches!(applied, Err(ApplyError::Call(error)) if error.errno == rustix::io::Errno::NAMETOOLONG)
         );
     }
-    // Links make longer ones out of short ones.
+    // Links expand short paths to long ones.
     let deep = "d/".repeat(1500);
     let (_root, applied) =
         unpack(&[dir(&deep), link(EntryKind::Symlink, "l", &deep), dir(&format!("l/{deep}"))]);
@@ -623,7 +623,7 @@ fn paths_that_no_program_can_name_are_refused() {
 }
 
 #[test]
-fn attributes_that_are_too_large_are_named() {
+fn too_large_attributes_are_reported() {
     needs_root!();
     let mut large = file("f", b"");
     large.0.xattrs.insert(b"user.large".to_vec(), vec![b'x'; 70_000]);

@@ -1,9 +1,8 @@
-//! Making a layer by hand: directories and files laid on top of a tree that is only looked at.
+//! Direct changes to a layer: directories and files written above a lower tree that is only read.
 //!
-//! COPY, ADD and WORKDIR do not run anything, so they need no writable mount: [`LayerWriter`] resolves paths
-//! in the merged view of the layer in the making and the tree below it, and writes only into the layer. A
-//! directory that exists below is copied up with its metadata, and keeps its time although something was put
-//! into it, so that equal inputs give equal layers.
+//! COPY, ADD and WORKDIR run no process, so they need no mount: [`LayerWriter`] resolves paths in the merged view of
+//! the new layer and the tree below it, and writes into the layer only. A directory that exists below is copied up with
+//! its metadata, and keeps its time although a file was added to it, so that equal inputs result in equal layers.
 
 use crate::sys::{self, CallError, Named};
 use crate::tree::{RealPath, Tree, open_inside};
@@ -21,33 +20,33 @@ use std::path::{Path, PathBuf};
 pub struct Metadata {
     /// Permission bits with setuid, setgid and sticky.
     pub mode: u32,
-    /// Owner.
+    /// Owner as a uid.
     pub uid: u32,
-    /// Group.
+    /// Group as a gid.
     pub gid: u32,
     /// Modification time: seconds and nanoseconds since 1970.
     pub mtime: (i64, u32),
 }
 
-/// What a new file holds.
+/// Content of a new file.
 #[derive(Clone, Copy, Debug)]
 pub enum FileData<'a> {
-    /// These bytes.
+    /// Bytes that are in memory.
     Bytes(&'a [u8]),
     /// The content of another file, from its start.
     File(&'a File),
 }
 
-/// Why something could not be put into a layer.
+/// Failure to write a file to a layer.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// A system call failed.
     #[error("cannot write the layer")]
     Call(#[from] CallError),
-    /// A file where a directory must be.
+    /// The parent is not a directory.
     #[error("cannot copy to non-directory: {path}", path = .0.display())]
     NotADir(PathBuf),
-    /// A directory where a file is to go.
+    /// A directory exists where a file is to be written.
     #[error("cannot replace to directory {path} with file", path = .0.display())]
     DirInTheWay(PathBuf),
 }
@@ -59,27 +58,30 @@ impl WriteError {
     }
 }
 
-/// Lays files on top of a tree.
+/// Writer of a layer above a lower tree.
 pub struct LayerWriter {
-    /// The layer first, then the tree below.
+    /// Merged view: the layer first, then the tree below.
     tree: Tree,
-    /// Directories of the layer whose time must be set when all is written.
+    /// Times of the layer's directories, to be set when all files are written.
     times: BTreeMap<RealPath, (i64, u32)>,
 }
 
 impl LayerWriter {
-    /// Writes into the directory `upper`; `lower` is the root of the tree below, if there is one.
+    /// Creates a writer into the directory `upper`; `lower` is the root of the tree below, if there is one.
     pub fn new(upper: &Path, lower: Option<OwnedFd>) -> Result<LayerWriter, CallError> {
         let roots = std::iter::once(sys::open_dir(upper)?).chain(lower).collect();
         Ok(LayerWriter { tree: Tree::of(roots), times: BTreeMap::new() })
     }
 
-    /// Writes into an opened directory; nothing is below it.
+    /// Creates a writer into an open directory without a tree below.
     pub fn at(dir: OwnedFd) -> LayerWriter {
         LayerWriter { tree: Tree::of(vec![dir]), times: BTreeMap::new() }
     }
 
-    /// Opens the directory `path`, links followed; it is in the layer from then on.
+    /// Opens the directory `path`, following links; it is copied up if necessary.
+    ///
+    /// # Errors
+    /// Fails when the path does not exist or is not a directory.
     pub fn open_dir(&mut self, path: &[u8]) -> Result<OwnedFd, WriteError> {
         let real = self.tree.resolve(path)?;
         Ok(self.enter(&real)?)
@@ -95,21 +97,27 @@ impl LayerWriter {
         Ok(())
     }
 
-    /// Metadata of what `path` leads to in the merged view, links followed; `None` when there is nothing.
+    /// Metadata of `path` in the merged view, following links; `None` when the path does not exist.
     pub fn stat(&self, path: &[u8]) -> Result<Option<Stat>, WriteError> {
         let real = self.tree.resolve(path)?;
         Ok(self.tree.stat(&real)?)
     }
 
-    /// Makes the directory `path` and those above it that are missing; gives true when it was not there.
+    /// Creates the directory `path` and missing parents; returns true when it did not exist.
     ///
-    /// All directories made get the same metadata.
+    /// All new directories get the same metadata.
+    ///
+    /// # Errors
+    /// [`WriteError::NotADir`] when the path leads through a file.
     pub fn make_dirs(&mut self, path: &[u8], metadata: &Metadata) -> Result<bool, WriteError> {
         let real = self.tree.resolve(path)?;
         self.make_real_dirs(&real, metadata)
     }
 
-    /// Gives the directory `path`, links followed, other metadata.
+    /// Sets the metadata of the directory `path`, following links.
+    ///
+    /// # Errors
+    /// Fails in the cases of [`LayerWriter::open_dir`].
     pub fn set_dir(&mut self, path: &[u8], metadata: &Metadata) -> Result<(), WriteError> {
         let real = self.tree.resolve(path)?;
         let dir = self.enter(&real)?;
@@ -118,7 +126,10 @@ impl LayerWriter {
         Ok(())
     }
 
-    /// Puts a file at `path`, links followed, replacing a file that is there.
+    /// Writes a file at `path`, following links; replaces an existing file.
+    ///
+    /// # Errors
+    /// [`WriteError::DirInTheWay`] when `path` is a directory.
     pub fn put_file(
         &mut self,
         path: &[u8],
@@ -151,7 +162,7 @@ impl LayerWriter {
         Ok(true)
     }
 
-    /// The layer's own directory for `real`, which exists in the merged view; copied up if need be.
+    /// Directory of the layer for `real`, which exists in the merged view; copied up if necessary.
     pub(crate) fn enter(&mut self, real: &RealPath) -> Result<OwnedFd, CallError> {
         let mut dir = self.upper().try_clone_to_owned().call("dup", real.display())?;
         let mut here = RealPath::root();
@@ -166,34 +177,34 @@ impl LayerWriter {
         Ok(dir)
     }
 
-    /// The parent directory of a real path in the layer, and the last name.
+    /// Parent directory of a real path in the layer, and its last name.
     pub(crate) fn enter_parent(&mut self, real: &RealPath) -> Result<(OwnedFd, CString), WriteError> {
         let name = real.name().ok_or_else(|| WriteError::DirInTheWay("/".into()))?;
         Ok((self.enter(&real.parent())?, name.clone()))
     }
 
-    /// The merged view.
+    /// Merged view of the layer and the tree below.
     pub(crate) fn tree(&self) -> &Tree {
         &self.tree
     }
 
-    /// The lower tree's directory at `real`, if it has one.
+    /// Directory of the lower tree at `real`, if it has one.
     pub(crate) fn lower_dir(&self, real: &RealPath) -> Option<OwnedFd> {
         let lower = self.tree.roots().get(1)?;
         open_inside(lower.as_fd(), real, OFlags::RDONLY | OFlags::DIRECTORY).ok()
     }
 
-    /// The layer's own root.
+    /// Root of the layer.
     pub(crate) fn upper(&self) -> BorrowedFd<'_> {
         self.tree.roots()[0].as_fd()
     }
 
-    /// Remembers the time that the directory `real` gets in the end.
+    /// Records the time that the directory `real` gets at the end.
     pub(crate) fn set_dir_time(&mut self, real: RealPath, time: (i64, u32)) {
         self.times.insert(real, time);
     }
 
-    /// Makes room for a file: what is there of the same layer goes, a directory is an error.
+    /// Removes a file of the layer that is to be replaced; a directory is an error.
     pub(crate) fn clear_for_file(&self, real: &RealPath) -> Result<(), WriteError> {
         match self.tree.stat(real)? {
             Some(stat) if sys::file_type(&stat) == FileType::Directory => {
@@ -229,7 +240,7 @@ impl LayerWriter {
 }
 
 impl Metadata {
-    /// That of something that exists.
+    /// Metadata of an existing file.
     pub fn of(stat: &Stat) -> Metadata {
         Metadata {
             mode: stat.st_mode & 0o7777,
@@ -240,7 +251,7 @@ impl Metadata {
     }
 }
 
-/// Makes a directory with owner and mode; its time is for the caller to set once it is filled.
+/// Creates a directory with owner and mode; the caller sets its time once it is filled.
 pub(crate) fn make_dir(dir: BorrowedFd<'_>, name: &CStr, metadata: &Metadata) -> Result<OwnedFd, Errno> {
     fs::mkdirat(dir, name, Mode::from_raw_mode(0o700))?;
     let dir = sys::open_dir_at(dir, name)?;
@@ -254,7 +265,7 @@ pub(crate) fn set_owner_and_mode(fd: BorrowedFd<'_>, metadata: &Metadata) -> Res
     fs::fchmod(fd, Mode::from_raw_mode(metadata.mode))
 }
 
-/// Makes the file `name`, which must not exist.
+/// Creates the file `name`, which must not exist.
 pub(crate) fn write_file(
     dir: BorrowedFd<'_>,
     name: &CStr,
@@ -276,7 +287,7 @@ fn errno(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
-/// Copies in the kernel, sharing blocks where the file system can; by hand where it cannot.
+/// Copies in the kernel, sharing blocks where the file system supports it; otherwise by reading and writing.
 fn copy_content(source: &File, target: &File) -> Result<(), Errno> {
     const SHARE_FROM: i64 = 128 * 1024;
     let size = fs::fstat(source)?.st_size;
@@ -301,7 +312,7 @@ fn copy_content(source: &File, target: &File) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Copies extended attributes as far as the target's file system takes them.
+/// Copies the extended attributes that the target's file system supports.
 pub(crate) fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut names = [0u8; 1024];
     let length = match fs::flistxattr(from, &mut names) {
@@ -317,10 +328,10 @@ pub(crate) fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()
         let mut value = [0u8; 64 * 1024];
         let Ok(length) = fs::fgetxattr(from, name, &mut value) else { continue };
         let set = fs::fsetxattr(to, name, &value[..length], XattrFlags::empty());
-        // As the reference: what the file system cannot hold is left out.
+        // As in the reference, attributes that the file system cannot store are dropped.
         match set {
             Err(Errno::DQUOT) => return Err(Errno::DQUOT),
-            // Of a value that is too large, too, however much room there is.
+            // The same error means a value that is too large, however much space is free.
             Err(Errno::NOSPC) if !crate::sys::has_room(to) => return Err(Errno::NOSPC),
             _ => {}
         }

@@ -1,7 +1,7 @@
-//! The directories of several layers as the one tree that overlayfs makes of them, without a mount.
+//! Merged view of the directories of several layers, as overlayfs presents it, without a mount.
 //!
-//! Every lookup is of one name in open directories and follows no link; the target of a link is walked from the root of
-//! the tree, where `..` stays. So no path of a layer, however made, leads to a file of the host.
+//! Every lookup is of one name in open directories and follows no link; the target of a link is resolved from the root
+//! of the tree, where `..` stays. So no path of a layer, however crafted, reaches a file of the host.
 
 use crate::layer::is_opaque;
 use crate::sys;
@@ -12,45 +12,45 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
-/// Links that one path may lead through, as in Linux.
+/// Number of links in the resolution of one path, as in Linux.
 const MAX_LINKS: usize = 40;
 
-/// One directory of the tree: the directories that layers have at its path, the highest first.
+/// A directory of the merged tree: the directories that layers have at its path, the highest first.
 #[derive(Clone, Debug)]
 pub struct MergedDir {
     pieces: Vec<Piece>,
-    /// True when layers that are not known may lie below.
+    /// Whether unknown layers may be below.
     is_open_ended: bool,
 }
 
-/// A layer's directory; `layer` counts from the highest layer of the tree.
+/// Directory of one layer; `layer` counts from the highest layer of the tree.
 #[derive(Clone, Debug)]
 struct Piece {
     layer: usize,
     dir: Rc<OwnedFd>,
 }
 
-/// What a directory has under a name.
+/// Result of looking up a name.
 #[derive(Debug)]
 pub enum Found {
-    /// Nothing: no layer has the name, or a whiteout hides it.
+    /// No layer has the name, or a whiteout hides it.
     Nothing,
-    /// Nothing in the known layers, and others may lie below.
+    /// No known layer has the name, and unknown ones may be below.
     Unknown,
-    /// A directory.
+    /// A directory of the merged tree.
     Dir(MergedDir),
-    /// Anything else.
+    /// A file of another kind.
     File(FoundFile),
 }
 
-/// A member of a directory that is no directory itself.
+/// A member of a directory that is not itself a directory.
 #[derive(Debug)]
 pub struct FoundFile {
-    /// Which layer has it, counted from the highest.
+    /// Number of the layer that has it, counted from the highest.
     pub layer: usize,
-    /// That layer's directory.
+    /// Directory of that layer.
     pub dir: Rc<OwnedFd>,
-    /// Metadata, links not followed.
+    /// Metadata of the file, without following links.
     pub stat: Stat,
 }
 
@@ -60,50 +60,50 @@ impl FoundFile {
     }
 }
 
-/// Why a path leads nowhere.
+/// Failure to resolve a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Astray {
-    /// Only layers that are not known can tell.
+pub enum Unresolved {
+    /// The path depends on unknown layers.
     Unknown,
-    /// A parent does not exist.
+    /// A parent directory does not exist.
     Missing,
-    /// A parent is no directory.
+    /// A parent is not a directory.
     NotADirectory,
-    /// Too many links.
+    /// The path has too many links.
     Loop,
     /// A system call failed.
     Call(Errno),
 }
 
-impl From<Errno> for Astray {
-    fn from(errno: Errno) -> Astray {
-        Astray::Call(errno)
+impl From<Errno> for Unresolved {
+    fn from(errno: Errno) -> Unresolved {
+        Unresolved::Call(errno)
     }
 }
 
-/// Where a path leads: a name in a directory that exists.
+/// A resolved path: a name in a directory that exists.
 #[derive(Debug)]
 pub struct Resolved {
-    /// The names on the way from the root, none of them a link, and the last one.
+    /// Names along the path from the root, without links except for the last one.
     pub names: Vec<CString>,
-    /// What the last name is; links are not followed.
+    /// File at the last name; links are not followed.
     pub found: Found,
 }
 
 impl MergedDir {
-    /// The root of a tree of layers, the highest first.
+    /// Root of a tree of layers, the highest first.
     pub fn root(layers: Vec<OwnedFd>) -> MergedDir {
         let pieces = layers.into_iter().enumerate().map(|(layer, dir)| Piece { layer, dir: Rc::new(dir) });
         MergedDir { pieces: pieces.collect(), is_open_ended: false }
     }
 
-    /// The root of a layer below which others may lie that are not known.
+    /// Root of a layer that may have unknown layers below.
     pub fn open_ended(layer: OwnedFd) -> Result<MergedDir, Errno> {
         let is_open_ended = !is_opaque(layer.as_fd())?;
         Ok(MergedDir { is_open_ended, ..MergedDir::root(vec![layer]) })
     }
 
-    /// The root of this tree with one more layer on top.
+    /// Root of this tree with one more layer on top.
     pub fn under(&self, layer: OwnedFd) -> Result<MergedDir, Errno> {
         if is_opaque(layer.as_fd())? {
             return Ok(MergedDir::root(vec![layer]));
@@ -113,13 +113,13 @@ impl MergedDir {
         Ok(MergedDir { pieces, is_open_ended: self.is_open_ended })
     }
 
-    /// The highest layer's directory, which has the metadata that the tree shows; `None` for a tree of no layers.
+    /// Directory of the highest layer, whose metadata the tree presents; `None` for a tree without layers.
     pub fn top(&self) -> Option<BorrowedFd<'_>> {
         Some(self.pieces.first()?.dir.as_fd())
     }
 
-    /// Looks up a name, as overlayfs does: the highest layer that has it decides, directories are merged down to an
-    /// opaque one or something that is no directory.
+    /// Looks up a name as overlayfs does: the highest layer that has it decides; directories are merged down to an
+    /// opaque one or a file of another kind.
     pub fn lookup(&self, name: &CStr) -> Result<Found, Errno> {
         let mut pieces = Vec::new();
         for piece in &self.pieces {
@@ -154,7 +154,7 @@ impl MergedDir {
         })
     }
 
-    /// The names in the directory, sorted by bytes.
+    /// Names in the directory, sorted by bytes.
     pub fn names(&self) -> Result<Vec<CString>, Errno> {
         let mut names = BTreeSet::new();
         for piece in &self.pieces {
@@ -169,8 +169,11 @@ impl MergedDir {
         Ok(shown)
     }
 
-    /// Resolves a path of this tree, whose root `self` is. Links on the way are followed, one at the end is not.
-    pub fn resolve(&self, path: &[CString]) -> Result<Resolved, Astray> {
+    /// Resolves a path from `self` as the root. Links on the way are followed, one at the end is not.
+    ///
+    /// # Errors
+    /// Fails when a parent is missing, is not a directory or is in an unknown layer, and for too many links.
+    pub fn resolve(&self, path: &[CString]) -> Result<Resolved, Unresolved> {
         let mut pending: VecDeque<CString> = path.iter().cloned().collect();
         let mut names: Vec<CString> = Vec::new();
         let mut way: Vec<MergedDir> = Vec::new();
@@ -187,8 +190,8 @@ impl MergedDir {
                 return Ok(Resolved { names, found });
             }
             match found {
-                Found::Nothing => return Err(Astray::Missing),
-                Found::Unknown => return Err(Astray::Unknown),
+                Found::Nothing => return Err(Unresolved::Missing),
+                Found::Unknown => return Err(Unresolved::Unknown),
                 Found::Dir(dir) => {
                     names.push(name);
                     way.push(dir);
@@ -196,7 +199,7 @@ impl MergedDir {
                 Found::File(file) if file.is_link() => {
                     links += 1;
                     if links > MAX_LINKS {
-                        return Err(Astray::Loop);
+                        return Err(Unresolved::Loop);
                     }
                     let target = fs::readlinkat(&*file.dir, &name, Vec::new())?;
                     if target.to_bytes().starts_with(b"/") {
@@ -205,7 +208,7 @@ impl MergedDir {
                     }
                     link_names(&target).rev().for_each(|part| pending.push_front(part));
                 }
-                Found::File(_) => return Err(Astray::NotADirectory),
+                Found::File(_) => return Err(Unresolved::NotADirectory),
             }
         }
         let root = self.clone();
@@ -213,7 +216,7 @@ impl MergedDir {
     }
 }
 
-/// The names along the target of a link; `.` and empty ones are left out.
+/// Names in the target of a link, without `.` and empty ones.
 pub fn link_names(target: &CStr) -> impl DoubleEndedIterator<Item = CString> + '_ {
     target
         .to_bytes()
@@ -239,7 +242,7 @@ mod tests {
         path.split('/').filter(|part| !part.is_empty()).map(|part| CString::new(part).unwrap()).collect()
     }
 
-    fn resolved(tree: &MergedDir, path: &str) -> Result<(String, usize), Astray> {
+    fn resolved(tree: &MergedDir, path: &str) -> Result<(String, usize), Unresolved> {
         let found = tree.resolve(&names(path))?;
         let shown: Vec<_> = found.names.iter().map(|name| name.to_str().unwrap()).collect();
         let layer = match found.found {
@@ -252,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn links_of_layers_lead_only_inside() {
+    fn links_of_layers_are_resolved_inside() {
         let (_lower, lower) = layer(|root| {
             std::fs::create_dir_all(root.join("run/lock")).unwrap();
             std::fs::write(root.join("run/lock/f"), "").unwrap();
@@ -267,14 +270,14 @@ mod tests {
         assert_eq!(resolved(&tree, "var/run/lock/f"), Ok(("run/lock/f".into(), 1)));
         assert_eq!(resolved(&tree, "var/run"), Ok(("var/run".into(), 1)));
         assert_eq!(resolved(&tree, "var"), Ok(("var".into(), 0)));
-        assert_eq!(resolved(&tree, "out/shadow"), Err(Astray::Missing));
-        assert_eq!(resolved(&tree, "loop/x"), Err(Astray::Loop));
-        assert_eq!(resolved(&tree, "file/x"), Err(Astray::NotADirectory));
+        assert_eq!(resolved(&tree, "out/shadow"), Err(Unresolved::Missing));
+        assert_eq!(resolved(&tree, "loop/x"), Err(Unresolved::Loop));
+        assert_eq!(resolved(&tree, "file/x"), Err(Unresolved::NotADirectory));
         assert_eq!(resolved(&tree, "none"), Ok(("none".into(), 98)));
     }
 
     #[test]
-    fn layers_that_are_not_known_are_not_guessed() {
+    fn results_that_depend_on_unknown_layers_are_unknown() {
         let (_upper, upper) = layer(|root| {
             std::fs::create_dir(root.join("a")).unwrap();
             std::fs::write(root.join("a/f"), "").unwrap();
@@ -282,6 +285,6 @@ mod tests {
         let tree = MergedDir::open_ended(upper).unwrap();
         assert_eq!(resolved(&tree, "a/f"), Ok(("a/f".into(), 0)));
         assert_eq!(resolved(&tree, "a/g"), Ok(("a/g".into(), 99)));
-        assert_eq!(resolved(&tree, "b/g"), Err(Astray::Unknown));
+        assert_eq!(resolved(&tree, "b/g"), Err(Unresolved::Unknown));
     }
 }

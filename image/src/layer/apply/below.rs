@@ -1,14 +1,14 @@
-//! What a layer takes from those below it, and what it hides of them.
+//! Lower layers during unpacking: directories and files taken from them, and whiteouts that hide them.
 
 use super::{
-    ApplyError, Below, DirState, IMPLIED_TIME, Implied, Key, LinkTarget, MOST_OPEN, Unpacker, append,
+    ApplyError, Below, DirState, IMPLIED_TIME, Implied, Key, LinkTarget, MAX_OPEN, Unpacker, append,
     c_string, clean, joined, path,
 };
 use crate::layer::write::{self, FileData, Metadata};
 use crate::layer::{OPAQUE, WHITEOUT, check_length, overlay};
 use crate::sys::{self, CallError, Descent, Named};
 use crate::tar::Entry;
-use crate::tree::merged::{Astray, Found, FoundFile, MergedDir, Resolved};
+use crate::tree::merged::{Found, FoundFile, MergedDir, Resolved, Unresolved};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -16,12 +16,12 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::rc::Rc;
 
-/// Aufs kept its own records under this prefix; they mean nothing here.
+/// Prefix of the metadata files of aufs, which have no meaning here.
 const AUFS: &[u8] = b".wh..wh.";
 /// Metadata of directories that neither the tar nor a layer below has.
 const IMPLIED: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: IMPLIED_TIME };
 
-/// Whether a directory of the layer is kept when nothing of the layers below shows in it any more.
+/// Fate of a directory of the layer once it is opaque or whited out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stays {
     Yes,
@@ -29,7 +29,7 @@ enum Stays {
 }
 
 impl Unpacker<'_> {
-    /// The directory of the layers below that lies under the one `depth` levels below the root, if anything of it shows.
+    /// Directory of the layers below at `depth` levels below the root; `None` when they have none or it is hidden.
     fn below(&mut self, depth: usize, shown: &[u8]) -> Result<Option<Rc<MergedDir>>, ApplyError> {
         let mut known = depth;
         let mut below = loop {
@@ -53,15 +53,15 @@ impl Unpacker<'_> {
                 Found::Dir(dir) => Some(Rc::new(dir)),
                 _ => None,
             };
-            // Those far above would hold handles.
-            if level + MOST_OPEN >= self.here.len() {
+            // Levels far above do not keep handles.
+            if level + MAX_OPEN >= self.here.len() {
                 self.here[level].below = Some(below.clone());
             }
         }
         Ok(below)
     }
 
-    /// The root of the layers below; `None` when there are none that could matter.
+    /// Root of the layers below; `None` when there are none that could matter.
     fn tree_below(&mut self, shown: &[u8]) -> Result<Option<MergedDir>, ApplyError> {
         let Below::Layers(ask) = self.below else { return Ok(None) };
         if self.tree.is_none() {
@@ -71,7 +71,7 @@ impl Unpacker<'_> {
         self.tree.clone().map(Some).ok_or_else(|| ApplyError::NeedsBelow(path(shown)))
     }
 
-    /// Makes the directory `name`, which the layer does not have, like that of the layers below.
+    /// Creates the parent directory `name` of an entry with the metadata of the one in the layers below.
     pub(super) fn make_implied(&mut self, name: &CStr, shown: &[u8]) -> Result<Implied, ApplyError> {
         let found = match self.below(self.here.len(), shown)? {
             None => Found::Nothing,
@@ -95,14 +95,14 @@ impl Unpacker<'_> {
         if let Some(top) = top {
             write::copy_xattrs(top, dir.as_fd()).call("setxattr", path(shown))?;
         }
-        // Archives that are no layers leave such directories the time of their making.
+        // In archives that are not layers, such directories keep their creation time.
         let mtime = (self.is_layer || top.is_some()).then_some(metadata.mtime);
         let state = DirState { is_own: top.is_none(), is_opaque: false, mtime };
         *self.state(self.key(name))? = state;
         Ok(Implied::Made(dir))
     }
 
-    /// Makes a directory where a whiteout of the layer is: it hides what layers below have.
+    /// Replaces a whiteout of the layer by an opaque directory.
     pub(super) fn replace_whiteout(&mut self, name: &CStr, shown: &[u8]) -> Result<OwnedFd, ApplyError> {
         let parent = self.innermost();
         overlay::clear(parent, name).call("remove", path(shown))?;
@@ -113,8 +113,8 @@ impl Unpacker<'_> {
         Ok(dir)
     }
 
-    /// Carries out the whiteout `name` of the innermost directory. It hides what layers below have, and nothing of this
-    /// one, wherever it stands in the tar.
+    /// Applies the whiteout `name` of the innermost directory. It hides the contents of lower layers and none of this
+    /// one, wherever it is in the tar.
     pub(super) fn whiteout(&mut self, name: &CStr, entry: &Entry) -> Result<(), ApplyError> {
         let shown = || path(&entry.name);
         let parent = self.innermost().try_clone_to_owned().call("dup", shown())?;
@@ -139,7 +139,7 @@ impl Unpacker<'_> {
         let hidden = hidden.ok_or_else(|| ApplyError::Whiteout(shown()))?;
         let key = self.key(&hidden);
         match sys::stat_at(parent.as_fd(), &hidden).call("stat", shown())? {
-            // Its own alone is left of it already, and nothing comes from the layers below any more.
+            // The directory is opaque already and contains only entries of this layer.
             Some(stat) if sys::file_type(&stat) == FileType::Directory && self.is_settled(&key) => {}
             Some(stat) if sys::file_type(&stat) == FileType::Directory => {
                 self.here.clear();
@@ -149,19 +149,19 @@ impl Unpacker<'_> {
                 overlay::clear(parent.as_fd(), &hidden).call("remove", shown())?;
                 overlay::make_whiteout(parent.as_fd(), &hidden).call("mknod", shown())?;
             }
-            // A file of this layer hides them already.
+            // A file of this layer hides the lower ones already.
             Some(_) => {}
             None => overlay::make_whiteout(parent.as_fd(), &hidden).call("mknod", shown())?,
         }
         Ok(())
     }
 
-    /// True when a directory stays whatever is whited out, and shows nothing of the layers below.
+    /// True for an opaque directory that the tar has an entry for.
     fn is_settled(&self, key: &[u8]) -> bool {
         self.dirs.get(key).is_some_and(|state| state.is_opaque && state.is_own)
     }
 
-    /// Deletes the directory `name` of the layers below; what this layer put into it stays.
+    /// Removes the directory `name` of the layers below; members from this layer stay.
     fn hide_below(&mut self, parent: BorrowedFd<'_>, name: &CStr, key: &[u8]) -> Result<(), Errno> {
         let mut way = Descent::new(sys::open_dir_at(parent, name)?);
         self.keep_own_alone(&mut way, key)?;
@@ -174,7 +174,7 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Removes what is in the current directory of `way` only because layers below have it.
+    /// Removes members of the current directory of `way` that exist only as copies of lower layers.
     fn keep_own_alone(&mut self, way: &mut Descent, key: &[u8]) -> Result<(), Errno> {
         for name in sys::sorted_names(way.here())? {
             let mut inner_key = key.to_vec();
@@ -195,8 +195,8 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// A directory of which nothing is left below: it is to go when it is empty and was only the way to something, and gets
-    /// the metadata of a new one otherwise.
+    /// Decides about a directory that became opaque: removed when it is empty and exists only as a parent, otherwise
+    /// reset to the metadata of a new one.
     fn settle_own(&mut self, dir: BorrowedFd<'_>, key: &[u8]) -> Result<Stays, Errno> {
         let state = self.dirs.entry(key.to_vec()).or_default();
         if state.is_own {
@@ -212,8 +212,8 @@ impl Unpacker<'_> {
         Ok(Stays::Yes)
     }
 
-    /// The target of a hard link where this layer itself has it, on a way without links: most are, and it is found at once
-    /// however deep it lies.
+    /// Target of a hard link if this layer has it on a path without links: the usual case, which is independent of its
+    /// depth.
     fn own_target(
         &mut self,
         components: &mut Vec<CString>,
@@ -236,7 +236,7 @@ impl Unpacker<'_> {
         Ok(None)
     }
 
-    /// The file of the layer that the target of a hard link names; one of the layers below is copied into the layer.
+    /// Target of a hard link in the layer; a file of a lower layer is copied up first.
     pub(super) fn link_target(&mut self, link: &[u8]) -> Result<LinkTarget, ApplyError> {
         let outside = || ApplyError::Outside(path(link));
         check_length(link)?;
@@ -247,7 +247,7 @@ impl Unpacker<'_> {
         let call = |name: &'static str| move |errno| CallError { call: name, path: path(link), errno };
         let own = self.root.try_clone().call("dup", path(link))?;
         let resolved = match MergedDir::open_ended(own).map_err(call("getxattr"))?.resolve(&components) {
-            Ok(Resolved { found: Found::Unknown, .. }) | Err(Astray::Unknown) => {
+            Ok(Resolved { found: Found::Unknown, .. }) | Err(Unresolved::Unknown) => {
                 let below = self.tree_below(link)?.unwrap_or_else(|| MergedDir::root(Vec::new()));
                 let own = self.root.try_clone().call("dup", path(link))?;
                 below.under(own).map_err(call("getxattr"))?.resolve(&components)
@@ -255,9 +255,11 @@ impl Unpacker<'_> {
             resolved => resolved,
         };
         let resolved = resolved.map_err(|astray| match astray {
-            Astray::Missing | Astray::NotADirectory | Astray::Unknown => ApplyError::MissingLink(path(link)),
-            Astray::Loop => call("link")(Errno::LOOP).into(),
-            Astray::Call(errno) => call("link")(errno).into(),
+            Unresolved::Missing | Unresolved::NotADirectory | Unresolved::Unknown => {
+                ApplyError::MissingLink(path(link))
+            }
+            Unresolved::Loop => call("link")(Errno::LOOP).into(),
+            Unresolved::Call(errno) => call("link")(errno).into(),
         })?;
         let file = match resolved.found {
             Found::File(file) => file,
@@ -279,7 +281,7 @@ impl Unpacker<'_> {
     }
 }
 
-/// Copies a file of a lower layer to the same name of this one; returns the bytes of its content.
+/// Copies a file of a lower layer to the same path in this one; returns the size of its content.
 fn copy_up(file: &FoundFile, name: &CString, target: BorrowedFd<'_>) -> Result<u64, Errno> {
     let metadata = Metadata::of(&file.stat);
     let kind = sys::file_type(&file.stat);
