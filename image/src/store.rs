@@ -1,20 +1,20 @@
-//! The store: everything of ours on disk, for many processes at once.
+//! The store: all persistent data of Kiln, shared by concurrent processes.
 //!
 //! ```text
-//! oci-layout, index.json   what other tools need to read the blobs
+//! oci-layout, index.json   make the blobs an OCI layout for other tools
 //! blobs/sha256/…           manifests, configs, compressed layers as pulled
 //! layers/ID/fs             a layer as a directory that overlayfs can stack
-//! layers/ID/layer.json     what is known about it
+//! layers/ID/layer.json     its record, as in the index
 //! work/                    scratch of running processes (see `scratch`)
-//! locks/                   one file for each piece of work that only one process may do
-//! pins/NAME                layers that a container of that name uses
-//! cache/NAME               what can be computed again, kept for speed
+//! locks/                   one file for each exclusive operation
+//! pins/NAME                layers that the container of that name uses
+//! cache/NAME               data that can be recomputed
 //! index.db                 the index (see `index`)
 //! ```
 //!
-//! Truth is in files that describe themselves; the database is an index over them. A layer or blob is
-//! complete when it has its name. Layers are not flushed to disk one by one: a layer written in an earlier
-//! boot is read through and compared with its diff id before it is believed for the first time.
+//! Files can be read without the database, which is an index over them. A layer or blob is complete when it has its
+//! final name. Layers are not flushed to disk one by one: the first use of a layer from an earlier boot verifies its
+//! diff id.
 
 mod cache;
 mod check;
@@ -59,19 +59,21 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-/// Why the store cannot do what was asked.
+/// Failure of an operation on the store.
+///
+/// Every operation may fail with the errors of system calls and of the index; their `# Errors` list the others.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The directory cannot be made or entered.
+    /// The directory cannot be created or opened.
     #[error("cannot open the store `{path}`", path = .0.display())]
     Open(PathBuf, #[source] CallError),
     /// A system call failed.
     #[error("cannot access the store")]
     Call(#[from] CallError),
-    /// The index failed.
+    /// An operation of the index failed.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// A blob cannot be had or kept.
+    /// A blob cannot be read or stored.
     #[error(transparent)]
     Blob(#[from] BlobError),
     /// A layer cannot be unpacked.
@@ -80,48 +82,48 @@ pub enum StoreError {
     /// A layer cannot be packed.
     #[error(transparent)]
     Diff(#[from] DiffError),
-    /// A config is not JSON of the right shape.
+    /// A config is not JSON of the expected shape.
     #[error("image {0} has a malformed config")]
     Config(ImageId, #[source] serde_json::Error),
-    /// A manifest is not JSON of the right shape.
+    /// A manifest is not JSON of the expected shape.
     #[error("image {0} has a malformed manifest")]
     Manifest(ImageId, #[source] ManifestError),
-    /// No image of that name.
+    /// There is no image with that reference or id.
     #[error("No such image: {0}")]
     NoSuchImage(String),
-    /// An image is to be removed that has several tags.
+    /// The image to be removed has several tags.
     #[error("image {0} has several tags")]
     ManyTags(ImageId),
-    /// More layers than can be mounted on each other.
+    /// The image has more layers than overlayfs can stack.
     #[error("the image has {layers} layers with files, and Linux stacks {most} of them at most (overlayfs)")]
     TooManyLayers {
-        /// How many it has.
+        /// Number of layers with files.
         layers: usize,
-        /// How many it may have.
+        /// Largest number of layers.
         most: usize,
     },
-    /// Several images begin with these digits.
+    /// Several images have ids that begin with these digits.
     #[error("image id `{0}` is ambiguous: more than one image begins with it")]
     Ambiguous(String),
-    /// A text that is no reference.
+    /// A text is not a reference.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
-    /// A layer is not what its digest says.
+    /// The content of a layer has another digest.
     #[error("layer does not match its digest: expected {expected}, got {actual}")]
     DiffIdMismatch {
-        /// What the image's config says.
+        /// Diff id in the image's config.
         expected: DiffId,
-        /// What was unpacked.
+        /// Diff id of the unpacked tar.
         actual: DiffId,
     },
-    /// A blob's bytes have changed since it was stored.
+    /// The bytes of a blob have changed since it was stored.
     #[error("blob {0} in the store is damaged: its bytes have changed since it was stored")]
     Damaged(Digest),
-    /// A layer that an image needs is gone.
+    /// A layer of an image was removed or damaged.
     #[error("layer {0} is missing from the store")]
     LayerMissing(DiffId),
-    /// A layer of which only the files are there.
-    #[error("layer {0} was made here: there is no blob of it")]
+    /// The layer was created here and has no blob.
+    #[error("layer {0} was built here and has no blob")]
     NoBlob(String),
 }
 
@@ -151,21 +153,21 @@ impl StoreError {
     }
 }
 
-/// An open store.
+/// An open store; shared by threads.
 pub struct Store {
     root: PathBuf,
     index: Index,
     blobs: Blobs,
     scratch: ScratchArea,
     boot: String,
-    /// True when something was written that a power cut could take.
+    /// Whether data was written that a power cut could lose.
     changed: AtomicBool,
-    /// Pins that were written, less those that were given up: a container that comes and goes leaves nothing to sync.
+    /// Number of pins written, less those released: a container that was created and removed leaves nothing to sync.
     pins: AtomicI64,
     after: Option<AfterChange>,
 }
 
-/// Called with the store's directory when a store that was changed is closed.
+/// Callback with the store's directory, run when a modified store is closed.
 pub type AfterChange = Box<dyn Fn(&Path) + Send + Sync>;
 
 impl Drop for Store {
@@ -177,20 +179,20 @@ impl Drop for Store {
     }
 }
 
-/// A directory for files that only this process needs; gone when it is dropped, or after the process.
+/// A directory for temporary files of this process; removed when it is dropped, or after the process ended.
 pub struct ScratchDir {
     scratch: scratch::Scratch,
 }
 
 impl ScratchDir {
-    /// Makes one in `area`, a directory that is no store's and that nobody else enters.
+    /// Creates a directory in `area`, which is outside of stores and not accessible to other users.
     pub fn elsewhere(area: &Path) -> Result<ScratchDir, CallError> {
         make_dir(area)?;
-        keep_others_out(area)?;
+        restrict_to_owner(area)?;
         Ok(ScratchDir { scratch: ScratchArea::new(area.to_owned()).dir()? })
     }
 
-    /// Removes what dead processes left in such a directory, if it is there.
+    /// Removes directories of ended processes in `area`, if that exists.
     pub fn remove_orphans(area: &Path) -> Result<(), CallError> {
         match ScratchArea::new(area.to_owned()).remove_orphans(&|_| {}) {
             Err(error) if error.is_not_found() => Ok(()),
@@ -198,13 +200,13 @@ impl ScratchDir {
         }
     }
 
-    /// Where it is.
+    /// Path of the directory.
     pub fn path(&self) -> &Path {
         self.scratch.path()
     }
 }
 
-/// A layer that was unpacked and is not kept yet; gone when it is dropped.
+/// An unpacked layer that is not in the store yet; removed when it is dropped.
 pub struct Unpacked {
     active: Active,
     diff_id: DiffId,
@@ -212,18 +214,18 @@ pub struct Unpacked {
 }
 
 impl Unpacked {
-    /// The digest of its tar.
+    /// Digest of the layer's tar.
     pub fn diff_id(&self) -> &DiffId {
         &self.diff_id
     }
 }
 
-/// An image with what its bytes say.
+/// An image with its config.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// The index's record.
+    /// Record of the image in the index.
     pub record: ImageRecord,
-    /// Its config.
+    /// Config of the image.
     pub config: ImageConfig,
 }
 
@@ -231,7 +233,11 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 impl Store {
-    /// Opens the store in the directory `root`, making it when it is missing.
+    /// Opens the store in the directory `root`, which is created when it is missing.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] when the directory cannot be created or opened, [`IndexError::TooNew`] for a store of a
+    /// newer version.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
         let open = |error| StoreError::Open(root.to_owned(), error);
         let fresh = !root.join("oci-layout").exists();
@@ -241,8 +247,8 @@ impl Store {
                 make_dir(&path).map_err(open)?;
             }
         }
-        for name in OWN {
-            keep_others_out(&root.join(name)).map_err(open)?;
+        for name in RESTRICTED {
+            restrict_to_owner(&root.join(name)).map_err(open)?;
         }
         let (index, is_new) = Store::open_index(root)?;
         let scratch = ScratchArea::new(root.join("work"));
@@ -260,54 +266,54 @@ impl Store {
         Ok(store)
     }
 
-    /// Has `after` called when the store is closed, if something was written by then that a power cut could take.
+    /// Sets the callback for closing the store after a modification that a power cut could lose.
     pub fn on_change(&mut self, after: AfterChange) {
         self.after = Some(after);
     }
 
-    pub(in crate::store) fn note_change(&self) {
+    pub(in crate::store) fn record_change(&self) {
         self.changed.store(true, Ordering::Relaxed);
     }
 
-    /// The directory of the store.
+    /// Directory of the store.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The content store.
+    /// Content store with the blobs.
     pub fn blobs(&self) -> &Blobs {
         &self.blobs
     }
 
-    /// Makes a directory for files that only this process needs.
+    /// Creates a directory for temporary files of this process.
     pub fn scratch_dir(&self) -> Result<ScratchDir, StoreError> {
         Ok(ScratchDir { scratch: self.scratch.dir()? })
     }
 
-    /// Reads what was kept under a name to save time; `None` when there is nothing.
+    /// Reads cached data; `None` when there is none of that name.
     pub fn read_cache(&self, name: &str) -> Option<Vec<u8>> {
         fs::read(self.root.join("cache").join(name)).ok()
     }
 
-    /// Keeps something that could be computed again.
+    /// Stores data that can be recomputed.
     pub fn put_cache(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         self.replace_file(&format!("cache/{name}"), bytes)
     }
 
-    /// Keeps the layers of `stack` for as long as something called `name` exists.
+    /// Pins the layers of `stack`: they are not removed until [`Store::unpin`] is called with the same `name`.
     pub fn pin(&self, name: &str, stack: &Stack) -> Result<(), StoreError> {
         let layers: Vec<&str> = stack.layers().map(LayerId::as_str).collect();
         self.pins.fetch_add(1, Ordering::Relaxed);
         self.replace_file(&format!("pins/{name}"), &json::to_vec(&layers))
     }
 
-    /// Gives up a pin; none of that name is fine.
+    /// Releases a pin, if there is one of that name.
     pub fn unpin(&self, name: &str) -> Result<(), StoreError> {
         self.pins.fetch_sub(1, Ordering::Relaxed);
         Ok(sys::remove_path(&self.root.join("pins").join(name))?)
     }
 
-    /// Layers that containers use; `None` where a pin is damaged, and so may mean any layer.
+    /// Layers pinned by containers; `None` when a damaged pin could refer to any layer.
     fn pinned_layers(&self) -> Result<Option<BTreeSet<String>>, StoreError> {
         let dir = self.root.join("pins");
         let mut pinned = BTreeSet::new();
@@ -317,7 +323,7 @@ impl Store {
                 continue;
             }
             let bytes = match fs::read(&path) {
-                // Given up meanwhile.
+                // The pin was released meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 bytes => bytes.call("read", &path)?,
             };
@@ -329,9 +335,12 @@ impl Store {
 
     // Images.
 
-    /// Keeps an image whose layers are in the store; gives its id.
+    /// Stores an image whose layers are in the store; returns its id.
     ///
-    /// `manifest` and `config` are kept as the bytes they are.
+    /// The bytes of `manifest` and `config` are stored unchanged.
+    ///
+    /// # Errors
+    /// Fails when a layer is missing, the config is malformed, or writing fails.
     pub fn put_image(&self, manifest: &[u8], media_type: &str, config: &[u8]) -> Result<ImageId, StoreError> {
         let id = ImageId(self.blobs.put(config)?);
         let parsed = ImageConfig::parse(config).map_err(|error| StoreError::Config(id.clone(), error))?;
@@ -349,15 +358,18 @@ impl Store {
             created: parsed.created.clone().unwrap_or_default(),
             size,
         };
-        self.note_change();
+        self.record_change();
         self.index.put_image(&record, &parsed.rootfs.diff_ids)?;
         Ok(id)
     }
 
-    /// Makes `reference` name an image; the image it named before keeps existing.
+    /// Points `reference` to an image; the image that it referred to before is not removed.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchImage`] when the image was removed, otherwise failures of the index.
     pub fn tag(&self, reference: &Reference, image: &ImageId) -> Result<(), StoreError> {
         let reference = reference.with_tag(reference.tag().unwrap_or("latest"));
-        self.note_change();
+        self.record_change();
         if !self.index.set_tag(&reference.to_string(), image, index::now())? {
             return Err(StoreError::NoSuchImage(image.to_string()));
         }
@@ -366,12 +378,12 @@ impl Store {
 
     /// Removes a tag and nothing else.
     pub fn untag(&self, reference: &str) -> Result<(), StoreError> {
-        self.note_change();
+        self.record_change();
         self.making_room(|| Ok(self.index.remove_tag(reference)?))?;
         self.making_room(|| self.write_layout_index())
     }
 
-    /// Notes under which digest a registry knows an image.
+    /// Records the digest of an image in a registry's repository.
     pub fn add_repo_digest(
         &self,
         image: &ImageId,
@@ -381,12 +393,12 @@ impl Store {
         Ok(self.index.add_repo_digest(image, repository, digest)?)
     }
 
-    /// The digests under which registries know an image, as `repository@digest`.
+    /// Digests of an image in registries, as pairs of repository and digest.
     pub fn repo_digests(&self, image: &ImageId) -> Result<Vec<(String, Digest)>, StoreError> {
         Ok(self.index.repo_digests(image)?)
     }
 
-    /// The image that a reference names, if the store has it.
+    /// Image that a reference refers to; `None` when the store does not have it.
     pub fn find(&self, reference: &Reference) -> Result<Option<ImageRecord>, StoreError> {
         let id = match reference.digest() {
             Some(digest) => self.index.image_by_repo_digest(&reference.repository(), digest)?,
@@ -398,7 +410,10 @@ impl Store {
         }
     }
 
-    /// The image that a user means by a reference, an id or the beginning of one.
+    /// Image by a reference, an id or the beginning of an id.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchImage`] or [`StoreError::Ambiguous`].
     pub fn resolve(&self, name: &str) -> Result<ImageRecord, StoreError> {
         let missing = || StoreError::NoSuchImage(name.to_owned());
         let parsed = name.parse::<Reference>();
@@ -425,6 +440,9 @@ impl Store {
     }
 
     /// Reads an image's config.
+    ///
+    /// # Errors
+    /// Fails when the blob is missing, damaged or malformed.
     pub fn read_image(&self, record: ImageRecord) -> Result<Image, StoreError> {
         let bytes = self.blobs.read(&record.id.0)?;
         let config =
@@ -433,6 +451,9 @@ impl Store {
     }
 
     /// Reads an image's manifest.
+    ///
+    /// # Errors
+    /// Fails when the blob is missing, damaged or malformed.
     pub fn read_manifest(&self, record: &ImageRecord) -> Result<Manifest, StoreError> {
         let bytes = self.blobs.read(&record.manifest)?;
         let fail = |error| StoreError::Manifest(record.id.clone(), error);
@@ -442,7 +463,7 @@ impl Store {
         }
     }
 
-    /// All images, in no order.
+    /// All images, in no particular order.
     pub fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {
         Ok(self.index.images()?)
     }
@@ -460,14 +481,18 @@ impl Store {
 
     // Layers.
 
-    /// The layers of an image, lowest first; an error when the store does not have one.
+    /// Layers of an image, lowest first.
+    ///
+    /// # Errors
+    /// [`StoreError::LayerMissing`] when the store does not have one of them.
     pub fn layers_of(&self, diff_ids: &[DiffId]) -> Result<Vec<LayerRecord>, StoreError> {
         (0..diff_ids.len()).map(|at| self.layer_of(&diff_ids[at], &diff_ids[..at])).collect()
     }
 
-    /// The layer with a diff id on the layers `below`; an error when the store does not have it.
+    /// Layer with a diff id above the layers `below`; unpacked again from its blob if necessary.
     ///
-    /// One that is gone is unpacked again if a blob of it is there.
+    /// # Errors
+    /// [`StoreError::LayerMissing`] when the store has neither the layer nor its blob.
     pub fn layer_of(&self, diff_id: &DiffId, below: &[DiffId]) -> Result<LayerRecord, StoreError> {
         if let Some(layer) = self.find_layer(diff_id, below)? {
             return Ok(layer);
@@ -475,7 +500,7 @@ impl Store {
         self.revive(diff_id, below)?.ok_or_else(|| StoreError::LayerMissing(diff_id.clone()))
     }
 
-    /// The layer with a diff id on the layers `below` (diff ids, lowest first), if the store has it and it is sound.
+    /// Layer with a diff id above the layers `below` (diff ids, lowest first); `None` when it is missing or damaged.
     pub fn find_layer(&self, diff_id: &DiffId, below: &[DiffId]) -> Result<Option<LayerRecord>, StoreError> {
         for layer in self.index.layers_of_diff_id(diff_id)? {
             let fits = layer.below.as_ref().is_none_or(|own| own == below);
@@ -486,15 +511,15 @@ impl Store {
         Ok(None)
     }
 
-    /// The layer of a cache record, if it is still there and sound.
+    /// Layer by its id, as cache records name it; `None` when it was removed or is damaged.
     pub fn layer(&self, id: &LayerId) -> Result<Option<LayerRecord>, StoreError> {
         let Some(layer) = self.index.layer(id.as_str())? else { return Ok(None) };
         let below = layer.below.clone().unwrap_or_default();
         self.sound(layer, &below)
     }
 
-    /// Checks a layer that may not have reached the disk before the host went down; one that is not what its diff id says
-    /// is unpacked again, or removed.
+    /// Verifies a layer that may not have been on disk when the host went down; a damaged one is unpacked again, or
+    /// removed.
     fn sound(&self, layer: LayerRecord, below: &[DiffId]) -> Result<Option<LayerRecord>, StoreError> {
         let path = self.layer_path(&layer.id);
         let is_known = |layer: &LayerRecord| {
@@ -503,7 +528,7 @@ impl Store {
         if path.is_dir() && is_known(&layer) {
             return Ok(Some(layer));
         }
-        // One process checks, and no other takes the files away from those who use what it found.
+        // One process verifies; the lock keeps others from removing files that were just verified.
         let _lock = self.lock(&format!("check-{}", layer.id), || {})?;
         let layer = match self.index.layer(&layer.id)? {
             Some(now) if path.is_dir() && is_known(&now) => return Ok(Some(now)),
@@ -520,7 +545,7 @@ impl Store {
         }
         match self.unpack_again(&layer, below) {
             Ok(layer) => return Ok(Some(layer)),
-            // These say nothing about the layer.
+            // These errors do not mean that the layer is damaged.
             Err(error) if error.is_full() || error.is_out_of_files() => return Err(error),
             Err(_) => {}
         }
@@ -529,10 +554,10 @@ impl Store {
         Ok(None)
     }
 
-    /// Replaces a layer's files by what its blob holds.
+    /// Replaces a layer's files by the content of its blob.
     ///
-    /// Layers that other tools packed do not come out of our packer byte for byte, so after a crash there is
-    /// no telling whether their files are complete.
+    /// The packer does not reproduce layers from other tools byte for byte, so after a crash their files cannot be
+    /// verified.
     fn unpack_again(&self, layer: &LayerRecord, below: &[DiffId]) -> Result<LayerRecord, StoreError> {
         let Some(diff_id) = &layer.diff_id else { return Err(StoreError::NoBlob(layer.id.clone())) };
         let unpacked = self.unpack(self.blob_tar(layer)?, diff_id, below)?;
@@ -541,7 +566,7 @@ impl Store {
             id: layer.id.clone(),
             blob: layer.blob.clone(),
             created: layer.created,
-            // Not on disk yet, again.
+            // The new files are not on disk yet, either.
             ..record
         };
         let old = self.scratch.dir()?;
@@ -555,12 +580,12 @@ impl Store {
         }
         fs::rename(active.upper(), &files).call("rename", &files)?;
         self.write_layer_record(&layer)?;
-        self.note_change();
+        self.record_change();
         self.index.put_layer(&layer)?;
         Ok(layer)
     }
 
-    /// The tar of a layer that came from somewhere else, as it was.
+    /// Original tar of a layer from another tool.
     fn blob_tar(&self, layer: &LayerRecord) -> Result<Box<dyn Read>, StoreError> {
         let blob = layer.blob.as_ref().filter(|blob| self.blobs.contains(blob));
         let blob = blob.ok_or_else(|| StoreError::NoBlob(layer.id.clone()))?;
@@ -568,17 +593,17 @@ impl Store {
         Ok(compression::decompressed(file).call("read", self.blobs.path(blob))?)
     }
 
-    /// The directory of a layer's files, for looking at.
+    /// Directory of a layer's files, for reading.
     pub fn layer_dir(&self, id: &LayerId) -> PathBuf {
         self.layer_path(id.as_str())
     }
 
-    /// The directory of a layer's files.
+    /// Directory of a layer's files.
     fn layer_path(&self, id: &str) -> PathBuf {
         self.root.join("layers").join(id).join("fs")
     }
 
-    /// Computes a layer's diff id by packing it, unless it is known; gives it with the tar's length.
+    /// Diff id of a layer and the length of its tar; computed by packing the layer unless they are known.
     pub fn diff_id(&self, id: &LayerId) -> Result<(DiffId, u64), StoreError> {
         let missing = || CallError {
             call: "open",
@@ -596,7 +621,7 @@ impl Store {
         Ok((diff_id, tar_size))
     }
 
-    /// The length of a layer's tar.
+    /// Length of a layer's tar in bytes.
     pub fn layer_tar_size(&self, layer: &LayerRecord) -> Result<u64, StoreError> {
         match layer.tar_size {
             Some(size) => Ok(size),
@@ -604,7 +629,10 @@ impl Store {
         }
     }
 
-    /// Writes a layer's tar to `output` and checks it against the diff id.
+    /// Writes a layer's tar to `output`, and verifies its diff id; returns its length in bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::DiffIdMismatch`] when the files have changed; failures to pack the layer or to write.
     pub fn write_layer_tar(&self, layer: &LayerRecord, output: impl Write) -> Result<u64, StoreError> {
         let algorithm = layer.diff_id.as_ref().map_or(Algorithm::Sha256, |diff_id| diff_id.0.algorithm());
         let mut output = Hashing::with(output, algorithm);
@@ -626,8 +654,8 @@ impl Store {
         }
     }
 
-    /// [`StoreError::Damaged`] where a layer could not be read because of its blob, else the error itself: what
-    /// decompresses bytes cannot say whether they are those that were stored.
+    /// Error for a layer that cannot be read: [`StoreError::Damaged`] if its blob is damaged, which decompression
+    /// errors do not show, else `error` itself.
     fn or_damaged(&self, layer: &LayerRecord, error: StoreError) -> StoreError {
         let blob = layer.blob.as_ref().filter(|_| !error.is_full());
         match blob.map(|blob| self.check_blob(blob)) {
@@ -636,10 +664,9 @@ impl Store {
         }
     }
 
-    /// Reads a blob through.
+    /// Verifies the digest of a blob.
     ///
     /// # Errors
-    ///
     /// [`StoreError::Damaged`] when its bytes have changed.
     pub fn check_blob(&self, digest: &Digest) -> Result<(), StoreError> {
         match self.blobs.verify(digest) {
@@ -648,10 +675,13 @@ impl Store {
         }
     }
 
-    /// Unpacks a layer from an uncompressed tar, which must have the diff id `expected`, without keeping it.
+    /// Unpacks a layer from an uncompressed tar with the diff id `expected`; it is not in the store yet.
     ///
-    /// `below` are the diff ids of the layers below it. They are looked at only when the tar leaves something to them;
-    /// if it does and one of them is not in the store, this fails with [`StoreError::LayerMissing`].
+    /// `below` are the diff ids of the layers below it, which are consulted only when the tar depends on them.
+    ///
+    /// # Errors
+    /// [`StoreError::LayerMissing`] when a layer below is needed and missing, [`StoreError::DiffIdMismatch`] for
+    /// another tar than the expected one.
     pub fn unpack(
         &self,
         tar: impl Read,
@@ -696,7 +726,7 @@ impl Store {
         Ok(Unpacked { active, diff_id: expected.clone(), record })
     }
 
-    /// True when the blob that a layer came from is there, as far as its size says, or there is none.
+    /// True when the blob of a layer exists with the right size, or the layer has none.
     pub fn has_blob_of(&self, layer: &LayerRecord) -> bool {
         let Some(blob) = &layer.blob else { return true };
         let is_tar = layer.diff_id.as_ref().is_some_and(|diff_id| diff_id.0 == *blob);
@@ -706,9 +736,9 @@ impl Store {
         }
     }
 
-    /// Keeps an unpacked layer; `blob` is the blob of the store that it came from.
+    /// Stores an unpacked layer; `blob` is the blob that it was unpacked from.
     ///
-    /// Where the store has the layer already, that one gets the blob.
+    /// If the store has the layer already, the blob is added to that one.
     pub fn keep_unpacked(
         &self,
         unpacked: Unpacked,
@@ -719,7 +749,7 @@ impl Store {
                 let known_blob = known.blob.filter(|blob| self.blobs.contains(blob));
                 let known = LayerRecord { blob: blob.cloned().or(known_blob), ..known };
                 self.write_layer_record(&known)?;
-                self.note_change();
+                self.record_change();
                 self.index.put_layer(&known)?;
                 return Ok(known);
             }
@@ -727,7 +757,7 @@ impl Store {
         self.keep_layer(unpacked.active, LayerRecord { blob: blob.cloned(), ..unpacked.record })
     }
 
-    /// Keeps an unpacked layer, and before that its tar, unless our packer makes the same bytes of its files.
+    /// Stores an unpacked layer, and before that its tar as a blob, unless the packer reproduces the tar byte for byte.
     pub fn keep_with_tar<R: Read>(
         &self,
         unpacked: Unpacked,
@@ -746,6 +776,9 @@ impl Store {
     }
 
     /// [`Store::unpack`] and [`Store::keep_unpacked`], unless the store has the layer.
+    ///
+    /// # Errors
+    /// Fails in the cases of these.
     pub fn unpack_layer(
         &self,
         tar: impl Read,
@@ -769,29 +802,30 @@ impl Store {
 
     // Cache records.
 
-    /// What is recorded under a key, if its layer is still there.
+    /// Cache record of a key, if its layer exists; `None` otherwise.
     pub fn step(&self, key: &str) -> Result<Option<StepRecord>, StoreError> {
         let Some(step) = self.index.step(key)? else { return Ok(None) };
         let Some(layer) = &step.layer else { return Ok(None) };
         Ok(self.layer(&LayerId::new(layer))?.map(|_| step))
     }
 
-    /// True when a result was recorded under a key once, though it may have been removed since.
+    /// True when a result was recorded under a key, even if it was removed since.
     pub fn knew_step(&self, key: &str) -> Result<bool, StoreError> {
         Ok(self.index.step(key)?.is_some())
     }
 
-    /// Records results of steps. A record without a layer says that its key was known, and replaces none that has one.
+    /// Records results of steps. A record without a layer marks its key as known, and does not replace one with a
+    /// layer.
     pub fn put_steps(&self, steps: &[StepRecord]) -> Result<(), StoreError> {
         Ok(self.index.put_steps(steps)?)
     }
 
-    /// Notes that records were used.
+    /// Updates the time of last use of cache records.
     pub fn touch_steps(&self, keys: &[String]) -> Result<(), StoreError> {
         Ok(self.index.touch_steps(keys)?)
     }
 
-    /// The newest record that the same instruction of the same file made.
+    /// Newest record of the same instruction in the same file; `None` when there is none.
     pub fn newest_step_at(&self, place: &str) -> Result<Option<StepRecord>, StoreError> {
         Ok(self.index.newest_step_at(place)?)
     }
@@ -807,8 +841,8 @@ fn pack(path: &Path) -> Result<(DiffId, u64), StoreError> {
     Ok((DiffId(digest), size))
 }
 
-/// What of the store is nobody else's business: programs that run as their owner lie there, and what was said in secret.
-const OWN: [&str; 12] = [
+/// Files of the store that only root may access: layers contain setuid programs, blobs may contain secrets.
+const RESTRICTED: [&str; 12] = [
     "blobs",
     "layers",
     "work",
@@ -823,9 +857,9 @@ const OWN: [&str; 12] = [
     "reserve",
 ];
 
-/// Takes what others may do with a file or directory away, if it is there.
+/// Removes the permissions of group and others from a file or directory, if it exists.
 #[expect(clippy::disallowed_methods, reason = "a directory of the store itself, above all images")]
-fn keep_others_out(path: &Path) -> Result<(), CallError> {
+fn restrict_to_owner(path: &Path) -> Result<(), CallError> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
     let mode = metadata.permissions().mode();
     if mode & 0o077 == 0 || metadata.is_symlink() {

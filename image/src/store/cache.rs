@@ -1,39 +1,42 @@
-//! Directories that outlive builds and belong to no image: what `RUN --mount=type=cache` shows.
+//! Cache directories of `RUN --mount=type=cache`: they persist between builds and belong to no image.
 
 use super::{Store, StoreError, StoreLock};
 use crate::digest::Digest;
 use crate::sys::{self, Named};
 use std::path::{Path, PathBuf};
 
-/// A cache directory and the right to use it.
+/// A cache directory, locked for use.
 pub struct CacheDir {
     path: PathBuf,
     _lock: Option<StoreLock>,
 }
 
 impl CacheDir {
-    /// Where it is.
+    /// Path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Who else may use a cache directory at the same time.
+/// Concurrent access to a cache directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheAccess {
-    /// Anybody.
+    /// Other steps may use it at once.
     Shared,
-    /// Nobody: others wait.
+    /// Other steps wait until it is released.
     Locked,
-    /// Nobody: others get a directory of their own.
+    /// Other steps get a separate directory.
     Private,
 }
 
 impl Store {
-    /// The cache directory of that name. One that is new is filled first, and appears when that is done; with `anew`
-    /// what there was is gone.
+    /// Opens the cache directory of that name. A new one is filled before it becomes visible; with `anew` the old
+    /// content is dropped.
     ///
-    /// `waiting` is called when somebody else has it.
+    /// `waiting` is called before waiting for another step.
+    ///
+    /// # Errors
+    /// Fails when the directory cannot be created, and with the error of `fill`.
     pub fn cache_dir<E: From<StoreError>>(
         &self,
         name: &str,
@@ -42,7 +45,7 @@ impl Store {
         waiting: impl FnOnce(),
         fill: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<CacheDir, E> {
-        // Names are anything that a Dockerfile says: none of it is a path.
+        // Names in a Dockerfile are arbitrary and must not become paths.
         let hashed = Digest::of(name.as_bytes()).hex()[..32].to_owned();
         let (hashed, lock) = match access {
             CacheAccess::Shared => (hashed, None),
@@ -68,15 +71,15 @@ impl Store {
         Ok(CacheDir { path, _lock: lock })
     }
 
-    /// Empties a cache: its directory is set aside, and steps that ask for the cache from now on get a new one.
+    /// Empties a cache: its directory is set aside, and later steps get a new one.
     pub fn discard_cache(&self, cache: &CacheDir) -> Result<(), StoreError> {
         let name = cache.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let _making = self.lock(&format!("make-cache-{name}"), || {})?;
-        // Another step may have done the same.
+        // Another step may have set it aside already.
         if cache.path.exists() { self.set_aside(&cache.path) } else { Ok(()) }
     }
 
-    /// The first directory that nobody has.
+    /// First directory of that name that is not locked.
     fn free_cache(&self, hashed: &str) -> Result<(String, StoreLock), StoreError> {
         let mut number = 0;
         loop {
@@ -88,7 +91,7 @@ impl Store {
         }
     }
 
-    /// Takes a directory from its place. It is removed by whoever removes caches next, when nobody can be using it.
+    /// Sets a directory aside. It is removed by [`Store::remove_caches`] when no step can be using it.
     fn set_aside(&self, path: &Path) -> Result<(), StoreError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut number = 0;
@@ -118,12 +121,12 @@ impl Store {
         Ok(())
     }
 
-    /// Removes all cache directories that nobody uses; gives how many.
+    /// Removes all cache directories that are not in use; returns their number.
     pub fn remove_caches(&self) -> Result<u64, StoreError> {
         let dir = self.root().join("caches");
         let mut removed = 0;
         for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-            // While a build runs, any of them may be in use.
+            // A running build may be using any of them.
             let Some(_free) = self.try_remove_layers()? else { return Ok(removed) };
             sys::remove_path(&entry.path())?;
             removed += 1;

@@ -1,4 +1,4 @@
-//! Looking through the whole store for what is not as it should be.
+//! Verification of the whole store.
 
 use super::index::Meta;
 use super::{LayerRecord, Store, StoreError, pack};
@@ -7,40 +7,40 @@ use crate::layer::first_difference;
 use std::collections::BTreeSet;
 use std::fs;
 
-/// Something that is not as it should be.
+/// An inconsistency or damage in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What, and of what.
+    /// Description with the affected object.
     pub what: String,
-    /// What was done about it; `None` when nothing was, or could be.
+    /// Repair that was made; `None` when none was requested or possible.
     pub done: Option<String>,
 }
 
-/// What a check found.
+/// Result of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// Blobs that were looked at.
+    /// Number of blobs verified.
     pub blobs: usize,
-    /// Layers.
+    /// Number of layers verified.
     pub layers: usize,
-    /// Images.
+    /// Number of images verified.
     pub images: usize,
-    /// What is wrong, in the order in which it was found.
+    /// Problems in the order in which they were found.
     pub problems: Vec<Problem>,
 }
 
 impl Checked {
-    fn note(&mut self, what: String, done: Option<String>) {
+    fn add(&mut self, what: String, done: Option<String>) {
         self.problems.push(Problem { what, done });
     }
 }
 
 impl Store {
-    /// Verifies every blob, layer, image and name; with `repair`, what is wrong is made again where it can be, and removed
-    /// where not.
+    /// Verifies all blobs, layers, images and references; with `repair`, damaged ones are recreated where possible, and
+    /// removed otherwise.
     ///
     /// # Errors
-    /// A damaged file is no error but a [`Problem`]; a disk that cannot be read or is full is one.
+    /// Fails when the disk cannot be read or is full. Damage is not an error but a [`Problem`].
     pub fn check(&self, repair: bool) -> Result<Checked, StoreError> {
         let mut found = Checked::default();
         self.check_blobs(repair, &mut found)?;
@@ -49,18 +49,15 @@ impl Store {
         let pages = self.index.quick_check()?;
         if let Some(damage) = pages {
             let done =
-                repair.then(|| self.index.mark_damaged(&damage)).map(|()| "the next command makes it anew");
-            found.note(format!("the index is damaged: {damage}"), done.map(str::to_owned));
+                repair.then(|| self.index.mark_damaged(&damage)).map(|()| "the next command recreates it");
+            found.add(format!("the index is damaged: {damage}"), done.map(str::to_owned));
         }
         let is_written = self.layout_seen().is_some() && self.index.meta(Meta::Layout)? == self.layout_seen();
         if !is_written {
             if repair {
                 self.reconcile_layout()?;
             }
-            found.note(
-                "index.json is not as the index says".to_owned(),
-                repair.then(|| "written anew".to_owned()),
-            );
+            found.add("index.json differs from the index".to_owned(), repair.then(|| "rewritten".to_owned()));
         }
         Ok(found)
     }
@@ -72,7 +69,7 @@ impl Store {
                 if repair {
                     self.blobs.remove(&digest)?;
                 }
-                found.note(format!("blob {digest}: {error}"), repair.then(|| "removed".to_owned()));
+                found.add(format!("blob {digest}: {error}"), repair.then(|| "removed".to_owned()));
             }
         }
         Ok(())
@@ -83,7 +80,7 @@ impl Store {
         for name in fs::read_dir(self.root.join("layers")).into_iter().flatten().flatten() {
             let name = name.file_name().to_string_lossy().into_owned();
             if !name.starts_with('.') && !known.contains(&name) {
-                found.note(format!("layer {name} is known by no record"), None);
+                found.add(format!("layer {name} has no record"), None);
             }
         }
         if repair && !found.problems.is_empty() {
@@ -100,7 +97,7 @@ impl Store {
             let mut done = None;
             if repair {
                 let below = layer.below.clone().unwrap_or_default();
-                // A boot that never was: its files are not trusted.
+                // A layer of an unknown boot is not trusted.
                 let doubted = LayerRecord { boot: Some(String::new()), ..layer };
                 self.index.put_layer(&doubted)?;
                 done = Some(match self.sound(doubted, &below)? {
@@ -108,18 +105,18 @@ impl Store {
                     None => "removed".to_owned(),
                 });
             }
-            found.note(format!("layer {shown}: {what}"), done);
+            found.add(format!("layer {shown}: {what}"), done);
         }
         Ok(())
     }
 
-    /// What is wrong with a layer's files.
+    /// Damage of a layer's files; `None` when they are intact.
     fn layer_problem(&self, layer: &LayerRecord) -> Result<Option<String>, StoreError> {
         let path = self.layer_path(&layer.id);
         if !path.is_dir() {
             return Ok(Some("its directory is missing".to_owned()));
         }
-        // Its diff id has not been computed yet: there is nothing to compare with.
+        // The diff id has not been computed yet: there is nothing to compare with.
         let Some(diff_id) = &layer.diff_id else { return Ok(None) };
         let packed = match pack(&path) {
             Ok((packed, _)) => packed,
@@ -132,7 +129,7 @@ impl Store {
         let tar = match self.blob_tar(layer) {
             Ok(tar) => tar,
             Err(StoreError::NoBlob(_)) => {
-                return Ok(Some("its files are not what its digest says".to_owned()));
+                return Ok(Some("its files do not match its digest".to_owned()));
             }
             Err(error) => return Ok(Some(error.to_string())),
         };
@@ -162,7 +159,7 @@ impl Store {
                 self.index.remove_image(&image.id, usize::MAX)?;
                 self.write_layout_index()?;
             }
-            found.note(
+            found.add(
                 format!("image {}: {what}", image.id),
                 repair.then(|| "removed: pull or build it again".to_owned()),
             );

@@ -1,8 +1,8 @@
 //! The content store: blobs by digest.
 //!
-//! Blobs lie in an OCI image layout (`blobs/sha256/…`), so that other tools can read them. A blob is
-//! written beside, hashed on the way, and renamed; its name is a promise that is checked again whenever a
-//! small blob is read.
+//! Blobs are stored in an OCI image layout (`blobs/sha256/…`), which other tools can read. A blob is written to a
+//! temporary file, hashed while writing, and renamed; the digest of small blobs is verified again whenever they are
+//! read.
 
 use super::scratch::{Scratch, ScratchArea};
 use crate::digest::{Digest, Hasher, Hashing};
@@ -11,35 +11,35 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
-/// Manifests and configs may be this large; registries accept 4 MiB.
+/// Largest manifest or config, in bytes; registries accept 4 MiB.
 pub const MAX_METADATA: u64 = 8 << 20;
 
-/// Blobs this small are flushed to disk before they get their name; larger ones can be had again.
+/// Largest blob that is flushed to disk before it is renamed; larger ones can be downloaded again.
 const SYNC_UP_TO: u64 = 1 << 20;
 
-/// Why a blob cannot be had or kept.
+/// Failure to read or store a blob.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
     /// A system call failed.
     #[error("cannot access the content store")]
     Call(#[from] CallError),
-    /// There is none of that name.
+    /// There is no blob with that digest.
     #[error("content {0} is not in the store")]
     NotFound(Digest),
-    /// The bytes are not those that the name promises.
+    /// The bytes have another digest.
     #[error("content does not match its digest: expected {expected}, got {actual}")]
     Mismatch {
-        /// The name.
+        /// Digest in the blob's name.
         expected: Digest,
-        /// What the bytes are.
+        /// Digest of the bytes.
         actual: Digest,
     },
-    /// More bytes than a manifest or config may have.
+    /// The blob is larger than a manifest or config may be.
     #[error("content {0} is too large for a manifest or config")]
     TooLarge(Digest),
 }
 
-/// Blobs by digest.
+/// Blobs of a store, by digest.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     path: PathBuf,
@@ -51,7 +51,7 @@ impl Blobs {
         Blobs { path, scratch }
     }
 
-    /// Where a blob lies or would lie.
+    /// Path of a blob, whether it exists or not.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         let (algorithm, hex) = digest.as_str().split_once(':').unwrap_or(("sha256", digest.hex()));
         self.path.join(algorithm).join(hex)
@@ -62,7 +62,10 @@ impl Blobs {
         self.path(digest).exists()
     }
 
-    /// Opens a blob for reading; its bytes are not checked.
+    /// Opens a blob for reading, without verification.
+    ///
+    /// # Errors
+    /// [`BlobError::NotFound`] when there is no such blob.
     pub fn open(&self, digest: &Digest) -> Result<File, BlobError> {
         match File::open(self.path(digest)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(BlobError::NotFound(digest.clone())),
@@ -70,7 +73,10 @@ impl Blobs {
         }
     }
 
-    /// Reads a manifest or config and checks it.
+    /// Reads and verifies a manifest or config.
+    ///
+    /// # Errors
+    /// [`BlobError::NotFound`], [`BlobError::TooLarge`], or [`BlobError::Mismatch`] when it is damaged.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, BlobError> {
         let mut bytes = Vec::new();
         let file = self.open(digest)?;
@@ -84,19 +90,22 @@ impl Blobs {
         Ok(bytes)
     }
 
-    /// Reads a blob of any size through and checks it.
+    /// Reads and verifies a blob of any size.
+    ///
+    /// # Errors
+    /// [`BlobError::NotFound`], or [`BlobError::Mismatch`] when it is damaged.
     pub fn verify(&self, digest: &Digest) -> Result<(), BlobError> {
         let mut reader = Hashing::with(self.open(digest)?, digest.algorithm());
         io::copy(&mut reader, &mut io::sink()).call("read", self.path(digest))?;
         check(digest, reader.finish().1)
     }
 
-    /// True when the store has the blob with that many bytes; what the bytes are is not looked at.
+    /// True when the store has the blob with that size; its bytes are not verified.
     pub fn has(&self, digest: &Digest, size: u64) -> bool {
         std::fs::symlink_metadata(self.path(digest)).is_ok_and(|found| found.is_file() && found.len() == size)
     }
 
-    /// Keeps bytes and returns their digest. A blob of that name that has other bytes is replaced.
+    /// Stores bytes and returns their digest. A damaged blob with that digest is replaced.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, BlobError> {
         let digest = Digest::of(bytes);
         let is_there = self.has(&digest, bytes.len() as u64)
@@ -109,19 +118,19 @@ impl Blobs {
         Ok(digest)
     }
 
-    /// Begins a blob that must turn out to be `expected`.
+    /// Begins a blob whose digest must be `expected`.
     pub fn writer(&self, expected: &Digest) -> Result<BlobWriter, BlobError> {
         let (scratch, file) = self.scratch.file()?;
         let file = Hashing::with(file, expected.algorithm());
         Ok(BlobWriter { scratch, file, target: self.path(expected), expected: expected.clone() })
     }
 
-    /// Removes a blob; none there is fine.
+    /// Removes a blob, if it exists.
     pub fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
         Ok(sys::remove_path(&self.path(digest))?)
     }
 
-    /// All blobs, in no order.
+    /// Digests of all blobs, in no particular order.
     pub fn list(&self) -> Result<Vec<Digest>, BlobError> {
         let mut found = Vec::new();
         for algorithm in ["sha256", "sha512"] {
@@ -139,7 +148,7 @@ fn check(expected: &Digest, actual: Digest) -> Result<(), BlobError> {
     if *expected == actual { Ok(()) } else { Err(BlobError::Mismatch { expected: expected.clone(), actual }) }
 }
 
-/// A blob being written; invisible until it is committed, gone if it never is.
+/// A blob being written; invisible until it is committed, removed when it is dropped before.
 pub struct BlobWriter {
     scratch: Scratch,
     file: Hashing<File>,
@@ -148,7 +157,10 @@ pub struct BlobWriter {
 }
 
 impl BlobWriter {
-    /// Checks the digest and gives the blob its name.
+    /// Verifies the digest and makes the blob visible.
+    ///
+    /// # Errors
+    /// [`BlobError::Mismatch`] when the bytes have another digest.
     pub fn commit(self) -> Result<(), BlobError> {
         let (file, actual, size) = self.file.finish();
         check(&self.expected, actual)?;
@@ -185,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn blobs_are_kept_by_digest() {
+    fn blobs_are_stored_by_digest() {
         let (root, blobs) = blobs();
         let digest = blobs.put(b"hello").unwrap();
         assert_eq!(blobs.read(&digest).unwrap(), b"hello");
@@ -197,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_bytes_are_never_kept_nor_believed() {
+    fn bytes_with_another_digest_are_refused() {
         let (root, blobs) = blobs();
         let expected = Digest::of(b"right");
         let mut writer = blobs.writer(&expected).unwrap();

@@ -1,4 +1,4 @@
-//! Removing images, and what nothing needs any more.
+//! Removal of images, and of data that is no longer needed.
 
 use super::index::{Names, Untagged};
 use super::{ImageRecord, Store, StoreError};
@@ -7,32 +7,35 @@ use crate::reference::Reference;
 use crate::sys::{self, Named};
 use std::collections::BTreeSet;
 
-/// What a removal took away, in the words of `rmi`.
+/// A removed object, for the output of `rmi`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removed {
-    /// A tag or repository digest.
+    /// Reference of a removed tag or repository digest.
     Untagged(String),
-    /// An image or a layer.
+    /// Id of a removed image or layer.
     Deleted(String),
 }
 
-/// How much of something there is.
+/// Number and size of objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// How many.
+    /// Number of the objects.
     pub count: usize,
-    /// Bytes of file content.
+    /// Size of file contents in bytes.
     pub bytes: u64,
 }
 
 impl Store {
-    /// Removes one tag; with the last one, the image goes too.
+    /// Removes one tag, and with the last tag the image.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchImage`] when there is no such tag.
     pub fn remove_reference(&self, reference: &Reference) -> Result<Vec<Removed>, StoreError> {
         let reference = reference.clone().or_latest();
         let missing = || StoreError::NoSuchImage(reference.familiar());
         let image = self.find(&reference)?.ok_or_else(missing)?;
         let mut removed = vec![Removed::Untagged(reference.familiar())];
-        self.note_change();
+        self.record_change();
         let name = reference.to_string();
         match self.making_room(|| Ok(self.index.remove_tag_of(&name, &image.id)?))? {
             Untagged::Missing => return Err(missing()),
@@ -42,17 +45,17 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes an image with all its tags, and the layers that nothing else needs.
+    /// Removes an image with all its tags, and the layers that are no longer needed.
     ///
     /// # Errors
-    /// [`StoreError::ManyTags`] where it has more than `most` tags; nothing is removed then.
+    /// [`StoreError::ManyTags`] when it has more than `most` tags; nothing is removed then.
     pub fn remove_image(&self, image: &ImageRecord, most: usize) -> Result<Vec<Removed>, StoreError> {
-        self.note_change();
+        self.record_change();
         let names = self.making_room(|| Ok(self.index.remove_image(&image.id, most)?))?;
         self.removed_image(image, names.ok_or_else(|| StoreError::ManyTags(image.id.clone()))?)
     }
 
-    /// Says what went with an image that the index has no more, and removes what nothing needs now.
+    /// Lists the objects removed with an image, and removes data that is no longer needed.
     fn removed_image(&self, image: &ImageRecord, names: Names) -> Result<Vec<Removed>, StoreError> {
         let digests = names.digests.iter().map(|(repository, digest)| format!("{repository}@{digest}"));
         let familiar = |name: String| name.parse::<Reference>().map_or(name, |r| r.familiar());
@@ -68,7 +71,7 @@ impl Store {
         Ok(removed)
     }
 
-    /// Forgets all cache records, and removes the layers that only they needed.
+    /// Removes all cache records, and the layers that only they needed.
     pub fn prune_steps(&self) -> Result<Usage, StoreError> {
         let before = self.layer_bytes()?;
         self.making_room(|| Ok(self.index.remove_all_steps()?))?;
@@ -79,7 +82,7 @@ impl Store {
         Ok(Usage { count: removed.len(), bytes: before.saturating_sub(self.layer_bytes()?) })
     }
 
-    /// Removes what is kept to save time, but what names an image that is there.
+    /// Removes cached data, except for data about an existing image.
     fn remove_computed(&self) -> Result<(), StoreError> {
         let images: BTreeSet<String> =
             self.index.images()?.iter().map(|image| image.id.0.hex().to_owned()).collect();
@@ -95,22 +98,22 @@ impl Store {
         Ok(())
     }
 
-    /// Bytes of the files of all layers.
+    /// Size of the files of all layers in bytes.
     pub fn layer_bytes(&self) -> Result<u64, StoreError> {
         Ok(self.index.layers()?.iter().map(|layer| layer.size).sum())
     }
 
-    /// Removes layers that no image and no cache record needs; gives their diff ids or names.
+    /// Removes layers that no image and no cache record needs; returns their diff ids or names.
     ///
-    /// Nothing is removed while a build or a start is under way ([`Store::use_layers`]).
+    /// Nothing is removed while a build or a start of a container is running ([`Store::use_layers`]).
     fn remove_unused_layers(&self) -> Result<Vec<String>, StoreError> {
         let Some(_lock) = self.try_remove_layers()? else { return Ok(Vec::new()) };
-        // What killed commands left is known by no record.
+        // Layers of killed commands have no record.
         self.adopt_layers()?;
         let Some(pinned) = self.pinned_layers()? else { return Ok(Vec::new()) };
         let mut removed = Vec::new();
         let mut unused = self.index.unused_layers()?;
-        // A layer of some image, on other layers than that image has below it.
+        // Layers of an image that were unpacked above other layers than that image has below them.
         let chains = self.index.image_chains()?;
         for layer in self.index.layers_on_others()? {
             let (Some(below), Some(diff_id)) = (&layer.below, &layer.diff_id) else { continue };
@@ -136,7 +139,7 @@ impl Store {
         let Some(_lock) = self.try_remove_layers()? else { return Ok(()) };
         let mut needed: BTreeSet<Digest> = BTreeSet::new();
         for image in self.index.images()? {
-            // The blobs that an image with a damaged manifest needs are not known: all stay.
+            // The blobs of an image with a damaged manifest are unknown: all blobs stay.
             let Ok(manifest) = self.read_manifest(&image) else { return Ok(()) };
             needed.extend(manifest.layers.into_iter().map(|layer| layer.digest));
             needed.extend([image.manifest, image.id.0]);
@@ -148,7 +151,7 @@ impl Store {
         Ok(())
     }
 
-    /// The image with an id.
+    /// Image with an id; `None` when the store does not have it.
     pub fn image(&self, id: &ImageId) -> Result<Option<ImageRecord>, StoreError> {
         Ok(self.index.image(id)?)
     }

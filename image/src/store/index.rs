@@ -1,10 +1,10 @@
-//! The index: references, layers, cache records. One SQLite database that many processes open at once.
+//! The index: references, layers and cache records in one SQLite database, shared by processes.
 //!
-//! It is an index over files that describe themselves (blobs, `layer.json`, `index.json`), with one
-//! exception: cache records say which layer a step made, and losing them loses time, not images.
+//! It indexes files that can be read without it (blobs, `layer.json`, `index.json`), with one exception: cache records,
+//! whose loss costs time and no images.
 //!
-//! Rules (measured in ARCHITECTURE.md): WAL set once at creation; a busy timeout before anything else;
-//! writers begin with `BEGIN IMMEDIATE`; one connection a process, never carried across a fork.
+//! Rules: WAL is set once at creation; the busy timeout is set first; writers begin with `BEGIN IMMEDIATE`; each
+//! process has one connection, which is never used across a fork.
 
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::json;
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-/// Number of the schema; a store with a higher one was written by a newer program.
+/// Version of the schema; a store with a higher one was written by a newer version.
 const SCHEMA: i32 = 2;
 
 const TABLES: &str = "
@@ -71,7 +71,7 @@ CREATE INDEX step_layer ON step (layer);
 CREATE INDEX step_place ON step (place, created);
 ";
 
-/// What schema 2 adds.
+/// Statements that upgrade to schema 2.
 const META: &str = "
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,          -- see `Meta`
@@ -79,16 +79,16 @@ CREATE TABLE meta (
 ) STRICT, WITHOUT ROWID;
 ";
 
-/// What the index knows about the store as a whole.
+/// Properties of the store as a whole.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Meta {
-    /// The boot in which the store was last looked through.
+    /// Boot in which the store was last recovered.
     Boot,
-    /// How often `index.json` was written.
+    /// Number of times that `index.json` was written.
     Generation,
-    /// Inode, size and time of the `index.json` that was written last.
+    /// Inode, size and time of the last `index.json` written.
     Layout,
-    /// When the store was last synced: nanoseconds since 1970.
+    /// Time of the last sync: nanoseconds since 1970.
     Synced,
 }
 
@@ -103,32 +103,32 @@ impl Meta {
     }
 }
 
-/// Why the index cannot answer.
+/// Failure of the index.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// The database failed.
+    /// An operation of the database failed.
     #[error("cannot {what} the store's index `{path}`", path = path.display())]
     Database {
-        /// What was tried.
+        /// Operation, as a verb.
         what: &'static str,
-        /// The database file.
+        /// Path of the database.
         path: PathBuf,
-        /// Why it failed.
+        /// Error returned by SQLite.
         #[source]
         source: rusqlite::Error,
     },
-    /// The file is there, and nothing in it.
+    /// The database file exists and is empty.
     #[error("the store's index `{path}` is empty", path = .path.display())]
     Empty {
-        /// The database file.
+        /// Path of the database.
         path: PathBuf,
     },
     /// The store was written by a newer version of this program.
     #[error("the store `{path}` was written by a newer version of kiln (schema {found}, this one knows {SCHEMA})", path = .path.display())]
     TooNew {
-        /// The database file.
+        /// Path of the database.
         path: PathBuf,
-        /// Its schema.
+        /// Schema version of the store.
         found: i32,
     },
 }
@@ -138,7 +138,7 @@ impl IndexError {
     pub fn is_full(&self) -> bool {
         match self {
             IndexError::Database { source, .. } => {
-                // Where the memory that processes share cannot be extended (SQLITE_IOERR_SHMSIZE).
+                // The shared memory of the processes cannot be extended (SQLITE_IOERR_SHMSIZE).
                 let is_io =
                     matches!(source, rusqlite::Error::SqliteFailure(error, _) if error.extended_code == 4874);
                 is_io || source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
@@ -147,14 +147,14 @@ impl IndexError {
         }
     }
 
-    /// True when the file is no index, or has pages that cannot be one's.
+    /// True when the file is not a database, or has damaged pages.
     pub fn is_damaged(&self) -> bool {
         use rusqlite::{Error, ErrorCode};
         let IndexError::Database { source, .. } = self else { return false };
         match source {
-            // A value that no version of ours has written.
+            // A value that no version of Kiln writes.
             Error::FromSqlConversionFailure(..) | Error::InvalidColumnType(..) => true,
-            // A table or column that should be there is not.
+            // A table or column is missing.
             Error::SqliteFailure(_, Some(message)) if message.starts_with("no such ") => true,
             other => matches!(
                 other.sqlite_error_code(),
@@ -164,104 +164,104 @@ impl IndexError {
     }
 }
 
-/// An image as the index knows it.
+/// Record of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageRecord {
-    /// Config digest.
+    /// Digest of the config.
     pub id: ImageId,
-    /// Manifest digest.
+    /// Digest of the manifest.
     pub manifest: Digest,
     /// Media type of the manifest.
     pub media_type: String,
-    /// When it was made, RFC 3339.
+    /// Creation time, as in RFC 3339.
     pub created: String,
-    /// Bytes of all layers' files.
+    /// Size of all layers' files in bytes.
     pub size: u64,
 }
 
-/// A tag.
+/// Record of a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TagRecord {
-    /// `host/path:tag`.
+    /// Full reference as `host/path:tag`.
     pub reference: String,
-    /// The image it names.
+    /// Image that it refers to.
     pub image: ImageId,
-    /// When it was set: nanoseconds since 1970.
+    /// Time of the last change: nanoseconds since 1970.
     pub updated: i64,
 }
 
-/// A layer as the index knows it; `layer.json` beside its directory says the same.
+/// Record of a layer; `layer.json` beside its directory has the same content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
-    /// Directory name under `layers/`.
+    /// Name of the directory under `layers/`.
     #[serde(skip)]
     pub id: String,
-    /// Digest of its tar, once computed.
+    /// Digest of the tar; `None` until it is computed.
     pub diff_id: Option<DiffId>,
-    /// Length of that tar.
+    /// Length of the tar in bytes; `None` until it is computed.
     pub tar_size: Option<u64>,
-    /// Bytes of its files.
+    /// Size of the files in bytes.
     pub size: u64,
-    /// True when there is nothing in it.
+    /// Whether the layer has no files.
     pub empty: bool,
-    /// True when it hides all layers below.
+    /// Whether the layer hides all layers below.
     pub opaque_root: bool,
-    /// Digest of the compressed blob it was unpacked from.
+    /// Digest of the blob it was unpacked from; `None` for a layer created here.
     pub blob: Option<Digest>,
-    /// When it was made: nanoseconds since 1970.
+    /// Creation time: nanoseconds since 1970.
     pub created: i64,
-    /// The boot in which it was written, while it may not be on disk completely.
+    /// Boot in which the layer was written, until it is known to be on disk.
     pub boot: Option<String>,
-    /// The layers below, lowest first, if its directory fits on these alone: what its tar leaves open came from them.
+    /// Diff ids of the layers below, lowest first, when the directory is valid above these only.
     #[serde(default)]
     pub below: Option<Vec<DiffId>>,
 }
 
-/// A cache record.
+/// Cache record of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepRecord {
     /// Definition or content key.
     pub key: String,
     /// Content key of the result.
     pub result: String,
-    /// The layer that the step made; `None` once that was removed, or where it must not be used.
+    /// Layer of the result; `None` when it was removed or must not be used.
     pub layer: Option<String>,
-    /// When: nanoseconds since 1970.
+    /// Creation time: nanoseconds since 1970.
     pub created: i64,
-    /// Dockerfile and instruction.
+    /// Dockerfile and instruction, for explanations.
     pub place: String,
-    /// What went into the key, as JSON.
+    /// Inputs of the key, as JSON.
     pub inputs: String,
 }
 
-/// What an image was called.
+/// References of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Names {
-    /// Its tags, as `host/path:tag`.
+    /// Full references of tags, as `host/path:tag`.
     pub(crate) tags: Vec<String>,
-    /// What registries call it.
+    /// Repositories and digests in registries.
     pub(crate) digests: Vec<(String, Digest)>,
 }
 
-/// What the removal of a tag came to.
+/// Result of the removal of a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Untagged {
-    /// There is no such tag, or it names another image by now.
+    /// There is no such tag, or it refers to another image by now.
     Missing,
     /// The image has other tags.
     HasOthers,
-    /// The image was removed, too; it had these names left.
+    /// The image was removed, too, with these references.
     Last(Names),
 }
 
-/// An open index.
+/// An open database with its connection.
 pub(crate) struct Index {
     path: PathBuf,
     connection: Mutex<Connection>,
 }
 
 impl Index {
-    /// Opens the database at `path`; one that is missing or empty is made, or an error where `make` is false.
+    /// Opens the database at `path`; a missing or empty one is created, or is an error when `make` is false.
     pub(crate) fn open(path: &Path, make: bool) -> Result<Index, IndexError> {
         let fail = |what| move |source| IndexError::Database { what, path: path.to_owned(), source };
         let create_it = if make { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
@@ -269,7 +269,7 @@ impl Index {
         let mut connection = Connection::open_with_flags(path, flags).map_err(fail("open"))?;
         connection.busy_timeout(Duration::from_secs(60)).map_err(fail("open"))?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(fail("open"))?;
-        // Closing is on the way of every command; the log is folded in when it has grown.
+        // Every command closes the database; the log is checkpointed when it has grown.
         let no_checkpoint = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
         connection.set_db_config(no_checkpoint, true).map_err(fail("open"))?;
         let version: i32 =
@@ -293,12 +293,12 @@ impl Index {
         query(&self.connection()).map_err(|source| self.failed("read", source))
     }
 
-    /// The error, after leaving a mark for the next command where the index is damaged.
+    /// Converts an error, and records damage for the next command.
     fn failed(&self, what: &'static str, source: rusqlite::Error) -> IndexError {
         let error = IndexError::Database { what, path: self.path.clone(), source };
         if error.is_damaged() {
             SAW_DAMAGE.store(true, Ordering::Relaxed);
-            // Without the mark the next command fails as this one did.
+            // Without the record the next command fails like this one.
             let _ = std::fs::write(damage_mark(&self.path), error.to_string());
         }
         error
@@ -339,19 +339,19 @@ impl Index {
         })
     }
 
-    /// What SQLite finds wrong with the file.
+    /// Damage that SQLite finds in the file; `None` when there is none.
     pub(crate) fn quick_check(&self) -> Result<Option<String>, IndexError> {
         let found: String = self.read(|db| db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
         Ok((found != "ok").then_some(found))
     }
 
-    /// Has the next command make the index anew.
+    /// Records damage, so that the next command recreates the index.
     pub(crate) fn mark_damaged(&self, why: &str) {
-        // Without the mark things stay as they are.
+        // Without the record nothing changes.
         let _ = std::fs::write(damage_mark(&self.path), why);
     }
 
-    /// Notes that layers of the boot `boot` made before an instant (nanoseconds since 1970) are on disk.
+    /// Marks layers as on disk that the boot `boot` created before an instant (nanoseconds since 1970).
     pub(crate) fn mark_synced(&self, boot: &str, before: i64) -> Result<(), IndexError> {
         self.write(|db| {
             let synced = params![Meta::Synced.name(), before.to_string()];
@@ -389,7 +389,7 @@ impl Index {
         })
     }
 
-    /// Images whose id begins with the given hexadecimal digits.
+    /// Images whose ids begin with the given hexadecimal digits.
     pub(crate) fn images_with_prefix(&self, hex: &str) -> Result<Vec<ImageRecord>, IndexError> {
         let from = format!("sha256:{hex}");
         let to = format!("sha256:{hex}g");
@@ -399,7 +399,7 @@ impl Index {
         })
     }
 
-    /// Images that have a layer of this diff id.
+    /// Images with a layer of this diff id.
     pub(crate) fn images_with_layer(&self, diff_id: &DiffId) -> Result<Vec<ImageRecord>, IndexError> {
         self.read(|db| {
             db.prepare_cached(
@@ -414,7 +414,8 @@ impl Index {
         self.read(|db| db.prepare_cached("SELECT * FROM image")?.query_map([], image_record)?.collect())
     }
 
-    /// Removes an image with its names, and returns these; `None` where it has more than `most` tags, which stays as it is.
+    /// Removes an image with its references, and returns these; `None` when it has more than `most` tags and was not
+    /// removed.
     pub(crate) fn remove_image(&self, id: &ImageId, most: usize) -> Result<Option<Names>, IndexError> {
         self.write(|db| {
             let names = names(db, id)?;
@@ -426,7 +427,7 @@ impl Index {
         })
     }
 
-    /// Removes a tag of an image, and the image with its last one.
+    /// Removes a tag of an image, and the image with its last tag.
     pub(crate) fn remove_tag_of(&self, reference: &str, image: &ImageId) -> Result<Untagged, IndexError> {
         self.write(|db| {
             let removed = db.execute(
@@ -445,7 +446,8 @@ impl Index {
         })
     }
 
-    /// Makes `reference` name an image, since `updated` (nanoseconds since 1970); false when there is no such image.
+    /// Points `reference` to an image at the time `updated` (nanoseconds since 1970); false when there is no such
+    /// image.
     pub(crate) fn set_tag(&self, reference: &str, image: &ImageId, updated: i64) -> Result<bool, IndexError> {
         self.write(|db| {
             let set = db
@@ -581,7 +583,7 @@ impl Index {
         })
     }
 
-    /// Layers that no cache record needs, and that fit on lower layers of their own.
+    /// Layers without a cache record that are valid above certain lower layers only.
     pub(crate) fn layers_on_others(&self) -> Result<Vec<LayerRecord>, IndexError> {
         self.read(|db| {
             db.prepare_cached(
@@ -635,7 +637,7 @@ impl Index {
         })
     }
 
-    /// The newest record made by the same instruction of the same file, for explanations.
+    /// Newest record of the same instruction in the same file, for explanations.
     pub(crate) fn newest_step_at(&self, place: &str) -> Result<Option<StepRecord>, IndexError> {
         self.read(|db| {
             let mut statement =
@@ -654,7 +656,7 @@ impl Index {
         })
     }
 
-    /// Evicts the results of the steps that made a layer; that their keys were known stays.
+    /// Evicts the results of the steps that created a layer; their keys stay known.
     pub(crate) fn evict_steps_of(&self, layer: &str) -> Result<(), IndexError> {
         self.write(|db| db.execute("UPDATE step SET layer = NULL WHERE layer = ?", [layer]).map(drop))
     }
@@ -664,7 +666,7 @@ impl Index {
     }
 }
 
-/// The names of an image, sorted.
+/// References of an image, sorted.
 fn names(db: &Connection, image: &ImageId) -> rusqlite::Result<Names> {
     let mut tags = db.prepare_cached("SELECT reference FROM tag WHERE image = ? ORDER BY 1")?;
     let tags = tags.query_map([image.0.as_str()], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -684,7 +686,7 @@ fn delete_image(db: &Connection, image: &ImageId) -> rusqlite::Result<()> {
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have made the tables while this one waited.
+    // Another process may have created the tables while this one waited.
     let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version == 0 {
         transaction.execute_batch(TABLES)?;
@@ -696,18 +698,18 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
 
 static SAW_DAMAGE: AtomicBool = AtomicBool::new(false);
 
-/// True when this process has met a damaged index. It is made anew when a store is next opened.
+/// True when this process found a damaged index. It is recreated when the store is next opened.
 pub fn saw_damage() -> bool {
     SAW_DAMAGE.load(Ordering::Relaxed)
 }
 
-/// The file that says that an index is damaged.
+/// Path of the file that records damage of an index.
 pub(crate) fn damage_mark(index: &Path) -> PathBuf {
     index.with_extension("damaged")
 }
 
-/// Before schema 2, what a tar left open came from whatever layers lay below first: such layers are made anew when they
-/// are next used, as those of an earlier boot.
+/// Upgrades from schema 1, in which layers could depend on any lower layers: they are recreated at their next use, like
+/// those of an earlier boot.
 fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -723,7 +725,7 @@ fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Nanoseconds since 1970.
+/// Current time in nanoseconds since 1970.
 pub(crate) fn now() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)

@@ -1,4 +1,4 @@
-//! `index.json`: the names of images, for other tools and for an index that is lost.
+//! `index.json`: references of images, for other tools and for recreating a lost index.
 
 use super::index::{self, Meta};
 use super::{ImageRecord, Store, StoreError};
@@ -14,15 +14,15 @@ use std::os::unix::fs::MetadataExt;
 
 const NAME: &str = "io.containerd.image.name";
 const SHORT_NAME: &str = "org.opencontainers.image.ref.name";
-/// When a tag was set: nanoseconds since 1970.
+/// Annotation with the time of a tag's last change: nanoseconds since 1970.
 const UPDATED: &str = "dev.kiln.tag.updated";
-/// What registries call an image: `repository@digest`, with blanks between.
+/// Annotation with the digests in registries: `repository@digest`, separated by blanks.
 const DIGESTS: &str = "dev.kiln.repo-digests";
-/// How often the file was written, as the index has it.
+/// Annotation with the number of times that the file was written, as in the index.
 const GENERATION: &str = "dev.kiln.generation";
 
 impl Store {
-    /// Writes `index.json`, so that the store is an OCI layout for other tools.
+    /// Writes `index.json`, which makes the store an OCI layout for other tools.
     pub(super) fn write_layout_index(&self) -> Result<(), StoreError> {
         let _lock = self.lock("layout", || {})?;
         self.write_layout_locked()
@@ -49,13 +49,13 @@ impl Store {
         let generation = self.generation()?.saturating_add(1);
         let mut layout = ManifestIndex::oci(manifests);
         layout.annotations = BTreeMap::from([(GENERATION.to_owned(), generation.to_string())]);
-        // First: a process that is killed in between leaves a file that is older than the index, not younger.
+        // The index is written first: a kill in between leaves a file that is older than the index, not younger.
         self.index.set_meta(&[(Meta::Generation, generation.to_string())])?;
         if self.root.join("index.json").is_dir() {
             self.discard(&self.root.join("index.json"))?;
         }
         self.replace_file("index.json", &json::to_vec(&layout))?;
-        self.note_layout(generation)
+        self.record_layout(generation)
     }
 
     fn descriptor(&self, image: &ImageRecord) -> Result<Descriptor, StoreError> {
@@ -74,8 +74,8 @@ impl Store {
         Ok(self.index.meta(Meta::Generation)?.and_then(|text| text.parse().ok()).unwrap_or(0))
     }
 
-    /// Remembers the file, so that another one is noticed.
-    fn note_layout(&self, generation: u64) -> Result<(), StoreError> {
+    /// Records identity and generation of the file, to notice changes.
+    fn record_layout(&self, generation: u64) -> Result<(), StoreError> {
         let seen = self.layout_seen().unwrap_or_default();
         Ok(self.index.set_meta(&[(Meta::Generation, generation.to_string()), (Meta::Layout, seen)])?)
     }
@@ -85,8 +85,8 @@ impl Store {
         Some(format!("{} {} {}.{}", found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
     }
 
-    /// Compares `index.json` with the index: where it is newer, the index has lost what a power cut took, and gets the
-    /// names of the file. In other cases a file that is not the one written last is written anew.
+    /// Compares `index.json` with the index. If the file is newer, a power cut lost transactions of the index, and the
+    /// references in the file are restored; otherwise a changed file is rewritten.
     pub(super) fn reconcile_layout(&self) -> Result<(), StoreError> {
         let is_known = || -> Result<bool, StoreError> {
             let seen = self.layout_seen();
@@ -111,12 +111,12 @@ impl Store {
         self.write_layout_locked()
     }
 
-    /// `index.json`; `None` when it is missing or damaged.
+    /// Parsed `index.json`; `None` when it is missing or damaged.
     fn read_layout(&self) -> Option<ManifestIndex> {
         serde_json::from_slice(&fs::read(self.root.join("index.json")).ok()?).ok()
     }
 
-    /// Takes over the names of `index.json` for images that are complete.
+    /// Restores the references in `index.json` to images that are complete.
     fn adopt_layout(&self, layout: &ManifestIndex) -> Result<(), StoreError> {
         let mut named = BTreeSet::new();
         for descriptor in layout.manifests.iter().filter(|descriptor| !descriptor.is_attestation()) {
@@ -137,7 +137,7 @@ impl Store {
             self.index.set_tag(&name, &image.id, updated.unwrap_or_else(index::now))?;
             named.insert(name);
         }
-        // A tag that is younger than the file is one that another process is about to write there.
+        // Another process is about to write tags that are younger than the file.
         let written = fs::metadata(self.root.join("index.json")).map_or(0, |found| {
             found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec())
         });
@@ -148,7 +148,7 @@ impl Store {
         Ok(())
     }
 
-    /// Brings an image whose manifest is a blob of the store into the index, if it is complete.
+    /// Adds an image whose manifest is a blob of the store to the index; `None` when it is incomplete.
     pub(super) fn adopt_image(
         &self,
         manifest: &Digest,
@@ -162,12 +162,12 @@ impl Store {
         match self.put_image_of(&bytes, kind, &config, &parsed) {
             Ok(id) => Ok(self.index.image(&id)?),
             Err(error) if error.is_full() || matches!(error, StoreError::Index(_)) => Err(error),
-            // Something of it is missing.
+            // A part of the image is missing.
             Err(_) => Ok(None),
         }
     }
 
-    /// [`Store::put_image`], after unpacking the layers that only their blobs are left of.
+    /// Adds an image like [`Store::put_image`], after unpacking layers that exist as blobs only.
     fn put_image_of(
         &self,
         bytes: &[u8],
@@ -187,8 +187,8 @@ impl Store {
         self.put_image(bytes, kind, config)
     }
 
-    /// Brings the images into the index whose manifests are among the blobs. Where `index.json` is sound, it knows those
-    /// that were removed: only manifests that are younger count then.
+    /// Adds all images whose manifests are among the blobs. If `index.json` is sound, images missing in it were
+    /// removed, and only manifests younger than the file are added.
     pub(super) fn adopt_images(&self) -> Result<(), StoreError> {
         let path = self.root.join("index.json");
         let layout =
@@ -199,7 +199,7 @@ impl Store {
         };
         let after = if is_sound { time(&path) } else { (i64::MIN, 0) };
         let mut found = Vec::new();
-        // A config may read as a manifest as well, and would give another image its own layers: it is none.
+        // A config that is also a valid manifest must not be adopted: it could claim layers of other images.
         let mut configs = BTreeSet::new();
         for digest in self.blobs.list()? {
             let blob = self.blobs.path(&digest);

@@ -1,7 +1,7 @@
-//! Locks between processes: files of `locks/` with flock(2).
+//! Locks between processes: files in `locks/` with flock(2).
 //!
-//! A lock's file is removed by the process that held the lock, so that the directory does not grow by a file for each step
-//! and layer. A process that waited for a removed file opens the new one and waits again.
+//! A lock's file is removed by the process that held the lock, so that the directory does not grow by a file for each
+//! step and layer. A process that waited for a removed file opens the new one and waits again.
 
 use super::{Store, StoreError};
 use crate::sys::{Call, CallError, Named};
@@ -10,30 +10,33 @@ use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::path::PathBuf;
 
-/// A lock that only one process holds; released when dropped or when the process ends.
+/// An acquired lock; released when dropped or when the process ends.
 pub struct StoreLock {
     _file: OwnedFd,
-    /// The file, where it is removed with the lock.
+    /// Path of the file if it is removed with the lock.
     path: Option<PathBuf>,
 }
 
 impl Drop for StoreLock {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // A file that stays costs an inode and nothing else.
+            // A file that cannot be removed costs an inode only.
             let _ = fs::unlink(path);
         }
     }
 }
 
-/// Whether to wait for a lock.
+/// Behaviour when another process has the lock.
 enum Patience {
     Wait,
     Try,
 }
 
 impl Store {
-    /// Waits until no other process does the work called `name`; `waiting` is called before a wait.
+    /// Waits for the lock `name`; `waiting` is called before a wait.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be created.
     pub fn lock(&self, name: &str, waiting: impl FnOnce()) -> Result<StoreLock, StoreError> {
         let path = self.lock_path(name);
         if let Some(file) = acquire(&path, FlockOperation::NonBlockingLockExclusive, &Patience::Try)? {
@@ -47,16 +50,16 @@ impl Store {
         }
     }
 
-    /// Like [`Store::lock`], without waiting: `None` while another process has it.
+    /// Acquires a lock without waiting; `None` while another process has it.
     pub(super) fn try_lock(&self, name: &str) -> Result<Option<StoreLock>, StoreError> {
         let path = self.lock_path(name);
         let file = acquire(&path, FlockOperation::NonBlockingLockExclusive, &Patience::Try)?;
         Ok(file.map(|file| StoreLock { _file: file, path: Some(path) }))
     }
 
-    /// Keeps layers that nothing names yet from being removed, for as long as the lock is held.
+    /// Keeps layers without references from being removed while the lock is held.
     ///
-    /// Builds and starts of containers hold it until the layers are named by an image, a cache record or a pin.
+    /// Builds and starts of containers hold it until the layers are referenced by an image, a cache record or a pin.
     pub fn use_layers(&self) -> Result<StoreLock, StoreError> {
         let path = self.lock_path("layers");
         let file = open(&path)?;
@@ -64,7 +67,7 @@ impl Store {
         Ok(StoreLock { _file: file, path: None })
     }
 
-    /// The right to remove layers; `None` while a process uses some that may have no name.
+    /// Lock for removing layers; `None` while a process uses layers that may have no reference.
     pub(super) fn try_remove_layers(&self) -> Result<Option<StoreLock>, StoreError> {
         let file = open(&self.lock_path("layers"))?;
         let free = fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
@@ -76,7 +79,7 @@ impl Store {
     }
 }
 
-/// Waits for the lock of a file, before there is a store.
+/// Waits for the lock of a file, before the store is open.
 pub(super) fn lock_at(path: &PathBuf) -> Call<StoreLock> {
     loop {
         if let Some(file) = acquire(path, FlockOperation::LockExclusive, &Patience::Wait)? {
@@ -99,7 +102,7 @@ fn wait(file: &OwnedFd, operation: FlockOperation) -> Result<(), Errno> {
     }
 }
 
-/// The locked file; `None` when another process has the lock, or has removed the file that was waited for.
+/// Locked file; `None` when another process has the lock, or removed the file during the wait.
 fn acquire(path: &PathBuf, operation: FlockOperation, patience: &Patience) -> Call<Option<OwnedFd>> {
     loop {
         let file = open(path)?;

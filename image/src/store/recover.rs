@@ -1,8 +1,8 @@
-//! What is done when a store is opened after something went wrong: another boot, a kill, a lost index.
+//! Recovery when a store is opened after a reboot, a kill or the loss of its index.
 //!
-//! The contract is in ARCHITECTURE.md ("What a command reported stays"). Content is written before the records that name
-//! it, and these before names; removal goes the other way. So whatever a kill or a power cut leaves is content that no
-//! record knows, or a record of the last moments before the cut whose content is not whole.
+//! The guarantees are in ARCHITECTURE.md ("What a command reported stays"). Content is written before its records, and
+//! records before references; removal is in reverse order. So a kill or a power cut leaves only content without a
+//! record, or records from shortly before a power cut whose content is incomplete.
 
 use super::index::{self, Index, IndexError, Meta, damage_mark};
 use super::lock::lock_at;
@@ -18,7 +18,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 impl Store {
-    /// Opens the index; one that is missing, empty or damaged is set aside and made anew.
+    /// Opens the index; a missing, empty or damaged one is set aside and recreated.
     ///
     /// Returns true when the store has to be read into it.
     pub(super) fn open_index(root: &Path) -> Result<(Index, bool), StoreError> {
@@ -42,7 +42,7 @@ impl Store {
             return Ok((index, false));
         }
         let _lock = lock_at(&root.join("locks/index"))?;
-        // Another process may have made it while this one waited.
+        // Another process may have created it while this one waited.
         if let Some(index) = open()? {
             return Ok((index, false));
         }
@@ -56,7 +56,7 @@ impl Store {
                 _ => {}
             }
         }
-        // What is written beside it gets its mode.
+        // SQLite creates its other files with the same mode.
         let mut private = fs::OpenOptions::new();
         private.create(true).append(true).mode(0o600).open(path).call("open", path)?;
         let index = Index::open(path, true)?;
@@ -64,7 +64,7 @@ impl Store {
         Ok((index, true))
     }
 
-    /// Looks through the store once in each boot, and when the index is new.
+    /// Recovers the store once in each boot, and when the index is new.
     pub(super) fn recover(&self, is_new: bool) -> Result<(), StoreError> {
         let is_done =
             || -> Result<bool, StoreError> { Ok(self.index.meta(Meta::Boot)?.as_ref() == Some(&self.boot)) };
@@ -76,17 +76,17 @@ impl Store {
             return Ok(());
         }
         let last = self.index.meta(Meta::Boot)?;
-        // A store of an earlier version says nothing about its last sync: its blobs are checked as they are used.
+        // A store of an earlier version has no time of the last sync: its blobs are verified when they are used.
         if last.is_some() || is_new {
             self.remove_torn_blobs()?;
         }
         self.adopt_layers()?;
-        // A sync follows each command: what was not on disk yet is of the last moments of the last boot.
+        // A sync follows each command: layers not yet on disk were created shortly before the last boot ended.
         for layer in
             self.index.layers()?.into_iter().filter(|layer| layer.boot.is_some() && layer.boot == last)
         {
             let below = layer.below.clone().unwrap_or_default();
-            // What cannot be looked at now is looked at when it is used: no command is held up by it.
+            // A layer that cannot be verified now is verified when it is used, so that no command waits for it.
             if let Err(error @ StoreError::Index(_)) = self.sound(layer, &below) {
                 return Err(error);
             }
@@ -104,9 +104,9 @@ impl Store {
         Ok(self.index.set_meta(&[(Meta::Boot, self.boot.clone())])?)
     }
 
-    /// Removes blobs that were written since the last sync and are not what their names say.
+    /// Removes blobs that were written since the last sync and do not match their digests.
     fn remove_torn_blobs(&self) -> Result<(), StoreError> {
-        // Times of files are those of the kernel's last tick.
+        // File times have the granularity of the kernel's tick.
         const TICK: i64 = 1_000_000_000;
         let synced = self.index.meta(Meta::Synced)?.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
         for digest in self.blobs.list()? {
@@ -119,7 +119,7 @@ impl Store {
         Ok(())
     }
 
-    /// True when config and manifest are what their digests say, and all layers are there or can be made.
+    /// True when config and manifest match their digests, and all layers exist or can be unpacked.
     fn is_complete(&self, id: &crate::digest::ImageId, manifest: &Digest) -> Result<bool, StoreError> {
         let (Ok(config), Ok(manifest)) = (self.blobs.read(&id.0), self.blobs.read(manifest)) else {
             return Ok(false);
@@ -131,7 +131,7 @@ impl Store {
             let found = self.index.layers_of_diff_id(diff_id)?;
             let fits = |layer: &LayerRecord| layer.below.as_ref().is_none_or(|own| own == &diff_ids[..at]);
             let is_there = found.iter().any(|layer| fits(layer) && self.layer_path(&layer.id).is_dir());
-            // What is unpacked of it when it is used; here nothing is written, as the disk may be full.
+            // The blob is unpacked when the layer is used; nothing is written here, as the disk may be full.
             let has_blob = || {
                 let stored = manifest.layers.get(at).is_some_and(|layer| self.blobs.contains(&layer.digest));
                 stored || self.blobs.contains(&diff_id.0)
@@ -143,7 +143,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Brings layers that no record knows into the index, and removes what is no whole layer.
+    /// Adds layers without a record to the index, and removes incomplete ones.
     pub(super) fn adopt_layers(&self) -> Result<Vec<String>, StoreError> {
         let known: BTreeSet<String> = self.index.layers()?.into_iter().map(|layer| layer.id).collect();
         let dir = self.root.join("layers");
@@ -167,17 +167,17 @@ impl Store {
         Ok(adopted)
     }
 
-    /// Removes a directory of the store so that a kill in the middle leaves nothing that looks whole.
+    /// Removes a directory of the store; a kill meanwhile leaves no directory that appears complete.
     pub(super) fn discard(&self, path: &Path) -> Result<(), StoreError> {
         let scratch = self.scratch.dir()?;
         match fs::rename(path, scratch.path().join("gone")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            // Scratch goes with its files.
+            // The scratch is removed with its files.
             renamed => Ok(renamed.call("rename", path)?),
         }
     }
 
-    /// Makes a layer that is gone from a blob that an image has of it.
+    /// Unpacks a removed layer from the blob of an image that has it; `None` when there is none.
     pub(super) fn revive(
         &self,
         diff_id: &DiffId,
@@ -199,7 +199,11 @@ impl Store {
         Ok(None)
     }
 
-    /// Unpacks a layer from a blob of the store, which must be what its name says. A damaged blob is removed.
+    /// Unpacks a layer from a blob of the store, whose digest is verified. A damaged blob is removed.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when the blob was damaged, [`StoreError::LayerMissing`] when a layer below is needed and
+    /// missing.
     pub fn unpack_blob(
         &self,
         blob: &Digest,
@@ -214,7 +218,7 @@ impl Store {
                 .and_then(|tar| self.unpack(tar, diff_id, below))
         };
         let unpacked = match unpacked {
-            // That says nothing about the blob.
+            // These errors do not mean that the blob is damaged.
             Err(error) if error.is_full() || matches!(error, StoreError::LayerMissing(_)) => {
                 return Err(error);
             }
@@ -229,7 +233,7 @@ impl Store {
         self.keep_unpacked(unpacked?, Some(blob))
     }
 
-    /// Waits until everything that was written is on disk, and notes that.
+    /// Waits until all written data is on disk, and records that.
     pub fn sync(&self) -> Result<(), StoreError> {
         let before = index::now();
         let root = sys::open_dir(&self.root)?;
@@ -239,7 +243,7 @@ impl Store {
 }
 
 impl Store {
-    /// Does `work`, which makes room; where the disk is too full even for that, a part of the reserve is given for it.
+    /// Runs `work`, which frees disk space; on a full disk, a part of the reserve is released first.
     pub(super) fn making_room<T>(&self, work: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let path = self.root.join(RESERVE);
         loop {
@@ -255,7 +259,7 @@ impl Store {
         }
     }
 
-    /// Makes the reserve, if it is not there and the disk has room.
+    /// Creates the reserve, if it is missing and the disk has space.
     pub(super) fn keep_reserve(&self) {
         let path = self.root.join(RESERVE);
         if fs::metadata(&path).is_ok_and(|found| found.len() >= RESERVED) {
@@ -268,20 +272,20 @@ impl Store {
                 .call("chmod", scratch.path())?;
             scratch.move_to(&path)
         });
-        // On a full disk it comes back when there is room again.
+        // On a full disk it is created later, when there is space again.
         let _ = made;
     }
 }
 
-/// A file of nothing, so that removal can write its records on a full disk.
+/// File of zeros whose space lets removal write its records on a full disk.
 const RESERVE: &str = "reserve";
-/// Its bytes: pages of the index and its log, `index.json`, directories.
+/// Size of the reserve in bytes: pages of the index and its log, `index.json`, directories.
 const RESERVED: u64 = 1 << 20;
 
-/// Syncs the store whose directory is the current one, for a command that did not wait for it.
+/// Syncs the store in the current directory, for a command that did not wait for it.
 ///
-/// Nothing is made: a store that has been removed meanwhile stays so. One process syncs, and one more waits to do so after
-/// it; what a third would sync is in the second's hands.
+/// Creates nothing, so a store that was removed meanwhile stays removed. At most one further process waits behind the
+/// one that syncs; the waiting one covers the data of all later commands.
 pub fn sync_in_background() -> Result<(), StoreError> {
     use rustix::fs::{FlockOperation, Mode, OFlags};
     let here = Path::new(".");

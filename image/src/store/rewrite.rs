@@ -1,4 +1,4 @@
-//! Layers made of other layers: several as one, or with other times.
+//! Layers derived from other layers: merged, or with limited times.
 
 use super::{LayerId, LayerRecord, Stack, Store, StoreError};
 use crate::digest::{DiffId, Hashing};
@@ -10,7 +10,7 @@ use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 impl Store {
-    /// Several layers, lowest first, as one that fits on the layers `below`.
+    /// Merges several layers, lowest first, into one that is valid above the layers `below`.
     pub fn merge_layers(&self, layers: &[LayerId], below: &Stack) -> Result<LayerRecord, StoreError> {
         let merged = self.stack_of(layers)?;
         let dirs: Vec<PathBuf> = merged.dirs().into_iter().map(Path::to_owned).collect();
@@ -19,7 +19,7 @@ impl Store {
         self.commit(active)
     }
 
-    /// A layer in which nothing is younger than `latest` (seconds since 1970); the layer itself when nothing is.
+    /// Layer without times later than `latest` (seconds since 1970); `None` when it has none to replace.
     pub fn layer_until(&self, id: &LayerId, latest: i64) -> Result<Option<LayerRecord>, StoreError> {
         let dir = self.layer_dir(id);
         let mut root = Descent::new(sys::open_dir(&dir)?);

@@ -1,8 +1,7 @@
-//! Files and directories that belong to a running process and vanish with it.
+//! Scratch: files and directories of a running process that are removed with it.
 //!
-//! Whatever is made in the store is made here first and renamed into place when it is complete. Each piece
-//! of scratch is locked by its maker; one whose lock is free belongs to a process that died, and is removed
-//! by the next process that opens the store.
+//! All objects of the store are created here and renamed when they are complete. Each piece of scratch is locked by its
+//! process; one without a lock belongs to an ended process, and is removed by the next process that opens the store.
 
 use crate::sys::{self, Call, Named};
 use rustix::fd::OwnedFd;
@@ -12,13 +11,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The directory of a store that holds scratch.
+/// Directory for the scratch of all processes.
 #[derive(Clone, Debug)]
 pub(crate) struct ScratchArea {
     path: PathBuf,
 }
 
-/// A file or directory in the scratch area; removed when dropped.
+/// A file or directory of scratch; removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
@@ -30,17 +29,17 @@ impl ScratchArea {
         ScratchArea { path }
     }
 
-    /// Makes an empty directory.
+    /// Creates an empty directory.
     pub(crate) fn dir(&self) -> Call<Scratch> {
         self.make(|path| {
             fs::mkdir(path, Mode::from_raw_mode(0o700))?;
             let opened = fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-            // Another process took it for an orphan already: on to the next name.
+            // Another process removed it as an orphan: try the next name.
             opened.map_err(|errno| if errno == Errno::NOENT { Errno::EXIST } else { errno })
         })
     }
 
-    /// Makes an empty file; gives a handle for writing too.
+    /// Creates an empty file; returns a handle for writing, too.
     pub(crate) fn file(&self) -> Call<(Scratch, std::fs::File)> {
         let scratch = self.make(|path| {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -61,14 +60,14 @@ impl ScratchArea {
                 created => created.call("create", &path)?,
             };
             let locked = fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-            // Between creation and lock another process may have taken it for an orphan.
+            // Another process may have removed it as an orphan before it was locked.
             if locked && fs::stat(&path).is_ok_and(|stat| is_same(&stat, &lock)) {
                 return Ok(Scratch { path, lock: Some(lock) });
             }
         }
     }
 
-    /// Removes what dead processes left; `before` is called with the path of each piece first.
+    /// Removes scratch of ended processes; `before` is called first with the path of each piece.
     pub(crate) fn remove_orphans(&self, before: &dyn Fn(&Path)) -> Call<()> {
         let dir = sys::open_dir(&self.path)?;
         let names = sys::sorted_names(rustix::fd::AsFd::as_fd(&dir)).call("getdents", &self.path)?;
@@ -77,7 +76,7 @@ impl ScratchArea {
             let Ok(entry) = fs::openat(&dir, &name, flags, Mode::empty()) else { continue };
             if fs::flock(&entry, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 before(&self.path.join(std::ffi::OsStr::from_bytes(name.to_bytes())));
-                // Another process may be doing the same.
+                // Another process may be removing it, too.
                 let _ = sys::remove_all(rustix::fd::AsFd::as_fd(&dir), &name);
             }
         }
@@ -94,7 +93,7 @@ impl Scratch {
         &self.path
     }
 
-    /// Moves it to its final place, where it stays; the lock is given up.
+    /// Moves the file or directory to its final path, and releases the lock.
     ///
     /// The target must not exist, unless both are files.
     pub(crate) fn move_to(mut self, target: &Path) -> Call<()> {
@@ -107,7 +106,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if self.lock.is_some() {
-            // What cannot be removed now is an orphan for the next process.
+            // Scratch that cannot be removed now is an orphan for the next process.
             let _ = sys::remove_path(&self.path);
         }
     }
@@ -118,14 +117,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scratch_vanishes_unless_moved() {
+    fn scratch_is_removed_unless_moved() {
         let root = tempfile::tempdir().unwrap();
         let area = ScratchArea::new(root.path().to_owned());
         let dir = area.dir().unwrap();
         std::fs::write(dir.path().join("x"), "").unwrap();
         let gone = dir.path().to_owned();
         area.remove_orphans(&|_| {}).unwrap();
-        assert!(gone.exists(), "locked scratch is nobody's orphan");
+        assert!(gone.exists(), "locked scratch is not an orphan");
         drop(dir);
         assert!(!gone.exists());
         let (file, _handle) = area.file().unwrap();
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn dirs_are_made_while_others_remove_orphans() {
+    fn scratch_is_created_while_orphans_are_removed() {
         let root = tempfile::tempdir().unwrap();
         let area = ScratchArea::new(root.path().to_owned());
         let stop = std::sync::atomic::AtomicBool::new(false);

@@ -1,7 +1,7 @@
-//! Layers as directories, and stacks of them as mounts.
+//! Snapshots: layers as directories, and stacks of them as mounts.
 //!
-//! A snapshot mounts nothing: it returns mounts as data, in the OCI runtime specification's own type, and
-//! whoever runs something carries them out in a mount namespace of its own.
+//! A snapshot mounts nothing: it returns mounts as data, in the type of the OCI runtime specification, which the caller
+//! mounts in the mount namespace of a container.
 
 use super::index::{self, LayerRecord};
 use super::scratch::Scratch;
@@ -28,7 +28,7 @@ impl LayerId {
         LayerId(id.into())
     }
 
-    /// As text, for records.
+    /// Id as text, for records.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -46,11 +46,11 @@ impl From<&str> for LayerId {
     }
 }
 
-/// Layers of one tree. Overlayfs stacks 500 directories; below an image come those with mount points, of a container or
+/// Largest number of layers in a tree. Overlayfs stacks 500 directories; two are for mount points of the container or
 /// step and of the mounts of a RUN.
 const MAX_STACKED: usize = 498;
 
-/// Layers stacked on each other, lowest first: the tree that a step or container starts from.
+/// Stacked layers, lowest first: the root file system of a step or container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stack {
     layers: Vec<StackedLayer>,
@@ -65,17 +65,17 @@ struct StackedLayer {
 }
 
 impl Stack {
-    /// The tree without any files.
+    /// Stack without any layers.
     pub fn empty() -> Stack {
         Stack::default()
     }
 
-    /// The layers, lowest first.
+    /// Layers of the stack, lowest first.
     pub fn layers(&self) -> impl Iterator<Item = &LayerId> {
         self.layers.iter().map(|layer| &layer.id)
     }
 
-    /// How many layers there are.
+    /// Number of layers in the stack.
     pub fn len(&self) -> usize {
         self.layers.len()
     }
@@ -85,16 +85,16 @@ impl Stack {
         self.layers.is_empty()
     }
 
-    /// True when the tree's root has something of that name.
+    /// True when the root of the tree has a file or directory of that name.
     pub fn has_at_root(&self, name: &str) -> Result<bool, CallError> {
         let name = CString::new(name).unwrap_or_default();
         Ok(!matches!(self.tree()?.lookup(&name).call("stat", "/")?, Found::Nothing))
     }
 
-    /// The directories that overlayfs stacks, highest first; empty layers and hidden ones are left out.
+    /// Directories that overlayfs stacks, highest first; empty and hidden layers are left out.
     ///
-    /// Of a layer that is there several times, only the highest counts: whatever the lower ones have or hide, that one has
-    /// or hides, too, and overlayfs refuses a directory twice (`ELOOP`).
+    /// Of repeated layers only the highest is included: it provides or hides all that the lower ones do, and overlayfs
+    /// refuses a directory twice (`ELOOP`).
     pub fn dirs(&self) -> Vec<&Path> {
         let mut dirs = Vec::new();
         let mut seen = BTreeSet::new();
@@ -109,10 +109,10 @@ impl Stack {
         dirs
     }
 
-    /// Fails for a tree that cannot be mounted.
+    /// Checks that the stack can be mounted.
     ///
     /// # Errors
-    /// [`StoreError::TooManyLayers`].
+    /// [`StoreError::TooManyLayers`] when it has too many layers.
     pub fn check(&self) -> Result<(), StoreError> {
         let layers = self.dirs().len();
         if layers <= MAX_STACKED {
@@ -121,15 +121,15 @@ impl Stack {
         Err(StoreError::TooManyLayers { layers, most: MAX_STACKED })
     }
 
-    /// The layers as the one tree that they make.
+    /// Merged tree of the layers.
     pub fn tree(&self) -> Result<MergedDir, CallError> {
         let dirs: Result<_, _> = self.dirs().into_iter().map(sys::open_dir).collect();
         Ok(MergedDir::root(dirs?))
     }
 }
 
-/// Makes the directory `upper` for what is written over a tree, with owner and mode of every tree's root. One that is there
-/// already stays as it is.
+/// Creates the writable directory `upper` of an overlay, with the owner and mode of all roots. An existing one is not
+/// changed.
 pub fn make_upper(upper: &Path) -> Result<(), CallError> {
     match fs::mkdir(upper, Mode::from_raw_mode(0o700)) {
         Ok(()) => set_root(upper),
@@ -143,22 +143,22 @@ fn set_root(path: &Path) -> Result<(), CallError> {
     crate::layer::set_owner_and_mode(dir.as_fd(), &ROOT).call("chmod", path)
 }
 
-/// Owner and mode of the root of every tree. In the reference neither a tar's entry for the root nor a `chmod` of a step
-/// changes them for what comes after it.
+/// Owner and mode of the root of every tree. As in the reference, neither a tar's entry for the root nor a `chmod` in a
+/// step changes them for later steps.
 const ROOT: Metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: (0, 0) };
 
-/// A snapshot being written; gone when it is dropped, unless it is committed.
+/// A writable snapshot; removed when it is dropped before it is committed.
 pub struct Active {
     scratch: Scratch,
 }
 
 impl Active {
-    /// The directory that takes the changes.
+    /// Directory that receives the changes.
     pub fn upper(&self) -> PathBuf {
         self.scratch.path().join("fs")
     }
 
-    /// An empty directory for whoever mounts the snapshot.
+    /// Creates an empty directory on which the caller can mount the snapshot.
     pub fn mount_point(&self) -> Result<PathBuf, CallError> {
         let path = self.scratch.path().join("root");
         match fs::mkdir(&path, Mode::from_raw_mode(0o700)) {
@@ -167,14 +167,17 @@ impl Active {
         }
     }
 
-    /// The directory that overlayfs works in.
+    /// Work directory of overlayfs.
     pub(super) fn work(&self) -> PathBuf {
         self.scratch.path().join("work")
     }
 }
 
 impl Store {
-    /// The stack of an image's layers.
+    /// Stack of an image's layers.
+    ///
+    /// # Errors
+    /// [`StoreError::LayerMissing`] when the store does not have one of them.
     pub fn stack(&self, diff_ids: &[DiffId]) -> Result<Stack, StoreError> {
         let mut stack = Stack::empty();
         for layer in self.layers_of(diff_ids)? {
@@ -183,7 +186,10 @@ impl Store {
         Ok(stack)
     }
 
-    /// The stack of layers by their names in this store, lowest first.
+    /// Stack of layers by their ids, lowest first.
+    ///
+    /// # Errors
+    /// Fails when the store does not have one of them.
     pub fn stack_of(&self, layers: &[LayerId]) -> Result<Stack, StoreError> {
         let mut stack = Stack::empty();
         for id in layers {
@@ -194,7 +200,7 @@ impl Store {
         Ok(stack)
     }
 
-    /// A stack with one more layer on top.
+    /// Stack with one more layer on top.
     pub fn stack_on(&self, below: &Stack, layer: &LayerRecord) -> Stack {
         let mut stack = below.clone();
         self.push_record(&mut stack, layer);
@@ -210,7 +216,7 @@ impl Store {
         });
     }
 
-    /// Begins a snapshot.
+    /// Creates a writable snapshot.
     pub fn prepare(&self) -> Result<Active, StoreError> {
         self.empty_active()
     }
@@ -222,14 +228,14 @@ impl Store {
         Ok(active)
     }
 
-    /// The mount that shows `stack` with the snapshot's changes on top.
+    /// Mount of `stack` with the snapshot's directory on top.
     ///
-    /// `lowest` are directories below the image: what they hold shows only where the image has nothing.
+    /// `lowest` are directories below the image: their files are visible only where the image has none.
     pub fn active_mount(&self, stack: &Stack, active: &Active, lowest: &[PathBuf]) -> Mount {
         self.writable_mount(stack, &active.upper(), &active.work(), lowest)
     }
 
-    /// Like [`Store::active_mount`], for a writable directory that someone else keeps.
+    /// Mount of `stack` with a writable directory that belongs to the caller.
     pub fn writable_mount(&self, stack: &Stack, upper: &Path, work: &Path, lowest: &[PathBuf]) -> Mount {
         let mut options = lower_options(stack, lowest);
         if options.is_empty() {
@@ -237,15 +243,15 @@ impl Store {
         }
         options.push(format!("upperdir={}", upper.display()));
         options.push(format!("workdir={}", work.display()));
-        // The upper directory becomes a layer, or goes: syncing it to disk at unmount serves nobody.
+        // The upper directory becomes a layer or is removed, so syncing it to disk at unmount would be wasted.
         options.push("volatile".to_owned());
         overlay(options)
     }
 
-    /// The mount that shows `stack` read-only.
+    /// Read-only mount of `stack`.
     pub fn view_mount(&self, stack: &Stack, lowest: &[PathBuf]) -> Mount {
         let mut options = lower_options(stack, lowest);
-        // Without an upper directory overlayfs wants two lower ones, and not the same twice.
+        // Without an upper directory overlayfs requires two different lower ones.
         if options.is_empty() {
             options.push(lower_option(self.empty_dir_called(".none")));
         }
@@ -256,7 +262,7 @@ impl Store {
         overlay(options)
     }
 
-    /// A directory without files.
+    /// Path of a directory without files.
     pub fn empty_tree(&self) -> PathBuf {
         self.empty_dir()
     }
@@ -271,15 +277,15 @@ impl Store {
         path
     }
 
-    /// Makes the snapshot a layer. Nothing may be mounted on it any more.
+    /// Turns the snapshot into a layer; it must not be mounted any more.
     pub fn commit(&self, active: Active) -> Result<LayerRecord, StoreError> {
         self.commit_as(new_layer_id(), active)
     }
 
-    /// [`Store::commit`], under a name that [`new_layer_id`] made.
+    /// Commits like [`Store::commit`], with an id from [`new_layer_id`].
     pub(super) fn commit_as(&self, id: String, active: Active) -> Result<LayerRecord, StoreError> {
         let size = size_below(&active.upper())?;
-        // What a step made of the root's owner and mode goes with the step.
+        // Changes of the root's owner and mode are not part of the layer.
         set_root(&active.upper())?;
         let upper = sys::open_dir(&active.upper())?;
         let empty = sys::is_empty_dir(upper.as_fd()).call("getdents", active.upper())?;
@@ -298,7 +304,7 @@ impl Store {
         self.keep_layer(active, record)
     }
 
-    /// Gives a complete layer its name: that of the record, or a new one where it has none.
+    /// Moves a complete layer to its final path, with the id of the record, or a new one if that is empty.
     pub(super) fn keep_layer(&self, active: Active, record: LayerRecord) -> Result<LayerRecord, StoreError> {
         sys::remove_path(&active.work())?;
         sys::remove_path(&active.scratch.path().join("root"))?;
@@ -308,7 +314,7 @@ impl Store {
         std::fs::write(active.scratch.path().join("layer.json"), json::to_vec(&record))
             .call("write", active.scratch.path())?;
         active.scratch.move_to(&dir)?;
-        self.note_change();
+        self.record_change();
         self.index.put_layer(&record)?;
         Ok(record)
     }
@@ -324,7 +330,7 @@ fn lower_option(path: impl AsRef<Path>) -> String {
 }
 
 fn overlay(mut options: Vec<String>) -> Mount {
-    // A layer must not depend on features that other overlay mounts of it would need to know.
+    // A layer must not depend on features of one mount that other mounts of it would have to know.
     options.extend(["redirect_dir=off", "metacopy=off", "index=off"].map(str::to_owned));
     let mut mount = Mount::default();
     mount
@@ -335,9 +341,9 @@ fn overlay(mut options: Vec<String>) -> Mount {
     mount
 }
 
-/// Bytes of all regular files below a directory, each counted once.
+/// Size of all regular files below a directory in bytes, each file counted once.
 fn size_below(path: &Path) -> Result<u64, CallError> {
-    /// `length` is that of the path so far.
+    /// `length` is that of the path so far, in bytes.
     fn walk(
         way: &mut Descent,
         shown: &Path,
@@ -367,7 +373,7 @@ fn size_below(path: &Path) -> Result<u64, CallError> {
     walk(&mut Descent::new(sys::open_dir(path)?), path, &mut BTreeSet::new(), 0)
 }
 
-/// A name that no layer has had or will have: random, since other machines' stores may be merged in.
+/// Random id for a layer, unique also among the stores of other hosts.
 pub(super) fn new_layer_id() -> String {
     let mut bytes = [0u8; 16];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());

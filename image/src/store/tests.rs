@@ -27,7 +27,7 @@ fn unpack(store: &Store, files: &[(&str, &str)], below: &[DiffId]) -> Result<Dif
     store.unpack_layer(bytes.as_slice(), &diff_id, below, None).map(|_| diff_id)
 }
 
-/// An image of the given layers under a tag.
+/// Creates an image of the given layers under a tag.
 fn image(store: &Store, name: &str, diff_ids: Vec<DiffId>) -> ImageId {
     let config = ImageConfig {
         rootfs: crate::config::RootFs { diff_ids, ..Default::default() },
@@ -112,7 +112,7 @@ fn empty_layers_are_not_stacked() {
 }
 
 #[test]
-fn dropped_snapshots_leave_nothing() {
+fn dropped_snapshots_are_removed() {
     needs_root!();
     let (root, store) = store();
     let active = store.prepare().unwrap();
@@ -122,7 +122,7 @@ fn dropped_snapshots_leave_nothing() {
 }
 
 #[test]
-fn wrong_layers_are_refused() {
+fn layers_with_another_diff_id_are_refused() {
     needs_root!();
     let (root, store) = store();
     let bytes = tar(&[("f", "x")]);
@@ -134,7 +134,7 @@ fn wrong_layers_are_refused() {
 }
 
 #[test]
-fn dirs_that_a_tar_does_not_name_come_from_below() {
+fn parents_without_an_entry_come_from_below() {
     needs_root!();
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let (_root, store) = store();
@@ -226,7 +226,7 @@ fn layers_in_use_are_not_removed() {
 }
 
 #[test]
-fn cache_records_need_their_layer() {
+fn cache_records_without_their_layer_are_not_found() {
     needs_root!();
     let (_root, store) = store();
     let layer = store.commit(store.prepare().unwrap()).unwrap();
@@ -245,7 +245,7 @@ fn cache_records_need_their_layer() {
     assert_eq!(store.step("k").unwrap(), None);
 }
 
-/// Only what was never known may be taken for new: see the scheduler of builds.
+/// Evicted results must stay known: the scheduler of builds treats only unknown keys as new.
 #[test]
 fn evicted_steps_are_known_until_all_are_pruned() {
     needs_root!();
@@ -284,7 +284,7 @@ fn several_processes_may_open_one_store() {
             let _lock = second.lock("x", || waited = true).unwrap();
             waited
         });
-        // Whether the other thread is waiting already or not: it must not get the lock before it is free.
+        // Whether the other thread waits already or not, it must not get the lock before its release.
         drop(lock);
         waiter.join().unwrap()
     });
@@ -292,16 +292,16 @@ fn several_processes_may_open_one_store() {
 }
 
 #[test]
-fn foreign_layers_survive_a_crash() {
+fn foreign_layers_are_restored_after_a_crash() {
     needs_root!();
     let (root, store) = store();
-    // In an order that our packer would not choose.
+    // The order differs from that of the packer.
     let bytes = tar(&[("z", "1"), ("a", "2")]);
     let diff_id = DiffId(Digest::of(&bytes));
     let unpacked = store.unpack(bytes.as_slice(), &diff_id, &[]).unwrap();
     let layer = store.keep_with_tar(unpacked, || Ok(bytes.as_slice())).unwrap();
     assert_eq!(layer.blob, Some(diff_id.0.clone()));
-    // The host went down, and one file did not make it to the disk.
+    // The host went down, and one file was not written to the disk.
     store.index.put_layer(&LayerRecord { boot: Some("before".to_owned()), ..layer.clone() }).unwrap();
     let file = store.layer_path(&layer.id).join("a");
     fs::write(&file, "").unwrap();
@@ -313,7 +313,7 @@ fn foreign_layers_survive_a_crash() {
     drop(root);
 }
 
-/// Packs, keeps and returns a layer that another tool made.
+/// Packs, stores and returns a layer of another tool.
 fn foreign(store: &Store, files: &[(&str, &str)], below: &[DiffId]) -> LayerRecord {
     let bytes = tar(files);
     let unpacked = store.unpack(bytes.as_slice(), &DiffId(Digest::of(&bytes)), below).unwrap();
@@ -321,7 +321,7 @@ fn foreign(store: &Store, files: &[(&str, &str)], below: &[DiffId]) -> LayerReco
 }
 
 #[test]
-fn layers_without_named_parents_survive_a_crash() {
+fn layers_with_implied_parents_are_restored_after_a_crash() {
     needs_root!();
     let (_root, store) = store();
     let base = unpack(&store, &[("opt/", ""), ("f", "")], &[]).unwrap();
@@ -337,14 +337,14 @@ fn layers_without_named_parents_survive_a_crash() {
     fs::write(&file, "").unwrap();
     assert_eq!(store.layer_of(&diff_id, below).unwrap().below, layer.below);
     assert_eq!(fs::read_to_string(&file).unwrap(), "app");
-    // A directory that is gone is made again, too.
+    // A removed directory is recreated, too.
     sys::remove_path(&store.root.join("layers").join(&layer.id)).unwrap();
     store.layer_of(&diff_id, below).unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap(), "app");
 }
 
 #[test]
-fn an_unknown_boot_is_never_the_same_boot() {
+fn an_unknown_boot_differs_from_every_boot() {
     needs_root!();
     let (_root, mut store) = store();
     store.boot = String::new();
@@ -371,7 +371,7 @@ fn stores_of_the_first_schema_are_upgraded() {
     assert_eq!(found.below.as_deref(), Some(std::slice::from_ref(&base)), "it was unpacked again");
 }
 
-/// The store as after a power cut: another boot, and nothing of the last one is known to be on disk.
+/// Reopens the store as after a power cut: in another boot, without a record of what is on disk.
 fn reboot(store: Store) -> Store {
     let root = store.root.clone();
     store.index.set_meta(&[(index::Meta::Boot, "before".to_owned())]).unwrap();
@@ -392,7 +392,7 @@ fn lose_index(store: Store) -> Store {
 }
 
 #[test]
-fn a_lost_index_is_made_of_what_is_there() {
+fn a_lost_index_is_recreated_from_files() {
     needs_root!();
     let (root, store) = store();
     let base = unpack(&store, &[("opt/", ""), ("f", "1")], &[]).unwrap();
@@ -413,14 +413,14 @@ fn a_lost_index_is_made_of_what_is_there() {
         assert_eq!(store.index.layers().unwrap().len(), 2);
     };
     found(&store);
-    // A page that cannot be one is met by one command, and the next makes the index anew.
+    // A damaged page makes one command fail, and the next recreates the index.
     drop(store);
     let path = root.path().join("index.db");
     let _ = fs::remove_file(root.path().join("index.db-wal"));
     fs::write(&path, vec![b'x'; 64 << 10]).unwrap();
     let store = Store::open(root.path()).unwrap();
     found(&store);
-    // An empty file is what a power cut leaves of one.
+    // A power cut leaves an empty file.
     drop(store);
     fs::write(&path, "").unwrap();
     for name in ["index.db-wal", "index.db-shm"] {
@@ -430,7 +430,7 @@ fn a_lost_index_is_made_of_what_is_there() {
 }
 
 #[test]
-fn an_index_older_than_the_names_takes_them() {
+fn an_index_older_than_the_layout_restores_its_references() {
     needs_root!();
     let (root, store) = store();
     let layer = unpack(&store, &[("f", "1")], &[]).unwrap();
@@ -454,7 +454,7 @@ fn an_index_older_than_the_names_takes_them() {
 }
 
 #[test]
-fn what_a_power_cut_leaves_is_whole_or_gone() {
+fn incomplete_content_is_removed_after_a_power_cut() {
     needs_root!();
     let (root, store) = store();
     let layer = unpack(&store, &[("f", "content")], &[]).unwrap();
@@ -464,7 +464,7 @@ fn what_a_power_cut_leaves_is_whole_or_gone() {
     let id = image(&store, "no-config", vec![layer.clone()]);
     fs::write(store.layer_path(&store.layer_of(&torn, &[]).unwrap().id).join("g"), "").unwrap();
     fs::write(store.blobs.path(&id.0), "").unwrap();
-    // Directories that no record knows: one is whole, one is not.
+    // Directories without a record: one is complete, one is not.
     let lost = store.commit(store.prepare().unwrap()).unwrap();
     store.index.remove_layer(&lost.id).unwrap();
     fs::create_dir_all(root.path().join("layers/half/fs")).unwrap();
@@ -477,7 +477,7 @@ fn what_a_power_cut_leaves_is_whole_or_gone() {
 }
 
 #[test]
-fn synced_layers_are_not_looked_at_again() {
+fn synced_layers_are_not_verified_again() {
     needs_root!();
     let (_root, store) = store();
     let diff_id = unpack(&store, &[("f", "1")], &[]).unwrap();
@@ -503,7 +503,7 @@ fn damaged_blobs_are_replaced() {
 }
 
 #[test]
-fn layers_that_are_gone_come_from_their_blobs() {
+fn removed_layers_are_unpacked_from_their_blobs() {
     needs_root!();
     let (_root, store) = store();
     let layer = foreign(&store, &[("z", "1"), ("a", "2")], &[]);
@@ -521,7 +521,7 @@ fn layers_that_are_gone_come_from_their_blobs() {
 }
 
 #[test]
-fn checks_find_and_repair_what_is_damaged() {
+fn checks_find_and_repair_damage() {
     needs_root!();
     let (root, store) = store();
     let own = unpack(&store, &[("f", "1")], &[]).unwrap();
@@ -545,7 +545,7 @@ fn checks_find_and_repair_what_is_damaged() {
 }
 
 #[test]
-fn locks_leave_no_files() {
+fn lock_files_are_removed() {
     needs_root!();
     let (root, store) = store();
     drop(store.lock("a-step", || {}).unwrap());
@@ -567,7 +567,7 @@ fn locks_leave_no_files() {
     assert_eq!(*counter.lock().unwrap(), 800);
 }
 
-/// A tar may end without its last blocks; a whiteout alone is something.
+/// A tar may lack its final blocks; a layer with a single whiteout is not empty.
 #[test]
 fn a_layer_of_one_whiteout_is_not_empty() {
     needs_root!();
@@ -582,7 +582,7 @@ fn a_layer_of_one_whiteout_is_not_empty() {
 }
 
 #[test]
-fn layers_go_with_the_images_that_have_them_there() {
+fn layers_are_removed_with_their_images() {
     needs_root!();
     let (_root, store) = store();
     let upper = [("opt/app", "app")];
@@ -596,7 +596,7 @@ fn layers_go_with_the_images_that_have_them_there() {
     store.remove_image(&store.image(&chains[0].0).unwrap().unwrap(), 9).unwrap();
     assert!(store.index.layer(&chains[0].2).unwrap().is_none(), "no image has it on that base");
     store.stack(&chains[1].1).unwrap();
-    // A pin that is torn may mean any layer.
+    // A torn pin could refer to any layer.
     fs::write(store.root.join("pins/torn"), "").unwrap();
     store.remove_image(&store.image(&chains[1].0).unwrap().unwrap(), 9).unwrap();
     assert!(store.index.layer(&chains[1].2).unwrap().is_some());
@@ -620,9 +620,9 @@ fn removed_images_stay_removed_when_the_index_is_lost() {
     assert_eq!(store.images().unwrap(), []);
 }
 
-/// A name is of an image that is there, whatever other processes remove meanwhile.
+/// References always refer to existing images, whatever other processes remove.
 #[test]
-fn names_are_of_images_that_are_there() {
+fn references_are_to_existing_images() {
     needs_root!();
     let (root, store) = store();
     let id = image(&store, "a", vec![]);
@@ -633,7 +633,7 @@ fn names_are_of_images_that_are_there() {
     store.remove_image(&record, 2).unwrap();
     assert!(matches!(store.tag(&"b".parse().unwrap(), &id), Err(StoreError::NoSuchImage(_))));
     assert_eq!(store.tags().unwrap(), []);
-    // Both at once: names of nothing, and images that lose their last name and stay, would be left.
+    // Concurrent calls could leave references without an image, and images that lost their last reference.
     for _ in 0..20 {
         let id = image(&store, "a", vec![]);
         std::thread::scope(|scope| {
@@ -665,9 +665,9 @@ fn names_are_of_images_that_are_there() {
     }
 }
 
-/// A config that reads as a manifest, too, is none when the index is made anew.
+/// A config that is also a valid manifest is not adopted when the index is recreated.
 #[test]
-fn configs_are_no_manifests() {
+fn configs_are_not_adopted_as_manifests() {
     needs_root!();
     let (_root, store) = store();
     let layer = unpack(&store, &[("f", "1")], &[]).unwrap();
@@ -689,9 +689,9 @@ fn configs_are_no_manifests() {
     assert_eq!(store.image(&id).unwrap().unwrap().manifest, victim.manifest);
 }
 
-/// What a process made for itself alone goes when it is gone.
+/// Private layers are removed when their process has ended.
 #[test]
-fn private_layers_go_with_their_maker() {
+fn private_layers_are_removed_with_their_process() {
     needs_root!();
     let (root, store) = store();
     let private = store.private_layers().unwrap();
@@ -700,7 +700,7 @@ fn private_layers_go_with_their_maker() {
     let layer = store.commit_private(active, &private).unwrap();
     let other = Store::open(root.path()).unwrap();
     assert!(other.layer(&(&layer).into()).unwrap().is_some(), "its maker lives");
-    // As when it is killed: nothing of it is dropped, and its locks are free.
+    // As after a kill: nothing is dropped, and the locks are free.
     let copy = root.path().join("work/killed");
     fs::create_dir(&copy).unwrap();
     fs::write(copy.join(format!("private-{}", layer.id)), "").unwrap();
@@ -711,7 +711,7 @@ fn private_layers_go_with_their_maker() {
 }
 
 #[test]
-fn layers_are_known_by_digests_of_any_algorithm() {
+fn layers_have_digests_of_any_algorithm() {
     needs_root!();
     let (_root, store) = store();
     let bytes = tar(&[("b", "1"), ("a", "2")]);
