@@ -1,6 +1,6 @@
-//! How long reading and linting Dockerfiles takes, by size: it must grow as the file does.
+//! Time to parse and lint Dockerfiles, by size: it must grow linearly.
 //!
-//! `cargo bench -p kiln-bench --bench parse`. The bars: parsing and linting 10,000 lines, and 1 MiB in one
+//! `cargo bench -p kiln-bench --bench parse`. The limits: parsing and linting 10,000 lines, and 1 MiB in one
 //! instruction, takes less than 10 ms each.
 #![forbid(unsafe_code)]
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
@@ -11,7 +11,7 @@ use kiln_parser::{Source, parse};
 use std::hint::black_box;
 use std::time::Duration;
 
-/// Builds a text of at least `size` bytes.
+/// Generator of a text of at least `size` bytes.
 type Shape = fn(usize) -> String;
 
 const SHAPES: [(&str, Shape); 5] = [
@@ -33,12 +33,12 @@ fn read_and_lint(text: &str) -> usize {
     lint::lint(&parse(&source), &source, &Facts::default(), &choice).findings.len()
 }
 
-/// The two files that the bars are about.
-fn bars(criterion: &mut Criterion) {
+/// Measures the two files with limits.
+fn limits(criterion: &mut Criterion) {
     let lines: String = std::iter::once("FROM busybox:1\n".to_owned())
         .chain((0..9_999).map(|number| format!("RUN echo {number} > /file{number}\n")))
         .collect();
-    let mut group = criterion.benchmark_group("bars");
+    let mut group = criterion.benchmark_group("limits");
     for (name, text) in [("10,000 lines", lines), ("1 MiB in one instruction", one(1 << 20))] {
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_function(BenchmarkId::new("parse", name), |bencher| {
@@ -51,7 +51,7 @@ fn bars(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The same time for each byte, from 1 KiB to 16 MiB.
+/// Measures sizes from 1 KiB to 16 MiB: the time for each byte must not grow.
 fn sizes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parse and lint");
     group.sample_size(10).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
@@ -67,7 +67,7 @@ fn sizes(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bars, sizes);
+criterion_group!(benches, limits, sizes);
 criterion_main!(benches);
 
 fn repeat(head: &str, size: usize, line: impl Fn(usize) -> String) -> String {

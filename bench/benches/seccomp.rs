@@ -1,6 +1,6 @@
-//! How long it takes to make a system call filter.
+//! Time to compile a seccomp filter.
 //!
-//! `cargo bench -p kiln-bench --bench seccomp`. The bar: a profile of the size of Docker's default one, for three
+//! `cargo bench -p kiln-bench --bench seccomp`. The limit: a profile of the size of Docker's default one, for three
 //! architectures, is compiled in less than 150 µs.
 #![forbid(unsafe_code)]
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
@@ -9,9 +9,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use kiln_runtime::seccomp::{compile_profile, default_program, docker_profile};
 use std::hint::black_box;
 
-/// The default profile, with more than 370 names, for x86-64, i386 and x32.
+/// Default profile, with more than 370 names, for x86-64, i386 and x32.
 const PROFILE: &str = include_str!("../../runtime/testdata/seccomp/default/profile.json");
-/// One of rules with many conditions.
+/// Profile of rules with many conditions.
 const CONDITIONS: &str = include_str!("../../runtime/testdata/seccomp/random-x86_64/profile.json");
 
 fn filters(criterion: &mut Criterion) {
@@ -22,7 +22,7 @@ fn filters(criterion: &mut Criterion) {
         profile.set_listener_path(Some("/agent".into()));
         group.bench_function(name, |bencher| bencher.iter(|| compile_profile(black_box(&profile))));
     }
-    // CAP_SYS_TIME: no set of capabilities that is compiled beforehand.
+    // CAP_SYS_TIME: not among the sets of capabilities that are compiled beforehand.
     group.bench_function("default, of a rare set", |bencher| {
         bencher.iter(|| default_program(black_box(1 << 25)))
     });

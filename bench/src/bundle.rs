@@ -1,4 +1,4 @@
-//! An OCI bundle as Docker would write one for `/bin/true`: what the runtimes are measured with.
+//! OCI bundle as Docker would write one for `/bin/true`, with which the runtimes are measured.
 
 use crate::Outcome;
 use serde_json::{Value, json};
@@ -6,25 +6,25 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Which parts of the usual specification a bundle has.
+/// Parts of the usual specification in a bundle.
 #[derive(Clone, Copy, Debug)]
 pub struct Variant {
-    /// A limit of memory and one of processes, so that the runtime must make a control group.
+    /// Whether there are limits of memory and processes, for which the runtime must create a cgroup.
     pub limits: bool,
-    /// The default filter of system calls.
+    /// Whether there is the default seccomp filter.
     pub seccomp: bool,
 }
 
-/// Makes the bundle in a directory: `config.json`, and `rootfs` with a static busybox.
+/// Creates the bundle in a directory: `config.json`, and `rootfs` with a static busybox.
 pub fn write(dir: &Path, busybox: &Path, variant: Variant) -> Outcome<()> {
     let root = dir.join("rootfs");
     for name in ["bin", "dev", "etc", "proc", "sys"] {
         fs::create_dir_all(root.join(name))?;
     }
-    // Whoever may be somebody else inside must be able to reach it.
+    // In a user namespace the container's user may be another one, and must be able to reach the files.
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     fs::copy(busybox, root.join("bin/busybox"))?;
-    // No link: a program that is named by one costs Kiln more, and others nothing.
+    // A copy instead of a link: executing through a link costs Kiln more, and the other runtimes nothing.
     fs::copy(busybox, root.join("bin/true"))?;
     fs::write(dir.join("config.json"), serde_json::to_vec(&configuration(variant)?)?)?;
     Ok(())
@@ -52,7 +52,7 @@ mod tests {
     use oci_spec::runtime::Spec;
 
     #[test]
-    fn every_variant_is_a_specification() {
+    fn every_variant_is_a_valid_specification() {
         for (limits, seccomp) in [(false, false), (false, true), (true, false), (true, true)] {
             let value = configuration(Variant { limits, seccomp }).unwrap();
             let spec: Spec = serde_json::from_value(value).unwrap();

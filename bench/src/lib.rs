@@ -1,6 +1,6 @@
-//! What the measuring programs share: statistics of rounds, a measured process, an OCI bundle, a build step.
+//! Parts shared by the measuring programs: statistics of rounds, a measured process, an OCI bundle, a build step.
 //!
-//! Each program under `src/bin` makes one kind of claim; README.md says how they are run.
+//! Each program under `src/bin` measures one kind of claim; README.md describes how they are run.
 #![forbid(unsafe_code)]
 
 pub mod bundle;
@@ -10,10 +10,10 @@ pub mod step;
 
 use std::path::PathBuf;
 
-/// What everything here that can fail gives: the error is only ever shown.
+/// Result of all fallible functions here; the error is only printed.
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// The static busybox of this host: `BUSYBOX` names another one.
+/// Path of a static busybox: the value of `BUSYBOX`, or that of the host.
 pub fn busybox() -> Outcome<PathBuf> {
     let named = std::env::var_os("BUSYBOX").map(PathBuf::from);
     named

@@ -1,10 +1,9 @@
-//! A command run many times by a small process of its own, so that its memory can be told from others'.
+//! Runs of a command by a separate small process, which isolates its memory figures.
 //!
-//! The kernel keeps one peak for all children of a process that were waited for, and counts what the parent had
-//! in memory when a child was made. So every measured command has its own [`Probe`], a process that does nothing
-//! else; the peak is that of the largest process of the command, and less than the probe's own size cannot be
-//! seen. Wall time goes from before fork and exec to the reaped exit; CPU time is that of the command and of all
-//! descendants that were waited for.
+//! The kernel keeps one peak for all waited-for children of a process, and includes the parent's memory at the time of
+//! the fork. So every measured command has a separate [`Probe`] process that does nothing else; the peak is that of the
+//! largest process of the command, and a smaller one than the probe's size is not visible. Wall time is measured from
+//! before fork and exec to the reaped exit; CPU time is that of the command and of all waited-for descendants.
 
 use crate::Outcome;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
@@ -13,12 +12,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-/// The first argument that makes a measuring program a probe; the others are the command.
+/// First argument that makes a measuring program a probe; the others are the command.
 pub const VERB: &str = "probe";
-/// Stands for a name that is another one each time.
+/// Placeholder for a name that differs in each run.
 pub const FRESH: &str = "{id}";
 
-/// What one run of a command took.
+/// Result of one run of a command.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     /// Wall time in milliseconds.
@@ -29,7 +28,7 @@ pub struct Run {
     pub peak: i64,
 }
 
-/// A process that runs one command whenever it is asked to.
+/// A process that runs one command on request.
 pub struct Probe {
     child: Child,
     requests: Option<ChildStdin>,
@@ -37,7 +36,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Starts this program anew as a probe of a command.
+    /// Starts this program again as a probe of a command.
     pub fn start(words: &[String]) -> Outcome<Probe> {
         let mut child = Command::new("/proc/self/exe")
             .arg(VERB)
@@ -68,12 +67,12 @@ impl Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         self.requests = None;
-        // It ends with its input; how is of no interest any more.
+        // The probe ends with its input; its exit code is not needed.
         let _ = self.child.wait();
     }
 }
 
-/// What a probe does: runs the command for every line of its input, and answers with a line.
+/// Main loop of a probe: runs the command for every line of its input, and writes a line of results.
 pub fn serve(words: &[String]) -> Outcome<()> {
     let mut line = String::new();
     let mut number = 0u32;
@@ -101,7 +100,7 @@ pub fn serve(words: &[String]) -> Outcome<()> {
     Ok(())
 }
 
-/// The command with a name of its own, and no input.
+/// The command with a unique name, and without input.
 pub fn command(words: &[String], id: &str) -> Outcome<Command> {
     let (program, arguments) = words.split_first().ok_or("a command has a program")?;
     let mut command = Command::new(program);

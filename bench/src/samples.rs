@@ -1,34 +1,34 @@
-//! Rounds of a measurement and what is told of them.
+//! Values of a measurement, and their statistics.
 
-/// One quantity over many rounds. At least one value is in it wherever it is asked for anything.
+/// Values of one quantity over many rounds. The statistics require at least one value.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
     values: Vec<f64>,
 }
 
 impl Samples {
-    /// Adds a round's value.
+    /// Adds the value of a round.
     pub fn push(&mut self, value: f64) {
         let place = self.values.partition_point(|other| *other < value);
         self.values.insert(place, value);
     }
 
-    /// The smallest.
+    /// Smallest of the values.
     pub fn min(&self) -> f64 {
         self.quantile(0.0)
     }
 
-    /// The middle one.
+    /// Median of the values.
     pub fn median(&self) -> f64 {
         self.quantile(0.5)
     }
 
-    /// The 90th percentile.
+    /// The 90th percentile of the values.
     pub fn p90(&self) -> f64 {
         self.quantile(0.9)
     }
 
-    /// The largest.
+    /// Largest of the values.
     pub fn max(&self) -> f64 {
         self.quantile(1.0)
     }

@@ -1,4 +1,4 @@
-//! A build step without the build: the program `true` in a complete container, made through the library.
+//! A build step without the build: the program `true` in a complete container, created through the library.
 
 use crate::Outcome;
 use kiln_runtime::container::{Filter, Handed, Identity, Request};
@@ -10,15 +10,15 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// An image with busybox in it and the overlay that a step writes to, in a temporary directory.
-pub struct Bed {
+/// Fixture in a temporary directory: an image with busybox, and the overlay that a step writes to.
+pub struct Fixture {
     dir: tempfile::TempDir,
     mount: Mount,
 }
 
-impl Bed {
-    /// Makes it.
-    pub fn new(busybox: &Path) -> Outcome<Bed> {
+impl Fixture {
+    /// Creates the fixture from a static busybox.
+    pub fn new(busybox: &Path) -> Outcome<Fixture> {
         let dir = tempfile::tempdir()?;
         for name in ["image/bin", "image/proc", "image/sys", "image/dev", "root", "upper", "work"] {
             fs::create_dir_all(dir.path().join(name))?;
@@ -33,10 +33,10 @@ impl Bed {
         ];
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let mount = spec::mount("overlay", "/", "overlay", &options);
-        Ok(Bed { dir, mount })
+        Ok(Fixture { dir, mount })
     }
 
-    /// The default specification with a change to it.
+    /// Default specification with a change.
     pub fn spec(&self, change: impl FnOnce(&mut Spec)) -> Spec {
         let mut spec = spec::default(self.dir.path().join("root"));
         if let Some(process) = spec.process_mut() {
@@ -46,14 +46,14 @@ impl Bed {
         spec
     }
 
-    /// The program alone: fork, exec, wait.
+    /// Runs the program without a container: fork, exec, wait.
     pub fn plain(&self) -> Outcome<()> {
         let mut command = Command::new(self.dir.path().join("image/bin/true"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
         Ok(())
     }
 
-    /// The program in a container, from the specification to the exit code.
+    /// Runs the program in a container, from the specification to the exit code.
     pub fn container(&self, spawner: &Spawner, spec: &Spec) -> Outcome<()> {
         let identity = Identity { filter: Filter::Default, ..Identity::default() };
         let request = Request { root: Some(&self.mount), identity, ..Request::default() };

@@ -1,6 +1,6 @@
-//! Expansion never reads a variable that it does not report, and what it reports missing was missing.
+//! Expansion reports every variable that it reads, and those it reports as missing are unset.
 //!
-//! Input: pairs of name and value, a line each, then the word after a line that holds `=` only.
+//! Input: pairs of name and value in lines, then the word after a line that consists of `=`.
 #![no_main]
 
 use kiln_parser::expand::{self, Environment, Rules};

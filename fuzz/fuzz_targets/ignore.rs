@@ -1,4 +1,4 @@
-//! Pruning never changes what is ignored. Input: patterns, a line `=`, paths.
+//! Pruning never changes the ignored paths. Input: patterns, a line `=`, paths.
 #![no_main]
 
 use kiln_parser::ignore::Patterns;
@@ -10,7 +10,7 @@ fuzz_target!(|text: &str| {
     for path in paths.lines().filter(|path| is_clean(path)).take(20) {
         let decision = patterns.decide_alone(path);
         patterns.decided_by(&decision);
-        // No directory above a path that stays may have been pruned.
+        // No directory above an included path may have been pruned.
         if !decision.is_ignored() {
             for (end, _) in path.match_indices('/') {
                 let dir = patterns.decide_alone(&path[..end]);

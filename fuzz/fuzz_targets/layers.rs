@@ -8,18 +8,18 @@ use std::cell::RefCell;
 mod model;
 
 thread_local! {
-    /// The store, and how many stacks lie in it.
-    static BED: RefCell<Option<(model::Bed, u32)>> = const { RefCell::new(None) };
+    /// Fixture with the store, and the number of stacks in it.
+    static FIXTURE: RefCell<Option<(model::Fixture, u32)>> = const { RefCell::new(None) };
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    BED.with_borrow_mut(|bed| {
-        let (bed, stacks) = match bed {
-            Some(bed) if bed.1 < 400 => bed,
-            other => other.insert((model::Bed::new(), 0)),
+    FIXTURE.with_borrow_mut(|fixture| {
+        let (fixture, stacks) = match fixture {
+            Some(fixture) if fixture.1 < 400 => fixture,
+            other => other.insert((model::Fixture::new(), 0)),
         };
         *stacks += 1;
-        if let Err(difference) = bed.check(bytes, false) {
+        if let Err(difference) = fixture.check(bytes, false) {
             panic!("{difference}");
         }
     });

@@ -1,5 +1,5 @@
-//! Any bytes are a Dockerfile with or without mistakes: it is printed as it was, looked at by all lints, and laid out
-//! so that laying it out again changes nothing.
+//! Any bytes parse as a Dockerfile with or without errors: it prints unchanged, all lints accept it, and formatting it
+//! is idempotent.
 #![no_main]
 
 use kiln_parser::diagnostic::{Color, render};
@@ -13,7 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
     let tree = parse(&source);
     assert_eq!(tree.file.print(&source), bytes);
     for finding in &tree.diagnostics {
-        assert!(finding.span.end as usize <= bytes.len(), "a place outside the file");
+        assert!(finding.span.end as usize <= bytes.len(), "a span outside the file");
         if tree.diagnostics.len() < 10 {
             render(&source, finding, Color::Never);
         }

@@ -1,4 +1,5 @@
-//! Names of images, ports, and addresses of repositories: whatever is read is shown as what reads the same.
+//! Image references, ports, and addresses of repositories: accepted texts are printed as texts that parse to the same
+//! value.
 #![no_main]
 
 use kiln_image::platform::Platform;

@@ -1,7 +1,7 @@
-//! Calls on files, each failing as a call: name, path, errno.
+//! File system calls whose errors name call, path and errno.
 //!
-//! Everything here works on directory handles and single names, so that nothing another process renames or
-//! links can lead a path somewhere else between two steps.
+//! All of them work on directory handles and single names, so that renames and links by other processes cannot redirect
+//! a path between two steps.
 
 mod descent;
 
@@ -14,15 +14,15 @@ use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 
-/// A system call that failed.
+/// A failed system call.
 #[derive(Debug, thiserror::Error)]
 #[error("{call} `{path}`", path = path.display())]
 pub struct CallError {
-    /// The call's name.
+    /// Name of the call.
     pub call: &'static str,
-    /// What it was called on.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Why it failed.
+    /// Error number of the call.
     #[source]
     pub errno: Errno,
 }
@@ -42,9 +42,9 @@ impl CallError {
 /// Result of a system call.
 pub type Call<T> = Result<T, CallError>;
 
-/// Names a failed call after the fact.
+/// Conversion of errors into [`CallError`].
 pub trait Named<T> {
-    /// `call` on `path`.
+    /// Adds the name of the call and the path to an error.
     fn call(self, call: &'static str, path: impl AsRef<Path>) -> Call<T>;
 }
 
@@ -67,19 +67,28 @@ const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 /// Opens a directory by path.
+///
+/// # Errors
+/// Fails when the path is not a directory.
 pub fn open_dir(path: &Path) -> Call<OwnedFd> {
     fs::open(path, DIRECTORY - OFlags::NOFOLLOW, Mode::empty()).call("open", path)
 }
 
-/// Opens the directory `name` in `dir`, which must not be a link.
+/// Opens the directory `name` in `dir`; links are not followed.
+///
+/// # Errors
+/// `ENOTDIR` or `ELOOP` for other files.
 pub fn open_dir_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     fs::openat(dir, name, DIRECTORY, Mode::empty())
 }
 
-/// How often a path is tried that others move: while anything is renamed anywhere, the kernel may not be able to tell.
+/// Number of attempts for a path while files are renamed: then the kernel may not be able to resolve it.
 const MAX_TRIES: usize = 1024;
 
-/// Opens a path below `dir` in which no name is a link, not even the last; a handle on a link itself is had with `PATH`.
+/// Opens a path below `dir` without following links, not even the last one; with `PATH` a link itself is opened.
+///
+/// # Errors
+/// `ELOOP` when a name is a link, otherwise as open(2).
 pub fn open_below(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     // With O_PATH and O_NOFOLLOW a link at the end is opened itself, which NO_SYMLINKS allows.
     let resolve = fs::ResolveFlags::BENEATH | fs::ResolveFlags::NO_SYMLINKS;
@@ -93,13 +102,19 @@ pub fn open_below(dir: BorrowedFd<'_>, path: &CStr, flags: OFlags) -> Result<Own
     Err(Errno::AGAIN)
 }
 
-/// Opens a regular file of `dir` for reading; links are not followed, and pipes are not waited for.
+/// Opens a regular file of `dir` for reading; links are not followed, and FIFOs do not block.
+///
+/// # Errors
+/// `ELOOP` for a link, otherwise as open(2).
 pub fn open_file_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     fs::openat(dir, name, flags, Mode::empty())
 }
 
-/// Metadata of `name` in `dir`, links not followed; `None` when there is none.
+/// Metadata of `name` in `dir` without following links; `None` when it does not exist.
+///
+/// # Errors
+/// Fails as fstatat(2) in other cases.
 pub fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<Stat>, Errno> {
     match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
@@ -108,19 +123,19 @@ pub fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<Stat>, Errno> 
     }
 }
 
-/// The names in a directory, sorted by bytes, without `.` and `..`.
+/// Names in a directory, sorted by bytes, without `.` and `..`.
 pub fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     let mut names = some_names(dir, usize::MAX)?;
     names.sort_unstable();
     Ok(names)
 }
 
-/// True when there is nothing in a directory.
+/// True when a directory is empty.
 pub fn is_empty_dir(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(some_names(dir, 1)?.is_empty())
 }
 
-/// At most `most` names in a directory, in no order, without `.` and `..`.
+/// At most `most` names in a directory, in no particular order, without `.` and `..`.
 fn some_names(dir: BorrowedFd<'_>, most: usize) -> Result<Vec<CString>, Errno> {
     let fresh = fs::openat(dir, c".", DIRECTORY, Mode::empty())?;
     let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
@@ -139,7 +154,10 @@ fn some_names(dir: BorrowedFd<'_>, most: usize) -> Result<Vec<CString>, Errno> {
     Ok(names)
 }
 
-/// Removes `name` in `dir` with everything below it; nothing there is fine.
+/// Removes `name` in `dir` with everything below it, if it exists.
+///
+/// # Errors
+/// `EPERM` for immutable files, otherwise as unlinkat(2).
 pub fn remove_all(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     match fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
@@ -149,7 +167,7 @@ pub fn remove_all(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     let inner = match open_dir_at(dir, name) {
         Ok(inner) => inner,
         Err(Errno::NOENT) => return Ok(()),
-        // What cannot be removed is no directory: it may be immutable.
+        // The file is not a directory and cannot be removed: it may be immutable.
         Err(Errno::NOTDIR | Errno::LOOP) => return Err(Errno::PERM),
         Err(errno) => return Err(errno),
     };
@@ -157,8 +175,8 @@ pub fn remove_all(dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     gone(fs::unlinkat(dir, name, AtFlags::REMOVEDIR))
 }
 
-/// Removes everything below the top of a walk, however deep and wide: names are read a few at a time, since a directory may
-/// have more than fit into memory.
+/// Removes everything below the top of a walk. Names are read a few at a time, since a directory may have more than fit
+/// into memory.
 fn empty(mut way: Descent) -> Result<(), Errno> {
     const AT_ONCE: usize = 1024;
     let mut entered: Vec<CString> = Vec::new();
@@ -190,7 +208,7 @@ fn empty(mut way: Descent) -> Result<(), Errno> {
     Ok(())
 }
 
-/// What is not there any more is removed.
+/// Treats files that do not exist any more as removed.
 fn gone(removed: Result<(), Errno>) -> Result<(), Errno> {
     match removed {
         Err(Errno::NOENT) => Ok(()),
@@ -198,7 +216,7 @@ fn gone(removed: Result<(), Errno>) -> Result<(), Errno> {
     }
 }
 
-/// Removes a path with everything below it.
+/// Removes a path with everything below it, if it exists.
 pub fn remove_path(path: &Path) -> Call<()> {
     let Some((dir, name)) = parent_and_name(path) else { return Ok(()) };
     let dir = match open_dir(dir) {
@@ -215,29 +233,29 @@ fn parent_and_name(path: &Path) -> Option<(&Path, CString)> {
     Some((path.parent()?, name))
 }
 
-/// True when the file system of a file is not full: it has room for some more blocks and files.
+/// True when the file system of a file is not full: it has space for some more blocks and files.
 pub(crate) fn has_room(file: BorrowedFd<'_>) -> bool {
     const ROOM: u64 = 1 << 20;
     fs::fstatvfs(file).is_ok_and(|found| {
-        // File systems that make inodes as they are needed count none.
+        // File systems that create inodes on demand report none.
         let has_inodes = found.f_files == 0 || found.f_favail > 8;
         has_inodes && found.f_bavail.saturating_mul(found.f_frsize) >= ROOM
     })
 }
 
-/// Uid and gid for chown(2), where the largest number of 32 bits stands for "no change".
+/// Uid and gid for chown(2), in which the largest 32-bit number means "no change".
 pub fn owner(uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
     let is_change = |id: &u32| *id != u32::MAX;
     (Some(uid).filter(is_change).map(Uid::from_raw), Some(gid).filter(is_change).map(Gid::from_raw))
 }
 
-/// Owner and group of a file, links not followed.
+/// Sets owner and group of a file without following links.
 pub(crate) fn chown_at(dir: BorrowedFd<'_>, name: &CStr, uid: u32, gid: u32) -> Result<(), Errno> {
     let (uid, gid) = owner(uid, gid);
     fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Permission bits of a file, by a handle on it: a link fails with `ELOOP`.
+/// Sets the permission bits of a file through a handle; a link fails with `ELOOP`.
 #[expect(clippy::disallowed_methods, reason = "the path is that of a handle on what is no link")]
 pub(crate) fn chmod_at(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<(), Errno> {
     use std::os::fd::AsRawFd;
@@ -245,29 +263,29 @@ pub(crate) fn chmod_at(dir: BorrowedFd<'_>, name: &CStr, mode: u32) -> Result<()
     if file_type(&fs::fstat(&file)?) == fs::FileType::Symlink {
         return Err(Errno::LOOP);
     }
-    // fchmod refuses such handles, and fchmodat2 is of kernel 6.6.
+    // fchmod refuses such handles, and fchmodat2 requires Linux 6.6.
     let handle = format!("/proc/self/fd/{}", file.as_raw_fd());
     fs::chmod(handle.as_str(), Mode::from_raw_mode(mode & 0o7777))
 }
 
-/// Modification time, links not followed; the access time is set to the same.
+/// Sets the modification and access time without following links.
 #[expect(clippy::disallowed_methods, reason = "one name in an opened directory, and no link is followed")]
 pub(crate) fn set_mtime_at(dir: BorrowedFd<'_>, name: &CStr, seconds: i64, nanos: u32) -> Result<(), Errno> {
     fs::utimensat(dir, name, &timestamps(seconds, nanos), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Both times of a file set to one instant.
+/// Timestamps with both times set to one instant.
 pub fn timestamps(seconds: i64, nanos: u32) -> Timestamps {
     let time = Timespec { tv_sec: seconds, tv_nsec: i64::from(nanos) };
     Timestamps { last_access: time, last_modification: time }
 }
 
-/// The type bits of a file.
+/// Type of a file.
 pub fn file_type(stat: &Stat) -> fs::FileType {
     fs::FileType::from_raw_mode(stat.st_mode)
 }
 
-/// True for overlayfs' mark of a deleted file: a character device 0:0.
+/// True for a whiteout of overlayfs: a character device 0:0.
 pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     file_type(stat) == fs::FileType::CharacterDevice && stat.st_rdev == 0
 }

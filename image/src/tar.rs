@@ -1,11 +1,11 @@
-//! Tar archives, as Go's `archive/tar` reads and writes them.
+//! Tar archives as Go's `archive/tar` reads and writes them.
 //!
-//! Layers are addressed by digests over their tar bytes and are unpacked by engines written in Go, so both
-//! directions follow that implementation to the byte: a reader that disagrees about where an entry ends
-//! can be made to miss files that others see. One parser serves the whole program.
+//! Layers are addressed by digests of their tar bytes and are unpacked by engines written in Go, so both directions
+//! follow that implementation to the byte: a reader that disagrees about the end of an entry can be made to miss files
+//! that others see. The whole program uses this one parser.
 //!
-//! Formats read: V7, USTAR, PAX, GNU (long names, base-256 numbers, sparse files old and PAX 0.x/1.0).
-//! Written: USTAR, and PAX where a value does not fit.
+//! Formats read: V7, USTAR, PAX, GNU (long names, base-256 numbers, sparse files old and PAX 0.x/1.0). Written: USTAR,
+//! and PAX where a value does not fit.
 
 mod pax;
 mod reader;
@@ -18,59 +18,59 @@ pub use writer::Writer;
 use std::collections::BTreeMap;
 use std::io;
 
-/// Headers and padding are multiples of this many bytes.
+/// Size of a block in bytes; headers and padding are multiples of it.
 pub(crate) const BLOCK: usize = 512;
 
-/// What an entry is.
+/// Type of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EntryKind {
     /// A file with content.
     File,
-    /// Another name for an earlier file of the archive.
+    /// A further name of an earlier file in the archive.
     HardLink,
-    /// A symbolic link.
+    /// A symbolic link to a path.
     Symlink,
-    /// A character device.
+    /// A character device with its numbers.
     CharDevice,
-    /// A block device.
+    /// A block device with its numbers.
     BlockDevice,
-    /// A directory.
+    /// A directory, which has no content.
     Directory,
-    /// A named pipe.
+    /// A FIFO, which has no content.
     Fifo,
 }
 
-/// One entry's metadata. Names are bytes as they stand in the archive.
+/// Metadata of an entry. Names are the bytes in the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What it is.
+    /// Type of the entry.
     pub kind: EntryKind,
-    /// Its path, unchecked.
+    /// Path as in the archive, not validated.
     pub name: Vec<u8>,
-    /// Target of a link.
+    /// Target of a symbolic or hard link.
     pub link: Vec<u8>,
     /// Permission bits with setuid, setgid and sticky.
     pub mode: u32,
-    /// Owner.
+    /// Owner as a uid.
     pub uid: u32,
-    /// Group.
+    /// Group as a gid.
     pub gid: u32,
     /// Length of the content in bytes, holes included.
     pub size: u64,
     /// Modification time: seconds since 1970.
     pub mtime: i64,
-    /// Its fraction in nanoseconds.
+    /// Fraction of the modification time in nanoseconds.
     pub mtime_nanos: u32,
-    /// Device major number.
+    /// Major number of a device.
     pub major: u32,
-    /// Device minor number.
+    /// Minor number of a device.
     pub minor: u32,
     /// Extended attributes by name.
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Entry {
-    /// An entry of the given kind and name with everything else zero.
+    /// Creates an entry of the given type and name with everything else zero.
     pub fn new(kind: EntryKind, name: impl Into<Vec<u8>>) -> Entry {
         Entry {
             kind,
@@ -89,7 +89,7 @@ impl Entry {
     }
 }
 
-/// Why an archive cannot be read or written.
+/// Failure to read or write an archive.
 #[derive(Debug, thiserror::Error)]
 pub enum TarError {
     /// Reading or writing the bytes failed.
@@ -98,21 +98,21 @@ pub enum TarError {
     /// The archive ends inside an entry.
     #[error("the tar stream ends in the middle of an entry")]
     Truncated,
-    /// A header breaks the format.
+    /// A header violates the format.
     #[error("invalid tar header at byte {offset}: {reason}")]
     Header {
-        /// Where the header begins.
+        /// Offset of the header in bytes.
         offset: u64,
-        /// What is wrong with it.
+        /// Violation of the format.
         reason: &'static str,
     },
-    /// An entry type nobody defines.
+    /// The type of an entry is unknown.
     #[error("unhandled tar entry type `{kind}` for `{name}`", kind = *.0 as char, name = String::from_utf8_lossy(.1))]
     Kind(u8, Vec<u8>),
-    /// More headers than are read.
+    /// The archive has too many headers.
     #[error("the tar has more than {0} entries: unpack it by hand if you trust it")]
     TooMany(u64),
-    /// A sparse file with holes that make the archive far larger than it is.
+    /// The holes of a sparse file expand the archive too much.
     #[error("refused `{name}` of the tar: {1}", name = String::from_utf8_lossy(.0))]
     Expands(Vec<u8>, String),
 }

@@ -1,4 +1,4 @@
-//! Looking at file trees whose links lead only inside: a context, a root file system, or a layer over one.
+//! Lookups in file trees whose links are resolved inside the tree: a context, a root file system, or a layer over one.
 
 pub mod merged;
 
@@ -13,7 +13,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Links that one path may lead through, as in Linux.
+/// Number of links in the resolution of one path, as in Linux.
 const MAX_LINKS: usize = 40;
 
 /// A path from the root of a tree without links in it.
@@ -21,67 +21,70 @@ const MAX_LINKS: usize = 40;
 pub struct RealPath(pub(crate) Vec<CString>);
 
 impl RealPath {
-    /// The root itself.
+    /// Path of the root itself.
     pub fn root() -> RealPath {
         RealPath::default()
     }
 
-    /// The names along the path.
+    /// Names along the path.
     pub fn names(&self) -> &[CString] {
         &self.0
     }
 
-    /// The last name; `None` for the root.
+    /// Last name; `None` for the root.
     pub fn name(&self) -> Option<&CString> {
         self.0.last()
     }
 
-    /// The path without its last name.
+    /// Path without its last name.
     pub fn parent(&self) -> RealPath {
         RealPath(self.0[..self.0.len().saturating_sub(1)].to_vec())
     }
 
-    /// One name further.
+    /// Path with one more name.
     #[must_use]
     pub fn child(&self, name: &std::ffi::CStr) -> RealPath {
         RealPath(self.0.iter().cloned().chain([name.to_owned()]).collect())
     }
 
-    /// True when `other` is this path, or lies below it.
+    /// True when `other` is this path or below it.
     pub fn contains(&self, other: &RealPath) -> bool {
         other.0.starts_with(&self.0)
     }
 
-    /// The names joined by slashes, without a leading one; empty for the root.
+    /// Names joined by slashes, without a leading one; empty for the root.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.0.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b'/')
     }
 
-    /// For [`open_inside`].
+    /// Path relative to the root, for [`open_inside`].
     fn relative(&self) -> CString {
         relative(&self.0)
     }
 
-    /// For messages.
+    /// Absolute path, for messages.
     pub fn display(&self) -> PathBuf {
         shown(&self.0)
     }
 }
 
-/// One tree, or several on top of each other: the first that has a path shows it.
+/// One tree, or several on top of each other: the first that has a path provides it.
 ///
-/// The upper trees must not hide anything with marks of their own.
+/// The upper trees must not contain whiteouts or opaque directories.
 pub struct Tree {
     roots: Vec<OwnedFd>,
 }
 
 impl Tree {
-    /// The tree below a directory.
+    /// Opens the tree below a directory.
+    ///
+    /// # Errors
+    /// Fails when the path is not a directory.
     pub fn open(path: &Path) -> Result<Tree, CallError> {
         Ok(Tree { roots: vec![sys::open_dir(path)?] })
     }
 
-    /// Trees by handles on their roots, the uppermost first.
+    /// Tree from handles on roots, the uppermost first.
     pub fn of(roots: Vec<OwnedFd>) -> Tree {
         Tree { roots }
     }
@@ -91,14 +94,20 @@ impl Tree {
         &self.roots
     }
 
-    /// Resolves `path` without links: as far as it exists, and as written beyond.
+    /// Resolves the links in `path` as far as it exists; the rest stays as written.
     ///
     /// `..` at the root stays there; a link that begins with `/` begins at the root.
+    ///
+    /// # Errors
+    /// `ELOOP` for too many links, otherwise failures to read links.
     pub fn resolve(&self, path: &[u8]) -> Result<RealPath, CallError> {
         self.walk(path, true)
     }
 
-    /// Like [`Tree::resolve`], but a link at the very end is not followed.
+    /// Resolves like [`Tree::resolve`], except for a link at the very end.
+    ///
+    /// # Errors
+    /// Fails in the cases of [`Tree::resolve`].
     pub fn resolve_parent(&self, path: &[u8]) -> Result<RealPath, CallError> {
         self.walk(path, false)
     }
@@ -135,13 +144,13 @@ impl Tree {
         Ok(real)
     }
 
-    /// Metadata of what is at a path; `None` when there is nothing.
+    /// Metadata of a path; `None` when it does not exist.
     pub fn stat(&self, real: &RealPath) -> Result<Option<Stat>, CallError> {
         for root in &self.roots {
             match open_inside(root.as_fd(), real, OFlags::PATH).and_then(fs::fstat) {
                 Ok(stat) => return Ok(Some(stat)),
                 Err(Errno::NOENT) => {}
-                // A file of an upper tree hides whatever a lower one has below that name.
+                // A file of an upper tree hides the path in lower ones.
                 Err(Errno::NOTDIR | Errno::LOOP) => return Ok(None),
                 Err(errno) => return Err(CallError { call: "stat", path: real.display(), errno }),
             }
@@ -162,6 +171,9 @@ impl Tree {
     }
 
     /// Opens a directory of the uppermost tree that has it.
+    ///
+    /// # Errors
+    /// `ENOENT` when no tree has it.
     pub fn open_dir(&self, real: &RealPath) -> Result<OwnedFd, CallError> {
         let mut failure = Errno::NOENT;
         for root in &self.roots {
@@ -173,9 +185,12 @@ impl Tree {
         Err(CallError { call: "open", path: real.display(), errno: failure })
     }
 
-    /// Reads a regular file of at most `limit` bytes, links followed; `None` when there is none.
+    /// Reads at most the first `limit` bytes of a regular file, following links; `None` when there is none.
     ///
-    /// Anything else at that path is not touched: it may block, or never end.
+    /// Other kinds of files are not opened: reading them may block, or never end.
+    ///
+    /// # Errors
+    /// `ELOOP` for too many links, otherwise failures to read the file.
     pub fn read_file(&self, path: &[u8], limit: u64) -> Result<Option<Vec<u8>>, CallError> {
         let real = self.resolve(path)?;
         let is_file = self.stat(&real)?.is_some_and(|stat| sys::file_type(&stat) == FileType::RegularFile);
@@ -191,13 +206,13 @@ impl Tree {
     }
 }
 
-/// Opens a path below `root` that is known to have no links in it: one that is there now, even at its end, is not followed
-/// (openat2 of kernel 5.6). A handle on a link itself is had with `PATH`.
+/// Opens a path below `root` that had no links when it was resolved; links created since, even at its end, are not
+/// followed (openat2 of Linux 5.6). With `PATH` a link itself is opened.
 pub(crate) fn open_inside(root: BorrowedFd<'_>, real: &RealPath, flags: OFlags) -> Result<OwnedFd, Errno> {
     sys::open_below(root, &real.relative(), flags)
 }
 
-/// The names of a path, empty ones and `.` left out.
+/// Names of a path, without empty ones and `.`.
 fn parts(path: &[u8]) -> impl Iterator<Item = CString> + '_ {
     path.split(|byte| *byte == b'/')
         .filter(|part| !matches!(*part, b"" | b"."))
@@ -221,7 +236,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn links_lead_only_inside() {
+    fn links_are_resolved_inside_the_tree() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(root.path().join("a/b")).unwrap();
         std::fs::write(root.path().join("a/b/f"), "text").unwrap();
@@ -242,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn upper_trees_come_first() {
+    fn upper_trees_take_precedence() {
         let (upper, lower) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(lower.path().join("x"), "lower").unwrap();
         std::fs::write(lower.path().join("y"), "lower").unwrap();

@@ -1,12 +1,13 @@
 //! Layers of every shape, unpacked by the store and by a model of the specification.
 //!
-//! `KILN_STACKS=100000 cargo test -p kiln-image --test layers` runs as many stacks as it says; `KILN_SEED` begins elsewhere.
+//! `KILN_STACKS=100000 cargo test -p kiln-image --test layers` runs that number of stacks; `KILN_SEED` sets another
+//! seed.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod model;
 
-use model::Bed;
+use model::Fixture;
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): the same stacks for the same seed.
 fn random_bytes(mut state: u64, length: usize) -> Vec<u8> {
@@ -26,20 +27,20 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 #[test]
-fn the_store_shows_what_the_specification_says() {
+fn the_store_agrees_with_the_specification() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: needs root (device nodes, owners, trusted attributes)");
         return;
     }
     let (stacks, seed) = (number("KILN_STACKS", 600), number("KILN_SEED", 1));
-    let mut bed = Bed::new();
+    let mut fixture = Fixture::new();
     for number in 0..stacks {
-        // The layers of a few hundred stacks lie side by side, and are shared where they may be.
+        // The layers of a few hundred stacks share one store, and are deduplicated where possible.
         if number % 400 == 399 {
-            bed = Bed::new();
+            fixture = Fixture::new();
         }
         let bytes = random_bytes(seed.wrapping_mul(1_000_003).wrapping_add(number), 600);
-        if let Err(difference) = bed.check(&bytes, number % 20 == 0) {
+        if let Err(difference) = fixture.check(&bytes, number % 20 == 0) {
             panic!("stack {number} of seed {seed}: {difference}");
         }
     }

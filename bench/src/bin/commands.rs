@@ -1,7 +1,7 @@
-//! How long whole commands take, beside a Docker daemon where one answers: `commands KILN [ROUNDS] [MEBIBYTES]`.
+//! Time of whole commands, compared with a Docker daemon if one answers: `commands KILN [ROUNDS] [MEBIBYTES]`.
 //!
-//! Needs root and a mirror with a busybox image (`testdata/with-bases`). Prints minimum, median and 90th
-//! percentile of the wall time in milliseconds, and the peak memory of a build that copies a large file.
+//! Needs root and a mirror with a busybox image (`testdata/with-bases`). Prints minimum, median and 90th percentile of
+//! the wall time in milliseconds, and the peak memory of a build that copies a large file.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
 
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What each of the stages of work hashes.
+/// Number of bytes that each stage of work hashes.
 const WORK_BYTES: u64 = 200_000_000;
 
 fn measure(kiln: &Path, rounds: usize, mebibytes: usize) -> Outcome<()> {
@@ -39,7 +39,7 @@ fn measure(kiln: &Path, rounds: usize, mebibytes: usize) -> Outcome<()> {
     let hello = fs::canonicalize("testdata/hello")?.display().to_string();
     let ten = bench.context("ten", "FROM busybox\n".to_owned() + &"RUN true\n".repeat(10))?;
 
-    // First: the peak of all children so far is this one's.
+    // Measured first: the kernel keeps one peak for all children so far.
     let peak = bench.copy_peak(&kiln, mebibytes)?;
     println!("| COPY of {mebibytes} MiB, peak memory of one process | {peak} MiB |\n");
 
@@ -50,7 +50,7 @@ fn measure(kiln: &Path, rounds: usize, mebibytes: usize) -> Outcome<()> {
     bench.row("kiln run --rm hello", &[&kiln, "run", "--rm", "hello"])?;
     bench.row("kiln run --rm --network none hello", &[&kiln, "run", "--rm", "--network", "none", "hello"])?;
     let long = Bench { rounds: rounds.min(3), ..bench };
-    // Two seconds are the longest way through the graph, and of the work it is half, on two processors.
+    // The longest path through the graph takes two seconds; on two processors it is half of the work.
     let sleeps = long.stages("sleeps", 6, "sleep 2")?;
     let work = long.stages("work", 4, &format!("head -c {} /dev/zero | sha256sum", WORK_BYTES))?;
     long.row(
@@ -83,7 +83,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Makes a directory with a Dockerfile; gives its path.
+    /// Creates a directory with a Dockerfile; returns its path.
     fn context(&self, name: &str, dockerfile: String) -> Outcome<String> {
         let dir = self.root.join(name);
         fs::create_dir_all(&dir)?;
@@ -91,7 +91,7 @@ impl Bench {
         Ok(dir.display().to_string())
     }
 
-    /// Stages that each run a command and write what it prints, and one that copies all of it.
+    /// Creates a context whose stages each run a command and store its output, and a last stage that copies all of it.
     fn stages(&self, name: &str, count: usize, command: &str) -> Outcome<String> {
         let mut dockerfile = String::new();
         for number in 0..count {
@@ -138,7 +138,7 @@ impl Bench {
         let mut file = fs::File::create(Path::new(&context).join("large"))?;
         let mut block = vec![0u8; 1 << 20];
         for number in 0..mebibytes {
-            // No two blocks alike, and no holes.
+            // No two blocks are alike, and there are no holes.
             block.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at * 31 + number * 17) as u8 | 1);
             std::io::Write::write_all(&mut file, &block)?;
         }

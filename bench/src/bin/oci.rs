@@ -1,16 +1,16 @@
-//! What a container costs as whole commands: `oci [FLAGS] [KILN]`, as root. README.md shows how it is run.
+//! Cost of a container as whole commands: `oci [FLAGS] [KILN]`, as root. README.md shows how it is run.
 //!
-//! Measured are, interleaved in rounds: the program alone (fork and exec of a static `true`), the floor (the same
-//! program in the cheapest container that has what ordinary ones have, `floor/floor.c`), and `run` of one bundle by
-//! Kiln, crun and runc, whichever are there. Printed are tables in Markdown; times are milliseconds of wall time from
-//! before fork and exec of the command to its reaped exit.
+//! Measured in interleaved rounds: the program alone (fork and exec of a static `true`), the floor (the same program in
+//! the cheapest container with the properties of ordinary ones, `floor/floor.c`), and `run` of one bundle by Kiln, crun
+//! and runc, if installed. Prints tables in Markdown; times are milliseconds of wall time from before fork and exec of
+//! the command to its reaped exit.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
 
 use kiln_bench::bundle::{self, Variant};
 use kiln_bench::probe::{self, Probe};
 use kiln_bench::samples::Samples;
-use kiln_bench::step::Bed;
+use kiln_bench::step::Fixture;
 use kiln_bench::{Outcome, busybox};
 use kiln_runtime::Spawner;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -35,7 +35,7 @@ usage: oci [FLAGS] [KILN]
 KILN, or else $KILN_BIN, is the program to measure. $CRUN and $RUNC name others than those in PATH, or none
 when they are empty; $FLOOR a built floor.c (else cc builds it into target/bench), $BUSYBOX a static busybox,
 $STRACE the words of a strace command.";
-/// Rounds that are not counted: files come into memory, programs make their caches.
+/// Number of rounds that are not counted: they fill the page cache and caches of programs.
 const WARM_UP: usize = 3;
 
 fn main() -> ExitCode {
@@ -102,7 +102,7 @@ fn measure(options: &Options) -> Outcome<()> {
     bundle::write(dir.path(), &busybox, options.variant)?;
     let mut rows = rows(options, dir.path())?;
 
-    println!("{}\n", machine(options, hidden)?);
+    println!("{}\n", host_line(options, hidden)?);
     time(&mut rows, options);
     print_times(&rows);
     if options.syscalls {
@@ -112,9 +112,9 @@ fn measure(options: &Options) -> Outcome<()> {
         print_memory(&rows, &dir.path().join("pid"));
     }
     if let Some(spawner) = spawner {
-        print_steps(&spawner, &Bed::new(&busybox)?, options.rounds)?;
+        print_steps(&spawner, &Fixture::new(&busybox)?, options.rounds)?;
     }
-    // A peer may have its reasons; what is ours must work.
+    // Other runtimes may fail for their own reasons; the rows of this project must work.
     let ours = |row: &&Row| [PLAIN, FLOOR, KILN].contains(&row.name.as_str());
     match rows.iter().filter(ours).find(|row| row.failure.is_some()) {
         Some(row) => Err(format!("{} fails", row.name).into()),
@@ -122,13 +122,13 @@ fn measure(options: &Options) -> Outcome<()> {
     }
 }
 
-/// A command and what its rounds gave.
+/// A command and the results of its rounds.
 struct Row {
     name: String,
     words: Vec<String>,
     wall: Samples,
     cpu: Samples,
-    /// MiB.
+    /// Peak memory in MiB.
     peak: f64,
     failure: Option<String>,
 }
@@ -145,7 +145,7 @@ impl Row {
         }
     }
 
-    /// Why the command fails, in its own words where it says any.
+    /// Reason of the command's failure: its error output, if there is any.
     fn diagnose(&self, otherwise: String) -> String {
         let output = probe::command(&self.words, &format!("bench-{}-failed", std::process::id()))
             .and_then(|mut command| Ok(command.output()?));
@@ -190,7 +190,7 @@ fn rows(options: &Options, bundle: &Path) -> Outcome<Vec<Row>> {
     Ok(rows)
 }
 
-/// The program that a variable names (none if it is empty), or else that of the host.
+/// Program that a variable names (`None` if it is empty), or else that of the host.
 fn program(name: &str, variable: &str) -> Option<String> {
     match std::env::var(variable) {
         Ok(path) if path.is_empty() => None,
@@ -204,7 +204,7 @@ fn program(name: &str, variable: &str) -> Option<String> {
     }
 }
 
-/// A runtime's name and version, of `NAME version 1.2` in its first line.
+/// Name and version of a runtime, from a first line `NAME version 1.2`.
 fn version(program: &str) -> Outcome<String> {
     let output = Command::new(program).arg("--version").stdin(Stdio::null()).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -212,7 +212,7 @@ fn version(program: &str) -> Outcome<String> {
     Ok(line.replace(" version ", " "))
 }
 
-/// Builds the floor, unless one is named.
+/// Compiles the floor, unless a variable names it.
 fn floor() -> Outcome<PathBuf> {
     if let Some(path) = std::env::var_os("FLOOR") {
         return Ok(fs::canonicalize(path)?);
@@ -234,8 +234,8 @@ fn floor() -> Outcome<PathBuf> {
     if status.success() { Ok(path) } else { Err(format!("cc of floor.c failed: {status}").into()) }
 }
 
-/// Where cgroup2 is mounted beside v1 controllers, crun refuses to run. In a mount namespace of our own, which all
-/// measured commands share, it can go. Says whether it had to.
+/// Unmounts cgroup2 where it is mounted beside v1 controllers: there crun refuses to run. Done in a separate mount
+/// namespace, which all measured commands share. Returns whether there was such a mount.
 fn hide_unified_hierarchy() -> Outcome<bool> {
     let root = || "needs root: it makes a mount namespace";
     unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("{}: {error}", root()))?;
@@ -256,7 +256,7 @@ fn hide_unified_hierarchy() -> Outcome<bool> {
     Ok(hidden)
 }
 
-fn machine(options: &Options, hidden: bool) -> Outcome<String> {
+fn host_line(options: &Options, hidden: bool) -> Outcome<String> {
     let system = rustix::system::uname();
     let load = fs::read_to_string("/proc/loadavg")?;
     let processors = std::thread::available_parallelism()?;
@@ -276,7 +276,7 @@ fn machine(options: &Options, hidden: bool) -> Outcome<String> {
     ))
 }
 
-/// Runs all rows round by round, every second round backwards, so that nobody always follows the same neighbour.
+/// Runs all rows round by round, every second round backwards, so that no row always follows the same one.
 fn time(rows: &mut [Row], options: &Options) {
     let mut probes: Vec<Option<Probe>> = Vec::new();
     for row in &mut *rows {
@@ -347,7 +347,7 @@ fn print_system_calls(rows: &[Row], report: &Path) {
     }
 }
 
-/// System calls of a command and all its descendants: the median of three runs, as threads make them vary.
+/// Number of system calls of a command and its descendants: the median of three runs, as threads make it vary.
 fn system_calls(words: &[String], report: &Path) -> Outcome<u64> {
     let strace = std::env::var("STRACE").unwrap_or_else(|_| "strace".to_owned());
     let mut traced: Vec<String> = strace.split_whitespace().map(str::to_owned).collect();
@@ -366,7 +366,7 @@ fn system_calls(words: &[String], report: &Path) -> Outcome<u64> {
     Ok(counts.median() as u64)
 }
 
-/// The calls in the last line of strace's summary: `% time, seconds, usecs/call, calls, errors, total`.
+/// Number of calls in the last line of strace's summary: `% time, seconds, usecs/call, calls, errors, total`.
 fn total(summary: &str) -> Option<f64> {
     let line = summary.lines().rfind(|line| line.ends_with(" total"))?;
     line.split_whitespace().nth(3)?.parse().ok()
@@ -383,14 +383,14 @@ fn print_memory(rows: &[Row], pid_file: &Path) {
     }
 }
 
-/// Peak memory in KiB of a container's first process, where it waits to be started: all is set up but who it is.
+/// Peak memory in KiB of a container's init process while it waits for the start: only its program is not executed yet.
 fn peak_of_waiting(run: &[String], pid_file: &Path) -> Outcome<u64> {
     let id = format!("bench-{}-waits", std::process::id());
     let verb = run.iter().position(|word| word == "run").ok_or("it does not run")?;
     let command = |words: &[&str]| -> Outcome<()> {
         let mut command = Command::new(&run[0]);
         command.args(&run[1..verb]).args(words);
-        // Whoever waits keeps the streams: nobody may wait for their end.
+        // The waiting process keeps the streams open, so waiting for their end would block.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let status = command.status()?;
         if status.success() { Ok(()) } else { Err(format!("{}: {status}", words[0]).into()) }
@@ -409,15 +409,15 @@ fn peak_of(pid: &str) -> Outcome<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// How much longer a program takes in a complete container of the library than alone.
-fn print_steps(spawner: &Spawner, bed: &Bed, rounds: usize) -> Outcome<()> {
-    let spec = bed.spec(|_| {});
+/// Prints the additional time of a program in a complete container of the library.
+fn print_steps(spawner: &Spawner, fixture: &Fixture, rounds: usize) -> Outcome<()> {
+    let spec = fixture.spec(|_| {});
     let (mut alone, mut contained) = (Samples::default(), Samples::default());
     for round in 0..WARM_UP + rounds {
         let begun = Instant::now();
-        bed.plain()?;
+        fixture.plain()?;
         let between = Instant::now();
-        bed.container(spawner, &spec)?;
+        fixture.container(spawner, &spec)?;
         if round >= WARM_UP {
             alone.push((between - begun).as_secs_f64() * 1e3);
             contained.push(between.elapsed().as_secs_f64() * 1e3);

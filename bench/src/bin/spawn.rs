@@ -1,10 +1,10 @@
-//! What starting a container costs, and by which way of making its process.
+//! Cost of starting a container, by the way in which its process is created.
 //!
-//! `cargo run --release -p kiln-bench --bin spawn [ROUNDS]`, as root, with a static busybox on the host.
-//! Rounds are interleaved; printed are minimum, median and 90th percentile in milliseconds.
+//! `cargo run --release -p kiln-bench --bin spawn [ROUNDS]`, as root, with a static busybox on the host. Rounds are
+//! interleaved; prints minimum, median and 90th percentile in milliseconds.
 #![allow(clippy::print_stdout, reason = "the result is the output")]
 
-use kiln_bench::{Outcome, busybox, samples::Samples, step::Bed};
+use kiln_bench::{Outcome, busybox, samples::Samples, step::Fixture};
 use kiln_runtime::{Spawner, serve_standard_input};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 use std::process::Command;
@@ -16,16 +16,16 @@ fn main() -> Outcome<()> {
     }
     let spawner = Spawner::start()?;
     let rounds = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(100);
-    let bed = Bed::new(&busybox()?)?;
+    let fixture = Fixture::new(&busybox()?)?;
 
     type Case<'a> = (&'static str, Box<dyn Fn() -> Outcome<()> + 'a>);
-    let full = bed.spec(|_| {});
-    let bare = bed.spec(bare);
+    let full = fixture.spec(|_| {});
+    let bare = fixture.spec(bare);
     let cases: Vec<Case<'_>> = vec![
-        ("fork+exec of the program alone", Box::new(|| bed.plain())),
-        ("helper forked at start, bare", Box::new(|| bed.container(&spawner, &bare))),
-        ("helper forked at start, full", Box::new(|| bed.container(&spawner, &full))),
-        ("re-executing ourselves, full", Box::new(|| bed.container(&reexec()?, &full))),
+        ("fork+exec of the program alone", Box::new(|| fixture.plain())),
+        ("helper forked at start, bare", Box::new(|| fixture.container(&spawner, &bare))),
+        ("helper forked at start, full", Box::new(|| fixture.container(&spawner, &full))),
+        ("re-executing ourselves, full", Box::new(|| fixture.container(&reexec()?, &full))),
     ];
     let mut samples = vec![Samples::default(); cases.len()];
     for round in 0..rounds + 5 {
@@ -50,7 +50,7 @@ fn reexec() -> Outcome<Spawner> {
     Ok(Spawner::start_by_exec(command)?)
 }
 
-/// Leaves process, mount, IPC and host name namespaces, and nothing else.
+/// Reduces a specification to pid, mount, IPC and UTS namespaces.
 fn bare(spec: &mut Spec) {
     spec.set_mounts(None);
     if let Some(linux) = spec.linux_mut() {

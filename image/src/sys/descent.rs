@@ -1,4 +1,4 @@
-//! A walk down a tree of any depth with a bounded number of handles.
+//! Walks down a tree of any depth with a bounded number of handles.
 
 use super::open_dir_at;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -6,13 +6,13 @@ use rustix::fs;
 use rustix::io::Errno;
 use std::ffi::CStr;
 
-/// Handles that a walk holds at most, besides that of its top.
-const MOST_OPEN: usize = 16;
+/// Number of open handles of a walk, besides that of its top.
+const MAX_OPEN: usize = 16;
 
-/// The directories from the top of a tree to one of its directories.
+/// Path of open directories from the top of a tree to the current directory.
 ///
-/// Handles of directories far above are closed; on the way back they are opened through `..`, and must be the directories
-/// that the walk came from. No link is followed.
+/// Handles of directories far above are closed; on the way back they are opened through `..`, and must be the same
+/// directories. Links are not followed.
 #[derive(Debug)]
 pub struct Descent {
     top: OwnedFd,
@@ -22,20 +22,20 @@ pub struct Descent {
 #[derive(Debug)]
 enum Level {
     Open(OwnedFd),
-    /// Device and inode of one whose handle was closed.
+    /// Device and inode of a directory whose handle was closed.
     Closed(u64, u64),
 }
 
 impl Descent {
-    /// Begins at a directory.
+    /// Starts a walk at a directory.
     pub fn new(top: OwnedFd) -> Descent {
         Descent { top, levels: Vec::new() }
     }
 
-    /// The directory that was entered last.
+    /// Handle on the current directory.
     pub fn here(&self) -> BorrowedFd<'_> {
         match self.levels.last() {
-            // The innermost one is never closed.
+            // The innermost handle is never closed.
             Some(Level::Open(dir)) => dir.as_fd(),
             _ => self.top.as_fd(),
         }
@@ -44,15 +44,18 @@ impl Descent {
     /// Enters a directory of the current one.
     ///
     /// # Errors
-    /// As open(2) has them: a link fails with `ELOOP` or `ENOTDIR`.
+    /// Fails as open(2): a link with `ELOOP` or `ENOTDIR`.
     pub fn enter(&mut self, name: &CStr) -> Result<(), Errno> {
         let dir = open_dir_at(self.here(), name)?;
         self.push(dir)
     }
 
     /// Enters a directory of the current one that is open already.
+    ///
+    /// # Errors
+    /// Fails when the identity of a directory that is closed for it cannot be read.
     pub fn push(&mut self, dir: OwnedFd) -> Result<(), Errno> {
-        if let Some(far) = self.levels.len().checked_sub(MOST_OPEN)
+        if let Some(far) = self.levels.len().checked_sub(MAX_OPEN)
             && let Level::Open(above) = &self.levels[far]
         {
             let stat = fs::fstat(above)?;
@@ -62,10 +65,10 @@ impl Descent {
         Ok(())
     }
 
-    /// Goes back to the directory above; at the top nothing happens.
+    /// Returns to the parent directory; has no effect at the top.
     ///
     /// # Errors
-    /// `ESTALE` when the current directory was moved elsewhere meanwhile.
+    /// `ESTALE` when the current directory was moved meanwhile.
     pub fn leave(&mut self) -> Result<(), Errno> {
         let left = self.levels.pop();
         if let (Some(Level::Open(left)), Some(Level::Closed(device, inode))) = (&left, self.levels.last()) {
@@ -89,7 +92,7 @@ mod tests {
     const DEPTH: usize = 200;
 
     #[test]
-    fn the_way_back_is_the_way_in() {
+    fn leaving_returns_to_the_directories_entered() {
         let root = tempfile::tempdir().unwrap();
         let mut way = Descent::new(open_dir(root.path()).unwrap());
         let before = open_files();
@@ -98,7 +101,7 @@ mod tests {
             fs::mkdirat(way.here(), c"f", fs::Mode::RWXU).unwrap();
             way.enter(c"d").unwrap();
         }
-        assert!(open_files() - before <= MOST_OPEN + 10, "{before} {}", open_files());
+        assert!(open_files() - before <= MAX_OPEN + 10, "{before} {}", open_files());
         assert!(sorted_names(way.here()).unwrap().is_empty());
         for _ in 0..DEPTH {
             way.leave().unwrap();
@@ -109,22 +112,22 @@ mod tests {
     }
 
     #[test]
-    fn moved_directories_lead_nowhere() {
+    fn moved_directories_are_errors() {
         let root = tempfile::tempdir().unwrap();
         let mut way = Descent::new(open_dir(root.path()).unwrap());
-        for _ in 0..=MOST_OPEN {
+        for _ in 0..=MAX_OPEN {
             fs::mkdirat(way.here(), c"d", fs::Mode::RWXU).unwrap();
             way.enter(c"d").unwrap();
         }
         let top = open_dir(root.path()).unwrap();
         fs::renameat(&top, c"d/d", &top, c"moved").unwrap();
-        let back: Result<(), Errno> = (0..MOST_OPEN).try_for_each(|_| way.leave());
+        let back: Result<(), Errno> = (0..MAX_OPEN).try_for_each(|_| way.leave());
         assert_eq!(back, Err(Errno::STALE));
-        // What was moved is removed as well.
+        // The moved directory can be removed as well.
         remove_path(&root.path().join("moved")).unwrap();
     }
 
-    /// Handles of this process: other tests open some, too.
+    /// Number of open handles of this process, including those of other tests.
     fn open_files() -> usize {
         std::fs::read_dir("/proc/self/fd").unwrap().count()
     }

@@ -3,7 +3,7 @@
 /// Key prefix of extended attributes.
 pub(super) const XATTR: &str = "SCHILY.xattr.";
 
-/// Splits a PAX header's data into records; `None` when the format is broken.
+/// Splits the data of a PAX header into records; `None` when it is malformed.
 pub(super) fn records(mut data: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
     let mut records = Vec::new();
     while !data.is_empty() {
@@ -33,7 +33,7 @@ pub(super) fn records(mut data: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
     Some(records)
 }
 
-/// As Go: keys are never empty; names and numbers hold no NUL, other keys hold none either.
+/// Validates a record as Go does: keys are not empty; names and numbers contain no NUL, nor do other keys.
 fn is_valid(key: &str, value: &[u8]) -> bool {
     if key.is_empty() {
         return false;
@@ -44,7 +44,7 @@ fn is_valid(key: &str, value: &[u8]) -> bool {
     }
 }
 
-/// Formats one record, its own length included.
+/// Formats one record with its length.
 pub(super) fn record(key: &str, value: &[u8]) -> Vec<u8> {
     let bare = key.len() + value.len() + 3;
     let mut size = bare + bare.to_string().len();
@@ -58,7 +58,7 @@ pub(super) fn record(key: &str, value: &[u8]) -> Vec<u8> {
     text
 }
 
-/// `[-]seconds[.fraction]` as seconds and nanoseconds; the fraction is rounded towards the past.
+/// Parses `[-]seconds[.fraction]` as seconds and nanoseconds; the fraction is rounded towards the past.
 pub(super) fn time(value: &[u8]) -> Option<(i64, u32)> {
     let text = std::str::from_utf8(value).ok()?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_carry_their_own_length() {
+    fn records_include_their_length() {
         assert_eq!(record("path", b"a"), b"9 path=a\n");
         assert_eq!(record("path", &[b'x'; 90]).len(), 99);
         assert_eq!(record("path", &[b'x'; 91]).len(), 101);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn times() {
+    fn times_are_rounded_towards_the_past() {
         assert_eq!(time(b"1700000000.123"), Some((1_700_000_000, 123_000_000)));
         assert_eq!(time(b"-5.5"), Some((-6, 500_000_000)));
         assert_eq!(time(b"7"), Some((7, 0)));

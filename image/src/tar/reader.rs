@@ -1,4 +1,4 @@
-//! Reading archives.
+//! Reading of archives.
 
 use super::sparse::{self, PaxSparse, Run};
 use super::{BLOCK, Entry, EntryKind, TarError, pax};
@@ -6,32 +6,32 @@ use crate::compression::beyond_reason;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-/// Largest PAX header or GNU long name that is read into memory, as in Go.
+/// Largest PAX header or GNU long name, in bytes, as in Go.
 const MAX_SPECIAL: u64 = 1 << 20;
 
-/// Headers that an archive may have. An empty file takes 512 bytes of a tar, less than one when that is compressed, and an
-/// inode of the disk; of the largest images known a layer has some millions.
+/// Largest number of headers in an archive. An empty file takes 512 bytes of a tar, less than one byte of a compressed
+/// one, and an inode on disk; the largest known images have some millions in a layer.
 const MAX_ENTRIES: u64 = 10_000_000;
 
-/// Reads entries one after the other from a stream.
+/// Reader of entries, one after the other, from a stream.
 ///
-/// After [`Reader::next_entry`] the entry's content may be read from [`Reader::content`]; what is left of
-/// it is skipped by the next call. The stream is never read past the archive's end marker; whoever hashes
-/// the stream drains the rest.
+/// After [`Reader::next_entry`] the entry's content may be read from [`Reader::content`]; the next call skips the rest
+/// of it. The stream is never read past the archive's end marker; a caller that hashes the stream has to drain the
+/// rest.
 pub struct Reader<R> {
     inner: R,
     offset: u64,
-    /// Bytes of the current entry that have not been read from the stream.
+    /// Number of bytes of the current entry that have not been read from the stream.
     stored_left: u64,
     padding: u64,
     holes: Option<Holes>,
-    /// Bytes of all holes so far.
+    /// Total size of all holes so far.
     hollow: u64,
-    /// Headers so far.
+    /// Number of headers so far.
     entries: u64,
 }
 
-/// Where in a sparse file the reader stands.
+/// Position in a sparse file.
 struct Holes {
     runs: Vec<Run>,
     next: usize,
@@ -39,10 +39,10 @@ struct Holes {
     size: u64,
 }
 
-/// The content of the current entry, holes filled with zeros.
+/// Content of the current entry, with holes filled by zeros.
 pub struct Content<'a, R>(&'a mut Reader<R>);
 
-/// What a header block says, before PAX records and long names are applied.
+/// Fields of a header block, before PAX records and long names are applied.
 struct Raw {
     entry: Entry,
     flag: u8,
@@ -51,12 +51,12 @@ struct Raw {
 }
 
 impl<R: Read> Reader<R> {
-    /// Reads an archive from `inner`.
+    /// Creates a reader of an archive from `inner`.
     pub fn new(inner: R) -> Reader<R> {
         Reader { inner, offset: 0, stored_left: 0, padding: 0, holes: None, hollow: 0, entries: 0 }
     }
 
-    /// The underlying stream, for asking how far it was read.
+    /// The underlying stream, for its position.
     pub fn get_ref(&self) -> &R {
         &self.inner
     }
@@ -66,7 +66,10 @@ impl<R: Read> Reader<R> {
         self.inner
     }
 
-    /// The next entry, or `None` at the end.
+    /// Next entry; `None` at the end of the archive.
+    ///
+    /// # Errors
+    /// Fails when the archive is malformed, ends within an entry, or exceeds a limit.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut records: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         let (mut long_name, mut long_link) = (None, None);
@@ -91,7 +94,7 @@ impl<R: Read> Reader<R> {
                     pax::records(&data).ok_or_else(|| fail("malformed PAX record"))?;
                 }
                 b'L' => long_name = Some(until_nul(&self.read_special(raw.stored, start)?).to_vec()),
-                // The label of a GNU archive is the name of no file.
+                // The label of a GNU archive is not a file.
                 b'V' => self.begin_content(raw.stored),
                 b'K' => long_link = Some(until_nul(&self.read_special(raw.stored, start)?).to_vec()),
                 _ => return self.finish_entry(raw, &records, long_name, long_link, start).map(Some),
@@ -99,7 +102,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// The content of the entry that [`Reader::next_entry`] gave last.
+    /// Content of the last entry from [`Reader::next_entry`].
     pub fn content(&mut self) -> Content<'_, R> {
         Content(self)
     }
@@ -130,8 +133,8 @@ impl<R: Read> Reader<R> {
             other => return Err(TarError::Kind(other, entry.name)),
         };
         if entry.kind != EntryKind::File {
-            // Whatever the header says, such entries carry nothing: readers that disagree here can be
-            // made to miss the entry that follows.
+            // Such entries have no content, whatever size the header has: readers that disagree here can be made to
+            // miss the entry that follows.
             entry.size = 0;
             self.begin_content(if flag == b'D' { stored } else { 0 });
             self.skip_content()?;
@@ -219,7 +222,8 @@ impl<R: Read> Reader<R> {
         if skipped == left { Ok(()) } else { Err(TarError::Truncated) }
     }
 
-    /// A header, or `None` at the end: two zero blocks, one zero block and nothing, or just nothing.
+    /// Next header; `None` at the end: two zero blocks, one zero block at the end of the stream, or the end of the
+    /// stream.
     fn read_header_block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
         let start = self.offset;
         let Some(block) = self.read_block()? else { return Ok(None) };
@@ -235,7 +239,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// The next block; `None` when the stream ends before its first byte.
+    /// Next block; `None` when the stream ends before its first byte.
     fn read_block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
@@ -331,7 +335,7 @@ impl<R: Read> Reader<R> {
 }
 
 impl Holes {
-    /// Bytes of the hole at the current position; 0 where there is data, or nothing more.
+    /// Number of bytes left of the hole at the current position; 0 within data and at the end.
     fn left(&mut self) -> u64 {
         while self.runs.get(self.next).is_some_and(|run| run.offset + run.length <= self.at) {
             self.next += 1;
@@ -342,7 +346,7 @@ impl Holes {
 }
 
 impl<R> Content<'_, R> {
-    /// Passes over the hole that comes next; returns its length, 0 where data comes next or nothing more.
+    /// Skips the hole at the current position; returns its length, 0 within data and at the end.
     pub fn skip_hole(&mut self) -> u64 {
         let Some(holes) = &mut self.0.holes else { return 0 };
         let left = holes.left();
@@ -372,7 +376,7 @@ enum Format {
     Gnu,
 }
 
-/// The format of a header whose checksum is right.
+/// Format of a header with a valid checksum.
 fn format(block: &[u8; BLOCK]) -> Option<Format> {
     let stored = octal(&block[148..156])?;
     let outside = |(at, byte): (usize, &u8)| if (148..156).contains(&at) { b' ' } else { *byte };
@@ -390,7 +394,7 @@ fn format(block: &[u8; BLOCK]) -> Option<Format> {
     })
 }
 
-/// A number in octal or, when the top bit is set, base 256.
+/// Parses a number in octal or, when the top bit is set, in base 256.
 pub(super) fn number(field: &[u8]) -> Option<i64> {
     let first = *field.first()?;
     if first & 0x80 == 0 {
@@ -432,7 +436,7 @@ fn prefixed(prefix: &[u8], name: Vec<u8>) -> Vec<u8> {
     if prefix.is_empty() { name } else { [prefix, b"/", &name].concat() }
 }
 
-/// Version 0.0 sparse files repeat `GNU.sparse.offset` and `.numbytes`: joined into one map.
+/// Joins the repeated `GNU.sparse.offset` and `.numbytes` of version 0.0 sparse files into one map.
 fn merge_sparse_0_0(list: Vec<(String, Vec<u8>)>) -> Option<BTreeMap<String, Vec<u8>>> {
     let mut records = BTreeMap::new();
     let mut map: Vec<u8> = Vec::new();
@@ -460,13 +464,13 @@ fn merge_sparse_0_0(list: Vec<(String, Vec<u8>)>) -> Option<BTreeMap<String, Vec
     Some(records)
 }
 
-/// A uid or gid. Cut off to 32 bits a larger one would be somebody else's, perhaps root's; the largest of 32 bits
-/// stands for "no change" in the kernel's calls.
+/// Validates a uid or gid. Truncated to 32 bits, a larger one would be another id, perhaps 0; the largest 32-bit number
+/// means "no change" in the kernel's calls.
 fn id(value: i64) -> Option<u32> {
     u32::try_from(value).ok().filter(|id| *id != u32::MAX)
 }
 
-/// Applies PAX records; empty values leave the header's own in place, as in Go.
+/// Applies PAX records; empty values keep those of the header, as in Go.
 fn apply_pax(
     entry: &mut Entry,
     stored: &mut u64,

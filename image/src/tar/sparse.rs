@@ -1,17 +1,17 @@
-//! Sparse files: a map of the ranges that hold data.
+//! Sparse files: maps of the ranges with data.
 
 use super::TarError;
 use super::reader::number;
 use std::collections::BTreeMap;
 
-/// One run of data; both in bytes.
+/// A run of data; both fields in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) offset: u64,
     pub(super) length: u64,
 }
 
-/// Where the map of a PAX sparse file stands.
+/// Position of the map of a PAX sparse file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PaxSparse {
     /// In the records (versions 0.0 and 0.1).
@@ -32,7 +32,7 @@ pub(super) fn validate(runs: &[Run], size: u64) -> Option<()> {
     (end <= size).then_some(())
 }
 
-/// The entries of an old GNU sparse block: pairs of 12-byte numbers, up to the first empty one.
+/// Parses the entries of an old GNU sparse block: pairs of 12-byte numbers, up to the first empty one.
 pub(super) fn old_gnu_entries(bytes: &[u8], runs: &mut Vec<Run>) -> Option<()> {
     for entry in bytes.chunks_exact(24) {
         if entry[0] == 0 {
@@ -45,7 +45,7 @@ pub(super) fn old_gnu_entries(bytes: &[u8], runs: &mut Vec<Run>) -> Option<()> {
     Some(())
 }
 
-/// What PAX records say about sparseness.
+/// Sparse map from PAX records; `None` when the file is not sparse.
 pub(super) fn from_pax(records: &BTreeMap<String, Vec<u8>>) -> Result<Option<PaxSparse>, &'static str> {
     let text = |key: &str| records.get(key).and_then(|value| std::str::from_utf8(value).ok());
     let version = (text("GNU.sparse.major"), text("GNU.sparse.minor"));
@@ -70,7 +70,7 @@ pub(super) fn from_pax(records: &BTreeMap<String, Vec<u8>>) -> Result<Option<Pax
 
 /// Reads the map at the start of a version 1.0 file: decimal lines, padded to a whole block.
 ///
-/// `block` gives the next 512 bytes. Returns the runs.
+/// `block` returns the next 512 bytes. The result is the list of runs.
 pub(super) fn map_in_data(
     mut block: impl FnMut() -> Result<[u8; super::BLOCK], TarError>,
 ) -> Result<Option<Vec<Run>>, TarError> {
@@ -85,7 +85,7 @@ pub(super) fn map_in_data(
             let Some(value) = parsed else { return Ok(None) };
             match wanted {
                 None => match usize::try_from(value).ok().and_then(|count| count.checked_mul(2)) {
-                    // A map longer than this would need more than a megabyte of numbers.
+                    // A longer map would need more than a megabyte of numbers.
                     Some(count) if count <= 1 << 18 => wanted = Some(count),
                     _ => return Ok(None),
                 },

@@ -1,7 +1,7 @@
 use super::*;
 use std::io::Read;
 
-/// Every entry of an archive with its content.
+/// All entries of an archive with their contents.
 fn read_all(bytes: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>, TarError> {
     let mut reader = Reader::new(bytes);
     let mut found = Vec::new();
@@ -36,7 +36,7 @@ fn names(bytes: &[u8]) -> Vec<String> {
     entries.into_iter().map(|(entry, _)| String::from_utf8(entry.name).unwrap()).collect()
 }
 
-/// A bare header block for cases that no honest writer makes.
+/// A bare header block for cases that ordinary writers do not produce.
 fn raw_header(name: &str, flag: u8, size: u64, link: &str) -> Vec<u8> {
     let mut block = vec![0; BLOCK];
     block[..name.len()].copy_from_slice(name.as_bytes());
@@ -59,7 +59,7 @@ fn padded(data: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn written_entries_are_read_back() {
     let long = format!("{}/{}", "d".repeat(90), "n".repeat(90));
     let unsplittable = "n".repeat(200);
     let mut special = file("ünïcode", b"abc");
@@ -87,7 +87,7 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn the_tar_crate_reads_what_we_write() {
+fn the_tar_crate_reads_written_archives() {
     let long = format!("{}/{}", "d".repeat(120), "n".repeat(99));
     let bytes = write_all(&[(file("a", b"hello"), b"hello"), (file(&long, b"x"), b"x")]);
     let mut archive = ::tar::Archive::new(bytes.as_slice());
@@ -102,7 +102,7 @@ fn the_tar_crate_reads_what_we_write() {
 }
 
 #[test]
-fn we_read_what_the_tar_crate_writes() {
+fn archives_of_the_tar_crate_are_read() {
     let mut builder = ::tar::Builder::new(Vec::new());
     let name = format!("{}/{}", "long".repeat(60), "x");
     let mut header = ::tar::Header::new_gnu();
@@ -114,7 +114,7 @@ fn we_read_what_the_tar_crate_writes() {
     assert_eq!((entries[0].0.name.as_slice(), entries[0].1.as_slice()), (name.as_bytes(), &b"hi"[..]));
 }
 
-/// Archives on which readers have disagreed; what Go's reader sees is right.
+/// Archives on which readers have disagreed; the expectation is the result of Go's reader.
 #[test]
 fn sizes_of_entries_without_content_are_ignored() {
     let tail = [raw_header("f", b'0', 0, ""), vec![0; 1024]].concat();
@@ -126,7 +126,7 @@ fn sizes_of_entries_without_content_are_ignored() {
 }
 
 #[test]
-fn ends_are_found_as_in_go() {
+fn ends_of_archives_are_found_as_in_go() {
     let one = raw_header("f", b'0', 0, "");
     assert_eq!(names(&one), ["f"]);
     assert_eq!(names(&[one.clone(), vec![0; 512]].concat()), ["f"]);
@@ -138,7 +138,7 @@ fn ends_are_found_as_in_go() {
 }
 
 #[test]
-fn pax_records_win_and_empty_ones_do_not() {
+fn pax_records_override_headers_unless_empty() {
     let pax = |data: &[u8]| [raw_header("x", b'x', data.len() as u64, ""), padded(data)].concat();
     let case = |data: &[u8]| [pax(data), raw_header("short", b'0', 0, ""), vec![0; 1024]].concat();
     assert_eq!(names(&case(&pax::record("path", b"long"))), ["long"]);
@@ -186,7 +186,7 @@ fn sparse_files_are_filled() {
 }
 
 #[test]
-fn base_256_numbers() {
+fn base_256_numbers_are_parsed() {
     assert_eq!(reader::number(&[0x80, 0, 0, 0, 0, 0, 1, 0]), Some(256));
     assert_eq!(reader::number(&[0xff; 8]), Some(-1));
     assert_eq!(reader::number(b"0000017\0"), Some(15));
@@ -195,7 +195,7 @@ fn base_256_numbers() {
     assert_eq!(reader::number(&[0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
 }
 
-/// A uid of more than 32 bits, cut off, would be another one: 2^32 would be root's.
+/// Truncated to 32 bits, a larger uid would be another one: 2^32 would be 0.
 #[test]
 fn ids_out_of_range_are_refused() {
     let pax = |key: &str, value: &str| {
@@ -207,7 +207,7 @@ fn ids_out_of_range_are_refused() {
         assert!(matches!(read_all(&pax("uid", value)), Err(TarError::Header { .. })), "{value}");
         assert!(matches!(read_all(&pax("gid", value)), Err(TarError::Header { .. })), "{value}");
     }
-    // 2^32 in base 256, in the place of uid and of gid.
+    // 2^32 in base 256, in the fields of uid and of gid.
     for at in [108, 116] {
         let mut block = raw_header("f", b'0', 0, "");
         block[at..at + 8].copy_from_slice(&[0x80, 0, 0, 1, 0, 0, 0, 0]);
@@ -220,12 +220,12 @@ fn ids_out_of_range_are_refused() {
 
 proptest::proptest! {
     #[test]
-    fn any_bytes_are_survived(bytes in proptest::collection::vec(0u8..255, 0..3000)) {
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(0u8..255, 0..3000)) {
         let _ = read_all(&bytes);
     }
 
     #[test]
-    fn any_entry_survives_the_round_trip(
+    fn any_entry_is_preserved_by_a_round_trip(
         name in "[a-zé/]{1,300}",
         mode in 0u32..0o10000,
         uid in 0u32..u32::MAX,
@@ -238,7 +238,7 @@ proptest::proptest! {
     }
 }
 
-/// An archive of one sparse file of `size` bytes, with `data` at each of `offsets`.
+/// Archive of one sparse file of `size` bytes, with `data` at each of `offsets`.
 fn sparse(size: u64, data: &[u8], offsets: &[u64]) -> Vec<u8> {
     let map: Vec<String> = offsets.iter().map(|offset| format!("{offset},{}", data.len())).collect();
     let records: Vec<u8> = [
@@ -261,7 +261,7 @@ fn sparse(size: u64, data: &[u8], offsets: &[u64]) -> Vec<u8> {
 }
 
 #[test]
-fn holes_can_be_passed_over() {
+fn holes_can_be_skipped() {
     let bytes = sparse(1 << 29, b"data", &[1 << 20, 1 << 28]);
     let mut reader = Reader::new(&bytes[..]);
     assert_eq!(reader.next_entry().unwrap().unwrap().size, 1 << 29);
@@ -279,13 +279,13 @@ fn holes_can_be_passed_over() {
 }
 
 #[test]
-fn holes_beyond_reason_are_refused() {
+fn excessive_holes_are_refused() {
     for (bytes, is_refused) in [
         (sparse(1 << 29, b"", &[]), false),
         (sparse(64 << 30, b"", &[]), true),
         (sparse(i64::MAX as u64, b"x", &[5]), true),
         (sparse(u64::MAX, b"", &[]), true),
-        // Many that are small count together.
+        // Many small ones count together.
         (sparse(1 << 29, b"", &[])[..1536].repeat(3), true),
     ] {
         let mut reader = Reader::new(&bytes[..]);
@@ -301,10 +301,10 @@ fn holes_beyond_reason_are_refused() {
     }
 }
 
-/// GNU archives with a label (`tar --label`), and incremental ones (`tar -g`), which list the members of a directory as its
-/// content.
+/// GNU archives with a label (`tar --label`), and incremental ones (`tar -g`), which list the members of a directory as
+/// its content.
 #[test]
-fn labels_are_no_files_and_listed_directories_are_directories() {
+fn labels_are_skipped_and_listed_directories_are_directories() {
     let mut archive = raw_header("the label", b'V', 0, "");
     archive.extend(raw_header("d/", b'D', 5, ""));
     archive.extend(padded(b"Yf\0\0\0"));

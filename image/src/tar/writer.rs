@@ -1,4 +1,4 @@
-//! Writing archives, byte for byte as Go's `archive/tar` does for whole-second times.
+//! Writing of archives, byte for byte as Go's `archive/tar` does for whole-second times.
 
 use super::{BLOCK, Entry, EntryKind, TarError, pax};
 use std::io::Write;
@@ -8,7 +8,7 @@ const PREFIX: usize = 155;
 const MAX_OCTAL_7: i64 = 0o777_7777;
 const MAX_OCTAL_11: i64 = 0o777_7777_7777;
 
-/// Writes entries one after the other.
+/// Writer of entries, one after the other.
 pub struct Writer<W> {
     inner: W,
     left: u64,
@@ -16,14 +16,17 @@ pub struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Writes an archive to `inner`.
+    /// Creates a writer of an archive to `inner`.
     pub fn new(inner: W) -> Writer<W> {
         Writer { inner, left: 0, padding: 0 }
     }
 
-    /// Begins an entry; a file's content of exactly [`Entry::size`] bytes must follow.
+    /// Begins an entry; content of exactly [`Entry::size`] bytes must follow for a file.
     ///
     /// The fraction of the time is dropped. Directories get their trailing slash here.
+    ///
+    /// # Errors
+    /// Fails when the previous entry lacks content, or writing fails.
     pub fn begin(&mut self, entry: &Entry) -> Result<(), TarError> {
         self.finish_entry()?;
         let mut name = entry.name.clone();
@@ -46,22 +49,28 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Content of the current entry.
+    /// Writes content of the current entry.
+    ///
+    /// # Errors
+    /// Fails when it exceeds the entry's size, or writing fails.
     pub fn content(&mut self, bytes: &[u8]) -> Result<(), TarError> {
         let length = bytes.len() as u64;
-        self.left = self
-            .left
-            .checked_sub(length)
-            .ok_or(TarError::Header { offset: 0, reason: "more content was written than the header says" })?;
+        self.left = self.left.checked_sub(length).ok_or(TarError::Header {
+            offset: 0,
+            reason: "more content was written than the header announces",
+        })?;
         self.put(bytes)
     }
 
-    /// How much content the current entry still lacks.
+    /// Number of content bytes that the current entry still lacks.
     pub fn content_left(&self) -> u64 {
         self.left
     }
 
-    /// Writes the end marker and gives the stream back.
+    /// Writes the end marker and returns the stream.
+    ///
+    /// # Errors
+    /// Fails when the last entry lacks content, or writing fails.
     pub fn finish(mut self) -> Result<W, TarError> {
         self.finish_entry()?;
         self.put(&[0; 2 * BLOCK])?;
@@ -102,7 +111,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// `dir/PaxHeaders.0/file`, cleaned, as Go names these headers.
+/// Name of a PAX header: `dir/PaxHeaders.0/file`, cleaned, as in Go.
 fn pax_name(name: &[u8]) -> Vec<u8> {
     let split = name.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
     let (dir, file) = name.split_at(split);
@@ -117,7 +126,7 @@ fn pax_name(name: &[u8]) -> Vec<u8> {
     joined
 }
 
-/// What does not fit into a USTAR header, sorted by key.
+/// Records for values that do not fit into a USTAR header, sorted by key.
 fn records(entry: &Entry, name: &[u8], size: u64) -> Vec<(String, Vec<u8>)> {
     let mut records: Vec<(String, Vec<u8>)> = Vec::new();
     let mut put = |key: &str, value: Vec<u8>| records.push((key.to_owned(), value));
@@ -135,7 +144,8 @@ fn records(entry: &Entry, name: &[u8], size: u64) -> Vec<(String, Vec<u8>)> {
         put("mtime", entry.mtime.to_string().into_bytes());
     }
     let others = !records.is_empty() || size as i64 > MAX_OCTAL_11 || i64::from(entry.uid) > MAX_OCTAL_7;
-    // A long name alone is split into prefix and name; once there is a PAX header, it goes there.
+    // A long name is split into prefix and name, unless there is a PAX header for other values: then it is stored
+    // there.
     if !text_fits(name) && (others || split_name(name).is_none()) {
         records.push(("path".to_owned(), name.to_vec()));
     }
@@ -204,7 +214,8 @@ fn seal(block: &mut [u8; BLOCK]) {
     put_octal(&mut block[148..155], sum);
 }
 
-/// Copies as much as fits; a name cut right behind a slash loses the slash, lest it look like a directory.
+/// Copies the bytes that fit; a name truncated directly after a slash loses the slash, so that it does not look like a
+/// directory.
 fn put_text(field: &mut [u8], text: &[u8]) {
     let length = text.len().min(field.len());
     field[..length].copy_from_slice(&text[..length]);
@@ -215,7 +226,7 @@ fn put_text(field: &mut [u8], text: &[u8]) {
     }
 }
 
-/// Octal digits with leading zeros and a final NUL.
+/// Writes octal digits with leading zeros and a final NUL.
 fn put_octal(field: &mut [u8], value: i64) {
     let text = format!("{value:0width$o}", width = field.len() - 1);
     put_text(field, text.as_bytes());

@@ -1,10 +1,11 @@
-//! A model of layers: changesets applied in order to a tree in memory, as the OCI image-spec has it (layer.md, "Applying
-//! Changesets"), beside the store's view of the same layers. Stacks are made of arbitrary bytes, so that tests and fuzzers
-//! share them.
+//! Model of layers: changesets applied in order to a tree in memory, as in the OCI image-spec (layer.md, "Applying
+//! Changesets"), compared with the store's view of the same layers. Stacks are made of arbitrary bytes, so that tests
+//! and fuzzers share them.
 //!
-//! Where the specification is silent, the model says what holds: a parent that no layer names has mode 0755, owner 0 and
-//! time 0; links on the way to a member lead inside of the root; a whiteout hides what lower layers have, wherever it
-//! stands in its layer; a character device 0:0 deletes, as on overlayfs; an entry for the root says nothing.
+//! Where the specification is silent, the model defines the result: a parent without an entry in any layer has mode
+//! 0755, owner 0 and time 0; links on the path of a member are resolved inside the root; a whiteout hides lower layers,
+//! wherever it is in its layer; a character device 0:0 is a whiteout, as on overlayfs; an entry for the root has no
+//! effect.
 
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "tests; also included by the fuzz target")]
 
@@ -22,7 +23,7 @@ use std::path::Path;
 
 const MAX_LINKS: usize = 40;
 
-/// Arbitrary decisions; all zero when the bytes have run out.
+/// Source of arbitrary decisions; all zero when the bytes are used up.
 pub struct Bytes<'a>(pub &'a [u8]);
 
 impl Bytes<'_> {
@@ -37,27 +38,27 @@ impl Bytes<'_> {
     }
 }
 
-/// What the tests of one process share: a store and a directory of the host that no layer may touch.
-pub struct Bed {
+/// Fixture shared by the tests of one process: a store, and a canary directory of the host that no layer may change.
+pub struct Fixture {
     root: tempfile::TempDir,
     store: Store,
     untouched: String,
-    /// Tars of earlier stacks, to be met again elsewhere.
+    /// Tars of earlier stacks, to be reused in later ones.
     known: Vec<Vec<u8>>,
 }
 
-impl Bed {
-    pub fn new() -> Bed {
+impl Fixture {
+    pub fn new() -> Fixture {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("canary/dir")).unwrap();
         fs::write(root.path().join("canary/file"), "of the host").unwrap();
         let store = Store::open(&root.path().join("store")).unwrap();
-        let mut bed = Bed { root, store, untouched: String::new(), known: Vec::new() };
-        bed.untouched = bed.canary();
-        bed
+        let mut fixture = Fixture { root, store, untouched: String::new(), known: Vec::new() };
+        fixture.untouched = fixture.canary();
+        fixture
     }
 
-    /// Every field of every file of the canary.
+    /// All metadata and contents of the canary.
     fn canary(&self) -> String {
         ["canary", "canary/dir", "canary/file"]
             .map(|name| {
@@ -68,22 +69,22 @@ impl Bed {
             .join("\n")
     }
 
-    /// Unpacks one stack and compares what the store shows with the model.
+    /// Unpacks one stack and compares the store's view with the model.
     ///
-    /// With `mounts`, the tree is looked at through a mount of overlayfs, too.
+    /// With `mounts`, the tree is also compared through an overlayfs mount.
     pub fn check(&mut self, bytes: &[u8], mounts: bool) -> Result<(), String> {
         let mut bytes = Bytes(bytes);
         let mut model = Model::new();
         let mut diff_ids: Vec<DiffId> = Vec::new();
-        let mut told = String::new();
+        let mut description = String::new();
         for _ in 0..=bytes.below(5) {
             let tar = match bytes.below(5) {
                 0 if !self.known.is_empty() => bytes.pick(&self.known),
                 _ => self.layer(&mut bytes),
             };
             let entries = read_tar(&tar);
-            told.push_str(&format!("layer {}:\n", diff_ids.len()));
-            entries.iter().for_each(|(entry, _)| told.push_str(&format!("  {}\n", shown(entry))));
+            description.push_str(&format!("layer {}:\n", diff_ids.len()));
+            entries.iter().for_each(|(entry, _)| description.push_str(&format!("  {}\n", shown(entry))));
             let before = model.clone();
             let expected = model.apply(&entries);
             let diff_id = DiffId(Digest::of(&tar));
@@ -91,9 +92,13 @@ impl Bed {
             match (&expected, &unpacked) {
                 (Ok(()), Ok(_)) => diff_ids.push(diff_id),
                 (Err(_), Err(_)) => model = before,
-                (Ok(()), Err(error)) => return Err(format!("{told}the store refuses the layer: {error:?}")),
+                (Ok(()), Err(error)) => {
+                    return Err(format!("{description}the store refuses the layer: {error:?}"));
+                }
                 (Err(why), Ok(_)) => {
-                    return Err(format!("{told}the model refuses the layer ({why}), the store does not"));
+                    return Err(format!(
+                        "{description}the model refuses the layer ({why}), the store does not"
+                    ));
                 }
             }
             if self.known.len() < 50 {
@@ -101,20 +106,20 @@ impl Bed {
             }
         }
         let expected = model.tree();
-        let layers = self.store.layers_of(&diff_ids).map_err(|error| format!("{told}{error:?}"))?;
+        let layers = self.store.layers_of(&diff_ids).map_err(|error| format!("{description}{error:?}"))?;
         let ids: Vec<_> = layers.iter().map(Into::into).collect();
         let stack = self.store.stack_of(&ids).map_err(|error| error.to_string())?;
         let tree = stack.tree().map_err(|error| error.to_string())?;
         let mut found = BTreeMap::new();
-        walk_merged(&tree, &mut Vec::new(), &mut found).map_err(|errno| format!("{told}{errno}"))?;
-        compare(&expected, &found).map_err(|difference| format!("{told}{difference}"))?;
+        walk_merged(&tree, &mut Vec::new(), &mut found).map_err(|errno| format!("{description}{errno}"))?;
+        compare(&expected, &found).map_err(|difference| format!("{description}{difference}"))?;
         if mounts && stack.dirs().len() > 1 {
             let found = self.mounted(&stack.dirs())?;
-            compare(&expected, &found).map_err(|difference| format!("{told}mounted: {difference}"))?;
+            compare(&expected, &found).map_err(|difference| format!("{description}mounted: {difference}"))?;
         }
         match self.canary() == self.untouched {
             true => Ok(()),
-            false => Err(format!("{told}a file of the host was changed: {}", self.canary())),
+            false => Err(format!("{description}a file of the host was changed: {}", self.canary())),
         }
     }
 
@@ -170,7 +175,7 @@ impl Bed {
         entry.mtime = bytes.below(5) as i64 * 1000;
         let mut content = Vec::new();
         match bytes.below(12) {
-            // Whiteouts are files by their names.
+            // Whiteouts are files with special names.
             0 | 1 => {
                 let (parent, last) = name.rsplit_once('/').map_or(("", name.as_str()), |split| split);
                 entry.kind = EntryKind::File;
@@ -305,7 +310,7 @@ enum Kind {
 #[derive(Clone, Copy, Debug)]
 struct Name {
     node: usize,
-    /// True when the layer that is applied has made it.
+    /// Whether the current layer has created it.
     is_own: bool,
 }
 
@@ -317,7 +322,7 @@ struct Node {
 
 #[derive(Clone)]
 pub struct Model {
-    /// The first is the root.
+    /// All nodes; the first is the root.
     nodes: Vec<Node>,
 }
 
@@ -336,7 +341,7 @@ impl Model {
         Ok(())
     }
 
-    /// The same tree as lower layers: names that share a file have files of their own.
+    /// The same tree as lower layers see it: names of one file become separate files.
     fn settled(&self) -> Model {
         fn copy(from: &Model, node: usize, to: &mut Model) -> usize {
             let mut copied = from.nodes[node].clone();
@@ -371,7 +376,7 @@ impl Model {
         self.nodes.len() - 1
     }
 
-    /// The directory that names lead to, and its true path. With `make`, what is missing is made.
+    /// Directory that names lead to, and its resolved path. With `make`, missing directories are created.
     fn directory(&mut self, names: &[Vec<u8>], make: bool) -> Result<(usize, Vec<Vec<u8>>), Refused> {
         let mut pending: Vec<Vec<u8>> = names.iter().rev().cloned().collect();
         let mut way: Vec<(Vec<u8>, usize)> = Vec::new();
@@ -473,7 +478,7 @@ impl Model {
         Ok(())
     }
 
-    /// The file that a hard link names: links on the way are followed, it itself is not.
+    /// File that a hard link refers to: links on the path are followed, the file itself may be one.
     fn target(&mut self, link: &[u8]) -> Result<(usize, Vec<Vec<u8>>), Refused> {
         let mut names = clean(link).ok_or("outside")?;
         let last = names.pop().ok_or("a link to the root")?;
@@ -500,7 +505,7 @@ impl Model {
         Ok(())
     }
 
-    /// Deletes what lower layers have under a name.
+    /// Removes a name of lower layers.
     fn hide(&mut self, dir: usize, name: &[u8]) {
         let Some(found) = self.members(dir).get(name).copied() else { return };
         let mut stays = found.is_own;
@@ -518,7 +523,7 @@ impl Model {
         }
     }
 
-    /// Every path with what is there.
+    /// Description of every path in the tree.
     fn tree(&self) -> BTreeMap<String, String> {
         fn walk(model: &Model, node: usize, path: &str, found: &mut BTreeMap<String, String>) {
             let Kind::Dir(members) = &model.nodes[node].kind else { return };
@@ -554,7 +559,7 @@ fn split(path: &[u8]) -> Vec<Vec<u8>> {
     path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).map(<[u8]>::to_vec).collect()
 }
 
-/// The names of a member; `None` when it lies outside of the archive.
+/// Names of a member; `None` when it is outside of the archive.
 fn clean(name: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut names: Vec<Vec<u8>> = Vec::new();
     for part in split(name) {
