@@ -1,4 +1,4 @@
-//! Whether a builder accepts a Dockerfile, and where it does not.
+//! Acceptance of Dockerfiles by a builder, and the positions of errors.
 
 use crate::cases::Case;
 use anyhow::{Context, Result, bail};
@@ -7,16 +7,16 @@ use std::fmt;
 use std::path::Path;
 use std::process::Command;
 
-/// What a builder says about a Dockerfile.
+/// Answer of a builder about a Dockerfile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It would begin to build.
+    /// The builder would start the build.
     Accepted,
-    /// It would not.
+    /// The builder refuses the Dockerfile.
     Refused {
-        /// The line that is to blame, from 1, if it names one.
+        /// Line of the error, from 1; `None` when the message has none.
         line: Option<u64>,
-        /// Why, cut after 200 characters.
+        /// Message, truncated after 200 characters.
         message: String,
     },
 }
@@ -32,7 +32,7 @@ impl fmt::Display for Verdict {
 }
 
 impl Verdict {
-    /// Reads what a verdict shows itself as.
+    /// Parses a displayed verdict.
     pub fn read(text: &str) -> Verdict {
         let Some(rest) = text.strip_prefix("refused") else { return Verdict::Accepted };
         let placed = rest.strip_prefix(" in line ").and_then(|rest| rest.split_once(": "));
@@ -44,7 +44,7 @@ impl Verdict {
         }
     }
 
-    /// The same answer; lines count where both name one.
+    /// True for equal answers; lines are compared when both have one.
     pub fn agrees(&self, other: &Verdict) -> bool {
         match (self, other) {
             (Verdict::Accepted, Verdict::Accepted) => true,
@@ -56,8 +56,8 @@ impl Verdict {
     }
 }
 
-/// Has a builder look at a case without building it. `builder` is a command without its arguments, which takes
-/// `build --call=check` as Docker does.
+/// Asks a builder to check a case without building it. `builder` is a command without arguments that supports `build
+/// --call=check` as Docker does.
 pub fn ask(builder: &mut Command, case: &Case) -> Result<Verdict> {
     let dir = tempfile::tempdir()?;
     std::fs::write(dir.path().join("Dockerfile"), case.bytes())?;
@@ -65,7 +65,7 @@ pub fn ask(builder: &mut Command, case: &Case) -> Result<Verdict> {
     let output = builder.args(arguments).arg(dir.path()).env("NO_COLOR", "1").output();
     let output = output.with_context(|| format!("running {builder:?}"))?;
     let Ok(answer) = serde_json::from_slice::<serde_json::Value>(&output.stdout) else {
-        // Nothing could be said about it at all.
+        // The builder failed without an answer.
         let text = String::from_utf8_lossy(&output.stderr);
         let last = text.lines().rfind(|line| line.starts_with("ERROR:")).unwrap_or_default();
         let message = last.trim_start_matches("ERROR: failed to build: failed to solve: ");
@@ -89,7 +89,7 @@ fn shortened(message: &str) -> String {
     line.trim().to_owned()
 }
 
-/// Reads the list of differences that have a reason: `name: reason`, a line each.
+/// Reads the list of known differences with their reasons: lines of the form `name: reason`.
 pub fn read_differences(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let mut differences = BTreeMap::new();

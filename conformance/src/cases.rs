@@ -1,4 +1,4 @@
-//! Files of cases.
+//! Files of test cases.
 //!
 //! ```text
 //! === name: the rule in a sentence
@@ -16,38 +16,38 @@
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
-/// Marks a line that says what is expected.
-const MARK: &str = "→ ";
-/// Begins the expectation about the reference builder.
+/// Prefix of lines with expectations.
+const ARROW: &str = "→ ";
+/// Prefix of the expectation about the reference builder.
 pub const REFERENCE: &str = "reference: ";
 
 /// A file of cases.
 #[derive(Clone, Debug)]
 pub struct CaseFile {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// What stands above the first case.
+    /// Text before the first case.
     pub head: String,
-    /// Its cases.
+    /// Cases in file order.
     pub cases: Vec<Case>,
 }
 
-/// A small Dockerfile and what is expected of it.
+/// A small Dockerfile and its expected results.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Its name.
+    /// Name of the case.
     pub name: String,
-    /// The rule in a sentence.
+    /// Rule that the case shows, in one sentence.
     pub rule: String,
-    /// The Dockerfile with names for what cannot be seen.
+    /// Dockerfile with names for invisible characters.
     pub text: String,
-    /// What Kiln reads in it, a line each.
+    /// Expected dump of Kiln's tree, in lines.
     pub expected: Vec<String>,
-    /// What the reference builder says, if it has been asked.
+    /// Answer of the reference builder; `None` when it is not recorded.
     pub reference: Option<String>,
 }
 
-/// Reads all files of a directory, in order of their names.
+/// Reads all files of a directory, in the order of their names.
 pub fn read_dir(dir: &Path) -> Result<Vec<CaseFile>> {
     let entries = std::fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -57,7 +57,7 @@ pub fn read_dir(dir: &Path) -> Result<Vec<CaseFile>> {
 }
 
 impl CaseFile {
-    /// Reads a file.
+    /// Reads one file of cases.
     pub fn read(path: &Path) -> Result<CaseFile> {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         let mut file = CaseFile { path: path.to_owned(), head: String::new(), cases: Vec::new() };
@@ -83,7 +83,7 @@ impl CaseFile {
         Ok(file)
     }
 
-    /// Writes the file as it is now.
+    /// Writes the file with its current cases.
     pub fn write(&self) -> Result<()> {
         let mut text = self.head.clone();
         for (number, case) in self.cases.iter().enumerate() {
@@ -93,7 +93,7 @@ impl CaseFile {
             text.push_str(&format!("=== {}: {}\n{}", case.name, case.rule, case.text));
             let reference = case.reference.iter().map(|reference| format!("{REFERENCE}{reference}"));
             for line in case.expected.iter().cloned().chain(reference) {
-                text.push_str(&format!("{MARK}{line}\n"));
+                text.push_str(&format!("{ARROW}{line}\n"));
             }
         }
         std::fs::write(&self.path, text).with_context(|| format!("writing {}", self.path.display()))
@@ -107,7 +107,7 @@ impl Case {
     }
 
     fn add_line(&mut self, line: &str) {
-        match line.strip_prefix(MARK).map(str::trim_end) {
+        match line.strip_prefix(ARROW).map(str::trim_end) {
             Some(expected) => match expected.strip_prefix(REFERENCE) {
                 Some(reference) => self.reference = Some(reference.to_owned()),
                 None => self.expected.push(expected.to_owned()),
@@ -118,7 +118,7 @@ impl Case {
         }
     }
 
-    /// The Dockerfile.
+    /// Bytes of the Dockerfile.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut rest = match self.text.find("⟨END⟩") {
@@ -137,7 +137,7 @@ impl Case {
     }
 }
 
-/// The bytes of a name between `⟨` and `⟩`.
+/// Bytes of a name between `⟨` and `⟩`.
 fn named(name: &str) -> Vec<u8> {
     match name {
         "CR" => b"\r".to_vec(),

@@ -1,9 +1,9 @@
-//! Whole builds: a context, a Dockerfile, and the image that comes of it, as text.
+//! Whole builds: a context, a Dockerfile, and the resulting image, as text.
 //!
 //! `testdata/differential/*.cases` holds trials in the format of [`cases`](crate::cases). In a trial's text, lines that
-//! begin with `$ ` are commands that lay out the context (run by `sh -eu` in its directory), a line that begins with `& `
-//! has more arguments for `build` (`{}` is the context's directory); the rest is the Dockerfile. What the reference
-//! engine made of it is in `recorded/NAME`.
+//! begin with `$ ` are commands that create the context (run by `sh -eu` in its directory), a line that begins with
+//! `& ` has more arguments for `build` (`{}` is the context's directory); the rest is the Dockerfile. The reference
+//! engine's image is recorded in `recorded/NAME`.
 
 use crate::cases::{self, Case};
 use anyhow::{Context, Result, bail};
@@ -16,24 +16,24 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Files of contexts get this time unless the trial gives them an older one.
+/// Modification time of files in contexts, unless the trial sets an older one.
 const CONTEXT_TIME: i64 = 1_000_000_000;
-/// What is younger was made by the build.
+/// Times later than this one are from the build.
 const NOW: u64 = 1_600_000_000;
 
 /// A build to compare.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    /// Its name.
+    /// Name of the trial.
     pub name: String,
-    /// The rule in a sentence.
+    /// Rule that the trial shows, in one sentence.
     pub rule: String,
     setup: String,
     arguments: Vec<String>,
     dockerfile: Vec<u8>,
 }
 
-/// All trials of a directory, in order.
+/// Reads all trials of a directory, in order.
 pub fn read_dir(dir: &Path) -> Result<Vec<Trial>> {
     let files = cases::read_dir(dir)?;
     let trials: Vec<Trial> = files.iter().flat_map(|file| &file.cases).map(Trial::new).collect();
@@ -60,7 +60,7 @@ impl Trial {
         Trial { name: case.name.clone(), rule: case.rule.clone(), setup, arguments, dockerfile }
     }
 
-    /// Makes the context in an empty directory.
+    /// Creates the context in an empty directory.
     pub fn lay_out(&self, dir: &Path) -> Result<()> {
         let script = format!("umask 022\n{}", self.setup);
         let mut shell = Command::new("sh");
@@ -74,8 +74,8 @@ impl Trial {
         make_old(dir)
     }
 
-    /// Builds the context in `directory` and describes the image. `builder` makes a command that takes Docker's arguments,
-    /// `more` are arguments for its `build`.
+    /// Builds the context in `dir` and describes the image. `builder` returns a command with Docker's arguments; `more`
+    /// are arguments for its `build`.
     pub fn build(
         &self,
         builder: &dyn Fn() -> Command,
@@ -104,7 +104,7 @@ impl Trial {
     }
 }
 
-/// The engine names trees by numbers that are others each time.
+/// Message without the ids of file trees, which differ in each build of the engine.
 fn without_reference(message: &str) -> String {
     let dir = message.find("/overlay2/").zip(message.find("/merged"));
     if let Some((start, end)) = dir.filter(|(start, end)| start < end) {
@@ -119,7 +119,7 @@ fn without_reference(message: &str) -> String {
     }
 }
 
-/// Gives all that is new in a directory one old time.
+/// Sets one old time on all new files of a directory.
 fn make_old(path: &Path) -> Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     if metadata.is_dir() {
@@ -137,7 +137,7 @@ fn make_old(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The base image of the trials: its layers are not described.
+/// Base image of the trials; its layers are not described.
 #[derive(Clone, Debug, Default)]
 pub struct Base {
     diff_ids: BTreeSet<String>,
@@ -162,7 +162,7 @@ fn texts(list: &Value) -> Vec<String> {
     list.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()
 }
 
-/// Config, history and the members of each layer that is not the base's.
+/// Describes config, history and the entries of each layer above the base image.
 fn describe(archive: &Path, base: &Base) -> Result<String> {
     let dir = tempfile::tempdir()?;
     tar::Archive::new(File::open(archive)?).unpack(dir.path())?;
@@ -210,7 +210,7 @@ fn describe_config(config: &Value) -> String {
     text
 }
 
-/// A line for each entry of a layer's tar: type, mode, owner, time, size or link, content, attributes.
+/// Describes each entry of a layer's tar in a line: type, mode, owner, time, size or link, content, attributes.
 fn describe_layer(path: &Path) -> Result<String> {
     let mut text = String::new();
     let mut archive = tar::Archive::new(File::open(path)?);
@@ -279,22 +279,22 @@ fn digest(file: &mut impl Read) -> Result<(u64, String)> {
     Ok((size, hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()))
 }
 
-/// What Kiln is told besides a trial's own arguments: trials look at secrets in images, which it refuses.
+/// Arguments for Kiln in addition to those of a trial: trials put secrets into images, which Kiln refuses by default.
 pub const KILN_ARGUMENTS: [&str; 2] = ["--allow", "secret-leak"];
 
-/// Where the recording of a trial is.
+/// Path of the recording of a trial.
 pub fn recording(dir: &Path, name: &str) -> PathBuf {
     dir.join("recorded").join(name)
 }
 
-/// What differs between two descriptions, a line each; nothing when they agree. All failures agree.
+/// Differences between two descriptions, in lines; empty when they agree. All failures agree.
 ///
-/// What the reference gives the time of the build may be older in Kiln's image.
+/// Files with the time of the build in the reference's image may be older in Kiln's.
 pub fn differences(reference: &str, own: &str) -> Vec<String> {
     if reference.starts_with("fails ") && own.starts_with("fails ") {
         return Vec::new();
     }
-    // A base without /etc/hosts has it made and removed there, which leaves a trace.
+    // If the base image lacks /etc/hosts, its creation and removal leave an entry for the directory.
     let lines = |text: &'_ str| -> Vec<String> {
         text.lines().filter(|line| *line != "dir 755 0:0 now etc/").map(str::to_owned).collect()
     };
@@ -307,7 +307,7 @@ pub fn differences(reference: &str, own: &str) -> Vec<String> {
     reference.chain(own).collect()
 }
 
-/// True for lines that differ only in the time, which is that of the build in the first.
+/// True for lines that differ only in the time, if that of the first is the time of the build.
 fn is_older(reference: &str, own: &str) -> bool {
     let split = |line: &str| -> Option<(Vec<String>, String)> {
         let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
@@ -328,7 +328,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_differs_is_shown() {
+    fn only_differences_are_shown() {
         assert_eq!(differences("a\nb\nc\n", "a\nb\nc\n"), Vec::<String>::new());
         assert_eq!(differences("a\nb\nc\n", "a\nx\nc\n"), ["  reference  b", "  kiln       x"]);
         assert_eq!(differences("fails a\n", "fails b\n"), Vec::<String>::new());

@@ -1,14 +1,14 @@
-//! What was read in a Dockerfile, a line for each instruction and each finding.
+//! Dump of a parsed Dockerfile: a line for each instruction and each diagnostic.
 
 use kiln_parser::ast::{CommandLine, CopyOptions, CopySource, Healthcheck, Heredoc, Instruction, Kind, Run};
 use kiln_parser::{Source, Text, parse};
 
-/// Longer texts are cut.
+/// Length in characters from which texts are truncated.
 const MAX_TEXT: usize = 120;
-/// Longer lines, too.
+/// Length in characters from which lines are truncated.
 const MAX_LINE: usize = 500;
 
-/// All lines for a file.
+/// Dump of a file, in lines.
 pub fn dump(bytes: &[u8]) -> Vec<String> {
     let source = Source::new("Dockerfile", bytes);
     let parse = parse(&source);

@@ -1,9 +1,9 @@
-//! What the reference builder does, recorded, and whether Kiln does the same.
+//! Recorded behaviour of the reference builder, and its comparison with Kiln.
 //!
-//! [`cases`] reads `testdata/parser/*.cases`: small Dockerfiles, one for each rule of the language, with what Kiln
-//! reads in them ([`dump`]) and whether the reference engine accepts them ([`acceptance`]). Tests compare both with what
-//! Kiln does; the program `acceptance` asks the engine again. [`differential`] does the same for whole builds and the images
-//! that come of them, with a program of that name.
+//! [`cases`] reads `testdata/parser/*.cases`: small Dockerfiles, one for each rule of the language, with the dump of
+//! Kiln's tree ([`dump`]) and the answer whether the reference engine accepts them ([`acceptance`]). Tests compare both
+//! with Kiln's current behaviour; the program `acceptance` asks the engine again. [`differential`] does the same for
+//! whole builds and the resulting images, with a program of that name.
 
 #![forbid(unsafe_code)]
 

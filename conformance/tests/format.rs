@@ -1,5 +1,5 @@
-//! Laying out changes nothing that is built: files of `testdata/parser` and `testdata/projects` say the same before
-//! and after, word for word.
+//! Formatting preserves the meaning: files of `testdata/parser` and `testdata/projects` have the same instructions
+//! before and after, word for word.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -12,7 +12,7 @@ fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").join(name)
 }
 
-/// All Dockerfiles with a name each.
+/// All Dockerfiles with their names.
 fn files() -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     for file in cases::read_dir(&testdata("parser")).unwrap() {
@@ -27,7 +27,7 @@ fn files() -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// The words that a POSIX shell sees: split at blanks outside of quotes, quotes kept.
+/// Words as a POSIX shell splits them: at blanks outside of quotes, quotes kept.
 fn shell_words(command: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut rest = command.chars().peekable();
@@ -50,7 +50,7 @@ fn shell_words(command: &str) -> Vec<String> {
     words
 }
 
-/// Takes a quoted string; within double quotes a command's blanks are those of a command again.
+/// Reads a quoted string; a command substitution within double quotes has the blanks of a command again.
 fn quoted(quote: char, rest: &mut std::iter::Peekable<std::str::Chars<'_>>, word: &mut String) {
     while let Some(character) = rest.next() {
         word.push(character);
@@ -88,31 +88,31 @@ fn substituted(rest: &mut std::iter::Peekable<std::str::Chars<'_>>, word: &mut S
     }
 }
 
-/// What an instruction says: flags, words and heredocs, without places.
+/// Meaning of an instruction: flags, words and heredocs, without spans.
 fn meaning(instruction: &Instruction, is_posix: bool) -> String {
     let bodies: Vec<_> = instruction.heredocs.iter().map(|it| (&it.name, it.expand, it.text())).collect();
     let said = match &instruction.kind {
         Kind::Run(run) if is_posix => match &run.command {
             CommandLine::Shell(text) => {
                 let flags = Run { command: CommandLine::Exec(Vec::new()), ..run.clone() };
-                format!("{:?} {}", shell_words(text.as_str()), without_places(&format!("{flags:?}")))
+                format!("{:?} {}", shell_words(text.as_str()), without_spans(&format!("{flags:?}")))
             }
-            CommandLine::Exec(_) => without_places(&format!("{run:?}")),
+            CommandLine::Exec(_) => without_spans(&format!("{run:?}")),
         },
         Kind::From(from) => {
             let name = from.name.as_ref().map(|name| name.as_str());
             format!("{} {name:?} {:?}", from.image.as_str(), from.platform.as_ref().map(|it| it.as_str()))
         }
         Kind::Healthcheck(Healthcheck::Command { command: CommandLine::Shell(text), .. }) => {
-            format!("{} {}", text.as_str(), without_places(&format!("{:?}", instruction.kind)))
+            format!("{} {}", text.as_str(), without_spans(&format!("{:?}", instruction.kind)))
         }
-        kind => without_places(&format!("{kind:?}")),
+        kind => without_spans(&format!("{kind:?}")),
     };
     format!("{} {said} {bodies:?}", instruction.keyword.as_str().to_uppercase())
 }
 
-/// A tree as text without the numbers behind `@` and `span: `.
-fn without_places(tree: &str) -> String {
+/// Debug text of a tree without the numbers after `@` and `span: `.
+fn without_spans(tree: &str) -> String {
     let mut out = String::new();
     let mut rest = tree;
     while let Some(at) = [rest.find("\"@"), rest.find("span: ")].into_iter().flatten().min() {
@@ -124,7 +124,7 @@ fn without_places(tree: &str) -> String {
 }
 
 #[test]
-fn laying_out_changes_no_value() {
+fn formatting_preserves_values() {
     let files = files();
     assert!(files.len() >= 1500, "only {} files", files.len());
     let mut compared = 0;

@@ -1,4 +1,4 @@
-//! Each case of `testdata/parser` is read as it says. `BLESS=1` writes what is read now; look at the difference.
+//! Each case of `testdata/parser` has the expected dump. `BLESS=1` writes the current one; review the difference.
 
 use kiln_conformance::cases;
 use kiln_conformance::dump::dump;
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 #[test]
-fn cases_are_read_as_they_say() {
+fn cases_have_the_expected_dumps() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/parser");
     let bless = std::env::var_os("BLESS").is_some();
     let mut names = BTreeSet::new();

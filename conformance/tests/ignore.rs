@@ -1,4 +1,4 @@
-//! Each case of `testdata/parser/ignore.json`: what an ignore file says about paths, and which line of it.
+//! Each case of `testdata/parser/ignore.json`: whether an ignore file excludes paths, and the line that decides.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::path::Path;
 
 #[test]
-fn paths_are_ignored_by_the_lines_that_say_so() {
+fn paths_are_ignored_by_the_expected_lines() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/parser/ignore.json");
     let file: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let cases = file["cases"].as_array().unwrap();

@@ -1,5 +1,5 @@
-//! The reference builder's rules find in each case of `testdata/lint` what it says: line, rule and words. `BLESS=1`
-//! writes what is found now; read the difference.
+//! Findings of the reference builder's rules in each case of `testdata/lint`: line, rule and message. `BLESS=1` writes
+//! the current ones; review the difference.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -9,7 +9,7 @@ use kiln_parser::lint::{BaseFacts, Choice, Facts, lint};
 use kiln_parser::{Source, parse};
 use std::path::Path;
 
-/// What a case is checked with.
+/// Facts with which a case is checked.
 fn facts(case: &Case) -> Facts {
     let with: Vec<&str> = case.expected.iter().filter_map(|line| line.strip_prefix("with ")).collect();
     let all = |name: &str| -> Vec<&str> { with.iter().filter_map(|line| line.strip_prefix(name)).collect() };
@@ -18,7 +18,7 @@ fn facts(case: &Case) -> Facts {
     Facts {
         ignore: Some(Patterns::compile(all("ignore ")).unwrap()),
         build_args: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        // Images are known, and have no variables.
+        // Images are known and have no variables.
         bases: (0..9).map(|stage| (stage, BaseFacts::default())).collect(),
         built: built.map(|list| list.split(' ').map(|number| number.parse().unwrap()).collect()),
     }

@@ -1,5 +1,5 @@
-//! Dockerfiles as projects have them, in `testdata/projects`: what lints say about them has been read, and laying them
-//! out is stable. `BLESS=1` writes what is found now; read the difference.
+//! Dockerfiles of projects in `testdata/projects`: their lint findings have been reviewed, and formatting is
+//! idempotent. `BLESS=1` writes the current findings; review the difference.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -19,7 +19,7 @@ fn projects() -> Vec<(String, PathBuf)> {
 }
 
 #[test]
-fn findings_are_those_that_were_read() {
+fn findings_are_those_that_were_reviewed() {
     let mut found = String::new();
     for (name, path) in projects() {
         let source = Source::new(name, std::fs::read(path).unwrap());
@@ -43,14 +43,14 @@ fn findings_are_those_that_were_read() {
     };
     assert!(
         found == expected,
-        "new: {:#?}\ngone: {:#?}",
+        "new: {:#?}\nremoved: {:#?}",
         differs(&found, &expected),
         differs(&expected, &found)
     );
 }
 
 #[test]
-fn laying_out_is_stable() {
+fn formatting_is_idempotent() {
     for (name, path) in projects() {
         let source = Source::new(name.as_str(), std::fs::read(path).unwrap());
         let tree = parse(&source);

@@ -4,8 +4,8 @@
 //! acceptance [CASE…]
 //! ```
 //!
-//! The engine is that of `DOCKER_HOST`; it must be able to reach an image `busybox`. Whether Kiln answers the same is a
-//! test of the program (`acceptance` among its black-box tests), which reads the records.
+//! The engine is that of `DOCKER_HOST`; it must be able to reach an image `busybox`. The black-box test `acceptance`
+//! compares the records with the answers of Kiln.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a program that prints")]
 

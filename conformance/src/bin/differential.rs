@@ -1,4 +1,4 @@
-//! Has the reference engine build each trial of `testdata/differential`, and records the images.
+//! Builds each trial of `testdata/differential` with the reference engine, and records the images.
 //!
 //! ```text
 //! differential record [TRIAL…]
@@ -39,7 +39,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// Gives the engine the base image.
+/// Loads the base image into the engine.
 fn load_base(layout: &Path) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let archive = dir.path().join("busybox.tar");
@@ -53,7 +53,7 @@ fn load_base(layout: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A directory of its own for each build: the engine keeps contexts by name.
+/// Separate directory for each build: the engine identifies contexts by name.
 fn dir_for(trial: &Trial) -> Result<tempfile::TempDir> {
     Ok(tempfile::Builder::new().prefix(&format!("trial-{}-", trial.name)).tempdir()?)
 }
@@ -63,7 +63,7 @@ fn record(dir: &Path, base: &Base, trials: &[Trial]) -> Result<()> {
     for trial in trials {
         let context = dir_for(trial)?;
         trial.lay_out(context.path())?;
-        // Times are no part of the engine's cache: a result of another trial may have others.
+        // Times are not part of the engine's cache key, so a cached result could have those of another trial.
         let image = trial.build(&|| Command::new("docker"), &["--no-cache"], context.path(), base)?;
         std::fs::write(differential::recording(dir, &trial.name), image)?;
         println!("recorded {}", trial.name);
