@@ -220,3 +220,99 @@ fn statements_about_security_have_tests() {
     let named = named_tests("a `b/c.rs::d`, `e::f` and `g.rs`").collect::<Vec<_>>();
     assert_eq!(named, [("b/c", "d")]);
 }
+
+/// Crates whose comments keep to the section "Words" of CONTRIBUTING.md.
+const CRATES: [&str; 6] = ["bench", "conformance", "fuzz", "image", "parser", "registry"];
+/// Words and phrases of its right column that a comment never needs, in lower case.
+const REJECTED: [&str; 24] = [
+    "folder",
+    "folders",
+    "this machine",
+    "the machine",
+    "nobody",
+    "somebody",
+    "someone",
+    "anybody",
+    "everybody",
+    "whoever",
+    "who",
+    "whom",
+    "hears",
+    "heard",
+    "tells",
+    "told",
+    "says",
+    "said",
+    "gives",
+    "gave",
+    "of its own",
+    "of their own",
+    "taken away",
+    "takes away",
+];
+
+/// Comments of a source, each with the number of its first line, its marker (`//`, `///` or `//!`) and its text.
+fn comments(source: &str) -> Vec<(usize, &str, String)> {
+    let mut found: Vec<(usize, &str, String)> = Vec::new();
+    let mut last = 0;
+    for (number, line) in (1..).zip(source.lines()) {
+        let line = line.trim_start();
+        let Some(marker) = ["///", "//!", "//"].into_iter().find(|marker| line.starts_with(marker)) else {
+            continue;
+        };
+        let text = &line[marker.len()..];
+        match found.last_mut() {
+            Some((_, before, joined)) if *before == marker && last + 1 == number => {
+                joined.push(' ');
+                joined.push_str(text);
+            }
+            _ => found.push((number, marker, text.to_owned())),
+        }
+        last = number;
+    }
+    found
+}
+
+/// First rejected word or phrase in a comment; `None` when there is none.
+fn rejected(comment: &str) -> Option<&'static str> {
+    let words = comment.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    let text = format!(" {} ", words.collect::<Vec<_>>().join(" ").to_lowercase());
+    REJECTED.into_iter().find(|phrase| text.contains(&format!(" {phrase} ")))
+}
+
+/// Comments use the field's words, and a doc comment adds to the name of its item.
+#[test]
+fn comments_use_the_fields_words() {
+    const SHORTEST: usize = 4;
+    let mut dirs: Vec<_> = CRATES.iter().map(|name| project().join(name)).collect();
+    let mut looked_at = 0;
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() && !path.ends_with("target") {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                for (line, marker, text) in comments(&fs::read_to_string(&path).unwrap()) {
+                    let shown = format!("{}:{line}", path.display());
+                    assert_eq!(rejected(&text), None, "{shown}: see \"Words\" in CONTRIBUTING.md");
+                    let is_short = marker == "///" && text.split_whitespace().count() < SHORTEST;
+                    assert!(!is_short, "{shown}: a doc comment of fewer than {SHORTEST} words");
+                    looked_at += 1;
+                }
+            }
+        }
+    }
+    assert!(looked_at > 1000, "{looked_at}");
+}
+
+#[test]
+fn rejected_words_are_found() {
+    let found = comments("//! A\n//! b.\nuse c;\n    /// Folders\n    // d\n");
+    let expected = [(1, "//!", " A  b."), (4, "///", " Folders"), (5, "//", " d")];
+    let expected = expected.map(|(line, marker, text)| (line, marker, text.to_owned()));
+    assert_eq!(found, expected);
+    assert_eq!(rejected("Nobody's file"), Some("nobody"));
+    assert_eq!(rejected("a key  of its own"), Some("of its own"));
+    assert_eq!(rejected("the whole `folder_name`, foretold"), Some("folder"));
+    assert_eq!(rejected("the virtual machine, whose owner"), None);
+}
