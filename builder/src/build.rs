@@ -1,136 +1,47 @@
 //! A build from end to end.
 
 use crate::cancel::Cancel;
-use crate::check::{facts, file_facts};
 use crate::content::{Content, ContentError, StatCache};
 use crate::context::{Context, LocalDir};
-use crate::epoch::{self, Clock, RemoteClock};
-use crate::error::{BuildError, FailedStep, ImageError};
+use crate::error::{BuildError, FailedStep};
 use crate::event::{Event, Finding, Listener, Reporter, Row};
 use crate::explain::History;
-use crate::export::{Annotations, Exported, Exporter};
-use crate::graph::{CopySource, HostMount, Operation, RunLimits};
+use crate::export::{Exported, Exporter};
+use crate::facts::{facts, file_facts};
+use crate::front::epoch::{self, Epoch};
+use crate::front::{self, BuildOptions};
+use crate::graph::{CopySource, Operation};
+use crate::images::{BaseImages, Images};
 use crate::known::Known;
-use crate::plan::{self, BaseImage, BaseImages, Plan, PlanOptions, Planned, Rights};
+use crate::mistake::Mistake;
+use crate::outcome::{BuiltImage, Outcome};
+use crate::path;
+use crate::plan::{self, Plan, Planned};
 use crate::remote::Remote;
-use crate::resolve::{Bases, resolve};
+use crate::resolve::resolve;
 use crate::sandbox::{Names, Sandbox};
 use crate::secret::Needles;
 use crate::solve::{NodeId, SolveError, solve};
-use crate::stage::{self, StageOptions, Stages};
+use crate::stage::{self, Stages};
 use crate::step::{Built, Executor, StepError, Tools};
 use kiln_image::config::ImageConfig;
-use kiln_image::digest::{DiffId, Digest, ImageId};
+use kiln_image::digest::Digest;
 use kiln_image::layer::WALK_STACK;
-use kiln_image::manifest::Descriptor;
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
-use kiln_image::store::{ImageRecord, LayerId, Store, StoreError};
+use kiln_image::store::{LayerId, Store, StoreError};
 use kiln_image::tree::Tree;
-use kiln_parser::ast::NetworkMode;
 use kiln_parser::diagnostic::Diagnostic;
 use kiln_parser::lint::{self, Choice};
 use kiln_parser::{Parse, parse, suggest};
 use kiln_runtime::Spawner;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, mpsc};
 
 /// Steps that run at once at least, however few processors there are: many only wait.
 const MIN_PARALLEL: usize = 16;
-
-/// What is to be built, and how.
-#[derive(Clone, Debug)]
-pub struct BuildOptions {
-    /// The stages to build; the last one when there are none.
-    pub targets: Vec<Target>,
-    /// Stages that no target needs are built, too.
-    pub all_stages: bool,
-    /// `--build-arg` values by name.
-    pub build_args: BTreeMap<String, String>,
-    /// Labels to set on the result.
-    pub labels: BTreeMap<String, String>,
-    /// Notes on manifests and indexes.
-    pub annotations: Annotations,
-    /// What the images are for; this host when there are none.
-    pub platforms: Vec<Platform>,
-    /// Results of earlier builds do not count.
-    pub no_cache: bool,
-    /// Say why steps run.
-    pub explain: bool,
-    /// Names for the result of the last target.
-    pub tags: Vec<Reference>,
-    /// Stages whose earlier results do not count, by their names in lower case.
-    pub no_cache_stages: BTreeSet<String>,
-    /// What RUN can reach when it says nothing.
-    pub network: NetworkMode,
-    /// What the file may ask for.
-    pub rights: Rights,
-    /// What programs may have.
-    pub limits: RunLimits,
-    /// Files in new layers that are younger than `SOURCE_DATE_EPOCH` get its time.
-    pub rewrites_times: bool,
-    /// Which layers become one.
-    pub squash: Squash,
-    /// What the reference builder lets pass is an error.
-    pub strict: bool,
-    /// Steps that run at once at most.
-    pub jobs: Option<usize>,
-    /// What all RUN steps see of this host.
-    pub volumes: Vec<HostMount>,
-    /// Docker's media types instead of OCI's.
-    pub docker_types: bool,
-    /// The files of the result are all that is wanted: no image is kept.
-    pub only_files: bool,
-    /// Names and addresses for the hosts file of steps.
-    pub hosts: Vec<(String, String)>,
-    /// What steps may be shown without its becoming part of anything.
-    pub given: Given,
-}
-
-/// A stage to build.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Its name.
-    pub stage: String,
-    /// Names for its image.
-    pub tags: Vec<Reference>,
-}
-
-/// Which layers become one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Squash {
-    /// None.
-    #[default]
-    No,
-    /// Those that the build made.
-    New,
-    /// All of them.
-    All,
-}
-
-/// Secrets and sockets by their ids.
-#[derive(Clone, Default)]
-pub struct Given {
-    /// What secrets hold.
-    pub secrets: BTreeMap<String, Vec<u8>>,
-    /// Sockets of ssh agents.
-    pub ssh: BTreeMap<String, PathBuf>,
-}
-
-impl Given {
-    /// True when `text` holds the value of a secret that is not so simple that it stands there by chance.
-    pub fn holds_secret(&self, text: &[u8]) -> bool {
-        Needles::new(&self.secrets).stand_in(text)
-    }
-}
-
-impl std::fmt::Debug for Given {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Given").field("secrets", &self.secrets.keys()).field("ssh", &self.ssh).finish()
-    }
-}
 
 /// What a build works with.
 pub struct Machine<'a> {
@@ -150,81 +61,6 @@ pub struct Machine<'a> {
     pub cancel: &'a Cancel,
 }
 
-/// Finds images by name: in the store, or wherever else they are.
-pub trait Images: Sync {
-    /// Brings an image into the store. `progress` hears of parts of it that come.
-    fn resolve(
-        &self,
-        name: &Reference,
-        platform: &Platform,
-        progress: &(dyn Fn(Part) + Sync),
-    ) -> Result<ResolvedImage, ImageError>;
-}
-
-/// A part of an image on its way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Its digest.
-    pub digest: Digest,
-    /// How much has come, in bytes.
-    pub current: u64,
-    /// How much there is, in bytes.
-    pub total: u64,
-}
-
-/// An image in the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResolvedImage {
-    /// The store's record.
-    pub record: ImageRecord,
-    /// The digest that the registry knows it by, if it came from one.
-    pub digest: Option<Digest>,
-}
-
-/// What came of a build.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The images: of each target in order, one for each platform in order.
-    pub images: Vec<BuiltImage>,
-    /// The index over the images of the last target, when there are several platforms: its bytes.
-    pub index: Option<Vec<u8>>,
-    /// The time of all that the build made, in seconds since 1970, if it was given one.
-    pub epoch: Option<i64>,
-}
-
-/// An image that was built.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BuiltImage {
-    /// Its id.
-    pub id: ImageId,
-    /// Its manifest.
-    pub manifest: Descriptor,
-    /// What it is for.
-    pub platform: Platform,
-    /// The number of its stage in the file.
-    pub stage: usize,
-    /// The names that it got.
-    pub tags: Vec<Reference>,
-    /// Its layers.
-    pub diff_ids: Vec<DiffId>,
-}
-
-impl Outcome {
-    /// The images of the last target, one for each platform.
-    pub fn last(&self) -> &[BuiltImage] {
-        let last = self.images.last().map(|image| image.stage);
-        let first = self.images.iter().rposition(|image| Some(image.stage) != last).map_or(0, |at| at + 1);
-        &self.images[first..]
-    }
-
-    /// The image that stands for all: that for this host, or the first of the last target.
-    pub fn main(&self) -> &BuiltImage {
-        let own = Platform::host();
-        let last = self.last();
-        last.iter().find(|image| image.platform == own).unwrap_or(&last[0])
-    }
-}
-
 /// Builds an image.
 pub fn build(
     context: &Context,
@@ -237,57 +73,6 @@ pub fn build(
     build.run().map_err(|error| if machine.cancel.is_interrupted() { BuildError::Interrupted } else { error })
 }
 
-/// The part of the options that plans depend on.
-pub(crate) fn plan_options<'a>(
-    context: &'a Context,
-    options: &'a BuildOptions,
-    platform: &'a Platform,
-    stages: &Stages,
-    clock: Clock<'_>,
-) -> Result<PlanOptions<'a>, BuildError> {
-    Ok(PlanOptions {
-        build_args: &options.build_args,
-        platform,
-        platform_given: !options.platforms.is_empty(),
-        no_cache: options.no_cache,
-        labels: &options.labels,
-        name: &context.name,
-        looks_only: false,
-        no_cache_stages: &options.no_cache_stages,
-        network: options.network,
-        rights: &options.rights,
-        hosts: &options.hosts,
-        limits: &options.limits,
-        volumes: &options.volumes,
-        epoch: epoch::planned(context, options, stages, clock)?,
-        names_platform: options.platforms.len() > 1,
-    })
-}
-
-impl Bases for Build<'_> {
-    fn base(
-        &self,
-        reference: &Reference,
-        platform: &Platform,
-    ) -> Result<Result<BaseImage, ImageError>, BuildError> {
-        let row = self.reporter.start(format!("[internal] load metadata for {reference}"));
-        let progress = |part: Part| {
-            self.reporter.send(Event::Progress {
-                row,
-                part: part.digest.to_string(),
-                current: part.current,
-                total: part.total,
-            });
-        };
-        let result = self.machine.images.resolve(reference, platform, &progress);
-        self.reporter.end(row, &result);
-        match result {
-            Ok(resolved) => Ok(Ok(self.base_image(reference, resolved)?)),
-            Err(error) => Ok(Err(error)),
-        }
-    }
-}
-
 struct Build<'a> {
     context: &'a Context,
     options: &'a BuildOptions,
@@ -297,54 +82,63 @@ struct Build<'a> {
 
 impl Build<'_> {
     fn run(&self) -> Result<Outcome, BuildError> {
-        let platforms = platforms(self.options);
-        let parsed = self.parse(&platforms[0])?;
+        let platforms = front::platforms(self.options);
+        let (parsed, first) = self.parse(&platforms[0])?;
         // Nothing that the build finds or makes may be removed before the image names it.
         let _using = self.machine.store.use_layers()?;
         let mut plan = Plan::default();
-        let mut epoch = None;
+        let mut epoch = RemoteEpoch::default();
+        let mut time = None;
         let mut configs = Vec::new();
-        let remote_clock = RemoteClock::default();
-        let clock = |operation: &Operation| remote_clock.time(operation, self.machine);
-        for (number, platform) in platforms.iter().enumerate() {
-            let mut stages = look(self.context, self.options, &parsed, platform, self.options.all_stages)?;
-            let images = resolve(&mut stages, platform, self)?;
-            let options = plan_options(self.context, self.options, platform, &stages, &clock)?;
-            epoch = options.epoch;
+        let mut first = Some(first);
+        for platform in &platforms {
+            let is_first = first.is_some();
+            let mut stages = match first.take() {
+                Some(stages) => stages,
+                None => self.stages(&parsed, platform)?,
+            };
+            let images = resolve(&mut stages, platform, self.machine.images, &self.reporter)?;
+            time = epoch.time(epoch::read(self.context, self.options, &stages)?, self.machine)?;
+            let options = front::plan_options(self.context, self.options, platform, time);
             let planned = plan::plan(&mut plan, &stages, &images, &options);
             configs.extend(images.values().map(|image| image.config.clone()));
-            let linted = if number == 0 { self.lint(&parsed, &stages, &images) } else { Ok(()) };
+            let linted = if is_first { self.lint(&parsed, &stages, &images) } else { Ok(()) };
             planned?;
             linted?;
         }
         group_by_target(&mut plan.results, platforms.len());
-        self.execute(&plan, epoch, &configs)
+        self.execute(&plan, time, &configs)
     }
 
-    fn parse(&self, platform: &Platform) -> Result<Parse, BuildError> {
+    fn stages(&self, parsed: &Parse, platform: &Platform) -> Result<Stages, Mistake> {
+        front::stages(self.context, self.options, parsed, platform, self.options.all_stages)
+    }
+
+    /// Reads the file, and its stages for the first platform.
+    fn parse(&self, platform: &Platform) -> Result<(Parse, Stages), Mistake> {
         let name = self.context.source.name();
         let row = self.reporter.start(format!("[internal] load build definition from {name}"));
         let parsed = parse(&self.context.source);
         let errors: Vec<_> = parsed.errors().cloned().collect();
         let result = match errors.is_empty() {
-            true => look(self.context, self.options, &parsed, platform, self.options.all_stages).map(|_| ()),
+            true => self.stages(&parsed, platform),
             false => {
                 // As far as the file can be read.
                 self.tell_findings(&parsed, &file_facts(self.context, self.options));
-                Err(BuildError::Syntax(errors))
+                Err(Mistake::Syntax(errors))
             }
         };
         self.reporter.end(row, &result);
-        result?;
+        let stages = result?;
         self.warn_of_unused_arguments(&parsed.file)?;
-        Ok(parsed)
+        Ok((parsed, stages))
     }
 
     /// Tells what could be better, and stops when the file asks for that.
-    fn lint(&self, parsed: &Parse, stages: &Stages, images: &BaseImages) -> Result<(), BuildError> {
+    fn lint(&self, parsed: &Parse, stages: &Stages, images: &BaseImages) -> Result<(), Mistake> {
         let facts = facts(self.context, self.options, stages, images);
         let violations = self.tell_findings(parsed, &facts);
-        if violations.is_empty() { Ok(()) } else { Err(BuildError::Violations(violations)) }
+        if violations.is_empty() { Ok(()) } else { Err(Mistake::Violations(violations)) }
     }
 
     /// Reports what lints find; returns the names of those that must not be.
@@ -372,7 +166,7 @@ impl Build<'_> {
     }
 
     /// A misspelt `--build-arg` changes nothing, and nobody notices.
-    fn warn_of_unused_arguments(&self, file: &kiln_parser::ast::Dockerfile) -> Result<(), BuildError> {
+    fn warn_of_unused_arguments(&self, file: &kiln_parser::ast::Dockerfile) -> Result<(), Mistake> {
         let declared: Vec<&str> = stage::declared_arguments(file).collect();
         for name in self.options.build_args.keys() {
             let is_known = declared.contains(&name.as_str()) || stage::is_predefined(name);
@@ -386,7 +180,7 @@ impl Build<'_> {
                     Some(near) => format!("did you mean {near}?"),
                     None => format!("declare `ARG {name}`, or leave the option out"),
                 };
-                return Err(BuildError::option(message, hint));
+                return Err(Mistake::option(message, hint));
             }
             let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
             let message = format!("[Warning] One or more build-args [{name}] were not consumed{near}");
@@ -395,20 +189,9 @@ impl Build<'_> {
         Ok(())
     }
 
-    fn base_image(&self, reference: &Reference, resolved: ResolvedImage) -> Result<BaseImage, StoreError> {
-        let reference = match resolved.digest {
-            Some(digest) => reference.with_digest(digest),
-            None => reference.clone(),
-        };
-        let manifest = self.machine.store.read_manifest(&resolved.record)?;
-        let image = self.machine.store.read_image(resolved.record)?;
-        let layers = manifest.layers.into_iter().map(plan::as_oci).collect();
-        Ok(BaseImage { reference: reference.to_string(), config: image.config, layers })
-    }
-
     /// Looks for secrets in configs and annotations, before any step has seen what the file says.
     fn check_configs(&self, plan: &Plan, needles: &Needles<'_>) -> Result<(), BuildError> {
-        if self.options.rights.secret_leak {
+        if self.options.entitlements.secret_leak {
             return Ok(());
         }
         let found = |planned: &Planned| needles.find_in_image(&planned.config, &self.options.annotations);
@@ -427,7 +210,7 @@ impl Build<'_> {
         needles: &Needles<'_>,
         clean: &BTreeSet<String>,
     ) -> Result<(), BuildError> {
-        if self.options.rights.secret_leak || needles.is_empty() {
+        if self.options.entitlements.secret_leak || needles.is_empty() {
             return Ok(());
         }
         let store = self.machine.store;
@@ -470,7 +253,7 @@ impl Build<'_> {
         let (made, layers) = mpsc::channel();
         let reporter = &self.reporter;
         let graph = &plan.graph;
-        let needles = Needles::new(&self.options.given.secrets);
+        let needles = Needles::new(&self.options.credentials.secrets);
         let is_searched = !needles.is_empty();
         let known = Known {
             dockerfile: self.context.source.text(),
@@ -496,9 +279,9 @@ impl Build<'_> {
             sandbox: &sandbox,
             reporter,
             cancel,
-            given: &self.options.given,
+            credentials: &self.options.credentials,
             needles: &needles,
-            allows_leaks: self.options.rights.secret_leak,
+            allows_leaks: self.options.entitlements.secret_leak,
             in_images: &in_images,
         };
         let history = History::open(store, &self.context.name, graph, |text| needles.masked(text));
@@ -607,7 +390,7 @@ impl Build<'_> {
             images.push(BuiltImage { id, manifest, platform, stage, tags: Vec::new(), diff_ids });
         }
         let mut outcome = Outcome { images, index: None, epoch };
-        if platforms(self.options).len() > 1
+        if front::platforms(self.options).len() > 1
             || self.options.build_args.contains_key("BUILDKIT_MULTI_PLATFORM")
         {
             outcome.index = Some(exporter.index(outcome.last()));
@@ -622,10 +405,10 @@ impl Build<'_> {
         let mut named: Vec<(usize, &Reference)> = Vec::new();
         for (number, target) in self.options.targets.iter().enumerate() {
             let images = number * count..(number + 1) * count;
-            named.extend(target.tags.iter().map(|tag| (host_image(outcome, images.clone()), tag)));
+            named.extend(target.tags.iter().map(|tag| (outcome.host_image(images.clone()), tag)));
         }
         let last = outcome.images.len() - count..outcome.images.len();
-        let main = host_image(outcome, last);
+        let main = outcome.host_image(last);
         named.extend(self.options.tags.iter().map(|tag| (main, tag)));
         for (index, tag) in named {
             self.machine.store.tag(tag, &outcome.images[index].id)?;
@@ -646,7 +429,7 @@ impl Build<'_> {
         let node = plan.graph.node(error.node);
         let missing = match (&node.operation, &error.error) {
             (Operation::Copy(copy), StepError::Content(ContentError::NotFound { path, .. })) => {
-                let is_it = |source: &&CopySource| plan::path::join("/", &source.path) == *path;
+                let is_it = |source: &&CopySource| path::join("/", &source.path) == *path;
                 copy.sources.iter().find(is_it).map(|source| source.place)
             }
             (Operation::Copy(copy), StepError::Content(ContentError::NoDirectory { path, .. })) => {
@@ -663,32 +446,30 @@ impl Build<'_> {
     }
 }
 
+/// The time of a remote file or repository, fetched once in each build.
+#[derive(Default)]
+struct RemoteEpoch {
+    fetched: Option<Option<i64>>,
+}
+
+impl RemoteEpoch {
+    fn time(&mut self, epoch: Epoch, machine: &Machine<'_>) -> Result<Option<i64>, BuildError> {
+        let operation = match epoch {
+            Epoch::Known(time) => return Ok(time),
+            Epoch::Of(operation) => operation,
+        };
+        if let Some(time) = self.fetched {
+            return Ok(time);
+        }
+        let dir = machine.store.scratch_dir()?;
+        let time = epoch::fetch(&operation, machine.remote, dir.path())?;
+        self.fetched = Some(time);
+        Ok(time)
+    }
+}
+
 fn as_json(config: &ImageConfig) -> String {
     serde_json::to_string(config).unwrap_or_default()
-}
-
-/// The platforms to build for.
-fn platforms(options: &BuildOptions) -> Vec<Platform> {
-    if options.platforms.is_empty() { vec![Platform::host()] } else { options.platforms.clone() }
-}
-
-/// The stages of a file for a platform.
-pub(crate) fn look(
-    context: &Context,
-    options: &BuildOptions,
-    parsed: &Parse,
-    platform: &Platform,
-    all: bool,
-) -> Result<Stages, BuildError> {
-    let targets: Vec<String> = options.targets.iter().map(|target| target.stage.clone()).collect();
-    let options = StageOptions {
-        build_args: &options.build_args,
-        targets: &targets,
-        platform,
-        contexts: &context.named,
-        all,
-    };
-    stage::stages(&parsed.file, &options)
 }
 
 /// From the results of one platform after the other to those of one target after the other.
@@ -697,12 +478,6 @@ fn group_by_target(results: &mut Vec<Planned>, platforms: usize) {
     let order =
         (0..targets).flat_map(|target| (0..platforms).map(move |platform| platform * targets + target));
     *results = order.map(|index| results[index].clone()).collect();
-}
-
-/// Of images for several platforms, the number of that for this host, or of the first.
-fn host_image(outcome: &Outcome, images: std::ops::Range<usize>) -> usize {
-    let own = Platform::host();
-    images.clone().find(|index| outcome.images[*index].platform == own).unwrap_or(images.start)
 }
 
 fn open_content(dir: Option<LocalDir>, sources: &[String]) -> Result<Option<Content>, BuildError> {

@@ -14,7 +14,7 @@ pub use stat_cache::StatCache;
 pub(crate) use walk::each_file;
 pub use walk::{Digested, digest};
 
-use crate::plan::path;
+use crate::path;
 use kiln_image::sys::{self, CallError, Named};
 use kiln_image::tree::{RealPath, Tree};
 use kiln_parser::ignore::{Decision, Patterns};

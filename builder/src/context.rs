@@ -1,6 +1,6 @@
 //! The build context: a directory, a Dockerfile, and a file that says what is left out.
 
-use crate::error::BuildError;
+use crate::mistake::Mistake;
 use kiln_image::sys::{self, CallError};
 use kiln_image::tree::Tree;
 use kiln_parser::Source;
@@ -76,7 +76,7 @@ pub struct LocalDir {
 
 impl LocalDir {
     /// A directory with its own ignore file.
-    pub fn open(dir: &Path) -> Result<LocalDir, BuildError> {
+    pub fn open(dir: &Path) -> Result<LocalDir, Mistake> {
         let (ignore_name, ignore) = read_ignore(dir, &dir.join(NAMES[0]))?;
         Ok(LocalDir { dir: dir.to_owned(), ignore, ignore_name, is_archive: false })
     }
@@ -92,10 +92,10 @@ impl Context {
     /// Reads the Dockerfile and the ignore file of the context `directory`.
     ///
     /// `file` is the Dockerfile, relative to the current directory; `Dockerfile` in the context without it.
-    pub fn open(dir: &Path, file: Option<&Path>) -> Result<Context, BuildError> {
+    pub fn open(dir: &Path, file: Option<&Path>) -> Result<Context, Mistake> {
         if !dir.is_dir() {
             let what = if dir.exists() { "is not a directory" } else { "not found" };
-            return Err(BuildError::Option {
+            return Err(Mistake::Option {
                 message: format!("unable to prepare context: path {:?} {what}", dir.display().to_string()),
                 hints: vec!["give the directory that holds the files to build from, such as `.`".to_owned()],
             });
@@ -135,9 +135,9 @@ impl Context {
     }
 
     /// A context whose Dockerfile was read from somewhere else, such as standard input.
-    pub fn with_dockerfile(dir: &Path, bytes: Vec<u8>) -> Result<Context, BuildError> {
+    pub fn with_dockerfile(dir: &Path, bytes: Vec<u8>) -> Result<Context, Mistake> {
         if bytes.len() as u64 > MAX_SIZE {
-            return Err(BuildError::Option {
+            return Err(Mistake::Option {
                 message: "failed to read dockerfile: too large".to_owned(),
                 hints: vec!["a Dockerfile holds at most 16 MiB".to_owned()],
             });
@@ -164,10 +164,10 @@ fn find_dockerfile(dir: &Path) -> PathBuf {
     existing.unwrap_or_else(|| dir.join(NAMES[0]))
 }
 
-fn read_dockerfile(dir: &Path, file: &Path) -> Result<Source, BuildError> {
+fn read_dockerfile(dir: &Path, file: &Path) -> Result<Source, Mistake> {
     let shown = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
     let fail = |reason: String, hint: &str| {
-        Err(BuildError::Option {
+        Err(Mistake::Option {
             message: format!("failed to read dockerfile: open {}: {reason}", file.display()),
             hints: vec![hint.to_owned()],
         })
@@ -263,7 +263,7 @@ fn below(dir: &Path, file: &Path) -> Option<(PathBuf, PathBuf)> {
 }
 
 /// `NAME.dockerignore` beside the Dockerfile, or `.dockerignore` in the context.
-fn read_ignore(dir: &Path, file: &Path) -> Result<(String, Patterns), BuildError> {
+fn read_ignore(dir: &Path, file: &Path) -> Result<(String, Patterns), Mistake> {
     let mut own = file.as_os_str().to_owned();
     own.push(IGNORE_FILE);
     for path in [PathBuf::from(own), dir.join(IGNORE_FILE)] {
@@ -272,7 +272,7 @@ fn read_ignore(dir: &Path, file: &Path) -> Result<(String, Patterns), BuildError
             Ok(bytes) => {
                 let patterns = Patterns::parse(&String::from_utf8_lossy(&bytes));
                 let patterns = patterns
-                    .map_err(|error| BuildError::Ignore { file: name.clone(), message: error.to_string() })?;
+                    .map_err(|error| Mistake::Ignore { file: name.clone(), message: error.to_string() })?;
                 return Ok((name, patterns));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -283,7 +283,7 @@ fn read_ignore(dir: &Path, file: &Path) -> Result<(String, Patterns), BuildError
                     io::ErrorKind::FileTooLarge => "is larger than 16 MiB".to_owned(),
                     _ => error.to_string(),
                 };
-                return Err(BuildError::Ignore { file: name, message });
+                return Err(Mistake::Ignore { file: name, message });
             }
         }
     }

@@ -1,6 +1,8 @@
 //! From a target's tree and config to an image in the store.
 
-use crate::build::{BuiltImage, Squash};
+use crate::annotation::Annotations;
+use crate::front::Squash;
+use crate::outcome::BuiltImage;
 use crate::plan::Planned;
 use crate::step::Built;
 use kiln_image::config::{History, ImageConfig};
@@ -23,29 +25,6 @@ pub enum ExportError {
     /// The config is larger than what a store reads.
     #[error("the image's config has {0} bytes, and at most {MAX_METADATA} can be read again")]
     ConfigSize(usize),
-}
-
-/// Notes that `--annotation` puts on manifests, indexes, and the descriptors that point to them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Annotations {
-    /// On manifests: those for one platform, or all.
-    pub manifest: Vec<(Option<Platform>, String, String)>,
-    /// On descriptors of manifests in an index.
-    pub manifest_descriptor: Vec<(Option<Platform>, String, String)>,
-    /// On the index.
-    pub index: Vec<(String, String)>,
-    /// On the descriptor of the index.
-    pub index_descriptor: Vec<(String, String)>,
-}
-
-impl Annotations {
-    /// All names and values.
-    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
-        let on_manifests = self.manifest.iter().chain(&self.manifest_descriptor);
-        let on_manifests = on_manifests.map(|(_, name, value)| (name, value));
-        let on_index = self.index.iter().chain(&self.index_descriptor).map(|(name, value)| (name, value));
-        on_manifests.chain(on_index).flat_map(|(name, value)| [name.as_str(), value.as_str()])
-    }
 }
 
 fn notes_for(list: &[(Option<Platform>, String, String)], platform: &Platform) -> BTreeMap<String, String> {

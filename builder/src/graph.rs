@@ -350,7 +350,7 @@ impl Graph {
         });
         let sources = copies.flat_map(|copy| &copy.sources);
         let own = sources.filter(|source| source.from == CopyFrom::Context(context));
-        own.map(|source| crate::plan::path::join("/", &source.path)).collect()
+        own.map(|source| crate::path::join("/", &source.path)).collect()
     }
 
     /// The inputs of all nodes.

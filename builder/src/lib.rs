@@ -1,30 +1,49 @@
-//! Builds: a syntax tree becomes a step graph, the graph gets cache keys, and running it gives an image.
+//! Builds: a syntax tree becomes a step graph, the graph gets cache keys, and running it makes an image.
 //!
-//! Text to tree is the parser's work. From there: [`stage`] splits the file into stages, [`plan`] makes the
-//! step graph ([`graph`]) and the image's config, [`key`] says what each step's result depends on,
-//! [`solve`] decides what must run, and the executor runs it in containers and layers. [`build`] joins
-//! them.
+//! A value goes one way, and each arrow is a function from value to value:
 //!
-//! Planning is pure: it can be looked at without anything having been done. Images come in through a trait,
-//! so that nothing here knows a network.
+//! ```text
+//! text ──► stages ──► plan ──► graph ──► result
+//! ```
+//!
+//! | Value | Made by | From |
+//! |---|---|---|
+//! | text: the Dockerfile, the ignore file, the options | [`context`], [`front`] | the caller |
+//! | stages: bases, names and triggers resolved | [`stage`], then `resolve` with the images of [`images`] | the tree of `kiln_parser` |
+//! | plan: the step graph ([`graph`]), and config and history of each target | [`plan`] | stages, configs of base images, the epoch |
+//! | graph with keys: what must run, and what the cache holds | [`solve`], with the keys of [`key`] | the plan, the cache |
+//! | result: trees of layers, then images ([`outcome`]) | `step` runs steps, `export` makes images | the graph |
+//!
+//! [`build`] goes all of the way, [`check`] as far as the plan. Planning is pure: a plan can be looked at before anything
+//! has run. What comes from a network comes through the traits [`Images`] and [`Remote`](remote::Remote).
+//!
+//! Errors follow the same order. Everything up to the plan returns a [`Mistake`]: the file or an option is wrong. A step
+//! returns a [`StepError`]. [`BuildError`] joins them, and only [`build`] returns it.
 
 #![forbid(unsafe_code)]
 
+mod annotation;
 pub mod build;
 mod cancel;
 pub mod check;
 pub mod content;
 pub mod context;
-mod epoch;
+mod credentials;
 mod error;
 pub mod event;
 mod explain;
 mod export;
+mod facts;
+pub mod front;
 pub mod graph;
+pub mod images;
 pub mod key;
 mod known;
+mod mistake;
 pub mod mode;
+pub mod outcome;
 pub mod output;
+mod path;
 pub mod plan;
 pub mod remote;
 mod resolve;
@@ -35,15 +54,18 @@ pub mod stage;
 mod step;
 mod variables;
 
-pub use build::{
-    BuildOptions, BuiltImage, Given, Images, Machine, Outcome, Part, ResolvedImage, Squash, Target, build,
-};
+pub use annotation::Annotations;
+pub use build::{Machine, build};
 pub use cancel::Cancel;
 pub use context::{ContextSource, LocalDir, NamedContext};
-pub use error::{BuildError, FailedStep, ImageError};
-pub use export::Annotations;
+pub use credentials::Credentials;
+pub use error::{BuildError, FailedStep};
+pub use front::{BuildOptions, Squash, Target};
 pub use graph::{Checkout, HostMount, RunLimits};
-pub use plan::{Rights, checkout};
+pub use images::{BaseImage, ImageError, Images, Part};
+pub use mistake::Mistake;
+pub use outcome::{BuiltImage, Outcome};
+pub use plan::{Entitlements, checkout};
 pub use sandbox::SandboxError;
 pub use step::StepError;
 pub use variables::Variables;

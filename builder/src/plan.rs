@@ -9,21 +9,21 @@ mod copy;
 mod expose;
 mod go;
 mod mount;
-pub(crate) mod path;
 mod run;
 
 pub use copy::checkout;
 pub(crate) use copy::only_remote;
 pub(crate) use run::hostname;
 
-use crate::error::BuildError;
 use crate::graph::{self, CopyFrom, CopySource, Graph, HostMount, ImageSource, Node, Operation, RunLimits};
+use crate::images::BaseImages;
+use crate::mistake::Mistake;
+use crate::path;
 use crate::solve::{Input, NodeId, Use};
 use crate::stage::{Base, Origin, SCRATCH, Stage, Stages, Step};
 use crate::variables::Variables;
 use kiln_image::config::{History, ImageConfig, RunConfig};
-use kiln_image::digest::DiffId;
-use kiln_image::manifest::{Descriptor, media_type};
+use kiln_image::manifest::Descriptor;
 use kiln_image::platform::Platform;
 use kiln_image::store::MAX_METADATA;
 use kiln_parser::Text;
@@ -39,27 +39,6 @@ const WINDOWS_PATH: &str = "c:\\Windows\\System32;c:\\Windows;C:\\Windows\\Syste
 const WINDOWS: &str = "windows";
 /// Says in the history who made an entry.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
-
-/// An image that stages start from or copy from.
-#[derive(Clone, Debug)]
-pub struct BaseImage {
-    /// Its full name with its digest.
-    pub reference: String,
-    /// Its config.
-    pub config: ImageConfig,
-    /// Its layers as its manifest has them; empty when it has none of its own.
-    pub layers: Vec<Descriptor>,
-}
-
-impl BaseImage {
-    /// Its layers' diff ids.
-    fn diff_ids(&self) -> &[DiffId] {
-        &self.config.rootfs.diff_ids
-    }
-}
-
-/// Base images by the name that the file gives them and the platform that they are for.
-pub type BaseImages = BTreeMap<(String, Platform), BaseImage>;
 
 /// What a plan depends on besides stages and images.
 #[derive(Clone, Debug)]
@@ -83,7 +62,7 @@ pub struct PlanOptions<'a> {
     /// What RUN can reach when it says nothing.
     pub network: NetworkMode,
     /// What the file may ask for.
-    pub rights: &'a Rights,
+    pub entitlements: &'a Entitlements,
     /// Names with addresses of their own.
     pub hosts: &'a [(String, String)],
     /// What programs may have.
@@ -98,7 +77,7 @@ pub struct PlanOptions<'a> {
 
 /// What a Dockerfile may ask for because the user said so: `--allow`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rights {
+pub struct Entitlements {
     /// The host's own network.
     pub host_network: bool,
     /// `RUN --security=insecure`.
@@ -109,7 +88,7 @@ pub struct Rights {
     pub secret_leak: bool,
 }
 
-impl Rights {
+impl Entitlements {
     fn allows_device(&self, name: &str) -> bool {
         self.devices.as_ref().is_some_and(|names| names.is_empty() || names.contains(name))
     }
@@ -169,7 +148,7 @@ pub fn plan(
     stages: &Stages,
     images: &BaseImages,
     options: &PlanOptions<'_>,
-) -> Result<(), BuildError> {
+) -> Result<(), Mistake> {
     let mut planner = Planner {
         stages,
         images,
@@ -235,9 +214,9 @@ impl StageState {
     }
 
     /// Pays for a copy of the environment and `more` bytes, which a file can ask for in every stage and step.
-    fn pay_for_environment(&self, more: usize, span: Span) -> Result<(), BuildError> {
+    fn pay_for_environment(&self, more: usize, span: Span) -> Result<(), Mistake> {
         let length: usize = self.environment.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.budget.spend(length + more).map_err(|spent| BuildError::at("expansion", span, spent.to_string()))
+        self.budget.spend(length + more).map_err(|spent| Mistake::at("expansion", span, spent.to_string()))
     }
 }
 
@@ -267,7 +246,7 @@ impl Counter {
 }
 
 impl Planner<'_> {
-    fn stage(&mut self, index: usize) -> Result<StageState, BuildError> {
+    fn stage(&mut self, index: usize) -> Result<StageState, Mistake> {
         let stage = &self.stages.list[index];
         let mut state = self.begin(index, stage)?;
         for (number, step) in stage.steps.iter().enumerate() {
@@ -281,7 +260,7 @@ impl Planner<'_> {
         Ok(state)
     }
 
-    fn begin(&mut self, index: usize, stage: &Stage) -> Result<StageState, BuildError> {
+    fn begin(&mut self, index: usize, stage: &Stage) -> Result<StageState, Mistake> {
         let steps = stage.steps.iter().filter(|step| {
             matches!(step.instruction.kind, Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_))
         });
@@ -455,7 +434,7 @@ impl Planner<'_> {
         self.graph.add(Node { operation, inputs, name, span: Some(span), place, no_cache })
     }
 
-    fn instruction(&mut self, state: &mut StageState, step: &Step) -> Result<(), BuildError> {
+    fn instruction(&mut self, state: &mut StageState, step: &Step) -> Result<(), Mistake> {
         match &step.instruction.kind {
             Kind::Run(run) => self.run(state, step, run),
             Kind::Copy(copy) => self.copy(state, step, copy),
@@ -480,7 +459,7 @@ impl Planner<'_> {
         state.node = self.add(&mut state.counter, step.span, operation, inputs, name);
     }
 
-    fn workdir(&mut self, state: &mut StageState, step: &Step, text: &Text) -> Result<(), BuildError> {
+    fn workdir(&mut self, state: &mut StageState, step: &Step, text: &Text) -> Result<(), Mistake> {
         let value = expand_value(state, step, text)?;
         if state.platform.os == WINDOWS {
             return self.windows_workdir(state, step, &value);
@@ -502,12 +481,7 @@ impl Planner<'_> {
     }
 
     /// WORKDIR of an image for Windows: files have paths with slashes and without a drive, the config has backslashes.
-    fn windows_workdir(
-        &mut self,
-        state: &mut StageState,
-        step: &Step,
-        value: &str,
-    ) -> Result<(), BuildError> {
+    fn windows_workdir(&mut self, state: &mut StageState, step: &Step, value: &str) -> Result<(), Mistake> {
         let value = path::of_windows(value);
         let dir = path::working_dir(&path::of_windows(&state.config.config.working_dir), &value);
         let dir = path::join("/", &dir);
@@ -523,7 +497,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn finish(&self, stage: usize, target: StageState) -> Result<Planned, BuildError> {
+    fn finish(&self, stage: usize, target: StageState) -> Result<Planned, Mistake> {
         let mut config = target.config;
         for (name, value) in self.options.labels {
             config.config.labels.insert(name.clone(), value.clone());
@@ -570,11 +544,11 @@ impl Planner<'_> {
 }
 
 /// A config that no store would read again.
-fn config_too_large(span: Span) -> BuildError {
+fn config_too_large(span: Span) -> Mistake {
     let message = format!("the image's config becomes larger than {} MiB", MAX_METADATA >> 20);
     let hint =
         "variables, labels and the history of all instructions count; copy long texts into files instead";
-    BuildError::at("config-size", span, message).hint(Some(hint.to_owned()))
+    Mistake::at("config-size", span, message).hint(Some(hint.to_owned()))
 }
 
 fn fresh_state(
@@ -635,20 +609,20 @@ fn commit(state: &mut StageState, created_by: String, has_layer: bool) {
 }
 
 /// The value of a text in the environment of the stage.
-fn expand_value(state: &StageState, step: &Step, text: &Text) -> Result<String, BuildError> {
+fn expand_value(state: &StageState, step: &Step, text: &Text) -> Result<String, Mistake> {
     expand::expand(text.as_str(), &state.limited(), Rules::value(step.escape))
         .map(|expansion| expansion.value)
         .map_err(|error| expansion_error(step, text, &error))
 }
 
-fn expansion_error(step: &Step, text: &Text, error: &ExpandError) -> BuildError {
+fn expansion_error(step: &Step, text: &Text, error: &ExpandError) -> Mistake {
     let span = if step.is_trigger { step.span } else { text.span_of(error.at..error.at + 1) };
     unprocessed(span, text.as_str(), &error.message)
 }
 
 /// A text whose variables cannot be replaced.
-fn unprocessed(span: Span, text: &str, reason: &str) -> BuildError {
-    BuildError::at("expansion", span, format!("failed to process {}: {reason}", go::quote(text)))
+fn unprocessed(span: Span, text: &str, reason: &str) -> Mistake {
+    Mistake::at("expansion", span, format!("failed to process {}: {reason}", go::quote(text)))
 }
 
 /// The instruction as progress shows it: keyword in capitals, variables replaced.
@@ -665,15 +639,6 @@ fn shown_expanded(state: &StageState, step: &Step, quotes: Quotes, keep_unset: b
 /// `strconv.Quote`: how commands are shown in messages.
 pub(crate) fn quote(text: &str) -> String {
     go::quote(text)
-}
-
-/// A layer's descriptor in a manifest of OCI's own kind.
-pub(crate) fn as_oci(descriptor: Descriptor) -> Descriptor {
-    if descriptor.media_type == media_type::DOCKER_LAYER_GZIP {
-        Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), ..descriptor }
-    } else {
-        descriptor
-    }
 }
 
 /// What the shell form is given to.

@@ -2,8 +2,8 @@
 //!
 //! The builder knows no network: whoever builds brings a [`Remote`].
 
-use crate::error::ImageError;
 use crate::graph::Checkout;
+use crate::images::ImageError;
 use kiln_image::compression::decompressed_within_reason;
 use kiln_image::tar::{EntryKind, Reader};
 use std::fs::File;

@@ -1,7 +1,8 @@
-//! Which images the stages of a file need, and the triggers that these bring.
+//! Resolves the images that the stages of a file need, and adds their ONBUILD triggers to the stages.
 
-use crate::error::{BuildError, ImageError};
-use crate::plan::{BaseImage, BaseImages};
+use crate::event::{Event, Reporter};
+use crate::images::{BaseImage, BaseImages, Images, Part};
+use crate::mistake::Mistake;
 use crate::stage::{Base, Stages};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
@@ -9,36 +10,30 @@ use kiln_parser::span::Span;
 use kiln_parser::suggest;
 use std::collections::BTreeMap;
 
-/// Names that people mistype.
+/// Images whose names are suggested for misspelt ones.
 const COMMON_IMAGES: [&str; 12] = [
     "alpine", "busybox", "centos", "debian", "fedora", "golang", "node", "python", "rust", "scratch",
     "ubuntu", "nginx",
 ];
 
-/// Finds out what images are, in whatever way. May be asked from several threads at once.
-pub(crate) trait Bases: Sync {
-    /// The image of that name; the inner failure is the image's, the outer one that of this host.
-    fn base(
-        &self,
-        reference: &Reference,
-        platform: &Platform,
-    ) -> Result<Result<BaseImage, ImageError>, BuildError>;
-}
-
-/// Finds all images that are needed, and puts the triggers that they hold into the stages.
+/// Finds the images that reachable stages need, and puts their triggers in front of the stages' instructions.
+///
+/// # Errors
+/// [`Mistake::Image`] for an image that cannot be found, [`Mistake::Meaning`] for a trigger that is no instruction.
 pub(crate) fn resolve(
     stages: &mut Stages,
     platform: &Platform,
-    bases: &dyn Bases,
-) -> Result<BaseImages, BuildError> {
-    let mut images = BaseImages::new();
+    images: &dyn Images,
+    reporter: &Reporter<'_>,
+) -> Result<BaseImages, Mistake> {
+    let mut found = BaseImages::new();
     let mut triggered = vec![false; stages.list.len()];
     // A trigger may copy from images and stages that nothing else needs.
     loop {
-        resolve_named(stages, platform, bases, &mut images)?;
+        resolve_named(stages, platform, images, reporter, &mut found)?;
         let waiting: Vec<usize> = stages.reachable().into_iter().filter(|index| !triggered[*index]).collect();
         if waiting.is_empty() {
-            return Ok(images);
+            return Ok(found);
         }
         for index in waiting {
             triggered[index] = true;
@@ -46,7 +41,7 @@ pub(crate) fn resolve(
                 Base::Scratch | Base::Context(_) => Vec::new(),
                 Base::Image(name) => {
                     let platform = stages.list[index].platform_or(platform).clone();
-                    images[&(name.clone(), platform)].config.config.on_build.clone()
+                    found[&(name.clone(), platform)].config.config.on_build.clone()
                 }
                 Base::Stage(base) => stages.list[*base].own_triggers(),
             };
@@ -58,15 +53,16 @@ pub(crate) fn resolve(
 fn resolve_named(
     stages: &Stages,
     platform: &Platform,
-    bases: &dyn Bases,
-    images: &mut BaseImages,
-) -> Result<(), BuildError> {
+    images: &dyn Images,
+    reporter: &Reporter<'_>,
+    found: &mut BaseImages,
+) -> Result<(), Mistake> {
     let mut wanted: BTreeMap<(String, Platform), Span> = BTreeMap::new();
     for index in stages.reachable() {
         let stage = &stages.list[index];
         for (name, span) in stage.images_needed() {
             let key = (name.to_owned(), stage.platform_or(platform).clone());
-            if !images.contains_key(&key) {
+            if !found.contains_key(&key) {
                 wanted.entry(key).or_insert(span);
             }
         }
@@ -76,7 +72,7 @@ fn resolve_named(
             .into_iter()
             .map(|((name, platform), span)| {
                 scope.spawn(move || {
-                    let image = resolve_one(stages, &name, span, &platform, bases);
+                    let image = resolve_one(stages, &name, span, &platform, images, reporter);
                     (image, (name, platform))
                 })
             })
@@ -84,7 +80,7 @@ fn resolve_named(
         workers.into_iter().map(|worker| worker.join().expect("resolving does not panic")).collect()
     });
     for (result, key) in results {
-        images.insert(key, result?);
+        found.insert(key, result?);
     }
     Ok(())
 }
@@ -94,13 +90,21 @@ fn resolve_one(
     name: &str,
     span: Span,
     platform: &Platform,
-    bases: &dyn Bases,
-) -> Result<BaseImage, BuildError> {
+    images: &dyn Images,
+    reporter: &Reporter<'_>,
+) -> Result<BaseImage, Mistake> {
     let reference = name.parse::<Reference>().map_err(|error| {
-        BuildError::at("invalid-reference", span, format!("failed to parse stage name {name:?}: {error}"))
+        Mistake::at("invalid-reference", span, format!("failed to parse stage name {name:?}: {error}"))
     })?;
     let reference = reference.or_latest();
-    bases.base(&reference, platform)?.map_err(|source| {
+    let row = reporter.start(format!("[internal] load metadata for {reference}"));
+    let progress = |part: Part| {
+        let Part { digest, current, total } = part;
+        reporter.send(Event::Progress { row, part: digest.to_string(), current, total });
+    };
+    let result = images.resolve(&reference, platform, &progress);
+    reporter.end(row, &result);
+    result.map_err(|source| {
         let names = stages.list.iter().filter_map(|stage| stage.name.as_deref()).chain(COMMON_IMAGES);
         let near = suggest::nearest(name, names).map(|near| format!("did you mean {near}?"));
         let is_stage = |stage: &crate::stage::Stage| {
@@ -112,6 +116,6 @@ fn resolve_one(
         });
         let near = later.or(near);
         let (reference, whole) = (name.to_owned(), reference.to_string());
-        BuildError::Image { reference, whole, span, source, hints: near.into_iter().collect() }
+        Mistake::Image { reference, whole, span, source, hints: near.into_iter().collect() }
     })
 }

@@ -17,8 +17,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// What programs of a build see as their host's name.
-pub(crate) const HOSTNAME: &str = "buildkitsandbox";
 /// Stands for the address under which steps reach this host.
 const HOST_GATEWAY: &str = "host-gateway";
 /// Name resolution for steps in the host's own network.

@@ -6,8 +6,8 @@
 //! Every layer is searched before it gets a name in the store. One that holds a secret, and all that stands on it, has no
 //! cache record that builds without `--allow secret-leak` could find, whatever becomes of the build that made it.
 
+use crate::annotation::Annotations;
 use crate::cancel::Cancel;
-use crate::export::Annotations;
 use kiln_image::config::ImageConfig;
 use kiln_image::layer::check_length;
 use kiln_image::sys::{self, CallError, Descent, Named};

@@ -1,7 +1,7 @@
 //! The stages of a file: names, bases, what each needs, and which of them a target needs. Pure.
 
 use crate::context::{ContextSource, NamedContext};
-use crate::error::BuildError;
+use crate::mistake::Mistake;
 use crate::variables::Variables;
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
@@ -175,7 +175,7 @@ fn platform_variables(file: &Dockerfile, options: &StageOptions<'_>) -> Variable
 }
 
 /// Splits a file into stages and finds out what each starts from and needs.
-pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, BuildError> {
+pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, Mistake> {
     check_syntax(file, options)?;
     let escape = file.directives.escape;
     let mut globals = platform_variables(file, options);
@@ -204,7 +204,7 @@ pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, B
         }
     }
     if list.is_empty() {
-        return Err(BuildError::Option {
+        return Err(Mistake::Option {
             message: "dockerfile contains no stages to build".to_owned(),
             hints: vec!["begin the file with FROM".to_owned()],
         });
@@ -233,12 +233,12 @@ pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, B
     }
 }
 
-fn is_about_order(mistake: &BuildError) -> bool {
-    matches!(mistake, BuildError::Meaning(it) if matches!(it.code, "stage-order" | "circular-dependency"))
+fn is_about_order(mistake: &Mistake) -> bool {
+    matches!(mistake, Mistake::Meaning(it) if matches!(it.code, "stage-order" | "circular-dependency"))
 }
 
 /// Refuses files that ask for a frontend other than the one whose language this is.
-fn check_syntax(file: &Dockerfile, options: &StageOptions<'_>) -> Result<(), BuildError> {
+fn check_syntax(file: &Dockerfile, options: &StageOptions<'_>) -> Result<(), Mistake> {
     let refused = |image: &str| format!("the frontend {image} is not built in, and others cannot be loaded");
     let hint = || {
         "the language of docker/dockerfile is built in: to read the file as that, remove the line or pass --build-arg BUILDKIT_SYNTAX=docker/dockerfile".to_owned()
@@ -246,7 +246,7 @@ fn check_syntax(file: &Dockerfile, options: &StageOptions<'_>) -> Result<(), Bui
     if let Some(given) = options.build_args.get("BUILDKIT_SYNTAX") {
         return match is_built_in(given) {
             true => Ok(()),
-            false => Err(BuildError::Option { message: refused(given), hints: vec![hint()] }),
+            false => Err(Mistake::Option { message: refused(given), hints: vec![hint()] }),
         };
     }
     let Some(syntax) = &file.directives.syntax else { return Ok(()) };
@@ -254,7 +254,7 @@ fn check_syntax(file: &Dockerfile, options: &StageOptions<'_>) -> Result<(), Bui
     if is_built_in(image) {
         return Ok(());
     }
-    Err(BuildError::at("frontend", syntax.span, refused(image)).hint(Some(hint())))
+    Err(Mistake::at("frontend", syntax.span, refused(image)).hint(Some(hint())))
 }
 
 /// True for all versions of the reference frontend.
@@ -270,9 +270,9 @@ fn own_step(instruction: Instruction, escape: char) -> Step {
 }
 
 /// Expands a text of FROM or a global ARG; a failure points at its place.
-fn expand_at(text: &Text, env: &dyn Environment, escape: char) -> Result<Expansion<String>, BuildError> {
+fn expand_at(text: &Text, env: &dyn Environment, escape: char) -> Result<Expansion<String>, Mistake> {
     expand::expand(text.as_str(), env, Rules::value(escape))
-        .map_err(|error| BuildError::at("expansion", text.span_of(error.at..error.at + 1), error.message))
+        .map_err(|error| Mistake::at("expansion", text.span_of(error.at..error.at + 1), error.message))
 }
 
 fn set_globals(
@@ -281,7 +281,7 @@ fn set_globals(
     options: &StageOptions<'_>,
     budget: &Budget,
     escape: char,
-) -> Result<(), BuildError> {
+) -> Result<(), Mistake> {
     for item in items {
         let name = item.key.as_str();
         let value = match (options.build_args.get(name), &item.value) {
@@ -305,13 +305,13 @@ fn begin(
     contexts: &Contexts,
     (globals, budget): (&Variables, &Budget),
     escape: char,
-) -> Result<Stage, BuildError> {
+) -> Result<Stage, Mistake> {
     let limited = Limited { variables: globals, budget };
     let image = expand_at(&from.image, &limited, escape)?;
     if image.value.is_empty() {
         let message = format!("base name ({}) should not be blank", from.image.as_str());
         let near = near_variable(&image, globals);
-        return Err(BuildError::at("blank-base-name", from.image.span(), message).hint(near));
+        return Err(Mistake::at("blank-base-name", from.image.span(), message).hint(near));
     }
     let platform = match &from.platform {
         Some(text) => Some(platform(text, globals, &limited, escape)?),
@@ -349,16 +349,16 @@ fn platform(
     globals: &Variables,
     limited: &Limited<'_>,
     escape: char,
-) -> Result<Platform, BuildError> {
+) -> Result<Platform, Mistake> {
     let expansion = expand_at(text, limited, escape)?;
     if expansion.value.is_empty() {
         let message = format!("empty platform value from expression {}", text.as_str());
         let near = near_variable(&expansion, globals);
-        return Err(BuildError::at("empty-platform", text.span(), message).hint(near));
+        return Err(Mistake::at("empty-platform", text.span(), message).hint(near));
     }
     expansion.value.parse().map_err(|error| {
         let message = format!("failed to parse platform {}: {error}", text.as_str());
-        BuildError::at("invalid-platform", text.span(), message)
+        Mistake::at("invalid-platform", text.span(), message)
             .hint(Some("write os/architecture, such as linux/amd64 or linux/arm64".to_owned()))
     })
 }
@@ -397,7 +397,7 @@ impl Stages {
         &self.contexts.list[index].name
     }
 
-    fn find_target(&self, name: &str) -> Result<usize, BuildError> {
+    fn find_target(&self, name: &str) -> Result<usize, Mistake> {
         self.find(name).ok_or_else(|| {
             let titles = self.list.iter().filter_map(|stage| stage.name.as_deref());
             let near = suggest::nearest(name, titles).map(|near| format!(" (did you mean {near}?)"));
@@ -407,7 +407,7 @@ impl Stages {
             } else {
                 format!("the stages of this Dockerfile are: {}", names.join(", "))
             };
-            BuildError::Option {
+            Mistake::Option {
                 message: format!(
                     "target stage {name:?} could not be found{}",
                     near.as_deref().unwrap_or_default()
@@ -422,7 +422,7 @@ impl Stages {
         position(&self.list, &name.to_lowercase())
     }
 
-    fn resolve_origins(&mut self, index: usize) -> Result<(), BuildError> {
+    fn resolve_origins(&mut self, index: usize) -> Result<(), Mistake> {
         for position in 0..self.list[index].steps.len() {
             let origins = self.origins(index, &self.list[index].steps[position])?;
             self.list[index].steps[position].origins = origins;
@@ -430,7 +430,7 @@ impl Stages {
         Ok(())
     }
 
-    fn origins(&self, index: usize, step: &Step) -> Result<Vec<Option<Origin>>, BuildError> {
+    fn origins(&self, index: usize, step: &Step) -> Result<Vec<Option<Origin>>, Mistake> {
         match &step.instruction.kind {
             Kind::Copy(copy) => match copy.from.as_ref().filter(|from| !from.is_empty()) {
                 Some(from) => Ok(vec![Some(self.copy_origin(index, step, from)?)]),
@@ -441,20 +441,20 @@ impl Stages {
         }
     }
 
-    fn copy_origin(&self, index: usize, step: &Step, from: &Text) -> Result<Origin, BuildError> {
+    fn copy_origin(&self, index: usize, step: &Step, from: &Text) -> Result<Origin, Mistake> {
         let name = from.as_str();
         let span = step.span_of(from);
         let expanded = expand::expand(name, &expand::NoVariables, Rules::value(step.escape));
         if expanded.is_ok_and(|expansion| expansion.value != name) {
             let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
-            return Err(BuildError::at("from-variable", span, message));
+            return Err(Mistake::at("from-variable", span, message));
         }
         let found = match name.parse::<i64>() {
             Ok(number) => {
                 let valid = usize::try_from(number).ok().filter(|number| *number < self.list.len());
                 Some(valid.ok_or_else(|| {
                     let last = self.list.len() - 1;
-                    BuildError::at("stage-index", span, format!("invalid stage index {number}"))
+                    Mistake::at("stage-index", span, format!("invalid stage index {number}"))
                         .hint(Some(format!("stages are counted from 0; the last one here is {last}")))
                 })?)
             }
@@ -486,7 +486,7 @@ impl Stages {
         index: usize,
         step: &Step,
         mount: &ast::MountFlag,
-    ) -> Result<Option<Origin>, BuildError> {
+    ) -> Result<Option<Origin>, Mistake> {
         let field = mount.fields.iter().rev().find_map(|field| {
             let (key, value) = field.as_str().split_once('=')?;
             key.eq_ignore_ascii_case("from")
@@ -507,15 +507,15 @@ impl Stages {
         found: usize,
         span: Span,
         message: impl FnOnce(&Stage) -> String,
-    ) -> Result<(), BuildError> {
+    ) -> Result<(), Mistake> {
         if found < index {
             return Ok(());
         }
         if self.leads_to(found, index) {
             let message = format!("circular dependency detected on stage: {}", self.list[index].title);
-            return Err(BuildError::at("circular-dependency", span, message));
+            return Err(Mistake::at("circular-dependency", span, message));
         }
-        Err(BuildError::at("stage-order", span, message(&self.list[index]))
+        Err(Mistake::at("stage-order", span, message(&self.list[index]))
             .hint(Some("move the stage that is copied from above this one".to_owned())))
     }
 
@@ -560,14 +560,14 @@ impl Stages {
     }
 
     /// Puts the triggers that the base of a stage brings in front of its instructions.
-    pub fn add_triggers(&mut self, index: usize, triggers: &[String]) -> Result<(), BuildError> {
+    pub fn add_triggers(&mut self, index: usize, triggers: &[String]) -> Result<(), Mistake> {
         let span = self.list[index].span;
         let mut steps = Vec::new();
         for trigger in triggers {
             let source = Source::new("ONBUILD", trigger.as_bytes());
             let parse = parse_trigger(&source);
             let fail = |message: String| {
-                Err(BuildError::at("onbuild", span, message)
+                Err(Mistake::at("onbuild", span, message)
                     .hint(Some(format!("the base image has the trigger `ONBUILD {trigger}`"))))
             };
             if let Some(error) = parse.errors().next() {

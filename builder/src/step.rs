@@ -11,9 +11,9 @@ mod mount;
 mod owner;
 mod socket;
 
-use crate::build::Given;
 use crate::cancel::Cancel;
 use crate::content::{Content, ContentError, StatCache};
+use crate::credentials::Credentials;
 use crate::event::{Event, Reporter, Row};
 use crate::explain::Explainer;
 use crate::graph::{Copy, Graph, Operation};
@@ -91,7 +91,7 @@ pub enum StepError {
         /// Its address.
         what: String,
         /// Why.
-        source: crate::error::ImageError,
+        source: crate::images::ImageError,
     },
     /// A file that is not what it must be.
     #[error("digest mismatch {actual}: {expected}")]
@@ -306,7 +306,7 @@ pub(crate) struct Tools<'a> {
     pub(crate) sandbox: &'a Sandbox<'a>,
     pub(crate) reporter: &'a Reporter<'a>,
     pub(crate) cancel: &'a Cancel,
-    pub(crate) given: &'a Given,
+    pub(crate) credentials: &'a Credentials,
     /// What must not be shown.
     pub(crate) needles: &'a Needles<'a>,
     /// Images may hold secrets.

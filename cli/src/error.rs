@@ -1,7 +1,7 @@
 //! From what went wrong to words, hints and an exit code.
 
 use crate::ui;
-use kiln_builder::{BuildError, FailedStep, StepError};
+use kiln_builder::{BuildError, FailedStep, Mistake, StepError};
 use kiln_engine::EngineError;
 use kiln_image::archive::ArchiveError;
 use kiln_image::store::StoreError;
@@ -137,16 +137,16 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// Why a build failed, in one sentence that names the line of a file that cannot be read, and what was meant.
-pub fn error_message(error: &BuildError, source: Option<&Source>) -> String {
-    let message = chain(error);
-    let (message, hints) = match (error, source) {
-        (BuildError::Syntax(diagnostics), Some(source)) => {
+/// A mistake in one sentence, with the line of a syntax error, and with the near name if one was meant.
+pub fn mistake_message(mistake: &Mistake, source: Option<&Source>) -> String {
+    let message = chain(mistake);
+    let (message, hints) = match (mistake, source) {
+        (Mistake::Syntax(diagnostics), Some(source)) => {
             let line = diagnostics.first().map_or(1, |d| source.position(d.span.start as usize).line);
             let hints = diagnostics.first().map_or(&[][..], |d| d.hints.as_slice());
             (format!("dockerfile parse error on line {line}: {message}"), hints)
         }
-        (BuildError::Image { hints, .. }, _) => (message, hints.as_slice()),
+        (Mistake::Image { hints, .. }, _) => (message, hints.as_slice()),
         _ => (message, &[][..]),
     };
     match hints.iter().find(|hint| hint.starts_with("did you mean") && !message.contains(hint.as_str())) {
@@ -181,7 +181,10 @@ impl BuildFailure {
             return self.report_step(step);
         }
         self.show_places();
-        let message = error_message(&self.error, self.source.as_ref());
+        let message = match &self.error {
+            BuildError::Mistake(mistake) => mistake_message(mistake, self.source.as_ref()),
+            error => chain(error),
+        };
         // The context is looked at before anything is solved.
         let solving = if message.starts_with("unable to prepare context") { "" } else { "failed to solve: " };
         ui::tell_line(&format!("ERROR: failed to build: {solving}{message}"));
@@ -217,13 +220,13 @@ impl BuildFailure {
         let color = ui::color();
         let show = |text: String| ui::tell_rendered(&format!("{text}\n\n"), color);
         match &self.error {
-            BuildError::Syntax(diagnostics) => {
+            BuildError::Mistake(Mistake::Syntax(diagnostics)) => {
                 for diagnostic in diagnostics.iter().filter(|d| d.severity == Severity::Error) {
                     show(render(source, diagnostic, color));
                 }
             }
-            BuildError::Meaning(diagnostic) => show(render(source, diagnostic, color)),
-            BuildError::Image { span, .. } => {
+            BuildError::Mistake(Mistake::Meaning(diagnostic)) => show(render(source, diagnostic, color)),
+            BuildError::Mistake(Mistake::Image { span, .. }) => {
                 show(render_place(source, *span, "cannot get this image", color))
             }
             BuildError::Step(step) => {
@@ -238,8 +241,8 @@ impl BuildFailure {
 
     fn hints(&self) -> Vec<String> {
         let mut hints = match &self.error {
-            BuildError::Option { hints, .. } => hints.clone(),
-            BuildError::Image { hints, source, .. } => {
+            BuildError::Mistake(Mistake::Option { hints, .. }) => hints.clone(),
+            BuildError::Mistake(Mistake::Image { hints, source, .. }) => {
                 let mut hints = hints.clone();
                 // A misspelt stage is no fault of the network.
                 if hints.is_empty() {

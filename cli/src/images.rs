@@ -1,9 +1,7 @@
 //! Images for builds and containers: from the store, or from a registry.
 
 use crate::error::CliError;
-use kiln_builder::check::Configs;
-use kiln_builder::{ImageError, Images, Part, ResolvedImage};
-use kiln_image::config::ImageConfig;
+use kiln_builder::{BaseImage, ImageError, Images, Part};
 use kiln_image::digest::{Digest, ImageId};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
@@ -92,10 +90,10 @@ impl<'a> ImageFinder<'a> {
     }
 
     /// The image in the store, if it has one for the platform.
-    fn find(&self, name: &Reference, platform: &Platform) -> Result<Option<ResolvedImage>, StoreError> {
+    fn find(&self, name: &Reference, platform: &Platform) -> Result<Option<Found>, StoreError> {
         if let (Some(store), Some(alias)) = (self.store, self.aliases.get(&name.to_string())) {
             let record = store.resolve(&alias.to_string())?;
-            return Ok(Some(ResolvedImage { digest: None, record }));
+            return Ok(Some(Found { digest: None, record }));
         }
         let Some(store) = self.store.filter(|_| !self.asks) else { return Ok(None) };
         let Some(record) = store.find(name)? else { return Ok(None) };
@@ -103,8 +101,15 @@ impl<'a> ImageFinder<'a> {
         if image.config.platform().distance(platform).is_none() {
             return Ok(None);
         }
-        Ok(Some(ResolvedImage { digest: digest(store, name, &record)?, record }))
+        Ok(Some(Found { digest: digest(store, name, &record)?, record }))
     }
+}
+
+/// An image in the store.
+struct Found {
+    record: ImageRecord,
+    /// The digest that the registry knows it by, if it came from one.
+    digest: Option<Digest>,
 }
 
 fn digest(store: &Store, name: &Reference, record: &ImageRecord) -> Result<Option<Digest>, StoreError> {
@@ -113,17 +118,23 @@ fn digest(store: &Store, name: &Reference, record: &ImageRecord) -> Result<Optio
     Ok(known.into_iter().find(|(known, _)| *known == repository).map(|(_, digest)| digest))
 }
 
-impl Configs for ImageFinder<'_> {
-    fn config(
+/// Finds the configs of images, for checks: nothing is brought into the store.
+pub struct ConfigFinder<'a>(pub &'a ImageFinder<'a>);
+
+impl Images for ConfigFinder<'_> {
+    fn resolve(
         &self,
         name: &Reference,
         platform: &Platform,
-    ) -> Result<(ImageConfig, Option<Digest>), ImageError> {
-        if let (Some(store), Some(found)) = (self.store, self.find(name, platform)?) {
-            return Ok((store.read_image(found.record)?.config, found.digest));
+        _progress: &(dyn Fn(Part) + Sync),
+    ) -> Result<BaseImage, ImageError> {
+        let finder = self.0;
+        if let (Some(store), Some(found)) = (finder.store, finder.find(name, platform)?) {
+            let config = store.read_image(found.record)?.config;
+            return Ok(BaseImage::new(name, found.digest, config, Vec::new()));
         }
-        let (config, digest) = self.registry()?.config(name, platform)?;
-        Ok((config, Some(digest)))
+        let (config, digest) = finder.registry()?.config(name, platform)?;
+        Ok(BaseImage::new(name, Some(digest), config, Vec::new()))
     }
 }
 
@@ -133,10 +144,26 @@ impl Images for ImageFinder<'_> {
         name: &Reference,
         platform: &Platform,
         progress: &(dyn Fn(Part) + Sync),
-    ) -> Result<ResolvedImage, ImageError> {
-        if let Some(found) = self.find(name, platform)? {
-            return Ok(found);
-        }
+    ) -> Result<BaseImage, ImageError> {
+        let found = match self.find(name, platform)? {
+            Some(found) => found,
+            None => self.fetch(name, platform, progress)?,
+        };
+        let store = self.store()?;
+        let manifest = store.read_manifest(&found.record)?;
+        let config = store.read_image(found.record)?.config;
+        Ok(BaseImage::new(name, found.digest, config, manifest.layers))
+    }
+}
+
+impl ImageFinder<'_> {
+    /// Brings an image into the store, with progress for builds.
+    fn fetch(
+        &self,
+        name: &Reference,
+        platform: &Platform,
+        progress: &(dyn Fn(Part) + Sync),
+    ) -> Result<Found, ImageError> {
         let sizes: Mutex<BTreeMap<Digest, u64>> = Mutex::default();
         let total = |digest: &Digest| {
             let sizes = sizes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -157,6 +184,6 @@ impl Images for ImageFinder<'_> {
         let pulled = self.registry()?.pull(self.store()?, name, platform, &hear)?;
         let record = self.store()?.image(&pulled.image)?;
         let record = record.ok_or_else(|| StoreError::NoSuchImage(name.familiar()))?;
-        Ok(ResolvedImage { record, digest: Some(pulled.digest) })
+        Ok(Found { record, digest: Some(pulled.digest) })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::images::ImageFinder;
 use kiln_builder::remote::{Answer, Remote, Version};
-use kiln_builder::{Checkout, Given, ImageError};
+use kiln_builder::{Checkout, Credentials, ImageError};
 use kiln_registry::{FetchRequest, GitRequest, Identity};
 use std::fs::File;
 use std::path::Path;
@@ -10,14 +10,14 @@ use std::path::Path;
 /// Fetches over the network.
 pub struct Fetcher<'a> {
     images: &'a ImageFinder<'a>,
-    given: &'a Given,
+    credentials: &'a Credentials,
     is_named_by_user: bool,
 }
 
 impl<'a> Fetcher<'a> {
-    /// Uses the connection of `images`, and the secrets of `given`.
-    pub fn new(images: &'a ImageFinder<'a>, given: &'a Given) -> Fetcher<'a> {
-        Fetcher { images, given, is_named_by_user: false }
+    /// Uses the connection of `images`, and the secrets of `credentials`.
+    pub fn new(images: &'a ImageFinder<'a>, credentials: &'a Credentials) -> Fetcher<'a> {
+        Fetcher { images, credentials, is_named_by_user: false }
     }
 
     /// For contexts that the command line names: without any `--ssh` the user's own keys open them, as those of `git clone`
@@ -28,15 +28,15 @@ impl<'a> Fetcher<'a> {
 
     /// What a Dockerfile names gets the keys that `--ssh default` lends, and no others.
     fn identity(&self) -> Identity {
-        match self.given.ssh.get("default") {
+        match self.credentials.ssh.get("default") {
             Some(socket) => Identity::Agent(socket.clone()),
-            None if self.is_named_by_user && self.given.ssh.is_empty() => Identity::User,
+            None if self.is_named_by_user && self.credentials.ssh.is_empty() => Identity::User,
             None => Identity::None,
         }
     }
 
     fn secret(&self, name: &str) -> Option<String> {
-        let value = self.given.secrets.get(name)?;
+        let value = self.credentials.secrets.get(name)?;
         Some(String::from_utf8_lossy(value).trim().to_owned())
     }
 

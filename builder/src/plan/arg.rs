@@ -1,7 +1,7 @@
 //! ARG.
 
 use super::{Planner, StageState, commit, expand_value};
-use crate::error::BuildError;
+use crate::mistake::Mistake;
 use crate::stage::Step;
 use kiln_parser::ast::ArgItem;
 
@@ -15,7 +15,7 @@ impl Planner<'_> {
         state: &mut StageState,
         step: &Step,
         items: &[ArgItem],
-    ) -> Result<(), BuildError> {
+    ) -> Result<(), Mistake> {
         let mut shown = Vec::new();
         for item in items {
             let name = item.key.as_str();

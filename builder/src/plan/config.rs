@@ -1,14 +1,14 @@
 //! Instructions that only change the image's config.
 
 use super::{StageState, commit, expand_value, expose, go, shell};
-use crate::error::BuildError;
+use crate::mistake::Mistake;
 use crate::stage::Step;
 use kiln_image::config::{Empty, Healthcheck};
 use kiln_parser::Text;
 use kiln_parser::ast::{self, CommandLine, KeyValues, Kind};
 use kiln_runtime::signal;
 
-pub(super) fn apply(state: &mut StageState, step: &Step, kind: &Kind) -> Result<(), BuildError> {
+pub(super) fn apply(state: &mut StageState, step: &Step, kind: &Kind) -> Result<(), Mistake> {
     match kind {
         Kind::Env(pairs) => env(state, step, pairs),
         Kind::Label(pairs) => label(state, step, pairs),
@@ -49,7 +49,7 @@ pub(super) fn apply(state: &mut StageState, step: &Step, kind: &Kind) -> Result<
 }
 
 /// Keys and values of ENV or LABEL; all see the environment as it was before the line.
-fn pairs(state: &StageState, step: &Step, pairs: &KeyValues) -> Result<Vec<(String, String)>, BuildError> {
+fn pairs(state: &StageState, step: &Step, pairs: &KeyValues) -> Result<Vec<(String, String)>, Mistake> {
     let expanded = pairs
         .pairs
         .iter()
@@ -62,7 +62,7 @@ fn shown(keyword: &str, pairs: &[(String, String)]) -> String {
     std::iter::once(keyword.to_owned()).chain(pairs).collect()
 }
 
-fn env(state: &mut StageState, step: &Step, list: &KeyValues) -> Result<(), BuildError> {
+fn env(state: &mut StageState, step: &Step, list: &KeyValues) -> Result<(), Mistake> {
     let list = pairs(state, step, list)?;
     for (name, value) in &list {
         state.environment.set(name, value);
@@ -72,14 +72,14 @@ fn env(state: &mut StageState, step: &Step, list: &KeyValues) -> Result<(), Buil
     Ok(())
 }
 
-fn label(state: &mut StageState, step: &Step, list: &KeyValues) -> Result<(), BuildError> {
+fn label(state: &mut StageState, step: &Step, list: &KeyValues) -> Result<(), Mistake> {
     let list = pairs(state, step, list)?;
     state.config.config.labels.extend(list.iter().cloned());
     commit(state, shown("LABEL", &list), false);
     Ok(())
 }
 
-fn user(state: &mut StageState, step: &Step, text: &Text) -> Result<(), BuildError> {
+fn user(state: &mut StageState, step: &Step, text: &Text) -> Result<(), Mistake> {
     let user = expand_value(state, step, text)?;
     commit(state, format!("USER {user}"), false);
     state.config.config.user = user;
@@ -120,13 +120,13 @@ fn entrypoint(state: &mut StageState, command: &CommandLine) {
     }
 }
 
-fn volume(state: &mut StageState, step: &Step, words: &[Text]) -> Result<(), BuildError> {
+fn volume(state: &mut StageState, step: &Step, words: &[Text]) -> Result<(), Mistake> {
     let mut volumes = Vec::new();
     for word in words {
         let volume = expand_value(state, step, word)?;
         if volume.is_empty() {
             let message = "VOLUME specified can not be an empty string";
-            return Err(BuildError::at("empty-volume", step.span_of(word), message));
+            return Err(Mistake::at("empty-volume", step.span_of(word), message));
         }
         volumes.push(volume);
     }
@@ -135,12 +135,12 @@ fn volume(state: &mut StageState, step: &Step, words: &[Text]) -> Result<(), Bui
     Ok(())
 }
 
-fn stop_signal(state: &mut StageState, step: &Step, text: &Text) -> Result<(), BuildError> {
+fn stop_signal(state: &mut StageState, step: &Step, text: &Text) -> Result<(), Mistake> {
     let value = expand_value(state, step, text)?;
     // Other numbers are passed on as they are.
     let is_number = value.parse::<i64>().is_ok_and(|number| number != 0);
     if !is_number && signal::parse(&value).is_none() {
-        return Err(BuildError::at("invalid-signal", step.span_of(text), format!("invalid signal: {value}"))
+        return Err(Mistake::at("invalid-signal", step.span_of(text), format!("invalid signal: {value}"))
             .hint(Some("name one as SIGTERM or TERM, or give its number".to_owned())));
     }
     commit(state, format!("STOPSIGNAL {value}"), false);

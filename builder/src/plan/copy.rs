@@ -1,8 +1,8 @@
 //! COPY and ADD.
 
 use super::{Planner, StageState, commit, expand_value, path, shown_expanded, unprocessed};
-use crate::error::BuildError;
 use crate::graph::{self, Checkout, Copy, CopyFrom, CopySource, Download, Operation};
+use crate::mistake::Mistake;
 use crate::mode::ModeChange;
 use crate::solve::Input;
 use crate::stage::{Base, Origin, Stage, Step};
@@ -18,7 +18,7 @@ impl Planner<'_> {
         state: &mut StageState,
         step: &Step,
         copy: &ast::Copy,
-    ) -> Result<(), BuildError> {
+    ) -> Result<(), Mistake> {
         let resolved = resolve(state, step, &copy.sources, &copy.destination, &copy.options)?;
         for (path, place) in resolved.shown.iter().zip(&resolved.places) {
             check_local(path, *place)?;
@@ -48,7 +48,7 @@ impl Planner<'_> {
         state: &mut StageState,
         step: &Step,
         add: &ast::Add,
-    ) -> Result<(), BuildError> {
+    ) -> Result<(), Mistake> {
         let resolved = resolve(state, step, &add.sources, &add.destination, &add.options)?;
         check_checksum(state, step, add, &resolved)?;
         for (path, place) in resolved.shown.iter().zip(&resolved.places) {
@@ -59,7 +59,7 @@ impl Planner<'_> {
                 }
                 _ => continue,
             };
-            return Err(BuildError::at("invalid-git", *place, problem));
+            return Err(Mistake::at("invalid-git", *place, problem));
         }
         let checksum = optional(state, step, add.checksum.as_ref())?;
         let (mut sources, mut more) = (Vec::new(), Vec::new());
@@ -155,10 +155,10 @@ fn check_checksum(
     step: &Step,
     add: &ast::Add,
     resolved: &Resolved,
-) -> Result<(), BuildError> {
+) -> Result<(), Mistake> {
     let Some(text) = add.checksum.as_ref() else { return Ok(()) };
     let value = expand_value(state, step, text)?;
-    let fail = |message: String| Err(BuildError::at("checksum", step.span_of(text), message));
+    let fail = |message: String| Err(Mistake::at("checksum", step.span_of(text), message));
     if value.is_empty() {
         return Ok(());
     }
@@ -201,7 +201,7 @@ fn is_address(source: &str) -> bool {
 }
 
 /// COPY takes no addresses, also when variables hold them.
-fn check_local(path: &str, place: Span) -> Result<(), BuildError> {
+fn check_local(path: &str, place: Span) -> Result<(), Mistake> {
     let (code, what, hint) = if is_address(path) {
         ("copy-url", "a URL", "ADD takes URLs")
     } else if is_git(path) {
@@ -209,7 +209,7 @@ fn check_local(path: &str, place: Span) -> Result<(), BuildError> {
     } else {
         return Ok(());
     };
-    Err(BuildError::at(code, place, format!("source can't be {what} for COPY")).hint(Some(hint.to_owned())))
+    Err(Mistake::at(code, place, format!("source can't be {what} for COPY")).hint(Some(hint.to_owned())))
 }
 
 /// What fetches a source of ADD that is not in the context.
@@ -304,12 +304,12 @@ fn resolve(
     sources: &[ast::CopySource],
     destination: &Text,
     options: &ast::CopyOptions,
-) -> Result<Resolved, BuildError> {
+) -> Result<Resolved, Mistake> {
     let owner = optional(state, step, options.chown.as_ref())?;
     let mode = match optional(state, step, options.chmod.as_ref())? {
         Some(text) => Some(ModeChange::parse(&text).map_err(|error| {
             let span = options.chmod.as_ref().map_or(step.span, |text| step.span_of(text));
-            BuildError::at("invalid-mode", span, error.to_string())
+            Mistake::at("invalid-mode", span, error.to_string())
         })?),
         None => None,
     };
@@ -347,12 +347,12 @@ fn resolve(
 }
 
 /// The value of a flag; an empty one is as good as none.
-fn optional(state: &StageState, step: &Step, text: Option<&Text>) -> Result<Option<String>, BuildError> {
+fn optional(state: &StageState, step: &Step, text: Option<&Text>) -> Result<Option<String>, Mistake> {
     let value = text.map(|text| expand_value(state, step, text)).transpose()?;
     Ok(value.filter(|value| !value.is_empty()))
 }
 
-fn heredoc(state: &StageState, step: &Step, index: usize) -> Result<(String, String), BuildError> {
+fn heredoc(state: &StageState, step: &Step, index: usize) -> Result<(String, String), Mistake> {
     let heredoc = &step.instruction.heredocs[index];
     let body = heredoc.text();
     if !heredoc.expand {

@@ -1,14 +1,14 @@
 //! EXPOSE: ports, ranges and protocols.
 
 use super::{StageState, commit, expansion_error, go};
-use crate::error::BuildError;
+use crate::mistake::Mistake;
 use crate::stage::Step;
 use kiln_image::config::Empty;
 use kiln_parser::Text;
 use kiln_parser::expand::{self, Rules};
 use kiln_parser::port;
 
-pub(super) fn expose(state: &mut StageState, step: &Step, words: &[Text]) -> Result<(), BuildError> {
+pub(super) fn expose(state: &mut StageState, step: &Step, words: &[Text]) -> Result<(), Mistake> {
     let mut written = Vec::new();
     for text in words {
         let expanded = expand::expand_words(text.as_str(), &state.limited(), Rules::value(step.escape))
@@ -20,7 +20,7 @@ pub(super) fn expose(state: &mut StageState, step: &Step, words: &[Text]) -> Res
     let mut ports = Vec::new();
     for (word, text) in written {
         let found = port::container_ports(&word).map_err(|reason| {
-            BuildError::at("invalid-port", step.span_of(text), reason).hint(Some(
+            Mistake::at("invalid-port", step.span_of(text), reason).hint(Some(
                 "write a port or a range, with tcp, udp or sctp: 80, 53/udp, 8000-8010".to_owned(),
             ))
         })?;

@@ -1,8 +1,8 @@
 //! `RUN --mount`: what is mounted for one step.
 
 use super::{Planner, StageState, path};
-use crate::error::BuildError;
 use crate::graph::{self, Copy, CopyFrom, CopySource, Files, MOUNT_COPY, MountSource, Operation, StepMount};
+use crate::mistake::Mistake;
 use crate::solve::{Input, NodeId};
 use crate::stage::{Origin, Step};
 use kiln_parser::ast::{MountFlag, Run};
@@ -21,7 +21,7 @@ impl Planner<'_> {
         state: &mut StageState,
         step: &Step,
         run: &Run,
-    ) -> Result<(Vec<StepMount>, Vec<Input>), BuildError> {
+    ) -> Result<(Vec<StepMount>, Vec<Input>), Mistake> {
         let mut inputs = Vec::new();
         let volumes = self.options.volumes.iter().map(|volume| StepMount {
             target: volume.target.clone(),
@@ -37,12 +37,12 @@ impl Planner<'_> {
             let span = if step.is_trigger { step.span } else { flag.text.span() };
             let takes_root = matches!(mount.kind, MountKind::Bind | MountKind::Cache | MountKind::Tmpfs);
             if takes_root && target == "/" {
-                return Err(BuildError::at("invalid-mount", span, "invalid mount target \"/\"")
+                return Err(Mistake::at("invalid-mount", span, "invalid mount target \"/\"")
                     .hint(Some("name a directory of the container with target=".to_owned())));
             }
             if mount.kind == MountKind::Cache && origin.is_none() && path::join("/", &mount.source) != "/" {
                 let message = format!("open {}: no such file or directory", path::join("/", &mount.source));
-                return Err(BuildError::at("invalid-mount", span, message).hint(Some(
+                return Err(Mistake::at("invalid-mount", span, message).hint(Some(
                     "a cache begins with files of a stage or image: name it with from=".to_owned(),
                 )));
             }
@@ -144,13 +144,13 @@ fn given_owner(mount: &Mount) -> Option<String> {
     Some(format!("{uid}:{gid} {:04o}", mount.mode.unwrap_or(0o755)))
 }
 
-fn resolve(state: &StageState, step: &Step, flag: &MountFlag) -> Result<Mount, BuildError> {
+fn resolve(state: &StageState, step: &Step, flag: &MountFlag) -> Result<Mount, Mistake> {
     let expanded = mount::resolve(flag, &mut |text| {
         expand::expand(text.as_str(), &state.limited(), Rules::value(step.escape)).map(|it| it.value)
     });
     expanded.map_err(|error| {
         let span = if step.is_trigger { step.span } else { error.span };
-        BuildError::at("invalid-mount", span, error.message).hint(error.hint)
+        Mistake::at("invalid-mount", span, error.message).hint(error.hint)
     })
 }
 

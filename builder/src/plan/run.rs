@@ -1,9 +1,8 @@
 //! RUN.
 
 use super::{Planner, StageState, commit, config, path, shell, shown_expanded};
-use crate::error::BuildError;
 use crate::graph::{Exec, MountSource, Network, Operation, StepMount};
-use crate::sandbox::HOSTNAME;
+use crate::mistake::Mistake;
 use crate::stage::Step;
 use kiln_image::platform::Platform;
 use kiln_parser::ast::{CommandLine, NetworkMode, Run, SecurityMode};
@@ -11,6 +10,8 @@ use kiln_parser::expand::Quotes;
 use kiln_parser::span::Span;
 use std::collections::BTreeMap;
 
+/// Host name that RUN steps see.
+const HOSTNAME: &str = "buildkitsandbox";
 /// Names of proxy settings, which are passed on under both spellings.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
@@ -21,11 +22,11 @@ pub(crate) fn hostname(build_args: &BTreeMap<String, String>) -> &str {
 }
 
 impl Planner<'_> {
-    pub(super) fn run(&mut self, state: &mut StageState, step: &Step, run: &Run) -> Result<(), BuildError> {
+    pub(super) fn run(&mut self, state: &mut StageState, step: &Step, run: &Run) -> Result<(), Mistake> {
         state.pay_for_environment(0, step.span)?;
         let (mounts, inputs) = self.mounts(state, step, run)?;
         if !self.options.looks_only {
-            self.check_rights(step, run)?;
+            self.check_entitlements(step, run)?;
         }
         let (arguments, script) = command(state, step, run);
         let mut shown = shown(state, step, &mounts);
@@ -74,24 +75,24 @@ impl Planner<'_> {
     }
 
     /// What goes beyond a container's rights needs the user's consent.
-    fn check_rights(&self, step: &Step, run: &Run) -> Result<(), BuildError> {
-        let rights = self.options.rights;
+    fn check_entitlements(&self, step: &Step, run: &Run) -> Result<(), Mistake> {
+        let entitlements = self.options.entitlements;
         let missing = |span: Span, right: &str, what: &str| {
             let span = if step.is_trigger { step.span } else { span };
-            Err(BuildError::at("not-allowed", span, format!("{right} is not allowed"))
+            Err(Mistake::at("not-allowed", span, format!("{right} is not allowed"))
                 .hint(Some(format!("pass --allow {right} if this Dockerfile may use {what}"))))
         };
-        let denied = run.devices.iter().find(|device| !rights.allows_device(device.name.as_str()));
+        let denied = run.devices.iter().find(|device| !entitlements.allows_device(device.name.as_str()));
         if let Some(device) = denied {
             return missing(device.name.span(), "device", "devices of the host");
         }
         if let Some(security) = run.security.as_ref().filter(|mode| mode.value == SecurityMode::Insecure)
-            && !rights.insecure
+            && !entitlements.insecure
         {
             return missing(security.span, "security.insecure", "all rights of root");
         }
         if let Some(network) = run.network.as_ref().filter(|mode| mode.value == NetworkMode::Host)
-            && !rights.host_network
+            && !entitlements.host_network
         {
             return missing(network.span, "network.host", "the host's own network");
         }

@@ -55,10 +55,10 @@ impl Executor<'_> {
             if self.tools.cancel.is_stopped() {
                 return Err(StepError::Canceled);
             }
-            let given = &self.tools.given;
+            let credentials = &self.tools.credentials;
             let missing = advice::not_passed(exec, |kind, id| match kind {
-                "secret" => given.secrets.contains_key(id),
-                _ => given.ssh.contains_key(id),
+                "secret" => credentials.secrets.contains_key(id),
+                _ => credentials.ssh.contains_key(id),
             });
             let hints = advice::advice(exec, &self.tree_of_failed(below, &active)?, code, &missing);
             return Err(StepError::Exit { command: command(exec), code, hints });

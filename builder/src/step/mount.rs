@@ -116,7 +116,7 @@ impl Executor<'_> {
                 Ok(Some(false))
             }
             MountSource::Secret { id, required, file, variable } => {
-                let Some(secret) = self.tools.given.secrets.get(id) else {
+                let Some(secret) = self.tools.credentials.secrets.get(id) else {
                     if *required {
                         return Err(StepError::NotGiven { kind: "secret", id: id.clone() });
                     }
@@ -139,7 +139,7 @@ impl Executor<'_> {
             MountSource::Ssh { id, required, socket: (mode, owner) } => {
                 // As in the reference, the variable is there even where no socket is.
                 mounted.environment.push(format!("SSH_AUTH_SOCK={}", mount.target));
-                let Some(socket) = self.tools.given.ssh.get(id) else {
+                let Some(socket) = self.tools.credentials.ssh.get(id) else {
                     let missing = || StepError::NotGiven { kind: "ssh", id: id.clone() };
                     return if *required { Err(missing()) } else { Ok(None) };
                 };

@@ -4,8 +4,8 @@ mod agent;
 mod annotation;
 mod call;
 mod context;
+mod credentials;
 pub(super) mod flags;
-mod given;
 mod limits;
 mod metadata;
 mod named;
@@ -111,7 +111,7 @@ pub(super) fn carry_out<T>(
     registry.waits = WaitListener::new(move |waiting| shown.wait(waiting));
     let images =
         ImageFinder::new(&session.store, &registry).asking_registries(build.pull).with_aliases(aliases);
-    let fetcher = Fetcher::new(&images, &options.given);
+    let fetcher = Fetcher::new(&images, &options.credentials);
     let opener = Opener { store: Some(&session.store), fetcher: &fetcher, keeps_git: build.keeps_git() };
     let opened = opener.open(&build.context, build.file.as_deref(), &contexts);
     let opened = opened.inspect_err(|_| progress.finish(false))?;
@@ -162,7 +162,7 @@ fn tell_of(build: &Build, made: &Made<'_>, outputs: &[Output]) -> Result<(), Cli
 fn answer(globals: &Globals, build: &Build, options: &BuildOptions, call: Call) -> Result<u8, CliError> {
     let config = crate::config::Config::read(globals)?;
     let images = ImageFinder::without_store(&config.registry);
-    let fetcher = Fetcher::new(&images, &options.given);
+    let fetcher = Fetcher::new(&images, &options.credentials);
     let opener = Opener { store: None, fetcher: &fetcher, keeps_git: false };
     let opened = opener.open(&build.context, build.file.as_deref(), &build.contexts()?)?;
     call.answer(globals, &opened.context, options, &build.shown_path())

@@ -5,7 +5,7 @@ use crate::arguments::{self, Globals};
 use crate::error::{BuildFailure, CliError, code};
 use crate::ui;
 use clap::Parser;
-use kiln_builder::BuildError;
+use kiln_builder::Mistake;
 use kiln_parser::diagnostic::Diagnostic;
 use kiln_parser::{Source, format::format, parse};
 use std::ffi::OsString;
@@ -67,7 +67,7 @@ fn formatted(source: &Source) -> Result<String, CliError> {
     if errors.is_empty() {
         return Ok(format(&parse, source));
     }
-    let error = BuildError::Syntax(errors);
+    let error = Mistake::Syntax(errors).into();
     Err(CliError::Build(Box::new(BuildFailure { error, source: Some(source.clone()), is_shown: false })))
 }
 

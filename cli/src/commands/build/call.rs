@@ -10,7 +10,7 @@ use crate::arguments::Globals;
 use crate::error::{BuildFailure, CliError};
 use crate::ui;
 use kiln_builder::context::Context;
-use kiln_builder::{BuildError, BuildOptions};
+use kiln_builder::{BuildOptions, Mistake};
 use kiln_image::json;
 use kiln_parser::diagnostic::Diagnostic;
 use kiln_parser::span::Span;
@@ -103,12 +103,12 @@ impl Subject<'_> {
     fn parse(&self) -> Result<Parse, CliError> {
         let parse = kiln_parser::parse(&self.context.source);
         let errors: Vec<Diagnostic> = parse.errors().cloned().collect();
-        if errors.is_empty() { Ok(parse) } else { Err(self.failure(BuildError::Syntax(errors))) }
+        if errors.is_empty() { Ok(parse) } else { Err(self.failure(Mistake::Syntax(errors))) }
     }
 
-    fn failure(&self, error: BuildError) -> CliError {
+    fn failure(&self, mistake: Mistake) -> CliError {
         let source = Some(self.context.source.clone());
-        CliError::Build(Box::new(BuildFailure { error, source, is_shown: false }))
+        CliError::Build(Box::new(BuildFailure { error: mistake.into(), source, is_shown: false }))
     }
 }
 

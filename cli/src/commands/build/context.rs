@@ -5,7 +5,7 @@ use crate::error::{BuildFailure, CliError, chain};
 use crate::remote::Fetcher;
 use kiln_builder::context::Context;
 use kiln_builder::remote::{Answer, Remote, Version, newest_in_archive};
-use kiln_builder::{BuildError, Checkout, checkout};
+use kiln_builder::{Checkout, Mistake, checkout};
 use kiln_image::compression::{decompressed_within_reason, is_compressed};
 use kiln_image::layer::{extract, is_tar};
 use kiln_image::store::{ScratchDir, Store};
@@ -78,8 +78,10 @@ fn place<'a>(text: &'a str, path: &'a Path) -> Result<Place<'a>, CliError> {
     }
 }
 
-fn built(result: Result<Context, BuildError>) -> Result<Context, CliError> {
-    result.map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None, is_shown: false })))
+fn built(result: Result<Context, Mistake>) -> Result<Context, CliError> {
+    result.map_err(|mistake| {
+        CliError::Build(Box::new(BuildFailure { error: mistake.into(), source: None, is_shown: false }))
+    })
 }
 
 impl Opener<'_> {

@@ -2,14 +2,14 @@
 
 use super::annotation;
 use super::call::Call;
-use super::given;
+use super::credentials;
 use super::limits::LimitFlags;
 use super::named::NamedFlag;
 use super::output::Output;
 use crate::error::CliError;
 use crate::missing;
 use clap::Parser;
-use kiln_builder::{Annotations, BuildOptions, HostMount, Rights, Squash, Target};
+use kiln_builder::{Annotations, BuildOptions, Entitlements, HostMount, Squash, Target};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_parser::ast::NetworkMode;
@@ -378,18 +378,19 @@ impl Build {
         }
     }
 
-    fn rights(&self) -> Result<Rights, CliError> {
-        let mut rights = Rights { host_network: self.network == "host", ..Rights::default() };
+    fn entitlements(&self) -> Result<Entitlements, CliError> {
+        let mut entitlements =
+            Entitlements { host_network: self.network == "host", ..Entitlements::default() };
         for right in &self.allow {
             match right.split_once('=').unwrap_or((right, "")) {
-                ("network.host", "") => rights.host_network = true,
-                ("security.insecure", "") => rights.insecure = true,
-                ("secret-leak", "") => rights.secret_leak = true,
+                ("network.host", "") => entitlements.host_network = true,
+                ("security.insecure", "") => entitlements.insecure = true,
+                ("secret-leak", "") => entitlements.secret_leak = true,
                 ("buildx.local.delete", "") => {}
-                ("device", "") => rights.devices = Some(BTreeSet::new()),
+                ("device", "") => entitlements.devices = Some(BTreeSet::new()),
                 ("device", name) => {
                     // All devices are more than one.
-                    let names = rights.devices.get_or_insert_default();
+                    let names = entitlements.devices.get_or_insert_default();
                     names.insert(name.to_owned());
                 }
                 _ => {
@@ -399,9 +400,9 @@ impl Build {
             }
         }
         if self.allow.iter().any(|right| right == "device") {
-            rights.devices = Some(BTreeSet::new());
+            entitlements.devices = Some(BTreeSet::new());
         }
-        Ok(rights)
+        Ok(entitlements)
     }
 
     fn platforms(&self) -> Result<Vec<Platform>, CliError> {
@@ -466,7 +467,7 @@ impl Build {
             no_cache: self.no_cache,
             explain: self.explain,
             tags: self.tag.iter().map(|text| tag(text)).collect::<Result<_, _>>()?,
-            given: given::read(&self.secret, &self.ssh, self.strict)?,
+            credentials: credentials::read(&self.secret, &self.ssh, self.strict)?,
             no_cache_stages: self
                 .no_cache_filter
                 .iter()
@@ -474,7 +475,7 @@ impl Build {
                 .map(str::to_lowercase)
                 .collect(),
             network: self.network_mode()?,
-            rights: self.rights()?,
+            entitlements: self.entitlements()?,
             limits: self.limits.read()?,
             rewrites_times: self.rewrite_timestamp,
             squash,

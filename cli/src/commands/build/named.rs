@@ -91,8 +91,9 @@ fn local(flag: &NamedFlag) -> Result<LocalDir, CliError> {
         ))
         .hint("name a directory, or begin the value with docker-image://, oci-layout:// or https://"));
     }
-    LocalDir::open(path)
-        .map_err(|error| CliError::Build(Box::new(BuildFailure { error, source: None, is_shown: false })))
+    LocalDir::open(path).map_err(|mistake| {
+        CliError::Build(Box::new(BuildFailure { error: mistake.into(), source: None, is_shown: false }))
+    })
 }
 
 /// An archive is unpacked; any other file is called `context` in a directory of its own.

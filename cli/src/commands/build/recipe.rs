@@ -2,8 +2,8 @@
 
 use super::output::Made;
 use crate::error::CliError;
-use kiln_builder::build::{BuildOptions, Given};
 use kiln_builder::stage;
+use kiln_builder::{BuildOptions, Credentials};
 use kiln_image::digest::ImageId;
 use kiln_image::store::Store;
 use serde::{Deserialize, Serialize};
@@ -33,8 +33,12 @@ pub struct Recipe {
 
 impl Recipe {
     /// The recipe of a command line, `None` when more of it than values of build arguments holds a secret.
-    fn new(words: &[OsString], values: &BTreeMap<String, String>, given: &Given) -> Option<Recipe> {
-        let is_secret = |bytes: &[u8]| given.holds_secret(bytes);
+    fn new(
+        words: &[OsString],
+        values: &BTreeMap<String, String>,
+        credentials: &Credentials,
+    ) -> Option<Recipe> {
+        let is_secret = |bytes: &[u8]| credentials.holds_secret(bytes);
         let hides = |name: &str, value: &str| is_proxy(name) || is_secret(value.as_bytes());
         let mut arguments: Vec<Vec<u8>> = Vec::new();
         for word in words {
@@ -88,7 +92,7 @@ fn name(image: &ImageId) -> String {
 
 /// Remembers how images were built.
 pub(super) fn keep(made: &Made<'_>, words: &[OsString], options: &BuildOptions) -> Result<(), CliError> {
-    let Some(recipe) = Recipe::new(words, &options.build_args, &options.given) else { return Ok(()) };
+    let Some(recipe) = Recipe::new(words, &options.build_args, &options.credentials) else { return Ok(()) };
     let bytes = serde_json::to_vec(&recipe).expect("bytes are JSON");
     for image in &made.outcome.images {
         made.store.put_cache(&name(&image.id), &bytes)?;
@@ -110,7 +114,7 @@ mod tests {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let values = build_args.iter().map(own).collect();
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        Recipe::new(&words, &values, &Given { secrets, ..Given::default() })
+        Recipe::new(&words, &values, &Credentials { secrets, ..Credentials::default() })
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use super::{Call, Location, Subject, base64_of, print_json};
 use crate::config::Config;
-use crate::error::{BuildFailure, CliError, code, error_message};
-use crate::images::ImageFinder;
+use crate::error::{BuildFailure, CliError, code, mistake_message};
+use crate::images::{ConfigFinder, ImageFinder};
 use crate::session::Session;
 use crate::ui;
-use kiln_builder::BuildError;
+use kiln_builder::Mistake;
 use kiln_builder::check::{Checked, check};
 use kiln_parser::ast::Dockerfile;
 use kiln_parser::lint;
@@ -30,7 +30,7 @@ pub(super) fn answer(call: Call, subject: &Subject<'_>) -> Result<u8, CliError> 
         Some(session) => ImageFinder::new(&session.store, &session.config.registry),
         None => ImageFinder::without_store(&config.registry),
     };
-    let checked = check(subject.context, subject.options, &images);
+    let checked = check(subject.context, subject.options, &ConfigFinder(&images));
     let source = &subject.context.source;
     let file = parse(source).file;
     if call.json {
@@ -43,12 +43,12 @@ pub(super) fn answer(call: Call, subject: &Subject<'_>) -> Result<u8, CliError> 
         None => Ok(if has_findings && !call.ignore_status { code::FAILURE } else { 0 }),
         Some(_) if call.ignore_status => Ok(0),
         Some(_) if call.json => Ok(code::FAILURE),
-        Some(BuildError::Violations(names)) => {
+        Some(Mistake::Violations(names)) => {
             ui::tell_line(&format!("ERROR: lint violation found for rules: {}", names.join(", ")));
             Ok(code::FAILURE)
         }
         Some(error) => Err(CliError::Build(Box::new(BuildFailure {
-            error,
+            error: error.into(),
             source: Some(source.clone()),
             is_shown: false,
         }))),
@@ -137,7 +137,7 @@ fn answer_for_tools(source: &Source, file: &Dockerfile, shown: &str, checked: &C
         warnings: warnings.collect(),
         sources: vec![file],
         build_error: checked.error.as_ref().map(|error| Failed {
-            message: error_message(error, Some(source)),
+            message: mistake_message(error, Some(source)),
             location: error.span().map(|span| Location::of(source, span)),
         }),
     }

@@ -4,7 +4,7 @@ use super::{Call, Location, Subject, base64_of, print_json};
 use crate::error::CliError;
 use crate::text;
 use crate::ui;
-use kiln_builder::BuildError;
+use kiln_builder::Mistake;
 use kiln_parser::outline::{self, Outline, Resource};
 use kiln_parser::{Source, suggest};
 use serde::Serialize;
@@ -51,7 +51,7 @@ pub(super) fn answer(call: Call, subject: &Subject<'_>) -> Result<u8, CliError> 
         let near = suggest::nearest(target, stages.iter().map(|stage| stage.name.as_str()));
         let near = near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
         let message = format!("target stage {target:?} could not be found{near}");
-        return Err(subject.failure(BuildError::Option { message, hints: Vec::new() }));
+        return Err(subject.failure(Mistake::Option { message, hints: Vec::new() }));
     };
     let source = &subject.context.source;
     if call.json {

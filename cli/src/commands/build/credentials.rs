@@ -3,7 +3,7 @@
 use super::agent;
 use crate::error::CliError;
 use crate::ui;
-use kiln_builder::Given;
+use kiln_builder::Credentials;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,10 @@ const MAX_SECRET: u64 = 500 * 1024;
 /// Reads all that the flags name.
 ///
 /// A variable that is not set is an empty secret, as in the reference, and an error where that counts as a mistake.
-pub(super) fn read(secrets: &[String], ssh: &[String], strict: bool) -> Result<Given, CliError> {
+pub(super) fn read(secrets: &[String], ssh: &[String], strict: bool) -> Result<Credentials, CliError> {
     let secrets = secrets.iter().map(|text| secret(text, strict)).collect::<Result<BTreeMap<_, _>, _>>()?;
     let ssh = ssh.iter().map(|text| socket(text)).collect::<Result<BTreeMap<_, _>, _>>()?;
-    Ok(Given { secrets, ssh })
+    Ok(Credentials { secrets, ssh })
 }
 
 fn invalid(flag: &str, text: &str, hint: &str) -> CliError {

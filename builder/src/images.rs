@@ -1,0 +1,87 @@
+//! Images that a Dockerfile names: the data that plans need of them, and the trait that finds them.
+//!
+//! The builder has no network: the caller of a build brings an implementation of [`Images`].
+
+use kiln_image::config::ImageConfig;
+use kiln_image::digest::{DiffId, Digest};
+use kiln_image::manifest::{Descriptor, media_type};
+use kiln_image::platform::Platform;
+use kiln_image::reference::Reference;
+use std::collections::BTreeMap;
+
+/// Finds images by name: in the store, or in a registry.
+///
+/// A build needs an implementation that brings the layers into the store; a check and a plan need configs alone.
+pub trait Images: Sync {
+    /// The image of a name for a platform. May be called from several threads at once; `progress` receives the
+    /// layers that are being fetched.
+    ///
+    /// # Errors
+    /// The image does not exist, has no variant for the platform, or cannot be fetched.
+    fn resolve(
+        &self,
+        name: &Reference,
+        platform: &Platform,
+        progress: &(dyn Fn(Part) + Sync),
+    ) -> Result<BaseImage, ImageError>;
+}
+
+/// Why [`Images`] or [`Remote`](crate::remote::Remote) fail: the error of the crate that implements them.
+pub type ImageError = Box<dyn std::error::Error + Send + Sync>;
+
+/// State of a blob that is being fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Bytes received.
+    pub current: u64,
+    /// Size in bytes.
+    pub total: u64,
+}
+
+/// An image that stages start from or copy from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BaseImage {
+    /// Full name, with the digest if the image came from a registry.
+    pub reference: String,
+    /// The config.
+    pub config: ImageConfig,
+    /// Descriptors of the layers, with OCI's media types; empty when only the config was fetched.
+    pub layers: Vec<Descriptor>,
+}
+
+impl BaseImage {
+    /// An image by the name that was asked for, the digest that its registry knows it by, its config, and the layers
+    /// of its manifest.
+    pub fn new(
+        name: &Reference,
+        digest: Option<Digest>,
+        config: ImageConfig,
+        layers: Vec<Descriptor>,
+    ) -> BaseImage {
+        let reference = match digest {
+            Some(digest) => name.clone().with_digest(digest),
+            None => name.clone(),
+        };
+        let layers = layers.into_iter().map(as_oci).collect();
+        BaseImage { reference: reference.to_string(), config, layers }
+    }
+
+    /// Diff ids of the layers, lowest first.
+    pub(crate) fn diff_ids(&self) -> &[DiffId] {
+        &self.config.rootfs.diff_ids
+    }
+}
+
+/// Base images by the name in the Dockerfile and the platform.
+pub type BaseImages = BTreeMap<(String, Platform), BaseImage>;
+
+/// The descriptor of a layer in a manifest of OCI's own type.
+fn as_oci(descriptor: Descriptor) -> Descriptor {
+    if descriptor.media_type == media_type::DOCKER_LAYER_GZIP {
+        Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), ..descriptor }
+    } else {
+        descriptor
+    }
+}
