@@ -14,6 +14,9 @@
 //! counts for later steps, the *result key*, is the content key where there is one; so an input that was
 //! made anew with the same content leads back to the cached chain.
 //!
+//! What a step learns on its way to a key, such as a file that had to be fetched to be hashed, is its *evidence*: it is
+//! part of the step's state and goes to the worker that runs the step.
+//!
 //! One loop owns all state and receives events; workers own nothing shared and send messages.
 
 use kiln_image::layer::WALK_STACK;
@@ -62,11 +65,13 @@ pub enum Content {
 
 /// A step's definition key and how to refine it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Definition {
-    /// The key made of what the step says and of its inputs' result keys.
+pub struct Definition<E> {
+    /// The key made of the operation and the result keys of the inputs.
     pub key: Key,
-    /// What else counts.
+    /// The content that counts as well.
     pub content: Content,
+    /// What was learnt so far.
+    pub evidence: E,
 }
 
 /// What the cache knows of a key.
@@ -93,20 +98,27 @@ pub trait Steps: Sync {
     type Output: Clone + Send + Sync;
     /// What the cache keeps of it.
     type Cached: Clone + Send + Sync;
-    /// How steps fail.
+    /// What is learnt about a step on the way to its key, for running it.
+    type Evidence: Send;
+    /// Error of a step.
     type Error: Send;
 
     /// The definition of a step, given the result keys of its inputs in order.
-    fn definition(&self, node: NodeId, inputs: &[Key]) -> Definition;
+    fn definition(&self, node: NodeId, inputs: &[Key]) -> Definition<Self::Evidence>;
 
     /// Asks the cache; quick.
-    fn look_up(&self, node: NodeId, key: &Key) -> Result<Lookup<Self::Cached>, Self::Error>;
+    fn look_up(
+        &self,
+        node: NodeId,
+        key: &Key,
+        evidence: &mut Self::Evidence,
+    ) -> Result<Lookup<Self::Cached>, Self::Error>;
 
     /// The content key; may take time. `inputs` has the outputs of content inputs, in order.
     fn content_key(
         &self,
         node: NodeId,
-        definition: &Key,
+        evidence: &mut Self::Evidence,
         inputs: &[Self::Output],
     ) -> Result<Key, Self::Error>;
 
@@ -120,12 +132,18 @@ pub trait Steps: Sync {
 
     /// Runs a step; may take time. `inputs` has the outputs of all inputs, in order. Records the result
     /// under `keys`, the first of which is the result key.
-    fn run(&self, node: NodeId, keys: &[Key], inputs: &[Self::Output]) -> Result<Self::Output, Self::Error>;
+    fn run(
+        &self,
+        node: NodeId,
+        keys: &[Key],
+        evidence: Self::Evidence,
+        inputs: &[Self::Output],
+    ) -> Result<Self::Output, Self::Error>;
 
-    /// Hears that a step was found in the cache, once.
-    fn found(&self, _node: NodeId, _definition: &Key, _result: &Key) {}
+    /// Called once for each step that was found in the cache.
+    fn found(&self, _node: NodeId, _definition: &Key, _result: &Key, _evidence: &Self::Evidence) {}
 
-    /// Is told to stop what runs: something has failed.
+    /// Called when a step has failed: stops the steps that run.
     fn cancel(&self) {}
 }
 
@@ -134,11 +152,11 @@ enum State<S: Steps> {
     /// The keys of its inputs are not all known.
     Waiting,
     /// Its definition key is not cached, or is none; parts of its inputs must be looked at.
-    NeedsContent { definition: Key, is_key: bool },
+    NeedsContent { definition: Key, is_key: bool, evidence: S::Evidence },
     /// They are being looked at, or the step's own content is: then its definition is no key.
     Keying { definition: Option<Key> },
     /// Its key is known.
-    Keyed { definition: Key, key: Key, cached: Option<S::Cached> },
+    Keyed { definition: Key, key: Key, cached: Option<S::Cached>, evidence: S::Evidence },
     /// It runs.
     Running { key: Key },
     /// It has an output.
@@ -149,14 +167,14 @@ enum State<S: Steps> {
 
 /// What a worker reports.
 enum Event<S: Steps> {
-    Keyed(NodeId, Result<Key, S::Error>),
+    Keyed(NodeId, Result<(Key, S::Evidence), S::Error>),
     Ran(NodeId, Result<S::Output, S::Error>),
 }
 
 /// Work for a worker.
 enum Job<S: Steps> {
-    Key { node: NodeId, definition: Key, inputs: Vec<S::Output> },
-    Run { node: NodeId, keys: Vec<Key>, inputs: Vec<S::Output> },
+    Key { node: NodeId, evidence: S::Evidence, inputs: Vec<S::Output> },
+    Run { node: NodeId, keys: Vec<Key>, evidence: S::Evidence, inputs: Vec<S::Output> },
 }
 
 /// How a build failed: which step, and why.
@@ -229,10 +247,13 @@ pub fn solve<S: Steps>(
 
 fn perform<S: Steps>(steps: &S, job: Job<S>) -> Event<S> {
     match job {
-        Job::Key { node, definition, inputs } => {
-            Event::Keyed(node, steps.content_key(node, &definition, &inputs))
+        Job::Key { node, mut evidence, inputs } => {
+            let key = steps.content_key(node, &mut evidence, &inputs);
+            Event::Keyed(node, key.map(|key| (key, evidence)))
         }
-        Job::Run { node, keys, inputs } => Event::Ran(node, steps.run(node, &keys, &inputs)),
+        Job::Run { node, keys, evidence, inputs } => {
+            Event::Ran(node, steps.run(node, &keys, evidence, &inputs))
+        }
     }
 }
 
@@ -291,11 +312,15 @@ impl<'a, S: Steps> Solver<'a, S> {
         let state = std::mem::replace(&mut self.states[node.0], State::Stopped);
         let next = match state {
             State::Waiting => self.define(node)?,
-            State::NeedsContent { definition, is_key } => self.look_at_inputs(node, definition, is_key),
-            State::Keyed { definition, key, cached } if self.wanted[node.0] => match cached {
-                Some(cached) => self.restore(node, definition, key, cached)?,
-                None => self.launch(node, definition, key),
-            },
+            State::NeedsContent { definition, is_key, evidence } => {
+                self.look_at_inputs(node, definition, is_key, evidence)
+            }
+            State::Keyed { definition, key, cached: Some(cached), evidence } if self.wanted[node.0] => {
+                self.restore(node, definition, key, cached, evidence)?
+            }
+            State::Keyed { definition, key, cached: None, evidence } if self.wanted[node.0] => {
+                self.launch(node, definition, key, evidence)
+            }
             unchanged => unchanged,
         };
         self.states[node.0] = next;
@@ -305,41 +330,53 @@ impl<'a, S: Steps> Solver<'a, S> {
     fn define(&mut self, node: NodeId) -> Result<State<S>, S::Error> {
         let keys: Option<Vec<Key>> = self.edges[node.0].iter().map(|input| self.key(input.node)).collect();
         let Some(keys) = keys else { return Ok(State::Waiting) };
-        let definition = self.steps.definition(node, &keys);
-        match definition.content {
+        let Definition { key: definition, content, mut evidence } = self.steps.definition(node, &keys);
+        match content {
             Content::None => {
-                let key = definition.key.clone();
-                self.keyed(node, definition.key, key)
+                let key = definition.clone();
+                self.keyed(node, definition, key, evidence)
             }
             Content::Own => {
-                let job = Job::Key { node, definition: definition.key.clone(), inputs: Vec::new() };
-                self.jobs.push_back(job);
-                // Alone, what it says says nothing of what it makes: it is no key.
+                self.jobs.push_back(Job::Key { node, evidence, inputs: Vec::new() });
+                // The definition alone does not determine the result, so it must not be used as a cache key.
                 Ok(State::Keying { definition: None })
             }
-            Content::Inputs => match self.steps.look_up(node, &definition.key)? {
-                Lookup::Hit { key, cached } => Ok(self.found(node, definition.key, key, cached)),
-                Lookup::Evicted | Lookup::New => Ok(self.needs_content(node, definition.key, true)),
+            Content::Inputs => match self.steps.look_up(node, &definition, &mut evidence)? {
+                Lookup::Hit { key, cached } => Ok(self.found(node, definition, key, cached, evidence)),
+                Lookup::Evicted | Lookup::New => Ok(self.needs_content(node, definition, true, evidence)),
             },
-            Content::Both => Ok(self.needs_content(node, definition.key, false)),
+            Content::Both => Ok(self.needs_content(node, definition, false, evidence)),
         }
     }
 
     /// The result key is known: asks the cache once more, by that.
-    fn keyed(&mut self, node: NodeId, definition: Key, key: Key) -> Result<State<S>, S::Error> {
-        match self.steps.look_up(node, &key)? {
-            Lookup::Hit { key, cached } => return Ok(self.found(node, definition, key, cached)),
+    fn keyed(
+        &mut self,
+        node: NodeId,
+        definition: Key,
+        key: Key,
+        mut evidence: S::Evidence,
+    ) -> Result<State<S>, S::Error> {
+        match self.steps.look_up(node, &key, &mut evidence)? {
+            Lookup::Hit { key, cached } => return Ok(self.found(node, definition, key, cached, evidence)),
             Lookup::Evicted => {}
             Lookup::New => self.want_new(node),
         }
         self.changed(node);
-        Ok(State::Keyed { definition, key, cached: None })
+        Ok(State::Keyed { definition, key, cached: None, evidence })
     }
 
-    fn found(&mut self, node: NodeId, definition: Key, key: Key, cached: S::Cached) -> State<S> {
-        self.steps.found(node, &definition, &key);
+    fn found(
+        &mut self,
+        node: NodeId,
+        definition: Key,
+        key: Key,
+        cached: S::Cached,
+        evidence: S::Evidence,
+    ) -> State<S> {
+        self.steps.found(node, &definition, &key, &evidence);
         self.changed(node);
-        State::Keyed { definition, key, cached: Some(cached) }
+        State::Keyed { definition, key, cached: Some(cached), evidence }
     }
 
     /// Wants what is sure to be needed since a step is new: its own output, those of all its inputs, and the same for the
@@ -364,17 +401,29 @@ impl<'a, S: Steps> Solver<'a, S> {
         }
     }
 
-    fn needs_content(&mut self, node: NodeId, definition: Key, is_key: bool) -> State<S> {
+    fn needs_content(
+        &mut self,
+        node: NodeId,
+        definition: Key,
+        is_key: bool,
+        evidence: S::Evidence,
+    ) -> State<S> {
         self.want(node, Some(Use::Content));
         self.queue.push_back(node);
-        State::NeedsContent { definition, is_key }
+        State::NeedsContent { definition, is_key, evidence }
     }
 
-    fn look_at_inputs(&mut self, node: NodeId, definition: Key, is_key: bool) -> State<S> {
+    fn look_at_inputs(
+        &mut self,
+        node: NodeId,
+        definition: Key,
+        is_key: bool,
+        evidence: S::Evidence,
+    ) -> State<S> {
         let Some(inputs) = self.outputs(node, Some(Use::Content)) else {
-            return State::NeedsContent { definition, is_key };
+            return State::NeedsContent { definition, is_key, evidence };
         };
-        self.jobs.push_back(Job::Key { node, definition: definition.clone(), inputs });
+        self.jobs.push_back(Job::Key { node, evidence, inputs });
         State::Keying { definition: is_key.then_some(definition) }
     }
 
@@ -384,26 +433,27 @@ impl<'a, S: Steps> Solver<'a, S> {
         definition: Key,
         key: Key,
         cached: S::Cached,
+        evidence: S::Evidence,
     ) -> Result<State<S>, S::Error> {
         self.want(node, Some(Use::Base));
         let Some(base) = self.outputs(node, Some(Use::Base)) else {
-            return Ok(State::Keyed { definition, key, cached: Some(cached) });
+            return Ok(State::Keyed { definition, key, cached: Some(cached), evidence });
         };
         let output = self.steps.restore(node, &cached, &base)?;
         self.changed(node);
         Ok(State::Done { key, output })
     }
 
-    fn launch(&mut self, node: NodeId, definition: Key, key: Key) -> State<S> {
+    fn launch(&mut self, node: NodeId, definition: Key, key: Key, evidence: S::Evidence) -> State<S> {
         self.want(node, None);
         let Some(inputs) = self.outputs(node, None) else {
-            return State::Keyed { definition, key, cached: None };
+            return State::Keyed { definition, key, cached: None, evidence };
         };
         let mut keys = vec![key.clone()];
         if definition != key {
             keys.push(definition);
         }
-        self.jobs.push_back(Job::Run { node, keys, inputs });
+        self.jobs.push_back(Job::Run { node, keys, evidence, inputs });
         State::Running { key }
     }
 
@@ -453,7 +503,7 @@ impl<'a, S: Steps> Solver<'a, S> {
 
     fn hear(&mut self, event: Event<S>) {
         let (node, outcome) = match event {
-            Event::Keyed(node, Ok(key)) => (node, self.hear_key(node, key)),
+            Event::Keyed(node, Ok((key, evidence))) => (node, self.hear_key(node, key, evidence)),
             Event::Ran(node, Ok(output)) => (node, self.hear_output(node, output)),
             Event::Keyed(node, Err(error)) | Event::Ran(node, Err(error)) => (node, Err(error)),
         };
@@ -462,13 +512,13 @@ impl<'a, S: Steps> Solver<'a, S> {
         }
     }
 
-    fn hear_key(&mut self, node: NodeId, key: Key) -> Result<(), S::Error> {
+    fn hear_key(&mut self, node: NodeId, key: Key, evidence: S::Evidence) -> Result<(), S::Error> {
         let state = std::mem::replace(&mut self.states[node.0], State::Stopped);
         if let State::Keying { definition } = state
             && self.failure.is_none()
         {
             let definition = definition.unwrap_or_else(|| key.clone());
-            self.states[node.0] = self.keyed(node, definition, key)?;
+            self.states[node.0] = self.keyed(node, definition, key, evidence)?;
         }
         Ok(())
     }

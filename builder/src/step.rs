@@ -268,21 +268,30 @@ pub(crate) struct Executor<'a> {
     found: Found,
 }
 
-/// What is learnt about nodes on the way.
+/// Log of a build, for what comes after it: explanations, the history, the use of cache records.
 #[derive(Default)]
 struct Notes {
+    /// Key inputs of the steps that have a key.
     inputs: Mutex<BTreeMap<NodeId, KeyInputs>>,
+    /// Keys of the cache records that were used.
     used: Mutex<Vec<String>>,
-    /// The keys under which steps that stand on fresh ones are found in later builds.
-    plain_keys: Mutex<BTreeMap<NodeId, Key>>,
-    /// Caches that this build has emptied, because results of earlier builds do not count.
+    /// Cache mounts that this build has emptied, because of `--no-cache`.
     emptied: Mutex<BTreeSet<String>>,
-    /// Files that were fetched to look at them.
-    downloads: Mutex<BTreeMap<NodeId, fetch::Downloaded>>,
-    /// Commits that references turned out to be.
-    commits: Mutex<BTreeMap<NodeId, String>>,
-    /// What was told about steps; it is told again when they are found in the cache.
-    warnings: Mutex<BTreeMap<NodeId, Vec<String>>>,
+}
+
+/// What is learnt about a step on the way to its key.
+#[derive(Default)]
+pub(crate) struct Evidence {
+    /// Inputs of the key.
+    inputs: KeyInputs,
+    /// Key under which later builds find a step that stands on one with `no_cache`.
+    plain_key: Option<Key>,
+    /// The file of an ADD, if it was fetched to hash it.
+    download: Option<fetch::Downloaded>,
+    /// The commit that the reference of a checkout means now.
+    commit: Option<String>,
+    /// Warnings about the step; they are sent again when it is found in the cache.
+    warnings: Vec<String>,
 }
 
 /// The name of what was told about a step, among its recorded inputs.
@@ -362,7 +371,12 @@ impl<'a> Executor<'a> {
     }
 
     /// An owner by name or number; unknown names are told, or are mistakes.
-    fn find_owner(&self, node: NodeId, text: &str, tree: Option<&OwnedFd>) -> Result<(u32, u32), StepError> {
+    fn find_owner(
+        &self,
+        evidence: &mut Evidence,
+        text: &str,
+        tree: Option<&OwnedFd>,
+    ) -> Result<(u32, u32), StepError> {
         let owner = owner::find(text, tree)?;
         if let (Some(unknown), None) = (owner.unknown.first(), tree) {
             // As in the reference: where there is no tree at all, there is nobody.
@@ -379,22 +393,36 @@ impl<'a> Executor<'a> {
             let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
             let message = format!("[Warning] --chown={text}: unknown {kind} {name} counts as root{near}");
             self.tools.reporter.send(Event::Warning { message: message.clone() });
-            lock(&self.notes.warnings).entry(node).or_default().push(message);
+            evidence.warnings.push(message);
         }
         Ok(owner.ids())
     }
 
-    fn make_layer(&self, node: NodeId, row: Row, inputs: &[Built]) -> Result<(LayerRecord, bool), StepError> {
+    fn make_layer(
+        &self,
+        node: NodeId,
+        row: Row,
+        evidence: &mut Evidence,
+        inputs: &[Built],
+    ) -> Result<(LayerRecord, bool), StepError> {
         let operation = &self.tools.graph.node(node).operation;
         match operation {
-            Operation::Download(download) => return Ok((self.download_layer(node, row, download)?, true)),
-            Operation::Checkout(checkout) => return Ok((self.checkout_layer(node, row, checkout)?, true)),
+            Operation::Download(download) => {
+                let downloaded = evidence.download.take();
+                return Ok((self.download_layer(node, row, download, downloaded)?, true));
+            }
+            Operation::Checkout(checkout) => {
+                let commit = evidence.commit.take();
+                return Ok((self.checkout_layer(node, row, checkout, commit)?, true));
+            }
             _ => {}
         }
         let below = &inputs[0];
         Ok(match &self.tools.graph.node(node).operation {
             Operation::Exec(exec) => (self.run_program(node, exec, inputs, row)?, true),
-            Operation::Copy(copy) => (self.copy_files(node, copy, &below.stack, &inputs[1..])?, true),
+            Operation::Copy(copy) => {
+                (self.copy_files(node, copy, evidence, &below.stack, &inputs[1..])?, true)
+            }
             Operation::MakeDir(dir) => (self.make_dir(node, dir, &below.stack)?, true),
             Operation::Merge => {
                 let (layer, _) = inputs[1].layers.last().expect("what is merged has a layer of its own");
@@ -406,6 +434,22 @@ impl<'a> Executor<'a> {
         })
     }
 
+    /// The content key of a copy.
+    fn copy_key(&self, copy: &Copy, evidence: &mut Evidence, inputs: &[Built]) -> Result<Key, StepError> {
+        let (reporter, read) = (self.tools.reporter, self.tools.stat_cache.read());
+        let digested = reporter.slow(READING, read, || self.digest(copy, inputs))?;
+        let own = &mut evidence.inputs;
+        own.add("content", &digested.digest);
+        let key = own.key();
+        digested.files.into_iter().for_each(|(path, digest)| own.add(format!("file {path}"), digest));
+        Ok(key)
+    }
+
+    /// Logs the key inputs of a step.
+    fn note(&self, node: NodeId, inputs: &KeyInputs) {
+        lock(&self.notes.inputs).insert(node, inputs.clone());
+    }
+
     fn explain(&self, node: NodeId, row: Row) {
         let Some(explainer) = &self.explainer else { return };
         for reason in explainer.causes(node, &|node| self.shown_inputs(node)) {
@@ -414,13 +458,18 @@ impl<'a> Executor<'a> {
     }
 
     /// Another process, or another stage, may have made the same step while this one waited.
-    fn made_meanwhile(&self, node: NodeId, keys: &[Key]) -> Result<Option<Cached>, StepError> {
+    fn made_meanwhile(
+        &self,
+        node: NodeId,
+        keys: &[Key],
+        evidence: &mut Evidence,
+    ) -> Result<Option<Cached>, StepError> {
         if self.tools.graph.node(node).no_cache {
             return Ok(None);
         }
         for key in keys {
             if let Some((record, taint)) =
-                self.recorded(&key.0)?.filter(|(record, _)| self.passes(node, record))
+                self.recorded(&key.0)?.filter(|(record, _)| self.passes(evidence, record))
             {
                 return Ok(Some(Cached::Record(record, taint)));
             }
@@ -428,8 +477,9 @@ impl<'a> Executor<'a> {
         Ok(None)
     }
 
-    /// Takes note of what was told about a step when it ran. False where that is a mistake now: it runs again, and fails.
-    fn passes(&self, node: NodeId, record: &StepRecord) -> bool {
+    /// Reads the warnings of the step's run from its record. False with `--strict` when there are any: the step runs
+    /// again, and fails.
+    fn passes(&self, evidence: &mut Evidence, record: &StepRecord) -> bool {
         if !record.inputs.contains("\"warning\"") {
             return true;
         }
@@ -438,14 +488,17 @@ impl<'a> Executor<'a> {
         let told: Vec<String> = told.map(|(_, text)| text.to_owned()).collect();
         let passes = told.is_empty() || !self.tools.strict;
         if passes {
-            lock(&self.notes.warnings).insert(node, told);
+            evidence.warnings = told;
         }
         passes
     }
 
     /// What went into a step's key, secrets masked.
     pub(crate) fn shown_inputs(&self, node: NodeId) -> KeyInputs {
-        let inputs = lock(&self.notes.inputs).get(&node).cloned().unwrap_or_default();
+        self.masked(lock(&self.notes.inputs).get(&node).cloned().unwrap_or_default())
+    }
+
+    fn masked(&self, inputs: KeyInputs) -> KeyInputs {
         if self.tools.needles.is_empty() {
             inputs
         } else {
@@ -453,16 +506,21 @@ impl<'a> Executor<'a> {
         }
     }
 
-    fn record(&self, node: NodeId, keys: &[Key], layer: &LayerRecord, made: Made) -> Result<i64, StepError> {
-        let mut inputs = self.shown_inputs(node);
-        let warnings = lock(&self.notes.warnings).get(&node).cloned().unwrap_or_default();
-        warnings.into_iter().for_each(|warning| inputs.add(WARNING, warning));
+    fn record(
+        &self,
+        node: NodeId,
+        keys: &[Key],
+        evidence: &Evidence,
+        layer: &LayerRecord,
+        made: Made,
+    ) -> Result<i64, StepError> {
+        let mut inputs = self.masked(evidence.inputs.clone());
+        evidence.warnings.iter().for_each(|warning| inputs.add(WARNING, warning));
         let inputs = serde_json::to_string(&inputs).expect("texts are JSON");
         let now = now();
-        let plain = lock(&self.notes.plain_keys).get(&node).cloned();
         let records: Vec<StepRecord> = keys
             .iter()
-            .chain(plain.as_ref())
+            .chain(evidence.plain_key.as_ref())
             .map(|key| StepRecord {
                 key: key.0.clone(),
                 result: keys[0].0.clone(),
@@ -476,13 +534,20 @@ impl<'a> Executor<'a> {
         Ok(now)
     }
 
-    fn run_step(&self, node: NodeId, row: Row, keys: &[Key], inputs: &[Built]) -> Result<Built, StepError> {
+    fn run_step(
+        &self,
+        node: NodeId,
+        row: Row,
+        keys: &[Key],
+        mut evidence: Evidence,
+        inputs: &[Built],
+    ) -> Result<Built, StepError> {
         if self.tools.cancel.is_stopped() {
             return Err(StepError::Canceled);
         }
-        let (layer, is_new) = self.make_layer(node, row, inputs)?;
+        let (layer, is_new) = self.make_layer(node, row, &mut evidence, inputs)?;
         let taint = self.taint(node, &layer, inputs);
-        let created = self.record(node, keys, &layer, Made { is_new, taint })?;
+        let created = self.record(node, keys, &evidence, &layer, Made { is_new, taint })?;
         if is_new {
             // Nobody listens any more when the build has failed.
             if let Some(made) = &*lock(&self.made) {
@@ -515,9 +580,10 @@ fn now() -> i64 {
 impl Steps for Executor<'_> {
     type Output = Built;
     type Cached = Cached;
+    type Evidence = Evidence;
     type Error = StepError;
 
-    fn definition(&self, node: NodeId, inputs: &[Key]) -> Definition {
+    fn definition(&self, node: NodeId, inputs: &[Key]) -> Definition<Evidence> {
         let base = self.base_keys(node, inputs);
         let operation = &self.tools.graph.node(node).operation;
         let own = key::definition(operation, &base);
@@ -538,18 +604,18 @@ impl Steps for Executor<'_> {
             let trees = inputs.iter().enumerate().skip(1);
             trees.for_each(|(number, key)| noted.add(format!("tree {number}"), &key.0));
         }
-        lock(&self.notes.inputs).insert(node, noted);
-        let key = whole.key();
-        if !self.stands_on_fresh(node) {
-            return Definition { key, content };
+        self.note(node, &noted);
+        let mut evidence = Evidence { inputs: noted, ..Evidence::default() };
+        let mut key = whole.key();
+        if self.stands_on_fresh(node) {
+            // What earlier builds made of the steps that run anew does not count: only content can lead back to it.
+            whole.add("fresh", &self.nonce);
+            evidence.plain_key = Some(std::mem::replace(&mut key, whole.key()));
         }
-        // What earlier builds made of the steps that run anew does not count: only content can lead back to it.
-        whole.add("fresh", &self.nonce);
-        lock(&self.notes.plain_keys).insert(node, key);
-        Definition { key: whole.key(), content }
+        Definition { key, content, evidence }
     }
 
-    fn look_up(&self, id: NodeId, key: &Key) -> Result<Lookup<Cached>, StepError> {
+    fn look_up(&self, id: NodeId, key: &Key, evidence: &mut Evidence) -> Result<Lookup<Cached>, StepError> {
         let node = self.tools.graph.node(id);
         if matches!(node.operation, Operation::Scratch | Operation::Image(_)) {
             return Ok(Lookup::Hit { key: key.clone(), cached: Cached::Source });
@@ -560,7 +626,7 @@ impl Steps for Executor<'_> {
         let Some((record, taint)) = self.recorded(&key.0)? else {
             return Ok(if self.was_recorded(&key.0)? { Lookup::Evicted } else { Lookup::New });
         };
-        if !self.passes(id, &record) {
+        if !self.passes(evidence, &record) {
             // It must run, whatever stands on it.
             return Ok(Lookup::New);
         }
@@ -568,26 +634,21 @@ impl Steps for Executor<'_> {
             && copy.takes_inputs()
             && let Ok(inputs) = serde_json::from_str::<KeyInputs>(&record.inputs)
         {
-            // Found by what it says: the files that it took are known from then.
-            lock(&self.notes.inputs).insert(id, inputs);
+            // Found by its definition: the record has the files that it took.
+            self.note(id, &inputs);
+            evidence.inputs = inputs;
         }
         Ok(Lookup::Hit { key: Key(record.result.clone()), cached: Cached::Record(record, taint) })
     }
 
-    fn content_key(&self, node: NodeId, _definition: &Key, inputs: &[Built]) -> Result<Key, StepError> {
-        let copy = match &self.tools.graph.node(node).operation {
-            Operation::Copy(copy) => copy,
-            Operation::Download(download) => return self.download_key(node, download),
-            Operation::Checkout(checkout) => return self.checkout_key(node, checkout),
+    fn content_key(&self, node: NodeId, evidence: &mut Evidence, inputs: &[Built]) -> Result<Key, StepError> {
+        let key = match &self.tools.graph.node(node).operation {
+            Operation::Copy(copy) => self.copy_key(copy, evidence, inputs)?,
+            Operation::Download(download) => self.download_key(node, download, evidence)?,
+            Operation::Checkout(checkout) => self.checkout_key(checkout, evidence)?,
             _ => unreachable!("only copies and what is fetched look at content"),
         };
-        let (reporter, read) = (self.tools.reporter, self.tools.stat_cache.read());
-        let digested = reporter.slow(READING, read, || self.digest(copy, inputs))?;
-        let mut notes = lock(&self.notes.inputs);
-        let own = notes.entry(node).or_default();
-        own.add("content", &digested.digest);
-        let key = own.key();
-        digested.files.into_iter().for_each(|(path, digest)| own.add(format!("file {path}"), digest));
+        self.note(node, &evidence.inputs);
         Ok(key)
     }
 
@@ -607,12 +668,18 @@ impl Steps for Executor<'_> {
         Ok(base.first().unwrap_or(&Built::empty()).with(self.tools.store, &layer, record.created, taint))
     }
 
-    fn run(&self, node: NodeId, keys: &[Key], inputs: &[Built]) -> Result<Built, StepError> {
+    fn run(
+        &self,
+        node: NodeId,
+        keys: &[Key],
+        mut evidence: Evidence,
+        inputs: &[Built],
+    ) -> Result<Built, StepError> {
         // A name of its own for each key: steps of one build may wait for each other.
         let lock_name = format!("step-{}", keys[0].0);
         let _lock = self.tools.store.lock(&lock_name, || {})?;
-        if let Some(cached) = self.made_meanwhile(node, keys)? {
-            self.found(node, &keys[0], &keys[0]);
+        if let Some(cached) = self.made_meanwhile(node, keys, &mut evidence)? {
+            self.found(node, &keys[0], &keys[0], &evidence);
             return self.restore(node, &cached, inputs);
         }
         if self.tools.cancel.is_stopped() {
@@ -620,17 +687,17 @@ impl Steps for Executor<'_> {
         }
         let row = self.tools.reporter.start(&self.tools.graph.node(node).name);
         self.explain(node, row);
-        let result = self.run_step(node, row, keys, inputs);
+        let result = self.run_step(node, row, keys, evidence, inputs);
         self.tools.reporter.end(row, &result);
         result
     }
 
-    fn found(&self, id: NodeId, definition: &Key, result: &Key) {
+    fn found(&self, id: NodeId, definition: &Key, result: &Key, evidence: &Evidence) {
         let node = self.tools.graph.node(id);
         if matches!(node.operation, Operation::Scratch) {
             return;
         }
-        for message in lock(&self.notes.warnings).get(&id).cloned().unwrap_or_default() {
+        for message in evidence.warnings.clone() {
             self.tools.reporter.send(Event::Warning { message });
         }
         let row = self.tools.reporter.row();

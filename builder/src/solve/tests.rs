@@ -47,8 +47,6 @@ struct Numbers<'a> {
     steps: Vec<Step>,
     edges: Vec<Vec<Input>>,
     cache: &'a Cache,
-    /// The keys of each step's base inputs.
-    base_keys: Mutex<BTreeMap<usize, String>>,
     log: Mutex<Log>,
     barrier: Barrier,
     /// Steps that must all have begun before one of them ends.
@@ -62,15 +60,7 @@ type Cache = Mutex<BTreeMap<String, Record>>;
 impl<'a> Numbers<'a> {
     fn new(graph: &[(Step, Vec<Input>)], cache: &'a Cache) -> Numbers<'a> {
         let (steps, edges) = graph.iter().cloned().unzip();
-        Numbers {
-            steps,
-            edges,
-            cache,
-            base_keys: Mutex::default(),
-            log: Mutex::default(),
-            barrier: Barrier::new(2),
-            waves: None,
-        }
+        Numbers { steps, edges, cache, log: Mutex::default(), barrier: Barrier::new(2), waves: None }
     }
 
     fn value(&self, node: usize, inputs: &[i64]) -> Result<i64, String> {
@@ -129,9 +119,11 @@ impl Waves {
 impl Steps for Numbers<'_> {
     type Output = i64;
     type Cached = i64;
+    /// The keys of the step's base inputs.
+    type Evidence = String;
     type Error = String;
 
-    fn definition(&self, node: NodeId, inputs: &[Key]) -> Definition {
+    fn definition(&self, node: NodeId, inputs: &[Key]) -> Definition<String> {
         let step = &self.steps[node.0];
         let inputs: Vec<&str> = inputs.iter().map(|key| key.0.as_str()).collect();
         let content = match step {
@@ -142,12 +134,15 @@ impl Steps for Numbers<'_> {
         };
         let base = self.edges[node.0].iter().zip(&inputs).filter(|(input, _)| input.usage == Use::Base);
         let base: Vec<&str> = base.map(|(_, key)| *key).collect();
-        self.base_keys.lock().unwrap().insert(node.0, base.join(","));
         // With its number, so that no two steps are the same one.
-        Definition { key: Key(format!("{}:{step:?}({})", node.0, inputs.join(","))), content }
+        Definition {
+            key: Key(format!("{}:{step:?}({})", node.0, inputs.join(","))),
+            content,
+            evidence: base.join(","),
+        }
     }
 
-    fn look_up(&self, _node: NodeId, key: &Key) -> Result<Lookup<i64>, String> {
+    fn look_up(&self, _node: NodeId, key: &Key, _base: &mut String) -> Result<Lookup<i64>, String> {
         let cache = self.cache.lock().unwrap();
         Ok(match cache.get(&key.0) {
             Some(Some((key, value))) => Lookup::Hit { key: key.clone(), cached: *value },
@@ -156,8 +151,7 @@ impl Steps for Numbers<'_> {
         })
     }
 
-    fn content_key(&self, node: NodeId, _definition: &Key, inputs: &[i64]) -> Result<Key, String> {
-        let base = self.base_keys.lock().unwrap()[&node.0].clone();
+    fn content_key(&self, node: NodeId, base: &mut String, inputs: &[i64]) -> Result<Key, String> {
         if let Step::Own(Hidden(value)) = &self.steps[node.0] {
             return Ok(Key(format!("own{}({value};{base})", node.0)));
         }
@@ -173,7 +167,7 @@ impl Steps for Numbers<'_> {
         Ok(*cached)
     }
 
-    fn run(&self, node: NodeId, keys: &[Key], inputs: &[i64]) -> Result<i64, String> {
+    fn run(&self, node: NodeId, keys: &[Key], _base: String, inputs: &[i64]) -> Result<i64, String> {
         if let Some(waves) = &self.waves {
             waves.begin(node.0);
         }
@@ -191,7 +185,7 @@ impl Steps for Numbers<'_> {
         Ok(value)
     }
 
-    fn found(&self, node: NodeId, _definition: &Key, _result: &Key) {
+    fn found(&self, node: NodeId, _definition: &Key, _result: &Key, _base: &String) {
         self.log.lock().unwrap().found.push(node.0);
     }
 
@@ -401,7 +395,7 @@ impl<'a> Lazy<'a> {
     }
 
     fn look_up(&self, node: usize, key: &Key) -> Option<(Key, i64)> {
-        match self.numbers.look_up(NodeId(node), key) {
+        match self.numbers.look_up(NodeId(node), key, &mut String::new()) {
             Ok(Lookup::Hit { key, cached }) => Some((key, cached)),
             _ => None,
         }
@@ -422,18 +416,18 @@ impl<'a> Lazy<'a> {
         let known = match by_definition {
             Some((key, cached)) => Keyed { key, cached: Some(cached), time },
             None if definition.content == Content::None => Keyed { key: definition.key, cached: None, time },
-            None => self.content_key(node, &definition.key, time),
+            None => self.content_key(node, definition.evidence, time),
         };
         self.keys.insert(node, known.clone());
         known
     }
 
-    fn content_key(&mut self, node: usize, definition: &Key, time: usize) -> Keyed {
+    fn content_key(&mut self, node: usize, mut base: String, time: usize) -> Keyed {
         let taken = self.inputs(node, Some(Use::Content)).into_iter();
         let outputs: Vec<(i64, usize)> = taken.map(|input| self.output(input)).collect();
         let time = outputs.iter().map(|(_, time)| *time).chain([time]).max().unwrap_or(0);
         let values: Vec<i64> = outputs.into_iter().map(|(value, _)| value).collect();
-        let key = self.numbers.content_key(NodeId(node), definition, &values).unwrap();
+        let key = self.numbers.content_key(NodeId(node), &mut base, &values).unwrap();
         let cached = self.look_up(node, &key).map(|(_, cached)| cached);
         Keyed { key, cached, time }
     }

@@ -1,6 +1,6 @@
 //! COPY: files of the context or of a tree become a layer.
 
-use super::{Built, Executor, StepError};
+use super::{Built, Evidence, Executor, StepError};
 use crate::content::{self, Content, ContentError, CopySelection, Digested, Source};
 use crate::graph::{Copy, CopyFrom, CopySource};
 use crate::mode::ModeChange;
@@ -23,6 +23,7 @@ impl Executor<'_> {
         &self,
         node: NodeId,
         copy: &Copy,
+        evidence: &mut Evidence,
         below: &Stack,
         from: &[Built],
     ) -> Result<LayerRecord, StepError> {
@@ -30,7 +31,7 @@ impl Executor<'_> {
         let active = self.tools.store.prepare()?;
         let lower = self.view(below)?;
         let owner = match &copy.owner {
-            Some(text) => Some(self.find_owner(node, text, lower.as_ref())?),
+            Some(text) => Some(self.find_owner(evidence, text, lower.as_ref())?),
             None => None,
         };
         let mut writer = LayerWriter::new(&active.upper(), lower)?;

@@ -1,6 +1,6 @@
 //! ADD of files of the web and of git repositories: what is fetched becomes a tree of its own.
 
-use super::{Executor, StepError, copy, lock};
+use super::{Evidence, Executor, StepError, copy};
 use crate::event::{Event, Row};
 use crate::graph::{Checkout, Download};
 use crate::remote::{Answer, Version};
@@ -34,7 +34,12 @@ const FILE: &str = "file";
 
 impl Executor<'_> {
     /// The key of a file of the web: asks whether it has changed, and fetches it if so.
-    pub(super) fn download_key(&self, node: NodeId, download: &Download) -> Result<Key, StepError> {
+    pub(super) fn download_key(
+        &self,
+        node: NodeId,
+        download: &Download,
+        evidence: &mut Evidence,
+    ) -> Result<Key, StepError> {
         let cache_name = cache_name(download);
         let known = self.known(node, &cache_name)?;
         let Some(downloaded) = self.fetch(download, known.as_ref().map(|known| &known.version))? else {
@@ -43,9 +48,8 @@ impl Executor<'_> {
         };
         let digest = digest(&downloaded, Algorithm::Sha256)?;
         let version = downloaded.version.clone();
-        lock(&self.notes.downloads).insert(node, downloaded);
-        let mut notes = lock(&self.notes.inputs);
-        let own = notes.entry(node).or_default();
+        evidence.download = Some(downloaded);
+        let own = &mut evidence.inputs;
         own.add("content", digest.to_string());
         own.add("time", version.time().to_string());
         let key = own.key();
@@ -85,8 +89,8 @@ impl Executor<'_> {
         node: NodeId,
         row: Row,
         download: &Download,
+        fetched: Option<Downloaded>,
     ) -> Result<LayerRecord, StepError> {
-        let fetched = lock(&self.notes.downloads).remove(&node);
         let downloaded = match fetched {
             Some(downloaded) => downloaded,
             None => {
@@ -117,13 +121,15 @@ impl Executor<'_> {
     }
 
     /// The key of a checkout: asks which commit its reference means.
-    pub(super) fn checkout_key(&self, node: NodeId, checkout: &Checkout) -> Result<Key, StepError> {
+    pub(super) fn checkout_key(
+        &self,
+        checkout: &Checkout,
+        evidence: &mut Evidence,
+    ) -> Result<Key, StepError> {
         let commit = self.commit(checkout)?;
-        lock(&self.notes.commits).insert(node, commit.clone());
-        let mut notes = lock(&self.notes.inputs);
-        let own = notes.entry(node).or_default();
-        own.add("commit", commit);
-        Ok(own.key())
+        evidence.inputs.add("commit", &commit);
+        evidence.commit = Some(commit);
+        Ok(evidence.inputs.key())
     }
 
     fn commit(&self, checkout: &Checkout) -> Result<String, StepError> {
@@ -144,8 +150,8 @@ impl Executor<'_> {
         node: NodeId,
         row: Row,
         checkout: &Checkout,
+        known: Option<String>,
     ) -> Result<LayerRecord, StepError> {
-        let known = lock(&self.notes.commits).get(&node).cloned();
         let commit = match known {
             Some(commit) => commit,
             None => self.commit(checkout)?,
