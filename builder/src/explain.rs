@@ -21,6 +21,9 @@ const MOST: usize = 5;
 /// What is kept of a build's steps, to explain the next build of the same file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LastBuild {
+    /// Version of the fields ([`key::VERSION`]); those of another version cannot be compared.
+    #[serde(default)]
+    pub(crate) version: u8,
     /// The steps in the order of the graph.
     pub(crate) steps: Vec<Step>,
 }
@@ -57,7 +60,7 @@ impl LastBuild {
                 inputs: KeyInputs::default(),
             }
         });
-        LastBuild { steps: steps.collect() }
+        LastBuild { version: key::VERSION, steps: steps.collect() }
     }
 
     /// What the next build compares with: this one's steps, and of `before` those that this build did not come to, be it
@@ -110,6 +113,7 @@ impl<'a> History<'a> {
     ) -> History<'a> {
         let name = format!("last-{}", &Digest::of(dockerfile.as_bytes()).hex()[..32]);
         let last = store.read_cache(&name).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let last = last.filter(|last: &LastBuild| last.version == key::VERSION);
         History { store, name, last, now: LastBuild::of(graph, shown) }
     }
 

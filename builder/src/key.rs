@@ -1,34 +1,77 @@
-//! What enters a step's cache key.
+//! What enters a step's cache key: the one table of it, and the code that a test compares with the table.
 //!
-//! | Step | In the key | Not in the key |
-//! |---|---|---|
-//! | any | what kind of step it is, the result keys of the steps it stands on | file name, comments, names of stages, times |
-//! | image | the diff ids of its layers | its name, its config (that is in the steps' own inputs) |
-//! | run | arguments, every variable, directory, user, network, host name, security, devices, platform, size of /dev/shm, ulimits, control group, script; mounts: target, access, ids, owners and modes of caches that are given, sizes, and the result keys of what files come from | proxy settings; limits of memory and processors; what caches, secrets and sockets hold |
-//! | copy | sources, destination, owner, mode, exclusions, whether archives are unpacked and directories above kept, files that stand in the Dockerfile, the epoch if there is one; then names, types, permissions, owners, link targets and bytes of exactly what it takes | other files, times, owners of context files |
-//! | directory | path, owner, the epoch if there is one | |
-//! | merge | nothing more | |
-//! | download | its checksum if it has one; else the digest of the bytes, name and time | address, ETag |
-//! | checkout | commit, directory, whether `.git` stays and submodules come | address, branch or tag |
+//! | Step | In the key | Recorded beside it | Not in the key |
+//! |---|---|---|---|
+//! | every | `step`: the kind of step; `base`: result keys of the steps it stands on | `warning`: warnings of its run | file name, comments, names of stages, times |
+//! | scratch | | | |
+//! | image | `layer`: diff ids | | name, config (what of it matters is in the fields of the steps above) |
+//! | run | `argument`; `variable`: all, sorted; `directory`; `user`; `network`; `add-host`: names; `hostname`; `security`; `device`: names, and whether they are required; `platform` if foreign; `shm-size`; `ulimit`; `cgroup-parent`; `script`: a heredoc that is run as a file; `mount`: target, access, type, ids, size, owner and mode of secrets, ssh sockets and of caches that set them; `tree`: result keys of the steps that mounts take files from | | proxy settings; limits of memory and processors; addresses of names; what caches, secrets, sockets and volumes hold |
+//! | copy | `source`: origin, path, whether archives are unpacked; `inline`: files of the Dockerfile; `destination`; `owner`; `mode`; `parents`; `whole`: a directory itself is copied; `epoch`; `exclude`; then `content`: names, types, permissions, owners, link targets and bytes of exactly what it takes. The definition key has `tree` in place of `content`: result keys of the steps that it takes files from | `file`: each file of the content | other files, times, owners of context files, source names of directories |
+//! | directory | `path`, `owner`, `epoch` | | |
+//! | merge | nothing more | | |
+//! | download | `name`; `checksum`; without one, `content`: digest of the bytes, and `time` | | address, `ETag` |
+//! | checkout | `directory`, `git`: whether `.git` stays, `submodules`, `times`; `commit` | | address, branch or tag |
 //!
-//! A key is the sha256 of its inputs in order, each with its length in front. The inputs themselves are kept
-//! with the result, so that it can be said which one differs when a step runs again.
+//! A copy from a stage has two keys: the definition (from the result key of the stage) and the content (from what is
+//! copied). When the stage was made anew with the same content, the second leads back to the cached chain. A copy from
+//! the build context has only the second.
+//!
+//! # Bytes
+//!
+//! A key is the SHA-256 of a version byte and the fields in order ([`KeyBytes`]): each a name and a value, with their
+//! lengths in front. Values are text in forms that are fixed here ([`KeyText`]), never those of `Debug` or serde. The
+//! fields are recorded with the result, so that `--explain` can name those that differ when a step runs again.
 
-use crate::graph::{Copy, CopyFrom, Exec, MountSource, Network, Operation};
+use crate::content::Digested;
+use crate::graph::{Copy, CopyFrom, Exec, Files, MountSource, Network, Operation, StepMount};
 use crate::solve::Key;
+use kiln_image::digest::Digest;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
-/// Changes whenever equal inputs would mean something else.
-const VERSION: &str = "kiln step 2";
+/// Version of the bytes of keys and of the names of fields. It changes whenever equal fields would mean something else:
+/// then no old key is found.
+pub(crate) const VERSION: u8 = 3;
 
-/// The inputs of a key: names and values in order.
+/// Types with fixed bytes in a key.
+trait KeyBytes {
+    /// Feeds the bytes to a hash. What has no fixed length has its length in front.
+    fn feed(&self, hash: &mut Sha256);
+}
+
+impl KeyBytes for str {
+    fn feed(&self, hash: &mut Sha256) {
+        hash.update((self.len() as u64).to_le_bytes());
+        hash.update(self);
+    }
+}
+
+impl KeyBytes for (String, String) {
+    fn feed(&self, hash: &mut Sha256) {
+        self.0.feed(hash);
+        self.1.feed(hash);
+    }
+}
+
+impl<T: KeyBytes> KeyBytes for [T] {
+    fn feed(&self, hash: &mut Sha256) {
+        hash.update((self.len() as u64).to_le_bytes());
+        self.iter().for_each(|item| item.feed(hash));
+    }
+}
+
+/// Values of several parts with a fixed text form, in which no part can pass for another.
+trait KeyText {
+    fn key_text(&self) -> String;
+}
+
+/// Fields of a key: names and values in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyInputs(Vec<(String, String)>);
 
 impl KeyInputs {
-    /// Adds an input.
+    /// Adds a field.
     pub fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.0.push((name.into(), value.into()));
     }
@@ -36,14 +79,12 @@ impl KeyInputs {
     /// The key.
     pub fn key(&self) -> Key {
         let mut hash = Sha256::new();
-        for text in std::iter::once(VERSION).chain(self.0.iter().flat_map(|(n, v)| [n.as_str(), v])) {
-            hash.update((text.len() as u64).to_le_bytes());
-            hash.update(text);
-        }
+        hash.update([VERSION]);
+        self.0.feed(&mut hash);
         Key(kiln_image::digest::hex(&hash.finalize()))
     }
 
-    /// True when nothing is known.
+    /// True when there are no fields: the step has no key yet.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -53,22 +94,22 @@ impl KeyInputs {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The value of an input.
+    /// The value of a field.
     pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
-    /// True when the copied files are listed.
+    /// True when the copied files are recorded.
     pub(crate) fn has_files(&self) -> bool {
         self.0.iter().any(|(name, _)| name.starts_with("file "))
     }
 
-    /// The same inputs with other values.
+    /// The same fields with names and values changed.
     pub(crate) fn map(&self, change: impl Fn(&str) -> String) -> KeyInputs {
         KeyInputs(self.0.iter().map(|(name, value)| (change(name), change(value))).collect())
     }
 
-    /// The inputs that are not in `before` or have another value there, and those that only `before` has.
+    /// The fields that are not in `before` or have another value there, and those that only `before` has.
     pub fn changes_since(&self, before: &KeyInputs) -> Vec<InputChange> {
         let values = |inputs: &KeyInputs| -> BTreeMap<String, String> { inputs.0.iter().cloned().collect() };
         let (others, known) = (values(before), values(self));
@@ -90,19 +131,23 @@ impl KeyInputs {
     }
 }
 
-/// An input that differs between two keys.
+/// Name of the recorded warnings.
+const WARNING: &str = "warning";
+
+/// A field that differs between two keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputChange {
-    /// Which.
+    /// Its name.
     pub name: String,
-    /// What it was.
+    /// Old value.
     pub before: Option<String>,
-    /// What it is.
+    /// New value.
     pub now: Option<String>,
 }
 
-/// What a step says, on top of steps with these result keys.
-pub fn definition(operation: &Operation, base: &[Key]) -> KeyInputs {
+/// The fields of an operation that goes on from steps with the result keys `base`, and mounts files of those with the
+/// result keys `trees`.
+pub fn definition(operation: &Operation, base: &[Key], trees: &[Key]) -> KeyInputs {
     let mut inputs = KeyInputs::default();
     inputs.add("step", kind(operation));
     for (number, key) in base.iter().enumerate() {
@@ -115,7 +160,10 @@ pub fn definition(operation: &Operation, base: &[Key]) -> KeyInputs {
                 inputs.add(format!("layer {number}"), diff_id.to_string());
             }
         }
-        Operation::Exec(exec) => add_exec(&mut inputs, exec),
+        Operation::Exec(exec) => {
+            add_exec(&mut inputs, exec);
+            add_trees(&mut inputs, trees);
+        }
         Operation::Copy(copy) => add_copy(&mut inputs, copy),
         Operation::MakeDir(dir) => {
             inputs.add("path", &dir.path);
@@ -129,7 +177,7 @@ pub fn definition(operation: &Operation, base: &[Key]) -> KeyInputs {
             }
         }
         Operation::Checkout(checkout) => {
-            inputs.add("folder", &checkout.dir);
+            inputs.add("directory", &checkout.dir);
             inputs.add("git", if checkout.keeps_git { "stays" } else { "goes" });
             inputs.add("submodules", if checkout.submodules { "come" } else { "stay" });
             inputs.add("times", if checkout.commit_times { "commit" } else { "checkout" });
@@ -138,19 +186,56 @@ pub fn definition(operation: &Operation, base: &[Key]) -> KeyInputs {
     inputs
 }
 
+/// Adds the result keys of the inputs after the first, as files of all of them count.
+pub(crate) fn add_trees(inputs: &mut KeyInputs, trees: &[Key]) {
+    for (number, key) in trees.iter().enumerate() {
+        inputs.add(format!("tree {}", number + 1), &key.0);
+    }
+}
+
+/// Adds what a copy takes. The files are only recorded.
+pub(crate) fn add_content(inputs: &mut KeyInputs, content: Digested) -> Key {
+    inputs.add("content", &content.digest);
+    let key = inputs.key();
+    content.files.into_iter().for_each(|(path, digest)| inputs.add(format!("file {path}"), digest));
+    key
+}
+
+/// Adds what a download without a checksum fetched; `time` in seconds since 1970.
+pub(crate) fn add_download(inputs: &mut KeyInputs, digest: &Digest, time: i64) {
+    inputs.add("content", digest.to_string());
+    inputs.add("time", time.to_string());
+}
+
+/// Adds the commit of a checkout.
+pub(crate) fn add_commit(inputs: &mut KeyInputs, commit: &str) {
+    inputs.add("commit", commit);
+}
+
+/// Adds a warning of the step's run, which is only recorded.
+pub(crate) fn add_warning(inputs: &mut KeyInputs, warning: &str) {
+    inputs.add(WARNING, warning);
+}
+
+/// The recorded warnings of a step's run.
+pub(crate) fn warnings(inputs: &KeyInputs) -> Vec<String> {
+    inputs.iter().filter(|(name, _)| *name == WARNING).map(|(_, text)| text.to_owned()).collect()
+}
+
 fn add_epoch(inputs: &mut KeyInputs, epoch: Option<i64>) {
     if let Some(epoch) = epoch {
         inputs.add("epoch", epoch.to_string());
     }
 }
 
+/// The kind of a step, for its key and the history of builds.
 pub(crate) fn kind(operation: &Operation) -> &'static str {
     match operation {
         Operation::Scratch => "scratch",
         Operation::Image(_) => "image",
         Operation::Exec(_) => "run",
         Operation::Copy(_) => "copy",
-        Operation::MakeDir(_) => "folder",
+        Operation::MakeDir(_) => "directory",
         Operation::Merge => "merge",
         Operation::Download(_) => "download",
         Operation::Checkout(_) => "checkout",
@@ -167,16 +252,11 @@ fn add_exec(inputs: &mut KeyInputs, exec: &Exec) {
     for (name, value) in environment {
         inputs.add(format!("variable {name}"), value);
     }
-    inputs.add("folder", &exec.dir);
+    inputs.add("directory", &exec.dir);
     inputs.add("user", &exec.user);
-    let network = match exec.network {
-        Network::Bridge => "bridge",
-        Network::None => "none",
-        Network::Host => "host",
-    };
-    inputs.add("network", network);
-    for name in &exec.hosts {
-        inputs.add("host name", name);
+    inputs.add("network", exec.network.key_text());
+    for (number, name) in exec.hosts.iter().enumerate() {
+        inputs.add(format!("add-host {number}"), name);
     }
     inputs.add("hostname", &exec.hostname);
     if exec.is_insecure {
@@ -190,38 +270,82 @@ fn add_exec(inputs: &mut KeyInputs, exec: &Exec) {
     }
     let limits = &exec.limits;
     if let Some(size) = limits.shm_size {
-        inputs.add("shm size", size.to_string());
+        inputs.add("shm-size", size.to_string());
     }
     for (name, soft, hard) in &limits.ulimits {
         inputs.add(format!("ulimit {name}"), format!("{soft}:{hard}"));
     }
     if let Some(parent) = &limits.cgroup_parent {
-        inputs.add("cgroup parent", parent);
+        inputs.add("cgroup-parent", parent);
     }
     if let Some((name, content)) = &exec.script {
         inputs.add(format!("script {name}"), content);
     }
     for mount in &exec.mounts {
-        // What caches and secrets hold is no part of it.
-        let access = if mount.readonly { "ro" } else { "rw" };
-        inputs.add(format!("mount {}", mount.target), format!("{access} {}", describe(&mount.source)));
+        inputs.add(format!("mount {}", mount.target), mount.key_text());
     }
 }
 
-fn describe(source: &MountSource) -> String {
-    match source {
-        MountSource::Files(files) => format!("files {files:?}"),
-        MountSource::Cache { id, given: None, .. } => format!("cache {id}"),
-        MountSource::Cache { id, given: Some(given), .. } => format!("cache {id} of {given}"),
-        MountSource::Host(path) => format!("host {}", path.display()),
-        MountSource::Tmpfs { size } => format!("tmpfs {size}"),
-        MountSource::Secret { id, required, file, variable } => {
-            format!("secret {id} {file:?} {variable:?}{}", if *required { " required" } else { "" })
-        }
-        MountSource::Ssh { id, required, socket } => {
-            format!("ssh {id} {socket:?}{}", if *required { " required" } else { "" })
+impl KeyText for Network {
+    fn key_text(&self) -> String {
+        let text = match self {
+            Network::Bridge => "bridge",
+            Network::None => "none",
+            Network::Host => "host",
+        };
+        text.to_owned()
+    }
+}
+
+impl KeyText for StepMount {
+    fn key_text(&self) -> String {
+        let access = if self.readonly { "ro" } else { "rw" };
+        format!("{access} {}", self.source.key_text())
+    }
+}
+
+impl KeyText for Files {
+    fn key_text(&self) -> String {
+        match self {
+            Files::Tree(number) => format!("tree {number}"),
+            Files::Copy(number) => format!("copy {number}"),
         }
     }
+}
+
+impl KeyText for MountSource {
+    fn key_text(&self) -> String {
+        let needs = |required: bool| if required { " required" } else { "" };
+        match self {
+            MountSource::Files(files) => format!("files {}", files.key_text()),
+            MountSource::Cache { id, given: None, .. } => format!("cache {}", quoted(id)),
+            MountSource::Cache { id, given: Some(given), .. } => format!("cache {} of {given}", quoted(id)),
+            MountSource::Host(path) => format!("host {}", quoted(&path.display().to_string())),
+            MountSource::Tmpfs { size } => format!("tmpfs {size}"),
+            MountSource::Secret { id, required, file, variable } => {
+                let file = file.as_ref().map(|file| format!(" file {}", file.key_text()));
+                let variable = variable.as_ref().map(|name| format!(" variable {}", quoted(name)));
+                let (file, variable) = (file.unwrap_or_default(), variable.unwrap_or_default());
+                format!("secret {}{}{file}{variable}", quoted(id), needs(*required))
+            }
+            MountSource::Ssh { id, required, socket } => {
+                format!("ssh {}{} socket {}", quoted(id), needs(*required), socket.key_text())
+            }
+        }
+    }
+}
+
+/// Mode and owner of a file.
+impl KeyText for (u32, (u32, u32)) {
+    fn key_text(&self) -> String {
+        let (mode, (uid, gid)) = self;
+        format!("{mode:04o} {uid}:{gid}")
+    }
+}
+
+/// A text of a user between quotes, as JSON has it.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 fn add_copy(inputs: &mut KeyInputs, copy: &Copy) {
@@ -247,7 +371,7 @@ fn add_copy(inputs: &mut KeyInputs, copy: &Copy) {
         inputs.add("parents", "kept");
     }
     if copy.whole {
-        inputs.add("folder", "whole");
+        inputs.add("whole", "itself");
     }
     add_epoch(inputs, copy.epoch);
     for (number, pattern) in copy.exclude.iter().enumerate() {
@@ -258,8 +382,10 @@ fn add_copy(inputs: &mut KeyInputs, copy: &Copy) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{CopySource, MakeDir, StepMount};
+    use crate::graph::{Checkout, CopySource, Download, ImageSource, MakeDir, RunLimits};
     use crate::mode::ModeChange;
+    use kiln_image::digest::DiffId;
+    use std::collections::BTreeSet;
 
     fn exec() -> Exec {
         Exec {
@@ -274,7 +400,7 @@ mod tests {
             hostname: "sandbox".into(),
             is_insecure: false,
             devices: Vec::new(),
-            limits: crate::graph::RunLimits::default(),
+            limits: RunLimits::default(),
             platform: None,
             mounts: Vec::new(),
             declared: Vec::new(),
@@ -312,7 +438,151 @@ mod tests {
 
     fn key(operation: Operation, base: &[&str]) -> Key {
         let base: Vec<Key> = base.iter().map(|key| Key((*key).to_owned())).collect();
-        definition(&operation, &base).key()
+        definition(&operation, &base, &[]).key()
+    }
+
+    /// An example of each operation with every field of its key, all that is recorded of it included.
+    fn whole_records() -> Vec<KeyInputs> {
+        let digest = || Digest::of(b"x");
+        let key = |text: &str| Key(text.to_owned());
+        let whole_exec = Exec {
+            script: Some(("EOF".into(), "#!x".into())),
+            hosts: vec!["a".into()],
+            is_insecure: true,
+            devices: vec![("a.b/c=d".into(), true)],
+            limits: RunLimits {
+                shm_size: Some(1),
+                ulimits: vec![("nofile".into(), 1, 2)],
+                cgroup_parent: Some("x".into()),
+                ..RunLimits::default()
+            },
+            platform: "linux/arm64".parse().ok(),
+            mounts: vec![tmpfs("/a", 1)],
+            ..exec()
+        };
+        let whole_copy = Copy {
+            owner: Some("app".into()),
+            mode: ModeChange::parse("644").ok(),
+            exclude: vec!["x".into()],
+            parents: true,
+            whole: true,
+            epoch: Some(1),
+            ..copy()
+        };
+        let dir = MakeDir { path: "/a".into(), owner: String::new(), epoch: Some(1) };
+        let download = |checksum| Download { url: "u".into(), name: "n".into(), checksum };
+        let checkout = Checkout {
+            remote: "r".into(),
+            reference: String::new(),
+            commit: String::new(),
+            dir: String::new(),
+            keeps_git: false,
+            submodules: true,
+            commit_times: false,
+        };
+        let image = ImageSource { reference: "i".into(), diff_ids: vec![DiffId(digest())] };
+        let of = |operation: &Operation| definition(operation, &[key("b")], &[key("t")]);
+        let mut copied = of(&Operation::Copy(Box::new(whole_copy.clone())));
+        add_content(&mut copied, Digested { digest: "d".into(), files: vec![("/f".into(), "e".into())] });
+        let mut copied_by_definition = of(&Operation::Copy(Box::new(whole_copy)));
+        add_trees(&mut copied_by_definition, &[key("t")]);
+        let mut downloaded = of(&Operation::Download(download(None)));
+        add_download(&mut downloaded, &digest(), 1);
+        let mut checked_out = of(&Operation::Checkout(checkout));
+        add_commit(&mut checked_out, "c");
+        let mut records = vec![
+            of(&Operation::Scratch),
+            of(&Operation::Image(image)),
+            of(&Operation::Exec(Box::new(whole_exec))),
+            copied,
+            copied_by_definition,
+            of(&Operation::MakeDir(dir)),
+            of(&Operation::Merge),
+            downloaded,
+            of(&Operation::Download(download(Some(digest())))),
+            checked_out,
+        ];
+        records.iter_mut().for_each(|record| add_warning(record, "w"));
+        records
+    }
+
+    /// The words between backticks in a cell.
+    fn field_names(cell: &str) -> BTreeSet<String> {
+        cell.split('`').skip(1).step_by(2).filter(|word| !word.starts_with('.')).map(str::to_owned).collect()
+    }
+
+    /// The table at the top of this file: for each kind of step the fields in the key, and those recorded beside it.
+    fn table() -> BTreeMap<String, [BTreeSet<String>; 2]> {
+        let rows = include_str!("key.rs").lines().filter_map(|line| line.strip_prefix("//! | "));
+        let rows = rows.filter(|row| !row.starts_with("Step"));
+        rows.map(|row| {
+            let cells: Vec<&str> = row.split('|').collect();
+            (cells[0].trim().to_owned(), [field_names(cells[1]), field_names(cells[2])])
+        })
+        .collect()
+    }
+
+    #[test]
+    fn table_names_the_fields_of_each_key() {
+        let mut table = table();
+        let [every, every_record] = table.remove("every").unwrap();
+        let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for record in whole_records() {
+            let names = record.iter().map(|(name, _)| name.split(' ').next().unwrap_or_default().to_owned());
+            found.entry(record.value("step").unwrap().to_owned()).or_default().extend(names);
+        }
+        let expected: BTreeMap<String, BTreeSet<String>> = table
+            .into_iter()
+            .map(|(kind, [in_key, recorded])| {
+                let all = [&in_key, &recorded, &every, &every_record];
+                (kind, all.into_iter().flatten().cloned().collect())
+            })
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn recorded_fields_are_in_no_key() {
+        let mut inputs = definition(&Operation::Copy(Box::new(copy())), &[], &[]);
+        let content = |files| Digested { digest: "d".into(), files };
+        let key = add_content(&mut inputs.clone(), content(Vec::new()));
+        assert_eq!(add_content(&mut inputs, content(vec![("/f".into(), "e".into())])), key);
+    }
+
+    /// Keys outlive the program that made them: whoever changes their bytes changes [`VERSION`].
+    #[test]
+    fn bytes_are_fixed() {
+        let mount = |source| StepMount { target: "/m".into(), source, readonly: false };
+        let mounts = vec![
+            mount(MountSource::Files(Files::Copy(1))),
+            mount(MountSource::Cache {
+                id: "a b".into(),
+                given: Some("1:2 0700".into()),
+                sharing: kiln_parser::mount::Sharing::Shared,
+                mode: 0o700,
+                owner: (1, 2),
+                seed: None,
+            }),
+            mount(MountSource::Secret {
+                id: "s".into(),
+                required: true,
+                file: Some((0o400, (0, 0))),
+                variable: Some("V".into()),
+            }),
+            mount(MountSource::Ssh { id: "default".into(), required: false, socket: (0o600, (1, 1)) }),
+        ];
+        let texts: Vec<String> = mounts.iter().map(KeyText::key_text).collect();
+        assert_eq!(
+            texts,
+            [
+                "rw files copy 1",
+                r#"rw cache "a b" of 1:2 0700"#,
+                r#"rw secret "s" required file 0400 0:0 variable "V""#,
+                r#"rw ssh "default" socket 0600 1:1"#,
+            ]
+        );
+        let inputs = definition(&Operation::Exec(Box::new(Exec { mounts, ..exec() })), &[], &[]);
+        assert_eq!(inputs.key().0, "28c8e0d71f15264a802625b8ce8cc124ff608dfad1893cc0d5e7232615da836a");
     }
 
     #[test]
@@ -372,7 +642,7 @@ mod tests {
             key(Operation::Merge, &["a", "b"]),
             key(Operation::Merge, &["b", "a"]),
         ];
-        let distinct: std::collections::BTreeSet<&Key> = keys.iter().collect();
+        let distinct: BTreeSet<&Key> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());
     }
 

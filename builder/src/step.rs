@@ -294,9 +294,6 @@ pub(crate) struct Evidence {
     warnings: Vec<String>,
 }
 
-/// The name of what was told about a step, among its recorded inputs.
-const WARNING: &str = "warning";
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -438,11 +435,7 @@ impl<'a> Executor<'a> {
     fn copy_key(&self, copy: &Copy, evidence: &mut Evidence, inputs: &[Built]) -> Result<Key, StepError> {
         let (reporter, read) = (self.tools.reporter, self.tools.stat_cache.read());
         let digested = reporter.slow(READING, read, || self.digest(copy, inputs))?;
-        let own = &mut evidence.inputs;
-        own.add("content", &digested.digest);
-        let key = own.key();
-        digested.files.into_iter().for_each(|(path, digest)| own.add(format!("file {path}"), digest));
-        Ok(key)
+        Ok(key::add_content(&mut evidence.inputs, digested))
     }
 
     /// Logs the key inputs of a step.
@@ -484,8 +477,7 @@ impl<'a> Executor<'a> {
             return true;
         }
         let inputs = serde_json::from_str::<KeyInputs>(&record.inputs).unwrap_or_default();
-        let told = inputs.iter().filter(|(name, _)| *name == WARNING);
-        let told: Vec<String> = told.map(|(_, text)| text.to_owned()).collect();
+        let told = key::warnings(&inputs);
         let passes = told.is_empty() || !self.tools.strict;
         if passes {
             evidence.warnings = told;
@@ -515,7 +507,7 @@ impl<'a> Executor<'a> {
         made: Made,
     ) -> Result<i64, StepError> {
         let mut inputs = self.masked(evidence.inputs.clone());
-        evidence.warnings.iter().for_each(|warning| inputs.add(WARNING, warning));
+        evidence.warnings.iter().for_each(|warning| key::add_warning(&mut inputs, warning));
         let inputs = serde_json::to_string(&inputs).expect("texts are JSON");
         let now = now();
         let records: Vec<StepRecord> = keys
@@ -586,7 +578,8 @@ impl Steps for Executor<'_> {
     fn definition(&self, node: NodeId, inputs: &[Key]) -> Definition<Evidence> {
         let base = self.base_keys(node, inputs);
         let operation = &self.tools.graph.node(node).operation;
-        let own = key::definition(operation, &base);
+        let trees = inputs.get(1..).unwrap_or_default();
+        let own = key::definition(operation, &base, trees);
         let content = match operation {
             Operation::Copy(copy) => copied_content(copy),
             Operation::Download(download) if download.checksum.is_none() => KeyContent::Own,
@@ -594,18 +587,11 @@ impl Steps for Executor<'_> {
             _ => KeyContent::None,
         };
         let mut whole = own.clone();
-        // Of what is mounted, the result key counts.
-        if matches!(content, KeyContent::Inputs | KeyContent::Both) || matches!(operation, Operation::Exec(_))
-        {
-            inputs.iter().skip(1).for_each(|key| whole.add("tree", &key.0));
+        if matches!(content, KeyContent::Inputs | KeyContent::Both) {
+            key::add_trees(&mut whole, trees);
         }
-        let mut noted = own;
-        if matches!(operation, Operation::Exec(_)) {
-            let trees = inputs.iter().enumerate().skip(1);
-            trees.for_each(|(number, key)| noted.add(format!("tree {number}"), &key.0));
-        }
-        self.note(node, &noted);
-        let mut evidence = Evidence { inputs: noted, ..Evidence::default() };
+        self.note(node, &own);
+        let mut evidence = Evidence { inputs: own, ..Evidence::default() };
         let mut key = whole.key();
         if self.stands_on_fresh(node) {
             // What earlier builds made of the steps that run anew does not count: only content can lead back to it.

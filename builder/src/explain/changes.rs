@@ -1,4 +1,4 @@
-//! What differs between two lists of inputs, in words.
+//! Differences between the fields of two keys, in words.
 
 use crate::key::{InputChange, KeyInputs};
 use std::collections::BTreeMap;
@@ -76,7 +76,7 @@ pub(super) fn mounted(inputs: &KeyInputs) -> Vec<(String, usize)> {
     let mounts = inputs.iter().filter_map(|(name, value)| {
         let target = name.strip_prefix("mount ")?;
         let (_, files) = value.split_once(" files ")?;
-        let number = files.split_once('(')?.1.trim_end_matches(')').parse().ok()?;
+        let number = files.split_once(' ')?.1.parse().ok()?;
         Some((target.to_owned(), number))
     });
     mounts.collect()
@@ -111,14 +111,14 @@ fn describe(kind: &str, input: &InputChange, names: &Names<'_>) -> Option<String
     match (kind, word) {
         (_, "base" | "tree" | "argument" | "content" | "step" | "file" | "layer" | "warning") => None,
         ("run", "variable") => told(&names.variable(rest)),
-        ("run", "folder") => told("the working directory"),
+        ("run", "directory") => told("the working directory"),
         ("run", "user") => Some(change("USER", root(&input.before).as_ref(), root(&input.now).as_ref())),
         ("run", "mount") => told(&format!("the mount {rest}")),
         ("run", "script") => Some(format!("the script {rest} changed")),
-        ("run", "host") => told("--add-host"),
+        ("run", "add-host") => told("--add-host"),
         ("run", "hostname") => told("the host name"),
-        ("run", "shm") => told("--shm-size"),
-        ("run", "cgroup") => told("--cgroup-parent"),
+        ("run", "shm-size") => told("--shm-size"),
+        ("run", "cgroup-parent") => told("--cgroup-parent"),
         ("run", "ulimit") => told(&format!("--ulimit {rest}")),
         ("copy", "source") => {
             let path = |value: &Option<String>| value.as_ref().map(|value| shown_source(value));
@@ -131,8 +131,10 @@ fn describe(kind: &str, input: &InputChange, names: &Names<'_>) -> Option<String
         ("copy", "exclude") => told("--exclude"),
         ("copy", "inline") => Some(format!("the heredoc {rest} changed")),
         ("copy", "parents") => Some("--parents was added or removed".to_owned()),
-        ("folder", "path") => told("the directory"),
-        ("folder", "owner") => Some(change("USER", root(&input.before).as_ref(), root(&input.now).as_ref())),
+        ("directory", "path") => told("the directory"),
+        ("directory", "owner") => {
+            Some(change("USER", root(&input.before).as_ref(), root(&input.now).as_ref()))
+        }
         (_, "epoch") => told("SOURCE_DATE_EPOCH"),
         ("download", "time") => told("the time of the downloaded file"),
         _ => told(&format!("the {}", input.name)),

@@ -53,8 +53,11 @@ fn steps_that_a_build_did_not_come_to_are_kept() {
         step
     };
     let other = Step { stage: "other".into(), ..with("RUN other", "3") };
-    let before = LastBuild { steps: vec![with("RUN one", "1"), with("RUN two", "2"), other.clone()] };
-    let failed = LastBuild { steps: vec![with("RUN one", "4"), with("RUN two", "")] };
+    let before = LastBuild {
+        steps: vec![with("RUN one", "1"), with("RUN two", "2"), other.clone()],
+        ..LastBuild::default()
+    };
+    let failed = LastBuild { steps: vec![with("RUN one", "4"), with("RUN two", "")], ..LastBuild::default() };
     let kept = failed.after(Some(before)).steps;
     assert_eq!(kept, [with("RUN one", "4"), with("RUN two", "2"), other]);
 }

@@ -3,6 +3,7 @@
 use super::{Evidence, Executor, StepError, copy};
 use crate::event::{Event, Row};
 use crate::graph::{Checkout, Download};
+use crate::key;
 use crate::remote::{Answer, Version};
 use crate::solve::{Key, NodeId};
 use kiln_image::digest::{Algorithm, Digest, Hashing};
@@ -49,10 +50,8 @@ impl Executor<'_> {
         let digest = digest(&downloaded, Algorithm::Sha256)?;
         let version = downloaded.version.clone();
         evidence.download = Some(downloaded);
-        let own = &mut evidence.inputs;
-        own.add("content", digest.to_string());
-        own.add("time", version.time().to_string());
-        let key = own.key();
+        key::add_download(&mut evidence.inputs, &digest, version.time());
+        let key = evidence.inputs.key();
         let known = Known { version, key: key.0.clone() };
         let bytes = serde_json::to_vec(&known).expect("texts are JSON");
         // What is not remembered is fetched again.
@@ -127,7 +126,7 @@ impl Executor<'_> {
         evidence: &mut Evidence,
     ) -> Result<Key, StepError> {
         let commit = self.commit(checkout)?;
-        evidence.inputs.add("commit", &commit);
+        key::add_commit(&mut evidence.inputs, &commit);
         evidence.commit = Some(commit);
         Ok(evidence.inputs.key())
     }
@@ -191,7 +190,9 @@ impl Executor<'_> {
 }
 
 fn cache_name(download: &Download) -> String {
-    format!("http-{}", &Digest::of(format!("{} {}", download.name, download.url).as_bytes()).hex()[..32])
+    // The key in it is one of this version.
+    let text = format!("{} {} {}", key::VERSION, download.name, download.url);
+    format!("http-{}", &Digest::of(text.as_bytes()).hex()[..32])
 }
 
 fn digest(downloaded: &Downloaded, algorithm: Algorithm) -> Result<Digest, StepError> {

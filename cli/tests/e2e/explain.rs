@@ -112,7 +112,7 @@ fn edits_of_the_dockerfile_are_named() {
     edited.build(&[]);
 
     let mount = edited.with("id=c,", "id=d,", &[]);
-    let expected = ["the mount /cache changed from `rw cache c` to `rw cache d`"];
+    let expected = [r#"the mount /cache changed from `rw cache "c"` to `rw cache "d"`"#];
     assert_eq!(texts(&mount, "echo level"), expected, "{mount:?}");
     edited.build(&[]);
     let user = edited.with("COPY src", "USER 5\nCOPY src", &[]);
