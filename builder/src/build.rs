@@ -106,7 +106,7 @@ impl Build<'_> {
             planned?;
             linted?;
         }
-        group_by_target(&mut plan.results, platforms.len());
+        plan.group_by_target(platforms.len());
         self.execute(&plan, time, &configs)
     }
 
@@ -470,14 +470,6 @@ impl RemoteEpoch {
 
 fn as_json(config: &ImageConfig) -> String {
     serde_json::to_string(config).unwrap_or_default()
-}
-
-/// From the results of one platform after the other to those of one target after the other.
-fn group_by_target(results: &mut Vec<Planned>, platforms: usize) {
-    let targets = results.len() / platforms;
-    let order =
-        (0..targets).flat_map(|target| (0..platforms).map(move |platform| platform * targets + target));
-    *results = order.map(|index| results[index].clone()).collect();
 }
 
 fn open_content(dir: Option<LocalDir>, sources: &[String]) -> Result<Option<Content>, BuildError> {

@@ -1,4 +1,4 @@
-//! Checks a Dockerfile without building it: what is wrong, and what could be better.
+//! Looks at a Dockerfile without building it: what is wrong, what could be better, and what a build would do.
 
 use crate::context::Context;
 use crate::event::Reporter;
@@ -60,6 +60,30 @@ fn look(
         }
         Err(error) => (file_facts(context, options), Some(error)),
     }
+}
+
+/// The plan of a build, of which no step runs. Of `images` only the configs are used, and nothing is fetched: a
+/// `SOURCE_DATE_EPOCH` that names a remote file counts as none.
+///
+/// # Errors
+/// The file or an option has a mistake, or an image cannot be resolved.
+pub fn dry_plan(context: &Context, options: &BuildOptions, images: &dyn Images) -> Result<Plan, Mistake> {
+    let parsed = parse(&context.source);
+    let syntax: Vec<_> = parsed.errors().cloned().collect();
+    if !syntax.is_empty() {
+        return Err(Mistake::Syntax(syntax));
+    }
+    let mut planned = Plan::default();
+    let platforms = front::platforms(options);
+    for platform in &platforms {
+        let mut stages = front::stages(context, options, &parsed, platform, options.all_stages)?;
+        let images = resolve(&mut stages, platform, images, &Reporter::new(&|_| {}))?;
+        let epoch = known(epoch::read(context, options, &stages)?);
+        let plan_options = front::plan_options(context, options, platform, epoch);
+        plan::plan(&mut planned, &stages, &images, &plan_options)?;
+    }
+    planned.group_by_target(platforms.len());
+    Ok(planned)
 }
 
 /// The epoch, as far as it is known without fetching anything.

@@ -6,6 +6,7 @@
 mod arg;
 mod config;
 mod copy;
+mod display;
 mod expose;
 mod go;
 mod mount;
@@ -134,6 +135,14 @@ impl Plan {
             }
         }
         steps
+    }
+
+    /// Changes the order of the results from one platform after the other to one target after the other.
+    pub(crate) fn group_by_target(&mut self, platforms: usize) {
+        let targets = self.results.len() / platforms;
+        let order =
+            (0..targets).flat_map(|target| (0..platforms).map(move |platform| platform * targets + target));
+        self.results = order.map(|index| self.results[index].clone()).collect();
     }
 
     /// All steps that are wanted, those of the images first.

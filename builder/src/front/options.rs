@@ -58,6 +58,36 @@ pub struct BuildOptions {
     pub credentials: Credentials,
 }
 
+/// The options of `kiln build` without flags.
+impl Default for BuildOptions {
+    fn default() -> BuildOptions {
+        BuildOptions {
+            targets: Vec::new(),
+            all_stages: false,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            annotations: Annotations::default(),
+            platforms: Vec::new(),
+            no_cache: false,
+            explain: false,
+            tags: Vec::new(),
+            no_cache_stages: BTreeSet::new(),
+            network: NetworkMode::Default,
+            entitlements: Entitlements::default(),
+            limits: RunLimits::default(),
+            rewrites_times: false,
+            squash: Squash::No,
+            strict: false,
+            jobs: None,
+            volumes: Vec::new(),
+            docker_types: false,
+            only_files: false,
+            hosts: Vec::new(),
+            credentials: Credentials::default(),
+        }
+    }
+}
+
 /// A stage to build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {

@@ -11,7 +11,7 @@ use kiln_parser::span::Span;
 use std::collections::BTreeMap;
 
 /// Host name that RUN steps see.
-const HOSTNAME: &str = "buildkitsandbox";
+pub(super) const HOSTNAME: &str = "buildkitsandbox";
 /// Names of proxy settings, which are passed on under both spellings.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 

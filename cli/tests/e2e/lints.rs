@@ -148,6 +148,28 @@ fn outlines_are_drawn() {
 }
 
 #[test]
+fn plans_are_printed() {
+    let bed = bed!();
+    let text = "FROM scratch AS a\nWORKDIR /w\nCOPY b .\nFROM a\nRUN [\"/none\"]\n";
+    let context = bed.context("c", text);
+    let call = |flags: &[&str]| {
+        let words = ["build"].iter().chain(flags).map(|word| std::ffi::OsStr::new(*word));
+        bed.kiln(&words.chain([context.as_os_str()]).collect::<Vec<_>>())
+    };
+    let done = call(&["--call=plan"]);
+    // Neither the missing file nor the missing program matters.
+    let nodes = "0 scratch\n1 directory /w ← 0\n2 copy /b to /w/ ← 1\n3 run \"/none\" in /w ← 2\nimage of stage 1 for ";
+    assert!(done.code == 0 && done.out.starts_with(nodes), "{}{}", done.out, done.err);
+    let history = "  history WORKDIR /w\n  history COPY b . # buildkit\n  history RUN /none # buildkit\n";
+    assert!(done.out.ends_with(history), "{}", done.out);
+    let target = call(&["--call=plan", "--target=a"]);
+    assert!(target.code == 0 && !target.out.contains("/none"), "{}", target.out);
+    assert_eq!(call(&["--call=plan,format=json"]).code, 1);
+    let unknown = call(&["--call=plan", "--target=b"]);
+    assert!(unknown.code == 1 && unknown.err.contains("could not be found"), "{}", unknown.err);
+}
+
+#[test]
 fn levels_of_rules_are_chosen() {
     let bed = bed!();
     bed.write("Dockerfile", "FROM busybox\nCMD a\n");

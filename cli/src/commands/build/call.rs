@@ -4,10 +4,14 @@
 mod check;
 mod describe;
 mod outline;
+mod plan;
 mod targets;
 
 use crate::arguments::Globals;
+use crate::config::Config;
 use crate::error::{BuildFailure, CliError};
+use crate::images::ImageFinder;
+use crate::session::Session;
 use crate::ui;
 use kiln_builder::context::Context;
 use kiln_builder::{BuildOptions, Mistake};
@@ -17,7 +21,7 @@ use kiln_parser::span::Span;
 use kiln_parser::{Parse, Source, suggest};
 use serde::Serialize;
 
-const QUESTIONS: [&str; 4] = ["check", "outline", "targets", "subrequests.describe"];
+const QUESTIONS: [&str; 5] = ["check", "outline", "targets", "plan", "subrequests.describe"];
 
 /// A question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,7 @@ enum Question {
     Check,
     Outline,
     Targets,
+    Plan,
     Describe,
 }
 
@@ -54,6 +59,7 @@ impl Call {
             "check" | "lint" => Question::Check,
             "outline" => Question::Outline,
             "targets" => Question::Targets,
+            "plan" => Question::Plan,
             "subrequests.describe" => Question::Describe,
             other => {
                 let near = suggest::nearest(other, QUESTIONS).map(|near| format!("did you mean {near}?"));
@@ -93,6 +99,7 @@ impl Call {
             Question::Check => check::answer(self, &subject),
             Question::Outline => outline::answer(self, &subject),
             Question::Targets => targets::answer(self, &subject),
+            Question::Plan => plan::answer(self, &subject),
             Question::Describe => describe::answer(self),
         }
     }
@@ -109,6 +116,31 @@ impl Subject<'_> {
     fn failure(&self, mistake: Mistake) -> CliError {
         let source = Some(self.context.source.clone());
         CliError::Build(Box::new(BuildFailure { error: mistake.into(), source, is_shown: false }))
+    }
+}
+
+/// What finds the configs of images without making a store.
+struct ConfigSource {
+    config: Config,
+    session: Option<Session>,
+}
+
+impl ConfigSource {
+    fn open(globals: &Globals) -> Result<ConfigSource, CliError> {
+        let config = Config::read(globals)?;
+        // An image that is in the store need not be asked for.
+        let session = match config.root.exists() {
+            true => Session::open(globals).ok(),
+            false => None,
+        };
+        Ok(ConfigSource { config, session })
+    }
+
+    fn finder(&self) -> ImageFinder<'_> {
+        match &self.session {
+            Some(session) => ImageFinder::new(&session.store, &session.config.registry),
+            None => ImageFinder::without_store(&self.config.registry),
+        }
     }
 }
 

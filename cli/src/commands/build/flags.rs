@@ -88,7 +88,7 @@ pub(in crate::commands) struct Build {
     /// Show progress as auto, plain, tty, quiet or rawjson [default: auto]
     #[arg(long, value_name = "STYLE")]
     progress: Option<String>,
-    /// Answer a question instead of building: check, outline or targets; add `,format=json` for tools
+    /// Answer a question instead of building: check, outline, targets or plan; add `,format=json` for tools (not to plan)
     #[arg(long, value_name = "QUESTION", default_value = "build")]
     call: String,
     /// Check the Dockerfile instead of building, as --call=check does

@@ -1,10 +1,8 @@
 //! `--call=check`: what could be better, and what is wrong.
 
-use super::{Call, Location, Subject, base64_of, print_json};
-use crate::config::Config;
+use super::{Call, ConfigSource, Location, Subject, base64_of, print_json};
 use crate::error::{BuildFailure, CliError, code, mistake_message};
-use crate::images::{ConfigFinder, ImageFinder};
-use crate::session::Session;
+use crate::images::ConfigFinder;
 use crate::ui;
 use kiln_builder::Mistake;
 use kiln_builder::check::{Checked, check};
@@ -20,16 +18,8 @@ const AROUND_MANY: usize = 1;
 const RULER: &str = "--------------------";
 
 pub(super) fn answer(call: Call, subject: &Subject<'_>) -> Result<u8, CliError> {
-    let config = Config::read(subject.globals)?;
-    // An image that is in the store need not be asked for. A question makes no store.
-    let session = match config.root.exists() {
-        true => Session::open(subject.globals).ok(),
-        false => None,
-    };
-    let images = match &session {
-        Some(session) => ImageFinder::new(&session.store, &session.config.registry),
-        None => ImageFinder::without_store(&config.registry),
-    };
+    let source = ConfigSource::open(subject.globals)?;
+    let images = source.finder();
     let checked = check(subject.context, subject.options, &ConfigFinder(&images));
     let source = &subject.context.source;
     let file = parse(source).file;
