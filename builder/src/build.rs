@@ -40,28 +40,32 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Mutex, mpsc};
 
-/// Steps that run at once at least, however few processors there are: many only wait.
+/// Lower limit of concurrent steps, however few processors there are: many only wait.
 const MIN_PARALLEL: usize = 16;
 
-/// What a build works with.
+/// The effects that a build works with.
 pub struct Machine<'a> {
-    /// Where images, layers and results are.
+    /// Images, layers and results.
     pub store: &'a Store,
-    /// Makes containers.
+    /// Starts containers.
     pub spawner: &'a Spawner,
-    /// Finds images.
+    /// Brings base images into the store.
     pub images: &'a dyn Images,
-    /// Fetches what is on other machines.
+    /// Fetches files and repositories.
     pub remote: &'a dyn Remote,
-    /// A directory that is emptied at boot, for what running networks need.
+    /// A directory that is emptied at boot, for the state of networks.
     pub state: &'a Path,
-    /// Hears what happens.
+    /// Receives events.
     pub listener: &'a Listener<'a>,
     /// Stops the build.
     pub cancel: &'a Cancel,
 }
 
 /// Builds an image.
+///
+/// # Errors
+/// [`BuildError::Mistake`] before any step has run; [`BuildError::Step`], [`BuildError::Leak`] and the others while steps
+/// run or images are written.
 pub fn build(
     context: &Context,
     options: &BuildOptions,
@@ -134,14 +138,14 @@ impl Build<'_> {
         Ok((parsed, stages))
     }
 
-    /// Tells what could be better, and stops when the file asks for that.
+    /// Reports findings, and fails when the file asks for that.
     fn lint(&self, parsed: &Parse, stages: &Stages, images: &BaseImages) -> Result<(), Mistake> {
         let facts = facts(self.context, self.options, stages, images);
         let violations = self.tell_findings(parsed, &facts);
         if violations.is_empty() { Ok(()) } else { Err(Mistake::Violations(violations)) }
     }
 
-    /// Reports what lints find; returns the names of those that must not be.
+    /// Reports findings. Returns the names of those that are errors.
     fn tell_findings(&self, parsed: &Parse, facts: &lint::Facts) -> Vec<&'static str> {
         let source = &self.context.source;
         let report = lint::lint(parsed, source, facts, &Choice::default());
@@ -165,7 +169,7 @@ impl Build<'_> {
         report.violations()
     }
 
-    /// A misspelt `--build-arg` changes nothing, and nobody notices.
+    /// Warns of build arguments that the file does not declare, as misspelt ones would be ignored silently.
     fn warn_of_unused_arguments(&self, file: &kiln_parser::ast::Dockerfile) -> Result<(), Mistake> {
         let declared: Vec<&str> = stage::declared_arguments(file).collect();
         for name in self.options.build_args.keys() {
@@ -189,7 +193,7 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Looks for secrets in configs and annotations, before any step has seen what the file says.
+    /// Searches configs and annotations for secrets, before any step runs.
     fn check_configs(&self, plan: &Plan, needles: &Needles<'_>) -> Result<(), BuildError> {
         if self.options.entitlements.secret_leak {
             return Ok(());
@@ -201,8 +205,8 @@ impl Build<'_> {
         }
     }
 
-    /// Looks for secrets in layers of the images that this build has found, not made. Their records go, so that no
-    /// later build ships what this one must not.
+    /// Searches layers for secrets that this build found in the cache. Records of those that contain one are removed, so
+    /// that no later build uses them.
     fn check_found_layers(
         &self,
         plan: &Plan,
@@ -318,7 +322,7 @@ impl Build<'_> {
         Ok(outcome)
     }
 
-    /// Warns of values that are found by chance and may have leaked all the same, and of copied files that are a secret.
+    /// Warns of weak values that were found, and of copied files that contain a secret and nothing else.
     fn tell_of_secrets(&self, needles: &Needles<'_>, known: &Known<'_>) {
         for (id, place) in needles.take_weak() {
             let message = format!(
@@ -399,7 +403,7 @@ impl Build<'_> {
         Ok(outcome)
     }
 
-    /// Names the images; of those for several platforms, the one for this host.
+    /// Tags the images; of those for several platforms, the one for the host.
     fn tag(&self, outcome: &mut Outcome, note: impl Fn(String)) -> Result<(), BuildError> {
         let count = outcome.images.len() / self.options.targets.len().max(1);
         let mut named: Vec<(usize, &Reference)> = Vec::new();

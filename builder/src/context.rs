@@ -1,4 +1,4 @@
-//! The build context: a directory, a Dockerfile, and a file that says what is left out.
+//! The build context: a directory, the Dockerfile, and the ignore file.
 
 use crate::mistake::Mistake;
 use kiln_image::sys::{self, CallError};
@@ -15,45 +15,45 @@ use std::path::{Path, PathBuf};
 /// Names under which a Dockerfile is looked for.
 const NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
 const IGNORE_FILE: &str = ".dockerignore";
-/// Longer files are no Dockerfiles.
+/// Size limit of Dockerfiles and ignore files in bytes.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// What a build reads before it plans anything.
+/// The input of a build.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// The directory that COPY sees.
     pub dir: PathBuf,
     /// The Dockerfile.
     pub source: Source,
-    /// What is left out.
+    /// Patterns of the ignore file.
     pub ignore: Patterns,
-    /// The name of the file that says so.
+    /// Name of the ignore file.
     pub ignore_name: String,
-    /// Tells this Dockerfile from others, in every build.
+    /// Identity of the Dockerfile across builds: its path, or the address of the context.
     pub name: String,
-    /// Contexts with names of their own.
+    /// Named contexts.
     pub named: Vec<NamedContext>,
-    /// It was unpacked from an archive, whose owners count.
+    /// True when it was unpacked from an archive: then owners are kept.
     pub is_archive: bool,
-    /// When the context was made, in seconds since 1970, where its source says so: a commit, a download.
+    /// Time of the context in seconds since 1970, when its source has one: a commit, a download.
     pub time: Option<i64>,
 }
 
 /// A context with a name: `--build-context`.
 #[derive(Clone, Debug)]
 pub struct NamedContext {
-    /// The name of a stage or an image that it replaces, or one that COPY and mounts use.
+    /// Name of the stage or image that it replaces, or a name for COPY and mounts.
     pub name: String,
-    /// What it is.
+    /// The files, image or stage.
     pub source: ContextSource,
-    /// When it was made, in seconds since 1970, where its source says so: a commit, a download.
+    /// Time in seconds since 1970, when its source has one: a commit, a download.
     pub time: Option<i64>,
 }
 
-/// What a named context is.
+/// Kinds of named contexts.
 #[derive(Clone, Debug)]
 pub enum ContextSource {
-    /// A directory of this host.
+    /// A directory of the host.
     Dir(LocalDir),
     /// An image.
     Image(String),
@@ -61,27 +61,30 @@ pub enum ContextSource {
     Stage(String),
 }
 
-/// A directory of this host, and what is left out of it.
+/// A directory of the host, and its ignore patterns.
 #[derive(Clone, Debug)]
 pub struct LocalDir {
     /// The directory.
     pub dir: PathBuf,
-    /// What is left out.
+    /// Patterns of the ignore file.
     pub ignore: Patterns,
-    /// The name of the file that says so.
+    /// Name of the ignore file.
     pub ignore_name: String,
-    /// It was unpacked from an archive, whose owners count.
+    /// True when it was unpacked from an archive: then owners are kept.
     pub is_archive: bool,
 }
 
 impl LocalDir {
-    /// A directory with its own ignore file.
+    /// Opens a directory with its ignore file.
+    ///
+    /// # Errors
+    /// The ignore file is malformed or cannot be read.
     pub fn open(dir: &Path) -> Result<LocalDir, Mistake> {
         let (ignore_name, ignore) = read_ignore(dir, &dir.join(NAMES[0]))?;
         Ok(LocalDir { dir: dir.to_owned(), ignore, ignore_name, is_archive: false })
     }
 
-    /// A directory that is part of the build as it is.
+    /// A directory of which nothing is left out.
     pub fn whole(dir: &Path) -> LocalDir {
         let ignore_name = IGNORE_FILE.to_owned();
         LocalDir { dir: dir.to_owned(), ignore: Patterns::default(), ignore_name, is_archive: false }
@@ -89,9 +92,12 @@ impl LocalDir {
 }
 
 impl Context {
-    /// Reads the Dockerfile and the ignore file of the context `directory`.
+    /// Reads the Dockerfile and the ignore file of the context `dir`.
     ///
-    /// `file` is the Dockerfile, relative to the current directory; `Dockerfile` in the context without it.
+    /// `file` is the Dockerfile, relative to the working directory; `Dockerfile` in the context without it.
+    ///
+    /// # Errors
+    /// The directory or the Dockerfile is missing or cannot be read, or the ignore file is malformed.
     pub fn open(dir: &Path, file: Option<&Path>) -> Result<Context, Mistake> {
         if !dir.is_dir() {
             let what = if dir.exists() { "is not a directory" } else { "not found" };
@@ -119,7 +125,7 @@ impl Context {
         })
     }
 
-    /// The directories that are copied from: the context first, then those of named ones by their numbers.
+    /// The directories to copy from: the context, then the named ones by number; `None` for other named contexts.
     pub(crate) fn dirs(&self) -> Vec<Option<LocalDir>> {
         let own = LocalDir {
             dir: self.dir.clone(),
@@ -134,7 +140,10 @@ impl Context {
         std::iter::once(Some(own)).chain(named).collect()
     }
 
-    /// A context whose Dockerfile was read from somewhere else, such as standard input.
+    /// A context whose Dockerfile was read elsewhere, such as from standard input.
+    ///
+    /// # Errors
+    /// The Dockerfile is too large, or the ignore file is malformed.
     pub fn with_dockerfile(dir: &Path, bytes: Vec<u8>) -> Result<Context, Mistake> {
         if bytes.len() as u64 > MAX_SIZE {
             return Err(Mistake::Option {
@@ -186,7 +195,7 @@ fn read_dockerfile(dir: &Path, file: &Path) -> Result<Source, Mistake> {
     }
 }
 
-/// Where a Dockerfile is that was looked for in vain.
+/// A hint for a Dockerfile that does not exist.
 fn where_else(dir: &Path, file: &Path) -> String {
     let write = |path: &Path| format!("-f is read from the current directory: write -f {}", path.display());
     if std::fs::symlink_metadata(file).is_ok() {
@@ -225,8 +234,8 @@ fn where_else(dir: &Path, file: &Path) -> String {
     }
 }
 
-/// Reads a file of the context, whose links lead to the context: what it says must not show files of the host, and
-/// nothing is waited for. A file elsewhere is one that the user has named, whatever it is.
+/// Reads a file of the context. Links are resolved inside the context, so that its content shows no file of the host, and
+/// reading does not block. A file outside of it was named by the user, and is read as it is.
 fn read_file(dir: &Path, file: &Path) -> io::Result<Vec<u8>> {
     let bytes = match below(dir, file) {
         Some((root, below)) => read_inside(&root, &below)?,
@@ -254,7 +263,7 @@ fn read_inside(root: &Path, file: &Path) -> io::Result<Vec<u8>> {
     bytes.ok_or_else(|| io::ErrorKind::PermissionDenied.into())
 }
 
-/// The context's directory and the place of a file in it, if it is there.
+/// The context and the path of a file below it, if it is there.
 fn below(dir: &Path, file: &Path) -> Option<(PathBuf, PathBuf)> {
     let above = file.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (root, above) = (dir.canonicalize().ok()?, above.canonicalize().ok()?);

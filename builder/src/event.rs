@@ -1,17 +1,17 @@
-//! What happens during a build, as data. Who shows it decides how.
+//! Events of a build, as data. The listener decides how they are shown.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// How long the user waits without being told what for.
+/// Time of silent work until a row is shown for it.
 const MOMENT: Duration = Duration::from_millis(300);
 
-/// Tells one row of progress from the others of a build.
+/// Identity of a row of progress in a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Row(pub usize);
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// All steps are known.
@@ -110,7 +110,7 @@ pub struct Finding {
     pub url: Option<String>,
 }
 
-/// Hears events, from any thread.
+/// Receives events, from any thread.
 pub type Listener<'a> = dyn Fn(Event) + Sync + 'a;
 
 /// Numbers rows and passes events on.
@@ -128,7 +128,7 @@ impl<'a> Reporter<'a> {
         (self.listener)(event);
     }
 
-    /// A row that nobody has.
+    /// A new row.
     pub(crate) fn row(&self) -> Row {
         Row(self.next.fetch_add(1, Ordering::Relaxed))
     }

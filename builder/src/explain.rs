@@ -1,4 +1,4 @@
-//! Why a step runs although the last build had one like it: `--explain`.
+//! Causes that a step runs although the last build had one like it: `--explain`.
 //!
 //! The steps of the last build of a Dockerfile are kept with what went into their keys. This build's steps are matched with
 //! them in order and by similarity, so that a step that was put in between does not shift the others. What differs in the
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 /// Causes that are listed for one step.
 const MOST: usize = 5;
 
-/// What is kept of a build's steps, to explain the next build of the same file.
+/// Record of a build's steps, to explain the next build of the same file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LastBuild {
     /// Version of the fields ([`key::VERSION`]); those of another version cannot be compared.
@@ -31,17 +31,17 @@ pub(crate) struct LastBuild {
 /// A step of the last build or of this one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Step {
-    /// Which kind of step it is.
+    /// Kind of step.
     pub(crate) kind: String,
-    /// How progress titles the stage, such as `linux/amd64 build`.
+    /// Title of the stage in the progress, such as `linux/amd64 build`.
     pub(crate) stage: String,
-    /// The instruction as progress shows it.
+    /// The instruction in the progress.
     pub(crate) text: String,
-    /// The steps that its tree goes on from.
+    /// Steps whose trees its own goes on from.
     pub(crate) bases: Vec<usize>,
     /// All steps that it needs.
     pub(crate) needs: Vec<usize>,
-    /// What went into its key, as far as it is known.
+    /// Fields of its key, as far as they are known.
     pub(crate) inputs: KeyInputs,
 }
 
@@ -161,7 +161,7 @@ impl<'a> Explainer<'a> {
         Explainer { graph, now: now.steps, before, matched }
     }
 
-    /// Why a step runs, a sentence each. `inputs` gives what is known of a step's inputs.
+    /// Causes that a step runs, one sentence each. `inputs` returns the known fields of a step's key.
     pub(crate) fn causes(&self, node: NodeId, inputs: &dyn Fn(NodeId) -> KeyInputs) -> Vec<String> {
         if self.graph.node(node).no_cache {
             return vec!["results of earlier builds do not count (--no-cache)".to_owned()];

@@ -13,7 +13,7 @@ use kiln_image::platform::Platform;
 use kiln_image::store::{LayerId, MAX_METADATA, StepRecord, Store, StoreError};
 use std::collections::BTreeMap;
 
-/// Comment of entries for layers that nobody described.
+/// Comment of history entries for layers without an instruction.
 const FILLER_COMMENT: &str = "buildkit.exporter.image.v0";
 
 /// Why an image cannot be made.
@@ -35,26 +35,26 @@ fn notes_for(list: &[(Option<Platform>, String, String)], platform: &Platform) -
 /// Makes images of trees.
 pub(crate) struct Exporter<'a> {
     pub(crate) store: &'a Store,
-    /// The time that everything is said to be made at, in seconds since 1970.
+    /// `SOURCE_DATE_EPOCH` in seconds since 1970.
     pub(crate) epoch: Option<i64>,
-    /// Files, too.
+    /// Set the times of files, too.
     pub(crate) rewrites_times: bool,
     pub(crate) squash: Squash,
     pub(crate) annotations: &'a Annotations,
     pub(crate) docker_types: bool,
-    /// Nothing is kept of the image but its files.
+    /// Keep nothing of the image but its files.
     pub(crate) only_files: bool,
 }
 
-/// What came of a target.
+/// An exported target.
 pub(crate) struct Exported {
     pub(crate) id: ImageId,
     pub(crate) manifest: Descriptor,
-    /// The layers.
+    /// Diff ids of the layers.
     pub(crate) diff_ids: Vec<DiffId>,
 }
 
-/// What an image is made of.
+/// Parts of an image.
 struct Parts {
     config: ImageConfig,
     base_layers: Vec<Descriptor>,

@@ -1,4 +1,4 @@
-//! The step graph: what is to be done, as data. Nodes come after their inputs.
+//! The step graph as data. Nodes come after their inputs.
 
 use crate::solve::{self, Input, NodeId, Use};
 use kiln_image::digest::{DiffId, Digest};
@@ -14,24 +14,24 @@ pub struct Graph {
     pub nodes: Vec<Node>,
 }
 
-/// One step, with how it is shown.
+/// One step, and its presentation.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// What is done.
+    /// The operation.
     pub operation: Operation,
-    /// What it is done to.
+    /// The nodes that it needs.
     pub inputs: Vec<Input>,
-    /// How progress names it, such as `[2/4] RUN make`.
+    /// Name in the progress, such as `[2/4] RUN make`.
     pub name: String,
-    /// Its instruction.
+    /// Place of its instruction.
     pub span: Option<Span>,
-    /// Which instruction of which file it is: the same in every build.
+    /// Identity of the instruction across builds: file, stage and number.
     pub place: String,
-    /// Results of earlier builds do not count.
+    /// Runs whatever the cache holds.
     pub no_cache: bool,
 }
 
-/// What a step does.
+/// Operation of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {
     /// An empty tree.
@@ -55,39 +55,39 @@ pub enum Operation {
 /// A file of the web.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Download {
-    /// Where it is.
+    /// Address.
     pub url: String,
-    /// Its name in the tree.
+    /// Name in the tree.
     pub name: String,
-    /// The digest that it must have.
+    /// Expected digest.
     pub checksum: Option<Digest>,
 }
 
 /// Files of a git repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkout {
-    /// What `git` is given.
+    /// Remote as `git` takes it.
     pub remote: String,
     /// Branch, tag or commit; empty for the default branch.
     pub reference: String,
-    /// The commit it must be, or its beginning; empty for any.
+    /// Expected commit, or its beginning; empty for any.
     pub commit: String,
     /// A directory of the repository; empty for all of it.
     pub dir: String,
-    /// `.git` stays.
+    /// Keep `.git`.
     pub keeps_git: bool,
-    /// Submodules are fetched, too.
+    /// Fetch submodules, too.
     pub submodules: bool,
-    /// Files have the time of the commit.
+    /// Files get the time of the commit.
     pub commit_times: bool,
 }
 
 /// An image that is in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageSource {
-    /// Its name with its digest.
+    /// Name with digest.
     pub reference: String,
-    /// Its layers, lowest first.
+    /// Layers, lowest first.
     pub diff_ids: Vec<DiffId>,
 }
 
@@ -98,70 +98,70 @@ pub struct Exec {
     pub arguments: Vec<String>,
     /// `NAME=value`.
     pub environment: Vec<String>,
-    /// Proxy settings: seen by the program, not part of the key.
+    /// Proxy settings: in the environment of the program, not in the key.
     pub proxies: Vec<String>,
     /// The working directory.
     pub dir: String,
     /// `USER`, empty for root.
     pub user: String,
-    /// What it can reach.
+    /// Network access.
     pub network: Network,
-    /// A script that is shown to the program below `/dev/pipes`, by name and content.
+    /// Name and content of a script that the program sees below `/dev/pipes`.
     pub script: Option<(String, String)>,
-    /// Names that `--add-host` gives addresses.
+    /// Names of `--add-host`.
     pub hosts: Vec<String>,
-    /// What the program believes to be its host's name.
+    /// Host name in the container.
     pub hostname: String,
     /// `--security=insecure`: all capabilities, all devices, no filters.
     pub is_insecure: bool,
     /// Devices by their CDI names, and whether the step fails without them.
     pub devices: Vec<(String, bool)>,
-    /// Limits that the command line set.
+    /// Limits of the command line.
     pub limits: RunLimits,
-    /// What it is for, when that is not what this host is.
+    /// Platform, when it is not that of the host.
     pub platform: Option<Platform>,
-    /// What is mounted for this step alone.
+    /// Mounts of this step.
     pub mounts: Vec<StepMount>,
-    /// The variables that ARGs gave, and whether their values are from `--build-arg`; no part of the key.
+    /// Names of variables that ARGs set, and whether `--build-arg` gave the value; not in the key.
     pub declared: Vec<(String, bool)>,
 }
 
-/// Something mounted for one step. None of it becomes part of the image.
+/// A mount of one step. It becomes no part of the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepMount {
-    /// Where, from the root.
+    /// Mount target, from the root.
     pub target: String,
-    /// What.
+    /// Mount source.
     pub source: MountSource,
     /// Writes fail.
     pub readonly: bool,
 }
 
-/// What is mounted.
+/// Mount source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountSource {
     /// Files of an input.
     Files(Files),
-    /// A directory that outlives the build.
+    /// A cache: a directory that outlives the build.
     Cache {
-        /// Its name; builds that use the same one share it.
+        /// Cache id; builds with the same one share it.
         id: String,
-        /// Owner and mode as the Dockerfile gives them. Caches of one name that differ in this are different ones.
+        /// Owner and mode, when the Dockerfile sets them: caches of one id that differ in them are separate.
         given: Option<String>,
-        /// How.
+        /// Behaviour of concurrent users.
         sharing: Sharing,
-        /// Its mode when it is made.
+        /// Mode of a new cache.
         mode: u32,
-        /// Its owner when it is made.
+        /// Owner of a new cache.
         owner: (u32, u32),
-        /// What it holds when it is made.
+        /// Files of a new cache.
         seed: Option<Files>,
     },
-    /// A file or directory of this host. What it holds is no part of the key.
+    /// A file or directory of the host. Its content is not in the key.
     Host(PathBuf),
-    /// Memory.
+    /// A tmpfs.
     Tmpfs {
-        /// In bytes; 0 for no limit.
+        /// Size limit in bytes; 0 for none.
         size: u64,
     },
     /// A secret, as a file or in a variable.
@@ -170,7 +170,7 @@ pub enum MountSource {
         id: String,
         /// The step fails without it.
         required: bool,
-        /// Mode and owner of the file; none when there is only the variable.
+        /// Mode and owner of the file; `None` for a variable alone.
         file: Option<(u32, (u32, u32))>,
         /// The variable that holds it.
         variable: Option<String>,
@@ -186,12 +186,12 @@ pub enum MountSource {
     },
 }
 
-/// A file or directory of this host for all RUN steps: `--volume`.
+/// A file or directory of the host for all RUN steps: `--volume`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostMount {
-    /// Where it is.
+    /// Path on the host.
     pub host: PathBuf,
-    /// Where programs see it.
+    /// Path in the container.
     pub target: String,
     /// Writes fail.
     pub readonly: bool,
@@ -206,53 +206,53 @@ pub enum Files {
     Copy(usize),
 }
 
-/// Where a copy that is made to be mounted puts what it copies: a file or a directory.
+/// Path at which a copy for a mount has its file or directory.
 pub(crate) const MOUNT_COPY: &str = "/m";
 
-/// What a step can reach.
+/// Network access of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// The world, through a network of the build's own.
+    /// A network of the build with access to the world.
     Bridge,
-    /// Only itself.
+    /// Loopback only.
     None,
-    /// All that the host can, as the host.
+    /// The host network.
     Host,
 }
 
-/// What the command line lets programs of RUN have. Part of the key are those that a program sees.
+/// Limits of the command line for RUN steps. Those that a program can see are in the key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunLimits {
     /// Size of /dev/shm in bytes.
     pub shm_size: Option<u64>,
     /// `--ulimit`: name, soft and hard limit.
     pub ulimits: Vec<(String, u64, u64)>,
-    /// Memory in bytes; no part of the key, as all below.
+    /// Memory in bytes; not in the key, as all below but the parent cgroup.
     pub memory: Option<i64>,
     /// Memory and swap in bytes, -1 for no limit.
     pub memory_swap: Option<i64>,
-    /// Weight of processor time.
+    /// CPU shares.
     pub cpu_shares: Option<u64>,
-    /// Processor time in microseconds of each period.
+    /// CPU quota: microseconds in each period.
     pub cpu_quota: Option<i64>,
-    /// That period.
+    /// CPU period in microseconds.
     pub cpu_period: Option<u64>,
-    /// Processors, as `0-2,4`.
+    /// CPUs, as `0-2,4`.
     pub cpus: Option<String>,
     /// Memory nodes.
     pub memory_nodes: Option<String>,
-    /// The control group that those of steps are made in.
+    /// Parent cgroup of the cgroups of steps.
     pub cgroup_parent: Option<String>,
 }
 
 /// Files to copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copy {
-    /// What is copied.
+    /// Sources.
     pub sources: Vec<CopySource>,
-    /// Files that stand in the Dockerfile: names and contents.
+    /// Files that the Dockerfile contains: names and contents.
     pub inline: Vec<(String, String)>,
-    /// Where they go: a path from the root, with a slash at its end when it must be a directory.
+    /// Destination: a path from the root, with a slash at its end when it must be a directory.
     pub destination: String,
     /// `--chown`.
     pub owner: Option<String>,
@@ -260,33 +260,33 @@ pub struct Copy {
     pub mode: Option<crate::mode::ModeChange>,
     /// `--exclude` patterns.
     pub exclude: Vec<String>,
-    /// `--parents`: directories above the sources are made, too.
+    /// `--parents`: keep the directories above the sources.
     pub parents: bool,
-    /// A directory is copied with its own mode and owner, not only what is in it.
+    /// Copy a directory itself, with its mode and owner, not only its content.
     pub whole: bool,
-    /// The time of what the builder itself makes, in seconds since 1970; now without one.
+    /// Time of what the builder makes, in seconds since 1970; `None` for the current time.
     pub epoch: Option<i64>,
 }
 
 /// One source of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopySource {
-    /// Where it is.
+    /// Origin.
     pub from: CopyFrom,
-    /// A path or pattern, from the root of there.
+    /// Path or pattern, from the root of the origin.
     pub path: String,
-    /// Where it stands in the Dockerfile; no part of the key.
+    /// Place in the Dockerfile; not in the key.
     pub place: Span,
-    /// It is unpacked when it is an archive.
+    /// Unpack it if it is an archive.
     pub unpack: bool,
-    /// What `from` is in words, such as "the build context"; no part of the key.
+    /// Description of the origin, such as "the build context"; not in the key.
     pub origin: String,
 }
 
-/// Where files are copied from.
+/// Origin of copied files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyFrom {
-    /// A directory of this host: 0 is the build context, others are named ones.
+    /// A directory of the host: 0 is the build context, others are named ones.
     Context(usize),
     /// The input of that number.
     Input(usize),
@@ -308,7 +308,7 @@ impl Copy {
         }
     }
 
-    /// True when files of this host are copied.
+    /// True when files of the host are copied.
     pub fn takes_context(&self) -> bool {
         self.sources.iter().any(|source| matches!(source.from, CopyFrom::Context(_)))
     }
@@ -322,11 +322,11 @@ impl Copy {
 /// A directory to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MakeDir {
-    /// Its path from the root.
+    /// Path from the root.
     pub path: String,
-    /// Its owner, as in `USER`; empty for root.
+    /// Owner, as in `USER`; empty for root.
     pub owner: String,
-    /// Its time in seconds since 1970; now without one.
+    /// Time in seconds since 1970; `None` for the current time.
     pub epoch: Option<i64>,
 }
 
@@ -342,7 +342,7 @@ impl Graph {
         &self.nodes[id.0]
     }
 
-    /// All that is taken of a context, as paths and patterns from its root.
+    /// All sources of a context, as paths and patterns from its root.
     pub(crate) fn sources_of(&self, context: usize) -> Vec<String> {
         let copies = self.nodes.iter().filter_map(|node| match &node.operation {
             Operation::Copy(copy) => Some(copy),

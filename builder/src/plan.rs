@@ -35,57 +35,57 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The default `PATH` of images without one.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// That of images for Windows.
+/// The default `PATH` of images for Windows.
 const WINDOWS_PATH: &str = "c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0";
 const WINDOWS: &str = "windows";
-/// Says in the history who made an entry.
+/// Comment of history entries.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
-/// What a plan depends on besides stages and images.
+/// Options that a plan depends on, besides stages and images.
 #[derive(Clone, Debug)]
 pub struct PlanOptions<'a> {
     /// `--build-arg` values by name.
     pub build_args: &'a BTreeMap<String, String>,
-    /// What the image is for.
+    /// Target platform.
     pub platform: &'a Platform,
-    /// The platform was asked for, not assumed.
+    /// The user named the platform.
     pub platform_given: bool,
-    /// Results of earlier builds do not count.
+    /// Run all steps, whatever the cache holds.
     pub no_cache: bool,
-    /// `--label` values, set last.
+    /// `--label` values, which override those of the file.
     pub labels: &'a BTreeMap<String, String>,
-    /// Tells this file's steps from those of others.
+    /// Identity of the Dockerfile across builds.
     pub name: &'a str,
-    /// The plan is looked at, and not carried out.
+    /// Plan for a check: entitlements are not required.
     pub looks_only: bool,
-    /// Stages whose earlier results do not count, by their names in lower case.
+    /// Names of stages, in lower case, whose steps run whatever the cache holds.
     pub no_cache_stages: &'a BTreeSet<String>,
-    /// What RUN can reach when it says nothing.
+    /// Network of RUN steps that do not choose one.
     pub network: NetworkMode,
-    /// What the file may ask for.
+    /// Privileges that the file may use.
     pub entitlements: &'a Entitlements,
-    /// Names with addresses of their own.
+    /// Names and addresses of `--add-host`.
     pub hosts: &'a [(String, String)],
-    /// What programs may have.
+    /// Resource limits of RUN steps.
     pub limits: &'a RunLimits,
-    /// What programs see of this host.
+    /// Host directories for all RUN steps.
     pub volumes: &'a [HostMount],
-    /// The time of all that the build makes, in seconds since 1970.
+    /// `SOURCE_DATE_EPOCH` in seconds since 1970.
     pub epoch: Option<i64>,
-    /// Progress names the platform: there are several.
+    /// Names of steps include the platform, because there are several.
     pub names_platform: bool,
 }
 
-/// What a Dockerfile may ask for because the user said so: `--allow`.
+/// Privileges that a Dockerfile may use: `--allow`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entitlements {
-    /// The host's own network.
+    /// The host network.
     pub host_network: bool,
     /// `RUN --security=insecure`.
     pub insecure: bool,
-    /// All devices, or those of these names.
+    /// Devices by name; an empty set for all, `None` for none.
     pub devices: Option<BTreeSet<String>>,
-    /// Secrets in the image do not make the build fail.
+    /// Images may contain secrets.
     pub secret_leak: bool,
 }
 
@@ -95,31 +95,31 @@ impl Entitlements {
     }
 }
 
-/// What is to be built.
+/// The steps of a build, and the images that it makes of them.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// The steps.
+    /// The step graph.
     pub graph: Graph,
-    /// What becomes an image.
+    /// The images.
     pub results: Vec<Planned>,
-    /// Steps that are wanted although no image comes of them.
+    /// Steps to run although they are part of no image: those of `--all-stages`.
     pub others: Vec<NodeId>,
 }
 
-/// An image to be.
+/// An image to make.
 #[derive(Clone, Debug)]
 pub struct Planned {
-    /// The stage's number in the file.
+    /// Index of the stage in the file.
     pub stage: usize,
-    /// What it is for.
+    /// Target platform.
     pub platform: Platform,
-    /// The step whose tree is the image's.
+    /// The step whose tree the image has.
     pub target: NodeId,
-    /// The image's config; times and diff ids of new layers are missing.
+    /// Config without times and without diff ids of new layers.
     pub config: ImageConfig,
-    /// Layers of the base image as its manifest has them.
+    /// Layers of the base image, as in its manifest.
     pub base_layers: Vec<Descriptor>,
-    /// How progress names the steps that make layers, lowest first.
+    /// Names of the steps that make layers, lowest first.
     pub layer_names: Vec<String>,
 }
 
@@ -145,13 +145,16 @@ impl Plan {
         self.results = order.map(|index| self.results[index].clone()).collect();
     }
 
-    /// All steps that are wanted, those of the images first.
+    /// All steps to run: those of the images, then the others.
     pub fn targets(&self) -> Vec<NodeId> {
         self.results.iter().map(|result| result.target).chain(self.others.iter().copied()).collect()
     }
 }
 
-/// Adds the targets of `stages` to a plan. `images` has all that its stages name.
+/// Adds the targets of `stages` to a plan. `images` has all images that reachable stages name.
+///
+/// # Errors
+/// An instruction has a mistake that only its expanded form shows, or needs a privilege that was not granted.
 pub fn plan(
     plan: &mut Plan,
     stages: &Stages,
@@ -188,41 +191,41 @@ struct Planner<'a> {
     options: &'a PlanOptions<'a>,
     graph: Graph,
     done: BTreeMap<usize, StageState>,
-    /// Nodes of images that are in the graph already.
+    /// Nodes of images, one for each name and platform.
     sources: BTreeMap<(String, Platform), NodeId>,
-    /// What expansions of the file may still cost.
+    /// Budget for expansions, shared by all stages of the file.
     budget: Budget,
 }
 
-/// A stage while its instructions are carried over into the graph, and afterwards.
+/// State of a stage while its instructions are planned, and afterwards.
 #[derive(Clone, Debug)]
 struct StageState {
-    /// The tree so far.
+    /// The step whose tree the stage has.
     node: NodeId,
     config: ImageConfig,
-    /// What RUN and expansion see: the image's environment and the ARGs.
+    /// Environment for RUN and for expansion: that of the image, and the ARGs.
     environment: Variables,
-    /// What expansions of the file may still cost; all stages share it.
+    /// Budget for expansions, shared by all stages of the file.
     budget: Budget,
-    /// Number of bytes of the history that this stage has added.
+    /// Bytes of history that this stage has added.
     described: usize,
     /// ARGs in the order of declaration.
     arguments: Vec<(String, Option<String>)>,
     base_layers: Vec<Descriptor>,
     /// CMD was set in this stage.
     has_own_command: bool,
-    /// What the stage is for.
+    /// Platform of the stage.
     platform: Platform,
     counter: Counter,
 }
 
 impl StageState {
-    /// Variables as expansion sees them.
+    /// The environment with its budget, for expansion.
     fn limited(&self) -> Limited<'_> {
         Limited { variables: &self.environment, budget: &self.budget }
     }
 
-    /// Pays for a copy of the environment and `more` bytes, which a file can ask for in every stage and step.
+    /// Charges the budget for a copy of the environment and `more` bytes: a file can ask for one in every step.
     fn pay_for_environment(&self, more: usize, span: Span) -> Result<(), Mistake> {
         let length: usize = self.environment.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.budget.spend(length + more).map_err(|spent| Mistake::at("expansion", span, spent.to_string()))
@@ -367,7 +370,7 @@ impl Planner<'_> {
         self.add(counter, span, Operation::Copy(Box::new(copy)), vec![graph::base(empty)], shown)
     }
 
-    /// The node of an image; one image has one node.
+    /// The node of an image, which is made once.
     fn image_node(&mut self, name: &str, platform: &Platform, shown: String, span: Option<Span>) -> NodeId {
         let key = (name.to_owned(), platform.clone());
         if let Some(node) = self.sources.get(&key) {
@@ -387,7 +390,7 @@ impl Planner<'_> {
         node
     }
 
-    /// The tree that `--from` means, where it is one of another step.
+    /// The tree that `--from` names, where a node has it.
     fn origin_node(&mut self, origin: &Origin, platform: &Platform, span: Span) -> NodeId {
         match origin {
             Origin::Stage(index) => {
@@ -415,7 +418,7 @@ impl Planner<'_> {
         }
     }
 
-    /// What `--from` means, in words; without it that is the build context.
+    /// Description of the source that `--from` names; without it, of the build context.
     fn origin_name(&self, origin: Option<&Origin>) -> String {
         match origin {
             None => "the build context".to_owned(),
@@ -536,7 +539,7 @@ impl Planner<'_> {
         })
     }
 
-    /// The names of the steps that a tree was made by.
+    /// Names of the steps that make the layers of a tree.
     fn layer_names(&self, target: NodeId) -> Vec<String> {
         let mut names = Vec::new();
         let mut next = Some(target);
@@ -552,7 +555,7 @@ impl Planner<'_> {
     }
 }
 
-/// A config that no store would read again.
+/// The mistake of a config that is larger than the store reads.
 fn config_too_large(span: Span) -> Mistake {
     let message = format!("the image's config becomes larger than {} MiB", MAX_METADATA >> 20);
     let hint =
@@ -650,7 +653,7 @@ pub(crate) fn quote(text: &str) -> String {
     go::quote(text)
 }
 
-/// What the shell form is given to.
+/// The shell of the shell form.
 fn shell(config: &RunConfig) -> Vec<String> {
     if config.shell.is_empty() { vec!["/bin/sh".to_owned(), "-c".to_owned()] } else { config.shell.clone() }
 }

@@ -1,6 +1,6 @@
-//! What is fetched from other machines while building: files of the web and git repositories.
+//! Files of the web and git repositories that a build fetches.
 //!
-//! The builder knows no network: whoever builds brings a [`Remote`].
+//! The builder has no network: the caller brings an implementation of [`Remote`].
 
 use crate::graph::Checkout;
 use crate::images::ImageError;
@@ -12,26 +12,35 @@ use std::path::Path;
 
 /// Fetches files and repositories.
 pub trait Remote: Sync {
-    /// Writes a file of the web to `output`, unless it is still the `known` version.
+    /// Writes a file of the web to `output`, unless it still is the `known` version.
+    ///
+    /// # Errors
+    /// The server cannot be reached or refuses the request.
     fn download(&self, url: &str, known: Option<&Version>, output: &mut File) -> Result<Answer, ImageError>;
 
-    /// The commit that a checkout's reference means now: 40 or 64 hexadecimal digits.
+    /// The commit that the reference of a checkout means now: 40 or 64 hexadecimal digits.
+    ///
+    /// # Errors
+    /// The repository cannot be reached, or has no such reference.
     fn commit(&self, checkout: &Checkout) -> Result<String, ImageError>;
 
-    /// Checks a commit out into an empty directory; gives its time in seconds since 1970.
+    /// Checks a commit out into an empty directory. Returns its time in seconds since 1970.
+    ///
+    /// # Errors
+    /// The repository cannot be reached, or has no such commit.
     fn check_out(&self, checkout: &Checkout, commit: &str, dir: &Path) -> Result<i64, ImageError>;
 }
 
-/// What a server said about a file.
+/// Answer of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It has not changed.
+    /// The file has not changed.
     Unchanged,
-    /// It was written.
+    /// The file was written.
     File(Version),
 }
 
-/// How a server tells versions of a file apart; empty when it does not.
+/// Version of a file, as its server tells them apart; empty if it does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Version {
     /// The `ETag` header.
@@ -41,13 +50,13 @@ pub struct Version {
 }
 
 impl Version {
-    /// When the file was changed, in seconds since 1970; 0 when nobody knows.
+    /// Time of the file in seconds since 1970; 0 if the server reports none.
     pub fn time(&self) -> i64 {
         web_time(self.last_modified.trim()).unwrap_or(0)
     }
 }
 
-/// The time of the newest file in an archive, in seconds since 1970; `None` when it holds none, or is no archive.
+/// The time of the newest file in an archive, in seconds since 1970; `None` for an empty one, and for other files.
 pub fn newest_in_archive(archive: File) -> Option<i64> {
     let stream = decompressed_within_reason(BufReader::new(archive)).ok()?;
     let mut reader = Reader::new(stream);

@@ -1,4 +1,4 @@
-//! The stages of a file: names, bases, what each needs, and which of them a target needs. Pure.
+//! The stages of a file: names, bases, what each needs, and which of them the targets need. Pure.
 
 use crate::context::{ContextSource, NamedContext};
 use crate::mistake::Mistake;
@@ -12,21 +12,21 @@ use kiln_parser::suggest;
 use kiln_parser::{Source, Text, parse_trigger};
 use std::collections::BTreeMap;
 
-/// The image that holds nothing.
+/// Name of the empty image.
 pub(crate) const SCRATCH: &str = "scratch";
 
-/// What the stage table depends on besides the file.
+/// Options that the stages depend on, besides the file.
 #[derive(Clone, Debug)]
 pub struct StageOptions<'a> {
     /// `--build-arg` values by name.
     pub build_args: &'a BTreeMap<String, String>,
-    /// The stages to build; the last one when there is none.
+    /// Names of the stages to build; when empty, the last one.
     pub targets: &'a [String],
-    /// What the image is for.
+    /// Target platform.
     pub platform: &'a Platform,
-    /// Named contexts, in the order in which they are numbered.
+    /// Named contexts, by number.
     pub contexts: &'a [NamedContext],
-    /// All stages are looked at, not only what the targets need.
+    /// All stages count as reachable, not only those that the targets need.
     pub all: bool,
 }
 
@@ -35,19 +35,19 @@ pub struct StageOptions<'a> {
 pub struct Stages {
     /// The stages in the order of the file.
     pub list: Vec<Stage>,
-    /// Which ones are built, in the order asked for.
+    /// Indices of the targets, in the order of the options.
     pub targets: Vec<usize>,
-    /// All of them are looked at, not only what the target needs.
+    /// All stages count as reachable, not only those that the targets need.
     pub all: bool,
-    /// Variables that FROM sees, and `ARG name` in stages.
+    /// Global ARGs and variables of the platforms: the scope of FROM, and of a bare `ARG name` in a stage.
     pub globals: Variables,
-    /// What other names mean.
+    /// Named contexts.
     contexts: Contexts,
     /// The escape character of the file.
     escape: char,
 }
 
-/// What the names of contexts stand for.
+/// Named contexts, and the platform that chooses among them.
 #[derive(Clone, Debug, Default)]
 struct Contexts {
     list: Vec<NamedContext>,
@@ -55,7 +55,7 @@ struct Contexts {
 }
 
 impl Contexts {
-    /// What a name means, if it is that of a context: images are compared in full.
+    /// The context of a name, if there is one. Names of images are compared in full.
     fn find(&self, name: &str, stages: &[Stage]) -> Option<Base> {
         let normal = |name: &str| match name.parse::<Reference>() {
             Ok(reference) => reference.or_latest().to_string(),
@@ -82,26 +82,26 @@ impl Contexts {
 pub struct Stage {
     /// `AS name` as written.
     pub name: Option<String>,
-    /// How progress names it; empty when it is the only one.
+    /// Title in the progress; empty for the only stage.
     pub title: String,
-    /// What it starts from.
+    /// The base.
     pub base: Base,
     /// `--platform`, if it differs from the target's.
     pub platform: Option<Platform>,
-    /// Its instructions, FROM left out, triggers of its base in front.
+    /// Instructions without FROM, with triggers of the base in front.
     pub steps: Vec<Step>,
-    /// Its FROM.
+    /// Place of FROM.
     pub span: Span,
-    /// Where its image or stage is named.
+    /// Place of the name of its image or stage.
     pub image: Span,
     /// The image as written in FROM.
     pub written: String,
 }
 
-/// What a stage starts from.
+/// Base of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Base {
-    /// Nothing.
+    /// The empty image.
     Scratch,
     /// An earlier stage.
     Stage(usize),
@@ -111,7 +111,7 @@ pub enum Base {
     Context(usize),
 }
 
-/// Where `COPY --from` and `--mount from=` take files.
+/// Source of `COPY --from` and `--mount from=`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// An earlier stage.
@@ -127,18 +127,18 @@ pub enum Origin {
 pub struct Step {
     /// The instruction.
     pub instruction: Instruction,
-    /// Where messages point: the instruction, or the FROM that brought the trigger in.
+    /// Place for messages: the instruction, or the FROM that brought the trigger in.
     pub span: Span,
-    /// It is a trigger of the base.
+    /// True for a trigger of the base.
     pub is_trigger: bool,
-    /// The escape character of the file it comes from.
+    /// Escape character of the file.
     pub escape: char,
-    /// `--from`, or `from` of the mounts in order.
+    /// Sources: of `--from`, or of each mount in order.
     pub origins: Vec<Option<Origin>>,
 }
 
 impl Step {
-    /// The place of a text for messages: those of a trigger stand in no line of this file.
+    /// Place of a text for messages. Texts of triggers are in no line of this file: they have that of FROM.
     pub fn span_of(&self, text: &Text) -> Span {
         if self.is_trigger { self.span } else { text.span() }
     }
@@ -174,7 +174,10 @@ fn platform_variables(file: &Dockerfile, options: &StageOptions<'_>) -> Variable
     defaults.map(chosen).into_iter().collect()
 }
 
-/// Splits a file into stages and finds out what each starts from and needs.
+/// Splits a file into stages, and resolves what each starts from and needs.
+///
+/// # Errors
+/// A base or `--from` is invalid, stages need each other, or a target does not exist.
 pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, Mistake> {
     check_syntax(file, options)?;
     let escape = file.directives.escape;
@@ -237,7 +240,7 @@ fn is_about_order(mistake: &Mistake) -> bool {
     matches!(mistake, Mistake::Meaning(it) if matches!(it.code, "stage-order" | "circular-dependency"))
 }
 
-/// Refuses files that ask for a frontend other than the one whose language this is.
+/// Refuses a `# syntax` that names another frontend.
 fn check_syntax(file: &Dockerfile, options: &StageOptions<'_>) -> Result<(), Mistake> {
     let refused = |image: &str| format!("the frontend {image} is not built in, and others cannot be loaded");
     let hint = || {
@@ -559,7 +562,10 @@ impl Stages {
         (0..self.list.len()).filter(|index| self.all || needed[*index]).collect()
     }
 
-    /// Puts the triggers that the base of a stage brings in front of its instructions.
+    /// Puts the triggers of a stage's base in front of its instructions.
+    ///
+    /// # Errors
+    /// A trigger is no instruction, or names a stage that does not come before.
     pub fn add_triggers(&mut self, index: usize, triggers: &[String]) -> Result<(), Mistake> {
         let span = self.list[index].span;
         let mut steps = Vec::new();
@@ -591,7 +597,7 @@ impl Stages {
 }
 
 impl Stage {
-    /// What the stage is for, when all others are for `target`.
+    /// Platform of the stage, when that of the build is `target`.
     pub fn platform_or<'a>(&'a self, target: &'a Platform) -> &'a Platform {
         self.platform.as_ref().unwrap_or(target)
     }
@@ -609,7 +615,7 @@ impl Stage {
         }))
     }
 
-    /// The images that this stage names, each with its place.
+    /// The images that this stage names, each with its place in the file.
     pub fn images_needed(&self) -> impl Iterator<Item = (&str, Span)> {
         let base = match &self.base {
             Base::Image(name) => Some((name.as_str(), self.image)),
@@ -624,7 +630,7 @@ impl Stage {
         }))
     }
 
-    /// The triggers that this stage leaves to stages built on it.
+    /// The triggers that this stage passes on to stages built on it.
     pub fn own_triggers(&self) -> Vec<String> {
         let triggers = self.steps.iter().filter_map(|step| match &step.instruction.kind {
             Kind::Onbuild(onbuild) => Some(onbuild.trigger.clone()),

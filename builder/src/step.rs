@@ -1,4 +1,4 @@
-//! Carrying out the steps of a graph: one file for each kind.
+//! Executes the steps of a graph: one file for each kind.
 
 mod advice;
 mod copy;
@@ -39,12 +39,12 @@ use leak::{Found, Made, Taint};
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
-    /// The program ended with another code than 0.
+    /// The program ended with an exit code other than 0.
     #[error("process {command} did not complete successfully: exit code: {code}")]
     Exit {
         /// Its arguments, quoted.
         command: String,
-        /// What it ended with; 128 and more for signals.
+        /// Exit code; 128 and more for signals.
         code: i32,
         /// What to do.
         hints: Vec<String>,
@@ -54,7 +54,7 @@ pub enum StepError {
     Start {
         /// Its arguments, quoted.
         command: String,
-        /// Why.
+        /// Error of the start.
         source: SpawnError,
         /// What to do.
         hints: Box<[String]>,
@@ -62,10 +62,10 @@ pub enum StepError {
     /// The container cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// What every container needs cannot be had.
+    /// What all containers share cannot be set up.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// There is nothing to copy.
+    /// A source of a copy does not exist.
     #[error(transparent)]
     Content(#[from] ContentError),
     /// An `--exclude` that is no pattern.
@@ -74,12 +74,12 @@ pub enum StepError {
     /// The layer cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// A secret or a socket that nobody gave.
+    /// A secret or an ssh socket was not passed.
     #[error("{kind} {id}: not found")]
     NotGiven {
         /// `secret` or `ssh`.
         kind: &'static str,
-        /// Which one.
+        /// Its id.
         id: String,
     },
     /// An archive that cannot be unpacked.
@@ -88,20 +88,20 @@ pub enum StepError {
     /// A file or a repository that cannot be fetched.
     #[error("failed to load {what}: {source}")]
     Fetch {
-        /// Its address.
+        /// Address.
         what: String,
-        /// Why.
+        /// Error of the fetcher.
         source: crate::images::ImageError,
     },
-    /// A file that is not what it must be.
+    /// A download has another digest than expected.
     #[error("digest mismatch {actual}: {expected}")]
     Checksum {
-        /// What came.
+        /// Digest of the download.
         actual: String,
-        /// What was asked for.
+        /// Expected digest.
         expected: String,
     },
-    /// An owner that the tree does not know, where that is a mistake.
+    /// An owner does not exist in the tree, with `--strict` or without any tree.
     #[error("unknown {kind} {name} in --chown")]
     UnknownOwner {
         /// `user` or `group`.
@@ -114,19 +114,19 @@ pub enum StepError {
     /// An owner that is a number and no id.
     #[error(transparent)]
     Owner(#[from] UserError),
-    /// A device that nobody describes.
+    /// A device has no description.
     #[error("device {0} is not available: {1}")]
     Device(String, String),
-    /// A program for another processor.
+    /// The program is for another architecture, and there is no emulator.
     #[error(
         "process {command} did not complete successfully: exec format error: this host cannot run programs for {platform}"
     )]
     Foreign {
         /// Its arguments, quoted.
         command: String,
-        /// What the program is for.
+        /// Platform of the program.
         platform: String,
-        /// What would run it.
+        /// The binfmt handler that would run it.
         handler: String,
     },
     /// A layer of an image would hold a secret.
@@ -137,7 +137,7 @@ pub enum StepError {
         /// The file, and the step that made it.
         place: String,
     },
-    /// Something else stands where a directory is to be.
+    /// There is no directory at the path of WORKDIR, but something else.
     #[error("mkdir {0}: not a directory")]
     NotADir(String),
     /// A tree cannot be looked at.
@@ -149,7 +149,7 @@ pub enum StepError {
     /// A system call failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// Another step failed, or the user wants no more of it.
+    /// Another step failed, or the user interrupted the build.
     #[error("canceled")]
     Canceled,
 }
@@ -166,7 +166,7 @@ impl StepError {
         }
     }
 
-    /// Where something was looked for and not found, in words.
+    /// Description of the place that was searched in vain.
     pub fn searched(&self) -> Option<&str> {
         match self {
             StepError::Content(
@@ -226,11 +226,11 @@ impl StepError {
 /// The tree that a step made.
 #[derive(Clone, Debug)]
 pub(crate) struct Built {
-    /// All its layers.
+    /// All layers.
     pub(crate) stack: Stack,
-    /// Those that steps made, and when they did (nanoseconds since 1970).
+    /// Layers of steps, with their times in nanoseconds since 1970.
     pub(crate) layers: Vec<(LayerId, i64)>,
-    /// What it has to do with secrets.
+    /// Relation to secrets.
     taint: Taint,
 }
 
@@ -246,23 +246,23 @@ impl Built {
     }
 }
 
-/// What the cache knows.
+/// Entry of the cache.
 #[derive(Clone, Debug)]
 pub(crate) enum Cached {
-    /// The step is a source: what it says is what it is.
+    /// The step is a source: its definition is its content.
     Source,
     /// A result of an earlier build.
     Record(StepRecord, Taint),
 }
 
-/// Carries out a graph.
+/// Executes a graph.
 pub(crate) struct Executor<'a> {
     tools: Tools<'a>,
-    /// Hears of layers whose diff ids will be needed.
+    /// Receives the layers whose diff ids will be needed.
     made: Mutex<Option<mpsc::Sender<LayerId>>>,
-    /// Says why steps run, if that is asked for.
+    /// Explains why steps run, with `--explain`.
     explainer: Option<Explainer<'a>>,
-    /// Tells this build from all others.
+    /// Identity of this build.
     nonce: String,
     notes: Notes,
     found: Found,
@@ -298,7 +298,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What an executor works with.
+/// Context of an executor.
 #[derive(Clone, Copy)]
 pub(crate) struct Tools<'a> {
     pub(crate) graph: &'a Graph,
@@ -306,16 +306,16 @@ pub(crate) struct Tools<'a> {
     /// The build context and named ones.
     pub(crate) contexts: &'a [Option<Content>],
     pub(crate) remote: &'a dyn Remote,
-    /// What the reference lets pass is an error.
+    /// Fail on what the reference builder only warns about.
     pub(crate) strict: bool,
     pub(crate) stat_cache: &'a StatCache,
     pub(crate) sandbox: &'a Sandbox<'a>,
     pub(crate) reporter: &'a Reporter<'a>,
     pub(crate) cancel: &'a Cancel,
     pub(crate) credentials: &'a Credentials,
-    /// What must not be shown.
+    /// Secrets to mask and to search for.
     pub(crate) needles: &'a Needles<'a>,
-    /// Images may hold secrets.
+    /// Images may contain secrets.
     pub(crate) allows_leaks: bool,
     /// Steps whose layers become layers of images.
     pub(crate) in_images: &'a BTreeSet<NodeId>,
@@ -332,22 +332,22 @@ impl<'a> Executor<'a> {
         Executor { tools, made, explainer, nonce, notes: Notes::default(), found: Found::default() }
     }
 
-    /// Nothing more is made.
+    /// Ends the stream of layers.
     pub(crate) fn close(&self) {
         lock(&self.made).take();
     }
 
-    /// The keys of records that were used.
+    /// Keys of the cache records that were used.
     pub(crate) fn used(&self) -> Vec<String> {
         lock(&self.notes.used).clone()
     }
 
-    /// New layers that were searched for secrets, and hold none.
+    /// New layers that were searched and contain no secret.
     pub(crate) fn clean_layers(&self) -> BTreeSet<String> {
         self.found.clean()
     }
 
-    /// True when a step that may be found stands on one that may not.
+    /// True when a step stands on one with `no_cache` and has none itself.
     fn stands_on_fresh(&self, node: NodeId) -> bool {
         let node = self.tools.graph.node(node);
         !node.no_cache && node.inputs.iter().any(|input| self.tools.graph.node(input.node).no_cache)
@@ -367,7 +367,7 @@ impl<'a> Executor<'a> {
         Ok(Some(view::detached(&self.tools.store.view_mount(stack, &[]))?))
     }
 
-    /// An owner by name or number; unknown names are told, or are mistakes.
+    /// An owner by name or number. Unknown names cause a warning, or fail with `--strict`.
     fn find_owner(
         &self,
         evidence: &mut Evidence,
@@ -450,7 +450,7 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Another process, or another stage, may have made the same step while this one waited.
+    /// The record of the same step, if another process or another stage made it meanwhile.
     fn made_meanwhile(
         &self,
         node: NodeId,
@@ -485,7 +485,7 @@ impl<'a> Executor<'a> {
         passes
     }
 
-    /// What went into a step's key, secrets masked.
+    /// Key inputs of a step, with secrets masked.
     pub(crate) fn shown_inputs(&self, node: NodeId) -> KeyInputs {
         self.masked(lock(&self.notes.inputs).get(&node).cloned().unwrap_or_default())
     }
@@ -550,7 +550,7 @@ impl<'a> Executor<'a> {
     }
 }
 
-/// What a copy's key is made of besides what it says.
+/// The content that enters the key of a copy.
 fn copied_content(copy: &Copy) -> KeyContent {
     match (copy.takes_context(), copy.takes_inputs()) {
         (false, false) => KeyContent::None,
@@ -560,7 +560,7 @@ fn copied_content(copy: &Copy) -> KeyContent {
     }
 }
 
-/// Row of a context that is not read in a moment.
+/// Row of a context that takes long to read.
 const READING: &str = "[internal] load build context";
 
 /// Nanoseconds since 1970.
