@@ -8,7 +8,7 @@
 //!
 //! | Value | Made by | From |
 //! |---|---|---|
-//! | text: the Dockerfile, the ignore file, the options | [`context`], [`front`] | the caller |
+//! | text: the Dockerfile, the ignore file, the options | [`source`], [`context`], [`front`] | the caller |
 //! | stages: bases, names and triggers resolved | [`stage`], then `resolve` with the images of [`images`] | the tree of `kiln_parser` |
 //! | plan: the step graph ([`graph`]), and config and history of each target | [`plan`] | stages, configs of base images, the epoch |
 //! | graph with keys: what must run, and what the cache holds | [`solve`], with the keys of [`key`] | the plan, the cache |
@@ -45,16 +45,18 @@ pub mod outcome;
 pub mod output;
 mod path;
 pub mod plan;
+pub mod recipe;
 pub mod remote;
 mod resolve;
 mod sandbox;
 mod secret;
 pub mod solve;
+pub mod source;
 pub mod stage;
 mod step;
 mod variables;
 
-pub use annotation::Annotations;
+pub use annotation::{AnnotationError, Annotations};
 pub use build::{Machine, build};
 pub use cancel::Cancel;
 pub use context::{ContextSource, LocalDir, NamedContext};

@@ -1,7 +1,8 @@
 //! From what went wrong to words, hints and an exit code.
 
 use crate::ui;
-use kiln_builder::{BuildError, FailedStep, Mistake, StepError};
+use kiln_builder::source::SourceError;
+use kiln_builder::{AnnotationError, BuildError, FailedStep, Mistake, StepError};
 use kiln_engine::EngineError;
 use kiln_image::archive::ArchiveError;
 use kiln_image::store::StoreError;
@@ -354,6 +355,39 @@ impl From<StoreError> for CliError {
             _ if error.is_full() => failed.hint(FULL),
             _ => failed,
         }
+    }
+}
+
+impl From<Mistake> for CliError {
+    fn from(mistake: Mistake) -> CliError {
+        CliError::Build(Box::new(BuildFailure { error: mistake.into(), source: None, is_shown: false }))
+    }
+}
+
+impl From<SourceError> for CliError {
+    fn from(error: SourceError) -> CliError {
+        let hint = error.hint();
+        let failed = match error {
+            SourceError::Mistake(mistake) => return mistake.into(),
+            SourceError::Store(error) => return error.into(),
+            SourceError::Layout(error) => return error.into(),
+            error => chain(&error),
+        };
+        // As the reference prints what ends a build before it is solved.
+        let is_early =
+            ["unable to prepare context", "invalid argument"].iter().any(|begin| failed.starts_with(begin));
+        let failed = CliError::failed(if is_early { format!("failed to build: {failed}") } else { failed });
+        match hint {
+            Some(hint) => failed.hint(hint),
+            None => failed,
+        }
+    }
+}
+
+impl From<AnnotationError> for CliError {
+    fn from(error: AnnotationError) -> CliError {
+        CliError::failed(error.to_string())
+            .hint("write KEY=VALUE, manifest:KEY=VALUE, index:KEY=VALUE or manifest[linux/amd64]:KEY=VALUE")
     }
 }
 

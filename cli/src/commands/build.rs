@@ -1,16 +1,12 @@
 //! `kiln build`.
 
 mod agent;
-mod annotation;
 mod call;
-mod context;
 mod credentials;
 pub(super) mod flags;
 mod limits;
 mod metadata;
-mod named;
 pub(super) mod output;
-pub(super) mod recipe;
 
 use crate::arguments::{self, Globals};
 use crate::config::STATE;
@@ -22,9 +18,9 @@ use crate::session::{self, Session};
 use crate::signals::Signals;
 use crate::ui;
 use call::Call;
-use context::Opener;
 use flags::Build;
-use kiln_builder::{BuildOptions, Cancel, Machine};
+use kiln_builder::source::{Opener, load_layouts};
+use kiln_builder::{BuildOptions, Cancel, Machine, recipe};
 use kiln_image::platform::Platform;
 use kiln_registry::{Keychain, WaitListener};
 use kiln_runtime::Spawner;
@@ -58,7 +54,10 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             output.write(made)?;
         }
         tell_of(&build, made, &outputs)?;
-        if options.only_files { Ok(()) } else { recipe::keep(made, &words, &options) }
+        if options.only_files {
+            return Ok(());
+        }
+        Ok(recipe::keep(made.store, &made.outcome.images, &words, &options)?)
     });
     agent::finish();
     result.map(|()| 0)
@@ -100,7 +99,7 @@ pub(super) fn carry_out<T>(
     let failure = |error, source| CliError::Build(Box::new(BuildFailure { error, source, is_shown }));
     let contexts = build.contexts()?;
     let platform = options.platforms.first().cloned().unwrap_or_else(Platform::host);
-    let aliases = named::load_layouts(&session.store, &contexts, &platform)?;
+    let aliases = load_layouts(&session.store, &contexts, &platform)?;
     let mut registry = session.config.registry.clone();
     if let Some(file) = &build.authfile {
         registry.keychain = Keychain { inline: None, config: Some(file.clone()) };
@@ -112,8 +111,9 @@ pub(super) fn carry_out<T>(
     let images =
         ImageFinder::new(&session.store, &registry).asking_registries(build.pull).with_aliases(aliases);
     let fetcher = Fetcher::new(&images, &options.credentials);
-    let opener = Opener { store: Some(&session.store), fetcher: &fetcher, keeps_git: build.keeps_git() };
-    let opened = opener.open(&build.context, build.file.as_deref(), &contexts);
+    let remote = fetcher.named_by_user();
+    let opener = Opener { store: Some(&session.store), remote: &remote, keeps_git: build.keeps_git() };
+    let opened = opener.open(&build.source(&contexts), &mut std::io::stdin());
     let opened = opened.inspect_err(|_| progress.finish(false))?;
     let context = &opened.context;
 
@@ -163,8 +163,8 @@ fn answer(globals: &Globals, build: &Build, options: &BuildOptions, call: Call) 
     let config = crate::config::Config::read(globals)?;
     let images = ImageFinder::without_store(&config.registry);
     let fetcher = Fetcher::new(&images, &options.credentials);
-    let opener = Opener { store: None, fetcher: &fetcher, keeps_git: false };
-    let opened = opener.open(&build.context, build.file.as_deref(), &build.contexts()?)?;
+    let opener = Opener { store: None, remote: &fetcher.named_by_user(), keeps_git: false };
+    let opened = opener.open(&build.source(&build.contexts()?), &mut std::io::stdin())?;
     call.answer(globals, &opened.context, options, &build.shown_path())
 }
 

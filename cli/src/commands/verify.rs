@@ -1,13 +1,13 @@
 //! `kiln verify`: does building again give the same image?
 
 use super::build::flags::Build;
-use super::build::{Workshop, carry_out, recipe};
+use super::build::{Workshop, carry_out};
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
 use crate::progress::Style;
 use crate::ui;
 use clap::Parser;
-use kiln_builder::BuildOptions;
+use kiln_builder::{BuildOptions, recipe};
 use kiln_engine::Containers;
 use kiln_image::config::ImageConfig;
 use kiln_image::digest::ImageId;
@@ -98,7 +98,11 @@ impl Verify {
                 std::env::set_current_dir(&recipe.dir).map_err(|error| {
                     CliError::failed(format!("the image was built in `{}`: {error}", recipe.dir.display()))
                 })?;
-                recipe.arguments()?
+                recipe.arguments().map_err(|withheld| {
+                    let hint =
+                        format!("set {0} to it in the environment: {0}=... kiln verify ...", withheld.name);
+                    CliError::failed(withheld.to_string()).hint(hint)
+                })?
             }
         };
         let build = arguments::parse::<Build>("build", words)?.anew();

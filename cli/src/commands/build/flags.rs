@@ -1,14 +1,13 @@
 //! The command line of `build`, and what it asks for.
 
-use super::annotation;
 use super::call::Call;
 use super::credentials;
 use super::limits::LimitFlags;
-use super::named::NamedFlag;
 use super::output::Output;
 use crate::error::CliError;
 use crate::missing;
 use clap::Parser;
+use kiln_builder::source::{NamedSource, SourceRequest};
 use kiln_builder::{Annotations, BuildOptions, Entitlements, HostMount, Squash, Target};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
@@ -280,7 +279,7 @@ impl Build {
         for output in &outputs {
             options.rewrites_times |= output.options.rewrites_times;
             for text in &output.options.annotations {
-                annotation::add(&mut options.annotations, text)?;
+                options.annotations.add(text)?;
             }
             for name in &output.options.names {
                 let name = tag(name)?;
@@ -324,8 +323,13 @@ impl Build {
     }
 
     /// Named contexts.
-    pub(super) fn contexts(&self) -> Result<Vec<NamedFlag>, CliError> {
-        self.build_context.iter().map(|text| NamedFlag::parse(text)).collect()
+    pub(super) fn contexts(&self) -> Result<Vec<NamedSource>, CliError> {
+        self.build_context.iter().map(|text| Ok(NamedSource::parse(text)?)).collect()
+    }
+
+    /// The places that the context is made of.
+    pub(super) fn source<'a>(&'a self, named: &'a [NamedSource]) -> SourceRequest<'a> {
+        SourceRequest { place: &self.context, file: self.file.as_deref(), named }
     }
 
     /// The Dockerfile as messages name it: the way the user did.
@@ -450,7 +454,7 @@ impl Build {
         }
         let mut annotations = Annotations::default();
         for text in &self.annotation {
-            annotation::add(&mut annotations, text)?;
+            annotations.add(text)?;
         }
         let squash = match (self.squash, self.squash_all) {
             (_, true) => Squash::All,

@@ -1,11 +1,11 @@
-//! How images were built, so that they can be built again: the command line and the directory it was given in.
+//! Records of how images were built, so that they can be built again: the command line and its working directory.
 
-use super::output::Made;
-use crate::error::CliError;
-use kiln_builder::stage;
-use kiln_builder::{BuildOptions, Credentials};
+use crate::credentials::Credentials;
+use crate::front::BuildOptions;
+use crate::outcome::BuiltImage;
+use crate::stage;
 use kiln_image::digest::ImageId;
-use kiln_image::store::Store;
+use kiln_image::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -15,10 +15,10 @@ use std::path::PathBuf;
 /// The flag whose values may hold secrets.
 const FLAG: &str = "--build-arg";
 
-/// How an image was built. Holds no secret: it is on the disk for as long as the image.
+/// Record of how an image was built. It contains no secret: it is on the disk for as long as the image.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Recipe {
-    /// The directory in which the command was given.
+    /// Working directory of the command.
     #[serde(rename = "folder")]
     pub dir: PathBuf,
     /// What followed `build`, as bytes.
@@ -29,6 +29,14 @@ pub struct Recipe {
     /// Build arguments whose values hold a secret and are not kept.
     #[serde(default)]
     withheld: BTreeSet<String>,
+}
+
+/// A build argument whose value contains a secret, was not kept, and is not in the environment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the image was built with --build-arg {name}, whose value holds a secret and was not kept")]
+pub struct Withheld {
+    /// Name of the argument.
+    pub name: String,
 }
 
 impl Recipe {
@@ -63,16 +71,13 @@ impl Recipe {
         Some(Recipe { dir: std::env::current_dir().unwrap_or_default(), arguments, values, withheld })
     }
 
-    /// What followed `build`, and then the values that came from the environment.
+    /// The arguments of `build`, and then the values that came from the environment.
     ///
     /// # Errors
     /// A value was withheld and is not in the environment.
-    pub fn arguments(&self) -> Result<Vec<OsString>, CliError> {
+    pub fn arguments(&self) -> Result<Vec<OsString>, Withheld> {
         if let Some(name) = self.withheld.iter().find(|name| std::env::var_os(name).is_none()) {
-            return Err(CliError::failed(format!(
-                "the image was built with --build-arg {name}, whose value holds a secret and was not kept"
-            ))
-            .hint(format!("set {name} to it in the environment: {name}=... kiln verify ...")));
+            return Err(Withheld { name: name.clone() });
         }
         let words = self.arguments.iter().map(|word| OsStr::from_bytes(word).to_owned());
         let values = self.values.iter();
@@ -90,17 +95,22 @@ fn name(image: &ImageId) -> String {
     format!("recipe-{}", image.0.hex())
 }
 
-/// Remembers how images were built.
-pub(super) fn keep(made: &Made<'_>, words: &[OsString], options: &BuildOptions) -> Result<(), CliError> {
+/// Keeps how images were built: `words` are the arguments of `build`. A command line that contains a secret is not kept.
+///
+/// # Errors
+/// The store cannot be written.
+pub fn keep(
+    store: &Store,
+    images: &[BuiltImage],
+    words: &[OsString],
+    options: &BuildOptions,
+) -> Result<(), StoreError> {
     let Some(recipe) = Recipe::new(words, &options.build_args, &options.credentials) else { return Ok(()) };
     let bytes = serde_json::to_vec(&recipe).expect("bytes are JSON");
-    for image in &made.outcome.images {
-        made.store.put_cache(&name(&image.id), &bytes)?;
-    }
-    Ok(())
+    images.iter().try_for_each(|image| store.put_cache(&name(&image.id), &bytes))
 }
 
-/// How an image was built, if it was built here.
+/// The recipe of an image; `None` if it was not built with this store.
 pub fn find(store: &Store, image: &ImageId) -> Option<Recipe> {
     serde_json::from_slice(&store.read_cache(&name(image))?).ok()
 }

@@ -1,0 +1,358 @@
+//! Sources of build contexts: directories, a stream, files of the web, git repositories, and named contexts of all kinds.
+//!
+//! What is fetched or unpacked goes into temporary directories, which are kept as long as the opened context.
+
+mod named;
+
+pub use named::{NamedSource, load_layouts};
+
+use crate::context::Context;
+use crate::graph::Checkout;
+use crate::images::ImageError;
+use crate::mistake::Mistake;
+use crate::plan::checkout;
+use crate::remote::{Answer, Remote, Version, newest_in_archive};
+use kiln_image::archive::ArchiveError;
+use kiln_image::compression::{decompressed_within_reason, is_compressed};
+use kiln_image::layer::{ApplyError, extract, is_tar};
+use kiln_image::store::{ScratchDir, Store, StoreError};
+use kiln_parser::git::GitReference;
+use kiln_parser::ignore::Patterns;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+/// Bytes of a Dockerfile that are read: one more than it may have, to notice larger ones.
+const MAX_DOCKERFILE: u64 = (16 << 20) + 1;
+/// The place that stands for the input stream.
+const STREAM: &str = "-";
+
+/// Why a context cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The directory, the Dockerfile or the ignore file has a mistake.
+    #[error(transparent)]
+    Mistake(#[from] Mistake),
+    /// Both the context and the Dockerfile come from the stream.
+    #[error("invalid argument: can't use stdin for both build context and dockerfile")]
+    StreamTwice,
+    /// The address of a repository is malformed.
+    #[error("unable to prepare context: {address}: {problem}")]
+    Address {
+        /// The address as written.
+        address: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A repository cannot be fetched.
+    #[error("unable to prepare context: {address}")]
+    Repository {
+        /// Address of the repository.
+        address: String,
+        /// Error of the fetcher.
+        #[source]
+        source: ImageError,
+    },
+    /// The commit is not the one that the address asks for.
+    #[error("unable to prepare context: expected checksum to match {expected}, got {commit}")]
+    Commit {
+        /// The commit, or its beginning.
+        expected: String,
+        /// The commit that the reference means.
+        commit: String,
+    },
+    /// The repository has no such directory.
+    #[error("unable to prepare context: {address}: no such directory in the repository: {dir:?}")]
+    NoDirectory {
+        /// Address of the repository.
+        address: String,
+        /// Path in the repository.
+        dir: String,
+    },
+    /// A file of the web cannot be fetched.
+    #[error("unable to prepare context")]
+    Download(#[source] ImageError),
+    /// A server sent no file.
+    #[error("{0}: the server sent nothing")]
+    Nothing(String),
+    /// The input, or a temporary file for it, cannot be read or written.
+    #[error("cannot read the build context from {origin}")]
+    Read {
+        /// The stream or the address.
+        origin: String,
+        /// Error of the operating system.
+        #[source]
+        source: io::Error,
+    },
+    /// An archive cannot be unpacked.
+    #[error("cannot unpack the build context")]
+    Unpack(#[from] ApplyError),
+    /// A named context is malformed, or not what it should be.
+    #[error("{message}")]
+    Named {
+        /// One sentence.
+        message: String,
+        /// What to do.
+        hint: Option<&'static str>,
+    },
+    /// An OCI layout cannot be read.
+    #[error(transparent)]
+    Layout(#[from] ArchiveError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl SourceError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            SourceError::StreamTwice => Some("name the context's directory, or a Dockerfile in the context"),
+            SourceError::Address { .. } => Some("write REPOSITORY.git#REFERENCE:DIRECTORY"),
+            SourceError::Repository { .. } => {
+                Some("check the address, the reference behind `#`, and the credentials")
+            }
+            SourceError::Download(_) => Some("check the address, and that the server can be reached"),
+            SourceError::Read { .. } => Some(
+                "pipe a tar or a Dockerfile into the command, or name a directory, a URL or a git repository",
+            ),
+            SourceError::Unpack(_) => Some("give a tar, plain or compressed with gzip, bzip2, xz or zstd"),
+            SourceError::Named { hint, .. } => *hint,
+            _ => None,
+        }
+    }
+
+    fn read(origin: &str) -> impl Fn(io::Error) -> SourceError {
+        move |source| SourceError::Read { origin: origin.to_owned(), source }
+    }
+}
+
+/// A context, and the directories that parts of it were fetched into, which go with it.
+pub struct Opened {
+    /// The context.
+    pub context: Context,
+    dirs: Vec<TemporaryDir>,
+}
+
+/// A directory for what is fetched.
+enum TemporaryDir {
+    /// Of the store, which removes what dead processes left when it is opened.
+    Store(ScratchDir),
+    /// Of the operating system, where there is no store.
+    System(tempfile::TempDir),
+}
+
+impl TemporaryDir {
+    fn path(&self) -> &Path {
+        match self {
+            TemporaryDir::Store(dir) => dir.path(),
+            TemporaryDir::System(dir) => dir.path(),
+        }
+    }
+}
+
+/// The places that a context is made of, as the user names them.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceRequest<'a> {
+    /// A directory, an address, or `-` for the stream.
+    pub place: &'a Path,
+    /// The Dockerfile: a path, a URL, or `-` for the stream; `Dockerfile` in the context without it.
+    pub file: Option<&'a Path>,
+    /// Named contexts.
+    pub named: &'a [NamedSource],
+}
+
+/// Opens contexts.
+pub struct Opener<'a> {
+    /// The store, for temporary directories; `None` for those of the operating system.
+    pub store: Option<&'a Store>,
+    /// Fetches what the user has named.
+    pub remote: &'a dyn Remote,
+    /// Keep `.git` in contexts from git repositories.
+    pub keeps_git: bool,
+}
+
+/// The kinds of places.
+enum Place<'a> {
+    Stream,
+    Git(Checkout),
+    Web(&'a str),
+    Dir(&'a Path),
+}
+
+impl<'a> Place<'a> {
+    fn of(text: &'a str, path: &'a Path) -> Result<Place<'a>, SourceError> {
+        if text == STREAM {
+            return Ok(Place::Stream);
+        }
+        match GitReference::parse(text) {
+            // `github.com/user/repository` may be a directory, too.
+            Some(Ok(git)) if git.looks_local && path.exists() => Ok(Place::Dir(path)),
+            Some(Ok(git)) => {
+                let remote = match git.looks_local {
+                    true => format!("https://{}", git.remote),
+                    false => git.remote.clone(),
+                };
+                Ok(Place::Git(checkout(GitReference { remote, ..git }, false, None)))
+            }
+            Some(Err(problem)) => Err(SourceError::Address { address: text.to_owned(), problem }),
+            None if is_web(text) => Ok(Place::Web(text)),
+            None => Ok(Place::Dir(path)),
+        }
+    }
+}
+
+impl Opener<'_> {
+    /// Opens a context and the named ones; `input` is the stream that `-` stands for.
+    ///
+    /// # Errors
+    /// A place does not exist, cannot be fetched or unpacked, or has no Dockerfile.
+    pub fn open(&self, request: &SourceRequest<'_>, input: &mut dyn Read) -> Result<Opened, SourceError> {
+        let text = request.place.to_string_lossy();
+        let is_stream = |file: &Path| file == Path::new(STREAM);
+        let mut opened = match (Place::of(&text, request.place)?, request.file) {
+            (Place::Stream, Some(file)) if is_stream(file) => return Err(SourceError::StreamTwice),
+            (Place::Stream, file) => {
+                let input = BufReader::with_capacity(64 << 10, input);
+                self.open_stream(input, file, "standard input", STREAM)?
+            }
+            (Place::Git(git), file) => self.open_git(&git, file, &text)?,
+            (Place::Web(url), file) => self.open_web(url, file)?,
+            (Place::Dir(dir), Some(file)) if is_stream(file) => {
+                let bytes = read_dockerfile(input, "standard input")?;
+                Opened { context: Context::with_dockerfile(dir, bytes)?, dirs: Vec::new() }
+            }
+            (Place::Dir(dir), Some(file)) if file.to_str().is_some_and(is_web) => {
+                let bytes = self.dockerfile_of_web(&file.to_string_lossy())?;
+                Opened { context: Context::with_dockerfile(dir, bytes)?, dirs: Vec::new() }
+            }
+            (Place::Dir(dir), file) => Opened { context: Context::open(dir, file)?, dirs: Vec::new() },
+        };
+        for source in request.named {
+            let context = source.open(self, &mut opened.dirs)?;
+            opened.context.named.push(context);
+        }
+        Ok(opened)
+    }
+
+    fn dir(&self) -> Result<TemporaryDir, SourceError> {
+        Ok(match self.store {
+            Some(store) => TemporaryDir::Store(store.scratch_dir()?),
+            None => {
+                let made = tempfile::Builder::new().prefix("kiln-context-").tempdir();
+                TemporaryDir::System(made.map_err(SourceError::read("a temporary directory"))?)
+            }
+        })
+    }
+
+    /// Opens a tar as the context; anything else is a Dockerfile with an empty context.
+    fn open_stream(
+        &self,
+        mut input: impl BufRead,
+        file: Option<&Path>,
+        origin: &str,
+        name: &str,
+    ) -> Result<Opened, SourceError> {
+        let failed = SourceError::read(origin);
+        let dir = self.dir()?;
+        let root = dir.path().join("context");
+        std::fs::create_dir(&root).map_err(&failed)?;
+        let start = input.fill_buf().map_err(&failed)?;
+        let mut context = if is_compressed(start) || is_tar(start) {
+            unpack(input, &root, origin)?;
+            Context { is_archive: true, ..remote_context(&root, file)? }
+        } else {
+            Context::with_dockerfile(&root, read_dockerfile(&mut input, origin)?)?
+        };
+        // The temporary path must not enter the identity of the steps.
+        name.clone_into(&mut context.name);
+        Ok(Opened { context, dirs: vec![dir] })
+    }
+
+    fn open_git(&self, git: &Checkout, file: Option<&Path>, name: &str) -> Result<Opened, SourceError> {
+        let (dir, root, time) = self.check_out(git)?;
+        let mut context = remote_context(&root, file)?;
+        name.clone_into(&mut context.name);
+        context.time = Some(time);
+        Ok(Opened { context, dirs: vec![dir] })
+    }
+
+    /// Checks a repository out. Returns the directory to keep, the one that is asked for in it, and the commit's time.
+    fn check_out(&self, git: &Checkout) -> Result<(TemporaryDir, PathBuf, i64), SourceError> {
+        let git = Checkout { keeps_git: git.keeps_git || self.keeps_git, ..git.clone() };
+        let refused = |source| SourceError::Repository { address: git.remote.clone(), source };
+        let dir = self.dir()?;
+        let root = dir.path().join("context");
+        std::fs::create_dir(&root).map_err(SourceError::read(&git.remote))?;
+        let commit = self.remote.commit(&git).map_err(refused)?;
+        if !commit.starts_with(&git.commit) {
+            return Err(SourceError::Commit { expected: git.commit, commit });
+        }
+        let time = self.remote.check_out(&git, &commit, &root).map_err(refused)?;
+        let wanted = root.join(&git.dir);
+        // Links of a repository must not lead out of it.
+        let real = std::fs::canonicalize(&wanted).ok().filter(|real| {
+            real.is_dir() && real.starts_with(std::fs::canonicalize(&root).unwrap_or_else(|_| root.clone()))
+        });
+        match real {
+            Some(real) => Ok((dir, real, time)),
+            None => Err(SourceError::NoDirectory { address: git.remote, dir: git.dir }),
+        }
+    }
+
+    fn open_web(&self, url: &str, file: Option<&Path>) -> Result<Opened, SourceError> {
+        let (dir, path, version) = self.download(url)?;
+        let input = BufReader::new(File::open(&path).map_err(SourceError::read(url))?);
+        let mut opened = self.open_stream(input, file, url, url)?;
+        opened.context.time = download_time(&version, &path);
+        opened.dirs.push(dir);
+        Ok(opened)
+    }
+
+    /// Fetches a file. Returns the directory to keep, the file in it, and its version.
+    fn download(&self, url: &str) -> Result<(TemporaryDir, PathBuf, Version), SourceError> {
+        let dir = self.dir()?;
+        let path = dir.path().join("download");
+        let mut file = File::create_new(&path).map_err(SourceError::read(url))?;
+        match self.remote.download(url, None, &mut file).map_err(SourceError::Download)? {
+            Answer::File(version) => Ok((dir, path, version)),
+            Answer::Unchanged => Err(SourceError::Nothing(url.to_owned())),
+        }
+    }
+
+    fn dockerfile_of_web(&self, url: &str) -> Result<Vec<u8>, SourceError> {
+        let (_dir, path, _) = self.download(url)?;
+        read_dockerfile(&mut File::open(&path).map_err(SourceError::read(url))?, url)
+    }
+}
+
+/// The time of a download: as its server reports it, or else that of the newest file in the archive.
+fn download_time(version: &Version, path: &Path) -> Option<i64> {
+    let reported = Some(version.time()).filter(|time| *time > 0);
+    reported.or_else(|| newest_in_archive(File::open(path).ok()?))
+}
+
+fn is_web(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
+/// A directory that was fetched: no file of it is left out.
+fn remote_context(root: &Path, file: Option<&Path>) -> Result<Context, SourceError> {
+    let file: Option<PathBuf> = file.map(|file| root.join(file.strip_prefix("/").unwrap_or(file)));
+    let mut context = Context::open(root, file.as_deref())?;
+    context.ignore = Patterns::default();
+    Ok(context)
+}
+
+/// Unpacks a tar, compressed or not.
+fn unpack(input: impl BufRead, root: &Path, origin: &str) -> Result<(), SourceError> {
+    let stream = decompressed_within_reason(input).map_err(SourceError::read(origin))?;
+    extract(stream, root)?;
+    Ok(())
+}
+
+fn read_dockerfile(input: &mut dyn Read, origin: &str) -> Result<Vec<u8>, SourceError> {
+    let mut bytes = Vec::new();
+    input.take(MAX_DOCKERFILE).read_to_end(&mut bytes).map_err(SourceError::read(origin))?;
+    Ok(bytes)
+}
