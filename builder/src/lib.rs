@@ -15,7 +15,8 @@
 //! | result: trees of layers, then images ([`outcome`]) | `step` runs steps, `export` makes images | the graph |
 //!
 //! [`build`] goes all of the way, [`check`] as far as the plan. Planning is pure: a plan can be looked at before anything
-//! has run. What comes from a network comes through the traits [`Images`] and [`Remote`](remote::Remote).
+//! has run. What comes from or goes to a network goes through the traits [`Images`], [`Remote`](remote::Remote) and
+//! [`Push`](delivery::Push).
 //!
 //! Errors follow the same order. Everything up to the plan returns a [`Mistake`]: the file or an option is wrong. A step
 //! returns a [`StepError`]. [`BuildError`] joins them, and only [`build`] returns it.
@@ -29,6 +30,7 @@ pub mod check;
 pub mod content;
 pub mod context;
 mod credentials;
+pub mod delivery;
 mod error;
 pub mod event;
 mod explain;

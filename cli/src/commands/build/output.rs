@@ -4,16 +4,17 @@ use crate::commands::save::{self, Destination};
 use crate::error::{CliError, chain};
 use crate::images::ImageFinder;
 use crate::ui;
+use kiln_builder::delivery::{Delivery, DeliveryError, Push, Upload};
 use kiln_builder::output::{self, OutputError};
-use kiln_builder::{Annotations, BuiltImage, Outcome};
-use kiln_image::archive::{self, Compression, IndexRequest, PackOptions, SaveRequest, pack};
+use kiln_builder::{Annotations, ImageError, Outcome, Part};
+use kiln_image::archive::{Compression, PackOptions};
 use kiln_image::digest::{DiffId, Digest};
-use kiln_image::manifest::{Descriptor, Index, media_type};
+use kiln_image::manifest::Descriptor;
 use kiln_image::reference::Reference;
 use kiln_image::store::Store;
-use kiln_registry::{PushEvent, PushRequest};
+use kiln_registry::{PushEvent, PushRequest, RegistryError};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -238,19 +239,11 @@ impl Output {
             }
             Kind::Archive(Target::Stdout) => self.write_archive(made, &mut std::io::stdout().lock())?,
             Kind::Archive(Target::File(path)) => {
-                let options = self.pack_options()?;
-                save::write_file(path, |file| self.archive(made, &options, file))?;
+                let (options, names) = (self.pack_options()?, self.names(made)?);
+                save::write_file(path, |file| made.delivery().write_archive(&names, &options, file))?;
             }
             Kind::Layout(dir) => {
-                let options = self.pack_options()?;
-                let requests = made.requests(self, &options)?;
-                let names = made.names(self)?;
-                match made.outcome.index {
-                    None => archive::save_dir(made.store, &requests, dir)?,
-                    Some(_) => made.with_index(&requests, &names, |index| {
-                        archive::save_index_dir(made.store, index, dir)
-                    })?,
-                }
+                made.delivery().write_layout(&self.names(made)?, &self.pack_options()?, dir)?;
             }
         }
         if let Some(report) = self.report().filter(|_| !made.is_quiet) {
@@ -260,24 +253,20 @@ impl Output {
     }
 
     fn write_archive(&self, made: &Made<'_>, output: &mut dyn Write) -> Result<(), CliError> {
-        let options = self.pack_options()?;
+        let (options, names) = (self.pack_options()?, self.names(made)?);
         let mut output = Destination::new(output, "standard output");
-        let written = self.archive(made, &options, &mut output);
+        let written = made.delivery().write_archive(&names, &options, &mut output);
         output.check(written)
     }
 
-    fn archive(
-        &self,
-        made: &Made<'_>,
-        options: &PackOptions,
-        output: &mut dyn Write,
-    ) -> Result<(), archive::ArchiveError> {
-        let requests = made.requests(self, options)?;
-        if made.outcome.index.is_none() {
-            return archive::save_tar(made.store, &requests, output);
-        }
-        let names = made.names(self).unwrap_or_default();
-        made.with_index(&requests, &names, |index| archive::save_index_tar(made.store, index, output))
+    /// All names of the result, those of the output included.
+    fn names(&self, made: &Made<'_>) -> Result<Vec<Reference>, CliError> {
+        let more = self.options.names.iter().map(|name| {
+            let reference = name.parse::<Reference>();
+            let failed = |error| CliError::failed(format!("invalid name {name:?}: {error}"));
+            Ok(reference.map_err(failed)?.or_latest())
+        });
+        Ok(made.delivery().names(more.collect::<Result<Vec<_>, CliError>>()?))
     }
 
     fn write_dirs(&self, made: &Made<'_>, dir: &Path) -> Result<(), CliError> {
@@ -320,53 +309,39 @@ impl Output {
 
     /// Uploads the images under each of their names.
     fn push_all(&self, made: &Made<'_>) -> Result<(), CliError> {
-        let options = self.pack_options()?;
-        let packed = made.outcome.last().iter().map(|image| {
-            let record = made.store.resolve(&image.id.to_string())?;
-            Ok(pack(made.store, &record, &options)?)
-        });
-        let packed = packed.collect::<Result<Vec<_>, CliError>>()?;
-        let index = made.outcome.index.is_some().then(|| {
-            let images = packed.iter().zip(made.outcome.last()).map(|(packed, image)| Descriptor {
-                annotations: image.manifest.annotations.clone(),
-                ..packed.descriptor()
-            });
-            let mut index = Index::oci(images.collect());
-            index.annotations = made.index_annotations().0;
-            kiln_image::json::to_vec(&index)
-        });
-        *made.pushed.borrow_mut() = match (&index, packed.first(), made.outcome.last().first()) {
-            (Some(index), _, _) => Some(made.index_descriptor(index)),
-            (None, Some(packed), Some(image)) => {
-                let annotations = image.manifest.annotations.clone();
-                Some(Descriptor { annotations, ..packed.descriptor() })
+        let delivery = made.delivery();
+        let packed = delivery.pack(&self.pack_options()?)?;
+        *made.pushed.borrow_mut() = Some(packed.descriptor.clone());
+        let is_quiet = made.is_quiet;
+        let tell = |part: Part| {
+            if part.current == part.total && !is_quiet {
+                ui::tell_line(&format!("pushed {} {}", part.digest, crate::text::size(part.total)));
             }
-            _ => None,
         };
-        for reference in made.names(self)? {
-            let request = PushRequest {
-                reference: &reference,
-                images: &packed,
-                index: index.as_deref(),
-                by_digest: self.options.by_digest,
-            };
-            let is_quiet = made.is_quiet;
-            let tell = move |event: PushEvent| {
-                if let (PushEvent::Uploading(digest, sent, total), false) = (event, is_quiet)
-                    && sent == total
-                {
-                    ui::tell_line(&format!("pushed {digest} {}", crate::text::size(total)));
-                }
-            };
-            let digest = made.images.registry()?.push(made.store, &request, &tell)?;
-            for image in made.outcome.last() {
-                made.store.add_repo_digest(&image.id, &reference.repository(), &digest)?;
-            }
-            if !made.is_quiet {
+        for reference in self.names(made)? {
+            let target = (&reference, self.options.by_digest);
+            let digest = delivery.push(&packed, target, &RegistryPush(made), &tell)?;
+            if !is_quiet {
                 ui::tell_line(&format!("pushed {} {digest}", reference.clone().or_latest()));
             }
         }
         Ok(())
+    }
+}
+
+/// Uploads to registries, with the connection of the build.
+struct RegistryPush<'a>(&'a Made<'a>);
+
+impl Push for RegistryPush<'_> {
+    fn push(&self, upload: &Upload<'_>, progress: &(dyn Fn(Part) + Sync)) -> Result<Digest, ImageError> {
+        let Upload { reference, images, index, by_digest } = *upload;
+        let request = PushRequest { reference, images, index, by_digest };
+        let hear = |event: PushEvent| {
+            if let PushEvent::Uploading(digest, current, total) = event {
+                progress(Part { digest, current, total });
+            }
+        };
+        Ok(self.0.images.registry()?.push(self.0.store, &request, &hear)?)
     }
 }
 
@@ -450,84 +425,19 @@ pub(in crate::commands) struct Made<'a> {
 }
 
 impl Made<'_> {
-    /// The names that an output goes by.
-    fn names(&self, output: &Output) -> Result<Vec<Reference>, CliError> {
-        let mut names: Vec<Reference> =
-            self.outcome.last().iter().flat_map(|image| image.tags.iter().cloned()).collect();
-        for name in &output.options.names {
-            let reference = name.parse::<Reference>();
-            let reference =
-                reference.map_err(|error| CliError::failed(format!("invalid name {name:?}: {error}")))?;
-            names.push(reference.or_latest());
-        }
-        let mut known = BTreeSet::new();
-        names.retain(|name| known.insert(name.to_string()));
-        Ok(names)
+    fn delivery(&self) -> Delivery<'_> {
+        Delivery { store: self.store, outcome: self.outcome, annotations: self.annotations }
     }
 
-    fn requests(
-        &self,
-        output: &Output,
-        options: &PackOptions,
-    ) -> Result<Vec<SaveRequest>, archive::ArchiveError> {
-        let names = match self.outcome.index {
-            None => self.names(output).unwrap_or_default(),
-            Some(_) => Vec::new(),
-        };
-        let request = |image: &BuiltImage| {
-            Ok(SaveRequest {
-                options: options.clone(),
-                annotations: image.manifest.annotations.clone(),
-                ..SaveRequest::new(self.store.resolve(&image.id.to_string())?, names.clone())
-            })
-        };
-        self.outcome.last().iter().map(request).collect()
-    }
-
-    /// Those of the index, and of what points to it.
-    fn index_annotations(&self) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
-        let notes = |list: &[(String, String)]| list.iter().cloned().collect();
-        (notes(&self.annotations.index), notes(&self.annotations.index_descriptor))
-    }
-
-    /// Hands the index of these images to a writer of archives.
-    fn with_index(
-        &self,
-        images: &[SaveRequest],
-        names: &[Reference],
-        write: impl FnOnce(&IndexRequest<'_>) -> Result<(), archive::ArchiveError>,
-    ) -> Result<(), archive::ArchiveError> {
-        let (annotations, descriptor_annotations) = self.index_annotations();
-        write(&IndexRequest {
-            images,
-            names,
-            annotations: &annotations,
-            descriptor_annotations: &descriptor_annotations,
-        })
-    }
-
-    /// What points to the result: as a registry has it, when it went to one.
+    /// Descriptor of the result: as the registry has it that it was pushed to, or else as the store has it.
     pub(super) fn descriptor(&self) -> Descriptor {
-        if let Some(pushed) = &*self.pushed.borrow() {
-            return pushed.clone();
-        }
-        match &self.outcome.index {
-            Some(index) => self.index_descriptor(index),
-            None => self.outcome.main().manifest.clone(),
-        }
+        let pushed = self.pushed.borrow().clone();
+        pushed.unwrap_or_else(|| self.delivery().descriptor())
     }
 
-    fn index_descriptor(&self, index: &[u8]) -> Descriptor {
-        let annotations = self.index_annotations().1;
-        Descriptor { annotations, ..Descriptor::of(media_type::OCI_INDEX, index) }
-    }
-
-    /// What identifies the result: the digest of the index, or the image's id.
+    /// The digest of the index, or the image id.
     pub(super) fn id(&self) -> String {
-        match &self.outcome.index {
-            Some(index) => Digest::of(index).to_string(),
-            None => self.outcome.main().id.to_string(),
-        }
+        self.delivery().id()
     }
 }
 
@@ -556,6 +466,19 @@ pub(super) fn write_id(path: &Path, id: &str) -> Result<(), CliError> {
 pub(super) fn failed(path: &Path, error: &std::io::Error) -> CliError {
     CliError::failed(format!("cannot write `{}`: {error}", path.display()))
         .hint("check that the directory exists and can be written to")
+}
+
+impl From<DeliveryError> for CliError {
+    fn from(error: DeliveryError) -> CliError {
+        match error {
+            DeliveryError::Store(error) => error.into(),
+            DeliveryError::Pack(error) => error.into(),
+            DeliveryError::Push(error) => match error.downcast::<RegistryError>() {
+                Ok(error) => (*error).into(),
+                Err(error) => CliError::failed(chain(error.as_ref())),
+            },
+        }
+    }
 }
 
 impl From<OutputError> for CliError {
