@@ -67,7 +67,7 @@ pub use error::{BuildError, FailedStep};
 pub use front::{BuildOptions, Squash, Target};
 pub use graph::{Checkout, HostMount, RunLimits};
 pub use images::{BaseImage, ImageError, Images, Part};
-pub use mistake::Mistake;
+pub use mistake::{Mistake, StageNames};
 pub use outcome::{BuiltImage, Outcome};
 pub use plan::{Entitlements, checkout};
 pub use sandbox::SandboxError;

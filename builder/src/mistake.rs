@@ -23,7 +23,7 @@ pub enum Mistake {
         hints: Vec<String>,
     },
     /// An image that the file names cannot be resolved.
-    #[error("{reference}: failed to resolve source metadata for {whole}: {source}")]
+    #[error("{reference}: {}failed to resolve source metadata for {whole}: {source}", stages.question())]
     Image {
         /// The image as written in the file.
         reference: String,
@@ -35,6 +35,8 @@ pub enum Mistake {
         source: ImageError,
         /// What to do.
         hints: Vec<String>,
+        /// The stages that the name could have meant; empty for a name that can only be an image's.
+        stages: Box<StageNames>,
     },
     /// The ignore file is malformed or cannot be read.
     #[error("cannot use `{file}`: {message}")]
@@ -47,6 +49,22 @@ pub enum Mistake {
     /// Lints found what the file declares to be errors (`# check=error=true`).
     #[error("lint violation found for rules: {}", .0.join(", "))]
     Violations(Vec<&'static str>),
+}
+
+/// Names of the earlier stages beside a name that is neither a stage nor an image that can be fetched.
+#[derive(Debug, Default)]
+pub struct StageNames {
+    /// The stage whose name is nearest; `None` when none is near.
+    pub near: Option<String>,
+    /// All of them, in the order of the file.
+    pub all: Vec<String>,
+}
+
+impl StageNames {
+    /// Asks whether the nearest stage was meant, in front of what went wrong.
+    fn question(&self) -> String {
+        self.near.as_ref().map_or_else(String::new, |near| format!("did you mean stage {near}? "))
+    }
 }
 
 impl Mistake {

@@ -2,7 +2,7 @@
 
 use crate::event::{Event, Reporter};
 use crate::images::{BaseImage, BaseImages, Images, Part};
-use crate::mistake::Mistake;
+use crate::mistake::{Mistake, StageNames};
 use crate::stage::{Base, Stages};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
@@ -105,17 +105,39 @@ fn resolve_one(
     let result = images.resolve(&reference, platform, &progress);
     reporter.end(row, &result);
     result.map_err(|source| {
-        let names = stages.list.iter().filter_map(|stage| stage.name.as_deref()).chain(COMMON_IMAGES);
-        let near = suggest::nearest(name, names).map(|near| format!("did you mean {near}?"));
-        let is_stage = |stage: &crate::stage::Stage| {
-            let is_own_base = matches!(&stage.base, Base::Image(base) if base == name);
-            !is_own_base && stage.name.as_deref().is_some_and(|stage| stage.eq_ignore_ascii_case(name))
+        let near_image = || {
+            let near = suggest::nearest(name, COMMON_IMAGES)?;
+            Some(format!("did you mean {near}?"))
         };
-        let later = stages.list.iter().any(is_stage).then(|| {
-            format!("the stage {name} stands further down: move it above this line, which sees earlier stages alone")
-        });
-        let near = later.or(near);
+        let hint = later_stage(stages, name);
+        let names = if hint.is_none() { stage_names(stages, name, span) } else { StageNames::default() };
+        let hint = hint.or_else(|| if names.near.is_none() { near_image() } else { None });
+        let stages = Box::new(names);
         let (reference, whole) = (name.to_owned(), reference.to_string());
-        Mistake::Image { reference, whole, span, source, hints: near.into_iter().collect() }
+        Mistake::Image { reference, whole, span, source, hints: hint.into_iter().collect(), stages }
     })
+}
+
+/// Advice about a name that a later stage has, or the stage itself that the name stands in.
+fn later_stage(stages: &Stages, name: &str) -> Option<String> {
+    let is_stage = |stage: &crate::stage::Stage| {
+        let is_own_base = matches!(&stage.base, Base::Image(base) if base == name);
+        !is_own_base && stage.name.as_deref().is_some_and(|stage| stage.eq_ignore_ascii_case(name))
+    };
+    stages.list.iter().any(is_stage).then(|| {
+        format!(
+            "the stage {name} stands further down: move it above this line, which sees earlier stages alone"
+        )
+    })
+}
+
+/// Stages before the one that holds `span`, where `name` could be a stage's: one without registry, directory and tag.
+fn stage_names(stages: &Stages, name: &str, span: Span) -> StageNames {
+    if name.contains(['/', ':', '@', '.']) {
+        return StageNames::default();
+    }
+    let begun = stages.list.iter().filter(|stage| stage.span.start <= span.start).count();
+    let earlier = &stages.list[..begun.saturating_sub(1)];
+    let all: Vec<String> = earlier.iter().filter_map(|stage| stage.name.clone()).collect();
+    StageNames { near: suggest::nearest(name, all.iter().map(String::as_str)), all }
 }

@@ -2,7 +2,7 @@
 
 use crate::ui;
 use kiln_builder::source::SourceError;
-use kiln_builder::{AnnotationError, BuildError, FailedStep, Mistake, StepError};
+use kiln_builder::{AnnotationError, BuildError, FailedStep, Mistake, StageNames, StepError};
 use kiln_engine::EngineError;
 use kiln_image::archive::ArchiveError;
 use kiln_image::store::StoreError;
@@ -189,7 +189,8 @@ impl BuildFailure {
         // The context is looked at before anything is solved.
         let solving = if message.starts_with("unable to prepare context") { "" } else { "failed to solve: " };
         ui::tell_line(&format!("ERROR: failed to build: {solving}{message}"));
-        tell_hints(&self.hints());
+        let told = |hint: &String| message.ends_with(&format!("({hint})"));
+        tell_hints(&self.hints().into_iter().filter(|hint| !told(hint)).collect::<Vec<_>>());
         code::FAILURE
     }
 
@@ -243,10 +244,11 @@ impl BuildFailure {
     fn hints(&self) -> Vec<String> {
         let mut hints = match &self.error {
             BuildError::Mistake(Mistake::Option { hints, .. }) => hints.clone(),
-            BuildError::Mistake(Mistake::Image { hints, source, .. }) => {
+            BuildError::Mistake(Mistake::Image { reference, hints, source, stages, .. }) => {
                 let mut hints = hints.clone();
-                // A misspelt stage is no fault of the network.
-                if hints.is_empty() {
+                // A misspelt name is no fault of the network.
+                if hints.is_empty() && stages.near.is_none() {
+                    hints.extend(no_stage(reference, stages));
                     hints.extend(source.downcast_ref::<RegistryError>().and_then(registry_hint));
                 }
                 hints
@@ -270,6 +272,13 @@ impl BuildFailure {
         }
         hints
     }
+}
+
+/// That a name is no stage's either, with the stages that there are.
+fn no_stage(name: &str, stages: &StageNames) -> Option<String> {
+    let all = &stages.all;
+    (!all.is_empty())
+        .then(|| format!("there is no stage {name} either; the stages above are: {}", all.join(", ")))
 }
 
 /// What to do when a registry cannot be reached, or may not be followed.

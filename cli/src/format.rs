@@ -4,7 +4,7 @@ pub mod typed;
 
 use crate::error::CliError;
 use crate::{text, ui};
-use gotmpl::{MissingKey, Template, Value};
+use gotmpl::{MissingKey, Template, TemplateError, Value};
 use serde::Serialize;
 
 /// How a list is shown.
@@ -20,14 +20,23 @@ pub enum Format {
 }
 
 impl Format {
-    /// What `--format` asks for. `head` gives the heads of columns by field name.
-    pub fn read(text: Option<&str>, head: &[(&str, &str)]) -> Result<Format, CliError> {
+    /// Reads the value of `--format`. `head` has the heads of columns by field name; `R` is the type of the rows, whose
+    /// fields a template may name.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the template cannot be parsed or names a field that rows do not have, so that a list without rows fails
+    /// like one with rows.
+    pub fn read<R: Serialize + Default>(
+        text: Option<&str>,
+        head: &[(&str, &str)],
+    ) -> Result<Format, CliError> {
         match text.map(unescape).as_deref() {
             None | Some("table" | "") => Ok(Format::Table),
             Some("json") => Ok(Format::Json),
             Some(text) => match text.strip_prefix("table ") {
-                Some(rows) => Ok(Format::TableOf(template(rows)?, heads(rows, head)?)),
-                None => Ok(Format::Rows(template(text)?)),
+                Some(rows) => Ok(Format::TableOf(checked::<R>(rows)?, heads(rows, head)?)),
+                None => Ok(Format::Rows(checked::<R>(text)?)),
             },
         }
     }
@@ -107,17 +116,34 @@ pub fn template(source: &str) -> Result<Template, CliError> {
         })
 }
 
+/// A template for rows of type `R` that names only fields that these have.
+fn checked<R: Serialize + Default>(source: &str) -> Result<Template, CliError> {
+    let template = template(source)?;
+    let value = gotmpl::to_value(&R::default()).map_err(|error| failed(&error))?;
+    match template.execute_to_string(&value) {
+        // Other errors may come of the empty row, such as `index` beyond the end of a list.
+        Err(error @ TemplateError::MissingKey { .. }) => Err(failed_on(&value, &error)),
+        _ => Ok(template),
+    }
+}
+
 /// Fills in a template.
 pub fn render<T: Serialize>(template: &Template, value: &T) -> Result<String, CliError> {
-    let failed = |error: &dyn std::fmt::Display| CliError::failed(format!("template: {error}"));
     let value = gotmpl::to_value(value).map_err(|error| failed(&error))?;
-    template.execute_to_string(&value).map_err(|error| {
-        let names = match &value {
-            Value::Map(map) => map.keys().map(ToString::to_string).collect(),
-            _ => Vec::new(),
-        };
-        failed(&error).hint(format!("fields: {}", names.join(", ")))
-    })
+    template.execute_to_string(&value).map_err(|error| failed_on(&value, &error))
+}
+
+fn failed(error: &dyn std::fmt::Display) -> CliError {
+    CliError::failed(format!("template: {error}"))
+}
+
+/// The error of a template, with the fields that there are.
+fn failed_on(value: &Value, error: &TemplateError) -> CliError {
+    let names = match value {
+        Value::Map(map) => map.keys().map(ToString::to_string).collect(),
+        _ => Vec::new(),
+    };
+    failed(error).hint(format!("fields: {}", names.join(", ")))
 }
 
 /// One line of JSON.
@@ -195,8 +221,16 @@ mod tests {
         vec![BTreeMap::from([("ID", "1"), ("Name", "a<b")]), BTreeMap::from([("ID", "22"), ("Name", "c")])]
     }
 
+    #[derive(Default, Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Row {
+        #[serde(rename = "ID")]
+        id: String,
+        name: String,
+    }
+
     fn check(format: &str, expected: &str) {
-        let format = Format::read(Some(format), &[("ID", "THE ID"), ("Name", "NAME")]).unwrap();
+        let format = Format::read::<Row>(Some(format), &[("ID", "THE ID"), ("Name", "NAME")]).unwrap();
         assert_eq!(format.show(&rows(), String::new).unwrap(), expected);
     }
 
@@ -210,10 +244,12 @@ mod tests {
 
     #[test]
     fn mistakes_are_explained() {
-        assert!(Format::read(Some("{{.ID"), &[]).is_err());
-        let format = Format::read(Some("{{.Nope}}"), &[]).unwrap();
-        assert!(
-            matches!(format.show(&rows(), String::new), Err(CliError::Failed { hints, .. }) if hints[0].contains("ID"))
-        );
+        assert!(Format::read::<Row>(Some("{{.ID"), &[]).is_err());
+        for wrong in ["{{.Nope}}", "table {{.ID}}\\t{{.Nope}}"] {
+            let error = Format::read::<Row>(Some(wrong), &[("ID", "ID"), ("Nope", "NOPE")]).err().unwrap();
+            assert!(matches!(error, CliError::Failed { hints, .. } if hints[0] == "fields: ID, Name"));
+        }
+        // The second part of a name that the empty row does not have.
+        assert!(Format::read::<Row>(Some("{{index (split .Name \"/\") 1}}"), &[]).is_ok());
     }
 }

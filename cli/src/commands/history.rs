@@ -42,7 +42,7 @@ const HEAD: [(&str, &str); 6] = [
 const WIDTH: usize = 45;
 
 /// A line of the list, in Docker's words.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Row {
     comment: String,
@@ -62,7 +62,7 @@ pub fn describe() -> clap::Command {
 /// Lists, the newest first.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let arguments: Arguments = arguments::parse("history", arguments)?;
-    let format = Format::read(arguments.format.as_deref(), &HEAD)?;
+    let format = Format::read::<Row>(arguments.format.as_deref(), &HEAD)?;
     let human = match arguments.human.as_str() {
         "true" | "1" | "t" => true,
         "false" | "0" | "f" => false,

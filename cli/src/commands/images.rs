@@ -53,7 +53,7 @@ const HEAD: [(&str, &str); 7] = [
 ];
 
 /// A line of the list, in Docker's words.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Row {
     containers: &'static str,
@@ -78,7 +78,7 @@ pub fn describe() -> clap::Command {
 /// Lists, the newest first.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let images: Images = arguments::parse("images", arguments)?;
-    let format = Format::read(images.format.as_deref(), &HEAD)?;
+    let format = Format::read::<Row>(images.format.as_deref(), &HEAD)?;
     let wanted = match &images.name {
         Some(name) => Some(
             name.parse::<Reference>()

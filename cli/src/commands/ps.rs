@@ -46,7 +46,7 @@ const HEAD: [(&str, &str); 11] = [
 const COMMAND_WIDTH: usize = 20;
 
 /// A line of the list, in Docker's words.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Row {
     command: String,
@@ -74,7 +74,7 @@ pub fn describe() -> clap::Command {
 /// Lists.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let ps: Ps = arguments::parse("ps", arguments)?;
-    let format = Format::read(ps.format.as_deref(), &HEAD)?;
+    let format = Format::read::<Row>(ps.format.as_deref(), &HEAD)?;
     let session = Session::open(globals)?;
     let mut containers = Containers::open(&session.store)?.list()?;
     session::warn_of_damage(&containers);

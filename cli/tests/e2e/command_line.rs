@@ -185,6 +185,8 @@ fn exit_codes_of_wrong_values_follow_one_rule() {
         ("images --nope", 125),
         ("images --format", 125),
         ("images --format {{", 1),
+        ("images --format {{.Nope}} nosuch", 1),
+        ("ps --format {{.Nope}}", 1),
         ("inspect", 1),
         ("inspect --type foo x", 1),
         ("save --format foo busybox", 1),

@@ -39,7 +39,11 @@ fn failed_builds_say_what_to_do() {
         ("FROM busybox\nCOPY\n", "write COPY SOURCE… DESTINATION"),
         ("FROM busybox\nENV A\n", "write ENV NAME=VALUE"),
         ("FROM busybox\nWORKDIR\n", "write WORKDIR DIRECTORY"),
-        ("FROM busybox AS builder\nFROM busybox\nCOPY --from=bulder / /x\n", "did you mean builder?"),
+        ("FROM busybox AS builder\nFROM busybox\nCOPY --from=bulder / /x\n", "did you mean stage builder?"),
+        (
+            "FROM busybox AS one\nFROM busybox\nCOPY --from=somewhere / /x\n",
+            "there is no stage somewhere either; the stages above are: one",
+        ),
         (
             "FROM base\nFROM busybox AS base\nFROM busybox\nCOPY --from=0 / /x\n",
             "the stage base stands further down",
@@ -49,6 +53,7 @@ fn failed_builds_say_what_to_do() {
         let done = bed.fails(&bed.context("wrong", dockerfile));
         assert!(done.err.contains(expected), "{dockerfile}: no `{expected}` in\n{}", done.err);
         assert!(!done.err.contains("check the network"), "{}", done.err);
+        assert!(done.err.matches("did you mean stage").count() <= 1, "{}", done.err);
     }
 }
 
