@@ -33,7 +33,7 @@ hello: packages
 	$(CARGO) build -p kiln-cli
 	@echo "hello: a busybox image, from Debian's package"
 	rm -rf target/busybox-root
-	testdata/busybox-root target/busybox-root
+	scripts/busybox-root target/busybox-root
 	printf 'FROM scratch\nCOPY . /\nCMD ["sh"]\n' | KILN_ROOT=$(CURDIR)/target/store $(DEBUG) build -q -t busybox -f - target/busybox-root
 	@echo "hello: testdata/hello on it"
 	KILN_ROOT=$(CURDIR)/target/store $(DEBUG) build -t hello testdata/hello
@@ -62,7 +62,7 @@ arm-packages:
 
 bases: packages
 	$(CARGO) build -p kiln-registry --features testing --bin layouts
-	testdata/bases target/bases
+	scripts/bases target/bases
 
 # All tests, as root and what matters again as an ordinary user. What the machine cannot run is counted. Stores and scratch
 # of the tests are in a directory of their own, so that what is left there is theirs.
@@ -88,13 +88,13 @@ test-user:
 
 # Projects as people write them: built, run, and built again after an edit.
 test-apps:
-	set -o pipefail; KILN_ROOT=$(CURDIR)/target/apps-store testdata/with-bases testdata/apps/run target/debug/kiln 2>&1 | tee -a target/test.log
+	set -o pipefail; KILN_ROOT=$(CURDIR)/target/apps-store scripts/with-bases tests/apps target/debug/kiln 2>&1 | tee -a target/test.log
 
 # Containers as on kernels that lack every younger feature (see runtime/src/host.rs).
 test-older: bases
 	set -o pipefail; KILN_WITHOUT=all $(CARGO) test -p kiln-runtime --test containers -- --show-output 2>&1 | tee -a target/test.log
 	set -o pipefail; KILN_WITHOUT=all $(CARGO) test -p kiln-cli --test oci -- --show-output 2>&1 | tee -a target/test.log
-	set -o pipefail; KILN_WITHOUT=all $(CARGO) test -p kiln-cli --test e2e -- --show-output hosts builds mounts crowds 2>&1 | tee -a target/test.log
+	set -o pipefail; KILN_WITHOUT=all $(CARGO) test -p kiln-cli --test e2e -- --show-output hosts builds mounts concurrency 2>&1 | tee -a target/test.log
 
 # A machine with the oldest kernel: the static program alone, in a few minutes.
 test-machine: machine-packages bases
@@ -113,9 +113,9 @@ test-store: bases
 	KILN_STACKS=100000 $(CARGO) test -p kiln-image --test layers
 	fuzz/run 600 layers
 	$(CARGO) build -p kiln-cli
-	testdata/with-bases tests/powercut ext4 200
-	testdata/with-bases tests/powercut xfs 200
-	testdata/with-bases tests/powercut btrfs 50
+	scripts/with-bases tests/powercut ext4 200
+	scripts/with-bases tests/powercut xfs 200
+	scripts/with-bases tests/powercut btrfs 50
 
 # Commands on containers at once, for ten minutes instead of seconds.
 test-campaign: bases
@@ -131,14 +131,14 @@ lint:
 # where they are installed.
 bench: $(KILN) bases
 	$(CARGO) build --release -p kiln-bench
-	testdata/with-bases target/release/commands $(KILN)
+	scripts/with-bases target/release/commands $(KILN)
 	$(CARGO) bench -p kiln-bench
 	target/release/oci --steps $(KILN)
 
 # Short: does the measuring itself still work?
 smoke: bases
 	$(CARGO) build -p kiln-cli -p kiln-bench
-	testdata/with-bases target/debug/commands target/debug/kiln 2 64
+	scripts/with-bases target/debug/commands target/debug/kiln 2 64
 
 install: $(KILN)
 	install -D -m 755 $(KILN) $(DESTDIR)/usr/local/bin/kiln

@@ -1,6 +1,6 @@
 //! Time of whole commands, compared with a Docker daemon if one answers: `commands KILN [ROUNDS] [MEBIBYTES]`.
 //!
-//! Needs root and a mirror with a busybox image (`testdata/with-bases`). Prints minimum, median and 90th percentile of
+//! Needs root and a mirror with a busybox image (`scripts/with-bases`). Prints minimum, median and 90th percentile of
 //! the wall time in milliseconds, and the peak memory of a build that copies a large file.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]

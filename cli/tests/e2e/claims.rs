@@ -4,7 +4,7 @@ use crate::attacks::tar_header;
 use crate::bed::{Bed, Done};
 use crate::flags::registry;
 use crate::hosts::on_changed;
-use crate::web::{Response, Server};
+use crate::web_server::{Response, Server};
 use kiln_image::digest::Digest;
 use std::fs;
 use std::io::Write;

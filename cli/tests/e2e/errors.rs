@@ -1,7 +1,7 @@
 //! What goes wrong is told clearly, and leaves nothing behind.
 
 use crate::bed::{Done, kiln, project};
-use crate::web::{Response, Server};
+use crate::web_server::{Response, Server};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};

@@ -1,7 +1,7 @@
 //! Flags of `build`: several targets and platforms, named contexts, epochs, squashing, secrets, limits.
 
 use crate::bed::{Bed, Done};
-use crate::web::{Request, Response, Server};
+use crate::web_server::{Request, Response, Server};
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::{Arc, Mutex};

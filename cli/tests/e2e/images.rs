@@ -1,6 +1,6 @@
 //! Images and their names.
 
-use crate::web::{Response, Server};
+use crate::web_server::{Response, Server};
 
 #[test]
 fn images_are_pulled_tagged_listed_and_removed() {

@@ -100,7 +100,8 @@ fn owners_in_archives_are_kept() {
     };
     // A directory's contents are copied, not the directory.
     assert_eq!(owners(&done.err), ["0:0", "7:8", "7:8", "9:9"], "{}", done.err);
-    let server = crate::web::Server::start(move |_| crate::web::Response::new(200, tar.clone()));
+    let server =
+        crate::web_server::Server::start(move |_| crate::web_server::Response::new(200, tar.clone()));
     let done = bed.kiln(&["build", "--no-cache", &server.url("/c.tar")]);
     assert_eq!(owners(&done.err), ["0:0", "7:8", "7:8", "9:9"], "{}", done.err);
     let dir = bed.path("in");

@@ -1,7 +1,7 @@
 //! Registries, proxies and what they say: told for what it is.
 
 use crate::bed::{Bed, Done};
-use crate::web::{Request, Response, Server};
+use crate::web_server::{Request, Response, Server};
 use kiln_image::digest::{Algorithm, Digest};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

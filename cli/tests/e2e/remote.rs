@@ -1,7 +1,7 @@
 //! Files of the web and git repositories: as sources of ADD, and as contexts.
 
 use crate::bed::{Bed, Done};
-use crate::web::{Request, Response, Server};
+use crate::web_server::{Request, Response, Server};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};

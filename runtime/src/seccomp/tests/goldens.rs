@@ -1,4 +1,4 @@
-//! Decisions that libseccomp came to, recorded by `testdata/seccomp/record.py`.
+//! Decisions that libseccomp came to, recorded by `scripts/seccomp/record.py`.
 
 use super::*;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Records what libseccomp decides for the profiles beside this file.
+"""Records what libseccomp decides for the profiles of runtime/testdata/seccomp.
 
 Usage: record.py            record all cases anew
        record.py --profiles write the random profiles anew, too
@@ -24,7 +24,7 @@ import tempfile
 
 import seccomp
 
-HERE = pathlib.Path(__file__).parent
+CASES = pathlib.Path(__file__).parents[2] / "runtime/testdata/seccomp"
 MASK64 = (1 << 64) - 1
 X32 = 0x40000000
 ENOSYS = 0x00050026
@@ -304,10 +304,10 @@ def main():
             ["X86_64"], ["X86_64", "X86", "X32"], ["AARCH64", "ARM"], ["S390X", "S390"], ["PPC64LE"],
         ]
         for seed, machine in enumerate(machines):
-            directory = HERE / ("random-" + "-".join(machine).lower())
+            directory = CASES / ("random-" + "-".join(machine).lower())
             directory.mkdir(exist_ok=True)
             (directory / "profile.json").write_text(json.dumps(random_profile(seed, machine), separators=(",", ":")).replace('{"names"', '\n{"names"') + "\n")
-    for directory in sorted(path.parent for path in HERE.glob("*/profile.json")):
+    for directory in sorted(path.parent for path in CASES.glob("*/profile.json")):
         record(directory)
 
 

@@ -28,7 +28,7 @@ def main():
 //!
 //! The numbers of the kernel's own tables, Linux {version}, as libseccomp 2.6.1 lists them in
 //! `src/syscalls.csv`; those of Linux 6.1 were compared with its user headers.
-//! `testdata/seccomp/numbers.py` writes this file.
+//! `scripts/seccomp/numbers.py` writes this file.
 
 /// Sorted by name. Columns: x86-64, i386, x32 (without its bit), arm64, arm (EABI), riscv64, loongarch64,
 /// ppc64, s390x, s390.

@@ -1,0 +1,36 @@
+//! The program as its users run it: real images, real containers, the real network path to a registry.
+//!
+//! The base images come from `scripts/bases` over a mirror on the loopback interface.
+
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+
+#[macro_use]
+mod bed;
+mod acceptance;
+mod archives;
+mod attacks;
+mod builds;
+mod cgroups;
+mod claims;
+mod command_line;
+mod concurrency;
+mod containers;
+mod crashes;
+mod differential;
+mod durability;
+mod errors;
+mod explain;
+mod flags;
+mod hints;
+mod hosts;
+mod images;
+mod layers;
+mod limits;
+mod lints;
+mod mounts;
+mod outputs;
+mod registries;
+mod remote;
+mod stages;
+mod terminal;
+mod web_server;
