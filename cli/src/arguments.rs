@@ -9,14 +9,18 @@ use kiln_parser::suggest;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Options that every command has.
+/// Options in front of the command.
 #[derive(Clone, Debug, Default)]
 pub struct Globals {
     /// `--root`.
     pub root: Option<PathBuf>,
 }
 
-/// Global options, the command, and its arguments.
+/// Splits a command line into global options, the command, and its arguments.
+///
+/// # Errors
+///
+/// Fails for unknown options and commands; `CliError::Done` carries the output of `--help` and `--version`.
 pub fn read(arguments: Vec<OsString>) -> Result<(Globals, &'static Command, Vec<OsString>), CliError> {
     let mut globals = Globals::default();
     let mut rest = arguments.into_iter().skip(1);
@@ -57,20 +61,20 @@ pub fn read(arguments: Vec<OsString>) -> Result<(Globals, &'static Command, Vec<
     Err(CliError::Done(help::overview()))
 }
 
-/// The command whose help is asked for, with the flag that asks for it.
+/// Returns the command that the words after `help` name, with `--help` as its argument.
 fn for_help(mut words: Vec<OsString>) -> Result<(&'static Command, Vec<OsString>), CliError> {
     if words.is_empty() {
         return Err(CliError::Done(help::overview()));
     }
     let name = words.remove(0).to_string_lossy().into_owned();
-    // What follows the command's name is of no use.
+    // Words after the command's name are ignored.
     let is_group = commands::GROUPS.iter().any(|(group, _, _)| *group == name);
     words.truncate(usize::from(is_group));
     words.push("--help".into());
     find(&name, words)
 }
 
-/// The command of that name; `image ls` and its kin are other names of `images` and its kin.
+/// Finds a command by its name or by the names of a group and a member: `image ls` is `images`.
 fn find(name: &str, arguments: Vec<OsString>) -> Result<(&'static Command, Vec<OsString>), CliError> {
     if let Some(command) = commands::named(name) {
         return Ok((command, arguments));
@@ -84,7 +88,7 @@ fn find(name: &str, arguments: Vec<OsString>) -> Result<(&'static Command, Vec<O
     match (found, second.as_deref()) {
         (Some((_, _, target)), _) => {
             let command = commands::named(target).expect("groups name commands that exist");
-            // `inspect` alone takes whatever has the name.
+            // Without a group, `inspect` finds objects of every type.
             let kind = (*target == "inspect").then(|| OsString::from(format!("--type={name}")));
             Ok((command, kind.into_iter().chain(arguments.into_iter().skip(1)).collect()))
         }
@@ -107,7 +111,7 @@ fn find(name: &str, arguments: Vec<OsString>) -> Result<(&'static Command, Vec<O
     }
 }
 
-/// Commands of Docker that Kiln does not have: another one with a similar name is not what was meant.
+/// Commands of Docker that Kiln lacks: a command with a similar name is not what the user means.
 const OF_DOCKER: [&str; 35] = [
     "attach", "commit", "compose", "config", "context", "cp", "create", "diff", "events", "exec", "export",
     "import", "kill", "login", "logout", "logs", "manifest", "network", "pause", "plugin", "port", "rename",
@@ -131,7 +135,11 @@ fn unknown(name: &str) -> CliError {
     CliError::Usage(format!("unknown command: kiln {name}"), vec![hint])
 }
 
-/// Reads a command's own arguments.
+/// Parses a command's own arguments.
+///
+/// # Errors
+///
+/// Fails for unknown flags and invalid values; `CliError::Done` carries the help page.
 pub fn parse<T: clap::Parser>(name: &str, arguments: Vec<OsString>) -> Result<T, CliError> {
     let command = help::complete(name, T::command());
     let arguments = arguments.into_iter().filter_map(|argument| without_truth(&command, argument));
@@ -143,7 +151,7 @@ pub fn parse<T: clap::Parser>(name: &str, arguments: Vec<OsString>) -> Result<T,
     T::from_arg_matches(&matches).map_err(|error| refused(name, &error))
 }
 
-/// Docker's switches take `=true` and `=false`: the first says nothing more, the second takes the switch away.
+/// Replaces `--switch=true` by `--switch`, and removes `--switch=false`, as Docker's switches accept both.
 fn without_truth(command: &clap::Command, argument: OsString) -> Option<OsString> {
     let text =
         argument.to_str().and_then(|text| text.strip_prefix("--")).and_then(|text| text.split_once('='));
@@ -158,8 +166,12 @@ fn without_truth(command: &clap::Command, argument: OsString) -> Option<OsString
     }
 }
 
-/// Like [`parse`], for commands whose arguments after the first belong to somebody else: `run IMAGE --rm`
-/// gives `--rm` to the program in the container.
+/// Like [`parse`], for commands whose arguments after the first positional one are another program's: in `run IMAGE --rm`
+/// the flag is an argument of the container's process.
+///
+/// # Errors
+///
+/// Fails like [`parse`].
 pub fn parse_leading<T: clap::Parser>(name: &str, arguments: Vec<OsString>) -> Result<T, CliError> {
     let command = help::complete(name, T::command());
     let first = first_positional(&command, &arguments);
@@ -208,7 +220,8 @@ fn first_positional(command: &clap::Command, arguments: &[OsString]) -> usize {
     at
 }
 
-/// Docker's distinction: where the command line cannot be read the exit code is 125, where arguments are missing it is 1.
+/// Converts clap's error. As in Docker, the exit code is 125 when the command line cannot be parsed, and 1 when arguments
+/// are missing.
 fn refused(name: &str, error: &clap::Error) -> CliError {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {

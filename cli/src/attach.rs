@@ -1,7 +1,8 @@
-//! The user's streams and a container's: passed on, copied, or a terminal of its own.
+//! Connects the user's standard streams with a container's: inherited, copied through pipes, or through a terminal of the
+//! container.
 //!
-//! Pipes and /dev/null go to the container as they are. Everything else stays outside behind a pipe: whoever
-//! holds a file or a terminal of the host can open it anew with other rights.
+//! Pipes and /dev/null are inherited. Files and terminals are not, they stay behind a pipe: a process that holds one can
+//! open it again through /proc/self/fd with other access modes.
 
 use crate::error::CliError;
 use crate::ui;
@@ -16,30 +17,34 @@ use rustix::termios;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-/// The streams of a container in the foreground.
+/// Standard streams of a container in the foreground.
 pub struct Attachment {
     stdin: OwnedFd,
     stdout: OwnedFd,
     stderr: OwnedFd,
-    /// From what is copied to what.
+    /// Pairs of file descriptors, from which and to which bytes are copied.
     relays: Vec<Relay>,
     terminal: bool,
     interactive: bool,
     restore: Option<RawTerminal>,
     outputs: Vec<JoinHandle<()>>,
-    /// The container's terminal, for changes of its size.
+    /// The container's terminal, kept for changes of its size.
     console: Option<Arc<OwnedFd>>,
 }
 
 struct Relay {
     from: OwnedFd,
     to: OwnedFd,
-    /// The container's output, which is copied to its end.
+    /// True for output of the container, which is copied to its end.
     is_output: bool,
 }
 
 impl Attachment {
-    /// Prepares the streams: with a terminal for the container or without, its input open or not.
+    /// Prepares the streams: with a terminal for the container or without, with its standard input open or not.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `-t` and `-i` are set and standard input is no terminal, and when descriptors run out.
     pub fn new(terminal: bool, interactive: bool) -> Result<Attachment, CliError> {
         if terminal && interactive && !termios::isatty(rustix::stdio::stdin()) {
             return Err(CliError::failed("the input device is not a TTY")
@@ -85,7 +90,7 @@ impl Attachment {
         Ok(theirs)
     }
 
-    /// What the container gets.
+    /// Streams for the start of the container.
     pub fn stdio(&self) -> Stdio<'_> {
         Stdio {
             stdin: self.stdin.as_fd(),
@@ -99,7 +104,11 @@ impl Attachment {
         }
     }
 
-    /// Begins to copy. The container's ends are given up, so that their closing is noticed.
+    /// Starts copying. Closes the container's ends of the pipes, so that the copies end when the container closes its own.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the user's terminal cannot be put into raw mode.
     pub fn begin(mut self, running: &mut Running<'_>) -> Result<Attached, CliError> {
         if let Some(console) = running.process.console.take() {
             self.begin_terminal(console)?;
@@ -120,7 +129,7 @@ impl Attachment {
             let (from, to) = (copy_of(rustix::stdio::stdin())?, Arc::clone(&console));
             thread::spawn(move || {
                 copy(from.as_fd(), to.as_fd());
-                // In raw mode only a terminal that was closed has an end. Not every such terminal sends the signal.
+                // In raw mode input ends only when the terminal was closed, and not all terminals send SIGHUP then.
                 let _ =
                     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP);
             });
@@ -145,10 +154,10 @@ impl Attached {
         self.console.clone()
     }
 
-    /// Waits until all output has been copied; for after the container's end.
+    /// Waits until all output has been copied; called after the container has exited.
     pub fn finish(self) {
         for output in self.outputs {
-            // A copier cannot fail; what it meets ends it.
+            // Errors end a copy; the thread returns nothing.
             let _ = output.join();
         }
     }
@@ -159,7 +168,7 @@ fn make_raw() -> Result<RawTerminal, CliError> {
         .map_err(|errno| CliError::failed(format!("cannot prepare the terminal: {errno}")))
 }
 
-/// True for pipes and /dev/null: nothing is gained by opening them anew.
+/// True for pipes and /dev/null: opening them again grants no more access.
 fn is_harmless(fd: BorrowedFd<'_>) -> bool {
     let null = rustix::fs::makedev(1, 3);
     match rustix::fs::fstat(fd) {
@@ -185,13 +194,13 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), CliError> {
 fn copy_of(fd: BorrowedFd<'_>) -> Result<OwnedFd, CliError> {
     match rustix::io::fcntl_dupfd_cloexec(fd, 3) {
         Ok(copy) => Ok(copy),
-        // A stream that the user has closed.
+        // The caller has closed this stream.
         Err(Errno::BADF) => null(),
         Err(errno) => Err(CliError::failed(format!("cannot duplicate a stream: {errno}"))),
     }
 }
 
-/// Copies until one side is closed. The hang-up of a terminal is an end like any other.
+/// Copies until one side is closed, or a terminal hangs up.
 fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
     let mut buffer = vec![0u8; 64 << 10];
     loop {
@@ -228,7 +237,7 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
     true
 }
 
-/// Somebody else may have made a stream that we share non-blocking.
+/// Waits for a stream that another process, which shares it, has made non-blocking.
 fn wait_for(fd: BorrowedFd<'_>, event: rustix::event::PollFlags) {
     let mut polled = [rustix::event::PollFd::from_borrowed_fd(fd, event)];
     let _ = rustix::event::poll(&mut polled, None);

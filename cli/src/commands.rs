@@ -1,4 +1,4 @@
-//! The commands, one file each: arguments, a call, an answer.
+//! The commands, one file each: its arguments, a call of a library, and the output.
 
 pub mod build;
 pub mod builder_prune;
@@ -37,7 +37,7 @@ pub struct Command {
     pub about: &'static str,
     /// True for members of groups, which are listed by `kiln GROUP --help` only.
     pub hidden: bool,
-    /// Describes the arguments.
+    /// Returns the description of the arguments.
     pub describe: fn() -> clap::Command,
     /// Carries the command out and returns the exit code.
     pub run: fn(&Globals, Vec<OsString>) -> Result<u8, CliError>,
@@ -70,7 +70,7 @@ pub static ALL: &[Command] = &[
     command!("push", push, "Upload an image to a registry"),
     command!("save", save, "Write images to a file or directory"),
     command!("load", load, "Read images from a file"),
-    command!("tag", tag, "Give an image another name"),
+    command!("tag", tag, "Add a name to an image"),
     command!("rm", rm, "Remove containers"),
     command!("rmi", rmi, "Remove images"),
     command!("image-prune", image_prune, "Remove images that are not used", true),
@@ -79,19 +79,19 @@ pub static ALL: &[Command] = &[
     command!("lint", lint, "Check Dockerfiles for problems"),
     command!("fmt", fmt, "Format Dockerfiles"),
     command!("verify", verify, "Build an image again and compare the results"),
-    command!("oci", oci, "Act as the OCI runtime of another engine"),
+    command!("oci", oci, "Run containers for another engine, as its OCI runtime"),
     command!("info", info, "Show details of this host and of the store"),
     command!("version", version, "Show the version"),
     command!("completion", completion, "Print a script that completes commands in a shell"),
     command!("man", man, "Print manual pages"),
 ];
 
-/// The command of a name.
+/// Finds a command by name; `None` for groups and unknown names.
 pub fn named(name: &str) -> Option<&'static Command> {
     ALL.iter().find(|command| command.name == name)
 }
 
-/// Groups with what their members are about.
+/// Groups, each with a summary.
 pub static GROUP_NAMES: &[(&str, &str)] = &[
     ("image", "Manage images"),
     ("container", "Manage containers"),

@@ -1,4 +1,4 @@
-//! Settings: the command line counts before the environment, and that before the configuration files.
+//! Settings: the command line takes precedence over the environment, and that over the configuration files.
 //!
 //! `/etc/kiln/config.json` and then `$XDG_CONFIG_HOME/kiln/config.json` (or `~/.config/kiln/config.json`) are
 //! read; `KILN_CONFIG` names one file instead of both.
@@ -13,34 +13,38 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where the store is when nobody says otherwise.
+/// Default directory of the store.
 const DEFAULT_ROOT: &str = "/var/lib/kiln";
-/// Emptied at boot.
+/// Directory of state that does not survive a boot.
 pub const STATE: &str = "/run/kiln";
 
-/// A configuration file.
+/// Content of a configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 struct ConfigFile {
     root: Option<PathBuf>,
     registry_mirrors: Option<Vec<String>>,
-    /// Levels of lint rules by name: off, warning or error.
+    /// Levels of lint rules, by name: off, warning or error.
     lint: Option<BTreeMap<String, String>>,
 }
 
-/// What the command works with.
+/// Settings of a command, merged from all sources.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The store.
+    /// Directory of the store.
     pub root: PathBuf,
-    /// How registries are reached.
+    /// Settings of the registry client.
     pub registry: Settings,
     /// Levels of lint rules, by name in lower case.
     pub lint: BTreeMap<String, Level>,
 }
 
 impl Config {
-    /// Reads all there is.
+    /// Reads the configuration files and the environment.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a file cannot be read or parsed, and for invalid values.
     pub fn read(globals: &Globals) -> Result<Config, CliError> {
         let mut merged = ConfigFile::default();
         for path in config_paths() {
@@ -74,7 +78,7 @@ impl Config {
     }
 }
 
-/// `KILN_NETWORK_TIMEOUT`: seconds that a server may be silent.
+/// Reads `KILN_NETWORK_TIMEOUT`, in seconds; `None` when it is not set.
 fn patience() -> Result<Option<Duration>, CliError> {
     const NAME: &str = "KILN_NETWORK_TIMEOUT";
     let Some(text) = std::env::var_os(NAME).filter(|text| !text.is_empty()) else { return Ok(None) };
@@ -119,7 +123,7 @@ fn read_file(path: &Path) -> Result<ConfigFile, CliError> {
     })
 }
 
-/// Docker's credential files are ours.
+/// Finds credentials where Docker and podman keep them.
 fn keychain() -> Keychain {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let config = variable("REGISTRY_AUTH_FILE")

@@ -1,4 +1,4 @@
-//! From what went wrong to words, hints and an exit code.
+//! Errors of commands: message, hints and exit code.
 
 use crate::ui;
 use kiln_builder::source::SourceError;
@@ -13,9 +13,9 @@ use std::error::Error;
 
 /// Exit codes that Docker's users know.
 pub mod code {
-    /// Something failed.
+    /// The command failed.
     pub const FAILURE: u8 = 1;
-    /// The command line cannot be read, or a container could not be made.
+    /// The command line cannot be parsed, or a container could not be created.
     pub const USAGE: u8 = 125;
     /// The program of a container is not executable.
     pub const NOT_EXECUTABLE: u8 = 126;
@@ -28,18 +28,17 @@ pub mod code {
 /// Why a command ends early.
 #[derive(Debug)]
 pub enum CliError {
-    /// It does not: this was all there was to say.
+    /// No error: the text is the output, and the exit code is 0.
     Done(String),
-    /// The command line cannot be read: a flag is unknown, lacks its value, or its value is no number, size or switch.
+    /// The command line cannot be parsed: a flag is unknown, lacks its value, or its value is no number, size or boolean.
     Flags(String, Vec<String>),
-    /// The command line can be read, but not carried out: arguments are missing or too many, or a value is none of those
-    /// that a flag takes.
+    /// The command line is parsed, but invalid: arguments are missing or too many, or a flag does not accept the value.
     Usage(String, Vec<String>),
-    /// What was asked for cannot be done.
+    /// The command failed.
     Failed {
-        /// What went wrong.
+        /// Description of the failure.
         message: String,
-        /// What to do.
+        /// Advice, a line each.
         hints: Vec<String>,
         /// The exit code.
         code: u8,
@@ -48,14 +47,14 @@ pub enum CliError {
     Build(Box<BuildFailure>),
 }
 
-/// A failed build with the file that it is about.
+/// A failed build with its Dockerfile.
 #[derive(Debug)]
 pub struct BuildFailure {
-    /// Why.
+    /// The reason.
     pub error: BuildError,
-    /// The Dockerfile, when it could be read.
+    /// The Dockerfile; `None` when it could not be read.
     pub source: Option<Source>,
-    /// A terminal has shown the step that failed, and what it wrote.
+    /// True when a terminal has shown the failed step and its output.
     pub is_shown: bool,
 }
 
@@ -76,13 +75,13 @@ impl CliError {
         self
     }
 
-    /// True when it says what to do.
+    /// True when there are hints.
     pub fn has_hints(&self) -> bool {
         matches!(self, CliError::Failed { hints, .. } | CliError::Flags(_, hints) | CliError::Usage(_, hints)
             if !hints.is_empty())
     }
 
-    /// Another exit code, where one can be chosen.
+    /// Sets the exit code of a failure; other errors keep theirs.
     #[must_use]
     pub fn with_code(mut self, new: u8) -> CliError {
         if let CliError::Failed { code, .. } = &mut self {
@@ -91,7 +90,7 @@ impl CliError {
         self
     }
 
-    /// Tells the user; gives the exit code.
+    /// Prints the error and returns the exit code.
     pub fn report(&self) -> u8 {
         match self {
             CliError::Done(text) => {
@@ -124,7 +123,7 @@ fn tell_hints(hints: &[String]) {
     hints.iter().for_each(|hint| ui::tell_line(&format!("hint: {hint}")));
 }
 
-/// A message with all its causes, each once.
+/// Joins the messages of an error and of its causes, each once.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -156,10 +155,10 @@ pub fn mistake_message(mistake: &Mistake, source: Option<&Source>) -> String {
     }
 }
 
-/// What to do about a full disk.
+/// Hint for a full disk.
 pub const FULL: &str = "the disk is full: free some space, for example with `kiln builder prune -a`";
 
-/// What is left to say when the user ends a build.
+/// Message after the user has cancelled a build.
 pub const CANCELLED: &str = "Build cancelled.";
 
 /// `stage 2/5` of `[stage 2/5] RUN make`; the whole name where there is no number.
@@ -172,7 +171,7 @@ impl BuildFailure {
     fn report(&self) -> u8 {
         if matches!(self.error, BuildError::Interrupted) {
             if !self.is_shown {
-                // The reference's words, for what reads logs.
+                // The reference's message, for tools that read logs.
                 ui::tell_line("ERROR: failed to build: failed to solve: canceled: context canceled");
             }
             ui::tell_line(CANCELLED);
@@ -194,11 +193,11 @@ impl BuildFailure {
         code::FAILURE
     }
 
-    /// The end of what a terminal has shown: the step's place and the reason, without the command once more.
+    /// Reports a step that a terminal has shown: its line and the reason, without repeating the command.
     fn report_step(&self, step: &FailedStep) -> u8 {
         let is_exit = matches!(step.error, StepError::Exit { .. });
         if !is_exit {
-            // The caret shows which word of the instruction is to blame.
+            // The caret marks the word of the instruction that caused the failure.
             self.show_places();
         }
         let place = match (&self.source, step.span) {
@@ -216,7 +215,7 @@ impl BuildFailure {
         code::FAILURE
     }
 
-    /// Shows the lines that are to blame.
+    /// Shows the lines of the Dockerfile that caused the failure.
     fn show_places(&self) {
         let Some(source) = &self.source else { return };
         let color = ui::color();
@@ -246,7 +245,7 @@ impl BuildFailure {
             BuildError::Mistake(Mistake::Option { hints, .. }) => hints.clone(),
             BuildError::Mistake(Mistake::Image { reference, hints, source, stages, .. }) => {
                 let mut hints = hints.clone();
-                // A misspelt name is no fault of the network.
+                // A misspelt name is the likelier reason than the network.
                 if hints.is_empty() && stages.near.is_none() {
                     hints.extend(no_stage(reference, stages));
                     hints.extend(source.downcast_ref::<RegistryError>().and_then(registry_hint));
@@ -274,14 +273,14 @@ impl BuildFailure {
     }
 }
 
-/// That a name is no stage's either, with the stages that there are.
+/// Hint that a name is no stage's either, with the names of the stages; `None` when there are none.
 fn no_stage(name: &str, stages: &StageNames) -> Option<String> {
     let all = &stages.all;
     (!all.is_empty())
         .then(|| format!("there is no stage {name} either; the stages above are: {}", all.join(", ")))
 }
 
-/// What to do when a registry cannot be reached, or may not be followed.
+/// Hint for an error of a registry; `None` where there is no advice.
 pub fn registry_hint(error: &RegistryError) -> Option<String> {
     if let RegistryError::Insecure { .. } = error {
         return Some(
@@ -339,7 +338,7 @@ pub fn registry_hint(error: &RegistryError) -> Option<String> {
     })
 }
 
-/// What to do about a proxy.
+/// Hint for an error of a proxy.
 fn proxy_hint(error: &ProxyError) -> String {
     let variable = error.variable;
     let except = "or except the host: NO_PROXY=HOST";
@@ -353,7 +352,7 @@ fn proxy_hint(error: &ProxyError) -> String {
     }
 }
 
-/// What to do about a store that is damaged.
+/// Hint for a damaged store.
 const DAMAGED: &str = "run `kiln system check --repair`, then pull or build the image again";
 
 impl From<StoreError> for CliError {

@@ -5,16 +5,16 @@ use crate::ui;
 use clap::{Arg, ArgAction, Command};
 use std::fmt::Write;
 
-/// Id of the flag that every command has.
+/// Id of the flag `--color`, which every command has.
 pub const COLOR: &str = "color";
 
-/// Longest line of help, on terminals that are wider.
+/// Longest line of help in columns, also on wider terminals.
 const WIDEST: usize = 100;
 
-/// Name of the group of flags that no other one has.
+/// Heading of flags that are in no group.
 const OTHER: &str = "Options";
 
-/// What `kiln --help` shows.
+/// Returns the text of `kiln --help`.
 pub fn overview() -> String {
     let mut text = String::from(
         "kiln builds container images from Dockerfiles and runs them, without a daemon\n\nUsage: kiln [OPTIONS] COMMAND\n\nCommands:\n",
@@ -44,7 +44,7 @@ Examples:
     text
 }
 
-/// What `kiln GROUP --help` shows.
+/// Returns the text of `kiln GROUP --help`.
 pub fn group(name: &str) -> String {
     let about = GROUP_NAMES.iter().find(|(known, _)| *known == name).map_or("", |(_, about)| about);
     let mut text = format!("{about}\n\nUsage: kiln {name} COMMAND\n\nCommands:\n");
@@ -56,8 +56,7 @@ pub fn group(name: &str) -> String {
     text
 }
 
-/// A command's description as users see it: with the flags that all have, in groups, with examples, and as wide as the
-/// terminal.
+/// Completes a command's description: adds the flags that all commands have, groups, examples, and the terminal's width.
 pub fn complete(name: &str, command: Command) -> Command {
     let command = command.arg(color()).bin_name(format!("kiln {name}")).disable_version_flag(true);
     let command = in_groups(name, command).term_width(ui::size_of_answers().columns.min(WIDEST));
@@ -72,7 +71,7 @@ fn color() -> Arg {
     color.hide_possible_values(true).help("Colour messages: auto, always or never [default: auto]")
 }
 
-/// The whole program, for completions and manual pages.
+/// Describes the whole program, for completions and manual pages.
 pub fn program() -> Command {
     let root = Arg::new("root").long("root").value_name("DIR").value_hint(clap::ValueHint::DirPath);
     let root = root.help("Store of images, layers and containers [default: $KILN_ROOT, or /var/lib/kiln]");
@@ -191,7 +190,7 @@ const RUN_GROUPS: &[(&str, &[&str])] = &[
     ("Process and security options", &["init", "security_opt", "label"]),
 ];
 
-/// Lines of a command that are shown below its flags.
+/// Examples that are shown below the flags of a command; `None` when it has none.
 fn examples(name: &str) -> Option<&'static str> {
     let (_, examples) = EXAMPLES.iter().find(|(known, _)| *known == name)?;
     Some(examples)

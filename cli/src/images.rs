@@ -1,4 +1,4 @@
-//! Images for builds and containers: from the store, or from a registry.
+//! Finds images for builds and containers, in the store or in a registry.
 
 use crate::error::CliError;
 use kiln_builder::{BaseImage, ImageError, Images, Part};
@@ -11,21 +11,21 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-/// Looks in the store first.
+/// Finds images: in the store first, then in a registry.
 pub struct ImageFinder<'a> {
-    /// `None` where there is no store that could be opened: then only registries are asked.
+    /// `None` when there is no store: then only registries are asked.
     store: Option<&'a Store>,
     settings: &'a Settings,
-    /// What the store has does not count.
+    /// Ignores images of the store.
     asks: bool,
-    /// Images under names that nobody else knows.
+    /// Images of the store under additional names, which only this finder knows.
     aliases: BTreeMap<String, ImageId>,
     registry: OnceLock<Registry>,
     making: Mutex<()>,
 }
 
 impl<'a> ImageFinder<'a> {
-    /// Uses the registry only when it must.
+    /// Asks registries only for images that the store lacks.
     pub fn new(store: &'a Store, settings: &'a Settings) -> ImageFinder<'a> {
         ImageFinder {
             store: Some(store),
@@ -37,19 +37,19 @@ impl<'a> ImageFinder<'a> {
         }
     }
 
-    /// Knows images of the store under more names.
+    /// Adds names of images of the store.
     #[must_use]
     pub fn with_aliases(self, aliases: BTreeMap<String, ImageId>) -> ImageFinder<'a> {
         ImageFinder { aliases, ..self }
     }
 
-    /// Asks registries even for what the store has, if `asks` says so.
+    /// Asks registries also for images of the store, if `asks` is true.
     #[must_use]
     pub fn asking_registries(self, asks: bool) -> ImageFinder<'a> {
         ImageFinder { asks, ..self }
     }
 
-    /// For questions that need no store.
+    /// Creates a finder without a store, for commands that read configs only.
     pub fn without_store(settings: &'a Settings) -> ImageFinder<'a> {
         ImageFinder {
             store: None,
@@ -65,12 +65,16 @@ impl<'a> ImageFinder<'a> {
         self.store.ok_or_else(|| StoreError::NoSuchImage("the store is not open".to_owned()))
     }
 
-    /// How long a server may be silent, if settings say so.
+    /// Longest silence of a server; `None` for the default.
     pub fn patience(&self) -> Option<Duration> {
         self.settings.patience
     }
 
-    /// The connection to the network.
+    /// Returns the registry client, and creates it on the first call.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the client cannot be set up.
     pub fn registry(&self) -> Result<&Registry, RegistryError> {
         let _making = self.making.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if self.registry.get().is_none() {
@@ -79,7 +83,11 @@ impl<'a> ImageFinder<'a> {
         Ok(self.registry.get().expect("it was set just now"))
     }
 
-    /// Asks the registry, whatever the store has.
+    /// Pulls an image, whether the store has it or not.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the registry cannot be reached or lacks the image, and when the store cannot be written.
     pub fn pull(
         &self,
         name: &Reference,

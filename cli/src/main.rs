@@ -1,6 +1,6 @@
 //! `kiln`: builds images from Dockerfiles and runs them, without a daemon.
 
-// The standard library's own start costs a tenth of a container's: see `begin`.
+// The standard library's start takes a tenth of the time of a container's: see `begin`.
 #![cfg_attr(not(test), no_main)]
 // A program has no interface for other crates: here `pub` means "for the other modules".
 #![allow(unreachable_pub)]
@@ -35,11 +35,11 @@ compile_error!(
 #[allow(unsafe_code, reason = "the one function of this name, as the C library declares it")]
 #[cfg_attr(not(test), unsafe(no_mangle))]
 extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
-    /// As the standard library tells of panics.
+    /// Exit code of a panic, as in the standard library.
     const PANICKED: u8 = 101;
     kiln_runtime::start::begin();
     let code = std::panic::catch_unwind(run).unwrap_or(PANICKED);
-    // Writes out what is still held back.
+    // Flushes the streams of the standard library.
     std::process::exit(code.into())
 }
 
@@ -54,7 +54,7 @@ fn run() -> u8 {
     if words.get(1).is_some_and(|word| word == session::SYNC) {
         return u8::from(kiln_image::store::sync_in_background().is_err());
     }
-    // Modes of what goes into layers are never cut by the user's mask.
+    // The user's umask must not change the modes of files in layers.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let outcome = arguments::read(words.clone())
         .and_then(|(globals, command, arguments)| (command.run)(&globals, arguments));
@@ -70,7 +70,7 @@ fn run() -> u8 {
     after_answer(code)
 }
 
-/// The exit code of a command that has given its answer: a list that is cut off must not pass for a whole one.
+/// Exit code of a command after its output: fails when a part of the output was not written.
 fn after_answer(code: u8) -> u8 {
     match ui::lost_answer() {
         Some(error) if code == 0 => {
@@ -80,29 +80,29 @@ fn after_answer(code: u8) -> u8 {
     }
 }
 
-/// Carries the command out once more, in a process that makes the store's damaged index anew.
+/// Runs the command again, in a process that rebuilds the store's damaged index.
 fn begin_anew(words: &[OsString]) {
     use std::os::unix::process::CommandExt;
     const ONCE: &str = "KILN_INDEX_WAS_DAMAGED";
     if std::env::var_os(ONCE).is_none() {
-        ui::tell("warning: the store's index is damaged and is made anew\n");
+        ui::tell("warning: the store's index is damaged and is rebuilt\n");
         let arguments = words.iter().skip(1);
         // Where exec fails, the first error is reported.
         let _ = std::process::Command::new("/proc/self/exe").args(arguments).env(ONCE, "1").exec();
     }
 }
 
-/// The program that the first process of a container is to run: behind `--`, under the name that `kiln run --init`
-/// gives this program there.
+/// Command line for the init process of a container, when this program runs under the name that `kiln run --init` gives it
+/// there; `None` otherwise.
 fn init_words(words: &[OsString]) -> Option<&[OsString]> {
     let (name, rest) = words.split_first()?;
     let is_init = Path::new(name).file_name().is_some_and(|name| name == kiln_engine::INIT_NAME);
     is_init.then(|| rest.strip_prefix(&[OsString::from("--")]).unwrap_or(rest))
 }
 
-/// The words of an OCI runtime's command line: behind `kiln oci`, or all under the name `kiln-runtime`.
+/// Arguments of the OCI runtime: those after `kiln oci`, or all under the name `kiln-runtime`; `None` otherwise.
 ///
-/// Engines call it for every container, so nothing else is done before.
+/// Engines call it for every container, so it is checked before anything else.
 fn oci_words(words: &[OsString]) -> Option<Vec<OsString>> {
     let (name, rest) = words.split_first()?;
     if Path::new(name).file_name().is_some_and(|name| name == "kiln-runtime") {

@@ -1,14 +1,14 @@
-//! Names that nothing has, and names that are wrong: what there is instead.
+//! Errors about names that do not exist or are invalid, with suggestions.
 
 use crate::error::CliError;
 use kiln_engine::{Containers, EngineError, Listed};
 use kiln_image::store::{Store, StoreError};
 use kiln_parser::suggest;
 
-/// How a name of an image is written.
+/// Hint about the form of an image's name.
 pub const NAME: &str = "write [REGISTRY/]NAME[:TAG] with lower case letters, digits, dots, dashes and underscores, such as app:1.0";
 
-/// The error about an image, with a name near to the one that is missing.
+/// Converts an error about an image; suggests a name near the missing one.
 pub fn image(store: &Store, error: StoreError) -> CliError {
     let near = match &error {
         StoreError::NoSuchImage(name) => near_image(store, name),
@@ -23,7 +23,7 @@ pub fn image(store: &Store, error: StoreError) -> CliError {
     }
 }
 
-/// The name of an image in the store that is nearest to `name`.
+/// Finds the name of an image in the store that is nearest to `name`; `None` when none is near.
 pub fn near_image(store: &Store, name: &str) -> Option<String> {
     let without_latest = |name: &str| name.strip_suffix(":latest").unwrap_or(name).to_owned();
     let tags = store.tags().ok()?;
@@ -35,7 +35,7 @@ fn familiar(reference: &str) -> String {
     reference.parse::<kiln_image::reference::Reference>().map_or(reference.to_owned(), |name| name.familiar())
 }
 
-/// The error about a container, with a name near to the one that is missing.
+/// Converts an error about a container; suggests a name near the missing one.
 pub fn container(containers: &Containers<'_>, error: EngineError) -> CliError {
     let EngineError::NoSuchContainer(name) = &error else { return error.into() };
     let near = near_container(containers, name);
@@ -46,7 +46,7 @@ pub fn container(containers: &Containers<'_>, error: EngineError) -> CliError {
     CliError::from(error).hint(hint)
 }
 
-/// The name of a container that is nearest to `name`.
+/// Finds the name of a container that is nearest to `name`; `None` when none is near.
 pub fn near_container(containers: &Containers<'_>, name: &str) -> Option<String> {
     let listed = containers.list().ok()?;
     let names: Vec<&str> = listed

@@ -1,4 +1,4 @@
-//! Showing how a build goes.
+//! Shows the progress of a build.
 
 mod frame;
 mod plain;
@@ -16,21 +16,25 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use terminal::Terminal;
 
-/// How progress is shown.
+/// Style of the progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// One line an event, in the grammar of BuildKit's plain mode.
+    /// One line per event, in the format of BuildKit's plain mode.
     Plain,
-    /// Lines that change, on a terminal.
+    /// Rows that change, on a terminal.
     Terminal,
-    /// A JSON object a line, for programs.
+    /// One JSON object per line, for programs.
     Raw,
-    /// Nothing.
+    /// No progress.
     Quiet,
 }
 
 impl Style {
-    /// What `--progress` asks for.
+    /// Parses the value of `--progress`.
+    ///
+    /// # Errors
+    ///
+    /// Fails for unknown styles, and for `tty` without a terminal.
     pub fn choose(text: &str) -> Result<Style, CliError> {
         match text {
             "" | "auto" if ui::is_terminal() => Ok(Style::Terminal),
@@ -45,10 +49,10 @@ impl Style {
     }
 }
 
-/// Shows events; may be called from any thread.
+/// Shows events of a build, from any thread.
 pub struct Progress {
     shown: Option<Mutex<Shown>>,
-    /// What is told when all is over.
+    /// Notices that are printed at the end.
     findings: Mutex<Vec<String>>,
     is_raw: bool,
     is_terminal: bool,
@@ -63,7 +67,7 @@ enum Shown {
 }
 
 impl Progress {
-    /// Begins to show.
+    /// Starts showing progress in a style.
     pub fn new(style: Style) -> Progress {
         let shown = match style {
             Style::Plain => Some(Shown::Plain(Plain::default())),
@@ -89,7 +93,7 @@ impl Progress {
                 }
                 Event::Warning { message } => {
                     let text = message.strip_prefix("[Warning] ").unwrap_or(message).to_owned();
-                    // Several platforms may tell the same.
+                    // Several platforms may have the same findings.
                     if !kept.contains(&text) {
                         kept.push(text);
                     }
@@ -101,18 +105,18 @@ impl Progress {
         match &mut *shown.lock().unwrap_or_else(PoisonError::into_inner) {
             Shown::Plain(plain) => ui::tell_colored(&plain.show(event)),
             Shown::Terminal(terminal) => terminal.show(event),
-            // It has no line.
+            // It is not shown.
             Shown::Raw(_) if matches!(event, Event::Planned { .. }) => {}
             Shown::Raw(raw) => ui::tell_data_line(&raw.show(event)),
         }
     }
 
-    /// Tells something to know before the build begins.
+    /// Prints a notice before the build begins.
     pub fn warn(&self, message: &str) {
         self.show(&Event::Warning { message: message.to_owned() });
     }
 
-    /// Shows a wait that a server asks for as a row that counts down; without a terminal, every ten seconds.
+    /// Shows a wait that a server has asked for as a row that counts down; without a terminal, every ten seconds.
     pub fn wait(&self, waiting: &Waiting) {
         // Rows of the build are numbered from 0.
         let row = Row(usize::MAX - waiting.id as usize);
@@ -132,21 +136,21 @@ impl Progress {
         }
     }
 
-    /// Shows a terminal's lines in the size that it has now.
+    /// Redraws the rows after the terminal's size has changed.
     pub fn redraw(&self) {
         if let Some(Shown::Terminal(terminal)) = self.lock().as_deref() {
             terminal.redraw();
         }
     }
 
-    /// Takes note of the user's wish to end.
+    /// Notes that the user has cancelled the build.
     pub fn interrupt(&self) {
         if let Some(Shown::Terminal(terminal)) = self.lock().as_deref_mut() {
             terminal.interrupt();
         }
     }
 
-    /// Takes down what moves, when the build has come to a result or to none.
+    /// Removes the rows that change, when the build has ended.
     pub fn finish(&self, is_ok: bool) {
         let Some(mut shown) = self.lock() else { return };
         match &mut *shown {

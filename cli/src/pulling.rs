@@ -1,4 +1,4 @@
-//! A pull in the lines that Docker's users know.
+//! Reports a pull in Docker's lines.
 
 use crate::error::CliError;
 use crate::images::ImageFinder;
@@ -11,7 +11,11 @@ use kiln_registry::{PullEvent, Pulled};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-/// Pulls an image, telling `line` how it goes. Gives what was pulled and its full name.
+/// Pulls an image, and calls `line` with each line of progress. Returns the result and the image's full name.
+///
+/// # Errors
+///
+/// Fails for invalid names, and when the image cannot be pulled.
 pub fn pull(
     finder: &ImageFinder<'_>,
     name: &str,

@@ -1,4 +1,4 @@
-//! What builds fetch: files of the web and git repositories, with the credentials that secrets hold.
+//! Fetches files over HTTP and git repositories for builds, with the credentials in secrets.
 
 use crate::images::ImageFinder;
 use kiln_builder::remote::{Answer, Remote, Version};
@@ -7,7 +7,7 @@ use kiln_registry::{FetchRequest, GitRequest, Identity};
 use std::fs::File;
 use std::path::Path;
 
-/// Fetches over the network.
+/// Fetches sources of ADD and contexts over the network.
 pub struct Fetcher<'a> {
     images: &'a ImageFinder<'a>,
     credentials: &'a Credentials,
@@ -20,13 +20,12 @@ impl<'a> Fetcher<'a> {
         Fetcher { images, credentials, is_named_by_user: false }
     }
 
-    /// For contexts that the command line names: without any `--ssh` the user's own keys open them, as those of `git clone`
-    /// would.
+    /// For contexts on the command line: without `--ssh`, git uses the user's own keys, like `git clone`.
     pub fn named_by_user(&self) -> Fetcher<'a> {
         Fetcher { is_named_by_user: true, ..*self }
     }
 
-    /// What a Dockerfile names gets the keys that `--ssh default` lends, and no others.
+    /// For sources in a Dockerfile: git uses only the keys of `--ssh default`.
     fn identity(&self) -> Identity {
         match self.credentials.ssh.get("default") {
             Some(socket) => Identity::Agent(socket.clone()),
@@ -40,14 +39,14 @@ impl<'a> Fetcher<'a> {
         Some(String::from_utf8_lossy(value).trim().to_owned())
     }
 
-    /// `HTTP_AUTH_HEADER_<host>` or `HTTP_AUTH_TOKEN_<host>`.
+    /// Credentials of a host: the secret `HTTP_AUTH_HEADER_<host>` or `HTTP_AUTH_TOKEN_<host>`.
     fn web_authorization(&self, url: &str) -> Option<String> {
         let host = host_of(url);
         let header = self.secret(&format!("HTTP_AUTH_HEADER_{host}"));
         header.or_else(|| Some(format!("Bearer {}", self.secret(&format!("HTTP_AUTH_TOKEN_{host}"))?)))
     }
 
-    /// `GIT_AUTH_HEADER[.host]` or `GIT_AUTH_TOKEN[.host]`.
+    /// Credentials of a git server: the secret `GIT_AUTH_HEADER[.host]` or `GIT_AUTH_TOKEN[.host]`.
     fn git_authorization(&self, remote: &str) -> Option<String> {
         let host = host_of(remote);
         let named = |name: &str| self.secret(&format!("{name}.{host}")).or_else(|| self.secret(name));
@@ -72,7 +71,7 @@ impl<'a> Fetcher<'a> {
     }
 }
 
-/// The host of an address, without user and port.
+/// Host of a URL, without user and port.
 fn host_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();

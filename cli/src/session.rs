@@ -1,4 +1,4 @@
-//! What a command opens: settings, store, and the helper that makes containers.
+//! Opens what most commands need: settings, store, and the helper process that makes containers.
 
 use crate::arguments::Globals;
 use crate::config::Config;
@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Settings and store.
+/// Settings and store of a command.
 pub struct Session {
     /// The settings.
     pub config: Config,
@@ -20,7 +20,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens the store.
+    /// Reads the settings and opens the store.
+    ///
+    /// # Errors
+    ///
+    /// Fails without root, for invalid settings, and when the store cannot be opened.
     pub fn open(globals: &Globals) -> Result<Session, CliError> {
         require_root()?;
         raise_open_files();
@@ -31,7 +35,7 @@ impl Session {
     }
 }
 
-/// Tells of containers whose records cannot be read, a line for each.
+/// Prints a warning for each container whose record cannot be read.
 pub fn warn_of_damage(listed: &[Listed]) {
     for one in listed {
         let Listed::Damaged(damaged) = one else { continue };
@@ -41,25 +45,33 @@ pub fn warn_of_damage(listed: &[Listed]) {
     }
 }
 
-/// Tells of containers whose records cannot be read, among all.
+/// Lists the containers, and prints a warning for each whose record cannot be read.
+///
+/// # Errors
+///
+/// Fails when the containers cannot be listed.
 pub fn warn_of_damaged(containers: &Containers<'_>) -> Result<(), CliError> {
     warn_of_damage(&containers.list()?);
     Ok(())
 }
 
-/// Starts the helper that makes containers. Must come before anything that makes threads.
+/// Starts the helper process that makes containers. Must be called before threads are started.
+///
+/// # Errors
+///
+/// Fails without root, on unsupported hosts, and when the process cannot be started.
 pub fn start_helper() -> Result<Spawner, CliError> {
     require_root()?;
     host::check().map_err(|error| CliError::failed(error.to_string()))?;
     Spawner::start().map_err(|error| CliError::failed(error.to_string()))
 }
 
-/// Deep trees of many layers need a handle for each directory of each. Containers get the limit that this process began
-/// with: the helper that makes them is started before.
+/// Raises the limit of open files to its maximum: deep trees of many layers need a file descriptor for each directory of
+/// each layer. Containers keep the original limit, since the helper process is started before.
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    // Where that is not allowed, things are as they were.
+    // When that is refused, the limit stays as it is.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
@@ -71,11 +83,11 @@ fn require_root() -> Result<(), CliError> {
         .hint("run the same command with sudo"))
 }
 
-/// The word that has the program sync the store in its current directory, instead of a command.
+/// Name of the internal command that syncs the store in the working directory.
 pub const SYNC: &str = "store-sync";
 
-/// How changes of the store reach the disk: `KILN_DURABILITY` is `strict`, where a command waits for that, or `soon`, where
-/// a process of its own does, which the command does not wait for.
+/// Returns the action that brings changes of the store to the disk. It starts a process that syncs; with
+/// `KILN_DURABILITY=strict` the command waits for that process, with `soon` (the default) it does not.
 fn durability() -> Result<impl Fn(&Path) + Send + Sync, CliError> {
     let waits = match std::env::var("KILN_DURABILITY").as_deref() {
         Ok("strict") => true,
@@ -92,7 +104,7 @@ fn durability() -> Result<impl Fn(&Path) + Send + Sync, CliError> {
         let mut command = Command::new("/proc/self/exe");
         command.arg(SYNC).env_clear().current_dir(root).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // What cannot be synced now is synced by the kernel, some seconds later.
+        // On failure the kernel writes the data back some seconds later.
         let Ok(mut child) = command.spawn() else { return };
         if waits {
             let _ = child.wait();
@@ -100,7 +112,7 @@ fn durability() -> Result<impl Fn(&Path) + Send + Sync, CliError> {
     })
 }
 
-/// True for a store that no power cut leaves anything of.
+/// True for a store in memory, of which a power cut leaves nothing.
 fn is_in_memory(root: &Path) -> bool {
     // TMPFS_MAGIC and RAMFS_MAGIC of linux/magic.h.
     const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];

@@ -4,7 +4,7 @@ use crate::error::CliError;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// Signals that would end the command, or that a container may want to hear of.
+/// Signals that would end the command, or that are sent on to a container.
 const CAUGHT: [Signal; 9] = [
     Signal::SIGINT,
     Signal::SIGTERM,
@@ -17,13 +17,17 @@ const CAUGHT: [Signal; 9] = [
     Signal::SIGALRM,
 ];
 
-/// Signals that arrive from now on.
+/// Receiver of blocked signals.
 pub struct Signals {
     fd: SignalFd,
 }
 
 impl Signals {
-    /// Stops signals from acting on their own. Must come before anything that makes threads.
+    /// Blocks the signals. Must be called before threads are started.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel refuses a signalfd.
     pub fn catch() -> Result<Signals, CliError> {
         let set: SigSet = CAUGHT.into_iter().collect();
         let failed = |errno| CliError::failed(format!("cannot catch signals: {errno}"));
@@ -32,7 +36,7 @@ impl Signals {
         Ok(Signals { fd })
     }
 
-    /// Calls `heard` with each signal, on a thread of its own, for as long as the program runs.
+    /// Calls `heard` with each signal, on a new thread, until the program exits.
     pub fn listen(self, heard: impl Fn(i32) + Send + 'static) {
         std::thread::spawn(move || {
             while let Ok(Some(signal)) = self.fd.read_signal() {

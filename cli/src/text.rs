@@ -1,8 +1,8 @@
-//! Texts as Docker's users know them: ages, sizes, tables.
+//! Formats ages, sizes and tables as Docker does.
 
 use crate::visible::{Colors, visible};
 
-/// Bytes with three significant digits in decimal units: `1.98MB` (docker/go-units `HumanSize`).
+/// Formats bytes with three significant digits in decimal units: `1.98MB` (docker/go-units `HumanSize`).
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
     let mut value = bytes as f64;
@@ -14,7 +14,7 @@ pub fn size(bytes: u64) -> String {
     format!("{}{}", three_digits(value), UNITS[unit])
 }
 
-/// Bytes with four significant digits in binary units: `23.47GiB` (docker/go-units `BytesSize`).
+/// Formats bytes with four significant digits in binary units: `23.47GiB` (docker/go-units `BytesSize`).
 pub fn binary_size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut value = bytes as f64;
@@ -34,7 +34,7 @@ pub fn binary_size(bytes: u64) -> String {
     format!("{text}{}", UNITS[unit])
 }
 
-/// Go's `%.4g` cut to what `HumanSizeWithPrecision(…, 3)` shows.
+/// Go's `%.4g`, cut to the precision of `HumanSizeWithPrecision(…, 3)`.
 fn three_digits(value: f64) -> String {
     let decimals = match value {
         v if v >= 100.0 => 0,
@@ -45,7 +45,7 @@ fn three_digits(value: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// A length of time in words (docker/go-units `HumanDuration`).
+/// Formats a duration in words (docker/go-units `HumanDuration`).
 pub fn duration(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
     match seconds {
@@ -63,7 +63,7 @@ pub fn duration(seconds: i64) -> String {
     }
 }
 
-/// How long ago an RFC 3339 time was: `2 hours ago`; empty when there is no time.
+/// Formats the age of an RFC 3339 time: `2 hours ago`; empty for an empty time.
 pub fn age(time: &str) -> String {
     match time.parse::<jiff::Timestamp>() {
         Ok(time) => format!("{} ago", duration(jiff::Timestamp::now().as_second() - time.as_second())),
@@ -71,7 +71,7 @@ pub fn age(time: &str) -> String {
     }
 }
 
-/// An RFC 3339 time as Go prints it: `2024-01-01 00:00:00 +0000 UTC`.
+/// Formats an RFC 3339 time as Go prints it: `2024-01-01 00:00:00 +0000 UTC`.
 pub fn date(time: &str) -> String {
     match time.parse::<jiff::Timestamp>() {
         Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
@@ -79,7 +79,7 @@ pub fn date(time: &str) -> String {
     }
 }
 
-/// An RFC 3339 time without fractions of seconds.
+/// Formats an RFC 3339 time without fractions of seconds.
 pub fn seconds(time: &str) -> String {
     match time.parse::<jiff::Timestamp>() {
         Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -87,23 +87,23 @@ pub fn seconds(time: &str) -> String {
     }
 }
 
-/// Rows below a head, each column as wide as its widest cell and three blanks more, ten at least.
+/// Formats a table: each column is as wide as its widest cell and three blanks more, at least ten.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     spaced_table(head, rows, 3, 10)
 }
 
-/// Rows below a head, each column as wide as its widest cell and a blank more, as the answers of `--call` are.
+/// Formats a table: each column is as wide as its widest cell and one blank more, as in the output of `--call`.
 pub fn narrow_table(head: &[&str], rows: &[Vec<String>]) -> String {
     spaced_table(head, rows, 1, 0)
 }
 
-/// Rows below a head, each column as wide as its widest cell and three blanks more.
+/// Formats a table: each column is as wide as its widest cell and three blanks more.
 pub fn wide_table(head: &[&str], rows: &[Vec<String>]) -> String {
     spaced_table(head, rows, 3, 0)
 }
 
 fn spaced_table(head: &[&str], rows: &[Vec<String>], gap: usize, narrowest: usize) -> String {
-    // Columns are as wide as what is shown of their cells.
+    // Widths count the cells with control characters made visible.
     let shown = |cell: &String| visible(cell, Colors::Show).into_owned();
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(shown).collect()).collect();
     let width = |column: usize| {
@@ -126,7 +126,7 @@ fn spaced_table(head: &[&str], rows: &[Vec<String>], gap: usize, narrowest: usiz
     text
 }
 
-/// The first `length` characters, with `…` as the last one when there are more.
+/// Cuts a text to `length` characters, with `…` as the last one when it is longer.
 pub fn ellipsis(text: &str, length: usize) -> String {
     if text.chars().count() <= length {
         return text.to_owned();
@@ -134,7 +134,7 @@ pub fn ellipsis(text: &str, length: usize) -> String {
     text.chars().take(length.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// The twelve digits by which tables name things.
+/// Cuts an id to the twelve digits that tables show.
 pub fn short(id: &str) -> String {
     id.strip_prefix("sha256:").unwrap_or(id).chars().take(12).collect()
 }

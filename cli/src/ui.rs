@@ -1,7 +1,7 @@
-//! The only place that prints. Answers go to standard output, everything else to standard error.
+//! The only module that prints. The output of commands goes to standard output, messages go to standard error.
 //!
-//! Every function makes control characters visible (see `visible`), so that text from outside cannot steer a terminal,
-//! whoever printed it. Data for programs is passed on as it is, unless it goes to a terminal.
+//! Every function makes control characters visible (see `visible`), so that text from outside cannot control the
+//! terminal. Data for programs is printed as it is, unless it goes to a terminal.
 
 mod block;
 
@@ -15,31 +15,31 @@ use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Lines at the end of the terminal that are rewritten while work goes on.
+/// Lines at the end of the terminal that are redrawn while a command is running.
 static BLOCK: Mutex<Block> = Mutex::new(Block::new());
 
-/// What `--color` asks for.
+/// Value of `--color`.
 static CHOICE: AtomicU8 = AtomicU8::new(AUTO);
 const AUTO: u8 = 0;
 const ALWAYS: u8 = 1;
 const NEVER: u8 = 2;
 
-/// Prints an answer; a reader that has gone away is no error.
+/// Prints output. A closed pipe is no error.
 pub fn print(text: &str) {
     write_out(&visible(text, Colors::Show));
 }
 
-/// Prints an answer and ends its line.
+/// Prints a line of output.
 pub fn line(text: &str) {
     print(&format!("{text}\n"));
 }
 
-/// Prints an answer that was rendered with colours of our own, or without.
+/// Prints output that was rendered with our own colours, or without.
 pub fn print_rendered(text: &str, color: Color) {
     write_out(&visible(text, kept(color)));
 }
 
-/// Prints an answer in a form that programs read, such as JSON or a template's.
+/// Prints output that programs read, such as JSON or that of a template.
 pub fn data(text: &str) {
     match std::io::stdout().is_terminal() {
         true => print(text),
@@ -47,7 +47,7 @@ pub fn data(text: &str) {
     }
 }
 
-/// Prints data and ends its line.
+/// Prints a line of output that programs read.
 pub fn data_line(text: &str) {
     data(&format!("{text}\n"));
 }
@@ -59,23 +59,23 @@ fn write_out(text: &str) {
     }
 }
 
-/// Why an answer did not reach standard output.
+/// Error of the first write to standard output that failed.
 static LOST: OnceLock<std::io::Error> = OnceLock::new();
 
-/// Notes that a part of the answer was not written.
+/// Records that a part of the output was not written.
 pub fn lose(error: std::io::Error) {
-    // A reader that has seen enough, as in `| head -1`, wants no more.
+    // A reader such as `head -1` may close the pipe early.
     if error.kind() != std::io::ErrorKind::BrokenPipe {
         let _ = LOST.set(error);
     }
 }
 
-/// The first error of standard output; `None` while all answers reached it.
+/// The first error of standard output; `None` when all output was written.
 pub fn lost_answer() -> Option<&'static std::io::Error> {
     LOST.get()
 }
 
-/// Shows a wait that a server asks for: on a terminal as a line that counts down and is removed, else as one line.
+/// Shows a wait that a server has asked for: on a terminal as a line that counts down and is removed, else as one line.
 pub fn tell_wait(waiting: &Waiting) {
     static TOLD: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
     let text = wait_text(waiting);
@@ -90,29 +90,29 @@ pub fn tell_wait(waiting: &Waiting) {
     }
 }
 
-/// A wait that a server asks for, in words.
+/// Describes a wait that a server has asked for.
 pub fn wait_text(waiting: &Waiting) -> String {
     let Waiting { server, answer, left, .. } = waiting;
     format!("{server} answers {answer}; trying again in {left} s")
 }
 
-/// Tells something that is no answer.
+/// Prints a message.
 pub fn tell(text: &str) {
     write_error(&visible(text, Colors::Show));
 }
 
-/// Tells a line.
+/// Prints a message of one line.
 pub fn tell_line(text: &str) {
     tell(&format!("{text}\n"));
 }
 
-/// Tells something that has colours: our own, or those of a program in a container (see `visible::output_line`).
+/// Prints a message with colours: our own, or those of a program in a container (see `visible::output_line`).
 pub fn tell_colored(text: &str) {
     let colors = if CHOICE.load(Ordering::Relaxed) == NEVER { Colors::Drop } else { Colors::Keep };
     write_error(&visible(text, colors));
 }
 
-/// Tells something that was rendered with colours of our own, or without.
+/// Prints a message that was rendered with our own colours, or without.
 pub fn tell_rendered(text: &str, color: Color) {
     write_error(&visible(text, kept(color)));
 }
@@ -121,7 +121,7 @@ fn kept(color: Color) -> Colors {
     if color == Color::Always { Colors::Keep } else { Colors::Show }
 }
 
-/// Tells a line in a form that programs read.
+/// Prints a line on standard error that programs read.
 pub fn tell_data_line(text: &str) {
     match std::io::stderr().is_terminal() {
         true => tell_line(text),
@@ -134,21 +134,21 @@ fn write_error(text: &str) {
     send(&block.above(text, size().columns));
 }
 
-/// Writes to standard error. A terminal that is gone shows nothing.
+/// Writes to standard error. Errors are ignored: there is no other stream for them.
 fn send(text: &str) {
     let mut out = std::io::stderr().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Shows lines at the end of the terminal in place of those that were drawn before. They may carry colours of our own, and
-/// are as wide as the terminal at most.
+/// Draws lines at the end of the terminal in place of those that were drawn before. They may have our own colours, and must
+/// not be wider than the terminal.
 pub fn draw(lines: &[String]) {
     let lines = lines.iter().map(|line| visible(line, Colors::Keep).into_owned()).collect();
     let mut block = BLOCK.lock().unwrap_or_else(PoisonError::into_inner);
     send(&block.redraw(lines, size().columns));
 }
 
-/// Asks whether to go on; what is no yes, such as the end of input, is a no.
+/// Asks the user whether to continue; any answer but yes, also the end of input, means no.
 ///
 /// # Errors
 ///
@@ -161,21 +161,21 @@ pub fn confirm(warning: &str) -> Result<bool, CliError> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Columns and rows of a terminal.
+/// Size of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Characters in a line.
+    /// Number of characters in a line.
     pub columns: usize,
-    /// Lines.
+    /// Number of lines.
     pub rows: usize,
 }
 
-/// The size of the terminal that messages go to; 80 by 24 where there is none, or it does not know.
+/// Size of the terminal at standard error; 80 by 24 when it is no terminal, or its size is not known.
 pub fn size() -> Size {
     size_of(rustix::stdio::stderr())
 }
 
-/// The size of the terminal that answers go to.
+/// Size of the terminal at standard output, like [`size`].
 pub fn size_of_answers() -> Size {
     size_of(rustix::stdio::stdout())
 }
@@ -189,7 +189,7 @@ fn size_of(stream: rustix::fd::BorrowedFd<'_>) -> Size {
     }
 }
 
-/// Sets what `--color` asks for.
+/// Sets the value of `--color`.
 ///
 /// # Errors
 ///
@@ -210,17 +210,17 @@ pub fn choose_color(text: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Whether messages may carry colours.
+/// Returns whether messages may have colours.
 pub fn color() -> Color {
     color_on(is_terminal())
 }
 
-/// Whether answers may carry colours.
+/// Returns whether output may have colours.
 pub fn color_of_answers() -> Color {
     color_on(std::io::stdout().is_terminal())
 }
 
-/// `--color` counts before `NO_COLOR`, and that before the terminal.
+/// Chooses colours: `--color` takes precedence over `NO_COLOR`, and that over the terminal.
 fn color_on(is_terminal: bool) -> Color {
     let unwanted = || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     match CHOICE.load(Ordering::Relaxed) {
@@ -230,7 +230,7 @@ fn color_on(is_terminal: bool) -> Color {
     }
 }
 
-/// True when messages go to a terminal that can move its cursor.
+/// True when standard error is a terminal that can move its cursor.
 pub fn is_terminal() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }

@@ -1,29 +1,29 @@
-//! Text from outside, made safe to show: what would steer a terminal is shown instead of sent.
+//! Makes text from outside safe for a terminal: control characters are shown instead of sent.
 //!
-//! Registries, images, Dockerfiles, file names and programs in containers choose what they write. A terminal obeys control
-//! characters in it: it changes its title, its clipboard, or lines that were printed before. Here each of them becomes text
+//! Registries, images, Dockerfiles, file names and programs in containers may contain control characters, which change the
+//! terminal's title, its clipboard, or lines that were printed before. Here each of them becomes text
 //! in the notation of `cat -v` (`^[` for escape) or `\u009b`, which is valid in JSON as well. Newlines and tabs stay.
 //!
-//! `ui` applies this to all that it prints; nothing else in this crate writes messages.
+//! `ui` applies this to everything that it prints; no other module prints messages.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// What happens to colours: escape sequences `ESC [ digits ; … m` (ECMA-48 "select graphic rendition") and no others.
+/// Treatment of colours: escape sequences `ESC [ digits ; … m` (ECMA-48 "select graphic rendition") and no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colors {
     /// They are shown as text, as all other escape sequences.
     Show,
-    /// They stay.
+    /// They are kept.
     Keep,
-    /// They are left out.
+    /// They are removed.
     Drop,
 }
 
-/// Parameters of a colour that are believed; longer ones are none.
+/// Longest sequence of parameters that is taken for a colour, in bytes.
 const LONGEST_COLOR: usize = 48;
 
-/// `text` without anything that a terminal obeys, but for newlines, tabs and the colours that may stay.
+/// Replaces control characters of a text, except newlines, tabs, and colours that are kept.
 pub fn visible(text: &str, colors: Colors) -> Cow<'_, str> {
     let Some(first) = text.find(is_steering) else { return Cow::Borrowed(text) };
     let mut out = text[..first].to_owned();
@@ -37,7 +37,7 @@ pub fn visible(text: &str, colors: Colors) -> Cow<'_, str> {
                 rest = &rest[length..];
                 continue;
             }
-            // Compilers erase the rest of the line behind each colour; there is nothing on a fresh line.
+            // Compilers erase the rest of the line after each colour; a new line has nothing to erase.
             if let Some(after) = rest.strip_prefix("\x1b[K").or(rest.strip_prefix("\x1b[0K")) {
                 rest = after;
                 continue;
@@ -53,7 +53,7 @@ pub fn visible(text: &str, colors: Colors) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A line that a program printed: its colours stay, and end with it.
+/// Makes a line of a program visible: its colours are kept, and reset at its end.
 pub fn output_line(line: &str) -> String {
     let mut shown = visible(line, Colors::Keep).into_owned();
     let last = shown.rfind("\x1b[").map(|at| &shown[at..]);
@@ -63,7 +63,7 @@ pub fn output_line(line: &str) -> String {
     shown
 }
 
-/// Control characters of ASCII and of Latin 1, and those that change the direction of the text around them.
+/// True for control characters of ASCII and of Latin 1, and for those that change the direction of text.
 fn is_steering(character: char) -> bool {
     match character {
         '\n' | '\t' => false,
@@ -86,7 +86,7 @@ fn push_shown(character: char, out: &mut String) {
     }
 }
 
-/// Length of the colour at the start of `text`.
+/// Length of the colour at the start of `text` in bytes; `None` when there is none.
 fn color_length(text: &str) -> Option<usize> {
     let parameters = text.strip_prefix("\x1b[")?;
     let length = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;

@@ -7,10 +7,10 @@ use crate::{text, ui};
 use clap::Parser;
 use std::ffi::OsString;
 
-/// Remove build cache.
+/// Remove the build cache.
 #[derive(Debug, Parser)]
 struct Prune {
-    /// Remove all of it [default: the cache has no parts that are kept]
+    /// Accept the flag as Docker does; the whole cache is removed in any case
     #[arg(short, long)]
     all: bool,
     /// Do not ask for confirmation
@@ -23,7 +23,7 @@ pub fn describe() -> clap::Command {
     <Prune as clap::CommandFactory>::command()
 }
 
-/// Forgets what earlier builds made; images keep their layers.
+/// Removes cache records, layers that no image has, and cache mounts.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let prune: Prune = arguments::parse("builder prune", arguments)?;
     let session = Session::open(globals)?;

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 /// Print a script that completes commands, flags and files in a shell.
 #[derive(Debug, Parser)]
 struct Completion {
-    /// Shell: bash, zsh or fish
+    /// Print the script for this shell: bash, zsh or fish
     #[arg(value_name = "SHELL")]
     shell: String,
 }

@@ -12,16 +12,16 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Lay out Dockerfiles in the canonical way. Prints the result of one file; changes files with --write.
+/// Format Dockerfiles. Prints one formatted file, or changes files with --write.
 #[derive(Debug, Parser)]
 struct Fmt {
-    /// Change nothing; end with 1 and name the files that would change
+    /// Print the names of files that are not formatted, and exit with 1 if there are any
     #[arg(long, conflicts_with = "write")]
     check: bool,
-    /// Change the files
+    /// Change the files in place
     #[arg(short, long)]
     write: bool,
-    /// Dockerfiles; `-` for standard input
+    /// Format these Dockerfiles; `-` reads standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -31,7 +31,7 @@ pub fn describe() -> clap::Command {
     <Fmt as clap::CommandFactory>::command()
 }
 
-/// Formats; files with mistakes are left alone.
+/// Formats the files. Fails at the first one with a syntax error, and leaves that as it is.
 pub fn run(_globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let fmt: Fmt = arguments::parse("fmt", arguments)?;
     if fmt.files.len() > 1 && !fmt.check && !fmt.write {
@@ -71,7 +71,7 @@ fn formatted(source: &Source) -> Result<String, CliError> {
     Err(CliError::Build(Box::new(BuildFailure { error, source: Some(source.clone()), is_shown: false })))
 }
 
-/// Puts new content in the place of a file's: all of it or nothing. Modes stay.
+/// Replaces a file's content atomically and keeps its mode.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let failed = |error: std::io::Error| {
         CliError::failed(format!("cannot write `{}`: {error}", path.display()))

@@ -12,22 +12,22 @@ use kiln_image::store::{Image, Store};
 use serde::Serialize;
 use std::ffi::OsString;
 
-/// Show what an image was made of.
+/// Show the steps that made an image.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Only ids
+    /// Show ids only
     #[arg(short, long)]
     quiet: bool,
     /// Do not cut ids and instructions short
     #[arg(long)]
     no_trunc: bool,
-    /// Sizes and times for people
+    /// Show sizes and times in a form for people
     #[arg(short = 'H', long, value_name = "BOOL", default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     human: String,
-    /// Go template for each, `table …` or `json`
+    /// Format each step with a Go template, as `table …` or as json
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Name or id
+    /// Show the steps of this image: a name or an id
     image: String,
 }
 
@@ -41,7 +41,7 @@ const HEAD: [(&str, &str); 6] = [
 ];
 const WIDTH: usize = 45;
 
-/// A line of the list, in Docker's words.
+/// Row of the list, with the names of Docker's fields.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Row {
@@ -59,7 +59,7 @@ pub fn describe() -> clap::Command {
     <Arguments as clap::CommandFactory>::command()
 }
 
-/// Lists, the newest first.
+/// Prints the steps of an image, the newest first.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let arguments: Arguments = arguments::parse("history", arguments)?;
     let format = Format::read::<Row>(arguments.format.as_deref(), &HEAD)?;

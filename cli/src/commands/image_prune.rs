@@ -10,7 +10,7 @@ use kiln_engine::Containers;
 use kiln_image::store::{ImageRecord, Removed, StoreError};
 use std::ffi::OsString;
 
-/// Remove images that have no name, or that no container uses.
+/// Remove images that have no name, or all that no container uses.
 #[derive(Debug, Parser)]
 struct Prune {
     /// Remove all images that no container uses, not only those without a name
@@ -29,7 +29,7 @@ pub fn describe() -> clap::Command {
     <Prune as clap::CommandFactory>::command()
 }
 
-/// Removes the images and prints what went.
+/// Removes the images and prints their names and ids.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let prune: Prune = arguments::parse("image prune", arguments)?;
     let filter = Filter::read(&prune.filter, OF_PRUNE)?;
@@ -53,7 +53,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     for image in prune.chosen(&session, &filter)? {
         if containers.of_image(&image.id)?.is_empty() {
             match session.store.remove_image(&image, if prune.all { usize::MAX } else { 0 }) {
-                // Another command named it meanwhile.
+                // Another command has tagged it in the meantime.
                 Err(StoreError::ManyTags(_)) => {}
                 other => removed.extend(other?),
             }
@@ -83,7 +83,7 @@ impl Prune {
             images.retain(|image| !tags.iter().any(|tag| tag.image == image.id));
             let mut nameless = Vec::new();
             for image in images {
-                // One that was pulled by digest has a name.
+                // An image that was pulled by digest has a name.
                 if store.repo_digests(&image.id)?.is_empty() {
                     nameless.push(image);
                 }

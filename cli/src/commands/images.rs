@@ -17,7 +17,7 @@ use std::ffi::OsString;
 /// List images.
 #[derive(Debug, Parser)]
 struct Images {
-    /// Show all images [default: there are no hidden ones]
+    /// Accept the flag as Docker does; no images are hidden without it
     #[arg(short, long)]
     all: bool,
     /// Show ids only
@@ -52,7 +52,7 @@ const HEAD: [(&str, &str); 7] = [
     ("Size", "SIZE"),
 ];
 
-/// A line of the list, in Docker's words.
+/// Row of the list, with the names of Docker's fields.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Row {
@@ -75,7 +75,7 @@ pub fn describe() -> clap::Command {
     <Images as clap::CommandFactory>::command()
 }
 
-/// Lists, the newest first.
+/// Prints the images of the store, the newest first.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let images: Images = arguments::parse("images", arguments)?;
     let format = Format::read::<Row>(images.format.as_deref(), &HEAD)?;

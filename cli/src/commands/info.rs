@@ -14,15 +14,15 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
-/// Show what Kiln found on this host: kernel, cgroups, security modules, the store.
+/// Show details of this host and of the store: kernel, cgroups, security modules.
 #[derive(Debug, Parser)]
 struct InfoArguments {
-    /// Go template for the answer, or `json`
+    /// Format the answer with a Go template, or as json
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
 }
 
-/// The answer, in Docker's words where it has them.
+/// The answer, with the names of Docker's fields where it has them.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Info {
@@ -43,12 +43,12 @@ struct Info {
     architecture: &'static str,
     #[serde(rename = "NCPU")]
     cpus: usize,
-    /// Bytes.
+    /// Memory of the host in bytes.
     mem_total: u64,
     name: String,
 }
 
-/// What only a store that can be opened tells.
+/// Details of the store; absent when it cannot be opened.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct StoreInfo {
@@ -67,7 +67,7 @@ struct KernelFeature {
     name: &'static str,
     since: String,
     present: bool,
-    /// What is done on kernels that lack it.
+    /// Behaviour on kernels that lack it.
     without: &'static str,
 }
 
@@ -76,7 +76,7 @@ pub fn describe() -> clap::Command {
     <InfoArguments as clap::CommandFactory>::command()
 }
 
-/// Prints what was found. A store that cannot be opened is reported last, since the host is worth knowing then.
+/// Prints the details. A store that cannot be opened is reported last: details of the host help to find out why.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let InfoArguments { format } = arguments::parse("info", arguments)?;
     let template = format.as_deref().filter(|text| *text != "json").map(format::template).transpose()?;

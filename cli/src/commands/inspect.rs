@@ -21,21 +21,21 @@ use serde::Serialize;
 use std::ffi::OsString;
 use std::sync::LazyLock;
 
-/// Show all that is known of images and containers.
+/// Show details of images and containers as JSON.
 #[derive(Debug, Parser)]
 struct Inspect {
-    /// Go template for each, or `json`
+    /// Format each object with a Go template, or as json
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Look only for these: image or container
+    /// Look only for objects of this type: image or container
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// Names or ids
+    /// Show these images and containers: names or ids
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }
 
-/// What can be inspected, in Docker's JSON.
+/// Object that can be inspected, in Docker's JSON.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Object {
@@ -49,7 +49,7 @@ pub fn describe() -> clap::Command {
     <Inspect as clap::CommandFactory>::command()
 }
 
-/// Prints what is found; names that are not are told, and make the command fail.
+/// Prints the objects that are found, reports each name that is not, and then returns exit code 1.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let inspect: Inspect = arguments::parse("inspect", arguments)?;
     let (containers, images) = match inspect.kind.as_deref() {

@@ -18,22 +18,22 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Say what Dockerfiles can say better. Ends with 1 when something was found.
+/// Check Dockerfiles for problems. Exits with 1 when there are findings.
 #[derive(Debug, Parser)]
 struct Lint {
-    /// How findings are shown: text, json (as build --call=check has it) or sarif
+    /// Show findings as text, json (as `build --call=check` does) or sarif
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: String,
-    /// Only errors and the reference builder's rules
+    /// Check only for errors and with the reference builder's rules
     #[arg(long)]
     reference: bool,
-    /// How much findings of a rule weigh: off, warning or error; may be repeated
+    /// Set the level of a rule: off, warning or error; may be repeated
     #[arg(long, value_name = "RULE=LEVEL")]
     rule: Vec<String>,
-    /// Which findings make the command fail: warning, error or never
+    /// Fail on findings of this level or above: warning, error or never
     #[arg(long, value_name = "LEVEL", default_value = "warning")]
     fail_on: String,
-    /// Dockerfiles; `-` for standard input
+    /// Check these Dockerfiles; `-` reads standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -50,7 +50,7 @@ pub fn describe() -> clap::Command {
     <Lint as clap::CommandFactory>::command()
 }
 
-/// Looks at each file; errors of the language count as findings.
+/// Checks each file; syntax errors count as findings.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let lint: Lint = arguments::parse("lint", arguments)?;
     let format = chosen(
@@ -101,7 +101,7 @@ fn chosen<T: Copy>(flag: &str, text: &str, choices: &[(&str, T)]) -> Result<T, C
     })
 }
 
-/// Reads `RULE=LEVEL` texts; names of rules come out in lower case.
+/// Reads `RULE=LEVEL` texts; the names of rules are returned in lower case.
 pub fn levels<'a>(texts: impl Iterator<Item = &'a str>) -> Result<BTreeMap<String, Level>, CliError> {
     let mut levels = BTreeMap::new();
     for text in texts {
@@ -154,7 +154,7 @@ fn severity(finding: &Diagnostic) -> &'static str {
     }
 }
 
-/// A Dockerfile by its path.
+/// Reads the Dockerfile at a path; `-` is standard input.
 pub(super) fn read(path: &Path) -> Result<Source, CliError> {
     const MAX_SIZE: u64 = 16 << 20;
     let failed = |reason: &dyn std::fmt::Display| {

@@ -10,13 +10,13 @@ use std::ffi::OsString;
 use std::io::{BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
 
-/// Read images from a file.
+/// Read images from an archive or a directory.
 #[derive(Debug, Parser)]
 struct Load {
-    /// docker-archive or OCI layout: a tar, also compressed, or a directory (default: standard input)
+    /// Read this docker-archive or OCI layout: a tar, also compressed, or a directory [default: standard input]
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// Show nothing but the images' names
+    /// Show only the images' names
     #[arg(short, long)]
     quiet: bool,
 }
@@ -26,11 +26,11 @@ pub fn describe() -> clap::Command {
     <Load as clap::CommandFactory>::command()
 }
 
-/// Reads; prints what was loaded.
+/// Loads the images and prints their names.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let load: Load = arguments::parse("load", arguments)?;
     if let Some(path) = &load.input {
-        // Said before a store is made.
+        // Checked before the store is created.
         std::fs::metadata(path)
             .map_err(|error| CliError::failed(format!("cannot open `{}`: {error}", path.display())))
             .map_err(|error| error.hint("name an archive that `kiln save` or `docker save` wrote"))?;
@@ -57,7 +57,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     Ok(0)
 }
 
-/// What `kiln load` takes, where it was given something else.
+/// Adds a hint about the formats that `kiln load` reads, where the error has none.
 fn explained(error: ArchiveError) -> CliError {
     let failed = CliError::from(error);
     match failed.has_hints() {
@@ -69,7 +69,7 @@ fn explained(error: ArchiveError) -> CliError {
     }
 }
 
-/// A descriptor of the caller's, such as the shell's `<(…)`: it may be a pipe whose other end is at work.
+/// True for a file descriptor of the caller, such as the shell's `<(…)`: it may be a pipe, which can be read only once.
 fn is_stream(path: &Path) -> bool {
     let is_descriptor = ["/dev/fd/", "/proc/self/fd/"].iter().any(|directory| path.starts_with(directory));
     is_descriptor || path == Path::new("/dev/stdin")

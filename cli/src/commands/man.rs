@@ -14,7 +14,7 @@ struct Manual {
     /// Write the pages of all commands to a directory
     #[arg(short, long, value_name = "DIR", conflicts_with = "command")]
     output: Option<PathBuf>,
-    /// Command whose page is printed, such as `build` or `image prune` [default: kiln itself]
+    /// Print the page of this command, such as `build` or `image prune` [default: kiln itself]
     #[arg(value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -24,7 +24,7 @@ pub fn describe() -> clap::Command {
     <Manual as clap::CommandFactory>::command()
 }
 
-/// Prints a page, or writes all.
+/// Prints one page, or writes the pages of all commands to a directory.
 pub fn run(_: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let manual: Manual = arguments::parse("man", arguments)?;
     match &manual.output {

@@ -13,19 +13,19 @@ use std::ffi::OsString;
 /// List containers.
 #[derive(Debug, Parser)]
 struct Ps {
-    /// Those that do not run, too
+    /// Show containers that are not running, too
     #[arg(short, long)]
     all: bool,
-    /// Only ids
+    /// Show ids only
     #[arg(short, long)]
     quiet: bool,
     /// Do not cut ids and commands short
     #[arg(long)]
     no_trunc: bool,
-    /// Only the last one made, running or not
+    /// Show only the container that was created last, running or not
     #[arg(short, long)]
     latest: bool,
-    /// Go template for each, `table …` or `json`
+    /// Format each container with a Go template, as `table …` or as json
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
 }
@@ -45,7 +45,7 @@ const HEAD: [(&str, &str); 11] = [
 ];
 const COMMAND_WIDTH: usize = 20;
 
-/// A line of the list, in Docker's words.
+/// Row of the list, with the names of Docker's fields.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Row {
@@ -71,7 +71,7 @@ pub fn describe() -> clap::Command {
     <Ps as clap::CommandFactory>::command()
 }
 
-/// Lists.
+/// Prints the containers of the store, the newest first.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let ps: Ps = arguments::parse("ps", arguments)?;
     let format = Format::read::<Row>(ps.format.as_deref(), &HEAD)?;
@@ -109,7 +109,7 @@ impl Ps {
         }
     }
 
-    /// What is known of a container without a record.
+    /// Row of a container whose record cannot be read.
     fn damaged_row(&self, damaged: &Damaged) -> Row {
         Row {
             command: format!("{:?}", ""),

@@ -9,13 +9,13 @@ use crate::ui;
 use clap::Parser;
 use std::ffi::OsString;
 
-/// Get an image from a registry.
+/// Download an image from a registry.
 #[derive(Debug, Parser)]
 struct Pull {
-    /// Show nothing but the image's name
+    /// Show only the image's name
     #[arg(short, long)]
     quiet: bool,
-    /// Image, NAME[:TAG|@DIGEST]
+    /// Download this image: [REGISTRY/]NAME[:TAG|@DIGEST]
     image: String,
 }
 
@@ -24,7 +24,7 @@ pub fn describe() -> clap::Command {
     <Pull as clap::CommandFactory>::command()
 }
 
-/// Pulls; prints the image's full name.
+/// Pulls the image and prints its full name.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let pull: Pull = arguments::parse("pull", arguments)?;
     let session = Session::open(globals)?;

@@ -12,16 +12,16 @@ use kiln_image::reference::Reference;
 use kiln_registry::{PushEvent, PushRequest};
 use std::ffi::OsString;
 
-/// Hardly larger than at the usual level 6, and done sooner.
+/// Level of gzip: the result is hardly larger than at the usual level 6, and takes less time.
 const GZIP_LEVEL: u32 = 4;
 
-/// Upload an image to the registry that its name says.
+/// Upload an image to the registry in its name.
 #[derive(Debug, Parser)]
 struct Push {
-    /// Show nothing but the name
+    /// Show only the image's name
     #[arg(short, long)]
     quiet: bool,
-    /// Name of the image, with the registry in front: HOST/NAME[:TAG]
+    /// Upload the image of this name, which begins with the registry: HOST/NAME[:TAG]
     #[arg(value_name = "NAME[:TAG]")]
     image: String,
 }
@@ -31,7 +31,7 @@ pub fn describe() -> clap::Command {
     <Push as clap::CommandFactory>::command()
 }
 
-/// Uploads; layers that the registry has are not sent again.
+/// Uploads the image; layers that the registry has are not sent again.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let push: Push = arguments::parse("push", arguments)?;
     let invalid = |error| CliError::failed(format!("invalid reference format: {error}")).hint(missing::NAME);

@@ -12,13 +12,13 @@ use std::ffi::OsString;
 /// Remove containers.
 #[derive(Debug, Parser)]
 struct Rm {
-    /// Kill containers that run; those that do not exist are no error
+    /// Kill running containers first, and ignore containers that do not exist
     #[arg(short, long)]
     force: bool,
-    /// Remove the volumes that were made for them (they have none yet)
+    /// Remove anonymous volumes of the containers as well (containers have no volumes yet)
     #[arg(short, long)]
     volumes: bool,
-    /// Names or ids
+    /// Remove these containers: names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
 }
@@ -28,7 +28,7 @@ pub fn describe() -> clap::Command {
     <Rm as clap::CommandFactory>::command()
 }
 
-/// Removes each; goes on after failures, and fails in the end.
+/// Removes each container, continues after a failure, and then returns exit code 1.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let rm: Rm = arguments::parse("rm", arguments)?;
     let session = Session::open(globals)?;

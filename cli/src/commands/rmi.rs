@@ -14,10 +14,10 @@ use std::ffi::OsString;
 /// Remove images.
 #[derive(Debug, Parser)]
 struct Rmi {
-    /// Remove images that stopped containers use; those that do not exist are no error
+    /// Remove images that stopped containers use, and ignore images that do not exist
     #[arg(short, long)]
     force: bool,
-    /// Names or ids
+    /// Remove these images: names or ids
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
@@ -27,7 +27,7 @@ pub fn describe() -> clap::Command {
     <Rmi as clap::CommandFactory>::command()
 }
 
-/// Removes each; goes on after failures, and fails in the end.
+/// Removes each image, continues after a failure, and then returns exit code 1.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let rmi: Rmi = arguments::parse("rmi", arguments)?;
     let session = Session::open(globals)?;
@@ -80,7 +80,7 @@ fn remove(
     });
     let users = containers.of_image(&image.id)?;
     if let Some(reference) = by_name {
-        // Another name of an image may always go.
+        // A tag can be removed whenever the image has another one.
         if tags > 1 {
             return Ok(store.remove_reference(&reference)?);
         }
@@ -99,7 +99,7 @@ fn remove(
     }
     check_users(&users, &image, name, false, force)?;
     match store.remove_image(&image, if force { usize::MAX } else { 1 }) {
-        // Another process has named it meanwhile.
+        // Another process has tagged it in the meantime.
         Err(StoreError::ManyTags(_)) => Err(conflict().into()),
         removed => Ok(removed?),
     }
@@ -125,7 +125,7 @@ fn check_users(
                 "conflict: unable to delete {what} (cannot be forced) - image is being used by running container {id}"
             )
         };
-        // A running container's layers stay, whatever its image is called.
+        // The layers of a running container stay when the tag is removed.
         return if by_name && force { Ok(()) } else { Err(CliError::failed(message)) };
     }
     let Some(container) = users.first().filter(|_| !force) else { return Ok(()) };

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 /// Verify every blob, layer, image and name of the store.
 #[derive(Debug, Parser)]
 struct Check {
-    /// Make again what is damaged, and remove what cannot be made again
+    /// Repair damaged parts, and remove those that cannot be repaired
     #[arg(long)]
     repair: bool,
 }
@@ -20,7 +20,7 @@ pub fn describe() -> clap::Command {
     <Check as clap::CommandFactory>::command()
 }
 
-/// Prints what is wrong, a line each; fails when something stays wrong.
+/// Prints a line for each problem; fails when problems remain.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let check: Check = arguments::parse("system check", arguments)?;
     let session = Session::open(globals)?;

@@ -8,12 +8,12 @@ use clap::Parser;
 use kiln_image::reference::Reference;
 use std::ffi::OsString;
 
-/// Give an image another name.
+/// Add a name to an image.
 #[derive(Debug, Parser)]
 struct Tag {
-    /// Name or id of the image
+    /// Name this image: a name or an id
     image: String,
-    /// New name, NAME[:TAG]
+    /// Give it this name: [REGISTRY/]NAME[:TAG]
     name: String,
 }
 
@@ -22,7 +22,7 @@ pub fn describe() -> clap::Command {
     <Tag as clap::CommandFactory>::command()
 }
 
-/// Sets a tag.
+/// Adds a tag to an image.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let tag: Tag = arguments::parse("tag", arguments)?;
     let name: Reference = tag

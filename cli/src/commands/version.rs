@@ -10,7 +10,7 @@ use kiln_runtime::host::Host;
 use serde::Serialize;
 use std::ffi::OsString;
 
-/// Show the version of Kiln, and what it runs on.
+/// Show the version of Kiln, of the kernel, and of cgroups.
 #[derive(Debug, Parser)]
 struct Version {
     /// Format the answer with a Go template, or as json
@@ -18,7 +18,7 @@ struct Version {
     format: Option<String>,
 }
 
-/// The answer, in Docker's words where it has them. There is no daemon: client and server are the same program.
+/// The answer, with the names of Docker's fields. There is no daemon: client and server are the same program.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {

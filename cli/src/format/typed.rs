@@ -1,9 +1,9 @@
-//! Values of Docker's types, made of the JSON that a command answers: every field is there, and absent ones have the
-//! zero value of their type.
+//! Values of Docker's types, made of the JSON output of a command: every field is present, and absent ones have the zero
+//! value of their type.
 //!
 //! Templates see what Docker's see: names of Go's fields, `<nil>` for a pointer to nothing, `[]` for no list, a struct
 //! in braces without names. The template engine knows lists and maps only, so a struct is a map with three more
-//! keys: its text, its JSON, and a last one. [`plain`] replaces such maps in what was printed.
+//! keys: its text, its JSON, and a last one. [`plain`] replaces such maps in the printed text.
 
 use gotmpl::Value;
 use serde::Serialize;
@@ -25,7 +25,7 @@ const END: &str = "\u{3}";
 static NO_LIST: LazyLock<Arc<[Value]>> = LazyLock::new(|| Arc::from(Vec::new()));
 /// No map, other than an empty one.
 static NO_MAP: LazyLock<Arc<BTreeMap<Arc<str>, Value>>> = LazyLock::new(Arc::default);
-/// What an empty struct prints as.
+/// Text of an empty struct.
 static EMPTY: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("{}"));
 
 /// The types of a Go package: `Name` begins a struct, `Field type` or `Field=JsonName type` follow, with `omit` where
@@ -79,7 +79,7 @@ impl Types {
         Types(types)
     }
 
-    /// The value of a type that `json` holds.
+    /// Converts JSON to a value of a type.
     pub fn value(&self, kind: &'static str, json: Option<&Json>) -> Typed {
         let json = json.filter(|json| !json.is_null());
         if let Some(kind) = kind.strip_prefix('*') {
@@ -125,7 +125,7 @@ impl Types {
 }
 
 impl Typed {
-    /// The value as templates see it.
+    /// Converts the value for the template engine.
     pub fn to_value(&self) -> Value {
         match self {
             Typed::Text(text) => Value::String(text.as_str().into()),
@@ -193,7 +193,7 @@ impl Typed {
 }
 
 impl std::fmt::Display for Typed {
-    /// As Go's `fmt` prints it, pointers as what they point to.
+    /// Formats the value like Go's `fmt`, with pointers followed.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let spaced = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join(" ");
         match self {
@@ -237,7 +237,7 @@ impl Serialize for Typed {
     }
 }
 
-/// The JSON of a value that a template passes to `json`, where that differs from what its shape tells.
+/// JSON of a value that a template passes to `json`; `None` where it follows from the shape of the value.
 pub(super) fn json(value: &Value) -> Option<String> {
     match value {
         Value::List(items) if Arc::ptr_eq(items, &NO_LIST) => Some("null".to_owned()),
@@ -259,7 +259,7 @@ pub(super) fn json(value: &Value) -> Option<String> {
     }
 }
 
-/// What a template printed, with structs as Go prints them and nothing as `<nil>`.
+/// Replaces structs in the text that a template printed by Go's form, and nil pointers by `<nil>`.
 pub fn plain(printed: &str) -> String {
     let begin = format!("map[{TEXT}:");
     let end = format!("{LAST}:{END}]");

@@ -1,4 +1,4 @@
-//! What a terminal shows of a build: a function of what has happened, the terminal's size, and the time.
+//! Rows that a terminal shows of a build: a function of the events, the terminal's size, and the time.
 //!
 //! ```text
 //! [+] Building 12.3s (5/9)
@@ -28,23 +28,23 @@ const RUNNING_LINES: usize = 6;
 /// Bytes of output that are kept of a step.
 const LONGEST: usize = 64 << 10;
 
-/// What is known of a build.
+/// State of a build.
 #[derive(Default)]
 pub(super) struct Board {
     entries: Vec<(Row, Entry)>,
-    /// Rows that the build has in the end, as far as is known.
+    /// Number of rows of the whole build, as far as it is known.
     expected: usize,
     is_interrupted: bool,
 }
 
-/// One row.
+/// Row of a step.
 struct Entry {
     name: String,
     started: Duration,
     state: State,
-    /// The end of what the program wrote.
+    /// The end of the program's output.
     output: Vec<u8>,
-    /// Bytes done and in all, by part.
+    /// Bytes done and in total, by part.
     parts: BTreeMap<String, (u64, u64)>,
     notes: Vec<String>,
 }
@@ -58,14 +58,14 @@ enum State {
     Canceled(Duration),
 }
 
-/// How a build ended.
+/// Outcome of a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// It still goes on.
+    /// It is still running.
     No,
-    /// There is a result.
+    /// It has succeeded.
     Well,
-    /// There is none.
+    /// It has failed.
     Badly,
 }
 
@@ -87,7 +87,7 @@ struct Line {
 }
 
 impl Board {
-    /// Takes note of an event at a time since the build began.
+    /// Records an event, with the time since the build began.
     pub(super) fn apply(&mut self, event: &Event, now: Duration) {
         match event {
             Event::Planned { rows } => self.expected = self.entries.len() + rows,
@@ -99,7 +99,7 @@ impl Board {
             }),
             Event::Done { row } => self.with(*row, |entry| entry.state = State::Done(now)),
             Event::Failed { row, message } => self.with(*row, |entry| {
-                // Steps that were stopped because of another are not to blame.
+                // Steps that were cancelled because another one failed are not shown as failed.
                 let is_stopped = message == "canceled";
                 entry.state = if is_stopped { State::Canceled(now) } else { State::Failed(now) };
             }),
@@ -107,17 +107,17 @@ impl Board {
                 self.with(*row, |entry| entry.notes.push(format!("why: {reason}")));
             }
             Event::Note { row, text } => self.with(*row, |entry| entry.notes.push(text.clone())),
-            // They are printed above the rows, or when all is over.
+            // They are printed above the rows, or at the end.
             Event::Findings { .. } | Event::Warning { .. } => {}
         }
     }
 
-    /// The user wants no more of the build.
+    /// Records that the user has cancelled the build.
     pub(super) fn interrupt(&mut self) {
         self.is_interrupted = true;
     }
 
-    /// True before anything has happened.
+    /// True before the first event.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -140,7 +140,7 @@ impl Board {
         }
     }
 
-    /// The lines that fit on a terminal while the build goes on. One row of it stays free for the cursor.
+    /// Lines for a terminal while the build is running, at most one less than it has rows: the cursor needs one.
     pub(super) fn frame(&self, size: Size, now: Duration, has_colors: bool) -> Vec<String> {
         let room = size.rows.saturating_sub(2);
         let running = self.entries.iter().filter(|(_, entry)| entry.is_running()).count();
@@ -162,7 +162,7 @@ impl Board {
         lines.map(|line| line.painted(has_colors)).collect()
     }
 
-    /// All rows, for when the build has ended.
+    /// Lines of all rows, for the end of the build.
     pub(super) fn last(&self, size: Size, now: Duration, has_colors: bool, ended: Ended) -> Vec<String> {
         let blocks = self.blocks().flat_map(|block| block.lines(size.columns, now, FAILED_LINES, true));
         let header = self.header(size.columns, now, ended);
@@ -185,7 +185,7 @@ impl Board {
         Line { text: cut(&text, columns), paint: Paint::Bold }
     }
 
-    /// The rows in order; those that were found in the cache as one, where the first of them is.
+    /// Rows in order; cached steps share a row, in place of the first of them.
     fn blocks(&self) -> impl Iterator<Item = Block<'_>> {
         let cached = self.entries.iter().filter(|(_, entry)| entry.state == State::Cached).count();
         let mut is_shown = false;
@@ -200,9 +200,9 @@ impl Board {
     }
 }
 
-/// What takes one row, and the lines below it.
+/// Content of one row, with the lines below it.
 enum Block<'a> {
-    /// Several steps that were found.
+    /// Several cached steps.
     Cached(usize),
     Entry(&'a Entry),
 }
@@ -279,11 +279,11 @@ impl Entry {
         if let Some((after, _)) = ends.nth(FAILED_LINES) {
             self.output.drain(..self.output.len() - after);
         }
-        // Of lines that do not end the last part is enough.
+        // Of a line without end only the last part is kept.
         self.output.drain(..self.output.len().saturating_sub(LONGEST));
     }
 
-    /// The last lines of output, as a terminal would show them: a carriage return overwrites what stood in the line.
+    /// The last lines of output as a terminal shows them: a carriage return overwrites the line.
     fn output_lines(&self) -> impl Iterator<Item = String> {
         let text = String::from_utf8_lossy(&self.output).into_owned();
         let lines = text.lines().map(|line| {
@@ -292,7 +292,7 @@ impl Entry {
         lines.collect::<Vec<_>>().into_iter()
     }
 
-    /// How much is done of what is downloaded or read.
+    /// Share of the bytes that have been downloaded or read.
     fn transfer(&self) -> Option<String> {
         if self.parts.is_empty() {
             return None;
@@ -325,12 +325,12 @@ fn seconds(time: Duration) -> String {
     format!("{:.1}s", time.as_secs_f64())
 }
 
-/// A line that is rewritten must not become two.
+/// Replaces line feeds, since a row is one line.
 fn one_line(text: &str) -> String {
     visible(text, Colors::Drop).replace(['\n', '\t'], " ")
 }
 
-/// As much of a line as fits into the columns, with `…` at its end when something was cut off.
+/// Cuts a line to a number of columns, with `…` at its end when it was longer.
 fn cut(text: &str, columns: usize) -> String {
     if text.width() <= columns {
         return text.to_owned();

@@ -1,4 +1,4 @@
-//! Lines that scripts read: the grammar of BuildKit's plain mode.
+//! Progress as lines, in the format of BuildKit's plain mode, which scripts read.
 //!
 //! ```text
 //! #5 [2/4] RUN make
@@ -21,12 +21,12 @@ const TAIL: usize = 20;
 /// Bytes of a line that are waited for.
 const LONGEST: usize = 1 << 20;
 
-/// Turns events into lines.
+/// Converts events to lines.
 #[derive(Default)]
 pub(super) struct Plain {
     rows: BTreeMap<Row, Shown>,
     last: Option<Row>,
-    /// Parts whose end has been told.
+    /// Parts whose end has been printed.
     complete: BTreeSet<(Row, String)>,
     failed: Vec<String>,
 }
@@ -35,13 +35,13 @@ struct Shown {
     number: usize,
     name: String,
     started: Instant,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of a line that has not ended yet.
     partial: Vec<u8>,
     tail: Vec<String>,
 }
 
 impl Plain {
-    /// The lines for an event.
+    /// Returns the lines for an event.
     pub(super) fn show(&mut self, event: &Event) -> String {
         let mut out = String::new();
         match event {
@@ -64,7 +64,7 @@ impl Plain {
                 self.line(*row, &text, &mut out);
             }
             Event::Progress { row, part, current, total } => {
-                // Only the end of a part is worth a line.
+                // Only the end of a part has a line.
                 if current == total && self.complete.insert((*row, part.clone())) {
                     self.turn_to(*row, &mut out);
                     let text = format!("{part} {} done", crate::text::size(*total));
@@ -80,7 +80,7 @@ impl Plain {
             Event::Failed { row, message } => {
                 self.end_partial(*row, &mut out);
                 self.turn_to(*row, &mut out);
-                // Steps that were stopped because of another are not to blame.
+                // Steps that were cancelled because another one failed are not shown as failed.
                 if message == "canceled" {
                     self.line(*row, "CANCELED", &mut out);
                 } else {
@@ -88,7 +88,7 @@ impl Plain {
                     self.remember_failure(*row);
                 }
             }
-            // Findings are told when all is over.
+            // Findings are printed at the end.
             Event::Findings { .. } | Event::Planned { .. } => {}
             Event::Warning { message } => {
                 let _ = writeln!(out, "{}", visible(message, Colors::Show));
@@ -97,7 +97,7 @@ impl Plain {
         out
     }
 
-    /// What is said once more when all is over.
+    /// Returns the lines that are repeated at the end: those of the failed step.
     pub(super) fn finish(&mut self) -> String {
         let mut out = String::new();
         for block in self.failed.drain(..) {
@@ -136,7 +136,7 @@ impl Plain {
         self.line(row, &name, out);
     }
 
-    /// Every line of the text with the row's number.
+    /// Prefixes every line of the text with the row's number.
     fn line(&self, row: Row, text: &str, out: &mut String) {
         for line in visible(text, Colors::Show).split('\n') {
             let _ = writeln!(out, "#{} {line}", self.rows[&row].number);
@@ -148,7 +148,7 @@ impl Plain {
         let before = shown.partial.len();
         shown.partial.extend_from_slice(bytes);
         let end = bytes.iter().rposition(|byte| *byte == b'\n').map(|at| before + at);
-        // A line that does not end is shown in pieces.
+        // A line without end is printed in pieces.
         let longest = (shown.partial.len() >= LONGEST).then(|| shown.partial.len() - 1);
         let Some(end) = end.or(longest) else { return };
         let lines: Vec<u8> = shown.partial.drain(..=end).collect();
@@ -162,7 +162,7 @@ impl Plain {
         let shown = self.rows.get_mut(&row).expect("only rows that exist have output");
         let text = String::from_utf8_lossy(line);
         let text = text.trim_end_matches(['\n', '\r']);
-        // A carriage return overwrites what stood in the line.
+        // A carriage return overwrites the line.
         let text = text.rsplit('\r').next().unwrap_or_default();
         let line = format!("{:.3} {}", shown.started.elapsed().as_secs_f64(), output_line(text));
         let _ = writeln!(out, "#{} {line}", shown.number);

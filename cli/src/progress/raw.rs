@@ -1,4 +1,4 @@
-//! Progress for programs: a JSON object a line, with the fields of BuildKit's status stream.
+//! Progress for programs: one JSON object per line, with the fields of BuildKit's status stream.
 
 use kiln_builder::event::{Event, Finding, Row};
 use kiln_image::digest::Digest;
@@ -6,7 +6,7 @@ use kiln_image::json;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Turns events into lines.
+/// Converts events to lines.
 #[derive(Default)]
 pub(super) struct Raw {
     rows: BTreeMap<Row, Vertex>,
@@ -97,7 +97,7 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 impl Raw {
-    /// The line for an event, without its end; empty when there is nothing to say.
+    /// Returns the line for an event, without its end; empty when the format has none.
     pub(super) fn show(&mut self, event: &Event) -> String {
         let mut line = Line::default();
         match event {
@@ -173,7 +173,7 @@ impl Raw {
         }
     }
 
-    /// The step that reads the Dockerfile, which is always the first: warnings are about it.
+    /// Digest of the step that reads the Dockerfile, which is always the first: warnings refer to it.
     fn definition(&self) -> String {
         self.rows.values().next().map(|vertex| vertex.digest.clone()).unwrap_or_default()
     }

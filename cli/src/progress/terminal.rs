@@ -1,4 +1,4 @@
-//! Lines that change while work goes on.
+//! Rows of a terminal that are redrawn while a build is running.
 
 use super::frame::{Board, Ended};
 use crate::ui;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Time between two frames: elapsed times are shown in tenths of seconds.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Draws what is known of the build, again and again.
+/// Draws the state of a build at intervals.
 pub(super) struct Terminal {
     shared: Arc<Shared>,
     ticker: Option<JoinHandle<()>>,
@@ -20,7 +20,7 @@ pub(super) struct Terminal {
 struct Shared {
     began: Instant,
     board: Mutex<Board>,
-    /// Nothing is drawn any more.
+    /// True when drawing has ended.
     is_over: Mutex<bool>,
     over: Condvar,
 }
@@ -44,7 +44,7 @@ impl Terminal {
         self.shared.board().apply(event, self.shared.began.elapsed());
     }
 
-    /// Draws for a terminal that has another size now.
+    /// Redraws after the terminal's size has changed.
     pub(super) fn redraw(&self) {
         let is_over = self.shared.is_over();
         if !*is_over {
@@ -56,12 +56,12 @@ impl Terminal {
         self.shared.board().interrupt();
     }
 
-    /// Leaves the last frame above what is printed from now on.
+    /// Ends drawing; the last frame stays above later output.
     pub(super) fn finish(&mut self, is_ok: bool) {
         let Some(ticker) = self.ticker.take() else { return };
         *self.shared.is_over() = true;
         self.shared.over.notify_all();
-        // A frame that cannot be drawn is not worth a failure.
+        // A frame that cannot be drawn does not fail the build.
         let _ = ticker.join();
         let board = self.shared.board();
         ui::draw(&[]);

@@ -1,12 +1,12 @@
-//! Lines at the end of a terminal that are rewritten while work goes on.
+//! Lines at the end of a terminal that are redrawn while a command is running.
 //!
-//! Everything that is written to standard error passes here: while there are such lines, other text is put above them.
+//! All writes to standard error pass through here: while there are such lines, other text is printed above them.
 
 use crate::visible::{Colors, visible};
 use std::fmt::Write;
 use unicode_width::UnicodeWidthStr;
 
-/// The lines that stand at the end of the terminal.
+/// Lines that are drawn at the end of the terminal.
 #[derive(Default)]
 pub(super) struct Block {
     lines: Vec<String>,
@@ -17,7 +17,7 @@ impl Block {
         Block { lines: Vec::new() }
     }
 
-    /// What replaces the lines by others; empty when they are the same.
+    /// Returns the text that replaces the lines by others; empty when they are the same.
     pub(super) fn redraw(&mut self, lines: Vec<String>, columns: usize) -> String {
         if lines == self.lines {
             return String::new();
@@ -28,7 +28,7 @@ impl Block {
         out
     }
 
-    /// What puts text above the lines.
+    /// Returns the text that prints `text` above the lines.
     pub(super) fn above(&self, text: &str, columns: usize) -> String {
         if self.lines.is_empty() || text.is_empty() {
             return text.to_owned();
@@ -42,7 +42,8 @@ impl Block {
         out
     }
 
-    /// Moves to the first line and clears from there. Where the terminal has become narrower it has wrapped the lines.
+    /// Returns the sequence that moves to the first line and clears from there. Counts wrapped lines, since the terminal may
+    /// have become narrower.
     fn erase(&self, columns: usize) -> String {
         match self.lines.iter().map(|line| rows(line, columns)).sum::<usize>() {
             0 => String::new(),
@@ -58,7 +59,7 @@ impl Block {
     }
 }
 
-/// Rows that a line takes.
+/// Number of rows that a line occupies.
 fn rows(line: &str, columns: usize) -> usize {
     visible(line, Colors::Drop).width().div_ceil(columns.max(1)).max(1)
 }

@@ -1,5 +1,5 @@
-//! Every Dockerfile of `testdata/parser` is accepted, or refused in the same line, as the reference engine did when it
-//! was asked.
+//! Every Dockerfile of `testdata/parser` is accepted, or refused in the same line, as by the reference engine when it
+//! was recorded.
 
 use kiln_conformance::acceptance::{Verdict, ask, read_differences};
 use kiln_conformance::cases::{self, Case};

@@ -1,4 +1,4 @@
-//! `save` and `load`, and what other tools make of it.
+//! `save` and `load`, with archives of other tools and by other tools.
 
 use crate::bed::Done;
 use std::path::Path;
@@ -80,7 +80,7 @@ fn fifo(path: &Path) {
 }
 
 #[test]
-fn fifos_in_place_of_files_are_not_waited_for() {
+fn fifos_in_place_of_files_do_not_block() {
     let bed = bed!();
     let text = |name: &str| bed.path(name).display().to_string();
     fifo(&bed.path("index/index.json"));
@@ -105,7 +105,7 @@ fn fifos_in_place_of_files_are_not_waited_for() {
         let done = bounded(&bed, &["build", &flag, &context]);
         assert!(done.code == 1 && done.err.contains("is a FIFO"), "{name}: {}", done.err);
     }
-    // Members of a context may be anything.
+    // Members of a context may be of any type.
     fifo(&bed.path("e/f.tar"));
     let context = bed.context("e", "FROM busybox\nADD f.tar /a/\nCOPY f.tar /b/\nRUN test -p /b/f.tar\n");
     let done = bounded(&bed, &["build", &context.display().to_string()]);
@@ -113,7 +113,7 @@ fn fifos_in_place_of_files_are_not_waited_for() {
     fifo(&bed.path("g/.dockerignore"));
     let context = bed.context("g", "FROM busybox\nCOPY . /\n");
     bounded(&bed, &["build", &context.display().to_string()]);
-    // What a shell hands over is a stream, as standard input is.
+    // The shell's `<(…)` is a stream, like standard input.
     bed.ok(&format!("save -o {} c", text("c.tar")));
     let script = format!("cat {} | '{}' load -i /dev/stdin", text("c.tar"), crate::bed::kiln().display());
     let environment = bed.command::<&str>(&[]);

@@ -1,6 +1,6 @@
 //! Attacks of Dockerfiles and images on the builder: each is carried out, and must fail.
 //!
-//! Archives and secrets have their own tests in `mounts`, rights in `flags`.
+//! Archives and secrets have their own tests in `mounts`, entitlements in `flags`.
 
 use crate::bed::{Bed, Done};
 use std::fs;
@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
-/// A directory of the host that no build has anything to do with.
+/// A directory of the host that builds must not reach.
 struct Outside {
     path: PathBuf,
 }
@@ -34,7 +34,7 @@ impl Outside {
         found
     }
 
-    /// Nothing was written there, and `shown` tells nothing of it.
+    /// Nothing was written there, and `shown` has nothing of its content.
     #[track_caller]
     fn assert_unknown(&self, shown: &str) {
         let secret = || b"SECRET\n".to_vec();
@@ -45,13 +45,13 @@ impl Outside {
             (path("file"), secret()),
         ];
         assert_eq!(self.listing(), expected, "the outside was changed: {shown}");
-        // The command that looks for it names it, what it prints begins behind the time.
+        // The command of the step contains the text; its output begins after the time.
         let printed = shown.lines().any(|line| line.ends_with(" SECRET"));
         assert!(!printed, "the outside was shown: {shown}");
     }
 }
 
-/// Builds, whatever comes of it; gives the progress.
+/// Builds, and returns the progress whether or not the build fails.
 fn attempt(bed: &Bed, name: &str, dockerfile: &str) -> (i32, String) {
     let context = bed.context(name, dockerfile);
     let done = bed.kiln(&["build".as_ref(), "--no-cache".as_ref(), context.as_os_str()]);
@@ -115,7 +115,7 @@ fn sources_of_mounts_behind_links_stay_inside() {
     }
 }
 
-/// CVE-2024-9675: an id of a cache is a name, whatever it says.
+/// CVE-2024-9675: the id of a cache is a name, never a path.
 #[test]
 fn ids_of_caches_are_no_paths() {
     let bed = bed!();
@@ -170,9 +170,9 @@ fn cleaning_up_mount_points_follows_no_links() {
     outside.assert_unknown(&progress);
 }
 
-/// CVE-2024-9407: values of mount options are what their names say, and smuggle in no others.
+/// CVE-2024-9407: the value of a mount option cannot contain further options.
 #[test]
-fn options_of_mounts_hold_no_others() {
+fn mount_options_cannot_contain_others() {
     let bed = bed!();
     let outside = Outside::new(&bed);
     bed.write("c/f", "");
@@ -240,9 +240,9 @@ fn steps_do_not_leave_over_descriptors() {
     }
 }
 
-/// CVE-2024-9341: directories of the host, such as those about FIPS, are shown to no step unless it is given them.
+/// CVE-2024-9341: directories of the host, such as those for FIPS, are mounted into steps only on request.
 #[test]
-fn nothing_of_the_machine_is_mounted_unasked() {
+fn directories_of_the_host_are_mounted_only_on_request() {
     let bed = bed!();
     let outside = Outside::new(&bed);
     let whole = outside.path.display();
@@ -337,7 +337,7 @@ fn steps_that_share_a_cache_lead_each_other_nowhere() {
         .spawn()
         .unwrap();
     for target in &targets {
-        // One that meets a link in the place of a directory may fail.
+        // A step that finds a link instead of the directory may fail.
         let done = bed.kiln(&["build".as_ref(), target.as_ref(), context.as_os_str()]);
         assert!(done.code <= 1 && !done.err.contains("panicked"), "{}", done.err);
         outside.assert_unknown(&done.err);
@@ -356,8 +356,8 @@ fn attempt_cached(bed: &Bed, name: &str, dockerfile: &str) -> (i32, String) {
     (done.code, done.err)
 }
 
-/// CVE-2024-9676: a user database of an image that is a link to the host's, a pipe or huge gives no user, and holds
-/// no build up.
+/// CVE-2024-9676: a user database of an image that is a link to the host's, a pipe or huge has no users, and delays
+/// no build.
 #[test]
 fn user_databases_of_images_are_plain_files() {
     let bed = bed!();
@@ -382,7 +382,7 @@ fn user_databases_of_images_are_plain_files() {
                     "FROM busybox\nRUN rm /etc/passwd /etc/group && {make} && cp -a /etc/passwd /etc/group\n{step}\n"
                 ),
             );
-            // Copying goes on with root, and says so.
+            // COPY uses root, with a warning.
             let is_root = progress.contains("unknown user outsider counts as root")
                 || progress.contains("unknown group outsider counts as root");
             assert!(code == 1 || is_root, "{make}, {step}: {progress}");
@@ -390,7 +390,7 @@ fn user_databases_of_images_are_plain_files() {
     }
 }
 
-/// The host's null device stays whose it is, though steps and containers are shown it behind hidden paths and given it as
+/// Owner and mode of the host's null device stay, though steps and containers see it at masked paths and have it as
 /// standard streams: root of a container may change what it has open.
 #[test]
 fn the_null_device_stays_as_it_is() {
@@ -415,9 +415,9 @@ fn the_null_device_stays_as_it_is() {
     assert!(run.code == 0 && run.out.ends_with("done\n"), "{run:?}");
 }
 
-/// CVE-2021-41091: nobody else comes to what lies in the store, programs that run as their owner above all.
+/// CVE-2021-41091: other users cannot enter the store, which contains set-user-ID programs.
 #[test]
-fn the_store_is_closed_to_others() {
+fn other_users_cannot_enter_the_store() {
     use std::os::unix::fs::PermissionsExt;
     let bed = bed!();
     let plant = "cp /bin/busybox /planted && chmod 6755 /planted";
@@ -428,13 +428,13 @@ fn the_store_is_closed_to_others() {
     let done = bed.kiln(&["run", "--name", "planted", "planted"]);
     assert_eq!(done.code, 0, "{done:?}");
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o077;
-    // What the layout of an image store asks for says nothing.
+    // Files that the OCI layout requires contain no secrets.
     let known = ["oci-layout", "index.json"];
     for entry in fs::read_dir(bed.root()).unwrap().flatten() {
         let is_known = known.iter().any(|known| entry.file_name() == *known);
         assert!(is_known || mode(&entry.path()) == 0, "{entry:?}");
     }
-    // A store of older times is closed, too.
+    // A store of an earlier version is closed, too.
     for name in ["caches", "containers"] {
         fs::set_permissions(bed.root().join(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -444,7 +444,7 @@ fn the_store_is_closed_to_others() {
     }
 }
 
-/// A Dockerfile of the context is a file of the context, and one that is none is not waited for.
+/// A Dockerfile of the context must be a regular file inside; pipes and devices do not block.
 #[test]
 fn dockerfiles_are_files_of_their_context() {
     let bed = bed!();
@@ -512,7 +512,7 @@ fn dockerfiles_are_files_of_their_context() {
         assert!(done.code == 1 && done.err.contains("is not a regular file"), "{file}: {}", done.err);
     }
     outside.assert_unknown("");
-    // What the user names is read, whatever it is.
+    // A path from the command line may be of any type.
     let pipe = bed.path("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
         .unwrap();
@@ -529,9 +529,9 @@ fn dockerfiles_are_files_of_their_context() {
     assert_eq!(done.code, 0, "{}", done.err);
 }
 
-/// CVE-2016-3697, CVE-2026-46680: a number is no name, wherever users are named, and one that is no id is refused.
+/// CVE-2016-3697, CVE-2026-46680: a number is never taken for a user name, and one that is no id is refused.
 #[test]
-fn numbers_are_never_names_of_users() {
+fn numeric_ids_are_never_user_names() {
     let bed = bed!();
     let wrong = ["4294967295", "4294967296", "99999999999999999999", "+1001", "-1"];
     let names = ["1001"].iter().chain(&wrong).map(|name| {
@@ -558,7 +558,7 @@ fn numbers_are_never_names_of_users() {
         for user in [id.to_owned(), format!("0:{id}"), format!("own:{id}")] {
             let error = run(&[&format!("--user={user}"), "numbers", "true"]).unwrap_err();
             assert!(error.contains(&format!("invalid id `{id}`")), "{user}: {error}");
-            // What no process is started with is kept as it is written, as in the reference.
+            // Without a process the text is kept as it is written, as in the reference.
             let (code, progress) = attempt(&bed, "c", &format!("{start}USER {user}\nRUN true\n"));
             assert!(code == 1 && progress.contains(&format!("invalid id `{id}`")), "{user}: {progress}");
         }
@@ -573,7 +573,7 @@ fn numbers_are_never_names_of_users() {
     }
 }
 
-/// No command gives an image a name that reads as the digest or the id of another one.
+/// No command accepts a name for an image that looks like the digest or the id of another one.
 #[test]
 fn names_of_images_are_no_ids() {
     let bed = bed!();
@@ -599,7 +599,7 @@ fn names_of_images_are_no_ids() {
     }
 }
 
-/// A file that the caller's standard streams are is not the container's to open again.
+/// A container cannot reopen a file that is a standard stream of the caller.
 #[test]
 fn standard_streams_are_pipes() {
     let bed = bed!();
@@ -612,7 +612,7 @@ fn standard_streams_are_pipes() {
     assert_eq!(std::fs::read_to_string(output).unwrap(), "pipe\npipe\npipe\ninput\n");
 }
 
-/// Hooks and settings of the user who builds do not reach the git that fetches a repository.
+/// The git that fetches a repository uses no hooks and settings of the user.
 #[test]
 fn git_takes_no_settings_of_users() {
     let bed = bed!();
@@ -671,7 +671,7 @@ pub fn tar_header(name: &str, kind: u8, size: u64) -> Vec<u8> {
     block.to_vec()
 }
 
-/// A tar of one file that is nothing but a hole.
+/// A tar of one file that consists of a hole.
 fn hollow_tar(size: u64) -> Vec<u8> {
     let record = |key: &str, value: &str| {
         let rest = format!(" {key}={value}\n");

@@ -1,4 +1,4 @@
-//! A store of its own, a mirror, and the program.
+//! The fixture of a test: a store, a mirror, and the program.
 
 use kiln_registry::testing::{Faults, LayoutServer};
 use std::ffi::OsStr;
@@ -33,7 +33,7 @@ pub struct Bed {
     mirror: String,
 }
 
-/// What a command did.
+/// Result of a command.
 #[derive(Debug)]
 pub struct Done {
     pub code: i32,
@@ -96,7 +96,7 @@ impl Bed {
         self.kiln(&line.split_whitespace().collect::<Vec<_>>())
     }
 
-    /// Like [`Bed::words`], for what must succeed; gives its answer.
+    /// Like [`Bed::words`], for commands that must succeed; returns standard output.
     #[track_caller]
     pub fn ok(&self, line: &str) -> String {
         let done = self.words(line);
@@ -104,7 +104,7 @@ impl Bed {
         done.out
     }
 
-    /// Builds a context under a name; gives the plain progress.
+    /// Builds a context under a name; returns the plain progress.
     #[track_caller]
     pub fn build(&self, name: &str, context: &Path) -> String {
         let done = self.kiln(&[OsStr::new("build"), "-t".as_ref(), name.as_ref(), context.as_ref()]);
@@ -112,7 +112,7 @@ impl Bed {
         done.err
     }
 
-    /// Builds what must fail.
+    /// Builds a context that must fail.
     #[track_caller]
     pub fn fails(&self, context: &Path) -> Done {
         let done = self.kiln(&[OsStr::new("build"), "-t".as_ref(), "failed".as_ref(), context.as_ref()]);
@@ -121,12 +121,12 @@ impl Bed {
         done
     }
 
-    /// Starts a command whose output is read by nobody.
+    /// Starts a command with pipes for its output.
     pub fn start<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Child {
         self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Nothing of this store is mounted, runs or holds a control group.
+    /// Nothing of this store is mounted, running or in a cgroup.
     #[track_caller]
     pub fn assert_clean(&self) {
         let root = self.root().display().to_string();

@@ -1,4 +1,4 @@
-//! What builds do, and do not do again.
+//! Builds, and their cache.
 
 use crate::bed::{Bed, project};
 use std::fs;
@@ -37,7 +37,7 @@ fn hello(bed: &Bed) -> std::path::PathBuf {
 }
 
 #[test]
-fn hello_says_what_its_steps_made() {
+fn hello_prints_the_results_of_its_steps() {
     let bed = bed!();
     let progress = bed.build("hello", &hello(&bed));
     assert!(!progress.contains("unused"), "a stage that nothing needs was built: {progress}");
@@ -54,7 +54,7 @@ fn hello_says_what_its_steps_made() {
 }
 
 #[test]
-fn a_second_build_runs_nothing_and_changes_run_what_they_must() {
+fn a_second_build_runs_only_changed_steps() {
     let bed = bed!();
     let context = hello(&bed);
     bed.build("hello", &context);
@@ -176,7 +176,7 @@ fn the_cache_of_some_stages_is_left_out() {
     assert!(done.err.contains(" first\n") && !done.err.contains(" second\n"), "{}", done.err);
 }
 
-/// As in the reference: the config keeps what WORKDIR says, and programs begin in the clean path.
+/// As in the reference: the config keeps the text of WORKDIR, and programs start in the cleaned path.
 #[test]
 fn programs_begin_in_the_clean_working_directory() {
     let bed = bed!();

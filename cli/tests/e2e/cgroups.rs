@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Cgroups of the host in all hierarchies, with a name that tells something; removed when dropped.
+/// Cgroups of the host in all hierarchies, with a secret in their name; removed on drop.
 struct Telling {
     name: String,
     made: Vec<PathBuf>,
@@ -31,7 +31,7 @@ impl Drop for Telling {
     }
 }
 
-/// Shows the paths of all cgroups, the container's places in them, and the processes in one.
+/// Command that prints the paths of all cgroups, those of the container, and the processes in one.
 const LOOK: &str = "find /sys/fs/cgroup; cat /proc/self/cgroup; grep ' /sys/fs/cgroup' /proc/self/mountinfo; \
                     echo processes $(cat /sys/fs/cgroup/memory/cgroup.procs); \
                     echo limit $(cat /sys/fs/cgroup/memory/memory.limit_in_bytes)";
@@ -42,7 +42,7 @@ fn assert_own_alone(shown: &str, host: &Telling) {
     assert!(!shown.contains("kiln-run") && !shown.contains("kiln-build"), "{shown}");
     let places: Vec<&str> = shown.lines().filter(|line| line.split(':').count() == 3).collect();
     assert!(places.len() > 2 && places.iter().all(|place| place.ends_with(":/")), "{shown}");
-    // Its own is there, and holds its processes alone.
+    // Its own cgroup is visible, and contains its processes alone.
     assert!(shown.contains("/sys/fs/cgroup/memory/memory.usage_in_bytes"), "{shown}");
     let processes = shown.lines().find_map(|line| line.strip_prefix("processes ")).unwrap();
     let processes: Vec<u32> = processes.split(' ').map(|pid| pid.parse().unwrap()).collect();

@@ -1,4 +1,4 @@
-//! What README, CHANGELOG and `--help` say, where the other files have no test of it.
+//! Claims of README, CHANGELOG and `--help` that have no test in the other modules.
 
 use crate::attacks::tar_header;
 use crate::bed::{Bed, Done};
@@ -33,7 +33,7 @@ fn packed(bed: &Bed, program: &str, bytes: &[u8]) -> Vec<u8> {
     done.stdout
 }
 
-/// What must have succeeded; gives its answer.
+/// Asserts success and returns the output.
 #[track_caller]
 fn ok(done: Done) -> String {
     assert_eq!(done.code, 0, "{}{}", done.out, done.err);
@@ -59,7 +59,7 @@ fn a_project_is_built_where_it_lies() {
 }
 
 #[test]
-fn steps_say_why_they_run() {
+fn explain_names_the_reason_of_each_step() {
     let bed = bed!();
     let dir = context(&bed, "c", "FROM busybox\nARG A=1\nRUN echo $A > /a\nCOPY f /f\n");
     let why = |flag: &str| {
@@ -90,7 +90,7 @@ fn values_come_from_the_environment() {
     assert_eq!(bed.ok("inspect -f {{.Created}} c"), "2017-07-14T02:40:00Z\n");
     let verified = bed.words("verify c");
     assert_eq!(verified.code, 0, "the values are remembered: {}{}", verified.out, verified.err);
-    // The flag counts before the variable.
+    // The flag takes precedence over the variable.
     ok(with(&bed, &variables, &["build", "-q", "-t", "c", "--source-date-epoch=1600000000", &dir]));
     assert_eq!(bed.ok("inspect -f {{.Created}} c"), "2020-09-13T12:26:40Z\n");
 
@@ -151,7 +151,7 @@ fn flags_of_run_reach_the_container() {
     bed.ok("rm labelled");
 }
 
-/// A program that nobody else waits for becomes the first process's, which must wait for it.
+/// An orphan becomes a child of the init process, which must reap it.
 #[test]
 fn a_first_process_waits_for_orphans() {
     let bed = bed!();
@@ -161,7 +161,7 @@ fn a_first_process_waits_for_orphans() {
     assert_eq!(ok(bed.kiln(&["run", "--rm", "--init", "debian:bookworm", "sh", "-c", orphan])), "reaped\n");
 }
 
-/// Flags that Docker's users know. What is not in the help is refused, and nothing runs.
+/// Flags of Docker. Those that are not in the help are refused, and nothing runs.
 #[test]
 fn flags_that_are_not_there_are_refused() {
     let bed = bed!();
@@ -225,7 +225,7 @@ fn settings_have_an_order() {
     let both = [("KILN_CONFIG", one.as_str()), ("KILN_ROOT", variable.as_str())];
     assert_eq!(asked(&[], &both, root), variable);
     assert_eq!(asked(&["--root", &flag], &both, root), flag);
-    // The host's own file, for those who have none.
+    // The host's file, for images without one.
     let change = format!(
         "unset KILN_ROOT KILN_CONFIG && mount -t overlay none -o lowerdir={}:/etc /etc",
         place("etc")
@@ -315,7 +315,7 @@ fn images_are_pulled_by_digest() {
 }
 
 #[test]
-fn steps_have_the_memory_and_processors_that_they_are_given() {
+fn memory_and_cpu_limits_apply_to_steps() {
     let bed = bed!();
     let controllers = bed.kiln(&["info", "--format", "{{json .CgroupControllers}}"]).out;
     if ["\"cpu\"", "\"cpuset\"", "\"memory\""].iter().any(|name| !controllers.contains(*name)) {
@@ -397,7 +397,7 @@ fn archives_of_other_bytes_are_not_loaded() {
 fn headers_of_archives_are_bounded() {
     let bed = bed!();
     let context = bed.context("c", "FROM busybox\nADD a.tar /x/\n");
-    // What does not begin as an archive is a file.
+    // A file without the header of an archive is copied.
     let check = |header: &[u8], reason: &str| {
         let good = tar_header("good", b'0', 0);
         let bytes = [good.as_slice(), header, &tar_header("f", b'0', 0), &[0u8; 1024]].concat();
@@ -449,7 +449,7 @@ fn layers_that_explode_are_refused_when_they_are_pulled() {
 }
 
 #[test]
-fn pushed_images_have_the_media_types_that_the_format_says() {
+fn pushed_images_have_the_media_types_of_the_format() {
     let bed = bed!();
     let dir = context(&bed, "c", CONTENT);
     let (server, kept) = registry();
@@ -493,7 +493,7 @@ fn granted_devices_are_the_only_ones_that_open() {
     assert_eq!(done.err.matches(" shut\n").count(), 2, "{}", done.err);
 }
 
-/// Where a description names another path on the host, the step gets the device of that path.
+/// When a description names another path on the host, the step gets the device at that path.
 #[test]
 fn a_granted_device_is_that_of_the_path_on_the_host() {
     let bed = bed!();
@@ -538,7 +538,7 @@ fn dockerfiles_are_checked_and_laid_out_from_standard_input() {
 }
 
 #[test]
-fn rules_are_as_many_as_the_readme_says() {
+fn the_readme_has_the_number_of_rules() {
     let bed = bed!();
     let sarif = piped(&bed, &["lint", "--format=sarif", "-"], b"FROM busybox:1\n").out;
     let log: serde_json::Value = serde_json::from_str(&sarif).unwrap();
@@ -553,7 +553,7 @@ fn rules_are_as_many_as_the_readme_says() {
 }
 
 #[test]
-fn lists_show_what_is_asked_for() {
+fn lists_honour_filters_and_formats() {
     let bed = bed!();
     bed.ok("pull -q busybox");
     bed.ok("tag busybox a:1");
@@ -587,7 +587,7 @@ fn lists_show_what_is_asked_for() {
 }
 
 #[test]
-fn force_removes_what_is_used_and_misses_nothing() {
+fn force_removes_used_images_and_ignores_missing_ones() {
     let bed = bed!();
     bed.ok("run --name kept --network none busybox true");
     assert_eq!(bed.words("rmi busybox").code, 1);
@@ -599,7 +599,7 @@ fn force_removes_what_is_used_and_misses_nothing() {
 }
 
 #[test]
-fn commands_have_the_names_that_docker_groups_them_under() {
+fn commands_have_the_group_names_of_docker() {
     let bed = bed!();
     bed.ok("run --name kept --network none busybox true");
     let dir = context(&bed, "c", CONTENT);
@@ -632,7 +632,7 @@ fn the_build_cache_is_not_removed_unasked() {
     let context = bed.context("c", CONTENT);
     bed.build("c", &context);
     let done = bed.words("builder prune");
-    // The end of the input is a no.
+    // The end of the input means no.
     assert_eq!((done.code, done.out.contains("Total")), (0, false), "{}{}", done.out, done.err);
     assert!(bed.build("c", &context).contains("RUN echo content > /f\n#4 CACHED"));
     bed.ok("builder prune -f");
@@ -641,7 +641,7 @@ fn the_build_cache_is_not_removed_unasked() {
 }
 
 #[test]
-fn what_is_nested_too_deeply_is_refused() {
+fn deeply_nested_input_is_refused() {
     let bed = bed!();
     let deep = 5000;
     let value = "${A:-".repeat(deep) + "x" + &"}".repeat(deep);

@@ -107,7 +107,7 @@ fn version_names_commit_kernel_cgroup_and_store() {
 }
 
 #[test]
-fn flags_without_effect_say_so() {
+fn flags_without_effect_lead_to_warnings() {
     let bed = bed!();
     let context = bed.context("c", "FROM scratch\nLABEL a=b\n");
     let build = |flag: &str| bed.kiln(&[OsStr::new("build"), flag.as_ref(), context.as_os_str()]);

@@ -1,4 +1,4 @@
-//! Many at once.
+//! Many commands in parallel.
 
 use crate::bed::Done;
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ fn twenty_containers_at_once() {
 /// Seconds of [`commands_on_containers_do_not_disturb_each_other`]: `make test-long` wants more.
 const CAMPAIGN: &str = "KILN_CAMPAIGN_SECONDS";
 
-/// Lines of messages that only say what another process has just done.
+/// Lines of messages about changes by another process.
 const EXPECTED: [&str; 4] =
     ["No such container", "No such object", "container is running", "is using its referenced image"];
 

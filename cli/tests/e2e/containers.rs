@@ -79,7 +79,7 @@ fn a_first_process_reaps_and_passes_signals_on() {
     assert_eq!(bed.kiln(&["run", "--rm", "--init", "debian:bookworm", "no-such"]).code, 127);
 }
 
-/// The first process of `--init` blocks signals to hear of them: the program must not inherit that.
+/// The init process of `--init` blocks signals to receive them: the program must not inherit that.
 #[test]
 fn a_first_process_leaves_no_trace_in_the_program() {
     let bed = bed!();
@@ -110,7 +110,7 @@ fn a_first_process_passes_every_signal_on_and_reaps_orphans() {
     }
     assert_eq!(run("kill -KILL $$").code, 128 + 9);
     assert_eq!(run("kill -RTMIN+3 $$").code, 128 + 37);
-    // Orphans become children of the first process, and are gone once they have ended.
+    // Orphans become children of the init process, and are reaped.
     let script = "(sleep 0.01 & echo $!) > /tmp/pid; pid=$(cat /tmp/pid); while [ -e /proc/$pid ]; do sleep 0.01; done; \
                   echo reaped";
     assert_eq!(run(script).out, "reaped\n");
@@ -132,7 +132,7 @@ fn a_first_process_passes_every_signal_on_and_reaps_orphans() {
 }
 
 #[test]
-fn programs_that_cannot_be_run_are_named_for_what_they_are() {
+fn errors_explain_why_a_program_cannot_run() {
     let bed = bed!();
     bed.write("c/text", "echo hi\n");
     bed.write("c/mark", "\u{feff}#!/bin/sh\n");
@@ -166,7 +166,7 @@ fn host_names_with_a_domain_are_known_without_it() {
     assert!(hosts("box").ends_with("\tbox\n"));
 }
 
-/// Where nothing else is there, the reference engine's name servers; it is told once, however many containers ask them.
+/// Without other name servers, those of the reference engine, with one warning for any number of containers.
 #[test]
 fn hosts_with_local_name_servers_alone_are_helped_out() {
     let bed = bed!();
@@ -296,9 +296,9 @@ fn running_containers_are_removed_only_by_force() {
     assert_eq!(bed.ok("ps -aq"), "");
 }
 
-/// Layers say nothing of the root itself, so it is the same for every image, as in the reference engine.
+/// Owner and mode of the root are the same for every image, as in the reference engine.
 #[test]
-fn the_root_of_a_container_is_nobody_elses() {
+fn the_root_directory_belongs_to_root() {
     let bed = bed!();
     bed.build("c", &bed.context("c", "FROM busybox\nRUN chmod 711 / && chown 5:6 / && touch /x\n"));
     assert_eq!(bed.kiln(&["run", "--rm", "c", "stat", "-c", "%a %u %g", "/"]).out, "755 0 0\n");

@@ -6,7 +6,7 @@ use kiln_image::store::Store;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Moments of a build, spread over what it takes; not a wait for something, but the thing under test.
+/// Moments of a kill, spread over the duration of a build; the subject of the test, not a wait for an event.
 const MOMENTS: u64 = 10;
 
 #[test]
@@ -34,7 +34,7 @@ fn killed_builds_leave_a_sound_store() {
     wait_until_clean(&bed);
 }
 
-/// A layer with members out of order, so that it does not come out of our packer as it was.
+/// A layer with members out of order, which our packer does not reproduce.
 fn foreign_layer(number: u8) -> Vec<u8> {
     use kiln_image::tar::{Entry, EntryKind, Writer};
     let mut writer = Writer::new(Vec::new());
@@ -70,7 +70,7 @@ fn assert_whole(bed: &Bed, name: &str, look: &[&str], expected: &str) {
     }
 }
 
-/// Kills `command` at many moments; what it leaves must not make the next one lie.
+/// Kills `command` at many moments; its leftovers must not break the next one.
 #[track_caller]
 fn kill_and_repeat(bed: &Bed, command: &str, name: &str, look: &[&str], expected: &str) {
     let words: Vec<&str> = command.split_whitespace().collect();
@@ -83,7 +83,7 @@ fn kill_and_repeat(bed: &Bed, command: &str, name: &str, look: &[&str], expected
         std::thread::sleep(whole.mul_f64((moment as f64 + 0.5) / MOMENTS as f64));
         child.kill().unwrap();
         child.wait().unwrap();
-        // Killed once more, it finds what the first has left.
+        // Killed again, it finds the leftovers of the first.
         let mut child = bed.start(&words);
         std::thread::sleep(whole.mul_f64((moment as f64 + 1.0) / MOMENTS as f64));
         child.kill().unwrap();
@@ -156,7 +156,7 @@ fn secrets_of_killed_builds_are_removed() {
         assert!(killed.try_wait().unwrap().is_none(), "the build ended before its step began");
         std::thread::sleep(Duration::from_millis(5));
     }
-    // Another build's are not touched while that runs.
+    // Files of a running build are not touched.
     bed.build("other", &bed.context("other", "FROM scratch\nCOPY Dockerfile /\n"));
     assert_eq!(files_with(secrets, &text).len(), 1);
     killed.kill().unwrap();
@@ -190,7 +190,7 @@ fn private_layers_of_killed_builds_are_removed() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(files_with(&layers, &text).len(), 1);
-    // Another command does not touch what belongs to a build that runs.
+    // Another command does not touch files of a running build.
     bed.ok("images");
     assert_eq!(files_with(&layers, &text).len(), 1);
     killed.kill().unwrap();
@@ -201,7 +201,7 @@ fn private_layers_of_killed_builds_are_removed() {
     wait_until_clean(&bed);
 }
 
-/// What a killed program started ends a moment later by itself.
+/// Children of a killed program exit a moment later by themselves.
 fn wait_until_clean(bed: &Bed) {
     for _ in 0..100 {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bed.assert_clean())).is_ok() {

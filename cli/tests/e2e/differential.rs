@@ -1,4 +1,4 @@
-//! Every trial of `testdata/differential` gives the image that the reference engine made of it when it was asked.
+//! Every trial of `testdata/differential` makes the image that the reference engine made when it was recorded.
 
 use kiln_conformance::acceptance::read_differences;
 use kiln_conformance::differential::{self, Base, KILN_ARGUMENTS, Trial};

@@ -1,4 +1,4 @@
-//! What a command reported stays: lost and damaged indexes, full disks, kills, power cuts.
+//! Reported results are durable: lost and damaged indexes, full disks, kills, power cuts.
 //!
 //! `tests/powercut` cuts the power at many random moments.
 
@@ -62,7 +62,7 @@ fn a_lost_or_damaged_index_is_made_anew() {
         fs::remove_file(index.with_file_name(format!("index.db{suffix}"))).unwrap();
     }
     assert_eq!(list(), before);
-    // Pages that are none: whichever command meets them goes on with a new index.
+    // Damaged pages: the command that reads them continues with a new index.
     let _ = fs::remove_file(index.with_file_name("index.db-wal"));
     let mut bytes = fs::read(&index).unwrap();
     bytes.iter_mut().skip(4096).for_each(|byte| *byte = 0x5a);
@@ -143,7 +143,7 @@ fn killed_removals_leave_nothing() {
     assert_eq!(fs::read_dir(bed.root().join("locks")).unwrap().count(), 1, "that of the layers alone");
 }
 
-/// With `KILN_DURABILITY=strict` a command ends when what it made is on disk.
+/// With `KILN_DURABILITY=strict` a command ends when its results are on disk.
 #[test]
 fn power_cuts_lose_nothing_that_was_waited_for() {
     let bed = bed!();

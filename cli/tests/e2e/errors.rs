@@ -1,4 +1,4 @@
-//! What goes wrong is told clearly, and leaves nothing behind.
+//! Failures are reported clearly, and leave nothing behind.
 
 use crate::bed::{Done, kiln, project};
 use crate::web_server::{Response, Server};
@@ -31,7 +31,7 @@ fn mistakes_in_a_dockerfile_are_shown() {
 }
 
 #[test]
-fn what_had_finished_is_used_again_after_a_failure() {
+fn finished_steps_are_cached_after_a_failure() {
     let bed = bed!();
     let first = "FROM busybox\nRUN echo slow > /a\n";
     bed.fails(&bed.context("c", &format!("{first}RUN exit 3\n")));
@@ -40,7 +40,7 @@ fn what_had_finished_is_used_again_after_a_failure() {
 }
 
 #[test]
-fn an_interrupted_build_ends_at_once_and_keeps_what_had_finished() {
+fn an_interrupted_build_ends_at_once_and_keeps_finished_steps() {
     let bed = bed!();
     let dockerfile = "FROM busybox\nRUN echo first > /a\nRUN echo begun; sleep 1000\n";
     let context = bed.context("c", dockerfile);
@@ -90,9 +90,9 @@ impl Drop for Unmount {
     }
 }
 
-/// An ordinary user is told what is missing, and nothing is made.
+/// Without root a command fails with a hint, and creates nothing.
 #[test]
-fn ordinary_users_are_told_what_to_do() {
+fn ordinary_users_get_a_hint() {
     const NOBODY: u32 = 65534;
     if !rustix::process::geteuid().is_root() && !kiln().exists() {
         skip!("needs the program");
@@ -123,7 +123,7 @@ fn registries_that_cannot_be_reached_are_all_named() {
     let bed = bed!();
     let context = bed.context("c", "FROM nothing-here:1\n");
     let mut command = bed.command(&["build".as_ref(), context.as_os_str()]);
-    // Nobody listens on port 1.
+    // No process listens on port 1.
     let done = Done::of(command.env("KILN_REGISTRY_MIRROR", "127.0.0.1:1").output().unwrap());
     assert_eq!(done.code, 1);
     if !done.err.contains("cannot reach") {
@@ -151,7 +151,7 @@ const STEERING: &str = "\x1b]0;title\x07\x1b]52;c;ZXZpbA==\x07\x1b[2J\u{9b}2J\u{
 #[track_caller]
 fn steers_nothing(text: &str) {
     let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
-    // Colours of steps stay.
+    // Colours of steps are kept.
     let text = text.replace("\x1b[31m", "").replace("\x1b[0m", "");
     assert!(!text.contains(steers), "{text:?}");
 }
@@ -183,7 +183,7 @@ fn texts_from_outside_do_not_steer_terminals() {
     let history = bed.ok("history --no-trunc labelled");
     assert!(history.contains("^[]0;title^G"), "{history:?}");
     steers_nothing(&history);
-    // What programs read stays as it is.
+    // Output for programs is not changed.
     let label = bed.kiln(&["inspect", "--format", "{{index .Config.Labels \"a\"}}", "labelled"]);
     assert_eq!(label.out, format!("{STEERING}\n"));
 
@@ -248,9 +248,9 @@ fn variables_and_configs_have_a_size() {
     }
 }
 
-/// A hint says where a path was looked for, whatever that is.
+/// A hint names the tree in which a path was looked for.
 #[test]
-fn paths_that_are_not_found_name_their_place() {
+fn errors_about_paths_name_the_searched_tree() {
     let bed = bed!();
     let cases = [
         ("COPY --from=a /d /x", "paths are looked for in the stage a"),
@@ -281,7 +281,7 @@ fn paths_that_are_not_found_name_their_place() {
     }
 }
 
-/// What is told about a step is told again when the step is found in the cache, and stands in the list at the end.
+/// Warnings of a step are repeated when the step is found in the cache, and at the end of the build.
 #[test]
 fn warnings_are_the_same_from_the_cache_and_in_one_list() {
     let bed = bed!();

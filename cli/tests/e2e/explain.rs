@@ -3,7 +3,7 @@
 use crate::bed::Bed;
 use std::os::unix::fs::PermissionsExt;
 
-/// The lines that say why, each with the instruction that they stand below.
+/// The lines with reasons, each with the instruction above it.
 fn causes(progress: &str) -> Vec<(String, String)> {
     let mut steps: Vec<(String, String)> = Vec::new();
     let mut causes = Vec::new();
@@ -84,7 +84,7 @@ fn edits_of_the_dockerfile_are_named() {
     assert_eq!(texts(&inserted, "RUN true"), ["this step is new: the last build had none like it"]);
     assert_eq!(texts(&inserted, "COPY src"), ["`RUN true` before it is new"]);
     assert_eq!(texts(&inserted, "RUN echo last"), ["`RUN true` before it is new"], "{inserted:?}");
-    // Compared is with the last build, in which the step was there.
+    // The last build had the step.
     let removed = edited.with("WORKDIR /w\n", "WORKDIR /w\nRUN : other\n", &[]);
     assert_eq!(
         texts(&removed, "RUN : other"),
@@ -199,7 +199,7 @@ fn steps_below_and_files_of_other_stages_are_named() {
     assert_eq!(mounted[0], "mounted on /m: file o/f changed", "{other:?}");
     assert_eq!(mounted[1], "`COPY --from=made /o /o` before it: file o/f changed");
 
-    // A stage more does not shift the others.
+    // An additional stage does not shift the others.
     let more =
         build(&format!("FROM busybox AS more\nRUN echo more\n{stages}COPY --from=more /etc/passwd /p\n"));
     assert_eq!(texts(&more, "RUN echo more"), ["this step is new: the last build had none like it"]);

@@ -114,7 +114,7 @@ fn several_platforms_give_an_index() {
 #[test]
 fn programs_of_other_processors_are_named() {
     let bed = bed!();
-    // A program of another machine: no kernel runs it without help.
+    // A program of another architecture: the kernel needs an emulator.
     let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
     elf.resize(16, 0);
     elf.extend([2, 0, 0xb7, 0]);
@@ -227,7 +227,7 @@ fn files_with(bed: &Bed, text: &str) -> String {
     String::from_utf8_lossy(&found.stdout).into_owned()
 }
 
-/// A value that the build begins with has not leaked, and one that is in files by chance is told of.
+/// A value that exists before the build is no leak, and one that is in files by chance leads to a warning.
 #[test]
 fn secrets_that_leaked_nowhere_stop_no_build() {
     const VALUE: &str = "deploy-zone-eu-7781";
@@ -250,7 +250,7 @@ fn secrets_that_leaked_nowhere_stop_no_build() {
     let done = ok(&bed, &[&secret("secret")], &dir);
     assert!(done.err.contains(&format!(" zone={VALUE}\n")), "{}", done.err);
     ok(&bed, &[&secret("secret")], &dir);
-    // A file that is the secret itself is told of.
+    // A file that is the secret itself leads to a warning.
     bed.write("file/conf", VALUE);
     let done = ok(&bed, &[&secret("secret")], &dir);
     assert!(
@@ -258,7 +258,7 @@ fn secrets_that_leaked_nowhere_stop_no_build() {
         "{}",
         done.err
     );
-    // One that is not copied counts for nothing.
+    // One that is not copied is ignored.
     let text = format!("FROM busybox\nCOPY Dockerfile /\n{mount}; cp /run/secrets/s /kept\n");
     let dir = context(&bed, "not-copied", &text);
     bed.write("not-copied/conf", VALUE);
@@ -411,12 +411,12 @@ fn secrets_in_configs_are_found_before_steps_run() {
     let dir = context(&bed, "d", "FROM busybox\nRUN echo before\n");
     let done = build(&bed, &[&secret, &format!("--annotation=a={VALUE}")], &dir);
     assert!(done.code == 1 && done.err.contains("an annotation"), "{}", done.err);
-    // Neither do records of stages say it.
+    // Records of stages do not contain it.
     let dir =
         context(&bed, "e", "FROM busybox AS a\nARG A\nRUN echo x >/x\nFROM busybox\nCOPY --from=a /x /x\n");
     ok(&bed, &[&secret, &arg, "-t=e"], &dir);
     assert_eq!(files_with(&bed, VALUE), "");
-    // Nor do those of command lines, which are kept as numbers; the value is asked for when it is needed again.
+    // Nor do those of command lines, which are kept as digests; the value must be set when it is needed again.
     let numbers: Vec<String> = VALUE.bytes().map(|byte| byte.to_string()).collect();
     assert_eq!(files_with(&bed, &numbers.join(",")), "");
     let again = bed.words("verify e");
@@ -430,7 +430,7 @@ fn secrets_in_configs_are_found_before_steps_run() {
 }
 
 #[test]
-fn rights_are_asked_for() {
+fn entitlements_must_be_allowed() {
     let bed = bed!();
     let insecure = context(
         &bed,
@@ -448,7 +448,7 @@ fn rights_are_asked_for() {
     assert!(unknown.code == 1 && unknown.err.contains("unknown entitlement"), "{}", unknown.err);
 }
 
-/// A step with rights over its network leaves no route behind for the next one, and sees none of another.
+/// A step with privileges over its network leaves no route for the next one, and sees none of another.
 #[test]
 fn networks_of_privileged_steps_are_their_own() {
     let bed = bed!();
@@ -485,7 +485,7 @@ fn programs_have_the_limits_of_the_command_line() {
 }
 
 #[test]
-fn what_is_not_carried_out_is_refused() {
+fn unsupported_flags_are_refused() {
     let bed = bed!();
     let dir = context(&bed, "c", "FROM scratch\nLABEL a=b\n");
     for flag in [
@@ -522,10 +522,10 @@ fn leniency_ends_where_it_is_not_wanted() {
     assert!(done.err.contains("did you mean nobody?") && done.err.contains("Dockerfile:3"), "{}", done.err);
 }
 
-/// What a registry has, by path.
+/// Content of a registry, by path.
 pub type Kept = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
-/// A registry that keeps what is pushed.
+/// A registry that stores pushed content.
 pub fn registry() -> (Server, Kept) {
     let kept = Kept::default();
     let store = kept.clone();
@@ -579,7 +579,7 @@ fn images_are_pushed_and_come_back() {
     let done = ok(&bed, &["--push", "-t", &name], &dir);
     assert!(done.err.contains("pushed "), "{}", done.err);
     assert!(kept.lock().unwrap().contains_key("/v2/team/app/manifests/v1"));
-    // Nothing goes up twice.
+    // Nothing is uploaded twice.
     let before = server.requests().iter().filter(|request| request.method == "PATCH").count();
     ok(&bed, &["--push", "-t", &name], &dir);
     assert_eq!(server.requests().iter().filter(|request| request.method == "PATCH").count(), before);
@@ -609,7 +609,7 @@ fn images_are_pushed_and_come_back() {
 }
 
 #[test]
-fn what_was_built_is_written_for_tools() {
+fn metadata_files_and_layouts_describe_the_result() {
     let bed = bed!();
     let dir = context(&bed, "c", "FROM busybox\nLABEL a=b\n");
     let file = bed.path("metadata").display().to_string();
@@ -670,7 +670,7 @@ fn images_are_verified() {
 }
 
 #[test]
-fn what_is_verified_is_named_and_nothing_is_left() {
+fn verify_names_its_subject_and_leaves_no_image() {
     let bed = bed!();
     let text = "FROM busybox\nCOPY f /f\nRUN cat /f > /g\n";
     let dir = context(&bed, "thing", text);
@@ -688,7 +688,7 @@ fn what_is_verified_is_named_and_nothing_is_left() {
     assert_eq!(verify(&["thing"]), (0, format!("image thing ({id}): built again with the same result\n")));
     let expected = "directory ./thing: built twice with the same result\n".to_owned();
     assert_eq!(verify(&["./thing"]), (0, expected));
-    // Inputs that were edited since are no fault of a step.
+    // Edited inputs are not blamed on a step.
     bed.write("thing/f", "y");
     let (code, out) = verify(&["thing"]);
     assert_eq!(code, 1);
@@ -697,7 +697,7 @@ fn what_is_verified_is_named_and_nothing_is_left() {
         "{out}"
     );
     assert!(out.contains("`COPY f /f # buildkit` made another `/f`"), "{out}");
-    // Both: the edit is told first, and then the step that is never the same.
+    // Both: the edit is reported first, and then the step that cannot be reproduced.
     bed.write("thing/Dockerfile", &format!("{text}RUN cat /proc/sys/kernel/random/uuid > /id\n"));
     let (_, out) = verify(&["thing"]);
     assert!(out.contains("inputs have changed") && out.contains("besides, each time "), "{out}");
@@ -714,7 +714,7 @@ fn what_is_verified_is_named_and_nothing_is_left() {
 }
 
 #[test]
-fn steps_see_dirs_of_the_machine_that_they_are_given() {
+fn steps_see_directories_of_volume_flags() {
     let bed = bed!();
     bed.write("given/f", "from outside\n");
     let dir = context(
@@ -730,7 +730,7 @@ fn steps_see_dirs_of_the_machine_that_they_are_given() {
 }
 
 #[test]
-fn progress_is_told_to_programs() {
+fn progress_has_a_form_for_programs() {
     let bed = bed!();
     let dir = context(&bed, "c", "FROM busybox\nRUN echo hello\n");
     let done = ok(&bed, &["--progress=rawjson"], &dir);
@@ -741,7 +741,7 @@ fn progress_is_told_to_programs() {
 }
 
 #[test]
-fn agents_and_keys_are_shown_to_their_step() {
+fn ssh_agents_and_keys_are_visible_to_their_step() {
     let bed = bed!();
     if Command::new("ssh-keygen").arg("-?").output().is_err() {
         skip!("needs ssh-keygen");

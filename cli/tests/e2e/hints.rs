@@ -1,10 +1,10 @@
-//! What is done wrongly on the first day: each error says what to do.
+//! Mistakes of the first day: each error has a hint.
 
 use std::path::Path;
 
-/// Builds that fail, and what they must say.
+/// Builds that fail, and a part of their message.
 #[test]
-fn failed_builds_say_what_to_do() {
+fn failed_builds_have_hints() {
     let bed = bed!();
     for (dockerfile, expected) in [
         (

@@ -1,9 +1,9 @@
-//! Kernels of many versions, and what `kiln info` says of the one it runs on.
+//! Kernels of many versions, and `kiln info` about the running one.
 
 use crate::bed::{Bed, Done};
 use std::fmt::Write;
 
-/// Runs words as on a kernel without some features.
+/// Runs a command line as on a kernel without some features.
 fn without(bed: &Bed, features: &str, line: &str) -> Done {
     let words: Vec<&str> = line.split_whitespace().collect();
     Done::of(bed.command(&words).env("KILN_WITHOUT", features).output().unwrap())
@@ -90,7 +90,7 @@ pub fn on_changed(bed: &Bed, change: &str, line: &str) -> Done {
 }
 
 #[test]
-fn hosts_that_lack_something_are_told_what() {
+fn missing_requirements_of_the_host_are_named() {
     let bed = bed!();
     bed.context("one", "FROM busybox\nRUN date\n");
     let one = bed.path("one").display().to_string();
@@ -102,7 +102,7 @@ fn hosts_that_lack_something_are_told_what() {
         assert!(done.code != 0 && lines.len() == 1, "{line}: {done:?}");
         assert!(lines[0].contains("run `mount -t proc proc /proc`"), "{done:?}");
     }
-    // What no container needs is not missed.
+    // Requirements of no container are not reported.
     for change in ["mount -o remount,bind,ro /sys", "umount -R -l /sys/fs/cgroup", "mount -t tmpfs none /sys"]
     {
         let done = on_changed(&bed, change, "run --rm --network none busybox echo works");

@@ -33,7 +33,7 @@ fn images_are_pulled_tagged_listed_and_removed() {
 }
 
 #[test]
-fn inspect_and_history_say_what_an_image_is() {
+fn inspect_and_history_describe_an_image() {
     let bed = bed!();
     let context = bed.context(
         "c",

@@ -121,7 +121,7 @@ fn layers_change_no_file_of_the_host() {
     assert_eq!(fs::read_dir(&canary).unwrap().count(), 1);
 }
 
-/// A hard link over a link of a lower layer.
+/// A hard link that replaces a link of a lower layer.
 #[test]
 fn layers_read_no_file_of_the_host() {
     let bed = bed!();
@@ -139,9 +139,9 @@ fn layers_read_no_file_of_the_host() {
     }
 }
 
-/// Unnamed parents and hard links are those of the image, although another image has the same layer.
+/// Missing parents and hard links are resolved in each image, although both have the same layer.
 #[test]
-fn a_layer_means_what_lies_below_it() {
+fn a_layer_depends_on_the_layers_below() {
     let bed = bed!();
     let base = busybox(&bed);
     let upper = tar(&[file("data/new", "n"), link(EntryKind::HardLink, "copy", "data/old")]);
@@ -155,7 +155,7 @@ fn a_layer_means_what_lies_below_it() {
         bed.ok(&format!("run --rm image:{number} sh -c stat${{IFS}}-c%a${{IFS}}/data;cat${{IFS}}/copy"))
     };
     assert_eq!((show(1), show(2)), ("700\nof image 1".into(), "1777\nof image 2".into()));
-    // What was loaded is saved as it came.
+    // A loaded image is saved with the same bytes.
     let saved = bed.path("saved.tar");
     bed.ok(&format!("save -o {} image:1", saved.display()));
     let other = bed!();
@@ -174,7 +174,7 @@ fn layers_write_below_links_of_lower_ones() {
     assert_eq!(bed.ok("run --rm linked readlink /var/run"), "/run\n");
 }
 
-/// Overlayfs refuses one directory twice.
+/// Overlayfs refuses the same directory twice.
 #[test]
 fn images_have_one_layer_twice() {
     let bed = bed!();
@@ -193,7 +193,7 @@ fn images_have_one_layer_twice() {
 }
 
 #[test]
-fn whiteouts_hide_what_is_below_their_layer_alone() {
+fn whiteouts_hide_entries_of_lower_layers_only() {
     let bed = bed!();
     let base = busybox(&bed);
     let lower = tar(&[dir("d/"), file("d/old", ""), file("f", "old")]);
@@ -203,7 +203,7 @@ fn whiteouts_hide_what_is_below_their_layer_alone() {
     assert_eq!(bed.ok("run --rm image cat /f"), "new");
 }
 
-/// What a squashed image deletes of what it made itself leaves no trace; what it deletes of its base does.
+/// Files that a squashed image creates and deletes leave no trace; deleted files of its base leave whiteouts.
 #[test]
 fn squashed_layers_hold_no_whiteouts_of_nothing() {
     let bed = bed!();
@@ -227,7 +227,7 @@ fn squashed_layers_hold_no_whiteouts_of_nothing() {
     assert_eq!(whiteouts, ["bin/.wh.yes"]);
 }
 
-/// As in the reference: neither a step nor a tar gives the root another owner or mode.
+/// As in the reference: neither a step nor a tar changes owner or mode of the root.
 #[test]
 fn the_root_of_an_image_is_the_same_everywhere() {
     let bed = bed!();
@@ -250,7 +250,7 @@ fn the_root_of_an_image_is_the_same_everywhere() {
     }
 }
 
-/// As in the reference: extended attributes of files of the host stay there, those of images and archives are carried.
+/// As in the reference: extended attributes are copied from images and archives, and not from files of the host.
 #[test]
 fn attributes_of_context_files_stay_behind() {
     use rustix::fs::{XattrFlags, setxattr};
@@ -294,7 +294,7 @@ fn attributes_of_context_files_stay_behind() {
         String::from_utf8_lossy(&found.stdout).lines().count()
     };
     assert_eq!(holders("x"), 1, "the layer of the archive alone");
-    // From a stage they come along.
+    // COPY from a stage keeps them.
     let context = bed.context("s", "FROM x AS a\nFROM busybox\nCOPY --from=a /t /t\nCOPY --from=a /a /a\n");
     bed.build("y", &context);
     assert_eq!(holders("y"), 1, "the layer with the archive's file alone");

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Runs a command that may have `handles` open files, and cannot raise that.
+/// Runs a command with a hard limit of `handles` open files.
 fn with_handles(bed: &Bed, handles: u32, line: &str) -> Done {
     let inner = bed.command(&line.split_whitespace().collect::<Vec<_>>());
     let mut command = Command::new("sh");
@@ -107,7 +107,7 @@ fn endless_paths_are_refused_and_their_scratch_is_removed() {
     let base = busybox(&bed);
     let done = load(&bed, "endless", &[base, tar(&[dir(&"d/".repeat(100_000))])]);
     assert!(done.code == 1 && done.err.contains("File name too long"), "{}", done.err);
-    // A step is not bound by that: what it leaves is told, and removed.
+    // A step is not limited by that: its result is refused and removed.
     let make = "cd /tmp && P=$(printf 'd/%.0s' $(seq 1500)) && mkdir -p a/$P b/$P && mv a b/$P";
     let context = bed.context("c", &format!("FROM busybox\nRUN {make}\n"));
     let done = bed.fails(&context);

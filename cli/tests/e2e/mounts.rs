@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-/// What a step of a plain build wrote, without its times.
+/// Output of a step in plain progress, without its times.
 #[track_caller]
 fn output(progress: &str) -> Vec<&str> {
     let lines = progress.lines().filter_map(|line| line.strip_prefix('#')?.split_once(' '));
@@ -11,7 +11,7 @@ fn output(progress: &str) -> Vec<&str> {
 }
 
 #[test]
-fn files_are_shown_and_leave_no_trace() {
+fn mounted_files_are_visible_and_leave_no_trace() {
     let bed = bed!();
     let context = bed.context(
         "c",
@@ -30,7 +30,7 @@ fn files_are_shown_and_leave_no_trace() {
     let expected = ["file", "f", "file", "3:4", "made", "more", "made", "nothing"];
     assert_eq!(output(&progress), expected, "{progress}");
 
-    // Only what is mounted counts.
+    // Only mounted files enter the key.
     bed.write("c/other", "");
     assert!(output(&bed.build("shown", &context)).is_empty(), "a file that nobody mounts changes nothing");
     bed.write("c/dir/f", "changed\n");
@@ -56,9 +56,9 @@ fn caches_outlive_builds() {
     assert_eq!(output(&bed.build("c", &bed.context("c", &text("3")))), ["3", "700:5"]);
 }
 
-/// As in the reference: owner, mode and what a cache begins with tell caches of one id apart, whether they are shared does not.
+/// As in the reference: owner, mode and seed distinguish caches of one id, the sharing mode does not.
 #[test]
-fn caches_of_other_owners_and_beginnings_are_others() {
+fn owner_mode_and_seed_distinguish_caches() {
     let bed = bed!();
     let mounts = [
         "",
@@ -84,9 +84,9 @@ fn caches_of_other_owners_and_beginnings_are_others() {
     assert_eq!(output(&bed.build("caches", &bed.context("c", &text))), expected);
 }
 
-/// The name shows what the reference shows: the program does not see the value of ENV, and the secret's is none of its business.
+/// Like the reference, the name of a step shows neither the value of ENV, which the program does not see, nor the secret's.
 #[test]
-fn names_of_steps_show_no_variable_that_a_secret_hides() {
+fn names_of_steps_show_no_variable_hidden_by_a_secret() {
     let bed = bed!();
     bed.write("secret", "s3cret-value");
     let flag = format!("--secret=id=s,src={}", bed.path("secret").display());
@@ -109,7 +109,7 @@ fn locked_caches_are_used_by_one_after_the_other() {
 }
 
 #[test]
-fn secrets_are_shown_to_their_step_alone() {
+fn secrets_are_visible_to_their_step_only() {
     let bed = bed!();
     bed.write("secret", "s3cret-value");
     let context = bed.context(
@@ -185,7 +185,7 @@ fn hostile_archives_stay_inside() {
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "something was written outside");
 }
 
-/// GNU tar's labels and lists of directory members are no files; a member without a name is passed over, as in the reference.
+/// GNU tar's labels and lists of directory members are no files; a member without a name is skipped, as in the reference.
 #[test]
 fn archives_of_all_kinds_are_unpacked() {
     let bed = bed!();

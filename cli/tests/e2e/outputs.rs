@@ -13,7 +13,7 @@ fn piped(bed: &Bed, flags: &[&OsStr], input: &[u8]) -> crate::bed::Done {
     let mut command = bed.command(&words);
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // A program that does not read to the end is told on, below.
+    // A program that does not read to the end fails below.
     let _ = child.stdin.take().unwrap().write_all(input);
     crate::bed::Done::of(child.wait_with_output().unwrap())
 }

@@ -1,4 +1,4 @@
-//! Registries, proxies and what they say: told for what it is.
+//! Registries and proxies: their answers and failures are reported as such.
 
 use crate::bed::{Bed, Done};
 use crate::web_server::{Request, Response, Server};
@@ -84,7 +84,7 @@ fn fails(bed: &Bed, content: Content) -> String {
 }
 
 #[test]
-fn artifacts_are_named_for_what_they_are() {
+fn artifacts_are_reported_as_artifacts() {
     let bed = bed!();
     let mut chart = Content::default();
     let kind = "application/vnd.cncf.helm.config.v1+json";
@@ -161,7 +161,7 @@ fn blobs_and_manifests_that_are_missing_are_named() {
 }
 
 #[test]
-fn long_waits_are_told_at_once_and_short_ones_while_they_last() {
+fn long_waits_are_reported_at_once_and_short_ones_as_they_pass() {
     let bed = bed!();
     let words =
         r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your limit\u001b[2J."}]}"#;
@@ -292,7 +292,7 @@ fn answers_that_cannot_be_written_are_errors() {
             done.err
         );
     }
-    // A reader that has seen enough is no error.
+    // A reader that closes the pipe early is no error.
     let mut child = bed.command(&["inspect", "busybox"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut first = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();

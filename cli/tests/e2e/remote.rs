@@ -1,4 +1,4 @@
-//! Files of the web and git repositories: as sources of ADD, and as contexts.
+//! Files over HTTP and git repositories: as sources of ADD, and as contexts.
 
 use crate::bed::{Bed, Done};
 use crate::web_server::{Request, Response, Server};
@@ -11,7 +11,7 @@ fn build(bed: &Bed, flags: &[&str], context: &str) -> Done {
     bed.kiln(&words)
 }
 
-/// What RUN steps wrote, a line each, without their times.
+/// Output lines of RUN steps, without their times.
 fn output(progress: &str) -> Vec<&str> {
     let lines = progress.lines().filter_map(|line| {
         let (_, rest) = line.strip_prefix('#')?.split_once(' ')?;
@@ -100,7 +100,7 @@ fn missing_files_fail_at_their_line() {
 }
 
 #[test]
-fn servers_are_told_the_secrets_that_are_meant_for_them() {
+fn servers_receive_only_their_own_secrets() {
     let bed = bed!();
     let server = Server::start(|request| match request.header("authorization") {
         "Bearer t0ken-of-mine" => Response::new(200, "ok\n"),
@@ -148,13 +148,13 @@ struct Repository {
     daemon: Child,
     url: String,
     first: String,
-    /// A daemon that cannot say anything any more ends.
+    /// A daemon whose output is closed exits.
     messages: Option<std::io::BufReader<std::process::ChildStderr>>,
 }
 
 impl Drop for Repository {
     fn drop(&mut self) {
-        // What listens is a child of git's.
+        // The listening process is a child of git.
         if let Some(group) = rustix::process::Pid::from_raw(self.daemon.id() as i32) {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
@@ -199,7 +199,7 @@ fn repository(bed: &Bed) -> Repository {
         .unwrap();
     let url = format!("git://127.0.0.1:{port}/r");
     let mut repository = Repository { daemon, url, first, messages: None };
-    // It says when it is ready.
+    // It prints a line when it is ready.
     let mut ready = String::new();
     let mut messages = std::io::BufReader::new(repository.daemon.stderr.take().unwrap());
     std::io::BufRead::read_line(&mut messages, &mut ready).unwrap();
@@ -223,7 +223,7 @@ fn repositories_are_added() {
     assert_eq!(output(&done.err), ["second", "first", "below", "first", "f", "sub", "644 0"], "{}", done.err);
     let again = build(&bed, &[], &context);
     assert!(again.code == 0 && output(&again.err).is_empty(), "{}", again.err);
-    // A branch that goes on makes its steps run again, and no others.
+    // A new commit makes the steps of its branch run again, and no others.
     bed.write("served/r/f", "third\n");
     git(&bed, &["commit", "-qam", "three"]);
     let moved = build(&bed, &[], &context);
@@ -306,7 +306,7 @@ fn keys_are_lent_to_repositories_that_the_user_names() {
 }
 
 #[test]
-fn repositories_that_go_silent_are_given_up() {
+fn silent_repositories_time_out() {
     let bed = bed!();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -322,7 +322,7 @@ fn repositories_that_go_silent_are_given_up() {
     }
 }
 
-/// Objects of a repository may have names of sha256, and servers may know nothing of git.
+/// Objects of a repository may be named by sha256, and servers may serve files only.
 #[test]
 fn repositories_of_other_kinds_are_fetched() {
     let bed = bed!();

@@ -1,10 +1,10 @@
-//! Stages that run at once: their steps wait for each other through a cache that they share.
+//! Stages that run in parallel: their steps wait for each other through a shared cache.
 
 use crate::bed::Bed;
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// A RUN that ends when all of `parties` have come; a minute is when the test fails, not what it waits for.
+/// A RUN that ends when all of `parties` have arrived; after a minute the test fails.
 fn meet(own: &str, parties: &[&str]) -> String {
     let all: Vec<String> = parties.iter().map(|party| format!("[ -e /meet/{party} ]")).collect();
     format!(
@@ -92,9 +92,9 @@ fn beginning_early_runs_nothing_that_is_not_needed() {
     assert!(!target.contains("echo last"), "{target}");
 }
 
-/// A secret keeps a step's layer out of the cache, but not the key: what stands on the step is found.
+/// A secret keeps a step's layer out of the cache, but not the key: later steps are found.
 #[test]
-fn steps_whose_layer_is_not_kept_do_not_run_again_for_nothing() {
+fn steps_without_a_kept_layer_are_not_repeated() {
     let bed = bed!();
     bed.write("secret", "correct horse battery staple");
     let dockerfile = "FROM busybox AS private\nRUN --mount=type=secret,id=s cp /run/secrets/s /private && echo public >/public\n\

@@ -1,4 +1,4 @@
-//! What people see: the program on a terminal of its own.
+//! The program on a terminal of its own, and its screen.
 
 use crate::bed::Bed;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,10 +11,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long an event may take on a busy machine.
+/// Longest time until an event on a busy host.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// A terminal, the program on it, and what it shows.
+/// A terminal with the program, and its screen.
 struct Terminal {
     master: Option<OwnedFd>,
     child: Child,
@@ -85,7 +85,7 @@ impl Terminal {
         }
     }
 
-    /// Reads to the end; gives the exit code and the screen.
+    /// Reads to the end; returns the exit code and the screen.
     fn finish(mut self) -> (i32, String) {
         while self.read() {}
         let status = self.child.wait().unwrap();
@@ -107,7 +107,7 @@ impl Screen {
             match character {
                 '\x1b' => self.sequence = Some(String::new()),
                 '\n' => self.row += 1,
-                // All lines begin anew.
+                // All lines are redrawn.
                 '\r' => {}
                 other => self.line().push(other),
             }

@@ -1,6 +1,6 @@
 //! Attacks of containers and images on the runtime: each is carried out, and must fail.
 //!
-//! What lies outside is a directory of the bed that every attack knows by its path; it must stay as it was.
+//! `Outside` is a directory of the fixture whose path every attack knows; it must not change.
 
 use crate::bed::{Bed, Bundle, Done, PATIENCE, new_id};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags};
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// A directory of the host, with a file and a directory, that no container has anything to do with.
+/// A directory of the host, with a file and a directory, that containers must not reach.
 pub struct Outside {
     pub path: PathBuf,
 }
@@ -29,7 +29,7 @@ impl Outside {
         self.path.join("file")
     }
 
-    /// Everything that an attack could have changed.
+    /// Everything that an attack could change.
     pub fn listing(&self) -> Vec<(PathBuf, FileType, Vec<u8>)> {
         let mut found = Vec::new();
         let mut open = vec![self.path.clone()];
@@ -68,7 +68,7 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Does `attack` over and over in another thread while `work` lasts.
+/// Repeats `attack` in another thread during `work`.
 pub fn meanwhile(attack: impl Fn() + Sync, work: impl FnOnce()) {
     /// Ends the attack, also when the work fails.
     struct Stop<'a>(&'a AtomicBool);
@@ -110,7 +110,7 @@ pub fn add_mount(config: &mut Value, mount: Value) {
     config["mounts"].as_array_mut().unwrap().push(mount);
 }
 
-/// Takes the mounts at and below a directory away, so that what the image has there shows.
+/// Removes the mounts at and below a directory from the configuration, so that the image's own files are visible.
 pub fn without_mounts_below(config: &mut Value, dir: &str) {
     let mounts = config["mounts"].as_array_mut().unwrap();
     mounts.retain(|mount| !Path::new(mount["destination"].as_str().unwrap()).starts_with(dir));
@@ -126,13 +126,13 @@ pub fn sleeper(bed: &Bed, change: impl FnOnce(&mut Bundle)) -> (String, Bundle) 
     (id, bundle)
 }
 
-/// Kernel parameters and limits, for which handles on the host's /proc and control groups are open.
+/// Kernel parameters and limits, for which handles on the host's /proc and cgroups are open.
 pub fn with_handles(config: &mut Value) {
     config["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "1000" });
     config["linux"]["resources"] = json!({ "pids": { "limit": 100 } });
 }
 
-/// A program of the host that says so; its path begins at the root, without the slash.
+/// A program of the host that prints a text; its path from the root, without the slash.
 pub fn program_outside(bed: &Bed, bundle: &Bundle) -> String {
     let program = bed.path().join("sh");
     fs::copy(bundle.rootfs().join("bin/busybox"), &program).unwrap();
@@ -147,7 +147,7 @@ fn descriptors_do_not_leak() {
     let bed = bed!();
     // Looked for one by one: listing a directory opens it.
     let list = "i=0; found=; while test $i -lt 64; do test -L /proc/$$/fd/$i && found=\"$found $i\"; i=$((i + 1)); done; echo $found";
-    // The caller has a directory of the host open, and does not mind who inherits it.
+    // The caller has a directory of the host open, without close-on-exec.
     let leaking = |words: &[&str]| {
         let mut command = Command::new("sh");
         command.args(["-c", "exec 7</ 9</tmp; exec \"$0\" oci --root \"$@\""]);
@@ -158,7 +158,7 @@ fn descriptors_do_not_leak() {
     with_handles(&mut bundle.config);
     let done = leaking(&["run", "--bundle", bundle.write(), &new_id("run")]);
     assert_eq!((done.out.as_str(), done.err.as_str()), ("0 1 2\n", ""));
-    // What is asked for is kept.
+    // Requested descriptors are kept.
     let done = leaking(&["run", "--preserve-fds", "5", "--bundle", bundle.write(), &new_id("run")]);
     assert_eq!((done.out.as_str(), done.err.as_str()), ("0 1 2 7\n", ""));
 
@@ -209,7 +209,7 @@ fn the_null_device_stays_as_it_is() {
     before.assert_same("exec");
     assert_eq!((done.code, done.out.as_str()), (0, "done\n"));
 
-    // Where no control group guards devices they are the host's own, mounted.
+    // Without device rules of a cgroup the nodes are the host's, mounted.
     let mut command = Command::new("unshare");
     let inner = bed.command(&["run", "--bundle", bundle.write(), &new_id("ungrouped")]);
     command.args(["--mount", "sh", "-c", "umount -R /sys/fs/cgroup && exec \"$@\"", "sh"]);
@@ -219,7 +219,7 @@ fn the_null_device_stays_as_it_is() {
     assert_eq!((done.code, done.out.as_str()), (0, "done\n"));
 }
 
-/// Whose the host's null device is, and who may use it.
+/// Owner and mode of the host's null device.
 pub struct NullDevice(rustix::fs::Stat);
 
 impl NullDevice {
@@ -227,7 +227,7 @@ impl NullDevice {
         NullDevice(rustix::fs::stat("/dev/null").unwrap())
     }
 
-    /// Mends it before it complains.
+    /// Restores the device before the assertion.
     #[track_caller]
     pub fn assert_same(&self, what: &str) {
         let tell = |stat: &rustix::fs::Stat| (stat.st_uid, stat.st_gid, stat.st_mode);
@@ -296,8 +296,8 @@ fn programs_are_not_found_over_descriptors() {
     }
 }
 
-/// CVE-2019-5736: whoever gets hold of the runtime's own program inside of a container cannot write to it, not even
-/// when nobody runs it any more, and with the right to look into every process.
+/// CVE-2019-5736: a process in a container that opens the runtime's own program cannot write to it, not even
+/// when no process runs it any more, and with CAP_SYS_PTRACE.
 #[test]
 fn the_runtime_is_not_overwritten() {
     let bed = bed!();
@@ -327,7 +327,7 @@ fn the_runtime_is_not_overwritten() {
         "the attacker holds another file: this shows nothing"
     );
     assert_eq!(kiln(&["start", &id]), Some(0));
-    // Nobody runs the file now: nothing but the mount keeps it from being written to.
+    // No process runs the file now: only the mount prevents writes.
     fs::OpenOptions::new().append(true).open(&own).expect("the file is not busy");
     fs::write(inside("go"), "").unwrap();
     wait_until("the attack", || inside("done").exists());
@@ -347,15 +347,15 @@ fn the_runtime_is_not_overwritten() {
     assert!(fs::read(&own).unwrap() == before, "the runtime was changed");
 }
 
-/// CVE-2016-9962: processes of a container cannot look into one that is entering it; and with the right to look into
+/// CVE-2016-9962: processes of a container cannot inspect one that is entering it; and with CAP_SYS_PTRACE for
 /// every process they find nothing of the host in one that waits to be started.
 #[test]
-fn nobody_looks_into_a_process_that_enters() {
+fn processes_cannot_inspect_one_that_enters() {
     let bed = bed!();
     let outside = Outside::new(&bed);
     let below_root = outside.file().to_str().unwrap().trim_start_matches('/').to_owned();
     let up = "../".repeat(12);
-    // What others have of the host: a program that is not the container's, or a way out.
+    // Links of other processes to the host: a program that is not the container's, or a way out.
     let attack = format!(
         "for p in /proc/[0-9]*; do exe=$(readlink $p/exe); \
          case $exe in ''|/bin/*) ;; *) echo $p is $exe ;; esac; \
@@ -415,7 +415,7 @@ fn swapped_dirs_lead_nowhere() {
         "grep -c ' /mnt/a/new/deep ' /proc/self/mountinfo; grep -c ' /vol/a/new ' /proc/self/mountinfo",
     );
     let mnt = bundle.rootfs().join("mnt");
-    // One in the image, one in a volume that other containers have, too.
+    // One in the image, one in a volume that other containers mount, too.
     for place in [&mnt, &shared] {
         fs::create_dir_all(place.join("a")).unwrap();
         symlink(&outside.path, place.join("b")).unwrap();
@@ -460,7 +460,7 @@ fn swapped_dirs_lead_nowhere() {
 /// Renames elsewhere on the host, for which the kernel gives up resolving `..`, do not keep containers from
 /// starting.
 #[test]
-fn renames_elsewhere_disturb_nobody() {
+fn renames_elsewhere_do_not_prevent_starts() {
     let bed = bed!();
     let mut bundle = bed.bundle("echo fine > /deep/data/file && grep -c ' /var/data ' /proc/self/mountinfo");
     fs::create_dir_all(bundle.rootfs().join("var/data")).unwrap();
@@ -503,7 +503,7 @@ pub fn disguise(kind: &str, path: &Path, outside: &Outside) {
 }
 
 /// CVE-2026-41579, CVE-2026-47766 and their kind: an image whose system directories and files are links, pipes, files or
-/// directories leads nothing out of the root, and holds nobody up.
+/// directories leads nothing out of the root, and delays no start.
 #[test]
 fn images_in_disguise_lead_nowhere() {
     let bed = bed!();
@@ -566,9 +566,9 @@ fn images_in_disguise_lead_nowhere() {
     assert!(started > 100, "only {started} started: they were hardly attacked");
 }
 
-/// CVE-2025-31133: what is hidden is hidden by the host's /dev/null, not by what the image has in its place.
+/// CVE-2025-31133: masked paths are covered by the host's /dev/null, not by a file of the image at its path.
 #[test]
-fn hidden_paths_do_not_show_what_the_image_says() {
+fn masked_paths_hide_the_files_of_the_image() {
     let bed = bed!();
     let outside = Outside::new(&bed);
     let command =
@@ -709,7 +709,7 @@ fn terminals_are_not_swapped() {
     }
 }
 
-/// CVE-2022-24769, CVE-2022-27649, CVE-2022-29162: nothing is inheritable, whoever runs and whatever is added.
+/// CVE-2022-24769, CVE-2022-27649, CVE-2022-29162: no capability is inheritable, for any user and any added capability.
 #[test]
 fn no_capability_is_inheritable() {
     let bed = bed!();
@@ -728,7 +728,7 @@ fn no_capability_is_inheritable() {
     assert!(added.out.contains("200"), "nothing was added: this shows nothing: {added:?}");
 }
 
-/// CVE-2026-30892: a user of `exec` is who is named, or nobody.
+/// CVE-2026-30892: `exec` runs as the named user or fails.
 #[test]
 fn users_of_exec_are_read_strictly() {
     let bed = bed!();
@@ -744,7 +744,7 @@ fn users_of_exec_are_read_strictly() {
         ("app", Some("1000:1001")),
         ("app:0", Some("1000:0")),
         ("app:staff", Some("1000:50")),
-        // A number is a number, whoever has it for a name.
+        // A number is an id, also when it is the name of a user.
         ("1234", Some("1234:0")),
         ("2147483647", Some("2147483647:0")),
         ("nobody", None),

@@ -34,7 +34,7 @@ fn programs_that_cannot_be_run() {
     file("text", b"just text\n", 0o755);
     file("plain", b"#!/bin/sh\n", 0o644);
     let mut elf = fs::read(bundle.rootfs().join("bin/busybox")).unwrap();
-    // The machine of an ELF file: this one is for a VAX.
+    // e_machine of an ELF file: VAX.
     elf[18] = 75;
     file("vax", &elf[..4096], 0o755);
     file("empty", b"", 0o755);
@@ -134,7 +134,7 @@ fn files_that_are_no_configuration() {
 fn ten_megabytes_of_configuration() {
     let bed = bed!();
     let mut bundle = bed.bundle("echo ok");
-    // Many notes for others: read and passed over.
+    // Many notes for other tools: read and skipped.
     let notes: serde_json::Map<String, Value> =
         (0..100_000).map(|number| (format!("note.{number}"), json!("x".repeat(80)))).collect();
     bundle.config["annotations"] = Value::Object(notes);

@@ -87,7 +87,7 @@ fn a_container_in_another_state() {
     check(&bed.oci(&["start", &id]), 1, "already running");
     check(&bed.oci(&["delete", &id]), 1, "that is not stopped: paused");
     check(&bed.oci(&["exec", &id, "true"]), 255, "cannot exec in a paused container");
-    // Killed while it is paused it ends all the same.
+    // A paused container can be killed.
     assert_eq!(bed.oci(&["kill", &id, "KILL"]).code, 0);
     wait_until("a paused container ends", || bed.state(&id)["status"] == "stopped");
 }
@@ -278,7 +278,7 @@ fn processes_files_that_are_wrong() {
     }
 }
 
-/// Version 1 lets a further program into a full group, but none that it starts.
+/// Version 1 lets a process of `exec` into a full cgroup, but no child of it.
 #[test]
 fn a_full_group() {
     let bed = bed!();

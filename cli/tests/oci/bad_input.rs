@@ -646,7 +646,7 @@ fn file_trees_that_cannot_be() {
 }
 
 #[test]
-fn groups_that_cannot_be() {
+fn invalid_resources_are_refused() {
     check(
         "groups-that-cannot-be",
         &[
@@ -744,7 +744,7 @@ fn groups_that_cannot_be() {
     );
 }
 
-/// Killed for want of memory before its program runs a container is told of; in the middle of exec it is the program
+/// A container that runs out of memory before its program runs is reported; in the middle of exec it is the program
 /// that was killed.
 #[test]
 fn too_little_memory_to_begin_with() {
@@ -763,7 +763,7 @@ fn too_little_memory_to_begin_with() {
     assert!(bed.traces("little").is_empty());
 }
 
-/// What is passed over: the container runs all the same.
+/// Ignored fields: the container runs nevertheless.
 #[test]
 fn odd_but_fine() {
     let bed = bed!();
@@ -772,7 +772,7 @@ fn odd_but_fine() {
     let warning = "kiln oci: warning: ignoring unknown or unavailable capabilities: [CAP_NOPE]\n";
     let done = bed.run(&bundle);
     assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "ok\n", warning));
-    // Told once, although this program runs itself anew before it waits.
+    // Reported once, although this program re-executes itself before it waits.
     let done = bed.detached(&["create", "--bundle", bundle.write(), &new_id("odd")]);
     assert_eq!((done.code, done.err.as_str()), (0, warning));
     let cases: [(&str, Change); 7] = [

@@ -1,4 +1,4 @@
-//! What the tests share: a directory for a runtime's containers, bundles with a busybox, and what came of a command.
+//! The fixture of a test: a directory for a runtime's containers, bundles with a busybox, and results of commands.
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -27,10 +27,10 @@ pub struct Bed {
     dir: tempfile::TempDir,
 }
 
-/// How long a command may take on a busy machine.
+/// Longest time of a command on a busy host.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What came of a command.
+/// Result of a command.
 #[derive(Clone, Debug)]
 pub struct Done {
     pub code: i32,
@@ -44,7 +44,7 @@ pub struct Bundle {
     pub config: Value,
 }
 
-/// Says aloud that the rest of a test is left out.
+/// Reports that the rest of a test is skipped.
 macro_rules! skip {
     ($($reason:tt)*) => {{
         eprintln!("SKIPPED: {}", format!($($reason)*));
@@ -52,7 +52,7 @@ macro_rules! skip {
     }};
 }
 
-/// Looks again and again until it holds.
+/// Polls until a condition holds.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !holds() {
@@ -61,7 +61,7 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// What is in a file, without the end of the line.
+/// Content of a file, without the line end.
 pub fn read(path: impl AsRef<Path>) -> String {
     let path = path.as_ref();
     fs::read_to_string(path)
@@ -70,7 +70,7 @@ pub fn read(path: impl AsRef<Path>) -> String {
         .to_owned()
 }
 
-/// Ids that no other test has, in no other run.
+/// Unique ids among all tests and runs.
 pub fn new_id(name: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("kt-{}-{}-{name}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -159,7 +159,7 @@ impl Bed {
         self.run(&bundle)
     }
 
-    /// A container that runs in the background; gives its id.
+    /// Starts a container in the background; returns its id.
     pub fn up(&self, bundle: &Bundle) -> String {
         let id = new_id("up");
         let done = self.detached(&["run", "--detach", "--bundle", bundle.write(), &id]);
@@ -185,7 +185,7 @@ impl Bed {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// The container's first process, in this process's numbers.
+    /// The pid of the container's init process, in this pid namespace.
     pub fn pid(&self, id: &str) -> i64 {
         self.state(id)["pid"].as_i64().unwrap()
     }
@@ -239,7 +239,7 @@ impl Drop for Bed {
 }
 
 impl Bundle {
-    /// Writes the configuration; gives the directory.
+    /// Writes the configuration; returns the directory.
     pub fn write(&self) -> &str {
         fs::write(self.dir.join("config.json"), self.config.to_string()).unwrap();
         self.dir.to_str().unwrap()

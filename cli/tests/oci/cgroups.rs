@@ -1,5 +1,5 @@
-//! Control groups: limits, changes to them, stopping, counting, telling of the end of memory, removing. On a host
-//! with both versions, and on what looks like one with version 2 alone.
+//! Cgroups: limits, updates, pausing, statistics, out-of-memory events, removal. On a host
+//! with both versions, and on a simulated one with version 2 alone.
 
 use crate::bed::{Bed, Bundle, Done, new_id, read, wait_until};
 use crate::mounts::{NO_UNIFIED, ONLY_UNIFIED};
@@ -11,14 +11,14 @@ use std::process::{Command, Stdio};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Why limits cannot be tested here, if they cannot.
+/// Reason why limits cannot be tested here, if there is one.
 fn no_version_1() -> Option<&'static str> {
     let there =
         ["memory", "pids", "cpu", "cpuset", "freezer"].iter().all(|name| Path::new(ROOT).join(name).is_dir());
     (!there).then_some("version 1 controllers are not mounted")
 }
 
-/// The group of a process in the hierarchy of a version 1 controller, as a directory.
+/// The cgroup of a process in the hierarchy of a version 1 controller, as a directory.
 fn group(pid: i64, controller: &str) -> PathBuf {
     let text = read(format!("/proc/{pid}/cgroup"));
     let path = text.lines().find_map(|line| line.split_once(&format!(":{controller}:"))).unwrap().1;
@@ -115,7 +115,7 @@ fn limits_are_changed() {
 }
 
 #[test]
-fn limits_below_what_is_used_can_be_refused() {
+fn limits_below_the_usage_can_be_refused() {
     let bed = bed!();
     if let Some(reason) = no_version_1() {
         skip!("{reason}");
@@ -134,9 +134,9 @@ fn limits_below_what_is_used_can_be_refused() {
     assert_eq!(value(bed.pid(&id), "memory", "memory.limit_in_bytes"), (32 << 20).to_string());
 }
 
-/// What Linux has no more is told of, and whoever wants no warnings gets none.
+/// Limits that Linux no longer has lead to warnings, unless warnings are off.
 #[test]
-fn limits_without_effect_are_told_of() {
+fn limits_without_effect_lead_to_warnings() {
     let bed = bed!();
     let mut bundle = bed.bundle("true");
     bundle.config["linux"]["resources"]["memory"] = json!({"kernel": 1 << 20});
@@ -149,7 +149,7 @@ fn limits_without_effect_are_told_of() {
     assert_eq!((done.code, done.err.as_str()), (0, ""), "{done:?}");
 }
 
-/// A container that was made without groups of version 1, as it is shown none, gets them when it is limited.
+/// A container that was created without cgroups of version 1, as it sees none, gets them when it is limited.
 #[test]
 fn limits_come_later() {
     let bed = bed!();
@@ -173,7 +173,7 @@ fn limits_come_later() {
 }
 
 #[test]
-fn the_place_is_the_one_that_is_named() {
+fn cgroups_have_the_configured_path() {
     let bed = bed!();
     let name = new_id("place");
     let own = read("/proc/self/cgroup");
@@ -198,7 +198,7 @@ fn the_place_is_the_one_that_is_named() {
 }
 
 #[test]
-fn groups_below_go_too() {
+fn nested_cgroups_are_removed() {
     let bed = bed!();
     let id = bed.idle(|c| c["linux"]["cgroupsPath"] = json!(format!("/{}", new_id("deep"))));
     let pid = bed.pid(&id);
@@ -235,7 +235,7 @@ fn the_view_of_a_namespace_begins_at_the_group() {
     let own: Vec<&str> = done.out.lines().filter(|line| line.starts_with("0::")).collect();
     assert_eq!(own, ["0::/"], "{done:?}");
     assert!(done.out.contains("Read-only file system"), "{done:?}");
-    // Without one the container is shown its own groups and no others.
+    // Without one the container sees its own cgroups and no others.
     let id = bed.idle(|_| {});
     let shown = bed.exec(&id, "cat /proc/self/mountinfo").out;
     let roots: Vec<&str> = shown
@@ -246,9 +246,9 @@ fn the_view_of_a_namespace_begins_at_the_group() {
     assert!(!roots.is_empty() && roots.iter().all(|root| root.ends_with(&id)), "{roots:?}");
 }
 
-/// With a namespace and without one, and where the configuration names no place for the container's groups.
+/// With a namespace and without one, and without a configured cgroup path.
 #[test]
-fn groups_of_others_are_not_shown() {
+fn cgroups_of_other_containers_are_hidden() {
     let bed = bed!();
     let name = format!("telling-{}", std::process::id());
     let places = fs::read_dir(ROOT).unwrap().flatten().map(|entry| entry.path());
@@ -301,7 +301,7 @@ fn all_stop_and_go_on() {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         assert!(!stat.contains(") R "), "{stat}");
     }
-    // A program that comes nevertheless runs when all go on.
+    // A process that enters nevertheless runs when all are resumed.
     let mut later = bed.command(&["exec", "--ignore-paused", &id, "true"]).spawn().unwrap();
     assert_eq!(length(), stopped);
     assert!(later.try_wait().unwrap().is_none());
@@ -332,9 +332,9 @@ fn all_are_listed_and_signalled() {
     assert_eq!(bed.oci(&["delete", &id]).code, 0);
 }
 
-/// Processes of the host's own numbers outlive the first; they end with the container all the same.
+/// Without a pid namespace processes outlive the init process; they are killed with the container.
 #[test]
-fn containers_without_process_numbers_of_their_own_end_whole() {
+fn containers_without_a_pid_namespace_end_with_all_processes() {
     let bed = bed!();
     let mark = new_id("mark");
     let mut bundle = bed.bundle(&format!("sleep 1000 & exec sleep 1001; : {mark}"));
@@ -350,7 +350,7 @@ fn containers_without_process_numbers_of_their_own_end_whole() {
 }
 
 #[test]
-fn what_is_used_is_told() {
+fn usage_is_reported() {
     let bed = bed!();
     if let Some(reason) = no_version_1() {
         skip!("{reason}");
@@ -385,7 +385,7 @@ fn what_is_used_is_told() {
         data["pids"]["current"].as_u64().unwrap() >= 1 && data["cpu"]["usage"]["total"].as_u64().unwrap() > 0
     );
 
-    // Without `--stats` it is told again and again, until the container ends.
+    // Without `--stats` it is reported at intervals, until the container ends.
     let mut command = bed.command(&["events", "--interval", "20ms", &id]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -401,7 +401,7 @@ fn what_is_used_is_told() {
 }
 
 #[test]
-fn the_end_of_memory_is_told() {
+fn out_of_memory_is_reported() {
     let bed = bed!();
     if let Some(reason) = no_version_1() {
         skip!("{reason}");
@@ -420,12 +420,12 @@ fn the_end_of_memory_is_told() {
     assert!(child.wait().unwrap().success());
 }
 
-/// A command in a mount namespace that has version 2 groups alone.
+/// A command in a mount namespace that has version 2 cgroups alone.
 fn unified(bed: &Bed, words: &[&str]) -> Done {
     elsewhere(bed, ONLY_UNIFIED, words)
 }
 
-/// A command in a mount namespace with other groups in sight.
+/// A command in a mount namespace with other cgroup hierarchies.
 fn elsewhere(bed: &Bed, change: &str, words: &[&str]) -> Done {
     let err = bed.path().join(new_id("err"));
     let out = bed.path().join(new_id("out"));
@@ -472,7 +472,7 @@ fn version_2_alone() {
     assert!(unified(&bed, &["state", &id]).out.contains("\"running\""));
     let done = unified(&bed, &["events", "--stats", &id]);
     assert!(done.out.contains("\"type\":\"stats\""), "{done:?}");
-    // What no controller is there for is refused by name.
+    // Limits without a controller are refused by name.
     let done = unified(&bed, &["update", "--pids-limit", "10", &id]);
     assert_eq!(done.code, 1, "{done:?}");
     assert!(
@@ -509,7 +509,7 @@ fn version_1_alone() {
             || -> Vec<i64> { serde_json::from_str(&legacy(&["ps", "--format", "json", &id]).out).unwrap() };
         wait_until("two are there", || listed().len() >= 2);
         assert_eq!(legacy(&["exec", &id, "sh", "-c", "exit 4"]).code, 4);
-        // Groups are made when they are needed.
+        // Cgroups are created when they are needed.
         for (verb, status) in [("pause", "paused"), ("resume", "running")] {
             let done = legacy(&[verb, &id]);
             assert_eq!((done.code, done.err.as_str()), (0, ""), "{verb}");
@@ -526,9 +526,9 @@ fn version_1_alone() {
     }
 }
 
-/// A further program may be put below the container's groups.
+/// `exec` may enter a cgroup below the container's.
 #[test]
-fn programs_in_groups_below() {
+fn exec_enters_nested_cgroups() {
     let bed = bed!();
     if let Some(reason) = no_version_1() {
         skip!("{reason}");
@@ -552,7 +552,7 @@ fn programs_in_groups_below() {
 }
 
 #[test]
-fn no_groups_at_all() {
+fn containers_run_without_cgroups() {
     let bed = bed!();
     let mut bundle = bed.bundle("cat /proc/self/cgroup");
     bundle.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["type"] != "cgroup");
@@ -569,7 +569,7 @@ fn no_groups_at_all() {
     assert_eq!(done.out, fs::read_to_string("/proc/self/cgroup").unwrap());
 }
 
-/// As in an image's tree that a host's directories are mounted into again: each hierarchy is shown once.
+/// As in a tree into which a host's directories are mounted again: each hierarchy is shown once.
 #[test]
 fn hierarchies_that_are_mounted_twice_are_shown_once() {
     let bed = bed!();
@@ -589,7 +589,7 @@ fn hierarchies_that_are_mounted_twice_are_shown_once() {
     assert_eq!((twice.code, twice.out, twice.err.as_str()), (0, once.out, ""));
 }
 
-/// Limits of version 2 on a live controller, where no hierarchy of version 1 has taken it: with both versions in sight, and
+/// Limits of version 2 on a live controller, where no hierarchy of version 1 uses it: with both versions mounted, and
 /// with version 2 alone.
 #[test]
 fn limits_of_version_2_are_set() {

@@ -1,4 +1,4 @@
-//! Many containers, one after the other and at once, and what is left of them: nothing.
+//! Many containers, in sequence and in parallel, that leave nothing behind.
 
 use crate::bed::new_id;
 
@@ -12,7 +12,7 @@ fn a_thousand_in_a_row_leave_nothing() {
         let done = bed.oci(&["run", "--bundle", dir, &new_id("row")]);
         assert_eq!((done.code, done.err.as_str()), (0, ""));
     }
-    // Descriptors are a process's own: where none is left, none is open.
+    // Every descriptor of a process is listed: none is left open.
     assert_eq!(bed.traces("row"), before);
 }
 

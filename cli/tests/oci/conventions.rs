@@ -1,4 +1,4 @@
-//! What runc and crun agree on beyond the specification's letter, or refuse where it is silent: users count on it.
+//! Behaviour that runc and crun share beyond the specification, on which users rely.
 
 use crate::attacks::{Outside, add_mount};
 use crate::bed::{Bed, Bundle, Done, new_id, wait_until};
@@ -13,7 +13,7 @@ fn without(config: &mut Value, kind: &str) {
     config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != kind);
 }
 
-/// A command for a host with version 1 control groups alone.
+/// A command for a host with version 1 cgroups alone.
 fn without_unified(inner: &Command) -> Command {
     let mut command = Command::new("unshare");
     let hide = "for place in $(grep ' - cgroup2 ' /proc/self/mountinfo | cut -d' ' -f5); do umount $place; done; \
@@ -32,7 +32,7 @@ fn refused(bed: &Bed, why: &str, change: impl FnOnce(&mut Value)) {
 }
 
 #[test]
-fn what_is_the_machines_is_refused() {
+fn changes_to_the_host_are_refused() {
     let bed = bed!();
     let before = fs::read_to_string("/proc/sys/kernel/domainname").unwrap();
     refused(&bed, "domainname needs a uts namespace", |c| {
@@ -63,7 +63,7 @@ fn what_is_the_machines_is_refused() {
     assert_eq!(done.out, fs::read_to_string("/proc/sys/kernel/hostname").unwrap(), "{done:?}");
 }
 
-/// CVE-2019-19921: neither a link of the image nor a detour leads a mount over what the kernel tells.
+/// CVE-2019-19921: neither a link of the image nor an indirect path leads a mount over files of /proc.
 #[test]
 fn links_into_proc_lead_no_mount() {
     let bed = bed!();
@@ -92,7 +92,7 @@ fn links_into_proc_lead_no_mount() {
             assert!(covers || done.err.contains("/proc"), "{destination}, {mount}: {done:?}");
         }
     }
-    // What is shown of the host's own at another place is no concern of the container's.
+    // A bind mount of the host's /proc at another path is allowed.
     let done = bed.sh("ls /host/proc/sys", |c| {
         add_mount(c, json!({"destination": "/host/proc", "type": "bind", "source": "/proc", "options": ["rbind", "ro"]}));
         let dir = &outside.path;
@@ -112,9 +112,9 @@ fn links_into_proc_lead_no_mount() {
     assert_eq!(done.out, "outside\noutside\n", "{done:?}");
 }
 
-/// Processes that share the host's numbers are in a group, by which they are all found.
+/// Processes in the host's pid namespace are in a cgroup, which lists them all.
 #[test]
-fn containers_without_numbers_of_their_own_end_whole() {
+fn containers_in_the_pid_namespace_of_the_host_end_with_all_processes() {
     let bed = bed!();
     if !Path::new("/sys/fs/cgroup/pids").exists() {
         skip!("no control groups of version 1: containers are in a group of version 2 always");
@@ -148,9 +148,9 @@ fn propagation_of_the_root_is_that_of_all() {
     assert!(done.out.starts_with("1\n"), "{done:?}");
 }
 
-/// `tmpcopyup` copies what is in a directory and its mode, unless that is said; it belongs to root as every tmpfs does.
+/// `tmpcopyup` copies a directory's content, and its mode unless one is set; the owner is root, as of every tmpfs.
 #[test]
-fn copied_dirs_are_as_their_mounts_say() {
+fn copied_directories_follow_their_mount_options() {
     let bed = bed!();
     for (options, place, expected) in [
         (json!(["tmpcopyup"]), "/data", "751 0 0\n"),
@@ -176,7 +176,7 @@ fn further_processes_are_like_the_first() {
     let id = bed.idle(|c| c["linux"]["personality"] = json!({"domain": "LINUX32"}));
     let first = bed.exec(&id, "cat /proc/1/personality; cat /proc/self/personality");
     assert_eq!(first.out, "00000008\n00000008\n", "{first:?}");
-    // Who says nothing about capabilities has the container's.
+    // Without capabilities in the request, those of the container apply.
     let file = bed.path().join("process.json");
     let show = "grep Cap /proc/self/status | grep -v CapInh";
     let process =
@@ -202,9 +202,9 @@ fn limits_that_are_not_there_are_none() {
     assert_eq!(done.out, "fine\n", "{done:?}");
 }
 
-/// What cannot be granted is told (runtime-spec, "Linux Process"), and the container runs.
+/// Capabilities that cannot be granted lead to a warning (runtime-spec, "Linux Process"), and the container runs.
 #[test]
-fn capabilities_beyond_reach_are_told() {
+fn unavailable_capabilities_lead_to_warnings() {
     let bed = bed!();
     if !Path::new("/usr/bin/setpriv").exists() {
         skip!("setpriv (util-linux) is needed to give up rights");
@@ -222,7 +222,7 @@ fn capabilities_beyond_reach_are_told() {
     assert_eq!(done.err.lines().count(), 1, "{done:?}");
 }
 
-/// A log that cannot be written is told at once, one that can is there even if nothing happens.
+/// A log that cannot be written is reported at once; one that can is created even without entries.
 #[test]
 fn logs_are_made_first() {
     let bed = bed!();
@@ -240,7 +240,7 @@ fn logs_are_made_first() {
 
 /// Version 2 by its name is version 2, beside version 1 too.
 #[test]
-fn control_groups_are_those_that_are_named() {
+fn the_mount_type_cgroup2_is_version_2() {
     let bed = bed!();
     let done = bed.sh("stat -f -c %t /sys/fs/cgroup; ls /sys/fs/cgroup | grep -c cgroup.procs", |c| {
         let mounts = c["mounts"].as_array_mut().unwrap();
@@ -251,7 +251,7 @@ fn control_groups_are_those_that_are_named() {
     assert_eq!(done.out, "63677270\n1\n", "{done:?}");
 }
 
-/// Who puts two containers into one group is warned; the end of one is not that of the other.
+/// Two containers in one cgroup lead to a warning; the end of one does not end the other.
 #[test]
 fn containers_in_one_group_end_by_themselves() {
     let bed = bed!();

@@ -1,4 +1,4 @@
-//! Programs that run on the way: when, in which order, with what they are told, and what becomes of it when they fail.
+//! Hooks: their time, order and input, and the outcome when they fail.
 
 use crate::bed::{Bed, Bundle, new_id, read};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ fn lines(told: &PathBuf) -> Vec<String> {
 }
 
 #[test]
-fn each_kind_runs_in_its_place() {
+fn each_kind_of_hook_runs_at_its_time() {
     let bed = bed!();
     let (bundle, told) = telling(&bed);
     let id = new_id("hooks");
@@ -51,7 +51,7 @@ fn each_kind_runs_in_its_place() {
     crate::bed::wait_until("it ends", || bed.state(&id)["status"] == "stopped");
     let mut all = lines(&told);
     assert_eq!(all[6..8], ["startContainer1", "startContainer2"]);
-    // The program and what comes after its start go on side by side.
+    // The program and poststart hooks run in parallel.
     let mut rest = all.split_off(8);
     rest.sort();
     assert_eq!(rest, ["poststart1", "poststart2", "program"]);
@@ -85,7 +85,7 @@ fn a_run_has_them_all() {
     }
 }
 
-/// Notes of engines can be long; hooks are told all of them.
+/// Annotations of engines can be long; hooks receive all of them.
 #[test]
 fn long_notes_reach_hooks() {
     let bed = bed!();
@@ -119,7 +119,7 @@ fn one_that_fails_stops_it_all() {
             format!("error running {kind} hook #0: error running hook `/bin/sh`: exit status 3, stderr: why");
         assert!(done.err.contains(&line), "{kind}: {done:?}");
         let ran = lines(&told);
-        // When the container is gone its end is told, and that this fails changes nothing.
+        // poststop hooks run after the removal of the container, and their failure changes nothing.
         if kind == "poststop" {
             assert_eq!(done.code, 0, "{done:?}");
             assert!(ran.contains(&"program".to_owned()));
@@ -134,7 +134,7 @@ fn one_that_fails_stops_it_all() {
         }
         assert!(bed.traces(&name).is_empty(), "{kind}: {:?}", bed.traces(&name));
     }
-    // In two steps: what fails at the start leaves a container that has stopped.
+    // In two steps: a failure of `start` leaves a stopped container.
     let (mut bundle, _) = telling(&bed);
     bundle.config["hooks"]["startContainer"] = json!([{"path": "/bin/false"}]);
     bundle.config["process"]["args"] = json!(["/bin/sleep", "1000"]);
@@ -205,9 +205,9 @@ fn one_that_fails_after_the_start_ends_the_container() {
     assert!(bed.traces("after-start").is_empty());
 }
 
-/// Annotations of crun's: what hooks on the host's side say is added to files.
+/// Annotations of crun: the output of hooks on the host's side is appended to files.
 #[test]
-fn what_hooks_say_is_kept() {
+fn output_of_hooks_is_kept() {
     let bed = bed!();
     let mut bundle = bed.bundle("true");
     let (out, err) = (bed.path().join("out"), bed.path().join("err"));

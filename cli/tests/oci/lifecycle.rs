@@ -32,14 +32,14 @@ fn a_container_is_made_started_and_removed() {
     assert_eq!(bed.state(&id)["status"], "paused");
     assert_eq!(bed.oci(&["resume", &id]).code, 0);
     assert_eq!(bed.oci(&["kill", &id, "KILL"]).code, 0);
-    // Nobody but its parent is told when it ends: deleting waits.
+    // Only its parent is notified of its exit: `delete` waits.
     assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
     assert!(bed.oci(&["state", &id]).err.contains("does not exist"));
     assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
     assert_eq!(bed.oci(&["delete", &id]).code, 1);
 }
 
-/// A configuration need not say what is to be run before it is started.
+/// A configuration needs no process before `start`.
 #[test]
 fn without_a_process_nothing_is_started() {
     let bed = bed!();
@@ -107,9 +107,9 @@ fn further_programs_run_in_it() {
     assert!(!pids.is_empty(), "{ps:?}");
 }
 
-/// `NOTIFY_SOCKET`: a service manager is told that the program is ready, and nothing else (sd_notify(3)).
+/// `NOTIFY_SOCKET`: a service manager is notified of readiness, and of nothing else (sd_notify(3)).
 #[test]
-fn a_manager_is_told_when_the_program_is_ready() {
+fn the_service_manager_is_notified_of_readiness() {
     let bed = bed!();
     let path = bed.path().join("manager");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -149,7 +149,7 @@ fn a_manager_is_told_when_the_program_is_ready() {
         assert_eq!(caller.wait().unwrap().code(), Some(0), "{words:?}");
         assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
     }
-    // One that ends without a word holds nobody up.
+    // A program that exits without a notification delays nothing.
     let bundle = bed.bundle("exit 3");
     let id = new_id("silent");
     let mut command = bed.command(&["run", "--detach", "--bundle", bundle.write(), &id]);
@@ -158,9 +158,9 @@ fn a_manager_is_told_when_the_program_is_ready() {
     assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
 }
 
-/// Without numbers of the container's own its first process does not take the others along: its groups do.
+/// Without a pid namespace the exit of the init process does not end the others: the cgroup lists them.
 #[test]
-fn killing_ends_what_the_first_process_left() {
+fn killing_ends_processes_that_the_init_process_left() {
     let bed = bed!();
     for first_is_gone in [false, true] {
         let mut bundle = bed.bundle("exec sleep 1000");

@@ -1,4 +1,4 @@
-//! The container's file tree: root, mounts and their options, devices, what is hidden.
+//! The container's file tree: root, mounts and their options, devices, masked paths.
 
 use crate::bed::{Bed, new_id};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn bind(config: &mut Value, source: &std::path::Path, options: &[&str]) {
     add(config, json!({"destination": "/m", "type": "bind", "source": source, "options": options}));
 }
 
-/// Options of the mount at a place, from `/proc/self/mountinfo` of the container.
+/// Options of the mount at a target, from `/proc/self/mountinfo` of the container.
 fn options(table: &str, place: &str) -> Vec<String> {
     let line = table.lines().rfind(|line| line.split(' ').nth(4) == Some(place));
     let line = line.unwrap_or_else(|| panic!("nothing at {place} in {table}"));
@@ -95,7 +95,7 @@ fn options_of_mounts() {
     }
 }
 
-/// With an `r` in front an option is for all mounts below, without for the first alone.
+/// Options with the prefix `r` apply to all mounts below, others to the topmost alone.
 #[test]
 fn options_reach_below_or_not() {
     let bed = bed!();
@@ -107,7 +107,7 @@ fn options_reach_below_or_not() {
     for (option, above, inside) in [("ro", false, true), ("rro", false, false), ("rw", true, true)] {
         bundle.config = good.clone();
         bind(&mut bundle.config, &source, &["rbind", option]);
-        // The mounts are made in a namespace that goes away with the command.
+        // The mounts are made in a namespace that ends with the command.
         let script = format!(
             "mount -t tmpfs tmpfs {0} && mkdir {0}/below && mount -t tmpfs tmpfs {0}/below && \"$@\"; ls {0} {0}/below",
             source.display()
@@ -124,7 +124,7 @@ fn options_reach_below_or_not() {
 }
 
 #[test]
-fn mounts_spread_as_they_are_told() {
+fn mounts_have_the_configured_propagation() {
     let bed = bed!();
     let source = bed.path().join("source");
     fs::create_dir_all(source.join("sub")).unwrap();
@@ -210,7 +210,7 @@ fn a_read_only_root() {
 #[test]
 fn file_systems_of_memory() {
     let bed = bed!();
-    // The mode is the one that is given, else that of the directory that is covered, else the one of a new tmpfs.
+    // The mode is the configured one, else that of the covered directory, else that of a new tmpfs.
     let mut bundle = bed.bundle("stat -c %a /given /covered /new; df -k /given | tail -1 | tr -s ' ' | cut -d' ' -f2; ls /copied /empty; stat -c %a:%u /copied/file; touch /ro/x 2>/dev/null || echo ro");
     let rootfs = bundle.rootfs();
     for (name, mode) in [("covered", 0o1750), ("given", 0o755), ("copied", 0o711), ("empty", 0o755)] {
@@ -236,12 +236,12 @@ fn file_systems_of_memory() {
     }
     let done = bed.run(&bundle);
     assert_eq!(done.out, "1700\n1750\n1777\n64\n/copied:\nfile\n\n/empty:\n640:0\nro\n", "{done:?}");
-    // What was covered is as it was.
+    // Covered files are unchanged.
     assert!(rootfs.join("empty/file").exists());
 }
 
 #[test]
-fn places_are_made_where_they_are_missing() {
+fn missing_mount_targets_are_created() {
     let bed = bed!();
     let file = bed.path().join("file");
     fs::write(&file, "told\n").unwrap();
@@ -249,7 +249,7 @@ fn places_are_made_where_they_are_missing() {
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("inner"), "inner\n").unwrap();
     let mut bundle = bed.bundle("cat /a/b/file /c/d/inner /led/inner /up/inner /dev/extra");
-    // Links in the image lead to places in the image, never out of it.
+    // Links in the image are resolved inside the image.
     symlink("/target/deep", bundle.rootfs().join("led")).unwrap();
     symlink("../../../../../../..", bundle.rootfs().join("out")).unwrap();
     for (source, place) in
@@ -276,7 +276,7 @@ fn an_image_without_the_usual_dirs() {
     let done = bed.run(&bundle);
     assert_eq!((done.out.as_str(), done.err.as_str()), ("all\n", ""));
 
-    // Links in their places lead the set-up nowhere.
+    // Links at their paths do not redirect the set-up.
     for name in ["dev", "proc", "sys"] {
         let bundle = bed.bundle("true");
         let path = bundle.rootfs().join(name);
@@ -294,7 +294,7 @@ fn an_image_without_the_usual_dirs() {
 }
 
 #[test]
-fn what_is_hidden_and_what_is_read_only() {
+fn masked_and_read_only_paths() {
     let bed = bed!();
     let mut bundle = bed.bundle("cat /secret/file /plain 2>/dev/null; ls /secret; touch /secret/x 2>/dev/null || echo no; touch /fixed/x 2>/dev/null || echo no; echo x 2>/dev/null > /fixed-file || echo no; stat -c %t,%T /plain");
     let rootfs = bundle.rootfs();
@@ -308,7 +308,7 @@ fn what_is_hidden_and_what_is_read_only() {
     bundle.config["linux"]["readonlyPaths"] = json!(["/fixed", "/fixed-file", "/not/there"]);
     let done = bed.run(&bundle);
     assert_eq!(done.out, "no\nno\nno\n1,3\n", "{done:?}");
-    // An image that brings its own null device gains nothing by it.
+    // A null device of the image is not used.
     fs::remove_file(rootfs.join("dev/null")).ok();
     symlink("/plain", rootfs.join("dev/null")).unwrap();
     bundle.config["mounts"]
@@ -424,7 +424,7 @@ fn mounts_of_the_host_outlive_containers() {
     }
 }
 
-/// Runs in a mount namespace with other control groups in sight.
+/// Runs in a mount namespace with other cgroup hierarchies.
 fn with_groups(bed: &Bed, bundle: &crate::bed::Bundle, change: &str) -> crate::bed::Done {
     let script = format!("{change} && exec \"$@\"");
     let id = new_id("devices");
@@ -437,11 +437,11 @@ fn with_groups(bed: &Bed, bundle: &crate::bed::Bundle, change: &str) -> crate::b
 pub const ONLY_UNIFIED: &str = "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup";
 pub const NO_UNIFIED: &str = "umount /sys/fs/cgroup/unified";
 
-/// Devices are guarded by rules, whichever groups the host has.
+/// Devices are limited by rules, for all versions of cgroups.
 #[test]
 fn devices_are_guarded_by_rules() {
     let bed = bed!();
-    // The memory device and the kernel's log; making nodes is a right of its own.
+    // The memory device and the kernel's log; creating nodes needs CAP_MKNOD.
     let mut bundle = bed.bundle(
         "mknod /tmp/kmsg c 1 11; mknod /tmp/mem c 1 1; mknod /tmp/null c 1 3; \
          for node in kmsg mem null; do if (: < /tmp/$node) 2>/dev/null; then echo $node opens; else echo $node; fi; done; \
@@ -531,7 +531,7 @@ fn links_are_mounted_and_copied_themselves() {
     assert_eq!((done.out.as_str(), done.err.as_str()), ("the file", ""));
 }
 
-/// `rbind` says more than `bind`, in whichever order.
+/// `rbind` takes precedence over `bind`, in any order.
 #[test]
 fn a_recursive_bind_mount_stays_one() {
     let bed = bed!();

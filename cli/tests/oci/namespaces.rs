@@ -1,4 +1,4 @@
-//! Namespaces of a container, new and joined, and what lives in them: names, users, clocks, keys, kernel parameters.
+//! Namespaces of a container, new and joined, and their content: host names, ids, clocks, keys, kernel parameters.
 
 use crate::bed::{Bed, Done, new_id, read};
 use kiln_runtime::host::{Feature, Host};
@@ -27,7 +27,7 @@ fn join(config: &mut Value, pid: i64, kinds: &[(&str, &str)]) {
     }
 }
 
-/// New users: root is somebody else outside.
+/// A new user namespace: root is another user outside.
 fn users(config: &mut Value) {
     add(config, json!({"type": "user"}));
     config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": SHIFT, "size": 65536}]);
@@ -43,7 +43,7 @@ fn namespace(pid: &str, file: &str) -> String {
 }
 
 #[test]
-fn new_ones_are_not_the_machines() {
+fn new_namespaces_differ_from_the_host() {
     let bed = bed!();
     let kinds = ["pid", "net", "ipc", "uts", "mnt", "cgroup", "time"];
     let command = kinds.map(|kind| format!("readlink /proc/self/ns/{kind}")).join("; ");
@@ -98,7 +98,7 @@ fn each_kind_is_joined_by_path() {
         );
     });
     assert!(done.out.starts_with("first\n/bin/sh -c while"), "{done:?}");
-    // The first goes on when the one that came is gone.
+    // The first container runs on after the second has ended.
     assert_eq!(bed.state(&first)["status"], "running");
 }
 
@@ -114,7 +114,7 @@ fn another_containers_mounts_are_joined() {
 }
 
 #[test]
-fn users_are_others_outside() {
+fn user_namespaces_map_ids() {
     let bed = bed!();
     open_for_others(&bed);
     let mut bundle = bed.bundle("cat /proc/self/uid_map /proc/self/gid_map; id -u; echo x > /tmp/new; stat -c '%u %t,%T' /dev/null; echo > /dev/null && echo null; cat /proc/self/setgroups");
@@ -137,7 +137,7 @@ fn users_are_others_outside() {
     let made = fs::metadata(bundle.rootfs().join("tmp/new")).unwrap();
     assert_eq!((made.uid(), made.gid()), (SHIFT, 2 * SHIFT));
 
-    // Its users may give files away among themselves, and be several.
+    // Root may change owners within the namespace, and processes may have several uids.
     bundle.config["process"]["args"] =
         json!(["/bin/sh", "-c", "touch /tmp/given && chown 5:6 /tmp/given && id -u && id -G"]);
     bundle.config["process"]["user"] = json!({"uid": 0, "gid": 0, "additionalGids": [7, 8]});
@@ -166,11 +166,11 @@ fn a_pod_shares_users_and_processes() {
         format!("{}\n{}\n0\n/proc/1\n", namespace(&text, "user"), namespace(&text, "pid")),
         "{done:?}"
     );
-    // Users alone.
+    // A user namespace alone.
     let done =
         bed.sh("readlink /proc/self/ns/user; cat /proc/1/uid_map", |c| join(c, pid, &[("user", "user")]));
     assert!(done.out.starts_with(&namespace(&text, "user")), "{done:?}");
-    // And further programs in it.
+    // And `exec` in it.
     let done = bed.exec(&first, "id -u; cat /proc/self/uid_map; readlink /proc/self/ns/user");
     assert!(done.out.starts_with("0\n") && done.out.contains(&namespace(&text, "user")), "{done:?}");
 }
@@ -220,7 +220,7 @@ fn names_are_the_containers_own() {
     assert_eq!(read("/proc/sys/kernel/hostname"), before);
 }
 
-/// Whoever says nothing of users but that they are new gets root, who is the caller outside, and no other.
+/// A new user namespace without mappings maps root to the caller, and nothing else.
 #[test]
 fn without_maps_there_is_one_user() {
     let bed = bed!();
@@ -273,7 +273,7 @@ fn a_new_keyring_or_the_old_one() {
     if !Path::new("/proc/keys").exists() {
         skip!("this kernel has no keyrings");
     }
-    // The session's keyring is told by its number, the first word.
+    // The session's keyring is identified by its serial, the first word.
     let session = |flags: &[&str]| {
         let mut bundle = bed.bundle("grep -c . /proc/keys; cat /proc/key-users > /dev/null");
         bundle.config["linux"]["maskedPaths"] = json!([]);
@@ -287,7 +287,7 @@ fn a_new_keyring_or_the_old_one() {
 }
 
 #[test]
-fn owners_are_shown_as_others() {
+fn id_mapped_mounts_map_owners() {
     let bed = bed!();
     open_for_others(&bed);
     let shown = bed.path().join("shown");
@@ -326,7 +326,7 @@ fn owners_are_shown_as_others() {
     if !Host::get().has(Feature::IdmappedMounts) {
         return;
     }
-    // With `idmap` alone the container's own maps count: its root is root on disk.
+    // With `idmap` alone the container's own maps apply: its root is root on disk.
     let mut bundle = bed.bundle("stat -c %u:%g /mnt/file; touch /mnt/new && stat -c %u:%g /mnt/new");
     users(&mut bundle.config);
     fs::create_dir(bundle.rootfs().join("mnt")).unwrap();
@@ -338,7 +338,7 @@ fn owners_are_shown_as_others() {
     assert_eq!(done.out, "7:8\n0:0\n", "{done:?}");
     let made = fs::metadata(shown.join("new")).unwrap();
     assert_eq!((made.uid(), made.gid()), (0, 0));
-    // And those of users that it joins.
+    // And those of a user namespace that it joins.
     let first = bed.idle(users);
     let pid = bed.pid(&first);
     let linux = bundle.config["linux"].as_object_mut().unwrap();
@@ -349,14 +349,14 @@ fn owners_are_shown_as_others() {
     assert_eq!(done.out, "7:8\n0:0\n", "{done:?}");
 }
 
-/// Without rights: the own id alone, as `spec --rootless` writes it.
+/// Without privileges: the own id alone, as `spec --rootless` writes it.
 #[test]
 fn ordinary_users_run_containers() {
     let bed = bed!();
     if !Path::new("/usr/bin/setpriv").exists() {
         skip!("setpriv (util-linux) is needed to be an ordinary user");
     }
-    // The program must be within reach of everybody.
+    // All users must be able to execute the program.
     let place = tempfile::tempdir_in("/var/tmp").unwrap();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = place.path().join("kiln");
@@ -421,7 +421,7 @@ fn ordinary_users_run_containers() {
         "nothing is left in XDG_RUNTIME_DIR"
     );
 
-    // Clocks, what is mounted read-only, and control groups, as far as they go without rights.
+    // Clocks, read-only mounts, and cgroups, as far as possible without privileges.
     let plain = bundle.config.clone();
     let source = place.path().join("source");
     fs::create_dir(&source).unwrap();
@@ -452,7 +452,7 @@ fn ordinary_users_run_containers() {
     assert!(count.parse::<u32>().is_ok_and(|count| count > 0), "{done:?}");
     bundle.config = plain;
 
-    // In steps, with a further program.
+    // In steps, with `exec`.
     bundle.config["process"]["args"] = json!(["/bin/sleep", "1000"]);
     write(&bundle.config);
     let detached = |words: &[&str]| {
@@ -480,7 +480,7 @@ fn ordinary_users_run_containers() {
     bundle.config["process"]["user"] = json!({"uid": 7, "gid": 8});
     fs::set_permissions(dir.join("rootfs/tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
     write(&bundle.config);
-    // Users of a host whose lists are these: the program that maps is another user's, and needs its rights.
+    // A host with these lists: the program that maps belongs to root, and needs its capabilities.
     let with_lists = |list: &str, path: &str| {
         fs::write(dir.join("list"), list).unwrap();
         let script = "for file in /etc/subuid /etc/subgid; do test -e $file || : > $file; mount --bind list $file; done; exec \"$@\"";
@@ -542,7 +542,7 @@ fn network_devices_move_in() {
         }
         assert!(done.code == 0 && done.out.contains("can't find device 'kt0'"), "{done:?}");
     }
-    // Into a namespace that is there already.
+    // Into an existing namespace.
     let id = bed.idle(|_| {});
     let pid = bed.pid(&id);
     let path = format!("/proc/{pid}/ns/net");

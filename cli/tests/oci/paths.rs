@@ -1,4 +1,4 @@
-//! Paths in specifications and images that lead out of where they belong, and do not.
+//! Paths in specifications and images that point outside of the root or of a hierarchy.
 
 use crate::attacks::{Make, Outside, add_mount, disguise, fifo, remove, sleeper};
 use crate::bed::{Done, new_id};
@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-/// Ids lead nowhere, whichever command is given them.
+/// Ids are never paths, for any command.
 #[test]
 fn container_ids_are_no_paths() {
     let bed = bed!();
@@ -36,7 +36,7 @@ fn container_ids_are_no_paths() {
             let tail: &[&str] = if words[0] == "exec" { &["true"] } else { &[] };
             let words: Vec<&str> = words.iter().chain(&[id]).chain(tail).copied().collect();
             let done = bed.oci(&words);
-            // Removing what cannot exist is done.
+            // Removing an impossible id succeeds.
             let is_fine = words[0] == "delete" && words[1] == "--force" && done.code == 0;
             assert!(is_fine || done.code != 0 && done.err.contains("kiln oci: "), "{words:?}: {done:?}");
             assert!(done.err.len() < 600, "{words:?}: the error is {} long", done.err.len());
@@ -46,9 +46,9 @@ fn container_ids_are_no_paths() {
     assert_eq!(fs::read_dir(bed.root()).unwrap().count(), 0, "something was made");
 }
 
-/// Control groups are made below the hierarchies, wherever their path and annotations say.
+/// Cgroups are created below the hierarchies, for any path and annotation.
 #[test]
-fn paths_of_control_groups_do_not_climb() {
+fn cgroup_paths_stay_below_their_hierarchy() {
     let bed = bed!();
     let outside = Outside::new(&bed);
     let below_root = outside.path.to_str().unwrap().trim_start_matches('/').to_owned();
@@ -95,7 +95,7 @@ fn paths_of_control_groups_do_not_climb() {
     assert!(done.code != 0, "{done:?}");
 }
 
-/// Hooks are named by whole paths, so that no directory decides which program they are.
+/// Hooks need absolute paths, so that no working directory decides which program runs.
 #[test]
 fn hooks_are_whole_paths() {
     let bed = bed!();
@@ -121,7 +121,7 @@ fn hooks_are_whole_paths() {
     }
 }
 
-/// Device nodes are made inside the root, wherever their paths lead.
+/// Device nodes are created inside the root, for any path.
 #[test]
 fn paths_of_devices_do_not_climb() {
     let bed = bed!();
@@ -157,7 +157,7 @@ fn paths_of_devices_do_not_climb() {
     }
 }
 
-/// Mounts go on inside of the root, wherever their destinations lead, and what is made for them is made there.
+/// Mounts are attached inside the root, for any destination, and mount points are created there.
 #[test]
 fn destinations_of_mounts_do_not_climb() {
     let bed = bed!();
@@ -233,7 +233,7 @@ fn destinations_of_mounts_do_not_climb() {
     assert_eq!((done.out.as_str(), done.err.as_str()), ("given\nb\n3\n", ""));
 }
 
-/// `tmpcopyup` copies links as links and waits for no pipe; what they lead to stays where it is.
+/// `tmpcopyup` copies links as links and does not block on pipes; targets of links are not copied.
 #[test]
 fn copying_up_follows_no_links() {
     let bed = bed!();
@@ -256,9 +256,9 @@ fn copying_up_follows_no_links() {
     outside.assert_untouched("tmpcopyup");
 }
 
-/// A root that is a link is what it leads to, and no way further.
+/// A root that is a link is resolved once, and confines the container.
 #[test]
-fn a_root_behind_a_link_is_left_by_nobody() {
+fn a_root_behind_a_link_confines_containers() {
     let bed = bed!();
     let outside = Outside::new(&bed);
     let below_root = outside.file().to_str().unwrap().trim_start_matches('/').to_owned();
@@ -281,7 +281,7 @@ fn a_root_behind_a_link_is_left_by_nobody() {
 }
 
 /// CVE-2024-9676: a user database that is a link is looked for inside; one that is a pipe, a device, a directory or huge
-/// holds nobody up, and fills no memory.
+/// delays no start, and fills no memory.
 #[test]
 fn user_databases_are_plain_files() {
     let bed = bed!();
@@ -316,7 +316,7 @@ fn user_databases_are_plain_files() {
         make(&passwd);
         let done = as_app();
         assert!(done.code == 255 && done.err.contains("passwd"), "{what}: {done:?}");
-        // A number needs no name.
+        // A numeric id needs no entry.
         let done = bed.oci(&["exec", "--user", "7", &id, "sh", "-c", show]);
         assert_eq!(done.out, "7\n/\n", "{what}: {done:?}");
         let mut fresh = bed.bundle(show);

@@ -1,4 +1,4 @@
-//! What the program may: users, capabilities, filters, limits.
+//! Privileges of the program: ids, capabilities, filters, limits.
 
 use crate::bed::{Done, new_id, read, wait_until};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -50,11 +50,11 @@ fn capabilities_are_those_of_the_sets() {
         assert_eq!(done.code, 0, "{done:?}");
         masks(&done)
     };
-    // Exec gives root what is in the bounding set, whatever the other sets say.
+    // After exec root has the bounding set, regardless of the other sets.
     assert_eq!(run(0, &given), [every, every, every, 0, 0]);
     assert_eq!(run(0, &[("bounding", all)]), [every, every, every, 0, 0]);
     assert_eq!(run(0, &[]), [0; 5]);
-    // Others keep over exec what is ambient, and nothing else.
+    // Other users keep the ambient set over exec, and nothing else.
     assert_eq!(run(1000, &given), [every, 0, 0, 0, 0]);
     let ambient: &[&str] = &["KILL"];
     let lists = [&given[..], &[("inheritable", ambient), ("ambient", ambient)]].concat();
@@ -94,7 +94,7 @@ fn no_new_privileges() {
 }
 
 #[test]
-fn users_and_groups() {
+fn uids_and_gids() {
     let bed = bed!();
     let done =
         bed.sh("id -u; id -g; id -G; echo $HOME; umask; touch /tmp/new && stat -c %a:%u:%g /tmp/new", |c| {
@@ -148,12 +148,12 @@ fn filters_answer_calls() {
     assert!(done.err.contains("Function not implemented"), "{done:?}");
     let done = run(command, json!({"names": mkdir, "action": "SCMP_ACT_LOG"}));
     assert!(done.out.starts_with("0\n") && done.err.is_empty(), "{done:?}");
-    // 31 is SIGSYS; the shell tells of it as 128 + 31.
+    // 31 is SIGSYS; the shell reports it as 128 + 31.
     for action in ["SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_TRAP"] {
         let done = run(command, json!({"names": mkdir, "action": action}));
         assert!(done.out.starts_with("159\n"), "{action}: {done:?}");
     }
-    // What is killed at once is told of as any program is.
+    // A killed process is reported like any program.
     let done = run("exec mkdir /tmp/a", json!({"names": mkdir, "action": "SCMP_ACT_KILL_PROCESS"}));
     assert_eq!(done.code, 159, "{done:?}");
     // By argument: the mode of mkdir(2).
@@ -206,7 +206,7 @@ fn newer_calls_are_unknown() {
         filter(&mut bundle.config, "SCMP_ACT_ERRNO", json!([{"names": names, "action": "SCMP_ACT_ALLOW"}]));
         let done = bed.run(&bundle);
         assert_eq!((done.code, done.err.as_str()), (errno, ""), "call {number}");
-        // Without a filter the kernel itself says so.
+        // Without a filter the kernel returns the same error.
         bundle.config["linux"].as_object_mut().unwrap().remove("seccomp");
         let unknown = if number >= 1000 { 38 } else { 0 };
         let done = bed.run(&bundle);
@@ -383,7 +383,7 @@ fn limits_of_resources() {
     }
 }
 
-/// What engines give to everybody is lowered where raising limits is not allowed.
+/// Default limits of engines are lowered where raising limits is not allowed.
 #[test]
 fn blanket_limits_are_lowered() {
     let bed = bed!();
@@ -428,7 +428,7 @@ fn the_score_for_being_killed() {
 }
 
 #[test]
-fn how_the_program_is_scheduled() {
+fn scheduling_attributes_are_set() {
     let bed = bed!();
     // Fields of stat: nice, real-time priority, policy.
     let fields = "cut -d' ' -f19,40,41 /proc/self/stat; true";
@@ -440,7 +440,7 @@ fn how_the_program_is_scheduled() {
         (json!({"policy": "SCHED_OTHER", "nice": 9}), "9 0 0"),
         (json!({"policy": "SCHED_FIFO", "priority": 7, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}), "0 0 0"),
     ] {
-        // Without groups: those of version 1 have no time for real-time programs of their own.
+        // Without cgroups: those of version 1 have no real-time budget of their own.
         let mut bundle = bed.bundle(fields);
         bundle.config["process"]["scheduler"] = scheduler.clone();
         let id = new_id("scheduled");
@@ -507,7 +507,7 @@ fn programs_that_come_later_stay_on_their_processors() {
     }
 }
 
-/// What cannot be ambient is told; the rest is.
+/// Capabilities that cannot be ambient lead to a warning; the others are set.
 #[test]
 fn ambient_is_what_is_permitted_and_inheritable() {
     let bed = bed!();
@@ -524,7 +524,7 @@ fn ambient_is_what_is_permitted_and_inheritable() {
     assert_eq!(done.err, warning);
 }
 
-/// What the runtime's caller is kept on says nothing about containers: their groups do.
+/// The CPU affinity of the caller does not apply to containers: their cgroups decide.
 #[test]
 fn containers_run_on_all_processors() {
     let bed = bed!();

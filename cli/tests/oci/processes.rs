@@ -1,4 +1,4 @@
-//! Programs of a container as callers handle them: signals, codes, orphans, further programs, descriptors, lists.
+//! Processes of a container as callers handle them: signals, exit codes, orphans, `exec`, descriptors, lists.
 
 use crate::bed::{Done, new_id, read, wait_until};
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ fn codes_are_the_programs() {
             assert_eq!(bed.sh(command, |_| {}).code, code, "{command}");
         }
     }
-    // A program that ends at once is not missed.
+    // The exit of a short program is not missed.
     let bundle = bed.bundle("exit 5");
     let dir = bundle.write();
     for _ in 0..20 {
@@ -60,13 +60,13 @@ fn codes_are_the_programs() {
 #[test]
 fn orphans_are_reaped() {
     let bed = bed!();
-    // Without process numbers of its own the orphans of the container come to the one that stays with it.
+    // Without a pid namespace of the container its orphans become children of the monitor.
     let mut bundle = bed.bundle("(sleep 0.05 &) ; (true &); sleep 0.2; for stat in /proc/[0-9]*/stat; do cat $stat 2>/dev/null; done | grep -c ' Z '$PPID; echo $PPID");
     bundle.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|one| one["type"] != "pid");
     let done = bed.run(&bundle);
     assert_eq!(done.code, 0, "{done:?}");
     assert!(done.out.starts_with("0\n"), "{done:?}");
-    // With them they are the first process's, whose parent is outside.
+    // With one they become children of the init process, whose parent is outside.
     let done = bed.sh("echo $PPID $$", |_| {});
     assert_eq!(done.out, "0 1\n");
 }
@@ -141,7 +141,7 @@ fn a_detached_program_is_found_by_its_file() {
     let done = bed.detached(&["exec", "-d", "--pid-file", file.to_str().unwrap(), &id, "sleep", "1000"]);
     assert_eq!((done.code, done.err.as_str()), (0, ""));
     let pid = read(&file);
-    // Exec is through: the line is that of the program.
+    // Exec has succeeded: the line is that of the program.
     assert_eq!(read(format!("/proc/{pid}/cmdline")).replace('\0', " ").trim(), "sleep 1000");
     let listed = bed.oci(&["ps", "--format", "json", &id]).out;
     assert!(listed.contains(&pid), "{listed}");
@@ -167,7 +167,7 @@ fn descriptors_are_kept_or_closed() {
     let bundle = bed.bundle(list);
     let dir = bundle.write().to_owned();
     let id = bed.idle(|_| {});
-    // A shell gives this program further descriptors.
+    // A shell passes further descriptors to this program.
     let run = |words: &str, variables: &str| {
         let script = format!(
             "exec 3</etc/passwd 4</etc/group 5</etc/hostname; {variables} exec \"$0\" oci --root {} {words}",
@@ -184,7 +184,7 @@ fn descriptors_are_kept_or_closed() {
     assert_eq!(done.out, "1\n/etc/passwd\n/etc/group\n", "{done:?}");
     assert_eq!(run(&format!("exec --preserve-fds 2 {id} {program}"), "").out, "/etc/passwd\n/etc/group\n");
     assert_eq!(run(&format!("exec --preserve-fds=3 {id} {program}"), "").out.lines().count(), 3);
-    // Socket activation tells how many there are (sd_listen_fds(3)).
+    // Socket activation passes their number (sd_listen_fds(3)).
     let mut bundle = bed.bundle(
         "echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES $$; readlink /proc/$$/fd/3; readlink /proc/$$/fd/4",
     );
@@ -227,7 +227,7 @@ fn containers_are_listed() {
 }
 
 #[test]
-fn what_it_can_do_is_told() {
+fn features_are_listed() {
     let bed = bed!();
     let features: Value = serde_json::from_str(&bed.oci(&["features"]).out).unwrap();
     assert_eq!(features["ociVersionMin"], "1.0.0");
@@ -312,9 +312,9 @@ fn messages_go_to_a_file() {
     assert_eq!(line["level"], "error");
 }
 
-/// Engines call runtimes by the name of a file.
+/// Engines start runtimes by a file name.
 #[test]
-fn the_name_tells_what_is_meant() {
+fn the_name_of_the_program_selects_the_runtime() {
     let bed = bed!();
     let bundle = bed.bundle("echo ok");
     let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
@@ -326,7 +326,7 @@ fn the_name_tells_what_is_meant() {
     assert!(done.out.starts_with("kiln-runtime version "), "{done:?}");
 }
 
-/// The bundle is where the caller stands when it is not named; and the configuration may have another name.
+/// The default bundle is the working directory; the configuration may have another name.
 #[test]
 fn the_bundle_is_found() {
     let bed = bed!();
@@ -341,7 +341,7 @@ fn the_bundle_is_found() {
     assert_eq!(done.out, "here\n", "{done:?}");
 }
 
-/// What the program writes last is not lost, however much it is.
+/// The last output of the program is not lost, regardless of its size.
 #[test]
 fn long_output_comes_whole() {
     let bed = bed!();
@@ -353,7 +353,7 @@ fn long_output_comes_whole() {
     assert!(child.wait().unwrap().success() && text.ends_with("xend\n"));
 }
 
-/// A home that is nowhere is none.
+/// A home directory that does not exist is ignored.
 #[test]
 fn an_empty_home_is_the_users() {
     let bed = bed!();

@@ -1,4 +1,4 @@
-//! Terminals: handed over at a socket, with their size, for containers and for further programs.
+//! Terminals: sent over a socket, with their size, for containers and for `exec`.
 
 use crate::bed::{Bed, Done, new_id, wait_until};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-/// A socket at which a terminal is awaited.
+/// A socket that receives a terminal.
 struct Receiver {
     path: PathBuf,
     listener: UnixListener,
@@ -27,7 +27,7 @@ impl Receiver {
         self.path.to_str().unwrap()
     }
 
-    /// The master, and the word that came with it.
+    /// The master, and the message with it.
     fn take(&self) -> (OwnedFd, String) {
         let mut polled = [PollFd::new(&self.listener, PollFlags::IN)];
         let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
@@ -48,7 +48,7 @@ impl Receiver {
     }
 }
 
-/// What comes out of a terminal until it holds `end`.
+/// Reads from a terminal until the text contains `end`.
 fn read_until(master: &OwnedFd, end: &str) -> String {
     let mut all = String::new();
     let mut buffer = [0u8; 4096];
@@ -162,8 +162,8 @@ fn without_a_size_it_has_none() {
     assert_eq!((size.ws_row, size.ws_col), (0, 0));
 }
 
-/// In the foreground this program stands between the container's terminal and its own streams: lines end as the program
-/// says, since whoever reads them may be no terminal.
+/// In the foreground this program relays between the container's terminal and its own streams: lines end as the program
+/// wrote them, since the reader may be no terminal.
 #[test]
 fn output_of_a_terminal_comes_through() {
     let bed = bed!();

@@ -6,7 +6,7 @@ use kiln_image::reference::Reference;
 use kiln_image::store::{ImageRecord, Store};
 use std::time::Duration;
 
-/// Which images a command is about.
+/// Conditions that the images of a command must meet.
 #[derive(Debug, Default)]
 pub struct Filter {
     dangling: Option<bool>,
@@ -20,10 +20,10 @@ pub struct Filter {
     references: Vec<String>,
 }
 
-/// Keys of `images`.
+/// Keys that `images` accepts.
 pub const OF_LIST: &[&str] = &["dangling", "before", "since", "until", "label", "reference"];
 
-/// Keys of `image prune`.
+/// Keys that `image prune` accepts.
 pub const OF_PRUNE: &[&str] = &["dangling", "until", "label", "label!"];
 
 impl Filter {
@@ -31,7 +31,7 @@ impl Filter {
     ///
     /// # Errors
     ///
-    /// Fails for other keys, and for values that are none.
+    /// Fails for other keys and for invalid values.
     pub fn read(texts: &[String], keys: &[&str]) -> Result<Filter, CliError> {
         let mut filter = Filter::default();
         for text in texts.iter().filter(|text| !text.is_empty()) {
@@ -41,7 +41,7 @@ impl Filter {
                     vec![format!("keys: {}", keys.join(", "))],
                 ));
             };
-            // `label!=x` is written with a sign that belongs to the key.
+            // In `label!=x` the `!` belongs to the key.
             let (key, value) = (key.trim().to_lowercase(), value.trim());
             if !keys.contains(&key.as_str()) {
                 return Err(CliError::failed(format!("invalid filter '{key}'"))
@@ -84,12 +84,12 @@ impl Filter {
         Ok(())
     }
 
-    /// What `dangling` asks for.
+    /// Value of `dangling`; `None` when it is not among the filters.
     pub fn dangling(&self) -> Option<bool> {
         self.dangling
     }
 
-    /// True when names decide.
+    /// True when there are `reference` filters.
     pub fn has_references(&self) -> bool {
         !self.references.is_empty()
     }
@@ -101,7 +101,7 @@ impl Filter {
         self.references.is_empty() || self.references.iter().any(is_match)
     }
 
-    /// The images that everything but names and `dangling` lets through, in order.
+    /// Images that meet all filters but `reference` and `dangling`, in their order.
     pub fn take(&self, store: &Store, images: Vec<ImageRecord>) -> Result<Vec<ImageRecord>, CliError> {
         let created = |name: &Option<String>| match name {
             Some(name) => Ok::<_, CliError>(Some(seconds(&store.resolve(name)?.created))),
@@ -147,7 +147,7 @@ fn seconds(time: &str) -> Option<jiff::Timestamp> {
     time.parse().ok()
 }
 
-/// Seconds since 1970 of a time, or of so long ago (Docker's `GetTimestamp`, in UTC).
+/// Seconds since 1970 of a time or of a duration before now (Docker's `GetTimestamp`, in UTC).
 fn moment(text: &str, now: i64) -> Option<i64> {
     if let Some(age) = duration(text) {
         return now.checked_sub(i64::try_from(age.as_secs()).ok()?);
@@ -163,7 +163,7 @@ fn moment(text: &str, now: i64) -> Option<i64> {
     Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second())
 }
 
-/// A length of time as Go writes it: `1h30m`, `1.5h`, `90s`.
+/// A duration as Go writes it: `1h30m`, `1.5h`, `90s`.
 fn duration(text: &str) -> Option<Duration> {
     const UNITS: [(&str, f64); 7] =
         [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];

@@ -1,7 +1,7 @@
 //! A container as `docker inspect` shows it (Docker Engine API, ContainerInspectResponse).
 //!
-//! What Kiln does not have yet (limits, published ports, volumes) has the value that Docker shows when it is
-//! not set.
+//! Fields of features that Kiln lacks (limits, published ports, volumes) have the value that Docker shows when the
+//! feature is not used.
 
 use super::image::{GraphDriver, zero_time};
 use kiln_engine::{Container, Containers, Damaged, Endpoint, State};
@@ -11,7 +11,7 @@ use std::path::Path;
 
 const SHM_SIZE: u64 = 64 << 20;
 
-/// The whole object.
+/// Container object of the API.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Inspected {
@@ -41,7 +41,7 @@ pub struct Inspected {
     network_settings: NetworkSettings,
 }
 
-/// What is known of a container whose record cannot be read.
+/// Container whose record cannot be read.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct InspectedDamage {
@@ -178,7 +178,7 @@ struct Network {
 }
 
 impl Inspected {
-    /// What is known of a container.
+    /// Reads the details of a container.
     pub fn new(container: &Container, all: &Containers<'_>) -> Inspected {
         let dir = all.dir_of(container);
         let etc = |name: &str| dir.join("etc").join(name).display().to_string();

@@ -7,7 +7,7 @@ use kiln_image::store::{Image, Store};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The whole object.
+/// Image object of the API.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Inspected {
@@ -31,7 +31,7 @@ pub struct Inspected {
     config: Config,
 }
 
-/// Where the files are.
+/// Storage of the files: driver and directories.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct GraphDriver {
@@ -79,7 +79,7 @@ struct Config {
 }
 
 impl Inspected {
-    /// What the store knows of an image.
+    /// Reads the details of an image from the store.
     pub fn new(store: &Store, image: Image) -> Result<Inspected, CliError> {
         let Image { record, config } = image;
         let tags: Vec<_> = store.tags()?.into_iter().filter(|tag| tag.image == record.id).collect();
@@ -149,7 +149,7 @@ fn time(nanoseconds: i64) -> String {
     time.map_or_else(|_| zero_time(), |time| time.to_string())
 }
 
-/// Go's zero time: "never".
+/// Go's zero time, which stands for "never".
 pub fn zero_time() -> String {
     "0001-01-01T00:00:00Z".to_owned()
 }

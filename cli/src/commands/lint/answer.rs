@@ -11,7 +11,7 @@ use serde::Serialize;
 pub(super) struct Answer<'a> {
     warnings: Vec<Warning<'a>>,
     sources: Vec<SourceFile<'a>>,
-    /// The first mistake of the language, if there is one: nothing can be built.
+    /// First syntax error; `None` when the file can be built.
     #[serde(skip_serializing_if = "Option::is_none")]
     build_error: Option<Failed<'a>>,
 }
@@ -57,14 +57,14 @@ struct Range {
     end: Place,
 }
 
-/// Both count from 1.
+/// Line and column, both counted from 1.
 #[derive(Serialize)]
 struct Place {
     line: usize,
     character: usize,
 }
 
-/// All findings in all files, mistakes of the language among them.
+/// Findings in all files, syntax errors among them.
 pub(super) fn answer(files: &[(Source, Vec<Diagnostic>)]) -> Answer<'_> {
     let findings = || {
         let files = files.iter().enumerate();
@@ -82,7 +82,7 @@ pub(super) fn answer(files: &[(Source, Vec<Diagnostic>)]) -> Answer<'_> {
             location: location(index, source, finding),
         }
     });
-    // Findings of lints may be errors, too; those of the language have no rule.
+    // Findings of lints may be errors as well; syntax errors have no rule.
     let is_mistake =
         |finding: &Diagnostic| finding.severity == Severity::Error && lint::rule(finding.code).is_none();
     let failed = findings().find(|(_, _, finding)| is_mistake(finding));

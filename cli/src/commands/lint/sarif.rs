@@ -1,4 +1,4 @@
-//! Findings as a SARIF log, for what shows them beside code (OASIS SARIF 2.1.0).
+//! Findings as a SARIF log, for tools that show them beside the code (OASIS SARIF 2.1.0).
 
 use super::severity;
 use kiln_parser::Source;
