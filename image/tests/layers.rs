@@ -3,7 +3,7 @@
 //! `KILN_STACKS=100000 cargo test -p kiln-image --test layers` runs that number of stacks; `KILN_SEED` sets another
 //! seed.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod model;
 

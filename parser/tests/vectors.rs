@@ -1,6 +1,8 @@
 //! Published test vectors of the projects that define the language. Each file in `testdata/vectors` names its source;
 //! deviations are listed here with their reasons.
 
+#![allow(clippy::disallowed_methods, reason = "tests read files")]
+
 use kiln_parser::ast::{CommandLine, CopySource, Healthcheck, Instruction, Kind};
 use kiln_parser::expand::{self, Rules};
 use kiln_parser::git::{self, GitReference, Mtime};

@@ -5,6 +5,11 @@
 //! consists of the variables in [`PASSED_ON`] and those set here: a Dockerfile chooses the repositories, so only
 //! credentials that the user passed with `--ssh` or `--secret` reach them.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "`git` runs in the user's environment, less what PASSED_ON leaves out"
+)]
+
 mod watch;
 
 use crate::DEFAULT_PATIENCE;

@@ -18,31 +18,31 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Build an image again, from nothing, and name the first step and file that come out otherwise.
+/// Build an image again without the cache, and name the first step and file that differ.
 ///
-/// Where they do, it is built once more: a step that comes out otherwise each time cannot be reproduced, and one that
-/// comes out the same twice had other inputs when the image was built.
+/// When they differ, it is built a third time: a step that differs again cannot be reproduced, and one that does not had
+/// other inputs when the image was built.
 ///
-/// Times of files and of the image count when the build has an epoch and rewrites them (--source-date-epoch,
+/// Times of files and of the image are compared only when the build sets them (--source-date-epoch,
 /// --rewrite-timestamp).
 #[derive(Debug, Parser)]
 struct Verify {
-    /// How progress is shown: auto, plain, tty or quiet
+    /// Show progress in this style: auto, plain, tty or quiet
     #[arg(long, value_name = "STYLE", default_value = "quiet")]
     progress: String,
-    /// An image that was built here, or a directory to build twice (./NAME where an image has that name)
+    /// Verify this image, which this store built, or build this directory twice (write ./NAME when an image has that name)
     #[arg(value_name = "IMAGE | PATH")]
     subject: String,
-    /// For a directory: more flags of `kiln build`
+    /// Build the directory with these flags of `kiln build`
     #[arg(value_name = "FLAGS", allow_hyphen_values = true, trailing_var_arg = true)]
     flags: Vec<OsString>,
 }
 
-/// What is verified.
+/// The subject of the command.
 enum Subject {
-    /// An image that was built before.
+    /// An image of the store.
     Image(ImageId),
-    /// A directory, which is built twice.
+    /// A directory that is built twice.
     Directory,
 }
 
@@ -51,7 +51,7 @@ pub fn describe() -> clap::Command {
     <Verify as clap::CommandFactory>::command()
 }
 
-/// Compares; the answer is in the exit code, too.
+/// Builds and compares. The exit code is 1 when the images differ.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let verify: Verify = arguments::parse("verify", arguments)?;
     let style = Style::choose(&verify.progress)?;
@@ -68,7 +68,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
 }
 
 impl Verify {
-    /// An image of that name counts before a directory.
+    /// Resolves the name: an image takes precedence over a directory.
     fn subject(&self, store: &Store) -> Result<Subject, CliError> {
         let name = self.subject.as_str();
         let is_directory = Path::new(name).is_dir();
@@ -83,7 +83,7 @@ impl Verify {
         }
     }
 
-    /// The build that makes the subject, without a cache. Enters the directory that an image was built in.
+    /// Returns the build of the subject, without a cache. Changes into the directory in which the image was built.
     fn build(&self, store: &Store, subject: &Subject) -> Result<Build, CliError> {
         let words = match subject {
             Subject::Directory => self.flags.iter().cloned().chain([OsString::from(&self.subject)]).collect(),
@@ -95,6 +95,7 @@ impl Verify {
                     ))
                     .hint("only images that were built with this store can be verified; or name a directory")
                 })?;
+                #[expect(clippy::disallowed_methods, reason = "threads that run use no relative paths")]
                 std::env::set_current_dir(&recipe.dir).map_err(|error| {
                     CliError::failed(format!("the image was built in `{}`: {error}", recipe.dir.display()))
                 })?;
@@ -113,7 +114,7 @@ impl Verify {
         Ok(build)
     }
 
-    /// The answer, and the exit code that says it as well.
+    /// Text of the answer, and the exit code.
     fn answer(&self, subject: &Subject, trials: &Trials<'_>) -> Result<(String, u8), CliError> {
         let (what, first) = match subject {
             Subject::Image(id) => (format!("image {} ({id})", self.subject), id.clone()),
@@ -145,12 +146,12 @@ impl Verify {
     }
 }
 
-/// Builds for the comparison, whose images are removed.
+/// Builds for the comparison; their images are removed at the end.
 struct Trials<'a> {
     workshop: &'a Workshop,
     build: &'a Build,
     style: Style,
-    /// Images that were not in the store before.
+    /// Images that these builds added to the store.
     made: RefCell<BTreeSet<ImageId>>,
 }
 
@@ -174,7 +175,7 @@ impl Trials<'_> {
         difference(self.store(), first, second, &options)
     }
 
-    /// Removes the images, but those that another command has named or uses meanwhile.
+    /// Removes the images, except those that another command has tagged or uses in the meantime.
     fn remove(&self) -> Result<(), CliError> {
         let store = self.store();
         let named: BTreeSet<ImageId> = store.tags()?.into_iter().map(|tag| tag.image).collect();
@@ -191,15 +192,15 @@ impl Trials<'_> {
     }
 }
 
-/// Where two images differ first.
+/// First difference between two images.
 #[derive(Clone)]
 struct Difference {
-    /// Number of the layer; behind all layers for the config.
+    /// Index of the layer; the number of layers for the config.
     layer: usize,
     text: String,
 }
 
-/// In what two images differ first: a step and a file, or the config.
+/// Finds the first difference between two images: a step and a file, or the config. `None` when they are equal.
 fn difference(
     store: &Store,
     first: &ImageId,
@@ -243,7 +244,7 @@ fn difference(
     Ok(settings_difference(one, other, times).map(|text| Difference { layer, text }))
 }
 
-/// Configs without what is different each time: times, and with these digests of layers.
+/// Finds a difference between two configs. Unless `times` are compared, times and digests of layers are ignored.
 fn settings_difference(one: ImageConfig, other: ImageConfig, times: bool) -> Option<String> {
     let plain = |mut config: ImageConfig| {
         if !times {
