@@ -1,4 +1,4 @@
-//! `--format`: Go templates over what a command answers, with Docker's functions.
+//! `--format`: Go templates over the output of a command, with Docker's functions.
 
 pub mod typed;
 
@@ -7,15 +7,15 @@ use crate::{text, ui};
 use gotmpl::{MissingKey, Template, TemplateError, Value};
 use serde::Serialize;
 
-/// How a list is shown.
+/// Format of a list.
 pub enum Format {
-    /// A table of the usual columns.
+    /// Table of the default columns.
     Table,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// A template for each row.
+    /// Template for each row.
     Rows(Template),
-    /// A table with a template for its rows, and its head.
+    /// Table with a template for its rows, and the heads of its columns.
     TableOf(Template, Vec<String>),
 }
 
@@ -41,7 +41,11 @@ impl Format {
         }
     }
 
-    /// Prints rows; `usual` makes the table that is shown without `--format`.
+    /// Prints rows; `usual` returns the table that is shown without `--format`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the template cannot be executed.
     pub fn print<T: Serialize>(&self, rows: &[T], usual: impl FnOnce() -> String) -> Result<(), CliError> {
         let text = self.show(rows, usual)?;
         match self {
@@ -51,7 +55,7 @@ impl Format {
         Ok(())
     }
 
-    /// The text of rows; `usual` makes the table that is shown without `--format`.
+    /// Returns the text of rows; `usual` returns the table that is shown without `--format`.
     fn show<T: Serialize>(&self, rows: &[T], usual: impl FnOnce() -> String) -> Result<String, CliError> {
         let lines =
             |template: &Template| rows.iter().map(|row| render(template, row)).collect::<Result<_, _>>();
@@ -77,7 +81,11 @@ impl Format {
     }
 }
 
-/// A template with Docker's functions.
+/// Parses a template with Docker's functions.
+///
+/// # Errors
+///
+/// Fails when the template cannot be parsed.
 pub fn template(source: &str) -> Result<Template, CliError> {
     Template::new("")
         .missing_key(MissingKey::Error)
@@ -116,18 +124,27 @@ pub fn template(source: &str) -> Result<Template, CliError> {
         })
 }
 
-/// A template for rows of type `R` that names only fields that these have.
+/// Parses a template for rows of type `R`, and checks that its fields and functions exist.
 fn checked<R: Serialize + Default>(source: &str) -> Result<Template, CliError> {
     let template = template(source)?;
     let value = gotmpl::to_value(&R::default()).map_err(|error| failed(&error))?;
     match template.execute_to_string(&value) {
-        // Other errors may come of the empty row, such as `index` beyond the end of a list.
-        Err(error @ TemplateError::MissingKey { .. }) => Err(failed_on(&value, &error)),
+        Err(
+            error @ (TemplateError::MissingKey { .. }
+            | TemplateError::UndefinedFunction(_)
+            | TemplateError::UndefinedTemplate(_)
+            | TemplateError::UndefinedVariable(_)),
+        ) => Err(failed_on(&value, &error)),
+        // Other errors may be due to the empty row, such as `index` beyond the end of a list.
         _ => Ok(template),
     }
 }
 
-/// Fills in a template.
+/// Executes a template.
+///
+/// # Errors
+///
+/// Fails when the template names a field that the value does not have, or a function fails.
 pub fn render<T: Serialize>(template: &Template, value: &T) -> Result<String, CliError> {
     let value = gotmpl::to_value(value).map_err(|error| failed(&error))?;
     template.execute_to_string(&value).map_err(|error| failed_on(&value, &error))
@@ -137,7 +154,7 @@ fn failed(error: &dyn std::fmt::Display) -> CliError {
     CliError::failed(format!("template: {error}"))
 }
 
-/// The error of a template, with the fields that there are.
+/// Error of a template, with the fields of the value.
 fn failed_on(value: &Value, error: &TemplateError) -> CliError {
     let names = match value {
         Value::Map(map) => map.keys().map(ToString::to_string).collect(),
@@ -146,19 +163,19 @@ fn failed_on(value: &Value, error: &TemplateError) -> CliError {
     failed(error).hint(format!("fields: {}", names.join(", ")))
 }
 
-/// One line of JSON.
+/// Serializes a value as one line of JSON.
 pub fn json_of<T: Serialize>(value: &T) -> String {
     String::from_utf8_lossy(&kiln_image::json::to_vec(value)).into_owned()
 }
 
-/// The heads of a table: what the fields between the tabs are called.
+/// Returns the heads of a table: the names of the fields between the tabs.
 fn heads(rows: &str, known: &[(&str, &str)]) -> Result<Vec<String>, CliError> {
     let map: std::collections::BTreeMap<&str, &str> = known.iter().copied().collect();
     let line = render(&template(rows)?, &map)?;
     Ok(line.split('\t').map(str::to_owned).collect())
 }
 
-/// `\t` and `\n` as shells pass them on.
+/// Replaces `\t` and `\n`, which shells pass on as two characters.
 fn unescape(text: &str) -> String {
     text.replace("\\t", "\t").replace("\\n", "\n")
 }
@@ -180,7 +197,7 @@ fn to_json(value: &Value) -> String {
     typed::json(value).unwrap_or_else(|| json_of(&json_value(value)))
 }
 
-/// Go's `index`: of a map of texts, a missing one is empty.
+/// Go's `index`. A missing key of a map of strings is the empty string.
 fn index(value: &Value, keys: &[Value]) -> Result<Value, gotmpl::TemplateError> {
     let wrong = |what: String| Err(gotmpl::TemplateError::Exec(what));
     let Some((key, rest)) = keys.split_first() else { return Ok(value.clone()) };
@@ -245,7 +262,7 @@ mod tests {
     #[test]
     fn mistakes_are_explained() {
         assert!(Format::read::<Row>(Some("{{.ID"), &[]).is_err());
-        for wrong in ["{{.Nope}}", "table {{.ID}}\\t{{.Nope}}"] {
+        for wrong in ["{{.Nope}}", "{{nope .ID}}", "table {{.ID}}\\t{{.Nope}}"] {
             let error = Format::read::<Row>(Some(wrong), &[("ID", "ID"), ("Nope", "NOPE")]).err().unwrap();
             assert!(matches!(error, CliError::Failed { hints, .. } if hints[0] == "fields: ID, Name"));
         }

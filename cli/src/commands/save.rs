@@ -13,16 +13,16 @@ use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-/// Write images to a file or directory.
+/// Write images to an archive or a directory.
 #[derive(Debug, Parser)]
 struct Save {
-    /// File or directory to write (default: standard output)
+    /// Write to this file or directory [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// docker-archive (a tar that is an OCI layout, too) or oci-dir (an OCI layout as a directory)
+    /// Write a docker-archive (a tar that is an OCI layout as well) or an oci-dir (an OCI layout as a directory)
     #[arg(long, value_name = "FORMAT", default_value = "docker-archive")]
     format: String,
-    /// Names or ids
+    /// Write these images: names or ids
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
@@ -32,15 +32,25 @@ pub fn describe() -> clap::Command {
     <Save as clap::CommandFactory>::command()
 }
 
-/// Writes the images. A file appears only when it is complete.
+/// Writes the images. A file exists only once it is complete.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let save: Save = arguments::parse("save", arguments)?;
+    if !["docker-archive", "oci-archive", "oci-dir"].contains(&save.format.as_str()) {
+        return Err(CliError::Usage(
+            format!("invalid value {:?} for --format", save.format),
+            vec!["one of docker-archive, oci-dir".to_owned()],
+        ));
+    }
     let session = Session::open(globals)?;
     let store = &session.store;
     let requests = save.images.iter().map(|name| request(store, name)).collect::<Result<Vec<_>, _>>()?;
     match (save.format.as_str(), &save.output) {
-        ("docker-archive" | "oci-archive", Some(path)) => save_file(store, &requests, path)?,
-        ("docker-archive" | "oci-archive", None) => {
+        ("oci-dir", Some(path)) => archive::save_dir(store, &requests, path)?,
+        ("oci-dir", None) => {
+            return Err(CliError::failed("--format oci-dir needs a directory").hint("add -o DIRECTORY"));
+        }
+        (_, Some(path)) => save_file(store, &requests, path)?,
+        (_, None) => {
             let output = std::io::stdout();
             if output.is_terminal() {
                 return Err(CliError::failed(
@@ -51,21 +61,11 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             let saved = archive::save_tar(store, &requests, &mut output);
             output.check(saved)?;
         }
-        ("oci-dir", Some(path)) => archive::save_dir(store, &requests, path)?,
-        ("oci-dir", None) => {
-            return Err(CliError::failed("--format oci-dir needs a directory").hint("add -o DIRECTORY"));
-        }
-        (other, _) => {
-            return Err(CliError::Usage(
-                format!("invalid value {other:?} for --format"),
-                vec!["one of docker-archive, oci-dir".to_owned()],
-            ));
-        }
     }
     Ok(0)
 }
 
-/// The image with the names to save: the one that was asked for, or all when the image was named by its id.
+/// Image with the names to save: the given name, or all names when the image is given by its id.
 fn request(store: &Store, name: &str) -> Result<SaveRequest, CliError> {
     let image = store.resolve(name).map_err(|error| missing::image(store, error))?;
     let reference = name.parse::<Reference>().ok();
@@ -82,10 +82,10 @@ fn save_file(store: &Store, requests: &[SaveRequest], path: &Path) -> Result<(),
     write_file(path, |file| archive::save_tar(store, requests, file))
 }
 
-/// Where something is written, with the reason why it cannot be.
+/// Writer that keeps the error of its destination.
 ///
-/// What is written comes out of the store, and errors of both look alike: a full device that the user named is no reason to
-/// prune the build cache.
+/// What is written is read from the store, whose errors look the same: when the destination of the user is full, the hint
+/// must not be to prune the build cache.
 pub(super) struct Destination<W> {
     writer: W,
     name: String,
@@ -97,7 +97,11 @@ impl<W: Write> Destination<W> {
         Destination { writer, name: name.into(), failed: None }
     }
 
-    /// The error of the destination, if that was the reason for a failure.
+    /// Returns the destination's error in place of the one that it led to.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the destination could not be written, or else when `written` is an error.
     pub(super) fn check<T, E: Into<CliError>>(mut self, written: Result<T, E>) -> Result<T, CliError> {
         let written = written.map_err(Into::into);
         let flushed = self.flush();
@@ -138,7 +142,11 @@ fn cannot_write(name: &str, error: &std::io::Error) -> CliError {
     }
 }
 
-/// Writes an archive to a file, which appears only when it is complete.
+/// Writes an archive to a file, which exists only once it is complete.
+///
+/// # Errors
+///
+/// Fails when the file cannot be written, and with the errors of `write`.
 pub(super) fn write_file(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), ArchiveError>,
@@ -146,7 +154,7 @@ pub(super) fn write_file(
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let shown = format!("`{}`", path.display());
     if !is_replaceable(path) {
-        // A device, or a pipe for another program.
+        // A device, or a pipe that another program reads.
         let failed = |error| {
             CliError::failed(format!("cannot open {shown}: {error}"))
                 .hint("name a file that can be written, or a path for a new one")
@@ -172,7 +180,7 @@ pub(super) fn write_file(
     let written = write(&mut file);
     let finished = file.check(written).and_then(|()| std::fs::rename(&new, path).map_err(failed));
     if finished.is_err() {
-        // The first failure counts.
+        // The first failure is reported.
         let _ = std::fs::remove_file(&new);
     }
     finished

@@ -21,6 +21,7 @@ mod durability;
 mod errors;
 mod explain;
 mod flags;
+mod goldens;
 mod hints;
 mod hosts;
 mod images;
