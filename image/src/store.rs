@@ -5,16 +5,19 @@
 //! blobs/sha256/…           manifests, configs, compressed layers as pulled
 //! layers/ID/fs             a layer as a directory that overlayfs can stack
 //! layers/ID/layer.json     its record, as in the index
-//! work/                    scratch of running processes (see `scratch`)
-//! locks/                   one file for each exclusive operation
+//! containers/ID            records and writable layers of containers (see `kiln_engine`)
 //! pins/NAME                layers that the container of that name uses
+//! caches/HASH              directories of RUN --mount=type=cache (see `cache`)
 //! cache/NAME               data that can be recomputed
+//! work/                    files and directories of running processes (see `scratch`)
+//! locks/                   one file for each exclusive operation
 //! index.db                 the index (see `index`)
+//! reserve                  space that a removal on a full disk may use (see `recover`)
 //! ```
 //!
-//! Files can be read without the database, which is an index over them. A layer or blob is complete when it has its
-//! final name. Layers are not flushed to disk one by one: the first use of a layer from an earlier boot verifies its
-//! diff id.
+//! Blobs, `layer.json` and `index.json` describe themselves; the database is an index over them, which is rebuilt when it is
+//! missing or damaged. A layer or blob is complete when it has its name. Layers are not flushed to disk one by one: in the first
+//! use after a boot, those that were written after the last sync are compared with their diff ids (see `recover`).
 
 mod cache;
 mod check;
