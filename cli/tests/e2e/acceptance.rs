@@ -8,15 +8,15 @@ use std::sync::Mutex;
 
 #[test]
 fn as_by_the_reference_engine() {
-    let bed = bed!();
-    let dir: PathBuf = crate::bed::project().join("testdata/parser");
+    let fixture = fixture!();
+    let dir: PathBuf = crate::fixture::project().join("testdata/parser");
     let mut explained = read_differences(&dir.join("differences")).unwrap();
     let files = cases::read_dir(&dir).unwrap();
     let cases: Vec<Case> = files.into_iter().flat_map(|file| file.cases).collect();
     let unrecorded: Vec<&str> =
         cases.iter().filter(|case| case.reference.is_none()).map(|case| case.name.as_str()).collect();
     assert!(unrecorded.is_empty(), "the reference has not been asked about {unrecorded:?}");
-    bed.ok("version");
+    fixture.ok("version");
 
     let queue = Mutex::new(cases.iter());
     let answers: Mutex<Vec<(&Case, Verdict)>> = Mutex::default();
@@ -24,7 +24,7 @@ fn as_by_the_reference_engine() {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
             scope.spawn(|| {
                 while let Some(case) = { queue.lock().unwrap().next() } {
-                    let verdict = ask(&mut bed.command::<&str>(&[]), case).unwrap();
+                    let verdict = ask(&mut fixture.command::<&str>(&[]), case).unwrap();
                     answers.lock().unwrap().push((case, verdict));
                 }
             });

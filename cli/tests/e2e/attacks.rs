@@ -2,7 +2,7 @@
 //!
 //! Archives and secrets have their own tests in `mounts`, entitlements in `flags`.
 
-use crate::bed::{Bed, Done};
+use crate::fixture::{Done, Fixture};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
@@ -14,10 +14,10 @@ struct Outside {
 }
 
 impl Outside {
-    fn new(bed: &Bed) -> Outside {
-        bed.write("outside/file", "SECRET\n");
-        bed.write("outside/directory/file", "SECRET\n");
-        Outside { path: bed.path("outside") }
+    fn new(fixture: &Fixture) -> Outside {
+        fixture.write("outside/file", "SECRET\n");
+        fixture.write("outside/directory/file", "SECRET\n");
+        Outside { path: fixture.path("outside") }
     }
 
     fn listing(&self) -> Vec<(PathBuf, Vec<u8>)> {
@@ -52,9 +52,9 @@ impl Outside {
 }
 
 /// Builds, and returns the progress whether or not the build fails.
-fn attempt(bed: &Bed, name: &str, dockerfile: &str) -> (i32, String) {
-    let context = bed.context(name, dockerfile);
-    let done = bed.kiln(&["build".as_ref(), "--no-cache".as_ref(), context.as_os_str()]);
+fn attempt(fixture: &Fixture, name: &str, dockerfile: &str) -> (i32, String) {
+    let context = fixture.context(name, dockerfile);
+    let done = fixture.kiln(&["build".as_ref(), "--no-cache".as_ref(), context.as_os_str()]);
     assert!(!done.err.contains("panicked"), "{}", done.err);
     (done.code, done.err)
 }
@@ -63,13 +63,13 @@ fn attempt(bed: &Bed, name: &str, dockerfile: &str) -> (i32, String) {
 /// context, shows nothing of the host.
 #[test]
 fn sources_of_mounts_behind_links_stay_inside() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
     let whole = outside.path.display();
-    bed.write("c/f", "");
-    symlink(&outside.path, bed.path("c/link")).unwrap();
-    symlink(outside.path.join("file"), bed.path("c/file-link")).unwrap();
-    symlink("../outside", bed.path("c/climbing")).unwrap();
+    fixture.write("c/f", "");
+    symlink(&outside.path, fixture.path("c/link")).unwrap();
+    symlink(outside.path.join("file"), fixture.path("c/file-link")).unwrap();
+    symlink("../outside", fixture.path("c/climbing")).unwrap();
     let evil = format!(
         "FROM busybox AS evil\nRUN ln -s {whole} /link && ln -s / /root-link && ln -s {whole}/file /file-link && \
          ln -s ../../../../../../../..{whole} /climbing\n"
@@ -87,7 +87,7 @@ fn sources_of_mounts_behind_links_stay_inside() {
         for from in ["", "from=evil,"] {
             for access in ["", ",rw"] {
                 let (code, progress) = attempt(
-                    &bed,
+                    &fixture,
                     "c",
                     &format!(
                         "{evil}FROM busybox\nCOPY --from=evil /link /copied\n\
@@ -104,7 +104,7 @@ fn sources_of_mounts_behind_links_stay_inside() {
     // The root of a cache comes from an image in the same way.
     for source in ["link", "climbing", "root-link"] {
         let (_, progress) = attempt(
-            &bed,
+            &fixture,
             "c",
             &format!(
                 "{evil}FROM busybox\nRUN --mount=type=cache,id={source},from=evil,source={source},target=/m \
@@ -118,8 +118,8 @@ fn sources_of_mounts_behind_links_stay_inside() {
 /// CVE-2024-9675: the id of a cache is a name, never a path.
 #[test]
 fn ids_of_caches_are_no_paths() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
     for id in [
         "../..",
         "../../../outside",
@@ -129,7 +129,7 @@ fn ids_of_caches_are_no_paths() {
         "a/../../../outside/directory",
     ] {
         let (code, progress) = attempt(
-            &bed,
+            &fixture,
             "c",
             &format!(
                 "FROM busybox\nRUN --mount=type=cache,id={id},target=/m ls -A /m && touch /m/new && echo made\n"
@@ -138,7 +138,7 @@ fn ids_of_caches_are_no_paths() {
         assert!(code == 0 && progress.contains(" made"), "{progress}");
         outside.assert_unknown(&progress);
     }
-    let caches: Vec<String> = fs::read_dir(bed.root().join("caches"))
+    let caches: Vec<String> = fs::read_dir(fixture.root().join("caches"))
         .unwrap()
         .flatten()
         .map(|entry| entry.file_name().into_string().unwrap())
@@ -150,11 +150,11 @@ fn ids_of_caches_are_no_paths() {
 /// CVE-2024-23652: mount points that were made for a step and replaced by it are cleaned up without following them.
 #[test]
 fn cleaning_up_mount_points_follows_no_links() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
     let whole = outside.path.display();
     let (code, progress) = attempt(
-        &bed,
+        &fixture,
         "c",
         &format!(
             "FROM busybox\n\
@@ -173,9 +173,9 @@ fn cleaning_up_mount_points_follows_no_links() {
 /// CVE-2024-9407: the value of a mount option cannot contain further options.
 #[test]
 fn mount_options_cannot_contain_others() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
-    bed.write("c/f", "");
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
+    fixture.write("c/f", "");
     for option in [
         "bind-propagation=rshared:rw",
         "bind-propagation=rprivate",
@@ -192,7 +192,7 @@ fn mount_options_cannot_contain_others() {
     ] {
         for kind in ["bind", "tmpfs", "cache"] {
             let (code, progress) = attempt(
-                &bed,
+                &fixture,
                 "c",
                 &format!(
                     "FROM busybox\nRUN --mount=type={kind},target=/m,{option} cat /m{0}/file 2>/dev/null; touch /m{0}/new; grep ' /m ' /proc/self/mountinfo\n",
@@ -211,8 +211,8 @@ fn mount_options_cannot_contain_others() {
 /// shell.
 #[test]
 fn steps_do_not_leave_over_descriptors() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
     let whole = outside.path.to_str().unwrap();
     let up = "../".repeat(12);
     for first in (3..30).step_by(9) {
@@ -226,12 +226,12 @@ fn steps_do_not_leave_over_descriptors() {
                 &whole[1..]
             ));
         }
-        bed.context("c", &stages);
+        fixture.context("c", &stages);
         for number in first..first + 9 {
             for kind in ["directory", "program"] {
                 let target = format!("--target={kind}{number}");
-                let context = bed.path("c");
-                let done = bed.kiln(&["build".as_ref(), target.as_ref(), context.as_os_str()]);
+                let context = fixture.path("c");
+                let done = fixture.kiln(&["build".as_ref(), target.as_ref(), context.as_os_str()]);
                 assert!(done.code <= 1, "{}", done.err);
                 assert!(kind == "directory" || done.code == 1, "{target}: {}", done.err);
                 outside.assert_unknown(&done.err);
@@ -243,8 +243,8 @@ fn steps_do_not_leave_over_descriptors() {
 /// CVE-2024-9341: directories of the host, such as those for FIPS, are mounted into steps only on request.
 #[test]
 fn directories_of_the_host_are_mounted_only_on_request() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
     let whole = outside.path.display();
     let text = format!(
         "FROM busybox\nRUN mkdir -p /etc/system-fips /etc/crypto-policies /run && ln -s {whole} /run/secrets && \
@@ -252,7 +252,7 @@ fn directories_of_the_host_are_mounted_only_on_request() {
          RUN cut -d ' ' -f 4,5 /proc/self/mountinfo | grep -vE ' /(proc|sys|dev)(/|$)' | cut -d ' ' -f 2 | sort | tr '\\n' ' '\n\
          RUN cat /etc/crypto-policies/back-ends/file /run/secrets/file; true\n"
     );
-    let (code, progress) = attempt(&bed, "c", &text);
+    let (code, progress) = attempt(&fixture, "c", &text);
     assert_eq!(code, 0, "{progress}");
     assert!(progress.contains(" / /etc/hosts /etc/resolv.conf"), "{progress}");
     outside.assert_unknown(&progress);
@@ -262,16 +262,16 @@ fn directories_of_the_host_are_mounted_only_on_request() {
 /// change no file included.
 #[test]
 fn every_field_of_the_image_is_in_the_key() {
-    let bed = bed!();
+    let fixture = fixture!();
     let build = |name: &str, above: &str| {
-        let context = bed.context(
+        let context = fixture.context(
             "c",
             &format!(
                 "FROM busybox AS base\n{above}\nFROM base\nRUN cat /proc/sys/kernel/random/uuid > /tmp/id\n"
             ),
         );
-        bed.build(name, &context);
-        bed.ok(&format!("run --rm --user=0 --entrypoint=cat {name} /tmp/id"))
+        fixture.build(name, &context);
+        fixture.ok(&format!("run --rm --user=0 --entrypoint=cat {name} /tmp/id"))
     };
     let plain = build("plain", "");
     assert_eq!(build("again", ""), plain, "nothing is taken from the cache: this shows nothing");
@@ -293,11 +293,11 @@ fn every_field_of_the_image_is_in_the_key() {
         ("Cmd", "CMD [\"other\"]"),
         ("Entrypoint", "ENTRYPOINT [\"other\"]"),
     ] {
-        let context = bed.context("c", &format!("FROM busybox\nCOPY Dockerfile /x\n{above}\n"));
-        bed.build("field", &context);
-        let with = bed.ok("inspect field");
-        bed.build("field", &bed.context("c", "FROM busybox\nCOPY Dockerfile /x\n"));
-        let without = bed.ok("inspect field");
+        let context = fixture.context("c", &format!("FROM busybox\nCOPY Dockerfile /x\n{above}\n"));
+        fixture.build("field", &context);
+        let with = fixture.ok("inspect field");
+        fixture.build("field", &fixture.context("c", "FROM busybox\nCOPY Dockerfile /x\n"));
+        let without = fixture.ok("inspect field");
         let value = |text: &str| -> serde_json::Value {
             let value: serde_json::Value = serde_json::from_str(text).unwrap();
             value[0]["Config"][field].clone()
@@ -305,17 +305,17 @@ fn every_field_of_the_image_is_in_the_key() {
         assert_ne!(value(&with), value(&without), "{field}: {with}");
     }
     // An image from nothing is not one that happens to have the same steps.
-    let scratch = bed.context("s", "FROM scratch\nCOPY Dockerfile /x\n");
-    bed.build("scratch", &scratch);
-    assert_eq!(bed.words("run --rm scratch /bin/sh -c true").code, 127);
+    let scratch = fixture.context("s", "FROM scratch\nCOPY Dockerfile /x\n");
+    fixture.build("scratch", &scratch);
+    assert_eq!(fixture.words("run --rm scratch /bin/sh -c true").code, 127);
 }
 
 /// CVE-2024-23651, CVE-2024-11218, CVE-2025-52881: two steps that share a cache, one of which swaps a directory of it for a
 /// link while the other mounts on it, reach nothing outside.
 #[test]
 fn steps_that_share_a_cache_lead_each_other_nowhere() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
     let whole = outside.path.display();
     let cache = "--mount=type=cache,id=shared,target=/c";
     let mut text = format!(
@@ -329,8 +329,8 @@ fn steps_that_share_a_cache_lead_each_other_nowhere() {
         text.push_str(&format!("FROM mounts AS m{number}\nRUN {cache} --mount={mount},target=/c/d/m{number} echo x > /c/d/m{number}/new; cat /c/d/file; true\n"));
     }
     let targets: Vec<String> = (0..30).map(|number| format!("--target=m{number}")).collect();
-    let context = bed.context("c", &text);
-    let mut swaps = bed
+    let context = fixture.context("c", &text);
+    let mut swaps = fixture
         .command(&["build".as_ref(), "--target=swaps".as_ref(), context.as_os_str()])
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
@@ -338,21 +338,21 @@ fn steps_that_share_a_cache_lead_each_other_nowhere() {
         .unwrap();
     for target in &targets {
         // A step that finds a link instead of the directory may fail.
-        let done = bed.kiln(&["build".as_ref(), target.as_ref(), context.as_os_str()]);
+        let done = fixture.kiln(&["build".as_ref(), target.as_ref(), context.as_os_str()]);
         assert!(done.code <= 1 && !done.err.contains("panicked"), "{}", done.err);
         outside.assert_unknown(&done.err);
     }
     let stop = "FROM busybox\nRUN --mount=type=cache,id=shared,target=/c touch /c/stop\n";
-    let (code, progress) = attempt_cached(&bed, "stop", stop);
+    let (code, progress) = attempt_cached(&fixture, "stop", stop);
     assert_eq!(code, 0, "{progress}");
     assert!(swaps.wait().unwrap().success());
     outside.assert_unknown("");
 }
 
 /// Like [`attempt`], with the caches as they are.
-fn attempt_cached(bed: &Bed, name: &str, dockerfile: &str) -> (i32, String) {
-    let context = bed.context(name, dockerfile);
-    let done = bed.kiln(&["build".as_ref(), context.as_os_str()]);
+fn attempt_cached(fixture: &Fixture, name: &str, dockerfile: &str) -> (i32, String) {
+    let context = fixture.context(name, dockerfile);
+    let done = fixture.kiln(&["build".as_ref(), context.as_os_str()]);
     (done.code, done.err)
 }
 
@@ -360,9 +360,9 @@ fn attempt_cached(bed: &Bed, name: &str, dockerfile: &str) -> (i32, String) {
 /// no build.
 #[test]
 fn user_databases_of_images_are_plain_files() {
-    let bed = bed!();
-    bed.write("outside-passwd", "outsider:x:0:0::/:\n");
-    let link = format!("ln -s {} /etc/passwd", bed.path("outside-passwd").display());
+    let fixture = fixture!();
+    fixture.write("outside-passwd", "outsider:x:0:0::/:\n");
+    let link = format!("ln -s {} /etc/passwd", fixture.path("outside-passwd").display());
     for make in [
         link.as_str(),
         "mkfifo /etc/passwd",
@@ -376,7 +376,7 @@ fn user_databases_of_images_are_plain_files() {
             "ADD --chown=0:outsider Dockerfile /x",
         ] {
             let (code, progress) = attempt(
-                &bed,
+                &fixture,
                 "c",
                 &format!(
                     "FROM busybox\nRUN rm /etc/passwd /etc/group && {make} && cp -a /etc/passwd /etc/group\n{step}\n"
@@ -394,7 +394,7 @@ fn user_databases_of_images_are_plain_files() {
 /// standard streams: root of a container may change what it has open.
 #[test]
 fn the_null_device_stays_as_it_is() {
-    let bed = bed!();
+    let fixture = fixture!();
     let look = || {
         let stat = rustix::fs::stat("/dev/null").unwrap();
         (stat.st_uid, stat.st_gid, stat.st_mode)
@@ -402,9 +402,9 @@ fn the_null_device_stays_as_it_is() {
     let before = look();
     let names = "/proc/keys /proc/interrupts /proc/self/fd/0 /dev/null";
     let attack = format!("for f in {names}; do chown 5:6 $f; chmod 600 $f; done; cat && echo done");
-    let (code, progress) = attempt(&bed, "c", &format!("FROM busybox\nRUN {attack}\n"));
+    let (code, progress) = attempt(&fixture, "c", &format!("FROM busybox\nRUN {attack}\n"));
     let built = look();
-    let run = bed.kiln(&["run", "busybox", "sh", "-c", &attack]);
+    let run = fixture.kiln(&["run", "busybox", "sh", "-c", &attack]);
     let last = look();
     if last != before {
         std::os::unix::fs::chown("/dev/null", Some(before.0), Some(before.1)).unwrap();
@@ -419,50 +419,50 @@ fn the_null_device_stays_as_it_is() {
 #[test]
 fn other_users_cannot_enter_the_store() {
     use std::os::unix::fs::PermissionsExt;
-    let bed = bed!();
+    let fixture = fixture!();
     let plant = "cp /bin/busybox /planted && chmod 6755 /planted";
     let text = format!(
         "FROM busybox\nRUN --mount=type=cache,target=/c cp /bin/busybox /c/p && chmod 4755 /c /c/p\nCMD {plant}\n"
     );
-    bed.build("planted", &bed.context("c", &text));
-    let done = bed.kiln(&["run", "--name", "planted", "planted"]);
+    fixture.build("planted", &fixture.context("c", &text));
+    let done = fixture.kiln(&["run", "--name", "planted", "planted"]);
     assert_eq!(done.code, 0, "{done:?}");
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o077;
     // Files that the OCI layout requires contain no secrets.
     let known = ["oci-layout", "index.json"];
-    for entry in fs::read_dir(bed.root()).unwrap().flatten() {
+    for entry in fs::read_dir(fixture.root()).unwrap().flatten() {
         let is_known = known.iter().any(|known| entry.file_name() == *known);
         assert!(is_known || mode(&entry.path()) == 0, "{entry:?}");
     }
     // A store of an earlier version is closed, too.
     for name in ["caches", "containers"] {
-        fs::set_permissions(bed.root().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(fixture.root().join(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
-    bed.ok("images");
+    fixture.ok("images");
     for name in ["caches", "containers"] {
-        assert_eq!(mode(&bed.root().join(name)), 0, "{name}");
+        assert_eq!(mode(&fixture.root().join(name)), 0, "{name}");
     }
 }
 
 /// A Dockerfile of the context must be a regular file inside; pipes and devices do not block.
 #[test]
 fn dockerfiles_are_files_of_their_context() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
-    bed.write("secret", "SECRET of the host\n");
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
+    fixture.write("secret", "SECRET of the host\n");
     for (name, target) in [
-        ("absolute", bed.path("secret")),
+        ("absolute", fixture.path("secret")),
         ("relative", "../secret".into()),
         ("proc", "/proc/self/environ".into()),
     ] {
         for file in ["Dockerfile", ".dockerignore"] {
-            bed.write(&format!("{name}-{file}/f"), "");
-            let dir = bed.path(&format!("{name}-{file}"));
+            fixture.write(&format!("{name}-{file}/f"), "");
+            let dir = fixture.path(&format!("{name}-{file}"));
             if file != "Dockerfile" {
-                bed.write(&format!("{name}-{file}/Dockerfile"), "FROM scratch\nCOPY f /\n");
+                fixture.write(&format!("{name}-{file}/Dockerfile"), "FROM scratch\nCOPY f /\n");
             }
             symlink(&target, dir.join(file)).unwrap();
-            let tar = bed.path("context.tar");
+            let tar = fixture.path("context.tar");
             assert!(
                 std::process::Command::new("tar")
                     .arg("-C")
@@ -474,11 +474,11 @@ fn dockerfiles_are_files_of_their_context() {
                     .unwrap()
                     .success()
             );
-            let mut piped = bed.command(&["build", "-"]);
+            let mut piped = fixture.command(&["build", "-"]);
             piped.stdin(fs::File::open(&tar).unwrap());
-            let piped = crate::bed::Done::of(piped.output().unwrap());
-            let plain = bed.kiln(&["build".as_ref(), dir.as_os_str()]);
-            let named = bed.kiln(&[
+            let piped = crate::fixture::Done::of(piped.output().unwrap());
+            let plain = fixture.kiln(&["build".as_ref(), dir.as_os_str()]);
+            let named = fixture.kiln(&[
                 "build".as_ref(),
                 "-f".as_ref(),
                 dir.join("Dockerfile").as_os_str(),
@@ -495,10 +495,10 @@ fn dockerfiles_are_files_of_their_context() {
         }
     }
     for file in ["Dockerfile", ".dockerignore"] {
-        bed.write(&format!("pipe-{file}/f"), "");
-        let dir = bed.path(&format!("pipe-{file}"));
+        fixture.write(&format!("pipe-{file}/f"), "");
+        let dir = fixture.path(&format!("pipe-{file}"));
         if file != "Dockerfile" {
-            bed.write(&format!("pipe-{file}/Dockerfile"), "FROM scratch\nCOPY f /\n");
+            fixture.write(&format!("pipe-{file}/Dockerfile"), "FROM scratch\nCOPY f /\n");
         }
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -508,22 +508,22 @@ fn dockerfiles_are_files_of_their_context() {
             0,
         )
         .unwrap();
-        let done = bed.kiln(&["build".as_ref(), dir.as_os_str()]);
+        let done = fixture.kiln(&["build".as_ref(), dir.as_os_str()]);
         assert!(done.code == 1 && done.err.contains("is not a regular file"), "{file}: {}", done.err);
     }
     outside.assert_unknown("");
     // A path from the command line may be of any type.
-    let pipe = bed.path("pipe");
+    let pipe = fixture.path("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
         .unwrap();
-    let context = bed.context("named", "");
+    let context = fixture.context("named", "");
     let mut writer = std::process::Command::new("sh");
     let mut writer = writer
         .args(["-c", "printf 'FROM scratch\\nCOPY Dockerfile /\\n' > \"$0\""])
         .arg(&pipe)
         .spawn()
         .unwrap();
-    let done = bed.kiln(&["build".as_ref(), "-f".as_ref(), pipe.as_os_str(), context.as_os_str()]);
+    let done = fixture.kiln(&["build".as_ref(), "-f".as_ref(), pipe.as_os_str(), context.as_os_str()]);
     let _ = writer.kill();
     writer.wait().unwrap();
     assert_eq!(done.code, 0, "{}", done.err);
@@ -532,7 +532,7 @@ fn dockerfiles_are_files_of_their_context() {
 /// CVE-2016-3697, CVE-2026-46680: a number is never taken for a user name, and one that is no id is refused.
 #[test]
 fn numeric_ids_are_never_user_names() {
-    let bed = bed!();
+    let fixture = fixture!();
     let wrong = ["4294967295", "4294967296", "99999999999999999999", "+1001", "-1"];
     let names = ["1001"].iter().chain(&wrong).map(|name| {
         format!("echo '{name}:x:0:0::/root:/bin/sh' >> /etc/passwd; echo '{name}:x:0:' >> /etc/group")
@@ -542,10 +542,10 @@ fn numeric_ids_are_never_user_names() {
         names.collect::<Vec<_>>().join("; ")
     );
     let show = "echo $(id -u) $(id -g) $(id -G) $HOME";
-    bed.build("numbers", &bed.context("c", &format!("{start}COPY --chown=1001:1001 Dockerfile /copied\nUSER 1001:1001\nWORKDIR /made\nRUN {show} > /tmp/run\n")));
+    fixture.build("numbers", &fixture.context("c", &format!("{start}COPY --chown=1001:1001 Dockerfile /copied\nUSER 1001:1001\nWORKDIR /made\nRUN {show} > /tmp/run\n")));
     let run = |arguments: &[&str]| {
         let all: Vec<&str> = ["run", "--rm"].iter().chain(arguments).copied().collect();
-        let done = bed.kiln(&all);
+        let done = fixture.kiln(&all);
         (done.code == 0).then(|| done.out.trim().to_owned()).ok_or(done.err)
     };
     assert_eq!(run(&["numbers", "stat", "-c", "%u:%g", "/copied", "/made"]).unwrap(), "1001:1001\n1001:1001");
@@ -559,15 +559,15 @@ fn numeric_ids_are_never_user_names() {
             let error = run(&[&format!("--user={user}"), "numbers", "true"]).unwrap_err();
             assert!(error.contains(&format!("invalid id `{id}`")), "{user}: {error}");
             // Without a process the text is kept as it is written, as in the reference.
-            let (code, progress) = attempt(&bed, "c", &format!("{start}USER {user}\nRUN true\n"));
+            let (code, progress) = attempt(&fixture, "c", &format!("{start}USER {user}\nRUN true\n"));
             assert!(code == 1 && progress.contains(&format!("invalid id `{id}`")), "{user}: {progress}");
         }
         // An owner that is no id is root, as in the reference, and not the user of that name.
         let chown = format!("{start}COPY --chown=5:{id} Dockerfile /x\nRUN stat -c %u:%g /x\n");
-        let (code, progress) = attempt(&bed, "c", &chown);
+        let (code, progress) = attempt(&fixture, "c", &chown);
         assert!(code == 0 && progress.contains(" 5:5\n"), "{id}: {progress}");
         let mount = format!("{start}RUN --mount=type=cache,target=/c,uid={id} true\n");
-        let (code, progress) = attempt(&bed, "c", &mount);
+        let (code, progress) = attempt(&fixture, "c", &mount);
         let is_refused = progress.contains(&format!("invalid value {id} for uid"));
         assert!((code == 1 && is_refused) || id == "4294967295", "{id}: {progress}");
     }
@@ -576,62 +576,62 @@ fn numeric_ids_are_never_user_names() {
 /// No command accepts a name for an image that looks like the digest or the id of another one.
 #[test]
 fn names_of_images_are_no_ids() {
-    let bed = bed!();
-    let context = bed.context("c", "FROM busybox\nRUN echo hi > /hi\n");
-    bed.build("victim", &context);
-    let id = bed.ok("inspect -f {{.Id}} victim").trim().to_owned();
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM busybox\nRUN echo hi > /hi\n");
+    fixture.build("victim", &context);
+    let id = fixture.ok("inspect -f {{.Id}} victim").trim().to_owned();
     let hex = id.trim_start_matches("sha256:");
-    let images = bed.ok("images -aq");
+    let images = fixture.ok("images -aq");
     for name in [id.as_str(), hex, &format!("docker.io/library/{id}"), &format!("{hex}:latest"), "sha256:abc"]
     {
         for words in ["tag busybox", "pull"] {
-            let done = bed.words(&format!("{words} {name}"));
+            let done = fixture.words(&format!("{words} {name}"));
             assert!(done.code != 0 && done.err.contains("cannot"), "{words} {name}: {done:?}");
         }
         for flag in ["-t", "-o"] {
             let value = if flag == "-o" { format!("type=image,name={name}") } else { name.to_owned() };
             let arguments = ["build".as_ref(), flag.as_ref(), value.as_ref(), context.as_os_str()];
-            let done = bed.kiln(&arguments);
+            let done = fixture.kiln(&arguments);
             assert!(done.code != 0 && !done.err.contains("naming to"), "build {flag} {name}: {done:?}");
         }
-        assert_eq!(bed.ok(&format!("run --rm {id} cat /hi")), "hi\n");
-        assert_eq!(bed.ok("images -aq"), images, "{name}");
+        assert_eq!(fixture.ok(&format!("run --rm {id} cat /hi")), "hi\n");
+        assert_eq!(fixture.ok("images -aq"), images, "{name}");
     }
 }
 
 /// A container cannot reopen a file that is a standard stream of the caller.
 #[test]
 fn standard_streams_are_pipes() {
-    let bed = bed!();
-    bed.write("in", "input\n");
-    let (input, output) = (bed.path("in"), bed.path("out"));
+    let fixture = fixture!();
+    fixture.write("in", "input\n");
+    let (input, output) = (fixture.path("in"), fixture.path("out"));
     let show = "for fd in 0 1 2; do readlink /proc/self/fd/$fd | cut -d : -f 1; done; cat";
-    let mut command = bed.command(&["run", "--rm", "-i", "busybox", "sh", "-c", show]);
+    let mut command = fixture.command(&["run", "--rm", "-i", "busybox", "sh", "-c", show]);
     command.stdin(std::fs::File::open(input).unwrap()).stdout(std::fs::File::create(&output).unwrap());
-    assert!(command.stderr(std::fs::File::create(bed.path("err")).unwrap()).status().unwrap().success());
+    assert!(command.stderr(std::fs::File::create(fixture.path("err")).unwrap()).status().unwrap().success());
     assert_eq!(std::fs::read_to_string(output).unwrap(), "pipe\npipe\npipe\ninput\n");
 }
 
 /// The git that fetches a repository uses no hooks and settings of the user.
 #[test]
 fn git_takes_no_settings_of_users() {
-    let bed = bed!();
+    let fixture = fixture!();
     let git = |arguments: &[&str]| {
         let mut command = std::process::Command::new("git");
-        command.arg("-C").arg(bed.path("served/r")).args(["-c", "user.name=n", "-c", "user.email=e"]);
+        command.arg("-C").arg(fixture.path("served/r")).args(["-c", "user.name=n", "-c", "user.email=e"]);
         assert!(
-            command.args(arguments).env("HOME", bed.path("")).status().unwrap().success(),
+            command.args(arguments).env("HOME", fixture.path("")).status().unwrap().success(),
             "{arguments:?}"
         );
     };
-    bed.write("served/r/Dockerfile", "FROM busybox\n");
+    fixture.write("served/r/Dockerfile", "FROM busybox\n");
     git(&["init", "-q", "-b", "main"]);
     git(&["add", "."]);
     git(&["commit", "-qm", "one"]);
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut daemon = std::process::Command::new("git")
         .args(["daemon", "--listen=127.0.0.1", "--reuseaddr", "--export-all", "--verbose"])
-        .args([format!("--port={port}"), format!("--base-path={}", bed.path("served").display())])
+        .args([format!("--port={port}"), format!("--base-path={}", fixture.path("served").display())])
         .stderr(std::process::Stdio::piped())
         // git starts another program, which is ended with it.
         .process_group(0)
@@ -639,17 +639,20 @@ fn git_takes_no_settings_of_users() {
         .unwrap();
     let mut messages = std::io::BufReader::new(daemon.stderr.take().unwrap());
     std::io::BufRead::read_line(&mut messages, &mut String::new()).unwrap();
-    let ran = bed.path("ran");
-    bed.write("hooks/post-checkout", &format!("#!/bin/sh\ntouch {}\n", ran.display()));
+    let ran = fixture.path("ran");
+    fixture.write("hooks/post-checkout", &format!("#!/bin/sh\ntouch {}\n", ran.display()));
     std::fs::set_permissions(
-        bed.path("hooks/post-checkout"),
+        fixture.path("hooks/post-checkout"),
         std::os::unix::fs::PermissionsExt::from_mode(0o755),
     )
     .unwrap();
-    let hooks = bed.path("hooks").display().to_string();
-    bed.write(".gitconfig", &format!("[core]\n\thooksPath = {hooks}\n\tfsmonitor = {hooks}/post-checkout\n"));
+    let hooks = fixture.path("hooks").display().to_string();
+    fixture.write(
+        ".gitconfig",
+        &format!("[core]\n\thooksPath = {hooks}\n\tfsmonitor = {hooks}/post-checkout\n"),
+    );
     let url = format!("git://127.0.0.1:{port}/r");
-    let done = bed.command(&["build", "-q", &url]).env("HOME", bed.path("")).output().unwrap();
+    let done = fixture.command(&["build", "-q", &url]).env("HOME", fixture.path("")).output().unwrap();
     let group = rustix::process::Pid::from_raw(daemon.id() as i32).unwrap();
     rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
     daemon.wait().unwrap();
@@ -688,14 +691,14 @@ fn hollow_tar(size: u64) -> Vec<u8> {
     [tar_header("pax", b'x', length), records, tar_header("s/big", b'0', 512), map, vec![0; 1024]].concat()
 }
 
-fn with_input(bed: &Bed, arguments: &[&str], input: &std::path::Path) -> Done {
+fn with_input(fixture: &Fixture, arguments: &[&str], input: &std::path::Path) -> Done {
     let input = std::fs::File::open(input).unwrap();
-    Done::of(bed.command(arguments).stdin(input).output().unwrap())
+    Done::of(fixture.command(arguments).stdin(input).output().unwrap())
 }
 
 #[test]
 fn archives_that_explode_are_refused_wherever_they_come_from() {
-    let bed = bed!();
+    let fixture = fixture!();
     // A tar of zeros: members of a gzip stream are one stream.
     let member = |bytes: &[u8]| {
         let mut child = std::process::Command::new("gzip")
@@ -712,19 +715,19 @@ fn archives_that_explode_are_refused_wherever_they_come_from() {
         output
     };
     let zeros = member(&vec![0; 1 << 24]).repeat(66);
-    std::fs::write(bed.path("bomb.tgz"), [member(&tar_header("big", b'0', 66 << 24)), zeros].concat())
+    std::fs::write(fixture.path("bomb.tgz"), [member(&tar_header("big", b'0', 66 << 24)), zeros].concat())
         .unwrap();
-    std::fs::write(bed.path("hollow.tar"), hollow_tar(64 << 40)).unwrap();
+    std::fs::write(fixture.path("hollow.tar"), hollow_tar(64 << 40)).unwrap();
     for name in ["bomb.tgz", "hollow.tar"] {
-        let path = bed.path(name);
+        let path = fixture.path(name);
         let began = std::time::Instant::now();
-        let mut refused = vec![with_input(&bed, &["build", "-q", "-"], &path)];
-        let context = bed.context("c", &format!("FROM busybox\nADD {name} /\n"));
+        let mut refused = vec![with_input(&fixture, &["build", "-q", "-"], &path)];
+        let context = fixture.context("c", &format!("FROM busybox\nADD {name} /\n"));
         std::fs::copy(&path, context.join(name)).unwrap();
-        refused.push(bed.kiln(&["build", "-q", context.to_str().unwrap()]));
+        refused.push(fixture.kiln(&["build", "-q", context.to_str().unwrap()]));
         if name == "bomb.tgz" {
-            refused.push(with_input(&bed, &["load"], &path));
-            refused.push(bed.kiln(&["load", "-i", path.to_str().unwrap()]));
+            refused.push(with_input(&fixture, &["load"], &path));
+            refused.push(fixture.kiln(&["load", "-i", path.to_str().unwrap()]));
         }
         for done in refused {
             assert!(done.code != 0 && done.err.contains("250 times"), "{name}: {}", done.err);
@@ -735,11 +738,12 @@ fn archives_that_explode_are_refused_wherever_they_come_from() {
 
 #[test]
 fn holes_of_archives_stay_holes() {
-    let bed = bed!();
-    let context = bed.context("c", "FROM busybox\nADD hollow.tar /\nRUN stat -c '%s %b' /big >/size\n");
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM busybox\nADD hollow.tar /\nRUN stat -c '%s %b' /big >/size\n");
     std::fs::write(context.join("hollow.tar"), hollow_tar(300 << 20)).unwrap();
-    bed.build("hollow", &context);
-    assert_eq!(bed.ok("run --rm hollow cat /size").split(' ').next(), Some("314572800"));
-    let blocks: u64 = bed.ok("run --rm hollow cat /size").trim().rsplit(' ').next().unwrap().parse().unwrap();
+    fixture.build("hollow", &context);
+    assert_eq!(fixture.ok("run --rm hollow cat /size").split(' ').next(), Some("314572800"));
+    let blocks: u64 =
+        fixture.ok("run --rm hollow cat /size").trim().rsplit(' ').next().unwrap().parse().unwrap();
     assert!(blocks < 100, "{blocks}");
 }

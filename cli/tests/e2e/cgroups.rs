@@ -51,21 +51,21 @@ fn assert_own_alone(shown: &str, host: &Telling) {
 
 #[test]
 fn containers_see_no_cgroup_but_their_own() {
-    let bed = bed!();
+    let fixture = fixture!();
     if !Path::new(ROOT).join("memory/cgroup.procs").exists() {
         skip!("no controllers of version 1: the kernel's own view of a cgroup namespace is shown");
     }
     let host = Telling::make();
     assert!(host.made.len() > 2, "{:?}", host.made);
-    bed.ok("pull -q busybox");
-    let done = bed.kiln(&["run", "--rm", "busybox", "sh", "-c", LOOK]);
+    fixture.ok("pull -q busybox");
+    let done = fixture.kiln(&["run", "--rm", "busybox", "sh", "-c", LOOK]);
     assert_eq!(done.code, 0, "{}", done.err);
     assert_own_alone(&done.out, &host);
-    let context = bed.context("c", &format!("FROM busybox\nRUN {LOOK}\n"));
+    let context = fixture.context("c", &format!("FROM busybox\nRUN {LOOK}\n"));
     for (flags, limit) in [(&[][..], None), (&["-m", "64m"][..], Some("limit 67108864"))] {
         let mut arguments = vec!["build", "--no-cache", "--progress=plain"];
         arguments.extend(flags);
-        let done = bed.kiln(&[&arguments[..], &[context.to_str().unwrap()]].concat());
+        let done = fixture.kiln(&[&arguments[..], &[context.to_str().unwrap()]].concat());
         assert_eq!(done.code, 0, "{}", done.err);
         // Lines of the step come after its number and the time.
         let lines = done.err.lines().filter_map(|line| line.splitn(3, ' ').nth(2));

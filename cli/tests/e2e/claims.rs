@@ -1,7 +1,7 @@
 //! Claims of README, CHANGELOG and `--help` that have no test in the other modules.
 
 use crate::attacks::tar_header;
-use crate::bed::{Bed, Done};
+use crate::fixture::{Done, Fixture};
 use crate::flags::registry;
 use crate::hosts::on_changed;
 use crate::web_server::{Response, Server};
@@ -11,13 +11,13 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// Runs a command with variables in its environment.
-fn with(bed: &Bed, variables: &[(&str, &str)], arguments: &[&str]) -> Done {
-    Done::of(bed.command(arguments).envs(variables.iter().copied()).output().unwrap())
+fn with(fixture: &Fixture, variables: &[(&str, &str)], arguments: &[&str]) -> Done {
+    Done::of(fixture.command(arguments).envs(variables.iter().copied()).output().unwrap())
 }
 
 /// Runs a command that reads `input`.
-fn piped(bed: &Bed, arguments: &[&str], input: &[u8]) -> Done {
-    let mut command = bed.command(arguments);
+fn piped(fixture: &Fixture, arguments: &[&str], input: &[u8]) -> Done {
+    let mut command = fixture.command(arguments);
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();
@@ -25,9 +25,9 @@ fn piped(bed: &Bed, arguments: &[&str], input: &[u8]) -> Done {
 }
 
 /// Compresses bytes with a program of the host.
-fn packed(bed: &Bed, program: &str, bytes: &[u8]) -> Vec<u8> {
-    fs::write(bed.path("plain"), bytes).unwrap();
-    let input = fs::File::open(bed.path("plain")).unwrap();
+fn packed(fixture: &Fixture, program: &str, bytes: &[u8]) -> Vec<u8> {
+    fs::write(fixture.path("plain"), bytes).unwrap();
+    let input = fs::File::open(fixture.path("plain")).unwrap();
     let done = Command::new(program).arg("-c").stdin(input).output().unwrap();
     assert!(done.status.success(), "{program}");
     done.stdout
@@ -42,36 +42,36 @@ fn ok(done: Done) -> String {
 
 const CONTENT: &str = "FROM busybox\nRUN echo content > /f\nCMD [\"cat\", \"/f\"]\n";
 
-fn context(bed: &Bed, name: &str, dockerfile: &str) -> String {
-    bed.context(name, dockerfile).display().to_string()
+fn context(fixture: &Fixture, name: &str, dockerfile: &str) -> String {
+    fixture.context(name, dockerfile).display().to_string()
 }
 
 #[test]
 fn a_project_is_built_where_it_lies() {
-    let bed = bed!();
-    let project = bed.context("project", CONTENT);
-    let mut command = bed.command(&["build", "-t", "name", "-t", "other:1", "--label", "a=b", "."]);
+    let fixture = fixture!();
+    let project = fixture.context("project", CONTENT);
+    let mut command = fixture.command(&["build", "-t", "name", "-t", "other:1", "--label", "a=b", "."]);
     ok(Done::of(command.current_dir(project).output().unwrap()));
-    assert_eq!(bed.ok("run --rm name"), "content\n");
-    assert_eq!(bed.ok("images -q other:1"), bed.ok("images -q name"));
-    let labels = bed.kiln(&["inspect", "-f", "{{json .Config.Labels}}", "name"]);
+    assert_eq!(fixture.ok("run --rm name"), "content\n");
+    assert_eq!(fixture.ok("images -q other:1"), fixture.ok("images -q name"));
+    let labels = fixture.kiln(&["inspect", "-f", "{{json .Config.Labels}}", "name"]);
     assert_eq!(labels.out, "{\"a\":\"b\"}\n");
 }
 
 #[test]
 fn explain_names_the_reason_of_each_step() {
-    let bed = bed!();
-    let dir = context(&bed, "c", "FROM busybox\nARG A=1\nRUN echo $A > /a\nCOPY f /f\n");
+    let fixture = fixture!();
+    let dir = context(&fixture, "c", "FROM busybox\nARG A=1\nRUN echo $A > /a\nCOPY f /f\n");
     let why = |flag: &str| {
-        let done = bed.kiln(&["build", "--explain", flag, &dir]);
+        let done = fixture.kiln(&["build", "--explain", flag, &dir]);
         assert_eq!(done.code, 0, "{}", done.err);
         let lines = done.err.lines().filter_map(|line| line.split_once(" why: "));
         lines.map(|(_, why)| why.to_owned()).collect::<Vec<_>>()
     };
-    bed.write("c/f", "one");
+    fixture.write("c/f", "one");
     assert_eq!(why("--label=a=b"), ["no earlier build of this Dockerfile is known"; 2]);
     assert_eq!(why("--label=a=b"), Vec::<String>::new());
-    bed.write("c/f", "two");
+    fixture.write("c/f", "two");
     assert_eq!(why("--label=a=b"), ["file f changed"]);
     let changed = "the build argument A changed from `1` to `2`";
     assert_eq!(
@@ -82,43 +82,43 @@ fn explain_names_the_reason_of_each_step() {
 
 #[test]
 fn values_come_from_the_environment() {
-    let bed = bed!();
-    let dir = context(&bed, "c", "FROM busybox\nARG A\nRUN echo $A > /a\n");
+    let fixture = fixture!();
+    let dir = context(&fixture, "c", "FROM busybox\nARG A\nRUN echo $A > /a\n");
     let variables = [("A", "from here"), ("SOURCE_DATE_EPOCH", "1500000000")];
-    ok(with(&bed, &variables, &["build", "-q", "-t", "c", "--build-arg=A", &dir]));
-    assert_eq!(bed.ok("run --rm c cat /a"), "from here\n");
-    assert_eq!(bed.ok("inspect -f {{.Created}} c"), "2017-07-14T02:40:00Z\n");
-    let verified = bed.words("verify c");
+    ok(with(&fixture, &variables, &["build", "-q", "-t", "c", "--build-arg=A", &dir]));
+    assert_eq!(fixture.ok("run --rm c cat /a"), "from here\n");
+    assert_eq!(fixture.ok("inspect -f {{.Created}} c"), "2017-07-14T02:40:00Z\n");
+    let verified = fixture.words("verify c");
     assert_eq!(verified.code, 0, "the values are remembered: {}{}", verified.out, verified.err);
     // The flag takes precedence over the variable.
-    ok(with(&bed, &variables, &["build", "-q", "-t", "c", "--source-date-epoch=1600000000", &dir]));
-    assert_eq!(bed.ok("inspect -f {{.Created}} c"), "2020-09-13T12:26:40Z\n");
+    ok(with(&fixture, &variables, &["build", "-q", "-t", "c", "--source-date-epoch=1600000000", &dir]));
+    assert_eq!(fixture.ok("inspect -f {{.Created}} c"), "2020-09-13T12:26:40Z\n");
 
-    bed.write("variables", "# a comment\nA=of the file\nB\nC=of the file\n");
-    let file = bed.path("variables").display().to_string();
+    fixture.write("variables", "# a comment\nA=of the file\nB\nC=of the file\n");
+    let file = fixture.path("variables").display().to_string();
     let show = "echo $A, $B, $C, $D";
     let run =
         ["run", "--rm", "--env-file", &file, "-e", "C=of the flag", "-e", "D", "busybox", "sh", "-c", show];
-    let out = ok(with(&bed, &[("B", "from here"), ("C", "from here"), ("D", "from here")], &run));
+    let out = ok(with(&fixture, &[("B", "from here"), ("C", "from here"), ("D", "from here")], &run));
     assert_eq!(out, "of the file, from here, of the flag, from here\n");
 }
 
 #[test]
 fn secrets_of_variables_that_are_not_set_are_errors_where_that_is_wanted() {
-    let bed = bed!();
-    let dir = context(&bed, "c", "FROM busybox\nRUN --mount=type=secret,id=s,env=S echo ${#S} letters\n");
+    let fixture = fixture!();
+    let dir = context(&fixture, "c", "FROM busybox\nRUN --mount=type=secret,id=s,env=S echo ${#S} letters\n");
     let secret = "--secret=id=s,env=A_SECRET";
-    let set = with(&bed, &[("A_SECRET", "four-and-more")], &["build", secret, &dir]);
+    let set = with(&fixture, &[("A_SECRET", "four-and-more")], &["build", secret, &dir]);
     assert!(set.code == 0 && set.err.contains(" 13 letters\n"), "{}", set.err);
-    let lenient = bed.kiln(&["build", "--no-cache", secret, &dir]);
+    let lenient = fixture.kiln(&["build", "--no-cache", secret, &dir]);
     assert!(lenient.code == 0 && lenient.err.contains("the variable A_SECRET is not set"), "{}", lenient.err);
-    let strict = bed.kiln(&["build", "--no-cache", "--strict", secret, &dir]);
+    let strict = fixture.kiln(&["build", "--no-cache", "--strict", secret, &dir]);
     assert!(strict.code == 1 && strict.err.contains("the variable A_SECRET is not set"), "{}", strict.err);
 }
 
 #[test]
 fn containers_are_isolated_unasked() {
-    let bed = bed!();
+    let fixture = fixture!();
     let kinds = ["pid", "mnt", "ipc", "uts", "net", "cgroup"];
     let show = format!(
         "for kind in {}; do readlink /proc/self/ns/$kind; done; grep CapEff /proc/self/status; \
@@ -126,7 +126,7 @@ fn containers_are_isolated_unasked() {
          (: > /proc/sys/kernel/hostname) 2>/dev/null || echo read-only",
         kinds.join(" ")
     );
-    let out = ok(bed.kiln(&["run", "--rm", "busybox", "sh", "-c", &show]));
+    let out = ok(fixture.kiln(&["run", "--rm", "busybox", "sh", "-c", &show]));
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines.len(), kinds.len() + 3, "{out}");
     for (kind, inside) in kinds.iter().zip(&lines) {
@@ -138,34 +138,37 @@ fn containers_are_isolated_unasked() {
 
 #[test]
 fn flags_of_run_reach_the_container() {
-    let bed = bed!();
-    assert_eq!(bed.ok("run --rm -h box busybox hostname"), "box\n");
+    let fixture = fixture!();
+    assert_eq!(fixture.ok("run --rm -h box busybox hostname"), "box\n");
     let own = fs::read_link("/proc/self/ns/net").unwrap().display().to_string();
-    assert_eq!(bed.ok("run --rm --network host busybox readlink /proc/self/ns/net"), format!("{own}\n"));
-    bed.build("fails", &bed.context("c", "FROM busybox\nENTRYPOINT [\"false\"]\n"));
-    assert_eq!(bed.words("run --rm fails").code, 1);
-    assert_eq!(ok(bed.kiln(&["run", "--rm", "--entrypoint", "", "fails", "echo", "runs"])), "runs\n");
-    bed.ok("run --name labelled -l a=b --network none busybox true");
-    let labels = bed.kiln(&["inspect", "-f", "{{json .Config.Labels}}", "labelled"]);
+    assert_eq!(fixture.ok("run --rm --network host busybox readlink /proc/self/ns/net"), format!("{own}\n"));
+    fixture.build("fails", &fixture.context("c", "FROM busybox\nENTRYPOINT [\"false\"]\n"));
+    assert_eq!(fixture.words("run --rm fails").code, 1);
+    assert_eq!(ok(fixture.kiln(&["run", "--rm", "--entrypoint", "", "fails", "echo", "runs"])), "runs\n");
+    fixture.ok("run --name labelled -l a=b --network none busybox true");
+    let labels = fixture.kiln(&["inspect", "-f", "{{json .Config.Labels}}", "labelled"]);
     assert_eq!(labels.out, "{\"a\":\"b\"}\n");
-    bed.ok("rm labelled");
+    fixture.ok("rm labelled");
 }
 
 /// An orphan becomes a child of the init process, which must reap it.
 #[test]
 fn a_first_process_waits_for_orphans() {
-    let bed = bed!();
+    let fixture = fixture!();
     let orphan = "(true & echo $! > /orphan); tries=0; \
                   while test -d /proc/$(cat /orphan) && test $tries -lt 200; do tries=$((tries+1)); sleep 0.05; done; \
                   test -d /proc/$(cat /orphan) || echo reaped";
-    assert_eq!(ok(bed.kiln(&["run", "--rm", "--init", "debian:bookworm", "sh", "-c", orphan])), "reaped\n");
+    assert_eq!(
+        ok(fixture.kiln(&["run", "--rm", "--init", "debian:bookworm", "sh", "-c", orphan])),
+        "reaped\n"
+    );
 }
 
 /// Flags of Docker. Those that are not in the help are refused, and nothing runs.
 #[test]
 fn flags_that_are_not_there_are_refused() {
-    let bed = bed!();
-    bed.ok("pull -q busybox");
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
     let flags = [
         "--cap-add=ALL",
         "--cpus=1",
@@ -186,13 +189,13 @@ fn flags_that_are_not_there_are_refused() {
         "--volume=/a:/b",
         "--no-flag-at-all",
     ];
-    let known = bed.ok("run --help");
+    let known = fixture.ok("run --help");
     for flag in flags {
         let name = flag.split('=').next().unwrap();
         if known.split_whitespace().any(|word| word == name) {
             continue;
         }
-        let done = bed.kiln(&["run", "--rm", flag, "busybox", "echo", "runs"]);
+        let done = fixture.kiln(&["run", "--rm", flag, "busybox", "echo", "runs"]);
         assert_eq!((done.code, done.out.as_str()), (125, ""), "{flag}: {}", done.err);
         assert!(done.err.contains(&format!("unknown flag: {name}")), "{flag}: {}", done.err);
     }
@@ -200,11 +203,11 @@ fn flags_that_are_not_there_are_refused() {
 
 #[test]
 fn settings_have_an_order() {
-    let bed = bed!();
-    let place = |name: &str| bed.path(name).display().to_string();
+    let fixture = fixture!();
+    let place = |name: &str| fixture.path(name).display().to_string();
     let write = |name: &str, root: &str| {
         let lint = "\"lint\":{\"UnpinnedBaseImage\":\"off\"},\"registry-mirrors\":[\"127.0.0.1:1\"]";
-        bed.write(name, &format!("{{\"root\":\"{}\",{lint}}}", place(root)));
+        fixture.write(name, &format!("{{\"root\":\"{}\",{lint}}}", place(root)));
     };
     write("home/.config/kiln/config.json", "of-home");
     write("xdg/kiln/config.json", "of-xdg");
@@ -212,9 +215,9 @@ fn settings_have_an_order() {
     write("one.json", "of-one");
     let asked = |flags: &[&str], variables: &[(&str, &str)], template: &str| {
         let words: Vec<&str> = flags.iter().copied().chain(["info", "--format", template]).collect();
-        let mut command = bed.command(&words);
+        let mut command = fixture.command(&words);
         command.env_remove("KILN_ROOT").env_remove("KILN_CONFIG").env_remove("KILN_REGISTRY_MIRROR");
-        command.env("HOME", bed.path("home")).envs(variables.iter().copied());
+        command.env("HOME", fixture.path("home")).envs(variables.iter().copied());
         ok(Done::of(command.output().unwrap())).trim_end().to_owned()
     };
     let root = "{{.DockerRootDir}}";
@@ -230,41 +233,41 @@ fn settings_have_an_order() {
         "unset KILN_ROOT KILN_CONFIG && mount -t overlay none -o lowerdir={}:/etc /etc",
         place("etc")
     );
-    assert_eq!(ok(on_changed(&bed, &change, "info --format {{.DockerRootDir}}")).trim(), place("of-etc"));
+    assert_eq!(ok(on_changed(&fixture, &change, "info --format {{.DockerRootDir}}")).trim(), place("of-etc"));
 
     let mirrors = "{{.RegistryMirrors}}";
     assert_eq!(asked(&[], &[], mirrors), "[http://127.0.0.1:1/]");
     assert_eq!(asked(&[], &[("KILN_REGISTRY_MIRROR", "127.0.0.1:2")], mirrors), "[http://127.0.0.1:2/]");
 
-    let dockerfile = context(&bed, "c", "FROM busybox\n") + "/Dockerfile";
+    let dockerfile = context(&fixture, "c", "FROM busybox\n") + "/Dockerfile";
     let lint = |flags: &[&str]| {
         let words: Vec<&str> = ["lint"].iter().chain(flags).copied().chain([dockerfile.as_str()]).collect();
-        with(&bed, &[("KILN_CONFIG", one.as_str())], &words).code
+        with(&fixture, &[("KILN_CONFIG", one.as_str())], &words).code
     };
     assert_eq!((lint(&[]), lint(&["--rule=UnpinnedBaseImage=warning"])), (0, 1));
-    assert_eq!(bed.kiln(&["lint", &dockerfile]).code, 1);
+    assert_eq!(fixture.kiln(&["lint", &dockerfile]).code, 1);
 
-    let silent = with(&bed, &[("KILN_NETWORK_TIMEOUT", "soon")], &["images"]);
+    let silent = with(&fixture, &[("KILN_NETWORK_TIMEOUT", "soon")], &["images"]);
     assert!(silent.code == 1 && silent.err.contains("invalid KILN_NETWORK_TIMEOUT"), "{}", silent.err);
 }
 
 #[test]
 fn credentials_are_where_docker_has_them() {
-    let bed = bed!();
+    let fixture = fixture!();
     let server = Server::start(|request| match request.header("authorization") {
         "Basic dXNlcjpwYXNz" => Response::new(404, ""),
         _ => Response::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\""),
     });
     let name = format!("{}/x", server.address);
     let file = format!("{{\"auths\":{{\"{}\":{{\"auth\":\"dXNlcjpwYXNz\"}}}}}}", server.address);
-    bed.write("config/config.json", &file);
-    bed.write("home/.docker/config.json", &file);
-    let place = |name: &str| bed.path(name).display().to_string();
+    fixture.write("config/config.json", &file);
+    fixture.write("home/.docker/config.json", &file);
+    let place = |name: &str| fixture.path(name).display().to_string();
     let (home, config, path) = (place("home"), place("config"), place("config/config.json"));
     let refused = "pull access denied";
     let missing = "manifest unknown";
     let pull = |variables: &[(&str, &str)], expected: &str| {
-        let done = with(&bed, variables, &["pull", &name]);
+        let done = with(&fixture, variables, &["pull", &name]);
         assert!(done.code == 1 && done.err.contains(expected), "{variables:?}: {}", done.err);
     };
     pull(&[], refused);
@@ -272,52 +275,52 @@ fn credentials_are_where_docker_has_them() {
     pull(&[("DOCKER_CONFIG", config.as_str())], missing);
     pull(&[("REGISTRY_AUTH_FILE", path.as_str())], missing);
     pull(&[("DOCKER_AUTH_CONFIG", file.as_str())], missing);
-    let dir = context(&bed, "c", &format!("FROM {name}\n"));
-    let without = bed.kiln(&["build", &dir]);
+    let dir = context(&fixture, "c", &format!("FROM {name}\n"));
+    let without = fixture.kiln(&["build", &dir]);
     assert!(without.code == 1 && without.err.contains(refused), "{}", without.err);
-    let given = bed.kiln(&["build", "--authfile", &path, &dir]);
+    let given = fixture.kiln(&["build", "--authfile", &path, &dir]);
     assert!(given.code == 1 && given.err.contains(missing), "{}", given.err);
 }
 
 #[test]
 fn registries_are_asked_when_that_is_wanted() {
-    let bed = bed!();
+    let fixture = fixture!();
     let server = Server::start(|_| Response::new(404, ""));
     let name = format!("{}/x:1", server.address);
-    bed.ok("pull -q busybox");
-    bed.ok(&format!("tag busybox {name}"));
-    let dir = context(&bed, "c", &format!("FROM {name}\n"));
-    bed.ok(&format!("run --rm {name} true"));
-    bed.ok(&format!("run --rm --pull=never {name} true"));
-    bed.ok(&format!("build {dir}"));
+    fixture.ok("pull -q busybox");
+    fixture.ok(&format!("tag busybox {name}"));
+    let dir = context(&fixture, "c", &format!("FROM {name}\n"));
+    fixture.ok(&format!("run --rm {name} true"));
+    fixture.ok(&format!("run --rm --pull=never {name} true"));
+    fixture.ok(&format!("build {dir}"));
     assert_eq!(server.requests().len(), 0, "the store has the image");
-    assert_eq!(bed.words(&format!("build --pull {dir}")).code, 1);
+    assert_eq!(fixture.words(&format!("build --pull {dir}")).code, 1);
     let asked = server.requests().len();
     assert_ne!(asked, 0);
-    assert_eq!(bed.words(&format!("run --rm --pull=always {name} true")).code, 125);
+    assert_eq!(fixture.words(&format!("run --rm --pull=always {name} true")).code, 125);
     assert_ne!(server.requests().len(), asked);
     let asked = server.requests().len();
-    let done = bed.words(&format!("run --rm --pull=never {}/y true", server.address));
+    let done = fixture.words(&format!("run --rm --pull=never {}/y true", server.address));
     assert!(done.code == 125 && done.err.contains("No such image"), "{}", done.err);
     assert_eq!(server.requests().len(), asked);
 }
 
 #[test]
 fn images_are_pulled_by_digest() {
-    let bed = bed!();
-    assert_eq!(bed.ok("pull -q busybox"), "docker.io/library/busybox:latest\n");
-    let digest = bed.kiln(&["inspect", "-f", "{{index .RepoDigests 0}}", "busybox"]).out;
+    let fixture = fixture!();
+    assert_eq!(fixture.ok("pull -q busybox"), "docker.io/library/busybox:latest\n");
+    let digest = fixture.kiln(&["inspect", "-f", "{{index .RepoDigests 0}}", "busybox"]).out;
     let digest = digest.trim();
-    bed.ok("rmi busybox");
-    assert_eq!(bed.ok(&format!("pull -q {digest}")), format!("docker.io/library/{digest}\n"));
-    assert_eq!(bed.ok("images --format {{.Repository}}:{{.Tag}}"), "busybox:<none>\n");
-    assert_eq!(bed.ok(&format!("run --rm {digest} echo runs")), "runs\n");
+    fixture.ok("rmi busybox");
+    assert_eq!(fixture.ok(&format!("pull -q {digest}")), format!("docker.io/library/{digest}\n"));
+    assert_eq!(fixture.ok("images --format {{.Repository}}:{{.Tag}}"), "busybox:<none>\n");
+    assert_eq!(fixture.ok(&format!("run --rm {digest} echo runs")), "runs\n");
 }
 
 #[test]
 fn memory_and_cpu_limits_apply_to_steps() {
-    let bed = bed!();
-    let controllers = bed.kiln(&["info", "--format", "{{json .CgroupControllers}}"]).out;
+    let fixture = fixture!();
+    let controllers = fixture.kiln(&["info", "--format", "{{json .CgroupControllers}}"]).out;
     if ["\"cpu\"", "\"cpuset\"", "\"memory\""].iter().any(|name| !controllers.contains(*name)) {
         skip!("needs the cgroup controllers cpu, cpuset and memory");
     }
@@ -325,11 +328,11 @@ fn memory_and_cpu_limits_apply_to_steps() {
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
     let first: String = allowed.trim().chars().take_while(char::is_ascii_digit).collect();
     let files = "cat memory.max memory/memory.limit_in_bytes cpu.max cpu*/cpu.cfs_quota_us 2>/dev/null";
-    let dir = context(&bed, "c", &format!("FROM busybox\nRUN cd /sys/fs/cgroup; {files}; nproc\n"));
+    let dir = context(&fixture, "c", &format!("FROM busybox\nRUN cd /sys/fs/cgroup; {files}; nproc\n"));
     let processor = format!("--cpuset-cpus={first}");
     let build = |flags: &[&str]| {
         let words = ["build", "--no-cache"].iter().chain(flags).copied().chain([dir.as_str()]);
-        let done = bed.kiln(&words.collect::<Vec<_>>());
+        let done = fixture.kiln(&words.collect::<Vec<_>>());
         assert_eq!(done.code, 0, "{}", done.err);
         done.err
     };
@@ -343,51 +346,55 @@ fn memory_and_cpu_limits_apply_to_steps() {
 
 #[test]
 fn results_are_archives_that_load() {
-    let bed = bed!();
-    let dir = context(&bed, "c", CONTENT);
+    let fixture = fixture!();
+    let dir = context(&fixture, "c", CONTENT);
     for kind in ["docker", "oci"] {
-        let file = bed.path(kind).display().to_string();
+        let file = fixture.path(kind).display().to_string();
         let output = format!("type={kind},dest={file}");
-        ok(bed.kiln(&["build", "-q", "-t", &format!("c:{kind}"), "-o", &output, &dir]));
-        let other = bed!();
+        ok(fixture.kiln(&["build", "-q", "-t", &format!("c:{kind}"), "-o", &output, &dir]));
+        let other = fixture!();
         assert_eq!(other.ok(&format!("load -i {file}")), format!("Loaded image: c:{kind}\n"));
         assert_eq!(other.ok(&format!("run --rm c:{kind}")), "content\n");
     }
-    let saved = bed.command(&["save", "c:docker", "busybox"]).output().unwrap();
+    let saved = fixture.command(&["save", "c:docker", "busybox"]).output().unwrap();
     assert!(saved.status.success(), "{saved:?}");
     let loaded = "Loaded image: c:docker\nLoaded image: busybox:latest\n";
     for program in ["gzip", "bzip2", "xz", "zstd"] {
-        let other = bed!();
-        assert_eq!(ok(piped(&other, &["load"], &packed(&bed, program, &saved.stdout))), loaded, "{program}");
+        let other = fixture!();
+        assert_eq!(
+            ok(piped(&other, &["load"], &packed(&fixture, program, &saved.stdout))),
+            loaded,
+            "{program}"
+        );
         assert_eq!(other.ok("run --rm c:docker"), "content\n");
     }
 }
 
 #[test]
 fn results_go_to_registries() {
-    let bed = bed!();
+    let fixture = fixture!();
     let (server, kept) = registry();
-    let dir = context(&bed, "c", CONTENT);
+    let dir = context(&fixture, "c", CONTENT);
     let name = format!("{}/team/app:2", server.address);
-    ok(bed.kiln(&["build", "-q", "-o", &format!("type=registry,name={name}"), &dir]));
+    ok(fixture.kiln(&["build", "-q", "-o", &format!("type=registry,name={name}"), &dir]));
     assert!(kept.lock().unwrap().contains_key("/v2/team/app/manifests/2"));
-    let other = bed!();
+    let other = fixture!();
     assert_eq!(other.ok(&format!("run --rm -q {name}")), "content\n");
 }
 
 #[test]
 fn archives_of_other_bytes_are_not_loaded() {
-    let bed = bed!();
-    let dir = bed.path("layout");
-    bed.ok("pull -q busybox");
-    bed.ok(&format!("save --format oci-dir -o {} busybox", dir.display()));
+    let fixture = fixture!();
+    let dir = fixture.path("layout");
+    fixture.ok("pull -q busybox");
+    fixture.ok(&format!("save --format oci-dir -o {} busybox", dir.display()));
     let blobs = fs::read_dir(dir.join("blobs/sha256")).unwrap().flatten();
     let layer = blobs.max_by_key(|entry| entry.metadata().unwrap().len()).unwrap().path();
     let mut bytes = fs::read(&layer).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&layer, bytes).unwrap();
-    let other = bed!();
+    let other = fixture!();
     let done = other.words(&format!("load -i {}", dir.display()));
     assert!(done.code == 1 && done.err.contains("does not match its digest"), "{}", done.err);
     assert_eq!(other.ok("images -q"), "");
@@ -395,14 +402,14 @@ fn archives_of_other_bytes_are_not_loaded() {
 
 #[test]
 fn headers_of_archives_are_bounded() {
-    let bed = bed!();
-    let context = bed.context("c", "FROM busybox\nADD a.tar /x/\n");
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM busybox\nADD a.tar /x/\n");
     // A file without the header of an archive is copied.
     let check = |header: &[u8], reason: &str| {
         let good = tar_header("good", b'0', 0);
         let bytes = [good.as_slice(), header, &tar_header("f", b'0', 0), &[0u8; 1024]].concat();
         fs::write(context.join("a.tar"), bytes).unwrap();
-        let done = bed.fails(&context);
+        let done = fixture.fails(&context);
         assert!(done.err.contains("cannot unpack") && done.err.contains(reason), "{}", done.err);
     };
     let mut record = b"18 uid=4294967296\n".to_vec();
@@ -418,10 +425,10 @@ fn headers_of_archives_are_bounded() {
 
 #[test]
 fn layers_that_explode_are_refused_when_they_are_pulled() {
-    let bed = bed!();
+    let fixture = fixture!();
     // Members of a gzip stream are one stream.
-    let zeros = packed(&bed, "gzip", &vec![0; 1 << 24]).repeat(66);
-    let layer = [packed(&bed, "gzip", &tar_header("big", b'0', 66 << 24)), zeros].concat();
+    let zeros = packed(&fixture, "gzip", &vec![0; 1 << 24]).repeat(66);
+    let layer = [packed(&fixture, "gzip", &tar_header("big", b'0', 66 << 24)), zeros].concat();
     let config = format!(
         "{{\"architecture\":\"amd64\",\"os\":\"linux\",\"config\":{{}},\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[\"sha256:{}\"]}},\"history\":[]}}",
         "0".repeat(64)
@@ -443,21 +450,21 @@ fn layers_that_explode_are_refused_when_they_are_pulled() {
         digest if digest == config_digest => Response::new(200, config.clone()),
         _ => Response::new(404, ""),
     });
-    let done = bed.words(&format!("pull {}/bomb", server.address));
+    let done = fixture.words(&format!("pull {}/bomb", server.address));
     assert!(done.code == 1 && done.err.contains("250 times"), "{}", done.err);
-    assert_eq!(bed.ok("images -q"), "");
+    assert_eq!(fixture.ok("images -q"), "");
 }
 
 #[test]
 fn pushed_images_have_the_media_types_of_the_format() {
-    let bed = bed!();
-    let dir = context(&bed, "c", CONTENT);
+    let fixture = fixture!();
+    let dir = context(&fixture, "c", CONTENT);
     let (server, kept) = registry();
     for (format, expected) in
         [("docker", "vnd.docker.distribution.manifest.v2"), ("oci", "vnd.oci.image.manifest.v1")]
     {
         let name = format!("{}/{format}", server.address);
-        bed.ok(&format!("build -q --push --format {format} -t {name} {dir}"));
+        fixture.ok(&format!("build -q --push --format {format} -t {name} {dir}"));
         let manifest = kept.lock().unwrap()[&format!("/v2/{format}/manifests/latest")].clone();
         assert!(String::from_utf8_lossy(&manifest).contains(expected), "{format}");
     }
@@ -466,7 +473,7 @@ fn pushed_images_have_the_media_types_of_the_format() {
 /// Devices are described in /etc/cdi, which the test lays over the host's directory for its own mount namespace.
 #[test]
 fn granted_devices_are_the_only_ones_that_open() {
-    let bed = bed!();
+    let fixture = fixture!();
     if !std::path::Path::new("/dev/kmsg").exists() {
         skip!("needs /dev/kmsg");
     }
@@ -477,17 +484,17 @@ fn granted_devices_are_the_only_ones_that_open() {
     };
     let devices = [device("kmsg", "\"env\":[\"GRANTED=yes\"],"), device("full", "")].join(",");
     let cdi = format!("{{\"cdiVersion\":\"0.6.0\",\"kind\":\"kiln.test/d\",\"devices\":[{devices}]}}");
-    bed.write("etc/cdi/kiln.json", &cdi);
+    fixture.write("etc/cdi/kiln.json", &cdi);
     // The number of /dev/kmsg is 1, 11.
     let text = "FROM busybox\n\
                 RUN --device=kiln.test/d=kmsg (: > /dev/kmsg) && echo granted $GRANTED\n\
                 RUN --device=kiln.test/d=full mknod /other c 1 11 && ! (: > /other) 2>/dev/null && echo sh''ut\n\
                 RUN test ! -e /dev/kmsg && ! (: > /other) 2>/dev/null && echo sh''ut\n";
-    let dir = context(&bed, "c", text);
-    let change = format!("mount -t overlay none -o lowerdir={}:/etc /etc", bed.path("etc").display());
-    let refused = on_changed(&bed, &change, &format!("build --allow device=kiln.test/d=full {dir}"));
+    let dir = context(&fixture, "c", text);
+    let change = format!("mount -t overlay none -o lowerdir={}:/etc /etc", fixture.path("etc").display());
+    let refused = on_changed(&fixture, &change, &format!("build --allow device=kiln.test/d=full {dir}"));
     assert!(refused.code == 1 && refused.err.contains("device is not allowed"), "{}", refused.err);
-    let done = on_changed(&bed, &change, &format!("build --allow device {dir}"));
+    let done = on_changed(&fixture, &change, &format!("build --allow device {dir}"));
     assert_eq!(done.code, 0, "{}", done.err);
     assert!(done.err.contains(" granted yes\n"), "{}", done.err);
     assert_eq!(done.err.matches(" shut\n").count(), 2, "{}", done.err);
@@ -496,16 +503,16 @@ fn granted_devices_are_the_only_ones_that_open() {
 /// When a description names another path on the host, the step gets the device at that path.
 #[test]
 fn a_granted_device_is_that_of_the_path_on_the_host() {
-    let bed = bed!();
+    let fixture = fixture!();
     let cdi = "{\"cdiVersion\":\"0.6.0\",\"kind\":\"kiln.test/d\",\"devices\":[{\"name\":\"x\",\"containerEdits\":\
                {\"deviceNodes\":[{\"path\":\"/dev/loop-control\",\"hostPath\":\"/dev/full\"},\
                {\"path\":\"/dev/granted\",\"hostPath\":\"/dev/zero\"}]}}]}";
-    bed.write("etc/cdi/kiln.json", cdi);
+    fixture.write("etc/cdi/kiln.json", cdi);
     let text = "FROM busybox\nRUN --device=kiln.test/d=x stat -c %t,%T /dev/loop-control /dev/granted && \
                 ! (echo x > /dev/loop-control) 2>/dev/null && head -c 1 /dev/granted | wc -c\n";
-    let dir = context(&bed, "c", text);
-    let change = format!("mount -t overlay none -o lowerdir={}:/etc /etc", bed.path("etc").display());
-    let done = on_changed(&bed, &change, &format!("build --allow device {dir}"));
+    let dir = context(&fixture, "c", text);
+    let change = format!("mount -t overlay none -o lowerdir={}:/etc /etc", fixture.path("etc").display());
+    let done = on_changed(&fixture, &change, &format!("build --allow device {dir}"));
     assert_eq!(done.code, 0, "{}", done.err);
     let lines: Vec<&str> =
         done.err.lines().filter_map(|line| line.split_once(' ')?.1.split(' ').next_back()).collect();
@@ -515,94 +522,94 @@ fn a_granted_device_is_that_of_the_path_on_the_host() {
 
 #[test]
 fn dockerfiles_are_checked_and_laid_out_from_standard_input() {
-    let bed = bed!();
+    let fixture = fixture!();
     let text = b"FROM busybox\nCMD a\n";
-    let all = piped(&bed, &["lint", "-"], text);
+    let all = piped(&fixture, &["lint", "-"], text);
     assert!(
         all.out.contains("[UnpinnedBaseImage]") && all.out.contains("[JSONArgsRecommended]"),
         "{}",
         all.out
     );
-    let reference = piped(&bed, &["lint", "--reference", "-"], text);
+    let reference = piped(&fixture, &["lint", "--reference", "-"], text);
     assert_eq!(reference.code, 1);
     assert!(!reference.out.contains("[UnpinnedBaseImage]"), "{}", reference.out);
     assert!(reference.out.contains("[JSONArgsRecommended]"), "{}", reference.out);
-    let never = piped(&bed, &["lint", "--fail-on=never", "-"], text);
+    let never = piped(&fixture, &["lint", "--fail-on=never", "-"], text);
     assert_eq!((never.code, never.out), (0, all.out));
     let skip = "# check=skip=JSONArgsRecommended\n";
     for skipping in [format!("{skip}FROM busybox:1\nCMD a\n"), format!("FROM busybox:1\n{skip}CMD a\n")] {
-        let done = piped(&bed, &["lint", "-"], skipping.as_bytes());
+        let done = piped(&fixture, &["lint", "-"], skipping.as_bytes());
         assert_eq!((done.code, done.out.as_str()), (0, ""), "{skipping}");
     }
-    assert_eq!(ok(piped(&bed, &["fmt", "-"], b"from   busybox\n")), "FROM busybox\n");
+    assert_eq!(ok(piped(&fixture, &["fmt", "-"], b"from   busybox\n")), "FROM busybox\n");
 }
 
 #[test]
 fn the_readme_has_the_number_of_rules() {
-    let bed = bed!();
-    let sarif = piped(&bed, &["lint", "--format=sarif", "-"], b"FROM busybox:1\n").out;
+    let fixture = fixture!();
+    let sarif = piped(&fixture, &["lint", "--format=sarif", "-"], b"FROM busybox:1\n").out;
     let log: serde_json::Value = serde_json::from_str(&sarif).unwrap();
     let rules = log["runs"][0]["tool"]["driver"]["rules"].as_array().unwrap();
     // One rule of the reference builder has no page.
     let is_reference =
         |rule: &&serde_json::Value| rule["helpUri"].is_string() || rule["id"] == "InvalidBaseImagePlatform";
     let reference = rules.iter().filter(is_reference).count();
-    let readme = fs::read_to_string(crate::bed::project().join("README.md")).unwrap();
+    let readme = fs::read_to_string(crate::fixture::project().join("README.md")).unwrap();
     let said = format!("the reference builder's {reference} rules and {} more", rules.len() - reference);
     assert!(readme.contains(&said), "{said}");
 }
 
 #[test]
 fn lists_honour_filters_and_formats() {
-    let bed = bed!();
-    bed.ok("pull -q busybox");
-    bed.ok("tag busybox a:1");
-    bed.ok("tag busybox a:2");
-    assert_eq!(bed.ok("images a --format {{.Tag}}"), "1\n2\n");
-    assert_eq!(bed.ok("images a:2 --format {{.Tag}}"), "2\n");
-    assert_eq!(bed.ok("images -q").lines().count(), 1, "an image has one id");
-    let id = bed.ok("images -q --no-trunc");
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    fixture.ok("tag busybox a:1");
+    fixture.ok("tag busybox a:2");
+    assert_eq!(fixture.ok("images a --format {{.Tag}}"), "1\n2\n");
+    assert_eq!(fixture.ok("images a:2 --format {{.Tag}}"), "2\n");
+    assert_eq!(fixture.ok("images -q").lines().count(), 1, "an image has one id");
+    let id = fixture.ok("images -q --no-trunc");
     assert!(id.starts_with("sha256:") && id.len() == 72, "{id}");
-    let digests = bed.ok("images --digests busybox");
+    let digests = fixture.ok("images --digests busybox");
     assert!(digests.contains(" DIGEST ") && digests.contains(" sha256:"), "{digests}");
-    let size = bed.ok("history --human=false --format {{.Size}} busybox");
+    let size = fixture.ok("history --human=false --format {{.Size}} busybox");
     assert!(size.lines().all(|line| line.parse::<u64>().is_ok()), "{size}");
-    assert_eq!(bed.ok("history -q --no-trunc busybox").lines().next(), Some(id.trim()));
+    assert_eq!(fixture.ok("history -q --no-trunc busybox").lines().next(), Some(id.trim()));
 
-    bed.ok("run --name one --network none busybox true");
-    bed.ok("run --name two --network none busybox true");
-    assert_eq!(bed.ok("ps -l --format {{.Names}}"), "two\n");
-    assert!(bed.ok("ps -aq").lines().all(|line| line.len() == 12));
-    assert!(bed.ok("ps -aq --no-trunc").lines().all(|line| line.len() == 64));
-    let both: serde_json::Value = serde_json::from_str(&bed.ok("inspect one busybox")).unwrap();
+    fixture.ok("run --name one --network none busybox true");
+    fixture.ok("run --name two --network none busybox true");
+    assert_eq!(fixture.ok("ps -l --format {{.Names}}"), "two\n");
+    assert!(fixture.ok("ps -aq").lines().all(|line| line.len() == 12));
+    assert!(fixture.ok("ps -aq --no-trunc").lines().all(|line| line.len() == 64));
+    let both: serde_json::Value = serde_json::from_str(&fixture.ok("inspect one busybox")).unwrap();
     assert_eq!((both[0]["Name"].as_str(), both[1]["Os"].as_str()), (Some("/one"), Some("linux")));
     for (kind, name) in [("image", "one"), ("container", "busybox")] {
         for command in [format!("inspect --type {kind} {name}"), format!("{kind} inspect {name}")] {
-            let done = bed.words(&command);
+            let done = fixture.words(&command);
             assert_eq!((done.code, done.out.as_str()), (1, "[]\n"), "{command}");
             assert!(done.err.starts_with(&format!("ERROR: No such {kind}: {name}\n")), "{}", done.err);
         }
     }
-    bed.ok("rm one two");
+    fixture.ok("rm one two");
 }
 
 #[test]
 fn force_removes_used_images_and_ignores_missing_ones() {
-    let bed = bed!();
-    bed.ok("run --name kept --network none busybox true");
-    assert_eq!(bed.words("rmi busybox").code, 1);
-    bed.ok("rmi -f busybox");
-    assert_eq!(bed.ok("images -q"), "");
-    bed.ok("rm kept");
-    assert_eq!(bed.ok("rm -f kept"), "");
-    assert_eq!(bed.ok("rmi -f busybox"), "");
+    let fixture = fixture!();
+    fixture.ok("run --name kept --network none busybox true");
+    assert_eq!(fixture.words("rmi busybox").code, 1);
+    fixture.ok("rmi -f busybox");
+    assert_eq!(fixture.ok("images -q"), "");
+    fixture.ok("rm kept");
+    assert_eq!(fixture.ok("rm -f kept"), "");
+    assert_eq!(fixture.ok("rmi -f busybox"), "");
 }
 
 #[test]
 fn commands_have_the_group_names_of_docker() {
-    let bed = bed!();
-    bed.ok("run --name kept --network none busybox true");
-    let dir = context(&bed, "c", CONTENT);
+    let fixture = fixture!();
+    fixture.ok("run --name kept --network none busybox true");
+    let dir = context(&fixture, "c", CONTENT);
     let (buildx, builder, build) =
         (format!("buildx build -q {dir}"), format!("builder build -q {dir}"), format!("build -q {dir}"));
     for (grouped, name) in [
@@ -615,36 +622,36 @@ fn commands_have_the_group_names_of_docker() {
         (builder.as_str(), build.as_str()),
         ("container rm -f nobody", "rm -f nobody"),
     ] {
-        assert_eq!(bed.ok(grouped), bed.ok(name), "{grouped}");
+        assert_eq!(fixture.ok(grouped), fixture.ok(name), "{grouped}");
     }
-    let unknown = bed.words("image nothing");
+    let unknown = fixture.words("image nothing");
     assert!(
         unknown.code == 1 && unknown.err.contains("unknown command: kiln image nothing"),
         "{}",
         unknown.err
     );
-    bed.ok("rm kept");
+    fixture.ok("rm kept");
 }
 
 #[test]
 fn the_build_cache_is_not_removed_unasked() {
-    let bed = bed!();
-    let context = bed.context("c", CONTENT);
-    bed.build("c", &context);
-    let done = bed.words("builder prune");
+    let fixture = fixture!();
+    let context = fixture.context("c", CONTENT);
+    fixture.build("c", &context);
+    let done = fixture.words("builder prune");
     // The end of the input means no.
     assert_eq!((done.code, done.out.contains("Total")), (0, false), "{}{}", done.out, done.err);
-    assert!(bed.build("c", &context).contains("RUN echo content > /f\n#4 CACHED"));
-    bed.ok("builder prune -f");
-    assert_eq!(bed.ok("run --rm c"), "content\n", "images keep their layers");
-    assert!(!bed.build("c", &context).contains("RUN echo content > /f\n#4 CACHED"));
+    assert!(fixture.build("c", &context).contains("RUN echo content > /f\n#4 CACHED"));
+    fixture.ok("builder prune -f");
+    assert_eq!(fixture.ok("run --rm c"), "content\n", "images keep their layers");
+    assert!(!fixture.build("c", &context).contains("RUN echo content > /f\n#4 CACHED"));
 }
 
 #[test]
 fn deeply_nested_input_is_refused() {
-    let bed = bed!();
+    let fixture = fixture!();
     let deep = 5000;
     let value = "${A:-".repeat(deep) + "x" + &"}".repeat(deep);
-    let done = bed.fails(&bed.context("c", &format!("FROM busybox\nENV A={value}\n")));
+    let done = fixture.fails(&fixture.context("c", &format!("FROM busybox\nENV A={value}\n")));
     assert!(done.err.contains("Dockerfile:2:"), "{}", done.err);
 }

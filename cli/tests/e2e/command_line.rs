@@ -1,18 +1,18 @@
 //! The command line: help, completions, notices, and exit codes of what is wrong with it.
 
-use crate::bed::{Bed, Done};
+use crate::fixture::{Done, Fixture};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 /// Runs the program without a store.
-fn words(bed: &Bed, line: &str) -> Done {
-    bed.words(line)
+fn words(fixture: &Fixture, line: &str) -> Done {
+    fixture.words(line)
 }
 
 #[test]
 fn every_way_to_ask_for_help_gets_it() {
-    let bed = bed!();
+    let fixture = fixture!();
     for (line, wanted) in [
         ("help", "Usage: kiln [OPTIONS] COMMAND"),
         ("--help", "Usage: kiln [OPTIONS] COMMAND"),
@@ -30,7 +30,7 @@ fn every_way_to_ask_for_help_gets_it() {
         ("builder prune -h", "Usage: kiln builder prune [OPTIONS]"),
         ("image prune --help", "Usage: kiln image prune [OPTIONS]"),
     ] {
-        let done = words(&bed, line);
+        let done = words(&fixture, line);
         assert_eq!((done.code, done.err.as_str()), (0, ""), "{line}");
         assert!(done.out.contains(wanted), "{line}: {}", done.out);
     }
@@ -39,7 +39,7 @@ fn every_way_to_ask_for_help_gets_it() {
         ("image prun", "did you mean `kiln image prune`?"),
         ("image frobnicate", "one of: ls,"),
     ] {
-        let done = words(&bed, line);
+        let done = words(&fixture, line);
         assert_eq!(done.code, 1, "{line}");
         assert!(done.err.starts_with("ERROR: ") && done.err.contains(wanted), "{line}: {}", done.err);
     }
@@ -47,9 +47,9 @@ fn every_way_to_ask_for_help_gets_it() {
 
 #[test]
 fn shells_complete_commands_and_flags() {
-    let bed = bed!();
-    let script = bed.path("kiln.bash");
-    std::fs::write(&script, bed.ok("completion bash")).unwrap();
+    let fixture = fixture!();
+    let script = fixture.path("kiln.bash");
+    std::fs::write(&script, fixture.ok("completion bash")).unwrap();
     let complete = |typed: &str, current: &str| {
         let program = format!(
             "source {}; COMP_WORDS=({typed}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _kiln kiln '{current}' ''; echo ${{COMPREPLY[@]}}",
@@ -62,37 +62,44 @@ fn shells_complete_commands_and_flags() {
     assert_eq!(commands.trim(), "images image");
     assert_eq!(complete("kiln image pru", "pru").unwrap().trim(), "prune");
     assert!(complete("kiln build --no", "--no").unwrap().contains("--no-cache"));
-    assert!(bed.ok("completion zsh").starts_with("#compdef kiln"));
-    assert!(bed.ok("completion fish").contains("complete -c kiln"));
-    assert_eq!(bed.words("completion tcsh").code, 1);
+    assert!(fixture.ok("completion zsh").starts_with("#compdef kiln"));
+    assert!(fixture.ok("completion fish").contains("complete -c kiln"));
+    assert_eq!(fixture.words("completion tcsh").code, 1);
 }
 
 #[test]
 fn manual_pages_are_written() {
-    let bed = bed!();
-    assert!(bed.ok("man").contains(".TH kiln 1"));
-    let page = bed.ok("man image prune");
+    let fixture = fixture!();
+    assert!(fixture.ok("man").contains(".TH kiln 1"));
+    let page = fixture.ok("man image prune");
     assert!(page.contains(".TH kiln-image-prune 1") && page.contains("\\-\\-force"), "{page}");
-    bed.ok(&format!("man -o {}", bed.path("man1").display()));
+    fixture.ok(&format!("man -o {}", fixture.path("man1").display()));
     for name in ["kiln", "kiln-build", "kiln-image-prune", "kiln-version"] {
-        assert!(bed.path(&format!("man1/{name}.1")).is_file(), "{name}");
+        assert!(fixture.path(&format!("man1/{name}.1")).is_file(), "{name}");
     }
-    assert_eq!(bed.words("man nosuch").code, 1);
+    assert_eq!(fixture.words("man nosuch").code, 1);
 }
 
 #[test]
 fn version_names_commit_kernel_cgroup_and_store() {
-    let bed = bed!();
-    let text = bed.ok("version");
+    let fixture = fixture!();
+    let text = fixture.ok("version");
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    for wanted in
-        ["Version: ", "Git commit: ", kernel.trim(), "Cgroup version: ", &bed.root().display().to_string()]
-    {
+    for wanted in [
+        "Version: ",
+        "Git commit: ",
+        kernel.trim(),
+        "Cgroup version: ",
+        &fixture.root().display().to_string(),
+    ] {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
     let version = env!("CARGO_PKG_VERSION");
-    assert_eq!(bed.ok("version --format {{.Server.Version}}-{{.Client.Os}}"), format!("{version}-linux\n"));
-    let json: serde_json::Value = serde_json::from_str(&bed.ok("version -f json")).unwrap();
+    assert_eq!(
+        fixture.ok("version --format {{.Server.Version}}-{{.Client.Os}}"),
+        format!("{version}-linux\n")
+    );
+    let json: serde_json::Value = serde_json::from_str(&fixture.ok("version -f json")).unwrap();
     assert_eq!(json["Server"]["KernelVersion"], kernel.trim());
     let commit = json["Client"]["GitCommit"].as_str().unwrap();
     let git = |arguments: &[&str]| {
@@ -102,15 +109,15 @@ fn version_names_commit_kernel_cgroup_and_store() {
         // The program may be older than the last commit.
         assert!(git(&["cat-file", "-e", &format!("{commit}^{{commit}}")]), "{commit:?} is no commit");
     }
-    assert_eq!(bed.words("version --format {{.Nope}}").code, 1);
-    assert_eq!(bed.words("version more").code, 1);
+    assert_eq!(fixture.words("version --format {{.Nope}}").code, 1);
+    assert_eq!(fixture.words("version more").code, 1);
 }
 
 #[test]
 fn flags_without_effect_lead_to_warnings() {
-    let bed = bed!();
-    let context = bed.context("c", "FROM scratch\nLABEL a=b\n");
-    let build = |flag: &str| bed.kiln(&[OsStr::new("build"), flag.as_ref(), context.as_os_str()]);
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM scratch\nLABEL a=b\n");
+    let build = |flag: &str| fixture.kiln(&[OsStr::new("build"), flag.as_ref(), context.as_os_str()]);
     for flag in ["--rm", "--rm=false", "--force-rm", "--compress", "--layers", "--debug", "--security-opt=x"]
     {
         let done = build(flag);
@@ -127,8 +134,8 @@ fn flags_without_effect_lead_to_warnings() {
 /// As the reference: 125 where the command line cannot be read, and for all of `run`; 1 for values that it refuses.
 #[test]
 fn exit_codes_of_wrong_values_follow_one_rule() {
-    let bed = bed!();
-    let context = bed.context("c", "FROM scratch\nLABEL a=b\n");
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM scratch\nLABEL a=b\n");
     for (flag, code) in [
         ("--nope", 125),
         ("--shm-size=abc", 125),
@@ -158,12 +165,12 @@ fn exit_codes_of_wrong_values_follow_one_rule() {
         ("--volume=foo", 1),
         ("--attest=foo", 1),
     ] {
-        let done = bed.kiln(&[OsStr::new("build"), flag.as_ref(), context.as_os_str()]);
+        let done = fixture.kiln(&[OsStr::new("build"), flag.as_ref(), context.as_os_str()]);
         assert_eq!(done.code, code, "{flag}: {}", done.err);
         let form = done.err.lines().any(|line| line.starts_with("ERROR: "));
         assert!(form && !done.err.contains("Error: "), "{flag}: {}", done.err);
     }
-    bed.ok("pull -q busybox");
+    fixture.ok("pull -q busybox");
     for (flag, code) in [
         ("--network=nope", 125),
         ("--workdir=rel", 125),
@@ -176,7 +183,7 @@ fn exit_codes_of_wrong_values_follow_one_rule() {
         ("--nope", 125),
         ("--rm=maybe", 125),
     ] {
-        let done = bed.kiln(&["run", "--rm", flag, "busybox", "true"]);
+        let done = fixture.kiln(&["run", "--rm", flag, "busybox", "true"]);
         assert_eq!(done.code, code, "{flag}: {}", done.err);
     }
     for (line, code) in [
@@ -194,7 +201,7 @@ fn exit_codes_of_wrong_values_follow_one_rule() {
         ("tag a", 1),
         ("version --nope", 125),
     ] {
-        let done = bed.words(line);
+        let done = fixture.words(line);
         assert_eq!(done.code, code, "{line}: {}", done.err);
         assert!(done.err.lines().any(|line| line.starts_with("ERROR: ")), "{line}: {}", done.err);
     }
@@ -202,10 +209,10 @@ fn exit_codes_of_wrong_values_follow_one_rule() {
 
 #[test]
 fn a_full_destination_is_named() {
-    let bed = bed!();
-    bed.ok("pull -q busybox");
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
     let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
-    let context = bed.context("c", "FROM busybox\n");
+    let context = fixture.context("c", "FROM busybox\n");
     let text = context.to_str().unwrap();
     for (arguments, name) in [
         (vec!["save", "busybox"], "standard output"),
@@ -214,7 +221,7 @@ fn a_full_destination_is_named() {
         (vec!["build", "-o", "type=tar,dest=/dev/full", text], "`/dev/full`"),
         (vec!["build", "-o", "type=oci", text], "standard output"),
     ] {
-        let done = Done::of(bed.command(&arguments).stdout(full()).output().unwrap());
+        let done = Done::of(fixture.command(&arguments).stdout(full()).output().unwrap());
         assert_eq!(done.code, 1, "{arguments:?}: {}", done.err);
         let wanted = format!("ERROR: cannot write to {name}: No space left on device");
         assert!(done.err.contains(&wanted), "{arguments:?}: {}", done.err);
@@ -228,46 +235,46 @@ fn a_full_destination_is_named() {
 
 #[test]
 fn outputs_of_files_leave_no_image() {
-    let bed = bed!();
-    let context = bed.context("c", "FROM busybox\nRUN echo made >/made\n");
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM busybox\nRUN echo made >/made\n");
     let build = |output: &str, more: &[&str]| {
-        let mut command = bed.command(&["build", "-o", output]);
+        let mut command = fixture.command(&["build", "-o", output]);
         let output = command.args(more).arg(&context).output().unwrap();
         let done = Done::of(output);
         assert_eq!(done.code, 0, "{}", done.err);
         done.err
     };
-    bed.ok("pull -q busybox");
-    let before = bed.ok("images -aq --no-trunc");
-    let out = bed.path("out").display().to_string();
+    fixture.ok("pull -q busybox");
+    let before = fixture.ok("images -aq --no-trunc");
+    let out = fixture.path("out").display().to_string();
     let text = build(&out, &[]);
-    assert_eq!(std::fs::read_to_string(bed.path("out/made")).unwrap(), "made\n");
+    assert_eq!(std::fs::read_to_string(fixture.path("out/made")).unwrap(), "made\n");
     assert!(text.contains("exporting files") && !text.contains("image sha256"), "{text}");
     assert!(text.contains(&format!("files written to {out}")), "{text}");
-    let tar = bed.path("out.tar").display().to_string();
+    let tar = fixture.path("out.tar").display().to_string();
     let text = build(&format!("type=tar,dest={tar}"), &[]);
     assert!(text.contains(&format!("tar of the files written to {tar}")), "{text}");
     assert!(text.contains("CACHED"), "what was built for an output is in the cache: {text}");
     build("type=cacheonly", &[]);
-    assert_eq!(bed.ok("images -aq --no-trunc"), before, "no image is left");
+    assert_eq!(fixture.ok("images -aq --no-trunc"), before, "no image is left");
     build(&out, &["-t", "wanted"]);
-    assert_eq!(bed.ok("run --rm wanted cat /made"), "made\n", "an image that has a name is kept");
+    assert_eq!(fixture.ok("run --rm wanted cat /made"), "made\n", "an image that has a name is kept");
 }
 
 #[test]
 fn images_are_filtered_and_pruned() {
-    let bed = bed!();
-    bed.ok("pull -q busybox");
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
     let build = |name: &str, text: &str, more: &[&str]| {
-        let context = bed.context(name, text);
-        let done = Done::of(bed.command(&["build", "-q"]).args(more).arg(context).output().unwrap());
+        let context = fixture.context(name, text);
+        let done = Done::of(fixture.command(&["build", "-q"]).args(more).arg(context).output().unwrap());
         assert_eq!(done.code, 0, "{}", done.err);
         done.out.trim().to_owned()
     };
     let nameless = build("a", "FROM busybox\nLABEL kind=nameless\nRUN echo 1 >/a\n", &[]);
     let named = build("b", "FROM busybox\nLABEL kind=named\nRUN echo 2 >/b\n", &["-t", "app/web:1"]);
     let ids = |filter: &str| {
-        let listed = bed.ok(&format!("images -q --no-trunc {filter}"));
+        let listed = fixture.ok(&format!("images -q --no-trunc {filter}"));
         listed.lines().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(ids("-f dangling=true"), [nameless.as_str()]);
@@ -283,30 +290,30 @@ fn images_are_filtered_and_pruned() {
     for (wrong, code) in
         [("dangling=maybe", 1), ("nosuch=1", 1), ("before=nosuch", 1), ("until=x", 1), ("dangling", 125)]
     {
-        assert_eq!(bed.kiln(&["images", "-f", wrong]).code, code, "{wrong}");
+        assert_eq!(fixture.kiln(&["images", "-f", wrong]).code, code, "{wrong}");
     }
 
-    let asked = bed.ok("image prune");
+    let asked = fixture.ok("image prune");
     assert!(asked.contains("WARNING! This will remove all dangling images."), "{asked}");
     assert_eq!(ids("-f dangling=true"), [nameless.as_str()], "no answer removes nothing");
-    assert_eq!(bed.ok("image prune -f --filter label=kind=named"), "Total reclaimed space: 0B\n");
-    let pruned = bed.ok("image prune -f");
+    assert_eq!(fixture.ok("image prune -f --filter label=kind=named"), "Total reclaimed space: 0B\n");
+    let pruned = fixture.ok("image prune -f");
     assert!(pruned.starts_with(&format!("Deleted Images:\ndeleted: {nameless}\n")), "{pruned}");
     assert!(ids("-f dangling=true").is_empty());
-    bed.ok("run --name user busybox true");
-    assert_eq!(bed.words("image prune -f --filter dangling=false").code, 1);
-    let pruned = bed.ok("image prune -af");
+    fixture.ok("run --name user busybox true");
+    assert_eq!(fixture.words("image prune -f --filter dangling=false").code, 1);
+    let pruned = fixture.ok("image prune -af");
     assert!(pruned.contains("untagged: app/web:1\n") && !pruned.contains("busybox"), "{pruned}");
-    assert_eq!(ids(""), [bed.ok("images -q --no-trunc busybox").trim()], "a container uses it");
-    bed.ok("rm user");
+    assert_eq!(ids(""), [fixture.ok("images -q --no-trunc busybox").trim()], "a container uses it");
+    fixture.ok("rm user");
 }
 
 #[test]
 fn ctrl_c_that_a_program_ignores_is_explained() {
-    let bed = bed!();
-    bed.ok("pull -q busybox");
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
     let program = "trap '' INT; echo up; while :; do sleep 1; done";
-    let mut child = bed.start(&["run", "--rm", "busybox", "sh", "-c", program]);
+    let mut child = fixture.start(&["run", "--rm", "busybox", "sh", "-c", program]);
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut err = BufReader::new(child.stderr.take().unwrap());
     let line = |stream: &mut dyn BufRead| {

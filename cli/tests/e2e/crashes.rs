@@ -1,6 +1,6 @@
 //! `kill -9` at any moment.
 
-use crate::bed::Bed;
+use crate::fixture::Fixture;
 use kiln_image::digest::Hasher;
 use kiln_image::store::Store;
 use std::path::{Path, PathBuf};
@@ -11,27 +11,27 @@ const MOMENTS: u64 = 10;
 
 #[test]
 fn killed_builds_leave_a_sound_store() {
-    let bed = bed!();
+    let fixture = fixture!();
     let steps: String =
         (0..6).map(|n| format!("RUN dd if=/dev/urandom of=/f{n} bs=64k count=8 2>/dev/null\n")).collect();
-    let context = bed.context("c", &format!("FROM busybox\nCOPY data /data\n{steps}"));
-    bed.write("c/data/file", &"content ".repeat(100_000));
+    let context = fixture.context("c", &format!("FROM busybox\nCOPY data /data\n{steps}"));
+    fixture.write("c/data/file", &"content ".repeat(100_000));
     let arguments =
         ["build".as_ref(), "--no-cache".as_ref(), "-t".as_ref(), "c".as_ref(), context.as_os_str()];
     let begun = std::time::Instant::now();
-    assert_eq!(bed.kiln(&arguments).code, 0);
+    assert_eq!(fixture.kiln(&arguments).code, 0);
     let whole = begun.elapsed();
     for moment in 0..MOMENTS {
-        let mut child = bed.start(&arguments);
+        let mut child = fixture.start(&arguments);
         std::thread::sleep(whole.mul_f64((moment as f64 + 0.5) / MOMENTS as f64));
         child.kill().unwrap();
         child.wait().unwrap();
-        check_blobs(&bed.root());
-        bed.build("c", &context);
+        check_blobs(&fixture.root());
+        fixture.build("c", &context);
     }
-    let out = bed.kiln(&["run", "--rm", "c", "sh", "-c", "ls / | grep -c ^f && wc -c < /data/file"]).out;
+    let out = fixture.kiln(&["run", "--rm", "c", "sh", "-c", "ls / | grep -c ^f && wc -c < /data/file"]).out;
     assert_eq!(out, "6\n800000\n");
-    wait_until_clean(&bed);
+    wait_until_clean(&fixture);
 }
 
 /// A layer with members out of order, which our packer does not reproduce.
@@ -50,19 +50,19 @@ fn foreign_layer(number: u8) -> Vec<u8> {
 
 /// The image `name` can be run, saved, loaded elsewhere, pushed and pulled.
 #[track_caller]
-fn assert_whole(bed: &Bed, name: &str, look: &[&str], expected: &str) {
-    let done = bed.kiln(&[&["run", "--rm", name], look].concat());
+fn assert_whole(fixture: &Fixture, name: &str, look: &[&str], expected: &str) {
+    let done = fixture.kiln(&[&["run", "--rm", name], look].concat());
     assert_eq!((done.code, done.out.as_str()), (0, expected), "{}", done.err);
-    let saved = bed.path("saved.tar").display().to_string();
+    let saved = fixture.path("saved.tar").display().to_string();
     let _ = std::fs::remove_file(&saved);
-    bed.ok(&format!("save -o {saved} {name}"));
+    fixture.ok(&format!("save -o {saved} {name}"));
     let (server, _) = crate::flags::registry();
     let pushed = format!("{}/pushed:1", server.address);
-    bed.ok(&format!("tag {name} {pushed}"));
-    bed.ok(&format!("push {pushed}"));
-    bed.ok(&format!("rmi {pushed}"));
+    fixture.ok(&format!("tag {name} {pushed}"));
+    fixture.ok(&format!("push {pushed}"));
+    fixture.ok(&format!("rmi {pushed}"));
     for get in [format!("load -q -i {saved}"), format!("pull -q {pushed}")] {
-        let other = Bed::new().unwrap();
+        let other = Fixture::new().unwrap();
         other.ok(&get);
         let done = other
             .kiln(&[&["run", "--rm", if get.starts_with("load") { name } else { &pushed }], look].concat());
@@ -72,62 +72,62 @@ fn assert_whole(bed: &Bed, name: &str, look: &[&str], expected: &str) {
 
 /// Kills `command` at many moments; its leftovers must not break the next one.
 #[track_caller]
-fn kill_and_repeat(bed: &Bed, command: &str, name: &str, look: &[&str], expected: &str) {
+fn kill_and_repeat(fixture: &Fixture, command: &str, name: &str, look: &[&str], expected: &str) {
     let words: Vec<&str> = command.split_whitespace().collect();
     let begun = std::time::Instant::now();
-    bed.ok(command);
+    fixture.ok(command);
     let whole = begun.elapsed();
     for moment in 0..MOMENTS {
-        bed.words(&format!("rmi -f {name}"));
-        let mut child = bed.start(&words);
+        fixture.words(&format!("rmi -f {name}"));
+        let mut child = fixture.start(&words);
         std::thread::sleep(whole.mul_f64((moment as f64 + 0.5) / MOMENTS as f64));
         child.kill().unwrap();
         child.wait().unwrap();
         // Killed again, it finds the leftovers of the first.
-        let mut child = bed.start(&words);
+        let mut child = fixture.start(&words);
         std::thread::sleep(whole.mul_f64((moment as f64 + 1.0) / MOMENTS as f64));
         child.kill().unwrap();
         child.wait().unwrap();
-        check_blobs(&bed.root());
-        bed.ok(command);
+        check_blobs(&fixture.root());
+        fixture.ok(command);
         if moment % 3 == 0 {
-            assert_whole(bed, name, look, expected);
+            assert_whole(fixture, name, look, expected);
         } else {
-            let saved = bed.path("saved.tar").display().to_string();
-            bed.ok(&format!("save -o {saved} {name}"));
+            let saved = fixture.path("saved.tar").display().to_string();
+            fixture.ok(&format!("save -o {saved} {name}"));
             let (server, _) = crate::flags::registry();
-            bed.ok(&format!("tag {name} {}/pushed:1", server.address));
-            bed.ok(&format!("push {}/pushed:1", server.address));
+            fixture.ok(&format!("tag {name} {}/pushed:1", server.address));
+            fixture.ok(&format!("push {}/pushed:1", server.address));
         }
     }
-    bed.ok("system check");
-    wait_until_clean(bed);
+    fixture.ok("system check");
+    wait_until_clean(fixture);
 }
 
 #[test]
 fn killed_loads_leave_nothing_that_cannot_be_saved() {
-    let bed = bed!();
-    let layers = [crate::layers::busybox(&bed), foreign_layer(1), foreign_layer(2)];
-    let path = bed.path("image.tar");
+    let fixture = fixture!();
+    let layers = [crate::layers::busybox(&fixture), foreign_layer(1), foreign_layer(2)];
+    let path = fixture.path("image.tar");
     crate::layers::archive(&path, "foreign:1", &layers);
     let look = ["sh", "-c", "cat /d1/*/* /d2/*/* | wc -c"];
-    kill_and_repeat(&bed, &format!("load -q -i {}", path.display()), "foreign:1", &look, "2700000\n");
+    kill_and_repeat(&fixture, &format!("load -q -i {}", path.display()), "foreign:1", &look, "2700000\n");
 }
 
 #[test]
 fn killed_pulls_leave_nothing_that_cannot_be_pushed() {
-    let bed = bed!();
+    let fixture = fixture!();
     // Compressed in another way than its tar would be here, and not packed by this program.
     let (server, _) = crate::flags::registry();
-    let path = bed.path("image.tar");
-    let layers = [crate::layers::busybox(&bed), foreign_layer(3), foreign_layer(4)];
+    let path = fixture.path("image.tar");
+    let layers = [crate::layers::busybox(&fixture), foreign_layer(3), foreign_layer(4)];
     let name = format!("{}/foreign:1", server.address);
     crate::layers::archive(&path, &name, &layers);
-    let other = Bed::new().unwrap();
+    let other = Fixture::new().unwrap();
     other.ok(&format!("load -q -i {}", path.display()));
     other.ok(&format!("push {name}"));
     let look = ["sh", "-c", "cat /d3/*/* /d4/*/* | wc -c"];
-    kill_and_repeat(&bed, &format!("pull -q {name}"), &name, &look, "2700000\n");
+    kill_and_repeat(&fixture, &format!("pull -q {name}"), &name, &look, "2700000\n");
 }
 
 /// Files below `directory` that hold `text`.
@@ -145,44 +145,44 @@ fn files_with(dir: &Path, text: &str) -> Vec<PathBuf> {
 
 #[test]
 fn secrets_of_killed_builds_are_removed() {
-    let bed = bed!();
+    let fixture = fixture!();
     let secrets = Path::new("/run/kiln/secrets");
     let text = format!("secret of {} {:?}", std::process::id(), std::thread::current().id());
-    bed.write("secret", &text);
-    let context = bed.context("c", "FROM busybox\nRUN --mount=type=secret,id=s sleep 1000\n");
-    let flag = format!("id=s,src={}", bed.path("secret").display());
-    let mut killed = bed.start(&["build", "--no-cache", "--secret", &flag, context.to_str().unwrap()]);
+    fixture.write("secret", &text);
+    let context = fixture.context("c", "FROM busybox\nRUN --mount=type=secret,id=s sleep 1000\n");
+    let flag = format!("id=s,src={}", fixture.path("secret").display());
+    let mut killed = fixture.start(&["build", "--no-cache", "--secret", &flag, context.to_str().unwrap()]);
     while files_with(secrets, &text).is_empty() {
         assert!(killed.try_wait().unwrap().is_none(), "the build ended before its step began");
         std::thread::sleep(Duration::from_millis(5));
     }
     // Files of a running build are not touched.
-    bed.build("other", &bed.context("other", "FROM scratch\nCOPY Dockerfile /\n"));
+    fixture.build("other", &fixture.context("other", "FROM scratch\nCOPY Dockerfile /\n"));
     assert_eq!(files_with(secrets, &text).len(), 1);
     killed.kill().unwrap();
     killed.wait().unwrap();
-    bed.build("other", &bed.context("other", "FROM scratch\nCOPY Dockerfile /\n"));
+    fixture.build("other", &fixture.context("other", "FROM scratch\nCOPY Dockerfile /\n"));
     assert_eq!(files_with(secrets, &text), Vec::<PathBuf>::new());
-    wait_until_clean(&bed);
+    wait_until_clean(&fixture);
 }
 
 /// A stage that an image takes files of holds a secret in a layer: it is not there any more once the next command ran.
 #[test]
 fn private_layers_of_killed_builds_are_removed() {
-    let bed = bed!();
+    let fixture = fixture!();
     let text = format!("private of {} {:?}", std::process::id(), std::thread::current().id());
-    bed.write("secret", &text);
-    let context = bed.context(
+    fixture.write("secret", &text);
+    let context = fixture.context(
         "c",
         "FROM busybox AS inner\nRUN --mount=type=secret,id=s cat /run/secrets/s >/leaked\nRUN touch /begun && sleep 1000\n\
          FROM busybox\nCOPY --from=inner /begun /\n",
     );
-    let flag = format!("id=s,src={}", bed.path("secret").display());
+    let flag = format!("id=s,src={}", fixture.path("secret").display());
     let arguments = ["build", "--progress=plain", "--secret", &flag, context.to_str().unwrap()];
-    let mut killed = bed.start(&arguments);
-    let layers = bed.root().join("layers");
+    let mut killed = fixture.start(&arguments);
+    let layers = fixture.root().join("layers");
     let begun = || {
-        let work = std::fs::read_dir(bed.root().join("work")).into_iter().flatten().flatten();
+        let work = std::fs::read_dir(fixture.root().join("work")).into_iter().flatten().flatten();
         work.into_iter().any(|scratch| scratch.path().join("fs/begun").exists())
     };
     while !begun() {
@@ -191,25 +191,25 @@ fn private_layers_of_killed_builds_are_removed() {
     }
     assert_eq!(files_with(&layers, &text).len(), 1);
     // Another command does not touch files of a running build.
-    bed.ok("images");
+    fixture.ok("images");
     assert_eq!(files_with(&layers, &text).len(), 1);
     killed.kill().unwrap();
     killed.wait().unwrap();
-    bed.ok("images");
-    assert_eq!(files_with(&bed.root(), &text), Vec::<PathBuf>::new());
-    bed.ok("system check");
-    wait_until_clean(&bed);
+    fixture.ok("images");
+    assert_eq!(files_with(&fixture.root(), &text), Vec::<PathBuf>::new());
+    fixture.ok("system check");
+    wait_until_clean(&fixture);
 }
 
 /// Children of a killed program exit a moment later by themselves.
-fn wait_until_clean(bed: &Bed) {
+fn wait_until_clean(fixture: &Fixture) {
     for _ in 0..100 {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bed.assert_clean())).is_ok() {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fixture.assert_clean())).is_ok() {
             return;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    bed.assert_clean();
+    fixture.assert_clean();
 }
 
 fn check_blobs(root: &Path) {

@@ -6,12 +6,12 @@ use std::sync::Mutex;
 
 #[test]
 fn images_are_those_of_the_reference_engine() {
-    let bed = bed!();
-    let dir = crate::bed::project().join("testdata/differential");
-    let base = Base::read(&crate::bed::project().join("target/bases/busybox")).unwrap();
+    let fixture = fixture!();
+    let dir = crate::fixture::project().join("testdata/differential");
+    let base = Base::read(&crate::fixture::project().join("target/bases/busybox")).unwrap();
     let trials = differential::read_dir(&dir).unwrap();
     let explained = Mutex::new(read_differences(&dir.join("differences")).unwrap());
-    bed.ok("version");
+    fixture.ok("version");
 
     let queue = Mutex::new(trials.iter());
     let wrong: Mutex<Vec<String>> = Mutex::default();
@@ -21,7 +21,7 @@ fn images_are_those_of_the_reference_engine() {
         let context = tempfile::Builder::new().prefix("trial-").tempdir().unwrap();
         trial.lay_out(context.path()).unwrap();
         let image =
-            trial.build(&|| bed.command::<&str>(&[]), &KILN_ARGUMENTS, context.path(), &base).unwrap();
+            trial.build(&|| fixture.command::<&str>(&[]), &KILN_ARGUMENTS, context.path(), &base).unwrap();
         let found = differential::differences(&reference, &image);
         match (found.is_empty(), explained.lock().unwrap().remove(&trial.name)) {
             (true, None) | (false, Some(_)) => None,

@@ -2,7 +2,7 @@
 //!
 //! `tests/powercut` cuts the power at many random moments.
 
-use crate::bed::{Bed, Done};
+use crate::fixture::{Done, Fixture};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -37,27 +37,29 @@ impl Drop for Mounted {
     }
 }
 
-fn at(bed: &Bed, root: &Path, line: &str) -> Done {
+fn at(fixture: &Fixture, root: &Path, line: &str) -> Done {
     let words: Vec<&str> = line.split_whitespace().collect();
-    Done::of(bed.command(&words).env("KILN_ROOT", root).output().unwrap())
+    Done::of(fixture.command(&words).env("KILN_ROOT", root).output().unwrap())
 }
 
 #[track_caller]
-fn ok_at(bed: &Bed, root: &Path, line: &str) -> String {
-    let done = at(bed, root, line);
+fn ok_at(fixture: &Fixture, root: &Path, line: &str) -> String {
+    let done = at(fixture, root, line);
     assert_eq!(done.code, 0, "kiln {line}: {}{}", done.out, done.err);
     done.out
 }
 
 #[test]
 fn a_lost_or_damaged_index_is_made_anew() {
-    let bed = bed!();
-    bed.build("built", &bed.context("c", "FROM busybox\nRUN echo content >/f\nCMD [\"cat\", \"/f\"]\n"));
-    bed.ok("tag built other:1");
-    bed.ok("pull -q busybox");
-    let list = || bed.ok("images --no-trunc --digests --format {{.Repository}}:{{.Tag}}@{{.ID}}|{{.Digest}}");
+    let fixture = fixture!();
+    fixture
+        .build("built", &fixture.context("c", "FROM busybox\nRUN echo content >/f\nCMD [\"cat\", \"/f\"]\n"));
+    fixture.ok("tag built other:1");
+    fixture.ok("pull -q busybox");
+    let list =
+        || fixture.ok("images --no-trunc --digests --format {{.Repository}}:{{.Tag}}@{{.ID}}|{{.Digest}}");
     let before = list();
-    let index = bed.root().join("index.db");
+    let index = fixture.root().join("index.db");
     for suffix in ["", "-wal", "-shm"] {
         fs::remove_file(index.with_file_name(format!("index.db{suffix}"))).unwrap();
     }
@@ -68,114 +70,114 @@ fn a_lost_or_damaged_index_is_made_anew() {
     bytes.iter_mut().skip(4096).for_each(|byte| *byte = 0x5a);
     bytes.resize(bytes.len().max(64 << 10), 0x5a);
     fs::write(&index, bytes).unwrap();
-    let done = bed.words("run --rm other:1");
+    let done = fixture.words("run --rm other:1");
     assert_eq!((done.code, done.out.as_str()), (0, "content\n"), "{}", done.err);
     assert_eq!(list(), before);
-    bed.ok("builder prune -f");
-    assert_eq!(bed.ok("run --rm built"), "content\n");
-    bed.ok("system check");
+    fixture.ok("builder prune -f");
+    assert_eq!(fixture.ok("run --rm built"), "content\n");
+    fixture.ok("system check");
 }
 
 #[test]
 fn the_store_is_checked_and_repaired() {
-    let bed = bed!();
-    bed.build("built", &bed.context("c", "FROM busybox\nRUN echo content >/f\n"));
-    assert!(bed.ok("system check").ends_with(": all are sound\n"));
-    let id = bed.ok("images -q --no-trunc built").trim().replace("sha256:", "");
-    fs::write(bed.root().join("blobs/sha256").join(&id), "{}").unwrap();
-    fs::create_dir(bed.root().join("layers/half")).unwrap();
-    let done = bed.words("system check");
+    let fixture = fixture!();
+    fixture.build("built", &fixture.context("c", "FROM busybox\nRUN echo content >/f\n"));
+    assert!(fixture.ok("system check").ends_with(": all are sound\n"));
+    let id = fixture.ok("images -q --no-trunc built").trim().replace("sha256:", "");
+    fs::write(fixture.root().join("blobs/sha256").join(&id), "{}").unwrap();
+    fs::create_dir(fixture.root().join("layers/half")).unwrap();
+    let done = fixture.words("system check");
     assert_eq!(done.code, 1, "{}", done.out);
     assert!(done.out.contains(&id) && done.out.contains("layer half"), "{}", done.out);
     assert!(done.err.contains("kiln system check --repair"), "{}", done.err);
-    bed.ok("system check --repair");
-    assert!(bed.ok("system check").ends_with(": all are sound\n"));
-    assert_eq!(bed.ok("run --rm busybox echo fine"), "fine\n");
-    bed.build("built", &bed.path("c"));
-    assert_eq!(bed.ok("run --rm built cat /f"), "content\n");
+    fixture.ok("system check --repair");
+    assert!(fixture.ok("system check").ends_with(": all are sound\n"));
+    assert_eq!(fixture.ok("run --rm busybox echo fine"), "fine\n");
+    fixture.build("built", &fixture.path("c"));
+    assert_eq!(fixture.ok("run --rm built cat /f"), "content\n");
 }
 
 #[test]
 fn full_disks_can_be_freed() {
-    let bed = bed!();
+    let fixture = fixture!();
     let options = ["-t", "tmpfs", "-o", "size=40m", "none"];
-    let Some(mounted) = Mounted::new(bed.path("disk"), &options) else { skip!("needs to mount a tmpfs") };
+    let Some(mounted) = Mounted::new(fixture.path("disk"), &options) else { skip!("needs to mount a tmpfs") };
     let root = mounted.point.join("store");
-    ok_at(&bed, &root, "pull -q busybox");
-    ok_at(&bed, &root, "tag busybox other:1");
+    ok_at(&fixture, &root, "pull -q busybox");
+    ok_at(&fixture, &root, "tag busybox other:1");
     let fill = || {
         let filler = fs::File::create(mounted.point.join("filler")).unwrap();
         std::io::copy(&mut std::io::repeat(1), &mut &filler).unwrap_err();
     };
     fill();
-    ok_at(&bed, &root, "builder prune -a -f");
+    ok_at(&fixture, &root, "builder prune -a -f");
     fill();
-    ok_at(&bed, &root, "rmi -f busybox:latest other:1");
-    assert_eq!(ok_at(&bed, &root, "images -q"), "");
+    ok_at(&fixture, &root, "rmi -f busybox:latest other:1");
+    assert_eq!(ok_at(&fixture, &root, "images -q"), "");
     fs::remove_file(mounted.point.join("filler")).unwrap();
-    ok_at(&bed, &root, "pull -q busybox");
+    ok_at(&fixture, &root, "pull -q busybox");
     assert_eq!(fs::metadata(root.join("reserve")).unwrap().len(), 1 << 20, "it is there for the next time");
 }
 
 #[test]
 fn killed_removals_leave_nothing() {
-    let bed = bed!();
+    let fixture = fixture!();
     let many = "FROM busybox\nRUN i=0; while [ $i -lt 3000 ]; do mkdir /d$i; i=$((i+1)); done\n";
-    let context = bed.context("c", many);
-    bed.build("many", &context);
-    let saved = bed.path("many.tar");
-    bed.ok(&format!("save -o {} many", saved.display()));
-    bed.ok("rmi many");
-    bed.ok("builder prune -f");
+    let context = fixture.context("c", many);
+    fixture.build("many", &context);
+    let saved = fixture.path("many.tar");
+    fixture.ok(&format!("save -o {} many", saved.display()));
+    fixture.ok("rmi many");
+    fixture.ok("builder prune -f");
     for moment in 0..6 {
-        bed.ok(&format!("load -q -i {}", saved.display()));
-        let mut child = bed.start(&["rmi", "many"]);
+        fixture.ok(&format!("load -q -i {}", saved.display()));
+        let mut child = fixture.start(&["rmi", "many"]);
         std::thread::sleep(std::time::Duration::from_millis(moment * 12));
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    bed.words("rmi many");
-    bed.ok("rmi -f busybox");
-    bed.ok("builder prune -f");
-    let left = fs::read_dir(bed.root().join("layers")).unwrap().flatten();
+    fixture.words("rmi many");
+    fixture.ok("rmi -f busybox");
+    fixture.ok("builder prune -f");
+    let left = fs::read_dir(fixture.root().join("layers")).unwrap().flatten();
     let left: Vec<_> = left.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).collect();
     assert!(left.is_empty(), "{left:?}");
-    assert_eq!(fs::read_dir(bed.root().join("locks")).unwrap().count(), 1, "that of the layers alone");
+    assert_eq!(fs::read_dir(fixture.root().join("locks")).unwrap().count(), 1, "that of the layers alone");
 }
 
 /// With `KILN_DURABILITY=strict` a command ends when its results are on disk.
 #[test]
 fn power_cuts_lose_nothing_that_was_waited_for() {
-    let bed = bed!();
-    let disk = bed.path("disk.img");
+    let fixture = fixture!();
+    let disk = fixture.path("disk.img");
     fs::File::create(&disk).unwrap().set_len(400 << 20).unwrap();
     let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&disk).status();
     if !made.is_ok_and(|status| status.success()) {
         skip!("needs mkfs.ext4");
     }
     let options = ["-o", "loop", disk.to_str().unwrap()];
-    let Some(mounted) = Mounted::new(bed.path("live"), &options) else { skip!("needs loop devices") };
+    let Some(mounted) = Mounted::new(fixture.path("live"), &options) else { skip!("needs loop devices") };
     let root = mounted.point.join("store");
     let strict = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let mut command = bed.command(&words);
+        let mut command = fixture.command(&words);
         let done =
             Done::of(command.env("KILN_ROOT", &root).env("KILN_DURABILITY", "strict").output().unwrap());
         assert_eq!(done.code, 0, "kiln {line}: {}", done.err);
     };
-    let context = bed.context("c", "FROM busybox\nRUN head -c 3000000 /dev/urandom >/big\n");
+    let context = fixture.context("c", "FROM busybox\nRUN head -c 3000000 /dev/urandom >/big\n");
     strict(&format!("build -q -t built {}", context.display()));
     strict("tag built other:1");
     // The device as it is at this moment: nothing more reaches it.
-    fs::copy(&disk, bed.path("cut.img")).unwrap();
-    let cut = bed.path("cut.img");
+    fs::copy(&disk, fixture.path("cut.img")).unwrap();
+    let cut = fixture.path("cut.img");
     let options = ["-o", "loop", cut.to_str().unwrap()];
-    let Some(after) = Mounted::new(bed.path("after"), &options) else { skip!("needs loop devices") };
+    let Some(after) = Mounted::new(fixture.path("after"), &options) else { skip!("needs loop devices") };
     let root = after.point.join("store");
-    let names = ok_at(&bed, &root, "images --format {{.Repository}}:{{.Tag}}");
+    let names = ok_at(&fixture, &root, "images --format {{.Repository}}:{{.Tag}}");
     let mut names: Vec<&str> = names.lines().collect();
     names.sort_unstable();
     assert_eq!(names, ["built:latest", "busybox:latest", "other:1"]);
-    ok_at(&bed, &root, "system check");
-    assert_eq!(ok_at(&bed, &root, "run --rm --network none other:1 wc -c /big"), "3000000 /big\n");
+    ok_at(&fixture, &root, "system check");
+    assert_eq!(ok_at(&fixture, &root, "run --rm --network none other:1 wc -c /big"), "3000000 /big\n");
 }

@@ -1,6 +1,6 @@
 //! Failures are reported clearly, and leave nothing behind.
 
-use crate::bed::{Done, kiln, project};
+use crate::fixture::{Done, kiln, project};
 use crate::web_server::{Response, Server};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 
 #[test]
 fn mistakes_in_a_dockerfile_are_shown() {
-    let bed = bed!();
+    let fixture = fixture!();
     let check = |dockerfile: &str, expected: &[&str]| {
-        let context = bed.context("wrong", dockerfile);
-        let err = bed.fails(&context).err;
+        let context = fixture.context("wrong", dockerfile);
+        let err = fixture.fails(&context).err;
         for words in expected {
             assert!(err.contains(words), "`{words}` is not in:\n{err}");
         }
@@ -32,20 +32,20 @@ fn mistakes_in_a_dockerfile_are_shown() {
 
 #[test]
 fn finished_steps_are_cached_after_a_failure() {
-    let bed = bed!();
+    let fixture = fixture!();
     let first = "FROM busybox\nRUN echo slow > /a\n";
-    bed.fails(&bed.context("c", &format!("{first}RUN exit 3\n")));
-    let progress = bed.build("c", &bed.context("c", &format!("{first}RUN echo fine\n")));
+    fixture.fails(&fixture.context("c", &format!("{first}RUN exit 3\n")));
+    let progress = fixture.build("c", &fixture.context("c", &format!("{first}RUN echo fine\n")));
     assert!(progress.contains("RUN echo slow > /a\n#4 CACHED"), "{progress}");
 }
 
 #[test]
 fn an_interrupted_build_ends_at_once_and_keeps_finished_steps() {
-    let bed = bed!();
+    let fixture = fixture!();
     let dockerfile = "FROM busybox\nRUN echo first > /a\nRUN echo begun; sleep 1000\n";
-    let context = bed.context("c", dockerfile);
+    let context = fixture.context("c", dockerfile);
     let arguments = ["build".as_ref(), "-t".as_ref(), "c".as_ref(), context.as_os_str()];
-    let mut child = bed.command(&arguments).process_group(0).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = fixture.command(&arguments).process_group(0).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.ends_with(" begun")), "the step began");
     let group = rustix::process::Pid::from_child(&child);
@@ -54,16 +54,16 @@ fn an_interrupted_build_ends_at_once_and_keeps_finished_steps() {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:#?}");
     assert_eq!(rest.iter().filter(|line| line.starts_with("ERROR")).count(), 1, "{rest:#?}");
     assert_eq!(rest.last().map(String::as_str), Some("Build cancelled."), "{rest:#?}");
-    assert_eq!(bed.ok("images -q c"), "");
-    bed.assert_clean();
-    let progress = bed.build("c", &bed.context("c", &dockerfile.replace("sleep 1000", "true")));
+    assert_eq!(fixture.ok("images -q c"), "");
+    fixture.assert_clean();
+    let progress = fixture.build("c", &fixture.context("c", &dockerfile.replace("sleep 1000", "true")));
     assert!(progress.contains("RUN echo first > /a\n#4 CACHED"), "{progress}");
 }
 
 #[test]
 fn a_full_disk_is_one_clear_error() {
-    let bed = bed!();
-    let disk = bed.path("store");
+    let fixture = fixture!();
+    let disk = fixture.path("store");
     std::fs::create_dir(&disk).unwrap();
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&disk).status();
     if !mounted.is_ok_and(|status| status.success()) {
@@ -71,14 +71,14 @@ fn a_full_disk_is_one_clear_error() {
     }
     let _unmount = Unmount(disk.clone());
     let dockerfile = "FROM busybox\nRUN echo small > /small\nRUN dd if=/dev/zero of=/big bs=1M count=64\n";
-    let err = bed.fails(&bed.context("c", dockerfile)).err;
+    let err = fixture.fails(&fixture.context("c", dockerfile)).err;
     assert!(err.contains("No space left on device"), "{err}");
-    bed.write("copied/big", &"x".repeat(32 << 20));
-    bed.write("copied/Dockerfile", "FROM busybox\nCOPY big /\n");
-    let err = bed.fails(&bed.path("copied")).err;
+    fixture.write("copied/big", &"x".repeat(32 << 20));
+    fixture.write("copied/Dockerfile", "FROM busybox\nCOPY big /\n");
+    let err = fixture.fails(&fixture.path("copied")).err;
     assert!(err.contains("No space left on device") && err.contains("hint: the disk is full"), "{err}");
-    let fits = bed.context("c", "FROM busybox\nRUN echo small > /small\nRUN echo fits\n");
-    let progress = bed.build("c", &fits);
+    let fits = fixture.context("c", "FROM busybox\nRUN echo small > /small\nRUN echo fits\n");
+    let progress = fixture.build("c", &fits);
     assert!(progress.contains("RUN echo small > /small\n#4 CACHED"), "{progress}");
 }
 
@@ -120,9 +120,9 @@ fn ordinary_users_get_a_hint() {
 
 #[test]
 fn registries_that_cannot_be_reached_are_all_named() {
-    let bed = bed!();
-    let context = bed.context("c", "FROM nothing-here:1\n");
-    let mut command = bed.command(&["build".as_ref(), context.as_os_str()]);
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM nothing-here:1\n");
+    let mut command = fixture.command(&["build".as_ref(), context.as_os_str()]);
     // No process listens on port 1.
     let done = Done::of(command.env("KILN_REGISTRY_MIRROR", "127.0.0.1:1").output().unwrap());
     assert_eq!(done.code, 1);
@@ -131,16 +131,17 @@ fn registries_that_cannot_be_reached_are_all_named() {
     }
     assert!(done.err.contains("http://127.0.0.1:1/v2/library/nothing-here/manifests/1"), "{}", done.err);
     assert!(done.err.contains("kiln load -i FILE"), "without a network there is another way: {}", done.err);
-    let done = Done::of(bed.command(&["images"]).env("KILN_REGISTRY_MIRROR", "http://[").output().unwrap());
+    let done =
+        Done::of(fixture.command(&["images"]).env("KILN_REGISTRY_MIRROR", "http://[").output().unwrap());
     assert_eq!(done.code, 1);
     assert!(done.err.contains("http://["), "{}", done.err);
 }
 
 #[test]
 fn dots_do_not_leave_the_context() {
-    let bed = bed!();
-    let context = bed.context("c", "FROM scratch\nCOPY ../missing /\n");
-    let done = bed.fails(&context);
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM scratch\nCOPY ../missing /\n");
+    let done = fixture.fails(&context);
     assert!(done.err.contains("\"/missing\": not found"), "{}", done.err);
     assert!(done.err.contains("hint: `..` does not leave the build context"), "{}", done.err);
 }
@@ -158,14 +159,14 @@ fn steers_nothing(text: &str) {
 
 #[test]
 fn texts_from_outside_do_not_steer_terminals() {
-    let bed = bed!();
+    let fixture = fixture!();
     let escaped = STEERING.replace('\x1b', "\\u001b").replace('\x07', "\\u0007");
     let server = Server::start(move |request| match request.path.as_str() {
         path if path.contains("/plain/") => Response::new(400, STEERING),
         _ => Response::new(400, format!(r#"{{"errors":[{{"code":"X","message":"{escaped}"}}]}}"#)),
     });
     for name in ["plain", "list"] {
-        let done = bed.kiln(&["pull", &format!("{}/{name}/x", server.address)]);
+        let done = fixture.kiln(&["pull", &format!("{}/{name}/x", server.address)]);
         assert!(done.code == 1 && done.err.contains("^[]0;title^G^[]52;c;"), "{}", done.err);
         steers_nothing(&done.err);
     }
@@ -174,29 +175,29 @@ fn texts_from_outside_do_not_steer_terminals() {
     let dockerfile = format!(
         "FROM busybox\nLABEL a=\"{STEERING}\"\nRUN {print}\nRUN {print}; : \"{STEERING}\" >&2; exit 3\n"
     );
-    let context = bed.context("c", &dockerfile);
-    let done = bed.fails(&context);
+    let context = fixture.context("c", &dockerfile);
+    let done = fixture.fails(&context);
     assert!(done.err.contains(" \x1b[31mred ^[]52;c;ZXZpbA==^G\\u009b2J\x1b[0m\n"), "{:?}", done.err);
     steers_nothing(&done.err);
     let dockerfile = format!("FROM busybox\nLABEL a=\"{STEERING}\"\n");
-    steers_nothing(&bed.build("labelled", &bed.context("l", &dockerfile)));
-    let history = bed.ok("history --no-trunc labelled");
+    steers_nothing(&fixture.build("labelled", &fixture.context("l", &dockerfile)));
+    let history = fixture.ok("history --no-trunc labelled");
     assert!(history.contains("^[]0;title^G"), "{history:?}");
     steers_nothing(&history);
     // Output for programs is not changed.
-    let label = bed.kiln(&["inspect", "--format", "{{index .Config.Labels \"a\"}}", "labelled"]);
+    let label = fixture.kiln(&["inspect", "--format", "{{index .Config.Labels \"a\"}}", "labelled"]);
     assert_eq!(label.out, format!("{STEERING}\n"));
 
-    let broken = bed.context("b", &format!("FROM busybox\nRUNN {STEERING}\n"));
-    steers_nothing(&bed.fails(&broken).err);
-    let copied = bed.context("d", &format!("FROM busybox\nCOPY \"no{STEERING}\" /\n"));
-    steers_nothing(&bed.fails(&copied).err);
+    let broken = fixture.context("b", &format!("FROM busybox\nRUNN {STEERING}\n"));
+    steers_nothing(&fixture.fails(&broken).err);
+    let copied = fixture.context("d", &format!("FROM busybox\nCOPY \"no{STEERING}\" /\n"));
+    steers_nothing(&fixture.fails(&copied).err);
     for words in [["rmi", STEERING], ["build", STEERING], [STEERING, ""], ["inspect", STEERING]] {
-        steers_nothing(&bed.kiln(&words).err);
+        steers_nothing(&fixture.kiln(&words).err);
     }
-    let linted = bed.kiln(&["lint".to_owned(), format!("{}/Dockerfile", broken.display())]);
+    let linted = fixture.kiln(&["lint".to_owned(), format!("{}/Dockerfile", broken.display())]);
     steers_nothing(&linted.out);
-    let checked = bed.kiln(&["build".as_ref(), "--check".as_ref(), broken.as_os_str()]);
+    let checked = fixture.kiln(&["build".as_ref(), "--check".as_ref(), broken.as_os_str()]);
     steers_nothing(&(checked.out + &checked.err));
 }
 
@@ -204,7 +205,7 @@ fn texts_from_outside_do_not_steer_terminals() {
 /// nothing is exhausted, and nothing is tagged.
 #[test]
 fn variables_and_configs_have_a_size() {
-    let bed = bed!();
+    let fixture = fixture!();
     let doubled = |line: &str| format!("{line}\n").repeat(40);
     let grown = "variables add more than 1 MiB to this value";
     let start = "FROM busybox\nENV A=xx\n";
@@ -226,9 +227,9 @@ fn variables_and_configs_have_a_size() {
             "altogether",
         ),
     ] {
-        let context = bed.context("grown", &dockerfile);
+        let context = fixture.context("grown", &dockerfile);
         for arguments in [["build", "-t", "grown", "-q"], ["build", "--check", "--progress", "plain"]] {
-            let done = bed.kiln(
+            let done = fixture.kiln(
                 &arguments
                     .map(std::ffi::OsStr::new)
                     .into_iter()
@@ -241,17 +242,17 @@ fn variables_and_configs_have_a_size() {
             let mut arguments: Vec<&std::ffi::OsStr> = words.split(' ').map(std::ffi::OsStr::new).collect();
             let file = context.join("Dockerfile");
             arguments.push(if words == "lint" { file.as_os_str() } else { context.as_os_str() });
-            let done = bed.kiln(&arguments);
+            let done = fixture.kiln(&arguments);
             assert!(done.code < 2 && done.out.len() < 3 << 20, "{words}: {}", done.code);
         }
-        assert_eq!(bed.ok("images -q grown"), "");
+        assert_eq!(fixture.ok("images -q grown"), "");
     }
 }
 
 /// A hint names the tree in which a path was looked for.
 #[test]
 fn errors_about_paths_name_the_searched_tree() {
-    let bed = bed!();
+    let fixture = fixture!();
     let cases = [
         ("COPY --from=a /d /x", "paths are looked for in the stage a"),
         ("COPY --from=a /d /x", "`/d` is a link that leads to `/nowhere`, where nothing is"),
@@ -264,13 +265,13 @@ fn errors_about_paths_name_the_searched_tree() {
         ("COPY nosuch /x", "paths are looked for in the build context, the directory `"),
         ("COPY nosuch/* /x/", "paths are looked for in the build context, the directory `"),
     ];
-    bed.write("named/f", "");
-    let named = format!("--build-context=named={}", bed.path("named").display());
+    fixture.write("named/f", "");
+    let named = format!("--build-context=named={}", fixture.path("named").display());
     for (line, hint) in cases {
         let text = format!("FROM busybox AS a\nRUN ln -s nowhere /d\nFROM busybox\n{line}\n");
-        let context = bed.context("c", &text);
+        let context = fixture.context("c", &text);
         let _ = std::os::unix::fs::symlink("nowhere", context.join("link"));
-        let done = bed.kiln(&["build".as_ref(), named.as_ref(), context.as_os_str()]);
+        let done = fixture.kiln(&["build".as_ref(), named.as_ref(), context.as_os_str()]);
         assert_eq!(done.code, 1, "{line}: {}", done.err);
         assert!(done.err.contains(&format!("hint: {hint}")), "{line}: {}", done.err);
         assert_eq!(
@@ -284,19 +285,19 @@ fn errors_about_paths_name_the_searched_tree() {
 /// Warnings of a step are repeated when the step is found in the cache, and at the end of the build.
 #[test]
 fn warnings_are_the_same_from_the_cache_and_in_one_list() {
-    let bed = bed!();
+    let fixture = fixture!();
     let text = "FROM busybox as base\nARG COLOUR\nCOPY --chown=nobdy f /f\nRUN true\n";
-    let context = bed.context("c", text);
-    bed.write("c/f", "x");
+    let context = fixture.context("c", text);
+    fixture.write("c/f", "x");
     let build = |flags: &[&str]| {
         let words: Vec<_> = ["build", "--build-arg=COLOR=red"]
             .iter()
             .chain(flags)
             .map(|word| std::ffi::OsStr::new(*word))
             .collect();
-        bed.kiln(&words.into_iter().chain([context.as_os_str()]).collect::<Vec<_>>())
+        fixture.kiln(&words.into_iter().chain([context.as_os_str()]).collect::<Vec<_>>())
     };
-    let list = |done: &crate::bed::Done| -> Vec<String> {
+    let list = |done: &crate::fixture::Done| -> Vec<String> {
         let lines = done.err.lines().skip_while(|line| !line.contains("warnings found"));
         lines.map(str::to_owned).collect()
     };
@@ -315,6 +316,6 @@ fn warnings_are_the_same_from_the_cache_and_in_one_list() {
         list
     };
     assert_eq!(sorted(list(&again)), sorted(expected), "{}", again.err);
-    let strict = bed.kiln(&["build".as_ref(), "--strict".as_ref(), context.as_os_str()]);
+    let strict = fixture.kiln(&["build".as_ref(), "--strict".as_ref(), context.as_os_str()]);
     assert!(strict.code == 1 && strict.err.contains("unknown user nobdy"), "{}", strict.err);
 }

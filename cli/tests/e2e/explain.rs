@@ -1,6 +1,6 @@
 //! `--explain`: what changed since the last build of the same Dockerfile.
 
-use crate::bed::Bed;
+use crate::fixture::Fixture;
 use std::os::unix::fs::PermissionsExt;
 
 /// The lines with reasons, each with the instruction above it.
@@ -22,7 +22,7 @@ fn causes(progress: &str) -> Vec<(String, String)> {
 
 /// A context that is built before and after edits.
 struct Edited {
-    bed: Bed,
+    fixture: Fixture,
     dockerfile: String,
 }
 
@@ -36,10 +36,10 @@ const DOCKERFILE: &str = "FROM busybox\n\
 
 impl Edited {
     /// A context that was built once.
-    fn new(bed: Bed) -> Edited {
-        bed.write("c/src/a.txt", "a\n");
-        bed.write("c/src/b.txt", "b\n");
-        let edited = Edited { bed, dockerfile: DOCKERFILE.to_owned() };
+    fn new(fixture: Fixture) -> Edited {
+        fixture.write("c/src/a.txt", "a\n");
+        fixture.write("c/src/b.txt", "b\n");
+        let edited = Edited { fixture, dockerfile: DOCKERFILE.to_owned() };
         let first = edited.build(&[]);
         assert!(
             first.iter().all(|(_, cause)| cause == "no earlier build of this Dockerfile is known"),
@@ -56,10 +56,10 @@ impl Edited {
 
     #[track_caller]
     fn build_text(&self, dockerfile: &str, flags: &[&str]) -> Vec<(String, String)> {
-        let context = self.bed.context("c", dockerfile).display().to_string();
+        let context = self.fixture.context("c", dockerfile).display().to_string();
         let words: Vec<&str> =
             ["build", "--explain"].iter().chain(flags).copied().chain([&*context]).collect();
-        let done = self.bed.kiln(&words);
+        let done = self.fixture.kiln(&words);
         assert_eq!(done.code, 0, "{}", done.err);
         causes(&done.err)
     }
@@ -78,7 +78,7 @@ fn texts(causes: &[(String, String)], step: &str) -> Vec<String> {
 
 #[test]
 fn edits_of_the_dockerfile_are_named() {
-    let edited = Edited::new(bed!());
+    let edited = Edited::new(fixture!());
 
     let inserted = edited.with("COPY src", "RUN true\nCOPY src", &[]);
     assert_eq!(texts(&inserted, "RUN true"), ["this step is new: the last build had none like it"]);
@@ -145,11 +145,11 @@ fn edits_of_the_dockerfile_are_named() {
 
 #[test]
 fn edits_of_files_are_named() {
-    let edited = Edited::new(bed!());
-    let file = |name: &str| edited.bed.path(&format!("c/src/{name}"));
+    let edited = Edited::new(fixture!());
+    let file = |name: &str| edited.fixture.path(&format!("c/src/{name}"));
     let copied = |causes: &[(String, String)]| texts(causes, "COPY src");
 
-    edited.bed.write("c/src/a.txt", "changed\n");
+    edited.fixture.write("c/src/a.txt", "changed\n");
     let content = edited.build(&[]);
     assert_eq!(copied(&content), ["file src/a.txt changed"], "{content:?}");
     assert_eq!(texts(&content, "RUN echo last"), ["`COPY src /src` before it: file src/a.txt changed"]);
@@ -157,7 +157,7 @@ fn edits_of_files_are_named() {
     std::fs::set_permissions(file("a.txt"), PermissionsExt::from_mode(0o600)).unwrap();
     assert_eq!(copied(&edited.build(&[])), ["file src/a.txt: mode 644 → 600"]);
 
-    edited.bed.write("c/src/c.txt", "c\n");
+    edited.fixture.write("c/src/c.txt", "c\n");
     assert_eq!(copied(&edited.build(&[])), ["file src/c.txt is new"]);
     std::fs::rename(file("c.txt"), file("d.txt")).unwrap();
     assert_eq!(copied(&edited.build(&[])), ["file src/c.txt was renamed to src/d.txt"]);
@@ -169,21 +169,30 @@ fn edits_of_files_are_named() {
 
 #[test]
 fn steps_below_and_files_of_other_stages_are_named() {
-    let bed = bed!();
+    let fixture = fixture!();
     let build = |dockerfile: &str| {
-        let context = bed.context("c", dockerfile).display().to_string();
-        let done = bed.kiln(&["build", "--explain", &context]);
+        let context = fixture.context("c", dockerfile).display().to_string();
+        let done = fixture.kiln(&["build", "--explain", &context]);
         assert_eq!(done.code, 0, "{}", done.err);
         causes(&done.err)
     };
-    bed.ok(&format!("build -t base:1 {}", bed.context("one", "FROM busybox\nRUN echo 1 > /v\n").display()));
+    fixture.ok(&format!(
+        "build -t base:1 {}",
+        fixture.context("one", "FROM busybox\nRUN echo 1 > /v\n").display()
+    ));
     let text = "FROM base:1\nRUN echo x\n";
     build(text);
-    bed.ok(&format!("build -t base:1 {}", bed.context("two", "FROM busybox\nRUN echo 2 > /v\n").display()));
+    fixture.ok(&format!(
+        "build -t base:1 {}",
+        fixture.context("two", "FROM busybox\nRUN echo 2 > /v\n").display()
+    ));
     let changed = texts(&build(text), "RUN echo x");
     assert!(changed.len() == 1 && changed[0].starts_with("the base image "), "{changed:?}");
-    bed.ok("tag base:1 base:2");
-    bed.ok(&format!("build -t base:2 {}", bed.context("three", "FROM busybox\nRUN echo 3 > /v\n").display()));
+    fixture.ok("tag base:1 base:2");
+    fixture.ok(&format!(
+        "build -t base:2 {}",
+        fixture.context("three", "FROM busybox\nRUN echo 3 > /v\n").display()
+    ));
     let renamed = texts(&build(&text.replace("base:1", "base:2")), "RUN echo x");
     assert!(
         renamed.len() == 1 && renamed[0].contains("base:1 → ") && renamed[0].contains("base:2"),

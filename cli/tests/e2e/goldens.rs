@@ -11,7 +11,7 @@
 //! `testdata/cli/files`, with a store of their own. Parts that differ from run to run have names: see [`VOLATILE`].
 //! `BLESS=1` writes what the program says now; look at the difference.
 
-use crate::bed::{Bed, Done, kiln, project};
+use crate::fixture::{Done, Fixture, kiln, project};
 use regex::Regex;
 use std::fs;
 use std::path::Path;
@@ -64,11 +64,11 @@ fn write(head: &str, cases: &[Case]) -> String {
 }
 
 /// Names instead of what differs from run to run. Columns of tables move with it, so their gaps get one width.
-fn stable(text: &str, bed: &Bed) -> String {
+fn stable(text: &str, fixture: &Fixture) -> String {
     static PATTERNS: LazyLock<Vec<(Regex, &str)>> =
         LazyLock::new(|| VOLATILE.map(|(pattern, name)| (Regex::new(pattern).unwrap(), name)).into());
     static GAPS: LazyLock<Regex> = LazyLock::new(|| Regex::new("([^ \n]) {3,}").unwrap());
-    let text = text.replace(&bed.path("").display().to_string(), "<dir>/");
+    let text = text.replace(&fixture.path("").display().to_string(), "<dir>/");
     let mut stable = text.replace(env!("CARGO_PKG_VERSION"), "<version>");
     for (pattern, name) in PATTERNS.iter() {
         stable = pattern.replace_all(&stable, *name).into_owned();
@@ -83,31 +83,32 @@ fn marked(mark: &str, text: &str) -> Vec<String> {
 }
 
 /// Runs a command line in a shell that knows the program as `kiln`.
-fn run(line: &str, bed: &Bed, programs: &Path) -> Vec<String> {
-    let environment = bed.command::<&str>(&[]);
+fn run(line: &str, fixture: &Fixture, programs: &Path) -> Vec<String> {
+    let environment = fixture.command::<&str>(&[]);
     let mut shell = Command::new("sh");
-    shell.args(["-c", line]).current_dir(bed.path("files")).stdin(Stdio::null()).env_clear();
+    shell.args(["-c", line]).current_dir(fixture.path("files")).stdin(Stdio::null()).env_clear();
     shell.envs(environment.get_envs().filter_map(|(name, value)| Some((name, value?))));
     shell.env("PATH", format!("{}:/usr/bin:/bin", programs.display()));
     let done = Done::of(shell.output().unwrap());
-    let mut lines = marked("|", &stable(&done.out, bed));
-    lines.extend(marked("!", &stable(&done.err, bed)));
+    let mut lines = marked("|", &stable(&done.out, fixture));
+    lines.extend(marked("!", &stable(&done.err, fixture)));
     lines.push(format!("→ {}", done.code));
     lines
 }
 
 /// Compares a file with what the program says, and returns the differences.
-fn check(path: &Path, bed: &Bed) -> Vec<String> {
+fn check(path: &Path, fixture: &Fixture) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
     let (head, mut cases) = read(&text);
-    let programs = bed.path("programs");
+    let programs = fixture.path("programs");
     fs::create_dir(&programs).unwrap();
     std::os::unix::fs::symlink(kiln(), programs.join("kiln")).unwrap();
-    let copied = Command::new("cp").arg("-r").arg(directory().join("files")).arg(bed.path("files")).status();
+    let copied =
+        Command::new("cp").arg("-r").arg(directory().join("files")).arg(fixture.path("files")).status();
     assert!(copied.unwrap().success());
     let mut wrong = Vec::new();
     for case in &mut cases {
-        let found = run(&case.line, bed, &programs);
+        let found = run(&case.line, fixture, &programs);
         if found != case.output {
             let (expected, shown) = (case.output.join("\n"), found.join("\n"));
             wrong.push(format!("$ {}\n{shown}\n--- instead of\n{expected}\n", case.line));
@@ -128,8 +129,8 @@ fn outputs_are_as_recorded() {
     assert!(paths.len() >= 4, "{paths:?}");
     let mut wrong = Vec::new();
     for path in &paths {
-        let bed = bed!();
-        wrong.extend(check(path, &bed));
+        let fixture = fixture!();
+        wrong.extend(check(path, &fixture));
     }
     assert!(wrong.is_empty(), "{} outputs differ (BLESS=1 records them):\n{}", wrong.len(), wrong.join("\n"));
 }
@@ -151,14 +152,14 @@ fn help_of_every_command_is_recorded() {
 
 #[test]
 fn names_replace_what_is_volatile() {
-    let bed = bed!();
+    let fixture = fixture!();
     let id = "0123456789ab".repeat(6);
     for (text, expected) in [
         (format!("sha256:{}\n", &id[..64]), "<id>\n"),
         ("0123456789ab      3 days ago         1.98MB\n".to_owned(), "<short id>   <age>   <size>\n"),
         ("  --tag        words of help\n".to_owned(), "  --tag        words of help\n"),
-        (format!("no {}/x\n", bed.path("files").display()), "no <dir>/files/x\n"),
+        (format!("no {}/x\n", fixture.path("files").display()), "no <dir>/files/x\n"),
     ] {
-        assert_eq!(stable(&text, &bed), expected);
+        assert_eq!(stable(&text, &fixture), expected);
     }
 }

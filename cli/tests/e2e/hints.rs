@@ -5,7 +5,7 @@ use std::path::Path;
 /// Builds that fail, and a part of their message.
 #[test]
 fn failed_builds_have_hints() {
-    let bed = bed!();
+    let fixture = fixture!();
     for (dockerfile, expected) in [
         (
             "FROM busybox\nRUN printf '#!/bin/sh\\r\\n' > /s && chmod +x /s && /s\n",
@@ -50,7 +50,7 @@ fn failed_builds_have_hints() {
         ),
         ("FROM busybox:nosuchtag\n", "check the spelling of the name and the tag"),
     ] {
-        let done = bed.fails(&bed.context("wrong", dockerfile));
+        let done = fixture.fails(&fixture.context("wrong", dockerfile));
         assert!(done.err.contains(expected), "{dockerfile}: no `{expected}` in\n{}", done.err);
         assert!(!done.err.contains("check the network"), "{}", done.err);
         assert!(done.err.matches("did you mean stage").count() <= 1, "{}", done.err);
@@ -59,22 +59,22 @@ fn failed_builds_have_hints() {
 
 #[test]
 fn arrays_that_are_no_json_are_explained() {
-    let bed = bed!();
-    bed.write("Dockerfile", "FROM busybox:1\nCMD ['echo']\nENTRYPOINT [\"a\",]\n");
-    let done = bed.kiln(&["lint".as_ref(), bed.path("Dockerfile").as_os_str()]);
+    let fixture = fixture!();
+    fixture.write("Dockerfile", "FROM busybox:1\nCMD ['echo']\nENTRYPOINT [\"a\",]\n");
+    let done = fixture.kiln(&["lint".as_ref(), fixture.path("Dockerfile").as_os_str()]);
     assert!(done.out.contains("its strings must stand in double quotes"), "{}", done.out);
     assert!(done.out.contains("there must be no comma behind the last string"), "{}", done.out);
 }
 
 #[test]
 fn dockerfiles_are_found_beside_the_path_that_was_named() {
-    let bed = bed!();
-    bed.write("ctx/sub/Dockerfile", "FROM busybox\n");
-    bed.write("other/Dockerfile.dev", "FROM busybox\n");
+    let fixture = fixture!();
+    fixture.write("ctx/sub/Dockerfile", "FROM busybox\n");
+    fixture.write("other/Dockerfile.dev", "FROM busybox\n");
     let build = |directory: &str, arguments: &[&str]| {
         let words: Vec<&str> = ["build"].iter().chain(arguments).copied().collect();
-        let mut command = bed.command(&words);
-        crate::bed::Done::of(command.current_dir(bed.path(directory)).output().unwrap())
+        let mut command = fixture.command(&words);
+        crate::fixture::Done::of(command.current_dir(fixture.path(directory)).output().unwrap())
     };
     for (directory, arguments, expected) in [
         ("", &["-f", "sub/Dockerfile", "ctx"][..], "write -f ctx/sub/Dockerfile"),
@@ -91,12 +91,12 @@ fn dockerfiles_are_found_beside_the_path_that_was_named() {
 /// Every error about a name, a file or a flag ends with advice.
 #[test]
 fn wrong_uses_get_advice() {
-    let bed = bed!();
-    bed.ok("pull -q busybox");
-    assert_eq!(bed.words("run --name web busybox true").code, 0);
-    bed.write("text", "words");
-    let text = bed.path("text").display().to_string();
-    let context = bed.context("fine", "FROM busybox\n").display().to_string();
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    assert_eq!(fixture.words("run --name web busybox true").code, 0);
+    fixture.write("text", "words");
+    let text = fixture.path("text").display().to_string();
+    let context = fixture.context("fine", "FROM busybox\n").display().to_string();
     let line = |words: &str| words.replace("FILE", &text).replace("CONTEXT", &context);
     for (words, expected) in [
         ("run busyboxx", "did you mean busybox?"),
@@ -131,7 +131,7 @@ fn wrong_uses_get_advice() {
         ("cp a:b c", "Docker has it, Kiln does not"),
         ("logs web", "Docker has it, Kiln does not"),
     ] {
-        let done = bed.words(&line(words));
+        let done = fixture.words(&line(words));
         assert_ne!(done.code, 0, "{words}");
         assert!(done.err.contains(expected), "kiln {words}: no `{expected}` in\n{}", done.err);
     }

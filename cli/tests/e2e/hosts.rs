@@ -1,35 +1,35 @@
 //! Kernels of many versions, and `kiln info` about the running one.
 
-use crate::bed::{Bed, Done};
+use crate::fixture::{Done, Fixture};
 use std::fmt::Write;
 
 /// Runs a command line as on a kernel without some features.
-fn without(bed: &Bed, features: &str, line: &str) -> Done {
+fn without(fixture: &Fixture, features: &str, line: &str) -> Done {
     let words: Vec<&str> = line.split_whitespace().collect();
-    Done::of(bed.command(&words).env("KILN_WITHOUT", features).output().unwrap())
+    Done::of(fixture.command(&words).env("KILN_WITHOUT", features).output().unwrap())
 }
 
 #[test]
 fn info_names_the_kernel_and_its_features() {
-    let bed = bed!();
+    let fixture = fixture!();
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let text = bed.ok("info");
+    let text = fixture.ok("info");
     assert!(text.contains(&format!("\n Kernel Version: {}", release.trim())), "{text}");
     assert!(text.contains("\n Images: 0\n") && text.contains("\n Cgroup Version: "), "{text}");
-    let text = without(&bed, "lowerdir+", "info").out;
+    let text = without(&fixture, "lowerdir+", "info").out;
     assert!(text.contains("\n  lowerdir+: no (Linux 6.8): layers are named by file descriptors"), "{text}");
     let json: serde_json::Value =
-        serde_json::from_str(&without(&bed, "all", "info --format json").out).unwrap();
+        serde_json::from_str(&without(&fixture, "all", "info --format json").out).unwrap();
     let features = json["KernelFeatures"].as_array().unwrap();
     assert!(features.iter().all(|feature| feature["Present"] == false), "{json}");
-    assert_eq!(json["DockerRootDir"].as_str(), bed.root().to_str());
-    assert_eq!(bed.ok("system info --format {{.KernelVersion}}"), release);
-    assert_eq!(bed.words("info --format {{.Nothing}}").code, 1);
+    assert_eq!(json["DockerRootDir"].as_str(), fixture.root().to_str());
+    assert_eq!(fixture.ok("system info --format {{.KernelVersion}}"), release);
+    assert_eq!(fixture.words("info --format {{.Nothing}}").code, 1);
 }
 
 #[test]
 fn images_have_as_many_layers_as_overlayfs_takes() {
-    let bed = bed!();
+    let fixture = fixture!();
     // Their paths are six times as long as a page, which is what mount(2) takes.
     let mut dockerfile = String::from("FROM busybox\n");
     for number in 0..200 {
@@ -38,27 +38,27 @@ fn images_have_as_many_layers_as_overlayfs_takes() {
     dockerfile.push_str(
         "RUN ls /f | wc -l > /count\nRUN --mount=from=busybox,target=/m,rw cp -r /f /m && rm /f/7\n",
     );
-    bed.build("layers", &bed.context("layers", &dockerfile));
+    fixture.build("layers", &fixture.context("layers", &dockerfile));
     for features in ["", "all"] {
         let command = ["run", "--rm", "layers", "sh", "-c", "cat /count; ls /f | wc -l"];
-        let done = Done::of(bed.command(&command).env("KILN_WITHOUT", features).output().unwrap());
+        let done = Done::of(fixture.command(&command).env("KILN_WITHOUT", features).output().unwrap());
         assert_eq!((done.code, done.out.as_str()), (0, "200\n199\n"), "{features}: {}", done.err);
     }
     // Steps over it run in the same way.
-    bed.context("more", "FROM layers\nRUN rm -r /f\nCOPY --from=layers /f/199 /one\nRUN cat /one\n");
-    let more = bed.path("more").display().to_string();
-    let done = without(&bed, "all", &format!("build -t more {more}"));
+    fixture.context("more", "FROM layers\nRUN rm -r /f\nCOPY --from=layers /f/199 /one\nRUN cat /one\n");
+    let more = fixture.path("more").display().to_string();
+    let done = without(&fixture, "all", &format!("build -t more {more}"));
     assert_eq!(done.code, 0, "{}", done.err);
-    assert_eq!(bed.ok("run --rm more cat /one"), "199\n");
-    assert_eq!(bed.words("run --rm more ls /f").code, 1);
+    assert_eq!(fixture.ok("run --rm more cat /one"), "199\n");
+    assert_eq!(fixture.words("run --rm more ls /f").code, 1);
 }
 
 #[test]
 fn security_options_confine_a_container() {
-    let bed = bed!();
+    let fixture = fixture!();
     let status = |options: &str| {
         let line = format!("run --rm {options} busybox grep -E ^(NoNewPrivs|Seccomp): /proc/self/status");
-        bed.ok(&line).split_whitespace().collect::<Vec<_>>().join(" ")
+        fixture.ok(&line).split_whitespace().collect::<Vec<_>>().join(" ")
     };
     assert_eq!(status(""), "NoNewPrivs: 0 Seccomp: 2");
     assert_eq!(status("--security-opt no-new-privileges"), "NoNewPrivs: 1 Seccomp: 2");
@@ -70,18 +70,18 @@ fn security_options_confine_a_container() {
         ("systempaths=unconfined", "invalid --security-opt: \"systempaths=unconfined\""),
         ("apparmor=none-of-that-name", "cannot use the AppArmor profile `none-of-that-name`"),
     ] {
-        let done = bed.words(&format!("run --rm --security-opt {option} busybox true"));
+        let done = fixture.words(&format!("run --rm --security-opt {option} busybox true"));
         assert_eq!(done.code, 125, "{done:?}");
         assert!(done.err.contains(reason), "{done:?}");
     }
-    bed.ok("run --name kept --security-opt no-new-privileges busybox true");
-    let shown = bed.kiln(&["inspect", "--format", "{{json .HostConfig.SecurityOpt}}", "kept"]).out;
+    fixture.ok("run --name kept --security-opt no-new-privileges busybox true");
+    let shown = fixture.kiln(&["inspect", "--format", "{{json .HostConfig.SecurityOpt}}", "kept"]).out;
     assert_eq!(shown, "[\"no-new-privileges\"]\n");
 }
 
 /// Runs a command in a mount namespace that a shell command has changed first.
-pub fn on_changed(bed: &Bed, change: &str, line: &str) -> Done {
-    let kiln = bed.command(&[""; 0]);
+pub fn on_changed(fixture: &Fixture, change: &str, line: &str) -> Done {
+    let kiln = fixture.command(&[""; 0]);
     let script = format!("{change} && exec \"$0\" {line}");
     let mut command = std::process::Command::new("unshare");
     command.args(["--mount", "sh", "-c", &script]).arg(kiln.get_program()).env_clear();
@@ -91,12 +91,12 @@ pub fn on_changed(bed: &Bed, change: &str, line: &str) -> Done {
 
 #[test]
 fn missing_requirements_of_the_host_are_named() {
-    let bed = bed!();
-    bed.context("one", "FROM busybox\nRUN date\n");
-    let one = bed.path("one").display().to_string();
+    let fixture = fixture!();
+    fixture.context("one", "FROM busybox\nRUN date\n");
+    let one = fixture.path("one").display().to_string();
     let hidden = "mount -t tmpfs none /proc";
     for line in ["run --rm busybox true".to_owned(), format!("build --no-cache {one}")] {
-        let done = on_changed(&bed, hidden, &line);
+        let done = on_changed(&fixture, hidden, &line);
         let lines: Vec<&str> =
             done.err.lines().filter(|line| line.contains("containers need /proc")).collect();
         assert!(done.code != 0 && lines.len() == 1, "{line}: {done:?}");
@@ -105,12 +105,12 @@ fn missing_requirements_of_the_host_are_named() {
     // Requirements of no container are not reported.
     for change in ["mount -o remount,bind,ro /sys", "umount -R -l /sys/fs/cgroup", "mount -t tmpfs none /sys"]
     {
-        let done = on_changed(&bed, change, "run --rm --network none busybox echo works");
+        let done = on_changed(&fixture, change, "run --rm --network none busybox echo works");
         assert_eq!((done.code, done.out.as_str()), (0, "works\n"), "{change}: {done:?}");
-        let done = on_changed(&bed, change, &format!("build --no-cache {one}"));
+        let done = on_changed(&fixture, change, &format!("build --no-cache {one}"));
         assert_eq!(done.code, 0, "{change}: {done:?}");
     }
-    let done = on_changed(&bed, "umount -R -l /sys/fs/cgroup", &format!("build --no-cache -m 64m {one}"));
+    let done = on_changed(&fixture, "umount -R -l /sys/fs/cgroup", &format!("build --no-cache -m 64m {one}"));
     assert!(
         done.err.contains("needs the cgroup controller `memory`, which this host does not have"),
         "{done:?}"

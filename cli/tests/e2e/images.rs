@@ -4,8 +4,8 @@ use crate::web_server::{Response, Server};
 
 #[test]
 fn images_are_pulled_tagged_listed_and_removed() {
-    let bed = bed!();
-    let out = bed.ok("pull busybox");
+    let fixture = fixture!();
+    let out = fixture.ok("pull busybox");
     assert!(out.starts_with("latest: Pulling from library/busybox\n"), "{out}");
     assert!(
         out.ends_with(
@@ -13,40 +13,40 @@ fn images_are_pulled_tagged_listed_and_removed() {
         ),
         "{out}"
     );
-    let again = bed.ok("pull busybox");
+    let again = fixture.ok("pull busybox");
     assert!(again.contains("Status: Image is up to date for busybox:latest"), "{again}");
-    bed.ok("tag busybox my/name:1");
-    let list = bed.kiln(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).out;
+    fixture.ok("tag busybox my/name:1");
+    let list = fixture.kiln(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).out;
     assert_eq!(list, "busybox:latest\nmy/name:1\n");
-    let table = bed.ok("images");
+    let table = fixture.ok("images");
     assert!(table.starts_with("REPOSITORY   TAG       IMAGE ID       CREATED"), "{table}");
-    assert_eq!(bed.ok("rmi my/name:1"), "Untagged: my/name:1\n");
-    let removed = bed.ok("rmi busybox");
+    assert_eq!(fixture.ok("rmi my/name:1"), "Untagged: my/name:1\n");
+    let removed = fixture.ok("rmi busybox");
     assert!(
         removed.starts_with("Untagged: busybox:latest\n") && removed.contains("Deleted: sha256:"),
         "{removed}"
     );
-    assert_eq!(bed.ok("images -q"), "");
-    let missing = bed.words("rmi busybox");
+    assert_eq!(fixture.ok("images -q"), "");
+    let missing = fixture.words("rmi busybox");
     let expected = "ERROR: No such image: busybox:latest\nhint: `kiln images` lists the images, `kiln pull` fetches others\n";
     assert_eq!((missing.code, missing.err.as_str()), (1, expected));
 }
 
 #[test]
 fn inspect_and_history_describe_an_image() {
-    let bed = bed!();
-    let context = bed.context(
+    let fixture = fixture!();
+    let context = fixture.context(
         "c",
         "FROM busybox\nENV A=1\nLABEL who=me\nRUN echo content > /file\nEXPOSE 80\nCMD [\"echo\", \"hi\"]\n",
     );
-    bed.build("c", &context);
-    let value = |template: &str| bed.kiln(&["inspect", "-f", template, "c"]).out.trim_end().to_owned();
+    fixture.build("c", &context);
+    let value = |template: &str| fixture.kiln(&["inspect", "-f", template, "c"]).out.trim_end().to_owned();
     assert_eq!(value("{{json .RepoTags}}"), r#"["c:latest"]"#);
     assert_eq!(value("{{json .Config.Cmd}}"), r#"["echo","hi"]"#);
     assert_eq!(value("{{index .Config.Env 1}} {{.Os}}"), "A=1 linux");
     assert_eq!(value("{{json .Config.ExposedPorts}}"), r#"{"80/tcp":{}}"#);
     assert_eq!(value("{{len .RootFS.Layers}}"), "2");
-    assert!(bed.ok("inspect c").starts_with("[\n    {\n        \"Id\": \"sha256:"));
+    assert!(fixture.ok("inspect c").starts_with("[\n    {\n        \"Id\": \"sha256:"));
     for (template, expected) in [
         ("{{.Config.Cmd}} {{.Config.Entrypoint}} {{.Config.ExposedPorts}}", "[echo hi] [] map[80/tcp:{}]"),
         ("{{.Config.Healthcheck}} {{.Config.Shell}} {{.Config.Volumes}}|{{.Variant}}|", "<nil> [] map[]||"),
@@ -61,14 +61,15 @@ fn inspect_and_history_describe_an_image() {
         assert_eq!(value(template), expected, "{template}");
     }
     assert_eq!(value("{{.ID}}"), value("{{.Id}}"));
-    let missing = bed.words("inspect nothing");
+    let missing = fixture.words("inspect nothing");
     assert_eq!((missing.code, missing.out.as_str()), (1, "[]\n"));
     let expected =
         "ERROR: No such object: nothing\nhint: `kiln images` and `kiln ps -a` list what there is\n";
     assert_eq!(missing.err, expected);
 
-    let history =
-        bed.kiln(&["history", "--no-trunc", "--format", "{{.CreatedBy}}|{{.Size}}|{{.Comment}}", "c"]).out;
+    let history = fixture
+        .kiln(&["history", "--no-trunc", "--format", "{{.CreatedBy}}|{{.Size}}|{{.Comment}}", "c"])
+        .out;
     let lines: Vec<&str> = history.lines().collect();
     assert_eq!(lines[0], r#"CMD ["echo" "hi"]|0B|buildkit.dockerfile.v0"#);
     assert_eq!(lines[1], "EXPOSE [80/tcp]|0B|buildkit.dockerfile.v0");
@@ -79,20 +80,20 @@ fn inspect_and_history_describe_an_image() {
 
 #[test]
 fn unknown_flags_are_refused_with_advice() {
-    let bed = bed!();
-    let done = bed.words("images --formt x");
+    let fixture = fixture!();
+    let done = fixture.words("images --formt x");
     assert_eq!(done.code, 125);
     assert!(done.err.contains("unknown flag: --formt") && done.err.contains("--format"), "{}", done.err);
-    let done = bed.words("imags");
+    let done = fixture.words("imags");
     assert_eq!(done.code, 1);
     assert!(done.err.contains("did you mean `kiln images`?"), "{}", done.err);
 }
 
 #[test]
 fn damaged_blobs_are_named_as_damaged() {
-    let bed = bed!();
-    bed.ok("pull -q busybox");
-    let blobs = std::fs::read_dir(bed.root().join("blobs/sha256")).unwrap().flatten();
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let blobs = std::fs::read_dir(fixture.root().join("blobs/sha256")).unwrap().flatten();
     let largest = blobs.max_by_key(|blob| blob.metadata().unwrap().len()).unwrap();
     let mut bytes = std::fs::read(largest.path()).unwrap();
     let middle = bytes.len() / 2;
@@ -103,11 +104,11 @@ fn damaged_blobs_are_named_as_damaged() {
         _ => Response::new(404, ""),
     });
     let name = format!("{}/x", registry.address);
-    bed.ok(&format!("tag busybox {name}"));
+    fixture.ok(&format!("tag busybox {name}"));
     let told = format!("blob sha256:{} in the store is damaged", largest.file_name().to_string_lossy());
-    let saved = bed.path("saved").display().to_string();
+    let saved = fixture.path("saved").display().to_string();
     for command in [["save", "-o", &saved, "busybox"].as_slice(), &["push", &name]] {
-        let done = bed.kiln(command);
+        let done = fixture.kiln(command);
         assert!(done.code == 1 && done.err.contains(&told), "{command:?}: {}", done.err);
         assert!(done.err.contains("hint: run `kiln system check --repair`"), "{}", done.err);
     }
@@ -142,7 +143,7 @@ fn change_config(layout: &std::path::Path, change: impl FnOnce(&mut serde_json::
 
 #[test]
 fn images_for_the_32_bit_mode_or_for_nothing_in_particular_are_built_upon_and_run() {
-    let bed = bed!();
+    let fixture = fixture!();
     let host = kiln_image::platform::Platform::host().architecture;
     let other = match host.as_str() {
         "amd64" => Some("386"),
@@ -153,11 +154,15 @@ fn images_for_the_32_bit_mode_or_for_nothing_in_particular_are_built_upon_and_ru
     let cases = [("empty", Some("".into())), ("null", Some(none.clone())), ("absent", None)];
     let cases = cases.into_iter().chain(other.map(|other| ("mode", Some(other.into()))));
     for (name, architecture) in cases {
-        let layout = bed.path(name);
-        let context = bed.context("c", "FROM busybox\nENV MARK=seen\n");
+        let layout = fixture.path(name);
+        let context = fixture.context("c", "FROM busybox\nENV MARK=seen\n");
         let output = format!("type=oci,tar=false,dest={}", layout.display());
-        let done =
-            bed.kiln(&["build".as_ref(), "-o".as_ref(), std::ffi::OsStr::new(&output), context.as_os_str()]);
+        let done = fixture.kiln(&[
+            "build".as_ref(),
+            "-o".as_ref(),
+            std::ffi::OsStr::new(&output),
+            context.as_os_str(),
+        ]);
         assert_eq!(done.code, 0, "{}", done.err);
         change_config(&layout, |config| {
             let config = config.as_object_mut().unwrap();
@@ -169,14 +174,14 @@ fn images_for_the_32_bit_mode_or_for_nothing_in_particular_are_built_upon_and_ru
                 };
             }
         });
-        let loaded = bed.kiln(&["load".as_ref(), "-i".as_ref(), layout.as_os_str()]);
+        let loaded = fixture.kiln(&["load".as_ref(), "-i".as_ref(), layout.as_os_str()]);
         assert_eq!(loaded.code, 0, "{name}: {}", loaded.err);
         let id = loaded.out.trim().rsplit(' ').next().unwrap().to_owned();
-        bed.ok(&format!("tag {id} local/{name}"));
-        let run = bed.words(&format!("run --rm local/{name} echo ran"));
+        fixture.ok(&format!("tag {id} local/{name}"));
+        let run = fixture.words(&format!("run --rm local/{name} echo ran"));
         assert_eq!((run.code, run.out.as_str()), (0, "ran\n"), "{name}: {}", run.err);
         let text = format!("FROM local/{name}\nRUN echo built $MARK\n");
-        let progress = bed.build("upon", &bed.context("d", &text));
+        let progress = fixture.build("upon", &fixture.context("d", &text));
         assert!(progress.contains(" built seen\n"), "{name}: {progress}");
     }
 }

@@ -1,6 +1,6 @@
 //! Layers that other tools make, and hostile ones, through `kiln load` and `kiln run`.
 
-use crate::bed::Bed;
+use crate::fixture::Fixture;
 use kiln_image::digest::Digest;
 use kiln_image::json;
 use kiln_image::tar::{Entry, EntryKind, Reader, Writer};
@@ -38,10 +38,10 @@ pub fn tar(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// The layer of the busybox image.
-pub fn busybox(bed: &Bed) -> Vec<u8> {
-    let path = bed.path("busybox.tar");
-    bed.ok("pull -q busybox");
-    bed.ok(&format!("save -o {} busybox", path.display()));
+pub fn busybox(fixture: &Fixture) -> Vec<u8> {
+    let path = fixture.path("busybox.tar");
+    fixture.ok("pull -q busybox");
+    fixture.ok(&format!("save -o {} busybox", path.display()));
     let read = |wanted: &str| {
         let mut reader = Reader::new(File::open(&path).unwrap());
         while let Some(entry) = reader.next_entry().unwrap() {
@@ -77,24 +77,24 @@ pub fn archive(path: &Path, name: &str, layers: &[Vec<u8>]) {
     fs::write(path, tar(&members)).unwrap();
 }
 
-pub fn load(bed: &Bed, name: &str, layers: &[Vec<u8>]) -> crate::bed::Done {
-    let path = bed.path("image.tar");
+pub fn load(fixture: &Fixture, name: &str, layers: &[Vec<u8>]) -> crate::fixture::Done {
+    let path = fixture.path("image.tar");
     archive(&path, name, layers);
-    bed.kiln(&["load".as_ref(), "-q".as_ref(), "-i".as_ref(), path.as_os_str()])
+    fixture.kiln(&["load".as_ref(), "-q".as_ref(), "-i".as_ref(), path.as_os_str()])
 }
 
 #[track_caller]
-pub fn loaded(bed: &Bed, name: &str, layers: &[Vec<u8>]) {
-    let done = load(bed, name, layers);
+pub fn loaded(fixture: &Fixture, name: &str, layers: &[Vec<u8>]) {
+    let done = load(fixture, name, layers);
     assert_eq!(done.code, 0, "{}", done.err);
 }
 
 /// A layer that puts files below a file of a lower layer, and then makes a parent of them a link to the host.
 #[test]
 fn layers_change_no_file_of_the_host() {
-    let bed = bed!();
-    bed.write("canary/file", "x");
-    let canary = bed.path("canary");
+    let fixture = fixture!();
+    fixture.write("canary/file", "x");
+    let canary = fixture.path("canary");
     fs::set_permissions(canary.join("file"), PermissionsExt::from_mode(0o600)).unwrap();
     let stat = || {
         [canary.clone(), canary.join("file")].map(|path| {
@@ -115,7 +115,7 @@ fn layers_change_no_file_of_the_host() {
         tar(&[link(EntryKind::Symlink, "l", target), file("l/.wh.file", ""), file("l/.wh..wh..opq", "")]),
     ];
     for (number, upper) in uppers.into_iter().enumerate() {
-        load(&bed, &format!("evil:{number}"), &[lower.clone(), upper]);
+        load(&fixture, &format!("evil:{number}"), &[lower.clone(), upper]);
         assert_eq!(stat(), before, "archive {number}");
     }
     assert_eq!(fs::read_dir(&canary).unwrap().count(), 1);
@@ -124,16 +124,16 @@ fn layers_change_no_file_of_the_host() {
 /// A hard link that replaces a link of a lower layer.
 #[test]
 fn layers_read_no_file_of_the_host() {
-    let bed = bed!();
-    bed.write("canary/secret", "TOP SECRET");
-    let target = bed.path("canary").display().to_string();
-    let base = busybox(&bed);
+    let fixture = fixture!();
+    fixture.write("canary/secret", "TOP SECRET");
+    let target = fixture.path("canary").display().to_string();
+    let base = busybox(&fixture);
     for (number, stolen) in ["a/secret", "a", "a/../a/secret"].into_iter().enumerate() {
         let lower = tar(&[link(EntryKind::Symlink, "a", &target)]);
         let upper = tar(&[link(EntryKind::HardLink, "stolen", stolen)]);
         let name = format!("evil:{number}");
-        if load(&bed, &name, &[base.clone(), lower, upper]).code == 0 {
-            let done = bed.words(&format!("run --rm {name} cat /stolen /stolen/secret"));
+        if load(&fixture, &name, &[base.clone(), lower, upper]).code == 0 {
+            let done = fixture.words(&format!("run --rm {name} cat /stolen /stolen/secret"));
             assert!(!done.out.contains("TOP SECRET"), "{}", done.out);
         }
     }
@@ -142,76 +142,76 @@ fn layers_read_no_file_of_the_host() {
 /// Missing parents and hard links are resolved in each image, although both have the same layer.
 #[test]
 fn a_layer_depends_on_the_layers_below() {
-    let bed = bed!();
-    let base = busybox(&bed);
+    let fixture = fixture!();
+    let base = busybox(&fixture);
     let upper = tar(&[file("data/new", "n"), link(EntryKind::HardLink, "copy", "data/old")]);
     for (number, mode) in [(1, 0o700), (2, 0o1777)] {
         let mut data = dir("data/");
         data.0.mode = mode;
         let lower = tar(&[data, file("data/old", &format!("of image {number}"))]);
-        loaded(&bed, &format!("image:{number}"), &[base.clone(), lower, upper.clone()]);
+        loaded(&fixture, &format!("image:{number}"), &[base.clone(), lower, upper.clone()]);
     }
     let show = |number| {
-        bed.ok(&format!("run --rm image:{number} sh -c stat${{IFS}}-c%a${{IFS}}/data;cat${{IFS}}/copy"))
+        fixture.ok(&format!("run --rm image:{number} sh -c stat${{IFS}}-c%a${{IFS}}/data;cat${{IFS}}/copy"))
     };
     assert_eq!((show(1), show(2)), ("700\nof image 1".into(), "1777\nof image 2".into()));
     // A loaded image is saved with the same bytes.
-    let saved = bed.path("saved.tar");
-    bed.ok(&format!("save -o {} image:1", saved.display()));
-    let other = bed!();
+    let saved = fixture.path("saved.tar");
+    fixture.ok(&format!("save -o {} image:1", saved.display()));
+    let other = fixture!();
     other.ok(&format!("load -i {}", saved.display()));
     assert_eq!(other.ok("run --rm image:1 cat /copy"), "of image 1");
 }
 
 #[test]
 fn layers_write_below_links_of_lower_ones() {
-    let bed = bed!();
-    let base = busybox(&bed);
+    let fixture = fixture!();
+    let base = busybox(&fixture);
     let lower = tar(&[dir("run/"), dir("var/"), link(EntryKind::Symlink, "var/run", "/run")]);
     let upper = tar(&[file("var/run/x", "found"), file("var/run/.wh.none", "")]);
-    loaded(&bed, "linked", &[base, lower, upper]);
-    assert_eq!(bed.ok("run --rm linked cat /run/x"), "found");
-    assert_eq!(bed.ok("run --rm linked readlink /var/run"), "/run\n");
+    loaded(&fixture, "linked", &[base, lower, upper]);
+    assert_eq!(fixture.ok("run --rm linked cat /run/x"), "found");
+    assert_eq!(fixture.ok("run --rm linked readlink /var/run"), "/run\n");
 }
 
 /// Overlayfs refuses the same directory twice.
 #[test]
 fn images_have_one_layer_twice() {
-    let bed = bed!();
-    let base = busybox(&bed);
+    let fixture = fixture!();
+    let base = busybox(&fixture);
     let (once, other) = (tar(&[file("f", "1")]), tar(&[file(".wh.f", "")]));
-    loaded(&bed, "twice", &[base, once.clone(), other, once]);
-    assert_eq!(bed.ok("run --rm twice cat /f"), "1");
-    let context = bed.context("c", "FROM twice AS t\nRUN cat /f\nFROM twice\nCOPY --from=t /f /g\n");
-    bed.build("built", &context);
-    assert_eq!(bed.ok("run --rm built cat /g"), "1");
-    let saved = bed.path("saved.tar");
-    bed.ok(&format!("save -o {} built", saved.display()));
-    let elsewhere = bed!();
+    loaded(&fixture, "twice", &[base, once.clone(), other, once]);
+    assert_eq!(fixture.ok("run --rm twice cat /f"), "1");
+    let context = fixture.context("c", "FROM twice AS t\nRUN cat /f\nFROM twice\nCOPY --from=t /f /g\n");
+    fixture.build("built", &context);
+    assert_eq!(fixture.ok("run --rm built cat /g"), "1");
+    let saved = fixture.path("saved.tar");
+    fixture.ok(&format!("save -o {} built", saved.display()));
+    let elsewhere = fixture!();
     elsewhere.ok(&format!("load -i {}", saved.display()));
     assert_eq!(elsewhere.ok("run --rm built cat /f /g"), "11");
 }
 
 #[test]
 fn whiteouts_hide_entries_of_lower_layers_only() {
-    let bed = bed!();
-    let base = busybox(&bed);
+    let fixture = fixture!();
+    let base = busybox(&fixture);
     let lower = tar(&[dir("d/"), file("d/old", ""), file("f", "old")]);
     let upper = tar(&[dir("d/"), file("d/new", ""), file(".wh.d", ""), file("f", "new"), file(".wh.f", "")]);
-    loaded(&bed, "image", &[base, lower, upper]);
-    assert_eq!(bed.ok("run --rm image ls /d"), "new\n");
-    assert_eq!(bed.ok("run --rm image cat /f"), "new");
+    loaded(&fixture, "image", &[base, lower, upper]);
+    assert_eq!(fixture.ok("run --rm image ls /d"), "new\n");
+    assert_eq!(fixture.ok("run --rm image cat /f"), "new");
 }
 
 /// Files that a squashed image creates and deletes leave no trace; deleted files of its base leave whiteouts.
 #[test]
 fn squashed_layers_hold_no_whiteouts_of_nothing() {
-    let bed = bed!();
+    let fixture = fixture!();
     let dockerfile = "FROM busybox\nRUN mkdir /d && touch /d/f /g /h\nRUN rm -r /d /g /bin/yes\n";
-    let context = bed.context("c", dockerfile);
-    bed.ok(&format!("build -q --squash -t squashed {}", context.display()));
-    let path = bed.path("saved.tar");
-    bed.ok(&format!("save -o {} squashed", path.display()));
+    let context = fixture.context("c", dockerfile);
+    fixture.ok(&format!("build -q --squash -t squashed {}", context.display()));
+    let path = fixture.path("saved.tar");
+    fixture.ok(&format!("save -o {} squashed", path.display()));
     let mut names = Vec::new();
     let mut reader = Reader::new(File::open(&path).unwrap());
     while let Some(entry) = reader.next_entry().unwrap() {
@@ -230,22 +230,23 @@ fn squashed_layers_hold_no_whiteouts_of_nothing() {
 /// As in the reference: neither a step nor a tar changes owner or mode of the root.
 #[test]
 fn the_root_of_an_image_is_the_same_everywhere() {
-    let bed = bed!();
-    bed.build(
+    let fixture = fixture!();
+    fixture.build(
         "c",
-        &bed.context("c", "FROM busybox\nRUN chmod 1711 / && chown 5:6 /\nRUN stat -c %a:%u:%g / >/seen\n"),
+        &fixture
+            .context("c", "FROM busybox\nRUN chmod 1711 / && chown 5:6 /\nRUN stat -c %a:%u:%g / >/seen\n"),
     );
     let mut root = dir("./");
     (root.0.mode, root.0.uid) = (0o711, 5);
-    loaded(&bed, "named", &[busybox(&bed), tar(&[root, file("seen", "")])]);
-    let saved = bed.path("saved.tar");
-    bed.ok(&format!("save -o {} c named", saved.display()));
-    let other = bed!();
+    loaded(&fixture, "named", &[busybox(&fixture), tar(&[root, file("seen", "")])]);
+    let saved = fixture.path("saved.tar");
+    fixture.ok(&format!("save -o {} c named", saved.display()));
+    let other = fixture!();
     other.ok(&format!("load -i {}", saved.display()));
-    for bed in [&bed, &other] {
-        assert_eq!(bed.ok("run --rm c cat /seen"), "755:0:0\n");
+    for fixture in [&fixture, &other] {
+        assert_eq!(fixture.ok("run --rm c cat /seen"), "755:0:0\n");
         for name in ["c", "named"] {
-            assert_eq!(bed.ok(&format!("run --rm {name} stat -c %a:%u:%g /")), "755:0:0\n");
+            assert_eq!(fixture.ok(&format!("run --rm {name} stat -c %a:%u:%g /")), "755:0:0\n");
         }
     }
 }
@@ -254,38 +255,38 @@ fn the_root_of_an_image_is_the_same_everywhere() {
 #[test]
 fn attributes_of_context_files_stay_behind() {
     use rustix::fs::{XattrFlags, setxattr};
-    let bed = bed!();
+    let fixture = fixture!();
     // cap_net_bind_service, permitted, version 2.
     let capability: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let context = bed.context(
+    let context = fixture.context(
         "c",
         "FROM busybox\nCOPY f d /a/\nCOPY --chown=1:1 f /b\nCOPY --link f /l\nADD f /e\nADD t.tar /t/\nCOPY --from=held f /held\n",
     );
-    bed.write("c/f", "x");
-    bed.write("c/d/g", "y");
-    bed.write("held/f", "z");
+    fixture.write("c/f", "x");
+    fixture.write("c/d/g", "y");
+    fixture.write("held/f", "z");
     for name in ["c/f", "c/d/g", "held/f"] {
-        let set = setxattr(bed.path(name), "security.capability", &capability, XattrFlags::empty());
+        let set = setxattr(fixture.path(name), "security.capability", &capability, XattrFlags::empty());
         if set.is_err() {
             skip!("the file system keeps no capabilities");
         }
     }
     let packed = std::process::Command::new("tar")
         .args(["--xattrs", "--xattrs-include=security.*", "-cf"])
-        .arg(bed.path("c/t.tar"))
+        .arg(fixture.path("c/t.tar"))
         .arg("-C")
-        .arg(bed.path("held"))
+        .arg(fixture.path("held"))
         .arg("f")
         .status()
         .unwrap();
     assert!(packed.success());
-    let held = format!("--build-context=held={}", bed.path("held").display());
+    let held = format!("--build-context=held={}", fixture.path("held").display());
     let words = ["build".as_ref(), held.as_ref(), "-t".as_ref(), "x".as_ref(), context.as_os_str()];
-    let done = bed.kiln(&words);
+    let done = fixture.kiln(&words);
     assert_eq!(done.code, 0, "{}", done.err);
     let holders = |image: &str| {
-        let layers = bed.path(&format!("{image}.layers"));
-        bed.ok(&format!("save --format oci-dir -o {} {image}", layers.display()));
+        let layers = fixture.path(&format!("{image}.layers"));
+        fixture.ok(&format!("save --format oci-dir -o {} {image}", layers.display()));
         let found = std::process::Command::new("grep")
             .args(["-rlaF", "SCHILY.xattr.security.capability"])
             .arg(layers.join("blobs"))
@@ -295,7 +296,8 @@ fn attributes_of_context_files_stay_behind() {
     };
     assert_eq!(holders("x"), 1, "the layer of the archive alone");
     // COPY from a stage keeps them.
-    let context = bed.context("s", "FROM x AS a\nFROM busybox\nCOPY --from=a /t /t\nCOPY --from=a /a /a\n");
-    bed.build("y", &context);
+    let context =
+        fixture.context("s", "FROM x AS a\nFROM busybox\nCOPY --from=a /t /t\nCOPY --from=a /a /a\n");
+    fixture.build("y", &context);
     assert_eq!(holders("y"), 1, "the layer with the archive's file alone");
 }

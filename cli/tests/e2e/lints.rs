@@ -2,9 +2,9 @@
 
 #[test]
 fn checks_are_worded_as_the_reference_words_them() {
-    let bed = bed!();
-    let context = bed.context("c", "FROM busybox AS B\nMAINTAINER me\nCMD [\"a\"]\n");
-    let done = bed.kiln(&["build".as_ref(), "--check".as_ref(), context.as_os_str()]);
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM busybox AS B\nMAINTAINER me\nCMD [\"a\"]\n");
+    let done = fixture.kiln(&["build".as_ref(), "--check".as_ref(), context.as_os_str()]);
     let file = std::fs::canonicalize(context.join("Dockerfile")).unwrap();
     let expected = format!(
         "Check complete, 2 warnings have been found!\n\n\
@@ -20,25 +20,25 @@ fn checks_are_worded_as_the_reference_words_them() {
     );
     assert_eq!((done.code, done.out), (1, expected));
 
-    let fine = bed.context("fine", "FROM busybox\nCMD [\"a\"]\n");
-    let done = bed.kiln(&["build".as_ref(), "--call=check".as_ref(), fine.as_os_str()]);
+    let fine = fixture.context("fine", "FROM busybox\nCMD [\"a\"]\n");
+    let done = fixture.kiln(&["build".as_ref(), "--call=check".as_ref(), fine.as_os_str()]);
     assert_eq!((done.code, done.out.as_str()), (0, "Check complete, no warnings found.\n"));
 
-    let json = bed.kiln(&[
+    let json = fixture.kiln(&[
         "build".as_ref(),
         "--call=check,format=json,ignorestatus=true".as_ref(),
         context.as_os_str(),
     ]);
     assert_eq!(json.code, 0);
     assert!(json.out.contains("\"ruleName\": \"StageNameCasing\""), "{}", json.out);
-    assert!(!bed.root().join("index.db").exists(), "a question needs no store");
+    assert!(!fixture.root().join("index.db").exists(), "a question needs no store");
 }
 
 #[test]
 fn targets_are_listed() {
-    let bed = bed!();
-    let context = bed.context("c", "# first makes things\nFROM busybox AS first\nFROM first AS last\n");
-    let done = bed.kiln(&["build".as_ref(), "--call=targets".as_ref(), context.as_os_str()]);
+    let fixture = fixture!();
+    let context = fixture.context("c", "# first makes things\nFROM busybox AS first\nFROM first AS last\n");
+    let done = fixture.kiln(&["build".as_ref(), "--call=targets".as_ref(), context.as_os_str()]);
     assert_eq!(
         (done.code, done.out.as_str()),
         (0, "TARGET         DESCRIPTION\nfirst          makes things\nlast (default) \n")
@@ -47,13 +47,13 @@ fn targets_are_listed() {
 
 #[test]
 fn lint_fails_on_findings_and_errors() {
-    let bed = bed!();
-    bed.write("good/Dockerfile", "FROM busybox:1\nCMD [\"a\"]\n");
-    bed.write("bad/Dockerfile", "FROM busybox\nRUNN x\n");
-    let (good, bad) = (bed.path("good/Dockerfile"), bed.path("bad/Dockerfile"));
-    let done = bed.kiln(&["lint".as_ref(), good.as_os_str()]);
+    let fixture = fixture!();
+    fixture.write("good/Dockerfile", "FROM busybox:1\nCMD [\"a\"]\n");
+    fixture.write("bad/Dockerfile", "FROM busybox\nRUNN x\n");
+    let (good, bad) = (fixture.path("good/Dockerfile"), fixture.path("bad/Dockerfile"));
+    let done = fixture.kiln(&["lint".as_ref(), good.as_os_str()]);
     assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "", "0 findings in 1 file\n"));
-    let done = bed.kiln(&["lint".as_ref(), good.as_os_str(), bad.as_os_str()]);
+    let done = fixture.kiln(&["lint".as_ref(), good.as_os_str(), bad.as_os_str()]);
     assert_eq!(done.code, 1);
     assert!(
         done.out.contains("error[unknown-instruction]") && done.out.contains("warning[UnpinnedBaseImage]")
@@ -63,9 +63,9 @@ fn lint_fails_on_findings_and_errors() {
 
 #[test]
 fn variables_of_base_images_are_known_to_checks() {
-    let bed = bed!();
-    let context = bed.context("c", "FROM busybox\nENV A=$PATH B=$NOTHING\nWORKDIR $A\n");
-    let done = bed.kiln(&["build".as_ref(), "--check".as_ref(), context.as_os_str()]);
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM busybox\nENV A=$PATH B=$NOTHING\nWORKDIR $A\n");
+    let done = fixture.kiln(&["build".as_ref(), "--check".as_ref(), context.as_os_str()]);
     assert_eq!(done.code, 1);
     assert!(done.out.contains("Usage of undefined variable '$NOTHING'\n"), "{}", done.out);
     assert!(done.out.starts_with("Check complete, 1 warning has been found!"), "{}", done.out);
@@ -73,15 +73,15 @@ fn variables_of_base_images_are_known_to_checks() {
 
 #[test]
 fn a_build_ends_with_its_findings() {
-    let bed = bed!();
-    let context = bed.context("c", "FROM busybox AS B\nCMD a\n");
-    let done = bed.kiln(&["build".as_ref(), context.as_os_str()]);
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM busybox AS B\nCMD a\n");
+    let done = fixture.kiln(&["build".as_ref(), context.as_os_str()]);
     assert_eq!(done.code, 0);
     let expected = " 2 warnings found (use --check to expand):\n - StageNameCasing: Stage name 'B' should be lowercase (line 1)\n - JSONArgsRecommended: ";
     assert!(done.err.contains(expected), "{}", done.err);
 
-    let context = bed.context("strict", "# check=error=true\nFROM busybox AS B\nRUN exit 3\n");
-    let done = bed.kiln(&["build".as_ref(), context.as_os_str()]);
+    let context = fixture.context("strict", "# check=error=true\nFROM busybox AS B\nRUN exit 3\n");
+    let done = fixture.kiln(&["build".as_ref(), context.as_os_str()]);
     assert_eq!(done.code, 1);
     let last = "ERROR: failed to build: failed to solve: lint violation found for rules: StageNameCasing\n";
     assert!(done.err.ends_with(last) && !done.err.contains("exit code: 3"), "{}", done.err);
@@ -89,11 +89,11 @@ fn a_build_ends_with_its_findings() {
 
 #[test]
 fn findings_are_in_the_raw_progress() {
-    let bed = bed!();
+    let fixture = fixture!();
     let text = "FROM scratch AS Bad\nCOPY Dockerfile \\\n  /\n";
-    let context = bed.context("c", text);
+    let context = fixture.context("c", text);
     let raw = |context: &std::path::Path| -> Vec<serde_json::Value> {
-        let done = bed.kiln(&["build".as_ref(), "--progress=rawjson".as_ref(), context.as_os_str()]);
+        let done = fixture.kiln(&["build".as_ref(), "--progress=rawjson".as_ref(), context.as_os_str()]);
         let lines = done.err.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         lines.filter_map(|line| Some(line["warnings"].as_array()?.clone())).flatten().collect()
     };
@@ -104,15 +104,15 @@ fn findings_are_in_the_raw_progress() {
     assert_eq!(found[0]["range"], serde_json::json!([{"start": {"line": 1}, "end": {"line": 1}}]));
     assert_eq!(found[0]["sourceInfo"]["language"], "Dockerfile");
 
-    let broken = bed.context("broken", "FROM scratch AS Bad\nMAINTAINER me\nRUNN x\n");
+    let broken = fixture.context("broken", "FROM scratch AS Bad\nMAINTAINER me\nRUNN x\n");
     assert_eq!(raw(&broken).len(), 2);
-    let done = bed.fails(&broken);
+    let done = fixture.fails(&broken);
     assert!(
         done.err.contains("2 warnings found") && done.err.contains("unknown instruction: RUNN"),
         "{}",
         done.err
     );
-    let json = bed.kiln(&["build".as_ref(), "--call=check,format=json".as_ref(), broken.as_os_str()]);
+    let json = fixture.kiln(&["build".as_ref(), "--call=check,format=json".as_ref(), broken.as_os_str()]);
     let answer: serde_json::Value = serde_json::from_str(&json.out).unwrap();
     let message = "dockerfile parse error on line 3: unknown instruction: RUNN (did you mean RUN?)";
     assert_eq!(answer["buildError"]["message"], message);
@@ -121,28 +121,28 @@ fn findings_are_in_the_raw_progress() {
 
 #[test]
 fn laying_out_changes_no_image() {
-    let bed = bed!();
+    let fixture = fixture!();
     let text = "FROM busybox\nENV DEPS \\\n\t\tautoconf \\\n\t\tfile\nLABEL a \\\n  b\nWORKDIR /a \\\nb\n\
         USER root\\\n\nCMD echo \\\n  x\nHEALTHCHECK --interval=5s \\\n\t\tCMD true \\\n  || false\n";
-    let before = bed.context("before", text);
-    let done = bed.kiln(&["fmt".as_ref(), before.join("Dockerfile").as_os_str()]);
+    let before = fixture.context("before", text);
+    let done = fixture.kiln(&["fmt".as_ref(), before.join("Dockerfile").as_os_str()]);
     assert_eq!(done.code, 0, "{}", done.err);
-    let after = bed.context("after", &done.out);
-    bed.build("before", &before);
-    bed.build("after", &after);
-    let config = |name: &str| bed.kiln(&["inspect", "-f", "{{json .Config}}", name]).out;
+    let after = fixture.context("after", &done.out);
+    fixture.build("before", &before);
+    fixture.build("after", &after);
+    let config = |name: &str| fixture.kiln(&["inspect", "-f", "{{json .Config}}", name]).out;
     assert_eq!(config("before"), config("after"));
 }
 
 #[test]
 fn outlines_are_drawn() {
-    let bed = bed!();
+    let fixture = fixture!();
     let text = "# V says which\nARG V=1\nFROM busybox:$V AS b\nRUN --mount=type=secret,id=s,required true\n";
-    let context = bed.context("c", text);
-    let done = bed.kiln(&["build".as_ref(), "--call=outline".as_ref(), context.as_os_str()]);
+    let context = fixture.context("c", text);
+    let done = fixture.kiln(&["build".as_ref(), "--call=outline".as_ref(), context.as_os_str()]);
     let expected = "TARGET: b\n\nBUILD ARG   VALUE   DESCRIPTION\nV           1       says which\n\nSECRET   REQUIRED\ns        true\n\n";
     assert_eq!((done.code, done.out.as_str()), (0, expected));
-    let done = bed.kiln(&["build".as_ref(), "--call=nothing".as_ref(), context.as_os_str()]);
+    let done = fixture.kiln(&["build".as_ref(), "--call=nothing".as_ref(), context.as_os_str()]);
     assert_eq!(done.code, 1);
     assert!(done.err.contains("unsupported request frontend.nothing"), "{}", done.err);
 }
@@ -171,12 +171,12 @@ fn plans_are_printed() {
 
 #[test]
 fn levels_of_rules_are_chosen() {
-    let bed = bed!();
-    bed.write("Dockerfile", "FROM busybox\nCMD a\n");
-    let file = bed.path("Dockerfile");
+    let fixture = fixture!();
+    fixture.write("Dockerfile", "FROM busybox\nCMD a\n");
+    let file = fixture.path("Dockerfile");
     let lint = |flags: &[&str]| {
         let words = ["lint"].iter().chain(flags).map(|word| std::ffi::OsStr::new(*word));
-        bed.kiln(&words.chain([file.as_os_str()]).collect::<Vec<_>>())
+        fixture.kiln(&words.chain([file.as_os_str()]).collect::<Vec<_>>())
     };
     let off = lint(&["--rule", "UnpinnedBaseImage=off", "--rule=JSONArgsRecommended=off"]);
     assert_eq!((off.code, off.out.as_str()), (0, ""));
@@ -198,20 +198,20 @@ fn levels_of_rules_are_chosen() {
 
 #[test]
 fn files_are_laid_out() {
-    let bed = bed!();
-    bed.write("Dockerfile", "from   busybox\nrun  a   \\\n  && b\n");
-    let file = bed.path("Dockerfile");
+    let fixture = fixture!();
+    fixture.write("Dockerfile", "from   busybox\nrun  a   \\\n  && b\n");
+    let file = fixture.path("Dockerfile");
     let expected = "FROM busybox\nRUN a \\\n    && b\n";
-    let done = bed.kiln(&["fmt".as_ref(), file.as_os_str()]);
+    let done = fixture.kiln(&["fmt".as_ref(), file.as_os_str()]);
     assert_eq!((done.code, done.out.as_str()), (0, expected));
-    let check = || bed.kiln(&["fmt".as_ref(), "--check".as_ref(), file.as_os_str()]);
+    let check = || fixture.kiln(&["fmt".as_ref(), "--check".as_ref(), file.as_os_str()]);
     let done = check();
     assert_eq!((done.code, done.out), (1, format!("{}\n", file.display())));
-    let done = bed.kiln(&["fmt".as_ref(), "-w".as_ref(), file.as_os_str()]);
+    let done = fixture.kiln(&["fmt".as_ref(), "-w".as_ref(), file.as_os_str()]);
     assert_eq!((done.code, done.out.as_str()), (0, ""));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), expected);
     assert_eq!(check().code, 0);
-    bed.write("bad/Dockerfile", "FROM busybox\nRUNN x\n");
-    let done = bed.kiln(&["fmt".as_ref(), bed.path("bad/Dockerfile").as_os_str()]);
+    fixture.write("bad/Dockerfile", "FROM busybox\nRUNN x\n");
+    let done = fixture.kiln(&["fmt".as_ref(), fixture.path("bad/Dockerfile").as_os_str()]);
     assert!(done.code == 1 && done.err.contains("unknown instruction: RUNN"), "{}", done.err);
 }

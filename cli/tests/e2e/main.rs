@@ -5,7 +5,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 #[macro_use]
-mod bed;
+mod fixture;
 mod acceptance;
 mod archives;
 mod attacks;

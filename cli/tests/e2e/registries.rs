@@ -1,6 +1,6 @@
 //! Registries and proxies: their answers and failures are reported as such.
 
-use crate::bed::{Bed, Done};
+use crate::fixture::{Done, Fixture};
 use crate::web_server::{Request, Response, Server};
 use kiln_image::digest::{Algorithm, Digest};
 use serde_json::{Value, json};
@@ -72,20 +72,20 @@ impl Content {
     }
 }
 
-fn pull(bed: &Bed, server: &Server) -> Done {
-    bed.kiln(&["pull".to_owned(), format!("{}/x:1", server.address)])
+fn pull(fixture: &Fixture, server: &Server) -> Done {
+    fixture.kiln(&["pull".to_owned(), format!("{}/x:1", server.address)])
 }
 
-fn fails(bed: &Bed, content: Content) -> String {
+fn fails(fixture: &Fixture, content: Content) -> String {
     let server = content.serve();
-    let done = pull(bed, &server);
+    let done = pull(fixture, &server);
     assert_eq!(done.code, 1, "{}{}", done.out, done.err);
     done.err.replace(&server.address, "HOST")
 }
 
 #[test]
 fn artifacts_are_reported_as_artifacts() {
-    let bed = bed!();
+    let fixture = fixture!();
     let mut chart = Content::default();
     let kind = "application/vnd.cncf.helm.config.v1+json";
     let config = chart.descriptor(kind, b"{\"name\":\"c\"}", Algorithm::Sha256);
@@ -93,27 +93,27 @@ fn artifacts_are_reported_as_artifacts() {
         chart.descriptor("application/vnd.cncf.helm.chart.content.v1.tar+gzip", b"x", Algorithm::Sha256);
     let manifest = format!("{OCI}manifest.v1+json");
     chart.manifest = json!({"schemaVersion": 2, "mediaType": manifest, "config": config, "layers": [layer]});
-    let err = fails(&bed, chart.clone());
+    let err = fails(&fixture, chart.clone());
     assert!(err.contains(&format!("HOST/x:1 is a Helm chart (`{kind}`), not an image")), "{err}");
     assert!(err.contains("hint: "), "{err}");
     let server = chart.serve();
     let text = format!("FROM {}/x:1\n", server.address);
-    let done = bed.fails(&bed.context("c", &text));
+    let done = fixture.fails(&fixture.context("c", &text));
     assert!(done.err.contains("is a Helm chart"), "{}", done.err);
 }
 
 #[test]
 fn digests_of_other_kinds_are_verified() {
-    let bed = bed!();
+    let fixture = fixture!();
     let content = Content::image(Algorithm::Sha512);
     let server = content.clone().serve();
-    let done = pull(&bed, &server);
+    let done = pull(&fixture, &server);
     assert_eq!(done.code, 0, "{}{}", done.out, done.err);
     let name = format!("{}/x:1", server.address);
-    assert!(bed.ok(&format!("inspect {name}")).contains("\"/hello\""));
-    bed.ok(&format!("save -o {} {name}", bed.path("saved").display()));
-    bed.ok("system check");
-    bed.ok(&format!("rmi {name}"));
+    assert!(fixture.ok(&format!("inspect {name}")).contains("\"/hello\""));
+    fixture.ok(&format!("save -o {} {name}", fixture.path("saved").display()));
+    fixture.ok("system check");
+    fixture.ok(&format!("rmi {name}"));
     for part in ["config", "layer"] {
         let mut damaged = content.clone();
         let descriptor = match part {
@@ -125,7 +125,7 @@ fn digests_of_other_kinds_are_verified() {
         // In the middle of the file's content.
         let at = if part == "config" { bytes.len() - 1 } else { 513 };
         bytes[at] ^= 1;
-        let err = fails(&bed, damaged);
+        let err = fails(&fixture, damaged);
         assert!(err.contains("does not match its digest"), "{err}");
         assert!(part == "layer" || (err.contains("sha512:") && !err.contains("sha256:")), "{err}");
     }
@@ -133,7 +133,7 @@ fn digests_of_other_kinds_are_verified() {
 
 #[test]
 fn blobs_and_manifests_that_are_missing_are_named() {
-    let bed = bed!();
+    let fixture = fixture!();
     for (part, what) in [("config", "the config"), ("layer", "layer 1")] {
         let mut content = Content::image(Algorithm::Sha256);
         let descriptor = match part {
@@ -142,7 +142,7 @@ fn blobs_and_manifests_that_are_missing_are_named() {
         };
         let digest = descriptor["digest"].as_str().unwrap().to_owned();
         content.blobs.remove(&digest);
-        let err = fails(&bed, content);
+        let err = fails(&fixture, content);
         let expected = format!("HOST/x:1: the registry has no blob {digest}, which is {what} of the image");
         assert!(err.contains(&expected), "{err}");
     }
@@ -151,7 +151,7 @@ fn blobs_and_manifests_that_are_missing_are_named() {
         "platform": {"os": "linux", "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }}});
     let kind = format!("{OCI}index.v1+json");
     let manifest = json!({"schemaVersion": 2, "mediaType": kind, "manifests": [entry]});
-    let err = fails(&bed, Content { manifest, ..Content::default() });
+    let err = fails(&fixture, Content { manifest, ..Content::default() });
     assert!(
         err.contains(&format!(
             "the registry has no manifest {zeros}, which the image's index names for linux/"
@@ -162,12 +162,12 @@ fn blobs_and_manifests_that_are_missing_are_named() {
 
 #[test]
 fn long_waits_are_reported_at_once_and_short_ones_as_they_pass() {
-    let bed = bed!();
+    let fixture = fixture!();
     let words =
         r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your limit\u001b[2J."}]}"#;
     let server = Server::start(move |_| Response::new(429, words).header("Retry-After", "3600"));
     let begun = std::time::Instant::now();
-    let done = pull(&bed, &server);
+    let done = pull(&fixture, &server);
     assert!(begun.elapsed().as_secs() < 60);
     assert_eq!(done.code, 1);
     assert!(
@@ -191,7 +191,7 @@ fn long_waits_are_reported_at_once_and_short_ones_as_they_pass() {
         }
     });
     let text = format!("FROM {}/x:1\n", server.address);
-    let done = bed.kiln(&["build".as_ref(), bed.context("c", &text).as_os_str()]);
+    let done = fixture.kiln(&["build".as_ref(), fixture.context("c", &text).as_os_str()]);
     assert_eq!(done.code, 0, "{}", done.err);
     let expected = format!("[waiting] {} answers 429: You have reached your limit^[[2J.", server.address);
     assert!(done.err.contains(&expected) && done.err.contains("trying again in 2 s"), "{}", done.err);
@@ -199,7 +199,7 @@ fn long_waits_are_reported_at_once_and_short_ones_as_they_pass() {
 
 #[test]
 fn files_and_images_come_through_the_proxies_of_the_environment() {
-    let bed = bed!();
+    let fixture = fixture!();
     let proxy = Server::start(|request| match request.method.as_str() {
         "CONNECT" if request.path.starts_with("secret.") => Response::new(407, ""),
         "CONNECT" => Response::new(403, ""),
@@ -207,12 +207,12 @@ fn files_and_images_come_through_the_proxies_of_the_environment() {
     });
     let address = format!("http://me:hush@{}", proxy.address);
     let run = |arguments: &[&str], variables: &[(&str, &str)]| {
-        let mut command = bed.command(arguments);
+        let mut command = fixture.command(arguments);
         Done::of(command.envs(variables.iter().copied()).output().unwrap())
     };
     let text =
         "FROM busybox\nADD http://files.example.test/x /x\nRUN cat /x; env | grep -i proxy || echo none\n";
-    let context = bed.context("c", text).display().to_string();
+    let context = fixture.context("c", text).display().to_string();
     for variable in ["HTTP_PROXY", "http_proxy"] {
         // The mirror of the base image is on loopback, which is asked directly.
         let done = run(&["build", "--no-cache", &context], &[(variable, &address)]);
@@ -245,10 +245,10 @@ fn files_and_images_come_through_the_proxies_of_the_environment() {
 
 #[test]
 fn repositories_come_through_the_proxies_of_the_environment() {
-    let bed = bed!();
+    let fixture = fixture!();
     let proxy = Server::start(|_| Response::new(503, ""));
-    let context = bed.context("c", "FROM scratch\nADD http://git.example.test/r.git /r\n");
-    let mut command = bed.command(&["build".as_ref(), context.as_os_str()]);
+    let context = fixture.context("c", "FROM scratch\nADD http://git.example.test/r.git /r\n");
+    let mut command = fixture.command(&["build".as_ref(), context.as_os_str()]);
     let done = Done::of(command.env("HTTP_PROXY", format!("http://{}", proxy.address)).output().unwrap());
     assert_eq!(done.code, 1, "{}", done.err);
     let seen = proxy.requests();
@@ -256,16 +256,16 @@ fn repositories_come_through_the_proxies_of_the_environment() {
         seen.first().is_some_and(|seen| seen.path.starts_with("http://git.example.test/r.git/")),
         "{seen:?}"
     );
-    let context = bed.context("l", "FROM scratch\nADD http://localhost:1/r.git /r\n");
-    let mut command = bed.command(&["build".as_ref(), context.as_os_str()]);
+    let context = fixture.context("l", "FROM scratch\nADD http://localhost:1/r.git /r\n");
+    let mut command = fixture.command(&["build".as_ref(), context.as_os_str()]);
     command.env("HTTP_PROXY", format!("http://{}", proxy.address)).output().unwrap();
     assert_eq!(proxy.requests().len(), seen.len(), "loopback is asked directly");
 }
 
 #[test]
 fn answers_that_cannot_be_written_are_errors() {
-    let bed = bed!();
-    bed.ok("run --name one busybox true");
+    let fixture = fixture!();
+    fixture.ok("run --name one busybox true");
     let lists = [
         "images",
         "images -q",
@@ -284,7 +284,7 @@ fn answers_that_cannot_be_written_are_errors() {
     for list in lists {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let words: Vec<&str> = list.split(' ').collect();
-        let done = Done::of(bed.command(&words).stdout(full).stderr(Stdio::piped()).output().unwrap());
+        let done = Done::of(fixture.command(&words).stdout(full).stderr(Stdio::piped()).output().unwrap());
         assert_eq!(done.code, 1, "kiln {list}: {}", done.err);
         assert!(
             done.err.contains("cannot write to standard output: No space left on device"),
@@ -293,9 +293,9 @@ fn answers_that_cannot_be_written_are_errors() {
         );
     }
     // A reader that closes the pipe early is no error.
-    let mut child = bed.command(&["inspect", "busybox"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = fixture.command(&["inspect", "busybox"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut first = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    bed.ok("rm one");
+    fixture.ok("rm one");
 }

@@ -1,6 +1,6 @@
 //! Stages that run in parallel: their steps wait for each other through a shared cache.
 
-use crate::bed::Bed;
+use crate::fixture::Fixture;
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -19,42 +19,42 @@ fn stage(own: &str, parties: &[&str]) -> String {
     format!("FROM busybox AS {own}\n{}", meet(own, parties))
 }
 
-fn build(bed: &Bed, options: &[&str], context: &Path) -> String {
+fn build(fixture: &Fixture, options: &[&str], context: &Path) -> String {
     let mut arguments: Vec<&OsStr> = vec!["build".as_ref(), "-t".as_ref(), "meet".as_ref()];
     arguments.extend(options.iter().map(OsStr::new));
     arguments.push(context.as_os_str());
-    let done = bed.kiln(&arguments);
+    let done = fixture.kiln(&arguments);
     assert_eq!(done.code, 0, "{}", done.err);
     done.err
 }
 
 #[test]
 fn stages_that_are_copied_from_run_at_once() {
-    let bed = bed!();
+    let fixture = fixture!();
     let names = ["a", "b", "c", "d", "e", "f"];
     let mut dockerfile: String = names.iter().map(|name| stage(name, &names)).collect();
     dockerfile.push_str("FROM busybox\n");
     names.iter().for_each(|name| dockerfile.push_str(&format!("COPY --from={name} /{name} /\n")));
     dockerfile.push_str("CMD cat /a /b /c /d /e /f\n");
-    build(&bed, &[], &bed.context("six", &dockerfile));
-    assert_eq!(bed.ok("run --rm meet"), "a\nb\nc\nd\ne\nf\n");
+    build(&fixture, &[], &fixture.context("six", &dockerfile));
+    assert_eq!(fixture.ok("run --rm meet"), "a\nb\nc\nd\ne\nf\n");
 }
 
 #[test]
 fn stages_that_are_mounted_run_at_once() {
-    let bed = bed!();
+    let fixture = fixture!();
     let dockerfile = format!(
         "{}{}FROM busybox\nRUN --mount=from=a,target=/x --mount=from=b,target=/y cat /x/a /y/b >/both\nCMD cat /both\n",
         stage("a", &["a", "b"]),
         stage("b", &["a", "b"])
     );
-    build(&bed, &[], &bed.context("mounts", &dockerfile));
-    assert_eq!(bed.ok("run --rm meet"), "a\nb\n");
+    build(&fixture, &[], &fixture.context("mounts", &dockerfile));
+    assert_eq!(fixture.ok("run --rm meet"), "a\nb\n");
 }
 
 #[test]
 fn a_stage_runs_its_own_steps_while_those_that_it_copies_from_run() {
-    let bed = bed!();
+    let fixture = fixture!();
     let parties = ["a", "b", "last"];
     let dockerfile = format!(
         "{}{}FROM busybox\n{}COPY --from=a /a /\nCOPY --link --from=b /b /\nCMD cat /a /b /last\n",
@@ -62,47 +62,47 @@ fn a_stage_runs_its_own_steps_while_those_that_it_copies_from_run() {
         stage("b", &parties),
         meet("last", &parties)
     );
-    build(&bed, &["--no-cache"], &bed.context("own", &dockerfile));
-    assert_eq!(bed.ok("run --rm meet"), "a\nb\nlast\n");
+    build(&fixture, &["--no-cache"], &fixture.context("own", &dockerfile));
+    assert_eq!(fixture.ok("run --rm meet"), "a\nb\nlast\n");
 }
 
 /// Without files that are asked for by another stage, a stage is not built; and what is cached is not made again, though the
 /// results of steps that it was made of are gone.
 #[test]
 fn beginning_early_runs_nothing_that_is_not_needed() {
-    let bed = bed!();
+    let fixture = fixture!();
     let dockerfile = "FROM busybox AS unused\nRUN exit 3\n\
         FROM busybox AS a\nARG A=1\nRUN echo $A >/ignored && echo a >/a\n\
         FROM busybox AS b\nRUN echo b >/b\n\
         FROM busybox AS last\nRUN echo last >/last\nCOPY --from=a /a /\nCOPY --from=b /b /\nRUN cat /a /b /last >/all\n";
-    let context = bed.context("lazy", dockerfile);
-    let first = build(&bed, &[], &context);
+    let context = fixture.context("lazy", dockerfile);
+    let first = build(&fixture, &[], &context);
     assert!(!first.contains("exit 3"), "{first}");
     let ran = |progress: &str| {
         let done = |line: &&str| line.starts_with('#') && line.contains(" DONE ");
         progress.lines().filter(done).count()
     };
-    let again = build(&bed, &[], &context);
+    let again = build(&fixture, &[], &context);
     let nothing = ran(&again);
     assert!(again.contains("CACHED"), "{again}");
     // The step of the other stage runs, what is copied of it is the same, and no step that stands on that runs.
-    let changed = build(&bed, &["--build-arg", "A=2"], &context);
+    let changed = build(&fixture, &["--build-arg", "A=2"], &context);
     assert_eq!(ran(&changed), nothing + 1, "{again}{changed}");
-    let target = build(&bed, &["--target", "b"], &context);
+    let target = build(&fixture, &["--target", "b"], &context);
     assert!(!target.contains("echo last"), "{target}");
 }
 
 /// A secret keeps a step's layer out of the cache, but not the key: later steps are found.
 #[test]
 fn steps_without_a_kept_layer_are_not_repeated() {
-    let bed = bed!();
-    bed.write("secret", "correct horse battery staple");
+    let fixture = fixture!();
+    fixture.write("secret", "correct horse battery staple");
     let dockerfile = "FROM busybox AS private\nRUN --mount=type=secret,id=s cp /run/secrets/s /private && echo public >/public\n\
         FROM busybox\nCOPY --from=private /public /\n";
-    let context = bed.context("private", dockerfile);
-    let secret = format!("id=s,src={}", bed.path("secret").display());
-    let first = build(&bed, &["--secret", &secret], &context);
+    let context = fixture.context("private", dockerfile);
+    let secret = format!("id=s,src={}", fixture.path("secret").display());
+    let first = build(&fixture, &["--secret", &secret], &context);
     assert!(first.contains("cp /run/secrets/s"), "{first}");
-    let again = build(&bed, &["--secret", &secret], &context);
+    let again = build(&fixture, &["--secret", &secret], &context);
     assert!(!again.contains("cp /run/secrets/s"), "{again}");
 }

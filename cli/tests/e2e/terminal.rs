@@ -1,6 +1,6 @@
 //! The program on a terminal of its own, and its screen.
 
-use crate::bed::Bed;
+use crate::fixture::Fixture;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -32,7 +32,7 @@ struct Screen {
 
 impl Terminal {
     /// Starts a command on a terminal that it controls, so that Ctrl-C and changes of the size reach it.
-    fn start<A: AsRef<OsStr>>(bed: &Bed, arguments: &[A], columns: u16) -> Terminal {
+    fn start<A: AsRef<OsStr>>(fixture: &Fixture, arguments: &[A], columns: u16) -> Terminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -41,7 +41,7 @@ impl Terminal {
             let file = File::options().read(true).write(true).open(path.to_str().unwrap()).unwrap();
             Stdio::from(file)
         };
-        let kiln = bed.command(arguments);
+        let kiln = fixture.command(arguments);
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait"]).arg(kiln.get_program()).args(kiln.get_args()).env_clear();
         command.envs(kiln.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm");
@@ -149,11 +149,11 @@ fn build<'a>(context: &'a OsStr, more: &[&'a str]) -> Vec<&'a OsStr> {
 
 #[test]
 fn a_build_has_one_row_a_step() {
-    let bed = bed!();
+    let fixture = fixture!();
     let long = "x".repeat(200);
     let text = format!("FROM busybox\nRUN echo {long} && echo two\nRUN true\nRUN : {long}\n");
-    let context = bed.context("c", &text);
-    let (code, screen) = Terminal::start(&bed, &build(context.as_os_str(), &[]), 60).finish();
+    let context = fixture.context("c", &text);
+    let (code, screen) = Terminal::start(&fixture, &build(context.as_os_str(), &[]), 60).finish();
     assert_eq!(code, 0, "{screen}");
     let lines: Vec<&str> = screen.lines().collect();
     assert!(lines[0].starts_with("[+] Building ") && lines[0].ends_with(" FINISHED"), "{screen}");
@@ -165,7 +165,7 @@ fn a_build_has_one_row_a_step() {
     let is_row = |line: &&&str| line.starts_with(" =>");
     assert!(lines.iter().filter(is_row).all(|line| line.chars().count() <= 60), "{screen}");
 
-    let (code, screen) = Terminal::start(&bed, &build(context.as_os_str(), &[]), 60).finish();
+    let (code, screen) = Terminal::start(&fixture, &build(context.as_os_str(), &[]), 60).finish();
     assert_eq!(code, 0, "{screen}");
     assert_eq!(screen.matches("CACHED").count(), 1, "{screen}");
     assert!(screen.contains("CACHED 4 steps") && !screen.contains("[3/4]"), "{screen}");
@@ -173,9 +173,9 @@ fn a_build_has_one_row_a_step() {
 
 #[test]
 fn a_failure_shows_the_command_once() {
-    let bed = bed!();
-    let context = bed.context("c", "FROM busybox\n\nRUN echo cause; exit 3\n");
-    let (code, screen) = Terminal::start(&bed, &build(context.as_os_str(), &[]), 80).finish();
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM busybox\n\nRUN echo cause; exit 3\n");
+    let (code, screen) = Terminal::start(&fixture, &build(context.as_os_str(), &[]), 80).finish();
     assert_eq!(code, 1, "{screen}");
     assert_eq!(screen.matches("exit 3").count(), 1, "{screen}");
     let lines: Vec<&str> = screen.lines().collect();
@@ -183,18 +183,18 @@ fn a_failure_shows_the_command_once() {
     assert!(lines.contains(&"cause"), "{screen}");
     assert_eq!(lines.last(), Some(&"ERROR: step 2/2 (Dockerfile:3) failed: exit code 3"), "{screen}");
 
-    let plain = bed.kiln(&[OsStr::new("build"), context.as_os_str()]);
+    let plain = fixture.kiln(&[OsStr::new("build"), context.as_os_str()]);
     assert!(plain.err.contains("did not complete successfully: exit code: 3"), "{}", plain.err);
 }
 
 #[test]
 fn steps_that_run_show_their_last_lines_in_any_width() {
-    let bed = bed!();
-    bed.write("gate/.keep", "");
+    let fixture = fixture!();
+    fixture.write("gate/.keep", "");
     let wait = "RUN for i in 1 2 3 4 5 6 7 8; do echo line-$i-of-the-output; done; until [ -e /gate/go ]; do sleep 0.1; done\n";
-    let context = bed.context("c", &format!("FROM busybox\n{wait}"));
-    let gate = format!("--volume={}:/gate", bed.path("gate").display());
-    let mut terminal = Terminal::start(&bed, &build(context.as_os_str(), &[&gate]), 70);
+    let context = fixture.context("c", &format!("FROM busybox\n{wait}"));
+    let gate = format!("--volume={}:/gate", fixture.path("gate").display());
+    let mut terminal = Terminal::start(&fixture, &build(context.as_os_str(), &[&gate]), 70);
     terminal.until("output", |screen| screen.has("# line-8-of-the-output"));
     assert!(
         terminal.screen.has("# line-3-of") && !terminal.screen.has("# line-2-of"),
@@ -206,7 +206,7 @@ fn steps_that_run_show_their_last_lines_in_any_width() {
     assert_eq!(terminal.screen.lines.iter().filter(|line| line.starts_with("[+]")).count(), 1);
     terminal.resize(90);
     terminal.until("wide frame", |screen| screen.widest() == 90);
-    fs::write(bed.path("gate/go"), "").unwrap();
+    fs::write(fixture.path("gate/go"), "").unwrap();
     let (code, screen) = terminal.finish();
     assert_eq!(code, 0, "{screen}");
     assert!(screen.contains("FINISHED") && !screen.contains("line-8"), "{screen}");
@@ -214,9 +214,9 @@ fn steps_that_run_show_their_last_lines_in_any_width() {
 
 #[test]
 fn ctrl_c_ends_a_build_in_order() {
-    let bed = bed!();
-    let context = bed.context("c", "FROM busybox\nRUN echo ready; sleep 1000\n");
-    let mut terminal = Terminal::start(&bed, &build(context.as_os_str(), &[]), 80);
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM busybox\nRUN echo ready; sleep 1000\n");
+    let mut terminal = Terminal::start(&fixture, &build(context.as_os_str(), &[]), 80);
     terminal.until("output", |screen| screen.has("# ready"));
     terminal.press(b"\x03");
     let (code, screen) = terminal.finish();
@@ -230,10 +230,10 @@ fn ctrl_c_ends_a_build_in_order() {
 
 #[test]
 fn colors_are_chosen() {
-    let bed = bed!();
-    let context = bed.context("c", "FROM nosuch:\n");
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM nosuch:\n");
     let colored = |arguments: &[&str], variable: Option<&str>| {
-        let mut command = bed.command(arguments);
+        let mut command = fixture.command(arguments);
         command.envs(variable.map(|value| ("NO_COLOR", value)));
         let done = command.arg(context.as_os_str()).output().unwrap();
         String::from_utf8_lossy(&done.stderr).contains("\x1b[")
@@ -242,17 +242,17 @@ fn colors_are_chosen() {
     assert!(colored(&["build", "--color=always"], None));
     assert!(colored(&["--color", "always", "build"], Some("1")));
     assert!(!colored(&["build", "--color", "never"], None));
-    assert_eq!(bed.words("build --color=pink .").code, 125);
-    assert_eq!(bed.words("--color").code, 125);
+    assert_eq!(fixture.words("build --color=pink .").code, 125);
+    assert_eq!(fixture.words("--color").code, 125);
 }
 
 #[test]
 fn a_closed_terminal_ends_its_container() {
-    let bed = bed!();
-    bed.ok("pull -q busybox");
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
     for program in ["echo up; exec sleep 1000", "trap '' HUP; echo up; while :; do sleep 1; done"] {
         let arguments = ["run", "--rm", "-it", "busybox", "sh", "-c", program];
-        let mut terminal = Terminal::start(&bed, &arguments, 80);
+        let mut terminal = Terminal::start(&fixture, &arguments, 80);
         terminal.until("output", |screen| screen.has("up"));
         drop(terminal.master.take());
         let begun = Instant::now();
@@ -260,7 +260,7 @@ fn a_closed_terminal_ends_its_container() {
             assert!(begun.elapsed() < LONGEST, "{program}: it goes on");
             std::thread::sleep(Duration::from_millis(20));
         }
-        while !bed.ok("ps -aq").is_empty() {
+        while !fixture.ok("ps -aq").is_empty() {
             assert!(begun.elapsed() < LONGEST, "{program}: the container is left");
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! `Outside` is a directory of the fixture whose path every attack knows; it must not change.
 
-use crate::bed::{Bed, Bundle, Done, PATIENCE, new_id};
+use crate::fixture::{Bundle, Done, Fixture, PATIENCE, new_id};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags};
 use serde_json::{Value, json};
 use std::fs;
@@ -18,8 +18,8 @@ pub struct Outside {
 }
 
 impl Outside {
-    pub fn new(bed: &Bed) -> Outside {
-        let path = bed.path().join("outside");
+    pub fn new(fixture: &Fixture) -> Outside {
+        let path = fixture.path().join("outside");
         fs::create_dir_all(path.join("directory")).unwrap();
         fs::write(path.join("file"), "outside\n").unwrap();
         Outside { path }
@@ -117,11 +117,11 @@ pub fn without_mounts_below(config: &mut Value, dir: &str) {
 }
 
 /// A container that runs until it is removed.
-pub fn sleeper(bed: &Bed, change: impl FnOnce(&mut Bundle)) -> (String, Bundle) {
-    let mut bundle = bed.bundle("while :; do sleep 0.02; done");
+pub fn sleeper(fixture: &Fixture, change: impl FnOnce(&mut Bundle)) -> (String, Bundle) {
+    let mut bundle = fixture.bundle("while :; do sleep 0.02; done");
     change(&mut bundle);
     let id = new_id("attacked");
-    let done = bed.detached(&["run", "-d", "--bundle", bundle.write(), &id]);
+    let done = fixture.detached(&["run", "-d", "--bundle", bundle.write(), &id]);
     assert_eq!(done.code, 0, "{}", done.err);
     (id, bundle)
 }
@@ -133,8 +133,8 @@ pub fn with_handles(config: &mut Value) {
 }
 
 /// A program of the host that prints a text; its path from the root, without the slash.
-pub fn program_outside(bed: &Bed, bundle: &Bundle) -> String {
-    let program = bed.path().join("sh");
+pub fn program_outside(fixture: &Fixture, bundle: &Bundle) -> String {
+    let program = fixture.path().join("sh");
     fs::copy(bundle.rootfs().join("bin/busybox"), &program).unwrap();
     let up = "../".repeat(12);
     format!("{up}{}", program.to_str().unwrap().trim_start_matches('/'))
@@ -144,17 +144,17 @@ pub fn program_outside(bed: &Bed, bundle: &Bundle) -> String {
 /// the caller had.
 #[test]
 fn descriptors_do_not_leak() {
-    let bed = bed!();
+    let fixture = fixture!();
     // Looked for one by one: listing a directory opens it.
     let list = "i=0; found=; while test $i -lt 64; do test -L /proc/$$/fd/$i && found=\"$found $i\"; i=$((i + 1)); done; echo $found";
     // The caller has a directory of the host open, without close-on-exec.
     let leaking = |words: &[&str]| {
         let mut command = Command::new("sh");
         command.args(["-c", "exec 7</ 9</tmp; exec \"$0\" oci --root \"$@\""]);
-        command.arg(env!("CARGO_BIN_EXE_kiln")).arg(bed.root()).args(words).stdin(Stdio::null());
+        command.arg(env!("CARGO_BIN_EXE_kiln")).arg(fixture.root()).args(words).stdin(Stdio::null());
         Done::in_time(&mut command)
     };
-    let mut bundle = bed.bundle(list);
+    let mut bundle = fixture.bundle(list);
     with_handles(&mut bundle.config);
     let done = leaking(&["run", "--bundle", bundle.write(), &new_id("run")]);
     assert_eq!((done.out.as_str(), done.err.as_str()), ("0 1 2\n", ""));
@@ -162,19 +162,24 @@ fn descriptors_do_not_leak() {
     let done = leaking(&["run", "--preserve-fds", "5", "--bundle", bundle.write(), &new_id("run")]);
     assert_eq!((done.out.as_str(), done.err.as_str()), ("0 1 2 7\n", ""));
 
-    let (id, _bundle) = sleeper(&bed, |bundle| with_handles(&mut bundle.config));
+    let (id, _bundle) = sleeper(&fixture, |bundle| with_handles(&mut bundle.config));
     let done = leaking(&["exec", &id, "sh", "-c", list]);
     assert_eq!((done.out.as_str(), done.err.as_str()), ("0 1 2\n", ""));
 
-    let mut bundle = bed.bundle(&format!("({list}) > /root/list; while :; do sleep 0.02; done"));
+    let mut bundle = fixture.bundle(&format!("({list}) > /root/list; while :; do sleep 0.02; done"));
     with_handles(&mut bundle.config);
     let id = new_id("create");
     // A file for its output: the container outlives the command.
     let mut create = Command::new("sh");
     create.args(["-c", "exec 7</ 9</tmp; exec \"$0\" oci --root \"$@\" >/dev/null 2>&1"]);
-    create.arg(env!("CARGO_BIN_EXE_kiln")).arg(bed.root()).args(["create", "--bundle", bundle.write(), &id]);
+    create.arg(env!("CARGO_BIN_EXE_kiln")).arg(fixture.root()).args([
+        "create",
+        "--bundle",
+        bundle.write(),
+        &id,
+    ]);
     assert_eq!(Done::in_time(&mut create).code, 0);
-    assert_eq!(bed.oci(&["start", &id]).code, 0);
+    assert_eq!(fixture.oci(&["start", &id]).code, 0);
     let listed = || fs::read_to_string(bundle.rootfs().join("root/list")).unwrap_or_default();
     wait_until("the list", || listed().ends_with('\n'));
     assert_eq!(listed(), "0 1 2\n");
@@ -184,7 +189,7 @@ fn descriptors_do_not_leak() {
 /// streams: root of a container may change what it has open.
 #[test]
 fn the_null_device_stays_as_it_is() {
-    let bed = bed!();
+    let fixture = fixture!();
     let before = NullDevice::look();
     let hidden = ["/proc/keys", "/proc/interrupts", "/proc/timer_list"];
     let names = format!("{} /proc/self/fd/0 /proc/self/fd/2 /dev/null", hidden.join(" "));
@@ -194,24 +199,24 @@ fn the_null_device_stays_as_it_is() {
     );
     let change = |bundle: &mut Bundle| bundle.config["linux"]["maskedPaths"] = json!(hidden);
     let quiet = |words: &[&str]| {
-        let mut command = bed.command(words);
+        let mut command = fixture.command(words);
         command.stdin(Stdio::null()).stderr(Stdio::null());
         Done::in_time(&mut command)
     };
-    let mut bundle = bed.bundle(&attack);
+    let mut bundle = fixture.bundle(&attack);
     change(&mut bundle);
     let done = quiet(&["run", "--bundle", bundle.write(), &new_id("run")]);
     before.assert_same("run");
     assert_eq!((done.code, done.out.as_str()), (0, "done\n"));
 
-    let (id, _bundle) = sleeper(&bed, change);
+    let (id, _bundle) = sleeper(&fixture, change);
     let done = quiet(&["exec", &id, "sh", "-c", &attack]);
     before.assert_same("exec");
     assert_eq!((done.code, done.out.as_str()), (0, "done\n"));
 
     // Without device rules of a cgroup the nodes are the host's, mounted.
     let mut command = Command::new("unshare");
-    let inner = bed.command(&["run", "--bundle", bundle.write(), &new_id("ungrouped")]);
+    let inner = fixture.command(&["run", "--bundle", bundle.write(), &new_id("ungrouped")]);
     command.args(["--mount", "sh", "-c", "umount -R /sys/fs/cgroup && exec \"$@\"", "sh"]);
     command.arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null()).stderr(Stdio::null());
     let done = Done::in_time(&mut command);
@@ -243,12 +248,12 @@ impl NullDevice {
 /// CVE-2024-21626, attacks 1 and 2: a working directory over a descriptor of the runtime lies inside or is refused.
 #[test]
 fn working_dirs_over_descriptors_stay_inside() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
     let below_root = outside.file().to_str().unwrap().trim_start_matches('/').to_owned();
     // From outside of the root the file would be found by climbing up.
     let look = format!("test -e {}{below_root} && echo OUT; pwd -P", "../".repeat(12));
-    let (id, _bundle) = sleeper(&bed, |bundle| with_handles(&mut bundle.config));
+    let (id, _bundle) = sleeper(&fixture, |bundle| with_handles(&mut bundle.config));
     let check = |done: Done, what: &str| {
         assert!(!done.out.contains("OUT"), "{what} is outside: {done:?}");
         assert!(done.code == 0 || !done.err.is_empty(), "{what}: {done:?}");
@@ -256,10 +261,10 @@ fn working_dirs_over_descriptors_stay_inside() {
     for number in 3..31 {
         for below in ["", "/..", "/../../../../.."] {
             let dir = format!("/proc/self/fd/{number}{below}");
-            check(bed.oci(&["exec", "--cwd", &dir, &id, "sh", "-c", &look]), &format!("exec {dir}"));
+            check(fixture.oci(&["exec", "--cwd", &dir, &id, "sh", "-c", &look]), &format!("exec {dir}"));
         }
         let dir = format!("/proc/self/fd/{number}");
-        let done = bed.sh(&look, |config| {
+        let done = fixture.sh(&look, |config| {
             with_handles(config);
             config["process"]["cwd"] = json!(dir);
         });
@@ -272,26 +277,26 @@ fn working_dirs_over_descriptors_stay_inside() {
 /// as the program nor as the interpreter of a script.
 #[test]
 fn programs_are_not_found_over_descriptors() {
-    let bed = bed!();
-    let (id, bundle) = sleeper(&bed, |bundle| with_handles(&mut bundle.config));
-    let program = program_outside(&bed, &bundle);
+    let fixture = fixture!();
+    let (id, bundle) = sleeper(&fixture, |bundle| with_handles(&mut bundle.config));
+    let program = program_outside(&fixture, &bundle);
     let control = Command::new(format!("/{program}")).args(["-c", "echo OUT"]).output().unwrap();
     assert_eq!(control.stdout, b"OUT\n");
     for number in 3..31 {
         let path = format!("/proc/self/fd/{number}/{program}");
-        let done = bed.oci(&["exec", &id, &path, "-c", "echo OUT"]);
+        let done = fixture.oci(&["exec", &id, &path, "-c", "echo OUT"]);
         assert!(done.code == 255 && done.out.is_empty(), "{number}: {done:?}");
-        let mut fresh = bed.bundle("");
+        let mut fresh = fixture.bundle("");
         with_handles(&mut fresh.config);
         fresh.config["process"]["args"] = json!([path, "-c", "echo OUT"]);
-        let done = bed.run(&fresh);
+        let done = fixture.run(&fresh);
         assert!(matches!(done.code, 126 | 127) && done.out.is_empty(), "{number}: {done:?}");
 
         use std::os::unix::fs::PermissionsExt;
         let script = bundle.rootfs().join("bin/script");
         fs::write(&script, format!("#!{path}\necho OUT\n")).unwrap();
         fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
-        let done = bed.oci(&["exec", &id, "/bin/script"]);
+        let done = fixture.oci(&["exec", &id, "/bin/script"]);
         assert!(done.code == 255 && done.out.is_empty(), "{number}: {done:?}");
     }
 }
@@ -300,17 +305,17 @@ fn programs_are_not_found_over_descriptors() {
 /// when no process runs it any more, and with CAP_SYS_PTRACE.
 #[test]
 fn the_runtime_is_not_overwritten() {
-    let bed = bed!();
-    let own = bed.path().join("kiln");
+    let fixture = fixture!();
+    let own = fixture.path().join("kiln");
     fs::copy(env!("CARGO_BIN_EXE_kiln"), &own).unwrap();
     let before = fs::read(&own).unwrap();
     let kiln = |words: &[&str]| {
         let mut command = Command::new(&own);
-        command.arg("oci").arg("--root").arg(bed.root()).args(words);
+        command.arg("oci").arg("--root").arg(fixture.root()).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().unwrap().code()
     };
-    let bundle = bed.bundle("while :; do sleep 0.02; done");
+    let bundle = fixture.bundle("while :; do sleep 0.02; done");
     let id = new_id("exe");
     assert_eq!(kiln(&["create", "--bundle", bundle.write(), &id]), Some(0));
     // Its first process runs the runtime until it is started.
@@ -351,8 +356,8 @@ fn the_runtime_is_not_overwritten() {
 /// every process they find nothing of the host in one that waits to be started.
 #[test]
 fn processes_cannot_inspect_one_that_enters() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
     let below_root = outside.file().to_str().unwrap().trim_start_matches('/').to_owned();
     let up = "../".repeat(12);
     // Links of other processes to the host: a program that is not the container's, or a way out.
@@ -363,27 +368,27 @@ fn processes_cannot_inspect_one_that_enters() {
          case $(tr '\\0' ' ' < $p/environ) in *SECRET*) echo $p tells ;; esac; done"
     );
     let spin = format!("while :; do {{ {attack}; }} >> /tmp/found 2>/dev/null; done");
-    let (id, bundle) = sleeper(&bed, |bundle| {
+    let (id, bundle) = sleeper(&fixture, |bundle| {
         with_handles(&mut bundle.config);
         bundle.config["process"]["args"] = json!(["/bin/sh", "-c", spin]);
     });
     wait_until("the attack", || bundle.rootfs().join("tmp/found").exists());
     for _ in 0..100 {
-        let mut command = bed.command(&["exec", &id, "true"]);
+        let mut command = fixture.command(&["exec", &id, "true"]);
         let done = Done::in_time(command.env("SECRET", "of the caller"));
         assert_eq!(done.code, 0, "{done:?}");
     }
     assert_eq!(fs::read_to_string(bundle.rootfs().join("tmp/found")).unwrap(), "");
 
-    let mut bundle = bed.bundle("true");
+    let mut bundle = fixture.bundle("true");
     with_handles(&mut bundle.config);
     let id = new_id("waits");
-    assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
+    assert_eq!(fixture.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
     let cap = ["--cap", "CAP_SYS_PTRACE"];
     let look = |words: &[&str]| {
         let words: Vec<&str> =
             ["exec"].iter().chain(&cap).chain(&[id.as_str()]).chain(words).copied().collect();
-        bed.oci(&words)
+        fixture.oci(&words)
     };
     let done = look(&["sh", "-c", "for f in /proc/1/fd/*; do readlink $f; done"]);
     assert!(done.out.contains("socket:"), "it cannot look, so this shows nothing: {done:?}");
@@ -391,7 +396,7 @@ fn processes_cannot_inspect_one_that_enters() {
         ["socket:", "pipe:", "/dev/null", "anon_inode:"].iter().any(|kind| line.starts_with(kind))
     };
     let odd: Vec<&str> = done.out.lines().filter(|line| !fine(line) && *line != "/").collect();
-    let streams = bed.path().join("detached.err");
+    let streams = fixture.path().join("detached.err");
     assert!(odd.iter().all(|line| Path::new(line) == streams), "{odd:?}");
     let done = look(&[
         "sh",
@@ -407,11 +412,11 @@ fn processes_cannot_inspect_one_that_enters() {
 /// nothing that is made for one, out of the root.
 #[test]
 fn swapped_dirs_lead_nowhere() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
-    let shared = bed.path().join("shared");
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
+    let shared = fixture.path().join("shared");
     fs::create_dir(&shared).unwrap();
-    let mut bundle = bed.bundle(
+    let mut bundle = fixture.bundle(
         "grep -c ' /mnt/a/new/deep ' /proc/self/mountinfo; grep -c ' /vol/a/new ' /proc/self/mountinfo",
     );
     let mnt = bundle.rootfs().join("mnt");
@@ -442,7 +447,7 @@ fn swapped_dirs_lead_nowhere() {
     };
     meanwhile(attack, || {
         for _ in 0..200 {
-            let done = bed.oci(&["run", "--bundle", &dir, &new_id("race")]);
+            let done = fixture.oci(&["run", "--bundle", &dir, &new_id("race")]);
             // What was mounted may be hidden by the next swap, but is nowhere else.
             assert!(done.code <= 1, "{done:?}");
             went_well += u32::from(done.err.is_empty());
@@ -461,21 +466,22 @@ fn swapped_dirs_lead_nowhere() {
 /// starting.
 #[test]
 fn renames_elsewhere_do_not_prevent_starts() {
-    let bed = bed!();
-    let mut bundle = bed.bundle("echo fine > /deep/data/file && grep -c ' /var/data ' /proc/self/mountinfo");
+    let fixture = fixture!();
+    let mut bundle =
+        fixture.bundle("echo fine > /deep/data/file && grep -c ' /var/data ' /proc/self/mountinfo");
     fs::create_dir_all(bundle.rootfs().join("var/data")).unwrap();
     fs::create_dir_all(bundle.rootfs().join("deep/er")).unwrap();
     symlink("er/../../deep/../var/data", bundle.rootfs().join("deep/data")).unwrap();
     add_mount(&mut bundle.config, json!({ "destination": "/deep/data", "type": "tmpfs", "source": "tmpfs" }));
     let dir = bundle.write().to_owned();
-    let (one, other) = (bed.path().join("one"), bed.path().join("other"));
+    let (one, other) = (fixture.path().join("one"), fixture.path().join("other"));
     fs::create_dir(&one).unwrap();
     fs::create_dir(&other).unwrap();
     meanwhile(
         || exchange(&one, &other),
         || {
             for _ in 0..100 {
-                let done = bed.oci(&["run", "--bundle", &dir, &new_id("renames")]);
+                let done = fixture.oci(&["run", "--bundle", &dir, &new_id("renames")]);
                 assert_eq!((done.code, done.out.as_str()), (0, "1\n"), "{done:?}");
             }
         },
@@ -506,8 +512,8 @@ pub fn disguise(kind: &str, path: &Path, outside: &Outside) {
 /// directories leads nothing out of the root, and delays no start.
 #[test]
 fn images_in_disguise_lead_nowhere() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
     let paths = [
         "dev",
         "proc",
@@ -532,7 +538,7 @@ fn images_in_disguise_lead_nowhere() {
     ];
     let mut started = 0;
     for path in paths {
-        let mut bundle = bed.bundle("true");
+        let mut bundle = fixture.bundle("true");
         let original = bundle.config.clone();
         for kind in DISGUISES {
             disguise(kind, &bundle.rootfs().join(path), &outside);
@@ -553,7 +559,7 @@ fn images_in_disguise_lead_nowhere() {
                     json!({ "destination": "/etc/hosts", "type": "bind", "source": "/etc/hosts", "options": ["bind", "ro"] }),
                 );
                 bundle.config["process"]["cwd"] = json!("/root/new");
-                let done = bed.run(&bundle);
+                let done = fixture.run(&bundle);
                 let what = format!("{path} as {kind}, {mounts}");
                 assert!(done.code == 0 || done.err.starts_with("kiln oci: "), "{what}: {done:?}");
                 assert!(!done.err.contains("panicked"), "{what}: {done:?}");
@@ -569,12 +575,12 @@ fn images_in_disguise_lead_nowhere() {
 /// CVE-2025-31133: masked paths are covered by the host's /dev/null, not by a file of the image at its path.
 #[test]
 fn masked_paths_hide_the_files_of_the_image() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
     let command =
         "cat /secret /proc/keys 2>/dev/null; { echo written > /secret; } 2>/dev/null; ls /hidden; true";
     for kind in DISGUISES {
-        let mut bundle = bed.bundle(command);
+        let mut bundle = fixture.bundle(command);
         without_mounts_below(&mut bundle.config, "/dev");
         disguise(kind, &bundle.rootfs().join("dev/null"), &outside);
         disguise(kind, &bundle.rootfs().join("dev/zero"), &outside);
@@ -584,13 +590,16 @@ fn masked_paths_hide_the_files_of_the_image() {
         symlink("/secret", bundle.rootfs().join("link")).unwrap();
         bundle.config["linux"]["maskedPaths"] = json!([]);
         if kind == "link" {
-            let mut open = bed.bundle(command);
+            let mut open = fixture.bundle(command);
             fs::copy(bundle.rootfs().join("secret"), open.rootfs().join("secret")).unwrap();
             open.config["linux"]["maskedPaths"] = json!([]);
-            assert!(bed.run(&open).out.contains("SECRET"), "there is nothing to hide: this shows nothing");
+            assert!(
+                fixture.run(&open).out.contains("SECRET"),
+                "there is nothing to hide: this shows nothing"
+            );
         }
         bundle.config["linux"]["maskedPaths"] = json!(["/link", "/hidden", "/proc/keys"]);
-        let done = bed.run(&bundle);
+        let done = fixture.run(&bundle);
         // A node that is something else may be refused.
         assert!(done.out.is_empty(), "{kind}: {done:?}");
         assert_eq!(fs::read_to_string(bundle.rootfs().join("secret")).unwrap(), "SECRET\n", "{kind}");
@@ -602,8 +611,8 @@ fn masked_paths_hide_the_files_of_the_image() {
 /// in files that an image or a volume has in its place.
 #[test]
 fn a_false_proc_is_not_written_to() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
     let links = [
         "self/attr/exec",
         "self/attr/apparmor/exec",
@@ -626,24 +635,26 @@ fn a_false_proc_is_not_written_to() {
         config["process"]["selinuxLabel"] = json!("system_u:system_r:some_t:s0");
     };
     // In the image, with nothing mounted over it.
-    let mut bundle = bed.bundle("cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let mut bundle =
+        fixture.bundle("cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_unprivileged_port_start");
     falsify(&bundle.rootfs().join("proc"));
     without_mounts_below(&mut bundle.config, "/proc");
     set(&mut bundle.config);
     let labels = ["/sys/kernel/security/apparmor", "/sys/fs/selinux/enforce"];
     let can_label = labels.iter().any(|path| Path::new(path).exists());
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert!(can_label || done.code != 127 && !done.err.contains("kiln oci"), "{done:?}");
     outside.assert_untouched("an image's /proc");
     // With the real one mounted over it all is set.
-    let mut bundle = bed.bundle("cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let mut bundle =
+        fixture.bundle("cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_unprivileged_port_start");
     falsify(&bundle.rootfs().join("proc"));
     bundle.config["linux"]["sysctl"] = json!({ "net.ipv4.ip_unprivileged_port_start": "1234" });
     bundle.config["process"]["oomScoreAdj"] = json!(77);
-    assert_eq!(bed.run(&bundle).out, "77\n1234\n");
+    assert_eq!(fixture.run(&bundle).out, "77\n1234\n");
 
     // Mounted there.
-    let volume = bed.path().join("proc");
+    let volume = fixture.path().join("proc");
     falsify(&volume);
     for (destination, mount) in [
         ("/proc", json!({ "type": "bind", "source": volume, "options": ["bind"] })),
@@ -662,11 +673,11 @@ fn a_false_proc_is_not_written_to() {
         let mut mount = mount.clone();
         mount["destination"] = json!(destination);
         let mut bundle =
-            bed.bundle("cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_unprivileged_port_start");
+            fixture.bundle("cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_unprivileged_port_start");
         symlink("proc", bundle.rootfs().join("link")).unwrap();
         set(&mut bundle.config);
         add_mount(&mut bundle.config, mount);
-        let done = bed.run(&bundle);
+        let done = fixture.run(&bundle);
         // Where it is not refused, what is set is set where it should be.
         assert!(done.code != 0 || done.out == "77\n1234\n", "{destination}: {done:?}");
         outside.assert_untouched(destination);
@@ -677,9 +688,9 @@ fn a_false_proc_is_not_written_to() {
 /// not mounted, and nothing is mounted outside.
 #[test]
 fn terminals_are_not_swapped() {
-    let bed = bed!();
-    let outside = Outside::new(&bed);
-    let good = bed.sh(
+    let fixture = fixture!();
+    let outside = Outside::new(&fixture);
+    let good = fixture.sh(
         "stat -c %t:%T /dev/console; tty; cat /proc/self/mountinfo | grep -c ' /dev/console '",
         |config| {
             config["process"]["terminal"] = json!(true);
@@ -689,7 +700,7 @@ fn terminals_are_not_swapped() {
     for path in ["dev/console", "dev/pts", "dev/pts/0", "dev/pts/ptmx", "dev/ptmx"] {
         for kind in DISGUISES {
             for devpts in [true, false] {
-                let mut bundle = bed.bundle("{ echo written > /dev/console; } 2>/dev/null; true");
+                let mut bundle = fixture.bundle("{ echo written > /dev/console; } 2>/dev/null; true");
                 without_mounts_below(&mut bundle.config, "/dev");
                 bundle.config["process"]["terminal"] = json!(true);
                 if devpts {
@@ -700,7 +711,7 @@ fn terminals_are_not_swapped() {
                     );
                 }
                 disguise(kind, &bundle.rootfs().join(path), &outside);
-                let done = bed.run(&bundle);
+                let done = fixture.run(&bundle);
                 assert!(!done.err.contains("panicked"), "{path} as {kind}: {done:?}");
                 outside.assert_untouched(&format!("{path} as {kind}"));
                 fs::remove_dir_all(&bundle.dir).unwrap();
@@ -712,27 +723,27 @@ fn terminals_are_not_swapped() {
 /// CVE-2022-24769, CVE-2022-27649, CVE-2022-29162: no capability is inheritable, for any user and any added capability.
 #[test]
 fn no_capability_is_inheritable() {
-    let bed = bed!();
+    let fixture = fixture!();
     let show = "grep -E 'CapInh|CapAmb' /proc/self/status";
     let none = "CapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n";
-    assert_eq!(bed.sh(show, |_| {}).out, none);
-    let user = bed.sh(show, |config| config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 }));
+    assert_eq!(fixture.sh(show, |_| {}).out, none);
+    let user = fixture.sh(show, |config| config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 }));
     assert_eq!(user.out, none);
-    let (id, _bundle) = sleeper(&bed, |_| {});
+    let (id, _bundle) = sleeper(&fixture, |_| {});
     for flags in [&[][..], &["--cap", "CAP_SYS_ADMIN"], &["--cap", "CAP_NET_RAW", "--user", "1000"]] {
         let words: Vec<&str> =
             ["exec"].iter().chain(flags).chain(&[id.as_str(), "sh", "-c", show]).copied().collect();
-        assert_eq!(bed.oci(&words).out, none, "{flags:?}");
+        assert_eq!(fixture.oci(&words).out, none, "{flags:?}");
     }
-    let added = bed.oci(&["exec", "--cap", "CAP_SYS_ADMIN", &id, "grep", "CapEff", "/proc/self/status"]);
+    let added = fixture.oci(&["exec", "--cap", "CAP_SYS_ADMIN", &id, "grep", "CapEff", "/proc/self/status"]);
     assert!(added.out.contains("200"), "nothing was added: this shows nothing: {added:?}");
 }
 
 /// CVE-2026-30892: `exec` runs as the named user or fails.
 #[test]
 fn users_of_exec_are_read_strictly() {
-    let bed = bed!();
-    let (id, bundle) = sleeper(&bed, |_| {});
+    let fixture = fixture!();
+    let (id, bundle) = sleeper(&fixture, |_| {});
     let passwd =
         "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n1234:x:0:0::/:\n+5:x:0:0::/:\n";
     fs::write(bundle.rootfs().join("etc/passwd"), passwd).unwrap();
@@ -773,7 +784,7 @@ fn users_of_exec_are_read_strictly() {
         ("ｒoot", None),
         ("١٠٠٠", None),
     ] {
-        let done = bed.oci(&["exec", "--user", user, &id, "sh", "-c", "echo $(id -u):$(id -g)"]);
+        let done = fixture.oci(&["exec", "--user", user, &id, "sh", "-c", "echo $(id -u):$(id -g)"]);
         let found = (done.code == 0).then(|| done.out.trim().to_owned());
         assert_eq!(found.as_deref(), expected, "{user:?}: {done:?}");
         assert!(

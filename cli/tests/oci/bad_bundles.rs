@@ -1,28 +1,28 @@
 //! Bundles that are wrong as a whole: programs that are no programs, and files that are no configuration.
 
-use crate::bed::{Bed, Bundle, Done, new_id};
+use crate::fixture::{Bundle, Done, Fixture, new_id};
 use serde_json::{Value, json};
 use std::fs;
 use std::time::{Duration, Instant};
 
 /// Runs a bundle that must be refused; checks that there is one line and that nothing is left.
-pub fn refused(bed: &Bed, bundle: &Bundle, name: &str, what: &str) -> Done {
+pub fn refused(fixture: &Fixture, bundle: &Bundle, name: &str, what: &str) -> Done {
     let started = Instant::now();
     let id = new_id(name);
-    let done = bed.oci(&["run", "--bundle", bundle.write(), &id]);
+    let done = fixture.oci(&["run", "--bundle", bundle.write(), &id]);
     assert_ne!(done.code, 0, "{what}: {done:?}");
     assert_eq!(done.out, "", "{what}: the program ran");
     assert_eq!(done.err.lines().count(), 1, "{what}: {done:?}");
     assert!(done.err.starts_with("kiln oci: "), "{what}: {done:?}");
     assert!(started.elapsed() < Duration::from_secs(5), "{what}: took {:?}", started.elapsed());
-    assert!(!bed.root().join(&id).exists(), "{what}: state is left");
+    assert!(!fixture.root().join(&id).exists(), "{what}: state is left");
     done
 }
 
 #[test]
 fn programs_that_cannot_be_run() {
-    let bed = bed!();
-    let mut bundle = bed.bundle("");
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("");
     let file = |name: &str, text: &[u8], mode: u32| {
         use std::os::unix::fs::PermissionsExt;
         let path = bundle.rootfs().join(name);
@@ -56,7 +56,7 @@ fn programs_that_cannot_be_run() {
         ("/empty", 126, "exec: \"/empty\": exec format error"),
     ] {
         bundle.config["process"]["args"] = json!([program]);
-        let done = refused(&bed, &bundle, "programs-that-cannot-be-run", program);
+        let done = refused(&fixture, &bundle, "programs-that-cannot-be-run", program);
         assert_eq!(done.code, code, "{program:?}: {done:?}");
         let told = format!("kiln oci: unable to start container process: {expected}\n").replace(
             "exec: \"/etc/passwd/x\"\n",
@@ -67,21 +67,21 @@ fn programs_that_cannot_be_run() {
         assert!(done.err == told || is_format, "{program:?}: {done:?}");
         // And in two steps: `create` tells what is missing, `start` the rest.
         let id = new_id("programs-that-cannot-be-run");
-        let mut done = bed.detached(&["create", "--bundle", bundle.write(), &id]);
+        let mut done = fixture.detached(&["create", "--bundle", bundle.write(), &id]);
         if done.code == 0 {
-            done = bed.detached(&["start", &id]);
+            done = fixture.detached(&["start", &id]);
         }
         assert_ne!(done.code, 0, "{program:?}: {done:?}");
         assert!(done.err.contains("exec: "), "{program:?}: {done:?}");
-        assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
+        assert_eq!(fixture.oci(&["delete", "--force", &id]).code, 0);
     }
-    assert!(bed.traces("programs-that-cannot-be-run").is_empty());
+    assert!(fixture.traces("programs-that-cannot-be-run").is_empty());
 }
 
 #[test]
 fn files_that_are_no_configuration() {
-    let bed = bed!();
-    let bundle = bed.bundle("echo ok");
+    let fixture = fixture!();
+    let bundle = fixture.bundle("echo ok");
     let good = bundle.config.to_string();
     let deep = |depth: usize| {
         let nested = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
@@ -112,7 +112,7 @@ fn files_that_are_no_configuration() {
     for (what, text, expected) in cases {
         fs::write(bundle.dir.join("config.json"), text).unwrap();
         let started = Instant::now();
-        let done = bed.oci(&[
+        let done = fixture.oci(&[
             "run",
             "--bundle",
             bundle.dir.to_str().unwrap(),
@@ -127,19 +127,19 @@ fn files_that_are_no_configuration() {
         assert!(done.err.contains(expected), "{what}: {done:?}");
         assert!(started.elapsed() < Duration::from_secs(3), "{what}: {:?}", started.elapsed());
     }
-    assert!(bed.traces("files-that-are-no-configuration").is_empty());
+    assert!(fixture.traces("files-that-are-no-configuration").is_empty());
 }
 
 #[test]
 fn ten_megabytes_of_configuration() {
-    let bed = bed!();
-    let mut bundle = bed.bundle("echo ok");
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("echo ok");
     // Many notes for other tools: read and skipped.
     let notes: serde_json::Map<String, Value> =
         (0..100_000).map(|number| (format!("note.{number}"), json!("x".repeat(80)))).collect();
     bundle.config["annotations"] = Value::Object(notes);
     let started = Instant::now();
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "ok\n", ""));
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     // More environment than the kernel takes.
@@ -147,7 +147,7 @@ fn ten_megabytes_of_configuration() {
     let environment: Vec<String> =
         (0..100_000).map(|number| format!("V{number}={}", "x".repeat(80))).collect();
     bundle.config["process"]["env"] = json!(environment);
-    let done = refused(&bed, &bundle, "ten-megabytes-of-configuration", "environment");
+    let done = refused(&fixture, &bundle, "ten-megabytes-of-configuration", "environment");
     assert_eq!(
         done.err,
         "kiln oci: unable to start container process: exec: \"/bin/sh\": argument list too long\n"

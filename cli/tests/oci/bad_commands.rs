@@ -1,6 +1,6 @@
 //! Command lines that are wrong, and commands for containers that are in no state for them.
 
-use crate::bed::{Bed, Done, new_id, wait_until};
+use crate::fixture::{Done, Fixture, new_id, wait_until};
 use serde_json::json;
 use std::fs;
 use std::process::Command;
@@ -19,13 +19,13 @@ const VERBS: [&[&str]; 10] = [
     &["exec"],
 ];
 
-fn verb(bed: &Bed, verb: &[&str], id: &str) -> Done {
+fn verb(fixture: &Fixture, verb: &[&str], id: &str) -> Done {
     let mut words = verb.to_vec();
     words.push(id);
     if verb == ["exec"] {
         words.push("true");
     }
-    bed.oci(&words)
+    fixture.oci(&words)
 }
 
 /// Failed with one line that holds `expected`.
@@ -37,65 +37,65 @@ fn check(done: &Done, code: i32, expected: &str) {
 
 #[test]
 fn a_container_that_does_not_exist() {
-    let bed = bed!();
+    let fixture = fixture!();
     for words in VERBS {
         let code = if words == ["exec"] { 255 } else { 1 };
-        check(&verb(&bed, words, "nope"), code, "container \"nope\" does not exist");
-        check(&verb(&bed, words, "../nope"), code, "invalid container ID \"../nope\"");
-        check(&verb(&bed, words, ".."), code, "invalid container ID \"..\"");
+        check(&verb(&fixture, words, "nope"), code, "container \"nope\" does not exist");
+        check(&verb(&fixture, words, "../nope"), code, "invalid container ID \"../nope\"");
+        check(&verb(&fixture, words, ".."), code, "invalid container ID \"..\"");
     }
-    assert_eq!(bed.oci(&["delete", "--force", "nope"]).code, 0);
-    let bundle = bed.bundle("true");
+    assert_eq!(fixture.oci(&["delete", "--force", "nope"]).code, 0);
+    let bundle = fixture.bundle("true");
     for id in ["", "a/b", ".a", "a b", "ä", &"x".repeat(2000)] {
-        check(&bed.oci(&["create", "--bundle", bundle.write(), id]), 1, "invalid container ID");
+        check(&fixture.oci(&["create", "--bundle", bundle.write(), id]), 1, "invalid container ID");
     }
     for command in ["checkpoint", "restore"] {
-        check(&bed.oci(&[command, "nope"]), 1, "is not supported: this runtime cannot save processes");
+        check(&fixture.oci(&[command, "nope"]), 1, "is not supported: this runtime cannot save processes");
     }
-    assert!(!bed.root().exists(), "nothing is made for containers that are refused");
+    assert!(!fixture.root().exists(), "nothing is made for containers that are refused");
 }
 
 #[test]
 fn a_container_that_has_stopped() {
-    let bed = bed!();
-    let bundle = bed.bundle("exit 3");
+    let fixture = fixture!();
+    let bundle = fixture.bundle("exit 3");
     let id = new_id("over");
-    assert_eq!(bed.oci(&["run", "--keep", "--bundle", bundle.write(), &id]).code, 3);
-    assert_eq!(bed.state(&id)["status"], "stopped");
-    assert_eq!(bed.state(&id)["pid"], 0);
-    check(&bed.oci(&["start", &id]), 1, "cannot start a container that has stopped");
-    check(&bed.oci(&["kill", &id]), 1, &format!("container not running: {id}"));
-    check(&bed.oci(&["pause", &id]), 1, "container not running or created: stopped");
-    check(&bed.oci(&["resume", &id]), 1, "container not paused: it is stopped");
-    check(&bed.oci(&["events", "--stats", &id]), 1, &format!("container with id {id} is not running"));
-    check(&bed.oci(&["exec", &id, "true"]), 255, "cannot exec in a stopped container");
-    assert_eq!(bed.oci(&["ps", "--format", "json", &id]).out, "[]\n");
-    check(&bed.oci(&["create", "--bundle", bundle.write(), &id]), 1, "already exists");
-    assert_eq!(bed.oci(&["delete", &id]).code, 0);
-    check(&bed.oci(&["delete", &id]), 1, "does not exist");
+    assert_eq!(fixture.oci(&["run", "--keep", "--bundle", bundle.write(), &id]).code, 3);
+    assert_eq!(fixture.state(&id)["status"], "stopped");
+    assert_eq!(fixture.state(&id)["pid"], 0);
+    check(&fixture.oci(&["start", &id]), 1, "cannot start a container that has stopped");
+    check(&fixture.oci(&["kill", &id]), 1, &format!("container not running: {id}"));
+    check(&fixture.oci(&["pause", &id]), 1, "container not running or created: stopped");
+    check(&fixture.oci(&["resume", &id]), 1, "container not paused: it is stopped");
+    check(&fixture.oci(&["events", "--stats", &id]), 1, &format!("container with id {id} is not running"));
+    check(&fixture.oci(&["exec", &id, "true"]), 255, "cannot exec in a stopped container");
+    assert_eq!(fixture.oci(&["ps", "--format", "json", &id]).out, "[]\n");
+    check(&fixture.oci(&["create", "--bundle", bundle.write(), &id]), 1, "already exists");
+    assert_eq!(fixture.oci(&["delete", &id]).code, 0);
+    check(&fixture.oci(&["delete", &id]), 1, "does not exist");
 }
 
 #[test]
 fn a_container_in_another_state() {
-    let bed = bed!();
-    let id = bed.idle(|_| {});
-    check(&bed.oci(&["start", &id]), 1, "already running");
-    check(&bed.oci(&["resume", &id]), 1, "container not paused: it is running");
-    check(&bed.oci(&["delete", &id]), 1, "that is not stopped: running");
-    assert_eq!(bed.oci(&["pause", &id]).code, 0);
-    check(&bed.oci(&["pause", &id]), 1, "not running or created: paused");
-    check(&bed.oci(&["start", &id]), 1, "already running");
-    check(&bed.oci(&["delete", &id]), 1, "that is not stopped: paused");
-    check(&bed.oci(&["exec", &id, "true"]), 255, "cannot exec in a paused container");
+    let fixture = fixture!();
+    let id = fixture.idle(|_| {});
+    check(&fixture.oci(&["start", &id]), 1, "already running");
+    check(&fixture.oci(&["resume", &id]), 1, "container not paused: it is running");
+    check(&fixture.oci(&["delete", &id]), 1, "that is not stopped: running");
+    assert_eq!(fixture.oci(&["pause", &id]).code, 0);
+    check(&fixture.oci(&["pause", &id]), 1, "not running or created: paused");
+    check(&fixture.oci(&["start", &id]), 1, "already running");
+    check(&fixture.oci(&["delete", &id]), 1, "that is not stopped: paused");
+    check(&fixture.oci(&["exec", &id, "true"]), 255, "cannot exec in a paused container");
     // A paused container can be killed.
-    assert_eq!(bed.oci(&["kill", &id, "KILL"]).code, 0);
-    wait_until("a paused container ends", || bed.state(&id)["status"] == "stopped");
+    assert_eq!(fixture.oci(&["kill", &id, "KILL"]).code, 0);
+    wait_until("a paused container ends", || fixture.state(&id)["status"] == "stopped");
 }
 
 #[test]
 fn flags_and_values() {
-    let bed = bed!();
-    let id = bed.idle(|_| {});
+    let fixture = fixture!();
+    let id = fixture.idle(|_| {});
     for (words, code, expected) in [
         (&["kill", &id, "NOPE"][..], 1, "unknown signal \"NOPE\""),
         (&["kill", &id, "99"], 1, "unknown signal \"99\""),
@@ -155,9 +155,9 @@ fn flags_and_values() {
         (&["run", "--bundle"], 1, "flag needs an argument: -bundle"),
         (&["run", "--detach=maybe", "x"], 1, "invalid boolean value \"maybe\" for -detach"),
     ] {
-        check(&bed.oci(words), code, expected);
+        check(&fixture.oci(words), code, expected);
     }
-    let processes = bed.oci(&["ps", "--format", "json", &id]);
+    let processes = fixture.oci(&["ps", "--format", "json", &id]);
     let processes: Vec<i32> = serde_json::from_str(&processes.out).unwrap();
     let sleeps = |pid: &i32| {
         fs::read_to_string(format!("/proc/{pid}/cmdline"))
@@ -185,11 +185,11 @@ fn flags_and_values() {
 
 #[test]
 fn bundles_and_files_that_are_not_there() {
-    let bed = bed!();
-    let mut bundle = bed.bundle("sleep 1000");
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("sleep 1000");
     let dir = bundle.write().to_owned();
     let empty = tempfile::tempdir().unwrap();
-    let file = bed.path().join("file");
+    let file = fixture.path().join("file");
     fs::write(&file, "").unwrap();
     let id = new_id("not-there");
     for (words, expected) in [
@@ -219,8 +219,8 @@ fn bundles_and_files_that_are_not_there() {
             "cannot keep 99999999 descriptors",
         ),
     ] {
-        check(&bed.oci(words), 1, expected);
-        assert!(!bed.root().join(&id).exists(), "{expected}");
+        check(&fixture.oci(words), 1, expected);
+        assert!(!fixture.root().join(&id).exists(), "{expected}");
     }
     bundle.config["process"]["terminal"] = json!(true);
     bundle.write();
@@ -233,10 +233,10 @@ fn bundles_and_files_that_are_not_there() {
         (&["run", "--detach", "--bundle", &dir, &id], "pass --console-socket"),
         (&["run", "--bundle", &dir, "--console-socket", "/no/socket", &id], "cannot use console socket"),
     ] {
-        check(&bed.oci(words), 1, expected);
-        assert!(!bed.root().join(&id).exists(), "{expected}");
+        check(&fixture.oci(words), 1, expected);
+        assert!(!fixture.root().join(&id).exists(), "{expected}");
     }
-    assert!(bed.traces("not-there").is_empty(), "{:?}", bed.traces("not-there"));
+    assert!(fixture.traces("not-there").is_empty(), "{:?}", fixture.traces("not-there"));
 
     bundle.config["process"]["terminal"] = json!(false);
     bundle.write();
@@ -250,9 +250,9 @@ fn bundles_and_files_that_are_not_there() {
 
 #[test]
 fn processes_files_that_are_wrong() {
-    let bed = bed!();
-    let id = bed.idle(|_| {});
-    let file = bed.path().join("process.json");
+    let fixture = fixture!();
+    let id = fixture.idle(|_| {});
+    let file = fixture.path().join("process.json");
     for (text, expected) in [
         ("", "EOF while parsing a value at line 1 column 0"),
         (r#"{"args":["true"],"cwd":"/""#, "EOF while parsing an object at line 1 column 26"),
@@ -269,7 +269,7 @@ fn processes_files_that_are_wrong() {
         (r#"{"args":["true"],"cwd":"/","terminal":true}"#, ""),
     ] {
         fs::write(&file, text).unwrap();
-        let done = bed.oci(&["exec", "--process", file.to_str().unwrap(), &id]);
+        let done = fixture.oci(&["exec", "--process", file.to_str().unwrap(), &id]);
         if expected.is_empty() {
             assert_eq!((done.code, done.err.as_str()), (0, ""));
         } else {
@@ -281,15 +281,15 @@ fn processes_files_that_are_wrong() {
 /// Version 1 lets a process of `exec` into a full cgroup, but no child of it.
 #[test]
 fn a_full_group() {
-    let bed = bed!();
+    let fixture = fixture!();
     if !std::path::Path::new("/sys/fs/cgroup/pids/cgroup.procs").exists() {
         skip!("no pids controller of version 1");
     }
-    let mut bundle = bed.bundle("");
+    let mut bundle = fixture.bundle("");
     bundle.config["process"]["args"] = json!(["/bin/sleep", "1000"]);
     bundle.config["linux"]["resources"]["pids"] = json!({"limit": 1});
-    let id = bed.up(&bundle);
-    assert_eq!(bed.oci(&["exec", &id, "true"]).code, 0);
-    let done = bed.exec(&id, "sleep 0 & wait");
+    let id = fixture.up(&bundle);
+    assert_eq!(fixture.oci(&["exec", &id, "true"]).code, 0);
+    let done = fixture.exec(&id, "sleep 0 & wait");
     assert!(done.code != 0 && done.err.contains("can't fork"), "{done:?}");
 }

@@ -2,7 +2,7 @@
 //! left of it.
 
 use crate::bad_bundles::refused;
-use crate::bed::new_id;
+use crate::fixture::new_id;
 use kiln_runtime::host::{Feature, Host};
 use serde_json::{Value, json};
 
@@ -55,18 +55,18 @@ fn hook(config: &mut Value, kind: &str, path: &str) {
 }
 
 fn check(name: &str, cases: &[Case]) {
-    let bed = bed!();
-    let mut bundle = bed.bundle("echo ok");
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("echo ok");
     let good = bundle.config.clone();
-    let before = bed.traces(name);
+    let before = fixture.traces(name);
     for (what, change, expected) in cases {
         bundle.config = good.clone();
         change(&mut bundle.config);
-        let done = refused(&bed, &bundle, name, what);
+        let done = refused(&fixture, &bundle, name, what);
         let line = done.err.replace(bundle.dir.to_str().unwrap(), "BUNDLE");
         assert!(line.contains(expected), "{what}: {line:?} does not hold {expected:?}");
     }
-    assert_eq!(bed.traces(name), before);
+    assert_eq!(fixture.traces(name), before);
 }
 
 #[test]
@@ -748,32 +748,32 @@ fn invalid_resources_are_refused() {
 /// that was killed.
 #[test]
 fn too_little_memory_to_begin_with() {
-    let bed = bed!();
+    let fixture = fixture!();
     if !std::path::Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() {
         skip!("no memory controller of version 1");
     }
-    let mut bundle = bed.bundle("echo ok");
+    let mut bundle = fixture.bundle("echo ok");
     resources(&mut bundle.config, "memory", json!({"limit": 4096}));
     for _ in 0..5 {
-        let done = bed.oci(&["run", "--bundle", bundle.write(), &new_id("little")]);
+        let done = fixture.oci(&["run", "--bundle", bundle.write(), &new_id("little")]);
         let told = done.code == 1 && done.err.contains("was killed by signal 9 while it set itself up");
         assert!(told || done.code == 137 && done.err.is_empty(), "{done:?}");
         assert_eq!(done.out, "");
     }
-    assert!(bed.traces("little").is_empty());
+    assert!(fixture.traces("little").is_empty());
 }
 
 /// Ignored fields: the container runs nevertheless.
 #[test]
 fn odd_but_fine() {
-    let bed = bed!();
-    let mut bundle = bed.bundle("echo ok");
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("echo ok");
     bundle.config["process"]["capabilities"]["bounding"].as_array_mut().unwrap().push(json!("CAP_NOPE"));
     let warning = "kiln oci: warning: ignoring unknown or unavailable capabilities: [CAP_NOPE]\n";
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "ok\n", warning));
     // Reported once, although this program re-executes itself before it waits.
-    let done = bed.detached(&["create", "--bundle", bundle.write(), &new_id("odd")]);
+    let done = fixture.detached(&["create", "--bundle", bundle.write(), &new_id("odd")]);
     assert_eq!((done.code, done.err.as_str()), (0, warning));
     let cases: [(&str, Change); 7] = [
         ("unknown parts", |c| c["nope"] = json!({"a": [1, 2]})),
@@ -795,10 +795,10 @@ fn odd_but_fine() {
         }),
     ];
     for (what, change) in cases {
-        let done = bed.sh("echo ok", change);
+        let done = fixture.sh("echo ok", change);
         assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "ok\n", ""), "{what}");
     }
-    let done = bed.sh("ls /over; wc -l < /proc/self/mountinfo", |c| {
+    let done = fixture.sh("ls /over; wc -l < /proc/self/mountinfo", |c| {
         mount(c, json!({"destination": "/over", "type": "tmpfs", "options": ["size=64k"]}));
         mount(c, json!({"destination": "/over/early", "type": "tmpfs", "options": ["size=64k"]}));
         mount(c, json!({"destination": "/over", "type": "tmpfs", "options": ["size=64k"]}));

@@ -1,6 +1,6 @@
 //! Hooks: their time, order and input, and the outcome when they fail.
 
-use crate::bed::{Bed, Bundle, new_id, read};
+use crate::fixture::{Bundle, Fixture, new_id, read};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
@@ -11,8 +11,8 @@ const KINDS: [&str; 6] =
 
 /// A bundle whose program and hooks write their names into a file, in the directory that is both at `/tmp/told` in the
 /// container and `told` outside.
-fn telling(bed: &Bed) -> (Bundle, PathBuf) {
-    let mut bundle = bed.bundle("echo program >> /tmp/told");
+fn telling(fixture: &Fixture) -> (Bundle, PathBuf) {
+    let mut bundle = fixture.bundle("echo program >> /tmp/told");
     let told = bundle.rootfs().join("tmp/told");
     for kind in KINDS {
         // Those in the container see its tree, the others the host's.
@@ -33,10 +33,10 @@ fn lines(told: &PathBuf) -> Vec<String> {
 
 #[test]
 fn each_kind_of_hook_runs_at_its_time() {
-    let bed = bed!();
-    let (bundle, told) = telling(&bed);
+    let fixture = fixture!();
+    let (bundle, told) = telling(&fixture);
     let id = new_id("hooks");
-    assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
+    assert_eq!(fixture.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
     let created = [
         "prestart1",
         "prestart2",
@@ -46,16 +46,16 @@ fn each_kind_of_hook_runs_at_its_time() {
         "createContainer2",
     ];
     assert_eq!(lines(&told), created);
-    let done = bed.detached(&["start", &id]);
+    let done = fixture.detached(&["start", &id]);
     assert_eq!((done.code, done.err.as_str()), (0, ""));
-    crate::bed::wait_until("it ends", || bed.state(&id)["status"] == "stopped");
+    crate::fixture::wait_until("it ends", || fixture.state(&id)["status"] == "stopped");
     let mut all = lines(&told);
     assert_eq!(all[6..8], ["startContainer1", "startContainer2"]);
     // The program and poststart hooks run in parallel.
     let mut rest = all.split_off(8);
     rest.sort();
     assert_eq!(rest, ["poststart1", "poststart2", "program"]);
-    assert_eq!(bed.oci(&["delete", &id]).code, 0);
+    assert_eq!(fixture.oci(&["delete", &id]).code, 0);
     assert_eq!(lines(&told)[11..], ["poststop1", "poststop2"]);
 
     for (kind, status) in
@@ -71,10 +71,10 @@ fn each_kind_of_hook_runs_at_its_time() {
 
 #[test]
 fn a_run_has_them_all() {
-    let bed = bed!();
-    let (mut bundle, told) = telling(&bed);
+    let fixture = fixture!();
+    let (mut bundle, told) = telling(&fixture);
     bundle.config["annotations"] = json!({"org.example.note": "told"});
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert_eq!((done.code, done.err.as_str()), (0, ""));
     assert_eq!(lines(&told).len(), 13, "{:?}", lines(&told));
     let state: Value = serde_json::from_str(&read(format!("{}.createRuntime", told.display()))).unwrap();
@@ -88,13 +88,13 @@ fn a_run_has_them_all() {
 /// Annotations of engines can be long; hooks receive all of them.
 #[test]
 fn long_notes_reach_hooks() {
-    let bed = bed!();
-    let (mut bundle, told) = telling(&bed);
+    let fixture = fixture!();
+    let (mut bundle, told) = telling(&fixture);
     bundle.config["annotations"] = json!({"long": "x".repeat(1 << 20)});
     let id = new_id("long");
-    let done = bed.detached(&["create", "--bundle", bundle.write(), &id]);
+    let done = fixture.detached(&["create", "--bundle", bundle.write(), &id]);
     assert_eq!((done.code, done.err.as_str()), (0, ""));
-    let done = bed.detached(&["start", &id]);
+    let done = fixture.detached(&["start", &id]);
     assert_eq!((done.code, done.err.as_str()), (0, ""));
     for kind in &KINDS[..5] {
         let state: Value = serde_json::from_str(&read(format!("{}.{kind}", told.display()))).unwrap();
@@ -104,16 +104,16 @@ fn long_notes_reach_hooks() {
 
 #[test]
 fn one_that_fails_stops_it_all() {
-    let bed = bed!();
+    let fixture = fixture!();
     for kind in KINDS {
-        let (mut bundle, told) = telling(&bed);
+        let (mut bundle, told) = telling(&fixture);
         bundle.config["hooks"][kind] = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo why >&2; exit 3"], "env": ["PATH=/bin:/usr/bin"]}]);
         if kind == "poststart" {
             bundle.config["process"]["args"] = json!(["/bin/sleep", "1000"]);
         }
         let name = format!("failing-{kind}");
         let id = new_id(&name);
-        let done = bed.oci(&["run", "--bundle", bundle.write(), &id]);
+        let done = fixture.oci(&["run", "--bundle", bundle.write(), &id]);
         assert_eq!(done.err.lines().count(), 1, "{kind}: {done:?}");
         let line =
             format!("error running {kind} hook #0: error running hook `/bin/sh`: exit status 3, stderr: why");
@@ -132,33 +132,33 @@ fn one_that_fails_stops_it_all() {
         for later in KINDS[at + 1..].iter().filter(|later| **later != "poststop") {
             assert!(!ran.contains(&format!("{later}1")), "{kind}: {ran:?}");
         }
-        assert!(bed.traces(&name).is_empty(), "{kind}: {:?}", bed.traces(&name));
+        assert!(fixture.traces(&name).is_empty(), "{kind}: {:?}", fixture.traces(&name));
     }
     // In two steps: a failure of `start` leaves a stopped container.
-    let (mut bundle, _) = telling(&bed);
+    let (mut bundle, _) = telling(&fixture);
     bundle.config["hooks"]["startContainer"] = json!([{"path": "/bin/false"}]);
     bundle.config["process"]["args"] = json!(["/bin/sleep", "1000"]);
     let id = new_id("steps");
-    assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
-    let done = bed.detached(&["start", &id]);
+    assert_eq!(fixture.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
+    let done = fixture.detached(&["start", &id]);
     assert!(
         done.code == 1
             && done.err.contains("startContainer hook #0: error running hook `/bin/false`: exit status 1"),
         "{done:?}"
     );
-    crate::bed::wait_until("it ends", || bed.state(&id)["status"] == "stopped");
-    assert_eq!(bed.oci(&["delete", &id]).code, 0);
+    crate::fixture::wait_until("it ends", || fixture.state(&id)["status"] == "stopped");
+    assert_eq!(fixture.oci(&["delete", &id]).code, 0);
 }
 
 #[test]
 fn one_that_takes_too_long_is_killed() {
-    let bed = bed!();
-    let mut bundle = bed.bundle("true");
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("true");
     bundle.config["hooks"]["createRuntime"] =
         json!([{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]);
     let started = Instant::now();
     let id = new_id("slow");
-    let done = bed.oci(&["run", "--bundle", bundle.write(), &id]);
+    let done = fixture.oci(&["run", "--bundle", bundle.write(), &id]);
     assert!(
         done.code == 1
             && done
@@ -167,17 +167,17 @@ fn one_that_takes_too_long_is_killed() {
         "{done:?}"
     );
     assert!(started.elapsed() < Duration::from_secs(5));
-    assert!(bed.traces("slow").is_empty());
+    assert!(fixture.traces("slow").is_empty());
 }
 
 #[test]
 fn arguments_and_environment() {
-    let bed = bed!();
-    let mut bundle = bed.bundle("true");
-    let out = bed.path().join("out");
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("true");
+    let out = fixture.path().join("out");
     let script = format!("echo $0 $1 \"$A\" ${{HOME-none}} > {}", out.display());
     bundle.config["hooks"]["createRuntime"] = json!([{"path": "/bin/sh", "args": ["name", "-c", script, "zero", "one"], "env": ["A=b c", "PATH=/bin"]}]);
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert_eq!((done.code, done.err.as_str()), (0, ""));
     assert_eq!(read(&out), "zero one b c none");
 }
@@ -185,38 +185,38 @@ fn arguments_and_environment() {
 /// Runtime specification, "Lifecycle", step 10.
 #[test]
 fn one_that_fails_after_the_start_ends_the_container() {
-    let bed = bed!();
-    let mut bundle = bed.bundle("sleep 1000");
-    let told = bed.path().join("told");
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("sleep 1000");
+    let told = fixture.path().join("told");
     bundle.config["hooks"] = json!({
         "poststart": [{"path": "/bin/false"}],
         "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", format!("echo gone > {}", told.display())]}],
     });
     let id = new_id("after-start");
-    assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
-    let done = bed.oci(&["start", &id]);
+    assert_eq!(fixture.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
+    let done = fixture.oci(&["start", &id]);
     assert!(
         done.code == 1
             && done.err.contains("poststart hook #0: error running hook `/bin/false`: exit status 1"),
         "{done:?}"
     );
-    assert!(bed.oci(&["state", &id]).err.contains("does not exist"));
+    assert!(fixture.oci(&["state", &id]).err.contains("does not exist"));
     assert_eq!(fs::read_to_string(told).unwrap(), "gone\n");
-    assert!(bed.traces("after-start").is_empty());
+    assert!(fixture.traces("after-start").is_empty());
 }
 
 /// Annotations of crun: the output of hooks on the host's side is appended to files.
 #[test]
 fn output_of_hooks_is_kept() {
-    let bed = bed!();
-    let mut bundle = bed.bundle("true");
-    let (out, err) = (bed.path().join("out"), bed.path().join("err"));
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("true");
+    let (out, err) = (fixture.path().join("out"), fixture.path().join("err"));
     bundle.config["annotations"] = json!({"run.oci.hooks.stdout": out, "run.oci.hooks.stderr": err});
     for kind in ["prestart", "createRuntime", "poststart", "poststop"] {
         let says = format!("echo {kind}; echo {kind}-error >&2");
         bundle.config["hooks"][kind] = json!([{"path": "/bin/sh", "args": ["sh", "-c", says]}]);
     }
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert_eq!((done.code, done.err.as_str()), (0, ""));
     assert_eq!(read(&out), "prestart\ncreateRuntime\npoststart\npoststop");
     assert_eq!(read(&err).lines().nth(3), Some("poststop-error"));

@@ -1,6 +1,6 @@
 //! From `create` to `delete`.
 
-use crate::bed::{Done, new_id, wait_until};
+use crate::fixture::{Done, new_id, wait_until};
 use serde_json::json;
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -10,68 +10,68 @@ use std::time::Duration;
 
 #[test]
 fn a_container_is_made_started_and_removed() {
-    let bed = bed!();
-    let bundle = bed.bundle("trap 'exit 7' TERM; echo up > /root/up; while :; do sleep 0.05; done");
+    let fixture = fixture!();
+    let bundle = fixture.bundle("trap 'exit 7' TERM; echo up > /root/up; while :; do sleep 0.05; done");
     let id = new_id("life");
-    assert_eq!(bed.oci(&["state", &id]).code, 1);
-    let done = bed.detached(&["create", "--bundle", bundle.write(), &id]);
+    assert_eq!(fixture.oci(&["state", &id]).code, 1);
+    let done = fixture.detached(&["create", "--bundle", bundle.write(), &id]);
     assert_eq!(done.code, 0, "{}", done.err);
-    let state = bed.state(&id);
+    let state = fixture.state(&id);
     assert_eq!(state["status"], "created");
     assert_eq!(state["bundle"], json!(bundle.dir));
     assert!(!bundle.rootfs().join("root/up").exists(), "the program runs before it is started");
-    assert!(bed.oci(&["create", "--bundle", bundle.write(), &id]).err.contains("already exists"));
+    assert!(fixture.oci(&["create", "--bundle", bundle.write(), &id]).err.contains("already exists"));
 
-    assert_eq!(bed.oci(&["start", &id]).code, 0);
-    assert_eq!(bed.state(&id)["status"], "running");
-    assert!(bed.oci(&["start", &id]).err.contains("already running"));
-    let refused = bed.oci(&["delete", &id]);
+    assert_eq!(fixture.oci(&["start", &id]).code, 0);
+    assert_eq!(fixture.state(&id)["status"], "running");
+    assert!(fixture.oci(&["start", &id]).err.contains("already running"));
+    let refused = fixture.oci(&["delete", &id]);
     assert!(refused.code != 0 && refused.err.contains("not stopped: running"), "{refused:?}");
 
-    assert_eq!(bed.oci(&["pause", &id]).code, 0);
-    assert_eq!(bed.state(&id)["status"], "paused");
-    assert_eq!(bed.oci(&["resume", &id]).code, 0);
-    assert_eq!(bed.oci(&["kill", &id, "KILL"]).code, 0);
+    assert_eq!(fixture.oci(&["pause", &id]).code, 0);
+    assert_eq!(fixture.state(&id)["status"], "paused");
+    assert_eq!(fixture.oci(&["resume", &id]).code, 0);
+    assert_eq!(fixture.oci(&["kill", &id, "KILL"]).code, 0);
     // Only its parent is notified of its exit: `delete` waits.
-    assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
-    assert!(bed.oci(&["state", &id]).err.contains("does not exist"));
-    assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
-    assert_eq!(bed.oci(&["delete", &id]).code, 1);
+    assert_eq!(fixture.oci(&["delete", "--force", &id]).code, 0);
+    assert!(fixture.oci(&["state", &id]).err.contains("does not exist"));
+    assert_eq!(fixture.oci(&["delete", "--force", &id]).code, 0);
+    assert_eq!(fixture.oci(&["delete", &id]).code, 1);
 }
 
 /// A configuration needs no process before `start`.
 #[test]
 fn without_a_process_nothing_is_started() {
-    let bed = bed!();
-    let mut bundle = bed.bundle("");
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("");
     bundle.config.as_object_mut().unwrap().remove("process");
     fs::remove_dir_all(bundle.rootfs().join("bin")).unwrap();
     let id = new_id("nothing");
-    let done = bed.detached(&["create", "--bundle", bundle.write(), &id]);
+    let done = fixture.detached(&["create", "--bundle", bundle.write(), &id]);
     assert_eq!(done.code, 0, "{}", done.err);
-    let done = bed.oci(&["start", &id]);
+    let done = fixture.oci(&["start", &id]);
     assert!(done.code == 1 && done.err.contains("its configuration has no `process`"), "{done:?}");
-    assert_eq!(bed.state(&id)["status"], "created");
-    assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
+    assert_eq!(fixture.state(&id)["status"], "created");
+    assert_eq!(fixture.oci(&["delete", "--force", &id]).code, 0);
 }
 
 #[test]
 fn run_passes_output_and_code_on() {
-    let bed = bed!();
-    let done = bed.sh("echo out; echo err >&2; exit 7", |_| {});
+    let fixture = fixture!();
+    let done = fixture.sh("echo out; echo err >&2; exit 7", |_| {});
     assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (7, "out\n", "err\n"));
-    let done = bed.sh("kill -9 $$", |_| {});
+    let done = fixture.sh("kill -9 $$", |_| {});
     assert_eq!(done.code, 0, "process 1 does not kill itself: {done:?}");
-    let missing = bed.sh("", |config| config["process"]["args"] = json!(["/no/such"]));
+    let missing = fixture.sh("", |config| config["process"]["args"] = json!(["/no/such"]));
     assert_eq!(missing.code, 127, "{missing:?}");
-    let dir = bed.sh("", |config| config["process"]["args"] = json!(["/etc"]));
+    let dir = fixture.sh("", |config| config["process"]["args"] = json!(["/etc"]));
     assert_eq!(dir.code, 126, "{dir:?}");
 }
 
 #[test]
 fn hooks_leave_the_program_its_dir() {
-    let bed = bed!();
-    let done = bed.sh("pwd", |config| {
+    let fixture = fixture!();
+    let done = fixture.sh("pwd", |config| {
         config["process"]["cwd"] = json!("/tmp");
         config["hooks"] = json!({ "startContainer": [{ "path": "/bin/true" }] });
     });
@@ -80,14 +80,14 @@ fn hooks_leave_the_program_its_dir() {
 
 #[test]
 fn further_programs_run_in_it() {
-    let bed = bed!();
-    let bundle = bed.bundle("while :; do sleep 0.05; done");
+    let fixture = fixture!();
+    let bundle = fixture.bundle("while :; do sleep 0.05; done");
     let id = new_id("exec");
-    assert_eq!(bed.detached(&["run", "-d", "--bundle", bundle.write(), &id]).code, 0);
-    let done = bed.oci(&["exec", &id, "sh", "-c", "echo $$; exit 9"]);
+    assert_eq!(fixture.detached(&["run", "-d", "--bundle", bundle.write(), &id]).code, 0);
+    let done = fixture.oci(&["exec", &id, "sh", "-c", "echo $$; exit 9"]);
     assert_eq!(done.code, 9, "{done:?}");
     assert!(done.out.trim().parse::<u32>().unwrap() > 1, "{done:?}");
-    let done = bed.oci(&[
+    let done = fixture.oci(&[
         "exec",
         "--user",
         "1000:1001",
@@ -101,8 +101,8 @@ fn further_programs_run_in_it() {
         "id -u; pwd; echo $A",
     ]);
     assert_eq!(done.out, "1000\n/tmp\n1\n", "{done:?}");
-    assert_eq!(bed.oci(&["exec", &id, "no-such"]).code, 255);
-    let ps = bed.oci(&["ps", "--format", "json", &id]);
+    assert_eq!(fixture.oci(&["exec", &id, "no-such"]).code, 255);
+    let ps = fixture.oci(&["ps", "--format", "json", &id]);
     let pids: Vec<i32> = serde_json::from_str(&ps.out).unwrap();
     assert!(!pids.is_empty(), "{ps:?}");
 }
@@ -110,16 +110,16 @@ fn further_programs_run_in_it() {
 /// `NOTIFY_SOCKET`: a service manager is notified of readiness, and of nothing else (sd_notify(3)).
 #[test]
 fn the_service_manager_is_notified_of_readiness() {
-    let bed = bed!();
-    let path = bed.path().join("manager");
+    let fixture = fixture!();
+    let path = fixture.path().join("manager");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let command = "test -S $NOTIFY_SOCKET && echo $NOTIFY_SOCKET > /root/new && mv /root/new /root/socket; while ! test -e /root/end; do sleep 0.02; done";
     for words in [&["run"][..], &["run", "--detach"], &["create"]] {
-        let bundle = bed.bundle(command);
+        let bundle = fixture.bundle(command);
         let id = new_id("ready");
         let call = |words: &[&str]| {
-            let mut command = bed.command(words);
+            let mut command = fixture.command(words);
             command.env("NOTIFY_SOCKET", &path).stdout(Stdio::null()).stderr(Stdio::null());
             command
         };
@@ -133,7 +133,7 @@ fn the_service_manager_is_notified_of_readiness() {
         wait_until("the program runs", || told.exists());
         assert_eq!(fs::read_to_string(&told).unwrap().trim(), path.join("notify").to_str().unwrap());
         assert!(caller.try_wait().unwrap().is_none(), "{words:?} waits until the program is ready");
-        let inside = format!("/proc/{}/root{}", bed.pid(&id), path.display());
+        let inside = format!("/proc/{}/root{}", fixture.pid(&id), path.display());
         let dir = fs::File::open(inside).unwrap();
         let program = UnixDatagram::unbound().unwrap();
         let socket = format!("/proc/self/fd/{}/notify", dir.as_raw_fd());
@@ -147,40 +147,40 @@ fn the_service_manager_is_notified_of_readiness() {
         }
         fs::write(bundle.rootfs().join("root/end"), "").unwrap();
         assert_eq!(caller.wait().unwrap().code(), Some(0), "{words:?}");
-        assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
+        assert_eq!(fixture.oci(&["delete", "--force", &id]).code, 0);
     }
     // A program that exits without a notification delays nothing.
-    let bundle = bed.bundle("exit 3");
+    let bundle = fixture.bundle("exit 3");
     let id = new_id("silent");
-    let mut command = bed.command(&["run", "--detach", "--bundle", bundle.write(), &id]);
+    let mut command = fixture.command(&["run", "--detach", "--bundle", bundle.write(), &id]);
     let done = Done::in_time(command.env("NOTIFY_SOCKET", &path));
     assert_eq!(done.code, 0, "{done:?}");
-    assert_eq!(bed.oci(&["delete", "--force", &id]).code, 0);
+    assert_eq!(fixture.oci(&["delete", "--force", &id]).code, 0);
 }
 
 /// Without a pid namespace the exit of the init process does not end the others: the cgroup lists them.
 #[test]
 fn killing_ends_processes_that_the_init_process_left() {
-    let bed = bed!();
+    let fixture = fixture!();
     for first_is_gone in [false, true] {
-        let mut bundle = bed.bundle("exec sleep 1000");
+        let mut bundle = fixture.bundle("exec sleep 1000");
         let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
         namespaces.retain(|one| one["type"] != "pid");
         bundle.config["linux"]["cgroupsPath"] = json!(format!("/{}", new_id("numbers")));
-        let id = bed.up(&bundle);
-        assert_eq!(bed.detached(&["exec", "--detach", &id, "sleep", "1000"]).code, 0);
-        let list = || bed.oci(&["ps", "--format", "json", &id]).out;
+        let id = fixture.up(&bundle);
+        assert_eq!(fixture.detached(&["exec", "--detach", &id, "sleep", "1000"]).code, 0);
+        let list = || fixture.oci(&["ps", "--format", "json", &id]).out;
         wait_until("there are two", || list().matches(',').count() == 1);
-        let first = bed.pid(&id);
+        let first = fixture.pid(&id);
         if first_is_gone {
             let first = rustix::process::Pid::from_raw(first as i32).unwrap();
             rustix::process::kill_process(first, rustix::process::Signal::KILL).unwrap();
-            wait_until("it ends", || bed.state(&id)["status"] == "stopped");
+            wait_until("it ends", || fixture.state(&id)["status"] == "stopped");
         }
-        let done = bed.oci(&["kill", &id, "KILL"]);
+        let done = fixture.oci(&["kill", &id, "KILL"]);
         assert_eq!((done.code, done.err.as_str()), (0, ""), "{first_is_gone}");
-        wait_until("all end", || bed.state(&id)["status"] == "stopped");
-        assert_eq!(bed.oci(&["delete", &id]).code, 0);
+        wait_until("all end", || fixture.state(&id)["status"] == "stopped");
+        assert_eq!(fixture.oci(&["delete", &id]).code, 0);
     }
-    assert!(bed.traces("numbers").is_empty());
+    assert!(fixture.traces("numbers").is_empty());
 }

@@ -3,7 +3,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 #[macro_use]
-mod bed;
+mod fixture;
 mod attacks;
 mod bad_bundles;
 mod bad_commands;

@@ -1,6 +1,6 @@
 //! The container's file tree: root, mounts and their options, devices, masked paths.
 
-use crate::bed::{Bed, new_id};
+use crate::fixture::{Fixture, new_id};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -26,8 +26,8 @@ const TABLE: &str = "cat /proc/self/mountinfo";
 
 #[test]
 fn the_default_tree() {
-    let bed = bed!();
-    let done = bed.sh(TABLE, |_| {});
+    let fixture = fixture!();
+    let done = fixture.sh(TABLE, |_| {});
     let kinds: Vec<(&str, &str)> = done
         .out
         .lines()
@@ -62,8 +62,8 @@ fn the_default_tree() {
 
 #[test]
 fn options_of_mounts() {
-    let bed = bed!();
-    let source = bed.path().join("source");
+    let fixture = fixture!();
+    let source = fixture.path().join("source");
     fs::create_dir(&source).unwrap();
     let cases: [(&[&str], &[&str], &[&str]); 12] = [
         (&["bind"], &["rw", "relatime"], &["nosuid"]),
@@ -83,12 +83,12 @@ fn options_of_mounts() {
         (&["rbind", "rro", "rnosuid", "rnoexec", "rnodev"], &["ro", "nosuid", "noexec", "nodev"], &["rw"]),
         (&["rbind", "rstrictatime"], &["rw"], &["relatime"]),
     ];
-    let mut bundle = bed.bundle(TABLE);
+    let mut bundle = fixture.bundle(TABLE);
     let good = bundle.config.clone();
     for (given, wanted, unwanted) in cases {
         bundle.config = good.clone();
         bind(&mut bundle.config, &source, given);
-        let done = bed.run(&bundle);
+        let done = fixture.run(&bundle);
         let has = options(&done.out, "/m");
         assert!(wanted.iter().all(|option| has.contains(&(*option).to_owned())), "{given:?}: {has:?}");
         assert!(!unwanted.iter().any(|option| has.contains(&(*option).to_owned())), "{given:?}: {has:?}");
@@ -98,11 +98,11 @@ fn options_of_mounts() {
 /// Options with the prefix `r` apply to all mounts below, others to the topmost alone.
 #[test]
 fn options_reach_below_or_not() {
-    let bed = bed!();
-    let source = bed.path().join("source");
+    let fixture = fixture!();
+    let source = fixture.path().join("source");
     let below = source.join("below");
     fs::create_dir_all(&below).unwrap();
-    let mut bundle = bed.bundle("touch /m/a; touch /m/below/a; true");
+    let mut bundle = fixture.bundle("touch /m/a; touch /m/below/a; true");
     let good = bundle.config.clone();
     for (option, above, inside) in [("ro", false, true), ("rro", false, false), ("rw", true, true)] {
         bundle.config = good.clone();
@@ -116,7 +116,7 @@ fn options_reach_below_or_not() {
         let words = ["run", "--bundle", bundle.write(), &id];
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_kiln"), "oci", "--root"]);
-        let output = command.arg(bed.root()).args(words).output().unwrap();
+        let output = command.arg(fixture.root()).args(words).output().unwrap();
         let out = String::from_utf8_lossy(&output.stdout);
         let (top, deep) = out.split_once("/below:").unwrap_or_else(|| panic!("{output:?}"));
         assert_eq!((top.contains("a\n"), deep.contains('a')), (above, inside), "{option}: {output:?}");
@@ -125,12 +125,12 @@ fn options_reach_below_or_not() {
 
 #[test]
 fn mounts_have_the_configured_propagation() {
-    let bed = bed!();
-    let source = bed.path().join("source");
+    let fixture = fixture!();
+    let source = fixture.path().join("source");
     fs::create_dir_all(source.join("sub")).unwrap();
-    let place = bed.path().join("source");
+    let place = fixture.path().join("source");
     // The source is made a shared mount in a namespace of the test's own.
-    let run = |bundle: &crate::bed::Bundle, after: &str| {
+    let run = |bundle: &crate::fixture::Bundle, after: &str| {
         let script = format!(
             "mount --make-rprivate / && mount -t tmpfs tmpfs {0} && mkdir {0}/sub && mount --make-shared {0} && \"$@\"; {after}",
             place.display()
@@ -138,10 +138,11 @@ fn mounts_have_the_configured_propagation() {
         let id = new_id("spread");
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_kiln"), "oci", "--root"]);
-        let output = command.arg(bed.root()).args(["run", "--bundle", bundle.write(), &id]).output().unwrap();
-        crate::bed::Done::of(&output)
+        let output =
+            command.arg(fixture.root()).args(["run", "--bundle", bundle.write(), &id]).output().unwrap();
+        crate::fixture::Done::of(&output)
     };
-    let mut bundle = bed.bundle(&format!("{TABLE}; mount -t tmpfs inner /m/sub"));
+    let mut bundle = fixture.bundle(&format!("{TABLE}; mount -t tmpfs inner /m/sub"));
     for set in ["bounding", "effective", "permitted"] {
         bundle.config["process"]["capabilities"][set] = json!(["CAP_SYS_ADMIN"]);
     }
@@ -175,15 +176,15 @@ fn mounts_have_the_configured_propagation() {
 
 #[test]
 fn the_roots_propagation() {
-    let bed = bed!();
-    let mut bundle = bed.bundle(TABLE);
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle(TABLE);
     let own = |table: &str| {
         let line = table.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap().to_owned();
         line.split(" - ").next().unwrap().split(' ').skip(6).map(str::to_owned).collect::<Vec<_>>()
     };
     for (name, mark) in [("private", ""), ("shared", "shared:"), ("unbindable", "unbindable")] {
         bundle.config["linux"]["rootfsPropagation"] = json!(name);
-        let done = bed.run(&bundle);
+        let done = fixture.run(&bundle);
         assert_eq!(done.code, 0, "{name}: {done:?}");
         let fields = own(&done.out);
         match mark {
@@ -195,13 +196,13 @@ fn the_roots_propagation() {
 
 #[test]
 fn a_read_only_root() {
-    let bed = bed!();
+    let fixture = fixture!();
     for flags in [&[][..], &["--no-pivot"]] {
-        let mut bundle = bed.bundle("touch /x 2>/dev/null || echo no; touch /tmp/x && echo tmp; touch /dev/x && echo dev; ls -a /proc/acpi 2>/dev/null; cd /../../..; ls -d bin");
+        let mut bundle = fixture.bundle("touch /x 2>/dev/null || echo no; touch /tmp/x && echo tmp; touch /dev/x && echo dev; ls -a /proc/acpi 2>/dev/null; cd /../../..; ls -d bin");
         bundle.config["root"]["readonly"] = json!(true);
         add(&mut bundle.config, json!({"destination": "/tmp", "type": "tmpfs"}));
         let id = new_id("readonly");
-        let done = bed.oci(&[&["run"], flags, &["--bundle", bundle.write(), &id]].concat());
+        let done = fixture.oci(&[&["run"], flags, &["--bundle", bundle.write(), &id]].concat());
         assert_eq!(done.out.replace(".\n..\n", ""), "no\ntmp\ndev\nbin\n", "{flags:?}: {done:?}");
         assert!(!bundle.rootfs().join("x").exists());
     }
@@ -209,9 +210,9 @@ fn a_read_only_root() {
 
 #[test]
 fn file_systems_of_memory() {
-    let bed = bed!();
+    let fixture = fixture!();
     // The mode is the configured one, else that of the covered directory, else that of a new tmpfs.
-    let mut bundle = bed.bundle("stat -c %a /given /covered /new; df -k /given | tail -1 | tr -s ' ' | cut -d' ' -f2; ls /copied /empty; stat -c %a:%u /copied/file; touch /ro/x 2>/dev/null || echo ro");
+    let mut bundle = fixture.bundle("stat -c %a /given /covered /new; df -k /given | tail -1 | tr -s ' ' | cut -d' ' -f2; ls /copied /empty; stat -c %a:%u /copied/file; touch /ro/x 2>/dev/null || echo ro");
     let rootfs = bundle.rootfs();
     for (name, mode) in [("covered", 0o1750), ("given", 0o755), ("copied", 0o711), ("empty", 0o755)] {
         fs::create_dir(rootfs.join(name)).unwrap();
@@ -234,7 +235,7 @@ fn file_systems_of_memory() {
             json!({"destination": place, "type": "tmpfs", "source": "tmpfs", "options": options}),
         );
     }
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert_eq!(done.out, "1700\n1750\n1777\n64\n/copied:\nfile\n\n/empty:\n640:0\nro\n", "{done:?}");
     // Covered files are unchanged.
     assert!(rootfs.join("empty/file").exists());
@@ -242,13 +243,13 @@ fn file_systems_of_memory() {
 
 #[test]
 fn missing_mount_targets_are_created() {
-    let bed = bed!();
-    let file = bed.path().join("file");
+    let fixture = fixture!();
+    let file = fixture.path().join("file");
     fs::write(&file, "told\n").unwrap();
-    let dir = bed.path().join("directory");
+    let dir = fixture.path().join("directory");
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("inner"), "inner\n").unwrap();
-    let mut bundle = bed.bundle("cat /a/b/file /c/d/inner /led/inner /up/inner /dev/extra");
+    let mut bundle = fixture.bundle("cat /a/b/file /c/d/inner /led/inner /up/inner /dev/extra");
     // Links in the image are resolved inside the image.
     symlink("/target/deep", bundle.rootfs().join("led")).unwrap();
     symlink("../../../../../../..", bundle.rootfs().join("out")).unwrap();
@@ -260,29 +261,29 @@ fn missing_mount_targets_are_created() {
             json!({"destination": place, "type": "bind", "source": source, "options": ["bind"]}),
         );
     }
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert_eq!(done.out, "told\ninner\ninner\ninner\ntold\n", "{done:?}");
     assert!(bundle.rootfs().join("target/deep").is_dir() && bundle.rootfs().join("up").is_dir());
 }
 
 #[test]
 fn an_image_without_the_usual_dirs() {
-    let bed = bed!();
-    let bundle = bed.bundle("test -c /dev/null && test -d /proc/1 && test -d /sys/kernel && echo all");
+    let fixture = fixture!();
+    let bundle = fixture.bundle("test -c /dev/null && test -d /proc/1 && test -d /sys/kernel && echo all");
     for name in ["dev", "proc", "sys", "tmp", "etc/passwd", "etc/group"] {
         let path = bundle.rootfs().join(name);
         fs::remove_dir(&path).or_else(|_| fs::remove_file(&path)).unwrap();
     }
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert_eq!((done.out.as_str(), done.err.as_str()), ("all\n", ""));
 
     // Links at their paths do not redirect the set-up.
     for name in ["dev", "proc", "sys"] {
-        let bundle = bed.bundle("true");
+        let bundle = fixture.bundle("true");
         let path = bundle.rootfs().join(name);
         fs::remove_dir(&path).unwrap();
-        symlink(bed.path(), &path).unwrap();
-        let done = bed.run(&bundle);
+        symlink(fixture.path(), &path).unwrap();
+        let done = fixture.run(&bundle);
         assert_eq!((done.code, done.err.lines().count()), (1, 1), "{name}: {done:?}");
         assert!(
             done.err.contains(&format!(
@@ -295,8 +296,8 @@ fn an_image_without_the_usual_dirs() {
 
 #[test]
 fn masked_and_read_only_paths() {
-    let bed = bed!();
-    let mut bundle = bed.bundle("cat /secret/file /plain 2>/dev/null; ls /secret; touch /secret/x 2>/dev/null || echo no; touch /fixed/x 2>/dev/null || echo no; echo x 2>/dev/null > /fixed-file || echo no; stat -c %t,%T /plain");
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("cat /secret/file /plain 2>/dev/null; ls /secret; touch /secret/x 2>/dev/null || echo no; touch /fixed/x 2>/dev/null || echo no; echo x 2>/dev/null > /fixed-file || echo no; stat -c %t,%T /plain");
     let rootfs = bundle.rootfs();
     for name in ["secret", "fixed"] {
         fs::create_dir(rootfs.join(name)).unwrap();
@@ -306,7 +307,7 @@ fn masked_and_read_only_paths() {
     }
     bundle.config["linux"]["maskedPaths"] = json!(["/secret", "/plain", "/not/there"]);
     bundle.config["linux"]["readonlyPaths"] = json!(["/fixed", "/fixed-file", "/not/there"]);
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert_eq!(done.out, "no\nno\nno\n1,3\n", "{done:?}");
     // A null device of the image is not used.
     fs::remove_file(rootfs.join("dev/null")).ok();
@@ -315,14 +316,14 @@ fn masked_and_read_only_paths() {
         .as_array_mut()
         .unwrap()
         .retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert!(!done.out.contains("secret"), "{done:?}");
 }
 
 #[test]
 fn a_read_only_dev_has_its_devices() {
-    let bed = bed!();
-    let done = bed.sh("touch /dev/x 2>/dev/null || echo no; echo > /dev/null && head -c 2 /dev/zero | od -An -tx1; ls /dev/pts /dev/shm", |c| {
+    let fixture = fixture!();
+    let done = fixture.sh("touch /dev/x 2>/dev/null || echo no; echo > /dev/null && head -c 2 /dev/zero | od -An -tx1; ls /dev/pts /dev/shm", |c| {
         for mount in c["mounts"].as_array_mut().unwrap() {
             if mount["destination"] == "/dev" {
                 mount["options"].as_array_mut().unwrap().push(json!("ro"));
@@ -334,8 +335,8 @@ fn a_read_only_dev_has_its_devices() {
 
 #[test]
 fn default_devices() {
-    let bed = bed!();
-    let done = bed.sh("cd /dev; stat -c '%n %F %t,%T %a' null zero full random urandom tty; for link in ptmx fd stdin stdout stderr; do readlink $link; done", |_| {});
+    let fixture = fixture!();
+    let done = fixture.sh("cd /dev; stat -c '%n %F %t,%T %a' null zero full random urandom tty; for link in ptmx fd stdin stdout stderr; do readlink $link; done", |_| {});
     let expected = [
         "null character special file 1,3 666",
         "zero character special file 1,5 666",
@@ -354,8 +355,8 @@ fn default_devices() {
 
 #[test]
 fn listed_devices() {
-    let bed = bed!();
-    let done = bed.sh("stat -c '%n %F %t,%T %a %u:%g' /dev/a /dev/b /deep/er/c /dev/null", |c| {
+    let fixture = fixture!();
+    let done = fixture.sh("stat -c '%n %F %t,%T %a %u:%g' /dev/a /dev/b /deep/er/c /dev/null", |c| {
         c["linux"]["devices"] = json!([
             {"path": "/dev/a", "type": "c", "major": 10, "minor": 229, "fileMode": 0o640, "uid": 5, "gid": 6},
             {"path": "/dev/b", "type": "b", "major": 7, "minor": 3, "fileMode": 0o600},
@@ -376,8 +377,8 @@ fn listed_devices() {
 /// which is what systemd makes them.
 #[test]
 fn mounts_of_the_host_outlive_containers() {
-    let bed = bed!();
-    let volume = bed.path().join("volume");
+    let fixture = fixture!();
+    let volume = fixture.path().join("volume");
     fs::create_dir_all(&volume).unwrap();
     // A host of the test's own: shared mounts, and a volume with a mount below it.
     let script = format!(
@@ -385,9 +386,9 @@ fn mounts_of_the_host_outlive_containers() {
          touch {0}/sub/seen && mount --make-rshared / && sort /proc/self/mountinfo | cut -d' ' -f5 >{1}/before && \
          \"$@\"; sort /proc/self/mountinfo | cut -d' ' -f5 | diff {1}/before - >&2",
         volume.display(),
-        bed.path().display()
+        fixture.path().display()
     );
-    let mut bundle = bed.bundle("ls /m/sub; (: > /m/sub/x) 2>/dev/null && echo writable; mount -t tmpfs x /m/sub 2>/dev/null; umount /m/sub 2>/dev/null; true");
+    let mut bundle = fixture.bundle("ls /m/sub; (: > /m/sub/x) 2>/dev/null && echo writable; mount -t tmpfs x /m/sub 2>/dev/null; umount /m/sub 2>/dev/null; true");
     let plain = bundle.config.clone();
     for (propagation, own_users, option, writable) in [
         ("", false, "ro", true),
@@ -417,21 +418,22 @@ fn mounts_of_the_host_outlive_containers() {
         let id = new_id("host");
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_kiln"), "oci", "--root"]);
-        let output = command.arg(bed.root()).args(["run", "--bundle", bundle.write(), &id]).output().unwrap();
-        let done = crate::bed::Done::of(&output);
+        let output =
+            command.arg(fixture.root()).args(["run", "--bundle", bundle.write(), &id]).output().unwrap();
+        let done = crate::fixture::Done::of(&output);
         let expected = if writable { "seen\nwritable\n" } else { "seen\n" };
         assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, expected, ""), "{case}");
     }
 }
 
 /// Runs in a mount namespace with other cgroup hierarchies.
-fn with_groups(bed: &Bed, bundle: &crate::bed::Bundle, change: &str) -> crate::bed::Done {
+fn with_groups(fixture: &Fixture, bundle: &crate::fixture::Bundle, change: &str) -> crate::fixture::Done {
     let script = format!("{change} && exec \"$@\"");
     let id = new_id("devices");
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_kiln"), "oci", "--root"]);
-    command.arg(bed.root()).args(["run", "--bundle", bundle.write(), &id]);
-    crate::bed::Done::of(&command.output().unwrap())
+    command.arg(fixture.root()).args(["run", "--bundle", bundle.write(), &id]);
+    crate::fixture::Done::of(&command.output().unwrap())
 }
 
 pub const ONLY_UNIFIED: &str = "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup";
@@ -440,9 +442,9 @@ pub const NO_UNIFIED: &str = "umount /sys/fs/cgroup/unified";
 /// Devices are limited by rules, for all versions of cgroups.
 #[test]
 fn devices_are_guarded_by_rules() {
-    let bed = bed!();
+    let fixture = fixture!();
     // The memory device and the kernel's log; creating nodes needs CAP_MKNOD.
-    let mut bundle = bed.bundle(
+    let mut bundle = fixture.bundle(
         "mknod /tmp/kmsg c 1 11; mknod /tmp/mem c 1 1; mknod /tmp/null c 1 3; \
          for node in kmsg mem null; do if (: < /tmp/$node) 2>/dev/null; then echo $node opens; else echo $node; fi; done; \
          (: >> /tmp/kmsg) 2>/dev/null && echo written; \
@@ -474,7 +476,7 @@ fn devices_are_guarded_by_rules() {
             ),
         ] {
             bundle.config["linux"]["resources"] = json!({"devices": rules});
-            let done = with_groups(&bed, &bundle, change);
+            let done = with_groups(&fixture, &bundle, change);
             let has = |line: &str| done.out.lines().any(|other| other == line);
             assert_eq!(done.code, 0, "{name}: {rules}: {done:?}");
             assert_eq!(has("kmsg opens"), kmsg, "{name}: {rules}: {done:?}");
@@ -487,35 +489,35 @@ fn devices_are_guarded_by_rules() {
 /// A node that the specification lists works only with a rule for it.
 #[test]
 fn listed_devices_need_rules() {
-    let bed = bed!();
+    let fixture = fixture!();
     // FUSE, which may be missing from the kernel; then it is another error.
-    let mut bundle = bed.bundle("(: < /dev/extra)");
+    let mut bundle = fixture.bundle("(: < /dev/extra)");
     bundle.config["linux"]["devices"] =
         json!([{"path": "/dev/extra", "type": "c", "major": 10, "minor": 229}]);
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert!(done.err.contains("Operation not permitted"), "{done:?}");
     bundle.config["linux"]["resources"]["devices"] = json!([
         {"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"},
     ]);
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert!(!done.err.contains("Operation not permitted"), "{done:?}");
 }
 
 /// Options of crun: links at the ends of a bind mount's paths.
 #[test]
 fn links_are_mounted_and_copied_themselves() {
-    let bed = bed!();
-    let (file, link) = (bed.path().join("file"), bed.path().join("link"));
+    let fixture = fixture!();
+    let (file, link) = (fixture.path().join("file"), fixture.path().join("link"));
     fs::write(&file, "the file").unwrap();
     symlink(&file, &link).unwrap();
-    let nowhere = bed.path().join("nowhere");
+    let nowhere = fixture.path().join("nowhere");
     symlink("to/nothing", &nowhere).unwrap();
     let show = |command: &str, source: &Path, target: &str, options: Value| {
-        let mut bundle = bed.bundle(command);
+        let mut bundle = fixture.bundle(command);
         symlink("points/nowhere", bundle.rootfs().join("there")).unwrap();
         let mount = json!({"destination": target, "type": "bind", "source": source, "options": options});
         bundle.config["mounts"].as_array_mut().unwrap().push(mount);
-        let done = bed.run(&bundle);
+        let done = fixture.run(&bundle);
         let entry = bundle.rootfs().join("there").read_link().unwrap();
         assert_eq!(entry, Path::new("points/nowhere"), "the image was changed");
         done
@@ -534,9 +536,9 @@ fn links_are_mounted_and_copied_themselves() {
 /// `rbind` takes precedence over `bind`, in any order.
 #[test]
 fn a_recursive_bind_mount_stays_one() {
-    let bed = bed!();
+    let fixture = fixture!();
     for options in [json!(["rbind"]), json!(["bind", "rbind"]), json!(["rbind", "bind"])] {
-        let done = bed.sh("grep -c ' /sees/' /proc/self/mountinfo", |c| {
+        let done = fixture.sh("grep -c ' /sees/' /proc/self/mountinfo", |c| {
             let mount = json!({"destination": "/sees", "type": "bind", "source": "/sys", "options": options});
             c["mounts"].as_array_mut().unwrap().push(mount);
         });

@@ -1,6 +1,6 @@
 //! Namespaces of a container, new and joined, and their content: host names, ids, clocks, keys, kernel parameters.
 
-use crate::bed::{Bed, Done, new_id, read};
+use crate::fixture::{Done, Fixture, new_id, read};
 use kiln_runtime::host::{Feature, Host};
 use serde_json::{Value, json};
 use std::fs;
@@ -34,8 +34,8 @@ fn users(config: &mut Value) {
     config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 2 * SHIFT, "size": 65536}]);
 }
 
-fn open_for_others(bed: &Bed) {
-    fs::set_permissions(bed.path(), fs::Permissions::from_mode(0o711)).unwrap();
+fn open_for_others(fixture: &Fixture) {
+    fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o711)).unwrap();
 }
 
 fn namespace(pid: &str, file: &str) -> String {
@@ -44,10 +44,10 @@ fn namespace(pid: &str, file: &str) -> String {
 
 #[test]
 fn new_namespaces_differ_from_the_host() {
-    let bed = bed!();
+    let fixture = fixture!();
     let kinds = ["pid", "net", "ipc", "uts", "mnt", "cgroup", "time"];
     let command = kinds.map(|kind| format!("readlink /proc/self/ns/{kind}")).join("; ");
-    let done = bed.sh(&command, |c| {
+    let done = fixture.sh(&command, |c| {
         add(c, json!({"type": "cgroup"}));
         add(c, json!({"type": "time"}));
     });
@@ -56,7 +56,7 @@ fn new_namespaces_differ_from_the_host() {
         assert_ne!(link, namespace("self", kind), "{kind}");
     }
     // And those that are not asked for are.
-    let done = bed.sh(
+    let done = fixture.sh(
         "readlink /proc/self/ns/net; readlink /proc/self/ns/cgroup; readlink /proc/self/ns/user",
         |c| {
             c["linux"]["namespaces"]
@@ -71,13 +71,13 @@ fn new_namespaces_differ_from_the_host() {
 
 #[test]
 fn each_kind_is_joined_by_path() {
-    let bed = bed!();
-    let first = bed.idle(|c| {
+    let fixture = fixture!();
+    let first = fixture.idle(|c| {
         add(c, json!({"type": "cgroup"}));
         add(c, json!({"type": "time"}));
         c["hostname"] = json!("first");
     });
-    let pid = bed.pid(&first);
+    let pid = fixture.pid(&first);
     for (kind, file) in [
         ("network", "net"),
         ("ipc", "ipc"),
@@ -86,11 +86,11 @@ fn each_kind_is_joined_by_path() {
         ("pid", "pid"),
         ("time", "time"),
     ] {
-        let done = bed.sh(&format!("readlink /proc/self/ns/{file}"), |c| join(c, pid, &[(kind, file)]));
+        let done = fixture.sh(&format!("readlink /proc/self/ns/{file}"), |c| join(c, pid, &[(kind, file)]));
         assert_eq!(done.out.trim(), namespace(&pid.to_string(), file), "{kind}: {done:?}");
     }
     // All at once, as containers of a pod do.
-    let done = bed.sh("hostname; tr '\\0' ' ' < /proc/1/cmdline", |c| {
+    let done = fixture.sh("hostname; tr '\\0' ' ' < /proc/1/cmdline", |c| {
         join(
             c,
             pid,
@@ -99,15 +99,15 @@ fn each_kind_is_joined_by_path() {
     });
     assert!(done.out.starts_with("first\n/bin/sh -c while"), "{done:?}");
     // The first container runs on after the second has ended.
-    assert_eq!(bed.state(&first)["status"], "running");
+    assert_eq!(fixture.state(&first)["status"], "running");
 }
 
 #[test]
 fn another_containers_mounts_are_joined() {
-    let bed = bed!();
-    let first = bed.idle(|_| {});
-    let pid = bed.pid(&first);
-    let done = bed.sh("true", |c| join(c, pid, &[("mount", "mnt")]));
+    let fixture = fixture!();
+    let first = fixture.idle(|_| {});
+    let pid = fixture.pid(&first);
+    let done = fixture.sh("true", |c| join(c, pid, &[("mount", "mnt")]));
     // The root is looked for in there, where it is not.
     assert_ne!(done.code, 0, "{done:?}");
     assert_eq!(done.err.lines().count(), 1, "{done:?}");
@@ -115,12 +115,12 @@ fn another_containers_mounts_are_joined() {
 
 #[test]
 fn user_namespaces_map_ids() {
-    let bed = bed!();
-    open_for_others(&bed);
-    let mut bundle = bed.bundle("cat /proc/self/uid_map /proc/self/gid_map; id -u; echo x > /tmp/new; stat -c '%u %t,%T' /dev/null; echo > /dev/null && echo null; cat /proc/self/setgroups");
+    let fixture = fixture!();
+    open_for_others(&fixture);
+    let mut bundle = fixture.bundle("cat /proc/self/uid_map /proc/self/gid_map; id -u; echo x > /tmp/new; stat -c '%u %t,%T' /dev/null; echo > /dev/null && echo null; cat /proc/self/setgroups");
     users(&mut bundle.config);
     chown(bundle.rootfs().join("tmp"), Some(SHIFT), Some(2 * SHIFT)).unwrap();
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     let words: Vec<Vec<&str>> = done.out.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(
         words,
@@ -144,7 +144,7 @@ fn user_namespaces_map_ids() {
     for set in ["bounding", "effective", "permitted"] {
         bundle.config["process"]["capabilities"][set] = json!(["CAP_CHOWN"]);
     }
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert_eq!(done.out, "0\n0 7 8\n", "{done:?}");
     let given = fs::metadata(bundle.rootfs().join("tmp/given")).unwrap();
     assert_eq!((given.uid(), given.gid()), (SHIFT + 5, 2 * SHIFT + 6));
@@ -152,14 +152,15 @@ fn user_namespaces_map_ids() {
 
 #[test]
 fn a_pod_shares_users_and_processes() {
-    let bed = bed!();
-    open_for_others(&bed);
-    let first = bed.idle(users);
-    let pid = bed.pid(&first);
+    let fixture = fixture!();
+    open_for_others(&fixture);
+    let first = fixture.idle(users);
+    let pid = fixture.pid(&first);
     let kinds = [("user", "user"), ("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts")];
-    let done = bed.sh("readlink /proc/self/ns/user; readlink /proc/self/ns/pid; id -u; ls -d /proc/1", |c| {
-        join(c, pid, &kinds)
-    });
+    let done = fixture
+        .sh("readlink /proc/self/ns/user; readlink /proc/self/ns/pid; id -u; ls -d /proc/1", |c| {
+            join(c, pid, &kinds)
+        });
     let text = pid.to_string();
     assert_eq!(
         done.out,
@@ -168,16 +169,16 @@ fn a_pod_shares_users_and_processes() {
     );
     // A user namespace alone.
     let done =
-        bed.sh("readlink /proc/self/ns/user; cat /proc/1/uid_map", |c| join(c, pid, &[("user", "user")]));
+        fixture.sh("readlink /proc/self/ns/user; cat /proc/1/uid_map", |c| join(c, pid, &[("user", "user")]));
     assert!(done.out.starts_with(&namespace(&text, "user")), "{done:?}");
     // And `exec` in it.
-    let done = bed.exec(&first, "id -u; cat /proc/self/uid_map; readlink /proc/self/ns/user");
+    let done = fixture.exec(&first, "id -u; cat /proc/self/uid_map; readlink /proc/self/ns/user");
     assert!(done.out.starts_with("0\n") && done.out.contains(&namespace(&text, "user")), "{done:?}");
 }
 
 #[test]
 fn clocks_go_differently() {
-    let bed = bed!();
+    let fixture = fixture!();
     let offsets = json!({"boottime": {"secs": 1_000_000, "nanosecs": 5}, "monotonic": {"secs": 7}});
     let set = |c: &mut Value| {
         add(c, json!({"type": "time"}));
@@ -185,33 +186,33 @@ fn clocks_go_differently() {
     };
     let uptime = || -> f64 { read("/proc/uptime").split(' ').next().unwrap().parse().unwrap() };
     let before = uptime();
-    let done = bed.sh("cat /proc/uptime; cat /proc/self/timens_offsets", set);
+    let done = fixture.sh("cat /proc/uptime; cat /proc/self/timens_offsets", set);
     let inside: f64 = done.out.split(' ').next().unwrap().parse().unwrap();
     assert!((1_000_000.0..1_000_060.0).contains(&(inside - before)), "{done:?}");
     let lines: Vec<Vec<&str>> =
         done.out.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines, [["monotonic", "7", "0"], ["boottime", "1000000", "5"]]);
     // Joined, and entered later.
-    let first = bed.idle(set);
-    let pid = bed.pid(&first);
+    let first = fixture.idle(set);
+    let pid = fixture.pid(&first);
     let command = "cut -d. -f1 /proc/uptime";
-    for done in [bed.sh(command, |c| join(c, pid, &[("time", "time")])), bed.exec(&first, command)] {
+    for done in [fixture.sh(command, |c| join(c, pid, &[("time", "time")])), fixture.exec(&first, command)] {
         assert!(done.out.trim().parse::<f64>().unwrap() > 1_000_000.0, "{done:?}");
     }
 }
 
 #[test]
 fn names_are_the_containers_own() {
-    let bed = bed!();
+    let fixture = fixture!();
     let before = read("/proc/sys/kernel/hostname");
-    let done = bed.sh("hostname; cat /proc/sys/kernel/domainname", |c| {
+    let done = fixture.sh("hostname; cat /proc/sys/kernel/domainname", |c| {
         c["hostname"] = json!("box");
         c["domainname"] = json!("kiln.test");
     });
     assert_eq!(done.out, "box\nkiln.test\n", "{done:?}");
     // As a kernel parameter too, alone or as the field says.
     for domain in ["", "kiln.test"] {
-        let done = bed.sh("cat /proc/sys/kernel/domainname", |c| {
+        let done = fixture.sh("cat /proc/sys/kernel/domainname", |c| {
             c["domainname"] = json!(domain);
             c["linux"]["sysctl"] = json!({"kernel.domainname": "kiln.test"});
         });
@@ -223,8 +224,8 @@ fn names_are_the_containers_own() {
 /// A new user namespace without mappings maps root to the caller, and nothing else.
 #[test]
 fn without_maps_there_is_one_user() {
-    let bed = bed!();
-    let done = bed.sh("tr -s ' ' < /proc/self/uid_map; tr -s ' ' < /proc/self/gid_map; id -u", |c| {
+    let fixture = fixture!();
+    let done = fixture.sh("tr -s ' ' < /proc/self/uid_map; tr -s ' ' < /proc/self/gid_map; id -u", |c| {
         add(c, json!({"type": "user"}));
     });
     assert_eq!((done.out.as_str(), done.err.as_str()), (" 0 0 1\n 0 0 1\n0\n", ""));
@@ -232,7 +233,7 @@ fn without_maps_there_is_one_user() {
 
 #[test]
 fn kernel_parameters_are_the_containers_own() {
-    let bed = bed!();
+    let fixture = fixture!();
     let names = [
         "kernel/msgmax",
         "kernel/sem",
@@ -243,7 +244,7 @@ fn kernel_parameters_are_the_containers_own() {
     let machine =
         || names.map(|name| fs::read_to_string(Path::new("/proc/sys").join(name)).unwrap_or_default());
     let before = machine();
-    let done = bed.sh("cd /proc/sys; cat kernel/msgmax kernel/sem fs/mqueue/msg_max net/ipv4/ip_forward net/ipv4/ping_group_range | tr '\\t' ' '", |c| {
+    let done = fixture.sh("cd /proc/sys; cat kernel/msgmax kernel/sem fs/mqueue/msg_max net/ipv4/ip_forward net/ipv4/ping_group_range | tr '\\t' ' '", |c| {
         c["linux"]["sysctl"] = json!({
             "kernel.msgmax": "12345",
             "kernel.sem": "100 200 30 40",
@@ -258,7 +259,7 @@ fn kernel_parameters_are_the_containers_own() {
     for (name, kind) in
         [("kernel.msgmax", "ipc"), ("net.ipv4.ip_forward", "network"), ("kernel.domainname", "uts")]
     {
-        let done = bed.sh("true", |c| {
+        let done = fixture.sh("true", |c| {
             c.as_object_mut().unwrap().remove("hostname");
             c["linux"]["namespaces"].as_array_mut().unwrap().retain(|one| one["type"] != kind);
             c["linux"]["sysctl"] = json!({name: "1"});
@@ -269,17 +270,17 @@ fn kernel_parameters_are_the_containers_own() {
 
 #[test]
 fn a_new_keyring_or_the_old_one() {
-    let bed = bed!();
+    let fixture = fixture!();
     if !Path::new("/proc/keys").exists() {
         skip!("this kernel has no keyrings");
     }
     // The session's keyring is identified by its serial, the first word.
     let session = |flags: &[&str]| {
-        let mut bundle = bed.bundle("grep -c . /proc/keys; cat /proc/key-users > /dev/null");
+        let mut bundle = fixture.bundle("grep -c . /proc/keys; cat /proc/key-users > /dev/null");
         bundle.config["linux"]["maskedPaths"] = json!([]);
         let id = new_id("keys");
         let words = [&["run"], flags, &["--bundle", bundle.write(), &id]].concat();
-        let done = bed.oci(&words);
+        let done = fixture.oci(&words);
         assert_eq!((done.code, done.err.as_str()), (0, ""), "{done:?}");
     };
     session(&[]);
@@ -288,9 +289,9 @@ fn a_new_keyring_or_the_old_one() {
 
 #[test]
 fn id_mapped_mounts_map_owners() {
-    let bed = bed!();
-    open_for_others(&bed);
-    let shown = bed.path().join("shown");
+    let fixture = fixture!();
+    open_for_others(&fixture);
+    let shown = fixture.path().join("shown");
     fs::create_dir(&shown).unwrap();
     fs::write(shown.join("file"), "").unwrap();
     chown(shown.join("file"), Some(7), Some(8)).unwrap();
@@ -302,7 +303,7 @@ fn id_mapped_mounts_map_owners() {
         "uidMappings": [one(7, 1007)], "gidMappings": [one(8, 1008)],
     });
     for option in ["idmap", "ridmap"] {
-        let done = bed.sh("stat -c %u:%g /m/file; touch /m/new && stat -c %u:%g /m/new", |c| {
+        let done = fixture.sh("stat -c %u:%g /m/file; touch /m/new && stat -c %u:%g /m/new", |c| {
             let mut mount = mount.clone();
             mount["options"].as_array_mut().unwrap().push(json!(option));
             c["mounts"].as_array_mut().unwrap().push(mount);
@@ -327,32 +328,32 @@ fn id_mapped_mounts_map_owners() {
         return;
     }
     // With `idmap` alone the container's own maps apply: its root is root on disk.
-    let mut bundle = bed.bundle("stat -c %u:%g /mnt/file; touch /mnt/new && stat -c %u:%g /mnt/new");
+    let mut bundle = fixture.bundle("stat -c %u:%g /mnt/file; touch /mnt/new && stat -c %u:%g /mnt/new");
     users(&mut bundle.config);
     fs::create_dir(bundle.rootfs().join("mnt")).unwrap();
     chown(&shown, Some(0), Some(0)).unwrap();
     bundle.config["mounts"].as_array_mut().unwrap().push(json!({
         "destination": "/mnt", "type": "bind", "source": shown, "options": ["bind", "idmap"],
     }));
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert_eq!(done.out, "7:8\n0:0\n", "{done:?}");
     let made = fs::metadata(shown.join("new")).unwrap();
     assert_eq!((made.uid(), made.gid()), (0, 0));
     // And those of a user namespace that it joins.
-    let first = bed.idle(users);
-    let pid = bed.pid(&first);
+    let first = fixture.idle(users);
+    let pid = fixture.pid(&first);
     let linux = bundle.config["linux"].as_object_mut().unwrap();
     linux.remove("uidMappings");
     linux.remove("gidMappings");
     join(&mut bundle.config, pid, &[("user", "user")]);
-    let done = bed.run(&bundle);
+    let done = fixture.run(&bundle);
     assert_eq!(done.out, "7:8\n0:0\n", "{done:?}");
 }
 
 /// Without privileges: the own id alone, as `spec --rootless` writes it.
 #[test]
 fn ordinary_users_run_containers() {
-    let bed = bed!();
+    let fixture = fixture!();
     if !Path::new("/usr/bin/setpriv").exists() {
         skip!("setpriv (util-linux) is needed to be an ordinary user");
     }
@@ -363,7 +364,7 @@ fn ordinary_users_run_containers() {
     if fs::hard_link(env!("CARGO_BIN_EXE_kiln"), &program).is_err() {
         fs::copy(env!("CARGO_BIN_EXE_kiln"), &program).unwrap();
     }
-    let mut bundle = bed.bundle("");
+    let mut bundle = fixture.bundle("");
     let dir = place.path().join("bundle");
     assert!(
         Command::new("cp")
@@ -516,9 +517,9 @@ fn ordinary_users_run_containers() {
 /// `netDevices`: an interface of the host becomes the container's, with another name and its addresses.
 #[test]
 fn network_devices_move_in() {
-    let bed = bed!();
+    let fixture = fixture!();
     let run = |change: fn(&mut Value)| {
-        let mut bundle = bed.bundle("ip addr show dev inner; ip route");
+        let mut bundle = fixture.bundle("ip addr show dev inner; ip route");
         bundle.config["linux"]["netDevices"] = json!({"kt0": {"name": "inner"}});
         change(&mut bundle.config);
         // The host is a network namespace of this test's own.
@@ -528,14 +529,14 @@ fn network_devices_move_in() {
              && ip addr add fd00:9::7/64 dev kt0 && \"$@\" && ! ip link show kt0 2>&1",
             busybox.display()
         );
-        let inner = bed.command(&["run", "--bundle", bundle.write(), &new_id("devices")]);
+        let inner = fixture.command(&["run", "--bundle", bundle.write(), &new_id("devices")]);
         let mut command = Command::new("unshare");
         command.args(["--net", "sh", "-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args());
         Done::of(&command.output().unwrap())
     };
     let plain: fn(&mut Value) = |_| {};
     for change in [plain, users] {
-        open_for_others(&bed);
+        open_for_others(&fixture);
         let done = run(change);
         for expected in [",UP", "inet 10.9.8.7/24", "inet6 fd00:9::7/64", "10.9.8.0/24 dev inner"] {
             assert!(done.out.contains(expected), "{expected}: {done:?}");
@@ -543,10 +544,10 @@ fn network_devices_move_in() {
         assert!(done.code == 0 && done.out.contains("can't find device 'kt0'"), "{done:?}");
     }
     // Into an existing namespace.
-    let id = bed.idle(|_| {});
-    let pid = bed.pid(&id);
+    let id = fixture.idle(|_| {});
+    let pid = fixture.pid(&id);
     let path = format!("/proc/{pid}/ns/net");
-    let done = bed.sh("ip link", |c| {
+    let done = fixture.sh("ip link", |c| {
         join(c, pid, &[("network", "net")]);
         c["linux"]["netDevices"] = json!({"kiln-none": {}});
     });

@@ -1,6 +1,6 @@
 //! Privileges of the program: ids, capabilities, filters, limits.
 
-use crate::bed::{Done, new_id, read, wait_until};
+use crate::fixture::{Done, new_id, read, wait_until};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
@@ -37,12 +37,12 @@ const NET_RAW: u64 = 1 << 13;
 
 #[test]
 fn capabilities_are_those_of_the_sets() {
-    let bed = bed!();
+    let fixture = fixture!();
     let all: &[&str] = &["KILL", "SETUID", "NET_RAW"];
     let every = KILL | SETUID | NET_RAW;
     let given = [("bounding", all), ("permitted", all), ("effective", all)];
     let run = |uid: u32, lists: &[(&str, &[&str])]| {
-        let done = bed.sh(STATUS, |c| {
+        let done = fixture.sh(STATUS, |c| {
             sets(c, lists);
             c["process"]["noNewPrivileges"] = json!(false);
             c["process"]["user"] = json!({"uid": uid, "gid": uid});
@@ -60,7 +60,7 @@ fn capabilities_are_those_of_the_sets() {
     let lists = [&given[..], &[("inheritable", ambient), ("ambient", ambient)]].concat();
     assert_eq!(run(1000, &lists), [every, KILL, KILL, KILL, KILL]);
     // No sets at all are empty ones.
-    let done = bed.sh("cat /proc/self/status", |c| {
+    let done = fixture.sh("cat /proc/self/status", |c| {
         c["process"].as_object_mut().unwrap().remove("capabilities");
     });
     assert_eq!(masks(&done), [0; 5]);
@@ -68,21 +68,21 @@ fn capabilities_are_those_of_the_sets() {
 
 #[test]
 fn capabilities_act() {
-    let bed = bed!();
+    let fixture = fixture!();
     let command = "chown 5 /tmp/file 2>/dev/null && echo chown; mount -t tmpfs t /tmp 2>/dev/null && echo mount; hostname x 2>/dev/null && echo name";
     for (names, out) in [(&[][..], ""), (&["CHOWN"], "chown\n"), (&["SYS_ADMIN"], "mount\nname\n")] {
-        let mut bundle = bed.bundle(command);
+        let mut bundle = fixture.bundle(command);
         fs::write(bundle.rootfs().join("tmp/file"), "").unwrap();
         sets(&mut bundle.config, &[("bounding", names), ("permitted", names), ("effective", names)]);
-        assert_eq!(bed.run(&bundle).out, out, "{names:?}");
+        assert_eq!(fixture.run(&bundle).out, out, "{names:?}");
     }
 }
 
 #[test]
 fn no_new_privileges() {
-    let bed = bed!();
+    let fixture = fixture!();
     for (wanted, shown) in [(json!(true), "1"), (json!(false), "0"), (Value::Null, "0")] {
-        let done = bed.sh(STATUS, |c| {
+        let done = fixture.sh(STATUS, |c| {
             if wanted.is_null() {
                 c["process"].as_object_mut().unwrap().remove("noNewPrivileges");
             } else {
@@ -95,19 +95,21 @@ fn no_new_privileges() {
 
 #[test]
 fn uids_and_gids() {
-    let bed = bed!();
-    let done =
-        bed.sh("id -u; id -g; id -G; echo $HOME; umask; touch /tmp/new && stat -c %a:%u:%g /tmp/new", |c| {
+    let fixture = fixture!();
+    let done = fixture.sh(
+        "id -u; id -g; id -G; echo $HOME; umask; touch /tmp/new && stat -c %a:%u:%g /tmp/new",
+        |c| {
             c["process"]["user"] =
                 json!({"uid": 1000, "gid": 1001, "additionalGids": [50, 60], "umask": 0o27});
             add_tmp(c);
-        });
+        },
+    );
     assert_eq!(done.out, "1000\n1001\n1001 50 60\n/home/app\n0027\n640:1000:1001\n", "{done:?}");
-    let done = bed.sh("id -u; id -g; id -G; echo $HOME; umask", |c| {
+    let done = fixture.sh("id -u; id -g; id -G; echo $HOME; umask", |c| {
         c["process"]["user"] = json!({"uid": 12345, "gid": 54321});
     });
     assert_eq!(done.out, "12345\n54321\n54321\n/\n0022\n", "{done:?}");
-    let done = bed.sh("echo $HOME $A; pwd", |c| {
+    let done = fixture.sh("echo $HOME $A; pwd", |c| {
         c["process"]["env"] = json!(["PATH=/bin", "HOME=/elsewhere", "A=1", "A=2"]);
         c["process"]["cwd"] = json!("/made/here");
     });
@@ -127,9 +129,9 @@ fn filter(config: &mut Value, default: &str, rules: Value) {
 
 #[test]
 fn filters_answer_calls() {
-    let bed = bed!();
+    let fixture = fixture!();
     let run = |command: &str, rule: Value| {
-        bed.sh(command, |c| {
+        fixture.sh(command, |c| {
             filter(c, "SCMP_ACT_ALLOW", json!([rule]));
             add_tmp(c);
         })
@@ -192,11 +194,11 @@ fn caller(number: u32) -> Vec<u8> {
 #[test]
 fn newer_calls_are_unknown() {
     use std::os::unix::fs::PermissionsExt;
-    let bed = bed!();
+    let fixture = fixture!();
     if std::env::consts::ARCH != "x86_64" {
         skip!("the program is for x86_64");
     }
-    let mut bundle = bed.bundle("");
+    let mut bundle = fixture.bundle("");
     let program = bundle.rootfs().join("bin/caller");
     bundle.config["process"]["args"] = json!(["/bin/caller"]);
     let names = json!(["execve", "exit", "getppid"]);
@@ -204,20 +206,20 @@ fn newer_calls_are_unknown() {
         fs::write(&program, caller(number)).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         filter(&mut bundle.config, "SCMP_ACT_ERRNO", json!([{"names": names, "action": "SCMP_ACT_ALLOW"}]));
-        let done = bed.run(&bundle);
+        let done = fixture.run(&bundle);
         assert_eq!((done.code, done.err.as_str()), (errno, ""), "call {number}");
         // Without a filter the kernel returns the same error.
         bundle.config["linux"].as_object_mut().unwrap().remove("seccomp");
         let unknown = if number >= 1000 { 38 } else { 0 };
-        let done = bed.run(&bundle);
+        let done = fixture.run(&bundle);
         assert!(done.code == unknown || number == 83, "call {number}: {done:?}");
     }
 }
 
 #[test]
 fn a_list_of_calls_is_all_there_are() {
-    let bed = bed!();
-    let done = bed.sh("mkdir /tmp/a", |c| {
+    let fixture = fixture!();
+    let done = fixture.sh("mkdir /tmp/a", |c| {
         // Everything that a shell and mkdir need, but mkdir.
         let names = json!([
             "access",
@@ -293,11 +295,11 @@ fn a_list_of_calls_is_all_there_are() {
 /// The agent that answers for calls gets the listener, and is asked while the call waits.
 #[test]
 fn an_agent_is_asked() {
-    let bed = bed!();
+    let fixture = fixture!();
     for created in [false, true] {
-        let socket = bed.path().join(new_id("agent"));
+        let socket = fixture.path().join(new_id("agent"));
         let agent = UnixListener::bind(&socket).unwrap();
-        let mut bundle = bed.bundle("mkdir /tmp/a; echo $?");
+        let mut bundle = fixture.bundle("mkdir /tmp/a; echo $?");
         filter(
             &mut bundle.config,
             "SCMP_ACT_ALLOW",
@@ -307,11 +309,11 @@ fn an_agent_is_asked() {
         bundle.config["linux"]["seccomp"]["listenerMetadata"] = json!("told");
         let id = new_id("asked");
         let child = if created {
-            assert_eq!(bed.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
-            assert_eq!(bed.detached(&["start", &id]).code, 0);
+            assert_eq!(fixture.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
+            assert_eq!(fixture.detached(&["start", &id]).code, 0);
             None
         } else {
-            Some(bed.spawn(&bundle, &id))
+            Some(fixture.spawn(&bundle, &id))
         };
         let (connection, _) = agent.accept().unwrap();
         let (text, fds) = receive(&connection);
@@ -328,14 +330,14 @@ fn an_agent_is_asked() {
         let mut polled = [PollFd::new(&listener, PollFlags::IN)];
         let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
         assert_eq!(rustix::event::poll(&mut polled, Some(&timeout)), Ok(1), "nobody asks");
-        assert_eq!(bed.state(&id)["status"], "running");
+        assert_eq!(fixture.state(&id)["status"], "running");
         drop(listener);
         match child {
             Some(child) => {
                 let done = Done::of(&child.wait_with_output().unwrap());
                 assert!(done.err.contains("Function not implemented"), "{done:?}");
             }
-            None => wait_until("it ends", || bed.state(&id)["status"] == "stopped"),
+            None => wait_until("it ends", || fixture.state(&id)["status"] == "stopped"),
         }
     }
 }
@@ -357,8 +359,8 @@ fn receive(connection: &std::os::unix::net::UnixStream) -> (Vec<u8>, Vec<OwnedFd
 
 #[test]
 fn limits_of_resources() {
-    let bed = bed!();
-    let done = bed.sh("cat /proc/self/limits", |c| {
+    let fixture = fixture!();
+    let done = fixture.sh("cat /proc/self/limits", |c| {
         c["process"]["rlimits"] = json!([
             {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
             {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
@@ -386,7 +388,7 @@ fn limits_of_resources() {
 /// Default limits of engines are lowered where raising limits is not allowed.
 #[test]
 fn blanket_limits_are_lowered() {
-    let bed = bed!();
+    let fixture = fixture!();
     let own = |name: &str| {
         let text = read("/proc/self/limits");
         let line = text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
@@ -399,7 +401,7 @@ fn blanket_limits_are_lowered() {
     .unwrap();
     const SYS_RESOURCE: u64 = 1 << 24;
     for (name, wanted) in [("NOFILE", 1_048_576_u64), ("NPROC", 4_194_304), ("NOFILE", u64::MAX)] {
-        let done = bed.sh("ulimit -Hn; ulimit -n; ulimit -Hu 2>/dev/null", |c| {
+        let done = fixture.sh("ulimit -Hn; ulimit -n; ulimit -Hu 2>/dev/null", |c| {
             c["process"]["rlimits"] =
                 json!([{"type": format!("RLIMIT_{name}"), "soft": wanted, "hard": wanted}]);
         });
@@ -412,9 +414,9 @@ fn blanket_limits_are_lowered() {
 
 #[test]
 fn the_score_for_being_killed() {
-    let bed = bed!();
+    let fixture = fixture!();
     for (score, users) in [(500, false), (1000, false), (700, true)] {
-        let done = bed.sh("cat /proc/self/oom_score_adj", |c| {
+        let done = fixture.sh("cat /proc/self/oom_score_adj", |c| {
             c["process"]["oomScoreAdj"] = json!(score);
             if users {
                 c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
@@ -429,7 +431,7 @@ fn the_score_for_being_killed() {
 
 #[test]
 fn scheduling_attributes_are_set() {
-    let bed = bed!();
+    let fixture = fixture!();
     // Fields of stat: nice, real-time priority, policy.
     let fields = "cut -d' ' -f19,40,41 /proc/self/stat; true";
     for (scheduler, shown) in [
@@ -441,10 +443,10 @@ fn scheduling_attributes_are_set() {
         (json!({"policy": "SCHED_FIFO", "priority": 7, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}), "0 0 0"),
     ] {
         // Without cgroups: those of version 1 have no real-time budget of their own.
-        let mut bundle = bed.bundle(fields);
+        let mut bundle = fixture.bundle(fields);
         bundle.config["process"]["scheduler"] = scheduler.clone();
         let id = new_id("scheduled");
-        let done = bed.oci(&["--cgroup-manager", "disabled", "run", "--bundle", bundle.write(), &id]);
+        let done = fixture.oci(&["--cgroup-manager", "disabled", "run", "--bundle", bundle.write(), &id]);
         if done.err.contains("operation not permitted") {
             eprintln!("SKIPPED: {scheduler}: {}", done.err);
             continue;
@@ -454,20 +456,20 @@ fn scheduling_attributes_are_set() {
     for (class, level, shown) in
         [("BE", 6, "best-effort: prio 6"), ("IDLE", 0, "idle"), ("RT", 2, "realtime: prio 2")]
     {
-        let done = bed.sh("ionice -p $$", |c| {
+        let done = fixture.sh("ionice -p $$", |c| {
             c["process"]["ioPriority"] = json!({"class": format!("IOPRIO_CLASS_{class}"), "priority": level});
         });
         assert!(done.out.trim().starts_with(shown), "{class}: {done:?}");
     }
-    let done = bed.sh("uname -m; cat /proc/self/personality", |c| {
+    let done = fixture.sh("uname -m; cat /proc/self/personality", |c| {
         c["linux"]["personality"] = json!({"domain": "LINUX32"})
     });
     assert_eq!(done.out.lines().nth(1), Some("00000008"), "{done:?}");
     for mode in ["MPOL_DEFAULT", "MPOL_LOCAL"] {
-        let done = bed.sh("echo fine", |c| c["linux"]["memoryPolicy"] = json!({"mode": mode}));
+        let done = fixture.sh("echo fine", |c| c["linux"]["memoryPolicy"] = json!({"mode": mode}));
         assert_eq!((done.out.as_str(), done.err.as_str()), ("fine\n", ""), "{mode}");
     }
-    let done = bed.sh("head -1 /proc/self/numa_maps", |c| {
+    let done = fixture.sh("head -1 /proc/self/numa_maps", |c| {
         c["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0"});
     });
     if !std::path::Path::new("/proc/self/numa_maps").exists() {
@@ -478,19 +480,19 @@ fn scheduling_attributes_are_set() {
 
 #[test]
 fn programs_that_come_later_stay_on_their_processors() {
-    let bed = bed!();
+    let fixture = fixture!();
     if std::thread::available_parallelism().unwrap().get() < 2 {
         skip!("one processor only");
     }
-    let id = bed.idle(|c| c["process"]["execCPUAffinity"] = json!({"initial": "0", "final": "1"}));
+    let id = fixture.idle(|c| c["process"]["execCPUAffinity"] = json!({"initial": "0", "final": "1"}));
     let show = "grep Cpus_allowed_list /proc/self/status";
-    let done = bed.exec(&id, show);
+    let done = fixture.exec(&id, show);
     assert_eq!(done.out, "Cpus_allowed_list:\t1\n", "{done:?}");
 
     // Of a process in a file: its own, or else the container's.
-    let own = crate::bed::read("/proc/self/status");
+    let own = crate::fixture::read("/proc/self/status");
     let all = own.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
-    let file = bed.path().join("process.json");
+    let file = fixture.path().join("process.json");
     for (affinity, expected) in [
         (json!(null), "1"),
         (json!({"initial": "0"}), "0"),
@@ -502,7 +504,7 @@ fn programs_that_come_later_stay_on_their_processors() {
             process["execCPUAffinity"] = affinity.clone();
         }
         std::fs::write(&file, process.to_string()).unwrap();
-        let done = bed.oci(&["exec", "--process", file.to_str().unwrap(), &id]);
+        let done = fixture.oci(&["exec", "--process", file.to_str().unwrap(), &id]);
         assert_eq!(done.out.trim_end(), format!("Cpus_allowed_list:\t{expected}"), "{affinity}: {done:?}");
     }
 }
@@ -510,8 +512,8 @@ fn programs_that_come_later_stay_on_their_processors() {
 /// Capabilities that cannot be ambient lead to a warning; the others are set.
 #[test]
 fn ambient_is_what_is_permitted_and_inheritable() {
-    let bed = bed!();
-    let done = bed.sh("grep CapAmb /proc/self/status", |c| {
+    let fixture = fixture!();
+    let done = fixture.sh("grep CapAmb /proc/self/status", |c| {
         let sets = &mut c["process"]["capabilities"];
         for set in ["bounding", "effective", "permitted"] {
             sets[set] = json!(["CAP_KILL", "CAP_CHOWN"]);
@@ -527,21 +529,21 @@ fn ambient_is_what_is_permitted_and_inheritable() {
 /// The CPU affinity of the caller does not apply to containers: their cgroups decide.
 #[test]
 fn containers_run_on_all_processors() {
-    let bed = bed!();
+    let fixture = fixture!();
     let processors = std::thread::available_parallelism().unwrap().get();
     if processors < 2 {
         skip!("one processor only");
     }
     let kept = |words: &[&str]| {
-        let inner = bed.command(words);
+        let inner = fixture.command(words);
         let mut command = Command::new("taskset");
         command.args(["-c", "0"]).arg(inner.get_program()).args(inner.get_args());
         Done::of(&command.output().unwrap())
     };
-    let bundle = bed.bundle("grep Cpus_allowed_list /proc/self/status");
+    let bundle = fixture.bundle("grep Cpus_allowed_list /proc/self/status");
     let done = kept(&["run", "--bundle", bundle.write(), &new_id("processors")]);
     assert!(done.code == 0 && done.out != "Cpus_allowed_list:\t0\n", "{done:?}");
-    let id = bed.idle(|_| {});
+    let id = fixture.idle(|_| {});
     let done = kept(&["exec", &id, "grep", "Cpus_allowed_list", "/proc/self/status"]);
     assert!(done.code == 0 && done.out != "Cpus_allowed_list:\t0\n", "{done:?}");
 }

@@ -1,6 +1,6 @@
 //! Terminals: sent over a socket, with their size, for containers and for `exec`.
 
-use crate::bed::{Bed, Done, new_id, wait_until};
+use crate::fixture::{Done, Fixture, new_id, wait_until};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
@@ -18,8 +18,8 @@ struct Receiver {
 }
 
 impl Receiver {
-    fn new(bed: &Bed) -> Receiver {
-        let path = bed.path().join(new_id("console"));
+    fn new(fixture: &Fixture) -> Receiver {
+        let path = fixture.path().join(new_id("console"));
         Receiver { listener: UnixListener::bind(&path).unwrap(), path }
     }
 
@@ -66,21 +66,21 @@ fn read_until(master: &OwnedFd, end: &str) -> String {
 
 #[test]
 fn a_container_has_a_terminal() {
-    let bed = bed!();
-    let mut bundle = bed.bundle("stty size; tty; test -t 0 && test -t 1 && test -t 2 && echo three; stat -c %t,%T /dev/console; read line; echo got $line; stty size");
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("stty size; tty; test -t 0 && test -t 1 && test -t 2 && echo three; stat -c %t,%T /dev/console; read line; echo got $line; stty size");
     bundle.config["process"]["terminal"] = json!(true);
     bundle.config["process"]["consoleSize"] = json!({"height": 33, "width": 99});
     for detach in [false, true] {
-        let receiver = Receiver::new(&bed);
+        let receiver = Receiver::new(&fixture);
         let id = new_id("terminal");
         let words = ["--bundle", bundle.write(), "--console-socket", receiver.path(), &id];
         let verb: &[&str] = if detach { &["run", "--detach"] } else { &["create"] };
-        let done = bed.detached(&[verb, &words].concat());
+        let done = fixture.detached(&[verb, &words].concat());
         assert_eq!((done.code, done.err.as_str()), (0, ""));
         let (master, word) = receiver.take();
         assert!(word.starts_with('/'), "{word}");
         if !detach {
-            assert_eq!(bed.oci(&["start", &id]).code, 0);
+            assert_eq!(fixture.oci(&["start", &id]).code, 0);
         }
         // The size is there before the program is.
         let text = read_until(&master, "\n88,");
@@ -89,21 +89,21 @@ fn a_container_has_a_terminal() {
         rustix::io::write(&master, b"hello\n").unwrap();
         let text = read_until(&master, "20 50");
         assert!(text.contains("got hello"), "{text:?}");
-        wait_until("it ends", || bed.state(&id)["status"] == "stopped");
-        assert_eq!(bed.oci(&["delete", &id]).code, 0);
+        wait_until("it ends", || fixture.state(&id)["status"] == "stopped");
+        assert_eq!(fixture.oci(&["delete", &id]).code, 0);
     }
 }
 
 #[test]
 fn keys_are_signals_in_it() {
-    let bed = bed!();
+    let fixture = fixture!();
     let mut bundle =
-        bed.bundle("trap 'echo interrupted; exit 5' INT; echo ready; while :; do sleep 0.05; done");
+        fixture.bundle("trap 'echo interrupted; exit 5' INT; echo ready; while :; do sleep 0.05; done");
     bundle.config["process"]["terminal"] = json!(true);
-    let receiver = Receiver::new(&bed);
+    let receiver = Receiver::new(&fixture);
     let id = new_id("keys");
     let words = ["run", "--detach", "--bundle", bundle.write(), "--console-socket", receiver.path(), &id];
-    assert_eq!(bed.detached(&words).code, 0);
+    assert_eq!(fixture.detached(&words).code, 0);
     let (master, _) = receiver.take();
     read_until(&master, "ready");
     rustix::io::write(&master, b"\x03").unwrap();
@@ -112,21 +112,21 @@ fn keys_are_signals_in_it() {
 
 #[test]
 fn further_programs_have_their_own() {
-    let bed = bed!();
-    let id = bed.idle(|_| {});
+    let fixture = fixture!();
+    let id = fixture.idle(|_| {});
     // Its output comes through this program when that stays.
-    let done = bed.oci(&["exec", "--tty", &id, "sh", "-c", "tty; echo out; exit 4"]);
+    let done = fixture.oci(&["exec", "--tty", &id, "sh", "-c", "tty; echo out; exit 4"]);
     assert_eq!((done.code, done.out.as_str()), (4, "/dev/pts/0\nout\n"), "{done:?}");
     // And goes to the socket when it does not.
-    let receiver = Receiver::new(&bed);
-    let file = bed.path().join("process.json");
+    let receiver = Receiver::new(&fixture);
+    let file = fixture.path().join("process.json");
     let process = json!({
         "terminal": true, "consoleSize": {"height": 11, "width": 22}, "cwd": "/", "env": ["PATH=/bin"],
         "args": ["/bin/sh", "-c", "stty size; read line; echo got $line"],
     });
     std::fs::write(&file, process.to_string()).unwrap();
-    let pid_file = bed.path().join("pid");
-    let done = bed.detached(&[
+    let pid_file = fixture.path().join("pid");
+    let done = fixture.detached(&[
         "exec",
         "--detach",
         "--console-socket",
@@ -142,7 +142,7 @@ fn further_programs_have_their_own() {
     read_until(&master, "11 22");
     rustix::io::write(&master, b"word\n").unwrap();
     read_until(&master, "got word");
-    let pid = crate::bed::read(&pid_file);
+    let pid = crate::fixture::read(&pid_file);
     wait_until("the program ends", || {
         std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
     });
@@ -150,13 +150,13 @@ fn further_programs_have_their_own() {
 
 #[test]
 fn without_a_size_it_has_none() {
-    let bed = bed!();
-    let mut bundle = bed.bundle("sleep 1000");
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("sleep 1000");
     bundle.config["process"]["terminal"] = json!(true);
-    let receiver = Receiver::new(&bed);
+    let receiver = Receiver::new(&fixture);
     let id = new_id("size");
     let words = ["run", "--detach", "--bundle", bundle.write(), "--console-socket", receiver.path(), &id];
-    assert_eq!(bed.detached(&words).code, 0);
+    assert_eq!(fixture.detached(&words).code, 0);
     let (master, _) = receiver.take();
     let size = tcgetwinsize(&master).unwrap();
     assert_eq!((size.ws_row, size.ws_col), (0, 0));
@@ -166,10 +166,10 @@ fn without_a_size_it_has_none() {
 /// wrote them, since the reader may be no terminal.
 #[test]
 fn output_of_a_terminal_comes_through() {
-    let bed = bed!();
-    let mut bundle = bed.bundle("seq 1 20000; echo end >&2; exit 6");
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("seq 1 20000; echo end >&2; exit 6");
     bundle.config["process"]["terminal"] = json!(true);
-    let done: Done = bed.run(&bundle);
+    let done: Done = fixture.run(&bundle);
     let expected: String = (1..=20_000).map(|number| format!("{number}\n")).collect::<String>() + "end\n";
     assert_eq!((done.code, done.out.len()), (6, expected.len()), "{}", done.err);
     assert!(done.out == expected);

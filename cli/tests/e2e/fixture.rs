@@ -15,11 +15,11 @@ macro_rules! skip {
     }};
 }
 
-/// A bed, or the end of the test where there can be none.
-macro_rules! bed {
+/// A fixture, or the end of the test where there can be none.
+macro_rules! fixture {
     () => {
-        match crate::bed::Bed::new() {
-            Ok(bed) => bed,
+        match crate::fixture::Fixture::new() {
+            Ok(fixture) => fixture,
             Err(reason) => skip!("{reason}"),
         }
     };
@@ -28,7 +28,7 @@ macro_rules! bed {
 /// Features of the kernel that are treated as missing (`kiln_runtime::host`).
 const WITHOUT: &str = "KILN_WITHOUT";
 
-pub struct Bed {
+pub struct Fixture {
     dir: tempfile::TempDir,
     mirror: String,
 }
@@ -41,13 +41,13 @@ pub struct Done {
     pub err: String,
 }
 
-impl Bed {
-    pub fn new() -> Result<Bed, String> {
+impl Fixture {
+    pub fn new() -> Result<Fixture, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("needs root".to_owned());
         }
         let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-        Ok(Bed { dir, mirror: mirror()? })
+        Ok(Fixture { dir, mirror: mirror()? })
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -96,7 +96,7 @@ impl Bed {
         self.kiln(&line.split_whitespace().collect::<Vec<_>>())
     }
 
-    /// Like [`Bed::words`], for commands that must succeed; returns standard output.
+    /// Like [`Fixture::words`], for commands that must succeed; returns standard output.
     #[track_caller]
     pub fn ok(&self, line: &str) -> String {
         let done = self.words(line);
@@ -137,7 +137,7 @@ impl Bed {
     }
 }
 
-impl Drop for Bed {
+impl Drop for Fixture {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.assert_clean();
@@ -163,7 +163,7 @@ pub fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Processes that have a text in their environment: those of this bed.
+/// Processes that have a text in their environment: those of this fixture.
 fn processes_with(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {

@@ -9,11 +9,11 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// A bed, or a loud word that there can be none here.
-macro_rules! bed {
+/// A fixture, or a loud word that there can be none here.
+macro_rules! fixture {
     () => {
-        match crate::bed::Bed::new() {
-            Ok(bed) => bed,
+        match crate::fixture::Fixture::new() {
+            Ok(fixture) => fixture,
             Err(reason) => {
                 eprintln!("SKIPPED: {reason}");
                 return;
@@ -23,7 +23,7 @@ macro_rules! bed {
 }
 
 /// A runtime with no containers; those left at the end are removed.
-pub struct Bed {
+pub struct Fixture {
     dir: tempfile::TempDir,
 }
 
@@ -76,15 +76,15 @@ pub fn new_id(name: &str) -> String {
     format!("kt-{}-{}-{name}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-impl Bed {
-    pub fn new() -> Result<Bed, String> {
+impl Fixture {
+    pub fn new() -> Result<Fixture, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("containers of an OCI runtime need root here".to_owned());
         }
         if !busybox().exists() {
             return Err("busybox (static) is needed".to_owned());
         }
-        Ok(Bed { dir: tempfile::tempdir().map_err(|error| error.to_string())? })
+        Ok(Fixture { dir: tempfile::tempdir().map_err(|error| error.to_string())? })
     }
 
     pub fn path(&self) -> &Path {
@@ -229,7 +229,7 @@ impl Bed {
     }
 }
 
-impl Drop for Bed {
+impl Drop for Fixture {
     fn drop(&mut self) {
         let entries = fs::read_dir(self.root()).into_iter().flatten().flatten();
         for id in entries.filter_map(|entry| entry.file_name().to_str().map(str::to_owned)) {
