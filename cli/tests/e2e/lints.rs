@@ -149,12 +149,12 @@ fn outlines_are_drawn() {
 
 #[test]
 fn plans_are_printed() {
-    let bed = bed!();
+    let fixture = fixture!();
     let text = "FROM scratch AS a\nWORKDIR /w\nCOPY b .\nFROM a\nRUN [\"/none\"]\n";
-    let context = bed.context("c", text);
+    let context = fixture.context("c", text);
     let call = |flags: &[&str]| {
         let words = ["build"].iter().chain(flags).map(|word| std::ffi::OsStr::new(*word));
-        bed.kiln(&words.chain([context.as_os_str()]).collect::<Vec<_>>())
+        fixture.kiln(&words.chain([context.as_os_str()]).collect::<Vec<_>>())
     };
     let done = call(&["--call=plan"]);
     // Neither the missing file nor the missing program matters.
