@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The flag whose values may hold secrets.
 const FLAG: &str = "--build-arg";
@@ -42,6 +42,7 @@ pub struct Withheld {
 impl Recipe {
     /// The recipe of a command line, `None` when more of it than values of build arguments holds a secret.
     fn new(
+        dir: &Path,
         words: &[OsString],
         values: &BTreeMap<String, String>,
         credentials: &Credentials,
@@ -68,15 +69,16 @@ impl Recipe {
         let (hidden, values): (BTreeMap<_, _>, BTreeMap<_, _>) =
             values.clone().into_iter().partition(|(name, value)| hides(name, value));
         let withheld = hidden.into_keys().filter(|name| !is_proxy(name)).collect();
-        Some(Recipe { dir: std::env::current_dir().unwrap_or_default(), arguments, values, withheld })
+        Some(Recipe { dir: dir.to_owned(), arguments, values, withheld })
     }
 
-    /// The arguments of `build`, and then the values that came from the environment.
+    /// The arguments of `build`, and then the values that came from the environment. `is_set` is true for variables of the
+    /// present environment.
     ///
     /// # Errors
     /// A value was withheld and is not in the environment.
-    pub fn arguments(&self) -> Result<Vec<OsString>, Withheld> {
-        if let Some(name) = self.withheld.iter().find(|name| std::env::var_os(name).is_none()) {
+    pub fn arguments(&self, is_set: impl Fn(&str) -> bool) -> Result<Vec<OsString>, Withheld> {
+        if let Some(name) = self.withheld.iter().find(|name| !is_set(name)) {
             return Err(Withheld { name: name.clone() });
         }
         let words = self.arguments.iter().map(|word| OsStr::from_bytes(word).to_owned());
@@ -95,17 +97,20 @@ fn name(image: &ImageId) -> String {
     format!("recipe-{}", image.0.hex())
 }
 
-/// Keeps how images were built: `words` are the arguments of `build`. A command line that contains a secret is not kept.
+/// Keeps how images were built: `words` are the arguments of `build`, given in the directory `dir`. A command line that contains a secret is not kept.
 ///
 /// # Errors
 /// The store cannot be written.
 pub fn keep(
     store: &Store,
     images: &[BuiltImage],
+    dir: &Path,
     words: &[OsString],
     options: &BuildOptions,
 ) -> Result<(), StoreError> {
-    let Some(recipe) = Recipe::new(words, &options.build_args, &options.credentials) else { return Ok(()) };
+    let Some(recipe) = Recipe::new(dir, words, &options.build_args, &options.credentials) else {
+        return Ok(());
+    };
     let bytes = serde_json::to_vec(&recipe).expect("bytes are JSON");
     images.iter().try_for_each(|image| store.put_cache(&name(&image.id), &bytes))
 }
@@ -124,7 +129,7 @@ mod tests {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let values = build_args.iter().map(own).collect();
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        Recipe::new(&words, &values, &Credentials { secrets, ..Credentials::default() })
+        Recipe::new(Path::new("/"), &words, &values, &Credentials { secrets, ..Credentials::default() })
     }
 
     #[test]
@@ -142,7 +147,10 @@ mod tests {
         assert_eq!(texts, ["--build-arg", "KILN_TEST_A", "--build-arg=B=b", "--build-arg=https_proxy", "."]);
         assert_eq!(kept.values, BTreeMap::from([("B".to_owned(), "b".to_owned())]));
         assert_eq!(kept.withheld, BTreeSet::from(["KILN_TEST_A".to_owned()]));
-        assert!(kept.arguments().is_err(), "the value is in no environment");
+        assert!(
+            kept.arguments(|_| false).is_err() && kept.arguments(|_| true).is_ok(),
+            "the value is in no environment"
+        );
     }
 
     #[test]

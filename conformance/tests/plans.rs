@@ -1,5 +1,5 @@
-//! The builder plans each case of `testdata/plan` as it says: the steps, what each does to which, and config and history of
-//! the images. `BLESS=1` writes what is planned now; compare the difference with the reference.
+//! Plans of the builder beside the goldens in `testdata/plan`: each step, its inputs, and the config and history of the
+//! images. `BLESS=1` records the present plans; compare the difference with the reference.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -22,7 +22,7 @@ use std::path::Path;
 /// Host that the goldens were written on: `BUILDPLATFORM`, and the platform of steps without emulation.
 const HOST: &str = "linux/amd64";
 
-/// The config of an image of which a case says nothing.
+/// Config of images that a case does not describe.
 const PLAIN: &str = r#"{"config": {"Env": ["PATH=/usr/bin:/bin"], "Cmd": ["sh"]}}"#;
 
 /// Images by their names as the cases write them; all others are plain, but for `missing`.
@@ -174,7 +174,8 @@ fn plans_are_those_of_the_cases() {
     for mut file in cases::read_dir(&dir).unwrap() {
         for case in &mut file.cases {
             assert!(names.insert(case.name.clone()), "{} stands twice", case.name);
-            let found = planned(case);
+            // A case keeps no spaces at the ends of its lines.
+            let found: Vec<String> = planned(case).iter().map(|line| line.trim_end().to_owned()).collect();
             if found != case.expected {
                 let (name, expected) = (&case.name, case.expected.join("\n    "));
                 wrong.push(format!(

@@ -1,4 +1,4 @@
-//! Plans of containers as text, beside golden files: `testdata/plan/runtime.cases`.
+//! Plans of containers as text, beside golden files: `runtime/testdata/plans.cases`.
 //!
 //! A case changes the default specification and request; its golden lines are what that changes in the default plan. Nothing
 //! is carried out, so no privileges are needed. `BLESS=1` writes the lines anew.
@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/plan/runtime.cases");
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/plans.cases");
 
 /// A case: its name, what it changes, and the golden lines.
 struct Case {

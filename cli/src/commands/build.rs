@@ -57,7 +57,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         if options.only_files {
             return Ok(());
         }
-        Ok(recipe::keep(made.store, &made.outcome.images, &words, &options)?)
+        let dir = std::env::current_dir().unwrap_or_default();
+        Ok(recipe::keep(made.store, &made.outcome.images, &dir, &words, &options)?)
     });
     agent::finish();
     result.map(|()| 0)

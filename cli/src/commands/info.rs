@@ -145,7 +145,7 @@ impl Info {
             server_version: env!("CARGO_PKG_VERSION"),
             driver: "overlay2",
             cgroup_driver: if layout.is_none() { "none" } else { "cgroupfs" },
-            cgroup_version: cgroup_version(&layout),
+            cgroup_version: cgroup_version(layout),
             cgroup_controllers: layout.controllers(),
             security_options,
             kernel_version: host.release().to_owned(),

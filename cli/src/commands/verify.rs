@@ -99,7 +99,7 @@ impl Verify {
                 std::env::set_current_dir(&recipe.dir).map_err(|error| {
                     CliError::failed(format!("the image was built in `{}`: {error}", recipe.dir.display()))
                 })?;
-                recipe.arguments().map_err(|withheld| {
+                recipe.arguments(|name| std::env::var_os(name).is_some()).map_err(|withheld| {
                     let hint =
                         format!("set {0} to it in the environment: {0}=... kiln verify ...", withheld.name);
                     CliError::failed(withheld.to_string()).hint(hint)
