@@ -3,6 +3,8 @@
 //! A case changes the default specification and request; its golden lines are what that changes in the default plan. Nothing
 //! is carried out, so no privileges are needed. `BLESS=1` writes the lines anew.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use kiln_runtime::container::{
     Affinity, Cgroups, DeviceNodes, Entry, Filter, Gate, Home, Identity, Keyring, LineEnds, Modules,
     ParentWork, Pivot, ProgramFile, Request, RunBy, SupplementaryGroups, Terminal,
