@@ -277,7 +277,11 @@ impl Planner<'_> {
             matches!(step.instruction.kind, Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_))
         });
         let has_source = matches!(stage.base, Base::Image(_) | Base::Context(_));
-        let platform = stage.platform_or(self.options.platform).clone();
+        // A stage on another one is for that one's platform, whatever its own flag says, as in the reference.
+        let platform = match &stage.base {
+            Base::Stage(base) => self.done[base].platform.clone(),
+            _ => stage.platform_or(self.options.platform).clone(),
+        };
         let title = match self.options.names_platform {
             true => format!("{platform} {}", stage.title).trim_end().to_owned(),
             false => stage.title.clone(),
@@ -297,7 +301,7 @@ impl Planner<'_> {
                 let base = self.done.get(base).expect("stages come after those they start from");
                 base.pay_for_environment(base.described, stage.span)?;
                 let base = base.clone();
-                StageState { has_own_command: false, counter, platform: platform.clone(), ..base }
+                StageState { has_own_command: false, counter, ..base }
             }
             Base::Scratch => {
                 let node = self.add(
@@ -390,8 +394,9 @@ impl Planner<'_> {
         node
     }
 
-    /// The tree that `--from` names, where a node has it.
-    fn origin_node(&mut self, origin: &Origin, platform: &Platform, span: Span) -> NodeId {
+    /// The tree that `--from` names, where a node has it. Images are those for the target, whatever the stage is for.
+    fn origin_node(&mut self, origin: &Origin, span: Span) -> NodeId {
+        let platform = self.options.platform;
         match origin {
             Origin::Stage(index) => {
                 self.done.get(index).expect("stages come after those they copy from").node

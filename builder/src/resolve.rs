@@ -59,9 +59,8 @@ fn resolve_named(
 ) -> Result<(), Mistake> {
     let mut wanted: BTreeMap<(String, Platform), Span> = BTreeMap::new();
     for index in stages.reachable() {
-        let stage = &stages.list[index];
-        for (name, span) in stage.images_needed() {
-            let key = (name.to_owned(), stage.platform_or(platform).clone());
+        for (name, platform, span) in stages.list[index].images_needed(platform) {
+            let key = (name.to_owned(), platform.clone());
             if !found.contains_key(&key) {
                 wanted.entry(key).or_insert(span);
             }

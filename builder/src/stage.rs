@@ -615,17 +615,21 @@ impl Stage {
         }))
     }
 
-    /// The images that this stage names, each with its place in the file.
-    pub fn images_needed(&self) -> impl Iterator<Item = (&str, Span)> {
+    /// The images that this stage names, each with its platform and its place in the file. `--platform` is for the base
+    /// alone: images of `--from` are those for `target`.
+    pub fn images_needed<'a>(
+        &'a self,
+        target: &'a Platform,
+    ) -> impl Iterator<Item = (&'a str, &'a Platform, Span)> {
         let base = match &self.base {
-            Base::Image(name) => Some((name.as_str(), self.image)),
+            Base::Image(name) => Some((name.as_str(), self.platform_or(target), self.image)),
             _ => None,
         };
         let origins =
             self.steps.iter().flat_map(|step| step.origins.iter().flatten().map(|o| (o, step.span)));
-        base.into_iter().chain(origins.filter_map(|(origin, span)| match origin {
+        base.into_iter().chain(origins.filter_map(move |(origin, span)| match origin {
             Origin::Image(name) if name == SCRATCH => None,
-            Origin::Image(name) => Some((name.as_str(), span)),
+            Origin::Image(name) => Some((name.as_str(), target, span)),
             Origin::Stage(_) | Origin::Context(_) => None,
         }))
     }

@@ -25,7 +25,8 @@ const HOST: &str = "linux/amd64";
 /// Config of images that a case does not describe.
 const PLAIN: &str = r#"{"config": {"Env": ["PATH=/usr/bin:/bin"], "Cmd": ["sh"]}}"#;
 
-/// Images by their names as the cases write them; all others are plain, but for `missing`.
+/// Images by their names as the cases write them; all others are plain, but for `missing`. The reference of `everywhere`
+/// shows the platform that was asked for.
 struct TestImages(BTreeMap<String, String>);
 
 impl Images for TestImages {
@@ -44,7 +45,11 @@ impl Images for TestImages {
         config.os.clone_from(&platform.os);
         config.architecture.clone_from(&platform.architecture);
         config.variant.clone_from(&platform.variant);
-        Ok(BaseImage::new(name, None, config, Vec::new()))
+        let mut image = BaseImage::new(name, None, config, Vec::new());
+        if repository == "everywhere" {
+            image.reference = format!("{repository} for {platform}");
+        }
+        Ok(image)
     }
 }
 

@@ -28,7 +28,7 @@ impl Planner<'_> {
             None => CopyFrom::Context(0),
             Some(Origin::Context(context)) => CopyFrom::Context(context + 1),
             Some(origin) => {
-                more.push(graph::content(self.origin_node(origin, &state.platform.clone(), step.span)));
+                more.push(graph::content(self.origin_node(origin, step.span)));
                 CopyFrom::Input(1)
             }
         };

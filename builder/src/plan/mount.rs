@@ -96,9 +96,7 @@ impl Planner<'_> {
         let (from, node) = match origin {
             None => (CopyFrom::Context(0), None),
             Some(Origin::Context(context)) => (CopyFrom::Context(context + 1), None),
-            Some(origin) => {
-                (CopyFrom::Input(1), Some(self.origin_node(origin, &state.platform.clone(), step.span)))
-            }
+            Some(origin) => (CopyFrom::Input(1), Some(self.origin_node(origin, step.span))),
         };
         if let (Some(node), "/") = (node, source.as_str()) {
             inputs.push(graph::content(node));
