@@ -21,11 +21,14 @@ use call::Call;
 use flags::Build;
 use kiln_builder::source::{Opener, load_layouts};
 use kiln_builder::{BuildOptions, Cancel, Machine, recipe};
+use kiln_image::digest::ImageId;
 use kiln_image::platform::Platform;
+use kiln_image::store::{Store, StoreError};
 use kiln_registry::{Keychain, WaitListener};
 use kiln_runtime::Spawner;
 use output::{Made, Output};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -49,6 +52,9 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         return answer(globals, &build, &options, call);
     }
     let workshop = Workshop::open(globals)?;
+    let has_name = !options.tags.is_empty() || options.targets.iter().any(|target| !target.tags.is_empty());
+    let is_kept = has_name || outputs.is_empty() || !outputs.iter().all(Output::keeps_no_image);
+    let before = if is_kept { BTreeSet::new() } else { images(&workshop.session.store)? };
     let result = carry_out(&workshop, &build, &options, style, |made| {
         for output in &outputs {
             output.write(made)?;
@@ -57,11 +63,31 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         if options.only_files {
             return Ok(());
         }
+        if !is_kept {
+            return remove_new(made, &before);
+        }
         let dir = std::env::current_dir().unwrap_or_default();
         Ok(recipe::keep(made.store, &made.outcome.images, &dir, &words, &options)?)
     });
     agent::finish();
     result.map(|()| 0)
+}
+
+/// The images in a store.
+fn images(store: &Store) -> Result<BTreeSet<ImageId>, CliError> {
+    Ok(store.images()?.into_iter().map(|image| image.id).collect())
+}
+
+/// Removes the images that a build made for its outputs alone, but for those that were there before, or that another command
+/// has named meanwhile. What they are made of stays in the cache.
+fn remove_new(made: &Made<'_>, before: &BTreeSet<ImageId>) -> Result<(), CliError> {
+    for image in made.outcome.images.iter().filter(|image| !before.contains(&image.id)) {
+        match made.store.remove_image(&made.store.resolve(&image.id.to_string())?, 0) {
+            Err(StoreError::ManyTags(_)) => {}
+            other => drop(other?),
+        }
+    }
+    Ok(())
 }
 
 /// What builds need, once for each process.

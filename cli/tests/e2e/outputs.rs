@@ -155,3 +155,26 @@ fn archives_have_each_name_once() {
     names.sort_unstable();
     assert_eq!(names, ["docker.io/org/a:1", "docker.io/org/a:2"]);
 }
+
+#[test]
+fn archives_without_a_name_leave_no_image() {
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM scratch\nLABEL a=b\n");
+    let archive = format!("type=oci,dest={}", fixture.path("a.tar").display());
+    let layout = format!("type=oci,tar=false,dest={}", fixture.path("layout").display());
+    let build = |flags: &[&str]| {
+        let words: Vec<&OsStr> = ["build"].iter().chain(flags).map(OsStr::new).collect();
+        let done = fixture.kiln(&[&words[..], &[context.as_os_str()]].concat());
+        assert_eq!(done.code, 0, "{}", done.err);
+    };
+    build(&["-o", &archive, "-o", &layout]);
+    assert_eq!(fixture.ok("images -aq"), "");
+    // One that was there before stays.
+    build(&[]);
+    let there = fixture.ok("images -aq");
+    assert_eq!(there.lines().count(), 1);
+    build(&["-o", &archive]);
+    assert_eq!(fixture.ok("images -aq"), there);
+    build(&["-o", &archive, "-t", "named"]);
+    assert!(fixture.ok("images").contains("named"));
+}

@@ -168,6 +168,11 @@ impl Output {
         self.is_tree() || self.kind == Kind::Cache
     }
 
+    /// True when the output is made of an image that need not stay in the store.
+    pub(super) fn keeps_no_image(&self) -> bool {
+        self.needs_no_image() || matches!(self.kind, Kind::Archive(_) | Kind::Layout(_))
+    }
+
     /// What was written where, for outputs of files.
     fn report(&self) -> Option<String> {
         match &self.kind {
