@@ -95,6 +95,7 @@ impl<'a> Containers<'a> {
             auto_remove: options.auto_remove,
             state: State::Created { error: None, code: 0 },
             profile: String::new(),
+            groups: None,
             endpoint: None,
         };
         let (container, lock) = self.place(&mut making, container, options.name.as_deref())?;

@@ -35,6 +35,9 @@ pub enum EngineError {
         "cannot remove container \"/{0}\": container is running: stop the container before removing or force remove"
     )]
     IsRunning(String),
+    /// Its program does not run.
+    #[error("container {0} is not running")]
+    NotRunning(String),
     /// Neither the image nor the user names a program.
     #[error("no command specified")]
     NoCommand,

@@ -9,6 +9,7 @@
 mod container;
 mod directory;
 mod error;
+mod exec;
 pub mod log;
 mod name;
 mod record;
@@ -18,6 +19,7 @@ mod start;
 
 pub use container::{Containers, Owned};
 pub use error::EngineError;
+pub use exec::{ExecOptions, Live};
 pub use record::{Container, Damaged, Endpoint, Listed, RecordError, State};
 pub use security::{SecurityOptionError, SecurityOptions};
 pub use settings::{NetworkMode, RunOptions, Settings};

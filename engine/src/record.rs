@@ -4,6 +4,7 @@ use crate::name;
 use crate::settings::Settings;
 use kiln_image::digest::ImageId;
 use kiln_image::sys::{CallError, Named};
+use kiln_runtime::cgroup::Groups;
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ pub struct Container {
     /// The AppArmor profile that it runs under, empty for none.
     #[serde(default)]
     pub profile: String,
+    /// Its cgroups, while it runs; `None` when it has none, or was started by an older version.
+    #[serde(default)]
+    pub groups: Option<Groups>,
     /// Its place in the network, while it runs.
     pub endpoint: Option<Endpoint>,
 }

@@ -151,6 +151,12 @@ impl Settings {
         defaults.retain(|entry| entry.contains('='));
         defaults
     }
+
+    /// The environment of a further process: `first`, and the container's variables under other names.
+    pub(crate) fn exec_environment(&self, first: &[String], tty: bool) -> Vec<String> {
+        let own = Settings { tty, environment: merge(first, &self.environment), ..self.clone() };
+        own.full_environment()
+    }
 }
 
 fn name_of(entry: &str) -> &str {

@@ -94,6 +94,7 @@ impl<'a> Owned<'a> {
         let layout = Host::get().layout();
         let mut resources = self.resources(spawner, state, layout)?;
         self.container.endpoint = resources.connection.as_ref().map(endpoint);
+        self.container.groups = resources.cgroup.as_ref().map(|cgroup| cgroup.groups().clone());
         let dirs = Dirs::make(&self.dir())?;
         self.write_etc(&dirs)?;
         let store = self.containers.store;
@@ -286,6 +287,7 @@ impl Running<'_> {
             owned.remove()?;
         } else {
             owned.container.endpoint = None;
+            owned.container.groups = None;
             owned.set_state(State::Exited { code, started, finished: now() })?;
         }
         Ok(code)

@@ -6,8 +6,9 @@
 //! their exits. When its own parent is gone, however that happened, it kills what still runs and ends.
 
 use crate::init;
-use crate::launch::clone_error;
+use crate::launch::{clone_error, launch_between};
 use crate::op::{Bytes, FdSlot, Plan, SetupError, Stage};
+use crate::process::SpawnError;
 use crate::sys::{self, Child, CloneFlags};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -221,6 +222,13 @@ impl Helper {
         let (plan, status, stdin, stdout, stderr) = (next()?, next()?, next()?, next()?, next()?);
         let slots: Vec<OwnedFd> = fds.collect();
         let plan = read_plan(plan).map_err(|errno| fail("read", errno))?;
+        if !plan.joined.is_empty() {
+            let launched = launch_between(plan, slots, status, Some([stdin, stdout, stderr]));
+            return launched.map(|launched| (launched.pid, launched.pidfd)).map_err(|error| match error {
+                SpawnError::Setup(error) => error,
+                _ => fail("clone", Errno::IO),
+            });
+        }
         let cgroup = plan.cgroup.and_then(|FdSlot(slot)| slots.get(slot)).map(AsFd::as_fd);
         let made = sys::clone(CloneFlags(plan.namespaces), cgroup);
         match made.map_err(|errno| clone_error(plan.namespaces, errno))? {

@@ -42,7 +42,7 @@ pub fn launch(plan: Plan, handed: Handed<'_>, steps: &mut dyn Steps) -> Result<L
         plan.setup.iter().any(|op| matches!(op, SetupOp::Seccomp { program, .. } if program.is_empty()));
     let unasked = plan.setup.iter().any(|op| matches!(op, SetupOp::Wait(point) if point.is_unasked()));
     let mut launched = if !plan.joined.is_empty() {
-        launch_between(plan, slots, theirs)?
+        launch_between(plan, slots, theirs, None)?
     } else {
         match sys::clone(CloneFlags(plan.namespaces), group(&plan, &slots)) {
             Ok(Child::Here) => {
@@ -192,7 +192,14 @@ enum Between {
     Failed(SetupError),
 }
 
-fn launch_between(mut plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd) -> Result<Launched, SpawnError> {
+/// Makes a process through an intermediate one, as a child of this process. With `stdio` the process gets those standard
+/// streams, and ends with this process.
+pub(crate) fn launch_between(
+    mut plan: Plan,
+    slots: Vec<OwnedFd>,
+    status: OwnedFd,
+    stdio: Option<[OwnedFd; 3]>,
+) -> Result<Launched, SpawnError> {
     let (ours, theirs) = pair()?;
     // Once it is somebody in a user namespace it may not choose a group any more: then it is born into it itself, and
     // its sibling inherits that.
@@ -205,7 +212,13 @@ fn launch_between(mut plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd) -> Resul
                 if is_early {
                     plan.cgroup = None;
                 }
-                between(plan, slots, status, &theirs)
+                let dies_with_parent = stdio.is_some();
+                if let Some([stdin, stdout, stderr]) = &stdio {
+                    let _ = rustix::stdio::dup2_stdin(stdin);
+                    let _ = rustix::stdio::dup2_stdout(stdout);
+                    let _ = rustix::stdio::dup2_stderr(stderr);
+                }
+                between(plan, slots, status, &theirs, dies_with_parent)
             }
             Child::There { pidfd, .. } => pidfd,
         };
@@ -225,7 +238,7 @@ fn launch_between(mut plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd) -> Resul
 }
 
 /// Is the process in between; never returns.
-fn between(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd, answer: &OwnedFd) -> ! {
+fn between(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd, answer: &OwnedFd, dies_with_parent: bool) -> ! {
     if plan.users.is_none() {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
         // Whoever is in there already must not look into us (CVE-2016-9962).
@@ -245,7 +258,7 @@ fn between(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd, answer: &OwnedFd) -
             });
             drop(late);
             match entered {
-                Ok(()) => init::run(plan, slots, status, proc, false),
+                Ok(()) => init::run(plan, slots, status, proc, dies_with_parent),
                 Err(error) => init::fail(&status, error),
             }
         }

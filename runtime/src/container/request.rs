@@ -49,7 +49,7 @@ pub struct ExecRequest<'a> {
     pub namespaces: u64,
     /// A version 2 cgroup that the process is born into.
     pub cgroup: Option<FdSlot>,
-    /// Of [`ParentWork`] only the cgroups count.
+    /// Of [`ParentWork`] the start and the cgroups count.
     pub parent: ParentWork,
     /// The container's execution domain.
     pub personality: Option<&'a LinuxPersonality>,

@@ -12,6 +12,9 @@ pub fn enter(process: &ProcessSpec, request: &ExecRequest<'_>) -> Result<Plan, P
         return Err(PlanError::NotAbsolute("working directory", process.cwd().clone()));
     }
     let mut setup = Vec::new();
+    if request.parent.has(ParentWork::START) {
+        setup.push(SetupOp::Wait(crate::op::Point::Start));
+    }
     if request.parent.has(ParentWork::CGROUPS) {
         setup.push(SetupOp::Wait(crate::op::Point::Groups));
     }

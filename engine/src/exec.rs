@@ -1,0 +1,150 @@
+//! Further processes in containers that run, and signals to them.
+
+use crate::container::Containers;
+use crate::directory::Lock;
+use crate::error::EngineError;
+use crate::record::{Container, State};
+use crate::start::Stdio;
+use kiln_runtime::cgroup::Groups;
+use kiln_runtime::container::{
+    CallerError, EntryCgroups, ExecRequest, Filter, Handed, Home, Identity, Keyring, Modules, ParentWork,
+    ProgramFile, Steps, Terminal, other_namespaces,
+};
+use kiln_runtime::op::Point;
+use kiln_runtime::plan::enter;
+use kiln_runtime::{Process, SpawnRequest, Spawner, launch, spec};
+use oci_spec::runtime::Process as ProcessSpec;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::path::PathBuf;
+
+/// A further process for a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecOptions {
+    /// The program and its arguments.
+    pub arguments: Vec<String>,
+    /// `NAME=value`, in front of the container's own variables.
+    pub environment: Vec<String>,
+    /// Working directory; `None` for the container's.
+    pub dir: Option<String>,
+    /// User, as in USER; `None` for the container's.
+    pub user: Option<String>,
+    /// The process has a terminal.
+    pub tty: bool,
+    /// The process has all capabilities, and no filter of system calls.
+    pub privileged: bool,
+}
+
+/// A container whose program runs: its init process cannot be another one meanwhile.
+pub struct Live {
+    /// Its record.
+    pub container: Container,
+    /// The init process.
+    pub pid: i32,
+    pidfd: OwnedFd,
+}
+
+impl Containers<'_> {
+    /// Opens the init process of a container.
+    ///
+    /// # Errors
+    /// [`EngineError::NotRunning`] when its program does not run.
+    pub fn live(&self, container: &Container) -> Result<Live, EngineError> {
+        let not_running = || EngineError::NotRunning(container.id.clone());
+        let State::Running { pid, .. } = container.state else { return Err(not_running()) };
+        let handle = Pid::from_raw(pid).ok_or_else(not_running)?;
+        let pidfd = pidfd_open(handle, PidfdFlags::empty()).map_err(|_| not_running())?;
+        // While the process that runs the container holds its lock, the pid cannot be another process's.
+        match self.lock(&container.id)? {
+            Lock::Busy => Ok(Live { container: container.clone(), pid, pidfd }),
+            Lock::Held(_) | Lock::Gone => Err(not_running()),
+        }
+    }
+}
+
+impl Live {
+    /// Sends a signal by its number to the init process; one that has ended is fine.
+    pub fn signal(&self, number: i32) {
+        let _ = launch::signal(self.pidfd.as_fd(), number);
+    }
+
+    /// The pidfd of the init process: readable when it has ended.
+    pub fn pidfd(&self) -> &OwnedFd {
+        &self.pidfd
+    }
+
+    /// Runs a further program in the container.
+    ///
+    /// The caller's own file must be sealed (`kiln_runtime::seal`): until the program runs, processes of the container see it.
+    ///
+    /// # Errors
+    /// [`EngineError::Start`] with why the program does not run.
+    pub fn exec(
+        &self,
+        options: &ExecOptions,
+        spawner: &Spawner,
+        stdio: &Stdio<'_>,
+    ) -> Result<Process, EngineError> {
+        let none = Groups::NONE;
+        let groups = self.container.groups.as_ref().unwrap_or(none);
+        let cgroups = EntryCgroups::new(groups, self.pid, &[]).expect("no cgroup below is asked for");
+        let mut handed = Handed::default();
+        let target = handed.lend(self.pidfd.as_fd());
+        let cgroup = cgroups.open()?.map(|dir| handed.give(dir));
+        let security = &self.container.settings.security;
+        let has_filter = !options.privileged && !security.no_seccomp;
+        let request = ExecRequest {
+            target,
+            namespaces: other_namespaces(self.pid),
+            cgroup,
+            parent: ParentWork::NONE.and_if(cgroups.needs_parent(), ParentWork::START),
+            personality: None,
+            seccomp: None,
+            keyring: Keyring::New,
+            terminal: Terminal { size: stdio.console, ..Terminal::default() },
+            identity: Identity {
+                user: Some(options.user.as_deref().unwrap_or(&self.container.settings.user)),
+                home: Home::Given,
+                filter: if has_filter { Filter::Default } else { Filter::None },
+                modules: Modules { apparmor: !options.privileged, selinux: false },
+                ..Identity::default()
+            },
+            program: ProgramFile::default(),
+        };
+        let plan = enter(&self.process(options), &request)?;
+        let Stdio { stdin, stdout, stderr, .. } = *stdio;
+        let request = SpawnRequest { plan: &plan, handed: &handed, stdin, stdout, stderr };
+        Ok(spawner.spawn_with(&request, &mut Attaching { cgroups })?)
+    }
+
+    fn process(&self, options: &ExecOptions) -> ProcessSpec {
+        let settings = &self.container.settings;
+        let mut spec = spec::default(PathBuf::new());
+        if options.privileged {
+            spec::make_insecure(&mut spec);
+        }
+        let mut process = spec.process().clone().unwrap_or_default();
+        let dir = options.dir.as_deref().unwrap_or(&settings.dir);
+        let profile = Some(self.container.profile.clone()).filter(|profile| !profile.is_empty());
+        process
+            .set_args(Some(options.arguments.clone()))
+            .set_env(Some(settings.exec_environment(&options.environment, options.tty)))
+            .set_cwd(PathBuf::from(spec::clean_path(dir)))
+            .set_terminal(Some(options.tty))
+            .set_no_new_privileges(Some(settings.security.no_new_privileges))
+            .set_apparmor_profile(profile);
+        process
+    }
+}
+
+/// Moves the process into version 1 cgroups.
+struct Attaching {
+    cgroups: EntryCgroups,
+}
+
+impl Steps for Attaching {
+    fn reached(&mut self, _: Point, pid: i32) -> Result<Vec<u8>, CallerError> {
+        self.cgroups.attach(pid)?;
+        Ok(Vec::new())
+    }
+}
