@@ -6,7 +6,7 @@
 
 use crate::error::CliError;
 use crate::ui;
-use kiln_engine::{Running, Stdio};
+use kiln_engine::Stdio;
 use kiln_runtime::container::terminal::{self, RawOutput, RawTerminal};
 use kiln_runtime::op::ConsoleSize;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -109,8 +109,8 @@ impl Attachment {
     /// # Errors
     ///
     /// Fails when the user's terminal cannot be put into raw mode.
-    pub fn begin(mut self, running: &mut Running<'_>) -> Result<Attached, CliError> {
-        if let Some(console) = running.process.console.take() {
+    pub fn begin(mut self, console: Option<OwnedFd>) -> Result<Attached, CliError> {
+        if let Some(console) = console {
             self.begin_terminal(console)?;
         }
         for Relay { from, to, is_output } in std::mem::take(&mut self.relays) {

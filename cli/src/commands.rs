@@ -3,12 +3,14 @@
 pub mod build;
 pub mod builder_prune;
 pub mod completion;
+pub mod exec;
 pub mod fmt;
 pub mod history;
 pub mod image_prune;
 pub mod images;
 pub mod info;
 pub mod inspect;
+pub mod kill;
 pub mod lint;
 pub mod load;
 pub mod man;
@@ -20,6 +22,7 @@ pub mod rm;
 pub mod rmi;
 pub mod run;
 pub mod save;
+pub mod stop;
 pub mod system_check;
 pub mod tag;
 pub mod verify;
@@ -62,6 +65,9 @@ macro_rules! command {
 pub static ALL: &[Command] = &[
     command!("build", build, "Build an image from a Dockerfile"),
     command!("run", run, "Run a program in a new container"),
+    command!("exec", exec, "Run a program in a container that runs"),
+    command!("stop", stop, "Stop running containers"),
+    command!("kill", kill, "Send a signal to running containers"),
     command!("images", images, "List images"),
     command!("ps", ps, "List containers"),
     command!("inspect", inspect, "Show details of images and containers as JSON"),
@@ -116,6 +122,9 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("image", "history", "history"),
     ("image", "inspect", "inspect"),
     ("container", "run", "run"),
+    ("container", "exec", "exec"),
+    ("container", "stop", "stop"),
+    ("container", "kill", "kill"),
     ("container", "ls", "ps"),
     ("container", "list", "ps"),
     ("container", "ps", "ps"),

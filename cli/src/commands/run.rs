@@ -121,7 +121,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             return Err(failed);
         }
     };
-    let attached = attachment.begin(&mut running)?;
+    let attached = attachment.begin(running.process.console.take())?;
     target.set(&running, attached.console());
     let code = running.wait()?;
     attached.finish();
@@ -245,7 +245,7 @@ impl Run {
 }
 
 /// `NAME` becomes `NAME=value of this process`; without one, the name alone takes the image's away.
-fn with_value(entry: String) -> Result<String, CliError> {
+pub(super) fn with_value(entry: String) -> Result<String, CliError> {
     if entry.is_empty() || entry.starts_with('=') {
         let message = format!("invalid environment variable: {entry}");
         return Err(CliError::Flags(message, vec!["write -e NAME=VALUE".to_owned()]));
@@ -260,7 +260,7 @@ fn with_value(entry: String) -> Result<String, CliError> {
 }
 
 /// The lines of an environment file without comments (docker/cli `pkg/kvfile`).
-fn read_env_file(path: &Path) -> Result<Vec<String>, CliError> {
+pub(super) fn read_env_file(path: &Path) -> Result<Vec<String>, CliError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         CliError::failed(format!("cannot read `{}`: {error}", path.display())).with_code(code::USAGE)
     })?;

@@ -19,6 +19,7 @@ mod crashes;
 mod differential;
 mod durability;
 mod errors;
+mod exec;
 mod explain;
 mod flags;
 mod goldens;

@@ -265,3 +265,20 @@ fn a_closed_terminal_ends_its_container() {
         }
     }
 }
+
+#[test]
+fn exec_gives_a_program_a_terminal() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let mut running = fixture.start(&["run", "--name", "web", "busybox", "sleep", "1000"]);
+    while !fixture.ok("ps --format {{.Names}}").contains("web") {}
+    let script = "test -t 0 && test -t 1 && stty size; read word; echo heard $word; exit 6";
+    let mut terminal = Terminal::start(&fixture, &["exec", "-it", "web", "sh", "-c", script], 77);
+    terminal.until("the size", |screen| screen.has(" 77"));
+    terminal.press(b"hello\r");
+    terminal.until("the answer", |screen| screen.has("heard hello"));
+    let (code, _) = terminal.finish();
+    assert_eq!(code, 6);
+    fixture.ok("kill web");
+    running.wait().unwrap();
+}
