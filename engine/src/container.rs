@@ -1,16 +1,16 @@
-//! The containers of a store, on disk.
+//! Containers of a store, on disk.
 //!
 //! ```text
-//! containers/ID/container.json   the record
-//! containers/ID/lock             locked by the process that runs it
-//! containers/ID/layer/           its writable layer (see overlayfs)
+//! containers/ID/container.json   record
+//! containers/ID/lock             locked by the process that runs the container
+//! containers/ID/layer/           writable layer (see overlayfs)
 //! containers/ID/etc/             hosts, hostname, resolv.conf
-//! containers/names/NAME          a link whose target is the id: names are taken by making it
-//! containers/.new-ID, .dead-ID   in the making, being removed (see `directory`)
+//! containers/names/NAME          link whose target is the id: creating it reserves the name
+//! containers/.new-ID, .dead-ID   being created, being removed (see `directory`)
 //! ```
 //!
-//! A record that cannot be read concerns its container alone: it is listed as damaged, keeps its layers, and can be
-//! removed. What else lies in the directory is left alone.
+//! An unreadable record affects only its container: it is listed as damaged, keeps its layers, and can be removed.
+//! Other files in the directory are ignored.
 
 use crate::directory::{self, Lock, Making, NAMES};
 use crate::error::EngineError;
@@ -26,11 +26,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Exit code of a container whose runner was killed: its processes were killed with it.
+/// Exit code of a container whose monitor was killed: its processes were killed with it.
 const KILLED: i32 = 137;
-/// How long another process may need to start a container, or to put it aside after its end.
+/// Longest time that another process may need to start a container, or to remove it after its end.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Time between two looks at a container that another process has.
+/// Interval between checks of a container that another process has locked.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 /// All containers of a store.
@@ -39,17 +39,17 @@ pub struct Containers<'a> {
     dir: PathBuf,
 }
 
-/// A container that this process runs: nobody else starts or removes it.
+/// Container that this process runs: its lock keeps other processes from starting or removing it.
 pub struct Owned<'a> {
     pub(crate) containers: &'a Containers<'a>,
-    /// Its record.
+    /// Record of the container.
     pub container: Container,
     pub(crate) stack: Stack,
     _lock: OwnedFd,
 }
 
 impl<'a> Containers<'a> {
-    /// The containers of `store`.
+    /// Opens the containers of `store`.
     pub fn open(store: &'a Store) -> Result<Containers<'a>, EngineError> {
         let dir = store.root().join("containers");
         let names = dir.join(NAMES);
@@ -59,7 +59,7 @@ impl<'a> Containers<'a> {
         Ok(Containers { store, dir })
     }
 
-    /// The directory that holds all that is kept of a container.
+    /// Directory with all files of a container.
     pub fn dir_of(&self, container: &Container) -> PathBuf {
         self.path(&container.id)
     }
@@ -68,7 +68,10 @@ impl<'a> Containers<'a> {
         self.dir.join(id)
     }
 
-    /// Makes a container of an image. `image_name` is how the user called it.
+    /// Creates a container of an image. `image_name` is the reference as the user wrote it.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidName`], [`EngineError::NameTaken`] and [`EngineError::NoCommand`].
     pub fn create(
         &'a self,
         image: &Image,
@@ -80,7 +83,7 @@ impl<'a> Containers<'a> {
         }
         let id = kiln_image::digest::hex(&random::<32>());
         let settings = Settings::new(&image.config.config, options, &id)?;
-        // Layers that the image names now stay until the pin is written.
+        // Layers of the image must not be collected before the pin is written.
         let _using = self.store.use_layers()?;
         let stack = self.store.stack(&image.config.rootfs.diff_ids)?;
         let mut making = Making::begin(self, &id)?;
@@ -102,14 +105,14 @@ impl<'a> Containers<'a> {
         Ok(Owned { containers: self, container, stack, _lock: lock })
     }
 
-    /// Gives a container its name, its record and its place.
+    /// Reserves a container's name, writes its record, and moves its directory to the final path.
     fn place(
         &self,
         making: &mut Making<'_>,
         container: Container,
         wanted: Option<&str>,
     ) -> Result<(Container, OwnedFd), EngineError> {
-        // A name whose container has no directory is free: it gets one before others look.
+        // A name whose container has no directory counts as free: the lock is held until the directory exists.
         let _names = self.lock_names()?;
         let name = self.take_name(wanted, &container.id)?;
         let container = Container { name, ..container };
@@ -117,7 +120,7 @@ impl<'a> Containers<'a> {
         Ok((container, making.finish()?))
     }
 
-    /// Takes the wanted name, or one that is made up. The caller has locked the names.
+    /// Reserves the wanted name, or a generated one. The caller has locked the names.
     fn take_name(&self, wanted: Option<&str>, id: &str) -> Result<String, EngineError> {
         for attempt in 0.. {
             let name = match wanted {
@@ -133,7 +136,7 @@ impl<'a> Containers<'a> {
                 }
                 let holder = fs::read_link(&path).unwrap_or_default().display().to_string();
                 if directory::is_id(&holder) && !self.path(&holder).is_dir() {
-                    // Its process was killed before it had a container, or while it removed it.
+                    // The reserving process was killed before the container existed, or while it removed it.
                     sys::remove_path(&path)?;
                 } else if wanted.is_some() {
                     return Err(EngineError::NameTaken { name, id: holder });
@@ -149,12 +152,12 @@ impl<'a> Containers<'a> {
         Ok(write_record(&self.path(&container.id), container)?)
     }
 
-    /// A container's record; `None` when there is none.
+    /// Record of a container. `None` when there is none.
     fn read(&self, id: &str) -> Result<Option<Container>, RecordError> {
         record::read(&self.path(id).join("container.json"), id)
     }
 
-    /// All containers, the newest first. Those whose runner was killed are put right on the way.
+    /// All containers, the newest first. Records of killed monitors are corrected on the way.
     pub fn list(&self) -> Result<Vec<Listed>, EngineError> {
         let mut containers = Vec::new();
         for entry in fs::read_dir(&self.dir).call("getdents", &self.dir)? {
@@ -163,7 +166,7 @@ impl<'a> Containers<'a> {
             if directory::is_id(&name) && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 containers.extend(self.look_at(&name));
             } else {
-                // What cannot be removed now is tried again by the next list: it is no container's.
+                // A directory that cannot be removed now is left to the next list: it belongs to no container.
                 let _ = self.remove_dead(&name);
             }
         }
@@ -171,7 +174,7 @@ impl<'a> Containers<'a> {
         Ok(containers)
     }
 
-    /// A container as it really stands; `None` when nothing is left of it.
+    /// Container with its actual state. `None` when it has been removed.
     fn look_at(&self, id: &str) -> Option<Listed> {
         let damaged = |reason| Some(Listed::Damaged(self.damaged(id, reason)));
         let record = match self.read(id) {
@@ -187,7 +190,7 @@ impl<'a> Containers<'a> {
             Ok(Lock::Gone) => return None,
             Err(error) => return damaged(error.into()),
         };
-        // Its runner is gone: it may have written something before.
+        // The monitor has ended since the first read, and may have changed the record before.
         let container = match self.read(id) {
             Ok(container) => container,
             Err(reason) => return damaged(reason),
@@ -202,7 +205,7 @@ impl<'a> Containers<'a> {
         if let State::Running { started, .. } = &container.state {
             container.state = State::Exited { code: KILLED, started: started.clone(), finished: now() };
             container.endpoint = None;
-            // Where this cannot be written (the disk is full) it is found out again the next time.
+            // If this write fails (the disk is full), the next list corrects the record.
             let _ = self.write(&container);
         }
         Some(Listed::sound(container))
@@ -219,7 +222,10 @@ impl<'a> Containers<'a> {
         }
     }
 
-    /// The container that a user means by a name, an id or the beginning of one.
+    /// Finds a container by a name, an id or the beginning of one.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchContainer`], and [`EngineError::Ambiguous`] when several ids have this beginning.
     pub fn find(&self, text: &str) -> Result<Listed, EngineError> {
         let text_name = text.strip_prefix('/').unwrap_or(text);
         let mut all = self.list()?;
@@ -235,7 +241,7 @@ impl<'a> Containers<'a> {
         }
     }
 
-    /// Containers made from an image, as far as their records can be read.
+    /// Containers created from an image, as far as their records can be read.
     pub fn of_image(&self, image: &kiln_image::digest::ImageId) -> Result<Vec<Container>, EngineError> {
         let sound = self.list()?.into_iter().filter_map(|listed| match listed {
             Listed::Sound(container) => Some(*container),
@@ -244,11 +250,12 @@ impl<'a> Containers<'a> {
         Ok(sound.filter(|container| container.image == *image).collect())
     }
 
-    /// Removes a container; one that runs is killed first when that is wanted. One that another process removes at the
-    /// same time is removed.
+    /// Removes a container. With `kill`, one that runs is killed first. Concurrent removal by another process is a
+    /// success.
     ///
     /// # Errors
-    /// [`EngineError::IsRunning`] when it runs, and [`EngineError::Busy`] when another process has it for other reasons.
+    /// [`EngineError::IsRunning`] when it runs and `kill` is false, and [`EngineError::Busy`] when another process
+    /// holds its lock for another reason.
     pub fn remove(&self, container: &Listed, kill: bool) -> Result<(), EngineError> {
         let id = container.id();
         let began = Instant::now();
@@ -257,7 +264,7 @@ impl<'a> Containers<'a> {
                 (Ok(Lock::Held(_lock)), _) => return self.erase(id),
                 (Ok(Lock::Gone), _) => return Ok(()),
                 (Ok(Lock::Busy), _) => {}
-                // Without a lock that works no process can run it.
+                // Without a usable lock file no process can run it.
                 (Err(_), Listed::Damaged(_)) => return self.erase(id),
                 (Err(error), Listed::Sound(_)) => return Err(error.into()),
             }
@@ -274,13 +281,13 @@ impl<'a> Containers<'a> {
         }
     }
 
-    /// Kills the first process of a container, after making sure that it still is that.
+    /// Kills the first process of a container, after a check that the pid has not been reused.
     fn kill(&self, id: &str, pid: i32) -> Result<(), EngineError> {
         let Some(pid) = rustix::process::Pid::from_raw(pid) else { return Ok(()) };
         let Ok(handle) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
             return Ok(());
         };
-        // While the runner holds the lock the process id cannot have passed to another process.
+        // While the monitor holds the lock the pid cannot have been reused.
         if matches!(self.lock(id)?, Lock::Busy) {
             let _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
         }
@@ -289,7 +296,7 @@ impl<'a> Containers<'a> {
 }
 
 impl Owned<'_> {
-    /// The container's directory.
+    /// Directory of the container.
     pub(crate) fn dir(&self) -> PathBuf {
         self.containers.path(&self.container.id)
     }
@@ -299,7 +306,7 @@ impl Owned<'_> {
         self.containers.write(&self.container)
     }
 
-    /// Removes it.
+    /// Removes the container and its files.
     pub fn remove(self) -> Result<(), EngineError> {
         self.containers.erase(&self.container.id)
     }

@@ -1,8 +1,8 @@
-//! Directories of containers: made, locked and removed while other processes look.
+//! Directories of containers: created, locked and removed while other processes look.
 //!
-//! A container's directory is visible under its id only from its complete record on until it is removed: it is made as
-//! `.new-ID` and renamed into place, and renamed to `.dead-ID` before anything in it is removed. Both kinds are locked by
-//! their process; one whose lock is free belongs to a process that died, and is removed by the next that lists.
+//! A container's directory is visible under its id only while its record is complete: it is created as `.new-ID` and
+//! renamed to the id, and renamed to `.dead-ID` before anything in it is removed. Both kinds are locked by their
+//! process; one whose lock is free belongs to a process that died, and is removed by the next list.
 //!
 //! Lock order: a container's own lock, then the lock on all names, which is held for a few system calls only.
 
@@ -14,18 +14,18 @@ use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
-/// Prefix of directories in the making.
+/// Prefix of directories that are being created.
 const NEW: &str = ".new-";
 /// Prefix of directories that are being removed.
 const DEAD: &str = ".dead-";
-/// The directory of names.
+/// Name of the directory of names.
 pub(crate) const NAMES: &str = "names";
 /// Length of an id, in hexadecimal digits.
 const ID_LENGTH: usize = 64;
 
 /// The outcome of an attempt to lock a container.
 pub(crate) enum Lock {
-    /// This process has it.
+    /// This process holds the lock.
     Held(OwnedFd),
     /// Another process runs the container, or removes it.
     Busy,
@@ -33,23 +33,23 @@ pub(crate) enum Lock {
     Gone,
 }
 
-/// A container's directory in the making; removed when it is dropped before it has its place.
+/// Directory of a container that is being created; removed on drop unless it was finished.
 pub(crate) struct Making<'a> {
     containers: &'a Containers<'a>,
     id: String,
-    /// Locks the directory itself, while it is no container's.
+    /// Lock on the directory itself while it has its temporary name.
     _directory: OwnedFd,
-    /// The container's lock, for its whole life.
+    /// Lock of the container, held for its whole life.
     lock: Option<OwnedFd>,
 }
 
 impl<'a> Making<'a> {
-    /// Makes the directory of a container with a new id, locked.
+    /// Creates and locks the directory of a container with a new id.
     pub(crate) fn begin(containers: &'a Containers<'a>, id: &str) -> Result<Making<'a>, CallError> {
         let path = containers.path(&format!("{NEW}{id}"));
         let directory = loop {
             match fs::mkdir(&path, Mode::from_raw_mode(0o700)) {
-                // A process that takes it for dead is removing it at this moment.
+                // Another process takes it for an abandoned one and is removing it at this moment.
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(CallError { call: "mkdir", path, errno }),
             }
@@ -67,12 +67,12 @@ impl<'a> Making<'a> {
         Ok(making)
     }
 
-    /// The directory, for now.
+    /// Temporary path of the directory.
     pub(crate) fn path(&self) -> PathBuf {
         self.containers.path(&format!("{NEW}{}", self.id))
     }
 
-    /// Gives the directory its place; returns the container's lock.
+    /// Renames the directory to its id; returns the container's lock.
     pub(crate) fn finish(&mut self) -> Result<OwnedFd, CallError> {
         let path = self.containers.path(&self.id);
         fs::rename(self.path(), &path).call("rename", &path)?;
@@ -83,7 +83,7 @@ impl<'a> Making<'a> {
 impl Drop for Making<'_> {
     fn drop(&mut self) {
         if self.lock.is_some() {
-            // What cannot be removed now is left to the next process that lists.
+            // A directory that cannot be removed now is left to the next list.
             let _ = self.containers.discard(&self.path(), &self.id);
         }
     }
@@ -95,7 +95,7 @@ impl Containers<'_> {
         lock_file(&self.path(id))
     }
 
-    /// Locks all names. Waits for other processes, none of which holds it for long.
+    /// Locks all names. Other processes hold this lock only briefly.
     pub(crate) fn lock_names(&self) -> Result<OwnedFd, CallError> {
         let path = self.path(NAMES);
         let names = sys::open_dir(&path)?;
@@ -108,10 +108,10 @@ impl Containers<'_> {
         }
     }
 
-    /// Removes all that there is of a container, whose lock the caller holds. None of that id is fine.
+    /// Removes all of a container, whose lock the caller holds. A container that does not exist is a success.
     pub(crate) fn erase(&self, id: &str) -> Result<(), EngineError> {
         let path = self.path(id);
-        // Another process has locked it for a moment: it removes it too, or took it for one in the making that is dead.
+        // Another process holds it briefly: it removes the container too, or took the directory for an abandoned one.
         let _directory = loop {
             if let Some(directory) = lock_directory(&path)? {
                 break directory;
@@ -129,7 +129,7 @@ impl Containers<'_> {
         }
     }
 
-    /// Removes what dead processes left of a container, by the name of its directory.
+    /// Removes a directory that a dead process left behind, by its name.
     pub(crate) fn remove_dead(&self, name: &str) -> Result<(), EngineError> {
         let Some(id) = name.strip_prefix(NEW).or(name.strip_prefix(DEAD)) else { return Ok(()) };
         let path = self.path(name);
@@ -137,7 +137,7 @@ impl Containers<'_> {
         self.discard(&path, id)
     }
 
-    /// Removes a directory that is no container's any more, and what points to the container.
+    /// Removes a directory that no container uses any more, its names and its pin.
     fn discard(&self, path: &Path, id: &str) -> Result<(), EngineError> {
         {
             let _names = self.lock_names()?;
@@ -149,7 +149,7 @@ impl Containers<'_> {
         Ok(sys::remove_path(path)?)
     }
 
-    /// The names that point to a container: one, as a rule.
+    /// Names that point to a container: usually one.
     pub(crate) fn names_of(&self, id: &str) -> Vec<String> {
         let names = std::fs::read_dir(self.path(NAMES)).into_iter().flatten().flatten();
         let own = names.filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to == Path::new(id)));
@@ -157,12 +157,13 @@ impl Containers<'_> {
     }
 }
 
-/// True for what can be a container's id.
+/// True when the name has the form of a container's id.
 pub(crate) fn is_id(name: &str) -> bool {
     name.len() == ID_LENGTH && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Locks the directory at `path`; `None` when another process has it, or when it is not there any more.
+/// Locks the directory at `path`. `None` when another process holds the lock, or when the path is another directory or
+/// none.
 fn lock_directory(path: &Path) -> Result<Option<OwnedFd>, CallError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = match fs::open(path, flags, Mode::empty()) {
@@ -174,7 +175,7 @@ fn lock_directory(path: &Path) -> Result<Option<OwnedFd>, CallError> {
     Ok((is_locked && is_at(&directory, path)).then_some(directory))
 }
 
-/// Locks the lock file in the directory of a container.
+/// Opens and locks the lock file in the directory of a container.
 fn lock_file(directory: &Path) -> Result<Lock, CallError> {
     let path = directory.join("lock");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -192,7 +193,7 @@ fn lock_file(directory: &Path) -> Result<Lock, CallError> {
     }
 }
 
-/// True when what is open still is what the path names.
+/// True when the path still names the open file.
 fn is_at(file: &OwnedFd, path: &Path) -> bool {
     let there = fs::statat(fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW);
     let (Ok(open), Ok(there)) = (fs::fstat(file), there) else { return false };

@@ -1,4 +1,4 @@
-//! Why containers cannot be made, found, run or removed.
+//! Errors of creating, finding, running and removing containers.
 
 use kiln_image::store::StoreError;
 use kiln_image::sys::CallError;
@@ -8,29 +8,29 @@ use kiln_runtime::apparmor::AppArmorError;
 use kiln_runtime::cgroup::CgroupError;
 use kiln_runtime::plan::PlanError;
 
-/// What an engine says when it cannot.
+/// Failure of an operation on containers.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// No container of that name or id.
+    /// No container has this name or id.
     #[error("No such container: {0}")]
     NoSuchContainer(String),
     /// Several ids begin with these digits.
     #[error("multiple containers found with provided prefix: {0}")]
     Ambiguous(String),
-    /// The name is taken.
+    /// Another container has this name.
     #[error(
         "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
     )]
     NameTaken {
-        /// The name.
+        /// Name that was requested.
         name: String,
-        /// Whose it is.
+        /// Id of the container with this name.
         id: String,
     },
-    /// A text that is no name.
+    /// Text that is not a valid name.
     #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
     InvalidName(String),
-    /// It runs, and is not to be killed.
+    /// The container runs, and killing it was not requested.
     #[error(
         "cannot remove container \"/{0}\": container is running: stop the container before removing or force remove"
     )]
@@ -41,27 +41,27 @@ pub enum EngineError {
     /// Neither the image nor the user names a program.
     #[error("no command specified")]
     NoCommand,
-    /// Another process has it, and does not run it.
+    /// Another process holds the container's lock without running it.
     #[error(
         "container {0} is in use by another process, which starts, runs or removes it: end that process, or try again later"
     )]
     Busy(String),
-    /// The container cannot be planned.
+    /// The specification of the container cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The container did not start.
     #[error(transparent)]
     Start(#[from] SpawnError),
-    /// No network.
+    /// The network cannot be set up.
     #[error("cannot connect the container to a network: {0}")]
     Network(#[from] NetworkError),
-    /// No profile.
+    /// The AppArmor profile cannot be loaded or used.
     #[error(transparent)]
     AppArmor(#[from] AppArmorError),
-    /// No control group.
+    /// The cgroup cannot be created or used.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    /// The store failed.
+    /// An operation on the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A system call failed.

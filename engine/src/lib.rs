@@ -1,8 +1,8 @@
-//! Containers as users know them: names, records, states, and what keeps them running.
+//! Containers as users see them: names, records, states, and their monitors.
 //!
-//! A container is a directory with a record in it, a writable layer, and files for its /etc. Whoever runs it
-//! holds a lock on the directory: a record that says "running" whose lock is free tells of a process that was
-//! killed, and is put right by the next one that looks.
+//! A container is a directory with a record in it, a writable layer, and files for its /etc. Its monitor, the process
+//! that started it and waits for its end, holds a lock in the directory: a record with the state "running" whose lock
+//! is free belongs to a killed monitor, and is corrected by the next process that lists containers.
 
 #![forbid(unsafe_code)]
 

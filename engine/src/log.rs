@@ -1,4 +1,4 @@
-//! Logs of containers, in the format of Docker's `json-file` driver, so that programs that collect those read ours.
+//! Logs of containers, in the format of Docker's `json-file` driver, so that log collectors for it read them too.
 //!
 //! ```text
 //! DIR/json.log       the newest entries
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 /// Most bytes of a program's output in one entry, as in Docker's copier.
 pub const MAX_ENTRY: usize = 16 << 10;
 
-/// The path of the newest file, or of the one that was rotated `age` times.
+/// Path of the newest file, or of the file that was rotated `age` times.
 fn path(dir: &Path, age: u32) -> PathBuf {
     match age {
         0 => dir.join("json.log"),

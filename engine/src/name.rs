@@ -1,4 +1,4 @@
-//! Names of containers.
+//! Names of containers: checked, or generated.
 
 use crate::error::EngineError;
 
@@ -61,7 +61,7 @@ const SURNAMES: [&str; 48] = [
     "wu",
 ];
 
-/// Checks a name that a user chose: two characters at least.
+/// Checks a name chosen by the user: at least two characters.
 pub(crate) fn check(name: &str) -> Result<(), EngineError> {
     let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
@@ -71,7 +71,7 @@ pub(crate) fn check(name: &str) -> Result<(), EngineError> {
     Err(EngineError::InvalidName(name.to_owned()))
 }
 
-/// A name out of random numbers; with a number at its end when simple ones were taken.
+/// Generates a name from random bytes, with a number at its end in later attempts.
 pub(crate) fn make(random: [u8; 4], attempt: usize) -> String {
     let pick = |list: &[&'static str], high: u8, low: u8| {
         list[usize::from(u16::from_le_bytes([low, high])) % list.len()]

@@ -1,4 +1,4 @@
-//! What is kept of a container: `container.json` in its directory.
+//! Records of containers: `container.json` in the directory of each.
 
 use crate::name;
 use crate::settings::Settings;
@@ -13,57 +13,57 @@ use std::io::Read;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-/// Largest record that is read, in bytes: arguments and variables of a program stay far below.
+/// Largest record that is read, in bytes: arguments and environment of a program stay far below.
 const LARGEST: u64 = 16 << 20;
 
-/// A container's record.
+/// Record of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
-    /// 64 hexadecimal digits.
+    /// Id: 64 hexadecimal digits.
     pub id: String,
-    /// Its name, without a slash.
+    /// Name, without a slash.
     pub name: String,
-    /// When it was made, RFC 3339.
+    /// Time of creation, RFC 3339.
     pub created: String,
-    /// Its image.
+    /// Id of its image.
     pub image: ImageId,
-    /// The image as the user named it.
+    /// Reference of the image as the user wrote it.
     pub image_name: String,
-    /// What it runs like.
+    /// Settings that its program runs with.
     pub settings: Settings,
-    /// It is removed when it ends.
+    /// True when it is removed at its end.
     pub auto_remove: bool,
-    /// How it stands.
+    /// State of its program.
     pub state: State,
-    /// The AppArmor profile that it runs under, empty for none.
+    /// AppArmor profile that it runs under; empty for none.
     #[serde(default)]
     pub profile: String,
     /// Its cgroups, while it runs; `None` when it has none, or was started by an older version.
     #[serde(default)]
     pub groups: Option<Groups>,
-    /// Its place in the network, while it runs.
+    /// Endpoint in a network; `None` while it does not run, and without a network.
     pub endpoint: Option<Endpoint>,
 }
 
 /// A container whose record cannot be read.
 #[derive(Debug)]
 pub struct Damaged {
-    /// The name of its directory.
+    /// Name of its directory, which is the id.
     pub id: String,
-    /// The name that points to it, empty for none.
+    /// Name that points to it; empty for none.
     pub name: String,
-    /// When its directory last changed, RFC 3339.
+    /// Time at which its directory last changed, RFC 3339.
     pub created: String,
-    /// What is wrong with it.
+    /// Reason why the record cannot be read.
     pub reason: RecordError,
 }
 
-/// A container of a list.
+/// Container in a list.
 #[derive(Debug)]
 pub enum Listed {
-    /// One with a record.
+    /// Container with a readable record.
     Sound(Box<Container>),
-    /// One that can only be removed.
+    /// Container that can only be removed.
     Damaged(Damaged),
 }
 
@@ -72,7 +72,7 @@ impl Listed {
         Listed::Sound(Box::new(container))
     }
 
-    /// Its id.
+    /// Id of the container.
     pub fn id(&self) -> &str {
         match self {
             Listed::Sound(container) => &container.id,
@@ -80,7 +80,7 @@ impl Listed {
         }
     }
 
-    /// Its name, empty for none.
+    /// Name of the container; empty for none.
     pub fn name(&self) -> &str {
         match self {
             Listed::Sound(container) => &container.name,
@@ -88,7 +88,7 @@ impl Listed {
         }
     }
 
-    /// When it was made, RFC 3339.
+    /// Time of creation, RFC 3339; for a damaged one the time of its last change.
     pub fn created(&self) -> &str {
         match self {
             Listed::Sound(container) => &container.created,
@@ -96,33 +96,33 @@ impl Listed {
         }
     }
 
-    /// True while its program runs, as far as that is known.
+    /// True while its program runs, as far as the record shows.
     pub fn is_running(&self) -> bool {
         matches!(self, Listed::Sound(container) if container.state.is_running())
     }
 }
 
-/// Why a record cannot be read.
+/// Reason why a record cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// A system call failed.
     #[error("its record or its lock cannot be used")]
     Call(#[from] CallError),
-    /// A directory, a pipe, a link.
+    /// The path is a directory, a pipe or a link.
     #[error("its record is not a regular file")]
     Kind,
-    /// More than any record has.
+    /// The file is larger than any record.
     #[error("its record is larger than {} MiB", LARGEST >> 20)]
     Size,
-    /// No JSON, or of another shape.
+    /// The text is not JSON, or has another shape.
     #[error("its record is malformed, or was written by a newer version of kiln")]
     Json(#[source] serde_json::Error),
-    /// An id or a name that cannot be this container's.
+    /// The id or the name cannot be this container's.
     #[error("its record is that of another container")]
     Other,
 }
 
-/// Reads the record of the container `id` at `path`; `None` when there is none.
+/// Reads the record of the container `id` at `path`. `None` when there is none.
 pub(crate) fn read(path: &Path, id: &str) -> Result<Option<Container>, RecordError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match fs::open(path, flags, Mode::empty()) {
@@ -147,30 +147,30 @@ pub(crate) fn read(path: &Path, id: &str) -> Result<Option<Container>, RecordErr
     Ok(Some(container))
 }
 
-/// How a container stands.
+/// State of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
-    /// Made, and never started.
+    /// Created, and never started.
     Created {
-        /// Why it could not be started, if that was tried.
+        /// Error of the last attempt to start it; `None` without one.
         error: Option<String>,
-        /// What its user was told: 125, 126 or 127 after a failed start.
+        /// Exit code returned to the user: 125, 126 or 127 after a failed start.
         code: i32,
     },
-    /// Its program runs.
+    /// The program of the container runs.
     Running {
-        /// The program's process id.
+        /// Pid of the program in the host's pid namespace.
         pid: i32,
-        /// Since when, RFC 3339.
+        /// Time of the start, RFC 3339.
         started: String,
     },
-    /// Its program ended.
+    /// The program of the container ended.
     Exited {
-        /// Exit code, or 128 plus the signal.
+        /// Exit code, or 128 plus the signal number.
         code: i32,
-        /// When it began, RFC 3339.
+        /// Time of the start, RFC 3339.
         started: String,
-        /// When it ended, RFC 3339.
+        /// Time of the end, RFC 3339.
         finished: String,
     },
 }
@@ -181,7 +181,7 @@ impl State {
         matches!(self, State::Running { .. })
     }
 
-    /// Docker's word for it.
+    /// Name of the state in Docker's output.
     pub fn status(&self) -> &'static str {
         match self {
             State::Created { .. } => "created",
@@ -190,7 +190,7 @@ impl State {
         }
     }
 
-    /// The exit code, 0 while there is none.
+    /// Exit code; 0 before the program ended.
     pub fn code(&self) -> i32 {
         match self {
             State::Created { code, .. } | State::Exited { code, .. } => *code,
@@ -199,20 +199,20 @@ impl State {
     }
 }
 
-/// A container's place in a network.
+/// Endpoint of a container in a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
-    /// Its address.
+    /// IPv4 address of the container.
     pub address: Ipv4Addr,
-    /// How many bits of it the network has in common.
+    /// Prefix length of the network, in bits.
     pub prefix: u8,
-    /// Where packets leave the network.
+    /// Gateway of the default route.
     pub gateway: Ipv4Addr,
-    /// Its hardware address, with colons.
+    /// MAC address in the form `02:42:…`, with colons.
     pub mac: String,
 }
 
-/// Now, RFC 3339.
+/// Current time, RFC 3339.
 pub(crate) fn now() -> String {
     jiff::Timestamp::now().to_string()
 }

@@ -1,44 +1,44 @@
-//! `--security-opt`: what confines a container besides the default.
+//! `--security-opt`: confinement of a container beyond the defaults.
 
 use serde::{Deserialize, Serialize};
 
-/// What is asked for; nothing for the defaults.
+/// Requested confinement; empty for the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecurityOptions {
-    /// As they were given, in order.
+    /// Options as written by the user, in order.
     pub given: Vec<String>,
-    /// AppArmor profile, or `unconfined`; `None` for the default one.
+    /// AppArmor profile, or `unconfined`; `None` for the default profile.
     pub apparmor: Option<String>,
-    /// No program of the container may gain privileges that it does not have.
+    /// True when programs of the container cannot gain privileges, as by setuid.
     pub no_new_privileges: bool,
-    /// No system calls are filtered.
+    /// True when system calls are not filtered.
     pub no_seccomp: bool,
 }
 
-/// An option that cannot be used.
+/// Option that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecurityOptionError {
-    /// A word that is no option.
+    /// Option with an unknown name.
     #[error("invalid --security-opt: {0:?}")]
     Unknown(String),
-    /// SELinux labels.
+    /// SELinux labels are not supported.
     #[error(
         "the --security-opt {0:?} is not supported: containers have no SELinux labels, label takes `disable`"
     )]
     Label(String),
-    /// A switch with a value that is no truth value.
+    /// Switch whose value is not a boolean.
     #[error("invalid --security-opt: {0:?}: expected true or false")]
     Switch(String),
-    /// Filters from files.
+    /// Seccomp filters from files are not supported.
     #[error("the --security-opt {0:?} is not supported: seccomp takes `unconfined` or `builtin`")]
     Seccomp(String),
 }
 
 impl SecurityOptions {
-    /// Reads options as on Docker's command line: `NAME=VALUE`, or the older `NAME:VALUE`.
+    /// Parses options as on Docker's command line: `NAME=VALUE`, or the older `NAME:VALUE`.
     ///
     /// # Errors
-    /// For options that are unknown, and for those that Kiln does not have.
+    /// Fails for options that are unknown, and for those that Kiln does not support.
     pub fn parse(given: &[String]) -> Result<SecurityOptions, SecurityOptionError> {
         let mut options = SecurityOptions { given: given.to_vec(), ..SecurityOptions::default() };
         for option in given {
@@ -50,7 +50,7 @@ impl SecurityOptions {
                 ("apparmor", Some(profile)) if !profile.is_empty() => {
                     options.apparmor = Some(profile.to_owned());
                 }
-                // As it is anyway.
+                // Containers have no SELinux labels anyway.
                 ("label", Some("disable")) => {}
                 ("label", Some(_)) => return Err(SecurityOptionError::Label(option.clone())),
                 ("no-new-privileges", value) => {

@@ -1,4 +1,4 @@
-//! From an image's defaults and a user's wishes to what a container runs like. Pure.
+//! Settings of a container, computed from its image's defaults and the user's options. Pure.
 
 use crate::error::EngineError;
 use crate::security::SecurityOptions;
@@ -9,54 +9,54 @@ use std::collections::BTreeMap;
 /// The default `PATH` (moby `daemon/pkg/oci`).
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What a user says about a new container.
+/// Options of the user for a new container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunOptions {
-    /// Its name; made up when there is none.
+    /// Name of the container; generated when `None`.
     pub name: Option<String>,
-    /// Removed when it ends.
+    /// True when it is removed at its end.
     pub auto_remove: bool,
-    /// Arguments: they replace the image's command.
+    /// Arguments, which replace the image's command.
     pub arguments: Vec<String>,
-    /// Replaces the image's entrypoint; empty for none.
+    /// Entrypoint that replaces the image's; an empty one removes it.
     pub entrypoint: Option<String>,
-    /// `NAME=value`, each counting before the image's.
+    /// Variables as `NAME=value`, each with precedence over the image's.
     pub environment: Vec<String>,
-    /// Working directory.
+    /// Working directory; the image's when `None`.
     pub dir: Option<String>,
-    /// User.
+    /// User as in `USER`; the image's when `None`.
     pub user: Option<String>,
-    /// Host name; the beginning of the id when there is none.
+    /// Host name; the first digits of the id when `None`.
     pub hostname: Option<String>,
-    /// Labels.
+    /// Labels to add to the image's.
     pub labels: BTreeMap<String, String>,
-    /// Its first process is one that passes signals on and reaps orphans.
+    /// True for an init process as pid 1, which passes signals on and reaps orphans.
     pub init: bool,
-    /// It gets a terminal.
+    /// True when it gets a terminal.
     pub tty: bool,
-    /// Its standard input stays open.
+    /// True when standard input stays open.
     pub interactive: bool,
-    /// What it can reach.
+    /// Network that it is connected to.
     pub network: NetworkMode,
-    /// What confines it.
+    /// Confinement beyond the defaults.
     pub security: SecurityOptions,
 }
 
-/// What a container can reach.
+/// Network of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkMode {
-    /// The world, through a network of its own.
+    /// Separate network namespace, connected by a bridge.
     #[default]
     Bridge,
-    /// Only itself.
+    /// Separate network namespace with loopback only.
     None,
-    /// What the host can reach, as the host.
+    /// Network namespace of the host.
     Host,
 }
 
 impl NetworkMode {
-    /// Docker's word for it.
+    /// Name of the mode in Docker's options.
     pub fn name(self) -> &'static str {
         match self {
             NetworkMode::Bridge => "bridge",
@@ -66,45 +66,48 @@ impl NetworkMode {
     }
 }
 
-/// What a container runs like.
+/// Settings that a container runs with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Host name.
+    /// Host name of the container.
     pub hostname: String,
-    /// User, as in USER; empty for root.
+    /// User as in `USER`; empty for root.
     pub user: String,
-    /// `NAME=value`: the user's first, then those of the image.
+    /// Variables as `NAME=value`: the user's first, then the image's.
     pub environment: Vec<String>,
-    /// What is always run.
+    /// Entrypoint: first part of the arguments.
     pub entrypoint: Option<Vec<String>>,
-    /// Its arguments, or the program.
+    /// Command: arguments after the entrypoint, or the program without one.
     pub command: Option<Vec<String>>,
-    /// Working directory; empty for the root.
+    /// Working directory; empty for the root directory.
     pub dir: String,
-    /// Labels.
+    /// Labels of the container and its image.
     pub labels: BTreeMap<String, String>,
-    /// Signal that asks it to stop.
+    /// Signal that requests the program to stop; `None` for the default.
     pub stop_signal: Option<String>,
-    /// Its first process is one that passes signals on and reaps orphans.
+    /// True for an init process as pid 1, which passes signals on and reaps orphans.
     #[serde(default)]
     pub init: bool,
-    /// It has a terminal.
+    /// True when it has a terminal.
     pub tty: bool,
-    /// Its standard input stays open.
+    /// True when standard input stays open.
     pub interactive: bool,
-    /// What it can reach.
+    /// Network that it is connected to.
     pub network: NetworkMode,
-    /// What confines it.
+    /// Confinement beyond the defaults.
     #[serde(default)]
     pub security: SecurityOptions,
 }
 
 impl Settings {
-    /// Joins an image's defaults and a user's wishes.
+    /// Merges an image's defaults and the user's options.
+    ///
+    /// # Errors
+    /// [`EngineError::NoCommand`] when neither the image nor the user specifies a program.
     pub fn new(image: &RunConfig, options: &RunOptions, id: &str) -> Result<Settings, EngineError> {
         let command = (!options.arguments.is_empty()).then(|| options.arguments.clone());
         let (entrypoint, command) = match &options.entrypoint {
-            // Whoever replaces the entrypoint does not want its arguments either.
+            // A replaced entrypoint has other arguments: the image's command is not used with it.
             Some(entrypoint) => ((!entrypoint.is_empty()).then(|| vec![entrypoint.clone()]), command),
             None => (image.entrypoint.clone(), command.or_else(|| image.cmd.clone())),
         };
@@ -129,12 +132,12 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The program and its arguments.
+    /// Program and its arguments.
     pub fn arguments(&self) -> Vec<String> {
         self.entrypoint.iter().chain(&self.command).flatten().cloned().collect()
     }
 
-    /// The environment that the program sees.
+    /// Environment of the program, with the defaults.
     pub(crate) fn full_environment(&self) -> Vec<String> {
         let mut defaults = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", self.hostname)];
         if self.tty {
@@ -147,7 +150,7 @@ impl Settings {
                 None => defaults.push(entry.clone()),
             }
         }
-        // `-e NAME` without a value takes a variable away.
+        // `-e NAME` without a value removes a variable.
         defaults.retain(|entry| entry.contains('='));
         defaults
     }
@@ -163,7 +166,7 @@ fn name_of(entry: &str) -> &str {
     entry.split('=').next().unwrap_or(entry)
 }
 
-/// The first list, and what the second has under other names.
+/// Entries of the first list, then those of the second whose names the first lacks.
 fn merge(first: &[String], second: &[String]) -> Vec<String> {
     let known = |entry: &&String| !first.iter().any(|own| name_of(own) == name_of(entry));
     first.iter().chain(second.iter().filter(known)).cloned().collect()

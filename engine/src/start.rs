@@ -1,4 +1,4 @@
-//! Starting a container and waiting for its end.
+//! Starts a container and waits for its end.
 
 use crate::container::Owned;
 use crate::error::EngineError;
@@ -23,37 +23,37 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Prefix of the names of control groups.
+/// Prefix of the names of cgroups.
 const CGROUP_PREFIX: &str = "kiln-run";
-/// The name under which this program is the first process of a container, as in the reference engine.
+/// Program name under which this executable acts as a container's init process, as in the reference engine.
 pub const INIT_NAME: &str = "docker-init";
-/// Files that every container needs for its mounts; they lie below the image.
+/// Mount targets that every container needs; they lie in a layer below the image.
 const STUB_FILES: [&str; 3] = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
 
-/// Where a container's standard streams go; a terminal replaces all three.
+/// Standard streams of a container; a terminal replaces all three.
 #[derive(Clone, Copy, Debug)]
 pub struct Stdio<'a> {
-    /// Standard input.
+    /// Standard input of the program.
     pub stdin: BorrowedFd<'a>,
-    /// Standard output.
+    /// Standard output of the program.
     pub stdout: BorrowedFd<'a>,
-    /// Standard error.
+    /// Standard error of the program.
     pub stderr: BorrowedFd<'a>,
-    /// The terminal's size, for containers with one.
+    /// Initial size of the terminal, for containers with one.
     pub console: ConsoleSize,
 }
 
-/// A container whose program runs.
+/// Container whose program runs.
 pub struct Running<'a> {
     owned: Owned<'a>,
-    /// Its first process.
+    /// First process of the container.
     pub process: Process,
     started: String,
-    /// Given up when the container has ended.
+    /// Resources that are released when the container has ended.
     _resources: Resources,
 }
 
-/// What a container holds while it runs.
+/// Resources of a running container.
 #[derive(Default)]
 struct Resources {
     cgroup: Option<Cgroup>,
@@ -64,7 +64,8 @@ struct Resources {
 impl<'a> Owned<'a> {
     /// Starts the program. `state` is a directory that is emptied at boot.
     ///
-    /// When that fails the container is left as it is, and its record says why.
+    /// # Errors
+    /// On failure the container stays, and its record holds the error.
     pub fn start(
         mut self,
         spawner: &Spawner,
@@ -78,7 +79,7 @@ impl<'a> Owned<'a> {
             Err(error) => {
                 let code = start_code(&error);
                 let failed = State::Created { error: Some(error.to_string()), code };
-                // Why it did not start says more than that this cannot be written down.
+                // The error of the start matters more than an error of this write.
                 let _ = self.set_state(failed);
                 Err(Box::new((self, error)))
             }
@@ -133,12 +134,12 @@ impl<'a> Owned<'a> {
         let request = SpawnRequest { plan: &plan, handed: &handed, stdin, stdout, stderr };
         let process = spawner.spawn_with(&request, &mut Starting { owned: self, started: &started })?;
         drop(handed);
-        // The container is in it now.
+        // The container's process has entered the namespace by now.
         resources.isolated = None;
         Ok((process, resources, started))
     }
 
-    /// Puts the AppArmor profile and the privileges that were asked for into a specification.
+    /// Adds the AppArmor profile and the requested privileges to a specification.
     fn confine(&mut self, spec: &mut Spec, state: &Path) -> Result<(), EngineError> {
         let security = &self.container.settings.security;
         let profile = apparmor::profile(security.apparmor.as_deref(), state)?;
@@ -151,7 +152,7 @@ impl<'a> Owned<'a> {
     fn resources(&self, spawner: &Spawner, state: &Path, layout: &Layout) -> Result<Resources, EngineError> {
         cgroup::remove_orphans(layout, CGROUP_PREFIX);
         let mut resources = Resources {
-            // Where there is no such group, containers are kept from devices by other means.
+            // Without the cgroup other means restrict devices.
             cgroup: Cgroup::create(layout, &cgroup::own_name(CGROUP_PREFIX), None, true).ok(),
             ..Resources::default()
         };
@@ -165,7 +166,7 @@ impl<'a> Owned<'a> {
         Ok(resources)
     }
 
-    /// The files that a container sees in its /etc.
+    /// Writes the container's files for /etc.
     fn write_etc(&self, dirs: &Dirs) -> Result<(), EngineError> {
         let settings = &self.container.settings;
         let address = self.container.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
@@ -188,7 +189,7 @@ impl<'a> Owned<'a> {
         let mut arguments = settings.arguments();
         if settings.init {
             arguments.splice(0..0, [init_path(), "--".to_owned()]);
-            // Read-only: the program in the container sees the host's own file (CVE-2019-5736).
+            // Read-only, because the program in the container sees the host's executable (CVE-2019-5736).
             let own = PathBuf::from("/proc/self/exe");
             let own = fs::read_link(&own).unwrap_or(own);
             spec.mounts_mut().get_or_insert_default().push(spec::bind(own, &init_path(), &["ro"]));
@@ -212,7 +213,7 @@ impl<'a> Owned<'a> {
     }
 }
 
-/// Writes the record before the program runs: who finds its effects finds it in the list.
+/// Writes the record before the program runs: a program with visible effects is always in the list.
 struct Starting<'a, 'b> {
     owned: &'a mut Owned<'b>,
     started: &'a str,
@@ -242,12 +243,12 @@ fn endpoint(connection: &Connection) -> Endpoint {
     }
 }
 
-/// Where the first process of a container with `--init` is found, as in the reference engine.
+/// Path of the init process of a container with `--init`, as in the reference engine.
 fn init_path() -> String {
     format!("/sbin/{INIT_NAME}")
 }
 
-/// The directories of a running container.
+/// Directories of a running container.
 struct Dirs {
     root: PathBuf,
     upper: PathBuf,
@@ -279,7 +280,7 @@ impl Dirs {
 }
 
 impl Running<'_> {
-    /// Waits for the end of the program; gives its exit code. The container is removed if that is its nature.
+    /// Waits for the end of the program and returns its exit code. A container with `auto_remove` is removed.
     pub fn wait(mut self) -> Result<i32, EngineError> {
         let code = self.process.wait()?;
         let Running { mut owned, started, .. } = self;
@@ -294,8 +295,8 @@ impl Running<'_> {
     }
 }
 
-/// The exit code that tells why a container did not start: 127 for a program that does not exist, 126 for one that cannot
-/// be run, 125 for everything else.
+/// Exit code for a failed start: 127 for a program that does not exist, 126 for one that cannot be executed, 125 for
+/// everything else.
 pub fn start_code(error: &EngineError) -> i32 {
     const ENOENT: i32 = 2;
     let EngineError::Start(SpawnError::Setup(SetupError { stage: Stage::Exec, call, errno, .. })) = error

@@ -25,7 +25,7 @@ impl Bed {
         Containers::open(&self.store).unwrap()
     }
 
-    /// Makes a container that nobody runs; returns its id.
+    /// Creates a container without a monitor; returns its id.
     fn make(&self, name: &str, auto_remove: bool) -> String {
         let containers = self.containers();
         let options = RunOptions { name: Some(name.to_owned()), auto_remove, ..RunOptions::default() };
@@ -37,7 +37,7 @@ fn ids(containers: &Containers<'_>) -> Vec<String> {
     containers.list().unwrap().iter().map(|one| one.id().to_owned()).collect()
 }
 
-/// Puts something in the place of a record.
+/// Function that replaces a record with something else.
 type Damage = fn(&Path, &[u8]);
 
 fn damages() -> Vec<(&'static str, Damage)> {
@@ -69,7 +69,7 @@ fn damages() -> Vec<(&'static str, Damage)> {
             rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         }),
         ("a socket", |path, _| {
-            // Not by bind(2), whose paths are short.
+            // Not with bind(2), which limits the length of paths.
             let kind = rustix::fs::FileType::Socket;
             rustix::fs::mknodat(rustix::fs::CWD, path, kind, 0o600.into(), 0).unwrap();
         }),
@@ -156,7 +156,7 @@ fn what_dead_processes_left_goes() {
         assert!(!bed.store.root().join("pins").join(&id).exists());
         assert_eq!(containers.names_of(&id), Vec::<String>::new());
     }
-    // A name without anything else.
+    // Name that points to an id without a directory.
     std::os::unix::fs::symlink(&id, containers.path("names").join("ghost")).unwrap();
     let ghost = bed.make("ghost", false);
     assert_eq!(containers.names_of(&ghost), ["ghost"]);

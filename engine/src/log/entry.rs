@@ -9,14 +9,14 @@ use std::io::Write;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {
-    /// Standard output, or a terminal.
+    /// Standard output, or a terminal's output.
     Stdout,
-    /// Standard error.
+    /// Standard error of the program.
     Stderr,
 }
 
 impl Stream {
-    /// Its name in the file.
+    /// Name of the stream in the file.
     pub fn name(self) -> &'static str {
         match self {
             Stream::Stdout => "stdout",
@@ -25,20 +25,20 @@ impl Stream {
     }
 }
 
-/// An entry.
+/// An entry of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The stream.
+    /// Stream that the text was written to.
     pub stream: Stream,
-    /// When the end of the text was read.
+    /// Time at which the end of the text was read.
     pub time: Timestamp,
-    /// What was written; ends with a newline unless the line continues in the next entry, or the program ended.
+    /// Output of the program; ends with a newline unless the line continues in the next entry, or the program ended.
     pub text: String,
-    /// Labels and variables of the container that were asked for when it was made.
+    /// Labels and variables of the container that its log options select, fixed at its creation.
     pub attributes: BTreeMap<String, String>,
 }
 
-/// The form in the file (moby `daemon/logger/jsonfilelog/jsonlog`).
+/// JSON form of an entry (moby `daemon/logger/jsonfilelog/jsonlog`).
 #[derive(Deserialize)]
 struct Line {
     #[serde(default)]
@@ -50,7 +50,7 @@ struct Line {
 }
 
 impl Entry {
-    /// Reads a line of a file; `None` when it is none, as after a crash in the middle of one.
+    /// Parses a line of a file. `None` when it is not an entry, as after a crash in the middle of a write.
     pub fn parse(line: &[u8]) -> Option<Entry> {
         let Line { log, stream, attrs, time } = serde_json::from_slice(line).ok()?;
         Some(Entry { stream, time: time.parse().ok()?, text: log, attributes: attrs })

@@ -33,14 +33,14 @@ impl<'a> Follower<'a> {
         Ok(Follower { dir: dir.to_owned(), watch, ended })
     }
 
-    /// Passes on what is written after `last`, the file that was read to its end; `None` when there was no file.
+    /// Passes on entries written after `last`, the file that was read to its end; `None` when there was no file.
     pub(super) fn run(
         &mut self,
         mut last: Option<Lines>,
         pass: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), LogError> {
         loop {
-            // Asked first: what was written before the end is there once the end is known.
+            // Check for the writer's end first: after it, everything that was written can be read.
             let has_ended = self.wait(true)?;
             loop {
                 if let Some(lines) = &mut last
@@ -49,7 +49,7 @@ impl<'a> Follower<'a> {
                     return Ok(());
                 }
                 let Some(next) = self.after(last.as_ref())? else { break };
-                // It was written to until it was rotated, perhaps after it was read above; now it is complete.
+                // The writer may have appended to this file after it was read above; since its rotation it is complete.
                 if let Some(lines) = &mut last
                     && lines.pass(pass).map_err(|source| failed(&self.dir, source))?.is_break()
                 {
@@ -64,13 +64,13 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// The file that was begun after `last`; `None` when that is the newest.
+    /// File that was begun after `last`. `None` when `last` is the newest.
     fn after(&self, last: Option<&Lines>) -> Result<Option<Lines>, LogError> {
         let mut newer: Option<File> = None;
         for age in 0.. {
             let file = match File::open(path(&self.dir, age)) {
                 Ok(file) => file,
-                // Between the renames of a rotation there is no newest file for a moment.
+                // Between the renames of a rotation the newest file does not exist for a moment.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && age == 0 => continue,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 Err(source) => return Err(failed(&self.dir, source)),
@@ -84,7 +84,8 @@ impl<'a> Follower<'a> {
         newer.map(|file| Lines::new(file).map_err(|source| failed(&self.dir, source))).transpose()
     }
 
-    /// Waits for a change, or for the end of the writer; with `only_look` not at all. True when the writer has ended.
+    /// Waits for a change, or for the end of the writer; with `only_look` it does not wait. True when the writer has
+    /// ended.
     fn wait(&mut self, only_look: bool) -> Result<bool, LogError> {
         let failed = |errno: Errno| LogError::Watch { path: self.dir.clone(), source: errno.into() };
         let mut polled =
@@ -98,7 +99,7 @@ impl<'a> Follower<'a> {
         let has_changed = !polled[1].revents().is_empty();
         if has_changed && !only_look {
             let mut buffer = [0u8; 4096];
-            // Which file changed does not matter: all are looked at.
+            // The events need not be decoded: all files are checked after any of them.
             while rustix::io::read(self.watch.as_fd(), &mut buffer).is_ok_and(|length| length > 0) {}
         }
         Ok(has_ended)

@@ -1,4 +1,4 @@
-//! Reading a log: its last lines, or those of some time, and what is written meanwhile.
+//! Reads a log: its last lines or those of a time span, and lines appended meanwhile.
 
 use super::follow::Follower;
 use super::{Entry, path};
@@ -10,55 +10,55 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// Bytes that are read at once when lines are counted from the end.
+/// Size of one read in bytes when lines are counted from the end.
 const BLOCK: u64 = 64 << 10;
 
-/// What is wanted of a log.
+/// Selection of a log's entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogQuery {
     /// Only entries of this time and later.
     pub since: Option<Timestamp>,
-    /// Only entries before this time; following ends with the first later one.
+    /// Only entries before this time; following ends at the first later entry.
     pub until: Option<Timestamp>,
-    /// Only this many of the entries that are there; `None` for all.
+    /// Number of existing entries to return, counted from the last; `None` for all.
     pub tail: Option<u64>,
 }
 
-/// Why a log cannot be read.
+/// Reason why a log cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// A file failed.
+    /// An operation on a file failed.
     #[error("cannot read the log `{path}`", path = path.display())]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause of the failure.
         source: io::Error,
     },
     /// Changes of the files cannot be watched.
     #[error("cannot watch the log in `{path}`", path = path.display())]
     Watch {
-        /// The directory.
+        /// Directory of the log.
         path: PathBuf,
-        /// Why.
+        /// Cause of the failure.
         source: io::Error,
     },
 }
 
-/// Passes entries to `emit`, the oldest first, until it breaks or the log ends. With `follow`, a descriptor that becomes
-/// readable when the writer has ended, entries are passed on as they are written until then.
+/// Passes entries to `emit`, the oldest first, until it breaks or the log ends. With `follow`, a descriptor that
+/// becomes readable when the writer has ended, later entries are passed on as they are written until then.
 ///
-/// Lines that are no entries are left out: a crash can leave part of one. A log that does not exist is empty.
+/// Lines that are not entries are skipped: a crash can leave part of one. A log that does not exist is empty.
 ///
 /// # Errors
-/// A file cannot be read, or watched.
+/// Fails when a file cannot be read or watched.
 pub fn read(
     dir: &Path,
     query: &LogQuery,
     follow: Option<BorrowedFd<'_>>,
     emit: &mut dyn FnMut(&Entry) -> ControlFlow<()>,
 ) -> Result<(), LogError> {
-    // Watched before it is read: nothing that is written in between is missed.
+    // The watch starts before the files are read, so that no write in between is missed.
     let mut follower = follow.map(|ended| Follower::new(dir, ended)).transpose()?;
     let files = open_all(dir)?;
     let start = match query.tail {
@@ -96,14 +96,15 @@ pub(super) fn failed(dir: &Path, source: io::Error) -> LogError {
     LogError::File { path: path(dir, 0), source }
 }
 
-/// All files of a log, the oldest first. A rotation meanwhile renames files that are open already: none is opened twice.
+/// Opens all files of a log, the oldest first. A rotation meanwhile only renames files that are already open: none is
+/// opened twice.
 fn open_all(dir: &Path) -> Result<Vec<File>, LogError> {
     loop {
         let mut files: Vec<File> = Vec::new();
         for age in 0.. {
             match File::open(path(dir, age)) {
                 Ok(file) => files.push(file),
-                // Between the renames of a rotation there is no newest file for a moment.
+                // Between the renames of a rotation the newest file does not exist for a moment.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && age == 0 => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 Err(source) => return Err(LogError::File { path: path(dir, age), source }),
@@ -123,7 +124,7 @@ fn open_all(dir: &Path) -> Result<Vec<File>, LogError> {
     }
 }
 
-/// Where reading begins.
+/// Position at which reading begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Start {
     file: usize,
@@ -131,7 +132,7 @@ struct Start {
 }
 
 impl Start {
-    /// The place from which there are `wanted` lines, or the beginning.
+    /// Position from which `wanted` lines follow, or the beginning of the log.
     fn before_last(files: &[File], wanted: u64) -> io::Result<Start> {
         let mut left = wanted;
         for (number, file) in files.iter().enumerate().rev() {
@@ -161,7 +162,7 @@ fn line_from_end(file: &File, size: u64, wanted: u64) -> io::Result<(u64, u64)> 
         file.read_exact_at(block, begin)?;
         for at in memchr::memrchr_iter(b'\n', block) {
             let after = begin + at as u64 + 1;
-            // The newline at the very end ends the last line; others begin one.
+            // The newline at the very end ends the last line; every other newline precedes one.
             if after == size {
                 continue;
             }
@@ -175,7 +176,7 @@ fn line_from_end(file: &File, size: u64, wanted: u64) -> io::Result<(u64, u64)> 
     Ok((0, found + 1))
 }
 
-/// The lines of a file that may grow.
+/// Lines of a file that may grow.
 pub(super) struct Lines {
     reader: BufReader<File>,
     /// A line whose end has not been written yet.
@@ -189,7 +190,7 @@ impl Lines {
         Ok(Lines { reader: BufReader::with_capacity(BLOCK as usize, file), line: Vec::new(), inode })
     }
 
-    /// The file's inode number, by which a renamed file is known.
+    /// Inode number of the file, which identifies it after a rename.
     pub(super) fn inode(&self) -> u64 {
         self.inode
     }
@@ -198,12 +199,12 @@ impl Lines {
         self.reader.seek(SeekFrom::Start(offset)).map(drop)
     }
 
-    /// Passes on the lines that have ended, up to the present end of the file.
+    /// Passes on the complete lines, up to the present end of the file.
     pub(super) fn pass(
         &mut self,
         pass: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> io::Result<ControlFlow<()>> {
-        // A writer whose disk was full has cut off part of an entry.
+        // After a write error on a full disk the writer truncates a partial entry.
         let position = self.reader.stream_position()?;
         if self.reader.get_ref().metadata()?.len() < position {
             self.line.clear();

@@ -99,7 +99,7 @@ fn damaged_lines_are_left_out() {
     let mut writer = LogWriter::open(dir.path(), LogOptions::default()).unwrap();
     writer.write(Stream::Stdout, b"one\n", time(0));
     drop(writer);
-    // As a power cut leaves it.
+    // State of the file after a power cut.
     let mut file = std::fs::OpenOptions::new().append(true).open(path(dir.path(), 0)).unwrap();
     std::io::Write::write_all(&mut file, b"{\"log\":\"half").unwrap();
     let mut writer = LogWriter::open(dir.path(), LogOptions::default()).unwrap();
@@ -117,7 +117,7 @@ fn entries_of_a_time_are_found() {
     assert_eq!(found(query(Some(time(6)), None, None)), "678");
     assert_eq!(found(query(None, Some(time(3)), None)), "012");
     assert_eq!(found(query(Some(time(2)), Some(time(4)), None)), "23");
-    // The last ones are counted first, as in the reference.
+    // The tail is counted before the filter by time, as in the reference.
     assert_eq!(found(query(Some(time(6)), None, Some(2))), "78");
     assert_eq!(found(query(Some(time(2)), None, Some(0))), "");
     assert_eq!(found(query(None, None, Some(100))), "012345678");
@@ -179,13 +179,13 @@ fn followers_end_with_the_time() {
         count += 1;
         ControlFlow::Continue(())
     };
-    // Without the end of the writer, which does not come.
+    // The descriptor does not become readable here: the writer never ends.
     read(dir.path(), &query, Some(ended.as_fd()), keep).unwrap();
     assert_eq!(count, 3);
 }
 
 proptest! {
-    /// Whatever pieces output comes in, and however small files are: the last N entries are the last N of all.
+    /// However output is split into writes, and however small files are: the last N entries are the last N of all.
     #[test]
     fn the_last_entries_are_the_last_of_all(
         pieces in proptest::collection::vec("[a-z\n]{0,40}", 0..40),

@@ -1,4 +1,4 @@
-//! Writing a log: lines, rotation, and disks that are full.
+//! Writes a log: lines, rotation, and handling of full disks.
 
 use super::entry::encode;
 use super::{MAX_ENTRY, Stream, path};
@@ -7,42 +7,42 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Limits and decorations of a log.
+/// Limits and attributes of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogOptions {
-    /// Bytes after which a file is rotated; `None` for no limit.
+    /// Size in bytes after which a file is rotated; `None` for no limit.
     pub max_size: Option<u64>,
-    /// How many files are kept, the newest included; at least 1.
+    /// Number of files that are kept, the newest included; at least 1.
     pub max_files: u32,
-    /// A JSON object that each entry carries; empty for none.
+    /// JSON object that each entry carries; empty for none.
     pub attributes: String,
 }
 
 impl Default for LogOptions {
-    /// Three files of 10 MB: a program that nobody watches does not fill the disk.
+    /// Three files of 10 MB, so that a program with much output does not fill the disk.
     fn default() -> LogOptions {
         LogOptions { max_size: Some(10_000_000), max_files: 3, attributes: String::new() }
     }
 }
 
-/// The writer of a container's log. There is one at a time.
+/// Writer of a container's log. A log has at most one at a time.
 #[derive(Debug)]
 pub struct LogWriter {
     dir: PathBuf,
     options: LogOptions,
     pub(super) file: File,
     size: u64,
-    /// Output of each stream whose line has not ended.
+    /// Output of each stream after its last newline.
     pending: [Vec<u8>; 2],
-    /// Entries that could not be written, and why the first of them could not.
+    /// Number of entries that could not be written, and the error of the first.
     lost: Option<(u64, io::Error)>,
 }
 
 impl LogWriter {
-    /// Opens the log in `dir`, and continues it.
+    /// Opens the log in `dir` for appending.
     ///
     /// # Errors
-    /// The file cannot be made or opened.
+    /// Fails when the file cannot be created or opened.
     pub fn open(dir: &Path, options: LogOptions) -> io::Result<LogWriter> {
         let file = open(dir)?;
         let size = end_last_line(&file)?;
@@ -50,9 +50,11 @@ impl LogWriter {
         Ok(LogWriter { dir, options, file, size, pending: Default::default(), lost: None })
     }
 
-    /// Takes what a program wrote. Lines that ended are in the file when this returns; the rest waits for its end.
+    /// Adds output of the program. Complete lines are in the file when this returns; the rest is kept until its line
+    /// ends.
     ///
-    /// A full disk is no error: entries are counted, and the log says so when there is room again.
+    /// A full disk is not an error: lost entries are counted, and a notice is written to the log when there is space
+    /// again.
     pub fn write(&mut self, stream: Stream, bytes: &[u8], time: Timestamp) {
         let pending = &mut self.pending[stream as usize];
         let mut bytes = bytes;
@@ -73,7 +75,7 @@ impl LogWriter {
         self.put(&mut batch);
     }
 
-    /// Writes what waits for the end of its line: the program has ended.
+    /// Writes incomplete lines: the program has ended.
     pub fn finish(&mut self, time: Timestamp) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let text = std::mem::take(&mut self.pending[stream as usize]);
@@ -85,12 +87,12 @@ impl LogWriter {
         }
     }
 
-    /// How many entries are lost so far without a word in the log.
+    /// Number of lost entries for which the log has no notice yet.
     pub fn lost(&self) -> u64 {
         self.lost.as_ref().map_or(0, |(count, _)| *count)
     }
 
-    /// Adds an entry to a batch; one that would make the file too large goes to the next file.
+    /// Adds an entry to a batch; an entry that would make the file too large goes to the next file.
     fn add(&mut self, batch: &mut Batch, stream: Stream, text: &[u8], time: Timestamp) {
         let before = batch.bytes.len();
         encode(&mut batch.bytes, stream, text, &self.options.attributes, time);
@@ -123,7 +125,7 @@ impl LogWriter {
         *batch = Batch::default();
     }
 
-    /// What the log says about entries that are lost; empty when none are.
+    /// Notice about lost entries for the log; empty when none are lost.
     fn notice(&self) -> Vec<u8> {
         let mut notice = Vec::new();
         if let Some((count, error)) = &self.lost {
@@ -138,13 +140,13 @@ impl LogWriter {
         let written = self.file.write_all(bytes);
         match &written {
             Ok(()) => self.size += bytes.len() as u64,
-            // Part of an entry would be taken for damage. Readers leave it out where it cannot be cut off.
+            // Part of an entry would look like damage. Where it cannot be truncated, readers skip it.
             Err(_) => drop(self.file.set_len(self.size)),
         }
         written
     }
 
-    /// Begins a new file. What cannot be renamed is written over: the limit counts for more than old entries.
+    /// Begins a new file. A file that cannot be renamed is overwritten: the size limit has precedence over old entries.
     fn rotate(&mut self) {
         let oldest = self.options.max_files - 1;
         let present = (0..oldest).take_while(|age| path(&self.dir, *age).exists()).count() as u32;
@@ -154,7 +156,7 @@ impl LogWriter {
         let _ = fs::remove_file(path(&self.dir, 0));
         match open(&self.dir) {
             Ok(file) => (self.file, self.size) = (file, 0),
-            // The file that was open is the only one that there is.
+            // No new file could be created: the open one is the only file, so it is truncated.
             Err(_) => {
                 let _ = self.file.set_len(0);
                 self.size = 0;
@@ -163,7 +165,7 @@ impl LogWriter {
     }
 }
 
-/// Entries that are written by one call.
+/// Entries that one call writes.
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
@@ -175,7 +177,7 @@ pub(super) fn open(dir: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path(dir, 0))
 }
 
-/// Ends a line that a crash cut off, so that the next entry has its own; returns the size of the file.
+/// Ends a line that a crash cut off, so that the next entry starts a new one; returns the size of the file.
 fn end_last_line(file: &File) -> io::Result<u64> {
     use std::os::unix::fs::FileExt;
     let size = file.metadata()?.len();
