@@ -1,10 +1,10 @@
-//! Subnets of both versions.
+//! Subnets of both IP versions.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Tried in this order for the bridge: private ranges that other engines do not take first.
+/// Candidates for the bridge's subnet, tried in this order: private ranges that other engines do not take first.
 pub(super) const CANDIDATES: [Subnet; 6] = [
     Subnet::new([10, 87, 0, 0], 16),
     Subnet::new([10, 89, 64, 0], 18),
@@ -14,7 +14,7 @@ pub(super) const CANDIDATES: [Subnet; 6] = [
     Subnet::new([192, 168, 211, 0], 24),
 ];
 
-/// A range of addresses, or an address in one.
+/// IPv4 subnet, or an address with its subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
     address: Ipv4Addr,
@@ -22,28 +22,28 @@ pub struct Subnet {
 }
 
 impl Subnet {
-    /// The range of `prefix` leading bits that holds `address`.
+    /// Subnet of `prefix` leading bits that contains `address`.
     pub const fn new(address: [u8; 4], prefix: u8) -> Subnet {
         let [a, b, c, d] = address;
         Subnet { address: Ipv4Addr::new(a, b, c, d), prefix }
     }
 
-    /// The range of `prefix` leading bits that holds `address`.
+    /// Subnet of `prefix` leading bits that contains `address`.
     pub fn of(address: Ipv4Addr, prefix: u8) -> Subnet {
         Subnet { address, prefix: prefix.min(32) }
     }
 
-    /// An address, with this range's length.
+    /// Address with the prefix length of this subnet.
     pub(super) fn with(self, address: Ipv4Addr) -> Subnet {
         Subnet { address, ..self }
     }
 
-    /// The address itself.
+    /// Address that the subnet was constructed with.
     pub fn address(self) -> Ipv4Addr {
         self.address
     }
 
-    /// Number of leading bits.
+    /// Prefix length in bits, at most 32.
     pub fn prefix(self) -> u8 {
         self.prefix
     }
@@ -52,22 +52,22 @@ impl Subnet {
         u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0)
     }
 
-    /// The first address of the range.
+    /// First address of the subnet.
     pub(super) fn network(self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.address) & self.mask())
     }
 
-    /// Whether an address is in the range.
+    /// True when the address is in the subnet.
     pub fn contains(self, address: Ipv4Addr) -> bool {
         self.overlaps(Subnet::of(address, 32))
     }
 
-    /// How far an address is from the first one.
+    /// Distance of an address from the first one.
     pub(super) fn offset(self, address: Ipv4Addr) -> u32 {
         u32::from(address) & !self.mask()
     }
 
-    /// The first usable address, which is the bridge's.
+    /// First usable address, which is the bridge's by default.
     pub fn gateway(self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.network()) + 1)
     }
@@ -77,7 +77,7 @@ impl Subnet {
         u32::from(self.address) & mask == u32::from(other.address) & mask
     }
 
-    /// Addresses for containers: all but the network's, the gateway's and the broadcast address.
+    /// Addresses for containers: all but the network, gateway and broadcast addresses.
     pub(super) fn hosts(self) -> impl Iterator<Item = Ipv4Addr> {
         let first = u32::from(self.network()) + 2;
         let last = u32::from(self.network()) | !self.mask();
@@ -91,7 +91,7 @@ impl fmt::Display for Subnet {
     }
 }
 
-/// A range of version 6 addresses.
+/// Range of IPv6 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet6 {
     address: Ipv6Addr,
@@ -99,13 +99,13 @@ pub struct Subnet6 {
 }
 
 impl Subnet6 {
-    /// The range of `prefix` leading bits that holds `address`.
+    /// Range of `prefix` leading bits that contains `address`.
     pub fn of(address: Ipv6Addr, prefix: u8) -> Subnet6 {
         Subnet6 { address, prefix: prefix.min(128) }
     }
 
-    /// A range of local addresses (RFC 4193) for a network: the same for the same name on the same machine,
-    /// most likely another one everywhere else.
+    /// Unique local range (RFC 4193) of a network: stable for the same name on the same host, most likely different
+    /// elsewhere. `machine` identifies the host.
     pub(super) fn local(machine: &[u8], name: &str) -> Subnet6 {
         let seed = mix(machine.iter().copied().chain([0]).chain(name.bytes()));
         let [_, _, _, a, b, c, d, e] = seed.to_be_bytes();
@@ -114,7 +114,7 @@ impl Subnet6 {
         Subnet6::of(Ipv6Addr::from(octets), 64)
     }
 
-    /// Number of leading bits.
+    /// Prefix length in bits, at most 128.
     pub fn prefix(self) -> u8 {
         self.prefix
     }
@@ -123,22 +123,22 @@ impl Subnet6 {
         u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0)
     }
 
-    /// The first address of the range.
+    /// First address of the range.
     pub fn network(self) -> Ipv6Addr {
         Ipv6Addr::from(u128::from(self.address) & self.mask())
     }
 
-    /// Whether an address is in the range.
+    /// True when the address is in the range.
     pub fn contains(self, address: Ipv6Addr) -> bool {
         u128::from(address) & self.mask() == u128::from(self.network())
     }
 
-    /// The bridge's address.
+    /// Address of the bridge.
     pub fn gateway(self) -> Ipv6Addr {
         self.member(1)
     }
 
-    /// The address that is `number` after the first.
+    /// Address at the offset `number` from the first.
     pub(super) fn member(self, number: u32) -> Ipv6Addr {
         Ipv6Addr::from(u128::from(self.network()) + u128::from(number))
     }
@@ -150,7 +150,7 @@ impl fmt::Display for Subnet6 {
     }
 }
 
-/// Spreads bytes over a number: FNV-1a, and the last step of splitmix64 so that all bits depend on all bytes.
+/// Hash of bytes: FNV-1a, and the last step of splitmix64 so that all bits depend on all bytes.
 pub(super) fn mix(bytes: impl Iterator<Item = u8>) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325_u64;
     let hash = bytes.fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
@@ -159,13 +159,13 @@ pub(super) fn mix(bytes: impl Iterator<Item = u8>) -> u64 {
     hash ^ (hash >> 31)
 }
 
-/// Docker's way: a locally administered hardware address that ends in the IP address.
+/// MAC address as Docker derives it: locally administered, with the IP address at its end.
 pub(super) fn mac_of(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x02, 0x42, a, b, c, d]
 }
 
-/// The link-local address that belongs to a hardware address (RFC 4291, appendix A).
+/// Link-local address of a MAC address (RFC 4291, appendix A).
 pub(super) fn link_local(mac: [u8; 6]) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac;
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])

@@ -1,4 +1,4 @@
-//! A network: its bridge, and the containers connected to it.
+//! Network: a bridge and the containers connected to it.
 
 use super::address::{self, Subnet, Subnet6, mac_of};
 use super::config::{Ipv6, NetworkConfig, Place};
@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A network of containers on this host.
+/// Network of containers on this host.
 #[derive(Debug)]
 pub struct Bridge {
     pub(super) store: Store,
@@ -27,50 +27,53 @@ pub struct Bridge {
     isolated_members: bool,
 }
 
-/// A container's place in a network. The address is free again when this is dropped and the container gone.
+/// Endpoint of a container in a network. Its address is free again when this is dropped and the container has ended.
 #[derive(Debug)]
 pub struct Connection {
     namespace: OwnedFd,
-    /// The container's address.
+    /// IPv4 address of the container.
     pub address: Ipv4Addr,
-    /// Where its packets go first.
+    /// Gateway of the container's default route.
     pub gateway: Ipv4Addr,
-    /// The network's addresses.
+    /// IPv4 subnet of the network.
     pub subnet: Subnet,
-    /// The same of version 6, where the network has it.
+    /// IPv6 part; `None` where the network has no IPv6.
     pub ipv6: Option<Connection6>,
-    /// The container's hardware address.
+    /// MAC address of the container's interface.
     pub mac: [u8; 6],
     pub(super) lease: Arc<Lease>,
 }
 
-/// The part of a connection that is of version 6.
+/// IPv6 part of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection6 {
-    /// The container's address.
+    /// IPv6 address of the container.
     pub address: Ipv6Addr,
-    /// Where its packets go first.
+    /// Gateway of the container's default route.
     pub gateway: Ipv6Addr,
-    /// The network's addresses.
+    /// IPv6 range of the network.
     pub subnet: Subnet6,
 }
 
 impl Connection {
-    /// The network namespace to start the container in.
+    /// Network namespace to start the container in.
     pub fn namespace(&self) -> BorrowedFd<'_> {
         self.namespace.as_fd()
     }
 }
 
 impl Bridge {
-    /// Finds the default network, or makes it. `state` is a directory that is emptied at boot; several programs
-    /// may use it at once.
+    /// Opens the default network, or creates it. `state` is a directory that is emptied at boot; several processes may
+    /// use it at once.
     pub fn open(state: &Path) -> Result<Bridge, NetworkError> {
         Bridge::open_with(state, &NetworkConfig::default())
     }
 
-    /// Finds a network, or makes it. One that is there keeps its addresses: a configuration that asks for
-    /// others is an error.
+    /// Opens a network, or creates it. An existing one keeps its addresses.
+    ///
+    /// # Errors
+    /// [`NetworkError::Differs`] when the configuration requires other addresses than the existing network's, or
+    /// another value of `internal`; [`NetworkError::Overlap`] and [`NetworkError::NoSubnet`] when subnets are in use.
     pub fn open_with(state: &Path, config: &NetworkConfig) -> Result<Bridge, NetworkError> {
         let bridge = config.checked_bridge();
         let bridge = bridge.ok_or_else(|| NetworkError::BadName(config.bridge.clone()))?;
@@ -99,8 +102,11 @@ impl Bridge {
         })
     }
 
-    /// Removes a network that no container uses; one that is not there is fine. With the last one the host passes
-    /// on no packets any more, if it did not before the first.
+    /// Removes a network that no container uses; an absent one is a success. With the last network, packet forwarding
+    /// on the host is switched off, if it was off before the first.
+    ///
+    /// # Errors
+    /// [`NetworkError::InUse`] while a container uses an address of the network.
     pub fn remove(state: &Path, bridge: &str) -> Result<(), NetworkError> {
         let store = Store::open(state)?;
         let changing = store.change()?;
@@ -121,27 +127,33 @@ impl Bridge {
         }
     }
 
-    /// The address under which containers reach this host.
+    /// IPv4 address under which containers reach this host.
     pub fn gateway(&self) -> Ipv4Addr {
         self.gateway
     }
 
-    /// The network's addresses.
+    /// IPv4 subnet of the network.
     pub fn subnet(&self) -> Subnet {
         self.network.ipv4
     }
 
-    /// The network's addresses of version 6, where it has them.
+    /// IPv6 range of the network; `None` where it has no IPv6.
     pub fn subnet6(&self) -> Option<Subnet6> {
         self.network.ipv6
     }
 
-    /// Makes a network namespace and connects it.
+    /// Creates a network namespace and connects it.
+    ///
+    /// # Errors
+    /// [`NetworkError::NoAddress`] when all addresses of the network are in use.
     pub fn connect(&self, spawner: &Spawner) -> Result<Connection, NetworkError> {
         self.connect_at(spawner, &Place::default())
     }
 
-    /// Makes a network namespace and connects it at a place of the caller's choice.
+    /// Creates a network namespace and connects it with the addresses of `place`.
+    ///
+    /// # Errors
+    /// [`NetworkError::NotInRange`], [`NetworkError::AddressInUse`] and [`NetworkError::NoAddress`].
     pub fn connect_at(&self, spawner: &Spawner, place: &Place) -> Result<Connection, NetworkError> {
         let lease = self.lease(place)?;
         let (namespace, routing) = spawner.make_network()?;
@@ -150,8 +162,11 @@ impl Bridge {
         self.link(lease, place, namespace, &mut inside, ("eth0", link::INSIDE), &loopback)
     }
 
-    /// Connects a network namespace that is there, by an interface called `name`, which it must not have.
-    /// Only the first network of a container is its way out, so this one is not.
+    /// Connects an existing network namespace by an interface called `name`, which must not exist in it. Only the first
+    /// network of a container has the default route, so this one gets none.
+    ///
+    /// # Errors
+    /// Those of [`Bridge::connect_at`].
     pub fn join(
         &self,
         namespace: BorrowedFd<'_>,
@@ -165,7 +180,8 @@ impl Bridge {
         self.link(lease, place, namespace, &mut inside, (name, 0), &[])
     }
 
-    /// Two exchanges with the kernel: one here for the pair of interfaces, one for all that is inside.
+    /// Links the container to the bridge in two exchanges with the kernel: one in this namespace for the pair of
+    /// interfaces, one for all that is in the container's.
     fn link(
         &self,
         lease: (Lease, Option<Ipv6Addr>),
@@ -188,8 +204,8 @@ impl Bridge {
             hairpin: sysctl::bridges_are_filtered(),
         };
         let mut host = Netlink::open_route().map_err(kernel("open a routing socket"))?;
-        // The kernel may not have removed it yet, and it has this address. It is not deleted: that takes a
-        // hundred times as long.
+        // The interface of the address's previous user may still exist with this address. It is only set down: its
+        // deletion takes a hundred times as long.
         let mut steps: Vec<link::Step> = lease.before.iter().map(|name| link::take_down(name)).collect();
         steps.extend(pair.make(&lease.interface));
         carry_out(&mut host, &steps)?;
@@ -219,7 +235,7 @@ impl Bridge {
         Ok(connection)
     }
 
-    /// Addresses that nobody uses.
+    /// Leases addresses that are not in use.
     fn lease(&self, place: &Place) -> Result<(Lease, Option<Ipv6Addr>), NetworkError> {
         let range = self.network.ipv4;
         if let Some(address) = place.ipv4 {
@@ -256,7 +272,7 @@ impl Bridge {
     }
 }
 
-/// What is done in the container's namespace.
+/// Steps in the container's namespace.
 fn inside_steps(connection: &Connection, index: u32, is_way_out: bool) -> Vec<link::Step> {
     let mut steps = Vec::new();
     let own = connection.subnet.with(connection.address);
@@ -274,8 +290,8 @@ fn inside_steps(connection: &Connection, index: u32, is_way_out: bool) -> Vec<li
     steps
 }
 
-/// Makes what is missing of a network: its bridge, or only the addresses of one that another program or an
-/// earlier version has made.
+/// Creates the missing parts of a network: its bridge, or only the addresses of a bridge that another process or an
+/// earlier version has created.
 fn make(
     host: &mut Netlink,
     store: &Store,
@@ -307,13 +323,14 @@ fn make(
         Some(own) => own,
         None => choose_address(host, config)?,
     };
-    // Its own address may be any in the range.
+    // The bridge's existing address may be any in the range.
     let ipv6 = own6.filter(|_| config.ipv6 == Ipv6::Automatic).or(ipv6);
     sysctl::ignore_advertisements(bridge);
     let what = "set the bridge's address";
     let mut steps = vec![link::give_address(what, index, own)];
     if let Some(ipv6) = ipv6 {
-        // Packets that are passed on are announced by a link-local address, and only by one that is settled.
+        // Forwarded packets are announced by neighbour discovery from a link-local address, and only by one whose
+        // duplicate address detection has ended.
         let announcing = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
         steps.push(link::give_address6(what, index, announcing, 64));
         steps.push(link::give_address6(what, index, ipv6.gateway(), ipv6.prefix()));
@@ -328,14 +345,14 @@ fn make(
     };
     let known = Known { index, gateway: own.address(), network };
     store.remember(changing, &known)?;
-    // The rules of an earlier bridge of this name may be for other addresses.
+    // Rules of an earlier bridge of this name may be for other addresses.
     if rules::know(bridge).map_err(kernel("set up packet rules"))? {
         store.restore_rules(changing)?;
     }
     Ok(known)
 }
 
-/// The bridge's own address and its range.
+/// Address of the bridge, with its subnet.
 fn choose_address(host: &mut Netlink, config: &NetworkConfig) -> Result<Subnet, NetworkError> {
     let used = link::networks(host).map_err(kernel("read this host's routes"))?;
     let is_free = |range: Subnet| !used.iter().any(|used| used.overlaps(range));
@@ -355,7 +372,7 @@ fn choose_address(host: &mut Netlink, config: &NetworkConfig) -> Result<Subnet, 
     }
 }
 
-/// Whether a network is as a configuration wants it.
+/// Fails when a network differs from a configuration.
 fn check(config: &NetworkConfig, network: &Network) -> Result<(), NetworkError> {
     let ipv4 = config.ipv4.is_none_or(|range| range.to_string() == network.ipv4.to_string());
     let ipv6 = match config.ipv6 {
@@ -370,7 +387,7 @@ fn check(config: &NetworkConfig, network: &Network) -> Result<(), NetworkError> 
     }
 }
 
-/// What tells this host from others.
+/// Identifier of this host; random when it has none.
 fn machine() -> Vec<u8> {
     match fs::read("/etc/machine-id") {
         Ok(id) if !id.is_empty() => id,
@@ -378,7 +395,7 @@ fn machine() -> Vec<u8> {
     }
 }
 
-/// A name for an interface, which no other has.
+/// Random name for a new interface.
 fn new_name() -> String {
     let [a, b, c, d, e] = random::<5>();
     format!("kiln{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}")

@@ -1,4 +1,4 @@
-//! What a network and its published ports should be like. Plain data.
+//! Configuration of a network and its published ports. Plain data.
 
 use super::address::{Subnet, Subnet6};
 use serde::{Deserialize, Serialize};
@@ -9,34 +9,34 @@ use std::str::FromStr;
 /// Name of the default network's bridge.
 pub const DEFAULT_BRIDGE: &str = "kiln0";
 
-/// A network.
+/// Configuration of a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkConfig {
-    /// Name of its bridge: at most 15 of `[A-Za-z0-9_-]`.
+    /// Name of the bridge: at most 15 of `[A-Za-z0-9_-]`.
     pub bridge: String,
-    /// Its version 4 addresses; a range that nobody uses when none is given.
+    /// IPv4 subnet; a range that is not in use when `None`.
     pub ipv4: Option<Subnet>,
-    /// The bridge's own address, where it should not be the first of the range.
+    /// Address of the bridge; the first of the subnet when `None`.
     pub gateway: Option<Ipv4Addr>,
-    /// Its version 6 addresses.
+    /// IPv6 addresses of the network.
     pub ipv6: Ipv6,
-    /// Whether there is no way out of it, nor in.
+    /// True when nothing is forwarded into it or out of it.
     pub internal: bool,
-    /// Whether its containers cannot reach each other.
+    /// True when its containers cannot reach each other.
     pub isolated_members: bool,
-    /// Largest packet; the kernel's choice when none is given.
+    /// MTU in bytes; the kernel's default when `None`.
     pub mtu: Option<u32>,
 }
 
-/// Version 6 in a network.
+/// IPv6 addresses of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ipv6 {
-    /// Local addresses of our choice where the host has version 6, else none.
+    /// Generated unique local range where the host has IPv6, else none.
     #[default]
     Automatic,
-    /// No.
+    /// No IPv6 in this network.
     Off,
-    /// These addresses.
+    /// This range of addresses.
     Range(Subnet6),
 }
 
@@ -55,7 +55,7 @@ impl Default for NetworkConfig {
 }
 
 impl NetworkConfig {
-    /// The bridge's name, when the kernel and the rule table can take it.
+    /// Name of the bridge. `None` when the kernel or the packet rules cannot take it.
     pub(super) fn checked_bridge(&self) -> Option<&str> {
         let fits = (1..=15).contains(&self.bridge.len());
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
@@ -63,52 +63,52 @@ impl NetworkConfig {
     }
 }
 
-/// What a container wants of its place in a network.
+/// Addresses that a container requests in a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// Its version 4 address; a free one when none is given.
+    /// IPv4 address; a free one when `None`.
     pub ipv4: Option<Ipv4Addr>,
-    /// Its version 6 address.
+    /// IPv6 address; derived from the IPv4 address when `None`.
     pub ipv6: Option<Ipv6Addr>,
-    /// Its hardware address; made from the version 4 address when none is given.
+    /// MAC address; derived from the IPv4 address when `None`.
     pub mac: Option<[u8; 6]>,
 }
 
-/// Ports of the host that lead to ports of a container.
+/// Ports of the host to map to ports of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMapping {
-    /// Address of the host; all of both versions when none is given.
+    /// Address of the host; all addresses of both IP versions when `None`.
     pub host_address: Option<IpAddr>,
-    /// First port of the host; any that are free when 0.
+    /// First port of the host; any free ports when 0.
     pub host_port: u16,
     /// First port of the container.
     pub container_port: u16,
-    /// How many ports in a row.
+    /// Number of consecutive ports.
     pub count: u16,
-    /// Protocol.
+    /// Transport protocol of the ports.
     pub protocol: Protocol,
 }
 
 impl PortMapping {
-    /// One TCP port on all addresses.
+    /// Mapping of one TCP port on all addresses.
     pub fn tcp(host_port: u16, container_port: u16) -> PortMapping {
         PortMapping { host_address: None, host_port, container_port, count: 1, protocol: Protocol::Tcp }
     }
 }
 
-/// Protocols that have ports.
+/// Transport protocols with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Protocol {
-    /// TCP.
+    /// TCP, protocol number 6.
     Tcp,
-    /// UDP.
+    /// UDP, protocol number 17.
     Udp,
-    /// SCTP.
+    /// SCTP, protocol number 132.
     Sctp,
 }
 
 impl Protocol {
-    /// Its number in IP headers.
+    /// Protocol number in IP headers.
     pub(super) fn number(self) -> u8 {
         match self {
             Protocol::Tcp => 6,
@@ -128,7 +128,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Not `tcp`, `udp` or `sctp`.
+/// Text that is not `tcp`, `udp` or `sctp`.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown protocol `{0}`: tcp, udp and sctp have ports")]
 pub struct UnknownProtocol(String);
@@ -146,23 +146,23 @@ impl FromStr for Protocol {
     }
 }
 
-/// Ports in a row of one address of the host that lead to a container, as it came out.
+/// Consecutive ports of one address of the host that are mapped to a container, with the ports that were picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
-    /// Address of the host, which may stand for all of its version.
+    /// Address of the host; the unspecified address stands for all of its IP version.
     pub host_address: IpAddr,
     /// First port of the host.
     pub host_port: u16,
     /// First port of the container.
     pub container_port: u16,
-    /// How many.
+    /// Number of consecutive ports.
     pub count: u16,
-    /// Protocol.
+    /// Transport protocol of the ports.
     pub protocol: Protocol,
 }
 
 impl Binding {
-    /// Whether both want the same port of the host: the first that they do.
+    /// First port of the host that is in both. `None` without a conflict.
     pub(super) fn conflict(&self, other: &Binding) -> Option<u16> {
         let (one, two) = (self.host_address, other.host_address);
         let address =
@@ -176,7 +176,7 @@ impl Binding {
         self.host_port.saturating_add(self.count.saturating_sub(1))
     }
 
-    /// Pairs of a port of the host and one of the container.
+    /// Pairs of a host port and a container port.
     pub(super) fn ports(&self) -> impl Iterator<Item = (u16, u16)> {
         (self.host_port..=self.last_port()).zip(self.container_port..=u16::MAX)
     }

@@ -1,7 +1,7 @@
-//! Datagrams whose way the kernel has settled already.
+//! Removes flows of datagrams from the kernel's connection tracking.
 //!
-//! Where a sender's datagrams go is decided by the first of them, and holds as long as they keep coming. So
-//! when a port is published or withdrawn, what was decided for it before has to be forgotten.
+//! The kernel decides where a sender's datagrams go by the first of them, and keeps to it as long as they keep coming.
+//! So when a port is published or withdrawn, earlier flows to it have to be removed.
 
 use super::config::{Binding, Protocol};
 use super::netlink::{Answer, Message, Netlink, Request};
@@ -14,25 +14,25 @@ const GET: u16 = SUBSYSTEM << 8 | 1;
 const DELETE: u16 = SUBSYSTEM << 8 | 2;
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
-/// `struct nfgenmsg`.
+/// Length of `struct nfgenmsg`, in bytes.
 const HEADER: usize = 4;
 
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 
-/// One flow of datagrams.
+/// Tracked flow of datagrams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Flow {
-    /// Where the sender sends them.
+    /// Original destination of the datagrams.
     destination: IpAddr,
     port: u16,
-    /// Who answers.
+    /// Source address of the replies.
     answers: IpAddr,
-    /// What names it in a request.
+    /// Attributes that identify it in a request.
     name: Vec<u8>,
 }
 
-/// Forgets how datagrams to published ports have gone: to addresses of this host, or to a container.
+/// Removes flows to published ports: those to addresses of this host, and those that a container answers.
 pub(super) fn forget(bindings: &[Binding], local: &[IpAddr], container: &[IpAddr]) -> Answer {
     let bindings: Vec<&Binding> =
         bindings.iter().filter(|binding| binding.protocol == Protocol::Udp).collect();
@@ -56,13 +56,13 @@ pub(super) fn forget(bindings: &[Binding], local: &[IpAddr], container: &[IpAddr
     netlink.exchange(&requests, None).map_err(|(_, error)| error)
 }
 
-/// Asks for flows of datagrams only; Linux before 5.8 answers with all.
+/// Request for flows of datagrams only; Linux before 5.8 ignores the filter and returns all.
 fn question(family: u8) -> Vec<u8> {
     const FILTER: u16 = 25;
     const BY_PROTOCOL: u32 = 1 << 3;
     let mut body = vec![family, 0, 0, 0];
     body.extend(nested(ORIGINAL, &[nested(2, &[attribute(1, &[Protocol::Udp.number()])])]));
-    // In this host's byte order, other than all the rest.
+    // In the host's byte order, unlike all other attributes.
     let flags = attribute(1, &BY_PROTOCOL.to_ne_bytes());
     body.extend(nested(FILTER, &[flags, number(2, 0)]));
     body
@@ -90,7 +90,7 @@ fn parse(message: &Message) -> Option<Flow> {
     })
 }
 
-/// An address of either version, of which each has an attribute.
+/// Address of either IP version, each of which has its own attribute.
 fn address(attributes: &[u8], [four, six]: [u16; 2]) -> Option<IpAddr> {
     if let Some(octets) = find(attributes, four) {
         return Some(Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?).into());
@@ -98,7 +98,7 @@ fn address(attributes: &[u8], [four, six]: [u16; 2]) -> Option<IpAddr> {
     Some(Ipv6Addr::from(<[u8; 16]>::try_from(find(attributes, six)?).ok()?).into())
 }
 
-/// The content of the first attribute of a kind.
+/// Content of the first attribute of a kind.
 fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
     const FLAGS: u16 = 0xc000;
     while let [a, b, c, d, ..] = *attributes {

@@ -1,18 +1,18 @@
-//! What containers find about names in /etc, as data: the caller writes it.
+//! Name resolution files of containers in /etc, as data for the caller to write.
 
 use crate::resolv;
 
-/// The name servers and names that a container uses.
+/// Source of the name servers that a container uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolver {
-    /// The host's file as it is, for containers in the host's network.
+    /// Unchanged file of the host, for containers in the host's network namespace.
     OfHost,
-    /// The host's name servers that containers reach.
+    /// Name servers of the host that containers can reach.
     ForContainer,
 }
 
 impl Resolver {
-    /// The text of `/etc/resolv.conf`.
+    /// Text of the file `/etc/resolv.conf`.
     pub fn text(self) -> String {
         match self {
             Resolver::OfHost => resolv::for_host_network(),
@@ -21,8 +21,8 @@ impl Resolver {
     }
 }
 
-/// Files of /etc of a container with a host name of its own, as names and texts. `address` is its address in a network;
-/// `None` without one.
+/// Files in /etc of a container with its own host name, as pairs of name and text. `address` is its address in a
+/// network; `None` without one.
 pub fn files(hostname: &str, address: Option<&str>, resolver: Resolver) -> [(&'static str, String); 3] {
     [
         ("hosts", resolv::container_hosts(address, hostname, &[])),

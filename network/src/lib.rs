@@ -1,15 +1,15 @@
-//! Networks for containers: a bridge on the host, a pair of linked interfaces for each container, address
-//! translation on the way out, and published ports on the way in.
+//! Networks for containers: a bridge on the host, a pair of linked interfaces for each container, address translation
+//! for outgoing connections, and published ports for incoming ones.
 //!
-//! A bridge and its packet rules are made when they are first needed and stay, as those of other engines do.
-//! What belongs to a container vanishes with its network namespace: nothing is deleted here. All is done by
-//! messages to the kernel, in batches, without running other programs.
+//! A bridge and its packet rules are created when they are first needed and stay, as those of other engines do. What
+//! belongs to a container vanishes with its network namespace: nothing is deleted here. All is done by messages to the
+//! kernel, in batches, without running other programs.
 //!
-//! - [`config`] what a network and its ports should be like, as data
-//! - [`Bridge`] a network, [`Connection`] a container's place in it
-//! - [`Published`] ports of the host that lead to a container, [`Proxy`] the part of that which is not
-//!   done by the kernel
-//! - [`user_mode`] a network without privileges, by a program of others
+//! - [`config`] configuration of a network and its ports, as data
+//! - [`Bridge`] a network, [`Connection`] a container's endpoint in it
+//! - [`Published`] ports of the host that are mapped to a container, [`Proxy`] the part of the mapping that the kernel
+//!   does not do
+//! - [`user_mode`] a network without privileges, by pasta or slirp4netns
 
 mod address;
 mod bridge;
@@ -44,56 +44,56 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// Why a network cannot be made.
+/// Error of an operation on a network.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     /// A message to the kernel failed.
     #[error("cannot {what}: {source}")]
     Kernel {
-        /// What was tried.
+        /// Description of the operation.
         what: &'static str,
-        /// Why it failed.
+        /// Error from the kernel.
         source: NetlinkError,
     },
-    /// A file failed.
+    /// An operation on a file failed.
     #[error("cannot {what} `{path}`", path = path.display())]
     File {
-        /// What was tried.
+        /// Description of the operation.
         what: &'static str,
-        /// On what.
+        /// Path of the file.
         path: PathBuf,
-        /// Why it failed.
+        /// Cause of the failure.
         #[source]
         source: io::Error,
     },
-    /// Every subnet that we might use is in use.
+    /// All candidate subnets for the bridge are in use.
     #[error("no free subnet for containers: all of {0} overlap with networks of this host")]
     NoSubnet(String),
-    /// The subnet asked for is in use.
+    /// The requested subnet is in use.
     #[error("the subnet {0} overlaps with a network of this host")]
     Overlap(Subnet),
-    /// All addresses are taken.
+    /// All addresses of the subnet are in use.
     #[error("no free address in {0}: too many containers are running")]
     NoAddress(Subnet),
-    /// The address asked for is taken.
+    /// The requested address is in use.
     #[error("the address {0} is in use")]
     AddressInUse(IpAddr),
-    /// The address asked for is not one of the network's, or its gateway.
+    /// The requested address is outside the network's range, or its gateway.
     #[error("the address {0} cannot be used in {1}")]
     NotInRange(IpAddr, String),
-    /// No name for an interface.
+    /// The text is not a valid interface name.
     #[error("`{0}` cannot be an interface's name: at most 15 letters, digits, `-` and `_`")]
     BadName(String),
-    /// An interface that does not exist, or may not be moved.
+    /// The interface does not exist, or cannot be moved.
     #[error("there is no network device `{0}` that could be moved")]
     NoDevice(String),
-    /// The network is there, and not as asked for.
+    /// The existing network differs from the configuration.
     #[error("the network of the bridge `{0}` has other addresses or options than asked for")]
     Differs(String),
-    /// The network cannot be removed.
+    /// A container uses the network, which cannot be removed.
     #[error("the network of the bridge `{0}` is in use")]
     InUse(String),
-    /// No namespace.
+    /// The network namespace could not be created.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
 }
@@ -107,7 +107,7 @@ fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> NetworkErr
     move |source| NetworkError::File { what, path, source }
 }
 
-/// A network namespace with nothing but loopback.
+/// Creates a network namespace with nothing but loopback.
 pub fn isolated(spawner: &Spawner) -> Result<OwnedFd, NetworkError> {
     let (namespace, routing) = spawner.make_network()?;
     let steps = [link::bring_up("bring up loopback", link::LOOPBACK)];
@@ -115,7 +115,7 @@ pub fn isolated(spawner: &Spawner) -> Result<OwnedFd, NetworkError> {
     Ok(namespace)
 }
 
-/// Calls a function in another network namespace: on a thread of its own, which steps into it and ends.
+/// Calls a function in another network namespace, on a new thread that enters it and ends.
 fn within<T: Send>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> Result<T, NetworkError> {
     let enter = file("enter", Path::new("network namespace"));
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Interfaces, addresses and routes: changes are planned as data, several are carried out at once.
+//! Interfaces, addresses and routes: changes are planned as data, and several are carried out at once.
 
 use super::address::{Subnet, Subnet6, link_local};
 use super::netlink::{Answer, CREATE, EXCLUSIVE, Message, Netlink, NetlinkError, REPLACE, Request};
@@ -18,10 +18,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Index of the loopback interface in every namespace.
 pub(super) const LOOPBACK: u32 = 1;
-/// Index that the container's first interface gets in its namespace.
+/// Index of the container's first interface in its namespace.
 pub(super) const INSIDE: u32 = 2;
 
-/// One change, and how an error names it.
+/// One change, with its description for errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Step {
     what: &'static str,
@@ -74,7 +74,7 @@ fn up(mut link: LinkMessage) -> LinkMessage {
     link
 }
 
-/// The index of the interface called `name`.
+/// Index of the interface called `name`. `None` when there is none.
 pub(super) fn find(netlink: &mut Netlink, name: &str) -> Answer<Option<u32>> {
     let question = RouteNetlinkMessage::GetLink(named(name));
     let mut body = vec![0; question.buffer_len()];
@@ -89,8 +89,8 @@ pub(super) fn find(netlink: &mut Netlink, name: &str) -> Answer<Option<u32>> {
     }
 }
 
-/// Makes a bridge with a hardware address of its own: else it would take over that of its lowest port, and
-/// change with the containers that come and go.
+/// Creates a bridge with a fixed MAC address: otherwise it would take over that of its lowest port, and change it with
+/// its containers.
 pub(super) fn make_bridge(
     netlink: &mut Netlink,
     name: &str,
@@ -107,24 +107,24 @@ pub(super) fn make_bridge(
     index.ok_or(NetworkError::Kernel { what, source: NetlinkError(libc::ENODEV) })
 }
 
-/// Two linked interfaces, one on the bridge here, one in a container.
+/// Pair of linked interfaces, one on the bridge in this namespace, one in a container.
 pub(super) struct Pair<'a> {
     pub(super) bridge: u32,
     pub(super) namespace: BorrowedFd<'a>,
-    /// Name in the container.
+    /// Name of the interface in the container.
     pub(super) name: &'a str,
-    /// Index in the container, where it is known to be free.
+    /// Index in the container, where that is known to be free; else 0.
     pub(super) index: u32,
     pub(super) mac: [u8; 6],
     pub(super) mtu: Option<u32>,
-    /// Whether it reaches nothing but the bridge itself.
+    /// True when it can reach only the bridge itself.
     pub(super) isolated: bool,
-    /// Whether the bridge may send back to the container what came from it.
+    /// True when the bridge may send a container's packets back to the same container.
     pub(super) hairpin: bool,
 }
 
 impl Pair<'_> {
-    /// `name_here` must be new: an interface that belonged to a container that is gone may stay for a while,
+    /// Steps that create the pair. `name_here` must be new: the interface of an ended container may exist for a while,
     /// and waiting for its deletion takes tens of milliseconds.
     pub(super) fn make(&self, name_here: &str) -> Vec<Step> {
         let what = "link the container to the bridge";
@@ -157,7 +157,7 @@ impl Pair<'_> {
     }
 }
 
-/// The step that takes an interface down; one that is gone is fine.
+/// Step that sets an interface down; an absent one is a success.
 pub(super) fn take_down(name: &str) -> Step {
     let mut down = named(name);
     down.header.change_mask = LinkFlags::Up;
@@ -175,7 +175,7 @@ pub(super) fn bring_up(what: &'static str, index: u32) -> Step {
     step(what, &RouteNetlinkMessage::SetLink(up(link(index))), 0)
 }
 
-/// The first version 4 address of an interface.
+/// First IPv4 address of an interface. `None` when it has none.
 pub(super) fn address(netlink: &mut Netlink, index: u32) -> Answer<Option<Subnet>> {
     let found = addresses(netlink, Some(index), AddressFamily::Inet)?;
     Ok(found.into_iter().find_map(|(address, prefix)| match address {
@@ -184,7 +184,7 @@ pub(super) fn address(netlink: &mut Netlink, index: u32) -> Answer<Option<Subnet
     }))
 }
 
-/// The first version 6 address of an interface that is not link-local.
+/// First IPv6 address of an interface that is not link-local. `None` when it has none.
 pub(super) fn address6(netlink: &mut Netlink, index: u32) -> Answer<Option<Subnet6>> {
     let found = addresses(netlink, Some(index), AddressFamily::Inet6)?;
     Ok(found.into_iter().find_map(|(address, prefix)| match address {
@@ -223,7 +223,7 @@ fn addresses(netlink: &mut Netlink, index: Option<u32>, family: AddressFamily) -
     Ok(found)
 }
 
-/// An address that an interface is to keep in another namespace.
+/// Address that an interface keeps in another namespace.
 pub(super) struct LastingAddress(AddressMessage);
 
 impl LastingAddress {
@@ -238,7 +238,7 @@ impl LastingAddress {
     }
 }
 
-/// Addresses of global scope that somebody has given to an interface for good.
+/// Permanent addresses of global scope of an interface, as opposed to those with a lifetime.
 pub(super) fn lasting_addresses(netlink: &mut Netlink, index: u32) -> Answer<Vec<LastingAddress>> {
     let mut found = Vec::new();
     for message in dump(netlink, &RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
@@ -247,7 +247,8 @@ pub(super) fn lasting_addresses(netlink: &mut Netlink, index: u32) -> Answer<Vec
             && message.header.scope == AddressScope::Universe
             && message.header.flags.contains(AddressHeaderFlags::Permanent);
         if lasts {
-            // The rest is what the kernel says, not what it is told; the label may hold the name of before.
+            // The other attributes are the kernel's state and not settings; the label may hold the interface's old
+            // name.
             message.attributes.retain(|attribute| {
                 use AddressAttribute::{Address, Broadcast, Local};
                 matches!(attribute, Local(_) | Address(_) | Broadcast(_))
@@ -258,7 +259,7 @@ pub(super) fn lasting_addresses(netlink: &mut Netlink, index: u32) -> Answer<Vec
     Ok(found)
 }
 
-/// The step that moves an interface into another namespace, under another name there.
+/// Step that moves an interface into another namespace, under another name there.
 pub(super) fn give_away(index: u32, inside: &str, namespace: BorrowedFd<'_>) -> Step {
     let mut message = link(index);
     message.attributes.push(LinkAttribute::IfName(inside.to_owned()));
@@ -266,7 +267,7 @@ pub(super) fn give_away(index: u32, inside: &str, namespace: BorrowedFd<'_>) -> 
     step("move the network device into the container", &RouteNetlinkMessage::SetLink(message), 0)
 }
 
-/// The step that gives an interface a version 4 address.
+/// Step that adds an IPv4 address to an interface.
 pub(super) fn give_address(what: &'static str, index: u32, address: Subnet) -> Step {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
@@ -279,8 +280,8 @@ pub(super) fn give_address(what: &'static str, index: u32, address: Subnet) -> S
     step(what, &RouteNetlinkMessage::NewAddress(message), CREATE | REPLACE)
 }
 
-/// The step that gives an interface a version 6 address, without asking its neighbours whether it is taken:
-/// that takes more than a second, and the address is ours to give.
+/// Step that adds an IPv6 address to an interface, without duplicate address detection: that takes more than a second,
+/// and this network assigns its addresses itself.
 pub(super) fn give_address6(what: &'static str, index: u32, address: Ipv6Addr, prefix: u8) -> Step {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet6;
@@ -295,12 +296,12 @@ pub(super) fn give_address6(what: &'static str, index: u32, address: Ipv6Addr, p
     step(what, &RouteNetlinkMessage::NewAddress(message), CREATE | REPLACE)
 }
 
-/// The step that gives an interface the link-local address that the kernel would give it, at once.
+/// Step that adds to an interface the link-local address that the kernel would add later.
 pub(super) fn give_link_local(what: &'static str, index: u32, mac: [u8; 6]) -> Step {
     give_address6(what, index, link_local(mac), 64)
 }
 
-/// The step that makes a gateway the way to everywhere.
+/// Step that sets the default route to a gateway.
 pub(super) fn default_route(index: u32, gateway: IpAddr) -> Step {
     let mut route = RouteMessage::default();
     route.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -318,7 +319,7 @@ pub(super) fn default_route(index: u32, gateway: IpAddr) -> Step {
     step("set the container's default route", &message, CREATE | EXCLUSIVE)
 }
 
-/// The networks that this host knows a way to, the default route left out.
+/// Destinations of this host's IPv4 routes, without the default route.
 pub(super) fn networks(netlink: &mut Netlink) -> Answer<Vec<Subnet>> {
     let mut question = RouteMessage::default();
     question.header.address_family = AddressFamily::Inet;

@@ -1,4 +1,4 @@
-//! Messages to and from the kernel.
+//! Netlink: messages to and from the kernel.
 
 use kiln_runtime::op::describe_errno;
 use rustix::fd::OwnedFd;
@@ -7,7 +7,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use std::fmt;
 use std::mem::MaybeUninit;
 
-/// Header length of every message (`struct nlmsghdr`).
+/// Header length of every message in bytes (`struct nlmsghdr`).
 pub(super) const HEADER: usize = 16;
 
 pub(super) const REQUEST: u16 = 0x1;
@@ -20,7 +20,7 @@ pub(super) const CREATE: u16 = 0x400;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 
-/// Why the kernel refused.
+/// Errno with which the kernel refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetlinkError(pub(super) i32);
 
@@ -40,46 +40,46 @@ impl From<Errno> for NetlinkError {
 
 pub(super) type Answer<T = ()> = Result<T, NetlinkError>;
 
-/// A socket that speaks to one part of the kernel.
+/// Netlink socket of one protocol.
 pub(super) struct Netlink {
     socket: OwnedFd,
     sequence: u32,
 }
 
-/// One request: its type, flags, and what follows the header.
+/// One request: its type, flags, and the body after the header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) kind: u16,
     pub(super) flags: u16,
     pub(super) body: Vec<u8>,
-    /// A failure that is as good as success.
+    /// Errno that counts as success.
     pub(super) accepts: Option<i32>,
 }
 
-/// One message of an answer: its type and what follows the header.
+/// One message of an answer: its type and the body after the header.
 pub(super) struct Message {
     pub(super) kind: u16,
     pub(super) body: Vec<u8>,
 }
 
 impl Netlink {
-    /// For links, addresses and routes of this namespace.
+    /// Opens a socket for links, addresses and routes of this namespace.
     pub(super) fn open_route() -> Answer<Netlink> {
         Netlink::route_socket().map(Netlink::over)
     }
 
-    /// A socket for links, addresses and routes.
+    /// Opens a file descriptor for links, addresses and routes.
     pub(super) fn route_socket() -> Answer<OwnedFd> {
         // Protocol 0 of this family is NETLINK_ROUTE.
         Netlink::socket(None)
     }
 
-    /// For packet filters of this namespace.
+    /// Opens a socket for packet filters of this namespace.
     pub(super) fn open_netfilter() -> Answer<Netlink> {
         Netlink::socket(Some(netlink::NETFILTER)).map(Netlink::over)
     }
 
-    /// For the sockets of this namespace.
+    /// Opens a socket for the diagnosis of sockets of this namespace.
     pub(super) fn open_sockets() -> Answer<Netlink> {
         Netlink::socket(Some(netlink::SOCK_DIAG)).map(Netlink::over)
     }
@@ -89,12 +89,12 @@ impl Netlink {
         Ok(rustix::net::socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?)
     }
 
-    /// Over a socket that was opened elsewhere, in another namespace say.
+    /// Uses a socket that was opened elsewhere, as in another namespace.
     pub(super) fn over(socket: OwnedFd) -> Netlink {
         Netlink { socket, sequence: 0 }
     }
 
-    /// Sends a question that has one answer.
+    /// Sends a request that has one answer.
     pub(super) fn get(&mut self, kind: u16, body: &[u8]) -> Answer<Message> {
         self.sequence += 1;
         self.send(&message(kind, REQUEST, self.sequence, body))?;
@@ -109,7 +109,7 @@ impl Netlink {
         }
     }
 
-    /// Sends a question and gives all messages of the answer.
+    /// Sends a request and returns all messages of the answer.
     pub(super) fn dump(&mut self, kind: u16, body: &[u8]) -> Answer<Vec<Message>> {
         self.sequence += 1;
         self.send(&message(kind, REQUEST | DUMP, self.sequence, body))?;
@@ -128,9 +128,9 @@ impl Netlink {
 
     /// Sends several requests at once and waits until all are done: two system calls, however many requests.
     ///
-    /// Only the last is acknowledged; of the others, failures are told. The first failure comes back with the
-    /// place of its request. Whether the rest is carried out is the business of the part of the kernel that
-    /// is spoken to. `end` goes behind them, and is not acknowledged.
+    /// Only the last is acknowledged; for the others only failures are reported. The first failure is returned with the
+    /// index of its request. Whether the remaining requests are carried out depends on the netlink protocol. `end` is
+    /// sent after them, and is not acknowledged.
     pub(super) fn exchange(
         &mut self,
         requests: &[Request],
@@ -152,7 +152,7 @@ impl Netlink {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Answer {
-        // The kernel keeps some of the buffer for itself.
+        // The kernel uses part of the buffer for its own data.
         if bytes.len() > 64 * 1024 {
             rustix::net::sockopt::set_socket_send_buffer_size_force(&self.socket, bytes.len() * 2)?;
         }
@@ -160,11 +160,12 @@ impl Netlink {
         Ok(())
     }
 
-    /// Reads what becomes of requests, of which the first has the number `first`, and the last is acknowledged.
+    /// Reads the results of requests, the first of which has the sequence number `first`, and the last of which is
+    /// acknowledged.
     fn acknowledgement(&mut self, first: u32, requests: &[Request]) -> Result<(), (usize, NetlinkError)> {
         loop {
             for (message, sequence) in self.receive().map_err(|error| (0, error))? {
-                // What an earlier exchange left is not for us.
+                // Answers to an earlier exchange are skipped.
                 let place = sequence.wrapping_sub(first) as usize;
                 let Some(request) = requests.get(place).filter(|_| message.kind == ERROR) else { continue };
                 match error_of(&message) {
@@ -179,7 +180,7 @@ impl Netlink {
     }
 
     fn receive(&mut self) -> Answer<Vec<(Message, u32)>> {
-        // Room for the longest; what an answer does not fill is not touched.
+        // Space for the longest message; the unused part stays uninitialised.
         let mut room = [MaybeUninit::uninit(); 64 * 1024];
         loop {
             match rustix::net::recv(&self.socket, &mut room[..], RecvFlags::empty()) {

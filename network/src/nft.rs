@@ -1,7 +1,7 @@
 //! Packet rules as messages to the kernel (nf_tables, Linux 3.13; `inet` address translation, 5.2).
 //!
-//! Knows how tables, chains, rules, sets and their elements are written, not which ones we have: that is
-//! [`super::rules`]. Whatever is changed is changed in one transaction, all or nothing.
+//! Encodes tables, chains, rules, sets and their elements; which ones Kiln has is in [`super::rules`]. All changes are
+//! made in one transaction, all or nothing.
 
 pub(super) mod expression;
 
@@ -9,7 +9,7 @@ use super::netlink::{Answer, CREATE, EXCLUSIVE, Netlink, NetlinkError, Request};
 use expression::{attribute, nested, number, text};
 
 const BATCH_BEGIN: u16 = 0x10;
-/// Is not acknowledged before Linux 6.10.
+/// Not acknowledged before Linux 6.10.
 const BATCH_END: u16 = 0x11;
 /// Subsystem number of nf_tables, as the high byte of message types.
 const SUBSYSTEM: u16 = 10;
@@ -23,16 +23,16 @@ const DELETE_RULE: u16 = SUBSYSTEM << 8 | 8;
 const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
 const NEW_ELEMENTS: u16 = SUBSYSTEM << 8 | 12;
 const DELETE_ELEMENTS: u16 = SUBSYSTEM << 8 | 14;
-/// Append rather than put in front.
+/// Append the rule rather than insert it at the front.
 const APPEND: u16 = 0x800;
 
 const FAMILY_INET: u8 = 1;
 const POLICY_ACCEPT: u32 = 1;
-/// How much of elements goes in one message: its length, and that of what comes back when it fails, has 16
+/// Largest size of the elements in one message, in bytes: its length, and that of the error message about it, has 16
 /// bits.
 const ELEMENTS_LENGTH: usize = 24 * 1024;
 
-/// Where a chain is called by the kernel.
+/// Hook from which the kernel calls a chain.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hook {
     pub(super) kind: &'static str,
@@ -40,7 +40,7 @@ pub(super) struct Hook {
     pub(super) priority: i32,
 }
 
-/// Type of a key, or of what a map leads to: one field or several.
+/// Type of a key, or of a map's data: one field or several.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Type {
     /// Numbers of the fields' types, which only `nft list` reads.
@@ -50,12 +50,12 @@ pub(super) struct Type {
 }
 
 impl Type {
-    /// Joined fields take whole words each.
+    /// Type of joined fields, each of which is padded to 4 bytes.
     pub(super) const fn new(fields: &'static [u32], length: u32) -> Type {
         Type { fields, length, is_text: false }
     }
 
-    /// One field that holds text.
+    /// Type of one field with text.
     pub(super) const fn text(fields: &'static [u32], length: u32) -> Type {
         Type { fields, length, is_text: true }
     }
@@ -65,7 +65,7 @@ impl Type {
     }
 }
 
-/// A set, or a map when its keys lead to something.
+/// Set, or a map when its keys have data.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Set {
     pub(super) name: &'static str,
@@ -74,7 +74,7 @@ pub(super) struct Set {
     pub(super) ranges: bool,
 }
 
-/// What a set's keys lead to.
+/// Data of a set's keys.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum LeadsTo {
     Nothing,
@@ -82,20 +82,20 @@ pub(super) enum LeadsTo {
     Verdict,
 }
 
-/// An element of a set.
+/// Element of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Element {
     pub(super) key: Vec<u8>,
     pub(super) value: Value,
 }
 
-/// What an element's key leads to.
+/// Data of an element's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Nothing,
     Data(Vec<u8>),
     Jump(String),
-    /// Not a value: this key is the first behind a range.
+    /// No data: this key is the first after a range.
     RangeEnd,
 }
 
@@ -121,7 +121,7 @@ impl Transaction {
         self.requests.push(Request { kind, flags, body, accepts: None });
     }
 
-    /// Makes the table, empty whatever an earlier version left in it.
+    /// Creates the table empty, whatever an earlier version left in it.
     pub(super) fn fresh_table(&mut self) {
         self.push(NEW_TABLE, CREATE, &[]);
         self.push(DELETE_TABLE, 0, &[]);
@@ -142,7 +142,7 @@ impl Transaction {
         self.push(DELETE_CHAIN, 0, &[text(3, name)]);
     }
 
-    /// Adds a rule to the end of a chain.
+    /// Appends a rule to a chain.
     pub(super) fn rule(&mut self, chain: &str, expressions: &[Vec<u8>]) {
         self.push(NEW_RULE, CREATE | APPEND, &[text(2, chain), nested(4, expressions)]);
     }
@@ -172,23 +172,23 @@ impl Transaction {
         }
         attributes.push(number(10, self.sets));
         if set.key.is_text {
-            // The byte order of the key, as `nft list` wants it: type 0, length 4, the host's.
+            // Byte order of the key for `nft list`: type 0, length 4, the host's.
             attributes.push(attribute(13, &[&[0, 4][..], &1u32.to_ne_bytes()].concat()));
         }
         self.push(NEW_SET, CREATE, &attributes);
     }
 
-    /// Adds elements; one that is there must lead to the same.
+    /// Adds elements; an existing one must have the same data.
     pub(super) fn add(&mut self, set: &str, elements: &[Element]) {
         self.elements(NEW_ELEMENTS, CREATE, set, elements);
     }
 
-    /// Adds elements that must not be there.
+    /// Adds elements that must not exist.
     pub(super) fn add_new(&mut self, set: &str, elements: &[Element]) {
         self.elements(NEW_ELEMENTS, CREATE | EXCLUSIVE, set, elements);
     }
 
-    /// Removes elements, all of which must be there.
+    /// Removes elements, all of which must exist.
     pub(super) fn remove(&mut self, set: &str, elements: &[Element]) {
         self.elements(DELETE_ELEMENTS, 0, set, elements);
     }
@@ -197,7 +197,7 @@ impl Transaction {
         let mut list = Vec::new();
         for (place, element) in elements.iter().enumerate() {
             list.extend(element.encoded());
-            // A range stays in one message.
+            // Both ends of a range stay in one message.
             let whole = elements.get(place + 1).is_none_or(|next| next.value != Value::RangeEnd);
             if whole && (list.len() > ELEMENTS_LENGTH || place + 1 == elements.len()) {
                 self.push(kind, flags, &[text(2, set), nested(3, &[std::mem::take(&mut list)])]);
@@ -205,7 +205,7 @@ impl Transaction {
         }
     }
 
-    /// Carries it out.
+    /// Carries out all changes, or none.
     pub(super) fn commit(self) -> Answer {
         if self.requests.is_empty() {
             return Ok(());
@@ -231,7 +231,7 @@ impl Element {
     }
 }
 
-/// Whether a table has a chain.
+/// True when a table has the chain.
 pub(super) fn has_chain(table: &str, chain: &str) -> Answer<bool> {
     let mut question = header(FAMILY_INET, 0);
     question.extend(text(1, table));
@@ -243,7 +243,7 @@ pub(super) fn has_chain(table: &str, chain: &str) -> Answer<bool> {
     }
 }
 
-/// `struct nfgenmsg`.
+/// Header of a message (`struct nfgenmsg`).
 fn header(family: u8, resource: u16) -> Vec<u8> {
     let [high, low] = resource.to_be_bytes();
     vec![family, 0, high, low]

@@ -1,11 +1,11 @@
-//! The part of publishing ports that packet rules cannot do: connections from this host to its own
-//! loopback addresses, which may not leave it. One thread serves all of them.
+//! Proxy for published ports: passes on connections from this host to its own loopback addresses, which packet rules
+//! cannot redirect because such packets may not leave the host. One thread serves all of them.
 //!
-//! A stream is passed on by `splice`, its bytes stay in the kernel; datagrams are copied. The container sees
-//! the network's gateway as the other side.
+//! A stream is passed on by `splice`, so its bytes stay in the kernel; datagrams are copied. The container sees the
+//! network's gateway as the peer.
 //!
-//! For ranges with very many ports there is no socket for each: packet rules send their connections to one
-//! listener, and the kernel tells which port each was meant for.
+//! Very large port ranges have no socket for each port: packet rules redirect their connections to one listener, and
+//! the kernel returns the original port of each.
 
 mod datagram;
 mod stream;
@@ -25,7 +25,7 @@ use stream::{Pair, Turn};
 
 pub(super) use stream::{bind, listen};
 
-/// The thread that serves loopback connections to published ports. It is started when first needed.
+/// Thread that serves loopback connections to published ports. It is started when first needed.
 ///
 /// Cheap to clone; ends with the last clone and the last [`super::Published`] that uses it.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +45,7 @@ struct Inner {
     orders: Mutex<Vec<Order>>,
 }
 
-/// What the thread is told.
+/// Orders to the thread.
 #[derive(Debug)]
 enum Order {
     Serve {
@@ -56,7 +56,7 @@ enum Order {
         group: u64,
         routes: Vec<Route>,
     },
-    /// Answered when all its sockets are closed.
+    /// Closes all sockets of a group, then replies on `done`.
     Stop {
         group: u64,
         done: mpsc::Sender<()>,
@@ -64,30 +64,30 @@ enum Order {
     End,
 }
 
-/// A socket bound to a published port, and where what comes there goes: the first that accepts it.
+/// Socket bound to a published port, and its targets: the first that accepts a connection gets it.
 #[derive(Debug)]
 pub(super) struct Front {
     pub(super) socket: FrontSocket,
     pub(super) targets: Vec<SocketAddr>,
 }
 
-/// What kind of socket it is.
+/// Kind of a published port's socket.
 #[derive(Debug)]
 pub(super) enum FrontSocket {
-    /// It listens.
+    /// Listening socket for streams.
     Stream(OwnedFd),
     Datagram(OwnedFd),
 }
 
-/// Where redirected connections go that were meant for an address.
+/// Targets of redirected connections to an address.
 #[derive(Clone, Debug)]
 pub(super) struct Route {
-    /// May stand for all addresses of its version.
+    /// Original destination; the unspecified address stands for all of its IP version.
     pub(super) meant_for: SocketAddr,
     pub(super) targets: Vec<SocketAddr>,
 }
 
-/// Being served. Dropping it closes all the sockets, and waits for that.
+/// Group of served sockets. Dropping it closes them all, and waits for that.
 #[derive(Debug)]
 pub(super) struct Serving {
     group: u64,
@@ -96,17 +96,17 @@ pub(super) struct Serving {
 }
 
 impl Proxy {
-    /// A proxy that serves nothing yet.
+    /// Proxy without a thread, which serves nothing yet.
     pub fn new() -> Proxy {
         Proxy::default()
     }
 
-    /// Serves sockets, which do not block.
+    /// Serves sockets, which must be non-blocking.
     pub(super) fn serve(&self, fronts: Vec<Front>) -> Result<Serving, Errno> {
         self.order(|group| Order::Serve { group, fronts })
     }
 
-    /// Takes connections that packet rules redirect, to where the routes say: gives the listeners' addresses.
+    /// Serves connections that packet rules redirect, to the targets in the routes; returns the listeners' addresses.
     pub(super) fn redirect(&self, routes: Vec<Route>) -> Result<(Serving, Vec<SocketAddr>), Errno> {
         let has = |is: fn(&SocketAddr) -> bool| routes.iter().any(|route| is(&route.meant_for));
         let mut wanted: Vec<IpAddr> = Vec::new();
@@ -117,7 +117,7 @@ impl Proxy {
         for address in wanted {
             let socket = stream::listen(SocketAddr::new(address, 0))?;
             addresses.push(SocketAddr::try_from(rustix::net::getsockname(&socket)?)?);
-            // Its own port leads nowhere.
+            // The listener's own port has no targets.
             fronts.push(Front { socket: FrontSocket::Stream(socket), targets: Vec::new() });
         }
         let serving = self.serve(fronts)?;
@@ -145,7 +145,7 @@ impl Drop for Serving {
     fn drop(&mut self) {
         let (done, closed) = mpsc::channel();
         self.inner.send(Order::Stop { group: self.group, done });
-        // An error means that the thread is gone, and its sockets with it.
+        // An error means that the thread has ended, and closed its sockets.
         let _ = closed.recv();
     }
 }
@@ -189,23 +189,23 @@ fn start() -> Result<Arc<Inner>, Errno> {
     Ok(inner)
 }
 
-/// Token of the descriptor that tells of orders.
+/// Token of the descriptor that signals orders.
 const WAKE: u64 = 0;
-/// How long a datagram's sender is remembered: as long as the kernel remembers one that was answered, less
-/// would cut off protocols that rely on that.
+/// Time after which an idle sender is forgotten: as long as the kernel tracks an answered one; a shorter time would
+/// break protocols that rely on that.
 const IDLE: Duration = Duration::from_secs(120);
 const SWEEP: Duration = Duration::from_secs(15);
 
-/// The thread's state.
+/// State of the thread.
 struct Turns {
     epoll: OwnedFd,
     inner: Arc<Inner>,
     sources: HashMap<u64, Source>,
     routes: Vec<(u64, HashMap<SocketAddr, Vec<SocketAddr>>)>,
     next: u64,
-    /// Streams that have more to pass on than is fair at once.
+    /// Streams that reached their share of one turn and have more data.
     again: VecDeque<u64>,
-    /// Listeners that must wait until there are descriptors again.
+    /// Listeners that wait for free file descriptors.
     paused: Vec<u64>,
     swept: Instant,
 }
@@ -222,7 +222,7 @@ enum Kind {
     },
     Pair(Box<Pair>),
     Relay(Relay),
-    /// The side towards the container of one sender's datagrams.
+    /// Socket towards the container for the datagrams of one sender.
     Back {
         relay: u64,
         sender: SocketAddr,
@@ -273,7 +273,7 @@ impl Turns {
         }
     }
 
-    /// Carries out orders; false when it is to end.
+    /// Carries out orders; returns false when the thread is to end.
     fn obey(&mut self) -> bool {
         let _ = rustix::io::read(&self.inner.wake, &mut [0u8; 8]);
         let orders = std::mem::take(&mut *lock(&self.inner.orders));
@@ -319,7 +319,7 @@ impl Turns {
     }
 
     fn handle(&mut self, token: u64) {
-        // Events of a source that was closed in this turn come to nothing.
+        // Events of a source that was closed in this turn are ignored.
         let Some(mut source) = self.sources.remove(&token) else { return };
         let keep = match &mut source.kind {
             Kind::Listener { socket, targets } => {
@@ -344,7 +344,7 @@ impl Turns {
         }
     }
 
-    /// Accepts all connections that wait.
+    /// Accepts all waiting connections of a listener.
     fn accept(&mut self, token: u64, group: u64, listener: &OwnedFd, targets: &[SocketAddr]) {
         loop {
             match stream::accept(listener) {
@@ -364,7 +364,7 @@ impl Turns {
         }
     }
 
-    /// Where a redirected connection was meant to go.
+    /// Targets for the original destination of a redirected connection. `None` without a route.
     fn meant_for(&self, front: &OwnedFd) -> Option<Vec<SocketAddr>> {
         let local = SocketAddr::try_from(rustix::net::getsockname(front).ok()?).ok()?;
         let meant: SocketAddr = match local {
@@ -388,7 +388,7 @@ impl Turns {
         }
     }
 
-    /// Passes on what a stream has; false when it is over.
+    /// Passes on data of a stream; returns false when it has ended.
     fn pass_on(&mut self, token: u64, pair: &mut Pair) -> bool {
         match pair.turn(&self.epoll, token) {
             Turn::Blocked => true,
@@ -403,7 +403,7 @@ impl Turns {
         }
     }
 
-    /// Lets paused listeners go on.
+    /// Resumes accepting at paused listeners.
     fn resume(&mut self) {
         for token in std::mem::take(&mut self.paused) {
             if let Some(Source { kind: Kind::Listener { socket, .. }, .. }) = self.sources.get(&token) {
@@ -412,7 +412,7 @@ impl Turns {
         }
     }
 
-    /// Passes on the datagrams that have come.
+    /// Passes on the datagrams that have arrived.
     fn receive(&mut self, token: u64, group: u64, relay: &mut Relay) {
         for _ in 0..datagram::AT_ONCE {
             let Ok((length, sender)) = relay.receive() else { return };
@@ -446,7 +446,7 @@ impl Turns {
         Ok(token)
     }
 
-    /// Forgets senders that have been silent for long, and lets paused listeners try again.
+    /// Closes sockets of senders that have been idle for long, and resumes paused listeners.
     fn sweep(&mut self) {
         if self.swept.elapsed() < SWEEP.min(Duration::from_secs(1)) {
             return;

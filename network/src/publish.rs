@@ -1,10 +1,10 @@
-//! Published ports: ports of the host that lead to a container.
+//! Published ports: ports of the host that are mapped to a container.
 //!
-//! Connections from elsewhere, and from this host to its other addresses, are sent on by packet rules, and
-//! keep their source address. Connections to loopback addresses are served by a [`Proxy`]. The sockets that
-//! it serves also reserve the ports, so that a conflict is told at once, and nobody else takes one later.
-//! Very many ports are not reserved in this way: conflicts among containers and with ports that are in use
-//! now are told, but a program can take one later, to no effect.
+//! Packet rules redirect connections from elsewhere, and from this host to its other addresses, which keep their source
+//! address. Connections to loopback addresses are served by a [`Proxy`]. The sockets that it serves also reserve the
+//! ports, so that a conflict is reported at once, and no other process can bind one later. Very many ports are not
+//! reserved in this way: conflicts among containers and with ports that are in use now are reported, but a program can
+//! bind one later, to no effect.
 
 use super::bridge::{Bridge, Connection};
 use super::config::{Binding, PortMapping, Protocol};
@@ -17,71 +17,71 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-/// How many ports of one container are reserved by a socket each, or two.
+/// Most ports of one container that are reserved by a socket each, or two.
 const RESERVED: usize = 128;
-/// How often a free port is looked for that is free in both versions.
+/// Number of attempts to find a port that is free in both IP versions.
 const TRIES: usize = 64;
 
-/// Why ports cannot be published.
+/// Reason why ports cannot be published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// Somebody has the port.
+    /// The port is in use.
     #[error("Bind for {address} failed: port is already allocated{holder}")]
     Allocated {
         /// Address and port of the host.
         address: SocketAddr,
-        /// Who has it.
+        /// Container or process that uses the port.
         holder: Holder,
     },
-    /// The port cannot be had for another reason.
+    /// The port cannot be bound for another reason.
     #[error("cannot bind {address}/{protocol}")]
     Bind {
         /// Address and port of the host.
         address: SocketAddr,
-        /// Protocol.
+        /// Transport protocol of the port.
         protocol: Protocol,
-        /// Why.
+        /// Cause of the failure.
         #[source]
         source: Errno,
     },
-    /// No port is free.
+    /// No port of the host is free.
     #[error("no free {0} port")]
     NoPort(Protocol),
-    /// More ports than there are.
+    /// The range exceeds the largest port number.
     #[error("{count} ports from {first} on are more than there are")]
     Range {
-        /// The first.
+        /// First port of the range.
         first: u16,
-        /// How many.
+        /// Number of ports in the range.
         count: u16,
     },
-    /// The network has no way in.
+    /// The network is internal: nothing is forwarded into it.
     #[error("ports cannot be published in an internal network")]
     Internal,
-    /// The container has published ports.
+    /// The container has published ports already.
     #[error("the container's ports are published already")]
     Twice,
     /// The proxy cannot be started.
     #[error("cannot serve ports on loopback addresses")]
     Proxy(#[source] Errno),
-    /// The network.
+    /// An operation on the network failed.
     #[error(transparent)]
     Network(#[from] NetworkError),
 }
 
-/// Who has a port.
+/// Holder of a port that is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// Another container.
+    /// Another container, by its owner text.
     Container(String),
-    /// A process.
+    /// A process on this host.
     Process {
-        /// Its id.
+        /// Pid of the process.
         pid: i32,
-        /// Its name.
+        /// Name of the process.
         name: String,
     },
-    /// Not to be found out.
+    /// The holder cannot be determined.
     Unknown,
 }
 
@@ -95,11 +95,11 @@ impl fmt::Display for Holder {
     }
 }
 
-/// A container's published ports. They are free again when this is dropped.
+/// Published ports of a container. They are free again when this is dropped.
 #[derive(Debug)]
 pub struct Published {
     bindings: Vec<Binding>,
-    /// The container's addresses.
+    /// Addresses of the container.
     container: Vec<IpAddr>,
     serving: Vec<Serving>,
     store: Store,
@@ -107,7 +107,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// What is published, with the ports that were picked.
+    /// Bindings in force, with the ports that were picked.
     pub fn bindings(&self) -> &[Binding] {
         &self.bindings
     }
@@ -116,7 +116,7 @@ impl Published {
 impl Drop for Published {
     fn drop(&mut self) {
         self.serving.clear();
-        // What cannot be removed now is removed as what a killed program has left.
+        // Ports that cannot be removed now are removed later like those of a killed process.
         if let Ok(changing) = self.store.change() {
             let _ = self.store.forget_ports(&changing, self.lease.address);
             let _ = conntrack::forget(&self.bindings, &[], &self.container);
@@ -125,7 +125,10 @@ impl Drop for Published {
 }
 
 impl Bridge {
-    /// Publishes ports of a container, all or none. `owner` is told to others who want the same ports.
+    /// Publishes ports of a container, all or none. `owner` appears in errors about conflicts with these ports.
+    ///
+    /// # Errors
+    /// [`PublishError::Allocated`] when a port is in use, [`PublishError::Internal`] and [`PublishError::Twice`].
     pub fn publish(
         &self,
         connection: &Connection,
@@ -169,7 +172,7 @@ impl Bridge {
     }
 }
 
-/// Writes the ports down and makes their rules, or neither.
+/// Stores the ports and adds their rules, or neither.
 fn put_in_force(store: &Store, changing: &Changing, ports: &Ports) -> Result<(), NetworkError> {
     let failed = || kernel("make the rules of published ports");
     let entries = ports.entries();
@@ -178,7 +181,7 @@ fn put_in_force(store: &Store, changing: &Changing, ports: &Ports) -> Result<(),
         if added {
             return Ok(());
         }
-        // No container that is known has these ports, so what is there is nobody's.
+        // No known container has these ports, so the existing entries are stale.
         rules::remove_entries(&entries).map_err(failed())?;
         rules::add_entries(&entries).map_err(failed()).map(drop)
     });
@@ -188,12 +191,12 @@ fn put_in_force(store: &Store, changing: &Changing, ports: &Ports) -> Result<(),
     added
 }
 
-/// Ports that nobody else can take now.
+/// Ports that no other process can bind now.
 struct Reserved {
     bindings: Vec<Binding>,
-    /// Sockets bound to them, and the container's ports.
+    /// Sockets bound to the host's ports, each with the container's port.
     fronts: Vec<(FrontSocket, u16)>,
-    /// Whether there are too many for a socket each.
+    /// True when there are too many ports for a socket each.
     is_redirected: bool,
 }
 
@@ -233,7 +236,7 @@ fn reserve(mappings: &[PortMapping], others: &[Ports]) -> Result<Reserved, Publi
     Ok(reserved)
 }
 
-/// The host's addresses that a mapping is for.
+/// Addresses of the host that a mapping applies to.
 fn addresses(mapping: &PortMapping) -> Vec<IpAddr> {
     match mapping.host_address {
         Some(address) => vec![address],
@@ -243,7 +246,7 @@ fn addresses(mapping: &PortMapping) -> Vec<IpAddr> {
 }
 
 impl Reserved {
-    /// An error when a container has one of the ports, or we have.
+    /// Fails when another container has one of the ports, or this one already has.
     fn check(&self, binding: &Binding, others: &[Ports]) -> Result<(), PublishError> {
         let theirs = others.iter().flat_map(|ports| {
             let holder = Holder::Container(ports.owner.clone());
@@ -259,7 +262,7 @@ impl Reserved {
         Ok(())
     }
 
-    /// Takes the ports by binding sockets to them.
+    /// Reserves the ports by binding sockets to them.
     fn hold(&mut self, binding: &Binding) -> Result<(), PublishError> {
         for (port, inside) in binding.ports() {
             let address = SocketAddr::new(binding.host_address, port);
@@ -277,7 +280,7 @@ impl Reserved {
         Ok(())
     }
 
-    /// Takes any port that is free on all of a mapping's addresses.
+    /// Reserves any port that is free on all of a mapping's addresses.
     fn any(
         &mut self,
         mapping: &PortMapping,
@@ -289,7 +292,7 @@ impl Reserved {
         let Some(first) = addresses.first() else { return Ok(()) };
         let mut failure = PublishError::NoPort(protocol);
         for _ in 0..TRIES {
-            // The kernel knows a free one.
+            // With port 0 the kernel picks a free one.
             let address = SocketAddr::new(*first, 0);
             let kind = if protocol == Protocol::Udp { SocketType::DGRAM } else { SocketType::STREAM };
             let picked = proxy::bind(address, kind)
@@ -315,7 +318,7 @@ impl Reserved {
     }
 }
 
-/// A socket bound to a port; none for a protocol that the kernel may lack, and that we do not serve.
+/// Socket bound to a port. `None` for SCTP, which the kernel may lack, and which the proxy does not serve.
 fn bind(address: SocketAddr, protocol: Protocol) -> Result<Option<FrontSocket>, Errno> {
     match protocol {
         Protocol::Tcp => proxy::listen(address).map(|socket| Some(FrontSocket::Stream(socket))),
@@ -326,13 +329,13 @@ fn bind(address: SocketAddr, protocol: Protocol) -> Result<Option<FrontSocket>, 
     }
 }
 
-/// Has the proxy serve what rules do not: gives also where it waits for connections that rules redirect.
+/// Starts the proxy for ports that rules do not serve; returns also the listeners for connections that rules redirect.
 fn serve(
     reserved: Reserved,
     connection: &Connection,
     proxy: &Proxy,
 ) -> Result<(Vec<Serving>, Vec<SocketAddr>), Errno> {
-    // Programs that listen for version 4 only are more common than the contrary.
+    // IPv4 first: programs that listen on IPv4 only are more common than those that listen on IPv6 only.
     let targets = |port: u16| {
         let ipv6 = connection.ipv6.map(|ipv6| SocketAddr::new(ipv6.address.into(), port));
         [Some(SocketAddr::new(connection.address.into(), port)), ipv6].into_iter().flatten().collect()

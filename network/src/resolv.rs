@@ -2,35 +2,35 @@
 
 use std::fs;
 
-/// Where systemd-resolved says which servers it asks itself.
+/// File in which systemd-resolved lists the servers that it uses itself.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
-/// Public name servers (Google's), which the reference engine takes where a host has none that containers reach.
+/// Public name servers (Google's), which the reference engine uses where a host has none that containers reach.
 const PUBLIC: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
 
-/// A `resolv.conf` for a container.
+/// Text of `resolv.conf` for a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolv {
-    /// The file.
+    /// Text of the file.
     pub text: String,
-    /// The host has no name server that containers reach, so that public ones are asked.
+    /// True when the host has no name server that containers reach, so that public ones are used.
     pub is_public: bool,
 }
 
-/// What users are told, once a command, where [`Resolv::is_public`].
+/// Notice to users, once a command, where [`Resolv::is_public`].
 pub const PUBLIC_NOTICE: &str = "this host has no name server that containers can reach (those on loopback are out of their \
                                  reach): they ask 8.8.8.8 and 8.8.4.4; name another one in /etc/resolv.conf";
 
-/// The host's `/etc/resolv.conf` for a container with a network of its own.
+/// Converts the host's `/etc/resolv.conf` for a container with its own network namespace.
 ///
-/// Name servers on loopback cannot be reached from there. When there are no others, the servers that
-/// systemd-resolved asks are taken, and failing these public ones, as in the reference engine.
+/// Name servers on loopback cannot be reached from there. When there are no others, the servers of systemd-resolved are
+/// used, and without these public ones, as in the reference engine.
 pub fn for_container() -> Resolv {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     choose(&read("/etc/resolv.conf"), || read(RESOLVED))
 }
 
-/// The host's `/etc/resolv.conf` as it is, for a container in the host's network.
+/// Unchanged `/etc/resolv.conf` of the host, for a container in the host's network namespace.
 pub fn for_host_network() -> String {
     fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
 }
@@ -68,7 +68,7 @@ fn is_loopback(server: &str) -> bool {
     bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// `/etc/hosts` of a build step, as the reference builder writes it; `extra` are lines of address and name.
+/// Text of `/etc/hosts` for a build step, as the reference builder writes it; `extra` are lines of address and name.
 pub fn build_hosts(hostname: &str, extra: &[(String, String)]) -> String {
     let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for (address, name) in extra {
@@ -77,7 +77,7 @@ pub fn build_hosts(hostname: &str, extra: &[(String, String)]) -> String {
     text
 }
 
-/// `/etc/hosts` of a container, as the reference engine writes it.
+/// Text of `/etc/hosts` for a container, as the reference engine writes it.
 pub fn container_hosts(address: Option<&str>, hostname: &str, extra: &[(String, String)]) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
@@ -86,7 +86,7 @@ pub fn container_hosts(address: Option<&str>, hostname: &str, extra: &[(String, 
         text.push_str(&format!("{address}\t{name}\n"));
     }
     if let Some(address) = address {
-        // A name with a domain is known without it, too.
+        // A name with a domain also gets an alias without it.
         let short = hostname.split_once('.').map(|(short, _)| short).filter(|short| !short.is_empty());
         let names = short.map_or_else(|| hostname.to_owned(), |short| format!("{hostname} {short}"));
         text.push_str(&format!("{address}\t{names}\n"));

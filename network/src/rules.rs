@@ -1,4 +1,4 @@
-//! Our table of packet rules, `inet kiln`.
+//! Kiln's table of packet rules, `inet kiln`.
 //!
 //! ```text
 //! table inet kiln {
@@ -42,12 +42,13 @@
 //!
 //! The number of rules does not depend on the number of containers and ports; networks have a chain each.
 //!
-//! The host's own firewall stays in force. To accept a packet ends only the chain that does so, others of
-//! the same hook still see it; to drop it is final. So what the host's own rules drop is dropped, and we
-//! drop but what goes into a network unasked: from another network, or from outside to a port that is not
-//! published. Where the host passed nothing on before we had it do so, it still passes nothing on between the
-//! interfaces that it had then: else one container would make a router of it. Interfaces that come later (Docker's
-//! bridges, a VPN) are for their makers to guard. Multicast and link-local destinations are left alone.
+//! The host's own firewall stays in force. Accepting a packet ends only the chain that accepts it, and other chains of
+//! the same hook still see it; dropping it is final. So packets that the host's own rules drop are dropped, and this
+//! table drops only unsolicited packets into a network: from another network, or from outside to a port that is not
+//! published. Where the host did not forward packets before Kiln enabled forwarding, it still does not forward between
+//! the interfaces that it had then: otherwise one container would turn it into a router. Interfaces that are created
+//! later (Docker's bridges, a VPN) have to be protected by the software that creates them. Multicast and link-local
+//! destinations are not changed.
 
 use super::address::{Subnet, Subnet6};
 use super::config::Protocol;
@@ -64,7 +65,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const TABLE: &str = "kiln";
-/// An empty chain whose name tells which version of these rules is in force.
+/// Empty chain whose name is the version of these rules in force.
 const MARK: &str = "layout-3";
 
 const IPV4: u8 = 2;
@@ -77,7 +78,7 @@ const PORT: u32 = 13;
 const INTERFACE: u32 = 41;
 const FAMILY: u32 = 2;
 
-/// What the rules must know of a network.
+/// Parameters of a network for the rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Network {
     pub(super) bridge: String,
@@ -86,25 +87,25 @@ pub(super) struct Network {
     pub(super) internal: bool,
 }
 
-/// One entry of a map of ports. Its map follows from its parts.
+/// Entry of a map of ports. Its map follows from its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// May stand for all addresses of its version.
+    /// Address of the host; the unspecified address stands for all of its IP version.
     pub(super) address: IpAddr,
     pub(super) port: u16,
-    /// The last port of a range, all of which goes to our proxy; else the same.
+    /// Last port of a range, all of which is redirected to the proxy; else equal to `port`.
     pub(super) last: u16,
     pub(super) protocol: Protocol,
-    /// Where its connections go: to a container, or to our proxy.
+    /// Target of its connections: a container, or the proxy.
     pub(super) target: SocketAddr,
 }
 
-/// Versions of which the host passes nothing on between its own interfaces.
+/// Set of IP versions of which the host forwards nothing between its own interfaces.
 const CLOSED: &str = "closed";
-/// The host's own interfaces, as far as that matters.
+/// Set of the host's interfaces without forwarding between them.
 const OUTSIDE: &str = "outside";
 
-/// The sets and maps that both versions have.
+/// Sets and maps of both IP versions.
 const SETS: [Set; 13] = [
     Set { name: "networks4", key: Type::new(&[ADDRESS4], 4), leads_to: LeadsTo::Verdict, ranges: true },
     Set { name: "networks6", key: Type::new(&[ADDRESS6], 16), leads_to: LeadsTo::Verdict, ranges: true },
@@ -133,18 +134,18 @@ const fn port_map(name: &'static str, key: Type, data: Type) -> Set {
     Set { name, key, leads_to: LeadsTo::Data(data), ranges: false }
 }
 
-/// Whether the rules are in force, and know a network.
+/// True when the rules are in force, and contain a network.
 pub(super) fn know(bridge: &str) -> Answer<bool> {
     nft::has_chain(TABLE, &chain_of(bridge))
 }
 
-/// Whether the table is there, in this version.
+/// True when the table exists in this version.
 pub(super) fn in_force() -> Answer<bool> {
     nft::has_chain(TABLE, MARK)
 }
 
-/// Makes the table anew with all that belongs in it. Of versions in `closed` the host passes nothing on between the
-/// interfaces that stand beside them.
+/// Creates the table anew with the networks and entries. For each IP version in `closed` the host forwards nothing
+/// between the interfaces in its list.
 pub(super) fn restore(
     networks: &[Network],
     entries: &[Entry],
@@ -175,14 +176,14 @@ pub(super) fn restore(
     transaction.commit()
 }
 
-/// Adds a network to the table that is there.
+/// Adds a network to the existing table.
 pub(super) fn add_network(network: &Network) -> Answer {
     let mut transaction = Transaction::new(TABLE);
     add(&mut transaction, network);
     transaction.commit()
 }
 
-/// Removes a network; one that the rules do not know is fine.
+/// Removes a network; an unknown one is a success.
 pub(super) fn remove_network(network: &Network) -> Answer {
     if !know(&network.bridge)? {
         return Ok(());
@@ -197,7 +198,7 @@ pub(super) fn remove_network(network: &Network) -> Answer {
     transaction.commit()
 }
 
-/// Adds entries to the maps, all or none: `false` when one of them has been there.
+/// Adds entries to the maps, all or none; returns false when one of them exists.
 pub(super) fn add_entries(entries: &[Entry]) -> Answer<bool> {
     let mut transaction = Transaction::new(TABLE);
     for (map, elements) in by_map(entries) {
@@ -210,7 +211,7 @@ pub(super) fn add_entries(entries: &[Entry]) -> Answer<bool> {
     }
 }
 
-/// Removes entries; those that are not there are fine.
+/// Removes entries; absent ones are a success.
 pub(super) fn remove_entries(entries: &[Entry]) -> Answer {
     let mut transaction = Transaction::new(TABLE);
     for (map, elements) in by_map(entries) {
@@ -306,7 +307,7 @@ fn forward(transaction: &mut Transaction) {
     known.extend(has_any(ESTABLISHED | RELATED));
     known.push(accept());
     transaction.rule(CHAIN, &known);
-    // Seen here only where bridges hand what they pass on to packet rules.
+    // Such packets reach this chain only where packet rules apply to bridges (`br_netfilter`).
     let both = [meta(META_IIFNAME, WORDS), meta(META_OIFNAME, WORDS + 4), is_in("inside"), accept()];
     transaction.rule(CHAIN, &both);
     for key in [META_IIFNAME, META_OIFNAME] {
@@ -342,7 +343,7 @@ fn add(transaction: &mut Transaction, network: &Network) {
     }
 }
 
-/// A network's elements, with their sets.
+/// Elements of a network, with their sets.
 fn elements_of(network: &Network) -> Vec<(&'static str, Vec<Element>)> {
     let chain = chain_of(&network.bridge);
     let name = interface(&network.bridge);
@@ -397,13 +398,13 @@ impl Entry {
         vec![Element { key, value: Value::Data(data) }]
     }
 
-    /// Whether it sends all loopback addresses to our proxy.
+    /// True when it redirects all loopback addresses to the proxy.
     fn is_redirected(&self) -> bool {
         self.address.is_unspecified() && self.target.ip().is_loopback()
     }
 }
 
-/// Elements of port maps, by map.
+/// Elements of port maps, grouped by map.
 fn by_map(entries: &[Entry]) -> Vec<(&'static str, Vec<Element>)> {
     let mut maps: Vec<(&'static str, Vec<Element>)> = Vec::new();
     for entry in entries {
@@ -423,7 +424,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// A port as a word.
+/// Port in a 4-byte register.
 fn port(port: u16) -> [u8; 4] {
     let [high, low] = port.to_be_bytes();
     [high, low, 0, 0]
@@ -437,7 +438,7 @@ fn prefix_mask6(bits: u8) -> [u8; 16] {
     Subnet6::of(Ipv6Addr::UNSPECIFIED, bits).mask().to_be_bytes()
 }
 
-/// Version of the network header.
+/// IP version of the network header.
 #[derive(Clone, Copy)]
 enum Version {
     Four,
@@ -452,7 +453,7 @@ impl Version {
         }
     }
 
-    /// Words that an address takes.
+    /// Length of an address in 4-byte registers.
     fn words(self) -> u32 {
         match self {
             Version::Four => 1,
@@ -460,7 +461,7 @@ impl Version {
         }
     }
 
-    /// Goes on only with packets of this version.
+    /// Continues only with packets of this IP version.
     fn only(self) -> Vec<Expression> {
         vec![meta(META_NFPROTO, FIRST), equal(&[self.family()])]
     }
@@ -479,7 +480,7 @@ impl Version {
         }
     }
 
-    /// Goes on only with packets to loopback.
+    /// Continues only with packets to loopback.
     fn to_loopback(self) -> Vec<Expression> {
         let destination = self.destination(FIRST);
         match self {
@@ -488,7 +489,7 @@ impl Version {
         }
     }
 
-    /// Sends the connection to the address and port that a map gave.
+    /// Redirects the connection to the address and port that a map returned.
     fn translate(self) -> Expression {
         translate_destination(self.family(), WORDS, WORDS + self.words())
     }

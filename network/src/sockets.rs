@@ -1,4 +1,4 @@
-//! The ports of this host that are in use, and by whom.
+//! Ports of this host that are in use, and their processes.
 
 use super::config::{Binding, Protocol};
 use super::netlink::{Message, Netlink};
@@ -6,14 +6,14 @@ use super::publish::{Holder, PublishError};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// A bound socket.
+/// Socket that is bound to a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bound {
     address: SocketAddr,
     inode: u32,
 }
 
-/// An error when a program has one of the ports.
+/// Fails when a program uses one of the ports.
 pub(super) fn check(binding: &Binding) -> Result<(), PublishError> {
     let ports = binding.host_port..=binding.last_port();
     for bound in bound(binding.protocol) {
@@ -25,7 +25,7 @@ pub(super) fn check(binding: &Binding) -> Result<(), PublishError> {
     Ok(())
 }
 
-/// Who has a port that cannot be bound.
+/// Holder of a port that cannot be bound.
 pub(super) fn holder(address: SocketAddr, protocol: Protocol) -> Holder {
     let found = bound(protocol)
         .into_iter()
@@ -33,8 +33,7 @@ pub(super) fn holder(address: SocketAddr, protocol: Protocol) -> Holder {
     found.map_or(Holder::Unknown, |bound| process_of(bound.inode))
 }
 
-/// Whether both cannot be bound at once. A socket for all addresses of version 6 mostly is one for those of
-/// version 4 too.
+/// True when both addresses cannot be bound at once. An IPv6 socket for all addresses usually covers IPv4 too.
 fn overlap(wanted: IpAddr, bound: IpAddr) -> bool {
     match (wanted, bound) {
         (IpAddr::V4(_), IpAddr::V6(bound)) => bound.is_unspecified(),
@@ -43,8 +42,8 @@ fn overlap(wanted: IpAddr, bound: IpAddr) -> bool {
     }
 }
 
-/// The sockets that are bound to ports; of TCP only those that listen. The kernel is asked rather than its
-/// tables in `/proc` read: these go through all connections that there could be, which takes long.
+/// Sockets that are bound to ports; of TCP only those that listen. They are requested by netlink: reading the tables in
+/// `/proc` goes through the whole hash table of connections, which takes long.
 fn bound(protocol: Protocol) -> Vec<Bound> {
     let states = match protocol {
         Protocol::Tcp => LISTENING,
@@ -57,7 +56,7 @@ fn bound(protocol: Protocol) -> Vec<Bound> {
         question.resize(QUESTION, 0);
         Netlink::open_sockets().and_then(|mut netlink| netlink.dump(BY_FAMILY, &question))
     };
-    // Where the kernel cannot tell, we do not know.
+    // Without the kernel's socket diagnosis nothing is known.
     let answers = [IPV4, IPV6].map(|family| ask(family).unwrap_or_default());
     answers.iter().flatten().filter_map(parse).collect()
 }
@@ -65,13 +64,13 @@ fn bound(protocol: Protocol) -> Vec<Bound> {
 const BY_FAMILY: u16 = 20;
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
-/// Bits of states.
+/// Bits of socket states.
 const LISTENING: u32 = 1 << 10;
 const ALL: u32 = u32::MAX;
-/// Length of `struct inet_diag_req_v2`.
+/// Length of `struct inet_diag_req_v2`, in bytes.
 const QUESTION: usize = 56;
 
-/// Reads a `struct inet_diag_msg`.
+/// Parses a `struct inet_diag_msg`. `None` when it is malformed.
 fn parse(message: &Message) -> Option<Bound> {
     let body = message.body.as_slice();
     let port = u16::from_be_bytes(body.get(4..6)?.try_into().ok()?);
@@ -83,7 +82,7 @@ fn parse(message: &Message) -> Option<Bound> {
     Some(Bound { address: SocketAddr::new(address, port), inode })
 }
 
-/// The process that has a socket.
+/// Process that holds a socket.
 fn process_of(inode: u32) -> Holder {
     let wanted = format!("socket:[{inode}]");
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {

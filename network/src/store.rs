@@ -1,18 +1,17 @@
-//! What is known about the networks of one network namespace, in a directory that several programs use at once.
+//! State of the networks of one network namespace, in a directory that several processes use at once.
 //!
 //! ```text
 //! network-<inode of the namespace>/
 //!     lock                  held while bridges, ports or rules are changed
-//!     leases/10.87.0.2      an address in use is a file locked by its user; it names the user's interface
+//!     leases/10.87.0.2      an address in use is a file locked by its user; it contains the user's interface name
 //!     bridges/kiln0         a network, as JSON
-//!     ports/10.87.0.2       the published ports of an address, as JSON; void when its lease is not locked
-//!     forwarding4           the host passed nothing of version 4 on before we had it do so: the interfaces that it had
-//!                           then, one a line; forwarding6 likewise
+//!     ports/10.87.0.2       published ports of an address, as JSON; void when its lease is not locked
+//!     forwarding4           Kiln enabled forwarding of IPv4: the interfaces that the host had before, one a line;
+//!                           forwarding6 likewise
 //! ```
 //!
-//! A lock ends with the process that holds it, however that ends: what a killed one leaves is told from what
-//! is in use. The packet rules are made from these files, so they can be made again when something else has
-//! removed them.
+//! A lock ends with the process that holds it, even when that is killed, so stale files can be recognised. The packet
+//! rules are derived from these files, so they can be restored when another program has removed them.
 
 use super::address::Subnet;
 use super::config::{Binding, Protocol};
@@ -29,13 +28,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// The directory.
+/// Directory of the state of one network namespace.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     dir: PathBuf,
 }
 
-/// Held while bridges, ports or rules are changed.
+/// Lock that is held while bridges, ports or rules are changed.
 pub(super) struct Changing {
     _lock: OwnedFd,
 }
@@ -44,37 +43,37 @@ pub(super) struct Changing {
 #[derive(Debug)]
 pub(super) struct Lease {
     pub(super) address: Ipv4Addr,
-    /// The name of its user's interface here.
+    /// Name of the user's interface in this namespace.
     pub(super) interface: String,
-    /// The interface here of whoever had the address before.
+    /// Interface in this namespace of the address's previous user; `None` when there was none.
     pub(super) before: Option<String>,
     _locks: Vec<OwnedFd>,
 }
 
-/// A network that was made.
+/// Existing network, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Known {
-    /// Tells this bridge from a later one of the same name.
+    /// Interface index, which distinguishes this bridge from a later one of the same name.
     pub(super) index: u32,
     pub(super) gateway: Ipv4Addr,
     pub(super) network: Network,
 }
 
-/// The published ports of a container.
+/// Published ports of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ports {
-    /// Whose they are, for messages.
+    /// Owner of the ports, for messages.
     pub(super) owner: String,
     pub(super) bindings: Vec<Binding>,
-    /// The container's addresses.
+    /// IPv4 address of the container.
     pub(super) ipv4: Ipv4Addr,
     pub(super) ipv6: Option<Ipv6Addr>,
-    /// Where connections to loopback addresses are sent when no sockets are bound to the ports.
+    /// Proxy listeners for connections to loopback addresses when no sockets are bound to the ports.
     pub(super) redirect: Vec<SocketAddr>,
 }
 
 impl Ports {
-    /// What the rules must know.
+    /// Entries of these ports in the packet rules.
     pub(super) fn entries(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
         for binding in &self.bindings {
@@ -113,7 +112,7 @@ impl Store {
         Ok(Store { dir })
     }
 
-    /// Waits until nobody else changes anything.
+    /// Locks the state for changes; waits for other processes.
     pub(super) fn change(&self) -> Result<Changing, NetworkError> {
         let path = self.dir.join("lock");
         let opened = open_lock(&path)?;
@@ -126,7 +125,7 @@ impl Store {
         }
     }
 
-    /// Takes an address and another that goes with it, for the user of an interface, unless one of them is in
+    /// Leases an address and the address that belongs to it for the user of an interface. `None` when one of them is in
     /// use.
     pub(super) fn lease(
         &self,
@@ -146,7 +145,7 @@ impl Store {
         let before = replace_text(first, &interface)
             .map_err(|errno| file("write", &self.dir.join("leases"))(errno.into()))?;
         let lease = Lease { address, interface, before, _locks: locks };
-        // Ports that a killed user of the address has left must not lead to its next one.
+        // Ports that a killed user of the address left behind must not lead to its next user.
         if self.ports_path(address).exists() {
             let changing = self.change()?;
             self.forget_ports(&changing, address)?;
@@ -163,7 +162,7 @@ impl Store {
         }
     }
 
-    /// The network of a bridge.
+    /// Stored network of a bridge. `None` when there is none.
     pub(super) fn known(&self, bridge: &str) -> Option<Known> {
         read(&self.dir.join("bridges").join(bridge))
     }
@@ -176,13 +175,13 @@ impl Store {
         remove(&self.dir.join("bridges").join(bridge))
     }
 
-    /// All networks.
+    /// All networks with a stored file.
     pub(super) fn networks(&self) -> Vec<Network> {
         let names = names(&self.dir.join("bridges"));
         names.iter().filter_map(|name| self.known(name)).map(|known| known.network).collect()
     }
 
-    /// Whether an address of a range is in use.
+    /// True when an address of a subnet is in use.
     pub(super) fn is_used(&self, range: Subnet) -> Result<bool, NetworkError> {
         for address in addresses(&self.dir.join("leases")) {
             if range.contains(address) && self.try_lock(IpAddr::V4(address))?.is_none() {
@@ -192,7 +191,7 @@ impl Store {
         Ok(false)
     }
 
-    /// The published ports that are in use; those that were left behind are removed.
+    /// Published ports in use; stale ones are removed.
     pub(super) fn live_ports(&self, changing: &Changing) -> Result<Vec<Ports>, NetworkError> {
         let mut live = Vec::new();
         for address in addresses(&self.dir.join("ports")) {
@@ -204,7 +203,7 @@ impl Store {
         Ok(live)
     }
 
-    /// Writes down the ports of a container.
+    /// Stores the ports of a container.
     pub(super) fn remember_ports(&self, _changing: &Changing, ports: &Ports) -> Result<(), NetworkError> {
         write(&self.ports_path(ports.ipv4), ports)
     }
@@ -217,7 +216,7 @@ impl Store {
     pub(super) fn forget_ports(&self, _changing: &Changing, address: Ipv4Addr) -> Result<(), NetworkError> {
         let path = self.ports_path(address);
         let ports: Option<Ports> = read(&path);
-        // First the file: rules that are made again by another program are made from it.
+        // The file is removed first: another process may restore the rules from it.
         remove(&path)?;
         let entries = ports.map(|ports| ports.entries()).unwrap_or_default();
         rules::remove_entries(&entries).map_err(kernel("remove the rules of published ports"))
@@ -227,7 +226,7 @@ impl Store {
         self.dir.join("ports").join(address.to_string())
     }
 
-    /// Sees to it that the rules are in force and know a network.
+    /// Ensures that the rules are in force and contain a network.
     pub(super) fn ensure_rules(&self, changing: &Changing, network: &Network) -> Result<(), NetworkError> {
         let failed = || kernel("set up packet rules");
         if rules::know(&network.bridge).map_err(failed())? {
@@ -239,7 +238,7 @@ impl Store {
         self.restore_rules(changing)
     }
 
-    /// Makes the rules anew from what is known.
+    /// Restores the rules from the stored state.
     pub(super) fn restore_rules(&self, changing: &Changing) -> Result<(), NetworkError> {
         let networks = self.networks();
         let ports = self.live_ports(changing)?;
@@ -248,8 +247,8 @@ impl Store {
         rules::restore(&networks, &entries, &closed).map_err(kernel("set up packet rules"))
     }
 
-    /// Has the host pass packets on. Where it has not done so before, our rules keep it from passing on what is
-    /// not ours, and are in force first.
+    /// Enables forwarding on the host. Where it was off, the rules that block forwarding between the host's own
+    /// interfaces are in force first.
     pub(super) fn start_forwarding(&self, changing: &Changing, version: Version) -> Result<(), NetworkError> {
         if sysctl::is_forwarding(version) {
             return Ok(());
@@ -267,8 +266,8 @@ impl Store {
         started
     }
 
-    /// Takes back that the host passes packets on, where that was our doing. Nothing else has needed it: our rules
-    /// let only ours through.
+    /// Disables forwarding on the host where Kiln enabled it. Nothing else can rely on it: the rules forward only
+    /// packets of Kiln's networks.
     pub(super) fn stop_forwarding(&self, changing: &Changing) -> Result<(), NetworkError> {
         let closed = self.closed();
         for (version, _) in &closed {
@@ -278,7 +277,7 @@ impl Store {
         if closed.is_empty() { Ok(()) } else { self.restore_rules(changing) }
     }
 
-    /// Versions of which we had the host pass packets on, with the interfaces that it had before.
+    /// IP versions whose forwarding Kiln enabled, with the interfaces that the host had before.
     fn closed(&self) -> Vec<(Version, Vec<String>)> {
         let ours = |version: Version| {
             let names = fs::read_to_string(self.forwarding_path(version)).ok()?;
@@ -295,7 +294,7 @@ impl Store {
     }
 }
 
-/// Tells the networks of one namespace from those of another.
+/// Inode number of this network namespace, which distinguishes it from others.
 fn namespace_inode() -> u64 {
     use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/thread-self/ns/net").map_or(0, |metadata| metadata.ino())
@@ -307,7 +306,7 @@ fn open_lock(path: &Path) -> Result<OwnedFd, NetworkError> {
     opened.map_err(|errno: Errno| file("open", path)(errno.into()))
 }
 
-/// Writes a name to a file, and gives the one that was there.
+/// Replaces the name in a file; returns the previous one.
 fn replace_text(file: &OwnedFd, name: &str) -> Result<Option<String>, Errno> {
     let mut before = [0; 16];
     let length = rustix::io::pread(file, &mut before, 0)?;
@@ -327,12 +326,12 @@ fn addresses(dir: &Path) -> Vec<Ipv4Addr> {
     names(dir).iter().filter_map(|name| name.parse().ok()).collect()
 }
 
-/// What a file says; nothing when there is none, or it says nothing that can be understood.
+/// Content of a file. `None` when it is absent or cannot be parsed.
 fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// Writes beside and renames: a reader sees all or nothing.
+/// Writes a temporary file and renames it, so that a reader sees all or nothing.
 fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), NetworkError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = path.with_file_name(format!(".{name}"));

@@ -1,4 +1,4 @@
-//! Settings of this host that networks of containers need.
+//! Kernel settings of this host that networks of containers need.
 
 use super::{NetworkError, file};
 use std::fs;
@@ -9,12 +9,12 @@ const V4_FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 const V6_FORWARDING: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 const V6_INTERFACES: &str = "/proc/sys/net/ipv6/conf";
 
-/// Whether this host has version 6, and has not switched it off.
+/// True when this host supports IPv6 and has not disabled it.
 pub(super) fn has_ipv6() -> bool {
     is("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0")
 }
 
-/// A version of the internet protocol.
+/// Version of the internet protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     Four,
@@ -30,22 +30,22 @@ impl Version {
     }
 }
 
-/// The interfaces of this network namespace, but the loopback one.
+/// Interfaces of this network namespace without loopback.
 pub(super) fn interfaces() -> Vec<String> {
     let entries = fs::read_dir("/proc/sys/net/ipv4/conf").into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| !matches!(name.as_str(), "all" | "default" | "lo")).collect()
 }
 
-/// Whether the host passes packets on between interfaces.
+/// True when the host forwards packets between interfaces.
 pub(super) fn is_forwarding(version: Version) -> bool {
     is(version.forwarding(), "1")
 }
 
-/// Has the host pass packets on between interfaces.
+/// Enables forwarding between interfaces on the host.
 ///
-/// One that does so with version 6 no longer heeds router advertisements, and forgets the default route it has from
-/// one, except where `accept_ra` is 2. So interfaces that have heeded them until now are told to go on.
+/// A host that forwards IPv6 ignores router advertisements, and removes the default route from one, except where
+/// `accept_ra` is 2. So interfaces that have accepted them until now are set to 2.
 pub(super) fn start_forwarding(version: Version) -> Result<(), NetworkError> {
     let interfaces = (version == Version::Six).then(|| fs::read_dir(V6_INTERFACES));
     for interface in interfaces.into_iter().flatten().flatten().flatten() {
@@ -60,14 +60,14 @@ pub(super) fn start_forwarding(version: Version) -> Result<(), NetworkError> {
     fs::write(path, "1").map_err(file("write", path))
 }
 
-/// Has the host pass nothing on any more.
+/// Disables forwarding on the host.
 pub(super) fn stop_forwarding(version: Version) -> Result<(), NetworkError> {
     let path = version.forwarding();
     fs::write(path, "0").map_err(file("write", path))
 }
 
-/// A container must not tell this host its default route. The setting matters only where packets are not
-/// passed on, so failing to make it, on a read-only `/proc/sys` say, does no harm.
+/// Makes the host ignore router advertisements from a bridge: a container must not set the host's default route. The
+/// setting matters only where packets are not forwarded, so a failure, as on a read-only `/proc/sys`, does no harm.
 pub(super) fn ignore_advertisements(bridge: &str) {
     let path = PathBuf::from(V6_INTERFACES).join(bridge).join("accept_ra");
     if !is(&path, "0") {
@@ -75,10 +75,10 @@ pub(super) fn ignore_advertisements(bridge: &str) {
     }
 }
 
-/// Whether what bridges pass on goes through packet rules (`br_netfilter`, which Kubernetes and Docker load).
+/// True when packet rules apply to packets that bridges forward (`br_netfilter`, which Kubernetes and Docker load).
 ///
-/// A bridge then sends on a container's packet to a published port by itself, without the host's routing,
-/// and back to where it came from only if it may.
+/// A bridge then forwards a container's packet to a published port by itself, without the host's routing, and back to
+/// the same container only if its port is in hairpin mode.
 pub(super) fn bridges_are_filtered() -> bool {
     ["/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"]
         .iter()

@@ -1,10 +1,10 @@
-//! A network without privileges: a program of others, pasta or slirp4netns, speaks for a network namespace
-//! with the sockets of an ordinary user.
+//! Network without privileges: pasta or slirp4netns connects a network namespace through the sockets of an ordinary
+//! user.
 //!
-//! Pasta is preferred: it is faster, and a published port's connections keep their source address. What is
-//! run is planned as data first. The program ends with its handle, and slirp4netns also when we are killed.
-//! Pasta does not see that; from 2024 on it ends when the path of the namespace is gone, earlier versions
-//! keep the namespace and live on.
+//! Pasta is preferred: it is faster, and a published port's connections keep their source address. The invocation is
+//! planned as data first. The program ends with its handle, and slirp4netns also when this process is killed. Pasta
+//! does not notice that; from 2024 on it ends when the path of the namespace is removed, earlier versions keep the
+//! namespace and go on running.
 
 use super::config::{Binding, Protocol};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -19,22 +19,22 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// The interface's name in the namespace.
+/// Name of the interface in the namespace.
 const INTERFACE: &str = "eth0";
-/// The largest packet. Large ones make it several times as fast.
+/// MTU in bytes; the largest makes the network several times as fast.
 const MTU: u32 = 65520;
 
-/// A program that can do it.
+/// Program that connects the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// From the package `passt`.
+    /// Program of the package `passt`.
     Pasta,
-    /// From the package `slirp4netns`.
+    /// Program of the package `slirp4netns`.
     Slirp4netns,
 }
 
 impl Program {
-    /// Its command.
+    /// Name of the executable.
     pub fn name(self) -> &'static str {
         match self {
             Program::Pasta => "pasta",
@@ -42,7 +42,10 @@ impl Program {
         }
     }
 
-    /// The first of both that is installed, and where.
+    /// First of both programs that is installed, and its path.
+    ///
+    /// # Errors
+    /// [`UserModeError::Missing`] when neither is installed.
     pub fn find() -> Result<(Program, PathBuf), UserModeError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
@@ -55,7 +58,7 @@ impl Program {
         Err(UserModeError::Missing)
     }
 
-    /// The address under which the namespace reaches name servers of the host.
+    /// Address under which the namespace reaches name servers of the host.
     pub fn name_server(self) -> IpAddr {
         IpAddr::V4(match self {
             Program::Pasta => Ipv4Addr::new(169, 254, 1, 1),
@@ -64,69 +67,69 @@ impl Program {
     }
 }
 
-/// What is wanted. Plain data.
+/// Configuration of the network. Plain data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserModeConfig {
-    /// The network namespace: `/proc/<pid>/ns/net`, say.
+    /// Path of the network namespace, as `/proc/<pid>/ns/net`.
     pub namespace: PathBuf,
-    /// The user namespace that owns it, unless that is ours.
+    /// User namespace that owns it; `None` for this process's.
     pub user_namespace: Option<PathBuf>,
-    /// Ports of the host that lead inside.
+    /// Ports of the host that are mapped into the namespace.
     pub ports: Vec<Binding>,
-    /// A directory below `/run` for a socket, by which slirp4netns is told to publish ports: no other directory
-    /// that can be written to is there in its sandbox.
+    /// Directory below `/run` for a socket on which slirp4netns takes requests for ports: in its sandbox no other
+    /// directory is writable.
     pub dir: PathBuf,
 }
 
-/// Why it cannot be had.
+/// Reason why the network cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum UserModeError {
-    /// Neither is installed.
+    /// Neither program is installed.
     #[error(
         "a network without privileges needs pasta (package `passt`) or slirp4netns (package `slirp4netns`), and neither is installed"
     )]
     Missing,
-    /// It cannot be run.
+    /// The program cannot be run.
     #[error("cannot run `{program}`", program = program.display())]
     Run {
-        /// The program.
+        /// Path of the program.
         program: PathBuf,
-        /// Why.
+        /// Cause of the failure.
         #[source]
         source: io::Error,
     },
-    /// It ended at once.
+    /// The program ended before it was ready.
     #[error("`{program}` cannot set up the network: {said}")]
     Failed {
-        /// The program.
+        /// Name of the program.
         program: &'static str,
-        /// What it said about that.
+        /// Last line of its error output.
         said: String,
     },
-    /// A port.
+    /// A port cannot be published.
     #[error("`{program}` cannot publish port {port}/{protocol}: {said}")]
     Port {
-        /// The program.
+        /// Name of the program.
         program: &'static str,
-        /// The host's port.
+        /// Port of the host.
         port: u16,
-        /// Protocol.
+        /// Transport protocol of the port.
         protocol: Protocol,
-        /// What it said about that.
+        /// Its error message about the port.
         said: String,
     },
 }
 
-/// What a program is run with.
+/// Invocation of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation {
-    /// Its arguments.
+    /// Arguments of the program.
     pub arguments: Vec<OsString>,
-    /// What it is asked when it is ready, each a line of JSON.
+    /// Requests to send when it is ready, each a line of JSON.
     pub requests: Vec<(Binding, String)>,
 }
 
-/// Plans what a program is run with. It is to write to its standard output when it is ready.
+/// Plans the invocation of a program. The program writes to its standard output when it is ready.
 pub fn plan(program: Program, config: &UserModeConfig) -> Invocation {
     match program {
         Program::Pasta => Invocation { arguments: pasta(config), requests: Vec::new() },
@@ -141,7 +144,7 @@ fn pasta(config: &UserModeConfig) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = Vec::new();
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
     add(&["--config-net", "--quiet", "--foreground"]);
-    // Its process id is written when all is set up.
+    // The program writes its pid when all is set up.
     add(&["--pid", "/dev/stdout"]);
     add(&["--ns-ifname", INTERFACE, "--mtu", &MTU.to_string()]);
     // The namespace does not reach the host's loopback, nor the host the namespace's.
@@ -164,7 +167,7 @@ fn pasta(config: &UserModeConfig) -> Vec<OsString> {
     arguments
 }
 
-/// `[address/]first[-last][:first[-last]]`.
+/// Port option in the form `[address/]first[-last][:first[-last]]`.
 fn port_specification(binding: &Binding) -> String {
     let range = |first: u16| match binding.count {
         0 | 1 => first.to_string(),
@@ -183,7 +186,7 @@ fn slirp4netns(config: &UserModeConfig) -> Vec<OsString> {
             .map(OsString::from)
             .to_vec();
     arguments.push(format!("--mtu={MTU}").into());
-    // Standard output tells when it is ready, and the end of standard input tells it to end.
+    // Standard output signals readiness, and the end of standard input stops the program.
     arguments.extend(["--ready-fd=1".into(), "--exit-fd=0".into()]);
     if !config.ports.is_empty() {
         arguments.extend(["--api-socket".into(), socket(config).into()]);
@@ -193,7 +196,7 @@ fn slirp4netns(config: &UserModeConfig) -> Vec<OsString> {
         argument.push(user);
         arguments.push(argument);
     } else {
-        // Its sandbox needs root's rights, which it has only in our user namespace.
+        // Its sandbox needs root's capabilities, which it has only in the user namespace of the caller.
         arguments.push("--enable-sandbox".into());
     }
     arguments.extend(["--netns-type=path".into(), (&config.namespace).into(), INTERFACE.into()]);
@@ -221,7 +224,7 @@ fn host_forwards(binding: &Binding) -> Vec<(Binding, String)> {
     binding.ports().map(request).collect()
 }
 
-/// A running program. It is ended when this is dropped.
+/// Running program. It is stopped when this is dropped.
 #[derive(Debug)]
 pub struct UserMode {
     program: Program,
@@ -229,13 +232,20 @@ pub struct UserMode {
 }
 
 impl UserMode {
-    /// Runs whichever program is installed, and waits until the namespace is connected.
+    /// Runs the installed program, and waits until the namespace is connected.
+    ///
+    /// # Errors
+    /// [`UserModeError::Missing`] when no program is installed, and those of [`UserMode::start_with`].
     pub fn start(config: &UserModeConfig) -> Result<UserMode, UserModeError> {
         let (program, place) = Program::find()?;
         UserMode::start_with(program, &place, config)
     }
 
-    /// Runs a program that is at `place`, and waits until the namespace is connected.
+    /// Runs the executable at `place`, and waits until the namespace is connected.
+    ///
+    /// # Errors
+    /// [`UserModeError::Failed`] with the program's message, and [`UserModeError::Port`] when slirp4netns refuses a
+    /// port.
     pub fn start_with(
         program: Program,
         place: &Path,
@@ -243,7 +253,7 @@ impl UserMode {
     ) -> Result<UserMode, UserModeError> {
         let invocation = plan(program, config);
         let failed = |source| UserModeError::Run { program: place.to_owned(), source };
-        // A file and not a pipe: nobody reads it while the program runs.
+        // A file and not a pipe: no process reads it while the program runs.
         let said = rustix::fs::memfd_create("said", rustix::fs::MemfdFlags::CLOEXEC);
         let said = File::from(said.map_err(|errno: Errno| failed(errno.into()))?);
         let child = Command::new(place)
@@ -268,7 +278,7 @@ impl UserMode {
         Ok(running)
     }
 
-    /// Sends one request to slirp4netns, and reads whether it was granted.
+    /// Sends one request to slirp4netns, and fails when it is refused.
     fn ask(&self, socket: &Path, request: &str) -> Result<(), String> {
         let exchange = || -> io::Result<String> {
             let mut stream = self.reach(socket)?;
@@ -288,7 +298,7 @@ impl UserMode {
         }
     }
 
-    /// Connects to the program's socket, which it makes only after it has said that it is ready.
+    /// Connects to the program's socket, which it creates only after it has reported readiness.
     fn reach(&self, socket: &Path) -> io::Result<UnixStream> {
         let pidfd = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
         loop {
@@ -307,7 +317,7 @@ impl UserMode {
         }
     }
 
-    /// Which program it is.
+    /// Program that was started.
     pub fn program(&self) -> Program {
         self.program
     }
@@ -320,7 +330,7 @@ impl Drop for UserMode {
     }
 }
 
-/// Waits until the program says something; false when it says nothing any more.
+/// Waits until the program writes something; returns false at the end of its output.
 fn is_ready(mut output: ChildStdout) -> bool {
     loop {
         match output.read(&mut [0; 32]) {
@@ -330,7 +340,7 @@ fn is_ready(mut output: ChildStdout) -> bool {
     }
 }
 
-/// The last line that a program has said.
+/// Last line of the program's error output.
 fn text_of(mut said: File) -> String {
     let mut text = String::new();
     let _ = said.rewind().and_then(|()| said.read_to_string(&mut text));

@@ -1,11 +1,11 @@
-//! What rules are made of, as bytes. A rule's expressions read packet fields into registers, compare them,
-//! look them up, and act.
+//! Expressions of packet rules, encoded as bytes. They read packet fields into registers, compare them, look them up,
+//! and act.
 
-/// Number of a register that holds one word; three more follow it, and so on.
+/// Number of the first 4-byte register; three more follow it, and so on.
 pub(in super::super) const WORDS: u32 = 8;
-/// The register that decides what becomes of the packet.
+/// Register with the verdict on the packet.
 const VERDICT: u32 = 0;
-/// The first register; it is the first four words.
+/// First 16-byte register; it consists of the first four 4-byte registers.
 pub(in super::super) const FIRST: u32 = 1;
 
 pub(in super::super) const META_IIFNAME: u32 = 6;
@@ -15,17 +15,17 @@ pub(in super::super) const META_L4PROTO: u32 = 16;
 pub(in super::super) const CT_STATE: u32 = 0;
 pub(in super::super) const CT_STATUS: u32 = 2;
 
-/// Longest interface name, with its NUL.
+/// Longest interface name, with its NUL, in bytes.
 const NAME_LENGTH: usize = 16;
 
 pub(in super::super) type Expression = Vec<u8>;
 
-/// Reads something about the packet.
+/// Reads metadata of the packet.
 pub(in super::super) fn meta(key: u32, register: u32) -> Expression {
     expression("meta", &[number(1, register), number(2, key)])
 }
 
-/// Reads something about the packet's connection.
+/// Reads state of the packet's connection.
 pub(in super::super) fn connection(key: u32) -> Expression {
     expression("ct", &[number(1, FIRST), number(2, key)])
 }
@@ -44,7 +44,7 @@ fn payload(base: u32, offset: u32, length: u32, register: u32) -> Expression {
     expression("payload", &[number(1, register), number(2, base), number(3, offset), number(4, length)])
 }
 
-/// Goes on only if the packet's destination is an address of this host.
+/// Continues only if the packet's destination is an address of this host.
 pub(in super::super) fn destination_is_local() -> Vec<Expression> {
     const TYPE_OF_ADDRESS: u32 = 3;
     const OF_DESTINATION: u32 = 2;
@@ -53,7 +53,7 @@ pub(in super::super) fn destination_is_local() -> Vec<Expression> {
     vec![read, equal(&LOCAL.to_ne_bytes())]
 }
 
-/// Goes on only if the first register holds this.
+/// Continues only if the first register holds this value.
 pub(in super::super) fn equal(value: &[u8]) -> Expression {
     compare(0, value)
 }
@@ -66,12 +66,12 @@ fn compare(operator: u32, value: &[u8]) -> Expression {
     expression("cmp", &[number(1, FIRST), number(2, operator), nested(3, &[attribute(1, value)])])
 }
 
-/// Goes on only if the first register has one of these bits.
+/// Continues only if the first register has one of these bits.
 pub(in super::super) fn has_any(bits: u32) -> Vec<Expression> {
     vec![masked(&bits.to_ne_bytes()), differs(&[0; 4])]
 }
 
-/// Keeps some bits of the first register.
+/// Masks the bits of the first register.
 pub(in super::super) fn masked(mask: &[u8]) -> Expression {
     let nothing = vec![0; mask.len()];
     expression(
@@ -86,22 +86,22 @@ pub(in super::super) fn masked(mask: &[u8]) -> Expression {
     )
 }
 
-/// Goes on only if the first register's content is in a set.
+/// Continues only if the first register's content is in a set.
 pub(in super::super) fn is_in(set: &str) -> Expression {
     expression("lookup", &[text(1, set), number(2, FIRST)])
 }
 
-/// Goes on only if the first register's content is in a map; then it holds what that leads to.
+/// Continues only if the first register's content is a key of a map, and replaces it with the data of the key.
 pub(in super::super) fn mapped(map: &str) -> Expression {
     expression("lookup", &[text(1, map), number(2, FIRST), number(3, FIRST)])
 }
 
-/// Does what a map says to do with the first register's content.
+/// Takes the verdict of a map for the first register's content.
 pub(in super::super) fn decided_by(map: &str) -> Expression {
     expression("lookup", &[text(1, map), number(2, FIRST), number(3, VERDICT)])
 }
 
-/// Sends the packet's connection to the address in one register and the port in another.
+/// Redirects the packet's connection to the address in one register and the port in another.
 pub(in super::super) fn translate_destination(family: u8, address: u32, port: u32) -> Expression {
     const DESTINATION: u32 = 1;
     expression(
@@ -117,7 +117,7 @@ pub(in super::super) fn translate_destination(family: u8, address: u32, port: u3
     )
 }
 
-/// Gives the packet's connection the address of the interface on which it leaves.
+/// Translates the source address of the packet's connection to the address of the outgoing interface.
 pub(in super::super) fn masquerade() -> Expression {
     expression("masq", &[])
 }
@@ -130,12 +130,12 @@ pub(in super::super) fn drop_packet() -> Expression {
     verdict(attribute_of_code(0))
 }
 
-/// Goes back to where the chain was called.
+/// Returns to the calling chain.
 pub(in super::super) fn back() -> Expression {
     verdict(attribute_of_code(-5))
 }
 
-/// Goes through another chain.
+/// Jumps to another chain.
 pub(in super::super) fn jump(chain: &str) -> Expression {
     verdict(jump_data(chain))
 }
@@ -148,20 +148,20 @@ fn attribute_of_code(code: i32) -> Vec<u8> {
     nested(2, &[number(1, code as u32)])
 }
 
-/// A jump as data of a map.
+/// Jump as data of a map.
 pub(in super::super) fn jump_data(chain: &str) -> Vec<u8> {
     const JUMP: i32 = -3;
     nested(2, &[number(1, JUMP as u32), text(2, chain)])
 }
 
-/// An interface's name as it is compared and looked up.
+/// Interface name in the form of comparisons and look-ups.
 pub(in super::super) fn interface(name: &str) -> Vec<u8> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.resize(NAME_LENGTH, 0);
     bytes
 }
 
-/// A list element with an expression's name and data.
+/// List element with an expression's name and data.
 fn expression(name: &str, data: &[Vec<u8>]) -> Expression {
     nested(1, &[text(1, name), nested(2, data)])
 }

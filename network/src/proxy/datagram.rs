@@ -1,4 +1,4 @@
-//! Datagrams of many senders, each passed on by a socket of its own, so that answers find back.
+//! Datagrams of many senders, each passed on by a separate socket, so that answers find their way back.
 
 use super::stream;
 use rustix::fd::OwnedFd;
@@ -7,14 +7,14 @@ use rustix::net::{RecvFlags, SendFlags, SocketType};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// How many datagrams one socket may pass on before others have their turn.
+/// Most datagrams that one socket passes on in a turn, so that others get theirs.
 pub(super) const AT_ONCE: usize = 64;
-/// How many senders one port remembers. More are not served until some have been silent.
+/// Most senders of one port. Further ones are not served until some have been idle.
 const SENDERS: usize = 4096;
-/// The longest datagram.
+/// Longest datagram in bytes.
 const LONGEST: usize = 64 * 1024;
 
-/// A published port's socket, and the senders it has heard from.
+/// Socket of a published port, with its senders.
 pub(super) struct Relay {
     socket: OwnedFd,
     targets: Vec<SocketAddr>,
@@ -32,7 +32,7 @@ impl Relay {
         &self.socket
     }
 
-    /// Reads one datagram: its length, and who has sent it.
+    /// Reads one datagram: its length, and its sender.
     pub(super) fn receive(&mut self) -> Result<(usize, SocketAddr), Errno> {
         self.buffer.resize(LONGEST, 0);
         let (length, _, sender) =
@@ -44,7 +44,7 @@ impl Relay {
         self.senders.get(&sender).copied()
     }
 
-    /// A new socket towards the container.
+    /// Opens a new socket towards the container.
     pub(super) fn connect(&self) -> Result<OwnedFd, Errno> {
         let target = *self.targets.first().ok_or(Errno::NOTCONN)?;
         if self.senders.len() >= SENDERS {
@@ -70,12 +70,12 @@ impl Relay {
         }
     }
 
-    /// Sends what was read last. What cannot be sent is lost, as datagrams may be.
+    /// Sends the datagram that was read last. One that cannot be sent is lost, as datagrams may be.
     pub(super) fn pass_on(&self, length: usize, back: &OwnedFd) {
         let _ = rustix::net::send(back, &self.buffer[..length], SendFlags::DONTWAIT);
     }
 
-    /// Sends the container's answers to whom they are for; an error when its socket is no good any more.
+    /// Sends the container's answers to their sender; fails when the socket is no longer usable.
     pub(super) fn answer(&self, back: &OwnedFd, sender: SocketAddr) -> Result<(), Errno> {
         let mut buffer = vec![0; LONGEST];
         for _ in 0..AT_ONCE {
@@ -85,7 +85,7 @@ impl Relay {
                         rustix::net::sendto(&self.socket, &buffer[..length], SendFlags::DONTWAIT, &sender);
                 }
                 Err(Errno::AGAIN) => return Ok(()),
-                // Nobody listens there now; that may change.
+                // No program listens on that port now; that may change.
                 Err(Errno::INTR | Errno::CONNREFUSED) => {}
                 Err(errno) => return Err(errno),
             }

@@ -1,4 +1,4 @@
-//! Two connected streams, each passing on what the other sends.
+//! Two connected streams, each passing on data of the other.
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Room of a pipe.
+/// Capacity of a pipe in bytes.
 const PIPE: usize = 64 * 1024;
-/// How many pipes full one stream may pass on before others have their turn.
+/// Most full pipes that one stream passes on in a turn, so that others get theirs.
 const AT_ONCE: usize = 16;
 
-/// A connection that was accepted, and one to where it goes.
+/// Accepted connection, and the connection to its target.
 pub(super) struct Pair {
     front: OwnedFd,
     back: Option<OwnedFd>,
@@ -24,24 +24,24 @@ pub(super) struct Pair {
     home: Flow,
 }
 
-/// One direction.
+/// One direction of a pair.
 #[derive(Default)]
 struct Flow {
-    /// Made when there is something to pass on.
+    /// Pipe, created when there is data to pass on.
     pipe: Option<(OwnedFd, OwnedFd)>,
     held: usize,
-    /// The source has ended.
+    /// True after the end of the source.
     ended: bool,
-    /// So the target was told.
+    /// True when the target's sending side was shut down after that.
     told: bool,
 }
 
-/// What came of a turn.
+/// Result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     /// Nothing to do before the next event.
     Blocked,
-    /// There may be more to do at once.
+    /// More data may be ready at once.
     More,
     /// Both directions have ended, or it failed.
     Over,
@@ -52,7 +52,7 @@ fn socket(address: SocketAddr, kind: SocketType) -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }
 
-/// A bound socket that does not block. One of version 6 is for that only.
+/// Opens a bound, non-blocking socket. One of IPv6 is for IPv6 only.
 pub(in super::super) fn bind(address: SocketAddr, kind: SocketType) -> Result<OwnedFd, Errno> {
     let socket = socket(address, kind)?;
     if address.is_ipv6() {
@@ -65,7 +65,7 @@ pub(in super::super) fn bind(address: SocketAddr, kind: SocketType) -> Result<Ow
     Ok(socket)
 }
 
-/// A socket that listens.
+/// Opens a listening, non-blocking socket.
 pub(in super::super) fn listen(address: SocketAddr) -> Result<OwnedFd, Errno> {
     let socket = bind(address, SocketType::STREAM)?;
     rustix::net::listen(&socket, 4096)?;
@@ -89,7 +89,8 @@ impl Pair {
         }
     }
 
-    /// Begins to connect to the next target; false when there is none, and the other side was told so.
+    /// Begins to connect to the next target; returns false when there is none left, and the accepted connection is to
+    /// be reset.
     pub(super) fn connect_next(&mut self, epoll: &OwnedFd, token: u64) -> bool {
         let is_first = self.back.take().is_none();
         while let Some(target) = self.targets.pop_front() {
@@ -108,14 +109,14 @@ impl Pair {
         false
     }
 
-    /// Closing will break the connections rather than end them.
+    /// Makes closing reset the connections rather than end them.
     fn reset(&self) {
         for side in [Some(&self.front), self.back.as_ref()].into_iter().flatten() {
             let _ = sockopt::set_socket_linger(side, Some(Duration::ZERO));
         }
     }
 
-    /// Does what can be done without waiting.
+    /// Passes on data as far as possible without blocking.
     pub(super) fn turn(&mut self, epoll: &OwnedFd, token: u64) -> Turn {
         let Some(back) = &self.back else { return Turn::Over };
         if !self.connected {
@@ -186,7 +187,7 @@ impl Flow {
             if self.ended && self.held == 0 {
                 self.told = true;
                 self.pipe = None;
-                // The other side may be gone already.
+                // The peer may have closed the connection already.
                 let _ = rustix::net::shutdown(target, Shutdown::Write);
                 return Ok(Turn::Over);
             }
