@@ -1,36 +1,36 @@
-//! The command line as runc and crun have it, which is that of Go's `flag` package: one dash or two, values behind
-//! `=` or as the next word, flags before the container's id.
+//! Command line in the syntax of runc and crun, which is that of Go's `flag` package: one dash or two, values behind
+//! `=` or as the next argument, flags before the container's id.
 
 use crate::error::OciError;
 use std::collections::BTreeMap;
 
-/// A flag: its names, the first being the one it is known by, and whether a value follows.
+/// Flag: its names, the first being the canonical one, and whether a value follows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flag {
     pub(crate) names: &'static [&'static str],
     pub(crate) takes_value: bool,
 }
 
-/// A flag that is there or not.
+/// Flag without a value.
 pub(crate) const fn switch(names: &'static [&'static str]) -> Flag {
     Flag { names, takes_value: false }
 }
 
-/// A flag with a value.
+/// Flag with a value.
 pub(crate) const fn value(names: &'static [&'static str]) -> Flag {
     Flag { names, takes_value: true }
 }
 
-/// A command line that was read.
+/// Command line after parsing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Arguments {
     flags: BTreeMap<&'static str, Vec<String>>,
-    /// What is no flag, in order.
+    /// Positional arguments, in order.
     pub(crate) words: Vec<String>,
 }
 
 impl Arguments {
-    /// Reads `words`; with `until_word` everything from the first word on that is no flag is left alone.
+    /// Parses `words`; with `until_word` the first positional argument and all after it are kept as they are.
     pub(crate) fn read(words: &[String], known: &[Flag], until_word: bool) -> Result<Arguments, OciError> {
         let mut read = Arguments::default();
         let mut rest = words.iter();
@@ -85,7 +85,7 @@ impl Arguments {
         Ok(true)
     }
 
-    /// Several short switches in one word, such as `-it`.
+    /// Several short switches in one argument, such as `-it`.
     fn take_cluster(&mut self, name: &str, is_bare: bool, known: &[Flag]) -> bool {
         let find = |letter: char| {
             known.iter().find(|flag| {
@@ -100,22 +100,22 @@ impl Arguments {
         true
     }
 
-    /// Whether a switch was given.
+    /// True when a switch is present.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.flags.contains_key(name)
     }
 
-    /// The last value of a flag.
+    /// Last value of a flag. `None` when it is absent.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.flags.get(name)?.last().map(String::as_str)
     }
 
-    /// All values of a flag.
+    /// All values of a flag, in order.
     pub(crate) fn all(&self, name: &str) -> &[String] {
         self.flags.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// A number.
+    /// Numeric value of a flag. `None` when it is absent or empty.
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, OciError> {
         let Some(text) = self.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| {
@@ -123,7 +123,7 @@ impl Arguments {
         })
     }
 
-    /// The one word that a command takes: the container's id.
+    /// Single positional argument of a command: the container's id.
     pub(crate) fn id(&self, command: &str) -> Result<&str, OciError> {
         match self.words.as_slice() {
             [id] => Ok(id),

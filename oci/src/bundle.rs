@@ -1,27 +1,27 @@
-//! The bundle: a directory with the container's configuration.
+//! Bundle: a directory with the container's configuration.
 
 use crate::error::OciError;
 use oci_spec::runtime::{Process, Spec};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Larger configurations are a mistake, or an attack.
+/// Largest configuration in bytes: a larger one is a mistake, or an attack.
 const MAX_CONFIG: u64 = 16 << 20;
 
-/// A bundle that was read.
+/// Bundle with its parsed configuration.
 #[derive(Debug)]
 pub(crate) struct Bundle {
-    /// Its directory, from the root on.
+    /// Absolute path of its directory.
     pub(crate) dir: PathBuf,
     pub(crate) spec: Spec,
-    /// The configuration as it was.
+    /// Text of the configuration.
     pub(crate) text: Vec<u8>,
-    /// What was passed over.
+    /// Warnings about ignored parts of the configuration.
     pub(crate) warnings: Vec<String>,
 }
 
 impl Bundle {
-    /// Reads the bundle in `directory`; `config` may name another file in it.
+    /// Reads the bundle in `dir`; `config` may name another file in it.
     pub(crate) fn read(dir: &str, config: Option<&str>) -> Result<Bundle, OciError> {
         let given = Path::new(dir);
         let dir = fs::canonicalize(given).map_err(OciError::file("open the bundle", given))?;
@@ -42,7 +42,7 @@ fn read(path: &Path) -> Result<Vec<u8>, OciError> {
         }
         other => other.map_err(OciError::file("open", path))?,
     };
-    // Longer than most, so that one call reads it.
+    // Longer than most configurations, so that one call reads them.
     let mut text = Vec::with_capacity(64 << 10);
     while text.len() as u64 <= MAX_CONFIG {
         match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text)) {
@@ -59,7 +59,7 @@ fn read(path: &Path) -> Result<Vec<u8>, OciError> {
     Ok(text)
 }
 
-/// Reads a configuration; gives what was passed over too.
+/// Parses a configuration; returns also warnings about ignored parts.
 pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<(Spec, Vec<String>), OciError> {
     let invalid =
         |error: serde_json::Error| OciError::Config { path: path.to_owned(), reason: error.to_string() };
@@ -73,7 +73,7 @@ pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<(Spec, Vec<String>), Oci
     };
     let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else { return Err(invalid(error)) };
     let filled = value.get_mut("process").is_some_and(|process| fill_in(process) | rename_flags(process));
-    // Capabilities of newer kernels are passed over, as other runtimes do; everything else unknown is refused.
+    // Unknown capabilities (of newer kernels) are ignored, as other runtimes do; all other unknown values are refused.
     let mut unknown = Vec::new();
     let sets = value.pointer_mut("/process/capabilities").and_then(serde_json::Value::as_object_mut);
     for set in sets.into_iter().flat_map(|sets| sets.values_mut()).filter_map(serde_json::Value::as_array_mut)
@@ -98,7 +98,7 @@ pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<(Spec, Vec<String>), Oci
     Ok((spec, vec![format!("ignoring unknown or unavailable capabilities: [{}]", names.join(" "))]))
 }
 
-/// A limit of processes that is not there is none, but in the specification's Rust types it is 0.
+/// Restores an absent pids limit, which means no limit: the specification's Rust types turn it into 0.
 fn leave_out_no_limit(spec: &mut Spec, text: &[u8]) {
     let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) else {
         return;
@@ -111,7 +111,7 @@ fn leave_out_no_limit(spec: &mut Spec, text: &[u8]) {
     }
 }
 
-/// Reads a process by itself, as `exec` is given it.
+/// Parses a process without a container, as for `exec --process`.
 pub(crate) fn parse_process(path: &Path, text: &[u8]) -> Result<Process, OciError> {
     let invalid =
         |error: serde_json::Error| OciError::Config { path: path.to_owned(), reason: error.to_string() };
@@ -122,7 +122,8 @@ pub(crate) fn parse_process(path: &Path, text: &[u8]) -> Result<Process, OciErro
     serde_json::from_value(value).map_err(invalid)
 }
 
-/// Two flags of schedulers have other names in the specification than in its Rust types; true when one was there.
+/// Renames two scheduler flags, whose names in the specification differ from those in its Rust types; returns true when
+/// one was found.
 fn rename_flags(process: &mut serde_json::Value) -> bool {
     const NAMES: [(&str, &str); 2] = [
         ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
@@ -139,7 +140,8 @@ fn rename_flags(process: &mut serde_json::Value) -> bool {
     renamed
 }
 
-/// No path, name, argument or variable can hold a NUL character: the kernel would take what is before it for all.
+/// Refuses NUL characters, which no path, name, argument or variable can contain: the kernel would use only the part
+/// before them.
 fn check_nul(path: &Path, text: &[u8]) -> Result<(), OciError> {
     const ESCAPE: &[u8] = b"\\u0000";
     let escaped = |at: usize| text[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 0;
@@ -151,7 +153,7 @@ fn check_nul(path: &Path, text: &[u8]) -> Result<(), OciError> {
     Err(OciError::Config { path: path.to_owned(), reason })
 }
 
-/// Callers leave out the user when it is root; true when that was filled in.
+/// Adds the user root where the caller omits the user; returns true when it was added.
 fn fill_in(process: &mut serde_json::Value) -> bool {
     let Some(process) = process.as_object_mut().filter(|process| !process.contains_key("user")) else {
         return false;

@@ -1,4 +1,4 @@
-//! One file for each command, or for a few that belong together.
+//! Commands of the runtime: one file for each, or for a few related ones.
 
 mod events;
 mod features;
@@ -17,21 +17,22 @@ use crate::Globals;
 use crate::arguments::{Arguments, Flag, switch, value};
 use crate::error::OciError;
 
-/// A command: how it is called and what it does.
+/// Command with its usage and its function.
 pub(crate) struct Command {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) words: &'static str,
-    /// In groups, some of which several commands share.
+    /// Lists of flags, some of which several commands share.
     pub(crate) flags: &'static [&'static [Flag]],
-    /// Everything behind the first word is another program's.
+    /// True when all after the first positional argument belongs to another program.
     pub(crate) until_word: bool,
-    /// What failing gives; other than by that programs of containers tell theirs.
+    /// Exit code when the command itself fails, distinct from exit codes of the container's program; `None` for the
+    /// code of the error.
     pub(crate) failure: Option<u8>,
     pub(crate) run: fn(&Globals, &Arguments) -> Result<u8, OciError>,
 }
 
-/// Of whoever makes a container.
+/// Flags of commands that create a container.
 const CREATE_FLAGS: &[Flag] = &[
     value(&["bundle", "b"]),
     value(&["config", "f"]),
@@ -43,7 +44,7 @@ const CREATE_FLAGS: &[Flag] = &[
     value(&["preserve-fds"]),
 ];
 
-/// Of whoever starts it at once, besides.
+/// Further flags of commands that also start it.
 const RUN_FLAGS: &[Flag] = &[switch(&["detach", "d"]), switch(&["keep"]), switch(&["no-subreaper"])];
 
 const EXEC_FLAGS: &[Flag] = &[
@@ -67,7 +68,7 @@ const EXEC_FLAGS: &[Flag] = &[
     switch(&["no-subreaper"]),
 ];
 
-/// All commands, in the order of help.
+/// All commands, in the order of the help text.
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
         name: "create",
@@ -102,7 +103,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         words: "ID PROGRAM [ARGUMENTS]",
         flags: &[EXEC_FLAGS],
         until_word: true,
-        // As in runc: other than by a program that ends with 1, or was not found by a shell.
+        // As in runc: distinct from the codes of a program that ends with 1, or that a shell did not find.
         failure: Some(255),
         run: crate::enter::exec,
     },

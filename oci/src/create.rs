@@ -1,4 +1,4 @@
-//! Making a container from a bundle: the way of `create` and `run`.
+//! Creation of a container from a bundle, for `create` and `run`.
 
 mod groups;
 mod sources;
@@ -37,30 +37,31 @@ use rustix::fs::{Mode, OFlags};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What becomes of the container when it was made.
+/// Continuation after the container's creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// It waits to be started.
+    /// The container waits for `start`.
     Wait,
-    /// It runs, and this program ends.
+    /// The container runs, and this process exits.
     Detach,
-    /// It runs, and this program stays with it.
+    /// The container runs, and this process waits for its end.
     Stay,
 }
 
-/// A container that was made.
+/// Container that was created.
 pub(crate) struct Made {
     pub(crate) dir: Dir,
     pub(crate) record: Record,
     pub(crate) spec: Spec,
     pub(crate) launched: Launched,
-    /// The master of its terminal, when nobody else has it.
+    /// Master of its terminal; `None` without a terminal, and when the caller's socket received it.
     pub(crate) console: Option<OwnedFd>,
-    /// Who is to be told that its program is ready, and where it says so.
+    /// Service manager that waits for readiness, and the socket on which the container reports it; `None` without a
+    /// manager.
     pub(crate) ready: Option<(Readiness, OwnedFd)>,
 }
 
-/// The slots of descriptors that are handed to the container.
+/// Slots of descriptors that are passed to the container.
 #[derive(Clone, Copy, Default)]
 struct Slots<'a> {
     born_in: Option<FdSlot>,
@@ -69,23 +70,23 @@ struct Slots<'a> {
     nodes: &'a [(PathBuf, FdSlot)],
 }
 
-/// What `create` and `run` are told.
+/// Parameters of `create` and `run`.
 struct Request<'a> {
     globals: &'a Globals,
     arguments: &'a Arguments,
     bundle: &'a Bundle,
     then: Then,
-    /// This process is in a user namespace, and has no say about devices.
+    /// True when this process is in a user namespace, and cannot set device rules.
     nested: bool,
-    /// What is to be run is said.
+    /// True when the configuration has a process.
     has_process: bool,
-    /// The program is run by a handle on its file.
+    /// True when the program is executed by a file descriptor.
     by_handle: bool,
-    /// Network devices that are moved into the container: their names here and there.
+    /// Network devices to move into the container: their names on the host and in the container.
     devices: Vec<(String, String)>,
 }
 
-/// Makes the container `id`; on failure nothing of it is left.
+/// Creates the container `id`; on failure all parts of it are removed.
 pub(crate) fn create(
     globals: &Globals,
     arguments: &Arguments,
@@ -97,7 +98,7 @@ pub(crate) fn create(
     let mut bundle = Bundle::read(arguments.get("bundle").unwrap_or("."), arguments.get("config"))?;
     let has_process = bundle.spec.process().is_some();
     if then == Then::Wait && !has_process {
-        // What it is to run need not be said yet: who starts it is told. Here any process will do.
+        // `create` needs no process: `start` reports that it is missing. Until then any process will do.
         bundle.spec.set_process(Some(Process::default()));
     }
     map_own_id(&mut bundle.spec);
@@ -158,8 +159,8 @@ pub(crate) fn create(
     }
 }
 
-/// The plan for a bundle as text, without anything that `create` opens or makes first: cgroups, sources of mounts,
-/// device nodes, the gate. Touches nothing.
+/// Text of the plan for a bundle, without anything that `create` opens or creates first: cgroups, sources of mounts,
+/// device nodes, the gate. Changes nothing.
 pub(crate) fn plan_of(globals: &Globals, arguments: &Arguments) -> Result<String, OciError> {
     let mut bundle = Bundle::read(arguments.get("bundle").unwrap_or("."), arguments.get("config"))?;
     map_own_id(&mut bundle.spec);
@@ -177,7 +178,8 @@ pub(crate) fn plan_of(globals: &Globals, arguments: &Arguments) -> Result<String
     Ok(plan(&bundle.spec, &container)?.to_string())
 }
 
-/// Shows the container where to say that it is ready, if somebody wants to know, and listens there if it starts now.
+/// Mounts the readiness socket's directory into the container when a service manager waits for it, and opens the socket
+/// if the container starts now.
 fn listen_for_readiness(
     dir: &Dir,
     spec: &mut Spec,
@@ -189,7 +191,7 @@ fn listen_for_readiness(
     Ok(socket.map(|socket| (readiness, socket)))
 }
 
-/// Calls of a filter that do not exist are left out, unless an annotation of crun's wants them all.
+/// Fails for unknown system calls in a filter when an annotation of crun requires all; without it they are ignored.
 fn check_calls(spec: &Spec) -> Result<(), OciError> {
     const ANNOTATION: &str = "run.oci.seccomp_fail_unknown_syscall";
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
@@ -205,7 +207,8 @@ fn check_calls(spec: &Spec) -> Result<(), OciError> {
     )))
 }
 
-/// Capabilities that are asked for and cannot be given, as their names. In a user namespace of its own a container has all.
+/// Names of requested capabilities that this process lacks and cannot pass on. In its own user namespace a container
+/// has all.
 fn beyond_reach(spec: &Spec) -> Vec<&'static str> {
     let sets = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
     let Some(asked) = sets.and_then(|sets| sets.permitted().as_ref()).filter(|_| !own_users(spec)) else {
@@ -216,7 +219,7 @@ fn beyond_reach(spec: &Spec) -> Vec<&'static str> {
     capability::names(asked & !capability::own())
 }
 
-/// Capabilities that are to be ambient and cannot be: the kernel wants those in two other sets, too (capabilities(7)).
+/// Requested ambient capabilities that are not permitted and inheritable too, as the kernel requires (capabilities(7)).
 fn beyond_ambient(spec: &Spec) -> Vec<String> {
     let sets = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
     let Some(sets) = sets else { return Vec::new() };
@@ -253,7 +256,7 @@ impl Request<'_> {
         let result = self.start(dir, layout, &holdings);
         match &result {
             Ok(_) => holdings.keep(),
-            // A container that could not even be planned has no hooks to run.
+            // A container that could not be planned has no hooks to run.
             Err(error) if spec.hooks().is_some() && !matches!(error, OciError::Plan(_)) => {
                 let record = self.record(dir.id(), &holdings);
                 drop(holdings);
@@ -286,14 +289,14 @@ impl Request<'_> {
         self.bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
     }
 
-    /// The container's share of caches and memory bandwidth.
+    /// Class of the container for caches and memory bandwidth. `None` when it has none.
     fn class(&self, id: &str) -> Result<Option<Class>, OciError> {
         let wanted = self.bundle.spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref());
         let Some(wanted) = wanted else { return Ok(None) };
         Ok(Some(Class::create(&resctrl::mount_point()?, id, wanted)?))
     }
 
-    /// What is known of a container that has no process yet.
+    /// Record of a container that has no process yet.
     fn record(&self, id: &str, holdings: &Holdings) -> Record {
         let spec = &self.bundle.spec;
         let annotations = spec.annotations().iter().flatten();
@@ -315,7 +318,7 @@ impl Request<'_> {
         }
     }
 
-    /// The request for the container, as its specification and the command line have it.
+    /// Request for the container from its specification and the command line.
     fn container<'a>(
         &'a self,
         layout: &'a Layout,
@@ -387,7 +390,8 @@ impl Request<'_> {
         let mut handed = Handed::default();
         let born_in = groups.dir()?.map(|dir| handed.give(dir));
         if self.guards(groups) && groups.path_of(DEVICES).is_some() {
-            // First: the process enters by itself, and makes nodes that half of a list would refuse it.
+            // Set before the start: the process enters the cgroup by itself, and incomplete rules would refuse the
+            // nodes that it creates.
             groups.restrict(None, &device_rules(self.resources()))?;
         }
         let gate = match self.then {
@@ -437,12 +441,12 @@ fn annotation(spec: &Spec, name: &str) -> bool {
     value.is_some_and(|value| value == "1" || value == "true")
 }
 
-/// How many descriptors were handed over by socket activation (sd_listen_fds(3)).
+/// Number of descriptors passed by socket activation (sd_listen_fds(3)).
 fn listening() -> u32 {
     std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// What the program is told about them; it is the first process.
+/// Variables of socket activation for the program, which is the first process.
 fn listen_environment() -> Vec<kiln_runtime::op::Bytes> {
     if listening() == 0 {
         return Vec::new();
@@ -454,7 +458,7 @@ fn listen_environment() -> Vec<kiln_runtime::op::Bytes> {
     environment
 }
 
-/// Who asks for new users and says nothing more gets the one that is always there: root, who is the caller outside.
+/// Maps root to the caller's ids in a new user namespace without mappings.
 fn map_own_id(spec: &mut Spec) {
     let is_new = namespaces::of(spec, LinuxNamespaceType::User) == Some(Namespace::New);
     let Some(linux) = spec.linux_mut() else { return };
@@ -470,38 +474,40 @@ fn map_own_id(spec: &mut Spec) {
     linux.set_uid_mappings(only(user)).set_gid_mappings(only(group));
 }
 
-/// A user namespace of the container's own.
+/// True when the container has a separate user namespace.
 fn own_users(spec: &Spec) -> bool {
     namespaces::of(spec, LinuxNamespaceType::User).is_some()
 }
 
-/// The controller that guards devices in version 1.
+/// Name of the cgroup v1 controller for device access.
 const DEVICES: &str = "devices";
 
-/// Whether a container's process can move itself into its cgroups: it has the rights and the paths of this process then.
+/// True when a container's process can enter its cgroups by itself: it then has the privileges and the paths of this
+/// process.
 fn enters_groups(spec: &Spec) -> bool {
     let mounts = namespaces::of(spec, LinuxNamespaceType::Mount);
     !own_users(spec) && mounts == Some(Namespace::New)
 }
 
-/// Descriptors that the program gets besides its streams: those asked for, and those of socket activation.
+/// Number of descriptors that the program gets besides its streams: requested ones, and those of socket activation.
 pub(crate) fn kept_fds(arguments: &Arguments) -> Result<u32, OciError> {
     let asked: u32 = arguments.number("preserve-fds")?.unwrap_or(0);
     let kept = asked.saturating_add(listening());
-    // Those that are not open are nobody's; ours are closed by exec, whatever their number.
+    // Descriptors in this range that are not open do not matter; those of this process are closed by exec, whatever
+    // their number.
     if kept > 65536 {
         return Err(OciError::usage(format!("cannot keep {kept} descriptors for the container")));
     }
     Ok(kept)
 }
 
-/// The caller's side while the container sets itself up.
+/// Steps on the host while the container sets itself up.
 struct Making<'a> {
     request: &'a Request<'a>,
     dir: &'a Dir,
     groups: &'a Groups,
     record: Record,
-    /// Who answers for calls, when the program runs at once.
+    /// Agent for notifications of the filter, when the program runs at once; `None` without one.
     agent: Option<Agent>,
     handover: Handover,
 }

@@ -1,4 +1,4 @@
-//! A further process in a container: `exec`.
+//! `exec`: runs a further process in a container.
 
 use crate::arguments::Arguments;
 use crate::commands::Agent;
@@ -21,7 +21,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
-    // Others in the container see this program until it runs theirs.
+    // Processes in the container can see this executable until it runs the program.
     kiln_runtime::seal::seal();
     let Some((id, program)) = arguments.words.split_first() else {
         return Err(OciError::usage("exec: the container's id is missing"));
@@ -87,7 +87,7 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
     }
 }
 
-/// A container that takes further processes in, and a handle on its first.
+/// Container in which a process can be started, and a pidfd of its first process.
 fn open_running(
     globals: &Globals,
     arguments: &Arguments,
@@ -105,7 +105,7 @@ fn open_running(
     }
 }
 
-/// The processors that this process is to be on until the other is in the container's groups.
+/// Moves this process to its initial processors, until the new process has entered the container's cgroups.
 fn stay_on_initial(process: &Process) -> Result<(), OciError> {
     let affinity = process.exec_cpu_affinity().as_ref();
     let list = affinity.and_then(|affinity| affinity.initial().as_deref()).unwrap_or_default();
@@ -116,7 +116,7 @@ fn stay_on_initial(process: &Process) -> Result<(), OciError> {
     launch::stay_on(&processors).map_err(|error| OciError::Exec(SpawnError::Setup(error)))
 }
 
-/// The process to run, and its user when that is a name.
+/// Process to run, and its user when that is a name.
 fn process(
     globals: &Globals,
     spec: &Spec,
@@ -127,7 +127,7 @@ fn process(
         let path = Path::new(path);
         let text = std::fs::read(path).map_err(OciError::file("read", path))?;
         let mut process = crate::bundle::parse_process(path, &text)?;
-        // As in runc and crun: those of the container, when the process names none.
+        // As in runc and crun: the container's affinity, when the process has none.
         if process.exec_cpu_affinity().is_none() {
             let own = spec.process().as_ref().and_then(|own| own.exec_cpu_affinity().clone());
             process.set_exec_cpu_affinity(own);
@@ -186,8 +186,7 @@ fn process(
     Ok((process, by_name))
 }
 
-/// `uid` or `uid:gid`; `None` for names. Everything that is neither is refused: a user that is read wrongly is
-/// another user.
+/// Parses `uid` or `uid:gid`; `None` for names. All other forms are refused: a misread user would be another user.
 pub(crate) fn numbers(text: &str) -> Result<Option<(u32, Option<u32>)>, OciError> {
     let bad = || {
         OciError::usage(format!(
@@ -217,7 +216,7 @@ pub(crate) fn numbers(text: &str) -> Result<Option<(u32, Option<u32>)>, OciError
     Ok(Some((number(user)?, group.map(number).transpose()?)))
 }
 
-/// Adds to what the process may have; names that are not known are passed over, as in configurations.
+/// Adds capabilities to the process; unknown names are ignored, as in configurations.
 fn add_capabilities(process: &mut Process, names: &[String], globals: &Globals) {
     if names.is_empty() {
         return;
@@ -242,7 +241,7 @@ fn add_capabilities(process: &mut Process, names: &[String], globals: &Globals) 
     let (bounding, effective, permitted) =
         (joined(sets.bounding()), joined(sets.effective()), joined(sets.permitted()));
     sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
-    // What cannot be inherited cannot be ambient either.
+    // A capability that is not inheritable cannot be ambient either.
     if let Some(inheritable) = sets.inheritable().clone().filter(|set| !set.is_empty()) {
         let mut ambient = sets.ambient().clone().unwrap_or_default();
         ambient.extend(added.intersection(&inheritable));
@@ -251,7 +250,7 @@ fn add_capabilities(process: &mut Process, names: &[String], globals: &Globals) 
     process.set_capabilities(Some(sets));
 }
 
-/// The cgroups that the process enters. `--cgroup` names one below the container's, for all controllers or, as
+/// Cgroups that the process enters. `--cgroup` names one below the container's, for all controllers or, as
 /// `controller[,controller]:path`, for some.
 fn entry_cgroups(container: &Container, arguments: &Arguments) -> Result<EntryCgroups, OciError> {
     let mut below = Vec::new();
@@ -276,7 +275,7 @@ fn entry_cgroups(container: &Container, arguments: &Arguments) -> Result<EntryCg
 
 struct Entering<'a> {
     container: &'a Container,
-    /// Who answers for calls.
+    /// Agent for notifications of the filter; `None` without one.
     agent: Option<Agent>,
     cgroups: EntryCgroups,
     handover: Handover,

@@ -1,4 +1,4 @@
-//! What goes wrong, how it is told, and where.
+//! Errors of commands, their texts, and their exit codes.
 
 use kiln_runtime::SpawnError;
 use kiln_runtime::cgroup::CgroupError;
@@ -8,52 +8,52 @@ use kiln_runtime::resctrl::ResctrlError;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a command failed.
+/// Reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OciError {
-    /// The command line makes no sense.
+    /// The command line is invalid.
     #[error("{0}")]
     Usage(String),
-    /// Standard output takes no more.
+    /// Writing to standard output failed.
     #[error("cannot write to standard output: {0}")]
     Output(#[source] io::Error),
-    /// No container can start on this host.
+    /// Containers cannot start on this host.
     #[error(transparent)]
     Host(#[from] kiln_runtime::host::HostError),
-    /// No such container.
+    /// No container has this id.
     #[error("container {0:?} does not exist")]
     NotFound(String),
-    /// The id is taken.
+    /// A container with this id exists.
     #[error("container with given ID already exists: {0}")]
     Exists(String),
-    /// A container in another state than the command needs.
+    /// The container's state does not permit the command.
     #[error("{0}")]
     State(String),
-    /// A file failed.
+    /// An operation on a file failed.
     #[error("cannot {what} `{path}`: {reason}", path = path.display(), reason = reason(source))]
     File {
-        /// What was tried.
+        /// Description of the operation.
         what: &'static str,
-        /// On what.
+        /// Path of the file.
         path: PathBuf,
-        /// Why it failed.
+        /// Cause of the failure.
         source: io::Error,
     },
     /// The bundle's configuration cannot be read.
     #[error("`{path}` is not a valid container configuration: {reason}", path = path.display())]
     Config {
-        /// The file.
+        /// Path of the configuration.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// Description of the mistake, with its position.
         reason: String,
     },
     /// The specification cannot be carried out.
     #[error("{0}")]
     Plan(#[from] PlanError),
-    /// A control group failed.
+    /// An operation on a cgroup failed.
     #[error("{0}")]
     Cgroup(#[from] CgroupError),
-    /// A share of caches or memory bandwidth failed.
+    /// An operation on a resctrl class failed.
     #[error("{0}")]
     Resctrl(#[from] ResctrlError),
     /// The container could not be started.
@@ -62,7 +62,7 @@ pub enum OciError {
     /// A process could not be started in a container.
     #[error("exec failed: unable to start container process: {0}")]
     Exec(SpawnError),
-    /// Anything else, in its own words.
+    /// Another failure, with its complete message.
     #[error("{0}")]
     Other(String),
 }
@@ -77,7 +77,7 @@ impl OciError {
         move |source| OciError::File { what, path, source }
     }
 
-    /// What a shell is told: programs that do not exist and that cannot be run are known by number.
+    /// Exit code for a shell: programs that do not exist and that cannot be executed have separate codes.
     pub(crate) fn code(&self) -> u8 {
         match self {
             OciError::Start(SpawnError::Setup(SetupError { stage: Stage::Exec, errno, .. })) => {

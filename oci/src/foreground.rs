@@ -1,4 +1,5 @@
-//! Staying with a container until it ends: signals go in, output of its terminal comes out, orphans are reaped.
+//! Waiting for a container in the foreground: signals are forwarded, output of its terminal is relayed, orphans are
+//! reaped.
 
 use crate::error::OciError;
 use crate::readiness::Readiness;
@@ -12,7 +13,8 @@ use rustix::process::{Pid, WaitOptions};
 use std::io::Write;
 use std::mem::ManuallyDrop;
 
-/// Signals that are heard from here on, until this program ends. Made before the container, so that none is missed.
+/// Signals that are blocked and read from a descriptor until this process exits. Created before the container, so that
+/// none is missed.
 pub(crate) struct Signals {
     fd: ManuallyDrop<SignalFd>,
 }
@@ -23,7 +25,7 @@ impl Signals {
             OciError::Other(format!("cannot listen for signals: {}", errno.desc()))
         };
         let mut all = SigSet::all();
-        // Faults of this program are its own.
+        // Signals of faults in this process are not forwarded.
         for own in
             [NixSignal::SIGSEGV, NixSignal::SIGBUS, NixSignal::SIGFPE, NixSignal::SIGILL, NixSignal::SIGABRT]
         {
@@ -36,15 +38,16 @@ impl Signals {
     }
 }
 
-/// What a container says something on.
+/// Connections on which a container sends output and reports.
 pub(crate) struct Streams {
-    /// The master of its terminal.
+    /// Master of its terminal; `None` without one.
     pub(crate) console: Option<OwnedFd>,
-    /// Where it says that it is ready, and who wants to know.
+    /// Service manager that waits for readiness, and the socket on which the container reports it; `None` without a
+    /// manager.
     pub(crate) ready: Option<(Readiness, OwnedFd)>,
 }
 
-/// Waits for the end of `pid`; gives its exit code, or 128 plus the signal.
+/// Waits for the end of `pid`; returns its exit code, or 128 plus the signal number.
 pub(crate) fn stay(
     signals: &Signals,
     pid: i32,
@@ -87,7 +90,7 @@ impl Stay<'_> {
                 polled.push(PollFd::from_borrowed_fd(stdin, PollFlags::IN));
             }
         }
-        // Last, so that the others keep their places.
+        // Appended last, so that the other entries keep their indices.
         polled.extend(self.ready.iter().map(|(_, socket)| PollFd::new(socket, PollFlags::IN)));
         match rustix::event::poll(&mut polled, None) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -117,10 +120,10 @@ impl Stay<'_> {
                         terminal::copy_size(console);
                     }
                 }
-                // Sent by runtimes of languages to themselves.
+                // Language runtimes send this signal to themselves.
                 libc_signal::URG => {}
                 number => {
-                    // One that has ended needs no signals.
+                    // An ended process needs no signals.
                     let _ = kiln_runtime::launch::signal(self.pidfd.as_fd(), number);
                 }
             }
@@ -128,7 +131,8 @@ impl Stay<'_> {
         Ok(None)
     }
 
-    /// Reaps what has ended, orphans included, up to the container, whose code it gives.
+    /// Reaps ended processes, orphans included, up to the container's first process. Exit code of that; `None` while it
+    /// runs.
     fn reap(&self) -> Option<u8> {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             if Some(pid) == Pid::from_raw(self.pid) {
@@ -169,7 +173,7 @@ impl Stay<'_> {
         }
     }
 
-    /// What the program wrote last is still there.
+    /// Relays the last output, which is still in the terminal's buffer.
     fn drain(&mut self) {
         while self.console.as_ref().is_some_and(|console| {
             let mut polled = [PollFd::new(console, PollFlags::IN)];
@@ -181,15 +185,15 @@ impl Stay<'_> {
     }
 }
 
-/// Numbers that are the same on all of Linux's architectures that matter here (signal(7)).
+/// Signal numbers that are the same on all relevant architectures of Linux (signal(7)).
 mod libc_signal {
     pub(super) const CHLD: i32 = 17;
     pub(super) const URG: i32 = 23;
     pub(super) const WINCH: i32 = 28;
 }
 
-/// Makes orphans of the container children of this process.
+/// Makes this process the parent of the container's orphans.
 pub(crate) fn become_subreaper() {
-    // Any number stands for yes.
+    // Any non-zero value enables it.
     let _ = rustix::process::set_child_subreaper(Some(Pid::INIT));
 }

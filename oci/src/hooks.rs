@@ -1,4 +1,4 @@
-//! The hooks of the specification that run on the host's side.
+//! Hooks of the specification that run on the host.
 
 use crate::error::OciError;
 use crate::log::Log;
@@ -7,7 +7,7 @@ use kiln_runtime::op::HookOutput;
 use kiln_runtime::plan;
 use oci_spec::runtime::{Hook, Spec};
 
-/// Runs hooks in order; the first that fails ends it. What they say goes where annotations of crun's want it.
+/// Runs hooks in order, up to the first that fails. Annotations of crun redirect their output to files.
 fn run(name: &str, hooks: &[Hook], record: &Record, status: Status) -> Result<(), String> {
     let state = &record.state(status);
     let file = |stream: &str| {
@@ -26,22 +26,22 @@ fn list(hooks: &Option<Vec<Hook>>) -> &[Hook] {
     hooks.as_deref().unwrap_or_default()
 }
 
-/// Before the container's root changes.
+/// Runs the hooks before the container's root changes.
 ///
-/// `prestart` dates from when containers were created at that point, and programs of that time are told so.
+/// `prestart` dates from when containers were created at that point, so its state is "created".
 pub(crate) fn before_pivot(spec: &Spec, record: &Record) -> Result<(), String> {
     let Some(hooks) = spec.hooks() else { return Ok(()) };
     run("prestart", list(hooks.prestart()), record, Status::Created)?;
     run("createRuntime", list(hooks.create_runtime()), record, Status::Creating)
 }
 
-/// When the program runs.
+/// Runs the hooks after the program started.
 pub(crate) fn after_start(spec: &Spec, record: &Record) -> Result<(), OciError> {
     let Some(hooks) = spec.hooks() else { return Ok(()) };
     run("poststart", list(hooks.poststart()), record, Status::Running).map_err(OciError::Other)
 }
 
-/// When the container is gone; failures are told and passed over.
+/// Runs the hooks after the container's deletion; failures are only logged.
 pub(crate) fn after_stop(spec: &Spec, record: &Record, log: &Log) {
     let Some(hooks) = spec.hooks() else { return };
     for hook in list(hooks.poststop()) {

@@ -1,8 +1,8 @@
-//! An OCI runtime for other engines: `create`, `start`, `run`, `exec` and the rest, as podman, containerd and Docker
-//! call runc and crun.
+//! OCI runtime for other engines: `create`, `start`, `run`, `exec` and the rest, as podman, containerd and Docker call
+//! runc and crun.
 //!
-//! Each command is a program of its own that makes at most one container, as its child and without a helper. What
-//! outlives it is a directory ([`state`]).
+//! Each command is a separate process that creates at most one container, as its child and without a helper. Only a
+//! directory outlives it ([`state`]).
 
 // A program has no interface for other crates: here `pub` means "for the other modules".
 #![allow(unreachable_pub)]
@@ -46,19 +46,19 @@ const GLOBAL: [Flag; 10] = [
     switch(&["version", "v"]),
 ];
 
-/// What every command is given.
+/// Parameters of every command.
 pub(crate) struct Globals {
     pub(crate) store: Store,
     pub(crate) log: Log,
-    /// Do without control groups.
+    /// True when containers get no cgroups.
     pub(crate) no_groups: bool,
-    /// Whether to be content with less where rights over control groups are missing; told by who asks, otherwise.
+    /// Whether a failure to create cgroups is tolerated; `None` to decide by the privileges of the process.
     pub(crate) rootless: Option<bool>,
 }
 
-/// Runs the command line, without the program's own name; gives the exit code.
+/// Runs the command line, without the program's own name; returns the exit code.
 ///
-/// Must be called by a program with one thread.
+/// Must be called by a process with one thread.
 pub fn main(words: Vec<OsString>, version: &str) -> u8 {
     let mut log = Log::default();
     match run(words, version, &mut log) {
@@ -117,7 +117,7 @@ fn run(words: Vec<OsString>, version: &str, log: &mut Log) -> Result<u8, OciErro
     }
 }
 
-/// Where messages go, and how.
+/// Destination and format of messages.
 fn log_of(globals: &Arguments) -> Result<Log, OciError> {
     let json = match globals.get("log-format") {
         None | Some("" | "text") => false,
@@ -141,7 +141,7 @@ fn log_of(globals: &Arguments) -> Result<Log, OciError> {
     Ok(Log { file, json, level })
 }
 
-/// Whether containers do without groups, and whether the caller says that it has no rights over them.
+/// Whether containers do without cgroups, and whether the caller declares that it cannot create them.
 fn group_choices(globals: &Arguments) -> Result<(bool, Option<bool>), OciError> {
     let no_groups = match globals.get("cgroup-manager") {
         None | Some("" | "cgroupfs") => false,
@@ -201,7 +201,7 @@ fn command_help(command: &commands::Command) -> String {
     text
 }
 
-/// Writes to standard output; that nobody reads it is fine, that it is not taken is not.
+/// Writes to standard output; a closed reader is ignored, other failures are errors.
 pub(crate) fn print(text: &str) -> Result<u8, OciError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

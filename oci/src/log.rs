@@ -1,4 +1,4 @@
-//! Messages: to standard error, and to the file that engines read them from.
+//! Messages: to standard error, and to the log file of the calling engine.
 
 use crate::error::OciError;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Where messages go, and how.
+/// Destination and format of messages.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
     pub(crate) file: Option<PathBuf>,
@@ -14,15 +14,15 @@ pub(crate) struct Log {
     pub(crate) level: Level,
 }
 
-/// What is told, besides errors.
+/// Levels of messages, besides errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
-    /// Nothing.
+    /// Only errors are logged.
     Error,
-    /// What was passed over.
+    /// Ignored parts of a configuration.
     #[default]
     Warning,
-    /// What is done.
+    /// Steps of the command.
     Debug,
 }
 
@@ -34,7 +34,7 @@ struct Line<'a> {
 }
 
 impl Log {
-    /// Makes its file, unless it is there: what cannot be written to would hide all that follows.
+    /// Creates the log file, unless it exists: a file that cannot be written would hide all later errors.
     pub(crate) fn open(&self) -> Result<(), OciError> {
         let Some(path) = &self.file else { return Ok(()) };
         append(path).map(drop).map_err(OciError::file("open the log", path))
@@ -43,7 +43,7 @@ impl Log {
     pub(crate) fn error(&self, message: &str) {
         self.write("error", message);
         if self.file.is_some() || !self.json {
-            // Callers that only have this stream find the reason here too.
+            // Callers that read only this stream find the reason here too.
             let _ = writeln!(std::io::stderr(), "kiln oci: {}", visible(message));
         }
     }
@@ -77,7 +77,7 @@ impl Log {
         };
         match &self.file {
             Some(path) => {
-                // Nobody can be told that this fails.
+                // A failure to write the log cannot be reported anywhere.
                 if let Ok(mut file) = append(path) {
                     let _ = writeln!(file, "{text}");
                 }
@@ -90,7 +90,7 @@ impl Log {
     }
 }
 
-/// A message whose control characters do not steer a terminal: names in it come from bundles.
+/// Message with its control characters escaped for terminals: names in it come from bundles.
 fn visible(message: &str) -> String {
     let shown = |c: char| match c {
         '\n' | '\t' => c.to_string(),

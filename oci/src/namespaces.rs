@@ -1,29 +1,29 @@
-//! What a configuration says about a namespace: whether the container has one, and whether it is a new one.
+//! Namespaces in a configuration: which ones the container has, and which of them are new.
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
 use std::path::Path;
 
-/// A namespace that is the container's own, or that it shares with others than the host.
+/// Namespace of the container that is not the host's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Namespace<'a> {
     New,
-    /// One that is there already, at a path.
+    /// Existing namespace, at a path.
     Joined(&'a Path),
 }
 
-/// The namespace of a kind; `None` where that is the host's.
+/// Namespace of a kind. `None` where that is the host's.
 pub(crate) fn of(spec: &Spec, kind: LinuxNamespaceType) -> Option<Namespace<'_>> {
     let one = all(spec).find(|one| one.typ() == kind)?;
     let path = one.path().as_deref().filter(|path| !path.as_os_str().is_empty());
     Some(path.map_or(Namespace::New, Namespace::Joined))
 }
 
-/// The container's first process is the first of a pid namespace, which ends with it.
+/// True when the container's first process is the init process of a pid namespace, which ends with it.
 pub(crate) fn has_own_numbers(spec: &Spec) -> bool {
     of(spec, LinuxNamespaceType::Pid) == Some(Namespace::New)
 }
 
-/// All of them, as they are listed.
+/// All namespaces, in the order of the configuration.
 pub(crate) fn all(spec: &Spec) -> impl Iterator<Item = &LinuxNamespace> {
     spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten()
 }

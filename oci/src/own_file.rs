@@ -1,4 +1,4 @@
-//! This program's own file, which a container must not come by.
+//! Executable of this process, which must not be accessible in a container.
 
 use crate::create::Then;
 use crate::namespaces;
@@ -6,18 +6,18 @@ use kiln_runtime::seal;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, Spec};
 use std::path::Path;
 
-/// Where it is known beforehand that [`keep`] is going to run this program again, does so before anything is read.
+/// Seals the executable before anything is read, where [`keep`] is certain to do it.
 pub(crate) fn keep_early(then: Then) {
     if then == Then::Wait {
         seal::seal();
     }
 }
 
-/// Keeps this program's own file from the container (CVE-2019-5736), by running from a read-only mount: then this does
-/// not come back the first time.
+/// Protects the executable of this process from the container (CVE-2019-5736), by running it from a read-only mount:
+/// then this does not return the first time.
 ///
-/// A container that is alone until its program runs, and whose program is run by a handle, does not come by that file
-/// either; true tells of that. It saves a third of the time.
+/// Returns true when that is not needed: a container without other processes until its program runs, whose program is
+/// executed by a file descriptor, cannot access the executable. That saves a third of the time.
 pub(crate) fn keep(spec: &Spec, then: Then, root: &Path) -> bool {
     let alone = then != Then::Wait && namespaces::has_own_numbers(spec);
     const NEEDED: [&str; 2] = ["execveat", "openat2"];

@@ -1,7 +1,7 @@
-//! Telling a service manager that the program in a container is ready (sd_notify(3)).
+//! Readiness of the program in a container, for a service manager (sd_notify(3)).
 //!
-//! Whoever wants to be told names a socket in `NOTIFY_SOCKET`. The container does not get that one, over which it could
-//! say much more: it gets a socket of ours, and that it is ready is all that is passed on.
+//! The manager's socket is named in `NOTIFY_SOCKET`. The container does not get that one, over which it could send
+//! other messages too: it gets a socket of this runtime, from which only readiness is passed on.
 
 use crate::error::OciError;
 use oci_spec::runtime::{Mount, Spec};
@@ -13,11 +13,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The directory in that of the container's state, and the socket in it.
+/// Name of the directory in the container's state directory, and of the socket in it.
 const NAME: &str = "notify";
 const READY: &str = "READY=1";
 
-/// Somebody who is to be told.
+/// Service manager that waits for readiness.
 #[derive(Debug)]
 pub(crate) struct Readiness {
     manager: PathBuf,
@@ -25,17 +25,18 @@ pub(crate) struct Readiness {
 }
 
 impl Readiness {
-    /// Of the container whose state is in a directory; `None` when nobody wants to be told. Sockets without a file cannot be
-    /// shown in containers.
+    /// Service manager of the environment, for the container with the state directory `state`. `None` when no manager
+    /// waits. Sockets without a path cannot be mounted into containers, so abstract ones are ignored.
     pub(crate) fn wanted(state: &Path) -> Option<Readiness> {
         let manager = PathBuf::from(std::env::var_os("NOTIFY_SOCKET")?);
         manager.is_absolute().then(|| Readiness { manager, dir: state.join(NAME) })
     }
 
-    /// Shows the container a directory in the manager's socket's place, and names the socket that is going to be there.
+    /// Mounts a directory into the container at the path of the manager's socket, and sets `NOTIFY_SOCKET` to the
+    /// future socket in it.
     pub(crate) fn show(&self, spec: &mut Spec) -> Result<(), OciError> {
         fs::create_dir(&self.dir).map_err(OciError::file("make", &self.dir))?;
-        // Root in there may be somebody else.
+        // Root in the container may be another user.
         fs::set_permissions(&self.dir, PermissionsExt::from_mode(0o755))
             .map_err(OciError::file("open to others", &self.dir))?;
         let mut mount = Mount::default();
@@ -53,7 +54,7 @@ impl Readiness {
         Ok(())
     }
 
-    /// The socket, before the program runs; `None` for a container that was made when nobody wanted to be told.
+    /// Opens the socket, before the program runs. `None` for a container that was created while no manager waited.
     pub(crate) fn listen(&self) -> Result<Option<OwnedFd>, OciError> {
         let path = self.dir.join(NAME);
         let failed = |errno: rustix::io::Errno| OciError::file("make", &path)(errno.into());
@@ -65,7 +66,7 @@ impl Readiness {
         let kind = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, kind, None);
         let socket = socket.map_err(failed)?;
-        // Names of sockets are short: the directory is named by a descriptor.
+        // Socket addresses have at most 108 bytes: the directory is addressed by a descriptor.
         let short = format!("/proc/self/fd/{}/{NAME}", dir.as_raw_fd());
         let address = SocketAddrUnix::new(short).map_err(failed)?;
         rustix::net::bind(&socket, &address).map_err(failed)?;
@@ -74,7 +75,8 @@ impl Readiness {
         Ok(Some(socket))
     }
 
-    /// Hears what the container has to say. True when that was that it is ready: then the manager has been told.
+    /// Receives messages of the container. Returns true when one reported readiness, after forwarding that to the
+    /// manager.
     pub(crate) fn hear(&self, socket: &OwnedFd) -> bool {
         const LONGEST: usize = 4096;
         let mut message = [0u8; LONGEST];
@@ -87,7 +89,7 @@ impl Readiness {
         false
     }
 
-    /// A manager that is gone needs to know nothing.
+    /// Reports readiness to the manager; failures are ignored, because a manager that has ended does not need it.
     fn tell(&self) {
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None);

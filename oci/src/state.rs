@@ -1,8 +1,8 @@
-//! What is kept about a container: a directory named after it, emptied at boot, with one file (its record on the first
-//! line, its configuration as it was below) and the socket at which it waits to be started.
+//! State of a container: a directory named after it, emptied at boot, with one file (its record on the first line, its
+//! configuration unchanged below) and the socket at which it waits to be started.
 //!
-//! A process is known by its number and the time it was started, so that a number that was given away again is not
-//! taken for it. Everything is written beside and renamed.
+//! A process is identified by its pid and its start time, so that a reused pid is not mistaken for it. All files are
+//! written under a temporary name and renamed.
 
 use crate::error::OciError;
 use kiln_runtime::cgroup::{Extent, Groups};
@@ -19,19 +19,19 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The version of the specification that is implemented.
+/// Version of the specification that is implemented.
 pub(crate) const OCI_VERSION: &str = "1.2.1";
 
 const STATE_FILE: &str = "state";
 const GATE: &str = "gate";
 
-/// What is kept in the file.
+/// Record of a container, the first line of its file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) pid: i32,
-    /// In ticks since boot.
+    /// Start time of the first process, in ticks since boot.
     pub(crate) start_time: String,
     pub(crate) bundle: PathBuf,
     pub(crate) rootfs: PathBuf,
@@ -39,14 +39,14 @@ pub(crate) struct Record {
     pub(crate) owner: String,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) groups: Groups,
-    /// Its share of caches and memory bandwidth.
+    /// Class of the container for caches and memory bandwidth; `None` when it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) class: Option<Class>,
-    /// Namespaces of the container's own, as `CLONE_NEW…` bits.
+    /// Separate namespaces of the container, as `CLONE_NEW…` bits.
     pub(crate) namespaces: u64,
 }
 
-/// Where a container is in its life.
+/// Status of a container in its lifecycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
@@ -69,7 +69,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// What callers are told (OCI runtime specification, "State").
+/// State as reported to callers (OCI runtime specification, "State").
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Report<'a> {
@@ -84,20 +84,20 @@ pub(crate) struct Report<'a> {
     pub(crate) owner: &'a str,
 }
 
-/// The directory of all containers.
+/// Directory of all containers.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     root: PathBuf,
 }
 
-/// The directory of one container.
+/// Directory of one container.
 #[derive(Debug)]
 pub(crate) struct Dir {
     path: PathBuf,
     id: String,
 }
 
-/// A container as it is on disk.
+/// Container as stored on disk.
 #[derive(Debug)]
 pub(crate) struct Container {
     pub(crate) dir: Dir,
@@ -110,7 +110,7 @@ impl Store {
         Store { root: root.map_or_else(default_root, PathBuf::from) }
     }
 
-    /// Makes the directory of a new container.
+    /// Creates the directory of a new container.
     pub(crate) fn create(&self, id: &str) -> Result<Dir, OciError> {
         check_id(id)?;
         let path = self.root.join(id);
@@ -129,7 +129,7 @@ impl Store {
         }
     }
 
-    /// The directory of a container, whatever is in it.
+    /// Directory of a container, whether or not its record is complete.
     pub(crate) fn dir(&self, id: &str) -> Result<Dir, OciError> {
         check_id(id)?;
         let path = self.root.join(id);
@@ -139,7 +139,7 @@ impl Store {
         Ok(Dir { path, id: id.to_owned() })
     }
 
-    /// A container that exists.
+    /// Opens an existing container.
     pub(crate) fn open(&self, id: &str) -> Result<Container, OciError> {
         let dir = self.dir(id)?;
         let (record, config) = dir.read()?.ok_or_else(|| {
@@ -148,7 +148,7 @@ impl Store {
         Ok(Container { dir, record, config })
     }
 
-    /// All containers, by name.
+    /// All containers, sorted by id.
     pub(crate) fn list(&self) -> Result<Vec<Container>, OciError> {
         let mut found = Vec::new();
         let entries = match fs::read_dir(&self.root) {
@@ -158,7 +158,7 @@ impl Store {
         };
         for entry in entries.flatten() {
             let Some(id) = entry.file_name().to_str().map(str::to_owned) else { continue };
-            // One that is being made or removed right now is not there.
+            // A container that is being created or removed at this moment is skipped.
             if let Ok(container) = self.open(&id) {
                 found.push(container);
             }
@@ -176,7 +176,7 @@ fn default_root() -> PathBuf {
     }
 }
 
-/// Ids are names of directories and groups: nothing that leads elsewhere.
+/// Checks an id, which names directories and cgroups: it must not be a path.
 fn check_id(id: &str) -> Result<(), OciError> {
     const LONGEST: usize = 255;
     if id.len() > LONGEST {
@@ -200,7 +200,7 @@ fn check_id(id: &str) -> Result<(), OciError> {
 }
 
 impl Dir {
-    /// What was recorded and the configuration; `None` while the container is being made.
+    /// Record and configuration. `None` while the container is being created.
     fn read(&self) -> Result<Option<(Record, Vec<u8>)>, OciError> {
         let path = self.path.join(STATE_FILE);
         let mut text = match fs::read(&path) {
@@ -215,7 +215,7 @@ impl Dir {
         Ok(Some((record, text)))
     }
 
-    /// Writes the record and, below it, the configuration that the container was made from.
+    /// Writes the record and, below it, the configuration that the container was created from.
     pub(crate) fn write(&self, record: &Record, config: &[u8]) -> Result<(), OciError> {
         let mut text = serde_json::to_vec(record).unwrap_or_default();
         text.push(b'\n');
@@ -234,7 +234,7 @@ impl Dir {
         Ok(socket)
     }
 
-    /// A connection to a container that waits; `None` when nobody does.
+    /// Connects to a container that waits at its gate. `None` when none does.
     pub(crate) fn connect(&self) -> Option<OwnedFd> {
         let kind = SocketType::SEQPACKET;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).ok()?;
@@ -242,7 +242,8 @@ impl Dir {
         Some(socket)
     }
 
-    /// Names of sockets are short: the directory is named by a descriptor.
+    /// Calls a function with the address of the gate. Socket addresses have at most 108 bytes: the directory is
+    /// addressed by a descriptor.
     fn with_gate<T>(
         &self,
         call: impl FnOnce(&SocketAddrUnix) -> rustix::io::Result<T>,
@@ -257,12 +258,12 @@ impl Dir {
         self.path.join(GATE).exists()
     }
 
-    /// The container has been started.
+    /// Removes the gate of a container that has been started.
     pub(crate) fn remove_gate(&self) {
         let _ = fs::remove_file(self.path.join(GATE));
     }
 
-    /// Removes the directory. Without its record the container is no more, whatever happens then.
+    /// Removes the directory. The record goes first: without it the container does not exist, even if the rest fails.
     pub(crate) fn remove(&self) -> Result<(), OciError> {
         let _ = rustix::fs::unlink(self.path.join(STATE_FILE));
         if rustix::fs::rmdir(&self.path).is_ok() {
@@ -286,12 +287,12 @@ impl Dir {
 }
 
 impl Container {
-    /// The configuration that the container was made from.
+    /// Configuration that the container was created from.
     pub(crate) fn config(&self) -> Result<Spec, OciError> {
         crate::bundle::parse(&self.dir.path.join(STATE_FILE), &self.config).map(|(spec, _)| spec)
     }
 
-    /// Puts the container's processes into groups, when it was made without.
+    /// Moves the container's processes into cgroups, when it was created without.
     pub(crate) fn need_groups(&mut self) -> Result<(), OciError> {
         if !self.record.groups.are_none() {
             return Ok(());
@@ -308,7 +309,7 @@ impl Container {
         self.save()
     }
 
-    /// Writes the changed record.
+    /// Writes the changed record to disk.
     pub(crate) fn save(&self) -> Result<(), OciError> {
         self.dir.write(&self.record, &self.config)
     }
@@ -327,16 +328,16 @@ impl Container {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.record.pid)).unwrap_or_default();
         let Some((_, rest)) = stat.rsplit_once(')') else { return false };
         let mut fields = rest.split_whitespace();
-        // One that has ended and was not waited for yet is dead all the same.
+        // An ended process that was not waited for yet counts as dead.
         let is_dead = matches!(fields.next(), Some("Z" | "X" | "x") | None);
         !is_dead && fields.nth(18) == Some(self.record.start_time.as_str())
     }
 
-    /// A handle on the first process; `None` when it has ended.
+    /// Pidfd of the first process. `None` when it has ended.
     pub(crate) fn pidfd(&self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(self.record.pid)?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // The handle is on whoever has the number now: look after taking it.
+        // The pid may have been reused before the pidfd was opened: check again.
         self.is_alive().then_some(pidfd)
     }
 
@@ -361,24 +362,24 @@ impl Record {
         }
     }
 
-    /// The state as hooks are told.
-    /// Takes back what was shared out to the container, which has ended.
+    /// Removes the cgroups and the resctrl class of the container, which has ended.
     pub(crate) fn release(&self) -> Result<(), OciError> {
         self.groups.remove()?;
         self.leave_class()
     }
 
-    /// The same without its groups.
+    /// Removes only the resctrl class.
     pub(crate) fn leave_class(&self) -> Result<(), OciError> {
         Ok(self.class.as_ref().map_or(Ok(()), Class::remove)?)
     }
 
+    /// State in the JSON form that hooks receive.
     pub(crate) fn state(&self, status: Status) -> Vec<u8> {
         serde_json::to_vec(&self.report(status)).unwrap_or_default()
     }
 }
 
-/// Writes a file so that it is there whole or not at all.
+/// Writes a file under a temporary name and renames it, so that it is complete or absent.
 pub(crate) fn write_beside(path: &Path, text: &[u8]) -> Result<(), OciError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! Terminals: handing one over to a caller, and standing between two.
+//! Terminals: sending one to the caller's socket, and relaying between two.
 
 use crate::arguments::Arguments;
 use crate::error::OciError;
@@ -15,13 +15,13 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 
-/// Sends a descriptor to whoever listens at a socket, with a word.
+/// Sends a file descriptor to the listener at a socket, with a text.
 pub(crate) fn send_fd(path: &Path, fd: BorrowedFd<'_>, word: &[u8]) -> Result<(), OciError> {
     let socket = connect(path)?;
     send_over(&socket, fd, word).map_err(|errno| OciError::file("send to", path)(errno.into()))
 }
 
-/// Connects to whoever listens at a socket.
+/// Connects to the listener at a socket.
 pub(crate) fn connect(path: &Path) -> Result<OwnedFd, OciError> {
     let failed = |errno: Errno| OciError::file("connect to", path)(errno.into());
     let kind = SocketType::STREAM;
@@ -32,7 +32,7 @@ pub(crate) fn connect(path: &Path) -> Result<OwnedFd, OciError> {
     Ok(socket)
 }
 
-/// Sends a descriptor over a connection, with a word.
+/// Sends a file descriptor over a connection, with a text.
 pub(crate) fn send_over(socket: &OwnedFd, fd: BorrowedFd<'_>, word: &[u8]) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -41,12 +41,12 @@ pub(crate) fn send_over(socket: &OwnedFd, fd: BorrowedFd<'_>, word: &[u8]) -> Re
     rustix::net::sendmsg(socket, &[IoSlice::new(word)], &mut control, SendFlags::NOSIGNAL).map(drop)
 }
 
-/// Where a process's handle and terminal go: to sockets that the caller named, or to this program.
+/// Destination of a process's pidfd and terminal: sockets of the caller, or this process.
 #[derive(Debug, Default)]
 pub(crate) struct Handover {
     pidfd_socket: Option<PathBuf>,
     console_socket: Option<PathBuf>,
-    /// The master of the terminal, when nobody else has it.
+    /// Master of the terminal; `None` without a terminal, and when the caller's socket received it.
     pub(crate) console: Option<OwnedFd>,
 }
 
@@ -71,7 +71,7 @@ impl Handover {
     }
 }
 
-/// The size that a process's terminal is to have; none of its own when it says nothing.
+/// Size of a process's terminal; 0 by 0 when the configuration has none.
 pub(crate) fn size(process: &Process) -> ConsoleSize {
     let number = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
     process.console_size().map_or(ConsoleSize { rows: 0, columns: 0 }, |size| ConsoleSize {
@@ -80,7 +80,7 @@ pub(crate) fn size(process: &Process) -> ConsoleSize {
     })
 }
 
-/// A terminal goes to whoever stays: this program, or the one at the socket.
+/// Checks the destination of a terminal: this process if it stays in the foreground, otherwise the caller's socket.
 pub(crate) fn check(process: &Process, arguments: &Arguments, stays: bool) -> Result<(), OciError> {
     match (process.terminal() == Some(true), arguments.has("console-socket"), stays) {
         (true, false, false) => Err(OciError::usage(

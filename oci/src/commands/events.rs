@@ -1,4 +1,4 @@
-//! `events`: what a container uses, every so often, and when it runs out of memory.
+//! `events`: periodic statistics of a container, and reports of out-of-memory kills.
 
 use crate::arguments::Arguments;
 use crate::error::OciError;
@@ -67,11 +67,11 @@ pub(super) fn events(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
     }
 }
 
-/// Hears when the kernel kills for want of memory.
+/// Watch on the kernel's out-of-memory kills.
 enum OutOfMemory {
-    /// `memory.events` changes; the number of kills so far.
+    /// File `memory.events`, and the number of kills so far.
     Unified { file: File, kills: u64 },
-    /// An event descriptor registered with `memory.oom_control`.
+    /// Event descriptor registered with `memory.oom_control`.
     Legacy { event: OwnedFd, _control: File },
 }
 
@@ -117,7 +117,7 @@ impl OutOfMemory {
     }
 }
 
-/// A time such as `5s`, `100ms` or `1m`.
+/// Parses a duration such as `5s`, `100ms` or `1m`.
 fn duration(text: &str) -> Result<Duration, OciError> {
     let bad = || {
         OciError::usage(format!(

@@ -1,4 +1,4 @@
-//! `features`: what this runtime can do (OCI runtime specification, "features.md").
+//! `features`: features of this runtime (OCI runtime specification, "features.md").
 
 use crate::arguments::Arguments;
 use crate::error::OciError;
@@ -8,7 +8,7 @@ use kiln_runtime::capability;
 use kiln_runtime::host::{Host, SecurityModule};
 use serde_json::json;
 
-/// Options of mounts that mean something to the runtime; all others go to the file system.
+/// Mount options that the runtime interprets; all others are passed to the file system.
 const MOUNT_OPTIONS: &[&str] = &[
     "async",
     "atime",

@@ -1,4 +1,4 @@
-//! `start`, `kill` and `delete`.
+//! Commands `start`, `kill` and `delete`.
 
 use super::Agent;
 use crate::arguments::Arguments;
@@ -53,7 +53,7 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
     }
     container.dir.remove_gate();
     if let Err(error) = hooks::after_start(&spec, &container.record) {
-        // It is stopped and deleted then (runtime specification, "Lifecycle", step 10).
+        // A failed hook stops and deletes the container (runtime specification, "Lifecycle", step 10).
         if let Err(left) = delete_one(globals, id, true) {
             globals.log.warn(&left.to_string());
         }
@@ -65,7 +65,7 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
     Ok(0)
 }
 
-/// Sends the descriptor of reported calls to the agent that answers them.
+/// Sends the seccomp listener to the agent that answers its notifications.
 struct Opening<'a> {
     agent: Option<Agent>,
     record: &'a Record,
@@ -88,20 +88,20 @@ pub(super) fn kill(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         _ => return Err(OciError::usage("kill: the container's id is needed, and at most one signal")),
     };
     let number = match text {
-        // Asks whether there is somebody.
+        // Signal 0 only checks that the process exists.
         "0" => 0,
         text => signal::parse(text).ok_or_else(|| OciError::usage(format!("unknown signal {text:?}")))?,
     };
     let container = globals.store.open(id)?;
     if arguments.has("all") {
         container.record.groups.signal(number)?;
-        // Without groups of its own the first process takes all others of its numbers along.
+        // Without a cgroup only the first process is signalled: its end ends its pid namespace.
         if container.record.groups.unified_path().is_some() || container.record.groups.needs_attach() {
             return Ok(0);
         }
     }
     let gone = || OciError::State(format!("container not running: {id}"));
-    // Where the first process is none of its own numbers, the others outlive it.
+    // Without a pid namespace for the first process, the other processes outlive it.
     let groups = &container.record.groups;
     let others = number == KILL && !groups.is_empty() && !has_own_numbers(&container);
     if others {
@@ -118,7 +118,7 @@ pub(super) fn kill(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
             errno => OciError::Other(format!("cannot signal container {id:?}: {errno}")),
         })?;
     if number == KILL && container.record.groups.is_frozen() {
-        // Nobody dies while stopped.
+        // A killed process does not end while its cgroup is frozen.
         container.record.groups.freeze(false)?;
     }
     Ok(0)
@@ -146,7 +146,7 @@ pub(super) fn delete(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
     Ok(0)
 }
 
-/// The last line of a message that shows the expression first.
+/// Last line of an error message, which repeats the expression before it.
 fn gist(error: &regex::Error) -> String {
     let text = error.to_string();
     let last = text.lines().last().unwrap_or_default().trim();
@@ -157,7 +157,7 @@ fn delete_one(globals: &Globals, id: &str, force: bool) -> Result<(), OciError> 
     let container = match globals.store.open(id) {
         Ok(container) => container,
         Err(OciError::NotFound(_)) if force => return Ok(()),
-        // Making it was interrupted: there is a directory and nothing else.
+        // Its creation was interrupted: only the directory exists.
         Err(OciError::State(_)) if force => return globals.store.dir(id)?.remove(),
         Err(error) => return Err(error),
     };
@@ -173,7 +173,7 @@ fn delete_one(globals: &Globals, id: &str, force: bool) -> Result<(), OciError> 
     }
     let groups = &container.record.groups;
     if groups.are_reused() && has_own_numbers(&container) {
-        // Its own processes have ended with the first; those that are still there are another's.
+        // The container's processes have ended with the first; the remaining ones belong to the cgroup's other users.
         groups.leave();
         container.record.leave_class()?;
     } else {
@@ -190,14 +190,14 @@ fn delete_one(globals: &Globals, id: &str, force: bool) -> Result<(), OciError> 
     Ok(())
 }
 
-/// Kills the first process, which takes all others along, and waits until it is gone.
+/// Kills the first process, which ends all others, and waits for its end.
 fn end(container: &Container) -> Result<(), OciError> {
     let Some(pidfd) = container.pidfd() else { return Ok(()) };
     let _ = launch::signal(pidfd.as_fd(), KILL);
     if container.record.groups.is_frozen() {
         container.record.groups.freeze(false)?;
     }
-    // Stopped by somebody else's group it could not die.
+    // A process in a frozen cgroup of another program could not end.
     Groups::thaw_process(Host::get().layout(), container.record.pid);
     if wait_for(&pidfd, 10) {
         return Ok(());

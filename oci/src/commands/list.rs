@@ -1,4 +1,4 @@
-//! `state`, `list` and `ps`.
+//! Commands `state`, `list` and `ps`.
 
 use crate::arguments::Arguments;
 use crate::error::OciError;
@@ -21,7 +21,7 @@ pub(super) fn list(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
     match arguments.get("format").unwrap_or("table") {
         "json" => {
             let reports: Vec<_> = containers.iter().map(Container::report).collect();
-            // As in runc: nothing is `null`.
+            // As in runc, an empty list is `null`.
             let text = if reports.is_empty() {
                 "null".to_owned()
             } else {
@@ -48,7 +48,7 @@ pub(super) fn list(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
     }
 }
 
-/// Columns as wide as their widest cell, three spaces apart.
+/// Table whose columns are as wide as their widest cell, three spaces apart.
 fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
@@ -68,7 +68,7 @@ pub(super) fn ps(globals: &Globals, arguments: &Arguments) -> Result<u8, OciErro
     };
     let container = globals.store.open(id)?;
     let pids = processes(&container)?;
-    // Flags may stand behind the id too.
+    // Flags may also follow the id.
     let later =
         Arguments::read(options, &[crate::arguments::value(&["format", "f"])], true).unwrap_or_default();
     let format = arguments.get("format").or_else(|| later.get("format")).unwrap_or("table");
@@ -108,7 +108,7 @@ pub(super) fn ps(globals: &Globals, arguments: &Arguments) -> Result<u8, OciErro
     print(&shown)
 }
 
-/// All processes of a container: those of its groups, or those that share its process numbers.
+/// Pids of all processes of a container: those in its cgroups, or those in its pid namespace.
 pub(crate) fn processes(container: &Container) -> Result<Vec<i32>, OciError> {
     let listed = container.record.groups.processes()?;
     if !listed.is_empty() {

@@ -1,4 +1,4 @@
-//! Handing the listener of a filter to the agent that answers for it.
+//! Passing the listener of a seccomp filter to the agent that answers its notifications.
 
 use crate::error::OciError;
 use crate::state::{Record, Status};
@@ -6,14 +6,15 @@ use crate::terminal;
 use oci_spec::runtime::{LinuxSeccompAction, Spec};
 use rustix::fd::{AsFd, OwnedFd};
 
-/// A connection to the agent of a filter. Made before the program can run: without its agent it must not.
+/// Connection to the agent of a filter. It is opened before the program can run, because the program must not run
+/// without its agent.
 pub(crate) struct Agent {
     socket: OwnedFd,
     metadata: String,
 }
 
 impl Agent {
-    /// Connects to the agent of a filter that asks one; `None` when it asks nobody.
+    /// Connects to the agent of a filter. `None` when the filter has no agent.
     pub(crate) fn of(spec: &Spec) -> Result<Option<Agent>, OciError> {
         let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let Some(seccomp) = seccomp else { return Ok(None) };
@@ -30,7 +31,7 @@ impl Agent {
     /// State").
     pub(crate) fn send(&self, record: &Record, listener: &OwnedFd, pid: i32) -> Result<(), String> {
         let state = serde_json::json!({
-            // The version in which the specification's own example says that this structure is.
+            // Version of this structure in the specification's own example.
             "ociVersion": "0.2.0",
             "fds": ["seccompFd"],
             "pid": pid,

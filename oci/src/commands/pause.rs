@@ -1,4 +1,4 @@
-//! `pause` and `resume`.
+//! Commands `pause` and `resume`.
 
 use crate::Globals;
 use crate::arguments::Arguments;

@@ -1,4 +1,4 @@
-//! `create` and `run`.
+//! Commands `create` and `run`.
 
 use crate::arguments::Arguments;
 use crate::create::{self, Made, Then};
@@ -16,7 +16,7 @@ pub(super) fn create(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
 pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
     let id = arguments.id("run")?;
     let then = if arguments.has("detach") { Then::Detach } else { Then::Stay };
-    // Listened for before there is a container: one that ends at once is not missed.
+    // Signals are blocked before the container exists, so that an early end is not missed.
     let signals = match then {
         Then::Stay => Some(Signals::block()?),
         _ => None,
@@ -39,20 +39,20 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Result<u8, OciErr
     if !arguments.has("keep") {
         finish(globals, &made)?;
     }
-    // This program ends now, and all its memory at once.
+    // This process exits now, which frees all its memory at once.
     std::mem::forget(made);
     Ok(code)
 }
 
-/// Removes what is left of a container that has ended.
+/// Removes the remains of a container that has ended.
 fn finish(globals: &Globals, made: &Made) -> Result<(), OciError> {
     let groups = &made.record.groups;
     let removed = groups.remove_if_empty();
     if !removed && groups.are_reused() && namespaces::has_own_numbers(&made.spec) {
-        // Those that are still there are another's.
+        // The remaining processes belong to the cgroup's other users.
         groups.leave();
     } else if !removed {
-        // Processes that share the host's process numbers outlive the first.
+        // Processes in a shared pid namespace outlive the first process.
         groups.signal(9)?;
         groups.remove()?;
     }

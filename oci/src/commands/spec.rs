@@ -1,4 +1,4 @@
-//! `spec`: an example configuration to begin with.
+//! `spec`: example configuration as a starting point.
 
 use crate::Globals;
 use crate::arguments::Arguments;
@@ -72,7 +72,7 @@ fn example(rootless: bool) -> Value {
             ],
         },
     });
-    // Without version 1 hierarchies a namespace hides the host's groups; with them engines do without one.
+    // Without cgroup v1 hierarchies a cgroup namespace hides the host's cgroups; with them other engines use none.
     if Host::get().layout().is_unified_only()
         && let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut()
     {
@@ -84,7 +84,8 @@ fn example(rootless: bool) -> Value {
     spec
 }
 
-/// For users without rights: a user namespace with their own id, no network of its own, no groups.
+/// Adapts a configuration to users without privileges: a user namespace with their own id, the host's network
+/// namespace, no cgroups.
 fn make_rootless(spec: &mut Value) {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let linux = &mut spec["linux"];
@@ -105,7 +106,7 @@ fn make_rootless(spec: &mut Value) {
                 "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
         }
         if let Some(options) = mount["options"].as_array_mut() {
-            // The group of terminals is not mapped.
+            // The gid of terminals is not mapped.
             options.retain(|option| option != "gid=5");
         }
     }

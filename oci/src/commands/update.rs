@@ -1,4 +1,4 @@
-//! `update`: other limits for a container that exists.
+//! `update`: changes the limits of an existing container.
 
 use crate::Globals;
 use crate::arguments::{Arguments, Flag, value};
@@ -65,7 +65,7 @@ pub(super) fn update(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
     Ok(0)
 }
 
-/// A limit below what is in use would kill the container: whoever asks for a check is refused it.
+/// Refuses a memory limit below the current usage, which would kill the container, when the caller requests this check.
 fn check_usage(groups: &Groups, resources: &LinuxResources) -> Result<(), OciError> {
     let memory = resources.memory().as_ref();
     let memory = memory.filter(|memory| memory.check_before_update() == Some(true));
@@ -92,7 +92,7 @@ fn from_file(path: &str) -> Result<LinuxResources, OciError> {
     }
     let mut resources: LinuxResources = serde_json::from_slice(&text)
         .map_err(|error| OciError::Config { path: path.into(), reason: error.to_string() })?;
-    // Rules about devices are those that the container was made with.
+    // Device rules stay as they were at the container's creation.
     resources.set_devices(None);
     Ok(resources)
 }
@@ -134,7 +134,7 @@ fn from_flags(arguments: &Arguments) -> Result<LinuxResources, OciError> {
     Ok(resources)
 }
 
-/// Bytes, with a unit or without; -1 is no limit.
+/// Parses a size in bytes, with a unit or without; -1 is no limit.
 fn size(name: &str, text: &str) -> Result<i64, OciError> {
     if text == "-1" {
         return Ok(-1);

@@ -1,4 +1,4 @@
-//! The control groups of a container: whether it needs any, where they are, and what they say about devices.
+//! Cgroups of a container: whether it needs any, their paths, and their device rules.
 
 use super::Request;
 use crate::error::OciError;
@@ -8,7 +8,7 @@ use oci_spec::runtime::{Capability, LinuxNamespaceType, LinuxResources, Mount, S
 use std::path::{Component, Path, PathBuf};
 
 impl Request<'_> {
-    /// Groups are made where they are wanted: for limits, for devices, or because the caller names their place.
+    /// Creates cgroups where they are needed: for limits, for devices, or because the caller specifies their path.
     pub(super) fn groups(&self, id: &str, layout: &Layout) -> Result<Groups, OciError> {
         if self.globals.no_groups {
             return Ok(Groups::default());
@@ -18,7 +18,7 @@ impl Request<'_> {
             self.globals.log.warn(&format!("{limit} is ignored: Linux has no such limit any more"));
         }
         let mut place = place(&self.bundle.spec, id);
-        // Others are in there, whom limits, signals and removal would meet.
+        // The root cgroup has other processes, to which limits, signals and removal would apply.
         if !place.path.components().any(|part| matches!(part, Component::Normal(_))) {
             return Err(OciError::Other(
                 "`cgroupsPath` names no group of the container's own: it is the top of all groups".to_owned(),
@@ -33,7 +33,7 @@ impl Request<'_> {
         let nested = self.nested;
         let create = |extent| Groups::create(layout, &Place { extent, ..place.clone() }, resources);
         let created = match place.extent {
-            // What it is shown of version 1 are its own groups: without any, nothing.
+            // In a cgroup mount of version 1 it sees only its own cgroups: without any, nothing.
             Extent::Unified if is_shown(&self.bundle.spec) => {
                 create(Extent::All).or_else(|_| create(Extent::Unified))
             }
@@ -53,7 +53,7 @@ impl Request<'_> {
                 }
                 Ok(groups)
             }
-            // Without rights over groups a container without limits can do without them.
+            // Without permission to create cgroups, a container without limits can do without them.
             Err(error)
                 if !resources.is_some_and(cgroup::has_limits)
                     && self.globals.rootless.unwrap_or(nested || !rustix::process::geteuid().is_root()) =>
@@ -65,9 +65,9 @@ impl Request<'_> {
         }
     }
 
-    /// Where only version 1 hierarchies are mounted, a group has to be made in each: a container without limits that is not
-    /// shown any does without. Its devices are then guarded by what is mounted, which a program that may
-    /// not mount cannot change.
+    /// True when a container without limits or a cgroup mount can do without cgroups where only version 1 hierarchies
+    /// are mounted, because it would need one in each. Access to its devices is then controlled by its mounts, which a
+    /// program without the capability to mount cannot change.
     fn does_without_groups(&self, place: &Place) -> bool {
         let resources = self.resources();
         let rules = resources.and_then(|resources| resources.devices().as_ref());
@@ -79,7 +79,7 @@ impl Request<'_> {
         let mounts = sets
             .and_then(|sets| sets.bounding().as_ref())
             .is_some_and(|set| set.contains(&Capability::SysAdmin));
-        // Without process numbers of its own its processes are known by its group alone.
+        // Without a pid namespace its cgroup is the only way to find its processes.
         namespaces::has_own_numbers(&self.bundle.spec)
             && place.extent != Extent::All
             && !resources.is_some_and(cgroup::has_limits)
@@ -87,31 +87,32 @@ impl Request<'_> {
             && !mounts
     }
 
-    /// Whether devices are guarded by rules of the container's groups.
+    /// True when rules of the container's cgroups control access to devices.
     pub(super) fn guards(&self, groups: &Groups) -> bool {
         !self.nested && !groups.paths().is_empty()
     }
 }
 
-/// The place of a container's groups, and whether it needs all of them.
+/// Path and extent of a container's cgroups.
 pub(crate) fn place(spec: &Spec, id: &str) -> Place {
     let linux = spec.linux().as_ref();
     let named =
         linux.and_then(|linux| linux.cgroups_path().clone()).filter(|path| !path.as_os_str().is_empty());
     let own = namespaces::of(spec, LinuxNamespaceType::Cgroup).is_some();
-    // Whoever names the place looks there; and without a namespace the container is shown its groups by path.
+    // The caller looks for cgroups at a path that it specifies; and without a cgroup namespace the container sees its
+    // cgroups by path.
     let extent = if named.is_some() || is_shown(spec) && !own { Extent::All } else { Extent::Unified };
     let path = named.map_or_else(|| PathBuf::from(id), |path| clean(&path));
     Place { path, extent }
 }
 
-/// Whether a container has a mount of cgroups.
+/// True when a container has a cgroup mount.
 fn is_shown(spec: &Spec) -> bool {
     let is_cgroup = |mount: &Mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"));
     spec.mounts().iter().flatten().any(is_cgroup)
 }
 
-/// Without `..` and the like: groups are made nowhere else.
+/// Path without `..` and `.`, so that no cgroups are created elsewhere.
 fn clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();
     for component in path.components() {
@@ -127,7 +128,7 @@ fn clean(path: &Path) -> PathBuf {
     clean
 }
 
-/// The specification's rules about devices, and behind them what every container may use.
+/// Device rules of the specification, followed by those for the devices that every container may use.
 pub(super) fn device_rules(resources: Option<&LinuxResources>) -> Vec<DeviceRule> {
     let given = resources.and_then(|resources| resources.devices().as_ref()).into_iter().flatten();
     let mut rules: Vec<DeviceRule> = given.filter_map(DeviceRule::of).collect();
@@ -135,14 +136,14 @@ pub(super) fn device_rules(resources: Option<&LinuxResources>) -> Vec<DeviceRule
     rules
 }
 
-/// A rule that cannot be read would be one rule less.
+/// Refuses malformed rules: ignoring one would weaken the restrictions.
 pub(super) fn check_device_rules(spec: &Spec) -> Result<(), OciError> {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let rules = resources.and_then(|resources| resources.devices().as_ref());
     for rule in rules.into_iter().flatten() {
         let access = rule.access().as_deref().unwrap_or_default();
         let is_known = |letter: char| "rwm".contains(letter);
-        // More may be forbidden than there is, as runc has it; but what is allowed is said.
+        // As in runc, a denial may name unknown access letters; an allowance may not, and needs at least one letter.
         let makes_sense = if rule.allow() {
             !access.is_empty() && access.chars().all(is_known)
         } else {

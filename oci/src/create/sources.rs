@@ -1,4 +1,4 @@
-//! What is opened on the host's side and handed to the container: mounts and device nodes.
+//! Mount sources and device nodes that are opened on the host and passed to the container.
 
 use super::{Request, own_users};
 use crate::error::OciError;
@@ -13,8 +13,8 @@ use rustix::fs::{Mode, OFlags};
 use std::path::{Path, PathBuf};
 
 impl Request<'_> {
-    /// Mounts that are opened here: what users of a new namespace could not reach, and what is shown with other
-    /// owners.
+    /// Mounts that are opened here: those whose source the users of a new namespace could not reach, and id-mapped
+    /// ones.
     pub(super) fn sources(&self) -> Result<Vec<(usize, OwnedFd)>, OciError> {
         let spec = &self.bundle.spec;
         let users = own_users(spec);
@@ -30,7 +30,8 @@ impl Request<'_> {
                 }
                 continue;
             };
-            // Whoever may not mount here leaves it to the container, which may, and is the same user.
+            // Without the privilege to mount here this is left to the container, which has it, and runs as the same
+            // user.
             if owners.is_none() && !(users && rustix::process::geteuid().is_root()) {
                 continue;
             }
@@ -42,7 +43,8 @@ impl Request<'_> {
             let copy = if has("src-nofollow") { view::copy_itself } else { view::copy };
             let handle = copy(&path, recursive)
                 .map_err(|errno| OciError::file("open the mount source", &path)(errno.into()))?;
-            // A copy is a peer of the host's mount, where the container could mount and unmount unless it is cut off.
+            // The copy is in the peer group of the host's mount, so that mounts in the container would propagate unless
+            // it is made private.
             let peers = ["shared", "rshared", "slave", "rslave"];
             let handle = if peers.into_iter().any(has) {
                 handle
@@ -60,7 +62,7 @@ impl Request<'_> {
         Ok(opened)
     }
 
-    /// The user namespace that is there already and that the container enters, if there is one.
+    /// Existing user namespace that the container enters. `None` for a new one, or the host's.
     fn joined_users(&self) -> Result<Option<OwnedFd>, OciError> {
         let users = namespaces::of(&self.bundle.spec, LinuxNamespaceType::User);
         let Some(Namespace::Joined(path)) = users else { return Ok(None) };
@@ -68,7 +70,7 @@ impl Request<'_> {
         namespace.map(Some).map_err(|errno| OciError::file("open", path)(errno.into()))
     }
 
-    /// The user namespace through which the owners of a mount's files are shown, when they are others.
+    /// User namespace that maps the owners of a mount's files. `None` without id mapping.
     fn owners(&self, mount: &Mount) -> Result<Option<OwnedFd>, OciError> {
         let options = mount.options().as_deref().unwrap_or_default();
         let wanted = options.iter().any(|option| option == "idmap" || option == "ridmap");
@@ -96,8 +98,8 @@ impl Request<'_> {
         idmap::namespace(&maps).map(Some).map_err(OciError::Other)
     }
 
-    /// Device nodes for a container with users of its own, which can make none, and for one without groups, which
-    /// may open none that it makes.
+    /// Device nodes for a container in a user namespace, which cannot create any, and for one without cgroups, which
+    /// cannot open those that it creates.
     pub(super) fn nodes(&self, groups: &Groups) -> Result<Vec<(PathBuf, OwnedFd)>, OciError> {
         let spec = &self.bundle.spec;
         let unguarded = groups.are_none();
@@ -162,7 +164,7 @@ impl Request<'_> {
     }
 }
 
-/// Whether a mount shows a part of the host, with what is mounted below it or without.
+/// True when a bind mount includes the mounts below its source. `None` when it is not a bind mount.
 fn bind(mount: &Mount) -> Option<bool> {
     let options = mount.options().as_deref().unwrap_or_default();
     if options.iter().any(|option| option == "rbind") {
@@ -178,7 +180,7 @@ fn ranges(list: &[LinuxIdMapping]) -> Vec<IdRange> {
         .collect()
 }
 
-/// Which file systems can show other owners depends on the kernel.
+/// Error for an id mapping that failed; which file systems support it depends on the kernel.
 fn unmappable(path: &Path, handle: &OwnedFd, errno: rustix::io::Errno) -> OciError {
     if errno == rustix::io::Errno::NOSYS {
         return OciError::Other(format!(
@@ -197,7 +199,7 @@ fn unmappable(path: &Path, handle: &OwnedFd, errno: rustix::io::Errno) -> OciErr
     ))
 }
 
-/// The name of a file system, told by the table of mounts; its number where that does not know it.
+/// Type of a file system from the mount table; its magic number where the table lacks it.
 fn filesystem_of(handle: &OwnedFd) -> String {
     let device = rustix::fs::fstat(handle).map_or(0, |stat| stat.st_dev);
     let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
