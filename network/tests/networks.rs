@@ -1,7 +1,7 @@
-//! Real networks: bridges, packet rules and published ports on this host's kernel.
+//! Tests of networks: bridges, packet rules and published ports on this host's kernel.
 //!
-//! The test runs in a network namespace of its own, which plays the host; another plays a host outside.
-//! Has a `main` of its own, because the helper must be forked before the test harness makes threads.
+//! The test runs in a separate network namespace, which stands for the host; another one stands for a host outside. It
+//! has its own `main`, because the helper must be forked before the test harness creates threads.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
@@ -57,9 +57,9 @@ const MACHINE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
 const MACHINE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
-/// Nobody waits for so long in a test that passes.
+/// Timeout that a passing test never reaches.
 const LONG: Duration = Duration::from_secs(10);
-/// How long silence must last to count as such.
+/// Duration without an answer after which an address counts as silent.
 const SILENCE: Duration = Duration::from_millis(300);
 
 fn main() {
@@ -103,7 +103,7 @@ fn main() {
     }
 }
 
-/// What the tests share: the host, a host outside, and the default network.
+/// State of all tests: the host, a host outside, and the default network.
 struct Bed {
     spawner: Spawner,
     outside: OwnedFd,
@@ -136,7 +136,7 @@ impl Bed {
                 ip(&format!("link set {name} up"));
             });
         }
-        // Another host's setting would be this one's.
+        // The namespace may have inherited the setting of another one.
         forwarding::set("0");
         let bridge = Bridge::open(state.path()).unwrap();
         assert_eq!(bridge.subnet6().is_some(), has_ipv6);
@@ -155,7 +155,7 @@ impl Bed {
         self.bridge.publish(connection, mappings, "web", &self.proxy).unwrap()
     }
 
-    /// Of a list of addresses, those of versions that the host has.
+    /// Addresses of a list whose IP version the host supports.
     fn usable<const N: usize>(&self, addresses: [IpAddr; N]) -> Vec<IpAddr> {
         addresses.into_iter().filter(|address| self.has_ipv6 || address.is_ipv4()).collect()
     }
@@ -171,14 +171,14 @@ fn interfaces() -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What `nft` lists, where it is installed.
+/// Output of `nft`. `None` where it is not installed, or fails.
 fn nft(arguments: &str) -> Option<String> {
     let output = Command::new("nft").args(arguments.split_whitespace()).output().ok()?;
     assert!(output.status.success(), "nft {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
-/// Calls a function in a namespace.
+/// Calls a function in a network namespace.
 fn inside<T: Send>(namespace: impl AsFd + Sync, work: impl FnOnce() -> T + Send) -> T {
     within(Some(namespace.as_fd()), work)
 }
@@ -195,7 +195,7 @@ fn within<T: Send>(namespace: Option<BorrowedFd<'_>>, work: impl FnOnce() -> T +
     })
 }
 
-/// A program that listens in a namespace, for both versions.
+/// Listens in a namespace, for both IP versions.
 fn listen(namespace: BorrowedFd<'_>, port: u16) -> TcpListener {
     inside(namespace, || {
         TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
@@ -218,7 +218,7 @@ fn try_connect(from: Option<BorrowedFd<'_>>, to: SocketAddr, patience: Duration)
     within(from, || TcpStream::connect_timeout(&to, patience))
 }
 
-/// Connects, says something both ways, and gives the client's address as the server sees it.
+/// Connects, sends data both ways, and returns the client's address as the server sees it.
 #[track_caller]
 fn talk(from: Option<BorrowedFd<'_>>, to: SocketAddr, server: &TcpListener) -> IpAddr {
     let client = try_connect(from, to, LONG);
@@ -239,7 +239,7 @@ fn talk(from: Option<BorrowedFd<'_>>, to: SocketAddr, server: &TcpListener) -> I
     peer.ip().to_canonical()
 }
 
-/// Sends a datagram, gets an answer, and gives the client's address as the server sees it.
+/// Sends a datagram, receives an answer, and returns the client's address as the server sees it.
 #[track_caller]
 fn exchange(from: Option<BorrowedFd<'_>>, to: SocketAddr, server: &UdpSocket) -> IpAddr {
     let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
@@ -266,7 +266,7 @@ fn at(address: impl Into<IpAddr>, port: u16) -> SocketAddr {
     SocketAddr::new(address.into(), port)
 }
 
-/// A container's addresses.
+/// All addresses of a container.
 fn addresses(connection: &Connection) -> Vec<IpAddr> {
     let ipv6 = connection.ipv6.map(|ipv6| IpAddr::V6(ipv6.address));
     [Some(IpAddr::V4(connection.address)), ipv6].into_iter().flatten().collect()
@@ -294,7 +294,7 @@ fn rules(bed: &Bed) {
         .replace("V6", &subnet6.to_string())
         .replace("C4", &container.address.to_string())
         .replace("C6", &ipv6.address.to_string());
-    // Versions of nft differ in how they write priorities.
+    // Versions of nft write priorities differently.
     let plain = |text: &str| text.replace("priority -100;", "priority dstnat;");
     assert_eq!(plain(&listed), plain(&expected));
 }
@@ -317,7 +317,7 @@ fn outward(bed: &Bed) {
             assert_eq!(talk(Some(container.namespace()), at(there, 7000), &server), seen);
         }
     }
-    // The container's address is settled at once, so the host reaches it at once.
+    // The container's address needs no duplicate address detection, so the host reaches it at once.
     let server = listen(container.namespace(), 80);
     for address in addresses(&container) {
         talk(None, at(address, 80), &server);
@@ -334,7 +334,7 @@ fn inward(bed: &Bed) {
             assert_eq!(talk(from, at(there, 8080), &server), seen);
         }
     }
-    // One that is for loopback is for nobody else.
+    // A port on loopback is reachable only from this host.
     drop(published);
     let loopback =
         PortMapping { host_address: Some(Ipv4Addr::LOCALHOST.into()), ..PortMapping::tcp(8080, 80) };
@@ -359,13 +359,13 @@ fn from_machine(bed: &Bed) {
     ]) {
         talk(None, at(address, 8080), &server);
     }
-    // A program that listens for version 4 only is reached at ::1 too.
+    // A program that listens on IPv4 only is reached at ::1 too.
     drop(server);
     let server = inside(container.namespace(), || TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)).unwrap());
     for address in bed.usable([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]) {
         talk(None, at(address, 8080), &server);
     }
-    // Nobody listens: the connection is broken, it does not just end.
+    // No program listens: the connection is reset, it does not just end.
     drop(server);
     let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, 8080)).unwrap();
     client.set_read_timeout(Some(LONG)).unwrap();
@@ -382,7 +382,7 @@ fn hairpin(bed: &Bed) {
             talk(Some(from.namespace()), at(address, 8080), &server);
         }
     }
-    // Not by way of the host, neighbours see each other's own addresses.
+    // The packets do not pass through the host, so neighbours see each other's own addresses.
     for address in addresses(&container) {
         let seen = talk(Some(neighbour.namespace()), at(address, 80), &server);
         assert!(addresses(&neighbour).contains(&seen));
@@ -417,7 +417,7 @@ fn datagrams(bed: &Bed) {
 
 fn steady_datagrams(bed: &Bed) {
     for address in bed.usable([MACHINE.into(), MACHINE6.into()]) {
-        // One sender that does not stop: what the kernel has settled for it holds.
+        // A sender without pauses keeps its flow in the kernel's connection tracking.
         let any: IpAddr = if address.is_ipv4() { OUTSIDE.into() } else { OUTSIDE6.into() };
         let client = inside(&bed.outside, || UdpSocket::bind((any, 0)).unwrap());
         client.set_read_timeout(Some(LONG)).unwrap();
@@ -447,14 +447,14 @@ fn networks_apart(bed: &Bed) {
     for address in addresses(&container) {
         assert_silent(Some(stranger.namespace()), at(address, 80));
     }
-    // A published port is for all, and who comes is known by its own address.
+    // A published port is open to other networks, and keeps the client's address.
     for address in bed.usable([MACHINE.into(), MACHINE6.into()]) {
         let seen = talk(Some(stranger.namespace()), at(address, 8080), &server);
         assert!(addresses(&stranger).contains(&seen), "{seen}");
     }
     let outside = listen(bed.outside.as_fd(), 7000);
     talk(Some(stranger.namespace()), at(OUTSIDE, 7000), &outside);
-    // Who knows the way to a container still does not get in.
+    // A host with a route to a container cannot reach it either.
     inside(&bed.outside, || ip(&format!("route add {} via {MACHINE}", bed.bridge.subnet())));
     assert_silent(Some(bed.outside.as_fd()), at(container.address, 80));
     inside(&bed.outside, || ip(&format!("route del {}", bed.bridge.subnet())));
@@ -480,7 +480,7 @@ fn internal(bed: &Bed) {
     assert_eq!(error.to_string(), "ports cannot be published in an internal network");
     let outside = try_connect(Some(one.namespace()), at(OUTSIDE, 7000), LONG);
     assert_eq!(outside.unwrap_err().kind(), io::ErrorKind::NetworkUnreachable);
-    // Nor for one that makes itself a route.
+    // A container that adds a route to itself cannot leave the network either.
     let container = bed.connect();
     let _listening = listen(container.namespace(), 80);
     let _published = bed.publish(&container, &mapping);
@@ -611,7 +611,7 @@ fn conflicts(bed: &Bed) {
     );
     let twice = bed.bridge.publish(&container, &[PortMapping::tcp(8081, 80)], "web", &bed.proxy);
     assert!(matches!(twice, Err(PublishError::Twice)));
-    // The other protocol is another port, and it is free again at once.
+    // The other protocol is a separate port, and is free again at once.
     drop(bed.bridge.publish(&neighbour, &[udp(8080, 80)], "other", &bed.proxy).unwrap());
     drop(published);
     let two = [one, PortMapping { host_address: Some(OUTSIDE.into()), ..PortMapping::tcp(8080, 80) }];
@@ -619,7 +619,7 @@ fn conflicts(bed: &Bed) {
     assert_eq!(error.to_string(), "cannot bind 192.0.2.9:8080/tcp");
     drop(bed.bridge.publish(&neighbour, &[PortMapping::tcp(8080, 80)], "other", &bed.proxy).unwrap());
 
-    // A program has the port.
+    // A program uses the port.
     let program = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080)).unwrap();
     let (pid, name) = (std::process::id(), fs::read_to_string("/proc/self/comm").unwrap());
     let by = format!("{all} by process {pid} (`{}`)", name.trim());
@@ -704,12 +704,12 @@ fn killed(bed: &Bed) {
         fs::read_dir(dir.join("ports")).unwrap().count()
     };
     assert_eq!(ports(), 1);
-    // While it lives, others leave its ports alone.
+    // While the process runs, other processes leave its ports alone.
     drop(Bridge::open(bed.state.path()).unwrap());
     assert_eq!(ports(), 1);
     publisher.kill().unwrap();
     publisher.wait().unwrap();
-    // Whoever gets the address does not get the ports.
+    // The next user of the address does not get the ports.
     let container = bed.connect();
     assert_eq!(container.address, address);
     assert_eq!(ports(), 0);
@@ -730,7 +730,7 @@ fn restored(bed: &Bed) {
         println!("SKIPPED: needs `nft`");
         return;
     }
-    // What another container needs brings back what all need.
+    // Publishing for another container restores the rules of all.
     let _other = bed.publish(&neighbour, &[PortMapping::tcp(8081, 80)]);
     assert_eq!(talk(Some(bed.outside.as_fd()), at(MACHINE, 8080), &server), IpAddr::V4(OUTSIDE));
     let outside = listen(bed.outside.as_fd(), 7000);
@@ -793,7 +793,7 @@ fn nothing_left(bed: &Bed) {
         let Some(listed) = nft(&format!("list map inet kiln {map}")) else { break };
         assert!(!listed.contains("elements"), "{listed}");
     }
-    // The thread ends with the last that needs it.
+    // The thread ends with the last user of the proxy.
     let threads = || fs::read_dir("/proc/self/task").unwrap().count();
     let own = Proxy::new();
     let with = threads();
@@ -806,7 +806,7 @@ fn nothing_left(bed: &Bed) {
 }
 
 fn user_mode(_bed: &Bed) {
-    // Opened to all, as it is where udev runs.
+    // Accessible to all users, as under udev.
     let device = tempfile::tempdir().unwrap();
     fs::set_permissions(device.path(), fs::Permissions::from_mode(0o777)).unwrap();
     ip("route add default via 192.0.2.9");
@@ -832,7 +832,7 @@ fn user_mode(_bed: &Bed) {
     ip("route del default");
 }
 
-/// What a user without privileges does: both programs, each for a namespace of its own.
+/// Tests of an unprivileged user: both programs, each for a new namespace.
 fn without_privileges() {
     let state = std::env::var_os("KILN_TEST_STATE").unwrap();
     for program in [Program::Pasta, Program::Slirp4netns] {
@@ -841,7 +841,7 @@ fn without_privileges() {
             println!("SKIPPED: `{}` is not installed", program.name());
             continue;
         }
-        // Its shell says when it is in its namespaces.
+        // The shell reports when it is in its namespaces.
         let script = "echo in; read line";
         let container = Command::new("unshare")
             .args(["--user", "--map-root-user", "--net", "sh", "-c", script])

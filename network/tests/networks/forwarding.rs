@@ -1,4 +1,4 @@
-//! A network of containers does not make a router of its host.
+//! Networks of containers do not turn their host into a router.
 
 use super::{Bed, assert_silent, at, inside, ip, listen, talk};
 use kiln_network::{Bridge, Ipv6, NetworkConfig};
@@ -12,7 +12,7 @@ const HOST: [IpAddr; 2] =
 const SIDES: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(198, 51, 100, 9)), IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9))];
 
-/// Has the host of this network namespace pass packets on, or not.
+/// Sets packet forwarding of the host in this network namespace.
 pub(super) fn set(value: &str) {
     SETTINGS.iter().filter(|path| fs::exists(path).unwrap()).for_each(|path| fs::write(path, value).unwrap());
 }
@@ -22,8 +22,8 @@ fn settings() -> Vec<String> {
     present.map(|path| fs::read_to_string(path).unwrap().trim().to_owned()).collect()
 }
 
-/// A host between two others: with a network of containers it passes on what it passed on before, and after the last
-/// network its settings are as they were.
+/// Tests a host between two others: with a network of containers it forwards what it forwarded before, and after the
+/// last network its settings are as they were.
 pub(super) fn test(bed: &Bed) {
     for was_router in [false, true] {
         let [host, left, right] = [(); 3].map(|()| bed.spawner.make_network().unwrap().0);
@@ -61,7 +61,7 @@ pub(super) fn test(bed: &Bed) {
         } else {
             assert_silent(Some(left.as_fd()), at(SIDES[1], 7000));
         }
-        // What comes later is for its maker to guard: the bridges of another engine work.
+        // Interfaces that are created later are not blocked: the bridges of another engine work.
         let later = bed.spawner.make_network().unwrap().0;
         let there = format!("/proc/{}/fd/{}", std::process::id(), later.as_raw_fd());
         inside(&host, || {
