@@ -1,4 +1,4 @@
-//! `kiln build`.
+//! Command `kiln build`: sets up and runs builds.
 
 mod agent;
 mod call;
@@ -34,12 +34,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-/// Describes the arguments.
+/// Describes the command's arguments for help and completion.
 pub fn describe() -> clap::Command {
     flags::describe()
 }
 
-/// Builds; prints the image's id with `-q`.
+/// Runs a build; prints the image's id with `-q`.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let words = arguments.clone();
     let build: Build = arguments::parse("build", arguments)?;
@@ -73,13 +73,13 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     result.map(|()| 0)
 }
 
-/// The images in a store.
+/// Ids of all images in a store.
 fn images(store: &Store) -> Result<BTreeSet<ImageId>, CliError> {
     Ok(store.images()?.into_iter().map(|image| image.id).collect())
 }
 
-/// Removes the images that a build made for its outputs alone, but for those that were there before, or that another command
-/// has named meanwhile. What they are made of stays in the cache.
+/// Removes images that a build created only for its outputs, except those that existed before, or that another command
+/// has named meanwhile. Their layers stay in the cache.
 fn remove_new(made: &Made<'_>, before: &BTreeSet<ImageId>) -> Result<(), CliError> {
     for image in made.outcome.images.iter().filter(|image| !before.contains(&image.id)) {
         match made.store.remove_image(&made.store.resolve(&image.id.to_string())?, 0) {
@@ -90,7 +90,7 @@ fn remove_new(made: &Made<'_>, before: &BTreeSet<ImageId>) -> Result<(), CliErro
     Ok(())
 }
 
-/// What builds need, once for each process.
+/// Resources of builds, opened once for each process.
 pub(super) struct Workshop {
     spawner: Spawner,
     pub(super) session: Session,
@@ -98,11 +98,11 @@ pub(super) struct Workshop {
     watched: Watched,
 }
 
-/// The progress of the build that goes on, for the thread that signals reach.
+/// Progress of the current build, for the thread that handles signals.
 type Watched = Arc<Mutex<Weak<Progress>>>;
 
 impl Workshop {
-    /// Must come before anything that makes threads.
+    /// Opens the resources. Must be called before the process creates threads.
     pub(super) fn open(globals: &Globals) -> Result<Workshop, CliError> {
         let spawner = session::start_helper()?;
         let signals = Signals::catch()?;
@@ -113,7 +113,7 @@ impl Workshop {
     }
 }
 
-/// Builds, and hands what came of it on.
+/// Runs a build, and passes its result to `then`.
 pub(super) fn carry_out<T>(
     workshop: &Workshop,
     build: &Build,
@@ -162,7 +162,7 @@ pub(super) fn carry_out<T>(
         images: &images,
         outcome: &outcome,
         annotations: &options.annotations,
-        // Exported files get the time that the command line gives, not that of the file.
+        // Exported files get the epoch of the command line, not the epoch of the Dockerfile.
         epoch: outcome.epoch.filter(|_| options.build_args.contains_key("SOURCE_DATE_EPOCH")),
         is_quiet: build.quiet,
         pushed: RefCell::default(),
@@ -170,7 +170,7 @@ pub(super) fn carry_out<T>(
     then(&made)
 }
 
-/// Writes and prints what identifies the result.
+/// Writes and prints the ids of the result.
 fn tell_of(build: &Build, made: &Made<'_>, outputs: &[Output]) -> Result<(), CliError> {
     let has_image = !outputs.iter().any(Output::is_tree);
     if let Some(path) = &build.iidfile {
@@ -195,11 +195,12 @@ fn answer(globals: &Globals, build: &Build, options: &BuildOptions, call: Call) 
     call.answer(globals, &opened.context, options, &build.shown_path())
 }
 
-/// How long a build may take to end in order.
+/// Time for an orderly end of a build after a signal.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The first signal stops the build in order, the second at once. So does time: what unpacks or packs something huge
-/// does not look up. What is left is scratch of a dead process, which the next command removes.
+/// Stops the build on signals: the first stops it in order, the second at once. So does the end of a grace period,
+/// because packing or unpacking a huge file does not check for the interrupt. The remaining scratch directories of the
+/// dead process are removed by the next command.
 fn end_on_signal(signals: Signals, cancel: Cancel, watched: Watched) {
     signals.listen(move |signal| {
         let progress = watched.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
@@ -221,7 +222,7 @@ fn end_on_signal(signals: Signals, cancel: Cancel, watched: Watched) {
     });
 }
 
-/// A terminal's window has another size.
+/// Signal for a new size of the terminal's window.
 const SIGWINCH: i32 = 28;
 
 fn end_at_once(progress: Option<&Progress>) -> ! {

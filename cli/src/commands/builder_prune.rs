@@ -1,4 +1,4 @@
-//! `kiln builder prune`.
+//! Command `kiln builder prune`: removes the build cache.
 
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
@@ -18,12 +18,12 @@ struct Prune {
     force: bool,
 }
 
-/// Describes the arguments.
+/// Describes the command's arguments for help and completion.
 pub fn describe() -> clap::Command {
     <Prune as clap::CommandFactory>::command()
 }
 
-/// Removes cache records, layers that no image has, and cache mounts.
+/// Removes cache records, layers that no image uses, and cache mounts.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let prune: Prune = arguments::parse("builder prune", arguments)?;
     let session = Session::open(globals)?;

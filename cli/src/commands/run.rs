@@ -1,4 +1,4 @@
-//! `kiln run`.
+//! Command `kiln run`: runs a program in a new container.
 
 use crate::arguments::{self, Globals};
 use crate::attach::Attachment;
@@ -86,12 +86,12 @@ struct Run {
     command: Vec<OsString>,
 }
 
-/// Describes the arguments.
+/// Describes the command's arguments for help and completion.
 pub fn describe() -> clap::Command {
     <Run as clap::CommandFactory>::command()
 }
 
-/// Makes a container, starts it, and gives its exit code.
+/// Creates a container, starts it, and returns its exit code.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let run: Run = arguments::parse_leading("run", arguments)?;
     let options = run.options().map_err(|error| error.with_code(code::USAGE))?;
@@ -100,7 +100,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let target = Target::listen(Signals::catch()?);
     let session = Session::open(globals)?;
 
-    // What the image names stays until the container names it.
+    // Layers of the image must not be collected before the container pins them.
     let using = session.store.use_layers()?;
     let image = run.image(&session)?;
     run.tell_of_name_servers(&options);
@@ -125,7 +125,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     target.set(&running, attached.console());
     let code = running.wait()?;
     attached.finish();
-    // Exit codes have eight bits.
+    // An exit code has eight bits.
     Ok(code as u8)
 }
 
@@ -184,14 +184,14 @@ impl Run {
         }
     }
 
-    /// Reports that the container asks name servers that the host does not have.
+    /// Reports that the container uses public name servers instead of the host's.
     fn tell_of_name_servers(&self, options: &RunOptions) {
         if options.network == NetworkMode::Bridge && !self.quiet && resolv::for_container().is_public {
             ui::tell_line(&format!("warning: {}", resolv::PUBLIC_NOTICE));
         }
     }
 
-    /// The image, pulled if need be.
+    /// Finds the image, and pulls it if the options require that.
     fn image(&self, session: &Session) -> Result<Image, CliError> {
         let store = &session.store;
         let pull = || {
@@ -244,7 +244,7 @@ impl Run {
     }
 }
 
-/// `NAME` becomes `NAME=value of this process`; without one, the name alone takes the image's away.
+/// Completes `NAME` with its value in this process; a name without a value stays, and removes the image's variable.
 pub(super) fn with_value(entry: String) -> Result<String, CliError> {
     if entry.is_empty() || entry.starts_with('=') {
         let message = format!("invalid environment variable: {entry}");
@@ -259,7 +259,7 @@ pub(super) fn with_value(entry: String) -> Result<String, CliError> {
     })
 }
 
-/// The lines of an environment file without comments (docker/cli `pkg/kvfile`).
+/// Lines of an environment file without comments (docker/cli `pkg/kvfile`).
 pub(super) fn read_env_file(path: &Path) -> Result<Vec<String>, CliError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         CliError::failed(format!("cannot read `{}`: {error}", path.display())).with_code(code::USAGE)
@@ -282,7 +282,7 @@ fn create_error(error: EngineError) -> CliError {
     CliError::from(error).with_code(code::USAGE)
 }
 
-/// Says why a container did not start, with what to do.
+/// Error for a container that did not start, with hints.
 fn start_error(error: &EngineError, code: i32) -> CliError {
     let message = format!("failed to create task for container: {}", crate::error::chain(error));
     let is_user = ["unable to find user", "unable to find group"].iter().any(|text| message.contains(text));
@@ -296,25 +296,25 @@ fn start_error(error: &EngineError, code: i32) -> CliError {
     }
 }
 
-/// Where signals go.
+/// Recipient of signals, which changes with the state of the start.
 #[derive(Clone)]
 struct Target {
     shared: Arc<Mutex<Reached>>,
 }
 
-/// How far things are.
+/// State of the start, as far as signals need it.
 #[derive(Default)]
 enum Reached {
-    /// Nothing has been made: signals end the command.
+    /// No container exists: signals end the command.
     #[default]
     Nothing,
-    /// The container is starting; these signals are for it.
+    /// The container is starting; these signals are sent to it afterwards.
     Starting(Vec<i32>),
-    /// It runs.
+    /// The program of the container runs.
     Running {
         process: OwnedFd,
         console: Option<Arc<OwnedFd>>,
-        /// How often the user asked for an end.
+        /// Number of SIGINT and SIGTERM so far.
         asked: u32,
     },
 }
@@ -325,11 +325,11 @@ const SIGQUIT: i32 = 3;
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 const SIGWINCH: i32 = 28;
-/// After so many requests the container is killed.
+/// Number of requests to end after which the container is killed.
 const PATIENCE: u32 = 3;
-/// How long a program may take to end before the user is told how to kill it.
+/// Time for a program to end before the user is shown how to kill it.
 const MOMENT: Duration = Duration::from_secs(1);
-/// How long a program may take to end when its terminal was closed.
+/// Time for a program to end after its terminal was closed.
 const HANG_UP_GRACE: Duration = Duration::from_secs(5);
 
 impl Target {
@@ -340,7 +340,7 @@ impl Target {
         target
     }
 
-    /// From now on signals are for the container that is being started.
+    /// Directs signals to the container that is being started.
     fn expect(&self) {
         *self.lock() = Reached::Starting(Vec::new());
     }
@@ -374,7 +374,7 @@ impl Target {
                 if let Ok(process) = process.try_clone() {
                     match signal {
                         SIGINT => after(process, MOMENT, told_to_press(PATIENCE - *asked)),
-                        // Without its terminal the user neither sees the program nor can end it.
+                        // Without its terminal the user can neither see nor end the program.
                         SIGHUP if console.is_some() => {
                             after(process, HANG_UP_GRACE, |process| send(process, SIGKILL))
                         }
@@ -388,12 +388,12 @@ impl Target {
 
 fn send(process: &OwnedFd, signal: i32) {
     if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
-        // A container that has ended needs no signal.
+        // An ended container needs no signal.
         let _ = rustix::process::pidfd_send_signal(process, signal);
     }
 }
 
-/// Does something about a program that has not ended after a time, on a thread of its own.
+/// Calls `act` on a new thread if the process has not ended after `time`.
 fn after(process: OwnedFd, time: Duration, act: impl FnOnce(&OwnedFd) + Send + 'static) {
     std::thread::spawn(move || {
         let mut polled = [PollFd::new(&process, PollFlags::IN)];
@@ -405,7 +405,7 @@ fn after(process: OwnedFd, time: Duration, act: impl FnOnce(&OwnedFd) + Send + '
     });
 }
 
-/// Says what Ctrl-C does when it is pressed again.
+/// Shows how often Ctrl-C has to be pressed to kill the container.
 fn told_to_press(left: u32) -> impl FnOnce(&OwnedFd) + Send + 'static {
     move |_| {
         let times = if left == 1 { "once".to_owned() } else { format!("{left} times") };

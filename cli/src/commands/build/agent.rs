@@ -1,4 +1,4 @@
-//! An ssh agent of our own, for keys that are named on the command line.
+//! Separate ssh agent for keys from the command line.
 
 use crate::error::CliError;
 use std::io::{BufRead, BufReader};
@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
-/// Holds keys for as long as somebody holds its input.
+/// Script that runs an agent with keys until its standard input is closed.
 const AGENT: &str = "ssh-agent -D -a \"$0\" >/dev/null & agent=$!
 while [ ! -S \"$0\" ] && kill -0 $agent 2>/dev/null; do sleep 0.01; done
 SSH_AUTH_SOCK=$0 ssh-add -q \"$@\" </dev/null && echo ready && cat
 kill $agent; wait $agent 2>/dev/null";
 
-/// Agents that run. They end with this program, however that ends: what keeps them is a pipe from here.
+/// Running agents. They end with this process, even when it is killed, because it holds the pipes to their standard
+/// input.
 static AGENTS: Mutex<Vec<(Child, tempfile::TempDir)>> = Mutex::new(Vec::new());
 
-/// Starts an agent that holds `keys`; gives its socket.
+/// Starts an agent that holds `keys`; returns the path of its socket.
 pub(super) fn with_keys(keys: &[PathBuf]) -> Result<PathBuf, CliError> {
     for key in keys {
         check(key)?;
@@ -29,7 +30,7 @@ pub(super) fn with_keys(keys: &[PathBuf]) -> Result<PathBuf, CliError> {
     let socket = dir.path().join("socket");
     let mut agent = Command::new("sh");
     agent.args(["-c", AGENT]).arg(&socket).args(keys).env_clear();
-    // Nothing that could ask for a passphrase, and no other agent.
+    // The environment leads to no other agent, and to no program that asks for a passphrase.
     for name in ["PATH", "HOME", "TMPDIR"] {
         agent.envs(std::env::var_os(name).map(|value| (name, value)));
     }
@@ -42,7 +43,7 @@ pub(super) fn with_keys(keys: &[PathBuf]) -> Result<PathBuf, CliError> {
     let mut ready = String::new();
     if let Some(output) = child.stdout.take() {
         let mut output = BufReader::new(output);
-        // An agent that says nothing has failed.
+        // An agent without output has failed.
         let _ = output.read_line(&mut ready);
     }
     if ready.trim() != "ready" {
@@ -54,17 +55,17 @@ pub(super) fn with_keys(keys: &[PathBuf]) -> Result<PathBuf, CliError> {
     Ok(socket)
 }
 
-/// Ends all agents.
+/// Stops all agents that were started.
 pub(super) fn finish() {
     let agents = std::mem::take(&mut *AGENTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     for (mut child, _dir) in agents {
         drop(child.stdin.take());
-        // Whatever it ends with, it is over.
+        // The exit status of a stopped agent does not matter.
         let _ = child.wait();
     }
 }
 
-/// What is no key is told from what is one with a passphrase.
+/// Checks that a file is a private key, to distinguish other files from keys with a passphrase.
 fn check(key: &Path) -> Result<(), CliError> {
     let failed = |reason: &str| {
         Err(CliError::failed(format!(

@@ -1,5 +1,4 @@
-//! `kiln build --call`: questions about a Dockerfile that need no build, answered in the reference builder's
-//! words.
+//! `kiln build --call`: questions about a Dockerfile that need no build, answered in the reference builder's format.
 
 mod check;
 mod describe;
@@ -23,12 +22,12 @@ use serde::Serialize;
 
 const QUESTIONS: [&str; 5] = ["check", "outline", "targets", "plan", "subrequests.describe"];
 
-/// A question.
+/// Question about a Dockerfile, with its options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
     question: Question,
     json: bool,
-    /// Findings do not make the command fail.
+    /// True when findings do not make the command fail.
     ignore_status: bool,
 }
 
@@ -41,17 +40,17 @@ enum Question {
     Describe,
 }
 
-/// What is asked about.
+/// Subject of a question: a context, its Dockerfile and the build options.
 struct Subject<'a> {
     globals: &'a Globals,
     context: &'a Context,
     options: &'a BuildOptions,
-    /// The Dockerfile as the user named it.
+    /// Path of the Dockerfile as the user wrote it.
     path: &'a str,
 }
 
 impl Call {
-    /// Reads `check[,format=json][,ignorestatus=true]`; `None` for `build`, which is no question.
+    /// Parses `check[,format=json][,ignorestatus=true]`. `None` for `build`, which is no question.
     pub fn parse(text: &str) -> Result<Option<Call>, CliError> {
         let mut parts = text.split(',');
         let question = match parts.next().unwrap_or_default() {
@@ -86,7 +85,7 @@ impl Call {
         Ok(Some(call))
     }
 
-    /// Answers; `path` is the Dockerfile as the user named it.
+    /// Prints the answer; `path` is the Dockerfile's as the user wrote it.
     pub fn answer(
         self,
         globals: &Globals,
@@ -106,7 +105,7 @@ impl Call {
 }
 
 impl Subject<'_> {
-    /// The tree of a file without mistakes.
+    /// Syntax tree of a Dockerfile without mistakes.
     fn parse(&self) -> Result<Parse, CliError> {
         let parse = kiln_parser::parse(&self.context.source);
         let errors: Vec<Diagnostic> = parse.errors().cloned().collect();
@@ -119,7 +118,7 @@ impl Subject<'_> {
     }
 }
 
-/// What finds the configs of images without making a store.
+/// Source of image configs that does not create a store.
 struct ConfigSource {
     config: Config,
     session: Option<Session>,
@@ -128,7 +127,7 @@ struct ConfigSource {
 impl ConfigSource {
     fn open(globals: &Globals) -> Result<ConfigSource, CliError> {
         let config = Config::read(globals)?;
-        // An image that is in the store need not be asked for.
+        // An image in the store needs no request to a registry.
         let session = match config.root.exists() {
             true => Session::open(globals).ok(),
             false => None,
@@ -152,13 +151,13 @@ fn base64_of(source: &Source) -> String {
     base64::Engine::encode(&base64::engine::general_purpose::STANDARD, source.bytes())
 }
 
-/// First and last line of a place, counted from 1.
+/// First and last line of a span, counted from 1.
 fn place(source: &Source, span: Span) -> (usize, usize) {
     let line = |offset: u32| source.position(offset as usize).line;
     (line(span.start), line(span.end.saturating_sub(1).max(span.start)))
 }
 
-/// Lines of the Dockerfile, for tools.
+/// Position in the Dockerfile as line ranges, for tools.
 #[derive(Serialize)]
 struct Location {
     ranges: Vec<Range>,

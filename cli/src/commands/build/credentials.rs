@@ -1,4 +1,4 @@
-//! `--secret` and `--ssh`: what steps may be shown without its becoming part of the image.
+//! `--secret` and `--ssh`: secrets and ssh sockets for steps, which do not become part of the image.
 
 use super::agent;
 use crate::error::CliError;
@@ -7,12 +7,12 @@ use kiln_builder::Credentials;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// As in the reference builder.
+/// Largest secret in bytes, as in the reference builder.
 const MAX_SECRET: u64 = 500 * 1024;
 
-/// Reads all that the flags name.
+/// Reads all secrets and ssh sockets of the flags.
 ///
-/// A variable that is not set is an empty secret, as in the reference, and an error where that counts as a mistake.
+/// An unset variable is an empty secret, as in the reference, and an error with `strict`.
 pub(super) fn read(secrets: &[String], ssh: &[String], strict: bool) -> Result<Credentials, CliError> {
     let secrets = secrets.iter().map(|text| secret(text, strict)).collect::<Result<BTreeMap<_, _>, _>>()?;
     let ssh = ssh.iter().map(|text| socket(text)).collect::<Result<BTreeMap<_, _>, _>>()?;
@@ -23,7 +23,7 @@ fn invalid(flag: &str, text: &str, hint: &str) -> CliError {
     CliError::Usage(format!("invalid value {text:?} for {flag}"), vec![hint.to_owned()])
 }
 
-/// `id=NAME[,src=FILE|,env=VARIABLE][,type=file|env]`
+/// Parses `id=NAME[,src=FILE|,env=VARIABLE][,type=file|env]` and reads the secret.
 fn secret(text: &str, strict: bool) -> Result<(String, Vec<u8>), CliError> {
     let hint = "write --secret id=NAME,src=FILE or --secret id=NAME,env=VARIABLE";
     let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
@@ -52,7 +52,7 @@ fn secret(text: &str, strict: bool) -> Result<(String, Vec<u8>), CliError> {
             }
             read => read?,
         },
-        // Without a source: the variable of that name, else the file.
+        // Without a source: the variable with the name of the id, else the file.
         (None, None) => match std::env::var(id) {
             Ok(value) if kind != Some("file") => value.into_bytes(),
             _ => read_file(id, Path::new(id))?,
@@ -80,7 +80,7 @@ fn read_file(id: &str, path: &Path) -> Result<Vec<u8>, CliError> {
     std::fs::read(path).map_err(|error| failed(error.to_string()))
 }
 
-/// `default` or `ID[=SOCKET|KEY[,KEY…]]`; the agent's own socket without one.
+/// Parses `default` or `ID[=SOCKET|KEY[,KEY…]]`; without a path the user's own agent is used.
 fn socket(text: &str) -> Result<(String, PathBuf), CliError> {
     let (id, path) = text.split_once('=').unwrap_or((text, ""));
     if id.is_empty() {

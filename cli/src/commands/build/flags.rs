@@ -1,4 +1,4 @@
-//! The command line of `build`, and what it asks for.
+//! Command line of `build`, and its conversion to build options.
 
 use super::call::Call;
 use super::credentials;
@@ -173,7 +173,7 @@ struct AcceptedFlags {
 }
 
 impl AcceptedFlags {
-    /// A notice for each flag that changes nothing.
+    /// Notices about the flags that have no effect.
     fn notices(&self) -> Vec<String> {
         let removed = "containers of steps are always removed";
         let given = [
@@ -237,7 +237,7 @@ impl RefusedFlags {
 }
 
 impl Build {
-    /// The same build from nothing, of which nothing is named or written.
+    /// Same build without the cache, names, outputs and files with results.
     pub(in crate::commands) fn anew(mut self) -> Build {
         self.no_cache = true;
         self.tag.clear();
@@ -247,13 +247,13 @@ impl Build {
         self
     }
 
-    /// Files or the Dockerfile come from standard input.
+    /// True when the context or the Dockerfile comes from standard input.
     pub(in crate::commands) fn reads_stdin(&self) -> bool {
         let stdin = Path::new("-");
         self.context == stdin || self.file.as_deref() == Some(stdin)
     }
 
-    /// All that the flags ask for.
+    /// Build options and outputs from all flags.
     pub(in crate::commands) fn read(&self) -> Result<(BuildOptions, Vec<Output>), CliError> {
         self.refused.check()?;
         if let Some(kind) =
@@ -298,18 +298,18 @@ impl Build {
         Ok((options, outputs))
     }
 
-    /// The question to answer instead of building.
+    /// Question to answer instead of building. `None` for a build.
     pub(super) fn question(&self) -> Result<Option<Call>, CliError> {
         if self.check { Call::parse("check") } else { Call::parse(&self.call) }
     }
 
-    /// How progress is shown: the flag counts before `BUILDKIT_PROGRESS`.
+    /// Style of the progress: the flag has precedence over `BUILDKIT_PROGRESS`.
     pub(in crate::commands) fn progress(&self) -> String {
         let variable = || std::env::var("BUILDKIT_PROGRESS").ok();
         self.progress.clone().or_else(variable).unwrap_or_else(|| "auto".to_owned())
     }
 
-    /// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`.
+    /// True when the build argument `BUILDKIT_CONTEXT_KEEP_GIT_DIR` keeps the `.git` directory of a git context.
     pub(super) fn keeps_git(&self) -> bool {
         self.build_arg.iter().any(|text| {
             text.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR=")
@@ -317,28 +317,28 @@ impl Build {
         })
     }
 
-    /// Notices about flags that change nothing.
+    /// Notices about flags that have no effect.
     pub(super) fn accepted(&self) -> Vec<String> {
         self.accepted.notices()
     }
 
-    /// Named contexts.
+    /// Named contexts from `--build-context`.
     pub(super) fn contexts(&self) -> Result<Vec<NamedSource>, CliError> {
         self.build_context.iter().map(|text| Ok(NamedSource::parse(text)?)).collect()
     }
 
-    /// The places that the context is made of.
+    /// Sources of the build context and its Dockerfile.
     pub(super) fn source<'a>(&'a self, named: &'a [NamedSource]) -> SourceRequest<'a> {
         SourceRequest { place: &self.context, file: self.file.as_deref(), named }
     }
 
-    /// The Dockerfile as messages name it: the way the user did.
+    /// Path of the Dockerfile for messages, as the user wrote it.
     pub(super) fn shown_path(&self) -> String {
         match &self.file {
             Some(file) if file != Path::new("-") => file.display().to_string(),
             _ if self.context == Path::new("-") => "Dockerfile".to_owned(),
             _ => {
-                // Without the dots that say nothing.
+                // Redundant `.` components are removed.
                 let parts = self.context.components().filter(|part| *part != Component::CurDir);
                 parts.collect::<PathBuf>().join("Dockerfile").display().to_string()
             }
@@ -393,7 +393,7 @@ impl Build {
                 ("buildx.local.delete", "") => {}
                 ("device", "") => entitlements.devices = Some(BTreeSet::new()),
                 ("device", name) => {
-                    // All devices are more than one.
+                    // An entitlement to all devices has precedence, as set below.
                     let names = entitlements.devices.get_or_insert_default();
                     names.insert(name.to_owned());
                 }
@@ -502,7 +502,7 @@ impl Build {
     }
 }
 
-/// A name for an image.
+/// Parses a reference for an image.
 fn tag(text: &str) -> Result<Reference, CliError> {
     let reference = text
         .parse::<Reference>()
@@ -513,7 +513,7 @@ fn tag(text: &str) -> Result<Reference, CliError> {
     }
 }
 
-/// `HOST:CONTAINER[:ro|rw]`
+/// Parses a mount in the form `HOST:CONTAINER[:ro|rw]`.
 fn volume(text: &str) -> Result<HostMount, CliError> {
     let invalid = |reason: &str| {
         CliError::Usage(
@@ -537,7 +537,7 @@ fn volume(text: &str) -> Result<HostMount, CliError> {
     Ok(HostMount { host, target: target.to_owned(), readonly })
 }
 
-/// `NAME:ADDRESS` or `NAME=ADDRESS`; brackets around the address go.
+/// Parses `NAME:ADDRESS` or `NAME=ADDRESS`; brackets around the address are removed.
 fn host(text: &str) -> Result<(String, String), CliError> {
     let invalid = || {
         CliError::failed(format!("failed to build: invalid host {text}"))
@@ -546,7 +546,7 @@ fn host(text: &str) -> Result<(String, String), CliError> {
     let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(invalid)?;
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
     if bare == "host-gateway" && !name.is_empty() {
-        // The builder knows the address.
+        // The builder replaces it with the address.
         return Ok((name.to_owned(), bare.to_owned()));
     }
     if name.is_empty() || bare.parse::<std::net::IpAddr>().is_err() {
@@ -555,7 +555,7 @@ fn host(text: &str) -> Result<(String, String), CliError> {
     Ok((name.to_owned(), bare.to_owned()))
 }
 
-/// `NAME=VALUE`, or `NAME` for what the environment has; nothing when it has nothing.
+/// Parses `NAME=VALUE`, or `NAME` for its value in the environment; unset variables are skipped.
 fn build_arguments(list: &[String]) -> Result<BTreeMap<String, String>, CliError> {
     let mut values = BTreeMap::new();
     for entry in list {
@@ -583,7 +583,7 @@ fn labels(list: &[String]) -> Result<BTreeMap<String, String>, CliError> {
     list.iter().map(pair).collect()
 }
 
-/// Describes the arguments.
+/// Describes the command's arguments for help and completion.
 pub(in crate::commands) fn describe() -> clap::Command {
     <Build as clap::CommandFactory>::command()
 }

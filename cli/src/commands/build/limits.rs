@@ -1,4 +1,4 @@
-//! What programs of RUN may have: sizes, ulimits, and limits of memory and processors.
+//! Limits of RUN steps: size of /dev/shm, ulimits, memory and processors.
 
 use crate::error::CliError;
 use clap::Args;
@@ -42,7 +42,7 @@ pub(super) struct LimitFlags {
     resource: Vec<String>,
 }
 
-/// Limits that Linux has, by Docker's names.
+/// Limits that Linux supports, by Docker's names.
 const ULIMITS: [&str; 16] = [
     "as",
     "core",
@@ -63,7 +63,7 @@ const ULIMITS: [&str; 16] = [
 ];
 
 impl LimitFlags {
-    /// The limits.
+    /// Limits from all flags.
     pub(super) fn read(&self) -> Result<RunLimits, CliError> {
         let size = |flag, text: &Option<String>| text.as_ref().map(|text| bytes(flag, text)).transpose();
         let mut limits = RunLimits {
@@ -113,12 +113,12 @@ fn set_resource(limits: &mut RunLimits, pair: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-/// `-1` for no limit.
+/// Parses a size, or `-1` for no limit.
 fn swap(text: &str) -> Result<i64, CliError> {
     if text == "-1" { Ok(-1) } else { bytes("--memory-swap", text) }
 }
 
-/// A size with a suffix of b, k, m, g or t, as Docker reads it: powers of 1024, `64m`, `64MB` and `64MiB` alike.
+/// Parses a size with a suffix of b, k, m, g or t as Docker does: powers of 1024, `64m`, `64MB` and `64MiB` alike.
 fn bytes(flag: &str, text: &str) -> Result<i64, CliError> {
     let invalid = || {
         CliError::Flags(
@@ -142,7 +142,7 @@ fn bytes(flag: &str, text: &str) -> Result<i64, CliError> {
     if value.is_finite() && value < i64::MAX as f64 { Ok(value as i64) } else { Err(invalid()) }
 }
 
-/// `NAME=SOFT[:HARD]`; -1 is no limit.
+/// Parses `NAME=SOFT[:HARD]`, in which -1 is no limit.
 fn ulimit(text: &str) -> Result<(String, u64, u64), CliError> {
     let invalid = |reason: &str| {
         CliError::Flags(

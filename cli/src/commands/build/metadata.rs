@@ -1,4 +1,4 @@
-//! `--metadata-file`: what was built, for tools.
+//! `--metadata-file`: description of the result, for tools.
 
 use super::output::{Made, failed};
 use crate::error::CliError;
@@ -22,7 +22,7 @@ struct Metadata {
     name: Option<String>,
 }
 
-/// Writes the file. Builds that give only files have no image to tell of.
+/// Writes the file. Builds whose outputs are only files have no image to describe.
 pub(super) fn write(path: &Path, made: &Made<'_>, has_image: bool) -> Result<(), CliError> {
     let outcome = made.outcome;
     let main = outcome.main();

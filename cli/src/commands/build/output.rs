@@ -1,4 +1,4 @@
-//! `--output`: where the result goes besides the store.
+//! `--output`: destinations of the result besides the store.
 
 use crate::commands::save::{self, Destination};
 use crate::error::{CliError, chain};
@@ -19,72 +19,72 @@ use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-/// Hardly larger than at the usual level 6, and done sooner.
+/// Compression level: hardly larger results than the usual level 6, in less time.
 const GZIP_LEVEL: u32 = 4;
 const ZSTD_LEVEL: i32 = 3;
 
-/// One `--output`.
+/// One `--output` of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::commands) struct Output {
-    /// Where it goes.
+    /// Kind and destination of the output.
     pub(super) kind: Kind,
-    /// How it is written.
+    /// Options of its format.
     pub(super) options: OutputOptions,
 }
 
-/// Where an output goes.
+/// Kind of an output, with its destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// An image in the store: what happens anyway.
+    /// Image in the store, which is created in any case.
     Image,
-    /// The files, in a directory.
+    /// Files, in a directory.
     Dir(PathBuf),
-    /// The files, as a tar.
+    /// Files, as a tar.
     Tar(Target),
-    /// The image as an archive that is an OCI layout, too.
+    /// Image as an archive, which is an OCI layout too.
     Archive(Target),
-    /// The image as an OCI layout in a directory.
+    /// Image as an OCI layout in a directory.
     Layout(PathBuf),
-    /// Nothing but the cache.
+    /// Only the cache, without an image.
     Cache,
 }
 
-/// Where a stream goes.
+/// Destination of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    /// To a file.
+    /// Path of a file.
     File(PathBuf),
-    /// To standard output.
+    /// Standard output of the process.
     Stdout,
 }
 
-/// How an output is written.
+/// Options of an output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct OutputOptions {
-    /// More names for the image.
+    /// Further names for the image.
     pub(super) names: Vec<String>,
-    /// It goes to the registry that its names say.
+    /// True when it is pushed to the registry in each of its names.
     pub(super) push: bool,
     by_digest: bool,
     compression: Option<String>,
     level: Option<i32>,
     force: bool,
-    /// Docker's media types instead of those of OCI; what `--format` says where the output says nothing.
+    /// True for Docker's media types instead of those of OCI; `None` for the value of `--format`.
     pub(super) docker_types: Option<bool>,
-    /// Young files get the time of the epoch.
+    /// True when files younger than the epoch get its time.
     pub(super) rewrites_times: bool,
-    /// Notes on manifest and index.
+    /// Annotations of manifest and index, as for `--annotation`.
     pub(super) annotations: Vec<String>,
-    /// Other files of the directory go.
+    /// True when other files in the directory are removed.
     pub(super) deletes: bool,
-    /// A directory for each platform; when there are several, unless it is said otherwise.
+    /// True for a directory for each platform; `None` for that only with several platforms.
     splits: Option<bool>,
-    /// It is one of Docker's archives: one platform only.
+    /// True for an archive of Docker's kind: one platform only.
     is_docker: bool,
 }
 
 impl Output {
-    /// `type=registry`.
+    /// Output of the form `type=registry`.
     pub(super) fn push() -> Output {
         Output { kind: Kind::Image, options: OutputOptions { push: true, ..OutputOptions::default() } }
     }
@@ -93,7 +93,7 @@ impl Output {
         Output { kind, options: OutputOptions::default() }
     }
 
-    /// Reads `DIR`, `-`, or `type=TYPE[,dest=PATH][,…]`.
+    /// Parses `DIR`, `-`, or `type=TYPE[,dest=PATH][,…]`.
     pub(super) fn parse(text: &str) -> Result<Output, CliError> {
         if text == "-" {
             return Ok(Output::plain(Kind::Tar(Target::Stdout)));
@@ -158,22 +158,22 @@ impl Output {
         Ok(output)
     }
 
-    /// True when the output is files, and no image.
+    /// True when the output consists of files, and has no image.
     pub(super) fn is_tree(&self) -> bool {
         matches!(self.kind, Kind::Dir(_) | Kind::Tar(_))
     }
 
-    /// True when the output leaves no image in the store that has no name.
+    /// True when the output needs no image without a name in the store.
     pub(super) fn needs_no_image(&self) -> bool {
         self.is_tree() || self.kind == Kind::Cache
     }
 
-    /// True when the output is made of an image that need not stay in the store.
+    /// True when the output is created from an image that need not stay in the store.
     pub(super) fn keeps_no_image(&self) -> bool {
         self.needs_no_image() || matches!(self.kind, Kind::Archive(_) | Kind::Layout(_))
     }
 
-    /// What was written where, for outputs of files.
+    /// Report of the written files and their path. `None` for outputs of images.
     fn report(&self) -> Option<String> {
         match &self.kind {
             Kind::Dir(directory) => Some(format!("files written to {}", directory.display())),
@@ -182,7 +182,7 @@ impl Output {
         }
     }
 
-    /// Refuses what could not be written before anything is built.
+    /// Refuses impossible outputs before the build starts.
     pub(super) fn check(&self, platforms: usize, tags: &[Reference]) -> Result<(), CliError> {
         let to_terminal = matches!(self.kind, Kind::Tar(Target::Stdout) | Kind::Archive(Target::Stdout))
             && std::io::stdout().is_terminal();
@@ -209,7 +209,7 @@ impl Output {
             CliError::failed(format!("failed to build: unsupported layer compression type {value}"))
                 .hint("one of uncompressed, gzip, zstd")
         };
-        // Archives are quicker without; what goes over a network is small.
+        // Uncompressed archives are written faster; compressed uploads are smaller.
         let default = if options.push { "gzip" } else { "uncompressed" };
         let compression = match options.compression.as_deref().unwrap_or(default) {
             "uncompressed" => Compression::None,
@@ -231,7 +231,7 @@ impl Output {
         })
     }
 
-    /// Writes the output.
+    /// Writes the output to its destination.
     pub(super) fn write(&self, made: &Made<'_>) -> Result<(), CliError> {
         match &self.kind {
             Kind::Image if self.options.push => self.push_all(made)?,
@@ -264,7 +264,7 @@ impl Output {
         output.check(written)
     }
 
-    /// All names of the result, those of the output included.
+    /// All names of the result, including those of the output.
     fn names(&self, made: &Made<'_>) -> Result<Vec<Reference>, CliError> {
         let more = self.options.names.iter().map(|name| {
             let reference = name.parse::<Reference>();
@@ -308,11 +308,11 @@ impl Output {
         let mut target = Destination::new(target, name);
         let written = output::to_tar(made.store, &trees, made.epoch, BufWriter::new(&mut target));
         let written = written.map(|mut buffer| buffer.flush());
-        // What cannot be flushed is known to the target.
+        // The target reports a failed flush.
         target.check(written.map(|_| ()))
     }
 
-    /// Uploads the images under each of their names.
+    /// Pushes the images under each of their names.
     fn push_all(&self, made: &Made<'_>) -> Result<(), CliError> {
         let delivery = made.delivery();
         let packed = delivery.pack(&self.pack_options()?)?;
@@ -334,7 +334,7 @@ impl Output {
     }
 }
 
-/// Uploads to registries, with the connection of the build.
+/// Pushes to registries through the build's connections.
 struct RegistryPush<'a>(&'a Made<'a>);
 
 impl Push for RegistryPush<'_> {
@@ -351,7 +351,7 @@ impl Push for RegistryPush<'_> {
 }
 
 impl OutputOptions {
-    /// Sets what `key=value` asks for; an error says what is wrong.
+    /// Sets an option from `key=value`; an error describes the mistake.
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         let truth = || match value.to_lowercase().as_str() {
             "" | "true" | "1" => Ok(true),
@@ -376,7 +376,7 @@ impl OutputOptions {
             "rewrite-timestamp" => self.rewrites_times = truth()?,
             "mode" if matches!(value, "copy" | "delete") => self.deletes = value == "delete",
             "platform-split" => self.splits = Some(truth()?),
-            // The store has images unpacked in any case.
+            // The store unpacks images in any case.
             "unpack" | "store" if truth()? => {}
             "name-canonical" | "prefer-nondist-layers" | "oci-artifact" if !truth()? => {}
             _ => return Err(unsupported(key)),
@@ -389,7 +389,7 @@ fn unsupported(key: &str) -> String {
     format!("{key} is not supported")
 }
 
-/// From `annotation-index[linux/amd64].key` to `index[linux/amd64]:key=value`.
+/// Converts `annotation-index[linux/amd64].key` to `index[linux/amd64]:key=value`. `None` without a key.
 fn annotation_text(rest: &str, value: &str) -> Option<String> {
     let rest = rest.strip_prefix('-').unwrap_or(rest);
     let end = match rest.find(']') {
@@ -402,7 +402,7 @@ fn annotation_text(rest: &str, value: &str) -> Option<String> {
     Some(format!("{kind}:{}={value}", key.strip_prefix('.')?))
 }
 
-/// Fields between commas; quotes around a field keep its commas.
+/// Splits at commas; quotes around a field keep its commas.
 fn fields(text: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
     let mut is_quoted = false;
@@ -416,16 +416,16 @@ fn fields(text: &str) -> Vec<String> {
     fields
 }
 
-/// What was built, for outputs.
+/// Result of a build, for its outputs.
 pub(in crate::commands) struct Made<'a> {
     pub(in crate::commands) store: &'a Store,
     pub(super) images: &'a ImageFinder<'a>,
     pub(in crate::commands) outcome: &'a Outcome,
     pub(super) annotations: &'a Annotations,
-    /// The time that files get, in seconds since 1970.
+    /// Time for files, in seconds since 1970; `None` to keep theirs.
     pub(in crate::commands) epoch: Option<i64>,
     pub(super) is_quiet: bool,
-    /// What a registry got.
+    /// Descriptor that a registry received; `None` before a push.
     pub(super) pushed: RefCell<Option<Descriptor>>,
 }
 
@@ -434,19 +434,19 @@ impl Made<'_> {
         Delivery { store: self.store, outcome: self.outcome, annotations: self.annotations }
     }
 
-    /// Descriptor of the result: as the registry has it that it was pushed to, or else as the store has it.
+    /// Descriptor of the result: as pushed to a registry, or else as in the store.
     pub(super) fn descriptor(&self) -> Descriptor {
         let pushed = self.pushed.borrow().clone();
         pushed.unwrap_or_else(|| self.delivery().descriptor())
     }
 
-    /// The digest of the index, or the image id.
+    /// Digest of the index, or the image id.
     pub(super) fn id(&self) -> String {
         self.delivery().id()
     }
 }
 
-/// Removes what is in a directory.
+/// Removes the entries of a directory.
 fn empty(dir: &Path) -> Result<(), CliError> {
     for entry in std::fs::read_dir(dir).map_err(|error| failed(dir, &error))? {
         let path = entry.map_err(|error| failed(dir, &error))?.path();
@@ -455,7 +455,7 @@ fn empty(dir: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Removes the file for an image's id: an old one must not pass for that of a build that fails.
+/// Removes the file with an image's id: after a failed build an old id must not look like its result.
 pub(super) fn remove_id(path: &Path) -> Result<(), CliError> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(path, &error)),

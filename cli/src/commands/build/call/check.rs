@@ -1,4 +1,4 @@
-//! `--call=check`: what could be better, and what is wrong.
+//! `--call=check`: warnings about a Dockerfile, and mistakes in it.
 
 use super::{Call, ConfigSource, Location, Subject, base64_of, print_json};
 use crate::error::{BuildFailure, CliError, code, mistake_message};
@@ -11,9 +11,9 @@ use kiln_parser::lint;
 use kiln_parser::{Source, parse};
 use serde::Serialize;
 
-/// Lines of the file that are shown around a finding in one line.
+/// Lines of context that are shown around a finding in one line.
 const AROUND: usize = 2;
-/// And around one in several lines.
+/// Lines of context around a finding in several lines.
 const AROUND_MANY: usize = 1;
 const RULER: &str = "--------------------";
 
@@ -45,7 +45,7 @@ pub(super) fn answer(call: Call, subject: &Subject<'_>) -> Result<u8, CliError> 
     }
 }
 
-/// The findings as the reference builder prints them.
+/// Findings in the format of the reference builder.
 fn text(source: &Source, file: &Dockerfile, shown: &str, checked: &Checked) -> String {
     let findings = &checked.report.findings;
     let mut text = match (findings.len(), &checked.error) {

@@ -1,4 +1,4 @@
-//! `--call=subrequests.describe`: which questions there are.
+//! `--call=subrequests.describe`: list of the supported questions.
 
 use super::{Call, print_json};
 use crate::error::CliError;

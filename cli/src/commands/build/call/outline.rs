@@ -1,4 +1,4 @@
-//! `--call=outline`: what a stage can be given.
+//! `--call=outline`: build arguments, secrets and ssh sockets that a stage uses.
 
 use super::{Call, Location, Subject, base64_of, print_json};
 use crate::error::CliError;

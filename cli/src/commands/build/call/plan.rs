@@ -1,4 +1,4 @@
-//! `--call=plan`: the steps that a build would have, and the images that it would make. No step is run.
+//! `--call=plan`: steps that a build would run, and images that it would create. No step is run.
 
 use super::{Call, ConfigSource, Subject};
 use crate::error::CliError;

@@ -1,4 +1,4 @@
-//! `--call=targets`: the stages that can be built.
+//! `--call=targets`: stages that can be built.
 
 use super::{Call, Location, Subject, base64_of, print_json};
 use crate::error::CliError;
