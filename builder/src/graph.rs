@@ -1,4 +1,4 @@
-//! The step graph as data. Nodes come after their inputs.
+//! The step graph as data. The inputs of a node come before the node.
 
 use crate::solve::{self, Input, NodeId, Use};
 use kiln_image::digest::{DiffId, Digest};
@@ -10,274 +10,274 @@ use std::path::PathBuf;
 /// All nodes of a build.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
-    /// The nodes; a [`NodeId`] is an index.
+    /// Nodes in topological order; a [`NodeId`] is an index.
     pub nodes: Vec<Node>,
 }
 
-/// One step, and its presentation.
+/// A step: its operation and inputs, and its presentation.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// The operation.
+    /// Operation that the step executes.
     pub operation: Operation,
-    /// The nodes that it needs.
+    /// Results of other steps that it needs, in the order of the operation's input numbers.
     pub inputs: Vec<Input>,
     /// Name in the progress, such as `[2/4] RUN make`.
     pub name: String,
-    /// Place of its instruction.
+    /// Position of its instruction; `None` for steps of no instruction.
     pub span: Option<Span>,
     /// Identity of the instruction across builds: file, stage and number.
     pub place: String,
-    /// Runs whatever the cache holds.
+    /// True when the step runs even if the cache has its result.
     pub no_cache: bool,
 }
 
 /// Operation of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {
-    /// An empty tree.
+    /// Creates an empty tree.
     Scratch,
-    /// The tree of an image.
+    /// Provides the tree of an image.
     Image(ImageSource),
     /// Runs a program on its base.
     Exec(Box<Exec>),
     /// Copies files onto its base.
     Copy(Box<Copy>),
-    /// Makes a directory on its base.
+    /// Creates a directory on its base.
     MakeDir(MakeDir),
     /// Puts the topmost layer of its second input on its first.
     Merge,
-    /// A file of the web, alone in a tree.
+    /// Downloads a file into an empty tree.
     Download(Download),
-    /// Files of a git repository, alone in a tree.
+    /// Checks a git repository out into an empty tree.
     Checkout(Checkout),
 }
 
-/// A file of the web.
+/// A file to download over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Download {
-    /// Address.
+    /// URL of the file.
     pub url: String,
-    /// Name in the tree.
+    /// File name in the tree.
     pub name: String,
-    /// Expected digest.
+    /// Expected digest; `None` accepts any content.
     pub checksum: Option<Digest>,
 }
 
 /// Files of a git repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkout {
-    /// Remote as `git` takes it.
+    /// Remote in a form that `git` accepts.
     pub remote: String,
     /// Branch, tag or commit; empty for the default branch.
     pub reference: String,
-    /// Expected commit, or its beginning; empty for any.
+    /// Expected commit, or its first digits; empty for any.
     pub commit: String,
-    /// A directory of the repository; empty for all of it.
+    /// Directory of the repository; empty for all of it.
     pub dir: String,
-    /// Keep `.git`.
+    /// Keep the `.git` directory.
     pub keeps_git: bool,
-    /// Fetch submodules, too.
+    /// Fetch submodules as well.
     pub submodules: bool,
-    /// Files get the time of the commit.
+    /// Set the times of files to the time of the commit.
     pub commit_times: bool,
 }
 
 /// An image that is in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageSource {
-    /// Name with digest.
+    /// Full reference with digest.
     pub reference: String,
-    /// Layers, lowest first.
+    /// Diff ids of the layers, lowest first.
     pub diff_ids: Vec<DiffId>,
 }
 
-/// A program to run.
+/// A program to run in a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
-    /// The program and its arguments.
+    /// Program and its arguments.
     pub arguments: Vec<String>,
-    /// `NAME=value`.
+    /// Variables in the form `NAME=value`.
     pub environment: Vec<String>,
-    /// Proxy settings: in the environment of the program, not in the key.
+    /// Proxy settings in the form `NAME=value`: in the environment of the program, not in the key.
     pub proxies: Vec<String>,
-    /// The working directory.
+    /// Working directory in the container.
     pub dir: String,
-    /// `USER`, empty for root.
+    /// User as in `USER`; empty for root.
     pub user: String,
-    /// Network access.
+    /// Network access of the program.
     pub network: Network,
-    /// Name and content of a script that the program sees below `/dev/pipes`.
+    /// Name and content of a script that is mounted below `/dev/pipes`.
     pub script: Option<(String, String)>,
-    /// Names of `--add-host`.
+    /// Host names of `--add-host`; their addresses are not in the key.
     pub hosts: Vec<String>,
     /// Host name in the container.
     pub hostname: String,
     /// `--security=insecure`: all capabilities, all devices, no filters.
     pub is_insecure: bool,
-    /// Devices by their CDI names, and whether the step fails without them.
+    /// CDI names of devices; true when the step fails without the device.
     pub devices: Vec<(String, bool)>,
-    /// Limits of the command line.
+    /// Resource limits from the command line.
     pub limits: RunLimits,
-    /// Platform, when it is not that of the host.
+    /// Platform of the program; `None` for the host's.
     pub platform: Option<Platform>,
-    /// Mounts of this step.
+    /// Mounts that exist for this step only.
     pub mounts: Vec<StepMount>,
-    /// Names of variables that ARGs set, and whether `--build-arg` gave the value; not in the key.
+    /// Names of variables that ARGs set; true when `--build-arg` set the value. Not in the key.
     pub declared: Vec<(String, bool)>,
 }
 
-/// A mount of one step. It becomes no part of the image.
+/// A mount of one step. It does not become part of the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepMount {
-    /// Mount target, from the root.
+    /// Absolute mount target in the container.
     pub target: String,
-    /// Mount source.
+    /// Source of the mounted files.
     pub source: MountSource,
-    /// Writes fail.
+    /// True when writes fail.
     pub readonly: bool,
 }
 
-/// Mount source.
+/// Source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountSource {
-    /// Files of an input.
+    /// Files of an input of the step.
     Files(Files),
-    /// A cache: a directory that outlives the build.
+    /// A cache: a directory that persists between builds.
     Cache {
-        /// Cache id; builds with the same one share it.
+        /// Cache id; builds with the same id share the cache.
         id: String,
-        /// Owner and mode, when the Dockerfile sets them: caches of one id that differ in them are separate.
+        /// Owner and mode, when the Dockerfile sets them: caches with the same id but different ones are separate.
         given: Option<String>,
-        /// Behaviour of concurrent users.
+        /// Concurrent access by several steps.
         sharing: Sharing,
-        /// Mode of a new cache.
+        /// Mode of a new cache directory.
         mode: u32,
-        /// Owner of a new cache.
+        /// Owner of a new cache directory, as uid and gid.
         owner: (u32, u32),
-        /// Files of a new cache.
+        /// Initial files of a new cache; `None` for an empty one.
         seed: Option<Files>,
     },
     /// A file or directory of the host. Its content is not in the key.
     Host(PathBuf),
-    /// A tmpfs.
+    /// A tmpfs, empty at the start of the step.
     Tmpfs {
         /// Size limit in bytes; 0 for none.
         size: u64,
     },
     /// A secret, as a file or in a variable.
     Secret {
-        /// Its id.
+        /// Id of the secret.
         id: String,
-        /// The step fails without it.
+        /// True when the step fails without it.
         required: bool,
-        /// Mode and owner of the file; `None` for a variable alone.
+        /// Mode and owner of the file; `None` when only the variable is set.
         file: Option<(u32, (u32, u32))>,
-        /// The variable that holds it.
+        /// Name of the variable that contains it; `None` for a file only.
         variable: Option<String>,
     },
-    /// The socket of an ssh agent.
+    /// Socket of an ssh agent.
     Ssh {
-        /// Its id.
+        /// Id of the ssh socket.
         id: String,
-        /// The step fails without it.
+        /// True when the step fails without it.
         required: bool,
         /// Mode and owner of the socket.
         socket: (u32, (u32, u32)),
     },
 }
 
-/// A file or directory of the host for all RUN steps: `--volume`.
+/// A host file or directory that `--volume` mounts into all RUN steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostMount {
     /// Path on the host.
     pub host: PathBuf,
-    /// Path in the container.
+    /// Absolute mount target in the container.
     pub target: String,
-    /// Writes fail.
+    /// True when writes fail.
     pub readonly: bool,
 }
 
-/// Files of one of a step's inputs.
+/// Files of one of a step's inputs; inputs are numbered from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Files {
-    /// The whole tree of the input of that number.
+    /// The whole tree of the input with that number.
     Tree(usize),
-    /// What the input of that number copied to [`MOUNT_COPY`].
+    /// Files that the input with that number copied to [`MOUNT_COPY`].
     Copy(usize),
 }
 
-/// Path at which a copy for a mount has its file or directory.
+/// Path of the file or directory in a tree that was copied for a mount.
 pub(crate) const MOUNT_COPY: &str = "/m";
 
 /// Network access of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// A network of the build with access to the world.
+    /// A bridge network of the build with access to external networks.
     Bridge,
-    /// Loopback only.
+    /// The loopback device only.
     None,
-    /// The host network.
+    /// Network namespace of the host.
     Host,
 }
 
-/// Limits of the command line for RUN steps. Those that a program can see are in the key.
+/// Resource limits from the command line for RUN steps. Limits that are visible to a program are in the key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunLimits {
     /// Size of /dev/shm in bytes.
     pub shm_size: Option<u64>,
     /// `--ulimit`: name, soft and hard limit.
     pub ulimits: Vec<(String, u64, u64)>,
-    /// Memory in bytes; not in the key, as all below but the parent cgroup.
+    /// Memory in bytes; not in the key, like all following fields except the parent cgroup.
     pub memory: Option<i64>,
     /// Memory and swap in bytes, -1 for no limit.
     pub memory_swap: Option<i64>,
-    /// CPU shares.
+    /// Relative weight of CPU time, in CPU shares.
     pub cpu_shares: Option<u64>,
     /// CPU quota: microseconds in each period.
     pub cpu_quota: Option<i64>,
     /// CPU period in microseconds.
     pub cpu_period: Option<u64>,
-    /// CPUs, as `0-2,4`.
+    /// CPUs as a list of ranges, such as `0-2,4`.
     pub cpus: Option<String>,
-    /// Memory nodes.
+    /// NUMA nodes for memory, as a list of ranges.
     pub memory_nodes: Option<String>,
     /// Parent cgroup of the cgroups of steps.
     pub cgroup_parent: Option<String>,
 }
 
-/// Files to copy.
+/// Files to copy onto a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copy {
-    /// Sources.
+    /// Sources in the order of the instruction.
     pub sources: Vec<CopySource>,
-    /// Files that the Dockerfile contains: names and contents.
+    /// Names and contents of files from heredocs in the Dockerfile.
     pub inline: Vec<(String, String)>,
-    /// Destination: a path from the root, with a slash at its end when it must be a directory.
+    /// Destination: an absolute path, with a trailing slash when it must be a directory.
     pub destination: String,
-    /// `--chown`.
+    /// Owner of the copied files: `--chown`.
     pub owner: Option<String>,
-    /// `--chmod`.
+    /// Change of the file modes: `--chmod`.
     pub mode: Option<crate::mode::ModeChange>,
-    /// `--exclude` patterns.
+    /// Patterns of files to leave out: `--exclude`.
     pub exclude: Vec<String>,
-    /// `--parents`: keep the directories above the sources.
+    /// `--parents`: keep the parent directories of the sources.
     pub parents: bool,
     /// Copy a directory itself, with its mode and owner, not only its content.
     pub whole: bool,
-    /// Time of what the builder makes, in seconds since 1970; `None` for the current time.
+    /// Time of created files and directories in seconds since 1970; `None` for the current time.
     pub epoch: Option<i64>,
 }
 
 /// One source of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopySource {
-    /// Origin.
+    /// Context or step that contains the files.
     pub from: CopyFrom,
-    /// Path or pattern, from the root of the origin.
+    /// Path or pattern, relative to the root of the origin.
     pub path: String,
-    /// Place in the Dockerfile; not in the key.
+    /// Position in the Dockerfile; not in the key.
     pub place: Span,
-    /// Unpack it if it is an archive.
+    /// Unpack the source if it is an archive.
     pub unpack: bool,
     /// Description of the origin, such as "the build context"; not in the key.
     pub origin: String,
@@ -286,14 +286,14 @@ pub struct CopySource {
 /// Origin of copied files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyFrom {
-    /// A directory of the host: 0 is the build context, others are named ones.
+    /// A directory of the host: 0 is the build context, larger numbers are named contexts.
     Context(usize),
-    /// The input of that number.
+    /// The input of the step with that number.
     Input(usize),
 }
 
 impl Copy {
-    /// Copies sources as they are.
+    /// Copy of sources without any flags.
     pub fn of(sources: Vec<CopySource>, destination: String) -> Copy {
         Copy {
             sources,
@@ -308,7 +308,7 @@ impl Copy {
         }
     }
 
-    /// True when files of the host are copied.
+    /// True when files of a context are copied.
     pub fn takes_context(&self) -> bool {
         self.sources.iter().any(|source| matches!(source.from, CopyFrom::Context(_)))
     }
@@ -319,30 +319,30 @@ impl Copy {
     }
 }
 
-/// A directory to make.
+/// A directory to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MakeDir {
-    /// Path from the root.
+    /// Absolute path in the tree.
     pub path: String,
-    /// Owner, as in `USER`; empty for root.
+    /// Owner in the form of `USER`; empty for root.
     pub owner: String,
     /// Time in seconds since 1970; `None` for the current time.
     pub epoch: Option<i64>,
 }
 
 impl Graph {
-    /// Adds a node.
+    /// Adds a node and returns its id.
     pub fn add(&mut self, node: Node) -> NodeId {
         self.nodes.push(node);
         NodeId(self.nodes.len() - 1)
     }
 
-    /// A node.
+    /// Node with that id.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
     }
 
-    /// All sources of a context, as paths and patterns from its root.
+    /// All sources of a context, as paths and patterns relative to its root.
     pub(crate) fn sources_of(&self, context: usize) -> Vec<String> {
         let copies = self.nodes.iter().filter_map(|node| match &node.operation {
             Operation::Copy(copy) => Some(copy),
@@ -353,23 +353,23 @@ impl Graph {
         own.map(|source| crate::path::join("/", &source.path)).collect()
     }
 
-    /// The inputs of all nodes.
+    /// Inputs of all nodes, in the order of the nodes.
     pub fn edges(&self) -> Vec<Vec<Input>> {
         self.nodes.iter().map(|node| node.inputs.clone()).collect()
     }
 
-    /// The nodes that the targets need, with the targets, in order.
+    /// The targets and all nodes that they need, in order.
     pub fn needed(&self, targets: &[NodeId]) -> Vec<NodeId> {
         solve::needed(&self.edges(), targets)
     }
 }
 
-/// An input whose tree goes on in the step's own.
+/// Input whose tree becomes the base of the step's own.
 pub(crate) fn base(node: NodeId) -> Input {
     Input { node, usage: Use::Base }
 }
 
-/// An input of which only some files are looked at.
+/// Input from which only some files are read.
 pub(crate) fn content(node: NodeId) -> Input {
     Input { node, usage: Use::Content }
 }

@@ -1,7 +1,7 @@
-//! From stages to the step graph and the image's config. Pure: base images come in as data.
+//! Translates stages into the step graph and the image's config. Pure: base images come in as data.
 //!
-//! One file for each family of instructions. What they do to config, environment and history follows the
-//! reference frontend (moby/buildkit `dockerfile2llb/convert.go`).
+//! One file for each family of instructions. Their effects on config, environment and history follow the reference
+//! frontend (moby/buildkit `dockerfile2llb/convert.go`).
 
 mod arg;
 mod config;
@@ -33,12 +33,12 @@ use kiln_parser::expand::{self, Budget, ExpandError, Limited, Quotes, Rules};
 use kiln_parser::span::Span;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The default `PATH` of images without one.
+/// Default `PATH` of images that set none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The default `PATH` of images for Windows.
+/// Default `PATH` of images for Windows.
 const WINDOWS_PATH: &str = "c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0";
 const WINDOWS: &str = "windows";
-/// Comment of history entries.
+/// Comment of history entries, as the reference writes it.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
 /// Options that a plan depends on, besides stages and images.
@@ -46,11 +46,11 @@ const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 pub struct PlanOptions<'a> {
     /// `--build-arg` values by name.
     pub build_args: &'a BTreeMap<String, String>,
-    /// Target platform.
+    /// Target platform of the build.
     pub platform: &'a Platform,
-    /// The user named the platform.
+    /// True when the user named the platform.
     pub platform_given: bool,
-    /// Run all steps, whatever the cache holds.
+    /// Run all steps, even if the cache has their results.
     pub no_cache: bool,
     /// `--label` values, which override those of the file.
     pub labels: &'a BTreeMap<String, String>,
@@ -58,34 +58,34 @@ pub struct PlanOptions<'a> {
     pub name: &'a str,
     /// Plan for a check: entitlements are not required.
     pub looks_only: bool,
-    /// Names of stages, in lower case, whose steps run whatever the cache holds.
+    /// Names of stages, in lower case, whose steps run even if the cache has their results.
     pub no_cache_stages: &'a BTreeSet<String>,
     /// Network of RUN steps that do not choose one.
     pub network: NetworkMode,
-    /// Privileges that the file may use.
+    /// Entitlements that the caller granted to the file.
     pub entitlements: &'a Entitlements,
     /// Names and addresses of `--add-host`.
     pub hosts: &'a [(String, String)],
     /// Resource limits of RUN steps.
     pub limits: &'a RunLimits,
-    /// Host directories for all RUN steps.
+    /// Host directories to mount into all RUN steps.
     pub volumes: &'a [HostMount],
     /// `SOURCE_DATE_EPOCH` in seconds since 1970.
     pub epoch: Option<i64>,
-    /// Names of steps include the platform, because there are several.
+    /// Include the platform in names of steps, because there are several.
     pub names_platform: bool,
 }
 
-/// Privileges that a Dockerfile may use: `--allow`.
+/// Entitlements that `--allow` grants to a Dockerfile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entitlements {
-    /// The host network.
+    /// RUN steps may use the host network.
     pub host_network: bool,
-    /// `RUN --security=insecure`.
+    /// RUN steps may use `--security=insecure`.
     pub insecure: bool,
-    /// Devices by name; an empty set for all, `None` for none.
+    /// Devices by name; an empty set allows all, `None` allows none.
     pub devices: Option<BTreeSet<String>>,
-    /// Images may contain secrets.
+    /// Images may contain secrets: `--allow secret-leak`.
     pub secret_leak: bool,
 }
 
@@ -95,31 +95,31 @@ impl Entitlements {
     }
 }
 
-/// The steps of a build, and the images that it makes of them.
+/// Steps of a build, and the images to create from them.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// The step graph.
+    /// The graph of all steps.
     pub graph: Graph,
-    /// The images.
+    /// Images in the order of the targets.
     pub results: Vec<Planned>,
-    /// Steps to run although they are part of no image: those of `--all-stages`.
+    /// Steps to run although no image contains them: those of `--all-stages`.
     pub others: Vec<NodeId>,
 }
 
-/// An image to make.
+/// An image to create from the tree of a step.
 #[derive(Clone, Debug)]
 pub struct Planned {
     /// Index of the stage in the file.
     pub stage: usize,
-    /// Target platform.
+    /// Target platform of the image.
     pub platform: Platform,
-    /// The step whose tree the image has.
+    /// Step whose tree becomes the image's root file system.
     pub target: NodeId,
     /// Config without times and without diff ids of new layers.
     pub config: ImageConfig,
     /// Layers of the base image, as in its manifest.
     pub base_layers: Vec<Descriptor>,
-    /// Names of the steps that make layers, lowest first.
+    /// Names of the steps that create layers, lowest first.
     pub layer_names: Vec<String>,
 }
 
@@ -137,7 +137,7 @@ impl Plan {
         steps
     }
 
-    /// Changes the order of the results from one platform after the other to one target after the other.
+    /// Reorders the results from platform by platform to target by target.
     pub(crate) fn group_by_target(&mut self, platforms: usize) {
         let targets = self.results.len() / platforms;
         let order =
@@ -151,10 +151,10 @@ impl Plan {
     }
 }
 
-/// Adds the targets of `stages` to a plan. `images` has all images that reachable stages name.
+/// Adds the targets of `stages` to a plan. `images` must contain all images that reachable stages name.
 ///
 /// # Errors
-/// An instruction has a mistake that only its expanded form shows, or needs a privilege that was not granted.
+/// Fails when an instruction is invalid after expansion, or needs an entitlement that was not granted.
 pub fn plan(
     plan: &mut Plan,
     stages: &Stages,
@@ -191,19 +191,19 @@ struct Planner<'a> {
     options: &'a PlanOptions<'a>,
     graph: Graph,
     done: BTreeMap<usize, StageState>,
-    /// Nodes of images, one for each name and platform.
+    /// Nodes of images by name and platform: each image has one node.
     sources: BTreeMap<(String, Platform), NodeId>,
     /// Budget for expansions, shared by all stages of the file.
     budget: Budget,
 }
 
-/// State of a stage while its instructions are planned, and afterwards.
+/// State of a stage during and after planning of its instructions.
 #[derive(Clone, Debug)]
 struct StageState {
-    /// The step whose tree the stage has.
+    /// Step whose tree is the current tree of the stage.
     node: NodeId,
     config: ImageConfig,
-    /// Environment for RUN and for expansion: that of the image, and the ARGs.
+    /// Environment for RUN and for expansion: the image's variables, and the ARGs.
     environment: Variables,
     /// Budget for expansions, shared by all stages of the file.
     budget: Budget,
@@ -212,7 +212,7 @@ struct StageState {
     /// ARGs in the order of declaration.
     arguments: Vec<(String, Option<String>)>,
     base_layers: Vec<Descriptor>,
-    /// CMD was set in this stage.
+    /// True when this stage set CMD itself.
     has_own_command: bool,
     /// Platform of the stage.
     platform: Platform,
@@ -225,14 +225,14 @@ impl StageState {
         Limited { variables: &self.environment, budget: &self.budget }
     }
 
-    /// Charges the budget for a copy of the environment and `more` bytes: a file can ask for one in every step.
+    /// Charges the budget for a copy of the environment and `more` bytes: a file can request one in every step.
     fn pay_for_environment(&self, more: usize, span: Span) -> Result<(), Mistake> {
         let length: usize = self.environment.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.budget.spend(length + more).map_err(|spent| Mistake::at("expansion", span, spent.to_string()))
     }
 }
 
-/// Numbers the steps of a stage for progress.
+/// Counter of a stage's steps, for their names in the progress.
 #[derive(Clone, Debug, Default)]
 struct Counter {
     title: String,
@@ -244,7 +244,7 @@ struct Counter {
 }
 
 impl Counter {
-    /// `[title 2/4] text`.
+    /// Next name, such as `[title 2/4] text`.
     fn name(&mut self, text: &str) -> String {
         if self.total == 0 {
             return text.to_owned();
@@ -277,7 +277,7 @@ impl Planner<'_> {
             matches!(step.instruction.kind, Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_))
         });
         let has_source = matches!(stage.base, Base::Image(_) | Base::Context(_));
-        // A stage on another one is for that one's platform, whatever its own flag says, as in the reference.
+        // As in the reference, a stage based on another stage has that stage's platform; its own flag has no effect.
         let platform = match &stage.base {
             Base::Stage(base) => self.done[base].platform.clone(),
             _ => stage.platform_or(self.options.platform).clone(),
@@ -311,7 +311,7 @@ impl Planner<'_> {
                     Vec::new(),
                     "FROM scratch".to_owned(),
                 );
-                // What it is for, is up to the target: nothing is in it that could be for another.
+                // The empty image is for the platform of the target: it contains no files that could be for another.
                 fresh_state(
                     node,
                     empty_config(self.options.platform),
@@ -341,7 +341,7 @@ impl Planner<'_> {
                 fresh_state(node, config, image.layers.clone(), platform.clone(), counter, &self.budget)
             }
         };
-        // Triggers have been put in front of the instructions, and are not passed on.
+        // Triggers were inserted before the instructions, and are not inherited.
         state.config.config.on_build.clear();
         let is_windows = platform.os == WINDOWS;
         let is_empty = matches!(stage.base, Base::Scratch);
@@ -374,7 +374,7 @@ impl Planner<'_> {
         self.add(counter, span, Operation::Copy(Box::new(copy)), vec![graph::base(empty)], shown)
     }
 
-    /// The node of an image, which is made once.
+    /// Node of an image, created at its first use.
     fn image_node(&mut self, name: &str, platform: &Platform, shown: String, span: Option<Span>) -> NodeId {
         let key = (name.to_owned(), platform.clone());
         if let Some(node) = self.sources.get(&key) {
@@ -394,7 +394,7 @@ impl Planner<'_> {
         node
     }
 
-    /// The tree that `--from` names, where a node has it. Images are those for the target, whatever the stage is for.
+    /// Node with the tree that `--from` names. Images are for the target platform, whatever the platform of the stage.
     fn origin_node(&mut self, origin: &Origin, span: Span) -> NodeId {
         let platform = self.options.platform;
         match origin {
@@ -423,7 +423,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Description of the source that `--from` names; without it, of the build context.
+    /// Description of the source that `--from` names; without a source, of the build context.
     fn origin_name(&self, origin: Option<&Origin>) -> String {
         match origin {
             None => "the build context".to_owned(),
@@ -497,7 +497,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// WORKDIR of an image for Windows: files have paths with slashes and without a drive, the config has backslashes.
+    /// WORKDIR of an image for Windows: paths of files have slashes and no drive, the config has backslashes.
     fn windows_workdir(&mut self, state: &mut StageState, step: &Step, value: &str) -> Result<(), Mistake> {
         let value = path::of_windows(value);
         let dir = path::working_dir(&path::of_windows(&state.config.config.working_dir), &value);
@@ -544,7 +544,7 @@ impl Planner<'_> {
         })
     }
 
-    /// Names of the steps that make the layers of a tree.
+    /// Names of the steps that create the layers of a tree.
     fn layer_names(&self, target: NodeId) -> Vec<String> {
         let mut names = Vec::new();
         let mut next = Some(target);
@@ -560,7 +560,7 @@ impl Planner<'_> {
     }
 }
 
-/// The mistake of a config that is larger than the store reads.
+/// Mistake for a config that is larger than the store reads.
 fn config_too_large(span: Span) -> Mistake {
     let message = format!("the image's config becomes larger than {} MiB", MAX_METADATA >> 20);
     let hint =
@@ -590,7 +590,7 @@ fn fresh_state(
     }
 }
 
-/// The config of an image that starts from nothing.
+/// Config of an image that starts from the empty image.
 fn empty_config(platform: &Platform) -> ImageConfig {
     if platform.os == WINDOWS {
         return ImageConfig {
@@ -625,7 +625,7 @@ fn commit(state: &mut StageState, created_by: String, has_layer: bool) {
     });
 }
 
-/// The value of a text in the environment of the stage.
+/// Value of a text in the environment of the stage.
 fn expand_value(state: &StageState, step: &Step, text: &Text) -> Result<String, Mistake> {
     expand::expand(text.as_str(), &state.limited(), Rules::value(step.escape))
         .map(|expansion| expansion.value)
@@ -637,12 +637,12 @@ fn expansion_error(step: &Step, text: &Text, error: &ExpandError) -> Mistake {
     unprocessed(span, text.as_str(), &error.message)
 }
 
-/// A text whose variables cannot be replaced.
+/// Mistake for a text whose variables cannot be replaced.
 fn unprocessed(span: Span, text: &str, reason: &str) -> Mistake {
     Mistake::at("expansion", span, format!("failed to process {}: {reason}", go::quote(text)))
 }
 
-/// The instruction as progress shows it: keyword in capitals, variables replaced.
+/// Instruction for the progress: keyword in capitals, variables replaced.
 fn shown_expanded(state: &StageState, step: &Step, quotes: Quotes, keep_unset: bool) -> String {
     let line = step.instruction.line.as_str();
     let rules = Rules { quotes, keep_unset, ..Rules::value(step.escape) };
@@ -653,12 +653,12 @@ fn shown_expanded(state: &StageState, step: &Step, quotes: Quotes, keep_unset: b
     }
 }
 
-/// `strconv.Quote`: how commands are shown in messages.
+/// Quotes like Go's `strconv.Quote`, for commands in messages.
 pub(crate) fn quote(text: &str) -> String {
     go::quote(text)
 }
 
-/// The shell of the shell form.
+/// Shell of the shell form: that of SHELL, or `/bin/sh -c`.
 fn shell(config: &RunConfig) -> Vec<String> {
     if config.shell.is_empty() { vec!["/bin/sh".to_owned(), "-c".to_owned()] } else { config.shell.clone() }
 }

@@ -1,15 +1,15 @@
-//! ARG.
+//! ARG: build arguments and their values.
 
 use super::{Planner, StageState, commit, expand_value};
 use crate::mistake::Mistake;
 use crate::stage::Step;
 use kiln_parser::ast::ArgItem;
 
-/// ARGs that steer the builder and are not seen by RUN.
+/// ARGs that configure the builder and are not in the environment of RUN.
 const NOT_IN_ENVIRONMENT: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
 impl Planner<'_> {
-    /// `--build-arg` counts before the default, and that before the global value.
+    /// Plans ARG: `--build-arg` overrides the default, and the default overrides the global value.
     pub(super) fn arg(
         &mut self,
         state: &mut StageState,

@@ -48,7 +48,7 @@ pub(super) fn apply(state: &mut StageState, step: &Step, kind: &Kind) -> Result<
     }
 }
 
-/// Keys and values of ENV or LABEL; all see the environment as it was before the line.
+/// Keys and values of ENV or LABEL; each value is expanded in the environment before the line.
 fn pairs(state: &StageState, step: &Step, pairs: &KeyValues) -> Result<Vec<(String, String)>, Mistake> {
     let expanded = pairs
         .pairs
@@ -86,7 +86,7 @@ fn user(state: &mut StageState, step: &Step, text: &Text) -> Result<(), Mistake>
     Ok(())
 }
 
-/// The arguments that a command becomes.
+/// Program and arguments of a command in exec or shell form.
 pub(super) fn arguments(state: &StageState, command: &CommandLine) -> Vec<String> {
     match command {
         CommandLine::Exec(words) => words.iter().map(|word| word.as_str().to_owned()).collect(),
@@ -114,7 +114,7 @@ fn entrypoint(state: &mut StageState, command: &CommandLine) {
     let arguments = arguments(state, command);
     commit(state, format!("ENTRYPOINT {}", go::quoted_list(&arguments)), false);
     state.config.config.entrypoint = none_if_empty(arguments);
-    // A command of the base image was meant for its own entrypoint.
+    // The base image's command belongs to the base image's entrypoint.
     if !state.has_own_command {
         state.config.config.cmd = None;
     }
@@ -137,7 +137,7 @@ fn volume(state: &mut StageState, step: &Step, words: &[Text]) -> Result<(), Mis
 
 fn stop_signal(state: &mut StageState, step: &Step, text: &Text) -> Result<(), Mistake> {
     let value = expand_value(state, step, text)?;
-    // Other numbers are passed on as they are.
+    // Numbers without a signal name are kept unchanged.
     let is_number = value.parse::<i64>().is_ok_and(|number| number != 0);
     if !is_number && signal::parse(&value).is_none() {
         return Err(Mistake::at("invalid-signal", step.span_of(text), format!("invalid signal: {value}"))

@@ -1,4 +1,4 @@
-//! COPY and ADD.
+//! COPY and ADD: files of the context, of stages and from the network.
 
 use super::{Planner, StageState, commit, expand_value, path, shown_expanded, unprocessed};
 use crate::graph::{self, Checkout, Copy, CopyFrom, CopySource, Download, Operation};
@@ -125,7 +125,7 @@ impl Planner<'_> {
         commit(state, created_by, true);
     }
 
-    /// A layer made on nothing and then put on the stage's tree: it does not depend on that.
+    /// Creates the layer on the empty tree and merges it onto the stage's tree: the layer does not depend on that tree.
     fn push_link(
         &mut self,
         state: &mut StageState,
@@ -149,7 +149,7 @@ impl Planner<'_> {
     }
 }
 
-/// A checksum is that of one remote source.
+/// Checks `--checksum`: it needs exactly one remote source.
 fn check_checksum(
     state: &StageState,
     step: &Step,
@@ -176,7 +176,7 @@ fn check_checksum(
     }
 }
 
-/// What is wrong with `algorithm:hexadecimal`.
+/// Problem of a digest `algorithm:hexadecimal`; `None` when it is valid.
 fn digest_problem(text: &str) -> Option<&'static str> {
     let Some((algorithm, hex)) = text.split_once(':') else { return Some("invalid checksum digest format") };
     let length = match algorithm {
@@ -200,7 +200,7 @@ fn is_address(source: &str) -> bool {
     source.starts_with("http://") || source.starts_with("https://")
 }
 
-/// COPY takes no addresses, also when variables hold them.
+/// Rejects URLs and git references in COPY, also those from variables.
 fn check_local(path: &str, place: Span) -> Result<(), Mistake> {
     let (code, what, hint) = if is_address(path) {
         ("copy-url", "a URL", "ADD takes URLs")
@@ -212,7 +212,7 @@ fn check_local(path: &str, place: Span) -> Result<(), Mistake> {
     Err(Mistake::at(code, place, format!("source can't be {what} for COPY")).hint(Some(hint.to_owned())))
 }
 
-/// What fetches a source of ADD that is not in the context.
+/// Operation that fetches a remote source of ADD; `None` for sources in the context.
 fn remote(source: &str, add: &ast::Add, checksum: Option<&str>) -> Option<Operation> {
     if let Some(Ok(git)) = GitReference::parse(source).filter(|_| is_git(source)) {
         return Some(Operation::Checkout(checkout(git, add.keep_git_dir == Some(true), checksum)));
@@ -226,7 +226,7 @@ fn remote(source: &str, add: &ast::Add, checksum: Option<&str>) -> Option<Operat
     })
 }
 
-/// What a stage fetches that starts from nothing and is a single ADD from elsewhere.
+/// Operation that fetches the files of a stage FROM scratch with a single remote ADD; `None` for other stages.
 pub(crate) fn only_remote(stage: &Stage) -> Option<Operation> {
     let [step] = stage.steps.as_slice() else { return None };
     let ast::Kind::Add(add) = &step.instruction.kind else { return None };
@@ -235,7 +235,7 @@ pub(crate) fn only_remote(stage: &Stage) -> Option<Operation> {
     (stage.base == Base::Scratch).then(|| remote(path.as_str(), add, checksum)).flatten()
 }
 
-/// What a reference to a repository asks for.
+/// Checkout that a git reference describes.
 pub fn checkout(git: GitReference, keeps_git: bool, checksum: Option<&str>) -> Checkout {
     let commit = if git.checksum.is_empty() { checksum.unwrap_or_default().to_owned() } else { git.checksum };
     let reference = if git.fetch_by_commit { commit.clone() } else { git.reference };
@@ -250,7 +250,7 @@ pub fn checkout(git: GitReference, keeps_git: bool, checksum: Option<&str>) -> C
     }
 }
 
-/// The last name of the address's path.
+/// File name of a download: the last component of the URL's path.
 fn download_name(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
@@ -282,14 +282,14 @@ fn resolved_name(operation: &Operation) -> &str {
     }
 }
 
-/// A COPY with its variables replaced.
+/// A COPY or ADD with its variables replaced.
 struct Resolved {
-    /// Sources as history shows them.
+    /// Sources as the history shows them.
     shown: Vec<String>,
     sources: Vec<CopySource>,
     places: Vec<Span>,
     inline: Vec<(String, String)>,
-    /// As written, for history.
+    /// Destination as written, for the history.
     shown_destination: String,
     destination: String,
     owner: Option<String>,
@@ -346,7 +346,7 @@ fn resolve(
     })
 }
 
-/// The value of a flag; an empty one is as good as none.
+/// Value of a flag; `None` for an empty one, as without the flag.
 fn optional(state: &StageState, step: &Step, text: Option<&Text>) -> Result<Option<String>, Mistake> {
     let value = text.map(|text| expand_value(state, step, text)).transpose()?;
     Ok(value.filter(|value| !value.is_empty()))

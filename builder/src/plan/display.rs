@@ -10,8 +10,8 @@
 //!   history WORKDIR /src
 //! ```
 //!
-//! The nodes that a node needs stand behind the arrow: first the one whose tree it goes on from, then `files of` those that
-//! it only takes files from. Nothing else reads this form, so it may change.
+//! The inputs of a node follow the arrow: first the node whose tree it is based on, then `files of` those from which it
+//! only copies or mounts files. No program reads this form, so it may change.
 
 use super::{DEFAULT_PATH, Plan, Planned, go};
 use crate::graph::{
@@ -32,7 +32,7 @@ impl Display for Plan {
     }
 }
 
-/// An image to be: its config without what the nodes show, and its history.
+/// Writes an image: its config without what the nodes show, and its history.
 fn write_image(f: &mut Formatter<'_>, image: &Planned) -> fmt::Result {
     writeln!(f, "image of stage {} for {} ← {}", image.stage, image.platform, image.target.0)?;
     let config = &image.config;
@@ -123,7 +123,7 @@ fn write_exec(f: &mut Formatter<'_>, exec: &Exec) -> fmt::Result {
     exec.mounts.iter().try_for_each(|mount| write!(f, " {mount}"))
 }
 
-/// Variables but the default `PATH`; proxies are seen by the program and enter no key.
+/// Writes the variables except the default `PATH`; proxies are in the program's environment but not in the key.
 fn write_environment(f: &mut Formatter<'_>, exec: &Exec) -> fmt::Result {
     for entry in &exec.environment {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
@@ -190,7 +190,7 @@ fn write_cache(f: &mut Formatter<'_>, source: &MountSource) -> fmt::Result {
     }
 }
 
-/// Inputs are counted from 0: the first is the step's own tree.
+/// Numbers inputs from 0: input 0 is the step's own tree.
 impl Display for Files {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -261,12 +261,12 @@ fn when(condition: bool, text: &'static str) -> &'static str {
     if condition { text } else { "" }
 }
 
-/// As `0644 1000:1000`.
+/// Mode and owner as `0644 1000:1000`.
 fn mode_and_owner((mode, (uid, gid)): (u32, (u32, u32))) -> String {
     format!("{mode:04o} {uid}:{gid}")
 }
 
-/// The text with escapes for control characters.
+/// Escapes the control characters of a text.
 fn one_line(text: &str) -> String {
     text.chars().fold(String::new(), |mut line, character| {
         let _ = match character.is_control() {

@@ -15,7 +15,7 @@ pub(super) fn expose(state: &mut StageState, step: &Step, words: &[Text]) -> Res
             .map_err(|error| expansion_error(step, text, &error))?;
         written.extend(expanded.value.into_iter().map(|word| (word.text, text)));
     }
-    // As in the reference: what is written is sorted, as text, and not what it comes to.
+    // As in the reference, ports are sorted by their text as written, not by their numbers.
     written.sort_by(|(one, _), (other, _)| one.cmp(other));
     let mut ports = Vec::new();
     for (word, text) in written {

@@ -1,22 +1,22 @@
-//! Texts as Go prints them: history entries are made with its `%q`, `%v` and `%+v`.
+//! Go's text formats: history entries are formatted with `%q`, `%v` and `%+v`.
 
-/// `%q` of a list of strings.
+/// Formats a list of strings as `%q` does.
 pub(super) fn quoted_list(items: &[String]) -> String {
     let quoted: Vec<String> = items.iter().map(|item| quote(item)).collect();
     format!("[{}]", quoted.join(" "))
 }
 
-/// `%v` of a list of strings.
+/// Formats a list of strings as `%v` does.
 pub(super) fn plain_list(items: &[String]) -> String {
     format!("[{}]", items.join(" "))
 }
 
-/// `strconv.Quote`.
+/// Quotes a text as `strconv.Quote` does.
 pub(super) fn quote(text: &str) -> String {
     quote_with(text, '"')
 }
 
-/// `%q` of a number: the character of that code, as `strconv.QuoteRune` has it.
+/// Formats a number as `%q` does: the character of that code, quoted as by `strconv.QuoteRune`.
 pub(super) fn quote_rune(code: i64) -> String {
     let character = u32::try_from(code).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
     quote_with(character.encode_utf8(&mut [0; 4]), '\'')
@@ -47,7 +47,7 @@ fn quote_with(text: &str, mark: char) -> String {
     quoted
 }
 
-/// `time.Duration.String` of nanoseconds.
+/// Formats nanoseconds as `time.Duration.String` does.
 pub(super) fn duration(nanoseconds: i64) -> String {
     const SECOND: u64 = 1_000_000_000;
     let sign = if nanoseconds < 0 { "-" } else { "" };
@@ -72,7 +72,7 @@ pub(super) fn duration(nanoseconds: i64) -> String {
     }
 }
 
-/// `value / unit` without zeros at the end.
+/// Formats `value / unit` without trailing zeros.
 fn decimal(value: u64, unit: u64) -> String {
     let (whole, mut rest) = (value / unit, value % unit);
     let mut text = whole.to_string();

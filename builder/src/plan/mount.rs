@@ -1,4 +1,4 @@
-//! `RUN --mount`: what is mounted for one step.
+//! `RUN --mount`: mounts that exist for one step.
 
 use super::{Planner, StageState, path};
 use crate::graph::{self, Copy, CopyFrom, CopySource, Files, MOUNT_COPY, MountSource, Operation, StepMount};
@@ -9,13 +9,13 @@ use kiln_parser::ast::{MountFlag, Run};
 use kiln_parser::expand::{self, Rules};
 use kiln_parser::mount::{self, Mount, MountKind, Sharing};
 
-/// Where secrets are when nobody says otherwise.
+/// Default directory of secrets in the container.
 const SECRETS: &str = "/run/secrets";
-/// And sockets of ssh agents, numbered.
+/// Default path of ssh sockets, followed by a number.
 const SOCKETS: &str = "/run/buildkit/ssh_agent.";
 
 impl Planner<'_> {
-    /// The mounts of a RUN, and the inputs that their files come from.
+    /// Mounts of a RUN, and the inputs that contain their files.
     pub(super) fn mounts(
         &mut self,
         state: &mut StageState,
@@ -78,10 +78,10 @@ impl Planner<'_> {
         Ok((mounts, inputs))
     }
 
-    /// Makes files of the context, a stage or an image an input of the step.
+    /// Adds files of the context, a stage or an image to the inputs of the step.
     ///
-    /// Trees are mounted as they are; a part of one, or of the context, is copied first: then owners are those of a
-    /// COPY, what the ignore file leaves out is not there, and other files do not count.
+    /// A whole tree is mounted directly. A part of a tree, or of the context, is copied first: the files then have the
+    /// owners of a COPY, ignored files are absent, and other files do not change the key.
     fn files(
         &mut self,
         state: &mut StageState,
@@ -107,7 +107,7 @@ impl Planner<'_> {
         Files::Copy(number)
     }
 
-    /// Its name in the store: `BUILDKIT_CACHE_MOUNT_NS` keeps those of different projects apart.
+    /// Name of a cache in the store: `BUILDKIT_CACHE_MOUNT_NS` separates the caches of different projects.
     fn cache_id(&self, mount: &Mount) -> String {
         let id = if mount.id.is_empty() { path::join("/", &mount.target) } else { mount.id.clone() };
         match self.options.build_args.get("BUILDKIT_CACHE_MOUNT_NS").filter(|name| !name.is_empty()) {
@@ -133,7 +133,7 @@ impl Planner<'_> {
     }
 }
 
-/// Owner and mode of an empty cache that the Dockerfile does not leave to the defaults.
+/// Owner and mode of an empty cache; `None` when the Dockerfile sets neither.
 fn given_owner(mount: &Mount) -> Option<String> {
     if mount.uid.is_none() && mount.gid.is_none() && mount.mode.is_none() {
         return None;
@@ -152,7 +152,7 @@ fn resolve(state: &StageState, step: &Step, flag: &MountFlag) -> Result<Mount, M
     })
 }
 
-/// Where a mount goes, from the root.
+/// Absolute mount target in the container.
 fn target(state: &StageState, mount: &Mount, sockets: &mut usize) -> String {
     let dir = &state.config.config.working_dir;
     let dir = if dir.is_empty() { "/" } else { dir };

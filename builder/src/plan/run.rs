@@ -1,4 +1,4 @@
-//! RUN.
+//! RUN: programs that change the stage's tree.
 
 use super::{Planner, StageState, commit, config, path, shell, shown_expanded};
 use crate::graph::{Exec, MountSource, Network, Operation, StepMount};
@@ -10,12 +10,12 @@ use kiln_parser::expand::Quotes;
 use kiln_parser::span::Span;
 use std::collections::BTreeMap;
 
-/// Host name that RUN steps see.
+/// Default host name in RUN steps.
 pub(super) const HOSTNAME: &str = "buildkitsandbox";
-/// Names of proxy settings, which are passed on under both spellings.
+/// Names of proxy settings, which are passed in upper and lower case.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
-/// The name of the host that programs see.
+/// Host name in RUN steps: `BUILDKIT_SANDBOX_HOSTNAME`, or the default.
 pub(crate) fn hostname(build_args: &BTreeMap<String, String>) -> &str {
     let given = build_args.get("BUILDKIT_SANDBOX_HOSTNAME").filter(|name| !name.is_empty());
     given.map_or(HOSTNAME, String::as_str)
@@ -67,14 +67,14 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// The variables of a RUN that are ARGs, and whether the command line gave their values.
+    /// Variables of a RUN that ARGs set, and whether `--build-arg` set their values.
     fn declared(&self, state: &StageState) -> Vec<(String, bool)> {
         let names = state.arguments.iter().map(|(name, _)| name);
         let own = names.filter(|name| state.config.config.env_value(name).is_none());
         own.map(|name| (name.clone(), self.options.build_args.contains_key(name))).collect()
     }
 
-    /// What goes beyond a container's rights needs the user's consent.
+    /// Fails when a RUN needs an entitlement that `--allow` does not grant.
     fn check_entitlements(&self, step: &Step, run: &Run) -> Result<(), Mistake> {
         let entitlements = self.options.entitlements;
         let missing = |span: Span, right: &str, what: &str| {
@@ -112,7 +112,7 @@ impl Planner<'_> {
     }
 }
 
-/// The name of a step. Of variables that a secret hides from the program, it shows no value either.
+/// Name of a step. Values of variables that a secret replaces in the container are masked.
 fn shown(state: &StageState, step: &Step, mounts: &[StepMount]) -> String {
     let hidden = mounts.iter().filter_map(|mount| match &mount.source {
         MountSource::Secret { variable, .. } => variable.as_ref(),
@@ -127,7 +127,7 @@ fn shown(state: &StageState, step: &Step, mounts: &[StepMount]) -> String {
     shown_expanded(&masked, step, Quotes::Keep, true)
 }
 
-/// The arguments, and the script that they name if the heredoc is one.
+/// Arguments of a RUN, and name and content of the script when the heredoc is one.
 fn command(state: &StageState, step: &Step, run: &Run) -> (Vec<String>, Option<(String, String)>) {
     let heredocs = &step.instruction.heredocs;
     let text = match &run.command {
@@ -145,7 +145,7 @@ fn command(state: &StageState, step: &Step, run: &Run) -> (Vec<String>, Option<(
             body
         }
     } else {
-        // The shell reads the heredocs itself, so it gets them as they were written.
+        // The shell parses the heredocs itself, so they are passed as written.
         let bodies = heredocs.iter().map(|heredoc| format!("\n{}{}", heredoc.content, heredoc.name));
         std::iter::once(text.as_str().to_owned()).chain(bodies).collect()
     };
@@ -154,7 +154,7 @@ fn command(state: &StageState, step: &Step, run: &Run) -> (Vec<String>, Option<(
     (arguments, script)
 }
 
-/// The first line of a heredoc, for progress.
+/// First line of a heredoc, for the progress.
 fn summary(body: &str) -> String {
     let body = body.trim();
     match body.split_once('\n') {
@@ -163,7 +163,7 @@ fn summary(body: &str) -> String {
     }
 }
 
-/// `RUN |2 A=1 B=2 /bin/sh -c make # buildkit`: declared ARGs once each, with the value that RUN saw.
+/// History entry `RUN |2 A=1 B=2 /bin/sh -c make # buildkit`: each declared ARG once, with its value in RUN.
 fn created_by(state: &StageState, arguments: &[String]) -> String {
     let mut seen: Vec<(&str, String)> = Vec::new();
     for (name, value) in &state.arguments {
