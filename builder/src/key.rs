@@ -1,4 +1,4 @@
-//! What enters a step's cache key: the one table of it, and the code that a test compares with the table.
+//! Content of a step's cache key: the only table of its fields, and the code that a test compares with the table.
 //!
 //! | Step | In the key | Recorded beside it | Not in the key |
 //! |---|---|---|---|
@@ -12,15 +12,16 @@
 //! | download | `name`; `checksum`; without one, `content`: digest of the bytes, and `time` | | address, `ETag` |
 //! | checkout | `directory`, `git`: whether `.git` stays, `submodules`, `times`; `commit` | | address, branch or tag |
 //!
-//! A copy from a stage has two keys: the definition (from the result key of the stage) and the content (from what is
-//! copied). When the stage was made anew with the same content, the second leads back to the cached chain. A copy from
-//! the build context has only the second.
+//! A copy from a stage has two keys: the definition key (from the result key of the stage) and the content key (from
+//! the copied files). When the stage was built again with the same content, the content key leads back to the cached
+//! chain. A copy from the build context has only the content key.
 //!
 //! # Bytes
 //!
-//! A key is the SHA-256 of a version byte and the fields in order ([`KeyBytes`]): each a name and a value, with their
-//! lengths in front. Values are text in forms that are fixed here ([`KeyText`]), never those of `Debug` or serde. The
-//! fields are recorded with the result, so that `--explain` can name those that differ when a step runs again.
+//! A key is the SHA-256 of a version byte and the fields in order ([`KeyBytes`]): each a name and a value, both
+//! preceded by their length. Values are text in forms that are fixed here ([`KeyText`]), never those of `Debug` or
+//! serde. The fields are recorded with the result, so that `--explain` can name the ones that differ when a step runs
+//! again.
 
 use crate::content::Digested;
 use crate::graph::{Copy, CopyFrom, Exec, Files, MountSource, Network, Operation, StepMount};
@@ -30,13 +31,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
-/// Version of the bytes of keys and of the names of fields. It changes whenever equal fields would mean something else:
-/// then no old key is found.
+/// Version of the bytes of keys and of the names of fields. It must change whenever equal fields would get another
+/// meaning: then no old key is found.
 pub(crate) const VERSION: u8 = 3;
 
 /// Types with fixed bytes in a key.
 trait KeyBytes {
-    /// Feeds the bytes to a hash. What has no fixed length has its length in front.
+    /// Feeds the bytes to a hash. A value of variable length is preceded by its length.
     fn feed(&self, hash: &mut Sha256);
 }
 
@@ -61,7 +62,7 @@ impl<T: KeyBytes> KeyBytes for [T] {
     }
 }
 
-/// Values of several parts with a fixed text form, in which no part can pass for another.
+/// Values of several parts with a fixed, unambiguous text form.
 trait KeyText {
     fn key_text(&self) -> String;
 }
@@ -71,12 +72,12 @@ trait KeyText {
 pub struct KeyInputs(Vec<(String, String)>);
 
 impl KeyInputs {
-    /// Adds a field.
+    /// Adds a field at the end.
     pub fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.0.push((name.into(), value.into()));
     }
 
-    /// The key.
+    /// Cache key of the fields.
     pub fn key(&self) -> Key {
         let mut hash = Sha256::new();
         hash.update([VERSION]);
@@ -94,7 +95,7 @@ impl KeyInputs {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The value of a field.
+    /// Value of a field; `None` when there is no such field.
     pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
@@ -104,12 +105,12 @@ impl KeyInputs {
         self.0.iter().any(|(name, _)| name.starts_with("file "))
     }
 
-    /// The same fields with names and values changed.
+    /// The same fields with changed names and values.
     pub(crate) fn map(&self, change: impl Fn(&str) -> String) -> KeyInputs {
         KeyInputs(self.0.iter().map(|(name, value)| (change(name), change(value))).collect())
     }
 
-    /// The fields that are not in `before` or have another value there, and those that only `before` has.
+    /// Fields that are missing in `before` or have another value there, and those that only `before` has.
     pub fn changes_since(&self, before: &KeyInputs) -> Vec<InputChange> {
         let values = |inputs: &KeyInputs| -> BTreeMap<String, String> { inputs.0.iter().cloned().collect() };
         let (others, known) = (values(before), values(self));
@@ -131,22 +132,22 @@ impl KeyInputs {
     }
 }
 
-/// Name of the recorded warnings.
+/// Name of the field of recorded warnings.
 const WARNING: &str = "warning";
 
 /// A field that differs between two keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputChange {
-    /// Its name.
+    /// Name of the field.
     pub name: String,
-    /// Old value.
+    /// Old value; `None` for a new field.
     pub before: Option<String>,
-    /// New value.
+    /// New value; `None` for a removed field.
     pub now: Option<String>,
 }
 
-/// The fields of an operation that goes on from steps with the result keys `base`, and mounts files of those with the
-/// result keys `trees`.
+/// Fields of an operation on bases with the result keys `base`, which mounts files of steps with the result keys
+/// `trees`.
 pub fn definition(operation: &Operation, base: &[Key], trees: &[Key]) -> KeyInputs {
     let mut inputs = KeyInputs::default();
     inputs.add("step", kind(operation));
@@ -186,14 +187,14 @@ pub fn definition(operation: &Operation, base: &[Key], trees: &[Key]) -> KeyInpu
     inputs
 }
 
-/// Adds the result keys of the inputs after the first, as files of all of them count.
+/// Adds the result keys of the inputs after the first: all of their files are part of the key.
 pub(crate) fn add_trees(inputs: &mut KeyInputs, trees: &[Key]) {
     for (number, key) in trees.iter().enumerate() {
         inputs.add(format!("tree {}", number + 1), &key.0);
     }
 }
 
-/// Adds what a copy takes. The files are only recorded.
+/// Adds the digest of copied files. The list of files is only recorded.
 pub(crate) fn add_content(inputs: &mut KeyInputs, content: Digested) -> Key {
     inputs.add("content", &content.digest);
     let key = inputs.key();
@@ -201,7 +202,7 @@ pub(crate) fn add_content(inputs: &mut KeyInputs, content: Digested) -> Key {
     key
 }
 
-/// Adds what a download without a checksum fetched; `time` in seconds since 1970.
+/// Adds the result of a download without a checksum; `time` in seconds since 1970.
 pub(crate) fn add_download(inputs: &mut KeyInputs, digest: &Digest, time: i64) {
     inputs.add("content", digest.to_string());
     inputs.add("time", time.to_string());
@@ -217,7 +218,7 @@ pub(crate) fn add_warning(inputs: &mut KeyInputs, warning: &str) {
     inputs.add(WARNING, warning);
 }
 
-/// The recorded warnings of a step's run.
+/// Recorded warnings of a step's run.
 pub(crate) fn warnings(inputs: &KeyInputs) -> Vec<String> {
     inputs.iter().filter(|(name, _)| *name == WARNING).map(|(_, text)| text.to_owned()).collect()
 }
@@ -228,7 +229,7 @@ fn add_epoch(inputs: &mut KeyInputs, epoch: Option<i64>) {
     }
 }
 
-/// The kind of a step, for its key and the history of builds.
+/// Name of the step's kind, for its key and the history of builds.
 pub(crate) fn kind(operation: &Operation) -> &'static str {
     match operation {
         Operation::Scratch => "scratch",
@@ -343,7 +344,7 @@ impl KeyText for (u32, (u32, u32)) {
     }
 }
 
-/// A text of a user between quotes, as JSON has it.
+/// Quotes a text of a user as JSON does.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -441,7 +442,7 @@ mod tests {
         definition(&operation, &base, &[]).key()
     }
 
-    /// An example of each operation with every field of its key, all that is recorded of it included.
+    /// An example of each operation with every field of its key and every recorded field.
     fn whole_records() -> Vec<KeyInputs> {
         let digest = || Digest::of(b"x");
         let key = |text: &str| Key(text.to_owned());
@@ -506,12 +507,12 @@ mod tests {
         records
     }
 
-    /// The words between backticks in a cell.
+    /// Texts between backticks in a cell.
     fn field_names(cell: &str) -> BTreeSet<String> {
         cell.split('`').skip(1).step_by(2).filter(|word| !word.starts_with('.')).map(str::to_owned).collect()
     }
 
-    /// The table at the top of this file: for each kind of step the fields in the key, and those recorded beside it.
+    /// Table at the top of this file: for each kind of step the fields in the key, and those recorded with it.
     fn table() -> BTreeMap<String, [BTreeSet<String>; 2]> {
         let rows = include_str!("key.rs").lines().filter_map(|line| line.strip_prefix("//! | "));
         let rows = rows.filter(|row| !row.starts_with("Step"));
@@ -549,7 +550,7 @@ mod tests {
         assert_eq!(add_content(&mut inputs, content(vec![("/f".into(), "e".into())])), key);
     }
 
-    /// Keys outlive the program that made them: whoever changes their bytes changes [`VERSION`].
+    /// Keys outlive the program that wrote them: a change of their bytes needs a change of [`VERSION`].
     #[test]
     fn bytes_are_fixed() {
         let mount = |source| StepMount { target: "/m".into(), source, readonly: false };

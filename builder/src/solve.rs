@@ -1,30 +1,30 @@
-//! The scheduler: walks a graph of steps, runs what must be run, and no more.
+//! The scheduler: walks a graph of steps, and runs only those that must run.
 //!
-//! It knows nothing of containers or files. Steps are looked up in a cache under keys; a step that is found
-//! is not run, and its inputs are not either unless another step needs them. Independent steps run at once.
+//! It does not depend on containers or files. Steps are looked up in a cache by keys; a step that is found does not
+//! run, and neither do its inputs unless another step needs them. Independent steps run concurrently.
 //!
-//! A step is *new* when its key was never in the cache. Nothing that stands on a new step can be found by its
-//! definition, so a new step that a target needs is going to run in any case: it starts as soon as its inputs are there,
-//! while other stages run. A step whose result was in the cache and was evicted may turn out not to be needed, when the
-//! steps that stand on it are found: it waits until its output is wanted.
+//! A step is *new* when its key was never in the cache. A step based on a new step cannot be found by its definition,
+//! so a new step that a target needs must run in any case: it starts as soon as its inputs are available, while other
+//! stages run. A step whose result was in the cache and was evicted may turn out not to be needed, when the steps based
+//! on it are found: it waits until its output is wanted.
 //!
-//! Every step has a *definition key*, made of what it says and the keys of its inputs. A step that looks
-//! only at part of an input (COPY of one file) also has a *content key*, made of what that part holds: when
-//! the definition key is unknown but the content key is not, the earlier result serves. The key that
-//! counts for later steps, the *result key*, is the content key where there is one; so an input that was
-//! made anew with the same content leads back to the cached chain.
+//! Every step has a *definition key*, computed from its definition and the keys of its inputs. A step that reads only
+//! part of an input (COPY of one file) also has a *content key*, computed from the content of that part: when the cache
+//! has the content key but not the definition key, the earlier result is used. The *result key*, which enters the keys
+//! of later steps, is the content key where there is one; so an input that was built again with the same content leads
+//! back to the cached chain.
 //!
-//! What a step learns on its way to a key, such as a file that had to be fetched to be hashed, is its *evidence*: it is
-//! part of the step's state and goes to the worker that runs the step.
+//! Results of computing a key that are needed again, such as a file that had to be fetched to be hashed, are the step's
+//! *evidence*: it is part of the step's state and is passed to the worker that runs the step.
 //!
-//! One loop owns all state and receives events; workers own nothing shared and send messages.
+//! One loop owns all state and receives events; workers share no state and send messages.
 
 use kiln_image::layer::WALK_STACK;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
 
-/// A cache key.
+/// A cache key, opaque to the scheduler.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub String);
 
@@ -32,81 +32,81 @@ pub struct Key(pub String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub usize);
 
-/// How a step uses another one's result.
+/// Use of another step's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// The result goes on in this step's own.
+    /// The result is the base of this step's own.
     Base,
-    /// Only part of it is looked at.
+    /// Only part of the result is read.
     Content,
 }
 
-/// An edge: a step that is needed, and how.
+/// An edge: a needed step, and the use of its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Input {
     /// The step that is needed.
     pub node: NodeId,
-    /// What for.
+    /// Use of its result.
     pub usage: Use,
 }
 
-/// What a step's key is made of besides its definition.
+/// Content that determines a step's key besides its definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Nothing: the definition says all.
+    /// No content: the definition determines the result.
     None,
-    /// Something of its own, which can be looked at straight away (the build context).
+    /// Content outside the graph, which can be read immediately (the build context).
     Own,
-    /// Parts of its content inputs, which must be there to be looked at.
+    /// Parts of its content inputs, which must exist to be read.
     Inputs,
-    /// Parts of its content inputs and something of its own.
+    /// Parts of its content inputs, and content outside the graph.
     Both,
 }
 
-/// A step's definition key and how to refine it.
+/// A step's definition key, and the content that its result key needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition<E> {
-    /// The key made of the operation and the result keys of the inputs.
+    /// Key of the operation and the result keys of the inputs.
     pub key: Key,
-    /// The content that counts as well.
+    /// Content that is part of the result key.
     pub content: Content,
-    /// What was learnt so far.
+    /// Evidence that was collected so far.
     pub evidence: E,
 }
 
-/// What the cache knows of a key.
+/// Result of a cache lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup<C> {
-    /// A result.
+    /// The cache has a result.
     Hit {
-        /// The result key that was recorded.
+        /// Result key that was recorded.
         key: Key,
-        /// What restores the output.
+        /// Data that restores the output.
         cached: C,
     },
-    /// There was a result, which was removed. Results of steps that stand on it may still be there.
+    /// A result was recorded and has been removed. Results of steps based on it may still exist.
     Evicted,
-    /// Nothing: no result was ever recorded under it.
+    /// No result was ever recorded under the key.
     New,
 }
 
-/// The steps of a graph, as far as the scheduler must know them.
+/// Operations of the scheduler on the steps of a graph.
 ///
 /// Both keys of a step contain the result keys of its base inputs; its definition key contains those of all inputs.
 pub trait Steps: Sync {
-    /// What a step makes.
+    /// Result of running a step.
     type Output: Clone + Send + Sync;
-    /// What the cache keeps of it.
+    /// Data in the cache that restores an output.
     type Cached: Clone + Send + Sync;
-    /// What is learnt about a step on the way to its key, for running it.
+    /// Results of computing a step's key that running it needs.
     type Evidence: Send;
-    /// Error of a step.
+    /// Error of a failed step.
     type Error: Send;
 
-    /// The definition of a step, given the result keys of its inputs in order.
+    /// Definition of a step, given the result keys of its inputs in order.
     fn definition(&self, node: NodeId, inputs: &[Key]) -> Definition<Self::Evidence>;
 
-    /// Asks the cache; quick.
+    /// Looks a key up in the cache; must not block for long.
     fn look_up(
         &self,
         node: NodeId,
@@ -114,7 +114,7 @@ pub trait Steps: Sync {
         evidence: &mut Self::Evidence,
     ) -> Result<Lookup<Self::Cached>, Self::Error>;
 
-    /// The content key; may take time. `inputs` has the outputs of content inputs, in order.
+    /// Computes the content key; may take long. `inputs` has the outputs of content inputs, in order.
     fn content_key(
         &self,
         node: NodeId,
@@ -122,7 +122,7 @@ pub trait Steps: Sync {
         inputs: &[Self::Output],
     ) -> Result<Key, Self::Error>;
 
-    /// The output of a cached step, given those of its base inputs; quick.
+    /// Restores the output of a cached step from those of its base inputs; must not block for long.
     fn restore(
         &self,
         node: NodeId,
@@ -130,8 +130,8 @@ pub trait Steps: Sync {
         base: &[Self::Output],
     ) -> Result<Self::Output, Self::Error>;
 
-    /// Runs a step; may take time. `inputs` has the outputs of all inputs, in order. Records the result
-    /// under `keys`, the first of which is the result key.
+    /// Runs a step; may take long. `inputs` has the outputs of all inputs, in order. Records the result under `keys`,
+    /// the first of which is the result key.
     fn run(
         &self,
         node: NodeId,
@@ -143,29 +143,29 @@ pub trait Steps: Sync {
     /// Called once for each step that was found in the cache.
     fn found(&self, _node: NodeId, _definition: &Key, _result: &Key, _evidence: &Self::Evidence) {}
 
-    /// Called when a step has failed: stops the steps that run.
+    /// Called when a step has failed: stops the running steps.
     fn cancel(&self) {}
 }
 
-/// Where a step stands.
+/// State of a step in the scheduler.
 enum State<S: Steps> {
     /// The keys of its inputs are not all known.
     Waiting,
-    /// Its definition key is not cached, or is none; parts of its inputs must be looked at.
+    /// Parts of its inputs must be read: the definition key is not in the cache, or is not a cache key.
     NeedsContent { definition: Key, is_key: bool, evidence: S::Evidence },
-    /// They are being looked at, or the step's own content is: then its definition is no key.
+    /// A worker computes the content key; `None` when the definition is not a cache key.
     Keying { definition: Option<Key> },
-    /// Its key is known.
+    /// Its result key is known.
     Keyed { definition: Key, key: Key, cached: Option<S::Cached>, evidence: S::Evidence },
-    /// It runs.
+    /// It runs in a worker.
     Running { key: Key },
     /// It has an output.
     Done { key: Key, output: S::Output },
-    /// It, or the build, has failed.
+    /// It has failed, or the build has.
     Stopped,
 }
 
-/// What a worker reports.
+/// Report of a worker.
 enum Event<S: Steps> {
     Keyed(NodeId, Result<(Key, S::Evidence), S::Error>),
     Ran(NodeId, Result<S::Output, S::Error>),
@@ -177,16 +177,16 @@ enum Job<S: Steps> {
     Run { node: NodeId, keys: Vec<Key>, evidence: S::Evidence, inputs: Vec<S::Output> },
 }
 
-/// How a build failed: which step, and why.
+/// Failure of a build: the step and its error.
 #[derive(Debug)]
 pub struct SolveError<E> {
     /// The step that failed first.
     pub node: NodeId,
-    /// Why.
+    /// Error of that step.
     pub error: E,
 }
 
-/// The steps that `targets` need, with the targets, in order.
+/// The targets and the steps that they need, in order.
 pub(crate) fn needed(edges: &[Vec<Input>], targets: &[NodeId]) -> Vec<NodeId> {
     let mut needed = vec![false; edges.len()];
     let mut open = targets.to_vec();
@@ -198,9 +198,12 @@ pub(crate) fn needed(edges: &[Vec<Input>], targets: &[NodeId]) -> Vec<NodeId> {
     (0..edges.len()).filter(|index| needed[*index]).map(NodeId).collect()
 }
 
-/// Brings about the outputs of `targets`, in order. `edges` has the inputs of each node; nodes come after their inputs.
+/// Produces the outputs of `targets`, in order. `edges` has the inputs of each node; nodes come after their inputs.
 ///
-/// At most `limit` steps run at once.
+/// At most `limit` steps run concurrently.
+///
+/// # Errors
+/// Fails with the error of the first step that failed; no step starts after that.
 pub fn solve<S: Steps>(
     steps: &S,
     edges: &[Vec<Input>],
@@ -224,7 +227,7 @@ pub fn solve<S: Steps>(
                         Ok(event) => (Some(event), None),
                         Err(panic) => (None, Some(panic)),
                     };
-                    // The loop outlives its workers, and waits for a word of each.
+                    // The receiver outlives the workers, and waits for one message from each.
                     let _ = events.send(event);
                     if let Some(panic) = panic {
                         resume_unwind(panic);
@@ -236,7 +239,7 @@ pub fn solve<S: Steps>(
             if running == 0 {
                 break;
             }
-            // A worker that panicked takes the build with it, once the others have ended.
+            // The panic of a worker ends the build after the other workers have ended.
             let Ok(Some(event)) = inbox.recv() else { break };
             running -= 1;
             solver.hear(event);
@@ -260,12 +263,12 @@ fn perform<S: Steps>(steps: &S, job: Job<S>) -> Event<S> {
 struct Solver<'a, S: Steps> {
     steps: &'a S,
     edges: &'a [Vec<Input>],
-    /// The steps that need each step, of those that a target needs.
+    /// Steps that need each step, limited to those that a target needs.
     dependents: Vec<Vec<NodeId>>,
     states: Vec<State<S>>,
     /// Steps whose output is wanted.
     wanted: Vec<bool>,
-    /// Steps that are going to run: they, or steps that they go on from, were never in the cache.
+    /// Steps that must run: they, or steps that they are based on, were never in the cache.
     new: Vec<bool>,
     queue: VecDeque<NodeId>,
     jobs: VecDeque<Job<S>>,
@@ -307,7 +310,7 @@ impl<'a, S: Steps> Solver<'a, S> {
         }
     }
 
-    /// Takes a step from one state to the next, if it can go on.
+    /// Moves a step to its next state, if possible.
     fn advance(&mut self, node: NodeId) -> Result<(), S::Error> {
         let state = std::mem::replace(&mut self.states[node.0], State::Stopped);
         let next = match state {
@@ -349,7 +352,7 @@ impl<'a, S: Steps> Solver<'a, S> {
         }
     }
 
-    /// The result key is known: asks the cache once more, by that.
+    /// Looks the step up by its result key, which is known now.
     fn keyed(
         &mut self,
         node: NodeId,
@@ -379,9 +382,9 @@ impl<'a, S: Steps> Solver<'a, S> {
         State::Keyed { definition, key, cached: Some(cached), evidence }
     }
 
-    /// Wants what is sure to be needed since a step is new: its own output, those of all its inputs, and the same for the
-    /// steps that go on from it, whose keys contain its key. A step that looks at parts of it is not found by its
-    /// definition, and looks at all its content inputs.
+    /// Marks outputs as wanted that are certainly needed because a step is new: its own, those of all its inputs, and
+    /// the same for the steps based on it, whose keys contain its key. A step that reads only parts of it cannot be
+    /// found by its definition, and reads all its content inputs.
     fn want_new(&mut self, node: NodeId) {
         let mut open = vec![node];
         while let Some(node) = open.pop() {
@@ -457,14 +460,14 @@ impl<'a, S: Steps> Solver<'a, S> {
         State::Running { key }
     }
 
-    /// Wants the outputs of a step's inputs, or of those used in one way.
+    /// Marks the outputs of a step's inputs as wanted: of all inputs, or of those with one use.
     fn want(&mut self, node: NodeId, usage: Option<Use>) {
         let edges = self.edges;
         let concerned = |input: &&Input| usage.is_none_or(|usage| usage == input.usage);
         edges[node.0].iter().filter(concerned).for_each(|input| self.want_output(input.node));
     }
 
-    /// Wants the output of a step, and those of all that it goes on from: whether it is found or run, it needs them.
+    /// Marks the output of a step and of all its bases as wanted: both restoring and running the step need them.
     fn want_output(&mut self, node: NodeId) {
         let mut open = vec![node];
         while let Some(node) = open.pop() {
@@ -495,7 +498,7 @@ impl<'a, S: Steps> Solver<'a, S> {
         }
     }
 
-    /// A step got a key or an output: it, and those that wait for it, may go on.
+    /// Continues a step that got a key or an output, and the steps that wait for it.
     fn changed(&mut self, node: NodeId) {
         self.queue.push_back(node);
         self.queue.extend(&self.dependents[node.0]);
@@ -532,7 +535,7 @@ impl<'a, S: Steps> Solver<'a, S> {
         Ok(())
     }
 
-    /// The first failure counts; nothing new begins after it.
+    /// Records the first failure; no step starts after it.
     fn fail(&mut self, node: NodeId, error: S::Error) {
         self.jobs.clear();
         self.queue.clear();

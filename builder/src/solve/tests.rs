@@ -1,32 +1,32 @@
-//! Steps that add numbers and count their calls.
+//! The scheduler with steps that add numbers and count their calls.
 
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Barrier, Condvar, Mutex};
 use std::time::Duration;
 
-/// What a step does.
+/// Operation of a test step.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A number.
+    /// Outputs a fixed number.
     Value(i64),
-    /// The sum of all inputs.
+    /// Outputs the sum of all inputs.
     Sum,
-    /// The base plus the last digit of each content input.
+    /// Outputs the base plus the last digit of each content input.
     LastDigits,
-    /// A number that only looking shows.
+    /// Outputs a number that is not part of the definition.
     Own(Hidden),
-    /// Such a number, and the last digit of each content input.
+    /// Outputs such a number plus the last digit of each content input.
     OwnAndLastDigits(Hidden),
-    /// Fails.
+    /// Fails with an error.
     Fail,
     /// Panics, which no step should.
     Panic,
-    /// Meets another step before it ends.
+    /// Waits for another step before it ends.
     Meet,
 }
 
-/// Something that the words of a step do not tell.
+/// Content that the definition of a step does not contain.
 #[derive(Clone)]
 struct Hidden(i64);
 
@@ -49,11 +49,11 @@ struct Numbers<'a> {
     cache: &'a Cache,
     log: Mutex<Log>,
     barrier: Barrier,
-    /// Steps that must all have begun before one of them ends.
+    /// Steps that must all have started before one of them ends.
     waves: Option<Waves>,
 }
 
-/// A result; `None` once it was evicted.
+/// Recorded result; `None` after it was evicted.
 type Record = Option<(Key, i64)>;
 type Cache = Mutex<BTreeMap<String, Record>>;
 
@@ -86,11 +86,11 @@ impl<'a> Numbers<'a> {
     }
 }
 
-/// Steps by the time at which they can begin, counted in steps on the longest way to them.
+/// Steps by the earliest time at which they can start, counted in steps on the longest path to them.
 struct Waves {
-    /// The wave of each step that runs.
+    /// Wave of each step that runs.
     of: BTreeMap<usize, usize>,
-    /// Steps of each wave that have not begun.
+    /// Number of steps of each wave that have not started.
     missing: Mutex<BTreeMap<usize, usize>>,
     began: Condvar,
 }
@@ -102,9 +102,9 @@ impl Waves {
         Waves { of, missing: Mutex::new(missing), began: Condvar::new() }
     }
 
-    /// Waits until all steps of the node's wave have begun.
+    /// Waits until all steps of the node's wave have started.
     fn begin(&self, node: usize) {
-        // A scheduler that holds one of them back would wait for ever: this is when the test fails, not what it waits for.
+        // A scheduler that holds one of them back would wait forever: this is the time after which the test fails.
         const NEVER: Duration = Duration::from_secs(20);
         let wave = self.of[&node];
         let mut missing = self.missing.lock().unwrap();
@@ -119,7 +119,7 @@ impl Waves {
 impl Steps for Numbers<'_> {
     type Output = i64;
     type Cached = i64;
-    /// The keys of the step's base inputs.
+    /// Keys of the step's base inputs.
     type Evidence = String;
     type Error = String;
 
@@ -134,7 +134,7 @@ impl Steps for Numbers<'_> {
         };
         let base = self.edges[node.0].iter().zip(&inputs).filter(|(input, _)| input.usage == Use::Base);
         let base: Vec<&str> = base.map(|(_, key)| *key).collect();
-        // With its number, so that no two steps are the same one.
+        // The number in the key makes all steps different.
         Definition {
             key: Key(format!("{}:{step:?}({})", node.0, inputs.join(","))),
             content,
@@ -171,7 +171,7 @@ impl Steps for Numbers<'_> {
         if let Some(waves) = &self.waves {
             waves.begin(node.0);
         }
-        // Another build may have made it meanwhile.
+        // Another build may have produced it meanwhile.
         let made = keys.iter().find_map(|key| self.cache.lock().unwrap().get(&key.0).cloned().flatten());
         if let Some((_, value)) = made {
             return Ok(value);
@@ -202,7 +202,7 @@ fn content(node: usize) -> Input {
     Input { node: NodeId(node), usage: Use::Content }
 }
 
-/// Solves for the last node; gives the outcome with the nodes that ran and those found, sorted.
+/// Solves for the last node; returns the outcome with the nodes that ran and those found, sorted.
 fn check(cache: &Cache, graph: &[(Step, Vec<Input>)]) -> (Result<i64, String>, Vec<usize>, Vec<usize>) {
     let numbers = Numbers::new(graph, cache);
     let outcome = numbers.solve(&[graph.len() - 1], 4).map(|outputs| outputs[0]);
@@ -229,7 +229,7 @@ fn inputs_of_what_is_found_are_not_run() {
     let graph =
         [(Step::Value(1), vec![]), (Step::Sum, vec![base(0)]), (Step::LastDigits, vec![base(0), content(1)])];
     let _ = check(&cache, &graph);
-    // The source's own result was evicted, that of the copy is there.
+    // The source's own result was evicted, the copy's still exists.
     cache
         .lock()
         .unwrap()
@@ -251,7 +251,7 @@ fn equal_content_leads_back_to_the_cached_chain() {
         ]
     };
     assert_eq!(check(&cache, &graph(12)), (Ok(3), vec![0, 1, 2, 3], vec![]));
-    // The source changes and must run, but the part that is looked at stays the same.
+    // The source changes and must run, but the part that is read stays the same.
     assert_eq!(check(&cache, &graph(22)), (Ok(3), vec![1], vec![0, 2, 3]));
     assert_eq!(check(&cache, &graph(23)), (Ok(4), vec![1, 2, 3], vec![0]));
 }
@@ -289,7 +289,7 @@ fn several_targets_share_their_steps() {
 #[test]
 fn independent_steps_run_at_once() {
     let cache = Cache::default();
-    // Each waits for the other: one after the other they would never end.
+    // Each waits for the other: run sequentially, they would never end.
     let graph = [
         (Step::Value(0), vec![]),
         (Step::Meet, vec![base(0)]),
@@ -309,7 +309,7 @@ fn a_failure_stops_the_rest_and_keeps_what_is_done() {
     assert_eq!(check(&cache, &mended), (Ok(1), vec![1, 2], vec![0]));
 }
 
-/// The scheduler once waited for ever for a step that had panicked.
+/// Regression: the scheduler waited forever for a step that had panicked.
 #[test]
 fn a_panic_ends_the_build() {
     let graph = [(Step::Value(1), vec![]), (Step::Panic, vec![base(0)]), (Step::Sum, vec![base(1)])];
@@ -317,7 +317,7 @@ fn a_panic_ends_the_build() {
     assert!(ended.is_err());
 }
 
-/// Stages of which a later stage copies wait for each other, and so does that stage's own first step.
+/// Stages from which a later stage copies wait for each other, and so does that stage's own first step.
 #[test]
 fn stages_that_are_copied_from_run_at_once() {
     let graph = [
@@ -335,7 +335,7 @@ fn stages_that_are_copied_from_run_at_once() {
     assert_eq!(in_waves(&Cache::default(), &mounts), Ok(()));
 }
 
-/// What a step that was evicted made may not be needed; only looking at what stands on it shows.
+/// The result of an evicted step may not be needed; only the steps based on it show that.
 #[test]
 fn evicted_steps_run_when_their_output_is_wanted() {
     let cache = Cache::default();
@@ -354,15 +354,15 @@ fn evicted_steps_run_when_their_output_is_wanted() {
         cache.iter_mut().filter(|(key, _)| key.starts_with(number)).for_each(|(_, record)| *record = None);
     };
     evict("1:");
-    // A new step stands on a copy that is still there.
+    // A new step is based on a copy that still exists.
     assert_eq!(check(&cache, &graph(2)), (Ok(2), vec![4], vec![0, 2, 3]));
-    // Without the copy, its key needs the source, and what stands on it is restored on it.
+    // Without the copy, its key needs the source, and the steps based on it are restored on the source.
     evict("3:");
     evict("content3");
     assert_eq!(check(&cache, &graph(2)), (Ok(2), vec![1, 3], vec![0, 2, 4]));
 }
 
-/// A step's key, its value where that is in the cache, and when both are known.
+/// A step's key, its value when it is in the cache, and the times at which both are known.
 #[derive(Clone)]
 struct Keyed {
     key: Key,
@@ -370,13 +370,13 @@ struct Keyed {
     time: usize,
 }
 
-/// What a scheduler that runs each step as late as possible would do: a recursion over the graph.
+/// Model of a scheduler that runs each step as late as possible: a recursion over the graph.
 struct Lazy<'a> {
     numbers: &'a Numbers<'a>,
     keys: BTreeMap<usize, Keyed>,
     /// Value and time of each output that is needed.
     outputs: BTreeMap<usize, (i64, usize)>,
-    /// When each step that runs begins.
+    /// Start time of each step that runs.
     begins: BTreeMap<usize, usize>,
 }
 
@@ -453,7 +453,7 @@ impl<'a> Lazy<'a> {
     }
 }
 
-/// Solves for the last node, with steps that wait for all others that could run at their time.
+/// Solves for the last node, with steps that wait for all others that could run at the same time.
 fn in_waves(cache: &Cache, graph: &[(Step, Vec<Input>)]) -> Result<(), String> {
     let before = Mutex::new(cache.lock().unwrap().clone());
     let oracle = Numbers::new(graph, &before);
@@ -463,7 +463,7 @@ fn in_waves(cache: &Cache, graph: &[(Step, Vec<Input>)]) -> Result<(), String> {
     numbers.solve(&[graph.len() - 1], usize::MAX).map(drop)
 }
 
-/// A graph of steps that all stand on earlier ones: a number for each, and its inputs.
+/// Graph of steps based on earlier ones: a number for each step, and its inputs.
 fn graph_of(steps: &[(i64, Vec<usize>)]) -> Vec<(Step, Vec<Input>)> {
     let step = |(index, (value, inputs)): (usize, &(i64, Vec<usize>))| {
         let inputs: Vec<usize> = inputs.iter().copied().filter(|input| *input < index).collect();
@@ -481,11 +481,11 @@ fn graph_of(steps: &[(i64, Vec<usize>)]) -> Vec<(Step, Vec<Input>)> {
     steps.iter().enumerate().map(step).collect()
 }
 
-/// The same steps, some of which say something else.
+/// The same steps, some of them with another definition.
 fn changed(steps: &[(i64, Vec<usize>)], changes: &[usize]) -> Vec<(i64, Vec<usize>)> {
     let mut steps = steps.to_vec();
     for change in changes {
-        // Even numbers stay even, so that kinds of steps stay.
+        // Even numbers stay even, so that the kinds of steps do not change.
         let index = change % steps.len();
         steps[index].0 += 30 * (1 + (*change as i64) % 2);
     }
@@ -509,7 +509,7 @@ fn described() -> impl proptest::strategy::Strategy<Value = Described> {
 }
 
 proptest::proptest! {
-    /// Neither what is cached nor the order changes what comes out, even where the cache forgot that it had something.
+    /// Neither cached results nor the order change the outcome, even where the cache lost a record.
     #[test]
     fn order_and_cache_never_change_the_result(
         steps in described(),
@@ -529,7 +529,7 @@ proptest::proptest! {
         proptest::prop_assert_eq!(check(&cache, &graph).0, fresh);
     }
 
-    /// Beginning early runs nothing that would not run anyway.
+    /// An early start runs no step that would not run anyway.
     #[test]
     fn only_what_must_run_runs(
         steps in described(),
@@ -549,7 +549,7 @@ proptest::proptest! {
         proptest::prop_assert_eq!(outcome.unwrap(), lazy.outputs[&(graph.len() - 1)].0);
     }
 
-    /// With as many workers as there are steps, a build takes as long as the longest way through the graph.
+    /// With as many workers as steps, a build takes as long as the longest path through the graph.
     #[test]
     fn steps_begin_when_their_inputs_are_there(
         steps in described(),
