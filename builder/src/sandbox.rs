@@ -1,4 +1,4 @@
-//! What all containers of a build share: networks, name resolution, device rules. Made when first needed.
+//! Environment that all containers of a build share: networks, name resolution, device rules. Created at first use.
 
 use crate::graph::RunLimits;
 use kiln_image::store::{ScratchDir, Store, StoreError};
@@ -17,26 +17,26 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Stands for the address under which steps reach this host.
+/// Placeholder for the address under which steps reach the host.
 const HOST_GATEWAY: &str = "host-gateway";
-/// Name resolution for steps in the host's own network.
+/// Name of the resolv.conf for steps in the host's network namespace.
 const HOST_RESOLV: &str = "resolv-host.conf";
-/// Prefix of the names of our control groups.
+/// Prefix of the names of the builder's cgroups.
 const CGROUP_PREFIX: &str = "kiln-build";
 
-/// Why containers cannot be given what they need.
+/// Failure to set up the shared environment of containers.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// No network.
+    /// The network cannot be set up.
     #[error("cannot connect the step to a network: {0}")]
     Network(#[from] NetworkError),
-    /// No control group with limits.
+    /// The cgroup with limits cannot be created.
     #[error("cannot limit the step: {0}")]
     Cgroup(#[from] CgroupError),
-    /// No profile.
+    /// The AppArmor profile cannot be loaded.
     #[error(transparent)]
     AppArmor(#[from] AppArmorError),
-    /// No place for files.
+    /// The store failed to create a directory.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A file cannot be written.
@@ -44,46 +44,47 @@ pub enum SandboxError {
     Call(#[from] CallError),
 }
 
-/// What containers share.
+/// Environment that containers share.
 pub(crate) struct Sandbox<'a> {
     store: &'a Store,
     spawner: &'a Spawner,
-    /// A directory that is emptied at boot.
+    /// Directory that is emptied at boot.
     state: &'a Path,
     names: Names<'a>,
     files: Mutex<Option<Arc<Files>>>,
     bridge: Mutex<Option<Arc<Bridge>>>,
-    /// Connections that no container uses now. Containers cannot change them: that takes a capability that
-    /// steps do not have.
+    /// Connections that no container uses now. Containers cannot change them: that needs a capability that steps do not
+    /// have.
     idle: Mutex<Vec<Connection>>,
     shared: OnceLock<Option<Cgroup>>,
-    /// The AppArmor profile of steps, once it has been loaded; `None` inside where there is none.
+    /// Name of the AppArmor profile of steps, once it has been loaded; the inner `None` when the host has no AppArmor.
     profile: Mutex<Option<Option<String>>>,
-    /// Secrets and sockets, once there are any.
+    /// Directory of secrets and sockets; `None` until the first one.
     secrets: Mutex<Option<ScratchDir>>,
 }
 
-/// What containers of a build know themselves and others as.
+/// Host names in the containers of a build.
 #[derive(Clone, Copy)]
 pub(crate) struct Names<'a> {
-    /// Their host's name.
+    /// Host name of the container.
     pub(crate) hostname: &'a str,
-    /// More names and addresses for the hosts file.
+    /// Additional names and addresses for the hosts file.
     pub(crate) hosts: &'a [(String, String)],
 }
 
-/// Files that containers see in their /etc.
+/// Files that are mounted into /etc of containers.
 pub(crate) struct Files {
     dir: ScratchDir,
-    /// Nobody has been told yet that containers ask public name servers.
+    /// True until the user was informed that containers use public name servers.
     is_public_news: AtomicBool,
 }
 
-/// A network namespace for one container.
+/// Network namespace of one container.
 pub(crate) enum StepNetwork<'a> {
-    /// On the bridge. When dropped it is given back for the next step, unless whoever was in it could change it.
+    /// Connected to the bridge. When dropped it is reused by the next step, unless its container was privileged to
+    /// change it.
     Bridge { connection: Option<Connection>, sandbox: &'a Sandbox<'a>, is_safe: bool },
-    /// Loopback alone.
+    /// The loopback device only.
     None(OwnedFd),
 }
 
@@ -106,7 +107,7 @@ impl Drop for StepNetwork<'_> {
     }
 }
 
-/// Where secrets and sockets are while steps use them, below the state.
+/// Directory of secrets and sockets in use, below the state directory.
 const SECRETS: &str = "secrets";
 
 impl<'a> Sandbox<'a> {
@@ -116,7 +117,7 @@ impl<'a> Sandbox<'a> {
         state: &'a Path,
         names: Names<'a>,
     ) -> Sandbox<'a> {
-        // Another build's are its own; what cannot be removed is emptied at boot.
+        // Directories of running builds stay; orphans that cannot be removed are emptied at boot.
         let _ = ScratchDir::remove_orphans(&state.join(SECRETS));
         Sandbox {
             store,
@@ -151,7 +152,7 @@ impl<'a> Sandbox<'a> {
         Ok(made)
     }
 
-    /// Puts the AppArmor profile of steps into a specification, where there is one.
+    /// Sets the AppArmor profile of steps in a specification, where the host has AppArmor.
     pub(crate) fn confine(&self, spec: &mut Spec) -> Result<(), SandboxError> {
         let mut profile = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
         let profile = match &*profile {
@@ -162,7 +163,7 @@ impl<'a> Sandbox<'a> {
         Ok(())
     }
 
-    /// A connection to the bridge: one that is idle, or a new one. `is_safe` for a step that has no rights over it.
+    /// Connection to the bridge: an idle or a new one. `is_safe` for a step without privileges to change it.
     pub(crate) fn network(&'a self, is_safe: bool) -> Result<StepNetwork<'a>, SandboxError> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
@@ -176,7 +177,7 @@ impl<'a> Sandbox<'a> {
         Ok(StepNetwork::None(kiln_network::isolated(self.spawner)?))
     }
 
-    /// Writes a secret where nothing reaches a disk; whoever asked removes it.
+    /// Writes a secret into memory that is never written to disk; the caller removes it.
     #[expect(clippy::disallowed_methods, reason = "a new file in a directory that only root enters")]
     pub(crate) fn secret(
         &self,
@@ -191,8 +192,8 @@ impl<'a> Sandbox<'a> {
         Ok(path)
     }
 
-    /// A path of its own for a secret or a socket, in a directory that only root enters, and that the next build removes if
-    /// this one is killed.
+    /// New path for a secret or a socket, in a directory that only root can enter, and that the next build removes if
+    /// this process is killed.
     pub(crate) fn secret_path(&self) -> Result<PathBuf, SandboxError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -213,7 +214,7 @@ impl<'a> Sandbox<'a> {
         Ok(opened)
     }
 
-    /// A control group for one step, when the command line limits what steps may use.
+    /// Creates a cgroup for one step; `None` when the command line sets no limits.
     pub(crate) fn limited_group(&self, limits: &RunLimits) -> Result<Option<Cgroup>, SandboxError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let Some(resources) = resources(limits) else { return Ok(None) };
@@ -225,8 +226,8 @@ impl<'a> Sandbox<'a> {
         Ok(Some(Cgroup::create(Host::get().layout(), &name, Some(&resources), false)?))
     }
 
-    /// The cgroup of all steps without limits, where there can be one: its rules keep them from the host's devices, and it is
-    /// what they are shown of the host's cgroups.
+    /// The cgroup of all steps without limits; `None` when it cannot be created. Its rules deny access to the host's
+    /// devices, and it is the root of the cgroup namespace of steps.
     pub(crate) fn group(&self) -> Option<&Cgroup> {
         let group = self.shared.get_or_init(|| {
             cgroup::remove_orphans(Host::get().layout(), CGROUP_PREFIX);
@@ -236,7 +237,7 @@ impl<'a> Sandbox<'a> {
     }
 }
 
-/// What a control group enforces; none when nothing is limited.
+/// Limits that a cgroup enforces; `None` when nothing is limited.
 fn resources(limits: &RunLimits) -> Option<LinuxResources> {
     let mut memory = LinuxMemory::default();
     memory.set_limit(limits.memory).set_swap(limits.memory_swap);
@@ -265,7 +266,7 @@ impl Files {
         let resolv = resolv::for_container();
         write("resolv.conf", &resolv.text)?;
         write(HOST_RESOLV, &Resolver::OfHost.text())?;
-        // Mount points for trees that have none. They lie below the image and leave no trace in it.
+        // Mount points for trees without them. They are stacked below the image and leave no trace in it.
         for name in STUB_DIRS {
             let path = path.join("stubs").join(name);
             std::fs::create_dir_all(&path).call("mkdir", &path)?;
@@ -275,7 +276,7 @@ impl Files {
         Ok(Files { dir, is_public_news: AtomicBool::new(resolv.is_public) })
     }
 
-    /// What to tell of name servers, once, when a step in the network starts.
+    /// Warning about public name servers; `None` after the first call and when the host's servers are used.
     pub(crate) fn notice(&self) -> Option<&'static str> {
         self.is_public_news.swap(false, Ordering::Relaxed).then_some(resolv::PUBLIC_NOTICE)
     }

@@ -1,4 +1,4 @@
-//! Executes the steps of a graph: one file for each kind.
+//! Execution of a graph's steps: one file for each kind of step.
 
 mod advice;
 mod copy;
@@ -36,59 +36,59 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 
 use leak::{Found, Made, Taint};
 
-/// Why a step failed.
+/// Failure of a step.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// The program ended with an exit code other than 0.
     #[error("process {command} did not complete successfully: exit code: {code}")]
     Exit {
-        /// Its arguments, quoted.
+        /// Arguments of the program, quoted.
         command: String,
-        /// Exit code; 128 and more for signals.
+        /// Exit code; 128 plus the signal's number for signals.
         code: i32,
-        /// What to do.
+        /// Possible remedies, one sentence each.
         hints: Vec<String>,
     },
     /// The program did not start.
     #[error("process {command} did not complete successfully: {source}")]
     Start {
-        /// Its arguments, quoted.
+        /// Arguments of the program, quoted.
         command: String,
         /// Error of the start.
         source: SpawnError,
-        /// What to do.
+        /// Possible remedies, one sentence each.
         hints: Box<[String]>,
     },
     /// The container cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// What all containers share cannot be set up.
+    /// The shared environment of the containers cannot be set up.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     /// A source of a copy does not exist.
     #[error(transparent)]
     Content(#[from] ContentError),
-    /// An `--exclude` that is no pattern.
+    /// A pattern of `--exclude` is malformed.
     #[error("invalid --exclude pattern: {0}")]
     Exclude(PatternError),
     /// The layer cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// A secret or an ssh socket was not passed.
+    /// A required secret or ssh socket was not passed.
     #[error("{kind} {id}: not found")]
     NotGiven {
-        /// `secret` or `ssh`.
+        /// Kind of the mount: `secret` or `ssh`.
         kind: &'static str,
-        /// Its id.
+        /// Id of the secret or socket.
         id: String,
     },
-    /// An archive that cannot be unpacked.
+    /// An archive cannot be unpacked.
     #[error("cannot unpack {path}", path = .0.display())]
     Archive(std::path::PathBuf, #[source] ApplyError),
-    /// A file or a repository that cannot be fetched.
+    /// A file or a repository cannot be fetched.
     #[error("failed to load {what}: {source}")]
     Fetch {
-        /// Address.
+        /// URL of the file or remote of the repository.
         what: String,
         /// Error of the fetcher.
         source: crate::images::ImageError,
@@ -98,52 +98,52 @@ pub enum StepError {
     Checksum {
         /// Digest of the download.
         actual: String,
-        /// Expected digest.
+        /// Digest that the Dockerfile expects.
         expected: String,
     },
     /// An owner does not exist in the tree, with `--strict` or without any tree.
     #[error("unknown {kind} {name} in --chown")]
     UnknownOwner {
-        /// `user` or `group`.
+        /// Kind of the name: `user` or `group`.
         kind: &'static str,
-        /// The name.
+        /// Name that was not found.
         name: String,
-        /// A name like it.
+        /// Similar name in the tree; `None` when there is none.
         near: Option<String>,
     },
-    /// An owner that is a number and no id.
+    /// The number of an owner is not a valid id.
     #[error(transparent)]
     Owner(#[from] UserError),
-    /// A device has no description.
+    /// A device has no CDI description.
     #[error("device {0} is not available: {1}")]
     Device(String, String),
-    /// The program is for another architecture, and there is no emulator.
+    /// The program is for another architecture, and the host has no emulator for it.
     #[error(
         "process {command} did not complete successfully: exec format error: this host cannot run programs for {platform}"
     )]
     Foreign {
-        /// Its arguments, quoted.
+        /// Arguments of the program, quoted.
         command: String,
         /// Platform of the program.
         platform: String,
-        /// The binfmt handler that would run it.
+        /// Name of the binfmt handler that would run it.
         handler: String,
     },
-    /// A layer of an image would hold a secret.
+    /// A layer of an image would contain a secret.
     #[error("the secret {id} is in the image: {place}")]
     Leak {
-        /// The secret's id.
+        /// Id of the secret.
         id: String,
-        /// The file, and the step that made it.
+        /// Path of the file, and the step that wrote it.
         place: String,
     },
-    /// There is no directory at the path of WORKDIR, but something else.
+    /// The path of WORKDIR exists and is not a directory.
     #[error("mkdir {0}: not a directory")]
     NotADir(String),
-    /// A tree cannot be looked at.
+    /// A tree cannot be read.
     #[error(transparent)]
     View(#[from] ViewError),
-    /// The store failed.
+    /// Reading or writing the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A system call failed.
@@ -166,7 +166,7 @@ impl StepError {
         }
     }
 
-    /// Description of the place that was searched in vain.
+    /// Description of the context or tree without the source; `None` for other errors.
     pub fn searched(&self) -> Option<&str> {
         match self {
             StepError::Content(
@@ -176,7 +176,7 @@ impl StepError {
         }
     }
 
-    /// A few words for the caret below the instruction.
+    /// Short text for the caret below the instruction.
     pub fn label(&self) -> String {
         match self {
             StepError::Exit { code, .. } => format!("exit code: {code}"),
@@ -189,7 +189,7 @@ impl StepError {
         }
     }
 
-    /// What to do about it.
+    /// Possible remedies, one sentence each.
     pub fn hints(&self) -> Vec<String> {
         match self {
             StepError::Content(
@@ -223,14 +223,14 @@ impl StepError {
     }
 }
 
-/// The tree that a step made.
+/// Tree that a step created.
 #[derive(Clone, Debug)]
 pub(crate) struct Built {
-    /// All layers.
+    /// All layers of the tree.
     pub(crate) stack: Stack,
     /// Layers of steps, with their times in nanoseconds since 1970.
     pub(crate) layers: Vec<(LayerId, i64)>,
-    /// Relation to secrets.
+    /// Relation of the tree to secrets.
     taint: Taint,
 }
 
@@ -249,48 +249,48 @@ impl Built {
 /// Entry of the cache.
 #[derive(Clone, Debug)]
 pub(crate) enum Cached {
-    /// The step is a source: its definition is its content.
+    /// The step is a source: its definition determines its content.
     Source,
-    /// A result of an earlier build.
+    /// Result of an earlier build, and its relation to secrets.
     Record(StepRecord, Taint),
 }
 
-/// Executes a graph.
+/// Executes the steps of a graph.
 pub(crate) struct Executor<'a> {
     tools: Tools<'a>,
-    /// Receives the layers whose diff ids will be needed.
+    /// Receives the layers whose diff ids will be needed; `None` after the last one.
     made: Mutex<Option<mpsc::Sender<LayerId>>>,
     /// Explains why steps run, with `--explain`.
     explainer: Option<Explainer<'a>>,
-    /// Identity of this build.
+    /// Unique identity of this build.
     nonce: String,
     notes: Notes,
     found: Found,
 }
 
-/// Log of a build, for what comes after it: explanations, the history, the use of cache records.
+/// Log of a build, read by explanations, the history, and the usage times of cache records.
 #[derive(Default)]
 struct Notes {
     /// Key inputs of the steps that have a key.
     inputs: Mutex<BTreeMap<NodeId, KeyInputs>>,
     /// Keys of the cache records that were used.
     used: Mutex<Vec<String>>,
-    /// Cache mounts that this build has emptied, because of `--no-cache`.
+    /// Cache mounts that this build has emptied because of `--no-cache`.
     emptied: Mutex<BTreeSet<String>>,
 }
 
-/// What is learnt about a step on the way to its key.
+/// Results of computing a step's key that running it needs.
 #[derive(Default)]
 pub(crate) struct Evidence {
-    /// Inputs of the key.
+    /// Inputs of the step's key.
     inputs: KeyInputs,
-    /// Key under which later builds find a step that stands on one with `no_cache`.
+    /// Key under which later builds find a step whose input has `no_cache`; `None` for other steps.
     plain_key: Option<Key>,
-    /// The file of an ADD, if it was fetched to hash it.
+    /// File of an ADD; `None` when it was not fetched to hash it.
     download: Option<fetch::Downloaded>,
-    /// The commit that the reference of a checkout means now.
+    /// Commit to which the reference of a checkout resolves now.
     commit: Option<String>,
-    /// Warnings about the step; they are sent again when it is found in the cache.
+    /// Warnings about the step; they are sent again when the step is found in the cache.
     warnings: Vec<String>,
 }
 
@@ -298,12 +298,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Context of an executor.
+/// Effects and options that all steps share.
 #[derive(Clone, Copy)]
 pub(crate) struct Tools<'a> {
     pub(crate) graph: &'a Graph,
     pub(crate) store: &'a Store,
-    /// The build context and named ones.
+    /// The build context, then the named contexts.
     pub(crate) contexts: &'a [Option<Content>],
     pub(crate) remote: &'a dyn Remote,
     /// Fail on what the reference builder only warns about.
@@ -332,7 +332,7 @@ impl<'a> Executor<'a> {
         Executor { tools, made, explainer, nonce, notes: Notes::default(), found: Found::default() }
     }
 
-    /// Ends the stream of layers.
+    /// Closes the channel of new layers.
     pub(crate) fn close(&self) {
         lock(&self.made).take();
     }
@@ -347,19 +347,19 @@ impl<'a> Executor<'a> {
         self.found.clean()
     }
 
-    /// True when a step stands on one with `no_cache` and has none itself.
+    /// True when an input of a step has `no_cache` and the step itself has not.
     fn stands_on_fresh(&self, node: NodeId) -> bool {
         let node = self.tools.graph.node(node);
         !node.no_cache && node.inputs.iter().any(|input| self.tools.graph.node(input.node).no_cache)
     }
 
-    /// The keys of the steps that a step stands on.
+    /// Result keys of the steps on which a step is based.
     fn base_keys(&self, node: NodeId, inputs: &[Key]) -> Vec<Key> {
         let edges = self.tools.graph.node(node).inputs.iter().zip(inputs);
         edges.filter(|(input, _)| input.usage == Use::Base).map(|(_, key)| key.clone()).collect()
     }
 
-    /// A read-only view of a tree; `None` when it is empty.
+    /// Read-only view of a tree; `None` when the tree is empty.
     fn view(&self, stack: &Stack) -> Result<Option<OwnedFd>, StepError> {
         if stack.is_empty() {
             return Ok(None);
@@ -367,7 +367,7 @@ impl<'a> Executor<'a> {
         Ok(Some(view::detached(&self.tools.store.view_mount(stack, &[]))?))
     }
 
-    /// An owner by name or number. Unknown names cause a warning, or fail with `--strict`.
+    /// Ids of an owner by name or number. Unknown names cause a warning, or fail with `--strict`.
     fn find_owner(
         &self,
         evidence: &mut Evidence,
@@ -376,7 +376,7 @@ impl<'a> Executor<'a> {
     ) -> Result<(u32, u32), StepError> {
         let owner = owner::find(text, tree)?;
         if let (Some(unknown), None) = (owner.unknown.first(), tree) {
-            // As in the reference: where there is no tree at all, there is nobody.
+            // As in the reference, an empty tree has no users at all, so the name cannot be found.
             return Err(StepError::UnknownOwner {
                 kind: unknown.kind,
                 name: unknown.name.clone(),
@@ -431,7 +431,7 @@ impl<'a> Executor<'a> {
         })
     }
 
-    /// The content key of a copy.
+    /// Content key of a copy.
     fn copy_key(&self, copy: &Copy, evidence: &mut Evidence, inputs: &[Built]) -> Result<Key, StepError> {
         let (reporter, read) = (self.tools.reporter, self.tools.stat_cache.read());
         let digested = reporter.slow(READING, read, || self.digest(copy, inputs))?;
@@ -450,7 +450,7 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// The record of the same step, if another process or another stage made it meanwhile.
+    /// Record of the same step from another process or stage, created meanwhile; `None` when there is none.
     fn made_meanwhile(
         &self,
         node: NodeId,
@@ -470,8 +470,8 @@ impl<'a> Executor<'a> {
         Ok(None)
     }
 
-    /// Reads the warnings of the step's run from its record. False with `--strict` when there are any: the step runs
-    /// again, and fails.
+    /// Reads the warnings of the step's run from its record. False with `--strict` when there are any: the step then
+    /// runs again and fails.
     fn passes(&self, evidence: &mut Evidence, record: &StepRecord) -> bool {
         if !record.inputs.contains("\"warning\"") {
             return true;
@@ -541,7 +541,7 @@ impl<'a> Executor<'a> {
         let taint = self.taint(node, &layer, inputs);
         let created = self.record(node, keys, &evidence, &layer, Made { is_new, taint })?;
         if is_new {
-            // Nobody listens any more when the build has failed.
+            // The receiver may be closed when the build has failed.
             if let Some(made) = &*lock(&self.made) {
                 let _ = made.send((&layer).into());
             }
@@ -550,7 +550,7 @@ impl<'a> Executor<'a> {
     }
 }
 
-/// The content that enters the key of a copy.
+/// Content that is part of the key of a copy.
 fn copied_content(copy: &Copy) -> KeyContent {
     match (copy.takes_context(), copy.takes_inputs()) {
         (false, false) => KeyContent::None,
@@ -560,10 +560,10 @@ fn copied_content(copy: &Copy) -> KeyContent {
     }
 }
 
-/// Row of a context that takes long to read.
+/// Progress row for a context that takes long to read.
 const READING: &str = "[internal] load build context";
 
-/// Nanoseconds since 1970.
+/// Current time in nanoseconds since 1970.
 fn now() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
@@ -594,7 +594,7 @@ impl Steps for Executor<'_> {
         let mut evidence = Evidence { inputs: own, ..Evidence::default() };
         let mut key = whole.key();
         if self.stands_on_fresh(node) {
-            // What earlier builds made of the steps that run anew does not count: only content can lead back to it.
+            // A rebuilt input must not lead to results of earlier builds by definition; only its content can.
             whole.add("fresh", &self.nonce);
             evidence.plain_key = Some(std::mem::replace(&mut key, whole.key()));
         }
@@ -613,14 +613,14 @@ impl Steps for Executor<'_> {
             return Ok(if self.was_recorded(&key.0)? { Lookup::Evicted } else { Lookup::New });
         };
         if !self.passes(evidence, &record) {
-            // It must run, whatever stands on it.
+            // It must run, regardless of the steps based on it.
             return Ok(Lookup::New);
         }
         if let Operation::Copy(copy) = &node.operation
             && copy.takes_inputs()
             && let Ok(inputs) = serde_json::from_str::<KeyInputs>(&record.inputs)
         {
-            // Found by its definition: the record has the files that it took.
+            // Found by its definition key: the record has the list of copied files.
             self.note(id, &inputs);
             evidence.inputs = inputs;
         }
@@ -661,7 +661,7 @@ impl Steps for Executor<'_> {
         mut evidence: Evidence,
         inputs: &[Built],
     ) -> Result<Built, StepError> {
-        // A name of its own for each key: steps of one build may wait for each other.
+        // One lock for each key: steps of one build may wait for each other.
         let lock_name = format!("step-{}", keys[0].0);
         let _lock = self.tools.store.lock(&lock_name, || {})?;
         if let Some(cached) = self.made_meanwhile(node, keys, &mut evidence)? {

@@ -1,15 +1,15 @@
-//! Advice about a RUN that failed, from its command and the files that the command names.
+//! Advice about a failed RUN, from its command and the files that the command names.
 
 use crate::graph::{Exec, MountSource};
 use kiln_image::tree::Tree;
 use std::collections::BTreeSet;
 
-/// How much of a file is looked at.
+/// Number of bytes read of a file.
 const HEAD: u64 = 64 << 10;
-/// How many words of a command are looked up.
+/// Number of words of a command that are looked up as files.
 const MAX_WORDS: usize = 200;
 
-/// What to do about a command that ended with `code`; `missing` are secrets and sockets that were not passed.
+/// Advice about a command that ended with `code`; `missing` is advice about secrets and sockets that were not passed.
 pub(super) fn advice(exec: &Exec, tree: &Tree, code: i32, missing: &[String]) -> Vec<String> {
     let mut advice = missing.to_vec();
     advice.extend(of_files(exec, tree));
@@ -20,7 +20,7 @@ pub(super) fn advice(exec: &Exec, tree: &Tree, code: i32, missing: &[String]) ->
     advice
 }
 
-/// Advice about a program that could not be started, whatever the kernel says.
+/// Advice about a program that could not be started for `reason`.
 pub(super) fn start_advice(exec: &Exec, tree: &Tree, reason: &str) -> Vec<String> {
     let found: Vec<String> = of_files(exec, tree).into_iter().collect();
     if !found.is_empty() {
@@ -45,7 +45,7 @@ pub(super) fn start_advice(exec: &Exec, tree: &Tree, reason: &str) -> Vec<String
     }
 }
 
-/// What is wrong with the first file that the command names and something is wrong with.
+/// Problem of the first faulty file that the command names; `None` when there is no faulty file.
 fn of_files(exec: &Exec, tree: &Tree) -> Option<String> {
     let words = words(exec);
     words.iter().take(MAX_WORDS).find_map(|word| {
@@ -91,7 +91,7 @@ fn of_file(exec: &Exec, tree: &Tree, name: &str, bytes: &[u8]) -> Option<String>
     })
 }
 
-/// The begin of a file that a word names, as a path or as a program in PATH.
+/// First bytes of the file that a word names, as a path or as a program in PATH; `None` when there is none.
 fn find(exec: &Exec, tree: &Tree, word: &str) -> Option<Vec<u8>> {
     let read = |path: String| tree.read_file(path.as_bytes(), HEAD).ok().flatten();
     if word.starts_with('/') {
@@ -104,7 +104,7 @@ fn find(exec: &Exec, tree: &Tree, word: &str) -> Option<Vec<u8>> {
     path.unwrap_or_default().split(':').find_map(|directory| read(format!("{directory}/{word}")))
 }
 
-/// What may be names of programs and scripts: paths first, then the rest.
+/// Words of a command that may name programs and scripts: paths first, then the rest.
 fn words(exec: &Exec) -> Vec<&str> {
     let separators = [' ', '\t', '\n', ';', '&', '|', '(', ')', '"', '\'', '<', '>', '`', '$', '{', '}', '='];
     let texts =
@@ -118,7 +118,7 @@ fn words(exec: &Exec) -> Vec<&str> {
     paths
 }
 
-/// The loader that an ELF file of 64 bits asks for.
+/// Loader of a 64-bit ELF file (`PT_INTERP`); `None` for static programs and other files.
 fn loader(bytes: &[u8]) -> Option<&str> {
     const INTERPRETER: u64 = 3;
     let number = |at: usize, length: usize| -> Option<u64> {
@@ -141,9 +141,9 @@ fn loader(bytes: &[u8]) -> Option<&str> {
     None
 }
 
-/// What the command itself shows.
+/// Advice from the text of the command; `None` when it shows no known problem.
 fn of_text(exec: &Exec, code: i32) -> Option<String> {
-    /// What apt-get ends with.
+    /// Exit code of apt-get for any error.
     const APT: i32 = 100;
     let text = exec.arguments.last().map(|text| text.trim())?;
     let is_shell = exec.arguments.iter().rev().nth(1).is_some_and(|flag| flag == "-c");
@@ -186,7 +186,7 @@ fn of_code(code: i32, memory: Option<i64>) -> Option<String> {
     }
 }
 
-/// What to pass for the secrets and sockets of a step that were not passed; `has` tells which were.
+/// Options for the secrets and sockets of a step that were not passed; `has` is true for those that were.
 pub(super) fn not_passed(exec: &Exec, has: impl Fn(&'static str, &str) -> bool) -> Vec<String> {
     let missing = exec.mounts.iter().filter_map(|mount| match &mount.source {
         MountSource::Secret { id, .. } if !has("secret", id) => Some(format!(

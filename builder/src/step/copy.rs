@@ -1,4 +1,4 @@
-//! COPY: files of the context or of a tree become a layer.
+//! COPY and ADD of local files: files of the context or of a tree become a layer.
 
 use super::{Built, Evidence, Executor, StepError};
 use crate::content::{self, Content, ContentError, CopySelection, Digested, Source};
@@ -53,7 +53,7 @@ impl Executor<'_> {
         self.keep_layer(node, active)
     }
 
-    /// Unpacks an archive over the files of the image: whatever is there, is in the archive's way.
+    /// Unpacks an archive over the files of the image, so that existing files and links affect the extraction.
     fn unpack(
         &self,
         placing: &Placing<'_>,
@@ -63,7 +63,7 @@ impl Executor<'_> {
         file: File,
     ) -> Result<(), StepError> {
         let shown = || source.path.display();
-        // A working directory serves one mount.
+        // A work directory of overlayfs can serve only one mount.
         let scratch = self.tools.store.scratch_dir()?;
         let mount = self.tools.store.writable_mount(below, &active.upper(), scratch.path(), &[]);
         let mut tree = LayerWriter::at(view::detached(&mount)?);
@@ -80,7 +80,7 @@ impl Executor<'_> {
         }
     }
 
-    /// The digest of what a copy takes.
+    /// Digest of the files that a copy takes.
     pub(super) fn digest(&self, copy: &Copy, from: &[Built]) -> Result<Digested, StepError> {
         let origins = self.origins(from)?;
         let exclude = exclude(copy)?;
@@ -92,7 +92,7 @@ impl Executor<'_> {
         Ok(content::digest(&sources, &exclude, copy, self.tools.stat_cache)?)
     }
 
-    /// All that a copy may take from; `from` are its content inputs in order.
+    /// All contexts and trees that a copy may name; `from` are its content inputs in order.
     fn origins(&self, from: &[Built]) -> Result<Origins<'_>, StepError> {
         let tree = |built: &Built| {
             let root = match self.view(&built.stack)? {
@@ -106,7 +106,7 @@ impl Executor<'_> {
     }
 }
 
-/// What copies take from.
+/// Contexts and trees that a copy may name.
 struct Origins<'a> {
     contexts: &'a [Option<Content>],
     trees: Vec<Content>,
@@ -133,13 +133,13 @@ fn exclude(copy: &Copy) -> Result<Patterns, StepError> {
     Patterns::compile(copy.exclude.iter().map(String::as_str)).map_err(StepError::Exclude)
 }
 
-/// Seconds and nanoseconds since 1970.
+/// Current time as seconds and nanoseconds since 1970.
 pub(super) fn now() -> (i64, u32) {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos())
 }
 
-/// How files are put into the layer.
+/// Placement of the files in the layer.
 struct Placing<'a> {
     copy: &'a Copy,
     owner: Option<(u32, u32)>,
@@ -147,11 +147,11 @@ struct Placing<'a> {
 }
 
 impl Placing<'_> {
-    /// Metadata of directories that have to be made on the way.
+    /// Metadata of parent directories that have to be created.
     fn dirs(&self) -> Metadata {
         let (uid, gid) = self.owner.unwrap_or((0, 0));
-        // As in the reference since 2026, when it began to leave out the usual mask: an octal mode is theirs, too, without
-        // setuid, setgid and sticky bits; a symbolic one is not.
+        // As in the reference since 2026, when it stopped applying the usual umask: an octal mode applies to them as
+        // well, without setuid, setgid and sticky bits; a symbolic mode does not.
         let mode = self.copy.mode.as_ref().and_then(ModeChange::absolute).map_or(0o755, |mode| mode & 0o777);
         Metadata { mode, uid, gid, mtime: self.now }
     }
@@ -195,7 +195,7 @@ impl Placing<'_> {
         Ok(())
     }
 
-    /// A file that stands in the Dockerfile.
+    /// Writes a file whose content is in the Dockerfile.
     fn put_inline(&self, writer: &mut LayerWriter, name: &str, text: &str) -> Result<(), StepError> {
         let destination = &self.copy.destination;
         let existing = writer.stat(destination.as_bytes())?;
@@ -205,7 +205,7 @@ impl Placing<'_> {
         } else {
             destination.clone()
         };
-        // As in the reference: directories in the name of a heredoc are not made.
+        // As in the reference, directories in the name of a heredoc are not created.
         let parent = match name.contains('/') {
             true => destination.trim_end_matches('/'),
             false => path.rsplit_once('/').map_or("", |(parent, _)| parent),
@@ -225,12 +225,12 @@ impl Placing<'_> {
     }
 }
 
-/// A handle of its own on a directory.
+/// Duplicates the descriptor of a directory.
 pub(super) fn duplicate(fd: &rustix::fd::OwnedFd) -> Result<rustix::fd::OwnedFd, kiln_image::sys::CallError> {
     fd.try_clone().call("dup", "/")
 }
 
-/// The file, opened, when it is an archive that is to be unpacked: its content says so, whatever its name.
+/// Opens a source that is an archive to be unpacked; `None` for others. The content decides, not the name.
 fn archive(copied: &CopySource, source: &Source) -> Result<Option<File>, StepError> {
     if !copied.unpack || sys::file_type(&source.stat) != FileType::RegularFile {
         return Ok(None);

@@ -10,15 +10,15 @@ use rustix::fs::{fstat, major, minor, stat};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// Where descriptions are; later directories count more.
+/// Directories of device descriptions; later directories take precedence.
 const DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
-/// What devices bring into a container.
+/// Changes that devices make to a container.
 #[derive(Debug, Default)]
 pub(super) struct Devices {
     environment: Vec<String>,
     nodes: Vec<LinuxDevice>,
-    /// Where the host has each of these nodes.
+    /// Paths on the host of these nodes.
     sources: Vec<PathBuf>,
     pub(super) mounts: Vec<Mount>,
 }
@@ -64,7 +64,7 @@ struct Shown {
     options: Vec<String>,
 }
 
-/// Finds what `names` (`vendor.com/class=device`, `…=*`, or the class alone) stand for. What is not there is left out
+/// Finds the devices of `names` (`vendor.com/class=device`, `…=*`, or the class alone). A missing device is skipped
 /// unless it is required.
 pub(super) fn find(names: &[(String, bool)]) -> Result<Devices, StepError> {
     if names.is_empty() { Ok(Devices::default()) } else { find_in(&descriptions(), names) }
@@ -78,7 +78,7 @@ fn find_in(descriptions: &[Description], names: &[(String, bool)]) -> Result<Dev
         for description in descriptions.iter().filter(|description| description.kind == kind) {
             let chosen = description.devices.iter().filter(|device| match wanted {
                 "*" => true,
-                // Of a class, the first device.
+                // A class alone selects its first device.
                 "" => std::ptr::eq(*device, &description.devices[0]),
                 wanted => device.name == wanted,
             });
@@ -103,7 +103,7 @@ fn descriptions() -> Vec<Description> {
     paths.iter().filter_map(|path| read(path, &std::fs::read_to_string(path).ok()?)).collect()
 }
 
-/// What is no description describes nothing.
+/// Parses a description; `None` for a file that is not a valid one.
 fn read(path: &Path, text: &str) -> Option<Description> {
     match path.extension()?.to_str()? {
         "json" => serde_json::from_str(text).ok(),
@@ -130,7 +130,7 @@ impl Devices {
         Ok(())
     }
 
-    /// The host's nodes by their paths in the container, for one that must not make nodes itself.
+    /// Host nodes by their paths in the container, for a container that cannot create nodes itself.
     pub(super) fn host_nodes(&self) -> Result<Vec<(PathBuf, OwnedFd)>, StepError> {
         let handed = self.nodes.iter().zip(&self.sources).map(|(device, source)| {
             let node = view::host_node(source).call("mount", source)?;
@@ -155,7 +155,7 @@ impl Devices {
 }
 
 impl Node {
-    /// Where the host has it.
+    /// Path of the node on the host.
     fn source(&self) -> &str {
         self.host_path.as_deref().unwrap_or(&self.path)
     }
@@ -172,7 +172,7 @@ impl Node {
     }
 }
 
-/// A device of the host for a path in the container; `None` when there is none.
+/// A device of the host for a path in the container; `None` when the host path is not a device.
 fn device_at(host: &Path, path: &str) -> Option<LinuxDevice> {
     let stat = stat(host).ok()?;
     let kind = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
@@ -190,7 +190,7 @@ fn device_at(host: &Path, path: &str) -> Option<LinuxDevice> {
     Some(device)
 }
 
-/// Loop devices, as the reference gives them to steps that may do everything.
+/// Adds loop devices, as the reference does for insecure steps.
 pub(super) fn add_loops(spec: &mut Spec) {
     let numbered = (0..8).map(|number| format!("/dev/loop{number}"));
     let found = std::iter::once("/dev/loop-control".to_owned())

@@ -1,4 +1,4 @@
-//! WORKDIR: a directory.
+//! WORKDIR: creates the working directory.
 
 use super::{Executor, StepError, copy, owner};
 use crate::graph::MakeDir;

@@ -1,4 +1,4 @@
-//! RUN: a program in a container of its own, whose changes become a layer.
+//! RUN: runs a program in a container; its changes become a layer.
 
 use super::device::{self, Devices};
 use super::mount::Mounted;
@@ -40,7 +40,7 @@ impl Executor<'_> {
         make_mount_points(below, &active)?;
         let began = super::now() / 1_000_000_000;
         let code = self.run_in(exec, &mounted, below, &active, row);
-        // A program that failed has left things in caches, too.
+        // A program that failed may have written secrets into caches, too.
         self.check_caches(&mounted.caches, began)?;
         let code = match code {
             Ok(code) => code,
@@ -66,7 +66,7 @@ impl Executor<'_> {
         self.keep_layer(node, active)
     }
 
-    /// The files that a program saw which failed, without those that were mounted.
+    /// Tree of a failed program, without mounted files.
     fn tree_of_failed(&self, below: &Stack, active: &Active) -> Result<Tree, StepError> {
         let upper = sys::open_dir(&active.upper())?;
         Ok(Tree::of(std::iter::once(upper).chain(self.view(below)?).collect()))
@@ -100,7 +100,7 @@ impl Executor<'_> {
             Network::Host => None,
         };
         let limited = self.tools.sandbox.limited_group(&exec.limits)?;
-        // Who was given devices gets these from outside, and can open no others.
+        // Steps with `--device` get their nodes from the host, and can open no others.
         let opens_devices = exec.is_insecure || !exec.devices.is_empty();
         let is_limited = limited.as_ref().is_some_and(|group| group.dir().is_some());
         let shared = self.tools.sandbox.group();
@@ -151,7 +151,7 @@ impl Executor<'_> {
         Ok(code)
     }
 
-    /// The step's container, with everything that is mounted in it.
+    /// Specification of the step's container with all mounts.
     fn whole_spec(
         &self,
         exec: &Exec,
@@ -177,7 +177,7 @@ impl Executor<'_> {
         Ok(spec)
     }
 
-    /// Passes on what the program writes until it ends.
+    /// Sends the program's output as events until it exits, and returns its exit code.
     fn follow(
         &self,
         mut process: Process,
@@ -203,7 +203,7 @@ impl Executor<'_> {
                 self.tools.reporter.send(Event::Output { row, bytes });
             }
         };
-        // A pipe breaks only when the program is gone.
+        // The pipe closes only after the program has exited.
         while let Ok(count @ 1..) = pipe.read(&mut buffer) {
             send(mask.pass(&buffer[..count]));
         }
@@ -211,7 +211,7 @@ impl Executor<'_> {
     }
 }
 
-/// As in the reference, images that are run have directories for what every program is shown.
+/// Creates directories for the mounts of every container in the image, as the reference does for images that run.
 fn make_mount_points(below: &Stack, active: &Active) -> Result<(), CallError> {
     for name in ["dev", "proc", "sys"] {
         if !below.has_at_root(name)? {
@@ -226,7 +226,7 @@ fn command(exec: &Exec) -> String {
     quote(&exec.arguments.join(" "))
 }
 
-/// A program for another processor needs somebody to run it.
+/// Error of a failed start: a program for another architecture needs an emulator.
 fn start_error(exec: &Exec, source: SpawnError) -> StepError {
     let is_foreign = matches!(
         &source,
@@ -242,7 +242,7 @@ fn start_error(exec: &Exec, source: SpawnError) -> StepError {
     }
 }
 
-/// QEMU's names of processors.
+/// QEMU's name of an architecture.
 fn qemu_name(architecture: &str) -> &str {
     match architecture {
         "amd64" => "x86_64",
@@ -279,7 +279,8 @@ fn step_spec(exec: &Exec, more: &[String], root: PathBuf) -> Spec {
     spec
 }
 
-/// Limits by Docker's names, which are those of the specification in lower case; of two for one thing the last counts.
+/// Resource limits by Docker's names, which are those of the specification in lower case; the last of two limits for
+/// one resource applies.
 fn rlimits(ulimits: &[(String, u64, u64)]) -> Option<Vec<PosixRlimit>> {
     let limit = |(name, soft, hard): &(String, u64, u64)| {
         let kind = format!("RLIMIT_{}", name.to_uppercase()).parse::<PosixRlimitType>().ok()?;
@@ -293,7 +294,7 @@ fn rlimits(ulimits: &[(String, u64, u64)]) -> Option<Vec<PosixRlimit>> {
     (!limits.is_empty()).then_some(limits)
 }
 
-/// Leaves the container in the network of the host.
+/// Leaves the container in the network namespace of the host.
 fn stay_in_network(spec: &mut Spec) {
     let Some(linux) = spec.linux_mut() else { return };
     if let Some(namespaces) = linux.namespaces_mut() {
@@ -301,12 +302,12 @@ fn stay_in_network(spec: &mut Spec) {
     }
 }
 
-/// The script of a heredoc, in a directory of its own.
+/// Writes the script of a heredoc into a new directory, and returns the directory.
 #[expect(clippy::disallowed_methods, reason = "a new file in a directory of this step")]
 fn write_script(dir: &Path, row: Row, name: &str, content: &str) -> Result<PathBuf, CallError> {
     let dir = dir.join(format!("script-{}", row.0));
     std::fs::create_dir(&dir).call("mkdir", &dir)?;
-    // The name was a word of the Dockerfile: whatever it says, the file stays in this directory.
+    // The name comes from the Dockerfile and is arbitrary: the file must stay in this directory.
     let path = dir.join(name.replace('/', "_"));
     std::fs::write(&path, content).call("write", &path)?;
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).call("chmod", &path)?;

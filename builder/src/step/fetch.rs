@@ -1,4 +1,4 @@
-//! ADD of files of the web and of git repositories: what is fetched becomes a tree of its own.
+//! ADD of remote files and git repositories: the fetched files become a separate tree.
 
 use super::{Evidence, Executor, StepError, copy};
 use crate::event::{Event, Row};
@@ -17,24 +17,24 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
 
-/// A file that was fetched.
+/// A file that was downloaded.
 pub(super) struct Downloaded {
     dir: ScratchDir,
     version: Version,
 }
 
-/// What is remembered about a file of the web, so that it need not come again.
+/// Record of a downloaded file, so that it is not downloaded again.
 #[derive(Serialize, Deserialize)]
 struct Known {
     version: Version,
-    /// The key that the file led to.
+    /// Key that the file resulted in.
     key: String,
 }
 
 const FILE: &str = "file";
 
 impl Executor<'_> {
-    /// The key of a file of the web: asks whether it has changed, and fetches it if so.
+    /// Key of a remote file: asks the server whether it has changed, and downloads it if so.
     pub(super) fn download_key(
         &self,
         node: NodeId,
@@ -54,12 +54,12 @@ impl Executor<'_> {
         let key = evidence.inputs.key();
         let known = Known { version, key: key.0.clone() };
         let bytes = serde_json::to_vec(&known).expect("texts are JSON");
-        // What is not remembered is fetched again.
+        // Failure is harmless: the file is downloaded again.
         let _ = self.tools.store.put_cache(&cache_name, &bytes);
         Ok(key)
     }
 
-    /// What is known of the file, if the layer that it became is still there.
+    /// Record of the file, while the cache record of its layer exists; `None` otherwise.
     fn known(&self, node: NodeId, cache_name: &str) -> Result<Option<Known>, StepError> {
         if self.tools.graph.node(node).no_cache {
             return Ok(None);
@@ -70,7 +70,7 @@ impl Executor<'_> {
         Ok(is_kept.then_some(known))
     }
 
-    /// Fetches a file; `None` when it has not changed.
+    /// Downloads a file; `None` when it has not changed.
     fn fetch(&self, download: &Download, known: Option<&Version>) -> Result<Option<Downloaded>, StepError> {
         let dir = self.tools.store.scratch_dir()?;
         let path = dir.path().join(FILE);
@@ -119,7 +119,7 @@ impl Executor<'_> {
         self.keep_layer(node, active)
     }
 
-    /// The key of a checkout: asks which commit its reference means.
+    /// Key of a checkout: resolves its reference to a commit.
     pub(super) fn checkout_key(
         &self,
         checkout: &Checkout,
@@ -190,7 +190,7 @@ impl Executor<'_> {
 }
 
 fn cache_name(download: &Download) -> String {
-    // The key in it is one of this version.
+    // The version is part of the name, because the record contains a key of that version.
     let text = format!("{} {} {}", key::VERSION, download.name, download.url);
     format!("http-{}", &Digest::of(text.as_bytes()).hex()[..32])
 }

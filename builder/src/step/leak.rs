@@ -1,8 +1,9 @@
-//! What becomes of steps whose results hold secrets that the build was given.
+//! Handling of steps whose results contain secrets that were passed to the build.
 //!
-//! A layer is searched while it still is scratch. In an image it is refused there and then. In a stage of which an image
-//! only takes files it serves this build alone: neither it nor what stands on it gets a cache record, and both go with
-//! the build. Steps that take files of it are recorded once the whole build has passed the check.
+//! A layer is searched while it still is scratch. A layer of an image that contains a secret is refused at once. In a
+//! stage from which an image only copies files, it serves this build alone: neither it nor any step based on it gets a
+//! cache record, and both layers are removed after the build. Steps that copy files from it are recorded once the whole
+//! build has passed the check.
 //!
 //! Builds with `--allow secret-leak` record all of these under keys that only such builds look up.
 
@@ -16,60 +17,60 @@ use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-/// Prefix of the keys of results that hold secrets, or may.
+/// Prefix of the keys of results that contain secrets, or may.
 const ALLOWED: &str = "leak-";
-/// The clock of file times may be behind this one, in seconds.
+/// Tolerance in seconds: the clock of file times may be behind the clock of this process.
 const CLOCK_SLACK: i64 = 2;
 
-/// What a result has to do with secrets.
+/// Relation of a result to secrets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Taint {
-    /// Nothing.
+    /// No relation to a secret.
     #[default]
     None,
-    /// Files were taken from a tree that holds one.
+    /// Files were copied from a tree that contains a secret.
     Taken,
-    /// One of its layers holds one.
+    /// One of its layers contains a secret.
     Held,
 }
 
-/// How a step came by its layer.
+/// Origin and taint of a step's layer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Made {
-    /// The layer is the step's own; else it is another step's.
+    /// The step created the layer; false when it uses another step's layer.
     pub(super) is_new: bool,
     pub(super) taint: Taint,
 }
 
-/// What the search for secrets found in this build.
+/// Results of the search for secrets in this build.
 #[derive(Default)]
 pub(super) struct Found {
     /// New layers without secrets.
     clean: Mutex<BTreeSet<String>>,
-    /// New layers that hold one.
+    /// New layers that contain a secret.
     leaks: Mutex<BTreeSet<String>>,
-    /// New layers that go with the build.
+    /// New layers that are removed after the build.
     private: Mutex<Vec<LayerId>>,
-    /// The names of those that hold a secret: they go with the process if it is killed.
+    /// Names of the layers that contain a secret: they are removed even if the process is killed.
     private_names: Mutex<Option<PrivateLayers>>,
-    /// Records that are kept when the build has passed the check.
+    /// Records to write when the build has passed the check.
     pending: Mutex<Vec<StepRecord>>,
-    /// New layers of these.
+    /// New layers of these records.
     pending_layers: Mutex<Vec<LayerId>>,
 }
 
 impl Found {
-    /// New layers that were searched, and hold no secret.
+    /// New layers that were searched and contain no secret.
     pub(super) fn clean(&self) -> BTreeSet<String> {
         lock(&self.clean).clone()
     }
 }
 
 impl Executor<'_> {
-    /// Makes a snapshot a layer, after a search for secrets in it.
+    /// Searches a snapshot for secrets, and commits it as a layer.
     ///
     /// # Errors
-    /// [`StepError::Leak`] when an image would get a layer that holds a secret.
+    /// [`StepError::Leak`] when a layer of an image would contain a secret.
     pub(super) fn keep_layer(&self, node: NodeId, active: Active) -> Result<LayerRecord, StepError> {
         let leak = self.search(&active.upper(), None)?;
         if let Some(Leak { id, path }) = &leak
@@ -104,7 +105,7 @@ impl Executor<'_> {
         })
     }
 
-    /// Empties caches that hold a secret since a step ran, which began at `since` (seconds since 1970).
+    /// Empties caches in which a step has written a secret; the step began at `since` (seconds since 1970).
     pub(super) fn check_caches(&self, caches: &[(String, CacheDir)], since: i64) -> Result<(), StepError> {
         if self.tools.allows_leaks {
             return Ok(());
@@ -122,7 +123,7 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// What a new result has to do with secrets.
+    /// Relation of a new result to secrets.
     pub(super) fn taint(&self, node: NodeId, layer: &LayerRecord, inputs: &[Built]) -> Taint {
         if lock(&self.found.leaks).contains(&layer.id) {
             return Taint::Held;
@@ -135,7 +136,7 @@ impl Executor<'_> {
         taints.max().unwrap_or_default()
     }
 
-    /// Records results, or keeps them for when the build has passed the check, or neither.
+    /// Records results at once, after the check of the whole build, or without their layer, depending on the taint.
     pub(super) fn put_records(
         &self,
         records: Vec<StepRecord>,
@@ -151,7 +152,7 @@ impl Executor<'_> {
                 return self.tools.store.put_steps(&records);
             }
             Taint::Held => {
-                // No later build may use the layer; what stands on this step and holds nothing of it may be recorded.
+                // No later build may use the layer, but steps that only read clean files of this one may be recorded.
                 let known = |record: StepRecord| StepRecord { layer: None, ..record };
                 self.tools.store.put_steps(&records.into_iter().map(known).collect::<Vec<_>>())?;
                 lock(&self.found.private).extend(new);
@@ -164,13 +165,13 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// True when a result was recorded under a key once that this build might have used.
+    /// True when a result was ever recorded under a key that this build may use.
     pub(super) fn was_recorded(&self, key: &str) -> Result<bool, StoreError> {
         let store = self.tools.store;
         Ok(store.knew_step(key)? || (self.tools.allows_leaks && store.knew_step(&allowed_key(key))?))
     }
 
-    /// What is recorded under a key, as far as this build may know.
+    /// Record of a key that this build may use; `None` when there is none.
     pub(super) fn recorded(&self, key: &str) -> Result<Option<(StepRecord, Taint)>, StoreError> {
         if let Some(record) = self.tools.store.step(key)? {
             return Ok(Some((record, Taint::None)));
@@ -181,10 +182,10 @@ impl Executor<'_> {
         Ok(self.tools.store.step(&allowed_key(key))?.map(|record| (record, Taint::Held)))
     }
 
-    /// Ends the build's affair with secrets: with `passed`, what waited for the check is recorded. Layers that hold a
-    /// secret are removed, unless that is allowed, and so are those that were not recorded.
+    /// Ends the handling of secrets: with `passed`, results that waited for the check are recorded. Layers that contain
+    /// a secret are removed, unless that is allowed, and so are layers that were not recorded.
     ///
-    /// Nothing may use the results of the build any more, but the images that it made.
+    /// Only the images of the build may be used afterwards, no other results.
     pub(crate) fn settle(&self, passed: bool) -> Result<(), StoreError> {
         let pending = std::mem::take(&mut *lock(&self.found.pending));
         let mut removed: BTreeSet<LayerId> = lock(&self.found.private).drain(..).collect();

@@ -1,4 +1,4 @@
-//! What is mounted for one RUN: files of other trees, caches, memory, secrets.
+//! Mounts of one RUN: files of other trees, caches, tmpfs, secrets, ssh sockets.
 
 use super::socket::AgentSocket;
 use super::{Built, Executor, StepError, lock};
@@ -17,23 +17,23 @@ use rustix::fs::{FileType, Mode, OFlags};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// The mounts of a step, ready, with what must live as long as it.
+/// Prepared mounts of a step, with the resources that must live as long as the step.
 #[derive(Default)]
 pub(super) struct Mounted {
     pub(super) mounts: Vec<Mount>,
-    /// More variables for the program.
+    /// Additional variables for the program.
     pub(super) environment: Vec<String>,
-    /// Directories to lay below the image, so that all mount points exist and leave no trace.
+    /// Directories that are stacked below the image, so that all mount points exist and leave no trace.
     pub(super) stubs: Vec<PathBuf>,
     _scratch: Vec<ScratchDir>,
-    /// Caches by name, those that the program cannot write to left out.
+    /// Caches by name, except those that are mounted read-only.
     pub(super) caches: Vec<(String, CacheDir)>,
     _readonly_caches: Vec<CacheDir>,
     _secrets: Vec<SecretFile>,
     _sockets: Vec<AgentSocket>,
 }
 
-/// The step that mounts are prepared for.
+/// Step whose mounts are prepared.
 struct StepPlace<'a> {
     node: NodeId,
     inputs: &'a [Built],
@@ -80,7 +80,7 @@ impl Executor<'_> {
         Ok(mounted)
     }
 
-    /// Adds a mount; tells whether its mount point is a file, or that there is none.
+    /// Adds a mount. Returns whether its mount point is a file; `None` when nothing is mounted.
     fn add_mount(
         &self,
         mounted: &mut Mounted,
@@ -137,7 +137,7 @@ impl Executor<'_> {
                 Ok(Some(true))
             }
             MountSource::Ssh { id, required, socket: (mode, owner) } => {
-                // As in the reference, the variable is there even where no socket is.
+                // As in the reference, the variable is set even without a socket.
                 mounted.environment.push(format!("SSH_AUTH_SOCK={}", mount.target));
                 let Some(socket) = self.tools.credentials.ssh.get(id) else {
                     let missing = || StepError::NotGiven { kind: "ssh", id: id.clone() };
@@ -188,7 +188,7 @@ impl Executor<'_> {
                     mounted.mounts.push(spec::bind(path, &mount.target, &["ro"]));
                     return Ok(is_file);
                 }
-                // What is written goes nowhere.
+                // Writes are discarded after the step.
                 let scratch = store.scratch_dir()?;
                 if is_file {
                     let copy = scratch.path().join("file");
@@ -209,8 +209,8 @@ impl Executor<'_> {
         }
     }
 
-    /// The name of a cache in the store. As in the reference, caches of one id are different ones when the Dockerfile gives
-    /// them another owner or mode, or lets them begin with other files.
+    /// Name of a cache in the store. As in the reference, caches with the same id are separate when the Dockerfile sets
+    /// another owner, mode or initial content.
     fn cache_name(
         &self,
         id: &str,
@@ -219,7 +219,7 @@ impl Executor<'_> {
         inputs: &[Built],
     ) -> Result<String, StepError> {
         let mut name = id.to_owned();
-        // No id holds a NUL: a Dockerfile cannot name another cache's files.
+        // No id contains a NUL byte: a Dockerfile cannot name a cache with another owner or content.
         if let Some(given) = given {
             name.push_str(&format!("\0{given}"));
         }
@@ -247,7 +247,7 @@ impl Executor<'_> {
             let text = format!("waiting for the cache {id}, which another step has locked");
             self.tools.reporter.send(Event::Note { row: step.row, text });
         };
-        // As in the reference: without the results of earlier builds, caches are empty, too.
+        // As in the reference, `--no-cache` empties caches as well.
         let anew =
             self.tools.graph.node(step.node).no_cache && lock(&self.notes.emptied).insert(name.to_owned());
         self.tools.store.cache_dir(name, access, anew, waiting, |dir| match seed {
@@ -256,7 +256,7 @@ impl Executor<'_> {
         })
     }
 
-    /// Copies files into a new cache directory.
+    /// Copies the initial files into a new cache directory.
     fn fill(&self, dir: &Path, files: Files, inputs: &[Built]) -> Result<(), StepError> {
         let (number, name) = match files {
             Files::Tree(number) => (number, c"."),
@@ -286,7 +286,7 @@ impl Executor<'_> {
             change: &|metadata, _| metadata,
         })?;
         writer.finish()?;
-        // The cache is what it begins with, in owner and mode, too.
+        // Owner and mode of the cache are those of the directory that was copied.
         let own = stat.map(|stat| Metadata::of(&stat)).unwrap_or(dirs);
         make_empty(dir, &own)
     }
@@ -298,7 +298,7 @@ fn make_empty(dir: &Path, metadata: &Metadata) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Copies a file with its permissions; a link is not followed, and a pipe not waited for.
+/// Copies a file with its permissions. Does not follow links and does not block on pipes.
 fn copy_file(from: &Path, to: &Path) -> Result<(), CallError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut source = File::from(rustix::fs::open(from, flags, Mode::empty()).call("open", from)?);
@@ -325,7 +325,8 @@ fn filesystem(kind: &str, target: &str, options: Vec<String>) -> Mount {
     mount
 }
 
-/// A tmpfs has the mode of the directory that it covers; where the image has none, everybody may write to it.
+/// Makes a tmpfs world-writable. By default it gets the mode of the directory that it covers, which the image does not
+/// have here.
 fn open_to_all(mount: Option<&mut Mount>) {
     let Some(mount) = mount else { return };
     let mut options = mount.options().clone().unwrap_or_default();
@@ -333,7 +334,7 @@ fn open_to_all(mount: Option<&mut Mount>) {
     mount.set_options(Some(options));
 }
 
-/// Makes a mount point in the directory that lies below the image, where the image has none; tells whether it did.
+/// Creates a mount point in the directory below the image when the image has none; true when it was created.
 fn make_stub(tree: &Tree, stubs: &Path, target: &str, is_file: bool) -> Result<bool, StepError> {
     let real = tree.resolve(target.as_bytes())?;
     if tree.stat(&real)?.is_some() {

@@ -1,4 +1,4 @@
-//! Owners by name or number, as COPY and WORKDIR know them (moby/buildkit `solver/llbsolver/file`).
+//! Owners by name or number in COPY and WORKDIR (moby/buildkit `solver/llbsolver/file`).
 
 use super::{StepError, copy};
 use kiln_image::tree::Tree;
@@ -6,10 +6,10 @@ use kiln_parser::suggest;
 use kiln_runtime::user::{self, UserError};
 use rustix::fd::OwnedFd;
 
-/// User databases are not longer than this, or they are no user databases.
+/// Size limit of user databases in bytes; larger files are not user databases.
 const MAX_DATABASE: u64 = 8 << 20;
 
-/// An owner, and the names that nobody knows: they count as root's.
+/// An owner, and its unknown names, which count as root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Owner {
     uid: u32,
@@ -17,13 +17,13 @@ pub(super) struct Owner {
     pub(super) unknown: Vec<UnknownName>,
 }
 
-/// A name that a tree does not know.
+/// A name that the tree's user databases do not contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnknownName {
-    /// `user` or `group`.
+    /// Kind of the name: `user` or `group`.
     pub(super) kind: &'static str,
     pub(super) name: String,
-    /// A name like it that the tree knows.
+    /// Similar name in the databases; `None` when there is none.
     pub(super) near: Option<String>,
 }
 
@@ -33,10 +33,10 @@ impl Owner {
     }
 }
 
-/// User and group that `user[:group]` means in a tree.
+/// Uid and gid of `user[:group]` in a tree.
 ///
-/// A number without a group is the group too, and is never looked for among the names. A name that the tree
-/// does not know is root, as in the reference, and so is a number that is no id.
+/// A number without a group is also the gid, and is never looked up as a name. An unknown name is root, as in the
+/// reference, and so is a number that is not a valid id.
 pub(super) fn find(text: &str, tree: Option<&OwnedFd>) -> Result<Owner, StepError> {
     let (name, group) = match text.split_once(':') {
         Some((name, group)) => (name, Some(group)),
@@ -64,7 +64,7 @@ pub(super) fn find(text: &str, tree: Option<&OwnedFd>) -> Result<Owner, StepErro
     let Some(name) = group else { return Ok(owner) };
     match number(name) {
         Ok(Some(id)) => owner.gid = id,
-        // No group is root's.
+        // An empty group is root's.
         Ok(None) if name.is_empty() => owner.gid = 0,
         Err(_) => owner.unknown.push(unknown("group", name, "")),
         Ok(None) => {
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(near("app:staff"), None);
     }
 
-    /// CVE-2016-3697, CVE-2026-46680: in WORKDIR and --chown, too, a number is no name.
+    /// CVE-2016-3697, CVE-2026-46680: a number is never a name, in WORKDIR and --chown as well.
     #[test]
     fn numbers_are_never_names() {
         let root = tempfile::tempdir().unwrap();

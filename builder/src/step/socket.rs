@@ -1,4 +1,4 @@
-//! A socket of a step's own in front of an ssh agent's: with the mode and owner that the step asks for.
+//! A socket for one step in front of an ssh agent's socket, with the mode and owner that the step requests.
 
 use kiln_image::sys::{CallError, Named};
 use std::io;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-/// Passes on connections until it is dropped.
+/// Forwards connections until it is dropped.
 pub(super) struct AgentSocket {
     path: PathBuf,
     closed: Arc<AtomicBool>,
@@ -18,7 +18,7 @@ pub(super) struct AgentSocket {
 }
 
 impl AgentSocket {
-    /// Listens at `path` for the agent that listens at `agent`.
+    /// Listens at `path` and forwards connections to the agent's socket at `agent`.
     #[expect(clippy::disallowed_methods, reason = "a new socket in a directory that only root enters")]
     pub(super) fn open(
         path: PathBuf,
@@ -37,7 +37,7 @@ impl AgentSocket {
                 if seen.load(Ordering::SeqCst) {
                     return;
                 }
-                // An agent that is gone refuses, as it would without us.
+                // Without an agent the client's connection is closed, like a refused one.
                 if let Ok(agent) = UnixStream::connect(&agent) {
                     pass_on(client, agent);
                 }
@@ -54,7 +54,7 @@ impl AgentSocket {
 impl Drop for AgentSocket {
     fn drop(&mut self) {
         self.closed.store(true, Ordering::SeqCst);
-        // Wakes the thread, which then sees that it is over.
+        // Wakes the thread, which then finds `closed` set.
         let woken = UnixStream::connect(&self.path).is_ok();
         let _ = std::fs::remove_file(&self.path);
         if let Some(thread) = self.thread.take().filter(|_| woken) {
@@ -63,7 +63,7 @@ impl Drop for AgentSocket {
     }
 }
 
-/// Both directions, until either side ends.
+/// Forwards both directions until either side closes.
 fn pass_on(client: UnixStream, agent: UnixStream) {
     let copy = |from: &UnixStream, to: &UnixStream| {
         if let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) {
