@@ -1,8 +1,7 @@
-//! What COPY takes: patterns become files and directories, and these a digest.
+//! Sources of COPY: patterns are resolved to files and directories, and these are hashed.
 //!
-//! The same code serves the build context and the trees of stages and images. A digest covers exactly what a
-//! copy would make: names below each source, types, permissions, owners, link targets and bytes, and no
-//! times.
+//! The same code serves the build context and the trees of stages and images. A digest covers exactly the result of a
+//! copy: names below each source, types, permissions, owners, link targets and bytes, but no times.
 
 mod glob;
 mod selection;
@@ -29,91 +28,91 @@ use std::path::PathBuf;
 pub struct Content {
     tree: Tree,
     patterns: Patterns,
-    /// The file that the patterns come from, for explanations.
+    /// Name of the ignore file, for messages.
     ignore_file: String,
-    /// It is a context, and no tree of a stage or image.
+    /// True for a context, false for the tree of a stage or image.
     is_context: bool,
-    /// Owners and attributes are those of files of this host, and mean nothing in an image.
+    /// True when owners and attributes are those of host files, which have no meaning in an image.
     is_local: bool,
-    /// The sources of the whole build that name this context: what none of them takes is not there.
+    /// Sources of the whole build in this context: other files count as missing.
     named: Vec<String>,
-    /// The directory as messages name it; empty for trees.
+    /// Path of the directory for messages; empty for trees.
     shown: String,
 }
 
 /// A file or directory that a source names.
 pub struct Source {
-    /// The directory that holds it.
+    /// Parent directory of the file.
     pub dir: OwnedFd,
-    /// Its name there; `.` for the root.
+    /// Name in the parent directory; `.` for the root.
     pub name: CString,
-    /// The name that a copy of it gets in a directory.
+    /// Name of the copy in a destination directory.
     pub base: Vec<u8>,
-    /// Where it really is, from the root.
+    /// Path from the root, with links resolved.
     pub path: RealPath,
-    /// What it is.
+    /// Metadata of the file.
     pub stat: Stat,
-    /// Only what matches is taken out of the directory; everything when there are no patterns.
+    /// Patterns of the files to take from the directory; empty for all files.
     pub include: Patterns,
 }
 
 impl Source {
-    /// True for a directory, of which the contents are copied.
+    /// True for a directory, whose content is copied.
     pub fn is_dir(&self) -> bool {
         sys::file_type(&self.stat) == FileType::Directory
     }
 }
 
-/// Why there is nothing to copy.
+/// Failure to find a source.
 #[derive(Debug, thiserror::Error)]
 pub enum ContentError {
-    /// Nothing of that name, or it is left out.
+    /// No file has that name, or the ignore file excludes it.
     #[error("failed to compute cache key: failed to calculate checksum: {path:?}: not found")]
     NotFound {
-        /// The path from the root.
+        /// Path of the source from the root.
         path: String,
-        /// What to know about it.
+        /// Possible causes and remedies, one sentence each.
         hints: Vec<String>,
-        /// Where it was looked for, in words.
+        /// Description of the searched context or tree.
         origin: String,
     },
-    /// A pattern below a directory that is not there.
+    /// The directory before a pattern does not exist.
     #[error("lstat {path}: no such file or directory")]
     NoDirectory {
-        /// The path from the root.
+        /// Path of the directory from the root.
         path: String,
-        /// What to know about it.
+        /// Possible causes and remedies, one sentence each.
         hints: Vec<String>,
-        /// Where it was looked for, in words.
+        /// Description of the searched context or tree.
         origin: String,
     },
-    /// A pattern in a name that is none.
+    /// A pattern in a source is malformed.
     #[error("{0:?}: syntax error in pattern")]
     Pattern(String),
-    /// Reading failed.
+    /// A file or directory cannot be read.
     #[error("cannot read what is copied")]
     Call(#[from] CallError),
 }
 
 impl Content {
-    /// The build context below a directory, which messages call `shown`; `patterns` come from `ignore_file`.
+    /// Build context in a directory, which messages call `shown`; `patterns` are from `ignore_file`.
     pub fn context(tree: Tree, patterns: Patterns, ignore_file: String, shown: String) -> Content {
         Content { patterns, ignore_file, is_context: true, is_local: true, shown, ..Content::tree(tree) }
     }
 
-    /// A context that was unpacked from an archive: owners and attributes are the archive's, and are kept.
+    /// Context that was unpacked from an archive: owners and attributes are those of the archive, and are kept.
     #[must_use]
     pub fn of_archive(self) -> Content {
         Content { is_local: false, ..self }
     }
 
-    /// A context of which the sources `named` are all that the build takes.
+    /// Context from which the build copies only the sources `named`.
     #[must_use]
     pub fn with_sources(self, named: Vec<String>) -> Content {
         Content { named, ..self }
     }
 
-    /// The tree of a stage or image.
+    /// Tree of a stage or image.
     pub fn tree(tree: Tree) -> Content {
         Content {
             tree,
@@ -126,17 +125,21 @@ impl Content {
         }
     }
 
-    /// True for a directory of this host, whose files count as root's.
+    /// True for a host directory, whose files count as root's.
     pub fn is_local(&self) -> bool {
         self.is_local
     }
 
-    /// The patterns that say what is left out.
+    /// Patterns of the ignore file.
     pub fn patterns(&self) -> &Patterns {
         &self.patterns
     }
 
-    /// What a source names: one file or directory, or all that match a pattern.
+    /// Finds a source: one file or directory, or all that match a pattern.
+    ///
+    /// # Errors
+    /// [`ContentError::NotFound`] for a missing or ignored file, [`ContentError::NoDirectory`] for a pattern below a
+    /// missing directory, [`ContentError::Pattern`] for a malformed pattern.
     pub fn find(&self, source: &str) -> Result<Vec<Source>, ContentError> {
         let (literal, pattern) = glob::split(source);
         if pattern.is_empty() {
@@ -153,12 +156,12 @@ impl Content {
         Ok(found)
     }
 
-    /// True when the build takes the directory `path` of this context, or something in it. The reference fails for patterns
-    /// below others, since it sends no more than is taken.
+    /// True when the build copies the directory `path` of this context, or a file in it. The reference fails for
+    /// patterns below other directories, since its client sends only what is copied.
     fn is_taken(&self, path: &str) -> Result<bool, ContentError> {
         let own = self.tree.resolve_parent(path.as_bytes())?;
         if own.names().is_empty() || own != self.tree.resolve(path.as_bytes())? {
-            // The root is always there, and a link is sent whatever it leads to.
+            // The root always exists, and a link is sent regardless of its target.
             return Ok(true);
         }
         let Some(stat) = self.tree.stat(&own)? else { return Ok(false) };
@@ -172,7 +175,7 @@ impl Content {
             if pattern.is_empty() {
                 found.extend(self.source(&above, Vec::new())?);
             } else if let Some(components) = glob::compile(&pattern) {
-                // A match that leads nowhere fails where it is copied.
+                // A match with a dangling link fails where it is copied.
                 let _ = self.match_below(&above, &components, &mut found);
             }
             if found.iter().any(|found| found.path.contains(&own) || own.contains(&found.path)) {
@@ -182,14 +185,17 @@ impl Content {
         Ok(false)
     }
 
-    /// What `COPY --parents` takes for a source: a directory, and what of it.
+    /// Finds the source of `COPY --parents`: a directory, and the pattern of the files to take from it.
     ///
-    /// `before/./after` is `after` below the directory `before`; without the mark the directory is the root.
+    /// `before/./after` is `after` below the directory `before`; without `/./` the directory is the root.
+    ///
+    /// # Errors
+    /// [`ContentError::NotFound`] for a missing or ignored file, [`ContentError::Pattern`] for a malformed pattern.
     pub fn find_with_parents(&self, source: &str) -> Result<Vec<Source>, ContentError> {
         let (pivot, pattern) = source.split_once("/./").unwrap_or(("", source));
         let pattern = path::join("/", pattern);
         if !glob::has_wildcards(&pattern) {
-            // Named in full, it must be there.
+            // A source without wildcards must exist.
             self.find_one(&path::join(&path::join("/", pivot), &pattern))?;
         }
         let include = match pattern.trim_start_matches('/') {
@@ -228,7 +234,7 @@ impl Content {
         Ok(stat.map(|stat| Source { dir, name, base, path, stat, include: Patterns::default() }))
     }
 
-    /// False for what the patterns leave out; a directory counts when something below it is let in.
+    /// False for ignored files; an ignored directory is visible when it contains a file that is not ignored.
     fn is_visible(&self, real: &RealPath, is_dir: bool) -> Result<bool, CallError> {
         if self.patterns.is_empty() || real.names().is_empty() {
             return Ok(true);
@@ -237,7 +243,8 @@ impl Content {
         Ok(!decision.is_ignored() || (is_dir && self.lets_in(real, &decision)?))
     }
 
-    /// True when something below the ignored directory `above`, about which the patterns decided so, is let in.
+    /// True when the ignored directory `above`, for which the patterns returned `decision`, contains a file that is not
+    /// ignored.
     fn lets_in(&self, above: &RealPath, decision: &Decision) -> Result<bool, CallError> {
         if self.patterns.prunes(&text(above), decision) {
             return Ok(false);
@@ -267,7 +274,7 @@ impl Content {
         let Some((component, rest)) = components.split_first() else { return Ok(()) };
         let opened = match self.tree.open_dir(dir) {
             Ok(opened) => opened,
-            // Not there, or no directory: nothing matches.
+            // Missing, or not a directory: nothing matches.
             Err(_) => return Ok(()),
         };
         for name in sys::sorted_names(opened.as_fd()).call("getdents", dir.display())? {
@@ -289,7 +296,7 @@ impl Content {
         Ok(())
     }
 
-    /// What a matched name leads to: links are followed, as for sources that are named in full.
+    /// Source of a matched name: links are followed, as for sources without wildcards.
     fn matched(&self, path: &RealPath, name: &CStr) -> Result<Source, ContentError> {
         let shown = path.display().display().to_string();
         let real = self.tree.resolve(&path.to_bytes())?;
@@ -304,7 +311,7 @@ impl Content {
         Ok(ContentError::NotFound { path: path.to_owned(), hints, origin: String::new() })
     }
 
-    /// What to know about a path that is not there, or is left out.
+    /// Possible causes for a path that does not exist or is ignored.
     fn hints(&self, path: &str, real: &RealPath) -> Result<Vec<String>, CallError> {
         let mut hints = Vec::new();
         let is_link = self.tree.resolve_parent(path.as_bytes())? != *real;
@@ -322,7 +329,7 @@ impl Content {
         Ok(hints)
     }
 
-    /// A failed search with what the source calls the place that was searched.
+    /// Adds a description of the searched context or tree to an error.
     pub(crate) fn told(&self, error: ContentError, from: &str) -> ContentError {
         let place = if self.shown.is_empty() { String::new() } else { format!(", {}", self.shown) };
         let hint = format!("paths are looked for in {from}{place}");
@@ -342,7 +349,7 @@ impl Content {
         }
     }
 
-    /// A name like the one that is missing, in the deepest directory of the path that exists.
+    /// Name similar to the missing one, in the deepest directory of the path that exists; `None` when there is none.
     fn near_name(&self, real: &RealPath) -> Option<String> {
         let mut dir = RealPath::root();
         for name in real.names() {
@@ -361,7 +368,7 @@ impl Content {
     }
 }
 
-/// A path for patterns, which are text.
+/// Converts a path to the text that patterns match.
 fn text(real: &RealPath) -> String {
     String::from_utf8_lossy(&real.to_bytes()).into_owned()
 }

@@ -12,18 +12,18 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Names under which a Dockerfile is looked for.
+/// Default names of the Dockerfile, in order.
 const NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
 const IGNORE_FILE: &str = ".dockerignore";
 /// Size limit of Dockerfiles and ignore files in bytes.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// The input of a build.
+/// Input of a build.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// The directory that COPY sees.
+    /// Directory from which COPY takes files.
     pub dir: PathBuf,
-    /// The Dockerfile.
+    /// Text and name of the Dockerfile.
     pub source: Source,
     /// Patterns of the ignore file.
     pub ignore: Patterns,
@@ -31,11 +31,11 @@ pub struct Context {
     pub ignore_name: String,
     /// Identity of the Dockerfile across builds: its path, or the address of the context.
     pub name: String,
-    /// Named contexts.
+    /// Named contexts in the order of the options.
     pub named: Vec<NamedContext>,
     /// True when it was unpacked from an archive: then owners are kept.
     pub is_archive: bool,
-    /// Time of the context in seconds since 1970, when its source has one: a commit, a download.
+    /// Time of the commit or download in seconds since 1970; `None` for other contexts.
     pub time: Option<i64>,
 }
 
@@ -44,9 +44,9 @@ pub struct Context {
 pub struct NamedContext {
     /// Name of the stage or image that it replaces, or a name for COPY and mounts.
     pub name: String,
-    /// The files, image or stage.
+    /// Files, image or stage behind the name.
     pub source: ContextSource,
-    /// Time in seconds since 1970, when its source has one: a commit, a download.
+    /// Time of the commit or download in seconds since 1970; `None` for other contexts.
     pub time: Option<i64>,
 }
 
@@ -55,7 +55,7 @@ pub struct NamedContext {
 pub enum ContextSource {
     /// A directory of the host.
     Dir(LocalDir),
-    /// An image.
+    /// An image by its reference.
     Image(String),
     /// A stage of the same file.
     Stage(String),
@@ -64,7 +64,7 @@ pub enum ContextSource {
 /// A directory of the host, and its ignore patterns.
 #[derive(Clone, Debug)]
 pub struct LocalDir {
-    /// The directory.
+    /// Path of the directory.
     pub dir: PathBuf,
     /// Patterns of the ignore file.
     pub ignore: Patterns,
@@ -78,13 +78,13 @@ impl LocalDir {
     /// Opens a directory with its ignore file.
     ///
     /// # Errors
-    /// The ignore file is malformed or cannot be read.
+    /// Fails when the ignore file is malformed or cannot be read.
     pub fn open(dir: &Path) -> Result<LocalDir, Mistake> {
         let (ignore_name, ignore) = read_ignore(dir, &dir.join(NAMES[0]))?;
         Ok(LocalDir { dir: dir.to_owned(), ignore, ignore_name, is_archive: false })
     }
 
-    /// A directory of which nothing is left out.
+    /// Directory without an ignore file: all files are copied.
     pub fn whole(dir: &Path) -> LocalDir {
         let ignore_name = IGNORE_FILE.to_owned();
         LocalDir { dir: dir.to_owned(), ignore: Patterns::default(), ignore_name, is_archive: false }
@@ -94,10 +94,10 @@ impl LocalDir {
 impl Context {
     /// Reads the Dockerfile and the ignore file of the context `dir`.
     ///
-    /// `file` is the Dockerfile, relative to the working directory; `Dockerfile` in the context without it.
+    /// `file` is the path of the Dockerfile, relative to the working directory; `None` for `Dockerfile` in the context.
     ///
     /// # Errors
-    /// The directory or the Dockerfile is missing or cannot be read, or the ignore file is malformed.
+    /// Fails when the directory or the Dockerfile is missing or cannot be read, or the ignore file is malformed.
     pub fn open(dir: &Path, file: Option<&Path>) -> Result<Context, Mistake> {
         if !dir.is_dir() {
             let what = if dir.exists() { "is not a directory" } else { "not found" };
@@ -125,7 +125,7 @@ impl Context {
         })
     }
 
-    /// The directories to copy from: the context, then the named ones by number; `None` for other named contexts.
+    /// Directories to copy from: the context, then the named ones by number; `None` for images and stages.
     pub(crate) fn dirs(&self) -> Vec<Option<LocalDir>> {
         let own = LocalDir {
             dir: self.dir.clone(),
@@ -140,10 +140,10 @@ impl Context {
         std::iter::once(Some(own)).chain(named).collect()
     }
 
-    /// A context whose Dockerfile was read elsewhere, such as from standard input.
+    /// Context whose Dockerfile was read elsewhere, such as from standard input.
     ///
     /// # Errors
-    /// The Dockerfile is too large, or the ignore file is malformed.
+    /// Fails when the Dockerfile is too large, or the ignore file is malformed.
     pub fn with_dockerfile(dir: &Path, bytes: Vec<u8>) -> Result<Context, Mistake> {
         if bytes.len() as u64 > MAX_SIZE {
             return Err(Mistake::Option {
@@ -195,7 +195,7 @@ fn read_dockerfile(dir: &Path, file: &Path) -> Result<Source, Mistake> {
     }
 }
 
-/// A hint for a Dockerfile that does not exist.
+/// Hint for a Dockerfile that does not exist.
 fn where_else(dir: &Path, file: &Path) -> String {
     let write = |path: &Path| format!("-f is read from the current directory: write -f {}", path.display());
     if std::fs::symlink_metadata(file).is_ok() {
@@ -234,8 +234,8 @@ fn where_else(dir: &Path, file: &Path) -> String {
     }
 }
 
-/// Reads a file of the context. Links are resolved inside the context, so that its content shows no file of the host, and
-/// reading does not block. A file outside of it was named by the user, and is read as it is.
+/// Reads a file of the context. Links are resolved inside the context, so that they cannot expose files of the host,
+/// and reading does not block. The user named a file outside of the context explicitly, so it is read directly.
 fn read_file(dir: &Path, file: &Path) -> io::Result<Vec<u8>> {
     let bytes = match below(dir, file) {
         Some((root, below)) => read_inside(&root, &below)?,
@@ -263,7 +263,7 @@ fn read_inside(root: &Path, file: &Path) -> io::Result<Vec<u8>> {
     bytes.ok_or_else(|| io::ErrorKind::PermissionDenied.into())
 }
 
-/// The context and the path of a file below it, if it is there.
+/// The context and the path of a file below it; `None` for files outside of the context.
 fn below(dir: &Path, file: &Path) -> Option<(PathBuf, PathBuf)> {
     let above = file.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (root, above) = (dir.canonicalize().ok()?, above.canonicalize().ok()?);
@@ -271,7 +271,7 @@ fn below(dir: &Path, file: &Path) -> Option<(PathBuf, PathBuf)> {
     Some((root, below))
 }
 
-/// `NAME.dockerignore` beside the Dockerfile, or `.dockerignore` in the context.
+/// Reads `NAME.dockerignore` beside the Dockerfile, or `.dockerignore` in the context.
 fn read_ignore(dir: &Path, file: &Path) -> Result<(String, Patterns), Mistake> {
     let mut own = file.as_os_str().to_owned();
     own.push(IGNORE_FILE);

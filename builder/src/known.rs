@@ -1,7 +1,7 @@
-//! What held a text before the build: the Dockerfile, the base images, and the files of contexts that are copied.
+//! Search in the input of the build: the Dockerfile, the base images, and the files of contexts that are copied.
 //!
-//! A secret's value that stands there has not leaked by this build, wherever the build puts it. The search is as long as
-//! images and contexts are large, and made only for values that were found somewhere.
+//! A secret's value in the input has not been leaked by this build, wherever the build copies it. The search takes time
+//! in proportion to images and contexts, and runs only for values that were found somewhere.
 
 use crate::cancel::Cancel;
 use crate::content::{self, Content, ContentError};
@@ -12,22 +12,22 @@ use kiln_parser::ignore::Patterns;
 use memchr::memmem::Finder;
 use std::sync::{Mutex, PoisonError};
 
-/// All that a build begins with.
+/// Input of a build.
 pub(crate) struct Known<'a> {
-    /// The text of the Dockerfile.
+    /// Text of the Dockerfile.
     pub(crate) dockerfile: &'a str,
-    /// The configs of the base images, as JSON.
+    /// Configs of the base images, as JSON.
     pub(crate) configs: Vec<String>,
     pub(crate) graph: &'a Graph,
     pub(crate) contexts: &'a [Option<Content>],
     pub(crate) store: &'a Store,
     pub(crate) cancel: &'a Cancel,
-    /// Copied files that hold a value and nothing else.
+    /// Paths of copied files that contain nothing but a value.
     pub(crate) bare: Mutex<Vec<String>>,
 }
 
 impl Known<'_> {
-    /// True when `finder` finds its text in what the build begins with. What cannot be read does not count.
+    /// True when the input contains the text of `finder`. Files that cannot be read are skipped.
     pub(crate) fn holds(&self, finder: &Finder<'_>) -> bool {
         let is_written = |text: &str| finder.find(text.as_bytes()).is_some();
         is_written(self.dockerfile)
@@ -36,7 +36,7 @@ impl Known<'_> {
             || self.is_in_images(finder).unwrap_or(false)
     }
 
-    /// The copied files that hold a value and nothing else, once each.
+    /// Paths of copied files that contain nothing but a value, since the last call.
     pub(crate) fn take_bare(&self) -> Vec<String> {
         std::mem::take(&mut *self.bare.lock().unwrap_or_else(PoisonError::into_inner))
     }

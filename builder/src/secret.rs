@@ -1,10 +1,11 @@
-//! Secrets stay secret: their values are masked in what programs print, and an image that holds one is refused.
+//! Protection of secrets: their values are masked in the output of programs, and an image that contains one is refused.
 //!
-//! A value that the build begins with ([`crate::known`]) has not leaked, and is not masked either. One that is short or a
-//! plain word is in files by chance: an image that holds it is not refused, and told of.
+//! A value that is part of the build's input ([`crate::known`]) has not leaked, and is not masked either. A short value
+//! or a plain word may be in files by chance: an image that contains it is not refused, but causes a warning.
 //!
-//! Every layer is searched before it gets a name in the store. One that holds a secret, and all that stands on it, has no
-//! cache record that builds without `--allow secret-leak` could find, whatever becomes of the build that made it.
+//! Every layer is searched before it gets a name in the store. A layer that contains a secret, and every layer based on
+//! it, has no cache record that builds without `--allow secret-leak` could find, whatever the outcome of the build that
+//! created it.
 
 use crate::annotation::Annotations;
 use crate::cancel::Cancel;
@@ -24,52 +25,52 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Shorter values are in every file by chance.
+/// Minimum length of values: shorter ones are in every file by chance.
 const SHORTEST: usize = 4;
-/// Lines of a secret of several lines count on their own from this length.
+/// Minimum length of lines that count separately in a secret of several lines.
 const SHORTEST_LINE: usize = 12;
-/// Files of more lines are no keys: their lines do not count.
+/// Maximum number of lines that count separately: larger files are not keys.
 const MOST_LINES: usize = 100;
-/// Largest extended attribute, as in Linux.
+/// Largest extended attribute of Linux, in bytes (`XATTR_SIZE_MAX`).
 const LARGEST_ATTRIBUTE: usize = 64 * 1024;
-/// What stands in the place of a secret.
+/// Text that replaces a secret.
 const MASK: &[u8] = b"***";
 
 /// Values up to this length are weak.
 const SHORT: usize = 7;
-/// Values of letters alone are plain words up to this length, and weak.
+/// Values of letters only are plain words up to this length, and weak.
 const LONGEST_WORD: usize = 15;
-/// Values of digits alone are weak up to this length.
+/// Values of digits only are weak up to this length.
 const LONGEST_NUMBER: usize = 11;
 /// Values of fewer different bytes are weak.
 const FEW_BYTES: usize = 5;
 
-/// Tells whether the build begins with a text.
+/// Predicate that is true when the build's input contains a text.
 type Test<'a> = Box<dyn Fn(&memmem::Finder<'_>) -> bool + Send + Sync + 'a>;
 
-/// Values to look for, longer ones first.
+/// Values to search for, longer ones first.
 #[derive(Default)]
 pub(crate) struct Needles<'a> {
     list: Vec<Needle>,
-    /// What the build begins with; asked once for each value that was found.
+    /// Search in the build's input; called once for each value that was found. `None` treats no value as known.
     is_known: Option<Test<'a>>,
-    /// Where weak values were found: id and place in words, the first for each.
+    /// First location of each weak value that was found, by id.
     weak: Mutex<BTreeMap<String, String>>,
 }
 
 #[derive(Debug)]
 struct Needle {
-    /// The secret's id.
+    /// Id of the secret.
     id: String,
     value: Vec<u8>,
-    /// Finds the value; made once, as that takes as long as the value is.
+    /// Searcher for the value; created once, because that takes time in proportion to the value's length.
     finder: memmem::Finder<'static>,
-    /// One line of several: it is masked, and not looked for in images, which may hold such lines for other reasons, as
-    /// those of certificates.
+    /// One line of several: it is masked, but not searched for in images, which may contain such lines for other
+    /// reasons, such as those of certificates.
     is_part: bool,
-    /// It is so short or simple that files hold it by chance.
+    /// The value is so short or simple that files contain it by chance.
     is_weak: bool,
-    /// The build begins with it.
+    /// The build's input contains the value; unset until it was searched.
     is_known: OnceLock<bool>,
 }
 
@@ -88,7 +89,7 @@ impl Needle {
     }
 }
 
-/// True for values that files hold by chance.
+/// True for values that files contain by chance.
 fn is_weak(value: &[u8]) -> bool {
     let all = |test: fn(&u8) -> bool| value.iter().all(test);
     let different: BTreeSet<u8> = value.iter().copied().collect();
@@ -115,16 +116,16 @@ impl<'a> Needles<'a> {
         Needles { list, ..Needles::default() }
     }
 
-    /// The same values, of which those do not count that the build begins with.
+    /// The same values, except those that the build's input contains.
     #[must_use]
     pub(crate) fn but_known(self, is_known: Test<'a>) -> Needles<'a> {
         Needles { is_known: Some(is_known), ..self }
     }
 
-    /// Where weak values were found since it was asked last, as id and place.
+    /// Ids and locations of weak values that were found since the last call.
     pub(crate) fn take_weak(&self) -> Vec<(String, String)> {
         let mut weak = self.weak.lock().unwrap_or_else(PoisonError::into_inner);
-        // An empty place says that it has been told.
+        // An empty location means that the value was already reported.
         let new = weak.iter_mut().filter(|(_, place)| !place.is_empty());
         new.map(|(id, place)| (id.clone(), std::mem::take(place))).collect()
     }
@@ -134,23 +135,23 @@ impl<'a> Needles<'a> {
         *needle.is_known.get_or_init(|| is_known(&needle.finder))
     }
 
-    /// True when one of the values, whole and not weak, is in `text`.
+    /// True when `text` contains a whole value that is not weak.
     pub(crate) fn stand_in(&self, text: &[u8]) -> bool {
         let counts = |needle: &&Needle| !needle.is_part && !needle.is_weak;
         self.list.iter().filter(counts).any(|needle| needle.finder.find(text).is_some())
     }
 
-    /// Masks a stream.
+    /// Creates a mask for one stream.
     pub(crate) fn mask(&self) -> Mask<'_> {
         Mask { needles: self, held: Vec::new() }
     }
 
-    /// True when there is nothing to look for.
+    /// True when there are no values to search for.
     pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// `text` with every secret masked.
+    /// Replaces every secret in `text` by the mask.
     pub(crate) fn masked(&self, text: &str) -> String {
         let mut mask = self.mask();
         let mut shown = mask.pass(text.as_bytes());
@@ -158,7 +159,8 @@ impl<'a> Needles<'a> {
         String::from_utf8_lossy(&shown).into_owned()
     }
 
-    /// The first secret in a tree of files: in content, names, link targets or extended attributes.
+    /// Finds the first secret in a tree of files: in content, names, link targets or extended attributes; `None` when
+    /// there is no secret.
     ///
     /// With `since` (seconds since 1970) only files that changed then or later are read.
     ///
@@ -178,7 +180,8 @@ impl<'a> Needles<'a> {
         scanner.directory(&mut Descent::new(sys::open_dir(root)?), Path::new("/"))
     }
 
-    /// The id of the first secret in an image's config or annotations, and its place in words.
+    /// Id of the first secret in an image's config or annotations, and a description of its location; `None` without a
+    /// secret.
     pub(crate) fn find_in_image(
         &self,
         config: &ImageConfig,
@@ -205,7 +208,7 @@ impl<'a> Needles<'a> {
         let found =
             named.find_map(|(place, text)| Some((self.find(text.as_bytes(), &|| place.to_owned())?, place)));
         let found = found.or_else(|| {
-            // Directory, user, health check, volumes, and whatever else a config may hold.
+            // Directory, user, health check, volumes, and all other fields of a config.
             let whole = serde_json::to_value(config).unwrap_or(Value::Null);
             Some((self.find_in_value(&whole)?, "the config"))
         });
@@ -224,7 +227,8 @@ impl<'a> Needles<'a> {
         }
     }
 
-    /// The id of the first secret in `text`, which stands in `place`. Known values do not count; weak ones are noted.
+    /// Id of the first secret in `text`, which is from `place`; `None` without one. Known values are skipped, weak ones
+    /// recorded.
     fn find(&self, text: &[u8], place: &dyn Fn() -> String) -> Option<&str> {
         let whole = self.list.iter().filter(|needle| !needle.is_part && needle.value.len() <= text.len());
         for needle in whole.filter(|needle| needle.finder.find(text).is_some()) {
@@ -240,7 +244,7 @@ impl<'a> Needles<'a> {
         None
     }
 
-    /// The length of the shortest value that is looked for in images.
+    /// Length of the shortest value that is searched for in images.
     fn shortest(&self) -> usize {
         let whole = self.list.iter().filter(|needle| !needle.is_part);
         whole.map(|needle| needle.value.len()).min().unwrap_or(usize::MAX)
@@ -251,15 +255,15 @@ impl<'a> Needles<'a> {
     }
 }
 
-/// Replaces secrets in a stream that comes in pieces.
+/// Replaces secrets in a stream that arrives in pieces.
 pub(crate) struct Mask<'a> {
     needles: &'a Needles<'a>,
-    /// The end of what came, while it may be the beginning of a secret.
+    /// End of the received bytes, while it may be the beginning of a secret.
     held: Vec<u8>,
 }
 
 impl Mask<'_> {
-    /// What can be shown after more bytes have come.
+    /// Masks more bytes of the stream, and returns those that can be shown now.
     pub(crate) fn pass(&mut self, bytes: &[u8]) -> Vec<u8> {
         if self.needles.list.is_empty() {
             return bytes.to_vec();
@@ -271,7 +275,7 @@ impl Mask<'_> {
         shown
     }
 
-    /// What is left at the end.
+    /// Returns the masked rest at the end of the stream.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.replace()
     }
@@ -297,32 +301,32 @@ impl Mask<'_> {
     }
 }
 
-/// The length of the longest end of `text` that `value` begins with, without being all of it.
+/// Length of the longest end of `text` that is a proper prefix of `value`.
 fn overlap(text: &[u8], value: &[u8]) -> usize {
     let most = text.len().min(value.len() - 1);
     (1..=most).rev().find(|length| text.ends_with(&value[..*length])).unwrap_or(0)
 }
 
-/// A secret in a tree.
+/// A secret in a tree of files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leak {
-    /// The secret's id.
+    /// Id of the secret.
     pub(crate) id: String,
-    /// The file that holds it, or whose name does.
+    /// Path of the file whose content or name contains it.
     pub(crate) path: PathBuf,
 }
 
-/// How a file holds a text.
+/// Relation of a file to a text.
 pub(crate) enum Holds {
-    /// Not at all.
+    /// The file does not contain it.
     Nothing,
-    /// Beside other text.
+    /// The file contains it and other text.
     Among,
-    /// And nothing else but blanks around it.
+    /// The file contains nothing else, except white space around it.
     Alone,
 }
 
-/// Whether a file holds the text that `finder` finds.
+/// Searches a file for the text of `finder`.
 pub(crate) fn holds(finder: &memmem::Finder<'_>, mut file: File) -> std::io::Result<Holds> {
     const PIECE: usize = 256 * 1024;
     let length = finder.needle().len();
@@ -345,7 +349,7 @@ pub(crate) fn holds(finder: &memmem::Finder<'_>, mut file: File) -> std::io::Res
     }
 }
 
-/// Whether a tree of files holds `value`.
+/// True when a tree of files contains `value`.
 ///
 /// # Errors
 /// `ECANCELED` when `cancel` stopped the search.
@@ -360,12 +364,12 @@ struct Scanner<'a> {
     root: &'a Path,
     since: Option<i64>,
     cancel: &'a Cancel,
-    /// For pieces of files; kept, as there are many files.
+    /// Buffer for pieces of files; reused, because there are many files.
     buffer: RefCell<Vec<u8>>,
 }
 
 impl Scanner<'_> {
-    /// Looks through the current directory of `way`, whose path in the tree is `path`.
+    /// Searches the current directory of `way`, whose path in the tree is `path`.
     fn directory(&self, way: &mut Descent, path: &Path) -> Result<Option<Leak>, CallError> {
         check_length(path.as_os_str().as_bytes())?;
         if let Some(id) = self.attributes(way.here(), path)? {
@@ -396,7 +400,7 @@ impl Scanner<'_> {
                     let file = fs::openat(directory, &name, flags, Mode::empty()).call("open", &inner)?;
                     match self.attributes(file.as_fd(), &inner)? {
                         Some(id) => Some(id),
-                        // A file shorter than every secret holds none.
+                        // A file shorter than every secret contains none.
                         None if (stat.st_size as u64) < self.needles.shortest() as u64 => None,
                         None => self.content(File::from(file), &inner)?,
                     }
@@ -418,14 +422,14 @@ impl Scanner<'_> {
         self.needles.find(text, &|| format!("`{}`", path.display()))
     }
 
-    /// Looks at names and values of extended attributes.
+    /// Searches names and values of extended attributes.
     fn attributes(&self, file: BorrowedFd<'_>, path: &Path) -> Result<Option<String>, CallError> {
         let list = |names: &mut [u8]| match fs::flistxattr(file, names) {
             Ok(length) => Ok(length),
             Err(Errno::OPNOTSUPP) => Ok(0),
             Err(errno) => Err(CallError { call: "listxattr", path: path.to_owned(), errno }),
         };
-        // Most files have none.
+        // Most files have no extended attributes.
         if list(&mut [])? == 0 {
             return Ok(None);
         }
@@ -436,7 +440,7 @@ impl Scanner<'_> {
             if let Some(id) = self.find(name, path) {
                 return Ok(Some(id.to_owned()));
             }
-            // Attributes that may not be read are not part of a layer either.
+            // Attributes that cannot be read are not part of a layer either.
             let Ok(length) = fs::fgetxattr(file, name, value.as_mut_slice()) else { continue };
             if let Some(id) = self.find(&value[..length], path) {
                 return Ok(Some(id.to_owned()));
@@ -445,7 +449,7 @@ impl Scanner<'_> {
         Ok(None)
     }
 
-    /// Reads a file in pieces that overlap by what a secret may be long; holes are passed over.
+    /// Reads a file in pieces that overlap by the length of the longest secret; skips holes.
     fn content(&self, mut file: File, path: &Path) -> Result<Option<String>, CallError> {
         const PIECE: usize = 256 * 1024;
         let mut buffer = self.buffer.borrow_mut();
@@ -470,7 +474,7 @@ impl Scanner<'_> {
             if buffer[..kept].iter().all(|byte| *byte == 0) {
                 match fs::seek(&file, SeekFrom::Data(offset)) {
                     Ok(data) => offset = data,
-                    // Nothing but a hole is left.
+                    // Only a hole is left.
                     Err(Errno::NXIO) => return Ok(None),
                     Err(errno) => return Err(CallError { call: "lseek", path: path.to_owned(), errno }),
                 }

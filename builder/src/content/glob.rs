@@ -1,31 +1,31 @@
-//! Wildcards in sources: Go's `filepath.Match`, one name at a time.
+//! Wildcards in sources: Go's `filepath.Match`, one component of a path at a time.
 
-/// A pattern for one name of a path.
+/// Pattern for one component of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Component(Vec<Piece>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Character(char),
-    /// `?`
+    /// `?`: any character except a slash.
     Any,
-    /// `*`
+    /// `*`: any number of characters.
     Many,
-    /// `[a-z]`, `[^a-z]`
+    /// `[a-z]`, `[^a-z]`: a character class.
     Class {
         ranges: Vec<(char, char)>,
         negated: bool,
     },
 }
 
-/// Splits a clean path before its first name with a wildcard: what is literal, and the pattern behind.
+/// Splits a clean path before its first component with a wildcard: literal part, and pattern.
 pub(super) fn split(path: &str) -> (String, String) {
     let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
     let first = names.iter().position(|name| has_wildcard(name)).unwrap_or(names.len());
     (format!("/{}", names[..first].join("/")), names[first..].join("/"))
 }
 
-/// True when any name of a path has a wildcard.
+/// True when any component of a path has a wildcard.
 pub(super) fn has_wildcards(path: &str) -> bool {
     path.split('/').any(has_wildcard)
 }
@@ -44,7 +44,7 @@ fn has_wildcard(name: &str) -> bool {
     false
 }
 
-/// The components of a pattern; `None` when one is malformed.
+/// Compiles the components of a pattern; `None` when one is malformed.
 pub(super) fn compile(pattern: &str) -> Option<Vec<Component>> {
     pattern.split('/').map(Component::new).collect()
 }
@@ -68,7 +68,7 @@ impl Component {
     /// True when the whole name matches.
     pub(super) fn matches(&self, name: &str) -> bool {
         let name: Vec<char> = name.chars().collect();
-        // Where to go on when what follows the last `*` does not match.
+        // Position to retry from when the pattern after the last `*` does not match.
         let (mut piece, mut at) = (0, 0);
         let mut retry: Option<(usize, usize)> = None;
         loop {
@@ -110,7 +110,7 @@ impl Piece {
     }
 }
 
-/// After `[`.
+/// Parses a character class after its `[`.
 fn class(rest: &mut std::str::Chars<'_>) -> Option<Piece> {
     let mut ahead = rest.clone();
     let negated = ahead.next() == Some('^');
@@ -148,7 +148,7 @@ fn bound(rest: &mut std::str::Chars<'_>) -> Option<char> {
 mod tests {
     use super::*;
 
-    /// Cases of Go's `path/filepath/match_test.go` that stay within one name.
+    /// Cases of Go's `path/filepath/match_test.go` within one component.
     #[test]
     fn names_match_as_in_go() {
         let check = |pattern: &str, name: &str, expected: Option<bool>| {

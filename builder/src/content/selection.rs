@@ -1,22 +1,24 @@
-//! What is taken out of a copied directory: ignore patterns of the context, `--exclude`, and what `--parents` names.
+//! Selection of files in a copied directory: ignore patterns of the context, `--exclude`, and the pattern of
+//! `--parents`.
 
 use super::{Content, Source, text};
 use kiln_image::layer::{Choice, Selection};
 use kiln_parser::ignore::{Decision, Patterns};
 
-/// Ignore patterns see paths from the root of the context, `--exclude` those from the copied directory.
+/// Selection in one copied directory. Ignore patterns match paths from the root of the context, `--exclude` those from
+/// the copied directory.
 pub struct CopySelection<'a> {
     ignore: &'a Patterns,
     exclude: &'a Patterns,
-    /// Everything when it is empty.
+    /// Patterns of the files to take; empty for all files.
     include: &'a Patterns,
-    /// The copied directory, with a slash at its end unless it is the root.
+    /// Path of the copied directory, with a trailing slash unless it is the root.
     prefix: String,
     top: Decision,
 }
 
 impl<'a> CopySelection<'a> {
-    /// For the contents of the directory `source`.
+    /// Selection for the content of the directory `source`.
     pub fn new(content: &'a Content, source: &'a Source, exclude: &'a Patterns) -> CopySelection<'a> {
         let path = text(&source.path);
         let ignore = content.patterns();
@@ -26,7 +28,7 @@ impl<'a> CopySelection<'a> {
     }
 }
 
-/// What the lists of patterns say about a directory.
+/// Decisions of the three lists of patterns about a directory.
 #[derive(Clone, Debug, Default)]
 pub struct DirDecision {
     ignore: Option<Decision>,
@@ -38,7 +40,7 @@ impl Selection for CopySelection<'_> {
     type Dir = DirDecision;
 
     fn top(&self) -> DirDecision {
-        // Children of the root have no parent in the eyes of the patterns.
+        // The patterns treat children of the root as without a parent.
         let ignore = (!self.prefix.is_empty()).then(|| self.top.clone());
         DirDecision { ignore, ..DirDecision::default() }
     }

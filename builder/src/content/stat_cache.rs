@@ -1,8 +1,7 @@
-//! Digests of files that have not changed, by what `stat` says of them.
+//! Digests of unchanged files, identified by their `stat` data.
 //!
-//! A file is believed to be unchanged when device, inode, size, and both times are. Times have the kernel's
-//! granularity: a file that was changed within that of being read may change again unnoticed, so it is not
-//! remembered.
+//! A file counts as unchanged when device, inode, size, and both times are equal. Times have the kernel's granularity:
+//! a file that was changed within that time before it was read may change again unnoticed, so it is not recorded.
 //!
 //! Format: the line `kiln stat cache 2`, then records of 88 bytes, numbers in little-endian: device, inode,
 //! size, seconds and nanoseconds of modification, seconds and nanoseconds of status change, sha256.
@@ -20,7 +19,7 @@ const GRANULARITY: Duration = Duration::from_millis(20);
 
 type Identity = [u64; 7];
 
-/// Digests by identity.
+/// Digests of files by their `stat` data.
 #[derive(Debug, Default)]
 pub struct StatCache {
     known: HashMap<(u64, u64), (Identity, [u8; 32])>,
@@ -29,7 +28,7 @@ pub struct StatCache {
 }
 
 impl StatCache {
-    /// Reads what [`StatCache::to_bytes`] wrote; anything else gives an empty cache.
+    /// Parses the output of [`StatCache::to_bytes`]; other input results in an empty cache.
     pub fn from_bytes(bytes: &[u8]) -> StatCache {
         let mut cache = StatCache::default();
         let Some(records) = bytes.strip_prefix(HEADER) else { return cache };
@@ -44,19 +43,19 @@ impl StatCache {
         cache
     }
 
-    /// Bytes that had to be read, for progress.
+    /// Number of bytes that had to be read, for the progress.
     pub(crate) fn read(&self) -> &AtomicU64 {
         &self.read
     }
 
-    /// The digest of an unchanged file.
+    /// Digest of an unchanged file; `None` when it must be read.
     pub(super) fn get(&self, stat: &Stat) -> Option<[u8; 32]> {
         let identity = identity(stat);
         let (known, digest) = self.known.get(&(identity[0], identity[1]))?;
         (*known == identity).then_some(*digest)
     }
 
-    /// Remembers the digest of a file that had this `stat` before it was read.
+    /// Records the digest of a file that had this `stat` before it was read.
     pub(super) fn put(&self, stat: &Stat, digest: [u8; 32], read_at: SystemTime) {
         let changed = |seconds: i64, nanos: i64| {
             let seconds = u64::try_from(seconds).unwrap_or(0);
@@ -73,7 +72,7 @@ impl StatCache {
         }
     }
 
-    /// The cache with what was added, if anything was.
+    /// Serializes the cache with the new entries; `None` when there are none.
     pub fn to_bytes(&self) -> Option<Vec<u8>> {
         let added = self.added.lock().expect("no thread panics while holding this lock");
         if added.is_empty() {

@@ -1,4 +1,4 @@
-//! The digest of what a copy takes.
+//! Digest of the files that a copy takes.
 
 use super::{Content, ContentError, CopySelection, Source, StatCache};
 use crate::graph::Copy;
@@ -18,31 +18,34 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-/// What a copy takes, in short.
+/// Digest of the files that a copy takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digested {
-    /// The digest, as hexadecimal digits.
+    /// Digest of all files, as hexadecimal digits.
     pub digest: String,
-    /// What each file gave, by path: kind, mode, owner and the beginning of its content's digest, with blanks between; for
-    /// explanations.
+    /// Facts about each file by path, for explanations: kind, mode, owner and the beginning of its content's digest,
+    /// separated by blanks.
     pub files: Vec<(String, String)>,
 }
 
-/// Files for which explanations are kept: more would cost more than they explain.
+/// Maximum number of files whose facts are kept: the cost of more exceeds their use.
 const MAX_EXPLAINED: usize = 2000;
 
-/// A file, link or directory that is taken.
+/// A selected file, link or directory.
 struct Entry {
-    /// The directory that its place is in. Its own is not kept open: there may be more of these than a process may have open
-    /// files.
+    /// Directory to which `place` is relative. The file's own directory is not kept open: their number may exceed the
+    /// limit of open files.
     top: Arc<OwnedFd>,
     place: CString,
-    /// Below the source; empty for the source itself.
+    /// Path below the source; empty for the source itself.
     path: Vec<u8>,
     stat: Stat,
 }
 
-/// Digests what `copy` takes out of `sources`, each of which lies in a content.
+/// Hashes the files that `copy` takes from `sources`, each in its context or tree.
+///
+/// # Errors
+/// Fails when a file cannot be read.
 pub fn digest(
     sources: &[(&Content, Source)],
     exclude: &Patterns,
@@ -55,7 +58,7 @@ pub fn digest(
         let entries = entries(content, source, exclude)?;
         let rule = Rule { is_local: content.is_local(), copy, cache };
         let digests = entries.par_iter().map(|entry| rule.digest(entry)).collect::<Result<Vec<_>, _>>()?;
-        // The name of a directory does not matter: its contents are copied.
+        // The name of a directory is irrelevant: its content is copied.
         let base: &[u8] = if source.is_dir() { b"/" } else { &source.base };
         add(&mut whole, base);
         if copy.whole && source.is_dir() {
@@ -78,7 +81,7 @@ pub fn digest(
     Ok(Digested { digest: kiln_image::digest::hex(&whole.finalize()), files })
 }
 
-/// Length first: no two lists of parts give the same bytes.
+/// Hashes a part with its length first: no two lists of parts have the same bytes.
 fn add(hash: &mut Sha256, part: &[u8]) {
     hash.update((part.len() as u64).to_le_bytes());
     hash.update(part);
@@ -104,7 +107,7 @@ fn entries(content: &Content, source: &Source, exclude: &Patterns) -> Result<Vec
         let (top, place) = (Arc::new(dir), source.name.clone());
         return Ok(vec![Entry { top, place, path: Vec::new(), stat: source.stat }]);
     }
-    // A new destination takes over the directory's times and nothing else: the directory itself does not count.
+    // A new destination inherits only the directory's times, so the directory itself is not hashed.
     let open = || sys::open_dir_at(dir.as_fd(), &source.name).call("open", source.path.display());
     let selection = CopySelection::new(content, source, exclude);
     let mut collector = Collector {
@@ -117,7 +120,7 @@ fn entries(content: &Content, source: &Source, exclude: &Patterns) -> Result<Vec
     Ok(collector.list)
 }
 
-/// Hands on what a copy takes out of `source`: the path of each member, and the file where it is one.
+/// Calls `hear` for each member that a copy takes from `source`: with its path, and the opened file for a regular file.
 pub(crate) fn each_file(
     content: &Content,
     source: &Source,
@@ -135,7 +138,7 @@ pub(crate) fn each_file(
     Ok(())
 }
 
-/// Lists a directory's selected members, each directory before what is in it.
+/// Lists a directory's selected members, each directory before its content.
 struct Collector<'a, S> {
     selection: &'a S,
     top: Arc<OwnedFd>,
@@ -144,7 +147,7 @@ struct Collector<'a, S> {
 }
 
 impl<S: Selection> Collector<'_, S> {
-    /// Those of the current directory, whose path from the top is `path`.
+    /// Lists the members of the current directory, whose path from the top is `path`.
     fn members(&mut self, path: &[u8], decision: &S::Dir) -> Result<(), CallError> {
         check_length(path)?;
         for name in sys::sorted_names(self.way.here()).call("getdents", display(path))? {
@@ -154,7 +157,7 @@ impl<S: Selection> Collector<'_, S> {
                 [path, b"/", name.to_bytes()].concat()
             };
             let stat = sys::stat_at(self.way.here(), &name).call("stat", display(&inner))?;
-            // Gone since it was listed.
+            // Removed since it was listed.
             let Some(stat) = stat else { continue };
             let is_dir = sys::file_type(&stat) == FileType::Directory;
             let (choice, inner_decision) = self.selection.choose(&inner, is_dir, decision);
@@ -168,7 +171,7 @@ impl<S: Selection> Collector<'_, S> {
                 self.way.enter(&name).call("open", display(&inner))?;
                 self.members(&inner, &inner_decision)?;
                 self.way.leave().call("open", display(path))?;
-                // A directory that is only a way to others is made only for them.
+                // A parent directory that is not selected itself is created only for selected files.
                 if choice == Choice::Enter && self.list.len() == before + 1 {
                     self.list.pop();
                 }
@@ -182,13 +185,13 @@ fn display(path: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(path))
 }
 
-/// What a file, link or directory gave.
+/// Digest and facts of a file, link or directory.
 struct Taken {
     digest: [u8; 32],
     kind: u8,
     mode: u32,
     owner: (u32, u32),
-    /// The digest of what a file holds, or what a link leads to.
+    /// Beginning of the digest of the file's content or the link's target.
     content: [u8; 8],
 }
 
@@ -199,7 +202,7 @@ impl Taken {
     }
 }
 
-/// How a file becomes a digest.
+/// Rules that determine the metadata in a digest.
 struct Rule<'a> {
     is_local: bool,
     copy: &'a Copy,
@@ -219,7 +222,7 @@ impl Rule<'_> {
         }
         let (uid, gid) = match (&self.copy.owner, self.is_local) {
             (None, false) => (stat.st_uid, stat.st_gid),
-            // Root's, or whose the key says already.
+            // Root, or an owner that is already in the key.
             _ => (0, 0),
         };
         let mut hash = Sha256::new();
@@ -248,7 +251,7 @@ impl Rule<'_> {
         Ok(Taken { digest: hash.finalize().into(), kind: kind_code(kind), mode, owner, content })
     }
 
-    /// The digest of a file's bytes and of the one attribute that layers carry, where attributes are copied.
+    /// Digest of a file's bytes and, where attributes are copied, of the one attribute that layers contain.
     fn file(
         &self,
         top: BorrowedFd<'_>,
