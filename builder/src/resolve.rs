@@ -10,16 +10,16 @@ use kiln_parser::span::Span;
 use kiln_parser::suggest;
 use std::collections::BTreeMap;
 
-/// Images whose names are suggested for misspelt ones.
+/// Images that are suggested for misspelt names.
 const COMMON_IMAGES: [&str; 12] = [
     "alpine", "busybox", "centos", "debian", "fedora", "golang", "node", "python", "rust", "scratch",
     "ubuntu", "nginx",
 ];
 
-/// Finds the images that reachable stages need, and puts their triggers in front of the stages' instructions.
+/// Finds the images that reachable stages need, and inserts their triggers before the stages' instructions.
 ///
 /// # Errors
-/// [`Mistake::Image`] for an image that cannot be found, [`Mistake::Meaning`] for a trigger that is no instruction.
+/// [`Mistake::Image`] for an image that cannot be found, [`Mistake::Meaning`] for a trigger that is not an instruction.
 pub(crate) fn resolve(
     stages: &mut Stages,
     platform: &Platform,
@@ -28,7 +28,7 @@ pub(crate) fn resolve(
 ) -> Result<BaseImages, Mistake> {
     let mut found = BaseImages::new();
     let mut triggered = vec![false; stages.list.len()];
-    // A trigger may copy from images and stages that nothing else needs.
+    // A trigger may copy from images and stages that no other instruction needs.
     loop {
         resolve_named(stages, platform, images, reporter, &mut found)?;
         let waiting: Vec<usize> = stages.reachable().into_iter().filter(|index| !triggered[*index]).collect();
@@ -117,7 +117,7 @@ fn resolve_one(
     })
 }
 
-/// Advice about a name that a later stage has, or the stage itself that the name stands in.
+/// Hint for the name of a later stage, or of the stage that contains the name; `None` for other names.
 fn later_stage(stages: &Stages, name: &str) -> Option<String> {
     let is_stage = |stage: &crate::stage::Stage| {
         let is_own_base = matches!(&stage.base, Base::Image(base) if base == name);
@@ -130,7 +130,7 @@ fn later_stage(stages: &Stages, name: &str) -> Option<String> {
     })
 }
 
-/// Stages before the one that holds `span`, where `name` could be a stage's: one without registry, directory and tag.
+/// Earlier stages than the one at `span`, when `name` could be a stage's name: without registry, directory and tag.
 fn stage_names(stages: &Stages, name: &str, span: Span) -> StageNames {
     if name.contains(['/', ':', '@', '.']) {
         return StageNames::default();

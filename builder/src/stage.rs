@@ -1,4 +1,4 @@
-//! The stages of a file: names, bases, what each needs, and which of them the targets need. Pure.
+//! Stages of a file: names, bases, dependencies, and which of them the targets need. Pure.
 
 use crate::context::{ContextSource, NamedContext};
 use crate::mistake::Mistake;
@@ -12,7 +12,7 @@ use kiln_parser::suggest;
 use kiln_parser::{Source, Text, parse_trigger};
 use std::collections::BTreeMap;
 
-/// Name of the empty image.
+/// Name of the empty image in FROM and `--from`.
 pub(crate) const SCRATCH: &str = "scratch";
 
 /// Options that the stages depend on, besides the file.
@@ -20,34 +20,34 @@ pub(crate) const SCRATCH: &str = "scratch";
 pub struct StageOptions<'a> {
     /// `--build-arg` values by name.
     pub build_args: &'a BTreeMap<String, String>,
-    /// Names of the stages to build; when empty, the last one.
+    /// Names of the stages to build; empty for the last one.
     pub targets: &'a [String],
-    /// Target platform.
+    /// Target platform of the build.
     pub platform: &'a Platform,
     /// Named contexts, by number.
     pub contexts: &'a [NamedContext],
-    /// All stages count as reachable, not only those that the targets need.
+    /// True when all stages count as reachable, not only those that the targets need.
     pub all: bool,
 }
 
 /// All stages of a file.
 #[derive(Clone, Debug)]
 pub struct Stages {
-    /// The stages in the order of the file.
+    /// Stages in the order of the file.
     pub list: Vec<Stage>,
     /// Indices of the targets, in the order of the options.
     pub targets: Vec<usize>,
-    /// All stages count as reachable, not only those that the targets need.
+    /// True when all stages count as reachable, not only those that the targets need.
     pub all: bool,
     /// Global ARGs and variables of the platforms: the scope of FROM, and of a bare `ARG name` in a stage.
     pub globals: Variables,
-    /// Named contexts.
+    /// Named contexts of the build.
     contexts: Contexts,
-    /// The escape character of the file.
+    /// Escape character of the file.
     escape: char,
 }
 
-/// Named contexts, and the platform that chooses among them.
+/// Named contexts, and the platform that selects among them.
 #[derive(Clone, Debug, Default)]
 struct Contexts {
     list: Vec<NamedContext>,
@@ -55,7 +55,7 @@ struct Contexts {
 }
 
 impl Contexts {
-    /// The context of a name, if there is one. Names of images are compared in full.
+    /// Base for the context of a name; `None` when there is no such context. Names of images are compared in full.
     fn find(&self, name: &str, stages: &[Stage]) -> Option<Base> {
         let normal = |name: &str| match name.parse::<Reference>() {
             Ok(reference) => reference.or_latest().to_string(),
@@ -77,68 +77,68 @@ impl Contexts {
     }
 }
 
-/// One stage.
+/// One stage of the file.
 #[derive(Clone, Debug)]
 pub struct Stage {
-    /// `AS name` as written.
+    /// Name of `AS name` as written; `None` without one.
     pub name: Option<String>,
     /// Title in the progress; empty for the only stage.
     pub title: String,
-    /// The base.
+    /// Image, stage or context that the stage starts from.
     pub base: Base,
-    /// `--platform`, if it differs from the target's.
+    /// Value of `--platform`; `None` when it is the target's platform.
     pub platform: Option<Platform>,
-    /// Instructions without FROM, with triggers of the base in front.
+    /// Instructions without FROM, preceded by triggers of the base.
     pub steps: Vec<Step>,
-    /// Place of FROM.
+    /// Position of the FROM instruction.
     pub span: Span,
-    /// Place of the name of its image or stage.
+    /// Position of the name of its image or stage.
     pub image: Span,
-    /// The image as written in FROM.
+    /// Name of the image as written in FROM.
     pub written: String,
 }
 
 /// Base of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Base {
-    /// The empty image.
+    /// The empty image, `scratch`.
     Scratch,
-    /// An earlier stage.
+    /// An earlier stage, by its index.
     Stage(usize),
-    /// An image, by the name that FROM gives it.
+    /// An image, by its name in FROM.
     Image(String),
-    /// The files of a named context.
+    /// Files of a named context, by its number.
     Context(usize),
 }
 
 /// Source of `COPY --from` and `--mount from=`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// An earlier stage.
+    /// An earlier stage, by its index.
     Stage(usize),
-    /// An image.
+    /// An image, by its name in the file.
     Image(String),
-    /// A named context.
+    /// A named context, by its number.
     Context(usize),
 }
 
 /// An instruction of a stage.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// The instruction.
+    /// Syntax tree of the instruction.
     pub instruction: Instruction,
-    /// Place for messages: the instruction, or the FROM that brought the trigger in.
+    /// Position for messages: the instruction, or the FROM whose base has the trigger.
     pub span: Span,
     /// True for a trigger of the base.
     pub is_trigger: bool,
     /// Escape character of the file.
     pub escape: char,
-    /// Sources: of `--from`, or of each mount in order.
+    /// Sources of `--from`, or of each mount in order; `None` for the build context.
     pub origins: Vec<Option<Origin>>,
 }
 
 impl Step {
-    /// Place of a text for messages. Texts of triggers are in no line of this file: they have that of FROM.
+    /// Position of a text for messages. Texts of triggers are not in this file: they have the position of FROM.
     pub fn span_of(&self, text: &Text) -> Span {
         if self.is_trigger { self.span } else { text.span() }
     }
@@ -174,10 +174,10 @@ fn platform_variables(file: &Dockerfile, options: &StageOptions<'_>) -> Variable
     defaults.map(chosen).into_iter().collect()
 }
 
-/// Splits a file into stages, and resolves what each starts from and needs.
+/// Splits a file into stages, and resolves the base and the dependencies of each.
 ///
 /// # Errors
-/// A base or `--from` is invalid, stages need each other, or a target does not exist.
+/// Fails when a base or `--from` is invalid, stages depend on each other, or a target does not exist.
 pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, Mistake> {
     check_syntax(file, options)?;
     let escape = file.directives.escape;
@@ -185,7 +185,7 @@ pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, M
     let contexts = Contexts { list: options.contexts.to_vec(), platform: options.platform.to_string() };
     let mut list: Vec<Stage> = Vec::new();
     let budget = Budget::default();
-    // A context that has the name of a stage replaces all of it.
+    // A context with the name of a stage replaces the whole stage.
     let mut is_replaced = false;
     for instruction in &file.instructions {
         match &instruction.kind {
@@ -228,7 +228,7 @@ pub fn stages(file: &Dockerfile, options: &StageOptions<'_>) -> Result<Stages, M
             Err(mistake) => return Err(mistake),
         }
     }
-    // As in the reference, the order of stages that nobody needs does not matter.
+    // As in the reference, the order of stages that no target needs is not checked.
     let reachable = stages.reachable();
     match mistakes.into_iter().find(|(index, _)| reachable.contains(index)) {
         Some((_, mistake)) => Err(mistake),
@@ -240,7 +240,7 @@ fn is_about_order(mistake: &Mistake) -> bool {
     matches!(mistake, Mistake::Meaning(it) if matches!(it.code, "stage-order" | "circular-dependency"))
 }
 
-/// Refuses a `# syntax` that names another frontend.
+/// Rejects a `# syntax` that names another frontend.
 fn check_syntax(file: &Dockerfile, options: &StageOptions<'_>) -> Result<(), Mistake> {
     let refused = |image: &str| format!("the frontend {image} is not built in, and others cannot be loaded");
     let hint = || {
@@ -272,7 +272,7 @@ fn own_step(instruction: Instruction, escape: char) -> Step {
     Step { span: instruction.span, instruction, is_trigger: false, escape, origins: Vec::new() }
 }
 
-/// Expands a text of FROM or a global ARG; a failure points at its place.
+/// Expands a text of FROM or a global ARG; a failure has its position.
 fn expand_at(text: &Text, env: &dyn Environment, escape: char) -> Result<Expansion<String>, Mistake> {
     expand::expand(text.as_str(), env, Rules::value(escape))
         .map_err(|error| Mistake::at("expansion", text.span_of(error.at..error.at + 1), error.message))
@@ -321,7 +321,7 @@ fn begin(
         None => None,
     };
     let name = from.name.as_ref().map(|name| name.as_str().to_owned());
-    // The text is compared as written with names in lower case: `FROM Base` does not find `AS Base`.
+    // The text as written is compared with names in lower case: `FROM Base` does not find `AS Base`.
     let named = position(earlier, &image.value);
     let base = match named {
         Some(index) => Base::Stage(index),
@@ -342,7 +342,7 @@ fn begin(
     })
 }
 
-/// The last stage whose name, in lower case, is `name`.
+/// Index of the last stage whose name, in lower case, is `name`; `None` when there is none.
 fn position(stages: &[Stage], name: &str) -> Option<usize> {
     stages.iter().rposition(|stage| stage.name.as_ref().is_some_and(|own| own.to_lowercase() == name))
 }
@@ -366,7 +366,7 @@ fn platform(
     })
 }
 
-/// "Did you mean" for a variable that FROM does not see.
+/// Suggestion for a variable that is not in the scope of FROM; `None` when no name is similar.
 fn near_variable(expansion: &Expansion<String>, globals: &Variables) -> Option<String> {
     let missed = expansion.missed.first()?;
     Some(match suggest::nearest_variable(missed, globals.names()) {
@@ -375,7 +375,7 @@ fn near_variable(expansion: &Expansion<String>, globals: &Variables) -> Option<S
     })
 }
 
-/// The names of all ARGs of a file.
+/// Names of all ARGs of a file.
 pub fn declared_arguments(file: &Dockerfile) -> impl Iterator<Item = &str> {
     let items = file.instructions.iter().filter_map(|instruction| match &instruction.kind {
         Kind::Arg(items) => Some(items),
@@ -384,7 +384,7 @@ pub fn declared_arguments(file: &Dockerfile) -> impl Iterator<Item = &str> {
     items.flatten().map(|item| item.key.as_str())
 }
 
-/// True for names that need not be declared: proxies, platforms, and the builder's own settings.
+/// True for names that need no declaration: proxies, platforms, and the builder's own settings.
 pub fn is_predefined(name: &str) -> bool {
     let upper = name.to_uppercase();
     matches!(upper.as_str(), "HTTP_PROXY" | "HTTPS_PROXY" | "FTP_PROXY" | "NO_PROXY" | "ALL_PROXY")
@@ -395,7 +395,7 @@ pub fn is_predefined(name: &str) -> bool {
 }
 
 impl Stages {
-    /// The name of a named context.
+    /// Name of a named context.
     pub fn context_name(&self, index: usize) -> &str {
         &self.contexts.list[index].name
     }
@@ -420,7 +420,7 @@ impl Stages {
         })
     }
 
-    /// The last stage of that name, whatever its case.
+    /// Index of the last stage with that name, compared without case; `None` when there is none.
     fn find(&self, name: &str) -> Option<usize> {
         position(&self.list, &name.to_lowercase())
     }
@@ -473,7 +473,7 @@ impl Stages {
         Ok(Origin::Stage(found))
     }
 
-    /// A context or an image.
+    /// Origin that is a context or an image.
     fn other_origin(&self, name: &str) -> Origin {
         match self.contexts.find(name, &self.list) {
             Some(Base::Context(index)) => Origin::Context(index),
@@ -522,7 +522,7 @@ impl Stages {
             .hint(Some("move the stage that is copied from above this one".to_owned())))
     }
 
-    /// True when building `from` would need `to`, as far as names tell.
+    /// True when building `from` needs `to`, according to names alone.
     fn leads_to(&self, from: usize, to: usize) -> bool {
         let mut seen = vec![false; self.list.len()];
         let mut open = vec![from];
@@ -549,7 +549,7 @@ impl Stages {
         false
     }
 
-    /// The stages that building the target needs, in order.
+    /// Indices of the stages that building the targets needs, in order.
     pub fn reachable(&self) -> Vec<usize> {
         let mut needed = vec![false; self.list.len()];
         let mut open = self.targets.clone();
@@ -562,10 +562,10 @@ impl Stages {
         (0..self.list.len()).filter(|index| self.all || needed[*index]).collect()
     }
 
-    /// Puts the triggers of a stage's base in front of its instructions.
+    /// Inserts the triggers of a stage's base before its instructions.
     ///
     /// # Errors
-    /// A trigger is no instruction, or names a stage that does not come before.
+    /// Fails when a trigger is not an instruction, or names a stage that is not an earlier one.
     pub fn add_triggers(&mut self, index: usize, triggers: &[String]) -> Result<(), Mistake> {
         let span = self.list[index].span;
         let mut steps = Vec::new();
@@ -582,7 +582,7 @@ impl Stages {
             let mut instructions = parse.file.instructions;
             match (instructions.pop(), instructions.is_empty()) {
                 (Some(instruction), true) => {
-                    // Read with the usual escape, its variables are replaced with that of the file.
+                    // The trigger is parsed with the default escape; its variables are expanded with that of the file.
                     let escape = self.escape;
                     let mut step = Step { instruction, span, is_trigger: true, escape, origins: Vec::new() };
                     step.origins = self.origins(index, &step)?;
@@ -597,12 +597,12 @@ impl Stages {
 }
 
 impl Stage {
-    /// Platform of the stage, when that of the build is `target`.
+    /// Platform of the stage, when the target platform is `target`.
     pub fn platform_or<'a>(&'a self, target: &'a Platform) -> &'a Platform {
         self.platform.as_ref().unwrap_or(target)
     }
 
-    /// The stages that this one needs directly.
+    /// Stages that this one depends on directly.
     pub fn stages_needed(&self) -> impl Iterator<Item = usize> {
         let base = match self.base {
             Base::Stage(index) => Some(index),
@@ -615,8 +615,8 @@ impl Stage {
         }))
     }
 
-    /// The images that this stage names, each with its platform and its place in the file. `--platform` is for the base
-    /// alone: images of `--from` are those for `target`.
+    /// Images that this stage names, each with its platform and its position. `--platform` applies to the base alone:
+    /// images of `--from` are for `target`.
     pub fn images_needed<'a>(
         &'a self,
         target: &'a Platform,
@@ -634,7 +634,7 @@ impl Stage {
         }))
     }
 
-    /// The triggers that this stage passes on to stages built on it.
+    /// Triggers that stages based on this one inherit.
     pub fn own_triggers(&self) -> Vec<String> {
         let triggers = self.steps.iter().filter_map(|step| match &step.instruction.kind {
             Kind::Onbuild(onbuild) => Some(onbuild.trigger.clone()),
