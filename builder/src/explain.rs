@@ -1,8 +1,8 @@
-//! Causes that a step runs although the last build had one like it: `--explain`.
+//! Reasons for running a step that was in the last build as well: `--explain`.
 //!
-//! The steps of the last build of a Dockerfile are kept with what went into their keys. This build's steps are matched with
-//! them in order and by similarity, so that a step that was put in between does not shift the others. What differs in the
-//! step's own inputs comes first, then what differs in those of the steps that it stands on.
+//! The steps of the last build of a Dockerfile are stored with the fields of their keys. The steps of this build are
+//! matched with them in order and by similarity, so that an inserted step does not shift the others. Differences in the
+//! step's own inputs come first, then those in the inputs of the steps that it is based on.
 
 mod changes;
 mod matching;
@@ -15,7 +15,7 @@ use kiln_image::digest::Digest;
 use kiln_image::store::Store;
 use serde::{Deserialize, Serialize};
 
-/// Causes that are listed for one step.
+/// Maximum number of causes listed for one step.
 const MOST: usize = 5;
 
 /// Record of a build's steps, to explain the next build of the same file.
@@ -24,29 +24,29 @@ pub(crate) struct LastBuild {
     /// Version of the fields ([`key::VERSION`]); those of another version cannot be compared.
     #[serde(default)]
     pub(crate) version: u8,
-    /// The steps in the order of the graph.
+    /// Steps in the order of the graph.
     pub(crate) steps: Vec<Step>,
 }
 
 /// A step of the last build or of this one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Step {
-    /// Kind of step.
+    /// Kind of the step, as in its key.
     pub(crate) kind: String,
     /// Title of the stage in the progress, such as `linux/amd64 build`.
     pub(crate) stage: String,
-    /// The instruction in the progress.
+    /// Instruction as shown in the progress.
     pub(crate) text: String,
-    /// Steps whose trees its own goes on from.
+    /// Indices of the steps on whose trees its own is based.
     pub(crate) bases: Vec<usize>,
-    /// All steps that it needs.
+    /// Indices of all steps that it needs.
     pub(crate) needs: Vec<usize>,
     /// Fields of its key, as far as they are known.
     pub(crate) inputs: KeyInputs,
 }
 
 impl LastBuild {
-    /// The steps of a graph, without their inputs; `shown` masks secrets.
+    /// Steps of a graph, without their inputs; `shown` masks secrets.
     fn of(graph: &Graph, shown: impl Fn(&str) -> String) -> LastBuild {
         let steps = graph.nodes.iter().map(|node| {
             let (stage, text) = split_name(&node.name);
@@ -63,8 +63,8 @@ impl LastBuild {
         LastBuild { version: key::VERSION, steps: steps.collect() }
     }
 
-    /// What the next build compares with: this one's steps, and of `before` those that this build did not come to, be it
-    /// that it failed or that it had other targets.
+    /// Record for the next build: the steps of this build, and those of `before` that this build did not reach, because
+    /// it failed or had other targets.
     fn after(mut self, before: Option<LastBuild>) -> LastBuild {
         let Some(before) = before else { return self };
         let matched = matching::matches(&self.steps, &before.steps);
@@ -94,17 +94,17 @@ impl LastBuild {
     }
 }
 
-/// The last build of a Dockerfile, and the one that is going on.
+/// The last build of a Dockerfile, and the current one.
 pub(crate) struct History<'a> {
     store: &'a Store,
-    /// The name under which the steps are kept.
+    /// Name of the record in the store.
     name: String,
     last: Option<LastBuild>,
     now: LastBuild,
 }
 
 impl<'a> History<'a> {
-    /// Reads what is known of the last build of `dockerfile`; `shown` masks secrets.
+    /// Reads the record of the last build of `dockerfile`; `shown` masks secrets.
     pub(crate) fn open(
         store: &'a Store,
         dockerfile: &str,
@@ -117,12 +117,12 @@ impl<'a> History<'a> {
         History { store, name, last, now: LastBuild::of(graph, shown) }
     }
 
-    /// What explains the steps of this build.
+    /// Explainer of the steps of this build.
     pub(crate) fn explainer<'g>(&self, graph: &'g Graph) -> Explainer<'g> {
         Explainer::new(graph, self.now.clone(), self.last.clone())
     }
 
-    /// Keeps this build as the last one.
+    /// Stores this build as the last one.
     pub(crate) fn keep(mut self, inputs: impl Fn(NodeId) -> KeyInputs) {
         for (number, step) in self.now.steps.iter_mut().enumerate() {
             step.inputs = inputs(NodeId(number));
@@ -130,13 +130,13 @@ impl<'a> History<'a> {
         let kept = self.now.after(self.last.clone());
         if self.last.as_ref() != Some(&kept) {
             let bytes = serde_json::to_vec(&kept).expect("texts are JSON");
-            // What is not remembered cannot be compared with.
+            // Failure is harmless: the next build has no record to compare with.
             let _ = self.store.put_cache(&self.name, &bytes);
         }
     }
 }
 
-/// From `[stage 2/4] RUN x` to `stage` and `RUN x`.
+/// Splits `[stage 2/4] RUN x` into `stage` and `RUN x`.
 fn split_name(name: &str) -> (&str, &str) {
     let inside = name.strip_prefix('[').and_then(|rest| rest.split_once("] "));
     let Some((title, text)) = inside.filter(|(title, _)| title.contains('/')) else { return ("", name) };
@@ -145,12 +145,12 @@ fn split_name(name: &str) -> (&str, &str) {
     (stage, text)
 }
 
-/// Compares a build with the last one of its file.
+/// Compares a build with the last build of its file.
 pub(crate) struct Explainer<'a> {
     graph: &'a Graph,
     now: Vec<Step>,
     before: Option<LastBuild>,
-    /// The step of the last build that each step is like.
+    /// Similar step of the last build for each step; `None` for new steps.
     matched: Vec<Option<usize>>,
 }
 
@@ -161,7 +161,7 @@ impl<'a> Explainer<'a> {
         Explainer { graph, now: now.steps, before, matched }
     }
 
-    /// Causes that a step runs, one sentence each. `inputs` returns the known fields of a step's key.
+    /// Reasons for running a step, one sentence each. `inputs` returns the known fields of a step's key.
     pub(crate) fn causes(&self, node: NodeId, inputs: &dyn Fn(NodeId) -> KeyInputs) -> Vec<String> {
         if self.graph.node(node).no_cache {
             return vec!["results of earlier builds do not count (--no-cache)".to_owned()];
@@ -196,7 +196,7 @@ impl<'a> Explainer<'a> {
         &self.before.as_ref().expect("steps are matched with those of a build").steps[number]
     }
 
-    /// What differs in a step's own inputs.
+    /// Differences in a step's own inputs.
     fn own_changes(&self, node: usize, past: usize, inputs: &dyn Fn(NodeId) -> KeyInputs) -> Vec<String> {
         let now = inputs(NodeId(node));
         let before = self.past(past);
@@ -214,7 +214,7 @@ impl<'a> Explainer<'a> {
         changes::of_step(&step.kind, &now, &before.inputs, &names)
     }
 
-    /// What differs in files that are mounted from other steps.
+    /// Differences in files that are mounted from other steps.
     fn mounted_changes(&self, node: usize, past: usize, inputs: &dyn Fn(NodeId) -> KeyInputs) -> Vec<String> {
         let (now, before) = (inputs(NodeId(node)), &self.past(past).inputs);
         let mut causes = Vec::new();
@@ -245,7 +245,7 @@ impl<'a> Explainer<'a> {
                 .any(|base| now.value(&base) != before.value(&base))
     }
 
-    /// What differs in the steps below, from the nearest one that differs by itself.
+    /// Differences in the steps below, from the nearest step whose own inputs differ.
     fn base_changes(&self, node: usize, past: usize, inputs: &dyn Fn(NodeId) -> KeyInputs) -> Vec<String> {
         let mut seen = Vec::new();
         let mut open: Vec<(usize, Option<usize>)> = vec![(node, Some(past))];
@@ -266,7 +266,7 @@ impl<'a> Explainer<'a> {
         vec!["the result of an earlier step changed".to_owned()]
     }
 
-    /// How the base of a step differs from the one that the last build had there, not counting its own bases.
+    /// Differences between the base of a step and its base in the last build, except those of the bases below.
     fn base_change(
         &self,
         base: usize,

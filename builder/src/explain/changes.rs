@@ -1,20 +1,20 @@
-//! Differences between the fields of two keys, in words.
+//! Descriptions of the differences between the fields of two keys.
 
 use crate::key::{InputChange, KeyInputs};
 use std::collections::BTreeMap;
 
-/// Longer values are cut.
+/// Maximum length of a value in characters; longer ones are cut.
 const LONGEST: usize = 60;
 
-/// What the names of inputs stand for.
+/// Context of input names, for their descriptions.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Names<'a> {
-    /// ARGs that a RUN sees, and whether `--build-arg` gave their value.
+    /// ARGs in the environment of a RUN; true when `--build-arg` set the value.
     pub(super) arguments: &'a [(String, bool)],
 }
 
 impl Names<'_> {
-    /// What brought a variable of RUN about.
+    /// Description of the instruction or option that set a variable of RUN.
     fn variable(&self, name: &str) -> String {
         match self.arguments.iter().find(|(known, _)| known == name) {
             Some((_, true)) => format!("the build argument {name}"),
@@ -24,7 +24,7 @@ impl Names<'_> {
     }
 }
 
-/// The causes that a step's own inputs give.
+/// Causes in a step's own inputs.
 pub(super) fn of_step(kind: &str, now: &KeyInputs, before: &KeyInputs, names: &Names<'_>) -> Vec<String> {
     let mut causes = Vec::new();
     if kind == "run" {
@@ -34,7 +34,7 @@ pub(super) fn of_step(kind: &str, now: &KeyInputs, before: &KeyInputs, names: &N
     let is_file = |change: &&InputChange| change.name.starts_with("file ");
     let own = changes.iter().filter(|change| !is_file(change));
     causes.extend(own.filter_map(|change| describe(kind, change, names)));
-    // Of builds that were found by what their steps say, the content is not known.
+    // The content of a step that was found by its definition is unknown.
     let files: Vec<&InputChange> = changes.iter().filter(is_file).collect();
     let has_both = now.value("content").is_some() && before.value("content").is_some();
     let content_changed = has_both && now.value("content") != before.value("content");
@@ -50,7 +50,7 @@ pub(super) fn of_step(kind: &str, now: &KeyInputs, before: &KeyInputs, names: &N
     causes
 }
 
-/// The causes that an image gives.
+/// Causes in the reference or layers of an image.
 pub(super) fn of_image(now: &str, before: &str, inputs: &KeyInputs, others: &KeyInputs) -> Vec<String> {
     if inputs.changes_since(others).is_empty() {
         return Vec::new();
@@ -63,7 +63,7 @@ pub(super) fn of_image(now: &str, before: &str, inputs: &KeyInputs, others: &Key
     vec![format!("the base image changed: {} → {}", short_image(&before), short_image(&now))]
 }
 
-/// An image's name with the beginning of its digest.
+/// Reference of an image with the first digits of its digest.
 fn short_image(name: &str) -> String {
     match name.split_once("@sha256:") {
         Some((name, digest)) => format!("{name}@sha256:{}", digest.chars().take(12).collect::<String>()),
@@ -71,7 +71,7 @@ fn short_image(name: &str) -> String {
     }
 }
 
-/// Mounts whose files come from other steps: their targets, and which of the step's inputs they are.
+/// Mounts of files from other steps: mount targets, and the numbers of the inputs.
 pub(super) fn mounted(inputs: &KeyInputs) -> Vec<(String, usize)> {
     let mounts = inputs.iter().filter_map(|(name, value)| {
         let target = name.strip_prefix("mount ")?;
@@ -82,7 +82,7 @@ pub(super) fn mounted(inputs: &KeyInputs) -> Vec<(String, usize)> {
     mounts.collect()
 }
 
-/// What became of the command of a RUN.
+/// Description of a changed command or shell of a RUN; `None` when neither has changed.
 fn command(now: &KeyInputs, before: &KeyInputs) -> Option<String> {
     let words = |inputs: &KeyInputs| -> Vec<String> {
         let words = inputs.iter().filter(|(name, _)| name.starts_with("argument "));
@@ -102,7 +102,7 @@ fn command(now: &KeyInputs, before: &KeyInputs) -> Option<String> {
     Some(change("the command", Some(&before.join(" ")), Some(&now.join(" "))))
 }
 
-/// One input's difference; `None` for what is told in other words.
+/// Description of the difference in one input; `None` for inputs that are described elsewhere.
 fn describe(kind: &str, input: &InputChange, names: &Names<'_>) -> Option<String> {
     let (word, rest) = input.name.split_once(' ').unwrap_or((&input.name, ""));
     let told = |name: &str| Some(change(name, input.before.as_ref(), input.now.as_ref()));
@@ -141,13 +141,13 @@ fn describe(kind: &str, input: &InputChange, names: &Names<'_>) -> Option<String
     }
 }
 
-/// From `context /a unpacked` to `/a`.
+/// Extracts the path from a source, such as `/a` from `context /a unpacked`.
 fn shown_source(value: &str) -> String {
     let path = value.split_once(' ').map_or(value, |(_, path)| path);
     path.strip_suffix(" unpacked").unwrap_or(path).to_owned()
 }
 
-/// `NAME changed from A to B`, or that there was none, or is none any more.
+/// Formats `NAME changed from A to B`, or that the value is new or was removed.
 fn change(name: &str, before: Option<&String>, now: Option<&String>) -> String {
     match (before, now) {
         (Some(before), Some(now)) => {
@@ -159,12 +159,12 @@ fn change(name: &str, before: Option<&String>, now: Option<&String>) -> String {
     }
 }
 
-/// Two values, cut to where they differ when they are long.
+/// Two values, cut around their first difference when they are long.
 fn excerpts(before: &str, now: &str) -> (String, String) {
     let (before, now): (Vec<char>, Vec<char>) = (before.chars().collect(), now.chars().collect());
     let common = before.iter().zip(&now).take_while(|(a, b)| a == b).count();
     let is_long = before.len().max(now.len()) > LONGEST;
-    // Some of what is equal shows where the difference is.
+    // Some equal text before the difference shows its location.
     let start = if is_long && before != now { common.saturating_sub(LONGEST / 4) } else { 0 };
     let cut = |text: &[char]| -> String {
         let rest = &text[start.min(text.len())..];
@@ -175,7 +175,7 @@ fn excerpts(before: &str, now: &str) -> (String, String) {
     (cut(&before), cut(&now))
 }
 
-/// What is known of a copied file, as [`crate::content::Digested`] writes it: kind, mode, owner and digest.
+/// Facts about a copied file, in the format of [`crate::content::Digested`]: kind, mode, owner and digest.
 struct Facts<'a> {
     kind: &'a str,
     mode: &'a str,
@@ -191,7 +191,7 @@ impl Facts<'_> {
     }
 }
 
-/// The files that differ; one that is gone while another with the same content is new was renamed.
+/// Descriptions of the files that differ; a removed file and a new one with the same content are a renamed file.
 fn of_files(changes: &[&InputChange]) -> Vec<String> {
     let mut gone: BTreeMap<&str, Vec<&InputChange>> = BTreeMap::new();
     for change in changes.iter().filter(|change| change.now.is_none()) {

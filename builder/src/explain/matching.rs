@@ -1,15 +1,16 @@
-//! Which step of the last build a step is like.
+//! Matching of steps with similar steps of the last build.
 
 use super::Step;
 
-/// Longer texts are alike when their beginnings are.
+/// Maximum length of compared texts; longer ones are compared by their beginnings.
 const LONGEST: usize = 400;
-/// Pairs of steps that are compared; in larger builds only equal ones are matched.
+/// Maximum number of compared pairs of steps; in larger builds only equal steps are matched.
 const MOST_PAIRS: usize = 250_000;
-/// What two steps of a kind are alike at least: a command that was written anew is still a changed command.
+/// Minimum similarity of two steps of a kind: a rewritten command still counts as a changed one.
 const LEAST: f64 = 0.05;
 
-/// For each step of `now` the step of `before` that it is like: in order, and so that the sum of similarities is largest.
+/// Similar step of `before` for each step of `now`; `None` for new ones. Matches keep the order and maximize the sum of
+/// similarities.
 pub(super) fn matches(now: &[Step], before: &[Step]) -> Vec<Option<usize>> {
     let is_same = |(step, other): (&Step, &Step)| {
         (&step.kind, &step.stage, &step.text) == (&other.kind, &other.stage, &other.text)
@@ -32,10 +33,10 @@ pub(super) fn matches(now: &[Step], before: &[Step]) -> Vec<Option<usize>> {
         } else {
             LEAST + (0.9 - LEAST) * shared(&own[a], &others[b])
         };
-        // Of equal steps, that of the same stage.
+        // Of several equal steps, the one of the same stage is preferred.
         if step.stage == other.stage { alike } else { alike * 0.9 }
     };
-    // best[a][b]: the largest sum for the steps from `a` and `b` on.
+    // `best[a][b]` is the largest sum for the steps from `a` and `b` on.
     let mut best = vec![vec![0.0f64; before.len() + 1]; now.len() + 1];
     for a in (0..now.len()).rev() {
         for b in (0..before.len()).rev() {
@@ -60,7 +61,7 @@ pub(super) fn matches(now: &[Step], before: &[Step]) -> Vec<Option<usize>> {
     matched
 }
 
-/// The pairs of neighbouring characters of a text, sorted.
+/// Pairs of adjacent characters of a text, sorted.
 fn pairs(text: &str) -> Vec<[char; 2]> {
     let characters: Vec<char> = text.chars().take(LONGEST).collect();
     let mut pairs: Vec<[char; 2]> = characters.windows(2).map(|pair| [pair[0], pair[1]]).collect();
@@ -68,7 +69,7 @@ fn pairs(text: &str) -> Vec<[char; 2]> {
     pairs
 }
 
-/// How much two sorted lists share, from 0 to 1.
+/// Similarity of two sorted lists, from 0 to 1.
 fn shared(one: &[[char; 2]], other: &[[char; 2]]) -> f64 {
     let (mut a, mut b, mut both) = (0, 0, 0usize);
     while a < one.len() && b < other.len() {

@@ -1,4 +1,4 @@
-//! Matching of steps, and what is kept for the next build.
+//! Matching of steps, and the record for the next build.
 
 use super::*;
 use super::{changes, matching};
@@ -18,12 +18,12 @@ fn steps_are_matched_in_order_and_by_similarity() {
     };
     let (a, b, c) = (run("RUN make all"), run("RUN make install"), step("copy", "COPY src /src"));
     check(&[a.clone(), b.clone()], &[a.clone(), b.clone()], &[Some(0), Some(1)]);
-    // One more in between, one less, and a changed one beside a new one.
+    // An inserted step, a removed step, and a changed step beside a new one.
     check(&[a.clone(), run("RUN true"), b.clone()], &[a.clone(), b.clone()], &[Some(0), None, Some(1)]);
     check(std::slice::from_ref(&b), &[a.clone(), b.clone()], &[Some(1)]);
     let changed = run("RUN make install -j4");
     check(&[a.clone(), run("RUN true"), changed], &[a.clone(), b.clone()], &[Some(0), None, Some(1)]);
-    // Written anew, but in the place of a step of its kind.
+    // A rewritten step in the position of a step of its kind.
     check(
         &[a.clone(), run("RUN xyz"), c.clone()],
         &[a.clone(), b.clone(), c.clone()],
