@@ -5,17 +5,17 @@ use kiln_image::platform::Platform;
 /// Annotations by the object that carries them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Annotations {
-    /// Of manifests: for one platform, or for all.
+    /// Annotations of manifests: for one platform, or `None` for all.
     pub manifest: Vec<(Option<Platform>, String, String)>,
-    /// Of descriptors of manifests in an index.
+    /// Annotations of the descriptors of manifests in an index.
     pub manifest_descriptor: Vec<(Option<Platform>, String, String)>,
-    /// Of the index.
+    /// Annotations of the index.
     pub index: Vec<(String, String)>,
-    /// Of the descriptor of the index.
+    /// Annotations of the descriptor of the index.
     pub index_descriptor: Vec<(String, String)>,
 }
 
-/// A text that is no annotation.
+/// A text that is not a valid annotation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid annotation {text:?}: {reason}")]
 pub struct AnnotationError {
@@ -24,15 +24,15 @@ pub struct AnnotationError {
 }
 
 impl Annotations {
-    /// Adds the annotation of a text `[TYPE[PLATFORM][,TYPE…]:]KEY=VALUE`, with the types manifest, manifest-descriptor,
-    /// index and index-descriptor.
+    /// Adds the annotation of a text `[TYPE[PLATFORM][,TYPE…]:]KEY=VALUE`, with the types manifest,
+    /// manifest-descriptor, index and index-descriptor.
     ///
     /// # Errors
-    /// It has another form, or a type that takes no platform has one.
+    /// Fails for a text of another form, and for a platform after a type that accepts none.
     pub fn add(&mut self, text: &str) -> Result<(), AnnotationError> {
         let invalid = |reason: String| AnnotationError { text: text.to_owned(), reason };
         let (head, value) = text.split_once('=').ok_or_else(|| invalid("expected key=value".to_owned()))?;
-        // Keys hold colons only behind a type.
+        // Keys contain colons only after a type.
         let (types, key) = match head.split_once(':') {
             Some((types, key)) => (types, key),
             None => ("manifest", head),
@@ -63,7 +63,7 @@ impl Annotations {
         Ok(())
     }
 
-    /// All names and values, for the search for secrets.
+    /// All keys and values, for the search for secrets.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
         let on_manifests = self.manifest.iter().chain(&self.manifest_descriptor);
         let on_manifests = on_manifests.map(|(_, name, value)| (name, value));

@@ -1,4 +1,4 @@
-//! A build from end to end.
+//! A build from the Dockerfile to the tagged images.
 
 use crate::cancel::Cancel;
 use crate::content::{Content, ContentError, StatCache};
@@ -40,28 +40,28 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Mutex, mpsc};
 
-/// Lower limit of concurrent steps, however few processors there are: many only wait.
+/// Lower limit of concurrent steps, however few processors the host has: many steps only wait.
 const MIN_PARALLEL: usize = 16;
 
-/// The effects that a build works with.
+/// Effects that a build needs: store, containers, network, events.
 pub struct Machine<'a> {
-    /// Images, layers and results.
+    /// Store of images, layers and results.
     pub store: &'a Store,
-    /// Starts containers.
+    /// Starts containers of RUN steps.
     pub spawner: &'a Spawner,
-    /// Brings base images into the store.
+    /// Resolves base images and fetches them into the store.
     pub images: &'a dyn Images,
-    /// Fetches files and repositories.
+    /// Fetches remote files and repositories.
     pub remote: &'a dyn Remote,
-    /// A directory that is emptied at boot, for the state of networks.
+    /// Directory that is emptied at boot, for the state of networks.
     pub state: &'a Path,
-    /// Receives events.
+    /// Receives events of the build.
     pub listener: &'a Listener<'a>,
-    /// Stops the build.
+    /// Stops the build when it is triggered.
     pub cancel: &'a Cancel,
 }
 
-/// Builds an image.
+/// Builds the images of all targets and platforms.
 ///
 /// # Errors
 /// [`BuildError::Mistake`] before any step has run; [`BuildError::Step`], [`BuildError::Leak`] and the others while steps
@@ -71,7 +71,7 @@ pub fn build(
     options: &BuildOptions,
     machine: &Machine<'_>,
 ) -> Result<Outcome, BuildError> {
-    // Once in a process; a pool that is there already stays as it is.
+    // At most once in each process: a pool that exists already stays unchanged.
     let _ = rayon::ThreadPoolBuilder::new().stack_size(WALK_STACK).build_global();
     let build = Build { context, options, machine, reporter: Reporter::new(machine.listener) };
     build.run().map_err(|error| if machine.cancel.is_interrupted() { BuildError::Interrupted } else { error })
@@ -88,7 +88,7 @@ impl Build<'_> {
     fn run(&self) -> Result<Outcome, BuildError> {
         let platforms = front::platforms(self.options);
         let (parsed, first) = self.parse(&platforms[0])?;
-        // Nothing that the build finds or makes may be removed before the image names it.
+        // Layers that the build finds or creates must not be removed before an image refers to them.
         let _using = self.machine.store.use_layers()?;
         let mut plan = Plan::default();
         let mut epoch = RemoteEpoch::default();
@@ -118,7 +118,7 @@ impl Build<'_> {
         front::stages(self.context, self.options, parsed, platform, self.options.all_stages)
     }
 
-    /// Reads the file, and its stages for the first platform.
+    /// Parses the file, and resolves its stages for the first platform.
     fn parse(&self, platform: &Platform) -> Result<(Parse, Stages), Mistake> {
         let name = self.context.source.name();
         let row = self.reporter.start(format!("[internal] load build definition from {name}"));
@@ -127,7 +127,7 @@ impl Build<'_> {
         let result = match errors.is_empty() {
             true => self.stages(&parsed, platform),
             false => {
-                // As far as the file can be read.
+                // The tree is incomplete: lints see only what could be parsed.
                 self.tell_findings(&parsed, &file_facts(self.context, self.options));
                 Err(Mistake::Syntax(errors))
             }
@@ -138,14 +138,14 @@ impl Build<'_> {
         Ok((parsed, stages))
     }
 
-    /// Reports findings, and fails when the file asks for that.
+    /// Reports findings, and fails when the file requests that (`# check=error=true`).
     fn lint(&self, parsed: &Parse, stages: &Stages, images: &BaseImages) -> Result<(), Mistake> {
         let facts = facts(self.context, self.options, stages, images);
         let violations = self.tell_findings(parsed, &facts);
         if violations.is_empty() { Ok(()) } else { Err(Mistake::Violations(violations)) }
     }
 
-    /// Reports findings. Returns the names of those that are errors.
+    /// Reports findings. Returns the rules whose findings are errors.
     fn tell_findings(&self, parsed: &Parse, facts: &lint::Facts) -> Vec<&'static str> {
         let source = &self.context.source;
         let report = lint::lint(parsed, source, facts, &Choice::default());
@@ -169,7 +169,7 @@ impl Build<'_> {
         report.violations()
     }
 
-    /// Warns of build arguments that the file does not declare, as misspelt ones would be ignored silently.
+    /// Warns about build arguments that the file does not declare: misspelt ones would be ignored silently.
     fn warn_of_unused_arguments(&self, file: &kiln_parser::ast::Dockerfile) -> Result<(), Mistake> {
         let declared: Vec<&str> = stage::declared_arguments(file).collect();
         for name in self.options.build_args.keys() {
@@ -193,7 +193,7 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Searches configs and annotations for secrets, before any step runs.
+    /// Searches configs and annotations for secrets before any step runs.
     fn check_configs(&self, plan: &Plan, needles: &Needles<'_>) -> Result<(), BuildError> {
         if self.options.entitlements.secret_leak {
             return Ok(());
@@ -205,8 +205,8 @@ impl Build<'_> {
         }
     }
 
-    /// Searches layers for secrets that this build found in the cache. Records of those that contain one are removed, so
-    /// that no later build uses them.
+    /// Searches layers from the cache for secrets. Cache records of layers that contain one are removed, so that no
+    /// later build uses them.
     fn check_found_layers(
         &self,
         plan: &Plan,
@@ -295,7 +295,7 @@ impl Build<'_> {
         let parallel = self.options.jobs.unwrap_or(processors.max(MIN_PARALLEL));
         let steps = graph.needed(&plan.targets());
         let is_shown = |step: &&NodeId| !matches!(graph.node(**step).operation, Operation::Scratch);
-        // One more for the export.
+        // One more row for the export.
         reporter.send(Event::Planned { rows: steps.iter().filter(is_shown).count() + 1 });
         let result = std::thread::scope(|scope| {
             let digester = scope.spawn(move || digest_layers(store, &layers, cancel));
@@ -314,7 +314,7 @@ impl Build<'_> {
         self.tell_of_secrets(&needles, &known);
         history.keep(|node| executor.shown_inputs(node));
         if let Some(bytes) = stat_cache.to_bytes() {
-            // What is not remembered is read again.
+            // Failure is harmless: the next build reads the files again.
             let _ = store.put_cache(&cache_name, &bytes);
         }
         let outcome = result?;
@@ -322,7 +322,7 @@ impl Build<'_> {
         Ok(outcome)
     }
 
-    /// Warns of weak values that were found, and of copied files that contain a secret and nothing else.
+    /// Warns about weak values that were found, and about copied files that contain nothing but a secret.
     fn tell_of_secrets(&self, needles: &Needles<'_>, known: &Known<'_>) {
         for (id, place) in needles.take_weak() {
             let message = format!(
@@ -403,7 +403,7 @@ impl Build<'_> {
         Ok(outcome)
     }
 
-    /// Tags the images; of those for several platforms, the one for the host.
+    /// Tags the images; of a target for several platforms, the image for the host.
     fn tag(&self, outcome: &mut Outcome, note: impl Fn(String)) -> Result<(), BuildError> {
         let count = outcome.images.len() / self.options.targets.len().max(1);
         let mut named: Vec<(usize, &Reference)> = Vec::new();
@@ -450,7 +450,7 @@ impl Build<'_> {
     }
 }
 
-/// The time of a remote file or repository, fetched once in each build.
+/// Time of a remote file or repository, fetched once in each build.
 #[derive(Default)]
 struct RemoteEpoch {
     fetched: Option<Option<i64>>,
@@ -486,7 +486,7 @@ fn open_content(dir: Option<LocalDir>, sources: &[String]) -> Result<Option<Cont
     Ok(Some(if dir.is_archive { content.of_archive() } else { content }))
 }
 
-/// Computes diff ids while later steps run.
+/// Computes diff ids of layers while later steps run.
 fn digest_layers(store: &Store, layers: &mpsc::Receiver<LayerId>, cancel: &Cancel) -> Result<(), StoreError> {
     for layer in layers {
         if !cancel.is_stopped() {

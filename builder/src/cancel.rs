@@ -1,4 +1,4 @@
-//! Stopping what runs.
+//! Cancellation of builds and of their processes.
 
 use rustix::fd::OwnedFd;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Stops a build from outside, or from inside when a step has failed. Clones stop the same build.
+/// Cancels a build, on request of the user or after a step has failed. Clones cancel the same build.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel {
     shared: Arc<Shared>,
@@ -16,13 +16,13 @@ pub struct Cancel {
 #[derive(Debug, Default)]
 struct Shared {
     stopped: AtomicBool,
-    /// Someone outside wanted it.
+    /// True when the user interrupted the build.
     interrupted: AtomicBool,
     next: AtomicU64,
     running: Mutex<BTreeMap<u64, OwnedFd>>,
 }
 
-/// A stream that fails when the build is stopped.
+/// A stream that fails when the build is canceled.
 pub(crate) struct Stoppable<'a, R> {
     cancel: &'a Cancel,
     inner: R,
@@ -37,14 +37,14 @@ impl<R: Read> Read for Stoppable<'_, R> {
     }
 }
 
-/// A running process that is killed when the build is stopped.
+/// A running process that is killed when the build is canceled.
 pub(crate) struct Running<'a> {
     cancel: &'a Cancel,
     id: u64,
 }
 
 impl Cancel {
-    /// Kills what runs and lets nothing new begin.
+    /// Kills all running processes and lets no new ones start.
     pub fn interrupt(&self) {
         self.shared.interrupted.store(true, Ordering::SeqCst);
         self.stop();
@@ -58,7 +58,7 @@ impl Cancel {
     pub(crate) fn stop(&self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
         for process in self.running().values() {
-            // One that has ended is fine.
+            // The process may have exited already.
             let _ = pidfd_send_signal(process, Signal::KILL);
         }
     }
@@ -67,16 +67,16 @@ impl Cancel {
         self.shared.stopped.load(Ordering::SeqCst)
     }
 
-    /// A stream that fails when the build is stopped.
+    /// Wraps a stream so that it fails when the build is canceled.
     pub(crate) fn reader<R: Read>(&self, inner: R) -> Stoppable<'_, R> {
         Stoppable { cancel: self, inner }
     }
 
-    /// Watches over a process until the guard is dropped.
+    /// Kills a process when the build is canceled, until the guard is dropped.
     pub(crate) fn watch(&self, process: OwnedFd) -> Running<'_> {
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let mut running = self.running();
-        // The lock makes sure that either side sees the other.
+        // The lock ensures that either this check or the interruption sees the process.
         if self.is_stopped() {
             let _ = pidfd_send_signal(&process, Signal::KILL);
         }

@@ -1,4 +1,4 @@
-//! Looks at a Dockerfile without building it: what is wrong, what could be better, and what a build would do.
+//! Checks of a Dockerfile without a build: mistakes, findings of lints, and the plan of a build.
 
 use crate::context::Context;
 use crate::event::Reporter;
@@ -15,9 +15,9 @@ use kiln_parser::{Parse, parse};
 /// Result of a check.
 #[derive(Debug)]
 pub struct Checked {
-    /// Findings of lints.
+    /// Findings of lints in the file.
     pub report: Report,
-    /// The mistake that would end a build before its first step.
+    /// Mistake that would end a build before its first step; `None` when there is none.
     pub error: Option<Mistake>,
 }
 
@@ -62,11 +62,11 @@ fn look(
     }
 }
 
-/// The plan of a build, of which no step runs. Of `images` only the configs are used, and nothing is fetched: a
+/// Plan of a build, of which no step runs. Of `images` only the configs are used, and nothing is fetched: a
 /// `SOURCE_DATE_EPOCH` that names a remote file counts as none.
 ///
 /// # Errors
-/// The file or an option has a mistake, or an image cannot be resolved.
+/// Fails when the file or an option has a mistake, or an image cannot be resolved.
 pub fn dry_plan(context: &Context, options: &BuildOptions, images: &dyn Images) -> Result<Plan, Mistake> {
     let parsed = parse(&context.source);
     let syntax: Vec<_> = parsed.errors().cloned().collect();
@@ -86,7 +86,7 @@ pub fn dry_plan(context: &Context, options: &BuildOptions, images: &dyn Images) 
     Ok(planned)
 }
 
-/// The epoch, as far as it is known without fetching anything.
+/// Epoch in seconds since 1970; `None` when there is none or it has to be fetched.
 fn known(epoch: Epoch) -> Option<i64> {
     match epoch {
         Epoch::Known(time) => time,

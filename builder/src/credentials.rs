@@ -7,14 +7,14 @@ use std::path::PathBuf;
 /// Secrets and ssh sockets by id. Steps mount them; they must not become part of any image.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    /// Contents of secrets.
+    /// Contents of secrets by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
-    /// Sockets of ssh agents.
+    /// Socket paths of ssh agents by id.
     pub ssh: BTreeMap<String, PathBuf>,
 }
 
 impl Credentials {
-    /// True when `text` contains the value of a secret, other than one so simple that it may be there by chance.
+    /// True when `text` contains the value of a secret, except one so simple that it may be there by chance.
     pub fn holds_secret(&self, text: &[u8]) -> bool {
         Needles::new(&self.secrets).stand_in(text)
     }

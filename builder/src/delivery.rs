@@ -17,45 +17,45 @@ use std::path::Path;
 
 /// Uploads images to registries.
 pub trait Push {
-    /// Uploads the blobs that the registry lacks, then manifests and index, and names them. `progress` receives the
-    /// blobs that are being sent. Returns the digest of what the name stands for.
+    /// Uploads the blobs that the registry lacks, then manifests and index, and tags them. `progress` receives the
+    /// blobs during their upload. Returns the digest of the uploaded manifest or index.
     ///
     /// # Errors
-    /// The registry cannot be reached or refuses the upload, or the store fails.
+    /// Fails when the registry cannot be reached or refuses the upload, or the store fails.
     fn push(&self, upload: &Upload<'_>, progress: &(dyn Fn(Part) + Sync)) -> Result<Digest, ImageError>;
 }
 
 /// Images to upload under one name.
 #[derive(Clone, Copy)]
 pub struct Upload<'a> {
-    /// Name in the registry.
+    /// Reference in the registry.
     pub reference: &'a Reference,
-    /// The images, packed.
+    /// Packed images, one for each platform.
     pub images: &'a [PackedImage],
-    /// Bytes of the index over them, if there is one.
+    /// Bytes of the index over them; `None` for a single image.
     pub index: Option<&'a [u8]>,
     /// Upload without a tag.
     pub by_digest: bool,
 }
 
-/// Why images cannot be delivered.
+/// Failure to deliver images.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
-    /// The store failed.
+    /// Reading or writing the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A layer cannot be packed.
     #[error(transparent)]
     Pack(#[from] ArchiveError),
-    /// A registry did not take the images.
+    /// A registry rejected the images, or could not be reached.
     #[error(transparent)]
     Push(ImageError),
 }
 
-/// The images of a build's last target, ready to be delivered.
+/// Images of a build's last target, ready to be delivered.
 #[derive(Clone, Copy)]
 pub struct Delivery<'a> {
-    /// The store that has the images.
+    /// Store that contains the images.
     pub store: &'a Store,
     /// Result of the build.
     pub outcome: &'a Outcome,
@@ -63,16 +63,16 @@ pub struct Delivery<'a> {
     pub annotations: &'a Annotations,
 }
 
-/// Images with the layers that a registry gets.
+/// Images with their layers in the form for a registry.
 pub struct Packed {
     images: Vec<PackedImage>,
     index: Option<Vec<u8>>,
-    /// Descriptor of the result as a registry has it.
+    /// Descriptor of the manifest or index in the registry.
     pub descriptor: Descriptor,
 }
 
 impl Delivery<'_> {
-    /// The names of the result: those that it was tagged with, and `more`, once each.
+    /// References of the result: its tags, and `more`, without duplicates.
     pub fn names(&self, more: impl IntoIterator<Item = Reference>) -> Vec<Reference> {
         let tags = self.outcome.last().iter().flat_map(|image| image.tags.iter().cloned());
         let mut known = BTreeSet::new();
@@ -82,7 +82,7 @@ impl Delivery<'_> {
     /// Writes an archive that is an OCI layout as well.
     ///
     /// # Errors
-    /// A layer cannot be packed, the store fails, or `output` cannot be written.
+    /// Fails when a layer cannot be packed, the store fails, or `output` cannot be written.
     pub fn write_archive(
         &self,
         names: &[Reference],
@@ -101,7 +101,7 @@ impl Delivery<'_> {
     /// Writes an OCI layout into a directory.
     ///
     /// # Errors
-    /// A layer cannot be packed, the store fails, or the directory cannot be written.
+    /// Fails when a layer cannot be packed, the store fails, or the directory cannot be written.
     pub fn write_layout(
         &self,
         names: &[Reference],
@@ -120,7 +120,7 @@ impl Delivery<'_> {
     /// Packs the images for a registry.
     ///
     /// # Errors
-    /// A layer cannot be packed, or the store fails.
+    /// Fails when a layer cannot be packed, or the store fails.
     pub fn pack(&self, options: &PackOptions) -> Result<Packed, DeliveryError> {
         let built = self.outcome.last();
         let packed = built.iter().map(|image| {
@@ -143,10 +143,10 @@ impl Delivery<'_> {
         Ok(Packed { images, descriptor: self.index_descriptor(&index), index: Some(index) })
     }
 
-    /// Uploads packed images under a name, and keeps the digest that the registry knows them by.
+    /// Uploads packed images under a reference, and records their digest in the registry.
     ///
     /// # Errors
-    /// The registry does not take them, or the store fails.
+    /// Fails when the registry rejects them or cannot be reached, or the store fails.
     pub fn push(
         &self,
         packed: &Packed,
@@ -171,7 +171,7 @@ impl Delivery<'_> {
         }
     }
 
-    /// The digest of the index, or the image id.
+    /// Digest of the index, or the image id.
     pub fn id(&self) -> String {
         match &self.outcome.index {
             Some(index) => Digest::of(index).to_string(),
@@ -179,7 +179,7 @@ impl Delivery<'_> {
         }
     }
 
-    /// The images for an archive. With an index, that has the names.
+    /// Images to write into an archive. With an index, the index has the references.
     fn requests(&self, names: &[Reference], options: &PackOptions) -> Result<Vec<SaveRequest>, StoreError> {
         let names = if self.outcome.index.is_none() { names } else { &[] };
         let request = |image: &BuiltImage| {

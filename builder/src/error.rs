@@ -1,4 +1,4 @@
-//! Errors of a whole build. Only [`crate::build`] returns them: everything below has its own.
+//! Errors of a whole build. Only [`crate::build`] returns them: all modules below have their own.
 
 use crate::export::ExportError;
 use crate::mistake::Mistake;
@@ -7,19 +7,19 @@ use kiln_image::store::StoreError;
 use kiln_image::sys::CallError;
 use kiln_parser::span::Span;
 
-/// A failed build.
+/// Failure of a whole build.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The Dockerfile, the ignore file or an option is wrong: no step has run.
     #[error(transparent)]
     Mistake(#[from] Mistake),
-    /// A step failed.
+    /// A step of the graph failed.
     #[error(transparent)]
     Step(Box<FailedStep>),
     /// The build context cannot be read.
     #[error("cannot read the build context")]
     Context(#[from] CallError),
-    /// The image cannot be made of what the steps left.
+    /// The image cannot be created from the results of the steps.
     #[error("cannot make the image")]
     Export(#[from] ExportError),
     /// The image contains a secret.
@@ -27,10 +27,10 @@ pub enum BuildError {
     Leak {
         /// Id of the secret.
         id: String,
-        /// File and step, or key of the config.
+        /// Path and step, or key of the config.
         place: String,
     },
-    /// The store failed.
+    /// Reading or writing the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The user interrupted the build.
@@ -38,13 +38,13 @@ pub enum BuildError {
     Interrupted,
 }
 
-/// A step that failed, and its place.
+/// A step that failed, and its position.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct FailedStep {
-    /// Name in the progress.
+    /// Name of the step in the progress.
     pub name: String,
-    /// Place of the instruction, or of the word that is to blame.
+    /// Position of the instruction or of the faulty word; `None` for steps of no instruction.
     pub span: Option<Span>,
     /// Error of the step.
     #[source]
@@ -52,7 +52,7 @@ pub struct FailedStep {
 }
 
 impl BuildError {
-    /// The place in the Dockerfile that is to blame.
+    /// Position in the Dockerfile; `None` for errors without one.
     pub fn span(&self) -> Option<Span> {
         match self {
             BuildError::Mistake(mistake) => mistake.span(),

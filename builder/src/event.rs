@@ -1,119 +1,119 @@
-//! Events of a build, as data. The listener decides how they are shown.
+//! Events of a build, as data. The listener determines how they are shown.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Time of silent work until a row is shown for it.
+/// Duration of silent work after which a row is shown for it.
 const MOMENT: Duration = Duration::from_millis(300);
 
 /// Identity of a row of progress in a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Row(pub usize);
 
-/// An event.
+/// Event of a running build.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// All steps are known.
     Planned {
-        /// Rows that are still to come, if no step can be left out.
+        /// Number of rows still to come, if no step can be skipped.
         rows: usize,
     },
-    /// Work began.
+    /// Work of a new row started.
     Started {
-        /// The row.
+        /// Row of the work.
         row: Row,
-        /// Its name, such as `[2/4] RUN make`.
+        /// Name of the row, such as `[2/4] RUN make`.
         name: String,
     },
-    /// A step need not run: its result is known.
+    /// A step does not run: its result is in the cache.
     Cached {
-        /// The row; it has no `Started`.
+        /// Row of the step; it has no `Started`.
         row: Row,
-        /// Its name.
+        /// Name of the row.
         name: String,
     },
-    /// The program wrote something.
+    /// The program wrote output.
     Output {
-        /// The row.
+        /// Row of the step.
         row: Row,
-        /// What it wrote, cut anywhere.
+        /// Bytes of the output, cut at any position.
         bytes: Vec<u8>,
     },
-    /// A part of the work that is worth a line.
+    /// A message about the current work.
     Note {
-        /// The row.
+        /// Row of the work.
         row: Row,
-        /// What is done.
+        /// Description of the current work.
         text: String,
     },
-    /// Part of the work is done.
+    /// A part of the work advanced.
     Progress {
-        /// The row.
+        /// Row of the work.
         row: Row,
-        /// Which part, such as a layer's digest.
+        /// Name of the part, such as a layer's digest.
         part: String,
-        /// How much of it, in bytes.
+        /// Completed part, in bytes.
         current: u64,
-        /// How much there is, in bytes; 0 when that is not known.
+        /// Total size in bytes; 0 when it is unknown.
         total: u64,
     },
-    /// Work ended well.
+    /// Work of a row ended successfully.
     Done {
-        /// The row.
+        /// Row of the work.
         row: Row,
     },
-    /// Work failed.
+    /// Work of a row failed.
     Failed {
-        /// The row.
+        /// Row of the work.
         row: Row,
-        /// Why.
+        /// Message of the error.
         message: String,
     },
-    /// Why a step runs although an earlier build had it.
+    /// Reason for running a step that was in an earlier build as well.
     Explained {
-        /// The row.
+        /// Row of the step.
         row: Row,
-        /// One sentence.
+        /// Reason as one sentence.
         reason: String,
     },
-    /// What the file could say better.
+    /// Findings of lints in the Dockerfile.
     Findings {
-        /// In the order of the file.
+        /// Findings in the order of the file.
         list: Vec<Finding>,
-        /// The file's name.
+        /// Name of the file.
         name: String,
-        /// The file.
+        /// Content of the file.
         bytes: Vec<u8>,
     },
-    /// Something to know; the build goes on.
+    /// A warning; the build continues.
     Warning {
-        /// One sentence.
+        /// Warning as one sentence.
         message: String,
     },
 }
 
-/// What a lint found.
+/// Finding of a lint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The rule's name.
+    /// Name of the rule.
     pub rule: &'static str,
-    /// One sentence.
+    /// Message as one sentence.
     pub message: String,
-    /// The line of the Dockerfile, from 1.
+    /// First line of the finding, from 1.
     pub line: usize,
-    /// The last line that it is about.
+    /// Last line of the finding, from 1.
     pub last_line: usize,
-    /// What the rule asks for.
+    /// Description of the rule.
     pub description: &'static str,
-    /// Where the rule is explained, if the reference builder has it.
+    /// URL of the rule's documentation; `None` for rules that the reference builder does not have.
     pub url: Option<String>,
 }
 
 /// Receives events, from any thread.
 pub type Listener<'a> = dyn Fn(Event) + Sync + 'a;
 
-/// Numbers rows and passes events on.
+/// Numbers rows and sends events to the listener.
 pub(crate) struct Reporter<'a> {
     listener: &'a Listener<'a>,
     next: AtomicUsize,
@@ -128,19 +128,19 @@ impl<'a> Reporter<'a> {
         (self.listener)(event);
     }
 
-    /// A new row.
+    /// Number for a new row.
     pub(crate) fn row(&self) -> Row {
         Row(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A row of work that begins now.
+    /// Starts a new row of work.
     pub(crate) fn start(&self, name: impl Into<String>) -> Row {
         let row = self.row();
         self.send(Event::Started { row, name: name.into() });
         row
     }
 
-    /// Does work that gets a row only when it takes longer than [`MOMENT`]; `read` counts bytes while it goes on.
+    /// Runs work that gets a row only when it takes longer than [`MOMENT`]; `read` counts its bytes.
     pub(crate) fn slow<T, E: std::fmt::Display>(
         &self,
         name: &str,
@@ -169,7 +169,7 @@ impl<'a> Reporter<'a> {
         })
     }
 
-    /// The end of a row's work.
+    /// Sends the end of a row's work.
     pub(crate) fn end<T, E: std::fmt::Display>(&self, row: Row, result: &Result<T, E>) {
         self.send(match result {
             Ok(_) => Event::Done { row },
@@ -197,7 +197,7 @@ mod tests {
         assert!(heard.lock().unwrap().is_empty());
         let wait = || {
             read.store(12, Ordering::Relaxed);
-            // Until the row is there, and then until its progress is.
+            // Waits for the row, and then for its progress.
             came.recv().and_then(|()| came.recv()).map_err(|error| error.to_string())
         };
         assert_eq!(reporter.slow("read", &read, wait), Ok(()));

@@ -1,4 +1,4 @@
-//! From a target's tree and config to an image in the store.
+//! Creates an image in the store from a target's tree and config.
 
 use crate::annotation::Annotations;
 use crate::front::Squash;
@@ -16,13 +16,13 @@ use std::collections::BTreeMap;
 /// Comment of history entries for layers without an instruction.
 const FILLER_COMMENT: &str = "buildkit.exporter.image.v0";
 
-/// Why an image cannot be made.
+/// Failure to create an image.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// The store failed.
+    /// Reading or writing the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The config is larger than what a store reads.
+    /// The config is larger than the store's limit for reading, in bytes.
     #[error("the image's config has {0} bytes, and at most {MAX_METADATA} can be read again")]
     ConfigSize(usize),
 }
@@ -32,29 +32,29 @@ fn notes_for(list: &[(Option<Platform>, String, String)], platform: &Platform) -
     own.map(|(_, name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// Makes images of trees.
+/// Creates images from trees.
 pub(crate) struct Exporter<'a> {
     pub(crate) store: &'a Store,
-    /// `SOURCE_DATE_EPOCH` in seconds since 1970.
+    /// `SOURCE_DATE_EPOCH` in seconds since 1970; `None` for current times.
     pub(crate) epoch: Option<i64>,
-    /// Set the times of files, too.
+    /// Set the times of files to the epoch as well.
     pub(crate) rewrites_times: bool,
     pub(crate) squash: Squash,
     pub(crate) annotations: &'a Annotations,
     pub(crate) docker_types: bool,
-    /// Keep nothing of the image but its files.
+    /// Write no config and manifest: only the files of the image are needed.
     pub(crate) only_files: bool,
 }
 
-/// An exported target.
+/// Image of an exported target.
 pub(crate) struct Exported {
     pub(crate) id: ImageId,
     pub(crate) manifest: Descriptor,
-    /// Diff ids of the layers.
+    /// Diff ids of the layers, lowest first.
     pub(crate) diff_ids: Vec<DiffId>,
 }
 
-/// Parts of an image.
+/// Parts of an image before its config and manifest are complete.
 struct Parts {
     config: ImageConfig,
     base_layers: Vec<Descriptor>,
@@ -62,7 +62,7 @@ struct Parts {
 }
 
 impl Exporter<'_> {
-    /// Makes config and manifest, and writes them unless only the files are wanted.
+    /// Creates config and manifest, and writes them unless only the files are needed.
     pub(crate) fn export(&self, planned: &Planned, built: &Built) -> Result<Exported, ExportError> {
         let mut parts = Parts {
             config: planned.config.clone(),
@@ -85,7 +85,7 @@ impl Exporter<'_> {
         let mut diff_ids: Vec<DiffId> = parts.config.rootfs.diff_ids.clone();
         for (layer, _) in &parts.layers {
             let (diff_id, size) = self.store.diff_id(layer)?;
-            // Made from the layer when somebody wants it: the digest of an uncompressed layer is its diff id.
+            // The blob is created from the layer on demand: the digest of an uncompressed layer is its diff id.
             layers.push(Descriptor::new(media_type::OCI_LAYER, diff_id.0.clone(), size));
             diff_ids.push(diff_id);
         }
@@ -120,14 +120,14 @@ impl Exporter<'_> {
         Ok(Exported { id, manifest: descriptor, diff_ids })
     }
 
-    /// The bytes of an index over images of several platforms.
+    /// Bytes of an index over images of several platforms.
     pub(crate) fn index(&self, images: &[BuiltImage]) -> Vec<u8> {
         let mut index = Index::oci(images.iter().map(|image| image.manifest.clone()).collect());
         index.annotations = self.annotations.index.iter().cloned().collect();
         json::to_vec(&index)
     }
 
-    /// Puts one layer in the place of those that the build made, or of all.
+    /// Replaces the layers of this build, or all layers, by one.
     fn squash(&self, parts: &mut Parts, built: &Built, all: bool) -> Result<(), StoreError> {
         let layers: Vec<LayerId> = match all {
             true => built.stack.layers().cloned().collect(),
@@ -160,7 +160,7 @@ impl Exporter<'_> {
         Ok(())
     }
 
-    /// The layer that several are as one; remembered, as it would be made anew with each build.
+    /// Merges several layers into one; recorded in the cache, as each build would create the same layer.
     fn merged(&self, layers: &[LayerId], below: &[LayerId]) -> Result<LayerId, StoreError> {
         let names = |layers: &[LayerId]| layers.iter().map(LayerId::as_str).collect::<Vec<_>>().join(" ");
         let text = format!("squash {} on {}", names(layers), names(below));
@@ -181,7 +181,7 @@ impl Exporter<'_> {
     }
 }
 
-/// A layer's descriptor in a manifest of Docker's own kind, which has no name for zstd.
+/// Sets Docker's media type in a layer's descriptor; Docker has none for zstd, so that stays OCI's.
 fn as_docker(layer: &mut Descriptor) {
     let kind = match layer.media_type.as_str() {
         media_type::OCI_LAYER => media_type::DOCKER_LAYER,
@@ -191,14 +191,14 @@ fn as_docker(layer: &mut Descriptor) {
     kind.clone_into(&mut layer.media_type);
 }
 
-/// RFC 3339 as Go prints it: nanoseconds without zeros at the end.
+/// Time in RFC 3339 as Go formats it: nanoseconds without trailing zeros.
 fn timestamp(nanoseconds: i64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(nanoseconds))
         .map(|timestamp| timestamp.to_string())
         .unwrap_or_default()
 }
 
-/// Gives every layer an entry (moby/buildkit `exporter/containerimage/writer.go`): what is missing comes last, and has
+/// Adds missing history entries of layers (moby/buildkit `exporter/containerimage/writer.go`): they are appended, with
 /// the names of the last steps.
 fn describe_layers(config: &mut ImageConfig, names: &[String]) {
     let layers = config.rootfs.diff_ids.len();
@@ -214,12 +214,12 @@ fn describe_layers(config: &mut ImageConfig, names: &[String]) {
     }
 }
 
-/// Gives every entry a time (moby/buildkit `exporter/containerimage/writer.go`).
+/// Sets missing times of history entries (moby/buildkit `exporter/containerimage/writer.go`).
 ///
-/// `created` are the times of the layers that steps made. The first entries of instructions without a layer
-/// get the time of the layer after them, all later ones that of the layer before them.
+/// `created` are the times of the layers that steps created. In the first gap, entries of instructions without a layer
+/// get the time of the layer after them, in all later gaps that of the layer before them.
 ///
-/// With an `epoch` everything new has its time.
+/// With an `epoch` all new entries have its time.
 fn finish_history(config: &mut ImageConfig, created: &[String], epoch: Option<&str>) {
     let first_own = config.rootfs.diff_ids.len() - created.len();
     let described = config.history.iter_mut().filter(|entry| !entry.empty_layer);
@@ -294,7 +294,7 @@ mod tests {
             &["5"],
             &[Some("1"), Some("5"), Some("5"), Some("5")],
         );
-        // Only settings: the time of the last layer there is.
+        // Only settings: the time of the last existing layer.
         check(&[(Some("1"), false), (None, true)], 1, &[], &[Some("1"), Some("1")]);
         // The first gap is filled from the layer after it, the next ones from the layer before.
         check(

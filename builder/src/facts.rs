@@ -1,4 +1,4 @@
-//! What lints need to know of a build besides the syntax tree.
+//! Facts about a build that lints need besides the syntax tree.
 
 use crate::context::Context;
 use crate::front::{self, BuildOptions};

@@ -1,6 +1,6 @@
-//! The front half of a build: from the text of a Dockerfile to what a plan is made of. No step runs here.
+//! The front half of a build: from the text of a Dockerfile to the input of a plan. No step runs here.
 //!
-//! [`crate::build`] and [`crate::check`] both stand on it.
+//! [`crate::build`] and [`crate::check`] both use it.
 
 pub(crate) mod epoch;
 mod options;
@@ -14,12 +14,12 @@ use crate::stage::{self, StageOptions, Stages};
 use kiln_image::platform::Platform;
 use kiln_parser::Parse;
 
-/// The target platforms, at least one: the host's when the options name none.
+/// Target platforms, at least one: the host's when the options name none.
 pub(crate) fn platforms(options: &BuildOptions) -> Vec<Platform> {
     if options.platforms.is_empty() { vec![Platform::host()] } else { options.platforms.clone() }
 }
 
-/// The stages of a file for a platform. With `all`, stages that no target needs count as well.
+/// Stages of a file for a platform. With `all`, stages that no target needs count as well.
 pub(crate) fn stages(
     context: &Context,
     options: &BuildOptions,
@@ -38,7 +38,7 @@ pub(crate) fn stages(
     stage::stages(&parsed.file, &options)
 }
 
-/// The options that a plan depends on.
+/// Options that a plan depends on.
 pub(crate) fn plan_options<'a>(
     context: &'a Context,
     options: &'a BuildOptions,

@@ -1,4 +1,4 @@
-//! Images that a Dockerfile names: the data that plans need of them, and the trait that finds them.
+//! Images that a Dockerfile names: their data for plans, and the trait that finds them.
 //!
 //! The builder has no network: the caller of a build brings an implementation of [`Images`].
 
@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 
 /// Finds images by name: in the store, or in a registry.
 ///
-/// A build needs an implementation that brings the layers into the store; a check and a plan need configs alone.
+/// A build needs an implementation that fetches the layers into the store; a check and a plan need configs alone.
 pub trait Images: Sync {
-    /// The image of a name for a platform. May be called from several threads at once; `progress` receives the
-    /// layers that are being fetched.
+    /// Resolves an image for a platform. May be called from several threads at once; `progress` receives the layers
+    /// that are being fetched.
     ///
     /// # Errors
-    /// The image does not exist, has no variant for the platform, or cannot be fetched.
+    /// Fails when the image does not exist, has no variant for the platform, or cannot be fetched.
     fn resolve(
         &self,
         name: &Reference,
@@ -26,7 +26,7 @@ pub trait Images: Sync {
     ) -> Result<BaseImage, ImageError>;
 }
 
-/// Why [`Images`] or [`Remote`](crate::remote::Remote) fail: the error of the crate that implements them.
+/// Error of an [`Images`] or [`Remote`](crate::remote::Remote): it belongs to the crate that implements them.
 pub type ImageError = Box<dyn std::error::Error + Send + Sync>;
 
 /// State of a blob that is being fetched.
@@ -34,26 +34,26 @@ pub type ImageError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Part {
     /// Digest of the blob.
     pub digest: Digest,
-    /// Bytes received.
+    /// Number of bytes received.
     pub current: u64,
-    /// Size in bytes.
+    /// Size of the blob in bytes.
     pub total: u64,
 }
 
 /// An image that stages start from or copy from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BaseImage {
-    /// Full name, with the digest if the image came from a registry.
+    /// Full reference, with the digest if the image came from a registry.
     pub reference: String,
-    /// The config.
+    /// Config of the image.
     pub config: ImageConfig,
     /// Descriptors of the layers, with OCI's media types; empty when only the config was fetched.
     pub layers: Vec<Descriptor>,
 }
 
 impl BaseImage {
-    /// An image by the name that was asked for, the digest that its registry knows it by, its config, and the layers
-    /// of its manifest.
+    /// Image from the reference that was requested, its digest in the registry, its config, and the layers of its
+    /// manifest.
     pub fn new(
         name: &Reference,
         digest: Option<Digest>,
@@ -74,10 +74,10 @@ impl BaseImage {
     }
 }
 
-/// Base images by the name in the Dockerfile and the platform.
+/// Base images by their name in the Dockerfile and the platform.
 pub type BaseImages = BTreeMap<(String, Platform), BaseImage>;
 
-/// The descriptor of a layer in a manifest of OCI's own type.
+/// Descriptor of a layer with OCI's media type instead of Docker's.
 fn as_oci(descriptor: Descriptor) -> Descriptor {
     if descriptor.media_type == media_type::DOCKER_LAYER_GZIP {
         Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), ..descriptor }

@@ -1,4 +1,4 @@
-//! Builds: a syntax tree becomes a step graph, the graph gets cache keys, and running it makes an image.
+//! Builds: a syntax tree becomes a step graph, the graph gets cache keys, and running it creates an image.
 //!
 //! A value goes one way, and each arrow is a function from value to value:
 //!
@@ -6,20 +6,19 @@
 //! text ──► stages ──► plan ──► graph ──► result
 //! ```
 //!
-//! | Value | Made by | From |
+//! | Value | Created by | From |
 //! |---|---|---|
 //! | text: the Dockerfile, the ignore file, the options | [`source`], [`context`], [`front`] | the caller |
 //! | stages: bases, names and triggers resolved | [`stage`], then `resolve` with the images of [`images`] | the tree of `kiln_parser` |
 //! | plan: the step graph ([`graph`]), and config and history of each target | [`plan`] | stages, configs of base images, the epoch |
-//! | graph with keys: what must run, and what the cache holds | [`solve`], with the keys of [`key`] | the plan, the cache |
+//! | graph with keys: steps to run, and cached results | [`solve`], with the keys of [`key`] | the plan, the cache |
 //! | result: trees of layers, then images ([`outcome`]) | `step` runs steps, `export` makes images | the graph |
 //!
-//! [`build`] goes all of the way, [`check`] as far as the plan. Planning is pure: a plan can be looked at before anything
-//! has run. What comes from or goes to a network goes through the traits [`Images`], [`Remote`](remote::Remote) and
-//! [`Push`](delivery::Push).
+//! [`build`] runs all of it, [`check`] stops after the plan. Planning is pure: a plan can be inspected before any step
+//! has run. Network access goes through the traits [`Images`], [`Remote`](remote::Remote) and [`Push`](delivery::Push).
 //!
-//! Errors follow the same order. Everything up to the plan returns a [`Mistake`]: the file or an option is wrong. A step
-//! returns a [`StepError`]. [`BuildError`] joins them, and only [`build`] returns it.
+//! Errors follow the same order. Everything up to the plan returns a [`Mistake`]: the file or an option is wrong. A
+//! step returns a [`StepError`]. [`BuildError`] joins them, and only [`build`] returns it.
 
 #![forbid(unsafe_code)]
 

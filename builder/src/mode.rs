@@ -1,9 +1,9 @@
-//! `--chmod`: octal modes and symbolic changes.
+//! Modes of `--chmod`: octal modes and symbolic changes.
 //!
-//! Symbolic changes are those of chmod(1) as POSIX has them; the reference builder takes them through
+//! Symbolic changes are those of chmod(1) as POSIX defines them; the reference builder parses them with
 //! tonistiigi/dchapes-mode.
 
-/// How permissions change.
+/// Change of a file's permissions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModeChange {
     text: String,
@@ -12,13 +12,13 @@ pub struct ModeChange {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Rule {
-    /// These bits, whatever there was.
+    /// Sets these bits, independent of the old ones.
     Set(u32),
-    /// `u=rwX,go=rX` and its kin.
+    /// Symbolic changes such as `u=rwX,go=rX`.
     Symbolic(Vec<Clause>),
 }
 
-/// `who op permissions`.
+/// One clause: classes of users, an operator, permissions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Clause {
     who: u32,
@@ -26,7 +26,7 @@ struct Clause {
     permissions: Vec<char>,
 }
 
-/// A text that is no mode.
+/// A text that is not a valid mode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid chmod parameter: '{0}'. it should be octal string and between 0 and 07777")]
 pub struct ModeError(pub String);
@@ -36,7 +36,10 @@ const GROUP: u32 = 0o2070;
 const OTHERS: u32 = 0o1007;
 
 impl ModeChange {
-    /// Reads a `--chmod` value.
+    /// Parses a `--chmod` value.
+    ///
+    /// # Errors
+    /// Fails for a text that is neither an octal mode nor a list of symbolic changes.
     pub fn parse(text: &str) -> Result<ModeChange, ModeError> {
         let fail = || ModeError(text.to_owned());
         if text.starts_with(|c: char| c.is_ascii_digit()) {
@@ -51,7 +54,7 @@ impl ModeChange {
         Ok(ModeChange { text: text.to_owned(), rule: Rule::Symbolic(clauses) })
     }
 
-    /// The permissions that something with `mode` gets.
+    /// Permissions after the change of a file or directory with `mode`.
     pub fn apply(&self, mode: u32, is_dir: bool) -> u32 {
         match &self.rule {
             Rule::Set(mode) => *mode,
@@ -59,7 +62,7 @@ impl ModeChange {
         }
     }
 
-    /// The permissions themselves, when no others are looked at.
+    /// New permissions; `None` when they depend on the old ones.
     pub fn absolute(&self) -> Option<u32> {
         match &self.rule {
             Rule::Set(mode) => Some(*mode),
@@ -67,13 +70,13 @@ impl ModeChange {
         }
     }
 
-    /// As it was written.
+    /// The value as it was written.
     pub fn text(&self) -> &str {
         &self.text
     }
 }
 
-/// `[ugoa]*([-+=][rwxXstugo]*)+`
+/// Parses `[ugoa]*([-+=][rwxXstugo]*)+`; `None` for other texts.
 fn parse_clauses(text: &str, clauses: &mut Vec<Clause>) -> Option<()> {
     let operator = |c: char| matches!(c, '+' | '-' | '=');
     let at = text.find(operator)?;
@@ -130,7 +133,7 @@ impl Clause {
     }
 }
 
-/// Three bits for everybody.
+/// Copies three bits to user, group and others.
 fn spread(bits: u32) -> u32 {
     (bits & 7) * 0o111
 }

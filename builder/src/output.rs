@@ -1,4 +1,4 @@
-//! What a build leaves besides an image: its tree as a directory or a tar.
+//! Results of a build besides an image: its tree as a directory or a tar.
 
 use kiln_image::digest::DiffId;
 use kiln_image::layer::{CopyRequest, DiffError, Everything, LayerWriter, Metadata, WriteError, diff};
@@ -9,13 +9,13 @@ use rustix::fd::AsFd;
 use std::io::Write;
 use std::path::Path;
 
-/// Why a tree cannot be written.
+/// Failure to write a tree.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// The store failed.
+    /// Reading or writing the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The tree cannot be looked at.
+    /// The tree cannot be read.
     #[error(transparent)]
     View(#[from] ViewError),
     /// A file cannot be written.
@@ -29,15 +29,22 @@ pub enum OutputError {
     Call(#[from] CallError),
 }
 
-/// Copies the tree of layers into a directory, which is made when it is missing; files that it holds stay, unless one of
-/// the layers has the same name. All files belong to whoever calls. With an `epoch` (seconds since 1970) all have its time.
+/// Copies the tree of layers into a directory, which is created when it is missing; its existing files stay, unless one
+/// of the layers has a file with the same name. All files belong to the caller. With an `epoch` (seconds since 1970)
+/// all have its time.
+///
+/// # Errors
+/// Fails when the store or the tree cannot be read, or a file cannot be written.
 pub fn to_dir(store: &Store, layers: &[DiffId], dir: &Path, epoch: Option<i64>) -> Result<(), OutputError> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     std::fs::create_dir_all(dir).call("mkdir", dir)?;
     copy(store, layers, dir, &|metadata| at(Metadata { uid, gid, ..metadata }, epoch))
 }
 
-/// Writes trees of layers as a tar, each below a directory of its own; an empty name is the root.
+/// Writes trees of layers as a tar, each below its own directory; an empty name is the root.
+///
+/// # Errors
+/// Fails when the store or a tree cannot be read, or the tar cannot be written.
 pub fn to_tar<W: Write>(
     store: &Store,
     trees: &[(String, &[DiffId])],

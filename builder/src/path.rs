@@ -1,18 +1,18 @@
-//! Paths of WORKDIR, COPY and mounts as the reference reads them (moby/buildkit `util/system/path.go`).
+//! Paths of WORKDIR, COPY and mounts as the reference interprets them (moby/buildkit `util/system/path.go`).
 
-/// Go's `path.Join` of a directory and a path below it: clean, without `.` and `..`.
+/// Joins a directory and a path below it like Go's `path.Join`: clean, without `.` and `..`.
 pub(crate) fn join(dir: &str, path: &str) -> String {
     kiln_runtime::spec::clean_path(&format!("{dir}/{path}"))
 }
 
-/// A path of Windows as a path in a layer: slashes, and no drive.
+/// Converts a Windows path to a path in a layer: slashes, and no drive.
 pub(crate) fn of_windows(path: &str) -> String {
     let path = path.replace('\\', "/");
     let has_drive = matches!(path.as_bytes(), [letter, b':', ..] if letter.is_ascii_alphabetic());
     if has_drive { path[2..].to_owned() } else { path }
 }
 
-/// The new working directory after `WORKDIR path`. One that begins at the root stays as it was written.
+/// New working directory after `WORKDIR path`. An absolute path stays as written.
 pub(crate) fn working_dir(current: &str, path: &str) -> String {
     let current = if current.is_empty() { "/" } else { current };
     match path {
@@ -22,7 +22,8 @@ pub(crate) fn working_dir(current: &str, path: &str) -> String {
     }
 }
 
-/// A destination of COPY: what its end says about being a directory is kept.
+/// Absolute destination of COPY. A trailing slash or `/.` remains as a trailing slash: the destination must be a
+/// directory.
 pub(crate) fn destination(dir: &str, path: &str) -> String {
     let path = if matches!(path, "" | ".") { "./" } else { path };
     let base = if path.starts_with('/') { "/" } else { dir };

@@ -1,4 +1,4 @@
-//! Records of how images were built, so that they can be built again: the command line and its working directory.
+//! Records of builds that can be repeated: the command line and its working directory.
 
 use crate::credentials::Credentials;
 use crate::front::BuildOptions;
@@ -12,35 +12,35 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The flag whose values may hold secrets.
+/// Flag whose values may contain secrets.
 const FLAG: &str = "--build-arg";
 
-/// Record of how an image was built. It contains no secret: it is on the disk for as long as the image.
+/// Record of an image's build. It contains no secret: it stays on disk as long as the image.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Recipe {
     /// Working directory of the command.
     #[serde(rename = "folder")]
     pub dir: PathBuf,
-    /// What followed `build`, as bytes.
+    /// Arguments after `build`, as bytes.
     arguments: Vec<Vec<u8>>,
     /// Build arguments with their values, some of which came from the environment.
     #[serde(default)]
     values: BTreeMap<String, String>,
-    /// Build arguments whose values hold a secret and are not kept.
+    /// Names of build arguments whose values contain a secret and are not stored.
     #[serde(default)]
     withheld: BTreeSet<String>,
 }
 
-/// A build argument whose value contains a secret, was not kept, and is not in the environment.
+/// A build argument whose value contains a secret, was not stored, and is not in the environment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the image was built with --build-arg {name}, whose value holds a secret and was not kept")]
 pub struct Withheld {
-    /// Name of the argument.
+    /// Name of the build argument.
     pub name: String,
 }
 
 impl Recipe {
-    /// The recipe of a command line, `None` when more of it than values of build arguments holds a secret.
+    /// Recipe of a command line; `None` when arguments other than values of build arguments contain a secret.
     fn new(
         dir: &Path,
         words: &[OsString],
@@ -72,11 +72,11 @@ impl Recipe {
         Some(Recipe { dir: dir.to_owned(), arguments, values, withheld })
     }
 
-    /// The arguments of `build`, and then the values that came from the environment. `is_set` is true for variables of the
-    /// present environment.
+    /// Arguments of `build`, followed by the values that came from the environment. `is_set` is true for variables of
+    /// the current environment.
     ///
     /// # Errors
-    /// A value was withheld and is not in the environment.
+    /// [`Withheld`] when a value was not stored and is not in the environment.
     pub fn arguments(&self, is_set: impl Fn(&str) -> bool) -> Result<Vec<OsString>, Withheld> {
         if let Some(name) = self.withheld.iter().find(|name| !is_set(name)) {
             return Err(Withheld { name: name.clone() });
@@ -88,7 +88,7 @@ impl Recipe {
     }
 }
 
-/// True for build arguments that change no image, and whose values may hold passwords.
+/// True for build arguments that do not change images, and whose values may contain passwords.
 fn is_proxy(name: &str) -> bool {
     name.to_ascii_uppercase().ends_with("_PROXY") && stage::is_predefined(name)
 }
@@ -97,10 +97,11 @@ fn name(image: &ImageId) -> String {
     format!("recipe-{}", image.0.hex())
 }
 
-/// Keeps how images were built: `words` are the arguments of `build`, given in the directory `dir`. A command line that contains a secret is not kept.
+/// Records how images were built: `words` are the arguments of `build` in the working directory `dir`. A command line
+/// that contains a secret is not recorded.
 ///
 /// # Errors
-/// The store cannot be written.
+/// Fails when the store cannot be written.
 pub fn keep(
     store: &Store,
     images: &[BuiltImage],
@@ -115,7 +116,7 @@ pub fn keep(
     images.iter().try_for_each(|image| store.put_cache(&name(&image.id), &bytes))
 }
 
-/// The recipe of an image; `None` if it was not built with this store.
+/// Recipe of an image; `None` if it was not built with this store.
 pub fn find(store: &Store, image: &ImageId) -> Option<Recipe> {
     serde_json::from_slice(&store.read_cache(&name(image))?).ok()
 }

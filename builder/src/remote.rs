@@ -1,4 +1,4 @@
-//! Files of the web and git repositories that a build fetches.
+//! Remote files and git repositories that a build fetches.
 //!
 //! The builder has no network: the caller brings an implementation of [`Remote`].
 
@@ -10,42 +10,42 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-/// Fetches files and repositories.
+/// Fetches remote files and repositories.
 pub trait Remote: Sync {
-    /// Writes a file of the web to `output`, unless it still is the `known` version.
+    /// Writes a remote file to `output`, unless it still is the `known` version.
     ///
     /// # Errors
-    /// The server cannot be reached or refuses the request.
+    /// Fails when the server cannot be reached or refuses the request.
     fn download(&self, url: &str, known: Option<&Version>, output: &mut File) -> Result<Answer, ImageError>;
 
-    /// The commit that the reference of a checkout means now: 40 or 64 hexadecimal digits.
+    /// Resolves the reference of a checkout to its current commit: 40 or 64 hexadecimal digits.
     ///
     /// # Errors
-    /// The repository cannot be reached, or has no such reference.
+    /// Fails when the repository cannot be reached, or has no such reference.
     fn commit(&self, checkout: &Checkout) -> Result<String, ImageError>;
 
     /// Checks a commit out into an empty directory. Returns its time in seconds since 1970.
     ///
     /// # Errors
-    /// The repository cannot be reached, or has no such commit.
+    /// Fails when the repository cannot be reached, or has no such commit.
     fn check_out(&self, checkout: &Checkout, commit: &str, dir: &Path) -> Result<i64, ImageError>;
 }
 
-/// Answer of a server.
+/// Answer of a server to a download.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The file has not changed.
     Unchanged,
-    /// The file was written.
+    /// The file was downloaded, and has this version.
     File(Version),
 }
 
-/// Version of a file, as its server tells them apart; empty if it does not.
+/// Version of a file according to its server; empty if the server reports none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Version {
-    /// The `ETag` header.
+    /// Value of the `ETag` header.
     pub etag: String,
-    /// The `Last-Modified` header.
+    /// Value of the `Last-Modified` header.
     pub last_modified: String,
 }
 
@@ -56,7 +56,7 @@ impl Version {
     }
 }
 
-/// The time of the newest file in an archive, in seconds since 1970; `None` for an empty one, and for other files.
+/// Time of the newest file in an archive, in seconds since 1970; `None` for an empty one, and for other files.
 pub fn newest_in_archive(archive: File) -> Option<i64> {
     let stream = decompressed_within_reason(BufReader::new(archive)).ok()?;
     let mut reader = Reader::new(stream);
@@ -69,13 +69,13 @@ pub fn newest_in_archive(archive: File) -> Option<i64> {
     newest
 }
 
-/// The seconds since 1970 of a date in one of HTTP's three forms (RFC 9110, section 5.6.7).
+/// Seconds since 1970 of a date in one of HTTP's three forms (RFC 9110, section 5.6.7); `None` for other texts.
 fn web_time(text: &str) -> Option<i64> {
     let newest = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
     if let Ok(time) = newest.parse_timestamp(text) {
         return Some(time.as_second());
     }
-    // Days of the week say nothing that the rest does not: `Tuesday, 14-Nov-23 22:13:20 GMT`, `Tue Nov 14 22:13:20 2023`.
+    // The day of the week is redundant: `Tuesday, 14-Nov-23 22:13:20 GMT`, `Tue Nov 14 22:13:20 2023`.
     let rest = text.split_once(' ')?.1.trim();
     let forms = ["%d-%b-%y %H:%M:%S GMT", "%b %e %H:%M:%S %Y"];
     let time = forms.iter().find_map(|form| jiff::civil::DateTime::strptime(form, rest).ok())?;
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(time("Sun Nov  6 08:49:37 1994"), 784_111_777);
         assert_eq!(time("Tuesday, 14-Nov-23 22:13:20 GMT"), 1_700_000_000);
         assert_eq!(time("Tue Nov 14 22:13:20 2023"), 1_700_000_000);
-        // A wrong day of the week does not matter, as in the reference.
+        // A wrong day of the week is accepted, as in the reference.
         assert_eq!(time("Mon, 06 Nov 1994 08:49:37 GMT"), 784_111_777);
         assert_eq!(time("Sunday, 06-Nov-94 08:49:37"), 0);
         assert_eq!(time(""), 0);

@@ -1,6 +1,6 @@
-//! Sources of build contexts: directories, a stream, files of the web, git repositories, and named contexts of all kinds.
+//! Sources of build contexts: directories, a stream, remote files, git repositories, and named contexts of all kinds.
 //!
-//! What is fetched or unpacked goes into temporary directories, which are kept as long as the opened context.
+//! Fetched and unpacked files are in temporary directories, which exist as long as the opened context.
 
 mod named;
 
@@ -22,12 +22,12 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a Dockerfile that are read: one more than it may have, to notice larger ones.
+/// Limit for reading a Dockerfile in bytes: one more than its maximum, to detect larger ones.
 const MAX_DOCKERFILE: u64 = (16 << 20) + 1;
-/// The place that stands for the input stream.
+/// Argument that stands for the input stream.
 const STREAM: &str = "-";
 
-/// Why a context cannot be opened.
+/// Failure to open a context.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The directory, the Dockerfile or the ignore file has a mistake.
@@ -39,9 +39,9 @@ pub enum SourceError {
     /// The address of a repository is malformed.
     #[error("unable to prepare context: {address}: {problem}")]
     Address {
-        /// The address as written.
+        /// Address as the user wrote it.
         address: String,
-        /// What is wrong with it.
+        /// Description of the problem.
         problem: String,
     },
     /// A repository cannot be fetched.
@@ -53,12 +53,12 @@ pub enum SourceError {
         #[source]
         source: ImageError,
     },
-    /// The commit is not the one that the address asks for.
+    /// The commit is not the one in the address.
     #[error("unable to prepare context: expected checksum to match {expected}, got {commit}")]
     Commit {
-        /// The commit, or its beginning.
+        /// Expected commit, or its first digits.
         expected: String,
-        /// The commit that the reference means.
+        /// Commit to which the reference resolves.
         commit: String,
     },
     /// The repository has no such directory.
@@ -69,7 +69,7 @@ pub enum SourceError {
         /// Path in the repository.
         dir: String,
     },
-    /// A file of the web cannot be fetched.
+    /// A remote file cannot be fetched.
     #[error("unable to prepare context")]
     Download(#[source] ImageError),
     /// A server sent no file.
@@ -78,7 +78,7 @@ pub enum SourceError {
     /// The input, or a temporary file for it, cannot be read or written.
     #[error("cannot read the build context from {origin}")]
     Read {
-        /// The stream or the address.
+        /// Description of the stream, or the address.
         origin: String,
         /// Error of the operating system.
         #[source]
@@ -87,24 +87,24 @@ pub enum SourceError {
     /// An archive cannot be unpacked.
     #[error("cannot unpack the build context")]
     Unpack(#[from] ApplyError),
-    /// A named context is malformed, or not what it should be.
+    /// A named context is malformed, or of the wrong kind.
     #[error("{message}")]
     Named {
-        /// One sentence.
+        /// Message as one sentence.
         message: String,
-        /// What to do.
+        /// Possible remedy; `None` when there is none.
         hint: Option<&'static str>,
     },
     /// An OCI layout cannot be read.
     #[error(transparent)]
     Layout(#[from] ArchiveError),
-    /// The store failed.
+    /// Reading or writing the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl SourceError {
-    /// What to do about it.
+    /// Possible remedy; `None` when there is none.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             SourceError::StreamTwice => Some("name the context's directory, or a Dockerfile in the context"),
@@ -127,18 +127,18 @@ impl SourceError {
     }
 }
 
-/// A context, and the directories that parts of it were fetched into, which go with it.
+/// A context, and the temporary directories of its fetched parts, which are removed with it.
 pub struct Opened {
-    /// The context.
+    /// Context for the build.
     pub context: Context,
     dirs: Vec<TemporaryDir>,
 }
 
-/// A directory for what is fetched.
+/// Temporary directory for fetched files.
 enum TemporaryDir {
-    /// Of the store, which removes what dead processes left when it is opened.
+    /// Directory in the store, which removes those of dead processes when it is opened.
     Store(ScratchDir),
-    /// Of the operating system, where there is no store.
+    /// Directory of the operating system, for builds without a store.
     System(tempfile::TempDir),
 }
 
@@ -151,28 +151,28 @@ impl TemporaryDir {
     }
 }
 
-/// The places that a context is made of, as the user names them.
+/// Arguments that describe a context, as the user wrote them.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceRequest<'a> {
     /// A directory, an address, or `-` for the stream.
     pub place: &'a Path,
-    /// The Dockerfile: a path, a URL, or `-` for the stream; `Dockerfile` in the context without it.
+    /// The Dockerfile: a path, a URL, or `-` for the stream; `None` for `Dockerfile` in the context.
     pub file: Option<&'a Path>,
-    /// Named contexts.
+    /// Named contexts in the order of the options.
     pub named: &'a [NamedSource],
 }
 
-/// Opens contexts.
+/// Opens contexts of all kinds.
 pub struct Opener<'a> {
-    /// The store, for temporary directories; `None` for those of the operating system.
+    /// Store for temporary directories; `None` for those of the operating system.
     pub store: Option<&'a Store>,
-    /// Fetches what the user has named.
+    /// Fetches remote files and repositories.
     pub remote: &'a dyn Remote,
     /// Keep `.git` in contexts from git repositories.
     pub keeps_git: bool,
 }
 
-/// The kinds of places.
+/// Kinds of context arguments.
 enum Place<'a> {
     Stream,
     Git(Checkout),
@@ -186,7 +186,7 @@ impl<'a> Place<'a> {
             return Ok(Place::Stream);
         }
         match GitReference::parse(text) {
-            // `github.com/user/repository` may be a directory, too.
+            // `github.com/user/repository` may be a directory as well.
             Some(Ok(git)) if git.looks_local && path.exists() => Ok(Place::Dir(path)),
             Some(Ok(git)) => {
                 let remote = match git.looks_local {
@@ -203,10 +203,10 @@ impl<'a> Place<'a> {
 }
 
 impl Opener<'_> {
-    /// Opens a context and the named ones; `input` is the stream that `-` stands for.
+    /// Opens a context and the named ones; `input` is the stream of `-`.
     ///
     /// # Errors
-    /// A place does not exist, cannot be fetched or unpacked, or has no Dockerfile.
+    /// Fails when a context does not exist, cannot be fetched or unpacked, or has no Dockerfile.
     pub fn open(&self, request: &SourceRequest<'_>, input: &mut dyn Read) -> Result<Opened, SourceError> {
         let text = request.place.to_string_lossy();
         let is_stream = |file: &Path| file == Path::new(STREAM);
@@ -245,7 +245,7 @@ impl Opener<'_> {
         })
     }
 
-    /// Opens a tar as the context; anything else is a Dockerfile with an empty context.
+    /// Opens a tar as the context; other input is a Dockerfile with an empty context.
     fn open_stream(
         &self,
         mut input: impl BufRead,
@@ -264,7 +264,7 @@ impl Opener<'_> {
         } else {
             Context::with_dockerfile(&root, read_dockerfile(&mut input, origin)?)?
         };
-        // The temporary path must not enter the identity of the steps.
+        // The temporary path must not become part of the identity of the steps.
         name.clone_into(&mut context.name);
         Ok(Opened { context, dirs: vec![dir] })
     }
@@ -277,7 +277,7 @@ impl Opener<'_> {
         Ok(Opened { context, dirs: vec![dir] })
     }
 
-    /// Checks a repository out. Returns the directory to keep, the one that is asked for in it, and the commit's time.
+    /// Checks a repository out. Returns the directory to keep, the requested directory in it, and the commit's time.
     fn check_out(&self, git: &Checkout) -> Result<(TemporaryDir, PathBuf, i64), SourceError> {
         let git = Checkout { keeps_git: git.keeps_git || self.keeps_git, ..git.clone() };
         let refused = |source| SourceError::Repository { address: git.remote.clone(), source };
@@ -290,7 +290,7 @@ impl Opener<'_> {
         }
         let time = self.remote.check_out(&git, &commit, &root).map_err(refused)?;
         let wanted = root.join(&git.dir);
-        // Links of a repository must not lead out of it.
+        // Links of a repository must not lead to files outside of it.
         let real = std::fs::canonicalize(&wanted).ok().filter(|real| {
             real.is_dir() && real.starts_with(std::fs::canonicalize(&root).unwrap_or_else(|_| root.clone()))
         });
@@ -309,7 +309,7 @@ impl Opener<'_> {
         Ok(opened)
     }
 
-    /// Fetches a file. Returns the directory to keep, the file in it, and its version.
+    /// Downloads a file. Returns the directory to keep, the path of the file in it, and its version.
     fn download(&self, url: &str) -> Result<(TemporaryDir, PathBuf, Version), SourceError> {
         let dir = self.dir()?;
         let path = dir.path().join("download");
@@ -326,7 +326,7 @@ impl Opener<'_> {
     }
 }
 
-/// The time of a download: as its server reports it, or else that of the newest file in the archive.
+/// Time of a download: as its server reports it, or else that of the newest file in the archive; `None` without either.
 fn download_time(version: &Version, path: &Path) -> Option<i64> {
     let reported = Some(version.time()).filter(|time| *time > 0);
     reported.or_else(|| newest_in_archive(File::open(path).ok()?))
@@ -336,7 +336,7 @@ fn is_web(text: &str) -> bool {
     text.starts_with("http://") || text.starts_with("https://")
 }
 
-/// A directory that was fetched: no file of it is left out.
+/// Context in a fetched directory; an ignore file in it has no effect.
 fn remote_context(root: &Path, file: Option<&Path>) -> Result<Context, SourceError> {
     let file: Option<PathBuf> = file.map(|file| root.join(file.strip_prefix("/").unwrap_or(file)));
     let mut context = Context::open(root, file.as_deref())?;

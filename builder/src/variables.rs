@@ -2,21 +2,21 @@
 
 use kiln_parser::expand::Environment;
 
-/// A list of variables; each name stands once.
+/// A list of variables with unique names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Variables {
     entries: Vec<(String, String)>,
 }
 
 impl Variables {
-    /// Sets a variable; it becomes the last.
+    /// Sets a variable and moves it to the end.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
         let name = name.into();
         self.entries.retain(|(old, _)| *old != name);
         self.entries.push((name, value.into()));
     }
 
-    /// The value of a variable.
+    /// Value of a variable; `None` when it is not set.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.entries.iter().find(|(entry, _)| entry == name).map(|(_, value)| value.as_str())
     }
@@ -31,7 +31,7 @@ impl Variables {
         self.entries.iter().map(|(name, _)| name.as_str())
     }
 
-    /// As `NAME=value`.
+    /// Variables in the form `NAME=value`.
     pub fn to_entries(&self) -> Vec<String> {
         self.entries.iter().map(|(name, value)| format!("{name}={value}")).collect()
     }

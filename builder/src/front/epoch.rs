@@ -1,4 +1,4 @@
-//! `SOURCE_DATE_EPOCH`: the time of all that a build makes.
+//! `SOURCE_DATE_EPOCH`: the time of all files, layers and images that a build creates.
 
 use super::BuildOptions;
 use crate::context::Context;
@@ -12,13 +12,13 @@ use kiln_image::sys::Named;
 use std::fs::File;
 use std::path::Path;
 
-/// The build argument. A Dockerfile may set it for all stages, too.
+/// Name of the build argument. A Dockerfile may set it for all stages as well.
 pub(crate) const NAME: &str = "SOURCE_DATE_EPOCH";
 
 /// The epoch as far as the options and the file determine it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Epoch {
-    /// Seconds since 1970, or no epoch.
+    /// Seconds since 1970; `None` without an epoch.
     Known(Option<i64>),
     /// The time of a remote file or repository: see [`fetch`].
     Of(Operation),
@@ -28,7 +28,7 @@ pub(crate) enum Epoch {
 /// of a named context for its time, or the name of a stage that is a single remote ADD.
 ///
 /// # Errors
-/// The value is none of these.
+/// Fails for all other values.
 pub(crate) fn read(context: &Context, options: &BuildOptions, stages: &Stages) -> Result<Epoch, Mistake> {
     let argument = options.build_args.get(NAME).map(String::as_str);
     let text = match argument.or_else(|| stages.globals.value(NAME)) {
@@ -60,11 +60,11 @@ pub(crate) fn read(context: &Context, options: &BuildOptions, stages: &Stages) -
     }
 }
 
-/// The time of a remote file or repository, which is fetched into the empty directory `dir`. `None` when the server
-/// reports no time.
+/// Time of a remote file or repository in seconds since 1970, which is fetched into the empty directory `dir`. `None`
+/// when the server reports no time.
 ///
 /// # Errors
-/// It cannot be fetched.
+/// Fails when the file or repository cannot be fetched.
 pub(crate) fn fetch(operation: &Operation, remote: &dyn Remote, dir: &Path) -> Result<Option<i64>, Mistake> {
     let (address, time) = match operation {
         Operation::Download(download) => (&download.url, download_time(&download.url, remote, dir)),

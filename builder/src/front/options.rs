@@ -1,4 +1,4 @@
-//! Options of a build, as a caller sets them.
+//! Options of a build, as its caller sets them.
 
 use crate::annotation::Annotations;
 use crate::credentials::Credentials;
@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Options of a build.
 #[derive(Clone, Debug)]
 pub struct BuildOptions {
-    /// The stages to build, in order; when empty, the last one.
+    /// Stages to build, in order; empty for the last one.
     pub targets: Vec<Target>,
-    /// Also build the stages that no target needs.
+    /// Build the stages that no target needs as well.
     pub all_stages: bool,
     /// `--build-arg` values by name.
     pub build_args: BTreeMap<String, String>,
@@ -22,43 +22,43 @@ pub struct BuildOptions {
     pub labels: BTreeMap<String, String>,
     /// Annotations of manifests and indexes.
     pub annotations: Annotations,
-    /// Target platforms; when empty, the host's.
+    /// Target platforms; empty for the host's.
     pub platforms: Vec<Platform>,
-    /// Run all steps, whatever the cache holds.
+    /// Run all steps, even if the cache has their results.
     pub no_cache: bool,
-    /// Report why steps run.
+    /// Report the reasons for running steps.
     pub explain: bool,
-    /// Names for the image of the last target.
+    /// References for the image of the last target.
     pub tags: Vec<Reference>,
-    /// Names of stages, in lower case, whose steps run whatever the cache holds.
+    /// Names of stages, in lower case, whose steps run even if the cache has their results.
     pub no_cache_stages: BTreeSet<String>,
     /// Network of RUN steps that do not choose one.
     pub network: NetworkMode,
-    /// Privileges that the Dockerfile may use.
+    /// Entitlements that the Dockerfile may use.
     pub entitlements: Entitlements,
     /// Resource limits of RUN steps.
     pub limits: RunLimits,
     /// Set the times of files in new layers that are younger than `SOURCE_DATE_EPOCH` to it.
     pub rewrites_times: bool,
-    /// The layers to merge into one.
+    /// Layers to merge into one.
     pub squash: Squash,
     /// Fail on what the reference builder only warns about.
     pub strict: bool,
     /// Upper limit of concurrent steps; `None` for the number of processors, at least 16.
     pub jobs: Option<usize>,
-    /// Host directories for all RUN steps.
+    /// Host directories to mount into all RUN steps.
     pub volumes: Vec<HostMount>,
     /// Use Docker's media types instead of OCI's.
     pub docker_types: bool,
-    /// Keep no image: only the files of the result are wanted.
+    /// Create no image: only the files of the result are needed.
     pub only_files: bool,
     /// Names and addresses for /etc/hosts of RUN steps.
     pub hosts: Vec<(String, String)>,
-    /// Secrets and ssh sockets.
+    /// Secrets and ssh sockets for steps to mount.
     pub credentials: Credentials,
 }
 
-/// The options of `kiln build` without flags.
+/// Options of `kiln build` without flags.
 impl Default for BuildOptions {
     fn default() -> BuildOptions {
         BuildOptions {
@@ -91,16 +91,16 @@ impl Default for BuildOptions {
 /// A stage to build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Name of the stage.
+    /// Name of the stage, compared without case.
     pub stage: String,
-    /// Names for its image.
+    /// References for its image.
     pub tags: Vec<Reference>,
 }
 
-/// The layers to merge into one.
+/// Layers to merge into one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Squash {
-    /// None.
+    /// No layers are merged.
     #[default]
     No,
     /// The layers of this build.

@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-/// Prefix of the names that stand for images of OCI layouts; no registry has them.
+/// Prefix of placeholder names for images of OCI layouts; no registry has this name.
 const LAYOUTS: &str = "kiln.invalid/context";
 
 /// A named context as the user writes it.
@@ -31,11 +31,11 @@ fn failed(message: String, hint: &'static str) -> SourceError {
 }
 
 impl NamedSource {
-    /// Reads `NAME=VALUE`. The value is a directory, an address, or begins with `docker-image://`, `oci-layout://` or
+    /// Parses `NAME=VALUE`. The value is a directory, an address, or begins with `docker-image://`, `oci-layout://` or
     /// `target:`.
     ///
     /// # Errors
-    /// It has another form, or the name is none of a stage or an image.
+    /// Fails for a text of another form, and for a name that is not a valid name of a stage or image.
     pub fn parse(text: &str) -> Result<NamedSource, SourceError> {
         match text.split_once('=') {
             Some((name, value)) if !name.is_empty() && !value.is_empty() => {
@@ -63,7 +63,7 @@ impl NamedSource {
         SourceError::Named { message: format!("--build-context {}: {problem}", self.name), hint: None }
     }
 
-    /// Opens the context; directories that are made for it are added to `dirs`.
+    /// Opens the context; temporary directories for it are added to `dirs`.
     pub(super) fn open(
         &self,
         opener: &Opener<'_>,
@@ -106,7 +106,7 @@ impl NamedSource {
     }
 }
 
-/// Unpacks an archive; any other file becomes `context` in a directory of its own.
+/// Unpacks an archive; any other file becomes `context` in a new directory.
 fn download(
     opener: &Opener<'_>,
     url: &str,
@@ -135,10 +135,10 @@ fn layout_name(name: &str) -> String {
     format!("{LAYOUTS}/{}:latest", plain.trim_matches('-'))
 }
 
-/// Brings the images of OCI layouts into the store. Returns them by the names that stand for them.
+/// Loads the images of OCI layouts into the store. Returns them by their placeholder names.
 ///
 /// # Errors
-/// A layout cannot be read, or has no image for the platform.
+/// Fails when a layout cannot be read, or has no image for the platform.
 pub fn load_layouts(
     store: &Store,
     sources: &[NamedSource],
@@ -152,7 +152,7 @@ pub fn load_layouts(
             "" => None,
             text => Some(text.parse::<Digest>().map_err(|error| source.invalid(error))?),
         };
-        // A colon behind the last slash begins a tag, unless the directory has it in its name.
+        // A colon after the last slash begins a tag, unless the directory has it in its name.
         let colon =
             rest.rfind(':').filter(|colon| !rest[*colon..].contains('/') && !Path::new(rest).exists());
         let (dir, tag) = match colon {
