@@ -1,4 +1,5 @@
-//! The modules of the builder stand on each other without a circle, so that each can be read with only those below it.
+//! The modules of the builder do not depend on each other in circles, so that each can be read with only those below
+//! it.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -6,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// All source files below a directory.
+/// Paths of all source files below a directory.
 fn sources(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let of_entry = |path: PathBuf| if path.is_dir() { sources(&path) } else { vec![path] };
     entries.flat_map(of_entry).collect()
 }
 
-/// The modules that the code of a file names, its tests and comments left out: `event` for `crate::event::Row`.
+/// Modules that the code of a file names, without its tests and comments: `event` for `crate::event::Row`.
 fn named_modules(text: &str) -> impl Iterator<Item = String> {
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
@@ -23,7 +24,7 @@ fn named_modules(text: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// Each module of the crate with those that it stands on.
+/// Modules of the crate, each with those that it depends on.
 fn modules() -> BTreeMap<String, BTreeSet<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut modules: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
