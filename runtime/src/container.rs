@@ -1,7 +1,7 @@
 //! The life of a container, for every caller: engines, builds and the OCI command line.
 //!
-//! A caller describes what it wants, hands over descriptors ([`Handed`]), and serves the points at which the new process
-//! waits ([`Steps`]).
+//! A caller describes the container ([`Request`]), passes file descriptors ([`Handed`]), and serves the points at which
+//! the new process waits ([`Steps`]).
 
 pub mod etc;
 mod exec;

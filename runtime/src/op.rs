@@ -1,7 +1,7 @@
-//! What is done to set up a container, as data: an ordered list of operations.
+//! Set-up of a container as data: an ordered list of operations.
 //!
-//! [`crate::plan`] makes the list without touching anything, [`crate::init`] carries it out in the new
-//! process. It travels between processes as JSON, and is printed as text ([`Plan`] implements `Display`).
+//! [`crate::plan`] creates the list without side effects, [`crate::init`] carries it out in the new process. It is sent
+//! between processes as JSON, and printed as text ([`Plan`] implements `Display`).
 
 mod bytes;
 mod device;

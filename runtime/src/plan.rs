@@ -1,8 +1,7 @@
-//! From an OCI runtime specification to the list of set-up operations. Pure: nothing is touched.
+//! From an OCI runtime specification to the list of set-up operations. Pure: the host is neither read nor changed.
 //!
-//! The order is that of the established runtimes: namespaces, root, mounts in the order given, devices,
-//! terminal, hidden and read-only paths, the change of root, then identity and confinement, and the
-//! program last.
+//! The order is that of the established runtimes: namespaces, root, mounts in the order of the specification, devices,
+//! terminal, hidden and read-only paths, the change of root, then identity and confinement, and the program last.
 
 mod enter;
 mod identity;
@@ -36,75 +35,75 @@ impl Default for ConsoleSize {
     }
 }
 
-/// Why a specification cannot be carried out.
+/// Reason for which a specification cannot be carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// A part that every container needs.
+    /// A required part is missing.
     #[error("the container specification has no `{0}`")]
     Missing(&'static str),
-    /// A part that this runtime does not carry out.
+    /// A part that this runtime does not support.
     #[error("the container specification asks for {0}, which is not supported")]
     Unsupported(String),
-    /// A path that must begin at the root.
+    /// A path that must be absolute.
     #[error("{0} `{path}` is not an absolute path", path = .1.display())]
     NotAbsolute(&'static str, PathBuf),
-    /// The host's root as the container's.
+    /// The root directory is the host's `/`.
     #[error("the container's root is `/`, that of the host: a container needs a directory of its own")]
     MachineRoot,
-    /// A device number that no device has.
+    /// A device number out of range.
     #[error("device `{path}` has the {1} number {2}, which is out of range", path = .0.display())]
     Device(PathBuf, &'static str, i64),
-    /// A hook that may take no time at all.
+    /// A hook with a timeout of zero or less.
     #[error("the timeout of hook `{path}` is not a positive number of seconds", path = .0.display())]
     HookTimeout(PathBuf),
-    /// A kernel parameter that the specification has a field for.
+    /// A kernel parameter for which the specification has a field.
     #[error("sysctl `{0}` is not allowed as it conflicts with the field `{1}`, which is there for that")]
     SysctlConflict(String, &'static str),
-    /// A scheduler whose parameters do not go together.
+    /// Scheduler parameters that contradict each other.
     #[error("sched_setattr: `SCHED_DEADLINE` {0}")]
     Deadline(String),
-    /// A name that no network device can have.
+    /// A name that network devices cannot have.
     #[error("`{0}` cannot be the name of a network device")]
     DeviceName(String),
-    /// Two devices with one name.
+    /// Two network devices with one name.
     #[error("the network devices `{0}` and `{1}` would both be called `{2}` in the container")]
     SameDeviceName(String, String, String),
-    /// A number that stands for nobody.
+    /// An invalid uid or gid.
     #[error("no user and no group can have the id {0}")]
     Id(u32),
-    /// A resource limit that is given twice.
+    /// A resource limit that is set twice.
     #[error("the container specification sets the limit {0} twice")]
     LimitTwice(PosixRlimitType),
     /// Ranges of ids that contradict each other.
     #[error("the {0} `{1}` {2}")]
     Mapping(&'static str, String, &'static str),
-    /// A namespace that is named twice.
+    /// A namespace that is listed twice.
     #[error("the container specification lists the {0} namespace twice")]
     Twice(LinuxNamespaceType),
-    /// Ids of a new user namespace that are missing.
+    /// Id mappings of a new user namespace are missing.
     #[error("the container specification asks for a new user namespace but has no {0}")]
     NoMappings(&'static str),
-    /// Settings that need a namespace of the container's own.
+    /// Settings without the namespace that they require.
     #[error("{0} needs a {1} namespace of the container's own, and the specification has none")]
     NeedsNamespace(&'static str, LinuxNamespaceType),
     /// A capability that does not exist.
     #[error("unknown capability `{0}`")]
     Capability(String),
-    /// A mount that cannot be read.
+    /// A mount with invalid options.
     #[error(transparent)]
     Mount(#[from] MountOptionError),
     /// A system call filter that cannot be compiled.
     #[error(transparent)]
     Seccomp(#[from] SeccompError),
-    /// A kernel parameter that is not the container's own.
+    /// A kernel parameter that no namespace of the container separates from the host.
     #[error("kernel parameter `{0}` is not separate for the container")]
     Sysctl(String),
-    /// An environment entry without `=`, or a text with a NUL in it.
+    /// An environment entry without `=`, or a text that contains NUL.
     #[error("{0} holds a NUL character")]
     Nul(&'static str),
 }
 
-/// Makes the plan for a container.
+/// Plans the set-up of a container.
 pub fn plan(spec: &Spec, request: &Request<'_>) -> Result<Plan, PlanError> {
     let process = spec.process().as_ref().ok_or(PlanError::Missing("process"))?;
     let root = spec.root().as_ref().ok_or(PlanError::Missing("root"))?;
@@ -167,9 +166,9 @@ struct Planner<'a> {
     linux: Option<&'a Linux>,
     namespaces: namespaces::Namespaces,
     outside: Vec<SetupOp>,
-    /// File systems that become read-only when all is in them.
+    /// File systems that become read-only once all mounts on them exist.
     readonly: Vec<(Bytes, bool)>,
-    /// The process is in its cgroups by now.
+    /// True once the process is in its cgroups.
     is_in_groups: bool,
     setup: Vec<SetupOp>,
 }
@@ -179,14 +178,15 @@ impl Planner<'_> {
         self.setup.push(op);
     }
 
-    /// Stops until the parent has done what it does once the process exists, if it does not stop for the parent anyway.
+    /// Waits at `point`, unless the process already waits for the parent at another one: the parent's work for a new
+    /// process is done then.
     fn wait_for_parent(&mut self, point: Point) {
         if !self.setup.iter().any(|op| matches!(op, SetupOp::Wait(_))) {
             self.push(SetupOp::Wait(point));
         }
     }
 
-    /// Namespaces, keyring, and what must be set while the host's rights are still there.
+    /// Namespaces, keyring, and operations that need the host's privileges.
     fn begin(&mut self, process: &oci_spec::runtime::Process) -> Result<(), PlanError> {
         if self.request.parent.has(ParentWork::START) {
             self.push(SetupOp::Wait(Point::Start));
@@ -195,7 +195,7 @@ impl Planner<'_> {
             self.outside = identity::limits(process)?;
             self.push(SetupOp::Wait(Point::Users));
         }
-        // While the files of this process are still its own.
+        // Before `BecomeRoot`, while the process owns its files in /proc.
         if self.namespaces.own_time {
             let clocks = std::mem::take(&mut self.namespaces.clocks);
             self.push(SetupOp::NewTime(clocks));
@@ -216,7 +216,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// The process is in its groups from here on, and in a cgroup namespace rooted there if it has one.
+    /// Lets the process enter its cgroups, and a cgroup namespace rooted there if it has one.
     fn enter_groups(&mut self) {
         if self.request.parent.has(ParentWork::CGROUPS) {
             self.wait_for_parent(Point::Groups);
@@ -230,7 +230,7 @@ impl Planner<'_> {
         }
         self.is_in_groups = true;
         if self.namespaces.own_cgroup && !std::mem::replace(&mut self.namespaces.made_cgroup, true) {
-            // Late, since it is rooted at the group that the process is in by then.
+            // Last, since the namespace is rooted at the cgroup of the process at that time.
             self.push(SetupOp::Unshare(libc::CLONE_NEWCGROUP as u64));
         }
     }
@@ -238,7 +238,7 @@ impl Planner<'_> {
     fn root(&mut self, root: &oci_spec::runtime::Root) -> Result<(), PlanError> {
         let before = match self.propagation()? {
             None => libc::MS_PRIVATE,
-            // Peers of the host's mounts stay peers; only the place of the root is cut off.
+            // Peers of the host's mounts stay peers; only the mount of the root directory is cut off.
             Some((libc::MS_SHARED, _)) => 0,
             Some(_) => libc::MS_SLAVE,
         };
@@ -254,7 +254,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// The SELinux label of all files that are the container's own, where labels are in force.
+    /// SELinux label of all files on the container's mounts; `None` when labels are not enforced or there is none.
     fn mount_label(&self) -> Option<&str> {
         let label = self.linux.and_then(|linux| linux.mount_label().as_deref());
         label.filter(|label| !label.is_empty() && self.request.identity.modules.selinux)
@@ -270,7 +270,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// `MS_…` bits of the root, and whether they are meant for all mounts below.
+    /// `MS_…` propagation bits of the root, and whether they apply to all mounts below; `None` when not specified.
     fn propagation(&self) -> Result<Option<(u64, bool)>, PlanError> {
         let name = self.linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
         if name.is_empty() {
@@ -286,7 +286,7 @@ impl Planner<'_> {
         else {
             return Ok(());
         };
-        // Those of this side are told the container's state by the parent too.
+        // Hooks in the host's namespaces receive the container's state from the parent as well.
         let told =
             [hooks.prestart(), hooks.create_runtime(), hooks.create_container(), hooks.start_container()];
         if told.into_iter().flatten().any(|hooks| !hooks.is_empty()) {
@@ -321,7 +321,7 @@ impl Planner<'_> {
             }
             let is_unified_only = self.request.cgroups.layout.is_none_or(Layout::is_unified_only);
             if mount.typ().as_deref() == Some("cgroup2") && !is_unified_only {
-                // Version 2 by its name, beside version 1.
+                // Explicitly version 2, on hosts that also have version 1.
                 self.enter_groups();
             } else if matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")) {
                 self.enter_groups();
@@ -363,7 +363,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Without a device filter no mount but the host's own device nodes may open devices.
+    /// Adds `nodev` where there is no device filter: then only the bound device nodes may open devices.
     fn guarded(&self, mut op: MountOp) -> MountOp {
         if self.request.devices == DeviceNodes::Exclusive && !op.target.as_path().starts_with("/dev/pts") {
             mounts::forbid_devices(&mut op);
@@ -371,7 +371,7 @@ impl Planner<'_> {
         op
     }
 
-    /// Nodes and links of /dev, unless the container is shown another's.
+    /// Nodes and links of /dev, unless another /dev is mounted into the container.
     fn devices(&mut self) -> Result<(), PlanError> {
         let mounts = || self.spec.mounts().iter().flatten();
         let foreign =
@@ -393,7 +393,7 @@ impl Planner<'_> {
                 identity::check_id(id)?;
             }
             listed.push(device.path().clone());
-            // That is a link to the container's own, always.
+            // Always a link to the container's own devpts.
             if device.path() == Path::new("/dev/ptmx") {
                 continue;
             }
@@ -486,7 +486,7 @@ impl Planner<'_> {
     }
 }
 
-/// Network devices of the host that the container is to have: their names here and there.
+/// Network devices of the host to move into the container: names on the host and in the container.
 pub fn network_devices(spec: &Spec) -> Result<Vec<(String, String)>, PlanError> {
     let Some(linux) = spec.linux() else { return Ok(Vec::new()) };
     let devices = linux.net_devices().iter().flatten().map(|(name, device)| {
@@ -494,7 +494,7 @@ pub fn network_devices(spec: &Spec) -> Result<Vec<(String, String)>, PlanError> 
         (name.clone(), inside.unwrap_or_else(|| name.clone()))
     });
     let mut devices: Vec<(String, String)> = devices.collect();
-    // A table has no order; a plan has.
+    // A table has no order, but a plan does.
     devices.sort();
     for (place, (name, inside)) in devices.iter().enumerate() {
         if let Some(wrong) = [name, inside].into_iter().find(|name| !is_device_name(name)) {
@@ -512,7 +512,7 @@ pub fn network_devices(spec: &Spec) -> Result<Vec<(String, String)>, PlanError> 
     Ok(devices)
 }
 
-/// True for names that an interface can have (`dev_valid_name` of the kernel).
+/// True for valid names of network interfaces (`dev_valid_name` of the kernel).
 fn is_device_name(name: &str) -> bool {
     const MAX_NAME: usize = 15;
     !name.is_empty()
@@ -521,7 +521,7 @@ fn is_device_name(name: &str) -> bool {
         && !name.contains(|letter: char| letter == '/' || letter == ':' || letter.is_whitespace())
 }
 
-/// Hooks that run last must be known to make sense first: nobody can be told afterwards.
+/// Checks the hooks that run last before the start: afterwards no error can be reported.
 pub fn check_hooks(spec: &Spec) -> Result<(), PlanError> {
     let Some(hooks) = spec.hooks() else { return Ok(()) };
     let lists = [
@@ -542,7 +542,7 @@ fn absolute(what: &'static str, path: &str) -> Result<Bytes, PlanError> {
     Err(PlanError::NotAbsolute(what, path.into()))
 }
 
-/// A hook as data.
+/// Converts a hook to an operation.
 pub fn hook(hook: &Hook) -> Result<HookOp, PlanError> {
     if !hook.path().is_absolute() {
         return Err(PlanError::NotAbsolute("hook", hook.path().clone()));

@@ -1,4 +1,4 @@
-//! What a container needs in its tree before the first mount.
+//! Directories of a container that must exist before its first mount.
 
-/// Directories that every container needs as mount targets; the caller puts them below the image.
+/// Directories that every container needs as mount targets; the caller creates them in a layer below the image.
 pub const STUB_DIRS: [&str; 4] = ["proc", "sys", "dev", "etc"];

@@ -1,4 +1,4 @@
-//! Entering a container that runs: its namespaces, and the cgroups that a further process belongs to.
+//! Further processes in a running container: its namespaces, and the cgroups that they enter.
 
 use crate::cgroup::{CgroupError, Groups};
 use crate::view;
@@ -19,7 +19,7 @@ const NAMESPACES: [(&str, LinuxNamespaceType); 8] = [
     ("time", LinuxNamespaceType::Time),
 ];
 
-/// The namespaces of a process that differ from this one's, as `CLONE_NEW…` bits.
+/// Namespaces of a process that differ from those of this process, as `CLONE_NEW…` bits.
 pub fn other_namespaces(pid: i32) -> u64 {
     let differs = |name: &str| {
         let own = std::fs::read_link(format!("/proc/self/ns/{name}"));
@@ -29,41 +29,41 @@ pub fn other_namespaces(pid: i32) -> u64 {
     NAMESPACES.iter().filter(|(name, _)| differs(name)).fold(0, |bits, (_, kind)| bits | *kind as u64)
 }
 
-/// The cgroups that a further process enters.
+/// Cgroups that a further process enters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EntryCgroups {
-    /// The version 2 cgroup that it is born into.
+    /// Version 2 cgroup in which the process is created.
     born_in: Option<PathBuf>,
-    /// The version 1 cgroups that its parent moves it to.
+    /// Version 1 cgroups to which its parent moves it.
     moved_to: Vec<PathBuf>,
 }
 
-/// A cgroup below the container's own that a further process is to enter.
+/// A cgroup below the container's cgroup that a further process is to enter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubCgroup {
-    /// The version 1 controller that it is for; `None` for all, version 2 included.
+    /// Version 1 controller of the cgroup; `None` for all controllers and version 2.
     pub controller: Option<String>,
-    /// Its path below the container's cgroup.
+    /// Path below the container's cgroup.
     pub path: PathBuf,
 }
 
-/// Why a cgroup below the container's cannot be entered.
+/// Failure to enter a cgroup below the container's cgroup.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubCgroupError {
     /// The container has no cgroup of that controller.
     #[error("unknown controller {0}")]
     Controller(String),
-    /// A path that leads out of the container's cgroup.
+    /// The path leads out of the container's cgroup.
     #[error("bad sub cgroup path: {path} is not a sub cgroup path", path = .0.display())]
     Path(PathBuf),
 }
 
 impl EntryCgroups {
-    /// Those of a container whose init process is `pid`, or the cgroups `below` them. Of several for one controller the
-    /// first counts, and one for a controller before one for all.
+    /// Finds the cgroups of the container whose init process is `pid`, or the cgroups `below` them. Of several entries
+    /// for one controller the first counts, and an entry for a controller precedes one for all.
     ///
     /// # Errors
-    /// Of `below`: a controller that the container has no cgroup of, and paths with `..`.
+    /// Fails for entries of `below` with a controller of which the container has no cgroup, and for paths with `..`.
     pub fn new(groups: &Groups, pid: i32, below: &[SubCgroup]) -> Result<EntryCgroups, SubCgroupError> {
         let known = groups.paths();
         let is_known = |name: &str| known.iter().any(|(controller, _)| *controller == name);
@@ -74,7 +74,7 @@ impl EntryCgroups {
         let mut entry = EntryCgroups::default();
         for (controller, dir) in known {
             if controller.is_empty() {
-                // Where both versions are in use, the paths are those of version 1.
+                // On hosts with both versions the paths are those of version 1.
                 let is_hybrid = groups.needs_attach() && !below.is_empty();
                 let path = if is_hybrid { dir.to_owned() } else { choose(below, "", dir)? };
                 entry.born_in = Some(path);
@@ -100,13 +100,14 @@ impl EntryCgroups {
         !self.moved_to.is_empty()
     }
 
-    /// Opens the version 2 cgroup; `None` when the container has none.
+    /// Opens the version 2 cgroup; `None` when the container has no such cgroup.
     ///
-    /// Until the new process has closed the directory, processes of the container that may inspect others can reach it: no
-    /// path leads out of a fenced one (CVE-2024-21626). Where this process lacks the privileges to fence it, so do they.
+    /// Until the new process has closed the directory, processes of the container that may inspect other processes can
+    /// reach it: no path leads out of a fenced directory (CVE-2024-21626). Where this process lacks the privileges to
+    /// fence it, processes of the container lack the privileges to reach it.
     ///
     /// # Errors
-    /// The directory cannot be opened.
+    /// Fails when the directory cannot be opened.
     pub fn open(&self) -> Result<Option<OwnedFd>, CgroupError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |path: &PathBuf| {
@@ -120,7 +121,7 @@ impl EntryCgroups {
     /// Moves a process to the version 1 cgroups.
     ///
     /// # Errors
-    /// The first that it cannot be moved to.
+    /// Fails at the first cgroup that refuses the process.
     pub fn attach(&self, pid: i32) -> Result<(), CgroupError> {
         self.moved_to.iter().try_for_each(|dir| {
             let path = dir.join("cgroup.procs");
@@ -141,13 +142,13 @@ fn choose(below: &[SubCgroup], controller: &str, dir: &Path) -> Result<PathBuf, 
     }
 }
 
-/// True for a version 2 cgroup that enabled controllers for those below it: it takes no processes itself.
+/// True for a version 2 cgroup that enabled controllers for its children: it accepts no processes itself.
 fn hands_down_controllers(dir: &Path) -> bool {
     let enabled = std::fs::read_to_string(dir.join("cgroup.subtree_control"));
     enabled.is_ok_and(|controllers| !controllers.trim().is_empty())
 }
 
-/// The version 2 cgroup of a process; `None` when it is not below `dir`.
+/// Version 2 cgroup of a process; `None` when it is not below `dir`.
 fn cgroup_of(pid: i32, dir: &Path) -> Option<PathBuf> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;

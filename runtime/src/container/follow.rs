@@ -1,4 +1,4 @@
-//! The loop over what a container's first process reports while it sets itself up.
+//! Loop over the status messages of a container's first process during set-up.
 
 use crate::helper::receive;
 use crate::init::{Status, word};
@@ -7,21 +7,21 @@ use crate::op::Point;
 use crate::process::SpawnError;
 use rustix::fd::{AsFd, OwnedFd};
 
-/// Why a caller could not do its part of a start; the start fails with it.
+/// Failure of the caller's part of a start; the start fails with it.
 pub type CallerError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The caller's part of a start, in the order of its methods. An error ends the start, and the process.
+/// The caller's part of a start, in the order of its methods. An error ends the start and the process.
 pub trait Steps {
-    /// The process exists; it sets itself up from here on. Only [`crate::launch::launch`] calls this.
+    /// Called when the process exists and its set-up begins. Only [`crate::launch::launch`] calls this.
     fn made(&mut self, _launched: &Launched) -> Result<(), CallerError> {
         Ok(())
     }
-    /// The program of the system call filter, for plans that leave it to the parent.
+    /// Returns the program of the system call filter, for plans in which the parent compiles it.
     fn filter(&mut self) -> Result<Vec<u64>, CallerError> {
         Ok(Vec::new())
     }
-    /// The process waits at `point`. Returns the message that lets it continue: the container's state at
-    /// [`Point::Hooks`], else nothing.
+    /// Called when the process waits at `point`. Returns the message that lets it continue: the container's state at
+    /// [`Point::Hooks`], otherwise nothing.
     fn reached(&mut self, _point: Point, _pid: i32) -> Result<Vec<u8>, CallerError> {
         Ok(Vec::new())
     }
@@ -29,29 +29,29 @@ pub trait Steps {
     fn console(&mut self, _master: OwnedFd) -> Result<(), CallerError> {
         Ok(())
     }
-    /// Takes the descriptor on which calls arrive that the filter reports (seccomp_unotify(2)).
+    /// Takes the file descriptor on which the kernel reports calls that match the filter (seccomp_unotify(2)).
     fn listener(&mut self, _listener: OwnedFd, _pid: i32) -> Result<(), CallerError> {
         Ok(())
     }
 }
 
-/// For callers that have no part in the start.
+/// Steps of callers that have no part in the start.
 #[derive(Clone, Copy, Debug)]
 pub struct NoSteps;
 
 impl Steps for NoSteps {}
 
-/// How a start ended that did not fail.
+/// End of a start that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The process waits at its gate.
     Created,
-    /// The process closed its end: by exec, or by its death.
+    /// The process closed its end of the socket, by exec or by its death.
     Closed,
 }
 
-/// Serves a process until its program runs, it waits at its gate, or its set-up fails. `identify` writes the id maps of a
-/// new user namespace.
+/// Serves a process until its program runs, it waits at its gate, or its set-up fails. `identify` writes the id maps of
+/// a new user namespace.
 pub(crate) fn follow(
     status: &OwnedFd,
     pid: i32,

@@ -1,10 +1,10 @@
-//! Descriptors that a container's first process gets from its parent.
+//! File descriptors that a parent passes to a container's first process.
 
 use crate::op::FdSlot;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
-/// Descriptors for a new process. Plans name each by the slot under which it was added.
+/// File descriptors for a new process. Plans refer to each by the slot under which it was added.
 #[derive(Debug, Default)]
 pub struct Handed<'a> {
     fds: Vec<Handle<'a>>,
@@ -26,12 +26,12 @@ impl AsFd for Handle<'_> {
 }
 
 impl<'a> Handed<'a> {
-    /// Adds a descriptor that this process closes once the new one has it.
+    /// Adds a file descriptor that this process closes once the new process has it.
     pub fn give(&mut self, fd: OwnedFd) -> FdSlot {
         self.add(Handle::Owned(fd))
     }
 
-    /// Adds a descriptor that this process keeps.
+    /// Adds a file descriptor that this process keeps.
     pub fn lend(&mut self, fd: BorrowedFd<'a>) -> FdSlot {
         self.add(Handle::Borrowed(fd))
     }
@@ -41,12 +41,12 @@ impl<'a> Handed<'a> {
         FdSlot(self.fds.len() - 1)
     }
 
-    /// All descriptors, in the order of their slots.
+    /// All file descriptors, in the order of their slots.
     pub(crate) fn iter(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.fds.iter().map(AsFd::as_fd)
     }
 
-    /// All descriptors, in the order of their slots; those that were lent are duplicated.
+    /// All file descriptors, in the order of their slots; borrowed ones are duplicated.
     pub(crate) fn into_owned(self) -> Result<Vec<OwnedFd>, Errno> {
         let own = |handle| match handle {
             Handle::Owned(fd) => Ok(fd),

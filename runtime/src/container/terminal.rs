@@ -1,16 +1,16 @@
-//! The user's terminal while a container uses another one.
+//! The user's terminal while a container with another terminal runs.
 
 use crate::op::ConsoleSize;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::termios::{self, OptionalActions, OutputModes, Termios, Winsize};
 
-/// What happens to the ends of lines that this process writes to a raw terminal.
+/// Translation of the ends of lines that this process writes to a raw terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RawOutput {
-    /// They are written as they are: the container's terminal has translated them.
+    /// None: the container's terminal has translated them.
     Raw,
-    /// The terminal translates them: the container's terminal leaves them plain.
+    /// The user's terminal translates them: the container's terminal does not.
     Translated,
 }
 
@@ -21,10 +21,10 @@ pub struct RawTerminal {
 }
 
 impl RawTerminal {
-    /// Sets raw mode.
+    /// Sets raw mode on the terminal.
     ///
     /// # Errors
-    /// `ENOTTY` when standard input is no terminal.
+    /// `ENOTTY` when standard input is not a terminal.
     pub fn new(output: RawOutput) -> Result<RawTerminal, Errno> {
         let stdin = rustix::stdio::stdin();
         let before = termios::tcgetattr(stdin)?;
@@ -45,12 +45,13 @@ impl Drop for RawTerminal {
     }
 }
 
-/// The size of the terminal that this process has on a standard stream; `None` without one.
+/// Size of the terminal on a standard stream of this process; `None` when none is a terminal.
 pub fn own_size() -> Option<ConsoleSize> {
     own_winsize().map(|size| ConsoleSize { rows: size.ws_row, columns: size.ws_col })
 }
 
-/// Gives a container's terminal the size of this process's; nothing happens without one, or when the container has ended.
+/// Sets the size of a container's terminal to that of this process's. Without a terminal, or when the container has
+/// ended, the size stays.
 pub fn copy_size(master: &OwnedFd) {
     if let Some(size) = own_winsize() {
         let _ = termios::tcsetwinsize(master.as_fd(), size);

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 pub struct Bytes(pub Vec<u8>);
 
 impl Bytes {
-    /// As a path.
+    /// The bytes as a path.
     pub fn as_path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))
     }
 
-    /// The names that a path leads over, as they are written: `..` takes one away.
+    /// Components of a path, without following links: `..` removes the one before it.
     pub(crate) fn names(&self) -> Vec<Vec<u8>> {
         let parts = self.0.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
         let mut names: Vec<Vec<u8>> = Vec::new();
@@ -30,7 +30,7 @@ impl Bytes {
         names
     }
 
-    /// As a C string, cut at a NUL, which no path or argument of a process can hold.
+    /// The bytes as a C string, cut at a NUL, which no path or argument of a process can contain.
     pub fn to_c_string(&self) -> CString {
         let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
         CString::new(&self.0[..end]).expect("the text was cut at its first NUL")

@@ -6,31 +6,31 @@ use serde::{Deserialize, Serialize};
 /// A device node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceOp {
-    /// Where, from the root.
+    /// Path of the node, from the root.
     pub path: Bytes,
     /// `b` for block devices, `c` for character devices, `p` for pipes.
     pub kind: char,
-    /// Major number.
+    /// Major number of the device.
     pub major: u32,
-    /// Minor number.
+    /// Minor number of the device.
     pub minor: u32,
-    /// Permissions.
+    /// Permission bits of the node.
     pub mode: u32,
-    /// Owner.
+    /// Uid of the owner.
     pub uid: u32,
-    /// Group.
+    /// Gid of the owner.
     pub gid: u32,
-    /// Bind the host's own node instead of making one.
+    /// Bind the host's node instead of creating one.
     pub bind: bool,
-    /// A node that is handed over, to bind instead of either.
+    /// Node that the parent passes; it is bound instead.
     pub node: Option<FdSlot>,
 }
 
 /// Size of a new terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsoleSize {
-    /// Lines.
+    /// Height in lines of text.
     pub rows: u16,
-    /// Characters a line.
+    /// Width in characters per line.
     pub columns: u16,
 }

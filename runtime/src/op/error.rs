@@ -1,36 +1,36 @@
-//! Failures of set-up, as data that travels from the new process to its parent.
+//! Failures of set-up, as data sent by the new process to its parent.
 
 use super::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Why setting up failed, as data: the failing operation's name, what it was done to, and errno.
+/// Failure of set-up, as data: the failing operation, its object, and errno.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetupError {
-    /// Which part of setting up.
+    /// Part of set-up that failed.
     pub stage: Stage,
-    /// The call that failed, such as `mount`.
+    /// Name of the failed call, such as `mount`.
     pub call: String,
-    /// What it was called on.
+    /// Object of the call, such as a path.
     pub on: Bytes,
-    /// Why; 0 when the reason is in `message`.
+    /// Error of the call; 0 when the reason is in `message`.
     pub errno: i32,
-    /// Said instead of the errno's text when that would mislead.
+    /// Message to print instead of the errno's text where that would mislead.
     pub message: Option<String>,
 }
 
-/// Parts of setting up that callers tell apart.
+/// Parts of set-up that callers distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
-    /// Making the process.
+    /// Creation of the process.
     Clone,
-    /// Namespaces, mounts, devices, limits.
+    /// Namespaces, mounts, devices, and limits.
     Setup,
-    /// Looking up the user.
+    /// Lookup of the user.
     User,
     /// Entering the working directory.
     WorkingDir,
-    /// Running the program.
+    /// Execution of the program.
     Exec,
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for SetupError {
 
 impl std::error::Error for SetupError {}
 
-/// The text of an errno without Rust's `(os error N)`.
+/// Text of an errno without Rust's `(os error N)`.
 pub fn describe_errno(errno: i32) -> String {
     let text = std::io::Error::from_raw_os_error(errno).to_string();
     let text = text.split(" (os error").next().unwrap_or_default().to_owned();

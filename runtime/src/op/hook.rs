@@ -1,29 +1,29 @@
-//! Hooks of the specification.
+//! Hooks of the specification as operations.
 
 use super::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Files that what a hook says is added to, by stream; where there is none it is passed over, but for what a failing hook
-/// has to say on standard error.
+/// Files to which the output of hooks is appended, by stream. Output without a file is discarded, except for the
+/// standard error of a failing hook.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookOutput {
-    /// For standard output.
+    /// File for standard output.
     pub stdout: Option<Bytes>,
-    /// For standard error.
+    /// File for standard error.
     pub stderr: Option<Bytes>,
 }
 
-/// A program that is run on the way (OCI runtime specification, "POSIX-platform Hooks").
+/// A program that runs during set-up (OCI runtime specification, "POSIX-platform Hooks").
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookOp {
-    /// What to run.
+    /// Path of the program.
     pub path: Bytes,
-    /// Its arguments, its own name first; empty for just that.
+    /// Arguments with the program's name first; empty for the name alone.
     pub arguments: Vec<Bytes>,
-    /// Its environment, when the specification gives one; the caller's else.
+    /// Environment of the hook; `None` for the caller's.
     pub environment: Option<Vec<Bytes>>,
-    /// Files that what it says is added to.
+    /// Files to which its output is appended.
     pub output: HookOutput,
-    /// Seconds after which it is killed.
+    /// Timeout in seconds after which it is killed; `None` waits without limit.
     pub timeout: Option<u32>,
 }

@@ -1,46 +1,46 @@
-//! Who a process is, what it may do, and how it is scheduled.
+//! Identity, privileges and scheduling of a process.
 
 use serde::{Deserialize, Serialize};
 
-/// Users and groups of a user namespace (user_namespaces(7)).
+/// Id maps of a user namespace (user_namespaces(7)).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMaps {
-    /// Users.
+    /// Ranges of uids.
     pub users: Vec<IdRange>,
-    /// Groups.
+    /// Ranges of gids.
     pub groups: Vec<IdRange>,
 }
 
-/// A run of ids inside, and what they are outside.
+/// A range of consecutive ids, in the namespace and in its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdRange {
-    /// First id inside.
+    /// First id in the namespace.
     pub inside: u32,
-    /// First id outside.
+    /// First id in the parent namespace.
     pub outside: u32,
-    /// How many.
+    /// Number of ids.
     pub count: u32,
 }
 
 impl IdRange {
-    /// Whether `id` is one of those inside.
+    /// True when `id` is in the range, as seen in the namespace.
     pub(crate) fn holds(&self, id: u32) -> bool {
         id.checked_sub(self.inside).is_some_and(|offset| offset < self.count)
     }
 }
 
-/// How far a clock of a time namespace is from the host's (time_namespaces(7)).
+/// Offset of a clock of a time namespace from the host's (time_namespaces(7)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockOffset {
-    /// `monotonic` or `boottime`.
+    /// Name of the clock: `monotonic` or `boottime`.
     pub clock: String,
-    /// Whole seconds.
+    /// Offset in whole seconds.
     pub seconds: i64,
-    /// And nanoseconds.
+    /// Nanoseconds to add to the seconds.
     pub nanoseconds: u32,
 }
 
-/// How the process is scheduled: the fields of `struct sched_attr`, which see (sched_setattr(2)).
+/// Scheduling attributes: the fields of `struct sched_attr` (sched_setattr(2)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "sched_setattr(2) documents them")]
 pub struct SchedulerOp {
@@ -53,26 +53,26 @@ pub struct SchedulerOp {
     pub period: u64,
 }
 
-/// Numbers of a user.
+/// Uid and gids of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserIds {
-    /// User.
+    /// Uid of the process.
     pub uid: u32,
-    /// Primary group.
+    /// Primary gid of the process.
     pub gid: u32,
-    /// Further groups.
+    /// Supplementary gids of the process.
     pub groups: Vec<u32>,
 }
 
 /// Capability sets as bit masks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapabilityOp {
-    /// What counts now.
+    /// Capabilities that the kernel checks.
     pub effective: u64,
-    /// What may be made to count.
+    /// Capabilities that may become effective.
     pub permitted: u64,
-    /// What is kept over exec with the file's consent.
+    /// Capabilities kept across exec if the file has them as inheritable.
     pub inheritable: u64,
-    /// What is kept over exec without it.
+    /// Capabilities kept across exec of any file.
     pub ambient: u64,
 }

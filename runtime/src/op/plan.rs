@@ -6,112 +6,112 @@ use super::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Index into the descriptors that are handed over together with a plan.
+/// Index into the file descriptors that are passed together with a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FdSlot(pub usize);
 
-/// A whole container about to start.
+/// Complete description of a container's start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// `CLONE_NEW…` bits of the namespaces that the process is born into.
+    /// `CLONE_NEW…` bits of the namespaces in which the process is created.
     pub namespaces: u64,
-    /// Namespaces that exist and must be entered before the process is made: those of processes and time,
-    /// and others that a new user namespace would have no rights over. Done by a process in between.
+    /// Existing namespaces that must be entered before the process is created: pid and time namespaces, and others over
+    /// which a new user namespace would have no privileges. An intermediate process enters them.
     pub joined: Vec<JoinOp>,
-    /// Who is who in a new user namespace; the parent writes this.
+    /// Id maps of a new user namespace, written by the parent; `None` without one.
     pub users: Option<IdMaps>,
-    /// What the parent does to the process at [`Point::Users`]: limits, which root of a new user namespace could
+    /// Operations of the parent on the process at [`Point::Users`]: limits, which root of a new user namespace could
     /// not raise.
     pub outside: Vec<SetupOp>,
-    /// Clocks of a time namespace that a process in between makes.
+    /// Clocks of a time namespace that an intermediate process creates.
     pub clocks: Vec<ClockOffset>,
-    /// The cgroup v2 directory it is born into.
+    /// Version 2 cgroup directory in which the process is created.
     pub cgroup: Option<FdSlot>,
-    /// What is done before the program runs, in order.
+    /// Operations before the program runs, in order.
     pub setup: Vec<SetupOp>,
-    /// The program.
+    /// Program of the container.
     pub program: Program,
 }
 
 /// A namespace to enter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinOp {
-    /// Its kind, as a `CLONE_NEW…` bit; several bits for all of a process's namespaces at once.
+    /// Kind as a `CLONE_NEW…` bit; several bits for several namespaces of one process at once.
     pub kinds: u64,
-    /// A file that stands for it, or a process's handle.
+    /// File of the namespace, or pidfd of a process in it.
     pub at: JoinAt,
 }
 
-/// What stands for a namespace.
+/// Reference to a namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JoinAt {
     /// A file such as `/proc/1/ns/net`.
     Path(Bytes),
-    /// A descriptor that is handed over.
+    /// A file descriptor that the parent passes.
     Slot(FdSlot),
 }
 
-/// The program of a container.
+/// Program of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
-    /// Its arguments, its own name first.
+    /// Arguments with the program's name first.
     pub arguments: Vec<Bytes>,
-    /// Its environment as `NAME=value`.
+    /// Environment as `NAME=value` entries.
     pub environment: Vec<Bytes>,
-    /// Descriptors from 3 on that it keeps.
+    /// Number of file descriptors from 3 on that it keeps.
     pub kept_fds: u32,
-    /// Run it by a handle on its file, so that the kernel looks for no interpreter by a path (see `seal`).
+    /// Execute it by a file descriptor, so that the kernel resolves no path to an interpreter (see `seal`).
     pub by_handle: bool,
 }
 
-/// Where setting up stops until the parent says go. The parent's word may carry the container's state, for hooks.
+/// Points at which set-up waits for a message of the parent. The message may contain the container's state, for hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Point {
-    /// Before anything else.
+    /// Before any other operation.
     Start,
-    /// Until the users of the new namespace are known.
+    /// Until the id maps of the new user namespace are written.
     Users,
-    /// Until the process is in its control groups. The parent says so unasked.
+    /// Until the process is in its cgroups. The parent sends this without a request.
     Groups,
-    /// Until devices are guarded. The parent says so unasked.
+    /// Until device rules are in force. The parent sends this without a request.
     Devices,
-    /// Until the filter of system calls is compiled, which comes with the word. The parent says so unasked.
+    /// Until the system call filter is compiled; the message contains it. The parent sends this without a request.
     Filter,
-    /// Until the hooks of the host's side have run: all is mounted, the root has not changed.
+    /// Until the hooks in the host's namespaces have run: all mounts exist, the root has not changed.
     Hooks,
 }
 
 impl Point {
-    /// The parent has nothing to do at this point that it does not do for every process at once: it says go when that is
-    /// done, and is not asked. Of such points a plan has one at most, before all others.
+    /// True for points at which the parent has no work beyond that for every new process: it sends the message when
+    /// that is done, without a request. A plan has at most one such point, before all others.
     pub(crate) fn is_unasked(self) -> bool {
         matches!(self, Point::Groups | Point::Devices | Point::Filter)
     }
 }
 
-/// One step of setting up.
+/// One operation of set-up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum SetupOp {
-    /// Waits for the parent to say go.
+    /// Waits for a message of the parent.
     Wait(Point),
-    /// Makes a time namespace with such clocks and enters it.
+    /// Creates a time namespace with these clocks and enters it.
     NewTime(Vec<ClockOffset>),
     /// Becomes root of the new user namespace.
     BecomeRoot,
-    /// From here on nobody in the container may look into this process (CVE-2016-9962).
+    /// Prevents processes of the container from inspecting this process from here on (CVE-2016-9962).
     HideProcess,
     /// Enters an existing namespace.
     Join(FdSlot),
-    /// Enters the existing namespace that a path names.
+    /// Enters the existing namespace at a path.
     JoinPath {
-        /// Its kind, as a `CLONE_NEW…` bit.
+        /// Kind as a `CLONE_NEW…` bit.
         kind: u64,
-        /// The file that stands for it.
+        /// File of the namespace, such as `/proc/1/ns/net`.
         path: Bytes,
     },
     /// Brings up the loopback interface of a new network namespace.
     LoopbackUp,
-    /// Makes a namespace that must be made late: `CLONE_NEW…` bits.
+    /// Creates namespaces that must be created late: `CLONE_NEW…` bits.
     Unshare(u64),
     /// Sets the host name.
     Hostname(String),
@@ -121,159 +121,160 @@ pub enum SetupOp {
     Propagation(u64),
     /// Mounts the root file system and enters it.
     Root(RootOp),
-    /// Mounts something below the root.
+    /// Adds a mount below the root.
     Mount(MountOp),
     /// Mounts version 1 cgroup hierarchies in directories of a new tmpfs.
     Hierarchies(HierarchiesOp),
     /// Moves this process, which has one thread, into version 1 cgroups.
     ///
-    /// A thread that moves itself does not wait for a grace period of the kernel, unlike one that moves a process (Linux 5.5).
+    /// A thread that moves itself does not wait for an RCU grace period of the kernel, unlike one that moves a process
+    /// (Linux 5.5).
     EnterCgroups {
-        /// The `tasks` files of the cgroups.
+        /// Paths of the cgroups' `tasks` files.
         tasks: Vec<Bytes>,
-        /// Whether one that refuses the process ends the set-up. Without limits it goes on: the kernel refuses processes of
-        /// real-time schedulers, for one.
+        /// Whether a cgroup that refuses the process ends the set-up. Without limits the set-up continues: the kernel
+        /// refuses processes with a real-time scheduler, for example.
         is_required: bool,
     },
-    /// Makes a device node below the root.
+    /// Creates a device node below the root.
     Device(DeviceOp),
-    /// Makes a symbolic link below the root, unless something is there.
+    /// Creates a symbolic link below the root, unless the path exists.
     Link {
-        /// What it leads to.
+        /// Target of the link.
         target: Bytes,
-        /// Where it is.
+        /// Path of the link.
         path: Bytes,
     },
-    /// Makes a terminal from the container's own devpts and sends its master to the parent.
+    /// Opens a terminal of the container's devpts and sends its master to the parent.
     Console {
-        /// Lines and columns.
+        /// Size in lines and columns.
         size: ConsoleSize,
-        /// Whether it is shown at /dev/console too.
+        /// Whether it is bound on /dev/console as well.
         bind: bool,
-        /// Lines end as the program says: no carriage returns are added.
+        /// Write lines as the program does, without carriage returns.
         plain: bool,
     },
-    /// Takes the present root for the container's: for processes that enter one that runs.
+    /// Takes the current root as the container's: for processes that enter a running container.
     PresentRoot,
-    /// Makes the new root the root; for roots that the kernel cannot pivot to, by moving it there.
+    /// Makes the new root `/`, by pivot_root(2) or by moving it there.
     Pivot {
-        /// Move instead of pivot.
+        /// Move instead of pivoting, for roots to which the kernel refuses to pivot.
         by_moving: bool,
     },
     /// Sets the propagation of the root mount.
     RootPropagation {
-        /// `MS_…` bits.
+        /// Propagation as `MS_…` bits.
         bits: u64,
-        /// That of all mounts below too.
+        /// Include all mounts below it.
         recursive: bool,
     },
     /// Makes the root read-only.
     ReadonlyRoot,
     /// Writes a kernel parameter.
     Sysctl {
-        /// Name with dots.
+        /// Name with dots, such as `net.ipv4.ip_forward`.
         name: String,
-        /// Value.
+        /// Value to be written.
         value: String,
     },
     /// Makes a path read-only.
     Readonly(Bytes),
     /// Hides a path.
     Mask(Bytes),
-    /// Sets a resource limit; `clamp` lowers it to what is allowed instead of failing.
+    /// Sets a resource limit.
     Limit {
-        /// `RLIMIT_…` name.
+        /// Name of the limit, `RLIMIT_…`.
         resource: String,
-        /// Soft limit.
+        /// Soft limit in the resource's unit.
         soft: u64,
-        /// Hard limit.
+        /// Hard limit in the resource's unit.
         hard: u64,
-        /// Whether to be content with less.
+        /// Lower the limit to the allowed value instead of failing.
         clamp: bool,
     },
     /// Sets the out-of-memory score adjustment.
     OomScore(i32),
     /// Sets the execution domain (personality(2)).
     Personality(u64),
-    /// Sets how the process is scheduled.
+    /// Sets scheduling policy and priority of the process.
     Scheduler(SchedulerOp),
     /// Sets the I/O class and priority (ioprio_set(2)).
     IoPriority {
-        /// 1 real time, 2 best effort, 3 idle.
+        /// Class: 1 real time, 2 best effort, 3 idle.
         class: u32,
-        /// 0 to 7.
+        /// Priority in the class, 0 to 7.
         priority: u32,
     },
-    /// Sets the processors that the process may run on.
+    /// Sets the processors on which the process may run.
     Affinity(Vec<u32>),
-    /// May run on all processors that its groups allow, whatever the caller is kept on.
+    /// Allows all processors that its cgroups allow, even if the caller is limited to some.
     AnyProcessor,
     /// Sets the memory policy (set_mempolicy(2)).
     MemoryPolicy {
-        /// `MPOL_…` with flags.
+        /// Mode `MPOL_…` with its flags.
         mode: i32,
-        /// Nodes as a bit mask.
+        /// Memory nodes as a bit mask.
         nodes: Vec<u64>,
     },
-    /// The label that the program runs under: written to `/proc/self/attr/`.
+    /// Sets the program's security label: written to `/proc/self/attr/`.
     Label {
         /// File below `attr`, such as `exec` or `apparmor/exec`.
         file: String,
-        /// What is written.
+        /// Label to be written.
         value: String,
     },
     /// Runs hooks in this process's namespaces.
     Hooks {
-        /// Their name in the specification.
+        /// Kind of the hooks in the specification.
         name: String,
-        /// The hooks.
+        /// Hooks in their order.
         hooks: Vec<HookOp>,
     },
-    /// Makes sure that the program exists, so that a mistake is told before the container waits.
+    /// Checks that the program exists, so that an error is reported before the container waits.
     FindProgram,
-    /// Tells the parent that all is ready, then waits until somebody connects to this socket and says go. What
-    /// follows is told to them.
+    /// Reports to the parent that set-up is done, then waits until a process connects to this socket and starts the
+    /// container. Later failures are reported over that connection.
     Gate(FdSlot),
     /// Starts a new session keyring.
     NewKeyring,
-    /// Makes the working directory and those above it, unless they exist.
+    /// Creates the working directory and those above it, unless they exist.
     MakeDir {
-        /// Where.
+        /// Path of the directory.
         path: Bytes,
-        /// Permissions of directories that are made.
+        /// Permission bits of created directories.
         mode: u32,
     },
-    /// Sets `HOME` from the container's own `/etc/passwd`, unless it is set.
+    /// Sets `HOME` from the container's `/etc/passwd`, unless it is set.
     Home(u32),
-    /// Looks a user up in the container's own `/etc/passwd` and `/etc/group`; `HOME` is set from it.
+    /// Becomes a user looked up in the container's `/etc/passwd` and `/etc/group`, and sets `HOME`.
     FindUser(String),
-    /// Becomes a user given by numbers; with `keep_groups` a member of the caller's groups too.
+    /// Becomes a user specified by uid and gids.
     User {
-        /// The numbers.
+        /// Uid and gids of the user.
         ids: UserIds,
-        /// Stay a member of all groups.
+        /// Keep the caller's supplementary groups as well.
         keep_groups: bool,
     },
-    /// Enters the working directory while root can, which its user perhaps cannot.
+    /// Enters the working directory as root, since the container's user may lack the permission.
     TryWorkingDir(Bytes),
     /// Enters the working directory, unless that has been done.
     WorkingDir(Bytes),
-    /// Gives up all capabilities for ever but these (bit mask).
+    /// Permanently drops all capabilities but these from the bounding set (bit mask).
     Bounding(u64),
     /// Sets the other capability sets.
     Capabilities(CapabilityOp),
-    /// No program started from here may gain rights.
+    /// Prevents programs started from here on from gaining privileges (`no_new_privs`).
     NoNewPrivileges,
     /// Loads a system call filter.
     Seccomp {
-        /// Instructions, each as one number (see `sys::install_seccomp`); none when the parent tells them with its
-        /// unasked word.
+        /// Instructions, each as one number (see `sys::install_seccomp`); empty when the parent sends them with the
+        /// message of [`Point::Filter`].
         program: Vec<u64>,
-        /// `SECCOMP_FILTER_FLAG_…` bits.
+        /// `SECCOMP_FILTER_FLAG_…` bits of the filter.
         flags: u32,
-        /// Where calls are told: the descriptor for it goes to the parent.
+        /// Whether the filter has a listener for calls; its file descriptor is sent to the parent.
         listens: bool,
     },
-    /// File mode creation mask.
+    /// Sets the file mode creation mask.
     Umask(u32),
 }

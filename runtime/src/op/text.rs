@@ -1,4 +1,4 @@
-//! Plans as text: one line for each operation, for people and for golden files.
+//! Plans as text: one line for each operation, for users and golden files.
 
 use super::{
     Bytes, CapabilityOp, ClockOffset, DeviceOp, FdSlot, FilesystemMount, HierarchiesOp, HierarchyView,
@@ -20,7 +20,7 @@ const NAMESPACES: [(u64, &str); 8] = [
     (libc::CLONE_NEWUTS as u64, "uts"),
 ];
 
-/// `MOUNT_ATTR_…` bits (mount_setattr(2)); those about times of access are never combined.
+/// `MOUNT_ATTR_…` bits (mount_setattr(2)); those for access times are never combined.
 const ATTRIBUTES: [(u64, &str); 8] = [
     (0x1, "ro"),
     (0x2, "nosuid"),
@@ -40,7 +40,7 @@ const PROPAGATION: [(u64, &str); 4] = [
     (libc::MS_UNBINDABLE, "unbindable"),
 ];
 
-/// The names of bits that are set, separated by commas; bits without a name in hexadecimal.
+/// Names of the set bits, separated by commas; bits without a name in hexadecimal.
 fn bits(value: u64, names: &[(u64, &str)]) -> String {
     let known = names.iter().filter(|(bit, _)| value & bit != 0);
     let rest = names.iter().fold(value, |rest, (bit, _)| rest & !bit);
@@ -266,7 +266,7 @@ impl Display for SetupOp {
 }
 
 impl SetupOp {
-    /// Waiting, namespaces and names; `None` for other operations.
+    /// Writes waits, namespaces and names; `None` for other operations.
     fn write_namespaces(&self, f: &mut Formatter<'_>) -> Option<fmt::Result> {
         Some(match self {
             SetupOp::Wait(point) => write!(f, "wait for the parent: {point}"),
@@ -290,7 +290,7 @@ impl SetupOp {
         })
     }
 
-    /// Mounts, nodes and directories; `None` for other operations.
+    /// Writes mounts, nodes and directories; `None` for other operations.
     fn write_files(&self, f: &mut Formatter<'_>) -> Option<fmt::Result> {
         Some(match self {
             SetupOp::Propagation(0) => f.write_str("keep all mounts as they are"),
@@ -323,7 +323,7 @@ impl SetupOp {
         })
     }
 
-    /// Limits, identity and confinement; `None` for other operations.
+    /// Writes limits, identity and confinement; `None` for other operations.
     fn write_process(&self, f: &mut Formatter<'_>) -> Option<fmt::Result> {
         Some(match self {
             SetupOp::Limit { resource, soft, hard, clamp } => {

@@ -1,4 +1,4 @@
-//! A further process in a container that runs.
+//! Plan of a further process in a running container.
 
 use super::PlanError;
 use super::identity;
@@ -6,7 +6,7 @@ use crate::container::{ExecRequest, Keyring, LineEnds, ParentWork, Terminal};
 use crate::op::{JoinAt, JoinOp, Plan, SetupOp};
 use oci_spec::runtime::Process as ProcessSpec;
 
-/// Makes the plan for a process that enters a container.
+/// Plans a process that enters a container.
 pub fn enter(process: &ProcessSpec, request: &ExecRequest<'_>) -> Result<Plan, PlanError> {
     if !process.cwd().is_absolute() {
         return Err(PlanError::NotAbsolute("working directory", process.cwd().clone()));

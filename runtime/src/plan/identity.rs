@@ -1,4 +1,4 @@
-//! Who the program is, what it may, and how it runs.
+//! Identity, privileges and scheduling of the program.
 
 use super::{PlanError, Planner};
 use crate::capability;
@@ -14,7 +14,7 @@ use oci_spec::runtime::{
 };
 
 impl Planner<'_> {
-    /// Everything from the changed root to the program.
+    /// Operations from the changed root to the program.
     pub(super) fn process(&mut self, process: &ProcessSpec) -> Result<(), PlanError> {
         if self.namespaces.users.is_none() {
             self.setup.extend(limits(process)?);
@@ -35,13 +35,14 @@ impl Planner<'_> {
         let hooks = self.spec.hooks().as_ref().filter(|_| self.request.parent.has(ParentWork::HOOKS));
         let start_hooks = hooks.and_then(|hooks| hooks.start_container().as_deref()).unwrap_or_default();
         let filter = self.linux.and_then(|linux| linux.seccomp().as_ref());
-        // What the parent does meanwhile, nobody waits for: but only one word comes unasked.
+        // The process need not wait while the parent compiles the filter, but a plan has only one message without a
+        // request.
         let is_asked = |op: &SetupOp| matches!(op, SetupOp::Wait(point) if !point.is_unasked());
         let filter_follows = self.request.parent.has(ParentWork::FILTER)
             && filter.is_some()
             && !self.setup.iter().any(is_asked);
         let mut ops = identity(process, &self.request.identity, filter, filter_follows)?;
-        // Where there is one group, there are no others to be in.
+        // A user namespace with a single gid has no supplementary groups.
         let has_one = |users: &IdMaps| matches!(users.groups.as_slice(), [range] if range.count == 1);
         if self.namespaces.users.as_ref().is_some_and(has_one) {
             for op in &mut ops {
@@ -63,12 +64,12 @@ impl Planner<'_> {
             self.push(SetupOp::Gate(gate.socket));
         }
         self.setup.extend(ops);
-        // As the program will be, filter included.
+        // In the environment of the program, filter included.
         self.hooks("startContainer", start_hooks)
     }
 }
 
-/// The execution domain.
+/// Sets the execution domain.
 pub(super) fn personality(personality: &LinuxPersonality) -> Result<SetupOp, PlanError> {
     if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
         return Err(PlanError::Unsupported("flags of a personality, of which none exist".to_owned()));
@@ -115,10 +116,10 @@ pub(super) fn identity(
         ops.push(SetupOp::Label { file: "apparmor/exec".to_owned(), value: format!("exec {profile}") });
     }
     ops.push(SetupOp::Bounding(sets.0));
-    // Before a filter is loaded, which may forbid to look where this is.
+    // Before a filter is loaded, which may forbid finding the directory.
     ops.push(SetupOp::TryWorkingDir(process.cwd().into()));
     if !no_new_privileges && let Some(seccomp) = &seccomp {
-        // Loading a filter takes rights that are given up next.
+        // Loading a filter requires privileges that are dropped next.
         ops.push(seccomp.clone());
     }
     match wanted.user {
@@ -143,12 +144,12 @@ pub(super) fn identity(
     Ok(ops)
 }
 
-/// The largest number stands for "no change" in the kernel's calls; nobody has it.
+/// Rejects the largest id: in system calls it means "no change" and is not a valid uid or gid.
 pub(super) fn check_id(id: u32) -> Result<(), PlanError> {
     if id == u32::MAX { Err(PlanError::Id(id)) } else { Ok(()) }
 }
 
-/// Bounding set and the others.
+/// Bounding set, and the other capability sets.
 fn capability_sets(process: &ProcessSpec) -> Result<(u64, CapabilityOp), PlanError> {
     let Some(sets) = process.capabilities() else { return Ok((0, CapabilityOp::default())) };
     let mask = |set: &Option<oci_spec::runtime::Capabilities>| {
@@ -181,9 +182,8 @@ pub(super) fn limits(process: &ProcessSpec) -> Result<Vec<SetupOp>, PlanError> {
     Ok(ops)
 }
 
-/// Values that engines give to everybody, whether the host has them or not: from a million up to the billion that
-/// some systems have as their own largest, and no limit at all. They are lowered to what is allowed; what is larger
-/// is somebody's mistake.
+/// True for values that engines set without checking the host: from a million up to the billion that some systems have
+/// as their maximum, and unlimited. They are lowered to the allowed limit; a larger value is a mistake.
 fn is_blanket(limit: u64) -> bool {
     (1 << 20..=1 << 30).contains(&limit) || limit == u64::MAX
 }
@@ -270,7 +270,7 @@ fn scheduler_op(scheduler: &Scheduler) -> Result<SchedulerOp, PlanError> {
     })
 }
 
-/// The kernel's own conditions (sched(7)), which it tells apart by nothing.
+/// Checks the kernel's conditions (sched(7)), for which it has one errno only.
 fn check_deadline(scheduler: &Scheduler) -> Result<(), PlanError> {
     const LEAST: u64 = 1 << 10;
     const MOST: u64 = i64::MAX as u64;
@@ -323,12 +323,12 @@ fn memory_policy(policy: &oci_spec::runtime::LinuxMemoryPolicy) -> Result<SetupO
     Ok(SetupOp::MemoryPolicy { mode: flags.fold(mode, |mode, flag| mode | flag), nodes: mask })
 }
 
-/// The processors of a list such as `0-3,7`.
+/// Processors of a list such as `0-3,7`.
 pub fn processors(list: &str) -> Result<Vec<u32>, PlanError> {
     numbers(list).ok_or_else(|| PlanError::Unsupported(format!("the processor list `{list}`")))
 }
 
-/// A list such as `0-3,7`.
+/// Numbers in a list such as `0-3,7`; `None` when it is malformed.
 fn numbers(list: &str) -> Option<Vec<u32>> {
     let mut numbers = Vec::new();
     for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -360,7 +360,7 @@ pub(super) fn program(process: &ProcessSpec, file: ProgramFile) -> Result<Progra
     })
 }
 
-/// Of several entries with one name the last counts, in the first's place.
+/// Removes repeated entries: of several with one name the last value counts, at the position of the first.
 fn without_repeats(environment: &[String]) -> Vec<String> {
     let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     let mut places = std::collections::HashMap::new();

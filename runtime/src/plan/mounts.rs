@@ -9,25 +9,25 @@ use crate::op::{
 use oci_spec::runtime::Mount;
 use std::path::{Path, PathBuf};
 
-/// A mount that cannot be read.
+/// A mount with invalid settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MountOptionError {
-    /// A bind mount of nothing.
+    /// A bind mount without a source.
     #[error("the bind mount on `{path}` has no source", path = .0.display())]
     NoSource(PathBuf),
-    /// A mount without a type that is no bind mount either.
+    /// A mount that has no type and is not a bind mount.
     #[error("the mount on `{path}` has no type", path = .0.display())]
     NoType(PathBuf),
-    /// Something put over what the kernel tells.
+    /// A mount over a file of /proc.
     #[error("`{path}` cannot be mounted on: it is part of /proc", path = .0.display())]
     InProc(PathBuf),
-    /// Something put over the container's root.
+    /// A mount over the container's root.
     #[error("`{path}` cannot be mounted on: it is the container's root", path = .0.display())]
     OnRoot(PathBuf),
-    /// An option of other runtimes.
+    /// An option that other runtimes support.
     #[error("the mount option `{0}` is not supported: give the mappings as `uidMappings` and `gidMappings`")]
     Idmap(String),
-    /// An option with a comma in it.
+    /// An option that contains a comma.
     #[error("the mount option `{0}` holds a comma")]
     Comma(String),
 }
@@ -42,7 +42,7 @@ const STRICTATIME: u64 = 0x20;
 const NODIRATIME: u64 = 0x80;
 const NOSYMFOLLOW: u64 = 0x20_0000;
 
-/// What the options of a mount say, apart from those of its file system.
+/// Options of a mount, apart from those of its file system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Parsed {
     set: u64,
@@ -72,8 +72,8 @@ impl Parsed {
 fn parse(options: &[String]) -> Result<Parsed, MountOptionError> {
     let mut parsed = Parsed::default();
     for option in options {
-        // Values reach the kernel one by one, so nothing can be smuggled in behind a comma; a path with a
-        // comma is a path, any other option with one is a mistake or an attempt.
+        // Options are passed to the kernel one by one, so none can be injected behind a comma. A comma is valid in
+        // paths; in any other option it is a mistake or an attack.
         let is_path = ["lowerdir+=", "upperdir=", "workdir="].iter().any(|key| option.starts_with(key));
         if option.contains(',') && !is_path {
             return Err(MountOptionError::Comma(option.clone()));
@@ -98,7 +98,7 @@ fn parse(options: &[String]) -> Result<Parsed, MountOptionError> {
             "copy-symlink" => parsed.links.copy_source = true,
             "src-nofollow" => parsed.links.mount_source = true,
             "dest-nofollow" => parsed.links.cover_target = true,
-            // What `uidMappings` of the mount ask for anyway.
+            // Implied by the mount's `uidMappings`.
             "idmap" | "ridmap" => {}
             other if other.starts_with("idmap=") || other.starts_with("ridmap=") => {
                 return Err(MountOptionError::Idmap(option.clone()));
@@ -110,14 +110,14 @@ fn parse(options: &[String]) -> Result<Parsed, MountOptionError> {
             }),
         }
     }
-    // The kernel changes times of access only as a whole.
+    // The kernel changes the access time attributes only as a whole.
     if (parsed.set | parsed.clear) & ATIME != 0 {
         parsed.clear |= ATIME;
     }
     Ok(parsed)
 }
 
-/// Bits that an option sets and clears.
+/// Bits that an option sets and clears; `None` for other options.
 fn attribute(option: &str) -> Option<(u64, u64)> {
     Some(match option {
         "ro" => (READONLY, 0),
@@ -149,7 +149,7 @@ pub(super) fn propagation(option: &str) -> Option<u64> {
     })
 }
 
-/// A mount of a file system, wherever it goes.
+/// Converts a mount of a file system, for any target.
 pub fn filesystem(mount: &Mount) -> Result<FilesystemMount, MountOptionError> {
     let parsed = parse(mount.options().as_deref().unwrap_or_default())?;
     let fstype = mount.typ().clone().ok_or_else(|| MountOptionError::NoType(mount.destination().clone()))?;
@@ -157,14 +157,14 @@ pub fn filesystem(mount: &Mount) -> Result<FilesystemMount, MountOptionError> {
     Ok(FilesystemMount { fstype, source, options: parsed.data, attributes: parsed.set })
 }
 
-/// True for mounts that show a part of the host's tree.
+/// True for mounts of a file or directory of the host.
 pub(super) fn is_bind(mount: &Mount) -> bool {
     let options = mount.options().as_deref().unwrap_or_default();
     mount.typ().as_deref() == Some("bind")
         || options.iter().any(|option| option == "bind" || option == "rbind")
 }
 
-/// A mount below the root. Relative sources begin at `bundle`; `label` is what SELinux knows the files by.
+/// Converts a mount below the root. Relative sources refer to `bundle`; `label` is the SELinux label of its files.
 pub(super) fn mount(
     mount: &Mount,
     bundle: Option<&Path>,
@@ -208,13 +208,13 @@ pub(super) fn mount(
     Ok(MountOp { source, set: parsed.set, clear: parsed.clear, ..op })
 }
 
-/// File systems that take a label for all their files.
+/// True for file systems that accept one label for all their files.
 fn takes_label(fstype: &str) -> bool {
     !matches!(fstype, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue")
 }
 
-/// Files of /proc that may be replaced: those that tell of the host what limits of the container are meant
-/// to change, as lxcfs does.
+/// Files of /proc that may be covered: those with values of the host that the container's limits are meant to change,
+/// as lxcfs does.
 const REPLACEABLE: [&str; 10] = [
     "cpuinfo",
     "diskstats",
@@ -228,7 +228,7 @@ const REPLACEABLE: [&str; 10] = [
     "sys/kernel/ns_last_pid",
 ];
 
-/// What is mounted over /proc decides what set-up and programs are told: nothing else may be.
+/// Rejects mounts over other files of /proc: set-up and programs rely on them.
 fn check_proc(mount: &Mount) -> Result<(), MountOptionError> {
     if is_top(mount.destination()) {
         return Err(MountOptionError::OnRoot(mount.destination().clone()));
@@ -237,7 +237,7 @@ fn check_proc(mount: &Mount) -> Result<(), MountOptionError> {
     let Some(below) = names.strip_prefix(&[b"proc".to_vec()]) else { return Ok(()) };
     let below = below.join(&b'/');
     let is_proc = mount.typ().as_deref() == Some("proc");
-    // Binds on /proc itself are looked at when they are made: they must be of a proc file system.
+    // Binds on /proc itself are checked when they are mounted: they must be of a proc file system.
     let allowed = if below.is_empty() {
         is_proc || is_bind(mount)
     } else {
@@ -246,18 +246,18 @@ fn check_proc(mount: &Mount) -> Result<(), MountOptionError> {
     if allowed { Ok(()) } else { Err(MountOptionError::InProc(mount.destination().clone())) }
 }
 
-/// /proc, /sys and /dev hold the rest of the set-up: a link there would lead it astray.
+/// True for /proc, /sys and /dev: the rest of the set-up is below them, and a link there would redirect it.
 fn is_system_dir(mount: &Mount) -> bool {
     let names = Bytes::from(mount.destination()).names();
     names.first().is_some_and(|first| matches!(first.as_slice(), b"proc" | b"sys" | b"dev"))
 }
 
-/// True for `/`, however it is written.
+/// True for `/` in any spelling.
 pub(super) fn is_top(path: &Path) -> bool {
     path.is_absolute() && Bytes::from(path).names().is_empty()
 }
 
-/// The container's cgroups: one file system on version 2 hosts, one for each hierarchy else.
+/// The container's cgroups: one file system on version 2 hosts, otherwise one for each hierarchy.
 pub(super) fn cgroup(
     mount: &Mount,
     layout: Option<&Layout>,
@@ -278,19 +278,19 @@ pub(super) fn cgroup(
     Ok(vec![SetupOp::Hierarchies(hierarchies(top, layout, groups, view, attributes))])
 }
 
-/// What decides which cgroups a container is shown.
+/// Source of the cgroups that a container can see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GroupView {
     /// A new cgroup namespace, rooted at the container's cgroups.
     New,
-    /// A cgroup namespace of other processes, rooted wherever these were.
+    /// A cgroup namespace of other processes, with an arbitrary root.
     Joined,
-    /// None: the paths of the container's cgroups.
+    /// No cgroup namespace: the paths of the container's cgroups.
     Named,
 }
 
-/// All version 1 hierarchies. Where the container has no cgroup of its own it is in its caller's, which would show those of
-/// all the host: it is shown nothing.
+/// All version 1 hierarchies. A container without a cgroup of its own is in its caller's, which would show the cgroups
+/// of the whole host: it gets empty directories.
 fn hierarchies(
     target: Bytes,
     layout: &Layout,
@@ -340,7 +340,8 @@ fn filesystem_at(
     }
 }
 
-/// A read-only tmpfs takes nothing in: it is made writable first. True when it was to be read-only.
+/// Makes a read-only tmpfs writable, since nothing could be mounted or copied into it. True when it was to be
+/// read-only.
 pub(super) fn take_readonly(op: &mut MountOp) -> bool {
     let MountSource::Filesystem(filesystem) = &mut op.source else { return false };
     let is_readonly = filesystem.fstype == "tmpfs" && filesystem.attributes & READONLY != 0;
@@ -350,7 +351,7 @@ pub(super) fn take_readonly(op: &mut MountOp) -> bool {
     is_readonly
 }
 
-/// Terminals belong to a group by custom, which a namespace of few users does not have.
+/// Removes the `gid` option of devpts when the user namespace does not map that gid (usually 5, tty).
 pub(super) fn leave_out_group(op: &mut MountOp, users: &IdMaps) {
     let MountSource::Filesystem(filesystem) = &mut op.source else { return };
     let exists = |group: u32| users.groups.iter().any(|range| range.holds(group));
@@ -362,12 +363,12 @@ pub(super) fn leave_out_group(op: &mut MountOp, users: &IdMaps) {
     }
 }
 
-/// Makes what is mounted at `target` read-only.
+/// Makes the mount at `target` read-only.
 pub(super) fn make_readonly(target: Bytes) -> MountOp {
     MountOp { source: MountSource::Remount, set: READONLY, ..filesystem_at(target, "", Vec::new(), 0) }
 }
 
-/// Makes device nodes on a mount useless.
+/// Adds `nodev`: device nodes on the mount cannot be opened.
 pub(super) fn forbid_devices(op: &mut MountOp) {
     match &mut op.source {
         MountSource::Filesystem(filesystem) => filesystem.attributes |= NODEV,

@@ -1,41 +1,41 @@
-//! Which namespaces are made, which are entered, and how.
+//! New and joined namespaces, and the process that creates or enters each.
 
 use super::PlanError;
 use crate::container::Request;
 use crate::op::{Bytes, ClockOffset, FdSlot, IdMaps, IdRange, JoinAt, JoinOp, SetupOp};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 
-/// What a specification says about namespaces.
+/// Namespaces of a specification.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Namespaces {
-    /// `CLONE_NEW…` bits of new ones, but for the cgroup namespace.
+    /// `CLONE_NEW…` bits of new namespaces, without the cgroup namespace.
     pub(super) made: u64,
-    /// Those that a process in between enters.
+    /// Namespaces that an intermediate process enters.
     pub(super) joined: Vec<JoinOp>,
-    /// Those that the process itself can enter.
+    /// Namespaces that the process itself can enter.
     pub(super) joined_inside: Vec<SetupOp>,
-    /// The process makes a cgroup namespace, once it is in its cgroups.
+    /// True when the process creates a cgroup namespace, once it is in its cgroups.
     pub(super) own_cgroup: bool,
-    /// It has made it.
+    /// True once the plan creates the cgroup namespace.
     pub(super) made_cgroup: bool,
     pub(super) users: Option<IdMaps>,
-    /// The process itself makes its time namespace.
+    /// True when the process itself creates its time namespace.
     pub(super) own_time: bool,
     pub(super) clocks: Vec<ClockOffset>,
-    /// All kinds that are not the host's, as `CLONE_NEW…` bits.
+    /// All kinds that differ from the host's, as `CLONE_NEW…` bits.
     separate: u64,
 }
 
 impl Namespaces {
-    /// True when the container has one of its own, new or joined.
+    /// True when the container has a new or joined namespace of that kind.
     pub(super) fn has(&self, kind: LinuxNamespaceType) -> bool {
         self.separate & kind as u64 != 0
     }
 
-    /// Kernel parameters that exist once in each of the container's namespaces.
+    /// True for kernel parameters that exist once in each of the container's namespaces.
     pub(super) fn owns_sysctl(&self, name: &str) -> bool {
         use LinuxNamespaceType::{Ipc, Network, User, Uts};
-        // The host name has a place of its own in the specification.
+        // The specification has a field for the host name.
         let kind = if name == "kernel.domainname" {
             Uts
         } else if ["kernel.msg", "kernel.shm"].iter().any(|prefix| name.starts_with(prefix))
@@ -50,12 +50,12 @@ impl Namespaces {
         } else {
             return false;
         };
-        // Programs count on being told their limits of users even without a namespace for them.
+        // Programs rely on limits of user namespaces (`user.*`) even when the container has no user namespace.
         !name.contains("..") && (self.has(kind) || kind == User)
     }
 }
 
-/// Reads the list of namespaces.
+/// Reads the specification's list of namespaces.
 pub(super) fn read(spec: &Spec, request: &Request<'_>) -> Result<Namespaces, PlanError> {
     let linux = spec.linux().as_ref();
     let list = linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
@@ -110,7 +110,8 @@ pub(super) fn read(spec: &Spec, request: &Request<'_>) -> Result<Namespaces, Pla
             return Err(PlanError::NeedsNamespace(what, LinuxNamespaceType::Uts));
         }
     }
-    // By itself, and with rights over new users if there are any; only a process in between cannot leave that to others.
+    // The process creates it itself, with privileges over a new user namespace; only an intermediate process must
+    // create it for the process.
     if read.joined.is_empty() && read.made & LinuxNamespaceType::Time as u64 != 0 {
         read.made &= !(LinuxNamespaceType::Time as u64);
         read.own_time = true;
@@ -140,7 +141,7 @@ fn maps(spec: &Spec) -> Result<IdMaps, PlanError> {
     Ok(maps)
 }
 
-/// The kernel's own conditions (user_namespaces(7)); it would not say which is broken.
+/// Checks the kernel's conditions (user_namespaces(7)); its errno does not tell which one failed.
 fn check_ranges(name: &'static str, ranges: &[IdRange]) -> Result<(), PlanError> {
     let shown = |range: &IdRange| format!("{} {} {}", range.inside, range.outside, range.count);
     let refuse = |range: &IdRange, why: &'static str| Err(PlanError::Mapping(name, shown(range), why));
@@ -167,7 +168,7 @@ fn check_ranges(name: &'static str, ranges: &[IdRange]) -> Result<(), PlanError>
     Ok(())
 }
 
-/// A mapping of the specification as a range.
+/// Converts a mapping of the specification to a range.
 pub(crate) fn range(mapping: &LinuxIdMapping) -> IdRange {
     IdRange { inside: mapping.container_id(), outside: mapping.host_id(), count: mapping.size() }
 }
