@@ -1,9 +1,9 @@
-//! The helper: a process with one thread and a small address space that makes all containers.
+//! The helper: a process with one thread and a small address space that creates all containers.
 //!
-//! A program with threads must not run ordinary code between `clone` and `exec`: a lock may be held by a
-//! thread that the child does not have. The helper is forked before the second thread exists, takes
-//! requests over a socket, makes each container with one `clone3`, is the parent of them all and reports
-//! their exits. When its own parent is gone, however that happened, it kills what still runs and ends.
+//! A program with threads must not run ordinary code between `clone` and `exec`: a lock may be held by a thread that
+//! the child does not have. The helper is forked before the second thread exists, receives requests over a socket,
+//! creates each container with one `clone3`, is the parent of them all and reports their exits. When its own parent has
+//! ended, for any reason, it kills the remaining containers and exits.
 
 use crate::init;
 use crate::launch::{clone_error, launch_between};
@@ -22,30 +22,30 @@ use serde::{Deserialize, Serialize};
 use std::io::{IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 
-/// Most descriptors that one message may carry (`SCM_MAX_FD`).
+/// Maximum number of file descriptors in one message (`SCM_MAX_FD`).
 pub(crate) const MAX_FDS: usize = 253;
 
-/// What the helper is asked.
+/// Request to the helper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Make a container. Descriptors: plan, status, standard input, output, error, then the plan's slots.
+    /// Creates a container. Descriptors: plan, status, standard input, output, error, then the plan's slots.
     Spawn { id: u64 },
-    /// Make a network namespace.
+    /// Creates a network namespace.
     MakeNetwork { id: u64 },
 }
 
-/// What the helper answers.
+/// Message from the helper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    /// The container exists; a pid file descriptor comes along.
+    /// The container exists; its pidfd is attached.
     Spawned { id: u64, pid: i32 },
-    /// It could not be made.
+    /// The container could not be created.
     NotSpawned { id: u64, error: SetupError },
-    /// Its first process ended: exit code, or 128 plus the signal.
+    /// The container's first process ended: exit code, or 128 plus the signal.
     Exited { id: u64, code: i32 },
-    /// The network namespace exists; it and a routing socket inside it come along.
+    /// The network namespace exists; it and a routing socket inside it are attached.
     Network { id: u64 },
-    /// It could not be made.
+    /// The network namespace could not be created.
     NoNetwork { id: u64, errno: i32 },
 }
 
@@ -69,20 +69,22 @@ pub(crate) fn send<T: Serialize>(
     }
 }
 
-/// Receives one message; `None` when the other side is gone.
+/// Receives one message; `None` when the other end is closed.
 pub(crate) fn receive<T: for<'de> Deserialize<'de>>(
     socket: BorrowedFd<'_>,
 ) -> Result<Option<(T, Vec<OwnedFd>)>, Errno> {
-    // Looked at first: most messages are short, and clearing room for the longest costs more than asking.
+    // The length is peeked first: most messages are short, and clearing a buffer for the longest costs more than the
+    // call.
     let length = loop {
         let look = RecvFlags::PEEK | RecvFlags::TRUNC;
         match rustix::net::recv(socket, &mut [0u8; 0][..], look) {
-            // The second says, once, that the other side left without hearing our last word; its own last is still there.
+            // CONNRESET is returned once when the peer closed its end before it read this side's last message; its own
+            // last message can still be received.
             Err(Errno::INTR | Errno::CONNRESET) => {}
             other => break other?.1,
         }
     };
-    // There are no empty messages.
+    // Empty messages are never sent.
     if length == 0 {
         return Ok(None);
     }
@@ -114,20 +116,20 @@ struct Running {
     pidfd: OwnedFd,
 }
 
-/// Serves requests until the other side is gone; never returns.
+/// Serves requests until the other end is closed; never returns.
 pub(crate) fn serve(socket: OwnedFd) -> ! {
     detach_from_terminal();
-    // Pipes whose other end waits for their closing must not stay open here.
+    // Open copies of pipes here would keep their readers from seeing the end.
     let socket = sys::keep_only(socket);
-    // Found out here, it is known in all containers, which are copies of this process.
+    // Detected here, the facts are known in all containers, which are copies of this process.
     crate::host::Host::get();
     let mut helper = Helper { socket, running: Vec::new() };
     while helper.turn() {}
     helper.end()
 }
 
-/// Leaves the session, so that no key pressed anywhere reaches us, and lets go of the standard streams, so
-/// that whoever reads them does not wait for us.
+/// Leaves the session, so that no key of a terminal signals this process, and closes the standard streams, so that
+/// their readers see the end.
 fn detach_from_terminal() {
     use rustix::fs::{Mode, OFlags};
     let _ = rustix::process::setsid();
@@ -145,7 +147,7 @@ struct Helper {
 }
 
 impl Helper {
-    /// Waits for one event and handles it; false when the parent is gone.
+    /// Waits for one event and handles it; false when the parent has ended.
     fn turn(&mut self) -> bool {
         let mut polled: Vec<PollFd<'_>> = vec![PollFd::new(&self.socket, PollFlags::IN)];
         polled.extend(self.running.iter().map(|running| PollFd::new(&running.pidfd, PollFlags::IN)));
@@ -237,13 +239,13 @@ impl Helper {
                 let _ = rustix::stdio::dup2_stdin(&stdin);
                 let _ = rustix::stdio::dup2_stdout(&stdout);
                 let _ = rustix::stdio::dup2_stderr(&stderr);
-                // The container ends with the helper, whatever ends that.
+                // The container is killed when the helper ends for any reason.
                 init::run(plan, slots, status, None, true)
             }
         }
     }
 
-    /// Kills and reaps what still runs, then ends the helper.
+    /// Kills and reaps the remaining containers, then ends the helper.
     fn end(mut self) -> ! {
         for running in &self.running {
             let _ = rustix::process::pidfd_send_signal(&running.pidfd, Signal::KILL);
@@ -266,9 +268,9 @@ fn read_plan(memory: OwnedFd) -> Result<Plan, Errno> {
     serde_json::from_slice(&json).map_err(|_| Errno::BADMSG)
 }
 
-/// Makes a network namespace, and a socket for setting up links and routes in it.
+/// Creates a network namespace, and a socket to configure links and routes in it.
 ///
-/// The helper steps into the new namespace and back; having one thread, it can.
+/// The helper enters the new namespace and returns to its own, which a process with one thread can do.
 fn make_network() -> Result<(OwnedFd, OwnedFd), Errno> {
     use rustix::fs::{Mode, OFlags};
     use rustix::net::{AddressFamily, SocketFlags, SocketType};

@@ -1,20 +1,21 @@
-//! What the host's kernel can do, found out once per process.
+//! Features of the host's kernel, detected once per process.
 //!
-//! Every interface that is younger than the oldest supported kernel ([`OLDEST`]) has a row in [`FEATURES`]: since which
-//! version the kernel has it, and what Kiln does without it. No feature is found out by trying it: before Linux 6.5 overlayfs
-//! accepts unknown options and refuses them, with a line in the kernel's log, only when it is mounted. The version of the
-//! running kernel decides. A kernel into which a distribution has put a younger feature is treated as if it lacked it, which
-//! is slower and never wrong. A filter of system calls can take one away from a kernel that has it: that is remembered after
-//! the first refusal ([`Host::learn_missing`]).
+//! Every interface that is younger than the oldest supported kernel ([`OLDEST`]) has a row in [`FEATURES`]: the first
+//! version of the kernel with it, and what Kiln does without it. No feature is detected by a trial: before Linux 6.5
+//! overlayfs accepts unknown options and refuses them, with a line in the kernel's log, only when it is mounted. The
+//! version of the running kernel decides. A kernel with a feature that a distribution backported is treated as if it
+//! lacked it, which is slower and never wrong. A system call filter can disable a feature of a kernel that has it: that
+//! is remembered after the first refusal ([`Host::learn_missing`]).
 //!
-//! The environment variable [`WITHOUT`] takes features away, so that the other way is tested on kernels that have them.
+//! The environment variable [`WITHOUT`] disables features, so that the alternatives are tested on kernels that have
+//! them.
 
 use crate::cgroup::Layout;
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The oldest kernel that Kiln supports: that of Debian 11.
+/// Oldest kernel that Kiln supports: that of Debian 11.
 pub const OLDEST: Version = Version(5, 10);
 
 /// Environment variable with the names of features, separated by commas, that are treated as missing; `all` for all.
@@ -24,10 +25,10 @@ pub const WITHOUT: &str = "KILN_WITHOUT";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32);
 
-/// An interface of the kernel that not all supported kernels have.
+/// An interface that some of the supported kernels lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// `mount_setattr(2)`: attributes of mounts that are attached nowhere.
+    /// `mount_setattr(2)`: attributes of detached mounts.
     MountSetattr,
     /// `MOUNT_ATTR_IDMAP`: mounts that show files with other owners.
     IdmappedMounts,
@@ -35,22 +36,22 @@ pub enum Feature {
     CgroupKill,
     /// Overlay mounts take their lower directories one by one, as `lowerdir+`.
     LowerAppend,
-    /// A program that is run by a file descriptor is named after its file.
+    /// A program that is executed by a file descriptor is named after its file.
     NamedExec,
-    /// `open_tree(2)` copies parts of mounts that are attached nowhere.
+    /// `open_tree(2)` copies parts of detached mounts.
     DetachedCopies,
 }
 
-/// What is known of a feature.
+/// Version and alternative of a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The feature.
+    /// Feature of this row.
     pub feature: Feature,
     /// Its name in [`WITHOUT`] and in messages.
     pub name: &'static str,
-    /// The first kernel that has it.
+    /// First kernel version with the feature.
     pub since: Version,
-    /// What Kiln does on older kernels.
+    /// Alternative that Kiln uses on older kernels.
     pub without: &'static str,
 }
 
@@ -117,25 +118,25 @@ impl SecurityModule {
     }
 }
 
-/// Why no container can start on this host.
+/// Reason for which no container can start on this host.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
-    /// A kernel that lacks calls which have no other way.
+    /// A kernel that lacks system calls without an alternative.
     #[error(
         "containers need Linux {OLDEST} or newer, and this kernel is {0}: older ones lack openat2, clone3 into a cgroup, or close_range"
     )]
     TooOld(String),
-    /// The kernel's view of processes is hidden.
+    /// /proc, the kernel's view of processes, is hidden.
     #[error(
         "containers need /proc, which is not mounted here or hidden: run `mount -t proc proc /proc`, or start this container without masking it"
     )]
     NoProc,
 }
 
-/// Looks at what every container needs, before one is started.
+/// Checks the requirements of every container, before one is started.
 ///
 /// # Errors
-/// What is missing, and what to do about it.
+/// Fails for a missing requirement; the message says how to provide it.
 pub fn check() -> Result<(), HostError> {
     const PROC_SUPER_MAGIC: i64 = 0x9fa0;
     let host = Host::get();
@@ -146,13 +147,12 @@ pub fn check() -> Result<(), HostError> {
     if is_proc { Ok(()) } else { Err(HostError::NoProc) }
 }
 
-/// The host that this process runs on: its kernel, cgroups and privileges. Each fact is looked up once, when it is first
-/// asked for.
+/// The host of this process: its kernel, cgroups and privileges. Each fact is looked up once, when it is first needed.
 #[derive(Debug)]
 pub struct Host {
     release: String,
     version: Option<Version>,
-    /// Features that are missing, one bit each.
+    /// Missing features, one bit each.
     missing: AtomicU32,
     layout: OnceLock<Layout>,
     is_nested: OnceLock<bool>,
@@ -160,7 +160,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// The host that this process runs on.
+    /// The host of this process.
     pub fn get() -> &'static Host {
         static HOST: OnceLock<Host> = OnceLock::new();
         HOST.get_or_init(|| {
@@ -172,7 +172,7 @@ impl Host {
     fn new(release: String, without: &str) -> Host {
         let version = Version::parse(&release);
         let names: Vec<&str> = without.split(',').map(str::trim).collect();
-        // A kernel that does not say its version is taken for the oldest.
+        // A kernel of unknown version is treated as the oldest.
         let known = version.unwrap_or(OLDEST);
         let lacks = |row: &Row| known < row.since || names.contains(&row.name) || names.contains(&"all");
         let missing = FEATURES.iter().filter(|row| lacks(row)).fold(0, |bits, row| bits | row.feature.bit());
@@ -186,25 +186,26 @@ impl Host {
         }
     }
 
-    /// The kernel's release, such as `6.1.0-38-amd64`.
+    /// Release of the kernel, such as `6.1.0-38-amd64`.
     pub fn release(&self) -> &str {
         &self.release
     }
 
-    /// The kernel's version; `None` when its release does not begin with one.
+    /// Version of the kernel; `None` when its release does not begin with one.
     pub fn version(&self) -> Option<Version> {
         self.version
     }
 
-    /// The cgroup hierarchies.
+    /// Cgroup hierarchies of the host.
     pub fn layout(&self) -> &Layout {
         self.layout.get_or_init(Layout::detect)
     }
 
-    /// True when this process is in a user namespace other than the initial one: there the kernel makes no device nodes.
+    /// True when this process is in a user namespace other than the initial one: there the kernel refuses to create
+    /// device nodes.
     ///
-    /// The initial namespace has a fixed inode number (`PROC_USER_INIT_INO`). The id maps do not tell: those of another
-    /// namespace may be the identity.
+    /// The initial namespace has a fixed inode number (`PROC_USER_INIT_INO`). The id maps do not determine this: those
+    /// of another namespace may be the identity.
     pub fn is_nested(&self) -> bool {
         use std::os::unix::fs::MetadataExt;
         const INITIAL: u64 = 0xeffffffd;
@@ -213,7 +214,7 @@ impl Host {
         *self.is_nested.get_or_init(is_other)
     }
 
-    /// True when the kernel enforces the rules of a security module, or would if it were told to.
+    /// True when the security module is enabled, whether it enforces its rules or only reports violations.
     pub fn is_active(&self, module: SecurityModule) -> bool {
         *self.modules[module as usize].get_or_init(|| module.look())
     }
@@ -233,7 +234,7 @@ impl Host {
         self.missing.fetch_or(feature.bit(), Ordering::Relaxed);
     }
 
-    /// A sentence for errors: which feature is missing, and which kernel has it.
+    /// Sentence for errors: the missing feature and the first kernel with it.
     pub fn needs(&self, feature: Feature) -> String {
         let row = feature.row();
         format!(
@@ -248,7 +249,7 @@ impl Feature {
         1 << self as u32
     }
 
-    /// What is known of the feature.
+    /// Row of the feature in [`FEATURES`].
     pub fn row(self) -> &'static Row {
         let mut rows = FEATURES.iter();
         rows.find(|row| row.feature == self).expect("each feature has a row, which a test counts")
@@ -256,7 +257,7 @@ impl Feature {
 }
 
 impl Version {
-    /// The version that a release such as `6.1.0-38-amd64` begins with; `None` when it begins with none.
+    /// Version at the beginning of a release such as `6.1.0-38-amd64`; `None` when it begins with none.
     pub fn parse(release: &str) -> Option<Version> {
         let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
         match (numbers.next(), numbers.next()) {

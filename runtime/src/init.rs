@@ -1,8 +1,8 @@
 //! Carries out a [`Plan`] in the new process, up to running its program.
 //!
-//! Runs in the child of the single-threaded helper, inside the new namespaces. Every failure is sent to the
-//! parent as data. Paths inside the root are resolved by the kernel against a handle on it, never joined as
-//! text, and nothing below the root is believed before its handle has been looked at.
+//! Runs in the child of the single-threaded helper, inside the new namespaces. Every failure is sent to the parent as
+//! data. Paths inside the root are resolved by the kernel relative to its file descriptor, never joined as text, and no
+//! file below the root is trusted before its descriptor has been checked.
 
 mod console;
 mod copy;
@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::io::IoSlice;
 
-/// As many as a set can hold.
+/// As many processors as a set can hold.
 const ALL_PROCESSORS: [u32; 1024] = {
     let mut all = [0; 1024];
     let mut number = 0;
@@ -37,22 +37,22 @@ const ALL_PROCESSORS: [u32; 1024] = {
     all
 };
 
-/// What the new process tells its parent.
+/// Message from the new process to its parent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Status {
-    /// It waits to be told to go on.
+    /// The process waits for a message of its parent.
     Waits(Point),
-    /// Everything is set up; it waits to be started.
+    /// Set-up is done; the process waits to be started.
     Created,
-    /// Where calls that its filter tells about are heard comes with this message.
+    /// The filter's listener for calls is attached to this message.
     Listener,
-    /// The master of its terminal comes with this message.
+    /// The master of its terminal is attached to this message.
     Console,
-    /// Setting up failed; the process ends.
+    /// Set-up failed; the process ends.
     Failed(SetupError),
 }
 
-/// The state of a container being set up.
+/// State of a container during set-up.
 pub(crate) struct Init {
     slots: Vec<OwnedFd>,
     status: OwnedFd,
@@ -61,57 +61,57 @@ pub(crate) struct Init {
     empty: mount::Covers,
     /// Null devices that hide files.
     null: mount::Covers,
-    /// A new /proc is mounted, whose entries are known.
+    /// True when a new /proc is mounted, whose entries are known.
     has_proc: bool,
-    /// The directory in which something was made last.
+    /// Directory in which a file was created last.
     dir: Option<path::Dir>,
-    /// Where a tmpfs was mounted last.
+    /// Mount target of the last tmpfs.
     tmpfs: Option<Bytes>,
-    /// Where the container waits to be started, once it does.
+    /// Gate of the container, once it waits to be started.
     gate: Option<OwnedFd>,
-    /// Handles that are closed before exec, many at once.
+    /// File descriptors that are closed before exec, many at once.
     left: Vec<OwnedFd>,
-    /// A handle on /proc that the image cannot have tampered with.
+    /// File descriptor of a /proc that the image cannot have tampered with.
     proc: Option<OwnedFd>,
     environment: Vec<Bytes>,
     has_terminal: bool,
     arguments: Vec<Bytes>,
     kept_fds: u32,
-    /// The program is run by a handle on its file.
+    /// The program is executed by a file descriptor.
     by_handle: bool,
-    /// Whose mount namespace this process is in: its own once the propagation of its mounts has been set.
+    /// Owner of the current mount namespace: this process, once the propagation of its mounts has been set.
     space: Space,
-    /// The mount namespace is new, and not one that other processes are in already.
+    /// True when the mount namespace is new, not one that contains other processes.
     owns_mounts: bool,
-    /// The root has been entered last.
+    /// True when the root was the last directory entered.
     is_at_root: bool,
-    /// The working directory has been entered.
+    /// True once the working directory has been entered.
     is_in_working_dir: bool,
-    /// What comes before exec has been done.
+    /// True once the preparations for exec are done.
     is_prepared: bool,
     /// Whether the program is killed when its parent ends.
     dies_with_parent: bool,
-    /// The container's state as hooks are told, once the parent has said.
+    /// State of the container for hooks, once the parent has sent it.
     state: Vec<u8>,
-    /// What the parent has said unasked: the filter of system calls, if it compiles that.
+    /// System call filter that the parent sent without a request, if it compiles the filter.
     filter: Vec<u8>,
 }
 
-/// A failed call with what it was called on.
+/// A failed call and its object.
 pub(crate) struct Failed {
     /// Name of the call.
     pub(crate) call: &'static str,
     /// The path or name that it was called with.
     pub(crate) on: Bytes,
-    /// Its error.
+    /// Errno of the call.
     pub(crate) errno: Errno,
-    /// What is said instead of the call and its error, where more is known.
+    /// Message to report instead of the call and its error, where more is known.
     pub(crate) message: Option<String>,
 }
 
 pub(crate) type Done<T = ()> = Result<T, Failed>;
 
-/// Names a failed call after the fact.
+/// Adds call and object to an errno.
 pub(crate) trait Named<T> {
     fn call(self, call: &'static str, on: impl Into<Bytes>) -> Done<T>;
 }
@@ -127,12 +127,12 @@ impl Failed {
         Failed { call: "setup", on: on.into(), errno: Errno::INVAL, message: Some(message.into()) }
     }
 
-    /// Says what was to be mounted where.
+    /// Sets a message that names the mount's source and target.
     pub(crate) fn mounting(self, what: &str, target: &Bytes) -> Failed {
         self.trying(&format!("mount {what} on `{}`", target.as_path().display()))
     }
 
-    /// Says of a failed call what it was for, instead of its name.
+    /// Sets a message that names the purpose of the call instead of its name.
     fn trying(self, what: &str) -> Failed {
         let why = self.message.unwrap_or_else(|| describe_errno(self.errno.raw_os_error()));
         Failed { message: Some(format!("cannot {what}: {why}")), ..self }
@@ -149,7 +149,8 @@ impl Failed {
     }
 }
 
-/// Sets up and runs; never returns. `proc` is the host's own /proc, if that cannot be reached any more.
+/// Sets up and runs the program; never returns. `proc` is the host's /proc, if that can no longer be reached by its
+/// path.
 pub(crate) fn run(
     plan: Plan,
     slots: Vec<OwnedFd>,
@@ -157,9 +158,9 @@ pub(crate) fn run(
     proc: Option<OwnedFd>,
     dies_with_parent: bool,
 ) -> ! {
-    // What is made for the container has the modes that the plan says; the program gets its own mask.
+    // Files created for the container get exactly the modes of the plan; the program gets its own mask.
     let _ = rustix::process::umask(rustix::fs::Mode::empty());
-    // Who enters a container brings nothing along that its processes could look at.
+    // A process that enters a container must not bring file descriptors that the container's processes could open.
     let slots = if plan.setup.contains(&SetupOp::PresentRoot) { Vec::new() } else { slots };
     let mut init = Init {
         slots,
@@ -195,21 +196,21 @@ pub(crate) fn run(
     std::process::exit(1)
 }
 
-/// Reports that the process could not become what the plan says, and ends it.
+/// Reports that set-up failed, and ends the process.
 pub(crate) fn fail(status: &OwnedFd, error: SetupError) -> ! {
     send(status, &Status::Failed(error), None);
     std::process::exit(1)
 }
 
-/// Whether any of `setup` is done by writing below /proc.
+/// True when any operation of `setup` writes below /proc.
 pub(crate) fn writes_proc(setup: &[SetupOp]) -> bool {
     let writes =
         |op: &SetupOp| matches!(op, SetupOp::Sysctl { .. } | SetupOp::OomScore(_) | SetupOp::Label { .. });
     setup.iter().any(writes)
 }
 
-/// A handle on a /proc that nobody else sees: nothing is mounted over it, and its `..` leads nowhere. Where none can be
-/// made, on the host's, taken while that is what the path leads to, and looked at.
+/// Opens a detached /proc: nothing is mounted over it, and its `..` leads nowhere. Where none can be mounted, opens the
+/// host's /proc while its path still leads there, and checks it.
 pub(crate) fn open_proc() -> Result<OwnedFd, Errno> {
     const PROC_SUPER_MAGIC: i64 = 0x9fa0;
     let fresh = FilesystemMount {
@@ -301,12 +302,12 @@ impl Init {
                 sys::set_io_priority(*class, *priority).call("ioprio_set", "")
             }
             SetupOp::Affinity(processors) => identity::stay_on(processors),
-            // Without that right it stays where it is.
+            // Without that privilege it stays on its processors.
             SetupOp::AnyProcessor => identity::stay_on(&ALL_PROCESSORS).or(Ok(())),
             SetupOp::MemoryPolicy { mode, nodes } => identity::memory_policy(*mode, nodes),
             SetupOp::Label { file, value } => self.label(file, value),
             SetupOp::Hooks { name, hooks } => self.run_hooks(name, hooks),
-            // Tells the failure in its own words; see above.
+            // Reports its failure itself; see above.
             SetupOp::FindProgram => Ok(()),
             SetupOp::Gate(slot) => self.wait_at_gate(*slot),
             SetupOp::Home(uid) => self.set_home(*uid),
@@ -350,7 +351,7 @@ impl Init {
         Ok(())
     }
 
-    /// Stops until the parent says go; what it says is the container's state, or its filter.
+    /// Waits for a message of the parent, which contains the container's state or its filter.
     fn wait(&mut self, point: Point) -> Done {
         if !point.is_unasked() {
             self.send(&Status::Waits(point), None);
@@ -359,7 +360,7 @@ impl Init {
             Some(said) if said.is_empty() => {}
             Some(filter) if point.is_unasked() => self.filter = filter,
             Some(state) => self.state = state,
-            // The parent is gone: nobody wants this container any more.
+            // The parent has ended: the container is no longer needed.
             None => std::process::exit(1),
         }
         Ok(())
@@ -379,7 +380,7 @@ fn send(socket: &OwnedFd, status: &Status, fd: Option<BorrowedFd<'_>>) {
     if !fds.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(&fds));
     }
-    // A parent that does not listen any more has no use for the message.
+    // A parent that has closed the socket does not need the message.
     let _ = rustix::net::sendmsg(socket, &[IoSlice::new(&json)], &mut control, SendFlags::NOSIGNAL);
 }
 
@@ -388,7 +389,7 @@ fn enter_cgroups(tasks: &[Bytes], is_required: bool) -> Done {
     use rustix::fs::{Mode, OFlags, open};
     for path in tasks {
         let file = open(path.as_path(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-        // 0 stands for the thread that writes.
+        // 0 refers to the thread that writes.
         match file.and_then(|file| rustix::io::write(&file, b"0")) {
             Err(errno) if is_required => return Err(errno).call("write", path.clone()),
             _ => {}
@@ -414,7 +415,7 @@ fn join_path(kind: u64, path: &Bytes) -> Done {
     }
 }
 
-/// The kind that one `CLONE_NEW…` bit stands for.
+/// Kind of namespace of one `CLONE_NEW…` bit.
 pub(crate) fn link_kind(kind: u64) -> Option<rustix::thread::LinkNameSpaceType> {
     use rustix::thread::LinkNameSpaceType;
     match kind as i32 {

@@ -1,8 +1,8 @@
-//! Starting a container as a child of this very process, which must have one thread: for programs that make one
-//! container and are its parent, as an OCI runtime is.
+//! Starts a container as a child of this process, which must have one thread: for programs that create one container
+//! and are its parent, as an OCI runtime is.
 //!
-//! One clone is all where namespaces are new. Where some exist already, and entering them would change this
-//! process, a process in between enters them and makes the container's as its own sibling.
+//! A single clone is enough where all namespaces are new. Where namespaces to join would change this process, an
+//! intermediate process enters them and creates the container's process as its own sibling.
 
 use crate::container::{Ended, Handed, Steps, follow};
 use crate::helper::{receive, send};
@@ -19,20 +19,20 @@ use rustix::process::Signal;
 use rustix::thread::{ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
 use serde::{Deserialize, Serialize};
 
-/// A container's first process, a child of this one.
+/// First process of a container, a child of this process.
 #[derive(Debug)]
 pub struct Launched {
-    /// Its number, as this process sees it.
+    /// Pid in the pid namespace of this process.
     pub pid: i32,
-    /// A handle on it.
+    /// Pidfd of the process.
     pub pidfd: OwnedFd,
-    /// The directory of the group that it was born into, while it is being set up.
+    /// Directory of the cgroup in which it was created, while it is being set up; `None` for a plan without cgroup.
     pub group: Option<OwnedFd>,
 }
 
-/// Starts a container; returns when its program runs, or waits at its gate.
+/// Starts a container; returns when its program runs, or when it waits at its gate.
 ///
-/// Standard streams are this process's own.
+/// The container inherits the standard streams of this process.
 pub fn launch(plan: Plan, handed: Handed<'_>, steps: &mut dyn Steps) -> Result<Launched, SpawnError> {
     let slots = handed.into_owned().map_err(|errno| SpawnError::Helper("reach", errno))?;
     let (status, theirs) = pair()?;
@@ -50,7 +50,7 @@ pub fn launch(plan: Plan, handed: Handed<'_>, steps: &mut dyn Steps) -> Result<L
                 init::run(plan, slots, theirs, None, false)
             }
             Ok(Child::There { pid, pidfd }) => {
-                // The end of the status is heard when nobody has its other side any more.
+                // The end of the status socket is seen only when no process has its other end open.
                 drop(theirs);
                 Launched { pid, pidfd, group: take_group(&plan, slots) }
             }
@@ -61,7 +61,7 @@ pub fn launch(plan: Plan, handed: Handed<'_>, steps: &mut dyn Steps) -> Result<L
         let filter = if filter_follows { steps.filter()? } else { Vec::new() };
         if unasked {
             let filter: Vec<u8> = filter.into_iter().flat_map(u64::to_ne_bytes).collect();
-            // One that has ended meanwhile says why below.
+            // The failure of a process that has ended meanwhile is reported below.
             let _ = init::word::send(&status, &filter);
         }
         Ok(())
@@ -99,7 +99,7 @@ pub fn open_gate(
     follow(connection, pid, steps, |_| Ok(())).map(drop)
 }
 
-/// Waits for a child's end: its exit code, or 128 plus the signal.
+/// Waits for a child's end; returns its exit code, or 128 plus the signal.
 pub fn wait(pidfd: &OwnedFd) -> i32 {
     loop {
         match sys::wait_pidfd(pidfd.as_fd()) {
@@ -114,17 +114,17 @@ pub fn wait(pidfd: &OwnedFd) -> i32 {
     }
 }
 
-/// Keeps this process, and what it starts, on some processors.
+/// Limits this process and its children to some processors.
 pub fn stay_on(processors: &[u32]) -> Result<(), SetupError> {
     init::stay_on(processors).map_err(|failed| failed.at(Stage::Setup))
 }
 
-/// Sends a signal by number, real-time signals included.
+/// Sends a signal by number, including real-time signals.
 pub fn signal(pidfd: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
     sys::signal(pidfd, number)
 }
 
-/// The pid that a handle stands for, as this process sees it; `None` when it has ended.
+/// Pid of a pidfd's process in the pid namespace of this process; `None` when it has ended.
 pub fn pid_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
     let pid = text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
@@ -136,7 +136,7 @@ fn pair() -> Result<(OwnedFd, OwnedFd), SpawnError> {
         .map_err(|errno| SpawnError::Helper("reach", errno))
 }
 
-/// What a process could not be made for, in words where more is known than the error.
+/// Error for a process that could not be created, with a message where more is known than the errno.
 pub(crate) fn clone_error(namespaces: u64, errno: Errno) -> SetupError {
     let users = namespaces & libc::CLONE_NEWUSER as u64 != 0;
     let message = match errno {
@@ -173,21 +173,21 @@ fn is_zero(path: &str) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "0")
 }
 
-/// The directory of the group that a process is born into.
+/// Directory of the cgroup in which a process is created.
 fn group<'a>(plan: &Plan, slots: &'a [OwnedFd]) -> Option<BorrowedFd<'a>> {
     plan.cgroup.and_then(|FdSlot(slot)| slots.get(slot)).map(AsFd::as_fd)
 }
 
-/// The same, kept while the others are closed.
+/// The same, kept open while the other file descriptors are closed.
 fn take_group(plan: &Plan, slots: Vec<OwnedFd>) -> Option<OwnedFd> {
     let FdSlot(slot) = plan.cgroup?;
     slots.into_iter().nth(slot)
 }
 
-/// What the process in between says.
+/// Answer of the intermediate process.
 #[derive(Debug, Serialize, Deserialize)]
 enum Between {
-    /// The container's process exists; a handle on it comes along.
+    /// The container's process exists; its pidfd is attached.
     Made,
     Failed(SetupError),
 }
@@ -201,8 +201,8 @@ pub(crate) fn launch_between(
     stdio: Option<[OwnedFd; 3]>,
 ) -> Result<Launched, SpawnError> {
     let (ours, theirs) = pair()?;
-    // Once it is somebody in a user namespace it may not choose a group any more: then it is born into it itself, and
-    // its sibling inherits that.
+    // After it has entered a user namespace, the intermediate process may not choose a cgroup: it is created in the
+    // cgroup itself, and its sibling inherits that.
     let is_early = plan.joined.iter().any(is_users);
     let early = if is_early { group(&plan, &slots) } else { None };
     let between =
@@ -237,11 +237,11 @@ pub(crate) fn launch_between(
     }
 }
 
-/// Is the process in between; never returns.
+/// Runs as the intermediate process; never returns.
 fn between(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd, answer: &OwnedFd, dies_with_parent: bool) -> ! {
     if plan.users.is_none() {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-        // Whoever is in there already must not look into us (CVE-2016-9962).
+        // Processes in the namespaces must not inspect this process (CVE-2016-9962).
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     }
     let proc = init::writes_proc(&plan.setup).then(init::open_proc).and_then(Result::ok);
@@ -275,19 +275,20 @@ fn between(plan: Plan, slots: Vec<OwnedFd>, status: OwnedFd, answer: &OwnedFd, d
 
 /// Enters namespaces; returns those that the new process must enter itself.
 ///
-/// Where cgroup namespaces are delegation boundaries (the mount option `nsdelegate`, which systemd sets) a process can be
-/// made in a cgroup only by one whose namespace shows both its own cgroup and that one: the cgroup namespace comes after the
-/// process is in its cgroup.
+/// Where cgroup namespaces are delegation boundaries (the mount option `nsdelegate`, which systemd sets), only a
+/// process whose cgroup namespace shows both its own cgroup and another can create a process in that one: the cgroup
+/// namespace is entered after the process is in its cgroup.
 fn prepare_between(plan: &Plan, slots: &[OwnedFd]) -> Result<Vec<(JoinOp, OwnedFd)>, SetupError> {
     const CGROUP: u64 = libc::CLONE_NEWCGROUP as u64;
     if plan.namespaces & libc::CLONE_NEWTIME as u64 != 0 {
         init::time::make(&plan.clocks).map_err(|failed| failed.at(Stage::Setup))?;
     }
-    // Opened while paths still mean what the caller meant.
+    // Opened before any namespace is entered, which could change the meaning of paths.
     let mut open = Vec::new();
     let mut late = Vec::new();
     for join in &plan.joined {
-        // By a process's handle: what is named by a path may belong to the host, whose rights a new user namespace ends.
+        // Only for pidfds: a path may refer to a namespace of the host, and a new user namespace ends the privileges
+        // over those.
         let by_handle = matches!(join.at, JoinAt::Slot(_));
         let later = if plan.cgroup.is_some() && by_handle { join.kinds & CGROUP } else { 0 };
         let now = join.kinds & !later;
@@ -298,7 +299,8 @@ fn prepare_between(plan: &Plan, slots: &[OwnedFd]) -> Result<Vec<(JoinOp, OwnedF
             open.push((JoinOp { kinds: now, ..join.clone() }, open_join(join, slots)?));
         }
     }
-    // With the host's rights first; users change rights, so they come last, but for what only they may enter.
+    // With the host's privileges first. User namespaces change privileges, so they are entered last, except for
+    // namespaces that only their root may enter.
     let mut refused = Vec::new();
     for (join, namespace) in open.iter().filter(|(join, _)| !is_users(join)) {
         match enter(join, namespace) {
@@ -319,13 +321,13 @@ fn prepare_between(plan: &Plan, slots: &[OwnedFd]) -> Result<Vec<(JoinOp, OwnedF
     Ok(late)
 }
 
-/// A user namespace by itself, whose root the process in between becomes.
+/// True for a user namespace by itself, whose root the intermediate process becomes.
 fn is_users(join: &JoinOp) -> bool {
     join.kinds == libc::CLONE_NEWUSER as u64
 }
 
-/// The cgroup namespace of a process, opened by its file: unlike the handle on the process, which also takes the right to
-/// look into it, this takes privileges over the namespace alone.
+/// Opens the cgroup namespace of a process by its file: this requires privileges over the namespace only, while the
+/// pidfd also requires permission to inspect the process.
 fn open_one(join: &JoinOp, kind: u64, slots: &[OwnedFd]) -> Result<(JoinOp, OwnedFd), SetupError> {
     let pid = || match &join.at {
         JoinAt::Slot(FdSlot(slot)) => slots.get(*slot).and_then(|pidfd| pid_of(pidfd.as_fd())),
@@ -336,7 +338,7 @@ fn open_one(join: &JoinOp, kind: u64, slots: &[OwnedFd]) -> Result<(JoinOp, Owne
     let at = JoinAt::Path(Bytes::from(format!("/proc/{before}/ns/cgroup")));
     let one = JoinOp { kinds: kind, at };
     let namespace = open_join(&one, slots)?;
-    // It still runs, so the path was its own.
+    // The process still runs, so the path was that of its namespace.
     if pid() == Some(before) { Ok((one, namespace)) } else { Err(gone()) }
 }
 
@@ -373,10 +375,10 @@ fn join_error(join: &JoinOp, errno: Errno) -> SetupError {
     SetupError { stage: Stage::Setup, call: "setns".to_owned(), on, errno: errno.raw_os_error(), message }
 }
 
-/// The signal that a child died of before it ran its program, if it did: most of the time it is out of memory.
+/// Signal that killed a child before it ran its program, most often for lack of memory; `None` when there was none.
 ///
-/// Told by two fields of `/proc/PID/stat`, which stay until it is waited for: the flag of a process that has not
-/// called exec yet (`PF_FORKNOEXEC`), and the state.
+/// Two fields of `/proc/PID/stat`, which remain until it is waited for, determine this: the flag of a process that has
+/// not called exec yet (`PF_FORKNOEXEC`), and the state. The exit code contains the signal.
 fn died_in_set_up(launched: &Launched) -> Option<i32> {
     const NOT_EXECUTED: u64 = 0x40;
     let mut polled = [PollFd::new(&launched.pidfd, PollFlags::IN)];
@@ -388,13 +390,13 @@ fn died_in_set_up(launched: &Launched) -> Option<i32> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     let is_dead = fields.next() == Some("Z");
-    // Flags are the ninth field of all, the exit code is the last.
+    // Flags are the ninth field overall, the exit code is the last.
     let flags: u64 = fields.nth(5)?.parse().ok()?;
     let code: i32 = fields.last()?.parse().ok()?;
     (is_dead && flags & NOT_EXECUTED != 0 && code & 0x7f != 0).then_some(code & 0x7f)
 }
 
-/// Limits of a process in a user namespace of its own, where it could not raise them itself.
+/// Applies limits to a process in a new user namespace, where it could not raise them itself.
 fn apply_from_outside(pid: i32, op: &SetupOp) -> Result<(), String> {
     match op {
         SetupOp::Limit { resource, soft, hard, clamp } => init::limit_of(pid, resource, *soft, *hard, *clamp)

@@ -1,4 +1,4 @@
-//! The parent's side: starting containers and hearing of their ends.
+//! The parent's side: starts containers and waits for their ends.
 
 use crate::container::{CallerError, Handed, NoSteps, Steps, follow};
 use crate::helper::{self, Reply, Request};
@@ -13,16 +13,16 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 
-/// Why a container did not start.
+/// Failure to start a container.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// The helper could not be made or is gone.
+    /// The helper could not be started, or does not answer.
     #[error("cannot {0} the helper process")]
     Helper(&'static str, #[source] Errno),
     /// The helper ended.
     #[error("the helper process ended unexpectedly")]
     HelperGone,
-    /// Setting up failed in the container.
+    /// Set-up failed in the container.
     #[error("{0}")]
     Setup(SetupError),
     /// The container's process was killed before it ran its program.
@@ -30,12 +30,12 @@ pub enum SpawnError {
         "the container's first process was killed by signal {0} while it set itself up (a limit of memory that is too low does that)"
     )]
     Killed(i32),
-    /// The caller could not do its part while the container waited.
+    /// The caller failed to do its part while the container waited.
     #[error("{0}")]
     Caller(CallerError),
 }
 
-/// Makes containers through the helper process.
+/// Creates containers through the helper process.
 ///
 /// Cheap to clone; the helper ends with the last clone, or with the process.
 #[derive(Clone)]
@@ -54,11 +54,11 @@ struct Shared {
 #[derive(Default)]
 struct Waiters {
     by_id: HashMap<u64, mpsc::Sender<Event>>,
-    /// Set when the helper is gone: nobody will ever hear anything again.
+    /// True when the helper has ended: no more messages arrive.
     closed: bool,
 }
 
-/// What is heard about one container.
+/// Message about one container.
 enum Event {
     Spawned { pid: i32, pidfd: OwnedFd },
     NotSpawned(SetupError),
@@ -69,15 +69,15 @@ enum Event {
 
 /// A container to start.
 pub struct SpawnRequest<'a> {
-    /// What to do.
+    /// Plan to carry out.
     pub plan: &'a Plan,
-    /// The descriptors that the plan names by slot.
+    /// File descriptors to which the plan refers by slot.
     pub handed: &'a Handed<'a>,
-    /// Standard input.
+    /// File for standard input.
     pub stdin: BorrowedFd<'a>,
-    /// Standard output.
+    /// File for standard output.
     pub stdout: BorrowedFd<'a>,
-    /// Standard error.
+    /// File for standard error.
     pub stderr: BorrowedFd<'a>,
 }
 
@@ -88,7 +88,7 @@ pub struct Process {
     pidfd: OwnedFd,
     events: mpsc::Receiver<Event>,
     exit: Option<i32>,
-    /// The master of its terminal, when it has one.
+    /// Master of its terminal; `None` without one.
     pub console: Option<OwnedFd>,
 }
 
@@ -101,7 +101,7 @@ impl std::fmt::Debug for Event {
 impl Spawner {
     /// Forks the helper.
     ///
-    /// Must be called before the program makes its second thread; that is checked.
+    /// Must be called before the program starts its second thread; this is checked.
     pub fn start() -> Result<Spawner, SpawnError> {
         let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
         assert_eq!(threads, 1, "the helper must be forked before the program has threads");
@@ -117,8 +117,8 @@ impl Spawner {
         }
     }
 
-    /// Makes the helper by running a program that calls [`serve_standard_input`]: for processes that have
-    /// threads already. It costs an exec more than [`Spawner::start`].
+    /// Starts the helper by running a program that calls [`serve_standard_input`]: for processes that already have
+    /// threads. It costs one exec more than [`Spawner::start`].
     pub fn start_by_exec(mut command: std::process::Command) -> Result<Spawner, SpawnError> {
         let kind = SocketType::SEQPACKET;
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
@@ -148,7 +148,7 @@ impl Spawner {
         self.spawn_with(request, &mut NoSteps)
     }
 
-    /// Like [`Spawner::spawn`], with a part of the caller at the points where the plan waits. The terminal's master is in
+    /// Like [`Spawner::spawn`], with work of the caller at the points where the plan waits. The terminal's master is in
     /// [`Process::console`].
     pub fn spawn_with(
         &self,
@@ -175,7 +175,7 @@ impl Spawner {
         Ok(process)
     }
 
-    /// Makes a network namespace; gives it and a routing socket inside it.
+    /// Creates a network namespace; returns it and a routing socket inside it.
     pub fn make_network(&self) -> Result<(OwnedFd, OwnedFd), SpawnError> {
         let (_, events) = self.ask(|id| Request::MakeNetwork { id }, &[])?;
         match events.recv() {
@@ -213,7 +213,7 @@ impl Spawner {
     }
 }
 
-/// Is the helper, for the process that has its socket as standard input; never returns.
+/// Runs as the helper, in the process that has its socket as standard input; never returns.
 pub fn serve_standard_input() -> ! {
     match rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) {
         Ok(socket) => helper::serve(socket),
@@ -222,7 +222,7 @@ pub fn serve_standard_input() -> ! {
 }
 
 impl Shared {
-    /// Starts the thread that hands out replies, once.
+    /// Starts the thread that distributes replies, once.
     fn listen(&self) {
         self.listening.get_or_init(|| {
             let waiters = Arc::clone(&self.waiters);
@@ -237,7 +237,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // The helper ends when the socket does; waiting for it means that nothing of it is left behind.
+        // The helper ends when the socket is closed; it is reaped here, so that no zombie remains.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         let helper = self.helper.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(helper) = helper {
@@ -268,7 +268,7 @@ fn hand_out_replies(socket: &OwnedFd, waiters: &Mutex<Waiters>) {
         let mut waiters = waiters.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let sender = if last { waiters.by_id.remove(&id) } else { waiters.by_id.get(&id).cloned() };
         if let Some(sender) = sender {
-            // Whoever asked may have stopped waiting.
+            // The receiver may have stopped waiting.
             let _ = sender.send(event);
         }
     }
@@ -277,7 +277,7 @@ fn hand_out_replies(socket: &OwnedFd, waiters: &Mutex<Waiters>) {
     waiters.by_id.clear();
 }
 
-/// The plan in a memory file: arguments may be larger than a message.
+/// Writes the plan to a memory file: arguments may be larger than a message.
 fn memory_of(plan: &Plan) -> Result<OwnedFd, Errno> {
     let json = serde_json::to_vec(plan).map_err(|_| Errno::INVAL)?;
     let memory = rustix::fs::memfd_create("plan", rustix::fs::MemfdFlags::CLOEXEC)?;
@@ -287,17 +287,17 @@ fn memory_of(plan: &Plan) -> Result<OwnedFd, Errno> {
 }
 
 impl Process {
-    /// The first process's id, as this process sees it.
+    /// Pid of the first process in the pid namespace of this process.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// A handle on the first process.
+    /// Pidfd of the first process.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 
-    /// Sends a signal to the first process; one that has ended is fine.
+    /// Sends a signal to the first process; succeeds when that has ended.
     pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
         match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -305,7 +305,7 @@ impl Process {
         }
     }
 
-    /// Waits for the end: exit code, or 128 plus the signal.
+    /// Waits for the end; returns the exit code, or 128 plus the signal.
     pub fn wait(&mut self) -> Result<i32, SpawnError> {
         while self.exit.is_none() {
             match self.events.recv() {
@@ -317,21 +317,21 @@ impl Process {
         Ok(self.exit.unwrap_or(255))
     }
 
-    /// Serves the new process until its program runs. One that fails is reaped.
+    /// Serves the new process until its program runs. A process whose set-up fails is reaped.
     fn follow_setup(&mut self, status: &OwnedFd, steps: &mut dyn Steps) -> Result<(), SpawnError> {
         let mut steps = WithConsole { steps, console: &mut self.console };
-        // Id maps of user namespaces are written by parents, of which the helper is one.
+        // Id maps of user namespaces are written by the parent, which is the helper.
         let followed = follow(status, self.pid, &mut steps, |_| Ok(()));
         if followed.is_err() {
             let _ = self.signal(Signal::KILL);
             self.wait()?;
         }
-        // Closed by exec, or by a death that its exit code explains.
+        // Closed by exec, or by a death that the exit code explains.
         followed.map(drop)
     }
 }
 
-/// Keeps the terminal's master, and leaves all else to the caller.
+/// Keeps the terminal's master, and forwards all other steps to the caller.
 struct WithConsole<'a> {
     steps: &'a mut dyn Steps,
     console: &'a mut Option<OwnedFd>,

@@ -9,8 +9,8 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::{OptionalActions, OutputModes};
 
 impl Init {
-    /// Opens a terminal of the container's own devpts, sends its master to the parent and makes its other
-    /// end standard input, output and error, and the controlling terminal.
+    /// Opens a terminal of the container's own devpts, sends its master to the parent and makes its other end the
+    /// standard input, output and error, and the controlling terminal.
     ///
     /// The other end comes from the master itself (`TIOCGPTPEER`): a path below /dev/pts could be swapped.
     pub(super) fn console(&mut self, size: ConsoleSize, bind: bool, plain: bool) -> Done {
@@ -47,7 +47,7 @@ impl Init {
         Ok(())
     }
 
-    /// Shows the terminal at /dev/console too (CVE-2025-52565: not what is at its path by now).
+    /// Binds the terminal on /dev/console as well (CVE-2025-52565: never by its path, which may have been replaced).
     fn bind_console(&mut self, terminal: BorrowedFd<'_>) -> Done {
         let copy =
             crate::detached::copy(terminal, &Bytes::from(""), false).call("open_tree", "/dev/console")?;

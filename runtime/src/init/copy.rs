@@ -1,4 +1,4 @@
-//! Filling a tmpfs with what it covers (`tmpcopyup`).
+//! Copies into a tmpfs the content that it covers (`tmpcopyup`).
 
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{self, AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid};
@@ -6,11 +6,11 @@ use rustix::io::Errno;
 use std::ffi::CStr;
 use std::fs::File;
 
-/// Deeper trees are not covered by a tmpfs in earnest.
+/// Depth limit of a copied tree; no legitimate tree is deeper.
 const MAX_DEPTH: usize = 256;
 
-/// Copies the content of a directory into another, both held by handles; links are not followed. Whose the directory itself is
-/// stays as its mount says.
+/// Copies the content of a directory into another, both by file descriptors; links are not followed. Owner and mode of
+/// the target directory itself stay as mounted.
 pub(super) fn dir(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let from = fs::openat(from, c".", flags, Mode::empty())?;
@@ -59,7 +59,7 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, depth: usize) -> 
     }
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    // A change of owner takes special bits away.
+    // A change of owner clears the setuid and setgid bits.
     if kind != FileType::Symlink {
         fs::chmodat(to, name, mode, AtFlags::empty())?;
     }

@@ -1,4 +1,4 @@
-//! Running the program.
+//! Execution of the container's program.
 
 use super::Init;
 use crate::op::{Bytes, SetupError, Stage, describe_errno};
@@ -10,17 +10,17 @@ use rustix::process::Signal;
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
-/// Where programs are searched when the environment says nothing, as in the reference engine.
+/// Search path for an environment without `PATH`, as in the reference engine.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Init {
-    /// Replaces this process by the program; gives the error when that fails.
+    /// Replaces this process by the program; returns only an error.
     pub(super) fn exec(&mut self) -> SetupError {
         if let Err(error) = self.prepare_exec() {
             return error;
         }
         if self.dies_with_parent {
-            // Changing the user has cleared this.
+            // A change of user has cleared this setting.
             let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
         }
         let Some(program) = self.arguments.first() else {
@@ -33,7 +33,7 @@ impl Init {
             let errno = if self.by_handle {
                 exec_by_handle(&candidate, &argv, &envp)
             } else {
-                // Returns only when it fails.
+                // Returns only on failure.
                 let Err(errno) = nix::unistd::execve(&candidate, &argv, &envp);
                 errno
             };
@@ -42,7 +42,7 @@ impl Init {
                     return no_interpreter(program, &candidate);
                 }
                 Errno::ENOENT | Errno::ENOTDIR => {}
-                // A file that may not be run somewhere on the search path does not end the search.
+                // A file on the search path without execute permission does not end the search.
                 Errno::EACCES => failure = errno,
                 Errno::ENOEXEC => return not_executable(program, &candidate),
                 _ => return error("exec", program.clone(), errno as i32),
@@ -51,27 +51,27 @@ impl Init {
         error("exec", program.clone(), failure as i32)
     }
 
-    /// What comes before exec and needs no user: done before a filter is loaded, which may forbid it.
+    /// Prepares exec as far as that needs no user: before a filter is loaded, which may forbid it.
     pub(super) fn prepare_exec(&mut self) -> Result<(), SetupError> {
         if std::mem::replace(&mut self.is_prepared, true) {
             return Ok(());
         }
         if !self.has_terminal {
-            // Signals of somebody's terminal are not meant for the container.
+            // Signals of the caller's terminal are not meant for the container.
             let _ = rustix::process::setsid();
         }
-        // Written to for the last time.
+        // No later operation writes below /proc.
         self.proc = None;
         sys::reset_signals()
             .and_then(|()| self.let_go())
             .map_err(|errno| error("close_range", Bytes::from(""), errno.raw_os_error()))
     }
 
-    /// Closes all descriptors but those of the program, the one that leads to the parent, the root, which leads nowhere
-    /// else than `/` does, and what is still to be written to.
+    /// Closes all file descriptors but those of the program, the status socket, the root, which leads no further than
+    /// `/` does, and those that are still to be written to.
     ///
-    /// Done before the program is looked for, which may be named, or name its interpreter, by a path over
-    /// `/proc/self/fd` (CVE-2024-21626).
+    /// Must precede the lookup of the program, whose path, or that of its interpreter, may lead over `/proc/self/fd`
+    /// (CVE-2024-21626).
     pub(super) fn let_go(&mut self) -> Result<(), rustix::io::Errno> {
         let gate = self.gate.take();
         let covers = [&mut self.empty, &mut self.null]
@@ -80,7 +80,7 @@ impl Init {
             .flatten();
         let dir = self.dir.take().map(|dir| dir.handle);
         for handle in self.slots.drain(..).chain(self.left.drain(..)).chain(covers).chain(dir) {
-            // All of them by one call, next.
+            // Closed together by the next call.
             let _ = handle.into_raw_fd();
         }
         let kept: Vec<_> = [Some(&self.status), gate.as_ref(), self.root.as_ref(), self.proc.as_ref()]
@@ -93,13 +93,13 @@ impl Init {
         Ok(())
     }
 
-    /// Makes sure that there is a program to run, as root would see it.
+    /// Checks that the program exists, as seen by root.
     pub(super) fn find_program(&self) -> Result<(), SetupError> {
         let Some(program) = self.arguments.first() else {
             return Err(error("exec", Bytes::from(""), Errno::ENOENT as i32));
         };
         if program.0.contains(&b'/') && !program.0.starts_with(b"/") {
-            // Begins at the working directory, which comes later.
+            // A path relative to the working directory, which is entered later.
             return Ok(());
         }
         let mut failure = Errno::ENOENT;
@@ -117,7 +117,7 @@ impl Init {
         Err(error("exec", program.clone(), failure as i32))
     }
 
-    /// The files that `program` may be: itself when it names a path, else in the directories of PATH.
+    /// Files to try for `program`: the path itself when it contains a slash, otherwise one in each directory of PATH.
     fn candidates(&self, program: &Bytes) -> Vec<CString> {
         if program.0.contains(&b'/') || program.0.is_empty() {
             return vec![program.to_c_string()];
@@ -132,13 +132,13 @@ impl Init {
     }
 }
 
-/// Most interpreters of interpreters, as in Linux.
+/// Maximum depth of interpreters of interpreters, as in Linux.
 const MAX_INTERPRETERS: usize = 5;
 
-/// Runs a file that no path is looked up for any more: by a handle that is closed by exec, for which the kernel starts no
-/// interpreter (execveat(2)). Interpreters that the file names are found here, and over no magic link.
+/// Executes a file without another path lookup: by a file descriptor that is closed by exec, for which the kernel
+/// starts no interpreter (execveat(2)). Interpreters named by the file are resolved here, and over no magic link.
 ///
-/// Gives why that failed.
+/// Returns the errno of the failure.
 fn exec_by_handle(file: &CString, argv: &[CString], envp: &[CString]) -> Errno {
     use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
     let open = |path: &CString, flags: OFlags| {
@@ -151,7 +151,7 @@ fn exec_by_handle(file: &CString, argv: &[CString], envp: &[CString]) -> Errno {
             Ok(handle) => handle,
             Err(errno) => return errno,
         };
-        // Returns only when it fails.
+        // Returns only on failure.
         let by_handle = nix::fcntl::AtFlags::AT_EMPTY_PATH;
         let Err(errno) = nix::unistd::execveat(&handle, c"", &argv, envp, by_handle);
         if errno != Errno::ENOENT {
@@ -172,7 +172,7 @@ fn exec_by_handle(file: &CString, argv: &[CString], envp: &[CString]) -> Errno {
     Errno::ELOOP
 }
 
-/// The interpreter that a script's first line names, and its one argument.
+/// Interpreter in a script's first line, and its one argument; `None` when the file is not a script.
 fn interpreter(head: &[u8]) -> Option<(CString, Option<CString>)> {
     let line = head.strip_prefix(b"#!")?;
     let line = trim(line.split(|byte| *byte == b'\n').next()?);
@@ -183,7 +183,7 @@ fn interpreter(head: &[u8]) -> Option<(CString, Option<CString>)> {
     (!interpreter.is_empty()).then(|| (text(interpreter), (!argument.is_empty()).then(|| text(argument))))
 }
 
-/// Blanks and tabs alone, as the kernel does: a carriage return is a part of the name.
+/// Trims blanks and tabs only, as the kernel does: a carriage return is part of the name.
 fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
         text = rest;
@@ -195,7 +195,7 @@ fn exists(file: &CStr) -> bool {
     rustix::fs::stat(file).is_ok()
 }
 
-/// A program is there, and yet the kernel says that something is not: what it is to be run by.
+/// Error for a program that exists while exec fails with `ENOENT`: its interpreter is missing.
 fn no_interpreter(program: &Bytes, file: &CStr) -> SetupError {
     const LONGEST: usize = 256;
     let mut head = [0u8; LONGEST];
@@ -214,7 +214,7 @@ fn no_interpreter(program: &Bytes, file: &CStr) -> SetupError {
     failed(program, Errno::ENOENT, &missing)
 }
 
-/// The kernel knows no way to run the file.
+/// Error for a file of a format that the kernel does not execute.
 fn not_executable(program: &Bytes, file: &CStr) -> SetupError {
     failed(program, Errno::ENOEXEC, &why_not_executable(OsStr::from_bytes(file.to_bytes())))
 }
@@ -230,7 +230,7 @@ fn failed(program: &Bytes, errno: Errno, reason: &str) -> SetupError {
     }
 }
 
-/// What `ENOEXEC` means for a file, in the words that people search for and in those that help.
+/// Message for `ENOEXEC`: the usual text that users search for, and the cause.
 pub(crate) fn why_not_executable(file: &OsStr) -> String {
     const LONGEST: usize = 256;
     let mut head = [0u8; LONGEST];
@@ -242,7 +242,7 @@ pub(crate) fn why_not_executable(file: &OsStr) -> String {
     }
 }
 
-/// What a file is that the kernel does not run, by its first bytes.
+/// Format of a file that the kernel does not execute, by its first bytes.
 fn nature(head: &[u8]) -> String {
     match head {
         [] => "the file is empty".to_owned(),
@@ -265,7 +265,7 @@ fn nature(head: &[u8]) -> String {
     }
 }
 
-/// Numbers of machines in ELF headers (elf.h), with the names that people know.
+/// Machine numbers in ELF headers (elf.h), with the usual names of the architectures.
 const MACHINES: [(u16, &str); 9] = [
     (3, "386"),
     (8, "MIPS"),
@@ -299,7 +299,7 @@ fn elf_nature(head: &[u8]) -> String {
     }
 }
 
-/// In the words that people search for.
+/// Error with the usual text that users search for.
 fn error(call: &str, on: Bytes, errno: i32) -> SetupError {
     let name = String::from_utf8_lossy(&on.0).into_owned();
     let reason = match Errno::from_raw(errno) {

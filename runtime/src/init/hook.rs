@@ -1,4 +1,4 @@
-//! Programs that are run on the way, with the container's state on standard input.
+//! Programs that run during set-up, with the container's state on standard input.
 
 use super::{Done, Failed, Init, Named};
 use crate::op::{Bytes, HookOp};
@@ -11,21 +11,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-/// Most that is kept of what a failing hook says.
+/// Maximum length in bytes of a failing hook's message.
 const MAX_MESSAGE: u64 = 4096;
 
 impl Init {
     pub(super) fn run_hooks(&mut self, name: &str, hooks: &[HookOp]) -> Done {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let here = rustix::fs::open(c".", flags, Mode::empty()).call("open", ".")?;
-        // Hooks in the container begin at its root, before and after that is the root; its program does not.
+        // Hooks in the container start in its root directory, before and after it becomes `/`; the program does not.
         if let Ok(root) = self.root() {
             let _ = rustix::process::fchdir(root);
         }
         let state = if name == "startContainer" { created(&self.state) } else { self.state.clone() };
         for (index, hook) in hooks.iter().enumerate() {
             let mut hook = hook.clone();
-            // What starts with the program has its environment.
+            // Hooks that run with the program have its environment.
             if name == "startContainer" && hook.environment.is_none() {
                 hook.environment = Some(self.environment.clone());
             }
@@ -35,14 +35,14 @@ impl Init {
     }
 }
 
-/// The state of a container that was being created when it was told, and is not any more.
+/// State with the status `created`; it was sent while that was still `creating`.
 fn created(state: &[u8]) -> Vec<u8> {
     const BEFORE: &[u8] = br#""status":"creating""#;
     let Some(at) = state.windows(BEFORE.len()).position(|part| part == BEFORE) else { return state.to_vec() };
     [&state[..at], br#""status":"created""#, &state[at + BEFORE.len()..]].concat()
 }
 
-/// Runs one hook to its end, by the number that it has among those of its kind; the error says how it failed.
+/// Runs one hook to its end; `index` is its position among the hooks of its kind. The error says how it failed.
 pub(crate) fn run(name: &str, index: usize, hook: &HookOp, state: &[u8]) -> Result<(), String> {
     let path = OsStr::from_bytes(&hook.path.0);
     let shown = hook.path.as_path().display();
@@ -67,7 +67,7 @@ pub(crate) fn run(name: &str, index: usize, hook: &HookOp, state: &[u8]) -> Resu
         .spawn()
         .map_err(|error| format!("cannot run the {name} hook `{shown}`: {}", reason(&error)))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A hook that does not read what it is told is fine.
+        // A hook need not read the state.
         let _ = stdin.write_all(state);
     }
     let in_time = hook.timeout.is_none_or(|seconds| ends_within(&child, seconds));
@@ -89,14 +89,14 @@ pub(crate) fn run(name: &str, index: usize, hook: &HookOp, state: &[u8]) -> Resu
     }
     let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
     let said = if said.is_empty() { String::new() } else { format!(", stderr: {said}") };
-    // In the words of old and new versions of runc, for those who look for either.
+    // In the formats of old and new versions of runc, for users who search for either.
     Err(format!(
         "error running {name} hook #{index}: error running hook `{shown}`: {}{said}",
         describe(status)
     ))
 }
 
-/// The file that a stream is added to, if there is one.
+/// Opens the file to which a stream is appended; `None` without a file.
 fn kept(path: Option<&Bytes>) -> Result<Option<Stdio>, String> {
     let Some(path) = path.map(Bytes::as_path) else { return Ok(None) };
     let file = std::fs::File::options().create(true).append(true).open(path);
@@ -106,7 +106,7 @@ fn kept(path: Option<&Bytes>) -> Result<Option<Stdio>, String> {
     Ok(Some(file.into()))
 }
 
-/// How a program ended, in the words that people search for.
+/// End of a program, in the usual text that users search for.
 fn describe(status: std::process::ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     let Some(signal) = status.signal() else {

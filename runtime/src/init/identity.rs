@@ -1,4 +1,4 @@
-//! Who the program is: user, groups, capabilities, limits.
+//! Identity of the program: user, groups, capabilities, limits.
 
 use super::path::open_as;
 use super::{Done, Failed, Init, Named};
@@ -12,7 +12,7 @@ use rustix::process::{Gid, Resource, Rlimit, Uid};
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 use std::io::Read;
 
-/// Larger user databases are not read: nobody's is.
+/// Maximum size in bytes of a user database; no legitimate one is larger.
 const MAX_USER_FILE: u64 = 1 << 20;
 
 impl Init {
@@ -29,18 +29,18 @@ impl Init {
         Ok(())
     }
 
-    /// Whether the environment says where home is; that it is nowhere does not count.
+    /// True when the environment has a `HOME` that is not empty.
     fn has_home(&mut self) -> bool {
         self.environment.retain(|entry| entry.0 != b"HOME=");
         self.environment.iter().any(|entry| entry.0.starts_with(b"HOME="))
     }
 
-    /// Sets `HOME` as the container's users have it.
+    /// Sets `HOME` from the container's user database.
     pub(super) fn set_home(&mut self, uid: u32) -> Done {
         if self.has_home() {
             return Ok(());
         }
-        // A file that cannot be read knows nobody.
+        // A file that cannot be read has no users.
         let passwd = self.read_user_file("etc/passwd").unwrap_or_default();
         let home = user::find(&uid.to_string(), &passwd, "").map_or("/".to_owned(), |user| user.home);
         self.environment.push(format!("HOME={home}").into());
@@ -69,8 +69,8 @@ impl Init {
         })
     }
 
-    /// A database of the image, which may be anything: only a regular file of sane size is read, and
-    /// nothing is waited for.
+    /// Reads a database of the image, which may be any file: only a regular file of sane size is read, and never with
+    /// blocking.
     fn read_user_file(&self, path: &str) -> Done<String> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = match open_as(self.root()?, &Bytes::from(path).to_c_string(), flags, true) {
@@ -96,7 +96,7 @@ impl Init {
     pub(super) fn become_user(&mut self, ids: &UserIds, keep_groups: bool) -> Done {
         self.own_standard_streams(ids.uid, ids.gid)?;
         let groups: Vec<Gid> = ids.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-        // The sets are narrowed afterwards; until then they must survive the change of user. Root keeps them.
+        // Capabilities are reduced afterwards; until then they must survive the change of user. Root keeps them.
         let changes = ids.uid != 0;
         if changes {
             thread::set_keep_capabilities(true).call("prctl", "PR_SET_KEEPCAPS")?;
@@ -116,13 +116,13 @@ impl Init {
         Ok(())
     }
 
-    /// Lets the user reopen its own pipes and terminal, as /dev/stdout does. Files and terminals of the
-    /// machine keep their owner, and its null device is replaced by the container's.
+    /// Changes the owner of the program's pipes and terminal, so that the user can reopen them as /dev/stdout does.
+    /// Files and terminals of the host keep their owner, and the host's null device is replaced by the container's.
     fn own_standard_streams(&mut self, uid: u32, gid: u32) -> Done {
         const PIPEFS: i64 = 0x5049_5045;
         let mut null = None;
         for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
-            // One that is closed is nobody's.
+            // Closed streams have no owner.
             let Ok(stat) = fs::fstat(stream) else { continue };
             if is_null(&stat) {
                 let own = null.get_or_insert_with(|| self.null_device());
@@ -132,10 +132,10 @@ impl Init {
             let is_pipe = FileType::from_raw_mode(stat.st_mode) == FileType::Fifo
                 && fs::fstatfs(stream).is_ok_and(|statfs| statfs.f_type == PIPEFS);
             if is_pipe || self.has_terminal {
-                // Terminals stay with the group that may write to them.
+                // Terminals keep the group that may write to them.
                 let group = is_pipe.then(|| Gid::from_raw(gid));
                 match fs::fchown(stream, Some(Uid::from_raw(uid)), group) {
-                    // Inside a user namespace the stream may belong to somebody unmapped.
+                    // Inside a user namespace the stream's owner may be unmapped.
                     Ok(()) | Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => {}
                     Err(errno) => return Err(errno).call("chown", "standard stream"),
                 }
@@ -144,18 +144,18 @@ impl Init {
         Ok(())
     }
 
-    /// The container's own null device, if it has one, to be put in place of the host's: who has a file open may change
-    /// its owner and mode, as far as that user goes.
+    /// Opens the container's null device, to replace the host's: a user with an open file may change its owner and
+    /// mode, as far as that user's privileges permit. `None` when the container has no null device.
     fn null_device(&self) -> Option<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let null = open_as(self.root().ok()?, c"dev/null", flags, false).ok()?;
-        // What an image has at this place may be anything.
+        // The image may have any file at this path.
         fs::fstat(&null).is_ok_and(|stat| is_null(&stat)).then_some(null)
     }
 
     pub(super) fn try_working_dir(&mut self, path: &Bytes) -> Done {
         match self.working_dir(path) {
-            // Its user may have more luck, on a network file system say.
+            // The container's user may have access, for example on a network file system.
             Err(failed) if failed.errno == Errno::ACCESS || failed.errno == Errno::PERM => Ok(()),
             other => {
                 self.is_in_working_dir = other.is_ok();
@@ -171,12 +171,13 @@ impl Init {
         if path.0 == b"/" && self.is_at_root {
             return Ok(());
         }
-        // Not over a descriptor, of ours say: those are closed when the program looks (CVE-2024-21626).
+        // Not over a file descriptor, for example of this process: those are closed before the lookup of the program
+        // (CVE-2024-21626).
         let resolve = ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match fs::openat2(fs::CWD, path.to_c_string(), flags, fs::Mode::empty(), resolve) {
             Ok(dir) => rustix::process::fchdir(&dir).call("chdir", path.clone())?,
-            // A filter may know of the older call only.
+            // A filter may allow the older call only.
             Err(Errno::NOSYS | Errno::PERM) => {
                 rustix::process::chdir(path.to_c_string()).call("chdir", path.clone())?;
             }
@@ -184,7 +185,7 @@ impl Init {
             Err(errno) => return Err(errno).call("chdir", path.clone()),
         }
         let current = rustix::process::getcwd(Vec::new()).call("getcwd", path.clone())?;
-        // A path that leads over a descriptor of ours ends up outside of the root.
+        // A path over a file descriptor of this process leads out of the root.
         if !current.to_bytes().starts_with(b"/") {
             let shown = path.as_path().display();
             return Err(Failed::saying(
@@ -196,7 +197,7 @@ impl Init {
     }
 }
 
-/// Puts something else in place of a standard stream.
+/// Replaces a standard stream by another file.
 fn replace(stream: BorrowedFd<'_>, by: &OwnedFd) -> Result<(), Errno> {
     match stream.as_raw_fd() {
         0 => rustix::stdio::dup2_stdin(by),
@@ -209,7 +210,7 @@ pub(super) fn is_null(stat: &fs::Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == fs::makedev(1, 3)
 }
 
-/// Root inside is somebody else outside; its rights over the namespace are all there.
+/// Becomes root of the user namespace, with all capabilities in it; outside of it the uid is another.
 pub(super) fn become_root_of_namespace() -> Done {
     match thread::set_thread_groups(&[]) {
         // A namespace with a single mapped id may not change groups.
@@ -232,13 +233,13 @@ fn what_call(what: &str) -> &'static str {
     if what == "gid" { "setresgid" } else { "setresuid" }
 }
 
-/// From here on nobody in the container may look into this process (CVE-2016-9962).
+/// Prevents processes of the container from inspecting this process from here on (CVE-2016-9962).
 pub(super) fn hide_process() -> Done {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     set_dumpable_behavior(DumpableBehavior::NotDumpable).call("prctl", "PR_SET_DUMPABLE")
 }
 
-/// Kernels without keyrings, and filters that forbid them, are fine.
+/// Starts a session keyring; succeeds on kernels without keyrings, and with filters that forbid them.
 pub(super) fn new_keyring() -> Done {
     match sys::join_new_session_keyring() {
         Ok(()) | Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::DQUOT) => Ok(()),
@@ -287,9 +288,9 @@ pub(super) fn drop_bounding(keep: u64) -> Done {
         }
         match thread::remove_capability_from_bounding_set(set) {
             Ok(()) => {}
-            // Beyond the last capability that this kernel knows.
+            // Above the last capability that this kernel has.
             Err(Errno::INVAL) => break,
-            // Without the right to give it up it may be gone already.
+            // Without the privilege to drop it, it may already be dropped.
             Err(Errno::PERM) if thread::capability_is_in_bounding_set(set) == Ok(false) => {}
             Err(errno) => return Err(errno).call("prctl", format!("PR_CAPBSET_DROP {capability}")),
         }
@@ -308,14 +309,14 @@ pub(super) fn capabilities(op: CapabilityOp) -> Done {
     };
     let mut have = CapabilitySet::from_bits_retain(u64::MAX);
     match thread::set_capabilities(None, sets(have)) {
-        // What this process does not have, it cannot give.
+        // A process cannot grant capabilities that it does not have.
         Err(Errno::PERM) => {
             have = thread::capabilities(None).call("capget", "")?.permitted;
             thread::set_capabilities(None, sets(have)).call("capset", "")?;
         }
         other => other.call("capset", "")?,
     }
-    // What is not in both of these is not ambient any more.
+    // Capabilities missing from either set are no longer ambient.
     if op.permitted & op.inheritable != 0 {
         match thread::clear_ambient_capability_set() {
             Ok(()) | Err(Errno::INVAL) => {}
@@ -336,7 +337,7 @@ pub(super) fn limit(name: &str, soft: u64, hard: u64, clamp: bool) -> Done {
     set_limit(None, name, soft, hard, clamp)
 }
 
-/// Sets a limit of another process.
+/// Sets a resource limit of another process.
 pub(crate) fn limit_of(pid: i32, name: &str, soft: u64, hard: u64, clamp: bool) -> Done {
     set_limit(rustix::process::Pid::from_raw(pid), name, soft, hard, clamp)
 }
@@ -349,7 +350,7 @@ fn set_limit(pid: Option<rustix::process::Pid>, name: &str, soft: u64, hard: u64
     let wanted = Rlimit { current: value(soft), maximum: value(hard) };
     match prlimit(pid, resource, wanted) {
         Err(Errno::PERM) if clamp => {
-            // A child's limits were this process's own a moment ago.
+            // A child inherits the limits of this process.
             let now = rustix::process::getrlimit(resource);
             let least = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
             let maximum = least(now.maximum, value(hard));

@@ -1,5 +1,5 @@
-//! Mounting with the kernel's new interface (Linux 5.2): file systems and binds are made detached, get
-//! their attributes, and only then become visible at a path that is held by a file descriptor.
+//! Mounting with the kernel's newer interface (Linux 5.2): file systems and binds are created detached, get their
+//! attributes, and are then attached to a target that is held open by a file descriptor.
 
 mod cgroup;
 mod device;
@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use rustix::mount::MoveMountFlags;
 use std::path::Path;
 
-/// Makes a detached mount visible.
+/// Attaches a detached mount at a target.
 fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(mount, c"", target, c"", flags)
@@ -37,7 +37,7 @@ fn readonly(mount: OwnedFd, path: &Bytes, space: Space) -> Done<OwnedFd> {
     detached::attributes(mount, change, space).call("mount_setattr", path.clone())
 }
 
-/// Attributes and propagation that an operation asks for, set by `set` on a mount that it takes and returns.
+/// Sets the attributes and propagation of an operation, by `set` on a mount that it takes and returns.
 fn change_attributes(
     op: &MountOp,
     mount: OwnedFd,
@@ -63,7 +63,7 @@ fn change_attributes(
     set(mount, change).call("mount_setattr", op.target.clone())
 }
 
-/// Changes attributes of a mount that is attached, before the root has changed.
+/// Changes attributes of an attached mount, before the root has changed.
 fn attached_attributes(mount: BorrowedFd<'_>, change: AttributeChange) -> Result<(), Errno> {
     let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
     detached::attributes_at(mount, Path::new(&path), change)
@@ -128,8 +128,8 @@ impl Init {
         Ok(())
     }
 
-    /// Mounts a new file system with the one call of old, which is a third of what the new ones take: on `.`, which
-    /// is the handle on the target. False when that is not possible, or failed: the new calls say why.
+    /// Mounts a new file system by mount(2), which costs a third of the newer calls: on `.`, which is the target's file
+    /// descriptor. False when that is not possible, or failed: the newer calls report the reason.
     fn mount_at_once(&mut self, op: &MountOp) -> Done<bool> {
         let MountSource::Filesystem(filesystem) = &op.source else { return Ok(false) };
         if op.copy_up || op.propagation != 0 || op.set | op.clear != 0 {
@@ -166,8 +166,8 @@ impl Init {
         Ok(mounted)
     }
 
-    /// A new file system; where the kernel refuses one to a container in a user namespace, the part of the
-    /// host's that the container may see anyway.
+    /// Mounts a new file system. Where the kernel refuses one to a container in a user namespace, it is a bind of the
+    /// host's file system, which the container may see anyway.
     fn filesystem_or_stand_in(&self, filesystem: &FilesystemMount, op: &MountOp) -> Done<OwnedFd> {
         let made = match self.mode_of_covered(filesystem, op)? {
             Some(filesystem) => make_filesystem(&filesystem, self.space),
@@ -189,7 +189,7 @@ impl Init {
         detached::attributes(mount, change, self.space).call("mount_setattr", op.target.clone())
     }
 
-    /// A tmpfs without a mode of its own gets that of the directory it covers.
+    /// Adds to a tmpfs without a mode the mode of the directory that it covers.
     fn mode_of_covered(&self, filesystem: &FilesystemMount, op: &MountOp) -> Done<Option<FilesystemMount>> {
         if filesystem.fstype != "tmpfs" || filesystem.options.iter().any(|(key, _)| key == "mode") {
             return Ok(None);
@@ -201,7 +201,7 @@ impl Init {
         Ok(Some(filesystem))
     }
 
-    /// Gives a mount that is there other attributes.
+    /// Changes the attributes of an existing mount.
     fn remount(&self, op: &MountOp) -> Done {
         let Some(place) = self.find(&op.target, op.follow)? else {
             return Err(Errno::NOENT).call("remount", op.target.clone());
@@ -212,7 +212,7 @@ impl Init {
         .map(drop)
     }
 
-    /// Lets go of a handle when the program starts, not before: exec closes many at once.
+    /// Keeps a file descriptor until exec: many are closed at once there.
     pub(super) fn leave(&mut self, handle: OwnedFd) {
         const MOST: usize = 96;
         if self.left.len() < MOST {

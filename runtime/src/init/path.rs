@@ -1,4 +1,4 @@
-//! Paths below the new root, resolved against a handle on it.
+//! Paths below the new root, resolved relative to its file descriptor.
 
 use super::{Done, Failed, Init, Named};
 use crate::op::Bytes;
@@ -8,13 +8,13 @@ use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::path::Path;
 
-/// Links that one path may lead through, as in Linux.
+/// Maximum number of links in one path, as in Linux.
 const MAX_LINKS: usize = 40;
 
-/// How often a path is tried that others move.
+/// Maximum number of tries for a path that other processes move.
 const MAX_TRIES: usize = 1024;
 
-/// What a mount needs to go on.
+/// Kind of a mount target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Dir,
@@ -23,15 +23,15 @@ pub(super) enum Target {
 
 /// A directory that is kept open.
 pub(super) struct Dir {
-    /// From the root, as [`Bytes::names`] has it.
+    /// Path from the root, as returned by [`Bytes::names`].
     path: Bytes,
     pub(super) handle: OwnedFd,
-    /// It is the top of a tmpfs that only this process has come into.
+    /// True for the top of a tmpfs that only this process has entered.
     is_ours: bool,
 }
 
 impl Init {
-    /// A handle on what is at `path`; `None` when there is nothing.
+    /// Opens the file at `path`; `None` when there is none.
     pub(super) fn find(&self, path: &Bytes, follow: bool) -> Done<Option<OwnedFd>> {
         match open_in_root(self.root()?, &path.to_c_string(), follow) {
             Ok(handle) => Ok(Some(handle)),
@@ -56,7 +56,7 @@ impl Init {
         }
     }
 
-    /// A handle on the link at the end of `path`; `None` when there is something else.
+    /// Opens the link at the end of `path`; `None` when it is not a link.
     pub(super) fn find_itself(&self, path: &Bytes) -> Done<Option<OwnedFd>> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
         let Ok(handle) = open_as(self.root()?, &path.to_c_string(), flags, true) else { return Ok(None) };
@@ -64,7 +64,7 @@ impl Init {
         Ok((FileType::from_raw_mode(stat.st_mode) == FileType::Symlink).then_some(handle))
     }
 
-    /// Makes a link, and the directories above it.
+    /// Creates a link, and the directories above it.
     pub(super) fn copy_link(&mut self, led: &Bytes, path: &Bytes) -> Done {
         let above = path.as_path().parent().unwrap_or_else(|| Path::new("/"));
         if above != Path::new("/") {
@@ -73,15 +73,15 @@ impl Init {
         self.link(led, path)
     }
 
-    /// A handle on a place to mount on, made when it is missing.
+    /// Opens a mount target, and creates it when it is missing.
     pub(super) fn target(&mut self, path: &Bytes, target: Target, follow: bool) -> Done<OwnedFd> {
-        // In the directory in which something was made last there is most often nothing yet: in a new /dev, say.
+        // The directory in which a file was created last most often lacks the target: in a new /dev, for example.
         if self.is_in_last_dir(path)
             && let Some(made) = self.make_in_parent(path, target)?
         {
             return Ok(made);
         }
-        // A directory is told by the call that opens it.
+        // The call that opens it determines whether it is a directory.
         let kind = if target == Target::Dir { OFlags::DIRECTORY } else { OFlags::empty() };
         match open_as(self.root()?, &path.to_c_string(), OFlags::PATH | kind, follow) {
             Ok(handle) if target == Target::Dir => Ok(handle),
@@ -101,7 +101,8 @@ impl Init {
         self.dir.as_ref().is_some_and(|dir| above(path).as_ref() == Some(&dir.path))
     }
 
-    /// Forgets the directory in which something was made last, if a mount at `path` may cover it: over links it may be any.
+    /// Closes the directory in which a file was created last if a mount at `path` may cover it: over links it may be
+    /// any directory.
     pub(super) fn forget_dir(&mut self, path: &Bytes, follow: bool) {
         let covers = |dir: &Bytes| follow || dir.names().starts_with(&path.names());
         self.tmpfs.take_if(|tmpfs| covers(tmpfs));
@@ -110,13 +111,13 @@ impl Init {
         }
     }
 
-    /// A tmpfs was mounted at `path`.
+    /// Remembers that a tmpfs was mounted at `path`.
     pub(super) fn remember_tmpfs(&mut self, path: &Bytes) {
         self.tmpfs = Some(Bytes(path.names().join(&b'/')));
     }
 
-    /// Makes a missing directory where nobody else can put something in its place, and enters the one above it: there it is
-    /// known by its name. `None` for all other places.
+    /// Creates a missing directory in one where no other process can replace it, and enters that one: its name is then
+    /// enough. `None` for all other paths.
     pub(super) fn make_in_own(&mut self, path: &Bytes) -> Done<Option<CString>> {
         if self.tmpfs.is_none() || above(path) != self.tmpfs {
             return Ok(None);
@@ -131,12 +132,12 @@ impl Init {
         Ok(Some(name))
     }
 
-    /// The usual case of a missing place: its directory is there. `None` when it is another.
+    /// Creates a missing target whose directory exists, the usual case. `None` in all other cases.
     fn make_in_parent(&mut self, path: &Bytes, target: Target) -> Done<Option<OwnedFd>> {
         let Ok((parent, name)) = self.parent(path) else { return Ok(None) };
         match make(parent, &name, target) {
             Ok(made) => Ok(Some(made)),
-            // Something is there after all: a link that leads nowhere.
+            // The path exists after all: a link with a missing target.
             Err(Errno::EXIST | Errno::LOOP) => Ok(None),
             Err(errno) => Err(errno).call("create", path.clone()),
         }
@@ -168,7 +169,7 @@ impl Init {
         Ok(dir)
     }
 
-    /// Makes a directory and those above it, unless they exist.
+    /// Creates a directory and those above it, unless they exist.
     pub(super) fn make_dir(&mut self, path: &Bytes, mode: u32) -> Done {
         let components = path.names();
         for depth in 0..components.len() {
@@ -185,8 +186,8 @@ impl Init {
         Ok(())
     }
 
-    /// The parent of `path`, which must exist, and the last name. The last parent is remembered: nodes and links come
-    /// in runs.
+    /// Opens the parent of `path`, which must exist, and returns the last name. The last parent is remembered: nodes
+    /// and links are created in groups.
     pub(super) fn parent(&mut self, path: &Bytes) -> Done<(BorrowedFd<'_>, CString)> {
         let mut components = path.names();
         let name = components.pop().ok_or_else(|| Failed::saying(path.clone(), "`/` cannot be made"))?;
@@ -195,7 +196,7 @@ impl Init {
         if self.dir.as_ref().is_none_or(|dir| dir.path != above) {
             let handle =
                 open_in_root(self.root()?, &above.to_c_string(), false).call("open", path.clone())?;
-            // Somebody may have moved what it was mounted on.
+            // Another process may have moved the directory on which it was mounted.
             let is_ours = self.tmpfs.as_ref() == Some(&above) && is_top_of_mount(handle.as_fd());
             if let Some(dir) = self.dir.replace(Dir { path: above, handle, is_ours }) {
                 self.leave(dir.handle);
@@ -221,13 +222,13 @@ fn resolution(follow: bool) -> ResolveFlags {
     if follow { inside } else { inside | ResolveFlags::NO_SYMLINKS }
 }
 
-/// Opens a path inside a root; the kernel keeps `..` and links from leaving it.
+/// Opens a path inside a root; the kernel prevents `..` and links from leaving it.
 pub(super) fn open_in_root(root: BorrowedFd<'_>, path: &CString, follow: bool) -> Result<OwnedFd, Errno> {
     open_as(root, path, OFlags::PATH, follow)
 }
 
-/// While anything is renamed or mounted anywhere, the kernel may not be able to tell whether `..` stayed inside, and
-/// asks to try again.
+/// Opens a path inside a root and retries on `EAGAIN`: during a rename or mount anywhere, the kernel may be unable to
+/// tell whether `..` stayed inside.
 pub(super) fn open_as(
     root: BorrowedFd<'_>,
     path: &CStr,
@@ -243,7 +244,7 @@ pub(super) fn open_as(
     Err(Errno::AGAIN)
 }
 
-/// The directory that holds `path`, in the same form.
+/// Directory that contains `path`, in the same form.
 fn above(path: &Bytes) -> Option<Bytes> {
     path.names().split_last().map(|(_, above)| Bytes(above.join(&b'/')))
 }
@@ -272,7 +273,7 @@ fn make(dir: BorrowedFd<'_>, name: &CString, target: Target) -> Result<OwnedFd, 
     fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Where a link that leads to nothing leads, with the rest of the path behind it.
+/// Target of a link to a missing file, followed by the rest of the path.
 fn link_target(dir: BorrowedFd<'_>, name: &CString, components: &[Vec<u8>], depth: usize) -> Option<Bytes> {
     let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {

@@ -8,8 +8,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// Makes one for processes that this one makes from here on. `/proc` must be the host's, and the files there that are
-/// about this process its own.
+/// Creates a time namespace for future children of this process. `/proc` must be the host's, and its entries for this
+/// process must be writable.
 pub(crate) fn make(clocks: &[ClockOffset]) -> Done {
     const OFFSETS: &str = "/proc/self/timens_offsets";
     sys::unshare(libc::CLONE_NEWTIME as u64).call("unshare", "time namespace")?;
@@ -22,7 +22,7 @@ pub(crate) fn make(clocks: &[ClockOffset]) -> Done {
     Ok(())
 }
 
-/// Makes one and enters it.
+/// Creates a time namespace and enters it.
 pub(super) fn enter_new(clocks: &[ClockOffset]) -> Done {
     make(clocks)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;

@@ -1,20 +1,21 @@
-//! What a waiting process is told: to go on, and with that the container's state, or its filter, if there is one to tell.
-//! A state is as long as the configuration's annotations, so it comes in pieces that a socket takes.
+//! Messages to a waiting process: to continue, with the container's state or its filter where needed. A state is as
+//! long as the configuration's annotations, so it is sent in pieces that a socket accepts.
 
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 use std::mem::MaybeUninit;
 
-/// Longer than filters are, and shorter than a page: the receiver has room for it on its stack.
+/// Size of a piece in bytes: longer than filters are, and shorter than a page, since the receiver's buffer is on its
+/// stack.
 const PIECE: usize = 3 * 1024;
 
 /// First byte of a piece that others follow.
 const MORE: u8 = b's';
 
-/// First byte of the last one, which says go.
+/// First byte of the last piece, which lets the process continue.
 const GO: u8 = b'g';
 
-/// Tells something, and to go on.
+/// Sends the message to continue, with content.
 pub(crate) fn send(socket: impl AsFd, what: &[u8]) -> Result<(), Errno> {
     let last = what.len().saturating_sub(1) / PIECE * PIECE;
     let mut message = Vec::with_capacity(PIECE.min(what.len()) + 1);
@@ -28,11 +29,11 @@ pub(crate) fn send(socket: impl AsFd, what: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Waits to be told; gives what was told besides going on, which may be nothing, and `None` when the other side went away
-/// without a word.
+/// Waits for the message to continue; returns its content, which may be empty, and `None` when the other end was closed
+/// without a message.
 pub(crate) fn receive(socket: impl AsFd) -> Result<Option<Vec<u8>>, Errno> {
     let mut told = Vec::new();
-    // Room for the longest; what a message does not fill is not touched.
+    // Buffer for the longest piece; the part that a message does not fill is not touched.
     let mut room = [MaybeUninit::uninit(); PIECE + 1];
     loop {
         match rustix::io::read(&socket, &mut room[..]) {

@@ -12,14 +12,14 @@ use rustix::fs::{self, CWD, Mode};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
-/// Mounts a version 1 hierarchy, as the cgroup namespace has it, on a directory of the working directory.
+/// Mounts a version 1 hierarchy, as seen in the cgroup namespace, on a directory of the working directory.
 fn mount_hierarchy(name: &str, options: &str, flags: MountFlags) -> Result<(), Errno> {
     let options = Bytes::from(options).to_c_string();
     rustix::mount::mount(c"cgroup", name, c"cgroup", flags, Some(options.as_c_str()))
 }
 
 impl Init {
-    /// Shows version 1 cgroups in directories of a tmpfs.
+    /// Mounts version 1 cgroups on directories of a tmpfs.
     pub(in crate::init) fn hierarchies(&mut self, op: &HierarchiesOp) -> Done {
         self.forget_dir(&op.target, false);
         let target = self.target(&op.target, Target::Dir, false)?;
@@ -27,7 +27,7 @@ impl Init {
         rustix::process::fchdir(&target).call("chdir", op.target.clone())?;
         rustix::mount::mount(c"tmpfs", c".", c"tmpfs", writable, Some(c"mode=755"))
             .call("mount", op.target.clone())?;
-        // What was at the target is below the new mount now: the handle on its top is had by path.
+        // The new mount covers the target: its top must be opened by path.
         let top = self.find(&op.target, false)?.ok_or(Errno::NOENT).call("open", op.target.clone())?;
         rustix::process::fchdir(&top).call("chdir", op.target.clone())?;
         for hierarchy in &op.mounts {
@@ -45,7 +45,7 @@ impl Init {
         Ok(())
     }
 
-    /// Shows one version 1 hierarchy in a new directory of `top`, which is the working directory.
+    /// Mounts one version 1 hierarchy on a new directory of `top`, which is the working directory.
     fn hierarchy(&self, hierarchy: &HierarchyMount, top: BorrowedFd<'_>, attributes: u64) -> Done {
         let name = hierarchy.name.as_str();
         fs::mkdir(name, Mode::from_raw_mode(0o755)).call("mkdir", name)?;
@@ -60,7 +60,7 @@ impl Init {
             }
             HierarchyView::Namespace(options) => {
                 match mount_hierarchy(name, options, old_flags(attributes)) {
-                    // A user namespace may not see all of them.
+                    // A user namespace may be refused some of them.
                     Ok(()) | Err(Errno::PERM | Errno::NODEV) => Ok(()),
                     Err(errno) => Err(errno).call("mount", format!("cgroup {name}")),
                 }

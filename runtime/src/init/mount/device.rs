@@ -1,4 +1,4 @@
-//! Device nodes: made, bound, or attached from handles.
+//! Device nodes: created, bound, or attached from file descriptors.
 
 use super::attach;
 use crate::detached::{self, READONLY, Space, copy as copy_tree};
@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use std::ffi::CStr;
 use std::path::Path;
 
-/// A node of the host that is mounted is a device and nothing else. Read-only does not keep anybody from writing to a device, but from
-/// changing who may.
+/// Restricts a mounted node of the host to being a device. A read-only mount does not prevent writes to the device, but
+/// changes of its owner and mode.
 fn hardened_node(node: OwnedFd, op: &DeviceOp, space: Space) -> Done<OwnedFd> {
     const NOSUID: u64 = 2;
     const NOEXEC: u64 = 8;
@@ -29,14 +29,14 @@ fn node_type(op: &DeviceOp) -> FileType {
     }
 }
 
-/// True when a node is the device that the operation names.
+/// True when a node is the device of the operation.
 fn is_device(stat: &fs::Stat, op: &DeviceOp) -> bool {
     let kind = node_type(op);
     FileType::from_raw_mode(stat.st_mode) == kind
         && (kind == FileType::Fifo || stat.st_rdev == fs::makedev(op.major, op.minor))
 }
 
-/// A node that was there already must be the device that is meant.
+/// Checks that an existing node is the device of the operation.
 fn check_node(parent: BorrowedFd<'_>, name: &CStr, op: &DeviceOp) -> Done {
     let stat = fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).call("stat", op.path.clone())?;
     if is_device(&stat, op) {

@@ -1,4 +1,4 @@
-//! Paths that are hidden or read-only.
+//! Hidden and read-only paths of a container.
 
 use super::{attach, kind_of, readonly};
 use crate::detached::{READONLY, Space, copy as copy_tree, filesystem as make_filesystem};
@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use std::ffi::CStr;
 
-/// What the kernel shows at the paths that engines hide (containers/common and moby, default specification), which saves
-/// asking.
+/// Usual kind of the files at the paths that engines hide (containers/common and moby, default specification), which
+/// saves a system call. `None` for other paths.
 fn usual_kind(path: &str) -> Option<Target> {
     Some(match path {
         "/proc/acpi" | "/proc/asound" | "/proc/scsi" | "/sys/firmware" | "/sys/devices/virtual/powercap" => {
@@ -32,23 +32,23 @@ fn usual_kind(path: &str) -> Option<Target> {
 /// Directories and files of /proc that engines make read-only (same sources).
 const USUAL_READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Mounts of the same that hide things: an empty directory, or the null device.
+/// Mounts of one kind that hide paths: an empty directory, or the null device.
 #[derive(Default)]
 pub(in crate::init) struct Covers {
     handles: Vec<OwnedFd>,
-    /// The last of them is attached nowhere yet.
+    /// True when the last mount is still detached.
     spare: bool,
 }
 
 impl Covers {
-    /// Attaches one more by `attach`, a copy of the first, which `make` makes; what that could not attach is there for the
-    /// next.
+    /// Attaches one more mount by `attach`, a copy of the first, which `make` creates; a mount that `attach` refused is
+    /// kept for the next call.
     fn put(
         &mut self,
         make: impl FnOnce() -> Done<OwnedFd>,
         attach: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
     ) -> Done<Result<(), Errno>> {
-        /// Handles that are not closed one by one, but many at once when the program starts.
+        /// File descriptors that are not closed one by one, but many at once when the program starts.
         const MOST: usize = 64;
         if !self.spare {
             let next = match self.handles.first() {
@@ -67,18 +67,18 @@ impl Covers {
         Ok(attached)
     }
 
-    /// All handles; what is attached stays.
+    /// All file descriptors; attached mounts stay.
     pub(in crate::init) fn into_handles(self) -> Vec<OwnedFd> {
         self.handles
     }
 }
 
-/// Makes a detached mount visible on an entry of a directory. A link is not followed but covered.
+/// Attaches a detached mount to an entry of a directory. A link is not followed but covered.
 pub(super) fn attach_in(mount: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     rustix::mount::move_mount(mount, c"", dir, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-/// A detached copy of an entry of a directory and of the mounts below it. A link is not followed.
+/// Detached copy of an entry of a directory and of the mounts below it. A link is not followed.
 fn copy_entry(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -87,7 +87,7 @@ fn copy_entry(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(dir, name, flags)
 }
 
-/// A detached mount of an empty read-only directory.
+/// Detached mount of an empty read-only directory.
 fn empty_dir(space: Space) -> Done<OwnedFd> {
     let tmpfs = FilesystemMount {
         fstype: "tmpfs".to_owned(),
@@ -98,8 +98,8 @@ fn empty_dir(space: Space) -> Done<OwnedFd> {
     make_filesystem(&tmpfs, space)
 }
 
-/// A detached mount of /dev/null, opened on the host and looked at. Read-only, it takes what is written, but who owns it
-/// and who may use it is not the container's to say.
+/// Detached mount of /dev/null, opened on the host and checked. The mount is read-only: writes to the device work, but
+/// the container cannot change its owner and mode.
 fn null_device(space: Space) -> Done<OwnedFd> {
     let null = copy_tree(CWD, &Bytes::from("/dev/null"), false).call("open_tree", "/dev/null")?;
     let stat = fs::fstat(&null).call("stat", "/dev/null")?;
@@ -110,7 +110,7 @@ fn null_device(space: Space) -> Done<OwnedFd> {
 }
 
 impl Init {
-    /// Mounts a path on itself, read-only; none there is fine.
+    /// Mounts a path on itself, read-only; a missing path is no error.
     pub(in crate::init) fn readonly(&mut self, path: &Bytes) -> Done {
         let space = self.space;
         let is_usual = USUAL_READONLY.iter().any(|usual| usual.as_bytes() == path.0);
@@ -136,7 +136,7 @@ impl Init {
         Ok(())
     }
 
-    /// Hides a path: a directory behind an empty one, anything else behind the host's own /dev/null.
+    /// Hides a path: a directory behind an empty one, any other file behind the host's /dev/null.
     pub(in crate::init) fn mask(&mut self, path: &Bytes) -> Done {
         let usual = path.as_path().to_str().and_then(usual_kind);
         if let Some(kind) = usual.filter(|_| self.has_proc && path.as_path().starts_with("/proc"))
@@ -149,7 +149,7 @@ impl Init {
         loop {
             let attached = self.cover(kind, |cover| attach(cover, place.as_fd()));
             match attached? {
-                // Neither goes on the other: what is here is not what is here everywhere else.
+                // A directory cannot cover a file, nor a file a directory: the path is not of its usual kind.
                 Err(Errno::INVAL | Errno::NOTDIR) if usual == Some(kind) => {
                     kind = kind_of(place.as_fd(), path)?;
                     if usual == Some(kind) {
@@ -165,7 +165,7 @@ impl Init {
         }
     }
 
-    /// Hides an entry of a directory that is known to have no links; `None` when it is not what it is everywhere else.
+    /// Hides an entry of a directory that is known to have no links; `None` when it is not of its usual kind.
     fn mask_entry(&mut self, path: &Bytes, kind: Target) -> Done<Option<()>> {
         let Ok((_, name)) = self.parent(path) else { return Ok(None) };
         let Some(dir) = self.dir.take() else { return Ok(None) };
@@ -177,7 +177,7 @@ impl Init {
         })
     }
 
-    /// Attaches something that hides.
+    /// Attaches a mount that hides a path.
     fn cover(
         &mut self,
         kind: Target,
@@ -192,7 +192,7 @@ impl Init {
         attached
     }
 
-    /// A detached mount of the container's own null device, looked at, or of the host's where it has none.
+    /// Detached mount of the container's null device, checked, or of the host's where the container has none.
     fn null_cover(&self) -> Done<OwnedFd> {
         let own = open_as(self.root()?, c"dev/null", OFlags::PATH | OFlags::NOFOLLOW, false).ok();
         let own = own.filter(|own| fs::fstat(own).is_ok_and(|stat| crate::init::identity::is_null(&stat)));

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags};
 use std::path::Path;
 
-/// Takes the host's proc and sys file systems outside of `root` away.
+/// Unmounts or covers the host's proc and sys file systems outside of `root`.
 fn cover_outside(root: &[u8]) -> Done {
     let table = std::fs::read_to_string("/proc/self/mountinfo")
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
@@ -27,7 +27,7 @@ fn cover_outside(root: &[u8]) -> Done {
         let _ = rustix::mount::mount_change(place, MountPropagationFlags::PRIVATE);
         match rustix::mount::unmount(place, UnmountFlags::DETACH) {
             Ok(()) | Err(Errno::NOENT) => {}
-            // Mounted by who has more rights: covered then.
+            // Mounted with more privileges, so it cannot be unmounted: covered then.
             Err(_) => rustix::mount::mount(c"tmpfs", place, c"tmpfs", MountFlags::empty(), None)
                 .call("mount", place)?,
         }
@@ -35,7 +35,7 @@ fn cover_outside(root: &[u8]) -> Done {
     Ok(())
 }
 
-/// Cuts the mount that holds a path off from its peers.
+/// Cuts the mount that contains a path off from its peers.
 fn cut_off(path: &Bytes) -> Done {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let holds = |place: &str| path.as_path().starts_with(place);
@@ -47,7 +47,7 @@ fn cut_off(path: &Bytes) -> Done {
 }
 
 impl Init {
-    /// Sets the propagation of the whole tree; 0 leaves it as it is.
+    /// Sets the propagation of the whole tree; 0 leaves it unchanged.
     pub(in crate::init) fn propagate(&mut self, bits: u64) -> Done {
         if bits == 0 {
             return Ok(());
@@ -61,10 +61,10 @@ impl Init {
     }
 
     pub(in crate::init) fn mount_root(&mut self, root: &RootOp) -> Done {
-        // Written so, it can be nothing but a directory.
+        // With a trailing slash the path must be a directory.
         let dir = Bytes([root.path.0.as_slice(), b"/"].concat());
         if root.cut_off {
-            // First: a copy would be a peer of what it is a copy of, and the host would be shown the root's mounts.
+            // First: a copy would be a peer of its original, and the root's mounts would propagate to the host.
             cut_off(&root.path)?;
         }
         let mut mount = match &root.mount {
@@ -79,7 +79,7 @@ impl Init {
             mount =
                 detached::attributes(mount, change, self.space).call("mount_setattr", root.path.clone())?;
         }
-        // Where it is seen matters to nobody but the pivot, which goes by the handle.
+        // The path where it is attached matters only for the pivot, which uses the file descriptor.
         rustix::mount::move_mount(
             mount.as_fd(),
             c"",
@@ -88,17 +88,17 @@ impl Init {
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS,
         )
         .call("move_mount", root.path.clone())?;
-        // The handle on the detached mount is one on its root, now that it is attached.
+        // The file descriptor of the detached mount refers to its root, now that it is attached.
         self.root = Some(mount);
         Ok(())
     }
 
-    /// Makes the new root the root, and lets go of the old one.
+    /// Makes the new root `/`, and unmounts the old one.
     pub(in crate::init) fn pivot(&mut self, by_moving: bool) -> Done {
         rustix::process::fchdir(self.root()?).call("chdir", "/")?;
         if by_moving {
-            // For an initial RAM disk, which cannot be left otherwise. What is outside of the new root stays
-            // mounted, and must tell nothing and offer no way around what is hidden inside.
+            // For an initial RAM disk, which cannot be left otherwise. File systems outside of the new root stay
+            // mounted, and must neither reveal anything nor offer a way around hidden paths.
             let root = rustix::process::getcwd(Vec::new()).call("getcwd", "/")?;
             cover_outside(root.to_bytes())?;
             rustix::mount::mount_move(c".", c"/").call("mount", "/")?;
@@ -111,7 +111,7 @@ impl Init {
             // The new root is the working directory, before and after (pivot_root(2)).
             rustix::process::pivot_root(c".", c".").call("pivot_root", "/")?;
             if let Some(old) = old {
-                // What is unmounted here would be unmounted on the host, where its mounts are peers of these.
+                // An unmount here would propagate to the host, where its mounts are peers of these.
                 let slaves = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
                 rustix::process::fchdir(&old).call("chdir", "/")?;
                 rustix::mount::mount_change(c".", slaves).call("mount", "/")?;
@@ -125,7 +125,7 @@ impl Init {
         Ok(())
     }
 
-    /// The root that this process has is the container's.
+    /// Takes the current root of this process as the container's.
     pub(in crate::init) fn take_present_root(&mut self) -> Done {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         self.root = Some(fs::open(c"/", flags, Mode::empty()).call("open", "/")?);
