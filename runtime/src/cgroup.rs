@@ -1,7 +1,7 @@
-//! Control groups, version 1, 2 and both at once, behind one small interface.
+//! Cgroups, version 1, 2 and both at once, behind one small interface.
 //!
-//! A container gets groups only where something is wanted of them: limits, counting, or rules for devices.
-//! On hosts with both versions ("hybrid") each controller is used where it is mounted.
+//! A container gets cgroups only where they are needed: for limits, statistics, or device rules. On hosts with both
+//! versions ("hybrid") each controller is used where it is mounted.
 
 mod device;
 mod groups;
@@ -22,33 +22,33 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a group cannot be made, limited or removed.
+/// Failure to create, limit or remove a cgroup.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
-    /// A file or directory of the hierarchy failed.
+    /// A call on a file or directory of the hierarchy failed.
     #[error("cannot {what} `{path}`: {reason}", path = path.display(), reason = describe_errno(*errno))]
     File {
-        /// What was tried.
+        /// Operation, as a verb.
         what: &'static str,
-        /// On what.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// Why it failed.
+        /// Errno of the call.
         errno: i32,
     },
     /// A limit needs a controller that the host does not have.
     #[error("the limit `{limit}` needs the cgroup controller `{controller}`, which this host does not have")]
     NoController {
-        /// What was asked for.
+        /// Name of the limit.
         limit: &'static str,
-        /// What would be needed.
+        /// Name of the missing controller.
         controller: &'static str,
     },
-    /// A setting by the name of a file that there is none of.
+    /// A setting names a file that does not exist.
     #[error(
         "invalid configuration: the control group file `{0}` of `unified` does not exist on this host (its controller is not one of version 2 here, or has no such setting)"
     )]
     NoFile(String),
-    /// A process that would not end.
+    /// A process in the cgroup does not end.
     #[error("the control group `{path}` still holds processes, so it cannot be removed", path = .0.display())]
     Busy(PathBuf),
     /// The kernel refuses device filters.
@@ -63,20 +63,20 @@ impl CgroupError {
     }
 }
 
-/// Groups that this process makes for what it starts. Removed when dropped.
+/// Cgroups that this process creates for its children. Removed when dropped.
 #[derive(Debug)]
 pub struct Cgroup {
     groups: Groups,
-    /// The directory in the version 2 hierarchy, if there is one.
+    /// Directory in the version 2 hierarchy; `None` without one.
     dir: Option<OwnedFd>,
 }
 
 impl Cgroup {
-    /// Makes the group `name` below the caller's own, with the limits of `resources`.
+    /// Creates the cgroup `name` below the caller's own, with the limits of `resources`.
     ///
-    /// It has a directory in each version 1 hierarchy, which is what a container is shown of it, unless none can be made: then
-    /// in those alone that limits need. With `devices`, access to devices is restricted to the harmless ones (a version 2
-    /// directory is all that needs, whatever else is mounted).
+    /// It has a directory in each version 1 hierarchy, the part of it that a container can see. Where those cannot be
+    /// created, it has directories only in the hierarchies that limits need. With `devices`, access to devices is
+    /// restricted to the harmless ones (this needs only a version 2 directory, whichever hierarchies are mounted).
     pub fn create(
         layout: &Layout,
         name: &str,
@@ -89,34 +89,34 @@ impl Cgroup {
         let mut cgroup = Cgroup { groups: create(most).or_else(|_| create(least))?, dir: None };
         cgroup.dir = cgroup.groups.dir()?;
         if let Some(dir) = cgroup.dir().filter(|_| devices) {
-            // Not by the version 1 list: a caller that is restricted itself cannot pass on more than it has.
+            // Not by the version 1 list: a caller that is restricted itself cannot grant more than it has.
             device::restrict(dir, &default_rules())
                 .map_err(|errno| CgroupError::Devices(errno.raw_os_error()))?;
         }
         Ok(cgroup)
     }
 
-    /// The version 2 directory, into which a process can be born.
+    /// Version 2 directory, in which a process can be created; `None` without one.
     pub fn dir(&self) -> Option<BorrowedFd<'_>> {
         self.dir.as_ref().map(AsFd::as_fd)
     }
 
-    /// In which hierarchies it has directories, and where.
+    /// Directories of the cgroup by hierarchy.
     pub fn groups(&self) -> &Groups {
         &self.groups
     }
 
-    /// True when a process must be moved into version 1 groups after it was made.
+    /// True when a process must be moved into version 1 cgroups after its creation.
     pub fn needs_attach(&self) -> bool {
         self.groups.needs_attach()
     }
 
-    /// Moves a process into the version 1 groups.
+    /// Moves a process into the version 1 cgroups.
     pub fn attach(&self, pid: i32) -> Result<(), CgroupError> {
         self.groups.attach(pid)
     }
 
-    /// The directories of this group, for looking at.
+    /// Directories of the cgroup, for reading.
     pub fn paths(&self) -> Vec<&Path> {
         self.groups.paths().into_iter().map(|(_, path)| path).collect()
     }
@@ -124,18 +124,17 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A group that still holds a dying process is busy for a moment; whoever comes later removes it
-        // (`remove_orphans`).
+        // A cgroup with a dying process is busy for a moment; a later process removes it (`remove_orphans`).
         self.groups.remove_if_empty();
     }
 }
 
-/// Whether `resources` ask for anything that a group would be needed for, devices left aside.
+/// True when `resources` contain settings that need a cgroup, devices aside.
 pub fn has_limits(resources: &LinuxResources) -> bool {
     !limits::settings(resources).is_empty()
 }
 
-/// What `resources` ask for that Linux once had and has no more.
+/// Settings of `resources` that Linux no longer supports.
 pub fn without_effect(resources: &LinuxResources) -> Vec<&'static str> {
     let memory = resources.memory().as_ref().and_then(|memory| memory.kernel()).filter(|limit| *limit != 0);
     let block = resources.block_io().as_ref();
@@ -148,7 +147,7 @@ pub fn without_effect(resources: &LinuxResources) -> Vec<&'static str> {
     given.into_iter().filter(|(given, _)| *given).map(|(_, name)| name).collect()
 }
 
-/// The directories above `path` that do not exist, outermost first.
+/// Missing directories above `path`, outermost first.
 fn missing_above(path: &Path) -> Vec<PathBuf> {
     let above = path.ancestors().skip(1).take_while(|path| !path.exists());
     let mut missing: Vec<PathBuf> = above.map(Path::to_owned).collect();
@@ -156,9 +155,9 @@ fn missing_above(path: &Path) -> Vec<PathBuf> {
     missing
 }
 
-/// Removes the groups below `prefix`-pid-start whose process is gone.
+/// Removes the cgroups `prefix-pid-start` whose process has ended.
 ///
-/// A group is named after the process that made it, so that what a killed one left can be told.
+/// A cgroup is named after the process that created it, so that those of killed processes can be found.
 pub fn remove_orphans(layout: &Layout, prefix: &str) {
     let dirs = layout.unified_dir().into_iter().chain(layout.legacy_dirs());
     for dir in dirs {
@@ -178,22 +177,22 @@ pub fn remove_orphans(layout: &Layout, prefix: &str) {
     }
 }
 
-/// A name for the groups of this process: `prefix-pid-start`.
+/// Name for the cgroups of this process: `prefix-pid-start`.
 pub fn own_name(prefix: &str) -> String {
     let pid = std::process::id();
     let start = start_time(pid).unwrap_or_default();
     format!("{prefix}-{pid}-{start}")
 }
 
-/// When a process was started, in ticks since boot (field 22 of `/proc/PID/stat`).
+/// Start time of a process, in ticks since boot (field 22 of `/proc/PID/stat`); `None` when it has ended.
 fn start_time(pid: u32) -> Option<String> {
     let stat = layout::read_record(format!("/proc/{pid}/stat"), 1024);
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(19).map(str::to_owned)
 }
 
-/// A new version 1 group has no processors and no memory nodes, and takes nobody in until it has both: those of the group
-/// above it, for each group on the way.
+/// Copies processors and memory nodes from the parent cgroup, for each cgroup on the way: a new version 1 cgroup has
+/// none of either, and accepts no process until it has both.
 fn inherit_cpuset(root: &Path, path: &Path) -> Result<(), CgroupError> {
     let mut above = root.to_owned();
     for name in path.strip_prefix(root).unwrap_or(path).components() {

@@ -1,7 +1,7 @@
-//! Which devices a container may open: an eBPF program on a version 2 group.
+//! Devices that a container may open: an eBPF program on a version 2 cgroup.
 //!
-//! Root in a container may make any device node; opening it is what must not work. The filter needs a group
-//! of the version 2 hierarchy, but none of its controllers, so it serves version 1 and hybrid machines too.
+//! Root in a container may create any device node, so opening it must be prevented. The filter needs a cgroup of the
+//! version 2 hierarchy, but none of its controllers, so it works on version 1 and hybrid hosts as well.
 
 use crate::sys::{BpfInstruction, DeviceProgram};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
@@ -9,7 +9,7 @@ use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use std::fmt;
 
-/// What may be done to a device, as bits of `BPF_DEVCG_ACC_…`.
+/// Operations on a device, as bits of `BPF_DEVCG_ACC_…`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceAccess(u8);
 
@@ -41,18 +41,18 @@ impl fmt::Display for DeviceAccess {
     }
 }
 
-/// A rule about devices; the last that is about a device decides.
+/// A rule about devices; the last matching rule decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceRule {
-    /// Allow or deny.
+    /// True to allow, false to deny.
     pub allow: bool,
-    /// `b` or `c`; both when there is none.
+    /// `b` or `c`; `None` for both.
     pub kind: Option<char>,
-    /// Major number; any when there is none.
+    /// Major number; `None` for any.
     pub major: Option<u32>,
-    /// Minor number; any when there is none.
+    /// Minor number; `None` for any.
     pub minor: Option<u32>,
-    /// What it is about.
+    /// Operations that the rule allows or denies.
     pub access: DeviceAccess,
 }
 
@@ -61,7 +61,7 @@ impl DeviceRule {
         DeviceRule { allow: true, kind: Some(kind), major, minor, access }
     }
 
-    /// A rule of the OCI runtime specification; `None` for one that says nothing known.
+    /// Converts a rule of the OCI runtime specification; `None` for pipes and unknown operations.
     pub fn of(rule: &LinuxDeviceCgroup) -> Option<DeviceRule> {
         let kind = match rule.typ() {
             None | Some(LinuxDeviceType::A) => None,
@@ -80,7 +80,7 @@ impl DeviceRule {
         })
     }
 
-    /// The rule as version 1 files take it.
+    /// File and line that set the rule on version 1.
     pub(super) fn legacy(&self) -> (&'static str, String) {
         let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
         let file = if self.allow { "devices.allow" } else { "devices.deny" };
@@ -89,7 +89,7 @@ impl DeviceRule {
     }
 }
 
-/// Docker's list: any node may be made; null, zero, full, random, urandom, tty, console, ptmx, terminals and tun
+/// Docker's list: all nodes may be created; null, zero, full, random, urandom, tty, console, ptmx, terminals and tun
 /// may be used.
 pub fn default_rules() -> Vec<DeviceRule> {
     let any = |kind| DeviceRule::allow(kind, None, None, DeviceAccess(DeviceAccess::MAKE));
@@ -111,25 +111,25 @@ pub fn default_rules() -> Vec<DeviceRule> {
     rules
 }
 
-/// Restricts the devices that processes of a group may make and open; none when no rule says so.
+/// Restricts the devices that processes of a cgroup may create and open; devices without a matching rule are denied.
 pub(super) fn restrict(cgroup: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<(), Errno> {
     DeviceProgram::load(&program(rules))?.attach(cgroup)
 }
 
-/// Where a jump goes: the next rule, or the end with an answer.
+/// Target of a jump: the next rule, or the end with an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum To {
     Next,
     Answer(bool),
 }
 
-/// Instructions of the rules about one kind of device, with jumps by name.
+/// Instructions of the rules about one kind of device, with symbolic jumps.
 #[derive(Debug, Default)]
 struct Section {
     code: Vec<(BpfInstruction, Option<To>)>,
-    /// Where each rule begins; the end is the last.
+    /// Start of each rule; the last entry is the end.
     starts: Vec<usize>,
-    /// A rule is about everything: what follows it is never reached, which the kernel does not take.
+    /// True after a rule that matches everything: instructions behind it are unreachable, which the kernel rejects.
     is_decided: bool,
 }
 
@@ -158,7 +158,7 @@ const WORK: u8 = 1;
 impl Section {
     fn new(rules: &[DeviceRule], kind: char) -> Section {
         let mut section = Section::default();
-        // The last rule that is about a device decides, so the last comes first.
+        // The last matching rule decides, so rules are tested from the last to the first.
         for rule in rules.iter().rev().filter(|rule| rule.kind.is_none_or(|own| own == kind)) {
             if section.is_decided {
                 break;
@@ -203,12 +203,12 @@ impl Section {
             None => {}
         }
         if rule.allow {
-            // Allows when nothing else is wanted.
+            // Allows when no other operation is requested.
             self.push(COPY, WORK | ACCESS << 4, 0, None);
             self.push(AND, WORK, i32::from(!rule.access.0 & 7), None);
             self.push(IF_EQUAL, WORK, 0, Some(answer));
         } else {
-            // Denies when any of it is wanted.
+            // Denies when any of these operations is requested.
             self.push(IF_ANY_BIT, ACCESS, i32::from(rule.access.0), Some(answer));
         }
     }
@@ -217,17 +217,17 @@ impl Section {
         self.code.push((instruction(code, registers, 0, immediate), to));
     }
 
-    /// The beginning of the rule behind the one that holds an instruction.
+    /// Start of the rule behind the one that contains an instruction.
     fn next(&self, at: usize) -> usize {
         self.starts.iter().copied().find(|start| *start > at).unwrap_or(self.code.len())
     }
 }
 
-/// The program: one section for block devices, one for others, and the two answers they share.
+/// Creates the program: one section for block devices, one for other devices, and the two answers that they share.
 ///
-/// The context is `struct bpf_cgroup_dev_ctx { u32 access_type; u32 major; u32 minor; }`; the type's low
-/// half is the kind of device, its high half the access. Short programs count: the kernel follows every way
-/// through one when it is loaded, for every container.
+/// The context is `struct bpf_cgroup_dev_ctx { u32 access_type; u32 major; u32 minor; }`; the low half of the type is
+/// the kind of device, the high half the access. Programs must be short: the kernel follows every path through one when
+/// it is loaded, for every container.
 fn program(rules: &[DeviceRule]) -> Vec<BpfInstruction> {
     const BLOCK: i32 = 1;
     let (character, block) = (Section::new(rules, 'c'), Section::new(rules, 'b'));
@@ -245,7 +245,7 @@ fn program(rules: &[DeviceRule]) -> Vec<BpfInstruction> {
     plain(SHIFT_LEFT, WORK, 0, 20);
     plain(OR_REGISTER, NUMBERS | WORK << 4, 0, 0);
     let begin = code.len() + 1;
-    // Without a rule that decides all a section ends in a jump to the answer no.
+    // Without a rule that matches everything, a section ends in a jump to the answer no.
     let length = |section: &Section| section.code.len() + usize::from(!section.is_decided);
     let (block_at, deny_at) = (begin + length(&character), begin + length(&character) + length(&block));
     let answers = |answer: bool| {
@@ -290,7 +290,7 @@ fn instruction(code: u8, registers: u8, offset: i16, immediate: i32) -> BpfInstr
 mod tests {
     use super::*;
 
-    /// Runs a program as the kernel would.
+    /// Runs a program as the kernel does.
     fn run(rules: &[DeviceRule], kind: char, major: u32, minor: u32, access: &str) -> bool {
         let access = u32::from(DeviceAccess::parse(access).unwrap().0);
         let context = [if kind == 'b' { 1 } else { 2 } | access << 16, major, minor];

@@ -1,9 +1,9 @@
-//! The groups of a container at a place that others name: made, filled, limited, frozen, counted, removed.
+//! Cgroups of a container at a path that the caller chooses: creation, limits, processes, freezing, removal.
 //!
-//! A container is always in a group of the version 2 hierarchy where one is mounted, with or without
-//! controllers: being born into it costs nothing, and it lists, freezes and kills. It is in groups of version 1 hierarchies
-//! where these are needed or shown. A process that is moved into one waits for a grace period of the kernel; a thread that
-//! moves itself does not (`SetupOp::EnterCgroups`).
+//! A container is always in a cgroup of the version 2 hierarchy where one is mounted, with or without controllers:
+//! creating a process in it costs nothing, and it can list, freeze and kill processes. It is in cgroups of version 1
+//! hierarchies where these are needed or visible. A process that another moves into one waits for an RCU grace period
+//! of the kernel; a thread that moves itself does not (`SetupOp::EnterCgroups`).
 
 use super::device::{self, DeviceRule};
 use super::limits::{self, Setting};
@@ -21,37 +21,37 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where the groups are.
+/// Location of a container's cgroups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Below the mount of each hierarchy when it is absolute, below the caller's own groups else.
+    /// Path below the mount of each hierarchy when it is absolute, otherwise below the caller's own cgroups.
     pub path: PathBuf,
-    /// In which hierarchies.
+    /// Hierarchies in which they are created.
     pub extent: Extent,
 }
 
-/// In which hierarchies a container has groups.
+/// Hierarchies in which a container has cgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// In those that limits need.
+    /// Hierarchies that limits need.
     Limits,
-    /// In those of version 1, and in that of version 2 if limits need it.
+    /// Version 1 hierarchies, and that of version 2 if limits need it.
     Legacy,
-    /// In those that limits need, and in that of version 2 where one is mounted.
+    /// Hierarchies that limits need, and that of version 2 where one is mounted.
     Unified,
-    /// In all of them.
+    /// All mounted hierarchies.
     All,
 }
 
-/// The groups of one container.
+/// Cgroups of one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Groups {
     unified: Option<PathBuf>,
     legacy: Vec<LegacyGroup>,
-    /// Some were there before.
+    /// True when some of them existed before.
     #[serde(default)]
     reused: bool,
-    /// Directories above these that had to be made, outermost first.
+    /// Directories above these that had to be created, outermost first.
     above: Vec<PathBuf>,
 }
 
@@ -61,15 +61,15 @@ struct LegacyGroup {
     path: PathBuf,
 }
 
-/// How long a group may take to become empty after its processes were killed.
+/// Maximum time for a cgroup to become empty after its processes were killed.
 const REMOVAL: Duration = Duration::from_secs(10);
 
 impl Groups {
-    /// No group at all.
+    /// Value for containers without cgroups.
     pub const NONE: &'static Groups =
         &Groups { unified: None, legacy: Vec::new(), reused: false, above: Vec::new() };
 
-    /// Makes the groups and sets their limits. On failure those that were made are removed again.
+    /// Creates the cgroups and sets their limits. On failure the created ones are removed.
     pub fn create(
         layout: &Layout,
         place: &Place,
@@ -140,13 +140,13 @@ impl Groups {
         Ok(())
     }
 
-    /// Sets limits, of a new group or of one in use.
+    /// Sets limits of new cgroups or of those in use.
     pub fn apply(&self, layout: &Layout, resources: Option<&LinuxResources>) -> Result<(), CgroupError> {
         let settings = resources.map(limits::settings).unwrap_or_default();
         let mut failed = Vec::new();
         for setting in &settings {
             if let Err(error) = self.apply_one(layout, setting) {
-                // What depends on another limit may be possible when that has been changed.
+                // A limit that depends on another may be valid after that one is changed.
                 if !matches!(&error, CgroupError::File { errno: libc::EINVAL | libc::EBUSY, .. }) {
                     return Err(error);
                 }
@@ -177,13 +177,14 @@ impl Groups {
             (Some(group), Some((file, value))) => {
                 let path = group.path.join(file.as_ref());
                 if file.starts_with("blkio.weight") && !path.exists() {
-                    // Its schedulers name it after themselves; none has it where none of them is in use.
+                    // The BFQ scheduler prefixes the file with its name; neither file exists without a scheduler that
+                    // has it.
                     let other = group.path.join(file.replace("blkio.", "blkio.bfq."));
                     return if other.exists() { write(&other, value) } else { Ok(()) };
                 }
                 write(&path, value)
             }
-            // Wanted of the other version only: it has no meaning here.
+            // Specified for the other version only: it has no effect here.
             (_, None) => Ok(()),
             (None, Some(_)) if setting.unified.is_none() && layout.is_unified_only() => Ok(()),
             (None, Some(_)) => {
@@ -192,7 +193,7 @@ impl Groups {
         }
     }
 
-    /// A file of the version 2 group by name.
+    /// Writes a file of the version 2 cgroup by name.
     fn apply_raw(&self, layout: &Layout, setting: &Setting) -> Result<(), CgroupError> {
         let Some((file, value)) = &setting.unified else { return Ok(()) };
         let no_unified = CgroupError::NoController { limit: "unified", controller: "cgroup v2" };
@@ -215,10 +216,11 @@ impl Groups {
         value.lines().try_for_each(|line| write(&path, line))
     }
 
-    /// Restricts the devices that may be used to those of rules; the last that is about one decides. `directory` is the
-    /// version 2 directory, where there is one.
+    /// Restricts the devices to those that the rules allow; the last matching rule decides. `dir` is the version 2
+    /// directory; `None` without one.
     pub fn restrict(&self, dir: Option<BorrowedFd<'_>>, rules: &[DeviceRule]) -> Result<(), CgroupError> {
-        // The list of version 1 where the container is in such a group anyway: others read it, and every kernel has it.
+        // By the version 1 list where the container is in such a cgroup: other programs read it, and every kernel has
+        // it.
         let list = self.path_of("devices");
         if let Some(dir) = dir.filter(|_| list.is_none()) {
             return device::restrict(dir, rules).map_err(|errno| CgroupError::Devices(errno.raw_os_error()));
@@ -236,17 +238,17 @@ impl Groups {
         Ok(())
     }
 
-    /// Processes that were in the groups before the container; they may be frozen.
+    /// Processes that were in the cgroups before the container; they may be frozen.
     pub fn others(&self) -> Result<Vec<i32>, CgroupError> {
         if self.reused { self.processes() } else { Ok(Vec::new()) }
     }
 
-    /// True for groups that were there before and are stopped: a container in them would never start.
+    /// True for existing cgroups that are frozen: a container in them would never start.
     pub fn is_reused_frozen(&self) -> bool {
         self.reused && self.is_frozen()
     }
 
-    /// Lets a process go on whose version 1 freezer group is stopped, whoever's that is.
+    /// Thaws the version 1 freezer cgroup of a process, whether or not Kiln created it.
     pub fn thaw_process(layout: &Layout, pid: i32) {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         for (controllers, mount, _) in layout.hierarchies() {
@@ -262,30 +264,30 @@ impl Groups {
         }
     }
 
-    /// The version 2 directory, into which a process can be born.
+    /// Opens the version 2 directory, in which a process can be created; `None` without one.
     pub fn dir(&self) -> Result<Option<OwnedFd>, CgroupError> {
         self.unified.as_deref().map(open_dir).transpose()
     }
 
-    /// Its path.
+    /// Path of the version 2 directory; `None` without one.
     pub fn unified_path(&self) -> Option<&Path> {
         self.unified.as_deref()
     }
 
-    /// The directory in a version 1 hierarchy.
+    /// Directory in a version 1 hierarchy; `None` without one.
     pub fn legacy_path(&self, mount: &LegacyMount) -> Option<&Path> {
         let group = self.legacy.iter().find(|group| group.controllers == mount.controllers)?;
         Some(&group.path)
     }
 
-    /// The directory that has a controller, in either version.
+    /// Directory with a controller, in either version; `None` without one.
     pub fn path_of(&self, controller: &str) -> Option<&Path> {
         let group =
             self.legacy.iter().find(|group| group.controllers.iter().any(|known| known == controller));
         group.map(|group| group.path.as_path())
     }
 
-    /// Each controller with its directory; the version 2 directory has the empty name.
+    /// Controllers with their directories; the version 2 directory has the empty name.
     pub fn paths(&self) -> Vec<(&str, &Path)> {
         let legacy = self
             .legacy
@@ -294,22 +296,22 @@ impl Groups {
         self.unified.iter().map(|path| ("", path.as_path())).chain(legacy).collect()
     }
 
-    /// True when a process must be moved into version 1 groups after it was made.
+    /// True when a process must be moved into version 1 cgroups after its creation.
     pub fn needs_attach(&self) -> bool {
         !self.legacy.is_empty()
     }
 
-    /// The files by which a thread moves itself into the version 1 groups.
+    /// Files by which a thread moves itself into the version 1 cgroups.
     pub(crate) fn task_files(&self) -> Vec<Bytes> {
         self.legacy.iter().map(|group| Bytes::from(&group.path.join("tasks"))).collect()
     }
 
-    /// Moves a process into the version 1 groups.
+    /// Moves a process into the version 1 cgroups.
     pub fn attach(&self, pid: i32) -> Result<(), CgroupError> {
         self.legacy.iter().try_for_each(|group| write(&group.path.join("cgroup.procs"), &pid.to_string()))
     }
 
-    /// Moves processes that run already into all groups.
+    /// Moves running processes into all cgroups.
     pub fn adopt<E: From<CgroupError>>(&self, list: impl Fn() -> Result<Vec<i32>, E>) -> Result<(), E> {
         let legacy = self.legacy.iter().map(|group| group.path.as_path());
         let dirs: Vec<&Path> = self.unified.as_deref().into_iter().chain(legacy).collect();
@@ -322,7 +324,7 @@ impl Groups {
         self.unified.as_deref().or_else(legacy)
     }
 
-    /// All processes of the container, in this process's numbers.
+    /// Pids of all processes of the container, in the pid namespace of this process.
     pub fn processes(&self) -> Result<Vec<i32>, CgroupError> {
         let Some(dir) = self.main_dir() else { return Ok(Vec::new()) };
         let mut found = BTreeSet::new();
@@ -337,7 +339,7 @@ impl Groups {
         Ok(found.into_iter().collect())
     }
 
-    /// Stops or continues all processes; returns when they have stopped.
+    /// Freezes or thaws all processes; returns when they are frozen.
     pub fn freeze(&self, stop: bool) -> Result<(), CgroupError> {
         if let Some(dir) = self.path_of("freezer") {
             let state = if stop { "FROZEN" } else { "THAWED" };
@@ -350,7 +352,7 @@ impl Groups {
                     return Ok(());
                 }
                 if Instant::now() > deadline {
-                    // A group that is half frozen is worse than one that runs.
+                    // A partly frozen cgroup is worse than one that runs.
                     let _ = write(&path, "THAWED");
                     return Err(CgroupError::File { what: "freeze", path, errno: libc::EBUSY });
                 }
@@ -365,7 +367,7 @@ impl Groups {
         Ok(())
     }
 
-    /// True while the processes are stopped.
+    /// True while the processes are frozen.
     pub fn is_frozen(&self) -> bool {
         let legacy =
             self.path_of("freezer").and_then(|dir| fs::read_to_string(dir.join("freezer.state")).ok());
@@ -383,12 +385,12 @@ impl Groups {
         {
             match fs::write(dir.join("cgroup.kill"), "1") {
                 Ok(()) => return Ok(()),
-                // The root cgroup has none.
+                // The root cgroup lacks that file.
                 Err(error) if gone(&error) => {}
                 Err(error) => return Err(CgroupError::file("write", &dir.join("cgroup.kill"))(error)),
             }
         }
-        // Stopped, so that none is born meanwhile; a killed process must run to die.
+        // Frozen, so that no process is created meanwhile; a killed process must run to die.
         let was_frozen = self.is_frozen();
         let frozen = !was_frozen && self.freeze(true).is_ok();
         for pid in self.processes()? {
@@ -405,7 +407,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Removes the groups and those below, when they are empty; waits for processes that are dying.
+    /// Removes the cgroups and those below when they are empty; waits for processes that are dying.
     pub fn remove(&self) -> Result<(), CgroupError> {
         let dirs: Vec<&Path> = self
             .unified
@@ -431,12 +433,12 @@ impl Groups {
         Ok(())
     }
 
-    /// True for groups that were there before, in which others may be.
+    /// True for cgroups that existed before, in which other processes may be.
     pub fn are_reused(&self) -> bool {
         self.reused
     }
 
-    /// Removes the groups unless others are in them.
+    /// Removes the cgroups unless they contain other processes.
     pub fn leave(&self) {
         self.remove_dirs();
     }
@@ -450,12 +452,12 @@ impl Groups {
 
     fn remove_above(&self) {
         for path in self.above.iter().rev() {
-            // Others may be in it by now.
+            // Other processes may be in it by now.
             let _ = fs::remove_dir(path);
         }
     }
 
-    /// Makes groups that are missing for limits that come later, and moves the container's processes into them.
+    /// Creates missing cgroups for later limits, and moves the container's processes into them.
     pub fn extend(
         &mut self,
         layout: &Layout,
@@ -473,7 +475,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Removes the groups if they are empty; false when they are not.
+    /// Removes the cgroups if they are empty; false when they are not.
     pub fn remove_if_empty(&self) -> bool {
         let dirs = self.unified.iter().chain(self.legacy.iter().map(|group| &group.path));
         let mut removed = true;
@@ -484,31 +486,33 @@ impl Groups {
         removed
     }
 
-    /// True when there is no group at all.
+    /// True when there are no cgroups.
     pub fn are_none(&self) -> bool {
         self.unified.is_none() && self.legacy.is_empty()
     }
 
-    /// True when none of the groups holds a process.
+    /// True when none of the cgroups contains a process.
     pub fn is_empty(&self) -> bool {
         let dirs = self.unified.iter().chain(self.legacy.iter().map(|group| &group.path));
         dirs.flat_map(|dir| with_below(dir))
             .all(|dir| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().trim().is_empty())
     }
 
-    /// When the process `pid` was started, in ticks since boot: with the pid it names a process for good.
+    /// Start time of the process `pid`, in ticks since boot: together with the pid it identifies a process uniquely.
+    /// `None` when it has ended.
     pub fn start_time(pid: i32) -> Option<String> {
         start_time(u32::try_from(pid).ok()?)
     }
 }
 
-/// Version 1 calls it by another name.
+/// Name of a controller in version 1.
 fn legacy_name(controller: &str) -> &str {
     if controller == "io" { "blkio" } else { controller }
 }
 
-/// Moves the processes that `list` tells into groups, those that are born meanwhile too; those that end meanwhile are
-/// no matter. Whoever is in the last group was moved, or born of one that was, and is in all of them.
+/// Moves the processes that `list` returns into cgroups, including processes created meanwhile; processes that end
+/// meanwhile are ignored. A process in the last cgroup was moved, or is a child of a moved process, and is in all of
+/// them.
 fn move_all<E: From<CgroupError>>(dirs: &[&Path], list: impl Fn() -> Result<Vec<i32>, E>) -> Result<(), E> {
     let Some(last) = dirs.last() else { return Ok(()) };
     let mut tried = BTreeSet::new();
@@ -534,7 +538,7 @@ fn gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
 
-/// A directory and all below it, the deepest last.
+/// A directory and all directories below it, the deepest last.
 fn with_below(dir: &Path) -> Vec<PathBuf> {
     let mut found = vec![dir.to_owned()];
     let mut at = 0;
@@ -565,7 +569,7 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until `cgroup.events` of a version 2 group says something.
+/// Waits until `cgroup.events` of a version 2 cgroup satisfies a condition; false on timeout.
 fn wait_for_event(dir: &Path, limit: Duration, holds: impl Fn(&str) -> bool) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec};
     use std::io::{Read, Seek};

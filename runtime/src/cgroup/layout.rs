@@ -1,4 +1,4 @@
-//! Which hierarchies a host has, and where in them this process is.
+//! Cgroup hierarchies of a host, and the cgroups of this process in them.
 
 use super::{CgroupError, write};
 use rustix::fd::OwnedFd;
@@ -9,11 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// The mounted hierarchies and this process's place in each.
+/// Mounted hierarchies, and this process's cgroup in each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
     unified: Option<Hierarchy>,
-    /// Controllers that the version 2 hierarchy offers, once somebody asked.
+    /// Controllers of the version 2 hierarchy, once they were read.
     unified_controllers: OnceLock<Vec<String>>,
     legacy: Vec<LegacyHierarchy>,
 }
@@ -21,7 +21,7 @@ pub struct Layout {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Hierarchy {
     mount: PathBuf,
-    /// This process's group, below the mount.
+    /// Cgroup of this process, below the mount.
     own: PathBuf,
 }
 
@@ -34,14 +34,14 @@ struct LegacyHierarchy {
 /// A mounted version 1 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LegacyMount {
-    /// Its directory's name below /sys/fs/cgroup.
+    /// Name of its directory below /sys/fs/cgroup.
     pub name: String,
     /// Its controllers, or its own name as `name=…`.
     pub controllers: Vec<String>,
 }
 
 impl LegacyMount {
-    /// Options for mounting it again, with commas between.
+    /// Options for mounting it again, separated by commas.
     pub fn joined_options(&self) -> String {
         let option = |controller: &String| match controller.strip_prefix("name=") {
             Some(_) => format!("none,{controller}"),
@@ -52,19 +52,19 @@ impl LegacyMount {
 }
 
 impl Layout {
-    /// Looks at this host.
+    /// Detects the hierarchies of this host.
     pub fn detect() -> Layout {
         let own = read_record("/proc/self/cgroup", 2 << 10);
         Layout::unified_as_usual(&own).unwrap_or_else(|| Layout::parse(&read_mounts(), &own))
     }
 
-    /// A host that works with version 2, mounted where it always is, and seen from its top: told without the list of
-    /// mounts, which grows with every container. What is mounted of version 1 elsewhere is somebody's for a purpose of
-    /// their own, to all runtimes. `None` for all other machines.
+    /// Detects a host with version 2 at its usual mount point, seen from its root, without reading the list of mounts,
+    /// which grows with every container. Version 1 hierarchies mounted elsewhere serve a purpose of their own, for all
+    /// runtimes. `None` for all other hosts.
     fn unified_as_usual(own: &str) -> Option<Layout> {
         const MOUNT: &str = "/sys/fs/cgroup";
         const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
-        /// The number of a hierarchy's topmost directory (kernfs).
+        /// Inode number of a hierarchy's root directory (kernfs).
         const TOP: u64 = 1;
         let group = own.lines().find_map(|line| line.strip_prefix("0::"))?;
         let usual = rustix::fs::statfs(MOUNT).ok()?.f_type == CGROUP2_SUPER_MAGIC
@@ -72,7 +72,7 @@ impl Layout {
         usual.then(|| Layout { unified: Some(place(MOUNT, "/", group)), ..Layout::default() })
     }
 
-    /// Reads `/proc/self/mountinfo` and `/proc/self/cgroup` (proc(5), cgroups(7)).
+    /// Parses `/proc/self/mountinfo` and `/proc/self/cgroup` (proc(5), cgroups(7)).
     fn parse(mounts: &str, own: &str) -> Layout {
         let mut layout = Layout::default();
         for line in mounts.lines() {
@@ -98,8 +98,8 @@ impl Layout {
                         .collect();
                     let Some(first) = controllers.first() else { continue };
                     let place = place(mount, root, own_group(own, first));
-                    // One that is mounted several times is still one, where it was mounted first; what is mounted over
-                    // that place is what its path leads to.
+                    // A hierarchy that is mounted several times counts once, at its first mount point; the path leads
+                    // to the last mount there.
                     let known = layout.legacy.iter_mut().find(|known| known.controllers == controllers);
                     match known {
                         Some(known) if known.place.mount == place.mount => known.place = place,
@@ -118,10 +118,10 @@ impl Layout {
         self.unified_controllers().iter().any(|known| known == controller)
     }
 
-    /// This process's directory in the version 2 hierarchy.
+    /// Directory in the version 2 hierarchy below which cgroups are created; `None` without the hierarchy.
     ///
-    /// On a pure version 2 machine groups are made beside this process, not below it: a group that holds
-    /// processes cannot hand controllers to groups below.
+    /// On a pure version 2 host cgroups are created beside this process, not below it: a cgroup with processes cannot
+    /// enable controllers for its children.
     pub(super) fn unified_dir(&self) -> Option<PathBuf> {
         let unified = self.unified.as_ref()?;
         let own = match unified.own.parent() {
@@ -131,12 +131,12 @@ impl Layout {
         Some(unified.mount.join(own))
     }
 
-    /// This process's directories in all version 1 hierarchies.
+    /// Directories of this process in all version 1 hierarchies.
     pub(super) fn legacy_dirs(&self) -> Vec<PathBuf> {
         self.legacy.iter().map(|hierarchy| hierarchy.place.mount.join(&hierarchy.place.own)).collect()
     }
 
-    /// The mounted version 1 hierarchies.
+    /// Mounted version 1 hierarchies of the host.
     pub fn legacy_mounts(&self) -> Vec<LegacyMount> {
         self.legacy
             .iter()
@@ -147,7 +147,7 @@ impl Layout {
             .collect()
     }
 
-    /// Every version 1 hierarchy: its controllers, where it is mounted, and this process's directory in it.
+    /// Controllers, mount point, and this process's directory of every version 1 hierarchy.
     pub(super) fn hierarchies(&self) -> impl Iterator<Item = (&[String], &Path, PathBuf)> {
         self.legacy.iter().map(|hierarchy| {
             let place = &hierarchy.place;
@@ -155,22 +155,22 @@ impl Layout {
         })
     }
 
-    /// True when the version 2 hierarchy is mounted, with controllers or without.
+    /// True when the version 2 hierarchy is mounted, with or without controllers.
     pub fn has_unified(&self) -> bool {
         self.unified.is_some()
     }
 
-    /// The version 2 directory that this process is in.
+    /// Version 2 directory of this process; `None` without the hierarchy.
     pub(crate) fn unified_own(&self) -> Option<PathBuf> {
         self.unified.as_ref().map(|unified| unified.mount.join(&unified.own))
     }
 
-    /// Where the version 2 hierarchy is mounted.
+    /// Mount point of the version 2 hierarchy; `None` when it is not mounted.
     pub(super) fn unified_mount(&self) -> Option<&Path> {
         self.unified.as_ref().map(|unified| unified.mount.as_path())
     }
 
-    /// Controllers that the version 2 hierarchy offers.
+    /// Controllers of the version 2 hierarchy.
     pub(super) fn unified_controllers(&self) -> &[String] {
         self.unified_controllers.get_or_init(|| {
             let list = self.unified_mount().map(|mount| read_record(mount.join("cgroup.controllers"), 1024));
@@ -190,12 +190,12 @@ impl Layout {
         all.collect::<BTreeSet<_>>().into_iter().cloned().collect()
     }
 
-    /// True when there is nothing but the version 2 hierarchy.
+    /// True when only the version 2 hierarchy is mounted.
     pub fn is_unified_only(&self) -> bool {
         self.unified.is_some() && self.legacy.is_empty()
     }
 
-    /// Hands a controller down to a directory, so that groups in it have it.
+    /// Enables a controller for the children of a directory.
     pub(super) fn enable_in(&self, dir: &Path, controller: &str) -> Result<(), CgroupError> {
         let Some(unified) = &self.unified else { return Ok(()) };
         let below = dir.strip_prefix(&unified.mount).unwrap_or(dir).to_owned();
@@ -223,24 +223,24 @@ impl Layout {
     }
 }
 
-/// Moves the processes of the topmost cgroup into a cgroup of their own.
+/// Moves the processes of the topmost cgroup into a new cgroup below it.
 ///
-/// In a cgroup namespace, that of a container say, the topmost cgroup holds processes, and the kernel enables no controller
-/// for the cgroups in one that does (the no-internal-process rule, cgroups(7)). The host's own topmost cgroup is exempt, and
-/// has no file `cgroup.type`.
+/// In a cgroup namespace, for example that of a container, the topmost cgroup contains processes, and the kernel
+/// enables no controller for the children of such a cgroup (the no-internal-process rule, cgroups(7)). The host's own
+/// topmost cgroup is exempt, and has no file `cgroup.type`.
 fn make_room(top: &Path) -> Result<(), CgroupError> {
     const LEAF: &str = "kiln-init";
     const ROUNDS: usize = 10;
     let leaf = top.join(LEAF);
     fs::create_dir_all(&leaf).map_err(CgroupError::file("make", &leaf))?;
     let procs = leaf.join("cgroup.procs");
-    // Others may be born while some are moved: they are moved in the next round.
+    // Processes created during a round are moved in the next one.
     for _ in 0..ROUNDS {
         let present = read_record(top.join("cgroup.procs"), 4096);
         if present.trim().is_empty() {
             return Ok(());
         }
-        // Processes of other pid namespaces have the number 0 here, which would stand for this one.
+        // Processes of other pid namespaces have pid 0 here, which would refer to this process.
         for pid in present.lines().filter(|pid| *pid != "0") {
             match fs::write(&procs, pid) {
                 Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
@@ -253,7 +253,7 @@ fn make_room(top: &Path) -> Result<(), CgroupError> {
     Ok(())
 }
 
-/// The list of mounts: a file of many records, which comes in pieces.
+/// Reads the list of mounts: a file of many records, which arrives in pieces.
 fn read_mounts() -> String {
     let mut text = Vec::with_capacity(16 << 10);
     let read = open("/proc/self/mountinfo".as_ref()).and_then(|file| {
@@ -265,8 +265,8 @@ fn read_mounts() -> String {
     read.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
 }
 
-/// A file of /proc or of control groups that has one record: the kernel gives as much of it as there is room for, so what
-/// is short of `room` is all. Empty when it cannot be read.
+/// Reads a file of /proc or of a cgroup that has one record: the kernel fills the buffer as far as it can, so a result
+/// shorter than `room` is complete. Empty when it cannot be read.
 pub(super) fn read_record(path: impl AsRef<Path>, room: usize) -> String {
     let mut text = Vec::with_capacity(room);
     let read = open(path.as_ref()).and_then(|file| {
@@ -282,7 +282,7 @@ fn open(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Reads as much as there is room for; gives how much that was.
+/// Reads as much as the buffer has room for; returns the number of bytes.
 fn read_more(file: &OwnedFd, text: &mut Vec<u8>) -> Result<usize, Errno> {
     loop {
         match rustix::io::read(file, rustix::buffer::spare_capacity(text)) {
@@ -292,7 +292,7 @@ fn read_more(file: &OwnedFd, text: &mut Vec<u8>) -> Result<usize, Errno> {
     }
 }
 
-/// The group of a line `N:controllers:/path` of `/proc/self/cgroup`; the version 2 line has no controllers.
+/// Cgroup in a line `N:controllers:/path` of `/proc/self/cgroup`; the version 2 line has no controllers.
 fn own_group<'a>(own: &'a str, controller: &str) -> &'a str {
     own.lines()
         .filter_map(|line| {
@@ -304,10 +304,11 @@ fn own_group<'a>(own: &'a str, controller: &str) -> &'a str {
         .map_or("/", |(_, path)| path)
 }
 
-/// A mount may show only part of its hierarchy: the group's path is then relative to that part.
+/// Hierarchy with this process's cgroup below its mount. A mount may show only part of its hierarchy: the cgroup's path
+/// is then relative to that part.
 fn place(mount: &str, root: &str, group: &str) -> Hierarchy {
     let below = group.strip_prefix(root).unwrap_or(group);
-    // Outside of what can be seen: work at the top of it.
+    // A cgroup outside of the visible part: the top of that part is used.
     let below = if below.starts_with("/..") { "" } else { below };
     Hierarchy { mount: PathBuf::from(mount), own: PathBuf::from(below.trim_start_matches('/')) }
 }

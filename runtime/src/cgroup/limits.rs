@@ -3,10 +3,10 @@
 use oci_spec::runtime::LinuxResources;
 use std::borrow::Cow;
 
-/// A file of a group and what is written to it.
+/// Name of a cgroup file, and the value to write.
 pub(super) type File = (Cow<'static, str>, String);
 
-/// One limit: its controller, and file and value in either version, where that has it.
+/// One limit: its controller, and file and value in the versions that have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Setting {
     pub(super) limit: &'static str,
@@ -15,7 +15,7 @@ pub(super) struct Setting {
     pub(super) legacy: Option<File>,
 }
 
-/// The settings that `resources` asks for, in the order in which they must be written.
+/// Settings for `resources`, in the order in which they must be written.
 pub(super) fn settings(resources: &LinuxResources) -> Vec<Setting> {
     let mut settings = Vec::new();
     memory(resources, &mut settings);
@@ -51,7 +51,7 @@ fn unified_only(limit: &'static str, controller: &'static str, name: &'static st
 fn memory(resources: &LinuxResources, settings: &mut Vec<Setting>) {
     let Some(memory) = resources.memory() else { return };
     let text = |limit: i64| if limit < 0 { "max".to_owned() } else { limit.to_string() };
-    // A limit of 0 is none at all, as in other runtimes.
+    // A limit of 0 means no limit, as in other runtimes.
     let given = |limit: Option<i64>| limit.filter(|limit| *limit != 0);
     let limit = given(memory.limit());
     if let Some(limit) = limit {
@@ -62,7 +62,7 @@ fn memory(resources: &LinuxResources, settings: &mut Vec<Setting>) {
         let legacy = ("memory.soft_limit_in_bytes", reservation.to_string());
         settings.push(setting("memory reservation", "memory", ("memory.low", text(reservation)), legacy));
     }
-    // No limit of memory means none of swap either, unless one is given.
+    // Without a memory limit there is no swap limit either, unless one is specified.
     let swap = given(memory.swap()).or(limit.filter(|limit| *limit < 0));
     if let Some(swap) = swap {
         // Version 1 counts memory and swap together, version 2 swap alone.
@@ -207,13 +207,13 @@ fn others(resources: &LinuxResources, settings: &mut Vec<Setting>) {
     }
 }
 
-/// Version 1 weight of block I/O (10 to 1000) as version 2 weight (1 to 10000).
+/// Converts a version 1 weight of block I/O (10 to 1000) to a version 2 weight (1 to 10000).
 fn io_weight(weight: u64) -> u64 {
     1 + (weight.clamp(10, 1000) - 10) * 9999 / 990
 }
 
-/// Version 1 shares (2 to 262144, default 1024) as version 2 weight (1 to 10000, default 100), by the curve
-/// that crun and runc use: shares 1024 give 100.
+/// Converts version 1 shares (2 to 262144, default 1024) to a version 2 weight (1 to 10000, default 100), by the curve
+/// that crun and runc use: shares 1024 become 100.
 fn weight(shares: u64) -> u64 {
     let shares = shares.clamp(2, 262_144) as f64;
     let log = shares.log2();

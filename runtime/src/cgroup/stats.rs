@@ -1,4 +1,4 @@
-//! What the groups of a container have counted, in the form that runc's `events` made common.
+//! Statistics of a container's cgroups, in the format of runc's `events`.
 
 use super::Groups;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// All that is counted. Bytes, nanoseconds and numbers of things.
+/// All statistics: bytes, nanoseconds and counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the names are runc's, and say it")]
 pub struct Stats {
@@ -19,7 +19,7 @@ pub struct Stats {
     pub intel_rdt: BTreeMap<String, String>,
 }
 
-/// Time of processors.
+/// Use of processor time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the names are runc's, and say it")]
 pub struct Cpu {
@@ -27,7 +27,7 @@ pub struct Cpu {
     pub throttling: Throttling,
 }
 
-/// Time used, in nanoseconds.
+/// Processor time used, in nanoseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the names are runc's, and say it")]
 pub struct CpuUsage {
@@ -42,7 +42,7 @@ pub struct CpuUsage {
     pub user: u64,
 }
 
-/// How often a limit of time was met.
+/// Throttling by processor time limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the names are runc's, and say it")]
@@ -52,7 +52,7 @@ pub struct Throttling {
     pub throttled_time: u64,
 }
 
-/// Memory in its kinds.
+/// Memory use by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the names are runc's, and say it")]
 pub struct Memory {
@@ -65,7 +65,7 @@ pub struct Memory {
     pub raw: BTreeMap<String, u64>,
 }
 
-/// Memory of one kind.
+/// Use of one kind of memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the names are runc's, and say it")]
 pub struct MemoryUsage {
@@ -75,7 +75,7 @@ pub struct MemoryUsage {
     pub failcnt: u64,
 }
 
-/// Numbers of processes.
+/// Number of processes and its limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the names are runc's, and say it")]
 pub struct Pids {
@@ -95,7 +95,7 @@ pub struct BlockIo {
     pub io_serviced_recursive: Vec<BlockIoEntry>,
 }
 
-/// One count of one device.
+/// One counter of one device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the names are runc's, and say it")]
 pub struct BlockIoEntry {
@@ -114,7 +114,7 @@ pub struct HugePages {
     pub failcnt: u64,
 }
 
-/// Reads what has been counted; what is not counted on this host is 0.
+/// Reads the statistics; values that this host does not count are 0.
 pub fn read(groups: &Groups) -> Stats {
     let mut stats = Stats::default();
     if let Some(dir) = groups.unified_path() {
@@ -144,7 +144,7 @@ fn number(dir: &Path, file: &str) -> Option<u64> {
     }
 }
 
-/// Lines of a name and a number.
+/// Parses lines of a name and a number.
 fn table(dir: &Path, file: &str) -> BTreeMap<String, u64> {
     let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
     let entry = |line: &str| {
@@ -218,7 +218,7 @@ fn read_cpuacct(dir: &Path, stats: &mut Stats) {
     usage.total = number(dir, "cpuacct.usage").unwrap_or(usage.total);
     let each = fs::read_to_string(dir.join("cpuacct.usage_percpu")).unwrap_or_default();
     usage.percpu = each.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    // A line of names, then one for each processor: its number, nanoseconds for programs and for the kernel.
+    // A header line, then one line for each processor: its number, nanoseconds in user mode and in the kernel.
     let all = fs::read_to_string(dir.join("cpuacct.usage_all")).unwrap_or_default();
     let column = |place: usize| {
         let number = |line: &str| line.split_whitespace().nth(place)?.parse().ok();
@@ -265,7 +265,7 @@ fn read_pids(dir: &Path, stats: &mut Stats) {
     }
 }
 
-/// Of either version: each size has its files, and its number of bytes in use is called `current` or `usage_in_bytes`.
+/// For either version: each size has its own files, and its bytes in use are called `current` or `usage_in_bytes`.
 fn read_hugetlb(dir: &Path, stats: &mut Stats) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
