@@ -1,8 +1,8 @@
-//! Architectures, and which number a call has on each.
+//! Architectures, and the numbers of calls on each.
 
 use super::numbers::NUMBERS;
 
-/// An architecture with a table of calls. The order is that of the table's columns.
+/// An architecture with a table of calls, in the order of the table's columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Architecture {
     X86_64,
@@ -18,7 +18,7 @@ pub(super) enum Architecture {
 }
 
 impl Architecture {
-    /// By the name that Rust has for it.
+    /// Architecture by its name in Rust; `None` for those without a table.
     pub(super) fn named(name: &str) -> Option<Architecture> {
         Some(match name {
             "x86_64" => Architecture::X86_64,
@@ -33,7 +33,7 @@ impl Architecture {
         })
     }
 
-    /// Those whose calls a host of this architecture can see besides its own.
+    /// Architectures whose calls a host of this architecture accepts besides its own.
     pub(super) fn secondary(self) -> &'static [Architecture] {
         match self {
             Architecture::X86_64 => &[Architecture::X86, Architecture::X32],
@@ -43,7 +43,7 @@ impl Architecture {
         }
     }
 
-    /// `AUDIT_ARCH_…`; x32 has that of x86-64.
+    /// `AUDIT_ARCH_…` constant; x32 has that of x86-64.
     pub(super) fn audit(self) -> u32 {
         match self {
             Architecture::X86_64 | Architecture::X32 => 0xc000_003e,
@@ -58,7 +58,7 @@ impl Architecture {
         }
     }
 
-    /// Arguments have 64 bits.
+    /// True when arguments have 64 bits.
     pub(super) fn is_wide(self) -> bool {
         !matches!(self, Architecture::X86 | Architecture::X32 | Architecture::Arm | Architecture::S390)
     }
@@ -67,24 +67,25 @@ impl Architecture {
         matches!(self, Architecture::S390x | Architecture::S390)
     }
 
-    /// Socket and System V calls can also be made through `socketcall` and `ipc`.
+    /// True when socket and System V calls can also be made through `socketcall` and `ipc`.
     pub(super) fn is_multiplexed(self) -> bool {
         use Architecture::{Ppc64le, S390, S390x, X86};
         matches!(self, X86 | Ppc64le | S390x | S390)
     }
 
-    /// The number of a call by its place in the table; for x32 without the bit that tells it apart.
+    /// Number of a call by its index in the table, for x32 without its bit; `None` when the architecture lacks the
+    /// call.
     pub(super) fn number(self, call: usize) -> Option<u32> {
         u32::try_from(NUMBERS[call].1[self as usize]).ok()
     }
 }
 
-/// Place of a call in the table.
+/// Index of a call in the table; `None` for unknown names.
 pub(super) fn call(name: &str) -> Option<usize> {
     NUMBERS.binary_search_by(|(known, _)| (*known).cmp(name)).ok()
 }
 
-/// The calls that `socketcall` does for others, by its first argument (`SYS_…` of `linux/net.h`).
+/// Calls that `socketcall` multiplexes, by its first argument (`SYS_…` of `linux/net.h`).
 pub(super) const SOCKET_CALLS: [(&str, u32); 20] = [
     ("socket", 1),
     ("bind", 2),
@@ -108,7 +109,7 @@ pub(super) const SOCKET_CALLS: [(&str, u32); 20] = [
     ("sendmmsg", 20),
 ];
 
-/// The calls that `ipc` does for others, by its first argument (`linux/ipc.h`).
+/// Calls that `ipc` multiplexes, by its first argument (`linux/ipc.h`).
 pub(super) const IPC_CALLS: [(&str, u32); 12] = [
     ("semop", 1),
     ("semget", 2),

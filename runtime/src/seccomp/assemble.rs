@@ -1,8 +1,7 @@
 //! Instructions of the kernel's classic packet filter, written from the last to the first.
 //!
-//! Jumps only lead forward, and conditional ones at most 255 instructions. Written backwards, every target is
-//! there already: one `return` serves all jumps that reach it, and code further away is reached by way of an
-//! unconditional jump.
+//! Jumps only lead forward, and conditional ones at most 255 instructions. When written backwards, every target exists
+//! already: one `return` serves all jumps that reach it, and code further away is reached by an unconditional jump.
 
 use super::rule::Action;
 
@@ -15,12 +14,12 @@ pub(super) const JUMP_ANY_BIT: u16 = 0x45;
 pub(super) const AND: u16 = 0x54;
 pub(super) const RETURN: u16 = 0x06;
 
-/// Offsets in what a filter sees: `struct seccomp_data { int nr; u32 arch; u64 ip; u64 args[6]; }`.
+/// Offsets in the filter's input: `struct seccomp_data { int nr; u32 arch; u64 ip; u64 args[6]; }`.
 pub(super) const NUMBER: u32 = 0;
 pub(super) const ARCHITECTURE: u32 = 4;
 pub(super) const ARGUMENTS: u32 = 16;
 
-/// Where control goes next.
+/// Target of a jump.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Target {
     Return(Action),
@@ -28,7 +27,7 @@ pub(super) enum Target {
     At(usize),
 }
 
-/// Code (16 bits), distances when true and when false (8 bits each), constant (32 bits).
+/// Encodes code (16 bits), distances when true and when false (8 bits each), constant (32 bits).
 fn instruction(code: u16, yes: u8, no: u8, constant: u32) -> u64 {
     u64::from(code) << 48 | u64::from(yes) << 40 | u64::from(no) << 32 | u64::from(constant)
 }
@@ -38,7 +37,7 @@ fn branches(word: u64) -> [usize; 2] {
     [(word >> 40) as u8, (word >> 32) as u8].map(usize::from)
 }
 
-/// Where control may go from the instruction at `here`, as places from the beginning.
+/// Possible successors of the instruction at `here`, as indices from the beginning.
 fn followers(here: usize, word: u64) -> Vec<usize> {
     match (word >> 48) as u16 {
         RETURN => Vec::new(),
@@ -50,10 +49,10 @@ fn followers(here: usize, word: u64) -> Vec<usize> {
     }
 }
 
-/// A program in the making.
+/// A program that is being written.
 pub(super) struct Assembler {
     reversed: Vec<u64>,
-    /// The newest `return` of each action.
+    /// Newest `return` of each action.
     returns: Vec<(Action, usize)>,
 }
 
@@ -62,7 +61,7 @@ impl Assembler {
         Assembler { reversed: Vec::with_capacity(1024), returns: Vec::new() }
     }
 
-    /// The program, without what nothing leads to: the kernel would translate that, too.
+    /// Returns the program without unreachable instructions, which the kernel would translate as well.
     pub(super) fn finish(mut self) -> Vec<u64> {
         self.reversed.reverse();
         let program = self.reversed;
@@ -103,20 +102,20 @@ impl Assembler {
         moved.collect()
     }
 
-    /// Loads a word, then goes on at `next`.
+    /// Loads a word, then continues at `next`.
     pub(super) fn load(&mut self, offset: u32, next: Target) -> Target {
         self.lead_to(next);
         self.push(instruction(LOAD, 0, 0, offset))
     }
 
-    /// Loads a word and masks it, then goes on at `next`.
+    /// Loads a word and masks it, then continues at `next`.
     pub(super) fn load_masked(&mut self, offset: u32, mask: u32, next: Target) -> Target {
         self.lead_to(next);
         self.push(instruction(AND, 0, 0, mask));
         self.push(instruction(LOAD, 0, 0, offset))
     }
 
-    /// Goes on at `yes` or `no` as a test of the loaded word turns out.
+    /// Continues at `yes` or `no`, depending on a test of the loaded word.
     pub(super) fn jump(&mut self, code: u16, constant: u32, yes: Target, no: Target) -> Target {
         let (yes, no) = (self.reach(yes), self.reach(no));
         let here = self.reversed.len();
@@ -124,15 +123,15 @@ impl Assembler {
         self.push(instruction(code, distance(yes), distance(no), constant))
     }
 
-    /// Loads a word, then goes on as a test of it turns out. Targets that begin by loading the same word are
-    /// entered behind that.
+    /// Loads a word, then continues depending on a test of it. Targets that begin by loading the same word are entered
+    /// behind that load.
     pub(super) fn test(&mut self, offset: u32, code: u16, constant: u32, yes: Target, no: Target) -> Target {
         let (yes, no) = (self.loaded(offset, yes), self.loaded(offset, no));
         let jump = self.jump(code, constant, yes, no);
         self.load(offset, jump)
     }
 
-    /// A target for when a word is loaded already.
+    /// Target for a word that is already loaded.
     pub(super) fn loaded(&self, offset: u32, target: Target) -> Target {
         match target {
             Target::At(label) if self.reversed[label] == instruction(LOAD, 0, 0, offset) => {
@@ -142,7 +141,7 @@ impl Assembler {
         }
     }
 
-    /// A target for when it is known how a test that it begins with turns out.
+    /// Target for a known result of the test with which it begins.
     pub(super) fn decided(
         &self,
         offset: u32,
@@ -173,7 +172,7 @@ impl Assembler {
         label
     }
 
-    /// A place that leads to the target and is near enough for a jump that is written next, or next but one.
+    /// Position that leads to the target and is near enough for a jump in the next two instructions.
     fn reach(&mut self, target: Target) -> usize {
         const NEAR: usize = 250;
         let here = self.reversed.len();
@@ -190,7 +189,7 @@ impl Assembler {
         }
     }
 
-    /// Makes the target what comes after the instruction that is written next.
+    /// Makes the target the successor of the next instruction.
     fn lead_to(&mut self, target: Target) {
         let here = self.reversed.len();
         match target {

@@ -1,7 +1,7 @@
 //! From rules to a program.
 //!
-//! For each architecture the calls are put in order of their numbers and joined to ranges of equal outcome; a
-//! tree of comparisons finds the range.
+//! For each architecture the calls are sorted by number and joined to ranges of equal outcome; a tree of comparisons
+//! finds the range.
 
 use super::architecture::{self, Architecture, IPC_CALLS, SOCKET_CALLS};
 use super::assemble::{
@@ -11,11 +11,11 @@ use super::assemble::{
 use super::numbers::NUMBERS;
 use super::rule::{Action, Comparison, Condition, Filter};
 
-/// What comes out.
+/// Result of the compilation.
 pub(super) struct Program<'a> {
     /// Instructions, each as one number.
     pub(super) instructions: Vec<u64>,
-    /// Names in the rules that no architecture knows.
+    /// Names in the rules that no architecture has.
     pub(super) unknown: Vec<&'a str>,
 }
 
@@ -46,7 +46,7 @@ impl<'a> Filter<'a> {
         Program { instructions: assembler.finish(), unknown }
     }
 
-    /// What the rules say about each call of the table, and the names that are not in it.
+    /// Decisions of the rules about each call of the table, and the names that are not in it.
     fn decisions(&'a self) -> (Vec<Decision<'a>>, Vec<&'a str>) {
         let mut decisions = vec![Decision::default(); NUMBERS.len()];
         let mut unknown = Vec::new();
@@ -75,29 +75,29 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// What the rules say about a call.
+/// Decision of the rules about a call.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Decision<'a> {
     mentioned: bool,
-    /// By a rule without conditions.
+    /// Action of a rule without conditions; `None` when all have conditions.
     always: Option<Action>,
-    /// Otherwise the first that holds counts.
+    /// Otherwise the first check that holds counts.
     checks: Vec<Check<'a>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Check<'a> {
-    /// What the first argument of `socketcall` or `ipc` must be; conditions on that argument then fall away.
+    /// First argument of `socketcall` or `ipc` for the call; conditions on that argument are then dropped.
     multiplexed: Option<u32>,
     conditions: &'a [Condition],
     action: Action,
 }
 
-/// What is done about a run of call numbers.
+/// Outcome of a range of call numbers.
 #[derive(Clone, Copy, Debug)]
 enum Outcome<'d> {
     Return(Action),
-    /// With whether arguments have 64 bits, which x86-64 and x32 do not share.
+    /// The flag is true for 64-bit arguments; x86-64 and x32 differ in it.
     Check(&'d [Check<'d>], bool),
 }
 
@@ -113,14 +113,14 @@ impl PartialEq for Outcome<'_> {
     }
 }
 
-/// Numbers from `start` up to the next range's start.
+/// Call numbers from `start` up to the next range's start.
 #[derive(Clone, Copy, Debug)]
 struct Range<'d> {
     start: u64,
     outcome: Outcome<'d>,
 }
 
-/// One end of the tree: a range, perhaps with a single number in it that is different.
+/// Leaf of the tree: a range, optionally with a single number of another outcome in it.
 #[derive(Clone, Copy, Debug)]
 struct Leaf<'d> {
     start: u64,
@@ -129,16 +129,16 @@ struct Leaf<'d> {
     weight: u64,
 }
 
-/// The part of a program that is about one architecture.
+/// Part of a program for one architecture.
 struct Body<'f> {
     filter: &'f Filter<'f>,
     architecture: Architecture,
     decisions: &'f [Decision<'f>],
-    /// What `socketcall` and `ipc` are to do, by their number.
+    /// Decisions about `socketcall` and `ipc`, by their numbers.
     multiplexers: Vec<(u32, Decision<'f>)>,
 }
 
-/// Checks that are written already, for machines of one order of bytes each.
+/// Checks that are already written, for big-endian (true) or little-endian architectures.
 type Written<'d> = Vec<(bool, Outcome<'d>, Target)>;
 
 impl<'f> Body<'f> {
@@ -181,7 +181,7 @@ impl<'f> Body<'f> {
         found
     }
 
-    /// All numbers from 0 to the last, in order.
+    /// Ranges of all numbers from 0 to the last, in order.
     fn ranges(&self) -> Vec<Range<'_>> {
         let mut ranges = Vec::with_capacity(512);
         let unknown = self.segment(self.architecture, &self.multiplexers, 0, &mut ranges);
@@ -209,7 +209,7 @@ impl<'f> Body<'f> {
         ranges
     }
 
-    /// The numbers of one interface, moved up by `base`. Gives what happens to those above the last.
+    /// Adds the numbers of one interface, moved up by `base`. Returns the outcome of those above the last.
     fn segment<'d>(
         &'d self,
         architecture: Architecture,
@@ -233,10 +233,10 @@ impl<'f> Body<'f> {
         for (number, decision) in multiplexers {
             calls.extend(outcome(decision, wide).map(|outcome| (*number, outcome)));
         }
-        // A call that is newer than the filter does not exist, as far as a program can tell: it falls back.
+        // A call that is newer than the filter does not exist as far as a program can tell: it falls back.
         let unknown = if default.is_permissive() || last == 0 { default } else { Action::Errno(ENOSYS) };
         if unknown != default && matches!(architecture, Architecture::S390x | Architecture::S390) {
-            // Calls that the kernel does not know come in under this number there.
+            // The kernel reports calls unknown to it under this number there.
             calls.retain(|(number, _)| *number != 0);
             calls.push((0, Outcome::Return(unknown)));
         }
@@ -249,7 +249,7 @@ impl<'f> Body<'f> {
             ranges.push(Range { start: base + u64::from(number), outcome });
             next = number + 1;
         }
-        // Numbers between are those that the rules name only to leave them to the default.
+        // Numbers between belong to calls that the rules name but leave to the default action.
         if next <= last {
             ranges.push(Range { start: base + u64::from(next), outcome: Outcome::Return(default) });
         }
@@ -259,7 +259,7 @@ impl<'f> Body<'f> {
     }
 }
 
-/// `None` where the default action stands.
+/// Outcome of a decision; `None` for the default action.
 fn outcome<'d>(decision: &'d Decision<'_>, wide: bool) -> Option<Outcome<'d>> {
     match decision.always {
         Some(action) => Some(Outcome::Return(action)),
@@ -283,7 +283,7 @@ fn leaves<'d>(ranges: &[Range<'d>]) -> Vec<Leaf<'d>> {
             leaf.exception = Some((number, single.outcome));
             index += 2;
         }
-        // The kernel tries all its calls when it loads a filter, so what many of them lead to comes early.
+        // The kernel tries all its calls when it loads a filter, so frequent outcomes are decided early.
         let end = ranges.get(index).map_or(END, |next| next.start);
         leaf.weight = (end - leaf.start).min(8);
         leaves.push(leaf);
@@ -291,7 +291,7 @@ fn leaves<'d>(ranges: &[Range<'d>]) -> Vec<Leaf<'d>> {
     leaves
 }
 
-/// Writes the search for a number.
+/// Writer of the search for a number.
 struct Tree<'w, 't, 'f> {
     body: &'t Body<'f>,
     assembler: &'w mut Assembler,
@@ -365,7 +365,7 @@ impl<'t> Tree<'_, 't, '_> {
             Comparison::Masked(mask, value) => self.equal(&word, mask & last, value & mask & last, yes, no),
             Comparison::GreaterOrEqual(value) => self.at_least(&word, value & last, yes, no),
             Comparison::Less(value) => self.at_least(&word, value & last, no, yes),
-            // Greater than the last is nothing.
+            // No number is greater than the largest.
             Comparison::Greater(value) if value & last == last => no,
             Comparison::LessOrEqual(value) if value & last == last => yes,
             Comparison::Greater(value) => self.at_least(&word, (value & last) + 1, yes, no),
@@ -376,7 +376,7 @@ impl<'t> Tree<'_, 't, '_> {
     fn equal(&mut self, word: &Word, mask: u64, value: u64, yes: Target, no: Target) -> Target {
         let (low, high) = (value as u32, (value >> 32) as u32);
         let Some(offset) = word.high else { return self.equal_half(word.low, mask as u32, low, yes, no) };
-        // What comes when this is not so often begins with the same question about the high half.
+        // The target for inequality often begins with the same test of the high half.
         let whole = mask >> 32 == u64::from(u32::MAX);
         let known = |assembler: &Assembler, outcome| match whole {
             true => assembler.decided(offset, (JUMP_EQUAL, high), outcome, no),
@@ -423,18 +423,18 @@ impl<'t> Tree<'_, 't, '_> {
     }
 }
 
-/// Offsets of an argument's halves; no high one where only the low one counts.
+/// Offsets of an argument's halves; no high one where only the low half counts.
 struct Word {
     low: u32,
     high: Option<u32>,
 }
 
-/// Where to cut so that both sides weigh about the same.
+/// Index that splits the leaves into two sides of about equal weight.
 fn middle(leaves: &[Leaf<'_>]) -> usize {
     let total: u64 = leaves.iter().map(|leaf| leaf.weight).sum();
     let mut lower = 0;
     for (index, leaf) in leaves.iter().enumerate() {
-        // Past the half by more than it falls short of it before this leaf: cut before it.
+        // This leaf exceeds the half by more than the leaves before it fall short of it: split before it.
         if 2 * lower + leaf.weight >= total {
             return index.clamp(1, leaves.len() - 1);
         }

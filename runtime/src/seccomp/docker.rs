@@ -1,9 +1,8 @@
-//! Profiles in Docker's form, as `--security-opt seccomp=FILE` takes them.
+//! Profiles in Docker's format, as accepted by `--security-opt seccomp=FILE`.
 //!
-//! They are the runtime specification's form, and say besides for which architectures, capabilities and
-//! kernels a rule is meant. What is decided here leaves a profile in the specification's form. Names that
-//! nobody knows among capabilities and architectures match nothing, and unknown fields are passed over, as
-//! with Docker.
+//! They extend the format of the runtime specification by the architectures, capabilities and kernels to which a rule
+//! applies. The result of evaluating these is a profile in the specification's format. Unknown names of capabilities
+//! and architectures match nothing, and unknown fields are ignored, as with Docker.
 
 use super::SeccompError;
 use super::architecture::Architecture;
@@ -20,8 +19,8 @@ use std::fmt::Formatter;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
-/// Reads a profile in Docker's JSON form, for a container with the given capabilities (bit mask) on a kernel
-/// of the given version.
+/// Reads a profile in Docker's JSON format, for a container with these capabilities (bit mask) on a kernel of this
+/// version.
 pub fn docker_profile(
     json: &str,
     capabilities: u64,
@@ -30,7 +29,7 @@ pub fn docker_profile(
     read(json, &Machine { native: super::native(), capabilities, kernel })
 }
 
-/// What the rules of a profile may depend on.
+/// Properties of the host and container on which rules may depend.
 pub(super) struct Machine {
     pub(super) native: Architecture,
     pub(super) capabilities: u64,
@@ -47,7 +46,7 @@ pub(super) fn read(json: &str, machine: &Machine) -> Result<LinuxSeccomp, Seccom
     Ok(profile.resolve(machine))
 }
 
-/// The whole of a profile.
+/// A complete profile in Docker's format.
 struct Profile {
     default_action: LinuxSeccompAction,
     default_errno_ret: Option<u32>,
@@ -87,7 +86,7 @@ impl TryFrom<WrittenProfile> for Profile {
         if !arch_map.is_empty() && written.architectures.as_ref().is_some_and(|list| !list.is_empty()) {
             return Err("both `architectures` and `archMap` are there; one of them says it all");
         }
-        // With nothing in it, a profile forbids nothing.
+        // An empty profile forbids nothing.
         let nothing = syscalls.is_empty().then_some(LinuxSeccompAction::ScmpActAllow);
         Ok(Profile {
             default_action: written.default_action.or(nothing).ok_or("missing field `defaultAction`")?,
@@ -124,7 +123,7 @@ impl<'de> Deserialize<'de> for Rule {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WrittenRule {
-    /// As it was before there were `names`.
+    /// Older form of the field `names`.
     name: Option<String>,
     names: Option<Vec<String>>,
     action: LinuxSeccompAction,
@@ -159,7 +158,7 @@ impl TryFrom<WrittenRule> for Rule {
     }
 }
 
-/// Reads an object as `W` and makes a `T` of it; where that fails, the error is at the end of the object.
+/// Deserializes an object as `W` and converts it to `T`; a failure is reported at the end of the object.
 fn checked<'de, W, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     W: Deserialize<'de>,
@@ -227,7 +226,7 @@ fn index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> 
     deserializer.deserialize_u64(Index)
 }
 
-/// For whom a rule is meant, or not meant.
+/// Conditions for applying, or not applying, a rule.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Condition {
@@ -236,7 +235,7 @@ struct Condition {
     min_kernel: Option<Version>,
 }
 
-/// A kernel's first two numbers; `None` for an empty text, which asks for nothing.
+/// Major and minor version of a kernel; `None` for an empty text, which requires nothing.
 struct Version(Option<(u32, u32)>);
 
 impl<'de> Deserialize<'de> for Version {
@@ -295,7 +294,7 @@ impl Profile {
 }
 
 impl Condition {
-    /// The host is like all that is asked for.
+    /// True when the host meets all conditions.
     fn all(&self, machine: &Machine) -> bool {
         let arches = self.arches.as_ref().filter(|arches| !arches.is_empty());
         arches.is_none_or(|arches| arches.iter().any(|arch| machine.is(arch)))
@@ -303,7 +302,7 @@ impl Condition {
             && self.kernel().is_none_or(|version| machine.kernel >= version)
     }
 
-    /// The host is like something that is asked for.
+    /// True when the host meets any condition.
     fn any(&self, machine: &Machine) -> bool {
         self.arches.iter().flatten().any(|arch| machine.is(arch))
             || self.caps.iter().flatten().any(|capability| machine.has(capability))
@@ -340,7 +339,7 @@ fn oci_name(architecture: Architecture) -> Arch {
     }
 }
 
-/// As `includes.arches` has it.
+/// Name of an architecture in `includes.arches`.
 fn docker_name(architecture: Architecture) -> &'static str {
     match architecture {
         Architecture::X86_64 => "amd64",
@@ -356,7 +355,7 @@ fn docker_name(architecture: Architecture) -> &'static str {
     }
 }
 
-/// Which part of a JSON text ends at a place, as `syscalls[2].args[0].op`; `profile` for the whole.
+/// Part of a JSON text that ends at a position, such as `syscalls[2].args[0].op`; `profile` for the whole.
 fn field_at(json: &str, line: usize, column: usize) -> String {
     let start: usize = json.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
     let end = (start + column.saturating_sub(1)).min(json.len());
@@ -395,7 +394,7 @@ fn field_at(json: &str, line: usize, column: usize) -> String {
         }
     }
     if json.as_bytes().get(end) == Some(&b'}') {
-        // All of the object is meant, not its last member.
+        // The whole object is meant, not its last member.
         path.pop();
     }
     let mut text = String::new();
@@ -413,6 +412,6 @@ fn field_at(json: &str, line: usize, column: usize) -> String {
 /// One step down into a JSON text.
 enum Step {
     Element(usize),
-    /// A member's name, or that of the one before while the place is before the colon.
+    /// Name of a member; before its colon, that of the member before it.
     Member(String, bool),
 }

@@ -1,4 +1,4 @@
-//! Profiles in the form of the OCI runtime specification.
+//! Profiles in the format of the OCI runtime specification.
 
 use super::architecture::Architecture;
 use super::rule::{Action, Comparison, Condition, Filter, Rule};
@@ -9,7 +9,7 @@ use oci_spec::runtime::{
 };
 
 const EPERM: u32 = 1;
-/// A call has as many.
+/// Number of arguments of a call.
 pub(super) const ARGUMENTS: usize = 6;
 
 const TSYNC: u32 = 1 << 0;
@@ -37,7 +37,7 @@ pub(super) fn check(profile: &LinuxSeccomp, native: Architecture) -> Result<Chec
     Ok(Checked { flags: flags(profile, listens), listens })
 }
 
-/// What a profile says on a host of the given architecture.
+/// Converts a profile to a filter for a host of the given architecture.
 pub(super) fn filter(profile: &LinuxSeccomp, native: Architecture) -> Result<Filter<'_>, SeccompError> {
     let default = action(profile.default_action(), profile.default_errno_ret(), "defaultAction")?;
     if default == Action::Notify {
@@ -54,7 +54,7 @@ pub(super) fn filter(profile: &LinuxSeccomp, native: Architecture) -> Result<Fil
             architectures.push(architecture);
         }
     }
-    // As libseccomp does it by default, which is what runc leaves it to.
+    // libseccomp's default, on which runc relies.
     Ok(Filter { rules, default, architectures, foreign: Action::KillThread })
 }
 
@@ -75,7 +75,7 @@ fn rule(group: &LinuxSyscall) -> Result<Rule<'_>, SeccompError> {
     Ok(Rule { names, action, alternatives: alternatives(conditions) })
 }
 
-/// All conditions together; each on its own if two are about the same argument.
+/// All conditions together; each as a separate alternative if two are about the same argument.
 fn alternatives(conditions: Vec<Condition>) -> Vec<Vec<Condition>> {
     let mut seen = [false; ARGUMENTS];
     let repeats = conditions
@@ -121,7 +121,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>, name: &str) -> Result<
     })
 }
 
-/// `None` for those without a table, and for the native one, which is there anyway.
+/// Architecture of the profile; `None` for those without a table, and for the native one, which is always included.
 fn architecture(arch: Arch) -> Option<Architecture> {
     Some(match arch {
         Arch::ScmpArchX86_64 => Architecture::X86_64,
@@ -138,7 +138,7 @@ fn architecture(arch: Arch) -> Option<Architecture> {
     })
 }
 
-/// Who is asked; a path that no rule needs is left alone.
+/// Listener of the profile; `None` when no rule needs one: its path is then ignored.
 fn listener(profile: &LinuxSeccomp) -> Result<Option<Listener>, SeccompError> {
     let path = profile.listener_path().as_ref().filter(|path| !path.as_os_str().is_empty());
     let metadata = profile.listener_metadata().as_ref().filter(|metadata| !metadata.is_empty());
@@ -155,8 +155,8 @@ fn listener(profile: &LinuxSeccomp) -> Result<Option<Listener>, SeccompError> {
     Ok(Some(Listener { path: path.clone(), metadata: metadata.cloned() }))
 }
 
-/// Flags that the kernel takes: with a listener not TSYNC, without one not WAIT_KILLABLE_RECV. Neither means
-/// anything there: the filter is loaded by a process with one thread, and nobody waits for an answer.
+/// Flags that the kernel accepts: with a listener not TSYNC, without one not WAIT_KILLABLE_RECV. Neither has an effect
+/// there: the filter is loaded by a process with one thread, and no call waits for an answer.
 fn flags(profile: &LinuxSeccomp, listener: bool) -> u32 {
     let Some(flags) = profile.flags() else { return DEFAULT_FLAGS };
     let bits = flags.iter().map(|flag| match flag {

@@ -1,7 +1,7 @@
-//! Which system calls a container may make by default.
+//! System calls that a container may make by default.
 //!
-//! The same calls as Docker's default profile allows (moby/profiles `seccomp/default.json`, August 2026), so
-//! that images that run there run here: facts taken from there, kept in our own form.
+//! The same calls as in Docker's default profile (moby/profiles `seccomp/default.json`, August 2026), so that images
+//! that run there run here: the facts are from there, the form is Kiln's own.
 
 use super::architecture::Architecture;
 use super::rule::{Action, Comparison, Condition, Filter, Rule};
@@ -9,11 +9,11 @@ use super::rule::{Action, Comparison, Condition, Filter, Rule};
 const EPERM: u16 = 1;
 const ENOSYS: u16 = 38;
 
-/// The default filter, for those who have some of the capabilities of [`WITH_CAPABILITY`] (a bit for each, in
-/// its order), on a host of the given architecture and those that it runs besides.
+/// Default filter for containers with some of the capabilities of [`WITH_CAPABILITY`] (a bit for each, in its order),
+/// on a host of the given architecture and its secondary ones.
 ///
-/// Docker's has x32, too, which few kernels still have and nothing uses; it would make the program half as
-/// long again. Its calls are answered as by a kernel without it.
+/// Docker's profile includes x32, which few kernels still support and no program uses; it would make the program half
+/// as long again. Its calls fail as on a kernel without it.
 pub(super) fn filter(capabilities: u16, native: Architecture) -> Filter<'static> {
     let mut rules = vec![allow(ALWAYS.to_vec(), Vec::new())];
     let mut privileged = false;
@@ -23,18 +23,18 @@ pub(super) fn filter(capabilities: u16, native: Architecture) -> Filter<'static>
             privileged |= *capability == "CAP_SYS_ADMIN";
         }
     }
-    // Everything but the kernel's crypto interface and virtual machine sockets: neither knows namespaces. The
-    // kernel takes an `int`: what is above its 32 bits must not lead past the comparison.
+    // All families but the kernel's crypto interface and virtual machine sockets: neither is separated by namespaces.
+    // The kernel takes an `int`: bits above its 32 must not lead past the comparison.
     const AF_ALG: u64 = 38;
     const AF_VSOCK: u64 = 40;
     let families = [Comparison::Less(AF_ALG), Comparison::Equal(AF_ALG + 1), Comparison::Greater(AF_VSOCK)];
     rules.push(allow(vec!["socket"], families.map(|family| first(family, true)).into()));
-    // Linux, uname26 and 32-bit personalities, and asking which one it is.
+    // Linux, uname26 and 32-bit personalities, and the query of the current one.
     let personalities = [0, 0x0008, 0x2_0000, 0x2_0008, 0xffff_ffff];
     rules.push(allow(vec!["personality"], personalities.map(|it| first(Comparison::Equal(it), true)).into()));
     if !privileged {
-        // A new process, but in no new namespace. The flags of clone3 are out of sight, so programs must
-        // fall back to clone, which they do for ENOSYS.
+        // A new process, but in no new namespace. A filter cannot read the flags of clone3, so programs must fall back
+        // to clone, which they do for ENOSYS.
         const NAMESPACES: u64 = 0x7e02_0000;
         let mut flags = first(Comparison::Masked(NAMESPACES, 0), false);
         if native == Architecture::S390x {
@@ -52,12 +52,12 @@ fn allow(names: Vec<&'static str>, alternatives: Vec<Vec<Condition>>) -> Rule<'s
     Rule { names, action: Action::Allow, alternatives }
 }
 
-/// A condition on the first argument.
+/// Condition on the first argument of a call.
 fn first(comparison: Comparison, narrow: bool) -> Vec<Condition> {
     vec![Condition { argument: 0, comparison, narrow }]
 }
 
-/// Allowed to everybody.
+/// Calls that are allowed without any capability.
 #[rustfmt::skip]
 pub(super) const ALWAYS: &[&str] = &[
     "_llseek", "_newselect", "accept", "accept4", "access", "adjtimex", "alarm", "arch_prctl",
@@ -114,7 +114,7 @@ pub(super) const ALWAYS: &[&str] = &[
     "waitid", "waitpid", "write", "writev",
 ];
 
-/// Allowed to those who have a capability.
+/// Calls that are allowed with a capability.
 #[rustfmt::skip]
 pub(super) const WITH_CAPABILITY: &[(&str, &[&str])] = &[
     ("CAP_BPF", &[

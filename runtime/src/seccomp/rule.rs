@@ -1,15 +1,15 @@
-//! What a filter says, before it is a program.
+//! Rules of a filter, before they are compiled to a program.
 
 use super::architecture::Architecture;
 
-/// What happens to a call.
+/// Action for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Allow,
     Log,
-    /// Ask a tracer, which gets the number.
+    /// Notify a tracer, which gets the number.
     Trace(u16),
-    /// Ask whoever holds the listener.
+    /// Notify the process that holds the listener.
     Notify,
     Errno(u16),
     Trap,
@@ -18,7 +18,7 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// `SECCOMP_RET_…`.
+    /// Return value `SECCOMP_RET_…` of the filter.
     pub(super) fn value(self) -> u32 {
         match self {
             Action::Allow => 0x7fff_0000,
@@ -32,13 +32,13 @@ impl Action {
         }
     }
 
-    /// The call is made, or a tracer decides, who is to know new calls himself.
+    /// True when the call is made, or decided by a tracer, which must know new calls itself.
     pub(super) fn is_permissive(self) -> bool {
         matches!(self, Action::Allow | Action::Log | Action::Trace(_))
     }
 }
 
-/// How an argument is compared, as an unsigned number.
+/// Comparison of an argument as an unsigned number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Comparison {
     Equal(u64),
@@ -47,40 +47,40 @@ pub(super) enum Comparison {
     LessOrEqual(u64),
     Greater(u64),
     GreaterOrEqual(u64),
-    /// With the mask first, the value second; bits of the value outside the mask do not count.
+    /// Equality of masked values: mask first, value second; bits of the value outside the mask do not count.
     Masked(u64, u64),
 }
 
-/// What one argument must be like.
+/// Condition on one argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Condition {
-    /// 0 to 5.
+    /// Index of the argument, 0 to 5.
     pub(super) argument: u8,
     pub(super) comparison: Comparison,
-    /// Only the low 32 bits count, as where the kernel takes an `int`. So it is for all arguments on
-    /// architectures of 32 bits.
+    /// Only the low 32 bits count, as where the kernel takes an `int`. On 32-bit architectures this holds for all
+    /// arguments.
     pub(super) narrow: bool,
 }
 
-/// What happens to calls by name.
+/// Action for calls by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rule<'a> {
     pub(super) names: Vec<&'a str>,
     pub(super) action: Action,
-    /// When it applies: if all conditions of one of these hold; always, if there is none.
+    /// Alternatives: the rule applies if all conditions of one of these hold; always, if there are none.
     pub(super) alternatives: Vec<Vec<Condition>>,
 }
 
-/// A whole filter.
+/// A complete filter with its default action.
 ///
-/// A rule without conditions beats all that have some; of several without, the first counts. Of those with
-/// conditions, the first whose conditions hold counts. A rule whose action is the default one says nothing.
+/// A rule without conditions precedes all rules with conditions; of several without, the first counts. Of those with
+/// conditions, the first whose conditions hold counts. A rule whose action is the default action is ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Filter<'a> {
     pub(super) rules: Vec<Rule<'a>>,
     pub(super) default: Action,
-    /// Without doubles.
+    /// Architectures of the filter, without duplicates.
     pub(super) architectures: Vec<Architecture>,
-    /// What happens to calls of others.
+    /// Action for calls of other architectures.
     pub(super) foreign: Action,
 }

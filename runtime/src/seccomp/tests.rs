@@ -17,7 +17,7 @@ const fn errno(errno: u16) -> u32 {
     0x0005_0000 | errno as u32
 }
 
-/// Runs a program as the kernel of a host would.
+/// Runs a program as the kernel of a host does.
 fn run(program: &[u64], big_endian: bool, audit: u32, number: u32, arguments: [u64; 6]) -> u32 {
     let mut words = vec![number, audit, 0, 0];
     for argument in arguments {
@@ -54,7 +54,7 @@ fn run(program: &[u64], big_endian: bool, audit: u32, number: u32, arguments: [u
     }
 }
 
-/// A program for a host, and how to call it.
+/// A program for a host, with the values needed to call it.
 struct Machine {
     native: Architecture,
     program: Vec<u64>,
@@ -168,7 +168,7 @@ fn programs_of_the_default_profile_are_those_of_the_running_compiler() {
             .map(|(index, (name, _))| u64::from(capabilities >> index & 1) << capability::bit(name).unwrap());
         let mask: u64 = mask.sum();
         assert_eq!(default_program(mask), *program);
-        // Capabilities that the profile does not ask for change nothing.
+        // Capabilities that the profile does not use change nothing.
         assert_eq!(default_program(mask | 1), *program);
     }
     let rare = only("CAP_SYS_TIME");
@@ -346,7 +346,7 @@ fn only_architectures_in_the_profile_live() {
     assert_eq!(decisions(&["SCMP_ARCH_X86"]), [ALLOW, ALLOW, KILL_THREAD], "the native one is implied");
     assert_eq!(decisions(&["SCMP_ARCH_X32", "SCMP_ARCH_X86_64"]), [ALLOW, KILL_THREAD, ALLOW]);
     assert_eq!(decisions(&["SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_X86"]), [ALLOW; 3]);
-    // Those that this host cannot run, with or without a table.
+    // Architectures that this host cannot run, with or without a table.
     let foreign = [
         "ARM",
         "AARCH64",

@@ -1,4 +1,4 @@
-//! Profiles in Docker's form.
+//! Tests of profiles in Docker's format.
 
 use super::super::docker::{Machine, read};
 use super::*;
@@ -12,7 +12,7 @@ fn machine() -> Machine {
     }
 }
 
-/// The names in rules that stay.
+/// Indices of the rules that apply.
 fn staying(filters: &[Value]) -> Vec<usize> {
     let rules: Vec<Value> = filters
         .iter()
@@ -97,7 +97,7 @@ fn a_profile_may_be_in_the_other_form_or_empty() {
     let profile = read(text, &machine()).unwrap();
     assert_eq!(profile.architectures().as_ref().unwrap().len(), 1);
     let profile = read("{}", &machine()).unwrap();
-    // On x86-64 two more tell x32 calls apart.
+    // On x86-64 two more instructions detect x32 calls.
     let rest = if cfg!(target_arch = "x86_64") { 2 } else { 0 };
     assert_eq!(compile_profile(&profile).unwrap().program.len(), 5 + rest);
 }

@@ -1,4 +1,4 @@
-//! Decisions that libseccomp came to, recorded by `scripts/seccomp/record.py`.
+//! Decisions of libseccomp, recorded by `scripts/seccomp/record.py`.
 
 use super::*;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ fn dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/seccomp")
 }
 
-/// The default profile for Docker's capabilities, in the runtime specification's form.
+/// Default profile for Docker's capabilities, in the format of the runtime specification.
 fn default_profile() -> Value {
     let filter = profile::filter(only("CAP_SYS_CHROOT"), Architecture::X86_64);
     let mut rules = Vec::new();
@@ -47,7 +47,7 @@ fn written(condition: &Condition) -> Value {
     argument(condition.argument.into(), op, value)
 }
 
-/// `BLESS=1` writes it; then `record.py` is to be run.
+/// `BLESS=1` writes the file; `record.py` must be run afterwards.
 #[test]
 fn the_default_profile_is_among_the_cases() {
     let path = dir().join("default/profile.json");

@@ -1,4 +1,4 @@
-//! Any filter decides as reading its rules one by one would.
+//! Every filter decides like an evaluation of its rules one by one.
 
 use super::*;
 use proptest::prelude::*;
@@ -37,7 +37,7 @@ const VALUES: [u64; 12] = [
     u64::MAX,
 ];
 
-/// As the documentation of this module says it.
+/// Reference implementation of the module's documentation.
 fn decide(filter: &Filter<'_>, audit: u32, number: u32, arguments: [u64; 6]) -> u32 {
     let native = filter.architectures[0];
     let x32 = audit == Architecture::X86_64.audit() && number & X32 != 0;
@@ -124,7 +124,7 @@ fn condition() -> impl Strategy<Value = Condition> {
     })
 }
 
-/// Without the calls behind `socketcall` and `ipc`, which have tests of their own.
+/// Names without the calls behind `socketcall` and `ipc`, which have separate tests.
 fn name() -> impl Strategy<Value = &'static str> {
     let inner = |name: &str| {
         let calls = architecture::SOCKET_CALLS.iter().chain(&architecture::IPC_CALLS);
@@ -132,7 +132,7 @@ fn name() -> impl Strategy<Value = &'static str> {
     };
     let names: Vec<&str> =
         numbers::NUMBERS.iter().map(|(name, _)| *name).filter(|name| !inner(name)).collect();
-    // A few are named often, so that rules meet.
+    // A few names are frequent, so that rules overlap.
     prop_oneof![
         proptest::sample::select(&["read", "clone", "futex", "socketcall"][..]),
         proptest::sample::select(names)
@@ -209,7 +209,7 @@ proptest! {
         let _ = docker_profile(&text, 0, (6, 1));
     }
 
-    /// What is almost a profile, too.
+    /// Includes texts that are almost a profile.
     #[test]
     fn damaged_profiles_are_read_or_refused(at in 0..DOCKER.len(), put in "[]\\[{}\",:\\\\0-9x\né]{0,3}", cut in 0..4usize) {
         let mut text = DOCKER.to_owned();
