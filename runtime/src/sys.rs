@@ -1,6 +1,6 @@
-//! Every system call that has no safe wrapper elsewhere. The only unsafe code of the project.
+//! System calls without a safe wrapper in other crates. The only unsafe code of the project.
 //!
-//! A wrapper takes handles and plain data, adds the flags that nobody may forget, and gives the errno.
+//! A wrapper takes file descriptors and plain data, adds the flags that must always be set, and returns the errno.
 
 #![allow(unsafe_code, reason = "raw system calls; each block proves its demands")]
 
@@ -22,7 +22,7 @@ pub(crate) use process::{
 
 use rustix::io::Errno;
 
-/// The result of a raw call as a value or errno.
+/// Result of a raw call as a value or errno.
 fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
     if result >= 0 {
         return Ok(result);

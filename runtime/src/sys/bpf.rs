@@ -8,13 +8,13 @@ use rustix::io::Errno;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub(crate) struct Instruction {
-    /// Operation.
+    /// Operation code of the instruction.
     pub(crate) code: u8,
     /// Source register in the high, destination in the low four bits.
     pub(crate) registers: u8,
-    /// Jump or memory offset.
+    /// Offset of a jump or memory access.
     pub(crate) offset: i16,
-    /// Constant.
+    /// Constant operand of the operation.
     pub(crate) immediate: i32,
 }
 
@@ -54,7 +54,7 @@ struct AttachAttr {
 }
 
 impl DeviceProgram {
-    /// Has the kernel check and load a program.
+    /// Lets the kernel check and load a program.
     pub(crate) fn load(instructions: &[Instruction]) -> Result<DeviceProgram, Errno> {
         let mut attr = LoadAttr {
             prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
@@ -73,7 +73,7 @@ impl DeviceProgram {
                 std::mem::size_of::<LoadAttr>(),
             )
         })?;
-        // SAFETY: the call gave a new descriptor that nobody else owns.
+        // SAFETY: the call returned a new file descriptor without another owner.
         Ok(DeviceProgram(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
 

@@ -1,22 +1,22 @@
-//! Making processes.
+//! Creation of processes with clone3 and fork.
 
 use super::check;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
-/// Namespaces that a new process gets, as `CLONE_NEW…` bits.
+/// Namespaces of a new process, as `CLONE_NEW…` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CloneFlags(pub(crate) u64);
 
-/// Which side of a fork this is.
+/// Side of a fork that this process is.
 pub(crate) enum Child {
-    /// The new process.
+    /// The new process itself.
     Here,
-    /// The old one, with the new one's pid as it sees it and a handle on it.
+    /// The old process, with pid and pidfd of the new one.
     There {
-        /// Process id.
+        /// Pid in the pid namespace of the old process.
         pid: i32,
-        /// Pid file descriptor.
+        /// Pidfd of the new process.
         pidfd: OwnedFd,
     },
 }
@@ -38,19 +38,19 @@ struct CloneArgs {
     cgroup: u64,
 }
 
-/// Linux 5.7; libc's constant is too narrow for it.
+/// Flag of Linux 5.7; libc's constant is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Makes a child process in new namespaces, and in `cgroup` when one is given (a cgroup v2 directory).
+/// Creates a child process in new namespaces, and in `cgroup` (a version 2 directory) if there is one.
 ///
-/// Only for a process with a single thread: the child goes on running ordinary code.
+/// Only for a process with a single thread: the child continues with ordinary code.
 pub(crate) fn clone(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Child, Errno> {
     clone_with(namespaces.0, libc::SIGCHLD as u64, cgroup)
 }
 
 /// Like [`clone`], but the new process is a child of this process's parent.
 pub(crate) fn clone_sibling(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Child, Errno> {
-    // It tells its end as this process does; the call takes no other signal.
+    // The end of the sibling raises the same signal as that of this process; the call accepts no other.
     clone_with(namespaces.0 | libc::CLONE_PARENT as u64, 0, cgroup)
 }
 
@@ -85,8 +85,8 @@ pub(crate) fn fork() -> Result<Child, Errno> {
     clone(CloneFlags(0), None)
 }
 
-/// Forks a process with a single thread by the C library's call, which works under filters of system calls that know
-/// nothing of `clone3`, such as those of containers. Returns the child's pid; `None` in the child.
+/// Forks a process with a single thread by the C library's call, which works under system call filters without
+/// `clone3`, such as those of containers. Returns the child's pid; `None` in the child.
 pub(crate) fn fork_in_container() -> Result<Option<i32>, Errno> {
     // SAFETY: the caller has one thread, so no lock is held by a thread that the child lacks.
     let pid = check(libc::c_long::from(unsafe { libc::fork() }))?;

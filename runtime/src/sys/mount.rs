@@ -7,13 +7,13 @@ use rustix::io::Errno;
 /// Changes to a mount's attributes: `MOUNT_ATTR_…` bits and `MS_…` propagation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AttributeChange {
-    /// Bits to set.
+    /// `MOUNT_ATTR_…` bits to set.
     pub(crate) set: u64,
-    /// Bits to clear.
+    /// `MOUNT_ATTR_…` bits to clear.
     pub(crate) clear: u64,
-    /// `MS_PRIVATE` and the like, or 0.
+    /// Propagation such as `MS_PRIVATE`, or 0.
     pub(crate) propagation: u64,
-    /// Applies to all mounts below too.
+    /// Applies to all mounts below as well.
     pub(crate) recursive: bool,
 }
 
@@ -26,7 +26,7 @@ struct MountAttr {
     userns_fd: u64,
 }
 
-/// Makes the owners of files on a detached mount appear as a user namespace maps them (Linux 5.12).
+/// Maps the owners of files on a detached mount as a user namespace does (Linux 5.12).
 pub(crate) fn map_owners(
     mount: BorrowedFd<'_>,
     namespace: BorrowedFd<'_>,
@@ -42,7 +42,7 @@ pub(crate) fn map_owners(
     setattr(mount, &attr, recursive)
 }
 
-/// Changes the attributes of the mount that `mount` is the root of.
+/// Changes the attributes of the mount whose root is `mount`.
 pub(crate) fn set_attributes(mount: BorrowedFd<'_>, change: AttributeChange) -> Result<(), Errno> {
     let attr =
         MountAttr { set: change.set, clear: change.clear, propagation: change.propagation, userns_fd: 0 };

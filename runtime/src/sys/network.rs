@@ -1,12 +1,12 @@
-//! Calls about interfaces.
+//! Calls about network interfaces.
 
 use super::check;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-/// Brings up the loopback interface of this network namespace (netdevice(7)): the older way, which takes two calls and
-/// no messages. Gives the socket that this was said to, which has served.
+/// Brings up the loopback interface of this network namespace (netdevice(7)) by the older interface, which takes two
+/// calls and no messages. Returns the socket that was used, which is no longer needed.
 pub(crate) fn bring_up_loopback() -> Result<OwnedFd, Errno> {
     let socket =
         rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;

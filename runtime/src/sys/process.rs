@@ -4,9 +4,10 @@ use super::check;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 
-/// Closes every descriptor from `first` on but `kept`, which exec must close, and below it those that exec would close.
+/// Closes every file descriptor from `first` on except `kept`, which exec must close, and below it those that exec
+/// would close.
 ///
-/// Only for a process that is about to run another program, and has given up owning the others.
+/// Only for a process that is about to run another program, and has given up ownership of the others.
 pub(crate) fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let mut kept: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
     kept.sort_unstable();
@@ -28,40 +29,40 @@ pub(crate) fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> Result<(), E
 }
 
 fn close_range(first: u32, last: u32, flags: libc::c_uint) -> Result<(), Errno> {
-    // SAFETY: the call takes three integers and no memory. The caller says that nobody uses these descriptors.
+    // SAFETY: the call takes three integers and no memory. The caller guarantees that these descriptors are not used.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
-/// Closes all descriptors but the standard streams and `kept`, which may move.
+/// Closes all file descriptors but the standard streams and `kept`, which may move.
 ///
-/// Only for a process that was forked just now, has one thread, and never returns to the code that owned
-/// the others.
+/// Only for a process that was forked just now, has one thread, and never returns to the code that owned the other file
+/// descriptors.
 pub(crate) fn keep_only(kept: OwnedFd) -> OwnedFd {
     const PLACE: RawFd = 3;
     let kept = if kept.as_raw_fd() == PLACE {
         kept
     } else {
-        // SAFETY: whoever owned this number before the fork never runs again in this process, so the new
-        // descriptor, which replaces it, has one owner: us. When the call fails the number is not used.
+        // SAFETY: the owner of this number before the fork never runs again in this process, so the new descriptor,
+        // which replaces it, has one owner: the returned value. When the call fails the number is not used.
         match check(unsafe { libc::syscall(libc::SYS_dup3, kept.as_raw_fd(), PLACE, libc::O_CLOEXEC) }) {
             // SAFETY: as above. The old number is closed below with all others.
             Ok(_) => unsafe { OwnedFd::from_raw_fd([PLACE, kept.into_raw_fd()][0]) },
             Err(_) => return kept,
         }
     };
-    // SAFETY: the call takes three integers and no memory; nobody is left who would use these descriptors.
+    // SAFETY: the call takes three integers and no memory; no code that would use these descriptors runs any more.
     let _ = unsafe { libc::syscall(libc::SYS_close_range, PLACE + 1, u32::MAX, 0) };
     kept
 }
 
-/// Moves the calling thread into new namespaces: `CLONE_NEW…` bits, nothing else.
+/// Moves the calling thread into new namespaces: `CLONE_NEW…` bits only.
 pub(crate) fn unshare(namespaces: u64) -> Result<(), Errno> {
     // SAFETY: the call takes an integer and no memory. The callers have one thread and pass namespace bits
     // only, so no descriptor or memory that another thread uses changes hands.
     check(unsafe { libc::syscall(libc::SYS_unshare, namespaces) }).map(drop)
 }
 
-/// Gives the process a session keyring of its own.
+/// Starts a new anonymous session keyring for the process.
 pub(crate) fn join_new_session_keyring() -> Result<(), Errno> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: a null name asks for an anonymous keyring; no memory is read.
@@ -71,7 +72,7 @@ pub(crate) fn join_new_session_keyring() -> Result<(), Errno> {
     .map(drop)
 }
 
-/// Sends a signal by number, real-time signals included.
+/// Sends a signal by number, including real-time signals.
 pub(crate) fn signal(pidfd: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
     // SAFETY: the call takes two integers, a null pointer that stands for default information, and flags.
     check(unsafe {
@@ -86,7 +87,7 @@ pub(crate) fn signal(pidfd: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
     .map(drop)
 }
 
-/// Sends a signal by number, real-time signals included, to a child that has not been reaped.
+/// Sends a signal by number, including real-time signals, to a child that has not been reaped.
 pub(crate) fn signal_child(pid: i32, number: i32) -> Result<(), Errno> {
     // SAFETY: the call takes two integers and no memory.
     check(unsafe { libc::syscall(libc::SYS_kill, pid, number) }).map(drop)
@@ -109,7 +110,7 @@ pub(crate) fn set_io_priority(class: u32, priority: u32) -> Result<(), Errno> {
     .map(drop)
 }
 
-/// How a process is scheduled: `struct sched_attr` (Linux 3.14).
+/// Scheduling attributes of a process: `struct sched_attr` (Linux 3.14).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SchedulerAttr {
@@ -123,7 +124,7 @@ pub(crate) struct SchedulerAttr {
     pub(crate) period: u64,
 }
 
-/// Sets how the process is scheduled (sched_setattr(2)).
+/// Sets scheduling policy and priority of the process (sched_setattr(2)).
 pub(crate) fn set_scheduler(mut attr: SchedulerAttr) -> Result<(), Errno> {
     attr.size = std::mem::size_of::<SchedulerAttr>() as u32;
     // SAFETY: `attr` is a live `sched_attr` whose first field is its size; the kernel only reads it.
@@ -132,9 +133,9 @@ pub(crate) fn set_scheduler(mut attr: SchedulerAttr) -> Result<(), Errno> {
 
 /// Sets the memory policy of the process: mode and flags as `MPOL_…`, nodes as a bit mask.
 pub(crate) fn set_memory_policy(mode: i32, nodes: &[u64]) -> Result<(), Errno> {
-    // Without nodes there must be no mask either.
+    // Without nodes the mask must be null as well.
     let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
-    // SAFETY: `mask` is null or holds at least as many bits as the call is told; the kernel reads one bit less than told.
+    // SAFETY: `mask` is null or holds at least as many bits as the call's last argument; the kernel reads one bit less.
     check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, nodes.len() as libc::c_ulong * 64) })
         .map(drop)
 }
@@ -143,7 +144,7 @@ pub(crate) fn set_memory_policy(mode: i32, nodes: &[u64]) -> Result<(), Errno> {
 ///
 /// The instruction layout is `struct sock_filter`: 16-bit code, two 8-bit jumps, 32-bit constant.
 ///
-/// With `SECCOMP_FILTER_FLAG_NEW_LISTENER` among the flags, gives the descriptor on which calls are told.
+/// With `SECCOMP_FILTER_FLAG_NEW_LISTENER` among the flags, returns the file descriptor on which calls are reported.
 pub(crate) fn install_seccomp(program: &[u64], flags: u32) -> Result<Option<OwnedFd>, Errno> {
     let filter: Vec<libc::sock_filter> = program
         .iter()
@@ -169,23 +170,23 @@ pub(crate) fn install_seccomp(program: &[u64], flags: u32) -> Result<Option<Owne
     if u64::from(flags) & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER == 0 {
         return Ok(None);
     }
-    // SAFETY: with this flag the call gives a new descriptor that nobody else owns.
+    // SAFETY: with this flag the call returns a new file descriptor without another owner.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(answer as RawFd) }))
 }
 
-/// Whoever writes to a pipe that nobody reads is told by an error.
+/// Ignores SIGPIPE: a write to a pipe without readers fails with an error instead.
 pub(crate) fn ignore_broken_pipes() {
     // SAFETY: no handler is installed; there are no other threads yet that could rely on another action.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
-/// Ends this process at once, without what was registered to be done then.
+/// Ends this process at once, without its exit handlers.
 pub(crate) fn exit(code: i32) -> ! {
-    // SAFETY: the call takes a number and does not come back.
+    // SAFETY: the call takes a number and does not return.
     unsafe { libc::_exit(code) }
 }
 
-/// Standard streams that are closed lead to nowhere from here on: what is opened later must not become one of them.
+/// Opens /dev/null for closed standard streams: files opened later must not become one of them.
 pub(crate) fn open_standard_streams() {
     let mut polled = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
     // SAFETY: `polled` holds three live `pollfd`s; without a timeout the call returns at once.
@@ -194,16 +195,16 @@ pub(crate) fn open_standard_streams() {
         return;
     }
     for _ in polled.iter().filter(|polled| polled.revents & libc::POLLNVAL != 0) {
-        // SAFETY: the path is a C string; the lowest number that is free is that of the closed stream.
+        // SAFETY: the path is a C string; the lowest free number is that of the closed stream.
         unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
     }
 }
 
 /// Sets signals to their default action and unblocks them.
 ///
-/// Only those that people and programs ignore: exec gives all that are handled their default action.
+/// Only the signals that users and programs ignore: exec resets all handled signals to their default action.
 pub(crate) fn reset_signals() -> Result<(), Errno> {
-    // By `nohup`, by shells for what runs in the background, and by the runtime of this language.
+    // By `nohup`, by shells for background jobs, and by Rust's runtime.
     const OFTEN_IGNORED: [i32; 5] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE];
     for signal in OFTEN_IGNORED {
         // SAFETY: the action is SIG_DFL; nothing runs in this process when the signal comes.
@@ -218,7 +219,7 @@ pub(crate) fn reset_signals() -> Result<(), Errno> {
 
 /// Reaps a child that has ended, without waiting; `None` while it runs.
 ///
-/// Gives the exit code, or 128 plus the signal.
+/// Returns the exit code, or 128 plus the signal.
 pub(crate) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
     // SAFETY: an all-zero `siginfo_t` is a valid value of this plain C structure.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
