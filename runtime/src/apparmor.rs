@@ -10,21 +10,21 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Name of the profile that containers have when none is asked for.
+/// Name of the profile of containers for which none is requested.
 pub const DEFAULT: &str = "kiln-default";
 
 /// Name of the profile that confines nothing.
 pub const UNCONFINED: &str = "unconfined";
 
-/// Profiles that the kernel knows: a line `NAME (MODE)` for each. Readable by root alone.
+/// Profiles that the kernel has loaded: a line `NAME (MODE)` for each. Readable by root only.
 const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
 
 const PARSER: &str = "apparmor_parser";
 
-/// The profile as apparmor_parser(8) reads it.
+/// Profile in the format of apparmor_parser(8).
 ///
-/// A denial of all paths but some is a chain of prefixes: each rule denies the names that leave the allowed one at a further
-/// letter. Links have been resolved when a rule is applied: /proc/self is a number.
+/// A denial of all paths with exceptions is a chain of prefixes: each rule denies the names that differ from the
+/// allowed one at a further letter. Links are resolved before a rule is applied: /proc/self is a number.
 const PROFILE: &str = "\
 profile kiln-default flags=(attach_disconnected,mediate_deleted) {
   # Left to the image's permissions, to namespaces and to capabilities.
@@ -69,13 +69,13 @@ profile kiln-default flags=(attach_disconnected,mediate_deleted) {
 }
 ";
 
-/// Why a container cannot be confined as it should be.
+/// Failure to confine a container by AppArmor.
 #[derive(Debug, thiserror::Error)]
 pub enum AppArmorError {
-    /// A profile was asked for on a kernel that enforces none.
+    /// A profile was requested on a kernel that enforces none.
     #[error("cannot use the AppArmor profile `{0}`: AppArmor is not enabled on this host")]
     Disabled(String),
-    /// A profile was asked for that the kernel does not know.
+    /// The requested profile is not loaded.
     #[error(
         "cannot use the AppArmor profile `{0}`: it is not loaded (load it with `apparmor_parser -r FILE`, or use `apparmor=unconfined`)"
     )]
@@ -88,13 +88,13 @@ pub enum AppArmorError {
     Parser(#[source] io::Error),
 }
 
-/// The profile that a container runs under: the one that is asked for, or the default, which is loaded if need be.
+/// Profile of a container: the requested one, or the default, which is loaded if necessary.
 ///
-/// `None` when the container is not confined: it was asked for, AppArmor is not enabled, or the host has no
-/// `apparmor_parser` to load a profile with, as for the reference engine. `state` is a directory that is emptied at boot.
+/// `None` when the container is not confined: because that was requested, AppArmor is not enabled, or the host lacks
+/// `apparmor_parser` to load a profile, as for the reference engine. `state` is a directory that is emptied at boot.
 ///
 /// # Errors
-/// When a profile that was asked for does not exist, or the default cannot be loaded.
+/// Fails when a requested profile does not exist, or the default cannot be loaded.
 pub fn profile(asked: Option<&str>, state: &Path) -> Result<Option<String>, AppArmorError> {
     let is_active = Host::get().is_active(SecurityModule::AppArmor);
     match asked {
@@ -116,7 +116,7 @@ pub fn profile(asked: Option<&str>, state: &Path) -> Result<Option<String>, AppA
 fn default_profile(state: &Path) -> Result<Option<String>, AppArmorError> {
     // In a container these are another namespace's, or cannot be read.
     let Ok(loaded) = fs::read_to_string(LOADED) else { return Ok(None) };
-    // Holds the profile that was loaded last: that of an earlier version is replaced, one of the host's own is not.
+    // Contains the profile that was loaded last: one of an earlier version is replaced, one of the host is not.
     let stamp = state.join("apparmor-profile");
     let present = is_loaded(&loaded, DEFAULT);
     if present && fs::read_to_string(&stamp).map_or(true, |text| text == PROFILE) {
@@ -128,7 +128,7 @@ fn default_profile(state: &Path) -> Result<Option<String>, AppArmorError> {
         }
         other => other?,
     }
-    // Without it the profile is loaded again the next time.
+    // Without the stamp the profile is loaded again the next time.
     let _ = fs::create_dir_all(state).and_then(|()| fs::write(&stamp, PROFILE));
     Ok(Some(DEFAULT.to_owned()))
 }
@@ -137,7 +137,7 @@ fn is_loaded(profiles: &str, name: &str) -> bool {
     profiles.lines().any(|line| line.rsplit_once(" (").is_some_and(|(known, _)| known == name))
 }
 
-/// Loads the default profile, in place of one of that name.
+/// Loads the default profile, in place of one with that name.
 fn load() -> Result<(), AppArmorError> {
     let mut parser = Command::new(PARSER)
         .args(["--replace", "--skip-cache", "--quiet"])
@@ -148,7 +148,7 @@ fn load() -> Result<(), AppArmorError> {
         .spawn()
         .map_err(AppArmorError::Parser)?;
     if let Some(mut input) = parser.stdin.take() {
-        // One that ends early says why itself.
+        // A parser that ends early reports the reason itself.
         let _ = input.write_all(PROFILE.as_bytes());
     }
     let output = parser.wait_with_output().map_err(AppArmorError::Parser)?;

@@ -1,6 +1,6 @@
 //! Capabilities by name and as bits (`linux/capability.h`, Linux 5.9).
 
-/// Names in the order of their numbers, without `CAP_`.
+/// Names in the order of the capabilities' numbers, without `CAP_`.
 const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -45,7 +45,7 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// What a container has by default, as in the reference engine.
+/// Default capabilities of a container, as in the reference engine.
 pub const DEFAULT: [&str; 14] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -63,14 +63,14 @@ pub const DEFAULT: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-/// The number of a capability, named with or without `CAP_`, in any case.
+/// Number of a capability, with or without `CAP_`, in any case; `None` when it is unknown.
 pub fn bit(name: &str) -> Option<u32> {
     let upper = name.to_ascii_uppercase();
     let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
     NAMES.iter().position(|known| *known == bare).map(|index| index as u32)
 }
 
-/// The mask of several capabilities; `Err` names one that does not exist.
+/// Mask of several capabilities; `Err` contains a name that does not exist.
 pub fn mask<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<u64, String> {
     let mut mask = 0;
     for name in names {
@@ -79,23 +79,23 @@ pub fn mask<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<u64, String>
     Ok(mask)
 }
 
-/// The names of all capabilities, without `CAP_`.
+/// Names of all capabilities, without `CAP_`.
 pub fn all_names() -> &'static [&'static str] {
     &NAMES
 }
 
-/// The names of those in a mask, without `CAP_`.
+/// Names of the capabilities in a mask, without `CAP_`.
 pub fn names(mask: u64) -> Vec<&'static str> {
     let all = NAMES.iter().enumerate();
     all.filter(|(index, _)| mask & (1 << index) != 0).map(|(_, name)| *name).collect()
 }
 
-/// The mask of those that this process may use; all when it cannot be told.
+/// Mask of this process's permitted capabilities; all when it cannot be determined.
 pub fn own() -> u64 {
     rustix::thread::capabilities(None).map_or(u64::MAX, |sets| sets.permitted.bits())
 }
 
-/// All capabilities that exist.
+/// Mask of all capabilities that exist.
 pub fn all() -> u64 {
     (1 << NAMES.len()) - 1
 }

@@ -1,9 +1,9 @@
-//! Mounts that are attached nowhere: a file descriptor instead of a path. No mount table shows them, and the kernel unmounts
-//! them when the descriptor is closed.
+//! Detached mounts: a file descriptor instead of a path. No mount table shows them, and the kernel unmounts them when
+//! the descriptor is closed.
 //!
-//! Linux 5.2 has the calls for that, later versions have more of them ([`crate::host::FEATURES`]). What an older kernel
-//! cannot do to a detached mount is done while the mount is attached in a mount namespace that no other process is in, from
-//! where a copy is taken that is detached again ([`Space`]).
+//! Linux 5.2 has the necessary calls, later versions have more of them ([`crate::host::FEATURES`]). Changes that an
+//! older kernel cannot make to a detached mount are made while the mount is attached in a mount namespace without other
+//! processes, from which a detached copy is taken ([`Space`]).
 
 use crate::host::{Feature, Host};
 use crate::init::{Done, Failed, Named};
@@ -19,40 +19,41 @@ use rustix::mount::{
 use std::ffi::{CStr, CString};
 use std::path::Path;
 
-/// `MOUNT_ATTR_RDONLY`.
+/// `MOUNT_ATTR_RDONLY` of Linux's `mount.h`.
 pub(crate) const READONLY: u64 = 1;
-/// `MOUNT_ATTR__ATIME`: the attributes that say how times of access are kept; one of them at most is set.
+/// `MOUNT_ATTR__ATIME`: the attributes for updates of access times; at most one of them is set.
 const ATIME: u64 = 0x70;
-/// `MOUNT_ATTR_STRICTATIME`.
+/// `MOUNT_ATTR_STRICTATIME` of Linux's `mount.h`.
 const STRICTATIME: u64 = 0x20;
-/// `MOUNT_ATTR_NOATIME`.
+/// `MOUNT_ATTR_NOATIME` of Linux's `mount.h`.
 const NOATIME: u64 = 0x10;
 
-/// Directories of which every host has one, to mount on for an instant.
+/// Directories that exist on every host, for temporary mounts.
 const SCRATCH_DIRS: [&str; 4] = ["/sys", "/dev", "/tmp", "/run"];
 
-/// The directory of this process's file descriptors, in which a number is a short path.
+/// Directory of this process's file descriptors, for short paths made of a number.
 const OWN_DESCRIPTORS: &CStr = c"/proc/self/fd";
 
-/// Whose mount namespace the calling thread is in.
+/// Mount namespace of the calling thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Space {
-    /// The process's own, and no other namespace receives its mounts: mounts can be attached here for an instant.
+    /// A namespace of this process only, whose mounts no other namespace receives: mounts can be attached here
+    /// temporarily.
     Own,
-    /// That of other processes too.
+    /// A namespace that contains other processes as well.
     Shared,
 }
 
 impl Space {
-    /// Runs `work` in a mount namespace in which nothing else runs.
+    /// Runs `work` in a mount namespace without other processes.
     ///
-    /// In a shared one that is a thread with a copy of it. The namespace ends with the thread.
+    /// In a shared namespace `work` runs in a thread with a copy of it, which ends with the thread.
     fn private<T: Send>(self, work: impl FnOnce() -> Result<T, Errno> + Send) -> Result<T, Errno> {
         if self == Space::Own {
             return work();
         }
         let separate = || {
-            // The working directory and the mask for new files become this thread's own, too.
+            // The working directory and the mask for new files become separate for this thread as well.
             sys::unshare(libc::CLONE_NEWNS as u64)?;
             let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
             rustix::mount::mount_change(c"/", private)?;
@@ -66,15 +67,15 @@ impl Space {
     }
 }
 
-/// A directory to mount on for an instant, in a private mount namespace.
+/// Directory for temporary mounts, in a private mount namespace.
 fn scratch_dir() -> Result<&'static str, Errno> {
     SCRATCH_DIRS.into_iter().find(|path| Path::new(path).is_dir()).ok_or(Errno::NOENT)
 }
 
-/// Makes a file system that is mounted nowhere.
+/// Creates a file system as a detached mount.
 ///
 /// # Errors
-/// The call that failed; the caller says what the file system is for ([`Failed::mounting`]).
+/// Fails with the call that failed; the caller adds the purpose of the file system ([`Failed::mounting`]).
 pub(crate) fn filesystem(mount: &FilesystemMount, space: Space) -> Done<OwnedFd> {
     let name = mount.fstype.as_str();
     if name == "overlay" && !Host::get().has(Feature::LowerAppend) {
@@ -109,7 +110,7 @@ fn no_filesystem(name: &str, errno: Errno) -> Failed {
     Failed { call: "fsopen", on: name.into(), errno, message }
 }
 
-/// The last error that the kernel wrote about a file system that could not be made.
+/// Last error message of the kernel about a file system that could not be created; `None` without one.
 fn kernel_message(context: BorrowedFd<'_>) -> Option<String> {
     let mut buffer = [0u8; 512];
     let mut last = None;
@@ -121,11 +122,11 @@ fn kernel_message(context: BorrowedFd<'_>) -> Option<String> {
     last
 }
 
-/// Makes an overlay whose lower directories are one option.
+/// Creates an overlay whose lower directories are one option.
 ///
-/// Options are limited: to a page in all for mount(2), to 256 bytes each for fsconfig(2). Directories are therefore opened,
-/// and named by the numbers of their descriptors: with four bytes a directory there is room for more than the 500 that
-/// overlayfs takes, and no path needs to be escaped.
+/// The length of options is limited: to a page in all for mount(2), to 256 bytes each for fsconfig(2). Directories are
+/// therefore opened and referred to by the numbers of their descriptors: with four bytes per directory there is room
+/// for more than the 500 that overlayfs accepts, and no path needs to be escaped.
 fn joined_overlay(mount: &FilesystemMount) -> Result<OwnedFd, Errno> {
     let mut handles = Vec::new();
     let mut open = |path: &str| {
@@ -156,22 +157,22 @@ fn joined_overlay(mount: &FilesystemMount) -> Result<OwnedFd, Errno> {
     detach(scratch.as_ref())
 }
 
-/// Takes a detached copy of what is mounted on a path, and unmounts that.
+/// Takes a detached copy of the mount at a path, and unmounts the original.
 fn detach(path: &Path) -> Result<OwnedFd, Errno> {
     let copy = copy(CWD, &Bytes::from(path), true);
-    // What is unmounted here is unmounted on all peers: the copy is one of them, and mounts of the host may be.
+    // An unmount here propagates to all peers: the copy is one of them, and mounts of the host may be.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change(path, private)?;
     rustix::mount::unmount(path, UnmountFlags::DETACH)?;
     copy
 }
 
-/// A detached copy of a mount, or of the part of it below a path, `recursive` with the mounts below.
+/// Takes a detached copy of a mount, or of the part of it below a path; `recursive` includes the mounts below.
 pub(crate) fn copy(dir: BorrowedFd<'_>, path: &Bytes, recursive: bool) -> Result<OwnedFd, Errno> {
     copy_with(OpenTreeFlags::empty(), dir, path, recursive)
 }
 
-/// As [`copy`], but a path that ends with a link stands for the link.
+/// Like [`copy`], but a link at the end of the path is not followed.
 pub(crate) fn copy_itself(path: &Bytes, recursive: bool) -> Result<OwnedFd, Errno> {
     copy_with(OpenTreeFlags::AT_SYMLINK_NOFOLLOW, CWD, path, recursive)
 }
@@ -192,11 +193,11 @@ fn copy_with(
     rustix::mount::open_tree(dir, path.to_c_string(), flags)
 }
 
-/// Makes a new file system, fills it and takes detached copies of parts of it: `fill` gets a descriptor of its root and
-/// returns the names of the parts.
+/// Creates a new file system, fills it and takes detached copies of parts of it: `fill` gets a file descriptor of its
+/// root and returns the names of the parts.
 ///
 /// # Errors
-/// Those of `fill`, and of the calls that mount and copy.
+/// Fails with the error of `fill`, and when a mount or copy fails.
 pub(crate) fn parts_of(
     mount: &FilesystemMount,
     fill: impl FnOnce(BorrowedFd<'_>) -> Result<Vec<String>, Errno> + Send,
@@ -221,10 +222,10 @@ fn attach(mount: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
     rustix::mount::move_mount(mount, c"", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-/// Changes attributes of a detached mount. The mount that is returned is the one given, or a copy of it.
+/// Changes attributes of a detached mount. Returns the same mount or a copy of it.
 ///
 /// # Errors
-/// Those of the calls that mount; see mount_setattr(2).
+/// Fails in the cases of mount_setattr(2).
 pub(crate) fn attributes(mount: OwnedFd, change: AttributeChange, space: Space) -> Result<OwnedFd, Errno> {
     if let Some(done) = at_once(mount.as_fd(), change) {
         return done.map(|()| mount);
@@ -248,14 +249,14 @@ fn attributes_on(mount: OwnedFd, path: &Path, change: AttributeChange) -> Result
     attach(mount.as_fd(), path)?;
     let changed = remount(mount.as_fd(), path, change);
     if changed.is_ok() && change.propagation == libc::MS_UNBINDABLE {
-        // It cannot be copied any more: it stays until it is moved to its target.
+        // It can no longer be copied: it stays attached until it is moved to its target.
         return Ok(mount);
     }
     let copy = detach(path);
     changed.and(copy)
 }
 
-/// Changes attributes of a mount that is attached at `path`, in a mount namespace of this process's own.
+/// Changes attributes of a mount attached at `path`, in a mount namespace of this process only.
 pub(crate) fn attributes_at(
     mount: BorrowedFd<'_>,
     path: &Path,
@@ -264,7 +265,8 @@ pub(crate) fn attributes_at(
     at_once(mount, change).unwrap_or_else(|| remount(mount, path, change))
 }
 
-/// By the one call that does so wherever the mount is; `None` when the kernel lacks it.
+/// Changes attributes by mount_setattr(2), which works on attached and detached mounts; `None` when the kernel lacks
+/// it.
 fn at_once(mount: BorrowedFd<'_>, change: AttributeChange) -> Option<Result<(), Errno>> {
     let host = Host::get();
     if !host.has(Feature::MountSetattr) {
@@ -290,7 +292,7 @@ fn remount(mount: BorrowedFd<'_>, path: &Path, change: AttributeChange) -> Resul
             let mount = fs::open(path.as_path(), flags, Mode::empty())?;
             let found = mount_id(mount.as_fd())?;
             if found != *id {
-                // Covered by another one of them; anything else was moved here meanwhile.
+                // Covered by another of these mounts; any other mount was moved here meanwhile.
                 if below.iter().any(|(other, _)| *other == found) {
                     continue;
                 }
@@ -315,8 +317,8 @@ fn remount_one(mount: BorrowedFd<'_>, path: &Path, change: AttributeChange) -> R
     })
 }
 
-/// Makes a change. In a user namespace the kernel refuses to clear attributes that were set in a more privileged one
-/// (`EPERM`): those are kept, and the rest of the change is made.
+/// Applies a change. In a user namespace the kernel refuses to clear attributes that were set in a more privileged one
+/// (`EPERM`): those are kept, and the rest of the change is applied.
 fn but_locked(
     mount: BorrowedFd<'_>,
     change: AttributeChange,
@@ -324,7 +326,7 @@ fn but_locked(
 ) -> Result<(), Errno> {
     match make(change) {
         Err(Errno::PERM) if change.clear != 0 => {
-            // Those about times of access are locked together, and can only be changed together.
+            // Access time attributes are locked together, and can only be changed together.
             let locked = attributes_of(mount)? | ATIME;
             make(AttributeChange { clear: change.clear & !locked, set: change.set & !ATIME, ..change })
         }
@@ -332,20 +334,20 @@ fn but_locked(
     }
 }
 
-/// The kernel's number of a mount (Linux 5.8).
+/// Id of a mount in the kernel (Linux 5.8).
 fn mount_id(mount: BorrowedFd<'_>) -> Result<u64, Errno> {
     Ok(fs::statx(mount, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id)
 }
 
-/// Ids and paths of all mounts below one that is attached, the outer ones first.
+/// Ids and paths of all mounts below an attached one, the outer ones first.
 fn mounts_below(mount: BorrowedFd<'_>) -> Result<Vec<(u64, Vec<u8>)>, Errno> {
-    // The thread's own table: it may be in another mount namespace than the process.
+    // The thread's own table: its mount namespace may differ from that of the process.
     let table = std::fs::read("/proc/thread-self/mountinfo")
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     Ok(paths_below(mount_id(mount)?, &table))
 }
 
-/// Ids and mount points below the mount with an id, from a table as `/proc/self/mountinfo` has it.
+/// Ids and mount points below the mount with an id, from a table in the format of `/proc/self/mountinfo`.
 fn paths_below(id: u64, table: &[u8]) -> Vec<(u64, Vec<u8>)> {
     let rows: Vec<(u64, u64, &[u8])> = table
         .split(|byte| *byte == b'\n')
@@ -367,7 +369,7 @@ fn paths_below(id: u64, table: &[u8]) -> Vec<(u64, Vec<u8>)> {
     found
 }
 
-/// Blanks, tabs, line ends and backslashes are written as octal numbers in tables of mounts.
+/// Decodes the octal numbers that stand for blanks, tabs, line ends and backslashes in mount tables.
 fn unescaped(path: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(path.len());
     let mut rest = path;
@@ -380,7 +382,7 @@ fn unescaped(path: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// The `MOUNT_ATTR_…` bits that a mount has.
+/// `MOUNT_ATTR_…` bits that are set on a mount.
 fn attributes_of(mount: BorrowedFd<'_>) -> Result<u64, Errno> {
     const NOSYMFOLLOW: StatVfsMountFlags = StatVfsMountFlags::from_bits_retain(0x2000);
     let flags = fs::fstatvfs(mount)?.f_flag;
@@ -401,7 +403,7 @@ fn attributes_of(mount: BorrowedFd<'_>) -> Result<u64, Errno> {
     Ok(pairs.into_iter().filter(|(flag, _)| flags.contains(*flag)).fold(times, |bits, (_, bit)| bits | bit))
 }
 
-/// Options as mount(2) takes them; `None` when they are longer than a page, or one of them has a comma in it.
+/// Options in the format of mount(2); `None` when they are longer than a page, or one of them contains a comma.
 pub(crate) fn joined_options(options: &[(String, Option<String>)]) -> Option<CString> {
     const PAGE: usize = 4096;
     let mut joined = String::new();
@@ -421,7 +423,7 @@ pub(crate) fn joined_options(options: &[(String, Option<String>)]) -> Option<CSt
     (joined.len() < PAGE).then(|| Bytes::from(joined).to_c_string())
 }
 
-/// `MOUNT_ATTR_…` bits as flags of mount(2).
+/// Converts `MOUNT_ATTR_…` bits to flags of mount(2).
 pub(crate) fn old_flags(attributes: u64) -> MountFlags {
     let times = match attributes & ATIME {
         NOATIME => MountFlags::NOATIME,
@@ -434,7 +436,7 @@ pub(crate) fn old_flags(attributes: u64) -> MountFlags {
         (0x4, MountFlags::NODEV),
         (0x8, MountFlags::NOEXEC),
         (0x80, MountFlags::NODIRATIME),
-        // `MS_NOSYMFOLLOW`, which rustix has no name for.
+        // `MS_NOSYMFOLLOW`, for which rustix has no name.
         (0x20_0000, MountFlags::from_bits_retain(256)),
     ];
     let set = pairs.into_iter().filter(|(bit, _)| attributes & bit != 0);

@@ -1,9 +1,9 @@
-//! Hooks on the host's side (OCI runtime specification, "POSIX-platform Hooks").
+//! Hooks in the host's namespaces (OCI runtime specification, "POSIX-platform Hooks").
 
 use crate::op::HookOp;
 
 /// Runs a hook to its end, with the container's state on its standard input; the error says how it failed. `index` is
-/// which of the hooks called `name` it is, from 0 on.
+/// its position among the hooks called `name`, from 0 on.
 pub fn run(name: &str, index: usize, hook: &HookOp, state: &[u8]) -> Result<(), String> {
     crate::init::hook::run(name, index, hook, state)
 }

@@ -1,4 +1,4 @@
-//! Who is who in a user namespace: writing the maps, and namespaces that are nothing but maps.
+//! Id maps of user namespaces, and user namespaces without processes.
 
 use crate::op::{IdMaps, IdRange, describe_errno};
 use crate::sys::{self, Child, CloneFlags};
@@ -8,16 +8,16 @@ use rustix::io::Errno;
 use std::fs;
 use std::process::Command;
 
-/// Writes the maps of the namespace that process `pid` has just been born into.
+/// Writes the maps of the namespace in which process `pid` has just been created.
 ///
-/// Directly where that is allowed: by root, and by anybody for its own id alone. Else by `newuidmap` and
-/// `newgidmap`, which look into /etc/subuid and /etc/subgid. The error says what to do.
+/// Directly where that is permitted: by root, and by any user for its own id alone. Otherwise by `newuidmap` and
+/// `newgidmap`, which read /etc/subuid and /etc/subgid. The error says what the user can do.
 pub fn write(pid: i32, maps: &IdMaps) -> Result<(), String> {
     let privileged = rustix::process::geteuid().is_root();
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let is_own = |ranges: &[IdRange], id: u32| matches!(ranges, [one] if one.count == 1 && one.outside == id);
     if !privileged && is_own(&maps.users, uid) && is_own(&maps.groups, gid) {
-        // The kernel's condition for mapping the own group without help (user_namespaces(7)).
+        // The kernel's condition for mapping the own gid without privileges (user_namespaces(7)).
         let path = format!("/proc/{pid}/setgroups");
         fs::write(&path, "deny").map_err(|error| failed("write", &path, &error))?;
     } else if !privileged {
@@ -59,7 +59,7 @@ fn by_helper(program: &str, file: &str, pid: i32, ranges: &[IdRange]) -> Result<
     ))
 }
 
-/// A user namespace with these maps and no process in it, for showing files with other owners.
+/// User namespace with these maps and without processes, for mapping the owners of files.
 pub fn namespace(maps: &IdMaps) -> Result<OwnedFd, String> {
     let call = |what: &str, errno: Errno| {
         format!("cannot {what} a user namespace: {}", describe_errno(errno.raw_os_error()))
@@ -69,7 +69,7 @@ pub fn namespace(maps: &IdMaps) -> Result<OwnedFd, String> {
     let flags = CloneFlags(libc::CLONE_NEWUSER as u64);
     match sys::clone(flags, None).map_err(|errno| call("make", errno))? {
         Child::Here => {
-            // Lives until the other end is closed.
+            // The child lives until the other end is closed.
             drop(theirs);
             let _ = rustix::io::read(&ours, &mut [0u8]);
             std::process::exit(0)

@@ -1,8 +1,8 @@
 //! Containers: an OCI runtime specification and mounts become a running process.
 //!
-//! Setting up is planned as data ([`plan`]), carried out in the new process ([`init`]), and every failure
-//! comes back as data. Containers are made by a helper process that is forked before the program has a
-//! second thread ([`Spawner`]).
+//! Set-up is planned as data ([`plan`]) and carried out in the new process ([`init`]), and every failure is returned as
+//! data. Containers are created by a helper process that is forked before the program has a second thread
+//! ([`Spawner`]).
 
 pub mod apparmor;
 pub mod capability;

@@ -1,7 +1,7 @@
-//! The first process of a container whose program was not written to be one (`--init`): it runs the program, passes
-//! signals on and reaps whatever is orphaned.
+//! Init process of a container (`--init`) whose program was not written as one: it runs the program, forwards signals
+//! and reaps orphaned processes.
 //!
-//! The kernel gives process 1 no default actions: a program that does not handle SIGTERM would ignore it.
+//! The kernel has no default signal actions for pid 1: a program that does not handle SIGTERM would ignore it.
 
 use crate::init::why_not_executable;
 use crate::op::describe_errno;
@@ -14,7 +14,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Faults of this program are its own.
+/// Faults of this process, which are not forwarded.
 const OWN: [Signal; 7] = [
     Signal::SIGSEGV,
     Signal::SIGBUS,
@@ -25,8 +25,8 @@ const OWN: [Signal; 7] = [
     Signal::SIGSYS,
 ];
 
-/// Runs a program to its end; returns its exit code, or 128 plus the signal that ended it; 127 and 126 when it does
-/// not exist or cannot be run, with a message on standard error.
+/// Runs a program to its end; returns its exit code, or 128 plus the signal that ended it; 127 when it does not exist
+/// and 126 when it cannot be run, with a message on standard error.
 ///
 /// Only for a process with a single thread.
 pub fn run(arguments: &[OsString]) -> u8 {
@@ -65,14 +65,14 @@ pub fn run(arguments: &[OsString]) -> u8 {
     }
 }
 
-/// Replaces this process, a child of the first one, by the program: in a process group of its own that has the terminal,
-/// so that keys that send signals do not send them twice, and with the signals that it would have as the first process.
+/// Replaces this process, a child of the init process, by the program: in a separate process group that owns the
+/// terminal, so that keys that send signals do not send them twice, and with the signal actions of a first process.
 fn become_program(program: &OsStr, arguments: &[OsString]) -> ! {
     let _ = rustix::process::setpgid(None, None);
-    // Without a terminal there is nothing to give. SIGTTOU, which that would raise, is still blocked.
+    // Fails without a terminal. SIGTTOU, which the call would raise, is still blocked.
     let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), rustix::process::getpid());
     let error = match sys::reset_signals() {
-        // Returns only when it fails.
+        // Returns only on failure.
         Ok(()) => Command::new(program).args(arguments).exec(),
         Err(errno) => errno.into(),
     };
@@ -86,7 +86,7 @@ fn become_program(program: &OsStr, arguments: &[OsString]) -> ! {
     sys::exit(if not_found { 127 } else { 126 })
 }
 
-/// Reaps all that has ended; returns the program's code when it is among them.
+/// Reaps all ended children; returns the program's code when it is among them, otherwise `None`.
 fn reap(child: i32) -> Option<u8> {
     let mut code = None;
     while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {

@@ -1,7 +1,7 @@
 //! Shares of caches and memory bandwidth (resctrl, Linux 4.10; runtime specification, "IntelRdt").
 //!
-//! A class is a directory of the resctrl file system with what its processes get in `schemata`; a process is in one class.
-//! Directories in `mon_groups` of a class count what some of its processes use.
+//! A class is a directory of the resctrl file system whose `schemata` contains the shares of its processes; a process
+//! is in one class. Directories in `mon_groups` of a class monitor some of its processes.
 
 use crate::op::describe_errno;
 use oci_spec::runtime::LinuxIntelRdt;
@@ -10,53 +10,53 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// The class of one container.
+/// Resctrl class of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Class {
     dir: PathBuf,
-    /// It was made for this container alone, and ends with it.
+    /// True when it was created for this container only, and is removed with it.
     own: bool,
-    /// Where its processes are counted.
+    /// Monitoring directory of its processes; `None` without monitoring.
     monitor: Option<PathBuf>,
 }
 
-/// Why a container cannot be in its class.
+/// Failure to put a container into its class.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResctrlError {
-    /// This host has no such hardware, or nobody mounted it.
+    /// The hardware lacks the feature, or its file system is not mounted.
     #[error(
         "`intelRdt` needs the resctrl file system, and none is mounted: `mount -t resctrl resctrl /sys/fs/resctrl` does that, where the processor can do it"
     )]
     NotMounted,
-    /// A name that leads elsewhere, or is one of the file system's own.
+    /// A name that leads out of the directory, or is reserved by the file system.
     #[error("the class {0:?} of `intelRdt` cannot be the name of a directory of the resctrl file system")]
     Name(String),
-    /// A class that others should have made.
+    /// A class that must exist already and does not.
     #[error(
         "the class {0:?} of `intelRdt` does not exist, and the configuration does not say what it is to get"
     )]
     NoClass(String),
-    /// A class that gets something else.
+    /// An existing class with other shares.
     #[error("the class {class:?} of `intelRdt` exists and has not `{wanted}` but `{has}`")]
     Differs {
-        /// Its name.
+        /// Name of the class.
         class: String,
-        /// What the configuration says.
+        /// Line of the configuration.
         wanted: String,
-        /// What its `schemata` says about the same resource.
+        /// Line of its `schemata` about the same resource.
         has: String,
     },
-    /// A line that is none.
+    /// A `memBwSchema` with an invalid line.
     #[error("`memBwSchema` {0:?} does not begin with `MB:`, or has several lines")]
     Bandwidth(String),
-    /// A file that cannot be used.
+    /// A call on a file failed.
     #[error("cannot {what} `{path}`: {reason}", path = path.display(), reason = describe_errno(*errno))]
     File {
-        /// What was tried.
+        /// Operation, as a verb.
         what: &'static str,
-        /// On what.
+        /// Path of the file.
         path: PathBuf,
-        /// Why it failed.
+        /// Errno of the call.
         errno: i32,
     },
 }
@@ -69,7 +69,7 @@ fn file<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Res
     }
 }
 
-/// Where the file system is mounted.
+/// Mount point of the resctrl file system.
 pub fn mount_point() -> Result<PathBuf, ResctrlError> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     mounted_at(&table).ok_or(ResctrlError::NotMounted)
@@ -83,7 +83,7 @@ fn mounted_at(table: &str) -> Option<PathBuf> {
 }
 
 impl Class {
-    /// Makes the class of the container `id`, or finds it, in the file system mounted at `mount`.
+    /// Creates or finds the class of the container `id`, in the file system mounted at `mount`.
     pub fn create(mount: &Path, id: &str, wanted: &LinuxIntelRdt) -> Result<Class, ResctrlError> {
         let lines = lines(wanted)?;
         let named = wanted.clos_id().as_deref().filter(|name| !name.is_empty());
@@ -120,7 +120,7 @@ impl Class {
         }
     }
 
-    /// Says what its processes get: lines as `schemata` has them.
+    /// Sets the shares of its processes: lines in the format of `schemata`.
     pub fn assign(&self, lines: &[String]) -> Result<(), ResctrlError> {
         let path = self.dir.join("schemata");
         for line in lines {
@@ -148,7 +148,7 @@ impl Class {
         Ok(())
     }
 
-    /// Puts a process in; those that it makes follow it.
+    /// Moves a process into the class; its future children are in it as well.
     pub fn attach(&self, pid: i32) -> Result<(), ResctrlError> {
         for dir in [Some(&self.dir), self.monitor.as_ref()].into_iter().flatten() {
             let path = dir.join("tasks");
@@ -157,7 +157,7 @@ impl Class {
         Ok(())
     }
 
-    /// Ends with the container: what was made for it goes.
+    /// Removes the directories that were created for the container.
     pub fn remove(&self) -> Result<(), ResctrlError> {
         for dir in [self.monitor.as_ref(), self.own.then_some(&self.dir)].into_iter().flatten() {
             match fs::remove_dir(dir) {
@@ -171,21 +171,21 @@ impl Class {
     }
 }
 
-/// The lines of a configuration in the order in which they are written.
+/// Lines of a configuration in the order in which they are written.
 fn lines(wanted: &LinuxIntelRdt) -> Result<Vec<String>, ResctrlError> {
     let bandwidth = wanted.mem_bw_schema().as_deref().filter(|text| !text.is_empty());
     if let Some(text) = bandwidth.filter(|text| !text.starts_with("MB:") || text.trim_end().contains('\n')) {
         return Err(ResctrlError::Bandwidth(text.to_owned()));
     }
     let cache = wanted.l3_cache_schema().as_deref().unwrap_or_default().lines();
-    // What is said about bandwidth twice, is said by the field for it.
+    // Bandwidth lines are dropped where the field for bandwidth is set.
     let cache = cache.filter(|line| bandwidth.is_none() || !line.trim_start().starts_with("MB:"));
     let whole = wanted.schemata().iter().flatten().flat_map(|text| text.lines());
     let all = cache.chain(bandwidth).chain(whole).map(str::trim);
     Ok(all.filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
-/// The shares that a line names: `0=7f0` and so on, without zeros in front of masks.
+/// Shares in a line, such as `0=7f0`, without leading zeros of masks.
 fn shares(line: &str) -> impl Iterator<Item = (&str, String)> {
     let (_, list) = line.split_once(':').unwrap_or_default();
     list.split(';').filter_map(|share| {
@@ -203,7 +203,7 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    /// The file system as ordinary directories: these have the files that a kernel would make.
+    /// A file system of ordinary directories with the files that a kernel would create.
     fn machine() -> tempfile::TempDir {
         let mount = tempfile::tempdir().unwrap();
         fs::create_dir_all(mount.path().join("gold/mon_groups")).unwrap();

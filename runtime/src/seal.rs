@@ -1,8 +1,8 @@
-//! This program's own file, kept out of reach of the containers it makes.
+//! Protection of this program's own file from the containers that it creates.
 //!
 //! A process of a container runs this program until it runs its own, and a script may name `/proc/self/exe` as its
-//! interpreter. Whoever holds a handle on that file could write to it once nobody runs it (CVE-2019-5736), unless the
-//! handle is on a read-only mount.
+//! interpreter. A process with a file descriptor of that file could write to it once no process executes it
+//! (CVE-2019-5736), unless the descriptor is on a read-only mount.
 
 use crate::detached::{self, READONLY, Space};
 use crate::host::{Feature, Host};
@@ -15,8 +15,8 @@ use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-/// Whether a program keeps its name when it is run by a handle: it is then called after its file, not after the link
-/// that it was named by. `root` is the directory that is to be its root; without the file there is nothing to say.
+/// True when a program keeps its name when it is executed by a file descriptor: it is then named after its file, not
+/// after a link to it. `root` is the program's future root directory; without the file the answer is true.
 pub fn keeps_name(root: &Path, program: &str, environment: &[String]) -> bool {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(root) = rustix::fs::open(root, flags, Mode::empty()) else { return true };
@@ -44,18 +44,18 @@ pub fn keeps_name(root: &Path, program: &str, environment: &[String]) -> bool {
     true
 }
 
-/// True where programs of containers can be run by handles, so that none of them comes to be this program: then
-/// nothing needs to be sealed.
+/// True where programs of containers can be executed by file descriptors, so that no process of a container executes
+/// this program's file: then it need not be sealed.
 ///
-/// A handle that is closed by exec makes the kernel start no interpreter, which must then be found by us; those that are
-/// registered for foreign programs (binfmt_misc) are beyond that.
+/// With a file descriptor that is closed by exec, the kernel starts no interpreter, so this program must find it;
+/// interpreters registered for foreign formats (binfmt_misc) cannot be found that way.
 pub fn can_do_without() -> bool {
-    // Before, the kernel names a program that is run by a file descriptor after the descriptor's number.
+    // Older kernels name a program that is executed by a file descriptor after the descriptor's number.
     Host::get().has(Feature::NamedExec) && !has_foreign_interpreters()
 }
 
 fn has_foreign_interpreters() -> bool {
-    // Mounted, it has this file.
+    // A mounted binfmt_misc has this file.
     if rustix::fs::access(c"/proc/sys/fs/binfmt_misc/register", rustix::fs::Access::EXISTS).is_err() {
         return false;
     }
@@ -63,16 +63,16 @@ fn has_foreign_interpreters() -> bool {
     entries.into_iter().any(|entry| !matches!(entry.file_name().to_str(), Some("register" | "status")))
 }
 
-/// True when this program runs from a read-only mount.
+/// True when this program's file is on a read-only mount.
 pub fn is_sealed() -> bool {
     let own = rustix::fs::open(c"/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     own.and_then(|own| is_readonly(&own)).unwrap_or(false)
 }
 
-/// Runs this program again from a read-only mount of its own file that nobody else sees, unless it is on such a mount.
+/// Executes this program again from a detached read-only mount of its own file, unless it is on such a mount.
 ///
-/// Returns when it is, and where no mounts can be made: whoever may not mount is not root, whose file it is. Must be
-/// called by a program with one thread, before it has done anything.
+/// Returns when it is, and where mounts are not permitted: a process that may not mount is not root, which owns the
+/// file. Must be called by a program with one thread, before any other work.
 pub fn seal() {
     let _ = run_sealed();
 }
@@ -85,7 +85,7 @@ fn run_sealed() -> Result<(), Errno> {
     let sealed = detached::copy(own.as_fd(), &Bytes::from(""), false)?;
     let change = AttributeChange { set: READONLY, ..AttributeChange::default() };
     let sealed = detached::attributes(sealed, change, Space::Shared)?;
-    // Never in a circle.
+    // Prevents endless re-execution of this program.
     if !is_readonly(&sealed)? {
         return Ok(());
     }
@@ -97,7 +97,7 @@ fn run_sealed() -> Result<(), Errno> {
         text(entry)
     });
     let environment = environment.collect::<Result<Vec<_>, _>>()?;
-    // Returns only when it fails.
+    // Returns only on failure.
     let Err(errno) = nix::unistd::fexecve(&sealed, &arguments, &environment);
     Err(Errno::from_raw_os_error(errno as i32))
 }

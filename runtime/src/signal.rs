@@ -1,6 +1,6 @@
 //! Signals by name and number.
 
-/// Names and numbers as Linux has them on x86 and arm (signal(7)).
+/// Names and numbers of signals on x86 and arm (signal(7)).
 const SIGNALS: [(&str, i32); 33] = [
     ("ABRT", 6),
     ("ALRM", 14),
@@ -41,7 +41,7 @@ const FILE_SIZE: (&str, i32) = ("XFSZ", 25);
 const FIRST_REALTIME: i32 = 34;
 const LAST_REALTIME: i32 = 64;
 
-/// The number of a signal given as `SIGTERM`, `term`, `RTMIN+3` or a number.
+/// Number of a signal, given as `SIGTERM`, `term`, `RTMIN+3` or a number; `None` when it is unknown.
 pub fn parse(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse::<i32>() {
         return (1..=LAST_REALTIME).contains(&number).then_some(number);

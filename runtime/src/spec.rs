@@ -1,4 +1,4 @@
-//! The specification that containers and build steps start from: Docker's defaults.
+//! Default specification of containers and build steps: Docker's defaults.
 
 use crate::capability;
 use oci_spec::runtime::{
@@ -7,7 +7,7 @@ use oci_spec::runtime::{
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// Paths that are hidden (moby `daemon/pkg/oci/defaults.go`).
+/// Paths hidden from the container (moby `daemon/pkg/oci/defaults.go`).
 const MASKED: [&str; 13] = [
     "/proc/acpi",
     "/proc/asound",
@@ -24,13 +24,14 @@ const MASKED: [&str; 13] = [
     "/proc/fs/xfs",
 ];
 
-/// Paths that are read-only.
+/// Read-only paths of the container (same source).
 const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Default size of /dev/shm in bytes.
 pub const SHM_SIZE: u64 = 64 << 20;
 
-/// A path from the root without `.`, `..` and repeated slashes, as the reference hands working directories to its runtime.
+/// Path from the root without `.`, `..` and repeated slashes, in the form in which the reference engine passes working
+/// directories to its runtime.
 pub fn clean_path(path: &str) -> String {
     let mut names: Vec<&str> = Vec::new();
     for name in path.split('/') {
@@ -47,7 +48,7 @@ pub fn clean_path(path: &str) -> String {
 
 /// A container with Docker's default isolation, whose root is mounted on the directory `root`.
 ///
-/// Arguments, environment and working directory are for the caller to set.
+/// The caller sets arguments, environment and working directory.
 pub fn default(root: PathBuf) -> Spec {
     let mut spec = Spec::default();
     let mut root_spec = Root::default();
@@ -92,7 +93,7 @@ fn default_capabilities() -> LinuxCapabilities {
         .map(|name| name.trim_start_matches("CAP_").parse().expect("the default capabilities exist"))
         .collect();
     let mut sets = LinuxCapabilities::default();
-    // Inheritable and ambient stay empty: a program gets rights from being root, or from its file.
+    // Inheritable and ambient sets stay empty: a program gets capabilities from being root, or from its file.
     sets.set_bounding(Some(all.clone()))
         .set_effective(Some(all.clone()))
         .set_permitted(Some(all))
@@ -112,7 +113,7 @@ pub fn mount(kind: &str, target: &str, source: &str, options: &[&str]) -> Mount 
     mount
 }
 
-/// A file or directory of the host shown in the container.
+/// A bind mount of a file or directory of the host.
 pub fn bind(source: PathBuf, target: &str, options: &[&str]) -> Mount {
     let mut mount = mount("bind", target, "", &["rbind", "rprivate"]);
     let mut all = mount.options().clone().unwrap_or_default();
@@ -121,7 +122,7 @@ pub fn bind(source: PathBuf, target: &str, options: &[&str]) -> Mount {
     mount
 }
 
-/// Gives /dev/shm another size, in bytes.
+/// Sets the size of /dev/shm in bytes.
 pub fn set_shm_size(spec: &mut Spec, bytes: u64) {
     let mounts = spec.mounts_mut().get_or_insert_default();
     for mount in mounts.iter_mut().filter(|mount| mount.destination() == Path::new("/dev/shm")) {
@@ -132,9 +133,9 @@ pub fn set_shm_size(spec: &mut Spec, bytes: u64) {
     }
 }
 
-/// Takes all confinement away but that of namespaces: all capabilities, nothing hidden, nothing read-only.
+/// Removes all confinement but the namespaces: all capabilities, no hidden and no read-only paths.
 ///
-/// What remains is up to whoever plans: filters of system calls and devices.
+/// System call and device filters are decided by the caller that plans.
 pub fn make_insecure(spec: &mut Spec) {
     let all: HashSet<Capability> =
         capability::all_names().iter().filter_map(|name| name.parse().ok()).collect();

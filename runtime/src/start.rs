@@ -1,17 +1,18 @@
-//! The start of a program that makes containers.
+//! Start and end of a program that creates containers.
 
 use crate::sys;
 
-/// What the standard library does at the start of a program, without its handler for overflows of the stack: that one
-/// takes a fifth of the system calls of a whole container, to say on a terminal what the kernel says by its signal.
+/// Does the work of the standard library at the start of a program, without its handler for stack overflows: that costs
+/// a fifth of the system calls of a whole container, for a message on a terminal about a signal that the kernel reports
+/// anyway.
 ///
-/// For programs that have a `main` of C's; the first thing there.
+/// Must be the first call in a C-style `main`.
 pub fn begin() {
     sys::open_standard_streams();
     sys::ignore_broken_pipes();
 }
 
-/// The end of a program that holds nothing back: what the C library would do besides is for those that do.
+/// Ends a program that has no buffered output: the C library's exit handlers do not run.
 pub fn end(code: u8) -> ! {
     sys::exit(code.into())
 }

@@ -1,34 +1,34 @@
-//! Users and groups as an image's own `/etc/passwd` and `/etc/group` know them.
+//! Users and groups in an image's own `/etc/passwd` and `/etc/group`.
 //!
-//! Pure: text in, numbers out. Rules follow moby/sys `user` (`GetExecUser`), which the reference engine
-//! uses. A text of digits is an id and never a name: an image whose database has a user *called* `1001`
-//! must not decide who uid 1001 is (CVE-2016-3697, CVE-2026-46680). Here all ids up to the kernel's largest
-//! are taken, and everything that is nearly a number is refused.
+//! Pure: text in, ids out. Rules follow moby/sys `user` (`GetExecUser`), which the reference engine uses. A text of
+//! digits is an id and never a name: an image whose database has a user *called* `1001` must not decide the identity of
+//! uid 1001 (CVE-2016-3697, CVE-2026-46680). Here all ids up to the kernel's largest are accepted, and any text that is
+//! nearly a number is rejected.
 
 use crate::op::UserIds;
 
-/// A user found.
+/// A user with ids and home.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// Numbers.
+    /// Uid and gids of the user.
     pub ids: UserIds,
-    /// Home directory, `/` when unknown.
+    /// Home directory; `/` when unknown.
     pub home: String,
 }
 
-/// A user that cannot be found.
+/// Failure to find a user or group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserError {
-    /// No such user.
+    /// No user with that name.
     #[error("unable to find user {0}: no matching entries in passwd file")]
     NoUser(String),
-    /// No such group.
+    /// No group with that name.
     #[error("unable to find group {0}: no matching entries in group file")]
     NoGroup(String),
-    /// A number that is no id: out of range, or not written as one.
+    /// An invalid id: out of range, or malformed.
     #[error("invalid id `{0}`: a uid or gid is a decimal number from 0 to {MAX_ID}, without sign and blanks")]
     Id(String),
-    /// More supplementary groups than the kernel takes.
+    /// More supplementary groups than the kernel accepts.
     #[error(
         "user {user} is a member of {count} groups in the group file, and the kernel takes at most {MAX_GROUPS}"
     )]
@@ -40,7 +40,7 @@ pub enum UserError {
     },
 }
 
-/// Largest uid and gid. The one above it stands for "no change" in the kernel's calls.
+/// Largest uid and gid. The id above it means "no change" in system calls.
 pub const MAX_ID: u32 = u32::MAX - 1;
 /// Largest number of supplementary groups (`NGROUPS_MAX`).
 const MAX_GROUPS: usize = 65536;
@@ -58,7 +58,7 @@ struct GroupEntry<'a> {
     members: &'a str,
 }
 
-/// Entries whose ids are valid; a line that is broken is no entry.
+/// Entries with valid ids; malformed lines are ignored.
 fn passwd_entries(text: &str) -> impl Iterator<Item = PasswdEntry<'_>> {
     lines(text).filter_map(|line| {
         let mut fields = line.splitn(7, ':');
@@ -79,7 +79,7 @@ fn group_entries(text: &str) -> impl Iterator<Item = GroupEntry<'_>> {
 }
 
 impl GroupEntry<'_> {
-    /// Members are listed by name alone.
+    /// True when the group lists the member; members are listed by name only.
     fn lists(&self, name: &str) -> bool {
         !name.is_empty() && self.members.split(',').any(|member| member == name)
     }
@@ -89,17 +89,17 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// Id in a field of a database; `None` for everything else.
+/// Id in a field of a database; `None` for any other text.
 fn field_id(text: &str) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|id| is_number && *id <= MAX_ID)
 }
 
-/// The id that a user wrote; `None` for a name.
+/// Id in a user's input; `None` for a name.
 ///
 /// # Errors
 ///
-/// Fails for a text that is a number and no valid id, so that it does not pass for a name.
+/// Fails for a number that is not a valid id, so that it does not pass for a name.
 pub fn id(text: &str) -> Result<Option<u32>, UserError> {
     let digits = text.trim().trim_start_matches(['+', '-']);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -109,24 +109,24 @@ pub fn id(text: &str) -> Result<Option<u32>, UserError> {
     id.map(Some).ok_or_else(|| UserError::Id(text.to_owned()))
 }
 
-/// Uid and primary gid of the first user with this name.
+/// Uid and primary gid of the first user with this name; `None` without one.
 pub fn ids_of_user(name: &str, passwd: &str) -> Option<(u32, u32)> {
     passwd_entries(passwd).find(|entry| entry.name == name).map(|entry| (entry.uid, entry.gid))
 }
 
-/// Gid of the first group with this name.
+/// Gid of the first group with this name; `None` without one.
 pub fn id_of_group(name: &str, group: &str) -> Option<u32> {
     group_entries(group).find(|entry| entry.name == name).map(|entry| entry.gid)
 }
 
-/// Finds `user[:group]`, each a name or a number; an empty text is root.
+/// Finds `user[:group]`, each a name or an id; an empty text is root.
 ///
-/// A number that the file does not know is taken as it is, with group 0. Without a group the user gets the
-/// primary group of its entry and all groups that list it. Of several entries the first counts.
+/// An id that the file does not contain is used as it is, with gid 0. Without a group the user gets the primary group
+/// of its entry and all groups that list it. Of several entries the first counts.
 ///
 /// # Errors
 ///
-/// Fails for names that the databases do not have, for numbers that are no ids, and for a user of too many
+/// Fails for names that the databases do not contain, for numbers that are not valid ids, and for a user with too many
 /// groups.
 pub fn find(specification: &str, passwd: &str, group: &str) -> Result<User, UserError> {
     let (user_part, group_part) = specification.split_once(':').unwrap_or((specification, ""));
@@ -153,8 +153,8 @@ pub fn find(specification: &str, passwd: &str, group: &str) -> Result<User, User
     } else {
         user.ids.gid = find_group(group_part, group)?;
     }
-    // The primary group is one of the groups too: a process that gave up that one group would otherwise
-    // pass for a member of none (CVE-2022-36109).
+    // The primary group must also be a supplementary one: a process that dropped it would otherwise pass for a member
+    // of no group (CVE-2022-36109).
     if !user.ids.groups.contains(&user.ids.gid) {
         user.ids.groups.insert(0, user.ids.gid);
     }
@@ -165,18 +165,18 @@ pub fn find(specification: &str, passwd: &str, group: &str) -> Result<User, User
     Ok(user)
 }
 
-/// Gids of the groups that list a user, each once.
+/// Gids of the groups that list a user, without duplicates.
 fn groups_of(name: &str, group: &str) -> Vec<u32> {
     let mut seen = std::collections::HashSet::new();
     let listing = group_entries(group).filter(|group| group.lists(name)).map(|group| group.gid);
     listing.filter(|gid| seen.insert(*gid)).collect()
 }
 
-/// Finds a group by name or number; a number is taken as it is.
+/// Finds a group by name or id; an id is used as it is.
 ///
 /// # Errors
 ///
-/// Fails for a name that the file does not have, and for a number that is no id.
+/// Fails for a name that the file does not contain, and for a number that is not a valid id.
 pub fn find_group(specification: &str, group: &str) -> Result<u32, UserError> {
     match id(specification)? {
         Some(gid) => Ok(gid),
@@ -212,7 +212,7 @@ mod tests {
         check("4294967294", Ok((4_294_967_294, 0, &[0], "/")));
     }
 
-    /// CVE-2016-3697, CVE-2026-46680: nothing that is a number, or nearly one, is looked for among the names.
+    /// CVE-2016-3697, CVE-2026-46680: a text that is a number, or nearly one, is never looked up as a name.
     #[test]
     fn numbers_are_never_names() {
         let refused = [
@@ -225,7 +225,7 @@ mod tests {
             "1001 ",
             "\u{a0}1001",
         ];
-        // Each is a name of root, too.
+        // Each is a name of root as well.
         let plain = ["42", "0", "1001", "4294967294"];
         let passwd: String =
             plain.iter().chain(&refused).map(|name| format!("{name}:x:0:7::/odd:\n")).collect();

@@ -1,4 +1,4 @@
-//! A mounted tree that nobody else sees: a handle instead of a place.
+//! Mounted trees without a path: file descriptors of detached mounts.
 
 use crate::detached::{self, READONLY, Space};
 use crate::host::{Feature, Host};
@@ -12,20 +12,20 @@ use rustix::io::Errno;
 const NOSUID: u64 = 0x2;
 const NOEXEC: u64 = 0x8;
 
-/// Why a tree cannot be looked at.
+/// Failure to open a tree.
 #[derive(Debug, thiserror::Error)]
 pub enum ViewError {
-    /// The mount cannot be read.
+    /// The mount has invalid options.
     #[error(transparent)]
     Options(#[from] MountOptionError),
-    /// The mount failed.
+    /// Mounting the file system failed.
     #[error("{0}")]
     Mount(SetupError),
 }
 
-/// Mounts a file system without attaching it anywhere; it is unmounted when the handle is closed.
+/// Mounts a file system as a detached mount; it is unmounted when the file descriptor is closed.
 ///
-/// No mount table shows it, and a killed program leaves nothing behind.
+/// No mount table shows it, and a killed program leaves no mount behind.
 pub fn detached(mount: &Mount) -> Result<OwnedFd, ViewError> {
     let filesystem = plan::filesystem(mount)?;
     detached::filesystem(&filesystem, Space::Shared).map_err(|failed| {
@@ -34,38 +34,37 @@ pub fn detached(mount: &Mount) -> Result<OwnedFd, ViewError> {
     })
 }
 
-/// A detached copy of what is at `path`, with the mounts below it when `recursive`.
+/// Takes a detached copy of the file or directory at `path`, with the mounts below it when `recursive`.
 pub fn copy(path: &std::path::Path, recursive: bool) -> Result<OwnedFd, Errno> {
     detached::copy(rustix::fs::CWD, &Bytes::from(path), recursive)
 }
 
-/// As [`copy`], but a path that ends with a link stands for the link.
+/// Like [`copy`], but a link at the end of the path is not followed.
 pub fn copy_itself(path: &std::path::Path, recursive: bool) -> Result<OwnedFd, Errno> {
     detached::copy_itself(&Bytes::from(path), recursive)
 }
 
-/// Cuts a detached mount, and those below it, off from the mounts that they are copies of.
+/// Cuts a detached mount, and those below it, off from the peers of their originals.
 ///
 /// # Errors
-/// Those of mount_setattr(2).
+/// Fails in the cases of mount_setattr(2).
 pub fn cut_off(mount: OwnedFd) -> Result<OwnedFd, Errno> {
     let change =
         AttributeChange { propagation: libc::MS_PRIVATE, recursive: true, ..AttributeChange::default() };
     detached::attributes(mount, change, Space::Shared)
 }
 
-/// A handle on a directory through which nothing can be written, and whose `..` leads nowhere: it is the top of a mount that
-/// nobody sees.
+/// Opens a directory so that it cannot be written to through the descriptor, and its `..` leads nowhere: it is the root
+/// of a detached mount.
 pub fn fenced(path: &std::path::Path) -> Result<OwnedFd, Errno> {
     let change = AttributeChange { set: READONLY, ..AttributeChange::default() };
     detached::attributes(copy(path, false)?, change, Space::Shared)
 }
 
-/// Shows the owners of files on a detached mount as a user namespace maps them; `recursive` for all mounts below
-/// too.
+/// Maps the owners of files on a detached mount as a user namespace does; `recursive` includes all mounts below.
 ///
 /// # Errors
-/// `EINVAL` when the kernel cannot do that for this file system, `ENOSYS` when it cannot do it at all
+/// `EINVAL` when the kernel does not support that for this file system, `ENOSYS` when it does not support it at all
 /// ([`Feature::IdmappedMounts`]).
 pub fn map_owners(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
     if !Host::get().has(Feature::IdmappedMounts) {
@@ -74,30 +73,30 @@ pub fn map_owners(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>, recursive: b
     sys::map_owners(mount, namespace, recursive)
 }
 
-/// A detached mount of a device node of the host: a device and nothing else. Read-only protects its owner and mode; writing to
-/// the device itself stays possible.
+/// Detached mount of a device node of the host, restricted to being a device. Its owner and mode are read-only; writing
+/// to the device itself stays possible.
 pub fn host_node(path: &std::path::Path) -> Result<OwnedFd, Errno> {
     let change = AttributeChange { set: READONLY | NOSUID | NOEXEC, ..AttributeChange::default() };
     detached::attributes(copy(path, false)?, change, Space::Shared)
 }
 
-/// A device node, for a container that can make none itself.
+/// A device node, for a container that cannot create it itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// `b`, `c` or `p`.
+    /// Kind of node: `b`, `c` or `p`.
     pub kind: char,
-    /// Major and minor number.
+    /// Major and minor number of the device.
     pub device: (u32, u32),
-    /// Permissions.
+    /// Permission bits of the node.
     pub mode: u32,
-    /// Owner and group, as this process knows them.
+    /// Owner's uid and gid in the user namespace of this process.
     pub owner: (u32, u32),
 }
 
-/// Makes device nodes on a file system that no mount table shows, and returns each as a detached mount: a device and
-/// nothing else.
+/// Creates device nodes on a file system that no mount table shows, and returns each as a detached mount, restricted to
+/// being a device.
 ///
-/// For programs with one thread only: the mask for new files, which is the whole process's, is empty while this runs.
+/// Only for programs with one thread: the mask for new files, which the whole process shares, is empty during the call.
 pub fn nodes(nodes: &[Node]) -> Result<Vec<OwnedFd>, ViewError> {
     let directory = FilesystemMount {
         fstype: "tmpfs".to_owned(),
@@ -123,7 +122,7 @@ pub fn nodes(nodes: &[Node]) -> Result<Vec<OwnedFd>, ViewError> {
 }
 
 impl Node {
-    /// Makes the node in a directory; returns its name.
+    /// Creates the node in a directory; returns its name.
     fn make(&self, directory: BorrowedFd<'_>, name: String) -> Result<String, Errno> {
         use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
         let kind = match self.kind {
@@ -137,7 +136,7 @@ impl Node {
         if self.owner != (0, 0) {
             let (uid, gid) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
             rustix::fs::chownat(directory, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-            // A change of owner takes special bits away.
+            // A change of owner clears the setuid and setgid bits.
             rustix::fs::chmodat(directory, &name, mode, AtFlags::empty())?;
         }
         Ok(name)
