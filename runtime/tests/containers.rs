@@ -1,6 +1,6 @@
 //! Real containers: plans carried out by the helper on this host's kernel.
 //!
-//! Has a `main` of its own, because the helper must be forked before the test harness makes threads.
+//! Has its own `main`, because the helper must be forked before the test harness starts threads.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
@@ -50,7 +50,7 @@ fn main() {
         println!("SKIPPED: all {} container tests need busybox (static) on this host", TESTS.len());
         return;
     };
-    // Bridge and rules go into a network namespace of the tests' own.
+    // Bridge and rules are created in a separate network namespace of the tests.
     if std::env::var_os("KILN_TEST_NETNS").is_none() {
         let status = std::process::Command::new("unshare")
             .arg("--net")
@@ -75,13 +75,13 @@ fn main() {
     }
 }
 
-/// What the tests share: a helper and an image.
+/// Fixture of the tests: a helper and an image.
 struct Bed {
     spawner: Spawner,
     dir: tempfile::TempDir,
 }
 
-/// What came of a run.
+/// Exit code and output of a run.
 struct Outcome {
     code: i32,
     output: String,
@@ -115,7 +115,7 @@ impl Bed {
         self.dir.path().join("image")
     }
 
-    /// A fresh root on top of the image: mount point, upper and work directory.
+    /// Creates a new root above the image: mount point, upper and work directory.
     fn root(&self) -> (tempfile::TempDir, Mount) {
         let root = tempfile::tempdir_in(self.dir.path()).unwrap();
         for name in ["root", "upper", "work"] {
@@ -162,7 +162,7 @@ impl Bed {
         })
     }
 
-    /// Runs a shell command in a changed default container.
+    /// Runs a shell command in a default container with changes.
     fn run(&self, command: &str, change: impl FnOnce(&mut Spec)) -> Outcome {
         self.run_as(command, None, change)
     }
@@ -194,7 +194,7 @@ impl Bed {
     }
 }
 
-/// Moves the process into its cgroups before it does anything.
+/// Moves the process into its cgroups before any other operation.
 struct Attaching<'a>(&'a Cgroup);
 
 impl Steps for Attaching<'_> {
@@ -272,7 +272,7 @@ fn devices(bed: &Bed) {
     assert!(outcome.output.starts_with("made\n"), "{}", outcome.output);
     assert!(outcome.output.contains("Operation not permitted"), "{}", outcome.output);
 
-    // Without a filter nothing that a container makes can be opened.
+    // Without a filter, no device node created by a container can be opened.
     let (root, mount) = bed.root();
     let command = "echo x > /dev/null && mknod /dev/n c 1 3; mknod /tmp/n c 1 3; (echo x > /tmp/n; echo x > /dev/n) 2>&1";
     let spec = bed.spec(root.path(), &["/bin/sh", "-c", command]);
@@ -387,7 +387,7 @@ fn terminal(bed: &Bed) {
     let master = File::from(process.console.take().expect("a terminal"));
     let mut output = Vec::new();
     let mut buffer = [0u8; 256];
-    // The kernel says EIO when the last user of the other end is gone.
+    // The kernel returns EIO when the last user of the other end has closed it.
     while let Ok(length @ 1..) = (&master).read(&mut buffer) {
         output.extend_from_slice(&buffer[..length]);
     }
@@ -416,7 +416,7 @@ fn hostile_links(bed: &Bed) {
         let result = try_with(&|upper| link(upper, name, outside.path()), &|_| {});
         assert!(matches!(result, Err(SpawnError::Setup(_))), "/{name} as a link: {result:?}");
     }
-    // A mount elsewhere follows links, but inside of the root.
+    // A mount at another target follows links, but inside of the root.
     let data = outside.path().to_owned();
     let result = try_with(&|upper| link(upper, "data", outside.path()), &|spec| {
         let mut mounts = spec.mounts().clone().unwrap();
@@ -425,7 +425,7 @@ fn hostile_links(bed: &Bed) {
     });
     assert_eq!(result.ok(), Some(0));
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "nothing was made outside");
-    // A user database that blocks or leads elsewhere.
+    // A user database that blocks or leads out of the root.
     let (root, mount) = bed.root();
     fs::create_dir(root.path().join("upper/etc")).unwrap();
     rustix::fs::mkfifoat(
@@ -575,7 +575,7 @@ fn network(bed: &Bed) {
         drop(writer);
         (process, reader, root)
     };
-    // Its input never ends: a client that saw an end there would go before it has said anything.
+    // Its input never ends: a client that saw an end there would exit before it has sent anything.
     let listen = "busybox mkfifo /input; echo ready; exec busybox nc -l -p 4000 <> /input";
     let (listening, listened, _root) = run_in(&first, listen);
     let mut listened = File::from(listened);
@@ -594,7 +594,7 @@ fn network(bed: &Bed) {
     let outcome = finish(listening, listened.into());
     assert_eq!((outcome.code, outcome.output.as_str()), (0, "hello\n"));
 
-    // The host reaches a container too, and a container only loopback when it is cut off.
+    // The host can reach a container as well, and a container without network only its loopback.
     let server = std::net::TcpListener::bind((first.gateway, 0)).unwrap();
     let port = server.local_addr().unwrap().port();
     let (client, output, _root) = run_in(&first, &format!("busybox nc {} {port} < /dev/null", first.gateway));
@@ -613,7 +613,7 @@ fn network(bed: &Bed) {
     drop(writer);
     assert_eq!(finish(process, reader).output, "1\n1\n");
 
-    // An address is free again when its connection is gone.
+    // An address is free again when its connection is closed.
     let address = first.address;
     drop(first);
     assert_eq!(bridge.connect(&bed.spawner).unwrap().address, address);

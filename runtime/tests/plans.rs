@@ -1,6 +1,6 @@
-//! Plans of containers as text, beside golden files: `runtime/testdata/plans.cases`.
+//! Plans of containers as text, compared with golden files: `runtime/testdata/plans.cases`.
 //!
-//! A case changes the default specification and request; its golden lines are what that changes in the default plan. Nothing
+//! A case changes the default specification and request; its golden lines are the changes of the default plan. No plan
 //! is carried out, so no privileges are needed. `BLESS=1` writes the lines anew.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -18,12 +18,12 @@ use std::path::{Path, PathBuf};
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/plans.cases");
 
-/// A case: its name, what it changes, and the golden lines.
+/// A case: its name, changes, and golden lines.
 struct Case {
     name: String,
     /// A merge patch (RFC 7396) of the specification, in which `key+` appends to a list.
     patch: Value,
-    /// Words for the request, see [`request`].
+    /// Keywords for the request, see [`request`].
     words: Vec<String>,
     expected: String,
 }
@@ -82,7 +82,7 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-/// The request that words describe.
+/// Request with the settings of the keywords.
 fn request<'a>(
     words: &'a [String],
     nodes: &'a mut Vec<(PathBuf, FdSlot)>,
@@ -155,13 +155,13 @@ fn printed(patch: &Value, words: &[String]) -> String {
     }
 }
 
-/// Lines that `new` lacks (`-`) and has besides (`+`), in order; a refusal as it is.
+/// Lines that `new` lacks (`-`) or adds (`+`), in order; a refusal unchanged.
 fn changes(old: &str, new: &str) -> String {
     if new.starts_with("refused: ") || new.starts_with("unreadable: ") {
         return new.to_owned();
     }
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
-    // The length of the longest common subsequence of what begins at each pair of lines.
+    // Length of the longest common subsequence of the lines from each pair of positions on.
     let mut common = vec![vec![0usize; new.len() + 1]; old.len() + 1];
     for i in (0..old.len()).rev() {
         for j in (0..new.len()).rev() {
