@@ -77,6 +77,10 @@ impl Cgroup {
     /// It has a directory in each version 1 hierarchy, the part of it that a container can see. Where those cannot be
     /// created, it has directories only in the hierarchies that limits need. With `devices`, access to devices is
     /// restricted to the harmless ones (this needs only a version 2 directory, whichever hierarchies are mounted).
+    ///
+    /// # Errors
+    /// [`CgroupError::NoController`] for a limit without its controller, [`CgroupError::File`] when the kernel refuses
+    /// a cgroup or a value, [`CgroupError::Devices`] when it refuses the device filter.
     pub fn create(
         layout: &Layout,
         name: &str,

@@ -49,7 +49,7 @@ pub(crate) enum Reply {
     NoNetwork { id: u64, errno: i32 },
 }
 
-/// Sends one message.
+/// Sends one message with file descriptors.
 pub(crate) fn send<T: Serialize>(
     socket: BorrowedFd<'_>,
     message: &T,

@@ -136,7 +136,7 @@ pub enum HostError {
 /// Checks the requirements of every container, before one is started.
 ///
 /// # Errors
-/// Fails for a missing requirement; the message says how to provide it.
+/// Fails for a missing requirement; the message describes how to provide it.
 pub fn check() -> Result<(), HostError> {
     const PROC_SUPER_MAGIC: i64 = 0x9fa0;
     let host = Host::get();

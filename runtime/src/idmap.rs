@@ -11,7 +11,7 @@ use std::process::Command;
 /// Writes the maps of the namespace in which process `pid` has just been created.
 ///
 /// Directly where that is permitted: by root, and by any user for its own id alone. Otherwise by `newuidmap` and
-/// `newgidmap`, which read /etc/subuid and /etc/subgid. The error says what the user can do.
+/// `newgidmap`, which read /etc/subuid and /etc/subgid. The error contains what the user can do.
 pub fn write(pid: i32, maps: &IdMaps) -> Result<(), String> {
     let privileged = rustix::process::geteuid().is_root();
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());

@@ -33,6 +33,10 @@ pub struct Launched {
 /// Starts a container; returns when its program runs, or when it waits at its gate.
 ///
 /// The container inherits the standard streams of this process.
+///
+/// # Errors
+/// [`SpawnError::Setup`] when set-up fails in the new process, [`SpawnError::Killed`] when a signal ends it before, and
+/// [`SpawnError::Caller`] with the error of `steps`. The process is killed and reaped then.
 pub fn launch(plan: Plan, handed: Handed<'_>, steps: &mut dyn Steps) -> Result<Launched, SpawnError> {
     let slots = handed.into_owned().map_err(|errno| SpawnError::Helper("reach", errno))?;
     let (status, theirs) = pair()?;
@@ -89,6 +93,9 @@ pub fn launch(plan: Plan, handed: Handed<'_>, steps: &mut dyn Steps) -> Result<L
 /// Lets a container that waits at its gate continue, over a connection to it; returns when its program runs.
 ///
 /// `state` is the container's state, which its hooks read. Of `steps` only [`Steps::listener`] is called.
+///
+/// # Errors
+/// [`SpawnError::Setup`] when the program cannot be run, [`SpawnError::Helper`] when the connection fails.
 pub fn open_gate(
     connection: &OwnedFd,
     state: &[u8],

@@ -104,6 +104,10 @@ pub enum PlanError {
 }
 
 /// Plans the set-up of a container.
+///
+/// # Errors
+/// Fails for specifications that are invalid, or that need what this runtime does not support; the host is not
+/// consulted.
 pub fn plan(spec: &Spec, request: &Request<'_>) -> Result<Plan, PlanError> {
     let process = spec.process().as_ref().ok_or(PlanError::Missing("process"))?;
     let root = spec.root().as_ref().ok_or(PlanError::Missing("root"))?;
@@ -487,6 +491,9 @@ impl Planner<'_> {
 }
 
 /// Network devices of the host to move into the container: names on the host and in the container.
+///
+/// # Errors
+/// [`PlanError::DeviceName`] for invalid names, [`PlanError::SameDeviceName`] for two devices with one name.
 pub fn network_devices(spec: &Spec) -> Result<Vec<(String, String)>, PlanError> {
     let Some(linux) = spec.linux() else { return Ok(Vec::new()) };
     let devices = linux.net_devices().iter().flatten().map(|(name, device)| {

@@ -19,7 +19,7 @@ pub enum SpawnError {
     /// The helper could not be started, or does not answer.
     #[error("cannot {0} the helper process")]
     Helper(&'static str, #[source] Errno),
-    /// The helper ended.
+    /// The helper ended unexpectedly.
     #[error("the helper process ended unexpectedly")]
     HelperGone,
     /// Set-up failed in the container.
@@ -99,9 +99,9 @@ impl std::fmt::Debug for Event {
 }
 
 impl Spawner {
-    /// Forks the helper.
+    /// Starts the helper by fork(2).
     ///
-    /// Must be called before the program starts its second thread; this is checked.
+    /// Must be called before the program starts its second thread; panics otherwise.
     pub fn start() -> Result<Spawner, SpawnError> {
         let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
         assert_eq!(threads, 1, "the helper must be forked before the program has threads");
@@ -144,12 +144,18 @@ impl Spawner {
     }
 
     /// Starts a container and waits until its program runs.
+    ///
+    /// # Errors
+    /// [`SpawnError::Setup`] when set-up fails in the container, [`SpawnError::HelperGone`] when the helper has ended.
     pub fn spawn(&self, request: &SpawnRequest<'_>) -> Result<Process, SpawnError> {
         self.spawn_with(request, &mut NoSteps)
     }
 
     /// Like [`Spawner::spawn`], with work of the caller at the points where the plan waits. The terminal's master is in
     /// [`Process::console`].
+    ///
+    /// # Errors
+    /// Fails in the cases of [`Spawner::spawn`], and with the errors of `steps`.
     pub fn spawn_with(
         &self,
         request: &SpawnRequest<'_>,

@@ -70,6 +70,9 @@ fn file<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Res
 }
 
 /// Mount point of the resctrl file system.
+///
+/// # Errors
+/// [`ResctrlError::NotMounted`] when the file system is not mounted.
 pub fn mount_point() -> Result<PathBuf, ResctrlError> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     mounted_at(&table).ok_or(ResctrlError::NotMounted)
@@ -84,6 +87,9 @@ fn mounted_at(table: &str) -> Option<PathBuf> {
 
 impl Class {
     /// Creates or finds the class of the container `id`, in the file system mounted at `mount`.
+    ///
+    /// # Errors
+    /// Fails for an invalid name, for a class that must exist and does not, and for one that exists with other shares.
     pub fn create(mount: &Path, id: &str, wanted: &LinuxIntelRdt) -> Result<Class, ResctrlError> {
         let lines = lines(wanted)?;
         let named = wanted.clos_id().as_deref().filter(|name| !name.is_empty());

@@ -69,7 +69,7 @@ pub fn is_sealed() -> bool {
     own.and_then(|own| is_readonly(&own)).unwrap_or(false)
 }
 
-/// Executes this program again from a detached read-only mount of its own file, unless it is on such a mount.
+/// Executes this program again from a detached read-only mount of its file, unless it is on such a mount.
 ///
 /// Returns when it is, and where mounts are not permitted: a process that may not mount is not root, which owns the
 /// file. Must be called by a program with one thread, before any other work.

@@ -52,7 +52,7 @@ pub enum SeccompError {
     Errno {
         /// Name of the call, or `defaultAction`.
         name: String,
-        /// Value of `errnoRet`.
+        /// Value of the field `errnoRet`.
         errno: u32,
     },
     /// A rule for a call with an empty name.
@@ -132,6 +132,9 @@ pub fn default_program(capabilities: u64) -> Vec<u64> {
 }
 
 /// Compiles a profile in the format of the OCI runtime specification.
+///
+/// # Errors
+/// Fails for invalid profiles, and for those that compile to more instructions than the kernel accepts.
 pub fn compile_profile(profile: &LinuxSeccomp) -> Result<Compiled, SeccompError> {
     oci::compile(profile, native())
 }

@@ -26,6 +26,9 @@ pub enum ViewError {
 /// Mounts a file system as a detached mount; it is unmounted when the file descriptor is closed.
 ///
 /// No mount table shows it, and a killed program leaves no mount behind.
+///
+/// # Errors
+/// [`ViewError::Mount`] contains the message of the kernel where it has one.
 pub fn detached(mount: &Mount) -> Result<OwnedFd, ViewError> {
     let filesystem = plan::filesystem(mount)?;
     detached::filesystem(&filesystem, Space::Shared).map_err(|failed| {

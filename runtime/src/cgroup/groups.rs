@@ -39,7 +39,7 @@ pub enum Extent {
     Legacy,
     /// Hierarchies that limits need, and that of version 2 where one is mounted.
     Unified,
-    /// All mounted hierarchies.
+    /// All hierarchies that are mounted.
     All,
 }
 
@@ -70,6 +70,10 @@ impl Groups {
         &Groups { unified: None, legacy: Vec::new(), reused: false, above: Vec::new() };
 
     /// Creates the cgroups and sets their limits. On failure the created ones are removed.
+    ///
+    /// # Errors
+    /// [`CgroupError::NoController`] for a limit without its controller, [`CgroupError::File`] when the kernel refuses
+    /// a cgroup or a value.
     pub fn create(
         layout: &Layout,
         place: &Place,
@@ -340,6 +344,10 @@ impl Groups {
     }
 
     /// Freezes or thaws all processes; returns when they are frozen.
+    ///
+    /// # Errors
+    /// [`CgroupError::NoController`] without a freezer; `EBUSY` when version 1 processes do not freeze in time: they
+    /// are thawed then.
     pub fn freeze(&self, stop: bool) -> Result<(), CgroupError> {
         if let Some(dir) = self.path_of("freezer") {
             let state = if stop { "FROZEN" } else { "THAWED" };
@@ -408,6 +416,9 @@ impl Groups {
     }
 
     /// Removes the cgroups and those below when they are empty; waits for processes that are dying.
+    ///
+    /// # Errors
+    /// [`CgroupError::Busy`] when a cgroup still contains processes after ten seconds.
     pub fn remove(&self) -> Result<(), CgroupError> {
         let dirs: Vec<&Path> = self
             .unified

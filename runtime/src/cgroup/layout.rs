@@ -59,8 +59,8 @@ impl Layout {
     }
 
     /// Detects a host with version 2 at its usual mount point, seen from its root, without reading the list of mounts,
-    /// which grows with every container. Version 1 hierarchies mounted elsewhere serve a purpose of their own, for all
-    /// runtimes. `None` for all other hosts.
+    /// which grows with every container. All runtimes leave version 1 hierarchies mounted elsewhere to their special
+    /// purposes. `None` for all other hosts.
     fn unified_as_usual(own: &str) -> Option<Layout> {
         const MOUNT: &str = "/sys/fs/cgroup";
         const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;

@@ -42,7 +42,7 @@ fn created(state: &[u8]) -> Vec<u8> {
     [&state[..at], br#""status":"created""#, &state[at + BEFORE.len()..]].concat()
 }
 
-/// Runs one hook to its end; `index` is its position among the hooks of its kind. The error says how it failed.
+/// Runs one hook to its end; `index` is its position among the hooks of its kind. The error describes its failure.
 pub(crate) fn run(name: &str, index: usize, hook: &HookOp, state: &[u8]) -> Result<(), String> {
     let path = OsStr::from_bytes(&hook.path.0);
     let shown = hook.path.as_path().display();
@@ -89,7 +89,7 @@ pub(crate) fn run(name: &str, index: usize, hook: &HookOp, state: &[u8]) -> Resu
     }
     let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
     let said = if said.is_empty() { String::new() } else { format!(", stderr: {said}") };
-    // In the formats of old and new versions of runc, for users who search for either.
+    // In the formats of old and new versions of runc, since users search for either.
     Err(format!(
         "error running {name} hook #{index}: error running hook `{shown}`: {}{said}",
         describe(status)

@@ -3,7 +3,7 @@
 use super::{Bytes, FdSlot};
 use serde::{Deserialize, Serialize};
 
-/// A device node.
+/// A device node to create or bind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceOp {
     /// Path of the node, from the root.

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 /// Id maps of a user namespace (user_namespaces(7)).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMaps {
-    /// Ranges of uids.
+    /// Ranges of mapped uids.
     pub users: Vec<IdRange>,
-    /// Ranges of gids.
+    /// Ranges of mapped gids.
     pub groups: Vec<IdRange>,
 }
 
@@ -18,7 +18,7 @@ pub struct IdRange {
     pub inside: u32,
     /// First id in the parent namespace.
     pub outside: u32,
-    /// Number of ids.
+    /// Number of consecutive ids.
     pub count: u32,
 }
 

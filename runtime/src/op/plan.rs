@@ -179,7 +179,7 @@ pub enum SetupOp {
     },
     /// Makes a path read-only.
     Readonly(Bytes),
-    /// Hides a path.
+    /// Hides a path from the container.
     Mask(Bytes),
     /// Sets a resource limit.
     Limit {

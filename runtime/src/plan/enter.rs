@@ -7,6 +7,9 @@ use crate::op::{JoinAt, JoinOp, Plan, SetupOp};
 use oci_spec::runtime::Process as ProcessSpec;
 
 /// Plans a process that enters a container.
+///
+/// # Errors
+/// Fails for process specifications that are invalid, or that need what this runtime does not support.
 pub fn enter(process: &ProcessSpec, request: &ExecRequest<'_>) -> Result<Plan, PlanError> {
     if !process.cwd().is_absolute() {
         return Err(PlanError::NotAbsolute("working directory", process.cwd().clone()));

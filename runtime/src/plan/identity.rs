@@ -35,7 +35,7 @@ impl Planner<'_> {
         let hooks = self.spec.hooks().as_ref().filter(|_| self.request.parent.has(ParentWork::HOOKS));
         let start_hooks = hooks.and_then(|hooks| hooks.start_container().as_deref()).unwrap_or_default();
         let filter = self.linux.and_then(|linux| linux.seccomp().as_ref());
-        // The process need not wait while the parent compiles the filter, but a plan has only one message without a
+        // The parent can compile the filter during set-up, but a plan has at most one message without a request.
         // request.
         let is_asked = |op: &SetupOp| matches!(op, SetupOp::Wait(point) if !point.is_unasked());
         let filter_follows = self.request.parent.has(ParentWork::FILTER)

@@ -289,8 +289,8 @@ pub(super) enum GroupView {
     Named,
 }
 
-/// All version 1 hierarchies. A container without a cgroup of its own is in its caller's, which would show the cgroups
-/// of the whole host: it gets empty directories.
+/// All version 1 hierarchies. A container without its own cgroup is in its caller's, which would show the cgroups of
+/// the whole host: it gets empty directories.
 fn hierarchies(
     target: Bytes,
     layout: &Layout,

@@ -63,8 +63,8 @@ impl DeviceProgram {
             license: c"Apache-2.0".as_ptr() as u64,
             ..LoadAttr::default()
         };
-        // SAFETY: `attr` is a live prefix of `bpf_attr` of the size given; its pointers lead to the
-        // instructions, as many as it says, and to a C string, and both outlive the call.
+        // SAFETY: `attr` is a live prefix of `bpf_attr` of the size given; its pointers lead to `insn_count`
+        // instructions and to a C string, and both outlive the call.
         let fd = check(unsafe {
             libc::syscall(
                 libc::SYS_bpf,
