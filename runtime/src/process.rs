@@ -243,7 +243,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // The helper ends when the socket is closed; it is reaped here, so that no zombie remains.
+        // The helper ends when the socket is shut down; after it is reaped, neither it nor its containers remain.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         let helper = self.helper.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(helper) = helper {

@@ -7,17 +7,17 @@
 //! Where the runtime specification is silent, a profile has the same meaning as with runc and libseccomp:
 //!
 //! - Calls of an architecture that the profile does not name kill the calling thread. The host's own architecture is
-//! always included. Architectures that this host cannot run are left out of the program.
+//!   always included. Architectures that this host cannot run are left out of the program.
 //! - A rule whose action is the default action is ignored. Of the other rules for a call, the first without conditions
-//! counts; if all have conditions, the first whose conditions hold.
+//!   counts; if all have conditions, the first whose conditions hold.
 //! - All conditions of a rule must hold; but if two of them are about the same argument, then each of the rule's
-//! conditions is a separate rule, so that any of them suffices.
+//!   conditions is a separate rule, so that any of them suffices.
 //! - Arguments are compared as unsigned 64-bit numbers; on 32-bit architectures the low halves of both sides are
-//! compared.
+//!   compared.
 //! - With a default action that does not let the call through, numbers above the highest that the profile names on an
-//! architecture fail with `ENOSYS`: programs then fall back to older calls.
+//!   architecture fail with `ENOSYS`: programs then fall back to older calls.
 //! - Where sockets and System V IPC are also reached by `socketcall` and `ipc`, rules for the individual calls are also
-//! rules for these, with the call's code in place of conditions on the first argument.
+//!   rules for these, with the call's code in place of conditions on the first argument.
 //! - Names that no architecture has are ignored.
 
 mod architecture;

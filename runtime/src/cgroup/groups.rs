@@ -284,7 +284,7 @@ impl Groups {
         Some(&group.path)
     }
 
-    /// Directory with a controller, in either version; `None` without one.
+    /// Version 1 directory with a controller; `None` without one.
     pub fn path_of(&self, controller: &str) -> Option<&Path> {
         let group =
             self.legacy.iter().find(|group| group.controllers.iter().any(|known| known == controller));

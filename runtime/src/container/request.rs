@@ -151,7 +151,7 @@ pub struct Gate {
 /// Way in which the root directory becomes `/`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pivot {
-    /// By pivot_root(2), which unmounts the old root.
+    /// By pivot_root(2), as on most hosts.
     #[default]
     Root,
     /// By moving the mount and chroot(2), for an old root that pivot_root(2) refuses to leave (a RAM disk).

@@ -73,6 +73,6 @@ pub struct CapabilityOp {
     pub permitted: u64,
     /// Capabilities kept across exec if the file has them as inheritable.
     pub inheritable: u64,
-    /// Capabilities kept across exec of any file.
+    /// Capabilities kept across exec of a file without capabilities.
     pub ambient: u64,
 }
