@@ -35,7 +35,7 @@ pub enum EngineError {
         "cannot remove container \"/{0}\": container is running: stop the container before removing or force remove"
     )]
     IsRunning(String),
-    /// Its program does not run.
+    /// The container's program does not run.
     #[error("container {0} is not running")]
     NotRunning(String),
     /// Neither the image nor the user names a program.

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 /// A further process for a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecOptions {
-    /// The program and its arguments.
+    /// Program and its arguments; at least one.
     pub arguments: Vec<String>,
     /// `NAME=value`, in front of the container's own variables.
     pub environment: Vec<String>,
@@ -29,7 +29,7 @@ pub struct ExecOptions {
     pub dir: Option<String>,
     /// User, as in USER; `None` for the container's.
     pub user: Option<String>,
-    /// The process has a terminal.
+    /// True for a process with a terminal.
     pub tty: bool,
     /// The process has all capabilities, and no filter of system calls.
     pub privileged: bool,
@@ -37,9 +37,9 @@ pub struct ExecOptions {
 
 /// A container whose program runs: its init process cannot be another one meanwhile.
 pub struct Live {
-    /// Its record.
+    /// Record of the container, read before its init process was opened.
     pub container: Container,
-    /// The init process.
+    /// Pid of the init process.
     pub pid: i32,
     pidfd: OwnedFd,
 }
