@@ -100,6 +100,9 @@ fn open_running(
         )));
     }
     match container.pidfd() {
+        Some(_) if !container::has_own_root(container.record.pid) => Err(OciError::State(format!(
+            "cannot exec in a container that is still being created: {id:?} (wait until `create` or `run` has started it)"
+        ))),
         Some(pidfd) => Ok((container, pidfd)),
         None => Err(OciError::State(format!("cannot exec in a stopped container: {id:?}"))),
     }

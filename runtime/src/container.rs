@@ -11,7 +11,7 @@ mod handed;
 mod request;
 pub mod terminal;
 
-pub use exec::{EntryCgroups, SubCgroup, SubCgroupError, other_namespaces};
+pub use exec::{EntryCgroups, SubCgroup, SubCgroupError, has_own_root, other_namespaces};
 pub use follow::{CallerError, NoSteps, Steps};
 pub(crate) use follow::{Ended, follow};
 pub use guard::Holdings;

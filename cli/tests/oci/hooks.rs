@@ -221,3 +221,26 @@ fn output_of_hooks_is_kept() {
     assert_eq!(read(&out), "prestart\ncreateRuntime\npoststart\npoststop");
     assert_eq!(read(&err).lines().nth(3), Some("poststop-error"));
 }
+
+/// While hooks of the host's side run, the init process is still in the host's root: nothing may enter it there.
+#[test]
+fn nothing_enters_a_container_before_it_has_its_root() {
+    let fixture = fixture!();
+    let mut bundle = fixture.bundle("cat /etc/seen");
+    let id = new_id("early");
+    let told = fixture.path().join("told");
+    let (kiln, root) = (env!("CARGO_BIN_EXE_kiln"), fixture.root());
+    let script = format!(
+        "{kiln} oci --root {} exec {id} /bin/echo entered > {} 2>&1; true",
+        root.display(),
+        told.display()
+    );
+    bundle.config["hooks"]["createRuntime"] = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    assert_eq!(fixture.detached(&["create", "--bundle", bundle.write(), &id]).code, 0);
+    let text = read(&told);
+    assert!(text.contains("still being created") && !text.contains("entered\n"), "{text}");
+    // One that waits to be started has its root.
+    let done = fixture.oci(&["exec", &id, "/bin/busybox", "ls", "/bin/busybox"]);
+    assert_eq!((done.code, done.out.as_str()), (0, "/bin/busybox\n"), "{}", done.err);
+    fixture.oci(&["delete", "--force", &id]);
+}

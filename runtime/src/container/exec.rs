@@ -29,6 +29,15 @@ pub fn other_namespaces(pid: i32) -> u64 {
     NAMESPACES.iter().filter(|(name, _)| differs(name)).fold(0, |bits, (_, kind)| bits | *kind as u64)
 }
 
+/// True once a container's init process has made the container's root its own. Until then a process that entered its
+/// mount namespace would be in the host's root. False for a process that has ended.
+pub fn has_own_root(pid: i32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let root =
+        |pid: &str| std::fs::metadata(format!("/proc/{pid}/root/.")).map(|root| (root.dev(), root.ino()));
+    matches!((root("self"), root(&pid.to_string())), (Ok(own), Ok(theirs)) if own != theirs)
+}
+
 /// Cgroups that a further process enters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EntryCgroups {
