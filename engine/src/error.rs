@@ -38,6 +38,9 @@ pub enum EngineError {
     /// The container's program does not run.
     #[error("container {0} is not running")]
     NotRunning(String),
+    /// Its record does not name its cgroups, whose device rules a further process would escape.
+    #[error("container {0} was started by an older version of kiln, which did not record its cgroups")]
+    UnknownCgroups(String),
     /// Neither the image nor the user names a program.
     #[error("no command specified")]
     NoCommand,

@@ -1,11 +1,10 @@
 //! Further processes in containers that run, and signals to them.
 
-use crate::container::Containers;
+use crate::container::{Containers, PAUSE};
 use crate::directory::Lock;
 use crate::error::EngineError;
 use crate::record::{Container, State};
 use crate::start::Stdio;
-use kiln_runtime::cgroup::Groups;
 use kiln_runtime::container::{
     CallerError, EntryCgroups, ExecRequest, Filter, Handed, Home, Identity, Keyring, Modules, ParentWork,
     ProgramFile, Steps, Terminal, other_namespaces,
@@ -78,15 +77,18 @@ impl Live {
     /// The caller's own file must be sealed (`kiln_runtime::seal`): until the program runs, processes of the container see it.
     ///
     /// # Errors
-    /// [`EngineError::Start`] with why the program does not run.
+    /// [`EngineError::UnknownCgroups`] for a container that an older version started, [`EngineError::Start`] with the reason
+    /// why the program does not run.
     pub fn exec(
         &self,
         options: &ExecOptions,
         spawner: &Spawner,
         stdio: &Stdio<'_>,
     ) -> Result<Process, EngineError> {
-        let none = Groups::NONE;
-        let groups = self.container.groups.as_ref().unwrap_or(none);
+        self.wait_for_program()?;
+        // Outside of the container's cgroups its device rules would not apply.
+        let groups = self.container.groups.as_ref();
+        let groups = groups.ok_or_else(|| EngineError::UnknownCgroups(self.container.id.clone()))?;
         let cgroups = EntryCgroups::new(groups, self.pid, &[]).expect("no cgroup below is asked for");
         let mut handed = Handed::default();
         let target = handed.lend(self.pidfd.as_fd());
@@ -115,6 +117,18 @@ impl Live {
         let Stdio { stdin, stdout, stderr, .. } = *stdio;
         let request = SpawnRequest { plan: &plan, handed: &handed, stdin, stdout, stderr };
         Ok(spawner.spawn_with(&request, &mut Attaching { cgroups })?)
+    }
+
+    /// Waits until the init process has executed its program. The record names it before: until then its mounts and root may be
+    /// the host's, and a process that entered them would see the host's files.
+    fn wait_for_program(&self) -> Result<(), EngineError> {
+        loop {
+            match launch::has_executed(self.pid) {
+                Some(true) => return Ok(()),
+                Some(false) => std::thread::sleep(PAUSE),
+                None => return Err(EngineError::NotRunning(self.container.id.clone())),
+            }
+        }
     }
 
     fn process(&self, options: &ExecOptions) -> ProcessSpec {

@@ -38,7 +38,7 @@ pub struct Container {
     /// AppArmor profile that it runs under; empty for none.
     #[serde(default)]
     pub profile: String,
-    /// Its cgroups, while it runs; `None` when it has none, or was started by an older version.
+    /// Its cgroups, none where none could be created; `None` while it does not run, and in records of older versions.
     #[serde(default)]
     pub groups: Option<Groups>,
     /// Endpoint in a network; `None` while it does not run, and without a network.

@@ -8,7 +8,7 @@ use kiln_image::store::make_upper;
 use kiln_image::sys::{CallError, Named};
 use kiln_network::etc::{self, Resolver};
 use kiln_network::{Bridge, Connection};
-use kiln_runtime::cgroup::{self, Cgroup, Layout};
+use kiln_runtime::cgroup::{self, Cgroup, Groups, Layout};
 use kiln_runtime::container::etc::STUB_DIRS;
 use kiln_runtime::container::{
     CallerError, Cgroups, DeviceNodes, Entry, Filter, Handed, Identity, Modules, ParentWork, Request, Steps,
@@ -95,7 +95,7 @@ impl<'a> Owned<'a> {
         let layout = Host::get().layout();
         let mut resources = self.resources(spawner, state, layout)?;
         self.container.endpoint = resources.connection.as_ref().map(endpoint);
-        self.container.groups = resources.cgroup.as_ref().map(|cgroup| cgroup.groups().clone());
+        self.container.groups = Some(resources.cgroup.as_ref().map_or(Groups::NONE, Cgroup::groups).clone());
         let dirs = Dirs::make(&self.dir())?;
         self.write_etc(&dirs)?;
         let store = self.containers.store;

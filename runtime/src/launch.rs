@@ -384,23 +384,45 @@ fn join_error(join: &JoinOp, errno: Errno) -> SetupError {
 
 /// Signal that killed a child before it ran its program, most often for lack of memory; `None` when there was none.
 ///
-/// Two fields of `/proc/PID/stat`, which remain until it is waited for, determine this: the flag of a process that has
-/// not called exec yet (`PF_FORKNOEXEC`), and the state. The exit code contains the signal.
+/// Flag, state and exit code in `/proc/PID/stat` remain until the child is waited for. The exit code contains the signal.
 fn died_in_set_up(launched: &Launched) -> Option<i32> {
-    const NOT_EXECUTED: u64 = 0x40;
     let mut polled = [PollFd::new(&launched.pidfd, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     if !matches!(rustix::event::poll(&mut polled, Some(&now)), Ok(1..)) {
         return None;
     }
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", launched.pid)).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let is_dead = fields.next() == Some("Z");
-    // Flags are the ninth field overall, the exit code is the last.
-    let flags: u64 = fields.nth(5)?.parse().ok()?;
-    let code: i32 = fields.last()?.parse().ok()?;
-    (is_dead && flags & NOT_EXECUTED != 0 && code & 0x7f != 0).then_some(code & 0x7f)
+    let stat = Stat::of(launched.pid)?;
+    (stat.is_dead && !stat.has_executed && stat.code & 0x7f != 0).then_some(stat.code & 0x7f)
+}
+
+/// True once the process has executed a program. A container's init process that still sets itself up has not: its mounts
+/// may still be the host's. `None` when the process does not exist any more.
+pub fn has_executed(pid: i32) -> Option<bool> {
+    Stat::of(pid).filter(|stat| !stat.is_dead).map(|stat| stat.has_executed)
+}
+
+/// Fields of `/proc/PID/stat` (proc_pid_stat(5)).
+struct Stat {
+    /// The process is a zombie.
+    is_dead: bool,
+    /// The flag of a process that has not called exec since its fork (`PF_FORKNOEXEC`) is clear.
+    has_executed: bool,
+    /// Exit code, as waitpid(2) reports it.
+    code: i32,
+}
+
+impl Stat {
+    fn of(pid: i32) -> Option<Stat> {
+        const NOT_EXECUTED: u64 = 0x40;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace();
+        let is_dead = fields.next() == Some("Z");
+        // Flags are the ninth field overall, the exit code is the last.
+        let flags: u64 = fields.nth(5)?.parse().ok()?;
+        let code = fields.last()?.parse().ok()?;
+        Some(Stat { is_dead, has_executed: flags & NOT_EXECUTED == 0, code })
+    }
 }
 
 /// Applies limits to a process in a new user namespace, where it could not raise them itself.

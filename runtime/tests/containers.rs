@@ -11,7 +11,7 @@ use kiln_runtime::container::{
 };
 use kiln_runtime::op::{ConsoleSize, FdSlot, Point, Stage};
 use kiln_runtime::plan::plan;
-use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner, spec};
+use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner, launch, spec};
 use oci_spec::runtime::{LinuxResources, Mount, Spec};
 use std::fs::{self, File};
 use std::io::Read;
@@ -199,6 +199,7 @@ struct Attaching<'a>(&'a Cgroup);
 
 impl Steps for Attaching<'_> {
     fn reached(&mut self, _: Point, pid: i32) -> Result<Vec<u8>, CallerError> {
+        assert_eq!(launch::has_executed(pid), Some(false), "it sets itself up");
         self.0.attach(pid)?;
         Ok(Vec::new())
     }
@@ -492,6 +493,7 @@ fn limits(bed: &Bed) {
             &mut Attaching(&group),
         )
         .unwrap();
+    assert_ne!(launch::has_executed(process.pid()), Some(false), "its program runs");
     drop(writer);
     let outcome = finish(process, reader);
     assert!(outcome.output.contains("can't fork"), "{}", outcome.output);

@@ -120,6 +120,10 @@ fn not_running(error: EngineError) -> CliError {
 /// Describes why the program does not run, with what to do.
 fn start_error(error: EngineError, program: &str) -> CliError {
     let code = start_code(&error);
+    if matches!(error, EngineError::UnknownCgroups(_)) {
+        return CliError::from(error)
+            .hint("end it and run it again: its program then has device rules that exec can join");
+    }
     let failed = CliError::failed(format!("exec failed: {}", chain(&error)));
     match u8::try_from(code) {
         Ok(code::NOT_FOUND) if matches!(program, "bash" | "/bin/bash" | "zsh" | "ash") => {

@@ -39,6 +39,12 @@ fn programs_run_in_the_container() {
         [ \"$(grep $f: /proc/1/status)\" = \"$(grep $f: /proc/self/status)\" ] || echo $f; done";
     let done = exec(&["web", "sh", "-c", same]);
     assert_eq!((done.out.as_str(), done.err.as_str()), ("", ""));
+    // Devices of the host stay closed, also those that the program creates.
+    let device = exec(&["web", "sh", "-c", "mknod /tmp/d b 7 0; cat /tmp/d"]);
+    assert!(device.code != 0 && device.err.contains("not permitted"), "{}", device.err);
+    fixture.write("variables", "C=3\n");
+    let file = fixture.path("variables");
+    assert_eq!(exec(&["--env-file", file.to_str().unwrap(), "web", "sh", "-c", "echo $C"]).out, "3\n");
     let caps = exec(&[
         "--privileged",
         "web",
@@ -59,7 +65,7 @@ fn input_is_passed_on_when_asked_for() {
         let mut command = fixture.command(&[&["exec"], flags, &["web", "cat"]].concat());
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // Without -i nobody may read it.
+        // Without -i the input may stay unread.
         let _ = child.stdin.take().unwrap().write_all(b"typed\n");
         Done::of(child.wait_with_output().unwrap())
     };
@@ -94,6 +100,47 @@ fn failures_of_exec_have_the_codes_of_docker() {
         "{}",
         done.err
     );
+}
+
+/// The record names the init process before its mounts are the container's: exec waits for the program.
+#[test]
+fn programs_wait_until_the_container_is_set_up() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    for round in 0..15 {
+        let name = format!("round{round}");
+        let running =
+            fixture.start(&["run", "--name", &name, "--hostname", "inside", "busybox", "sleep", "1000"]);
+        let done = loop {
+            let done = fixture.words(&format!("exec {name} cat /etc/hostname"));
+            if !done.err.contains("No such container") && !done.err.contains("is not running") {
+                break done;
+            }
+        };
+        assert_eq!((done.code, done.out.as_str()), (0, "inside\n"), "{}", done.err);
+        end(&fixture, &name, running);
+    }
+}
+
+/// Without the container's cgroups a program would not be under its device rules.
+#[test]
+fn containers_of_unknown_cgroups_take_no_programs() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let running = start(&fixture, "web", "true");
+    let id = fixture.ok("ps -q --no-trunc");
+    let record = fixture.root().join("containers").join(id.trim()).join("container.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    // As older versions wrote it.
+    json.as_object_mut().unwrap().remove("groups").unwrap();
+    std::fs::write(&record, json.to_string()).unwrap();
+    let done = fixture.words("exec web true");
+    assert!(
+        done.code == 1 && done.err.contains("older version") && done.err.contains("hint: "),
+        "{}",
+        done.err
+    );
+    end(&fixture, "web", running);
 }
 
 /// The program ends with the container, and with the command: nothing is left behind.

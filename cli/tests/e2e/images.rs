@@ -185,3 +185,19 @@ fn images_for_the_32_bit_mode_or_for_nothing_in_particular_are_built_upon_and_ru
         assert!(progress.contains(" built seen\n"), "{name}: {progress}");
     }
 }
+
+/// `--platform` of a stage is for its base alone: --from takes the image for the target, and the only one that there is here.
+#[test]
+fn images_of_from_are_those_for_the_target() {
+    let fixture = fixture!();
+    let dockerfile =
+        "FROM --platform=linux/s390x scratch AS base\nFROM base\nCOPY --from=busybox /bin/busybox /b\n";
+    let context = fixture.context("c", dockerfile);
+    let done = fixture.kiln(&["build".as_ref(), context.as_os_str()]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    // A stage on another stage is for that one's platform.
+    let context =
+        fixture.context("d", "FROM --platform=linux/s390x scratch AS base\nFROM base\nRUN [\"/x\"]\n");
+    let plan = fixture.kiln(&["build".as_ref(), "--call=plan".as_ref(), context.as_os_str()]);
+    assert!(plan.code == 0 && plan.out.contains(" for linux/s390x"), "{}{}", plan.out, plan.err);
+}

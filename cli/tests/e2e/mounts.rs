@@ -34,7 +34,7 @@ fn mounted_files_are_visible_and_leave_no_trace() {
     fixture.write("c/other", "");
     assert!(
         output(&fixture.build("shown", &context)).is_empty(),
-        "a file that nobody mounts changes nothing"
+        "an edit of a file that is not mounted runs no step"
     );
     fixture.write("c/dir/f", "changed\n");
     let progress = fixture.build("shown", &context);
