@@ -65,7 +65,7 @@ macro_rules! command {
 pub static ALL: &[Command] = &[
     command!("build", build, "Build an image from a Dockerfile"),
     command!("run", run, "Run a program in a new container"),
-    command!("exec", exec, "Run a program in a container that runs"),
+    command!("exec", exec, "Run a program in a running container"),
     command!("stop", stop, "Stop running containers"),
     command!("kill", kill, "Send a signal to running containers"),
     command!("images", images, "List images"),

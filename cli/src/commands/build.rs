@@ -21,6 +21,7 @@ use call::Call;
 use flags::Build;
 use kiln_builder::source::{Opener, load_layouts};
 use kiln_builder::{BuildOptions, Cancel, Machine, recipe};
+use kiln_engine::Containers;
 use kiln_image::digest::ImageId;
 use kiln_image::platform::Platform;
 use kiln_image::store::{Store, StoreError};
@@ -54,7 +55,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let workshop = Workshop::open(globals)?;
     let has_name = !options.tags.is_empty() || options.targets.iter().any(|target| !target.tags.is_empty());
     let is_kept = has_name || outputs.is_empty() || !outputs.iter().all(Output::keeps_no_image);
-    let before = if is_kept { BTreeSet::new() } else { images(&workshop.session.store)? };
+    let before = if is_kept { BTreeSet::new() } else { image_ids(&workshop.session.store)? };
     let result = carry_out(&workshop, &build, &options, style, |made| {
         for output in &outputs {
             output.write(made)?;
@@ -64,7 +65,9 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             return Ok(());
         }
         if !is_kept {
-            return remove_new(made, &before);
+            let images: BTreeSet<ImageId> =
+                made.outcome.images.iter().map(|image| image.id.clone()).collect();
+            return remove_unused(made.store, &images.difference(&before).cloned().collect());
         }
         let dir = std::env::current_dir().unwrap_or_default();
         Ok(recipe::keep(made.store, &made.outcome.images, &dir, &words, &options)?)
@@ -74,17 +77,21 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
 }
 
 /// Ids of all images in a store.
-fn images(store: &Store) -> Result<BTreeSet<ImageId>, CliError> {
+pub(super) fn image_ids(store: &Store) -> Result<BTreeSet<ImageId>, CliError> {
     Ok(store.images()?.into_iter().map(|image| image.id).collect())
 }
 
-/// Removes images that a build created only for its outputs, except those that existed before, or that another command
-/// has named meanwhile. Their layers stay in the cache.
-fn remove_new(made: &Made<'_>, before: &BTreeSet<ImageId>) -> Result<(), CliError> {
-    for image in made.outcome.images.iter().filter(|image| !before.contains(&image.id)) {
-        match made.store.remove_image(&made.store.resolve(&image.id.to_string())?, 0) {
-            Err(StoreError::ManyTags(_)) => {}
-            other => drop(other?),
+/// Removes images that were built only to be delivered or compared, except those that another command has named or uses in
+/// the meantime. Their layers stay in the cache.
+pub(super) fn remove_unused(store: &Store, images: &BTreeSet<ImageId>) -> Result<(), CliError> {
+    let named: BTreeSet<ImageId> = store.tags()?.into_iter().map(|tag| tag.image).collect();
+    let containers = Containers::open(store)?;
+    for id in images.difference(&named) {
+        if containers.of_image(id)?.is_empty() {
+            match store.remove_image(&store.resolve(&id.to_string())?, 0) {
+                Err(StoreError::ManyTags(_)) => {}
+                other => drop(other?),
+            }
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Run a program in a container that runs.
+/// Run a program in a running container.
 #[derive(Debug, Parser)]
 struct Exec {
     /// Keep standard input open
@@ -114,7 +114,7 @@ impl Exec {
 }
 
 fn not_running(error: EngineError) -> CliError {
-    CliError::from(error).hint("only containers that run take further programs: `kiln ps` lists them")
+    CliError::from(error).hint("only running containers take further programs: `kiln ps` lists them")
 }
 
 /// Describes why the program does not run, with what to do.

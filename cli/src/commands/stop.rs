@@ -29,7 +29,7 @@ struct Stop {
         allow_negative_numbers = true
     )]
     timeout: i64,
-    /// Ask with this signal [default: the image's STOPSIGNAL, or TERM]
+    /// Send this signal first [default: the image's STOPSIGNAL, or TERM]
     #[arg(short, long, value_name = "SIGNAL")]
     signal: Option<String>,
     /// Containers to stop: names or ids

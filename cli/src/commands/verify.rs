@@ -1,14 +1,13 @@
 //! `kiln verify`: does building again give the same image?
 
 use super::build::flags::Build;
-use super::build::{Workshop, carry_out};
+use super::build::{Workshop, carry_out, image_ids, remove_unused};
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
 use crate::progress::Style;
 use crate::ui;
 use clap::Parser;
 use kiln_builder::{BuildOptions, recipe};
-use kiln_engine::Containers;
 use kiln_image::config::ImageConfig;
 use kiln_image::digest::ImageId;
 use kiln_image::layer::first_difference;
@@ -61,7 +60,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let build = verify.build(store, &subject)?;
     let trials = Trials { workshop: &workshop, build: &build, style, made: RefCell::default() };
     let answer = verify.answer(&subject, &trials);
-    trials.remove()?;
+    remove_unused(trials.store(), &trials.made.borrow())?;
     let (text, code) = answer?;
     ui::line(&text);
     Ok(code)
@@ -161,7 +160,7 @@ impl Trials<'_> {
     }
 
     fn build(&self) -> Result<ImageId, CliError> {
-        let before: BTreeSet<ImageId> = self.store().images()?.into_iter().map(|image| image.id).collect();
+        let before = image_ids(self.store())?;
         let (options, _) = self.build.read()?;
         carry_out(self.workshop, self.build, &options, self.style, |made| {
             let images = made.outcome.images.iter().map(|image| image.id.clone());
@@ -173,22 +172,6 @@ impl Trials<'_> {
     fn difference(&self, first: &ImageId, second: &ImageId) -> Result<Option<Difference>, CliError> {
         let (options, _) = self.build.read()?;
         difference(self.store(), first, second, &options)
-    }
-
-    /// Removes the images, except those that another command has tagged or uses in the meantime.
-    fn remove(&self) -> Result<(), CliError> {
-        let store = self.store();
-        let named: BTreeSet<ImageId> = store.tags()?.into_iter().map(|tag| tag.image).collect();
-        let containers = Containers::open(store)?;
-        for id in self.made.borrow().iter().filter(|id| !named.contains(id)) {
-            if containers.of_image(id)?.is_empty() {
-                match store.remove_image(&store.resolve(&id.to_string())?, 0) {
-                    Err(StoreError::ManyTags(_)) => {}
-                    other => drop(other?),
-                }
-            }
-        }
-        Ok(())
     }
 }
 
