@@ -152,8 +152,25 @@ impl<'a> Containers<'a> {
         Ok(write_record(&self.path(&container.id), container)?)
     }
 
+    /// Changes the record of a container under the lock on all names: no other process changes it meanwhile. Returns
+    /// the changed record; `None` when the container has been removed.
+    ///
+    /// # Errors
+    /// Fails when the record cannot be read or written.
+    pub fn change(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut Container),
+    ) -> Result<Option<Container>, EngineError> {
+        let _names = self.lock_names()?;
+        let Some(mut container) = self.read(id)? else { return Ok(None) };
+        change(&mut container);
+        self.write(&container)?;
+        Ok(Some(container))
+    }
+
     /// Record of a container. `None` when there is none.
-    fn read(&self, id: &str) -> Result<Option<Container>, RecordError> {
+    pub(crate) fn read(&self, id: &str) -> Result<Option<Container>, RecordError> {
         record::read(&self.path(id).join("container.json"), id)
     }
 
@@ -301,9 +318,20 @@ impl Owned<'_> {
         self.containers.path(&self.container.id)
     }
 
+    /// Writes the state, and what belongs to a start. All else in the record may have been changed by other processes.
     pub(crate) fn set_state(&mut self, state: State) -> Result<(), EngineError> {
         self.container.state = state;
-        self.containers.write(&self.container)
+        let own = &self.container;
+        let changed = self.containers.change(&own.id, |record| {
+            record.state = own.state.clone();
+            record.profile.clone_from(&own.profile);
+            record.groups.clone_from(&own.groups);
+            record.endpoint.clone_from(&own.endpoint);
+        })?;
+        if let Some(changed) = changed {
+            self.container = changed;
+        }
+        Ok(())
     }
 
     /// Removes the container and its files.

@@ -1,5 +1,6 @@
 //! Errors of creating, finding, running and removing containers.
 
+use crate::record::RecordError;
 use kiln_image::store::StoreError;
 use kiln_image::sys::CallError;
 use kiln_network::NetworkError;
@@ -67,6 +68,9 @@ pub enum EngineError {
     /// An operation on the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The record of the container cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// A system call failed.
     #[error(transparent)]
     Call(#[from] CallError),

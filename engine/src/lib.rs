@@ -15,6 +15,7 @@ mod name;
 mod record;
 mod security;
 mod settings;
+mod spec;
 mod start;
 
 pub use container::{Containers, Owned};
@@ -23,4 +24,5 @@ pub use exec::{ExecOptions, Live};
 pub use record::{Container, Damaged, Endpoint, Listed, RecordError, State};
 pub use security::{SecurityOptionError, SecurityOptions};
 pub use settings::{NetworkMode, RunOptions, Settings};
-pub use start::{INIT_NAME, Running, Stdio, start_code};
+pub use spec::INIT_NAME;
+pub use start::{Running, Stdio, start_code};

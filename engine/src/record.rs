@@ -163,6 +163,9 @@ pub enum State {
         pid: i32,
         /// Time of the start, RFC 3339.
         started: String,
+        /// True while its processes are frozen.
+        #[serde(default)]
+        paused: bool,
     },
     /// The program of the container ended.
     Exited {
@@ -185,6 +188,7 @@ impl State {
     pub fn status(&self) -> &'static str {
         match self {
             State::Created { .. } => "created",
+            State::Running { paused: true, .. } => "paused",
             State::Running { .. } => "running",
             State::Exited { .. } => "exited",
         }

@@ -4,12 +4,9 @@ use crate::container::Owned;
 use crate::error::EngineError;
 use crate::record::{Endpoint, State, now};
 use crate::settings::NetworkMode;
-use kiln_image::store::make_upper;
-use kiln_image::sys::{CallError, Named};
-use kiln_network::etc::{self, Resolver};
+use crate::spec::Dirs;
 use kiln_network::{Bridge, Connection};
 use kiln_runtime::cgroup::{self, Cgroup, Groups, Layout};
-use kiln_runtime::container::etc::STUB_DIRS;
 use kiln_runtime::container::{
     CallerError, Cgroups, DeviceNodes, Entry, Filter, Handed, Identity, Modules, ParentWork, Request, Steps,
     Terminal,
@@ -17,19 +14,12 @@ use kiln_runtime::container::{
 use kiln_runtime::host::Host;
 use kiln_runtime::op::{ConsoleSize, Point, SetupError, Stage};
 use kiln_runtime::plan::plan;
-use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner, apparmor, spec};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Prefix of the names of cgroups.
 const CGROUP_PREFIX: &str = "kiln-run";
-/// Program name under which this executable acts as a container's init process, as in the reference engine.
-pub const INIT_NAME: &str = "docker-init";
-/// Mount targets that every container needs; they lie in a layer below the image.
-const STUB_FILES: [&str; 3] = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
-
 /// Standard streams of a container; a terminal replaces all three.
 #[derive(Clone, Copy, Debug)]
 pub struct Stdio<'a> {
@@ -139,16 +129,6 @@ impl<'a> Owned<'a> {
         Ok((process, resources, started))
     }
 
-    /// Adds the AppArmor profile and the requested privileges to a specification.
-    fn confine(&mut self, spec: &mut Spec, state: &Path) -> Result<(), EngineError> {
-        let security = &self.container.settings.security;
-        let profile = apparmor::profile(security.apparmor.as_deref(), state)?;
-        let process = spec.process_mut().get_or_insert_default();
-        process.set_no_new_privileges(Some(security.no_new_privileges)).set_apparmor_profile(profile.clone());
-        self.container.profile = profile.unwrap_or_default();
-        Ok(())
-    }
-
     fn resources(&self, spawner: &Spawner, state: &Path, layout: &Layout) -> Result<Resources, EngineError> {
         cgroup::remove_orphans(layout, CGROUP_PREFIX);
         let mut resources = Resources {
@@ -165,52 +145,6 @@ impl<'a> Owned<'a> {
         }
         Ok(resources)
     }
-
-    /// Writes the container's files for /etc.
-    fn write_etc(&self, dirs: &Dirs) -> Result<(), EngineError> {
-        let settings = &self.container.settings;
-        let address = self.container.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
-        let resolver = match settings.network {
-            NetworkMode::Host => Resolver::OfHost,
-            NetworkMode::Bridge | NetworkMode::None => Resolver::ForContainer,
-        };
-        for (name, text) in etc::files(&settings.hostname, address.as_deref(), resolver) {
-            let path = dirs.etc.join(name);
-            fs::write(&path, text).call("write", &path)?;
-        }
-        Ok(())
-    }
-
-    fn spec(&self, dirs: &Dirs) -> Spec {
-        let settings = &self.container.settings;
-        let mut spec = spec::default(dirs.root.clone());
-        spec.set_hostname(Some(settings.hostname.clone()));
-        let dir = spec::clean_path(&settings.dir);
-        let mut arguments = settings.arguments();
-        if settings.init {
-            arguments.splice(0..0, [init_path(), "--".to_owned()]);
-            // Read-only, because the program in the container sees the host's executable (CVE-2019-5736).
-            let own = PathBuf::from("/proc/self/exe");
-            let own = fs::read_link(&own).unwrap_or(own);
-            spec.mounts_mut().get_or_insert_default().push(spec::bind(own, &init_path(), &["ro"]));
-        }
-        let process = spec.process_mut().get_or_insert_default();
-        process
-            .set_args(Some(arguments))
-            .set_env(Some(settings.full_environment()))
-            .set_cwd(PathBuf::from(dir))
-            .set_terminal(Some(settings.tty));
-        let binds = ["resolv.conf", "hostname", "hosts"]
-            .map(|name| spec::bind(dirs.etc.join(name), &format!("/etc/{name}"), &[]));
-        spec.mounts_mut().get_or_insert_default().extend(binds);
-        if settings.network == NetworkMode::Host
-            && let Some(namespaces) =
-                spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut())
-        {
-            namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
-        }
-        spec
-    }
 }
 
 /// Writes the record before the program runs: a program with visible effects is always in the list.
@@ -221,7 +155,7 @@ struct Starting<'a, 'b> {
 
 impl Steps for Starting<'_, '_> {
     fn reached(&mut self, _: Point, pid: i32) -> Result<Vec<u8>, CallerError> {
-        self.owned.set_state(State::Running { pid, started: self.started.to_owned() })?;
+        self.owned.set_state(State::Running { pid, started: self.started.to_owned(), paused: false })?;
         Ok(Vec::new())
     }
 }
@@ -240,42 +174,6 @@ fn endpoint(connection: &Connection) -> Endpoint {
         prefix: connection.subnet.prefix(),
         gateway: connection.gateway,
         mac: mac.join(":"),
-    }
-}
-
-/// Path of the init process of a container with `--init`, as in the reference engine.
-fn init_path() -> String {
-    format!("/sbin/{INIT_NAME}")
-}
-
-/// Directories of a running container.
-struct Dirs {
-    root: PathBuf,
-    upper: PathBuf,
-    work: PathBuf,
-    etc: PathBuf,
-    stubs: PathBuf,
-}
-
-impl Dirs {
-    fn make(dir: &Path) -> Result<Dirs, CallError> {
-        let dirs = Dirs {
-            root: dir.join("root"),
-            upper: dir.join("layer/upper"),
-            work: dir.join("layer/work"),
-            etc: dir.join("etc"),
-            stubs: dir.join("stubs"),
-        };
-        let stubs = STUB_DIRS.map(|name| dirs.stubs.join(name));
-        for path in [&dirs.root, &dirs.work, &dirs.etc].into_iter().chain(&stubs) {
-            fs::create_dir_all(path).call("mkdir", path)?;
-        }
-        make_upper(&dirs.upper)?;
-        for name in STUB_FILES {
-            let path = dirs.stubs.join(name);
-            fs::write(&path, "").call("write", &path)?;
-        }
-        Ok(dirs)
     }
 }
 

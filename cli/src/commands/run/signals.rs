@@ -1,0 +1,129 @@
+//! Signals of a command in the foreground, which are for its container.
+
+use crate::signals::Signals;
+use crate::ui;
+use kiln_engine::Running;
+use kiln_runtime::container::terminal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Recipient of signals, which changes with the state of the start.
+#[derive(Clone)]
+pub(super) struct Target {
+    shared: Arc<Mutex<Reached>>,
+}
+
+/// State of the start, as far as signals need it.
+#[derive(Default)]
+enum Reached {
+    /// No container exists: signals end the command.
+    #[default]
+    Nothing,
+    /// The container is starting; these signals are sent to it afterwards.
+    Starting(Vec<i32>),
+    /// The program of the container runs.
+    Running {
+        process: OwnedFd,
+        console: Option<Arc<OwnedFd>>,
+        /// Number of SIGINT and SIGTERM so far.
+        asked: u32,
+    },
+}
+
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
+const SIGQUIT: i32 = 3;
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+const SIGWINCH: i32 = 28;
+/// Number of requests to end after which the container is killed.
+const PATIENCE: u32 = 3;
+/// Time for a program to end before the user is shown how to kill it.
+const MOMENT: Duration = Duration::from_secs(1);
+/// Time for a program to end after its terminal was closed.
+const HANG_UP_GRACE: Duration = Duration::from_secs(5);
+
+impl Target {
+    pub(super) fn listen(signals: Signals) -> Target {
+        let target = Target { shared: Arc::default() };
+        let hearing = target.clone();
+        signals.listen(move |signal| hearing.hear(signal));
+        target
+    }
+
+    /// Directs signals to the container that is being started.
+    pub(super) fn expect(&self) {
+        *self.lock() = Reached::Starting(Vec::new());
+    }
+
+    pub(super) fn set(&self, running: &Running<'_>, console: Option<Arc<OwnedFd>>) {
+        let Ok(process) = running.process.pidfd().try_clone_to_owned() else { return };
+        let before = std::mem::replace(&mut *self.lock(), Reached::Running { process, console, asked: 0 });
+        if let Reached::Starting(signals) = before {
+            signals.into_iter().for_each(|signal| self.hear(signal));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Reached> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, signal: i32) {
+        match &mut *self.lock() {
+            Reached::Nothing if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) => {
+                std::process::exit(128 + signal);
+            }
+            Reached::Nothing => {}
+            Reached::Starting(signals) => signals.push(signal),
+            Reached::Running { console: Some(console), .. } if signal == SIGWINCH => {
+                terminal::copy_size(console)
+            }
+            Reached::Running { process, asked, console } => {
+                *asked += u32::from(matches!(signal, SIGINT | SIGTERM));
+                let signal = if *asked >= PATIENCE { SIGKILL } else { signal };
+                send(process, signal);
+                if let Ok(process) = process.try_clone() {
+                    match signal {
+                        SIGINT => after(process, MOMENT, told_to_press(PATIENCE - *asked)),
+                        // Without its terminal the user can neither see nor end the program.
+                        SIGHUP if console.is_some() => {
+                            after(process, HANG_UP_GRACE, |process| send(process, SIGKILL))
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn send(process: &OwnedFd, signal: i32) {
+    if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
+        // An ended container needs no signal.
+        let _ = rustix::process::pidfd_send_signal(process, signal);
+    }
+}
+
+/// Calls `act` on a new thread if the process has not ended after `time`.
+fn after(process: OwnedFd, time: Duration, act: impl FnOnce(&OwnedFd) + Send + 'static) {
+    std::thread::spawn(move || {
+        let mut polled = [PollFd::new(&process, PollFlags::IN)];
+        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        // A pidfd is readable when its process has ended.
+        if matches!(poll(&mut polled, Some(&time)), Ok(0)) {
+            act(&process);
+        }
+    });
+}
+
+/// Shows how often Ctrl-C has to be pressed to kill the container.
+fn told_to_press(left: u32) -> impl FnOnce(&OwnedFd) + Send + 'static {
+    move |_| {
+        let times = if left == 1 { "once".to_owned() } else { format!("{left} times") };
+        ui::tell_line(&format!(
+            "the program goes on after Ctrl-C: press Ctrl-C {times} more to kill the container"
+        ));
+    }
+}
