@@ -1,15 +1,11 @@
 //! Following a log while it is written and rotated.
 
-use super::path;
-use super::read::{Lines, LogError, failed};
+use super::read::{Lines, LogError, failed, open_after};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
-use std::fs::File;
-use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A watch on the files of a log.
@@ -66,22 +62,8 @@ impl<'a> Follower<'a> {
 
     /// File that was begun after `last`. `None` when `last` is the newest.
     fn after(&self, last: Option<&Lines>) -> Result<Option<Lines>, LogError> {
-        let mut newer: Option<File> = None;
-        for age in 0.. {
-            let file = match File::open(path(&self.dir, age)) {
-                Ok(file) => file,
-                // Between the renames of a rotation the newest file does not exist for a moment.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && age == 0 => continue,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(source) => return Err(failed(&self.dir, source)),
-            };
-            let inode = file.metadata().map_err(|source| failed(&self.dir, source))?.ino();
-            if last.is_some_and(|last| last.inode() == inode) {
-                break;
-            }
-            newer = Some(file);
-        }
-        newer.map(|file| Lines::new(file).map_err(|source| failed(&self.dir, source))).transpose()
+        let next = open_after(&self.dir, last.map(Lines::inode))?.into_iter().next();
+        next.map(|file| Lines::new(file).map_err(|source| failed(&self.dir, source))).transpose()
     }
 
     /// Waits for a change, or for the end of the writer; with `only_look` it does not wait. True when the writer has

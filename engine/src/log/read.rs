@@ -60,7 +60,7 @@ pub fn read(
 ) -> Result<(), LogError> {
     // The watch starts before the files are read, so that no write in between is missed.
     let mut follower = follow.map(|ended| Follower::new(dir, ended)).transpose()?;
-    let files = open_all(dir)?;
+    let files = open_after(dir, None)?;
     let start = match query.tail {
         Some(lines) => Start::before_last(&files, lines).map_err(|source| failed(dir, source))?,
         None => Start::default(),
@@ -96,31 +96,52 @@ pub(super) fn failed(dir: &Path, source: io::Error) -> LogError {
     LogError::File { path: path(dir, 0), source }
 }
 
-/// Opens all files of a log, the oldest first. A rotation meanwhile only renames files that are already open: none is
-/// opened twice.
-fn open_all(dir: &Path) -> Result<Vec<File>, LogError> {
+/// Opens the files of a log that are newer than the file `last`, the oldest first; all files for `None`.
+///
+/// A rotation renames the files one by one, from the oldest to the newest: meanwhile one number is missing, and a file
+/// that was opened can appear again under the next number. The files are opened again then.
+pub(super) fn open_after(dir: &Path, last: Option<u64>) -> Result<Vec<File>, LogError> {
     loop {
-        let mut files: Vec<File> = Vec::new();
-        for age in 0.. {
-            match File::open(path(dir, age)) {
-                Ok(file) => files.push(file),
-                // Between the renames of a rotation the newest file does not exist for a moment.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && age == 0 => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(source) => return Err(LogError::File { path: path(dir, age), source }),
-            }
-        }
-        files.reverse();
-        let mut seen = Vec::new();
-        let is_new = |file: &File| {
-            let inode = file.metadata().map(|metadata| metadata.ino()).unwrap_or_default();
-            let is_new = !seen.contains(&inode);
-            seen.push(inode);
-            is_new
-        };
-        if files.iter().map(is_new).collect::<Vec<_>>().into_iter().all(|is_new| is_new) {
+        if let Some(files) = try_open_after(dir, last)? {
             return Ok(files);
         }
+    }
+}
+
+/// As [`open_after`]; `None` when a rotation was observed.
+fn try_open_after(dir: &Path, last: Option<u64>) -> Result<Option<Vec<File>>, LogError> {
+    let mut files: Vec<(u64, File)> = Vec::new();
+    for age in 0.. {
+        let Some((inode, file)) = open_numbered(dir, age)? else {
+            if open_numbered(dir, age + 1)?.is_some() {
+                return Ok(None);
+            }
+            break;
+        };
+        if Some(inode) == last {
+            break;
+        }
+        if files.iter().any(|(known, _)| *known == inode) {
+            return Ok(None);
+        }
+        files.push((inode, file));
+    }
+    let newest = open_numbered(dir, 0)?.map(|(inode, _)| inode);
+    let is_unchanged = match files.first() {
+        Some((inode, _)) => newest == Some(*inode),
+        None => newest == last,
+    };
+    Ok(is_unchanged.then(|| files.into_iter().rev().map(|(_, file)| file).collect()))
+}
+
+/// Opens a file by its number; returns its inode number as well. `None` when there is none.
+fn open_numbered(dir: &Path, age: u32) -> Result<Option<(u64, File)>, LogError> {
+    let path = path(dir, age);
+    let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.ino(), file)));
+    match opened {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(LogError::File { path, source }),
     }
 }
 
