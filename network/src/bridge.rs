@@ -8,7 +8,7 @@ use super::rules::{self, Network};
 use super::store::{Changing, Known, Lease, Store};
 use super::sysctl::Version;
 use super::{NetworkError, kernel, sysctl};
-use kiln_runtime::Spawner;
+use kiln_runtime::MakeNetwork;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::fs;
@@ -146,17 +146,17 @@ impl Bridge {
     ///
     /// # Errors
     /// [`NetworkError::NoAddress`] when all addresses of the network are in use.
-    pub fn connect(&self, spawner: &Spawner) -> Result<Connection, NetworkError> {
-        self.connect_at(spawner, &Place::default())
+    pub fn connect(&self, maker: &dyn MakeNetwork) -> Result<Connection, NetworkError> {
+        self.connect_at(maker, &Place::default())
     }
 
     /// Creates a network namespace and connects it with the addresses of `place`.
     ///
     /// # Errors
     /// [`NetworkError::NotInRange`], [`NetworkError::AddressInUse`] and [`NetworkError::NoAddress`].
-    pub fn connect_at(&self, spawner: &Spawner, place: &Place) -> Result<Connection, NetworkError> {
+    pub fn connect_at(&self, maker: &dyn MakeNetwork, place: &Place) -> Result<Connection, NetworkError> {
         let lease = self.lease(place)?;
-        let (namespace, routing) = spawner.make_network()?;
+        let (namespace, routing) = maker.make_network()?;
         let mut inside = Netlink::over(routing);
         let loopback = [link::bring_up("bring up loopback", link::LOOPBACK)];
         self.link(lease, place, namespace, &mut inside, ("eth0", link::INSIDE), &loopback)

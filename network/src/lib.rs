@@ -36,7 +36,7 @@ pub use device::move_device;
 pub use proxy::Proxy;
 pub use publish::{Holder, PublishError, Published};
 
-use kiln_runtime::{SpawnError, Spawner};
+use kiln_runtime::{MakeNetwork, SpawnError};
 use netlink::{Netlink, NetlinkError};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -108,8 +108,8 @@ fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> NetworkErr
 }
 
 /// Creates a network namespace with nothing but loopback.
-pub fn isolated(spawner: &Spawner) -> Result<OwnedFd, NetworkError> {
-    let (namespace, routing) = spawner.make_network()?;
+pub fn isolated(maker: &dyn MakeNetwork) -> Result<OwnedFd, NetworkError> {
+    let (namespace, routing) = maker.make_network()?;
     let steps = [link::bring_up("bring up loopback", link::LOOPBACK)];
     link::carry_out(&mut Netlink::over(routing), &steps)?;
     Ok(namespace)

@@ -10,6 +10,7 @@ use kiln_network::{
     Binding, Bridge, Connection, Ipv6, NetworkConfig, NetworkError, Place, PortMapping, Protocol, Proxy,
     PublishError, Published, Subnet,
 };
+use kiln_runtime::MakeNetwork;
 use kiln_runtime::Spawner;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::HashSet;

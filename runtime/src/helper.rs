@@ -7,23 +7,17 @@
 
 use crate::init;
 use crate::launch::{clone_error, launch_between};
+use crate::message::{receive, send};
+use crate::network::make_namespace;
 use crate::op::{Bytes, FdSlot, Plan, SetupError, Stage};
 use crate::process::SpawnError;
 use crate::sys::{self, Child, CloneFlags};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
-};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use std::io::{IoSlice, IoSliceMut, Read};
-use std::mem::MaybeUninit;
-
-/// Maximum number of file descriptors in one message (`SCM_MAX_FD`).
-pub(crate) const MAX_FDS: usize = 253;
+use std::io::Read;
 
 /// Request to the helper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,67 +43,6 @@ pub(crate) enum Reply {
     NoNetwork { id: u64, errno: i32 },
 }
 
-/// Sends one message with file descriptors.
-pub(crate) fn send<T: Serialize>(
-    socket: BorrowedFd<'_>,
-    message: &T,
-    fds: &[BorrowedFd<'_>],
-) -> Result<(), Errno> {
-    let json = serde_json::to_vec(message).map_err(|_| Errno::INVAL)?;
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-        return Err(Errno::TOOBIG);
-    }
-    loop {
-        match rustix::net::sendmsg(socket, &[IoSlice::new(&json)], &mut control, SendFlags::NOSIGNAL) {
-            Err(Errno::INTR) => {}
-            other => return other.map(drop),
-        }
-    }
-}
-
-/// Receives one message; `None` when the other end is closed.
-pub(crate) fn receive<T: for<'de> Deserialize<'de>>(
-    socket: BorrowedFd<'_>,
-) -> Result<Option<(T, Vec<OwnedFd>)>, Errno> {
-    // The length is peeked first: most messages are short, and clearing a buffer for the longest costs more than the
-    // call.
-    let length = loop {
-        let look = RecvFlags::PEEK | RecvFlags::TRUNC;
-        match rustix::net::recv(socket, &mut [0u8; 0][..], look) {
-            // CONNRESET is returned once when the peer closed its end before it read this side's last message; its own
-            // last message can still be received.
-            Err(Errno::INTR | Errno::CONNRESET) => {}
-            other => break other?.1,
-        }
-    };
-    // Empty messages are never sent.
-    if length == 0 {
-        return Ok(None);
-    }
-    let mut buffer = vec![0u8; length];
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = loop {
-        let mut iov = [IoSliceMut::new(&mut buffer)];
-        match rustix::net::recvmsg(socket, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR | Errno::CONNRESET) => {}
-            other => break other?,
-        }
-    };
-    if received.bytes == 0 {
-        return Ok(None);
-    }
-    let fds = control.drain().flat_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(fds) => fds.collect::<Vec<_>>(),
-        _ => Vec::new(),
-    });
-    let fds = fds.collect();
-    let message = serde_json::from_slice(&buffer[..received.bytes]).map_err(|_| Errno::BADMSG)?;
-    Ok(Some((message, fds)))
-}
-
 /// A container that has not been reaped.
 struct Running {
     id: u64,
@@ -118,27 +51,11 @@ struct Running {
 
 /// Serves requests until the other end is closed; never returns.
 pub(crate) fn serve(socket: OwnedFd) -> ! {
-    detach_from_terminal();
-    // Open copies of pipes here would keep their readers from seeing the end.
-    let socket = sys::keep_only(socket);
     // Detected here, the facts are known in all containers, which are copies of this process.
     crate::host::Host::get();
     let mut helper = Helper { socket, running: Vec::new() };
     while helper.turn() {}
     helper.end()
-}
-
-/// Leaves the session, so that no key of a terminal signals this process, and closes the standard streams, so that
-/// their readers see the end.
-fn detach_from_terminal() {
-    use rustix::fs::{Mode, OFlags};
-    let _ = rustix::process::setsid();
-    let _ = rustix::thread::set_name(c"kiln-helper");
-    if let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
-        let _ = rustix::stdio::dup2_stdin(&null);
-        let _ = rustix::stdio::dup2_stdout(&null);
-        let _ = rustix::stdio::dup2_stderr(&null);
-    }
 }
 
 struct Helper {
@@ -198,7 +115,7 @@ impl Helper {
                     let _ = send(self.socket.as_fd(), &Reply::NotSpawned { id: *id, error }, &[]);
                 }
             },
-            Request::MakeNetwork { id } => match make_network() {
+            Request::MakeNetwork { id } => match make_namespace() {
                 Ok((namespace, routing)) => {
                     let reply = Reply::Network { id: *id };
                     let _ = send(self.socket.as_fd(), &reply, &[namespace.as_fd(), routing.as_fd()]);
@@ -266,25 +183,4 @@ fn read_plan(memory: OwnedFd) -> Result<Plan, Errno> {
     std::io::Seek::rewind(&mut file).map_err(|_| Errno::IO)?;
     file.read_to_end(&mut json).map_err(|_| Errno::IO)?;
     serde_json::from_slice(&json).map_err(|_| Errno::BADMSG)
-}
-
-/// Creates a network namespace, and a socket to configure links and routes in it.
-///
-/// The helper enters the new namespace and returns to its own, which a process with one thread can do.
-fn make_network() -> Result<(OwnedFd, OwnedFd), Errno> {
-    use rustix::fs::{Mode, OFlags};
-    use rustix::net::{AddressFamily, SocketFlags, SocketType};
-    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-    let open = || rustix::fs::open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let home = open()?;
-    sys::unshare(libc::CLONE_NEWNET as u64)?;
-    let made = open().and_then(|namespace| {
-        // Protocol 0 of this family is NETLINK_ROUTE.
-        let protocol = None;
-        let kind = SocketType::RAW;
-        let socket = rustix::net::socket_with(AddressFamily::NETLINK, kind, SocketFlags::CLOEXEC, protocol)?;
-        Ok((namespace, socket))
-    });
-    move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network))?;
-    made
 }

@@ -5,8 +5,8 @@
 //! intermediate process enters them and creates the container's process as its own sibling.
 
 use crate::container::{Ended, Handed, Steps, follow};
-use crate::helper::{receive, send};
 use crate::init;
+use crate::message::{receive, send};
 use crate::op::{Bytes, FdSlot, JoinAt, JoinOp, Plan, SetupError, SetupOp, Stage};
 use crate::process::SpawnError;
 use crate::sys::{self, Child, CloneFlags};

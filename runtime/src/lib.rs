@@ -15,6 +15,8 @@ pub mod host;
 pub mod idmap;
 mod init;
 pub mod launch;
+pub mod message;
+mod network;
 pub mod op;
 pub mod plan;
 mod process;
@@ -29,4 +31,5 @@ mod sys;
 pub mod user;
 pub mod view;
 
-pub use process::{Process, SpawnError, SpawnRequest, Spawner, serve_standard_input};
+pub use network::{MakeNetwork, OneThread};
+pub use process::{Process, SpawnError, SpawnRequest, Spawner, fork_process, serve_standard_input};

@@ -2,7 +2,9 @@
 
 use crate::container::{CallerError, Handed, NoSteps, Steps, follow};
 use crate::helper::{self, Reply, Request};
-use crate::op::{Bytes, Plan, Point, SetupError, Stage};
+use crate::message;
+use crate::network::{self, MakeNetwork};
+use crate::op::{Plan, Point, SetupError};
 use crate::sys::{self, Child};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -103,18 +105,8 @@ impl Spawner {
     ///
     /// Must be called before the program starts its second thread; panics otherwise.
     pub fn start() -> Result<Spawner, SpawnError> {
-        let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-        assert_eq!(threads, 1, "the helper must be forked before the program has threads");
-        let kind = SocketType::SEQPACKET;
-        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
-            .map_err(|errno| SpawnError::Helper("reach", errno))?;
-        match sys::fork().map_err(|errno| SpawnError::Helper("fork", errno))? {
-            Child::Here => {
-                drop(ours);
-                helper::serve(theirs)
-            }
-            Child::There { pidfd, .. } => Ok(Spawner::over(ours, Some(pidfd))),
-        }
+        let (socket, pidfd) = fork_process(c"kiln-helper", |socket| helper::serve(socket))?;
+        Ok(Spawner::over(socket, Some(pidfd)))
     }
 
     /// Starts the helper by running a program that calls [`serve_standard_input`]: for processes that already have
@@ -181,22 +173,6 @@ impl Spawner {
         Ok(process)
     }
 
-    /// Creates a network namespace; returns it and a routing socket inside it.
-    pub fn make_network(&self) -> Result<(OwnedFd, OwnedFd), SpawnError> {
-        let (_, events) = self.ask(|id| Request::MakeNetwork { id }, &[])?;
-        match events.recv() {
-            Ok(Event::Network { namespace, routing }) => Ok((namespace, routing)),
-            Ok(Event::NoNetwork(errno)) => Err(SpawnError::Setup(SetupError {
-                stage: Stage::Clone,
-                call: "unshare".to_owned(),
-                on: Bytes::from("network namespace"),
-                errno: errno.raw_os_error(),
-                message: None,
-            })),
-            _ => Err(SpawnError::HelperGone),
-        }
-    }
-
     fn ask(
         &self,
         request: impl FnOnce(u64) -> Request,
@@ -213,16 +189,71 @@ impl Spawner {
             waiters.by_id.insert(id, sender);
         }
         shared.listen();
-        helper::send(shared.socket.as_fd(), &request(id), fds)
+        message::send(shared.socket.as_fd(), &request(id), fds)
             .map_err(|errno| SpawnError::Helper("reach", errno))?;
         Ok((id, receiver))
+    }
+}
+
+impl MakeNetwork for Spawner {
+    fn make_network(&self) -> Result<(OwnedFd, OwnedFd), SpawnError> {
+        let (_, events) = self.ask(|id| Request::MakeNetwork { id }, &[])?;
+        match events.recv() {
+            Ok(Event::Network { namespace, routing }) => Ok((namespace, routing)),
+            Ok(Event::NoNetwork(errno)) => Err(network::failed(errno)),
+            _ => Err(SpawnError::HelperGone),
+        }
+    }
+}
+
+/// Forks a process with one thread that serves a socket; returns the other end, and the pidfd of the process.
+///
+/// The process has its own session and no terminal, its standard streams are /dev/null, and all other file descriptors
+/// are closed. It ends when `serve` returns. Must be called before the program starts its second thread; panics otherwise.
+///
+/// # Errors
+/// Fails when the process or the socket cannot be created.
+pub fn fork_process(
+    name: &'static std::ffi::CStr,
+    serve: impl FnOnce(OwnedFd),
+) -> Result<(OwnedFd, OwnedFd), SpawnError> {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    assert_eq!(threads, 1, "a process is forked before the program has threads");
+    let kind = SocketType::SEQPACKET;
+    let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| SpawnError::Helper("reach", errno))?;
+    match sys::fork().map_err(|errno| SpawnError::Helper("fork", errno))? {
+        Child::Here => {
+            drop(ours);
+            detach(name);
+            // Open copies of pipes here would keep their readers from seeing the end.
+            serve(sys::keep_only(theirs));
+            std::process::exit(0)
+        }
+        Child::There { pidfd, .. } => Ok((ours, pidfd)),
+    }
+}
+
+/// Leaves the session, so that no key of a terminal signals this process, and closes the standard streams, so that
+/// their readers see the end.
+fn detach(name: &std::ffi::CStr) {
+    use rustix::fs::{Mode, OFlags};
+    let _ = rustix::process::setsid();
+    let _ = rustix::thread::set_name(name);
+    if let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
     }
 }
 
 /// Runs as the helper, in the process that has its socket as standard input; never returns.
 pub fn serve_standard_input() -> ! {
     match rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) {
-        Ok(socket) => helper::serve(socket),
+        Ok(socket) => {
+            detach(c"kiln-helper");
+            helper::serve(sys::keep_only(socket))
+        }
         Err(_) => std::process::exit(1),
     }
 }
@@ -256,7 +287,7 @@ impl Drop for Shared {
 }
 
 fn hand_out_replies(socket: &OwnedFd, waiters: &Mutex<Waiters>) {
-    while let Ok(Some((reply, fds))) = helper::receive::<Reply>(socket.as_fd()) {
+    while let Ok(Some((reply, fds))) = message::receive::<Reply>(socket.as_fd()) {
         let mut fds = fds.into_iter();
         let (id, event, last) = match reply {
             Reply::Spawned { id, pid } => match fds.next() {

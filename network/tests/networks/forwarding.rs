@@ -2,6 +2,7 @@
 
 use super::{Bed, assert_silent, at, inside, ip, listen, talk};
 use kiln_network::{Bridge, Ipv6, NetworkConfig};
+use kiln_runtime::MakeNetwork;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};

@@ -1,8 +1,8 @@
 //! Loop over the status messages of a container's first process during set-up.
 
-use crate::helper::receive;
 use crate::init::{Status, word};
 use crate::launch::Launched;
+use crate::message::receive;
 use crate::op::Point;
 use crate::process::SpawnError;
 use rustix::fd::{AsFd, OwnedFd};
