@@ -27,6 +27,7 @@ mod gc;
 mod index;
 mod layout;
 mod lock;
+mod pin;
 mod recover;
 mod rewrite;
 mod scratch;
@@ -40,8 +41,9 @@ pub use gc::{Removed, Usage};
 pub use index::saw_damage;
 pub use index::{ImageRecord, IndexError, LayerRecord, StepRecord, TagRecord};
 pub use lock::StoreLock;
+pub use pin::remove_pin;
 pub use recover::sync_in_background;
-pub use snapshot::{Active, LayerId, Stack, make_upper};
+pub use snapshot::{Active, LayerId, Stack, Syncs, make_upper};
 
 use crate::compression;
 use crate::config::ImageConfig;

@@ -7,7 +7,7 @@ use crate::mode::ModeChange;
 use crate::solve::NodeId;
 use kiln_image::compression::{decompressed, decompressed_within_reason};
 use kiln_image::layer::{CopyRequest, FileData, LayerWriter, Metadata, extract_at, is_tar};
-use kiln_image::store::{Active, LayerRecord, Stack};
+use kiln_image::store::{Active, LayerRecord, Stack, Syncs};
 use kiln_image::sys::{self, Named};
 use kiln_image::tree::Tree;
 use kiln_parser::ignore::Patterns;
@@ -65,7 +65,8 @@ impl Executor<'_> {
         let shown = || source.path.display();
         // A work directory of overlayfs can serve only one mount.
         let scratch = self.tools.store.scratch_dir()?;
-        let mount = self.tools.store.writable_mount(below, &active.upper(), scratch.path(), &[]);
+        let upper = active.upper();
+        let mount = self.tools.store.writable_mount(below, (&upper, scratch.path()), &[], Syncs::Never);
         let mut tree = LayerWriter::at(view::detached(&mount)?);
         let destination = placing.copy.destination.as_bytes();
         tree.make_dirs(destination, &Metadata { mode: 0o755, ..placing.dirs() })?;

@@ -6,7 +6,7 @@ use crate::event::{Event, Row};
 use crate::graph::{Exec, Files, MOUNT_COPY, MountSource, StepMount};
 use crate::solve::NodeId;
 use kiln_image::layer::{CopyRequest, Everything, FileData, LayerWriter, Metadata};
-use kiln_image::store::{CacheAccess, CacheDir, ScratchDir, make_upper};
+use kiln_image::store::{CacheAccess, CacheDir, ScratchDir, Syncs, make_upper};
 use kiln_image::sys::{self, CallError, Named};
 use kiln_image::tree::Tree;
 use kiln_parser::mount::Sharing;
@@ -172,7 +172,7 @@ impl Executor<'_> {
                         let scratch = store.scratch_dir()?;
                         let (upper, work) = upper_and_work(scratch.path())?;
                         mounted._scratch.push(scratch);
-                        store.writable_mount(stack, &upper, &work, &[])
+                        store.writable_mount(stack, (&upper, &work), &[], Syncs::Never)
                     }
                 };
                 view.set_destination(PathBuf::from(&mount.target));

@@ -173,6 +173,15 @@ impl Active {
     }
 }
 
+/// Whether a file system syncs its writable directory to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syncs {
+    /// Never, not even for fsync(2): the directory becomes a layer or is removed.
+    Never,
+    /// When programs ask for it, and at unmount: the directory is mounted again later.
+    Usual,
+}
+
 impl Store {
     /// Stack of an image's layers.
     ///
@@ -232,19 +241,26 @@ impl Store {
     ///
     /// `lowest` are directories below the image: their files are visible only where the image has none.
     pub fn active_mount(&self, stack: &Stack, active: &Active, lowest: &[PathBuf]) -> Mount {
-        self.writable_mount(stack, &active.upper(), &active.work(), lowest)
+        self.writable_mount(stack, (&active.upper(), &active.work()), lowest, Syncs::Never)
     }
 
-    /// Mount of `stack` with a writable directory that belongs to the caller.
-    pub fn writable_mount(&self, stack: &Stack, upper: &Path, work: &Path, lowest: &[PathBuf]) -> Mount {
+    /// Mount of `stack` with a writable directory that belongs to the caller, and the work directory beside it.
+    pub fn writable_mount(
+        &self,
+        stack: &Stack,
+        (upper, work): (&Path, &Path),
+        lowest: &[PathBuf],
+        syncs: Syncs,
+    ) -> Mount {
         let mut options = lower_options(stack, lowest);
         if options.is_empty() {
             options.push(lower_option(self.empty_dir()));
         }
         options.push(format!("upperdir={}", upper.display()));
         options.push(format!("workdir={}", work.display()));
-        // The upper directory becomes a layer or is removed, so syncing it to disk at unmount would be wasted.
-        options.push("volatile".to_owned());
+        if syncs == Syncs::Never {
+            options.push("volatile".to_owned());
+        }
         overlay(options)
     }
 
