@@ -112,11 +112,10 @@ fn find(name: &str, arguments: Vec<OsString>) -> Result<(&'static Command, Vec<O
 }
 
 /// Commands of Docker that Kiln lacks: a command with a similar name is not what the user means.
-const OF_DOCKER: [&str; 35] = [
-    "attach", "commit", "compose", "config", "context", "cp", "create", "diff", "events", "exec", "export",
-    "import", "kill", "login", "logout", "logs", "manifest", "network", "pause", "plugin", "port", "rename",
-    "restart", "search", "secret", "service", "stack", "start", "stats", "stop", "swarm", "top", "trust",
-    "unpause", "wait",
+const OF_DOCKER: [&str; 26] = [
+    "commit", "compose", "config", "context", "cp", "diff", "events", "export", "import", "login", "logout",
+    "manifest", "network", "pause", "plugin", "port", "rename", "search", "secret", "service", "stack",
+    "stats", "swarm", "top", "trust", "unpause",
 ];
 
 fn unknown(name: &str) -> CliError {

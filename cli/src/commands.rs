@@ -1,8 +1,10 @@
 //! The commands, one file each: its arguments, a call of a library, and the output.
 
+pub mod attach;
 pub mod build;
 pub mod builder_prune;
 pub mod completion;
+pub mod create;
 pub mod exec;
 pub mod fmt;
 pub mod history;
@@ -13,20 +15,24 @@ pub mod inspect;
 pub mod kill;
 pub mod lint;
 pub mod load;
+pub mod logs;
 pub mod man;
 pub mod oci;
 pub mod ps;
 pub mod pull;
 pub mod push;
+pub mod restart;
 pub mod rm;
 pub mod rmi;
 pub mod run;
 pub mod save;
+pub mod start;
 pub mod stop;
 pub mod system_check;
 pub mod tag;
 pub mod verify;
 pub mod version;
+pub mod wait;
 
 use crate::arguments::Globals;
 use crate::error::CliError;
@@ -66,8 +72,14 @@ pub static ALL: &[Command] = &[
     command!("build", build, "Build an image from a Dockerfile"),
     command!("run", run, "Run a program in a new container"),
     command!("exec", exec, "Run a program in a running container"),
+    command!("create", create, "Create a container without starting it"),
+    command!("start", start, "Start containers that do not run"),
     command!("stop", stop, "Stop running containers"),
+    command!("restart", restart, "Stop containers and start them again"),
     command!("kill", kill, "Send a signal to running containers"),
+    command!("wait", wait, "Wait until containers have ended, and print their exit codes"),
+    command!("attach", attach, "Connect to the input and output of a running container"),
+    command!("logs", logs, "Show the output of a container"),
     command!("images", images, "List images"),
     command!("ps", ps, "List containers"),
     command!("inspect", inspect, "Show details of images and containers as JSON"),
@@ -122,6 +134,12 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("image", "history", "history"),
     ("image", "inspect", "inspect"),
     ("container", "run", "run"),
+    ("container", "create", "create"),
+    ("container", "start", "start"),
+    ("container", "restart", "restart"),
+    ("container", "wait", "wait"),
+    ("container", "attach", "attach"),
+    ("container", "logs", "logs"),
     ("container", "exec", "exec"),
     ("container", "stop", "stop"),
     ("container", "kill", "kill"),

@@ -9,7 +9,9 @@ mod arguments;
 mod attach;
 mod commands;
 mod config;
+mod detach_keys;
 mod error;
+mod foreground;
 mod format;
 mod help;
 mod images;
@@ -20,6 +22,7 @@ mod remote;
 mod session;
 mod signals;
 mod text;
+mod times;
 mod ui;
 mod visible;
 

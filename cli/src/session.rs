@@ -4,7 +4,7 @@ use crate::arguments::Globals;
 use crate::config::Config;
 use crate::error::CliError;
 use crate::{text, ui};
-use kiln_engine::{Containers, Listed};
+use kiln_engine::{Containers, Listed, Monitor};
 use kiln_image::store::Store;
 use kiln_runtime::{Spawner, host};
 use std::os::unix::process::CommandExt;
@@ -64,6 +64,17 @@ pub fn start_helper() -> Result<Spawner, CliError> {
     require_root()?;
     host::check().map_err(|error| CliError::failed(error.to_string()))?;
     Spawner::start().map_err(|error| CliError::failed(error.to_string()))
+}
+
+/// Forks the monitor of a container. Must be called before threads are started.
+///
+/// # Errors
+///
+/// Fails without root, on unsupported hosts, and when the process cannot be started.
+pub fn start_monitor() -> Result<Monitor, CliError> {
+    require_root()?;
+    host::check().map_err(|error| CliError::failed(error.to_string()))?;
+    Ok(Monitor::fork()?)
 }
 
 /// Raises the limit of open files to its maximum: deep trees of many layers need a file descriptor for each directory of

@@ -14,58 +14,66 @@
 
 use crate::directory::{self, Lock, Making, NAMES};
 use crate::error::EngineError;
+use crate::exec::is_same_process;
 use crate::name;
 use crate::record::{self, Container, Damaged, Listed, RecordError, State, now};
 use crate::settings::{RunOptions, Settings};
-use kiln_image::store::{Image, Stack, Store};
+use crate::spec::Dirs;
+use kiln_image::store::{Image, Store, Syncs};
 use kiln_image::sys::{self, CallError, Named};
+use oci_spec::runtime::Mount;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::fs;
 use std::io::Write;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Exit code of a container whose monitor was killed: its processes were killed with it.
+/// Exit code of a container whose end was not observed: most end so by SIGKILL, or with the host.
 const KILLED: i32 = 137;
+/// Note of a container whose end was not observed.
+const UNKNOWN_END: &str = "its monitor was killed, so its exit code is unknown";
 /// Longest time that another process may need to start a container, or to remove it after its end.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Interval between checks of a container that another process has locked.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
-/// All containers of a store.
-pub struct Containers<'a> {
-    pub(crate) store: &'a Store,
+/// All containers of a store, without the store: their records, names and locks.
+#[derive(Clone, Debug)]
+pub struct Records {
+    /// Root directory of the store.
+    pub(crate) root: PathBuf,
     dir: PathBuf,
 }
 
-/// Container that this process runs: its lock keeps other processes from starting or removing it.
-pub struct Owned<'a> {
-    pub(crate) containers: &'a Containers<'a>,
+/// All containers of a store.
+pub struct Containers<'a> {
+    pub(crate) store: &'a Store,
+    records: Records,
+}
+
+impl Deref for Containers<'_> {
+    type Target = Records;
+
+    fn deref(&self) -> &Records {
+        &self.records
+    }
+}
+
+/// Container that this process starts or runs: its lock keeps other processes from starting or removing it.
+#[derive(Debug)]
+pub struct Owned {
+    pub(crate) records: Records,
     /// Record of the container.
     pub container: Container,
-    pub(crate) stack: Stack,
-    _lock: OwnedFd,
+    pub(crate) lock: OwnedFd,
 }
 
 impl<'a> Containers<'a> {
     /// Opens the containers of `store`.
     pub fn open(store: &'a Store) -> Result<Containers<'a>, EngineError> {
-        let dir = store.root().join("containers");
-        let names = dir.join(NAMES);
-        if !names.is_dir() {
-            fs::create_dir_all(&names).call("mkdir", &names)?;
-        }
-        Ok(Containers { store, dir })
-    }
-
-    /// Directory with all files of a container.
-    pub fn dir_of(&self, container: &Container) -> PathBuf {
-        self.path(&container.id)
-    }
-
-    pub(crate) fn path(&self, id: &str) -> PathBuf {
-        self.dir.join(id)
+        Ok(Containers { store, records: Records::open(store.root())? })
     }
 
     /// Creates a container of an image. `image_name` is the reference as the user wrote it.
@@ -73,11 +81,11 @@ impl<'a> Containers<'a> {
     /// # Errors
     /// [`EngineError::InvalidName`], [`EngineError::NameTaken`] and [`EngineError::NoCommand`].
     pub fn create(
-        &'a self,
+        &self,
         image: &Image,
         image_name: &str,
         options: &RunOptions,
-    ) -> Result<Owned<'a>, EngineError> {
+    ) -> Result<Owned, EngineError> {
         if let Some(name) = &options.name {
             name::check(name)?;
         }
@@ -87,7 +95,11 @@ impl<'a> Containers<'a> {
         let _using = self.store.use_layers()?;
         let stack = self.store.stack(&image.config.rootfs.diff_ids)?;
         let mut making = Making::begin(self, &id)?;
-        self.store.pin(&id, &stack)?;
+        if options.auto_remove {
+            self.store.pin_until_removed(&id, &stack)?;
+        } else {
+            self.store.pin(&id, &stack)?;
+        }
         let container = Container {
             id,
             name: String::new(),
@@ -100,15 +112,75 @@ impl<'a> Containers<'a> {
             profile: String::new(),
             groups: None,
             endpoint: None,
+            restart: options.restart,
+            restarts: 0,
+            is_stopped: false,
+            stdin_once: options.stdin_once,
+            log: options.log.clone(),
         };
         let (container, lock) = self.place(&mut making, container, options.name.as_deref())?;
-        Ok(Owned { containers: self, container, stack, _lock: lock })
+        Ok(Owned { records: self.records.clone(), container, lock })
+    }
+
+    /// Takes a container that does not run, to start it. `None` when its program runs, or another process starts it.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchContainer`] when it has been removed meanwhile.
+    pub fn take(&self, container: &Container) -> Result<Option<Owned>, EngineError> {
+        match self.lock(&container.id)? {
+            Lock::Busy => Ok(None),
+            Lock::Gone => Err(EngineError::NoSuchContainer(container.id.clone())),
+            Lock::Held(lock) => {
+                let read = self.read(&container.id)?;
+                let container = read.ok_or_else(|| EngineError::NoSuchContainer(container.id.clone()))?;
+                if is_alive(&container) {
+                    return Ok(None);
+                }
+                Ok(Some(Owned { records: self.records.clone(), container, lock }))
+            }
+        }
+    }
+
+    /// Mount that is the root of a container.
+    ///
+    /// # Errors
+    /// Fails when a layer is missing, or the container has been removed.
+    pub(crate) fn root_of(&self, container: &Container) -> Result<Mount, EngineError> {
+        let stack = self.store.pinned_stack(&container.id)?;
+        let dirs = Dirs::of(&self.path(&container.id));
+        let syncs = if container.auto_remove { Syncs::Never } else { Syncs::Usual };
+        let lowest = std::slice::from_ref(&dirs.stubs);
+        Ok(self.store.writable_mount(&stack, (&dirs.upper, &dirs.work), lowest, syncs))
+    }
+}
+
+impl Records {
+    /// Opens the records of the store in `root`.
+    ///
+    /// # Errors
+    /// Fails when the directory of names cannot be created.
+    pub fn open(root: &Path) -> Result<Records, EngineError> {
+        let dir = root.join("containers");
+        let names = dir.join(NAMES);
+        if !names.is_dir() {
+            fs::create_dir_all(&names).call("mkdir", &names)?;
+        }
+        Ok(Records { root: root.to_owned(), dir })
+    }
+
+    /// Directory with all files of a container.
+    pub fn dir_of(&self, container: &Container) -> PathBuf {
+        self.path(&container.id)
+    }
+
+    pub(crate) fn path(&self, id: &str) -> PathBuf {
+        self.dir.join(id)
     }
 
     /// Reserves a container's name, writes its record, and moves its directory to the final path.
     fn place(
         &self,
-        making: &mut Making<'_>,
+        making: &mut Making,
         container: Container,
         wanted: Option<&str>,
     ) -> Result<(Container, OwnedFd), EngineError> {
@@ -198,7 +270,7 @@ impl<'a> Containers<'a> {
             Ok(record) => record,
             Err(reason) => return damaged(reason),
         };
-        if record.as_ref().is_some_and(|c| !c.state.is_running() && !c.auto_remove) {
+        if record.as_ref().is_some_and(|c| !c.state.is_live() && !c.auto_remove) {
             return record.map(Listed::sound);
         }
         let _lock = match self.lock(id) {
@@ -212,15 +284,16 @@ impl<'a> Containers<'a> {
             Ok(container) => container,
             Err(reason) => return damaged(reason),
         };
-        let Some(mut container) = container.filter(|container| !container.auto_remove) else {
+        let Some(mut container) = container.filter(|container| !container.auto_remove || is_alive(container))
+        else {
             return match self.erase(id) {
                 Ok(()) => None,
                 Err(EngineError::Call(error)) => damaged(error.into()),
                 Err(_) => record.map(Listed::sound),
             };
         };
-        if let State::Running { started, .. } = &container.state {
-            container.state = State::Exited { code: KILLED, started: started.clone(), finished: now() };
+        if let Some(state) = without_monitor(&container.state) {
+            container.state = state;
             container.endpoint = None;
             // If this write fails (the disk is full), the next list corrects the record.
             let _ = self.write(&container);
@@ -278,7 +351,8 @@ impl<'a> Containers<'a> {
         let began = Instant::now();
         loop {
             match (self.lock(id), container) {
-                (Ok(Lock::Held(_lock)), _) => return self.erase(id),
+                (Ok(Lock::Held(_lock)), _) if !self.is_orphan(id) => return self.erase(id),
+                (Ok(Lock::Held(_)), _) => {}
                 (Ok(Lock::Gone), _) => return Ok(()),
                 (Ok(Lock::Busy), _) => {}
                 // Without a usable lock file no process can run it.
@@ -298,6 +372,11 @@ impl<'a> Containers<'a> {
         }
     }
 
+    /// True when the program of a container runs although its monitor was killed.
+    fn is_orphan(&self, id: &str) -> bool {
+        self.read(id).is_ok_and(|record| record.as_ref().is_some_and(is_alive))
+    }
+
     /// Kills the first process of a container, after a check that the pid has not been reused.
     fn kill(&self, id: &str, pid: i32) -> Result<(), EngineError> {
         let Some(pid) = rustix::process::Pid::from_raw(pid) else { return Ok(()) };
@@ -305,28 +384,29 @@ impl<'a> Containers<'a> {
             return Ok(());
         };
         // While the monitor holds the lock the pid cannot have been reused.
-        if matches!(self.lock(id)?, Lock::Busy) {
+        if matches!(self.lock(id)?, Lock::Busy) || self.is_orphan(id) {
             let _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
         }
         Ok(())
     }
 }
 
-impl Owned<'_> {
+impl Owned {
     /// Directory of the container.
     pub(crate) fn dir(&self) -> PathBuf {
-        self.containers.path(&self.container.id)
+        self.records.path(&self.container.id)
     }
 
     /// Writes the state, and what belongs to a start. All else in the record may have been changed by other processes.
     pub(crate) fn set_state(&mut self, state: State) -> Result<(), EngineError> {
         self.container.state = state;
         let own = &self.container;
-        let changed = self.containers.change(&own.id, |record| {
+        let changed = self.records.change(&own.id, |record| {
             record.state = own.state.clone();
             record.profile.clone_from(&own.profile);
             record.groups.clone_from(&own.groups);
             record.endpoint.clone_from(&own.endpoint);
+            record.restarts = own.restarts;
         })?;
         if let Some(changed) = changed {
             self.container = changed;
@@ -336,7 +416,29 @@ impl Owned<'_> {
 
     /// Removes the container and its files.
     pub fn remove(self) -> Result<(), EngineError> {
-        self.containers.erase(&self.container.id)
+        self.records.erase(&self.container.id)
+    }
+}
+
+/// True when the process that a record names as the container's runs.
+fn is_alive(container: &Container) -> bool {
+    matches!(&container.state, State::Running { pid, ticks, .. } if is_same_process(*pid, ticks))
+}
+
+/// State of a container whose monitor was killed; `None` when it stays: the program runs, or had ended before.
+fn without_monitor(state: &State) -> Option<State> {
+    let ended = |code, started: &String, finished, error: &str| State::Exited {
+        code,
+        started: started.clone(),
+        finished,
+        error: error.to_owned(),
+        is_out_of_memory: false,
+    };
+    match state {
+        State::Running { pid, ticks, .. } if is_same_process(*pid, ticks) => None,
+        State::Running { started, .. } => Some(ended(KILLED, started, now(), UNKNOWN_END)),
+        State::Restarting { code, started, finished } => Some(ended(*code, started, finished.clone(), "")),
+        State::Created { .. } | State::Exited { .. } => None,
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Lock order: a container's own lock, then the lock on all names, which is held for a few system calls only.
 
-use crate::container::Containers;
+use crate::container::Records;
 use crate::error::EngineError;
 use kiln_image::sys::{self, CallError, Named};
 use rustix::fd::OwnedFd;
@@ -34,8 +34,8 @@ pub(crate) enum Lock {
 }
 
 /// Directory of a container that is being created; removed on drop unless it was finished.
-pub(crate) struct Making<'a> {
-    containers: &'a Containers<'a>,
+pub(crate) struct Making {
+    records: Records,
     id: String,
     /// Lock on the directory itself while it has its temporary name.
     _directory: OwnedFd,
@@ -43,10 +43,10 @@ pub(crate) struct Making<'a> {
     lock: Option<OwnedFd>,
 }
 
-impl<'a> Making<'a> {
+impl Making {
     /// Creates and locks the directory of a container with a new id.
-    pub(crate) fn begin(containers: &'a Containers<'a>, id: &str) -> Result<Making<'a>, CallError> {
-        let path = containers.path(&format!("{NEW}{id}"));
+    pub(crate) fn begin(records: &Records, id: &str) -> Result<Making, CallError> {
+        let path = records.path(&format!("{NEW}{id}"));
         let directory = loop {
             match fs::mkdir(&path, Mode::from_raw_mode(0o700)) {
                 // Another process takes it for an abandoned one and is removing it at this moment.
@@ -57,7 +57,8 @@ impl<'a> Making<'a> {
                 break directory;
             }
         };
-        let mut making = Making { containers, id: id.to_owned(), _directory: directory, lock: None };
+        let mut making =
+            Making { records: records.clone(), id: id.to_owned(), _directory: directory, lock: None };
         making.lock = match lock_file(&path)? {
             Lock::Held(lock) => Some(lock),
             Lock::Busy | Lock::Gone => {
@@ -69,27 +70,27 @@ impl<'a> Making<'a> {
 
     /// Temporary path of the directory.
     pub(crate) fn path(&self) -> PathBuf {
-        self.containers.path(&format!("{NEW}{}", self.id))
+        self.records.path(&format!("{NEW}{}", self.id))
     }
 
     /// Renames the directory to its id; returns the container's lock.
     pub(crate) fn finish(&mut self) -> Result<OwnedFd, CallError> {
-        let path = self.containers.path(&self.id);
+        let path = self.records.path(&self.id);
         fs::rename(self.path(), &path).call("rename", &path)?;
         Ok(self.lock.take().expect("it is given up here alone, once"))
     }
 }
 
-impl Drop for Making<'_> {
+impl Drop for Making {
     fn drop(&mut self) {
         if self.lock.is_some() {
             // A directory that cannot be removed now is left to the next list.
-            let _ = self.containers.discard(&self.path(), &self.id);
+            let _ = self.records.discard(&self.path(), &self.id);
         }
     }
 }
 
-impl Containers<'_> {
+impl Records {
     /// Locks a container, without waiting.
     pub(crate) fn lock(&self, id: &str) -> Result<Lock, CallError> {
         lock_file(&self.path(id))
@@ -145,7 +146,7 @@ impl Containers<'_> {
                 sys::remove_path(&self.path(NAMES).join(name))?;
             }
         }
-        self.store.unpin(id)?;
+        kiln_image::store::remove_pin(&self.root, id)?;
         Ok(sys::remove_path(path)?)
     }
 

@@ -71,6 +71,17 @@ pub enum EngineError {
     /// The record of the container cannot be read.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The log of the container cannot be opened.
+    #[error("cannot open the log in `{path}`", path = path.display())]
+    Log {
+        /// Directory of the log.
+        path: std::path::PathBuf,
+        /// Cause of the failure.
+        source: std::io::Error,
+    },
+    /// The streams of the container cannot be made, or its monitor cannot be reached.
+    #[error("cannot connect to the container's streams")]
+    Streams(#[source] rustix::io::Errno),
     /// A system call failed.
     #[error(transparent)]
     Call(#[from] CallError),

@@ -1,10 +1,11 @@
 //! Further processes in containers that run, and signals to them.
 
-use crate::container::{Containers, PAUSE};
+use crate::container::{PAUSE, Records};
 use crate::directory::Lock;
 use crate::error::EngineError;
 use crate::record::{Container, State};
 use crate::start::Stdio;
+use kiln_runtime::cgroup::Groups;
 use kiln_runtime::container::{
     CallerError, EntryCgroups, ExecRequest, Filter, Handed, Home, Identity, Keyring, Modules, ParentWork,
     ProgramFile, Steps, Terminal, other_namespaces,
@@ -13,9 +14,12 @@ use kiln_runtime::op::Point;
 use kiln_runtime::plan::enter;
 use kiln_runtime::{Process, SpawnRequest, Spawner, launch, spec};
 use oci_spec::runtime::Process as ProcessSpec;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// A further process for a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,22 +47,34 @@ pub struct Live {
     pidfd: OwnedFd,
 }
 
-impl Containers<'_> {
+impl Records {
     /// Opens the init process of a container.
     ///
     /// # Errors
     /// [`EngineError::NotRunning`] when its program does not run.
     pub fn live(&self, container: &Container) -> Result<Live, EngineError> {
         let not_running = || EngineError::NotRunning(container.id.clone());
-        let State::Running { pid, .. } = container.state else { return Err(not_running()) };
+        let State::Running { pid, ticks, .. } = &container.state else { return Err(not_running()) };
+        let (pid, ticks) = (*pid, ticks.as_str());
         let handle = Pid::from_raw(pid).ok_or_else(not_running)?;
         let pidfd = pidfd_open(handle, PidfdFlags::empty()).map_err(|_| not_running())?;
-        // While the process that runs the container holds its lock, the pid cannot be another process's.
+        // While the monitor holds the lock, the pid cannot be another process's; after that the time of its start tells.
         match self.lock(&container.id)? {
-            Lock::Busy => Ok(Live { container: container.clone(), pid, pidfd }),
-            Lock::Held(_) | Lock::Gone => Err(not_running()),
+            Lock::Held(_) if !is_same_process(pid, ticks) => Err(not_running()),
+            Lock::Gone => Err(not_running()),
+            Lock::Busy | Lock::Held(_) => Ok(Live { container: container.clone(), pid, pidfd }),
         }
     }
+}
+
+/// True when the process with this pid is the one that a record names, by the time of its start, and has not ended. One
+/// that has ended can stay in the list of processes, where the host's first process reaps none.
+pub(crate) fn is_same_process(pid: i32, ticks: &str) -> bool {
+    let has_ended = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+    };
+    !ticks.is_empty() && Groups::start_time(pid).is_some_and(|now| now == ticks) && !has_ended()
 }
 
 impl Live {
@@ -70,6 +86,26 @@ impl Live {
     /// The pidfd of the init process: readable when it has ended.
     pub fn pidfd(&self) -> &OwnedFd {
         &self.pidfd
+    }
+
+    /// Waits for the end of the init process.
+    pub fn wait(&self) {
+        self.wait_for(None);
+    }
+
+    /// Waits for the end of the init process, at most for `patience`; false when it has not ended.
+    pub fn wait_for(&self, patience: Option<Duration>) -> bool {
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = left
+                .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+            match poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], left.as_ref()) {
+                Ok(0) => return false,
+                Err(Errno::INTR) => {}
+                _ => return true,
+            }
+        }
     }
 
     /// Runs a further program in the container.

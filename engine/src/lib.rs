@@ -6,23 +6,31 @@
 
 #![forbid(unsafe_code)]
 
+mod attached;
 mod container;
 mod directory;
 mod error;
 mod exec;
 pub mod log;
+mod monitor;
 mod name;
 mod record;
+mod restart;
 mod security;
 mod settings;
 mod spec;
 mod start;
+mod wire;
 
-pub use container::{Containers, Owned};
+pub use attached::{Attached, Event};
+pub use container::{Containers, Owned, Records};
 pub use error::EngineError;
 pub use exec::{ExecOptions, Live};
+pub use monitor::{Monitor, StartOptions};
 pub use record::{Container, Damaged, Endpoint, Listed, RecordError, State};
+pub use restart::{PolicyError, RestartPolicy};
 pub use security::{SecurityOptionError, SecurityOptions};
 pub use settings::{NetworkMode, RunOptions, Settings};
 pub use spec::INIT_NAME;
-pub use start::{Running, Stdio, start_code};
+pub use start::{Stdio, start_code};
+pub use wire::{Attach, StartFailure};

@@ -11,10 +11,12 @@
 mod entry;
 mod follow;
 mod read;
+mod settings;
 mod write;
 
 pub use entry::{Entry, Stream};
 pub use read::{LogError, LogQuery, read};
+pub use settings::{LogDriver, LogSettings, LogSettingsError};
 pub use write::{LogOptions, LogWriter};
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 //! Records of containers: `container.json` in the directory of each.
 
+use crate::log::LogSettings;
 use crate::name;
+use crate::restart::RestartPolicy;
 use crate::settings::Settings;
 use kiln_image::digest::ImageId;
 use kiln_image::sys::{CallError, Named};
@@ -43,6 +45,21 @@ pub struct Container {
     pub groups: Option<Groups>,
     /// Endpoint in a network; `None` while it does not run, and without a network.
     pub endpoint: Option<Endpoint>,
+    /// Whether its program is started again after its end.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// Number of restarts by the policy since the last start by the user.
+    #[serde(default)]
+    pub restarts: u32,
+    /// True when the user has stopped it.
+    #[serde(default)]
+    pub is_stopped: bool,
+    /// True when its standard input ends with that of the first command that is attached.
+    #[serde(default)]
+    pub stdin_once: bool,
+    /// Way in which its output is logged.
+    #[serde(default)]
+    pub log: LogSettings,
 }
 
 /// A container whose record cannot be read.
@@ -96,9 +113,9 @@ impl Listed {
         }
     }
 
-    /// True while its program runs, as far as the record shows.
+    /// True while its program runs or is started again soon, as far as the record shows.
     pub fn is_running(&self) -> bool {
-        matches!(self, Listed::Sound(container) if container.state.is_running())
+        matches!(self, Listed::Sound(container) if container.state.is_live())
     }
 }
 
@@ -163,9 +180,21 @@ pub enum State {
         pid: i32,
         /// Time of the start, RFC 3339.
         started: String,
+        /// Start time of the process in ticks since boot; empty in records of older versions.
+        #[serde(default)]
+        ticks: String,
         /// True while its processes are frozen.
         #[serde(default)]
         paused: bool,
+    },
+    /// The program ended, and is started again by the restart policy.
+    Restarting {
+        /// Exit code, or 128 plus the signal number.
+        code: i32,
+        /// Time of the start, RFC 3339.
+        started: String,
+        /// Time of the end, RFC 3339.
+        finished: String,
     },
     /// The program of the container ended.
     Exited {
@@ -175,6 +204,12 @@ pub enum State {
         started: String,
         /// Time of the end, RFC 3339.
         finished: String,
+        /// Error of a later attempt to start it again; empty for none.
+        #[serde(default)]
+        error: String,
+        /// True when the kernel ended a process for lack of memory.
+        #[serde(default)]
+        is_out_of_memory: bool,
     },
 }
 
@@ -184,12 +219,18 @@ impl State {
         matches!(self, State::Running { .. })
     }
 
+    /// True while a monitor looks after the container: its program runs, or is started again soon.
+    pub fn is_live(&self) -> bool {
+        matches!(self, State::Running { .. } | State::Restarting { .. })
+    }
+
     /// Name of the state in Docker's output.
     pub fn status(&self) -> &'static str {
         match self {
             State::Created { .. } => "created",
             State::Running { paused: true, .. } => "paused",
             State::Running { .. } => "running",
+            State::Restarting { .. } => "restarting",
             State::Exited { .. } => "exited",
         }
     }
@@ -197,7 +238,9 @@ impl State {
     /// Exit code; 0 before the program ended.
     pub fn code(&self) -> i32 {
         match self {
-            State::Created { code, .. } | State::Exited { code, .. } => *code,
+            State::Created { code, .. } | State::Restarting { code, .. } | State::Exited { code, .. } => {
+                *code
+            }
             State::Running { .. } => 0,
         }
     }

@@ -1,6 +1,8 @@
 //! Settings of a container, computed from its image's defaults and the user's options. Pure.
 
 use crate::error::EngineError;
+use crate::log::LogSettings;
+use crate::restart::RestartPolicy;
 use crate::security::SecurityOptions;
 use kiln_image::config::RunConfig;
 use serde::{Deserialize, Serialize};
@@ -40,6 +42,12 @@ pub struct RunOptions {
     pub network: NetworkMode,
     /// Confinement beyond the defaults.
     pub security: SecurityOptions,
+    /// Whether the program is started again after its end.
+    pub restart: RestartPolicy,
+    /// True when standard input ends with that of the first command that is attached.
+    pub stdin_once: bool,
+    /// Way in which output is logged.
+    pub log: LogSettings,
 }
 
 /// Network of a container.

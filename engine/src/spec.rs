@@ -17,7 +17,7 @@ pub const INIT_NAME: &str = "docker-init";
 /// Mount targets that every container needs; they lie in a layer below the image.
 const STUB_FILES: [&str; 3] = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
 
-impl Owned<'_> {
+impl Owned {
     /// Adds the AppArmor profile and the requested privileges to a specification.
     pub(crate) fn confine(&mut self, spec: &mut Spec, state: &Path) -> Result<(), EngineError> {
         let security = &self.container.settings.security;
@@ -90,14 +90,22 @@ pub(crate) struct Dirs {
 }
 
 impl Dirs {
-    pub(crate) fn make(dir: &Path) -> Result<Dirs, CallError> {
-        let dirs = Dirs {
+    /// Paths of the directories of a container, whose own directory is `dir`.
+    pub(crate) fn of(dir: &Path) -> Dirs {
+        Dirs {
             root: dir.join("root"),
             upper: dir.join("layer/upper"),
             work: dir.join("layer/work"),
             etc: dir.join("etc"),
             stubs: dir.join("stubs"),
-        };
+        }
+    }
+
+    /// Creates those that are missing.
+    pub(crate) fn make(dir: &Path) -> Result<Dirs, CallError> {
+        let dirs = Dirs::of(dir);
+        // Left by a mount that did not sync: overlayfs refuses the directory while it is there.
+        kiln_image::sys::remove_path(&dirs.work.join("work/incompat"))?;
         let stubs = STUB_DIRS.map(|name| dirs.stubs.join(name));
         for path in [&dirs.root, &dirs.work, &dirs.etc].into_iter().chain(&stubs) {
             fs::create_dir_all(path).call("mkdir", path)?;

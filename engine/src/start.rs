@@ -1,26 +1,31 @@
-//! Starts a container and waits for its end.
+//! Starts a container's program, in the process that is its parent.
 
 use crate::container::Owned;
 use crate::error::EngineError;
+use crate::monitor::streams::Theirs;
 use crate::record::{Endpoint, State, now};
 use crate::settings::NetworkMode;
 use crate::spec::Dirs;
 use kiln_network::{Bridge, Connection};
-use kiln_runtime::cgroup::{self, Cgroup, Groups, Layout};
+use kiln_runtime::cgroup::{self, Cgroup, Groups, Layout, stats};
 use kiln_runtime::container::{
     CallerError, Cgroups, DeviceNodes, Entry, Filter, Handed, Identity, Modules, ParentWork, Request, Steps,
     Terminal,
 };
 use kiln_runtime::host::Host;
+use kiln_runtime::launch::{Launched, launch};
 use kiln_runtime::op::{ConsoleSize, Point, SetupError, Stage};
 use kiln_runtime::plan::plan;
-use kiln_runtime::{Process, SpawnError, SpawnRequest, Spawner};
+use kiln_runtime::{OneThread, SpawnError};
+use oci_spec::runtime::Mount;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use std::path::Path;
 
 /// Prefix of the names of cgroups.
 const CGROUP_PREFIX: &str = "kiln-run";
-/// Standard streams of a container; a terminal replaces all three.
+
+/// Standard streams of a further process in a container; a terminal replaces all three.
 #[derive(Clone, Copy, Debug)]
 pub struct Stdio<'a> {
     /// Standard input of the program.
@@ -33,73 +38,55 @@ pub struct Stdio<'a> {
     pub console: ConsoleSize,
 }
 
-/// Container whose program runs.
-pub struct Running<'a> {
-    owned: Owned<'a>,
+/// A container's program that runs.
+pub(crate) struct Started {
     /// First process of the container.
-    pub process: Process,
-    started: String,
+    pub(crate) process: Launched,
+    /// Master of its terminal; `None` without one.
+    pub(crate) console: Option<OwnedFd>,
+    /// Time of the start, RFC 3339.
+    pub(crate) time: String,
     /// Resources that are released when the container has ended.
-    _resources: Resources,
+    pub(crate) resources: Resources,
 }
 
 /// Resources of a running container.
 #[derive(Default)]
-struct Resources {
+pub(crate) struct Resources {
     cgroup: Option<Cgroup>,
     connection: Option<Connection>,
     isolated: Option<OwnedFd>,
 }
 
-impl<'a> Owned<'a> {
-    /// Starts the program. `state` is a directory that is emptied at boot.
+impl Owned {
+    /// Starts the program as a child of this process, which has one thread. `root` is the mount that becomes the root,
+    /// `state` a directory that is emptied at boot.
     ///
     /// # Errors
-    /// On failure the container stays, and its record holds the error.
-    pub fn start(
-        mut self,
-        spawner: &Spawner,
-        state: &Path,
-        stdio: &Stdio<'_>,
-    ) -> Result<Running<'a>, Box<(Owned<'a>, EngineError)>> {
-        match self.try_start(spawner, state, stdio) {
-            Ok((process, resources, started)) => {
-                Ok(Running { owned: self, process, started, _resources: resources })
-            }
-            Err(error) => {
-                let code = start_code(&error);
-                let failed = State::Created { error: Some(error.to_string()), code };
-                // The error of the start matters more than an error of this write.
-                let _ = self.set_state(failed);
-                Err(Box::new((self, error)))
-            }
-        }
-    }
-
-    fn try_start(
+    /// Fails when a part of the container cannot be made. The record is unchanged then, or names a process that has
+    /// been reaped.
+    pub(crate) fn start(
         &mut self,
-        spawner: &Spawner,
+        root: &Mount,
         state: &Path,
-        stdio: &Stdio<'_>,
-    ) -> Result<(Process, Resources, String), EngineError> {
+        size: ConsoleSize,
+        theirs: Theirs,
+    ) -> Result<Started, EngineError> {
         let layout = Host::get().layout();
-        let mut resources = self.resources(spawner, state, layout)?;
+        let mut resources = self.resources(state, layout)?;
         self.container.endpoint = resources.connection.as_ref().map(endpoint);
         self.container.groups = Some(resources.cgroup.as_ref().map_or(Groups::NONE, Cgroup::groups).clone());
         let dirs = Dirs::make(&self.dir())?;
         self.write_etc(&dirs)?;
-        let store = self.containers.store;
-        let root =
-            store.writable_mount(&self.stack, &dirs.upper, &dirs.work, std::slice::from_ref(&dirs.stubs));
         let mut spec = self.spec(&dirs);
         self.confine(&mut spec, state)?;
         let devices = resources.cgroup.as_ref().and_then(Cgroup::dir);
         let mut handed = Handed::default();
         let network = resources.network().map(|namespace| handed.lend(namespace));
         let born_in = devices.map(|dir| handed.lend(dir));
-        let settings = &self.container.settings;
+        let settings = self.container.settings.clone();
         let request = Request {
-            root: Some(&root),
+            root: Some(root),
             network,
             cgroups: Cgroups {
                 layout: Some(layout),
@@ -109,7 +96,7 @@ impl<'a> Owned<'a> {
             },
             devices: if devices.is_some() { DeviceNodes::Made } else { DeviceNodes::Exclusive },
             parent: ParentWork::START,
-            terminal: Terminal { size: stdio.console, ..Terminal::default() },
+            terminal: Terminal { size, ..Terminal::default() },
             identity: Identity {
                 user: Some(&settings.user),
                 filter: if settings.security.no_seccomp { Filter::None } else { Filter::Default },
@@ -119,17 +106,15 @@ impl<'a> Owned<'a> {
             ..Request::default()
         };
         let plan = plan(&spec, &request)?;
-        let Stdio { stdin, stdout, stderr, .. } = *stdio;
-        let started = now();
-        let request = SpawnRequest { plan: &plan, handed: &handed, stdin, stdout, stderr };
-        let process = spawner.spawn_with(&request, &mut Starting { owned: self, started: &started })?;
-        drop(handed);
+        let mut starting = Starting { owned: self, time: now(), console: None };
+        let process = with_streams(theirs, || launch(plan, handed, &mut starting))?;
+        let Starting { time, console, .. } = starting;
         // The container's process has entered the namespace by now.
         resources.isolated = None;
-        Ok((process, resources, started))
+        Ok(Started { process, console, time, resources })
     }
 
-    fn resources(&self, spawner: &Spawner, state: &Path, layout: &Layout) -> Result<Resources, EngineError> {
+    fn resources(&self, state: &Path, layout: &Layout) -> Result<Resources, EngineError> {
         cgroup::remove_orphans(layout, CGROUP_PREFIX);
         let mut resources = Resources {
             // Without the cgroup other means restrict devices.
@@ -138,9 +123,9 @@ impl<'a> Owned<'a> {
         };
         match self.container.settings.network {
             NetworkMode::Bridge => {
-                resources.connection = Some(Bridge::open(state)?.connect(spawner)?);
+                resources.connection = Some(Bridge::open(state)?.connect(&OneThread)?);
             }
-            NetworkMode::None => resources.isolated = Some(kiln_network::isolated(spawner)?),
+            NetworkMode::None => resources.isolated = Some(kiln_network::isolated(&OneThread)?),
             NetworkMode::Host => {}
         }
         Ok(resources)
@@ -148,22 +133,59 @@ impl<'a> Owned<'a> {
 }
 
 /// Writes the record before the program runs: a program with visible effects is always in the list.
-struct Starting<'a, 'b> {
-    owned: &'a mut Owned<'b>,
-    started: &'a str,
+struct Starting<'a> {
+    owned: &'a mut Owned,
+    time: String,
+    console: Option<OwnedFd>,
 }
 
-impl Steps for Starting<'_, '_> {
+impl Steps for Starting<'_> {
     fn reached(&mut self, _: Point, pid: i32) -> Result<Vec<u8>, CallerError> {
-        self.owned.set_state(State::Running { pid, started: self.started.to_owned(), paused: false })?;
+        let ticks = Groups::start_time(pid).unwrap_or_default();
+        self.owned.set_state(State::Running { pid, started: self.time.clone(), ticks, paused: false })?;
         Ok(Vec::new())
     }
+
+    fn console(&mut self, master: OwnedFd) -> Result<(), CallerError> {
+        self.console = Some(master);
+        Ok(())
+    }
+}
+
+/// Calls `work` while the standard streams of this process are those of a container, for processes that inherit them.
+fn with_streams<T>(theirs: Theirs, work: impl FnOnce() -> Result<T, SpawnError>) -> Result<T, SpawnError> {
+    let failed = |errno| SpawnError::Helper("prepare streams for", errno);
+    let null =
+        rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    rustix::stdio::dup2_stdin(&theirs.stdin).map_err(failed)?;
+    rustix::stdio::dup2_stdout(&theirs.stdout).map_err(failed)?;
+    rustix::stdio::dup2_stderr(&theirs.stderr).map_err(failed)?;
+    let result = work();
+    // Open copies of the pipes here would keep the monitor from seeing their ends.
+    rustix::stdio::dup2_stdin(&null).map_err(failed)?;
+    rustix::stdio::dup2_stdout(&null).map_err(failed)?;
+    rustix::stdio::dup2_stderr(&null).map_err(failed)?;
+    result
 }
 
 impl Resources {
     fn network(&self) -> Option<BorrowedFd<'_>> {
         let bridge = self.connection.as_ref().map(Connection::namespace);
         bridge.or_else(|| self.isolated.as_ref().map(AsFd::as_fd))
+    }
+
+    /// True when the kernel has ended a process of the container for lack of memory.
+    pub(crate) fn was_out_of_memory(&self) -> bool {
+        self.cgroup.as_ref().is_some_and(|cgroup| stats::out_of_memory_kills(cgroup.groups()) > 0)
+    }
+
+    /// Kills all processes in the cgroups: those of a container without a pid namespace outlive the first process.
+    pub(crate) fn kill_rest(&self) {
+        const SIGKILL: i32 = 9;
+        if let Some(cgroup) = &self.cgroup {
+            // An empty cgroup needs no signal.
+            let _ = cgroup.groups().signal(SIGKILL);
+        }
     }
 }
 
@@ -174,22 +196,6 @@ fn endpoint(connection: &Connection) -> Endpoint {
         prefix: connection.subnet.prefix(),
         gateway: connection.gateway,
         mac: mac.join(":"),
-    }
-}
-
-impl Running<'_> {
-    /// Waits for the end of the program and returns its exit code. A container with `auto_remove` is removed.
-    pub fn wait(mut self) -> Result<i32, EngineError> {
-        let code = self.process.wait()?;
-        let Running { mut owned, started, .. } = self;
-        if owned.container.auto_remove {
-            owned.remove()?;
-        } else {
-            owned.container.endpoint = None;
-            owned.container.groups = None;
-            owned.set_state(State::Exited { code, started, finished: now() })?;
-        }
-        Ok(code)
     }
 }
 

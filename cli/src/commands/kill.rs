@@ -35,6 +35,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     for name in &kill.containers {
         match live(&containers, name) {
             Ok(live) => {
+                say_that_the_user_ends_it(&containers, &live, signal);
                 live.signal(signal);
                 ui::line(name);
             }
@@ -50,6 +51,18 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         }
     }
     Ok(result)
+}
+
+/// Says to the monitor that the program is not to be started again, for signals that are meant to end it.
+fn say_that_the_user_ends_it(containers: &Containers<'_>, live: &Live, signal: i32) {
+    const SIGKILL: i32 = 9;
+    let own = live.container.settings.stop_signal.as_deref().and_then(kiln_runtime::signal::parse);
+    if (signal == SIGKILL || own.is_none_or(|own| own == signal))
+        && let Ok(Some(connection)) = containers.connect(&live.container)
+    {
+        // A monitor that has ended does not start it again.
+        let _ = connection.stop();
+    }
 }
 
 /// The number of a signal.

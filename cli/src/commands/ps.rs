@@ -157,7 +157,11 @@ impl Ps {
 fn status(state: &State) -> String {
     match state {
         State::Created { .. } => "Created".to_owned(),
-        State::Running { started, .. } => format!("Up {}", text::age(started).trim_end_matches(" ago")),
+        State::Running { started, paused, .. } => {
+            let paused = if *paused { " (Paused)" } else { "" };
+            format!("Up {}{paused}", text::age(started).trim_end_matches(" ago"))
+        }
+        State::Restarting { code, finished, .. } => format!("Restarting ({code}) {}", text::age(finished)),
         State::Exited { code, finished, .. } => format!("Exited ({code}) {}", text::age(finished)),
     }
 }

@@ -4,23 +4,26 @@ mod flags;
 mod image;
 mod signals;
 
-pub(super) use flags::{read_env_file, with_value};
+pub(super) use flags::{Flags, read_env_file, with_value};
+pub(super) use image::ImageFlags;
+pub(super) use signals::Target;
 
 use crate::arguments::{self, Globals};
-use crate::attach::Attachment;
 use crate::config::STATE;
+use crate::detach_keys::DetachKeys;
 use crate::error::{CliError, code};
+use crate::foreground::{self, Ended, Foreground};
 use crate::session::{self, Session};
 use crate::signals::Signals;
 use crate::ui;
 use clap::Parser;
-use flags::Flags;
-use image::ImageFlags;
-use kiln_engine::{Containers, EngineError, NetworkMode, RunOptions, start_code};
+use kiln_engine::{
+    Attach, Attached, Containers, EngineError, NetworkMode, RunOptions, StartFailure, StartOptions,
+};
 use kiln_network::resolv;
-use signals::Target;
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Run a program in a new container.
 #[derive(Debug, Parser)]
@@ -29,6 +32,18 @@ struct Run {
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
+    /// Let the container run in the background and print its id
+    #[arg(short, long)]
+    detach: bool,
+    /// Attach only to these streams: stdin, stdout or stderr; may be repeated
+    #[arg(short, long, value_name = "STREAM")]
+    attach: Vec<String>,
+    /// Leave the container with these keys [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
+    /// Pass signals on to the program
+    #[arg(long, value_name = "BOOL", default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    sig_proxy: bool,
     #[command(flatten)]
     flags: Flags,
     #[command(flatten)]
@@ -45,13 +60,18 @@ pub fn describe() -> clap::Command {
     <Run as clap::CommandFactory>::command()
 }
 
-/// Creates a container, starts it, and returns its exit code.
+/// Creates a container and starts it. In the foreground, returns its exit code.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let run: Run = arguments::parse_leading("run", arguments)?;
-    let options = run.flags.options(&run.command).map_err(|error| error.with_code(code::USAGE))?;
-    let attachment = Attachment::new(run.flags.tty, run.flags.interactive)?;
-    let spawner = session::start_helper()?;
-    let target = Target::listen(Signals::catch()?);
+    let streams = Streams::parse(&run.attach, run.flags.interactive)?;
+    let options = run.options(&streams).map_err(|error| error.with_code(code::USAGE))?;
+    let keys = DetachKeys::parse(run.detach_keys.as_deref())?;
+    let foreground = streams.foreground(run.flags.tty, keys);
+    if !run.detach {
+        foreground.check()?;
+    }
+    let monitor = session::start_monitor()?;
+    let target = Target::listen(Signals::catch()?, run.sig_proxy);
     let session = Session::open(globals)?;
 
     // Layers of the image must not be collected before the container pins them.
@@ -61,29 +81,87 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let containers = Containers::open(&session.store)?;
     let owned = containers.create(&image, &run.image, &options).map_err(create_error)?;
     drop(using);
+    let id = owned.container.id.clone();
+    run.flags.write_id(&id)?;
     target.expect();
-    let started = owned.start(&spawner, Path::new(STATE), &attachment.stdio());
-    let mut running = match started {
-        Ok(running) => running,
-        Err(failed) => {
-            let (owned, error) = *failed;
-            let code = start_code(&error);
-            let failed = start_error(&error, code);
-            if options.auto_remove {
-                owned.remove()?;
-            }
-            return Err(failed);
+    let attach = (!run.detach).then_some(Attach { input: foreground.input });
+    let options = StartOptions { state: Path::new(STATE), size: foreground::own_size(), attach };
+    let started = monitor.start(&containers, owned, &options);
+    let connection = Arc::new(started.map_err(|failure| start_error(&failure))?);
+    if run.detach {
+        ui::line(&id);
+        return Ok(0);
+    }
+    target.set(&connection, run.flags.tty);
+    let ended = foreground.run(&connection)?;
+    exit_code(ended, &connection)
+}
+
+/// Exit code of a command that was attached to a container.
+pub(super) fn exit_code(ended: Ended, connection: &Attached) -> Result<u8, CliError> {
+    match ended {
+        Ended::Exited(code) => {
+            connection.wait_for_close();
+            // An exit code has eight bits.
+            Ok(code as u8)
         }
-    };
-    let attached = attachment.begin(running.process.console.take())?;
-    target.set(&running, attached.console());
-    let code = running.wait()?;
-    attached.finish();
-    // An exit code has eight bits.
-    Ok(code as u8)
+        Ended::Detached => Ok(0),
+        Ended::Gone => Err(CliError::failed("the monitor of the container was killed")
+            .hint("`kiln ps` shows whether the program still runs, `kiln rm -f` ends it")
+            .with_code(code::USAGE)),
+    }
+}
+
+/// Streams that a command is attached to.
+pub(super) struct Streams {
+    input: bool,
+    stdout: bool,
+    stderr: bool,
+    are_given: bool,
+}
+
+impl Streams {
+    /// Reads the flags `-a` and `-i`: without `-a`, all streams.
+    fn parse(given: &[String], interactive: bool) -> Result<Streams, CliError> {
+        let mut streams = Streams {
+            input: interactive && given.is_empty(),
+            stdout: given.is_empty(),
+            stderr: given.is_empty(),
+            are_given: !given.is_empty(),
+        };
+        for name in given {
+            match name.to_ascii_lowercase().as_str() {
+                "stdin" => streams.input = true,
+                "stdout" => streams.stdout = true,
+                "stderr" => streams.stderr = true,
+                _ => {
+                    let message = format!(
+                        "invalid argument \"{name}\" for \"-a, --attach\": valid streams are STDIN, STDOUT and STDERR"
+                    );
+                    return Err(CliError::Flags(message, Vec::new()));
+                }
+            }
+        }
+        Ok(streams)
+    }
+
+    fn foreground(&self, terminal: bool, keys: DetachKeys) -> Foreground {
+        Foreground { terminal, input: self.input, stdout: self.stdout, stderr: self.stderr, keys }
+    }
 }
 
 impl Run {
+    fn options(&self, streams: &Streams) -> Result<RunOptions, CliError> {
+        let conflict = |flags: &str| Err(CliError::failed(format!("conflicting options: {flags}")));
+        if self.detach && streams.are_given {
+            return conflict("-a and -d");
+        }
+        let mut options = self.flags.options(&self.command)?;
+        options.interactive |= streams.input;
+        options.stdin_once = options.interactive && !self.detach;
+        Ok(options)
+    }
+
     /// Reports that the container uses public name servers instead of the host's.
     fn tell_of_name_servers(&self, options: &RunOptions) {
         if options.network == NetworkMode::Bridge && !self.from.quiet && resolv::for_container().is_public {
@@ -92,19 +170,19 @@ impl Run {
     }
 }
 
-fn create_error(error: EngineError) -> CliError {
+pub(super) fn create_error(error: EngineError) -> CliError {
     CliError::from(error).with_code(code::USAGE)
 }
 
 /// Error for a container that did not start, with hints.
-fn start_error(error: &EngineError, code: i32) -> CliError {
-    let message = format!("failed to create task for container: {}", crate::error::chain(error));
+pub(super) fn start_error(failure: &StartFailure) -> CliError {
+    let message = format!("failed to create task for container: {failure}");
     let is_user = ["unable to find user", "unable to find group"].iter().any(|text| message.contains(text));
-    let failed = CliError::failed(message).with_code(code as u8);
-    match u8::try_from(code) {
+    let failed = CliError::failed(message).with_code(failure.code as u8);
+    match u8::try_from(failure.code) {
         Ok(code::NOT_FOUND) => failed.hint("check the name of the program, and that the image has it (a script also needs the interpreter of its first line)"),
         Ok(code::NOT_EXECUTABLE) => failed.hint("is it a program or a script with `#!`, executable for the container's user, and made for this platform?"),
-        _ if error.is_full() => failed.hint(crate::error::FULL),
+        _ if failure.is_full => failed.hint(crate::error::FULL),
         _ if is_user => failed.hint("name a user of the image's /etc/passwd, or write a number: --user 1000:1000"),
         _ => failed,
     }

@@ -1,34 +1,27 @@
 //! `kiln stop`.
 
-use super::kill::{live, number};
+use super::kill::number;
+use super::start::sound;
 use crate::arguments::{self, Globals};
 use crate::error::{CliError, code};
-use crate::missing;
 use crate::session::Session;
 use crate::ui;
 use clap::Parser;
-use kiln_engine::{Containers, EngineError, Live};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use kiln_engine::{Attached, Container, Containers, EngineError, Live};
 use std::ffi::OsString;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
+/// Time for a program to end, when neither the user nor the container says otherwise.
+const USUAL: Duration = Duration::from_secs(10);
 
 /// Stop running containers.
 #[derive(Debug, Parser)]
 struct Stop {
-    /// Kill a container that has not ended after this many seconds; -1 waits for ever
-    #[arg(
-        short,
-        long,
-        visible_alias = "time",
-        value_name = "SECONDS",
-        default_value = "10",
-        allow_negative_numbers = true
-    )]
-    timeout: i64,
+    /// Kill a container that has not ended after this many seconds; -1 waits for ever [default: the container's, or 10]
+    #[arg(short, long, visible_alias = "time", value_name = "SECONDS", allow_negative_numbers = true)]
+    timeout: Option<i64>,
     /// Send this signal first [default: the image's STOPSIGNAL, or TERM]
     #[arg(short, long, value_name = "SIGNAL")]
     signal: Option<String>,
@@ -46,19 +39,16 @@ pub fn describe() -> clap::Command {
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let stop: Stop = arguments::parse("stop", arguments)?;
     let signal = stop.signal.as_deref().map(number).transpose()?;
-    let patience = u64::try_from(stop.timeout).ok().map(Duration::from_secs);
     let session = Session::open(globals)?;
     let containers = Containers::open(&session.store)?;
     let mut result = 0;
     for name in &stop.containers {
-        match live(&containers, name) {
-            Ok(live) => {
-                end(&live, signal, patience);
-                ui::line(name);
-            }
-            Err(EngineError::NotRunning(_)) => ui::line(name),
+        let stopped = sound(&containers, name)
+            .and_then(|container| stop_one(&containers, &container, signal, &Patience::of(stop.timeout)));
+        match stopped {
+            Ok(()) => ui::line(name),
             Err(error) => {
-                missing::container(&containers, error).report();
+                error.report();
                 result = code::FAILURE;
             }
         }
@@ -66,28 +56,80 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     Ok(result)
 }
 
-/// Asks a container to end, and kills it when that takes longer than `patience`; `None` waits for ever.
-fn end(live: &Live, signal: Option<i32>, patience: Option<Duration>) {
-    let own = live.container.settings.stop_signal.as_deref().and_then(kiln_runtime::signal::parse);
-    live.signal(signal.or(own).unwrap_or(SIGTERM));
-    if !has_ended(live, patience) {
-        live.signal(SIGKILL);
-        has_ended(live, None);
+/// How long a program may take to end before it is killed.
+pub(super) enum Patience {
+    /// As long as the container's settings say.
+    OfContainer,
+    /// A number of seconds.
+    Seconds(u64),
+    /// For ever.
+    Endless,
+}
+
+impl Patience {
+    /// Reads the flag `--timeout`.
+    pub(super) fn of(timeout: Option<i64>) -> Patience {
+        match timeout.map(u64::try_from) {
+            None => Patience::OfContainer,
+            Some(Ok(seconds)) => Patience::Seconds(seconds),
+            Some(Err(_)) => Patience::Endless,
+        }
+    }
+
+    /// The longest wait; `None` for ever.
+    fn time(&self, _container: &Container) -> Option<Duration> {
+        match self {
+            Patience::OfContainer => Some(USUAL),
+            Patience::Seconds(seconds) => Some(Duration::from_secs(*seconds)),
+            Patience::Endless => None,
+        }
     }
 }
 
-/// Waits for the end of the init process; false when it has not come in time.
-fn has_ended(live: &Live, patience: Option<Duration>) -> bool {
-    let deadline = patience.map(|patience| Instant::now() + patience);
-    loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let left =
-            left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
-        let mut polled = [PollFd::new(live.pidfd(), PollFlags::IN)];
-        match poll(&mut polled, left.as_ref()) {
-            Ok(0) => return false,
-            Err(Errno::INTR) => {}
-            _ => return true,
+/// Ends a container: asks its program to end, and kills it when that takes too long. One that does not run is stopped.
+/// Returns when the end is recorded.
+pub(super) fn stop_one(
+    containers: &Containers<'_>,
+    container: &Container,
+    signal: Option<i32>,
+    patience: &Patience,
+) -> Result<(), CliError> {
+    let connection = containers.connect(container)?;
+    if let Some(connection) = &connection {
+        // The monitor may have ended just now, with the program.
+        let _ = connection.stop().and_then(|()| connection.ask_for_end());
+    }
+    let live = match containers.live(container) {
+        Ok(live) => live,
+        Err(EngineError::NotRunning(_)) => {
+            // One that waits for its restart is stopped by the word to its monitor.
+            if let Some(connection) = connection.filter(|_| container.state.is_live()) {
+                connection.wait();
+            }
+            return Ok(());
         }
+        Err(error) => return Err(error.into()),
+    };
+    let own = container.settings.stop_signal.as_deref().and_then(kiln_runtime::signal::parse);
+    live.signal(signal.or(own).unwrap_or(SIGTERM));
+    if !has_ended(connection.as_ref(), &live, patience.time(container)) {
+        live.signal(SIGKILL);
+        has_ended(connection.as_ref(), &live, None);
+    }
+    Ok(())
+}
+
+/// Waits until the end is recorded; false when it has not come in time. `None` waits for ever.
+fn has_ended(connection: Option<&Attached>, live: &Live, patience: Option<Duration>) -> bool {
+    let monitor = match (connection, patience) {
+        (Some(connection), Some(patience)) => connection.wait_for(patience),
+        (Some(connection), None) => Some(connection.wait()),
+        (None, _) => Some(None),
+    };
+    match monitor {
+        None => false,
+        Some(Some(_)) => true,
+        // Without its monitor the program's own end is all there is.
+        Some(None) => live.wait_for(patience),
     }
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// Ends a test that the host cannot run; the test command counts these words.
 macro_rules! skip {
@@ -133,6 +134,11 @@ impl Fixture {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let left: Vec<&str> = mounts.lines().filter(|line| line.contains(&root)).collect();
         assert!(left.is_empty(), "mounts are left: {left:#?}");
+        // A monitor ends just after it has released its container.
+        let began = Instant::now();
+        while !processes_with(&root).is_empty() && began.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         assert_eq!(processes_with(&root), Vec::<String>::new(), "processes are left");
     }
 }
@@ -141,7 +147,13 @@ impl Drop for Fixture {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.assert_clean();
+            return;
         }
+        // A failed test leaves no container running.
+        let left = self.words("ps -aq").out;
+        let mut words = vec!["rm", "-f"];
+        words.extend(left.split_whitespace());
+        self.kiln(&words);
     }
 }
 

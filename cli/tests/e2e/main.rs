@@ -27,6 +27,7 @@ mod hints;
 mod hosts;
 mod images;
 mod layers;
+mod lifecycle;
 mod limits;
 mod lints;
 mod mounts;

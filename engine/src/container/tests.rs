@@ -1,4 +1,5 @@
 use super::*;
+use kiln_image::store::Stack;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 

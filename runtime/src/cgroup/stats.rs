@@ -136,6 +136,13 @@ pub fn read(groups: &Groups) -> Stats {
     stats
 }
 
+/// Number of processes that the kernel has ended in the cgroup for lack of memory; 0 where it does not count them.
+pub fn out_of_memory_kills(groups: &Groups) -> u64 {
+    let legacy = groups.path_of("memory").map(|dir| table(dir, "memory.oom_control"));
+    let unified = groups.unified_path().map(|dir| table(dir, "memory.events"));
+    legacy.into_iter().chain(unified).filter_map(|counts| counts.get("oom_kill").copied()).max().unwrap_or(0)
+}
+
 fn number(dir: &Path, file: &str) -> Option<u64> {
     let text = fs::read_to_string(dir.join(file)).ok()?;
     match text.trim() {

@@ -193,9 +193,9 @@ impl Inspected {
             resolv_conf_path: etc("resolv.conf"),
             hostname_path: etc("hostname"),
             hosts_path: etc("hosts"),
-            log_path: String::new(),
+            log_path: dir.join("json.log").display().to_string(),
             name: format!("/{}", container.name),
-            restart_count: 0,
+            restart_count: container.restarts,
             driver: "overlay2",
             platform: "linux",
             mount_label: "",
@@ -225,21 +225,22 @@ impl ShownState {
         let (started, finished) = match state {
             State::Created { .. } => (zero_time(), zero_time()),
             State::Running { started, .. } => (started.clone(), zero_time()),
-            State::Exited { started, finished, .. } => (started.clone(), finished.clone()),
+            State::Restarting { started, finished, .. } | State::Exited { started, finished, .. } => {
+                (started.clone(), finished.clone())
+            }
         };
         ShownState {
             status: state.status(),
-            running: state.is_running(),
-            paused: false,
-            restarting: false,
-            oom_killed: false,
+            running: state.is_live(),
+            paused: matches!(state, State::Running { paused: true, .. }),
+            restarting: matches!(state, State::Restarting { .. }),
+            oom_killed: matches!(state, State::Exited { is_out_of_memory: true, .. }),
             dead: false,
             pid: if let State::Running { pid, .. } = state { *pid } else { 0 },
             exit_code: state.code(),
-            error: if let State::Created { error: Some(error), .. } = state {
-                error.clone()
-            } else {
-                String::new()
+            error: match state {
+                State::Created { error: Some(error), .. } | State::Exited { error, .. } => error.clone(),
+                _ => String::new(),
             },
             started_at: started,
             finished_at: finished,
@@ -253,7 +254,10 @@ impl HostConfig {
             binds: None,
             network_mode: container.settings.network.name(),
             port_bindings: BTreeMap::new(),
-            restart_policy: RestartPolicy { name: "no", maximum_retry_count: 0 },
+            restart_policy: RestartPolicy {
+                name: container.restart.name(),
+                maximum_retry_count: container.restart.most(),
+            },
             auto_remove: container.auto_remove,
             cap_add: None,
             cap_drop: None,

@@ -2,61 +2,74 @@
 
 use crate::error::{CliError, code};
 use clap::Args;
-use kiln_engine::{NetworkMode, RunOptions, SecurityOptions};
+use kiln_engine::log::LogSettings;
+use kiln_engine::{NetworkMode, RestartPolicy, RunOptions, SecurityOptions};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Settings of the container.
 #[derive(Debug, Args)]
-pub(super) struct Flags {
+pub(in crate::commands) struct Flags {
     /// Remove the container when it has ended
     #[arg(long)]
-    pub(super) rm: bool,
+    pub(in crate::commands) rm: bool,
     /// Keep standard input open
     #[arg(short, long)]
-    pub(super) interactive: bool,
+    pub(in crate::commands) interactive: bool,
     /// Give the container a terminal
     #[arg(short, long)]
-    pub(super) tty: bool,
+    pub(in crate::commands) tty: bool,
     /// Set an environment variable; without VALUE, to its value here; may be repeated
     #[arg(short, long, value_name = "NAME[=VALUE]")]
-    pub(super) env: Vec<String>,
+    pub(in crate::commands) env: Vec<String>,
     /// Read environment variables from FILE, one a line; may be repeated
     #[arg(long, value_name = "FILE")]
-    pub(super) env_file: Vec<PathBuf>,
+    pub(in crate::commands) env_file: Vec<PathBuf>,
     /// Set the working directory in the container [default: the image's]
     #[arg(short, long, value_name = "DIR")]
-    pub(super) workdir: Option<String>,
+    pub(in crate::commands) workdir: Option<String>,
     /// Run as a user, NAME|UID[:GROUP|GID] [default: the image's]
     #[arg(short, long, value_name = "USER")]
-    pub(super) user: Option<String>,
+    pub(in crate::commands) user: Option<String>,
     /// Run a first process that passes signals on and reaps orphans
     #[arg(long)]
-    pub(super) init: bool,
+    pub(in crate::commands) init: bool,
+    /// Start the program again after its end: no, always, unless-stopped or on-failure[:TIMES]
+    #[arg(long, value_name = "POLICY", default_value = "no")]
+    pub(in crate::commands) restart: String,
+    /// Log the output by this driver: json-file, local or none
+    #[arg(long, value_name = "DRIVER", default_value = "json-file")]
+    pub(in crate::commands) log_driver: String,
+    /// Set an option of the log, NAME=VALUE: max-size, max-file; may be repeated
+    #[arg(long, value_name = "OPTION")]
+    pub(in crate::commands) log_opt: Vec<String>,
+    /// Write the id of the container to FILE, which must not exist
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::commands) cidfile: Option<PathBuf>,
     /// Name the container
     #[arg(long, value_name = "NAME")]
-    pub(super) name: Option<String>,
+    pub(in crate::commands) name: Option<String>,
     /// Run PROGRAM instead of the image's; empty for none
     #[arg(long, value_name = "PROGRAM")]
-    pub(super) entrypoint: Option<String>,
+    pub(in crate::commands) entrypoint: Option<String>,
     /// Set the host name in the container
     #[arg(short = 'h', long, value_name = "NAME")]
-    pub(super) hostname: Option<String>,
+    pub(in crate::commands) hostname: Option<String>,
     /// Set a label of the container; may be repeated
     #[arg(short, long, value_name = "NAME=VALUE")]
-    pub(super) label: Vec<String>,
+    pub(in crate::commands) label: Vec<String>,
     /// Connect the container to a network: bridge, none or host
     #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "bridge")]
-    pub(super) network: String,
+    pub(in crate::commands) network: String,
     /// Set a security option, NAME=VALUE: apparmor, label, no-new-privileges, seccomp; may be repeated
     #[arg(long, value_name = "OPTION")]
-    pub(super) security_opt: Vec<String>,
+    pub(in crate::commands) security_opt: Vec<String>,
 }
 
 impl Flags {
     /// Converts the flags, with the arguments of the container's program.
-    pub(super) fn options(&self, command: &[OsString]) -> Result<RunOptions, CliError> {
+    pub(in crate::commands) fn options(&self, command: &[OsString]) -> Result<RunOptions, CliError> {
         let text = |argument: &OsString| argument.to_string_lossy().into_owned();
         let mut environment = BTreeMap::new();
         let mut order = Vec::new();
@@ -68,6 +81,18 @@ impl Flags {
             if environment.insert(name.clone(), entry).is_none() {
                 order.push(name);
             }
+        }
+        let usage =
+            |error: &dyn std::error::Error| CliError::failed(error.to_string()).with_code(code::USAGE);
+        let restart = RestartPolicy::parse(&self.restart).map_err(|error| usage(&error))?;
+        if self.rm && restart != RestartPolicy::No {
+            return Err(CliError::failed("conflicting options: cannot specify both --restart and --rm"));
+        }
+        if let Some(path) = self.cidfile.as_ref().filter(|path| path.exists()) {
+            return Err(CliError::failed(format!(
+                "container ID file found, make sure the other container isn't running or delete {}",
+                path.display()
+            )));
         }
         let pairs = self.label.iter().map(|entry| entry.split_once('=').unwrap_or((entry, "")));
         Ok(RunOptions {
@@ -84,8 +109,26 @@ impl Flags {
             tty: self.tty,
             interactive: self.interactive,
             network: self.network_mode()?,
+            restart,
+            stdin_once: self.interactive,
+            log: LogSettings::parse(&self.log_driver, &self.log_opt).map_err(|error| usage(&error))?,
             security: SecurityOptions::parse(&self.security_opt)
                 .map_err(|error| CliError::failed(error.to_string()).with_code(code::USAGE))?,
+        })
+    }
+
+    /// Writes the id of the new container to the file of `--cidfile`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file exists or cannot be written.
+    pub(in crate::commands) fn write_id(&self, id: &str) -> Result<(), CliError> {
+        use std::io::Write;
+        let Some(path) = &self.cidfile else { return Ok(()) };
+        let created = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
+        created.and_then(|mut file| file.write_all(id.as_bytes())).map_err(|error| {
+            CliError::failed(format!("failed to create the container ID file `{}`: {error}", path.display()))
+                .with_code(code::USAGE)
         })
     }
 

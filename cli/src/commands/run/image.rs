@@ -10,18 +10,18 @@ use kiln_image::store::{Image, StoreError};
 
 /// Flags for the image, for `kiln run` and `kiln create`.
 #[derive(Debug, Args)]
-pub(super) struct ImageFlags {
+pub(in crate::commands) struct ImageFlags {
     /// Pull the image when it is missing, always or never
     #[arg(long, value_name = "WHEN", default_value = "missing")]
     pull: String,
     /// Do not show the progress of a pull
     #[arg(short, long)]
-    pub(super) quiet: bool,
+    pub(in crate::commands) quiet: bool,
 }
 
 impl ImageFlags {
     /// Finds the image, and pulls it if the options require that.
-    pub(super) fn image(&self, session: &Session, name: &str) -> Result<Image, CliError> {
+    pub(in crate::commands) fn image(&self, session: &Session, name: &str) -> Result<Image, CliError> {
         let store = &session.store;
         let pull = || {
             let finder = ImageFinder::new(store, &session.config.registry);

@@ -1,9 +1,9 @@
 //! Signals of a command in the foreground, which are for its container.
 
+use crate::foreground;
 use crate::signals::Signals;
 use crate::ui;
-use kiln_engine::Running;
-use kiln_runtime::container::terminal;
+use kiln_engine::Attached;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,8 +11,10 @@ use std::time::Duration;
 
 /// Recipient of signals, which changes with the state of the start.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(in crate::commands) struct Target {
     shared: Arc<Mutex<Reached>>,
+    /// True when signals are passed on to the program.
+    proxy: bool,
 }
 
 /// State of the start, as far as signals need it.
@@ -26,7 +28,8 @@ enum Reached {
     /// The program of the container runs.
     Running {
         process: OwnedFd,
-        console: Option<Arc<OwnedFd>>,
+        connection: Arc<Attached>,
+        has_terminal: bool,
         /// Number of SIGINT and SIGTERM so far.
         asked: u32,
     },
@@ -46,21 +49,26 @@ const MOMENT: Duration = Duration::from_secs(1);
 const HANG_UP_GRACE: Duration = Duration::from_secs(5);
 
 impl Target {
-    pub(super) fn listen(signals: Signals) -> Target {
-        let target = Target { shared: Arc::default() };
+    /// Receives signals from now on. Without `proxy` they are the command's own once the program runs.
+    pub(in crate::commands) fn listen(signals: Signals, proxy: bool) -> Target {
+        let target = Target { shared: Arc::default(), proxy };
         let hearing = target.clone();
         signals.listen(move |signal| hearing.hear(signal));
         target
     }
 
     /// Directs signals to the container that is being started.
-    pub(super) fn expect(&self) {
+    pub(in crate::commands) fn expect(&self) {
         *self.lock() = Reached::Starting(Vec::new());
     }
 
-    pub(super) fn set(&self, running: &Running<'_>, console: Option<Arc<OwnedFd>>) {
-        let Ok(process) = running.process.pidfd().try_clone_to_owned() else { return };
-        let before = std::mem::replace(&mut *self.lock(), Reached::Running { process, console, asked: 0 });
+    /// Directs signals to the container of a connection, which has a pidfd.
+    pub(in crate::commands) fn set(&self, connection: &Arc<Attached>, has_terminal: bool) {
+        let process = connection.pidfd().map(|process| process.try_clone_to_owned());
+        let Some(Ok(process)) = process else { return };
+        let connection = Arc::clone(connection);
+        let running = Reached::Running { process, connection, has_terminal, asked: 0 };
+        let before = std::mem::replace(&mut *self.lock(), running);
         if let Reached::Starting(signals) = before {
             signals.into_iter().for_each(|signal| self.hear(signal));
         }
@@ -77,10 +85,17 @@ impl Target {
             }
             Reached::Nothing => {}
             Reached::Starting(signals) => signals.push(signal),
-            Reached::Running { console: Some(console), .. } if signal == SIGWINCH => {
-                terminal::copy_size(console)
+            Reached::Running { connection, has_terminal: true, .. } if signal == SIGWINCH => {
+                let (rows, columns) = foreground::own_size();
+                // A container that has ended has no terminal.
+                let _ = connection.resize(rows, columns);
             }
-            Reached::Running { process, asked, console } => {
+            Reached::Running { .. } if !self.proxy => {
+                if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) {
+                    std::process::exit(128 + signal);
+                }
+            }
+            Reached::Running { process, asked, has_terminal, .. } => {
                 *asked += u32::from(matches!(signal, SIGINT | SIGTERM));
                 let signal = if *asked >= PATIENCE { SIGKILL } else { signal };
                 send(process, signal);
@@ -88,7 +103,7 @@ impl Target {
                     match signal {
                         SIGINT => after(process, MOMENT, told_to_press(PATIENCE - *asked)),
                         // Without its terminal the user can neither see nor end the program.
-                        SIGHUP if console.is_some() => {
+                        SIGHUP if *has_terminal => {
                             after(process, HANG_UP_GRACE, |process| send(process, SIGKILL))
                         }
                         _ => {}

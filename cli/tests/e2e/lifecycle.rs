@@ -1,0 +1,365 @@
+//! Containers that outlive the command that started them: `run -d`, `create`, `start`, `restart`, `wait`, `attach`,
+//! `logs`, restart policies, and monitors that are killed.
+
+use crate::fixture::{Done, Fixture};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// Longest time until an event on a busy host.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Waits until a command's output is as wanted.
+#[track_caller]
+fn until(fixture: &Fixture, line: &str, is_there: impl Fn(&Done) -> bool) -> Done {
+    let began = Instant::now();
+    loop {
+        let done = fixture.words(line);
+        if is_there(&done) {
+            return done;
+        }
+        assert!(began.elapsed() < LONGEST, "kiln {line}: {}{}", done.out, done.err);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn shell(fixture: &Fixture, flags: &str, script: &str) -> Done {
+    let mut words = vec!["run"];
+    words.extend(flags.split_whitespace());
+    words.extend(["busybox", "sh", "-c", script]);
+    fixture.kiln(&words)
+}
+
+#[track_caller]
+fn status(fixture: &Fixture, name: &str) -> String {
+    fixture.ok(&format!("inspect -f {{{{.State.Status}}}}/{{{{.State.ExitCode}}}} {name}")).trim().to_owned()
+}
+
+/// Pid of the only monitor of the fixture.
+fn monitor(fixture: &Fixture) -> i32 {
+    let root = fixture.root().display().to_string();
+    let processes = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let path = entry.path();
+        let is_monitor = fs::read_to_string(path.join("comm")).is_ok_and(|name| name == "kiln-monitor\n");
+        let environment = fs::read(path.join("environ")).unwrap_or_default();
+        let is_ours = environment.windows(root.len()).any(|window| window == root.as_bytes());
+        (is_monitor && is_ours).then(|| entry.file_name().to_str()?.parse().ok()).flatten()
+    });
+    let found: Vec<i32> = processes.collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0]
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+#[test]
+fn detached_containers_live_on_and_start_again() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let done = shell(
+        &fixture,
+        "-d --name web",
+        "echo out; echo err >&2; read x </tmp/none; while [ ! -e /go ]; do sleep 0.02; done; exit 3",
+    );
+    let id = done.out.trim_end();
+    assert_eq!((done.code, id.len(), done.err.as_str()), (0, 64, ""));
+    assert_eq!(fixture.ok("ps -q --no-trunc"), format!("{id}\n"));
+    assert!(fixture.ok("ps").contains("Up "));
+    let logs = until(&fixture, "logs web", |done| done.err.contains("none"));
+    assert!(logs.out == "out\n" && logs.err.starts_with("err\n"), "{logs:?}");
+    let refused = fixture.words("rm web");
+    assert!(
+        refused.code == 1 && refused.err.contains("cannot remove container \"/web\": container is running")
+    );
+    // Several wait, one follows the log, and one is attached: all notice the end.
+    let waiting = fixture.start(&["wait", "web"]);
+    let mut following = fixture.start(&["logs", "-f", "web"]);
+    let attached = fixture.start(&["attach", "web"]);
+    let mut first = String::new();
+    BufReader::new(following.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();
+    fixture.ok("exec web touch /go");
+    assert_eq!(Done::of(waiting.wait_with_output().unwrap()).out, "3\n");
+    assert_eq!(attached.wait_with_output().unwrap().status.code(), Some(3));
+    assert_eq!((first.as_str(), following.wait().unwrap().code()), ("out\n", Some(0)));
+    assert_eq!(status(&fixture, "web"), "exited/3");
+    assert!(fixture.ok("ps -a").contains("Exited (3)"));
+    assert_eq!(fixture.ok("ps -q"), "");
+    assert_eq!(fixture.ok("wait web"), "3\n");
+    // Started again it keeps its files, and its log goes on.
+    assert_eq!(fixture.ok("start web"), "web\n");
+    assert_eq!(fixture.ok("wait web"), "3\n");
+    assert_eq!(fixture.words("logs web").out, "out\nout\n");
+    let attached = fixture.words("start -a web");
+    assert!(
+        attached.code == 3 && attached.out == "out\n" && attached.err.starts_with("err\n"),
+        "{attached:?}"
+    );
+    assert_eq!(fixture.ok("rm web"), "web\n");
+    assert_eq!(fixture.ok("ps -aq"), "");
+}
+
+#[test]
+fn killed_commands_stop_no_container() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let script = "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.02; done";
+    let mut command = fixture.start(&["run", "--name", "web", "busybox", "sh", "-c", script]);
+    let mut line = String::new();
+    BufReader::new(command.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    command.kill().unwrap();
+    command.wait().unwrap();
+    let count = fixture.words("logs web").out.lines().count();
+    until(&fixture, "logs web", |done| done.out.lines().count() > count);
+    assert_eq!(status(&fixture, "web"), "running/0");
+    let mut attached = fixture.start(&["attach", "--no-stdin", "web"]);
+    let mut seen = BufReader::new(attached.stdout.take().unwrap());
+    line.clear();
+    seen.read_line(&mut line).unwrap();
+    assert!(line.starts_with("line "), "{line}");
+    assert_eq!(fixture.ok("stop -t 0 web"), "web\n");
+    assert_eq!(attached.wait().unwrap().code(), Some(137));
+    // Every line is there once, whoever was attached.
+    let log = fixture.ok("logs web");
+    let expected: Vec<String> = (1..=log.lines().count()).map(|number| format!("line {number}")).collect();
+    assert_eq!(log.lines().collect::<Vec<_>>(), expected);
+    fixture.ok("rm web");
+}
+
+#[test]
+fn containers_survive_their_monitor() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    // The program would be ended by SIGPIPE, and then write nothing more.
+    let script = "while true; do echo x; echo x >> /count; sleep 0.02; done";
+    let done = shell(&fixture, "-d --name web", script);
+    assert_eq!(done.code, 0, "{}", done.err);
+    kill(monitor(&fixture));
+    let lines = |fixture: &Fixture| fixture.ok("exec web wc -l /count").split(' ').next().map(str::to_owned);
+    let before = lines(&fixture);
+    until(&fixture, "exec web wc -l /count", |done| done.out.split(' ').next() != before.as_deref());
+    assert_eq!(status(&fixture, "web"), "running/0");
+    assert!(fixture.words("rm web").err.contains("container is running"));
+    let refused = fixture.words("attach web");
+    assert!(refused.code == 1 && refused.err.contains("was killed"), "{}", refused.err);
+    assert_eq!(fixture.ok("start web"), "web\n");
+    fixture.ok("stop -t 0 web");
+    assert_eq!(status(&fixture, "web"), "exited/137");
+    fixture.ok("start web");
+    assert_eq!(status(&fixture, "web"), "running/0");
+    kill(monitor(&fixture));
+    assert_eq!(fixture.ok("rm -f web"), "web\n");
+    // A container that is to be removed at its end stays while its program runs.
+    shell(&fixture, "-d --rm --name web", script);
+    kill(monitor(&fixture));
+    assert!(fixture.ok("ps").contains("web"));
+    fixture.ok("kill web");
+    until(&fixture, "ps -aq", |done| done.out.is_empty());
+}
+
+#[test]
+fn policies_start_programs_again() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    shell(&fixture, "-d --name two --restart on-failure:2", "echo run; exit 4");
+    let done = until(&fixture, "inspect -f {{.State.Status}}/{{.RestartCount}} two", |done| {
+        done.out.starts_with("exited")
+    });
+    assert_eq!(done.out, "exited/2\n");
+    assert_eq!(fixture.ok("logs two"), "run\nrun\nrun\n");
+    shell(&fixture, "-d --name good --restart on-failure", "exit 0");
+    assert_eq!(fixture.ok("wait good"), "0\n");
+    assert_eq!(status(&fixture, "good"), "exited/0");
+    // What the user stops, stays stopped, whether it runs or waits for its restart.
+    shell(&fixture, "-d --name ever --restart always", "exit 5");
+    until(&fixture, "ps", |done| done.out.contains("Restarting (5)"));
+    fixture.ok("stop ever");
+    assert_eq!(status(&fixture, "ever"), "exited/5");
+    shell(&fixture, "-d --name up --restart unless-stopped", "while true; do sleep 1; done");
+    fixture.ok("kill up");
+    assert_eq!(fixture.ok("wait up"), "137\n");
+    assert_eq!(status(&fixture, "up"), "exited/137");
+    fixture.ok("rm -f two good ever up");
+    assert_eq!(fixture.ok("ps -aq"), "");
+}
+
+#[test]
+fn created_containers_are_started_later() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let file = fixture.path("id");
+    let id = fixture.ok(&format!("create -i --name cat --cidfile {} busybox cat", file.display()));
+    assert_eq!(fs::read_to_string(&file).unwrap(), id.trim_end());
+    assert_eq!(status(&fixture, "cat"), "created/0");
+    assert_eq!(fixture.ok("wait cat"), "0\n");
+    let mut started = fixture.command(&["start", "-ai", "cat"]);
+    let mut started = started.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    started.stdin.take().unwrap().write_all(b"over\n").unwrap();
+    let done = Done::of(started.wait_with_output().unwrap());
+    assert_eq!((done.code, done.out.as_str()), (0, "over\n"));
+    let failed = fixture.words("start cat nosuch");
+    assert_eq!((failed.code, failed.out.as_str()), (1, "cat\n"));
+    assert!(failed.err.contains("No such container: nosuch"), "{}", failed.err);
+    assert!(failed.err.ends_with("Error: failed to start containers: nosuch\n"), "{}", failed.err);
+    let again = fixture.words(&format!("create --cidfile {} busybox", file.display()));
+    assert!(again.code == 125 && again.err.contains("container ID file found"), "{}", again.err);
+    fixture.ok("rm -f cat");
+    // A program that does not exist: the container stays, with the reason.
+    fixture.ok("create --name none busybox nosuchprogram");
+    let failed = fixture.words("start none");
+    assert!(failed.code == 1 && failed.err.contains("nosuchprogram"), "{}", failed.err);
+    assert_eq!(status(&fixture, "none"), "created/127");
+    fixture.ok("rm none");
+}
+
+#[test]
+fn input_reaches_detached_containers() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    fixture.ok("run -d -i --name cat busybox cat");
+    let talk = |text: &str| {
+        let mut attached = fixture.command(&["attach", "cat"]);
+        let mut attached = attached.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut input = attached.stdin.take().unwrap();
+        input.write_all(text.as_bytes()).unwrap();
+        let mut back = vec![0; text.len()];
+        attached.stdout.as_mut().unwrap().read_exact(&mut back).unwrap();
+        assert_eq!(String::from_utf8(back).unwrap(), text);
+        (attached, input)
+    };
+    let (mut first, input) = talk("one\n");
+    // The end of one command's input is not that of the program's: others follow.
+    drop(input);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let long = "x".repeat(300_000) + "\n";
+    let (mut second, _input) = talk(&long);
+    fixture.ok("stop -t 0 cat");
+    assert_eq!(second.wait().unwrap().code(), Some(137));
+    assert_eq!(fixture.ok("logs cat"), format!("one\n{long}"));
+    fixture.ok("rm cat");
+}
+
+#[test]
+fn output_that_nothing_reads_ends_programs_of_the_foreground_only() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let mut run = fixture.start(&["run", "--rm", "busybox", "yes"]);
+    let mut piece = [0; 4096];
+    run.stdout.take().unwrap().read_exact(&mut piece).unwrap();
+    assert_ne!(run.wait().unwrap().code(), Some(0));
+    // A command that reads nothing delays the program, and what it has not read is not lost.
+    let script = format!("yes {} | head -n 6000", "x".repeat(1000));
+    let mut run = fixture.start(&["run", "--name", "slow", "busybox", "sh", "-c", &script]);
+    let logged = |fixture: &Fixture| fixture.words("logs slow").out.len();
+    let (mut before, mut same) = (0, 0);
+    while same < 20 {
+        let now = logged(&fixture);
+        same = if now == before && now > 0 { same + 1 } else { 0 };
+        before = now;
+    }
+    assert_eq!(status(&fixture, "slow"), "running/0");
+    let mut text = String::new();
+    run.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+    assert_eq!(text.lines().count(), 6_000);
+    assert_eq!(fixture.ok("logs slow"), text);
+    fixture.ok("rm slow");
+}
+
+#[test]
+fn logs_are_selected_by_time_and_number() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let script = "echo one; sleep 1.1; echo two; echo three; printf 'no end'";
+    assert_eq!(shell(&fixture, "--name web", script).code, 0);
+    assert_eq!(fixture.ok("logs -n 2 web"), "three\nno end");
+    assert_eq!(fixture.ok("logs --tail 0 web"), "");
+    assert_eq!(fixture.ok("logs --tail all web"), "one\ntwo\nthree\nno end");
+    let stamped = fixture.ok("logs -t web");
+    let time = |line: usize| stamped.lines().nth(line).unwrap().split(' ').next().unwrap();
+    assert_eq!(time(0).len(), "2026-01-02T15:04:05.123456789Z".len());
+    assert_eq!(fixture.ok(&format!("logs --since {} web", time(1))), "two\nthree\nno end");
+    assert_eq!(fixture.ok(&format!("logs --until {} web", time(1))), "one\n");
+    assert_eq!(fixture.ok("logs --since 1h web"), "one\ntwo\nthree\nno end");
+    assert_eq!(fixture.ok("logs --until 1h web"), "");
+    for (words, gist) in [
+        (
+            "logs --since xx web",
+            "invalid value for \"since\": failed to parse value as time or duration: \"xx\"",
+        ),
+        ("logs --until yesterday web", "invalid value for \"until\""),
+        ("logs -n many web", "invalid value for --tail"),
+        ("logs wbe", "No such container: wbe"),
+    ] {
+        let done = fixture.words(words);
+        assert!(done.code == 1 && done.err.contains(gist), "kiln {words}: {}", done.err);
+    }
+    fixture.ok("rm web");
+    // A log has limits, and may be none.
+    shell(&fixture, "--name small --log-opt max-size=2k --log-opt max-file=2", "seq 1 1000");
+    let log = fixture.ok("logs small");
+    assert!(log.ends_with("999\n1000\n") && log.len() < 400, "{log}");
+    shell(&fixture, "--name none --log-driver none", "echo x");
+    let refused = fixture.words("logs none");
+    assert!(refused.code == 1 && refused.err.contains("does not support reading"), "{}", refused.err);
+    fixture.ok("rm small none");
+}
+
+#[test]
+fn conflicting_and_unknown_flags_are_refused() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    fixture.ok("create --name idle busybox");
+    for (words, code, gist) in [
+        ("run -d -a stdout busybox", 125, "conflicting options: -a and -d"),
+        ("run --rm --restart always busybox", 125, "cannot specify both --restart and --rm"),
+        ("run --restart sometimes busybox", 125, "unknown policy 'sometimes'"),
+        ("run --restart always:3 busybox", 125, "maximum retry count can only be used with 'on-failure'"),
+        ("run --restart on-failure:-1 busybox", 125, "maximum retry count cannot be negative"),
+        ("run --log-driver syslog busybox", 125, "the log driver \"syslog\" is not supported"),
+        ("run --log-opt max-size=0 busybox", 125, "invalid log opt"),
+        ("run -a nothing busybox", 125, "valid streams are STDIN, STDOUT and STDERR"),
+        ("run -d --detach-keys ctrl-1 busybox", 125, "invalid detach keys"),
+        ("attach idle", 1, "cannot attach to a stopped container, start it first"),
+        ("start -a idle idle", 1, "you cannot start and attach multiple containers at once"),
+        ("wait nosuch", 1, "No such container: nosuch"),
+        ("restart nosuch", 1, "No such container: nosuch"),
+        ("start -ai nosuch", 1, "No such container: nosuch"),
+        ("attach nosuch", 1, "No such container: nosuch"),
+    ] {
+        let done = fixture.words(words);
+        assert_eq!(done.code, code, "kiln {words}: {}", done.err);
+        assert!(done.err.contains(gist), "kiln {words}: {}", done.err);
+    }
+    assert_eq!(fixture.ok("ps -a -q").lines().count(), 1);
+    fixture.ok("rm idle");
+}
+
+#[test]
+fn many_containers_start_and_stop_at_once() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let fixture = &fixture;
+    let names: Vec<String> = (0..12).map(|number| format!("c{number:02}")).collect();
+    std::thread::scope(|scope| {
+        for name in &names {
+            scope.spawn(move || {
+                let done = shell(fixture, &format!("-d --name {name}"), "while true; do sleep 1; done");
+                assert_eq!(done.code, 0, "{}", done.err);
+            });
+        }
+    });
+    assert_eq!(fixture.ok("ps -q").lines().count(), names.len());
+    assert_eq!(fixture.ok(&format!("restart -t 0 {}", names.join(" "))), names.join("\n") + "\n");
+    assert_eq!(fixture.ok("ps -q").lines().count(), names.len());
+    std::thread::scope(|scope| {
+        for name in &names {
+            scope.spawn(move || fixture.ok(&format!("rm -f {name}")));
+        }
+    });
+    assert_eq!(fixture.ok("ps -aq"), "");
+}
