@@ -1,7 +1,8 @@
 //! Verification of the whole store.
 
 use super::index::Meta;
-use super::{LayerRecord, Store, StoreError, pack};
+use super::layers::pack;
+use super::{LayerRecord, Store, StoreError};
 use crate::config::ImageConfig;
 use crate::layer::first_difference;
 use std::collections::BTreeSet;

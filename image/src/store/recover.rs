@@ -301,6 +301,6 @@ pub fn sync_in_background() -> Result<(), StoreError> {
     drop(next);
     let before = index::now();
     rustix::fs::syncfs(&root).call("syncfs", here)?;
-    let boot = fs::read_to_string(super::BOOT_ID).unwrap_or_default();
+    let boot = fs::read_to_string(super::open::BOOT_ID).unwrap_or_default();
     Ok(Index::open(Path::new("index.db"), false)?.mark_synced(boot.trim(), before)?)
 }

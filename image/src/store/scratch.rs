@@ -3,7 +3,8 @@
 //! All objects of the store are created here and renamed when they are complete. Each piece of scratch is locked by its
 //! process; one without a lock belongs to an ended process, and is removed by the next process that opens the store.
 
-use crate::sys::{self, Call, Named};
+use super::open::{make_dir, restrict_to_owner};
+use crate::sys::{self, Call, CallError, Named};
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -22,6 +23,33 @@ pub(crate) struct ScratchArea {
 pub(crate) struct Scratch {
     path: PathBuf,
     lock: Option<OwnedFd>,
+}
+
+/// A directory for temporary files of this process; removed when it is dropped, or after the process ended.
+pub struct ScratchDir {
+    pub(super) scratch: Scratch,
+}
+
+impl ScratchDir {
+    /// Creates a directory in `area`, which is outside of stores and not accessible to other users.
+    pub fn elsewhere(area: &Path) -> Result<ScratchDir, CallError> {
+        make_dir(area)?;
+        restrict_to_owner(area)?;
+        Ok(ScratchDir { scratch: ScratchArea::new(area.to_owned()).dir()? })
+    }
+
+    /// Removes directories of ended processes in `area`, if that exists.
+    pub fn remove_orphans(area: &Path) -> Result<(), CallError> {
+        match ScratchArea::new(area.to_owned()).remove_orphans(&|_| {}) {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Path of the directory.
+    pub fn path(&self) -> &Path {
+        self.scratch.path()
+    }
 }
 
 impl ScratchArea {

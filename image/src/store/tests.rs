@@ -1,5 +1,10 @@
 use super::*;
-use crate::manifest::{Descriptor, Index as ManifestIndex, media_type};
+use crate::config::ImageConfig;
+use crate::digest::{Algorithm, DiffId, Digest, ImageId};
+use crate::json;
+use crate::layer::ApplyError;
+use crate::manifest::{Descriptor, Index as ManifestIndex, Manifest, media_type};
+use crate::sys;
 use crate::tar::{Entry, EntryKind, Writer};
 use crate::testing::needs_root;
 use oci_spec::runtime::Mount;
