@@ -44,7 +44,7 @@ use std::sync::{Mutex, mpsc};
 const MIN_PARALLEL: usize = 16;
 
 /// Effects that a build needs: store, containers, network, events.
-pub struct Machine<'a> {
+pub struct Effects<'a> {
     /// Store of images, layers and results.
     pub store: &'a Store,
     /// Starts containers of RUN steps.
@@ -69,18 +69,18 @@ pub struct Machine<'a> {
 pub fn build(
     context: &Context,
     options: &BuildOptions,
-    machine: &Machine<'_>,
+    effects: &Effects<'_>,
 ) -> Result<Outcome, BuildError> {
     // At most once in each process: a pool that exists already stays unchanged.
     let _ = rayon::ThreadPoolBuilder::new().stack_size(WALK_STACK).build_global();
-    let build = Build { context, options, machine, reporter: Reporter::new(machine.listener) };
-    build.run().map_err(|error| if machine.cancel.is_interrupted() { BuildError::Interrupted } else { error })
+    let build = Build { context, options, effects, reporter: Reporter::new(effects.listener) };
+    build.run().map_err(|error| if effects.cancel.is_interrupted() { BuildError::Interrupted } else { error })
 }
 
 struct Build<'a> {
     context: &'a Context,
     options: &'a BuildOptions,
-    machine: &'a Machine<'a>,
+    effects: &'a Effects<'a>,
     reporter: Reporter<'a>,
 }
 
@@ -89,7 +89,7 @@ impl Build<'_> {
         let platforms = front::platforms(self.options);
         let (parsed, first) = self.parse(&platforms[0])?;
         // Layers that the build finds or creates must not be removed before an image refers to them.
-        let _using = self.machine.store.use_layers()?;
+        let _using = self.effects.store.use_layers()?;
         let mut plan = Plan::default();
         let mut epoch = RemoteEpoch::default();
         let mut time = None;
@@ -101,8 +101,8 @@ impl Build<'_> {
                 Some(stages) => stages,
                 None => self.stages(&parsed, platform)?,
             };
-            let images = resolve(&mut stages, platform, self.machine.images, &self.reporter)?;
-            time = epoch.time(epoch::read(self.context, self.options, &stages)?, self.machine)?;
+            let images = resolve(&mut stages, platform, self.effects.images, &self.reporter)?;
+            time = epoch.time(epoch::read(self.context, self.options, &stages)?, self.effects)?;
             let options = front::plan_options(self.context, self.options, platform, time);
             let planned = plan::plan(&mut plan, &stages, &images, &options);
             configs.extend(images.values().map(|image| image.config.clone()));
@@ -217,7 +217,7 @@ impl Build<'_> {
         if self.options.entitlements.secret_leak || needles.is_empty() {
             return Ok(());
         }
-        let store = self.machine.store;
+        let store = self.effects.store;
         let mut checked = clean.clone();
         for (planned, built) in plan.results.iter().zip(built) {
             let names: Vec<&String> = planned.layer_names.iter().collect();
@@ -228,9 +228,9 @@ impl Build<'_> {
                 }
                 let root = store.layer_dir(layer);
                 let leak =
-                    needles.find_in_tree(&root, None, self.machine.cancel).map_err(StoreError::from)?;
+                    needles.find_in_tree(&root, None, self.effects.cancel).map_err(StoreError::from)?;
                 if let Some(leak) = leak {
-                    store.forget_steps_of(layer)?;
+                    store.evict_steps_of(layer)?;
                     let step = names.get(first + number).map(|name| name.as_str()).unwrap_or_default();
                     let place = format!("`{}`, in the layer of `{step}`", leak.path.display());
                     return Err(BuildError::Leak { id: leak.id, place });
@@ -246,7 +246,7 @@ impl Build<'_> {
         epoch: Option<i64>,
         configs: &[ImageConfig],
     ) -> Result<Outcome, BuildError> {
-        let Machine { store, spawner, state, cancel, remote, .. } = *self.machine;
+        let Effects { store, spawner, state, cancel, remote, .. } = *self.effects;
         let dirs = self.context.dirs().into_iter().enumerate();
         let contexts = dirs.map(|(number, dir)| open_content(dir, &plan.graph.sources_of(number)));
         let contexts = contexts.collect::<Result<Vec<_>, _>>()?;
@@ -373,7 +373,7 @@ impl Build<'_> {
             let message = "[Warning] times are not rewritten: there is no SOURCE_DATE_EPOCH".to_owned();
             self.reporter.send(Event::Warning { message });
         }
-        let store = self.machine.store;
+        let store = self.effects.store;
         let exporter = Exporter {
             store,
             epoch,
@@ -415,7 +415,7 @@ impl Build<'_> {
         let main = outcome.host_image(last);
         named.extend(self.options.tags.iter().map(|tag| (main, tag)));
         for (index, tag) in named {
-            self.machine.store.tag(tag, &outcome.images[index].id)?;
+            self.effects.store.tag(tag, &outcome.images[index].id)?;
             outcome.images[index].tags.push(tag.clone());
             let name = tag.clone().or_latest();
             let shown = if name.tag() == Some("latest") { name.repository() } else { name.to_string() };
@@ -457,7 +457,7 @@ struct RemoteEpoch {
 }
 
 impl RemoteEpoch {
-    fn time(&mut self, epoch: Epoch, machine: &Machine<'_>) -> Result<Option<i64>, BuildError> {
+    fn time(&mut self, epoch: Epoch, effects: &Effects<'_>) -> Result<Option<i64>, BuildError> {
         let operation = match epoch {
             Epoch::Known(time) => return Ok(time),
             Epoch::Of(operation) => operation,
@@ -465,8 +465,8 @@ impl RemoteEpoch {
         if let Some(time) = self.fetched {
             return Ok(time);
         }
-        let dir = machine.store.scratch_dir()?;
-        let time = epoch::fetch(&operation, machine.remote, dir.path())?;
+        let dir = effects.store.scratch_dir()?;
+        let time = epoch::fetch(&operation, effects.remote, dir.path())?;
         self.fetched = Some(time);
         Ok(time)
     }

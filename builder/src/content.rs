@@ -11,7 +11,7 @@ mod walk;
 pub use selection::CopySelection;
 pub use stat_cache::StatCache;
 pub(crate) use walk::each_file;
-pub use walk::{Digested, digest};
+pub use walk::{FilesDigest, digest};
 
 use crate::path;
 use kiln_image::sys::{self, CallError, Named};
@@ -239,7 +239,7 @@ impl Content {
         if self.patterns.is_empty() || real.names().is_empty() {
             return Ok(true);
         }
-        let decision = self.patterns.decide_alone(&text(real));
+        let decision = self.patterns.decide_without_parent(&text(real));
         Ok(!decision.is_ignored() || (is_dir && self.lets_in(real, &decision)?))
     }
 
@@ -316,7 +316,7 @@ impl Content {
         let mut hints = Vec::new();
         let is_link = self.tree.resolve_parent(path.as_bytes())? != *real;
         if self.tree.stat(real)?.is_some() {
-            let decision = self.patterns.decide_alone(&text(real));
+            let decision = self.patterns.decide_without_parent(&text(real));
             if let Some((line, pattern)) = self.patterns.decided_by(&decision) {
                 let file = &self.ignore_file;
                 hints.push(format!("it exists, but {file}:{line} leaves it out: `{pattern}`"));

@@ -85,7 +85,7 @@ impl LocalDir {
     }
 
     /// Directory without an ignore file: all files are copied.
-    pub fn whole(dir: &Path) -> LocalDir {
+    pub fn unfiltered(dir: &Path) -> LocalDir {
         let ignore_name = IGNORE_FILE.to_owned();
         LocalDir { dir: dir.to_owned(), ignore: Patterns::default(), ignore_name, is_archive: false }
     }

@@ -3,7 +3,7 @@
 //! The builder has no network: the caller brings an implementation of [`Push`].
 
 use crate::annotation::Annotations;
-use crate::images::{ImageError, Part};
+use crate::images::{BlobProgress, ImageError};
 use crate::outcome::{BuiltImage, Outcome};
 use kiln_image::archive::{self, ArchiveError, IndexRequest, PackOptions, PackedImage, SaveRequest, pack};
 use kiln_image::digest::Digest;
@@ -22,7 +22,11 @@ pub trait Push {
     ///
     /// # Errors
     /// Fails when the registry cannot be reached or refuses the upload, or the store fails.
-    fn push(&self, upload: &Upload<'_>, progress: &(dyn Fn(Part) + Sync)) -> Result<Digest, ImageError>;
+    fn push(
+        &self,
+        upload: &Upload<'_>,
+        progress: &(dyn Fn(BlobProgress) + Sync),
+    ) -> Result<Digest, ImageError>;
 }
 
 /// Images to upload under one name.
@@ -152,7 +156,7 @@ impl Delivery<'_> {
         packed: &Packed,
         (reference, by_digest): (&Reference, bool),
         registry: &dyn Push,
-        progress: &(dyn Fn(Part) + Sync),
+        progress: &(dyn Fn(BlobProgress) + Sync),
     ) -> Result<Digest, DeliveryError> {
         let index = packed.index.as_deref();
         let upload = Upload { reference, images: &packed.images, index, by_digest };

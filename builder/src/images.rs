@@ -22,7 +22,7 @@ pub trait Images: Sync {
         &self,
         name: &Reference,
         platform: &Platform,
-        progress: &(dyn Fn(Part) + Sync),
+        progress: &(dyn Fn(BlobProgress) + Sync),
     ) -> Result<BaseImage, ImageError>;
 }
 
@@ -31,7 +31,7 @@ pub type ImageError = Box<dyn std::error::Error + Send + Sync>;
 
 /// State of a blob that is being fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct BlobProgress {
     /// Digest of the blob.
     pub digest: Digest,
     /// Number of bytes received.

@@ -23,7 +23,7 @@
 //! serde. The fields are recorded with the result, so that `--explain` can name the ones that differ when a step runs
 //! again.
 
-use crate::content::Digested;
+use crate::content::FilesDigest;
 use crate::graph::{Copy, CopyFrom, Exec, Files, MountSource, Network, Operation, StepMount};
 use crate::solve::Key;
 use kiln_image::digest::Digest;
@@ -195,7 +195,7 @@ pub(crate) fn add_trees(inputs: &mut KeyInputs, trees: &[Key]) {
 }
 
 /// Adds the digest of copied files. The list of files is only recorded.
-pub(crate) fn add_content(inputs: &mut KeyInputs, content: Digested) -> Key {
+pub(crate) fn add_content(inputs: &mut KeyInputs, content: FilesDigest) -> Key {
     inputs.add("content", &content.digest);
     let key = inputs.key();
     content.files.into_iter().for_each(|(path, digest)| inputs.add(format!("file {path}"), digest));
@@ -484,7 +484,7 @@ mod tests {
         let image = ImageSource { reference: "i".into(), diff_ids: vec![DiffId(digest())] };
         let of = |operation: &Operation| definition(operation, &[key("b")], &[key("t")]);
         let mut copied = of(&Operation::Copy(Box::new(whole_copy.clone())));
-        add_content(&mut copied, Digested { digest: "d".into(), files: vec![("/f".into(), "e".into())] });
+        add_content(&mut copied, FilesDigest { digest: "d".into(), files: vec![("/f".into(), "e".into())] });
         let mut copied_by_definition = of(&Operation::Copy(Box::new(whole_copy)));
         add_trees(&mut copied_by_definition, &[key("t")]);
         let mut downloaded = of(&Operation::Download(download(None)));
@@ -545,7 +545,7 @@ mod tests {
     #[test]
     fn recorded_fields_are_in_no_key() {
         let mut inputs = definition(&Operation::Copy(Box::new(copy())), &[], &[]);
-        let content = |files| Digested { digest: "d".into(), files };
+        let content = |files| FilesDigest { digest: "d".into(), files };
         let key = add_content(&mut inputs.clone(), content(Vec::new()));
         assert_eq!(add_content(&mut inputs, content(vec![("/f".into(), "e".into())])), key);
     }

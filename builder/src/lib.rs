@@ -58,14 +58,14 @@ mod step;
 mod variables;
 
 pub use annotation::{AnnotationError, Annotations};
-pub use build::{Machine, build};
+pub use build::{Effects, build};
 pub use cancel::Cancel;
 pub use context::{ContextSource, LocalDir, NamedContext};
 pub use credentials::Credentials;
 pub use error::{BuildError, FailedStep};
 pub use front::{BuildOptions, Squash, Target};
 pub use graph::{Checkout, HostMount, RunLimits};
-pub use images::{BaseImage, ImageError, Images, Part};
+pub use images::{BaseImage, BlobProgress, ImageError, Images};
 pub use mistake::{Mistake, StageNames};
 pub use outcome::{BuiltImage, Outcome};
 pub use plan::{Entitlements, checkout};

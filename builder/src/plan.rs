@@ -29,7 +29,7 @@ use kiln_image::platform::Platform;
 use kiln_image::store::MAX_METADATA;
 use kiln_parser::Text;
 use kiln_parser::ast::{Kind, NetworkMode};
-use kiln_parser::expand::{self, Budget, ExpandError, Limited, Quotes, Rules};
+use kiln_parser::expand::{self, Budget, BudgetedVariables, ExpandError, Quotes, Rules};
 use kiln_parser::span::Span;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -221,8 +221,8 @@ struct StageState {
 
 impl StageState {
     /// The environment with its budget, for expansion.
-    fn limited(&self) -> Limited<'_> {
-        Limited { variables: &self.environment, budget: &self.budget }
+    fn limited(&self) -> BudgetedVariables<'_> {
+        BudgetedVariables { variables: &self.environment, budget: &self.budget }
     }
 
     /// Charges the budget for a copy of the environment and `more` bytes: a file can request one in every step.

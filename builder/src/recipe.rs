@@ -34,7 +34,7 @@ pub struct Recipe {
 /// A build argument whose value contains a secret, was not stored, and is not in the environment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the image was built with --build-arg {name}, whose value holds a secret and was not kept")]
-pub struct Withheld {
+pub struct WithheldArgument {
     /// Name of the build argument.
     pub name: String,
 }
@@ -76,10 +76,10 @@ impl Recipe {
     /// the current environment.
     ///
     /// # Errors
-    /// [`Withheld`] when a value was not stored and is not in the environment.
-    pub fn arguments(&self, is_set: impl Fn(&str) -> bool) -> Result<Vec<OsString>, Withheld> {
+    /// [`WithheldArgument`] when a value was not stored and is not in the environment.
+    pub fn arguments(&self, is_set: impl Fn(&str) -> bool) -> Result<Vec<OsString>, WithheldArgument> {
         if let Some(name) = self.withheld.iter().find(|name| !is_set(name)) {
-            return Err(Withheld { name: name.clone() });
+            return Err(WithheldArgument { name: name.clone() });
         }
         let words = self.arguments.iter().map(|word| OsStr::from_bytes(word).to_owned());
         let values = self.values.iter();
@@ -102,7 +102,7 @@ fn name(image: &ImageId) -> String {
 ///
 /// # Errors
 /// Fails when the store cannot be written.
-pub fn keep(
+pub fn record(
     store: &Store,
     images: &[BuiltImage],
     dir: &Path,

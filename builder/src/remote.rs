@@ -4,7 +4,7 @@
 
 use crate::graph::Checkout;
 use crate::images::ImageError;
-use kiln_image::compression::decompressed_within_reason;
+use kiln_image::compression::decompressed_limited;
 use kiln_image::tar::{EntryKind, Reader};
 use std::fs::File;
 use std::io::BufReader;
@@ -58,7 +58,7 @@ impl Version {
 
 /// Time of the newest file in an archive, in seconds since 1970; `None` for an empty one, and for other files.
 pub fn newest_in_archive(archive: File) -> Option<i64> {
-    let stream = decompressed_within_reason(BufReader::new(archive)).ok()?;
+    let stream = decompressed_limited(BufReader::new(archive)).ok()?;
     let mut reader = Reader::new(stream);
     let mut newest = None;
     while let Some(entry) = reader.next_entry().ok()? {

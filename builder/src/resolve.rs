@@ -1,7 +1,7 @@
 //! Resolves the images that the stages of a file need, and adds their ONBUILD triggers to the stages.
 
 use crate::event::{Event, Reporter};
-use crate::images::{BaseImage, BaseImages, Images, Part};
+use crate::images::{BaseImage, BaseImages, BlobProgress, Images};
 use crate::mistake::{Mistake, StageNames};
 use crate::stage::{Base, Stages};
 use kiln_image::platform::Platform;
@@ -97,8 +97,8 @@ fn resolve_one(
     })?;
     let reference = reference.or_latest();
     let row = reporter.start(format!("[internal] load metadata for {reference}"));
-    let progress = |part: Part| {
-        let Part { digest, current, total } = part;
+    let progress = |part: BlobProgress| {
+        let BlobProgress { digest, current, total } = part;
         reporter.send(Event::Progress { row, part: digest.to_string(), current, total });
     };
     let result = images.resolve(&reference, platform, &progress);

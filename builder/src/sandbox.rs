@@ -199,7 +199,7 @@ impl<'a> Sandbox<'a> {
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = match &*secrets {
             Some(dir) => dir,
-            None => secrets.insert(ScratchDir::elsewhere(&self.state.join(SECRETS))?),
+            None => secrets.insert(ScratchDir::create_in(&self.state.join(SECRETS))?),
         };
         Ok(dir.path().join(NEXT.fetch_add(1, Ordering::Relaxed).to_string()))
     }

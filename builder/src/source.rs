@@ -13,7 +13,7 @@ use crate::mistake::Mistake;
 use crate::plan::checkout;
 use crate::remote::{Answer, Remote, Version, newest_in_archive};
 use kiln_image::archive::ArchiveError;
-use kiln_image::compression::{decompressed_within_reason, is_compressed};
+use kiln_image::compression::{decompressed_limited, is_compressed};
 use kiln_image::layer::{ApplyError, extract, is_tar};
 use kiln_image::store::{ScratchDir, Store, StoreError};
 use kiln_parser::git::GitReference;
@@ -128,7 +128,7 @@ impl SourceError {
 }
 
 /// A context, and the temporary directories of its fetched parts, which are removed with it.
-pub struct Opened {
+pub struct OpenedContext {
     /// Context for the build.
     pub context: Context,
     dirs: Vec<TemporaryDir>,
@@ -163,7 +163,7 @@ pub struct SourceRequest<'a> {
 }
 
 /// Opens contexts of all kinds.
-pub struct Opener<'a> {
+pub struct ContextOpener<'a> {
     /// Store for temporary directories; `None` for those of the operating system.
     pub store: Option<&'a Store>,
     /// Fetches remote files and repositories.
@@ -202,12 +202,16 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Opener<'_> {
+impl ContextOpener<'_> {
     /// Opens a context and the named ones; `input` is the stream of `-`.
     ///
     /// # Errors
     /// Fails when a context does not exist, cannot be fetched or unpacked, or has no Dockerfile.
-    pub fn open(&self, request: &SourceRequest<'_>, input: &mut dyn Read) -> Result<Opened, SourceError> {
+    pub fn open(
+        &self,
+        request: &SourceRequest<'_>,
+        input: &mut dyn Read,
+    ) -> Result<OpenedContext, SourceError> {
         let text = request.place.to_string_lossy();
         let is_stream = |file: &Path| file == Path::new(STREAM);
         let mut opened = match (Place::of(&text, request.place)?, request.file) {
@@ -220,13 +224,13 @@ impl Opener<'_> {
             (Place::Web(url), file) => self.open_web(url, file)?,
             (Place::Dir(dir), Some(file)) if is_stream(file) => {
                 let bytes = read_dockerfile(input, "standard input")?;
-                Opened { context: Context::with_dockerfile(dir, bytes)?, dirs: Vec::new() }
+                OpenedContext { context: Context::with_dockerfile(dir, bytes)?, dirs: Vec::new() }
             }
             (Place::Dir(dir), Some(file)) if file.to_str().is_some_and(is_web) => {
                 let bytes = self.dockerfile_of_web(&file.to_string_lossy())?;
-                Opened { context: Context::with_dockerfile(dir, bytes)?, dirs: Vec::new() }
+                OpenedContext { context: Context::with_dockerfile(dir, bytes)?, dirs: Vec::new() }
             }
-            (Place::Dir(dir), file) => Opened { context: Context::open(dir, file)?, dirs: Vec::new() },
+            (Place::Dir(dir), file) => OpenedContext { context: Context::open(dir, file)?, dirs: Vec::new() },
         };
         for source in request.named {
             let context = source.open(self, &mut opened.dirs)?;
@@ -252,7 +256,7 @@ impl Opener<'_> {
         file: Option<&Path>,
         origin: &str,
         name: &str,
-    ) -> Result<Opened, SourceError> {
+    ) -> Result<OpenedContext, SourceError> {
         let failed = SourceError::read(origin);
         let dir = self.dir()?;
         let root = dir.path().join("context");
@@ -266,15 +270,20 @@ impl Opener<'_> {
         };
         // The temporary path must not become part of the identity of the steps.
         name.clone_into(&mut context.name);
-        Ok(Opened { context, dirs: vec![dir] })
+        Ok(OpenedContext { context, dirs: vec![dir] })
     }
 
-    fn open_git(&self, git: &Checkout, file: Option<&Path>, name: &str) -> Result<Opened, SourceError> {
+    fn open_git(
+        &self,
+        git: &Checkout,
+        file: Option<&Path>,
+        name: &str,
+    ) -> Result<OpenedContext, SourceError> {
         let (dir, root, time) = self.check_out(git)?;
         let mut context = remote_context(&root, file)?;
         name.clone_into(&mut context.name);
         context.time = Some(time);
-        Ok(Opened { context, dirs: vec![dir] })
+        Ok(OpenedContext { context, dirs: vec![dir] })
     }
 
     /// Checks a repository out. Returns the directory to keep, the requested directory in it, and the commit's time.
@@ -300,7 +309,7 @@ impl Opener<'_> {
         }
     }
 
-    fn open_web(&self, url: &str, file: Option<&Path>) -> Result<Opened, SourceError> {
+    fn open_web(&self, url: &str, file: Option<&Path>) -> Result<OpenedContext, SourceError> {
         let (dir, path, version) = self.download(url)?;
         let input = BufReader::new(File::open(&path).map_err(SourceError::read(url))?);
         let mut opened = self.open_stream(input, file, url, url)?;
@@ -346,7 +355,7 @@ fn remote_context(root: &Path, file: Option<&Path>) -> Result<Context, SourceErr
 
 /// Unpacks a tar, compressed or not.
 fn unpack(input: impl BufRead, root: &Path, origin: &str) -> Result<(), SourceError> {
-    let stream = decompressed_within_reason(input).map_err(SourceError::read(origin))?;
+    let stream = decompressed_limited(input).map_err(SourceError::read(origin))?;
     extract(stream, root)?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use crate::variables::Variables;
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use kiln_parser::ast::{self, Dockerfile, Instruction, Kind};
-use kiln_parser::expand::{self, Budget, Environment, Expansion, Limited, Rules};
+use kiln_parser::expand::{self, Budget, BudgetedVariables, Environment, Expansion, Rules};
 use kiln_parser::span::Span;
 use kiln_parser::suggest;
 use kiln_parser::{Source, Text, parse_trigger};
@@ -290,7 +290,7 @@ fn set_globals(
         let value = match (options.build_args.get(name), &item.value) {
             (Some(value), _) => Some(value.clone()),
             (None, Some(default)) => {
-                Some(expand_at(default, &Limited { variables: globals, budget }, escape)?.value)
+                Some(expand_at(default, &BudgetedVariables { variables: globals, budget }, escape)?.value)
             }
             (None, None) => None,
         };
@@ -309,7 +309,7 @@ fn begin(
     (globals, budget): (&Variables, &Budget),
     escape: char,
 ) -> Result<Stage, Mistake> {
-    let limited = Limited { variables: globals, budget };
+    let limited = BudgetedVariables { variables: globals, budget };
     let image = expand_at(&from.image, &limited, escape)?;
     if image.value.is_empty() {
         let message = format!("base name ({}) should not be blank", from.image.as_str());
@@ -350,7 +350,7 @@ fn position(stages: &[Stage], name: &str) -> Option<usize> {
 fn platform(
     text: &Text,
     globals: &Variables,
-    limited: &Limited<'_>,
+    limited: &BudgetedVariables<'_>,
     escape: char,
 ) -> Result<Platform, Mistake> {
     let expansion = expand_at(text, limited, escape)?;

@@ -7,7 +7,7 @@ use kiln_engine::EngineError;
 use kiln_image::archive::ArchiveError;
 use kiln_image::store::StoreError;
 use kiln_parser::Source;
-use kiln_parser::diagnostic::{Severity, render, render_place};
+use kiln_parser::diagnostic::{Severity, render, render_position};
 use kiln_registry::{ProxyError, ProxyFault, RegistryError};
 use std::error::Error;
 
@@ -228,12 +228,12 @@ impl BuildFailure {
             }
             BuildError::Mistake(Mistake::Meaning(diagnostic)) => show(render(source, diagnostic, color)),
             BuildError::Mistake(Mistake::Image { span, .. }) => {
-                show(render_place(source, *span, "cannot get this image", color))
+                show(render_position(source, *span, "cannot get this image", color))
             }
             BuildError::Step(step) => {
                 if let Some(span) = step.span {
                     let label = step.error.label();
-                    show(render_place(source, span, &label, color));
+                    show(render_position(source, span, &label, color));
                 }
             }
             _ => {}
@@ -312,7 +312,7 @@ pub fn registry_hint(error: &RegistryError) -> Option<String> {
         }
         _ => {}
     }
-    if error.is_silence() {
+    if error.is_timeout() {
         return Some(
             "try again, check the network, or allow longer silence: KILN_NETWORK_TIMEOUT=SECONDS".to_owned(),
         );

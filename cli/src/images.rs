@@ -1,7 +1,7 @@
 //! Finds images for builds and containers, in the store or in a registry.
 
 use crate::error::CliError;
-use kiln_builder::{BaseImage, ImageError, Images, Part};
+use kiln_builder::{BaseImage, BlobProgress, ImageError, Images};
 use kiln_image::digest::{Digest, ImageId};
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
@@ -134,7 +134,7 @@ impl Images for ConfigFinder<'_> {
         &self,
         name: &Reference,
         platform: &Platform,
-        _progress: &(dyn Fn(Part) + Sync),
+        _progress: &(dyn Fn(BlobProgress) + Sync),
     ) -> Result<BaseImage, ImageError> {
         let finder = self.0;
         if let (Some(store), Some(found)) = (finder.store, finder.find(name, platform)?) {
@@ -151,7 +151,7 @@ impl Images for ImageFinder<'_> {
         &self,
         name: &Reference,
         platform: &Platform,
-        progress: &(dyn Fn(Part) + Sync),
+        progress: &(dyn Fn(BlobProgress) + Sync),
     ) -> Result<BaseImage, ImageError> {
         let found = match self.find(name, platform)? {
             Some(found) => found,
@@ -170,7 +170,7 @@ impl ImageFinder<'_> {
         &self,
         name: &Reference,
         platform: &Platform,
-        progress: &(dyn Fn(Part) + Sync),
+        progress: &(dyn Fn(BlobProgress) + Sync),
     ) -> Result<Found, ImageError> {
         let sizes: Mutex<BTreeMap<Digest, u64>> = Mutex::default();
         let total = |digest: &Digest| {
@@ -179,7 +179,7 @@ impl ImageFinder<'_> {
         };
         let part = |digest: Digest, current: Option<u64>| {
             let total = total(&digest);
-            progress(Part { digest, current: current.unwrap_or(total), total });
+            progress(BlobProgress { digest, current: current.unwrap_or(total), total });
         };
         let hear = |event: PullEvent| match event {
             PullEvent::Resolved(_, layers) => {

@@ -64,7 +64,7 @@ fn run() -> u8 {
     let code = match outcome {
         Ok(code) => code,
         Err(error) => {
-            if kiln_image::store::saw_damage() {
+            if kiln_image::store::found_damaged_index() {
                 begin_anew(&words);
             }
             error.report()

@@ -27,7 +27,7 @@ fn paths_are_ignored_by_the_expected_lines() {
 }
 
 fn shown(patterns: &Patterns, path: &str) -> String {
-    let decision = patterns.decide_alone(path);
+    let decision = patterns.decide_without_parent(path);
     match (decision.is_ignored(), patterns.decided_by(&decision)) {
         (true, Some((line, _))) => format!("line {line}"),
         (false, Some((line, _))) => format!("kept by line {line}"),

@@ -6,8 +6,8 @@
 use kiln_builder::check::dry_plan;
 use kiln_builder::context::Context;
 use kiln_builder::{
-    BaseImage, BuildOptions, ContextSource, HostMount, ImageError, Images, LocalDir, Mistake, NamedContext,
-    Part, Target,
+    BaseImage, BlobProgress, BuildOptions, ContextSource, HostMount, ImageError, Images, LocalDir, Mistake,
+    NamedContext, Target,
 };
 use kiln_conformance::cases::{self, Case};
 use kiln_image::config::ImageConfig;
@@ -34,7 +34,7 @@ impl Images for TestImages {
         &self,
         name: &Reference,
         platform: &Platform,
-        _progress: &(dyn Fn(Part) + Sync),
+        _progress: &(dyn Fn(BlobProgress) + Sync),
     ) -> Result<BaseImage, ImageError> {
         let repository = name.familiar_repository();
         if repository == "missing" {
@@ -129,7 +129,7 @@ fn source(value: &str) -> ContextSource {
     match value.split_once(':') {
         Some(("docker-image", image)) => ContextSource::Image(image.trim_start_matches('/').to_owned()),
         Some(("target", stage)) => ContextSource::Stage(stage.to_owned()),
-        _ => ContextSource::Dir(LocalDir::whole(Path::new(value))),
+        _ => ContextSource::Dir(LocalDir::unfiltered(Path::new(value))),
     }
 }
 

@@ -18,7 +18,7 @@ pub fn is_compressed(start: &[u8]) -> bool {
 
 /// Decompresses like [`decompressed`] with a limit on the expansion: an archive that expands too much ends in an error
 /// before it fills the disk.
-pub fn decompressed_within_reason<'a>(input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub fn decompressed_limited<'a>(input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
     Meter::default().decompressed(input)
 }
 
@@ -229,12 +229,12 @@ mod tests {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(9));
         (0..1100).for_each(|_| encoder.write_all(&zeros).unwrap());
         let bomb = encoder.finish().unwrap();
-        let mut stream = decompressed_within_reason(BufReader::new(&bomb[..])).unwrap();
+        let mut stream = decompressed_limited(BufReader::new(&bomb[..])).unwrap();
         let error = io::copy(&mut stream, &mut io::sink()).unwrap_err();
         assert!(error.to_string().contains("250 times"), "{error}");
         // Streams without compression have no limit.
         let plain = io::repeat(1).take(ALWAYS_ALLOWED + 1);
-        let mut stream = decompressed_within_reason(BufReader::with_capacity(1 << 20, plain)).unwrap();
+        let mut stream = decompressed_limited(BufReader::with_capacity(1 << 20, plain)).unwrap();
         assert_eq!(io::copy(&mut stream, &mut io::sink()).unwrap(), ALWAYS_ALLOWED + 1);
     }
 

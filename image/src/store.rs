@@ -46,7 +46,7 @@ pub use discard::PrivateLayers;
 pub use error::StoreError;
 pub use gc::{Removed, Usage};
 pub use images::Image;
-pub use index::{ImageRecord, IndexError, LayerRecord, StepRecord, TagRecord, saw_damage};
+pub use index::{ImageRecord, IndexError, LayerRecord, StepRecord, TagRecord, found_damaged_index};
 pub use lock::StoreLock;
 pub use pin::remove_pin;
 pub use recover::sync_in_background;

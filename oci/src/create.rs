@@ -13,14 +13,15 @@ use crate::namespaces::{self, Namespace};
 use crate::readiness::Readiness;
 use crate::state::{Dir, Record, Status, write_beside};
 use crate::terminal::{self, Handover};
-use crate::{Globals, foreground, hooks, machine, own_file};
+use crate::{Globals, foreground, hooks, own_file, user};
 use groups::{check_device_rules, device_rules};
 use kiln_network::move_device;
 use kiln_runtime::capability;
 use kiln_runtime::cgroup::{Groups, Layout};
 use kiln_runtime::container::{
-    self, Affinity, CallerError, Cgroups, DeviceNodes, Entry, Gate, Handed, Holdings, Home, Identity,
-    Keyring, LineEnds, Modules, ParentWork, Pivot, ProgramFile, RunBy, Steps, SupplementaryGroups, Terminal,
+    self, Affinity, CallerError, Cgroups, DeviceNodes, Entry, ExecMethod, Gate, Handed, Holdings, Home,
+    Identity, Keyring, LineEnds, Modules, ParentWork, Pivot, ProgramFile, Steps, SupplementaryGroups,
+    Terminal,
 };
 use kiln_runtime::host::{Host, SecurityModule};
 use kiln_runtime::launch::{self, Launched};
@@ -216,7 +217,7 @@ fn beyond_reach(spec: &Spec) -> Vec<&'static str> {
     };
     let names: Vec<String> = asked.iter().map(ToString::to_string).collect();
     let asked = capability::mask(names.iter().map(String::as_str)).unwrap_or(0);
-    capability::names(asked & !capability::own())
+    capability::names(asked & !capability::permitted())
 }
 
 /// Requested ambient capabilities that are not permitted and inheritable too, as the kernel requires (capabilities(7)).
@@ -310,7 +311,7 @@ impl Request<'_> {
             bundle: self.bundle.dir.clone(),
             rootfs: root.unwrap_or_default(),
             created: jiff::Timestamp::now().to_string(),
-            owner: machine::owner(),
+            owner: user::name(),
             annotations,
             groups: holdings.groups().clone(),
             class: holdings.class().cloned(),
@@ -338,7 +339,7 @@ impl Request<'_> {
                 born_in: slots.born_in,
                 entry: if enters { Entry::BySelf } else { Entry::ByParent },
             },
-            devices: if !self.nested && groups.are_none() {
+            devices: if !self.nested && groups.is_none() {
                 DeviceNodes::Exclusive
             } else if own_users(spec) || self.nested {
                 DeviceNodes::Bound
@@ -373,7 +374,7 @@ impl Request<'_> {
             },
             program: ProgramFile {
                 kept_fds: kept_fds(self.arguments)?,
-                run: if self.by_handle { RunBy::Handle } else { RunBy::Path },
+                run: if self.by_handle { ExecMethod::Handle } else { ExecMethod::Path },
             },
             ..container::Request::default()
         })

@@ -9,8 +9,8 @@ use crate::terminal::{self, Handover};
 use crate::{Globals, create};
 use kiln_runtime::SpawnError;
 use kiln_runtime::container::{
-    self, CallerError, EntryCgroups, ExecRequest, Handed, Home, Identity, Keyring, LineEnds, Modules,
-    ParentWork, ProgramFile, RunBy, Steps, SubCgroup, SubCgroupError, Terminal,
+    self, CallerError, EntryCgroups, ExecMethod, ExecRequest, Handed, Home, Identity, Keyring, LineEnds,
+    Modules, ParentWork, ProgramFile, Steps, SubCgroup, SubCgroupError, Terminal,
 };
 use kiln_runtime::host::{Host, SecurityModule};
 use kiln_runtime::launch::{self, Launched};
@@ -58,7 +58,7 @@ pub(crate) fn exec(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
             },
             ..Identity::default()
         },
-        program: ProgramFile { kept_fds: create::kept_fds(arguments)?, run: RunBy::Path },
+        program: ProgramFile { kept_fds: create::kept_fds(arguments)?, run: ExecMethod::Path },
     };
     let plan = enter(&process, &request)?;
     stay_on_initial(&process)?;

@@ -16,12 +16,12 @@ mod error;
 mod foreground;
 mod hooks;
 mod log;
-mod machine;
 mod namespaces;
 mod own_file;
 mod readiness;
 mod state;
 mod terminal;
+mod user;
 
 pub use error::OciError;
 

@@ -294,7 +294,7 @@ impl Container {
 
     /// Moves the container's processes into cgroups, when it was created without.
     pub(crate) fn need_groups(&mut self) -> Result<(), OciError> {
-        if !self.record.groups.are_none() {
+        if !self.record.groups.is_none() {
             return Ok(());
         }
         let mut place = crate::create::place(&self.config()?, &self.record.id);

@@ -125,7 +125,7 @@ pub fn render(source: &Source, diagnostic: &Diagnostic, color: Color) -> String 
 /// Renders only the position: `file:line:column`, the line, and a caret with `label` beside it.
 ///
 /// For failures whose message is printed elsewhere, such as a step that exits non-zero.
-pub fn render_place(source: &Source, span: Span, label: &str, color: Color) -> String {
+pub fn render_position(source: &Source, span: Span, label: &str, color: Color) -> String {
     let annotation = AnnotationKind::Primary.span(first_line(source, span).range()).label(label);
     let snippet = Snippet::source(source.text()).path(source.name()).fold(true).annotation(annotation);
     renderer(color).render(&[Group::with_level(Level::ERROR).element(snippet)])
@@ -186,7 +186,7 @@ error[unknown-instruction]: unknown instruction: RUNN
     #[test]
     fn a_position_alone_shows_its_label() {
         let source = Source::new("Dockerfile", "FROM a\nRUN exit 3\n");
-        let text = render_place(&source, Span::new(7, 17), "exit code 3", Color::Never);
+        let text = render_position(&source, Span::new(7, 17), "exit code 3", Color::Never);
         assert_eq!(text, " --> Dockerfile:2:1\n  |\n2 | RUN exit 3\n  | ^^^^^^^^^^ exit code 3");
     }
 }

@@ -14,7 +14,7 @@
 mod budget;
 mod glob;
 
-pub use budget::{Budget, Limited, MAX_GROWTH, Spent};
+pub use budget::{Budget, BudgetExceeded, BudgetedVariables, MAX_GROWTH};
 
 use budget::Allowance;
 use glob::Pattern;
@@ -251,7 +251,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// Error at the variable whose cost exceeds the limit.
-    fn spent<T>(&self, spent: Spent) -> Result<T, ExpandError> {
+    fn spent<T>(&self, spent: BudgetExceeded) -> Result<T, ExpandError> {
         Err(ExpandError { message: spent.to_string(), at: self.variable_at })
     }
 

@@ -144,7 +144,7 @@ impl Patterns {
     }
 
     /// Decides about `path` without the decisions about its parents.
-    pub fn decide_alone(&self, path: &str) -> Decision {
+    pub fn decide_without_parent(&self, path: &str) -> Decision {
         let mut decision: Option<Decision> = None;
         for end in path.match_indices('/').map(|(at, _)| at).chain([path.len()]) {
             decision = Some(self.decide(&path[..end], decision.as_ref()));

@@ -50,7 +50,7 @@ mod workdir_relative_path;
 use crate::Parse;
 use crate::ast::{Dockerfile, From, Instruction, Kind};
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::expand::{self, Budget, Limited, Rules};
+use crate::expand::{self, Budget, BudgetedVariables, Rules};
 use crate::ignore::Patterns;
 use crate::mount::go_bool;
 use crate::source::Source;
@@ -120,7 +120,7 @@ impl Rule {
     }
 
     /// True for rules that the reference builder does not have.
-    pub fn is_own(&self) -> bool {
+    pub fn is_extension(&self) -> bool {
         self.page.is_none()
     }
 
@@ -219,7 +219,7 @@ impl<'a> View<'a> {
                 let name = item.key.as_str();
                 let default = item.value.as_ref().map_or("", |value| value.as_str());
                 let rules = Rules::value(self.file.directives.escape);
-                let limited = Limited { variables: &values, budget: &budget };
+                let limited = BudgetedVariables { variables: &values, budget: &budget };
                 let default =
                     || expand::expand(default, &limited, rules).map(|e| e.value).unwrap_or_default();
                 let value = build_args.get(name).cloned().unwrap_or_else(default);
@@ -358,7 +358,7 @@ pub fn lint(parse: &Parse, source: &Source, facts: &Facts, choice: &Choice) -> R
     }
     let view = View::new(parse, source, facts);
     let mut findings = Vec::new();
-    for rule in RULES.iter().filter(|rule| choice.own || !rule.is_own()) {
+    for rule in RULES.iter().filter(|rule| choice.own || !rule.is_extension()) {
         let level = choice.levels.get(&rule.name.to_lowercase()).copied();
         let is_wanted = level.map_or_else(|| settings.wants(rule), |level| level != Level::Off);
         if !is_wanted {

@@ -316,7 +316,7 @@ impl Draft {
             }
             "size" => {
                 self.only_for(key, field, &[MountKind::Tmpfs])?;
-                self.mount.size = bytes_with_unit(&value).ok_or_else(|| invalid(&value))?;
+                self.mount.size = parse_bytes(&value).ok_or_else(|| invalid(&value))?;
             }
             "id" => self.mount.id = value,
             "sharing" => self.mount.sharing = Some(choose(&SHARING, &value, at, "sharing value")?),
@@ -404,7 +404,7 @@ pub(crate) fn go_bool(value: &str) -> Option<bool> {
 
 /// Parses a number of bytes in powers of 1024, such as `64m`, `1.5GiB` or `100` (docker/go-units `RAMInBytes`); `None`
 /// when the text is not a size.
-pub fn bytes_with_unit(value: &str) -> Option<u64> {
+pub fn parse_bytes(value: &str) -> Option<u64> {
     let digits_end = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
     let number: f64 = value[..digits_end].parse().ok().filter(|_| !value.starts_with('.'))?;
     let unit = value[digits_end..].trim_start_matches(' ').to_ascii_lowercase();
@@ -473,9 +473,9 @@ mod tests {
 
     #[test]
     fn sizes_are_parsed() {
-        assert_eq!(bytes_with_unit("1.5k"), Some(1536));
-        assert_eq!(bytes_with_unit("2GiB"), Some(2 << 30));
-        assert_eq!(bytes_with_unit("x"), None);
-        assert_eq!(bytes_with_unit("1.2.3"), None);
+        assert_eq!(parse_bytes("1.5k"), Some(1536));
+        assert_eq!(parse_bytes("2GiB"), Some(2 << 30));
+        assert_eq!(parse_bytes("x"), None);
+        assert_eq!(parse_bytes("1.2.3"), None);
     }
 }

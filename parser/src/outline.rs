@@ -4,7 +4,7 @@
 //! fast enough for shell completion.
 
 use crate::ast::{ArgItem, Dockerfile, From, Instruction, KeyValues, Kind, MountFlag};
-use crate::expand::{self, Budget, ExpandError, Expansion, Limited, Rules};
+use crate::expand::{self, Budget, BudgetedVariables, ExpandError, Expansion, Rules};
 use crate::mount::{self, MountKind};
 use crate::span::Span;
 use crate::stages::{StageSlice, split};
@@ -187,7 +187,7 @@ impl Reader<'_> {
         text: &Text,
         env: &BTreeMap<String, String>,
     ) -> Result<Expansion<String>, ExpandError> {
-        let limited = Limited { variables: env, budget: &self.budget };
+        let limited = BudgetedVariables { variables: env, budget: &self.budget };
         expand::expand(text.as_str(), &limited, self.rules)
     }
 

@@ -198,7 +198,7 @@ impl RegistryError {
     }
 
     /// True when a server did not respond in time.
-    pub fn is_silence(&self) -> bool {
+    pub fn is_timeout(&self) -> bool {
         match self {
             RegistryError::Connection { source, .. } | RegistryError::Incomplete { source, .. } => {
                 source.downcast_ref::<Silence>().is_some()
@@ -209,7 +209,7 @@ impl RegistryError {
 
     /// True when a retry rarely helps within seconds: no connection, or no response.
     pub(crate) fn is_hopeless(&self) -> bool {
-        self.is_unreachable() || self.is_silence() || matches!(self, RegistryError::Proxy { .. })
+        self.is_unreachable() || self.is_timeout() || matches!(self, RegistryError::Proxy { .. })
     }
 
     /// True when the registry could not be reached or failed: another one, or a later attempt, may succeed.

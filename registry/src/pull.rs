@@ -6,7 +6,7 @@ use crate::error::RegistryError;
 use crate::patience::incomplete;
 use http::StatusCode;
 use hyper::body::Bytes;
-use kiln_image::compression::decompressed_within_reason;
+use kiln_image::compression::decompressed_limited;
 use kiln_image::config::ImageConfig;
 use kiln_image::digest::{Algorithm, DiffId, Digest, ImageId};
 use kiln_image::layer::WALK_STACK;
@@ -464,7 +464,7 @@ impl LayerJob<'_> {
         let mut source = Tee { input: ChannelReader { receiver, current: Bytes::new() }, copy: blob };
         let unpacked = {
             let input = BufReader::with_capacity(1 << 17, &mut source);
-            let tar = decompressed_within_reason(input).map_err(unreadable)?;
+            let tar = decompressed_limited(input).map_err(unreadable)?;
             store.unpack(tar, self.diff_id, self.below)
         };
         // The blob is stored before the layer that refers to it.

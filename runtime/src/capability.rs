@@ -91,7 +91,7 @@ pub fn names(mask: u64) -> Vec<&'static str> {
 }
 
 /// Mask of this process's permitted capabilities; all when it cannot be determined.
-pub fn own() -> u64 {
+pub fn permitted() -> u64 {
     rustix::thread::capabilities(None).map_or(u64::MAX, |sets| sets.permitted.bits())
 }
 

@@ -17,6 +17,6 @@ pub(crate) use follow::{Ended, follow};
 pub use guard::Holdings;
 pub use handed::Handed;
 pub use request::{
-    Affinity, Cgroups, DeviceNodes, Entry, ExecRequest, Filter, Gate, Home, Identity, Keyring, LineEnds,
-    Modules, ParentWork, Pivot, ProgramFile, Request, RunBy, SupplementaryGroups, Terminal,
+    Affinity, Cgroups, DeviceNodes, Entry, ExecMethod, ExecRequest, Filter, Gate, Home, Identity, Keyring,
+    LineEnds, Modules, ParentWork, Pivot, ProgramFile, Request, SupplementaryGroups, Terminal,
 };

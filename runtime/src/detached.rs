@@ -173,7 +173,7 @@ pub(crate) fn copy(dir: BorrowedFd<'_>, path: &Bytes, recursive: bool) -> Result
 }
 
 /// Like [`copy`], but a link at the end of the path is not followed.
-pub(crate) fn copy_itself(path: &Bytes, recursive: bool) -> Result<OwnedFd, Errno> {
+pub(crate) fn copy_nofollow(path: &Bytes, recursive: bool) -> Result<OwnedFd, Errno> {
     copy_with(OpenTreeFlags::AT_SYMLINK_NOFOLLOW, CWD, path, recursive)
 }
 
@@ -274,7 +274,7 @@ fn at_once(mount: BorrowedFd<'_>, change: AttributeChange) -> Option<Result<(), 
     }
     match but_locked(mount, change, |change| sys::set_attributes(mount, change)) {
         Err(Errno::NOSYS) => {
-            host.learn_missing(Feature::MountSetattr);
+            host.record_missing(Feature::MountSetattr);
             None
         }
         other => Some(other),

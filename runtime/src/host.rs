@@ -5,7 +5,7 @@
 //! overlayfs accepts unknown options and refuses them, with a line in the kernel's log, only when it is mounted. The
 //! version of the running kernel decides. A kernel with a feature that a distribution backported is treated as if it
 //! lacked it, which is slower and never wrong. A system call filter can disable a feature of a kernel that has it: that
-//! is remembered after the first refusal ([`Host::learn_missing`]).
+//! is remembered after the first refusal ([`Host::record_missing`]).
 //!
 //! The environment variable [`WITHOUT`] disables features, so that the alternatives are tested on kernels that have
 //! them.
@@ -230,7 +230,7 @@ impl Host {
     }
 
     /// Remembers that a call for a feature failed with `ENOSYS`, so that it is not made again.
-    pub fn learn_missing(&self, feature: Feature) {
+    pub fn record_missing(&self, feature: Feature) {
         self.missing.fetch_or(feature.bit(), Ordering::Relaxed);
     }
 
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn a_missing_call_is_remembered() {
         let host = Host::new("6.18.1".to_owned(), "");
-        host.learn_missing(Feature::MountSetattr);
+        host.record_missing(Feature::MountSetattr);
         assert!(!host.has(Feature::MountSetattr) && host.has(Feature::IdmappedMounts));
     }
 

@@ -49,7 +49,7 @@ pub enum PlanError {
     NotAbsolute(&'static str, PathBuf),
     /// The root directory is the host's `/`.
     #[error("the container's root is `/`, that of the host: a container needs a directory of its own")]
-    MachineRoot,
+    HostRoot,
     /// A device number out of range.
     #[error("device `{path}` has the {1} number {2}, which is out of range", path = .0.display())]
     Device(PathBuf, &'static str, i64),
@@ -115,7 +115,7 @@ pub fn plan(spec: &Spec, request: &Request<'_>) -> Result<Plan, PlanError> {
         return Err(PlanError::Missing("root path"));
     }
     if request.root.is_none() && mounts::is_top(root.path()) {
-        return Err(PlanError::MachineRoot);
+        return Err(PlanError::HostRoot);
     }
     let linux = spec.linux().as_ref();
     let namespaces = namespaces::read(spec, request)?;
@@ -197,7 +197,7 @@ impl Planner<'_> {
         }
         if self.namespaces.users.is_some() {
             self.outside = identity::limits(process)?;
-            self.push(SetupOp::Wait(Point::Users));
+            self.push(SetupOp::Wait(Point::IdMaps));
         }
         // Before `BecomeRoot`, while the process owns its files in /proc.
         if self.namespaces.own_time {
@@ -221,9 +221,9 @@ impl Planner<'_> {
     }
 
     /// Lets the process enter its cgroups, and a cgroup namespace rooted there if it has one.
-    fn enter_groups(&mut self) {
+    fn enter_cgroups(&mut self) {
         if self.request.parent.has(ParentWork::CGROUPS) {
-            self.wait_for_parent(Point::Groups);
+            self.wait_for_parent(Point::Cgroups);
         }
         // Once: there may be several mounts of cgroups.
         let Cgroups { groups, entry, .. } = self.request.cgroups;
@@ -326,9 +326,9 @@ impl Planner<'_> {
             let is_unified_only = self.request.cgroups.layout.is_none_or(Layout::is_unified_only);
             if mount.typ().as_deref() == Some("cgroup2") && !is_unified_only {
                 // Explicitly version 2, on hosts that also have version 1.
-                self.enter_groups();
+                self.enter_cgroups();
             } else if matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2")) {
-                self.enter_groups();
+                self.enter_cgroups();
                 let view = if self.namespaces.made_cgroup {
                     GroupView::New
                 } else if self.namespaces.has(LinuxNamespaceType::Cgroup) {
@@ -363,7 +363,7 @@ impl Planner<'_> {
             }
             self.push(SetupOp::Mount(op));
         }
-        self.enter_groups();
+        self.enter_cgroups();
         Ok(())
     }
 

@@ -43,8 +43,8 @@ pub fn copy(path: &std::path::Path, recursive: bool) -> Result<OwnedFd, Errno> {
 }
 
 /// Like [`copy`], but a link at the end of the path is not followed.
-pub fn copy_itself(path: &std::path::Path, recursive: bool) -> Result<OwnedFd, Errno> {
-    detached::copy_itself(&Bytes::from(path), recursive)
+pub fn copy_nofollow(path: &std::path::Path, recursive: bool) -> Result<OwnedFd, Errno> {
+    detached::copy_nofollow(&Bytes::from(path), recursive)
 }
 
 /// Cuts a detached mount, and those below it, off from the peers of their originals.
@@ -59,7 +59,7 @@ pub fn cut_off(mount: OwnedFd) -> Result<OwnedFd, Errno> {
 
 /// Opens a directory so that it cannot be written to through the descriptor, and its `..` leads nowhere: it is the root
 /// of a detached mount.
-pub fn fenced(path: &std::path::Path) -> Result<OwnedFd, Errno> {
+pub fn open_confined(path: &std::path::Path) -> Result<OwnedFd, Errno> {
     let change = AttributeChange { set: READONLY, ..AttributeChange::default() };
     detached::attributes(copy(path, false)?, change, Space::Shared)
 }

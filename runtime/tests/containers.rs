@@ -452,11 +452,11 @@ fn fenced_dirs(_: &Bed) {
     let dir = tempfile::tempdir().unwrap();
     let inner = dir.path().join("inner");
     fs::create_dir(&inner).unwrap();
-    let fenced = kiln_runtime::view::fenced(&inner).unwrap();
-    assert_eq!(mkdirat(&fenced, "x", Mode::RWXU), Err(rustix::io::Errno::ROFS));
+    let open_confined = kiln_runtime::view::open_confined(&inner).unwrap();
+    assert_eq!(mkdirat(&open_confined, "x", Mode::RWXU), Err(rustix::io::Errno::ROFS));
     let inode = |fd: &OwnedFd| statat(fd, "", AtFlags::EMPTY_PATH).unwrap().st_ino;
-    let above = openat(&fenced, "..", OFlags::PATH, Mode::empty()).unwrap();
-    assert_eq!(inode(&above), inode(&fenced));
+    let above = openat(&open_confined, "..", OFlags::PATH, Mode::empty()).unwrap();
+    assert_eq!(inode(&above), inode(&open_confined));
 }
 
 fn limits(bed: &Bed) {

@@ -6,8 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use kiln_runtime::container::{
-    Affinity, Cgroups, DeviceNodes, Entry, Filter, Gate, Home, Identity, Keyring, LineEnds, Modules,
-    ParentWork, Pivot, ProgramFile, Request, RunBy, SupplementaryGroups, Terminal,
+    Affinity, Cgroups, DeviceNodes, Entry, ExecMethod, Filter, Gate, Home, Identity, Keyring, LineEnds,
+    Modules, ParentWork, Pivot, ProgramFile, Request, SupplementaryGroups, Terminal,
 };
 use kiln_runtime::op::{ConsoleSize, FdSlot};
 use kiln_runtime::plan::plan;
@@ -120,7 +120,7 @@ fn request<'a>(
             "selinux" => request.identity.modules = Modules { selinux: true, ..request.identity.modules },
             "apparmor" => request.identity.modules = Modules { apparmor: true, ..request.identity.modules },
             "kept" => request.program = ProgramFile { kept_fds: value.parse().unwrap(), ..request.program },
-            "by-handle" => request.program = ProgramFile { run: RunBy::Handle, ..request.program },
+            "by-handle" => request.program = ProgramFile { run: ExecMethod::Handle, ..request.program },
             "self-entry" => request.cgroups = Cgroups { entry: Entry::BySelf, ..request.cgroups },
             "bundle" => request.bundle = Some(Path::new(value)),
             "node" => {

@@ -22,7 +22,7 @@ impl<'a> CopySelection<'a> {
     pub fn new(content: &'a Content, source: &'a Source, exclude: &'a Patterns) -> CopySelection<'a> {
         let path = text(&source.path);
         let ignore = content.patterns();
-        let top = if path.is_empty() { Decision::default() } else { ignore.decide_alone(&path) };
+        let top = if path.is_empty() { Decision::default() } else { ignore.decide_without_parent(&path) };
         let prefix = if path.is_empty() { path } else { format!("{path}/") };
         CopySelection { ignore, exclude, include: &source.include, prefix, top }
     }

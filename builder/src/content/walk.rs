@@ -20,7 +20,7 @@ use std::time::SystemTime;
 
 /// Digest of the files that a copy takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Digested {
+pub struct FilesDigest {
     /// Digest of all files, as hexadecimal digits.
     pub digest: String,
     /// Facts about each file by path, for explanations: kind, mode, owner and the beginning of its content's digest,
@@ -51,7 +51,7 @@ pub fn digest(
     exclude: &Patterns,
     copy: &Copy,
     cache: &StatCache,
-) -> Result<Digested, ContentError> {
+) -> Result<FilesDigest, ContentError> {
     let mut whole = Sha256::new();
     let mut files = Vec::new();
     for (content, source) in sources {
@@ -78,7 +78,7 @@ pub fn digest(
     if files.len() > MAX_EXPLAINED {
         files.clear();
     }
-    Ok(Digested { digest: kiln_image::digest::hex(&whole.finalize()), files })
+    Ok(FilesDigest { digest: kiln_image::digest::hex(&whole.finalize()), files })
 }
 
 /// Hashes a part with its length first: no two lists of parts have the same bytes.

@@ -175,7 +175,7 @@ fn excerpts(before: &str, now: &str) -> (String, String) {
     (cut(&before), cut(&now))
 }
 
-/// Facts about a copied file, in the format of [`crate::content::Digested`]: kind, mode, owner and digest.
+/// Facts about a copied file, in the format of [`crate::content::FilesDigest`]: kind, mode, owner and digest.
 struct Facts<'a> {
     kind: &'a str,
     mode: &'a str,

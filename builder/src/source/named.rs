@@ -1,6 +1,6 @@
 //! Named contexts: `--build-context NAME=VALUE`.
 
-use super::{Opener, SourceError, TemporaryDir, download_time, unpack};
+use super::{ContextOpener, SourceError, TemporaryDir, download_time, unpack};
 use crate::context::{ContextSource, LocalDir, NamedContext};
 use crate::plan::checkout;
 use kiln_image::archive;
@@ -66,7 +66,7 @@ impl NamedSource {
     /// Opens the context; temporary directories for it are added to `dirs`.
     pub(super) fn open(
         &self,
-        opener: &Opener<'_>,
+        opener: &ContextOpener<'_>,
         dirs: &mut Vec<TemporaryDir>,
     ) -> Result<NamedContext, SourceError> {
         let value = self.value.as_str();
@@ -82,7 +82,7 @@ impl NamedSource {
             let (dir, root, made) = opener.check_out(&checkout(git, false, None))?;
             dirs.push(dir);
             time = Some(made);
-            ContextSource::Dir(LocalDir::whole(&root))
+            ContextSource::Dir(LocalDir::unfiltered(&root))
         } else if super::is_web(value) {
             let (dir, made) = download(opener, value, dirs)?;
             time = made;
@@ -108,7 +108,7 @@ impl NamedSource {
 
 /// Unpacks an archive; any other file becomes `context` in a new directory.
 fn download(
-    opener: &Opener<'_>,
+    opener: &ContextOpener<'_>,
     url: &str,
     dirs: &mut Vec<TemporaryDir>,
 ) -> Result<(LocalDir, Option<i64>), SourceError> {
@@ -126,7 +126,7 @@ fn download(
         std::fs::rename(&path, root.join("context")).map_err(&failed)?;
     }
     dirs.push(dir);
-    Ok((LocalDir { is_archive, ..LocalDir::whole(&root) }, time))
+    Ok((LocalDir { is_archive, ..LocalDir::unfiltered(&root) }, time))
 }
 
 fn layout_name(name: &str) -> String {

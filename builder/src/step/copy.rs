@@ -1,11 +1,11 @@
 //! COPY and ADD of local files: files of the context or of a tree become a layer.
 
 use super::{Built, Evidence, Executor, StepError};
-use crate::content::{self, Content, ContentError, CopySelection, Digested, Source};
+use crate::content::{self, Content, ContentError, CopySelection, FilesDigest, Source};
 use crate::graph::{Copy, CopyFrom, CopySource};
 use crate::mode::ModeChange;
 use crate::solve::NodeId;
-use kiln_image::compression::{decompressed, decompressed_within_reason};
+use kiln_image::compression::{decompressed, decompressed_limited};
 use kiln_image::layer::{CopyRequest, FileData, LayerWriter, Metadata, extract_at, is_tar};
 use kiln_image::store::{Active, LayerRecord, Stack, Syncs};
 use kiln_image::sys::{self, Named};
@@ -72,7 +72,7 @@ impl Executor<'_> {
         tree.make_dirs(destination, &Metadata { mode: 0o755, ..placing.dirs() })?;
         let dir = tree.open_dir(destination)?;
         tree.finish()?;
-        let stream = decompressed_within_reason(BufReader::new(file)).call("read", shown())?;
+        let stream = decompressed_limited(BufReader::new(file)).call("read", shown())?;
         let cancel = self.tools.cancel;
         match extract_at(cancel.reader(stream), dir, placing.owner) {
             Ok(_) => Ok(()),
@@ -82,7 +82,7 @@ impl Executor<'_> {
     }
 
     /// Digest of the files that a copy takes.
-    pub(super) fn digest(&self, copy: &Copy, from: &[Built]) -> Result<Digested, StepError> {
+    pub(super) fn digest(&self, copy: &Copy, from: &[Built]) -> Result<FilesDigest, StepError> {
         let origins = self.origins(from)?;
         let exclude = exclude(copy)?;
         let mut sources = Vec::new();

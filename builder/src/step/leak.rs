@@ -168,7 +168,8 @@ impl Executor<'_> {
     /// True when a result was ever recorded under a key that this build may use.
     pub(super) fn was_recorded(&self, key: &str) -> Result<bool, StoreError> {
         let store = self.tools.store;
-        Ok(store.knew_step(key)? || (self.tools.allows_leaks && store.knew_step(&allowed_key(key))?))
+        Ok(store.is_known_step(key)?
+            || (self.tools.allows_leaks && store.is_known_step(&allowed_key(key))?))
     }
 
     /// Record of a key that this build may use; `None` when there is none.

@@ -19,8 +19,8 @@ use crate::signals::Signals;
 use crate::ui;
 use call::Call;
 use flags::Build;
-use kiln_builder::source::{Opener, load_layouts};
-use kiln_builder::{BuildOptions, Cancel, Machine, recipe};
+use kiln_builder::source::{ContextOpener, load_layouts};
+use kiln_builder::{BuildOptions, Cancel, Effects, recipe};
 use kiln_engine::Containers;
 use kiln_image::digest::ImageId;
 use kiln_image::platform::Platform;
@@ -70,7 +70,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             return remove_unused(made.store, &images.difference(&before).cloned().collect());
         }
         let dir = std::env::current_dir().unwrap_or_default();
-        Ok(recipe::keep(made.store, &made.outcome.images, &dir, &words, &options)?)
+        Ok(recipe::record(made.store, &made.outcome.images, &dir, &words, &options)?)
     });
     agent::finish();
     result.map(|()| 0)
@@ -146,13 +146,13 @@ pub(super) fn carry_out<T>(
         ImageFinder::new(&session.store, &registry).asking_registries(build.pull).with_aliases(aliases);
     let fetcher = Fetcher::new(&images, &options.credentials);
     let remote = fetcher.named_by_user();
-    let opener = Opener { store: Some(&session.store), remote: &remote, keeps_git: build.keeps_git() };
+    let opener = ContextOpener { store: Some(&session.store), remote: &remote, keeps_git: build.keeps_git() };
     let opened = opener.open(&build.source(&contexts), &mut std::io::stdin());
     let opened = opened.inspect_err(|_| progress.finish(false))?;
     let context = &opened.context;
 
     build.accepted().iter().for_each(|warning| progress.warn(warning));
-    let machine = Machine {
+    let effects = Effects {
         store: &session.store,
         spawner: &workshop.spawner,
         images: &images,
@@ -161,7 +161,7 @@ pub(super) fn carry_out<T>(
         listener: &|event| progress.show(&event),
         cancel: &workshop.cancel,
     };
-    let result = kiln_builder::build(context, options, &machine);
+    let result = kiln_builder::build(context, options, &effects);
     progress.finish(result.is_ok());
     let outcome = result.map_err(|error| failure(error, Some(context.source.clone())))?;
     let made = Made {
@@ -197,7 +197,7 @@ fn answer(globals: &Globals, build: &Build, options: &BuildOptions, call: Call) 
     let config = crate::config::Config::read(globals)?;
     let images = ImageFinder::without_store(&config.registry);
     let fetcher = Fetcher::new(&images, &options.credentials);
-    let opener = Opener { store: None, remote: &fetcher.named_by_user(), keeps_git: false };
+    let opener = ContextOpener { store: None, remote: &fetcher.named_by_user(), keeps_git: false };
     let opened = opener.open(&build.source(&build.contexts()?), &mut std::io::stdin())?;
     call.answer(globals, &opened.context, options, &build.shown_path())
 }

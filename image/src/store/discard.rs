@@ -48,7 +48,7 @@ impl Store {
     }
 
     /// Evicts the cache records of a layer, which images may still use.
-    pub fn forget_steps_of(&self, layer: &LayerId) -> Result<(), StoreError> {
+    pub fn evict_steps_of(&self, layer: &LayerId) -> Result<(), StoreError> {
         Ok(self.index.evict_steps_of(layer.as_str())?)
     }
 }

@@ -299,7 +299,7 @@ impl Index {
         if error.is_damaged() {
             SAW_DAMAGE.store(true, Ordering::Relaxed);
             // Without the record the next command fails like this one.
-            let _ = std::fs::write(damage_mark(&self.path), error.to_string());
+            let _ = std::fs::write(damage_marker(&self.path), error.to_string());
         }
         error
     }
@@ -348,7 +348,7 @@ impl Index {
     /// Records damage, so that the next command recreates the index.
     pub(crate) fn mark_damaged(&self, why: &str) {
         // Without the record nothing changes.
-        let _ = std::fs::write(damage_mark(&self.path), why);
+        let _ = std::fs::write(damage_marker(&self.path), why);
     }
 
     /// Marks layers as on disk that the boot `boot` created before an instant (nanoseconds since 1970).
@@ -699,12 +699,12 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
 static SAW_DAMAGE: AtomicBool = AtomicBool::new(false);
 
 /// True when this process found a damaged index. It is recreated when the store is next opened.
-pub fn saw_damage() -> bool {
+pub fn found_damaged_index() -> bool {
     SAW_DAMAGE.load(Ordering::Relaxed)
 }
 
 /// Path of the file that records damage of an index.
-pub(crate) fn damage_mark(index: &Path) -> PathBuf {
+pub(crate) fn damage_marker(index: &Path) -> PathBuf {
     index.with_extension("damaged")
 }
 

@@ -4,7 +4,7 @@
 //! records before references; removal is in reverse order. So a kill or a power cut leaves only content without a
 //! record, or records from shortly before a power cut whose content is incomplete.
 
-use super::index::{self, Index, IndexError, Meta, damage_mark};
+use super::index::{self, Index, IndexError, Meta, damage_marker};
 use super::lock::lock_at;
 use super::{LayerRecord, Store, StoreError};
 use crate::digest::{DiffId, Digest, Hashing};
@@ -24,7 +24,7 @@ impl Store {
     pub(super) fn open_index(root: &Path) -> Result<(Index, bool), StoreError> {
         let path = &root.join("index.db");
         let open = || -> Result<Option<Index>, StoreError> {
-            if damage_mark(path).exists() || !path.is_file() {
+            if damage_marker(path).exists() || !path.is_file() {
                 return Ok(None);
             }
             match Index::open(path, false) {
@@ -60,7 +60,7 @@ impl Store {
         let mut private = fs::OpenOptions::new();
         private.create(true).append(true).mode(0o600).open(path).call("open", path)?;
         let index = Index::open(path, true)?;
-        sys::remove_path(&damage_mark(path))?;
+        sys::remove_path(&damage_marker(path))?;
         Ok((index, true))
     }
 
@@ -213,7 +213,7 @@ impl Store {
         let path = self.blobs.path(blob);
         let mut stream = Hashing::with(self.blobs.open(blob)?, blob.algorithm());
         let unpacked = {
-            let tar = compression::decompressed_within_reason(BufReader::with_capacity(1 << 17, &mut stream));
+            let tar = compression::decompressed_limited(BufReader::with_capacity(1 << 17, &mut stream));
             tar.map_err(|error| StoreError::from(crate::layer::ApplyError::Content(path.clone(), error)))
                 .and_then(|tar| self.unpack(tar, diff_id, below))
         };

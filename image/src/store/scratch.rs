@@ -32,7 +32,7 @@ pub struct ScratchDir {
 
 impl ScratchDir {
     /// Creates a directory in `area`, which is outside of stores and not accessible to other users.
-    pub fn elsewhere(area: &Path) -> Result<ScratchDir, CallError> {
+    pub fn create_in(area: &Path) -> Result<ScratchDir, CallError> {
         make_dir(area)?;
         restrict_to_owner(area)?;
         Ok(ScratchDir { scratch: ScratchArea::new(area.to_owned()).dir()? })

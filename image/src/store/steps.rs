@@ -12,7 +12,7 @@ impl Store {
     }
 
     /// True when a result was recorded under a key, even if it was removed since.
-    pub fn knew_step(&self, key: &str) -> Result<bool, StoreError> {
+    pub fn is_known_step(&self, key: &str) -> Result<bool, StoreError> {
         Ok(self.index.step(key)?.is_some())
     }
 

@@ -265,14 +265,14 @@ fn evicted_steps_are_known_until_all_are_pruned() {
         inputs: "[]".into(),
     };
     store.put_steps(&[step("k", Some(layer.id.clone())), step("private", None)]).unwrap();
-    assert!(!store.knew_step("other").unwrap());
-    assert!(store.knew_step("private").unwrap() && store.step("private").unwrap().is_none());
+    assert!(!store.is_known_step("other").unwrap());
+    assert!(store.is_known_step("private").unwrap() && store.step("private").unwrap().is_none());
     store.put_steps(&[step("k", None)]).unwrap();
     assert!(store.step("k").unwrap().is_some());
-    store.forget_steps_of(&(&layer).into()).unwrap();
-    assert!(store.knew_step("k").unwrap() && store.step("k").unwrap().is_none());
+    store.evict_steps_of(&(&layer).into()).unwrap();
+    assert!(store.is_known_step("k").unwrap() && store.step("k").unwrap().is_none());
     store.prune_steps().unwrap();
-    assert!(!store.knew_step("k").unwrap());
+    assert!(!store.is_known_step("k").unwrap());
 }
 
 #[test]

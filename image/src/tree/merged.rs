@@ -98,7 +98,7 @@ impl MergedDir {
     }
 
     /// Root of a layer that may have unknown layers below.
-    pub fn open_ended(layer: OwnedFd) -> Result<MergedDir, Errno> {
+    pub fn open_partial(layer: OwnedFd) -> Result<MergedDir, Errno> {
         let is_open_ended = !is_opaque(layer.as_fd())?;
         Ok(MergedDir { is_open_ended, ..MergedDir::root(vec![layer]) })
     }
@@ -282,7 +282,7 @@ mod tests {
             std::fs::create_dir(root.join("a")).unwrap();
             std::fs::write(root.join("a/f"), "").unwrap();
         });
-        let tree = MergedDir::open_ended(upper).unwrap();
+        let tree = MergedDir::open_partial(upper).unwrap();
         assert_eq!(resolved(&tree, "a/f"), Ok(("a/f".into(), 0)));
         assert_eq!(resolved(&tree, "a/g"), Ok(("a/g".into(), 99)));
         assert_eq!(resolved(&tree, "b/g"), Err(Unresolved::Unknown));

@@ -40,7 +40,7 @@ impl Request<'_> {
             if has("copy-symlink") && path.is_symlink() {
                 continue;
             }
-            let copy = if has("src-nofollow") { view::copy_itself } else { view::copy };
+            let copy = if has("src-nofollow") { view::copy_nofollow } else { view::copy };
             let handle = copy(&path, recursive)
                 .map_err(|errno| OciError::file("open the mount source", &path)(errno.into()))?;
             // The copy is in the peer group of the host's mount, so that mounts in the container would propagate unless
@@ -102,7 +102,7 @@ impl Request<'_> {
     /// cannot open those that it creates.
     pub(super) fn nodes(&self, groups: &Groups) -> Result<Vec<(PathBuf, OwnedFd)>, OciError> {
         let spec = &self.bundle.spec;
-        let unguarded = groups.are_none();
+        let unguarded = groups.is_none();
         if !own_users(spec) && !unguarded || self.nested || !rustix::process::geteuid().is_root() {
             return Ok(Vec::new());
         }

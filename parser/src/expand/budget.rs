@@ -12,25 +12,27 @@ const MAX_TOTAL: usize = 64 << 20;
 
 /// Limit that an expansion exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spent {
+pub enum BudgetExceeded {
     /// The limit on one word.
     Value,
     /// The limit on all words of a file.
     Total,
 }
 
-impl std::fmt::Display for Spent {
+impl std::fmt::Display for BudgetExceeded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Spent::Value => write!(f, "variables add more than {} MiB to this value", MAX_GROWTH >> 20),
-            Spent::Total => {
+            BudgetExceeded::Value => {
+                write!(f, "variables add more than {} MiB to this value", MAX_GROWTH >> 20)
+            }
+            BudgetExceeded::Total => {
                 write!(f, "variables of this file expand to more than {} MiB altogether", MAX_TOTAL >> 20)
             }
         }
     }
 }
 
-impl std::error::Error for Spent {}
+impl std::error::Error for BudgetExceeded {}
 
 /// Remaining cost of all expansions of a file; clones share it.
 #[derive(Clone, Debug)]
@@ -49,23 +51,23 @@ impl Budget {
     ///
     /// # Errors
     /// Fails when less is left; all later calls then fail, too.
-    pub fn spend(&self, count: usize) -> Result<(), Spent> {
+    pub fn spend(&self, count: usize) -> Result<(), BudgetExceeded> {
         let left = self.left.load(Ordering::Relaxed).checked_sub(count);
         self.left.store(left.unwrap_or(0), Ordering::Relaxed);
-        left.map(|_| ()).ok_or(Spent::Total)
+        left.map(|_| ()).ok_or(BudgetExceeded::Total)
     }
 }
 
 /// Variables together with the budget of the file that uses them.
 #[derive(Clone, Copy)]
-pub struct Limited<'a> {
+pub struct BudgetedVariables<'a> {
     /// Variables to look up.
     pub variables: &'a dyn Environment,
     /// Budget that the expansions spend from.
     pub budget: &'a Budget,
 }
 
-impl Environment for Limited<'_> {
+impl Environment for BudgetedVariables<'_> {
     fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name)
     }
@@ -88,13 +90,13 @@ impl Allowance {
     }
 
     /// Spends the cost of `count` bytes by which a value grows.
-    pub(super) fn grow(&mut self, count: usize) -> Result<(), Spent> {
-        self.growth = self.growth.checked_sub(count).ok_or(Spent::Value)?;
+    pub(super) fn grow(&mut self, count: usize) -> Result<(), BudgetExceeded> {
+        self.growth = self.growth.checked_sub(count).ok_or(BudgetExceeded::Value)?;
         self.budget.spend(count)
     }
 
     /// Spends the cost of `count` steps through a pattern.
-    pub(super) fn work(&mut self, count: usize) -> Result<(), Spent> {
+    pub(super) fn work(&mut self, count: usize) -> Result<(), BudgetExceeded> {
         self.budget.spend(count)
     }
 }

@@ -3,7 +3,7 @@
 //! As in the reference builder, whose patterns become regular expressions, neither wildcard matches a
 //! line feed.
 
-use super::budget::{Allowance, Spent};
+use super::budget::{Allowance, BudgetExceeded};
 
 /// Cost of one step through a pattern, in bytes copied.
 const STEP: usize = 4;
@@ -48,7 +48,7 @@ impl Pattern {
         value: &str,
         longest: bool,
         allowance: &mut Allowance,
-    ) -> Result<Option<usize>, Spent> {
+    ) -> Result<Option<usize>, BudgetExceeded> {
         let characters: Vec<char> = value.chars().collect();
         let count = match_length(&self.parts, &characters, longest, allowance)?;
         Ok(count.map(|count| characters[..count].iter().map(|c| c.len_utf8()).sum()))
@@ -60,7 +60,7 @@ impl Pattern {
         value: &str,
         longest: bool,
         allowance: &mut Allowance,
-    ) -> Result<Option<usize>, Spent> {
+    ) -> Result<Option<usize>, BudgetExceeded> {
         let characters: Vec<char> = value.chars().rev().collect();
         let parts: Vec<Part> = self.parts.iter().rev().copied().collect();
         let count = match_length(&parts, &characters, longest, allowance)?;
@@ -76,7 +76,7 @@ impl Pattern {
         replacement: &str,
         all: bool,
         allowance: &mut Allowance,
-    ) -> Result<String, Spent> {
+    ) -> Result<String, BudgetExceeded> {
         allowance.work(value.len())?;
         let characters: Vec<char> = value.chars().collect();
         let mut result = String::with_capacity(value.len());
@@ -122,7 +122,7 @@ fn match_length(
     characters: &[char],
     longest: bool,
     allowance: &mut Allowance,
-) -> Result<Option<usize>, Spent> {
+) -> Result<Option<usize>, BudgetExceeded> {
     let mut active = vec![false; parts.len() + 1];
     active[0] = true;
     pass_stars(parts, &mut active);

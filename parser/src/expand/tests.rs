@@ -169,8 +169,8 @@ fn patterns_spend_their_steps() {
 fn words_of_a_file_share_one_budget() {
     let budget = Budget::default();
     let variables = env(&[("A", &"x".repeat(MAX_GROWTH))]);
-    let limited = Limited { variables: &variables, budget: &budget };
+    let limited = BudgetedVariables { variables: &variables, budget: &budget };
     let expanded = (0..100).filter(|_| expand("$A", &limited, Rules::value('\\')).is_ok()).count();
     assert_eq!(expanded, 64);
-    assert_eq!(budget.spend(1), Err(Spent::Total));
+    assert_eq!(budget.spend(1), Err(BudgetExceeded::Total));
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn ignored(patterns: &str, path: &str) -> bool {
-    Patterns::parse(patterns).unwrap().decide_alone(path).is_ignored()
+    Patterns::parse(patterns).unwrap().decide_without_parent(path).is_ignored()
 }
 
 fn check(pattern: &str, matching: &[&str], others: &[&str]) {
@@ -71,7 +71,7 @@ fn syntax_errors_name_line_and_pattern() {
 #[test]
 fn the_deciding_line_is_returned() {
     let patterns = Patterns::parse("# head\n*.log\n!keep.log\n").unwrap();
-    let line = |path: &str| patterns.decided_by(&patterns.decide_alone(path));
+    let line = |path: &str| patterns.decided_by(&patterns.decide_without_parent(path));
     assert_eq!(line("a.log"), Some((2, "*.log".into())));
     assert_eq!(line("keep.log"), Some((3, "!keep.log".into())));
     assert_eq!(line("other"), None);
@@ -81,7 +81,7 @@ fn the_deciding_line_is_returned() {
 fn directories_with_possible_exceptions_are_not_pruned() {
     let prunes = |text: &str, path: &str| {
         let patterns = Patterns::parse(text).unwrap();
-        patterns.prunes(path, &patterns.decide_alone(path))
+        patterns.prunes(path, &patterns.decide_without_parent(path))
     };
     assert!(prunes("a", "a"));
     assert!(!prunes("a\n!a/b/c", "a"));
@@ -102,10 +102,10 @@ proptest::proptest! {
     ) {
         let text = lines.join("\n");
         if let Ok(patterns) = Patterns::parse(&text) {
-            let result = patterns.decide_alone(&path);
+            let result = patterns.decide_without_parent(&path);
             for (at, _) in path.match_indices('/') {
                 let dir = &path[..at];
-                if patterns.prunes(dir, &patterns.decide_alone(dir)) {
+                if patterns.prunes(dir, &patterns.decide_without_parent(dir)) {
                     proptest::prop_assert!(result.is_ignored(), "{text:?} prunes {dir} but keeps {path}");
                 }
             }

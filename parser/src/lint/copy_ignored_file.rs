@@ -42,9 +42,9 @@ fn check(view: &View<'_>, findings: &mut Findings) {
 /// True when the context has nothing at the path. The root is excluded only by patterns that match every name.
 fn is_ignored(ignore: &Patterns, path: &str) -> bool {
     match path.strip_prefix('/') {
-        None if path != "." => ignore.decide_alone(path).is_ignored(),
+        None if path != "." => ignore.decide_without_parent(path).is_ignored(),
         // The reference builder matches such a path with its slash.
-        _ => ignore.decide_alone("\u{1}-\u{1}").is_ignored(),
+        _ => ignore.decide_without_parent("\u{1}-\u{1}").is_ignored(),
     }
 }
 

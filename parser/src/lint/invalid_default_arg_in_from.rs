@@ -1,7 +1,7 @@
 //! InvalidDefaultArgInFrom: without a --build-arg the name of the base image is empty or invalid.
 
 use super::{Findings, Rule, View, reference_name};
-use crate::expand::{self, Budget, Limited, Rules};
+use crate::expand::{self, Budget, BudgetedVariables, Rules};
 use std::collections::BTreeMap;
 
 pub(super) static RULE: Rule = Rule {
@@ -15,7 +15,7 @@ fn check(view: &View<'_>, findings: &mut Findings) {
     // The rule is about defaults, so build arguments are ignored.
     let defaults = view.global_arguments_with(&BTreeMap::new());
     let budget = Budget::default();
-    let limited = Limited { variables: &defaults, budget: &budget };
+    let limited = BudgetedVariables { variables: &defaults, budget: &budget };
     for stage in &view.stages {
         let image = &stage.from.image;
         let expansion = expand::expand(image.as_str(), &limited, Rules::value(view.file.directives.escape));

@@ -2,7 +2,7 @@
 
 use super::View;
 use crate::ast::{ArgItem, Instruction, KeyValues, Kind};
-use crate::expand::{self, Budget, Environment, Limited, Rules};
+use crate::expand::{self, Budget, BudgetedVariables, Environment, Rules};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -69,7 +69,7 @@ pub(super) fn walk(view: &View<'_>, visit: &mut dyn FnMut(&Instruction, &Scope))
     let globals = view.global_arguments();
     let rules = Rules::value(view.file.directives.escape);
     let budget = Budget::default();
-    let limited = Limited { variables: &globals, budget: &budget };
+    let limited = BudgetedVariables { variables: &globals, budget: &budget };
     let mut named: BTreeMap<&str, Rc<Scope>> = BTreeMap::new();
     for (index, stage) in view.stages.iter().enumerate() {
         let base = match stage.from.image.as_str().contains('$') {

@@ -1,7 +1,7 @@
 //! UndefinedArgInFrom: in FROM, a variable without an ARG above the first FROM is empty.
 
 use super::{Findings, Rule, View};
-use crate::expand::{self, Budget, Limited, Rules};
+use crate::expand::{self, Budget, BudgetedVariables, Rules};
 use crate::suggest;
 
 pub(super) static RULE: Rule = Rule {
@@ -14,7 +14,7 @@ pub(super) static RULE: Rule = Rule {
 fn check(view: &View<'_>, findings: &mut Findings) {
     let declared = view.global_arguments();
     let budget = Budget::default();
-    let limited = Limited { variables: &declared, budget: &budget };
+    let limited = BudgetedVariables { variables: &declared, budget: &budget };
     for stage in &view.stages {
         for text in std::iter::once(&stage.from.image).chain(&stage.from.platform) {
             let Ok(expansion) =

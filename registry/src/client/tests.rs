@@ -361,7 +361,7 @@ fn silent_servers_end_every_exchange() {
     let headers = attempt(format!("http://{}", silent("HTTP/1.1 200 OK\r\nX: ")), Bytes::new());
     let upload = attempt(format!("http://{}", silent("")), Bytes::from(vec![0; 64 << 20]));
     for error in [handshake, headers, upload] {
-        assert!(matches!(&error, RegistryError::Connection { .. }) && error.is_silence(), "{error:?}");
+        assert!(matches!(&error, RegistryError::Connection { .. }) && error.is_timeout(), "{error:?}");
     }
     let body = attempt(format!("http://{}", silent(head)), Bytes::new());
     assert!(matches!(&body, RegistryError::Incomplete { received: 3, .. }), "{body}");
@@ -384,7 +384,7 @@ fn a_dripping_server_counts_as_silent() {
     });
     let client = Client { patience: Duration::from_millis(200), ..client("none", PASSWORD) };
     let error = run(client.read(&Ask { url, ..Ask::default() }, 1 << 20)).unwrap_err();
-    assert!(matches!(&error, RegistryError::Incomplete { .. }) && error.is_silence(), "{error:?}");
+    assert!(matches!(&error, RegistryError::Incomplete { .. }) && error.is_timeout(), "{error:?}");
 }
 
 #[test]

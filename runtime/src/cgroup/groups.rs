@@ -498,7 +498,7 @@ impl Groups {
     }
 
     /// True when there are no cgroups.
-    pub fn are_none(&self) -> bool {
+    pub fn is_none(&self) -> bool {
         self.unified.is_none() && self.legacy.is_empty()
     }
 

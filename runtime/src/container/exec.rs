@@ -112,7 +112,7 @@ impl EntryCgroups {
     /// Opens the version 2 cgroup; `None` when the container has no such cgroup.
     ///
     /// Until the new process has closed the directory, processes of the container that may inspect other processes can
-    /// reach it: no path leads out of a fenced directory (CVE-2024-21626). Where this process lacks the privileges to
+    /// reach it: no path leads out of a open_confined directory (CVE-2024-21626). Where this process lacks the privileges to
     /// fence it, processes of the container lack the privileges to reach it.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl EntryCgroups {
     pub fn open(&self) -> Result<Option<OwnedFd>, CgroupError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |path: &PathBuf| {
-            view::fenced(path)
+            view::open_confined(path)
                 .or_else(|_| rustix::fs::open(path, flags, Mode::empty()))
                 .map_err(|errno| CgroupError::file("open", path)(errno.into()))
         };

@@ -74,7 +74,7 @@ pub(crate) fn follow(
                 fds.try_for_each(|listener| steps.listener(listener, pid)).map_err(SpawnError::Caller)?;
             }
             Status::Waits(point) => {
-                if point == Point::Users {
+                if point == Point::IdMaps {
                     identify(pid).map_err(SpawnError::Caller)?;
                 }
                 let answer = steps.reached(point, pid).map_err(SpawnError::Caller)?;

@@ -257,12 +257,12 @@ pub struct ProgramFile {
     /// Number of file descriptors from 3 on that the program keeps.
     pub kept_fds: u32,
     /// Way in which the file is executed.
-    pub run: RunBy,
+    pub run: ExecMethod,
 }
 
 /// Way in which a program's file is executed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RunBy {
+pub enum ExecMethod {
     /// By its path: the runtime's own file is sealed.
     #[default]
     Path,

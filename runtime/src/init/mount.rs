@@ -12,7 +12,7 @@ pub(super) use hide::Covers;
 use proc::check_proc;
 
 use crate::detached::{
-    self, READONLY, Space, copy as copy_tree, copy_itself, filesystem as make_filesystem, joined_options,
+    self, READONLY, Space, copy as copy_tree, copy_nofollow, filesystem as make_filesystem, joined_options,
     old_flags,
 };
 use crate::host::{Feature, Host};
@@ -93,7 +93,7 @@ impl Init {
                     return self.copy_link(&Bytes(led.into_bytes()), &op.target);
                 }
                 let mount = if op.links.mount_source {
-                    copy_itself(path, *recursive)
+                    copy_nofollow(path, *recursive)
                 } else {
                     copy_tree(CWD, path, *recursive)
                 };

@@ -20,7 +20,7 @@ pub struct Plan {
     pub joined: Vec<JoinOp>,
     /// Id maps of a new user namespace, written by the parent; `None` without one.
     pub users: Option<IdMaps>,
-    /// Operations of the parent on the process at [`Point::Users`]: limits, which root of a new user namespace could
+    /// Operations of the parent on the process at [`Point::IdMaps`]: limits, which root of a new user namespace could
     /// not raise.
     pub outside: Vec<SetupOp>,
     /// Clocks of a time namespace that an intermediate process creates.
@@ -70,9 +70,9 @@ pub enum Point {
     /// Before any other operation.
     Start,
     /// Until the id maps of the new user namespace are written.
-    Users,
+    IdMaps,
     /// Until the process is in its cgroups. The parent sends this without a request.
-    Groups,
+    Cgroups,
     /// Until device rules are in force. The parent sends this without a request.
     Devices,
     /// Until the system call filter is compiled; the message contains it. The parent sends this without a request.
@@ -85,7 +85,7 @@ impl Point {
     /// True for points at which the parent has no work beyond that for every new process: it sends the message when
     /// that is done, without a request. A plan has at most one such point, before all others.
     pub(crate) fn is_unasked(self) -> bool {
-        matches!(self, Point::Groups | Point::Devices | Point::Filter)
+        matches!(self, Point::Cgroups | Point::Devices | Point::Filter)
     }
 }
 

@@ -90,8 +90,8 @@ impl Display for Point {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Point::Start => "start",
-            Point::Users => "id maps",
-            Point::Groups => "cgroups",
+            Point::IdMaps => "id maps",
+            Point::Cgroups => "cgroups",
             Point::Devices => "device rules",
             Point::Filter => "filter",
             Point::Hooks => "hooks",

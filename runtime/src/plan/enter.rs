@@ -19,7 +19,7 @@ pub fn enter(process: &ProcessSpec, request: &ExecRequest<'_>) -> Result<Plan, P
         setup.push(SetupOp::Wait(crate::op::Point::Start));
     }
     if request.parent.has(ParentWork::CGROUPS) {
-        setup.push(SetupOp::Wait(crate::op::Point::Groups));
+        setup.push(SetupOp::Wait(crate::op::Point::Cgroups));
     }
     if request.namespaces & libc::CLONE_NEWUSER as u64 != 0 {
         setup.push(SetupOp::BecomeRoot);

@@ -3,7 +3,7 @@
 use super::{PlanError, Planner};
 use crate::capability;
 use crate::container::{
-    Affinity, Filter, Home, Identity, ParentWork, ProgramFile, RunBy, SupplementaryGroups,
+    Affinity, ExecMethod, Filter, Home, Identity, ParentWork, ProgramFile, SupplementaryGroups,
 };
 use crate::op::{Bytes, CapabilityOp, IdMaps, Point, Program, SchedulerOp, SetupOp, UserIds};
 use crate::seccomp;
@@ -356,7 +356,7 @@ pub(super) fn program(process: &ProcessSpec, file: ProgramFile) -> Result<Progra
         arguments: bytes(arguments, "an argument")?,
         environment: bytes(&environment, "the environment")?,
         kept_fds: file.kept_fds,
-        by_handle: file.run == RunBy::Handle,
+        by_handle: file.run == ExecMethod::Handle,
     })
 }
 

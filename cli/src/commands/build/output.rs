@@ -6,7 +6,7 @@ use crate::images::ImageFinder;
 use crate::ui;
 use kiln_builder::delivery::{Delivery, DeliveryError, Push, Upload};
 use kiln_builder::output::{self, OutputError};
-use kiln_builder::{Annotations, ImageError, Outcome, Part};
+use kiln_builder::{Annotations, BlobProgress, ImageError, Outcome};
 use kiln_image::archive::{Compression, PackOptions};
 use kiln_image::digest::{DiffId, Digest};
 use kiln_image::manifest::Descriptor;
@@ -318,7 +318,7 @@ impl Output {
         let packed = delivery.pack(&self.pack_options()?)?;
         *made.pushed.borrow_mut() = Some(packed.descriptor.clone());
         let is_quiet = made.is_quiet;
-        let tell = |part: Part| {
+        let tell = |part: BlobProgress| {
             if part.current == part.total && !is_quiet {
                 ui::tell_line(&format!("pushed {} {}", part.digest, crate::text::size(part.total)));
             }
@@ -338,12 +338,16 @@ impl Output {
 struct RegistryPush<'a>(&'a Made<'a>);
 
 impl Push for RegistryPush<'_> {
-    fn push(&self, upload: &Upload<'_>, progress: &(dyn Fn(Part) + Sync)) -> Result<Digest, ImageError> {
+    fn push(
+        &self,
+        upload: &Upload<'_>,
+        progress: &(dyn Fn(BlobProgress) + Sync),
+    ) -> Result<Digest, ImageError> {
         let Upload { reference, images, index, by_digest } = *upload;
         let request = PushRequest { reference, images, index, by_digest };
         let hear = |event: PushEvent| {
             if let PushEvent::Uploading(digest, current, total) = event {
-                progress(Part { digest, current, total });
+                progress(BlobProgress { digest, current, total });
             }
         };
         Ok(self.0.images.registry()?.push(self.0.store, &request, &hear)?)

@@ -246,7 +246,7 @@ impl Unpacker<'_> {
         }
         let call = |name: &'static str| move |errno| CallError { call: name, path: path(link), errno };
         let own = self.root.try_clone().call("dup", path(link))?;
-        let resolved = match MergedDir::open_ended(own).map_err(call("getxattr"))?.resolve(&components) {
+        let resolved = match MergedDir::open_partial(own).map_err(call("getxattr"))?.resolve(&components) {
             Ok(Resolved { found: Found::Unknown, .. }) | Err(Unresolved::Unknown) => {
                 let below = self.tree_below(link)?.unwrap_or_else(|| MergedDir::root(Vec::new()));
                 let own = self.root.try_clone().call("dup", path(link))?;
