@@ -1,6 +1,6 @@
 //! `--annotation`: annotations of manifests, of indexes, and of the descriptors that point to them.
 
-use kiln_image::platform::Platform;
+use kiln_image::platform::{Platform, PlatformError};
 
 /// Annotations by the object that carries them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +20,24 @@ pub struct Annotations {
 #[error("invalid annotation {text:?}: {reason}")]
 pub struct AnnotationError {
     text: String,
-    reason: String,
+    reason: AnnotationFault,
+}
+
+/// Reason why a text is not a valid annotation.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum AnnotationFault {
+    #[error("expected key=value")]
+    NoValue,
+    #[error("the key is empty")]
+    NoKey,
+    #[error("a bracket is not closed")]
+    Bracket,
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    #[error("unknown annotation type {0:?}")]
+    UnknownType(String),
+    #[error("{0:?} takes no platform")]
+    NoPlatform(String),
 }
 
 impl Annotations {
@@ -30,24 +47,24 @@ impl Annotations {
     /// # Errors
     /// Fails for a text of another form, and for a platform after a type that accepts none.
     pub fn add(&mut self, text: &str) -> Result<(), AnnotationError> {
-        let invalid = |reason: String| AnnotationError { text: text.to_owned(), reason };
-        let (head, value) = text.split_once('=').ok_or_else(|| invalid("expected key=value".to_owned()))?;
+        let invalid = |reason| AnnotationError { text: text.to_owned(), reason };
+        let (head, value) = text.split_once('=').ok_or_else(|| invalid(AnnotationFault::NoValue))?;
         // Keys contain colons only after a type.
         let (types, key) = match head.split_once(':') {
             Some((types, key)) => (types, key),
             None => ("manifest", head),
         };
         if key.is_empty() {
-            return Err(invalid("the key is empty".to_owned()));
+            return Err(invalid(AnnotationFault::NoKey));
         }
         types.split(',').try_for_each(|kind| self.add_to(kind, key, value).map_err(invalid))
     }
 
-    fn add_to(&mut self, kind: &str, key: &str, value: &str) -> Result<(), String> {
+    fn add_to(&mut self, kind: &str, key: &str, value: &str) -> Result<(), AnnotationFault> {
         let (name, platform) = match kind.split_once('[') {
             Some((name, rest)) => {
-                let inner = rest.strip_suffix(']').ok_or("a bracket is not closed")?;
-                (name, Some(inner.parse::<Platform>().map_err(|error| error.to_string())?))
+                let inner = rest.strip_suffix(']').ok_or(AnnotationFault::Bracket)?;
+                (name, Some(inner.parse()?))
             }
             None => (kind, None),
         };
@@ -57,8 +74,8 @@ impl Annotations {
             ("manifest-descriptor", platform) => self.manifest_descriptor.push((platform, key, value)),
             ("index", None) => self.index.push((key, value)),
             ("index-descriptor", None) => self.index_descriptor.push((key, value)),
-            (other, None) => return Err(format!("unknown annotation type {other:?}")),
-            (other, Some(_)) => return Err(format!("{other:?} takes no platform")),
+            (other, None) => return Err(AnnotationFault::UnknownType(other.to_owned())),
+            (other, Some(_)) => return Err(AnnotationFault::NoPlatform(other.to_owned())),
         }
         Ok(())
     }

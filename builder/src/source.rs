@@ -16,7 +16,7 @@ use kiln_image::archive::ArchiveError;
 use kiln_image::compression::{decompressed_limited, is_compressed};
 use kiln_image::layer::{ApplyError, extract, is_tar};
 use kiln_image::store::{ScratchDir, Store, StoreError};
-use kiln_parser::git::GitReference;
+use kiln_parser::git::{GitReference, GitReferenceError};
 use kiln_parser::ignore::Patterns;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -41,8 +41,8 @@ pub enum SourceError {
     Address {
         /// Address as the user wrote it.
         address: String,
-        /// Description of the problem.
-        problem: String,
+        /// Mistake in its query.
+        problem: GitReferenceError,
     },
     /// A repository cannot be fetched.
     #[error("unable to prepare context: {address}")]

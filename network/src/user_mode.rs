@@ -107,7 +107,7 @@ pub enum UserModeError {
         said: String,
     },
     /// A port cannot be published.
-    #[error("`{program}` cannot publish port {port}/{protocol}: {said}")]
+    #[error("`{program}` cannot publish port {port}/{protocol}: {source}")]
     Port {
         /// Name of the program.
         program: &'static str,
@@ -115,9 +115,23 @@ pub enum UserModeError {
         port: u16,
         /// Transport protocol of the port.
         protocol: Protocol,
-        /// Its error message about the port.
-        said: String,
+        /// Its error about the port.
+        source: PortError,
     },
+}
+
+/// Reason why slirp4netns publishes no port.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// The exchange with the program failed.
+    #[error("{0}")]
+    Exchange(#[from] io::Error),
+    /// The response is not JSON.
+    #[error("{0}")]
+    Malformed(#[from] serde_json::Error),
+    /// The program's error message.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Invocation of a program.
@@ -268,18 +282,18 @@ impl UserMode {
             return Err(UserModeError::Failed { program: program.name(), said: text_of(said) });
         }
         for (binding, request) in &invocation.requests {
-            running.ask(&socket(config), request).map_err(|said| UserModeError::Port {
+            running.ask(&socket(config), request).map_err(|source| UserModeError::Port {
                 program: program.name(),
                 port: binding.host_port,
                 protocol: binding.protocol,
-                said,
+                source,
             })?;
         }
         Ok(running)
     }
 
     /// Sends one request to slirp4netns, and fails when it is refused.
-    fn ask(&self, socket: &Path, request: &str) -> Result<(), String> {
+    fn ask(&self, socket: &Path, request: &str) -> Result<(), PortError> {
         let exchange = || -> io::Result<String> {
             let mut stream = self.reach(socket)?;
             stream.write_all(request.as_bytes())?;
@@ -288,12 +302,12 @@ impl UserMode {
             stream.read_to_string(&mut answer)?;
             Ok(answer)
         };
-        let answer = exchange().map_err(|error| error.to_string())?;
-        let answer: serde_json::Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
+        let answer: serde_json::Value = serde_json::from_str(&exchange()?)?;
         match answer.get("error") {
             None => Ok(()),
             Some(error) => {
-                Err(error.get("desc").and_then(|desc| desc.as_str()).unwrap_or("refused").to_owned())
+                let text = error.get("desc").and_then(|desc| desc.as_str()).unwrap_or("refused");
+                Err(PortError::Refused(text.to_owned()))
             }
         }
     }

@@ -33,6 +33,44 @@ pub struct GitReference {
     pub fetch_by_commit: bool,
 }
 
+/// Mistake in the query of a reference; the texts are those of the reference builder.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GitReferenceError {
+    /// A key occurs more than once.
+    #[error("query {0:?} has multiple values")]
+    Repeated(String),
+    /// A key that needs a value has none.
+    #[error("query {0:?} has no value")]
+    NoValue(String),
+    /// A key that does not exist.
+    #[error("unexpected query {0:?}")]
+    UnknownKey(String),
+    /// The value of a switch is not a truth value.
+    #[error("invalid {key} value: {value:?}")]
+    Switch {
+        /// Name of the switch.
+        key: String,
+        /// Value in the query.
+        value: String,
+    },
+    /// The value of `mtime` is none of its two.
+    #[error("invalid mtime value: {0:?} (must be \"checkout\" or \"commit\")")]
+    Mtime(String),
+    /// Two parts of the text name different directories or references.
+    #[error("{what} conflicts: {first:?} vs {second:?}")]
+    Conflict {
+        /// `subdir` or `ref`.
+        what: &'static str,
+        /// Value that came first.
+        first: String,
+        /// Value that came second.
+        second: String,
+    },
+    /// The query names both a branch and a tag.
+    #[error("branch conflicts with tag")]
+    BranchAndTag,
+}
+
 /// Source of the modification times of a checkout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mtime {
@@ -45,9 +83,8 @@ pub enum Mtime {
 impl GitReference {
     /// Parses `text`.
     ///
-    /// `None` when it is not a reference to a repository. The inner error is the reference builder's message for an
-    /// invalid query, fragment or checksum.
-    pub fn parse(text: &str) -> Option<Result<GitReference, String>> {
+    /// `None` when it is not a reference to a repository; the inner error is a mistake in its query.
+    pub fn parse(text: &str) -> Option<Result<GitReference, GitReferenceError>> {
         let address = Address::split(text)?;
         let mut reference = GitReference {
             short_name: short_name(&address.remote),
@@ -79,22 +116,22 @@ impl GitReference {
         text
     }
 
-    fn read_query(&mut self, query: &[(String, String)]) -> Result<(), String> {
+    fn read_query(&mut self, query: &[(String, String)]) -> Result<(), GitReferenceError> {
         let (mut tag, mut branch) = (String::new(), String::new());
         for (index, (key, value)) in query.iter().enumerate() {
             if query[..index].iter().any(|(earlier, _)| earlier == key) {
-                return Err(format!("query {key:?} has multiple values"));
+                return Err(GitReferenceError::Repeated(key.clone()));
             }
             let is_switch = matches!(key.as_str(), "submodules" | "keep-git-dir" | "fetch-by-commit");
             if value.is_empty() && !is_switch {
-                return Err(format!("query {key:?} has no value"));
+                return Err(GitReferenceError::NoValue(key.clone()));
             }
             match key.as_str() {
                 "ref" => self.set_reference(value)?,
                 "tag" => tag = prefixed("refs/tags/", value),
                 "branch" => branch = prefixed("refs/heads/", value),
                 "subdir" if !self.subdir.is_empty() && self.subdir != *value => {
-                    return Err(format!("subdir conflicts: {:?} vs {value:?}", self.subdir));
+                    return Err(conflict("subdir", &self.subdir, value));
                 }
                 "subdir" => self.subdir.clone_from(value),
                 "checksum" | "commit" => self.checksum.clone_from(value),
@@ -105,21 +142,17 @@ impl GitReference {
                     self.mtime = Some(match value.as_str() {
                         "checkout" => Mtime::Checkout,
                         "commit" => Mtime::Commit,
-                        _ => {
-                            return Err(format!(
-                                "invalid mtime value: {value:?} (must be \"checkout\" or \"commit\")"
-                            ));
-                        }
+                        _ => return Err(GitReferenceError::Mtime(value.clone())),
                     });
                 }
-                _ => return Err(format!("unexpected query {key:?}")),
+                _ => return Err(GitReferenceError::UnknownKey(key.clone())),
             }
         }
         if !tag.is_empty() {
             self.set_reference(&tag)?;
         }
         if !branch.is_empty() && !tag.is_empty() {
-            return Err("branch conflicts with tag".to_owned());
+            return Err(GitReferenceError::BranchAndTag);
         }
         if !branch.is_empty() {
             self.set_reference(&branch)?;
@@ -127,9 +160,9 @@ impl GitReference {
         Ok(())
     }
 
-    fn set_reference(&mut self, value: &str) -> Result<(), String> {
+    fn set_reference(&mut self, value: &str) -> Result<(), GitReferenceError> {
         if !self.reference.is_empty() && self.reference != value {
-            return Err(format!("ref conflicts: {:?} vs {value:?}", self.reference));
+            return Err(conflict("ref", &self.reference, value));
         }
         value.clone_into(&mut self.reference);
         Ok(())
@@ -223,11 +256,15 @@ fn prefixed(prefix: &str, name: &str) -> String {
     if name.starts_with(prefix) { name.to_owned() } else { format!("{prefix}{name}") }
 }
 
-fn switch(key: &str, value: &str) -> Result<bool, String> {
+fn conflict(what: &'static str, first: &str, second: &str) -> GitReferenceError {
+    GitReferenceError::Conflict { what, first: first.to_owned(), second: second.to_owned() }
+}
+
+fn switch(key: &str, value: &str) -> Result<bool, GitReferenceError> {
     if value.is_empty() {
         return Ok(true);
     }
-    go_bool(value).ok_or_else(|| format!("invalid {key} value: {value:?}"))
+    go_bool(value).ok_or_else(|| GitReferenceError::Switch { key: key.to_owned(), value: value.to_owned() })
 }
 
 fn split_query(query: &str) -> Option<Vec<(String, String)>> {
@@ -268,9 +305,9 @@ mod tests {
             result
                 .as_ref()
                 .map(|it| (it.remote.as_str(), it.reference.as_str(), it.subdir.as_str()))
-                .map_err(String::as_str)
+                .map_err(ToString::to_string)
         });
-        assert_eq!(shown, expected, "{text}");
+        assert_eq!(shown, expected.map(|result| result.map_err(str::to_owned)), "{text}");
     }
 
     // The published tables are tested in tests/vectors.rs.

@@ -2,31 +2,64 @@
 
 use std::net::IpAddr;
 
+/// Mistake in a port; the texts are those of the reference builder.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// There is no port.
+    #[error("invalid port: {0:?}: no port specified")]
+    NoPort(String),
+    /// The protocol is none of tcp, udp and sctp.
+    #[error("invalid port: {text:?}: invalid proto: {protocol}")]
+    Protocol {
+        /// The complete text.
+        text: String,
+        /// Its protocol.
+        protocol: String,
+    },
+    /// The address is not an IP address.
+    #[error("invalid IP address: {0}")]
+    Address(String),
+    /// The port of the container is not a port or range.
+    #[error("invalid containerPort: {0}")]
+    ContainerPort(String),
+    /// The port of the host is not a port or range.
+    #[error("invalid hostPort: {0}")]
+    HostPort(String),
+    /// The ranges of container and host have different lengths.
+    #[error("invalid ranges specified for container and host Ports: {container} and {host}")]
+    Ranges {
+        /// Range of the container.
+        container: String,
+        /// Range of the host.
+        host: String,
+    },
+}
+
 /// Parses `[[ip:]host:]container[-end][/protocol]`; returns the container's ports as `number/protocol`.
 ///
 /// Messages follow moby/buildkit `frontend/dockerfile/dockerfile2llb/convert_expose.go`.
 ///
 /// # Errors
-/// Fails on an invalid address, port, range or protocol, with the reference builder's message.
-pub fn container_ports(text: &str) -> Result<Vec<String>, String> {
+/// Fails on an invalid address, port, range or protocol.
+pub fn container_ports(text: &str) -> Result<Vec<String>, PortError> {
     let (address, host, container) = split(text);
     let (range, protocol) = container.split_once('/').unwrap_or((container, ""));
     if range.is_empty() {
-        return Err(format!("invalid port: {text:?}: no port specified"));
+        return Err(PortError::NoPort(text.to_owned()));
     }
     let lower = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_lowercase() };
     if !matches!(lower.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(format!("invalid port: {text:?}: invalid proto: {protocol}"));
+        return Err(PortError::Protocol { text: text.to_owned(), protocol: protocol.to_owned() });
     }
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
     if !bare.is_empty() && bare.parse::<IpAddr>().is_err() {
-        return Err(format!("invalid IP address: {bare}"));
+        return Err(PortError::Address(bare.to_owned()));
     }
-    let (start, end) = parse_range(range).ok_or_else(|| format!("invalid containerPort: {range}"))?;
+    let (start, end) = parse_range(range).ok_or_else(|| PortError::ContainerPort(range.to_owned()))?;
     if !host.is_empty() {
-        let (host_start, host_end) = parse_range(host).ok_or_else(|| format!("invalid hostPort: {host}"))?;
+        let (host_start, host_end) = parse_range(host).ok_or_else(|| PortError::HostPort(host.to_owned()))?;
         if end - start != host_end - host_start && start != end {
-            return Err(format!("invalid ranges specified for container and host Ports: {range} and {host}"));
+            return Err(PortError::Ranges { container: range.to_owned(), host: host.to_owned() });
         }
     }
     Ok((start..=end).map(|port| format!("{port}/{lower}")).collect())
@@ -56,7 +89,8 @@ mod tests {
 
     fn check(text: &str, expected: Result<&[&str], &str>) {
         let expected = expected.map(|ports| ports.iter().map(|port| (*port).to_owned()).collect());
-        assert_eq!(container_ports(text), expected.map_err(str::to_owned), "{text}");
+        let found = container_ports(text).map_err(|error| error.to_string());
+        assert_eq!(found, expected.map_err(str::to_owned), "{text}");
     }
 
     #[test]

@@ -185,9 +185,9 @@ fn ports_follow_the_reference() {
     let mut failures = Failures::default();
     for case in list(&load("expose")["cases"]) {
         let ports = strings(&case["ports"]);
-        let found: Result<Vec<Vec<String>>, String> =
+        let found: Result<Vec<Vec<String>>, _> =
             ports.iter().map(|word| port::container_ports(word)).collect();
-        let found = found.map(|ports| ports.concat());
+        let found = found.map(|ports| ports.concat()).map_err(|error| error.to_string());
         match case.get("error") {
             Some(error) => failures.compare_error(case, found, text(error)),
             None => failures.compare(case, found, Ok(strings(&case["expected"]))),
@@ -210,7 +210,7 @@ fn git_references_follow_the_reference() {
             continue;
         };
         if let Some(error) = case.get("error_contains") {
-            failures.compare_error(case, found, text(error));
+            failures.compare_error(case, found.map_err(|error| error.to_string()), text(error));
             continue;
         }
         let found = found.unwrap_or_else(|error| panic!("{case}: {error}"));

@@ -28,7 +28,7 @@ pub use error::RegistryError;
 pub use fetch::{FetchRequest, FetchedFile};
 pub use git::{GitError, GitRequest, Identity, check_out, commit};
 pub use patience::DEFAULT_PATIENCE;
-pub use proxy::{Proxies, ProxyError, ProxyFault};
+pub use proxy::{InvalidProxy, Proxies, ProxyError, ProxyFault};
 pub use pull::{Progress, PullEvent, Pulled};
 pub use push::{PushEvent, PushRequest};
 pub use retry::{WaitListener, Waiting};

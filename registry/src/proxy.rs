@@ -33,7 +33,7 @@ pub struct Proxies {
 #[derive(Clone, Debug)]
 struct Named {
     variable: &'static str,
-    proxy: Result<Arc<Proxy>, String>,
+    proxy: Result<Arc<Proxy>, InvalidProxy>,
 }
 
 /// A server that forwards requests.
@@ -93,7 +93,7 @@ pub struct ProxyError {
 pub enum ProxyFault {
     /// The variable's value is not an address of a proxy.
     #[error("cannot be used: {0}")]
-    Invalid(String),
+    Invalid(InvalidProxy),
     /// No connection to the proxy.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
@@ -116,6 +116,20 @@ pub enum ProxyFault {
     /// The response of the proxy violates the protocol.
     #[error("sent an answer that is malformed: {0}")]
     Malformed(String),
+}
+
+/// Reason why a text is no address of a proxy. The text is not repeated: it may contain a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidProxy {
+    /// The scheme is unknown.
+    #[error("its scheme is none of http, https and socks5")]
+    Scheme,
+    /// The port is not a number of 16 bits.
+    #[error("its port is not a number up to 65535")]
+    Port,
+    /// The host is missing or has characters that no host has.
+    #[error("it has no valid host")]
+    Host,
 }
 
 impl ProxyError {
@@ -182,7 +196,7 @@ impl Proxies {
             Err(reason) => Err(ProxyError {
                 variable: named.variable,
                 proxy: String::new(),
-                fault: ProxyFault::Invalid(reason.clone()),
+                fault: ProxyFault::Invalid(*reason),
             }),
         }
     }
@@ -282,17 +296,16 @@ fn split_port(text: &str) -> (&str, Option<&str>) {
 }
 
 impl FromStr for Proxy {
-    type Err = String;
+    type Err = InvalidProxy;
 
-    /// Parses `[SCHEME://][USER[:PASSWORD]@]HOST[:PORT]`. Error messages do not repeat the text: it may contain a
-    /// password.
-    fn from_str(text: &str) -> Result<Proxy, String> {
+    /// Parses an address `[SCHEME://][USER[:PASSWORD]@]HOST[:PORT]`.
+    fn from_str(text: &str) -> Result<Proxy, InvalidProxy> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         let (kind, default) = match scheme.to_ascii_lowercase().as_str() {
             "http" => (Kind::Http, 80),
             "https" => (Kind::Https, 443),
             "socks5" | "socks5h" => (Kind::Socks, 1080),
-            _ => return Err("its scheme is none of http, https and socks5".to_owned()),
+            _ => return Err(InvalidProxy::Scheme),
         };
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let (user, place) = match authority.rsplit_once('@') {
@@ -302,12 +315,12 @@ impl FromStr for Proxy {
         let (host, port) = split_port(place);
         let port = match port.filter(|port| !port.is_empty()) {
             None => default,
-            Some(port) => port.parse().map_err(|_| "its port is not a number up to 65535".to_owned())?,
+            Some(port) => port.parse().map_err(|_| InvalidProxy::Port)?,
         };
         let is_host = host.parse::<IpAddr>().is_ok()
             || host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         if host.is_empty() || !is_host {
-            return Err("it has no valid host".to_owned());
+            return Err(InvalidProxy::Host);
         }
         let user = user.map(|user| {
             let (name, password) = user.split_once(':').unwrap_or((user, ""));

@@ -53,7 +53,7 @@ impl Planner<'_> {
         check_checksum(state, step, add, &resolved)?;
         for (path, place) in resolved.shown.iter().zip(&resolved.places) {
             let problem = match GitReference::parse(path) {
-                Some(Err(problem)) => problem,
+                Some(Err(problem)) => problem.to_string(),
                 Some(Ok(git)) if git.keep_git_dir.is_some_and(|keep| add.keep_git_dir == Some(!keep)) => {
                     "inconsistent keep-git-dir configuration".to_owned()
                 }

@@ -20,7 +20,7 @@ pub(super) fn expose(state: &mut StageState, step: &Step, words: &[Text]) -> Res
     let mut ports = Vec::new();
     for (word, text) in written {
         let found = port::container_ports(&word).map_err(|reason| {
-            Mistake::at("invalid-port", step.span_of(text), reason).hint(Some(
+            Mistake::at("invalid-port", step.span_of(text), reason.to_string()).hint(Some(
                 "write a port or a range, with tcp, udp or sctp: 80, 53/udp, 8000-8010".to_owned(),
             ))
         })?;

@@ -21,9 +21,14 @@ enum Part {
     Char(char),
 }
 
+/// A backslash before a character that it cannot escape, or at the end of the pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid escape '\\{}'", .0.map_or_else(String::new, String::from))]
+pub(super) struct InvalidEscape(Option<char>);
+
 impl Pattern {
-    /// Compiles `text`; the error names the invalid escape.
-    pub(super) fn new(text: &str) -> Result<Pattern, String> {
+    /// Compiles `text`; fails for an invalid escape.
+    pub(super) fn new(text: &str) -> Result<Pattern, InvalidEscape> {
         let mut parts = Vec::new();
         let mut characters = text.chars().peekable();
         while let Some(character) = characters.next() {
@@ -32,8 +37,7 @@ impl Pattern {
                 '?' => Part::Any,
                 '\\' => match characters.next() {
                     Some(escaped @ ('*' | '?' | '\\' | '}' | '/')) => Part::Char(escaped),
-                    Some(other) => return Err(format!("invalid escape '\\{other}'")),
-                    None => return Err("invalid escape '\\'".to_owned()),
+                    other => return Err(InvalidEscape(other)),
                 },
                 other => Part::Char(other),
             });

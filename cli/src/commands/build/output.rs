@@ -120,7 +120,7 @@ impl Output {
                 "tar" => as_tar = value != "false",
                 _ => options.set(key, value).map_err(|reason| {
                     invalid(
-                        reason,
+                        reason.to_string(),
                         "it takes type, dest, tar, name, push, compression and others of docker build",
                     )
                 })?,
@@ -355,12 +355,12 @@ impl Push for RegistryPush<'_> {
 }
 
 impl OutputOptions {
-    /// Sets an option from `key=value`; an error describes the mistake.
-    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+    /// Sets an option from `key=value`.
+    fn set(&mut self, key: &str, value: &str) -> Result<(), OptionMistake> {
         let truth = || match value.to_lowercase().as_str() {
             "" | "true" | "1" => Ok(true),
             "false" | "0" => Ok(false),
-            other => Err(format!("{key} is true or false, not {other:?}")),
+            other => Err(OptionMistake::Truth { key: key.to_owned(), value: other.to_owned() }),
         };
         if let Some(annotation) = key.strip_prefix("annotation") {
             self.annotations.push(annotation_text(annotation, value).ok_or_else(|| unsupported(key))?);
@@ -372,7 +372,7 @@ impl OutputOptions {
             "push-by-digest" => self.by_digest = truth()?,
             "compression" => self.compression = Some(value.to_owned()),
             "compression-level" => {
-                let level = value.parse().map_err(|_| format!("{value:?} is no compression level"))?;
+                let level = value.parse().map_err(|_| OptionMistake::Level(value.to_owned()))?;
                 self.level = Some(level);
             }
             "force-compression" => self.force = truth()?,
@@ -389,8 +389,19 @@ impl OutputOptions {
     }
 }
 
-fn unsupported(key: &str) -> String {
-    format!("{key} is not supported")
+fn unsupported(key: &str) -> OptionMistake {
+    OptionMistake::Unsupported(key.to_owned())
+}
+
+/// Mistake in an option of an output.
+#[derive(Debug, thiserror::Error)]
+enum OptionMistake {
+    #[error("{key} is true or false, not {value:?}")]
+    Truth { key: String, value: String },
+    #[error("{0:?} is no compression level")]
+    Level(String),
+    #[error("{0} is not supported")]
+    Unsupported(String),
 }
 
 /// Converts `annotation-index[linux/amd64].key` to `index[linux/amd64]:key=value`. `None` without a key.
