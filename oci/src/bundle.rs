@@ -35,10 +35,7 @@ impl Bundle {
 fn read(path: &Path) -> Result<Vec<u8>, OciError> {
     let file = match fs::File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(OciError::Other(format!(
-                "JSON specification file {} not found: a bundle holds one, `kiln oci spec` writes an example",
-                path.display()
-            )));
+            return Err(OciError::NoConfig(path.to_owned()));
         }
         other => other.map_err(OciError::file("open", path))?,
     };

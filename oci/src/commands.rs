@@ -242,9 +242,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         ]],
         until_word: false,
         failure: None,
-        run: |_, _| {
-            Err(OciError::Other("checkpoint is not supported: this runtime cannot save processes".to_owned()))
-        },
+        run: |_, _| Err(OciError::Unsupported("checkpoint")),
     },
     Command {
         name: "restore",
@@ -269,9 +267,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         ]],
         until_word: false,
         failure: None,
-        run: |_, _| {
-            Err(OciError::Other("restore is not supported: this runtime cannot save processes".to_owned()))
-        },
+        run: |_, _| Err(OciError::Unsupported("restore")),
     },
 ];
 

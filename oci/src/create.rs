@@ -1,37 +1,30 @@
 //! Creation of a container from a bundle, for `create` and `run`.
 
-mod groups;
-mod sources;
-
-pub(crate) use groups::place;
-
 use crate::arguments::Arguments;
 use crate::bundle::Bundle;
 use crate::commands::Agent;
 use crate::error::OciError;
-use crate::namespaces::{self, Namespace};
 use crate::readiness::Readiness;
 use crate::state::{Dir, Record, Status, write_beside};
 use crate::terminal::{self, Handover};
 use crate::{Globals, foreground, hooks, own_file, user};
-use groups::{check_device_rules, device_rules};
 use kiln_network::move_device;
 use kiln_runtime::capability;
 use kiln_runtime::cgroup::{Groups, Layout};
 use kiln_runtime::container::{
-    self, Affinity, CallerError, Cgroups, DeviceNodes, Entry, ExecMethod, Gate, Handed, Holdings, Home,
-    Identity, Keyring, LineEnds, Modules, ParentWork, Pivot, ProgramFile, Steps, SupplementaryGroups,
-    Terminal,
+    self, Affinity, CallerError, CgroupRequest, Cgroups, Entry, ExecMethod, Gate, Handed, Holdings, Home,
+    Identity, Keyring, LineEnds, Modules, Notice, ParentWork, Pivot, Preparation, ProgramFile, RestrictAt,
+    Steps, SupplementaryGroups, Terminal, check_device_rules,
 };
 use kiln_runtime::host::{Host, SecurityModule};
 use kiln_runtime::launch::{self, Launched};
+use kiln_runtime::namespaces::{self, Namespace};
 use kiln_runtime::op::{FdSlot, Point};
 use kiln_runtime::plan::{self, plan};
 use kiln_runtime::resctrl::{self, Class};
 use kiln_runtime::seccomp;
 use oci_spec::runtime::{
-    Capabilities, Capability, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, LinuxResources,
-    Process, Spec,
+    Capabilities, Capability, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Process, Spec,
 };
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -197,22 +190,21 @@ fn check_calls(spec: &Spec) -> Result<(), OciError> {
     const ANNOTATION: &str = "run.oci.seccomp_fail_unknown_syscall";
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let Some(profile) = profile.filter(|_| annotation(spec, ANNOTATION)) else { return Ok(()) };
-    let unknown =
-        seccomp::compile_profile(profile).map_err(|error| OciError::Other(error.to_string()))?.unknown;
+    let unknown = seccomp::compile_profile(profile)?.unknown;
     if unknown.is_empty() {
         return Ok(());
     }
-    Err(OciError::Other(format!(
-        "the seccomp profile names calls that are not known: {} (the annotation {ANNOTATION} forbids that)",
-        unknown.join(", ")
-    )))
+    Err(OciError::UnknownCalls { calls: unknown.join(", "), annotation: ANNOTATION })
 }
 
 /// Names of requested capabilities that this process lacks and cannot pass on. In its own user namespace a container
 /// has all.
 fn beyond_reach(spec: &Spec) -> Vec<&'static str> {
     let sets = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
-    let Some(asked) = sets.and_then(|sets| sets.permitted().as_ref()).filter(|_| !own_users(spec)) else {
+    let Some(asked) = sets
+        .and_then(|sets| sets.permitted().as_ref())
+        .filter(|_| namespaces::of(spec, LinuxNamespaceType::User).is_none())
+    else {
         return Vec::new();
     };
     let names: Vec<String> = asked.iter().map(ToString::to_string).collect();
@@ -243,9 +235,7 @@ fn check_version(spec: &Spec) -> Result<(), OciError> {
     if version.split('.').count() >= 3 && matches!(major, "0" | "1") {
         return Ok(());
     }
-    Err(OciError::Other(format!(
-        "the configuration's ociVersion {version:?} is none that is known: 1.x.y is"
-    )))
+    Err(OciError::Version(version.clone()))
 }
 
 impl Request<'_> {
@@ -269,7 +259,7 @@ impl Request<'_> {
     }
 
     /// Moves network devices into the container's network namespace.
-    fn give_devices(&self, pid: i32) -> Result<(), String> {
+    fn move_devices(&self, pid: i32) -> Result<(), OciError> {
         if self.devices.is_empty() {
             return Ok(());
         }
@@ -278,16 +268,30 @@ impl Request<'_> {
             _ => format!("/proc/{pid}/ns/net").into(),
         };
         let namespace = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| OciError::file("open", &path)(errno.into()).to_string())?;
+            .map_err(|errno| OciError::file("open", &path)(errno.into()))?;
         for (name, inside) in &self.devices {
             move_device(namespace.as_fd(), name, inside)
-                .map_err(|error| format!("network device {name:?}: {error}"))?;
+                .map_err(|source| OciError::Device { name: name.clone(), source })?;
         }
         Ok(())
     }
 
-    fn resources(&self) -> Option<&LinuxResources> {
-        self.bundle.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref())
+    fn preparation(&self) -> Preparation<'_> {
+        Preparation { spec: &self.bundle.spec, bundle: &self.bundle.dir, is_nested: self.nested }
+    }
+
+    /// Cgroups of the container, unless the caller wants none.
+    fn groups(&self, id: &str, layout: &Layout) -> Result<Groups, OciError> {
+        if self.globals.no_groups {
+            return Ok(Groups::default());
+        }
+        let log = &self.globals.log;
+        let mut notify = |notice: Notice| match notice {
+            Notice::NoCgroups(_) => log.debug(&notice.to_string()),
+            Notice::WithoutEffect(_) | Notice::NotEmpty(_) => log.warn(&notice.to_string()),
+        };
+        let request = CgroupRequest { id, layout, is_optional: self.globals.rootless };
+        Ok(self.preparation().cgroups(&request, &mut notify)?)
     }
 
     /// Class of the container for caches and memory bandwidth. `None` when it has none.
@@ -328,30 +332,20 @@ impl Request<'_> {
         slots: Slots<'a>,
     ) -> Result<container::Request<'a>, OciError> {
         let spec = &self.bundle.spec;
-        let enters = enters_groups(spec);
-        let attaches = groups.needs_attach() && !enters || has_class;
+        let preparation = self.preparation();
+        let entry = preparation.entry();
+        let attaches = groups.needs_attach() && entry == Entry::ByParent || has_class;
         let process = spec.process().as_ref();
         Ok(container::Request {
             bundle: Some(&self.bundle.dir),
-            cgroups: Cgroups {
-                layout: Some(layout),
-                groups: Some(groups),
-                born_in: slots.born_in,
-                entry: if enters { Entry::BySelf } else { Entry::ByParent },
-            },
-            devices: if !self.nested && groups.is_none() {
-                DeviceNodes::Exclusive
-            } else if own_users(spec) || self.nested {
-                DeviceNodes::Bound
-            } else {
-                DeviceNodes::Made
-            },
+            cgroups: Cgroups { layout: Some(layout), groups: Some(groups), born_in: slots.born_in, entry },
+            devices: preparation.device_nodes(groups),
             nodes: slots.nodes,
             sources: slots.sources,
             parent: ParentWork::FILTER
                 .and(ParentWork::HOOKS)
                 .and_if(attaches, ParentWork::CGROUPS)
-                .and_if(self.guards(groups), ParentWork::DEVICES),
+                .and_if(preparation.has_device_rules(groups), ParentWork::DEVICES),
             gate: slots.gate.map(|socket| Gate { socket, finds_program: self.has_process }),
             pivot: if self.arguments.has("no-pivot") { Pivot::Move } else { Pivot::Root },
             keyring: if self.arguments.has("no-new-keyring") { Keyring::Caller } else { Keyring::New },
@@ -390,19 +384,16 @@ impl Request<'_> {
         let spec = &self.bundle.spec;
         let mut handed = Handed::default();
         let born_in = groups.dir()?.map(|dir| handed.give(dir));
-        if self.guards(groups) && groups.path_of(DEVICES).is_some() {
-            // Set before the start: the process enters the cgroup by itself, and incomplete rules would refuse the
-            // nodes that it creates.
-            groups.restrict(None, &device_rules(self.resources()))?;
-        }
+        let preparation = self.preparation();
+        preparation.restrict_devices(groups, RestrictAt::Start)?;
         let gate = match self.then {
             Then::Wait => Some(handed.give(dir.make_gate()?)),
             Then::Detach | Then::Stay => None,
         };
         let sources: Vec<(usize, FdSlot)> =
-            self.sources()?.into_iter().map(|(index, fd)| (index, handed.give(fd))).collect();
+            preparation.sources()?.into_iter().map(|(index, fd)| (index, handed.give(fd))).collect();
         let nodes: Vec<(PathBuf, FdSlot)> =
-            self.nodes(groups)?.into_iter().map(|(path, fd)| (path, handed.give(fd))).collect();
+            preparation.nodes(groups)?.into_iter().map(|(path, fd)| (path, handed.give(fd))).collect();
         let slots = Slots { born_in, gate, sources: &sources, nodes: &nodes };
         let request = self.container(layout, groups, holdings.class().is_some(), slots)?;
         let mut plan = plan(spec, &request)?;
@@ -475,21 +466,6 @@ fn map_own_id(spec: &mut Spec) {
     linux.set_uid_mappings(only(user)).set_gid_mappings(only(group));
 }
 
-/// True when the container has a separate user namespace.
-fn own_users(spec: &Spec) -> bool {
-    namespaces::of(spec, LinuxNamespaceType::User).is_some()
-}
-
-/// Name of the cgroup v1 controller for device access.
-const DEVICES: &str = "devices";
-
-/// True when a container's process can enter its cgroups by itself: it then has the privileges and the paths of this
-/// process.
-fn enters_groups(spec: &Spec) -> bool {
-    let mounts = namespaces::of(spec, LinuxNamespaceType::Mount);
-    !own_users(spec) && mounts == Some(Namespace::New)
-}
-
 /// Number of descriptors that the program gets besides its streams: requested ones, and those of socket activation.
 pub(crate) fn kept_fds(arguments: &Arguments) -> Result<u32, OciError> {
     let asked: u32 = arguments.number("preserve-fds")?.unwrap_or(0);
@@ -517,17 +493,16 @@ impl Steps for Making<'_> {
     fn made(&mut self, launched: &Launched) -> Result<(), CallerError> {
         self.record.pid = launched.pid;
         self.record.start_time = Groups::start_time(launched.pid).unwrap_or_default();
-        if !enters_groups(&self.request.bundle.spec) {
+        let preparation = self.request.preparation();
+        if preparation.entry() == Entry::ByParent {
             self.groups.attach(launched.pid)?;
         }
         if let Some(class) = &self.record.class {
             class.attach(launched.pid)?;
         }
-        if self.request.guards(self.groups) && self.groups.path_of(DEVICES).is_none() {
-            let rules = device_rules(self.request.resources());
-            self.groups.restrict(launched.group.as_ref().map(AsFd::as_fd), &rules)?;
-        }
-        self.request.give_devices(launched.pid)?;
+        let unified = launched.group.as_ref().map(AsFd::as_fd);
+        preparation.restrict_devices(self.groups, RestrictAt::Process(unified))?;
+        self.request.move_devices(launched.pid)?;
         self.dir.write(&self.record, &self.request.bundle.text)?;
         Ok(self.handover.pidfd(launched.pidfd.as_fd())?)
     }

@@ -287,7 +287,7 @@ struct Entering<'a> {
 impl Steps for Entering<'_> {
     fn made(&mut self, launched: &Launched) -> Result<(), CallerError> {
         let attached = self.cgroups.attach(launched.pid);
-        attached.map_err(|error| format!("error adding pid {} to cgroups: {error}", launched.pid))?;
+        attached.map_err(|source| OciError::Attach { pid: launched.pid, source })?;
         Ok(self.handover.pidfd(launched.pidfd.as_fd())?)
     }
 

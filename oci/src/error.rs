@@ -1,12 +1,18 @@
 //! Errors of commands, their texts, and their exit codes.
 
+use kiln_network::NetworkError;
 use kiln_runtime::SpawnError;
 use kiln_runtime::cgroup::CgroupError;
+use kiln_runtime::container::PrepareError;
+use kiln_runtime::hook::HookError;
 use kiln_runtime::op::{SetupError, Stage, describe_errno};
 use kiln_runtime::plan::PlanError;
 use kiln_runtime::resctrl::ResctrlError;
+use kiln_runtime::seccomp::SeccompError;
+use rustix::io::Errno;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 /// Reason why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +68,122 @@ pub enum OciError {
     /// A process could not be started in a container.
     #[error("exec failed: unable to start container process: {0}")]
     Exec(SpawnError),
-    /// Another failure, with its complete message.
+    /// Objects of the host for a container cannot be prepared.
     #[error("{0}")]
-    Other(String),
+    Prepare(#[from] PrepareError),
+    /// A hook failed.
+    #[error("{0}")]
+    Hook(#[from] HookError),
+    /// The system call filter cannot be compiled.
+    #[error("{0}")]
+    Seccomp(#[from] SeccompError),
+    /// The system call filter has unknown calls, and an annotation forbids that.
+    #[error(
+        "the seccomp profile names calls that are not known: {calls} (the annotation {annotation} forbids that)"
+    )]
+    UnknownCalls {
+        /// Names of the calls.
+        calls: String,
+        /// Name of the annotation.
+        annotation: &'static str,
+    },
+    /// The configuration has a version that this runtime does not know.
+    #[error("the configuration's ociVersion {0:?} is none that is known: 1.x.y is")]
+    Version(String),
+    /// The bundle has no configuration.
+    #[error(
+        "JSON specification file {path} not found: a bundle holds one, `kiln oci spec` writes an example",
+        path = .0.display()
+    )]
+    NoConfig(PathBuf),
+    /// `spec` does not replace a configuration.
+    #[error("File {path} exists. Remove it first", path = .0.display())]
+    SpecExists(PathBuf),
+    /// The record of a container is damaged.
+    #[error("cannot read `{path}`: {source}", path = path.display())]
+    Record {
+        /// Path of the record.
+        path: PathBuf,
+        /// Position and kind of the damage.
+        source: serde_json::Error,
+    },
+    /// A network device cannot be moved into the container.
+    #[error("network device {name:?}: {source}")]
+    Device {
+        /// Name of the device on the host.
+        name: String,
+        /// Cause of the failure.
+        source: NetworkError,
+    },
+    /// A further process cannot be moved into the container's cgroups.
+    #[error("error adding pid {pid} to cgroups: {source}")]
+    Attach {
+        /// Pid of the process.
+        pid: i32,
+        /// Cause of the failure.
+        source: CgroupError,
+    },
+    /// The agent for notifications of the filter cannot be reached.
+    #[error("failed to connect with seccomp agent: {0}")]
+    AgentConnection(#[source] Box<OciError>),
+    /// The agent does not accept the container's state.
+    #[error("cannot send to the seccomp agent: {0}")]
+    AgentMessage(#[source] Errno),
+    /// Signals to this process cannot be blocked.
+    #[error("cannot listen for signals: {reason}", reason = .0.desc())]
+    Signals(#[source] nix::errno::Errno),
+    /// A wait for the container failed.
+    #[error("cannot wait for {what}: {errno}")]
+    Wait {
+        /// Subject of the wait.
+        what: &'static str,
+        /// Error of the call.
+        errno: Errno,
+    },
+    /// A signal cannot be sent to a container.
+    #[error("cannot signal container {id:?}: {errno}")]
+    Signal {
+        /// Id of the container.
+        id: String,
+        /// Error of the call.
+        errno: Errno,
+    },
+    /// A memory limit is lower than the present usage.
+    #[error("cannot limit memory to {limit} bytes: {usage} are in use, and `checkBeforeUpdate` is set")]
+    MemoryInUse {
+        /// Limit in bytes.
+        limit: u64,
+        /// Present usage in bytes.
+        usage: u64,
+    },
+    /// The program `ps` failed.
+    #[error(transparent)]
+    Ps(#[from] PsError),
+    /// A command that this runtime does not have.
+    #[error("{0} is not supported: this runtime cannot save processes")]
+    Unsupported(&'static str),
+}
+
+/// Failure of the program `ps`.
+#[derive(Debug, thiserror::Error)]
+pub enum PsError {
+    /// The program is not installed.
+    #[error("the program `ps` is not installed; `--format json` does without it")]
+    Missing,
+    /// The program cannot be started.
+    #[error("cannot run `ps`: {0}")]
+    Start(#[source] io::Error),
+    /// The program failed.
+    #[error("`ps` failed ({status}): {message}")]
+    Failed {
+        /// End of the program.
+        status: ExitStatus,
+        /// Its error message.
+        message: String,
+    },
+    /// Its output has no column of pids.
+    #[error("ps does not tell the PID of processes with these options")]
+    NoPids,
 }
 
 impl OciError {

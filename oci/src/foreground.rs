@@ -21,9 +21,6 @@ pub(crate) struct Signals {
 
 impl Signals {
     pub(crate) fn block() -> Result<Signals, OciError> {
-        let failed = |errno: nix::errno::Errno| {
-            OciError::Other(format!("cannot listen for signals: {}", errno.desc()))
-        };
         let mut all = SigSet::all();
         // Signals of faults in this process are not forwarded.
         for own in
@@ -31,9 +28,9 @@ impl Signals {
         {
             all.remove(own);
         }
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), None).map_err(failed)?;
-        let fd =
-            SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), None).map_err(OciError::Signals)?;
+        let fd = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(OciError::Signals)?;
         Ok(Signals { fd: ManuallyDrop::new(fd) })
     }
 }
@@ -94,7 +91,7 @@ impl Stay<'_> {
         polled.extend(self.ready.iter().map(|(_, socket)| PollFd::new(socket, PollFlags::IN)));
         match rustix::event::poll(&mut polled, None) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(OciError::Other(format!("cannot wait for the container: {errno}"))),
+            Err(errno) => return Err(OciError::Wait { what: "the container", errno }),
         }
         let mut ready: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
         drop(polled);

@@ -8,14 +8,14 @@ use kiln_runtime::plan;
 use oci_spec::runtime::{Hook, Spec};
 
 /// Runs hooks in order, up to the first that fails. Annotations of crun redirect their output to files.
-fn run(name: &str, hooks: &[Hook], record: &Record, status: Status) -> Result<(), String> {
+fn run(name: &str, hooks: &[Hook], record: &Record, status: Status) -> Result<(), OciError> {
     let state = &record.state(status);
     let file = |stream: &str| {
         let path = record.annotations.get(&format!("run.oci.hooks.{stream}"));
         path.filter(|path| !path.is_empty()).map(|path| path.as_str().into())
     };
     for (index, hook) in hooks.iter().enumerate() {
-        let mut hook = plan::hook(hook).map_err(|error| error.to_string())?;
+        let mut hook = plan::hook(hook)?;
         hook.output = HookOutput { stdout: file("stdout"), stderr: file("stderr") };
         kiln_runtime::hook::run(name, index, &hook, state)?;
     }
@@ -29,7 +29,7 @@ fn list(hooks: &Option<Vec<Hook>>) -> &[Hook] {
 /// Runs the hooks before the container's root changes.
 ///
 /// `prestart` dates from when containers were created at that point, so its state is "created".
-pub(crate) fn before_pivot(spec: &Spec, record: &Record) -> Result<(), String> {
+pub(crate) fn before_pivot(spec: &Spec, record: &Record) -> Result<(), OciError> {
     let Some(hooks) = spec.hooks() else { return Ok(()) };
     run("prestart", list(hooks.prestart()), record, Status::Created)?;
     run("createRuntime", list(hooks.create_runtime()), record, Status::Creating)
@@ -38,15 +38,15 @@ pub(crate) fn before_pivot(spec: &Spec, record: &Record) -> Result<(), String> {
 /// Runs the hooks after the program started.
 pub(crate) fn after_start(spec: &Spec, record: &Record) -> Result<(), OciError> {
     let Some(hooks) = spec.hooks() else { return Ok(()) };
-    run("poststart", list(hooks.poststart()), record, Status::Running).map_err(OciError::Other)
+    run("poststart", list(hooks.poststart()), record, Status::Running)
 }
 
 /// Runs the hooks after the container's deletion; failures are only logged.
 pub(crate) fn after_stop(spec: &Spec, record: &Record, log: &Log) {
     let Some(hooks) = spec.hooks() else { return };
     for hook in list(hooks.poststop()) {
-        if let Err(message) = run("poststop", std::slice::from_ref(hook), record, Status::Stopped) {
-            log.warn(&message);
+        if let Err(error) = run("poststop", std::slice::from_ref(hook), record, Status::Stopped) {
+            log.warn(&error.to_string());
         }
     }
 }

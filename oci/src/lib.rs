@@ -16,14 +16,13 @@ mod error;
 mod foreground;
 mod hooks;
 mod log;
-mod namespaces;
 mod own_file;
 mod readiness;
 mod state;
 mod terminal;
 mod user;
 
-pub use error::OciError;
+pub use error::{OciError, PsError};
 
 use arguments::{Arguments, Flag, switch, value};
 use commands::COMMANDS;

@@ -1,8 +1,7 @@
 //! Executable of this process, which must not be accessible in a container.
 
 use crate::create::Then;
-use crate::namespaces;
-use kiln_runtime::seal;
+use kiln_runtime::{namespaces, seal};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, Spec};
 use std::path::Path;
 
@@ -19,7 +18,7 @@ pub(crate) fn keep_early(then: Then) {
 /// Returns true when that is not needed: a container without other processes until its program runs, whose program is
 /// executed by a file descriptor, cannot access the executable. That saves a third of the time.
 pub(crate) fn keep(spec: &Spec, then: Then, root: &Path) -> bool {
-    let alone = then != Then::Wait && namespaces::has_own_numbers(spec);
+    let alone = then != Then::Wait && namespaces::has_own_pids(spec);
     const NEEDED: [&str; 2] = ["execveat", "openat2"];
     let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let allows = |filter: &LinuxSeccomp, name: &str| {

@@ -6,6 +6,7 @@
 
 use crate::error::OciError;
 use kiln_runtime::cgroup::{Extent, Groups};
+use kiln_runtime::container::cgroup_place;
 use kiln_runtime::host::Host;
 use kiln_runtime::resctrl::Class;
 use oci_spec::runtime::Spec;
@@ -210,7 +211,7 @@ impl Dir {
         };
         let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
         let record = serde_json::from_slice(&text[..end])
-            .map_err(|error| OciError::Other(format!("cannot read `{}`: {error}", path.display())))?;
+            .map_err(|source| OciError::Record { path: path.clone(), source })?;
         text.drain(..text.len().min(end + 1));
         Ok(Some((record, text)))
     }
@@ -297,7 +298,7 @@ impl Container {
         if !self.record.groups.is_none() {
             return Ok(());
         }
-        let mut place = crate::create::place(&self.config()?, &self.record.id);
+        let mut place = cgroup_place(&self.config()?, &self.record.id);
         place.extent = Extent::All;
         let groups = Groups::create(Host::get().layout(), &place, None)?;
         let adopted = groups.adopt(|| crate::commands::processes(self));

@@ -56,14 +56,13 @@ impl Handover {
         Handover { pidfd_socket: path("pidfd-socket"), console_socket: path("console-socket"), console: None }
     }
 
-    pub(crate) fn pidfd(&self, pidfd: BorrowedFd<'_>) -> Result<(), String> {
-        let sent = self.pidfd_socket.as_ref().map_or(Ok(()), |path| send_fd(path, pidfd, b"pidfd"));
-        sent.map_err(|error| error.to_string())
+    pub(crate) fn pidfd(&self, pidfd: BorrowedFd<'_>) -> Result<(), OciError> {
+        self.pidfd_socket.as_ref().map_or(Ok(()), |path| send_fd(path, pidfd, b"pidfd"))
     }
 
-    pub(crate) fn console(&mut self, master: OwnedFd) -> Result<(), String> {
+    pub(crate) fn console(&mut self, master: OwnedFd) -> Result<(), OciError> {
         if let Some(path) = &self.console_socket {
-            return send_fd(path, master.as_fd(), b"/dev/ptmx").map_err(|error| error.to_string());
+            return send_fd(path, master.as_fd(), b"/dev/ptmx");
         }
         terminal::copy_size(&master);
         self.console = Some(master);

@@ -70,11 +70,19 @@ pub fn bit(name: &str) -> Option<u32> {
     NAMES.iter().position(|known| *known == bare).map(|index| index as u32)
 }
 
-/// Mask of several capabilities; `Err` contains a name that does not exist.
-pub fn mask<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<u64, String> {
+/// A name that no capability has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown capability {0:?}")]
+pub struct UnknownCapability(pub String);
+
+/// Mask of several capabilities.
+///
+/// # Errors
+/// Fails for the first name that no capability has.
+pub fn mask<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<u64, UnknownCapability> {
     let mut mask = 0;
     for name in names {
-        mask |= 1 << bit(name).ok_or_else(|| name.to_owned())?;
+        mask |= 1 << bit(name).ok_or_else(|| UnknownCapability(name.to_owned()))?;
     }
     Ok(mask)
 }
@@ -111,7 +119,7 @@ mod tests {
         assert_eq!(bit("CAP_CHECKPOINT_RESTORE"), Some(40));
         assert_eq!(bit("CAP_NONE"), None);
         assert_eq!(mask(["CHOWN", "KILL"]), Ok(0b10_0001));
-        assert_eq!(mask(["CHOWN", "x"]), Err("x".into()));
+        assert_eq!(mask(["CHOWN", "x"]), Err(UnknownCapability("x".into())));
         assert_eq!(names(0b10_0001), ["CHOWN", "KILL"]);
         assert!(mask(DEFAULT).is_ok_and(|mask| mask & all() == mask));
     }

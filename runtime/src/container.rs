@@ -8,6 +8,7 @@ mod exec;
 mod follow;
 mod guard;
 mod handed;
+mod prepare;
 mod request;
 pub mod terminal;
 
@@ -16,6 +17,9 @@ pub use follow::{CallerError, NoSteps, Steps};
 pub(crate) use follow::{Ended, follow};
 pub use guard::Holdings;
 pub use handed::Handed;
+pub use prepare::{
+    CgroupRequest, Notice, Preparation, PrepareError, RestrictAt, cgroup_place, check_device_rules,
+};
 pub use request::{
     Affinity, Cgroups, DeviceNodes, Entry, ExecMethod, ExecRequest, Filter, Gate, Home, Identity, Keyring,
     LineEnds, Modules, ParentWork, Pivot, ProgramFile, Request, SupplementaryGroups, Terminal,

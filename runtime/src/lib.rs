@@ -17,6 +17,7 @@ mod init;
 pub mod launch;
 pub mod message;
 mod network;
+pub mod namespaces;
 pub mod op;
 pub mod plan;
 mod process;

@@ -51,9 +51,9 @@ pub(super) fn events(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
         if let Some(memory) = &memory {
             polled.push(memory.polled());
         }
-        let waited = rustix::event::poll(&mut polled, Some(&timeout));
-        if !matches!(waited, Ok(_) | Err(rustix::io::Errno::INTR)) {
-            return Err(OciError::Other("cannot wait for events of the container".to_owned()));
+        match rustix::event::poll(&mut polled, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(OciError::Wait { what: "events of the container", errno }),
         }
         let ended = !polled[0].revents().is_empty();
         let told = polled.get(1).is_some_and(|fd| !fd.revents().is_empty());

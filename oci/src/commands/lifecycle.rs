@@ -3,14 +3,13 @@
 use super::Agent;
 use crate::arguments::Arguments;
 use crate::error::OciError;
-use crate::namespaces;
 use crate::readiness::Readiness;
 use crate::state::{Container, Record, Status};
 use crate::{Globals, hooks};
 use kiln_runtime::cgroup::Groups;
 use kiln_runtime::container::{CallerError, Steps};
 use kiln_runtime::host::Host;
-use kiln_runtime::{SpawnError, launch, signal};
+use kiln_runtime::{SpawnError, launch, namespaces, signal};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
 
@@ -78,7 +77,7 @@ impl Steps for Opening<'_> {
 }
 
 fn has_own_numbers(container: &Container) -> bool {
-    container.config().is_ok_and(|spec| namespaces::has_own_numbers(&spec))
+    container.config().is_ok_and(|spec| namespaces::has_own_pids(&spec))
 }
 
 pub(super) fn kill(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
@@ -115,7 +114,7 @@ pub(super) fn kill(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
         })
         .map_err(|errno| match errno {
             rustix::io::Errno::SRCH => gone(),
-            errno => OciError::Other(format!("cannot signal container {id:?}: {errno}")),
+            errno => OciError::Signal { id: id.to_owned(), errno },
         })?;
     if number == KILL && container.record.groups.is_frozen() {
         // A killed process does not end while its cgroup is frozen.

@@ -1,7 +1,7 @@
 //! Commands `state`, `list` and `ps`.
 
 use crate::arguments::Arguments;
-use crate::error::OciError;
+use crate::error::{OciError, PsError};
 use crate::state::Container;
 use crate::{Globals, print};
 use std::process::Command;
@@ -85,20 +85,18 @@ pub(super) fn ps(globals: &Globals, arguments: &Arguments) -> Result<u8, OciErro
     };
     let output = Command::new("ps").args(options).output();
     let output = output.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            OciError::Other("the program `ps` is not installed; `--format json` does without it".to_owned())
-        }
-        _ => OciError::Other(format!("cannot run `ps`: {error}")),
+        std::io::ErrorKind::NotFound => PsError::Missing,
+        _ => PsError::Start(error),
     })?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-        return Err(OciError::Other(format!("`ps` failed ({}): {said}", output.status)));
+        let message = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+        return Err(PsError::Failed { status: output.status, message }.into());
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let mut lines = text.lines();
     let header = lines.next().unwrap_or_default();
     let Some(column) = header.split_whitespace().position(|name| name == "PID") else {
-        return Err(OciError::Other("ps does not tell the PID of processes with these options".to_owned()));
+        return Err(PsError::NoPids.into());
     };
     let of_container = lines.filter(|line| {
         let pid = line.split_whitespace().nth(column).and_then(|text| text.parse().ok());

@@ -22,14 +22,13 @@ impl Agent {
         let asks =
             rules.any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify && !rule.names().is_empty());
         let Some(path) = seccomp.listener_path().as_ref().filter(|_| asks) else { return Ok(None) };
-        let socket = terminal::connect(path)
-            .map_err(|error| OciError::Other(format!("failed to connect with seccomp agent: {error}")))?;
+        let socket = terminal::connect(path).map_err(|error| OciError::AgentConnection(Box::new(error)))?;
         Ok(Some(Agent { socket, metadata: seccomp.listener_metadata().clone().unwrap_or_default() }))
     }
 
     /// Sends the listener with the container's process state (OCI runtime specification, "The Container Process
     /// State").
-    pub(crate) fn send(&self, record: &Record, listener: &OwnedFd, pid: i32) -> Result<(), String> {
+    pub(crate) fn send(&self, record: &Record, listener: &OwnedFd, pid: i32) -> Result<(), OciError> {
         let state = serde_json::json!({
             // Version of this structure in the specification's own example.
             "ociVersion": "0.2.0",
@@ -39,6 +38,6 @@ impl Agent {
             "state": record.report(Status::Creating),
         });
         terminal::send_over(&self.socket, listener.as_fd(), state.to_string().as_bytes())
-            .map_err(|errno| format!("cannot send to the seccomp agent: {errno}"))
+            .map_err(OciError::AgentMessage)
     }
 }

@@ -4,8 +4,8 @@ use crate::arguments::Arguments;
 use crate::create::{self, Made, Then};
 use crate::error::OciError;
 use crate::foreground::{self, Signals, Streams};
-use crate::{Globals, hooks, namespaces};
-use kiln_runtime::launch;
+use crate::{Globals, hooks};
+use kiln_runtime::{launch, namespaces};
 use rustix::fd::AsFd;
 
 pub(super) fn create(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
@@ -48,7 +48,7 @@ pub(super) fn run(globals: &Globals, arguments: &Arguments) -> Result<u8, OciErr
 fn finish(globals: &Globals, made: &Made) -> Result<(), OciError> {
     let groups = &made.record.groups;
     let removed = groups.remove_if_empty();
-    if !removed && groups.are_reused() && namespaces::has_own_numbers(&made.spec) {
+    if !removed && groups.are_reused() && namespaces::has_own_pids(&made.spec) {
         // The remaining processes belong to the cgroup's other users.
         groups.leave();
     } else if !removed {

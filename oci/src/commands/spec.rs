@@ -14,9 +14,7 @@ pub(super) fn spec(_: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
     let path = dir.join(arguments.get("config").unwrap_or("config.json"));
     let text = serde_json::to_string_pretty(&example(arguments.has("rootless"))).unwrap_or_default();
     let mut file = std::fs::File::create_new(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            OciError::Other(format!("File {} exists. Remove it first", path.display()))
-        }
+        std::io::ErrorKind::AlreadyExists => OciError::SpecExists(path.clone()),
         _ => OciError::file("write", &path)(error),
     })?;
     writeln!(file, "{text}").map_err(OciError::file("write", &path))?;

@@ -2,9 +2,9 @@
 
 use crate::Globals;
 use crate::arguments::{Arguments, Flag, value};
-use crate::create;
 use crate::error::OciError;
 use kiln_runtime::cgroup::{self, Groups, stats};
+use kiln_runtime::container::cgroup_place;
 use kiln_runtime::host::Host;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use std::io::Read;
@@ -50,7 +50,7 @@ pub(super) fn update(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
     };
     let layout = Host::get().layout();
     let spec = container.config()?;
-    let place = create::place(&spec, &container.record.id);
+    let place = cgroup_place(&spec, &container.record.id);
     container.need_groups()?;
     let before = container.record.groups.clone();
     container.record.groups.extend(layout, &place, &resources)?;
@@ -76,9 +76,7 @@ fn check_usage(groups: &Groups, resources: &LinuxResources) -> Result<(), OciErr
     if limit == 0 || usage <= limit {
         return Ok(());
     }
-    Err(OciError::Other(format!(
-        "cannot limit memory to {limit} bytes: {usage} are in use, and `checkBeforeUpdate` is set"
-    )))
+    Err(OciError::MemoryInUse { limit, usage })
 }
 
 fn from_file(path: &str) -> Result<LinuxResources, OciError> {

@@ -112,8 +112,8 @@ impl EntryCgroups {
     /// Opens the version 2 cgroup; `None` when the container has no such cgroup.
     ///
     /// Until the new process has closed the directory, processes of the container that may inspect other processes can
-    /// reach it: no path leads out of a open_confined directory (CVE-2024-21626). Where this process lacks the privileges to
-    /// fence it, processes of the container lack the privileges to reach it.
+    /// reach it: no path leads out of a confined directory (CVE-2024-21626). Where this process lacks the privileges to
+    /// confine it, processes of the container lack the privileges to reach it.
     ///
     /// # Errors
     /// Fails when the directory cannot be opened.

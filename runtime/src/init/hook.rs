@@ -6,10 +6,70 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::ffi::OsStr;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// Failure of a hook.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// The hook did not run to its end.
+    #[error("{}", fault.text(name, path))]
+    Hook {
+        /// Kind of the hook, such as `prestart`.
+        name: String,
+        /// Path of the program.
+        path: PathBuf,
+        /// Reason of the failure.
+        fault: HookFault,
+    },
+    /// The program failed. The text has the formats of old and new versions of runc, since users search for either.
+    #[error("error running {name} hook #{index}: error running hook `{path}`: {end}", path = path.display())]
+    Failed {
+        /// Kind of the hook.
+        name: String,
+        /// Position among the hooks of its kind, from 0 on.
+        index: usize,
+        /// Path of the program.
+        path: PathBuf,
+        /// Exit status or signal, and the beginning of its standard error.
+        end: String,
+    },
+    /// The file for the output of hooks cannot be opened.
+    #[error("cannot open `{path}` for what hooks say: {reason}", path = path.display(), reason = reason(source))]
+    Output {
+        /// Path of the file.
+        path: PathBuf,
+        /// Cause of the failure.
+        source: io::Error,
+    },
+}
+
+/// Reason why a hook did not run to its end.
+#[derive(Debug)]
+pub enum HookFault {
+    /// The program cannot be started.
+    Start(io::Error),
+    /// Waiting for the program failed.
+    Wait(io::Error),
+    /// The program did not end within this number of seconds.
+    Timeout(u32),
+}
+
+impl HookFault {
+    fn text(&self, name: &str, path: &Path) -> String {
+        let path = path.display();
+        match self {
+            HookFault::Start(error) => format!("cannot run the {name} hook `{path}`: {}", reason(error)),
+            HookFault::Wait(error) => format!("cannot wait for the {name} hook `{path}`: {error}"),
+            HookFault::Timeout(seconds) => {
+                format!("the {name} hook `{path}` did not end within {seconds} seconds and was killed")
+            }
+        }
+    }
+}
 
 /// Maximum length in bytes of a failing hook's message.
 const MAX_MESSAGE: u64 = 4096;
@@ -29,7 +89,8 @@ impl Init {
             if name == "startContainer" && hook.environment.is_none() {
                 hook.environment = Some(self.environment.clone());
             }
-            run(name, index, &hook, &state).map_err(|message| Failed::saying(hook.path.clone(), message))?;
+            run(name, index, &hook, &state)
+                .map_err(|error| Failed::saying(hook.path.clone(), error.to_string()))?;
         }
         rustix::process::fchdir(here).call("chdir", ".")
     }
@@ -42,11 +103,38 @@ fn created(state: &[u8]) -> Vec<u8> {
     [&state[..at], br#""status":"created""#, &state[at + BEFORE.len()..]].concat()
 }
 
-/// Runs one hook to its end; `index` is its position among the hooks of its kind. The error describes its failure.
-pub(crate) fn run(name: &str, index: usize, hook: &HookOp, state: &[u8]) -> Result<(), String> {
-    let path = OsStr::from_bytes(&hook.path.0);
-    let shown = hook.path.as_path().display();
-    let mut command = Command::new(path);
+/// Runs one hook to its end; `index` is its position among the hooks of its kind.
+pub(crate) fn run(name: &str, index: usize, hook: &HookOp, state: &[u8]) -> Result<(), HookError> {
+    let fail = |fault| HookError::Hook { name: name.to_owned(), path: hook.path.as_path().to_owned(), fault };
+    let mut child = command(hook)?.spawn().map_err(|error| fail(HookFault::Start(error)))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A hook need not read the state.
+        let _ = stdin.write_all(state);
+    }
+    let in_time = hook.timeout.is_none_or(|seconds| ends_within(&child, seconds));
+    if !in_time {
+        let _ = child.kill();
+    }
+    let mut message = Vec::new();
+    if let Some(stderr) = child.stderr.take().filter(|_| in_time) {
+        let _ = stderr.take(MAX_MESSAGE).read_to_end(&mut message);
+    }
+    let status = child.wait().map_err(|error| fail(HookFault::Wait(error)))?;
+    if !in_time {
+        return Err(fail(HookFault::Timeout(hook.timeout.unwrap_or(0))));
+    }
+    if status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&message).trim().replace('\n', "; ");
+    let message = if message.is_empty() { String::new() } else { format!(", stderr: {message}") };
+    let (name, path) = (name.to_owned(), hook.path.as_path().to_owned());
+    Err(HookError::Failed { name, index, path, end: format!("{}{message}", describe(status)) })
+}
+
+/// Command of a hook, with its streams.
+fn command(hook: &HookOp) -> Result<Command, HookError> {
+    let mut command = Command::new(hook.path.as_path());
     if let Some((first, rest)) = hook.arguments.split_first() {
         command
             .arg0(OsStr::from_bytes(&first.0))
@@ -60,49 +148,17 @@ pub(crate) fn run(name: &str, index: usize, hook: &HookOp, state: &[u8]) -> Resu
             command.env(OsStr::from_bytes(&entry.0[..at]), OsStr::from_bytes(&entry.0[at + 1..]));
         }
     }
-    let stdout = kept(hook.output.stdout.as_ref())?.unwrap_or_else(Stdio::null);
-    let stderr = kept(hook.output.stderr.as_ref())?.unwrap_or_else(Stdio::piped);
+    let stdout = output(hook.output.stdout.as_ref())?.unwrap_or_else(Stdio::null);
+    let stderr = output(hook.output.stderr.as_ref())?.unwrap_or_else(Stdio::piped);
     command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr);
-    let mut child = command
-        .spawn()
-        .map_err(|error| format!("cannot run the {name} hook `{shown}`: {}", reason(&error)))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook need not read the state.
-        let _ = stdin.write_all(state);
-    }
-    let in_time = hook.timeout.is_none_or(|seconds| ends_within(&child, seconds));
-    if !in_time {
-        let _ = child.kill();
-    }
-    let mut said = Vec::new();
-    if let Some(stderr) = child.stderr.take().filter(|_| in_time) {
-        let _ = stderr.take(MAX_MESSAGE).read_to_end(&mut said);
-    }
-    let status =
-        child.wait().map_err(|error| format!("cannot wait for the {name} hook `{shown}`: {error}"))?;
-    if !in_time {
-        let seconds = hook.timeout.unwrap_or(0);
-        return Err(format!("the {name} hook `{shown}` did not end within {seconds} seconds and was killed"));
-    }
-    if status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
-    let said = if said.is_empty() { String::new() } else { format!(", stderr: {said}") };
-    // In the formats of old and new versions of runc, since users search for either.
-    Err(format!(
-        "error running {name} hook #{index}: error running hook `{shown}`: {}{said}",
-        describe(status)
-    ))
+    Ok(command)
 }
 
 /// Opens the file to which a stream is appended; `None` without a file.
-fn kept(path: Option<&Bytes>) -> Result<Option<Stdio>, String> {
+fn output(path: Option<&Bytes>) -> Result<Option<Stdio>, HookError> {
     let Some(path) = path.map(Bytes::as_path) else { return Ok(None) };
     let file = std::fs::File::options().create(true).append(true).open(path);
-    let file = file.map_err(|error| {
-        format!("cannot open `{}` for what hooks say: {}", path.display(), reason(&error))
-    })?;
+    let file = file.map_err(|source| HookError::Output { path: path.to_owned(), source })?;
     Ok(Some(file.into()))
 }
 
@@ -123,7 +179,7 @@ fn describe(status: std::process::ExitStatus) -> String {
     format!("signal: {name}")
 }
 
-fn reason(error: &std::io::Error) -> String {
+fn reason(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), crate::op::describe_errno)
 }
 

@@ -154,7 +154,7 @@ fn capability_sets(process: &ProcessSpec) -> Result<(u64, CapabilityOp), PlanErr
     let Some(sets) = process.capabilities() else { return Ok((0, CapabilityOp::default())) };
     let mask = |set: &Option<oci_spec::runtime::Capabilities>| {
         let names: Vec<String> = set.iter().flatten().map(ToString::to_string).collect();
-        capability::mask(names.iter().map(String::as_str)).map_err(PlanError::Capability)
+        capability::mask(names.iter().map(String::as_str)).map_err(|unknown| PlanError::Capability(unknown.0))
     };
     let op = CapabilityOp {
         effective: mask(sets.effective())?,

@@ -5,26 +5,27 @@ use std::path::Path;
 
 /// Namespace of the container that is not the host's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Namespace<'a> {
+pub enum Namespace<'a> {
+    /// A namespace that is created for the container.
     New,
     /// Existing namespace, at a path.
     Joined(&'a Path),
 }
 
-/// Namespace of a kind. `None` where that is the host's.
-pub(crate) fn of(spec: &Spec, kind: LinuxNamespaceType) -> Option<Namespace<'_>> {
+/// Namespace of a kind; `None` where that is the host's.
+pub fn of(spec: &Spec, kind: LinuxNamespaceType) -> Option<Namespace<'_>> {
     let one = all(spec).find(|one| one.typ() == kind)?;
     let path = one.path().as_deref().filter(|path| !path.as_os_str().is_empty());
     Some(path.map_or(Namespace::New, Namespace::Joined))
 }
 
 /// True when the container's first process is the init process of a pid namespace, which ends with it.
-pub(crate) fn has_own_numbers(spec: &Spec) -> bool {
+pub fn has_own_pids(spec: &Spec) -> bool {
     of(spec, LinuxNamespaceType::Pid) == Some(Namespace::New)
 }
 
 /// All namespaces, in the order of the configuration.
-pub(crate) fn all(spec: &Spec) -> impl Iterator<Item = &LinuxNamespace> {
+pub fn all(spec: &Spec) -> impl Iterator<Item = &LinuxNamespace> {
     spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten()
 }
 
@@ -33,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_says_that_it_is_there() {
+    fn namespaces_with_a_path_exist() {
         let spec = |list: &str| -> Spec {
             serde_json::from_str(&format!(r#"{{"ociVersion": "1.0.0", "linux": {{"namespaces": {list}}}}}"#))
                 .unwrap()
@@ -46,7 +47,7 @@ mod tests {
         {
             assert_eq!(of(&spec(list), kind), Some(Namespace::New), "{list}");
         }
-        assert!(has_own_numbers(&spec(r#"[{"type": "pid"}]"#)) && !has_own_numbers(&spec("[]")));
+        assert!(has_own_pids(&spec(r#"[{"type": "pid"}]"#)) && !has_own_pids(&spec("[]")));
         let joined = spec(r#"[{"type": "pid", "path": "/proc/1/ns/pid"}]"#);
         assert_eq!(of(&joined, kind), Some(Namespace::Joined(Path::new("/proc/1/ns/pid"))));
     }

@@ -1,100 +1,131 @@
 //! Cgroups of a container: whether it needs any, their paths, and their device rules.
 
-use super::Request;
-use crate::error::OciError;
+use super::{Preparation, PrepareError};
+use crate::cgroup::{self, CgroupError, Extent, Groups, Layout, Place};
 use crate::namespaces;
-use kiln_runtime::cgroup::{self, DeviceRule, Extent, Groups, Layout, Place};
-use oci_spec::runtime::{Capability, LinuxNamespaceType, LinuxResources, Mount, Spec};
+use oci_spec::runtime::{Capability, LinuxDeviceCgroup, LinuxNamespaceType, Mount, Spec};
 use std::path::{Component, Path, PathBuf};
 
-impl Request<'_> {
-    /// Creates cgroups where they are needed: for limits, for devices, or because the caller specifies their path.
-    pub(super) fn groups(&self, id: &str, layout: &Layout) -> Result<Groups, OciError> {
-        if self.globals.no_groups {
-            return Ok(Groups::default());
+/// Circumstances of a container's cgroups besides its specification.
+#[derive(Clone, Copy, Debug)]
+pub struct CgroupRequest<'a> {
+    /// Id of the container: name of its cgroups when the specification has none.
+    pub id: &'a str,
+    /// Hierarchies of the host.
+    pub layout: &'a Layout,
+    /// Whether a container without limits continues when no cgroups can be created; `None` to decide by the privileges
+    /// of this process.
+    pub is_optional: Option<bool>,
+}
+
+/// Circumstance of a creation that is not a failure.
+#[derive(Debug)]
+pub enum Notice {
+    /// A limit that Linux no longer supports.
+    WithoutEffect(&'static str),
+    /// The cgroup has this number of other processes.
+    NotEmpty(usize),
+    /// No cgroups could be created, and the container does without.
+    NoCgroups(CgroupError),
+}
+
+impl std::fmt::Display for Notice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Notice::WithoutEffect(limit) => write!(f, "{limit} is ignored: Linux has no such limit any more"),
+            Notice::NotEmpty(count) => {
+                write!(f, "container's cgroup is not empty: {count} process(es) found")
+            }
+            Notice::NoCgroups(error) => write!(f, "no control groups: {error}"),
         }
+    }
+}
+
+impl Preparation<'_> {
+    /// Creates cgroups where they are needed: for limits, for devices, or because the caller specifies their path.
+    ///
+    /// # Errors
+    /// Fails for a path that names no cgroup, for frozen cgroups, and when cgroups that the container needs cannot be
+    /// created.
+    pub fn cgroups(
+        &self,
+        request: &CgroupRequest<'_>,
+        notify: &mut dyn FnMut(Notice),
+    ) -> Result<Groups, PrepareError> {
+        let layout = request.layout;
         let resources = self.resources();
         for limit in resources.map(cgroup::without_effect).unwrap_or_default() {
-            self.globals.log.warn(&format!("{limit} is ignored: Linux has no such limit any more"));
+            notify(Notice::WithoutEffect(limit));
         }
-        let mut place = place(&self.bundle.spec, id);
+        let mut place = cgroup_place(self.spec, request.id);
         // The root cgroup has other processes, to which limits, signals and removal would apply.
         if !place.path.components().any(|part| matches!(part, Component::Normal(_))) {
-            return Err(OciError::Other(
-                "`cgroupsPath` names no group of the container's own: it is the top of all groups".to_owned(),
-            ));
+            return Err(PrepareError::RootCgroup);
         }
         if !layout.has_unified() {
-            if !is_shown(&self.bundle.spec) && self.does_without_groups(&place) {
+            if !is_shown(self.spec) && self.does_without_cgroups(&place) {
                 return Ok(Groups::default());
             }
             place.extent = Extent::All;
         }
-        let nested = self.nested;
-        let create = |extent| Groups::create(layout, &Place { extent, ..place.clone() }, resources);
-        let created = match place.extent {
-            // In a cgroup mount of version 1 it sees only its own cgroups: without any, nothing.
-            Extent::Unified if is_shown(&self.bundle.spec) => {
-                create(Extent::All).or_else(|_| create(Extent::Unified))
-            }
-            extent => create(extent),
-        };
-        match created {
-            Ok(groups) if groups.is_reused_frozen() => Err(OciError::State(
-                "container's cgroup unexpectedly frozen: the container would never start".to_owned(),
-            )),
+        match self.create(layout, &place) {
+            Ok(groups) if groups.is_reused_frozen() => Err(PrepareError::Frozen),
             Ok(groups) => {
                 let others = groups.others()?;
                 if !others.is_empty() {
-                    self.globals.log.warn(&format!(
-                        "container's cgroup is not empty: {} process(es) found",
-                        others.len()
-                    ));
+                    notify(Notice::NotEmpty(others.len()));
                 }
                 Ok(groups)
             }
             // Without permission to create cgroups, a container without limits can do without them.
             Err(error)
                 if !resources.is_some_and(cgroup::has_limits)
-                    && self.globals.rootless.unwrap_or(nested || !rustix::process::geteuid().is_root()) =>
+                    && request
+                        .is_optional
+                        .unwrap_or(self.is_nested || !rustix::process::geteuid().is_root()) =>
             {
-                self.globals.log.debug(&format!("no control groups: {error}"));
+                notify(Notice::NoCgroups(error));
                 Ok(Groups::default())
             }
             Err(error) => Err(error.into()),
         }
     }
 
+    fn create(&self, layout: &Layout, place: &Place) -> Result<Groups, CgroupError> {
+        let create = |extent| Groups::create(layout, &Place { extent, ..place.clone() }, self.resources());
+        match place.extent {
+            // In a cgroup mount of version 1 it sees only its own cgroups: without any, nothing.
+            Extent::Unified if is_shown(self.spec) => {
+                create(Extent::All).or_else(|_| create(Extent::Unified))
+            }
+            extent => create(extent),
+        }
+    }
+
     /// True when a container without limits or a cgroup mount can do without cgroups where only version 1 hierarchies
     /// are mounted, because it would need one in each. Access to its devices is then controlled by its mounts, which a
     /// program without the capability to mount cannot change.
-    fn does_without_groups(&self, place: &Place) -> bool {
+    fn does_without_cgroups(&self, place: &Place) -> bool {
         let resources = self.resources();
         let rules = resources.and_then(|resources| resources.devices().as_ref());
-        let denies_all = |rule: &oci_spec::runtime::LinuxDeviceCgroup| {
-            !rule.allow() && rule.major().is_none() && rule.minor().is_none()
-        };
-        let process = self.bundle.spec.process().as_ref();
+        let denies_all =
+            |rule: &LinuxDeviceCgroup| !rule.allow() && rule.major().is_none() && rule.minor().is_none();
+        let process = self.spec.process().as_ref();
         let sets = process.and_then(|process| process.capabilities().as_ref());
         let mounts = sets
             .and_then(|sets| sets.bounding().as_ref())
             .is_some_and(|set| set.contains(&Capability::SysAdmin));
         // Without a pid namespace its cgroup is the only way to find its processes.
-        namespaces::has_own_numbers(&self.bundle.spec)
+        namespaces::has_own_pids(self.spec)
             && place.extent != Extent::All
             && !resources.is_some_and(cgroup::has_limits)
             && rules.into_iter().flatten().all(denies_all)
             && !mounts
     }
-
-    /// True when rules of the container's cgroups control access to devices.
-    pub(super) fn guards(&self, groups: &Groups) -> bool {
-        !self.nested && !groups.paths().is_empty()
-    }
 }
 
 /// Path and extent of a container's cgroups.
-pub(crate) fn place(spec: &Spec, id: &str) -> Place {
+pub fn cgroup_place(spec: &Spec, id: &str) -> Place {
     let linux = spec.linux().as_ref();
     let named =
         linux.and_then(|linux| linux.cgroups_path().clone()).filter(|path| !path.as_os_str().is_empty());
@@ -128,16 +159,11 @@ fn clean(path: &Path) -> PathBuf {
     clean
 }
 
-/// Device rules of the specification, followed by those for the devices that every container may use.
-pub(super) fn device_rules(resources: Option<&LinuxResources>) -> Vec<DeviceRule> {
-    let given = resources.and_then(|resources| resources.devices().as_ref()).into_iter().flatten();
-    let mut rules: Vec<DeviceRule> = given.filter_map(DeviceRule::of).collect();
-    rules.extend(cgroup::default_rules());
-    rules
-}
-
 /// Refuses malformed rules: ignoring one would weaken the restrictions.
-pub(super) fn check_device_rules(spec: &Spec) -> Result<(), OciError> {
+///
+/// # Errors
+/// [`PrepareError::DeviceAccess`] for the first such rule.
+pub fn check_device_rules(spec: &Spec) -> Result<(), PrepareError> {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let rules = resources.and_then(|resources| resources.devices().as_ref());
     for rule in rules.into_iter().flatten() {
@@ -150,9 +176,7 @@ pub(super) fn check_device_rules(spec: &Spec) -> Result<(), OciError> {
             access.is_empty() || access.contains(is_known)
         };
         if !makes_sense {
-            return Err(OciError::Other(format!(
-                "a rule about devices has the access {access:?}: it consists of `r`, `w` and `m`"
-            )));
+            return Err(PrepareError::DeviceAccess(access.to_owned()));
         }
     }
     Ok(())
