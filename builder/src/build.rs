@@ -39,6 +39,7 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Mutex, mpsc};
+use tracing::debug;
 
 /// Lower limit of concurrent steps, however few processors the host has: many steps only wait.
 const MIN_PARALLEL: usize = 16;
@@ -295,6 +296,7 @@ impl Build<'_> {
         let parallel = self.options.jobs.unwrap_or(processors.max(MIN_PARALLEL));
         let steps = graph.needed(&plan.targets());
         let is_shown = |step: &&NodeId| !matches!(graph.node(**step).operation, Operation::Scratch);
+        debug!(steps = steps.len(), contexts = contexts.len(), parallel, "begins to execute the plan");
         // One more row for the export.
         reporter.send(Event::Planned { rows: steps.iter().filter(is_shown).count() + 1 });
         let result = std::thread::scope(|scope| {

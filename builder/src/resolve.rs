@@ -9,6 +9,7 @@ use kiln_image::reference::Reference;
 use kiln_parser::span::Span;
 use kiln_parser::suggest;
 use std::collections::BTreeMap;
+use tracing::debug;
 
 /// Images that are suggested for misspelt names.
 const COMMON_IMAGES: [&str; 12] = [
@@ -102,6 +103,10 @@ fn resolve_one(
         reporter.send(Event::Progress { row, part: digest.to_string(), current, total });
     };
     let result = images.resolve(&reference, platform, &progress);
+    match &result {
+        Ok(image) => debug!(%reference, %platform, layers = image.diff_ids().len(), "base image"),
+        Err(error) => debug!(%reference, %platform, error = %error, "no base image"),
+    }
     reporter.end(row, &result);
     result.map_err(|source| {
         let near_image = || {

@@ -33,6 +33,7 @@ use kiln_runtime::view::{self, ViewError};
 use rustix::fd::OwnedFd;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use tracing::debug;
 
 use leak::{Found, Made, Taint};
 
@@ -606,16 +607,23 @@ impl Steps for Executor<'_> {
         if matches!(node.operation, Operation::Scratch | Operation::Image(_)) {
             return Ok(Lookup::Hit { key: key.clone(), cached: Cached::Source });
         }
+        let step = &node.name;
         if node.no_cache {
+            debug!(step, "runs without a look at the cache: --no-cache");
             return Ok(Lookup::New);
         }
         let Some((record, taint)) = self.recorded(&key.0)? else {
-            return Ok(if self.was_recorded(&key.0)? { Lookup::Evicted } else { Lookup::New });
+            let was_recorded = self.was_recorded(&key.0)?;
+            let why = if was_recorded { "its result was removed" } else { "it has never run" };
+            debug!(step, key = key.0, "miss: {why} under this key");
+            return Ok(if was_recorded { Lookup::Evicted } else { Lookup::New });
         };
         if !self.passes(evidence, &record) {
+            debug!(step, key = key.0, "miss: its result has warnings, which --strict forbids");
             // It must run, regardless of the steps based on it.
             return Ok(Lookup::New);
         }
+        debug!(step, key = key.0, layer = record.layer, "hit");
         if let Operation::Copy(copy) = &node.operation
             && copy.takes_inputs()
             && let Ok(inputs) = serde_json::from_str::<KeyInputs>(&record.inputs)
@@ -628,12 +636,14 @@ impl Steps for Executor<'_> {
     }
 
     fn content_key(&self, node: NodeId, evidence: &mut Evidence, inputs: &[Built]) -> Result<Key, StepError> {
-        let key = match &self.tools.graph.node(node).operation {
+        let step = self.tools.graph.node(node);
+        let key = match &step.operation {
             Operation::Copy(copy) => self.copy_key(copy, evidence, inputs)?,
             Operation::Download(download) => self.download_key(node, download, evidence)?,
             Operation::Checkout(checkout) => self.checkout_key(checkout, evidence)?,
             _ => unreachable!("only copies and what is fetched look at content"),
         };
+        debug!(step = step.name, key = key.0, "key of its content");
         self.note(node, &evidence.inputs);
         Ok(key)
     }
@@ -665,6 +675,7 @@ impl Steps for Executor<'_> {
         let lock_name = format!("step-{}", keys[0].0);
         let _lock = self.tools.store.lock(&lock_name, || {})?;
         if let Some(cached) = self.made_meanwhile(node, keys, &mut evidence)? {
+            debug!(step = self.tools.graph.node(node).name, "another process has made its result meanwhile");
             self.found(node, &keys[0], &keys[0], &evidence);
             return self.restore(node, &cached, inputs);
         }

@@ -10,6 +10,7 @@ use kiln_registry::{PullEvent, Pulled, Registry, RegistryError, Settings};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
+use tracing::debug;
 
 /// Finds images: in the store first, then in a registry.
 pub struct ImageFinder<'a> {
@@ -154,8 +155,14 @@ impl Images for ImageFinder<'_> {
         progress: &(dyn Fn(BlobProgress) + Sync),
     ) -> Result<BaseImage, ImageError> {
         let found = match self.find(name, platform)? {
-            Some(found) => found,
-            None => self.fetch(name, platform, progress)?,
+            Some(found) => {
+                debug!(image = %name, %platform, id = %found.record.id, "image is in the store");
+                found
+            }
+            None => {
+                debug!(image = %name, %platform, "image is fetched from a registry");
+                self.fetch(name, platform, progress)?
+            }
         };
         let store = self.store()?;
         let manifest = store.read_manifest(&found.record)?;

@@ -15,6 +15,7 @@ mod foreground;
 mod format;
 mod help;
 mod images;
+mod log;
 mod missing;
 mod progress;
 mod pulling;
@@ -50,6 +51,11 @@ fn run() -> u8 {
     let words: Vec<OsString> = std::env::args_os().collect();
     if let Some(words) = init_words(&words) {
         return kiln_runtime::reaper::run(words);
+    }
+    if let Some(value) = std::env::var_os(log::VARIABLE)
+        && let Err(error) = log::begin(&value)
+    {
+        return error.report();
     }
     if let Some(words) = oci_words(&words) {
         kiln_runtime::start::end(kiln_oci::main(words, env!("CARGO_PKG_VERSION")));
@@ -95,8 +101,8 @@ fn begin_anew(words: &[OsString]) {
     }
 }
 
-/// Command line for the init process of a container, when this program runs under the name that `kiln run --init` gives it
-/// there; `None` otherwise.
+/// Command line for the init process of a container, when this program runs under the name that it has there with
+/// `kiln run --init`; `None` otherwise.
 fn init_words(words: &[OsString]) -> Option<&[OsString]> {
     let (name, rest) = words.split_first()?;
     let is_init = Path::new(name).file_name().is_some_and(|name| name == kiln_engine::INIT_NAME);

@@ -10,12 +10,13 @@ use kiln_runtime::{Spawner, host};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use tracing::debug;
 
 /// Settings and store of a command.
 pub struct Session {
-    /// The settings.
+    /// Settings from all sources.
     pub config: Config,
-    /// The store.
+    /// Store at the configured root.
     pub store: Store,
 }
 
@@ -29,6 +30,7 @@ impl Session {
         require_root()?;
         raise_open_files();
         let config = Config::read(globals)?;
+        debug!(root = %config.root.display(), "store");
         let mut store = Store::open(&config.root)?;
         store.on_change(Box::new(durability()?));
         Ok(Session { config, store })

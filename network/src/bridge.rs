@@ -15,6 +15,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
+use tracing::debug;
 
 /// Network of containers on this host.
 #[derive(Debug)]
@@ -85,6 +86,8 @@ impl Bridge {
             (Some(index), Some(known)) if known.index == index => known,
             (index, _) => make(&mut host, &store, &changing, index, config)?,
         };
+        let (subnet, has_ipv6) = (known.network.ipv4, known.network.ipv6.is_some());
+        debug!(bridge, %subnet, has_ipv6, was_created = index != Some(known.index), "network");
         check(config, &known.network)?;
         store.start_forwarding(&changing, Version::Four)?;
         if known.network.ipv6.is_some() {

@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use tracing::debug;
 
 /// Name of the interface in the namespace.
 const INTERFACE: &str = "eth0";
@@ -52,6 +53,7 @@ impl Program {
         for program in [Program::Pasta, Program::Slirp4netns] {
             let place = dirs.iter().map(|dir| dir.join(program.name())).find(|path| path.is_file());
             if let Some(place) = place {
+                debug!(path = %place.display(), "program for networks in user mode");
                 return Ok((program, place));
             }
         }

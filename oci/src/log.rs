@@ -5,6 +5,7 @@ use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use tracing::debug;
 
 /// Destination and format of messages.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +60,7 @@ impl Log {
     }
 
     pub(crate) fn debug(&self, message: &str) {
+        debug!("{message}");
         if self.level == Level::Debug {
             self.write("debug", message);
             if self.file.is_none() && !self.json {

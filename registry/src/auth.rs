@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use tracing::debug;
 
 /// Key of Docker Hub in credential files; older than the name of its registry.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -93,7 +94,10 @@ impl Keychain {
         let keys = keys(host);
         let helper = keys.iter().find_map(|key| config.helpers.get(key)).or(config.store.as_ref());
         match helper.filter(|name| !name.is_empty()) {
-            Some(name) => ask_helper(name, &keys[0]),
+            Some(name) => {
+                debug!(host, helper = %name, "credentials of a helper");
+                ask_helper(name, &keys[0])
+            }
             None => Ok(config.inline(host)),
         }
     }

@@ -20,6 +20,7 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
+use tracing::debug;
 
 /// Number of attempts for a request that fails with a transient error.
 const TRIES: u32 = 5;
@@ -211,6 +212,7 @@ impl Client {
                 return Err(refusal.into_busy(wait));
             }
             let wait = asked.unwrap_or(FIRST_WAIT * 2u32.pow(attempt - 1));
+            debug!(attempt, answer = refusal.answer(), ?wait, "request is sent again");
             self.waits.wait(&authority_of(&refusal.url)?, &refusal.answer(), wait).await;
         }
     }
@@ -331,6 +333,8 @@ impl Client {
         let upload = Upload::new(body);
         let taken = upload.taken();
         let request = request.body(upload).map_err(|error| protocol(url, &error.to_string()))?;
+        let through = proxy.as_ref().map_or("no proxy", |proxy| proxy.variable);
+        debug!(host, port, through, "request");
         let is_secure = origin.is_secure() || proxy.as_ref().is_some_and(|proxy| proxy.is_secure());
         let answer = self.transport(is_secure)?.request(request);
         let answer = Upload::answer(&taken, self.patience, answer).await;
@@ -355,6 +359,12 @@ impl Client {
         scope: &str,
     ) -> Result<Option<String>, Failed> {
         let credentials = self.keychain.find(host).map_err(RegistryError::from)?;
+        let kind = match &credentials {
+            None => "none",
+            Some(Credentials::Basic(..)) => "user and password",
+            Some(Credentials::Identity(_)) => "identity token",
+        };
+        debug!(host, scope, credentials = kind, "authentication is required");
         match challenge {
             Challenge::Basic => Ok(match credentials {
                 Some(Credentials::Basic(user, password)) => Some(auth::basic(&user, &password)),

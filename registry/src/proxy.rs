@@ -44,7 +44,7 @@ pub(crate) struct Proxy {
     port: u16,
     /// User and password for the proxy.
     user: Option<(String, String)>,
-    variable: &'static str,
+    pub(crate) variable: &'static str,
 }
 
 /// Protocol of a proxy.

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tracing::debug;
 
 /// Number of layers that are downloaded at once, as in Docker.
 const PARALLEL: usize = 3;
@@ -139,10 +140,15 @@ async fn fetch_manifest(
 ) -> Result<Fetched, RegistryError> {
     let mut failure = None;
     for endpoint in endpoints {
+        let (host, is_mirror) = (&endpoint.authority, endpoint.mirror_of.is_some());
         match fetch_manifest_from(client, endpoint, reference, version).await {
-            Ok(fetched) => return Ok(fetched),
+            Ok(fetched) => {
+                debug!(%reference, host, is_mirror, digest = %fetched.digest, "manifest");
+                return Ok(fetched);
+            }
             // A mirror's "not found" is more informative than a failed connection to the registry.
             Err(error) => {
+                debug!(%reference, host, is_mirror, error = %error, "no manifest");
                 failure = Some(match (failure, error) {
                     (
                         Some(told @ (RegistryError::ManifestUnknown(_) | RegistryError::Busy { .. })),
@@ -381,6 +387,7 @@ impl LayerJob<'_> {
     fn stream(&self, progress: &Progress<'_>) -> Result<(), RegistryError> {
         // A stored blob whose content is damaged is removed, and downloaded like a missing one.
         if self.source.store.blobs().has(&self.layer.digest, self.layer.size) {
+            debug!(digest = %self.layer.digest, "layer is not downloaded: the store has its blob");
             match self.unpack_stored() {
                 Err(RegistryError::Store(StoreError::Blob(BlobError::Mismatch { .. }))) => {}
                 done => return done,

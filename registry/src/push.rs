@@ -18,6 +18,7 @@ use kiln_image::reference::Reference;
 use kiln_image::store::Store;
 use std::io::Read;
 use std::time::Duration;
+use tracing::debug;
 
 /// Size of the pieces of a layer's upload, in bytes.
 const PIECE: usize = 8 << 20;
@@ -200,6 +201,7 @@ impl Pusher<'_> {
     async fn blob(&self, layer: &PackedLayer) -> Result<(), RegistryError> {
         let (digest, size) = (&layer.descriptor.digest, layer.descriptor.size);
         if self.exists(digest, size).await? {
+            debug!(%digest, "blob is not uploaded: the registry has it");
             (self.progress)(PushEvent::Exists(digest.clone()));
             return Ok(());
         }

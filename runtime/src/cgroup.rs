@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use tracing::debug;
 
 /// Failure to create, limit or remove a cgroup.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +91,11 @@ impl Cgroup {
         let (most, least) =
             if devices { (Extent::All, Extent::Unified) } else { (Extent::Legacy, Extent::Limits) };
         let create = |extent| Groups::create(layout, &Place { path: name.into(), extent }, resources);
-        let mut cgroup = Cgroup { groups: create(most).or_else(|_| create(least))?, dir: None };
+        let fewer = |error| {
+            debug!(name, error = %error, "cgroups only where limits need them");
+            create(least)
+        };
+        let mut cgroup = Cgroup { groups: create(most).or_else(fewer)?, dir: None };
         cgroup.dir = cgroup.groups.dir()?;
         if let Some(dir) = cgroup.dir().filter(|_| devices) {
             // Not by the version 1 list: a caller that is restricted itself cannot grant more than it has.

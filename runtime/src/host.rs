@@ -14,6 +14,7 @@ use crate::cgroup::Layout;
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use tracing::debug;
 
 /// Oldest kernel that Kiln supports: that of Debian 11.
 pub const OLDEST: Version = Version(5, 10);
@@ -232,6 +233,16 @@ impl Host {
     /// Remembers that a call for a feature failed with `ENOSYS`, so that it is not made again.
     pub fn record_missing(&self, feature: Feature) {
         self.missing.fetch_or(feature.bit(), Ordering::Relaxed);
+    }
+
+    /// Logs the facts that decide between ways of starting containers.
+    pub fn log(&self) {
+        let layout = self.layout();
+        let (unified, legacy) = (layout.has_unified(), !layout.is_unified_only());
+        debug!(kernel = self.release, is_nested = self.is_nested(), unified, legacy, "host and its cgroups");
+        for row in FEATURES.iter().filter(|row| !self.has(row.feature)) {
+            debug!(feature = row.name, instead = row.without, "feature is missing");
+        }
     }
 
     /// Sentence for errors: the missing feature and the first kernel with it.

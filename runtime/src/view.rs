@@ -8,6 +8,7 @@ use crate::sys::{self, AttributeChange};
 use oci_spec::runtime::Mount;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
+use tracing::debug;
 
 const NOSUID: u64 = 0x2;
 const NOEXEC: u64 = 0x8;
@@ -31,6 +32,7 @@ pub enum ViewError {
 /// [`ViewError::Mount`] contains the message of the kernel where it has one.
 pub fn detached(mount: &Mount) -> Result<OwnedFd, ViewError> {
     let filesystem = plan::filesystem(mount)?;
+    debug!(filesystem = filesystem.fstype, options = filesystem.options.len(), "detached mount");
     detached::filesystem(&filesystem, Space::Shared).map_err(|failed| {
         let failed = failed.mounting(&filesystem.fstype, &Bytes::from(mount.destination()));
         ViewError::Mount(failed.at(Stage::Setup))

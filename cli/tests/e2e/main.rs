@@ -30,6 +30,7 @@ mod layers;
 mod lifecycle;
 mod limits;
 mod lints;
+mod logs;
 mod mounts;
 mod outputs;
 mod registries;

@@ -9,6 +9,7 @@ use crate::layer;
 use crate::sys::{CallError, Named};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use tracing::debug;
 
 impl Store {
     /// Layers of an image, lowest first.
@@ -35,9 +36,11 @@ impl Store {
         for layer in self.index.layers_of_diff_id(diff_id)? {
             let fits = layer.below.as_ref().is_none_or(|own| own == below);
             if fits && let Some(layer) = self.sound(layer, below)? {
+                debug!(%diff_id, layer = layer.id, "layer is in the store");
                 return Ok(Some(layer));
             }
         }
+        debug!(%diff_id, "layer is not in the store");
         Ok(None)
     }
 
@@ -69,6 +72,7 @@ impl Store {
             Some(now) => now,
             None => return Ok(None),
         };
+        debug!(layer = layer.id, "layer was perhaps not on disk when the host went down: it is verified");
         if path.is_dir() && layer.below.is_none() {
             let (actual, _) = pack(&path)?;
             if layer.diff_id.as_ref().is_some_and(|expected| *expected == actual) {
@@ -81,7 +85,7 @@ impl Store {
             Ok(layer) => return Ok(Some(layer)),
             // These errors do not mean that the layer is damaged.
             Err(error) if error.is_full() || error.is_out_of_files() => return Err(error),
-            Err(_) => {}
+            Err(error) => debug!(layer = layer.id, error = %error, "layer is damaged and is removed"),
         }
         self.discard(&self.root.join("layers").join(&layer.id))?;
         self.index.remove_layer(&layer.id)?;

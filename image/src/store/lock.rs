@@ -9,6 +9,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::path::PathBuf;
+use tracing::debug;
 
 /// An acquired lock; released when dropped or when the process ends.
 pub struct StoreLock {
@@ -42,6 +43,7 @@ impl Store {
         if let Some(file) = acquire(&path, FlockOperation::NonBlockingLockExclusive, &Patience::Try)? {
             return Ok(StoreLock { _file: file, path: Some(path) });
         }
+        debug!(name, "waits for another process");
         waiting();
         loop {
             if let Some(file) = acquire(&path, FlockOperation::LockExclusive, &Patience::Wait)? {

@@ -16,6 +16,7 @@ use std::fs;
 use std::io::{self, BufReader};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use tracing::debug;
 
 impl Store {
     /// Opens the index; a missing, empty or damaged one is set aside and recreated.
@@ -46,6 +47,7 @@ impl Store {
         if let Some(index) = open()? {
             return Ok((index, false));
         }
+        debug!(path = %path.display(), "the index is missing or damaged: the store is read into a new one");
         for suffix in ["", "-wal", "-shm"] {
             let name = format!("index.db{suffix}");
             let old = path.with_file_name(&name);
@@ -193,7 +195,7 @@ impl Store {
             match self.unpack_blob(blob, diff_id, below) {
                 Ok(layer) => return Ok(Some(layer)),
                 Err(error) if error.is_full() => return Err(error),
-                Err(_) => {}
+                Err(error) => debug!(%diff_id, %blob, error = %error, "blob does not contain the layer"),
             }
         }
         Ok(None)

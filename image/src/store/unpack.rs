@@ -10,6 +10,7 @@ use rustix::fd::AsFd;
 use std::cell::RefCell;
 use std::fs;
 use std::io::{self, Read};
+use tracing::debug;
 
 /// An unpacked layer that is not in the store yet; removed when it is dropped.
 pub struct Unpacked {
@@ -60,6 +61,7 @@ impl Store {
             let actual = DiffId(digest);
             return Err(StoreError::DiffIdMismatch { expected: expected.clone(), actual });
         }
+        debug!(diff_id = %expected, bytes = tar_size, "layer is unpacked");
         let upper = sys::open_dir(&active.upper())?;
         let is_empty = sys::is_empty_dir(upper.as_fd()).call("getdents", active.upper())?;
         let record = LayerRecord {
