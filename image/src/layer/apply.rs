@@ -10,27 +10,26 @@
 //! ([`crate::tree::merged`]); links are followed inside the tree only, and metadata is set through handles.
 
 mod below;
+mod descent;
+mod error;
 
-use super::{CAPABILITY, MAX_PATH, WHITEOUT, check_length, overlay};
+pub use error::ApplyError;
+
+use super::{CAPABILITY, WHITEOUT, check_length, overlay};
 use crate::sys::{self, CallError, Named};
 use crate::tar::{Entry, EntryKind, Reader, TarError};
-use crate::tree::merged::{MergedDir, link_names};
-use crate::tree::{RealPath, open_inside};
+use crate::tree::merged::MergedDir;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Number of links in the resolution of one path, as in Linux.
-const MAX_LINKS: usize = 40;
 const CHUNK: usize = 256 * 1024;
-/// Number of open directory handles on the path of the last entry; others are reopened by their path.
-const MAX_OPEN: usize = 16;
 /// Memory for the directories of one layer, in bytes: some millions of them with paths of a usual length.
 const MAX_KNOWN: usize = 512 << 20;
 /// Memory for a directory besides its path, in bytes.
@@ -57,61 +56,6 @@ pub enum Below<'a> {
     /// Returns the root of their tree; called when a path first needs it. `None` when the layers are missing: the tar
     /// then fails with [`ApplyError::NeedsBelow`].
     Layers(&'a dyn Fn() -> Option<MergedDir>),
-}
-
-/// Failure to unpack a layer.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// The stream is not a valid tar.
-    #[error("cannot read the layer")]
-    Tar(#[from] TarError),
-    /// A file could not be created.
-    #[error("cannot unpack the layer")]
-    Call(#[from] CallError),
-    /// The content of a file could not be read.
-    #[error("cannot read `{path}` from the layer", path = .0.display())]
-    Content(PathBuf, #[source] std::io::Error),
-    /// A path leads out of the image.
-    #[error("the layer contains a path outside of the image: `{path}`", path = .0.display())]
-    Outside(PathBuf),
-    /// A path leads through a file.
-    #[error("`{path}` lies below something that is not a directory", path = .0.display())]
-    NotADirectory(PathBuf),
-    /// A path depends on the layers below.
-    #[error("`{path}` depends on the layers below, which are missing", path = .0.display())]
-    NeedsBelow(PathBuf),
-    /// A hard link refers to a directory.
-    #[error("`{path}` is a hard link to a directory", path = .0.display())]
-    DirectoryLink(PathBuf),
-    /// The target of a hard link does not exist.
-    #[error("the archive contains a hard link to a file that is not in it: `{path}`", path = .0.display())]
-    MissingLink(PathBuf),
-    /// An extended attribute is too large for the file system.
-    #[error(
-        "cannot set the extended attribute `{name}` ({size} bytes) of `{path}`: the file system of the store does not hold that much",
-        path = path.display()
-    )]
-    Attribute {
-        /// Name of the attribute.
-        name: String,
-        /// Size of its value in bytes.
-        size: usize,
-        /// Path of the file.
-        path: PathBuf,
-    },
-    /// The layer has too many directories to keep in memory.
-    #[error("the archive contains too many directories: their paths take more than {} MiB", MAX_KNOWN >> 20)]
-    TooManyDirectories,
-    /// The name of a whiteout is empty or refers to its own directory.
-    #[error("invalid whiteout `{path}`", path = .0.display())]
-    Whiteout(PathBuf),
-}
-
-impl ApplyError {
-    /// True when the disk is full.
-    pub fn is_full(&self) -> bool {
-        matches!(self, ApplyError::Call(error) if error.is_full())
-    }
 }
 
 /// Unpacks the layer `stream` into the existing empty directory `root`.
@@ -457,114 +401,6 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Makes the directory `components` the innermost one; missing directories are created.
-    fn enter(&mut self, components: &[CString], shown: &[u8]) -> Result<(), ApplyError> {
-        let common = self.here.iter().zip(components).take_while(|(level, wanted)| level.name == **wanted);
-        let common = common.count();
-        self.here.truncate(common);
-        let rest = &components[common..];
-        if rest.len() > 1 && self.dirs.contains_key(&joined(components)) {
-            return self.jump(components, shown);
-        }
-        self.reopen(shown)?;
-        for name in rest {
-            if let Step::Link(_) = self.step(name, shown)? {
-                return self.walk(components, shown);
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes a known directory, whose path has no links, the innermost one in one step: the cost does not depend on the
-    /// distance to the previous entry.
-    fn jump(&mut self, components: &[CString], shown: &[u8]) -> Result<(), ApplyError> {
-        let common = self.here.iter().zip(components).take_while(|(level, wanted)| level.name == **wanted);
-        let common = common.count();
-        self.here.truncate(common);
-        components[common..].iter().for_each(|name| self.push(name.clone(), None));
-        self.reopen(shown)
-    }
-
-    /// Opens the innermost directory unless it is open.
-    fn reopen(&mut self, shown: &[u8]) -> Result<(), ApplyError> {
-        if self.here.last().is_none_or(|level| level.dir.is_some()) {
-            return Ok(());
-        }
-        let names = RealPath(self.here.iter().map(|level| level.name.clone()).collect());
-        let opened = open_inside(self.root.as_fd(), &names, OFlags::RDONLY | OFlags::DIRECTORY);
-        let opened = opened.call("open", path(shown))?;
-        if let Some(level) = self.here.last_mut() {
-            level.dir = Some(opened);
-        }
-        Ok(())
-    }
-
-    /// Descends one level from the innermost directory.
-    fn push(&mut self, name: CString, dir: Option<OwnedFd>) {
-        if let Some(far) = self.here.len().checked_sub(MAX_OPEN) {
-            self.here[far].dir = None;
-            self.here[far].below = None;
-        }
-        let length = self.here.last().map_or(0, |level| level.length) + 1 + name.as_bytes().len();
-        self.here.push(Level { name, dir, length, below: None });
-    }
-
-    /// Resolves like [`Unpacker::enter`] from the root, following links; `..` at the root is the root.
-    fn walk(&mut self, components: &[CString], shown: &[u8]) -> Result<(), ApplyError> {
-        let mut pending: VecDeque<CString> = components.iter().cloned().collect();
-        let mut links = 0;
-        self.here.clear();
-        while let Some(name) = pending.pop_front() {
-            if name.as_c_str() == c".." {
-                if self.here.pop().is_none() && !self.is_layer {
-                    return Err(ApplyError::Outside(path(shown)));
-                }
-                self.reopen(shown)?;
-                continue;
-            }
-            let Step::Link(target) = self.step(&name, shown)? else { continue };
-            links += 1;
-            if links > MAX_LINKS {
-                return Err(CallError { call: "open", path: path(shown), errno: Errno::LOOP }.into());
-            }
-            if target.to_bytes().starts_with(b"/") {
-                self.here.clear();
-            }
-            link_names(&target).rev().for_each(|part| pending.push_front(part));
-        }
-        Ok(())
-    }
-
-    /// Enters `name` in the innermost directory and creates it when it is missing; returns the target of a link.
-    fn step(&mut self, name: &CStr, shown: &[u8]) -> Result<Step, ApplyError> {
-        let call = |name: &'static str| move |errno| CallError { call: name, path: path(shown), errno };
-        if self.here.last().map_or(0, |level| level.length) + name.count_bytes() > MAX_PATH {
-            return Err(call("open")(Errno::NAMETOOLONG).into());
-        }
-        let here = self.innermost();
-        let dir = match sys::open_dir_at(here, name) {
-            Ok(dir) => dir,
-            Err(Errno::NOENT) => match self.make_implied(name, shown)? {
-                Implied::Made(dir) => dir,
-                Implied::Link(target) => return Ok(Step::Link(target)),
-            },
-            Err(Errno::NOTDIR | Errno::LOOP) => {
-                let stat = sys::stat_at(here, name).map_err(call("stat"))?;
-                match stat {
-                    Some(stat) if sys::file_type(&stat) == FileType::Symlink => {
-                        let target = fs::readlinkat(here, name, Vec::new()).map_err(call("readlink"))?;
-                        return Ok(Step::Link(target));
-                    }
-                    Some(stat) if sys::is_whiteout(&stat) => self.replace_whiteout(name, shown)?,
-                    _ => return Err(ApplyError::NotADirectory(path(shown))),
-                }
-            }
-            Err(errno) => return Err(call("open")(errno).into()),
-        };
-        self.push(name.to_owned(), Some(dir));
-        Ok(Step::Entered)
-    }
-
     fn set_directory_times(&mut self) -> Result<(), ApplyError> {
         for (key, state) in std::mem::take(&mut self.dirs) {
             let Some((seconds, nanos)) = state.mtime else { continue };
@@ -575,13 +411,6 @@ impl Unpacker<'_> {
         }
         Ok(())
     }
-}
-
-/// Result of entering a name.
-enum Step {
-    Entered,
-    /// The name is a link with this target.
-    Link(CString),
 }
 
 /// Kind of a name in the layers below that the layer itself does not have.

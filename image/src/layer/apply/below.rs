@@ -1,8 +1,9 @@
 //! Lower layers during unpacking: directories and files taken from them, and whiteouts that hide them.
 
+use super::descent::MAX_OPEN;
 use super::{
-    ApplyError, Below, DirState, IMPLIED_TIME, Implied, Key, LinkTarget, MAX_OPEN, Unpacker, append,
-    c_string, clean, joined, path,
+    ApplyError, Below, DirState, IMPLIED_TIME, Implied, Key, LinkTarget, Unpacker, append, c_string, clean,
+    joined, path,
 };
 use crate::layer::write::{self, FileData, Metadata};
 use crate::layer::{OPAQUE, WHITEOUT, check_length, overlay};
