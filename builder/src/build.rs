@@ -292,26 +292,7 @@ impl Build<'_> {
         let history = History::open(store, &self.context.name, graph, |text| needles.masked(text));
         let explainer = self.options.explain.then(|| history.explainer(graph));
         let executor = Executor::new(tools, made, explainer);
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let parallel = self.options.jobs.unwrap_or(processors.max(MIN_PARALLEL));
-        let steps = graph.needed(&plan.targets());
-        let is_shown = |step: &&NodeId| !matches!(graph.node(**step).operation, Operation::Scratch);
-        debug!(steps = steps.len(), contexts = contexts.len(), parallel, "begins to execute the plan");
-        // One more row for the export.
-        reporter.send(Event::Planned { rows: steps.iter().filter(is_shown).count() + 1 });
-        let result = std::thread::scope(|scope| {
-            let digester = scope.spawn(move || digest_layers(store, &layers, cancel));
-            let solved = solve(&executor, &graph.edges(), &plan.targets(), parallel);
-            executor.close();
-            match solved {
-                Ok(built) => {
-                    store.touch_steps(&executor.used())?;
-                    self.check_found_layers(plan, &built, &needles, &executor.clean_layers())?;
-                    self.export(plan, &built, epoch, digester)
-                }
-                Err(error) => Err(self.failed(plan, error)),
-            }
-        });
+        let result = self.solve_and_export(plan, epoch, &executor, layers, &needles);
         let settled = executor.settle(result.is_ok());
         self.tell_of_secrets(&needles, &known);
         history.keep(|node| executor.shown_inputs(node));
@@ -322,6 +303,39 @@ impl Build<'_> {
         let outcome = result?;
         settled?;
         Ok(outcome)
+    }
+
+    /// Runs the steps of a plan, hashes their layers meanwhile, and exports the images.
+    fn solve_and_export(
+        &self,
+        plan: &Plan,
+        epoch: Option<i64>,
+        executor: &Executor<'_>,
+        layers: mpsc::Receiver<LayerId>,
+        needles: &Needles<'_>,
+    ) -> Result<Outcome, BuildError> {
+        let Effects { store, cancel, .. } = *self.effects;
+        let graph = &plan.graph;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let parallel = self.options.jobs.unwrap_or(processors.max(MIN_PARALLEL));
+        let steps = graph.needed(&plan.targets());
+        let is_shown = |step: &&NodeId| !matches!(graph.node(**step).operation, Operation::Scratch);
+        debug!(steps = steps.len(), parallel, "begins to execute the plan");
+        // One more row for the export.
+        self.reporter.send(Event::Planned { rows: steps.iter().filter(is_shown).count() + 1 });
+        std::thread::scope(|scope| {
+            let digester = scope.spawn(move || digest_layers(store, &layers, cancel));
+            let solved = solve(executor, &graph.edges(), &plan.targets(), parallel);
+            executor.close();
+            match solved {
+                Ok(built) => {
+                    store.touch_steps(&executor.used())?;
+                    self.check_found_layers(plan, &built, needles, &executor.clean_layers())?;
+                    self.export(plan, &built, epoch, digester)
+                }
+                Err(error) => Err(self.failed(plan, error)),
+            }
+        })
     }
 
     /// Warns about weak values that were found, and about copied files that contain nothing but a secret.

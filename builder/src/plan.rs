@@ -4,6 +4,7 @@
 //! frontend (moby/buildkit `dockerfile2llb/convert.go`).
 
 mod arg;
+mod base;
 mod config;
 mod copy;
 mod display;
@@ -11,17 +12,17 @@ mod expose;
 mod go;
 mod mount;
 mod run;
+mod workdir;
 
 pub use copy::checkout;
 pub(crate) use copy::only_remote;
 pub(crate) use run::hostname;
 
-use crate::graph::{self, CopyFrom, CopySource, Graph, HostMount, ImageSource, Node, Operation, RunLimits};
+use crate::graph::{self, Graph, HostMount, Node, Operation, RunLimits};
 use crate::images::BaseImages;
 use crate::mistake::Mistake;
-use crate::path;
 use crate::solve::{Input, NodeId, Use};
-use crate::stage::{Base, Origin, SCRATCH, Stage, Stages, Step};
+use crate::stage::{Stages, Step};
 use crate::variables::Variables;
 use kiln_image::config::{History, ImageConfig, RunConfig};
 use kiln_image::manifest::Descriptor;
@@ -35,8 +36,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Default `PATH` of images that set none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Default `PATH` of images for Windows.
-const WINDOWS_PATH: &str = "c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0";
 const WINDOWS: &str = "windows";
 /// Comment of history entries, as the reference writes it.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
@@ -272,172 +271,6 @@ impl Planner<'_> {
         Ok(state)
     }
 
-    fn begin(&mut self, index: usize, stage: &Stage) -> Result<StageState, Mistake> {
-        let steps = stage.steps.iter().filter(|step| {
-            matches!(step.instruction.kind, Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_))
-        });
-        let has_source = matches!(stage.base, Base::Image(_) | Base::Context(_));
-        // As in the reference, a stage based on another stage has that stage's platform; its own flag has no effect.
-        let platform = match &stage.base {
-            Base::Stage(base) => self.done[base].platform.clone(),
-            _ => stage.platform_or(self.options.platform).clone(),
-        };
-        let title = match self.options.names_platform {
-            true => format!("{platform} {}", stage.title).trim_end().to_owned(),
-            false => stage.title.clone(),
-        };
-        let mut counter = Counter {
-            title,
-            total: steps.count() + usize::from(has_source),
-            place: format!("{}#{index}.0", self.options.name),
-            no_cache: stage
-                .name
-                .as_ref()
-                .is_some_and(|name| self.options.no_cache_stages.contains(&name.to_lowercase())),
-            ..Counter::default()
-        };
-        let mut state = match &stage.base {
-            Base::Stage(base) => {
-                let base = self.done.get(base).expect("stages come after those they start from");
-                base.pay_for_environment(base.described, stage.span)?;
-                let base = base.clone();
-                StageState { has_own_command: false, counter, ..base }
-            }
-            Base::Scratch => {
-                let node = self.add(
-                    &mut counter,
-                    stage.span,
-                    Operation::Scratch,
-                    Vec::new(),
-                    "FROM scratch".to_owned(),
-                );
-                // The empty image is for the platform of the target: it contains no files that could be for another.
-                fresh_state(
-                    node,
-                    empty_config(self.options.platform),
-                    Vec::new(),
-                    platform.clone(),
-                    counter,
-                    &self.budget,
-                )
-            }
-            Base::Context(context) => {
-                let shown = format!("local source for {}", self.stages.context_name(*context));
-                let node = self.context_tree(&mut counter, stage.span, *context, shown);
-                fresh_state(
-                    node,
-                    empty_config(&platform),
-                    Vec::new(),
-                    platform.clone(),
-                    counter,
-                    &self.budget,
-                )
-            }
-            Base::Image(name) => {
-                let image = &self.images[&(name.clone(), platform.clone())];
-                let shown = counter.name(&format!("FROM {}", image.reference));
-                let node = self.image_node(name, &platform, shown, Some(stage.span));
-                let config = ImageConfig { created: None, ..image.config.clone() };
-                fresh_state(node, config, image.layers.clone(), platform.clone(), counter, &self.budget)
-            }
-        };
-        // Triggers were inserted before the instructions, and are not inherited.
-        state.config.config.on_build.clear();
-        let is_windows = platform.os == WINDOWS;
-        let is_empty = matches!(stage.base, Base::Scratch);
-        if state.config.config.env_value("PATH").is_none() && !(is_windows && is_empty) {
-            let path = if is_windows { WINDOWS_PATH } else { DEFAULT_PATH };
-            state.config.config.env.push(format!("PATH={path}"));
-        }
-        for entry in &state.config.config.env {
-            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-            state.environment.set(name, value);
-        }
-        let dir = state.config.config.working_dir.clone();
-        if !dir.is_empty() && !is_windows {
-            state.config.config.working_dir = path::working_dir(&dir, &dir);
-        }
-        Ok(state)
-    }
-
-    /// All files of a named context, as a tree.
-    fn context_tree(&mut self, counter: &mut Counter, span: Span, context: usize, shown: String) -> NodeId {
-        let empty = self.add(counter, span, Operation::Scratch, Vec::new(), "FROM scratch".to_owned());
-        let source = CopySource {
-            from: CopyFrom::Context(context + 1),
-            path: "/".to_owned(),
-            place: span,
-            unpack: false,
-            origin: self.origin_name(Some(&Origin::Context(context))),
-        };
-        let copy = graph::Copy::of(vec![source], "/".to_owned());
-        self.add(counter, span, Operation::Copy(Box::new(copy)), vec![graph::base(empty)], shown)
-    }
-
-    /// Node of an image, created at its first use.
-    fn image_node(&mut self, name: &str, platform: &Platform, shown: String, span: Option<Span>) -> NodeId {
-        let key = (name.to_owned(), platform.clone());
-        if let Some(node) = self.sources.get(&key) {
-            return *node;
-        }
-        let image = &self.images[&key];
-        let source = ImageSource { reference: image.reference.clone(), diff_ids: image.diff_ids().to_vec() };
-        let node = self.graph.add(Node {
-            operation: Operation::Image(source),
-            inputs: Vec::new(),
-            name: shown,
-            span,
-            place: format!("image {name}"),
-            no_cache: false,
-        });
-        self.sources.insert(key, node);
-        node
-    }
-
-    /// Node with the tree that `--from` names. Images are for the target platform, whatever the platform of the stage.
-    fn origin_node(&mut self, origin: &Origin, span: Span) -> NodeId {
-        let platform = self.options.platform;
-        match origin {
-            Origin::Stage(index) => {
-                self.done.get(index).expect("stages come after those they copy from").node
-            }
-            Origin::Image(name) if name == SCRATCH => self.graph.add(Node {
-                operation: Operation::Scratch,
-                inputs: Vec::new(),
-                name: "FROM scratch".to_owned(),
-                span: Some(span),
-                place: "scratch".to_owned(),
-                no_cache: false,
-            }),
-            Origin::Image(name) => {
-                let key = (name.clone(), platform.clone());
-                let shown = format!("FROM {}", self.images[&key].reference);
-                self.image_node(name, platform, shown, Some(span))
-            }
-            Origin::Context(context) => {
-                let shown = format!("FROM {}", self.stages.context_name(*context));
-                let place = format!("context {}", self.stages.context_name(*context));
-                let mut counter = Counter { place, ..Counter::default() };
-                self.context_tree(&mut counter, span, *context, shown)
-            }
-        }
-    }
-
-    /// Description of the source that `--from` names; without a source, of the build context.
-    fn origin_name(&self, origin: Option<&Origin>) -> String {
-        match origin {
-            None => "the build context".to_owned(),
-            Some(Origin::Context(context)) => {
-                format!("the named context {}", self.stages.context_name(*context))
-            }
-            Some(Origin::Stage(index)) => {
-                let name = self.stages.list[*index].name.clone();
-                format!("the stage {}", name.unwrap_or_else(|| index.to_string()))
-            }
-            Some(Origin::Image(name)) => format!("the image {name}"),
-        }
-    }
-
     fn add(
         &mut self,
         counter: &mut Counter,
@@ -474,44 +307,6 @@ impl Planner<'_> {
         let name = state.counter.name(text);
         let inputs = std::iter::once(graph::base(state.node)).chain(more).collect();
         state.node = self.add(&mut state.counter, step.span, operation, inputs, name);
-    }
-
-    fn workdir(&mut self, state: &mut StageState, step: &Step, text: &Text) -> Result<(), Mistake> {
-        let value = expand_value(state, step, text)?;
-        if state.platform.os == WINDOWS {
-            return self.windows_workdir(state, step, &value);
-        }
-        let dir = path::working_dir(&state.config.config.working_dir, &value);
-        state.config.config.working_dir.clone_from(&dir);
-        let is_root = dir == "/";
-        if !is_root {
-            let make = graph::MakeDir {
-                path: dir.clone(),
-                owner: state.config.config.user.clone(),
-                epoch: self.options.epoch,
-            };
-            let shown = shown_expanded(state, step, Quotes::Remove, false);
-            self.push(state, step, Operation::MakeDir(make), Vec::new(), &shown);
-        }
-        commit(state, format!("WORKDIR {dir}"), !is_root);
-        Ok(())
-    }
-
-    /// WORKDIR of an image for Windows: paths of files have slashes and no drive, the config has backslashes.
-    fn windows_workdir(&mut self, state: &mut StageState, step: &Step, value: &str) -> Result<(), Mistake> {
-        let value = path::of_windows(value);
-        let dir = path::working_dir(&path::of_windows(&state.config.config.working_dir), &value);
-        let dir = path::join("/", &dir);
-        let shown = dir.replace('/', "\\");
-        state.config.config.working_dir.clone_from(&shown);
-        let is_root = dir == "/";
-        if !is_root {
-            let make = graph::MakeDir { path: dir, owner: String::new(), epoch: self.options.epoch };
-            let name = shown_expanded(state, step, Quotes::Remove, false);
-            self.push(state, step, Operation::MakeDir(make), Vec::new(), &name);
-        }
-        commit(state, format!("WORKDIR {shown}"), !is_root);
-        Ok(())
     }
 
     fn finish(&self, stage: usize, target: StageState) -> Result<Planned, Mistake> {
@@ -566,52 +361,6 @@ fn config_too_large(span: Span) -> Mistake {
     let hint =
         "variables, labels and the history of all instructions count; copy long texts into files instead";
     Mistake::at("config-size", span, message).hint(Some(hint.to_owned()))
-}
-
-fn fresh_state(
-    node: NodeId,
-    config: ImageConfig,
-    base_layers: Vec<Descriptor>,
-    platform: Platform,
-    counter: Counter,
-    budget: &Budget,
-) -> StageState {
-    StageState {
-        budget: budget.clone(),
-        described: 0,
-        node,
-        config,
-        environment: Variables::default(),
-        arguments: Vec::new(),
-        base_layers,
-        has_own_command: false,
-        platform,
-        counter,
-    }
-}
-
-/// Config of an image that starts from the empty image.
-fn empty_config(platform: &Platform) -> ImageConfig {
-    if platform.os == WINDOWS {
-        return ImageConfig {
-            architecture: platform.architecture.clone(),
-            os: platform.os.clone(),
-            os_version: platform.os_version.clone(),
-            config: RunConfig { working_dir: "\\".to_owned(), ..RunConfig::default() },
-            ..ImageConfig::default()
-        };
-    }
-    ImageConfig {
-        architecture: platform.architecture.clone(),
-        os: platform.os.clone(),
-        variant: platform.variant.clone(),
-        config: RunConfig {
-            env: vec![format!("PATH={DEFAULT_PATH}")],
-            working_dir: "/".to_owned(),
-            ..RunConfig::default()
-        },
-        ..ImageConfig::default()
-    }
 }
 
 /// Adds an entry to the history.

@@ -1,5 +1,8 @@
 //! Stages of a file: names, bases, dependencies, and which of them the targets need. Pure.
 
+mod origin;
+mod platform;
+
 use crate::context::{ContextSource, NamedContext};
 use crate::mistake::Mistake;
 use crate::variables::Variables;
@@ -10,6 +13,7 @@ use kiln_parser::expand::{self, Budget, BudgetedVariables, Environment, Expansio
 use kiln_parser::span::Span;
 use kiln_parser::suggest;
 use kiln_parser::{Source, Text, parse_trigger};
+use platform::{near_variable, platform, platform_variables};
 use std::collections::BTreeMap;
 
 /// Name of the empty image in FROM and `--from`.
@@ -142,36 +146,6 @@ impl Step {
     pub fn span_of(&self, text: &Text) -> Span {
         if self.is_trigger { self.span } else { text.span() }
     }
-}
-
-/// Variables that the platforms define (moby/buildkit `dockerfile2llb/platform.go`).
-fn platform_variables(file: &Dockerfile, options: &StageOptions<'_>) -> Variables {
-    let build = Platform::host();
-    let target = options.platform;
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let last = file.instructions.iter().rev().find_map(|instruction| match &instruction.kind {
-        Kind::From(from) => Some(from),
-        _ => None,
-    });
-    let last = last.and_then(|from| from.stage_name());
-    let target_stage = options.targets.last().cloned().or(last).unwrap_or_else(|| "default".to_owned());
-    let defaults = [
-        ("BUILDPLATFORM", build.to_string()),
-        ("BUILDOS", build.os.clone()),
-        ("BUILDOSVERSION", String::new()),
-        ("BUILDARCH", build.architecture.clone()),
-        ("BUILDVARIANT", text(&build.variant)),
-        ("TARGETPLATFORM", target.to_string()),
-        ("TARGETOS", target.os.clone()),
-        ("TARGETOSVERSION", text(&target.os_version)),
-        ("TARGETARCH", target.architecture.clone()),
-        ("TARGETVARIANT", text(&target.variant)),
-        ("TARGETSTAGE", target_stage),
-    ];
-    let chosen = |(name, default): (&str, String)| {
-        (name.to_owned(), options.build_args.get(name).cloned().unwrap_or(default))
-    };
-    defaults.map(chosen).into_iter().collect()
 }
 
 /// Splits a file into stages, and resolves the base and the dependencies of each.
@@ -347,34 +321,6 @@ fn position(stages: &[Stage], name: &str) -> Option<usize> {
     stages.iter().rposition(|stage| stage.name.as_ref().is_some_and(|own| own.to_lowercase() == name))
 }
 
-fn platform(
-    text: &Text,
-    globals: &Variables,
-    limited: &BudgetedVariables<'_>,
-    escape: char,
-) -> Result<Platform, Mistake> {
-    let expansion = expand_at(text, limited, escape)?;
-    if expansion.value.is_empty() {
-        let message = format!("empty platform value from expression {}", text.as_str());
-        let near = near_variable(&expansion, globals);
-        return Err(Mistake::at("empty-platform", text.span(), message).hint(near));
-    }
-    expansion.value.parse().map_err(|error| {
-        let message = format!("failed to parse platform {}: {error}", text.as_str());
-        Mistake::at("invalid-platform", text.span(), message)
-            .hint(Some("write os/architecture, such as linux/amd64 or linux/arm64".to_owned()))
-    })
-}
-
-/// Suggestion for a variable that is not in the scope of FROM; `None` when no name is similar.
-fn near_variable(expansion: &Expansion<String>, globals: &Variables) -> Option<String> {
-    let missed = expansion.missed.first()?;
-    Some(match suggest::nearest_variable(missed, globals.names()) {
-        Some(near) => format!("`{missed}` is not set; did you mean {near}?"),
-        None => format!("declare `ARG {missed}=…` before the first FROM, or pass --build-arg {missed}=…"),
-    })
-}
-
 /// Names of all ARGs of a file.
 pub fn declared_arguments(file: &Dockerfile) -> impl Iterator<Item = &str> {
     let items = file.instructions.iter().filter_map(|instruction| match &instruction.kind {
@@ -423,130 +369,6 @@ impl Stages {
     /// Index of the last stage with that name, compared without case; `None` when there is none.
     fn find(&self, name: &str) -> Option<usize> {
         position(&self.list, &name.to_lowercase())
-    }
-
-    fn resolve_origins(&mut self, index: usize) -> Result<(), Mistake> {
-        for position in 0..self.list[index].steps.len() {
-            let origins = self.origins(index, &self.list[index].steps[position])?;
-            self.list[index].steps[position].origins = origins;
-        }
-        Ok(())
-    }
-
-    fn origins(&self, index: usize, step: &Step) -> Result<Vec<Option<Origin>>, Mistake> {
-        match &step.instruction.kind {
-            Kind::Copy(copy) => match copy.from.as_ref().filter(|from| !from.is_empty()) {
-                Some(from) => Ok(vec![Some(self.copy_origin(index, step, from)?)]),
-                None => Ok(vec![None]),
-            },
-            Kind::Run(run) => run.mounts.iter().map(|mount| self.mount_origin(index, step, mount)).collect(),
-            _ => Ok(Vec::new()),
-        }
-    }
-
-    fn copy_origin(&self, index: usize, step: &Step, from: &Text) -> Result<Origin, Mistake> {
-        let name = from.as_str();
-        let span = step.span_of(from);
-        let expanded = expand::expand(name, &expand::NoVariables, Rules::value(step.escape));
-        if expanded.is_ok_and(|expansion| expansion.value != name) {
-            let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
-            return Err(Mistake::at("from-variable", span, message));
-        }
-        let found = match name.parse::<i64>() {
-            Ok(number) => {
-                let valid = usize::try_from(number).ok().filter(|number| *number < self.list.len());
-                Some(valid.ok_or_else(|| {
-                    let last = self.list.len() - 1;
-                    Mistake::at("stage-index", span, format!("invalid stage index {number}"))
-                        .hint(Some(format!("stages are counted from 0; the last one here is {last}")))
-                })?)
-            }
-            Err(_) => self.find(name),
-        };
-        let Some(found) = found else { return Ok(self.other_origin(name)) };
-        self.check_order(index, found, span, |stage| {
-            format!(
-                "cannot copy from stage {name:?}, it needs to be defined before current stage {:?}",
-                stage.title
-            )
-        })?;
-        Ok(Origin::Stage(found))
-    }
-
-    /// Origin that is a context or an image.
-    fn other_origin(&self, name: &str) -> Origin {
-        match self.contexts.find(name, &self.list) {
-            Some(Base::Context(index)) => Origin::Context(index),
-            Some(Base::Image(image)) => Origin::Image(image),
-            Some(Base::Scratch) => Origin::Image(SCRATCH.to_owned()),
-            Some(Base::Stage(index)) => Origin::Stage(index),
-            None => Origin::Image(name.to_owned()),
-        }
-    }
-
-    fn mount_origin(
-        &self,
-        index: usize,
-        step: &Step,
-        mount: &ast::MountFlag,
-    ) -> Result<Option<Origin>, Mistake> {
-        let field = mount.fields.iter().rev().find_map(|field| {
-            let (key, value) = field.as_str().split_once('=')?;
-            key.eq_ignore_ascii_case("from")
-                .then(|| field.slice(field.as_str().len() - value.len()..field.as_str().len()))
-        });
-        let Some(field) = field.filter(|field| !field.is_empty()) else { return Ok(None) };
-        let name = field.as_str();
-        let Some(found) = self.find(name) else { return Ok(Some(self.other_origin(name))) };
-        self.check_order(index, found, step.span_of(&field), |_| {
-            format!("cannot mount from stage {name:?}, stage needs to be defined before current command")
-        })?;
-        Ok(Some(Origin::Stage(found)))
-    }
-
-    fn check_order(
-        &self,
-        index: usize,
-        found: usize,
-        span: Span,
-        message: impl FnOnce(&Stage) -> String,
-    ) -> Result<(), Mistake> {
-        if found < index {
-            return Ok(());
-        }
-        if self.leads_to(found, index) {
-            let message = format!("circular dependency detected on stage: {}", self.list[index].title);
-            return Err(Mistake::at("circular-dependency", span, message));
-        }
-        Err(Mistake::at("stage-order", span, message(&self.list[index]))
-            .hint(Some("move the stage that is copied from above this one".to_owned())))
-    }
-
-    /// True when building `from` needs `to`, according to names alone.
-    fn leads_to(&self, from: usize, to: usize) -> bool {
-        let mut seen = vec![false; self.list.len()];
-        let mut open = vec![from];
-        while let Some(index) = open.pop() {
-            if index == to {
-                return true;
-            }
-            if std::mem::replace(&mut seen[index], true) {
-                continue;
-            }
-            let stage = &self.list[index];
-            if let Base::Stage(base) = stage.base {
-                open.push(base);
-            }
-            for step in &stage.steps {
-                if let Kind::Copy(copy) = &step.instruction.kind
-                    && let Some(from) = &copy.from
-                {
-                    let number = from.as_str().parse().ok().filter(|number| *number < self.list.len());
-                    open.extend(number.or_else(|| self.find(from.as_str())));
-                }
-            }
-        }
-        false
     }
 
     /// Indices of the stages that building the targets needs, in order.

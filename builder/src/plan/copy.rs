@@ -1,9 +1,10 @@
 //! COPY and ADD: files of the context, of stages and from the network.
 
-use super::{Planner, StageState, commit, expand_value, path, shown_expanded, unprocessed};
+use super::{Planner, StageState, commit, expand_value, shown_expanded, unprocessed};
 use crate::graph::{self, Checkout, Copy, CopyFrom, CopySource, Download, Operation};
 use crate::mistake::Mistake;
 use crate::mode::ModeChange;
+use crate::path;
 use crate::solve::Input;
 use crate::stage::{Base, Origin, Stage, Step};
 use kiln_parser::Text;

@@ -1,8 +1,9 @@
 //! `RUN --mount`: mounts that exist for one step.
 
-use super::{Planner, StageState, path};
+use super::{Planner, StageState};
 use crate::graph::{self, Copy, CopyFrom, CopySource, Files, MOUNT_COPY, MountSource, Operation, StepMount};
 use crate::mistake::Mistake;
+use crate::path;
 use crate::solve::{Input, NodeId};
 use crate::stage::{Origin, Step};
 use kiln_parser::ast::{MountFlag, Run};

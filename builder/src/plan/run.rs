@@ -1,8 +1,9 @@
 //! RUN: programs that change the stage's tree.
 
-use super::{Planner, StageState, commit, config, path, shell, shown_expanded};
+use super::{Planner, StageState, commit, config, shell, shown_expanded};
 use crate::graph::{Exec, MountSource, Network, Operation, StepMount};
 use crate::mistake::Mistake;
+use crate::path;
 use crate::stage::Step;
 use kiln_image::platform::Platform;
 use kiln_parser::ast::{CommandLine, NetworkMode, Run, SecurityMode};

@@ -14,7 +14,7 @@ use kiln_image::tree::Tree;
 use kiln_runtime::cgroup::Cgroup;
 use kiln_runtime::container::{Cgroups, DeviceNodes, Entry, Filter, Handed, Identity, Modules, Request};
 use kiln_runtime::host::Host;
-use kiln_runtime::op::Stage;
+use kiln_runtime::op::{Plan, Stage};
 use kiln_runtime::plan::plan;
 use kiln_runtime::{Process, SpawnError, SpawnRequest, spec};
 use oci_spec::runtime::{LinuxNamespaceType, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Spec};
@@ -133,13 +133,17 @@ impl Executor<'_> {
             },
             ..Request::default()
         };
-        let plan = plan(&spec, &request)?;
+        self.execute(exec, &plan(&spec, &request)?, &handed, row)
+    }
+
+    /// Starts the container of a plan, and shows its output until it ends; returns the exit code.
+    fn execute(&self, exec: &Exec, plan: &Plan, handed: &Handed<'_>, row: Row) -> Result<i32, StepError> {
         let null = File::open("/dev/null").call("open", "/dev/null")?;
         let (stdout, stdout_there) = pipe()?;
         let (stderr, stderr_there) = pipe()?;
         let request = SpawnRequest {
-            plan: &plan,
-            handed: &handed,
+            plan,
+            handed,
             stdin: null.as_fd(),
             stdout: stdout_there.as_fd(),
             stderr: stderr_there.as_fd(),
@@ -147,8 +151,7 @@ impl Executor<'_> {
         let start = |source| start_error(exec, source);
         let process = self.tools.sandbox.spawner().spawn(&request).map_err(start)?;
         drop((stdout_there, stderr_there));
-        let code = self.follow(process, stdout, stderr, row).map_err(|source| start_error(exec, source))?;
-        Ok(code)
+        self.follow(process, stdout, stderr, row).map_err(start)
     }
 
     /// Specification of the step's container with all mounts.

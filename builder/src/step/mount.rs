@@ -90,18 +90,7 @@ impl Executor<'_> {
         let access = if mount.readonly { "ro" } else { "rw" };
         match &mount.source {
             MountSource::Files(files) => self.add_files(mounted, mount, *files, step.inputs).map(Some),
-            MountSource::Cache { id, given, sharing, mode, owner, seed } => {
-                let metadata =
-                    Metadata { mode: *mode, uid: owner.0, gid: owner.1, mtime: super::copy::now() };
-                let name = self.cache_name(id, given.as_deref(), *seed, step.inputs)?;
-                let cache = self.cache((id, &name), *sharing, &metadata, *seed, step)?;
-                mounted.mounts.push(spec::bind(cache.path().to_owned(), &mount.target, &[access]));
-                match mount.readonly {
-                    true => mounted._readonly_caches.push(cache),
-                    false => mounted.caches.push((id.clone(), cache)),
-                }
-                Ok(Some(false))
-            }
+            MountSource::Cache { .. } => self.add_cache(mounted, mount, step).map(|()| Some(false)),
             MountSource::Host(path) => {
                 let is_dir = std::fs::metadata(path).call("stat", path)?.is_dir();
                 mounted.mounts.push(spec::bind(path.clone(), &mount.target, &[access, "nosuid", "nodev"]));
@@ -115,27 +104,7 @@ impl Executor<'_> {
                 mounted.mounts.push(filesystem("tmpfs", &mount.target, options));
                 Ok(Some(false))
             }
-            MountSource::Secret { id, required, file, variable } => {
-                let Some(secret) = self.tools.credentials.secrets.get(id) else {
-                    if *required {
-                        return Err(StepError::NotGiven { kind: "secret", id: id.clone() });
-                    }
-                    mounted.environment.extend(variable.iter().map(|name| format!("{name}=")));
-                    return Ok(None);
-                };
-                if let Some(name) = variable {
-                    mounted.environment.push(format!("{name}={}", String::from_utf8_lossy(secret)));
-                }
-                let Some((mode, owner)) = file else { return Ok(None) };
-                let path = self.tools.sandbox.secret(secret, *mode, *owner)?;
-                mounted.mounts.push(spec::bind(
-                    path.clone(),
-                    &mount.target,
-                    &["ro", "nosuid", "nodev", "noexec"],
-                ));
-                mounted._secrets.push(SecretFile(path));
-                Ok(Some(true))
-            }
+            MountSource::Secret { .. } => self.add_secret(mounted, mount),
             MountSource::Ssh { id, required, socket: (mode, owner) } => {
                 // As in the reference, the variable is set even without a socket.
                 mounted.environment.push(format!("SSH_AUTH_SOCK={}", mount.target));
@@ -153,6 +122,48 @@ impl Executor<'_> {
                 Ok(Some(true))
             }
         }
+    }
+
+    fn add_cache(
+        &self,
+        mounted: &mut Mounted,
+        mount: &StepMount,
+        step: &StepPlace<'_>,
+    ) -> Result<(), StepError> {
+        let MountSource::Cache { id, given, sharing, mode, owner, seed } = &mount.source else {
+            return Ok(());
+        };
+        let access = if mount.readonly { "ro" } else { "rw" };
+        let metadata = Metadata { mode: *mode, uid: owner.0, gid: owner.1, mtime: super::copy::now() };
+        let name = self.cache_name(id, given.as_deref(), *seed, step.inputs)?;
+        let cache = self.cache((id, &name), *sharing, &metadata, *seed, step)?;
+        mounted.mounts.push(spec::bind(cache.path().to_owned(), &mount.target, &[access]));
+        match mount.readonly {
+            true => mounted._readonly_caches.push(cache),
+            false => mounted.caches.push((id.clone(), cache)),
+        }
+        Ok(())
+    }
+
+    /// Adds a secret as a variable, a file or both. Returns whether its mount point is a file; `None` without a file.
+    fn add_secret(&self, mounted: &mut Mounted, mount: &StepMount) -> Result<Option<bool>, StepError> {
+        let MountSource::Secret { id, required, file, variable } = &mount.source else { return Ok(None) };
+        let Some(secret) = self.tools.credentials.secrets.get(id) else {
+            if *required {
+                return Err(StepError::NotGiven { kind: "secret", id: id.clone() });
+            }
+            mounted.environment.extend(variable.iter().map(|name| format!("{name}=")));
+            return Ok(None);
+        };
+        if let Some(name) = variable {
+            mounted.environment.push(format!("{name}={}", String::from_utf8_lossy(secret)));
+        }
+        let Some((mode, owner)) = file else { return Ok(None) };
+        let path = self.tools.sandbox.secret(secret, *mode, *owner)?;
+        let options = ["ro", "nosuid", "nodev", "noexec"];
+        mounted.mounts.push(spec::bind(path.clone(), &mount.target, &options));
+        mounted._secrets.push(SecretFile(path));
+        Ok(Some(true))
     }
 
     fn add_files(
