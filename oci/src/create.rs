@@ -98,24 +98,8 @@ pub(crate) fn create(
     map_own_id(&mut bundle.spec);
     let root = bundle.spec.root().as_ref().map(|root| bundle.dir.join(root.path())).unwrap_or_default();
     let by_handle = own_file::keep(&bundle.spec, then, &root);
-    for warning in &bundle.warnings {
-        globals.log.warn(warning);
-    }
-    for name in beyond_reach(&bundle.spec) {
-        globals.log.warn(&format!("can't grant capability CAP_{name}: this process does not have it itself"));
-    }
-    for name in beyond_ambient(&bundle.spec) {
-        globals.log.warn(&format!(
-            "can't raise ambient capability {name}: it is not both permitted and inheritable"
-        ));
-    }
-    check_version(&bundle.spec)?;
-    if let Some(process) = bundle.spec.process() {
-        terminal::check(process, arguments, then == Then::Stay)?;
-    }
-    check_device_rules(&bundle.spec)?;
-    check_calls(&bundle.spec)?;
-    plan::check_hooks(&bundle.spec)?;
+    warn(globals, &bundle);
+    check(&bundle.spec, arguments, then)?;
     let devices = plan::network_devices(&bundle.spec)?;
     let dir = globals.store.create(id)?;
     let ready = listen_for_readiness(&dir, &mut bundle.spec, then).inspect_err(|_| {
@@ -151,6 +135,32 @@ pub(crate) fn create(
             Err(error)
         }
     }
+}
+
+/// Logs what of a configuration is ignored.
+fn warn(globals: &Globals, bundle: &Bundle) {
+    for warning in &bundle.warnings {
+        globals.log.warn(warning);
+    }
+    for name in beyond_reach(&bundle.spec) {
+        globals.log.warn(&format!("can't grant capability CAP_{name}: this process does not have it itself"));
+    }
+    for name in beyond_ambient(&bundle.spec) {
+        globals.log.warn(&format!(
+            "can't raise ambient capability {name}: it is not both permitted and inheritable"
+        ));
+    }
+}
+
+/// Refuses configurations that no container can be created from, before anything is created.
+fn check(spec: &Spec, arguments: &Arguments, then: Then) -> Result<(), OciError> {
+    check_version(spec)?;
+    if let Some(process) = spec.process() {
+        terminal::check(process, arguments, then == Then::Stay)?;
+    }
+    check_device_rules(spec)?;
+    check_calls(spec)?;
+    Ok(plan::check_hooks(spec)?)
 }
 
 /// Text of the plan for a bundle, without anything that `create` opens or creates first: cgroups, sources of mounts,

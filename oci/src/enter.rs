@@ -164,6 +164,13 @@ fn process(
         process.set_no_new_privileges(Some(true));
     }
     add_capabilities(&mut process, arguments.all("cap"), globals);
+    let by_name = set_user(&mut process, arguments)?;
+    Ok((process, by_name))
+}
+
+/// Sets the user and the groups of a process from the command line. Returns the user when it is a name, which is looked
+/// up in the container; `None` for ids.
+fn set_user(process: &mut Process, arguments: &Arguments) -> Result<Option<String>, OciError> {
     let mut user = process.user().clone();
     let mut by_name = None;
     if let Some(text) = arguments.get("user") {
@@ -186,7 +193,7 @@ fn process(
         user.set_additional_gids(Some(groups));
     }
     process.set_user(user);
-    Ok((process, by_name))
+    Ok(by_name)
 }
 
 /// Parses `uid` or `uid:gid`; `None` for names. All other forms are refused: a misread user would be another user.
