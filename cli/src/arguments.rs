@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Options in front of the command.
 #[derive(Clone, Debug, Default)]
 pub struct Globals {
-    /// `--root`.
+    /// Store directory of `--root`; `None` without the flag.
     pub root: Option<PathBuf>,
 }
 

@@ -38,7 +38,7 @@ use crate::arguments::Globals;
 use crate::error::CliError;
 use std::ffi::OsString;
 
-/// A command.
+/// A command of the program.
 pub struct Command {
     /// Name on the command line.
     pub name: &'static str,

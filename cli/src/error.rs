@@ -13,7 +13,7 @@ use std::error::Error;
 
 /// Exit codes that Docker's users know.
 pub mod code {
-    /// The command failed.
+    /// Failure of the command itself.
     pub const FAILURE: u8 = 1;
     /// The command line cannot be parsed, or a container could not be created.
     pub const USAGE: u8 = 125;
@@ -34,23 +34,23 @@ pub enum CliError {
     Flags(String, Vec<String>),
     /// The command line is parsed, but invalid: arguments are missing or too many, or a flag does not accept the value.
     Usage(String, Vec<String>),
-    /// The command failed.
+    /// Failure other than a build's.
     Failed {
         /// Description of the failure.
         message: String,
         /// Advice, a line each.
         hints: Vec<String>,
-        /// The exit code.
+        /// Exit code of the program.
         code: u8,
     },
-    /// A build failed.
+    /// Failure of a build.
     Build(Box<BuildFailure>),
 }
 
 /// A failed build with its Dockerfile.
 #[derive(Debug)]
 pub struct BuildFailure {
-    /// The reason.
+    /// Reason of the failure.
     pub error: BuildError,
     /// The Dockerfile; `None` when it could not be read.
     pub source: Option<Source>,
@@ -64,7 +64,7 @@ impl CliError {
         CliError::Failed { message: message.into(), hints: Vec::new(), code: code::FAILURE }
     }
 
-    /// Adds advice.
+    /// Adds advice for the user.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> CliError {
         if let CliError::Failed { hints, .. } | CliError::Flags(_, hints) | CliError::Usage(_, hints) =

@@ -25,7 +25,7 @@ pub enum Style {
     Terminal,
     /// One JSON object per line, for programs.
     Raw,
-    /// No progress.
+    /// No progress at all.
     Quiet,
 }
 
@@ -81,7 +81,7 @@ impl Progress {
         Progress { shown: shown.map(Mutex::new), findings, is_raw, is_terminal, waits: Mutex::default() }
     }
 
-    /// Shows an event.
+    /// Shows an event of the build.
     pub fn show(&self, event: &Event) {
         let Some(shown) = &self.shown else { return };
         if !self.is_raw {

@@ -36,11 +36,11 @@ impl Signals {
         Ok(Signals { fd })
     }
 
-    /// Calls `heard` with each signal, on a new thread, until the program exits.
-    pub fn listen(self, heard: impl Fn(i32) + Send + 'static) {
+    /// Calls `react` with each signal, on a new thread, until the program exits.
+    pub fn listen(self, react: impl Fn(i32) + Send + 'static) {
         std::thread::spawn(move || {
             while let Ok(Some(signal)) = self.fd.read_signal() {
-                heard(signal.ssi_signo as i32);
+                react(signal.ssi_signo as i32);
             }
         });
     }

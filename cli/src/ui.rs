@@ -18,7 +18,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// Lines at the end of the terminal that are redrawn while a command is running.
 static BLOCK: Mutex<Block> = Mutex::new(Block::new());
 
-/// Value of `--color`.
+/// Value of the flag `--color`.
 static CHOICE: AtomicU8 = AtomicU8::new(AUTO);
 const AUTO: u8 = 0;
 const ALWAYS: u8 = 1;
@@ -96,7 +96,7 @@ pub fn wait_text(waiting: &Waiting) -> String {
     format!("{server} answers {answer}; trying again in {left} s")
 }
 
-/// Prints a message.
+/// Prints a message to standard error.
 pub fn tell(text: &str) {
     write_error(&visible(text, Colors::Show));
 }
@@ -166,7 +166,7 @@ pub fn confirm(warning: &str) -> Result<bool, CliError> {
 pub struct Size {
     /// Number of characters in a line.
     pub columns: usize,
-    /// Number of lines.
+    /// Number of lines on the screen.
     pub rows: usize,
 }
 

@@ -14,9 +14,9 @@ use std::fmt::Write;
 pub enum Colors {
     /// They are shown as text, as all other escape sequences.
     Show,
-    /// They are kept.
+    /// All colours are kept.
     Keep,
-    /// They are removed.
+    /// All colours are removed.
     Drop,
 }
 

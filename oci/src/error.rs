@@ -71,7 +71,7 @@ pub enum OciError {
     /// Objects of the host for a container cannot be prepared.
     #[error("{0}")]
     Prepare(#[from] PrepareError),
-    /// A hook failed.
+    /// Failure of a hook.
     #[error("{0}")]
     Hook(#[from] HookError),
     /// The system call filter cannot be compiled.
@@ -151,7 +151,7 @@ pub enum OciError {
     /// A memory limit is lower than the present usage.
     #[error("cannot limit memory to {limit} bytes: {usage} are in use, and `checkBeforeUpdate` is set")]
     MemoryInUse {
-        /// Limit in bytes.
+        /// New limit in bytes.
         limit: u64,
         /// Present usage in bytes.
         usage: u64,
@@ -173,12 +173,12 @@ pub enum PsError {
     /// The program cannot be started.
     #[error("cannot run `ps`: {0}")]
     Start(#[source] io::Error),
-    /// The program failed.
+    /// Failure of the program.
     #[error("`ps` failed ({status}): {message}")]
     Failed {
         /// End of the program.
         status: ExitStatus,
-        /// Its error message.
+        /// Error message of the program.
         message: String,
     },
     /// Its output has no column of pids.

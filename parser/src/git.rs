@@ -59,7 +59,7 @@ pub enum GitReferenceError {
     /// Two parts of the text name different directories or references.
     #[error("{what} conflicts: {first:?} vs {second:?}")]
     Conflict {
-        /// `subdir` or `ref`.
+        /// Either `subdir` or `ref`.
         what: &'static str,
         /// Value that came first.
         first: String,

@@ -11,9 +11,9 @@ pub enum PortError {
     /// The protocol is none of tcp, udp and sctp.
     #[error("invalid port: {text:?}: invalid proto: {protocol}")]
     Protocol {
-        /// The complete text.
+        /// Complete text of the port.
         text: String,
-        /// Its protocol.
+        /// Protocol in the text.
         protocol: String,
     },
     /// The address is not an IP address.

@@ -34,7 +34,7 @@ pub enum IdMapError {
     Refused {
         /// Name of the program.
         program: &'static str,
-        /// Its error message.
+        /// Error message of the program.
         message: String,
         /// File with the ranges that it permits.
         file: &'static str,

@@ -1,4 +1,4 @@
-//! `kiln oci`: an OCI runtime for other engines, which is a program of its own (`kiln_oci`).
+//! `kiln oci`: an OCI runtime for other engines, which is a separate program (`kiln_oci`).
 //!
 //! `main` handles the usual form before anything else, for speed; this module serves command lines with global flags of
 //! `kiln` in front of `oci`.

@@ -12,13 +12,13 @@ use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-/// A struct's text, as Go prints it.
+/// Key of a struct's text, as Go prints it.
 const TEXT: &str = "\u{1}";
-/// A struct's JSON.
+/// Key of a struct's JSON.
 const JSON: &str = "\u{2}";
-/// Sorts behind all names.
+/// Prefix of keys that sort after all names.
 const LAST: &str = "\u{10ffff}";
-/// Ends the text.
+/// End of a struct's text.
 const END: &str = "\u{3}";
 
 /// No list, other than an empty one.
@@ -35,21 +35,21 @@ pub struct Types(BTreeMap<&'static str, Vec<&'static str>>);
 /// A value with its type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Typed {
-    /// `string`.
+    /// A `string` of Go.
     Text(String),
-    /// `bool`.
+    /// A `bool` of Go.
     Bool(bool),
-    /// Numbers.
+    /// Any of Go's integers.
     Int(i64),
     /// `time.Time`, in RFC 3339.
     Time(String),
-    /// `struct{}`.
+    /// The empty `struct{}` of Go.
     Empty,
-    /// `[]T`.
+    /// A slice `[]T` of Go; `None` for nil.
     List(Option<Vec<Typed>>),
-    /// `map[string]T`.
+    /// A `map[string]T` of Go; `None` for nil.
     Map(Option<BTreeMap<String, Typed>>),
-    /// `*T`.
+    /// A pointer `*T` of Go; `None` for nil.
     Pointer(Option<Box<Typed>>),
     /// A struct's fields in order.
     Struct(Vec<Field>),
@@ -66,7 +66,7 @@ pub struct Field {
 }
 
 impl Types {
-    /// Reads a description.
+    /// Reads the description of types.
     pub fn read(text: &'static str) -> Types {
         let mut types: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         let mut current = "";

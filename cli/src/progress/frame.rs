@@ -63,9 +63,9 @@ enum State {
 pub(super) enum Ended {
     /// It is still running.
     No,
-    /// It has succeeded.
+    /// The step has succeeded.
     Well,
-    /// It has failed.
+    /// The step has failed.
     Badly,
 }
 
@@ -202,7 +202,7 @@ impl Board {
 
 /// Content of one row, with the lines below it.
 enum Block<'a> {
-    /// Several cached steps.
+    /// Number of consecutive cached steps.
     Cached(usize),
     Entry(&'a Entry),
 }

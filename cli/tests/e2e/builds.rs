@@ -26,7 +26,7 @@ fn steps(progress: &str) -> Vec<(String, bool)> {
     steps.into_iter().map(|(_, name, cached)| (name, cached)).collect()
 }
 
-/// Steps that ran.
+/// Names of the steps that ran.
 fn ran(progress: &str) -> Vec<String> {
     steps(progress).into_iter().filter(|(_, cached)| !cached).map(|(name, _)| name).collect()
 }

@@ -106,7 +106,7 @@ fn a_first_process_passes_every_signal_on_and_reaps_orphans() {
     fixture.ok("pull -q debian:bookworm");
     let run =
         |script: &str| fixture.kiln(&["run", "--rm", "--init", "debian:bookworm", "bash", "-c", script]);
-    // Real-time signals have numbers and no names of their own.
+    // Real-time signals have numbers and no names.
     for signal in ["USR1", "RTMIN+3", "HUP", "ALRM"] {
         let script =
             format!("trap 'echo got; exit 7' {signal}; kill -s {signal} 1; while :; do sleep 0.01; done");

@@ -330,7 +330,7 @@ fn refused_secrets_are_in_no_later_build() {
         ),
     ];
     for (name, dockerfile, file) in cases {
-        // A step of its own for each case: the store is the same.
+        // Each case has another step, as the store is the same.
         let dir = context(&fixture, name, &dockerfile.replace(" >/kept", &format!(" >/kept; : {name}")));
         let refused = build(&fixture, &[&secret, "-t", name], &dir);
         assert_eq!(refused.code, 1, "{name}: {}", refused.err);

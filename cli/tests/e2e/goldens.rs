@@ -8,8 +8,8 @@
 //!
 //! Lines with `| ` are standard output, those with `! ` standard error, and `→ ` stands before the exit code. What is above
 //! the first command describes the file. The commands of a file run one after the other in a shell, in a copy of
-//! `testdata/cli/files`, with a store of their own. Parts that differ from run to run have names: see [`VOLATILE`].
-//! `BLESS=1` writes what the program says now; look at the difference.
+//! `testdata/cli/files`, with a new store. Parts that differ from run to run have names: see [`VOLATILE`].
+//! `BLESS=1` records the present output; look at the difference.
 
 use crate::fixture::{Done, Fixture, kiln, project};
 use regex::Regex;
@@ -76,7 +76,7 @@ fn stable(text: &str, fixture: &Fixture) -> String {
     if stable == text { stable } else { GAPS.replace_all(&stable, "$1   ").into_owned() }
 }
 
-/// Lines with a mark in front; one that does not end says so.
+/// Lines with a mark in front, and a text after one that does not end.
 fn marked(mark: &str, text: &str) -> Vec<String> {
     let unended = (!text.is_empty() && !text.ends_with('\n')).then_some("⟨no line end⟩");
     text.lines().chain(unended).map(|line| format!("{mark} {line}").trim_end().to_owned()).collect()
@@ -96,7 +96,7 @@ fn run(line: &str, fixture: &Fixture, programs: &Path) -> Vec<String> {
     lines
 }
 
-/// Compares a file with what the program says, and returns the differences.
+/// Compares a file with the output of the program, and returns the differences.
 fn check(path: &Path, fixture: &Fixture) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
     let (head, mut cases) = read(&text);

@@ -1,4 +1,4 @@
-//! The program on a terminal of its own, and its screen.
+//! The program on a new terminal, and its screen.
 
 use crate::fixture::Fixture;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

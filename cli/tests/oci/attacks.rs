@@ -462,7 +462,7 @@ fn swapped_dirs_lead_nowhere() {
     outside.assert_untouched("a swapped directory");
 }
 
-/// Renames elsewhere on the host, for which the kernel gives up resolving `..`, do not keep containers from
+/// Renames elsewhere on the host, which make the kernel abort the resolution of `..`, do not keep containers from
 /// starting.
 #[test]
 fn renames_elsewhere_do_not_prevent_starts() {

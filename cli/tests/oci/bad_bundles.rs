@@ -65,7 +65,7 @@ fn programs_that_cannot_be_run() {
         // What kind of file it is follows.
         let is_format = expected.ends_with("exec format error") && done.err.starts_with(told.trim_end());
         assert!(done.err == told || is_format, "{program:?}: {done:?}");
-        // And in two steps: `create` tells what is missing, `start` the rest.
+        // And in two steps: `create` reports what is missing, `start` the rest.
         let id = new_id("programs-that-cannot-be-run");
         let mut done = fixture.detached(&["create", "--bundle", bundle.write(), &id]);
         if done.code == 0 {

@@ -325,7 +325,7 @@ fn all_are_listed_and_signalled() {
     assert!(table.lines().next().unwrap().contains("PID") && table.lines().count() >= 5, "{table}");
     assert!(table.contains(&fixture.pid(&id).to_string()), "{table}");
     let told = || fs::read_to_string(bundle.rootfs().join("tmp/told")).unwrap_or_default().lines().count();
-    // A shell that waits in `sleep` hears it afterwards; those three may have been set up a moment later than the first.
+    // A shell that waits in `sleep` receives it afterwards; those three may have been set up a moment later than the first.
     assert_eq!(fixture.oci(&["kill", &id, "USR1"]).code, 0);
     wait_until("the first is told", || told() == 1);
     assert_eq!(fixture.oci(&["kill", "--all", &id, "KILL"]).code, 0);

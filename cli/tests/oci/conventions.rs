@@ -23,7 +23,7 @@ fn without_unified(inner: &Command) -> Command {
     command
 }
 
-/// Refused with one line that says `why`.
+/// Refused with one line that contains `why`.
 #[track_caller]
 fn refused(fixture: &Fixture, why: &str, change: impl FnOnce(&mut Value)) {
     let done = fixture.sh("echo ok", change);

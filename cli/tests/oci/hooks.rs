@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 const KINDS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
-/// A bundle whose program and hooks write their names into a file, in the directory that is both at `/tmp/told` in the
-/// container and `told` outside.
+/// A bundle whose program and hooks write their names into a file, in the directory that is both at `/tmp/names` in the
+/// container and `names` outside.
 fn telling(fixture: &Fixture) -> (Bundle, PathBuf) {
-    let mut bundle = fixture.bundle("echo program >> /tmp/told");
-    let told = bundle.rootfs().join("tmp/told");
+    let mut bundle = fixture.bundle("echo program >> /tmp/names");
+    let told = bundle.rootfs().join("tmp/names");
     for kind in KINDS {
         // Those in the container see its tree, the others the host's.
         let (shell, place) = match kind {
-            "startContainer" => ("/bin/sh", "/tmp/told".to_owned()),
+            "startContainer" => ("/bin/sh", "/tmp/names".to_owned()),
             _ => ("/bin/sh", told.display().to_string()),
         };
         let script = format!("echo {kind}$1 >> {place}; cat > {place}.{kind}");

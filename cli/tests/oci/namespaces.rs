@@ -210,7 +210,7 @@ fn names_are_the_containers_own() {
         c["domainname"] = json!("kiln.test");
     });
     assert_eq!(done.out, "box\nkiln.test\n", "{done:?}");
-    // As a kernel parameter too, alone or as the field says.
+    // As a kernel parameter too, alone or with the value of the field.
     for domain in ["", "kiln.test"] {
         let done = fixture.sh("cat /proc/sys/kernel/domainname", |c| {
             c["domainname"] = json!(domain);

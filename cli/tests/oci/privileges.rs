@@ -442,7 +442,7 @@ fn scheduling_attributes_are_set() {
         (json!({"policy": "SCHED_OTHER", "nice": 9}), "9 0 0"),
         (json!({"policy": "SCHED_FIFO", "priority": 7, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}), "0 0 0"),
     ] {
-        // Without cgroups: those of version 1 have no real-time budget of their own.
+        // Without cgroups: those of version 1 have no real-time budget.
         let mut bundle = fixture.bundle(fields);
         bundle.config["process"]["scheduler"] = scheduler.clone();
         let id = new_id("scheduled");
