@@ -42,7 +42,7 @@ pub(in crate::commands) struct Build {
     all_stages: bool,
     /// Add a named context: a directory, docker-image://, oci-layout://, https://, a git repository or target:STAGE; may be
     /// repeated
-    #[arg(long, value_name = "NAME=PLACE")]
+    #[arg(long, value_name = "NAME=SOURCE")]
     build_context: Vec<String>,
     /// Set a label of the image; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
@@ -63,19 +63,19 @@ pub(in crate::commands) struct Build {
     /// Keep the image in the store, as --output=type=docker does [default: images are always kept]
     #[arg(long)]
     load: bool,
-    /// Upload the image to the registry that its name says
+    /// Upload the image to the registry of its name
     #[arg(long)]
     push: bool,
     /// Write the image's id to FILE
     #[arg(long, value_name = "FILE")]
     pub(super) iidfile: Option<PathBuf>,
-    /// Write what was built to FILE, as JSON
+    /// Write the names and digests of the result to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub(super) metadata_file: Option<PathBuf>,
     /// Always check the registry for newer base images
     #[arg(long)]
     pub(super) pull: bool,
-    /// Build for these platforms: os/architecture, separated by commas [default: this host's]
+    /// Build for these platforms: os/architecture, separated by commas [default: that of the host]
     #[arg(long, value_name = "PLATFORMS")]
     platform: Vec<String>,
     /// Do not use the build cache
@@ -99,22 +99,22 @@ pub(in crate::commands) struct Build {
     /// Add a line to /etc/hosts of RUN steps; may be repeated
     #[arg(long, value_name = "NAME:ADDRESS")]
     add_host: Vec<String>,
-    /// Grant the Dockerfile a privilege: network.host, security.insecure, device[=NAME] or secret-leak; may be repeated
-    #[arg(long, value_name = "RIGHT")]
+    /// Grant the Dockerfile an entitlement: network.host, security.insecure, device[=NAME] or secret-leak; may be repeated
+    #[arg(long, value_name = "ENTITLEMENT")]
     allow: Vec<String>,
-    /// Merge the layers that the build makes into one
+    /// Merge the new layers into one
     #[arg(long)]
     squash: bool,
     /// Merge all layers into one, including those of the base image
     #[arg(long)]
     squash_all: bool,
-    /// Give all that the build makes this time: seconds since 1970, or `context` for the time of a remote context
+    /// Set the time of the image and its new layers: seconds since 1970, or `context` for the time of a remote context
     #[arg(long, visible_alias = "timestamp", value_name = "SECONDS")]
     source_date_epoch: Option<String>,
-    /// Give files that are younger than the epoch its time
+    /// Set the times of files that are younger than the epoch to the epoch
     #[arg(long)]
     rewrite_timestamp: bool,
-    /// Fail on what Docker only warns about, or accepts without a word
+    /// Fail on what Docker only warns about, or accepts without a warning
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
@@ -122,7 +122,7 @@ pub(in crate::commands) struct Build {
     /// Run at most this many steps at once [default: the number of processors, at least 16]
     #[arg(long, value_name = "NUMBER")]
     jobs: Option<NonZero<usize>>,
-    /// Mount a directory of this host in all RUN steps; what it holds is no part of the cache; may be repeated
+    /// Mount a host directory in all RUN steps; its content is not part of cache keys; may be repeated
     #[arg(short, long, value_name = "HOST:CONTAINER[:ro]")]
     volume: Vec<String>,
     /// Read credentials for registries from FILE [default: ~/.docker/config.json]
@@ -134,7 +134,7 @@ pub(in crate::commands) struct Build {
     /// Print nothing but the image's id
     #[arg(short, long)]
     pub(super) quiet: bool,
-    /// Say of each step that runs why no result of an earlier build was used
+    /// Explain for each step that runs why no result of an earlier build was used
     #[arg(long)]
     explain: bool,
     #[command(flatten)]
@@ -143,7 +143,7 @@ pub(in crate::commands) struct Build {
     refused: RefusedFlags,
 }
 
-/// Flags of Docker's and buildah's users that change nothing here; a notice says so.
+/// Flags of Docker's and buildah's users that change nothing here; a notice is printed.
 #[derive(Debug, clap::Args)]
 struct AcceptedFlags {
     /// No effect: containers of steps are always removed
@@ -158,7 +158,7 @@ struct AcceptedFlags {
     /// No effect: results of steps are always kept in the cache
     #[arg(long, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
     layers: Option<Option<bool>>,
-    /// No effect: builds have no log for debugging
+    /// No effect: the environment variable KILN_LOG=debug prints a log for debugging
     #[arg(short = 'D', long)]
     debug: bool,
     /// No effect but with the value `default`: there is one way to isolate steps
@@ -181,7 +181,7 @@ impl AcceptedFlags {
             ("--force-rm", self.force_rm.is_some(), removed),
             ("--compress", self.compress, "there is no daemon that a context would be sent to"),
             ("--layers", self.layers.is_some(), "results of steps are always kept in the cache"),
-            ("--debug", self.debug, "builds have no log for debugging"),
+            ("--debug", self.debug, "KILN_LOG=debug prints a log for debugging"),
             ("--security-opt", !self.security_opt.is_empty(), "steps always have the default confinement"),
         ];
         let given = given.iter().filter(|(_, is_given, _)| *is_given);
@@ -189,7 +189,7 @@ impl AcceptedFlags {
     }
 }
 
-/// Flags of Docker's users that are not carried out yet, and say so.
+/// Flags of Docker that are refused: they are not implemented yet.
 #[derive(Debug, clap::Args)]
 struct RefusedFlags {
     #[arg(long, hide = true)]

@@ -13,7 +13,7 @@ pub(super) struct LimitFlags {
     /// Set a ulimit of RUN steps; may be repeated
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<String>,
-    /// Make the cgroups of RUN steps in this cgroup
+    /// Create the cgroups of RUN steps in this cgroup
     #[arg(long, value_name = "GROUP")]
     cgroup_parent: Option<String>,
     /// Limit the memory of a RUN step, such as 512m [default: no limit]
@@ -22,7 +22,7 @@ pub(super) struct LimitFlags {
     /// Limit memory and swap together; -1 for unlimited swap
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     memory_swap: Option<String>,
-    /// Set the weight of a RUN step where processors are contended [default: 1024]
+    /// Set the weight of a RUN step when processors are contended [default: 1024]
     #[arg(short, long, value_name = "WEIGHT")]
     cpu_shares: Option<u64>,
     /// Limit the processor time of a RUN step in each period
@@ -34,7 +34,7 @@ pub(super) struct LimitFlags {
     /// Run RUN steps on these processors, such as 0-2,4
     #[arg(long, value_name = "LIST")]
     cpuset_cpus: Option<String>,
-    /// Allocate memory of RUN steps from these nodes
+    /// Allocate the memory of RUN steps from these NUMA nodes
     #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
     /// Set limits by key: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems
