@@ -12,12 +12,13 @@ mod copy;
 mod diff;
 mod merge;
 mod overlay;
+mod pack;
 mod write;
 
 pub use apply::{Applied, ApplyError, Below, apply, extract, extract_at, is_tar};
 pub use compare::{Difference, first_difference};
 pub use copy::{Change, Choice, CopyRequest, Everything, Selection};
-pub use diff::{DiffError, diff, diff_until};
+pub use diff::{DiffError, diff, diff_of_container, diff_until};
 pub use merge::merge;
 pub(crate) use overlay::is_opaque;
 pub(crate) use write::set_owner_and_mode;

@@ -111,6 +111,22 @@ pub fn open_file_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> 
     fs::openat(dir, name, flags, Mode::empty())
 }
 
+/// Opens a regular file of `dir` for reading; `None` when the name is another kind of file, which is not opened: opening a
+/// device may have effects.
+///
+/// # Errors
+/// Fails as openat(2).
+pub(crate) fn open_regular_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>, Errno> {
+    use std::os::fd::AsRawFd;
+    let handle = fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if file_type(&fs::fstat(&handle)?) != fs::FileType::RegularFile {
+        return Ok(None);
+    }
+    // The path is that of the handle: no other file can take its place.
+    let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map(Some)
+}
+
 /// Metadata of `name` in `dir` without following links; `None` when it does not exist.
 ///
 /// # Errors
