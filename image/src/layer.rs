@@ -7,6 +7,7 @@
 use crate::sys::CallError;
 
 mod apply;
+mod archive;
 mod compare;
 mod copy;
 mod diff;
@@ -15,7 +16,8 @@ mod overlay;
 mod pack;
 mod write;
 
-pub use apply::{Applied, ApplyError, Below, apply, extract, extract_at, is_tar};
+pub use apply::{Applied, ApplyError, Below, Placed, Placement, apply, extract, extract_at, is_tar, place};
+pub use archive::{archive, is_of_kernel};
 pub use compare::{Difference, first_difference};
 pub use copy::{Change, Choice, CopyRequest, Everything, Selection};
 pub use diff::{DiffError, diff, diff_of_container, diff_until};

@@ -146,6 +146,14 @@ pub fn sorted_names(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     Ok(names)
 }
 
+/// Names like [`sorted_names`]; none for a directory that was removed after it was opened.
+pub(crate) fn names_if_any(dir: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
+    match sorted_names(dir) {
+        Err(Errno::NOENT) => Ok(Vec::new()),
+        names => names,
+    }
+}
+
 /// True when a directory is empty.
 pub fn is_empty_dir(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(some_names(dir, 1)?.is_empty())

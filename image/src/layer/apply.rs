@@ -12,8 +12,10 @@
 mod below;
 mod descent;
 mod error;
+mod place;
 
 pub use error::ApplyError;
+pub use place::{Placed, Placement, place};
 
 use super::{CAPABILITY, WHITEOUT, check_length, overlay};
 use crate::sys::{self, CallError, Named};
@@ -64,7 +66,7 @@ pub enum Below<'a> {
 /// [`ApplyError::NeedsBelow`] when the layers below must be unpacked first; other errors are those of the stream and
 /// the disk.
 pub fn apply(stream: impl Read, root: &Path, below: Below<'_>) -> Result<Applied, ApplyError> {
-    unpack(stream, sys::open_dir(root)?, Options { is_layer: true, owner: None }, below)
+    unpack(stream, sys::open_dir(root)?, Options { is_layer: true, ..Options::default() }, below)
 }
 
 /// Unpacks any tar into the existing directory `root`: whiteout names have no meaning, and existing files are replaced.
@@ -84,7 +86,7 @@ pub fn extract_at(
     root: OwnedFd,
     owner: Option<(u32, u32)>,
 ) -> Result<Applied, ApplyError> {
-    unpack(stream, root, Options { is_layer: false, owner }, Below::Nothing)
+    unpack(stream, root, Options { owner, ..Options::default() }, Below::Nothing)
 }
 
 /// True when a stream is a tar with at least one entry.
@@ -94,10 +96,12 @@ pub fn is_tar(stream: impl Read) -> bool {
 }
 
 /// Options for unpacking a tar.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Options {
     /// Whether whiteouts are applied, and the root has metadata.
     is_layer: bool,
+    /// Whether a directory is never replaced by another file, nor the other way round.
+    keeps_kinds: bool,
     /// Owner of everything, instead of that in the tar.
     owner: Option<(u32, u32)>,
 }
@@ -108,18 +112,7 @@ fn unpack(
     options: Options,
     below: Below<'_>,
 ) -> Result<Applied, ApplyError> {
-    let mut unpacker = Unpacker {
-        root,
-        is_layer: options.is_layer,
-        below,
-        tree: None,
-        here: Vec::new(),
-        dirs: BTreeMap::from([(Vec::new(), DirState { is_own: true, ..DirState::default() })]),
-        known: 0,
-        copied_up: BTreeSet::new(),
-        applied: Applied::default(),
-        buffer: vec![0; CHUNK],
-    };
+    let mut unpacker = Unpacker::new(root, options, below);
     let mut reader = Reader::new(stream);
     while let Some(mut entry) = reader.next_entry()? {
         if let Some((uid, gid)) = options.owner {
@@ -138,6 +131,8 @@ struct Unpacker<'a> {
     root: OwnedFd,
     /// Whether whiteouts are applied.
     is_layer: bool,
+    /// Whether a directory is never replaced by another file, nor the other way round.
+    keeps_kinds: bool,
     below: Below<'a>,
     /// Tree of the layers below, once it is loaded.
     tree: Option<MergedDir>,
@@ -178,6 +173,24 @@ struct DirState {
 /// Modification time of directories that neither the tar nor a layer below has.
 const IMPLIED_TIME: (i64, u32) = (0, 0);
 
+impl<'a> Unpacker<'a> {
+    fn new(root: OwnedFd, options: Options, below: Below<'a>) -> Unpacker<'a> {
+        Unpacker {
+            root,
+            is_layer: options.is_layer,
+            keeps_kinds: options.keeps_kinds,
+            below,
+            tree: None,
+            here: Vec::new(),
+            dirs: BTreeMap::from([(Vec::new(), DirState { is_own: true, ..DirState::default() })]),
+            known: 0,
+            copied_up: BTreeSet::new(),
+            applied: Applied::default(),
+            buffer: vec![0; CHUNK],
+        }
+    }
+}
+
 impl Unpacker<'_> {
     fn entry<R: Read>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), ApplyError> {
         check_length(&entry.name)?;
@@ -205,6 +218,7 @@ impl Unpacker<'_> {
             return Err(ApplyError::MissingLink(path(&entry.link)));
         }
         if existing.is_some() && !stays {
+            self.check_kinds(existing.as_ref().is_some_and(is_dir), entry)?;
             if existing.as_ref().is_some_and(is_dir) {
                 self.here.clear();
             }
@@ -273,6 +287,17 @@ impl Unpacker<'_> {
         state.is_opaque |= hides;
         state.mtime = Some((entry.mtime, entry.mtime_nanos));
         Ok(())
+    }
+
+    /// Fails for an entry that replaces a directory by another file or another file by a directory, where that is not
+    /// allowed.
+    fn check_kinds(&self, is_dir: bool, entry: &Entry) -> Result<(), ApplyError> {
+        match (is_dir, entry.kind == EntryKind::Directory) {
+            _ if !self.keeps_kinds => Ok(()),
+            (true, false) => Err(ApplyError::ReplacesDirectory(path(&entry.name))),
+            (false, true) => Err(ApplyError::ReplacesFile(path(&entry.name))),
+            _ => Ok(()),
+        }
     }
 
     fn innermost(&self) -> BorrowedFd<'_> {

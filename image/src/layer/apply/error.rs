@@ -45,6 +45,12 @@ pub enum ApplyError {
         /// Path of the file.
         path: PathBuf,
     },
+    /// A file would replace a directory.
+    #[error("cannot overwrite directory `{path}` with non-directory", path = .0.display())]
+    ReplacesDirectory(PathBuf),
+    /// A directory would replace another file.
+    #[error("cannot overwrite non-directory `{path}` with directory", path = .0.display())]
+    ReplacesFile(PathBuf),
     /// The layer has too many directories to keep in memory.
     #[error("the archive contains too many directories: their paths take more than {} MiB", MAX_KNOWN >> 20)]
     TooManyDirectories,
