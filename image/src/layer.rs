@@ -8,9 +8,11 @@ use crate::sys::CallError;
 
 mod apply;
 mod archive;
+mod changes;
 mod compare;
 mod copy;
 mod diff;
+mod flatten;
 mod merge;
 mod overlay;
 mod pack;
@@ -18,9 +20,11 @@ mod write;
 
 pub use apply::{Applied, ApplyError, Below, Placed, Placement, apply, extract, extract_at, is_tar, place};
 pub use archive::{archive, is_of_kernel};
+pub use changes::{ChangeKind, FileChange, changes};
 pub use compare::{Difference, first_difference};
 pub use copy::{Change, Choice, CopyRequest, Everything, Selection};
 pub use diff::{DiffError, diff, diff_of_container, diff_until};
+pub use flatten::flatten;
 pub use merge::merge;
 pub(crate) use overlay::is_opaque;
 pub(crate) use write::set_owner_and_mode;
