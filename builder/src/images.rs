@@ -4,7 +4,7 @@
 
 use kiln_image::config::ImageConfig;
 use kiln_image::digest::{DiffId, Digest};
-use kiln_image::manifest::{Descriptor, media_type};
+use kiln_image::manifest::Descriptor;
 use kiln_image::platform::Platform;
 use kiln_image::reference::Reference;
 use std::collections::BTreeMap;
@@ -64,7 +64,7 @@ impl BaseImage {
             Some(digest) => name.clone().with_digest(digest),
             None => name.clone(),
         };
-        let layers = layers.into_iter().map(as_oci).collect();
+        let layers = layers.into_iter().map(Descriptor::as_oci).collect();
         BaseImage { reference: reference.to_string(), config, layers }
     }
 
@@ -76,12 +76,3 @@ impl BaseImage {
 
 /// Base images by their name in the Dockerfile and the platform.
 pub type BaseImages = BTreeMap<(String, Platform), BaseImage>;
-
-/// Descriptor of a layer with OCI's media type instead of Docker's.
-fn as_oci(descriptor: Descriptor) -> Descriptor {
-    if descriptor.media_type == media_type::DOCKER_LAYER_GZIP {
-        Descriptor { media_type: media_type::OCI_LAYER_GZIP.to_owned(), ..descriptor }
-    } else {
-        descriptor
-    }
-}

@@ -77,6 +77,17 @@ impl Descriptor {
         }
     }
 
+    /// Descriptor of a layer with OCI's media type instead of Docker's.
+    #[must_use]
+    pub fn as_oci(self) -> Descriptor {
+        let media_type = match self.media_type.as_str() {
+            media_type::DOCKER_LAYER => media_type::OCI_LAYER.to_owned(),
+            media_type::DOCKER_LAYER_GZIP => media_type::OCI_LAYER_GZIP.to_owned(),
+            _ => self.media_type,
+        };
+        Descriptor { media_type, ..self }
+    }
+
     /// True for entries with provenance or similar attestations instead of an image.
     pub fn is_attestation(&self) -> bool {
         let unknown = |platform: &Platform| platform.os == "unknown" && platform.architecture == "unknown";

@@ -51,7 +51,7 @@ pub use lock::StoreLock;
 pub use pin::remove_pin;
 pub use recover::sync_in_background;
 pub use scratch::ScratchDir;
-pub use snapshot::{Active, LayerId, Stack, Syncs, make_upper};
+pub use snapshot::{Active, LayerId, Stack, Syncs, make_upper, size_below};
 pub use unpack::Unpacked;
 
 use crate::sys::Named;

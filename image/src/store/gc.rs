@@ -1,7 +1,7 @@
 //! Removal of images, and of data that is no longer needed.
 
 use super::index::{Names, Untagged};
-use super::{ImageRecord, Store, StoreError};
+use super::{ImageRecord, LayerRecord, Store, StoreError, size_below};
 use crate::digest::{DiffId, Digest, ImageId};
 use crate::reference::Reference;
 use crate::sys::{self, Named};
@@ -101,6 +101,26 @@ impl Store {
     /// Size of the files of all layers in bytes.
     pub fn layer_bytes(&self) -> Result<u64, StoreError> {
         Ok(self.index.layers()?.iter().map(|layer| layer.size).sum())
+    }
+
+    /// All layers, whether images use them or only the build cache does.
+    pub fn layers(&self) -> Result<Vec<LayerRecord>, StoreError> {
+        Ok(self.index.layers()?)
+    }
+
+    /// Number and size of the directories of RUN --mount=type=cache.
+    pub fn cache_dirs(&self) -> Result<Usage, StoreError> {
+        let dir = self.root.join("caches");
+        let mut usage = Usage::default();
+        for entry in std::fs::read_dir(&dir).call("getdents", &dir)? {
+            let path = entry.call("getdents", &dir)?.path();
+            if path.is_dir() {
+                usage.count += 1;
+                // A step may remove files of it meanwhile.
+                usage.bytes += size_below(&path).unwrap_or_default();
+            }
+        }
+        Ok(usage)
     }
 
     /// Removes layers that no image and no cache record needs; returns their diff ids or names.

@@ -52,19 +52,6 @@ impl Store {
         let layers: Vec<&str> = stack.layers().map(LayerId::as_str).collect();
         self.replace_file(&format!("pins/{name}"), &json::to_vec(&layers))
     }
-
-    /// Layers that were pinned under `name`, as a stack.
-    ///
-    /// # Errors
-    /// Fails when there is no such pin, or the store does not have one of the layers.
-    pub fn pinned_stack(&self, name: &str) -> Result<Stack, StoreError> {
-        let path = self.root.join("pins").join(name);
-        let bytes = fs::read(&path).call("read", &path)?;
-        let damaged = || CallError { call: "read", path: path.clone(), errno: rustix::io::Errno::BADMSG };
-        let layers: Vec<String> = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
-        let layers: Vec<LayerId> = layers.iter().map(|layer| LayerId::from(layer.as_str())).collect();
-        self.stack_of(&layers)
-    }
 }
 
 /// Removes a pin of the store in `root`, if there is one of that name, in a process that has not opened the store.

@@ -2,7 +2,7 @@
 
 use super::{LayerId, LayerRecord, Stack, Store, StoreError};
 use crate::digest::{DiffId, Hashing};
-use crate::layer::{diff_until, merge};
+use crate::layer::{diff_of_container, diff_until, merge};
 use crate::sys::{self, Descent, Named};
 use rustix::fs::FileType;
 use std::fs::File;
@@ -17,6 +17,25 @@ impl Store {
         let active = self.empty_active()?;
         merge(&dirs, &active.upper(), &below.tree()?)?;
         self.commit(active)
+    }
+
+    /// Packs a directory of changes in overlayfs' form as a layer; `None` when it has no changes. Equal changes result in
+    /// the same layer.
+    ///
+    /// # Errors
+    /// Fails when a file changes meanwhile, cannot be read, or the layer cannot be written.
+    pub fn pack_layer(&self, changes: &Path) -> Result<Option<LayerRecord>, StoreError> {
+        /// Length of a tar without entries.
+        const EMPTY: u64 = 1024;
+        let (scratch, file) = self.scratch.file()?;
+        let tar = diff_of_container(changes, Hashing::new(BufWriter::new(file)))?;
+        let (mut writer, digest, size) = tar.finish();
+        writer.flush().call("write", scratch.path())?;
+        if size <= EMPTY {
+            return Ok(None);
+        }
+        let file = File::open(scratch.path()).call("open", scratch.path())?;
+        Ok(Some(self.unpack_layer(BufReader::new(file), &DiffId(digest), &[], None)?))
     }
 
     /// Layer without times later than `latest` (seconds since 1970); `None` when it has none to replace.

@@ -13,7 +13,7 @@ use crate::sys::{self, CallError, Descent, Named};
 use crate::tree::merged::{Found, MergedDir};
 use oci_spec::runtime::Mount;
 use rustix::fd::AsFd;
-use rustix::fs::{self, AtFlags, Mode};
+use rustix::fs::{self, Mode};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -209,6 +209,22 @@ impl Store {
         Ok(stack)
     }
 
+    /// Stack of the layers that a pin keeps (see [`Store::pin`]).
+    ///
+    /// # Errors
+    /// Fails when there is no pin of that name, or it is damaged.
+    pub fn pinned_stack(&self, name: &str) -> Result<Stack, StoreError> {
+        let path = self.root.join("pins").join(name);
+        let bytes = std::fs::read(&path).call("read", &path)?;
+        let layers: Vec<String> = serde_json::from_slice(&bytes).map_err(|_| CallError {
+            call: "read",
+            path,
+            errno: Errno::INVAL,
+        })?;
+        let layers: Vec<LayerId> = layers.into_iter().map(LayerId).collect();
+        self.stack_of(&layers)
+    }
+
     /// Stack with one more layer on top.
     pub fn stack_on(&self, below: &Stack, layer: &LayerRecord) -> Stack {
         let mut stack = below.clone();
@@ -357,8 +373,12 @@ fn overlay(mut options: Vec<String>) -> Mount {
     mount
 }
 
-/// Size of all regular files below a directory in bytes, each file counted once.
-fn size_below(path: &Path) -> Result<u64, CallError> {
+/// Size of all regular files below a directory in bytes, each file counted once. Files that are removed meanwhile do not
+/// count.
+///
+/// # Errors
+/// Fails when a directory cannot be read, or a path is longer than programs can name.
+pub fn size_below(path: &Path) -> Result<u64, CallError> {
     /// `length` is that of the path so far, in bytes.
     fn walk(
         way: &mut Descent,
@@ -370,11 +390,14 @@ fn size_below(path: &Path) -> Result<u64, CallError> {
             return Err(CallError { call: "open", path: shown.to_owned(), errno: Errno::NAMETOOLONG });
         }
         let mut size = 0;
-        for name in sys::sorted_names(way.here()).call("getdents", shown)? {
-            let stat = fs::statat(way.here(), &name, AtFlags::SYMLINK_NOFOLLOW).call("stat", shown)?;
+        for name in sys::names_if_any(way.here()).call("getdents", shown)? {
+            let Some(stat) = sys::stat_at(way.here(), &name).call("stat", shown)? else { continue };
             size += match sys::file_type(&stat) {
                 fs::FileType::Directory => {
-                    way.enter(&name).call("open", shown)?;
+                    match way.enter(&name) {
+                        Err(Errno::NOENT) => continue,
+                        entered => entered.call("open", shown)?,
+                    }
                     let inner = walk(way, shown, linked, length + 1 + name.as_bytes().len())?;
                     way.leave().call("open", shown)?;
                     inner
