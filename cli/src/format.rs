@@ -6,6 +6,8 @@ use crate::error::CliError;
 use crate::{text, ui};
 use gotmpl::{MissingKey, Template, TemplateError, Value};
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Format of a list.
 pub enum Format {
@@ -35,10 +37,18 @@ impl Format {
             None | Some("table" | "") => Ok(Format::Table),
             Some("json") => Ok(Format::Json),
             Some(text) => match text.strip_prefix("table ") {
-                Some(rows) => Ok(Format::TableOf(checked::<R>(rows)?, heads(rows, head)?)),
-                None => Ok(Format::Rows(checked::<R>(text)?)),
+                Some(rows) => {
+                    let rows = without_methods(rows);
+                    Ok(Format::TableOf(checked::<R>(&rows)?, heads(&rows, head)?))
+                }
+                None => Ok(Format::Rows(checked::<R>(&without_methods(text))?)),
             },
         }
+    }
+
+    /// True when the text of `--format` names a field, outside of the default table.
+    pub fn names(text: Option<&str>, field: &str) -> bool {
+        text.is_some_and(|text| text.contains(&format!(".{field}")))
     }
 
     /// Prints rows; `usual` returns the table that is shown without `--format`.
@@ -47,7 +57,21 @@ impl Format {
     ///
     /// Fails when the template cannot be executed.
     pub fn print<T: Serialize>(&self, rows: &[T], usual: impl FnOnce() -> String) -> Result<(), CliError> {
-        let text = self.show(rows, usual)?;
+        self.print_labelled(rows, |_| None, usual)
+    }
+
+    /// Prints rows like [`Format::print`]; templates may ask for labels by `.Label "NAME"`.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the template cannot be executed.
+    pub fn print_labelled<T: Serialize>(
+        &self,
+        rows: &[T],
+        labels: impl Fn(&T) -> Option<&BTreeMap<String, String>>,
+        usual: impl FnOnce() -> String,
+    ) -> Result<(), CliError> {
+        let text = self.show(rows, labels, usual)?;
         match self {
             Format::Table | Format::TableOf(..) => ui::print(&text),
             Format::Json | Format::Rows(_) => ui::data(&text),
@@ -56,9 +80,18 @@ impl Format {
     }
 
     /// Returns the text of rows; `usual` returns the table that is shown without `--format`.
-    fn show<T: Serialize>(&self, rows: &[T], usual: impl FnOnce() -> String) -> Result<String, CliError> {
+    fn show<T: Serialize>(
+        &self,
+        rows: &[T],
+        labels: impl Fn(&T) -> Option<&BTreeMap<String, String>>,
+        usual: impl FnOnce() -> String,
+    ) -> Result<String, CliError> {
+        let line = |template: &Template, row: &T| {
+            let value = gotmpl::to_value(row).map_err(|error| failed(&error))?;
+            execute(template, &with_labels(value, labels(row)))
+        };
         let lines =
-            |template: &Template| rows.iter().map(|row| render(template, row)).collect::<Result<_, _>>();
+            |template: &Template| rows.iter().map(|row| line(template, row)).collect::<Result<_, _>>();
         match self {
             Format::Table => Ok(usual()),
             Format::Json => Ok(rows.iter().map(|row| json_of(row) + "\n").collect()),
@@ -106,6 +139,7 @@ pub fn template(source: &str) -> Result<Template, CliError> {
             Some((value, keys)) => index(value, keys),
             None => Ok(Value::Nil),
         })
+        .func("label", |arguments| Ok(string(label(arguments.first(), &argument(arguments, 1)))))
         .func("lower", |arguments| Ok(string(argument(arguments, 0).to_lowercase())))
         .func("upper", |arguments| Ok(string(argument(arguments, 0).to_uppercase())))
         .func("title", |arguments| Ok(string(title(&argument(arguments, 0)))))
@@ -146,8 +180,60 @@ fn checked<R: Serialize + Default>(source: &str) -> Result<Template, CliError> {
 ///
 /// Fails when the template names a field that the value does not have, or a function fails.
 pub fn render<T: Serialize>(template: &Template, value: &T) -> Result<String, CliError> {
-    let value = gotmpl::to_value(value).map_err(|error| failed(&error))?;
-    template.execute_to_string(&value).map_err(|error| failed_on(&value, &error))
+    execute(template, &gotmpl::to_value(value).map_err(|error| failed(&error))?)
+}
+
+fn execute(template: &Template, value: &Value) -> Result<String, CliError> {
+    template.execute_to_string(value).map_err(|error| failed_on(value, &error))
+}
+
+/// Key of a row's labels, which only the function `label` sees.
+const LABELS: &str = "\u{4}";
+
+fn with_labels(value: Value, labels: Option<&BTreeMap<String, String>>) -> Value {
+    let (Value::Map(fields), Some(labels)) = (&value, labels) else { return value };
+    let labels = labels.iter().map(|(name, text)| (Arc::from(name.as_str()), string(text.clone()))).collect();
+    let mut fields = fields.as_ref().clone();
+    fields.insert(Arc::from(LABELS), Value::Map(Arc::new(labels)));
+    Value::Map(Arc::new(fields))
+}
+
+/// Value of a row's label; of what is no row, the head of the column (docker/cli `formatter.SubHeaderContext`).
+fn label(row: Option<&Value>, name: &str) -> String {
+    match row {
+        Some(Value::Map(fields)) if let Some(Value::Map(labels)) = fields.get(LABELS) => {
+            labels.get(name).map(ToString::to_string).unwrap_or_default()
+        }
+        _ => name.rsplit('.').next().unwrap_or_default().replace(['-', '_'], " "),
+    }
+}
+
+/// Replaces the method call `.Label "NAME"` of Docker's rows by a call of the function `label`: values of templates have
+/// no methods here.
+fn without_methods(source: &str) -> String {
+    const METHOD: &str = ".Label";
+    let mut out = String::new();
+    let (mut in_action, mut quote) = (false, None);
+    let mut rest = source;
+    while let Some(character) = rest.chars().next() {
+        let follows = |text: &str| rest.starts_with(text);
+        let is_call = || rest[METHOD.len()..].starts_with(char::is_whitespace) && !out.ends_with([')', '$']);
+        if in_action && quote.is_none() && follows(METHOD) && is_call() {
+            out.push_str("label .");
+            rest = &rest[METHOD.len()..];
+            continue;
+        }
+        match (quote, character) {
+            (Some(open), _) if open == character => quote = None,
+            (None, '"' | '`') if in_action => quote = Some(character),
+            (None, '{') if follows("{{") => in_action = true,
+            (None, '}') if follows("}}") => in_action = false,
+            _ => {}
+        }
+        out.push(character);
+        rest = &rest[character.len_utf8()..];
+    }
+    out
 }
 
 fn failed(error: &dyn std::fmt::Display) -> CliError {
@@ -157,7 +243,7 @@ fn failed(error: &dyn std::fmt::Display) -> CliError {
 /// Error of a template, with the fields of the value.
 fn failed_on(value: &Value, error: &TemplateError) -> CliError {
     let names = match value {
-        Value::Map(map) => map.keys().map(ToString::to_string).collect(),
+        Value::Map(map) => map.keys().filter(|key| key.as_ref() != LABELS).map(ToString::to_string).collect(),
         _ => Vec::new(),
     };
     failed(error).hint(format!("fields: {}", names.join(", ")))
@@ -170,7 +256,7 @@ pub fn json_of<T: Serialize>(value: &T) -> String {
 
 /// Returns the heads of a table: the names of the fields between the tabs.
 fn heads(rows: &str, known: &[(&str, &str)]) -> Result<Vec<String>, CliError> {
-    let map: std::collections::BTreeMap<&str, &str> = known.iter().copied().collect();
+    let map: BTreeMap<&str, &str> = known.iter().copied().collect();
     let line = render(&template(rows)?, &map)?;
     Ok(line.split('\t').map(str::to_owned).collect())
 }
@@ -224,7 +310,11 @@ fn json_value(value: &Value) -> serde_json::Value {
         Value::Float(value) => (*value).into(),
         Value::String(text) => text.as_ref().into(),
         Value::List(items) => items.iter().map(json_value).collect(),
-        Value::Map(map) => map.iter().map(|(key, value)| (key.to_string(), json_value(value))).collect(),
+        Value::Map(map) => map
+            .iter()
+            .filter(|(key, _)| key.as_ref() != LABELS)
+            .map(|(key, value)| (key.to_string(), json_value(value)))
+            .collect(),
         _ => serde_json::Value::Null,
     }
 }
@@ -248,7 +338,7 @@ mod tests {
 
     fn check(format: &str, expected: &str) {
         let format = Format::read::<Row>(Some(format), &[("ID", "THE ID"), ("Name", "NAME")]).unwrap();
-        assert_eq!(format.show(&rows(), String::new).unwrap(), expected);
+        assert_eq!(format.show(&rows(), |_| None, String::new).unwrap(), expected);
     }
 
     #[test]
@@ -257,6 +347,19 @@ mod tests {
         check("{{.ID | upper}}\\t{{json .Name}}", "1\t\"a\\u003cb\"\n22\t\"c\"\n");
         check("json", "{\"ID\":\"1\",\"Name\":\"a\\u003cb\"}\n{\"ID\":\"22\",\"Name\":\"c\"}\n");
         check("table {{.ID}}\\t{{.Name}}", "THE ID    NAME\n1         a<b\n22        c\n");
+    }
+
+    #[test]
+    fn labels_are_asked_for_by_name() {
+        let labels = BTreeMap::from([("a.b-c".to_owned(), "x".to_owned())]);
+        let show = |text: &str| {
+            let format = Format::read::<Row>(Some(text), &[("ID", "ID"), ("Name", "NAME")]).unwrap();
+            format.show(&rows()[..1], |_| Some(&labels), String::new).unwrap()
+        };
+        assert_eq!(show("{{.Label \"a.b-c\"}}|{{.Label \"no\"}}|{{\".Label \"}}"), "x||.Label \n");
+        assert_eq!(show("table {{.ID}}\\t{{.Label \"a.b-c\" | upper}}"), "ID        B C\n1         X\n");
+        assert_eq!(show("{{if .Label \"a.b-c\"}}yes{{end}} .Label"), "yes .Label\n");
+        assert_eq!(show("{{json .}}"), "{\"ID\":\"1\",\"Name\":\"a\\u003cb\"}\n");
     }
 
     #[test]

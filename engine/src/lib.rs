@@ -21,6 +21,7 @@ mod settings;
 mod spec;
 mod start;
 mod wire;
+mod usage;
 
 pub use attached::{Attached, Event};
 pub use container::{Containers, Owned, Records};

@@ -1,13 +1,19 @@
 //! `kiln ps`.
 
+mod filter;
+
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
 use crate::format::Format;
 use crate::session::{self, Session};
 use crate::{text, ui};
 use clap::Parser;
+use filter::Filter;
 use kiln_engine::{Container, Containers, Damaged, Listed, State};
+use kiln_image::reference::Reference;
+use kiln_image::store::Store;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 /// List containers.
@@ -16,21 +22,37 @@ struct Ps {
     /// Show containers that are not running, too
     #[arg(short, long)]
     all: bool,
-    /// Show ids only
-    #[arg(short, long)]
-    quiet: bool,
-    /// Do not cut ids and commands short
-    #[arg(long)]
-    no_trunc: bool,
-    /// Show only the container that was created last, running or not
-    #[arg(short, long)]
-    latest: bool,
+    /// Show only those that meet a condition, such as status=exited or label=NAME; may be repeated
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
     /// Format each container with a Go template, as `table …` or as json
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
+    /// Show only the N containers that were created last, running or not
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        default_value = "-1",
+        hide_default_value = true,
+        allow_negative_numbers = true
+    )]
+    last: i64,
+    /// Show only the container that was created last, running or not
+    #[arg(short, long)]
+    latest: bool,
+    /// Do not cut ids and commands short
+    #[arg(long)]
+    no_trunc: bool,
+    /// Show ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Show the size of the files that each container has written, and with its image
+    #[arg(short, long)]
+    size: bool,
 }
 
-const HEAD: [(&str, &str); 11] = [
+const HEAD: [(&str, &str); 16] = [
     ("ID", "CONTAINER ID"),
     ("Image", "IMAGE"),
     ("Command", "COMMAND"),
@@ -38,10 +60,15 @@ const HEAD: [(&str, &str); 11] = [
     ("CreatedAt", "CREATED AT"),
     ("Status", "STATUS"),
     ("State", "STATE"),
+    ("HealthStatus", "HEALTH STATUS"),
     ("Ports", "PORTS"),
     ("Names", "NAMES"),
     ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
     ("Networks", "NETWORKS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("Platform", "PLATFORM"),
+    ("Size", "SIZE"),
 ];
 const COMMAND_WIDTH: usize = 20;
 
@@ -51,6 +78,7 @@ const COMMAND_WIDTH: usize = 20;
 struct Row {
     command: String,
     created_at: String,
+    health_status: String,
     #[serde(rename = "ID")]
     id: String,
     image: String,
@@ -59,11 +87,14 @@ struct Row {
     mounts: String,
     names: String,
     networks: String,
+    platform: String,
     ports: String,
     running_for: String,
     size: String,
     state: String,
     status: String,
+    #[serde(skip)]
+    all_labels: BTreeMap<String, String>,
 }
 
 /// Describes the arguments.
@@ -75,37 +106,75 @@ pub fn describe() -> clap::Command {
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let ps: Ps = arguments::parse("ps", arguments)?;
     let format = Format::read::<Row>(ps.format.as_deref(), &HEAD)?;
+    let filter = Filter::read(&ps.filter)?;
     let session = Session::open(globals)?;
-    let mut containers = Containers::open(&session.store)?.list()?;
-    session::warn_of_damage(&containers);
-    if ps.latest {
-        containers.truncate(1);
-    } else if !ps.all {
-        containers.retain(Listed::is_running);
-    }
-    let rows: Vec<Row> = containers.iter().map(|container| ps.row(container)).collect();
+    let containers = Containers::open(&session.store)?;
+    let listed = ps.chosen(&session.store, &containers, &filter)?;
+    let with_sizes = ps.size || !ps.quiet && Format::names(ps.format.as_deref(), "Size");
+    let tags = if ps.quiet && ps.format.is_none() { BTreeMap::new() } else { tags(&session.store)? };
+    let rows = Rows { ps: &ps, containers: &containers, store: &session.store, tags, with_sizes };
+    let rows: Vec<Row> = listed.iter().map(|one| rows.row(one)).collect::<Result<_, _>>()?;
     if ps.quiet && ps.format.is_none() {
         rows.iter().for_each(|row| ui::line(&row.id));
         return Ok(0);
     }
-    let usual = || {
-        let cells = |row: &Row| {
-            let columns =
-                [&row.id, &row.image, &row.command, &row.running_for, &row.status, &row.ports, &row.names];
-            columns.map(Clone::clone).to_vec()
-        };
-        let head = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
-        text::table(&head, &rows.iter().map(cells).collect::<Vec<_>>())
-    };
-    format.print(&rows, usual)?;
+    format.print_labelled(&rows, |row| Some(&row.all_labels), || ps.table(&rows))?;
     Ok(0)
 }
 
+/// Names of images in the store, and the ids that they stand for now.
+fn tags(store: &Store) -> Result<BTreeMap<String, String>, CliError> {
+    let tags = store.tags()?;
+    Ok(tags.into_iter().map(|tag| (tag.reference, tag.image.to_string())).collect())
+}
+
 impl Ps {
-    fn row(&self, listed: &Listed) -> Row {
+    /// Containers to show, the newest first.
+    fn chosen(
+        &self,
+        store: &Store,
+        containers: &Containers<'_>,
+        filter: &Filter,
+    ) -> Result<Vec<Listed>, CliError> {
+        let all = containers.list()?;
+        session::warn_of_damage(&all);
+        let filter = filter.resolve(store, containers)?;
+        let most =
+            if self.latest { 1 } else { usize::try_from(self.last).ok().filter(|n| *n > 0).unwrap_or(0) };
+        let shows_ended = self.all || most > 0 || filter.shows_ended();
+        let shown = all.into_iter().filter(|one| (shows_ended || one.is_running()) && filter.takes(one));
+        Ok(shown.take(if most > 0 { most } else { usize::MAX }).collect())
+    }
+
+    fn table(&self, rows: &[Row]) -> String {
+        let mut head = vec!["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+        if self.size {
+            head.push("SIZE");
+        }
+        let cells = |row: &Row| {
+            let columns =
+                [&row.id, &row.image, &row.command, &row.running_for, &row.status, &row.ports, &row.names];
+            columns.into_iter().chain(self.size.then_some(&row.size)).cloned().collect()
+        };
+        text::table(&head, &rows.iter().map(cells).collect::<Vec<Vec<String>>>())
+    }
+}
+
+/// What rows are made of, besides the containers.
+struct Rows<'a> {
+    ps: &'a Ps,
+    containers: &'a Containers<'a>,
+    store: &'a Store,
+    /// Ids of images by their full names.
+    tags: BTreeMap<String, String>,
+    with_sizes: bool,
+}
+
+impl Rows<'_> {
+    fn row(&self, listed: &Listed) -> Result<Row, CliError> {
         match listed {
             Listed::Sound(container) => self.sound_row(container),
-            Listed::Damaged(damaged) => self.damaged_row(damaged),
+            Listed::Damaged(damaged) => Ok(self.damaged_row(damaged)),
         }
     }
 
@@ -114,47 +183,73 @@ impl Ps {
         Row {
             command: format!("{:?}", ""),
             created_at: text::date(&damaged.created),
-            id: if self.no_trunc { damaged.id.clone() } else { text::short(&damaged.id) },
-            image: String::new(),
-            labels: String::new(),
+            id: self.id(&damaged.id),
             local_volumes: "0".to_owned(),
-            mounts: String::new(),
             names: damaged.name.clone(),
-            networks: String::new(),
-            ports: String::new(),
             running_for: text::age(&damaged.created),
             size: "0B".to_owned(),
             state: "dead".to_owned(),
             status: "Dead".to_owned(),
+            ..Row::default()
         }
     }
 
-    fn sound_row(&self, container: &Container) -> Row {
+    fn id(&self, id: &str) -> String {
+        if self.ps.no_trunc { id.to_owned() } else { text::short(id) }
+    }
+
+    fn sound_row(&self, container: &Container) -> Result<Row, CliError> {
         let command = container.settings.arguments().join(" ");
-        let command = if self.no_trunc { command } else { text::ellipsis(&command, COMMAND_WIDTH) };
+        let command = if self.ps.no_trunc { command } else { text::ellipsis(&command, COMMAND_WIDTH) };
         let labels: Vec<String> =
             container.settings.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        Row {
+        Ok(Row {
             command: format!("{command:?}"),
             created_at: text::date(&container.created),
-            id: if self.no_trunc { container.id.clone() } else { text::short(&container.id) },
-            image: container.image_name.clone(),
+            health_status: String::new(),
+            id: self.id(&container.id),
+            image: self.image(container),
             labels: labels.join(","),
             local_volumes: "0".to_owned(),
             mounts: String::new(),
             names: container.name.clone(),
             networks: container.settings.network.name().to_owned(),
+            platform: kiln_image::platform::Platform::host().to_string(),
             ports: String::new(),
             running_for: text::age(&container.created),
-            size: "0B".to_owned(),
+            size: self.size(container)?,
             state: container.state.status().to_owned(),
             status: status(&container.state),
+            all_labels: container.settings.labels.clone(),
+        })
+    }
+
+    /// Name of the image as the user wrote it, or its id when the name stands for another image by now.
+    fn image(&self, container: &Container) -> String {
+        let name = &container.image_name;
+        let Ok(reference) = name.parse::<Reference>() else { return name.clone() };
+        let id = container.image.to_string();
+        let is_id = id.trim_start_matches("sha256:").starts_with(name.trim_start_matches("sha256:"));
+        let is_current = || self.tags.get(&reference.clone().or_latest().to_string()) == Some(&id);
+        match is_id || reference.digest().is_some() || is_current() {
+            true => name.clone(),
+            false => self.id(&id),
         }
+    }
+
+    /// `0B (virtual 1.98MB)`: the container's own files, and those of its image with them.
+    fn size(&self, container: &Container) -> Result<String, CliError> {
+        if !self.with_sizes {
+            return Ok("0B".to_owned());
+        }
+        let own = self.containers.size(container)?;
+        let image = self.store.image(&container.image)?.map_or(0, |image| image.size);
+        Ok(format!("{} (virtual {})", text::size(own), text::size(own + image)))
     }
 }
 
 /// `Up 2 minutes`, `Exited (3) 5 seconds ago`.
-fn status(state: &State) -> String {
+pub(super) fn status(state: &State) -> String {
     match state {
         State::Created { .. } => "Created".to_owned(),
         State::Running { started, paused, .. } => {

@@ -249,7 +249,8 @@ pub(super) fn json(value: &Value) -> Option<String> {
                 let pair = |(key, item): (&Arc<str>, &Value)| {
                     format!("{}:{}", super::json_of(&key.to_string()), super::to_json(item))
                 };
-                Some(format!("{{{}}}", items.iter().map(pair).collect::<Vec<_>>().join(",")))
+                let shown = items.iter().filter(|(key, _)| key.as_ref() != super::LABELS);
+                Some(format!("{{{}}}", shown.map(pair).collect::<Vec<_>>().join(",")))
             }
         },
         Value::List(items) => {
