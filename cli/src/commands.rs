@@ -5,6 +5,7 @@ pub mod build;
 pub mod builder_prune;
 pub mod completion;
 pub mod create;
+mod each;
 pub mod exec;
 pub mod fmt;
 pub mod history;
@@ -18,6 +19,7 @@ pub mod load;
 pub mod logs;
 pub mod man;
 pub mod oci;
+pub mod pause;
 pub mod ps;
 pub mod pull;
 pub mod push;
@@ -30,6 +32,7 @@ pub mod start;
 pub mod stop;
 pub mod system_check;
 pub mod tag;
+pub mod unpause;
 pub mod verify;
 pub mod version;
 pub mod wait;
@@ -80,6 +83,8 @@ pub static ALL: &[Command] = &[
     command!("wait", wait, "Wait until containers have ended, and print their exit codes"),
     command!("attach", attach, "Connect to the input and output of a running container"),
     command!("logs", logs, "Show the output of a container"),
+    command!("pause", pause, "Freeze all processes of containers"),
+    command!("unpause", unpause, "Let the processes of paused containers go on"),
     command!("images", images, "List images"),
     command!("ps", ps, "List containers"),
     command!("inspect", inspect, "Show details of images and containers as JSON"),
@@ -143,6 +148,8 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("container", "exec", "exec"),
     ("container", "stop", "stop"),
     ("container", "kill", "kill"),
+    ("container", "pause", "pause"),
+    ("container", "unpause", "unpause"),
     ("container", "ls", "ps"),
     ("container", "list", "ps"),
     ("container", "ps", "ps"),

@@ -386,6 +386,7 @@ impl Records {
         // While the monitor holds the lock the pid cannot have been reused.
         if matches!(self.lock(id)?, Lock::Busy) || self.is_orphan(id) {
             let _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
+            self.thaw(id);
         }
         Ok(())
     }

@@ -39,6 +39,15 @@ pub enum EngineError {
     /// The container's program does not run.
     #[error("container {0} is not running")]
     NotRunning(String),
+    /// Its processes are frozen already.
+    #[error("Container {0} is already paused")]
+    AlreadyPaused(String),
+    /// Its processes are not frozen.
+    #[error("Container {0} is not paused")]
+    NotPaused(String),
+    /// Its processes are frozen, and a further one would be, too.
+    #[error("Container {0} is paused, unpause the container before exec")]
+    Paused(String),
     /// Its record does not name its cgroups, whose device rules a further process would escape.
     #[error("container {0} was started by an older version of kiln, which did not record its cgroups")]
     UnknownCgroups(String),

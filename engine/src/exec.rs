@@ -81,6 +81,7 @@ impl Live {
     /// Sends a signal by its number to the init process; one that has ended is fine.
     pub fn signal(&self, number: i32) {
         let _ = launch::signal(self.pidfd.as_fd(), number);
+        self.thaw();
     }
 
     /// The pidfd of the init process: readable when it has ended.
@@ -121,6 +122,7 @@ impl Live {
         spawner: &Spawner,
         stdio: &Stdio<'_>,
     ) -> Result<Process, EngineError> {
+        self.refuse_paused()?;
         self.wait_for_program()?;
         // Outside of the container's cgroups its device rules would not apply.
         let groups = self.container.groups.as_ref();
@@ -157,7 +159,7 @@ impl Live {
 
     /// Waits until the init process has executed its program. The record names it before: until then its mounts and root may be
     /// the host's, and a process that entered them would see the host's files.
-    fn wait_for_program(&self) -> Result<(), EngineError> {
+    pub(crate) fn wait_for_program(&self) -> Result<(), EngineError> {
         loop {
             match launch::has_executed(self.pid) {
                 Some(true) => return Ok(()),

@@ -11,6 +11,7 @@ mod container;
 mod directory;
 mod error;
 mod exec;
+mod freeze;
 pub mod log;
 mod monitor;
 mod name;

@@ -37,6 +37,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             Ok(live) => {
                 say_that_the_user_ends_it(&containers, &live, signal);
                 live.signal(signal);
+                containers.record_freezing(&live)?;
                 ui::line(name);
             }
             Err(EngineError::NotRunning(id)) => {

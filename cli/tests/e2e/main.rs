@@ -33,6 +33,7 @@ mod lints;
 mod logs;
 mod mounts;
 mod outputs;
+mod pause;
 mod ps;
 mod registries;
 mod remote;
