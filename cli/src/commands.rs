@@ -24,6 +24,7 @@ pub mod ps;
 pub mod pull;
 pub mod push;
 pub mod restart;
+pub mod rename;
 pub mod rm;
 pub mod rmi;
 pub mod run;
@@ -85,6 +86,7 @@ pub static ALL: &[Command] = &[
     command!("logs", logs, "Show the output of a container"),
     command!("pause", pause, "Freeze all processes of containers"),
     command!("unpause", unpause, "Let the processes of paused containers go on"),
+    command!("rename", rename, "Rename a container"),
     command!("images", images, "List images"),
     command!("ps", ps, "List containers"),
     command!("inspect", inspect, "Show details of images and containers as JSON"),
@@ -150,6 +152,7 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("container", "kill", "kill"),
     ("container", "pause", "pause"),
     ("container", "unpause", "unpause"),
+    ("container", "rename", "rename"),
     ("container", "ls", "ps"),
     ("container", "list", "ps"),
     ("container", "ps", "ps"),

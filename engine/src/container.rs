@@ -193,7 +193,7 @@ impl Records {
     }
 
     /// Reserves the wanted name, or a generated one. The caller has locked the names.
-    fn take_name(&self, wanted: Option<&str>, id: &str) -> Result<String, EngineError> {
+    pub(crate) fn take_name(&self, wanted: Option<&str>, id: &str) -> Result<String, EngineError> {
         for attempt in 0.. {
             let name = match wanted {
                 Some(name) => name.to_owned(),
@@ -207,8 +207,8 @@ impl Records {
                     Err(error) => return Err(named("symlink", &path)(error).into()),
                 }
                 let holder = fs::read_link(&path).unwrap_or_default().display().to_string();
-                if directory::is_id(&holder) && !self.path(&holder).is_dir() {
-                    // The reserving process was killed before the container existed, or while it removed it.
+                if directory::is_id(&holder) && self.is_left_behind(&name, &holder) {
+                    // The reserving process was killed before the container existed, or while it renamed or removed it.
                     sys::remove_path(&path)?;
                 } else if wanted.is_some() {
                     return Err(EngineError::NameTaken { name, id: holder });

@@ -48,6 +48,9 @@ pub enum EngineError {
     /// Its processes are frozen, and a further one would be, too.
     #[error("Container {0} is paused, unpause the container before exec")]
     Paused(String),
+    /// The new name of a container is the one that it has.
+    #[error("Renaming a container with the same name as its current name")]
+    SameName,
     /// Its record does not name its cgroups, whose device rules a further process would escape.
     #[error("container {0} was started by an older version of kiln, which did not record its cgroups")]
     UnknownCgroups(String),

@@ -17,6 +17,7 @@ mod monitor;
 mod name;
 mod record;
 mod restart;
+mod rename;
 mod security;
 mod settings;
 mod spec;

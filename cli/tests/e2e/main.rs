@@ -37,6 +37,7 @@ mod pause;
 mod ps;
 mod registries;
 mod remote;
+mod rename;
 mod running;
 mod stages;
 mod terminal;
