@@ -5,8 +5,10 @@ pub mod build;
 pub mod builder_prune;
 pub mod completion;
 pub mod create;
+pub mod diff;
 mod each;
 pub mod exec;
+pub mod export;
 pub mod fmt;
 pub mod history;
 pub mod image_prune;
@@ -87,6 +89,8 @@ pub static ALL: &[Command] = &[
     command!("pause", pause, "Freeze all processes of containers"),
     command!("unpause", unpause, "Let the processes of paused containers go on"),
     command!("rename", rename, "Rename a container"),
+    command!("diff", diff, "List the files that a container has changed"),
+    command!("export", export, "Write the files of a container as a tar"),
     command!("images", images, "List images"),
     command!("ps", ps, "List containers"),
     command!("inspect", inspect, "Show details of images and containers as JSON"),
@@ -153,6 +157,8 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("container", "pause", "pause"),
     ("container", "unpause", "unpause"),
     ("container", "rename", "rename"),
+    ("container", "diff", "diff"),
+    ("container", "export", "export"),
     ("container", "ls", "ps"),
     ("container", "list", "ps"),
     ("container", "ps", "ps"),

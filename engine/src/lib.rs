@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod attached;
+mod changes;
 mod container;
 mod directory;
 mod error;

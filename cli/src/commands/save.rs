@@ -50,19 +50,26 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             return Err(CliError::failed("--format oci-dir needs a directory").hint("add -o DIRECTORY"));
         }
         (_, Some(path)) => save_file(store, &requests, path)?,
-        (_, None) => {
-            let output = std::io::stdout();
-            if output.is_terminal() {
-                return Err(CliError::failed(
-                    "cowardly refusing to save to a terminal. Use the -o flag or redirect",
-                ));
-            }
-            let mut output = Destination::new(output.lock(), "standard output");
-            let saved = archive::save_tar(store, &requests, &mut output);
-            output.check(saved)?;
-        }
+        (_, None) => to_standard_output(|output| archive::save_tar(store, &requests, output))?,
     }
     Ok(0)
+}
+
+/// Writes an archive to standard output, unless that is a terminal.
+///
+/// # Errors
+///
+/// Fails for a terminal, when standard output cannot be written, and with the errors of `write`.
+pub(super) fn to_standard_output<E: Into<CliError>>(
+    write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), CliError> {
+    let output = std::io::stdout();
+    if output.is_terminal() {
+        return Err(CliError::failed("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
+    }
+    let mut output = Destination::new(output.lock(), "standard output");
+    let written = write(&mut output);
+    output.check(written)
 }
 
 /// Image with the names to save: the given name, or all names when the image is given by its id.
@@ -147,9 +154,9 @@ fn cannot_write(name: &str, error: &std::io::Error) -> CliError {
 /// # Errors
 ///
 /// Fails when the file cannot be written, and with the errors of `write`.
-pub(super) fn write_file(
+pub(super) fn write_file<E: Into<CliError>>(
     path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> Result<(), ArchiveError>,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
 ) -> Result<(), CliError> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let shown = format!("`{}`", path.display());

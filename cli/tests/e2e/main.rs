@@ -16,6 +16,7 @@ mod command_line;
 mod concurrency;
 mod containers;
 mod crashes;
+mod diff;
 mod differential;
 mod durability;
 mod errors;
