@@ -5,6 +5,7 @@ pub mod build;
 pub mod builder_prune;
 pub mod completion;
 pub mod create;
+pub mod cp;
 pub mod diff;
 mod each;
 pub mod exec;
@@ -89,6 +90,7 @@ pub static ALL: &[Command] = &[
     command!("pause", pause, "Freeze all processes of containers"),
     command!("unpause", unpause, "Let the processes of paused containers go on"),
     command!("rename", rename, "Rename a container"),
+    command!("cp", cp, "Copy files between a container and the host"),
     command!("diff", diff, "List the files that a container has changed"),
     command!("export", export, "Write the files of a container as a tar"),
     command!("images", images, "List images"),
@@ -157,6 +159,7 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("container", "pause", "pause"),
     ("container", "unpause", "unpause"),
     ("container", "rename", "rename"),
+    ("container", "cp", "cp"),
     ("container", "diff", "diff"),
     ("container", "export", "export"),
     ("container", "ls", "ps"),

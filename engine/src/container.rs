@@ -35,7 +35,7 @@ const KILLED: i32 = 137;
 /// Note of a container whose end was not observed.
 const UNKNOWN_END: &str = "its monitor was killed, so its exit code is unknown";
 /// Longest time that another process may need to start a container, or to remove it after its end.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Interval between checks of a container that another process has locked.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 

@@ -8,6 +8,7 @@ use kiln_runtime::SpawnError;
 use kiln_runtime::apparmor::AppArmorError;
 use kiln_runtime::cgroup::CgroupError;
 use kiln_runtime::plan::PlanError;
+use kiln_runtime::view::ViewError;
 
 /// Failure of an operation on containers.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,9 @@ pub enum EngineError {
     /// The container did not start.
     #[error(transparent)]
     Start(#[from] SpawnError),
+    /// The file tree of the container cannot be mounted.
+    #[error("cannot open the files of the container")]
+    View(#[source] ViewError),
     /// The network cannot be set up.
     #[error("cannot connect the container to a network: {0}")]
     Network(#[from] NetworkError),

@@ -9,6 +9,7 @@
 mod attached;
 mod changes;
 mod container;
+mod copy;
 mod directory;
 mod error;
 mod exec;
@@ -25,9 +26,11 @@ mod spec;
 mod start;
 mod wire;
 mod usage;
+mod view;
 
 pub use attached::{Attached, Event};
 pub use container::{Containers, Owned, Records};
+pub use copy::{CopyError, CopyOptions, Place, copy, copy_in, copy_out};
 pub use error::EngineError;
 pub use exec::{ExecOptions, Live};
 pub use monitor::{Monitor, StartOptions};
@@ -38,3 +41,4 @@ pub use settings::{NetworkMode, RunOptions, Settings};
 pub use spec::INIT_NAME;
 pub use start::{Stdio, start_code};
 pub use wire::{Attach, StartFailure};
+pub use view::View;

@@ -15,6 +15,7 @@ mod claims;
 mod command_line;
 mod concurrency;
 mod containers;
+mod cp;
 mod crashes;
 mod diff;
 mod differential;
