@@ -25,6 +25,7 @@
 mod annotation;
 pub mod build;
 mod cancel;
+pub mod change;
 pub mod check;
 pub mod content;
 pub mod context;

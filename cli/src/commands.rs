@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod build;
 pub mod builder_prune;
+pub mod commit;
 pub mod completion;
 pub mod create;
 pub mod cp;
@@ -92,6 +93,7 @@ pub static ALL: &[Command] = &[
     command!("rename", rename, "Rename a container"),
     command!("cp", cp, "Copy files between a container and the host"),
     command!("diff", diff, "List the files that a container has changed"),
+    command!("commit", commit, "Create an image from a container's changes"),
     command!("export", export, "Write the files of a container as a tar"),
     command!("images", images, "List images"),
     command!("ps", ps, "List containers"),
@@ -161,6 +163,7 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("container", "rename", "rename"),
     ("container", "cp", "cp"),
     ("container", "diff", "diff"),
+    ("container", "commit", "commit"),
     ("container", "export", "export"),
     ("container", "ls", "ps"),
     ("container", "list", "ps"),

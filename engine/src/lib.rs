@@ -8,6 +8,7 @@
 
 mod attached;
 mod changes;
+mod commit;
 mod container;
 mod copy;
 mod directory;
@@ -30,6 +31,7 @@ mod view;
 
 pub use attached::{Attached, Event};
 pub use container::{Containers, Owned, Records};
+pub use commit::CommitOptions;
 pub use copy::{CopyError, CopyOptions, Place, copy, copy_in, copy_out};
 pub use error::EngineError;
 pub use exec::{ExecOptions, Live};

@@ -13,6 +13,7 @@ mod builds;
 mod cgroups;
 mod claims;
 mod command_line;
+mod commit;
 mod concurrency;
 mod containers;
 mod cp;
