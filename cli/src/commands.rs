@@ -24,6 +24,7 @@ pub mod logs;
 pub mod man;
 pub mod oci;
 pub mod pause;
+pub mod port;
 pub mod ps;
 pub mod pull;
 pub mod push;
@@ -34,9 +35,11 @@ pub mod rmi;
 pub mod run;
 pub mod save;
 pub mod start;
+pub mod stats;
 pub mod stop;
 pub mod system_check;
 pub mod tag;
+pub mod top;
 pub mod unpause;
 pub mod verify;
 pub mod version;
@@ -91,6 +94,9 @@ pub static ALL: &[Command] = &[
     command!("pause", pause, "Freeze all processes of containers"),
     command!("unpause", unpause, "Let the processes of paused containers go on"),
     command!("rename", rename, "Rename a container"),
+    command!("top", top, "List the processes of a container"),
+    command!("stats", stats, "Show how much of the host's resources containers use"),
+    command!("port", port, "List the published ports of a container"),
     command!("cp", cp, "Copy files between a container and the host"),
     command!("diff", diff, "List the files that a container has changed"),
     command!("commit", commit, "Create an image from a container's changes"),
@@ -161,6 +167,9 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("container", "pause", "pause"),
     ("container", "unpause", "unpause"),
     ("container", "rename", "rename"),
+    ("container", "top", "top"),
+    ("container", "stats", "stats"),
+    ("container", "port", "port"),
     ("container", "cp", "cp"),
     ("container", "diff", "diff"),
     ("container", "commit", "commit"),

@@ -92,6 +92,12 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     spaced_table(head, rows, 3, 10)
 }
 
+/// Formats a table: each column is as wide as its widest cell and three blanks more, at least twenty, as in the output of
+/// `top`.
+pub fn roomy_table(head: &[&str], rows: &[Vec<String>]) -> String {
+    spaced_table(head, rows, 3, 20)
+}
+
 /// Formats a table: each column is as wide as its widest cell and one blank more, as in the output of `--call`.
 pub fn narrow_table(head: &[&str], rows: &[Vec<String>]) -> String {
     spaced_table(head, rows, 1, 0)

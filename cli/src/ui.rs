@@ -52,6 +52,13 @@ pub fn data_line(text: &str) {
     data(&format!("{text}\n"));
 }
 
+/// Moves the output that follows to the top of the terminal, and clears it; elsewhere it follows the output before.
+pub fn clear_answer() {
+    if std::io::stdout().is_terminal() {
+        write_out("\x1b[H\x1b[J");
+    }
+}
+
 fn write_out(text: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

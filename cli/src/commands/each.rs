@@ -6,7 +6,7 @@ use crate::missing;
 use crate::session::Session;
 use crate::ui;
 use clap::Args;
-use kiln_engine::{Container, Containers, Listed};
+use kiln_engine::{Container, Containers, EngineError, Listed};
 
 /// Containers as positional arguments.
 #[derive(Debug, Args)]
@@ -56,4 +56,19 @@ pub(super) fn find(containers: &Containers<'_>, name: &str) -> Result<Box<Contai
         .hint(format!("`kiln rm {name}` removes it"))),
         Err(error) => Err(missing::container(containers, error)),
     }
+}
+
+/// Finds a container and its init process.
+///
+/// # Errors
+///
+/// Fails in the cases of [`find`], and when it does not run.
+pub(super) fn live(containers: &Containers<'_>, name: &str) -> Result<kiln_engine::Live, CliError> {
+    let container = find(containers, name)?;
+    containers.live(&container).map_err(|error| match error {
+        EngineError::NotRunning(_) => {
+            CliError::from(error).hint("only running containers have processes: `kiln ps` lists them")
+        }
+        error => error.into(),
+    })
 }

@@ -44,4 +44,5 @@ mod rename;
 mod running;
 mod stages;
 mod terminal;
+mod top;
 mod web_server;

@@ -1,0 +1,51 @@
+//! Command `kiln port`.
+
+use super::each;
+use crate::arguments::{self, Globals};
+use crate::error::CliError;
+use crate::session::Session;
+use clap::Parser;
+use kiln_engine::Containers;
+use std::ffi::OsString;
+
+/// List the published ports of a container.
+#[derive(Debug, Parser)]
+struct Port {
+    /// Container to look at: name or id
+    container: String,
+    /// Show only the addresses of this port of the container
+    #[arg(value_name = "PORT[/PROTOCOL]")]
+    port: Option<String>,
+}
+
+/// Describes the arguments.
+pub fn describe() -> clap::Command {
+    <Port as clap::CommandFactory>::command()
+}
+
+/// Prints a line for each published port. Containers have none yet.
+pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
+    let port: Port = arguments::parse("port", arguments)?;
+    port.port.as_deref().map(check).transpose()?;
+    let session = Session::open(globals)?;
+    let containers = Containers::open(&session.store)?;
+    let _container = each::find(&containers, &port.container)?;
+    match &port.port {
+        Some(wanted) => {
+            Err(CliError::failed(format!("No public port '{wanted}' published for {}", port.container)))
+        }
+        None => Ok(0),
+    }
+}
+
+/// Checks the form of a port.
+fn check(text: &str) -> Result<(), CliError> {
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let is_valid =
+        port.parse::<u16>().is_ok_and(|port| port > 0) && ["tcp", "udp", "sctp"].contains(&protocol);
+    match is_valid {
+        true => Ok(()),
+        false => Err(CliError::failed(format!("invalid port: {text}"))
+            .hint("write PORT or PORT/PROTOCOL, such as 80 or 53/udp")),
+    }
+}
