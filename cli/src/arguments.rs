@@ -112,10 +112,9 @@ fn find(name: &str, arguments: Vec<OsString>) -> Result<(&'static Command, Vec<O
 }
 
 /// Commands of Docker that Kiln lacks: a command with a similar name is not what the user means.
-const OF_DOCKER: [&str; 26] = [
-    "commit", "compose", "config", "context", "cp", "diff", "events", "export", "import", "login", "logout",
-    "manifest", "network", "pause", "plugin", "port", "rename", "search", "secret", "service", "stack",
-    "stats", "swarm", "top", "trust", "unpause",
+const OF_DOCKER: [&str; 17] = [
+    "compose", "config", "context", "events", "import", "login", "logout", "manifest", "network", "plugin",
+    "search", "secret", "service", "stack", "swarm", "trust", "update",
 ];
 
 fn unknown(name: &str) -> CliError {
@@ -126,7 +125,17 @@ fn unknown(name: &str) -> CliError {
             vec![hint],
         );
     }
-    let names = commands::ALL.iter().map(|command| command.name);
+    // What a member of groups would remove depends on the group: it is never guessed.
+    let groups: Vec<String> = commands::GROUPS
+        .iter()
+        .filter(|(group, member, _)| *member == name && *group != "buildx")
+        .map(|(group, member, _)| format!("`kiln {group} {member}`"))
+        .collect();
+    if !groups.is_empty() {
+        let hint = format!("one of {}", groups.join(", "));
+        return CliError::Usage(format!("unknown command: kiln {name}"), vec![hint]);
+    }
+    let names = commands::ALL.iter().filter(|command| !command.hidden).map(|command| command.name);
     let hint = match suggest::nearest(name, names) {
         Some(near) => format!("did you mean `kiln {near}`?"),
         None => "run `kiln --help` for the list of commands".to_owned(),

@@ -6,6 +6,7 @@ pub mod builder_prune;
 pub mod commit;
 pub mod completion;
 pub mod create;
+pub mod container_prune;
 pub mod cp;
 pub mod diff;
 mod each;
@@ -38,6 +39,8 @@ pub mod start;
 pub mod stats;
 pub mod stop;
 pub mod system_check;
+pub mod system_df;
+pub mod system_prune;
 pub mod tag;
 pub mod top;
 pub mod unpause;
@@ -113,7 +116,10 @@ pub static ALL: &[Command] = &[
     command!("rm", rm, "Remove containers"),
     command!("rmi", rmi, "Remove images"),
     command!("image-prune", image_prune, "Remove images that are not used", true),
+    command!("container-prune", container_prune, "Remove containers that do not run", true),
     command!("builder-prune", builder_prune, "Remove the build cache", true),
+    command!("system-df", system_df, "Show how much space the store uses", true),
+    command!("system-prune", system_prune, "Remove what is not used", true),
     command!("system-check", system_check, "Verify every part of the store", true),
     command!("lint", lint, "Check Dockerfiles for problems"),
     command!("fmt", fmt, "Format Dockerfiles"),
@@ -174,6 +180,7 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("container", "diff", "diff"),
     ("container", "commit", "commit"),
     ("container", "export", "export"),
+    ("container", "prune", "container-prune"),
     ("container", "ls", "ps"),
     ("container", "list", "ps"),
     ("container", "ps", "ps"),
@@ -185,5 +192,7 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("buildx", "prune", "builder-prune"),
     ("buildx", "version", "version"),
     ("system", "info", "info"),
+    ("system", "df", "system-df"),
+    ("system", "prune", "system-prune"),
     ("system", "check", "system-check"),
 ];

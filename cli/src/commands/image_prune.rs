@@ -49,47 +49,65 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let containers = Containers::open(&session.store)?;
     session::warn_of_damaged(&containers)?;
     let before = session.store.layer_bytes()?;
-    let mut removed = Vec::new();
-    for image in prune.chosen(&session, &filter)? {
-        if containers.of_image(&image.id)?.is_empty() {
-            match session.store.remove_image(&image, if prune.all { usize::MAX } else { 0 }) {
-                // Another command has tagged it in the meantime.
-                Err(StoreError::ManyTags(_)) => {}
-                other => removed.extend(other?),
-            }
-        }
-    }
-    if !removed.is_empty() {
-        ui::line("Deleted Images:");
-    }
-    for one in &removed {
-        match one {
-            Removed::Untagged(name) => ui::line(&format!("untagged: {name}")),
-            Removed::Deleted(id) => ui::line(&format!("deleted: {id}")),
-        }
-    }
+    let removed = remove(&session, &containers, &filter, prune.all)?;
+    print(&removed, "");
     let freed = before.saturating_sub(session.store.layer_bytes()?);
     let gap = if removed.is_empty() { "" } else { "\n" };
     ui::line(&format!("{gap}Total reclaimed space: {}", text::size(freed)));
     Ok(0)
 }
 
-impl Prune {
-    fn chosen(&self, session: &Session, filter: &Filter) -> Result<Vec<ImageRecord>, CliError> {
-        let store = &session.store;
-        let mut images = filter.take(store, store.images()?)?;
-        if !self.all {
-            let tags = store.tags()?;
-            images.retain(|image| !tags.iter().any(|tag| tag.image == image.id));
-            let mut nameless = Vec::new();
-            for image in images {
-                // An image that was pulled by digest has a name.
-                if store.repo_digests(&image.id)?.is_empty() {
-                    nameless.push(image);
-                }
+/// Removes images that no container uses and that meet the filter: those without a name, or with `all` also others.
+///
+/// # Errors
+///
+/// Fails when the store cannot be read or written.
+pub(super) fn remove(
+    session: &Session,
+    containers: &Containers<'_>,
+    filter: &Filter,
+    all: bool,
+) -> Result<Vec<Removed>, CliError> {
+    let mut removed = Vec::new();
+    for image in chosen(session, filter, all)? {
+        if containers.of_image(&image.id)?.is_empty() {
+            match session.store.remove_image(&image, if all { usize::MAX } else { 0 }) {
+                // Another command has tagged it in the meantime.
+                Err(StoreError::ManyTags(_)) => {}
+                other => removed.extend(other?),
             }
-            images = nameless;
         }
-        Ok(images)
     }
+    Ok(removed)
+}
+
+/// Prints what was removed under a heading, with `gap` in front; without any, nothing.
+pub(super) fn print(removed: &[Removed], gap: &str) {
+    if !removed.is_empty() {
+        ui::line(&format!("{gap}Deleted Images:"));
+    }
+    for one in removed {
+        match one {
+            Removed::Untagged(name) => ui::line(&format!("untagged: {name}")),
+            Removed::Deleted(id) => ui::line(&format!("deleted: {id}")),
+        }
+    }
+}
+
+fn chosen(session: &Session, filter: &Filter, all: bool) -> Result<Vec<ImageRecord>, CliError> {
+    let store = &session.store;
+    let mut images = filter.take(store, store.images()?)?;
+    if !all {
+        let tags = store.tags()?;
+        images.retain(|image| !tags.iter().any(|tag| tag.image == image.id));
+        let mut nameless = Vec::new();
+        for image in images {
+            // An image that was pulled by digest has a name.
+            if store.repo_digests(&image.id)?.is_empty() {
+                nameless.push(image);
+            }
+        }
+        images = nameless;
+    }
+    Ok(images)
 }

@@ -1,9 +1,10 @@
 //! `--filter` of commands on images, as the reference reads it.
 
 use crate::error::CliError;
-use kiln_image::config::ImageConfig;
+use kiln_engine::Container;
 use kiln_image::reference::Reference;
 use kiln_image::store::{ImageRecord, Store};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Conditions that the images of a command must meet.
@@ -25,6 +26,9 @@ pub const OF_LIST: &[&str] = &["dangling", "before", "since", "until", "label", 
 
 /// Keys that `image prune` accepts.
 pub const OF_PRUNE: &[&str] = &["dangling", "until", "label", "label!"];
+
+/// Keys that commands accept that remove containers.
+pub const OF_CONTAINERS: &[&str] = &["until", "label", "label!"];
 
 impl Filter {
     /// Reads `KEY=VALUE` texts with keys that the command knows.
@@ -121,12 +125,21 @@ impl Filter {
         Ok(taken)
     }
 
+    /// True for a container that meets the filters `until` and `label`.
+    pub fn takes_container(&self, container: &Container) -> bool {
+        let created = seconds(&container.created);
+        let labels = &container.settings.labels;
+        self.until.is_none_or(|until| created.is_some_and(|time| time.as_second() < until))
+            && self.labels.iter().all(|wanted| has_label(labels, wanted))
+            && !self.other_labels.iter().any(|other| has_label(labels, other))
+    }
+
     fn takes_labels_of(&self, store: &Store, image: &ImageRecord) -> Result<bool, CliError> {
         if self.labels.is_empty() && self.other_labels.is_empty() {
             return Ok(true);
         }
         let config = store.read_image(image.clone())?.config;
-        let has = |wanted: &(String, Option<String>)| has_label(&config, wanted);
+        let has = |wanted: &(String, Option<String>)| has_label(&config.config.labels, wanted);
         Ok(self.labels.iter().all(has) && !self.other_labels.iter().any(has))
     }
 }
@@ -138,8 +151,8 @@ fn label(text: &str) -> (String, Option<String>) {
     }
 }
 
-fn has_label(config: &ImageConfig, (name, value): &(String, Option<String>)) -> bool {
-    let found = config.config.labels.get(name);
+fn has_label(labels: &BTreeMap<String, String>, (name, value): &(String, Option<String>)) -> bool {
+    let found = labels.get(name);
     found.is_some_and(|found| value.as_ref().is_none_or(|value| found == value))
 }
 
