@@ -70,10 +70,10 @@ pub enum CopyError {
     MustBeDirectory(String),
     /// The source cannot be read.
     #[error(transparent)]
-    Read(#[from] DiffError),
+    Read(DiffError),
     /// The destination cannot be written.
     #[error(transparent)]
-    Write(#[from] ApplyError),
+    Write(ApplyError),
     /// The container cannot be opened.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -82,7 +82,31 @@ pub enum CopyError {
     Call(#[from] CallError),
 }
 
+impl From<DiffError> for CopyError {
+    fn from(error: DiffError) -> CopyError {
+        match error {
+            // Its own text names a layer, and there is none here.
+            DiffError::Call(error) => CopyError::Call(error),
+            error => CopyError::Read(error),
+        }
+    }
+}
+
+impl From<ApplyError> for CopyError {
+    fn from(error: ApplyError) -> CopyError {
+        match error {
+            ApplyError::Call(error) => CopyError::Call(error),
+            error => CopyError::Write(error),
+        }
+    }
+}
+
 impl CopyError {
+    /// True when something is mounted where a file was to be replaced.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, CopyError::Call(error) if error.errno == Errno::BUSY)
+    }
+
     /// True when the disk of the destination is full.
     pub fn is_full(&self) -> bool {
         match self {

@@ -304,6 +304,12 @@ pub fn timestamps(seconds: i64, nanos: u32) -> Timestamps {
     Timestamps { last_access: time, last_modification: time }
 }
 
+/// True when something is mounted at `name` in `dir`; false where the kernel does not report that (before Linux 5.8).
+pub(crate) fn is_mount(dir: BorrowedFd<'_>, name: &CStr) -> bool {
+    let found = fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, fs::StatxFlags::TYPE);
+    found.is_ok_and(|found| found.stx_attributes.contains(fs::StatxAttributes::MOUNT_ROOT))
+}
+
 /// Type of a file.
 pub fn file_type(stat: &Stat) -> fs::FileType {
     fs::FileType::from_raw_mode(stat.st_mode)

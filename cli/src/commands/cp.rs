@@ -168,6 +168,9 @@ impl From<CopyError> for CliError {
             CopyError::Read(DiffError::Changed(_)) => {
                 failed.hint("pause the container while its files are copied: kiln pause")
             }
+            _ if error.is_busy() => {
+                failed.hint("something is mounted there: change the file in the container, by kiln exec")
+            }
             _ if error.is_full() => failed.hint("the disk of the destination is full: free some space there"),
             _ => failed,
         }

@@ -140,6 +140,12 @@ fn files_are_copied_in() {
         let done = with_input(&fixture, &["cp", "-", &format!("{name}:/tmp")], b"this is no tar");
         assert_eq!(done.code, 1, "{}", done.err);
     }
+    // What is mounted in a running container stays there.
+    let (from, mounted) = (format!("{source}/a"), ["exec", "running", "cat", "/etc/hosts"]);
+    let before = fixture.kiln(&mounted).out;
+    let done = fixture.kiln(&["cp", &from, "running:/etc/hosts"]);
+    assert!(done.code == 1 && done.err.contains("something is mounted there"), "{}", done.err);
+    assert_eq!(fixture.kiln(&mounted).out, before);
     // The program of a running container sees what was copied, and the next start of a stopped one would.
     assert_eq!(fixture.kiln(&["exec", "running", "cat", "/etc/deep/c"]).out, "three\n");
     assert_eq!(fixture.words("cp x").code, 1);
@@ -218,4 +224,21 @@ fn containers_cannot_reach_files_of_the_host() {
     assert!(!fixture.path("written").exists());
     end(&fixture, "web", running);
     let _ = racer.wait();
+}
+
+#[test]
+fn a_full_disk_is_named() {
+    let fixture = fixture!();
+    fixture.ok("run --name web busybox true");
+    let small = fixture.path("small");
+    fs::create_dir(&small).unwrap();
+    let mount = |command: &mut std::process::Command| {
+        command.arg(&small).status().is_ok_and(|status| status.success())
+    };
+    if !mount(std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "small"])) {
+        skip!("needs to mount a tmpfs");
+    }
+    let done = fixture.kiln(&["cp", "web:/bin/busybox", &small.display().to_string()]);
+    assert!(mount(&mut std::process::Command::new("umount")));
+    assert!(done.code == 1 && done.err.contains("the disk of the destination is full"), "{}", done.err);
 }

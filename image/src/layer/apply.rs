@@ -219,6 +219,10 @@ impl Unpacker<'_> {
         }
         if existing.is_some() && !stays {
             self.check_kinds(existing.as_ref().is_some_and(is_dir), entry)?;
+            if self.keeps_kinds && sys::is_mount(parent.as_fd(), &name) {
+                // In the mount namespace of another process, the kernel would unmount it there.
+                return Err(call("unlink")(Errno::BUSY).into());
+            }
             if existing.as_ref().is_some_and(is_dir) {
                 self.here.clear();
             }
