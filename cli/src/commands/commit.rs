@@ -2,18 +2,18 @@
 
 use super::each;
 use crate::arguments::{self, Globals};
-use crate::error::{CliError, code};
+use crate::error::{CliError, mistake_message};
 use crate::missing;
 use crate::session::Session;
 use crate::signals::Signals;
 use crate::ui;
 use clap::Parser;
+use kiln_builder::Mistake;
 use kiln_builder::change::change;
 use kiln_engine::{CommitOptions, Container, Containers, EngineError, State};
 use kiln_image::reference::Reference;
 use kiln_image::store::{Store, StoreError};
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 /// Create an image from a container's changes.
 #[derive(Debug, Parser)]
@@ -54,15 +54,24 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let containers = Containers::open(&session.store)?;
     let container = each::find(&containers, &commit.container)?;
     let mut config = containers.config(&container).map_err(|error| image_error(error, &container))?;
-    config.config = change(&config, &commit.change)?;
+    config.config = change(&config, &commit.change).map_err(|mistake| change_error(&mistake))?;
     let options = CommitOptions {
         config: config.config,
         author: commit.author.clone(),
         comment: commit.message.clone(),
     };
     let pauses = commit.pause && !commit.no_pause && is_active(&container);
-    let paused = pauses.then(|| Paused::new(&containers, &container, session.config.root.clone(), signals));
-    let paused = paused.transpose()?;
+    let (root, own) = (session.config.root.clone(), container.clone());
+    // Otherwise an interrupted command would leave the container paused.
+    on_interrupt(signals, move || {
+        if pauses
+            && let Ok(store) = Store::open(&root)
+            && let Ok(containers) = Containers::open(&store)
+        {
+            let _ = containers.unpause(&own);
+        }
+    });
+    let paused = pauses.then(|| Paused::new(&containers, &container)).transpose()?;
     let image = containers.commit(&container, &options).map_err(|error| image_error(error, &container));
     drop(paused);
     let image = image?;
@@ -102,31 +111,33 @@ fn image_error(error: EngineError, container: &Container) -> CliError {
     }
 }
 
-/// A container that is paused by this command, until the value is dropped or the user interrupts.
+/// Ends the program at an interrupt, after a last action.
+fn on_interrupt(signals: Signals, last: impl Fn() + Send + 'static) {
+    signals.listen(move |signal| {
+        if matches!(signal, 1 | 2 | 3 | 15) {
+            last();
+            std::process::exit(128 + signal);
+        }
+    });
+}
+
+/// Describes a mistake in an instruction of --change.
+fn change_error(mistake: &Mistake) -> CliError {
+    let failed = CliError::failed(format!("invalid --change: {}", mistake_message(mistake, None)));
+    match mistake {
+        Mistake::Option { hints, .. } => hints.iter().fold(failed, |failed, hint| failed.hint(hint)),
+        _ => failed.hint("write an instruction of a Dockerfile, such as 'ENV NAME=value'"),
+    }
+}
+
+/// A container that is paused by this command, until the value is dropped.
 struct Paused<'a> {
     containers: &'a Containers<'a>,
     container: &'a Container,
 }
 
 impl<'a> Paused<'a> {
-    fn new(
-        containers: &'a Containers<'a>,
-        container: &'a Container,
-        root: PathBuf,
-        signals: Signals,
-    ) -> Result<Paused<'a>, CliError> {
-        let own = container.clone();
-        // Otherwise an interrupted command would leave the container paused.
-        signals.listen(move |signal| {
-            if matches!(signal, 1 | 2 | 15) {
-                if let Ok(store) = Store::open(&root)
-                    && let Ok(containers) = Containers::open(&store)
-                {
-                    let _ = containers.unpause(&own);
-                }
-                std::process::exit(if signal == 2 { code::INTERRUPTED.into() } else { 128 + signal });
-            }
-        });
+    fn new(containers: &'a Containers<'a>, container: &'a Container) -> Result<Paused<'a>, CliError> {
         match containers.pause(container) {
             // One that has ended in the meantime cannot change its files either.
             Ok(()) | Err(EngineError::NotRunning(_) | EngineError::AlreadyPaused(_)) => {}

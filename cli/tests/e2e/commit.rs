@@ -52,6 +52,7 @@ fn images_are_made_of_containers() {
         ("commit nosuch", 1, "No such container: nosuch"),
         ("commit web APP", 1, "must be lowercase"),
         ("commit -c RUN web", 1, "RUN is not a valid change command"),
+        ("commit -c EXPOSE:x web", 1, "invalid --change: "),
         ("commit --pause=maybe web", 125, "invalid value"),
         ("commit", 1, ""),
     ] {
