@@ -3,7 +3,7 @@
 use crate::check::dry_plan;
 use crate::context::Context;
 use crate::front::BuildOptions;
-use crate::images::{BaseImage, ImageError, Images, Part};
+use crate::images::{BaseImage, BlobProgress, ImageError, Images};
 use crate::mistake::Mistake;
 use kiln_image::config::{ImageConfig, RunConfig};
 use kiln_image::platform::Platform;
@@ -78,7 +78,7 @@ impl Images for Given {
         &self,
         name: &Reference,
         _platform: &Platform,
-        _progress: &(dyn Fn(Part) + Sync),
+        _progress: &(dyn Fn(BlobProgress) + Sync),
     ) -> Result<BaseImage, ImageError> {
         Ok(BaseImage::new(name, None, self.0.clone(), Vec::new()))
     }

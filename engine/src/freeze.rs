@@ -3,13 +3,13 @@
 //! The kernel is the only source of truth. The record repeats its state for lists, and is written after each change
 //! under the lock on all names: whichever of two concurrent commands writes last reads the state that is in effect.
 
-use crate::container::Containers;
+use crate::container::Records;
 use crate::error::EngineError;
 use crate::exec::Live;
 use crate::record::{Container, State};
 use kiln_runtime::cgroup::Groups;
 
-impl Containers<'_> {
+impl Records {
     /// Freezes all processes of a container.
     ///
     /// # Errors

@@ -83,7 +83,7 @@ impl Live {
     /// [`EngineError::UnknownCgroups`] for a container that an older version started.
     pub fn processes(&self) -> Result<Vec<ProcessInfo>, EngineError> {
         let groups = self.groups()?;
-        let pids = if groups.are_none() { vec![self.pid] } else { groups.processes()? };
+        let pids = if groups.is_none() { vec![self.pid] } else { groups.processes()? };
         Ok(pids.into_iter().filter_map(ProcessInfo::read).collect())
     }
 }

@@ -4,14 +4,14 @@
 //! the record changes, and the old one is removed after it, so that a process killed in between leaves one link too
 //! many: a link to a container of another name counts as free.
 
-use crate::container::Containers;
+use crate::container::Records;
 use crate::directory::NAMES;
 use crate::error::EngineError;
 use crate::name;
 use crate::record::Container;
 use kiln_image::sys;
 
-impl Containers<'_> {
+impl Records {
     /// Renames a container.
     ///
     /// # Errors

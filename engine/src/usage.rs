@@ -1,12 +1,12 @@
 //! Disk space of containers, and its release.
 
-use crate::container::Containers;
+use crate::container::Records;
 use crate::directory::Lock;
 use crate::error::EngineError;
 use crate::record::Container;
 use kiln_image::store::size_below;
 
-impl Containers<'_> {
+impl Records {
     /// Size of the files in a container's writable layer, in bytes.
     ///
     /// # Errors

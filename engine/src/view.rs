@@ -11,7 +11,7 @@ use crate::error::EngineError;
 use crate::exec::Live;
 use crate::record::Container;
 use crate::spec::Dirs;
-use kiln_image::store::ScratchDir;
+use kiln_image::store::{ScratchDir, Syncs};
 use kiln_image::sys::{self, CallError, Named};
 use kiln_image::tree::Tree;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -66,7 +66,7 @@ impl Containers<'_> {
         let scratch = self.store.scratch_dir()?;
         let work = scratch.path().join("work");
         std::fs::create_dir(&work).call("mkdir", &work)?;
-        let mount = self.store.writable_mount(&stack, &dirs.upper, &work, &[dirs.stubs]);
+        let mount = self.store.writable_mount(&stack, (&dirs.upper, &work), &[dirs.stubs], Syncs::Never);
         let root = kiln_runtime::view::detached(&mount).map_err(EngineError::View)?;
         Ok(View { tree: Tree::of(vec![root]), _scratch: Some(scratch), _lock: Some(lock) })
     }

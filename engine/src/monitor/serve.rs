@@ -227,8 +227,7 @@ impl Serving {
             return;
         }
         // A command that can take more is not one that has sent something.
-        let ready: Vec<bool> =
-            polled.iter().map(|fd| !(fd.revents() - PollFlags::OUT).is_empty()).collect();
+        let ready: Vec<bool> = polled.iter().map(|fd| !(fd.revents() - PollFlags::OUT).is_empty()).collect();
         drop(polled);
         let mut program = program;
         for (number, is_ready) in ready[first_client..after_clients].iter().enumerate() {
