@@ -237,7 +237,7 @@ impl Init {
         }
         for op in setup {
             let stage = match op {
-                SetupOp::FindUser(_) | SetupOp::User { .. } => Stage::User,
+                SetupOp::FindUser { .. } | SetupOp::User { .. } => Stage::User,
                 SetupOp::FindProgram => {
                     self.find_program()?;
                     continue;
@@ -313,7 +313,7 @@ impl Init {
             SetupOp::Home(uid) => self.set_home(*uid),
             SetupOp::NewKeyring => identity::new_keyring(),
             SetupOp::MakeDir { path, mode } => self.make_dir(path, *mode),
-            SetupOp::FindUser(user) => self.find_user(user),
+            SetupOp::FindUser { user, groups, keep_groups } => self.find_user(user, groups, *keep_groups),
             SetupOp::User { ids, keep_groups } => self.become_user(ids, *keep_groups),
             SetupOp::TryWorkingDir(path) => self.try_working_dir(path),
             SetupOp::WorkingDir(path) => self.working_dir(path),

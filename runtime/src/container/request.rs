@@ -206,6 +206,8 @@ pub struct Identity<'a> {
     pub home: Home,
     /// Supplementary groups of the process.
     pub groups: SupplementaryGroups,
+    /// Supplementary groups besides those of a user that is looked up, by name or gid.
+    pub more_groups: &'a [String],
     /// Filter for processes for which the specification has none.
     pub filter: Filter,
     /// Security modules whose labels and profiles are set.

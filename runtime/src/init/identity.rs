@@ -16,13 +16,20 @@ use std::io::Read;
 const MAX_USER_FILE: u64 = 1 << 20;
 
 impl Init {
-    /// Looks up `user` in the container's own databases and becomes that user.
-    pub(super) fn find_user(&mut self, name: &str) -> Done {
+    /// Looks up `user` and more supplementary groups in the container's own databases, and becomes that user.
+    pub(super) fn find_user(&mut self, name: &str, groups: &[String], keep_groups: bool) -> Done {
         let passwd = self.read_user_file("etc/passwd")?;
         let group = self.read_user_file("etc/group")?;
-        let user =
+        let mut user =
             user::find(name, &passwd, &group).map_err(|error| Failed::saying(name, error.to_string()))?;
-        self.become_user(&user.ids, false)?;
+        for more in groups {
+            let gid = user::find_group(more, &group)
+                .map_err(|error| Failed::saying(more.as_str(), error.to_string()))?;
+            if !user.ids.groups.contains(&gid) {
+                user.ids.groups.push(gid);
+            }
+        }
+        self.become_user(&user.ids, keep_groups)?;
         if !self.has_home() {
             self.environment.push(format!("HOME={}", user.home).into());
         }

@@ -247,7 +247,14 @@ pub enum SetupOp {
     /// Sets `HOME` from the container's `/etc/passwd`, unless it is set.
     Home(u32),
     /// Becomes a user looked up in the container's `/etc/passwd` and `/etc/group`, and sets `HOME`.
-    FindUser(String),
+    FindUser {
+        /// User as in USER.
+        user: String,
+        /// Supplementary groups besides those of the user, by name or gid.
+        groups: Vec<String>,
+        /// Keep the caller's supplementary groups instead.
+        keep_groups: bool,
+    },
     /// Becomes a user specified by uid and gids.
     User {
         /// Uid and gids of the user.

@@ -338,7 +338,12 @@ impl SetupOp {
             SetupOp::MemoryPolicy { mode, nodes } => write!(f, "memory policy {mode:#x} nodes {nodes:x?}"),
             SetupOp::Label { file, value } => write!(f, "label {file} {value}"),
             SetupOp::Home(uid) => write!(f, "HOME of uid {uid}"),
-            SetupOp::FindUser(user) => write!(f, "user {user}"),
+            SetupOp::FindUser { user, groups, keep_groups } => {
+                let mut groups = groups.clone();
+                groups.extend(keep_groups.then(|| "those of the caller".to_owned()));
+                let word = if groups.is_empty() { "" } else { " groups " };
+                write!(f, "user {user}{word}{}", groups.join(","))
+            }
             SetupOp::User { ids, keep_groups } => {
                 let mut groups: Vec<String> = ids.groups.iter().map(u32::to_string).collect();
                 groups.extend(keep_groups.then(|| "those of the caller".to_owned()));

@@ -123,7 +123,11 @@ pub(super) fn identity(
         ops.push(seccomp.clone());
     }
     match wanted.user {
-        Some(name) => ops.push(SetupOp::FindUser(name.to_owned())),
+        Some(name) => ops.push(SetupOp::FindUser {
+            user: name.to_owned(),
+            groups: wanted.more_groups.to_vec(),
+            keep_groups: wanted.groups == SupplementaryGroups::Caller,
+        }),
         None => {
             let user = process.user();
             if wanted.home == Home::Looked {
