@@ -16,8 +16,11 @@ use oci_spec::runtime::{
 impl Planner<'_> {
     /// Operations from the changed root to the program.
     pub(super) fn process(&mut self, process: &ProcessSpec) -> Result<(), PlanError> {
+        let mut low_limit = None;
         if self.namespaces.users.is_none() {
-            self.setup.extend(limits(process)?);
+            let mut limits = limits(process)?;
+            low_limit = take_low(&mut limits);
+            self.setup.extend(limits);
         }
         if self.request.affinity == Affinity::Any {
             self.push(SetupOp::AnyProcessor);
@@ -42,6 +45,10 @@ impl Planner<'_> {
             && filter.is_some()
             && !self.setup.iter().any(is_asked);
         let mut ops = identity(process, &self.request.identity, filter, filter_follows)?;
+        if let Some(limit) = low_limit {
+            let last = ops.iter().position(|op| matches!(op, SetupOp::WorkingDir(_)));
+            ops.insert(last.map_or(ops.len(), |at| at + 1), limit);
+        }
         // A user namespace with a single gid has no supplementary groups.
         let has_one = |users: &IdMaps| matches!(users.groups.as_slice(), [range] if range.count == 1);
         if self.namespaces.users.as_ref().is_some_and(has_one) {
@@ -184,6 +191,23 @@ pub(super) fn limits(process: &ProcessSpec) -> Result<Vec<SetupOp>, PlanError> {
         ops.push(SetupOp::OomScore(score));
     }
     Ok(ops)
+}
+
+/// Takes out a limit of open files that set-up itself would exceed: it is set when no more files are opened. A hard limit
+/// that may have to be raised is raised at once, since that needs privileges.
+fn take_low(limits: &mut Vec<SetupOp>) -> Option<SetupOp> {
+    const NEEDED: u64 = 1024;
+    let is_low = |op: &SetupOp| {
+        matches!(op, SetupOp::Limit { resource, soft, hard, .. }
+            if resource == "NOFILE" && soft <= hard && *soft < NEEDED)
+    };
+    let at = limits.iter().position(is_low)?;
+    let low = limits[at].clone();
+    match &mut limits[at] {
+        SetupOp::Limit { soft, hard, .. } if *hard >= NEEDED => *soft = NEEDED,
+        _ => drop(limits.remove(at)),
+    }
+    Some(low)
 }
 
 /// True for values that engines set without checking the host: from a million up to the billion that some systems have
