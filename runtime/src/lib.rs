@@ -6,6 +6,7 @@
 
 pub mod apparmor;
 pub mod capability;
+pub mod cdi;
 pub mod cgroup;
 pub mod container;
 mod detached;

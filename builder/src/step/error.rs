@@ -7,6 +7,7 @@ use kiln_image::layer::{ApplyError, WriteError};
 use kiln_image::store::StoreError;
 use kiln_image::sys::CallError;
 use kiln_parser::ignore::PatternError;
+use kiln_runtime::cdi::CdiError;
 use kiln_runtime::SpawnError;
 use kiln_runtime::plan::PlanError;
 use kiln_runtime::user::UserError;
@@ -92,8 +93,8 @@ pub enum StepError {
     #[error(transparent)]
     Owner(#[from] UserError),
     /// A device has no CDI description.
-    #[error("device {0} is not available: {1}")]
-    Device(String, String),
+    #[error(transparent)]
+    Device(#[from] CdiError),
     /// The program is for another architecture, and the host has no emulator for it.
     #[error(
         "process {command} did not complete successfully: exec format error: this host cannot run programs for {platform}"

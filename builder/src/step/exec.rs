@@ -1,6 +1,6 @@
 //! RUN: runs a program in a container; its changes become a layer.
 
-use super::device::{self, Devices};
+use super::device;
 use super::mount::Mounted;
 use super::{Built, Executor, StepError, advice};
 use crate::event::{Event, Row};
@@ -11,6 +11,7 @@ use crate::solve::NodeId;
 use kiln_image::store::{Active, LayerRecord, Stack};
 use kiln_image::sys::{self, CallError, Named};
 use kiln_image::tree::Tree;
+use kiln_runtime::cdi::{self, Devices};
 use kiln_runtime::cgroup::Cgroup;
 use kiln_runtime::container::{Cgroups, DeviceNodes, Entry, Filter, Handed, Identity, Modules, Request};
 use kiln_runtime::host::Host;
@@ -84,7 +85,7 @@ impl Executor<'_> {
         let stubs: Vec<PathBuf> =
             std::iter::once(files.stubs()).chain(mounted.stubs.iter().cloned()).collect();
         let root = self.tools.store.active_mount(below, active, &stubs);
-        let devices = device::find(&exec.devices)?;
+        let devices = cdi::find(&exec.devices)?;
         let mut spec = self.whole_spec(exec, mounted, &devices, active.mount_point()?, row)?;
         if !exec.is_insecure {
             self.tools.sandbox.confine(&mut spec)?;
