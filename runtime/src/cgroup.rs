@@ -95,14 +95,35 @@ impl Cgroup {
             debug!(name, error = %error, "cgroups only where limits need them");
             create(least)
         };
-        let mut cgroup = Cgroup { groups: create(most).or_else(fewer)?, dir: None };
-        cgroup.dir = cgroup.groups.dir()?;
-        if let Some(dir) = cgroup.dir().filter(|_| devices) {
-            // Not by the version 1 list: a caller that is restricted itself cannot grant more than it has.
-            device::restrict(dir, &default_rules())
-                .map_err(|errno| CgroupError::Devices(errno.raw_os_error()))?;
+        let cgroup = Cgroup { groups: create(most).or_else(fewer)?, dir: None };
+        cgroup.with_rules(devices.then(default_rules).as_deref())
+    }
+
+    /// Creates the cgroup `path` of a container, with the limits of `resources`: below the caller's own, or below the
+    /// mount of each hierarchy when the path is absolute. Access to devices is restricted to those of `rules`; `None`
+    /// restricts nothing.
+    ///
+    /// # Errors
+    /// Fails in the cases of [`Cgroup::create`].
+    pub fn for_container(
+        layout: &Layout,
+        path: &Path,
+        resources: Option<&LinuxResources>,
+        rules: Option<&[DeviceRule]>,
+    ) -> Result<Cgroup, CgroupError> {
+        let create = |extent| Groups::create(layout, &Place { path: path.to_owned(), extent }, resources);
+        let groups = create(Extent::All).or_else(|_| create(Extent::Unified))?;
+        Cgroup { groups, dir: None }.with_rules(rules)
+    }
+
+    /// Opens the version 2 directory, and restricts devices there: not by the version 1 list, because a caller that is
+    /// restricted itself cannot grant more than it has.
+    fn with_rules(mut self, rules: Option<&[DeviceRule]>) -> Result<Cgroup, CgroupError> {
+        self.dir = self.groups.dir()?;
+        if let (Some(dir), Some(rules)) = (self.dir(), rules) {
+            device::restrict(dir, rules).map_err(|errno| CgroupError::Devices(errno.raw_os_error()))?;
         }
-        Ok(cgroup)
+        Ok(self)
     }
 
     /// Version 2 directory, in which a process can be created; `None` without one.

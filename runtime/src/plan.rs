@@ -11,7 +11,7 @@ mod namespaces;
 pub use enter::enter;
 pub use identity::processors;
 use mounts::GroupView;
-pub use mounts::{MountOptionError, filesystem};
+pub use mounts::{MountOptionError, can_be_covered, filesystem};
 
 use crate::cgroup::{Groups, Layout};
 use crate::container::{

@@ -88,10 +88,13 @@ fn namespaces() -> Vec<LinuxNamespace> {
 }
 
 fn default_capabilities() -> LinuxCapabilities {
-    let all: HashSet<Capability> = capability::DEFAULT
-        .iter()
-        .map(|name| name.trim_start_matches("CAP_").parse().expect("the default capabilities exist"))
-        .collect();
+    capabilities(capability::mask(capability::DEFAULT).expect("the default capabilities exist"))
+}
+
+/// Capability sets of a container that may use the capabilities of a bit mask.
+pub fn capabilities(mask: u64) -> LinuxCapabilities {
+    let all: HashSet<Capability> =
+        capability::names(mask).iter().filter_map(|name| name.parse().ok()).collect();
     let mut sets = LinuxCapabilities::default();
     // Inheritable and ambient sets stay empty: a program gets capabilities from being root, or from its file.
     sets.set_bounding(Some(all.clone()))

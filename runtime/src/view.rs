@@ -49,6 +49,25 @@ pub fn copy_nofollow(path: &std::path::Path, recursive: bool) -> Result<OwnedFd,
     detached::copy_nofollow(&Bytes::from(path), recursive)
 }
 
+/// Takes a detached copy of a directory in the mount namespace of the process `pidfd`.
+///
+/// # Errors
+/// Fails when the process has ended, and in the cases of setns(2) and open_tree(2).
+pub fn copy_of_process(pidfd: BorrowedFd<'_>, path: &std::path::Path) -> Result<OwnedFd, Errno> {
+    use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
+    let enter = || {
+        // Root and working directory become separate for this thread, which ends here.
+        sys::unshare(libc::CLONE_FS as u64)?;
+        move_into_thread_name_spaces(pidfd, ThreadNameSpaceType::MOUNT)?;
+        copy(path, false)
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, enter);
+        let thread = thread.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
+        thread.join().unwrap_or(Err(Errno::IO))
+    })
+}
+
 /// Cuts a detached mount, and those below it, off from the peers of their originals.
 ///
 /// # Errors

@@ -178,6 +178,24 @@ impl Layout {
         })
     }
 
+    /// True when the memory controller is that of version 2.
+    pub fn has_unified_memory(&self) -> bool {
+        self.is_unified("memory")
+    }
+
+    /// True when memory cgroups can limit swap.
+    pub fn counts_swap(&self) -> bool {
+        if self.has_unified_memory() {
+            // The root cgroup has no limits, so that its files do not tell.
+            let own = self.unified_own().filter(|own| Some(own.as_path()) != self.unified_mount());
+            let limits = own.filter(|own| own.join("memory.max").exists());
+            return limits.is_none_or(|own| own.join("memory.swap.max").exists());
+        }
+        let memory =
+            self.hierarchies().find(|(controllers, ..)| controllers.iter().any(|name| name == "memory"));
+        memory.is_some_and(|(_, _, own)| own.join("memory.memsw.limit_in_bytes").exists())
+    }
+
     /// True when no hierarchy is mounted.
     pub fn is_none(&self) -> bool {
         self.unified.is_none() && self.legacy.is_empty()

@@ -228,6 +228,15 @@ const REPLACEABLE: [&str; 10] = [
     "sys/kernel/ns_last_pid",
 ];
 
+/// True for targets of bind mounts that are not in /proc, or are files there whose values limits of the container change.
+/// /proc itself can be covered by a proc file system.
+pub fn can_be_covered(target: &Path) -> bool {
+    let names = Bytes::from(target).names();
+    let Some(below) = names.strip_prefix(&[b"proc".to_vec()]) else { return true };
+    let below = below.join(&b'/');
+    below.is_empty() || REPLACEABLE.iter().any(|name| name.as_bytes() == below)
+}
+
 /// Rejects mounts over other files of /proc: set-up and programs rely on them.
 fn check_proc(mount: &Mount) -> Result<(), MountOptionError> {
     if is_top(mount.destination()) {
