@@ -48,6 +48,27 @@ fn choose(own: &str, resolved: impl FnOnce() -> String) -> Resolv {
     Resolv { text: reachable + &servers, is_public: true }
 }
 
+/// Text of `resolv.conf` with other name servers, domains and options, each unless the list is empty. The domain `.`
+/// stands for none.
+pub fn replaced(text: &str, servers: &[String], search: &[String], options: &[String]) -> String {
+    let keyword = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+    let keeps = |line: &&str| match keyword(line).as_str() {
+        "nameserver" => servers.is_empty(),
+        "search" | "domain" => search.is_empty(),
+        "options" => options.is_empty(),
+        _ => true,
+    };
+    let mut new: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    new.extend(text.lines().filter(keeps).map(|line| format!("{line}\n")));
+    if !search.is_empty() && search != ["."] {
+        new.push_str(&format!("search {}\n", search.join(" ")));
+    }
+    if !options.is_empty() {
+        new.push_str(&format!("options {}\n", options.join(" ")));
+    }
+    new
+}
+
 fn without_loopback(text: &str) -> String {
     let keep = |line: &&str| server(line).is_none_or(|server| !is_loopback(server));
     let is_comment = |line: &&str| line.trim_start().starts_with(['#', ';']);
@@ -114,6 +135,21 @@ mod tests {
         check("nameserver ::1\n", "", public, true);
         check("", "", public, true);
         check("nameserver\n#nameserver 9.9.9.9\n", "", &format!("nameserver\n{public}"), true);
+    }
+
+    #[test]
+    fn servers_domains_and_options_are_replaced() {
+        let text = "nameserver 9.9.9.9\nsearch lan\noptions edns0\nsortlist x\n";
+        let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        assert_eq!(replaced(text, &[], &[], &[]), text);
+        assert_eq!(
+            replaced(text, &list(&["1.1.1.1", "::1"]), &list(&["a", "b"]), &list(&["ndots:1"])),
+            "nameserver 1.1.1.1\nnameserver ::1\nsortlist x\nsearch a b\noptions ndots:1\n"
+        );
+        assert_eq!(
+            replaced(text, &[], &list(&["."]), &[]),
+            "nameserver 9.9.9.9\noptions edns0\nsortlist x\n"
+        );
     }
 
     #[test]
