@@ -186,6 +186,7 @@ const RUN_GROUPS: &[(&str, &[&str])] = &[
         &["rm", "interactive", "tty", "name", "env", "env_file", "workdir", "user", "entrypoint"],
     ),
     ("Image options", &["pull", "quiet"]),
+    ("Mount options", &["volume", "mount", "tmpfs", "volumes_from", "volume_driver"]),
     ("Network options", &["network", "hostname"]),
     ("Process and security options", &["init", "security_opt", "label"]),
 ];

@@ -90,11 +90,15 @@ impl<'a> Containers<'a> {
             name::check(name)?;
         }
         let id = kiln_image::digest::hex(&random::<32>());
-        let settings = Settings::new(&image.config.config, options, &id)?;
+        let mut settings = Settings::new(&image.config.config, options, &id)?;
         // Layers of the image must not be collected before the pin is written.
         let _using = self.store.use_layers()?;
         let stack = self.store.stack(&image.config.rootfs.diff_ids)?;
         let mut making = Making::begin(self, &id)?;
+        // After `making`: on failure the lock on volumes is released before the container is removed, which takes it.
+        let attached = self.attach(&stack, &image.config.config, options)?;
+        settings.mounts.clone_from(&attached.points);
+        attached.pin_images(self.store, &id)?;
         if options.auto_remove {
             self.store.pin_until_removed(&id, &stack)?;
         } else {
@@ -119,6 +123,7 @@ impl<'a> Containers<'a> {
             log: options.log.clone(),
         };
         let (container, lock) = self.place(&mut making, container, options.name.as_deref())?;
+        attached.keep();
         Ok(Owned { records: self.records.clone(), container, lock })
     }
 
@@ -456,7 +461,7 @@ fn named(call: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Call
     move |error| CallError { call, path, errno: Errno::from_io_error(&error).unwrap_or(Errno::IO) }
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0u8; N];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     assert_eq!(filled, Ok(N), "the kernel gives a few random bytes at once");

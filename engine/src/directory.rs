@@ -146,6 +146,7 @@ impl Records {
                 sys::remove_path(&self.path(NAMES).join(name))?;
             }
         }
+        self.release(path, id)?;
         kiln_image::store::remove_pin(&self.root, id)?;
         Ok(sys::remove_path(path)?)
     }

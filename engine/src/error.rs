@@ -1,6 +1,8 @@
 //! Errors of creating, finding, running and removing containers.
 
+use crate::mount::MountError;
 use crate::record::RecordError;
+use kiln_image::layer::WriteError;
 use kiln_image::store::StoreError;
 use kiln_image::sys::CallError;
 use kiln_network::NetworkError;
@@ -63,6 +65,26 @@ pub enum EngineError {
         "container {0} is in use by another process, which starts, runs or removes it: end that process, or try again later"
     )]
     Busy(String),
+    /// No volume has this name.
+    #[error("get {0}: no such volume")]
+    NoSuchVolume(String),
+    /// Containers use the volume.
+    #[error("remove {name}: volume is in use - [{containers}]")]
+    VolumeInUse {
+        /// Name of the volume.
+        name: String,
+        /// Ids of the containers, separated by commas.
+        containers: String,
+    },
+    /// A mount cannot be carried out.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The files of an image cannot be mounted.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The files of an image cannot be copied into a volume.
+    #[error("cannot fill a volume with the image's files")]
+    Fill(#[from] WriteError),
     /// The specification of the container cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -109,6 +131,7 @@ impl EngineError {
         match self {
             EngineError::Store(error) => error.is_full(),
             EngineError::Call(error) => error.is_full(),
+            EngineError::Fill(error) => error.is_full(),
             _ => false,
         }
     }

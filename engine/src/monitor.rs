@@ -66,6 +66,7 @@ impl Monitor {
             state: options.state.to_owned(),
             id: owned.container.id.clone(),
             root: containers.root_of(&owned.container).map_err(|error| failure(&error))?,
+            images: containers.prepare_mounts(&owned.container).map_err(|error| failure(&error))?,
             size: options.size,
             attach: options.attach,
         };

@@ -2,6 +2,7 @@
 
 use crate::error::EngineError;
 use crate::log::LogSettings;
+use crate::mount::{MountPoint, MountRequest};
 use crate::restart::RestartPolicy;
 use crate::security::SecurityOptions;
 use kiln_image::config::RunConfig;
@@ -48,6 +49,10 @@ pub struct RunOptions {
     pub stdin_once: bool,
     /// Way in which output is logged.
     pub log: LogSettings,
+    /// Mounts, each with another target.
+    pub mounts: Vec<MountRequest>,
+    /// Containers whose volumes and host directories are mounted as well, as `NAME[:ro|rw]`.
+    pub volumes_from: Vec<String>,
 }
 
 /// Network of a container.
@@ -105,6 +110,12 @@ pub struct Settings {
     /// Confinement beyond the defaults.
     #[serde(default)]
     pub security: SecurityOptions,
+    /// Mounts besides the default ones.
+    #[serde(default)]
+    pub mounts: Vec<MountPoint>,
+    /// Containers from which mounts were taken, as written by the user.
+    #[serde(default)]
+    pub volumes_from: Vec<String>,
 }
 
 impl Settings {
@@ -133,6 +144,8 @@ impl Settings {
             interactive: options.interactive,
             network: options.network,
             security: options.security.clone(),
+            mounts: Vec::new(),
+            volumes_from: options.volumes_from.clone(),
         };
         if settings.arguments().is_empty() {
             return Err(EngineError::NoCommand);

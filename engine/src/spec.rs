@@ -62,8 +62,10 @@ impl Owned {
             .set_env(Some(settings.full_environment()))
             .set_cwd(PathBuf::from(dir))
             .set_terminal(Some(settings.tty));
-        let binds = ["resolv.conf", "hostname", "hosts"]
-            .map(|name| spec::bind(dirs.etc.join(name), &format!("/etc/{name}"), &[]));
+        let is_free =
+            |name: &&str| !settings.mounts.iter().any(|mount| mount.target == format!("/etc/{name}"));
+        let binds = ["resolv.conf", "hostname", "hosts"].into_iter().filter(is_free);
+        let binds = binds.map(|name| spec::bind(dirs.etc.join(name), &format!("/etc/{name}"), &[]));
         spec.mounts_mut().get_or_insert_default().extend(binds);
         if settings.network == NetworkMode::Host
             && let Some(namespaces) =

@@ -59,7 +59,8 @@ pub(crate) struct Resources {
 }
 
 impl Owned {
-    /// Starts the program as a child of this process, which has one thread. `root` is the mount that becomes the root,
+    /// Starts the program as a child of this process, which has one thread. `root` is the mount that becomes the root, `images` are
+    /// mounts of images,
     /// `state` a directory that is emptied at boot.
     ///
     /// # Errors
@@ -67,7 +68,7 @@ impl Owned {
     /// been reaped.
     pub(crate) fn start(
         &mut self,
-        root: &Mount,
+        (root, images): (&Mount, &[Mount]),
         state: &Path,
         size: ConsoleSize,
         theirs: Theirs,
@@ -79,14 +80,17 @@ impl Owned {
         let dirs = Dirs::make(&self.dir())?;
         self.write_etc(&dirs)?;
         let mut spec = self.spec(&dirs);
+        let sources = self.add_mounts(&mut spec, images)?;
         self.confine(&mut spec, state)?;
         let devices = resources.cgroup.as_ref().and_then(Cgroup::dir);
         let mut handed = Handed::default();
         let network = resources.network().map(|namespace| handed.lend(namespace));
         let born_in = devices.map(|dir| handed.lend(dir));
+        let sources: Vec<_> = sources.iter().map(|(at, fd)| (*at, handed.lend(fd.as_fd()))).collect();
         let settings = self.container.settings.clone();
         let request = Request {
             root: Some(root),
+            sources: &sources,
             network,
             cgroups: Cgroups {
                 layout: Some(layout),

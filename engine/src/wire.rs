@@ -59,6 +59,8 @@ pub(crate) struct StartRequest {
     pub(crate) id: String,
     /// Mount that is its root.
     pub(crate) root: oci_spec::runtime::Mount,
+    /// Mounts of images, in the order of the container's mounts.
+    pub(crate) images: Vec<oci_spec::runtime::Mount>,
     /// Initial size of its terminal: lines and columns.
     pub(crate) size: (u16, u16),
     /// Whether the requesting command is attached from the first byte of output, and sends input.

@@ -6,7 +6,7 @@ use crate::missing;
 use crate::session::Session;
 use crate::ui;
 use clap::Parser;
-use kiln_engine::{Containers, EngineError};
+use kiln_engine::{Containers, EngineError, Listed};
 use std::ffi::OsString;
 
 /// Remove containers.
@@ -15,7 +15,7 @@ struct Rm {
     /// Kill running containers first, and ignore containers that do not exist
     #[arg(short, long)]
     force: bool,
-    /// Remove anonymous volumes of the containers as well (containers have no volumes yet)
+    /// Remove anonymous volumes of the containers as well
     #[arg(short, long)]
     volumes: bool,
     /// Remove these containers: names or ids
@@ -35,7 +35,13 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let containers = Containers::open(&session.store)?;
     let mut code = 0;
     for name in &rm.containers {
-        let removed = containers.find(name).and_then(|container| containers.remove(&container, rm.force));
+        let removed = containers.find(name).and_then(|container| {
+            containers.remove(&container, rm.force)?;
+            match &container {
+                Listed::Sound(container) if rm.volumes => containers.remove_anonymous_volumes(container),
+                Listed::Sound(_) | Listed::Damaged(_) => Ok(()),
+            }
+        });
         match removed {
             Ok(()) => ui::line(name),
             Err(EngineError::NoSuchContainer(_)) if rm.force => {}

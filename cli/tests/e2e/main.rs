@@ -45,5 +45,9 @@ mod rename;
 mod running;
 mod stages;
 mod terminal;
+<<<<<<< /tmp/kt-flags/mf.ours
 mod top;
+=======
+mod volumes;
+>>>>>>> /tmp/kt-flags/mf.theirs
 mod web_server;

@@ -154,8 +154,12 @@ impl Serving {
         let streams = |errno| EngineError::Streams(errno);
         let (theirs, mut streams_here) = made.map_err(streams)?;
         let size = ConsoleSize { rows: self.request.size.0, columns: self.request.size.1 };
-        let Started { process, console, time, resources } =
-            self.owned.start(&self.request.root, &self.request.state, size, theirs)?;
+        let Started { process, console, time, resources } = self.owned.start(
+            (&self.request.root, &self.request.images),
+            &self.request.state,
+            size,
+            theirs,
+        )?;
         if let Some(master) = console {
             streams_here.set_console(master).map_err(streams)?;
         }

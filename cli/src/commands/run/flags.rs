@@ -1,9 +1,12 @@
 //! Flags of a new container, for `kiln run` and `kiln create`.
 
+mod mounts;
+
 use crate::error::{CliError, code};
 use clap::Args;
 use kiln_engine::log::LogSettings;
 use kiln_engine::{NetworkMode, RestartPolicy, RunOptions, SecurityOptions};
+use mounts::MountFlags;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -65,6 +68,8 @@ pub(in crate::commands) struct Flags {
     /// Set a security option, NAME=VALUE: apparmor, label, no-new-privileges, seccomp; may be repeated
     #[arg(long, value_name = "OPTION")]
     pub(in crate::commands) security_opt: Vec<String>,
+    #[command(flatten)]
+    mounts: MountFlags,
 }
 
 impl Flags {
@@ -95,7 +100,7 @@ impl Flags {
             )));
         }
         let pairs = self.label.iter().map(|entry| entry.split_once('=').unwrap_or((entry, "")));
-        Ok(RunOptions {
+        let mut options = RunOptions {
             name: self.name.clone(),
             auto_remove: self.rm,
             arguments: command.iter().map(text).collect(),
@@ -112,9 +117,11 @@ impl Flags {
             restart,
             stdin_once: self.interactive,
             log: LogSettings::parse(&self.log_driver, &self.log_opt).map_err(|error| usage(&error))?,
-            security: SecurityOptions::parse(&self.security_opt)
-                .map_err(|error| CliError::failed(error.to_string()).with_code(code::USAGE))?,
-        })
+            security: SecurityOptions::parse(&self.security_opt).map_err(refused)?,
+            ..RunOptions::default()
+        };
+        self.mounts.add_to(&mut options)?;
+        Ok(options)
     }
 
     /// Writes the id of the new container to the file of `--cidfile`.
@@ -152,6 +159,11 @@ impl Flags {
                 .with_code(code::USAGE)),
         }
     }
+}
+
+/// Error for a flag with a value that cannot be used.
+fn refused(error: impl std::fmt::Display) -> CliError {
+    CliError::failed(error.to_string()).with_code(code::USAGE)
 }
 
 /// Completes `NAME` with its value in this process; a name without a value stays, and removes the image's variable.

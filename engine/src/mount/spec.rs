@@ -1,0 +1,262 @@
+//! Mounts as parts of the OCI specification.
+
+use super::{Below, MountError, MountPoint, Source};
+use crate::container::{Containers, Owned};
+use crate::error::EngineError;
+use crate::record::Container;
+use kiln_image::store::{LayerId, Store};
+use kiln_image::sys::{CallError, Named};
+use kiln_runtime::host::{Feature, Host};
+use kiln_runtime::{spec, view};
+use oci_spec::runtime::{Mount, Spec};
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Default options of a tmpfs (moby `daemon/volumes_unix.go`).
+const TMPFS: [&str; 3] = ["noexec", "nosuid", "nodev"];
+
+impl Containers<'_> {
+    /// Prepares what a start needs of the store, for a container whose image has the layers of `stack`: owners of files, and
+    /// mounts of images in the order of the container's mounts.
+    ///
+    /// # Errors
+    /// Fails for volumes that do not exist, users that the image does not have, and missing layers.
+    pub(crate) fn prepare_mounts(&self, container: &Container) -> Result<Vec<Mount>, EngineError> {
+        let mut images = Vec::new();
+        for point in &container.settings.mounts {
+            match &point.source {
+                Source::Image { layers, .. } => images.push(view_of(self.store, layers)?),
+                Source::Host { path, create } if point.chown => {
+                    make_source(path, *create)?;
+                    self.give_away(container, Path::new(path))?;
+                }
+                Source::Volume { name, .. } if point.chown => {
+                    self.give_away(container, &self.volume_data(name))?;
+                }
+                Source::Host { .. } | Source::Volume { .. } | Source::Tmpfs(_) => {}
+            }
+        }
+        Ok(images)
+    }
+}
+
+impl Owned {
+    /// Adds the container's mounts to a specification; `images` are those of images. Returns sources that were opened
+    /// here, by the index of the mount. The store need not be open.
+    ///
+    /// # Errors
+    /// [`EngineError::Mount`] for sources that no longer exist, and for a propagation that the host's mount lacks.
+    pub(crate) fn add_mounts(
+        &self,
+        spec: &mut Spec,
+        images: &[Mount],
+    ) -> Result<Vec<(usize, OwnedFd)>, EngineError> {
+        let mut images = images.iter();
+        let mut points: Vec<(&MountPoint, Option<&Mount>)> = Vec::new();
+        for point in &self.container.settings.mounts {
+            let is_image = matches!(point.source, Source::Image { .. });
+            points.push((point, if is_image { images.next() } else { None }));
+        }
+        // Directories before those below them.
+        points.sort_by_key(|(point, _)| point.target.matches('/').count());
+        leave_out_replaced(spec, &points.iter().map(|(point, _)| *point).collect::<Vec<_>>());
+        let mut opened = Vec::new();
+        for (point, image) in points {
+            let mount = self.mount(point, image)?;
+            if let Some(propagation) = &point.propagation {
+                allow_propagation(spec, point, propagation)?;
+            }
+            let mounts = spec.mounts_mut().get_or_insert_default();
+            if !point.subpath.is_empty() {
+                opened.push((mounts.len(), open_subpath(point, &mount)?));
+            }
+            mounts.push(mount);
+        }
+        Ok(opened)
+    }
+
+    fn mount(&self, point: &MountPoint, image: Option<&Mount>) -> Result<Mount, EngineError> {
+        let path = match &point.source {
+            Source::Tmpfs(options) => {
+                let access = if point.read_only { "ro" } else { "rw" };
+                let options: Vec<&str> =
+                    TMPFS.into_iter().chain([access]).chain(options.iter().map(String::as_str)).collect();
+                return Ok(spec::mount("tmpfs", &point.target, "tmpfs", &options));
+            }
+            Source::Image { name, .. } => {
+                let mut mount = image.cloned().ok_or_else(|| EngineError::NoSuchVolume(name.clone()))?;
+                mount.set_destination(PathBuf::from(&point.target));
+                return Ok(mount);
+            }
+            Source::Host { path, create } => {
+                make_source(path, *create)?;
+                PathBuf::from(path)
+            }
+            Source::Volume { name, .. } => {
+                let path = self.records.volume_data(name);
+                if !path.is_dir() {
+                    return Err(EngineError::NoSuchVolume(name.clone()));
+                }
+                path
+            }
+        };
+        let options = bind_options(point)?;
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        Ok(spec::mount("bind", &point.target, &path.to_string_lossy(), &options))
+    }
+}
+
+/// Opens a path inside of a volume or image. Links in it cannot lead out.
+fn open_subpath(point: &MountPoint, mount: &Mount) -> Result<OwnedFd, EngineError> {
+    let (name, root) = match &point.source {
+        Source::Image { name, .. } => (name.clone(), view::detached(mount)?),
+        Source::Volume { name, .. } => {
+            let path = mount.source().clone().unwrap_or_default();
+            (name.clone(), kiln_image::sys::open_dir(&path)?)
+        }
+        Source::Host { path, .. } => (path.clone(), kiln_image::sys::open_dir(Path::new(path))?),
+        Source::Tmpfs(_) => return Err(EngineError::NoSuchVolume(point.target.clone())),
+    };
+    let refused = |errno: rustix::io::Errno| MountError::Subpath {
+        subpath: point.subpath.clone(),
+        source_name: name.clone(),
+        reason: std::io::Error::from(errno).to_string(),
+    };
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let inside = rustix::fs::openat2(&root, point.subpath.as_str(), flags, Mode::empty(), resolve);
+    let inside = inside.map_err(refused)?;
+    let copy = view::copy(Path::new(&format!("/proc/self/fd/{}", inside.as_raw_fd())), true);
+    Ok(view::cut_off(copy.map_err(refused)?).map_err(refused)?)
+}
+
+/// Read-only tree of an image.
+fn view_of(store: &Store, layers: &[String]) -> Result<Mount, EngineError> {
+    let layers: Vec<LayerId> = layers.iter().map(|id| LayerId::from(id.as_str())).collect();
+    Ok(store.view_mount(&store.stack_of(&layers)?, &[]))
+}
+
+/// Removes the default mounts that the user's replace, and those below a /dev of the user.
+fn leave_out_replaced(spec: &mut Spec, points: &[&MountPoint]) {
+    let replaces = |mount: &Mount| {
+        points.iter().any(|point| {
+            let target = Path::new(&point.target);
+            mount.destination() == target
+                || target == Path::new("/dev") && mount.destination().starts_with("/dev")
+        })
+    };
+    spec.mounts_mut().get_or_insert_default().retain(|mount| !replaces(mount));
+}
+
+/// Checks the source of a host directory's mount; a missing one is created if that is asked for.
+fn make_source(path: &str, create: bool) -> Result<(), EngineError> {
+    match Path::new(path).try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) if create => Ok(fs::create_dir_all(path).call("mkdir", path)?),
+        Ok(false) => Err(MountError::NoSource(path.to_owned()).into()),
+        Err(error) => {
+            let errno = rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO);
+            Err(CallError { call: "stat", path: path.into(), errno }.into())
+        }
+    }
+}
+
+/// Mount options of a bind mount.
+fn bind_options(point: &MountPoint) -> Result<Vec<String>, EngineError> {
+    let bind = if point.below == Below::Omitted { "bind" } else { "rbind" };
+    let propagation = point.propagation.as_deref().unwrap_or("rprivate");
+    let mut options = vec![bind.to_owned(), propagation.to_owned()];
+    if !point.read_only {
+        return Ok(options);
+    }
+    let is_recursive = Host::get().has(Feature::MountSetattr);
+    let access = match point.below {
+        Below::ReadOnly if !is_recursive => {
+            let why = Host::get().needs(Feature::MountSetattr).to_string();
+            return Err(MountError::Recursive(point.target.clone(), why).into());
+        }
+        Below::Mounted | Below::ReadOnly if is_recursive => "rro",
+        _ => "ro",
+    };
+    options.push(access.to_owned());
+    Ok(options)
+}
+
+/// Sets the propagation of the root that a shared or slave mount needs, after a check of the host's mount.
+fn allow_propagation(spec: &mut Spec, point: &MountPoint, propagation: &str) -> Result<(), EngineError> {
+    let Source::Host { path, .. } = &point.source else { return Ok(()) };
+    let kind = propagation.strip_prefix('r').unwrap_or(propagation);
+    if kind == "private" {
+        return Ok(());
+    }
+    let real = fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path));
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let (mount, optional) = mount_of(&table, &real);
+    let has = |name: &str| optional.iter().any(|field| field.starts_with(name));
+    let wanted = if kind == "shared" { "shared" } else { "shared or slave" };
+    if !(has("shared:") || kind == "slave" && has("master:")) {
+        return Err(MountError::NotShared { path: path.clone(), mount, wanted }.into());
+    }
+    let Some(linux) = spec.linux_mut() else { return Ok(()) };
+    let current = linux.rootfs_propagation().as_deref().unwrap_or_default();
+    match kind {
+        "shared" => linux.set_rootfs_propagation(Some("shared".to_owned())),
+        _ if !matches!(current, "shared" | "rslave") => {
+            linux.set_rootfs_propagation(Some("rslave".to_owned()))
+        }
+        _ => linux,
+    };
+    Ok(())
+}
+
+/// Mount point that contains a path, with the optional fields of its line (proc_pid_mountinfo(5)).
+fn mount_of<'a>(table: &'a str, path: &Path) -> (String, Vec<&'a str>) {
+    let mut found = (String::from("/"), Vec::new());
+    for line in table.lines() {
+        let Some((head, _)) = line.split_once(" - ") else { continue };
+        let fields: Vec<&str> = head.split(' ').collect();
+        let Some(mount) = fields.get(4) else { continue };
+        let mount = mount.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
+        // Of several mounts at one path the last one is visible.
+        if path.starts_with(&mount) && mount.len() >= found.0.len() {
+            found = (mount, fields.get(6..).unwrap_or_default().to_vec());
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount::Flag;
+    use crate::mount::Mount as Point;
+
+    #[test]
+    fn the_mount_of_a_path_is_the_deepest_and_last() {
+        let table = "1 0 8:1 / / rw shared:1 - ext4 a rw\n2 1 8:1 / /data rw - ext4 a rw\n\
+                     3 1 8:1 / /data rw master:4 - ext4 a rw\n4 1 8:1 / /data\\0402 rw shared:5 - ext4 a rw\n";
+        let found = |path: &str| {
+            let (mount, fields) = mount_of(table, Path::new(path));
+            format!("{mount} {}", fields.join(" "))
+        };
+        assert_eq!(found("/x"), "/ shared:1");
+        assert_eq!(found("/data/x"), "/data master:4");
+        assert_eq!(found("/data 2/x"), "/data 2 shared:5");
+        assert_eq!(found("/database"), "/ shared:1");
+    }
+
+    #[test]
+    fn the_users_mounts_replace_the_default_ones() {
+        let targets = |path: &str| {
+            let point = Point::new(Source::Tmpfs(Vec::new()), path.to_owned(), Flag::Tmpfs);
+            let mut spec = spec::default(PathBuf::from("/r"));
+            leave_out_replaced(&mut spec, &[&point]);
+            let mounts = spec.mounts().iter().flatten();
+            mounts.map(|mount| mount.destination().display().to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(targets("/dev"), "/proc /sys /sys/fs/cgroup");
+        assert!(!targets("/dev/shm").contains("/dev/shm") && targets("/dev/shm").contains("/dev/pts"));
+    }
+}
