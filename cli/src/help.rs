@@ -185,7 +185,7 @@ const RUN_GROUPS: &[(&str, &[&str])] = &[
         "Common options",
         &["rm", "interactive", "tty", "name", "env", "env_file", "workdir", "user", "entrypoint"],
     ),
-    ("Image options", &["pull", "quiet"]),
+    ("Image options", &["pull", "platform", "quiet"]),
     ("Mount options", &["volume", "mount", "tmpfs", "volumes_from", "volume_driver"]),
     ("Network options", &["network", "hostname"]),
     ("Process and security options", &["init", "security_opt", "label"]),

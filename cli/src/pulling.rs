@@ -11,6 +11,16 @@ use kiln_registry::{PullEvent, Pulled};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+/// Platform of `--platform`; this host's without the flag.
+///
+/// # Errors
+///
+/// Fails for texts that are no platform.
+pub fn platform(text: Option<&str>) -> Result<Platform, CliError> {
+    let Some(text) = text else { return Ok(Platform::host()) };
+    text.parse().map_err(|error| CliError::failed(format!("failed to parse platform {error}")))
+}
+
 /// Pulls an image, and calls `line` with each line of progress. Returns the result and the image's full name.
 ///
 /// # Errors
@@ -19,6 +29,7 @@ use std::sync::{Mutex, PoisonError};
 pub fn pull(
     finder: &ImageFinder<'_>,
     name: &str,
+    platform: &Platform,
     line: &(dyn Fn(&str) + Sync),
 ) -> Result<(Pulled, Reference), CliError> {
     let reference: Reference = name
@@ -39,7 +50,7 @@ pub fn pull(
         }
         PullEvent::Complete(digest) => layer(&digest, "Pull complete"),
     };
-    let pulled = finder.pull(&reference, &Platform::host(), &hear)?;
+    let pulled = finder.pull(&reference, platform, &hear)?;
     line(&format!("Digest: {}", pulled.digest));
     let status = if pulled.is_new { "Downloaded newer image for" } else { "Image is up to date for" };
     line(&format!("Status: {status} {}", reference.familiar()));

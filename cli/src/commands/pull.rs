@@ -15,6 +15,9 @@ struct Pull {
     /// Show only the image's name
     #[arg(short, long)]
     quiet: bool,
+    /// Download the image for this platform, os/architecture [default: this host's]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<String>,
     /// Download this image: [REGISTRY/]NAME[:TAG|@DIGEST]
     image: String,
 }
@@ -34,7 +37,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             ui::line(text);
         }
     };
-    let (_, reference) = pulling::pull(&finder, &pull.image, &line)?;
+    let platform = pulling::platform(pull.platform.as_deref())?;
+    let (_, reference) = pulling::pull(&finder, &pull.image, &platform, &line)?;
     ui::line(&reference.to_string());
     Ok(0)
 }
