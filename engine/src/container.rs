@@ -89,8 +89,10 @@ impl<'a> Containers<'a> {
         if let Some(name) = &options.name {
             name::check(name)?;
         }
+        options.check()?;
         let id = kiln_image::digest::hex(&random::<32>());
         let mut settings = Settings::new(&image.config.config, options, &id)?;
+        self.settle_names(&mut settings, options.hostname.is_some())?;
         // Layers of the image must not be collected before the pin is written.
         let _using = self.store.use_layers()?;
         let stack = self.store.stack(&image.config.rootfs.diff_ids)?;

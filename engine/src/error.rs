@@ -2,6 +2,8 @@
 
 use crate::mount::MountError;
 use crate::record::RecordError;
+use crate::security::SecurityOptionError;
+use crate::settings::{DeviceError, HealthError, LimitError, NamespaceError, PrivilegeError};
 use kiln_image::layer::WriteError;
 use kiln_image::store::StoreError;
 use kiln_image::sys::CallError;
@@ -76,12 +78,33 @@ pub enum EngineError {
         /// Ids of the containers, separated by commas.
         containers: String,
     },
+    /// A limit cannot be set.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// A device cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A namespace cannot be shared.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// A privilege does not exist, or cannot be given.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
+    /// A health check is invalid.
+    #[error(transparent)]
+    Health(#[from] HealthError),
+    /// An option of confinement is invalid.
+    #[error(transparent)]
+    Security(#[from] SecurityOptionError),
+    /// A time zone does not exist on the host.
+    #[error("unrecognized time zone {0:?}: /usr/share/zoneinfo of this host has none of that name")]
+    TimeZone(String),
+    /// A signal does not exist.
+    #[error("invalid signal: {0}")]
+    Signal(String),
     /// A mount cannot be carried out.
     #[error(transparent)]
     Mount(#[from] MountError),
-    /// The files of an image cannot be mounted.
-    #[error(transparent)]
-    View(#[from] ViewError),
     /// The files of an image cannot be copied into a volume.
     #[error("cannot fill a volume with the image's files")]
     Fill(#[from] WriteError),
@@ -93,7 +116,7 @@ pub enum EngineError {
     Start(#[from] SpawnError),
     /// The file tree of the container cannot be mounted.
     #[error("cannot open the files of the container")]
-    View(#[source] ViewError),
+    View(#[from] ViewError),
     /// The network cannot be set up.
     #[error("cannot connect the container to a network: {0}")]
     Network(#[from] NetworkError),

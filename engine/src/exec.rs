@@ -132,22 +132,25 @@ impl Live {
         let target = handed.lend(self.pidfd.as_fd());
         let cgroup = cgroups.open()?.map(|dir| handed.give(dir));
         let security = &self.container.settings.security;
-        let has_filter = !options.privileged && !security.no_seccomp;
+        let settings = &self.container.settings;
+        let filter = if options.privileged { Filter::None } else { settings.filter() };
+        let profile = security.profile(settings.privileges.capabilities())?.filter(|_| !options.privileged);
         let request = ExecRequest {
             target,
             namespaces: other_namespaces(self.pid),
             cgroup,
             parent: ParentWork::NONE.and_if(cgroups.needs_parent(), ParentWork::START),
             personality: None,
-            seccomp: None,
+            seccomp: profile.as_ref(),
             keyring: Keyring::New,
             terminal: Terminal { size: stdio.console, ..Terminal::default() },
             identity: Identity {
                 user: Some(options.user.as_deref().unwrap_or(&self.container.settings.user)),
                 home: Home::Given,
-                filter: if has_filter { Filter::Default } else { Filter::None },
+                filter,
+                groups: settings.privileges.supplementary(),
+                more_groups: settings.privileges.more_groups(),
                 modules: Modules { apparmor: !options.privileged, selinux: false },
-                ..Identity::default()
             },
             program: ProgramFile::default(),
         };
@@ -176,6 +179,9 @@ impl Live {
             spec::make_insecure(&mut spec);
         }
         let mut process = spec.process().clone().unwrap_or_default();
+        if !options.privileged {
+            settings.privileges.apply_to_process(&mut process);
+        }
         let dir = options.dir.as_deref().unwrap_or(&settings.dir);
         let profile = Some(self.container.profile.clone()).filter(|profile| !profile.is_empty());
         process

@@ -7,26 +7,28 @@
 #![forbid(unsafe_code)]
 
 mod attached;
+mod cgroups;
 mod changes;
 mod commit;
 mod container;
 mod copy;
 mod directory;
 mod error;
+mod etc;
 mod exec;
 mod freeze;
 pub mod log;
 mod monitor;
-mod name;
-mod processes;
 pub mod mount;
 mod name;
+mod prepare;
+mod processes;
 pub mod quantity;
 mod record;
 mod rename;
 mod restart;
 mod security;
-mod settings;
+pub mod settings;
 mod spec;
 mod start;
 mod stats;

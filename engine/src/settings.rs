@@ -1,13 +1,32 @@
-//! Settings of a container, computed from its image's defaults and the user's options. Pure.
+//! Settings of a container, computed from its image's defaults and the user's options.
+//!
+//! Options that say the same before and after the creation of a container have one type for both, in a module each.
+
+pub mod devices;
+mod health;
+pub mod limits;
+mod namespaces;
+pub mod ports;
+pub mod privileges;
+pub mod resolution;
+
+pub use devices::{DeviceError, DeviceNode, Devices};
+pub use health::{HealthError, HealthOptions};
+pub use limits::{Capacity, DeviceRate, DeviceWeight, LimitError, Limits, Ulimit};
+pub use namespaces::{NamespaceError, NamespaceMode, Namespaces, user_mode};
+pub use ports::PortError;
+pub use privileges::{PrivilegeError, Privileges};
+pub use resolution::{Resolution, ResolutionError};
 
 use crate::error::EngineError;
 use crate::log::LogSettings;
 use crate::mount::{MountPoint, MountRequest};
 use crate::restart::RestartPolicy;
 use crate::security::SecurityOptions;
-use kiln_image::config::RunConfig;
+use kiln_image::config::{Healthcheck, RunConfig};
+use kiln_runtime::signal;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The default `PATH` (moby `daemon/pkg/oci`).
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -53,10 +72,83 @@ pub struct RunOptions {
     pub mounts: Vec<MountRequest>,
     /// Containers whose volumes and host directories are mounted as well, as `NAME[:ro|rw]`.
     pub volumes_from: Vec<String>,
+    /// Limits of its processes.
+    pub limits: Limits,
+    /// Privileges of its processes.
+    pub privileges: Privileges,
+    /// Devices beyond the default ones.
+    pub devices: Devices,
+    /// Namespaces that it shares.
+    pub namespaces: Namespaces,
+    /// Names of hosts and name servers.
+    pub resolution: Resolution,
+    /// Changes to the image's health check.
+    pub health: HealthOptions,
+    /// Ports besides those that the image exposes, such as `80/tcp`.
+    pub exposed: Vec<String>,
+    /// Annotations of the container.
+    pub annotations: BTreeMap<String, String>,
+    /// Signal that requests the program to stop; the image's when `None`.
+    pub stop_signal: Option<String>,
+    /// Time to stop in seconds, -1 for any; the default when `None`.
+    pub stop_timeout: Option<i64>,
+    /// Time zone by its name, or `local` for the host's; the image's when `None`.
+    pub time_zone: Option<String>,
+    /// File to which the command wrote the id.
+    pub id_file: Option<String>,
+}
+
+impl RunOptions {
+    /// Checks the options for this host. Returns warnings about those without effect.
+    ///
+    /// # Errors
+    /// Fails for options that are out of range, or that contradict each other.
+    pub fn check(&self) -> Result<Vec<String>, EngineError> {
+        self.privileges.check()?;
+        self.health.check()?;
+        self.check_namespaces()?;
+        if let Some(name) = self.stop_signal.as_ref().filter(|name| signal::parse(name).is_none()) {
+            return Err(EngineError::Signal(name.clone()));
+        }
+        // Finding out about the host takes some system calls.
+        if self.limits == Limits::default() {
+            return Ok(Vec::new());
+        }
+        Ok(self.limits.check(&Capacity::detect())?)
+    }
+
+    fn check_namespaces(&self) -> Result<(), EngineError> {
+        use NamespaceMode::Private;
+        let conflict = |condition: bool, what: &'static str, kind: &'static str| {
+            if condition { Err(NamespaceError::Conflict(what, kind)) } else { Ok(()) }
+        };
+        let shares_names = self.namespaces.uts != Private;
+        conflict(shares_names && self.hostname.is_some(), "hostname", "UTS")?;
+        conflict(shares_names && !self.resolution.domainname.is_empty(), "domainname", "UTS")?;
+        if matches!(self.network, NetworkMode::Container(_)) {
+            const KIND: &str = "container type network";
+            conflict(self.hostname.is_some(), "hostname", KIND)?;
+            conflict(!self.resolution.servers.is_empty(), "dns", KIND)?;
+            conflict(!self.resolution.hosts.is_empty(), "custom host-to-IP mapping", KIND)?;
+            conflict(!self.exposed.is_empty(), "port exposing", KIND)?;
+        }
+        let host_network = self.network == NetworkMode::Host;
+        for name in self.privileges.sysctls.keys() {
+            let is_shared = if name.starts_with("net.") {
+                host_network
+            } else {
+                self.namespaces.ipc == NamespaceMode::Host
+            };
+            if is_shared {
+                return Err(PrivilegeError::Shared(name.clone()).into());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Network of a container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkMode {
     /// Separate network namespace, connected by a bridge.
@@ -66,15 +158,18 @@ pub enum NetworkMode {
     None,
     /// Network namespace of the host.
     Host,
+    /// Network namespace of another container, by name or id.
+    Container(String),
 }
 
 impl NetworkMode {
     /// Name of the mode in Docker's options.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> String {
         match self {
-            NetworkMode::Bridge => "bridge",
-            NetworkMode::None => "none",
-            NetworkMode::Host => "host",
+            NetworkMode::Bridge => "bridge".to_owned(),
+            NetworkMode::None => "none".to_owned(),
+            NetworkMode::Host => "host".to_owned(),
+            NetworkMode::Container(id) => format!("container:{id}"),
         }
     }
 }
@@ -116,6 +211,42 @@ pub struct Settings {
     /// Containers from which mounts were taken, as written by the user.
     #[serde(default)]
     pub volumes_from: Vec<String>,
+    /// Limits of its processes.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Privileges of its processes.
+    #[serde(default)]
+    pub privileges: Privileges,
+    /// Devices beyond the default ones.
+    #[serde(default)]
+    pub devices: Devices,
+    /// Namespaces that it shares; other containers by their ids.
+    #[serde(default)]
+    pub namespaces: Namespaces,
+    /// Names of hosts and name servers.
+    #[serde(default)]
+    pub resolution: Resolution,
+    /// Health check; `None` without one.
+    #[serde(default)]
+    pub health: Option<Healthcheck>,
+    /// Ports that it exposes, such as `80/tcp`.
+    #[serde(default)]
+    pub exposed: BTreeSet<String>,
+    /// Mount points of volumes of the image.
+    #[serde(default)]
+    pub image_volumes: BTreeSet<String>,
+    /// Annotations of the container.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// Time to stop in seconds, -1 for any; `None` for the default.
+    #[serde(default)]
+    pub stop_timeout: Option<i64>,
+    /// Time zone by its name, or `local`; `None` for the image's.
+    #[serde(default)]
+    pub time_zone: Option<String>,
+    /// File to which the command wrote the id.
+    #[serde(default)]
+    pub id_file: Option<String>,
 }
 
 impl Settings {
@@ -138,14 +269,26 @@ impl Settings {
             command,
             dir: options.dir.clone().unwrap_or_else(|| image.working_dir.clone()),
             labels: image.labels.iter().chain(&options.labels).map(|(k, v)| (k.clone(), v.clone())).collect(),
-            stop_signal: image.stop_signal.clone(),
+            stop_signal: options.stop_signal.clone().or_else(|| image.stop_signal.clone()),
             init: options.init,
             tty: options.tty,
             interactive: options.interactive,
-            network: options.network,
+            network: options.network.clone(),
             security: options.security.clone(),
             mounts: Vec::new(),
             volumes_from: options.volumes_from.clone(),
+            limits: options.limits.clone(),
+            privileges: options.privileges.clone(),
+            devices: options.devices.clone(),
+            namespaces: options.namespaces.clone(),
+            resolution: options.resolution.clone(),
+            health: options.health.merged(image.healthcheck.as_ref()),
+            exposed: image.exposed_ports.keys().chain(&options.exposed).cloned().collect(),
+            image_volumes: image.volumes.keys().cloned().collect(),
+            annotations: options.annotations.clone(),
+            stop_timeout: options.stop_timeout,
+            time_zone: options.time_zone.clone(),
+            id_file: options.id_file.clone(),
         };
         if settings.arguments().is_empty() {
             return Err(EngineError::NoCommand);

@@ -2,13 +2,11 @@
 
 use crate::container::Owned;
 use crate::error::EngineError;
-use crate::settings::NetworkMode;
 use kiln_image::store::make_upper;
 use kiln_image::sys::{CallError, Named};
-use kiln_network::etc::{self, Resolver};
 use kiln_runtime::container::etc::STUB_DIRS;
 use kiln_runtime::{apparmor, spec};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::Spec;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,32 +19,18 @@ impl Owned {
     /// Adds the AppArmor profile and the requested privileges to a specification.
     pub(crate) fn confine(&mut self, spec: &mut Spec, state: &Path) -> Result<(), EngineError> {
         let security = &self.container.settings.security;
-        let profile = apparmor::profile(security.apparmor.as_deref(), state)?;
+        let profile = apparmor::profile(self.container.settings.apparmor(), state)?;
         let process = spec.process_mut().get_or_insert_default();
         process.set_no_new_privileges(Some(security.no_new_privileges)).set_apparmor_profile(profile.clone());
         self.container.profile = profile.unwrap_or_default();
         Ok(())
     }
 
-    /// Writes the container's files for /etc.
-    pub(crate) fn write_etc(&self, dirs: &Dirs) -> Result<(), EngineError> {
-        let settings = &self.container.settings;
-        let address = self.container.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
-        let resolver = match settings.network {
-            NetworkMode::Host => Resolver::OfHost,
-            NetworkMode::Bridge | NetworkMode::None => Resolver::ForContainer,
-        };
-        for (name, text) in etc::files(&settings.hostname, address.as_deref(), resolver) {
-            let path = dirs.etc.join(name);
-            fs::write(&path, text).call("write", &path)?;
-        }
-        Ok(())
-    }
-
     pub(crate) fn spec(&self, dirs: &Dirs) -> Spec {
         let settings = &self.container.settings;
         let mut spec = spec::default(dirs.root.clone());
-        spec.set_hostname(Some(settings.hostname.clone()));
+        let domain = Some(settings.resolution.domainname.clone()).filter(|domain| !domain.is_empty());
+        spec.set_hostname(Some(settings.hostname.clone())).set_domainname(domain);
         let dir = spec::clean_path(&settings.dir);
         let mut arguments = settings.arguments();
         if settings.init {
@@ -62,17 +46,7 @@ impl Owned {
             .set_env(Some(settings.full_environment()))
             .set_cwd(PathBuf::from(dir))
             .set_terminal(Some(settings.tty));
-        let is_free =
-            |name: &&str| !settings.mounts.iter().any(|mount| mount.target == format!("/etc/{name}"));
-        let binds = ["resolv.conf", "hostname", "hosts"].into_iter().filter(is_free);
-        let binds = binds.map(|name| spec::bind(dirs.etc.join(name), &format!("/etc/{name}"), &[]));
-        spec.mounts_mut().get_or_insert_default().extend(binds);
-        if settings.network == NetworkMode::Host
-            && let Some(namespaces) =
-                spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut())
-        {
-            namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
-        }
+        spec.mounts_mut().get_or_insert_default().extend(self.etc_mounts(dirs));
         spec
     }
 }

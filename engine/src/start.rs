@@ -9,8 +9,7 @@ use crate::spec::Dirs;
 use kiln_network::{Bridge, Connection};
 use kiln_runtime::cgroup::{self, Cgroup, Groups, Layout, stats};
 use kiln_runtime::container::{
-    CallerError, Cgroups, DeviceNodes, Entry, Filter, Handed, Identity, Modules, ParentWork, Request, Steps,
-    Terminal,
+    CallerError, Cgroups, Handed, Identity, Modules, ParentWork, Request, Steps, Terminal,
 };
 use kiln_runtime::host::Host;
 use kiln_runtime::launch::{Launched, launch};
@@ -80,30 +79,34 @@ impl Owned {
         let dirs = Dirs::make(&self.dir())?;
         self.write_etc(&dirs)?;
         let mut spec = self.spec(&dirs);
-        let sources = self.add_mounts(&mut spec, images)?;
         self.confine(&mut spec, state)?;
         let devices = resources.cgroup.as_ref().and_then(Cgroup::dir);
+        let device_nodes = self.device_nodes(devices.is_some());
+        let prepared = self.prepare(&mut spec, device_nodes, images)?;
         let mut handed = Handed::default();
         let network = resources.network().map(|namespace| handed.lend(namespace));
         let born_in = devices.map(|dir| handed.lend(dir));
-        let sources: Vec<_> = sources.iter().map(|(at, fd)| (*at, handed.lend(fd.as_fd()))).collect();
+        let (sources, nodes) = (prepared.lend_sources(&mut handed), prepared.lend_nodes(&mut handed));
         let settings = self.container.settings.clone();
         let request = Request {
             root: Some(root),
             sources: &sources,
+            nodes: &nodes,
             network,
             cgroups: Cgroups {
                 layout: Some(layout),
                 groups: resources.cgroup.as_ref().map(Cgroup::groups),
                 born_in,
-                entry: Entry::BySelfIfPossible,
+                entry: self.entry(),
             },
-            devices: if devices.is_some() { DeviceNodes::Made } else { DeviceNodes::Exclusive },
+            devices: device_nodes,
             parent: ParentWork::START,
             terminal: Terminal { size, ..Terminal::default() },
             identity: Identity {
                 user: Some(&settings.user),
-                filter: if settings.security.no_seccomp { Filter::None } else { Filter::Default },
+                filter: settings.filter(),
+                groups: settings.privileges.supplementary(),
+                more_groups: settings.privileges.more_groups(),
                 modules: Modules { apparmor: true, selinux: false },
                 ..Identity::default()
             },
@@ -122,7 +125,7 @@ impl Owned {
         cgroup::remove_orphans(layout, CGROUP_PREFIX);
         let mut resources = Resources {
             // Without the cgroup other means restrict devices.
-            cgroup: Cgroup::create(layout, &cgroup::own_name(CGROUP_PREFIX), None, true).ok(),
+            cgroup: self.make_cgroup(layout, &cgroup::own_name(CGROUP_PREFIX))?,
             ..Resources::default()
         };
         match self.container.settings.network {
@@ -130,7 +133,7 @@ impl Owned {
                 resources.connection = Some(Bridge::open(state)?.connect(&OneThread)?);
             }
             NetworkMode::None => resources.isolated = Some(kiln_network::isolated(&OneThread)?),
-            NetworkMode::Host => {}
+            NetworkMode::Host | NetworkMode::Container(_) => {}
         }
         Ok(resources)
     }

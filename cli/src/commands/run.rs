@@ -164,7 +164,8 @@ impl Run {
 
     /// Reports that the container uses public name servers instead of the host's.
     fn tell_of_name_servers(&self, options: &RunOptions) {
-        if options.network == NetworkMode::Bridge && !self.from.quiet && resolv::for_container().is_public {
+        let asks_hosts = options.network == NetworkMode::Bridge && options.resolution.servers.is_empty();
+        if asks_hosts && !self.from.quiet && resolv::for_container().is_public {
             ui::tell_line(&format!("warning: {}", resolv::PUBLIC_NOTICE));
         }
     }

@@ -65,9 +65,9 @@ fn security_options_confine_a_container() {
     assert_eq!(status("--security-opt=no-new-privileges:false"), "NoNewPrivs: 0 Seccomp: 2");
     assert_eq!(status("--security-opt seccomp=unconfined"), "NoNewPrivs: 0 Seccomp: 0");
     for (option, reason) in [
-        ("seccomp=/profile.json", "is not supported: seccomp takes `unconfined` or `builtin`"),
+        ("seccomp=/no/profile.json", "opening seccomp profile (/no/profile.json) failed"),
         ("label=type:spc_t", "containers have no SELinux labels"),
-        ("systempaths=unconfined", "invalid --security-opt: \"systempaths=unconfined\""),
+        ("systempaths=open", "invalid --security-opt: \"systempaths=open\""),
         ("apparmor=none-of-that-name", "cannot use the AppArmor profile `none-of-that-name`"),
     ] {
         let done = fixture.words(&format!("run --rm --security-opt {option} busybox true"));

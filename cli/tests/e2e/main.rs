@@ -42,12 +42,12 @@ mod ps;
 mod registries;
 mod remote;
 mod rename;
+mod run_flags;
 mod running;
 mod stages;
+mod stages;
 mod terminal;
-<<<<<<< /tmp/kt-flags/mf.ours
+mod terminal;
 mod top;
-=======
 mod volumes;
->>>>>>> /tmp/kt-flags/mf.theirs
 mod web_server;

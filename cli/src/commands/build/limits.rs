@@ -3,6 +3,8 @@
 use crate::error::CliError;
 use clap::Args;
 use kiln_builder::RunLimits;
+use kiln_engine::quantity;
+use kiln_engine::settings::{Ulimit, limits};
 
 /// Flags that limit RUN.
 #[derive(Debug, Default, Args)]
@@ -41,26 +43,6 @@ pub(super) struct LimitFlags {
     #[arg(long, value_name = "KEY=VALUE,…")]
     resource: Vec<String>,
 }
-
-/// Limits that Linux supports, by Docker's names.
-const ULIMITS: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 
 impl LimitFlags {
     /// Limits from all flags.
@@ -118,79 +100,23 @@ fn swap(text: &str) -> Result<i64, CliError> {
     if text == "-1" { Ok(-1) } else { bytes("--memory-swap", text) }
 }
 
-/// Parses a size with a suffix of b, k, m, g or t as Docker does: powers of 1024, `64m`, `64MB` and `64MiB` alike.
+/// Parses a size such as `64m`.
 fn bytes(flag: &str, text: &str) -> Result<i64, CliError> {
-    let invalid = || {
+    quantity::bytes(text).map_err(|error| {
         CliError::Flags(
-            format!("invalid argument {text:?} for {flag:?} flag: invalid size: '{text}'"),
+            format!("invalid argument {text:?} for {flag:?} flag: {error}"),
             vec!["write a number with b, k, m or g, such as 64m".to_owned()],
         )
-    };
-    let trimmed = text.trim().to_ascii_lowercase();
-    let end = trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(trimmed.len());
-    let (number, unit) = trimmed.split_at(end);
-    let number: f64 = number.parse().map_err(|_| invalid())?;
-    let power = match unit.trim() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 1,
-        "m" | "mb" | "mib" => 2,
-        "g" | "gb" | "gib" => 3,
-        "t" | "tb" | "tib" => 4,
-        _ => return Err(invalid()),
-    };
-    let value = number * 1024f64.powi(power);
-    if value.is_finite() && value < i64::MAX as f64 { Ok(value as i64) } else { Err(invalid()) }
+    })
 }
 
 /// Parses `NAME=SOFT[:HARD]`, in which -1 is no limit.
 fn ulimit(text: &str) -> Result<(String, u64, u64), CliError> {
-    let invalid = |reason: &str| {
+    let read = limits::ulimit(text).map_err(|error| {
         CliError::Flags(
-            format!("invalid argument {text:?} for \"--ulimit\" flag: {reason}"),
+            error.to_string(),
             vec!["write NAME=SOFT[:HARD], such as nofile=1024:2048".to_owned()],
         )
-    };
-    let (name, values) = text.split_once('=').ok_or_else(|| invalid("invalid ulimit argument"))?;
-    let name = name.trim().to_ascii_lowercase();
-    if !ULIMITS.contains(&name.as_str()) {
-        return Err(invalid(&format!("invalid ulimit type: {name}")));
-    }
-    let number = |text: &str| match text.trim().parse::<i64>() {
-        Ok(-1) => Ok(u64::MAX),
-        Ok(number) if number >= 0 => Ok(number.cast_unsigned()),
-        _ => Err(invalid("limits are numbers")),
-    };
-    let (soft, hard) = match values.split_once(':') {
-        Some((soft, hard)) => (number(soft)?, number(hard)?),
-        None => (number(values)?, number(values)?),
-    };
-    if soft > hard {
-        return Err(invalid("ulimit soft limit must be less than or equal to hard limit"));
-    }
-    Ok((name, soft, hard))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes() {
-        for (text, expected) in [("0", 0), ("512", 512), ("64m", 64 << 20), ("1.5k", 1536), ("2GiB", 2 << 30)]
-        {
-            assert_eq!(bytes("--shm-size", text).ok(), Some(expected), "{text}");
-        }
-        for text in ["", "m", "1x", "-1", "1e3"] {
-            assert!(bytes("--shm-size", text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn ulimits() {
-        assert_eq!(ulimit("nofile=5:6").ok(), Some(("nofile".to_owned(), 5, 6)));
-        assert_eq!(ulimit("core=-1").ok(), Some(("core".to_owned(), u64::MAX, u64::MAX)));
-        for text in ["nofile", "nofile=x", "nofile=6:5", "files=1", "nofile=-2"] {
-            assert!(ulimit(text).is_err(), "{text}");
-        }
-    }
+    });
+    read.map(|Ulimit { name, soft, hard }| (name, soft, hard))
 }

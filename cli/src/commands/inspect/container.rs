@@ -97,7 +97,7 @@ struct ShownState {
 #[serde(rename_all = "PascalCase")]
 struct HostConfig {
     binds: Option<Vec<String>>,
-    network_mode: &'static str,
+    network_mode: String,
     port_bindings: BTreeMap<String, String>,
     restart_policy: RestartPolicy,
     auto_remove: bool,
@@ -163,7 +163,7 @@ struct NetworkSettings {
     #[serde(rename = "IPPrefixLen")]
     ip_prefix_len: u8,
     mac_address: String,
-    networks: BTreeMap<&'static str, Network>,
+    networks: BTreeMap<String, Network>,
 }
 
 #[derive(Clone, Serialize)]

@@ -1,12 +1,21 @@
 //! Flags of a new container, for `kiln run` and `kiln create`.
 
+mod life;
+mod limits;
 mod mounts;
+mod names;
+mod security;
 
 use crate::error::{CliError, code};
+use crate::ui;
 use clap::Args;
 use kiln_engine::log::LogSettings;
-use kiln_engine::{NetworkMode, RestartPolicy, RunOptions, SecurityOptions};
+use kiln_engine::{NetworkMode, RestartPolicy, RunOptions};
+use life::LifeFlags;
+use limits::LimitFlags;
 use mounts::MountFlags;
+use names::NameFlags;
+use security::SecurityFlags;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -62,14 +71,19 @@ pub(in crate::commands) struct Flags {
     /// Set a label of the container; may be repeated
     #[arg(short, long, value_name = "NAME=VALUE")]
     pub(in crate::commands) label: Vec<String>,
-    /// Connect the container to a network: bridge, none or host
+    /// Connect the container to a network: bridge, none, host or container:NAME
     #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "bridge")]
     pub(in crate::commands) network: String,
-    /// Set a security option, NAME=VALUE: apparmor, label, no-new-privileges, seccomp; may be repeated
-    #[arg(long, value_name = "OPTION")]
-    pub(in crate::commands) security_opt: Vec<String>,
     #[command(flatten)]
     mounts: MountFlags,
+    #[command(flatten)]
+    limits: LimitFlags,
+    #[command(flatten)]
+    security: SecurityFlags,
+    #[command(flatten)]
+    names: NameFlags,
+    #[command(flatten)]
+    life: LifeFlags,
 }
 
 impl Flags {
@@ -100,6 +114,8 @@ impl Flags {
             )));
         }
         let pairs = self.label.iter().map(|entry| entry.split_once('=').unwrap_or((entry, "")));
+        let mut labels = self.life.labels()?;
+        labels.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let mut options = RunOptions {
             name: self.name.clone(),
             auto_remove: self.rm,
@@ -109,7 +125,7 @@ impl Flags {
             dir: self.working_dir()?,
             user: self.user.clone(),
             hostname: self.hostname.clone(),
-            labels: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            labels,
             init: self.init,
             tty: self.tty,
             interactive: self.interactive,
@@ -117,10 +133,17 @@ impl Flags {
             restart,
             stdin_once: self.interactive,
             log: LogSettings::parse(&self.log_driver, &self.log_opt).map_err(|error| usage(&error))?,
-            security: SecurityOptions::parse(&self.security_opt).map_err(refused)?,
+            id_file: self.cidfile.as_ref().map(|path| path.display().to_string()),
+            limits: self.limits.read()?,
             ..RunOptions::default()
         };
         self.mounts.add_to(&mut options)?;
+        self.security.add_to(&mut options)?;
+        self.names.add_to(&mut options)?;
+        self.life.add_to(&mut options)?;
+        for warning in options.check().map_err(refused)? {
+            ui::tell_line(&format!("WARNING: {warning}"));
+        }
         Ok(options)
     }
 
@@ -154,8 +177,11 @@ impl Flags {
             "bridge" | "default" => Ok(NetworkMode::Bridge),
             "none" => Ok(NetworkMode::None),
             "host" => Ok(NetworkMode::Host),
+            other if other.starts_with("container:") && other != "container:" => {
+                Ok(NetworkMode::Container(other["container:".len()..].to_owned()))
+            }
             other => Err(CliError::failed(format!("network {other} not found"))
-                .hint("kiln run knows the networks bridge, none and host")
+                .hint("kiln run knows the networks bridge, none, host and container:NAME")
                 .with_code(code::USAGE)),
         }
     }

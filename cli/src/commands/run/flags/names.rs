@@ -1,0 +1,84 @@
+//! Flags for names of hosts and name servers, and flags of networks that do not exist yet.
+
+use super::refused;
+use crate::error::{CliError, code};
+use clap::Args;
+use kiln_engine::RunOptions;
+use kiln_engine::settings::{Resolution, ports, resolution};
+
+/// Names in the container.
+#[derive(Debug, Default, Args)]
+pub(super) struct NameFlags {
+    /// Set the domain name in the container
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
+    /// Ask this name server instead of the host's; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<String>,
+    /// Look names up in this domain instead of the host's, or . for none; may be repeated
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+    /// Set an option of the resolver; may be repeated
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
+    dns_option: Vec<String>,
+    /// Add a line to /etc/hosts, NAME:ADDRESS, or NAME:host-gateway for this host; may be repeated
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    add_host: Vec<String>,
+    /// Note that the container listens on a port, PORT[-PORT][/PROTOCOL]; may be repeated
+    #[arg(long, value_name = "PORT")]
+    expose: Vec<String>,
+    /// Set the IPv4 address (not supported: there are no networks of users yet)
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    ip: Option<String>,
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    ip6: Option<String>,
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    link_local_ip: Vec<String>,
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    mac_address: Option<String>,
+    #[arg(long, value_name = "CONTAINER", hide = true)]
+    link: Vec<String>,
+    #[arg(long, visible_alias = "net-alias", value_name = "NAME", hide = true)]
+    network_alias: Vec<String>,
+}
+
+impl NameFlags {
+    /// Adds the names to the options.
+    pub(super) fn add_to(&self, options: &mut RunOptions) -> Result<(), CliError> {
+        self.refuse_networks()?;
+        let all = |list: &[String], read: fn(&str) -> Result<String, resolution::ResolutionError>| {
+            list.iter().map(|text| read(text)).collect::<Result<Vec<_>, _>>().map_err(refused)
+        };
+        options.resolution = Resolution {
+            domainname: self.domainname.clone().unwrap_or_default(),
+            servers: all(&self.dns, resolution::server)?,
+            search: all(&self.dns_search, resolution::search_domain)?,
+            options: all(&self.dns_option, resolution::resolver_option)?,
+            hosts: all(&self.add_host, resolution::host_entry)?,
+        };
+        let exposed = self.expose.iter().map(|text| ports::exposed(text)).collect::<Result<Vec<_>, _>>();
+        options.exposed = exposed.map_err(refused)?.concat();
+        Ok(())
+    }
+
+    /// Refuses the flags of networks that users create.
+    fn refuse_networks(&self) -> Result<(), CliError> {
+        for (is_given, flag, what) in [
+            (self.ip.is_some(), "--ip", "user specified IP address"),
+            (self.ip6.is_some(), "--ip6", "user specified IP address"),
+            (!self.link_local_ip.is_empty(), "--link-local-ip", "a link-local address"),
+            (self.mac_address.is_some(), "--mac-address", "user specified MAC address"),
+            (!self.link.is_empty(), "--link", "a link between containers"),
+            (!self.network_alias.is_empty(), "--network-alias", "a network-scoped alias"),
+        ] {
+            if is_given {
+                let message =
+                    format!("{what} is supported on user defined networks only, and there are none yet");
+                return Err(CliError::failed(message)
+                    .hint(format!("leave {flag} out"))
+                    .with_code(code::USAGE));
+            }
+        }
+        Ok(())
+    }
+}
