@@ -597,3 +597,57 @@ fn flags_that_do_nothing_are_refused() {
         ],
     );
 }
+
+/// What `inspect` shows of all this, by Docker's names.
+#[test]
+fn settings_are_shown() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let host = fixture.path(".").display().to_string();
+    fixture.ok(&format!(
+        "run --name all -m 64m --memory-reservation 32m --cpus 0.5 --cpuset-cpus 0 --pids-limit 50 --ulimit nofile=10:20 \
+         --shm-size 2m --cap-add NET_ADMIN --cap-drop mknod --group-add 5 --read-only --sysctl kernel.msgmax=9000 \
+         --security-opt no-new-privileges --add-host a:1.2.3.4 --dns 9.9.9.9 --domainname d.example --ipc shareable \
+         --stop-signal INT --stop-timeout 3 --annotation x=y --expose 80 --health-cmd true --health-retries 2 \
+         --oom-score-adj 7 --tmpfs /t:size=1m -v {host}:/host:ro -v vol:/vol --mount type=tmpfs,dst=/u busybox true"
+    ));
+    let shown = |template: &str| fixture.kiln(&["inspect", "-f", template, "all"]).out.trim_end().to_owned();
+    for (template, expected) in [
+        (
+            "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.MemoryReservation}}",
+            "67108864 134217728 33554432",
+        ),
+        ("{{.HostConfig.NanoCpus}} {{.HostConfig.CpusetCpus}} {{.HostConfig.PidsLimit}}", "500000000 0 50"),
+        ("{{json .HostConfig.Ulimits}}", r#"[{"Name":"nofile","Hard":20,"Soft":10}]"#),
+        ("{{.HostConfig.ShmSize}} {{.HostConfig.OomScoreAdj}}", "2097152 7"),
+        (
+            "{{.HostConfig.CapAdd}} {{.HostConfig.CapDrop}} {{.HostConfig.GroupAdd}}",
+            "[CAP_NET_ADMIN] [CAP_MKNOD] [5]",
+        ),
+        (
+            "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Sysctls}} {{.HostConfig.SecurityOpt}}",
+            "true map[kernel.msgmax:9000] [no-new-privileges]",
+        ),
+        (
+            "{{.HostConfig.ExtraHosts}} {{.HostConfig.Dns}} {{.Config.Domainname}}",
+            "[a:1.2.3.4] [9.9.9.9] d.example",
+        ),
+        ("{{.HostConfig.IpcMode}} {{.HostConfig.Annotations}}", "shareable map[x:y]"),
+        ("{{.Config.StopSignal}} {{.Config.StopTimeout}} {{.Config.ExposedPorts}}", "INT 3 map[80/tcp:{}]"),
+        ("{{json .Config.Healthcheck}}", r#"{"Test":["CMD-SHELL","true"],"Retries":2}"#),
+        ("{{.HostConfig.Tmpfs}}", "map[/t:size=1m]"),
+        (
+            "{{range .Mounts}}{{.Type}} {{.Destination}} {{.RW}},{{end}}",
+            "bind /host false,volume /vol true,tmpfs /u true,",
+        ),
+        (
+            "{{(index .Mounts 1).Name}} {{(index .Mounts 1).Driver}} {{(index .Mounts 0).Propagation}}",
+            "vol local rprivate",
+        ),
+    ] {
+        assert_eq!(shown(template), expected, "{template}");
+    }
+    assert_eq!(shown("{{.HostConfig.Binds}}"), format!("[{host}:/host:ro vol:/vol]").replace("/.:", ":"));
+    assert_eq!(shown("{{json .HostConfig.Mounts}}"), r#"[{"Type":"tmpfs","Target":"/u"}]"#);
+    fixture.ok("rm -v all");
+}

@@ -1,15 +1,17 @@
 //! A container as `docker inspect` shows it (Docker Engine API, ContainerInspectResponse).
 //!
-//! Fields of features that Kiln lacks (limits, published ports, volumes) have the value that Docker shows when the
-//! feature is not used.
+//! Fields of features that Kiln lacks (published ports, restarts) have the value that Docker shows when the feature is
+//! not used.
+
+mod host;
 
 use super::image::{GraphDriver, zero_time};
-use kiln_engine::{Container, Containers, Damaged, Endpoint, State};
+use host::{HostConfig, ShownMount};
+use kiln_engine::{Container, Containers, Damaged, Endpoint, NetworkMode, State};
+use kiln_image::config::{Empty, Healthcheck};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
-
-const SHM_SIZE: u64 = 64 << 20;
 
 /// Container object of the API.
 #[derive(Serialize)]
@@ -36,7 +38,7 @@ pub struct Inspected {
     exec_ids: Option<Vec<String>>,
     host_config: HostConfig,
     graph_driver: GraphDriver,
-    mounts: Vec<String>,
+    mounts: Vec<ShownMount>,
     config: Config,
     network_settings: NetworkSettings,
 }
@@ -95,61 +97,30 @@ struct ShownState {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct HostConfig {
-    binds: Option<Vec<String>>,
-    network_mode: String,
-    port_bindings: BTreeMap<String, String>,
-    restart_policy: RestartPolicy,
-    auto_remove: bool,
-    cap_add: Option<Vec<String>>,
-    cap_drop: Option<Vec<String>>,
-    cgroupns_mode: &'static str,
-    dns: Vec<String>,
-    extra_hosts: Option<Vec<String>>,
-    ipc_mode: &'static str,
-    pid_mode: &'static str,
-    privileged: bool,
-    publish_all_ports: bool,
-    readonly_rootfs: bool,
-    security_opt: Option<Vec<String>>,
-    shm_size: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    init: Option<bool>,
-    runtime: &'static str,
-    memory: u64,
-    nano_cpus: u64,
-    pids_limit: Option<u64>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct RestartPolicy {
-    name: &'static str,
-    maximum_retry_count: u32,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
 struct Config {
     hostname: String,
-    domainname: &'static str,
+    domainname: String,
     user: String,
     attach_stdin: bool,
     attach_stdout: bool,
     attach_stderr: bool,
+    exposed_ports: BTreeMap<String, Empty>,
     tty: bool,
     open_stdin: bool,
     stdin_once: bool,
     env: Vec<String>,
     cmd: Option<Vec<String>>,
     image: String,
-    volumes: Option<BTreeMap<String, String>>,
+    healthcheck: Option<Healthcheck>,
+    volumes: Option<BTreeMap<String, Empty>>,
     working_dir: String,
     entrypoint: Option<Vec<String>>,
     on_build: Option<Vec<String>>,
     labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_signal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_timeout: Option<i64>,
 }
 
 #[derive(Serialize)]
@@ -204,7 +175,7 @@ impl Inspected {
             exec_ids: None,
             host_config: HostConfig::new(container),
             graph_driver: graph_driver(&dir),
-            mounts: Vec::new(),
+            mounts: ShownMount::all(container, all),
             config: Config::new(container),
             network_settings: NetworkSettings::new(container),
         }
@@ -248,60 +219,31 @@ impl ShownState {
     }
 }
 
-impl HostConfig {
-    fn new(container: &Container) -> HostConfig {
-        HostConfig {
-            binds: None,
-            network_mode: container.settings.network.name(),
-            port_bindings: BTreeMap::new(),
-            restart_policy: RestartPolicy {
-                name: container.restart.name(),
-                maximum_retry_count: container.restart.most(),
-            },
-            auto_remove: container.auto_remove,
-            cap_add: None,
-            cap_drop: None,
-            cgroupns_mode: "private",
-            dns: Vec::new(),
-            extra_hosts: None,
-            ipc_mode: "private",
-            pid_mode: "",
-            privileged: false,
-            publish_all_ports: false,
-            readonly_rootfs: false,
-            security_opt: Some(container.settings.security.given.clone()).filter(|given| !given.is_empty()),
-            shm_size: SHM_SIZE,
-            init: container.settings.init.then_some(true),
-            runtime: "kiln",
-            memory: 0,
-            nano_cpus: 0,
-            pids_limit: None,
-        }
-    }
-}
-
 impl Config {
     fn new(container: &Container) -> Config {
         let settings = &container.settings;
         Config {
             hostname: settings.hostname.clone(),
-            domainname: "",
+            domainname: settings.resolution.domainname.clone(),
             user: settings.user.clone(),
             attach_stdin: settings.interactive,
             attach_stdout: true,
             attach_stderr: true,
+            exposed_ports: settings.exposed.iter().map(|port| (port.clone(), Empty {})).collect(),
             tty: settings.tty,
             open_stdin: settings.interactive,
             stdin_once: settings.interactive,
             env: settings.environment.clone(),
             cmd: settings.command.clone(),
             image: container.image_name.clone(),
-            volumes: None,
+            healthcheck: settings.health.clone(),
+            volumes: Some(host::volumes(settings)).filter(|volumes| !volumes.is_empty()),
             working_dir: settings.dir.clone(),
             entrypoint: settings.entrypoint.clone(),
             on_build: None,
             labels: settings.labels.clone(),
             stop_signal: settings.stop_signal.clone(),
+            stop_timeout: settings.stop_timeout,
         }
     }
 }
@@ -316,7 +258,10 @@ impl NetworkSettings {
             ip_address: network.ip_address.clone(),
             ip_prefix_len: network.ip_prefix_len,
             mac_address: network.mac_address.clone(),
-            networks: BTreeMap::from([(container.settings.network.name(), network)]),
+            networks: match &container.settings.network {
+                NetworkMode::Container(_) => BTreeMap::new(),
+                mode => BTreeMap::from([(mode.name(), network)]),
+            },
         }
     }
 }
