@@ -34,8 +34,8 @@ mod start;
 mod stats;
 mod usage;
 mod view;
-mod wire;
 mod volume;
+mod wire;
 
 pub use attached::{Attached, Event};
 pub use commit::CommitOptions;

@@ -45,8 +45,6 @@ mod rename;
 mod run_flags;
 mod running;
 mod stages;
-mod stages;
-mod terminal;
 mod terminal;
 mod top;
 mod volumes;
