@@ -6,7 +6,7 @@ use std::time::Duration;
 /// First delay before a restart; it doubles with each quick end (moby `restartmanager`).
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// Longest delay before a restart.
-const LONGEST_DELAY: Duration = Duration::from_mins(1);
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// A program that ran this long starts with the first delay again.
 const LONG_ENOUGH: Duration = Duration::from_secs(10);
 

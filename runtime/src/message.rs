@@ -57,12 +57,15 @@ pub(crate) fn receive<T: for<'de> Deserialize<'de>>(
     Ok(Some((message, fds)))
 }
 
+/// A message with its file descriptors; `None` when the other end is closed.
+pub type Received = Option<(Vec<u8>, Vec<OwnedFd>)>;
+
 /// Receives one message of any length with its file descriptors; `None` when the other end is closed. Empty messages
 /// must not be sent.
 ///
 /// # Errors
 /// Fails with `EAGAIN` on a non-blocking socket without a message, and when the socket cannot be read.
-pub fn receive_bytes(socket: BorrowedFd<'_>) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>, Errno> {
+pub fn receive_bytes(socket: BorrowedFd<'_>) -> Result<Received, Errno> {
     // The length is peeked first: most messages are short, and clearing a buffer for the longest costs more than the
     // call.
     let length = loop {

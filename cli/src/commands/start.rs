@@ -53,9 +53,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let containers = Containers::open(&session.store)?;
     let mut failed = Vec::new();
     for name in &start.containers {
-        let started = session::start_monitor()
-            .map_err(CliError::from)
-            .and_then(|monitor| start_one(&containers, name, monitor, None));
+        let started =
+            session::start_monitor().and_then(|monitor| start_one(&containers, name, monitor, None));
         match started {
             Ok(_) => ui::line(name),
             Err(error) => {

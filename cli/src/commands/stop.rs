@@ -77,9 +77,13 @@ impl Patience {
     }
 
     /// The longest wait; `None` for ever.
-    fn time(&self, _container: &Container) -> Option<Duration> {
+    fn time(&self, container: &Container) -> Option<Duration> {
         match self {
-            Patience::OfContainer => Some(USUAL),
+            Patience::OfContainer => match container.settings.stop_timeout.map(u64::try_from) {
+                None => Some(USUAL),
+                Some(Ok(seconds)) => Some(Duration::from_secs(seconds)),
+                Some(Err(_)) => None,
+            },
             Patience::Seconds(seconds) => Some(Duration::from_secs(*seconds)),
             Patience::Endless => None,
         }
