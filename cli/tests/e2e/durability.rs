@@ -6,6 +6,10 @@ use crate::fixture::{Done, Fixture};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longest time until a process in the background is done, on a busy host.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// A file system that is mounted for a test.
 struct Mounted {
@@ -32,7 +36,7 @@ impl Drop for Mounted {
             {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 }
@@ -132,7 +136,7 @@ fn killed_removals_leave_nothing() {
     for moment in 0..6 {
         fixture.ok(&format!("load -q -i {}", saved.display()));
         let mut child = fixture.start(&["rmi", "many"]);
-        std::thread::sleep(std::time::Duration::from_millis(moment * 12));
+        std::thread::sleep(Duration::from_millis(moment * 12));
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -180,4 +184,23 @@ fn power_cuts_lose_nothing_that_was_waited_for() {
     assert_eq!(names, ["built:latest", "busybox:latest", "other:1"]);
     ok_at(&fixture, &root, "system check");
     assert_eq!(ok_at(&fixture, &root, "run --rm --network none other:1 wc -c /big"), "3000000 /big\n");
+}
+
+/// Every command reads the log of the index, so it is moved into the index in the background.
+#[test]
+fn the_log_of_the_index_stays_short() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    for number in 0..80 {
+        fixture.ok(&format!("tag busybox t:{number}"));
+    }
+    let log = || fs::metadata(fixture.root().join("index.db-wal")).map_or(0, |found| found.len());
+    let begun = Instant::now();
+    // The process that syncs goes on after its command.
+    while log() > 300_000 {
+        assert!(begun.elapsed() < LONGEST, "the log has {} bytes", log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(fixture.ok("images --format {{.Tag}} t").lines().count(), 80);
+    fixture.ok("system check");
 }

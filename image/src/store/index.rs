@@ -107,6 +107,12 @@ impl IndexError {
     }
 }
 
+/// Longest wait for another process that uses the database.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Size in bytes of a log that [`Index::shorten_log`] leaves: 64 pages.
+const LONGEST_LOG: u64 = 64 << 12;
+
 /// An open database with its connection.
 pub(crate) struct Index {
     path: PathBuf,
@@ -120,7 +126,7 @@ impl Index {
         let create_it = if make { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create_it;
         let mut connection = Connection::open_with_flags(path, flags).map_err(fail("open"))?;
-        connection.busy_timeout(Duration::from_secs(60)).map_err(fail("open"))?;
+        connection.busy_timeout(PATIENCE).map_err(fail("open"))?;
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(fail("open"))?;
         // Every command closes the database; the log is checkpointed when it has grown.
         let no_checkpoint = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
@@ -214,11 +220,25 @@ impl Index {
         })
     }
 
-    // Images and tags.
-
-    // Layers.
-
-    // Cache records.
+    /// Moves the records of a log that has grown into the database. Every process that opens the database reads all of
+    /// its log first; SQLite itself would let it grow to 4 MB. Nothing is done while others use the database.
+    pub(crate) fn shorten_log(&self) -> Result<(), IndexError> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        if std::fs::metadata(log).is_ok_and(|found| found.len() <= LONGEST_LOG) {
+            return Ok(());
+        }
+        let connection = self.connection();
+        let shorten = || {
+            connection.busy_timeout(Duration::ZERO)?;
+            // Only an empty file remembers for the next process that its records are in the database.
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+            connection.busy_timeout(PATIENCE)
+        };
+        let done = shorten();
+        drop(connection);
+        done.map_err(|source| self.failed("write", source))
+    }
 }
 
 static SAW_DAMAGE: AtomicBool = AtomicBool::new(false);

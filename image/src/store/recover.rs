@@ -304,5 +304,7 @@ pub fn sync_in_background() -> Result<(), StoreError> {
     let before = index::now();
     rustix::fs::syncfs(&root).call("syncfs", here)?;
     let boot = fs::read_to_string(super::open::BOOT_ID).unwrap_or_default();
-    Ok(Index::open(Path::new("index.db"), false)?.mark_synced(boot.trim(), before)?)
+    let index = Index::open(Path::new("index.db"), false)?;
+    index.mark_synced(boot.trim(), before)?;
+    Ok(index.shorten_log()?)
 }
