@@ -153,6 +153,8 @@ impl Helper {
         match made.map_err(|errno| clone_error(plan.namespaces, errno))? {
             Child::There { pid, pidfd } => Ok((pid, pidfd)),
             Child::Here => {
+                // With a copy of the socket in the container, the end of the helper would go unnoticed.
+                let _ = rustix::io::dup3(&stdin, &mut self.socket, rustix::io::DupFlags::CLOEXEC);
                 let _ = rustix::stdio::dup2_stdin(&stdin);
                 let _ = rustix::stdio::dup2_stdout(&stdout);
                 let _ = rustix::stdio::dup2_stderr(&stderr);
