@@ -91,7 +91,8 @@ impl Store {
                 problem.done = Some(if is_adopted { "known again" } else { "removed" }.to_owned());
             }
         }
-        for layer in self.index.layers()? {
+        let going = self.half_removed_layers()?;
+        for layer in self.index.layers()?.into_iter().filter(|layer| !going.contains(&layer.id)) {
             found.layers += 1;
             let Some(what) = self.layer_problem(&layer)? else { continue };
             let shown = layer.diff_id.as_ref().map_or(layer.id.clone(), ToString::to_string);
@@ -109,6 +110,15 @@ impl Store {
             found.add(format!("layer {shown}: {what}"), done);
         }
         Ok(())
+    }
+
+    /// Layers that nothing needs and whose directory is gone: of a removal that goes on, or was killed before the record
+    /// was removed. The next removal removes it.
+    fn half_removed_layers(&self) -> Result<BTreeSet<String>, StoreError> {
+        let pinned = self.pinned_layers()?;
+        let is_pinned = |id: &String| pinned.as_ref().is_none_or(|pinned| pinned.contains(id));
+        let unused = self.index.unused_layers()?.into_iter().map(|layer| layer.id);
+        Ok(unused.filter(|id| !is_pinned(id) && !self.layer_path(id).exists()).collect())
     }
 
     /// Damage of a layer's files; `None` when they are intact.

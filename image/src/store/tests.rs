@@ -526,6 +526,21 @@ fn removed_layers_are_unpacked_from_their_blobs() {
 }
 
 #[test]
+fn killed_removals_are_no_damage() {
+    needs_root!();
+    let (_root, store) = store();
+    let layer = foreign(&store, &[("f", "1")], &[]);
+    sys::remove_path(&store.root.join("layers").join(&layer.id)).unwrap();
+    assert_eq!(store.check(false).unwrap().problems, []);
+    let pins = store.root.join("pins/container");
+    fs::write(&pins, format!("[\"{}\"]", layer.id)).unwrap();
+    assert_eq!(store.check(false).unwrap().problems.len(), 1);
+    fs::remove_file(&pins).unwrap();
+    store.prune_steps().unwrap();
+    assert_eq!(store.index.layers().unwrap(), []);
+}
+
+#[test]
 fn checks_find_and_repair_damage() {
     needs_root!();
     let (root, store) = store();
