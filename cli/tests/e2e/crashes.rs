@@ -4,10 +4,17 @@ use crate::fixture::Fixture;
 use kiln_image::digest::Hasher;
 use kiln_image::store::Store;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-/// Moments of a kill, spread over the duration of a build; the subject of the test, not a wait for an event.
-const MOMENTS: u64 = 10;
+/// Longest time until a command ends whose process was killed, on a busy host.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Moments of a kill, spread over the duration of a command; the subject of the test, not a wait for an event.
+/// `make test-long` wants more.
+fn moments() -> u64 {
+    std::env::var("KILN_KILL_MOMENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
+}
 
 #[test]
 fn killed_builds_leave_a_sound_store() {
@@ -21,9 +28,9 @@ fn killed_builds_leave_a_sound_store() {
     let begun = std::time::Instant::now();
     assert_eq!(fixture.kiln(&arguments).code, 0);
     let whole = begun.elapsed();
-    for moment in 0..MOMENTS {
+    for moment in 0..moments() {
         let mut child = fixture.start(&arguments);
-        std::thread::sleep(whole.mul_f64((moment as f64 + 0.5) / MOMENTS as f64));
+        std::thread::sleep(whole.mul_f64((moment as f64 + 0.5) / moments() as f64));
         child.kill().unwrap();
         child.wait().unwrap();
         check_blobs(&fixture.root());
@@ -31,6 +38,96 @@ fn killed_builds_leave_a_sound_store() {
     }
     let out = fixture.kiln(&["run", "--rm", "c", "sh", "-c", "ls / | grep -c ^f && wc -c < /data/file"]).out;
     assert_eq!(out, "6\n800000\n");
+    wait_until_clean(&fixture);
+}
+
+/// Kills one of a command's processes after `pause`: the command itself, or a process that it started. The command must
+/// end.
+fn kill_one_of(fixture: &Fixture, words: &[&str], pause: Duration, choice: usize) {
+    let mut command = fixture.command(words);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(pause);
+    let mut processes = vec![child.id().to_string()];
+    let mut index = 0;
+    while let Some(process) = processes.get(index) {
+        let path = format!("/proc/{process}/task/{process}/children");
+        let children = std::fs::read_to_string(path).unwrap_or_default();
+        processes.extend(children.split_whitespace().map(str::to_owned));
+        index += 1;
+    }
+    let process = processes[choice % processes.len()].parse().unwrap();
+    let process = rustix::process::Pid::from_raw(process).unwrap();
+    // It may have ended.
+    let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < LONGEST, "{words:?} hangs after {process:?} of {processes:?} was killed");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Tests that after a kill of any process of any command the store has what it had, and all that is listed works.
+#[test]
+fn killed_commands_of_all_kinds_leave_a_sound_store() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    fixture.ok("tag busybox stays:1");
+    let [saved, other] = ["saved.tar", "other.tar"].map(|name| fixture.path(name).display().to_string());
+    fixture.ok(&format!("save -o {saved} busybox"));
+    let context = fixture.context("c", "FROM busybox\nCOPY Dockerfile /\nRUN echo a >/a\nRUN echo b >/b\n");
+    let lines = [
+        format!("build -q --no-cache -t built:1 {}", context.display()),
+        "run --name kept busybox true".to_owned(),
+        format!("save -o {other} built:1"),
+        "tag built:1 named:1".to_owned(),
+        "rmi -f built:1".to_owned(),
+        "run --rm --network none busybox true".to_owned(),
+        "rm -f kept".to_owned(),
+        format!("build -q -t built:2 {}", context.display()),
+        "rmi -f named:1 built:2".to_owned(),
+        format!("load -q -i {saved}"),
+        "builder prune -af".to_owned(),
+        "image prune -f".to_owned(),
+        "system check --repair".to_owned(),
+    ];
+    let lasting = lines.clone().map(|line| {
+        let begun = Instant::now();
+        fixture.ok(&line);
+        begun.elapsed()
+    });
+    for number in 0..moments() as usize * 3 {
+        let at = number % lines.len();
+        let words: Vec<&str> = lines[at].split(' ').collect();
+        // Every command meets many moments, and each of its processes is killed at some.
+        let part = (number / lines.len() * 7 + at * 3) % 20;
+        kill_one_of(&fixture, &words, lasting[at].mul_f64(part as f64 / 20.0), number / 3);
+        fixture.ok("ps -a");
+        fixture.ok("run --rm --network none stays:1 true");
+        if number % 5 == 0 {
+            fixture.ok("system check");
+            for name in fixture.ok("images -q").lines() {
+                fixture.ok(&format!("save -o {other} {name}"));
+            }
+        }
+        // What the next command needs, whether this one was done or not.
+        if matches!(at, 0 | 7) {
+            fixture.ok(&lines[at]);
+        }
+    }
+    fixture.words("rm -f kept");
+    for container in fixture.ok("ps -aq").lines() {
+        fixture.ok(&format!("rm -f {container}"));
+    }
+    for image in fixture.ok("images -q").lines() {
+        fixture.words(&format!("rmi -f {image}"));
+    }
+    fixture.ok("builder prune -af");
+    for directory in ["containers/names", "containers", "pins", "layers", "work"] {
+        let entries = std::fs::read_dir(fixture.root().join(directory)).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        let left: Vec<String> = names.filter(|name| name != "names" && name != ".empty").collect();
+        assert!(left.is_empty(), "{directory}: {left:?}");
+    }
     wait_until_clean(&fixture);
 }
 
@@ -77,15 +174,15 @@ fn kill_and_repeat(fixture: &Fixture, command: &str, name: &str, look: &[&str], 
     let begun = std::time::Instant::now();
     fixture.ok(command);
     let whole = begun.elapsed();
-    for moment in 0..MOMENTS {
+    for moment in 0..moments() {
         fixture.words(&format!("rmi -f {name}"));
         let mut child = fixture.start(&words);
-        std::thread::sleep(whole.mul_f64((moment as f64 + 0.5) / MOMENTS as f64));
+        std::thread::sleep(whole.mul_f64((moment as f64 + 0.5) / moments() as f64));
         child.kill().unwrap();
         child.wait().unwrap();
         // Killed again, it finds the leftovers of the first.
         let mut child = fixture.start(&words);
-        std::thread::sleep(whole.mul_f64((moment as f64 + 1.0) / MOMENTS as f64));
+        std::thread::sleep(whole.mul_f64((moment as f64 + 1.0) / moments() as f64));
         child.kill().unwrap();
         child.wait().unwrap();
         check_blobs(&fixture.root());
