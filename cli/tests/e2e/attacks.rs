@@ -715,25 +715,37 @@ fn archives_that_explode_are_refused_wherever_they_come_from() {
         output
     };
     let zeros = member(&vec![0; 1 << 24]).repeat(66);
-    std::fs::write(fixture.path("bomb.tgz"), [member(&tar_header("big", b'0', 66 << 24)), zeros].concat())
-        .unwrap();
-    std::fs::write(fixture.path("hollow.tar"), hollow_tar(64 << 40)).unwrap();
-    for name in ["bomb.tgz", "hollow.tar"] {
-        let path = fixture.path(name);
-        let began = std::time::Instant::now();
-        let mut refused = vec![with_input(&fixture, &["build", "-q", "-"], &path)];
-        let context = fixture.context("c", &format!("FROM busybox\nADD {name} /\n"));
-        std::fs::copy(&path, context.join(name)).unwrap();
-        refused.push(fixture.kiln(&["build", "-q", context.to_str().unwrap()]));
-        if name == "bomb.tgz" {
-            refused.push(with_input(&fixture, &["load"], &path));
-            refused.push(fixture.kiln(&["load", "-i", path.to_str().unwrap()]));
-        }
-        for done in refused {
-            assert!(done.code != 0 && done.err.contains("250 times"), "{name}: {}", done.err);
-        }
-        assert!(name == "bomb.tgz" || began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+    let path = fixture.path("bomb.tgz");
+    std::fs::write(&path, [member(&tar_header("big", b'0', 66 << 24)), zeros].concat()).unwrap();
+    let refused = [
+        with_input(&fixture, &["build", "-q", "-"], &path),
+        added(&fixture, "bomb.tgz"),
+        with_input(&fixture, &["load"], &path),
+        fixture.kiln(&["load", "-i", path.to_str().unwrap()]),
+    ];
+    for done in refused {
+        assert!(done.code != 0 && done.err.contains("250 times"), "{}", done.err);
     }
+}
+
+/// Builds with an archive that ADD unpacks.
+fn added(fixture: &Fixture, name: &str) -> Done {
+    let context = fixture.context("c", &format!("FROM busybox\nADD {name} /\n"));
+    std::fs::copy(fixture.path(name), context.join(name)).unwrap();
+    fixture.kiln(&["build", "-q", context.to_str().unwrap()])
+}
+
+/// Holes of sparse files count with the size of the file that they are part of, before it is written.
+#[test]
+fn holes_of_archives_have_the_limit_of_what_they_become() {
+    let fixture = fixture!();
+    let path = fixture.path("hollow.tar");
+    std::fs::write(&path, hollow_tar(64 << 40)).unwrap();
+    let began = std::time::Instant::now();
+    for done in [added(&fixture, "hollow.tar"), with_input(&fixture, &["build", "-q", "-"], &path)] {
+        assert!(done.code != 0 && done.err.contains("250 times"), "{}", done.err);
+    }
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
 }
 
 #[test]

@@ -5,6 +5,8 @@ use crate::web_server::{Response, Server};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 #[test]
 fn mistakes_in_a_dockerfile_are_shown() {
@@ -58,6 +60,37 @@ fn an_interrupted_build_ends_at_once_and_keeps_finished_steps() {
     fixture.assert_clean();
     let progress = fixture.build("c", &fixture.context("c", &dockerfile.replace("sleep 1000", "true")));
     assert!(progress.contains("RUN echo first > /a\n#4 CACHED"), "{progress}");
+}
+
+/// Longest time for a build that reads terabytes to show that it does, and to end.
+const LONGEST: Duration = Duration::from_secs(60);
+
+#[test]
+fn reading_a_huge_file_is_shown_and_ends_at_the_first_signal() {
+    let fixture = fixture!();
+    let context = fixture.context("c", "FROM busybox\nCOPY huge /\n");
+    std::fs::File::create(context.join("huge")).unwrap().set_len(1 << 40).unwrap();
+    let mut child = fixture.start(&["build".as_ref(), context.as_os_str()]);
+    let process = rustix::process::Pid::from_child(&child);
+    // Reading all of the file takes minutes to hours: a build that does is killed.
+    let (ended, end) = std::sync::mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        if end.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
+            rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+        }
+    });
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let is_shown = lines.any(|line| line.ends_with("[internal] load build context"));
+    if is_shown {
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    }
+    let rest: Vec<String> = lines.collect();
+    let status = child.wait().unwrap();
+    drop(ended);
+    watch.join().unwrap();
+    assert!(is_shown, "a row for the work");
+    assert_eq!(status.code(), Some(130), "{rest:#?}");
+    assert_eq!(rest.last().map(String::as_str), Some("Build cancelled."), "{rest:#?}");
 }
 
 #[test]

@@ -120,12 +120,13 @@ impl Screen {
     }
 
     fn obey(&mut self, sequence: &str) {
-        match sequence.strip_prefix('[').and_then(|rest| rest.strip_suffix('A')) {
-            Some(up) => {
-                self.row = self.row.saturating_sub(up.parse().unwrap());
-            }
-            None if sequence == "[J" => self.lines.truncate(self.row),
-            None => assert!(sequence.ends_with('m'), "{sequence:?} is not expected"),
+        let rows = |to: char| sequence.strip_prefix('[')?.strip_suffix(to)?.parse::<usize>().ok();
+        match sequence {
+            _ if rows('A').is_some() => self.row = self.row.saturating_sub(rows('A').unwrap_or(0)),
+            _ if rows('B').is_some() => self.row += rows('B').unwrap_or(0),
+            "[J" => self.lines.truncate(self.row),
+            "[2K" => self.line().clear(),
+            _ => assert!(sequence.ends_with('m'), "{sequence:?} is not expected"),
         }
     }
 
