@@ -100,7 +100,7 @@ fn described(name: &str, word: &'static str, command: &commands::Command) -> Com
 fn in_groups(name: &str, command: Command) -> Command {
     let groups = if matches!(name, "build" | "image build" | "builder build" | "buildx build") {
         BUILD_GROUPS
-    } else if matches!(name, "run" | "container run") {
+    } else if matches!(name, "run" | "container run" | "create" | "container create") {
         RUN_GROUPS
     } else {
         &[]
@@ -179,11 +179,23 @@ const BUILD_GROUPS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Flags of `run` by group.
+/// Flags of `run` and `create` by group.
 const RUN_GROUPS: &[(&str, &[&str])] = &[
     (
         "Common options",
-        &["rm", "interactive", "tty", "name", "env", "env_file", "workdir", "user", "entrypoint"],
+        &[
+            "detach",
+            "rm",
+            "interactive",
+            "tty",
+            "name",
+            "env",
+            "env_file",
+            "workdir",
+            "user",
+            "entrypoint",
+            "restart",
+        ],
     ),
     ("Image options", &["pull", "platform", "quiet"]),
     ("Mount options", &["volume", "mount", "tmpfs", "volumes_from", "volume_driver"]),
@@ -256,6 +268,7 @@ const RUN_GROUPS: &[(&str, &[&str])] = &[
             "no_healthcheck",
         ],
     ),
+    ("Streams and logs", &["attach", "detach_keys", "sig_proxy", "log_driver", "log_opt"]),
     ("Notes", &["label", "label_file", "annotation", "cidfile"]),
 ];
 
@@ -280,8 +293,15 @@ kiln build --check .",
         "run",
         "kiln run --rm app:1
 kiln run --rm -it busybox sh
-kiln run --rm -e NAME=value -w /tmp busybox env",
+kiln run --rm -e NAME=value -w /tmp busybox env
+kiln run -d --name web --restart unless-stopped app:1",
     ),
+    ("create", "kiln create --name web app:1\nkiln create -it --name shell busybox sh"),
+    ("start", "kiln start web db\nkiln start -ai shell"),
+    ("restart", "kiln restart web\nkiln restart -t 60 db"),
+    ("wait", "kiln wait web"),
+    ("attach", "kiln attach shell\nkiln attach --no-stdin web"),
+    ("logs", "kiln logs -f web\nkiln logs --since 10m -n 100 -t web"),
     (
         "images",
         "kiln images\nkiln images --filter dangling=true\nkiln images --format '{{.Repository}}:{{.Tag}}'",
