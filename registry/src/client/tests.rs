@@ -382,7 +382,7 @@ fn a_dripping_server_counts_as_silent() {
             });
         }
     });
-    let client = Client { patience: Duration::from_millis(200), ..client("none", PASSWORD) };
+    let client = Client { patience: Duration::from_secs(1), ..client("none", PASSWORD) };
     let error = run(client.read(&Ask { url, ..Ask::default() }, 1 << 20)).unwrap_err();
     assert!(matches!(&error, RegistryError::Incomplete { .. }) && error.is_timeout(), "{error:?}");
 }
