@@ -108,7 +108,8 @@ impl Filter {
                 || rest.is_some_and(|rest| rule.0 == OWN || rest.is_empty() || rest.starts_with("::"))
         };
         let rules = self.rules.iter().filter(matches);
-        rules.max_by_key(|(target, _)| target.len()).map_or(LevelFilter::OFF, |(_, level)| *level)
+        let specific = |target: &str| if target == OWN { 0 } else { target.len() };
+        rules.max_by_key(|(target, _)| specific(target)).map_or(LevelFilter::OFF, |(_, level)| *level)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::sys;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 
-/// Creates network namespaces.
+/// Way in which a process creates network namespaces.
 pub trait MakeNetwork {
     /// Creates a network namespace; returns it and a routing socket inside it.
     ///

@@ -66,8 +66,12 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     if failed.is_empty() {
         return Ok(0);
     }
-    ui::tell_line(&format!("Error: failed to start containers: {}", failed.join(", ")));
-    Ok(code::FAILURE)
+    Ok(not_started(&failed.join(", ")))
+}
+
+/// Reports which containers did not start, after the reason for each.
+fn not_started(names: &str) -> u8 {
+    CliError::failed(format!("failed to start containers: {names}")).report()
 }
 
 /// Starts a container that does not run. `None` when it runs.
@@ -115,8 +119,7 @@ impl Start {
             Ok(started) => started,
             Err(error) => {
                 error.report();
-                ui::tell_line(&format!("Error: failed to start containers: {name}"));
-                return Ok(code::FAILURE);
+                return Ok(not_started(name));
             }
         };
         let connection = match started {

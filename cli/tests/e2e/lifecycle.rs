@@ -203,7 +203,7 @@ fn created_containers_are_started_later() {
     let failed = fixture.words("start cat nosuch");
     assert_eq!((failed.code, failed.out.as_str()), (1, "cat\n"));
     assert!(failed.err.contains("No such container: nosuch"), "{}", failed.err);
-    assert!(failed.err.ends_with("Error: failed to start containers: nosuch\n"), "{}", failed.err);
+    assert!(failed.err.ends_with("ERROR: failed to start containers: nosuch\n"), "{}", failed.err);
     let again = fixture.words(&format!("create --cidfile {} busybox", file.display()));
     assert!(again.code == 125 && again.err.contains("container ID file found"), "{}", again.err);
     fixture.ok("rm -f cat");
