@@ -58,7 +58,7 @@ impl Records {
         let (pid, ticks) = (*pid, ticks.as_str());
         let handle = Pid::from_raw(pid).ok_or_else(not_running)?;
         let pidfd = pidfd_open(handle, PidfdFlags::empty()).map_err(|_| not_running())?;
-        // While the monitor holds the lock, the pid cannot be another process's; after that the time of its start tells.
+        // While the monitor holds the lock, the pid cannot be reused; after that the times of start are compared.
         match self.lock(&container.id)? {
             Lock::Held(_) if !is_same_process(pid, ticks) => Err(not_running()),
             Lock::Gone => Err(not_running()),
