@@ -85,7 +85,7 @@ impl Attached {
         self.ask(&Request::Wait)
     }
 
-    /// Says that the user ends the program: it is not started again.
+    /// Informs the monitor that the user ends the program: it is not started again.
     ///
     /// # Errors
     /// Fails when the monitor has ended.
@@ -93,7 +93,7 @@ impl Attached {
         self.ask(&Request::Stop)
     }
 
-    /// Says that the input has ended.
+    /// Informs the monitor that the input has ended.
     ///
     /// # Errors
     /// Fails when the monitor has ended.
@@ -101,7 +101,7 @@ impl Attached {
         self.ask(&Request::CloseInput)
     }
 
-    /// Says that this command's output is closed: the program's write to it fails then, if this command has started it.
+    /// Informs the monitor that this command's output is closed: the program's write to it fails then, if this command has started it.
     ///
     /// # Errors
     /// Fails when the monitor has ended.

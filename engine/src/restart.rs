@@ -23,7 +23,7 @@ pub enum RestartPolicy {
     UnlessStopped,
     /// It is started again when its exit code is not 0, at most `most` times; 0 for any number.
     OnFailure {
-        /// Number of restarts.
+        /// Largest number of restarts.
         most: u32,
     },
 }

@@ -1,6 +1,6 @@
 //! Messages between commands and the monitor of a container, over SEQPACKET sockets.
 //!
-//! The first byte says what the rest is: bytes of a stream as they are, or a request or an answer as JSON.
+//! The first byte is the kind of the rest: bytes of a stream as they are, or a request or an answer as JSON.
 
 use crate::log::Stream;
 use kiln_runtime::message;
@@ -37,9 +37,9 @@ pub(crate) enum Request {
     },
     /// The size of the command's terminal.
     Resize {
-        /// Height in lines.
+        /// Height of the terminal in lines.
         rows: u16,
-        /// Width in columns.
+        /// Width of the terminal in columns.
         columns: u16,
     },
     /// Send the exit code at the next end of the program.
@@ -81,7 +81,7 @@ pub(crate) enum Answer {
     Started,
     /// The container did not start.
     Failed(StartFailure),
-    /// The program ended.
+    /// The program of the container ended.
     Exited {
         /// Exit code, or 128 plus the signal.
         code: i32,
@@ -100,7 +100,7 @@ pub struct StartFailure {
     pub is_full: bool,
 }
 
-/// A received message.
+/// Message that was received, decoded.
 #[derive(Debug)]
 pub(crate) enum Message<T> {
     /// A request or an answer, with its file descriptors.
@@ -118,7 +118,7 @@ pub(crate) fn json<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// Encodes output.
+/// Encodes a piece of output.
 pub(crate) fn output(stream: Stream, piece: &[u8]) -> Vec<u8> {
     let kind = if stream == Stream::Stdout { STDOUT } else { STDERR };
     let mut bytes = Vec::with_capacity(piece.len() + 1);
@@ -127,7 +127,7 @@ pub(crate) fn output(stream: Stream, piece: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Encodes input.
+/// Encodes a piece of input.
 pub(crate) fn input(piece: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(piece.len() + 1);
     bytes.push(INPUT);

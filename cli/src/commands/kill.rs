@@ -54,7 +54,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     Ok(result)
 }
 
-/// Says to the monitor that the program is not to be started again, for signals that are meant to end it.
+/// Informs the monitor that the program is not to be started again, for signals that are meant to end it.
 fn say_that_the_user_ends_it(containers: &Containers<'_>, live: &Live, signal: i32) {
     const SIGKILL: i32 = 9;
     let own = live.container.settings.stop_signal.as_deref().and_then(kiln_runtime::signal::parse);

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
-/// Time for a program to end, when neither the user nor the container says otherwise.
+/// Time for a program to end, when neither the user nor the container sets another.
 const USUAL: Duration = Duration::from_secs(10);
 
 /// Stop running containers.
@@ -56,7 +56,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     Ok(result)
 }
 
-/// How long a program may take to end before it is killed.
+/// Time that a program may take to end before it is killed.
 pub(super) enum Patience {
     /// As long as the container's settings say.
     OfContainer,

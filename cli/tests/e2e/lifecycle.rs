@@ -122,7 +122,7 @@ fn killed_commands_stop_no_container() {
     assert!(line.starts_with("line "), "{line}");
     assert_eq!(fixture.ok("stop -t 0 web"), "web\n");
     assert_eq!(attached.wait().unwrap().code(), Some(137));
-    // Every line is there once, whoever was attached.
+    // Every line is there once, also those that were read by an attached command.
     let log = fixture.ok("logs web");
     let expected: Vec<String> = (1..=log.lines().count()).map(|number| format!("line {number}")).collect();
     assert_eq!(log.lines().collect::<Vec<_>>(), expected);

@@ -136,7 +136,7 @@ fn limits_of_processes() {
     );
     assert!(out(&fixture, "--shm-size 3m", "df -k /dev/shm | tail -1").contains(" 3072 "));
     assert_eq!(out(&fixture, "--oom-score-adj 500", "cat /proc/self/oom_score_adj"), "500\n");
-    // Without the privilege to raise a limit the container has the largest one, and the user is told.
+    // Without the privilege to raise a limit the container has the largest one, and a warning is printed.
     let done = sh(&fixture, "--ulimit nofile=1000000000", "ulimit -Hn");
     assert!(done.code == 0 || done.err.contains("RLIMIT_NOFILE"), "{}", done.err);
 }
@@ -453,7 +453,7 @@ fn namespaces_of_the_host() {
     assert_eq!(out(&fixture, "--uts host", "hostname"), hostname);
     assert_eq!(out(&fixture, "--network host", "hostname"), hostname);
     assert_eq!(sh(&fixture, "--ipc none", "grep -c ' /dev/shm ' /proc/self/mounts").out, "0\n");
-    // Without a pid namespace of its own, what a container leaves behind is killed.
+    // In the pid namespace of the host, what a container leaves behind is killed.
     let mark = format!("{}", 100_000 + std::process::id());
     out(&fixture, "--pid host", &format!("sleep {mark} & true"));
     let left = fs::read_dir("/proc").unwrap().flatten().any(|entry| {

@@ -11,7 +11,7 @@ pub enum LogDriver {
     /// Files of JSON in the container's directory.
     #[default]
     JsonFile,
-    /// Nowhere.
+    /// Nowhere: the output is not kept.
     None,
 }
 

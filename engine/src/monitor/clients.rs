@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 /// Most messages that wait for a command before the program's output is no longer read.
 const MAX_QUEUED: usize = 16;
 
-/// A connected command.
+/// Command that is connected to the monitor.
 pub(crate) struct Client {
     pub(crate) socket: OwnedFd,
     /// True when it gets the program's output.
@@ -24,7 +24,7 @@ pub(crate) struct Client {
     is_gone: bool,
 }
 
-/// All connected commands.
+/// All commands that are connected to the monitor.
 #[derive(Default)]
 pub(crate) struct Clients {
     all: Vec<Client>,

@@ -1,4 +1,4 @@
-//! The monitor's process: runs a container's program to its end, again where the restart policy says so.
+//! The monitor's process: runs a container's program to its end, again where the restart policy requires it.
 
 use super::clients::{Client, Clients};
 use super::streams::{self, Streams};

@@ -27,7 +27,7 @@ pub enum MountError {
     /// A host directory that does not exist.
     #[error("invalid mount config for type \"bind\": bind source path does not exist: {0}")]
     NoSource(String),
-    /// Value of `--volumes-from`.
+    /// Parsed value of the flag `--volumes-from`.
     #[error("invalid volumes-from specification: {0:?}: the mode is ro or rw")]
     VolumesFrom(String),
     /// A mount with another propagation than the mount of its source.

@@ -115,7 +115,7 @@ pub fn gpus(text: &str) -> Result<Vec<String>, DeviceError> {
     Ok(names.split(',').map(|name| format!("{GPU}={name}")).collect())
 }
 
-/// True for `vendor.com/class=name`.
+/// True for names of the form `vendor.com/class=name`.
 pub fn is_cdi_name(text: &str) -> bool {
     !text.starts_with('/') && text.split_once('=').is_some_and(|(kind, _)| kind.contains('/'))
 }
