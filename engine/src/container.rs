@@ -244,8 +244,12 @@ impl Records {
         let _names = self.lock_names()?;
         let Some(mut container) = self.read(id)? else { return Ok(None) };
         change(&mut container);
-        self.write(&container)?;
-        Ok(Some(container))
+        match self.write(&container) {
+            Ok(()) => Ok(Some(container)),
+            // Its directory was renamed for removal meanwhile, which happens outside of this lock.
+            Err(_) if !self.path(id).exists() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Record of a container. `None` when there is none.
@@ -303,7 +307,10 @@ impl Records {
             container.state = state;
             container.endpoint = None;
             // If this write fails (the disk is full), the next list corrects the record.
-            let _ = self.write(&container);
+            let _ = self.change(id, |record| {
+                record.state = container.state.clone();
+                record.endpoint = None;
+            });
         }
         Some(Listed::sound(container))
     }
