@@ -129,21 +129,29 @@ impl<'a> Containers<'a> {
         Ok(Owned { records: self.records.clone(), container, lock })
     }
 
-    /// Takes a container that does not run, to start it. `None` when its program runs, or another process starts it.
+    /// Takes a container that does not run, to start it. `None` when its program runs. While its monitor releases it after
+    /// an end, or another process starts it, this waits.
     ///
     /// # Errors
-    /// [`EngineError::NoSuchContainer`] when it has been removed meanwhile.
+    /// [`EngineError::NoSuchContainer`] when it has been removed meanwhile, and [`EngineError::Busy`] when another process
+    /// holds its lock for long without running it.
     pub fn take(&self, container: &Container) -> Result<Option<Owned>, EngineError> {
-        match self.lock(&container.id)? {
-            Lock::Busy => Ok(None),
-            Lock::Gone => Err(EngineError::NoSuchContainer(container.id.clone())),
-            Lock::Held(lock) => {
-                let read = self.read(&container.id)?;
-                let container = read.ok_or_else(|| EngineError::NoSuchContainer(container.id.clone()))?;
-                if is_alive(&container) {
-                    return Ok(None);
+        let missing = || EngineError::NoSuchContainer(container.id.clone());
+        let began = Instant::now();
+        loop {
+            let lock = self.lock(&container.id)?;
+            if matches!(lock, Lock::Gone) {
+                return Err(missing());
+            }
+            let container = self.read(&container.id)?.ok_or_else(missing)?;
+            match lock {
+                Lock::Held(_) if is_alive(&container) => return Ok(None),
+                Lock::Held(lock) => {
+                    return Ok(Some(Owned { records: self.records.clone(), container, lock }));
                 }
-                Ok(Some(Owned { records: self.records.clone(), container, lock }))
+                _ if container.state.is_live() => return Ok(None),
+                _ if began.elapsed() > PATIENCE => return Err(EngineError::Busy(container.id)),
+                _ => std::thread::sleep(PAUSE),
             }
         }
     }

@@ -224,9 +224,12 @@ fn input_reaches_detached_containers() {
         let mut attached = fixture.command(&["attach", "cat"]);
         let mut attached = attached.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut input = attached.stdin.take().unwrap();
-        input.write_all(text.as_bytes()).unwrap();
         let mut back = vec![0; text.len()];
-        attached.stdout.as_mut().unwrap().read_exact(&mut back).unwrap();
+        // At once: the program writes while it reads, and pipes hold less than all.
+        std::thread::scope(|scope| {
+            scope.spawn(|| input.write_all(text.as_bytes()).unwrap());
+            attached.stdout.as_mut().unwrap().read_exact(&mut back).unwrap();
+        });
         assert_eq!(String::from_utf8(back).unwrap(), text);
         (attached, input)
     };
@@ -353,9 +356,9 @@ fn many_containers_start_and_stop_at_once() {
             });
         }
     });
-    assert_eq!(fixture.ok("ps -q").lines().count(), names.len());
+    assert_eq!(fixture.ok("ps -q").lines().count(), names.len(), "{}", fixture.ok("ps -a"));
     assert_eq!(fixture.ok(&format!("restart -t 0 {}", names.join(" "))), names.join("\n") + "\n");
-    assert_eq!(fixture.ok("ps -q").lines().count(), names.len());
+    assert_eq!(fixture.ok("ps -q").lines().count(), names.len(), "{}", fixture.ok("ps -a"));
     std::thread::scope(|scope| {
         for name in &names {
             scope.spawn(move || fixture.ok(&format!("rm -f {name}")));
