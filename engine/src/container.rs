@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! containers/ID/container.json   record
-//! containers/ID/lock             locked by the process that runs the container
+//! containers/ID/lock             locked by the container's monitor, or by a process that creates or removes it
+//! containers/ID/control          socket of the monitor (see `monitor`)
+//! containers/ID/json.log…        log (see `log`)
 //! containers/ID/layer/           writable layer (see overlayfs)
 //! containers/ID/etc/             hosts, hostname, resolv.conf
 //! containers/names/NAME          link whose target is the id: creating it reserves the name

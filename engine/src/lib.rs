@@ -1,8 +1,8 @@
 //! Containers as users see them: names, records, states, and their monitors.
 //!
-//! A container is a directory with a record in it, a writable layer, and files for its /etc. Its monitor, the process
-//! that started it and waits for its end, holds a lock in the directory: a record with the state "running" whose lock
-//! is free belongs to a killed monitor, and is corrected by the next process that lists containers.
+//! A container is a directory with a record in it, a writable layer, and files for its /etc. Its monitor, the parent of its
+//! program, holds a lock in the directory: a record with the state "running" whose lock is free belongs to a killed
+//! monitor, and is corrected by the next process that lists containers, once the program has ended.
 
 #![forbid(unsafe_code)]
 
