@@ -107,14 +107,14 @@ pub enum Source {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Below {
-    /// They are mounted as well, and read-only with it where the kernel can do that.
+    /// They are mounted as well, and read-only in a read-only mount.
     #[default]
     Mounted,
     /// They are not mounted.
     Omitted,
     /// They are mounted, and stay writable in a read-only mount.
     Writable,
-    /// They are mounted, and the start fails where the kernel cannot make them read-only.
+    /// They are mounted, and were asked to be read-only by name.
     ReadOnly,
 }
 

@@ -128,7 +128,7 @@ fn wrong_uses_get_advice() {
         ("build --taget x CONTEXT", "did you mean --target?"),
         ("build --target x CONTEXT", "no stage of this Dockerfile has a name"),
         ("bild CONTEXT", "did you mean `kiln build`?"),
-        ("cp a:b c", "`kiln ps -a` lists the containers"),
+        ("cp nosuchcontainer:b c", "`kiln ps -a` lists the containers"),
         ("update web", "Docker has it, Kiln does not"),
         ("secret ls", "Docker has it, Kiln does not"),
     ] {

@@ -40,9 +40,6 @@ pub enum MountError {
         /// Propagation that the mount needs.
         wanted: &'static str,
     },
-    /// A mount that cannot be read-only with all mounts below it.
-    #[error("the mounts below {0} cannot be made read-only: {1}")]
-    Recursive(String, String),
     /// A path inside of a volume or image that does not exist, or leads out of it.
     #[error("cannot access path {subpath} of {source_name}: {reason}")]
     Subpath {

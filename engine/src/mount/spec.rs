@@ -6,7 +6,6 @@ use crate::error::EngineError;
 use crate::record::Container;
 use kiln_image::store::{LayerId, Store};
 use kiln_image::sys::{CallError, Named};
-use kiln_runtime::host::{Feature, Host};
 use kiln_runtime::{spec, view};
 use oci_spec::runtime::{Mount, Spec};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -102,7 +101,7 @@ impl Owned {
                 path
             }
         };
-        let options = bind_options(point)?;
+        let options = bind_options(point);
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         Ok(spec::mount("bind", &point.target, &path.to_string_lossy(), &options))
     }
@@ -164,24 +163,20 @@ fn make_source(path: &str, create: bool) -> Result<(), EngineError> {
 }
 
 /// Mount options of a bind mount.
-fn bind_options(point: &MountPoint) -> Result<Vec<String>, EngineError> {
+fn bind_options(point: &MountPoint) -> Vec<String> {
     let bind = if point.below == Below::Omitted { "bind" } else { "rbind" };
     let propagation = point.propagation.as_deref().unwrap_or("rprivate");
     let mut options = vec![bind.to_owned(), propagation.to_owned()];
     if !point.read_only {
-        return Ok(options);
+        return options;
     }
-    let is_recursive = Host::get().has(Feature::MountSetattr);
+    // The runtime remounts each mount below where the kernel lacks `mount_setattr(2)`.
     let access = match point.below {
-        Below::ReadOnly if !is_recursive => {
-            let why = Host::get().needs(Feature::MountSetattr).to_string();
-            return Err(MountError::Recursive(point.target.clone(), why).into());
-        }
-        Below::Mounted | Below::ReadOnly if is_recursive => "rro",
-        _ => "ro",
+        Below::Mounted | Below::ReadOnly => "rro",
+        Below::Writable | Below::Omitted => "ro",
     };
     options.push(access.to_owned());
-    Ok(options)
+    options
 }
 
 /// Sets the propagation of the root that a shared or slave mount needs, after a check of the host's mount.
