@@ -1,5 +1,6 @@
 //! Proxy for published ports: passes on connections from this host to its own loopback addresses, which packet rules
-//! cannot redirect because such packets may not leave the host. One thread serves all of them.
+//! cannot redirect because such packets may not leave the host. One thread serves all of them, in this process or in one
+//! of its own.
 //!
 //! A stream is passed on by `splice`, so its bytes stay in the kernel; datagrams are copied. The container sees the
 //! network's gateway as the peer.
@@ -8,14 +9,18 @@
 //! the kernel returns the original port of each.
 
 mod datagram;
+mod process;
 mod stream;
 
 use datagram::Relay;
+use kiln_runtime::SpawnError;
+use process::Process;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::sockopt;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +42,8 @@ pub struct Proxy {
 struct Handle {
     thread: Mutex<Option<Arc<Inner>>>,
     next: AtomicU64,
+    /// Process that serves instead of a thread.
+    process: Option<Process>,
 }
 
 #[derive(Debug)]
@@ -80,7 +87,7 @@ pub(super) enum FrontSocket {
 }
 
 /// Targets of redirected connections to an address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Route {
     /// Original destination; the unspecified address stands for all of its IP version.
     pub(super) meant_for: SocketAddr,
@@ -90,8 +97,8 @@ pub(super) struct Route {
 /// Group of served sockets. Dropping it closes them all, and waits for that.
 #[derive(Debug)]
 pub(super) struct Serving {
-    group: u64,
-    inner: Arc<Inner>,
+    /// Group and thread; `None` for a process, which serves until its last user is dropped.
+    thread: Option<(u64, Arc<Inner>)>,
     _handle: Arc<Handle>,
 }
 
@@ -101,13 +108,36 @@ impl Proxy {
         Proxy::default()
     }
 
+    /// Proxy in a process of its own, for a caller that keeps to one thread. Panics when the caller has a second thread.
+    ///
+    /// # Errors
+    /// Fails when the process cannot be created.
+    pub fn fork() -> Result<Proxy, SpawnError> {
+        let process = Some(Process::fork()?);
+        let (thread, next) = (Mutex::default(), AtomicU64::default());
+        Ok(Proxy { handle: Arc::new(Handle { thread, next, process }) })
+    }
+
     /// Serves sockets, which must be non-blocking.
     pub(super) fn serve(&self, fronts: Vec<Front>) -> Result<Serving, Errno> {
+        if let Some(process) = &self.handle.process {
+            process.serve(fronts)?;
+            return Ok(Serving { thread: None, _handle: self.handle.clone() });
+        }
         self.order(|group| Order::Serve { group, fronts })
     }
 
+    /// Adds targets of redirected connections, for listeners that are served already.
+    fn add_routes(&self, routes: Vec<Route>) -> Result<Serving, Errno> {
+        if let Some(process) = &self.handle.process {
+            process.redirect(&routes)?;
+            return Ok(Serving { thread: None, _handle: self.handle.clone() });
+        }
+        self.order(|group| Order::Redirect { group, routes })
+    }
+
     /// Serves connections that packet rules redirect, to the targets in the routes; returns the listeners' addresses.
-    pub(super) fn redirect(&self, routes: Vec<Route>) -> Result<(Serving, Vec<SocketAddr>), Errno> {
+    pub(super) fn redirect(&self, routes: Vec<Route>) -> Result<(Vec<Serving>, Vec<SocketAddr>), Errno> {
         let has = |is: fn(&SocketAddr) -> bool| routes.iter().any(|route| is(&route.meant_for));
         let mut wanted: Vec<IpAddr> = Vec::new();
         wanted.extend(has(SocketAddr::is_ipv4).then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
@@ -120,9 +150,7 @@ impl Proxy {
             // The listener's own port has no targets.
             fronts.push(Front { socket: FrontSocket::Stream(socket), targets: Vec::new() });
         }
-        let serving = self.serve(fronts)?;
-        serving.inner.send(Order::Redirect { group: serving.group, routes });
-        Ok((serving, addresses))
+        Ok((vec![self.serve(fronts)?, self.add_routes(routes)?], addresses))
     }
 
     fn order(&self, order: impl FnOnce(u64) -> Order) -> Result<Serving, Errno> {
@@ -137,14 +165,15 @@ impl Proxy {
         };
         let group = self.handle.next.fetch_add(1, Ordering::Relaxed);
         inner.send(order(group));
-        Ok(Serving { group, inner, _handle: self.handle.clone() })
+        Ok(Serving { thread: Some((group, inner)), _handle: self.handle.clone() })
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
+        let Some((group, inner)) = self.thread.take() else { return };
         let (done, closed) = mpsc::channel();
-        self.inner.send(Order::Stop { group: self.group, done });
+        inner.send(Order::Stop { group, done });
         // An error means that the thread has ended, and closed its sockets.
         let _ = closed.recv();
     }

@@ -361,6 +361,6 @@ fn serve(
         return Ok((serving, Vec::new()));
     }
     let (redirecting, listeners) = proxy.redirect(routes)?;
-    serving.push(redirecting);
+    serving.extend(redirecting);
     Ok((serving, listeners))
 }

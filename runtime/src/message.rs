@@ -14,11 +14,10 @@ use std::mem::MaybeUninit;
 pub(crate) const MAX_FDS: usize = 253;
 
 /// Sends one message as JSON.
-pub(crate) fn send<T: Serialize>(
-    socket: BorrowedFd<'_>,
-    message: &T,
-    fds: &[BorrowedFd<'_>],
-) -> Result<(), Errno> {
+///
+/// # Errors
+/// Fails when the other end is closed, and when the message is longer than the socket's buffer.
+pub fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let json = serde_json::to_vec(message).map_err(|_| Errno::INVAL)?;
     send_bytes(socket, &[&json], fds, SendFlags::empty())
 }
@@ -48,8 +47,11 @@ pub fn send_bytes(
     }
 }
 
-/// Receives one message; `None` when the other end is closed.
-pub(crate) fn receive<T: for<'de> Deserialize<'de>>(
+/// Receives one message in JSON; `None` when the other end is closed.
+///
+/// # Errors
+/// Fails with `EBADMSG` for other messages, and when the socket cannot be read.
+pub fn receive<T: for<'de> Deserialize<'de>>(
     socket: BorrowedFd<'_>,
 ) -> Result<Option<(T, Vec<OwnedFd>)>, Errno> {
     let Some((bytes, fds)) = receive_bytes(socket)? else { return Ok(None) };
