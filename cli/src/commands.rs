@@ -26,6 +26,7 @@ pub mod man;
 pub mod oci;
 pub mod pause;
 pub mod port;
+mod ports;
 pub mod ps;
 pub mod pull;
 pub mod push;

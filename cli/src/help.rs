@@ -201,7 +201,18 @@ const RUN_GROUPS: &[(&str, &[&str])] = &[
     ("Mount options", &["volume", "mount", "tmpfs", "volumes_from", "volume_driver"]),
     (
         "Network options",
-        &["network", "hostname", "domainname", "dns", "dns_search", "dns_option", "add_host", "expose"],
+        &[
+            "network",
+            "publish",
+            "publish_all",
+            "expose",
+            "hostname",
+            "domainname",
+            "dns",
+            "dns_search",
+            "dns_option",
+            "add_host",
+        ],
     ),
     (
         "Limits",

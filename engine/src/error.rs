@@ -7,7 +7,7 @@ use crate::settings::{DeviceError, HealthError, LimitError, NamespaceError, Priv
 use kiln_image::layer::WriteError;
 use kiln_image::store::StoreError;
 use kiln_image::sys::CallError;
-use kiln_network::NetworkError;
+use kiln_network::{NetworkError, PublishError};
 use kiln_runtime::SpawnError;
 use kiln_runtime::apparmor::AppArmorError;
 use kiln_runtime::cgroup::CgroupError;
@@ -120,6 +120,18 @@ pub enum EngineError {
     /// The network cannot be set up.
     #[error("cannot connect the container to a network: {0}")]
     Network(#[from] NetworkError),
+    /// Ports of the host cannot be published.
+    #[error(
+        "failed to set up container networking: driver failed programming external connectivity on endpoint {name} ({id}): {source}"
+    )]
+    Publish {
+        /// Name of the container.
+        name: String,
+        /// Id of the container.
+        id: String,
+        /// Cause of the failure.
+        source: PublishError,
+    },
     /// The AppArmor profile cannot be loaded or used.
     #[error(transparent)]
     AppArmor(#[from] AppArmorError),

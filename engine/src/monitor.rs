@@ -13,6 +13,7 @@ use crate::attached::Attached;
 use crate::container::{Containers, Owned};
 use crate::error::EngineError;
 use crate::wire::{self, Answer, Attach, Message, Request, StartFailure, StartRequest};
+use kiln_network::PublishError;
 use kiln_runtime::fork_process;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -93,12 +94,29 @@ pub(crate) fn address(dir: &OwnedFd) -> Result<SocketAddrUnix, Errno> {
 
 fn lost() -> StartFailure {
     let message = "the monitor of the container ended unexpectedly".to_owned();
-    StartFailure { message, code: 125, is_full: false }
+    StartFailure { message, code: 125, is_full: false, free_port: None }
 }
 
 /// Describes an error for another process.
 pub(crate) fn failure(error: &EngineError) -> StartFailure {
-    StartFailure { message: chain(error), code: crate::start::start_code(error), is_full: error.is_full() }
+    StartFailure {
+        message: chain(error),
+        code: crate::start::start_code(error),
+        is_full: error.is_full(),
+        free_port: free_port(error),
+    }
+}
+
+/// First free port after one that cannot be published because it is in use.
+fn free_port(error: &EngineError) -> Option<u16> {
+    /// Number of ports to try.
+    const TRIES: u16 = 100;
+    let EngineError::Publish { source: PublishError::Allocated { address, .. }, .. } = error else {
+        return None;
+    };
+    let after = (1..TRIES).map_while(|step| address.port().checked_add(step));
+    let mut after = after.filter(|port| std::net::TcpListener::bind((address.ip(), *port)).is_ok());
+    after.next()
 }
 
 /// An error and its causes in one line.

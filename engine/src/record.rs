@@ -6,6 +6,7 @@ use crate::restart::RestartPolicy;
 use crate::settings::Settings;
 use kiln_image::digest::ImageId;
 use kiln_image::sys::{CallError, Named};
+use kiln_network::Binding;
 use kiln_runtime::cgroup::Groups;
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -257,6 +258,9 @@ pub struct Endpoint {
     pub gateway: Ipv4Addr,
     /// MAC address in the form `02:42:…`, with colons.
     pub mac: String,
+    /// Ports of the host that are published for it, with those that were chosen.
+    #[serde(default)]
+    pub ports: Vec<Binding>,
 }
 
 /// Current time, RFC 3339.

@@ -14,7 +14,7 @@ pub use devices::{DeviceError, DeviceNode, Devices};
 pub use health::{HealthError, HealthOptions};
 pub use limits::{Capacity, DeviceRate, DeviceWeight, LimitError, Limits, Ulimit};
 pub use namespaces::{NamespaceError, NamespaceMode, Namespaces, user_mode};
-pub use ports::PortError;
+pub use ports::{PortError, PortRequest, Publication};
 pub use privileges::{PrivilegeError, Privileges};
 pub use resolution::{Resolution, ResolutionError};
 
@@ -86,6 +86,8 @@ pub struct RunOptions {
     pub health: HealthOptions,
     /// Ports besides those that the image exposes, such as `80/tcp`.
     pub exposed: Vec<String>,
+    /// Ports of the host that are published for it.
+    pub published: Publication,
     /// Annotations of the container.
     pub annotations: BTreeMap<String, String>,
     /// Signal that requests the program to stop; the image's when `None`.
@@ -110,11 +112,15 @@ impl RunOptions {
         if let Some(name) = self.stop_signal.as_ref().filter(|name| signal::parse(name).is_none()) {
             return Err(EngineError::Signal(name.clone()));
         }
-        // Finding out about the host takes some system calls.
-        if self.limits == Limits::default() {
-            return Ok(Vec::new());
+        let mut warnings = Vec::new();
+        if self.network == NetworkMode::Host && !self.published.is_empty() {
+            warnings.push("Published ports are discarded when using host network mode".to_owned());
         }
-        Ok(self.limits.check(&Capacity::detect())?)
+        // Finding out about the host takes some system calls.
+        if self.limits != Limits::default() {
+            warnings.extend(self.limits.check(&Capacity::detect())?);
+        }
+        Ok(warnings)
     }
 
     fn check_namespaces(&self) -> Result<(), EngineError> {
@@ -131,6 +137,7 @@ impl RunOptions {
             conflict(!self.resolution.servers.is_empty(), "dns", KIND)?;
             conflict(!self.resolution.hosts.is_empty(), "custom host-to-IP mapping", KIND)?;
             conflict(!self.exposed.is_empty(), "port exposing", KIND)?;
+            conflict(!self.published.is_empty(), "port publishing", KIND)?;
         }
         let host_network = self.network == NetworkMode::Host;
         for name in self.privileges.sysctls.keys() {
@@ -232,6 +239,9 @@ pub struct Settings {
     /// Ports that it exposes, such as `80/tcp`.
     #[serde(default)]
     pub exposed: BTreeSet<String>,
+    /// Ports of the host that are published for it.
+    #[serde(default)]
+    pub published: Publication,
     /// Mount points of volumes of the image.
     #[serde(default)]
     pub image_volumes: BTreeSet<String>,
@@ -261,6 +271,7 @@ impl Settings {
             Some(entrypoint) => ((!entrypoint.is_empty()).then(|| vec![entrypoint.clone()]), command),
             None => (image.entrypoint.clone(), command.or_else(|| image.cmd.clone())),
         };
+        let published = options.published.ports.iter().flat_map(PortRequest::container_ports);
         let settings = Settings {
             hostname: options.hostname.clone().unwrap_or_else(|| id.chars().take(12).collect()),
             user: options.user.clone().unwrap_or_else(|| image.user.clone()),
@@ -283,7 +294,8 @@ impl Settings {
             namespaces: options.namespaces.clone(),
             resolution: options.resolution.clone(),
             health: options.health.merged(image.healthcheck.as_ref()),
-            exposed: image.exposed_ports.keys().chain(&options.exposed).cloned().collect(),
+            exposed: image.exposed_ports.keys().chain(&options.exposed).cloned().chain(published).collect(),
+            published: options.published.clone(),
             image_volumes: image.volumes.keys().cloned().collect(),
             annotations: options.annotations.clone(),
             stop_timeout: options.stop_timeout,
@@ -294,6 +306,11 @@ impl Settings {
             return Err(EngineError::NoCommand);
         }
         Ok(settings)
+    }
+
+    /// True when ports of the host are published at its start.
+    pub(crate) fn publishes(&self) -> bool {
+        self.network == NetworkMode::Bridge && !self.published.mappings(&self.exposed, &[]).is_empty()
     }
 
     /// Program and its arguments.

@@ -6,7 +6,7 @@ use crate::monitor::streams::Theirs;
 use crate::record::{Endpoint, State, now};
 use crate::settings::NetworkMode;
 use crate::spec::Dirs;
-use kiln_network::{Bridge, Connection};
+use kiln_network::{Bridge, Connection, Proxy, PublishError, Published};
 use kiln_runtime::cgroup::{self, Cgroup, Groups, Layout, stats};
 use kiln_runtime::container::{
     CallerError, Cgroups, Handed, Identity, Modules, ParentWork, Request, Steps, Terminal,
@@ -53,6 +53,8 @@ pub(crate) struct Started {
 #[derive(Default)]
 pub(crate) struct Resources {
     cgroup: Option<Cgroup>,
+    /// Released before the connection, whose address the ports lead to.
+    published: Option<Published>,
     connection: Option<Connection>,
     isolated: Option<OwnedFd>,
 }
@@ -60,7 +62,7 @@ pub(crate) struct Resources {
 impl Owned {
     /// Starts the program as a child of this process, which has one thread. `root` is the mount that becomes the root, `images` are
     /// mounts of images,
-    /// `state` a directory that is emptied at boot.
+    /// `state` a directory that is emptied at boot, `proxy` serves published ports.
     ///
     /// # Errors
     /// Fails when a part of the container cannot be made. The record is unchanged then, or names a process that has
@@ -71,10 +73,11 @@ impl Owned {
         state: &Path,
         size: ConsoleSize,
         theirs: Theirs,
+        proxy: Option<Proxy>,
     ) -> Result<Started, EngineError> {
         let layout = Host::get().layout();
-        let mut resources = self.resources(state, layout)?;
-        self.container.endpoint = resources.connection.as_ref().map(endpoint);
+        let mut resources = self.resources(state, layout, proxy)?;
+        self.container.endpoint = resources.endpoint();
         self.container.groups = Some(resources.cgroup.as_ref().map_or(Groups::NONE, Cgroup::groups).clone());
         let dirs = Dirs::make(&self.dir())?;
         self.write_etc(&dirs)?;
@@ -121,7 +124,12 @@ impl Owned {
         Ok(Started { process, console, time, resources })
     }
 
-    fn resources(&self, state: &Path, layout: &Layout) -> Result<Resources, EngineError> {
+    fn resources(
+        &self,
+        state: &Path,
+        layout: &Layout,
+        proxy: Option<Proxy>,
+    ) -> Result<Resources, EngineError> {
         cgroup::remove_orphans(layout, CGROUP_PREFIX);
         let mut resources = Resources {
             // Without the cgroup other means restrict devices.
@@ -130,12 +138,44 @@ impl Owned {
         };
         match self.container.settings.network {
             NetworkMode::Bridge => {
-                resources.connection = Some(Bridge::open(state)?.connect(&OneThread)?);
+                let bridge = Bridge::open(state)?;
+                let connection = bridge.connect(&OneThread)?;
+                if let Some(proxy) = proxy {
+                    resources.published = Some(self.publish(&bridge, &connection, &proxy)?);
+                }
+                resources.connection = Some(connection);
             }
             NetworkMode::None => resources.isolated = Some(kiln_network::isolated(&OneThread)?),
             NetworkMode::Host | NetworkMode::Container(_) => {}
         }
         Ok(resources)
+    }
+}
+
+impl Owned {
+    /// Publishes the ports of the container. Where a range is a choice, the first free port is taken.
+    fn publish(
+        &self,
+        bridge: &Bridge,
+        connection: &Connection,
+        proxy: &Proxy,
+    ) -> Result<Published, EngineError> {
+        let settings = &self.container.settings;
+        let mut chosen = vec![0; settings.published.ports.len()];
+        loop {
+            let mappings = settings.published.mappings(&settings.exposed, &chosen);
+            match bridge.publish(connection, &mappings, &self.container.name, proxy) {
+                Err(PublishError::Allocated { address, .. })
+                    if settings.published.choose_next(&mut chosen, address.port()) => {}
+                other => {
+                    return other.map_err(|source| EngineError::Publish {
+                        name: self.container.name.clone(),
+                        id: self.container.id.clone(),
+                        source,
+                    });
+                }
+            }
+        }
     }
 }
 
@@ -176,6 +216,18 @@ fn with_streams<T>(theirs: Theirs, work: impl FnOnce() -> Result<T, SpawnError>)
 }
 
 impl Resources {
+    fn endpoint(&self) -> Option<Endpoint> {
+        let connection = self.connection.as_ref()?;
+        let mac: Vec<String> = connection.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(Endpoint {
+            address: connection.address,
+            prefix: connection.subnet.prefix(),
+            gateway: connection.gateway,
+            mac: mac.join(":"),
+            ports: self.published.as_ref().map_or_else(Vec::new, |published| published.bindings().to_vec()),
+        })
+    }
+
     fn network(&self) -> Option<BorrowedFd<'_>> {
         let bridge = self.connection.as_ref().map(Connection::namespace);
         bridge.or_else(|| self.isolated.as_ref().map(AsFd::as_fd))
@@ -193,16 +245,6 @@ impl Resources {
             // An empty cgroup needs no signal.
             let _ = cgroup.groups().signal(SIGKILL);
         }
-    }
-}
-
-fn endpoint(connection: &Connection) -> Endpoint {
-    let mac: Vec<String> = connection.mac.iter().map(|byte| format!("{byte:02x}")).collect();
-    Endpoint {
-        address: connection.address,
-        prefix: connection.subnet.prefix(),
-        gateway: connection.gateway,
-        mac: mac.join(":"),
     }
 }
 

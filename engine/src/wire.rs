@@ -98,6 +98,8 @@ pub struct StartFailure {
     pub code: i32,
     /// True when the disk is full.
     pub is_full: bool,
+    /// Free port of the host near one that is in use; `None` for other failures.
+    pub free_port: Option<u16>,
 }
 
 /// Message that was received, decoded.

@@ -1,9 +1,10 @@
 //! Command `kiln port`.
 
-use super::each;
+use super::{each, ports};
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
 use crate::session::Session;
+use crate::ui;
 use clap::Parser;
 use kiln_engine::Containers;
 use std::ffi::OsString;
@@ -23,19 +24,25 @@ pub fn describe() -> clap::Command {
     <Port as clap::CommandFactory>::command()
 }
 
-/// Prints a line for each published port. Containers have none yet.
+/// Prints a line for each published port.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let port: Port = arguments::parse("port", arguments)?;
     port.port.as_deref().map(check).transpose()?;
     let session = Session::open(globals)?;
     let containers = Containers::open(&session.store)?;
-    let _container = each::find(&containers, &port.container)?;
-    match &port.port {
-        Some(wanted) => {
-            Err(CliError::failed(format!("No public port '{wanted}' published for {}", port.container)))
-        }
-        None => Ok(0),
+    let container = each::find(&containers, &port.container)?;
+    let lines = ports::lines(&container);
+    let Some(wanted) = &port.port else {
+        lines.iter().for_each(|(inside, address)| ui::line(&format!("{inside} -> {address}")));
+        return Ok(0);
+    };
+    let full = if wanted.contains('/') { wanted.clone() } else { format!("{wanted}/tcp") };
+    let mut found = lines.iter().filter(|(inside, _)| *inside == full).peekable();
+    if found.peek().is_none() {
+        return Err(CliError::failed(format!("No public port '{full}' published for {}", port.container)));
     }
+    found.for_each(|(_, address)| ui::line(&address.to_string()));
+    Ok(0)
 }
 
 /// Checks the form of a port.

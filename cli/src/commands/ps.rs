@@ -2,6 +2,7 @@
 
 mod filter;
 
+use super::ports;
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
 use crate::format::Format;
@@ -213,9 +214,9 @@ impl Rows<'_> {
             local_volumes: "0".to_owned(),
             mounts: String::new(),
             names: container.name.clone(),
-            networks: container.settings.network.name().to_owned(),
+            networks: container.settings.network.name(),
             platform: kiln_image::platform::Platform::host().to_string(),
-            ports: String::new(),
+            ports: ports::column(container),
             running_for: text::age(&container.created),
             size: self.size(container)?,
             state: container.state.status().to_owned(),

@@ -184,6 +184,10 @@ pub(super) fn start_error(failure: &StartFailure) -> CliError {
         Ok(code::NOT_FOUND) => failed.hint("check the name of the program, and that the image has it (a script also needs the interpreter of its first line)"),
         Ok(code::NOT_EXECUTABLE) => failed.hint("is it a program or a script with `#!`, executable for the container's user, and made for this platform?"),
         _ if failure.is_full => failed.hint(crate::error::FULL),
+        _ if failure.free_port.is_some() => {
+            let port = failure.free_port.unwrap_or_default();
+            failed.hint(format!("publish another port of the host: {port} is free (-p {port}:PORT)"))
+        }
         _ if is_user => failed.hint("name a user of the image's /etc/passwd, or write a number: --user 1000:1000"),
         _ => failed,
     }

@@ -12,7 +12,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// Waits until a command's output is as wanted.
 #[track_caller]
-fn until(fixture: &Fixture, line: &str, is_there: impl Fn(&Done) -> bool) -> Done {
+pub(crate) fn until(fixture: &Fixture, line: &str, is_there: impl Fn(&Done) -> bool) -> Done {
     let began = Instant::now();
     loop {
         let done = fixture.words(line);

@@ -37,6 +37,7 @@ mod logs;
 mod mounts;
 mod outputs;
 mod pause;
+mod ports;
 mod prune;
 mod ps;
 mod registries;

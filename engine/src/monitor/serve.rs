@@ -11,6 +11,7 @@ use crate::restart::Backoff;
 use crate::start::{Resources, Started, start_code};
 use crate::wire::{self, Answer, Message, Request, StartFailure, StartRequest};
 use jiff::Timestamp;
+use kiln_network::Proxy;
 use kiln_runtime::launch;
 use kiln_runtime::op::ConsoleSize;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -150,6 +151,8 @@ impl Serving {
     fn start(&mut self) -> Result<Program, EngineError> {
         self.before = self.owned.container.state.clone();
         let settings = &self.owned.container.settings;
+        // Before the streams: an open copy of one in the process would keep its readers from seeing the end.
+        let proxy = settings.publishes().then(Proxy::fork).transpose()?;
         let made = streams::make(settings.tty, settings.interactive, self.request.attach.is_some());
         let streams = |errno| EngineError::Streams(errno);
         let (theirs, mut streams_here) = made.map_err(streams)?;
@@ -159,6 +162,7 @@ impl Serving {
             &self.request.state,
             size,
             theirs,
+            proxy,
         )?;
         if let Some(master) = console {
             streams_here.set_console(master).map_err(streams)?;

@@ -1,11 +1,12 @@
 //! A container as `docker inspect` shows it (Docker Engine API, ContainerInspectResponse).
 //!
-//! Fields of features that Kiln lacks (published ports, restarts) have the value that Docker shows when the feature is
+//! Fields of features that Kiln lacks have the value that Docker shows when the feature is
 //! not used.
 
 mod host;
 
 use super::image::{GraphDriver, zero_time};
+use crate::commands::ports::{self, HostPort};
 use host::{HostConfig, ShownMount};
 use kiln_engine::{Container, Containers, Damaged, Endpoint, NetworkMode, State};
 use kiln_image::config::{Empty, Healthcheck};
@@ -127,7 +128,7 @@ struct Config {
 #[serde(rename_all = "PascalCase")]
 struct NetworkSettings {
     bridge: &'static str,
-    ports: BTreeMap<String, String>,
+    ports: BTreeMap<String, Option<Vec<HostPort>>>,
     gateway: String,
     #[serde(rename = "IPAddress")]
     ip_address: String,
@@ -253,7 +254,7 @@ impl NetworkSettings {
         let network = container.endpoint.as_ref().map_or_else(Network::none, Network::new);
         NetworkSettings {
             bridge: "",
-            ports: BTreeMap::new(),
+            ports: ports::in_use(container),
             gateway: network.gateway.clone(),
             ip_address: network.ip_address.clone(),
             ip_prefix_len: network.ip_prefix_len,

@@ -178,11 +178,11 @@ impl Conditions<'_> {
             && filter.any("network", |value| container.settings.network.name() == value)
             && self.filter.values("label").iter().all(|label| has_label(container, label))
             && (self.filter.values("ancestor").is_empty() || self.descends(container))
-            // Containers have no health checks, volumes and published ports.
+            // Containers have no health checks.
             && filter.any("health", |value| value == "none")
             && filter.any("volume", |_| false)
-            && filter.any("publish", |_| false)
-            && filter.any("expose", |value| self.exposes(container, value))
+            && filter.any("publish", |value| publishes(container, value))
+            && filter.any("expose", |value| exposes(container, value))
     }
 
     /// True when the container's image is one of the ancestors, or begins with its layers.
@@ -195,15 +195,24 @@ impl Conditions<'_> {
             .iter()
             .any(|(ancestor, own)| *ancestor == id || !own.is_empty() && layers.starts_with(own))
     }
+}
 
-    fn exposes(&self, container: &Container, wanted: &str) -> bool {
-        let Some((first, last, protocol)) = ports(wanted) else { return false };
-        let image = self.store.image(&container.image).ok().flatten();
-        let Some(image) = image.and_then(|image| self.store.read_image(image).ok()) else { return false };
-        image.config.config.exposed_ports.keys().any(|port| {
-            ports(port).is_some_and(|(port, _, kind)| kind == protocol && (first..=last).contains(&port))
-        })
-    }
+/// True when a port or one of a range is published. Docker looks at the ports of the container.
+fn publishes(container: &Container, wanted: &str) -> bool {
+    let Some((first, last, protocol)) = ports(wanted) else { return false };
+    let bindings = container.endpoint.as_ref().map_or(&[][..], |endpoint| &endpoint.ports);
+    bindings.iter().any(|one| {
+        let end = one.container_port.saturating_add(one.count - 1);
+        one.protocol.to_string() == protocol && one.container_port <= last && first <= end
+    })
+}
+
+/// True when the container exposes a port or one of a range.
+fn exposes(container: &Container, wanted: &str) -> bool {
+    let Some((first, last, protocol)) = ports(wanted) else { return false };
+    container.settings.exposed.iter().any(|port| {
+        ports(port).is_some_and(|(port, _, kind)| kind == protocol && (first..=last).contains(&port))
+    })
 }
 
 fn has_label(container: &Container, wanted: &str) -> bool {

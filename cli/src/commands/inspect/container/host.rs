@@ -1,5 +1,6 @@
 //! `HostConfig` and `Mounts` of a container.
 
+use crate::commands::ports::{self, HostPort};
 use kiln_engine::mount::{Below, Flag, MountPoint, Source};
 use kiln_engine::settings::privileges::normal;
 use kiln_engine::settings::{DeviceRate, Limits, NamespaceMode, Settings};
@@ -18,7 +19,7 @@ pub(super) struct HostConfig {
     #[serde(rename = "ContainerIDFile")]
     container_id_file: String,
     network_mode: String,
-    port_bindings: BTreeMap<String, String>,
+    port_bindings: BTreeMap<String, Vec<HostPort>>,
     restart_policy: RestartPolicy,
     auto_remove: bool,
     volumes_from: Option<Vec<String>>,
@@ -169,7 +170,7 @@ impl HostConfig {
             binds: some(binds(settings)),
             container_id_file: settings.id_file.clone().unwrap_or_default(),
             network_mode: settings.network.name(),
-            port_bindings: BTreeMap::new(),
+            port_bindings: ports::wanted(container),
             restart_policy: RestartPolicy {
                 name: container.restart.name(),
                 maximum_retry_count: container.restart.most(),
@@ -189,7 +190,7 @@ impl HostConfig {
             oom_score_adj: settings.limits.oom_score_adj,
             pid_mode: settings.namespaces.pid.text(""),
             privileged: privileges.privileged,
-            publish_all_ports: false,
+            publish_all_ports: settings.published.all,
             readonly_rootfs: privileges.read_only,
             security_opt: some(settings.security.given.clone()),
             tmpfs: Some(tmpfs(settings)).filter(|tmpfs| !tmpfs.is_empty()),

@@ -4,7 +4,7 @@ use super::refused;
 use crate::error::{CliError, code};
 use clap::Args;
 use kiln_engine::RunOptions;
-use kiln_engine::settings::{Resolution, ports, resolution};
+use kiln_engine::settings::{PortRequest, Publication, Resolution, ports, resolution};
 
 /// Names in the container.
 #[derive(Debug, Default, Args)]
@@ -24,6 +24,12 @@ pub(super) struct NameFlags {
     /// Add a line to /etc/hosts, NAME:ADDRESS, or NAME:host-gateway for this host; may be repeated
     #[arg(long, value_name = "NAME:ADDRESS")]
     add_host: Vec<String>,
+    /// Publish a port of the container on this host, [[ADDRESS:][PORT]:]PORT[/PROTOCOL]; may be repeated
+    #[arg(short, long, value_name = "PORTS")]
+    publish: Vec<String>,
+    /// Publish all exposed ports, on free ports of this host
+    #[arg(short = 'P', long)]
+    publish_all: bool,
     /// Note that the container listens on a port, PORT[-PORT][/PROTOCOL]; may be repeated
     #[arg(long, value_name = "PORT")]
     expose: Vec<String>,
@@ -58,6 +64,8 @@ impl NameFlags {
         };
         let exposed = self.expose.iter().map(|text| ports::exposed(text)).collect::<Result<Vec<_>, _>>();
         options.exposed = exposed.map_err(refused)?.concat();
+        let ports = self.publish.iter().map(|text| PortRequest::parse(text)).collect::<Result<_, _>>();
+        options.published = Publication { ports: ports.map_err(refused)?, all: self.publish_all };
         Ok(())
     }
 
