@@ -4,11 +4,13 @@
 //! Pipes and /dev/null are inherited. Files and terminals are not, they stay behind a pipe: a process that holds one can
 //! open it again through /proc/self/fd with other access modes.
 
+use crate::detach_keys::DetachKeys;
 use crate::error::CliError;
 use crate::ui;
 use kiln_engine::Stdio;
 use kiln_runtime::container::terminal::{self, RawOutput, RawTerminal};
 use kiln_runtime::op::ConsoleSize;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -30,6 +32,10 @@ pub struct Attachment {
     outputs: Vec<JoinHandle<()>>,
     /// The container's terminal, kept for changes of its size.
     console: Option<Arc<OwnedFd>>,
+    /// Keys by which the user leaves the program of a terminal.
+    keys: DetachKeys,
+    /// Readable when the user has pressed the keys.
+    left: Option<OwnedFd>,
 }
 
 struct Relay {
@@ -40,27 +46,18 @@ struct Relay {
 }
 
 impl Attachment {
-    /// Prepares the streams: with a terminal for the container or without, with its standard input open or not.
+    /// Prepares the streams: with a terminal for the container or without, with its standard input open or not. The keys
+    /// leave a program on a terminal.
     ///
     /// # Errors
     ///
     /// Fails when `-t` and `-i` are set and standard input is no terminal, and when descriptors run out.
-    pub fn new(terminal: bool, interactive: bool) -> Result<Attachment, CliError> {
+    pub fn new(terminal: bool, interactive: bool, keys: DetachKeys) -> Result<Attachment, CliError> {
         if terminal && interactive && !termios::isatty(rustix::stdio::stdin()) {
             return Err(CliError::failed("the input device is not a TTY")
                 .hint("leave out -t when input comes from a pipe or a file"));
         }
-        let mut attachment = Attachment {
-            stdin: null()?,
-            stdout: null()?,
-            stderr: null()?,
-            relays: Vec::new(),
-            terminal,
-            interactive,
-            restore: None,
-            outputs: Vec::new(),
-            console: None,
-        };
+        let mut attachment = Attachment { interactive, keys, ..Attachment::none(terminal)? };
         if !terminal {
             attachment.stdout = attachment.output(rustix::stdio::stdout())?;
             attachment.stderr = attachment.output(rustix::stdio::stderr())?;
@@ -69,6 +66,27 @@ impl Attachment {
             }
         }
         Ok(attachment)
+    }
+
+    /// Streams that lead nowhere, for a program that this command leaves at once.
+    ///
+    /// # Errors
+    ///
+    /// Fails when descriptors run out.
+    pub fn none(terminal: bool) -> Result<Attachment, CliError> {
+        Ok(Attachment {
+            stdin: null()?,
+            stdout: null()?,
+            stderr: null()?,
+            relays: Vec::new(),
+            terminal,
+            interactive: false,
+            restore: None,
+            outputs: Vec::new(),
+            console: None,
+            keys: DetachKeys::default(),
+            left: None,
+        })
     }
 
     fn output(&mut self, own: BorrowedFd<'_>) -> Result<OwnedFd, CliError> {
@@ -119,7 +137,8 @@ impl Attachment {
                 self.outputs.push(thread);
             }
         }
-        Ok(Attached { outputs: self.outputs, console: self.console, _restore: self.restore })
+        let Attachment { outputs, console, left, restore, .. } = self;
+        Ok(Attached { outputs, console, left, _restore: restore })
     }
 
     fn begin_terminal(&mut self, console: OwnedFd) -> Result<(), CliError> {
@@ -127,8 +146,14 @@ impl Attachment {
         if self.interactive {
             self.restore = Some(make_raw()?);
             let (from, to) = (copy_of(rustix::stdio::stdin())?, Arc::clone(&console));
+            let (left, leave) = pipe()?;
+            self.left = Some(left);
+            let keys = self.keys.clone();
             thread::spawn(move || {
-                copy(from.as_fd(), to.as_fd());
+                if copy_keys(from.as_fd(), to.as_fd(), keys) {
+                    let _ = rustix::io::write(&leave, b"x");
+                    return;
+                }
                 // In raw mode input ends only when the terminal was closed, and not all terminals send SIGHUP then.
                 let _ =
                     rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP);
@@ -145,6 +170,7 @@ impl Attachment {
 pub struct Attached {
     outputs: Vec<JoinHandle<()>>,
     console: Option<Arc<OwnedFd>>,
+    left: Option<OwnedFd>,
     _restore: Option<RawTerminal>,
 }
 
@@ -152,6 +178,23 @@ impl Attached {
     /// The container's terminal, if it has one.
     pub fn console(&self) -> Option<Arc<OwnedFd>> {
         self.console.clone()
+    }
+
+    /// Waits until a process has ended or the user has left it; true for the latter.
+    pub fn is_left(&self, process: BorrowedFd<'_>) -> bool {
+        let Some(left) = &self.left else { return false };
+        loop {
+            let end = PollFd::from_borrowed_fd(process, PollFlags::IN);
+            let mut polled = [end, PollFd::new(left, PollFlags::IN)];
+            match poll(&mut polled, None) {
+                Err(Errno::INTR) => {}
+                Err(_) => return false,
+                Ok(_) if !polled[0].revents().is_empty() => return false,
+                Ok(_) if polled[1].revents().contains(PollFlags::IN) => return true,
+                // Without the thread that reads the keys only the end of the process is of interest.
+                Ok(_) => return false,
+            }
+        }
     }
 
     /// Waits until all output has been copied; called after the container has exited.
@@ -209,7 +252,7 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
             Ok(length) => length,
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => {
-                wait_for(from, rustix::event::PollFlags::IN);
+                wait_for(from, PollFlags::IN);
                 continue;
             }
             Err(_) => return,
@@ -220,12 +263,33 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
     }
 }
 
+/// Copies what the user types until the terminal is closed; true when the keys to leave were pressed.
+fn copy_keys(from: BorrowedFd<'_>, to: BorrowedFd<'_>, mut keys: DetachKeys) -> bool {
+    let mut buffer = [0u8; 4096];
+    loop {
+        let length = match rustix::io::read(from, &mut buffer) {
+            Ok(0) => return false,
+            Ok(length) => length,
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => {
+                wait_for(from, PollFlags::IN);
+                continue;
+            }
+            Err(_) => return false,
+        };
+        let (passed, is_left) = keys.filter(&buffer[..length]);
+        if !write_all(to, &passed) || is_left {
+            return is_left;
+        }
+    }
+}
+
 fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
         match rustix::io::write(to, bytes) {
             Ok(length) => bytes = &bytes[length..],
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => wait_for(to, rustix::event::PollFlags::OUT),
+            Err(Errno::AGAIN) => wait_for(to, PollFlags::OUT),
             Err(errno) => {
                 if matches!(errno, Errno::NOSPC | Errno::DQUOT | Errno::FBIG) {
                     ui::lose(errno.into());
@@ -238,7 +302,7 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
 }
 
 /// Waits for a stream that another process, which shares it, has made non-blocking.
-fn wait_for(fd: BorrowedFd<'_>, event: rustix::event::PollFlags) {
-    let mut polled = [rustix::event::PollFd::from_borrowed_fd(fd, event)];
-    let _ = rustix::event::poll(&mut polled, None);
+fn wait_for(fd: BorrowedFd<'_>, event: PollFlags) {
+    let mut polled = [PollFd::from_borrowed_fd(fd, event)];
+    let _ = poll(&mut polled, None);
 }

@@ -13,6 +13,12 @@ pub struct DetachKeys {
     matched: usize,
 }
 
+impl Default for DetachKeys {
+    fn default() -> DetachKeys {
+        DetachKeys::parse(None).expect("the default keys are keys")
+    }
+}
+
 impl DetachKeys {
     /// Parses keys as `a`, `ctrl-a` and so on, separated by commas; the default for `None` and an empty text.
     ///

@@ -3,7 +3,8 @@
 //! A program with threads must not run ordinary code between `clone` and `exec`: a lock may be held by a thread that
 //! the child does not have. The helper is forked before the second thread exists, receives requests over a socket,
 //! creates each container with one `clone3`, is the parent of them all and reports their exits. When its own parent has
-//! ended, for any reason, it kills the remaining containers and exits.
+//! ended, for any reason, it kills the remaining containers and exits. Processes that were released run on: it stays
+//! their parent, because a process that nothing reaps would keep its pid namespace from ending.
 
 use crate::init;
 use crate::launch::{clone_error, launch_between};
@@ -12,7 +13,7 @@ use crate::network::make_namespace;
 use crate::op::{Bytes, FdSlot, Plan, SetupError, Stage};
 use crate::process::SpawnError;
 use crate::sys::{self, Child, CloneFlags};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -26,6 +27,8 @@ pub(crate) enum Request {
     Spawn { id: u64 },
     /// Creates a network namespace.
     MakeNetwork { id: u64 },
+    /// Leaves a process running when the parent has ended. Descriptor: the master of its terminal, if it has one.
+    Release { id: u64 },
 }
 
 /// Message from the helper.
@@ -47,6 +50,10 @@ pub(crate) enum Reply {
 struct Running {
     id: u64,
     pidfd: OwnedFd,
+    /// True when it runs on after the end of the parent.
+    is_released: bool,
+    /// Master of the terminal of a released process: closed, it would end the process.
+    console: Option<OwnedFd>,
 }
 
 /// Serves requests until the other end is closed; never returns.
@@ -109,7 +116,7 @@ impl Helper {
             Request::Spawn { id } => match self.spawn(fds) {
                 Ok((pid, pidfd)) => {
                     let _ = send(self.socket.as_fd(), &Reply::Spawned { id: *id, pid }, &[pidfd.as_fd()]);
-                    self.running.push(Running { id: *id, pidfd });
+                    self.running.push(Running { id: *id, pidfd, is_released: false, console: None });
                 }
                 Err(error) => {
                     let _ = send(self.socket.as_fd(), &Reply::NotSpawned { id: *id, error }, &[]);
@@ -125,6 +132,12 @@ impl Helper {
                     let _ = send(self.socket.as_fd(), &reply, &[]);
                 }
             },
+            Request::Release { id } => {
+                if let Some(running) = self.running.iter_mut().find(|running| running.id == *id) {
+                    running.is_released = true;
+                    running.console = fds.into_iter().next();
+                }
+            }
         }
     }
 
@@ -164,18 +177,44 @@ impl Helper {
         }
     }
 
-    /// Kills and reaps the remaining containers, then ends the helper.
+    /// Kills and reaps the remaining containers, waits for the ends of released processes, then ends the helper.
     fn end(mut self) -> ! {
-        for running in &self.running {
+        let (released, ended): (Vec<Running>, Vec<Running>) =
+            self.running.drain(..).partition(|running| running.is_released);
+        for running in &ended {
             let _ = rustix::process::pidfd_send_signal(&running.pidfd, Signal::KILL);
         }
-        for running in self.running.drain(..) {
+        for running in ended {
             while let Ok(None) = sys::wait_pidfd(running.pidfd.as_fd()) {
                 let mut polled = [PollFd::new(&running.pidfd, PollFlags::IN)];
                 let _ = rustix::event::poll(&mut polled, None);
             }
         }
+        outlive(released);
         std::process::exit(0)
+    }
+}
+
+/// Reads and drops the output of released processes until all have ended.
+fn outlive(mut released: Vec<Running>) {
+    let mut buffer = [0; 4096];
+    while !released.is_empty() {
+        let polled = released.iter().flat_map(|running| [Some(&running.pidfd), running.console.as_ref()]);
+        let mut polled: Vec<PollFd<'_>> = polled.flatten().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        // After an interruption nothing is ready, and the loop looks again.
+        let _ = rustix::event::poll(&mut polled, None);
+        drop(polled);
+        released.retain(|running| matches!(sys::wait_pidfd(running.pidfd.as_fd()), Ok(None)));
+        for running in &mut released {
+            let Some(console) = &running.console else { continue };
+            let mut ready = [PollFd::new(console, PollFlags::IN)];
+            let is_ready =
+                rustix::event::poll(&mut ready, Some(&Timespec::default())).is_ok_and(|count| count > 0);
+            // A terminal that no process has open is an input/output error: it is of no more use.
+            if is_ready && !matches!(rustix::io::read(console, &mut buffer), Ok(1..)) {
+                running.console = None;
+            }
+        }
     }
 }
 

@@ -86,10 +86,13 @@ pub struct SpawnRequest<'a> {
 /// A container whose program runs.
 #[derive(Debug)]
 pub struct Process {
+    id: u64,
     pid: i32,
     pidfd: OwnedFd,
     events: mpsc::Receiver<Event>,
     exit: Option<i32>,
+    /// True when it runs on without this value.
+    is_released: bool,
     /// Master of its terminal; `None` without one.
     pub console: Option<OwnedFd>,
 }
@@ -167,10 +170,25 @@ impl Spawner {
             Ok(Event::NotSpawned(error)) => return Err(SpawnError::Setup(error)),
             _ => return Err(SpawnError::HelperGone),
         };
-        let _ = id;
-        let mut process = Process { pid, pidfd, events, exit: None, console: None };
+        let mut process = Process { id, pid, pidfd, events, exit: None, is_released: false, console: None };
         process.follow_setup(&status, steps)?;
         Ok(process)
+    }
+
+    /// Leaves a process running after the end of this one: the helper stays its parent until it ends, reads its terminal,
+    /// whose master is `console`, and drops what it reads. Containers that were not released are killed as ever.
+    ///
+    /// # Errors
+    /// [`SpawnError::Helper`] when the helper has ended; the process has ended with it.
+    pub fn release(&self, mut process: Process, console: Option<BorrowedFd<'_>>) -> Result<(), SpawnError> {
+        let request = Request::Release { id: process.id };
+        let fds: Vec<BorrowedFd<'_>> = console.into_iter().collect();
+        message::send(self.shared.socket.as_fd(), &request, &fds)
+            .map_err(|errno| SpawnError::Helper("reach", errno))?;
+        process.is_released = true;
+        // The helper outlives this process: nothing waits for its end.
+        self.shared.helper.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        Ok(())
     }
 
     fn ask(
@@ -389,7 +407,7 @@ impl Steps for WithConsole<'_> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.exit.is_none() {
+        if self.exit.is_none() && !self.is_released {
             let _ = self.signal(Signal::KILL);
         }
     }

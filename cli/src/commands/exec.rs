@@ -3,6 +3,7 @@
 use super::run::{read_env_file, with_value};
 use crate::arguments::{self, Globals};
 use crate::attach::Attachment;
+use crate::detach_keys::DetachKeys;
 use crate::error::{CliError, chain, code};
 use crate::missing;
 use crate::session::{self, Session};
@@ -10,6 +11,8 @@ use crate::signals::Signals;
 use clap::Parser;
 use kiln_engine::{Containers, EngineError, ExecOptions, Listed, start_code};
 use kiln_runtime::container::terminal;
+use kiln_runtime::{Process, Spawner};
+use rustix::fd::{AsFd, OwnedFd};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +20,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Run a program in a running container.
 #[derive(Debug, Parser)]
 struct Exec {
+    /// Let the program run in the background
+    #[arg(short, long)]
+    detach: bool,
+    /// Leave the program of a terminal with these keys [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
     /// Keep standard input open
     #[arg(short, long)]
     interactive: bool,
@@ -26,7 +35,7 @@ struct Exec {
     /// Set an environment variable; without VALUE, to its value here; may be repeated
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// Read environment variables from FILE, one a line; may be repeated
+    /// Read environment variables from FILE, one per line; may be repeated
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
     /// Set the working directory in the container [default: the container's]
@@ -56,7 +65,11 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     // Other processes of the container see this program until it runs theirs (CVE-2019-5736).
     kiln_runtime::seal::seal();
     let options = exec.options()?;
-    let attachment = Attachment::new(exec.tty, exec.interactive)?;
+    let keys = DetachKeys::parse(exec.detach_keys.as_deref())?;
+    let attachment = match exec.detach {
+        true => Attachment::none(exec.tty)?,
+        false => Attachment::new(exec.tty, exec.interactive, keys)?,
+    };
     let spawner = session::start_helper()?;
     let signals = Signals::catch()?;
     let session = Session::open(globals)?;
@@ -70,6 +83,10 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let mut process = live
         .exec(&options, &spawner, &attachment.stdio())
         .map_err(|error| start_error(error, &options.arguments[0]))?;
+    if exec.detach {
+        let console = process.console.take();
+        return release(&spawner, process, console.as_ref());
+    }
     let console = Arc::new(Mutex::new(None));
     let watched = Arc::clone(&console);
     // Keys of a terminal reach the program as bytes: here only its size is of interest, and a closed terminal.
@@ -83,9 +100,18 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     });
     let attached = attachment.begin(process.console.take())?;
     *console.lock().unwrap_or_else(PoisonError::into_inner) = attached.console();
+    if attached.is_left(process.pidfd()) {
+        return release(&spawner, process, attached.console().as_deref());
+    }
     let code = process.wait().map_err(|error| CliError::failed(error.to_string()))?;
     attached.finish();
     Ok(code as u8)
+}
+
+/// Leaves the program running, with the helper as its parent.
+fn release(spawner: &Spawner, process: Process, console: Option<&OwnedFd>) -> Result<u8, CliError> {
+    let released = spawner.release(process, console.map(AsFd::as_fd));
+    released.map(|()| 0).map_err(|error| CliError::failed(error.to_string()))
 }
 
 const SIGWINCH: i32 = 28;

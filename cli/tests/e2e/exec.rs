@@ -210,3 +210,28 @@ fn signals_are_sent_by_name_and_number() {
     assert_eq!(fixture.ok("container kill -s 9 other"), "other\n");
     assert_eq!(running.wait().unwrap().code(), Some(137));
 }
+
+/// The command returns at once; the program runs on, and its output is dropped.
+#[test]
+fn programs_run_on_in_the_background() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let running = start(&fixture, "web", "mkfifo /go /done");
+    let exec = |words: &[&str]| fixture.kiln(&[&["exec"], words].concat());
+    // More output than a pipe or a terminal holds.
+    let script = "seq 1 50000; echo err >&2; read x </go; echo $x $(test -t 0 && echo tty) >/done";
+    for (flags, terminal) in [("-d", ""), ("-dt", " tty"), ("-dit", " tty")] {
+        let done = exec(&[flags, "web", "sh", "-c", script]);
+        assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "", ""));
+        let done = exec(&["web", "sh", "-c", "echo heard >/go; cat /done"]);
+        assert_eq!(done.out.trim_end(), format!("heard{terminal}"), "{flags}");
+    }
+    for (program, code, text) in [("nosuch", 127, "executable file not found"), ("/etc", 126, "hint: ")] {
+        let done = exec(&["-d", "web", program]);
+        assert!(done.code == code && done.err.contains(text), "{program}: {} {}", done.code, done.err);
+    }
+    assert_eq!(exec(&["--detach-keys", "nope", "web", "true"]).code, 125);
+    // One that still runs ends with the container, and keeps it from nothing.
+    assert_eq!(exec(&["-d", "web", "sleep", "1000"]).code, 0);
+    end(&fixture, "web", running);
+}

@@ -283,3 +283,24 @@ fn exec_gives_a_program_a_terminal() {
     fixture.ok("kill web");
     running.wait().unwrap();
 }
+
+#[test]
+fn keys_leave_a_program_that_exec_started() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let program = "mkfifo /go /done; exec sleep 1000";
+    assert_eq!(fixture.kiln(&["run", "-d", "--name", "web", "busybox", "sh", "-c", program]).code, 0);
+    // Its terminal is read on: what it prints afterwards is more than one holds.
+    let script = "echo up; read x </go; seq 1 50000; test -t 0 && echo $x >/done";
+    for (flags, keys) in [(&[][..], b"\x10\x11".as_slice()), (&["--detach-keys", "ctrl-x,q"], b"\x18q")] {
+        let arguments = [&["exec", "-it"], flags, &["web", "sh", "-c", script]].concat();
+        let mut terminal = Terminal::start(&fixture, &arguments, 80);
+        terminal.until("output", |screen| screen.has("up"));
+        terminal.press(keys);
+        let (code, screen) = terminal.finish();
+        assert_eq!(code, 0, "{screen}");
+        let heard = fixture.kiln(&["exec", "web", "sh", "-c", "echo heard >/go; cat /done"]);
+        assert_eq!(heard.out, "heard\n", "{}", heard.err);
+    }
+    fixture.ok("rm -f web");
+}

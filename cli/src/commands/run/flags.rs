@@ -35,7 +35,7 @@ pub(in crate::commands) struct Flags {
     /// Set an environment variable; without VALUE, to its value here; may be repeated
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(in crate::commands) env: Vec<String>,
-    /// Read environment variables from FILE, one a line; may be repeated
+    /// Read environment variables from FILE, one per line; may be repeated
     #[arg(long, value_name = "FILE")]
     pub(in crate::commands) env_file: Vec<PathBuf>,
     /// Set the working directory in the container [default: the image's]

@@ -42,7 +42,7 @@ pub(super) struct LifeFlags {
     /// Set an annotation of the container; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     annotation: Vec<String>,
-    /// Read labels from FILE, one a line; may be repeated
+    /// Read labels from FILE, one per line; may be repeated
     #[arg(long, value_name = "FILE")]
     label_file: Vec<PathBuf>,
     /// Set the time zone, such as Europe/Paris, or local for this host's
