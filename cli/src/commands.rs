@@ -45,6 +45,7 @@ pub mod system_prune;
 pub mod tag;
 pub mod top;
 pub mod unpause;
+pub mod update;
 pub mod verify;
 pub mod version;
 pub mod wait;
@@ -98,6 +99,7 @@ pub static ALL: &[Command] = &[
     command!("pause", pause, "Freeze all processes of containers"),
     command!("unpause", unpause, "Let the processes of paused containers go on"),
     command!("rename", rename, "Rename a container"),
+    command!("update", update, "Change limits and restart policies of containers"),
     command!("top", top, "List the processes of a container"),
     command!("stats", stats, "Show how much of the host's resources containers use"),
     command!("port", port, "List the published ports of a container"),
@@ -174,6 +176,7 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("container", "pause", "pause"),
     ("container", "unpause", "unpause"),
     ("container", "rename", "rename"),
+    ("container", "update", "update"),
     ("container", "top", "top"),
     ("container", "stats", "stats"),
     ("container", "port", "port"),

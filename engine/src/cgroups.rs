@@ -50,7 +50,7 @@ fn resources(settings: &Settings) -> Result<Option<LinuxResources>, EngineError>
 }
 
 /// Major and minor number of a block device.
-fn block_device(path: &str) -> Result<(i64, i64), EngineError> {
+pub(crate) fn block_device(path: &str) -> Result<(i64, i64), EngineError> {
     let failed = |errno| CallError { call: "stat", path: path.into(), errno };
     let found = stat(path).map_err(failed)?;
     if FileType::from_raw_mode(found.st_mode) != FileType::BlockDevice {

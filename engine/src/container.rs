@@ -439,6 +439,14 @@ impl Owned {
         Ok(())
     }
 
+    /// Reads the restart policy from the record: the user may have changed it since the start.
+    pub(crate) fn read_policy(&mut self) {
+        let may_restart = !self.container.auto_remove;
+        if let Some(Ok(Some(record))) = may_restart.then(|| self.records.read(&self.container.id)) {
+            self.container.restart = record.restart;
+        }
+    }
+
     /// Removes the container and its files.
     pub fn remove(self) -> Result<(), EngineError> {
         self.records.erase(&self.container.id)

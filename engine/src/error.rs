@@ -4,6 +4,7 @@ use crate::mount::MountError;
 use crate::record::RecordError;
 use crate::security::SecurityOptionError;
 use crate::settings::{DeviceError, HealthError, LimitError, NamespaceError, PrivilegeError};
+use crate::update::UpdateError;
 use kiln_image::layer::WriteError;
 use kiln_image::store::StoreError;
 use kiln_image::sys::CallError;
@@ -77,6 +78,14 @@ pub enum EngineError {
         name: String,
         /// Ids of the containers, separated by commas.
         containers: String,
+    },
+    /// A container cannot be changed.
+    #[error("Cannot update container {id}: {reason}")]
+    Update {
+        /// Id of the container.
+        id: String,
+        /// Reason why it stays as it is.
+        reason: UpdateError,
     },
     /// A limit cannot be set.
     #[error(transparent)]

@@ -16,6 +16,13 @@ pub(super) struct Names {
     containers: Vec<String>,
 }
 
+impl Names {
+    /// Names in their order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.containers.iter().map(String::as_str)
+    }
+}
+
 /// Calls `act` for each container and prints its name; reports failures, and then returns exit code 1.
 ///
 /// # Errors

@@ -129,7 +129,7 @@ fn wrong_uses_get_advice() {
         ("build --target x CONTEXT", "no stage of this Dockerfile has a name"),
         ("bild CONTEXT", "did you mean `kiln build`?"),
         ("cp nosuchcontainer:b c", "`kiln ps -a` lists the containers"),
-        ("update web", "Docker has it, Kiln does not"),
+        ("search web", "Docker has it, Kiln does not"),
         ("secret ls", "Docker has it, Kiln does not"),
     ] {
         let done = fixture.words(&line(words));

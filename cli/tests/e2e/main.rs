@@ -48,5 +48,6 @@ mod running;
 mod stages;
 mod terminal;
 mod top;
+mod update;
 mod volumes;
 mod web_server;

@@ -363,6 +363,7 @@ impl Serving {
         // An address is free again, and the cgroup gone, before a command reports the end.
         drop(resources);
         let owned = &mut self.owned;
+        owned.read_policy();
         let (policy, restarts) = (owned.container.restart, owned.container.restarts);
         let delay = self.backoff.next(policy, since.elapsed(), code, restarts);
         let delay = delay.filter(|_| !self.is_stopped && !owned.container.auto_remove);
