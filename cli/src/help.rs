@@ -189,6 +189,7 @@ const RUN_GROUPS: &[(&str, &[&str])] = &[
             "interactive",
             "tty",
             "name",
+            "replace",
             "env",
             "env_file",
             "workdir",
@@ -198,7 +199,7 @@ const RUN_GROUPS: &[(&str, &[&str])] = &[
         ],
     ),
     ("Image options", &["pull", "platform", "quiet"]),
-    ("Mount options", &["volume", "mount", "tmpfs", "volumes_from", "volume_driver"]),
+    ("Mount options", &["volume", "mount", "tmpfs", "volumes_from", "volume_driver", "secret"]),
     (
         "Network options",
         &[

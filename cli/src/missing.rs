@@ -1,6 +1,7 @@
 //! Errors about names that do not exist or are invalid, with suggestions.
 
 use crate::error::CliError;
+use crate::{commands, text};
 use kiln_engine::{Containers, EngineError, Listed};
 use kiln_image::store::{Store, StoreError};
 use kiln_parser::suggest;
@@ -44,6 +45,19 @@ pub fn container(containers: &Containers<'_>, error: EngineError) -> CliError {
         |near| format!("did you mean {near}?"),
     );
     CliError::from(error).hint(hint)
+}
+
+/// Adds to an error about a name in use which container has it, and what to do.
+pub fn taken(containers: &Containers<'_>, name: &str, error: CliError) -> CliError {
+    let Ok(Some(Listed::Sound(container))) = containers.named(name) else {
+        return error.hint(format!("`kiln rm -f {name}` removes the other one"));
+    };
+    let (id, image) = (text::short(&container.id), &container.image_name);
+    let state = commands::ps::status(&container.state);
+    let remove = if container.state.is_live() { "rm -f" } else { "rm" };
+    error
+        .hint(format!("it is {id}, of the image {image}, in the state: {state}"))
+        .hint(format!("`kiln {remove} {name}` removes it, `run --replace` does so first"))
 }
 
 /// Finds the name of a container that is nearest to `name`; `None` when none is near.

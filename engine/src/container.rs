@@ -7,6 +7,7 @@
 //! containers/ID/json.log…        log (see `log`)
 //! containers/ID/layer/           writable layer (see overlayfs)
 //! containers/ID/etc/             hosts, hostname, resolv.conf
+//! containers/ID/secrets/         values of secrets, which only root can read (see `secret`)
 //! containers/names/NAME          link whose target is the id: creating it reserves the name
 //! containers/.new-ID, .dead-ID   being created, being removed (see `directory`)
 //! ```
@@ -19,6 +20,7 @@ use crate::error::EngineError;
 use crate::exec::is_same_process;
 use crate::name;
 use crate::record::{self, Container, Damaged, Listed, RecordError, State, now};
+use crate::secret;
 use crate::settings::{RunOptions, Settings};
 use crate::spec::Dirs;
 use kiln_image::store::{Image, Store, Syncs};
@@ -103,6 +105,7 @@ impl<'a> Containers<'a> {
         let attached = self.attach(&stack, &image.config.config, options)?;
         settings.mounts.clone_from(&attached.points);
         attached.pin_images(self.store, &id)?;
+        secret::keep(&making.path(), &options.secrets)?;
         if options.auto_remove {
             self.store.pin_until_removed(&id, &stack)?;
         } else {
@@ -353,6 +356,14 @@ impl Records {
             (Some(container), None) => Ok(container),
             (Some(_), Some(_)) => Err(EngineError::Ambiguous(text.to_owned())),
         }
+    }
+
+    /// Container with exactly this name; `None` when the name is free.
+    ///
+    /// # Errors
+    /// Fails when the containers cannot be listed.
+    pub fn named(&self, name: &str) -> Result<Option<Listed>, EngineError> {
+        Ok(self.list()?.into_iter().find(|one| one.name() == name))
     }
 
     /// Containers created from an image, as far as their records can be read.

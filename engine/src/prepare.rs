@@ -62,6 +62,7 @@ impl Owned {
         let mut others = Vec::new();
         let shm = self.share_namespaces(spec, &mut others)?;
         let mut sources = self.add_mounts(spec, images)?;
+        sources.extend(self.add_secrets(spec)?);
         if let Some(shm) = shm {
             let mounts = spec.mounts_mut().get_or_insert_default();
             sources.push((mounts.len(), shm));

@@ -22,6 +22,7 @@ use crate::error::EngineError;
 use crate::log::LogSettings;
 use crate::mount::{MountPoint, MountRequest};
 use crate::restart::RestartPolicy;
+use crate::secret::{Secret, SecretRequest};
 use crate::security::SecurityOptions;
 use kiln_image::config::{Healthcheck, RunConfig};
 use kiln_runtime::signal;
@@ -98,6 +99,8 @@ pub struct RunOptions {
     pub time_zone: Option<String>,
     /// File to which the command wrote the id.
     pub id_file: Option<String>,
+    /// Secrets with their values.
+    pub secrets: Vec<SecretRequest>,
 }
 
 impl RunOptions {
@@ -257,6 +260,9 @@ pub struct Settings {
     /// File to which the command wrote the id.
     #[serde(default)]
     pub id_file: Option<String>,
+    /// Secrets without their values.
+    #[serde(default)]
+    pub secrets: Vec<Secret>,
 }
 
 impl Settings {
@@ -301,6 +307,7 @@ impl Settings {
             stop_timeout: options.stop_timeout,
             time_zone: options.time_zone.clone(),
             id_file: options.id_file.clone(),
+            secrets: options.secrets.iter().map(|request| request.secret.clone()).collect(),
         };
         if settings.arguments().is_empty() {
             return Err(EngineError::NoCommand);

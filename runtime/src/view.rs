@@ -145,6 +145,59 @@ pub fn nodes(nodes: &[Node]) -> Result<Vec<OwnedFd>, ViewError> {
     })
 }
 
+/// A file in memory, for a container.
+#[derive(Clone)]
+pub struct MemoryFile {
+    /// Content of the file.
+    pub content: Vec<u8>,
+    /// Permission bits of the file.
+    pub mode: u32,
+    /// Owner's uid and gid in the user namespace of this process.
+    pub owner: (u32, u32),
+}
+
+/// Creates files on a file system in memory that no mount table shows, and returns each as a detached mount.
+///
+/// # Errors
+/// Fails when there can be no such file system, and when the memory is full.
+pub fn files(files: &[MemoryFile]) -> Result<Vec<OwnedFd>, ViewError> {
+    let directory = FilesystemMount {
+        fstype: "tmpfs".to_owned(),
+        source: "tmpfs".to_owned(),
+        options: vec![("mode".to_owned(), Some("700".to_owned()))],
+        attributes: NOSUID | NOEXEC,
+    };
+    let made = detached::parts_of(&directory, |directory| {
+        files.iter().enumerate().map(|(index, file)| file.make(directory, index.to_string())).collect()
+    });
+    made.map_err(|errno| {
+        ViewError::Mount(SetupError {
+            stage: Stage::Setup,
+            call: "write".to_owned(),
+            on: Bytes::from("file in memory"),
+            errno: errno.raw_os_error(),
+            message: None,
+        })
+    })
+}
+
+impl MemoryFile {
+    /// Creates the file in a directory; returns its name.
+    fn make(&self, directory: BorrowedFd<'_>, name: String) -> Result<String, Errno> {
+        use rustix::fs::{Gid, Mode, OFlags, Uid};
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(directory, &name, flags, Mode::from_raw_mode(0o600))?;
+        let mut left = self.content.as_slice();
+        while !left.is_empty() {
+            left = &left[rustix::io::write(&file, left)?..];
+        }
+        rustix::fs::fchown(&file, Some(Uid::from_raw(self.owner.0)), Some(Gid::from_raw(self.owner.1)))?;
+        // A change of owner clears the setuid and setgid bits.
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(self.mode))?;
+        Ok(name)
+    }
+}
+
 impl Node {
     /// Creates the node in a directory; returns its name.
     fn make(&self, directory: BorrowedFd<'_>, name: String) -> Result<String, Errno> {

@@ -1,6 +1,6 @@
 //! `kiln create`.
 
-use super::run::{Flags, ImageFlags, create_error};
+use super::run::{Flags, ImageFlags};
 use crate::arguments::{self, Globals};
 use crate::error::{CliError, code};
 use crate::session::Session;
@@ -42,7 +42,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let _using = session.store.use_layers()?;
     let image = create.from.image(&session, &create.image).map_err(failure)?;
     let containers = Containers::open(&session.store)?;
-    let owned = containers.create(&image, &create.image, &options).map_err(create_error).map_err(failure)?;
+    let owned = create.flags.create(&containers, (&image, &create.image), &options).map_err(failure)?;
     create.flags.write_id(&owned.container.id)?;
     ui::line(&owned.container.id);
     Ok(0)

@@ -250,7 +250,7 @@ impl Rows<'_> {
 }
 
 /// `Up 2 minutes`, `Exited (3) 5 seconds ago`.
-pub(super) fn status(state: &State) -> String {
+pub(crate) fn status(state: &State) -> String {
     match state {
         State::Created { .. } => "Created".to_owned(),
         State::Running { started, paused, .. } => {

@@ -3,6 +3,7 @@
 use super::each;
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
+use crate::missing;
 use crate::session::Session;
 use clap::Parser;
 use kiln_engine::{Containers, EngineError};
@@ -29,15 +30,15 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let session = Session::open(globals)?;
     let containers = Containers::open(&session.store)?;
     let container = each::find(&containers, &rename.container)?;
-    containers.rename(&container, &rename.name).map_err(|error| {
-        let hint = match &error {
-            EngineError::InvalidName(_) => {
-                "a name begins with a letter or digit and has at least two characters".to_owned()
-            }
-            EngineError::NameTaken { name, .. } => format!("remove the other one: kiln rm {name}"),
-            _ => return error.into(),
-        };
-        CliError::from(error).hint(hint)
+    containers.rename(&container, &rename.name).map_err(|error| match &error {
+        EngineError::InvalidName(_) => {
+            CliError::from(error).hint("a name begins with a letter or digit and has at least two characters")
+        }
+        EngineError::NameTaken { name, .. } => {
+            let name = name.clone();
+            missing::taken(&containers, &name, error.into())
+        }
+        _ => error.into(),
     })?;
     Ok(0)
 }

@@ -17,9 +17,7 @@ use crate::session::{self, Session};
 use crate::signals::Signals;
 use crate::ui;
 use clap::Parser;
-use kiln_engine::{
-    Attach, Attached, Containers, EngineError, NetworkMode, RunOptions, StartFailure, StartOptions,
-};
+use kiln_engine::{Attach, Attached, Containers, NetworkMode, RunOptions, StartFailure, StartOptions};
 use kiln_network::resolv;
 use std::ffi::OsString;
 use std::path::Path;
@@ -79,7 +77,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let image = run.from.image(&session, &run.image)?;
     run.tell_of_name_servers(&options);
     let containers = Containers::open(&session.store)?;
-    let owned = containers.create(&image, &run.image, &options).map_err(create_error)?;
+    let owned = run.flags.create(&containers, (&image, &run.image), &options);
+    let owned = owned.map_err(|error| error.with_code(code::USAGE))?;
     drop(using);
     let id = owned.container.id.clone();
     run.flags.write_id(&id)?;
@@ -169,10 +168,6 @@ impl Run {
             ui::tell_line(&format!("warning: {}", resolv::PUBLIC_NOTICE));
         }
     }
-}
-
-pub(super) fn create_error(error: EngineError) -> CliError {
-    CliError::from(error).with_code(code::USAGE)
 }
 
 /// Error for a container that did not start, with hints.

@@ -366,3 +366,38 @@ fn many_containers_start_and_stop_at_once() {
     });
     assert_eq!(fixture.ok("ps -aq"), "");
 }
+
+#[test]
+fn a_new_container_can_take_the_place_of_another() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    shell(&fixture, "-d --name web --network none", "sleep 1000");
+    let taken = fixture.words("run --name web busybox true");
+    let id = fixture.ok("ps -q");
+    assert_eq!(taken.code, 125);
+    for text in [
+        &format!("it is {}, of the image busybox, in the state: Up ", id.trim()),
+        "`kiln rm -f web`",
+        "--replace",
+    ] {
+        assert!(taken.err.contains(text), "{text}: {}", taken.err);
+    }
+    let done = fixture.words("run --replace --name web --network none busybox echo new");
+    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (0, "new\n", ""));
+    assert_eq!(fixture.ok("ps -a --format {{.Names}}:{{.State}}"), "web:exited\n");
+    let before = fixture.ok("ps -aq");
+    assert!(fixture.words("create --name web busybox true").err.contains("`kiln rm web`"));
+    // An image that there is not, or flags that are wrong, leave the other one.
+    for words in ["run --replace --name web --pull never nosuch", "run --replace --name web -m 1 busybox"] {
+        assert_eq!(fixture.words(words).code, 125, "{words}");
+    }
+    assert_eq!(fixture.ok("ps -aq"), before);
+    fixture.ok("create --replace --name web busybox true");
+    assert_eq!(fixture.ok("ps -a --format {{.Names}}:{{.State}}"), "web:created\n");
+    // Its name alone counts, not the beginning of an id.
+    let beginning = &fixture.ok("ps -aq")[..4];
+    fixture.ok(&format!("create --replace --name {beginning} busybox true"));
+    assert_eq!(fixture.ok("ps -aq").lines().count(), 2);
+    assert_eq!(fixture.words("run --replace busybox true").code, 125);
+    fixture.ok(&format!("rm web {beginning}"));
+}

@@ -45,6 +45,7 @@ mod remote;
 mod rename;
 mod run_flags;
 mod running;
+mod secrets;
 mod stages;
 mod terminal;
 mod top;

@@ -7,10 +7,11 @@ mod names;
 mod security;
 
 use crate::error::{CliError, code};
-use crate::ui;
+use crate::{missing, ui};
 use clap::Args;
 use kiln_engine::log::LogSettings;
-use kiln_engine::{NetworkMode, RestartPolicy, RunOptions};
+use kiln_engine::{Containers, EngineError, NetworkMode, Owned, RestartPolicy, RunOptions};
+use kiln_image::store::Image;
 use life::LifeFlags;
 use limits::LimitFlags;
 use mounts::MountFlags;
@@ -62,6 +63,9 @@ pub(in crate::commands) struct Flags {
     /// Name the container
     #[arg(long, value_name = "NAME")]
     pub(in crate::commands) name: Option<String>,
+    /// Remove a container of the same name first, also one that runs
+    #[arg(long)]
+    pub(in crate::commands) replace: bool,
     /// Run PROGRAM instead of the image's; empty for none
     #[arg(long, value_name = "PROGRAM")]
     pub(in crate::commands) entrypoint: Option<String>,
@@ -107,6 +111,9 @@ impl Flags {
         if self.rm && restart != RestartPolicy::No {
             return Err(CliError::failed("conflicting options: cannot specify both --restart and --rm"));
         }
+        if self.replace && self.name.is_none() {
+            return Err(refused("cannot replace a container: --replace needs --name"));
+        }
         if let Some(path) = self.cidfile.as_ref().filter(|path| path.exists()) {
             return Err(CliError::failed(format!(
                 "container ID file found, make sure the other container isn't running or delete {}",
@@ -147,6 +154,25 @@ impl Flags {
         Ok(options)
     }
 
+    /// Creates the container, in place of one of the same name if that is asked for.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the other one cannot be removed, or this one cannot be created.
+    pub(in crate::commands) fn create(
+        &self,
+        containers: &Containers<'_>,
+        image: (&Image, &str),
+        options: &RunOptions,
+    ) -> Result<Owned, CliError> {
+        let name = options.name.as_deref().filter(|_| self.replace);
+        let other = name.map(|name| containers.named(name)).transpose()?.flatten();
+        if let Some(other) = other {
+            containers.remove(&other, true)?;
+        }
+        containers.create(image.0, image.1, options).map_err(|error| in_use(containers, error))
+    }
+
     /// Writes the id of the new container to the file of `--cidfile`.
     ///
     /// # Errors
@@ -185,6 +211,13 @@ impl Flags {
                 .with_code(code::USAGE)),
         }
     }
+}
+
+/// Adds to a name that is in use which container has it, and what to do.
+fn in_use(containers: &Containers<'_>, error: EngineError) -> CliError {
+    let EngineError::NameTaken { name, .. } = &error else { return error.into() };
+    let name = name.clone();
+    missing::taken(containers, &name, error.into())
 }
 
 /// Error for a flag with a value that cannot be used.

@@ -50,6 +50,10 @@ pub(super) struct LifeFlags {
     tz: Option<String>,
     #[arg(long, value_name = "NAME", hide = true)]
     runtime: Option<String>,
+    #[arg(long, hide = true)]
+    rootfs: bool,
+    #[arg(long, value_name = "BYTES", hide = true)]
+    kernel_memory: Option<String>,
     #[arg(long, value_name = "NAME", hide = true)]
     isolation: Option<String>,
     #[arg(long, value_name = "NAME=VALUE", hide = true)]
@@ -114,6 +118,11 @@ impl LifeFlags {
     fn refuse(&self) -> Result<(), CliError> {
         let own = self.runtime.as_deref().filter(|name| !matches!(*name, "" | "kiln"));
         let isolation = self.isolation.as_deref().filter(|name| !matches!(*name, "" | "default"));
+        if self.rootfs {
+            return Err(refused("--rootfs is not supported: a container is made of an image").hint(
+                "make an image of the directory: printf 'FROM scratch\\nCOPY . /\\n' | kiln build -f - -t NAME DIR",
+            ));
+        }
         const WINDOWS: &str = "it is for containers of Windows";
         for (is_given, flag, reason) in [
             (
@@ -127,6 +136,7 @@ impl LifeFlags {
                 "--storage-opt",
                 "the size of the container's layer cannot be limited",
             ),
+            (self.kernel_memory.is_some(), "--kernel-memory", "Linux has no such limit any more"),
             (self.use_api_socket, "--use-api-socket", "there is no API socket"),
             (self.cpu_count.is_some(), "--cpu-count", WINDOWS),
             (self.cpu_percent.is_some(), "--cpu-percent", WINDOWS),

@@ -2,8 +2,9 @@
 
 use crate::error::{CliError, code};
 use clap::Args;
-use kiln_engine::RunOptions;
 use kiln_engine::mount;
+use kiln_engine::{RunOptions, SecretRequest};
+use std::os::unix::ffi::OsStringExt;
 
 /// Mounts of the container.
 #[derive(Debug, Default, Args)]
@@ -23,6 +24,10 @@ pub(super) struct MountFlags {
     /// Create volumes with this driver; only local is supported
     #[arg(long, value_name = "DRIVER")]
     volume_driver: Option<String>,
+    /// Pass a secret as a file below /run/secrets, or with type=env as a variable: id=ID,src=FILE or id=ID,env=VARIABLE, and
+    /// target, mode, uid, gid; may be repeated
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    secret: Vec<String>,
 }
 
 impl MountFlags {
@@ -44,6 +49,10 @@ impl MountFlags {
         let read = volumes.chain(mounts).chain(tmpfs).collect::<Result<Vec<_>, _>>();
         options.mounts = read.map_err(super::refused)?;
         options.volumes_from.clone_from(&self.volumes_from);
+        let variable = |name: &str| std::env::var_os(name).map(OsStringExt::into_vec);
+        let secrets = self.secret.iter().map(|text| SecretRequest::parse(text, variable));
+        let secrets = secrets.collect::<Result<Vec<_>, _>>();
+        options.secrets = secrets.map_err(|error| super::refused(crate::error::chain(&error)))?;
         Ok(())
     }
 }
