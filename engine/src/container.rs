@@ -119,6 +119,7 @@ impl<'a> Containers<'a> {
             image_name: image_name.to_owned(),
             settings,
             auto_remove: options.auto_remove,
+            awaits_start: options.awaits_start,
             state: State::Created { error: None, code: 0 },
             profile: String::new(),
             groups: None,
@@ -294,7 +295,7 @@ impl Records {
             Ok(record) => record,
             Err(reason) => return damaged(reason),
         };
-        if record.as_ref().is_some_and(|c| !c.state.is_live() && !c.auto_remove) {
+        if record.as_ref().is_some_and(|c| !c.state.is_live() && !is_abandoned(c)) {
             return record.map(Listed::sound);
         }
         let _lock = match self.lock(id) {
@@ -308,8 +309,7 @@ impl Records {
             Ok(container) => container,
             Err(reason) => return damaged(reason),
         };
-        let Some(mut container) = container.filter(|container| !container.auto_remove || is_alive(container))
-        else {
+        let Some(mut container) = container.filter(|container| !is_abandoned(container)) else {
             return match self.erase(id) {
                 Ok(()) => None,
                 Err(EngineError::Call(error)) => damaged(error.into()),
@@ -467,6 +467,13 @@ impl Owned {
 /// True when the process that a record names as the container's runs.
 fn is_alive(container: &Container) -> bool {
     matches!(&container.state, State::Running { pid, ticks, .. } if is_same_process(*pid, ticks))
+}
+
+/// True when a container without a monitor is to be removed: it was to be at its end, or before its first start by a command
+/// that was killed.
+fn is_abandoned(container: &Container) -> bool {
+    let waits = container.awaits_start && matches!(container.state, State::Created { .. });
+    container.auto_remove && !waits && !is_alive(container)
 }
 
 /// State of a container whose monitor was killed; `None` when it stays: the program runs, or had ended before.

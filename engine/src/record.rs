@@ -36,6 +36,9 @@ pub struct Container {
     pub settings: Settings,
     /// True when it is removed at its end.
     pub auto_remove: bool,
+    /// True when no command starts it at once: with `auto_remove` it stays until it has run.
+    #[serde(default)]
+    pub awaits_start: bool,
     /// State of its program.
     pub state: State,
     /// AppArmor profile that it runs under; empty for none.

@@ -39,6 +39,8 @@ pub struct RunOptions {
     pub name: Option<String>,
     /// True when it is removed at its end.
     pub auto_remove: bool,
+    /// True when no command starts it at once.
+    pub awaits_start: bool,
     /// Arguments, which replace the image's command.
     pub arguments: Vec<String>,
     /// Entrypoint that replaces the image's; an empty one removes it.

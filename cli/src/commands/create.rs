@@ -35,7 +35,8 @@ pub fn describe() -> clap::Command {
 /// Creates a container and prints its id.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let create: Create = arguments::parse_leading("create", arguments)?;
-    let options = create.flags.options(&create.command).map_err(|error| error.with_code(code::USAGE))?;
+    let mut options = create.flags.options(&create.command).map_err(|error| error.with_code(code::USAGE))?;
+    options.awaits_start = true;
     let failure = |error: CliError| error.with_code(code::FAILURE);
     let session = Session::open(globals)?;
     // Layers of the image must not be collected before the container pins them.

@@ -401,3 +401,13 @@ fn a_new_container_can_take_the_place_of_another() {
     assert_eq!(fixture.words("run --replace busybox true").code, 125);
     fixture.ok(&format!("rm web {beginning}"));
 }
+
+#[test]
+fn a_created_container_that_is_removed_at_its_end_waits_for_its_start() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    fixture.ok("create --rm --name once --network none busybox echo ran");
+    assert_eq!(fixture.ok("ps -a --format {{.Names}}:{{.State}}"), "once:created\n");
+    assert_eq!(fixture.ok("start -a once"), "ran\n");
+    assert_eq!(fixture.ok("ps -aq"), "");
+}
