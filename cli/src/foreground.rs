@@ -31,8 +31,13 @@ pub struct Foreground {
 /// End of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The program has ended: exit code, or 128 plus the signal.
-    Exited(i32),
+    /// The program has ended.
+    Exited {
+        /// Exit code, or 128 plus the signal.
+        code: i32,
+        /// True when the kernel ended a process for lack of memory.
+        is_out_of_memory: bool,
+    },
     /// The user has pressed the keys to leave.
     Detached,
     /// The monitor was killed.
@@ -92,7 +97,9 @@ impl Foreground {
             if events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
                 match connection.next() {
                     Event::Output(stream, bytes) => self.show(connection, stream, &bytes),
-                    Event::Exited(code) => return Ok(Ended::Exited(code)),
+                    Event::Exited { code, is_out_of_memory } => {
+                        return Ok(Ended::Exited { code, is_out_of_memory });
+                    }
                     Event::Gone => return Ok(Ended::Gone),
                 }
             }

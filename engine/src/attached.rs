@@ -23,8 +23,13 @@ pub struct Attached {
 pub enum Event {
     /// Output of the program.
     Output(Stream, Vec<u8>),
-    /// The program has ended: exit code, or 128 plus the signal.
-    Exited(i32),
+    /// The program has ended.
+    Exited {
+        /// Exit code, or 128 plus the signal.
+        code: i32,
+        /// True when the kernel ended a process for lack of memory.
+        is_out_of_memory: bool,
+    },
     /// The monitor has ended without a word: it was killed.
     Gone,
 }
@@ -140,7 +145,9 @@ impl Attached {
     pub fn next(&self) -> Event {
         match wire::receive::<Answer>(self.socket.as_fd()) {
             Ok(Some(Message::Output(stream, bytes))) => Event::Output(stream, bytes),
-            Ok(Some(Message::Json(Answer::Exited { code }, _))) => Event::Exited(code),
+            Ok(Some(Message::Json(Answer::Exited { code, is_out_of_memory }, _))) => {
+                Event::Exited { code, is_out_of_memory }
+            }
             _ => Event::Gone,
         }
     }
@@ -155,7 +162,7 @@ impl Attached {
         loop {
             match self.next() {
                 Event::Output(..) => {}
-                Event::Exited(code) => return Some(code),
+                Event::Exited { code, .. } => return Some(code),
                 Event::Gone => return None,
             }
         }
@@ -176,7 +183,7 @@ impl Attached {
                 Err(_) => {}
                 Ok(_) => match self.next() {
                     Event::Output(..) => {}
-                    Event::Exited(code) => return Some(Some(code)),
+                    Event::Exited { code, .. } => return Some(Some(code)),
                     Event::Gone => return Some(None),
                 },
             }

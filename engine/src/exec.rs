@@ -16,10 +16,14 @@ use kiln_runtime::{Process, SpawnRequest, Spawner, launch, spec};
 use oci_spec::runtime::Process as ProcessSpec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+/// Paths of shells in images.
+const SHELLS: [&str; 6] = ["/bin/bash", "/bin/sh", "/usr/bin/bash", "/usr/bin/sh", "/bin/zsh", "/busybox/sh"];
 
 /// A further process for a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -158,6 +162,23 @@ impl Live {
         let Stdio { stdin, stdout, stderr, .. } = *stdio;
         let request = SpawnRequest { plan: &plan, handed: &handed, stdin, stdout, stderr };
         Ok(spawner.spawn_with(&request, &mut Attaching { cgroups })?)
+    }
+
+    /// Paths of the shells that the container has, the usual ones first.
+    pub fn shells(&self) -> Vec<&'static str> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(root) = fs::open(format!("/proc/{}/root", self.pid), flags, Mode::empty()) else {
+            return Vec::new();
+        };
+        let is_program = |path: &&str| {
+            // Links of the container are resolved in its root.
+            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+            let opened = fs::openat2(&root, *path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+            opened.and_then(fs::fstat).is_ok_and(|stat| {
+                FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mode & 0o111 != 0
+            })
+        };
+        SHELLS.into_iter().filter(is_program).collect()
     }
 
     /// Waits until the init process has executed its program. The record names it before: until then its mounts and root may be

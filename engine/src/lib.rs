@@ -46,6 +46,7 @@ pub use copy::{CopyError, CopyOptions, Place, copy, copy_in, copy_out};
 pub use error::EngineError;
 pub use exec::{ExecOptions, Live};
 pub use monitor::{Monitor, StartOptions};
+pub use mount::ClosedMount;
 pub use processes::{BootClock, ProcessInfo};
 pub use record::{Container, Damaged, Endpoint, Listed, RecordError, State};
 pub use restart::{PolicyError, RestartPolicy};

@@ -8,6 +8,7 @@ mod owner;
 mod parse;
 mod spec;
 
+pub use owner::ClosedMount;
 pub use parse::{MountError, MountFault, mount, tmpfs, volume};
 
 use serde::{Deserialize, Serialize};

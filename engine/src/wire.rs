@@ -85,6 +85,9 @@ pub(crate) enum Answer {
     Exited {
         /// Exit code, or 128 plus the signal.
         code: i32,
+        /// True when the kernel ended a process for lack of memory.
+        #[serde(default)]
+        is_out_of_memory: bool,
     },
 }
 

@@ -1,6 +1,6 @@
 //! `kiln attach`.
 
-use super::run::{Target, exit_code};
+use super::run::{Target, Trouble, exit_code};
 use super::start::sound;
 use crate::arguments::{self, Globals};
 use crate::detach_keys::DetachKeys;
@@ -52,7 +52,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     if terminal && rows > 0 {
         connection.resize(rows, columns)?;
     }
-    exit_code(foreground.run(&connection)?, &connection)
+    let trouble = Trouble::expect(&containers, &container, true);
+    exit_code(foreground.run(&connection)?, &connection, &trouble)
 }
 
 /// Connects to a running container.

@@ -9,7 +9,7 @@ use crate::missing;
 use crate::session::{self, Session};
 use crate::signals::Signals;
 use clap::Parser;
-use kiln_engine::{Containers, EngineError, ExecOptions, Listed, start_code};
+use kiln_engine::{Containers, EngineError, ExecOptions, Listed, Live, start_code};
 use kiln_runtime::container::terminal;
 use kiln_runtime::{Process, Spawner};
 use rustix::fd::{AsFd, OwnedFd};
@@ -82,7 +82,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let live = containers.live(&container).map_err(not_running)?;
     let mut process = live
         .exec(&options, &spawner, &attachment.stdio())
-        .map_err(|error| start_error(error, &options.arguments[0]))?;
+        .map_err(|error| start_error(error, &options.arguments[0], &live))?;
     if exec.detach {
         let console = process.console.take();
         return release(&spawner, process, console.as_ref());
@@ -143,8 +143,24 @@ fn not_running(error: EngineError) -> CliError {
     CliError::from(error).hint("only running containers take further programs: `kiln ps` lists them")
 }
 
+/// Names of shells that users try.
+const SHELLS: [&str; 7] = ["bash", "/bin/bash", "sh", "/bin/sh", "zsh", "/bin/zsh", "ash"];
+
+/// Hint about the shell that a container has instead of `program`.
+fn other_shell(program: &str, live: &Live) -> String {
+    match live.shells().first() {
+        Some(shell) => {
+            let name = shell.rsplit('/').next().unwrap_or(shell);
+            format!("the container has no {program}: try {name} (it has {shell})")
+        }
+        None => format!(
+            "the container has no {program}, and no other shell: `kiln cp` and `kiln export` show its files"
+        ),
+    }
+}
+
 /// Describes why the program does not run, with what to do.
-fn start_error(error: EngineError, program: &str) -> CliError {
+fn start_error(error: EngineError, program: &str, live: &Live) -> CliError {
     let code = start_code(&error);
     if matches!(error, EngineError::UnknownCgroups(_)) {
         return CliError::from(error)
@@ -152,8 +168,8 @@ fn start_error(error: EngineError, program: &str) -> CliError {
     }
     let failed = CliError::failed(format!("exec failed: {}", chain(&error)));
     match u8::try_from(code) {
-        Ok(code::NOT_FOUND) if matches!(program, "bash" | "/bin/bash" | "zsh" | "ash") => {
-            failed.with_code(code::NOT_FOUND).hint(format!("the image has no {program}: try sh"))
+        Ok(code::NOT_FOUND) if SHELLS.contains(&program) => {
+            failed.with_code(code::NOT_FOUND).hint(other_shell(program, live))
         }
         Ok(code::NOT_FOUND) => {
             failed.with_code(code::NOT_FOUND).hint("check the name of the program, and that the image has it")

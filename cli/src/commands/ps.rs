@@ -258,6 +258,9 @@ pub(crate) fn status(state: &State) -> String {
             format!("Up {}{paused}", text::age(started).trim_end_matches(" ago"))
         }
         State::Restarting { code, finished, .. } => format!("Restarting ({code}) {}", text::age(finished)),
-        State::Exited { code, finished, .. } => format!("Exited ({code}) {}", text::age(finished)),
+        State::Exited { code, finished, is_out_of_memory, .. } => {
+            let reason = if *is_out_of_memory { " (out of memory)" } else { "" };
+            format!("Exited ({code}) {}{reason}", text::age(finished))
+        }
     }
 }

@@ -3,10 +3,12 @@
 mod flags;
 mod image;
 mod signals;
+mod trouble;
 
 pub(super) use flags::{Flags, read_env_file, with_value};
 pub(super) use image::ImageFlags;
 pub(super) use signals::Target;
+pub(super) use trouble::Trouble;
 
 use crate::arguments::{self, Globals};
 use crate::config::STATE;
@@ -83,6 +85,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let id = owned.container.id.clone();
     run.flags.write_id(&id)?;
     target.expect();
+    let trouble = Trouble::expect(&containers, &owned.container, !run.detach);
     let attach = (!run.detach).then_some(Attach { input: foreground.input });
     let options = StartOptions { state: Path::new(STATE), size: foreground::own_size(), attach };
     let started = monitor.start(&containers, owned, &options);
@@ -93,14 +96,15 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     }
     target.set(&connection, run.flags.tty);
     let ended = foreground.run(&connection)?;
-    exit_code(ended, &connection)
+    exit_code(ended, &connection, &trouble)
 }
 
 /// Exit code of a command that was attached to a container.
-pub(super) fn exit_code(ended: Ended, connection: &Attached) -> Result<u8, CliError> {
+pub(super) fn exit_code(ended: Ended, connection: &Attached, trouble: &Trouble) -> Result<u8, CliError> {
     match ended {
-        Ended::Exited(code) => {
+        Ended::Exited { code, is_out_of_memory } => {
             connection.wait_for_close();
+            trouble.explain(code, is_out_of_memory);
             // An exit code has eight bits.
             Ok(code as u8)
         }

@@ -1,6 +1,6 @@
 //! `kiln start`.
 
-use super::run::{Target, exit_code, start_error};
+use super::run::{Target, Trouble, exit_code, start_error};
 use crate::arguments::{self, Globals};
 use crate::config::STATE;
 use crate::detach_keys::DetachKeys;
@@ -128,6 +128,7 @@ impl Start {
         };
         let connection = Arc::new(connection);
         target.set(&connection, terminal);
-        exit_code(foreground.run(&connection)?, &connection)
+        let trouble = Trouble::expect(&containers, &container, true);
+        exit_code(foreground.run(&connection)?, &connection, &trouble)
     }
 }

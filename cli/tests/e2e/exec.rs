@@ -92,6 +92,8 @@ fn failures_of_exec_have_the_codes_of_docker() {
         let done = fixture.words(words);
         assert!(done.code == code && done.err.contains(text), "{words}: {} {}", done.code, done.err);
     }
+    let done = fixture.words("exec web bash");
+    assert!(done.err.contains("the container has no bash: try sh (it has /bin/sh)"), "{}", done.err);
     end(&fixture, "web", running);
     fixture.ok("run --name done busybox true");
     let done = fixture.words("exec done true");

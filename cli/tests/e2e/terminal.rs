@@ -304,3 +304,33 @@ fn keys_leave_a_program_that_exec_started() {
     }
     fixture.ok("rm -f web");
 }
+
+#[test]
+fn ends_without_an_explanation_get_a_hint_on_a_terminal() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    fixture.write("closed/file", "x");
+    let closed = fixture.path("closed").display().to_string();
+    fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let mount = format!("{closed}:/data");
+    let hog = "head -c 100m /dev/zero | tail -c 100m >/dev/null";
+    let cases: [(&[&str], &str, i32, &str); 3] = [
+        (&["-m", "16m", "--memory-swap", "16m"], hog, 137, "its memory limit of 16MiB is reached (--memory)"),
+        (&[], "sh -c 'kill -9 $$'; exit $?", 137, "killed (SIGKILL), and not for lack of memory"),
+        (&["-u", "7:8", "-v", &mount], "ls /data", 1, "ran as 7:8, which may not read /data"),
+    ];
+    for (flags, script, expected, hint) in cases {
+        let arguments =
+            [&["run", "--rm", "--network", "none"], flags, &["busybox", "sh", "-c", script]].concat();
+        let (code, screen) = Terminal::start(&fixture, &arguments, 200).finish();
+        assert_eq!(code, expected, "{screen}");
+        assert!(screen.contains(hint), "{screen}");
+        // Programs that read the output see what the reference prints.
+        let plain = fixture.kiln(&arguments);
+        assert!(plain.code == expected && !plain.err.contains("hint: "), "{}", plain.err);
+    }
+    let words = ["run", "--name", "hog", "-m", "16m", "--memory-swap", "16m", "busybox", "sh", "-c", hog];
+    assert_eq!(fixture.kiln(&words).code, 137);
+    assert!(fixture.ok("ps -a").contains("(out of memory)"));
+    fixture.ok("rm hog");
+}

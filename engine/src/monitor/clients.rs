@@ -99,11 +99,11 @@ impl Clients {
     }
 
     /// Sends the exit code to all that wait for it, and closes their connections afterwards.
-    pub(crate) fn send_end(&mut self, code: i32) {
+    pub(crate) fn send_end(&mut self, code: i32, is_out_of_memory: bool) {
         for client in &mut self.all {
             if client.sees_end {
                 client.is_leaving = true;
-                client.send(wire::json(&Answer::Exited { code }));
+                client.send(wire::json(&Answer::Exited { code, is_out_of_memory }));
             }
         }
     }

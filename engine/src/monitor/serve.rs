@@ -381,7 +381,7 @@ impl Serving {
             // If this write fails (the disk is full), the next list corrects the record.
             let _ = owned.set_state(State::Exited { code, started, finished, error, is_out_of_memory });
         }
-        self.clients.send_end(code);
+        self.clients.send_end(code, is_out_of_memory);
         if delay.is_some() {
             self.clients.remove_gone();
         }
@@ -401,7 +401,7 @@ impl Serving {
         if let State::Restarting { code, started, finished } = self.owned.container.state.clone() {
             let (error, is_out_of_memory) = (String::new(), false);
             let _ = self.owned.set_state(State::Exited { code, started, finished, error, is_out_of_memory });
-            self.clients.send_end(code);
+            self.clients.send_end(code, false);
         }
         false
     }
