@@ -63,6 +63,10 @@ fn run() -> u8 {
     if words.get(1).is_some_and(|word| word == session::SYNC) {
         return u8::from(kiln_image::store::sync_in_background().is_err());
     }
+    if words.get(1).is_some_and(|word| word == commands::completion::NAMES) {
+        // A shell that completes a line shows no errors.
+        return commands::completion::print(&words[2..]).unwrap_or(1);
+    }
     // The user's umask must not change the modes of files in layers.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let outcome = arguments::read(words.clone())

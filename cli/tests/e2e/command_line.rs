@@ -68,6 +68,51 @@ fn shells_complete_commands_and_flags() {
 }
 
 #[test]
+fn shells_complete_names_of_containers_and_images() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    fixture.ok("tag busybox app:1.0");
+    fixture.ok("tag busybox registry.test:5000/app:2");
+    fixture.ok("create --name web-one busybox true");
+    fixture.ok("run -d --name web-two --network none busybox sleep 1000");
+    let script = fixture.path("kiln.bash");
+    std::fs::write(&script, fixture.ok("completion bash")).unwrap();
+    let own = fixture.command(&["version"]);
+    let complete = |typed: &str| {
+        let program = format!(
+            "source {}; COMP_LINE='{} {typed}'; COMP_POINT=${{#COMP_LINE}}; COMP_WORDS=($COMP_LINE); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _kiln_named \"${{COMP_WORDS[0]}}\" '' ''; echo ${{COMPREPLY[@]}}",
+            script.display(),
+            own.get_program().display(),
+        );
+        let mut bash = Command::new("bash");
+        bash.args(["--norc", "-c", &program]).env_clear();
+        bash.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        bash.output().map(|output| Done::of(output).out.trim().to_owned())
+    };
+    let Ok(all) = complete("rm we") else { skip!("needs bash") };
+    assert_eq!(all, "web-one web-two");
+    for (typed, expected) in [
+        ("start ", "web-one web-two"),
+        ("exec -it we", "web-two"),
+        ("container stop web-two we", "web-two"),
+        ("cp web-o", "web-one:"),
+        ("run -d --name x ap", "app:1.0"),
+        ("rmi app:", "1.0"),
+        ("rmi registry.test:50", "5000/app:2"),
+        ("image inspect bu", "busybox"),
+    ] {
+        let found = complete(typed).unwrap();
+        let found = found.strip_suffix(":latest").unwrap_or(&found);
+        assert_eq!(found, expected, "{typed}");
+    }
+    let id = fixture.ok("ps -q");
+    assert_eq!(complete(&format!("logs {}", &id[..6])).unwrap(), id.trim());
+    assert!(complete("exec --det").unwrap().contains("--detach-keys"), "flags are still there");
+    fixture.ok("rm -f web-one web-two");
+}
+
+#[test]
 fn manual_pages_are_written() {
     let fixture = fixture!();
     assert!(fixture.ok("man").contains(".TH kiln 1"));
