@@ -13,6 +13,7 @@ mod detach_keys;
 mod error;
 mod foreground;
 mod format;
+mod health_check;
 mod help;
 mod images;
 mod log;
@@ -51,6 +52,12 @@ fn run() -> u8 {
     let words: Vec<OsString> = std::env::args_os().collect();
     if let Some(words) = init_words(&words) {
         return kiln_runtime::reaper::run(words);
+    }
+    // Without a log: what this process prints is the output of the check.
+    if let [_, word, root, id] = words.as_slice()
+        && word == kiln_engine::CHECK
+    {
+        return health_check::run(Path::new(root), &id.to_string_lossy());
     }
     if let Some(value) = std::env::var_os(log::VARIABLE)
         && let Err(error) = log::begin(&value)

@@ -5,6 +5,7 @@
 //! containers/ID/lock             locked by the container's monitor, or by a process that creates or removes it
 //! containers/ID/control          socket of the monitor (see `monitor`)
 //! containers/ID/json.log…        log (see `log`)
+//! containers/ID/health.json      results of health checks (see `health`)
 //! containers/ID/layer/           writable layer (see overlayfs)
 //! containers/ID/etc/             hosts, hostname, resolv.conf
 //! containers/ID/secrets/         values of secrets, which only root can read (see `secret`)

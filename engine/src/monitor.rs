@@ -5,6 +5,7 @@
 //! `containers/ID/control`, at which commands attach, wait, and say that the user ends the program. It outlives the
 //! command; no command is needed for a container to run.
 
+mod checks;
 mod clients;
 mod serve;
 pub(crate) mod streams;

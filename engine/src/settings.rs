@@ -265,6 +265,9 @@ pub struct Settings {
     /// Secrets without their values.
     #[serde(default)]
     pub secrets: Vec<Secret>,
+    /// Shell of the image for health checks in shell form; empty for the default.
+    #[serde(default)]
+    pub shell: Vec<String>,
 }
 
 impl Settings {
@@ -310,6 +313,7 @@ impl Settings {
             time_zone: options.time_zone.clone(),
             id_file: options.id_file.clone(),
             secrets: options.secrets.iter().map(|request| request.secret.clone()).collect(),
+            shell: image.shell.clone(),
         };
         if settings.arguments().is_empty() {
             return Err(EngineError::NoCommand);

@@ -10,7 +10,7 @@ use crate::session::{self, Session};
 use crate::{text, ui};
 use clap::Parser;
 use filter::Filter;
-use kiln_engine::{Container, Containers, Damaged, Listed, State};
+use kiln_engine::{Container, Containers, Damaged, Health, HealthStatus, Listed, State};
 use kiln_image::reference::Reference;
 use kiln_image::store::Store;
 use serde::Serialize;
@@ -204,10 +204,11 @@ impl Rows<'_> {
         let command = if self.ps.no_trunc { command } else { text::ellipsis(&command, COMMAND_WIDTH) };
         let labels: Vec<String> =
             container.settings.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let health = self.containers.health(container);
         Ok(Row {
             command: format!("{command:?}"),
             created_at: text::date(&container.created),
-            health_status: String::new(),
+            health_status: health.as_ref().map_or_else(String::new, |health| health.status.name().to_owned()),
             id: self.id(&container.id),
             image: self.image(container),
             labels: labels.join(","),
@@ -220,7 +221,7 @@ impl Rows<'_> {
             running_for: text::age(&container.created),
             size: self.size(container)?,
             state: container.state.status().to_owned(),
-            status: status(&container.state),
+            status: status(&container.state, health.as_ref()),
             all_labels: container.settings.labels.clone(),
         })
     }
@@ -249,13 +250,18 @@ impl Rows<'_> {
     }
 }
 
-/// `Up 2 minutes`, `Exited (3) 5 seconds ago`.
-pub(crate) fn status(state: &State) -> String {
+/// `Up 2 minutes (healthy)`, `Exited (3) 5 seconds ago`.
+pub(crate) fn status(state: &State, health: Option<&Health>) -> String {
     match state {
         State::Created { .. } => "Created".to_owned(),
         State::Running { started, paused, .. } => {
-            let paused = if *paused { " (Paused)" } else { "" };
-            format!("Up {}{paused}", text::age(started).trim_end_matches(" ago"))
+            let note = match health.map(|health| health.status) {
+                _ if *paused => " (Paused)".to_owned(),
+                None => String::new(),
+                Some(HealthStatus::Starting) => " (health: starting)".to_owned(),
+                Some(status) => format!(" ({})", status.name()),
+            };
+            format!("Up {}{note}", text::age(started).trim_end_matches(" ago"))
         }
         State::Restarting { code, finished, .. } => format!("Restarting ({code}) {}", text::age(finished)),
         State::Exited { code, finished, is_out_of_memory, .. } => {

@@ -26,6 +26,7 @@ mod exec;
 mod explain;
 mod flags;
 mod goldens;
+mod health;
 mod hints;
 mod hosts;
 mod images;

@@ -1,5 +1,6 @@
 //! The monitor's process: runs a container's program to its end, again where the restart policy requires it.
 
+use super::checks::Checks;
 use super::clients::{Client, Clients};
 use super::streams::{self, Streams};
 use super::{CONTROL, failure};
@@ -84,6 +85,8 @@ struct Program {
     since: Instant,
     /// Exit code, when the process has ended.
     code: Option<i32>,
+    /// `None` for a container without a health check.
+    checks: Option<Checks>,
 }
 
 impl Serving {
@@ -156,6 +159,8 @@ impl Serving {
         let made = streams::make(settings.tty, settings.interactive, self.request.attach.is_some());
         let streams = |errno| EngineError::Streams(errno);
         let (theirs, mut streams_here) = made.map_err(streams)?;
+        // Written before the record names a running program: no reader takes an earlier health for that of this one.
+        let mut checks = Checks::of(&self.owned);
         let size = ConsoleSize { rows: self.request.size.0, columns: self.request.size.1 };
         let Started { process, console, time, resources } = self.owned.start(
             (&self.request.root, &self.request.images),
@@ -168,7 +173,8 @@ impl Serving {
             streams_here.set_console(master).map_err(streams)?;
         }
         let since = Instant::now();
-        Ok(Program { process, streams: streams_here, resources, started: time, since, code: None })
+        checks.iter_mut().for_each(|checks| checks.begin(&self.owned, since));
+        Ok(Program { process, streams: streams_here, resources, started: time, since, code: None, checks })
     }
 
     /// Records that the program did not start, and removes a container that is to be removed at its end.
@@ -227,8 +233,12 @@ impl Serving {
             }
             let blocked = program.streams.blocked_input();
             polled.extend(blocked.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)));
+            let checks = program.checks.iter().flat_map(Checks::fds);
+            polled.extend(checks.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         }
-        let timeout = patience
+        let next_check = program.as_ref().and_then(|program| program.checks.as_ref()?.patience());
+        let timeout = [patience, next_check].into_iter().flatten().min();
+        let timeout = timeout
             .map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() });
         // After an interruption nothing is ready, and the caller waits again.
         if poll(&mut polled, timeout.as_ref()).is_err() {
@@ -249,15 +259,22 @@ impl Serving {
         }
         if let Some(program) = program {
             program.streams.pass_input();
+            Serving::check(program);
             // Looked at before the output is read: after the end, all of the output is there.
             if program.code.is_none() && ready[after_clients..].first() == Some(&true) {
                 program.code = Some(launch::wait(&program.process.pidfd));
                 program.resources.kill_rest();
+                program.checks = None;
             }
             if reads_output {
                 self.read_outputs(program, READS);
             }
         }
+    }
+
+    /// Goes on with the health checks.
+    fn check(program: &mut Program) {
+        let _ = program.checks.as_mut().and_then(Checks::act);
     }
 
     /// Reads output that is there, at most `most` times from each stream; true when there was any.

@@ -8,7 +8,7 @@ mod host;
 use super::image::{GraphDriver, zero_time};
 use crate::commands::ports::{self, HostPort};
 use host::{HostConfig, ShownMount};
-use kiln_engine::{Container, Containers, Damaged, Endpoint, NetworkMode, State};
+use kiln_engine::{Container, Containers, Damaged, Endpoint, Health, NetworkMode, State};
 use kiln_image::config::{Empty, Healthcheck};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -69,6 +69,7 @@ impl InspectedDamage {
             error: crate::error::chain(&damaged.reason),
             started_at: zero_time(),
             finished_at: zero_time(),
+            health: None,
         };
         InspectedDamage {
             id: damaged.id.clone(),
@@ -94,6 +95,8 @@ struct ShownState {
     error: String,
     started_at: String,
     finished_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<Health>,
 }
 
 #[derive(Serialize)]
@@ -160,7 +163,7 @@ impl Inspected {
             created: container.created.clone(),
             path: arguments.next().unwrap_or_default(),
             args: arguments.collect(),
-            state: ShownState::new(&container.state),
+            state: ShownState::new(&container.state, all.health(container)),
             image: container.image.to_string(),
             resolv_conf_path: etc("resolv.conf"),
             hostname_path: etc("hostname"),
@@ -193,7 +196,7 @@ fn graph_driver(dir: &Path) -> GraphDriver {
 }
 
 impl ShownState {
-    fn new(state: &State) -> ShownState {
+    fn new(state: &State, health: Option<Health>) -> ShownState {
         let (started, finished) = match state {
             State::Created { .. } => (zero_time(), zero_time()),
             State::Running { started, .. } => (started.clone(), zero_time()),
@@ -216,6 +219,7 @@ impl ShownState {
             },
             started_at: started,
             finished_at: finished,
+            health,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! different keys must all hold.
 
 use crate::error::CliError;
-use kiln_engine::{Container, Containers, Listed};
+use kiln_engine::{Container, Containers, Listed, Records};
 use kiln_image::digest::DiffId;
 use kiln_image::store::{Store, StoreError};
 use regex::Regex;
@@ -80,7 +80,7 @@ impl Filter {
             }
         }
         let (before, since) = (created("before")?, created("since")?);
-        Ok(Conditions { filter: self, store, before, since, ancestors })
+        Ok(Conditions { filter: self, store, records: (**containers).clone(), before, since, ancestors })
     }
 
     /// True when one of a key's values holds, or it has none.
@@ -128,6 +128,7 @@ fn ports(text: &str) -> Option<(u16, u16, &str)> {
 pub(super) struct Conditions<'a> {
     filter: &'a Filter,
     store: &'a Store,
+    records: Records,
     before: Vec<String>,
     since: Vec<String>,
     /// Id and layers of each image.
@@ -178,11 +179,14 @@ impl Conditions<'_> {
             && filter.any("network", |value| container.settings.network.name() == value)
             && self.filter.values("label").iter().all(|label| has_label(container, label))
             && (self.filter.values("ancestor").is_empty() || self.descends(container))
-            // Containers have no health checks.
-            && filter.any("health", |value| value == "none")
+            && (filter.values("health").is_empty() || filter.any("health", |value| value == self.health(container)))
             && filter.any("volume", |_| false)
             && filter.any("publish", |value| publishes(container, value))
             && filter.any("expose", |value| exposes(container, value))
+    }
+
+    fn health(&self, container: &Container) -> &'static str {
+        self.records.health(container).map_or("none", |health| health.status.name())
     }
 
     /// True when the container's image is one of the ancestors, or begins with its layers.

@@ -79,7 +79,7 @@ fn containers(used: &Used) -> Vec<Vec<String>> {
             "0".to_owned(),
             text::size(*size),
             text::age(&container.created),
-            crate::commands::ps::status(&container.state),
+            crate::commands::ps::status(&container.state, None),
             container.name.clone(),
         ]
     };
