@@ -196,6 +196,8 @@ const RUN_GROUPS: &[(&str, &[&str])] = &[
             "user",
             "entrypoint",
             "restart",
+            "wait",
+            "wait_timeout",
         ],
     ),
     ("Image options", &["pull", "platform", "quiet"]),
@@ -306,12 +308,13 @@ kiln build --check .",
         "kiln run --rm app:1
 kiln run --rm -it busybox sh
 kiln run --rm -e NAME=value -w /tmp busybox env
-kiln run -d --name web --restart unless-stopped app:1",
+kiln run -d --name web --restart unless-stopped app:1
+kiln run -d --wait --health-cmd /check web:1",
     ),
     ("create", "kiln create --name web app:1\nkiln create -it --name shell busybox sh"),
     ("start", "kiln start web db\nkiln start -ai shell"),
     ("restart", "kiln restart web\nkiln restart -t 60 db"),
-    ("wait", "kiln wait web"),
+    ("wait", "kiln wait web\nkiln wait --condition healthy web db"),
     ("attach", "kiln attach shell\nkiln attach --no-stdin web"),
     ("logs", "kiln logs -f web\nkiln logs --since 10m -n 100 -t web"),
     (

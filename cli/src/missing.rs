@@ -53,7 +53,7 @@ pub fn taken(containers: &Containers<'_>, name: &str, error: CliError) -> CliErr
         return error.hint(format!("`kiln rm -f {name}` removes the other one"));
     };
     let (id, image) = (text::short(&container.id), &container.image_name);
-    let state = commands::ps::status(&container.state);
+    let state = commands::ps::status(&container.state, None);
     let remove = if container.state.is_live() { "rm -f" } else { "rm" };
     error
         .hint(format!("it is {id}, of the image {image}, in the state: {state}"))

@@ -290,7 +290,7 @@ impl Records {
     }
 
     /// Container with its actual state. `None` when it has been removed.
-    fn look_at(&self, id: &str) -> Option<Listed> {
+    pub(crate) fn look_at(&self, id: &str) -> Option<Listed> {
         let damaged = |reason| Some(Listed::Damaged(self.damaged(id, reason)));
         let record = match self.read(id) {
             Ok(record) => record,

@@ -102,6 +102,12 @@ pub enum EngineError {
     /// A health check is invalid.
     #[error(transparent)]
     Health(#[from] HealthError),
+    /// A container whose health is waited for has no health check.
+    #[error("container {0} has no health check")]
+    NoHealthCheck(String),
+    /// The directory of a container cannot be watched.
+    #[error("cannot watch the container (inotify)")]
+    Watch(#[source] rustix::io::Errno),
     /// An option of confinement is invalid.
     #[error(transparent)]
     Security(#[from] SecurityOptionError),

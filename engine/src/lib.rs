@@ -38,6 +38,7 @@ mod update;
 mod usage;
 mod view;
 mod volume;
+mod waiting;
 mod wire;
 
 pub use attached::{Attached, Event};
@@ -61,4 +62,5 @@ pub use stats::Sample;
 pub use update::{Update, UpdateError};
 pub use view::View;
 pub use volume::{Volume, VolumeNameError, Volumes};
+pub use waiting::{Condition, Waited};
 pub use wire::{Attach, StartFailure};

@@ -19,11 +19,14 @@ use crate::session::{self, Session};
 use crate::signals::Signals;
 use crate::ui;
 use clap::Parser;
-use kiln_engine::{Attach, Attached, Containers, NetworkMode, RunOptions, StartFailure, StartOptions};
+use kiln_engine::{
+    Attach, Attached, Container, Containers, EngineError, NetworkMode, RunOptions, StartFailure, StartOptions,
+};
 use kiln_network::resolv;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Run a program in a new container.
 #[derive(Debug, Parser)]
@@ -44,6 +47,12 @@ struct Run {
     /// Pass signals on to the program
     #[arg(long, value_name = "BOOL", default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     sig_proxy: bool,
+    /// Wait in the background until the container is healthy, or runs where it has no health check
+    #[arg(long)]
+    wait: bool,
+    /// Fail when the container is not healthy after this number of seconds
+    #[arg(long, value_name = "SECONDS")]
+    wait_timeout: Option<u64>,
     #[command(flatten)]
     flags: Flags,
     #[command(flatten)]
@@ -82,7 +91,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let owned = run.flags.create(&containers, (&image, &run.image), &options);
     let owned = owned.map_err(|error| error.with_code(code::USAGE))?;
     drop(using);
-    let id = owned.container.id.clone();
+    let container = owned.container.clone();
+    let id = container.id.clone();
     run.flags.write_id(&id)?;
     target.expect();
     let trouble = Trouble::expect(&containers, &owned.container, !run.detach);
@@ -92,7 +102,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let connection = Arc::new(started.map_err(|failure| start_error(&failure))?);
     if run.detach {
         ui::line(&id);
-        return Ok(0);
+        target.leave();
+        return run.wait_until_ready(&containers, &container).map(|()| 0);
     }
     target.set(&connection, run.flags.tty);
     let ended = foreground.run(&connection)?;
@@ -159,10 +170,27 @@ impl Run {
         if self.detach && streams.are_given {
             return conflict("-a and -d");
         }
+        if self.wait_timeout.is_some() && !self.wait {
+            return Err(
+                CliError::failed("--wait-timeout is for containers that are waited for").hint("add --wait")
+            );
+        }
+        if self.wait && !self.detach {
+            return Err(CliError::failed("--wait is for containers in the background").hint("add -d"));
+        }
         let mut options = self.flags.options(&self.command)?;
         options.interactive |= streams.input;
         options.stdin_once = options.interactive && !self.detach;
         Ok(options)
+    }
+
+    /// Waits for the container as `--wait` asks for.
+    fn wait_until_ready(&self, containers: &Containers<'_>, container: &Container) -> Result<(), CliError> {
+        if !self.wait {
+            return Ok(());
+        }
+        let deadline = self.wait_timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        super::wait::until_ready(containers, container, deadline)
     }
 
     /// Reports that the container uses public name servers instead of the host's.

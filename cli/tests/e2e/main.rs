@@ -52,4 +52,5 @@ mod terminal;
 mod top;
 mod update;
 mod volumes;
+mod waiting;
 mod web_server;

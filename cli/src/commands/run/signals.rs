@@ -74,6 +74,13 @@ impl Target {
         }
     }
 
+    /// Lets signals end the command from now on, those that have come during the start as well.
+    pub(in crate::commands) fn leave(&self) {
+        if let Reached::Starting(signals) = std::mem::take(&mut *self.lock()) {
+            signals.into_iter().for_each(|signal| self.hear(signal));
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Reached> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
