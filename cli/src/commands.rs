@@ -10,6 +10,7 @@ pub mod cp;
 pub mod create;
 pub mod diff;
 mod each;
+pub mod events;
 pub mod exec;
 pub mod export;
 pub mod fmt;
@@ -96,6 +97,7 @@ pub static ALL: &[Command] = &[
     command!("wait", wait, "Wait until containers have ended, and print their exit codes"),
     command!("attach", attach, "Connect to the input and output of a running container"),
     command!("logs", logs, "Show the output of a container"),
+    command!("events", events, "Show what happens to containers, images and volumes"),
     command!("pause", pause, "Freeze all processes of containers"),
     command!("unpause", unpause, "Let the processes of paused containers go on"),
     command!("rename", rename, "Rename a container"),
@@ -197,6 +199,7 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("buildx", "version", "version"),
     ("system", "info", "info"),
     ("system", "df", "system-df"),
+    ("system", "events", "events"),
     ("system", "prune", "system-prune"),
     ("system", "check", "system-check"),
 ];

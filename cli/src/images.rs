@@ -1,6 +1,7 @@
 //! Finds images for builds and containers, in the store or in a registry.
 
 use crate::error::CliError;
+use crate::image_events;
 use kiln_builder::{BaseImage, BlobProgress, ImageError, Images};
 use kiln_image::digest::{Digest, ImageId};
 use kiln_image::platform::Platform;
@@ -95,7 +96,9 @@ impl<'a> ImageFinder<'a> {
         platform: &Platform,
         progress: &(dyn Fn(PullEvent) + Sync),
     ) -> Result<Pulled, CliError> {
-        Ok(self.registry()?.pull(self.store()?, name, platform, progress)?)
+        let pulled = self.registry()?.pull(self.store()?, name, platform, progress)?;
+        image_events::moved(self.store()?, "pull", name);
+        Ok(pulled)
     }
 
     /// The image in the store, if it has one for the platform.

@@ -15,6 +15,7 @@ mod foreground;
 mod format;
 mod health_check;
 mod help;
+mod image_events;
 mod images;
 mod log;
 mod missing;

@@ -12,7 +12,7 @@ use kiln_parser::diagnostic::Color;
 use kiln_registry::Waiting;
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Lines at the end of the terminal that are redrawn while a command is running.
@@ -62,8 +62,17 @@ pub fn clear_answer() {
 fn write_out(text: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        CLOSED.store(true, Ordering::Relaxed);
         lose(error);
     }
+}
+
+/// True when a write to standard output has failed.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// True when standard output takes nothing more: its reader has ended, or the disk is full.
+pub fn is_closed() -> bool {
+    CLOSED.load(Ordering::Relaxed)
 }
 
 /// Error of the first write to standard output that failed.

@@ -133,6 +133,7 @@ impl<'a> Containers<'a> {
         };
         let (container, lock) = self.place(&mut making, container, options.name.as_deref())?;
         attached.keep();
+        self.event(&container, "create", &[]);
         Ok(Owned { records: self.records.clone(), container, lock })
     }
 
@@ -385,6 +386,7 @@ impl Records {
     pub fn remove(&self, container: &Listed, kill: bool) -> Result<(), EngineError> {
         let id = container.id();
         let began = Instant::now();
+        let mut is_told = false;
         loop {
             match (self.lock(id), container) {
                 (Ok(Lock::Held(_lock)), _) if !self.is_orphan(id) => return self.erase(id),
@@ -400,6 +402,11 @@ impl Records {
                     return Err(EngineError::IsRunning(name));
                 }
                 self.kill(id, pid)?;
+                if let Listed::Sound(container) = container
+                    && !std::mem::replace(&mut is_told, true)
+                {
+                    self.event(container, "kill", &[("signal", "9".to_owned())]);
+                }
             }
             if began.elapsed() > PATIENCE {
                 return Err(EngineError::Busy(id.to_owned()));

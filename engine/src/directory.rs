@@ -123,8 +123,13 @@ impl Records {
             std::thread::sleep(crate::container::PAUSE);
         };
         let dead = self.path(&format!("{DEAD}{id}"));
+        let container = self.read(id).ok().flatten();
         match fs::rename(&path, &dead) {
-            Ok(()) => self.discard(&dead, id),
+            Ok(()) => {
+                self.discard(&dead, id)?;
+                container.iter().for_each(|container| self.event(container, "destroy", &[]));
+                Ok(())
+            }
             Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(CallError { call: "rename", path, errno }.into()),
         }

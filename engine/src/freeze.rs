@@ -24,7 +24,9 @@ impl Records {
             return Err(EngineError::AlreadyPaused(container.name.clone()));
         }
         groups.freeze(true)?;
-        self.record_freezing(&live)
+        self.record_freezing(&live)?;
+        self.event(container, "pause", &[]);
+        Ok(())
     }
 
     /// Lets the frozen processes of a container go on.
@@ -39,7 +41,9 @@ impl Records {
             return Err(EngineError::NotPaused(container.name.clone()));
         }
         groups.freeze(false)?;
-        self.record_freezing(&live)
+        self.record_freezing(&live)?;
+        self.event(container, "unpause", &[]);
+        Ok(())
     }
 
     /// Writes to the record whether the processes are frozen.

@@ -15,6 +15,7 @@ mod copy;
 mod directory;
 mod error;
 mod etc;
+pub mod events;
 mod exec;
 mod freeze;
 mod health;

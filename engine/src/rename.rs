@@ -33,6 +33,7 @@ impl Records {
             let _ = sys::remove_path(&self.path(NAMES).join(new));
             return Err(error);
         }
+        self.event(&record, "rename", &[("oldName", format!("/{old}"))]);
         Ok(sys::remove_path(&self.path(NAMES).join(old))?)
     }
 

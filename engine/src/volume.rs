@@ -14,6 +14,7 @@
 
 use crate::container::{self, Records};
 use crate::error::EngineError;
+use crate::events::Events;
 use crate::record::{Container, Listed, now};
 use kiln_image::digest::hex;
 use kiln_image::sys::{self, CallError, Named};
@@ -146,7 +147,10 @@ impl Volumes {
             fs::write(&record, bytes).call("write", &record)?;
             let path = self.dir.join(&volume.name);
             match fs::rename(&new, &path) {
-                Ok(()) => Ok(true),
+                Ok(()) => {
+                    self.event(&volume.name, "create");
+                    Ok(true)
+                }
                 // Another process was faster.
                 Err(_) if path.is_dir() => Ok(false),
                 Err(error) => Err(call("rename", &new, &error).into()),
@@ -189,7 +193,20 @@ impl Volumes {
     }
 
     pub(crate) fn erase(&self, name: &str) -> Result<(), CallError> {
-        sys::remove_path(&self.dir.join(name))
+        let path = self.dir.join(name);
+        let was_there = path.is_dir();
+        sys::remove_path(&path)?;
+        if was_there {
+            self.event(name, "destroy");
+        }
+        Ok(())
+    }
+
+    /// Adds an event about a volume.
+    fn event(&self, name: &str, action: &str) {
+        let attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
+        let root = self.dir.parent().unwrap_or(&self.dir);
+        Events::of(root).add("volume", name, action, attributes);
     }
 }
 

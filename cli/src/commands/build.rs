@@ -11,6 +11,7 @@ pub(super) mod output;
 use crate::arguments::{self, Globals};
 use crate::config::STATE;
 use crate::error::{BuildFailure, CANCELLED, CliError, code};
+use crate::image_events;
 use crate::images::ImageFinder;
 use crate::progress::{Progress, Style};
 use crate::remote::Fetcher;
@@ -164,6 +165,9 @@ pub(super) fn carry_out<T>(
     let result = kiln_builder::build(context, options, &effects);
     progress.finish(result.is_ok());
     let outcome = result.map_err(|error| failure(error, Some(context.source.clone())))?;
+    for image in &outcome.images {
+        image.tags.iter().for_each(|tag| image_events::tagged(&session.store, &image.id, tag));
+    }
     let made = Made {
         store: &session.store,
         images: &images,

@@ -3,6 +3,7 @@
 use super::each;
 use crate::arguments::{self, Globals};
 use crate::error::{CliError, mistake_message};
+use crate::image_events;
 use crate::missing;
 use crate::session::Session;
 use crate::signals::Signals;
@@ -77,7 +78,12 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let image = image?;
     if let Some(name) = &name {
         session.store.tag(name, &image)?;
+        image_events::tagged(&session.store, &image, name);
     }
+    let reference = name.as_ref().map_or_else(String::new, Reference::familiar);
+    let more =
+        [("comment", options.comment.clone()), ("imageID", image.to_string()), ("imageRef", reference)];
+    containers.event(&container, "commit", &more);
     ui::line(&image.to_string());
     Ok(0)
 }

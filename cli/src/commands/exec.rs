@@ -9,6 +9,7 @@ use crate::missing;
 use crate::session::{self, Session};
 use crate::signals::Signals;
 use clap::Parser;
+use kiln_engine::events::ExecEvents;
 use kiln_engine::{Containers, EngineError, ExecOptions, Listed, Live, start_code};
 use kiln_runtime::container::terminal;
 use kiln_runtime::{Process, Spawner};
@@ -80,9 +81,11 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             .hint("remove it with kiln rm"));
     };
     let live = containers.live(&container).map_err(not_running)?;
+    let events = ExecEvents::create(&containers, &container, &options.arguments);
     let mut process = live
         .exec(&options, &spawner, &attachment.stdio())
         .map_err(|error| start_error(error, &options.arguments[0], &live))?;
+    events.start();
     if exec.detach {
         let console = process.console.take();
         return release(&spawner, process, console.as_ref());
@@ -105,6 +108,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     }
     let code = process.wait().map_err(|error| CliError::failed(error.to_string()))?;
     attached.finish();
+    events.die(code);
     Ok(code as u8)
 }
 

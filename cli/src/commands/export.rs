@@ -37,6 +37,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         Some(path) => write_file(path, |file| containers.export(&container, file).map_err(with_hint))?,
         None => to_standard_output(|output| containers.export(&container, output).map_err(with_hint))?,
     }
+    containers.event(&container, "export", &[]);
     Ok(0)
 }
 

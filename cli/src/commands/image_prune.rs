@@ -3,6 +3,7 @@
 use super::images::filter::{Filter, OF_PRUNE};
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
+use crate::image_events;
 use crate::session::{self, Session};
 use crate::{text, ui};
 use clap::Parser;
@@ -74,7 +75,11 @@ pub(super) fn remove(
             match session.store.remove_image(&image, if all { usize::MAX } else { 0 }) {
                 // Another command has tagged it in the meantime.
                 Err(StoreError::ManyTags(_)) => {}
-                other => removed.extend(other?),
+                other => {
+                    let gone = other?;
+                    image_events::removed(&session.store, &image.id, &gone);
+                    removed.extend(gone);
+                }
             }
         }
     }

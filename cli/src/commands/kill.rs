@@ -36,6 +36,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         match live(&containers, name) {
             Ok(live) => {
                 say_that_the_user_ends_it(&containers, &live, signal);
+                containers.event(&live.container, "kill", &[("signal", signal.to_string())]);
                 live.signal(signal);
                 containers.record_freezing(&live)?;
                 ui::line(name);

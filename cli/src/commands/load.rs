@@ -2,6 +2,7 @@
 
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
+use crate::image_events;
 use crate::session::Session;
 use crate::ui;
 use clap::Parser;
@@ -53,6 +54,10 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             archive::load_stream(&session.store, input).map_err(explained)?
         }
     };
+    for one in &loaded {
+        let id = one.image.to_string();
+        image_events::add(&session.store, "load", &id, &id);
+    }
     loaded.iter().for_each(show);
     Ok(0)
 }

@@ -65,19 +65,25 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     Ok(0)
 }
 
+/// Reads the value of the flag `name`, which is a time or a duration before `now`.
+///
+/// # Errors
+///
+/// Fails for other texts.
+pub(super) fn time(name: &str, text: &Option<String>, now: Timestamp) -> Result<Option<Timestamp>, CliError> {
+    let parse = |text: &String| {
+        times::parse(text, now).ok_or_else(|| {
+            CliError::failed(format!(
+                "invalid value for \"{name}\": failed to parse value as time or duration: \"{text}\""
+            ))
+            .hint("write a time such as 2026-01-02T15:04:05, seconds since 1970, or a duration such as 1h30m")
+        })
+    };
+    text.as_ref().map(parse).transpose()
+}
+
 impl Logs {
     fn query(&self, now: Timestamp) -> Result<LogQuery, CliError> {
-        let time = |name: &str, text: &Option<String>| {
-            let parse = |text: &String| {
-                times::parse(text, now).ok_or_else(|| {
-                    CliError::failed(format!(
-                        "invalid value for \"{name}\": failed to parse value as time or duration: \"{text}\""
-                    ))
-                    .hint("write a time such as 2026-01-02T15:04:05, seconds since 1970, or a duration such as 1h30m")
-                })
-            };
-            text.as_ref().map(parse).transpose()
-        };
         let tail = match self.tail.as_str() {
             "all" | "" => None,
             // As in the reference, a negative number is all.
@@ -90,7 +96,8 @@ impl Logs {
                 }
             },
         };
-        Ok(LogQuery { since: time("since", &self.since)?, until: time("until", &self.until)?, tail })
+        let (since, until) = (time("since", &self.since, now)?, time("until", &self.until, now)?);
+        Ok(LogQuery { since, until, tail })
     }
 
     /// Connection to the monitor, which is closed when the log is complete. `None` when nothing is to be followed.

@@ -2,6 +2,7 @@
 
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
+use crate::image_events;
 use crate::images::ImageFinder;
 use crate::missing;
 use crate::session::Session;
@@ -71,6 +72,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     };
     let digest = images.registry()?.push(store, &request, &tell)?;
     store.add_repo_digest(&record.id, &reference.repository(), &digest)?;
+    image_events::moved(store, "push", &reference);
     if push.quiet {
         ui::line(&reference.to_string());
     } else {

@@ -41,10 +41,12 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         let restarted = sound(&containers, name).and_then(|container| {
             let monitor = session::start_monitor()?;
             stop_one(&containers, &container, signal, &Patience::of(restart.timeout))?;
-            start_one(&containers, &container.id, monitor, None)
+            start_one(&containers, &container.id, monitor, None)?;
+            containers.event(&container, "restart", &[]);
+            Ok(())
         });
         match restarted {
-            Ok(_) => ui::line(name),
+            Ok(()) => ui::line(name),
             Err(error) => {
                 error.report();
                 result = code::FAILURE;

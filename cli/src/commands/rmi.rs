@@ -2,6 +2,7 @@
 
 use crate::arguments::{self, Globals};
 use crate::error::{CliError, code};
+use crate::image_events;
 use crate::missing;
 use crate::session::{self, Session};
 use crate::{text, ui};
@@ -79,13 +80,17 @@ fn remove(
             && matches!(store.find(reference), Ok(Some(found)) if found.id == image.id)
     });
     let users = containers.of_image(&image.id)?;
+    let told = |removed: Vec<Removed>| {
+        image_events::removed(store, &image.id, &removed);
+        removed
+    };
     if let Some(reference) = by_name {
         // A tag can be removed whenever the image has another one.
         if tags > 1 {
-            return Ok(store.remove_reference(&reference)?);
+            return Ok(told(store.remove_reference(&reference)?));
         }
         check_users(&users, &image, name, true, force)?;
-        return Ok(store.remove_reference(&reference)?);
+        return Ok(told(store.remove_reference(&reference)?));
     }
     let conflict = || {
         CliError::failed(format!(
@@ -101,7 +106,7 @@ fn remove(
     match store.remove_image(&image, if force { usize::MAX } else { 1 }) {
         // Another process has tagged it in the meantime.
         Err(StoreError::ManyTags(_)) => Err(conflict().into()),
-        removed => Ok(removed?),
+        removed => Ok(told(removed?)),
     }
 }
 

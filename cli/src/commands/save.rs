@@ -2,6 +2,7 @@
 
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
+use crate::image_events;
 use crate::missing;
 use crate::session::Session;
 use clap::Parser;
@@ -51,6 +52,10 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         }
         (_, Some(path)) => save_file(store, &requests, path)?,
         (_, None) => to_standard_output(|output| archive::save_tar(store, &requests, output))?,
+    }
+    for request in &requests {
+        let id = request.image.id.to_string();
+        image_events::add(store, "save", &id, &id);
     }
     Ok(0)
 }

@@ -115,11 +115,16 @@ pub(super) fn stop_one(
         Err(error) => return Err(error.into()),
     };
     let own = container.settings.stop_signal.as_deref().and_then(kiln_runtime::signal::parse);
-    live.signal(signal.or(own).unwrap_or(SIGTERM));
+    let send = |signal: i32| {
+        containers.event(container, "kill", &[("signal", signal.to_string())]);
+        live.signal(signal);
+    };
+    send(signal.or(own).unwrap_or(SIGTERM));
     if !has_ended(connection.as_ref(), &live, patience.time(container)) {
-        live.signal(SIGKILL);
+        send(SIGKILL);
         has_ended(connection.as_ref(), &live, None);
     }
+    containers.event(container, "stop", &[]);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
+use crate::image_events;
 use crate::missing;
 use crate::session::Session;
 use clap::Parser;
@@ -36,6 +37,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     }
     let session = Session::open(globals)?;
     let image = session.store.resolve(&tag.image).map_err(|error| missing::image(&session.store, error))?;
-    session.store.tag(&name.or_latest(), &image.id)?;
+    let name = name.or_latest();
+    session.store.tag(&name, &image.id)?;
+    image_events::tagged(&session.store, &image.id, &name);
     Ok(0)
 }

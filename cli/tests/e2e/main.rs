@@ -22,6 +22,7 @@ mod diff;
 mod differential;
 mod durability;
 mod errors;
+mod events;
 mod exec;
 mod explain;
 mod flags;

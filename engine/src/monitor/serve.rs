@@ -144,6 +144,9 @@ impl Serving {
             self.log = Some(log.map_err(|source| EngineError::Log { path: dir.clone(), source })?);
         }
         self.listener = Some(listen(&dir)?);
+        if self.request.attach.is_some() {
+            self.event("attach", &[]);
+        }
         self.owned.container.restarts = 0;
         if self.owned.container.is_stopped {
             self.owned.records.change(&self.request.id, |record| record.is_stopped = false)?;
@@ -174,6 +177,7 @@ impl Serving {
         }
         let since = Instant::now();
         checks.iter_mut().for_each(|checks| checks.begin(&self.owned, since));
+        self.event("start", &[]);
         Ok(Program { process, streams: streams_here, resources, started: time, since, code: None, checks })
     }
 
@@ -259,7 +263,7 @@ impl Serving {
         }
         if let Some(program) = program {
             program.streams.pass_input();
-            Serving::check(program);
+            self.check(program);
             // Looked at before the output is read: after the end, all of the output is there.
             if program.code.is_none() && ready[after_clients..].first() == Some(&true) {
                 program.code = Some(launch::wait(&program.process.pidfd));
@@ -273,8 +277,17 @@ impl Serving {
     }
 
     /// Goes on with the health checks.
-    fn check(program: &mut Program) {
-        let _ = program.checks.as_mut().and_then(Checks::act);
+    fn check(&self, program: &mut Program) {
+        if let Some(status) = program.checks.as_mut().and_then(Checks::act) {
+            self.event(&format!("health_status: {}", status.name()), &[]);
+        }
+    }
+
+    /// Adds an event about the container under the name that it has now.
+    fn event(&self, action: &str, more: &[(&str, String)]) {
+        let Owned { records, container, .. } = &self.owned;
+        let now = records.read(&container.id).ok().flatten();
+        records.event(now.as_ref().unwrap_or(container), action, more);
     }
 
     /// Reads output that is there, at most `most` times from each stream; true when there was any.
@@ -324,8 +337,11 @@ impl Serving {
             Ok(Some(Message::Json(request, _))) => self.carry_out(number, &request, program),
             Ok(Some(_)) => {}
             Ok(None) | Err(_) => {
-                let had_input = client.has_input;
+                let (had_input, is_attached) = (client.has_input, client.sees_output);
                 client.leave();
+                if is_attached && program.as_ref().is_some_and(|program| program.code.is_none()) {
+                    self.event("detach", &[]);
+                }
                 if let Some(program) = program.filter(|_| had_input && stdin_once) {
                     program.streams.end_input();
                 }
@@ -340,6 +356,7 @@ impl Serving {
                 client.sees_output = true;
                 client.sees_end = true;
                 client.has_input = *input;
+                self.event("attach", &[]);
             }
             Request::Wait => client.sees_end = true,
             Request::Stop => {
@@ -387,16 +404,23 @@ impl Serving {
         owned.container.endpoint = None;
         owned.container.groups = None;
         let finished = now();
+        let died = [("exitCode", code.to_string()), ("execDuration", since.elapsed().as_secs().to_string())];
+        if is_out_of_memory {
+            owned.records.event(&owned.container, "oom", &[]);
+        }
         if owned.container.auto_remove {
+            owned.records.event(&owned.container, "die", &died);
             // What cannot be removed now is removed by the next list.
             let _ = owned.records.erase(&owned.container.id);
         } else if delay.is_some() {
             owned.container.restarts += 1;
             let _ = owned.set_state(State::Restarting { code, started, finished });
+            owned.records.event(&owned.container, "die", &died);
         } else {
             let error = String::new();
             // If this write fails (the disk is full), the next list corrects the record.
             let _ = owned.set_state(State::Exited { code, started, finished, error, is_out_of_memory });
+            owned.records.event(&owned.container, "die", &died);
         }
         self.clients.send_end(code, is_out_of_memory);
         if delay.is_some() {
