@@ -77,6 +77,7 @@ impl Records {
             });
         }
         enforced?;
+        self.event(&changed, "update", &[]);
         Ok(update.limits.check(&capacity).unwrap_or_default())
     }
 

@@ -182,7 +182,7 @@ impl Records {
             watch.iter().for_each(drain);
             if let Some(socket) = connection.as_ref().filter(|_| has_news) {
                 match socket.next() {
-                    Event::Exited(code) => (ended, connection) = (Some(code), None),
+                    Event::Exited { code, .. } => (ended, connection) = (Some(code), None),
                     Event::Gone => connection = None,
                     Event::Output(..) => {}
                 }
