@@ -41,6 +41,8 @@ pub enum Feature {
     NamedExec,
     /// `open_tree(2)` copies parts of detached mounts.
     DetachedCopies,
+    /// `PIDFD_INFO_EXIT`: a pidfd keeps the exit status of a process that another process has reaped.
+    PidfdExit,
 }
 
 /// Version and alternative of a feature.
@@ -57,7 +59,7 @@ pub struct Row {
 }
 
 /// All features, the oldest first.
-pub const FEATURES: [Row; 6] = [
+pub const FEATURES: [Row; 7] = [
     Row {
         feature: Feature::MountSetattr,
         name: "mount_setattr",
@@ -93,6 +95,12 @@ pub const FEATURES: [Row; 6] = [
         name: "detached-copies",
         since: Version(6, 15),
         without: "device nodes are made in a private mount namespace",
+    },
+    Row {
+        feature: Feature::PidfdExit,
+        name: "pidfd-exit",
+        since: Version(6, 15),
+        without: "the exit code of a container whose monitor was killed is unknown",
     },
 ];
 

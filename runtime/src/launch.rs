@@ -5,6 +5,7 @@
 //! intermediate process enters them and creates the container's process as its own sibling.
 
 use crate::container::{Ended, Handed, Steps, follow};
+use crate::host::{Feature, Host};
 use crate::init;
 use crate::message::{receive, send};
 use crate::op::{Bytes, FdSlot, JoinAt, JoinOp, Plan, SetupError, SetupOp, Stage};
@@ -118,6 +119,40 @@ pub fn wait(pidfd: &OwnedFd) -> i32 {
             Err(Errno::INTR) => {}
             Err(_) => return 255,
         }
+    }
+}
+
+/// Exit code, or 128 plus the signal, of a process that has ended and is no child of this one. `None` when the kernel does
+/// not keep it: before Linux 6.15 it is known only until the process is reaped.
+///
+/// `start` is the time of its start in ticks since boot: the pid may be that of another process by now.
+pub fn ended_code(pid: i32, start: &str, pidfd: BorrowedFd<'_>) -> Option<i32> {
+    // First the process that is not reaped yet: after that the kernel keeps the status with the pidfd.
+    let kept = || Host::get().has(Feature::PidfdExit).then(|| sys::ended_status(pidfd)).flatten();
+    unreaped_status(pid, start).or_else(kept).map(code_of_status)
+}
+
+/// Exit code, or 128 plus the signal, of a process that has ended and that its parent has not reaped. `None` when it runs
+/// or is gone.
+pub fn unreaped_code(pid: i32, start: &str) -> Option<i32> {
+    unreaped_status(pid, start).map(code_of_status)
+}
+
+/// Wait status in `/proc/PID/stat` (proc(5): field 52, for callers that may trace the process).
+fn unreaped_status(pid: i32, start: &str) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied();
+    let is_it = field(22) == Some(start) && matches!(field(3), Some("Z" | "X"));
+    is_it.then(|| field(52)?.parse().ok()).flatten()
+}
+
+/// Exit code, or 128 plus the signal, of a wait status (wait(2)).
+fn code_of_status(status: i32) -> i32 {
+    match status & 0x7f {
+        0 => (status >> 8) & 0xff,
+        signal => 128 + signal,
     }
 }
 
@@ -436,5 +471,43 @@ fn apply_from_outside(pid: i32, op: &SetupOp) -> Result<(), String> {
                 .map_err(|error| format!("cannot write `{path}`: {error}"))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::Groups;
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    use std::process::Command;
+
+    #[test]
+    fn wait_statuses_become_codes() {
+        let check = |status, code| assert_eq!(code_of_status(status), code, "{status:#x}");
+        check(0, 0);
+        check(3 << 8, 3);
+        check(255 << 8, 255);
+        check(9, 137);
+        // With a dump of memory.
+        check(0x80 | 11, 139);
+    }
+
+    #[test]
+    fn ended_processes_keep_their_code_before_and_after_they_are_reaped() {
+        let mut command = Command::new("sh");
+        let command = command.args(["-c", "read x; exit 7"]).stdin(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let pid = child.id() as i32;
+        let start = Groups::start_time(pid).unwrap();
+        let pidfd = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+        assert_eq!((unreaped_code(pid, &start), ended_code(pid, &start, pidfd.as_fd())), (None, None));
+        drop(child.stdin.take());
+        rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).unwrap();
+        assert_eq!(unreaped_code(pid, &start), Some(7));
+        assert_eq!(unreaped_code(pid, "1"), None, "another process of this pid");
+        child.wait().unwrap();
+        assert_eq!(unreaped_code(pid, &start), None);
+        let kept = Host::get().has(Feature::PidfdExit).then_some(7);
+        assert_eq!(ended_code(pid, &start, pidfd.as_fd()), kept);
     }
 }

@@ -15,9 +15,9 @@ pub(crate) use clone::{Child, CloneFlags, clone, clone_sibling, fork, fork_in_co
 pub(crate) use mount::{AttributeChange, map_owners, set_attributes};
 pub(crate) use network::bring_up_loopback;
 pub(crate) use process::{
-    SchedulerAttr, close_all_but, exit, ignore_broken_pipes, install_seccomp, join_new_session_keyring,
-    keep_only, open_standard_streams, reset_signals, set_io_priority, set_memory_policy, set_personality,
-    set_scheduler, signal, signal_child, unshare, wait_pidfd,
+    SchedulerAttr, close_all_but, ended_status, exit, ignore_broken_pipes, install_seccomp,
+    join_new_session_keyring, keep_only, open_standard_streams, reset_signals, set_io_priority,
+    set_memory_policy, set_personality, set_scheduler, signal, signal_child, unshare, wait_pidfd,
 };
 
 use rustix::io::Errno;
