@@ -7,11 +7,13 @@ mod device;
 mod groups;
 mod layout;
 mod limits;
+mod memory;
 pub mod stats;
 
 pub use device::{DeviceAccess, DeviceRule, default_rules};
 pub use groups::{Extent, Groups, Place};
 pub use layout::{Layout, LegacyMount};
+pub use memory::OutOfMemory;
 
 use crate::op::describe_errno;
 use oci_spec::runtime::LinuxResources;
@@ -118,6 +120,11 @@ impl Cgroup {
 
     /// Opens the version 2 directory, and restricts devices there: not by the version 1 list, because a caller that is
     /// restricted itself cannot grant more than it has.
+    /// Takes over cgroups that another process has created: they are removed when this is dropped.
+    pub fn adopt(groups: Groups) -> Cgroup {
+        Cgroup { groups, dir: None }
+    }
+
     fn with_rules(mut self, rules: Option<&[DeviceRule]>) -> Result<Cgroup, CgroupError> {
         self.dir = self.groups.dir()?;
         if let (Some(dir), Some(rules)) = (self.dir(), rules) {

@@ -2,13 +2,12 @@
 
 use crate::arguments::Arguments;
 use crate::error::OciError;
-use crate::state::{Container, Status};
+use crate::state::Status;
 use crate::{Globals, print};
+use kiln_runtime::cgroup::OutOfMemory;
 use kiln_runtime::cgroup::stats::{self, Stats};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
-use std::fs::File;
 use std::time::{Duration, Instant};
 
 #[derive(Serialize)]
@@ -38,7 +37,7 @@ pub(super) fn events(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
     if arguments.has("stats") {
         return tell("stats", id, Some(stats::read(&container.record.groups)));
     }
-    let mut memory = OutOfMemory::watch(&container);
+    let mut memory = OutOfMemory::watch(&container.record.groups);
     let mut next = Instant::now();
     loop {
         if Instant::now() >= next {
@@ -63,56 +62,6 @@ pub(super) fn events(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
         }
         if ended {
             return Ok(0);
-        }
-    }
-}
-
-/// Watch on the kernel's out-of-memory kills.
-enum OutOfMemory {
-    /// File `memory.events`, and the number of kills so far.
-    Unified { file: File, kills: u64 },
-    /// Event descriptor registered with `memory.oom_control`.
-    Legacy { event: OwnedFd, _control: File },
-}
-
-impl OutOfMemory {
-    fn watch(container: &Container) -> Option<OutOfMemory> {
-        let groups = &container.record.groups;
-        if let Some(dir) = groups.path_of("memory") {
-            let control = File::open(dir.join("memory.oom_control")).ok()?;
-            let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
-            let line = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
-            std::fs::write(dir.join("cgroup.event_control"), line).ok()?;
-            return Some(OutOfMemory::Legacy { event, _control: control });
-        }
-        let file = File::open(groups.unified_path()?.join("memory.events")).ok()?;
-        let mut watch = OutOfMemory::Unified { file, kills: 0 };
-        watch.happened();
-        Some(watch)
-    }
-
-    fn polled(&self) -> PollFd<'_> {
-        match self {
-            OutOfMemory::Unified { file, .. } => PollFd::new(file, PollFlags::PRI),
-            OutOfMemory::Legacy { event, .. } => PollFd::new(event, PollFlags::IN),
-        }
-    }
-
-    fn happened(&mut self) -> bool {
-        match self {
-            OutOfMemory::Unified { file, kills } => {
-                use std::io::{Read, Seek};
-                let mut text = String::new();
-                let _ = file.rewind();
-                let _ = file.read_to_string(&mut text);
-                let now =
-                    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0);
-                now > std::mem::replace(kills, now)
-            }
-            OutOfMemory::Legacy { event, .. } => {
-                let mut count = [0u8; 8];
-                rustix::io::read(event, &mut count).is_ok()
-            }
         }
     }
 }
