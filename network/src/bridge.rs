@@ -45,6 +45,12 @@ pub struct Connection {
     pub(super) lease: Arc<Lease>,
 }
 
+/// Addresses of a container whose first monitor was killed. They are free again when this is dropped.
+#[derive(Debug)]
+pub struct Retaken {
+    _locks: Vec<OwnedFd>,
+}
+
 /// IPv6 part of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection6 {
@@ -253,6 +259,17 @@ impl Bridge {
             }
         }
         Err(NetworkError::NoAddress(range))
+    }
+
+    /// Takes the addresses of a container that runs, whose previous holder was killed. `None` when another container has got
+    /// one of them meanwhile.
+    ///
+    /// # Errors
+    /// Fails when the files of leases cannot be used.
+    pub fn retake(&self, address: Ipv4Addr) -> Result<Option<Retaken>, NetworkError> {
+        let ipv6 = self.network.ipv6.map(|range| range.member(self.network.ipv4.offset(address)));
+        let locks = self.store.retake(address, ipv6.map(IpAddr::V6))?;
+        Ok(locks.map(|locks| Retaken { _locks: locks }))
     }
 
     fn lease_one(

@@ -30,7 +30,7 @@ mod sysctl;
 pub mod user_mode;
 
 pub use address::{Subnet, Subnet6};
-pub use bridge::{Bridge, Connection, Connection6};
+pub use bridge::{Bridge, Connection, Connection6, Retaken};
 pub use config::{Binding, Ipv6, NetworkConfig, Place, PortMapping, Protocol};
 pub use device::move_device;
 pub use proxy::Proxy;

@@ -153,6 +153,16 @@ impl Store {
         Ok(Some(lease))
     }
 
+    /// Locks addresses that a container uses, whose previous holder was killed. `None` when one of them is in use.
+    pub(super) fn retake(
+        &self,
+        address: Ipv4Addr,
+        with: Option<IpAddr>,
+    ) -> Result<Option<Vec<OwnedFd>>, NetworkError> {
+        let names = [Some(IpAddr::V4(address)), with].into_iter().flatten();
+        names.map(|name| self.try_lock(name)).collect()
+    }
+
     fn try_lock(&self, address: IpAddr) -> Result<Option<OwnedFd>, NetworkError> {
         let path = self.dir.join("leases").join(address.to_string());
         let opened = open_lock(&path)?;
