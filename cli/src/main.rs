@@ -75,6 +75,9 @@ fn run() -> u8 {
         // A shell that completes a line shows no errors.
         return commands::completion::print(&words[2..]).unwrap_or(1);
     }
+    if words.get(1).is_some_and(|word| word == session::ADOPT) {
+        return session::adopt_here(&words[2..]);
+    }
     // The user's umask must not change the modes of files in layers.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let outcome = arguments::read(words.clone())

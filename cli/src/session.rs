@@ -1,12 +1,13 @@
 //! Opens what most commands need: settings, store, and the helper process that makes containers.
 
 use crate::arguments::Globals;
-use crate::config::Config;
+use crate::config::{Config, STATE};
 use crate::error::CliError;
 use crate::{text, ui};
-use kiln_engine::{Containers, Listed, Monitor};
+use kiln_engine::{Container, Containers, Listed, Monitor, Records};
 use kiln_image::store::Store;
 use kiln_runtime::{Spawner, host};
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -77,6 +78,57 @@ pub fn start_monitor() -> Result<Monitor, CliError> {
     require_root()?;
     host::check().map_err(|error| CliError::failed(error.to_string()))?;
     Ok(Monitor::fork()?)
+}
+
+/// Name of the internal command that looks after a container whose monitor was killed: its arguments are the store's root
+/// and the container's id.
+pub const ADOPT: &str = "container-adopt";
+
+/// Makes a new monitor for a container if its own was killed while its program runs; returns whether it did. What cannot be
+/// done is a warning: the command then shows what it can without a monitor.
+pub fn adopt(containers: &Records, container: &Container) -> bool {
+    if !containers.has_lost_monitor(container) {
+        return false;
+    }
+    // In another process: this one may have threads, and a monitor is forked from a process without.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(ADOPT).arg(containers.root()).arg(&container.id);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let name = &container.name;
+    match command.output() {
+        Ok(done) if done.status.success() => {
+            let lost = if container.settings.tty { "; its terminal is lost" } else { "" };
+            ui::tell_line(&format!(
+                "warning: the monitor of container {name} was killed, and is replaced{lost}"
+            ));
+            true
+        }
+        Ok(done) => {
+            let reason = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+            ui::tell_line(&format!(
+                "warning: the monitor of container {name} was killed, and cannot be replaced"
+            ));
+            ui::tell_line(&reason);
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+/// Carries out the internal command [`ADOPT`]; returns its exit code.
+pub fn adopt_here(arguments: &[OsString]) -> u8 {
+    let adopted = || -> Result<(), CliError> {
+        let [root, id] = arguments else { return Err(CliError::failed("container-adopt needs ROOT and ID")) };
+        let monitor = start_monitor()?;
+        let store = Store::open(Path::new(root))?;
+        let containers = Containers::open(&store)?;
+        let Listed::Sound(container) = containers.find(&id.to_string_lossy())? else { return Ok(()) };
+        // Another command may have been faster, or the program has ended.
+        let Some(owned) = containers.take_orphan(&container)? else { return Ok(()) };
+        let adopted = monitor.adopt(&containers, owned, Path::new(STATE));
+        adopted.map(drop).map_err(|failure| CliError::failed(failure.to_string()))
+    };
+    adopted().map_or_else(|error| error.report(), |()| 0)
 }
 
 /// Raises the limit of open files to its maximum: deep trees of many layers need a file descriptor for each directory of

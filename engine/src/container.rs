@@ -18,14 +18,14 @@
 
 use crate::directory::{self, Lock, Making, NAMES};
 use crate::error::EngineError;
-use crate::exec::is_same_process;
 use crate::name;
-use crate::record::{self, Container, Damaged, Listed, RecordError, State, now};
+use crate::record::{self, Container, Damaged, Listed, RecordError, State, boot_id, now};
 use crate::secret;
 use crate::settings::{RunOptions, Settings};
 use crate::spec::Dirs;
 use kiln_image::store::{Image, Store, Syncs};
 use kiln_image::sys::{self, CallError, Named};
+use kiln_runtime::launch;
 use oci_spec::runtime::Mount;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -35,10 +35,12 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Exit code of a container whose end was not observed: most end so by SIGKILL, or with the host.
-const KILLED: i32 = 137;
+/// Exit code of a container whose end was not observed, as in Docker after a restart of its daemon.
+pub(crate) const UNKNOWN_CODE: i32 = 255;
 /// Note of a container whose end was not observed.
-const UNKNOWN_END: &str = "its monitor was killed, so its exit code is unknown";
+pub(crate) const UNKNOWN_END: &str = "its monitor was killed, so its exit code is unknown";
+/// Note of a container that ran when the host was switched off.
+const ENDED_WITH_HOST: &str = "the host was restarted while it ran, so its exit code is unknown";
 /// Longest time that another process may need to start a container, or to remove it after its end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Interval between checks of a container that another process has locked.
@@ -124,6 +126,8 @@ impl<'a> Containers<'a> {
             state: State::Created { error: None, code: 0 },
             profile: String::new(),
             groups: None,
+            pipes: None,
+            has_lost_terminal: false,
             endpoint: None,
             restart: options.restart,
             restarts: 0,
@@ -153,13 +157,37 @@ impl<'a> Containers<'a> {
             }
             let container = self.read(&container.id)?.ok_or_else(missing)?;
             match lock {
-                Lock::Held(_) if is_alive(&container) => return Ok(None),
+                Lock::Held(_) if container.state.is_alive() => return Ok(None),
                 Lock::Held(lock) => {
                     return Ok(Some(Owned { records: self.records.clone(), container, lock }));
                 }
                 _ if container.state.is_live() => return Ok(None),
                 _ if began.elapsed() > PATIENCE => return Err(EngineError::Busy(container.id)),
                 _ => std::thread::sleep(PAUSE),
+            }
+        }
+    }
+
+    /// Takes a container whose program runs and whose monitor was killed. `None` when it has a monitor, or does not run.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`] when another process holds its lock for long without being its monitor.
+    pub fn take_orphan(&self, container: &Container) -> Result<Option<Owned>, EngineError> {
+        let began = Instant::now();
+        loop {
+            match self.lock(&container.id)? {
+                Lock::Gone => return Ok(None),
+                Lock::Held(lock) => {
+                    let found = self.read(&container.id)?.filter(|container| container.state.is_alive());
+                    let records = self.records.clone();
+                    return Ok(found.map(|container| Owned { records, container, lock }));
+                }
+                // A list holds the lock for a moment, and another command's monitor for good.
+                Lock::Busy if self.connect(container)?.is_some() => return Ok(None),
+                Lock::Busy if began.elapsed() > PATIENCE => {
+                    return Err(EngineError::Busy(container.id.clone()));
+                }
+                Lock::Busy => std::thread::sleep(PAUSE),
             }
         }
     }
@@ -189,6 +217,11 @@ impl Records {
             fs::create_dir_all(&names).call("mkdir", &names)?;
         }
         Ok(Records { root: root.to_owned(), dir })
+    }
+
+    /// Root directory of the store.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Directory with all files of a container.
@@ -312,6 +345,7 @@ impl Records {
             Err(reason) => return damaged(reason),
         };
         let Some(mut container) = container.filter(|container| !is_abandoned(container)) else {
+            record.iter().for_each(release_groups);
             return match self.erase(id) {
                 Ok(()) => None,
                 Err(EngineError::Call(error)) => damaged(error.into()),
@@ -319,12 +353,13 @@ impl Records {
             };
         };
         if let Some(state) = without_monitor(&container.state) {
+            release_groups(&container);
             container.state = state;
-            container.endpoint = None;
+            (container.groups, container.endpoint) = (None, None);
             // If this write fails (the disk is full), the next list corrects the record.
             let _ = self.change(id, |record| {
                 record.state = container.state.clone();
-                record.endpoint = None;
+                (record.groups, record.endpoint) = (None, None);
             });
         }
         Some(Listed::sound(container))
@@ -389,7 +424,12 @@ impl Records {
         let mut is_told = false;
         loop {
             match (self.lock(id), container) {
-                (Ok(Lock::Held(_lock)), _) if !self.is_orphan(id) => return self.erase(id),
+                (Ok(Lock::Held(_lock)), _) if !self.is_orphan(id) => {
+                    if let Ok(Some(container)) = self.read(id) {
+                        release_groups(&container);
+                    }
+                    return self.erase(id);
+                }
                 (Ok(Lock::Held(_)), _) => {}
                 (Ok(Lock::Gone), _) => return Ok(()),
                 (Ok(Lock::Busy), _) => {}
@@ -415,9 +455,14 @@ impl Records {
         }
     }
 
+    /// True when the program of a container runs and no monitor serves it: its monitor was killed.
+    pub fn has_lost_monitor(&self, container: &Container) -> bool {
+        container.state.is_alive() && self.connect(container).is_ok_and(|connection| connection.is_none())
+    }
+
     /// True when the program of a container runs although its monitor was killed.
     fn is_orphan(&self, id: &str) -> bool {
-        self.read(id).is_ok_and(|record| record.as_ref().is_some_and(is_alive))
+        self.read(id).is_ok_and(|record| record.is_some_and(|container| container.state.is_alive()))
     }
 
     /// Kills the first process of a container, after a check that the pid has not been reused.
@@ -449,6 +494,8 @@ impl Owned {
             record.state = own.state.clone();
             record.profile.clone_from(&own.profile);
             record.groups.clone_from(&own.groups);
+            record.pipes = own.pipes;
+            record.has_lost_terminal = own.has_lost_terminal;
             record.endpoint.clone_from(&own.endpoint);
             record.restarts = own.restarts;
         })?;
@@ -472,16 +519,24 @@ impl Owned {
     }
 }
 
-/// True when the process that a record names as the container's runs.
-fn is_alive(container: &Container) -> bool {
-    matches!(&container.state, State::Running { pid, ticks, .. } if is_same_process(*pid, ticks))
+/// Kills what is left in the cgroups of a container whose program ended without a monitor, and removes them: the processes
+/// of a container without a pid namespace outlive the first one.
+fn release_groups(container: &Container) {
+    const SIGKILL: i32 = 9;
+    let is_of_this_boot =
+        matches!(&container.state, State::Running { boot, .. } if boot.is_empty() || *boot == boot_id());
+    if let Some(groups) = container.groups.as_ref().filter(|groups| is_of_this_boot && !groups.are_reused()) {
+        // What is busy for a moment is removed by a later start.
+        let _ = groups.signal(SIGKILL);
+        groups.remove_if_empty();
+    }
 }
 
 /// True when a container without a monitor is to be removed: it was to be at its end, or before its first start by a command
 /// that was killed.
 fn is_abandoned(container: &Container) -> bool {
     let waits = container.awaits_start && matches!(container.state, State::Created { .. });
-    container.auto_remove && !waits && !is_alive(container)
+    container.auto_remove && !waits && !container.state.is_alive()
 }
 
 /// State of a container whose monitor was killed; `None` when it stays: the program runs, or had ended before.
@@ -494,8 +549,14 @@ fn without_monitor(state: &State) -> Option<State> {
         is_out_of_memory: false,
     };
     match state {
-        State::Running { pid, ticks, .. } if is_same_process(*pid, ticks) => None,
-        State::Running { started, .. } => Some(ended(KILLED, started, now(), UNKNOWN_END)),
+        State::Running { .. } if state.is_alive() => None,
+        State::Running { started, boot, .. } if !boot.is_empty() && *boot != boot_id() => {
+            Some(ended(UNKNOWN_CODE, started, now(), ENDED_WITH_HOST))
+        }
+        State::Running { pid, ticks, started, .. } => Some(match launch::unreaped_code(*pid, ticks) {
+            Some(code) => ended(code, started, now(), ""),
+            None => ended(UNKNOWN_CODE, started, now(), UNKNOWN_END),
+        }),
         State::Restarting { code, started, finished } => Some(ended(*code, started, finished.clone(), "")),
         State::Created { .. } | State::Exited { .. } => None,
     }

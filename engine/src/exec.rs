@@ -58,13 +58,12 @@ impl Records {
     /// [`EngineError::NotRunning`] when its program does not run.
     pub fn live(&self, container: &Container) -> Result<Live, EngineError> {
         let not_running = || EngineError::NotRunning(container.id.clone());
-        let State::Running { pid, ticks, .. } = &container.state else { return Err(not_running()) };
-        let (pid, ticks) = (*pid, ticks.as_str());
+        let State::Running { pid, .. } = container.state else { return Err(not_running()) };
         let handle = Pid::from_raw(pid).ok_or_else(not_running)?;
         let pidfd = pidfd_open(handle, PidfdFlags::empty()).map_err(|_| not_running())?;
         // While the monitor holds the lock, the pid cannot be reused; after that the times of start are compared.
         match self.lock(&container.id)? {
-            Lock::Held(_) if !is_same_process(pid, ticks) => Err(not_running()),
+            Lock::Held(_) if !container.state.is_alive() => Err(not_running()),
             Lock::Gone => Err(not_running()),
             Lock::Busy | Lock::Held(_) => Ok(Live { container: container.clone(), pid, pidfd }),
         }

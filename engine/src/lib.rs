@@ -52,7 +52,7 @@ pub use health::{CHECK, CheckResult, Health, HealthStatus};
 pub use monitor::{Monitor, StartOptions};
 pub use mount::ClosedMount;
 pub use processes::{BootClock, ProcessInfo};
-pub use record::{Container, Damaged, Endpoint, Listed, RecordError, State};
+pub use record::{Container, Damaged, Endpoint, Listed, Pipes, RecordError, State};
 pub use restart::{PolicyError, RestartPolicy};
 pub use secret::{Secret, SecretError, SecretForm, SecretRequest};
 pub use security::{SecurityOptionError, SecurityOptions};

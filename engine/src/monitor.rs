@@ -63,6 +63,32 @@ impl Monitor {
         owned: Owned,
         options: &StartOptions<'_>,
     ) -> Result<Attached, StartFailure> {
+        self.ask(containers, owned, options, Request::Start)
+    }
+
+    /// Looks after a container that runs and whose monitor was killed ([`Containers::take_orphan`]): goes on with its log,
+    /// records its end, and follows its restart policy. Returns when commands can connect. `state` is a directory that is
+    /// emptied at boot.
+    ///
+    /// # Errors
+    /// Fails when the layers of the container, its log or its socket cannot be used.
+    pub fn adopt(
+        self,
+        containers: &Containers<'_>,
+        owned: Owned,
+        state: &Path,
+    ) -> Result<Attached, StartFailure> {
+        let options = StartOptions { state, size: (0, 0), attach: None };
+        self.ask(containers, owned, &options, Request::Adopt)
+    }
+
+    fn ask(
+        self,
+        containers: &Containers<'_>,
+        owned: Owned,
+        options: &StartOptions<'_>,
+        kind: fn(Box<StartRequest>) -> Request,
+    ) -> Result<Attached, StartFailure> {
         let request = StartRequest {
             store: containers.root.clone(),
             state: options.state.to_owned(),
@@ -72,7 +98,7 @@ impl Monitor {
             size: options.size,
             attach: options.attach,
         };
-        let request = wire::json(&Request::Start(Box::new(request)));
+        let request = wire::json(&kind(Box::new(request)));
         let gone = |_| lost();
         wire::send(self.socket.as_fd(), &request, &[owned.lock.as_fd()]).map_err(gone)?;
         // The monitor has the lock now: it must be free when the monitor ends, not when this process does.

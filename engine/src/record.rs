@@ -1,5 +1,6 @@
 //! Records of containers: `container.json` in the directory of each.
 
+use crate::exec::is_same_process;
 use crate::log::LogSettings;
 use crate::name;
 use crate::restart::RestartPolicy;
@@ -47,6 +48,12 @@ pub struct Container {
     /// Its cgroups, none where none could be created; `None` while it does not run, and in records of older versions.
     #[serde(default)]
     pub groups: Option<Groups>,
+    /// Pipes of its program's standard streams; `None` while it does not run, and with a terminal.
+    #[serde(default)]
+    pub pipes: Option<Pipes>,
+    /// True while its program runs whose terminal was lost with a monitor that was killed.
+    #[serde(default)]
+    pub has_lost_terminal: bool,
     /// Endpoint in a network; `None` while it does not run, and without a network.
     pub endpoint: Option<Endpoint>,
     /// Whether its program is started again after its end.
@@ -187,6 +194,9 @@ pub enum State {
         /// Start time of the process in ticks since boot; empty in records of older versions.
         #[serde(default)]
         ticks: String,
+        /// Boot id of the kernel that runs it; empty in records of older versions.
+        #[serde(default)]
+        boot: String,
         /// True while its processes are frozen.
         #[serde(default)]
         paused: bool,
@@ -228,6 +238,16 @@ impl State {
         matches!(self, State::Running { .. } | State::Restarting { .. })
     }
 
+    /// True when the process that a running state names runs.
+    pub(crate) fn is_alive(&self) -> bool {
+        match self {
+            State::Running { pid, ticks, boot, .. } => {
+                (boot.is_empty() || *boot == boot_id()) && is_same_process(*pid, ticks)
+            }
+            _ => false,
+        }
+    }
+
     /// Name of the state in Docker's output.
     pub fn status(&self) -> &'static str {
         match self {
@@ -250,6 +270,17 @@ impl State {
     }
 }
 
+/// Pipes of a program's standard streams, by their inode numbers: a further monitor finds them by these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pipes {
+    /// Standard input; 0 when it is no pipe.
+    pub stdin: u64,
+    /// Standard output of the program.
+    pub stdout: u64,
+    /// Standard error of the program.
+    pub stderr: u64,
+}
+
 /// Endpoint of a container in a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -269,4 +300,10 @@ pub struct Endpoint {
 /// Current time, RFC 3339.
 pub(crate) fn now() -> String {
     jiff::Timestamp::now().to_string()
+}
+
+/// Id of this boot of the kernel; empty where /proc does not show it.
+pub(crate) fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
 }

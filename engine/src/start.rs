@@ -3,10 +3,10 @@
 use crate::container::Owned;
 use crate::error::EngineError;
 use crate::monitor::streams::Theirs;
-use crate::record::{Endpoint, State, now};
+use crate::record::{Container, Endpoint, State, boot_id, now};
 use crate::settings::NetworkMode;
 use crate::spec::Dirs;
-use kiln_network::{Bridge, Connection, Proxy, PublishError, Published};
+use kiln_network::{Bridge, Connection, Proxy, PublishError, Published, Retaken};
 use kiln_runtime::cgroup::{self, Cgroup, Groups, Layout, stats};
 use kiln_runtime::container::{
     CallerError, Cgroups, Handed, Identity, Modules, ParentWork, Request, Steps, Terminal,
@@ -57,6 +57,7 @@ pub(crate) struct Resources {
     published: Option<Published>,
     connection: Option<Connection>,
     isolated: Option<OwnedFd>,
+    retaken: Option<Retaken>,
 }
 
 impl Owned {
@@ -78,6 +79,8 @@ impl Owned {
         let layout = Host::get().layout();
         let mut resources = self.resources(state, layout, proxy)?;
         self.container.endpoint = resources.endpoint();
+        self.container.pipes = (!self.container.settings.tty).then(|| theirs.pipes());
+        self.container.has_lost_terminal = false;
         self.container.groups = Some(resources.cgroup.as_ref().map_or(Groups::NONE, Cgroup::groups).clone());
         let dirs = Dirs::make(&self.dir())?;
         self.write_etc(&dirs)?;
@@ -189,7 +192,8 @@ struct Starting<'a> {
 impl Steps for Starting<'_> {
     fn reached(&mut self, _: Point, pid: i32) -> Result<Vec<u8>, CallerError> {
         let ticks = Groups::start_time(pid).unwrap_or_default();
-        self.owned.set_state(State::Running { pid, started: self.time.clone(), ticks, paused: false })?;
+        let (started, boot) = (self.time.clone(), boot_id());
+        self.owned.set_state(State::Running { pid, started, ticks, boot, paused: false })?;
         Ok(Vec::new())
     }
 
@@ -226,6 +230,27 @@ impl Resources {
             mac: mac.join(":"),
             ports: self.published.as_ref().map_or_else(Vec::new, |published| published.bindings().to_vec()),
         })
+    }
+
+    /// Resources of a container that runs and whose monitor was killed. An address that another container has got meanwhile
+    /// stays with that one, and so does a port.
+    pub(crate) fn of_orphan(container: &Container, state: &Path, proxy: Option<&Proxy>) -> Resources {
+        let groups = container.groups.clone().filter(|groups| !groups.is_none());
+        let mut resources = Resources { cgroup: groups.map(Cgroup::adopt), ..Resources::default() };
+        let (Some(endpoint), Ok(bridge)) = (&container.endpoint, Bridge::open(state)) else { return resources };
+        resources.retaken = bridge.retake(endpoint.address).ok().flatten();
+        if let (Some(retaken), Some(proxy)) = (&resources.retaken, proxy) {
+            // The proxy of the killed monitor may hold the ports for a moment.
+            let mut tries = 200;
+            resources.published = loop {
+                match bridge.publish_again(retaken, &endpoint.ports, &container.name, proxy) {
+                    Err(PublishError::Allocated { .. }) if tries > 0 => std::thread::sleep(crate::container::PAUSE),
+                    published => break published.ok(),
+                }
+                tries -= 1;
+            };
+        }
+        resources
     }
 
     fn network(&self) -> Option<BorrowedFd<'_>> {

@@ -230,7 +230,13 @@ mod tests {
     const CREATED: State = State::Created { error: None, code: 0 };
 
     fn running(paused: bool) -> State {
-        State::Running { pid: 1, started: "1".into(), ticks: String::new(), paused }
+        State::Running {
+            pid: 1,
+            started: "1".into(),
+            ticks: String::new(),
+            boot: String::new(),
+            paused,
+        }
     }
 
     fn exited(code: i32, finished: &str) -> State {

@@ -23,6 +23,8 @@ const JSON: u8 = b'j';
 pub(crate) enum Request {
     /// Start a container. The lock of its directory is attached. Only over the socket that the monitor was made with.
     Start(Box<StartRequest>),
+    /// Look after a container that runs and whose monitor was killed; otherwise as `Start`.
+    Adopt(Box<StartRequest>),
     /// Send output from now on, and take input if `input`.
     Attach {
         /// True when the command sends input.

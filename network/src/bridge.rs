@@ -48,6 +48,8 @@ pub struct Connection {
 /// Addresses of a container whose first monitor was killed. They are free again when this is dropped.
 #[derive(Debug)]
 pub struct Retaken {
+    pub(super) address: Ipv4Addr,
+    pub(super) ipv6: Option<Ipv6Addr>,
     _locks: Vec<OwnedFd>,
 }
 
@@ -269,7 +271,7 @@ impl Bridge {
     pub fn retake(&self, address: Ipv4Addr) -> Result<Option<Retaken>, NetworkError> {
         let ipv6 = self.network.ipv6.map(|range| range.member(self.network.ipv4.offset(address)));
         let locks = self.store.retake(address, ipv6.map(IpAddr::V6))?;
-        Ok(locks.map(|locks| Retaken { _locks: locks }))
+        Ok(locks.map(|locks| Retaken { _locks: locks, address, ipv6 }))
     }
 
     fn lease_one(

@@ -161,6 +161,18 @@ pub struct Binding {
     pub protocol: Protocol,
 }
 
+impl From<&Binding> for PortMapping {
+    fn from(binding: &Binding) -> PortMapping {
+        PortMapping {
+            host_address: Some(binding.host_address),
+            host_port: binding.host_port,
+            container_port: binding.container_port,
+            count: binding.count,
+            protocol: binding.protocol,
+        }
+    }
+}
+
 impl Binding {
     /// First port of the host that is in both. `None` without a conflict.
     pub(super) fn conflict(&self, other: &Binding) -> Option<u16> {

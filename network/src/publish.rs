@@ -6,7 +6,7 @@
 //! reserved in this way: conflicts among containers and with ports that are in use now are reported, but a program can
 //! bind one later, to no effect.
 
-use super::bridge::{Bridge, Connection};
+use super::bridge::{Bridge, Connection, Retaken};
 use super::config::{Binding, PortMapping, Protocol};
 use super::proxy::{self, Front, FrontSocket, Proxy, Route, Serving};
 use super::store::{Changing, Lease, Ports, Store};
@@ -103,7 +103,9 @@ pub struct Published {
     container: Vec<IpAddr>,
     serving: Vec<Serving>,
     store: Store,
-    lease: Arc<Lease>,
+    address: Ipv4Addr,
+    /// Keeps the address; `None` where a [`Retaken`] keeps it.
+    _lease: Option<Arc<Lease>>,
 }
 
 impl Published {
@@ -118,7 +120,7 @@ impl Drop for Published {
         self.serving.clear();
         // Ports that cannot be removed now are removed later like those of a killed process.
         if let Ok(changing) = self.store.change() {
-            let _ = self.store.forget_ports(&changing, self.lease.address);
+            let _ = self.store.forget_ports(&changing, self.address);
             let _ = conntrack::forget(&self.bindings, &[], &self.container);
         }
     }
@@ -136,40 +138,81 @@ impl Bridge {
         owner: &str,
         proxy: &Proxy,
     ) -> Result<Published, PublishError> {
-        if self.network.internal {
-            return Err(PublishError::Internal);
-        }
         if self.store.has_ports(connection.address) {
             return Err(PublishError::Twice);
         }
+        let ipv6 = connection.ipv6.map(|ipv6| ipv6.address);
+        let target = Target { ipv4: connection.address, ipv6, lease: Some(connection.lease.clone()) };
         let changing = self.store.change()?;
-        self.store.ensure_rules(&changing, &self.network)?;
-        let others = self.store.live_ports(&changing)?;
+        let published = self.publish_for(&changing, target, mappings, owner, proxy)?;
+        drop(changing);
+        forget_flows(published)
+    }
+
+    /// Publishes the ports of a container again whose publisher was killed.
+    ///
+    /// # Errors
+    /// Those of [`Bridge::publish`]: another process may have taken a port meanwhile.
+    pub fn publish_again(
+        &self,
+        retaken: &Retaken,
+        bindings: &[Binding],
+        owner: &str,
+        proxy: &Proxy,
+    ) -> Result<Published, PublishError> {
+        let mappings: Vec<PortMapping> = bindings.iter().map(PortMapping::from).collect();
+        let target = Target { ipv4: retaken.address, ipv6: retaken.ipv6, lease: None };
+        let changing = self.store.change()?;
+        self.store.forget_ports(&changing, retaken.address)?;
+        let published = self.publish_for(&changing, target, &mappings, owner, proxy)?;
+        drop(changing);
+        forget_flows(published)
+    }
+
+    fn publish_for(
+        &self,
+        changing: &Changing,
+        target: Target,
+        mappings: &[PortMapping],
+        owner: &str,
+        proxy: &Proxy,
+    ) -> Result<Published, PublishError> {
+        if self.network.internal {
+            return Err(PublishError::Internal);
+        }
+        self.store.ensure_rules(changing, &self.network)?;
+        let others = self.store.live_ports(changing)?;
         let reserved = reserve(mappings, &others)?;
         let bindings = reserved.bindings.clone();
-        let (serving, redirect) = serve(reserved, connection, proxy).map_err(PublishError::Proxy)?;
-        let ports = Ports {
-            owner: owner.to_owned(),
-            bindings,
-            ipv4: connection.address,
-            ipv6: connection.ipv6.map(|ipv6| ipv6.address),
-            redirect,
-        };
-        put_in_force(&self.store, &changing, &ports)?;
-        let ipv6 = ports.ipv6.map(IpAddr::V6);
-        let published = Published {
+        let (serving, redirect) = serve(reserved, &target, proxy).map_err(PublishError::Proxy)?;
+        let Target { ipv4, ipv6, lease } = target;
+        let ports = Ports { owner: owner.to_owned(), bindings, ipv4, ipv6, redirect };
+        put_in_force(&self.store, changing, &ports)?;
+        Ok(Published {
             bindings: ports.bindings,
-            container: [Some(ports.ipv4.into()), ipv6].into_iter().flatten().collect(),
+            container: [Some(ipv4.into()), ipv6.map(IpAddr::V6)].into_iter().flatten().collect(),
             serving,
             store: self.store.clone(),
-            lease: connection.lease.clone(),
-        };
-        drop(changing);
-        let forgotten = link::all_addresses()
-            .and_then(|local| conntrack::forget(&published.bindings, &local, &[]))
-            .map_err(kernel("forget how datagrams have gone"));
-        forgotten.map(|()| published).map_err(PublishError::from)
+            address: ipv4,
+            _lease: lease,
+        })
     }
+}
+
+/// Forgets how datagrams to the ports have gone before. The lock on the network must be free: on failure the ports are
+/// released, which takes it.
+fn forget_flows(published: Published) -> Result<Published, PublishError> {
+    let forgotten = link::all_addresses()
+        .and_then(|local| conntrack::forget(&published.bindings, &local, &[]))
+        .map_err(kernel("forget how datagrams have gone"));
+    forgotten.map(|()| published).map_err(PublishError::from)
+}
+
+/// Container to which ports lead.
+struct Target {
+    ipv4: Ipv4Addr,
+    ipv6: Option<Ipv6Addr>,
+    lease: Option<Arc<Lease>>,
 }
 
 /// Stores the ports and adds their rules, or neither.
@@ -332,13 +375,13 @@ fn bind(address: SocketAddr, protocol: Protocol) -> Result<Option<FrontSocket>, 
 /// Starts the proxy for ports that rules do not serve; returns also the listeners for connections that rules redirect.
 fn serve(
     reserved: Reserved,
-    connection: &Connection,
+    target: &Target,
     proxy: &Proxy,
 ) -> Result<(Vec<Serving>, Vec<SocketAddr>), Errno> {
     // IPv4 first: programs that listen on IPv4 only are more common than those that listen on IPv6 only.
     let targets = |port: u16| {
-        let ipv6 = connection.ipv6.map(|ipv6| SocketAddr::new(ipv6.address.into(), port));
-        [Some(SocketAddr::new(connection.address.into(), port)), ipv6].into_iter().flatten().collect()
+        let ipv6 = target.ipv6.map(|ipv6| SocketAddr::new(ipv6.into(), port));
+        [Some(SocketAddr::new(target.ipv4.into(), port)), ipv6].into_iter().flatten().collect()
     };
     let mut serving = Vec::new();
     if !reserved.fronts.is_empty() {

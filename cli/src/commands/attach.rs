@@ -77,6 +77,13 @@ pub(super) fn connect(
         CliError::failed("cannot attach to a stopped container, start it first")
             .hint(format!("kiln start -a {}", container.name))
     };
+    if container.has_lost_terminal {
+        let name = &container.name;
+        return Err(CliError::failed(format!(
+            "the terminal of container {name} was lost when its monitor was killed"
+        ))
+        .hint(format!("`kiln restart {name}` starts the program with a new one")));
+    }
     let live = containers.live(container).map_err(|error| match error {
         EngineError::NotRunning(_) => stopped(),
         error => error.into(),

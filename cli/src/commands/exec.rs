@@ -80,6 +80,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         return Err(CliError::failed(format!("container {} is damaged", exec.container))
             .hint("remove it with kiln rm"));
     };
+    session::adopt(&containers, &container);
     let live = containers.live(&container).map_err(not_running)?;
     let events = ExecEvents::create(&containers, &container, &options.arguments);
     let mut process = live

@@ -3,7 +3,7 @@
 use crate::arguments::{self, Globals};
 use crate::error::{CliError, code};
 use crate::missing;
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::ui;
 use clap::Parser;
 use kiln_engine::{Containers, EngineError, Listed, Live};
@@ -78,7 +78,10 @@ pub(super) fn number(text: &str) -> Result<i32, CliError> {
 /// The running container that a user means.
 pub(super) fn live(containers: &Containers<'_>, name: &str) -> Result<Live, EngineError> {
     match containers.find(name)? {
-        Listed::Sound(container) => containers.live(&container),
+        Listed::Sound(container) => {
+            session::adopt(containers, &container);
+            containers.live(&container)
+        }
         Listed::Damaged(damaged) => Err(EngineError::NotRunning(damaged.id)),
     }
 }

@@ -92,9 +92,13 @@ pub(super) fn start_one(
     started.map(Some).map_err(|failure| start_error(&failure).with_code(code::FAILURE))
 }
 
-/// The container that a user means, if its record can be read.
+/// The container that a user means, if its record can be read. One whose monitor was killed has a new one then.
 pub(super) fn sound(containers: &Containers<'_>, name: &str) -> Result<kiln_engine::Container, CliError> {
     match containers.find(name).map_err(|error: EngineError| missing::container(containers, error))? {
+        // The new monitor may have changed the record.
+        Listed::Sound(container) if session::adopt(containers, &container) => {
+            sound(containers, &container.id)
+        }
         Listed::Sound(container) => Ok(*container),
         Listed::Damaged(damaged) => Err(CliError::failed(format!("container {name} is damaged"))
             .hint(format!("`kiln rm {}` removes it", damaged.id))),

@@ -1,5 +1,5 @@
 //! Containers that outlive the command that started them: `run -d`, `create`, `start`, `restart`, `wait`, `attach`,
-//! `logs`, restart policies, and monitors that are killed.
+//! `logs`, and restart policies.
 
 use crate::fixture::{Done, Fixture};
 use std::fs;
@@ -8,11 +8,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// Longest time until an event on a busy host.
-const LONGEST: Duration = Duration::from_secs(60);
+pub const LONGEST: Duration = Duration::from_secs(60);
 
 /// Waits until a command's output is as wanted.
 #[track_caller]
-pub(crate) fn until(fixture: &Fixture, line: &str, is_there: impl Fn(&Done) -> bool) -> Done {
+pub fn until(fixture: &Fixture, line: &str, is_there: impl Fn(&Done) -> bool) -> Done {
     let began = Instant::now();
     loop {
         let done = fixture.words(line);
@@ -24,7 +24,7 @@ pub(crate) fn until(fixture: &Fixture, line: &str, is_there: impl Fn(&Done) -> b
     }
 }
 
-fn shell(fixture: &Fixture, flags: &str, script: &str) -> Done {
+pub fn shell(fixture: &Fixture, flags: &str, script: &str) -> Done {
     let mut words = vec!["run"];
     words.extend(flags.split_whitespace());
     words.extend(["busybox", "sh", "-c", script]);
@@ -32,28 +32,8 @@ fn shell(fixture: &Fixture, flags: &str, script: &str) -> Done {
 }
 
 #[track_caller]
-fn status(fixture: &Fixture, name: &str) -> String {
+pub fn status(fixture: &Fixture, name: &str) -> String {
     fixture.ok(&format!("inspect -f {{{{.State.Status}}}}/{{{{.State.ExitCode}}}} {name}")).trim().to_owned()
-}
-
-/// Pid of the only monitor of the fixture.
-fn monitor(fixture: &Fixture) -> i32 {
-    let root = fixture.root().display().to_string();
-    let processes = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
-        let path = entry.path();
-        let is_monitor = fs::read_to_string(path.join("comm")).is_ok_and(|name| name == "kiln-monitor\n");
-        let environment = fs::read(path.join("environ")).unwrap_or_default();
-        let is_ours = environment.windows(root.len()).any(|window| window == root.as_bytes());
-        (is_monitor && is_ours).then(|| entry.file_name().to_str()?.parse().ok()).flatten()
-    });
-    let found: Vec<i32> = processes.collect();
-    assert_eq!(found.len(), 1, "{found:?}");
-    found[0]
-}
-
-fn kill(pid: i32) {
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
 #[test]
@@ -127,37 +107,6 @@ fn killed_commands_stop_no_container() {
     let expected: Vec<String> = (1..=log.lines().count()).map(|number| format!("line {number}")).collect();
     assert_eq!(log.lines().collect::<Vec<_>>(), expected);
     fixture.ok("rm web");
-}
-
-#[test]
-fn containers_survive_their_monitor() {
-    let fixture = fixture!();
-    fixture.ok("pull -q busybox");
-    // The program would be ended by SIGPIPE, and then write nothing more.
-    let script = "while true; do echo x; echo x >> /count; sleep 0.02; done";
-    let done = shell(&fixture, "-d --name web", script);
-    assert_eq!(done.code, 0, "{}", done.err);
-    kill(monitor(&fixture));
-    let lines = |fixture: &Fixture| fixture.ok("exec web wc -l /count").split(' ').next().map(str::to_owned);
-    let before = lines(&fixture);
-    until(&fixture, "exec web wc -l /count", |done| done.out.split(' ').next() != before.as_deref());
-    assert_eq!(status(&fixture, "web"), "running/0");
-    assert!(fixture.words("rm web").err.contains("container is running"));
-    let refused = fixture.words("attach web");
-    assert!(refused.code == 1 && refused.err.contains("was killed"), "{}", refused.err);
-    assert_eq!(fixture.ok("start web"), "web\n");
-    fixture.ok("stop -t 0 web");
-    assert_eq!(status(&fixture, "web"), "exited/137");
-    fixture.ok("start web");
-    assert_eq!(status(&fixture, "web"), "running/0");
-    kill(monitor(&fixture));
-    assert_eq!(fixture.ok("rm -f web"), "web\n");
-    // A container that is to be removed at its end stays while its program runs.
-    shell(&fixture, "-d --rm --name web", script);
-    kill(monitor(&fixture));
-    assert!(fixture.ok("ps").contains("web"));
-    fixture.ok("kill web");
-    until(&fixture, "ps -aq", |done| done.out.is_empty());
 }
 
 #[test]

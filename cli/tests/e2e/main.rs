@@ -37,6 +37,7 @@ mod limits;
 mod lints;
 mod logs;
 mod mounts;
+mod orphans;
 mod outputs;
 mod pause;
 mod ports;

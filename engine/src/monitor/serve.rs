@@ -1,10 +1,12 @@
 //! The monitor's process: runs a container's program to its end, again where the restart policy requires it.
 
+mod adopt;
+
 use super::checks::Checks;
 use super::clients::{Client, Clients};
 use super::streams::{self, Streams};
 use super::{CONTROL, failure};
-use crate::container::{Owned, Records};
+use crate::container::{Owned, Records, UNKNOWN_CODE};
 use crate::error::EngineError;
 use crate::log::{LogDriver, LogWriter, Stream};
 use crate::record::{State, now};
@@ -29,8 +31,11 @@ const READS: usize = 16;
 
 /// Serves the socket of a command: one container, from its start to its last end.
 pub(super) fn serve(socket: OwnedFd) {
-    let Ok(Some(Message::Json(Request::Start(request), mut fds))) = wire::receive(socket.as_fd()) else {
-        return;
+    let Ok(Some(Message::Json(request, mut fds))) = wire::receive(socket.as_fd()) else { return };
+    let (request, is_orphan) = match request {
+        Request::Start(request) => (request, false),
+        Request::Adopt(request) => (request, true),
+        _ => return,
     };
     // Detected here, the facts are known in all containers, which are copies of this process.
     kiln_runtime::host::Host::get();
@@ -41,6 +46,9 @@ pub(super) fn serve(socket: OwnedFd) {
     };
     // A command that has stopped in the middle must not stop the container.
     let _ = rustix::io::ioctl_fionbio(&socket, true);
+    if is_orphan {
+        return Serving::new(*request, owned).adopt(&socket);
+    }
     let mut command = Client::new(socket);
     command.sees_output = request.attach.is_some();
     command.sees_end = request.attach.is_some();
@@ -87,6 +95,10 @@ struct Program {
     code: Option<i32>,
     /// `None` for a container without a health check.
     checks: Option<Checks>,
+    /// Start time of a process that is no child of this one, in ticks since boot; `None` for a child.
+    adopted: Option<String>,
+    /// Note about its end for the record; empty for none.
+    note: &'static str,
 }
 
 impl Serving {
@@ -119,7 +131,11 @@ impl Serving {
         if is_there {
             self.clients.add(command);
         }
-        let mut program = program;
+        self.keep(program);
+    }
+
+    /// Serves a program to its last end.
+    fn keep(mut self, mut program: Program) {
         loop {
             self.serve_program(&mut program);
             match self.end(program) {
@@ -138,6 +154,16 @@ impl Serving {
 
     /// Opens the log and the socket for commands, and forgets that the user has stopped the container before.
     fn prepare(&mut self) -> Result<(), EngineError> {
+        self.open()?;
+        self.owned.container.restarts = 0;
+        if self.owned.container.is_stopped {
+            self.owned.records.change(&self.request.id, |record| record.is_stopped = false)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the log and the socket for commands.
+    fn open(&mut self) -> Result<(), EngineError> {
         let dir = self.owned.dir();
         if self.owned.container.log.driver == LogDriver::JsonFile {
             let log = LogWriter::open(&dir, self.owned.container.log.files());
@@ -146,10 +172,6 @@ impl Serving {
         self.listener = Some(listen(&dir)?);
         if self.request.attach.is_some() {
             self.event("attach", &[]);
-        }
-        self.owned.container.restarts = 0;
-        if self.owned.container.is_stopped {
-            self.owned.records.change(&self.request.id, |record| record.is_stopped = false)?;
         }
         Ok(())
     }
@@ -178,7 +200,17 @@ impl Serving {
         let since = Instant::now();
         checks.iter_mut().for_each(|checks| checks.begin(&self.owned, since));
         self.event("start", &[]);
-        Ok(Program { process, streams: streams_here, resources, started: time, since, code: None, checks })
+        Ok(Program {
+            process,
+            streams: streams_here,
+            resources,
+            started: time,
+            since,
+            code: None,
+            checks,
+            adopted: None,
+            note: "",
+        })
     }
 
     /// Records that the program did not start, and removes a container that is to be removed at its end.
@@ -187,6 +219,7 @@ impl Serving {
         let owned = &mut self.owned;
         owned.container.endpoint = None;
         owned.container.groups = None;
+        owned.container.pipes = None;
         // The error of the start matters more than one of these writes.
         if owned.container.auto_remove {
             let _ = owned.records.erase(&owned.container.id);
@@ -266,7 +299,7 @@ impl Serving {
             self.check(program);
             // Looked at before the output is read: after the end, all of the output is there.
             if program.code.is_none() && ready[after_clients..].first() == Some(&true) {
-                program.code = Some(launch::wait(&program.process.pidfd));
+                program.reap();
                 program.resources.kill_rest();
                 program.checks = None;
             }
@@ -382,14 +415,14 @@ impl Serving {
                 }
             }
             // Only the first message of the command that made the monitor starts a container.
-            Request::Start(_) => client.leave(),
+            Request::Start(_) | Request::Adopt(_) => client.leave(),
         }
     }
 
     /// Records the end of the program and releases all that it had; returns the delay before it is started again.
     fn end(&mut self, program: Program) -> Option<Duration> {
-        let Program { resources, started, since, code, .. } = program;
-        let code = code.unwrap_or(255);
+        let Program { resources, started, since, code, note, .. } = program;
+        let code = code.unwrap_or(UNKNOWN_CODE);
         if let Some(log) = &mut self.log {
             log.finish(Timestamp::now());
         }
@@ -403,6 +436,8 @@ impl Serving {
         let delay = delay.filter(|_| !self.is_stopped && !owned.container.auto_remove);
         owned.container.endpoint = None;
         owned.container.groups = None;
+        owned.container.pipes = None;
+        owned.container.has_lost_terminal = false;
         let finished = now();
         let died = [("exitCode", code.to_string()), ("execDuration", since.elapsed().as_secs().to_string())];
         if is_out_of_memory {
@@ -417,7 +452,7 @@ impl Serving {
             let _ = owned.set_state(State::Restarting { code, started, finished });
             owned.records.event(&owned.container, "die", &died);
         } else {
-            let error = String::new();
+            let error = note.to_owned();
             // If this write fails (the disk is full), the next list corrects the record.
             let _ = owned.set_state(State::Exited { code, started, finished, error, is_out_of_memory });
             owned.records.event(&owned.container, "die", &died);

@@ -1,11 +1,13 @@
 //! Standard streams of a container, on the monitor's side: pipes, or the master of its terminal.
 
 use crate::log::Stream;
+use crate::record::Pipes;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 /// Most bytes of input that wait for the program.
 const MAX_WAITING: usize = 64 << 10;
@@ -15,6 +17,18 @@ pub(crate) struct Theirs {
     pub(crate) stdin: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+}
+
+impl Theirs {
+    /// Inode numbers of those that are pipes.
+    pub(crate) fn pipes(&self) -> Pipes {
+        let inode = |fd: &OwnedFd| fstat(fd).ok().filter(is_pipe).map_or(0, |stat| stat.st_ino);
+        Pipes { stdin: inode(&self.stdin), stdout: inode(&self.stdout), stderr: inode(&self.stderr) }
+    }
+}
+
+fn is_pipe(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Fifo
 }
 
 /// The monitor's ends of the streams.
@@ -42,7 +56,7 @@ pub(crate) fn make(
     is_interactive: bool,
     is_breakable: bool,
 ) -> Result<(Theirs, Streams), Errno> {
-    let null = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    let null = || open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
     if has_terminal {
         let theirs = Theirs { stdin: null()?, stdout: null()?, stderr: null()? };
         return Ok((theirs, Streams { is_terminal: true, ..Streams::default() }));
@@ -74,11 +88,38 @@ fn output(is_breakable: bool) -> Result<(OwnedFd, OwnedFd), Errno> {
         return Ok((ours, write_end));
     }
     let path = format!("/proc/self/fd/{}", write_end.as_raw_fd());
-    let theirs = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    let theirs = open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
     Ok((ours, theirs.unwrap_or(write_end)))
 }
 
+/// Opens a pipe by its inode number, through a descriptor of a process that has it. The process may replace its
+/// descriptors meanwhile, by devices or other pipes: they are opened only once they are known.
+fn reopen(pid: i32, inode: u64, flags: OFlags) -> Option<OwnedFd> {
+    let text = format!("pipe:[{inode}]");
+    let (any_pipe, _end) = pipe_with(PipeFlags::CLOEXEC).ok()?;
+    let device = fstat(&any_pipe).ok()?.st_dev;
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten().map(|entry| entry.path());
+    descriptors
+        .filter(|path| inode != 0 && std::fs::read_link(path).is_ok_and(|target| target == Path::new(&text)))
+        .find_map(|path| {
+            let handle = open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+            let stat = fstat(&handle).ok().filter(is_pipe)?;
+            let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+            let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            ((stat.st_dev, stat.st_ino) == (device, inode)).then(|| open(path, flags, Mode::empty()).ok())?
+        })
+}
+
 impl Streams {
+    /// Opens pipes whose other ends the monitor had that was killed, as far as one of the processes has an end of them.
+    pub(crate) fn reopen(pipes: &Pipes, pids: &[i32]) -> Streams {
+        let open = |inode: u64, flags| pids.iter().find_map(|pid| reopen(*pid, inode, flags));
+        let outputs = [(Stream::Stdout, pipes.stdout), (Stream::Stderr, pipes.stderr)];
+        let outputs =
+            outputs.into_iter().filter_map(|(stream, inode)| Some((stream, open(inode, OFlags::RDONLY)?)));
+        Streams { outputs: outputs.collect(), input: open(pipes.stdin, OFlags::WRONLY), ..Streams::default() }
+    }
+
     /// Takes the master of the container's terminal.
     pub(crate) fn set_console(&mut self, master: OwnedFd) -> Result<(), Errno> {
         rustix::io::ioctl_fionbio(&master, true)?;
@@ -172,5 +213,32 @@ impl Streams {
             let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
             let _ = rustix::termios::tcsetwinsize(master, size);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pipes_are_opened_again_by_their_number() {
+        let (theirs, ours) = make(false, true, false).unwrap();
+        let pipes = theirs.pipes();
+        assert!(pipes.stdin != 0 && pipes.stdout != 0 && pipes.stderr != pipes.stdout);
+        drop(ours);
+        // Written while no process reads: the container's own end keeps the pipe open.
+        rustix::io::write(&theirs.stdout, b"kept").unwrap();
+        let own = std::process::id() as i32;
+        let mut again = Streams::reopen(&pipes, &[own]);
+        let mut buffer = [0; 64];
+        assert_eq!(again.read(Stream::Stdout, &mut buffer), Some(&b"kept"[..]));
+        assert_eq!(again.read(Stream::Stderr, &mut buffer), None);
+        again.add_input(b"input");
+        let length = rustix::io::read(&theirs.stdin, &mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"input");
+        drop((theirs, again));
+        let (theirs, _ours) = make(false, false, false).unwrap();
+        assert_eq!(theirs.pipes().stdin, 0, "the null device is no pipe");
+        assert_eq!(Streams::reopen(&pipes, &[own]).outputs().count(), 0);
     }
 }
