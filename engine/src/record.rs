@@ -200,6 +200,9 @@ pub enum State {
         /// True while its processes are frozen.
         #[serde(default)]
         paused: bool,
+        /// True when the kernel has ended a process for lack of memory since the start.
+        #[serde(default)]
+        is_out_of_memory: bool,
     },
     /// The program ended, and is started again by the restart policy.
     Restarting {

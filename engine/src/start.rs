@@ -7,7 +7,7 @@ use crate::record::{Container, Endpoint, State, boot_id, now};
 use crate::settings::NetworkMode;
 use crate::spec::Dirs;
 use kiln_network::{Bridge, Connection, Proxy, PublishError, Published, Retaken};
-use kiln_runtime::cgroup::{self, Cgroup, Groups, Layout, stats};
+use kiln_runtime::cgroup::{self, Cgroup, Groups, Layout, OutOfMemory, stats};
 use kiln_runtime::container::{
     CallerError, Cgroups, Handed, Identity, Modules, ParentWork, Request, Steps, Terminal,
 };
@@ -193,7 +193,8 @@ impl Steps for Starting<'_> {
     fn reached(&mut self, _: Point, pid: i32) -> Result<Vec<u8>, CallerError> {
         let ticks = Groups::start_time(pid).unwrap_or_default();
         let (started, boot) = (self.time.clone(), boot_id());
-        self.owned.set_state(State::Running { pid, started, ticks, boot, paused: false })?;
+        let (paused, is_out_of_memory) = (false, false);
+        self.owned.set_state(State::Running { pid, started, ticks, boot, paused, is_out_of_memory })?;
         Ok(Vec::new())
     }
 
@@ -261,6 +262,11 @@ impl Resources {
     /// True when the kernel has ended a process of the container for lack of memory.
     pub(crate) fn was_out_of_memory(&self) -> bool {
         self.cgroup.as_ref().is_some_and(|cgroup| stats::out_of_memory_kills(cgroup.groups()) > 0)
+    }
+
+    /// Watch on such kills; `None` where the kernel does not count them.
+    pub(crate) fn watch_memory(&self) -> Option<OutOfMemory> {
+        OutOfMemory::watch(self.cgroup.as_ref()?.groups())
     }
 
     /// Kills all processes in the cgroups: those of a container without a pid namespace outlive the first process.

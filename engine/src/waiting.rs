@@ -236,6 +236,7 @@ mod tests {
             ticks: String::new(),
             boot: String::new(),
             paused,
+            is_out_of_memory: false,
         }
     }
 

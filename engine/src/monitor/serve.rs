@@ -1,6 +1,7 @@
 //! The monitor's process: runs a container's program to its end, again where the restart policy requires it.
 
 mod adopt;
+mod memory;
 
 use super::checks::Checks;
 use super::clients::{Client, Clients};
@@ -97,6 +98,7 @@ struct Program {
     checks: Option<Checks>,
     /// Start time of a process that is no child of this one, in ticks since boot; `None` for a child.
     adopted: Option<String>,
+    memory: memory::MemoryWatch,
     /// Note about its end for the record; empty for none.
     note: &'static str,
 }
@@ -203,6 +205,7 @@ impl Serving {
         Ok(Program {
             process,
             streams: streams_here,
+            memory: memory::MemoryWatch::of(&resources),
             resources,
             started: time,
             since,
@@ -243,7 +246,9 @@ impl Serving {
                     return;
                 }
             }
-            self.turn(Some(program), None);
+            let patience = program.memory.patience();
+            self.turn(Some(program), patience);
+            self.look_at_memory(program);
         }
     }
 
@@ -272,6 +277,7 @@ impl Serving {
             polled.extend(blocked.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)));
             let checks = program.checks.iter().flat_map(Checks::fds);
             polled.extend(checks.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            polled.extend(program.memory.polled());
         }
         let next_check = program.as_ref().and_then(|program| program.checks.as_ref()?.patience());
         let timeout = [patience, next_check].into_iter().flatten().min();
@@ -306,6 +312,7 @@ impl Serving {
             if reads_output {
                 self.read_outputs(program, READS);
             }
+            program.memory.has_news |= program.memory.is_watched() && ready.last() == Some(&true);
         }
     }
 

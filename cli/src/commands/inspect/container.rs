@@ -209,7 +209,10 @@ impl ShownState {
             running: state.is_live(),
             paused: matches!(state, State::Running { paused: true, .. }),
             restarting: matches!(state, State::Restarting { .. }),
-            oom_killed: matches!(state, State::Exited { is_out_of_memory: true, .. }),
+            oom_killed: matches!(
+                state,
+                State::Exited { is_out_of_memory: true, .. } | State::Running { is_out_of_memory: true, .. }
+            ),
             dead: false,
             pid: if let State::Running { pid, .. } = state { *pid } else { 0 },
             exit_code: state.code(),

@@ -4,6 +4,7 @@
 //! pipes of its streams are opened again through the descriptors of the container's processes. A terminal is lost: its
 //! master cannot be opened again, and the kernel has hung up on the program.
 
+use super::memory::MemoryWatch;
 use super::{Program, Serving, failure, launch, refuse};
 use crate::container::{UNKNOWN_CODE, UNKNOWN_END};
 use crate::error::EngineError;
@@ -58,6 +59,7 @@ impl Serving {
         let program = Program {
             process: launch::Launched { pid: *pid, pidfd, group: None },
             streams,
+            memory: MemoryWatch::of(&resources),
             resources,
             started: started.clone(),
             since,
