@@ -40,8 +40,10 @@ pub mod save;
 pub mod start;
 pub mod stats;
 pub mod stop;
+pub mod system_boot;
 pub mod system_check;
 pub mod system_df;
+pub mod system_install_units;
 pub mod system_prune;
 pub mod tag;
 pub mod top;
@@ -126,6 +128,8 @@ pub static ALL: &[Command] = &[
     command!("system-df", system_df, "Show how much space the store uses", true),
     command!("system-prune", system_prune, "Remove what is not used", true),
     command!("system-check", system_check, "Verify every part of the store", true),
+    command!("system-boot", system_boot, "Start containers that should run after a boot", true),
+    command!("system-install-units", system_install_units, "Install a systemd unit for starts at boot", true),
     command!("lint", lint, "Check Dockerfiles for problems"),
     command!("fmt", fmt, "Format Dockerfiles"),
     command!("verify", verify, "Build an image again and compare the results"),
@@ -202,4 +206,6 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("system", "events", "events"),
     ("system", "prune", "system-prune"),
     ("system", "check", "system-check"),
+    ("system", "boot", "system-boot"),
+    ("system", "install-units", "system-install-units"),
 ];

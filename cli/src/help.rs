@@ -48,9 +48,11 @@ Examples:
 pub fn group(name: &str) -> String {
     let about = GROUP_NAMES.iter().find(|(known, _)| *known == name).map_or("", |(_, about)| about);
     let mut text = format!("{about}\n\nUsage: kiln {name} COMMAND\n\nCommands:\n");
-    for (_, member, target) in GROUPS.iter().filter(|(group, _, _)| *group == name) {
+    let members = || GROUPS.iter().filter(|(group, _, _)| *group == name);
+    let width = members().map(|(_, member, _)| member.len()).max().unwrap_or(0).max(9);
+    for (_, member, target) in members() {
         let about = commands::named(target).map_or("", |command| command.about);
-        let _ = writeln!(text, "  {member:<9} {about}");
+        let _ = writeln!(text, "  {member:<width$} {about}");
     }
     let _ = writeln!(text, "\nRun `kiln {name} COMMAND --help` for the flags of a command.");
     text
@@ -358,6 +360,11 @@ kiln run -d --wait --health-cmd /check web:1",
     ("fmt", "kiln fmt Dockerfile\nkiln fmt --check Dockerfile"),
     ("verify", "kiln verify app:1"),
     ("system check", "kiln system check --repair"),
+    ("system boot", "kiln system boot\nkiln system boot --stop"),
+    (
+        "system install-units",
+        "kiln system install-units --dry-run\nsudo kiln --root /srv/kiln system install-units",
+    ),
     ("info", "kiln info --format '{{.KernelVersion}}'"),
     ("version", "kiln version --format '{{.Client.Version}}'"),
     (

@@ -73,6 +73,15 @@ pub struct Container {
     pub log: LogSettings,
 }
 
+impl Container {
+    /// True when it is started at boot: its policy wants that, and the user has not stopped it, or does not count for the
+    /// policy. One that was never started is not.
+    pub fn starts_at_boot(&self) -> bool {
+        let was_started = !matches!(self.state, State::Created { .. });
+        was_started && self.restart.starts_at_boot(self.is_stopped)
+    }
+}
+
 /// A container whose record cannot be read.
 #[derive(Debug)]
 pub struct Damaged {

@@ -87,6 +87,15 @@ impl RestartPolicy {
         }
     }
 
+    /// True when a container with this policy is started at boot; `is_stopped` when the user has stopped it before.
+    pub fn starts_at_boot(self, is_stopped: bool) -> bool {
+        match self {
+            RestartPolicy::Always => true,
+            RestartPolicy::UnlessStopped => !is_stopped,
+            RestartPolicy::No | RestartPolicy::OnFailure { .. } => false,
+        }
+    }
+
     /// Number of restarts that the policy allows; 0 for any number.
     pub fn most(self) -> u32 {
         match self {
@@ -153,6 +162,18 @@ mod tests {
         assert_eq!(delays, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200, 60000, 60000]);
         assert_eq!(next(10).as_millis(), 100);
         assert_eq!(next(9).as_millis(), 200);
+    }
+
+    #[test]
+    fn policies_decide_about_starts_at_boot() {
+        let at_boot = |text| {
+            let policy = RestartPolicy::parse(text).unwrap();
+            [policy.starts_at_boot(false), policy.starts_at_boot(true)]
+        };
+        assert_eq!(at_boot("always"), [true, true]);
+        assert_eq!(at_boot("unless-stopped"), [true, false]);
+        assert_eq!(at_boot("no"), [false, false]);
+        assert_eq!(at_boot("on-failure:3"), [false, false]);
     }
 
     #[test]

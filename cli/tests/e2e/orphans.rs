@@ -225,6 +225,57 @@ fn age(fixture: &Fixture, name: &str) {
 }
 
 #[test]
+fn a_boot_starts_what_should_run() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let script = "trap 'exit 0' TERM; while true; do sleep 0.1; done";
+    for (name, policy) in [
+        ("always", "always"),
+        ("kept", "unless-stopped"),
+        ("stopped", "unless-stopped"),
+        ("never", "no"),
+        ("failing", "on-failure"),
+    ] {
+        shell(&fixture, &format!("-d --name {name} --restart {policy}"), script);
+    }
+    fixture.ok("create --name new --restart always busybox true");
+    fixture.ok("stop -t 0 always stopped");
+    // Here the host is switched off.
+    let pids = fixture.ok("inspect -f {{.State.Pid}} kept never failing");
+    let files: Vec<PathBuf> =
+        ["kept", "never", "failing"].iter().map(|name| record(&fixture, name)).collect();
+    let records: Vec<String> = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    for pid in monitors(&fixture).into_iter().chain(pids.lines().map(|pid| pid.parse().unwrap())) {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    until(&fixture, "ps -q", |done| done.out.is_empty());
+    files.iter().zip(records).for_each(|(file, record)| fs::write(file, record).unwrap());
+    let own = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    for file in &files {
+        let text = fs::read_to_string(file).unwrap();
+        assert!(text.contains(own.trim()), "{text}");
+        fs::write(file, text.replace(own.trim(), "00000000-0000-0000-0000-000000000000")).unwrap();
+    }
+    assert_eq!(fixture.ok("ps -q"), "", "after a boot nothing runs");
+    assert_eq!(
+        fixture.ok("inspect -f {{.State.ExitCode}}/{{.State.Error}} never"),
+        "255/the host was restarted while it ran, so its exit code is unknown\n"
+    );
+    let boots: Vec<_> = (0..3).map(|_| fixture.start(&["system", "boot"])).collect();
+    let done: Vec<Done> = boots.into_iter().map(|boot| Done::of(boot.wait_with_output().unwrap())).collect();
+    let mut lines: Vec<&str> = done.iter().flat_map(|done| done.out.lines()).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["started always", "started kept"], "{done:?}");
+    assert!(done.iter().all(|done| done.code == 0 && done.err.is_empty()), "{done:?}");
+    assert_eq!(fixture.ok("system boot"), "", "again it changes nothing");
+    // A shutdown stops them without the user's wish that they stay stopped.
+    assert_eq!(fixture.ok("system boot --stop"), "stopped always\nstopped kept\n");
+    assert_eq!(fixture.ok("system boot"), "started always\nstarted kept\n");
+    fixture.ok("rm -f always kept stopped never failing new");
+}
+
+#[test]
 fn a_record_of_another_boot_names_no_process() {
     let fixture = fixture!();
     fixture.ok("pull -q busybox");
@@ -238,4 +289,62 @@ fn a_record_of_another_boot_names_no_process() {
     assert!(fs::exists(format!("/proc/{pid}/root")).unwrap(), "a process of another kind is not killed");
     let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+#[test]
+fn a_boot_adopts_and_goes_on_after_failures() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let dir = fixture.path("mounted");
+    fs::create_dir(&dir).unwrap();
+    let mount = format!("type=bind,src={},dst=/data", dir.display());
+    let flags = format!("-d --name bad --restart always --mount {mount}");
+    shell(&fixture, &flags, "while true; do sleep 0.1; done");
+    fixture.ok("stop -t 0 bad");
+    fs::remove_dir(&dir).unwrap();
+    shell(&fixture, "-d --name web", "while true; do sleep 0.1; done");
+    kill_monitor(&fixture);
+    let done = fixture.words("system boot");
+    assert_eq!((done.code, done.out.as_str()), (1, "adopted web\n"), "{}", done.err);
+    assert!(
+        done.err.contains("container bad does not start:") && done.err.contains("mounted"),
+        "{}",
+        done.err
+    );
+    fixture.ok("stop -t 0 web");
+    assert_eq!(status(&fixture, "web"), "exited/137");
+    fixture.ok("rm bad web");
+}
+
+#[test]
+fn units_are_written_and_printed() {
+    let fixture = fixture!();
+    let dir = fixture.path("units");
+    let install = format!("system install-units --dir {}", dir.display());
+    let failed = fixture.words(&install);
+    assert!(failed.code == 1 && failed.err.contains("kiln.service"), "{}", failed.err);
+    fs::create_dir(&dir).unwrap();
+    let printed = fixture.ok(&format!("{install} --dry-run"));
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+    assert!(
+        printed.contains(&format!("Environment=\"KILN_ROOT={}\"", fixture.root().display())),
+        "{printed}"
+    );
+    let path = dir.join("kiln.service");
+    let done = fixture.words(&install);
+    assert_eq!((done.code, done.out), (0, format!("{}\n", path.display())));
+    assert!(done.err.contains("systemctl enable --now kiln.service"), "{}", done.err);
+    assert_eq!(fs::read_to_string(&path).unwrap(), printed);
+    fixture.ok(&install);
+    fs::write(&path, "[Service]\n").unwrap();
+    let refused = fixture.words(&install);
+    assert!(refused.code == 1 && refused.err.contains("--force"), "{}", refused.err);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "[Service]\n");
+    fixture.ok(&format!("{install} --force"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), printed);
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+    let verify = std::process::Command::new("systemd-analyze").arg("verify").arg(&path).output();
+    let Ok(verified) = verify else { skip!("needs a host with systemd-analyze") };
+    let text = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success() && !text.contains("kiln.service:"), "{text}");
 }
