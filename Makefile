@@ -120,6 +120,7 @@ test-store: bases
 # Commands on containers at once, for ten minutes instead of seconds, and a thousand kills instead of tens.
 test-campaign: bases
 	KILN_CAMPAIGN_SECONDS=600 $(CARGO) test -p kiln-cli --features kiln-registry/testing --test e2e -- commands_on_containers
+	KILN_CHAOS_SECONDS=600 $(CARGO) test -p kiln-cli --features kiln-registry/testing --test e2e -- chaos:: --test-threads 1
 	KILN_KILL_MOMENTS=120 $(CARGO) test -p kiln-cli --features kiln-registry/testing --test e2e -- crashes::killed
 
 test-long: test-machines test-arm test-store test-campaign

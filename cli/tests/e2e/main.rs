@@ -11,6 +11,7 @@ mod archives;
 mod attacks;
 mod builds;
 mod cgroups;
+mod chaos;
 mod claims;
 mod command_line;
 mod commit;
