@@ -162,7 +162,7 @@ pub enum EngineError {
     /// The log of the container cannot be opened.
     #[error("cannot open the log in `{path}`", path = path.display())]
     Log {
-        /// Directory of the log.
+        /// Directory of the log, or socket of the journal.
         path: std::path::PathBuf,
         /// Cause of the failure.
         source: std::io::Error,

@@ -10,11 +10,15 @@
 
 mod entry;
 mod follow;
+mod journal;
+mod logger;
 mod read;
 mod settings;
 mod write;
 
 pub use entry::{Entry, Stream};
+pub use journal::{Parsed, parse as parse_journal_line};
+pub(crate) use logger::Logger;
 pub use read::{LogError, LogQuery, read};
 pub use settings::{LogDriver, LogSettings, LogSettingsError};
 pub use write::{LogOptions, LogWriter};

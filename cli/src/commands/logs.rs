@@ -1,5 +1,7 @@
 //! `kiln logs`.
 
+mod journal;
+
 use super::start::sound;
 use crate::arguments::{self, Globals};
 use crate::error::{CliError, chain, code};
@@ -59,9 +61,13 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let mut output = Output::default();
     let mut emit = |entry: &Entry| logs.print(&mut output, entry);
     let ended = monitor.as_ref().map(AsFd::as_fd);
-    let read = log::read(&containers.dir_of(&container), &query, ended, &mut emit);
+    let read = match container.log.driver {
+        LogDriver::Journald => journal::read(&container.id, &query, ended, &mut emit),
+        _ => log::read(&containers.dir_of(&container), &query, ended, &mut emit)
+            .map_err(|error| CliError::failed(chain(&error))),
+    };
     output.flush();
-    read.map_err(|error| CliError::failed(chain(&error)))?;
+    read?;
     Ok(0)
 }
 

@@ -32,6 +32,7 @@ mod health;
 mod hints;
 mod hosts;
 mod images;
+mod journald;
 mod layers;
 mod lifecycle;
 mod limits;

@@ -3,6 +3,7 @@
 use super::LogOptions;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// Where output is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +12,8 @@ pub enum LogDriver {
     /// Files of JSON in the container's directory.
     #[default]
     JsonFile,
+    /// The journal of systemd.
+    Journald,
     /// Nowhere: the output is not kept.
     None,
 }
@@ -23,13 +26,16 @@ pub struct LogSettings {
     /// Options as written by the user.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
+    /// Another socket than the journal's own, for tests.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
 }
 
 /// Text that is no way to log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogSettingsError {
     /// The driver is unknown, or needs a service that Kiln does not talk to.
-    #[error("the log driver {0:?} is not supported: --log-driver takes json-file, local and none")]
+    #[error("the log driver {0:?} is not supported: --log-driver takes json-file, local, journald and none")]
     Driver(String),
     /// The option is unknown for the driver.
     #[error("unknown log opt '{option}' for {driver} log driver")]
@@ -39,6 +45,9 @@ pub enum LogSettingsError {
         /// Name of the driver.
         driver: &'static str,
     },
+    /// The host has no journal.
+    #[error("--log-driver journald needs the journal of systemd, and this host has none: {0} does not exist")]
+    NoJournal(String),
     /// The option has no value, or one that cannot be used.
     #[error("invalid log opt {0:?}: write {1}")]
     Value(String, &'static str),
@@ -52,10 +61,11 @@ impl LogSettings {
     pub fn parse(driver: &str, options: &[String]) -> Result<LogSettings, LogSettingsError> {
         let driver = match driver {
             "" | "json-file" | "local" => LogDriver::JsonFile,
+            "journald" => LogDriver::Journald,
             "none" => LogDriver::None,
             other => return Err(LogSettingsError::Driver(other.to_owned())),
         };
-        let mut settings = LogSettings { driver, options: BTreeMap::new() };
+        let mut settings = LogSettings { driver, options: BTreeMap::new(), socket: None };
         for option in options {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
             settings.check(option, name, value)?;
@@ -74,6 +84,14 @@ impl LogSettings {
                 invalid("max-file=NUMBER, 1 or more")
             }
             (LogDriver::JsonFile, "max-size" | "max-file") => Ok(()),
+            (LogDriver::Journald, "tag")
+                if expand(value, |name| is_tag_field(name).then(String::new)).is_none() =>
+            {
+                invalid(
+                    "tag=TEXT, in which {{.ID}}, {{.FullID}}, {{.Name}}, {{.ImageName}}, {{.ImageID}} and {{.ImageFullID}} are replaced",
+                )
+            }
+            (LogDriver::Journald, "tag" | "labels" | "env") => Ok(()),
             // How output is passed on does not depend on these two: it is never lost, and never blocks for long.
             (_, "mode") if matches!(value, "blocking" | "non-blocking") => Ok(()),
             (_, "mode") => invalid("mode=blocking or mode=non-blocking"),
@@ -81,10 +99,28 @@ impl LogSettings {
         }
     }
 
+    /// Path of the journal's socket.
+    pub(super) fn journal(&self) -> &Path {
+        self.socket.as_deref().unwrap_or(Path::new(super::journal::SOCKET))
+    }
+
+    /// Fails when the host lacks what the driver needs.
+    ///
+    /// # Errors
+    /// [`LogSettingsError::NoJournal`].
+    pub fn check_host(&self) -> Result<(), LogSettingsError> {
+        let path = self.journal();
+        match self.driver == LogDriver::Journald && !path.exists() {
+            true => Err(LogSettingsError::NoJournal(path.display().to_string())),
+            false => Ok(()),
+        }
+    }
+
     /// Name of the driver in Docker's output.
     pub fn name(&self) -> &'static str {
         match self.driver {
             LogDriver::JsonFile => "json-file",
+            LogDriver::Journald => "journald",
             LogDriver::None => "none",
         }
     }
@@ -100,6 +136,26 @@ impl LogSettings {
         }
         options
     }
+}
+
+/// True for the fields that the option `tag` may name.
+fn is_tag_field(name: &str) -> bool {
+    matches!(name, "ID" | "FullID" | "Name" | "ImageName" | "ImageID" | "ImageFullID")
+}
+
+/// Replaces `{{.NAME}}` in a template by the field of that name. `None` when `field` knows one of them not, and for other
+/// actions.
+pub(super) fn expand(template: &str, field: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let mut out = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (action, after) = after.split_once("}}")?;
+        out.push_str(before);
+        out.push_str(&field(action.trim().strip_prefix('.')?)?);
+        rest = after;
+    }
+    out.push_str(rest);
+    Some(out)
 }
 
 /// Size in bytes, with the units k, m and g of 1024 (docker/go-units `RAMInBytes`, which Docker uses here); the inner
@@ -135,6 +191,22 @@ mod tests {
         for bad in ["", "0", "x", "10q", "-2", "99999999999999g"] {
             check(bad, None);
         }
+    }
+
+    #[test]
+    fn tags_name_fields() {
+        let field = |name: &str| is_tag_field(name).then(|| name.to_lowercase());
+        let check =
+            |template: &str, expected| assert_eq!(expand(template, field).as_deref(), expected, "{template}");
+        check("web", Some("web"));
+        check("{{.Name}}/{{ .ID }}!", Some("name/id!"));
+        check("{{.Nothing}}", None);
+        check("{{.ID", None);
+        check("{{ID}}", None);
+        let parse = |option: &str| LogSettings::parse("journald", &[option.to_owned()]);
+        assert_eq!(parse("tag={{.Name}}").unwrap().name(), "journald");
+        assert!(matches!(parse("tag={{.X}}"), Err(LogSettingsError::Value(..))));
+        assert!(matches!(parse("max-size=1k"), Err(LogSettingsError::Option { .. })));
     }
 
     #[test]

@@ -56,22 +56,10 @@ impl LogWriter {
     /// A full disk is not an error: lost entries are counted, and a notice is written to the log when there is space
     /// again.
     pub fn write(&mut self, stream: Stream, bytes: &[u8], time: Timestamp) {
-        let pending = &mut self.pending[stream as usize];
-        let mut bytes = bytes;
-        let mut text = std::mem::take(pending);
+        let mut pending = std::mem::take(&mut self.pending[stream as usize]);
         let mut batch = Batch::default();
-        while !bytes.is_empty() {
-            let room = MAX_ENTRY - text.len();
-            let end = bytes.iter().take(room).position(|byte| *byte == b'\n').map(|at| at + 1);
-            let taken = end.unwrap_or(room.min(bytes.len()));
-            text.extend_from_slice(&bytes[..taken]);
-            bytes = &bytes[taken..];
-            if end.is_some() || text.len() == MAX_ENTRY {
-                self.add(&mut batch, stream, &text, time);
-                text.clear();
-            }
-        }
-        self.pending[stream as usize] = text;
+        split(&mut pending, bytes, |text| self.add(&mut batch, stream, text, time));
+        self.pending[stream as usize] = pending;
         self.put(&mut batch);
     }
 
@@ -161,6 +149,21 @@ impl LogWriter {
                 let _ = self.file.set_len(0);
                 self.size = 0;
             }
+        }
+    }
+}
+
+/// Passes on complete lines of `pending` and `bytes`, in pieces of at most [`MAX_ENTRY`]; the rest is pending.
+pub(super) fn split(pending: &mut Vec<u8>, mut bytes: &[u8], mut pass: impl FnMut(&[u8])) {
+    while !bytes.is_empty() {
+        let room = MAX_ENTRY - pending.len();
+        let end = bytes.iter().take(room).position(|byte| *byte == b'\n').map(|at| at + 1);
+        let taken = end.unwrap_or(room.min(bytes.len()));
+        pending.extend_from_slice(&bytes[..taken]);
+        bytes = &bytes[taken..];
+        if end.is_some() || pending.len() == MAX_ENTRY {
+            pass(pending);
+            pending.clear();
         }
     }
 }

@@ -9,7 +9,7 @@ use super::streams::{self, Streams};
 use super::{CONTROL, failure};
 use crate::container::{Owned, Records, UNKNOWN_CODE};
 use crate::error::EngineError;
-use crate::log::{LogDriver, LogWriter, Stream};
+use crate::log::{Logger, Stream};
 use crate::record::{State, now};
 use crate::restart::Backoff;
 use crate::start::{Resources, Started, start_code};
@@ -76,7 +76,7 @@ struct Serving {
     owned: Owned,
     clients: Clients,
     listener: Option<OwnedFd>,
-    log: Option<LogWriter>,
+    log: Option<Logger>,
     backoff: Backoff,
     /// True when the user ends the program: it is not started again.
     is_stopped: bool,
@@ -167,10 +167,7 @@ impl Serving {
     /// Opens the log and the socket for commands.
     fn open(&mut self) -> Result<(), EngineError> {
         let dir = self.owned.dir();
-        if self.owned.container.log.driver == LogDriver::JsonFile {
-            let log = LogWriter::open(&dir, self.owned.container.log.files());
-            self.log = Some(log.map_err(|source| EngineError::Log { path: dir.clone(), source })?);
-        }
+        self.log = Logger::open(&self.owned.container, &dir)?;
         self.listener = Some(listen(&dir)?);
         if self.request.attach.is_some() {
             self.event("attach", &[]);

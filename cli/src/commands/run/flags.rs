@@ -21,6 +21,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+/// Variable with a socket that tests use as the journal's.
+const TEST_SOCKET: &str = "KILN_TEST_JOURNAL_SOCKET";
+
 /// Settings of the container.
 #[derive(Debug, Args)]
 pub(in crate::commands) struct Flags {
@@ -51,10 +54,10 @@ pub(in crate::commands) struct Flags {
     /// Start the program again after its end: no, always, unless-stopped or on-failure[:TIMES]
     #[arg(long, value_name = "POLICY", default_value = "no")]
     pub(in crate::commands) restart: String,
-    /// Log the output by this driver: json-file, local or none
+    /// Log the output by this driver: json-file, local, journald or none
     #[arg(long, value_name = "DRIVER", default_value = "json-file")]
     pub(in crate::commands) log_driver: String,
-    /// Set an option of the log, NAME=VALUE: max-size, max-file; may be repeated
+    /// Set an option of the log, NAME=VALUE: max-size, max-file; of journald: tag, labels, env; may be repeated
     #[arg(long, value_name = "OPTION")]
     pub(in crate::commands) log_opt: Vec<String>,
     /// Write the id of the container to FILE, which must not exist
@@ -139,7 +142,7 @@ impl Flags {
             network: self.network_mode()?,
             restart,
             stdin_once: self.interactive,
-            log: LogSettings::parse(&self.log_driver, &self.log_opt).map_err(|error| usage(&error))?,
+            log: self.log_settings()?,
             id_file: self.cidfile.as_ref().map(|path| path.display().to_string()),
             limits: self.limits.read()?,
             ..RunOptions::default()
@@ -196,6 +199,18 @@ impl Flags {
             .with_code(code::USAGE)),
             other => Ok(other.clone()),
         }
+    }
+
+    fn log_settings(&self) -> Result<LogSettings, CliError> {
+        let settings = LogSettings::parse(&self.log_driver, &self.log_opt);
+        let mut settings =
+            settings.map_err(|error| CliError::failed(error.to_string()).with_code(code::USAGE))?;
+        settings.socket = std::env::var_os(TEST_SOCKET).map(PathBuf::from);
+        settings.check_host().map_err(|error| {
+            CliError::failed(error.to_string())
+                .hint("leave out --log-driver: `kiln logs` reads the default, json-file")
+        })?;
+        Ok(settings)
     }
 
     fn network_mode(&self) -> Result<NetworkMode, CliError> {
