@@ -237,7 +237,7 @@ fn without_methods(source: &str) -> String {
 }
 
 fn failed(error: &dyn std::fmt::Display) -> CliError {
-    CliError::failed(format!("template: {error}"))
+    CliError::failed(format!("template parsing error: template: {error}"))
 }
 
 /// Error of a template, with the fields of the value.
@@ -246,7 +246,11 @@ fn failed_on(value: &Value, error: &TemplateError) -> CliError {
         Value::Map(map) => map.keys().filter(|key| key.as_ref() != LABELS).map(ToString::to_string).collect(),
         _ => Vec::new(),
     };
-    failed(error).hint(format!("fields: {}", names.join(", ")))
+    let failed = match error {
+        TemplateError::MissingKey { key } => failed(&format!("map has no entry for key {key:?}")),
+        error => failed(error),
+    };
+    failed.hint(format!("fields: {}", names.join(", ")))
 }
 
 /// Serializes a value as one line of JSON.

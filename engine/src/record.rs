@@ -4,7 +4,7 @@ use crate::exec::is_same_process;
 use crate::log::LogSettings;
 use crate::name;
 use crate::restart::RestartPolicy;
-use crate::settings::Settings;
+use crate::settings::{NetworkMode, Settings};
 use kiln_image::digest::ImageId;
 use kiln_image::sys::{CallError, Named};
 use kiln_network::Binding;
@@ -79,6 +79,12 @@ impl Container {
     pub fn starts_at_boot(&self) -> bool {
         let was_started = !matches!(self.state, State::Created { .. });
         was_started && self.restart.starts_at_boot(self.is_stopped)
+    }
+
+    /// Ports that the container exposes at its own address, such as `80/tcp`: none unless it runs and has a network.
+    pub fn open_ports(&self) -> impl Iterator<Item = &String> {
+        let is_open = self.state.is_live() && self.settings.network == NetworkMode::Bridge;
+        self.settings.exposed.iter().filter(move |_| is_open)
     }
 }
 

@@ -238,14 +238,18 @@ impl Resources {
     pub(crate) fn of_orphan(container: &Container, state: &Path, proxy: Option<&Proxy>) -> Resources {
         let groups = container.groups.clone().filter(|groups| !groups.is_none());
         let mut resources = Resources { cgroup: groups.map(Cgroup::adopt), ..Resources::default() };
-        let (Some(endpoint), Ok(bridge)) = (&container.endpoint, Bridge::open(state)) else { return resources };
+        let (Some(endpoint), Ok(bridge)) = (&container.endpoint, Bridge::open(state)) else {
+            return resources;
+        };
         resources.retaken = bridge.retake(endpoint.address).ok().flatten();
         if let (Some(retaken), Some(proxy)) = (&resources.retaken, proxy) {
             // The proxy of the killed monitor may hold the ports for a moment.
             let mut tries = 200;
             resources.published = loop {
                 match bridge.publish_again(retaken, &endpoint.ports, &container.name, proxy) {
-                    Err(PublishError::Allocated { .. }) if tries > 0 => std::thread::sleep(crate::container::PAUSE),
+                    Err(PublishError::Allocated { .. }) if tries > 0 => {
+                        std::thread::sleep(crate::container::PAUSE)
+                    }
                     published => break published.ok(),
                 }
                 tries -= 1;

@@ -16,6 +16,7 @@ use clap::Parser;
 use gotmpl::Template;
 use kiln_engine::{Containers, EngineError, Listed};
 use kiln_image::json;
+use kiln_image::reference::Reference;
 use kiln_image::store::StoreError;
 use serde::Serialize;
 use std::ffi::OsString;
@@ -27,6 +28,9 @@ struct Inspect {
     /// Format each object with a Go template, or as json
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
+    /// Show the sizes of containers' files
+    #[arg(short, long)]
+    size: bool,
     /// Look only for objects of this type: image or container
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
@@ -34,6 +38,9 @@ struct Inspect {
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }
+
+/// Exit code for a template that cannot be parsed, as of Docker's client.
+const BAD_TEMPLATE: u8 = 64;
 
 /// Object that can be inspected, in Docker's JSON.
 #[derive(Serialize)]
@@ -64,9 +71,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         }
     };
     let template = match inspect.format.as_deref() {
-        None | Some("") => None,
-        Some("json") => Some(format::template("{{json .}}")?),
-        Some(text) => Some(format::template(text)?),
+        None | Some("" | "json") => None,
+        Some(text) => Some(format::template(text).map_err(|error| error.with_code(BAD_TEMPLATE))?),
     };
     let session = Session::open(globals)?;
     if containers {
@@ -75,12 +81,16 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let mut found = Vec::new();
     let mut missing = Vec::new();
     for name in &inspect.names {
-        match find(&session, name, containers, images)? {
+        match inspect.find(&session, name, containers, images)? {
             Some(object) => found.push(object),
             None => missing.push(name),
         }
     }
     match template {
+        None if inspect.format.as_deref() == Some("json") => {
+            let objects = found.iter().map(compact).collect::<Result<Vec<_>, CliError>>()?;
+            ui::data_line(&format!("[{}]", objects.join(",")));
+        }
         None => ui::data_line(&String::from_utf8_lossy(&pretty(&found)?)),
         Some(template) => {
             for object in &found {
@@ -94,7 +104,12 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         _ => "object",
     };
     for name in &missing {
-        ui::tell_line(&format!("ERROR: No such {kind}: {name}"));
+        // Names of images are shown as they were looked up, with a tag.
+        let shown = match name.parse::<Reference>() {
+            Ok(reference) if kind == "image" => reference.or_latest().familiar(),
+            _ => (*name).clone(),
+        };
+        ui::tell_line(&format!("ERROR: No such {kind}: {shown}"));
         let near = containers.then(|| near_container(&session, name)).flatten();
         let near = near.or_else(|| images.then(|| missing::near_image(&session.store, name)).flatten());
         let hint = near.map_or_else(
@@ -124,11 +139,21 @@ fn typed(object: &Object) -> Result<Typed, CliError> {
 /// Fills in a template with Go's names of fields, or else, as Docker does, with those of the JSON.
 fn render(template: &Template, object: &Object) -> Result<String, CliError> {
     let typed = typed(object)?;
-    match (template.execute_to_string(&typed.to_value()), object) {
-        (Ok(printed), _) => Ok(format::typed::plain(&printed)),
-        (Err(_), Object::Image(_)) => format::render(template, object),
-        (Err(_), _) => format::render(template, &typed),
+    let printed = template.execute_to_string(&typed.to_value()).map(|text| format::typed::plain(&text));
+    match (printed, object) {
+        // A struct cannot be ranged over.
+        (Ok(printed), _) if !format::typed::shows_struct(&printed) => Ok(printed),
+        (_, Object::Image(_)) => format::render(template, object),
+        (_, _) => format::render(template, &typed),
     }
+}
+
+/// The object in one line, with the fields of [`pretty`].
+fn compact(object: &Object) -> Result<String, CliError> {
+    Ok(match object {
+        Object::Container(_) => format::json_of(&typed(object)?),
+        Object::Image(_) | Object::Damaged(_) => format::json_of(object),
+    })
 }
 
 /// `[]` alone stands in one line.
@@ -150,32 +175,44 @@ fn pretty(found: &[Object]) -> Result<Vec<u8>, CliError> {
     Ok(json::to_vec_pretty(&shown.collect::<Result<Vec<_>, CliError>>()?))
 }
 
-fn find(session: &Session, name: &str, containers: bool, images: bool) -> Result<Option<Object>, CliError> {
-    let store = &session.store;
-    if containers {
-        let all = Containers::open(store)?;
-        match all.find(name) {
-            Ok(Listed::Damaged(damaged)) => {
-                let inspected = container::InspectedDamage::new(&damaged);
-                return Ok(Some(Object::Damaged(Box::new(inspected))));
+impl Inspect {
+    fn find(
+        &self,
+        session: &Session,
+        name: &str,
+        containers: bool,
+        images: bool,
+    ) -> Result<Option<Object>, CliError> {
+        let store = &session.store;
+        if containers {
+            let all = Containers::open(store)?;
+            match all.find(name) {
+                Ok(Listed::Damaged(damaged)) => {
+                    let inspected = container::InspectedDamage::new(&damaged);
+                    return Ok(Some(Object::Damaged(Box::new(inspected))));
+                }
+                Ok(Listed::Sound(container)) => {
+                    let mut inspected = container::Inspected::new(&container, &all);
+                    if self.size {
+                        let image = store.image(&container.image)?.map_or(0, |image| image.size);
+                        inspected = inspected.with_sizes(all.size(&container)?, image);
+                    }
+                    return Ok(Some(Object::Container(Box::new(inspected))));
+                }
+                Err(EngineError::NoSuchContainer(_)) => {}
+                Err(error) => return Err(error.into()),
             }
-            Ok(Listed::Sound(container)) => {
-                let inspected = container::Inspected::new(&container, &all);
-                return Ok(Some(Object::Container(Box::new(inspected))));
+        }
+        if !images {
+            return Ok(None);
+        }
+        match store.resolve(name) {
+            Ok(record) => {
+                let inspected = image::Inspected::new(store, store.read_image(record)?)?;
+                Ok(Some(Object::Image(Box::new(inspected))))
             }
-            Err(EngineError::NoSuchContainer(_)) => {}
-            Err(error) => return Err(error.into()),
+            Err(StoreError::NoSuchImage(_) | StoreError::Reference(_)) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-    }
-    if !images {
-        return Ok(None);
-    }
-    match store.resolve(name) {
-        Ok(record) => {
-            let inspected = image::Inspected::new(store, store.read_image(record)?)?;
-            Ok(Some(Object::Image(Box::new(inspected))))
-        }
-        Err(StoreError::NoSuchImage(_) | StoreError::Reference(_)) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }

@@ -1,5 +1,6 @@
 //! `kiln ps`.
 
+mod columns;
 mod filter;
 
 use super::ports;
@@ -111,11 +112,15 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let session = Session::open(globals)?;
     let containers = Containers::open(&session.store)?;
     let listed = ps.chosen(&session.store, &containers, &filter)?;
-    let with_sizes = ps.size || !ps.quiet && Format::names(ps.format.as_deref(), "Size");
-    let tags = if ps.quiet && ps.format.is_none() { BTreeMap::new() } else { tags(&session.store)? };
+    let whole = ps.format.as_deref().is_some_and(|format| format.contains("{{json .}}"));
+    let with_sizes = ps.size || !ps.quiet && (whole || Format::names(ps.format.as_deref(), "Size"));
+    let tags = if ps.quiet { BTreeMap::new() } else { tags(&session.store)? };
     let rows = Rows { ps: &ps, containers: &containers, store: &session.store, tags, with_sizes };
     let rows: Vec<Row> = listed.iter().map(|one| rows.row(one)).collect::<Result<_, _>>()?;
-    if ps.quiet && ps.format.is_none() {
+    if ps.quiet && ps.format.is_some() {
+        ui::tell_line("WARNING: Ignoring custom format, because both --format and --quiet are set.");
+    }
+    if ps.quiet {
         rows.iter().for_each(|row| ui::line(&row.id));
         return Ok(0);
     }
@@ -200,7 +205,7 @@ impl Rows<'_> {
     }
 
     fn sound_row(&self, container: &Container) -> Result<Row, CliError> {
-        let command = container.settings.arguments().join(" ");
+        let command = columns::command(container);
         let command = if self.ps.no_trunc { command } else { text::ellipsis(&command, COMMAND_WIDTH) };
         let labels: Vec<String> =
             container.settings.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -212,8 +217,8 @@ impl Rows<'_> {
             id: self.id(&container.id),
             image: self.image(container),
             labels: labels.join(","),
-            local_volumes: "0".to_owned(),
-            mounts: String::new(),
+            local_volumes: columns::local_volumes(container),
+            mounts: columns::mounts(container, self.ps.no_trunc),
             names: container.name.clone(),
             networks: container.settings.network.name(),
             platform: kiln_image::platform::Platform::host().to_string(),

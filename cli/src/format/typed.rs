@@ -285,6 +285,12 @@ pub fn plain(printed: &str) -> String {
     out.replace("<no value>", "<nil>")
 }
 
+/// True for a text that contains a key of [`Typed::to_value`] other than a field's name: a template that ranged over a
+/// struct printed it.
+pub fn shows_struct(printed: &str) -> bool {
+    [TEXT, JSON, LAST].iter().any(|key| printed.contains(key))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,6 +316,13 @@ mod tests {
         ] {
             assert_eq!(shown(none, template), expected, "{template}");
         }
+    }
+
+    #[test]
+    fn ranging_over_a_struct_is_noticed() {
+        let json = r#"{"Id":"i","B":{"N":2}}"#;
+        assert!(shows_struct(&shown(json, "{{range $k, $v := .B}}{{$k}} {{end}}")));
+        assert!(!shows_struct(&shown(json, "{{.B}}{{json .B}}{{range $k, $v := .Map}}{{$k}}{{end}}")));
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub struct Inspected {
     exec_ids: Option<Vec<String>>,
     host_config: HostConfig,
     graph_driver: GraphDriver,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_rw: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_root_fs: Option<u64>,
     mounts: Vec<ShownMount>,
     config: Config,
     network_settings: NetworkSettings,
@@ -179,10 +183,20 @@ impl Inspected {
             exec_ids: None,
             host_config: HostConfig::new(container),
             graph_driver: graph_driver(&dir),
+            size_rw: None,
+            size_root_fs: None,
             mounts: ShownMount::all(container, all),
             config: Config::new(container),
             network_settings: NetworkSettings::new(container),
         }
+    }
+}
+
+impl Inspected {
+    /// Adds the sizes of the container's own files, and of these with its image's.
+    pub fn with_sizes(mut self, own: u64, image: u64) -> Inspected {
+        (self.size_rw, self.size_root_fs) = (Some(own), Some(own + image));
+        self
     }
 }
 
@@ -234,13 +248,13 @@ impl Config {
             hostname: settings.hostname.clone(),
             domainname: settings.resolution.domainname.clone(),
             user: settings.user.clone(),
-            attach_stdin: settings.interactive,
+            attach_stdin: container.stdin_once,
             attach_stdout: true,
             attach_stderr: true,
             exposed_ports: settings.exposed.iter().map(|port| (port.clone(), Empty {})).collect(),
             tty: settings.tty,
             open_stdin: settings.interactive,
-            stdin_once: settings.interactive,
+            stdin_once: container.stdin_once,
             env: settings.environment.clone(),
             cmd: settings.command.clone(),
             image: container.image_name.clone(),

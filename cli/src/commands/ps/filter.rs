@@ -1,6 +1,7 @@
 //! `--filter` of `kiln ps` (moby `daemon/list.go`): values of one key are alternatives, except for labels; conditions of
 //! different keys must all hold.
 
+use super::columns;
 use crate::error::CliError;
 use kiln_engine::{Container, Containers, Listed, Records};
 use kiln_image::digest::DiffId;
@@ -181,7 +182,7 @@ impl Conditions<'_> {
             && (self.filter.values("ancestor").is_empty() || self.descends(container))
             && (filter.values("health").is_empty()
                 || filter.any("health", |value| value == self.health(container)))
-            && filter.any("volume", |_| false)
+            && filter.any("volume", |value| columns::has_volume(container, value))
             && filter.any("publish", |value| publishes(container, value))
             && filter.any("expose", |value| exposes(container, value))
     }
@@ -215,7 +216,7 @@ fn publishes(container: &Container, wanted: &str) -> bool {
 /// True when the container exposes a port or one of a range.
 fn exposes(container: &Container, wanted: &str) -> bool {
     let Some((first, last, protocol)) = ports(wanted) else { return false };
-    container.settings.exposed.iter().any(|port| {
+    container.open_ports().any(|port| {
         ports(port).is_some_and(|(port, _, kind)| kind == protocol && (first..=last).contains(&port))
     })
 }

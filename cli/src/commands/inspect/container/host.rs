@@ -1,6 +1,7 @@
 //! `HostConfig` and `Mounts` of a container.
 
 use crate::commands::ports::{self, HostPort};
+use kiln_engine::log::LogDriver;
 use kiln_engine::mount::{Below, Flag, MountPoint, Source};
 use kiln_engine::settings::privileges::normal;
 use kiln_engine::settings::{DeviceRate, Limits, NamespaceMode, Settings};
@@ -18,10 +19,13 @@ pub(super) struct HostConfig {
     binds: Option<Vec<String>>,
     #[serde(rename = "ContainerIDFile")]
     container_id_file: String,
+    log_config: LogConfig,
     network_mode: String,
     port_bindings: BTreeMap<String, Vec<HostPort>>,
     restart_policy: RestartPolicy,
     auto_remove: bool,
+    /// Height and width of the client's terminal on Windows.
+    console_size: [u16; 2],
     volumes_from: Option<Vec<String>>,
     annotations: Option<BTreeMap<String, String>>,
     cap_add: Option<Vec<String>>,
@@ -56,6 +60,14 @@ pub(super) struct HostConfig {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
+struct LogConfig {
+    #[serde(rename = "Type")]
+    kind: &'static str,
+    config: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
 struct RestartPolicy {
     name: &'static str,
     maximum_retry_count: u32,
@@ -70,12 +82,12 @@ struct Resources {
     cgroup_parent: String,
     blkio_weight: u16,
     blkio_weight_device: Vec<Weight>,
-    blkio_device_read_bps: Option<Vec<Rate>>,
-    blkio_device_write_bps: Option<Vec<Rate>>,
+    blkio_device_read_bps: Vec<Rate>,
+    blkio_device_write_bps: Vec<Rate>,
     #[serde(rename = "BlkioDeviceReadIOps")]
-    blkio_device_read_iops: Option<Vec<Rate>>,
+    blkio_device_read_iops: Vec<Rate>,
     #[serde(rename = "BlkioDeviceWriteIOps")]
-    blkio_device_write_iops: Option<Vec<Rate>>,
+    blkio_device_write_iops: Vec<Rate>,
     cpu_period: i64,
     cpu_quota: i64,
     cpu_realtime_period: i64,
@@ -89,7 +101,7 @@ struct Resources {
     memory_swappiness: Option<i64>,
     oom_kill_disable: bool,
     pids_limit: Option<i64>,
-    ulimits: Option<Vec<ShownUlimit>>,
+    ulimits: Vec<ShownUlimit>,
 }
 
 #[derive(Serialize)]
@@ -169,6 +181,14 @@ impl HostConfig {
         HostConfig {
             binds: some(binds(settings)),
             container_id_file: settings.id_file.clone().unwrap_or_default(),
+            log_config: LogConfig {
+                kind: match container.log.driver {
+                    LogDriver::JsonFile => "json-file",
+                    LogDriver::None => "none",
+                    LogDriver::Journald => "journald",
+                },
+                config: container.log.options.clone(),
+            },
             network_mode: settings.network.name(),
             port_bindings: ports::wanted(container),
             restart_policy: RestartPolicy {
@@ -176,6 +196,7 @@ impl HostConfig {
                 maximum_retry_count: container.restart.most(),
             },
             auto_remove: container.auto_remove,
+            console_size: [0, 0],
             volumes_from: some(settings.volumes_from.clone()),
             annotations: Some(settings.annotations.clone()).filter(|annotations| !annotations.is_empty()),
             cap_add: some(names(&privileges.cap_add)),
@@ -219,7 +240,7 @@ impl Resources {
     fn new(settings: &Settings) -> Resources {
         let limits = &settings.limits;
         let rates = |list: &[DeviceRate]| {
-            some(list.iter().map(|device| Rate { path: device.path.clone(), rate: device.rate }).collect())
+            list.iter().map(|device| Rate { path: device.path.clone(), rate: device.rate }).collect()
         };
         Resources {
             cpu_shares: limits.cpu_shares,
@@ -249,7 +270,7 @@ impl Resources {
             memory_swappiness: limits.memory_swappiness,
             oom_kill_disable: limits.oom_kill_disable,
             pids_limit: limits.pids,
-            ulimits: some(ulimits(limits)),
+            ulimits: ulimits(limits),
         }
     }
 }
