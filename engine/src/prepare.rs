@@ -50,6 +50,7 @@ impl Owned {
     ) -> Result<Prepared, EngineError> {
         let settings = &self.container.settings;
         settings.privileges.apply(&settings.security, spec);
+        settings.open_ports(spec);
         settings.apply_limits(spec);
         if let Some(profile) = settings.security.profile(settings.privileges.capabilities())? {
             spec.linux_mut().get_or_insert_default().set_seccomp(Some(profile));

@@ -1,7 +1,7 @@
 //! Privileges of a container's processes: capabilities, groups, kernel parameters, a read-only root.
 
 use crate::security::SecurityOptions;
-use crate::settings::Settings;
+use crate::settings::{NetworkMode, Settings};
 use kiln_runtime::container::SupplementaryGroups;
 use kiln_runtime::{capability, spec};
 use oci_spec::runtime::{Process, Spec};
@@ -120,7 +120,30 @@ impl Privileges {
     }
 }
 
+/// True outside of user namespaces, where gids are those of the host.
+fn maps_all_groups() -> bool {
+    std::fs::read_to_string("/proc/self/gid_map")
+        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
 impl Settings {
+    /// Lets every user of a container with its own network listen on all ports and send pings, as in the reference
+    /// engine: ports of the container are none of the host's.
+    pub(crate) fn open_ports(&self, spec: &mut Spec) {
+        if !matches!(self.network, NetworkMode::Bridge | NetworkMode::None) {
+            return;
+        }
+        let Some(linux) = spec.linux_mut() else { return };
+        // The kernel refuses gids that a user namespace does not map.
+        let all_groups = linux.gid_mappings().is_none() && maps_all_groups();
+        let mut sysctls = linux.sysctl().clone().unwrap_or_default();
+        let ping = all_groups.then_some(("net.ipv4.ping_group_range", "0 2147483647"));
+        for (name, value) in [("net.ipv4.ip_unprivileged_port_start", "0")].into_iter().chain(ping) {
+            sysctls.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        }
+        linux.set_sysctl(Some(sysctls));
+    }
+
     /// Paths that are hidden from the container, and those that are read-only.
     pub fn closed_paths(&self) -> (Vec<String>, Vec<String>) {
         if self.privileges.privileged {
