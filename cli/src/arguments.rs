@@ -159,16 +159,21 @@ pub fn parse<T: clap::Parser>(name: &str, arguments: Vec<OsString>) -> Result<T,
     T::from_arg_matches(&matches).map_err(|error| refused(name, &error))
 }
 
-/// Replaces `--switch=true` by `--switch`, and removes `--switch=false`, as Docker's switches accept both.
+/// Replaces `--switch=true` by `--switch` and `-s=true` by `-s`, and removes `--switch=false`, as Docker's switches accept both.
 fn without_truth(command: &clap::Command, argument: OsString) -> Option<OsString> {
-    let text =
-        argument.to_str().and_then(|text| text.strip_prefix("--")).and_then(|text| text.split_once('='));
-    let Some((name, value)) = text else { return Some(argument) };
-    let is_switch = command.get_arguments().any(|known| {
-        known.get_long() == Some(name) && matches!(known.get_action(), clap::ArgAction::SetTrue)
-    });
+    let Some((name, value)) = argument.to_str().and_then(|text| text.split_once('=')) else {
+        return Some(argument);
+    };
+    let is_named = |known: &clap::Arg| match (name.strip_prefix("--"), name.strip_prefix('-')) {
+        (Some(long), _) => known.get_long() == Some(long),
+        (None, Some(short)) => known.get_short().is_some_and(|own| own.to_string() == short),
+        (None, None) => false,
+    };
+    let is_switch = command
+        .get_arguments()
+        .any(|known| is_named(known) && matches!(known.get_action(), clap::ArgAction::SetTrue));
     match value {
-        "true" | "1" | "t" if is_switch => Some(OsString::from(format!("--{name}"))),
+        "true" | "1" | "t" if is_switch => Some(OsString::from(name)),
         "false" | "0" | "f" if is_switch => None,
         _ => Some(argument),
     }
@@ -291,6 +296,7 @@ mod tests {
         assert_eq!(tty("--tty"), Some(true));
         assert_eq!(tty("--tty=true"), Some(true));
         assert_eq!(tty("--tty=false"), Some(false));
+        assert_eq!((tty("-t=true"), tty("-t=false")), (Some(true), Some(false)));
         assert_eq!(tty("--tty=perhaps"), None);
         assert_eq!(tty("--env=A=true"), Some(false));
     }

@@ -195,6 +195,7 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("container", "list", "ps"),
     ("container", "ps", "ps"),
     ("container", "rm", "rm"),
+    ("container", "remove", "rm"),
     ("container", "inspect", "inspect"),
     ("builder", "build", "build"),
     ("builder", "prune", "builder-prune"),

@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 /// Parses a time: RFC 3339 or a part of it (local time without a zone), seconds since 1970 with or without a fraction,
 /// or a duration before `now`, such as `1h30m` (moby `api/types/time`). `None` for other text.
 pub fn parse(text: &str, now: Timestamp) -> Option<Timestamp> {
-    if let Some(duration) = duration(text) {
+    // Zero is a number of seconds since 1970.
+    if let Some(duration) = duration(text).filter(|_| text != "0") {
         return now.checked_sub(duration).ok();
     }
     if let Ok(time) = text.parse::<Timestamp>() {
@@ -94,7 +95,8 @@ mod tests {
         check("42m", "2026-01-02T14:18:00Z");
         check("1h30m", "2026-01-02T13:30:00Z");
         check("1.5s", "2026-01-02T14:59:58.5Z");
-        check("0", "2026-01-02T15:00:00Z");
+        check("0", "1970-01-01T00:00:00Z");
+        check("0s", "2026-01-02T15:00:00Z");
         check("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z");
         check("2026-01-02T03:04:05.25+01:00", "2026-01-02T02:04:05.25Z");
         check("1136073845", "2006-01-01T00:04:05Z");

@@ -250,3 +250,8 @@ fn color_on(is_terminal: bool) -> Color {
 pub fn is_terminal() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
+
+/// True when standard output is a terminal.
+pub fn answers_to_terminal() -> bool {
+    rustix::termios::isatty(std::io::stdout())
+}

@@ -155,8 +155,11 @@ pub fn copy(source: &Place<'_>, target: &Place<'_>, options: CopyOptions) -> Res
 /// # Errors
 /// Fails when the path does not exist, or a file cannot be read or `output` cannot be written.
 pub fn copy_out(source: &Place<'_>, output: impl Write, options: CopyOptions) -> Result<(), CopyError> {
+    let is_followed = options.follows && source.last_name().is_some();
     let source = source.source(options.follows)?;
-    archive(source.dir, &source.name, &source.shown, output)?;
+    // A followed link has the name of its target, except that a directory's content has none.
+    let name = if is_followed { &source.real } else { &source.shown };
+    archive(source.dir, &source.name, name, output)?;
     Ok(())
 }
 
@@ -181,6 +184,8 @@ struct Source {
     is_dir: bool,
     /// Name of the first entry of its tar; `.` for contents without their directory.
     shown: Vec<u8>,
+    /// Name after links were followed; `.` for the root directory.
+    real: Vec<u8>,
 }
 
 impl Place<'_> {
@@ -208,7 +213,8 @@ impl Place<'_> {
             None if self.is_contents() || real.name().is_none() => b".".to_vec(),
             None => real.name().map(|name| name.to_bytes().to_vec()).unwrap_or_default(),
         };
-        Ok(Source { dir, name, is_dir, shown })
+        let real = real.name().map_or_else(|| b".".to_vec(), |name| name.to_bytes().to_vec());
+        Ok(Source { dir, name, is_dir, shown, real })
     }
 
     /// Directory below which the source is unpacked, and the name of its first entry there.

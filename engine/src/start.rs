@@ -287,11 +287,13 @@ impl Resources {
 /// everything else.
 pub fn start_code(error: &EngineError) -> i32 {
     const ENOENT: i32 = 2;
-    let EngineError::Start(SpawnError::Setup(SetupError { stage: Stage::Exec, call, errno, .. })) = error
-    else {
+    let EngineError::Start(SpawnError::Setup(SetupError { stage, call, errno, .. })) = error else {
         return 125;
     };
     match (call.as_str(), *errno) {
+        // As in the reference, a working directory that does not exist is like a program that does not.
+        ("chdir", ENOENT) => 127,
+        _ if *stage != Stage::Exec => 125,
         ("exec", ENOENT) => 127,
         ("exec", _) => 126,
         _ => 125,

@@ -25,7 +25,7 @@ struct Cp {
     /// Copy what a link at the end of the source leads to, not the link
     #[arg(short = 'L', long)]
     follow_link: bool,
-    /// Do not report what was copied
+    /// Do not report on a terminal what was copied
     #[arg(short, long)]
     quiet: bool,
     /// Source: a path, CONTAINER:PATH, or - for a tar from standard input
@@ -52,9 +52,16 @@ pub fn describe() -> clap::Command {
     <Cp as clap::CommandFactory>::command()
 }
 
-/// Copies a file or directory, and reports its size on standard error.
+/// Copies a file or directory. When standard output is a terminal, reports the size on standard error.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let cp: Cp = arguments::parse("cp", arguments)?;
+    for (argument, name) in [(&cp.source, "source"), (&cp.destination, "destination")] {
+        if argument.is_empty() {
+            return Err(
+                CliError::failed(format!("{name} can not be empty")).hint("write . for this directory")
+            );
+        }
+    }
     let (source, destination) = (end(cp.source.as_bytes()), end(cp.destination.as_bytes()));
     let name = match (&source, &destination) {
         (End::Container(..), End::Container(..)) => {
@@ -133,7 +140,7 @@ impl Cp {
             let path = String::from_utf8_lossy(path);
             ui::tell_line(&format!("warning: {path} is a device of the container and was left out"));
         }
-        if !self.quiet {
+        if !self.quiet && ui::answers_to_terminal() {
             let destination = self.destination.to_string_lossy();
             ui::tell_line(&format!("Successfully copied {} to {destination}", text::size(placed.size)));
         }

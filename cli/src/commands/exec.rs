@@ -130,7 +130,7 @@ impl Exec {
         }
         let mut environment = Vec::new();
         for path in &self.env_file {
-            environment.extend(read_env_file(path)?);
+            environment.extend(read_env_file(path).map_err(|error| error.with_code(code::FAILURE))?);
         }
         environment.extend(self.env.iter().cloned());
         Ok(ExecOptions {

@@ -36,7 +36,7 @@ struct Images {
     /// Format each image with a Go template, as `table …` or as json
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Show only this repository, or this tag of it
+    /// Show only this repository, or this tag of it; * and ? stand for other characters
     #[arg(value_name = "NAME[:TAG]")]
     name: Option<String>,
 }
@@ -79,23 +79,28 @@ pub fn describe() -> clap::Command {
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let images: Images = arguments::parse("images", arguments)?;
     let format = Format::read::<Row>(images.format.as_deref(), &HEAD)?;
-    let wanted = match &images.name {
-        Some(name) => Some(
-            name.parse::<Reference>()
-                .map_err(|error| CliError::failed(format!("invalid name {name:?}: {error}")))?,
-        ),
-        None => None,
-    };
-    let filter = Filter::read(&images.filter, OF_LIST)?;
+    let by_name = images.name.iter().map(|name| format!("reference={}", familiar(name)));
+    let filter = Filter::read(&images.filter.iter().cloned().chain(by_name).collect::<Vec<_>>(), OF_LIST)?;
     let session = Session::open(globals)?;
-    let rows = images.rows(&session.store, wanted.as_ref(), &filter)?;
+    let rows = images.rows(&session.store, &filter)?;
     if images.quiet && images.format.is_none() {
-        let mut shown = std::collections::BTreeSet::new();
-        rows.iter().filter(|row| shown.insert(&row.id)).for_each(|row| ui::line(&row.id));
+        rows.iter().for_each(|row| ui::line(&row.id));
         return Ok(0);
+    }
+    if rows.is_empty() && images.name.as_deref() == Some("ls") {
+        ui::tell_line("No images found matching \"ls\": did you mean \"kiln image ls\"?");
     }
     format.print(&rows, || images.table(&rows))?;
     Ok(0)
+}
+
+/// The short form of a name, as patterns match it.
+fn familiar(name: &str) -> String {
+    match name.parse::<Reference>() {
+        Ok(name) if name.tag().is_some() => name.familiar(),
+        Ok(name) => name.familiar_repository(),
+        Err(_) => name.to_owned(),
+    }
 }
 
 impl Images {
@@ -112,7 +117,7 @@ impl Images {
         text::table(&head, &rows.iter().map(cells).collect::<Vec<_>>())
     }
 
-    fn rows(&self, store: &Store, wanted: Option<&Reference>, filter: &Filter) -> Result<Vec<Row>, CliError> {
+    fn rows(&self, store: &Store, filter: &Filter) -> Result<Vec<Row>, CliError> {
         let mut images = filter.take(store, store.images()?)?;
         images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
         let tags = store.tags()?;
@@ -130,12 +135,12 @@ impl Images {
             if filter.dangling().is_some_and(|dangling| dangling != names.is_empty()) {
                 continue;
             }
-            names.retain(|name| wanted.is_none_or(|wanted| matches(name, wanted)) && filter.takes_name(name));
+            names.retain(|name| filter.takes_name(name));
             let digest_of = |name: &Reference| {
                 let found = digests.iter().find(|(repository, _)| *repository == name.repository());
                 found.map_or_else(|| NONE.to_owned(), |(_, digest)| digest.to_string())
             };
-            if names.is_empty() && wanted.is_none() && !filter.has_references() {
+            if names.is_empty() && !filter.has_references() {
                 rows.push(self.row(image, NONE.to_owned(), NONE.to_owned(), NONE.to_owned()));
             }
             rows.extend(names.iter().map(|name| {
@@ -162,9 +167,4 @@ impl Images {
             virtual_size: text::size(image.size),
         }
     }
-}
-
-fn matches(name: &Reference, wanted: &Reference) -> bool {
-    let tag = wanted.tag().is_none_or(|tag| name.tag() == Some(tag));
-    tag && name.repository() == wanted.repository()
 }

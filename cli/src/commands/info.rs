@@ -54,6 +54,7 @@ struct Info {
 struct StoreInfo {
     containers: usize,
     containers_running: usize,
+    containers_paused: usize,
     containers_stopped: usize,
     images: usize,
     docker_root_dir: String,
@@ -101,13 +102,19 @@ impl StoreInfo {
             Listed::Sound(container) => matches!(container.state, State::Exited { .. }),
             Listed::Damaged(_) => true,
         };
+        let is_paused = |one: &&Listed| match one {
+            Listed::Sound(container) => matches!(container.state, State::Running { paused: true, .. }),
+            Listed::Damaged(_) => false,
+        };
+        let paused = containers.iter().filter(is_paused).count();
         let stopped = containers.iter().filter(is_stopped).count();
         let images: BTreeSet<String> =
             session.store.images()?.iter().map(|image| image.id.to_string()).collect();
         let mirrors = session.config.registry.mirrors.iter();
         Ok(StoreInfo {
             containers: containers.len(),
-            containers_running: running,
+            containers_running: running - paused,
+            containers_paused: paused,
             containers_stopped: stopped,
             images: images.len(),
             docker_root_dir: session.store.root().display().to_string(),
@@ -171,7 +178,7 @@ impl Info {
         if let Some(store) = &self.store {
             line("Containers", &store.containers);
             line(" Running", &store.containers_running);
-            line(" Paused", &0);
+            line(" Paused", &store.containers_paused);
             line(" Stopped", &store.containers_stopped);
             line("Images", &store.images);
         }

@@ -102,7 +102,9 @@ impl Logs {
                 }
             },
         };
-        let (since, until) = (time("since", &self.since, now)?, time("until", &self.until, now)?);
+        // As in the reference, the beginning of 1970 is no end.
+        let until = self.until.clone().filter(|text| text != "0");
+        let (since, until) = (time("since", &self.since, now)?, time("until", &until, now)?);
         Ok(LogQuery { since, until, tail })
     }
 

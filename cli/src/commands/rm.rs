@@ -12,7 +12,7 @@ use std::ffi::OsString;
 /// Remove containers.
 #[derive(Debug, Parser)]
 struct Rm {
-    /// Kill running containers first, and ignore containers that do not exist
+    /// Kill running containers first, and do not fail for containers that do not exist
     #[arg(short, long)]
     force: bool,
     /// Remove anonymous volumes of the containers as well
@@ -44,10 +44,12 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         });
         match removed {
             Ok(()) => ui::line(name),
-            Err(EngineError::NoSuchContainer(_)) if rm.force => {}
             Err(error) => {
+                // With -f it is enough that there is none.
+                if !(rm.force && matches!(error, EngineError::NoSuchContainer(_))) {
+                    code = code::FAILURE;
+                }
                 missing::container(&containers, error).report();
-                code = code::FAILURE;
             }
         }
     }

@@ -15,7 +15,7 @@ use std::ffi::OsString;
 /// Remove images.
 #[derive(Debug, Parser)]
 struct Rmi {
-    /// Remove images that stopped containers use, and ignore images that do not exist
+    /// Remove images that stopped containers use, and do not fail for images that do not exist
     #[arg(short, long)]
     force: bool,
     /// Remove these images: names or ids
@@ -38,10 +38,12 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     for name in &rmi.images {
         match remove(&session.store, &containers, name, rmi.force) {
             Ok(removed) => removed.iter().for_each(show),
-            Err(Refused::Missing) if rmi.force => {}
             Err(Refused::Missing) => {
                 missing::image(&session.store, StoreError::NoSuchImage(familiar(name))).report();
-                code = code::FAILURE;
+                // With -f it is enough that there is none.
+                if !rmi.force {
+                    code = code::FAILURE;
+                }
             }
             Err(Refused::Because(error)) => {
                 error.report();

@@ -73,6 +73,9 @@ pub fn describe() -> clap::Command {
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let run: Run = arguments::parse_leading("run", arguments)?;
     let streams = Streams::parse(&run.attach, run.flags.interactive)?;
+    if run.detach && streams.are_given {
+        return Err(CliError::failed("conflicting options: cannot specify both --attach and --detach"));
+    }
     let options = run.options(&streams).map_err(|error| error.with_code(code::USAGE))?;
     let keys = DetachKeys::parse(run.detach_keys.as_deref())?;
     let foreground = streams.foreground(run.flags.tty, keys);
@@ -135,10 +138,10 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Reads the flags `-a` and `-i`: without `-a`, all streams.
+    /// Reads the flags `-a` and `-i`: without `-a`, both outputs; with `-i`, always the input.
     fn parse(given: &[String], interactive: bool) -> Result<Streams, CliError> {
         let mut streams = Streams {
-            input: interactive && given.is_empty(),
+            input: interactive,
             stdout: given.is_empty(),
             stderr: given.is_empty(),
             are_given: !given.is_empty(),
@@ -166,10 +169,6 @@ impl Streams {
 
 impl Run {
     fn options(&self, streams: &Streams) -> Result<RunOptions, CliError> {
-        let conflict = |flags: &str| Err(CliError::failed(format!("conflicting options: {flags}")));
-        if self.detach && streams.are_given {
-            return conflict("-a and -d");
-        }
         if self.wait_timeout.is_some() && !self.wait {
             return Err(
                 CliError::failed("--wait-timeout is for containers that are waited for").hint("add --wait")

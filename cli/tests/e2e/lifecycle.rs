@@ -267,7 +267,7 @@ fn conflicting_and_unknown_flags_are_refused() {
     fixture.ok("pull -q busybox");
     fixture.ok("create --name idle busybox");
     for (words, code, gist) in [
-        ("run -d -a stdout busybox", 125, "conflicting options: -a and -d"),
+        ("run -d -a stdout busybox", 1, "conflicting options: cannot specify both --attach and --detach"),
         ("run --rm --restart always busybox", 125, "cannot specify both --restart and --rm"),
         ("run --restart sometimes busybox", 125, "unknown policy 'sometimes'"),
         ("run --restart always:3 busybox", 125, "maximum retry count can only be used with 'on-failure'"),

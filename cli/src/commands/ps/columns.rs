@@ -1,4 +1,4 @@
-//! Columns of `kiln ps` that are made of several values: command, mounts and ports.
+//! Columns of `kiln ps` that are made of several values: the command and mounts.
 
 use crate::text;
 use kiln_engine::Container;

@@ -107,6 +107,7 @@ impl LifeFlags {
     fn annotations(&self) -> Result<BTreeMap<String, String>, CliError> {
         let pair = |text: &String| match text.split_once('=') {
             Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+            None if !text.is_empty() => Ok((text.clone(), String::new())),
             _ => Err(refused(format!(
                 "invalid argument {text:?} for \"--annotation\" flag: expected NAME=VALUE"
             ))),
