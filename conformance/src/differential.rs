@@ -157,6 +157,24 @@ impl Base {
     }
 }
 
+/// Loads the base image `busybox` into the engine, from its OCI layout.
+///
+/// # Errors
+///
+/// Fails when `skopeo` or `docker` does.
+pub fn load_base(layout: &Path) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let archive = dir.path().join("busybox.tar");
+    let target = format!("docker-archive:{}:busybox:latest", archive.display());
+    let source = format!("oci:{}", layout.display());
+    let copied = Command::new("skopeo").args(["copy", "-q", &source, &target]).status()?;
+    let loaded = Command::new("docker").arg("load").arg("-qi").arg(&archive).status()?;
+    if !copied.success() || !loaded.success() {
+        bail!("loading the base image into the engine");
+    }
+    Ok(())
+}
+
 fn texts(list: &Value) -> Vec<String> {
     let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
     list.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()

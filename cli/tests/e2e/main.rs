@@ -14,6 +14,7 @@ mod cgroups;
 mod chaos;
 mod claims;
 mod command_line;
+mod commands;
 mod commit;
 mod concurrency;
 mod containers;

@@ -28,7 +28,7 @@ fn main() -> Result<()> {
     };
     match arguments.next().as_deref() {
         Some("record") => {
-            load_base(&layout)?;
+            differential::load_base(&layout)?;
             record(&dir, &base, &chosen(arguments.collect()))
         }
         Some("compare") => {
@@ -37,20 +37,6 @@ fn main() -> Result<()> {
         }
         _ => bail!("usage: differential record|compare …"),
     }
-}
-
-/// Loads the base image into the engine.
-fn load_base(layout: &Path) -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let archive = dir.path().join("busybox.tar");
-    let target = format!("docker-archive:{}:busybox:latest", archive.display());
-    let source = format!("oci:{}", layout.display());
-    let copied = Command::new("skopeo").args(["copy", "-q", &source, &target]).status()?;
-    let loaded = Command::new("docker").arg("load").arg("-qi").arg(&archive).status()?;
-    if !copied.success() || !loaded.success() {
-        bail!("loading the base image into the engine");
-    }
-    Ok(())
 }
 
 /// Separate directory for each build: the engine identifies contexts by name.
