@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Lines with `| `, `! ` and `→ ` are the engine's standard output, standard error and exit code. Kiln's standard output
-//! and exit code are the same; where they are not, `≠ ` says why, and `~| ` and `~→ ` are Kiln's. Messages may be worded
+//! and exit code are the same; where they are not, `≠ ` has the reason, and `~| ` and `~→ ` are Kiln's. Messages may be worded
 //! in another way: `~! ` records Kiln's when it is not that of the engine. The text above the first command describes
 //! the file. Parts that differ from run to run have names: see [`VOLATILE`].
 
