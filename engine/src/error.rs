@@ -145,7 +145,7 @@ pub enum EngineError {
         /// Id of the container.
         id: String,
         /// Cause of the failure.
-        source: PublishError,
+        source: Box<PublishError>,
     },
     /// The AppArmor profile cannot be loaded or used.
     #[error(transparent)]

@@ -138,9 +138,8 @@ pub(crate) fn failure(error: &EngineError) -> StartFailure {
 fn free_port(error: &EngineError) -> Option<u16> {
     /// Number of ports to try.
     const TRIES: u16 = 100;
-    let EngineError::Publish { source: PublishError::Allocated { address, .. }, .. } = error else {
-        return None;
-    };
+    let EngineError::Publish { source, .. } = error else { return None };
+    let PublishError::Allocated { address, .. } = source.as_ref() else { return None };
     let after = (1..TRIES).map_while(|step| address.port().checked_add(step));
     let mut after = after.filter(|port| std::net::TcpListener::bind((address.ip(), *port)).is_ok());
     after.next()

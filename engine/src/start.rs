@@ -174,7 +174,7 @@ impl Owned {
                     return other.map_err(|source| EngineError::Publish {
                         name: self.container.name.clone(),
                         id: self.container.id.clone(),
-                        source,
+                        source: Box::new(source),
                     });
                 }
             }
