@@ -1,6 +1,6 @@
 //! Proxy for published ports: passes on connections from this host to its own loopback addresses, which packet rules
-//! cannot redirect because such packets may not leave the host. One thread serves all of them, in this process or in one
-//! of its own.
+//! cannot redirect because such packets may not leave the host. One thread serves all of them, in this process or in
+//! another.
 //!
 //! A stream is passed on by `splice`, so its bytes stay in the kernel; datagrams are copied. The container sees the
 //! network's gateway as the peer.
@@ -108,7 +108,7 @@ impl Proxy {
         Proxy::default()
     }
 
-    /// Proxy in a process of its own, for a caller that keeps to one thread. Panics when the caller has a second thread.
+    /// Proxy in a separate process, for a caller that keeps to one thread. Panics when the caller has a second thread.
     ///
     /// # Errors
     /// Fails when the process cannot be created.

@@ -1,4 +1,4 @@
-//! Proxy in a process of its own, for a caller that keeps to one thread.
+//! Proxy in a separate process, for a caller that keeps to one thread.
 //!
 //! Each message carries one socket or a part of the routes. The process ends, and closes all its sockets, when the other
 //! end of the connection is closed.
