@@ -222,16 +222,8 @@ pub fn solve<S: Steps>(
                 running += 1;
                 let events = events.clone();
                 let worker = move || {
-                    let done = catch_unwind(AssertUnwindSafe(|| perform(steps, job)));
-                    let (event, panic) = match done {
-                        Ok(event) => (Some(event), None),
-                        Err(panic) => (None, Some(panic)),
-                    };
                     // The receiver outlives the workers, and waits for one message from each.
-                    let _ = events.send(event);
-                    if let Some(panic) = panic {
-                        resume_unwind(panic);
-                    }
+                    let _ = events.send(catch_unwind(AssertUnwindSafe(|| perform(steps, job))));
                 };
                 let thread = std::thread::Builder::new().stack_size(WALK_STACK);
                 thread.spawn_scoped(scope, worker).expect("a thread can be started");
@@ -239,10 +231,10 @@ pub fn solve<S: Steps>(
             if running == 0 {
                 break;
             }
-            // The panic of a worker ends the build after the other workers have ended.
-            let Ok(Some(event)) = inbox.recv() else { break };
+            let Ok(event) = inbox.recv() else { break };
             running -= 1;
-            solver.hear(event);
+            // The panic of a worker ends the build, after the other workers have ended.
+            solver.hear(event.unwrap_or_else(|panic| resume_unwind(panic)));
         }
         solver.outcome(targets)
     })
