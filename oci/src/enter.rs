@@ -2,7 +2,7 @@
 
 use crate::arguments::Arguments;
 use crate::commands::Agent;
-use crate::error::OciError;
+use crate::error::{OciError, StateError};
 use crate::foreground::{self, Signals, Streams};
 use crate::state::{Container, Status, write_beside};
 use crate::terminal::{self, Handover};
@@ -95,16 +95,14 @@ fn open_running(
 ) -> Result<(Container, OwnedFd), OciError> {
     let container = globals.store.open(id)?;
     if container.status() == Status::Paused && !arguments.has("ignore-paused") {
-        return Err(OciError::State(format!(
-            "cannot exec in a paused container: {id:?} (`resume` it, or pass --ignore-paused)"
-        )));
+        return Err(StateError::ExecPaused(id.to_owned()).into());
     }
     match container.pidfd() {
-        Some(_) if !container::has_own_root(container.record.pid) => Err(OciError::State(format!(
-            "cannot exec in a container that is still being created: {id:?} (wait until `create` or `run` has started it)"
-        ))),
+        Some(_) if !container::has_own_root(container.record.pid) => {
+            Err(StateError::ExecCreating(id.to_owned()).into())
+        }
         Some(pidfd) => Ok((container, pidfd)),
-        None => Err(OciError::State(format!("cannot exec in a stopped container: {id:?}"))),
+        None => Err(StateError::ExecStopped(id.to_owned()).into()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Errors of commands, their texts, and their exit codes.
 
+use crate::state::Status;
 use kiln_network::NetworkError;
 use kiln_runtime::SpawnError;
 use kiln_runtime::cgroup::CgroupError;
@@ -13,6 +14,57 @@ use rustix::io::Errno;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+
+/// State of a container that does not permit a command. The texts are those of runc where tools read them.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Its record is incomplete.
+    #[error(
+        "container {0:?} is being created, or its creation was interrupted; `delete --force {0}` removes it"
+    )]
+    Creating(String),
+    /// A process was to be started in a paused container.
+    #[error("cannot exec in a paused container: {0:?} (`resume` it, or pass --ignore-paused)")]
+    ExecPaused(String),
+    /// A process was to be started in a container whose own root is not set up.
+    #[error(
+        "cannot exec in a container that is still being created: {0:?} (wait until `create` or `run` has started it)"
+    )]
+    ExecCreating(String),
+    /// A process was to be started in a container that has ended.
+    #[error("cannot exec in a stopped container: {0:?}")]
+    ExecStopped(String),
+    /// Events were asked for of a container that has ended.
+    #[error("container with id {0} is not running")]
+    NoEvents(String),
+    /// A container that neither runs nor was created was to be paused.
+    #[error("container not running or created: {0}; only such a one can be paused")]
+    NotPausable(Status),
+    /// A container that is not paused was to go on.
+    #[error("container not paused: it is {0}")]
+    NotPaused(Status),
+    /// A container that has ended was to be started.
+    #[error("cannot start a container that has stopped: {0:?}")]
+    StartStopped(String),
+    /// A container that runs was to be started.
+    #[error("cannot start an already running container: {0:?}")]
+    StartRunning(String),
+    /// The configuration names no program.
+    #[error("cannot start container {0:?}: its configuration has no `process`, which says what to run")]
+    NoProcess(String),
+    /// The first process ended before the start.
+    #[error("cannot start container {0:?}: its first process has ended")]
+    StartEnded(String),
+    /// A signal was for a container that has ended.
+    #[error("container not running: {0}")]
+    NotRunning(String),
+    /// A container that has not ended was to be deleted.
+    #[error("cannot delete container {0:?} that is not stopped: {1} (use `kill`, or `delete --force`)")]
+    NotStopped(String, Status),
+    /// The first process did not end in time.
+    #[error("container {0:?} does not end although it was killed")]
+    Unkillable(String),
+}
 
 /// Reason why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +85,8 @@ pub enum OciError {
     #[error("container with given ID already exists: {0}")]
     Exists(String),
     /// The container's state does not permit the command.
-    #[error("{0}")]
-    State(String),
+    #[error(transparent)]
+    State(#[from] StateError),
     /// An operation on a file failed.
     #[error("cannot {what} `{path}`: {reason}", path = path.display(), reason = reason(source))]
     File {

@@ -22,7 +22,8 @@ mod state;
 mod terminal;
 mod user;
 
-pub use error::{OciError, PsError};
+pub use error::{OciError, PsError, StateError};
+pub use state::Status;
 
 use arguments::{Arguments, Flag, switch, value};
 use commands::COMMANDS;

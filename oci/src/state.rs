@@ -4,7 +4,7 @@
 //! A process is identified by its pid and its start time, so that a reused pid is not mistaken for it. All files are
 //! written under a temporary name and renamed.
 
-use crate::error::OciError;
+use crate::error::{OciError, StateError};
 use kiln_runtime::cgroup::{Extent, Groups};
 use kiln_runtime::container::cgroup_place;
 use kiln_runtime::host::Host;
@@ -50,11 +50,16 @@ pub(crate) struct Record {
 /// Status of a container in its lifecycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Status {
+pub enum Status {
+    /// Its creation has not ended.
     Creating,
+    /// It waits to be started.
     Created,
+    /// Its program runs.
     Running,
+    /// Its processes are frozen.
     Paused,
+    /// Its program has ended.
     Stopped,
 }
 
@@ -143,9 +148,7 @@ impl Store {
     /// Opens an existing container.
     pub(crate) fn open(&self, id: &str) -> Result<Container, OciError> {
         let dir = self.dir(id)?;
-        let (record, config) = dir.read()?.ok_or_else(|| {
-            OciError::State(format!("container {id:?} is being created, or its creation was interrupted; `delete --force {id}` removes it"))
-        })?;
+        let (record, config) = dir.read()?.ok_or_else(|| StateError::Creating(id.to_owned()))?;
         Ok(Container { dir, record, config })
     }
 

@@ -1,7 +1,7 @@
 //! `events`: periodic statistics of a container, and reports of out-of-memory kills.
 
 use crate::arguments::Arguments;
-use crate::error::OciError;
+use crate::error::{OciError, StateError};
 use crate::state::Status;
 use crate::{Globals, print};
 use kiln_runtime::cgroup::OutOfMemory;
@@ -30,7 +30,7 @@ pub(super) fn events(globals: &Globals, arguments: &Arguments) -> Result<u8, Oci
     let interval = duration(arguments.get("interval").unwrap_or("5s"))?;
     let pidfd = match (container.status(), container.pidfd()) {
         (Status::Stopped, _) | (_, None) => {
-            return Err(OciError::State(format!("container with id {id} is not running")));
+            return Err(StateError::NoEvents(id.to_owned()).into());
         }
         (_, Some(pidfd)) => pidfd,
     };

@@ -2,7 +2,7 @@
 
 use super::Agent;
 use crate::arguments::Arguments;
-use crate::error::OciError;
+use crate::error::{OciError, StateError};
 use crate::readiness::Readiness;
 use crate::state::{Container, Record, Status};
 use crate::{Globals, hooks};
@@ -21,21 +21,19 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
     match container.status() {
         Status::Created => {}
         Status::Stopped => {
-            return Err(OciError::State(format!("cannot start a container that has stopped: {id:?}")));
+            return Err(StateError::StartStopped(id.clone()).into());
         }
         Status::Creating | Status::Running | Status::Paused => {
-            return Err(OciError::State(format!("cannot start an already running container: {id:?}")));
+            return Err(StateError::StartRunning(id.clone()).into());
         }
     }
     let spec = container.config()?;
     if spec.process().is_none() {
-        return Err(OciError::State(format!(
-            "cannot start container {id:?}: its configuration has no `process`, which says what to run"
-        )));
+        return Err(StateError::NoProcess(id.clone()).into());
     }
     let agent = Agent::of(&spec)?;
     let Some(gate) = container.dir.connect() else {
-        return Err(OciError::State(format!("cannot start container {id:?}: its first process has ended")));
+        return Err(StateError::StartEnded(id.clone()).into());
     };
     let readiness = Readiness::wanted(container.dir.path());
     let ready = readiness.as_ref().map(Readiness::listen).transpose()?.flatten();
@@ -44,9 +42,7 @@ pub(super) fn start(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
     let opened = launch::open_gate(&gate, &state, container.record.pid, &mut steps);
     if let Err(error) = opened {
         return Err(match error {
-            SpawnError::Helper(..) | SpawnError::HelperGone => {
-                OciError::State(format!("cannot start container {id:?}: its first process has ended"))
-            }
+            SpawnError::Helper(..) | SpawnError::HelperGone => StateError::StartEnded(id.clone()).into(),
             error => OciError::Start(error),
         });
     }
@@ -99,7 +95,7 @@ pub(super) fn kill(globals: &Globals, arguments: &Arguments) -> Result<u8, OciEr
             return Ok(0);
         }
     }
-    let gone = || OciError::State(format!("container not running: {id}"));
+    let gone = || OciError::from(StateError::NotRunning(id.to_owned()));
     // Without a pid namespace for the first process, the other processes outlive it.
     let groups = &container.record.groups;
     let others = number == KILL && !groups.is_empty() && !has_own_numbers(&container);
@@ -165,9 +161,7 @@ fn delete_one(globals: &Globals, id: &str, force: bool) -> Result<(), OciError> 
         Status::Created => end(&container)?,
         _ if force => end(&container)?,
         status => {
-            return Err(OciError::State(format!(
-                "cannot delete container {id:?} that is not stopped: {status} (use `kill`, or `delete --force`)"
-            )));
+            return Err(StateError::NotStopped(id.to_owned(), status).into());
         }
     }
     let groups = &container.record.groups;
@@ -201,7 +195,7 @@ fn end(container: &Container) -> Result<(), OciError> {
     if wait_for(&pidfd, 10) {
         return Ok(());
     }
-    Err(OciError::State(format!("container {:?} does not end although it was killed", container.record.id)))
+    Err(StateError::Unkillable(container.record.id.clone()).into())
 }
 
 fn wait_for(pidfd: &OwnedFd, seconds: i64) -> bool {

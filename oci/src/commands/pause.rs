@@ -2,7 +2,7 @@
 
 use crate::Globals;
 use crate::arguments::Arguments;
-use crate::error::OciError;
+use crate::error::{OciError, StateError};
 use crate::state::Status;
 
 pub(super) fn pause(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
@@ -13,9 +13,7 @@ pub(super) fn pause(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
             container.record.groups.freeze(true)?;
         }
         status => {
-            return Err(OciError::State(format!(
-                "container not running or created: {status}; only such a one can be paused"
-            )));
+            return Err(StateError::NotPausable(status).into());
         }
     }
     Ok(0)
@@ -24,7 +22,7 @@ pub(super) fn pause(globals: &Globals, arguments: &Arguments) -> Result<u8, OciE
 pub(super) fn resume(globals: &Globals, arguments: &Arguments) -> Result<u8, OciError> {
     let container = globals.store.open(arguments.id("resume")?)?;
     if !container.record.groups.is_frozen() {
-        return Err(OciError::State(format!("container not paused: it is {}", container.status())));
+        return Err(StateError::NotPaused(container.status()).into());
     }
     container.record.groups.freeze(false)?;
     Ok(0)
