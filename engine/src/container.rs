@@ -416,12 +416,12 @@ impl Records {
     /// success.
     ///
     /// # Errors
-    /// [`EngineError::IsRunning`] when it runs and `kill` is false, and [`EngineError::Busy`] when another process
+    /// [`EngineError::IsRunning`] and [`EngineError::IsRestarting`] without `kill`, and [`EngineError::Busy`] when another process
     /// holds its lock for another reason.
     pub fn remove(&self, container: &Listed, kill: bool) -> Result<(), EngineError> {
         let id = container.id();
         let began = Instant::now();
-        let mut is_told = false;
+        let (mut is_told, mut ends_for_good) = (false, false);
         loop {
             match (self.lock(id), container) {
                 (Ok(Lock::Held(_lock)), _) if !self.is_orphan(id) => {
@@ -437,22 +437,39 @@ impl Records {
                 (Err(_), Listed::Damaged(_)) => return self.erase(id),
                 (Err(error), Listed::Sound(_)) => return Err(error.into()),
             }
-            if let Ok(Some(Container { state: State::Running { pid, .. }, name, .. })) = self.read(id) {
-                if !kill {
+            match self.read(id) {
+                Ok(Some(Container { state: State::Running { .. }, name, .. })) if !kill => {
                     return Err(EngineError::IsRunning(name));
                 }
-                self.kill(id, pid)?;
-                if let Listed::Sound(container) = container
-                    && !std::mem::replace(&mut is_told, true)
-                {
-                    self.event(container, "kill", &[("signal", "9".to_owned())]);
+                Ok(Some(Container { state: State::Restarting { .. }, name, .. })) if !kill => {
+                    return Err(EngineError::IsRestarting(name));
                 }
+                Ok(Some(Container { state: State::Running { pid, .. }, .. })) => {
+                    ends_for_good = ends_for_good || self.end_restarts(container);
+                    self.kill(id, pid)?;
+                    if let Listed::Sound(container) = container
+                        && !std::mem::replace(&mut is_told, true)
+                    {
+                        self.event(container, "kill", &[("signal", "9".to_owned())]);
+                    }
+                }
+                Ok(Some(Container { state: State::Restarting { .. }, .. })) => {
+                    ends_for_good = ends_for_good || self.end_restarts(container);
+                }
+                _ => {}
             }
             if began.elapsed() > PATIENCE {
                 return Err(EngineError::Busy(id.to_owned()));
             }
             std::thread::sleep(PAUSE);
         }
+    }
+
+    /// Makes the monitor of a container that is removed not start it again; false while it cannot be reached.
+    fn end_restarts(&self, container: &Listed) -> bool {
+        let Listed::Sound(container) = container else { return true };
+        let monitor = self.connect(container).ok().flatten();
+        monitor.is_some_and(|monitor| monitor.stop().is_ok())
     }
 
     /// True when the program of a container runs and no monitor serves it: its monitor was killed.

@@ -42,6 +42,11 @@ pub enum EngineError {
         "cannot remove container \"/{0}\": container is running: stop the container before removing or force remove"
     )]
     IsRunning(String),
+    /// The container is started again soon, and killing it was not requested.
+    #[error(
+        "cannot remove container \"/{0}\": container is restarting: stop the container before removing or force remove"
+    )]
+    IsRestarting(String),
     /// The container's program does not run.
     #[error("container {0} is not running")]
     NotRunning(String),

@@ -360,3 +360,22 @@ fn a_created_container_that_is_removed_at_its_end_waits_for_its_start() {
     assert_eq!(fixture.ok("start -a once"), "ran\n");
     assert_eq!(fixture.ok("ps -aq"), "");
 }
+
+/// A removal by force ends restarts, also in the time before one; without force it is refused.
+#[test]
+fn containers_that_start_again_are_removed_by_force() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    shell(&fixture, "-d --name runs --restart always", "sleep 1000");
+    shell(&fixture, "-d --name fails --restart always", "exit 1");
+    until(&fixture, "inspect -f {{.State.Status}}/{{.RestartCount}} fails", |done| {
+        // By then the time before the next start is longer than the command takes.
+        done.out.starts_with("restarting/4")
+    });
+    let refused = fixture.words("rm fails");
+    let text = "container is restarting: stop the container before removing or force remove";
+    assert!(refused.code == 1 && refused.err.contains(text), "{}", refused.err);
+    // Before, the monitor started the program again after each kill, and the command gave up.
+    assert_eq!(fixture.ok("rm -f runs fails"), "runs\nfails\n");
+    assert_eq!(fixture.ok("ps -aq"), "");
+}
