@@ -55,7 +55,7 @@ pub enum Status {
     Creating,
     /// It waits to be started.
     Created,
-    /// Its program runs.
+    /// Its first process runs.
     Running,
     /// Its processes are frozen.
     Paused,

@@ -39,7 +39,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let full = if wanted.contains('/') { wanted.clone() } else { format!("{wanted}/tcp") };
     let mut found = lines.iter().filter(|(inside, _)| *inside == full).peekable();
     if found.peek().is_none() {
-        return Err(CliError::failed(format!("No public port '{full}' published for {}", port.container)));
+        return Err(CliError::failed(format!("No public port '{wanted}' published for {}", port.container)));
     }
     found.for_each(|(_, address)| ui::line(&address.to_string()));
     Ok(0)

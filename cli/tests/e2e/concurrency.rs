@@ -144,7 +144,9 @@ fn containers_are_removed_while_they_run_and_end() {
         let removers: Vec<_> = (0..3).map(|_| fixture.start(&["rm", "-f", &name])).collect();
         for remover in removers {
             let done = Done::of(remover.wait_with_output().unwrap());
-            assert!(done.code == 0 && done.err.is_empty(), "{}", done.err);
+            // With -f it is enough that there is none, which is reported.
+            let is_expected = done.err.is_empty() || done.err.contains("No such container");
+            assert!(done.code == 0 && is_expected, "{}", done.err);
         }
         // It is listed a moment before its program begins: one killed then has not started.
         let code = Done::of(running.wait_with_output().unwrap()).code;

@@ -264,7 +264,7 @@ fn containers_are_kept_listed_and_removed() {
     for (template, expected) in [
         ("{{.HostConfig.NanoCPUs}} {{.HostConfig.NanoCpus}} {{.HostConfig.RestartPolicy}}", ""),
         ("{{.HostConfig.NanoCPUs}} {{.HostConfig.RestartPolicy}} {{.HostConfig.Init}}", "0 {no 0} <nil>"),
-        ("{{.HostConfig.CpuShares}} {{json .HostConfig.Ulimits}} {{.HostConfig.UsernsMode}}|", "0 null |"),
+        ("{{.HostConfig.CpuShares}} {{json .HostConfig.Ulimits}} {{.HostConfig.UsernsMode}}|", "0 [] |"),
         ("{{.State.Health}} {{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}", "<nil> none"),
         ("{{.NetworkSettings.Ports}} {{.NetworkSettings.SandboxID}}|{{.Mounts}}", "map[] |[]"),
         ("{{.Config.ExposedPorts}} {{.Config.StopTimeout}} {{.Config.Shell}}", "map[] <nil> []"),

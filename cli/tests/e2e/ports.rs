@@ -62,7 +62,7 @@ fn published_ports_lead_to_the_container() {
     assert_eq!(fixture.ok("ps -q --filter publish=8080"), "");
     assert_eq!(fixture.ok("ps -q --filter expose=53/udp").lines().count(), 1);
     let done = fixture.words("port web 99");
-    assert_eq!((done.code, done.err.contains("No public port '99/tcp' published for web")), (1, true));
+    assert_eq!((done.code, done.err.contains("No public port '99' published for web")), (1, true));
     // After a restart the service is there again; after the end nothing listens, and nothing is shown.
     fixture.ok("restart -t 0 web");
     crate::lifecycle::until(&fixture, "logs web", |done| done.out.matches("up").count() == 2);

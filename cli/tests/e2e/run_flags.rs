@@ -587,7 +587,6 @@ fn flags_that_do_nothing_are_refused() {
             ("--stop-signal NOPE", "invalid signal: NOPE"),
             ("--expose nope", "invalid port"),
             ("--expose 80/icmp", "invalid proto: icmp"),
-            ("--annotation nope", "expected NAME=VALUE"),
             ("--no-healthcheck --health-cmd x", "--no-healthcheck conflicts with --health-* options"),
             ("--health-interval 1x", "invalid duration \"1x\""),
             ("--health-interval 1us", "Interval in Healthcheck cannot be less than 1ms"),
