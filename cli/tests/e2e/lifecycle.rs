@@ -375,7 +375,7 @@ fn containers_that_start_again_are_removed_by_force() {
     let refused = fixture.words("rm fails");
     let text = "container is restarting: stop the container before removing or force remove";
     assert!(refused.code == 1 && refused.err.contains(text), "{}", refused.err);
-    // Before, the monitor started the program again after each kill, and the command gave up.
+    // Before, the monitor started the program again after each kill, and the command failed.
     assert_eq!(fixture.ok("rm -f runs fails"), "runs\nfails\n");
     assert_eq!(fixture.ok("ps -aq"), "");
 }
