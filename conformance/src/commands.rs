@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn equal_answers_have_no_problem() {
         let reference =
-            answer("x\n", "docker: Error response from daemon: No such image: x\n\nRun 'docker", 125);
+            answer("x\n", "docker: Error response from daemon: No such image: x\n\nRun 'docker\n", 125);
         let case = line(reference, None);
         assert_eq!(case.problem(&answer("x\n", "ERROR: no such image: x\nhint: pull it\n", 125)), None);
     }
