@@ -5,8 +5,8 @@
 //! events/events.json.1   those before, once the first file has become large
 //! ```
 //!
-//! Commands and monitors append to the file under a lock, so that lines are in the order of their times. An event that
-//! cannot be written is dropped: no command fails for it, and no monitor waits long for the lock.
+//! Commands and monitors append to the file under a lock, so that lines are in the order of their times. The lock is tried
+//! for half a second; then the line is written without it. An event that cannot be written is dropped: no command fails.
 
 use crate::container::{Records, random};
 use crate::record::Container;

@@ -2,7 +2,7 @@
 //! for outgoing connections, and published ports for incoming ones.
 //!
 //! A bridge and its packet rules are created when they are first needed and stay, as those of other engines do. What
-//! belongs to a container vanishes with its network namespace: nothing is deleted here. All is done by messages to the
+//! belongs to a container vanishes with its network namespace, except published ports, which are removed. All is done by messages to the
 //! kernel, in batches, without running other programs.
 //!
 //! - [`config`] configuration of a network and its ports, as data
