@@ -63,7 +63,7 @@ pub fn read(arguments: Vec<OsString>) -> Result<(Globals, &'static Command, Vec<
 
 /// Returns the command that the words after `help` name, with `--help` as its argument.
 fn for_help(mut words: Vec<OsString>) -> Result<(&'static Command, Vec<OsString>), CliError> {
-    if words.is_empty() {
+    if words.first().is_none_or(|word| ["help", "--help", "-h"].iter().any(|help| word == help)) {
         return Err(CliError::Done(help::overview()));
     }
     let name = words.remove(0).to_string_lossy().into_owned();

@@ -16,6 +16,8 @@ fn every_way_to_ask_for_help_gets_it() {
     for (line, wanted) in [
         ("help", "Usage: kiln [OPTIONS] COMMAND"),
         ("--help", "Usage: kiln [OPTIONS] COMMAND"),
+        ("help --help", "Usage: kiln [OPTIONS] COMMAND"),
+        ("help help", "Usage: kiln [OPTIONS] COMMAND"),
         ("help build", "Usage: kiln build [OPTIONS]"),
         ("build -h", "Usage: kiln build [OPTIONS]"),
         ("build --help", "Common options:"),
