@@ -70,14 +70,9 @@ impl Records {
     }
 }
 
-/// True when the process with this pid is the one that a record names, by the time of its start, and has not ended. One
-/// that has ended can stay in the list of processes, where the host's first process reaps none.
+/// True when the process with this pid is the one that a record names, by the time of its start, and has not ended.
 pub(crate) fn is_same_process(pid: i32, ticks: &str) -> bool {
-    let has_ended = || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
-    };
-    !ticks.is_empty() && Groups::start_time(pid).is_some_and(|now| now == ticks) && !has_ended()
+    Groups::is_running(pid, ticks)
 }
 
 impl Live {

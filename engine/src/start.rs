@@ -124,6 +124,11 @@ impl Owned {
         let Starting { time, console, .. } = starting;
         // The container's process has entered the namespace by now.
         resources.isolated = None;
+        if let Some(connection) = &resources.connection {
+            let ticks = Groups::start_time(process.pid).unwrap_or_default();
+            // Without the note a later monitor may not get the address again.
+            let _ = connection.note_user(process.pid, &ticks);
+        }
         Ok(Started { process, console, time, resources })
     }
 

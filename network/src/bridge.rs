@@ -65,6 +65,16 @@ pub struct Connection6 {
 }
 
 impl Connection {
+    /// Notes the first process of the container, with its start time in ticks since boot: it keeps the addresses when
+    /// this process is killed.
+    ///
+    /// # Errors
+    /// Fails when the file of the lease cannot be written.
+    pub fn note_user(&self, pid: i32, ticks: &str) -> Result<(), NetworkError> {
+        let failed = |errno: Errno| super::file("write", Path::new("lease"))(errno.into());
+        self.lease.note_user(pid, ticks).map_err(failed)
+    }
+
     /// Network namespace to start the container in.
     pub fn namespace(&self) -> BorrowedFd<'_> {
         self.namespace.as_fd()

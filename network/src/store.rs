@@ -18,6 +18,7 @@ use super::config::{Binding, Protocol};
 use super::rules::{self, Entry, Network};
 use super::sysctl::{self, Version};
 use super::{NetworkError, file, kernel};
+use kiln_runtime::cgroup::Groups;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -47,7 +48,7 @@ pub(super) struct Lease {
     pub(super) interface: String,
     /// Interface in this namespace of the address's previous user; `None` when there was none.
     pub(super) before: Option<String>,
-    _locks: Vec<OwnedFd>,
+    locks: Vec<OwnedFd>,
 }
 
 /// Existing network, as stored.
@@ -135,7 +136,7 @@ impl Store {
     ) -> Result<Option<Lease>, NetworkError> {
         let mut locks = Vec::new();
         for name in [Some(IpAddr::V4(address)), with].into_iter().flatten() {
-            match self.try_lock(name)? {
+            match self.try_take(name)? {
                 Some(lock) => locks.push(lock),
                 None => return Ok(None),
             }
@@ -144,7 +145,7 @@ impl Store {
         let interface = new_name();
         let before = replace_text(first, &interface)
             .map_err(|errno| file("write", &self.dir.join("leases"))(errno.into()))?;
-        let lease = Lease { address, interface, before, _locks: locks };
+        let lease = Lease { address, interface, before, locks };
         // Ports that a killed user of the address left behind must not lead to its next user.
         if self.ports_path(address).exists() {
             let changing = self.change()?;
@@ -161,6 +162,13 @@ impl Store {
     ) -> Result<Option<Vec<OwnedFd>>, NetworkError> {
         let names = [Some(IpAddr::V4(address)), with].into_iter().flatten();
         names.map(|name| self.try_lock(name)).collect()
+    }
+
+    /// Locks an address. `None` while it is locked, and while the process that uses it runs: the holder of the lock was
+    /// killed then, and the address stays with the user.
+    fn try_take(&self, address: IpAddr) -> Result<Option<OwnedFd>, NetworkError> {
+        let lock = self.try_lock(address)?;
+        Ok(lock.filter(|lock| !user_runs(lock)))
     }
 
     fn try_lock(&self, address: IpAddr) -> Result<Option<OwnedFd>, NetworkError> {
@@ -194,7 +202,7 @@ impl Store {
     /// True when an address of a subnet is in use.
     pub(super) fn is_used(&self, range: Subnet) -> Result<bool, NetworkError> {
         for address in addresses(&self.dir.join("leases")) {
-            if range.contains(address) && self.try_lock(IpAddr::V4(address))?.is_none() {
+            if range.contains(address) && self.try_take(IpAddr::V4(address))?.is_none() {
                 return Ok(true);
             }
         }
@@ -205,7 +213,7 @@ impl Store {
     pub(super) fn live_ports(&self, changing: &Changing) -> Result<Vec<Ports>, NetworkError> {
         let mut live = Vec::new();
         for address in addresses(&self.dir.join("ports")) {
-            match self.try_lock(IpAddr::V4(address))? {
+            match self.try_take(IpAddr::V4(address))? {
                 None => live.extend(read(&self.ports_path(address))),
                 Some(_lock) => self.forget_ports(changing, address)?,
             }
@@ -316,13 +324,38 @@ fn open_lock(path: &Path) -> Result<OwnedFd, NetworkError> {
     opened.map_err(|errno: Errno| file("open", path)(errno.into()))
 }
 
+impl Lease {
+    /// Notes the process that uses the address, by its pid and start time in ticks since boot: the address stays with it
+    /// when this process is killed.
+    pub(super) fn note_user(&self, pid: i32, ticks: &str) -> Result<(), Errno> {
+        let Some(file) = self.locks.first() else { return Ok(()) };
+        let text = format!("{} {pid} {ticks}", self.interface);
+        rustix::io::pwrite(file, text.as_bytes(), 0)?;
+        rustix::fs::ftruncate(file, text.len() as u64)
+    }
+}
+
+/// Text of a lease: the interface of the address's last user, and its process if that was noted.
+fn text_of(file: &OwnedFd) -> Result<String, Errno> {
+    let mut text = [0; 64];
+    let length = rustix::io::pread(file, &mut text, 0)?;
+    Ok(String::from_utf8_lossy(&text[..length]).into_owned())
+}
+
+/// True while the process that a lease notes runs.
+fn user_runs(file: &OwnedFd) -> bool {
+    let text = text_of(file).unwrap_or_default();
+    let mut words = text.split(' ').skip(1);
+    let user = words.next().and_then(|pid| pid.parse().ok()).zip(words.next());
+    user.is_some_and(|(pid, ticks)| Groups::is_running(pid, ticks))
+}
+
 /// Replaces the name in a file; returns the previous one.
 fn replace_text(file: &OwnedFd, name: &str) -> Result<Option<String>, Errno> {
-    let mut before = [0; 16];
-    let length = rustix::io::pread(file, &mut before, 0)?;
+    let before = text_of(file)?;
     rustix::io::pwrite(file, name.as_bytes(), 0)?;
     rustix::fs::ftruncate(file, name.len() as u64)?;
-    let before = std::str::from_utf8(&before[..length]).unwrap_or_default();
+    let before = before.split(' ').next().unwrap_or_default();
     Ok((!before.is_empty()).then(|| before.to_owned()))
 }
 

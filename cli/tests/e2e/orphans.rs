@@ -348,3 +348,23 @@ fn units_are_written_and_printed() {
     let text = String::from_utf8_lossy(&verified.stderr);
     assert!(verified.status.success() && !text.contains("kiln.service:"), "{text}");
 }
+
+/// The next container does not get the address of one whose monitor was killed, nor its link.
+#[test]
+fn addresses_stay_with_their_containers() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    shell(&fixture, "-d --name web", "while true; do sleep 0.1; done");
+    let address = |name: &str| {
+        let template = "{{.NetworkSettings.IPAddress}}";
+        fixture.kiln(&["inspect", "-f", template, name]).out.trim().to_owned()
+    };
+    let first = address("web");
+    kill_monitor(&fixture);
+    shell(&fixture, "-d --name other", "while true; do sleep 0.1; done");
+    assert_ne!(first, address("other"));
+    let gateway = fixture.kiln(&["inspect", "-f", "{{.NetworkSettings.Gateway}}", "web"]).out;
+    let done = fixture.kiln(&["exec", "web", "ping", "-c", "1", "-W", "9", gateway.trim()]);
+    assert!(done.out.contains("1 packets received"), "{}{}", done.out, done.err);
+    fixture.ok("rm -f web other");
+}

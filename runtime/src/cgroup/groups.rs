@@ -509,6 +509,16 @@ impl Groups {
             .all(|dir| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().trim().is_empty())
     }
 
+    /// True while the process with this pid and start time runs. One that has ended can stay in the list of processes,
+    /// where the host's first process reaps none.
+    pub fn is_running(pid: i32, ticks: &str) -> bool {
+        let has_ended = || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+        };
+        !ticks.is_empty() && Groups::start_time(pid).is_some_and(|now| now == ticks) && !has_ended()
+    }
+
     /// Start time of the process `pid`, in ticks since boot: together with the pid it identifies a process uniquely.
     /// `None` when it has ended.
     pub fn start_time(pid: i32) -> Option<String> {
