@@ -465,6 +465,17 @@ impl Records {
         }
     }
 
+    /// Keeps a container that is removed at its end, because a command starts it again.
+    ///
+    /// # Errors
+    /// Fails when the record cannot be written.
+    pub fn keep_for_start(&self, container: &Container) -> Result<(), EngineError> {
+        if container.auto_remove {
+            self.change(&container.id, |record| record.awaits_start = true)?;
+        }
+        Ok(())
+    }
+
     /// Makes the monitor of a container that is removed not start it again; false while it cannot be reached.
     fn end_restarts(&self, container: &Listed) -> bool {
         let Listed::Sound(container) = container else { return true };
@@ -522,11 +533,12 @@ impl Owned {
         Ok(())
     }
 
-    /// Reads the restart policy from the record: the user may have changed it since the start.
+    /// Reads from the record what the user may have changed since the start: the restart policy, and whether a command
+    /// starts it again.
     pub(crate) fn read_policy(&mut self) {
-        let may_restart = !self.container.auto_remove;
-        if let Some(Ok(Some(record))) = may_restart.then(|| self.records.read(&self.container.id)) {
+        if let Ok(Some(record)) = self.records.read(&self.container.id) {
             self.container.restart = record.restart;
+            self.container.awaits_start = record.awaits_start;
         }
     }
 
@@ -552,8 +564,7 @@ fn release_groups(container: &Container) {
 /// True when a container without a monitor is to be removed: it was to be at its end, or before its first start by a command
 /// that was killed.
 fn is_abandoned(container: &Container) -> bool {
-    let waits = container.awaits_start && matches!(container.state, State::Created { .. });
-    container.auto_remove && !waits && !container.state.is_alive()
+    container.auto_remove && !container.awaits_start && !container.state.is_alive()
 }
 
 /// State of a container whose monitor was killed; `None` when it stays: the program runs, or had ended before.

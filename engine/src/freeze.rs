@@ -24,7 +24,11 @@ impl Records {
             return Err(EngineError::AlreadyPaused(container.name.clone()));
         }
         groups.freeze(true)?;
-        self.record_freezing(&live)?;
+        if let Err(error) = self.record_freezing(&live) {
+            // A command that fails changes nothing: the record would call frozen processes running.
+            groups.freeze(false)?;
+            return Err(error);
+        }
         self.event(container, "pause", &[]);
         Ok(())
     }

@@ -37,7 +37,8 @@ pub struct Container {
     pub settings: Settings,
     /// True when it is removed at its end.
     pub auto_remove: bool,
-    /// True when no command starts it at once: with `auto_remove` it stays until it has run.
+    /// True while a start is still to come, of one that was only created or is restarted: with `auto_remove` it stays
+    /// until then.
     #[serde(default)]
     pub awaits_start: bool,
     /// State of its program.

@@ -40,6 +40,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     for name in &restart.containers {
         let restarted = sound(&containers, name).and_then(|container| {
             let monitor = session::start_monitor()?;
+            containers.keep_for_start(&container)?;
             stop_one(&containers, &container, signal, &Patience::of(restart.timeout))?;
             start_one(&containers, &container.id, monitor, None)?;
             containers.event(&container, "restart", &[]);

@@ -25,7 +25,7 @@ struct Update {
     #[arg(long, value_name = "BYTES", hide = true)]
     kernel_memory: Option<String>,
     /// Limit the number of processors, such as 1.5
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     cpus: Option<String>,
     /// Set the weight where processors are contended
     #[arg(short, long, value_name = "WEIGHT", allow_negative_numbers = true)]

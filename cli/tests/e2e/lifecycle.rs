@@ -379,3 +379,18 @@ fn containers_that_start_again_are_removed_by_force() {
     assert_eq!(fixture.ok("rm -f runs fails"), "runs\nfails\n");
     assert_eq!(fixture.ok("ps -aq"), "");
 }
+
+/// A container that is removed at its end survives a restart, and is removed at the end after it.
+#[test]
+fn restarts_keep_containers_that_are_removed_at_their_end() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let id = fixture.ok("create --rm --name web busybox sleep 1000");
+    fixture.ok("start web");
+    fixture.ok("restart -t 0 web");
+    assert_eq!(fixture.ok("ps -q --no-trunc --filter name=web"), id);
+    fixture.ok("restart -t 0 web");
+    assert_eq!(status(&fixture, "web"), "running/0");
+    fixture.ok("stop -t 0 web");
+    until(&fixture, "ps -aq", |done| done.out.is_empty());
+}

@@ -158,8 +158,12 @@ impl Serving {
     fn prepare(&mut self) -> Result<(), EngineError> {
         self.open()?;
         self.owned.container.restarts = 0;
-        if self.owned.container.is_stopped {
-            self.owned.records.change(&self.request.id, |record| record.is_stopped = false)?;
+        if self.owned.container.is_stopped || self.owned.container.awaits_start {
+            self.owned.container.awaits_start = false;
+            self.owned.records.change(&self.request.id, |record| {
+                record.is_stopped = false;
+                record.awaits_start = false;
+            })?;
         }
         Ok(())
     }
@@ -447,7 +451,7 @@ impl Serving {
         if is_out_of_memory {
             owned.records.event(&owned.container, "oom", &[]);
         }
-        if owned.container.auto_remove {
+        if owned.container.auto_remove && !owned.container.awaits_start {
             owned.records.event(&owned.container, "die", &died);
             // What cannot be removed now is removed by the next list.
             let _ = owned.records.erase(&owned.container.id);

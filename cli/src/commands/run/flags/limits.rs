@@ -27,7 +27,7 @@ pub(super) struct LimitFlags {
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     oom_score_adj: Option<i32>,
     /// Limit the number of processors, such as 1.5
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     cpus: Option<String>,
     /// Set the weight where processors are contended [default: 1024]
     #[arg(short, long, value_name = "WEIGHT", allow_negative_numbers = true)]
