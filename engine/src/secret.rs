@@ -14,7 +14,7 @@ use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -129,7 +129,7 @@ impl SecretRequest {
         let form = parts.form(text)?;
         let value = match (parts.source, parts.variable) {
             (Some(_), Some(_)) => return Err(invalid(text, "write src=FILE or env=VARIABLE, not both")),
-            (Some(path), None) => fs::read(path).map_err(|source| SecretError::File {
+            (Some(path), None) => read_most(path).map_err(|source| SecretError::File {
                 id: id.clone(),
                 path: path.to_owned(),
                 source,
@@ -151,6 +151,13 @@ impl SecretRequest {
     }
 }
 
+/// Reads one byte more than a secret may have at most: a device has no end.
+fn read_most(path: &str) -> io::Result<Vec<u8>> {
+    let mut value = Vec::new();
+    fs::File::open(path)?.take(LARGEST as u64 + 1).read_to_end(&mut value)?;
+    Ok(value)
+}
+
 impl<'a> Parts<'a> {
     fn parse(text: &'a str) -> Result<Parts<'a>, SecretError> {
         let mut parts = Parts::default();
@@ -169,7 +176,7 @@ impl<'a> Parts<'a> {
                 _ => return Err(invalid(text, "its keys are id, src, env, type, target, mode, uid and gid")),
             }
         }
-        if parts.id.is_empty() || parts.id.contains('/') || parts.id == ".." {
+        if parts.id.is_empty() || parts.id.contains('/') || [".", ".."].contains(&parts.id) {
             return Err(invalid(text, "it needs id=NAME, a name without slashes"));
         }
         Ok(parts)
@@ -317,6 +324,8 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
         }
+        let endless = SecretRequest::parse("id=t,src=/dev/zero", |_: &str| None);
+        assert!(matches!(endless, Err(SecretError::Large(_))));
         let large = |_: &str| Some(vec![b'x'; LARGEST + 1]);
         assert!(SecretRequest::parse("id=t", large).is_err());
         assert!(SecretRequest::parse("id=t,type=env", |_: &str| Some(vec![0])).is_err());
