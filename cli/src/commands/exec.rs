@@ -66,7 +66,11 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     // Other processes of the container see this program until it runs theirs (CVE-2019-5736).
     kiln_runtime::seal::seal();
     let options = exec.options()?;
-    let keys = DetachKeys::parse(exec.detach_keys.as_deref()).map_err(|error| error.with_code(1))?;
+    // The engine of the reference reads them, and its errors end with another code than those of flags.
+    let keys = DetachKeys::parse(exec.detach_keys.as_deref()).map_err(|error| match error {
+        CliError::Flags(message, hints) => CliError::Failed { message, hints, code: code::FAILURE },
+        other => other,
+    })?;
     let attachment = match exec.detach {
         true => Attachment::none(exec.tty)?,
         false => Attachment::new(exec.tty, exec.interactive, keys)?,
