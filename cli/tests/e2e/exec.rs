@@ -232,7 +232,7 @@ fn programs_run_on_in_the_background() {
         let done = exec(&["-d", "web", program]);
         assert!(done.code == code && done.err.contains(text), "{program}: {} {}", done.code, done.err);
     }
-    assert_eq!(exec(&["--detach-keys", "nope", "web", "true"]).code, 125);
+    assert_eq!(exec(&["--detach-keys", "nope", "web", "true"]).code, 1);
     // One that still runs ends with the container, and keeps it from nothing.
     assert_eq!(exec(&["-d", "web", "sleep", "1000"]).code, 0);
     end(&fixture, "web", running);
