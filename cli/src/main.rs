@@ -8,6 +8,7 @@
 mod arguments;
 mod attach;
 mod commands;
+mod conditions;
 mod config;
 mod detach_keys;
 mod error;

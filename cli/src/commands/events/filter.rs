@@ -1,9 +1,9 @@
 //! `--filter` of `kiln events` (moby `daemon/events/filter.go`): values of one key are alternatives, except for labels;
 //! conditions of different keys must all hold.
 
+use crate::conditions::{self, Conditions};
 use crate::error::CliError;
 use kiln_engine::events::Event;
-use std::collections::BTreeMap;
 
 /// Keys of conditions.
 const KEYS: [&str; 9] =
@@ -11,9 +11,7 @@ const KEYS: [&str; 9] =
 
 /// Conditions of the user.
 #[derive(Debug, Default)]
-pub(super) struct Filter {
-    terms: BTreeMap<&'static str, Vec<String>>,
-}
+pub(super) struct Filter(Conditions);
 
 impl Filter {
     /// Reads texts of the form `KEY=VALUE`.
@@ -22,22 +20,7 @@ impl Filter {
     ///
     /// Fails for other texts and unknown keys.
     pub(super) fn read(texts: &[String]) -> Result<Filter, CliError> {
-        let mut filter = Filter::default();
-        for text in texts.iter().filter(|text| !text.is_empty()) {
-            let Some((key, value)) = text.split_once('=') else {
-                return Err(CliError::Flags(
-                    format!("invalid argument {text:?} for --filter: expected KEY=VALUE"),
-                    vec![format!("keys: {}", KEYS.join(", "))],
-                ));
-            };
-            let (key, value) = (key.trim().to_lowercase(), value.trim());
-            let Some(key) = KEYS.into_iter().find(|known| *known == key) else {
-                return Err(CliError::failed(format!("invalid filter '{key}'"))
-                    .hint(format!("one of {}", KEYS.join(", "))));
-            };
-            filter.terms.entry(key).or_default().push(value.to_owned());
-        }
-        Ok(filter)
+        Ok(Filter(Conditions::of(&conditions::read(texts, &KEYS)?)))
     }
 
     /// True for an event that meets all conditions.
@@ -49,32 +32,22 @@ impl Filter {
             own || event.actor.attributes.get(kind).is_some_and(|id| id.starts_with(value))
         };
         let of_image = event.actor.attributes.get("image").map_or(name, String::as_str);
-        self.any("type", |value| event.kind == value)
-            && self.any("event", |value| {
+        self.0.any("type", |value| event.kind == value)
+            && self.0.any("event", |value| {
                 let (action, _) = event.action.split_once(':').unwrap_or((&event.action, ""));
                 event.action == value || action == value
             })
-            && self.any("scope", |value| event.scope == value)
-            && self.any("container", |value| is("container", value))
-            && self.any("volume", |value| is("volume", value))
-            && self.any("network", |value| is("network", value))
+            && self.0.any("scope", |value| event.scope == value)
+            && self.0.any("container", |value| is("container", value))
+            && self.0.any("volume", |value| is("volume", value))
+            && self.0.any("network", |value| is("network", value))
             // There is no daemon, and no event of one.
-            && self.any("daemon", |_| false)
-            && self.any("image", |value| {
+            && self.0.any("daemon", |_| false)
+            && self.0.any("image", |value| {
                 let is_named = of_image == value || without_tag(of_image) == value;
                 event.kind == "image" && event.actor.id == value || event.kind != "volume" && is_named
             })
-            && self.values("label").iter().all(|label| has_label(event, label))
-    }
-
-    /// True when one of a key's values holds, or it has none.
-    fn any(&self, key: &str, holds: impl Fn(&str) -> bool) -> bool {
-        let values = self.values(key);
-        values.is_empty() || values.iter().any(|value| holds(value))
-    }
-
-    fn values(&self, key: &str) -> &[String] {
-        self.terms.get(key).map_or(&[], Vec::as_slice)
+            && self.0.values("label").iter().all(|label| has_label(event, label))
     }
 }
 

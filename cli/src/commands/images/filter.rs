@@ -1,5 +1,6 @@
 //! `--filter` of commands on images, as the reference reads it.
 
+use crate::conditions;
 use crate::error::CliError;
 use kiln_engine::Container;
 use kiln_image::reference::Reference;
@@ -36,22 +37,10 @@ impl Filter {
     /// # Errors
     ///
     /// Fails for other keys and for invalid values.
-    pub fn read(texts: &[String], keys: &[&str]) -> Result<Filter, CliError> {
+    pub fn read(texts: &[String], keys: &[&'static str]) -> Result<Filter, CliError> {
         let mut filter = Filter::default();
-        for text in texts.iter().filter(|text| !text.is_empty()) {
-            let Some((key, value)) = text.split_once('=') else {
-                return Err(CliError::Flags(
-                    format!("invalid argument {text:?} for --filter: expected KEY=VALUE"),
-                    vec![format!("keys: {}", keys.join(", "))],
-                ));
-            };
-            // In `label!=x` the `!` belongs to the key.
-            let (key, value) = (key.trim().to_lowercase(), value.trim());
-            if !keys.contains(&key.as_str()) {
-                return Err(CliError::failed(format!("invalid filter '{key}'"))
-                    .hint(format!("one of {}", keys.join(", "))));
-            }
-            filter.set(&key, value)?;
+        for (key, value) in conditions::read(texts, keys)? {
+            filter.set(key, value)?;
         }
         Ok(filter)
     }

@@ -2,12 +2,12 @@
 //! different keys must all hold.
 
 use super::columns;
+use crate::conditions::{self, Conditions as Terms};
 use crate::error::CliError;
 use kiln_engine::{Container, Containers, Listed, Records};
 use kiln_image::digest::DiffId;
 use kiln_image::store::{Store, StoreError};
 use regex::Regex;
-use std::collections::BTreeMap;
 
 /// Keys of conditions.
 const KEYS: [&str; 14] = [
@@ -20,7 +20,7 @@ const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 /// Conditions as the user wrote them, with valid keys and values.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
-    terms: BTreeMap<&'static str, Vec<String>>,
+    terms: Terms,
     names: Vec<Regex>,
 }
 
@@ -31,27 +31,15 @@ impl Filter {
     ///
     /// Fails for other texts, unknown keys and invalid values.
     pub(super) fn read(texts: &[String]) -> Result<Filter, CliError> {
-        let mut filter = Filter::default();
-        for text in texts.iter().filter(|text| !text.is_empty()) {
-            let Some((key, value)) = text.split_once('=') else {
-                return Err(CliError::Flags(
-                    format!("invalid argument {text:?} for --filter: expected KEY=VALUE"),
-                    vec![format!("keys: {}", KEYS.join(", "))],
-                ));
-            };
-            let (key, value) = (key.trim().to_lowercase(), value.trim());
-            let Some(key) = KEYS.into_iter().find(|known| *known == key) else {
-                return Err(CliError::failed(format!("invalid filter '{key}'"))
-                    .hint(format!("one of {}", KEYS.join(", "))));
-            };
+        let pairs = conditions::read(texts, &KEYS)?;
+        let mut names = Vec::new();
+        for (key, value) in &pairs {
             check(key, value)?;
-            if key == "name" {
-                let pattern = Regex::new(value).map_err(|_| invalid(key, value, "a regular expression"))?;
-                filter.names.push(pattern);
+            if *key == "name" {
+                names.push(Regex::new(value).map_err(|_| invalid(key, value, "a regular expression"))?);
             }
-            filter.terms.entry(key).or_default().push(value.to_owned());
         }
-        Ok(filter)
+        Ok(Filter { terms: Terms::of(&pairs), names })
     }
 
     /// Looks up the containers and images that conditions name.
@@ -65,11 +53,11 @@ impl Filter {
         containers: &Containers<'_>,
     ) -> Result<Conditions<'a>, CliError> {
         let created = |key: &str| -> Result<Vec<String>, CliError> {
-            let names = self.values(key).iter();
+            let names = self.terms.values(key).iter();
             names.map(|name| Ok(containers.find(name)?.created().to_owned())).collect()
         };
         let mut ancestors = Vec::new();
-        for name in self.values("ancestor") {
+        for name in self.terms.values("ancestor") {
             match store.resolve(name) {
                 Ok(image) => {
                     let config = store.read_image(image.clone())?.config;
@@ -82,16 +70,6 @@ impl Filter {
         }
         let (before, since) = (created("before")?, created("since")?);
         Ok(Conditions { filter: self, store, records: (**containers).clone(), before, since, ancestors })
-    }
-
-    /// True when one of a key's values holds, or it has none.
-    fn any(&self, key: &str, holds: impl Fn(&str) -> bool) -> bool {
-        let values = self.values(key);
-        values.is_empty() || values.iter().any(|value| holds(value))
-    }
-
-    fn values(&self, key: &str) -> &[String] {
-        self.terms.get(key).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -139,7 +117,7 @@ pub(super) struct Conditions<'a> {
 impl Conditions<'_> {
     /// True for conditions that running containers alone would never or seldom meet.
     pub(super) fn shows_ended(&self) -> bool {
-        ["status", "exited"].iter().any(|key| !self.filter.values(key).is_empty())
+        ["status", "exited"].iter().any(|key| !self.filter.terms.values(key).is_empty())
     }
 
     /// True for a container that meets all conditions.
@@ -150,11 +128,11 @@ impl Conditions<'_> {
         let is_named = || names.iter().any(|pattern| pattern.is_match(name) || pattern.is_match(&slashed));
         let (before, since) = (&self.before, &self.since);
         let filter = self.filter;
-        filter.any("id", |value| listed.id().contains(value))
+        filter.terms.any("id", |value| listed.id().contains(value))
             && (names.is_empty() || is_named())
             && (before.is_empty() || before.iter().any(|time| listed.created() < time.as_str()))
             && (since.is_empty() || since.iter().any(|time| listed.created() > time.as_str()))
-            && filter.any("is-task", |value| value.starts_with(['f', '0']))
+            && filter.terms.any("is-task", |value| value.starts_with(['f', '0']))
             && match listed {
                 Listed::Sound(container) => self.takes_sound(container),
                 Listed::Damaged(_) => self.takes_damaged(),
@@ -164,8 +142,8 @@ impl Conditions<'_> {
     /// True when no condition asks for what the record would have to show.
     fn takes_damaged(&self) -> bool {
         let known = ["id", "name", "before", "since", "is-task", "status"];
-        let status = self.filter.values("status");
-        self.filter.terms.keys().all(|key| known.contains(key))
+        let status = self.filter.terms.values("status");
+        self.filter.terms.keys().all(|key| known.contains(&key))
             && (status.is_empty() || status.iter().any(|value| value == "dead"))
     }
 
@@ -175,16 +153,16 @@ impl Conditions<'_> {
             _ => None,
         };
         let filter = self.filter;
-        filter.any("status", |value| container.state.status() == value)
-            && filter.any("exited", |value| code.as_deref() == Some(value))
-            && filter.any("network", |value| container.settings.network.name() == value)
-            && self.filter.values("label").iter().all(|label| has_label(container, label))
-            && (self.filter.values("ancestor").is_empty() || self.descends(container))
-            && (filter.values("health").is_empty()
-                || filter.any("health", |value| value == self.health(container)))
-            && filter.any("volume", |value| columns::has_volume(container, value))
-            && filter.any("publish", |value| publishes(container, value))
-            && filter.any("expose", |value| exposes(container, value))
+        filter.terms.any("status", |value| container.state.status() == value)
+            && filter.terms.any("exited", |value| code.as_deref() == Some(value))
+            && filter.terms.any("network", |value| container.settings.network.name() == value)
+            && self.filter.terms.values("label").iter().all(|label| has_label(container, label))
+            && (self.filter.terms.values("ancestor").is_empty() || self.descends(container))
+            && (filter.terms.values("health").is_empty()
+                || filter.terms.any("health", |value| value == self.health(container)))
+            && filter.terms.any("volume", |value| columns::has_volume(container, value))
+            && filter.terms.any("publish", |value| publishes(container, value))
+            && filter.terms.any("expose", |value| exposes(container, value))
     }
 
     fn health(&self, container: &Container) -> &'static str {
