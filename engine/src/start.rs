@@ -61,9 +61,8 @@ pub(crate) struct Resources {
 }
 
 impl Owned {
-    /// Starts the program as a child of this process, which has one thread. `root` is the mount that becomes the root, `images` are
-    /// mounts of images,
-    /// `state` a directory that is emptied at boot, `proxy` serves published ports.
+    /// Starts the program as a child of this process, which has one thread. `root` is the mount that becomes the root,
+    /// `images` are mounts of images, `state` is a directory that is emptied at boot, `proxy` serves published ports.
     ///
     /// # Errors
     /// Fails when a part of the container cannot be made. The record is unchanged then, or names a process that has
