@@ -53,7 +53,8 @@ impl Records {
     /// # Errors
     /// [`EngineError::Limit`] for limits that are invalid on this host, [`EngineError::Update`] for those that contradict
     /// the present ones, [`EngineError::Cgroup`] when the kernel refuses a value, and [`EngineError::NoSuchContainer`]
-    /// when it has been removed. The container is unchanged then.
+    /// when it has been removed. The record is unchanged then; limits that the kernel accepted before it refused one stay in
+    /// force until the container ends.
     pub fn update(&self, container: &Container, update: &Update) -> Result<Vec<String>, EngineError> {
         let capacity = Capacity::detect();
         let mut outcome = Ok(());
