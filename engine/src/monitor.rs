@@ -19,6 +19,7 @@ use kiln_runtime::fork_process;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::SocketAddrUnix;
+use std::net::SocketAddr;
 use std::path::Path;
 
 /// Name of the socket in a container's directory.
@@ -135,14 +136,14 @@ pub(crate) fn failure(error: &EngineError) -> StartFailure {
 }
 
 /// First free port after one that cannot be published because it is in use.
-fn free_port(error: &EngineError) -> Option<u16> {
+fn free_port(error: &EngineError) -> Option<SocketAddr> {
     /// Number of ports to try.
     const TRIES: u16 = 100;
     let EngineError::Publish { source, .. } = error else { return None };
     let PublishError::Allocated { address, .. } = source.as_ref() else { return None };
     let after = (1..TRIES).map_while(|step| address.port().checked_add(step));
-    let mut after = after.filter(|port| std::net::TcpListener::bind((address.ip(), *port)).is_ok());
-    after.next()
+    let mut after = after.map(|port| SocketAddr::new(address.ip(), port));
+    after.find(|address| std::net::TcpListener::bind(address).is_ok())
 }
 
 /// An error and its causes in one line.

@@ -8,6 +8,7 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Most bytes of a stream in one message: a fraction of a socket's default buffer.
@@ -103,8 +104,8 @@ pub struct StartFailure {
     pub code: i32,
     /// True when the disk is full.
     pub is_full: bool,
-    /// Free port of the host near one that is in use; `None` for other failures.
-    pub free_port: Option<u16>,
+    /// Free port near one that is in use, at the same address of the host; `None` for other failures.
+    pub free_port: Option<SocketAddr>,
 }
 
 /// Message that was received, decoded.

@@ -211,8 +211,12 @@ pub(super) fn start_error(failure: &StartFailure) -> CliError {
         Ok(code::NOT_EXECUTABLE) => failed.hint("is it a program or a script with `#!`, executable for the container's user, and made for this platform?"),
         _ if failure.is_full => failed.hint(crate::error::FULL),
         _ if failure.free_port.is_some() => {
-            let port = failure.free_port.unwrap_or_default();
-            failed.hint(format!("publish another port of the host: {port} is free (-p {port}:PORT)"))
+            // A port that was to be open to this host alone stays so.
+            let free = failure.free_port.map_or_else(String::new, |free| match free.ip().is_unspecified() {
+                true => free.port().to_string(),
+                false => free.to_string(),
+            });
+            failed.hint(format!("publish another port of the host: {free} is free (-p {free}:PORT)"))
         }
         _ if is_user => failed.hint("name a user of the image's /etc/passwd, or write a number: --user 1000:1000"),
         _ => failed,

@@ -86,7 +86,7 @@ fn ports_in_use_are_refused() {
     assert_eq!(done.code, 125);
     let expected = format!("Bind for {taken} failed: port is already allocated by container `one`");
     assert!(done.err.contains(&expected), "{}", done.err);
-    assert!(done.err.contains("is free (-p "), "{}", done.err);
+    assert!(done.err.contains("is free (-p 127.0.0.1:"), "{}", done.err);
     assert_eq!(fixture.ok("ps -a --filter name=two --format {{.State}}"), "created\n");
     fixture.ok("rm two");
     let number: u16 = taken.rsplit(':').next().unwrap().parse().unwrap();
