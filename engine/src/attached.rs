@@ -170,15 +170,16 @@ impl Attached {
 
     /// Like [`Attached::wait`] for at most `patience`; the outer `None` when that is over.
     pub fn wait_for(&self, patience: std::time::Duration) -> Option<Option<i32>> {
-        let deadline = std::time::Instant::now() + patience;
+        // A time beyond the clock is no limit.
+        let deadline = std::time::Instant::now().checked_add(patience);
         loop {
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            let left = rustix::event::Timespec {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(std::time::Instant::now()));
+            let left = left.map(|left| rustix::event::Timespec {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: left.subsec_nanos().into(),
-            };
+            });
             let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
-            match poll(&mut polled, Some(&left)) {
+            match poll(&mut polled, left.as_ref()) {
                 Ok(0) => return None,
                 Err(_) => {}
                 Ok(_) => match self.next() {

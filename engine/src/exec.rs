@@ -94,7 +94,8 @@ impl Live {
 
     /// Waits for the end of the init process, at most for `patience`; false when it has not ended.
     pub fn wait_for(&self, patience: Option<Duration>) -> bool {
-        let deadline = patience.map(|patience| Instant::now() + patience);
+        // A time beyond the clock is no limit.
+        let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let left = left

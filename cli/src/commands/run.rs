@@ -188,7 +188,9 @@ impl Run {
         if !self.wait {
             return Ok(());
         }
-        let deadline = self.wait_timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        // A time beyond the clock is no limit.
+        let deadline =
+            self.wait_timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         super::wait::until_ready(containers, container, deadline)
     }
 

@@ -394,3 +394,21 @@ fn restarts_keep_containers_that_are_removed_at_their_end() {
     fixture.ok("stop -t 0 web");
     until(&fixture, "ps -aq", |done| done.out.is_empty());
 }
+
+/// Regression: a command panicked when the end of its time was beyond the clock.
+#[test]
+fn times_beyond_the_clock_are_no_limit() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    let longest = i64::MAX;
+    for stop in [format!("stop -t {longest} web"), format!("restart -t {longest} web")] {
+        shell(&fixture, "-d --name web", script);
+        assert_eq!(fixture.ok(&stop), "web\n");
+        fixture.ok("rm -f web");
+    }
+    let wait = format!("-d --name web --stop-timeout {longest} --wait --wait-timeout {}", u64::MAX);
+    assert_eq!(shell(&fixture, &wait, script).code, 0);
+    assert_eq!(fixture.ok("stop web"), "web\n");
+    fixture.ok("rm web");
+}
