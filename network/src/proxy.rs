@@ -181,7 +181,8 @@ impl Drop for Serving {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Some(inner) = lock(&self.thread).take() {
+        let thread = lock(&self.thread).take();
+        if let Some(inner) = thread {
             inner.send(Order::End);
         }
     }

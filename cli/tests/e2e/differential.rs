@@ -23,7 +23,8 @@ fn images_are_those_of_the_reference_engine() {
         let image =
             trial.build(&|| fixture.command::<&str>(&[]), &KILN_ARGUMENTS, context.path(), &base).unwrap();
         let found = differential::differences(&reference, &image);
-        match (found.is_empty(), explained.lock().unwrap().remove(&trial.name)) {
+        let explanation = explained.lock().unwrap().remove(&trial.name);
+        match (found.is_empty(), explanation) {
             (true, None) | (false, Some(_)) => None,
             (true, Some(_)) => Some("no longer differs".to_owned()),
             (false, None) => Some(found.join("\n")),

@@ -29,6 +29,9 @@ macro_rules! fixture {
 /// Features of the kernel that are treated as missing (`kiln_runtime::host`).
 const WITHOUT: &str = "KILN_WITHOUT";
 
+/// Time after which a command is taken to hang. The slowest one takes a tenth of it on two cores.
+const LIMIT: Duration = Duration::from_secs(300);
+
 pub struct Fixture {
     dir: tempfile::TempDir,
     mirror: String,
@@ -89,7 +92,7 @@ impl Fixture {
 
     /// Runs a command to its end.
     pub fn kiln<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Done {
-        Done::of(self.command(arguments).output().unwrap())
+        Done::of(self.start(arguments).wait_with_output().unwrap())
     }
 
     /// Runs words separated by blanks.
@@ -124,7 +127,10 @@ impl Fixture {
 
     /// Starts a command with pipes for its output.
     pub fn start<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Child {
-        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        let child = self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let words: Vec<_> = arguments.iter().map(|word| word.as_ref().to_string_lossy()).collect();
+        end_in_time(&child, words.join(" "));
+        child
     }
 
     /// Nothing of this store is mounted, running or in a cgroup.
@@ -165,6 +171,21 @@ impl Done {
             err: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
+}
+
+/// Kills a command that goes on for [`LIMIT`], so that its test fails instead of the whole run.
+fn end_in_time(child: &Child, words: String) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let pid = rustix::process::Pid::from_child(child);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    std::thread::spawn(move || {
+        let limit = Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
+        if let Ok(0) = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)) {
+            eprintln!("killed after {LIMIT:?}: kiln {words}");
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        }
+    });
 }
 
 pub fn kiln() -> PathBuf {

@@ -76,7 +76,9 @@ impl Target {
 
     /// Lets signals end the command from now on, those that have come during the start as well.
     pub(in crate::commands) fn leave(&self) {
-        if let Reached::Starting(signals) = std::mem::take(&mut *self.lock()) {
+        // Unlocked before the signals are heard, which locks again.
+        let before = std::mem::take(&mut *self.lock());
+        if let Reached::Starting(signals) = before {
             signals.into_iter().for_each(|signal| self.hear(signal));
         }
     }
@@ -147,5 +149,24 @@ fn told_to_press(left: u32) -> impl FnOnce(&OwnedFd) + Send + 'static {
         ui::tell_line(&format!(
             "the program goes on after Ctrl-C: press Ctrl-C {times} more to kill the container"
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_of_the_start_are_heard_when_the_container_is_left() {
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let target = Target { shared: Arc::default(), proxy: true };
+            target.expect();
+            target.hear(SIGWINCH);
+            target.leave();
+            let is_left = matches!(*target.lock(), Reached::Nothing);
+            done.send(is_left)
+        });
+        assert_eq!(ended.recv_timeout(Duration::from_secs(20)), Ok(true));
     }
 }
