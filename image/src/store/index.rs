@@ -4,8 +4,9 @@
 //! whose loss costs time and no images.
 //!
 //! Rules: WAL is set once at creation; the busy timeout is set first; writers begin with `BEGIN IMMEDIATE`; each
-//! process has one connection, which is never used across a fork.
+//! process has one connection, which is never used across a fork, but on a full disk (see `connect`).
 
+mod connect;
 mod images;
 mod layers;
 mod record;
@@ -15,11 +16,11 @@ mod steps;
 pub(crate) use images::{Names, Untagged};
 pub use record::{ImageRecord, LayerRecord, StepRecord, TagRecord};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use schema::{SCHEMA, create, upgrade};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Properties of the store as a whole.
@@ -107,32 +108,24 @@ impl IndexError {
     }
 }
 
-/// Longest wait for another process that uses the database.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Size in bytes of a log that [`Index::shorten_log`] leaves: 64 pages.
 const LONGEST_LOG: u64 = 64 << 12;
 
-/// An open database with its connection.
+/// An open database.
 pub(crate) struct Index {
     path: PathBuf,
-    connection: Mutex<Connection>,
+    /// Connection of this process; `None` on a full disk, where each operation has its own.
+    connection: Mutex<Option<Connection>>,
 }
 
 impl Index {
     /// Opens the database at `path`; a missing or empty one is created, or is an error when `make` is false.
     pub(crate) fn open(path: &Path, make: bool) -> Result<Index, IndexError> {
         let fail = |what| move |source| IndexError::Database { what, path: path.to_owned(), source };
-        let create_it = if make { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create_it;
-        let mut connection = Connection::open_with_flags(path, flags).map_err(fail("open"))?;
-        connection.busy_timeout(PATIENCE).map_err(fail("open"))?;
-        connection.pragma_update(None, "synchronous", "NORMAL").map_err(fail("open"))?;
-        // Every command closes the database; the log is checkpointed when it has grown.
-        let no_checkpoint = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-        connection.set_db_config(no_checkpoint, true).map_err(fail("open"))?;
-        let version: i32 =
-            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail("read"))?;
+        let read = |connection| connect::version(&connection).map(|version| (connection, version));
+        let is_full = !make && connect::is_disk_full(path);
+        let opened = if is_full { connect::alone(path) } else { connect::shared(path, make) };
+        let (mut connection, version) = opened.and_then(read).map_err(fail("open"))?;
         match version {
             SCHEMA => {}
             0 if !make => return Err(IndexError::Empty { path: path.to_owned() }),
@@ -141,15 +134,21 @@ impl Index {
             found if found > SCHEMA => return Err(IndexError::TooNew { path: path.to_owned(), found }),
             _ => return Err(fail("upgrade")(rusqlite::Error::InvalidQuery)),
         }
+        let connection = (!is_full).then_some(connection);
         Ok(Index { path: path.to_owned(), connection: Mutex::new(connection) })
     }
 
-    fn connection(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Calls `work` with the connection of this process, or on a full disk with one that is closed afterwards.
+    fn with<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *connection {
+            Some(connection) => work(connection),
+            None => work(&mut connect::alone(&self.path)?),
+        }
     }
 
     fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, IndexError> {
-        query(&self.connection()).map_err(|source| self.failed("read", source))
+        self.with(|connection| query(connection)).map_err(|source| self.failed("read", source))
     }
 
     /// Converts an error, and records damage for the next command.
@@ -167,15 +166,12 @@ impl Index {
         &self,
         change: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, IndexError> {
-        let mut connection = self.connection();
-        let run = || {
+        let done = self.with(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = change(&transaction)?;
             transaction.commit()?;
             Ok(value)
-        };
-        let done = run();
-        drop(connection);
+        });
         done.map_err(|source| self.failed("write", source))
     }
 
@@ -228,15 +224,12 @@ impl Index {
         if std::fs::metadata(log).is_ok_and(|found| found.len() <= LONGEST_LOG) {
             return Ok(());
         }
-        let connection = self.connection();
-        let shorten = || {
+        let done = self.with(|connection| {
             connection.busy_timeout(Duration::ZERO)?;
             // Only an empty file remembers for the next process that its records are in the database.
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-            connection.busy_timeout(PATIENCE)
-        };
-        let done = shorten();
-        drop(connection);
+            connection.busy_timeout(connect::PATIENCE)
+        });
         done.map_err(|source| self.failed("write", source))
     }
 }

@@ -37,7 +37,8 @@ impl Store {
     pub fn open(root: &Path) -> Result<Store, StoreError> {
         let open = |error| StoreError::Open(root.to_owned(), error);
         let fresh = !root.join("oci-layout").exists();
-        for dir in ["blobs/sha256", "layers", "work", "locks", "pins", "cache", "caches", "containers"] {
+        for dir in ["blobs/sha256", "layers", "work", "locks", "pins", "cache", "caches", "containers/names"]
+        {
             let path = root.join(dir);
             if fresh || !path.exists() {
                 make_dir(&path).map_err(open)?;
