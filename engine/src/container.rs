@@ -11,6 +11,7 @@
 //! containers/ID/secrets/         values of secrets, which only root can read (see `secret`)
 //! containers/names/NAME          link whose target is the id: creating it reserves the name
 //! containers/.new-ID, .dead-ID   being created, being removed (see `directory`)
+//! spares/                        space for records on a full disk (see `spare`)
 //! ```
 //!
 //! An unreadable record affects only its container: it is listed as damaged, keeps its layers, and can be removed.
@@ -22,6 +23,7 @@ use crate::name;
 use crate::record::{self, Container, Damaged, Listed, RecordError, State, boot_id, now};
 use crate::secret;
 use crate::settings::{RunOptions, Settings};
+use crate::spare;
 use crate::spec::Dirs;
 use kiln_image::store::{Image, Store, Syncs};
 use kiln_image::sys::{self, CallError, Named};
@@ -104,6 +106,7 @@ impl<'a> Containers<'a> {
         let _using = self.store.use_layers()?;
         let stack = self.store.stack(&image.config.rootfs.diff_ids)?;
         let mut making = Making::begin(self, &id)?;
+        spare::keep(&self.root);
         // After `making`: on failure the lock on volumes is released before the container is removed, which takes it.
         let attached = self.attach(&stack, &image.config.config, options)?;
         settings.mounts.clone_from(&attached.points);
@@ -244,7 +247,7 @@ impl Records {
         let _names = self.lock_names()?;
         let name = self.take_name(wanted, &container.id)?;
         let container = Container { name, ..container };
-        write_record(&making.path(), &container)?;
+        write_record(&making.path(), &container, None)?;
         Ok((container, making.finish()?))
     }
 
@@ -277,7 +280,7 @@ impl Records {
     }
 
     pub(crate) fn write(&self, container: &Container) -> Result<(), EngineError> {
-        Ok(write_record(&self.path(&container.id), container)?)
+        Ok(write_record(&self.path(&container.id), container, Some(&self.root))?)
     }
 
     /// Changes the record of a container under the lock on all names: no other process changes it meanwhile. Returns
@@ -590,11 +593,15 @@ fn without_monitor(state: &State) -> Option<State> {
     }
 }
 
-fn write_record(dir: &Path, container: &Container) -> Result<(), CallError> {
+/// Writes a record in the directory of its container; on a full disk, in the space `spare` that the store keeps for that.
+fn write_record(dir: &Path, container: &Container, spare: Option<&Path>) -> Result<(), CallError> {
     let (new, path) = (dir.join("container.json.new"), dir.join("container.json"));
     let bytes = serde_json::to_vec(container).expect("a record is made of texts and numbers");
-    let mut file = fs::File::create(&new).call("open", &new)?;
-    file.write_all(&bytes).call("write", &new)?;
+    let written = fs::File::create(&new).call("open", &new);
+    match (written.and_then(|mut file| file.write_all(&bytes).call("write", &new)), spare) {
+        (Err(error), Some(root)) if error.is_full() => spare::write(root, &new, &bytes)?,
+        (written, _) => written?,
+    }
     fs::rename(&new, &path).call("rename", &path)
 }
 

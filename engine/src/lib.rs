@@ -32,6 +32,7 @@ mod restart;
 mod secret;
 mod security;
 pub mod settings;
+mod spare;
 mod spec;
 mod start;
 mod stats;

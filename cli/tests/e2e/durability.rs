@@ -123,6 +123,62 @@ fn full_disks_can_be_freed() {
     assert_eq!(fs::metadata(root.join("reserve")).unwrap().len(), 1 << 20, "it is there for the next time");
 }
 
+/// A process goes on to take each free block. Blocks are smaller than pages: memory that is mapped from a file may have
+/// no space.
+#[test]
+fn containers_and_images_are_managed_while_the_disk_stays_full() {
+    let fixture = fixture!();
+    let disk = fixture.path("disk.img");
+    fs::File::create(&disk).unwrap().set_len(64 << 20).unwrap();
+    let made = Command::new("mkfs.ext4").args(["-q", "-F", "-b", "1024"]).arg(&disk).status();
+    if !made.is_ok_and(|status| status.success()) {
+        skip!("needs mkfs.ext4");
+    }
+    let options = ["-o", "loop", disk.to_str().unwrap()];
+    let Some(mounted) = Mounted::new(fixture.path("live"), &options) else { skip!("needs loop devices") };
+    let root = mounted.point.join("store");
+    ok_at(&fixture, &root, "pull -q busybox");
+    ok_at(&fixture, &root, "tag busybox other:1");
+    ok_at(&fixture, &root, "run -d --name idle busybox sleep 1000");
+    let script = ["sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.02; done"];
+    let mut words = vec!["run", "-d", "--name", "asked", "busybox"];
+    words.extend(script);
+    assert!(fixture.command(&words).env("KILN_ROOT", &root).output().unwrap().status.success());
+    let is_full = std::sync::Barrier::new(2);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut filler = fs::File::create(mounted.point.join("filler")).unwrap();
+            let zeros = [0u8; 1024];
+            while std::io::Write::write_all(&mut filler, &zeros).is_ok() {}
+            is_full.wait();
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = std::io::Write::write(&mut filler, &zeros);
+            }
+        });
+        is_full.wait();
+        let results = std::panic::catch_unwind(|| {
+            assert_eq!(ok_at(&fixture, &root, "images -q").lines().count(), 2);
+            ok_at(&fixture, &root, "pause idle");
+            ok_at(&fixture, &root, "unpause idle");
+            ok_at(&fixture, &root, "stop asked");
+            assert_eq!(ok_at(&fixture, &root, "wait asked"), "3\n");
+            ok_at(&fixture, &root, "kill idle");
+            assert_eq!(ok_at(&fixture, &root, "wait idle"), "137\n");
+            ok_at(&fixture, &root, "rm idle asked");
+        });
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        if let Err(panic) = results {
+            at(&fixture, &root, "rm -f idle asked");
+            std::panic::resume_unwind(panic);
+        }
+    });
+    ok_at(&fixture, &root, "rmi -f busybox other:1");
+    assert_eq!(ok_at(&fixture, &root, "images -q"), "");
+    fs::remove_file(mounted.point.join("filler")).unwrap();
+    ok_at(&fixture, &root, "system check");
+}
+
 #[test]
 fn killed_removals_leave_nothing() {
     let fixture = fixture!();
