@@ -187,6 +187,9 @@ impl EngineError {
             EngineError::Store(error) => error.is_full(),
             EngineError::Call(error) => error.is_full(),
             EngineError::Fill(error) => error.is_full(),
+            EngineError::Start(SpawnError::Caller(error)) => {
+                error.downcast_ref::<EngineError>().is_some_and(EngineError::is_full)
+            }
             _ => false,
         }
     }

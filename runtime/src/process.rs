@@ -33,7 +33,7 @@ pub enum SpawnError {
     )]
     Killed(i32),
     /// The caller failed to do its part while the container waited.
-    #[error("{0}")]
+    #[error(transparent)]
     Caller(CallerError),
 }
 
