@@ -149,7 +149,7 @@ fn unknown(name: &str) -> CliError {
 ///
 /// Fails for unknown flags and invalid values; `CliError::Done` carries the help page.
 pub fn parse<T: clap::Parser>(name: &str, arguments: Vec<OsString>) -> Result<T, CliError> {
-    let command = help::complete(name, T::command());
+    let command = help::complete(name, T::command()).mut_args(with_any_value);
     let arguments = arguments.into_iter().filter_map(|argument| without_truth(&command, argument));
     let with_name = std::iter::once(OsString::from(name)).chain(arguments.collect::<Vec<_>>());
     let matches = command.try_get_matches_from(with_name).map_err(|error| refused(name, &error))?;
@@ -157,6 +157,14 @@ pub fn parse<T: clap::Parser>(name: &str, arguments: Vec<OsString>) -> Result<T,
         ui::choose_color(color)?;
     }
     T::from_arg_matches(&matches).map_err(|error| refused(name, &error))
+}
+
+/// Makes the argument after an option its value even when it begins with a dash, as Docker does: `--since -1` is a wrong
+/// time, and not an unknown flag.
+fn with_any_value(argument: clap::Arg) -> clap::Arg {
+    let has_one = argument.get_num_args().is_none_or(|number| number == 1.into());
+    let is_option = !argument.is_positional() && argument.get_action().takes_values();
+    if is_option && has_one { argument.allow_hyphen_values(true) } else { argument }
 }
 
 /// Replaces `--switch=true` by `--switch` and `-s=true` by `-s`, and removes `--switch=false`, as Docker's switches accept both.
