@@ -66,7 +66,9 @@ impl RestartPolicy {
             "always" => RestartPolicy::Always,
             "unless-stopped" => RestartPolicy::UnlessStopped,
             "on-failure" => {
-                let most = u32::try_from(count.unwrap_or(0)).map_err(|_| PolicyError::Negative)?;
+                let count = u64::try_from(count.unwrap_or(0)).map_err(|_| PolicyError::Negative)?;
+                // More restarts than this never happen.
+                let most = u32::try_from(count).unwrap_or(u32::MAX);
                 return Ok(RestartPolicy::OnFailure { most });
             }
             _ => return Err(PolicyError::Unknown(name.to_owned())),
@@ -150,6 +152,7 @@ mod tests {
         check("on-failure:3", Ok(RestartPolicy::OnFailure { most: 3 }));
         check("on-failure:x", Err(PolicyError::Number));
         check("on-failure:-1", Err(PolicyError::Negative));
+        check("on-failure:99999999999", Ok(RestartPolicy::OnFailure { most: u32::MAX }));
         check("always:2", Err(PolicyError::Count));
         check("sometimes", Err(PolicyError::Unknown("sometimes".to_owned())));
     }

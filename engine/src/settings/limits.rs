@@ -119,6 +119,9 @@ pub struct Ulimit {
     pub hard: u64,
 }
 
+/// Largest number that a kernel of 64 bits takes as a limit of processes (`PID_MAX_LIMIT`).
+const MOST_PIDS: i64 = 4 << 20;
+
 /// Facts about a host on which limits depend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Capacity {
@@ -199,6 +202,9 @@ pub enum LimitError {
     /// A weight out of range.
     #[error("Range of blkio weight is from 10 to 1000")]
     Weight,
+    /// More processes than a kernel has ids for (`PID_MAX_LIMIT`).
+    #[error("Invalid value {0}, the limit of processes is at most {most}: use -1 for no limit", most = MOST_PIDS)]
+    Pids(i64),
     /// A negative size of /dev/shm.
     #[error("SHM size can not be less than 0")]
     Shm,
@@ -223,6 +229,9 @@ impl Limits {
         }
         if self.shm_size < 0 {
             return Err(LimitError::Shm);
+        }
+        if let Some(pids) = self.pids.filter(|pids| *pids > MOST_PIDS) {
+            return Err(LimitError::Pids(pids));
         }
         Ok(self.warnings(capacity))
     }
@@ -517,24 +526,44 @@ pub fn size_or_none(flag: &'static str, text: &str) -> Result<i64, LimitError> {
     if text == "-1" { Ok(-1) } else { size(flag, text) }
 }
 
-/// Reads a number of processors such as `1.5`, in billionths.
+/// Reads a number of processors such as `1.5` or `3/2`, in billionths: any rational number of Go's `big.Rat`.
 ///
 /// # Errors
-/// [`LimitError::Value`] for other texts, and for more than nine digits behind the point.
+/// [`LimitError::Value`] for other texts, and for numbers that are no whole billionths.
 pub fn processors(text: &str) -> Result<i64, LimitError> {
     let unreadable = || invalid("cpus", text, format!("failed to parse {text} as a rational number"));
-    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(part) || whole.len() + part.len() == 0 {
-        return Err(unreadable());
-    }
-    let part = part.trim_end_matches('0');
-    if part.len() > 9 {
+    let (numerator, denominator) = rational(text).ok_or_else(unreadable)?;
+    let billionths = numerator.checked_mul(i128::from(NANO)).ok_or_else(unreadable)?;
+    if billionths % denominator != 0 {
         return Err(invalid("cpus", text, "value is too precise"));
     }
-    let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| unreadable())? };
-    let part: i64 = format!("{part:0<9}").parse().map_err(|_| unreadable())?;
-    whole.checked_mul(NANO).and_then(|whole| whole.checked_add(part)).ok_or_else(unreadable)
+    i64::try_from(billionths / denominator).map_err(|_| unreadable())
+}
+
+/// Reads `3/2`, `1.5` or `15e-1` as a fraction.
+fn rational(text: &str) -> Option<(i128, i128)> {
+    if let Some((above, below)) = text.split_once('/') {
+        let (above, below) = (above.parse().ok()?, below.parse::<u32>().ok()?);
+        return (below != 0).then_some((above, below.into()));
+    }
+    let (number, exponent) = match text.split_once(['e', 'E']) {
+        Some((number, exponent)) => (number, exponent.parse::<i32>().ok()?),
+        None => (text, 0),
+    };
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let part_is_plain = part.bytes().all(|byte| byte.is_ascii_digit());
+    let has_digits = number.bytes().any(|byte| byte.is_ascii_digit());
+    if !part_is_plain || !has_digits {
+        return None;
+    }
+    let part = part.trim_end_matches('0');
+    let digits: i128 = match format!("{whole}{part}").as_str() {
+        "" | "-" | "+" => 0,
+        digits => digits.parse().ok()?,
+    };
+    let power = exponent.checked_sub(i32::try_from(part.len()).ok()?)?;
+    let factor = 10i128.checked_pow(power.unsigned_abs())?;
+    if power < 0 { Some((digits, factor)) } else { Some((digits.checked_mul(factor)?, 1)) }
 }
 
 /// Reads `DEVICE:WEIGHT`.

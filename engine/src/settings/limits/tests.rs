@@ -77,7 +77,14 @@ fn processors_become_a_quota() {
     let limits = Limits { nano_cpus: processors("1.5").unwrap(), ..Limits::default() };
     assert_eq!((limits.cpu().quota(), limits.cpu().period()), (Some(150_000), Some(100_000)));
     assert_eq!((processors(".01").unwrap(), processors("2").unwrap()), (NANO / 100, 2 * NANO));
-    for text in ["", "x", "1.5.1", "-1", ".", "0.0000000001", "99999999999"] {
+    assert_eq!((processors("3/2").unwrap(), processors("15e-1").unwrap()), (NANO * 3 / 2, NANO * 3 / 2));
+    assert_eq!(
+        (processors("-1").unwrap(), processors(".0").unwrap(), processors("1e1").unwrap()),
+        (-NANO, 0, 10 * NANO)
+    );
+    for text in
+        ["", "x", "1.5.1", "1.-5", ".", "-", "1/0", "1/3", "e1", "1e99", "0.0000000001", "99999999999"]
+    {
         assert!(processors(text).is_err(), "{text}");
     }
 }
