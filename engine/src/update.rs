@@ -53,8 +53,7 @@ impl Records {
     /// # Errors
     /// [`EngineError::Limit`] for limits that are invalid on this host, [`EngineError::Update`] for those that contradict
     /// the present ones, [`EngineError::Cgroup`] when the kernel refuses a value, and [`EngineError::NoSuchContainer`]
-    /// when it has been removed. The record is unchanged then; limits that the kernel accepted before it refused one stay in
-    /// force until the container ends.
+    /// when it has been removed. The record and the limits in force are those of before then.
     pub fn update(&self, container: &Container, update: &Update) -> Result<Vec<String>, EngineError> {
         let capacity = Capacity::detect();
         let mut outcome = Ok(());
@@ -69,9 +68,11 @@ impl Records {
             UpdateError::Limit(error) => EngineError::Limit(error),
             reason => EngineError::Update { id: changed.id.clone(), reason },
         })?;
-        let enforced = self.enforce(&changed, &update.limits, &capacity);
+        let wanted = update.limits.with_related(&changed.settings.limits);
+        let enforced = self.enforce(&changed, &wanted, &capacity);
         if let (Err(_), Some((limits, restart))) = (&enforced, before) {
-            // The error of the kernel matters more than that of this write.
+            // The error of the kernel matters more than those of these. It may have accepted other limits before.
+            let _ = self.enforce(&changed, &wanted.as_in(&limits), &capacity);
             let _ = self.change(&changed.id, |record| {
                 record.settings.limits = limits;
                 record.restart = restart;
@@ -82,7 +83,7 @@ impl Records {
         Ok(update.limits.check(&capacity).unwrap_or_default())
     }
 
-    /// Sets the limits that were asked for on the cgroups of a container that runs.
+    /// Sets limits on the cgroups of a container that runs.
     fn enforce(
         &self,
         container: &Container,
@@ -103,8 +104,7 @@ impl Records {
             let reason = UpdateError::NoCgroups;
             return Err(EngineError::Update { id: container.id.clone(), reason });
         }
-        let limits = wanted.with_related(&container.settings.limits);
-        let resources = limits.resources(capacity, block_device)?;
+        let resources = wanted.resources(capacity, block_device)?;
         Ok(groups.apply(Host::get().layout(), Some(&resources))?)
     }
 }
@@ -179,6 +179,39 @@ impl Limits {
             }
         }
         Ok(())
+    }
+
+    /// What these limits were in `old`. One that was not set becomes what the kernel has without it.
+    fn as_in(&self, old: &Limits) -> Limits {
+        const NONE: i64 = -1;
+        const SHARES: i64 = 1024;
+        const WEIGHT: u16 = 500;
+        let number = |new: i64, old: i64, unset: i64| match (new, old) {
+            (0, _) => 0,
+            (_, 0) => unset,
+            _ => old,
+        };
+        let text = |new: &String, old: &String| if new.is_empty() { String::new() } else { old.clone() };
+        let had_quota = old.nano_cpus != 0 || old.cpu_quota != 0;
+        let sets_quota = self.nano_cpus != 0 || self.cpu_quota != 0;
+        Limits {
+            memory: number(self.memory, old.memory, NONE),
+            memory_swap: number(self.memory_swap, old.memory_swap, NONE),
+            memory_reservation: number(self.memory_reservation, old.memory_reservation, NONE),
+            nano_cpus: number(self.nano_cpus, old.nano_cpus, 0),
+            cpu_shares: number(self.cpu_shares, old.cpu_shares, SHARES),
+            cpu_period: number(self.cpu_period, old.cpu_period, 0),
+            cpu_quota: if sets_quota && !had_quota { NONE } else { number(self.cpu_quota, old.cpu_quota, 0) },
+            cpuset_cpus: text(&self.cpuset_cpus, &old.cpuset_cpus),
+            cpuset_mems: text(&self.cpuset_mems, &old.cpuset_mems),
+            pids: self.pids.map(|_| old.pids.unwrap_or(NONE)),
+            block_weight: if self.block_weight == 0 {
+                0
+            } else {
+                if old.block_weight == 0 { WEIGHT } else { old.block_weight }
+            },
+            ..Limits::default()
+        }
     }
 
     /// These limits, with those of `all` that the kernel has in one file with one of these.

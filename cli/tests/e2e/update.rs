@@ -54,6 +54,50 @@ fn limits_of_running_containers_change() {
 }
 
 #[test]
+fn limits_that_the_kernel_refuses_change_nothing() {
+    let fixture = fixture!();
+    if !legacy("memory") {
+        skip!("needs a memory cgroup of version 1, which refuses a limit below what is used");
+    }
+    fixture.ok("pull -q busybox");
+    let fill = "dd if=/dev/zero of=/dev/shm/used bs=1M count=20 2>/dev/null; touch /filled; sleep 1000";
+    fixture.kiln(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "-m",
+        "64m",
+        "--pids-limit",
+        "50",
+        "busybox",
+        "sh",
+        "-c",
+        fill,
+    ]);
+    let wait = "while [ ! -e /filled ]; do sleep 0.02; done";
+    assert_eq!(fixture.kiln(&["exec", "web", "sh", "-c", wait]).code, 0);
+    let limits = || {
+        [
+            ("memory/memory.limit_in_bytes", "memory.max"),
+            ("pids/pids.max", "pids.max"),
+            ("cpu/cpu.shares", "cpu.weight"),
+        ]
+        .map(|(old, new)| limit(&fixture, "web", old, new))
+    };
+    let before = limits();
+    let done = fixture.words("update -m 8m --memory-swap 8m --pids-limit 40 -c 512 --cpus 0.5 web");
+    assert!(done.code == 1 && done.err.contains("memory"), "{done:?}");
+    assert_eq!(limits(), before);
+    assert_eq!(limit(&fixture, "web", "cpu/cpu.cfs_quota_us", "cpu.max"), "-1");
+    assert_eq!(
+        (host(&fixture, "web", "PidsLimit"), host(&fixture, "web", "CpuShares")),
+        ("50".into(), "0".into())
+    );
+    fixture.ok("rm -f web");
+}
+
+#[test]
 fn contradictions_are_refused_as_in_docker() {
     let fixture = fixture!();
     fixture.ok("pull -q busybox");
@@ -70,6 +114,7 @@ fn contradictions_are_refused_as_in_docker() {
         ("update --cpus 1 --cpu-period 5000 gone", 1, "Nano CPUs and CPU Period cannot both be set"),
         ("update --cpuset-cpus 9999 web", 1, "Requested CPUs are not available"),
         ("update --blkio-weight 5 web", 1, "Range of blkio weight is from 10 to 1000"),
+        ("update --pids-limit 99999999999 web", 1, "the limit of processes is at most 4194304"),
         ("update --restart sometimes web", 1, "unknown policy 'sometimes'"),
         ("update --restart always gone", 1, "Restart policy cannot be updated because AutoRemove is enabled"),
         ("update --kernel-memory 5m web", 1, "Linux has no such limit any more"),
