@@ -138,10 +138,19 @@ impl<'a> Containers<'a> {
             stdin_once: options.stdin_once,
             log: options.log.clone(),
         };
-        let (container, lock) = self.place(&mut making, container, options.name.as_deref())?;
+        let name = options.name.as_deref();
+        let (container, lock) = self.place(&mut making, container, name.filter(|_| !options.replaces))?;
         attached.keep();
-        self.event(&container, "create", &[]);
-        Ok(Owned { records: self.records.clone(), container, lock })
+        let mut owned = Owned { records: self.records.clone(), container, lock };
+        if let Some(name) = name.filter(|_| options.replaces) {
+            // Only one that can be created takes the place of another.
+            if let Err(error) = owned.take_place(name) {
+                owned.remove()?;
+                return Err(error);
+            }
+        }
+        self.event(&owned.container, "create", &[]);
+        Ok(owned)
     }
 
     /// Takes a container that does not run, to start it. `None` when its program runs. While its monitor releases it after

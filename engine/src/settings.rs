@@ -37,6 +37,8 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 pub struct RunOptions {
     /// Name of the container; generated when `None`.
     pub name: Option<String>,
+    /// True when it takes the name of another container, which is removed.
+    pub replaces: bool,
     /// True when it is removed at its end.
     pub auto_remove: bool,
     /// True when no command starts it at once.

@@ -337,7 +337,13 @@ fn a_new_container_can_take_the_place_of_another() {
     let before = fixture.ok("ps -aq");
     assert!(fixture.words("create --name web busybox true").err.contains("`kiln rm web`"));
     // An image that there is not, or flags that are wrong, leave the other one.
-    for words in ["run --replace --name web --pull never nosuch", "run --replace --name web -m 1 busybox"] {
+    for words in [
+        "run --replace --name web --pull never nosuch",
+        "run --replace --name web -m 1 busybox",
+        "run --replace --name web --mount type=bind,src=/nowhere,dst=/x busybox",
+        "run --replace --name web --pid container:nosuch busybox",
+        "run --replace --name web --volumes-from nosuch busybox",
+    ] {
         assert_eq!(fixture.words(words).code, 125, "{words}");
     }
     assert_eq!(fixture.ok("ps -aq"), before);
@@ -348,6 +354,14 @@ fn a_new_container_can_take_the_place_of_another() {
     fixture.ok(&format!("create --replace --name {beginning} busybox true"));
     assert_eq!(fixture.ok("ps -aq").lines().count(), 2);
     assert_eq!(fixture.words("run --replace busybox true").code, 125);
+    // Several at once: each is created, and one is left.
+    let all: Vec<_> =
+        (0..6).map(|_| fixture.start(&["create", "--replace", "--name", "web", "busybox"])).collect();
+    for child in all {
+        let done = Done::of(child.wait_with_output().unwrap());
+        assert_eq!((done.code, done.err.as_str()), (0, ""));
+    }
+    assert_eq!(fixture.ok("ps -aq").lines().count(), 2);
     fixture.ok(&format!("rm web {beginning}"));
 }
 

@@ -128,6 +128,7 @@ impl Flags {
         labels.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let mut options = RunOptions {
             name: self.name.clone(),
+            replaces: self.replace,
             auto_remove: self.rm,
             arguments: command.iter().map(text).collect(),
             entrypoint: self.entrypoint.clone(),
@@ -161,18 +162,13 @@ impl Flags {
     ///
     /// # Errors
     ///
-    /// Fails when the other one cannot be removed, or this one cannot be created.
+    /// Fails when it cannot be created, or the other one cannot be removed.
     pub(in crate::commands) fn create(
         &self,
         containers: &Containers<'_>,
         image: (&Image, &str),
         options: &RunOptions,
     ) -> Result<Owned, CliError> {
-        let name = options.name.as_deref().filter(|_| self.replace);
-        let other = name.map(|name| containers.named(name)).transpose()?.flatten();
-        if let Some(other) = other {
-            containers.remove(&other, true)?;
-        }
         containers.create(image.0, image.1, options).map_err(|error| in_use(containers, error))
     }
 
