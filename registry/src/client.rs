@@ -1,8 +1,9 @@
 //! HTTP client for registries: redirects, retries, tokens.
 
 use crate::Settings;
-use crate::auth::{self, AuthError, Challenge, Credentials, Keychain};
+use crate::auth::{self, AuthError, Challenge};
 use crate::error::RegistryError;
+use crate::keychain::{Credentials, Keychain};
 use crate::origin::{Origin, Purpose, absolute, led_to, trust_realm};
 use crate::patience::{DEFAULT_PATIENCE, Download, Upload, incomplete};
 use crate::proxy::{Connector, Proxies, ProxyError};
@@ -358,7 +359,7 @@ impl Client {
         challenge: &Challenge,
         scope: &str,
     ) -> Result<Option<String>, Failed> {
-        let credentials = self.keychain.find(host).map_err(RegistryError::from)?;
+        let credentials = self.keychain.find(host, repository_of(scope)).map_err(RegistryError::from)?;
         let kind = match &credentials {
             None => "none",
             Some(Credentials::Basic(..)) => "user and password",
@@ -376,20 +377,42 @@ impl Client {
                 if credentials.is_some() {
                     trust_realm(origin, &to, realm)?;
                 }
-                self.token(realm, service, scope, credentials)
-                    .await
-                    .map(|token| Some(format!("Bearer {token}")))
+                let (token, _) = self.token(realm, service, scope, credentials, false).await?;
+                Ok(Some(format!("Bearer {token}")))
             }
         }
     }
 
+    /// Token for a user who logs in, and an identity token if the server gives one.
+    pub(crate) async fn login_token(
+        &self,
+        realm: &str,
+        service: &str,
+        scope: &str,
+        credentials: Credentials,
+    ) -> Result<(String, Option<String>), RegistryError> {
+        let granted = self.token(realm, service, scope, Some(credentials), true).await;
+        granted.map_err(|failed| failed.error)
+    }
+
+    /// Sends a request with a value of `Authorization`, once.
+    pub(crate) async fn ask_with(
+        &self,
+        ask: &Ask,
+        authorization: &str,
+    ) -> Result<Response<Download>, RegistryError> {
+        Ok(self.follow(ask, Some(authorization)).await?.response)
+    }
+
+    /// Asks a token server. With `is_login` for an identity token as well, which is the second value.
     async fn token(
         &self,
         realm: &str,
         service: &str,
         scope: &str,
         credentials: Option<Credentials>,
-    ) -> Result<String, Failed> {
+        is_login: bool,
+    ) -> Result<(String, Option<String>), Failed> {
         let encode = |text: &str| {
             let keep =
                 |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'/' | b':');
@@ -414,7 +437,13 @@ impl Client {
             }
             _ => {
                 let separator = if realm.contains('?') { '&' } else { '?' };
-                let url = format!("{realm}{separator}service={service}&scope={scope}");
+                let mut url = format!("{realm}{separator}service={service}");
+                if !scope.is_empty() || !is_login {
+                    url = format!("{url}&scope={scope}");
+                }
+                if let (Some(Credentials::Basic(user, _)), true) = (&credentials, is_login) {
+                    url = format!("{url}&account={}&client_id=kiln&offline_token=true", encode(user));
+                }
                 (Request::builder().method(Method::GET).uri(url), String::new())
             }
         };
@@ -439,13 +468,21 @@ impl Client {
         struct Answer {
             token: Option<String>,
             access_token: Option<String>,
+            refresh_token: Option<String>,
         }
         let answer: Answer =
             serde_json::from_slice(&body).map_err(|error| protocol(realm, &error.to_string()))?;
         // Some servers send both fields, one of them empty.
         let token = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
-        Ok(token.ok_or_else(|| protocol(realm, "an answer without a token"))?)
+        let token = token.ok_or_else(|| protocol(realm, "an answer without a token"))?;
+        Ok((token, answer.refresh_token.filter(|token| !token.is_empty())))
     }
+}
+
+/// Repository of a scope such as `repository:library/busybox:pull`; empty for other scopes.
+fn repository_of(scope: &str) -> &str {
+    let rest = scope.strip_prefix("repository:").unwrap_or_default();
+    rest.rsplit_once(':').map_or("", |(repository, _)| repository)
 }
 
 /// Reads a whole body of limited length.

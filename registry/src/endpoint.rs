@@ -21,7 +21,12 @@ pub struct Endpoint {
 impl Endpoint {
     /// Endpoint of the registry that a reference names, for pushing: mirrors accept no images.
     pub fn of(reference: &Reference) -> Endpoint {
-        match reference.host() {
+        Endpoint::of_host(reference.host())
+    }
+
+    /// Endpoint of a registry by its host in names of images.
+    pub fn of_host(host: &str) -> Endpoint {
+        match host {
             "docker.io" => direct(HUB),
             host => direct(host),
         }

@@ -62,6 +62,14 @@ pub enum RegistryError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The registry does not accept a user's credentials.
+    #[error("{url}: unauthorized{}", detail(.message))]
+    Unauthorized {
+        /// Address of the request.
+        url: String,
+        /// Message of the registry, or of its token server.
+        message: String,
+    },
     /// The status of a registry's response is an error.
     #[error("{url}: the registry answers {status}{}", detail(.message))]
     Status {

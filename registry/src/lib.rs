@@ -12,6 +12,8 @@ mod endpoint;
 mod error;
 mod fetch;
 mod git;
+mod keychain;
+mod login;
 mod origin;
 mod patience;
 mod proxy;
@@ -21,12 +23,13 @@ mod retry;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use auth::{AuthError, Credentials, Keychain};
+pub use auth::AuthError;
 pub use client::Client;
 pub use endpoint::{Endpoint, MirrorError, Mirrors};
 pub use error::RegistryError;
 pub use fetch::{FetchRequest, FetchedFile};
 pub use git::{GitError, GitRequest, Identity, check_out, commit};
+pub use keychain::{Credentials, HUB_KEY, Keychain, Place, host_of};
 pub use patience::DEFAULT_PATIENCE;
 pub use proxy::{InvalidProxy, Proxies, ProxyError, ProxyFault};
 pub use pull::{Progress, PullEvent, Pulled};
@@ -123,6 +126,16 @@ impl Registry {
     ) -> Result<Digest, RegistryError> {
         let endpoint = Endpoint::of(request.reference);
         self.runtime.block_on(push::push(&self.client, &endpoint, store, request, progress))
+    }
+
+    /// Checks a user's password at a registry; returns the credentials to keep, which are an identity token where the
+    /// token server gives one.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unauthorized`] when the registry does not accept them.
+    pub fn log_in(&self, host: &str, user: &str, password: &str) -> Result<Credentials, RegistryError> {
+        let endpoint = Endpoint::of_host(host);
+        self.runtime.block_on(login::log_in(&self.client, &endpoint, user, password))
     }
 
     /// Config of an image, and the digest under which the registry stores the image.
