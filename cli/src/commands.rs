@@ -22,6 +22,8 @@ pub mod inspect;
 pub mod kill;
 pub mod lint;
 pub mod load;
+pub mod login;
+pub mod logout;
 pub mod logs;
 pub mod man;
 pub mod oci;
@@ -115,6 +117,8 @@ pub static ALL: &[Command] = &[
     command!("ps", ps, "List containers"),
     command!("inspect", inspect, "Show details of images and containers as JSON"),
     command!("history", history, "Show the steps that made an image"),
+    command!("login", login, "Check and keep credentials for a registry"),
+    command!("logout", logout, "Forget credentials for a registry"),
     command!("pull", pull, "Download an image from a registry"),
     command!("push", push, "Upload an image to a registry"),
     command!("save", save, "Write images to a file or directory"),

@@ -123,12 +123,16 @@ fn read_file(path: &Path) -> Result<ConfigFile, CliError> {
     })
 }
 
-/// Finds credentials where Docker and podman keep them.
+/// Finds credentials where Docker and podman keep them: a file that is named by a variable is the only one.
 fn keychain() -> Keychain {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let config = variable("REGISTRY_AUTH_FILE")
-        .or_else(|| variable("DOCKER_CONFIG").map(|dir| dir.join("config.json")))
-        .or_else(|| home().map(|home| home.join(".docker/config.json")));
     let inline = std::env::var("DOCKER_AUTH_CONFIG").ok().filter(|text| !text.is_empty());
-    Keychain { inline, config }
+    if let Some(file) = variable("REGISTRY_AUTH_FILE") {
+        return Keychain { inline, files: vec![file] };
+    }
+    let docker = variable("DOCKER_CONFIG").or_else(|| home().map(|home| home.join(".docker")));
+    let podman = [variable("XDG_RUNTIME_DIR"), home().map(|home| home.join(".config"))];
+    let podman = podman.into_iter().flatten().map(|dir| dir.join("containers/auth.json"));
+    let files = docker.map(|dir| dir.join("config.json")).into_iter().chain(podman).collect();
+    Keychain { inline, files }
 }

@@ -293,7 +293,7 @@ pub fn registry_hint(error: &RegistryError) -> Option<String> {
         RegistryError::Proxy { source, .. } => return Some(proxy_hint(source)),
         RegistryError::Busy { status: 429, .. } | RegistryError::Status { status: 429, .. } => {
             return Some(
-                "try again later, log in for a higher limit (`docker login` stores what Kiln reads), or name a mirror: \
+                "try again later, log in for a higher limit (`kiln login`), or name a mirror: \
                  KILN_REGISTRY_MIRROR=HOST:PORT"
                     .to_owned(),
             );
@@ -326,7 +326,7 @@ pub fn registry_hint(error: &RegistryError) -> Option<String> {
         }
         RegistryError::Denied(_) => {
             return Some(
-                "check the spelling of the name; for a private image log in with `docker login`".to_owned(),
+                "check the spelling of the name; for a private image log in with `kiln login`".to_owned(),
             );
         }
         _ => {}

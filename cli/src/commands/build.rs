@@ -137,7 +137,7 @@ pub(super) fn carry_out<T>(
     let aliases = load_layouts(&session.store, &contexts, &platform)?;
     let mut registry = session.config.registry.clone();
     if let Some(file) = &build.authfile {
-        registry.keychain = Keychain { inline: None, config: Some(file.clone()) };
+        registry.keychain = Keychain { inline: None, files: vec![file.clone()] };
     }
     let progress = Arc::new(Progress::new(style));
     *workshop.watched.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&progress);

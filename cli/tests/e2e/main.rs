@@ -38,6 +38,7 @@ mod layers;
 mod lifecycle;
 mod limits;
 mod lints;
+mod login;
 mod logs;
 mod mounts;
 mod orphans;

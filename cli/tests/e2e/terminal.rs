@@ -33,6 +33,10 @@ struct Screen {
 impl Terminal {
     /// Starts a command on a terminal that it controls, so that Ctrl-C and changes of the size reach it.
     fn start<A: AsRef<OsStr>>(fixture: &Fixture, arguments: &[A], columns: u16) -> Terminal {
+        Terminal::of(&fixture.command(arguments), columns)
+    }
+
+    fn of(kiln: &Command, columns: u16) -> Terminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -41,7 +45,6 @@ impl Terminal {
             let file = File::options().read(true).write(true).open(path.to_str().unwrap()).unwrap();
             Stdio::from(file)
         };
-        let kiln = fixture.command(arguments);
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait"]).arg(kiln.get_program()).args(kiln.get_args()).env_clear();
         command.envs(kiln.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm");
@@ -333,4 +336,29 @@ fn ends_without_an_explanation_get_a_hint_on_a_terminal() {
     assert_eq!(fixture.kiln(&words).code, 137);
     assert!(fixture.ok("ps -a").contains("(out of memory)"));
     fixture.ok("rm hog");
+}
+
+#[test]
+fn login_asks_for_user_and_password() {
+    let fixture = fixture!();
+    let server = crate::web_server::Server::start(|request| match request.header("authorization") {
+        "Basic dXNlcjpwYXNz" => crate::web_server::Response::new(200, "{}"),
+        _ => crate::web_server::Response::new(401, "").header("WWW-Authenticate", "Basic realm=\"x\""),
+    });
+    let config = fixture.path("auth.json");
+    let mut command = fixture.command(&["login", &server.address]);
+    command.env("REGISTRY_AUTH_FILE", &config);
+    let mut terminal = Terminal::of(&command, 80);
+    terminal.until("a question", |screen| screen.has("Username:"));
+    terminal.press(b"user\r");
+    terminal.until("a question", |screen| screen.has("Password:"));
+    terminal.press(b"pass\r");
+    let (code, text) = terminal.finish();
+    assert!(code == 0 && text.contains("Username: user\n") && text.contains("Login Succeeded"), "{text}");
+    assert!(text.contains("Password: \n"), "nothing is shown of it: {text}");
+    assert!(fs::read_to_string(&config).unwrap().contains("dXNlcjpwYXNz"));
+    let mut terminal = Terminal::start(&fixture, &["login", "-u", "user", &server.address], 80);
+    terminal.until("a question", |screen| screen.has("Password:"));
+    terminal.press(b"\x03");
+    assert_eq!(terminal.finish().0, 130);
 }
