@@ -48,9 +48,9 @@ pub struct Keychain {
 /// Place where credentials are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// File, unencrypted.
+    /// File of that path, unencrypted.
     File(PathBuf),
-    /// Program `docker-credential-NAME`.
+    /// Credential helper of this name: the program `docker-credential-NAME`.
     Helper(String),
 }
 
