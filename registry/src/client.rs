@@ -383,7 +383,7 @@ impl Client {
         }
     }
 
-    /// Token for a user who logs in, and an identity token if the server gives one.
+    /// Token for the login of a user, and the identity token of servers that have them.
     pub(crate) async fn login_token(
         &self,
         realm: &str,
@@ -404,7 +404,7 @@ impl Client {
         Ok(self.follow(ask, Some(authorization)).await?.response)
     }
 
-    /// Asks a token server. With `is_login` for an identity token as well, which is the second value.
+    /// Token of a token server, and with `is_login` the identity token of those that have them.
     async fn token(
         &self,
         realm: &str,

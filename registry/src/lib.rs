@@ -128,8 +128,8 @@ impl Registry {
         self.runtime.block_on(push::push(&self.client, &endpoint, store, request, progress))
     }
 
-    /// Checks a user's password at a registry; returns the credentials to keep, which are an identity token where the
-    /// token server gives one.
+    /// Checks a user's password at a registry; returns the credentials to keep: the identity token of a token server that
+    /// has them, or else the password.
     ///
     /// # Errors
     /// [`RegistryError::Unauthorized`] when the registry does not accept them.

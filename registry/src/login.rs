@@ -13,7 +13,8 @@ use http::header::WWW_AUTHENTICATE;
 /// Longest answer that is read, in bytes.
 const LONGEST: usize = 1 << 16;
 
-/// Checks a user's password; returns the credentials to keep: an identity token where the token server gives one.
+/// Checks a user's password; returns the credentials to keep: the identity token of a token server that has them, or else
+/// the password.
 pub(crate) async fn log_in(
     client: &Client,
     endpoint: &Endpoint,

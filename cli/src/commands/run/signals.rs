@@ -76,7 +76,7 @@ impl Target {
 
     /// Lets signals end the command from now on, those that have come during the start as well.
     pub(in crate::commands) fn leave(&self) {
-        // Unlocked before the signals are heard, which locks again.
+        // Unlocked first: the reaction to a signal locks again.
         let before = std::mem::take(&mut *self.lock());
         if let Reached::Starting(signals) = before {
             signals.into_iter().for_each(|signal| self.hear(signal));

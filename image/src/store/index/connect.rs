@@ -2,7 +2,7 @@
 //!
 //! Processes that use the database at once share memory in a file beside it. SQLite empties that file when the first of
 //! them opens it, so on a full disk its space may be lost before it is used, and then a process fails or is even killed by
-//! SIGBUS. There each operation has a connection of its own that locks the whole database and needs no such memory.
+//! SIGBUS. There each operation has its own connection, which locks the whole database and needs no such memory.
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
