@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Number of files.
+/// Number of files in the store.
 const FILES: usize = 32;
 /// Size of each in bytes: a record has two to four thousand.
 const SIZE: u64 = 16 << 10;

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
-/// user:pass
+/// The header for user and pass.
 const RIGHT: &str = "Basic dXNlcjpwYXNz";
 
 fn basic_registry() -> Server {

@@ -111,7 +111,7 @@ impl IndexError {
 /// Size in bytes of a log that [`Index::shorten_log`] leaves: 64 pages.
 const LONGEST_LOG: u64 = 64 << 12;
 
-/// An open database.
+/// An open database and its path.
 pub(crate) struct Index {
     path: PathBuf,
     /// Connection of this process; `None` on a full disk, where each operation has its own.
