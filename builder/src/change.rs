@@ -55,6 +55,13 @@ pub fn change(config: &ImageConfig, instructions: &[String]) -> Result<RunConfig
     let planned = plan.results.pop().expect("a file with one stage has one target");
     let mut changed = planned.config.config;
     changed.on_build = triggers.into_iter().chain(changed.on_build).collect();
+    // A build adds these; the reference does not where it changes a config.
+    changed.args_escaped = config.config.args_escaped;
+    let has_path = |entry: &String| entry.starts_with("PATH=");
+    let sets_path = instructions.iter().any(|text| text.contains("PATH=") || text.contains("PATH "));
+    if !sets_path && !config.config.env.iter().any(has_path) {
+        changed.env.retain(|entry| !has_path(entry));
+    }
     Ok(changed)
 }
 
@@ -122,6 +129,15 @@ mod tests {
         assert_eq!(config.working_dir, "/w");
         assert_eq!(config.on_build, ["RUN old", "RUN new"]);
         assert_eq!(changed(&[]).unwrap().cmd, Some(vec!["sh".into()]));
+    }
+
+    #[test]
+    fn nothing_is_added_that_builds_add() {
+        let changed = |text: &str| change(&ImageConfig::default(), &[text.to_owned()]).unwrap();
+        let cmd = changed("CMD [\"a\"]");
+        assert_eq!((cmd.env.len(), cmd.args_escaped), (0, false));
+        assert_eq!(changed("ENV A=b").env, ["A=b"]);
+        assert_eq!(changed("ENV PATH=/x").env, ["PATH=/x"]);
     }
 
     #[test]

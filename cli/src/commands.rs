@@ -17,6 +17,7 @@ pub mod fmt;
 pub mod history;
 pub mod image_prune;
 pub mod images;
+pub mod import;
 pub mod info;
 pub mod inspect;
 pub mod kill;
@@ -123,6 +124,7 @@ pub static ALL: &[Command] = &[
     command!("push", push, "Upload an image to a registry"),
     command!("save", save, "Write images to a file or directory"),
     command!("load", load, "Read images from a file"),
+    command!("import", import, "Create an image from a tar of files"),
     command!("tag", tag, "Add a name to an image"),
     command!("rm", rm, "Remove containers"),
     command!("rmi", rmi, "Remove images"),
@@ -170,6 +172,7 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("image", "push", "push"),
     ("image", "save", "save"),
     ("image", "load", "load"),
+    ("image", "import", "import"),
     ("image", "tag", "tag"),
     ("image", "history", "history"),
     ("image", "inspect", "inspect"),

@@ -5,10 +5,12 @@
 //! their digests are the diff ids.
 
 mod file;
+mod import;
 mod load;
 mod pack;
 mod save;
 
+pub use import::{ImportOptions, import};
 pub use load::{Loaded, load, load_layout, load_stream};
 pub use pack::{Compression, PackOptions, PackedImage, PackedLayer, pack};
 pub use save::{IndexRequest, SaveRequest, save_dir, save_index_dir, save_index_tar, save_tar};

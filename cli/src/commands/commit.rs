@@ -89,7 +89,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
 }
 
 /// The name of an image without a digest.
-fn reference(name: &str) -> Result<Reference, CliError> {
+pub(super) fn reference(name: &str) -> Result<Reference, CliError> {
     let reference: Reference =
         name.parse().map_err(|error| CliError::failed(format!("{error}")).hint(missing::NAME))?;
     match reference.digest() {
@@ -128,7 +128,7 @@ fn on_interrupt(signals: Signals, last: impl Fn() + Send + 'static) {
 }
 
 /// Describes a mistake in an instruction of --change.
-fn change_error(mistake: &Mistake) -> CliError {
+pub(super) fn change_error(mistake: &Mistake) -> CliError {
     let failed = CliError::failed(format!("invalid --change: {}", mistake_message(mistake, None)));
     match mistake {
         Mistake::Option { hints, .. } => hints.iter().fold(failed, |failed, hint| failed.hint(hint)),

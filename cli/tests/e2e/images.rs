@@ -201,3 +201,65 @@ fn images_of_from_are_those_for_the_target() {
     let plan = fixture.kiln(&["build".as_ref(), "--call=plan".as_ref(), context.as_os_str()]);
     assert!(plan.code == 0 && plan.out.contains(" for linux/s390x"), "{}{}", plan.out, plan.err);
 }
+
+#[test]
+fn images_are_imported_from_tars() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    fixture.ok("run --name web busybox touch /new");
+    let tar = fixture.path("web.tar").display().to_string();
+    fixture.ok(&format!("export -o {tar} web"));
+    let id = fixture.kiln(&[
+        "import",
+        "-c",
+        "CMD [\"ls\", \"/new\"]",
+        "-c",
+        "ENV A=b",
+        "-m",
+        "copied",
+        &tar,
+        "copy:1",
+    ]);
+    assert_eq!(id.out.trim().len(), "sha256:".len() + 64, "{}", id.err);
+    assert_eq!(fixture.ok("run --rm copy:1"), "/new\n");
+    let config = fixture.ok("inspect -f {{.Config.Env}}{{.Comment}} copy:1");
+    assert_eq!(config, "[A=b]copied\n");
+    // Compressed, from a pipe, for another platform; the same files are one layer.
+    let gzip = std::process::Command::new("gzip").args(["-kn", &tar]).status();
+    assert!(gzip.unwrap().success());
+    let mut command = fixture.command(&["import", "--platform", "linux/arm64", "-", "copy:2"]);
+    command.stdin(std::fs::File::open(format!("{tar}.gz")).unwrap());
+    assert!(command.output().unwrap().status.success());
+    let layers = |name: &str| fixture.ok(&format!("inspect -f {{{{.RootFS.Layers}}}} {name}"));
+    assert_eq!(layers("copy:1"), layers("copy:2"));
+    assert_eq!(fixture.ok("inspect -f {{.Architecture}} copy:2"), "arm64\n");
+    assert!(fixture.ok("history --format {{.Comment}} copy:2").contains("Imported from -"));
+    // Over the network.
+    let bytes = std::fs::read(&tar).unwrap();
+    let server = crate::web_server::Server::start(move |request| match request.path.as_str() {
+        "/web.tar" => crate::web_server::Response::new(200, bytes.clone()),
+        _ => crate::web_server::Response::new(404, ""),
+    });
+    fixture.ok(&format!("import {} copy:3", server.url("/web.tar")));
+    assert_eq!(layers("copy:1"), layers("copy:3"));
+    fixture.write("garbage", "no tar");
+    let garbage = fixture.path("garbage").display().to_string();
+    for (source, reason) in [
+        (garbage.as_str(), "the tar stream ends in the middle of an entry"),
+        ("/nosuch", "cannot open `/nosuch`: No such file or directory"),
+        ("/tmp", "it is a directory"),
+        (&server.url("/nosuch"), "invalid response status 404"),
+    ] {
+        let done = fixture.words(&format!("import {source} bad:1"));
+        assert!(done.code == 1 && done.err.contains(reason), "{source}: {}", done.err);
+    }
+    assert_eq!(fixture.ok("images -q bad"), "");
+    let refused = fixture.kiln(&["import", "-c", "RUN x", &tar]);
+    assert!(
+        refused.code == 1 && refused.err.contains("RUN is not a valid change command"),
+        "{}",
+        refused.err
+    );
+    fixture.ok("rm web");
+    assert!(fixture.ok("system check").ends_with("all are sound\n"));
+}
