@@ -39,6 +39,27 @@ pub fn detached(mount: &Mount) -> Result<OwnedFd, ViewError> {
     })
 }
 
+/// Mounts a file system like [`detached`]; returns several mounts of it.
+///
+/// # Errors
+/// [`ViewError::Mount`] when it cannot be mounted, or not more than once.
+pub fn several(mount: &Mount, count: usize) -> Result<Vec<OwnedFd>, ViewError> {
+    if count <= 1 {
+        return Ok(vec![detached(mount)?]);
+    }
+    let filesystem = plan::filesystem(mount)?;
+    let made = detached::parts_of(&filesystem, |_| Ok(vec![".".to_owned(); count]));
+    made.map_err(|errno| {
+        ViewError::Mount(SetupError {
+            stage: Stage::Setup,
+            call: "mount".to_owned(),
+            on: Bytes::from(filesystem.fstype.as_str()),
+            errno: errno.raw_os_error(),
+            message: None,
+        })
+    })
+}
+
 /// Takes a detached copy of the file or directory at `path`, with the mounts below it when `recursive`.
 pub fn copy(path: &std::path::Path, recursive: bool) -> Result<OwnedFd, Errno> {
     detached::copy(rustix::fs::CWD, &Bytes::from(path), recursive)
@@ -75,6 +96,16 @@ pub fn copy_of_process(pidfd: BorrowedFd<'_>, path: &std::path::Path) -> Result<
 pub fn cut_off(mount: OwnedFd) -> Result<OwnedFd, Errno> {
     let change =
         AttributeChange { propagation: libc::MS_PRIVATE, recursive: true, ..AttributeChange::default() };
+    detached::attributes(mount, change, Space::Shared)
+}
+
+/// Cuts a detached mount off like [`cut_off`], and makes it writable if it was read-only.
+///
+/// # Errors
+/// Fails in the cases of mount_setattr(2).
+pub fn cut_off_writable(mount: OwnedFd) -> Result<OwnedFd, Errno> {
+    let change =
+        AttributeChange { clear: READONLY, propagation: libc::MS_PRIVATE, ..AttributeChange::default() };
     detached::attributes(mount, change, Space::Shared)
 }
 

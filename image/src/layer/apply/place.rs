@@ -24,6 +24,8 @@ pub struct Placed {
     pub size: u64,
     /// Paths of device nodes that were left out.
     pub left_out: Vec<Vec<u8>>,
+    /// Uid, gid and mode that the tar has for the directory itself, which are not set; `None` when it has no such entry.
+    pub base: Option<(u32, u32, u32)>,
 }
 
 /// Unpacks any tar below a directory of the tree at `root`. Links on the way are followed inside that tree; a directory is
@@ -38,7 +40,12 @@ pub fn place(stream: impl Read, root: OwnedFd, placement: &Placement<'_>) -> Res
     let mut reader = Reader::new(stream);
     let mut placed = Placed::default();
     while let Some(mut entry) = reader.next_entry()? {
-        let Some(name) = placement.below(&entry.name)? else { continue };
+        let Some(name) = placement.below(&entry.name)? else {
+            if entry.kind == EntryKind::Directory {
+                placed.base = Some((entry.uid, entry.gid, entry.mode & 0o7777));
+            }
+            continue;
+        };
         if placement.disarms && matches!(entry.kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
             placed.left_out.push(entry.name);
             continue;
@@ -127,7 +134,8 @@ mod tests {
             (EntryKind::CharDevice, "dev", ""),
             (EntryKind::File, "up/../g", "g"),
         ]);
-        assert_eq!(placed.unwrap(), Placed { size: 5, left_out: vec![b"dev".to_vec()] });
+        let base = Some((0, 0, 0o4755));
+        assert_eq!(placed.unwrap(), Placed { size: 5, left_out: vec![b"dev".to_vec()], base });
         assert_eq!(std::fs::read(root.join("a/l")).unwrap(), b"text");
         assert_eq!(std::fs::metadata(root.join("a/b/f")).unwrap().mode() & 0o7777, 0o755);
         assert_eq!(
