@@ -201,7 +201,7 @@ fn lock_file(directory: &Path) -> Result<Lock, CallError> {
 }
 
 /// True when the path still names the open file.
-fn is_at(file: &OwnedFd, path: &Path) -> bool {
+pub(crate) fn is_at(file: &OwnedFd, path: &Path) -> bool {
     let there = fs::statat(fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW);
     let (Ok(open), Ok(there)) = (fs::fstat(file), there) else { return false };
     (open.st_dev, open.st_ino) == (there.st_dev, there.st_ino)

@@ -5,6 +5,7 @@ use crate::record::RecordError;
 use crate::security::SecurityOptionError;
 use crate::settings::{DeviceError, HealthError, LimitError, NamespaceError, PrivilegeError};
 use crate::update::UpdateError;
+use crate::volume::VolumeCreateError;
 use kiln_image::layer::WriteError;
 use kiln_image::store::StoreError;
 use kiln_image::sys::CallError;
@@ -84,6 +85,27 @@ pub enum EngineError {
         /// Ids of the containers, separated by commas.
         containers: String,
     },
+    /// A volume cannot be created.
+    #[error("create{name}: {reason}", name = name.as_ref().map_or_else(String::new, |name| format!(" {name}")))]
+    CreateVolume {
+        /// Name that was requested; `None` for a generated one.
+        name: Option<String>,
+        /// Reason why it is not created.
+        reason: VolumeCreateError,
+    },
+    /// What a volume is by its options cannot be mounted.
+    #[error("error while mounting volume '{name}': failed to mount local volume: mount {device}: {reason}")]
+    VolumeMount {
+        /// Name of the volume.
+        name: String,
+        /// Device, server or directory that is mounted.
+        device: String,
+        /// Reason of the kernel, or of the look-up of a server.
+        reason: String,
+    },
+    /// No running container has the files of a volume in memory.
+    #[error("volume {0} is in memory, and has files only while a container that uses it runs")]
+    NotInMemory(String),
     /// A container cannot be changed.
     #[error("Cannot update container {id}: {reason}")]
     Update {

@@ -63,6 +63,9 @@ pub use start::{Stdio, start_code};
 pub use stats::Sample;
 pub use update::{Update, UpdateError};
 pub use view::View;
-pub use volume::{Volume, VolumeNameError, Volumes};
+pub use volume::{
+    PrunedVolumes, UsedVolume, Volume, VolumeCreateError, VolumeNameError, VolumeOptionError, VolumeOwner,
+    VolumeRequest, Volumes,
+};
 pub use waiting::{Condition, Waited};
 pub use wire::{Attach, StartFailure};

@@ -10,6 +10,7 @@ mod spec;
 
 pub use owner::ClosedMount;
 pub use parse::{MountError, MountFault, mount, tmpfs, volume};
+pub(crate) use spec::Opened;
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -68,6 +69,8 @@ pub enum Wanted {
         copy: bool,
         /// Labels of a new volume.
         labels: BTreeMap<String, String>,
+        /// Options of a new volume.
+        options: BTreeMap<String, String>,
     },
     /// A file system in memory, with its mount options.
     Tmpfs(Vec<String>),
@@ -134,6 +137,13 @@ pub enum Flag {
     VolumesFrom,
     /// VOLUME of the image.
     Image,
+}
+
+impl Wanted {
+    /// A volume without options, filled with the image's files.
+    fn volume(name: Option<String>) -> Wanted {
+        Wanted::Volume { name, copy: true, labels: BTreeMap::new(), options: BTreeMap::new() }
+    }
 }
 
 impl<S> Mount<S> {

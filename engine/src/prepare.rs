@@ -3,6 +3,7 @@
 use crate::container::Owned;
 use crate::error::EngineError;
 use crate::exec::Live;
+use crate::mount::Opened;
 use crate::record::{Container, State};
 use crate::settings::limits::can_raise_limits;
 use crate::settings::{DeviceError, NamespaceError, NamespaceMode, NetworkMode, Settings};
@@ -23,6 +24,8 @@ pub(crate) struct Prepared {
     nodes: Vec<(PathBuf, OwnedFd)>,
     /// Containers whose namespaces are entered: they cannot become others meanwhile.
     _others: Vec<Live>,
+    /// Lock of volumes in memory.
+    _memory: Option<OwnedFd>,
 }
 
 impl Prepared {
@@ -62,14 +65,14 @@ impl Owned {
         let nodes = self.add_devices(spec, devices)?;
         let mut others = Vec::new();
         let shm = self.share_namespaces(spec, &mut others)?;
-        let mut sources = self.add_mounts(spec, images)?;
+        let Opened { mut sources, memory } = self.add_mounts(spec, images)?;
         sources.extend(self.add_secrets(spec)?);
         if let Some(shm) = shm {
             let mounts = spec.mounts_mut().get_or_insert_default();
             sources.push((mounts.len(), shm));
             mounts.push(spec::mount("bind", SHM, SHM, &["bind", "rprivate", "nosuid", "nodev", "noexec"]));
         }
-        Ok(Prepared { sources, nodes, _others: others })
+        Ok(Prepared { sources, nodes, _others: others, _memory: memory })
     }
 
     /// Adds nodes of the host's devices. Returns nodes that the container cannot create itself.

@@ -4,7 +4,8 @@
 //! volumes/.lock               held shared while a container with volumes is created, exclusively to remove volumes
 //! volumes/NAME/volume.json    record
 //! volumes/NAME/_data          the files
-//! volumes/.new-NUMBER         being created
+//! volumes/.new-NUMBER         being created, or removed
+//! volumes/.memory             held while a container with volumes in memory starts
 //! ```
 //!
 //! Only root can enter them from the host: volumes hold secrets and setuid programs.
@@ -12,25 +13,40 @@
 //! A volume is created beside and renamed, so one under its name is complete, with its first files. Which containers use
 //! a volume is in their records alone.
 
-use crate::container::{self, Records};
+mod archive;
+mod files;
+mod manage;
+mod options;
+
+pub use manage::{PrunedVolumes, UsedVolume, VolumeCreateError};
+pub use options::VolumeOptionError;
+
+pub(crate) use files::{Backing, VolumeFiles};
+pub(crate) use options::read as read_options;
+
+use crate::container;
+use crate::directory::is_at;
 use crate::error::EngineError;
 use crate::events::Events;
-use crate::record::{Container, Listed, now};
+use crate::record::now;
 use kiln_image::digest::hex;
 use kiln_image::sys::{self, CallError, Named};
 use rustix::fd::OwnedFd;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FlockOperation, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Prefix of directories that are being created.
+/// Prefix of directories that are being created or removed.
 const NEW: &str = ".new-";
 /// Name of the directory with the files of a volume.
 const DATA: &str = "_data";
+/// Label of anonymous volumes, as in Docker.
+const ANONYMOUS: &str = "com.docker.volume.anonymous";
 
 /// Record of a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,12 +55,43 @@ pub struct Volume {
     pub name: String,
     /// Time of creation, RFC 3339.
     pub created: String,
-    /// True when it was created for a container without a name, and is removed with it.
+    /// True when it was created without a name, and is removed with the container that it was created for.
     #[serde(default)]
     pub anonymous: bool,
     /// Labels of the volume.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Options of the driver: what is mounted as the volume. Without any, it is a directory of the store.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+    /// Owner and mode of its directory.
+    #[serde(default)]
+    pub owner: VolumeOwner,
+}
+
+/// Owner and mode of a volume's directory, as far as its user has chosen them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeOwner {
+    /// Uid of the owner.
+    pub uid: Option<u32>,
+    /// Gid of the owner.
+    pub gid: Option<u32>,
+    /// Permission bits, with those for setuid, setgid and sticky.
+    pub mode: Option<u32>,
+}
+
+/// Settings of a new volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeRequest {
+    /// Name; `None` for a generated one.
+    pub name: Option<String>,
+    /// Labels of the volume.
+    pub labels: BTreeMap<String, String>,
+    /// Options of the driver.
+    pub options: BTreeMap<String, String>,
+    /// Owner and mode of its directory.
+    pub owner: VolumeOwner,
 }
 
 /// All volumes of a store.
@@ -55,17 +102,30 @@ pub struct Volumes {
 
 /// A name that no volume can have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("volume name {0:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
-pub struct VolumeNameError(String);
+pub enum VolumeNameError {
+    /// Fewer than two characters.
+    #[error("volume name is too short, names should be at least two alphanumeric characters")]
+    Short,
+    /// More than the 255 bytes of a file name.
+    #[error("volume name is longer than 255 characters")]
+    Long,
+    /// Other characters than those allowed.
+    #[error(
+        "{0:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed: to mount a host directory, write its absolute path"
+    )]
+    Characters(String),
+}
 
 /// Checks a volume's name: at least two characters.
 pub(crate) fn check_name(name: &str) -> Result<(), VolumeNameError> {
     let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    if first && (2..=255).contains(&name.len()) && name.bytes().all(valid) {
-        return Ok(());
+    let first = name.bytes().next().is_none_or(|b| b.is_ascii_alphanumeric());
+    match name.len() {
+        _ if !first || !name.bytes().all(valid) => Err(VolumeNameError::Characters(name.to_owned())),
+        0..2 => Err(VolumeNameError::Short),
+        2..=255 => Ok(()),
+        _ => Err(VolumeNameError::Long),
     }
-    Err(VolumeNameError(name.to_owned()))
 }
 
 impl Volumes {
@@ -106,8 +166,12 @@ impl Volumes {
             created: String::new(),
             anonymous: false,
             labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+            owner: VolumeOwner::default(),
         };
-        Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| unknown())))
+        // A record in the directory of another volume was copied there.
+        let read = serde_json::from_slice(&bytes).unwrap_or_else(|_| unknown());
+        Ok(Some(Volume { name: name.to_owned(), ..read }))
     }
 
     /// All volumes by name.
@@ -131,39 +195,49 @@ impl Volumes {
         fill: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<bool, E> {
         self.remove_abandoned()?;
-        let new = self.dir.join(format!("{NEW}{}", hex(&container::random::<8>())));
+        let new = self.new_dir()?;
+        let data = new.data();
+        fill(&data)?;
+        volume.owner.apply(&sys::open_dir(&data)?).call("chown", &data)?;
+        write_record(&new.path.join("volume.json"), volume)?;
+        let path = self.dir.join(&volume.name);
+        match fs::rename(&new.path, &path) {
+            Ok(()) => {
+                self.event(&volume.name, "create", &[]);
+                Ok(true)
+            }
+            // Another process was faster.
+            Err(_) if path.is_dir() => Ok(false),
+            Err(error) => Err(call("rename", &new.path, &error).into()),
+        }
+    }
+
+    /// Makes a locked directory with an empty one for files.
+    fn new_dir(&self) -> Result<NewDir, CallError> {
         let make = |path: &Path, mode| fs::DirBuilder::new().mode(mode).create(path).call("mkdir", path);
-        make(&new, 0o700)?;
-        let result = (|| {
-            let lock = sys::open_dir(&new)?;
-            rustix::fs::flock(&lock, FlockOperation::LockExclusive).call("flock", &new)?;
-            let data = new.join(DATA);
+        loop {
+            let path = self.dir.join(format!("{NEW}{}", hex(&container::random::<8>())));
+            make(&path, 0o700)?;
+            let lock = match sys::open_dir(&path) {
+                Ok(lock) => lock,
+                // Until it is locked, another process may take it for an abandoned one.
+                Err(error) if error.is_not_found() => continue,
+                Err(error) => return Err(error),
+            };
+            rustix::fs::flock(&lock, FlockOperation::LockExclusive).call("flock", &path)?;
+            if !is_at(&lock, &path) {
+                continue;
+            }
+            let new = NewDir { path, _lock: lock };
+            let data = new.data();
             make(&data, 0o755)?;
             // The mask for new files does not apply to it.
             fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).call("chmod", &data)?;
-            fill(&data)?;
-            let record = new.join("volume.json");
-            let bytes = serde_json::to_vec(volume).expect("a record is made of texts");
-            fs::write(&record, bytes).call("write", &record)?;
-            let path = self.dir.join(&volume.name);
-            match fs::rename(&new, &path) {
-                Ok(()) => {
-                    self.event(&volume.name, "create");
-                    Ok(true)
-                }
-                // Another process was faster.
-                Err(_) if path.is_dir() => Ok(false),
-                Err(error) => Err(call("rename", &new, &error).into()),
-            }
-        })();
-        if !matches!(result, Ok(true)) {
-            // What cannot be removed now is left to the next creation.
-            let _ = sys::remove_path(&new);
+            return Ok(new);
         }
-        result
     }
 
-    /// Removes directories of processes that died while they created a volume.
+    /// Removes directories of processes that died while they created or removed a volume.
     fn remove_abandoned(&self) -> Result<(), CallError> {
         for entry in fs::read_dir(&self.dir).call("getdents", &self.dir)?.flatten() {
             if !entry.file_name().to_string_lossy().starts_with(NEW) {
@@ -180,7 +254,16 @@ impl Volumes {
     /// Locks the set of volumes: shared while records of containers that use volumes are written, exclusively to remove
     /// volumes.
     pub(crate) fn lock(&self, operation: FlockOperation) -> Result<OwnedFd, CallError> {
-        let path = self.dir.join(".lock");
+        self.lock_file(".lock", operation)
+    }
+
+    /// Locks the starts of containers with volumes in memory: the second one finds the mount of the first.
+    pub(crate) fn lock_memory(&self) -> Result<OwnedFd, CallError> {
+        self.lock_file(".memory", FlockOperation::LockExclusive)
+    }
+
+    fn lock_file(&self, name: &str, operation: FlockOperation) -> Result<OwnedFd, CallError> {
+        let path = self.dir.join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).call("open", &path)?;
         loop {
@@ -192,83 +275,81 @@ impl Volumes {
         }
     }
 
+    /// Removes a volume and its files. Its name is free first: what a killed process leaves is no volume.
     pub(crate) fn erase(&self, name: &str) -> Result<(), CallError> {
         let path = self.dir.join(name);
-        let was_there = path.is_dir();
-        sys::remove_path(&path)?;
-        if was_there {
-            self.event(name, "destroy");
+        let dir = match sys::open_dir(&path) {
+            Ok(dir) => dir,
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        rustix::fs::flock(&dir, FlockOperation::LockExclusive).call("flock", &path)?;
+        let old = self.dir.join(format!("{NEW}{}", hex(&container::random::<8>())));
+        match fs::rename(&path, &old) {
+            Ok(()) => self.event(name, "destroy", &[]),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(call("rename", &path, &error)),
         }
-        Ok(())
+        sys::remove_path(&old)
     }
 
     /// Adds an event about a volume.
-    fn event(&self, name: &str, action: &str) {
-        let attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
+    fn event(&self, name: &str, action: &str, more: &[(&str, String)]) {
+        let mut attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
+        attributes.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let root = self.dir.parent().unwrap_or(&self.dir);
         Events::of(root).add("volume", name, action, attributes);
     }
 }
 
-impl Volume {
-    /// A new volume: with a name, or else with a generated one.
-    pub(crate) fn new(name: Option<&str>, labels: BTreeMap<String, String>) -> Volume {
-        let anonymous = name.is_none();
-        let name = name.map_or_else(|| hex(&container::random::<32>()), str::to_owned);
-        Volume { name, created: now(), anonymous, labels }
+/// A directory that is being filled, before it has a name; removed on drop.
+struct NewDir {
+    path: PathBuf,
+    _lock: OwnedFd,
+}
+
+impl NewDir {
+    fn data(&self) -> PathBuf {
+        self.path.join(DATA)
     }
 }
 
-impl Records {
-    /// Directory with the files of a volume, whether or not it exists.
-    pub fn volume_data(&self, name: &str) -> PathBuf {
-        data_dir(&self.root, name)
+impl Drop for NewDir {
+    fn drop(&mut self) {
+        // After a rename there is none. What cannot be removed now is left to the next creation.
+        let _ = sys::remove_path(&self.path);
+    }
+}
+
+impl Volume {
+    /// A new volume: with a name, or else with a generated one.
+    pub(crate) fn new(request: &VolumeRequest) -> Volume {
+        let VolumeRequest { name, labels, options, owner } = request.clone();
+        let anonymous = name.is_none();
+        let name = name.unwrap_or_else(|| hex(&container::random::<32>()));
+        Volume { name, created: now(), anonymous, labels, options, owner }
     }
 
-    /// Removes a volume and its files. One that does not exist is a success.
-    ///
-    /// # Errors
-    /// [`EngineError::VolumeInUse`] with the ids of the containers that use it.
-    pub fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
-        let volumes = Volumes::open(&self.root)?;
-        let _lock = volumes.lock(FlockOperation::LockExclusive)?;
-        let users = users(&self.list()?, name, "");
-        if !users.is_empty() {
-            return Err(EngineError::VolumeInUse { name: name.to_owned(), containers: users.join(", ") });
+    /// Labels as Docker shows them: anonymous volumes have one more.
+    pub fn shown_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        if self.anonymous {
+            labels.insert(ANONYMOUS.to_owned(), String::new());
         }
-        Ok(volumes.erase(name)?)
+        labels
     }
+}
 
-    /// Removes the volumes that were created for a container without a name, except those that others use.
-    ///
-    /// # Errors
-    /// Fails when containers cannot be listed, or files cannot be removed.
-    pub fn remove_anonymous_volumes(&self, container: &Container) -> Result<(), EngineError> {
-        let names: Vec<&str> =
-            container.settings.mounts.iter().filter_map(|mount| mount.anonymous_volume()).collect();
-        if names.is_empty() {
-            return Ok(());
+impl VolumeOwner {
+    /// Sets the chosen owner and mode of a directory.
+    pub(crate) fn apply(self, dir: &OwnedFd) -> Result<(), Errno> {
+        if self.uid.is_some() || self.gid.is_some() {
+            rustix::fs::fchown(dir, self.uid.map(Uid::from_raw), self.gid.map(Gid::from_raw))?;
         }
-        let volumes = Volumes::open(&self.root)?;
-        let _lock = volumes.lock(FlockOperation::LockExclusive)?;
-        let all = self.list()?;
-        for name in names {
-            if users(&all, name, &container.id).is_empty() {
-                volumes.erase(name)?;
-            }
+        match self.mode {
+            Some(mode) => rustix::fs::fchmod(dir, Mode::from_raw_mode(mode)),
+            None => Ok(()),
         }
-        Ok(())
-    }
-
-    /// Releases what a container that is being removed has elsewhere in the store: pins of mounted images, and, if it is
-    /// removed at its end, its anonymous volumes. Its record is in the directory `path`.
-    pub(crate) fn release(&self, path: &Path, id: &str) -> Result<(), EngineError> {
-        // Without a readable record it is not known which volumes it had.
-        let Ok(Some(container)) = crate::record::read(&path.join("container.json"), id) else {
-            return Ok(());
-        };
-        kiln_image::store::remove_pin(&self.root, &images_pin(id))?;
-        if container.auto_remove { self.remove_anonymous_volumes(&container) } else { Ok(()) }
     }
 }
 
@@ -282,16 +363,15 @@ pub(crate) fn images_pin(id: &str) -> String {
     format!("{id}-images")
 }
 
-/// Ids of the containers that use a volume, other than `except`.
-fn users(all: &[Listed], name: &str, except: &str) -> Vec<String> {
-    let uses = |listed: &&Listed| match listed {
-        Listed::Sound(container) => {
-            container.id != except
-                && container.settings.mounts.iter().any(|mount| mount.volume() == Some(name))
-        }
-        Listed::Damaged(_) => false,
-    };
-    all.iter().filter(uses).map(|listed| listed.id().to_owned()).collect()
+/// Writes a record. One with options is synced: a volume that has lost them would be another one.
+fn write_record(path: &Path, volume: &Volume) -> Result<(), CallError> {
+    let bytes = serde_json::to_vec(volume).expect("a record is made of texts and numbers");
+    let mut file = fs::File::create(path).call("open", path)?;
+    file.write_all(&bytes).call("write", path)?;
+    if !volume.options.is_empty() {
+        file.sync_all().call("fsync", path)?;
+    }
+    Ok(())
 }
 
 fn call(call: &'static str, path: &Path, error: &std::io::Error) -> CallError {
@@ -301,6 +381,10 @@ fn call(call: &'static str, path: &Path, error: &std::io::Error) -> CallError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn request(name: Option<&str>) -> VolumeRequest {
+        VolumeRequest { name: name.map(str::to_owned), ..VolumeRequest::default() }
+    }
 
     fn with_volumes(test: impl FnOnce(&Volumes)) {
         let dir = tempfile::tempdir().unwrap();
@@ -320,7 +404,10 @@ mod tests {
     #[test]
     fn a_volume_is_created_once_with_its_first_files() {
         with_volumes(|volumes| {
-            let volume = Volume::new(Some("data"), BTreeMap::from([("a".into(), "b".into())]));
+            let volume = Volume::new(&VolumeRequest {
+                labels: BTreeMap::from([("a".into(), "b".into())]),
+                ..request(Some("data"))
+            });
             let fill =
                 |text: &'static str| move |data: &Path| fs::write(data.join("f"), text).call("write", data);
             assert!(volumes.create(&volume, fill("first")).unwrap());
@@ -337,13 +424,13 @@ mod tests {
     #[test]
     fn a_failed_creation_leaves_nothing() {
         with_volumes(|volumes| {
-            let volume = Volume::new(None, BTreeMap::new());
+            let volume = Volume::new(&request(None));
             let failed = |_: &Path| Err(CallError { call: "copy", path: "x".into(), errno: Errno::NOSPC });
             assert!(volumes.create(&volume, failed).is_err());
             // A process that died here.
             fs::create_dir(volumes.dir.join(".new-1")).unwrap();
             assert!(volumes.list().unwrap().is_empty());
-            let other = Volume::new(Some("other"), BTreeMap::new());
+            let other = Volume::new(&request(Some("other")));
             volumes.create(&other, |_| Ok::<(), CallError>(())).unwrap();
             let names: Vec<_> =
                 fs::read_dir(&volumes.dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();

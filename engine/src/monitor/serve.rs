@@ -202,6 +202,7 @@ impl Serving {
         }
         let since = Instant::now();
         checks.iter_mut().for_each(|checks| checks.begin(&self.owned, since));
+        self.owned.records.volume_events(&self.owned.container, "mount");
         self.event("start", &[]);
         Ok(Program {
             process,
@@ -448,22 +449,26 @@ impl Serving {
         owned.container.has_lost_terminal = false;
         let finished = now();
         let died = [("exitCode", code.to_string()), ("execDuration", since.elapsed().as_secs().to_string())];
+        let die = |owned: &Owned| {
+            owned.records.event(&owned.container, "die", &died);
+            owned.records.volume_events(&owned.container, "unmount");
+        };
         if is_out_of_memory {
             owned.records.event(&owned.container, "oom", &[]);
         }
         if owned.container.auto_remove && !owned.container.awaits_start {
-            owned.records.event(&owned.container, "die", &died);
+            die(owned);
             // What cannot be removed now is removed by the next list.
             let _ = owned.records.erase(&owned.container.id);
         } else if delay.is_some() {
             owned.container.restarts += 1;
             let _ = owned.set_state(State::Restarting { code, started, finished });
-            owned.records.event(&owned.container, "die", &died);
+            die(owned);
         } else {
             let error = note.to_owned();
             // If this write fails (the disk is full), the next list corrects the record.
             let _ = owned.set_state(State::Exited { code, started, finished, error, is_out_of_memory });
-            owned.records.event(&owned.container, "die", &died);
+            die(owned);
         }
         self.clients.send_end(code, is_out_of_memory);
         if delay.is_some() {

@@ -5,7 +5,7 @@ use crate::container::Containers;
 use crate::error::EngineError;
 use crate::record::Listed;
 use crate::settings::RunOptions;
-use crate::volume::{Volume, Volumes, images_pin};
+use crate::volume::{Volume, VolumeFiles, VolumeRequest, Volumes, images_pin};
 use kiln_image::config::RunConfig;
 use kiln_image::layer::{CopyRequest, Everything, LayerWriter, Metadata};
 use kiln_image::store::{LayerId, Stack, Store};
@@ -17,7 +17,6 @@ use kiln_runtime::{plan, view};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, FlockOperation, Gid, Mode, Stat, Uid};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::Path;
 
@@ -109,7 +108,7 @@ impl Containers<'_> {
         for path in image.volumes.keys() {
             let target = clean_path(path);
             if target != "/" && !requests.iter().any(|request| request.target == target) {
-                let wanted = Wanted::Volume { name: None, copy: true, labels: BTreeMap::new() };
+                let wanted = Wanted::volume(None);
                 requests.push(Mount::new(wanted, target, Flag::Image));
             }
         }
@@ -159,18 +158,16 @@ impl Containers<'_> {
                 }
                 Source::Host { path: path.clone(), create: *create }
             }
-            Wanted::Volume { name, copy, labels } => {
-                let volume = Volume::new(name.as_deref(), labels.clone());
+            Wanted::Volume { name, copy, labels, options } => {
+                let wanted = VolumeRequest {
+                    name: name.clone(),
+                    labels: labels.clone(),
+                    options: options.clone(),
+                    ..VolumeRequest::default()
+                };
                 let copied = copy.then_some(request.target.as_str());
-                if name.is_none() || volumes.find(&volume.name)?.is_none() {
-                    volumes.create(&volume, |data| files.fill(copied, data))?;
-                    if volume.anonymous {
-                        new.push(volume.name.clone());
-                    }
-                } else {
-                    files.fill_if_empty(copied, &volumes.data(&volume.name))?;
-                }
-                Source::Volume { name: volume.name, anonymous: volume.anonymous }
+                let volume = self.settle_volume(&wanted, copied, volumes, new, files)?;
+                Source::Volume { name: volume.name, anonymous: wanted.name.is_none() }
             }
             Wanted::Tmpfs(options) => Source::Tmpfs(options.clone()),
             Wanted::Image(name) => {
@@ -181,6 +178,46 @@ impl Containers<'_> {
             }
         };
         Ok(request.with(source))
+    }
+
+    /// Finds or creates a volume; an empty one gets the image's files at `copied`.
+    fn settle_volume(
+        &self,
+        wanted: &VolumeRequest,
+        copied: Option<&str>,
+        volumes: &Volumes,
+        new: &mut Vec<String>,
+        files: &mut ImageFiles<'_, '_>,
+    ) -> Result<Volume, EngineError> {
+        let existing = match &wanted.name {
+            Some(name) => volumes.find(name)?,
+            None => None,
+        };
+        let volume = match existing {
+            Some(existing) => {
+                wanted.check_same(&existing)?;
+                existing
+            }
+            None => {
+                let volume = Volume::new(wanted);
+                let is_in_store = wanted.options.is_empty();
+                volumes.create(&volume, |data| files.fill(copied.filter(|_| is_in_store), data))?;
+                if volume.anonymous {
+                    new.push(volume.name.clone());
+                }
+                if is_in_store {
+                    return Ok(volume);
+                }
+                volume
+            }
+        };
+        // One in memory is empty at each start, as in the reference.
+        if let Some(open) = self.open_volume(&volume)?
+            && !open.is_read_only
+        {
+            files.fill_if_empty(copied, &volume, &open)?;
+        }
+        Ok(volume)
     }
 }
 
@@ -203,7 +240,16 @@ impl ImageFiles<'_, '_> {
     }
 
     /// Fills a volume that exists if it is empty.
-    fn fill_if_empty(&mut self, target: Option<&str>, data: &Path) -> Result<(), EngineError> {
+    fn fill_if_empty(
+        &mut self,
+        target: Option<&str>,
+        volume: &Volume,
+        files: &VolumeFiles,
+    ) -> Result<(), EngineError> {
+        if target.is_none() {
+            return Ok(());
+        }
+        let data = files.path();
         let dir = sys::open_dir(data)?;
         if !sys::is_empty_dir(dir.as_fd()).call("getdents", data)? {
             return Ok(());
@@ -212,6 +258,7 @@ impl ImageFiles<'_, '_> {
         rustix::fs::flock(&dir, FlockOperation::LockExclusive).call("flock", data)?;
         if sys::is_empty_dir(dir.as_fd()).call("getdents", data)? {
             self.fill(target, data)?;
+            volume.owner.apply(&dir).call("chown", data)?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! `-v`, `--mount` and `--tmpfs` (docker/cli `opts/mount.go`, moby `volume/mounts/linux_parser.go`).
 
 use super::{Below, Flag, Mount, MountRequest, Wanted};
-use crate::volume;
+use crate::volume::{self, VolumeOptionError};
 use kiln_runtime::spec::clean_path;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -50,6 +50,14 @@ pub enum MountError {
         /// Reason of the kernel.
         reason: String,
     },
+    /// A part of a volume in memory.
+    #[error("volume {0} is in memory: all of it is mounted, without volume-subpath")]
+    SubpathOfMemory(String),
+    /// A change of owners in a volume in memory.
+    #[error(
+        "volume {0} is in memory: its owner is set by o=uid=UID,gid=GID when it is created, not by a mount"
+    )]
+    OwnerOfMemory(String),
     /// A volume over a file of the image.
     #[error("cannot mount volume over existing file, file exists {0}")]
     OverFile(String),
@@ -78,6 +86,9 @@ pub enum MountFault {
         "{0:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed: to mount a host directory, write its absolute path"
     )]
     Name(String),
+    /// An option of a volume that cannot be carried out.
+    #[error(transparent)]
+    VolumeOption(#[from] VolumeOptionError),
     /// A field without a value.
     #[error("invalid field '{0}' must be a key=value pair")]
     NoValue(String),
@@ -153,15 +164,14 @@ fn read_volume(text: &str, base: &Path) -> Result<MountRequest, MountFault> {
         return Err(MountFault::Empty);
     }
     let [source, path, ..] = parts.as_slice() else {
-        let wanted = Wanted::Volume { name: None, copy: true, labels: BTreeMap::new() };
-        return Ok(Mount::new(wanted, target(text)?, Flag::Volume));
+        return Ok(Mount::new(Wanted::volume(None), target(text)?, Flag::Volume));
     };
     let path = target(path)?;
     let wanted = if source.starts_with(['/', '.']) {
         Wanted::Host { path: host_path(source, base), create: true }
     } else {
         volume::check_name(source).map_err(|_| MountFault::Name((*source).to_owned()))?;
-        Wanted::Volume { name: Some((*source).to_owned()), copy: true, labels: BTreeMap::new() }
+        Wanted::volume(Some((*source).to_owned()))
     };
     let mut request = Mount::new(wanted, path, Flag::Volume);
     if let Some(mode) = parts.get(2) {
@@ -221,6 +231,7 @@ struct Fields {
     create: bool,
     copy: Option<bool>,
     labels: BTreeMap<String, String>,
+    options: BTreeMap<String, String>,
     volume_subpath: String,
     image_subpath: String,
     tmpfs: Vec<String>,
@@ -313,18 +324,13 @@ impl Fields {
                 "" | "local" => {}
                 other => {
                     let what = format!("the volume driver {other}");
-                    return Err(MountFault::Unsupported(
-                        what,
-                        "volumes are directories of the store, driver `local`",
-                    ));
+                    return Err(MountFault::Unsupported(what, "the only driver of volumes is `local`"));
                 }
             },
             "volume-opt" => {
-                let what = "volume-opt".to_owned();
-                return Err(MountFault::Unsupported(
-                    what,
-                    "volumes are directories of the store, without options",
-                ));
+                let option = text()?;
+                let (name, value) = option.split_once('=').unwrap_or((&option, ""));
+                self.options.insert(name.to_owned(), value.to_owned());
             }
             _ => return Err(MountFault::Key(key.to_owned(), field.to_owned())),
         }
@@ -375,13 +381,9 @@ impl Fields {
             "image" if self.source.is_empty() => return Err(MountFault::Source("image", " not")),
             "image" => Wanted::Image(self.source),
             _ => {
-                let name = Some(self.source).filter(|name| !name.is_empty());
-                if let Some(name) = &name {
-                    volume::check_name(name).map_err(|_| MountFault::Name(name.clone()))?;
-                }
-                // The volume's own files at that path are wanted, not the image's.
+                // The volume's own files at a subpath are wanted, not the image's.
                 let copy = self.copy.unwrap_or(self.volume_subpath.is_empty());
-                Wanted::Volume { name, copy, labels: self.labels }
+                volume_of(self.source, copy, self.labels, self.options)?
             }
         };
         let subpath = if kind == "image" { self.image_subpath } else { self.volume_subpath };
@@ -402,6 +404,21 @@ impl Fields {
             ..request
         })
     }
+}
+
+/// The volume that `--mount` asks for; without a source, a new one.
+fn volume_of(
+    source: String,
+    copy: bool,
+    labels: BTreeMap<String, String>,
+    options: BTreeMap<String, String>,
+) -> Result<Wanted, MountFault> {
+    let name = Some(source).filter(|name| !name.is_empty());
+    if let Some(name) = &name {
+        volume::check_name(name).map_err(|_| MountFault::Name(name.clone()))?;
+    }
+    volume::read_options(&options)?;
+    Ok(Wanted::Volume { name, copy, labels, options })
 }
 
 /// Absolute path of a source on the host.

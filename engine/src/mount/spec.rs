@@ -4,12 +4,14 @@ use super::{Below, MountError, MountPoint, Source};
 use crate::container::{Containers, Owned};
 use crate::error::EngineError;
 use crate::record::Container;
+use crate::volume::{Backing, Volumes};
 use kiln_image::store::{LayerId, Store};
 use kiln_image::sys::{CallError, Named};
 use kiln_runtime::{spec, view};
 use oci_spec::runtime::{Mount, Spec};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +34,10 @@ impl Containers<'_> {
                     self.give_away(container, Path::new(path))?;
                 }
                 Source::Volume { name, .. } if point.chown => {
-                    self.give_away(container, &self.volume_data(name))?;
+                    let volume = self.find_volume(name)?;
+                    let files = if self.is_in_memory(&volume)? { None } else { self.open_volume(&volume)? };
+                    let in_memory = || MountError::OwnerOfMemory(name.clone());
+                    self.give_away(container, files.ok_or_else(in_memory)?.path())?;
                 }
                 Source::Host { .. } | Source::Volume { .. } | Source::Tmpfs(_) => {}
             }
@@ -42,16 +47,11 @@ impl Containers<'_> {
 }
 
 impl Owned {
-    /// Adds the container's mounts to a specification; `images` are those of images. Returns sources that were opened
-    /// here, by the index of the mount. The store need not be open.
+    /// Adds the container's mounts to a specification; `images` are those of images. The store need not be open.
     ///
     /// # Errors
     /// [`EngineError::Mount`] for sources that no longer exist, and for a propagation that the host's mount lacks.
-    pub(crate) fn add_mounts(
-        &self,
-        spec: &mut Spec,
-        images: &[Mount],
-    ) -> Result<Vec<(usize, OwnedFd)>, EngineError> {
+    pub(crate) fn add_mounts(&self, spec: &mut Spec, images: &[Mount]) -> Result<Opened, EngineError> {
         let mut images = images.iter();
         let mut points: Vec<(&MountPoint, Option<&Mount>)> = Vec::new();
         for point in &self.container.settings.mounts {
@@ -61,59 +61,109 @@ impl Owned {
         // Directories before those below them.
         points.sort_by_key(|(point, _)| point.target.matches('/').count());
         leave_out_replaced(spec, &points.iter().map(|(point, _)| *point).collect::<Vec<_>>());
-        let mut opened = Vec::new();
+        let mut opened = Opened { sources: Vec::new(), memory: self.lock_memory()? };
+        let mut spare = BTreeMap::new();
         for (point, image) in points {
-            let mount = self.mount(point, image)?;
+            let (mount, handle) = self.mount(point, image, &mut spare)?;
             if let Some(propagation) = &point.propagation {
                 allow_propagation(spec, point, propagation)?;
             }
             let mounts = spec.mounts_mut().get_or_insert_default();
-            if !point.subpath.is_empty() {
-                opened.push((mounts.len(), open_subpath(point, &mount)?));
-            }
+            let handle = match point.subpath.is_empty() {
+                true => handle,
+                false => Some(open_subpath(point, &mount, handle)?),
+            };
+            opened.sources.extend(handle.map(|handle| (mounts.len(), handle)));
             mounts.push(mount);
         }
         Ok(opened)
     }
 
-    fn mount(&self, point: &MountPoint, image: Option<&Mount>) -> Result<Mount, EngineError> {
+    /// Locks the mounts of volumes in memory, if the container has any.
+    fn lock_memory(&self) -> Result<Option<OwnedFd>, EngineError> {
+        for point in &self.container.settings.mounts {
+            if let Source::Volume { name, .. } = &point.source
+                && self.records.is_in_memory(&self.records.find_volume(name)?)?
+            {
+                return Ok(Some(Volumes::open(&self.records.root)?.lock_memory()?));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A mount, and its source where that was opened here. `spare` has mounts for later targets of the same volumes.
+    fn mount(
+        &self,
+        point: &MountPoint,
+        image: Option<&Mount>,
+        spare: &mut Spare,
+    ) -> Result<(Mount, Option<OwnedFd>), EngineError> {
         let path = match &point.source {
             Source::Tmpfs(options) => {
                 let access = if point.read_only { "ro" } else { "rw" };
                 let options: Vec<&str> =
                     TMPFS.into_iter().chain([access]).chain(options.iter().map(String::as_str)).collect();
-                return Ok(spec::mount("tmpfs", &point.target, "tmpfs", &options));
+                return Ok((spec::mount("tmpfs", &point.target, "tmpfs", &options), None));
             }
             Source::Image { name, .. } => {
                 let mut mount = image.cloned().ok_or_else(|| EngineError::NoSuchVolume(name.clone()))?;
                 mount.set_destination(PathBuf::from(&point.target));
-                return Ok(mount);
+                return Ok((mount, None));
             }
             Source::Host { path, create } => {
                 make_source(path, *create)?;
                 PathBuf::from(path)
             }
-            Source::Volume { name, .. } => {
-                let path = self.records.volume_data(name);
-                if !path.is_dir() {
-                    return Err(EngineError::NoSuchVolume(name.clone()));
-                }
-                path
-            }
+            Source::Volume { name, .. } => return self.volume_mount(point, name, spare),
         };
-        let options = bind_options(point);
-        let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        Ok(spec::mount("bind", &point.target, &path.to_string_lossy(), &options))
+        Ok((bind_mount(point, &path, &[]), None))
+    }
+
+    fn volume_mount(
+        &self,
+        point: &MountPoint,
+        name: &str,
+        spare: &mut Spare,
+    ) -> Result<(Mount, Option<OwnedFd>), EngineError> {
+        let volume = self.records.find_volume(name)?;
+        if !point.subpath.is_empty() && self.records.is_in_memory(&volume)? {
+            return Err(MountError::SubpathOfMemory(name.to_owned()).into());
+        }
+        let shown = self.records.volume_data(name);
+        if let Some(handle) = spare.get_mut(name).and_then(Vec::pop) {
+            return Ok((bind_mount(point, &shown, &[]), Some(handle)));
+        }
+        let targets = self.container.settings.mounts.iter().filter(|other| other.volume() == Some(name));
+        match self.records.back_volume(&volume, &self.container.id, targets.count())? {
+            Backing::Directory { path, options } => Ok((bind_mount(point, &path, &options), None)),
+            Backing::Mounts(mut handles) => {
+                let handle = handles.pop();
+                spare.insert(name.to_owned(), handles);
+                Ok((bind_mount(point, &shown, &[]), handle))
+            }
+        }
     }
 }
 
+/// Further mounts of volumes, by the name of the volume.
+type Spare = BTreeMap<String, Vec<OwnedFd>>;
+
+/// Sources of mounts that were opened for a start.
+pub(crate) struct Opened {
+    /// Sources by the index of the mount in the specification.
+    pub(crate) sources: Vec<(usize, OwnedFd)>,
+    /// Held until the container has its mounts: the next one with the same volume in memory finds them there.
+    pub(crate) memory: Option<OwnedFd>,
+}
+
 /// Opens a path inside of a volume or image. Links in it cannot lead out.
-fn open_subpath(point: &MountPoint, mount: &Mount) -> Result<OwnedFd, EngineError> {
+fn open_subpath(point: &MountPoint, mount: &Mount, handle: Option<OwnedFd>) -> Result<OwnedFd, EngineError> {
     let (name, root) = match &point.source {
         Source::Image { name, .. } => (name.clone(), view::detached(mount)?),
         Source::Volume { name, .. } => {
             let path = mount.source().clone().unwrap_or_default();
-            (name.clone(), kiln_image::sys::open_dir(&path)?)
+            let root = handle.map_or_else(|| kiln_image::sys::open_dir(&path), Ok)?;
+            (name.clone(), root)
         }
         Source::Host { path, .. } => (path.clone(), kiln_image::sys::open_dir(Path::new(path))?),
         Source::Tmpfs(_) => return Err(EngineError::NoSuchVolume(point.target.clone())),
@@ -160,6 +210,19 @@ fn make_source(path: &str, create: bool) -> Result<(), EngineError> {
             Err(CallError { call: "stat", path: path.into(), errno }.into())
         }
     }
+}
+
+/// Bind mount of a path, with the options of a volume.
+fn bind_mount(point: &MountPoint, path: &Path, own: &[String]) -> Mount {
+    let is_bind = |option: &&String| matches!(option.as_str(), "bind" | "rbind");
+    let mut options = bind_options(point);
+    if let Some(kind) = own.iter().find(is_bind) {
+        options[0].clone_from(kind);
+    }
+    // Before the point's access: a writable volume can be mounted read-only.
+    options.splice(2..2, own.iter().filter(|option| !is_bind(option)).cloned());
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    spec::mount("bind", &point.target, &path.to_string_lossy(), &options)
 }
 
 /// Mount options of a bind mount.

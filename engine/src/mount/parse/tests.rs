@@ -11,7 +11,7 @@ fn host(path: &str, create: bool) -> Wanted {
 }
 
 fn named(name: &str) -> Wanted {
-    Wanted::Volume { name: Some(name.to_owned()), copy: true, labels: BTreeMap::new() }
+    Wanted::volume(Some(name.to_owned()))
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn sources_of_volumes_are_told_apart() {
     assert_eq!(source("./x:/c"), host("/work/x", true));
     assert_eq!(source("..:/c"), host("/", true));
     assert_eq!(source("data:/c"), named("data"));
-    assert_eq!(source("/c"), Wanted::Volume { name: None, copy: true, labels: BTreeMap::new() });
+    assert_eq!(source("/c"), Wanted::volume(None));
     assert_eq!(volume("data:/a//b/../c/", base()).unwrap().target, "/a/c");
 }
 
@@ -69,6 +69,11 @@ fn mounts_of_each_type() {
     assert_eq!(read.source, Wanted::Tmpfs(vec!["size=1048576".into(), "mode=1770".into()]));
     let read = mount("type=image,src=alpine:3,dst=/i,image-subpath=etc", base()).unwrap();
     assert_eq!((read.source, read.read_only), (Wanted::Image("alpine:3".into()), true));
+    let options = "volume-opt=type=nfs,volume-opt=device=:/x,\"volume-opt=o=addr=10.0.0.1,rw\"";
+    let read = mount(&format!("src=data,dst=/d,{options}"), base()).unwrap();
+    let Wanted::Volume { options, .. } = read.source else { panic!("{:?}", read.source) };
+    let options: Vec<String> = options.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(options, ["device=:/x", "o=addr=10.0.0.1,rw", "type=nfs"]);
     let read = mount("type=bind,\"src=/a,b\",dst=/d", base()).unwrap();
     assert_eq!(read.source, host("/a,b", false));
 }
@@ -100,7 +105,8 @@ fn wrong_mounts_are_explained() {
         assert_eq!(fault(text), expected, "{text}");
     }
     assert!(fault("src=vol,dst=/a,volume-driver=nfs").contains("is not supported"));
-    assert!(fault("src=vol,dst=/a,volume-opt=type=nfs").contains("is not supported"));
+    assert_eq!(fault("src=vol,dst=/a,volume-opt=type=nfs"), "missing required option: \"device\"");
+    assert_eq!(fault("src=vol,dst=/a,volume-opt=nosuch"), "invalid option: \"nosuch\"");
 }
 
 #[test]
