@@ -54,6 +54,12 @@ pub mod unpause;
 pub mod update;
 pub mod verify;
 pub mod version;
+pub mod volume_create;
+pub mod volume_export;
+pub mod volume_import;
+pub mod volume_ls;
+pub mod volume_prune;
+pub mod volume_rm;
 pub mod wait;
 
 use crate::arguments::Globals;
@@ -116,7 +122,7 @@ pub static ALL: &[Command] = &[
     command!("export", export, "Write the files of a container as a tar"),
     command!("images", images, "List images"),
     command!("ps", ps, "List containers"),
-    command!("inspect", inspect, "Show details of images and containers as JSON"),
+    command!("inspect", inspect, "Show details of images, containers and volumes as JSON"),
     command!("history", history, "Show the steps that made an image"),
     command!("login", login, "Check and keep credentials for a registry"),
     command!("logout", logout, "Forget credentials for a registry"),
@@ -136,6 +142,12 @@ pub static ALL: &[Command] = &[
     command!("system-check", system_check, "Verify every part of the store", true),
     command!("system-boot", system_boot, "Start containers that should run after a boot", true),
     command!("system-install-units", system_install_units, "Install a systemd unit for starts at boot", true),
+    command!("volume-create", volume_create, "Create a volume", true),
+    command!("volume-ls", volume_ls, "List volumes", true),
+    command!("volume-rm", volume_rm, "Remove volumes with their files", true),
+    command!("volume-prune", volume_prune, "Remove volumes that are not used", true),
+    command!("volume-export", volume_export, "Write the files of a volume as a tar", true),
+    command!("volume-import", volume_import, "Unpack a tar into a volume", true),
     command!("lint", lint, "Check Dockerfiles for problems"),
     command!("fmt", fmt, "Format Dockerfiles"),
     command!("verify", verify, "Build an image again and compare the results"),
@@ -155,6 +167,7 @@ pub fn named(name: &str) -> Option<&'static Command> {
 pub static GROUP_NAMES: &[(&str, &str)] = &[
     ("image", "Manage images"),
     ("container", "Manage containers"),
+    ("volume", "Manage volumes"),
     ("builder", "Manage builds and their cache"),
     ("buildx", "Other name of builder, for Docker's users"),
     ("system", "Manage Kiln"),
@@ -204,6 +217,15 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("container", "rm", "rm"),
     ("container", "remove", "rm"),
     ("container", "inspect", "inspect"),
+    ("volume", "create", "volume-create"),
+    ("volume", "ls", "volume-ls"),
+    ("volume", "list", "volume-ls"),
+    ("volume", "inspect", "inspect"),
+    ("volume", "rm", "volume-rm"),
+    ("volume", "remove", "volume-rm"),
+    ("volume", "prune", "volume-prune"),
+    ("volume", "export", "volume-export"),
+    ("volume", "import", "volume-import"),
     ("builder", "build", "build"),
     ("builder", "prune", "builder-prune"),
     ("buildx", "build", "build"),

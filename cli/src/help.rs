@@ -358,6 +358,18 @@ kiln run -d --wait --health-cmd /check web:1",
     ("commit", "kiln commit web app:fixed\nkiln commit --author me --message fixed --no-pause web app:2"),
     ("export", "kiln export -o web.tar web\nkiln export web | tar t"),
     ("container prune", "kiln container prune\nkiln container prune --force --filter until=24h"),
+    (
+        "volume create",
+        "kiln volume create db-data
+kiln volume create --uid 999 --mode 750 db-data
+kiln volume create -o type=nfs -o device=nas.example.com:/srv shared",
+    ),
+    ("volume ls", "kiln volume ls --filter dangling=true\nkiln volume ls --format '{{.Name}} {{.Labels}}'"),
+    ("volume inspect", "kiln volume inspect db-data\nkiln volume inspect --format '{{.Mountpoint}}' db-data"),
+    ("volume rm", "kiln volume rm db-data\nkiln volume rm --force db-data cache"),
+    ("volume prune", "kiln volume prune\nkiln volume prune --all --force --filter label!=keep"),
+    ("volume export", "kiln volume export -o db.tar db-data\nkiln volume export db-data | tar t"),
+    ("volume import", "kiln volume import db-data db.tar\nkiln volume export old | kiln volume import new -"),
     ("system df", "kiln system df\nkiln system df --verbose"),
     ("system prune", "kiln system prune\nkiln system prune --all --force"),
     ("rm", "kiln rm web"),

@@ -47,6 +47,23 @@ pub fn container(containers: &Containers<'_>, error: EngineError) -> CliError {
     CliError::from(error).hint(hint)
 }
 
+/// Converts an error about a volume; suggests a name near the missing one.
+pub fn volume(containers: &Containers<'_>, error: EngineError) -> CliError {
+    let EngineError::NoSuchVolume(name) = &error else { return error.into() };
+    let near = near_volume(containers, name);
+    let hint = near.map_or_else(
+        || "`kiln volume ls` lists the volumes".to_owned(),
+        |near| format!("did you mean {near}?"),
+    );
+    CliError::from(error).hint(hint)
+}
+
+/// Finds the name of a volume that is nearest to `name`; `None` when none is near.
+pub fn near_volume(containers: &Containers<'_>, name: &str) -> Option<String> {
+    let volumes = containers.volumes().ok()?;
+    suggest::nearest(name, volumes.iter().map(|used| used.volume.name.as_str()))
+}
+
 /// Adds to an error about a name in use which container has it, and what to do.
 pub fn taken(containers: &Containers<'_>, name: &str, error: CliError) -> CliError {
     let Ok(Some(Listed::Sound(container))) = containers.named(name) else {

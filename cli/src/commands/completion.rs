@@ -11,7 +11,7 @@ use clap::Parser;
 use clap_complete::Shell;
 use std::ffi::OsString;
 
-/// Print a script that completes commands, flags, files, and names of containers and images in a shell.
+/// Print a script that completes commands, flags, files, and names of containers, images and volumes in a shell.
 #[derive(Debug, Parser)]
 struct Completion {
     /// Print the script for this shell: bash, zsh or fish

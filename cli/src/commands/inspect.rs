@@ -2,6 +2,7 @@
 
 mod container;
 mod image;
+mod volume;
 
 use crate::arguments::{self, Globals};
 use crate::error::{CliError, code};
@@ -17,12 +18,12 @@ use gotmpl::Template;
 use kiln_engine::{Containers, EngineError, Listed};
 use kiln_image::json;
 use kiln_image::reference::Reference;
-use kiln_image::store::StoreError;
+use kiln_image::store::{Store, StoreError};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::sync::LazyLock;
 
-/// Show details of images and containers as JSON.
+/// Show details of images, containers and volumes as JSON.
 #[derive(Debug, Parser)]
 struct Inspect {
     /// Format each object with a Go template, or as json
@@ -31,10 +32,10 @@ struct Inspect {
     /// Show the sizes of containers' files
     #[arg(short, long)]
     size: bool,
-    /// Look only for objects of this type: image or container
+    /// Look only for objects of this type: image, container or volume
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// Show these images and containers: names or ids
+    /// Show these images, containers and volumes: names or ids
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }
@@ -49,7 +50,11 @@ enum Object {
     Container(Box<container::Inspected>),
     Damaged(Box<container::InspectedDamage>),
     Image(Box<image::Inspected>),
+    Volume(Box<volume::Inspected>),
 }
+
+/// Type of objects that are looked for; `None` for all.
+type Kind = Option<&'static str>;
 
 /// Describes the arguments.
 pub fn describe() -> clap::Command {
@@ -59,29 +64,20 @@ pub fn describe() -> clap::Command {
 /// Prints the objects that are found, reports each name that is not, and then returns exit code 1.
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let inspect: Inspect = arguments::parse("inspect", arguments)?;
-    let (containers, images) = match inspect.kind.as_deref() {
-        None | Some("") => (true, true),
-        Some("container") => (true, false),
-        Some("image") => (false, true),
-        Some(other) => {
-            return Err(CliError::Usage(
-                format!("\"{other}\" is not a valid value for --type"),
-                vec!["one of image, container".to_owned()],
-            ));
-        }
-    };
+    let kind = inspect.kind()?;
     let template = match inspect.format.as_deref() {
         None | Some("" | "json") => None,
         Some(text) => Some(format::template(text).map_err(|error| error.with_code(BAD_TEMPLATE))?),
     };
     let session = Session::open(globals)?;
-    if containers {
-        session::warn_of_damaged(&Containers::open(&session.store)?)?;
+    let containers = Containers::open(&session.store)?;
+    if is_of(kind, "container") {
+        session::warn_of_damaged(&containers)?;
     }
     let mut found = Vec::new();
     let mut missing = Vec::new();
     for name in &inspect.names {
-        match inspect.find(&session, name, containers, images)? {
+        match inspect.find(&session, &containers, name, kind)? {
             Some(object) => found.push(object),
             None => missing.push(name),
         }
@@ -98,31 +94,35 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
             }
         }
     }
-    let kind = match inspect.kind.as_deref() {
-        Some("image") => "image",
-        Some("container") => "container",
-        _ => "object",
-    };
-    for name in &missing {
-        // Names of images are shown as they were looked up, with a tag.
-        let shown = match name.parse::<Reference>() {
-            Ok(reference) if kind == "image" => reference.or_latest().familiar(),
-            _ => (*name).clone(),
-        };
-        ui::tell_line(&format!("ERROR: No such {kind}: {shown}"));
-        let near = containers.then(|| near_container(&session, name)).flatten();
-        let near = near.or_else(|| images.then(|| missing::near_image(&session.store, name)).flatten());
-        let hint = near.map_or_else(
-            || "`kiln images` and `kiln ps -a` list what there is".to_owned(),
-            |near| format!("did you mean {near}?"),
-        );
-        ui::tell_line(&format!("hint: {hint}"));
-    }
+    missing.iter().for_each(|name| report_missing(&session, &containers, name, kind));
     Ok(if missing.is_empty() { 0 } else { code::FAILURE })
 }
 
-fn near_container(session: &Session, name: &str) -> Option<String> {
-    missing::near_container(&Containers::open(&session.store).ok()?, name)
+/// True when objects of a type are looked for.
+fn is_of(kind: Kind, wanted: &str) -> bool {
+    kind.is_none_or(|kind| kind == wanted)
+}
+
+fn report_missing(session: &Session, containers: &Containers<'_>, name: &str, kind: Kind) {
+    if kind == Some("volume") {
+        missing::volume(containers, EngineError::NoSuchVolume(name.to_owned())).report();
+        return;
+    }
+    // Names of images are shown as they were looked up, with a tag.
+    let shown = match name.parse::<Reference>() {
+        Ok(reference) if kind == Some("image") => reference.or_latest().familiar(),
+        _ => name.to_owned(),
+    };
+    ui::tell_line(&format!("ERROR: No such {}: {shown}", kind.unwrap_or("object")));
+    let near = is_of(kind, "container").then(|| missing::near_container(containers, name)).flatten();
+    let near = near
+        .or_else(|| is_of(kind, "image").then(|| missing::near_image(&session.store, name)).flatten())
+        .or_else(|| is_of(kind, "volume").then(|| missing::near_volume(containers, name)).flatten());
+    let hint = near.map_or_else(
+        || "`kiln images`, `kiln ps -a` and `kiln volume ls` list what there is".to_owned(),
+        |near| format!("did you mean {near}?"),
+    );
+    ui::tell_line(&format!("hint: {hint}"));
 }
 
 /// Docker's types, by the names of Go's fields (moby/moby api/types/container and image, github.com/moby/docker-image-spec).
@@ -132,7 +132,11 @@ static TYPES: LazyLock<Types> = LazyLock::new(|| Types::read(include_str!("inspe
 fn typed(object: &Object) -> Result<Typed, CliError> {
     let failed = |error| CliError::failed(format!("cannot show the object as JSON: {error}"));
     let json = serde_json::to_value(object).map_err(failed)?;
-    let name = if matches!(object, Object::Image(_)) { "Image" } else { "Container" };
+    let name = match object {
+        Object::Image(_) => "Image",
+        Object::Volume(_) => "Volume",
+        Object::Container(_) | Object::Damaged(_) => "Container",
+    };
     Ok(TYPES.value(name, Some(&json)))
 }
 
@@ -143,7 +147,7 @@ fn render(template: &Template, object: &Object) -> Result<String, CliError> {
     match (printed, object) {
         // A struct cannot be ranged over.
         (Ok(printed), _) if !format::typed::shows_struct(&printed) => Ok(printed),
-        (_, Object::Image(_)) => format::render(template, object),
+        (_, Object::Image(_) | Object::Volume(_)) => format::render(template, object),
         (_, _) => format::render(template, &typed),
     }
 }
@@ -152,17 +156,17 @@ fn render(template: &Template, object: &Object) -> Result<String, CliError> {
 fn compact(object: &Object) -> Result<String, CliError> {
     Ok(match object {
         Object::Container(_) => format::json_of(&typed(object)?),
-        Object::Image(_) | Object::Damaged(_) => format::json_of(object),
+        Object::Image(_) | Object::Volume(_) | Object::Damaged(_) => format::json_of(object),
     })
 }
 
 /// `[]` alone stands in one line.
 fn pretty(found: &[Object]) -> Result<Vec<u8>, CliError> {
-    /// Images as the engine answers them, containers with every field.
+    /// Images and volumes as the engine answers them, containers with every field.
     #[derive(Serialize)]
     #[serde(untagged)]
     enum Shown<'a> {
-        Image(&'a Object),
+        Answer(&'a Object),
         Container(Typed),
     }
     if found.is_empty() {
@@ -170,49 +174,85 @@ fn pretty(found: &[Object]) -> Result<Vec<u8>, CliError> {
     }
     let shown = found.iter().map(|object| match object {
         Object::Container(_) => Ok(Shown::Container(typed(object)?)),
-        Object::Image(_) | Object::Damaged(_) => Ok(Shown::Image(object)),
+        Object::Image(_) | Object::Volume(_) | Object::Damaged(_) => Ok(Shown::Answer(object)),
     });
     Ok(json::to_vec_pretty(&shown.collect::<Result<Vec<_>, CliError>>()?))
 }
 
 impl Inspect {
+    fn kind(&self) -> Result<Kind, CliError> {
+        const KINDS: [&str; 3] = ["image", "container", "volume"];
+        match self.kind.as_deref() {
+            None | Some("") => Ok(None),
+            Some(text) => {
+                let known = KINDS.into_iter().find(|kind| *kind == text);
+                known.map(Some).ok_or_else(|| {
+                    CliError::Usage(
+                        format!("\"{text}\" is not a valid value for --type"),
+                        vec![format!("one of {}", KINDS.join(", "))],
+                    )
+                })
+            }
+        }
+    }
+
+    /// Looks for a container, then an image, then a volume.
     fn find(
         &self,
         session: &Session,
+        all: &Containers<'_>,
         name: &str,
-        containers: bool,
-        images: bool,
+        kind: Kind,
     ) -> Result<Option<Object>, CliError> {
-        let store = &session.store;
-        if containers {
-            let all = Containers::open(store)?;
-            match all.find(name) {
-                Ok(Listed::Damaged(damaged)) => {
-                    let inspected = container::InspectedDamage::new(&damaged);
-                    return Ok(Some(Object::Damaged(Box::new(inspected))));
-                }
-                Ok(Listed::Sound(container)) => {
-                    let mut inspected = container::Inspected::new(&container, &all);
-                    if self.size {
-                        let image = store.image(&container.image)?.map_or(0, |image| image.size);
-                        inspected = inspected.with_sizes(all.size(&container)?, image);
-                    }
-                    return Ok(Some(Object::Container(Box::new(inspected))));
-                }
-                Err(EngineError::NoSuchContainer(_)) => {}
+        let mut found = None;
+        if is_of(kind, "container") {
+            found = self.find_container(session, all, name)?;
+        }
+        if found.is_none() && is_of(kind, "image") {
+            found = find_image(&session.store, name)?;
+        }
+        if found.is_none() && is_of(kind, "volume") {
+            found = match all.find_volume(name) {
+                Ok(volume) => Some(Object::Volume(Box::new(volume::Inspected::new(volume, all)))),
+                Err(EngineError::NoSuchVolume(_)) => None,
                 Err(error) => return Err(error.into()),
-            }
+            };
         }
-        if !images {
-            return Ok(None);
-        }
-        match store.resolve(name) {
-            Ok(record) => {
-                let inspected = image::Inspected::new(store, store.read_image(record)?)?;
-                Ok(Some(Object::Image(Box::new(inspected))))
+        Ok(found)
+    }
+
+    fn find_container(
+        &self,
+        session: &Session,
+        all: &Containers<'_>,
+        name: &str,
+    ) -> Result<Option<Object>, CliError> {
+        match all.find(name) {
+            Ok(Listed::Damaged(damaged)) => {
+                let inspected = container::InspectedDamage::new(&damaged);
+                Ok(Some(Object::Damaged(Box::new(inspected))))
             }
-            Err(StoreError::NoSuchImage(_) | StoreError::Reference(_)) => Ok(None),
+            Ok(Listed::Sound(container)) => {
+                let mut inspected = container::Inspected::new(&container, all);
+                if self.size {
+                    let image = session.store.image(&container.image)?.map_or(0, |image| image.size);
+                    inspected = inspected.with_sizes(all.size(&container)?, image);
+                }
+                Ok(Some(Object::Container(Box::new(inspected))))
+            }
+            Err(EngineError::NoSuchContainer(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+fn find_image(store: &Store, name: &str) -> Result<Option<Object>, CliError> {
+    match store.resolve(name) {
+        Ok(record) => {
+            let inspected = image::Inspected::new(store, store.read_image(record)?)?;
+            Ok(Some(Object::Image(Box::new(inspected))))
+        }
+        Err(StoreError::NoSuchImage(_) | StoreError::Reference(_)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

@@ -3,6 +3,8 @@
 mod columns;
 mod filter;
 
+pub use columns::local_volumes;
+
 use super::ports;
 use crate::arguments::{self, Globals};
 use crate::error::CliError;

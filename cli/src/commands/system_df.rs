@@ -8,20 +8,20 @@ use crate::format::Format;
 use crate::session::{self, Session};
 use crate::{text, ui};
 use clap::Parser;
-use kiln_engine::{Container, Containers, Listed};
+use kiln_engine::{Container, Containers, Listed, UsedVolume};
 use kiln_image::digest::DiffId;
 use kiln_image::store::{ImageRecord, LayerRecord, Store};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
-/// Show how much space images, containers and the build cache use.
+/// Show how much space images, containers, volumes and the build cache use.
 #[derive(Debug, Parser)]
 struct Df {
     /// Format each type with a Go template, as `table …` or as json
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Show every image, container and layer of the build cache
+    /// Show every image, container, volume and layer of the build cache
     #[arg(short, long, conflicts_with = "format")]
     verbose: bool,
 }
@@ -77,6 +77,8 @@ struct Used {
     images: Vec<UsedImage>,
     /// Containers with the size of their files.
     containers: Vec<(Container, u64)>,
+    /// Volumes with the size of their files.
+    volumes: Vec<(UsedVolume, u64)>,
     /// Layers by diff id.
     layers: BTreeMap<DiffId, LayerRecord>,
     /// Layers that only the build cache uses.
@@ -104,6 +106,11 @@ impl Used {
                 containers.push((*container, size));
             }
         }
+        let mut volumes = Vec::new();
+        for used in all.volumes()? {
+            let size = all.volume_size(&used.volume.name)?;
+            volumes.push((used, size));
+        }
         let mut images = Vec::new();
         for record in store.images()? {
             let layers = store.read_image(record.clone())?.config.rootfs.diff_ids;
@@ -121,7 +128,7 @@ impl Used {
             }
         }
         let dirs = store.cache_dirs()?;
-        Ok(Used { images, containers, layers, cache, cache_dirs: (dirs.count, dirs.bytes) })
+        Ok(Used { images, containers, volumes, layers, cache, cache_dirs: (dirs.count, dirs.bytes) })
     }
 
     /// Size of layers, each counted once.
@@ -147,9 +154,18 @@ impl Used {
                 written,
                 share(written - kept, written),
             ),
-            row("Local Volumes", (0, 0), 0, share(0, 0)),
+            self.volume_row(),
             row("Build Cache", (count, 0), cache, text::size(cache)),
         ]
+    }
+}
+
+impl Used {
+    fn volume_row(&self) -> Row {
+        let used = || self.volumes.iter().filter(|(used, _)| !used.containers.is_empty());
+        let size: u64 = self.volumes.iter().map(|(_, size)| size).sum();
+        let needed: u64 = used().map(|(_, size)| size).sum();
+        row("Local Volumes", (self.volumes.len(), used().count()), size, share(size - needed, size))
     }
 }
 

@@ -1,16 +1,16 @@
 //! Command `kiln system prune`.
 
 use super::images::filter::{Filter, OF_CONTAINERS};
-use super::{container_prune, image_prune};
+use super::{container_prune, image_prune, volume_prune};
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
 use crate::session::Session;
 use crate::{text, ui};
 use clap::Parser;
-use kiln_engine::Containers;
+use kiln_engine::{Containers, PrunedVolumes};
 use std::ffi::OsString;
 
-/// Remove stopped containers, images that are not used, and the build cache.
+/// Remove stopped containers, images that are not used, the build cache, and with --volumes volumes without a name.
 #[derive(Debug, Parser)]
 struct Prune {
     /// Remove all images that no container uses, not only those without a name, and the caches of RUN steps
@@ -19,7 +19,10 @@ struct Prune {
     /// Do not ask for confirmation
     #[arg(short, long)]
     force: bool,
-    /// Remove only containers and images with until=TIME, label=NAME[=VALUE] or label!=NAME[=VALUE]; may be repeated
+    /// Remove volumes without a name that no container uses, too
+    #[arg(long)]
+    volumes: bool,
+    /// Remove only containers, images and volumes with until=TIME, label=NAME[=VALUE] or label!=NAME[=VALUE]; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
 }
@@ -33,6 +36,10 @@ pub fn describe() -> clap::Command {
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let prune: Prune = arguments::parse("system prune", arguments)?;
     let filter = Filter::read(&prune.filter, OF_CONTAINERS)?;
+    if prune.volumes && filter.has_until() {
+        return Err(CliError::failed("the \"until\" filter is not supported with \"--volumes\"")
+            .hint("prune volumes by themselves: kiln volume prune"));
+    }
     let session = Session::open(globals)?;
     if !prune.force && !ui::confirm(&prune.warning())? {
         return Ok(0);
@@ -41,9 +48,17 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let containers = Containers::open(store)?;
     let removed = container_prune::remove(&containers, &filter)?;
     removed.print();
+    let gap = |is_first: bool| if is_first { "" } else { "\n" };
+    let mut volumes = PrunedVolumes::default();
+    if prune.volumes {
+        volumes = containers
+            .prune_volumes(|volume| volume.anonymous && filter.takes_labels(&volume.shown_labels()))?;
+        volume_prune::print(&volumes, gap(removed.ids.is_empty()));
+    }
+    let is_first = removed.ids.is_empty() && volumes.names.is_empty();
     let before = store.layer_bytes()? + store.cache_dirs()?.bytes;
     let images = image_prune::remove(&session, &containers, &filter, prune.all)?;
-    image_prune::print(&images, if removed.ids.is_empty() { "" } else { "\n" });
+    image_prune::print(&images, gap(is_first));
     if prune.removes_cache() {
         store.prune_steps()?;
         if prune.all {
@@ -51,9 +66,10 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         }
     }
     let freed = before.saturating_sub(store.layer_bytes()? + store.cache_dirs()?.bytes);
-    let gap = if removed.ids.is_empty() && images.is_empty() { "" } else { "\n" };
-    ui::line(&format!("{gap}Total reclaimed space: {}", text::size(removed.bytes + freed)));
-    Ok(0)
+    let bytes = removed.bytes + volumes.bytes + freed;
+    let gap = gap(is_first && images.is_empty());
+    ui::line(&format!("{gap}Total reclaimed space: {}", text::size(bytes)));
+    Ok(volume_prune::report_failures(volumes))
 }
 
 impl Prune {
@@ -64,6 +80,9 @@ impl Prune {
 
     fn warning(&self) -> String {
         let mut lines = vec!["all stopped containers"];
+        if self.volumes {
+            lines.push("all anonymous volumes not used by at least one container");
+        }
         lines.push(match self.all {
             true => "all images without at least one container associated to them",
             false => "all dangling images",

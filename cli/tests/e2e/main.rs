@@ -57,6 +57,7 @@ mod stages;
 mod terminal;
 mod top;
 mod update;
+mod volume_commands;
 mod volumes;
 mod waiting;
 mod web_server;

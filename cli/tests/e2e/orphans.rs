@@ -22,7 +22,7 @@ pub fn monitors(fixture: &Fixture) -> Vec<i32> {
 
 /// Kills the only monitor of the fixture, and waits for its end.
 #[track_caller]
-fn kill_monitor(fixture: &Fixture) {
+pub fn kill_monitor(fixture: &Fixture) {
     let found = monitors(fixture);
     assert_eq!(found.len(), 1, "{found:?}");
     let pid = rustix::process::Pid::from_raw(found[0]).unwrap();

@@ -52,7 +52,11 @@ fn unused_things_are_listed_and_removed() {
         ("container prune -f --filter foo=1", 1, "invalid filter 'foo'"),
         ("container prune -f --filter until=xx", 1, "failed to parse value as time or duration"),
         ("system prune -f --filter dangling=true", 1, "invalid filter"),
-        ("prune -f", 1, "`kiln container prune`, `kiln builder prune`, `kiln system prune`"),
+        (
+            "prune -f",
+            1,
+            "`kiln container prune`, `kiln volume prune`, `kiln builder prune`, `kiln system prune`",
+        ),
     ] {
         let done = fixture.words(words);
         assert!(done.code == code && done.err.contains(text), "{words}: {} {}", done.code, done.err);

@@ -1,4 +1,4 @@
-//! Names of containers and images that complete a word of a command line.
+//! Names of containers, images and volumes that complete a word of a command line.
 //!
 //! The scripts of all shells ask this program with the words so far, so that the flags with values and the positional
 //! arguments of each command are known from its description alone.
@@ -22,7 +22,8 @@ enum Kind {
     Containers,
     Running,
     Images,
-    /// Containers and images.
+    Volumes,
+    /// Containers, images and volumes.
     All,
     /// Containers, with a colon for a path.
     Paths,
@@ -60,6 +61,9 @@ const TAKING: &[(&str, &[Kind], bool)] = &[
     ("unpause", &[Kind::Running], true),
     ("update", &[Kind::Containers], true),
     ("verify", &[Kind::Images], false),
+    ("volume-export", &[Kind::Volumes], false),
+    ("volume-import", &[Kind::Volumes], false),
+    ("volume-rm", &[Kind::Volumes], true),
     ("wait", &[Kind::Containers], true),
 ];
 
@@ -73,11 +77,15 @@ pub fn print(words: &[OsString]) -> Result<u8, CliError> {
     let Some((root, kind, word)) = wanted(&words) else { return Ok(0) };
     let session = Session::open(&Globals { root: root.map(Into::into) })?;
     let mut names = Vec::new();
-    if kind != Kind::Images {
+    if !matches!(kind, Kind::Images | Kind::Volumes) {
         names.extend(containers(&session.store, kind, &word)?);
     }
     if matches!(kind, Kind::Images | Kind::All) {
         names.extend(images(&session.store)?);
+    }
+    if matches!(kind, Kind::Volumes | Kind::All) {
+        let volumes = Containers::open(&session.store)?.volumes()?;
+        names.extend(volumes.into_iter().map(|used| used.volume.name));
     }
     names.sort();
     names.dedup();
@@ -109,6 +117,7 @@ fn wanted(words: &[String]) -> Option<(Option<String>, Kind, String)> {
     let kind = match (kind, group) {
         (Kind::All, Some("image")) => Kind::Images,
         (Kind::All, Some("container")) => Kind::Containers,
+        (Kind::All, Some("volume")) => Kind::Volumes,
         (kind, _) => kind,
     };
     Some((root, kind, word.clone()))
@@ -201,6 +210,11 @@ mod tests {
             ("inspect |", Some(Kind::All)),
             ("image inspect |", Some(Kind::Images)),
             ("container inspect a |", Some(Kind::Containers)),
+            ("volume inspect a |", Some(Kind::Volumes)),
+            ("volume remove -f a |", Some(Kind::Volumes)),
+            ("volume import |", Some(Kind::Volumes)),
+            ("volume import a |", None),
+            ("volume create |", None),
             ("commit web |", Some(Kind::Images)),
             ("commit web app |", None),
             ("cp |", Some(Kind::Paths)),

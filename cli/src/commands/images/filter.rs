@@ -48,14 +48,7 @@ impl Filter {
     fn set(&mut self, key: &str, value: &str) -> Result<(), CliError> {
         match key {
             "dangling" => {
-                let new = match value.to_lowercase().as_str() {
-                    "true" | "1" | "t" => true,
-                    "false" | "0" | "f" => false,
-                    _ => {
-                        return Err(CliError::failed(format!("invalid filter 'dangling={value}'"))
-                            .hint("write dangling=true or dangling=false"));
-                    }
-                };
+                let new = switch("dangling", value)?;
                 if self.dangling.is_some_and(|known| known != new) {
                     return Err(CliError::failed("invalid filter 'dangling': it is both true and false"));
                 }
@@ -114,13 +107,22 @@ impl Filter {
         Ok(taken)
     }
 
+    /// True for labels that meet the filter `label`.
+    pub fn takes_labels(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.labels.iter().all(|wanted| has_label(labels, wanted))
+            && !self.other_labels.iter().any(|other| has_label(labels, other))
+    }
+
+    /// True when there is a filter `until`.
+    pub fn has_until(&self) -> bool {
+        self.until.is_some()
+    }
+
     /// True for a container that meets the filters `until` and `label`.
     pub fn takes_container(&self, container: &Container) -> bool {
         let created = seconds(&container.created);
-        let labels = &container.settings.labels;
         self.until.is_none_or(|until| created.is_some_and(|time| time.as_second() < until))
-            && self.labels.iter().all(|wanted| has_label(labels, wanted))
-            && !self.other_labels.iter().any(|other| has_label(labels, other))
+            && self.takes_labels(&container.settings.labels)
     }
 
     fn takes_labels_of(&self, store: &Store, image: &ImageRecord) -> Result<bool, CliError> {
@@ -128,19 +130,34 @@ impl Filter {
             return Ok(true);
         }
         let config = store.read_image(image.clone())?.config;
-        let has = |wanted: &(String, Option<String>)| has_label(&config.config.labels, wanted);
-        Ok(self.labels.iter().all(has) && !self.other_labels.iter().any(has))
+        Ok(self.takes_labels(&config.config.labels))
     }
 }
 
-fn label(text: &str) -> (String, Option<String>) {
+/// Reads a condition that is true or false.
+///
+/// # Errors
+///
+/// Fails for other values.
+pub fn switch(key: &str, value: &str) -> Result<bool, CliError> {
+    match value.to_lowercase().as_str() {
+        "true" | "1" | "t" => Ok(true),
+        "false" | "0" | "f" => Ok(false),
+        _ => Err(CliError::failed(format!("invalid filter '{key}={value}'"))
+            .hint(format!("write {key}=true or {key}=false"))),
+    }
+}
+
+/// Name and value of a condition on labels; `None` for any value.
+pub fn label(text: &str) -> (String, Option<String>) {
     match text.split_once('=') {
         Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
         None => (text.to_owned(), None),
     }
 }
 
-fn has_label(labels: &BTreeMap<String, String>, (name, value): &(String, Option<String>)) -> bool {
+/// True when there is a wanted label.
+pub fn has_label(labels: &BTreeMap<String, String>, (name, value): &(String, Option<String>)) -> bool {
     let found = labels.get(name);
     found.is_some_and(|found| value.as_ref().is_none_or(|value| found == value))
 }

@@ -35,7 +35,7 @@ pub(super) fn mounts(container: &Container, no_trunc: bool) -> String {
 }
 
 /// Number of volumes.
-pub(super) fn local_volumes(container: &Container) -> String {
+pub fn local_volumes(container: &Container) -> String {
     listed(container).filter(|mount| mount.volume().is_some()).count().to_string()
 }
 

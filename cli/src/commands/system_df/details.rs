@@ -22,7 +22,7 @@ pub(super) fn text(used: &Used, store: &Store) -> Result<String, CliError> {
     section("Images space usage:", &head, &images(used, store)?);
     let head = ["CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES"];
     section("Containers space usage:", &head, &containers(used));
-    section("Local Volumes space usage:", &["VOLUME NAME", "LINKS", "SIZE"], &[]);
+    section("Local Volumes space usage:", &["VOLUME NAME", "LINKS", "SIZE"], &volumes(used));
     let total: u64 = used.cache.iter().map(|layer| layer.size).sum::<u64>() + used.cache_dirs.1;
     let heading = format!("Build cache usage: {}", text::size(total));
     section(&heading, &["CACHE ID", "CACHE TYPE", "SIZE", "CREATED"], &cache(used));
@@ -76,7 +76,7 @@ fn containers(used: &Used) -> Vec<Vec<String>> {
             text::short(&container.id),
             container.image_name.clone(),
             format!("{command:?}"),
-            "0".to_owned(),
+            crate::commands::ps::local_volumes(container),
             text::size(*size),
             text::age(&container.created),
             crate::commands::ps::status(&container.state, None),
@@ -84,6 +84,14 @@ fn containers(used: &Used) -> Vec<Vec<String>> {
         ]
     };
     used.containers.iter().map(row).collect()
+}
+
+fn volumes(used: &Used) -> Vec<Vec<String>> {
+    let rows = used.volumes.iter();
+    rows.map(|(used, size)| {
+        vec![used.volume.name.clone(), used.containers.len().to_string(), text::size(*size)]
+    })
+    .collect()
 }
 
 fn cache(used: &Used) -> Vec<Vec<String>> {
