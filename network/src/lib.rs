@@ -9,6 +9,7 @@
 //! - [`Bridge`] a network, [`Connection`] a container's endpoint in it
 //! - [`Published`] ports of the host that are mapped to a container, [`Proxy`] the part of the mapping that the kernel
 //!   does not do
+//! - [`dns`] names of containers in networks of users
 //! - [`user_mode`] a network without privileges, by pasta or slirp4netns
 
 mod address;
@@ -16,6 +17,7 @@ mod bridge;
 pub mod config;
 mod conntrack;
 mod device;
+pub mod dns;
 pub mod etc;
 mod link;
 mod netlink;
@@ -39,6 +41,7 @@ pub use publish::{Holder, PublishError, Published};
 use kiln_runtime::{MakeNetwork, SpawnError};
 use netlink::{Netlink, NetlinkError};
 use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::io;
 use std::net::IpAddr;
@@ -93,6 +96,12 @@ pub enum NetworkError {
     /// A container uses the network, which cannot be removed.
     #[error("the network of the bridge `{0}` is in use")]
     InUse(String),
+    /// The text is not a valid id of a container.
+    #[error("`{0}` cannot be the id of a container")]
+    BadId(String),
+    /// An operation on the process that serves names failed.
+    #[error("cannot {0} the name server of containers")]
+    Names(&'static str, #[source] Errno),
     /// The network namespace could not be created.
     #[error(transparent)]
     Spawn(#[from] SpawnError),

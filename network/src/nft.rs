@@ -121,6 +121,11 @@ impl Transaction {
         self.requests.push(Request { kind, flags, body, accepts: None });
     }
 
+    /// Creates the table, which must not exist.
+    pub(super) fn new_table(&mut self) {
+        self.push(NEW_TABLE, CREATE | EXCLUSIVE, &[]);
+    }
+
     /// Creates the table empty, whatever an earlier version left in it.
     pub(super) fn fresh_table(&mut self) {
         self.push(NEW_TABLE, CREATE, &[]);

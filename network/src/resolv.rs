@@ -3,7 +3,7 @@
 use std::fs;
 
 /// File in which systemd-resolved lists the servers that it uses itself.
-const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+pub(super) const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
 /// Public name servers (Google's), which the reference engine uses where a host has none that containers reach.
 const PUBLIC: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
@@ -79,7 +79,7 @@ fn has_server(text: &str) -> bool {
     text.lines().any(|line| server(line).is_some())
 }
 
-fn server(line: &str) -> Option<&str> {
+pub(super) fn server(line: &str) -> Option<&str> {
     let mut words = line.split_whitespace();
     (words.next() == Some("nameserver")).then(|| words.next()).flatten()
 }

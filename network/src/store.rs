@@ -8,6 +8,7 @@
 //!     ports/10.87.0.2       published ports of an address, as JSON; void when its lease is not locked
 //!     forwarding4           Kiln enabled forwarding of IPv4: the interfaces that the host had before, one a line;
 //!                           forwarding6 likewise
+//!     dns/                  names of containers, see [`super::dns`]
 //! ```
 //!
 //! A lock ends with the process that holds it, even when that is killed, so stale files can be recognised. The packet
@@ -105,12 +106,17 @@ impl Ports {
 
 impl Store {
     pub(super) fn open(state: &Path) -> Result<Store, NetworkError> {
-        let dir = state.join(format!("network-{}", namespace_inode()));
+        let dir = Store::dir_of(state);
         for name in ["leases", "bridges", "ports"] {
             let path = dir.join(name);
             fs::create_dir_all(&path).map_err(file("make", &path))?;
         }
         Ok(Store { dir })
+    }
+
+    /// Directory of this network namespace.
+    pub(super) fn dir_of(state: &Path) -> PathBuf {
+        state.join(format!("network-{}", namespace_inode()))
     }
 
     /// Locks the state for changes; waits for other processes.
@@ -359,7 +365,7 @@ fn replace_text(file: &OwnedFd, name: &str) -> Result<Option<String>, Errno> {
     Ok((!before.is_empty()).then(|| before.to_owned()))
 }
 
-fn names(dir: &Path) -> Vec<String> {
+pub(super) fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| !name.starts_with('.')).collect()
@@ -370,12 +376,12 @@ fn addresses(dir: &Path) -> Vec<Ipv4Addr> {
 }
 
 /// Content of a file. `None` when it is absent or cannot be parsed.
-fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
 /// Writes a temporary file and renames it, so that a reader sees all or nothing.
-fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), NetworkError> {
+pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), NetworkError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = path.with_file_name(format!(".{name}"));
     let json = serde_json::to_vec(value).map_err(|error| file("write", path)(error.into()))?;

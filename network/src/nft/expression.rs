@@ -44,6 +44,32 @@ fn payload(base: u32, offset: u32, length: u32, register: u32) -> Expression {
     expression("payload", &[number(1, register), number(2, base), number(3, offset), number(4, length)])
 }
 
+/// Writes the first register to the transport header, and corrects the checksum at another offset.
+pub(in super::super) fn write_transport_header(offset: u32, length: u32, checksum: u32) -> Expression {
+    const INTERNET_CHECKSUM: u32 = 1;
+    expression(
+        "payload",
+        &[
+            number(5, FIRST),
+            number(2, 2),
+            number(3, offset),
+            number(4, length),
+            number(6, INTERNET_CHECKSUM),
+            number(7, checksum),
+        ],
+    )
+}
+
+/// Sets the first register.
+pub(in super::super) fn set(value: &[u8]) -> Expression {
+    expression("immediate", &[number(1, FIRST), nested(2, &[attribute(1, value)])])
+}
+
+/// Exempts the packet from the tracking of connections.
+pub(in super::super) fn untracked() -> Expression {
+    expression("notrack", &[])
+}
+
 /// Continues only if the packet's destination is an address of this host.
 pub(in super::super) fn destination_is_local() -> Vec<Expression> {
     const TYPE_OF_ADDRESS: u32 = 3;
