@@ -77,7 +77,7 @@ impl Owned {
         let files = [
             ("hosts", resolv::container_hosts(address.as_deref(), &name, &resolution.entries(&gateway))),
             ("hostname", format!("{}\n", settings.hostname)),
-            ("resolv.conf", resolution.resolv_conf(resolver.text())),
+            ("resolv.conf", resolution.resolv_conf(resolver)),
         ];
         for (name, text) in files {
             let path = dirs.etc.join(name);

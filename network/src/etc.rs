@@ -9,6 +9,8 @@ pub enum Resolver {
     OfHost,
     /// Name servers of the host that containers can reach.
     ForContainer,
+    /// The name server of [`crate::dns`], which asks those of the host for other names.
+    Names,
 }
 
 impl Resolver {
@@ -17,6 +19,7 @@ impl Resolver {
         match self {
             Resolver::OfHost => resolv::for_host_network(),
             Resolver::ForContainer => resolv::for_container().text,
+            Resolver::Names => resolv::for_names(&resolv::for_host_network(), &[], &[]),
         }
     }
 }

@@ -8,6 +8,9 @@ pub(super) const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// Public name servers (Google's), which the reference engine uses where a host has none that containers reach.
 const PUBLIC: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
 
+/// Address at which names are served in a container.
+const NAME_SERVER: &str = "127.0.0.11";
+
 /// Text of `resolv.conf` for a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolv {
@@ -67,6 +70,23 @@ pub fn replaced(text: &str, servers: &[String], search: &[String], options: &[St
         new.push_str(&format!("options {}\n", options.join(" ")));
     }
     new
+}
+
+/// Text of `resolv.conf` for a container whose names are served at 127.0.0.11 ([`super::dns`]), made of the host's
+/// `text`; domains and options are replaced unless the list is empty. The domain `.` stands for none. A name without a
+/// dot can be that of a container, so it is asked for as it is before domains are added.
+pub fn for_names(text: &str, search: &[String], options: &[String]) -> String {
+    let comments = |line: &&str| !line.trim_start().starts_with(['#', ';']);
+    let host: String = text.lines().filter(comments).map(|line| format!("{line}\n")).collect();
+    let of_host = host.lines().filter_map(|line| line.trim_start().strip_prefix("options"));
+    let mut all: Vec<String> = of_host.flat_map(str::split_whitespace).map(str::to_owned).collect();
+    if !options.is_empty() {
+        all = options.to_vec();
+    }
+    if !all.iter().any(|option| option.starts_with("ndots:")) {
+        all.push("ndots:0".to_owned());
+    }
+    replaced(&host, &[NAME_SERVER.to_owned()], search, &all)
 }
 
 fn without_loopback(text: &str) -> String {
@@ -149,6 +169,25 @@ mod tests {
         assert_eq!(
             replaced(text, &[], &list(&["."]), &[]),
             "nameserver 9.9.9.9\noptions edns0\nsortlist x\n"
+        );
+    }
+
+    #[test]
+    fn names_of_containers_are_asked_for_as_they_are() {
+        let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let host = "# by hand\nnameserver 9.9.9.9\nsearch lan\noptions edns0\noptions trust-ad\n";
+        assert_eq!(
+            for_names(host, &[], &[]),
+            "nameserver 127.0.0.11\nsearch lan\noptions edns0 trust-ad ndots:0\n"
+        );
+        assert_eq!(for_names("", &[], &[]), "nameserver 127.0.0.11\noptions ndots:0\n");
+        assert_eq!(
+            for_names(host, &list(&["a", "b"]), &list(&["ndots:3"])),
+            "nameserver 127.0.0.11\nsearch a b\noptions ndots:3\n"
+        );
+        assert_eq!(
+            for_names(host, &list(&["."]), &[]),
+            "nameserver 127.0.0.11\noptions edns0 trust-ad ndots:0\n"
         );
     }
 

@@ -1,5 +1,6 @@
 //! Names in a container: domain name, name servers, entries of /etc/hosts.
 
+use kiln_network::etc::Resolver;
 use kiln_network::resolv;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -97,8 +98,16 @@ pub fn resolver_option(text: &str) -> Result<String, ResolutionError> {
 }
 
 impl Resolution {
-    /// Text of `/etc/resolv.conf`, made of the host's `text`.
-    pub(crate) fn resolv_conf(&self, text: String) -> String {
+    /// Text of `/etc/resolv.conf`, made of the host's.
+    pub(crate) fn resolv_conf(&self, resolver: Resolver) -> String {
+        match resolver {
+            // The other servers are asked by this one.
+            Resolver::Names => resolv::for_names(&resolv::for_host_network(), &self.search, &self.options),
+            _ => self.replaced(resolver.text()),
+        }
+    }
+
+    fn replaced(&self, text: String) -> String {
         if self.servers.is_empty() && self.search.is_empty() && self.options.is_empty() {
             return text;
         }
@@ -142,6 +151,22 @@ mod tests {
             Resolution { hosts: vec!["a:::1".into(), "b:host-gateway".into()], ..Resolution::default() };
         let pair = |address: &str, name: &str| (address.to_owned(), name.to_owned());
         assert_eq!(resolution.entries("10.0.0.1"), [pair("::1", "a"), pair("10.0.0.1", "b")]);
+    }
+
+    #[test]
+    fn the_name_server_of_networks_is_the_only_one() {
+        let resolution = Resolution {
+            servers: vec!["9.9.9.9".into()],
+            search: vec!["lan".into()],
+            options: vec!["timeout:1".into()],
+            ..Resolution::default()
+        };
+        let text = resolution.resolv_conf(Resolver::Names);
+        let line = |keyword: &str| text.lines().filter(|line| line.starts_with(keyword)).collect::<Vec<_>>();
+        assert_eq!(line("nameserver"), ["nameserver 127.0.0.11"]);
+        assert_eq!(line("search"), ["search lan"]);
+        assert_eq!(line("options"), ["options timeout:1 ndots:0"]);
+        assert_eq!(resolution.resolv_conf(Resolver::ForContainer).matches("nameserver").count(), 1);
     }
 
     #[test]
