@@ -208,6 +208,11 @@ const RUN_GROUPS: &[(&str, &[&str])] = &[
         "Network options",
         &[
             "network",
+            "ip",
+            "ip6",
+            "mac_address",
+            "network_alias",
+            "link",
             "publish",
             "publish_all",
             "expose",
@@ -311,7 +316,8 @@ kiln build --check .",
 kiln run --rm -it busybox sh
 kiln run --rm -e NAME=value -w /tmp busybox env
 kiln run -d --name web --restart unless-stopped app:1
-kiln run -d --wait --health-cmd /check web:1",
+kiln run -d --wait --health-cmd /check web:1
+kiln run -d --network web --network-alias db --ip 10.20.0.9 app:1",
     ),
     ("create", "kiln create --name web app:1\nkiln create -it --name shell busybox sh"),
     ("start", "kiln start web db\nkiln start -ai shell"),

@@ -2,7 +2,7 @@
 
 use crate::error::CliError;
 use crate::{commands, text};
-use kiln_engine::{Containers, EngineError, Listed};
+use kiln_engine::{Containers, EngineError, Listed, Networks};
 use kiln_image::store::{Store, StoreError};
 use kiln_parser::suggest;
 
@@ -62,6 +62,29 @@ pub fn volume(containers: &Containers<'_>, error: EngineError) -> CliError {
 pub fn near_volume(containers: &Containers<'_>, name: &str) -> Option<String> {
     let volumes = containers.volumes().ok()?;
     suggest::nearest(name, volumes.iter().map(|used| used.volume.name.as_str()))
+}
+
+/// Converts an error about a network; suggests a name near the missing one.
+pub fn network(networks: &Networks, error: EngineError) -> CliError {
+    let hint = match &error {
+        EngineError::NoSuchNetwork(name) => near_network(networks, name).map_or_else(
+            || format!("`kiln network ls` lists the networks, `kiln network create {name}` creates this one"),
+            |near| format!("did you mean {near}?"),
+        ),
+        EngineError::NetworkInUse { name, .. } => {
+            format!(
+                "end its containers first, or disconnect them: `kiln network disconnect {name} CONTAINER`"
+            )
+        }
+        _ => return error.into(),
+    };
+    CliError::from(error).hint(hint)
+}
+
+/// Finds the name of a network that is nearest to `name`; `None` when none is near.
+pub fn near_network(networks: &Networks, name: &str) -> Option<String> {
+    let all = networks.list().ok()?;
+    suggest::nearest(name, all.iter().map(|network| network.name.as_str()))
 }
 
 /// Adds to an error about a name in use which container has it, and what to do.

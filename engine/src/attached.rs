@@ -5,6 +5,7 @@ use crate::error::EngineError;
 use crate::log::Stream;
 use crate::monitor;
 use crate::record::Container;
+use crate::settings::attachment::Attachment;
 use crate::wire::{self, Answer, Message, Request};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -120,6 +121,32 @@ impl Attached {
     /// Fails when the monitor has ended.
     pub fn resize(&self, rows: u16, columns: u16) -> Result<(), EngineError> {
         self.ask(&Request::Resize { rows, columns })
+    }
+
+    /// Connects the container to a network.
+    ///
+    /// # Errors
+    /// Fails when the monitor could not do it, or has ended.
+    pub(crate) fn connect_network(&self, attachment: Attachment) -> Result<(), EngineError> {
+        self.ask_for_network(&Request::Connect(Box::new(attachment)))
+    }
+
+    /// Disconnects the container from a network, by its id.
+    ///
+    /// # Errors
+    /// Fails when the monitor could not do it, or has ended.
+    pub(crate) fn disconnect_network(&self, network: &str) -> Result<(), EngineError> {
+        self.ask_for_network(&Request::Disconnect { network: network.to_owned() })
+    }
+
+    fn ask_for_network(&self, request: &Request) -> Result<(), EngineError> {
+        self.ask(request)?;
+        match wire::receive::<Answer>(self.socket.as_fd()).map_err(EngineError::Streams)? {
+            Some(Message::Json(Answer::Done, _)) => Ok(()),
+            Some(Message::Json(Answer::Failed(failure), _)) => Err(EngineError::Monitor(failure.message)),
+            // The program has ended, or the monitor is one of an older version.
+            _ => Err(EngineError::Monitor("the container has ended, or cannot be connected".to_owned())),
+        }
     }
 
     fn ask(&self, request: &Request) -> Result<(), EngineError> {

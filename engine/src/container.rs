@@ -102,6 +102,7 @@ impl<'a> Containers<'a> {
         let id = kiln_image::digest::hex(&random::<32>());
         let mut settings = Settings::new(&image.config.config, options, &id)?;
         self.settle_names(&mut settings, options.hostname.is_some())?;
+        self.settle_networks(&mut settings, &options.attachments)?;
         // Layers of the image must not be collected before the pin is written.
         let _using = self.store.use_layers()?;
         let stack = self.store.stack(&image.config.rootfs.diff_ids)?;
@@ -131,7 +132,7 @@ impl<'a> Containers<'a> {
             groups: None,
             pipes: None,
             has_lost_terminal: false,
-            endpoint: None,
+            endpoints: Vec::new(),
             restart: options.restart,
             restarts: 0,
             is_stopped: false,
@@ -367,11 +368,11 @@ impl Records {
         if let Some(state) = without_monitor(&container.state) {
             release_groups(&container);
             container.state = state;
-            (container.groups, container.endpoint) = (None, None);
+            (container.groups, container.endpoints) = (None, Vec::new());
             // If this write fails (the disk is full), the next list corrects the record.
             let _ = self.change(id, |record| {
                 record.state = container.state.clone();
-                (record.groups, record.endpoint) = (None, None);
+                (record.groups, record.endpoints) = (None, Vec::new());
             });
         }
         Some(Listed::sound(container))
@@ -536,7 +537,7 @@ impl Owned {
             record.groups.clone_from(&own.groups);
             record.pipes = own.pipes;
             record.has_lost_terminal = own.has_lost_terminal;
-            record.endpoint.clone_from(&own.endpoint);
+            record.endpoints.clone_from(&own.endpoints);
             record.restarts = own.restarts;
         })?;
         if let Some(changed) = changed {
@@ -551,6 +552,7 @@ impl Owned {
         if let Ok(Some(record)) = self.records.read(&self.container.id) {
             self.container.restart = record.restart;
             self.container.awaits_start = record.awaits_start;
+            self.container.settings.attachments = record.settings.attachments;
         }
     }
 

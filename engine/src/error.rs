@@ -1,8 +1,10 @@
 //! Errors of creating, finding, running and removing containers.
 
 use crate::mount::MountError;
+use crate::network::NetworkOptionError;
 use crate::record::RecordError;
 use crate::security::SecurityOptionError;
+use crate::settings::attachment::AttachmentError;
 use crate::settings::{DeviceError, HealthError, LimitError, NamespaceError, PrivilegeError};
 use crate::update::UpdateError;
 use crate::volume::VolumeCreateError;
@@ -74,6 +76,54 @@ pub enum EngineError {
         "container {0} is in use by another process, which starts, runs or removes it: end that process, or try again later"
     )]
     Busy(String),
+    /// No network has this name or id.
+    #[error("network {0} not found")]
+    NoSuchNetwork(String),
+    /// A network of a container has been removed.
+    #[error(
+        "failed to set up container networking: network {0} not found: it has been removed since the container was connected to it, and `kiln network disconnect {0} CONTAINER` disconnects the container"
+    )]
+    NetworkGone(String),
+    /// Several ids begin with these digits.
+    #[error("network {0} is ambiguous ({1} matches found based on ID prefix)")]
+    AmbiguousNetwork(String, usize),
+    /// Another network has this name.
+    #[error("network with name {0} already exists")]
+    NetworkExists(String),
+    /// A network that every store has cannot be created or removed.
+    #[error("{}", predefined(.0, .1))]
+    PredefinedNetwork(String, &'static str),
+    /// Containers that run are connected to the network.
+    #[error("error while removing network: network {name} has active endpoints ({endpoints})")]
+    NetworkInUse {
+        /// Name of the network.
+        name: String,
+        /// Names and ids of the containers.
+        endpoints: String,
+    },
+    /// The description of a new network cannot be.
+    #[error(transparent)]
+    NetworkOption(#[from] NetworkOptionError),
+    /// A container cannot be connected to a network in this way.
+    #[error(transparent)]
+    Attachment(#[from] AttachmentError),
+    /// A network cannot be created or removed on this host.
+    #[error(transparent)]
+    NetworkSetup(NetworkError),
+    /// A container cannot be connected to a network.
+    #[error("failed to set up container networking: network {network}: {source}")]
+    Connect {
+        /// Name of the network.
+        network: String,
+        /// Cause of the failure.
+        source: NetworkError,
+    },
+    /// A container whose address links need does not run.
+    #[error("Cannot link to a non running container: /{0} AS /{1}/{2}")]
+    LinkNotRunning(String, String, String),
+    /// The monitor of a container did not do what it was asked for.
+    #[error("{0}")]
+    Monitor(String),
     /// No volume has this name.
     #[error("get {0}: no such volume")]
     NoSuchVolume(String),
@@ -200,6 +250,14 @@ pub enum EngineError {
     /// A system call failed.
     #[error(transparent)]
     Call(#[from] CallError),
+}
+
+/// Texts of the reference about a predefined network.
+fn predefined(name: &str, what: &str) -> String {
+    match what {
+        "cannot be removed" => format!("{name} is a pre-defined network and cannot be removed"),
+        what => format!("{what} {name} network"),
+    }
 }
 
 impl EngineError {

@@ -2,7 +2,7 @@
 
 use crate::container::{Owned, Records};
 use crate::error::EngineError;
-use crate::record::{Container, Listed};
+use crate::record::{Container, Endpoint, Listed};
 use crate::settings::{NamespaceMode, NetworkMode, Settings};
 use crate::spec::Dirs;
 use kiln_image::sys::Named;
@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// Time zones of the host.
 const ZONES: &str = "/usr/share/zoneinfo";
+/// Largest /etc/hosts of a running container that is changed, in bytes.
+const LARGEST: u64 = 1 << 20;
 /// File with the time zone of a system.
 const LOCAL_TIME: &str = "/etc/localtime";
 
@@ -64,18 +66,19 @@ impl Owned {
         if matches!(settings.network, NetworkMode::Container(_)) {
             return Ok(());
         }
-        let endpoint = self.container.endpoint.as_ref();
-        let address = endpoint.map(|endpoint| endpoint.address.to_string());
-        let gateway =
-            endpoint.map_or_else(|| "127.0.0.1".to_owned(), |endpoint| endpoint.gateway.to_string());
+        let endpoints = &self.container.endpoints;
+        let out = endpoints.iter().find(|endpoint| endpoint.is_way_out).or(endpoints.first());
+        let gateway = out.map_or_else(|| "127.0.0.1".to_owned(), |endpoint| endpoint.gateway.to_string());
         let resolver = match settings.network {
             NetworkMode::Host => Resolver::OfHost,
             _ => Resolver::ForContainer,
         };
         let resolution = &settings.resolution;
-        let name = resolution.full_name(&settings.hostname);
+        let mut hosts = resolv::container_hosts(None, "", &resolution.entries(&gateway));
+        hosts.push_str(&self.links()?);
+        hosts.push_str(&own_lines(&self.container, endpoints));
         let files = [
-            ("hosts", resolv::container_hosts(address.as_deref(), &name, &resolution.entries(&gateway))),
+            ("hosts", hosts),
             ("hostname", format!("{}\n", settings.hostname)),
             ("resolv.conf", resolution.resolv_conf(resolver)),
         ];
@@ -84,6 +87,54 @@ impl Owned {
             fs::write(&path, text).call("write", &path)?;
         }
         Ok(())
+    }
+
+    /// Lines of /etc/hosts for the containers that links name, as far as these run.
+    ///
+    /// # Errors
+    /// [`EngineError::LinkNotRunning`] in the default network, where no name server knows them later.
+    fn links(&self) -> Result<String, EngineError> {
+        let default = self.records.networks()?.default_network();
+        let mut lines = String::new();
+        for attachment in self.container.attachments(&default) {
+            for link in &attachment.links {
+                let other = self.records.read(&link.container).ok().flatten();
+                let ends = other.iter().flat_map(|other| &other.endpoints);
+                let mut ends = ends.filter(|end| end.network == attachment.network);
+                match (ends.next(), other.as_ref()) {
+                    (Some(end), Some(other)) => {
+                        let short: String = other.id.chars().take(12).collect();
+                        let mut names = vec![link.alias.as_str(), short.as_str()];
+                        names.extend(Some(other.name.as_str()).filter(|name| *name != link.alias));
+                        lines.push_str(&format!("{}\t{}\n", end.address, names.join(" ")));
+                    }
+                    (None, _) | (_, None) if attachment.network == default.id => {
+                        let (own, alias) = (self.container.name.clone(), link.alias.clone());
+                        return Err(EngineError::LinkNotRunning(link.name.clone(), own, alias));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Changes the own addresses in the container's /etc/hosts, which had those of the endpoints `old`. Other lines, which the
+    /// program may have added, stay.
+    pub(crate) fn update_hosts(&self, old: &[Endpoint]) -> Result<(), EngineError> {
+        let path = self.dir().join("etc").join("hosts");
+        // The program may have made it larger than what this process should hold.
+        if fs::metadata(&path).call("stat", &path)?.len() > LARGEST {
+            return Ok(());
+        }
+        let bytes = fs::read(&path).call("read", &path)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let (before, after) =
+            (own_lines(&self.container, old), own_lines(&self.container, &self.container.endpoints));
+        let kept = text.lines().filter(|line| !before.lines().any(|own| own == *line));
+        let text: String = kept.map(|line| format!("{line}\n")).collect();
+        // Written in place: the container has this file, and not its path.
+        Ok(fs::write(&path, text + &after).call("write", &path)?)
     }
 
     /// Mounts of these files, except those that the user replaces.
@@ -107,6 +158,19 @@ impl Owned {
         }
         mounts
     }
+}
+
+/// Lines of /etc/hosts with the addresses of a container.
+fn own_lines(container: &Container, endpoints: &[Endpoint]) -> String {
+    let settings = &container.settings;
+    let name = settings.resolution.full_name(&settings.hostname);
+    let default = settings.network == NetworkMode::Bridge && endpoints.len() < 2;
+    let addresses = endpoints.iter().flat_map(|endpoint| {
+        // As in the reference, the default network is one of version 4 for programs that ask for their own name.
+        let ipv6 = endpoint.ipv6.as_ref().filter(|_| !default).map(|ipv6| ipv6.address.to_string());
+        [Some(endpoint.address.to_string()), ipv6]
+    });
+    addresses.flatten().map(|address| resolv::own_hosts(&address, &name)).collect()
 }
 
 /// File of a time zone on the host.

@@ -1,4 +1,4 @@
-//! Events of a store: what happened to containers, images and volumes, as JSON lines in Docker's form.
+//! Events of a store: what happened to containers, images, networks and volumes, as JSON lines in Docker's form.
 //!
 //! ```text
 //! events/events.json     the newest events; each was written by one write(2)
@@ -52,7 +52,7 @@ pub struct Event {
     /// Image of the container; empty for other objects.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub from: String,
-    /// Kind of the object: `container`, `image` or `volume`.
+    /// Kind of the object: `container`, `image`, `network` or `volume`.
     #[serde(rename = "Type")]
     pub kind: String,
     /// What happened, such as `start`.
@@ -74,7 +74,7 @@ pub struct Event {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Actor {
-    /// Id of a container or image, name of a volume.
+    /// Id of a container, image or network, name of a volume.
     #[serde(rename = "ID")]
     pub id: String,
     /// Name, image, labels, and what the action has besides.
@@ -112,7 +112,7 @@ impl Events {
 
     /// Adds an event about an object: its kind, its id, what happened, and its attributes.
     pub fn add(&self, kind: &str, id: &str, action: &str, attributes: BTreeMap<String, String>) {
-        let has_status = kind != "volume";
+        let has_status = !matches!(kind, "volume" | "network");
         let text = |text: &str| if has_status { text.to_owned() } else { String::new() };
         let event = Event {
             status: text(action),

@@ -113,7 +113,7 @@ impl Owned {
     ) -> Result<Option<OwnedFd>, EngineError> {
         let settings = &self.container.settings;
         let network = match &settings.network {
-            NetworkMode::Bridge | NetworkMode::None => NamespaceMode::Private,
+            NetworkMode::Bridge | NetworkMode::User(_) | NetworkMode::None => NamespaceMode::Private,
             NetworkMode::Host => NamespaceMode::Host,
             NetworkMode::Container(id) => NamespaceMode::Container(id.clone()),
         };

@@ -4,17 +4,17 @@ use crate::exec::is_same_process;
 use crate::log::LogSettings;
 use crate::name;
 use crate::restart::RestartPolicy;
-use crate::settings::{NetworkMode, Settings};
+use crate::settings::Settings;
 use kiln_image::digest::ImageId;
 use kiln_image::sys::{CallError, Named};
 use kiln_network::Binding;
 use kiln_runtime::cgroup::Groups;
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fs::File;
 use std::io::Read;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 /// Largest record that is read, in bytes: arguments and environment of a program stay far below.
@@ -55,8 +55,9 @@ pub struct Container {
     /// True while its program runs whose terminal was lost with a monitor that was killed.
     #[serde(default)]
     pub has_lost_terminal: bool,
-    /// Endpoint in a network; `None` while it does not run, and without a network.
-    pub endpoint: Option<Endpoint>,
+    /// Endpoints in networks, in the order of its interfaces; none while it does not run, and without a network.
+    #[serde(default, alias = "endpoint", deserialize_with = "one_or_several")]
+    pub endpoints: Vec<Endpoint>,
     /// Whether its program is started again after its end.
     #[serde(default)]
     pub restart: RestartPolicy,
@@ -84,8 +85,14 @@ impl Container {
 
     /// Ports that the container exposes at its own address, such as `80/tcp`: none unless it runs and has a network.
     pub fn open_ports(&self) -> impl Iterator<Item = &String> {
-        let is_open = self.state.is_live() && self.settings.network == NetworkMode::Bridge;
+        let is_open = self.state.is_live() && self.settings.network.has_networks();
         self.settings.exposed.iter().filter(move |_| is_open)
+    }
+
+    /// Ports of the host that are published for it now.
+    pub fn bindings(&self) -> &[Binding] {
+        let holder = self.endpoints.iter().find(|endpoint| !endpoint.ports.is_empty());
+        holder.map_or(&[], |endpoint| &endpoint.ports)
     }
 }
 
@@ -303,17 +310,71 @@ pub struct Pipes {
 /// Endpoint of a container in a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
+    /// Id of the network; empty for the default one in records of older versions.
+    #[serde(default)]
+    pub network: String,
+    /// Id of the endpoint: 64 hexadecimal digits; empty in records of older versions.
+    #[serde(default)]
+    pub id: String,
+    /// Name of the interface; empty for `eth0` in records of older versions.
+    #[serde(default)]
+    pub(crate) interface: String,
     /// IPv4 address of the container.
     pub address: Ipv4Addr,
     /// Prefix length of the network, in bits.
     pub prefix: u8,
     /// Gateway of the default route.
     pub gateway: Ipv4Addr,
+    /// IPv6 part; `None` where the network has no IPv6, and in records of older versions.
+    #[serde(default)]
+    pub ipv6: Option<Endpoint6>,
     /// MAC address in the form `02:42:…`, with colons.
     pub mac: String,
+    /// True when it has the default route.
+    #[serde(default = "yes")]
+    pub is_way_out: bool,
+    /// True in a network without a way out.
+    #[serde(default)]
+    pub internal: bool,
     /// Ports of the host that are published for it, with those that were chosen.
     #[serde(default)]
     pub ports: Vec<Binding>,
+}
+
+/// IPv6 part of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint6 {
+    /// IPv6 address of the container.
+    pub address: Ipv6Addr,
+    /// Prefix length of the network, in bits.
+    pub prefix: u8,
+    /// Gateway of the default route.
+    pub gateway: Ipv6Addr,
+}
+
+impl Endpoint {
+    /// Name of the interface in the container.
+    pub fn interface(&self) -> &str {
+        if self.interface.is_empty() { "eth0" } else { &self.interface }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Reads the endpoints, or the only one of records of older versions.
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Endpoint>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Endpoints {
+        Several(Vec<Endpoint>),
+        One(Option<Box<Endpoint>>),
+    }
+    Ok(match Endpoints::deserialize(deserializer)? {
+        Endpoints::Several(all) => all,
+        Endpoints::One(one) => one.into_iter().map(|one| *one).collect(),
+    })
 }
 
 /// Current time, RFC 3339.
@@ -325,4 +386,28 @@ pub(crate) fn now() -> String {
 pub(crate) fn boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     text.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_of_older_records_are_read() {
+        #[derive(Deserialize)]
+        struct Record {
+            #[serde(default, alias = "endpoint", deserialize_with = "one_or_several")]
+            endpoints: Vec<Endpoint>,
+        }
+        let read = |text: &str| serde_json::from_str::<Record>(text).unwrap().endpoints;
+        assert_eq!(read("{}"), []);
+        assert_eq!(read(r#"{"endpoint":null}"#), []);
+        let one = r#"{"address":"10.87.0.2","prefix":16,"gateway":"10.87.0.1","mac":"02:42:0a:57:00:02"}"#;
+        let old = read(&format!("{{\"endpoint\":{one}}}"));
+        assert_eq!(old[0].interface(), "eth0");
+        assert!(old[0].is_way_out && old[0].network.is_empty());
+        assert_eq!(read(&format!("{{\"endpoints\":[{one},{one}]}}")), [old[0].clone(), old[0].clone()]);
+        let json = serde_json::to_string(&old).unwrap();
+        assert_eq!(read(&format!("{{\"endpoints\":{json}}}")), old);
+    }
 }

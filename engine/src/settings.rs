@@ -2,6 +2,7 @@
 //!
 //! Options that say the same before and after the creation of a container have one type for both, in a module each.
 
+pub mod attachment;
 pub mod devices;
 mod health;
 pub mod limits;
@@ -10,6 +11,7 @@ pub mod ports;
 pub mod privileges;
 pub mod resolution;
 
+pub use attachment::Attachment;
 pub use devices::{DeviceError, DeviceNode, Devices};
 pub use health::{HealthError, HealthOptions};
 pub use limits::{Capacity, DeviceRate, DeviceWeight, LimitError, Limits, Ulimit};
@@ -63,8 +65,10 @@ pub struct RunOptions {
     pub tty: bool,
     /// True when standard input stays open.
     pub interactive: bool,
-    /// Network that it is connected to.
+    /// Kind of its network.
     pub network: NetworkMode,
+    /// Networks that it is connected to; the default one when there are none.
+    pub attachments: Vec<Attachment>,
     /// Confinement beyond the defaults.
     pub security: SecurityOptions,
     /// Whether the program is started again after its end.
@@ -174,6 +178,8 @@ pub enum NetworkMode {
     Host,
     /// Network namespace of another container, by name or id.
     Container(String),
+    /// Separate network namespace, connected to networks of users: the name of the first, as it was written.
+    User(String),
 }
 
 impl NetworkMode {
@@ -184,7 +190,13 @@ impl NetworkMode {
             NetworkMode::None => "none".to_owned(),
             NetworkMode::Host => "host".to_owned(),
             NetworkMode::Container(id) => format!("container:{id}"),
+            NetworkMode::User(name) => name.clone(),
         }
+    }
+
+    /// True for a separate network namespace that is connected to networks.
+    pub fn has_networks(&self) -> bool {
+        matches!(self, NetworkMode::Bridge | NetworkMode::User(_))
     }
 }
 
@@ -214,8 +226,11 @@ pub struct Settings {
     pub tty: bool,
     /// True when standard input stays open.
     pub interactive: bool,
-    /// Network that it is connected to.
+    /// Kind of its network.
     pub network: NetworkMode,
+    /// Networks that it is connected to; `None` in records of older versions: the default one, where its kind has networks.
+    #[serde(default)]
+    pub attachments: Option<Vec<Attachment>>,
     /// Confinement beyond the defaults.
     #[serde(default)]
     pub security: SecurityOptions,
@@ -298,6 +313,7 @@ impl Settings {
             tty: options.tty,
             interactive: options.interactive,
             network: options.network.clone(),
+            attachments: None,
             security: options.security.clone(),
             mounts: Vec::new(),
             volumes_from: options.volumes_from.clone(),
@@ -325,7 +341,7 @@ impl Settings {
 
     /// True when ports of the host are published at its start.
     pub(crate) fn publishes(&self) -> bool {
-        self.network == NetworkMode::Bridge && !self.published.mappings(&self.exposed, &[]).is_empty()
+        self.network.has_networks() && !self.published.mappings(&self.exposed, &[]).is_empty()
     }
 
     /// Program and its arguments.

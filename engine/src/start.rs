@@ -1,12 +1,13 @@
 //! Starts a container's program, in the process that is its parent.
 
 use crate::container::Owned;
+use crate::endpoints::Endpoints;
 use crate::error::EngineError;
 use crate::monitor::streams::Theirs;
-use crate::record::{Container, Endpoint, State, boot_id, now};
-use crate::settings::NetworkMode;
+use crate::record::{Container, State, boot_id, now};
 use crate::spec::Dirs;
-use kiln_network::{Bridge, Connection, Proxy, PublishError, Published, Retaken};
+use kiln_network::Proxy;
+use kiln_runtime::SpawnError;
 use kiln_runtime::cgroup::{self, Cgroup, Groups, Layout, OutOfMemory, stats};
 use kiln_runtime::container::{
     CallerError, Cgroups, Handed, Identity, Modules, ParentWork, Request, Steps, Terminal,
@@ -15,9 +16,8 @@ use kiln_runtime::host::Host;
 use kiln_runtime::launch::{Launched, launch};
 use kiln_runtime::op::{ConsoleSize, Point, SetupError, Stage};
 use kiln_runtime::plan::plan;
-use kiln_runtime::{OneThread, SpawnError};
 use oci_spec::runtime::Mount;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::path::Path;
 
@@ -53,11 +53,8 @@ pub(crate) struct Started {
 #[derive(Default)]
 pub(crate) struct Resources {
     cgroup: Option<Cgroup>,
-    /// Released before the connection, whose address the ports lead to.
-    published: Option<Published>,
-    connection: Option<Connection>,
-    isolated: Option<OwnedFd>,
-    retaken: Option<Retaken>,
+    /// Its endpoints in networks.
+    pub(crate) endpoints: Endpoints,
 }
 
 impl Owned {
@@ -77,7 +74,7 @@ impl Owned {
     ) -> Result<Started, EngineError> {
         let layout = Host::get().layout();
         let mut resources = self.resources(state, layout, proxy)?;
-        self.container.endpoint = resources.endpoint();
+        self.container.endpoints = resources.endpoints.records();
         self.container.pipes = (!self.container.settings.tty).then(|| theirs.pipes());
         self.container.has_lost_terminal = false;
         self.container.groups = Some(resources.cgroup.as_ref().map_or(Groups::NONE, Cgroup::groups).clone());
@@ -89,7 +86,7 @@ impl Owned {
         let device_nodes = self.device_nodes(devices.is_some());
         let prepared = self.prepare(&mut spec, device_nodes, images)?;
         let mut handed = Handed::default();
-        let network = resources.network().map(|namespace| handed.lend(namespace));
+        let network = resources.endpoints.namespace().map(|namespace| handed.lend(namespace));
         let born_in = devices.map(|dir| handed.lend(dir));
         let (sources, nodes) = (prepared.lend_sources(&mut handed), prepared.lend_nodes(&mut handed));
         let settings = self.container.settings.clone();
@@ -121,13 +118,7 @@ impl Owned {
         let mut starting = Starting { owned: self, time: now(), console: None };
         let process = with_streams(theirs, || launch(plan, handed, &mut starting))?;
         let Starting { time, console, .. } = starting;
-        // The container's process has entered the namespace by now.
-        resources.isolated = None;
-        if let Some(connection) = &resources.connection {
-            let ticks = Groups::start_time(process.pid).unwrap_or_default();
-            // Without the note a later monitor may not get the address again.
-            let _ = connection.note_user(process.pid, &ticks);
-        }
+        resources.endpoints.note_user(process.pid);
         Ok(Started { process, console, time, resources })
     }
 
@@ -138,51 +129,9 @@ impl Owned {
         proxy: Option<Proxy>,
     ) -> Result<Resources, EngineError> {
         cgroup::remove_orphans(layout, CGROUP_PREFIX);
-        let mut resources = Resources {
-            // Without the cgroup other means restrict devices.
-            cgroup: self.make_cgroup(layout, &cgroup::own_name(CGROUP_PREFIX))?,
-            ..Resources::default()
-        };
-        match self.container.settings.network {
-            NetworkMode::Bridge => {
-                let bridge = Bridge::open(state)?;
-                let connection = bridge.connect(&OneThread)?;
-                if let Some(proxy) = proxy {
-                    resources.published = Some(self.publish(&bridge, &connection, &proxy)?);
-                }
-                resources.connection = Some(connection);
-            }
-            NetworkMode::None => resources.isolated = Some(kiln_network::isolated(&OneThread)?),
-            NetworkMode::Host | NetworkMode::Container(_) => {}
-        }
-        Ok(resources)
-    }
-}
-
-impl Owned {
-    /// Publishes the ports of the container. Where a range is a choice, the first free port is taken.
-    fn publish(
-        &self,
-        bridge: &Bridge,
-        connection: &Connection,
-        proxy: &Proxy,
-    ) -> Result<Published, EngineError> {
-        let settings = &self.container.settings;
-        let mut chosen = vec![0; settings.published.ports.len()];
-        loop {
-            let mappings = settings.published.mappings(&settings.exposed, &chosen);
-            match bridge.publish(connection, &mappings, &self.container.name, proxy) {
-                Err(PublishError::Allocated { address, .. })
-                    if settings.published.choose_next(&mut chosen, address.port()) => {}
-                other => {
-                    return other.map_err(|source| EngineError::Publish {
-                        name: self.container.name.clone(),
-                        id: self.container.id.clone(),
-                        source: Box::new(source),
-                    });
-                }
-            }
-        }
+        // Without the cgroup other means restrict devices.
+        let cgroup = self.make_cgroup(layout, &cgroup::own_name(CGROUP_PREFIX))?;
+        Ok(Resources { cgroup, endpoints: Endpoints::make(self, state, proxy)? })
     }
 }
 
@@ -225,46 +174,17 @@ fn with_streams<T>(theirs: Theirs, work: impl FnOnce() -> Result<T, SpawnError>)
 }
 
 impl Resources {
-    fn endpoint(&self) -> Option<Endpoint> {
-        let connection = self.connection.as_ref()?;
-        let mac: Vec<String> = connection.mac.iter().map(|byte| format!("{byte:02x}")).collect();
-        Some(Endpoint {
-            address: connection.address,
-            prefix: connection.subnet.prefix(),
-            gateway: connection.gateway,
-            mac: mac.join(":"),
-            ports: self.published.as_ref().map_or_else(Vec::new, |published| published.bindings().to_vec()),
-        })
-    }
-
-    /// Resources of a container that runs and whose monitor was killed. An address that another container has got meanwhile
-    /// stays with that one, and so does a port.
-    pub(crate) fn of_orphan(container: &Container, state: &Path, proxy: Option<&Proxy>) -> Resources {
+    /// Resources of a container that runs and whose monitor was killed. `dirs` are the root of the store, and a directory that
+    /// is emptied at boot.
+    pub(crate) fn of_orphan(
+        container: &Container,
+        pid: i32,
+        dirs: (&Path, &Path),
+        proxy: Option<&Proxy>,
+    ) -> Resources {
         let groups = container.groups.clone().filter(|groups| !groups.is_none());
-        let mut resources = Resources { cgroup: groups.map(Cgroup::adopt), ..Resources::default() };
-        let (Some(endpoint), Ok(bridge)) = (&container.endpoint, Bridge::open(state)) else {
-            return resources;
-        };
-        resources.retaken = bridge.retake(endpoint.address).ok().flatten();
-        if let (Some(retaken), Some(proxy)) = (&resources.retaken, proxy) {
-            // The proxy of the killed monitor may hold the ports for a moment.
-            let mut tries = 200;
-            resources.published = loop {
-                match bridge.publish_again(retaken, &endpoint.ports, &container.name, proxy) {
-                    Err(PublishError::Allocated { .. }) if tries > 0 => {
-                        std::thread::sleep(crate::container::PAUSE)
-                    }
-                    published => break published.ok(),
-                }
-                tries -= 1;
-            };
-        }
-        resources
-    }
-
-    fn network(&self) -> Option<BorrowedFd<'_>> {
-        let bridge = self.connection.as_ref().map(Connection::namespace);
-        bridge.or_else(|| self.isolated.as_ref().map(AsFd::as_fd))
+        let endpoints = Endpoints::of_orphan(container, pid, dirs, proxy);
+        Resources { cgroup: groups.map(Cgroup::adopt), endpoints }
     }
 
     /// True when the kernel has ended a process of the container for lack of memory.

@@ -3,6 +3,7 @@
 //! The first byte is the kind of the rest: bytes of a stream as they are, or a request or an answer as JSON.
 
 use crate::log::Stream;
+use crate::settings::attachment::Attachment;
 use kiln_runtime::message;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -49,6 +50,13 @@ pub(crate) enum Request {
     Wait,
     /// The user ends the program, or has ended it: it is not started again.
     Stop,
+    /// Connect the container to a further network.
+    Connect(Box<Attachment>),
+    /// Disconnect the container from a network.
+    Disconnect {
+        /// Id of the network.
+        network: String,
+    },
 }
 
 /// A container to start.
@@ -82,8 +90,10 @@ pub struct Attach {
 pub(crate) enum Answer {
     /// The program runs; the pidfd of its process is attached.
     Started,
-    /// The container did not start.
+    /// The container did not start, or was not connected to a network.
     Failed(StartFailure),
+    /// The container was connected to a network, or disconnected from it.
+    Done,
     /// The program of the container ended.
     Exited {
         /// Exit code, or 128 plus the signal.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 /// Candidates for the bridge's subnet, tried in this order: private ranges that other engines do not take first.
 pub(super) const CANDIDATES: [Subnet; 6] = [
@@ -53,8 +54,13 @@ impl Subnet {
     }
 
     /// First address of the subnet.
-    pub(super) fn network(self) -> Ipv4Addr {
+    pub fn network(self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.address) & self.mask())
+    }
+
+    /// Last address of the subnet, which is the one for broadcasts.
+    pub fn last(self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.address) | !self.mask())
     }
 
     /// True when the address is in the subnet.
@@ -72,7 +78,8 @@ impl Subnet {
         Ipv4Addr::from(u32::from(self.network()) + 1)
     }
 
-    pub(super) fn overlaps(self, other: Subnet) -> bool {
+    /// True when the subnets have an address in common.
+    pub fn overlaps(self, other: Subnet) -> bool {
         let mask = self.mask() & other.mask();
         u32::from(self.address) & mask == u32::from(other.address) & mask
     }
@@ -82,6 +89,29 @@ impl Subnet {
         let first = u32::from(self.network()) + 2;
         let last = u32::from(self.network()) | !self.mask();
         (first..last).map(Ipv4Addr::from)
+    }
+
+    /// Addresses for containers in a part of the subnet.
+    pub(super) fn hosts_in(self, part: Subnet) -> impl Iterator<Item = Ipv4Addr> {
+        let first = u32::from(part.network()).max(u32::from(self.network()) + 1);
+        let last = u32::from(part.last()).min(u32::from(self.last()).saturating_sub(1));
+        (first..=last).map(Ipv4Addr::from)
+    }
+}
+
+/// Text that is no subnet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no subnet: write ADDRESS/PREFIX, such as {example}", example = if self.0.contains(':') { "fd00:1::/64" } else { "10.1.0.0/24" })]
+pub struct NotASubnet(String);
+
+impl FromStr for Subnet {
+    type Err = NotASubnet;
+
+    fn from_str(text: &str) -> Result<Subnet, NotASubnet> {
+        let parts = text.split_once('/').and_then(|(address, prefix)| {
+            Some((address.parse().ok()?, prefix.parse().ok().filter(|prefix| *prefix <= 32)?))
+        });
+        parts.map(|(address, prefix)| Subnet::of(address, prefix)).ok_or_else(|| NotASubnet(text.to_owned()))
     }
 }
 
@@ -140,7 +170,29 @@ impl Subnet6 {
 
     /// Address at the offset `number` from the first.
     pub(super) fn member(self, number: u32) -> Ipv6Addr {
-        Ipv6Addr::from(u128::from(self.network()) + u128::from(number))
+        Ipv6Addr::from(u128::from(self.network()).wrapping_add(u128::from(number)))
+    }
+
+    /// Address that the range was constructed with.
+    pub fn address(self) -> Ipv6Addr {
+        self.address
+    }
+
+    /// True when the ranges have an address in common.
+    pub fn overlaps(self, other: Subnet6) -> bool {
+        let mask = self.mask() & other.mask();
+        u128::from(self.address) & mask == u128::from(other.address) & mask
+    }
+}
+
+impl FromStr for Subnet6 {
+    type Err = NotASubnet;
+
+    fn from_str(text: &str) -> Result<Subnet6, NotASubnet> {
+        let parts = text.split_once('/').and_then(|(address, prefix)| {
+            Some((address.parse().ok()?, prefix.parse().ok().filter(|prefix| *prefix <= 128)?))
+        });
+        parts.map(|(address, prefix)| Subnet6::of(address, prefix)).ok_or_else(|| NotASubnet(text.to_owned()))
     }
 }
 
@@ -202,5 +254,23 @@ mod tests {
         );
         assert!(!subnet.overlaps(Subnet::new([10, 88, 0, 0], 16)));
         assert!(Subnet::new([0, 0, 0, 0], 0).overlaps(subnet));
+        let part = |text: &str| -> Vec<String> {
+            let subnet: Subnet = "10.1.0.0/29".parse().unwrap();
+            subnet.hosts_in(text.parse().unwrap()).map(|address| address.to_string()).collect()
+        };
+        assert_eq!(part("10.1.0.0/30"), ["10.1.0.1", "10.1.0.2", "10.1.0.3"]);
+        assert_eq!(part("10.1.0.4/30"), ["10.1.0.4", "10.1.0.5", "10.1.0.6"]);
+    }
+
+    #[test]
+    fn texts_of_subnets() {
+        assert_eq!("10.1.2.3/24".parse::<Subnet>().unwrap().to_string(), "10.1.2.0/24");
+        assert_eq!("fd00::1/64".parse::<Subnet6>().unwrap().to_string(), "fd00::/64");
+        for wrong in ["", "10.1.0.0", "10.1.0.0/33", "10.1.0/24", "/24", "x/8", "10.1.0.0/-1", "fd00::/64"] {
+            assert!(wrong.parse::<Subnet>().is_err(), "{wrong}");
+        }
+        let error = "fd00::/129".parse::<Subnet6>().unwrap_err();
+        let expected = "`fd00::/129` is no subnet: write ADDRESS/PREFIX, such as fd00:1::/64";
+        assert_eq!(error.to_string(), expected);
     }
 }

@@ -7,10 +7,12 @@ use super::netlink::Netlink;
 use super::rules::{self, Network};
 use super::store::{Changing, Known, Lease, Store};
 use super::sysctl::Version;
-use super::{NetworkError, kernel, sysctl};
+use super::{NetworkError, kernel, pool, sysctl};
 use kiln_runtime::MakeNetwork;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -26,12 +28,27 @@ pub struct Bridge {
     gateway: Ipv4Addr,
     mtu: Option<u32>,
     isolated_members: bool,
+    range: Option<Subnet>,
+    reserved: Vec<IpAddr>,
+}
+
+/// Addresses of an existing network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ranges {
+    /// IPv4 subnet of the network.
+    pub subnet: Subnet,
+    /// IPv4 address of its bridge.
+    pub gateway: Ipv4Addr,
+    /// IPv6 range; `None` where the network has no IPv6.
+    pub subnet6: Option<Subnet6>,
 }
 
 /// Endpoint of a container in a network. Its address is free again when this is dropped and the container has ended.
 #[derive(Debug)]
 pub struct Connection {
     namespace: OwnedFd,
+    /// Name of the container's interface.
+    pub interface: String,
     /// IPv4 address of the container.
     pub address: Ipv4Addr,
     /// Gateway of the container's default route.
@@ -43,14 +60,6 @@ pub struct Connection {
     /// MAC address of the container's interface.
     pub mac: [u8; 6],
     pub(super) lease: Arc<Lease>,
-}
-
-/// Addresses of a container whose first monitor was killed. They are free again when this is dropped.
-#[derive(Debug)]
-pub struct Retaken {
-    pub(super) address: Ipv4Addr,
-    pub(super) ipv6: Option<Ipv6Addr>,
-    _locks: Vec<OwnedFd>,
 }
 
 /// IPv6 part of a connection.
@@ -78,6 +87,29 @@ impl Connection {
     /// Network namespace to start the container in.
     pub fn namespace(&self) -> BorrowedFd<'_> {
         self.namespace.as_fd()
+    }
+
+    /// Makes the network the container's way out, in place of another one.
+    ///
+    /// # Errors
+    /// Fails when the interface is gone, or the kernel refuses the route.
+    pub fn lead_out(&self) -> Result<(), NetworkError> {
+        let mut inside = routing_in(self.namespace.as_fd())?;
+        let index = index_of(&mut inside, &self.interface)?;
+        let mut steps = vec![link::replace_default_route(index, self.gateway.into())];
+        steps.extend(self.ipv6.map(|ipv6| link::replace_default_route(index, ipv6.gateway.into())));
+        carry_out(&mut inside, &steps)
+    }
+
+    /// Removes the interface from a container that runs on. The addresses are free again when this is dropped.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses it.
+    pub fn unplug(&self) -> Result<(), NetworkError> {
+        let mut host = Netlink::open_route().map_err(kernel("open a routing socket"))?;
+        carry_out(&mut host, &[link::unplug(&self.lease.interface)])?;
+        let failed = |errno: Errno| super::file("write", Path::new("lease"))(errno.into());
+        self.lease.forget_user().map_err(failed)
     }
 }
 
@@ -120,7 +152,22 @@ impl Bridge {
             gateway: known.gateway,
             mtu: config.mtu,
             isolated_members: config.isolated_members,
+            range: config.range,
+            reserved: config.reserved.clone(),
         })
+    }
+
+    /// Addresses of the network of a bridge; `None` when it does not exist now.
+    ///
+    /// # Errors
+    /// Fails when the state cannot be used.
+    pub fn ranges(state: &Path, bridge: &str) -> Result<Option<Ranges>, NetworkError> {
+        let known = Store::open(state)?.known(bridge);
+        Ok(known.map(|Known { gateway, network, .. }| Ranges {
+            subnet: network.ipv4,
+            gateway,
+            subnet6: network.ipv6,
+        }))
     }
 
     /// Removes a network that no container uses; an absent one is a success. With the last network, packet forwarding
@@ -144,6 +191,22 @@ impl Bridge {
         let mut host = Netlink::open_route().map_err(kernel("open a routing socket"))?;
         match link::find(&mut host, bridge).map_err(kernel("look for the bridge"))? {
             Some(index) if index == known.index => carry_out(&mut host, &[link::delete(bridge)]),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the packet rules of a network that no container uses; [`Bridge::open_with`] adds them again. The caller sees
+    /// to it that no other process is between opening the network and connecting a container.
+    ///
+    /// # Errors
+    /// Fails when the state or the rules cannot be changed.
+    pub fn rest(state: &Path, bridge: &str) -> Result<(), NetworkError> {
+        let store = Store::open(state)?;
+        let _changing = store.change()?;
+        match store.known(bridge) {
+            Some(known) if !store.is_used(known.network.ipv4)? => {
+                rules::remove_network(&known.network).map_err(kernel("remove packet rules"))
+            }
             _ => Ok(()),
         }
     }
@@ -196,8 +259,7 @@ impl Bridge {
     ) -> Result<Connection, NetworkError> {
         let lease = self.lease(place)?;
         let namespace = namespace.try_clone_to_owned().map_err(super::file("use", Path::new("namespace")))?;
-        let socket = super::within(namespace.as_fd(), Netlink::route_socket)?;
-        let mut inside = Netlink::over(socket.map_err(kernel("open a routing socket"))?);
+        let mut inside = routing_in(namespace.as_fd())?;
         self.link(lease, place, namespace, &mut inside, (name, 0), &[])
     }
 
@@ -231,27 +293,23 @@ impl Bridge {
         steps.extend(pair.make(&lease.interface));
         carry_out(&mut host, &steps)?;
         let is_first = index != 0;
-        let index = if is_first {
-            index
-        } else {
-            let found = link::find(inside, name).map_err(kernel("look for the container's interface"))?;
-            found.ok_or_else(|| NetworkError::BadName(name.to_owned()))?
-        };
+        let index = if is_first { index } else { index_of(inside, name)? };
         let connection = Connection {
             namespace,
+            interface: name.to_owned(),
             address: lease.address,
             gateway: self.gateway,
             subnet: self.network.ipv4,
-            ipv6: address6.zip(self.network.ipv6).map(|(address, subnet)| Connection6 {
-                address,
-                gateway: subnet.gateway(),
-                subnet,
-            }),
+            ipv6: self.connection6(address6),
             mac,
             lease: Arc::new(lease),
         };
         let mut steps = before.to_vec();
-        steps.extend(inside_steps(&connection, index, is_first && !self.network.internal));
+        steps.extend(inside_steps(
+            &connection,
+            index,
+            is_first && !self.network.internal && !place.without_route,
+        ));
         carry_out(inside, &steps)?;
         Ok(connection)
     }
@@ -259,29 +317,59 @@ impl Bridge {
     /// Leases addresses that are not in use.
     fn lease(&self, place: &Place) -> Result<(Lease, Option<Ipv6Addr>), NetworkError> {
         let range = self.network.ipv4;
+        let is_reserved = |address: IpAddr| self.reserved.contains(&address);
+        for address in [place.ipv4.map(IpAddr::V4), place.ipv6.map(IpAddr::V6)].into_iter().flatten() {
+            if is_reserved(address) || address.is_ipv6() && self.store.is_taken(address)? {
+                return Err(NetworkError::AddressInUse(address));
+            }
+        }
         if let Some(address) = place.ipv4 {
-            if !range.contains(address) || address == self.gateway {
+            let is_usable = address != self.gateway && address != range.network() && address != range.last();
+            if !range.contains(address) || !is_usable {
                 return Err(NetworkError::NotInRange(address.into(), range.to_string()));
             }
             return self.lease_one(address, place)?.ok_or_else(|| NetworkError::AddressInUse(address.into()));
         }
-        for address in range.hosts().filter(|address| *address != self.gateway) {
+        let is_free = |address: &Ipv4Addr| *address != self.gateway && !is_reserved((*address).into());
+        let part = self.range.map(|part| range.hosts_in(part));
+        let all = self.range.is_none().then(|| range.hosts());
+        for address in part.into_iter().flatten().chain(all.into_iter().flatten()).filter(is_free) {
             if let Some(lease) = self.lease_one(address, place)? {
                 return Ok(lease);
             }
         }
-        Err(NetworkError::NoAddress(range))
+        Err(NetworkError::NoAddress(self.range.unwrap_or(range)))
     }
 
-    /// Takes the addresses of a container that runs, whose previous holder was killed. `None` when another container has got
-    /// one of them meanwhile.
+    /// Takes the addresses of a container that runs, whose previous holder was killed: those of `endpoint`, in its
+    /// network namespace. `None` when another container has got one of them meanwhile.
     ///
     /// # Errors
     /// Fails when the files of leases cannot be used.
-    pub fn retake(&self, address: Ipv4Addr) -> Result<Option<Retaken>, NetworkError> {
-        let ipv6 = self.network.ipv6.map(|range| range.member(self.network.ipv4.offset(address)));
-        let locks = self.store.retake(address, ipv6.map(IpAddr::V6))?;
-        Ok(locks.map(|locks| Retaken { _locks: locks, address, ipv6 }))
+    pub fn retake(
+        &self,
+        namespace: OwnedFd,
+        interface: &str,
+        (address, ipv6): (Ipv4Addr, Option<Ipv6Addr>),
+    ) -> Result<Option<Connection>, NetworkError> {
+        let derived = || self.network.ipv6.map(|range| range.member(self.network.ipv4.offset(address)));
+        let ipv6 = ipv6.or_else(derived);
+        let lease = self.store.retake(address, ipv6.map(IpAddr::V6))?;
+        Ok(lease.map(|lease| Connection {
+            namespace,
+            interface: interface.to_owned(),
+            address,
+            gateway: self.gateway,
+            subnet: self.network.ipv4,
+            ipv6: self.connection6(ipv6),
+            mac: mac_of(address),
+            lease: Arc::new(lease),
+        }))
+    }
+
+    fn connection6(&self, address: Option<Ipv6Addr>) -> Option<Connection6> {
+        let both = address.zip(self.network.ipv6);
+        both.map(|(address, subnet)| Connection6 { address, gateway: subnet.gateway(), subnet })
     }
 
     fn lease_one(
@@ -302,6 +390,28 @@ impl Bridge {
         let lease = self.store.lease(address, ipv6.map(IpAddr::V6), new_name)?;
         Ok(lease.map(|lease| (lease, ipv6)))
     }
+}
+
+/// Routing socket in another network namespace, which this thread enters for a moment.
+///
+/// A further thread would stay visible for a while after its end, and the monitor of a container must be seen to have one
+/// when it forks.
+fn routing_in(namespace: BorrowedFd<'_>) -> Result<Netlink, NetworkError> {
+    const HOME: &str = "/proc/thread-self/ns/net";
+    let enter = |to: BorrowedFd<'_>| move_into_link_name_space(to, Some(LinkNameSpaceType::Network));
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let home = rustix::fs::open(HOME, flags, Mode::empty())
+        .map_err(|errno| super::file("open", Path::new(HOME))(errno.into()))?;
+    enter(namespace).map_err(|errno| super::file("enter", Path::new("network namespace"))(errno.into()))?;
+    let socket = Netlink::route_socket();
+    enter(home.as_fd()).expect("a thread may return to the namespace that it comes from");
+    socket.map(Netlink::over).map_err(kernel("open a routing socket"))
+}
+
+/// Index of the interface `name`, which exists.
+fn index_of(netlink: &mut Netlink, name: &str) -> Result<u32, NetworkError> {
+    let found = link::find(netlink, name).map_err(kernel("look for the container's interface"))?;
+    found.ok_or_else(|| NetworkError::BadName(name.to_owned()))
 }
 
 /// Steps in the container's namespace.
@@ -386,7 +496,11 @@ fn make(
 
 /// Address of the bridge, with its subnet.
 fn choose_address(host: &mut Netlink, config: &NetworkConfig) -> Result<Subnet, NetworkError> {
-    let used = link::networks(host).map_err(kernel("read this host's routes"))?;
+    let mut used = link::networks(host).map_err(kernel("read this host's routes"))?;
+    if config.ipv4.is_none() {
+        used.extend(&config.avoid);
+        used.extend(pool::servers());
+    }
     let is_free = |range: Subnet| !used.iter().any(|used| used.overlaps(range));
     let range = match config.ipv4 {
         Some(range) if is_free(range) => range,
@@ -420,7 +534,7 @@ fn check(config: &NetworkConfig, network: &Network) -> Result<(), NetworkError> 
 }
 
 /// Identifier of this host; random when it has none.
-fn machine() -> Vec<u8> {
+pub(super) fn machine() -> Vec<u8> {
     match fs::read("/etc/machine-id") {
         Ok(id) if !id.is_empty() => id,
         _ => random::<16>().to_vec(),

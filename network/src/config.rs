@@ -18,6 +18,12 @@ pub struct NetworkConfig {
     pub ipv4: Option<Subnet>,
     /// Address of the bridge; the first of the subnet when `None`.
     pub gateway: Option<Ipv4Addr>,
+    /// Part of the subnet in which containers get addresses that they do not request; all of it when `None`.
+    pub range: Option<Subnet>,
+    /// Addresses that no container gets.
+    pub reserved: Vec<IpAddr>,
+    /// Subnets that a range which is chosen must not overlap with.
+    pub avoid: Vec<Subnet>,
     /// IPv6 addresses of the network.
     pub ipv6: Ipv6,
     /// True when nothing is forwarded into it or out of it.
@@ -46,6 +52,9 @@ impl Default for NetworkConfig {
             bridge: DEFAULT_BRIDGE.to_owned(),
             ipv4: None,
             gateway: None,
+            range: None,
+            reserved: Vec::new(),
+            avoid: Vec::new(),
             ipv6: Ipv6::Automatic,
             internal: false,
             isolated_members: false,
@@ -57,10 +66,14 @@ impl Default for NetworkConfig {
 impl NetworkConfig {
     /// Name of the bridge. `None` when the kernel or the packet rules cannot take it.
     pub(super) fn checked_bridge(&self) -> Option<&str> {
-        let fits = (1..=15).contains(&self.bridge.len());
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        (fits && self.bridge.bytes().all(plain)).then_some(self.bridge.as_str())
+        is_interface_name(&self.bridge).then_some(self.bridge.as_str())
     }
+}
+
+/// True when the kernel and the packet rules can take the name of an interface.
+pub(super) fn is_interface_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    (1..=15).contains(&name.len()) && name.bytes().all(plain)
 }
 
 /// Addresses that a container requests in a network.
@@ -72,6 +85,8 @@ pub struct Place {
     pub ipv6: Option<Ipv6Addr>,
     /// MAC address; derived from the IPv4 address when `None`.
     pub mac: Option<[u8; 6]>,
+    /// True when the network is not the container's way out, as that is another one.
+    pub without_route: bool,
 }
 
 /// Ports of the host to map to ports of a container.

@@ -6,6 +6,7 @@
 //! kernel, in batches, without running other programs.
 //!
 //! - [`config`] configuration of a network and its ports, as data
+//! - [`pool`] subnets for new networks
 //! - [`Bridge`] a network, [`Connection`] a container's endpoint in it
 //! - [`Published`] ports of the host that are mapped to a container, [`Proxy`] the part of the mapping that the kernel
 //!   does not do
@@ -22,6 +23,7 @@ pub mod etc;
 mod link;
 mod netlink;
 mod nft;
+pub mod pool;
 mod proxy;
 mod publish;
 pub mod resolv;
@@ -31,8 +33,8 @@ mod store;
 mod sysctl;
 pub mod user_mode;
 
-pub use address::{Subnet, Subnet6};
-pub use bridge::{Bridge, Connection, Connection6, Retaken};
+pub use address::{NotASubnet, Subnet, Subnet6};
+pub use bridge::{Bridge, Connection, Connection6, Ranges};
 pub use config::{Binding, Ipv6, NetworkConfig, Place, PortMapping, Protocol};
 pub use device::move_device;
 pub use proxy::Proxy;
@@ -75,6 +77,12 @@ pub enum NetworkError {
     /// The requested subnet is in use.
     #[error("the subnet {0} overlaps with a network of this host")]
     Overlap(Subnet),
+    /// The requested IPv6 range is in use.
+    #[error("the subnet {0} overlaps with a network of this host")]
+    Overlap6(Subnet6),
+    /// An interface has the name of a new network's bridge.
+    #[error("this host has a network device `{0}` already")]
+    DeviceExists(String),
     /// All addresses of the subnet are in use.
     #[error("no free address in {0}: too many containers are running")]
     NoAddress(Subnet),

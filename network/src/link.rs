@@ -171,6 +171,14 @@ pub(super) fn delete(name: &str) -> Step {
     step("remove the bridge", &RouteNetlinkMessage::DelLink(named(name)), 0)
 }
 
+/// Step that removes a container's interface by the name of its other end; an absent one is a success.
+pub(super) fn unplug(name: &str) -> Step {
+    let what = "remove the container's interface";
+    let mut step = step(what, &RouteNetlinkMessage::DelLink(named(name)), 0);
+    step.request.accepts = Some(libc::ENODEV);
+    step
+}
+
 pub(super) fn bring_up(what: &'static str, index: u32) -> Step {
     step(what, &RouteNetlinkMessage::SetLink(up(link(index))), 0)
 }
@@ -301,8 +309,17 @@ pub(super) fn give_link_local(what: &'static str, index: u32, mac: [u8; 6]) -> S
     give_address6(what, index, link_local(mac), 64)
 }
 
-/// Step that sets the default route to a gateway.
+/// Step that sets the default route to a gateway, where there was none.
 pub(super) fn default_route(index: u32, gateway: IpAddr) -> Step {
+    route_to(index, gateway, CREATE | EXCLUSIVE)
+}
+
+/// Step that sets the default route to a gateway, in place of another one.
+pub(super) fn replace_default_route(index: u32, gateway: IpAddr) -> Step {
+    route_to(index, gateway, CREATE | REPLACE)
+}
+
+fn route_to(index: u32, gateway: IpAddr, flags: u16) -> Step {
     let mut route = RouteMessage::default();
     route.header.table = RouteHeader::RT_TABLE_MAIN;
     route.header.protocol = RouteProtocol::Boot;
@@ -316,21 +333,45 @@ pub(super) fn default_route(index: u32, gateway: IpAddr) -> Step {
     route.attributes.push(RouteAttribute::Gateway(gateway));
     route.attributes.push(RouteAttribute::Oif(index));
     let message = RouteNetlinkMessage::NewRoute(route);
-    step("set the container's default route", &message, CREATE | EXCLUSIVE)
+    step("set the container's default route", &message, flags)
 }
 
-/// Destinations of this host's IPv4 routes, without the default route.
+/// Destinations of this host's IPv4 routes, without the default route, and without the two halves of all addresses that
+/// stand for one with some VPNs.
 pub(super) fn networks(netlink: &mut Netlink) -> Answer<Vec<Subnet>> {
+    let found = destinations(netlink, AddressFamily::Inet)?;
+    Ok(found
+        .into_iter()
+        .filter_map(|(address, prefix)| match address {
+            RouteAddress::Inet(address) if prefix > 1 => Some(Subnet::of(address, prefix)),
+            _ => None,
+        })
+        .collect())
+}
+
+/// Destinations of this host's IPv6 routes, without the default route.
+pub(super) fn networks6(netlink: &mut Netlink) -> Answer<Vec<Subnet6>> {
+    let found = destinations(netlink, AddressFamily::Inet6)?;
+    Ok(found
+        .into_iter()
+        .filter_map(|(address, prefix)| match address {
+            RouteAddress::Inet6(address) => Some(Subnet6::of(address, prefix)),
+            _ => None,
+        })
+        .collect())
+}
+
+fn destinations(netlink: &mut Netlink, family: AddressFamily) -> Answer<Vec<(RouteAddress, u8)>> {
     let mut question = RouteMessage::default();
-    question.header.address_family = AddressFamily::Inet;
+    question.header.address_family = family;
     let mut found = Vec::new();
     for message in dump(netlink, &RouteNetlinkMessage::GetRoute(question))? {
         let RouteNetlinkMessage::NewRoute(route) = message else { continue };
-        for attribute in &route.attributes {
-            if let RouteAttribute::Destination(RouteAddress::Inet(address)) = attribute {
-                found.push(Subnet::of(*address, route.header.destination_prefix_length));
-            }
-        }
+        let prefix = route.header.destination_prefix_length;
+        found.extend(route.attributes.into_iter().filter_map(|attribute| match attribute {
+            RouteAttribute::Destination(address) => Some((address, prefix)),
+            _ => None,
+        }));
     }
     Ok(found)
 }

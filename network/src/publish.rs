@@ -6,7 +6,7 @@
 //! reserved in this way: conflicts among containers and with ports that are in use now are reported, but a program can
 //! bind one later, to no effect.
 
-use super::bridge::{Bridge, Connection, Retaken};
+use super::bridge::{Bridge, Connection};
 use super::config::{Binding, PortMapping, Protocol};
 use super::proxy::{self, Front, FrontSocket, Proxy, Route, Serving};
 use super::store::{Changing, Lease, Ports, Store};
@@ -104,8 +104,8 @@ pub struct Published {
     serving: Vec<Serving>,
     store: Store,
     address: Ipv4Addr,
-    /// Keeps the address; `None` where a [`Retaken`] keeps it.
-    _lease: Option<Arc<Lease>>,
+    /// Keeps the address of the container.
+    _lease: Arc<Lease>,
 }
 
 impl Published {
@@ -141,10 +141,8 @@ impl Bridge {
         if self.store.has_ports(connection.address) {
             return Err(PublishError::Twice);
         }
-        let ipv6 = connection.ipv6.map(|ipv6| ipv6.address);
-        let target = Target { ipv4: connection.address, ipv6, lease: Some(connection.lease.clone()) };
         let changing = self.store.change()?;
-        let published = self.publish_for(&changing, target, mappings, owner, proxy)?;
+        let published = self.publish_for(&changing, Target::of(connection), mappings, owner, proxy)?;
         drop(changing);
         forget_flows(published)
     }
@@ -155,16 +153,15 @@ impl Bridge {
     /// Those of [`Bridge::publish`]: another process may have taken a port meanwhile.
     pub fn publish_again(
         &self,
-        retaken: &Retaken,
+        retaken: &Connection,
         bindings: &[Binding],
         owner: &str,
         proxy: &Proxy,
     ) -> Result<Published, PublishError> {
         let mappings: Vec<PortMapping> = bindings.iter().map(PortMapping::from).collect();
-        let target = Target { ipv4: retaken.address, ipv6: retaken.ipv6, lease: None };
         let changing = self.store.change()?;
         self.store.forget_ports(&changing, retaken.address)?;
-        let published = self.publish_for(&changing, target, &mappings, owner, proxy)?;
+        let published = self.publish_for(&changing, Target::of(retaken), &mappings, owner, proxy)?;
         drop(changing);
         forget_flows(published)
     }
@@ -212,7 +209,14 @@ fn forget_flows(published: Published) -> Result<Published, PublishError> {
 struct Target {
     ipv4: Ipv4Addr,
     ipv6: Option<Ipv6Addr>,
-    lease: Option<Arc<Lease>>,
+    lease: Arc<Lease>,
+}
+
+impl Target {
+    fn of(connection: &Connection) -> Target {
+        let ipv6 = connection.ipv6.map(|ipv6| ipv6.address);
+        Target { ipv4: connection.address, ipv6, lease: connection.lease.clone() }
+    }
 }
 
 /// Stores the ports and adds their rules, or neither.

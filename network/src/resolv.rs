@@ -38,6 +38,21 @@ pub fn for_host_network() -> String {
     fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
 }
 
+/// Name servers of the host: those that it names, and those of systemd-resolved.
+pub(super) fn servers() -> Vec<std::net::IpAddr> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    servers_in(&(read("/etc/resolv.conf") + "\n" + &read(RESOLVED)))
+}
+
+fn servers_in(text: &str) -> Vec<std::net::IpAddr> {
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = words.next().filter(|word| *word == "nameserver").and(words.next())?;
+        address.split('%').next()?.parse().ok()
+    };
+    text.lines().filter_map(server).collect()
+}
+
 fn choose(own: &str, resolved: impl FnOnce() -> String) -> Resolv {
     let reachable = without_loopback(own);
     if has_server(&reachable) {
@@ -126,13 +141,15 @@ pub fn container_hosts(address: Option<&str>, hostname: &str, extra: &[(String, 
     for (address, name) in extra {
         text.push_str(&format!("{address}\t{name}\n"));
     }
-    if let Some(address) = address {
-        // A name with a domain also gets an alias without it.
-        let short = hostname.split_once('.').map(|(short, _)| short).filter(|short| !short.is_empty());
-        let names = short.map_or_else(|| hostname.to_owned(), |short| format!("{hostname} {short}"));
-        text.push_str(&format!("{address}\t{names}\n"));
-    }
+    text.extend(address.map(|address| own_hosts(address, hostname)));
     text
+}
+
+/// Line of `/etc/hosts` for a container's own address. A name with a domain also gets an alias without it.
+pub fn own_hosts(address: &str, hostname: &str) -> String {
+    let short = hostname.split_once('.').map(|(short, _)| short).filter(|short| !short.is_empty());
+    let names = short.map_or_else(|| hostname.to_owned(), |short| format!("{hostname} {short}"));
+    format!("{address}\t{names}\n")
 }
 
 #[cfg(test)]

@@ -165,9 +165,19 @@ impl Store {
         &self,
         address: Ipv4Addr,
         with: Option<IpAddr>,
-    ) -> Result<Option<Vec<OwnedFd>>, NetworkError> {
+    ) -> Result<Option<Lease>, NetworkError> {
         let names = [Some(IpAddr::V4(address)), with].into_iter().flatten();
-        names.map(|name| self.try_lock(name)).collect()
+        let locks: Option<Vec<OwnedFd>> = names.map(|name| self.try_lock(name)).collect::<Result<_, _>>()?;
+        Ok(locks.map(|locks| {
+            let text = locks.first().and_then(|first| text_of(first).ok()).unwrap_or_default();
+            let interface = text.split(' ').next().unwrap_or_default().to_owned();
+            Lease { address, interface, before: None, locks }
+        }))
+    }
+
+    /// True when an address is in use.
+    pub(super) fn is_taken(&self, address: IpAddr) -> Result<bool, NetworkError> {
+        Ok(self.try_take(address)?.is_none())
     }
 
     /// Locks an address. `None` while it is locked, and while the process that uses it runs: the holder of the lock was
@@ -334,10 +344,19 @@ impl Lease {
     /// Notes the process that uses the address, by its pid and start time in ticks since boot: the address stays with it
     /// when this process is killed.
     pub(super) fn note_user(&self, pid: i32, ticks: &str) -> Result<(), Errno> {
-        let Some(file) = self.locks.first() else { return Ok(()) };
-        let text = format!("{} {pid} {ticks}", self.interface);
-        rustix::io::pwrite(file, text.as_bytes(), 0)?;
-        rustix::fs::ftruncate(file, text.len() as u64)
+        self.write(&format!("{} {pid} {ticks}", self.interface))
+    }
+
+    /// Removes this note: the process does not use the address any more.
+    pub(super) fn forget_user(&self) -> Result<(), Errno> {
+        self.write(&self.interface)
+    }
+
+    fn write(&self, text: &str) -> Result<(), Errno> {
+        self.locks.iter().try_for_each(|file| {
+            rustix::io::pwrite(file, text.as_bytes(), 0)?;
+            rustix::fs::ftruncate(file, text.len() as u64)
+        })
     }
 }
 

@@ -39,6 +39,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     options.awaits_start = true;
     let failure = |error: CliError| error.with_code(code::FAILURE);
     let session = Session::open(globals)?;
+    Flags::check_networks(&Containers::open(&session.store)?, &options).map_err(failure)?;
     // Layers of the image must not be collected before the container pins them.
     let _using = session.store.use_layers()?;
     let image = create.from.image(&session, &create.image).map_err(failure)?;

@@ -2,7 +2,6 @@
 
 use kiln_engine::Container;
 use kiln_engine::settings::ports::by_port;
-use kiln_network::Binding;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -15,15 +14,10 @@ pub(super) struct HostPort {
     host_port: String,
 }
 
-/// Bindings of a container that runs.
-fn bindings(container: &Container) -> &[Binding] {
-    container.endpoint.as_ref().map_or(&[], |endpoint| &endpoint.ports)
-}
-
 /// Places on the host by the container's port, `None` for one that is only exposed; none while it does not
 /// run.
 pub(super) fn in_use(container: &Container) -> BTreeMap<String, Option<Vec<HostPort>>> {
-    if container.endpoint.is_none() {
+    if container.endpoints.is_empty() {
         return BTreeMap::new();
     }
     let place = |(address, port): (IpAddr, u16)| HostPort {
@@ -33,7 +27,7 @@ pub(super) fn in_use(container: &Container) -> BTreeMap<String, Option<Vec<HostP
     let places = |list: Vec<(IpAddr, u16)>| {
         (!list.is_empty()).then(|| list.into_iter().map(place).collect::<Vec<HostPort>>())
     };
-    let all = by_port(&container.settings.exposed, bindings(container));
+    let all = by_port(&container.settings.exposed, container.bindings());
     all.into_iter().map(|(port, list)| (port, places(list))).collect()
 }
 
@@ -57,7 +51,7 @@ pub(super) fn wanted(container: &Container) -> BTreeMap<String, Vec<HostPort>> {
 
 /// Lines of `kiln port`: the container's port, and its address on the host.
 pub(super) fn lines(container: &Container) -> Vec<(String, SocketAddr)> {
-    let all = by_port(&container.settings.exposed, bindings(container));
+    let all = by_port(&container.settings.exposed, container.bindings());
     let mut lines: Vec<(String, SocketAddr)> = all
         .into_iter()
         .flat_map(|(port, list)| list.into_iter().map(move |place| (port.clone(), SocketAddr::from(place))))
@@ -73,11 +67,11 @@ type Shown = (u16, String, u16, String);
 /// Column of `kiln ps`, in Docker's form: consecutive ports that have the same number on the host are one entry, other
 /// published ports follow one by one.
 pub(super) fn column(container: &Container) -> String {
-    if container.endpoint.is_none() {
+    if container.endpoints.is_empty() {
         return String::new();
     }
     let mut shown: Vec<Shown> = Vec::new();
-    for (port, list) in by_port(&container.settings.exposed, bindings(container)) {
+    for (port, list) in by_port(&container.settings.exposed, container.bindings()) {
         let protocol = port.split_once('/').map_or("tcp", |(_, protocol)| protocol).to_owned();
         if list.is_empty() {
             shown.push((number(&port), String::new(), 0, protocol.clone()));

@@ -222,7 +222,7 @@ impl Rows<'_> {
             local_volumes: columns::local_volumes(container),
             mounts: columns::mounts(container, self.ps.no_trunc),
             names: container.name.clone(),
-            networks: container.settings.network.name(),
+            networks: container.network_names().join(","),
             platform: kiln_image::platform::Platform::host().to_string(),
             ports: ports::column(container),
             running_for: text::age(&container.created),

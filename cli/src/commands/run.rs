@@ -19,9 +19,7 @@ use crate::session::{self, Session};
 use crate::signals::Signals;
 use crate::ui;
 use clap::Parser;
-use kiln_engine::{
-    Attach, Attached, Container, Containers, NetworkMode, RunOptions, StartFailure, StartOptions,
-};
+use kiln_engine::{Attach, Attached, Container, Containers, RunOptions, StartFailure, StartOptions};
 use kiln_network::resolv;
 use std::ffi::OsString;
 use std::path::Path;
@@ -85,6 +83,7 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let monitor = session::start_monitor()?;
     let target = Target::listen(Signals::catch()?, run.sig_proxy);
     let session = Session::open(globals)?;
+    Flags::check_networks(&Containers::open(&session.store)?, &options)?;
 
     // Layers of the image must not be collected before the container pins them.
     let using = session.store.use_layers()?;
@@ -196,7 +195,7 @@ impl Run {
 
     /// Reports that the container uses public name servers instead of the host's.
     fn tell_of_name_servers(&self, options: &RunOptions) {
-        let asks_hosts = options.network == NetworkMode::Bridge && options.resolution.servers.is_empty();
+        let asks_hosts = options.network.has_networks() && options.resolution.servers.is_empty();
         if asks_hosts && !self.from.quiet && resolv::for_container().is_public {
             ui::tell_line(&format!("warning: {}", resolv::PUBLIC_NOTICE));
         }

@@ -578,9 +578,9 @@ fn flags_that_do_nothing_are_refused() {
         &fixture,
         &[
             ("--ip 10.0.0.9", "user specified IP address is supported on user defined networks only"),
-            ("--mac-address 02:00:00:00:00:01", "user defined networks only"),
-            ("--link x", "user defined networks only"),
-            ("--network-alias x", "user defined networks only"),
+            ("--mac-address 03:00:00:00:00:01", "invalid MAC address"),
+            ("--link x", "none type networking can't be used with links"),
+            ("--network-alias x", "supported only for containers in user defined networks"),
             ("--runtime nope", "unknown or invalid runtime name"),
             ("--isolation hyperv", "containers of Windows"),
             ("--storage-opt size=1g", "--storage-opt is not supported"),

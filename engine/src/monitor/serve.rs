@@ -2,6 +2,7 @@
 
 mod adopt;
 mod memory;
+mod network;
 
 use super::checks::Checks;
 use super::clients::{Client, Clients};
@@ -141,13 +142,17 @@ impl Serving {
         loop {
             self.serve_program(&mut program);
             match self.end(program) {
-                Some(delay) if self.waits(delay) => match self.start() {
-                    Ok(next) => program = next,
-                    Err(error) => {
-                        self.fail(&error);
-                        break;
+                Some(delay) if self.waits(delay) => {
+                    // The user may have changed them while it did not run.
+                    self.owned.read_policy();
+                    match self.start() {
+                        Ok(next) => program = next,
+                        Err(error) => {
+                            self.fail(&error);
+                            break;
+                        }
                     }
-                },
+                }
                 _ => break,
             }
         }
@@ -203,6 +208,7 @@ impl Serving {
         let since = Instant::now();
         checks.iter_mut().for_each(|checks| checks.begin(&self.owned, since));
         self.owned.records.volume_events(&self.owned.container, "mount");
+        network::report(&self.owned, &resources.endpoints.networks(), "connect");
         self.event("start", &[]);
         Ok(Program {
             process,
@@ -221,8 +227,9 @@ impl Serving {
     /// Records that the program did not start, and removes a container that is to be removed at its end.
     fn fail(&mut self, error: &EngineError) {
         let (text, code) = (error.to_string(), start_code(error));
+        network::rest_all(&self.owned, &self.request.state);
         let owned = &mut self.owned;
-        owned.container.endpoint = None;
+        owned.container.endpoints.clear();
         owned.container.groups = None;
         owned.container.pipes = None;
         // The error of the start matters more than one of these writes.
@@ -423,6 +430,16 @@ impl Serving {
                     program.streams.close_output(*stream);
                 }
             }
+            Request::Connect(attachment) => {
+                self.change_network(number, program, |endpoints, container, pid| {
+                    endpoints.connect(container, pid, attachment)
+                })
+            }
+            Request::Disconnect { network } => {
+                self.change_network(number, program, |endpoints, container, _| {
+                    endpoints.disconnect(container, network)
+                });
+            }
             // Only the first message of the command that made the monitor starts a container.
             Request::Start(_) | Request::Adopt(_) => client.leave(),
         }
@@ -436,14 +453,16 @@ impl Serving {
             log.finish(Timestamp::now());
         }
         let is_out_of_memory = resources.was_out_of_memory();
+        let networks = resources.endpoints.networks();
         // An address is free again, and the cgroup gone, before a command reports the end.
         drop(resources);
+        network::report(&self.owned, &networks, "disconnect");
         let owned = &mut self.owned;
         owned.read_policy();
         let (policy, restarts) = (owned.container.restart, owned.container.restarts);
         let delay = self.backoff.next(policy, since.elapsed(), code, restarts);
         let delay = delay.filter(|_| !self.is_stopped && !owned.container.auto_remove);
-        owned.container.endpoint = None;
+        owned.container.endpoints.clear();
         owned.container.groups = None;
         owned.container.pipes = None;
         owned.container.has_lost_terminal = false;
@@ -473,6 +492,8 @@ impl Serving {
         self.clients.send_end(code, is_out_of_memory);
         if delay.is_some() {
             self.clients.remove_gone();
+        } else {
+            network::rest(&self.owned, &networks, &self.request.state);
         }
         delay
     }

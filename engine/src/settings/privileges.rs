@@ -130,7 +130,7 @@ impl Settings {
     /// Lets every user of a container with its own network listen on all ports and send pings, as in the reference
     /// engine: ports of the container are none of the host's.
     pub(crate) fn open_ports(&self, spec: &mut Spec) {
-        if !matches!(self.network, NetworkMode::Bridge | NetworkMode::None) {
+        if !self.network.has_networks() && self.network != NetworkMode::None {
             return;
         }
         let Some(linux) = spec.linux_mut() else { return };

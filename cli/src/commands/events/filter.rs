@@ -45,7 +45,7 @@ impl Filter {
             && self.0.any("daemon", |_| false)
             && self.0.any("image", |value| {
                 let is_named = of_image == value || without_tag(of_image) == value;
-                event.kind == "image" && event.actor.id == value || event.kind != "volume" && is_named
+                event.kind == "image" && event.actor.id == value || !matches!(event.kind.as_str(), "volume" | "network") && is_named
             })
             && self.0.values("label").iter().all(|label| has_label(event, label))
     }

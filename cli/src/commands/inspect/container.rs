@@ -4,12 +4,13 @@
 //! not used.
 
 mod host;
+mod networks;
 
 use super::image::{GraphDriver, zero_time};
-use crate::commands::ports::{self, HostPort};
 use host::{HostConfig, ShownMount};
-use kiln_engine::{Container, Containers, Damaged, Endpoint, Health, NetworkMode, State};
+use kiln_engine::{Container, Containers, Damaged, Health, State};
 use kiln_image::config::{Empty, Healthcheck};
+use networks::NetworkSettings;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -131,31 +132,6 @@ struct Config {
     stop_timeout: Option<i64>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct NetworkSettings {
-    bridge: &'static str,
-    ports: BTreeMap<String, Option<Vec<HostPort>>>,
-    gateway: String,
-    #[serde(rename = "IPAddress")]
-    ip_address: String,
-    #[serde(rename = "IPPrefixLen")]
-    ip_prefix_len: u8,
-    mac_address: String,
-    networks: BTreeMap<String, Network>,
-}
-
-#[derive(Clone, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Network {
-    mac_address: String,
-    gateway: String,
-    #[serde(rename = "IPAddress")]
-    ip_address: String,
-    #[serde(rename = "IPPrefixLen")]
-    ip_prefix_len: u8,
-}
-
 impl Inspected {
     /// Reads the details of a container.
     pub fn new(container: &Container, all: &Containers<'_>) -> Inspected {
@@ -187,7 +163,7 @@ impl Inspected {
             size_root_fs: None,
             mounts: ShownMount::all(container, all),
             config: Config::new(container),
-            network_settings: NetworkSettings::new(container),
+            network_settings: NetworkSettings::new(container, all),
         }
     }
 }
@@ -266,44 +242,6 @@ impl Config {
             labels: settings.labels.clone(),
             stop_signal: settings.stop_signal.clone(),
             stop_timeout: settings.stop_timeout,
-        }
-    }
-}
-
-impl NetworkSettings {
-    fn new(container: &Container) -> NetworkSettings {
-        let network = container.endpoint.as_ref().map_or_else(Network::none, Network::new);
-        NetworkSettings {
-            bridge: "",
-            ports: ports::in_use(container),
-            gateway: network.gateway.clone(),
-            ip_address: network.ip_address.clone(),
-            ip_prefix_len: network.ip_prefix_len,
-            mac_address: network.mac_address.clone(),
-            networks: match &container.settings.network {
-                NetworkMode::Container(_) => BTreeMap::new(),
-                mode => BTreeMap::from([(mode.name(), network)]),
-            },
-        }
-    }
-}
-
-impl Network {
-    fn new(endpoint: &Endpoint) -> Network {
-        Network {
-            mac_address: endpoint.mac.clone(),
-            gateway: endpoint.gateway.to_string(),
-            ip_address: endpoint.address.to_string(),
-            ip_prefix_len: endpoint.prefix,
-        }
-    }
-
-    fn none() -> Network {
-        Network {
-            mac_address: String::new(),
-            gateway: String::new(),
-            ip_address: String::new(),
-            ip_prefix_len: 0,
         }
     }
 }

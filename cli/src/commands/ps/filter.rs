@@ -155,7 +155,7 @@ impl Conditions<'_> {
         let filter = self.filter;
         filter.terms.any("status", |value| container.state.status() == value)
             && filter.terms.any("exited", |value| code.as_deref() == Some(value))
-            && filter.terms.any("network", |value| container.settings.network.name() == value)
+            && filter.terms.any("network", |value| has_network(container, value))
             && self.filter.terms.values("label").iter().all(|label| has_label(container, label))
             && (self.filter.terms.values("ancestor").is_empty() || self.descends(container))
             && (filter.terms.values("health").is_empty()
@@ -181,11 +181,17 @@ impl Conditions<'_> {
     }
 }
 
+/// True for a network by its name, its id or the beginning of that.
+fn has_network(container: &Container, value: &str) -> bool {
+    let attachments = container.settings.attachments.iter().flatten();
+    container.network_names().iter().any(|name| name == value)
+        || !value.is_empty() && attachments.into_iter().any(|one| one.network.starts_with(value))
+}
+
 /// True when a port or one of a range is published. Docker looks at the ports of the container.
 fn publishes(container: &Container, wanted: &str) -> bool {
     let Some((first, last, protocol)) = ports(wanted) else { return false };
-    let bindings = container.endpoint.as_ref().map_or(&[][..], |endpoint| &endpoint.ports);
-    bindings.iter().any(|one| {
+    container.bindings().iter().any(|one| {
         let end = one.container_port.saturating_add(one.count - 1);
         one.protocol.to_string() == protocol && one.container_port <= last && first <= end
     })

@@ -4,18 +4,20 @@ mod life;
 mod limits;
 mod mounts;
 mod names;
+mod networks;
 mod security;
 
 use crate::error::{CliError, code};
 use crate::{missing, ui};
 use clap::Args;
 use kiln_engine::log::LogSettings;
-use kiln_engine::{Containers, EngineError, NetworkMode, Owned, RestartPolicy, RunOptions};
+use kiln_engine::{Containers, EngineError, Owned, RestartPolicy, RunOptions};
 use kiln_image::store::Image;
 use life::LifeFlags;
 use limits::LimitFlags;
 use mounts::MountFlags;
 use names::NameFlags;
+use networks::NetworkFlags;
 use security::SecurityFlags;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -78,9 +80,8 @@ pub(in crate::commands) struct Flags {
     /// Set a label of the container; may be repeated
     #[arg(short, long, value_name = "NAME=VALUE")]
     pub(in crate::commands) label: Vec<String>,
-    /// Connect the container to a network: bridge, none, host or container:NAME
-    #[arg(long, visible_alias = "net", value_name = "NETWORK", default_value = "bridge")]
-    pub(in crate::commands) network: String,
+    #[command(flatten)]
+    networks: NetworkFlags,
     #[command(flatten)]
     mounts: MountFlags,
     #[command(flatten)]
@@ -140,7 +141,6 @@ impl Flags {
             init: self.init,
             tty: self.tty,
             interactive: self.interactive,
-            network: self.network_mode()?,
             restart,
             stdin_once: self.interactive,
             log: self.log_settings()?,
@@ -151,6 +151,7 @@ impl Flags {
         self.mounts.add_to(&mut options)?;
         self.security.add_to(&mut options)?;
         self.names.add_to(&mut options)?;
+        self.networks.add_to(&mut options)?;
         self.life.add_to(&mut options)?;
         for warning in options.check().map_err(refused)? {
             ui::tell_line(&format!("WARNING: {warning}"));
@@ -170,6 +171,18 @@ impl Flags {
         options: &RunOptions,
     ) -> Result<Owned, CliError> {
         containers.create(image.0, image.1, options).map_err(|error| in_use(containers, error))
+    }
+
+    /// Checks the networks of the new container, before its image is fetched.
+    ///
+    /// # Errors
+    ///
+    /// Fails when one does not exist, or lacks what is asked for.
+    pub(in crate::commands) fn check_networks(
+        containers: &Containers<'_>,
+        options: &RunOptions,
+    ) -> Result<(), CliError> {
+        containers.check_networks(options).map_err(|error| in_use(containers, error).with_code(code::USAGE))
     }
 
     /// Writes the id of the new container to the file of `--cidfile`.
@@ -208,24 +221,13 @@ impl Flags {
         })?;
         Ok(settings)
     }
-
-    fn network_mode(&self) -> Result<NetworkMode, CliError> {
-        match self.network.as_str() {
-            "bridge" | "default" => Ok(NetworkMode::Bridge),
-            "none" => Ok(NetworkMode::None),
-            "host" => Ok(NetworkMode::Host),
-            other if other.starts_with("container:") && other != "container:" => {
-                Ok(NetworkMode::Container(other["container:".len()..].to_owned()))
-            }
-            other => Err(CliError::failed(format!("network {other} not found"))
-                .hint("kiln run knows the networks bridge, none, host and container:NAME")
-                .with_code(code::USAGE)),
-        }
-    }
 }
 
-/// Adds to a name that is in use which container has it, and what to do.
+/// Adds what to do: to a name that is in use which container has it, to the name of a network a near one.
 fn in_use(containers: &Containers<'_>, error: EngineError) -> CliError {
+    if let (EngineError::NoSuchNetwork(_), Ok(networks)) = (&error, containers.networks()) {
+        return missing::network(&networks, error);
+    }
     let EngineError::NameTaken { name, .. } = &error else { return error.into() };
     let name = name.clone();
     missing::taken(containers, &name, error.into())

@@ -51,7 +51,8 @@ impl Serving {
         let pids: Vec<i32> = std::iter::once(*pid).chain(pids).collect();
         // Before the pipes are open: an open copy of one in the process would keep its readers from seeing the end.
         let proxy = container.settings.publishes().then(Proxy::fork).transpose()?;
-        let resources = Resources::of_orphan(container, &self.request.state, proxy.as_ref());
+        let dirs = (self.request.store.as_path(), self.request.state.as_path());
+        let resources = Resources::of_orphan(container, *pid, dirs, proxy.as_ref());
         let streams = container.pipes.map(|pipes| Streams::reopen(&pipes, &pids)).unwrap_or_default();
         let since = instant_of(started);
         let mut checks = Checks::of(&self.owned);

@@ -1,7 +1,7 @@
-//! Flags for names of hosts and name servers, and flags of networks that do not exist yet.
+//! Flags for names of hosts, name servers and ports.
 
 use super::refused;
-use crate::error::{CliError, code};
+use crate::error::CliError;
 use clap::Args;
 use kiln_engine::RunOptions;
 use kiln_engine::settings::{PortRequest, Publication, Resolution, ports, resolution};
@@ -33,25 +33,11 @@ pub(super) struct NameFlags {
     /// Note that the container listens on a port, PORT[-PORT][/PROTOCOL]; may be repeated
     #[arg(long, value_name = "PORT")]
     expose: Vec<String>,
-    /// Set the IPv4 address (not supported: there are no networks of users yet)
-    #[arg(long, value_name = "ADDRESS", hide = true)]
-    ip: Option<String>,
-    #[arg(long, value_name = "ADDRESS", hide = true)]
-    ip6: Option<String>,
-    #[arg(long, value_name = "ADDRESS", hide = true)]
-    link_local_ip: Vec<String>,
-    #[arg(long, value_name = "ADDRESS", hide = true)]
-    mac_address: Option<String>,
-    #[arg(long, value_name = "CONTAINER", hide = true)]
-    link: Vec<String>,
-    #[arg(long, visible_alias = "net-alias", value_name = "NAME", hide = true)]
-    network_alias: Vec<String>,
 }
 
 impl NameFlags {
     /// Adds the names to the options.
     pub(super) fn add_to(&self, options: &mut RunOptions) -> Result<(), CliError> {
-        self.refuse_networks()?;
         let all = |list: &[String], read: fn(&str) -> Result<String, resolution::ResolutionError>| {
             list.iter().map(|text| read(text)).collect::<Result<Vec<_>, _>>().map_err(refused)
         };
@@ -66,27 +52,6 @@ impl NameFlags {
         options.exposed = exposed.map_err(refused)?.concat();
         let ports = self.publish.iter().map(|text| PortRequest::parse(text)).collect::<Result<_, _>>();
         options.published = Publication { ports: ports.map_err(refused)?, all: self.publish_all };
-        Ok(())
-    }
-
-    /// Refuses the flags of networks that users create.
-    fn refuse_networks(&self) -> Result<(), CliError> {
-        for (is_given, flag, what) in [
-            (self.ip.is_some(), "--ip", "user specified IP address"),
-            (self.ip6.is_some(), "--ip6", "user specified IP address"),
-            (!self.link_local_ip.is_empty(), "--link-local-ip", "a link-local address"),
-            (self.mac_address.is_some(), "--mac-address", "user specified MAC address"),
-            (!self.link.is_empty(), "--link", "a link between containers"),
-            (!self.network_alias.is_empty(), "--network-alias", "a network-scoped alias"),
-        ] {
-            if is_given {
-                let message =
-                    format!("{what} is supported on user defined networks only, and there are none yet");
-                return Err(CliError::failed(message)
-                    .hint(format!("leave {flag} out"))
-                    .with_code(code::USAGE));
-            }
-        }
         Ok(())
     }
 }
