@@ -112,9 +112,9 @@ fn find(name: &str, arguments: Vec<OsString>) -> Result<(&'static Command, Vec<O
 }
 
 /// Commands of Docker that Kiln lacks: a command with a similar name is not what the user means.
-const OF_DOCKER: [&str; 12] = [
-    "compose", "config", "context", "manifest", "network", "plugin", "search", "secret", "service", "stack",
-    "swarm", "trust",
+const OF_DOCKER: [&str; 11] = [
+    "compose", "config", "context", "manifest", "plugin", "search", "secret", "service", "stack", "swarm",
+    "trust",
 ];
 
 fn unknown(name: &str) -> CliError {

@@ -27,6 +27,12 @@ pub mod login;
 pub mod logout;
 pub mod logs;
 pub mod man;
+pub mod network_connect;
+pub mod network_create;
+pub mod network_disconnect;
+pub mod network_ls;
+pub mod network_prune;
+pub mod network_rm;
 pub mod oci;
 pub mod pause;
 pub mod port;
@@ -108,7 +114,7 @@ pub static ALL: &[Command] = &[
     command!("wait", wait, "Wait until containers have ended, and print their exit codes"),
     command!("attach", attach, "Connect to the input and output of a running container"),
     command!("logs", logs, "Show the output of a container"),
-    command!("events", events, "Show what happens to containers, images and volumes"),
+    command!("events", events, "Show what happens to containers, images, networks and volumes"),
     command!("pause", pause, "Freeze all processes of containers"),
     command!("unpause", unpause, "Let the processes of paused containers go on"),
     command!("rename", rename, "Rename a container"),
@@ -122,7 +128,7 @@ pub static ALL: &[Command] = &[
     command!("export", export, "Write the files of a container as a tar"),
     command!("images", images, "List images"),
     command!("ps", ps, "List containers"),
-    command!("inspect", inspect, "Show details of images, containers and volumes as JSON"),
+    command!("inspect", inspect, "Show details of images, containers, networks and volumes as JSON"),
     command!("history", history, "Show the steps that made an image"),
     command!("login", login, "Check and keep credentials for a registry"),
     command!("logout", logout, "Forget credentials for a registry"),
@@ -137,6 +143,12 @@ pub static ALL: &[Command] = &[
     command!("image-prune", image_prune, "Remove images that are not used", true),
     command!("container-prune", container_prune, "Remove containers that do not run", true),
     command!("builder-prune", builder_prune, "Remove the build cache", true),
+    command!("network-create", network_create, "Create a network for containers", true),
+    command!("network-ls", network_ls, "List networks", true),
+    command!("network-rm", network_rm, "Remove networks", true),
+    command!("network-connect", network_connect, "Connect a container to a network", true),
+    command!("network-disconnect", network_disconnect, "Disconnect a container from a network", true),
+    command!("network-prune", network_prune, "Remove networks that no container uses", true),
     command!("system-df", system_df, "Show how much space the store uses", true),
     command!("system-prune", system_prune, "Remove what is not used", true),
     command!("system-check", system_check, "Verify every part of the store", true),
@@ -168,6 +180,7 @@ pub static GROUP_NAMES: &[(&str, &str)] = &[
     ("image", "Manage images"),
     ("container", "Manage containers"),
     ("volume", "Manage volumes"),
+    ("network", "Manage networks"),
     ("builder", "Manage builds and their cache"),
     ("buildx", "Other name of builder, for Docker's users"),
     ("system", "Manage Kiln"),
@@ -226,6 +239,15 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("volume", "prune", "volume-prune"),
     ("volume", "export", "volume-export"),
     ("volume", "import", "volume-import"),
+    ("network", "create", "network-create"),
+    ("network", "ls", "network-ls"),
+    ("network", "list", "network-ls"),
+    ("network", "inspect", "inspect"),
+    ("network", "rm", "network-rm"),
+    ("network", "remove", "network-rm"),
+    ("network", "connect", "network-connect"),
+    ("network", "disconnect", "network-disconnect"),
+    ("network", "prune", "network-prune"),
     ("builder", "build", "build"),
     ("builder", "prune", "builder-prune"),
     ("buildx", "build", "build"),

@@ -2,6 +2,7 @@
 
 mod container;
 mod image;
+mod network;
 mod volume;
 
 use crate::arguments::{self, Globals};
@@ -23,7 +24,7 @@ use serde::Serialize;
 use std::ffi::OsString;
 use std::sync::LazyLock;
 
-/// Show details of images, containers and volumes as JSON.
+/// Show details of images, containers, networks and volumes as JSON.
 #[derive(Debug, Parser)]
 struct Inspect {
     /// Format each object with a Go template, or as json
@@ -32,10 +33,13 @@ struct Inspect {
     /// Show the sizes of containers' files
     #[arg(short, long)]
     size: bool,
-    /// Look only for objects of this type: image, container or volume
+    /// Show more of networks: their peers in a swarm, which there are none of
+    #[arg(short, long, hide = true)]
+    verbose: bool,
+    /// Look only for objects of this type: image, container, network or volume
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
-    /// Show these images, containers and volumes: names or ids
+    /// Show these images, containers, networks and volumes: names or ids
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }
@@ -50,6 +54,7 @@ enum Object {
     Container(Box<container::Inspected>),
     Damaged(Box<container::InspectedDamage>),
     Image(Box<image::Inspected>),
+    Network(Box<network::Inspected>),
     Volume(Box<volume::Inspected>),
 }
 
@@ -65,6 +70,9 @@ pub fn describe() -> clap::Command {
 pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> {
     let inspect: Inspect = arguments::parse("inspect", arguments)?;
     let kind = inspect.kind()?;
+    if inspect.verbose && kind != Some("network") {
+        return Err(CliError::Flags("the flag -v, --verbose is for networks only".to_owned(), Vec::new()));
+    }
     let template = match inspect.format.as_deref() {
         None | Some("" | "json") => None,
         Some(text) => Some(format::template(text).map_err(|error| error.with_code(BAD_TEMPLATE))?),
@@ -108,6 +116,12 @@ fn report_missing(session: &Session, containers: &Containers<'_>, name: &str, ki
         missing::volume(containers, EngineError::NoSuchVolume(name.to_owned())).report();
         return;
     }
+    if kind == Some("network")
+        && let Ok(networks) = containers.networks()
+    {
+        missing::network(&networks, EngineError::NoSuchNetwork(name.to_owned())).report();
+        return;
+    }
     // Names of images are shown as they were looked up, with a tag.
     let shown = match name.parse::<Reference>() {
         Ok(reference) if kind == Some("image") => reference.or_latest().familiar(),
@@ -117,12 +131,20 @@ fn report_missing(session: &Session, containers: &Containers<'_>, name: &str, ki
     let near = is_of(kind, "container").then(|| missing::near_container(containers, name)).flatten();
     let near = near
         .or_else(|| is_of(kind, "image").then(|| missing::near_image(&session.store, name)).flatten())
+        .or_else(|| is_of(kind, "network").then(|| near_network(containers, name)).flatten())
         .or_else(|| is_of(kind, "volume").then(|| missing::near_volume(containers, name)).flatten());
     let hint = near.map_or_else(
-        || "`kiln images`, `kiln ps -a` and `kiln volume ls` list what there is".to_owned(),
+        || {
+            "`kiln images`, `kiln ps -a`, `kiln network ls` and `kiln volume ls` list what there is"
+                .to_owned()
+        },
         |near| format!("did you mean {near}?"),
     );
     ui::tell_line(&format!("hint: {hint}"));
+}
+
+fn near_network(containers: &Containers<'_>, name: &str) -> Option<String> {
+    missing::near_network(&containers.networks().ok()?, name)
 }
 
 /// Docker's types, by the names of Go's fields (moby/moby api/types/container and image, github.com/moby/docker-image-spec).
@@ -134,6 +156,7 @@ fn typed(object: &Object) -> Result<Typed, CliError> {
     let json = serde_json::to_value(object).map_err(failed)?;
     let name = match object {
         Object::Image(_) => "Image",
+        Object::Network(_) => "Network",
         Object::Volume(_) => "Volume",
         Object::Container(_) | Object::Damaged(_) => "Container",
     };
@@ -147,7 +170,7 @@ fn render(template: &Template, object: &Object) -> Result<String, CliError> {
     match (printed, object) {
         // A struct cannot be ranged over.
         (Ok(printed), _) if !format::typed::shows_struct(&printed) => Ok(printed),
-        (_, Object::Image(_) | Object::Volume(_)) => format::render(template, object),
+        (_, Object::Image(_) | Object::Network(_) | Object::Volume(_)) => format::render(template, object),
         (_, _) => format::render(template, &typed),
     }
 }
@@ -156,7 +179,9 @@ fn render(template: &Template, object: &Object) -> Result<String, CliError> {
 fn compact(object: &Object) -> Result<String, CliError> {
     Ok(match object {
         Object::Container(_) => format::json_of(&typed(object)?),
-        Object::Image(_) | Object::Volume(_) | Object::Damaged(_) => format::json_of(object),
+        Object::Image(_) | Object::Network(_) | Object::Volume(_) | Object::Damaged(_) => {
+            format::json_of(object)
+        }
     })
 }
 
@@ -174,14 +199,16 @@ fn pretty(found: &[Object]) -> Result<Vec<u8>, CliError> {
     }
     let shown = found.iter().map(|object| match object {
         Object::Container(_) => Ok(Shown::Container(typed(object)?)),
-        Object::Image(_) | Object::Volume(_) | Object::Damaged(_) => Ok(Shown::Answer(object)),
+        Object::Image(_) | Object::Network(_) | Object::Volume(_) | Object::Damaged(_) => {
+            Ok(Shown::Answer(object))
+        }
     });
     Ok(json::to_vec_pretty(&shown.collect::<Result<Vec<_>, CliError>>()?))
 }
 
 impl Inspect {
     fn kind(&self) -> Result<Kind, CliError> {
-        const KINDS: [&str; 3] = ["image", "container", "volume"];
+        const KINDS: [&str; 4] = ["image", "container", "network", "volume"];
         match self.kind.as_deref() {
             None | Some("") => Ok(None),
             Some(text) => {
@@ -196,7 +223,7 @@ impl Inspect {
         }
     }
 
-    /// Looks for a container, then an image, then a volume.
+    /// Looks for a container, then an image, a network, and a volume.
     fn find(
         &self,
         session: &Session,
@@ -210,6 +237,9 @@ impl Inspect {
         }
         if found.is_none() && is_of(kind, "image") {
             found = find_image(&session.store, name)?;
+        }
+        if found.is_none() && is_of(kind, "network") {
+            found = find_network(all, name)?;
         }
         if found.is_none() && is_of(kind, "volume") {
             found = match all.find_volume(name) {
@@ -243,6 +273,14 @@ impl Inspect {
             Err(EngineError::NoSuchContainer(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+fn find_network(all: &Containers<'_>, name: &str) -> Result<Option<Object>, CliError> {
+    match all.networks()?.find(name) {
+        Ok(network) => Ok(Some(Object::Network(Box::new(network::Inspected::new(&network, all)?)))),
+        Err(EngineError::NoSuchNetwork(_)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -5,7 +5,7 @@ mod image;
 mod signals;
 mod trouble;
 
-pub(super) use flags::{Flags, read_env_file, with_value};
+pub(super) use flags::{Flags, address, read_env_file, refuse_options, with_value};
 pub(super) use image::ImageFlags;
 pub(super) use signals::Target;
 pub(super) use trouble::Trouble;

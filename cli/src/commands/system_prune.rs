@@ -1,7 +1,7 @@
 //! Command `kiln system prune`.
 
 use super::images::filter::{Filter, OF_CONTAINERS};
-use super::{container_prune, image_prune, volume_prune};
+use super::{container_prune, image_prune, network_prune, volume_prune};
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
 use crate::session::Session;
@@ -10,7 +10,8 @@ use clap::Parser;
 use kiln_engine::{Containers, PrunedVolumes};
 use std::ffi::OsString;
 
-/// Remove stopped containers, images that are not used, the build cache, and with --volumes volumes without a name.
+/// Remove stopped containers, networks and images that are not used, the build cache, and with --volumes volumes without
+/// a name.
 #[derive(Debug, Parser)]
 struct Prune {
     /// Remove all images that no container uses, not only those without a name, and the caches of RUN steps
@@ -22,7 +23,7 @@ struct Prune {
     /// Remove volumes without a name that no container uses, too
     #[arg(long)]
     volumes: bool,
-    /// Remove only containers, images and volumes with until=TIME, label=NAME[=VALUE] or label!=NAME[=VALUE]; may be repeated
+    /// Remove only containers, networks, images and volumes with until=TIME, label=NAME[=VALUE] or label!=NAME[=VALUE]; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
 }
@@ -49,13 +50,20 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let removed = container_prune::remove(&containers, &filter)?;
     removed.print();
     let gap = |is_first: bool| if is_first { "" } else { "\n" };
+    let mut is_first = removed.ids.is_empty();
+    let networks = network_prune::remove(&containers, &filter)?;
+    if !is_first && !networks.is_empty() {
+        ui::line("");
+    }
+    network_prune::print(&networks);
+    is_first &= networks.is_empty();
     let mut volumes = PrunedVolumes::default();
     if prune.volumes {
         volumes = containers
             .prune_volumes(|volume| volume.anonymous && filter.takes_labels(&volume.shown_labels()))?;
-        volume_prune::print(&volumes, gap(removed.ids.is_empty()));
+        volume_prune::print(&volumes, gap(is_first));
     }
-    let is_first = removed.ids.is_empty() && volumes.names.is_empty();
+    is_first &= volumes.names.is_empty();
     let before = store.layer_bytes()? + store.cache_dirs()?.bytes;
     let images = image_prune::remove(&session, &containers, &filter, prune.all)?;
     image_prune::print(&images, gap(is_first));
@@ -79,7 +87,7 @@ impl Prune {
     }
 
     fn warning(&self) -> String {
-        let mut lines = vec!["all stopped containers"];
+        let mut lines = vec!["all stopped containers", "all networks not used by at least one container"];
         if self.volumes {
             lines.push("all anonymous volumes not used by at least one container");
         }

@@ -41,6 +41,7 @@ mod lints;
 mod login;
 mod logs;
 mod mounts;
+mod networks;
 mod orphans;
 mod outputs;
 mod pause;

@@ -21,7 +21,7 @@ fn serve(fixture: &Fixture, name: &str, flags: &str) -> Done {
 }
 
 /// Content that a web server at an address answers with.
-fn fetch(address: &str) -> std::io::Result<String> {
+pub fn fetch(address: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();

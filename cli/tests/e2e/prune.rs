@@ -43,7 +43,7 @@ fn unused_things_are_listed_and_removed() {
     assert!(done.out.contains("WARNING! This will remove all stopped containers."), "{}", done.out);
     let done = fixture.words("system prune");
     assert!(
-        done.out.contains("  - all stopped containers\n  - all dangling images\n  - unused build cache\n"),
+        done.out.contains("  - all stopped containers\n  - all networks not used by at least one container\n  - all dangling images\n  - unused build cache\n"),
         "{}",
         done.out
     );
@@ -55,7 +55,7 @@ fn unused_things_are_listed_and_removed() {
         (
             "prune -f",
             1,
-            "`kiln container prune`, `kiln volume prune`, `kiln builder prune`, `kiln system prune`",
+            "`kiln container prune`, `kiln volume prune`, `kiln network prune`, `kiln builder prune`, `kiln system prune`",
         ),
     ] {
         let done = fixture.words(words);

@@ -164,7 +164,8 @@ fn mount_volume(
     let mut options = options.to_vec();
     let VolumeOwner { uid, gid, mode } = volume.owner;
     let decimal = |id: Option<u32>| id.map(|id| format!("{id}"));
-    let chosen = [("uid=", decimal(uid)), ("gid=", decimal(gid)), ("mode=", mode.map(|mode| format!("{mode:o}")))];
+    let chosen =
+        [("uid=", decimal(uid)), ("gid=", decimal(gid)), ("mode=", mode.map(|mode| format!("{mode:o}")))];
     // Only a tmpfs has them; its own options come first.
     for (key, value) in chosen {
         let is_set = options.iter().any(|option| option.starts_with(key));

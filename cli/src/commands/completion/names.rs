@@ -1,4 +1,4 @@
-//! Names of containers, images and volumes that complete a word of a command line.
+//! Names of containers, images, networks and volumes that complete a word of a command line.
 //!
 //! The scripts of all shells ask this program with the words so far, so that the flags with values and the positional
 //! arguments of each command are known from its description alone.
@@ -23,8 +23,9 @@ enum Kind {
     Running,
     Images,
     Volumes,
-    /// Containers, images and volumes.
+    /// Containers, images, networks and volumes.
     All,
+    Networks,
     /// Containers, with a colon for a path.
     Paths,
 }
@@ -43,6 +44,9 @@ const TAKING: &[(&str, &[Kind], bool)] = &[
     ("inspect", &[Kind::All], true),
     ("kill", &[Kind::Running], true),
     ("logs", &[Kind::Containers], false),
+    ("network-connect", &[Kind::Networks, Kind::Containers], false),
+    ("network-disconnect", &[Kind::Networks, Kind::Containers], false),
+    ("network-rm", &[Kind::Networks], true),
     ("pause", &[Kind::Running], true),
     ("port", &[Kind::Running], false),
     ("pull", &[Kind::Images], false),
@@ -77,7 +81,7 @@ pub fn print(words: &[OsString]) -> Result<u8, CliError> {
     let Some((root, kind, word)) = wanted(&words) else { return Ok(0) };
     let session = Session::open(&Globals { root: root.map(Into::into) })?;
     let mut names = Vec::new();
-    if !matches!(kind, Kind::Images | Kind::Volumes) {
+    if !matches!(kind, Kind::Images | Kind::Networks | Kind::Volumes) {
         names.extend(containers(&session.store, kind, &word)?);
     }
     if matches!(kind, Kind::Images | Kind::All) {
@@ -86,6 +90,10 @@ pub fn print(words: &[OsString]) -> Result<u8, CliError> {
     if matches!(kind, Kind::Volumes | Kind::All) {
         let volumes = Containers::open(&session.store)?.volumes()?;
         names.extend(volumes.into_iter().map(|used| used.volume.name));
+    }
+    if matches!(kind, Kind::Networks | Kind::All) {
+        let networks = Containers::open(&session.store)?.networks()?.list()?;
+        names.extend(networks.into_iter().map(|network| network.name));
     }
     names.sort();
     names.dedup();
@@ -108,6 +116,9 @@ fn wanted(words: &[String]) -> Option<(Option<String>, Kind, String)> {
         }
     };
     let rest: Vec<&str> = before.map(String::as_str).collect();
+    if matches!(command.name, "run" | "create") && matches!(rest.last(), Some(&"--network" | &"--net")) {
+        return Some((root, Kind::Networks, word.clone()));
+    }
     let at = position(&(command.describe)(), &rest)?;
     if word.starts_with('-') {
         return None;
@@ -118,6 +129,7 @@ fn wanted(words: &[String]) -> Option<(Option<String>, Kind, String)> {
         (Kind::All, Some("image")) => Kind::Images,
         (Kind::All, Some("container")) => Kind::Containers,
         (Kind::All, Some("volume")) => Kind::Volumes,
+        (Kind::All, Some("network")) => Kind::Networks,
         (kind, _) => kind,
     };
     Some((root, kind, word.clone()))
@@ -218,6 +230,10 @@ mod tests {
             ("commit web |", Some(Kind::Images)),
             ("commit web app |", None),
             ("cp |", Some(Kind::Paths)),
+            ("network inspect |", Some(Kind::Networks)),
+            ("network connect |", Some(Kind::Networks)),
+            ("network connect web |", Some(Kind::Containers)),
+            ("run --network |", Some(Kind::Networks)),
             ("stop -- |", Some(Kind::Running)),
             ("container |", None),
             ("nosuch |", None),

@@ -120,9 +120,14 @@ impl Filter {
 
     /// True for a container that meets the filters `until` and `label`.
     pub fn takes_container(&self, container: &Container) -> bool {
-        let created = seconds(&container.created);
+        self.takes_one(&container.created, &container.settings.labels)
+    }
+
+    /// True for an object that meets the filters `until` and `label`.
+    pub fn takes_one(&self, created: &str, labels: &BTreeMap<String, String>) -> bool {
+        let created = seconds(created);
         self.until.is_none_or(|until| created.is_some_and(|time| time.as_second() < until))
-            && self.takes_labels(&container.settings.labels)
+            && self.takes_labels(labels)
     }
 
     fn takes_labels_of(&self, store: &Store, image: &ImageRecord) -> Result<bool, CliError> {

@@ -18,6 +18,7 @@ use limits::LimitFlags;
 use mounts::MountFlags;
 use names::NameFlags;
 use networks::NetworkFlags;
+pub(in crate::commands) use networks::{address, refuse_options};
 use security::SecurityFlags;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
