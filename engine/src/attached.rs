@@ -99,6 +99,14 @@ impl Attached {
         self.ask(&Request::Stop)
     }
 
+    /// Informs the monitor that the container has another name.
+    ///
+    /// # Errors
+    /// Fails when the monitor has ended.
+    pub(crate) fn renamed(&self) -> Result<(), EngineError> {
+        self.ask(&Request::Renamed)
+    }
+
     /// Informs the monitor that the input has ended.
     ///
     /// # Errors

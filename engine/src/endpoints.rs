@@ -10,6 +10,7 @@ use crate::record::{Container, Endpoint, Endpoint6};
 use crate::settings::NetworkMode;
 use crate::settings::attachment::{Attachment, mac_text, way_out};
 use kiln_image::digest::hex;
+use kiln_network::dns::Names;
 use kiln_network::{Binding, Bridge, Connection, Place, Proxy, PublishError, Published};
 use kiln_runtime::OneThread;
 use kiln_runtime::cgroup::Groups;
@@ -29,7 +30,9 @@ pub(crate) struct Endpoints {
     /// Network namespace without connections, until the container's process has entered it.
     isolated: Option<OwnedFd>,
     store: PathBuf,
-    state: PathBuf,
+    pub(crate) state: PathBuf,
+    /// Names in networks of users.
+    pub(crate) names: Option<Names>,
 }
 
 /// Endpoint of the container in a network.
@@ -134,6 +137,9 @@ impl Endpoints {
         if let Some((holder, proxy)) = holder.zip(proxy) {
             own.publish_again(&holder, container, proxy);
         }
+        // Without its names the container is served as well.
+        let _ = own.serve_names(container);
+        own.note_user_of_names(pid);
         own
     }
 
@@ -290,6 +296,7 @@ impl Endpoints {
         // The container's process has entered the namespace by now.
         self.isolated = None;
         self.ends.iter().for_each(|end| note_user(&end.connection, pid));
+        self.note_user_of_names(pid);
     }
 
     /// Network namespace to start the container in; `None` for that of another container or of the host.

@@ -71,6 +71,7 @@ impl Owned {
         let gateway = out.map_or_else(|| "127.0.0.1".to_owned(), |endpoint| endpoint.gateway.to_string());
         let resolver = match settings.network {
             NetworkMode::Host => Resolver::OfHost,
+            _ if self.container.has_names() => Resolver::Names,
             _ => Resolver::ForContainer,
         };
         let resolution = &settings.resolution;
@@ -135,6 +136,25 @@ impl Owned {
         let text: String = kept.map(|line| format!("{line}\n")).collect();
         // Written in place: the container has this file, and not its path.
         Ok(fs::write(&path, text + &after).call("write", &path)?)
+    }
+
+    /// Writes the container's /etc/resolv.conf when the first network of users was added to it, or the last one removed. One that the
+    /// program has changed stays.
+    pub(crate) fn update_resolver(&self, had_names: bool) -> Result<(), EngineError> {
+        let has_names = self.container.has_names();
+        if has_names == had_names {
+            return Ok(());
+        }
+        let resolution = &self.container.settings.resolution;
+        let text =
+            |names| resolution.resolv_conf(if names { Resolver::Names } else { Resolver::ForContainer });
+        let path = self.dir().join("etc").join("resolv.conf");
+        let present = fs::read(&path).call("read", &path)?;
+        if present != text(had_names).into_bytes() {
+            return Ok(());
+        }
+        // Written in place: the container has this file, and not its path.
+        Ok(fs::write(&path, text(has_names)).call("write", &path)?)
     }
 
     /// Mounts of these files, except those that the user replaces.

@@ -25,6 +25,7 @@ pub mod log;
 mod monitor;
 pub mod mount;
 mod name;
+mod names;
 pub mod network;
 mod prepare;
 mod processes;
@@ -61,7 +62,7 @@ pub use record::{Container, Damaged, Endpoint, Endpoint6, Listed, Pipes, RecordE
 pub use restart::{PolicyError, RestartPolicy};
 pub use secret::{Secret, SecretError, SecretForm, SecretRequest};
 pub use security::{SecurityOptionError, SecurityOptions};
-pub use settings::attachment::{Attachment, Link, Member, Membership};
+pub use settings::attachment::{Attachment, Link};
 pub use settings::{NetworkMode, RunOptions, Settings};
 pub use spec::INIT_NAME;
 pub use start::{Stdio, start_code};

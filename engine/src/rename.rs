@@ -20,6 +20,12 @@ impl Records {
     pub fn rename(&self, container: &Container, new: &str) -> Result<(), EngineError> {
         let record = self.give_name(container, new)?;
         self.event(&record, "rename", &[("oldName", format!("/{}", container.name))]);
+        if record.has_names()
+            && let Ok(Some(monitor)) = self.connect(&record)
+        {
+            // One that has ended serves no names.
+            let _ = monitor.renamed();
+        }
         Ok(())
     }
 

@@ -75,6 +75,7 @@ impl Owned {
         let layout = Host::get().layout();
         let mut resources = self.resources(state, layout, proxy)?;
         self.container.endpoints = resources.endpoints.records();
+        resources.endpoints.serve_names(&self.container)?;
         self.container.pipes = (!self.container.settings.tty).then(|| theirs.pipes());
         self.container.has_lost_terminal = false;
         self.container.groups = Some(resources.cgroup.as_ref().map_or(Groups::NONE, Cgroup::groups).clone());

@@ -52,6 +52,8 @@ pub(crate) enum Request {
     Stop,
     /// Connect the container to a further network.
     Connect(Box<Attachment>),
+    /// The container has another name.
+    Renamed,
     /// Disconnect the container from a network.
     Disconnect {
         /// Id of the network.

@@ -274,6 +274,7 @@ impl Serving {
             polled.push(PollFd::new(&client.socket, input | output));
         }
         let after_clients = polled.len();
+        let mut names_at = None;
         if let Some(program) = &program {
             if program.code.is_none() {
                 polled.push(PollFd::new(&program.process.pidfd, PollFlags::IN));
@@ -286,6 +287,9 @@ impl Serving {
             polled.extend(blocked.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)));
             let checks = program.checks.iter().flat_map(Checks::fds);
             polled.extend(checks.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            let names = program.resources.endpoints.watched_names();
+            names_at = names.map(|_| polled.len());
+            polled.extend(names.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             polled.extend(program.memory.polled());
         }
         let next_check = program.as_ref().and_then(|program| program.checks.as_ref()?.patience());
@@ -312,6 +316,9 @@ impl Serving {
         if let Some(program) = program {
             program.streams.pass_input();
             self.check(program);
+            if names_at.is_some_and(|at| ready[at]) {
+                program.resources.endpoints.revive_names();
+            }
             // Looked at before the output is read: after the end, all of the output is there.
             if program.code.is_none() && ready[after_clients..].first() == Some(&true) {
                 program.reap();
@@ -440,6 +447,7 @@ impl Serving {
                     endpoints.disconnect(container, network)
                 });
             }
+            Request::Renamed => self.change_names(program),
             // Only the first message of the command that made the monitor starts a container.
             Request::Start(_) | Request::Adopt(_) => client.leave(),
         }

@@ -1,6 +1,6 @@
 //! Networks that a container is connected to, and what it asks for in each.
 
-use crate::network::{DEFAULT, Driver, Network};
+use crate::network::{Driver, Network};
 use crate::record::Container;
 use crate::settings::{NetworkMode, Settings};
 use serde::{Deserialize, Serialize};
@@ -175,28 +175,6 @@ pub(crate) fn mac_text(mac: &[u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// Container in the networks that have names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Id of the container.
-    pub id: String,
-    /// Its networks, those of users alone.
-    pub networks: Vec<Membership>,
-}
-
-/// Addresses and names of a container in a network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Membership {
-    /// Id of the network.
-    pub network: String,
-    /// Addresses of the container; none while it does not run.
-    pub addresses: Vec<IpAddr>,
-    /// Names that stand for these addresses in the network: its own, aliases, its short id, its host name.
-    pub names: Vec<String>,
-    /// Names that stand for other containers, for this one alone, with the ids of those.
-    pub links: Vec<(String, String)>,
-}
-
 impl Settings {
     /// Connections of a container, with that to the default network of older records.
     pub(crate) fn attachments(&self, default: &Network) -> Vec<Attachment> {
@@ -236,30 +214,6 @@ impl Container {
         }
         names
     }
-
-    /// What name servers of networks need to know about the container.
-    pub fn member(&self) -> Member {
-        let attachments = self.settings.attachments.iter().flatten();
-        let of_users = attachments.filter(|attachment| attachment.name != DEFAULT);
-        let membership = |attachment: &Attachment| {
-            let endpoint = self.endpoints.iter().find(|endpoint| endpoint.network == attachment.network);
-            let addresses = endpoint.map(|endpoint| {
-                let ipv6 = endpoint.ipv6.as_ref().map(|ipv6| IpAddr::V6(ipv6.address));
-                [Some(IpAddr::V4(endpoint.address)), ipv6].into_iter().flatten().collect()
-            });
-            Membership {
-                network: attachment.network.clone(),
-                addresses: addresses.unwrap_or_default(),
-                names: self.names_in(attachment),
-                links: attachment
-                    .links
-                    .iter()
-                    .map(|link| (link.alias.clone(), link.container.clone()))
-                    .collect(),
-            }
-        };
-        Member { id: self.id.clone(), networks: of_users.map(membership).collect() }
-    }
 }
 
 /// Network that is the way out of a container, as the reference chooses it: of those that have one, that with the highest
@@ -275,6 +229,7 @@ pub(crate) fn way_out<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_network::dns::{Member, Membership};
     use std::collections::BTreeMap;
 
     fn network(name: &str, internal: bool) -> Network {
@@ -326,12 +281,12 @@ mod tests {
             "ipv6":{"address":"fd00::2","prefix":64,"gateway":"fd00::1"}}]}"#;
         let mut container: Container = serde_json::from_str(json).unwrap();
         let expected = Membership {
-            network: "n1".to_owned(),
+            network: "web".to_owned(),
             addresses: vec!["10.1.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
             names: ["server", "www", "0123456789ab"].map(str::to_owned).to_vec(),
-            links: vec![("db".to_owned(), "c2".to_owned())],
         };
-        let member = Member { id: container.id.clone(), networks: vec![expected.clone()] };
+        let (id, networks) = (container.id.clone(), vec![expected.clone()]);
+        let member = Member { id, networks, servers: Vec::new(), forwards: true };
         assert_eq!(container.member(), member);
         assert_eq!(container.network_names(), ["web", "bridge"]);
         container.settings.hostname = "host".to_owned();

@@ -28,6 +28,17 @@ impl Serving {
         self.clients.get(number).send(wire::json(&answer));
     }
 
+    /// Has the names served that the record has now.
+    pub(super) fn change_names(&mut self, program: Option<&mut Program>) {
+        if let Ok(Some(record)) = self.owned.records.read(&self.request.id) {
+            self.owned.container.name = record.name;
+        }
+        if let Some(program) = program {
+            // The name server has the old ones after a failure.
+            let _ = program.resources.endpoints.serve_names(&self.owned.container);
+        }
+    }
+
     fn change_endpoints(
         &mut self,
         program: &mut Program,
@@ -38,7 +49,14 @@ impl Serving {
         let changed = change(endpoints, &self.owned.container, program.process.pid);
         let (after, records) = (endpoints.networks(), endpoints.records());
         let old = std::mem::replace(&mut self.owned.container.endpoints, records.clone());
-        self.owned.records.change(&self.request.id, |record| record.endpoints.clone_from(&records))?;
+        let had_names = self.owned.container.has_names();
+        let recorded =
+            self.owned.records.change(&self.request.id, |record| record.endpoints.clone_from(&records))?;
+        if let Some(record) = recorded {
+            self.owned.container = record;
+        }
+        let named = endpoints.serve_names(&self.owned.container);
+        endpoints.note_user_of_names(program.process.pid);
         let lacks = |all: &[Network], network: &Network| !all.iter().any(|other| other.id == network.id);
         let new: Vec<Network> = after.iter().filter(|one| lacks(&before, one)).cloned().collect();
         let gone: Vec<Network> = before.iter().filter(|one| lacks(&after, one)).cloned().collect();
@@ -46,7 +64,8 @@ impl Serving {
         report(&self.owned, &gone, "disconnect");
         rest(&self.owned, &gone, &self.request.state);
         self.owned.update_hosts(&old)?;
-        changed
+        self.owned.update_resolver(had_names)?;
+        changed.and(named)
     }
 }
 
