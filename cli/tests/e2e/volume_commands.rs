@@ -462,6 +462,51 @@ fn volumes_are_directories_and_file_systems_of_the_host() {
     assert_eq!(fixture.ok("volume rm remote short").lines().count(), 2);
 }
 
+#[test]
+fn a_full_disk_leaves_volumes_as_they_were() {
+    let fixture = fixture!();
+    fs::create_dir(fixture.root()).unwrap();
+    let root = fixture.root().display().to_string();
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "small", &root]).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        skip!("cannot mount here");
+    }
+    let _unmount = Unmount(root);
+    fixture.ok("pull -q busybox");
+    out(&fixture, "-v keep:/m", "echo kept > /m/file; mkdir /m/big");
+    fixture.ok("volume create old");
+    let files = [entry(b'0', "big/first", "", &[7; 1 << 20]), entry(b'0', "big/second", "", &[7; 8 << 20])];
+    let tar = [files.concat(), vec![0; 1024]].concat();
+    // Room for the first file of the tar, not for the second one.
+    let free = rustix::fs::statvfs(fixture.root().as_path()).unwrap();
+    let length = free.f_bavail * free.f_frsize - (4 << 20);
+    fs::write(fixture.root().join("filler"), vec![1; usize::try_from(length).unwrap()]).unwrap();
+    let done = import(&fixture, "keep", &tar);
+    assert_eq!(done.code, 1, "{}", done.err);
+    assert!(done.err.contains("No space left on device"), "{}", done.err);
+    assert_eq!(done.err.lines().filter(|line| line.starts_with("ERROR: ")).count(), 1, "{}", done.err);
+    assert_eq!(fs::read_dir(data(&fixture, "keep").join("big")).unwrap().count(), 0);
+    assert_eq!(fs::read_to_string(data(&fixture, "keep").join("file")).unwrap(), "kept\n");
+    assert_eq!(directories(&fixture), ["keep", "old"]);
+    // Not a byte is left.
+    let left = [1u8; 4096];
+    let mut filler = fs::File::options().append(true).open(fixture.root().join("filler")).unwrap();
+    while filler.write_all(&left).is_ok() {}
+    fails(&fixture, "volume create another", "");
+    assert_eq!(directories(&fixture), ["keep", "old"]);
+    assert_eq!(fixture.ok("volume rm old"), "old\n");
+    assert_eq!(directories(&fixture), ["keep"]);
+}
+
+struct Unmount(String);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").args(["-l", &self.0]).status();
+    }
+}
+
 /// A block device is the same file system in every container, and is unmounted with the last one, also when its monitor
 /// is killed.
 #[test]

@@ -54,11 +54,9 @@ impl Records {
         count: usize,
     ) -> Result<Backing, EngineError> {
         let local = self.local(volume)?;
+        let shown = data_dir(&self.root, &volume.name);
         Ok(match &local {
-            Local::Directory => {
-                let path = data_dir(&self.root, &volume.name);
-                Backing::Directory { path, options: vec!["rbind".to_owned()] }
-            }
+            Local::Directory => Backing::Directory { path: shown, options: vec!["rbind".to_owned()] },
             Local::Host { path, options } => {
                 check_host(volume, path)?;
                 Backing::Directory { path: path.clone(), options: options.clone() }
@@ -69,7 +67,7 @@ impl Records {
                 let found = is_memory.then(|| self.memory_of(volume, &local, id, count)).transpose()?;
                 let mut handles = found.unwrap_or_default();
                 if handles.is_empty() {
-                    handles = mount_volume(volume, (kind, device), options, count)?;
+                    handles = mount_volume((volume, &shown), (kind, device), options, count)?;
                 }
                 Backing::Mounts(handles)
             }
@@ -82,8 +80,9 @@ impl Records {
     /// [`EngineError::NoSuchVolume`], and [`EngineError::VolumeMount`] when it cannot be mounted.
     pub(crate) fn open_volume(&self, volume: &Volume) -> Result<Option<VolumeFiles>, EngineError> {
         let local = self.local(volume)?;
+        let shown = data_dir(&self.root, &volume.name);
         let (path, handle) = match &local {
-            Local::Directory => (data_dir(&self.root, &volume.name), None),
+            Local::Directory => (shown, None),
             Local::Host { path, .. } => {
                 check_host(volume, path)?;
                 (path.clone(), None)
@@ -91,7 +90,7 @@ impl Records {
             Local::FileSystem { kind, device, options } => {
                 let handles = match local.is_memory() {
                     true => self.memory_of(volume, &local, "", 1)?,
-                    false => mount_volume(volume, (kind, device), options, 1)?,
+                    false => mount_volume((volume, &shown), (kind, device), options, 1)?,
                 };
                 let Some(handle) = handles.into_iter().next() else { return Ok(None) };
                 // The dot makes it the directory, not a link to it.
@@ -156,7 +155,7 @@ impl Records {
 
 /// Mounts the file system of a volume.
 fn mount_volume(
-    volume: &Volume,
+    (volume, target): (&Volume, &Path),
     (kind, device): (&str, &str),
     options: &[String],
     count: usize,
@@ -172,7 +171,7 @@ fn mount_volume(
         options.extend(value.filter(|_| !is_set).map(|value| format!("{key}{value}")));
     }
     let failed = |reason: String| mount_error(volume, device, reason);
-    let mount = options::mount(kind, device, &options).map_err(failed)?;
+    let mount = options::mount(kind, (device, target), &options).map_err(failed)?;
     view::several(&mount, count).map_err(|error| mount_error(volume, device, error.to_string()))
 }
 

@@ -8,7 +8,7 @@ use kiln_runtime::spec;
 use oci_spec::runtime::Mount;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// File systems that can be a volume. All but `tmpfs` are the same one in every mount of their device.
 const TYPES: [&str; 17] = [
@@ -178,11 +178,15 @@ impl Local {
     }
 }
 
-/// Mount of a file system, whose server is looked up where the kernel needs its address.
+/// Mount of a file system, whose server is looked up where the kernel needs its address. Messages name `target`.
 ///
 /// # Errors
 /// Fails with the reason when the server has no address.
-pub(crate) fn mount(kind: &str, device: &str, options: &[String]) -> Result<Mount, String> {
+pub(crate) fn mount(
+    kind: &str,
+    (device, target): (&str, &Path),
+    options: &[String],
+) -> Result<Mount, String> {
     let mut options = options.to_vec();
     if matches!(kind, "nfs" | "nfs4" | "cifs" | "smb3") {
         let address =
@@ -200,7 +204,7 @@ pub(crate) fn mount(kind: &str, device: &str, options: &[String]) -> Result<Moun
         }
     }
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    Ok(spec::mount(kind, "/", device, &options))
+    Ok(spec::mount(kind, &target.to_string_lossy(), device, &options))
 }
 
 /// Server in `HOST:/PATH` of NFS, and in `//HOST/SHARE` of CIFS; `None` without one.
@@ -309,7 +313,7 @@ mod tests {
     #[test]
     fn servers_get_an_address() {
         let shown = |kind, device, options| {
-            let mount = mount(kind, device, &words(options)).unwrap();
+            let mount = mount(kind, (device, Path::new("/m")), &words(options)).unwrap();
             mount.options().clone().unwrap_or_default().join(",")
         };
         assert_eq!(shown("nfs", "10.1.2.3:/x", "rw"), "rw,addr=10.1.2.3");
@@ -317,7 +321,7 @@ mod tests {
         assert_eq!(shown("nfs", ":/x", "addr=10.0.0.1 vers=4"), "addr=10.0.0.1,vers=4");
         assert_eq!(shown("cifs", "//10.1.2.3/share", "vers=3.0"), "vers=3.0,addr=10.1.2.3");
         assert_eq!(shown("tmpfs", "host:/x", ""), "");
-        let failed = mount("nfs", "no-such-host.invalid:/x", &[]).unwrap_err();
+        let failed = mount("nfs", ("no-such-host.invalid:/x", Path::new("/m")), &[]).unwrap_err();
         assert!(failed.starts_with("error resolving passed in network volume address: no-such-host.invalid"));
     }
 }
