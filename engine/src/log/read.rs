@@ -105,6 +105,10 @@ pub(super) fn open_after(dir: &Path, last: Option<u64>) -> Result<Vec<File>, Log
         if let Some(files) = try_open_after(dir, last)? {
             return Ok(files);
         }
+        // The container has been removed with its log, which has no newer files then.
+        if !dir.exists() {
+            return Ok(Vec::new());
+        }
     }
 }
 

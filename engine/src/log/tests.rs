@@ -184,6 +184,31 @@ fn followers_end_with_the_time() {
     assert_eq!(count, 3);
 }
 
+/// A container that is removed takes its log with it, in the middle of a read.
+#[test]
+fn followers_end_when_the_log_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("container");
+    std::fs::create_dir(&own).unwrap();
+    let (ended, writing) = rustix::pipe::pipe().unwrap();
+    LogWriter::open(&own, LogOptions::default()).unwrap().write(Stream::Stdout, b"x\n", time(0));
+    let (done, is_done) = std::sync::mpsc::channel();
+    let (moved, path) = (dir.path().join("dead"), own.clone());
+    let mut writing = Some(writing);
+    std::thread::spawn(move || {
+        let mut count = 0;
+        let keep = &mut |_: &Entry| {
+            count += 1;
+            std::fs::rename(&path, &moved).unwrap();
+            writing = None;
+            ControlFlow::Continue(())
+        };
+        read(&path, &LogQuery::default(), Some(ended.as_fd()), keep).unwrap();
+        done.send(count)
+    });
+    assert_eq!(is_done.recv_timeout(std::time::Duration::from_secs(20)), Ok(1));
+}
+
 proptest! {
     /// However output is split into writes, and however small files are: the last N entries are the last N of all.
     #[test]
