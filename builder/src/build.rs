@@ -12,6 +12,7 @@ use crate::front::epoch::{self, Epoch};
 use crate::front::{self, BuildOptions};
 use crate::graph::{CopySource, Operation};
 use crate::images::{BaseImages, Images};
+use crate::inputs::Inputs;
 use crate::known::Known;
 use crate::mistake::Mistake;
 use crate::outcome::{BuiltImage, Outcome};
@@ -409,7 +410,8 @@ impl Build<'_> {
             let (platform, stage) = (planned.platform.clone(), planned.stage);
             images.push(BuiltImage { id, manifest, platform, stage, tags: Vec::new(), diff_ids });
         }
-        let mut outcome = Outcome { images, index: None, epoch };
+        let inputs = Inputs::of(self.context, &plan.graph);
+        let mut outcome = Outcome { images, index: None, epoch, inputs };
         if front::platforms(self.options).len() > 1
             || self.options.build_args.contains_key("BUILDKIT_MULTI_PLATFORM")
         {

@@ -3,7 +3,7 @@
 //! The same code serves the build context and the trees of stages and images. A digest covers exactly the result of a
 //! copy: names below each source, types, permissions, owners, link targets and bytes, but no times.
 
-mod glob;
+pub(crate) mod glob;
 mod selection;
 mod stat_cache;
 mod walk;

@@ -342,13 +342,17 @@ impl Graph {
         &self.nodes[id.0]
     }
 
+    /// All copies, in the order of the nodes.
+    pub(crate) fn copies(&self) -> impl Iterator<Item = &Copy> {
+        self.nodes.iter().filter_map(|node| match &node.operation {
+            Operation::Copy(copy) => Some(&**copy),
+            _ => None,
+        })
+    }
+
     /// All sources of a context, as paths and patterns relative to its root.
     pub(crate) fn sources_of(&self, context: usize) -> Vec<String> {
-        let copies = self.nodes.iter().filter_map(|node| match &node.operation {
-            Operation::Copy(copy) => Some(copy),
-            _ => None,
-        });
-        let sources = copies.flat_map(|copy| &copy.sources);
+        let sources = self.copies().flat_map(|copy| &copy.sources);
         let own = sources.filter(|source| source.from == CopyFrom::Context(context));
         own.map(|source| crate::path::join("/", &source.path)).collect()
     }

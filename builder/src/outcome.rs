@@ -1,5 +1,6 @@
 //! Result of a build.
 
+use crate::inputs::Inputs;
 use kiln_image::digest::{DiffId, ImageId};
 use kiln_image::manifest::Descriptor;
 use kiln_image::platform::Platform;
@@ -14,6 +15,8 @@ pub struct Outcome {
     pub index: Option<Vec<u8>>,
     /// `SOURCE_DATE_EPOCH` in seconds since 1970; `None` without one.
     pub epoch: Option<i64>,
+    /// Files of the host that the build depends on.
+    pub inputs: Inputs,
 }
 
 /// An image that was built.

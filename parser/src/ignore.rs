@@ -10,12 +10,12 @@ use pattern::Pattern;
 use std::fmt;
 
 /// An ordered list of patterns.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Patterns {
     rules: Vec<Rule>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Rule {
     pattern: Pattern,
     text: String,

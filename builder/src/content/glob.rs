@@ -2,7 +2,7 @@
 
 /// Pattern for one component of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Component(Vec<Piece>);
+pub(crate) struct Component(Vec<Piece>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
@@ -19,14 +19,14 @@ enum Piece {
 }
 
 /// Splits a clean path before its first component with a wildcard: literal part, and pattern.
-pub(super) fn split(path: &str) -> (String, String) {
+pub(crate) fn split(path: &str) -> (String, String) {
     let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
     let first = names.iter().position(|name| has_wildcard(name)).unwrap_or(names.len());
     (format!("/{}", names[..first].join("/")), names[first..].join("/"))
 }
 
 /// True when any component of a path has a wildcard.
-pub(super) fn has_wildcards(path: &str) -> bool {
+pub(crate) fn has_wildcards(path: &str) -> bool {
     path.split('/').any(has_wildcard)
 }
 
@@ -45,7 +45,7 @@ fn has_wildcard(name: &str) -> bool {
 }
 
 /// Compiles the components of a pattern; `None` when one is malformed.
-pub(super) fn compile(pattern: &str) -> Option<Vec<Component>> {
+pub(crate) fn compile(pattern: &str) -> Option<Vec<Component>> {
     pattern.split('/').map(Component::new).collect()
 }
 
@@ -66,7 +66,7 @@ impl Component {
     }
 
     /// True when the whole name matches.
-    pub(super) fn matches(&self, name: &str) -> bool {
+    pub(crate) fn matches(&self, name: &str) -> bool {
         let name: Vec<char> = name.chars().collect();
         // Position to retry from when the pattern after the last `*` does not match.
         let (mut piece, mut at) = (0, 0);

@@ -21,7 +21,7 @@ enum Part {
     },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Matcher {
     Exact(String),
     Prefix(String),
@@ -31,7 +31,7 @@ enum Matcher {
 }
 
 /// A compiled pattern for paths.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pattern {
     matcher: Matcher,
     parts: Vec<Part>,
