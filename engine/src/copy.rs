@@ -3,6 +3,10 @@
 //! Both ends are trees: that of the host begins at its root directory. One thread packs the source as a tar, another one
 //! unpacks it, so that a tar of the user can take either's part.
 
+mod mirror;
+
+pub use mirror::mirror;
+
 use crate::error::EngineError;
 use kiln_image::layer::{ApplyError, DiffError, Placed, Placement, WALK_STACK, archive, is_of_kernel, place};
 use kiln_image::sys::{self, CallError};
@@ -32,6 +36,8 @@ pub struct CopyOptions {
     pub keeps_owners: bool,
     /// Copy what a link at the end of the source leads to, not the link.
     pub follows: bool,
+    /// Owner of all files, instead of these.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// Failure of a copy.
@@ -249,7 +255,7 @@ impl Place<'_> {
         let owner = if self.container.is_some() { (0, 0) } else { caller() };
         let placement = Placement {
             base: &base.to_bytes(),
-            owner: (!options.keeps_owners).then_some(owner),
+            owner: (!options.keeps_owners).then_some(options.owner.unwrap_or(owner)),
             disarms: self.container.is_none(),
         };
         Ok(place(stream, root, &placement)?)

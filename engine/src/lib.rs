@@ -50,7 +50,7 @@ mod wire;
 pub use attached::{Attached, Event};
 pub use commit::CommitOptions;
 pub use container::{Containers, Owned, Records};
-pub use copy::{CopyError, CopyOptions, Place, copy, copy_in, copy_out};
+pub use copy::{CopyError, CopyOptions, Place, copy, copy_in, copy_out, mirror};
 pub use error::EngineError;
 pub use exec::{ExecOptions, Live};
 pub use health::{CHECK, CheckResult, Health, HealthStatus};

@@ -81,6 +81,8 @@ pub struct RunOptions {
     pub mounts: Vec<MountRequest>,
     /// Containers whose volumes and host directories are mounted as well, as `NAME[:ro|rw]`.
     pub volumes_from: Vec<String>,
+    /// Mounts of anonymous volumes of a container that this one replaces; those of the image give way to them.
+    pub kept: Vec<MountPoint>,
     /// Limits of its processes.
     pub limits: Limits,
     /// Privileges of its processes.

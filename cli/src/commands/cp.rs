@@ -108,7 +108,7 @@ fn end(argument: &[u8]) -> End<'_> {
 impl Cp {
     /// Copies; `None` when the destination is a stream.
     fn copy(&self, source: &End<'_>, destination: &End<'_>, view: &View) -> Result<Option<Placed>, CliError> {
-        let options = CopyOptions { keeps_owners: self.archive, follows: self.follow_link };
+        let options = CopyOptions { keeps_owners: self.archive, follows: self.follow_link, owner: None };
         let inside = |name, path| Place { tree: view.tree(), path, container: Some(name) };
         match (source, destination) {
             (End::Container(name, path), End::Stream) => {

@@ -73,13 +73,19 @@ impl Containers<'_> {
         let mut attached = Attached { points: Vec::new(), volumes: None, new: Vec::new(), _lock: None };
         let requests = self.requests(image, options)?;
         let inherited = self.inherited(&options.volumes_from, &requests)?;
-        if requests.is_empty() && inherited.is_empty() {
+        if requests.is_empty() && inherited.is_empty() && options.kept.is_empty() {
             return Ok(attached);
         }
         let volumes = Volumes::open(self.store.root())?;
         attached._lock = Some(volumes.lock(FlockOperation::LockShared)?);
         attached.volumes = Some(volumes.clone());
         attached.points = inherited;
+        for point in &options.kept {
+            // Another command may have removed it in the meantime.
+            if point.volume().map(|name| volumes.find(name)).transpose()?.flatten().is_some() {
+                attached.points.push(point.clone());
+            }
+        }
         let mut files = ImageFiles { containers: self, stack, tree: None };
         for request in requests {
             // The image's volumes come last: those of the user's mounts replace them.
