@@ -19,6 +19,7 @@ pub mod config;
 mod conntrack;
 mod device;
 pub mod dns;
+pub mod doctor;
 pub mod etc;
 mod link;
 mod netlink;
@@ -122,6 +123,14 @@ fn kernel(what: &'static str) -> impl FnOnce(NetlinkError) -> NetworkError {
 fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> NetworkError {
     let path = path.to_owned();
     move |source| NetworkError::File { what, path, source }
+}
+
+/// All addresses of this host, those of bridges for containers included.
+///
+/// # Errors
+/// Fails when the kernel does not list them.
+pub fn host_addresses() -> Result<Vec<IpAddr>, NetworkError> {
+    link::all_addresses().map_err(kernel("list the addresses of this host"))
 }
 
 /// Creates a network namespace with nothing but loopback.

@@ -336,6 +336,44 @@ fn route_to(index: u32, gateway: IpAddr, flags: u16) -> Step {
     step("set the container's default route", &message, flags)
 }
 
+/// A route of IPv4 in the main table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    /// Destination; `None` for the default route.
+    pub(super) subnet: Option<Subnet>,
+    /// Index of the interface.
+    pub(super) interface: u32,
+    /// Priority; the smallest one counts.
+    pub(super) metric: u32,
+}
+
+/// Routes of this host's main table.
+pub(super) fn ways(netlink: &mut Netlink) -> Answer<Vec<Way>> {
+    let mut question = RouteMessage::default();
+    question.header.address_family = AddressFamily::Inet;
+    let messages = dump(netlink, &RouteNetlinkMessage::GetRoute(question))?;
+    let way = |message: &RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewRoute(route) = message else { return None };
+        if route.header.table != RouteHeader::RT_TABLE_MAIN || route.header.kind != RouteType::Unicast {
+            return None;
+        }
+        let (mut way, length) =
+            (Way { subnet: None, interface: 0, metric: 0 }, route.header.destination_prefix_length);
+        for attribute in &route.attributes {
+            match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet(to)) => {
+                    way.subnet = Some(Subnet::of(*to, length))
+                }
+                RouteAttribute::Oif(index) => way.interface = *index,
+                RouteAttribute::Priority(metric) => way.metric = *metric,
+                _ => {}
+            }
+        }
+        Some(way)
+    };
+    Ok(messages.iter().filter_map(way).collect())
+}
+
 /// Destinations of this host's IPv4 routes, without the default route, and without the two halves of all addresses that
 /// stand for one with some VPNs.
 pub(super) fn networks(netlink: &mut Netlink) -> Answer<Vec<Subnet>> {

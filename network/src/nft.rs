@@ -19,6 +19,7 @@ const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 const GET_CHAIN: u16 = SUBSYSTEM << 8 | 4;
 const DELETE_CHAIN: u16 = SUBSYSTEM << 8 | 5;
 const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
+const GET_RULE: u16 = SUBSYSTEM << 8 | 7;
 const DELETE_RULE: u16 = SUBSYSTEM << 8 | 8;
 const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
 const NEW_ELEMENTS: u16 = SUBSYSTEM << 8 | 12;
@@ -236,6 +237,111 @@ impl Element {
     }
 }
 
+/// A chain that the kernel calls from a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HookedChain {
+    /// Number of the family.
+    pub(super) family: u8,
+    pub(super) table: String,
+    pub(super) name: String,
+    /// True when packets that its rules let through are dropped.
+    pub(super) drops: bool,
+    /// True when its last rule drops or rejects every packet.
+    pub(super) ends_in_drop: bool,
+    /// Encoded rules of its table.
+    pub(super) rules: Vec<Vec<u8>>,
+}
+
+/// Chains of all tables at the hook for forwarded packets.
+pub(super) fn forward_chains() -> Answer<Vec<HookedChain>> {
+    let mut netlink = Netlink::open_netfilter()?;
+    let answers = netlink.dump(GET_CHAIN, &header(0, 0))?;
+    let mut chains: Vec<HookedChain> =
+        answers.iter().filter_map(|answer| forward_chain(&answer.body)).collect();
+    for chain in &mut chains {
+        let mut question = header(chain.family, 0);
+        question.extend(text(1, &chain.table));
+        // A table that has gone in the meantime has no rules.
+        let rules = netlink.dump(GET_RULE, &question).unwrap_or_default();
+        chain.rules = rules.into_iter().map(|rule| rule.body).collect();
+        let own = chain.rules.iter().rev().find(|rule| {
+            let all = attributes(rule.get(HEADER_LENGTH..).unwrap_or_default());
+            text_of(&all, 2) == chain.name
+        });
+        chain.ends_in_drop = own.is_some_and(|rule| drops_all(rule));
+    }
+    Ok(chains)
+}
+
+/// Length of the header of a message, in bytes.
+const HEADER_LENGTH: usize = 4;
+
+/// Parses a chain; `None` for those at other hooks.
+fn forward_chain(body: &[u8]) -> Option<HookedChain> {
+    const FORWARD: u32 = 2;
+    const POLICY_DROP: u32 = 0;
+    // The families inet, ip and ip6 have the same hooks.
+    const FAMILIES: [u8; 3] = [FAMILY_INET, 2, 10];
+    let family = *body.first().filter(|family| FAMILIES.contains(family))?;
+    let all = attributes(body.get(HEADER_LENGTH..)?);
+    let hook = attributes(all.iter().find(|(kind, _)| *kind == 4)?.1);
+    if number_of(&hook, 1) != Some(FORWARD) {
+        return None;
+    }
+    let drops = number_of(&all, 5) == Some(POLICY_DROP);
+    let (table, name) = (text_of(&all, 1), text_of(&all, 3));
+    Some(HookedChain { family, table, name, drops, ends_in_drop: false, rules: Vec::new() })
+}
+
+/// True for a rule without conditions that drops or rejects.
+fn drops_all(rule: &[u8]) -> bool {
+    const VERDICT_DROP: u32 = 0;
+    let all = attributes(rule.get(HEADER_LENGTH..).unwrap_or_default());
+    let list = all.iter().find(|(kind, _)| *kind == 4).map_or(&[][..], |(_, list)| list);
+    let mut ends = false;
+    for (_, element) in attributes(list) {
+        let element = attributes(element);
+        match text_of(&element, 1).as_str() {
+            "counter" | "log" => {}
+            "reject" => ends = true,
+            "immediate" => {
+                // The data of the expression, its value, its verdict, and the code of that.
+                let inner = [2, 2, 2].iter().try_fold(element, |outer, kind| {
+                    let found = outer.iter().find(|(known, _)| known == kind);
+                    found.map(|(_, bytes)| attributes(bytes))
+                });
+                ends = inner.is_some_and(|verdict| number_of(&verdict, 1) == Some(VERDICT_DROP));
+            }
+            _ => return false,
+        }
+    }
+    ends
+}
+
+/// Splits encoded attributes into types and values.
+fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
+    /// Marks of nested values and of values in network byte order.
+    const FLAGS: u16 = 0xc000;
+    let mut found = Vec::new();
+    while let [l0, l1, k0, k1, ..] = *bytes {
+        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        let Some(value) = bytes.get(4..length) else { break };
+        found.push((u16::from_ne_bytes([k0, k1]) & !FLAGS, value));
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    found
+}
+
+fn text_of(attributes: &[(u16, &[u8])], kind: u16) -> String {
+    let found = attributes.iter().find(|(known, _)| *known == kind).map_or(&[][..], |(_, bytes)| bytes);
+    String::from_utf8_lossy(found).trim_end_matches('\0').to_owned()
+}
+
+fn number_of(attributes: &[(u16, &[u8])], kind: u16) -> Option<u32> {
+    let (_, bytes) = attributes.iter().find(|(known, _)| *known == kind)?;
+    Some(u32::from_be_bytes((*bytes).try_into().ok()?))
+}
+
 /// True when a table has the chain.
 pub(super) fn has_chain(table: &str, chain: &str) -> Answer<bool> {
     let mut question = header(FAMILY_INET, 0);
@@ -252,4 +358,53 @@ pub(super) fn has_chain(table: &str, chain: &str) -> Answer<bool> {
 fn header(family: u8, resource: u16) -> Vec<u8> {
     let [high, low] = resource.to_be_bytes();
     vec![family, 0, high, low]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(family: u8, hook: u32, policy: u32) -> Vec<u8> {
+        let mut body = header(family, 0);
+        body.extend(text(1, "filter"));
+        body.extend(text(3, "FORWARD"));
+        body.extend(nested(4, &[number(1, hook), number(2, 0)]));
+        body.extend(number(5, policy));
+        body
+    }
+
+    fn rule(expressions: &[Vec<u8>]) -> Vec<u8> {
+        let list: Vec<Vec<u8>> = expressions.iter().map(|one| nested(1, std::slice::from_ref(one))).collect();
+        let mut body = header(FAMILY_INET, 0);
+        body.extend(text(2, "FORWARD"));
+        body.extend(nested(4, &list));
+        body
+    }
+
+    #[test]
+    fn chains_for_forwarded_packets_are_read_with_their_policy() {
+        let found = forward_chain(&chain(2, 2, 0)).unwrap();
+        assert_eq!((found.family, found.table.as_str(), found.name.as_str()), (2, "filter", "FORWARD"));
+        assert!(found.drops && !forward_chain(&chain(10, 2, 1)).unwrap().drops);
+        // Another hook, and a family with other hooks.
+        assert_eq!(forward_chain(&chain(2, 1, 0)), None);
+        assert_eq!(forward_chain(&chain(7, 2, 0)), None);
+        for length in 0..chain(2, 2, 0).len() {
+            let _ = forward_chain(&chain(2, 2, 0)[..length]);
+        }
+    }
+
+    #[test]
+    fn a_rule_that_drops_everything_is_recognised() {
+        let verdict = |code: u32| {
+            let data = nested(2, &[nested(2, &[number(1, code)])]);
+            [text(1, "immediate"), nested(2, &[number(1, 0), data])].concat()
+        };
+        let named = |name: &str| text(1, name);
+        assert!(drops_all(&rule(&[named("counter"), verdict(0)])));
+        assert!(drops_all(&rule(&[named("log"), named("reject")])));
+        assert!(!drops_all(&rule(&[verdict(1)])));
+        assert!(!drops_all(&rule(&[named("meta"), named("cmp"), verdict(0)])));
+        assert!(!drops_all(&rule(&[])) && !drops_all(&[]));
+    }
 }

@@ -53,7 +53,7 @@ fn servers_in(text: &str) -> Vec<std::net::IpAddr> {
     text.lines().filter_map(server).collect()
 }
 
-fn choose(own: &str, resolved: impl FnOnce() -> String) -> Resolv {
+pub(super) fn choose(own: &str, resolved: impl FnOnce() -> String) -> Resolv {
     let reachable = without_loopback(own);
     if has_server(&reachable) {
         return Resolv { text: reachable, is_public: false };

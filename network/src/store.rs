@@ -119,6 +119,11 @@ impl Store {
         state.join(format!("network-{}", namespace_inode()))
     }
 
+    /// State of this network namespace as it is, without creating any; for looking only.
+    pub(super) fn look(state: &Path) -> Store {
+        Store { dir: state.join(format!("network-{}", namespace_inode())) }
+    }
+
     /// Locks the state for changes; waits for other processes.
     pub(super) fn change(&self) -> Result<Changing, NetworkError> {
         let path = self.dir.join("lock");

@@ -85,6 +85,12 @@ pub(super) fn bridges_are_filtered() -> bool {
         .any(|path| is(path, "1"))
 }
 
+/// True when kernel settings of networks can be changed.
+pub(super) fn is_writable() -> bool {
+    let access = rustix::fs::Access::WRITE_OK;
+    rustix::fs::access(V4_FORWARDING, access).is_ok()
+}
+
 fn is(path: impl AsRef<Path>, value: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text.trim() == value)
 }
