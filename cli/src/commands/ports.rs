@@ -1,5 +1,6 @@
 //! Texts of published ports, in the forms of `kiln ps`, `kiln port` and `kiln inspect`.
 
+use crate::ui;
 use kiln_engine::Container;
 use kiln_engine::settings::ports::by_port;
 use serde::Serialize;
@@ -119,6 +120,60 @@ fn entry((address, protocol, first, last): &(String, String, u16, u16)) -> Strin
     }
 }
 
+/// Prints at which addresses other hosts reach the ports of a container that are published on all of them, when a terminal
+/// listens.
+pub(super) fn tell_of_exposure(container: &Container) {
+    if !ui::is_terminal() {
+        return;
+    }
+    // Addresses are asked for only where they are shown.
+    let open: Vec<u16> = open_ports(&lines(container));
+    if open.is_empty() {
+        return;
+    }
+    let gateway = container.endpoint.as_ref().map(|endpoint| IpAddr::V4(endpoint.gateway));
+    let addresses = kiln_network::host_addresses().unwrap_or_default();
+    let addresses = addresses.into_iter().filter(|address| Some(*address) != gateway);
+    if let Some(text) = exposure(&open, &addresses.collect::<Vec<_>>()) {
+        ui::tell_line(&text);
+    }
+}
+
+/// Ports of the host that are published on all addresses.
+fn open_ports(lines: &[(String, SocketAddr)]) -> Vec<u16> {
+    let mut open: Vec<u16> = Vec::new();
+    for (_, address) in lines.iter().filter(|(_, address)| address.ip().is_unspecified()) {
+        if !open.contains(&address.port()) {
+            open.push(address.port());
+        }
+    }
+    open
+}
+
+/// Text about the ports that are published on all addresses of a host; `None` when the host has only loopback addresses.
+fn exposure(open: &[u16], addresses: &[IpAddr]) -> Option<String> {
+    /// Most addresses of the host, and most ports, that are listed.
+    const MOST: usize = 4;
+    let is_reached = |address: &&IpAddr| match address {
+        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+    };
+    let reached: Vec<&IpAddr> = addresses.iter().filter(is_reached).collect();
+    if reached.is_empty() || open.is_empty() {
+        return None;
+    }
+    let places = reached
+        .iter()
+        .take(MOST)
+        .flat_map(|address| open.iter().take(MOST).map(|port| SocketAddr::new(**address, *port).to_string()));
+    let more = if reached.len() > MOST || open.len() > MOST { " and others" } else { "" };
+    let places = places.collect::<Vec<_>>().join(", ");
+    let port = open[0];
+    Some(format!(
+        "reachable from other hosts at {places}{more}; publish it for this host only: -p 127.0.0.1:{port}:PORT"
+    ))
+}
+
 /// Number of a port such as `80/tcp`.
 fn number(port: &str) -> u16 {
     port.split('/').next().and_then(|port| port.parse().ok()).unwrap_or_default()
@@ -127,6 +182,22 @@ fn number(port: &str) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exposure_is_said_with_addresses() {
+        let addresses = ["127.0.0.1", "192.0.2.7", "::1", "fe80::1", "2001:db8::7"];
+        let addresses = addresses.map(|address| address.parse::<IpAddr>().unwrap());
+        let line = |address: &str| ("80/tcp".to_owned(), address.parse().unwrap());
+        let open = open_ports(&[line("0.0.0.0:8080"), line("[::]:8080"), line("127.0.0.1:81")]);
+        assert_eq!(open, [8080]);
+        assert_eq!(
+            exposure(&open, &addresses).unwrap(),
+            "reachable from other hosts at 192.0.2.7:8080, [2001:db8::7]:8080; publish it for this host only: \
+             -p 127.0.0.1:8080:PORT"
+        );
+        assert_eq!(exposure(&open, &addresses[..1]), None);
+        assert_eq!(exposure(&[], &addresses), None);
+    }
 
     #[test]
     fn ranges_are_one_entry() {

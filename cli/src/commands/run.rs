@@ -19,7 +19,9 @@ use crate::session::{self, Session};
 use crate::signals::Signals;
 use crate::ui;
 use clap::Parser;
-use kiln_engine::{Attach, Attached, Container, Containers, RunOptions, StartFailure, StartOptions};
+use kiln_engine::{
+    Attach, Attached, Container, Containers, Listed, NetworkMode, RunOptions, StartFailure, StartOptions,
+};
 use kiln_network::resolv;
 use std::ffi::OsString;
 use std::path::Path;
@@ -104,12 +106,22 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let connection = Arc::new(started.map_err(|failure| start_error(&failure))?);
     if run.detach {
         ui::line(&id);
+        tell_of_exposure(&containers, &id);
         target.leave();
         return run.wait_until_ready(&containers, &container).map(|()| 0);
     }
     target.set(&connection, run.flags.tty);
     let ended = foreground.run(&connection)?;
     exit_code(ended, &connection, &trouble)
+}
+
+/// Prints at which addresses other hosts reach a container that has just started.
+fn tell_of_exposure(containers: &Containers<'_>, id: &str) {
+    if ui::is_terminal()
+        && let Ok(Listed::Sound(container)) = containers.find(id)
+    {
+        super::ports::tell_of_exposure(&container);
+    }
 }
 
 /// Exit code of a command that was attached to a container.
