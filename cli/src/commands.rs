@@ -9,6 +9,7 @@ pub mod container_prune;
 pub mod cp;
 pub mod create;
 pub mod diff;
+pub mod doctor_net;
 mod each;
 pub mod events;
 pub mod exec;
@@ -149,6 +150,7 @@ pub static ALL: &[Command] = &[
     command!("network-connect", network_connect, "Connect a container to a network", true),
     command!("network-disconnect", network_disconnect, "Disconnect a container from a network", true),
     command!("network-prune", network_prune, "Remove networks that no container uses", true),
+    command!("doctor-net", doctor_net, "Check this host's settings for networks of containers", true),
     command!("system-df", system_df, "Show how much space the store uses", true),
     command!("system-prune", system_prune, "Remove what is not used", true),
     command!("system-check", system_check, "Verify every part of the store", true),
@@ -184,6 +186,7 @@ pub static GROUP_NAMES: &[(&str, &str)] = &[
     ("builder", "Manage builds and their cache"),
     ("buildx", "Other name of builder, for Docker's users"),
     ("system", "Manage Kiln"),
+    ("doctor", "Say what is wrong with this host"),
 ];
 
 /// Groups, their members, and the commands that these are other names of.
@@ -253,6 +256,7 @@ pub static GROUPS: &[(&str, &str, &str)] = &[
     ("buildx", "build", "build"),
     ("buildx", "prune", "builder-prune"),
     ("buildx", "version", "version"),
+    ("doctor", "net", "doctor-net"),
     ("system", "info", "info"),
     ("system", "df", "system-df"),
     ("system", "events", "events"),

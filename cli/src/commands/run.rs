@@ -20,7 +20,7 @@ use crate::signals::Signals;
 use crate::ui;
 use clap::Parser;
 use kiln_engine::{
-    Attach, Attached, Container, Containers, Listed, NetworkMode, RunOptions, StartFailure, StartOptions,
+    Attach, Attached, Container, Containers, Listed, RunOptions, StartFailure, StartOptions,
 };
 use kiln_network::resolv;
 use std::ffi::OsString;

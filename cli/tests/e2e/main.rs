@@ -22,6 +22,7 @@ mod cp;
 mod crashes;
 mod diff;
 mod differential;
+mod doctor;
 mod durability;
 mod errors;
 mod events;
