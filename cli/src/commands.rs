@@ -10,6 +10,7 @@ pub mod cp;
 pub mod create;
 pub mod diff;
 pub mod doctor_net;
+pub mod down;
 mod each;
 pub mod events;
 pub mod exec;
@@ -58,6 +59,7 @@ pub mod system_prune;
 pub mod tag;
 pub mod top;
 pub mod unpause;
+pub mod up;
 pub mod update;
 pub mod verify;
 pub mod version;
@@ -106,6 +108,8 @@ macro_rules! command {
 pub static ALL: &[Command] = &[
     command!("build", build, "Build an image from a Dockerfile"),
     command!("run", run, "Run a program in a new container"),
+    command!("up", up, "Build the project in a directory and run it"),
+    command!("down", down, "Stop and remove what `kiln up` has left"),
     command!("exec", exec, "Run a program in a running container"),
     command!("create", create, "Create a container without starting it"),
     command!("start", start, "Start containers that do not run"),

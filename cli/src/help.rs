@@ -100,28 +100,58 @@ fn described(name: &str, word: &'static str, command: &commands::Command) -> Com
 }
 
 fn in_groups(name: &str, command: Command) -> Command {
-    let groups = if matches!(name, "build" | "image build" | "builder build" | "buildx build") {
-        BUILD_GROUPS
-    } else if matches!(name, "run" | "container run" | "create" | "container create") {
-        RUN_GROUPS
-    } else {
-        &[]
+    let groups: &[&[Group]] = match name {
+        "build" | "image build" | "builder build" | "buildx build" => &[BUILD_GROUPS],
+        "run" | "container run" | "create" | "container create" => &[RUN_GROUPS],
+        "up" => &[UP_GROUPS, RUN_GROUPS],
+        _ => return command,
     };
-    if groups.is_empty() {
-        return command;
-    }
-    let heading = |id: &str| groups.iter().find(|(_, ids)| ids.contains(&id)).map_or(OTHER, |(name, _)| name);
+    let is_shared = groups != [RUN_GROUPS];
+    let groups = groups.iter().copied().flatten();
+    let heading =
+        |id: &str| groups.clone().find(|(_, ids)| ids.contains(&id)).map_or(OTHER, |(name, _)| name);
+    // Flags that several commands share are described together, and shown where users look for them.
+    let order = |id: &str| groups.clone().flat_map(|(_, ids)| *ids).position(|known| *known == id);
     command.mut_args(|arg| match arg.is_positional() {
         true => arg,
         false => {
-            let heading = heading(arg.get_id().as_str());
-            arg.help_heading(heading)
+            let (heading, order) = (heading(arg.get_id().as_str()), order(arg.get_id().as_str()));
+            let arg = arg.help_heading(heading);
+            match order {
+                Some(order) if is_shared => arg.display_order(order),
+                _ => arg,
+            }
         }
     })
 }
 
+/// Heading of flags, and their ids.
+type Group = (&'static str, &'static [&'static str]);
+
+/// Flags of `up` that `run` has not, by group.
+const UP_GROUPS: &[Group] = &[
+    ("Common options", &["detach", "watch", "sync"]),
+    (
+        "Build options",
+        &[
+            "file",
+            "build_arg",
+            "target",
+            "build_context",
+            "build_secret",
+            "ssh",
+            "pull",
+            "no_cache",
+            "no_cache_filter",
+            "progress",
+            "allow",
+            "explain",
+        ],
+    ),
+];
+
 /// Flags of `build` by group.
-const BUILD_GROUPS: &[(&str, &[&str])] = &[
+const BUILD_GROUPS: &[Group] = &[
     (
         "Common options",
         &[
@@ -182,7 +212,7 @@ const BUILD_GROUPS: &[(&str, &[&str])] = &[
 ];
 
 /// Flags of `run` and `create` by group.
-const RUN_GROUPS: &[(&str, &[&str])] = &[
+const RUN_GROUPS: &[Group] = &[
     (
         "Common options",
         &[
@@ -319,6 +349,8 @@ kiln run -d --name web --restart unless-stopped app:1
 kiln run -d --wait --health-cmd /check web:1
 kiln run -d --network web --network-alias db --ip 10.20.0.9 app:1",
     ),
+    ("up", "kiln up\nkiln up --watch -e DEBUG=1 web\nkiln up -d -p 8080:80 -- --verbose"),
+    ("down", "kiln down\nkiln down -v --rmi web"),
     ("create", "kiln create --name web app:1\nkiln create -it --name shell busybox sh"),
     ("start", "kiln start web db\nkiln start -ai shell"),
     ("restart", "kiln restart web\nkiln restart -t 60 db"),

@@ -81,6 +81,9 @@ fn run() -> u8 {
     }
     // The user's umask must not change the modes of files in layers.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    if words.get(1).is_some_and(|word| word == commands::up::BEGIN) {
+        return commands::up::begin_here(&words[2..]);
+    }
     let outcome = arguments::read(words.clone())
         .and_then(|(globals, command, arguments)| (command.run)(&globals, arguments));
     let code = match outcome {

@@ -33,7 +33,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// Describes the command's arguments for help and completion.
@@ -73,8 +73,13 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         let dir = std::env::current_dir().unwrap_or_default();
         Ok(recipe::record(made.store, &made.outcome.images, &dir, &words, &options)?)
     });
-    agent::finish();
+    finish();
     result.map(|()| 0)
+}
+
+/// Ends the ssh agents of the process's builds.
+pub(super) fn finish() {
+    agent::finish();
 }
 
 /// Ids of all images in a store.
@@ -102,22 +107,87 @@ pub(super) fn remove_unused(store: &Store, images: &BTreeSet<ImageId>) -> Result
 pub(super) struct Workshop {
     spawner: Spawner,
     pub(super) session: Session,
-    cancel: Cancel,
-    watched: Watched,
+    stopper: Stopper,
 }
 
-/// Progress of the current build, for the thread that handles signals.
-type Watched = Arc<Mutex<Weak<Progress>>>;
+/// Stops the current build of a process, from the thread that handles signals.
+#[derive(Clone, Default)]
+pub(super) struct Stopper {
+    current: Arc<Mutex<Current>>,
+}
+
+/// The current build.
+#[derive(Default)]
+struct Current {
+    cancel: Cancel,
+    progress: Weak<Progress>,
+    /// True when the process builds nothing any more.
+    is_stopped: bool,
+}
+
+impl Stopper {
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn progress(&self) -> Option<Arc<Progress>> {
+        self.lock().progress.upgrade()
+    }
+
+    /// Begins a build; returns what cancels it.
+    fn begin(&self, progress: &Arc<Progress>) -> Cancel {
+        let mut current = self.lock();
+        // A build that has failed has canceled what else it had begun.
+        current.cancel = Cancel::default();
+        current.progress = Arc::downgrade(progress);
+        if current.is_stopped {
+            current.cancel.interrupt();
+        }
+        current.cancel.clone()
+    }
+
+    /// Fits the progress to the new size of the terminal's window.
+    pub(super) fn redraw(&self) {
+        self.progress().iter().for_each(|progress| progress.redraw());
+    }
+
+    /// Stops the build in order; this process builds nothing afterwards.
+    pub(super) fn stop(&self) {
+        self.progress().iter().for_each(|progress| progress.interrupt());
+        let mut current = self.lock();
+        current.is_stopped = true;
+        current.cancel.interrupt();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.lock().is_stopped
+    }
+
+    /// Ends the process in the middle of a build.
+    pub(super) fn end_at_once(&self) -> ! {
+        self.progress().iter().for_each(|progress| progress.finish(false));
+        ui::tell_line(CANCELLED);
+        std::process::exit(i32::from(code::INTERRUPTED));
+    }
+}
 
 impl Workshop {
-    /// Opens the resources. Must be called before the process creates threads.
+    /// Opens the resources; signals stop builds. Must be called before the process creates threads.
     pub(super) fn open(globals: &Globals) -> Result<Workshop, CliError> {
+        Workshop::listening(globals, end_on_signal)
+    }
+
+    /// Opens the resources; `listen` gets the signals. Must be called before the process creates threads.
+    pub(super) fn listening(
+        globals: &Globals,
+        listen: impl FnOnce(Signals, Stopper),
+    ) -> Result<Workshop, CliError> {
         let spawner = session::start_helper()?;
         let signals = Signals::catch()?;
         let session = Session::open(globals)?;
-        let (cancel, watched) = (Cancel::default(), Watched::default());
-        end_on_signal(signals, cancel.clone(), watched.clone());
-        Ok(Workshop { spawner, session, cancel, watched })
+        let stopper = Stopper::default();
+        listen(signals, stopper.clone());
+        Ok(Workshop { spawner, session, stopper })
     }
 }
 
@@ -140,11 +210,12 @@ pub(super) fn carry_out<T>(
         registry.keychain = Keychain { inline: None, files: vec![file.clone()] };
     }
     let progress = Arc::new(Progress::new(style));
-    *workshop.watched.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&progress);
+    let cancel = workshop.stopper.begin(&progress);
     let shown = Arc::clone(&progress);
     registry.waits = WaitListener::new(move |waiting| shown.wait(waiting));
-    let images =
-        ImageFinder::new(&session.store, &registry).asking_registries(build.pull).with_aliases(aliases);
+    let images = ImageFinder::new(&session.store, &registry)
+        .asking_registries(build.recipe.pull)
+        .with_aliases(aliases);
     let fetcher = Fetcher::new(&images, &options.credentials);
     let remote = fetcher.named_by_user();
     let opener = ContextOpener { store: Some(&session.store), remote: &remote, keeps_git: build.keeps_git() };
@@ -160,7 +231,7 @@ pub(super) fn carry_out<T>(
         remote: &fetcher,
         state: Path::new(STATE),
         listener: &|event| progress.show(&event),
-        cancel: &workshop.cancel,
+        cancel: &cancel,
     };
     let result = kiln_builder::build(context, options, &effects);
     progress.finish(result.is_ok());
@@ -212,32 +283,25 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Stops the build on signals: the first stops it in order, the second at once. So does the end of a grace period,
 /// because packing or unpacking a huge file does not check for the interrupt. The remaining scratch directories of the
 /// dead process are removed by the next command.
-fn end_on_signal(signals: Signals, cancel: Cancel, watched: Watched) {
+fn end_on_signal(signals: Signals, stopper: Stopper) {
     signals.listen(move |signal| {
-        let progress = watched.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
         if signal == SIGWINCH {
-            progress.iter().for_each(|progress| progress.redraw());
+            stopper.redraw();
         }
         if !matches!(signal, 1 | 2 | 3 | 15) {
             return;
         }
-        if cancel.is_interrupted() {
-            end_at_once(progress.as_deref());
+        if stopper.is_stopped() {
+            stopper.end_at_once();
         }
-        progress.iter().for_each(|progress| progress.interrupt());
-        cancel.interrupt();
+        stopper.stop();
+        let stopper = stopper.clone();
         std::thread::spawn(move || {
             std::thread::sleep(GRACE);
-            end_at_once(progress.as_deref());
+            stopper.end_at_once();
         });
     });
 }
 
 /// Signal for a new size of the terminal's window.
-const SIGWINCH: i32 = 28;
-
-fn end_at_once(progress: Option<&Progress>) -> ! {
-    progress.iter().for_each(|progress| progress.finish(false));
-    ui::tell_line(CANCELLED);
-    std::process::exit(i32::from(code::INTERRUPTED));
-}
+pub(super) const SIGWINCH: i32 = 28;

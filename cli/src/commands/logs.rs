@@ -10,7 +10,7 @@ use crate::{times, ui};
 use clap::Parser;
 use jiff::Timestamp;
 use kiln_engine::log::{self, Entry, LogDriver, LogQuery, Stream};
-use kiln_engine::{Attached, Container, Containers};
+use kiln_engine::{Attached, Container, Containers, Records};
 use rustix::fd::AsFd;
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
@@ -60,15 +60,64 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let monitor = logs.monitor(&containers, &container)?;
     let mut output = Output::default();
     let mut emit = |entry: &Entry| logs.print(&mut output, entry);
-    let ended = monitor.as_ref().map(AsFd::as_fd);
-    let read = match container.log.driver {
-        LogDriver::Journald => journal::read(&container.id, &query, ended, &mut emit),
-        _ => log::read(&containers.dir_of(&container), &query, ended, &mut emit)
-            .map_err(|error| CliError::failed(chain(&error))),
-    };
+    let read = read(&containers, &container, &query, monitor.as_ref(), &mut emit);
     output.flush();
     read?;
     Ok(0)
+}
+
+/// Prints the whole log of a container, and later lines until `writer`, the connection to its monitor, is closed; `None` for a
+/// container that has ended. `before` is called in front of each line. A log that cannot be read is empty.
+///
+/// # Errors
+///
+/// Fails when the log cannot be read or watched.
+pub(super) fn follow(
+    containers: &Records,
+    container: &Container,
+    writer: Option<&Attached>,
+    before: &mut dyn FnMut(),
+) -> Result<(), CliError> {
+    let mut output = Output::default();
+    let read = read(containers, container, &LogQuery::default(), writer, &mut |entry: &Entry| {
+        before();
+        output.write(entry.stream, entry.text.as_bytes(), true)
+    });
+    output.flush();
+    read
+}
+
+/// Prints the last lines of a container's log to standard error.
+///
+/// # Errors
+///
+/// Fails when the log cannot be read.
+pub(super) fn tell_last(containers: &Records, container: &Container, lines: u64) -> Result<(), CliError> {
+    let query = LogQuery { tail: Some(lines), ..LogQuery::default() };
+    read(containers, container, &query, None, &mut |entry: &Entry| {
+        let line = entry.text.trim_end_matches('\n');
+        ui::tell_line(line);
+        ControlFlow::Continue(())
+    })
+}
+
+fn read(
+    containers: &Records,
+    container: &Container,
+    query: &LogQuery,
+    writer: Option<&Attached>,
+    emit: &mut dyn FnMut(&Entry) -> ControlFlow<()>,
+) -> Result<(), CliError> {
+    let ended = writer.map(AsFd::as_fd);
+    match container.log.driver {
+        LogDriver::None => {
+            writer.iter().for_each(|writer| writer.wait_for_close());
+            Ok(())
+        }
+        LogDriver::Journald => journal::read(&container.id, query, ended, emit),
+        _ => log::read(&containers.dir_of(container), query, ended, emit)
+            .map_err(|error| CliError::failed(chain(&error))),
+    }
 }
 
 /// Reads the value of the flag `name`, which is a time or a duration before `now`.

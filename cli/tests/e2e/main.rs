@@ -58,6 +58,7 @@ mod secrets;
 mod stages;
 mod terminal;
 mod top;
+mod up;
 mod update;
 mod volume_commands;
 mod volumes;

@@ -25,25 +25,12 @@ pub(in crate::commands) struct Build {
     /// a Dockerfile on standard input
     #[arg(value_name = "PATH | URL | -")]
     pub(super) context: PathBuf,
-    /// Read the Dockerfile from FILE, or - for standard input [default: PATH/Dockerfile]
-    #[arg(short, long, value_name = "FILE")]
-    pub(super) file: Option<PathBuf>,
     /// Name the image NAME[:TAG]; may be repeated
     #[arg(short, long, value_name = "NAME")]
     tag: Vec<String>,
-    /// Set an ARG; without VALUE, to its value in the environment; may be repeated
-    #[arg(long, value_name = "NAME[=VALUE]")]
-    build_arg: Vec<String>,
-    /// Build this stage, and name its image NAME; may be repeated [default: the last stage]
-    #[arg(long, value_name = "STAGE[=NAME]")]
-    target: Vec<String>,
     /// Also build the stages that no target needs
     #[arg(long)]
     all_stages: bool,
-    /// Add a named context: a directory, docker-image://, oci-layout://, https://, a git repository or target:STAGE; may be
-    /// repeated
-    #[arg(long, value_name = "NAME=SOURCE")]
-    build_context: Vec<String>,
     /// Set a label of the image; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     label: Vec<String>,
@@ -53,9 +40,6 @@ pub(in crate::commands) struct Build {
     /// Pass a secret to RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE; may be repeated
     #[arg(long, value_name = "SECRET")]
     secret: Vec<String>,
-    /// Pass an ssh agent's socket, or keys, to RUN --mount=type=ssh; may be repeated
-    #[arg(long, value_name = "default|ID[=SOCKET|KEY]")]
-    ssh: Vec<String>,
     /// Write the result: DIR for its files, - for a tar of them, or type=TYPE,dest=PATH with the types local, tar, oci,
     /// docker, image, registry and cacheonly; may be repeated
     #[arg(short, long, value_name = "OUTPUT")]
@@ -72,21 +56,11 @@ pub(in crate::commands) struct Build {
     /// Write the names and digests of the result to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub(super) metadata_file: Option<PathBuf>,
-    /// Always check the registry for newer base images
-    #[arg(long)]
-    pub(super) pull: bool,
+    #[command(flatten)]
+    pub(super) recipe: RecipeFlags,
     /// Build for these platforms: os/architecture, separated by commas [default: that of the host]
     #[arg(long, value_name = "PLATFORMS")]
     platform: Vec<String>,
-    /// Do not use the build cache
-    #[arg(long)]
-    no_cache: bool,
-    /// Do not use the build cache for these stages: names separated by commas; may be repeated
-    #[arg(long, value_name = "STAGES")]
-    no_cache_filter: Vec<String>,
-    /// Show progress as auto, plain, tty, quiet or rawjson [default: auto]
-    #[arg(long, value_name = "STYLE")]
-    progress: Option<String>,
     /// Answer a question instead of building: check, outline, targets or plan; add `,format=json` for tools (not to plan)
     #[arg(long, value_name = "QUESTION", default_value = "build")]
     call: String,
@@ -99,9 +73,6 @@ pub(in crate::commands) struct Build {
     /// Add a line to /etc/hosts of RUN steps; may be repeated
     #[arg(long, value_name = "NAME:ADDRESS")]
     add_host: Vec<String>,
-    /// Grant the Dockerfile an entitlement: network.host, security.insecure, device[=NAME] or secret-leak; may be repeated
-    #[arg(long, value_name = "ENTITLEMENT")]
-    allow: Vec<String>,
     /// Merge the new layers into one
     #[arg(long)]
     squash: bool,
@@ -134,13 +105,49 @@ pub(in crate::commands) struct Build {
     /// Print nothing but the image's id
     #[arg(short, long)]
     pub(super) quiet: bool,
-    /// Explain for each step that runs why no result of an earlier build was used
-    #[arg(long)]
-    explain: bool,
     #[command(flatten)]
     accepted: AcceptedFlags,
     #[command(flatten)]
     refused: RefusedFlags,
+}
+
+/// Flags that say what is built, and how: those of `kiln up` as well.
+#[derive(Debug, clap::Args)]
+pub(in crate::commands) struct RecipeFlags {
+    /// Read the Dockerfile from FILE, or - for standard input [default: PATH/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(in crate::commands) file: Option<PathBuf>,
+    /// Set an ARG; without VALUE, to its value in the environment; may be repeated
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// Build this stage, and name its image NAME; may be repeated [default: the last stage]
+    #[arg(long, value_name = "STAGE[=NAME]")]
+    target: Vec<String>,
+    /// Add a named context: a directory, docker-image://, oci-layout://, https://, a git repository or target:STAGE; may be
+    /// repeated
+    #[arg(long, value_name = "NAME=SOURCE")]
+    build_context: Vec<String>,
+    /// Pass an ssh agent's socket, or keys, to RUN --mount=type=ssh; may be repeated
+    #[arg(long, value_name = "default|ID[=SOCKET|KEY]")]
+    ssh: Vec<String>,
+    /// Always check the registry for newer base images
+    #[arg(long)]
+    pub(super) pull: bool,
+    /// Do not use the build cache
+    #[arg(long)]
+    no_cache: bool,
+    /// Do not use the build cache for these stages: names separated by commas; may be repeated
+    #[arg(long, value_name = "STAGES")]
+    no_cache_filter: Vec<String>,
+    /// Show progress as auto, plain, tty, quiet or rawjson [default: auto]
+    #[arg(long, value_name = "STYLE")]
+    progress: Option<String>,
+    /// Grant the Dockerfile an entitlement: network.host, security.insecure, device[=NAME] or secret-leak; may be repeated
+    #[arg(long, value_name = "ENTITLEMENT")]
+    allow: Vec<String>,
+    /// Explain for each step that runs why no result of an earlier build was used
+    #[arg(long)]
+    explain: bool,
 }
 
 /// Flags of Docker's and buildah's users that change nothing here; a notice is printed.
@@ -237,9 +244,21 @@ impl RefusedFlags {
 }
 
 impl Build {
+    /// Build of the directory `context` by the flags of `kiln up`; all others have their defaults.
+    pub(in crate::commands) fn of_project(
+        context: &Path,
+        recipe: RecipeFlags,
+        tag: String,
+        secrets: Vec<String>,
+    ) -> Build {
+        let words = ["build".as_ref(), "--".as_ref(), context.as_os_str()];
+        let build = Build::try_parse_from(words).expect("the context is the only argument that is required");
+        Build { recipe, tag: vec![tag], secret: secrets, ..build }
+    }
+
     /// Same build without the cache, names, outputs and files with results.
     pub(in crate::commands) fn anew(mut self) -> Build {
-        self.no_cache = true;
+        self.recipe.no_cache = true;
         self.tag.clear();
         self.output.clear();
         (self.push, self.load, self.quiet) = (false, false, false);
@@ -250,7 +269,7 @@ impl Build {
     /// True when the context or the Dockerfile comes from standard input.
     pub(in crate::commands) fn reads_stdin(&self) -> bool {
         let stdin = Path::new("-");
-        self.context == stdin || self.file.as_deref() == Some(stdin)
+        self.context == stdin || self.recipe.file.as_deref() == Some(stdin)
     }
 
     /// Build options and outputs from all flags.
@@ -306,12 +325,12 @@ impl Build {
     /// Style of the progress: the flag has precedence over `BUILDKIT_PROGRESS`.
     pub(in crate::commands) fn progress(&self) -> String {
         let variable = || std::env::var("BUILDKIT_PROGRESS").ok();
-        self.progress.clone().or_else(variable).unwrap_or_else(|| "auto".to_owned())
+        self.recipe.progress.clone().or_else(variable).unwrap_or_else(|| "auto".to_owned())
     }
 
     /// True when the build argument `BUILDKIT_CONTEXT_KEEP_GIT_DIR` keeps the `.git` directory of a git context.
     pub(super) fn keeps_git(&self) -> bool {
-        self.build_arg.iter().any(|text| {
+        self.recipe.build_arg.iter().any(|text| {
             text.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR=")
                 .is_some_and(|value| matches!(value, "1" | "true"))
         })
@@ -324,17 +343,17 @@ impl Build {
 
     /// Named contexts from `--build-context`.
     pub(super) fn contexts(&self) -> Result<Vec<NamedSource>, CliError> {
-        self.build_context.iter().map(|text| Ok(NamedSource::parse(text)?)).collect()
+        self.recipe.build_context.iter().map(|text| Ok(NamedSource::parse(text)?)).collect()
     }
 
     /// Sources of the build context and its Dockerfile.
     pub(super) fn source<'a>(&'a self, named: &'a [NamedSource]) -> SourceRequest<'a> {
-        SourceRequest { place: &self.context, file: self.file.as_deref(), named }
+        SourceRequest { place: &self.context, file: self.recipe.file.as_deref(), named }
     }
 
     /// Path of the Dockerfile for messages, as the user wrote it.
     pub(super) fn shown_path(&self) -> String {
-        match &self.file {
+        match &self.recipe.file {
             Some(file) if file != Path::new("-") => file.display().to_string(),
             _ if self.context == Path::new("-") => "Dockerfile".to_owned(),
             _ => {
@@ -359,7 +378,7 @@ impl Build {
                 .hint("leave --iidfile out: no image is named by such an output"));
         }
         if outputs.iter().any(|output| output.options.deletes)
-            && !self.allow.iter().any(|right| right == "buildx.local.delete")
+            && !self.recipe.allow.iter().any(|right| right == "buildx.local.delete")
         {
             return Err(CliError::failed(
                 "mode=delete removes other files of the directory, which is not allowed",
@@ -385,7 +404,7 @@ impl Build {
     fn entitlements(&self) -> Result<Entitlements, CliError> {
         let mut entitlements =
             Entitlements { host_network: self.network == "host", ..Entitlements::default() };
-        for right in &self.allow {
+        for right in &self.recipe.allow {
             match right.split_once('=').unwrap_or((right, "")) {
                 ("network.host", "") => entitlements.host_network = true,
                 ("security.insecure", "") => entitlements.insecure = true,
@@ -403,7 +422,7 @@ impl Build {
                 }
             }
         }
-        if self.allow.iter().any(|right| right == "device") {
+        if self.recipe.allow.iter().any(|right| right == "device") {
             entitlements.devices = Some(BTreeSet::new());
         }
         Ok(entitlements)
@@ -431,7 +450,7 @@ impl Build {
 
     fn targets(&self) -> Result<Vec<Target>, CliError> {
         let mut targets: Vec<Target> = Vec::new();
-        for text in self.target.iter().filter(|text| !text.is_empty()) {
+        for text in self.recipe.target.iter().filter(|text| !text.is_empty()) {
             let (stage, name) = text.split_once('=').map_or((text.as_str(), None), |(a, b)| (a, Some(b)));
             let tags = name.map(tag).transpose()?.into_iter().collect::<Vec<_>>();
             match targets.iter_mut().find(|target| target.stage.eq_ignore_ascii_case(stage)) {
@@ -443,7 +462,7 @@ impl Build {
     }
 
     fn options(&self) -> Result<BuildOptions, CliError> {
-        let mut build_args = build_arguments(&self.build_arg)?;
+        let mut build_args = build_arguments(&self.recipe.build_arg)?;
         let variable = || std::env::var(EPOCH).ok().filter(|value| !value.is_empty());
         match (&self.source_date_epoch, build_args.contains_key(EPOCH)) {
             (Some(epoch), _) => {
@@ -468,11 +487,12 @@ impl Build {
             labels: labels(&self.label)?,
             annotations,
             platforms: self.platforms()?,
-            no_cache: self.no_cache,
-            explain: self.explain,
+            no_cache: self.recipe.no_cache,
+            explain: self.recipe.explain,
             tags: self.tag.iter().map(|text| tag(text)).collect::<Result<_, _>>()?,
-            credentials: credentials::read(&self.secret, &self.ssh, self.strict)?,
+            credentials: credentials::read(&self.secret, &self.recipe.ssh, self.strict)?,
             no_cache_stages: self
+                .recipe
                 .no_cache_filter
                 .iter()
                 .flat_map(|list| list.split(','))
