@@ -4,7 +4,7 @@ use crate::attached::Attached;
 use crate::container::{PATIENCE, PAUSE, Records};
 use crate::directory::Lock;
 use crate::error::EngineError;
-use crate::network::{Driver, Network};
+use crate::network::Network;
 use crate::record::{Container, State};
 use crate::settings::attachment::{Attachment, AttachmentError, Link};
 use crate::settings::{NetworkMode, RunOptions, Settings};
@@ -43,7 +43,7 @@ impl Records {
         let mut settled: Vec<Attachment> = Vec::new();
         for attachment in asked {
             let network = networks.find(&attachment.network)?;
-            if network.driver != Driver::Bridge {
+            if !network.driver.connects() {
                 // The name of such a network is a mode, its id is not.
                 return Err(AttachmentError::Modes(network.name).into());
             }
@@ -78,7 +78,7 @@ impl Records {
     pub fn connect_network(&self, container: &Container, asked: &Attachment) -> Result<(), EngineError> {
         let networks = self.networks()?;
         let network = networks.find(&asked.network)?;
-        if network.driver != Driver::Bridge {
+        if !network.driver.connects() {
             return Err(AttachmentError::Mode(network.name).into());
         }
         match container.settings.network {
@@ -127,7 +127,7 @@ impl Records {
         let default = networks.default_network();
         let all = container.attachments(&default);
         let (id, name) = match networks.find(text) {
-            Ok(network) if network.driver != Driver::Bridge => {
+            Ok(network) if !network.driver.connects() => {
                 return Err(AttachmentError::Mode(network.name).into());
             }
             Ok(network) => (network.id, network.name),

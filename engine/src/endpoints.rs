@@ -5,7 +5,7 @@
 
 use crate::container::Owned;
 use crate::error::EngineError;
-use crate::network::{Network, Networks};
+use crate::network::{Driver, Network, Networks};
 use crate::record::{Container, Endpoint, Endpoint6};
 use crate::settings::NetworkMode;
 use crate::settings::attachment::{Attachment, mac_text, way_out};
@@ -175,9 +175,10 @@ impl Endpoints {
             id: container.id.clone(),
             source: Box::new(source),
         };
-        let Some(end) = self.ends.iter().find(|end| end.is_way_out).or(self.ends.first()) else {
-            return Ok(());
-        };
+        let is_bridge = |end: &&End| end.network.driver == Driver::Bridge && !end.network.internal;
+        let out = self.ends.iter().find(|end| end.is_way_out);
+        let other = self.ends.iter().find(is_bridge).or(self.ends.first());
+        let Some(end) = out.filter(is_bridge).or(other) else { return Ok(()) };
         let settings = &container.settings;
         let mut chosen = vec![0; settings.published.ports.len()];
         loop {

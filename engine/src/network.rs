@@ -21,7 +21,7 @@ use crate::events::Events;
 use kiln_image::digest::Digest;
 use kiln_image::sys::{CallError, Named};
 use kiln_network::config::DEFAULT_BRIDGE;
-use kiln_network::{Bridge, Ipv6, NetworkConfig, NetworkError, Subnet, Subnet6, pool};
+use kiln_network::{Bridge, Ipv6, NetworkConfig, NetworkError, Parent, ParentMode, Subnet, Subnet6, pool};
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -38,6 +38,10 @@ pub const DEFAULT: &str = "bridge";
 pub const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 /// Option with the MTU in bytes.
 pub const MTU: &str = "com.docker.network.driver.mtu";
+/// Option with the name of the parent device of a macvlan network.
+pub const PARENT: &str = "parent";
+/// Option with the mode of interfaces in a macvlan network.
+pub const MACVLAN_MODE: &str = "macvlan_mode";
 /// Option whether the containers of a network reach each other.
 pub const ICC: &str = "com.docker.network.bridge.enable_icc";
 
@@ -50,6 +54,8 @@ const TRIES: usize = 20;
 pub enum Driver {
     /// A bridge of this host, with address translation for outgoing connections.
     Bridge,
+    /// A device of this host, in whose own network the containers are.
+    Macvlan,
     /// The network of the host itself.
     Host,
     /// No interface but loopback.
@@ -61,9 +67,17 @@ impl Driver {
     pub fn name(self) -> &'static str {
         match self {
             Driver::Bridge => "bridge",
+            Driver::Macvlan => "macvlan",
             Driver::Host => "host",
             Driver::Null => "null",
         }
+    }
+}
+
+impl Driver {
+    /// True when containers of such a network have interfaces and addresses of their network.
+    pub fn connects(self) -> bool {
+        matches!(self, Driver::Bridge | Driver::Macvlan)
     }
 }
 
@@ -148,6 +162,13 @@ impl Network {
         self.options.get(BRIDGE_NAME).cloned().unwrap_or_else(own)
     }
 
+    /// Device of the host on which its containers have interfaces; `None` for other drivers.
+    pub(crate) fn parent(&self) -> Option<Parent> {
+        let device = self.options.get(PARENT).filter(|_| self.driver == Driver::Macvlan)?.clone();
+        let mode = self.options.get(MACVLAN_MODE).and_then(|mode| parent_mode(mode)).unwrap_or_default();
+        Some(Parent { device, mode })
+    }
+
     /// MTU of the network in bytes; `None` for the kernel's default.
     pub fn mtu(&self) -> Option<u32> {
         self.options.get(MTU).and_then(|mtu| mtu.parse().ok())
@@ -173,6 +194,17 @@ impl Network {
             isolated_members: self.options.get(ICC).is_some_and(|value| is_false(value)),
             mtu: self.mtu(),
         }
+    }
+}
+
+/// Mode of interfaces on a parent, by its name; `None` for other texts.
+fn parent_mode(name: &str) -> Option<ParentMode> {
+    match name {
+        "bridge" => Some(ParentMode::Bridge),
+        "private" => Some(ParentMode::Private),
+        "vepa" => Some(ParentMode::Vepa),
+        "passthru" => Some(ParentMode::Passthru),
+        _ => None,
     }
 }
 
@@ -303,6 +335,9 @@ impl Networks {
     pub(crate) fn open_bridge(&self, network: &mut Network, state: &Path) -> Result<Bridge, EngineError> {
         if network.is_default() {
             return Ok(Bridge::open_with(state, &network.config(&self.of_users()?))?);
+        }
+        if let Some(parent) = network.parent() {
+            return Ok(Bridge::open_on(state, &network.config(&[]), &parent)?);
         }
         match Bridge::open_with(state, &network.config(&[])) {
             Err(NetworkError::Overlap(_) | NetworkError::Differs(_)) => self.move_bridge(network, state),

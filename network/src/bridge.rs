@@ -1,7 +1,7 @@
 //! Network: a bridge and the containers connected to it.
 
 use super::address::{self, Subnet, Subnet6, mac_of};
-use super::config::{Ipv6, NetworkConfig, Place};
+use super::config::{Ipv6, NetworkConfig, Parent, ParentMode, Place};
 use super::link::{self, Pair, carry_out};
 use super::netlink::Netlink;
 use super::rules::{self, Network};
@@ -30,6 +30,8 @@ pub struct Bridge {
     isolated_members: bool,
     range: Option<Subnet>,
     reserved: Vec<IpAddr>,
+    /// Mode of interfaces on a device of the host, whose index `index` is; `None` on a bridge.
+    pub(super) parent: Option<ParentMode>,
 }
 
 /// Addresses of an existing network.
@@ -60,6 +62,7 @@ pub struct Connection {
     /// MAC address of the container's interface.
     pub mac: [u8; 6],
     pub(super) lease: Arc<Lease>,
+    has_parent: bool,
 }
 
 /// IPv6 part of a connection.
@@ -106,8 +109,13 @@ impl Connection {
     /// # Errors
     /// Fails when the kernel refuses it.
     pub fn unplug(&self) -> Result<(), NetworkError> {
-        let mut host = Netlink::open_route().map_err(kernel("open a routing socket"))?;
-        carry_out(&mut host, &[link::unplug(&self.lease.interface)])?;
+        if self.has_parent {
+            let mut inside = routing_in(self.namespace.as_fd())?;
+            carry_out(&mut inside, &[link::unplug(&self.interface)])?;
+        } else {
+            let mut host = Netlink::open_route().map_err(kernel("open a routing socket"))?;
+            carry_out(&mut host, &[link::unplug(&self.lease.interface)])?;
+        }
         let failed = |errno: Errno| super::file("write", Path::new("lease"))(errno.into());
         self.lease.forget_user().map_err(failed)
     }
@@ -154,7 +162,43 @@ impl Bridge {
             isolated_members: config.isolated_members,
             range: config.range,
             reserved: config.reserved.clone(),
+            parent: None,
         })
+    }
+
+    /// Opens a network whose containers have interfaces on a device of this host, and addresses in that one's network. It
+    /// has neither a bridge nor packet rules.
+    ///
+    /// # Errors
+    /// [`NetworkError::NoParent`] when there is no such device, [`NetworkError::NoSubnet`] without a subnet.
+    pub fn open_on(state: &Path, config: &NetworkConfig, parent: &Parent) -> Result<Bridge, NetworkError> {
+        let ipv4 = config.ipv4.ok_or_else(|| NetworkError::NoSubnet("none was chosen".to_owned()))?;
+        let mut host = Netlink::open_route().map_err(kernel("open a routing socket"))?;
+        let index = link::find(&mut host, &parent.device).map_err(kernel("look for the parent device"))?;
+        let ipv6 = match config.ipv6 {
+            Ipv6::Range(range) => Some(range),
+            Ipv6::Automatic | Ipv6::Off => None,
+        };
+        let bridge = parent.device.clone();
+        Ok(Bridge {
+            store: Store::open(state)?,
+            network: Network { bridge, ipv4, ipv6, internal: config.internal },
+            index: index.ok_or_else(|| NetworkError::NoParent(parent.device.clone()))?,
+            gateway: config.gateway.unwrap_or_else(|| ipv4.gateway()),
+            mtu: config.mtu,
+            isolated_members: false,
+            range: config.range,
+            reserved: config.reserved.clone(),
+            parent: Some(parent.mode),
+        })
+    }
+
+    /// True while a container uses an address of a subnet.
+    ///
+    /// # Errors
+    /// Fails when the files of leases cannot be used.
+    pub fn is_used(state: &Path, subnet: Subnet) -> Result<bool, NetworkError> {
+        Store::open(state)?.is_used(subnet)
     }
 
     /// Addresses of the network of a bridge; `None` when it does not exist now.
@@ -290,7 +334,10 @@ impl Bridge {
         // The interface of the address's previous user may still exist with this address. It is only set down: its
         // deletion takes a hundred times as long.
         let mut steps: Vec<link::Step> = lease.before.iter().map(|name| link::take_down(name)).collect();
-        steps.extend(pair.make(&lease.interface));
+        match self.parent {
+            Some(mode) => steps.push(pair.make_on(mode)),
+            None => steps.extend(pair.make(&lease.interface)),
+        }
         carry_out(&mut host, &steps)?;
         let is_first = index != 0;
         let index = if is_first { index } else { index_of(inside, name)? };
@@ -303,6 +350,7 @@ impl Bridge {
             ipv6: self.connection6(address6),
             mac,
             lease: Arc::new(lease),
+            has_parent: self.parent.is_some(),
         };
         let mut steps = before.to_vec();
         steps.extend(inside_steps(
@@ -310,7 +358,11 @@ impl Bridge {
             index,
             is_first && !self.network.internal && !place.without_route,
         ));
-        carry_out(inside, &steps)?;
+        if let Err(error) = carry_out(inside, &steps) {
+            // The error that came first matters; a new namespace takes its interface along.
+            let _ = connection.unplug();
+            return Err(error);
+        }
         Ok(connection)
     }
 
@@ -364,6 +416,7 @@ impl Bridge {
             ipv6: self.connection6(ipv6),
             mac: mac_of(address),
             lease: Arc::new(lease),
+            has_parent: self.parent.is_some(),
         }))
     }
 

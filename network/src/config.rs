@@ -46,6 +46,29 @@ pub enum Ipv6 {
     Range(Subnet6),
 }
 
+/// Network device of this host whose own network containers are in (macvlan).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    /// Name of the device.
+    pub device: String,
+    /// How the containers' devices reach each other.
+    pub mode: ParentMode,
+}
+
+/// How devices on the same parent reach each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ParentMode {
+    /// Directly, as on a bridge.
+    #[default]
+    Bridge,
+    /// Not at all, even by a switch outside.
+    Private,
+    /// By a switch outside that sends packets back.
+    Vepa,
+    /// Only one device has the parent.
+    Passthru,
+}
+
 impl Default for NetworkConfig {
     fn default() -> NetworkConfig {
         NetworkConfig {
@@ -73,6 +96,12 @@ impl NetworkConfig {
 /// True when the kernel and the packet rules can take the name of an interface.
 pub(super) fn is_interface_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    (1..=15).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// True when the kernel can have an interface of this name, such as `eth0.10`.
+pub(super) fn is_parent_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
     (1..=15).contains(&name.len()) && name.bytes().all(plain)
 }
 

@@ -36,7 +36,7 @@ pub mod user_mode;
 
 pub use address::{NotASubnet, Subnet, Subnet6};
 pub use bridge::{Bridge, Connection, Connection6, Ranges};
-pub use config::{Binding, Ipv6, NetworkConfig, Place, PortMapping, Protocol};
+pub use config::{Binding, Ipv6, NetworkConfig, Parent, ParentMode, Place, PortMapping, Protocol};
 pub use device::move_device;
 pub use proxy::Proxy;
 pub use publish::{Holder, PublishError, Published};
@@ -81,6 +81,9 @@ pub enum NetworkError {
     /// The requested IPv6 range is in use.
     #[error("the subnet {0} overlaps with a network of this host")]
     Overlap6(Subnet6),
+    /// The parent of a network does not exist.
+    #[error("-o parent interface does not exist on the host: {0}")]
+    NoParent(String),
     /// An interface has the name of a new network's bridge.
     #[error("this host has a network device `{0}` already")]
     DeviceExists(String),

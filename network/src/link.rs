@@ -1,13 +1,14 @@
 //! Interfaces, addresses and routes: changes are planned as data, and several are carried out at once.
 
 use super::address::{Subnet, Subnet6, link_local};
+use super::config::ParentMode;
 use super::netlink::{Answer, CREATE, EXCLUSIVE, Message, Netlink, NetlinkError, REPLACE, Request};
 use super::{NetworkError, kernel};
 use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkHeader};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -154,6 +155,31 @@ impl Pair<'_> {
             steps.push(step(what, &RouteNetlinkMessage::NewLink(port), 0));
         }
         steps
+    }
+}
+
+impl Pair<'_> {
+    /// Step that creates the container's interface on a device of this host instead of on a bridge: `self.bridge` is the
+    /// index of the device.
+    pub(super) fn make_on(&self, mode: ParentMode) -> Step {
+        let mut own = link(self.index);
+        own.attributes.push(LinkAttribute::IfName(self.name.to_owned()));
+        own.attributes.push(LinkAttribute::NetNsFd(self.namespace.as_raw_fd()));
+        own.attributes.push(LinkAttribute::Link(self.bridge));
+        own.attributes.push(LinkAttribute::Address(self.mac.to_vec()));
+        own.attributes.extend(self.mtu.map(LinkAttribute::Mtu));
+        let mode = match mode {
+            ParentMode::Bridge => MacVlanMode::Bridge,
+            ParentMode::Private => MacVlanMode::Private,
+            ParentMode::Vepa => MacVlanMode::Vepa,
+            ParentMode::Passthru => MacVlanMode::Passthrough,
+        };
+        own.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::MacVlan),
+            LinkInfo::Data(InfoData::MacVlan(vec![InfoMacVlan::Mode(mode)])),
+        ]));
+        let what = "create the container's interface on the parent device (macvlan)";
+        step(what, &RouteNetlinkMessage::NewLink(own), CREATE | EXCLUSIVE)
     }
 }
 

@@ -80,6 +80,20 @@ pub fn check_bridge(name: &str) -> Result<(), NetworkError> {
     }
 }
 
+/// Checks that a device of this host exists, to be the parent of containers' interfaces.
+///
+/// # Errors
+/// [`NetworkError::NoParent`], and when the kernel cannot be asked.
+pub fn check_parent(name: &str) -> Result<(), NetworkError> {
+    let mut host = Netlink::open_route().map_err(kernel("open a routing socket"))?;
+    // A longer name is refused by the kernel with another error.
+    let is_name = config::is_parent_name(name);
+    match is_name.then(|| link::find(&mut host, name)).transpose().map_err(kernel("look for the device"))? {
+        Some(Some(index)) if index != link::LOOPBACK => Ok(()),
+        _ => Err(NetworkError::NoParent(name.to_owned())),
+    }
+}
+
 /// Name servers of this host, as subnets of one address.
 pub(super) fn servers() -> Vec<Subnet> {
     let servers = resolv::servers().into_iter().filter_map(|address| match address {

@@ -58,6 +58,11 @@ pub enum PublishError {
     /// The network is internal: nothing is forwarded into it.
     #[error("ports cannot be published in an internal network")]
     Internal,
+    /// The container's address is one of the network outside of this host.
+    #[error(
+        "ports cannot be published in a macvlan network: its containers are reached at their own addresses"
+    )]
+    Outside,
     /// The container has published ports already.
     #[error("the container's ports are published already")]
     Twice,
@@ -176,6 +181,9 @@ impl Bridge {
     ) -> Result<Published, PublishError> {
         if self.network.internal {
             return Err(PublishError::Internal);
+        }
+        if self.parent.is_some() {
+            return Err(PublishError::Outside);
         }
         self.store.ensure_rules(changing, &self.network)?;
         let others = self.store.live_ports(changing)?;

@@ -19,7 +19,7 @@ struct Create {
     /// Keep an address of the subnet from containers; may be repeated
     #[arg(long, value_name = "NAME=ADDRESS")]
     aux_address: Vec<String>,
-    /// Choose the driver: bridge
+    /// Choose the driver: bridge, or macvlan on -o parent=DEVICE
     #[arg(short, long, value_name = "DRIVER", default_value = "bridge")]
     driver: String,
     /// Set the address of this host in the subnet [default: its first]; may be repeated, once for each IP version

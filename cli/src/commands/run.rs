@@ -19,9 +19,7 @@ use crate::session::{self, Session};
 use crate::signals::Signals;
 use crate::ui;
 use clap::Parser;
-use kiln_engine::{
-    Attach, Attached, Container, Containers, Listed, RunOptions, StartFailure, StartOptions,
-};
+use kiln_engine::{Attach, Attached, Container, Containers, Listed, RunOptions, StartFailure, StartOptions};
 use kiln_network::resolv;
 use std::ffi::OsString;
 use std::path::Path;

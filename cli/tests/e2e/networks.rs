@@ -304,7 +304,9 @@ struct Outside {
 
 impl Outside {
     fn new(here: &str, there: &str) -> Outside {
-        let name = format!("kt-{}", std::process::id());
+        // Several tests have one: the names differ by the address.
+        let number = here.rsplit('.').next().unwrap_or_default();
+        let name = format!("kt{}-{number}", std::process::id());
         let run = |line: String| {
             let mut words = line.split_whitespace();
             Command::new(words.next().unwrap()).args(words).status().is_ok_and(|status| status.success())
@@ -441,4 +443,41 @@ fn wrong_networks_are_refused() {
     let done = fixture.words("run --rm --link other busybox true");
     refused(&done, 125, "Cannot link to a non running container: /other AS /");
     fixture.ok("rm on-host other");
+}
+
+/// A device whose other end is in another network namespace stands for the network of an office.
+#[test]
+fn containers_are_in_the_network_of_a_device() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let outside = Outside::new("10.233.62.254", "10.233.62.253");
+    let parent = outside.name.clone();
+    let probe = format!("{parent}m");
+    host(&format!("ip link add link {parent} name {probe} type macvlan"));
+    if !outside.is_there || !host("ip -o link").contains(&probe) {
+        skip!("needs `ip netns` and macvlan");
+    }
+    host(&format!("ip link del {probe}"));
+    let flags = format!("-d macvlan --subnet 10.233.62.0/24 --gateway 10.233.62.253 -o parent={parent}");
+    fixture.ok(&format!("network create {flags} office"));
+    let _networks = Networks(&fixture, vec!["office"]);
+    let done = shell(&fixture, "--rm --network office --ip 10.233.62.253", "true");
+    refused(&done, 125, "cannot be used in 10.233.62.0/24");
+    start(&fixture, "--name one --network office --ip 10.233.62.9 --mac-address 02:00:00:00:62:09");
+    start(&fixture, "--name two --network office");
+    assert_eq!(inside(&fixture, "one", "cat /sys/class/net/eth0/address"), "02:00:00:00:62:09\n");
+    assert!(inside(&fixture, "two", "ip route").starts_with("default via 10.233.62.253 dev eth0"));
+    assert!(reaches(&fixture, "two", "10.233.62.9"));
+    assert!(reaches(&fixture, "one", &address(&fixture, "two", "office")));
+    host(&format!("ip -n {parent} addr add 10.233.62.253/24 dev up0"));
+    assert!(reaches(&fixture, "one", "10.233.62.253"), "{}", host(&format!("ip -n {parent} addr")));
+    refused(&fixture.words("network rm office"), 1, "has active endpoints");
+    let done = shell(&fixture, "--rm --network office -p 80", "true");
+    refused(&done, 125, "ports cannot be published in a macvlan network");
+    fixture.ok("network disconnect office one");
+    assert_eq!(inside(&fixture, "one", "ls /sys/class/net"), "lo\n");
+    fixture.ok("network connect --ip 10.233.62.9 office one");
+    // In this direction: the other one still knows an earlier MAC address of this IP address.
+    assert!(reaches(&fixture, "one", &address(&fixture, "two", "office")));
+    fixture.ok("rm -f one two");
 }

@@ -1,6 +1,6 @@
 //! Use and removal of networks.
 
-use super::{Network, Networks};
+use super::{Driver, Network, Networks};
 use crate::container::Records;
 use crate::error::EngineError;
 use crate::record::{Container, Listed};
@@ -46,7 +46,15 @@ impl Records {
         if !connected.is_empty() {
             return Err(in_use(connected.join(", ")));
         }
-        match Bridge::remove(state, &network.bridge()) {
+        let subnet = network.ipv4.as_ref().map(|pool| pool.subnet);
+        let removed = match (network.driver, subnet) {
+            (Driver::Bridge, _) => Bridge::remove(state, &network.bridge()),
+            (_, Some(subnet)) if Bridge::is_used(state, subnet).map_err(EngineError::NetworkSetup)? => {
+                Err(NetworkError::InUse(network.name.clone()))
+            }
+            _ => Ok(()),
+        };
+        match removed {
             Err(NetworkError::InUse(_)) => {
                 return Err(in_use("of a container that starts or ends".to_owned()));
             }
@@ -65,7 +73,8 @@ impl Records {
         let rest = || -> Result<(), EngineError> {
             let networks = self.networks()?;
             let _lock = networks.lock(FlockOperation::LockExclusive)?;
-            match networks.with_id(id).filter(|network| !network.is_default()) {
+            let of_bridge = |network: &Network| network.driver == Driver::Bridge && !network.is_default();
+            match networks.with_id(id).filter(of_bridge) {
                 Some(network) => Ok(Bridge::rest(state, &network.bridge())?),
                 None => Ok(()),
             }

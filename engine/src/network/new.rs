@@ -1,6 +1,9 @@
 //! New networks: what the user asks for is checked as a whole, and only then written.
 
-use super::{BRIDGE_NAME, Driver, ICC, MTU, Network, Networks, Pool, Pool6, is_predefined};
+use super::{
+    BRIDGE_NAME, Driver, ICC, MACVLAN_MODE, MTU, Network, Networks, PARENT, Pool, Pool6, is_predefined,
+    parent_mode,
+};
 use crate::container;
 use crate::error::EngineError;
 use crate::record::now;
@@ -105,6 +108,14 @@ pub enum NetworkOptionError {
         /// Name of the other network.
         name: String,
     },
+    /// A macvlan network without a parent.
+    #[error("a macvlan network needs a network device of this host: -o parent=DEVICE")]
+    NoParent,
+    /// A macvlan network without a subnet.
+    #[error(
+        "a macvlan network needs --subnet, the subnet of its parent device, and --gateway, the router there"
+    )]
+    NoParentSubnet,
     /// The bridge of another network has the name.
     #[error("network with name {1} already has the bridge {0}")]
     Bridge(String, String),
@@ -120,9 +131,12 @@ impl Networks {
     /// [`EngineError::Network`] when the host uses the subnet or has a device of the bridge's name.
     pub fn create(&self, options: &NetworkOptions) -> Result<Network, EngineError> {
         check_name(&options.name)?;
-        check_driver(&options.driver)?;
-        check_options(&options.options)?;
+        let driver = read_driver(&options.driver)?;
+        check_options(driver, &options.options)?;
         let asked = Asked::read(options)?;
+        if driver == Driver::Macvlan && asked.subnet.is_none() {
+            return Err(Wrong::NoParentSubnet.into());
+        }
         // Held to the end: two processes never choose the same subnet.
         let _lock = self.lock(FlockOperation::LockExclusive)?;
         let others = self.of_users()?;
@@ -133,7 +147,7 @@ impl Networks {
         let mut network = Network {
             id,
             name: options.name.clone(),
-            driver: Driver::Bridge,
+            driver,
             created: now(),
             internal: options.internal,
             attachable: options.attachable,
@@ -142,20 +156,30 @@ impl Networks {
             ipv4: None,
             ipv6: None,
         };
+        if let Some(parent) = network.parent() {
+            pool::check_parent(&parent.device).map_err(EngineError::NetworkSetup)?;
+        } else {
+            check_bridge(&network.bridge(), &others)?;
+        }
         let bridge = network.bridge();
-        if let Some(other) = others.iter().find(|other| other.bridge() == bridge) {
-            return Err(Wrong::Bridge(bridge, other.name.clone()).into());
-        }
-        if bridge == DEFAULT_BRIDGE {
-            return Err(Wrong::Bridge(bridge, super::DEFAULT.to_owned()).into());
-        }
-        pool::check_bridge(&bridge).map_err(EngineError::NetworkSetup)?;
-        let (ipv4, ipv6) = asked.settle(&bridge, &others, options.ipv6)?;
+        let (ipv4, ipv6) = asked.settle(driver, &bridge, &others, options.ipv6)?;
         (network.ipv4, network.ipv6) = (Some(ipv4), ipv6);
         self.write(&network)?;
         self.event(&network, "create", &[]);
         Ok(network)
     }
+}
+
+/// Checks that the bridge of a new network can have its name.
+fn check_bridge(bridge: &str, others: &[Network]) -> Result<(), EngineError> {
+    let taken = |other: &str| Err(Wrong::Bridge(bridge.to_owned(), other.to_owned()).into());
+    if let Some(other) = others.iter().find(|other| other.bridge() == bridge) {
+        return taken(&other.name);
+    }
+    if bridge == DEFAULT_BRIDGE {
+        return taken(super::DEFAULT);
+    }
+    pool::check_bridge(bridge).map_err(EngineError::NetworkSetup)
 }
 
 fn check_name(name: &str) -> Result<(), EngineError> {
@@ -174,20 +198,24 @@ fn check_name(name: &str) -> Result<(), EngineError> {
     }
 }
 
-fn check_driver(name: &str) -> Result<(), NetworkOptionError> {
+fn read_driver(name: &str) -> Result<Driver, NetworkOptionError> {
     let reason = match name {
-        "bridge" => return Ok(()),
+        "bridge" => return Ok(Driver::Bridge),
+        "macvlan" => return Ok(Driver::Macvlan),
         "host" => "only one instance of \"host\" network is allowed",
         "null" | "none" => "only one instance of \"null\" network is allowed",
         "overlay" => "it connects the hosts of a swarm, and there are no swarms",
-        "macvlan" | "ipvlan" => "kiln connects containers by bridges, leave -d out",
-        _ => "the drivers are bridge, and the predefined networks host and none",
+        "ipvlan" => "the driver macvlan connects containers to the network of a device as well",
+        _ => "the drivers are bridge and macvlan, and the predefined networks host and none",
     };
     Err(Wrong::Driver(name.to_owned(), reason))
 }
 
 /// Checks the options of the driver, so that none is ignored.
-fn check_options(options: &BTreeMap<String, String>) -> Result<(), NetworkOptionError> {
+fn check_options(driver: Driver, options: &BTreeMap<String, String>) -> Result<(), NetworkOptionError> {
+    if driver == Driver::Macvlan {
+        return check_macvlan(options);
+    }
     const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
     let boolean = |value: &str| {
         let value = value.to_ascii_lowercase();
@@ -201,8 +229,8 @@ fn check_options(options: &BTreeMap<String, String>) -> Result<(), NetworkOption
                 return wrong("the name of a network device has 1 to 15 characters");
             }
             (BRIDGE_NAME, _) => {}
-            (MTU, _) if value.parse::<u32>().is_ok_and(|mtu| (68..=65_535).contains(&mtu)) => {}
-            (MTU, _) => return wrong("the MTU is a number of bytes from 68 to 65535"),
+            (MTU, _) if is_mtu(value) => {}
+            (MTU, _) => return wrong(MTU_RANGE),
             (ICC | MASQUERADE | "isolate", None) => return wrong("it is true or false"),
             (ICC, Some(_)) | (MASQUERADE | "isolate", Some(true)) => {}
             (MASQUERADE, Some(false)) => {
@@ -216,6 +244,28 @@ fn check_options(options: &BTreeMap<String, String>) -> Result<(), NetworkOption
         }
     }
     Ok(())
+}
+
+fn check_macvlan(options: &BTreeMap<String, String>) -> Result<(), NetworkOptionError> {
+    for (name, value) in options {
+        let expected = match name.as_str() {
+            PARENT => continue,
+            MACVLAN_MODE if parent_mode(value).is_some() => continue,
+            MTU if is_mtu(value) => continue,
+            MACVLAN_MODE => "the modes are bridge, private, vepa and passthru",
+            MTU => MTU_RANGE,
+            _ => return Err(Wrong::Option(name.clone(), [PARENT, MACVLAN_MODE, MTU].join(", "))),
+        };
+        return Err(Wrong::Value(name.clone(), value.clone(), expected));
+    }
+    if options.contains_key(PARENT) { Ok(()) } else { Err(Wrong::NoParent) }
+}
+
+/// Description of the values of an MTU.
+const MTU_RANGE: &str = "the MTU is a number of bytes from 68 to 65535";
+
+fn is_mtu(text: &str) -> bool {
+    text.parse::<u32>().is_ok_and(|mtu| (68..=65_535).contains(&mtu))
 }
 
 /// Addresses that the user asks for, each checked by itself.
@@ -298,6 +348,7 @@ impl Asked {
     /// Completes the addresses: subnets that the user leaves open are chosen.
     fn settle(
         self,
+        driver: Driver,
         bridge: &str,
         others: &[Network],
         wants_ipv6: Option<bool>,
@@ -306,7 +357,10 @@ impl Asked {
             Some(subnet) => {
                 let taken = others.iter().filter_map(|other| Some((other, other.ipv4.as_ref()?.subnet)));
                 overlap(subnet, taken, |other| other.overlaps(subnet))?;
-                pool::check_subnet(subnet).map_err(EngineError::NetworkSetup)?;
+                // That of a macvlan network is the subnet of its parent.
+                if driver == Driver::Bridge {
+                    pool::check_subnet(subnet).map_err(EngineError::NetworkSetup)?;
+                }
                 subnet
             }
             None => {
@@ -321,10 +375,13 @@ impl Asked {
             (Some(subnet6), _) => {
                 let taken = others.iter().filter_map(|other| Some((other, other.ipv6.as_ref()?.subnet)));
                 overlap(subnet6, taken, |other| other.overlaps(subnet6))?;
-                pool::check_subnet6(subnet6).map_err(EngineError::NetworkSetup)?;
+                if driver == Driver::Bridge {
+                    pool::check_subnet6(subnet6).map_err(EngineError::NetworkSetup)?;
+                }
                 Some(subnet6)
             }
             (None, Some(false)) => None,
+            (None, _) if driver == Driver::Macvlan => None,
             (None, Some(true)) => Some(pool::local_subnet6(bridge)),
             (None, None) => pool::host_has_ipv6().then(|| pool::local_subnet6(bridge)),
         };

@@ -129,6 +129,18 @@ fn wrong_descriptions_leave_nothing() {
         check("is not permitted on predefined host network", &|options| options.name = "host".into());
         check("invalid network name", &|options| options.name = "a/b".into());
         check("only one instance of \"host\" network", &|options| options.driver = "host".into());
+        let macvlan = |options: &mut NetworkOptions, parent: &str| {
+            options.driver = "macvlan".into();
+            options.options = BTreeMap::from([(PARENT.into(), parent.into())]);
+        };
+        check("needs a network device", &|options| options.driver = "macvlan".into());
+        check("needs --subnet", &|options| macvlan(options, "eth0"));
+        for device in ["nosuch", "lo", "", "a/b", "0123456789abcdef"] {
+            check("-o parent interface does not exist on the host", &|options| {
+                subnet(options);
+                macvlan(options, device);
+            });
+        }
         check("no swarms", &|options| options.driver = "overlay".into());
     });
 }

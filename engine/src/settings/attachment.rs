@@ -1,6 +1,6 @@
 //! Networks that a container is connected to, and what it asks for in each.
 
-use crate::network::{Driver, Network};
+use crate::network::Network;
 use crate::record::Container;
 use crate::settings::{NetworkMode, Settings};
 use serde::{Deserialize, Serialize};
@@ -221,7 +221,7 @@ impl Container {
 pub(crate) fn way_out<'a>(
     all: impl Iterator<Item = (&'a Attachment, &'a Network)>,
 ) -> Option<&'a Attachment> {
-    let leading = all.filter(|(_, network)| network.driver == Driver::Bridge && !network.internal);
+    let leading = all.filter(|(_, network)| network.driver.connects() && !network.internal);
     let best = leading.min_by(|(a, _), (b, _)| (-a.priority, &a.name).cmp(&(-b.priority, &b.name)));
     best.map(|(attachment, _)| attachment)
 }
@@ -229,6 +229,7 @@ pub(crate) fn way_out<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::Driver;
     use kiln_network::dns::{Member, Membership};
     use std::collections::BTreeMap;
 
