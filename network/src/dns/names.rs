@@ -9,7 +9,6 @@ use super::{Order, Reply};
 use kiln_runtime::message;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
@@ -30,8 +29,6 @@ pub struct Names {
     stored: Stored,
     sockets: Sockets,
     link: Link,
-    /// Process that was started by this one, as a pidfd.
-    started: Option<OwnedFd>,
     revived: Option<Instant>,
 }
 
@@ -79,11 +76,10 @@ impl Names {
         // The monitor of a container that runs was killed if there is a file.
         let is_known = files.read(&member.id).is_some();
         files.write(&stored)?;
-        let mut started = None;
-        match enter(&dir, conf, &member.id, namespace, is_known, &mut started) {
+        match enter(&dir, conf, &member.id, namespace, is_known) {
             Ok((socket, sockets)) => {
                 let (link, conf, revived) = (Link::Connected(socket), conf.to_owned(), None);
-                Ok(Names { dir, conf, files, stored, sockets, link, started, revived })
+                Ok(Names { dir, conf, files, stored, sockets, link, revived })
             }
             Err(error) => {
                 files.remove(&member.id);
@@ -132,7 +128,6 @@ impl Names {
     /// # Errors
     /// Fails when the process cannot be started or does not reply.
     pub fn revive(&mut self) -> Result<(), NetworkError> {
-        self.reap();
         if self.revived.is_some_and(|time| time.elapsed() < REST) {
             self.link = Link::Waiting(timer()?);
             return Ok(());
@@ -141,7 +136,7 @@ impl Names {
         let id = self.stored.member.id.clone();
         let until = Instant::now() + PATIENCE;
         loop {
-            let socket = connect(&self.dir, &self.conf, until, &mut self.started);
+            let socket = connect(&self.dir, &self.conf, until);
             let socket = match socket {
                 Ok(socket) => socket,
                 Err(error) => {
@@ -161,16 +156,6 @@ impl Names {
             std::thread::sleep(PAUSE);
         }
     }
-
-    /// Waits for a process that was started by this one, if it has ended.
-    fn reap(&mut self) {
-        if let Some(pidfd) = &self.started {
-            let flags = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-            if !matches!(waitid(WaitId::PidFd(pidfd.as_fd()), flags), Ok(None)) {
-                self.started = None;
-            }
-        }
-    }
 }
 
 impl Drop for Names {
@@ -180,7 +165,6 @@ impl Drop for Names {
             let _ = ask(socket, &Order::Leave, &[]);
         }
         self.files.remove(&self.stored.member.id);
-        self.reap();
     }
 }
 
@@ -191,12 +175,11 @@ fn enter(
     id: &str,
     namespace: BorrowedFd<'_>,
     mut is_known: bool,
-    started: &mut Option<OwnedFd>,
 ) -> Result<(OwnedFd, Sockets), NetworkError> {
     let until = Instant::now() + PATIENCE;
     let mut made = None;
     while Instant::now() < until {
-        let socket = connect(dir, conf, until, started)?;
+        let socket = connect(dir, conf, until)?;
         let id = id.to_owned();
         if is_known {
             match ask(&socket, &Order::Take { id }, &[]) {
@@ -227,20 +210,16 @@ fn enter(
 }
 
 /// Connects with the process; starts it if there is none.
-fn connect(
-    dir: &Path,
-    conf: &Path,
-    until: Instant,
-    started: &mut Option<OwnedFd>,
-) -> Result<OwnedFd, NetworkError> {
+fn connect(dir: &Path, conf: &Path, until: Instant) -> Result<OwnedFd, NetworkError> {
     loop {
         if let Some(socket) = process::reach(dir)? {
             return Ok(socket);
         }
-        match process::start(dir, conf)? {
-            Some(pidfd) => *started = Some(pidfd),
-            None if Instant::now() > until => return Err(NetworkError::Names("reach", Errno::TIMEDOUT)),
-            None => std::thread::sleep(PAUSE),
+        if !process::start(dir, conf)? {
+            if Instant::now() > until {
+                return Err(NetworkError::Names("reach", Errno::TIMEDOUT));
+            }
+            std::thread::sleep(PAUSE);
         }
     }
 }

@@ -35,19 +35,26 @@ pub(super) fn reach(dir: &Path) -> Result<Option<OwnedFd>, NetworkError> {
     }
 }
 
-/// Forks the process, and returns its pidfd when it can be reached. `None` when another one is there, or was started at
-/// the same time.
-pub(super) fn start(dir: &Path, conf: &Path) -> Result<Option<OwnedFd>, NetworkError> {
+/// Forks the process; returns true when it can be reached, and false when another one is there, or was started at the
+/// same time.
+pub(super) fn start(dir: &Path, conf: &Path) -> Result<bool, NetworkError> {
     wait_for_threads()?;
     let (dir, conf) = (dir.to_owned(), conf.to_owned());
-    let (socket, pidfd) = fork_process(c"kiln-dns", move |socket| run(&dir, &conf, socket))?;
-    match message::receive_bytes(socket.as_fd()) {
-        Ok(Some(_)) => Ok(Some(pidfd)),
-        _ => {
-            while let Err(Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
-            Ok(None)
+    // The caller may outlive the process. An intermediate process ends at once, so that the host's init reaps the other.
+    let (socket, pidfd) = fork_process(c"kiln-dns", move |starter| {
+        let forked = fork_process(c"kiln-dns", move |socket| run(&dir, &conf, socket));
+        if forked.is_ok_and(|(socket, _)| has_begun(&socket)) {
+            let _ = rustix::net::send(&starter, b"1", SendFlags::NOSIGNAL);
         }
-    }
+    })?;
+    let is_started = has_begun(&socket);
+    while let Err(Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
+    Ok(is_started)
+}
+
+/// Waits for the message of a process that has begun, or for its end.
+fn has_begun(socket: &OwnedFd) -> bool {
+    matches!(message::receive_bytes(socket.as_fd()), Ok(Some(_)))
 }
 
 /// Waits for threads that have been joined: the kernel lists them for a moment. A process with others cannot be forked.

@@ -31,6 +31,8 @@ const WAITING: (usize, usize) = (256, 1024);
 const STREAMS: (usize, usize) = (16, 128);
 /// Time for which the process waits for its first member.
 const GRACE: Duration = Duration::from_secs(5);
+/// Pause when the host or the process has no descriptor or memory for a stream.
+const EXHAUSTED: Duration = Duration::from_millis(5);
 /// Token of the socket for monitors.
 const MONITORS: u64 = 0;
 
@@ -299,7 +301,14 @@ impl Server {
     fn accept_stream(&mut self, served: u64) {
         let Some(of) = self.served.get_mut(&served) else { return };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let Ok(socket) = rustix::net::accept_with(&of.sockets.streams, flags) else { return };
+        let socket = match rustix::net::accept_with(&of.sockets.streams, flags) {
+            Ok(socket) => socket,
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                // The stream stays in front of the listener, which would wake this loop at once.
+                return std::thread::sleep(EXHAUSTED);
+            }
+            Err(_) => return,
+        };
         // One that is too much is closed.
         if of.streams >= STREAMS.0 || self.streams >= STREAMS.1 {
             return;

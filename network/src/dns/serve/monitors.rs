@@ -3,7 +3,7 @@
 use super::super::sockets::Sockets;
 use super::super::zone::Zone;
 use super::super::{Order, Reply};
-use super::{Served, Server, Source};
+use super::{EXHAUSTED, Served, Server, Source};
 use kiln_runtime::message;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,13 @@ use std::collections::BTreeSet;
 impl Server {
     pub(super) fn accept_monitor(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let Ok(socket) = rustix::net::accept_with(&self.listener, flags) else { return };
+        let socket = match rustix::net::accept_with(&self.listener, flags) {
+            Ok(socket) => socket,
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                return std::thread::sleep(EXHAUSTED);
+            }
+            Err(_) => return,
+        };
         let own = rustix::process::geteuid();
         if !sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid == own || peer.uid.is_root()) {
             return;
