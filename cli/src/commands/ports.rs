@@ -131,9 +131,13 @@ pub(super) fn tell_of_exposure(container: &Container) {
     if open.is_empty() {
         return;
     }
-    let gateway = container.endpoint.as_ref().map(|endpoint| IpAddr::V4(endpoint.gateway));
+    let own = container.endpoints.iter().flat_map(|endpoint| {
+        let ipv6 = endpoint.ipv6.as_ref().map(|ipv6| IpAddr::V6(ipv6.gateway));
+        [Some(IpAddr::V4(endpoint.gateway)), ipv6]
+    });
+    let own: Vec<IpAddr> = own.flatten().collect();
     let addresses = kiln_network::host_addresses().unwrap_or_default();
-    let addresses = addresses.into_iter().filter(|address| Some(*address) != gateway);
+    let addresses = addresses.into_iter().filter(|address| !own.contains(address));
     if let Some(text) = exposure(&open, &addresses.collect::<Vec<_>>()) {
         ui::tell_line(&text);
     }

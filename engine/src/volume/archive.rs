@@ -19,7 +19,7 @@ use std::path::Path;
 /// Deepest directory that is merged with another one, in levels: each has two open descriptors.
 const DEEPEST: usize = 200;
 
-const OPTIONS: CopyOptions = CopyOptions { keeps_owners: true, follows: false };
+const OPTIONS: CopyOptions = CopyOptions { keeps_owners: true, follows: false, owner: None };
 
 impl Records {
     /// Writes the files of a volume as a tar.

@@ -10,7 +10,7 @@ use crate::error::{CliError, code};
 use crate::session::{self, Session};
 use crate::{text, ui};
 use kiln_engine::mount::{MountPoint, MountRequest, Wanted};
-use kiln_engine::{Container, Containers, Listed, NetworkMode, Owned, RunOptions, StartOptions};
+use kiln_engine::{Container, Containers, Listed, Owned, RunOptions, StartOptions};
 use kiln_image::digest::ImageId;
 use kiln_image::store::{Image, Store};
 use std::collections::BTreeSet;
@@ -134,7 +134,7 @@ impl Life<'_> {
 
     /// Creates and starts a container. Ports that another program takes in the meantime are chosen again.
     fn start(&self, image: &Image, mut options: RunOptions, kept: &Chosen) -> Result<Replaced, CliError> {
-        let has_choice = options.published.is_empty() && options.network == NetworkMode::Bridge;
+        let has_choice = options.published.is_empty() && options.network.has_networks();
         for attempt in 1.. {
             if has_choice {
                 let exposed = image.config.config.exposed_ports.keys().chain(&options.exposed);
