@@ -29,7 +29,7 @@ pub(crate) struct Endpoints {
     ends: Vec<End>,
     /// Network namespace without connections, until the container's process has entered it.
     isolated: Option<OwnedFd>,
-    store: PathBuf,
+    pub(crate) store: PathBuf,
     pub(crate) state: PathBuf,
     /// Names in networks of users.
     pub(crate) names: Option<Names>,

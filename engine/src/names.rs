@@ -3,43 +3,46 @@
 use crate::endpoints::Endpoints;
 use crate::error::EngineError;
 use crate::network::DEFAULT;
-use crate::record::Container;
+use crate::record::{Container, Endpoint};
 use crate::settings::attachment::Attachment;
+use kiln_image::digest::Digest;
 use kiln_network::dns::{Member, Membership, Names};
 use kiln_runtime::cgroup::Groups;
 use rustix::fd::BorrowedFd;
 use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 impl Container {
-    /// True when it is in a network of users: a name server knows the other containers there.
+    /// True while it runs in a network of users: a name server knows the other containers there.
     pub(crate) fn has_names(&self) -> bool {
-        self.named_attachments().next().is_some()
+        self.named().next().is_some()
     }
 
-    fn named_attachments(&self) -> impl Iterator<Item = &Attachment> {
-        let has_networks = self.settings.network.has_networks();
-        let attachments = self.settings.attachments.iter().flatten().filter(move |_| has_networks);
-        attachments.filter(|attachment| attachment.name != DEFAULT)
+    /// Its endpoints in networks of users, with what it asks for there.
+    fn named(&self) -> impl Iterator<Item = (&Attachment, &Endpoint)> {
+        let attachments = self.settings.attachments.iter().flatten();
+        let of_users = attachments.filter(|attachment| attachment.name != DEFAULT);
+        of_users.filter_map(|attachment| {
+            let endpoint = self.endpoints.iter().find(|endpoint| endpoint.network == attachment.network)?;
+            Some((attachment, endpoint))
+        })
     }
 
     /// What the name server needs to know about the container.
     pub(crate) fn member(&self) -> Member {
-        let membership = |attachment: &Attachment| {
-            let endpoint = self.endpoints.iter().find(|endpoint| endpoint.network == attachment.network);
-            let addresses = endpoint.map(|endpoint| {
-                let ipv6 = endpoint.ipv6.as_ref().map(|ipv6| IpAddr::V6(ipv6.address));
-                [Some(IpAddr::V4(endpoint.address)), ipv6].into_iter().flatten().collect()
-            });
+        let membership = |(attachment, endpoint): (&Attachment, &Endpoint)| {
+            let ipv6 = endpoint.ipv6.as_ref().map(|ipv6| IpAddr::V6(ipv6.address));
             Membership {
                 network: attachment.name.clone(),
-                addresses: addresses.unwrap_or_default(),
+                addresses: [Some(IpAddr::V4(endpoint.address)), ipv6].into_iter().flatten().collect(),
                 names: self.names_in(attachment),
             }
         };
         let servers = &self.settings.resolution.servers;
         Member {
             id: self.id.clone(),
-            networks: self.named_attachments().map(membership).collect(),
+            networks: self.named().map(membership).collect(),
             servers: servers.iter().filter_map(|server| server.parse().ok()).collect(),
             forwards: self.endpoints.iter().any(|endpoint| !endpoint.internal),
         }
@@ -61,9 +64,15 @@ impl Endpoints {
             return Ok(names.update(&member)?);
         }
         let Some(namespace) = self.namespace() else { return Ok(()) };
-        let names = Names::join(&self.state, &member, namespace)?;
+        let names = Names::join(&self.state_of_names(), &member, namespace)?;
         self.names = Some(names);
         Ok(())
+    }
+
+    /// Directory for the name server of this store: networks of other stores have other containers under the same names.
+    fn state_of_names(&self) -> PathBuf {
+        let digest = Digest::of(self.store.as_os_str().as_bytes());
+        self.state.join("stores").join(&digest.hex()[..16])
     }
 
     /// Descriptor that can be read when [`Endpoints::revive_names`] is to be called; `None` without names.

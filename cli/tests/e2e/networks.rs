@@ -481,3 +481,102 @@ fn containers_are_in_the_network_of_a_device() {
     assert!(reaches(&fixture, "one", &address(&fixture, "two", "office")));
     fixture.ok("rm -f one two");
 }
+
+/// Waits for a change that no file and no output shows.
+#[track_caller]
+fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !holds() {
+        assert!(began.elapsed().as_secs() < 60, "{what} is waited for");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// Addresses of a name in a container, in order; empty for a name that does not exist.
+fn look_up(fixture: &Fixture, container: &str, name: &str) -> Vec<String> {
+    let done = fixture.kiln(&["exec", container, "nslookup", "-type=a", name]);
+    let lines = done.out.lines().skip_while(|line| !line.starts_with("Name:"));
+    let mut found: Vec<String> =
+        lines.filter_map(|line| line.strip_prefix("Address:")).map(|text| text.trim().to_owned()).collect();
+    found.sort();
+    found
+}
+
+/// Pids of name servers of this store, by the file that they hold.
+fn name_servers(fixture: &Fixture) -> Vec<i32> {
+    let root = fixture.root().display().to_string();
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let own = all.filter(|entry| {
+        let is_server =
+            std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name == "kiln-dns\n");
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        is_server && String::from_utf8_lossy(&environment).contains(&root)
+    });
+    own.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+#[test]
+fn containers_know_each_other_by_name() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let _networks = Networks::create(&fixture, &["web", "other"]);
+    start(&fixture, "--name server --network web --network-alias www -h host1");
+    start(&fixture, "--name asker --network web");
+    start(&fixture, "--name stranger --network other");
+    start(&fixture, "--name plain");
+    let server = vec![address(&fixture, "server", "web")];
+    let id = fixture.ok("ps -q --filter name=server");
+    for name in ["server", "SERVER", "www", id.trim(), "server.web"] {
+        assert_eq!(look_up(&fixture, "asker", name), server, "{name}");
+    }
+    assert!(reaches(&fixture, "asker", "www"));
+    let conf = inside(&fixture, "asker", "cat /etc/resolv.conf");
+    assert!(conf.contains("nameserver 127.0.0.11\n") && conf.contains("ndots:0"), "{conf}");
+    let pointer = inside(&fixture, "asker", &format!("nslookup {}", server[0]));
+    assert!(pointer.contains("name = server.web"), "{pointer}");
+    // Other networks have other names.
+    assert_eq!(look_up(&fixture, "stranger", "server"), Vec::<String>::new());
+    assert!(!inside(&fixture, "plain", "cat /etc/resolv.conf").contains("127.0.0.11"));
+    // Several containers of one alias.
+    start(&fixture, "--name second --network name=web,alias=www");
+    let mut both = [server.clone(), vec![address(&fixture, "second", "web")]].concat();
+    both.sort();
+    assert_eq!(look_up(&fixture, "asker", "www"), both);
+    // Names come and go with connections, ends and new names.
+    fixture.ok("network connect --alias db web stranger");
+    let stranger = vec![address(&fixture, "stranger", "web")];
+    assert_eq!(look_up(&fixture, "asker", "db"), stranger);
+    assert_eq!(look_up(&fixture, "stranger", "server"), server);
+    fixture.ok("network connect web plain");
+    assert_eq!(look_up(&fixture, "plain", "server"), server);
+    fixture.ok("network disconnect web plain");
+    assert!(!inside(&fixture, "plain", "cat /etc/resolv.conf").contains("127.0.0.11"));
+    fixture.ok("network disconnect web stranger");
+    assert_eq!(look_up(&fixture, "asker", "db"), Vec::<String>::new());
+    fixture.ok("rename server renamed");
+    eventually("the new name", || look_up(&fixture, "asker", "renamed") == server);
+    assert_eq!(look_up(&fixture, "asker", "server"), Vec::<String>::new());
+    fixture.ok("rm -f second");
+    assert_eq!(look_up(&fixture, "asker", "www"), server);
+    // One process serves all, and another one after its end.
+    let before = name_servers(&fixture);
+    assert_eq!(before.len(), 1);
+    let pid = rustix::process::Pid::from_raw(before[0]).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(look_up(&fixture, "asker", "renamed"), server, "no query is lost");
+    eventually("another name server", || name_servers(&fixture).iter().any(|pid| *pid != before[0]));
+    // Names stay when the monitors are killed, and with further monitors.
+    for pid in crate::orphans::monitors(&fixture) {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    assert_eq!(look_up(&fixture, "asker", "renamed"), server);
+    for name in ["asker", "renamed", "stranger", "plain"] {
+        fixture.ok(&format!("start {name}"));
+    }
+    assert_eq!(look_up(&fixture, "asker", "renamed"), server);
+    fixture.ok("restart -t 0 renamed");
+    assert_eq!(look_up(&fixture, "asker", "renamed"), [address(&fixture, "renamed", "web")]);
+    fixture.ok("rm -f renamed asker stranger plain");
+    eventually("the end of the name server", || name_servers(&fixture).is_empty());
+}

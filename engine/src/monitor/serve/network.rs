@@ -48,8 +48,8 @@ impl Serving {
         let before = endpoints.networks();
         let changed = change(endpoints, &self.owned.container, program.process.pid);
         let (after, records) = (endpoints.networks(), endpoints.records());
-        let old = std::mem::replace(&mut self.owned.container.endpoints, records.clone());
         let had_names = self.owned.container.has_names();
+        let old = std::mem::replace(&mut self.owned.container.endpoints, records.clone());
         let recorded =
             self.owned.records.change(&self.request.id, |record| record.endpoints.clone_from(&records))?;
         if let Some(record) = recorded {
