@@ -127,12 +127,13 @@ fn read_file(path: &Path) -> Result<ConfigFile, CliError> {
 fn keychain() -> Keychain {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let inline = std::env::var("DOCKER_AUTH_CONFIG").ok().filter(|text| !text.is_empty());
+    let path = std::env::var_os("PATH").unwrap_or_default();
     if let Some(file) = variable("REGISTRY_AUTH_FILE") {
-        return Keychain { inline, files: vec![file] };
+        return Keychain { inline, files: vec![file], path };
     }
     let docker = variable("DOCKER_CONFIG").or_else(|| home().map(|home| home.join(".docker")));
     let podman = [variable("XDG_RUNTIME_DIR"), home().map(|home| home.join(".config"))];
     let podman = podman.into_iter().flatten().map(|dir| dir.join("containers/auth.json"));
     let files = docker.map(|dir| dir.join("config.json")).into_iter().chain(podman).collect();
-    Keychain { inline, files }
+    Keychain { inline, files, path }
 }

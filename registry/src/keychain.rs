@@ -12,6 +12,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -43,6 +44,8 @@ pub struct Keychain {
     pub inline: Option<String>,
     /// Files in the order in which they are read; new credentials are written to the first.
     pub files: Vec<PathBuf>,
+    /// Value of the variable `PATH`, for a helper that no file names.
+    pub path: OsString,
 }
 
 /// Place where credentials are kept.
@@ -111,7 +114,7 @@ impl Keychain {
         let (mut whole, config) = read(path)?;
         let name = match config.helper(host) {
             Some(name) => Some(name.to_owned()),
-            None if config.auths.is_empty() => helper::installed(),
+            None if config.auths.is_empty() => helper::installed(&self.path),
             None => None,
         };
         let key = &keys(host)[0];
@@ -291,7 +294,7 @@ mod tests {
     fn credentials_of_config_files_are_found() {
         let text = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"},"quay.io":{"identitytoken":"t"},
             "r.example:5000":{"username":"a","password":"b"},"r.example:5000/team":{"auth":"dDp0"}}}"#;
-        let keychain = Keychain { inline: Some(text.into()), files: Vec::new() };
+        let keychain = Keychain { inline: Some(text.into()), ..Keychain::default() };
         let find = |host: &str, repository: &str| keychain.find(host, repository).unwrap();
         assert_eq!(find("docker.io", ""), Some(basic("u", "p")));
         assert_eq!(find("registry-1.docker.io", "library/busybox"), Some(basic("u", "p")));
@@ -299,7 +302,7 @@ mod tests {
         assert_eq!(find("r.example:5000", "teams/x"), Some(basic("a", "b")));
         assert_eq!(find("r.example:5000", "team/x"), Some(basic("t", "t")));
         assert_eq!(find("other", "x"), None);
-        let broken = Keychain { inline: Some("{".into()), files: Vec::new() };
+        let broken = Keychain { inline: Some("{".into()), ..Keychain::default() };
         assert!(matches!(broken.find("x", ""), Err(AuthError::Config(..))));
     }
 
@@ -307,7 +310,7 @@ mod tests {
     fn credentials_are_kept_and_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (dir.path().join("new/config.json"), dir.path().join("auth.json"));
-        let keychain = Keychain { inline: None, files: vec![first.clone(), second.clone()] };
+        let keychain = Keychain { files: vec![first.clone(), second.clone()], ..Keychain::default() };
         assert_eq!(keychain.store("r.example", "u", &basic("u", "p")).unwrap(), Place::File(first.clone()));
         assert_eq!(fs::metadata(&first).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(
@@ -338,7 +341,7 @@ mod tests {
         let (link, target) = (dir.path().join("link"), dir.path().join("target"));
         fs::write(&target, "").unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
-        let keychain = Keychain { inline: None, files: vec![link.clone()] };
+        let keychain = Keychain { files: vec![link.clone()], ..Keychain::default() };
         keychain.store("r.example", "u", &basic("u", "p")).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(fs::read_to_string(&target).unwrap().contains("dTpw"));

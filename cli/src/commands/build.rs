@@ -207,7 +207,7 @@ pub(super) fn carry_out<T>(
     let aliases = load_layouts(&session.store, &contexts, &platform)?;
     let mut registry = session.config.registry.clone();
     if let Some(file) = &build.authfile {
-        registry.keychain = Keychain { inline: None, files: vec![file.clone()] };
+        registry.keychain = Keychain { files: vec![file.clone()], ..Keychain::default() };
     }
     let progress = Arc::new(Progress::new(style));
     let cancel = workshop.stopper.begin(&progress);

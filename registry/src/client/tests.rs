@@ -117,7 +117,7 @@ fn serve<S: Read + Write>(stream: S, answer: &dyn Fn(&Seen) -> Reply, log: &Mute
 /// Client that trusts the certificate of the tests, and has credentials for `authority`.
 fn client(authority: &str, entry: &str) -> Client {
     let inline = Some(format!(r#"{{"auths":{{"{authority}":{entry}}}}}"#));
-    let settings = Settings { keychain: Keychain { inline, files: Vec::new() }, ..Settings::default() };
+    let settings = Settings { keychain: Keychain { inline, ..Keychain::default() }, ..Settings::default() };
     let client = Client::new(&settings).unwrap();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(CERTIFICATE).unwrap()).unwrap();

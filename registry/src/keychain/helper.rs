@@ -4,6 +4,7 @@ use super::Credentials;
 use crate::auth::AuthError;
 use serde::Deserialize;
 use serde_json::json;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -62,10 +63,9 @@ pub(super) fn erase(name: &str, server: &str) -> Result<bool, AuthError> {
     }
 }
 
-/// Helper that Docker uses on Linux when no file names one, if it is installed.
-pub(super) fn installed() -> Option<String> {
-    let path = std::env::var_os("PATH")?;
-    let has = |program: &str| std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
+/// Helper that Docker uses on Linux when no file names one, if it is installed in one of the directories of `path`.
+pub(super) fn installed(path: &OsStr) -> Option<String> {
+    let has = |program: &str| std::env::split_paths(path).any(|dir| dir.join(program).is_file());
     let name = if has("pass") { "pass" } else { "secretservice" };
     has(&format!("docker-credential-{name}")).then(|| name.to_owned())
 }
