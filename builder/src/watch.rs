@@ -30,9 +30,6 @@ const CHANGES: WatchFlags = WatchFlags::CLOSE_WRITE
     .union(WatchFlags::ONLYDIR)
     .union(WatchFlags::DONT_FOLLOW)
     .union(WatchFlags::EXCL_UNLINK);
-/// Times of files come from a clock that is at most this far behind.
-const COARSENESS: Duration = Duration::from_millis(20);
-
 /// Failure to watch files.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
@@ -120,7 +117,7 @@ impl Watcher {
         let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let queue = new_queue()?;
         let mut watcher = Watcher { queue, roots, spots: BTreeMap::new(), changed: BTreeSet::new() };
-        watcher.enter_all(Since::Time(since.saturating_sub(COARSENESS)))?;
+        watcher.enter_all(Since::Time(since.saturating_sub(coarseness())))?;
         Ok(watcher)
     }
 
@@ -294,6 +291,12 @@ impl Since {
             Since::Time(time) => metadata.is_some_and(|metadata| changed(metadata) >= time),
         }
     }
+}
+
+/// Longest time by which the clock of files is behind: one tick of the kernel.
+fn coarseness() -> Duration {
+    let tick = rustix::time::clock_getres(rustix::time::ClockId::RealtimeCoarse);
+    Duration::new(tick.tv_sec.max(0) as u64, tick.tv_nsec as u32)
 }
 
 fn new_queue() -> Result<OwnedFd, WatchError> {
