@@ -9,6 +9,7 @@ use kiln_image::sys::{CallError, Named};
 use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fdatasync, ftruncate, open};
 use rustix::io::Errno;
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Number of files in the store.
@@ -34,9 +35,7 @@ pub(crate) fn keep(root: &Path) {
     for number in (0..FILES).rev() {
         let path = file(root, number);
         let made = match open(&path, flags, Mode::RUSR | Mode::WUSR) {
-            Err(Errno::NOENT) if fs::create_dir(dir(root)).is_ok() => {
-                open(&path, flags, Mode::RUSR | Mode::WUSR)
-            }
+            Err(Errno::NOENT) if make_dir(root) => open(&path, flags, Mode::RUSR | Mode::WUSR),
             made => made,
         };
         let allocated = match made {
@@ -48,6 +47,11 @@ pub(crate) fn keep(root: &Path) {
             return;
         }
     }
+}
+
+/// Creates the directory, which only the owner of the store can enter.
+fn make_dir(root: &Path) -> bool {
+    fs::DirBuilder::new().mode(0o700).create(dir(root)).is_ok()
 }
 
 /// Writes `bytes` to a new file at `path` in the space of one of the files.
