@@ -120,7 +120,8 @@ impl Life<'_> {
             kept.extend(ports::chosen(old));
             stop_one(self.containers, old, None, &before.patience(old))?;
             stopped();
-            self.containers.remove(&Listed::Sound(old.clone()), true)?;
+            // Removed by the new one when that exists: its volumes belong to one of them at any moment.
+            options.replaces = true;
         }
         let started = self.start(&image, options, &kept);
         drop(using);
