@@ -49,6 +49,7 @@ fn measure(kiln: &Path, rounds: usize, mebibytes: usize) -> Outcome<()> {
     bench.row("kiln build of testdata/hello, all cached", &[&kiln, "build", "-q", "-t", "hello", &hello])?;
     bench.row("kiln run --rm hello", &[&kiln, "run", "--rm", "hello"])?;
     bench.row("kiln run --rm --network none hello", &[&kiln, "run", "--rm", "--network", "none", "hello"])?;
+    bench.objects(&kiln)?;
     let long = Bench { rounds: rounds.min(3), ..bench };
     // The longest path through the graph takes two seconds; on two processors it is half of the work.
     let sleeps = long.stages("sleeps", 6, "sleep 2")?;
@@ -122,11 +123,59 @@ impl Bench {
         }
     }
 
+    /// Rows about volumes, networks and a container that runs.
+    fn objects(&self, kiln: &str) -> Outcome<()> {
+        self.row_undone(
+            "kiln volume create",
+            &[kiln, "volume", "create", "bench"],
+            &[kiln, "volume", "rm", "bench"],
+        )?;
+        self.row_undone(
+            "kiln network create",
+            &[kiln, "network", "create", "bench"],
+            &[kiln, "network", "rm", "bench"],
+        )?;
+        self.run(&[kiln, "network", "create", "bench"])?;
+        let outcome = (|| {
+            self.row(
+                "kiln run --rm --network USERS hello",
+                &[kiln, "run", "--rm", "--network", "bench", "hello"],
+            )?;
+            self.run(&[
+                kiln,
+                "run",
+                "-d",
+                "--name",
+                "idle",
+                "--network",
+                "bench",
+                "busybox",
+                "sleep",
+                "9999",
+            ])?;
+            self.row("kiln exec true", &[kiln, "exec", "idle", "true"])?;
+            self.row("kiln run -d", &[kiln, "run", "-d", "--rm", "hello"])?;
+            self.row("kiln ps", &[kiln, "ps"])
+        })();
+        self.run(&[kiln, "rm", "-f", "idle"])?;
+        self.run(&[kiln, "network", "rm", "bench"])?;
+        outcome
+    }
+
     fn row(&self, name: &str, words: &[&str]) -> Outcome<()> {
-        self.run(words)?;
+        self.row_undone(name, words, &[])
+    }
+
+    /// Like [`Bench::row`], with a command after each one that is not measured.
+    fn row_undone(&self, name: &str, words: &[&str], undo: &[&str]) -> Outcome<()> {
+        let once = || {
+            let took = self.run(words)?;
+            if undo.is_empty() { Ok(took) } else { self.run(undo).map(|_| took) }
+        };
+        once()?;
         let mut times = Samples::default();
         for _ in 0..self.rounds.max(1) {
-            times.push(self.run(words)?.as_secs_f64() * 1e3);
+            times.push(once()?.as_secs_f64() * 1e3);
         }
         println!("| {name} | {:.1} | {:.1} | {:.1} |", times.min(), times.median(), times.p90());
         Ok(())
