@@ -63,8 +63,7 @@ fn inspect_and_history_describe_an_image() {
     assert_eq!(value("{{.ID}}"), value("{{.Id}}"));
     let missing = fixture.words("inspect nothing");
     assert_eq!((missing.code, missing.out.as_str()), (1, "[]\n"));
-    let expected =
-        "ERROR: No such object: nothing\nhint: `kiln images` and `kiln ps -a` list what there is\n";
+    let expected = "ERROR: No such object: nothing\nhint: `kiln images`, `kiln ps -a`, `kiln network ls` and `kiln volume ls` list what there is\n";
     assert_eq!(missing.err, expected);
 
     let history = fixture
