@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tracing::debug;
 
@@ -57,14 +57,15 @@ pub enum Place {
     Helper(String),
 }
 
+/// What is known here of a file. Go programs write `null` for what they have none of.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ConfigFile {
-    auths: BTreeMap<String, AuthEntry>,
+    auths: Option<BTreeMap<String, Option<AuthEntry>>>,
     #[serde(rename = "credsStore")]
     store: Option<String>,
     #[serde(rename = "credHelpers")]
-    helpers: BTreeMap<String, String>,
+    helpers: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -88,7 +89,7 @@ impl Keychain {
             return Ok(Some(found));
         }
         for path in &self.files {
-            let Ok(text) = fs::read_to_string(path) else { continue };
+            let Ok(text) = text_of(path) else { continue };
             let config = parse(&text, &path.display().to_string())?;
             let found = match config.helper(host) {
                 Some(name) => {
@@ -111,15 +112,18 @@ impl Keychain {
     /// Fails when the file is malformed or cannot be written, and when the helper fails.
     pub fn store(&self, host: &str, user: &str, credentials: &Credentials) -> Result<Place, AuthError> {
         let path = self.files.first().ok_or(AuthError::NoFile)?;
+        let _lock = lock(path)?;
         let (mut whole, config) = read(path)?;
         let name = match config.helper(host) {
             Some(name) => Some(name.to_owned()),
-            None if config.auths.is_empty() => helper::installed(&self.path),
+            None if config.auths.as_ref().is_none_or(BTreeMap::is_empty) => helper::installed(&self.path),
             None => None,
         };
         let key = &keys(host)[0];
-        let auths = whole.entry("auths").or_insert_with(|| json!({}));
-        let auths = auths.as_object_mut().expect("the file has been read as credentials");
+        if !whole.get("auths").is_some_and(Value::is_object) {
+            whole.insert("auths".to_owned(), json!({}));
+        }
+        let auths = whole["auths"].as_object_mut().expect("the line above makes it one");
         keys(host).iter().for_each(|key| drop(auths.remove(key)));
         let (entry, place) = match &name {
             Some(name) => {
@@ -146,6 +150,7 @@ impl Keychain {
             if !path.exists() {
                 continue;
             }
+            let _lock = lock(path)?;
             let (mut whole, config) = read(path)?;
             if let Some(name) = config.helper(host) {
                 is_erased |= helper::erase(name, &keys(host)[0])?;
@@ -163,15 +168,52 @@ impl Keychain {
 }
 
 fn parse(text: &str, name: &str) -> Result<ConfigFile, AuthError> {
+    let failed = |error| AuthError::Config(name.to_owned(), error);
     // Some tools write an empty file first.
     let text = if text.trim().is_empty() { "{}" } else { text };
-    serde_json::from_str(text).map_err(|error| AuthError::Config(name.to_owned(), error))
+    // Of a key that is there twice the last one counts, as in Go.
+    let value: Value = serde_json::from_str(text).map_err(failed)?;
+    serde_json::from_value(value).map_err(failed)
+}
+
+/// Text of a regular file.
+fn text_of(path: &Path) -> io::Result<String> {
+    match fs::metadata(path)?.is_file() {
+        true => fs::read_to_string(path),
+        false => Err(io::Error::other("it is not a regular file")),
+    }
+}
+
+/// Locks the directory of a file while the file is changed, and creates the directory if it is missing: a login that is made at
+/// the same time must not be lost.
+fn lock(path: &Path) -> Result<File, AuthError> {
+    let failed = |error| AuthError::Write(path.to_owned(), error);
+    let target = target_of(path);
+    let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    let dir = File::open(dir).map_err(failed)?;
+    dir.lock().map_err(failed)?;
+    Ok(dir)
+}
+
+/// The file that a path leads to, also by links whose target does not exist.
+fn target_of(path: &Path) -> PathBuf {
+    /// Most links that are followed, as in the kernel.
+    const LINKS: usize = 40;
+    let mut target = path.to_owned();
+    for _ in 0..LINKS {
+        match fs::read_link(&target) {
+            Ok(next) => target = target.parent().unwrap_or(Path::new(".")).join(next),
+            Err(_) => break,
+        }
+    }
+    target
 }
 
 /// Reads a file: all of it, and what is known here. A missing one is empty.
 fn read(path: &Path) -> Result<(Map<String, Value>, ConfigFile), AuthError> {
     let name = path.display().to_string();
-    let text = match fs::read_to_string(path) {
+    let text = match text_of(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(AuthError::Config(name, serde_json::Error::io(error))),
@@ -182,21 +224,27 @@ fn read(path: &Path) -> Result<(Map<String, Value>, ConfigFile), AuthError> {
     Ok((whole, config))
 }
 
-/// Replaces a file by a rename; only its owner can read the new one. A link stays, and its target is replaced.
+/// Replaces a file by a rename. Owner and mode are those of the old one, and a new one can be read by its owner alone. A link
+/// stays, and its target is replaced.
 fn replace(path: &Path, whole: &Map<String, Value>) -> Result<(), AuthError> {
     let failed = |error| AuthError::Write(path.to_owned(), error);
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let target = target_of(path);
     let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
     let mut text = Vec::new();
     let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
     let mut writer = serde_json::Serializer::with_formatter(&mut text, tabs);
     whole.serialize(&mut writer).map_err(|error| failed(error.into()))?;
-    let new = dir.join(format!(".{}.{}", file_name(&target), std::process::id()));
+    // Under the lock there is one at a time, and one that a killed process has left is used again.
+    let new = dir.join(format!(".{}.new", file_name(&target)));
     let written = (|| {
         let mut options = fs::OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&text)?;
+        if let Ok(old) = fs::metadata(&target) {
+            file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))?;
+            // Without privileges both are files of the caller.
+            let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
+        }
         file.sync_all()?;
         fs::rename(&new, &target)
     })();
@@ -250,7 +298,9 @@ pub fn host_of(text: &str) -> String {
 impl ConfigFile {
     /// Helper that has the credentials of a host.
     fn helper(&self, host: &str) -> Option<&str> {
-        let named = keys(host).iter().find_map(|key| self.helpers.get(key)).or(self.store.as_ref());
+        let helpers = self.helpers.as_ref();
+        let named = helpers.and_then(|helpers| keys(host).iter().find_map(|key| helpers.get(key)));
+        let named = named.or(self.store.as_ref());
         named.map(String::as_str).filter(|name| !name.is_empty())
     }
 
@@ -260,8 +310,8 @@ impl ConfigFile {
         let mut parts: Vec<String> =
             ends.filter(|end| *end > 0).map(|end| format!("{host}/{}", &repository[..end])).collect();
         parts.reverse();
-        let entry = parts.iter().chain(&keys(host)).find_map(|key| self.auths.get(key))?;
-        entry.credentials()
+        let auths = self.auths.as_ref()?;
+        parts.iter().chain(&keys(host)).find_map(|key| auths.get(key))?.as_ref()?.credentials()
     }
 }
 
@@ -284,7 +334,6 @@ impl AuthEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     fn basic(user: &str, password: &str) -> Credentials {
         Credentials::Basic(user.to_owned(), password.to_owned())
@@ -336,6 +385,44 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_written_as_null_by_other_programs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let keychain = Keychain { files: vec![path.clone()], ..Keychain::default() };
+        for text in [
+            r#"{"auths":null,"credHelpers":null,"credsStore":null}"#,
+            r#"{"auths":{"r.example":null}}"#,
+            r#"{"auths":{},"auths":{"other":{"auth":"dTpw"}}}"#,
+            "",
+        ] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(keychain.find("r.example", "x").unwrap(), None, "{text}");
+            keychain.store("r.example", "u", &basic("u", "p")).unwrap();
+            assert_eq!(keychain.find("r.example", "x").unwrap(), Some(basic("u", "p")), "{text}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        keychain.erase("r.example").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640, "the mode stays");
+    }
+
+    #[test]
+    fn logins_at_once_are_all_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let keychain = Keychain { files: vec![dir.path().join("new/config.json")], ..Keychain::default() };
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let keychain = &keychain;
+                scope.spawn(move || {
+                    keychain.store(&format!("r{number}.example"), "u", &basic("u", "p")).unwrap()
+                });
+            }
+        });
+        for number in 0..8 {
+            assert_eq!(keychain.find(&format!("r{number}.example"), "").unwrap(), Some(basic("u", "p")));
+        }
+    }
+
+    #[test]
     fn links_to_files_stay() {
         let dir = tempfile::tempdir().unwrap();
         let (link, target) = (dir.path().join("link"), dir.path().join("target"));
@@ -345,6 +432,10 @@ mod tests {
         keychain.store("r.example", "u", &basic("u", "p")).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(fs::read_to_string(&target).unwrap().contains("dTpw"));
+        // Also one whose target is missing.
+        fs::remove_file(&target).unwrap();
+        keychain.store("r.example", "u", &basic("u", "p")).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && target.exists());
     }
 
     #[test]

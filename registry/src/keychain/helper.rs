@@ -7,8 +7,8 @@ use serde_json::json;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 /// Longest wait for a helper; it may ask its user to unlock a store.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -51,7 +51,9 @@ pub(super) fn store(
         Credentials::Identity(token) => (TOKEN_USER, token),
     };
     let request = json!({ "ServerURL": server, "Username": user, "Secret": secret });
-    run(name, "store", &request.to_string())?.map(drop).map_err(|reason| failed(name, reason))
+    // Some print their input when they fail.
+    let hidden = |reason: String| reason.replace(secret.as_str(), "********");
+    run(name, "store", &request.to_string())?.map(drop).map_err(|reason| failed(name, hidden(reason)))
 }
 
 /// Forgets the credentials for a server; false when there are none.
@@ -78,6 +80,20 @@ fn failed(name: &str, reason: String) -> AuthError {
     AuthError::Helper { helper: format!("docker-credential-{name}"), reason }
 }
 
+/// Reads a stream on a new thread, to its end. Nothing is sent when it is too long.
+fn reader(from: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read before an error is all.
+        let _ = from.map(|from| from.take(LONGEST + 1).read_to_end(&mut bytes));
+        if bytes.len() as u64 <= LONGEST {
+            let _ = sender.send(String::from_utf8_lossy(&bytes).trim().to_owned());
+        }
+    });
+    receiver
+}
+
 /// Runs a helper; returns its answer, or what it printed when its exit code is not 0.
 fn run(name: &str, action: &str, input: &str) -> Result<Result<String, String>, AuthError> {
     if name.contains('/') {
@@ -99,24 +115,21 @@ fn run(name: &str, action: &str, input: &str) -> Result<Result<String, String>, 
         // One that needs no input may have ended.
         let _ = stdin.write_all(input.as_bytes());
     }
-    let (sender, receiver) = mpsc::channel();
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    std::thread::spawn(move || {
-        let read = |from: Option<&mut dyn Read>| {
-            let mut bytes = Vec::new();
-            let done = from.map(|from| from.take(LONGEST).read_to_end(&mut bytes));
-            done.and_then(Result::ok).map(|_| String::from_utf8_lossy(&bytes).trim().to_owned())
+    let until = Instant::now() + PATIENCE;
+    let (out, error) = (reader(child.stdout.take()), reader(child.stderr.take()));
+    let mut answers =
+        [out, error].map(|from| from.recv_timeout(until.saturating_duration_since(Instant::now())));
+    if let Some(missing) = answers.iter().find_map(|answer| answer.as_ref().err()) {
+        let reason = match missing {
+            RecvTimeoutError::Timeout => format!("it did not answer within {} seconds", PATIENCE.as_secs()),
+            RecvTimeoutError::Disconnected => "its answer is longer than 1 MiB".to_owned(),
         };
-        let (mut stdout, mut stderr) = (stdout, stderr);
-        let out = read(stdout.as_mut().map(|from| from as &mut dyn Read)).unwrap_or_default();
-        let error = read(stderr.as_mut().map(|from| from as &mut dyn Read)).unwrap_or_default();
-        let _ = sender.send((out, error));
-    });
-    let Ok((out, error)) = receiver.recv_timeout(PATIENCE) else {
         let _ = child.kill();
         let _ = child.wait();
-        return Err(failed(name, format!("it did not answer within {} seconds", PATIENCE.as_secs())));
-    };
+        return Err(failed(name, reason));
+    }
+    let [out, error] =
+        [0, 1].map(|at| std::mem::replace(&mut answers[at], Ok(String::new())).unwrap_or_default());
     let status = child.wait().map_err(|error| failed(name, error.to_string()))?;
     if status.success() {
         return Ok(Ok(out));
