@@ -88,17 +88,20 @@ impl Records {
         }
         let attachment = self.settle(asked, &network)?;
         let default = networks.default_network();
-        let mut is_new = false;
+        let (mut is_new, mut is_half) = (false, false);
         let changed = self.change(&container.id, |record| {
             let mut all = record.attachments(&default);
             is_new = !all.iter().any(|other| other.network == network.id);
+            // A command that was killed has recorded it, and not connected it.
+            let has_endpoint = record.endpoints.iter().any(|endpoint| endpoint.network == network.id);
+            is_half = record.state.is_running() && !has_endpoint;
             if is_new {
                 all.push(attachment.clone());
                 record.settings.attachments = Some(all);
             }
         })?;
         let changed = changed.ok_or_else(|| EngineError::NoSuchContainer(container.name.clone()))?;
-        if !is_new {
+        if !is_new && !is_half {
             let (container, network) = (changed.name, network.name);
             return Err(AttachmentError::Connected { container, network }.into());
         }
@@ -106,7 +109,7 @@ impl Records {
             Some(monitor) => monitor.connect_network(attachment),
             None => Ok(()),
         };
-        if connected.is_err() {
+        if connected.is_err() && is_new {
             self.change(&container.id, |record| forget(record, &default, &network.id))?;
         }
         connected
@@ -170,7 +173,7 @@ impl Records {
     }
 }
 
-fn forget(record: &mut Container, default: &Network, id: &str) {
+pub(crate) fn forget(record: &mut Container, default: &Network, id: &str) {
     let mut all = record.attachments(default);
     all.retain(|attachment| attachment.network != id);
     record.settings.attachments = Some(all);

@@ -4,7 +4,7 @@ use super::each;
 use crate::arguments::{self, Globals};
 use crate::error::CliError;
 use crate::missing;
-use crate::session::Session;
+use crate::session::{self, Session};
 use clap::Parser;
 use kiln_engine::{Containers, EngineError};
 use std::ffi::OsString;
@@ -30,6 +30,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let session = Session::open(globals)?;
     let containers = Containers::open(&session.store)?;
     let container = each::find(&containers, &rename.container)?;
+    // The monitor makes the new name known in networks.
+    session::adopt(&containers, &container);
     containers.rename(&container, &rename.name).map_err(|error| match &error {
         EngineError::InvalidName(_) => {
             CliError::from(error).hint("a name begins with a letter or digit and has at least two characters")

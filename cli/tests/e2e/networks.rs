@@ -577,6 +577,50 @@ fn containers_know_each_other_by_name() {
     assert_eq!(look_up(&fixture, "asker", "renamed"), server);
     fixture.ok("restart -t 0 renamed");
     assert_eq!(look_up(&fixture, "asker", "renamed"), [address(&fixture, "renamed", "web")]);
-    fixture.ok("rm -f renamed asker stranger plain");
+    // A new name without a monitor, which the command replaces.
+    for pid in crate::orphans::monitors(&fixture) {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    fixture.ok("rename renamed third");
+    eventually("the third name", || !look_up(&fixture, "asker", "third").is_empty());
+    fixture.ok("rm -f third asker stranger plain");
     eventually("the end of the name server", || name_servers(&fixture).is_empty());
+}
+
+/// A command that is killed between its parts leaves the container connected, or not.
+#[test]
+fn killed_commands_leave_no_half_connection() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    let _networks = Networks::create(&fixture, &["web", "other"]);
+    start(&fixture, "--name server --network web");
+    for round in 0..12 {
+        fixture.words("network connect other server");
+        let mut child = fixture.start(&["network", "disconnect", "other", "server"]);
+        std::thread::sleep(std::time::Duration::from_millis(round * 2));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let addresses = inspect(
+            &fixture,
+            "container",
+            "{{range $name, $end := .NetworkSettings.Networks}}{{$name}}={{$end.IPAddress}} {{end}}",
+            "server",
+        );
+        assert!(!addresses.contains("other= "), "{addresses}");
+    }
+    // What a killed connection has recorded alone is done by the next one.
+    fixture.words("network disconnect other server");
+    let path = fixture.root().join("containers");
+    let id = fixture.ok("ps -q --no-trunc");
+    let record = path.join(id.trim()).join("container.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    let network = inspect(&fixture, "network", "{{.Id}}", "other");
+    let half = format!("{{\"network\":\"{network}\",\"name\":\"other\"}},");
+    let half = text.replacen("\"attachments\":[", &format!("\"attachments\":[{half}"), 1);
+    assert_ne!(half, text);
+    std::fs::write(&record, half).unwrap();
+    fixture.ok("network connect other server");
+    assert!(inside(&fixture, "server", "ip -o -4 addr").contains("eth1"));
+    fixture.ok("rm -f server");
 }

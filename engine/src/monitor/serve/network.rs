@@ -1,6 +1,7 @@
 //! Networks of a container that the monitor runs: changes on request, and events.
 
 use super::{Program, Serving, failure};
+use crate::connect::forget;
 use crate::container::Owned;
 use crate::endpoints::Endpoints;
 use crate::error::EngineError;
@@ -50,8 +51,14 @@ impl Serving {
         let (after, records) = (endpoints.networks(), endpoints.records());
         let had_names = self.owned.container.has_names();
         let old = std::mem::replace(&mut self.owned.container.endpoints, records.clone());
-        let recorded =
-            self.owned.records.change(&self.request.id, |record| record.endpoints.clone_from(&records))?;
+        // What it asks for is recorded with what it has: a command that is killed leaves no half of it.
+        let default = self.owned.records.networks()?.default_network();
+        let recorded = self.owned.records.change(&self.request.id, |record| {
+            for network in before.iter().filter(|network| !after.iter().any(|other| other.id == network.id)) {
+                forget(record, &default, &network.id);
+            }
+            record.endpoints.clone_from(&records);
+        })?;
         if let Some(record) = recorded {
             self.owned.container = record;
         }
