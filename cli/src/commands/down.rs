@@ -64,13 +64,25 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
         ui::line(&container.name);
     }
     let mut removed = 0;
+    let others: Vec<Container> = containers.list()?.into_iter().filter_map(sound).collect();
     for name in images.iter().filter(|_| down.rmi) {
+        if let Some(other) = others.iter().find(|other| other.image_name == *name) {
+            ui::tell_line(&format!("the image {name} stays: container {} uses it", other.name));
+            continue;
+        }
         removed += usize::from(remove_image(&session.store, name)?);
     }
     if found.is_empty() && removed == 0 {
         ui::tell_line(&format!("nothing to do: `kiln up` has left nothing of {}", project.label()));
     }
     Ok(0)
+}
+
+fn sound(listed: Listed) -> Option<Container> {
+    match listed {
+        Listed::Sound(container) => Some(*container),
+        Listed::Damaged(_) => None,
+    }
 }
 
 /// Removes a name of an image, and the image with its last name; false when there is none of this name.

@@ -412,3 +412,47 @@ fn ports_are_as_the_user_says() {
     assert_eq!(none.out, "web\n", "{}", none.err);
     down(&fixture, &dir, &[]);
 }
+
+#[test]
+fn restarts_by_the_policy_do_not_end_the_command() {
+    let fixture = fixture!();
+    let dir = fixture.context("web", "FROM busybox\nCMD echo once; sleep 0.2; exit 1\n");
+    let mut running = Up::start(&fixture, &dir, &["--restart", "always"]);
+    for _ in 0..3 {
+        running.line("once");
+    }
+    running.signal(Signal::INT);
+    running.line("stopping web");
+    let (code, lines) = running.end();
+    assert_eq!(code, Some(130), "{lines:#?}");
+    assert_eq!(fixture.ok("ps -aq"), "");
+}
+
+#[test]
+fn a_file_that_cannot_be_synced_keeps_no_other_back() {
+    let fixture = fixture!();
+    let dir = project(&fixture, "web");
+    fixture.write("web/www/a/page.html", "below\n");
+    let mut running = Up::start(&fixture, &dir, &["--watch", "--sync", "www:/www"]);
+    let address = running.address();
+    served(&address, "a/page.html", "below\n");
+    fs::remove_dir_all(dir.join("www/a")).unwrap();
+    fixture.write("web/www/a", "a file now\n");
+    fixture.write("web/www/z.html", "after it\n");
+    served(&address, "z.html", "after it\n");
+    assert_eq!(fixture.ok("exec web cat /www/a"), "a file now\n");
+    running.interrupt();
+}
+
+#[test]
+fn images_of_other_directories_stay() {
+    let fixture = fixture!();
+    let dockerfile = "FROM busybox\nCMD sleep 1000\n";
+    let (one, two) = (fixture.context("one/api", dockerfile), fixture.context("two/api", dockerfile));
+    assert_eq!(up(&fixture, &one, &["-d"]).code, 0);
+    let done = down(&fixture, &two, &["--rmi"]);
+    assert!(done.err.contains("the image api:up stays: container api uses it"), "{done:?}");
+    assert_eq!(fixture.ok("images -q api:up").lines().count(), 1);
+    let done = down(&fixture, &one, &["--rmi"]);
+    assert_eq!(done.out, "api\napi:up\n", "{}", done.err);
+}

@@ -33,6 +33,8 @@ pub fn mirror(source: &Path, target: &Place<'_>) -> Result<(), CopyError> {
     let parent = target.tree.resolve(above)?;
     let real = parent.child(&name);
     let old = match target.tree.stat(&parent)? {
+        // What was below a directory that is a file now went with it.
+        Some(above) if found.is_none() && !is_dir(&above) => return Ok(()),
         Some(_) => target.tree.stat(&real)?,
         None => return Ok(()),
     };

@@ -35,6 +35,8 @@ pub(super) struct Attended<'a> {
     watching: Option<Watching>,
     /// Files that were copied into the running container and may not be in the image.
     synced: BTreeSet<Change>,
+    /// Files whose copy has failed.
+    unsynced: BTreeSet<Change>,
 }
 
 /// What the command waits for.
@@ -66,6 +68,7 @@ impl<'a> Attended<'a> {
             ports: Chosen::new(),
             watching: None,
             synced: BTreeSet::new(),
+            unsynced: BTreeSet::new(),
         }
     }
 
@@ -141,7 +144,9 @@ impl<'a> Attended<'a> {
             if has_edits && let Some(watching) = &mut self.watching {
                 watching.read();
             }
-            if has_end_news && self.followed.as_mut().is_some_and(Followed::has_ended) {
+            let (containers, interrupt) = (self.life.containers, self.maker.interrupt);
+            let has_ended = |followed: &mut Followed| followed.has_ended(containers, interrupt);
+            if has_end_news && self.followed.as_mut().is_some_and(has_ended) {
                 return Ok(News::Ended);
             }
             if self.watching.as_ref().is_some_and(Watching::is_due) {
@@ -206,8 +211,11 @@ impl<'a> Attended<'a> {
         let Some(watching) = &mut self.watching else { return Ok(true) };
         let edits = watching.take();
         if !edits.synced.is_empty() {
-            self.sync(&edits.synced);
-            self.synced.extend(edits.synced);
+            // Those that have failed are tried again.
+            let mut synced = std::mem::take(&mut self.unsynced);
+            synced.extend(edits.synced);
+            self.sync(&synced);
+            self.synced.extend(synced);
         }
         if edits.built.is_empty() {
             return Ok(true);
@@ -274,12 +282,23 @@ impl<'a> Attended<'a> {
     }
 
     /// Copies changed files into the running container.
-    fn sync(&self, changes: &BTreeSet<Change>) {
+    fn sync(&mut self, changes: &BTreeSet<Change>) {
         let Some(followed) = &self.followed else { return };
         let done = super::sync::apply(self.life.containers, &followed.container, self.syncs, changes);
         match done {
-            Ok(text) => ui::tell_line(&text),
-            Err(error) => drop(error.report()),
+            Ok((text, failed)) => {
+                if !text.is_empty() {
+                    ui::tell_line(&text);
+                }
+                for (change, error) in failed {
+                    error.report();
+                    self.unsynced.insert(change);
+                }
+            }
+            Err(error) => {
+                error.report();
+                self.unsynced.extend(changes.iter().cloned());
+            }
         }
     }
 }

@@ -44,6 +44,9 @@ impl Project {
             return Err(failed("it is not a directory"));
         }
         let own = real.file_name().unwrap_or_default().to_string_lossy();
+        if let Some(name) = name {
+            kiln_engine::check_name(name)?;
+        }
         let name = name.map_or_else(|| valid(&own), str::to_owned);
         Ok(Project { dir: real, name })
     }

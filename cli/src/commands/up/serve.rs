@@ -38,10 +38,7 @@ impl Followed {
         gate: &Gate,
         interrupt: &Interrupt,
     ) -> Result<Followed, CliError> {
-        let end = containers.connect(&container)?;
-        let end = end.filter(|connection| connection.ask_for_end().is_ok());
-        let process = containers.live(&container).ok().and_then(|live| live.pidfd().try_clone().ok());
-        interrupt.set_process(process);
+        let end = connected(containers, &container, interrupt)?;
         let log = show_log(containers, &container, gate)?;
         if containers.health(&container).is_some() {
             tell_of_health(containers.clone(), container.clone());
@@ -55,20 +52,27 @@ impl Followed {
     }
 
     /// Reads the news; true when the container has ended for good.
-    pub(super) fn has_ended(&mut self) -> bool {
+    pub(super) fn has_ended(&mut self, containers: &Records, interrupt: &Interrupt) -> bool {
         match self.end.as_ref().map(Attached::next) {
             Some(Event::Exited { code, is_out_of_memory }) => {
                 (self.code, self.is_out_of_memory) = (Some(code), is_out_of_memory);
-                // The end before a restart is followed by others.
-                let asked = self.end.as_ref().is_some_and(|connection| connection.ask_for_end().is_ok());
-                if !asked {
-                    self.end = None;
-                }
+                // The monitor closes the connection. One that starts the program again has others.
+                self.end = self.again(containers, interrupt);
             }
             Some(Event::Output(..)) => {}
             Some(Event::Gone) | None => self.end = None,
         }
         self.end.is_none()
+    }
+
+    /// Connection to the monitor of a container that is started again by its policy; `None` when it has ended.
+    fn again(&self, containers: &Records, interrupt: &Interrupt) -> Option<Attached> {
+        match containers.find(&self.container.id) {
+            Ok(Listed::Sound(now)) if now.state.is_live() => {
+                connected(containers, &now, interrupt).ok().flatten()
+            }
+            _ => None,
+        }
     }
 
     /// Exit code of the container, and whether the kernel ended it for lack of memory.
@@ -84,6 +88,18 @@ impl Followed {
             let _ = log.join();
         }
     }
+}
+
+/// Connection that reports the next end of a container, whose process the second signal kills from now on.
+fn connected(
+    containers: &Records,
+    container: &Container,
+    interrupt: &Interrupt,
+) -> Result<Option<Attached>, CliError> {
+    let end = containers.connect(container)?;
+    let process = containers.live(container).ok().and_then(|live| live.pidfd().try_clone().ok());
+    interrupt.set_process(process);
+    Ok(end.filter(|connection| connection.ask_for_end().is_ok()))
 }
 
 /// Exit code of a container as its record has it; `None` while it runs, and when it has been removed.

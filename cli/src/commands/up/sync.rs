@@ -76,33 +76,40 @@ impl SyncRule {
     }
 }
 
-/// Copies changed files into a container, and removes those that are gone; returns what was done.
+/// Copies changed files into a container, and removes those that are gone; returns what was done, and the files for which it
+/// failed, each with its error.
 ///
 /// # Errors
 ///
-/// Fails when a file cannot be read or written; those before it are copied.
+/// Fails when the container's files cannot be opened.
 pub(super) fn apply(
     containers: &Containers<'_>,
     container: &Container,
     rules: &[SyncRule],
     changes: &BTreeSet<Change>,
-) -> Result<String, CliError> {
+) -> Result<(String, Vec<(Change, CliError)>), CliError> {
     let view = containers.view(container)?;
-    let (mut count, mut first) = (0, String::new());
+    let (mut count, mut first, mut failed) = (0, String::new(), Vec::new());
     for change in changes {
         let Some(rule) = change.reads.and_then(|index| rules.get(index)) else { continue };
         let Some(path) = rule.target_of(&change.path) else { continue };
-        mirror(&change.path, &Place { tree: view.tree(), path: &path, container: Some(&container.name) })?;
+        let target = Place { tree: view.tree(), path: &path, container: Some(&container.name) };
+        if let Err(error) = mirror(&change.path, &target) {
+            failed.push((change.clone(), error.into()));
+            continue;
+        }
         // A directory changes with each of its files, which say more.
         if !change.path.is_dir() || first.is_empty() {
             first = String::from_utf8_lossy(&path).into_owned();
         }
         count += usize::from(!change.path.is_dir());
     }
-    Ok(match count {
+    let done = match count {
+        0 | 1 if first.is_empty() => String::new(),
         0 | 1 => format!("{first} is up to date in {}", container.name),
         count => format!("{count} files are up to date in {}", container.name),
-    })
+    };
+    Ok((done, failed))
 }
 
 #[cfg(test)]
