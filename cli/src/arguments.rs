@@ -149,9 +149,10 @@ fn unknown(name: &str) -> CliError {
 ///
 /// Fails for unknown flags and invalid values; `CliError::Done` carries the help page.
 pub fn parse<T: clap::Parser>(name: &str, arguments: Vec<OsString>) -> Result<T, CliError> {
-    let command = help::complete(name, T::command()).mut_args(with_any_value);
-    let arguments = arguments.into_iter().filter_map(|argument| without_truth(&command, argument));
-    let with_name = std::iter::once(OsString::from(name)).chain(arguments.collect::<Vec<_>>());
+    // As in Docker, a flag may be repeated, and its last value counts.
+    let command = help::complete(name, T::command()).args_override_self(true).mut_args(with_any_value);
+    let arguments = with_switches(&command, arguments);
+    let with_name = std::iter::once(OsString::from(name)).chain(arguments);
     let matches = command.try_get_matches_from(with_name).map_err(|error| refused(name, &error))?;
     if let Some(color) = matches.get_one::<String>(help::COLOR) {
         ui::choose_color(color)?;
@@ -167,23 +168,41 @@ fn with_any_value(argument: clap::Arg) -> clap::Arg {
     if is_option && has_one { argument.allow_hyphen_values(true) } else { argument }
 }
 
-/// Replaces `--switch=true` by `--switch` and `-s=true` by `-s`, and removes `--switch=false`, as Docker's switches accept both.
-fn without_truth(command: &clap::Command, argument: OsString) -> Option<OsString> {
-    let Some((name, value)) = argument.to_str().and_then(|text| text.split_once('=')) else {
-        return Some(argument);
-    };
+/// Replaces `--switch=true` by `--switch` and `-s=true` by `-s`, and removes `--switch=false` and what it takes back, as
+/// Docker's switches accept both. Arguments after `--` are another program's.
+fn with_switches(command: &clap::Command, arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut kept: Vec<OsString> = Vec::new();
+    let mut rest = arguments.into_iter();
+    while let Some(argument) = rest.next() {
+        if argument == "--" {
+            kept.push(argument);
+            kept.extend(rest);
+            break;
+        }
+        match truth(command, &argument) {
+            None => kept.push(argument),
+            Some((name, true)) => kept.push(name),
+            Some((name, false)) => kept.retain(|earlier| *earlier != name),
+        }
+    }
+    kept
+}
+
+/// Name and value of a switch that is written with a value; `None` for all else.
+fn truth(command: &clap::Command, argument: &OsString) -> Option<(OsString, bool)> {
+    let (name, value) = argument.to_str()?.split_once('=')?;
     let is_named = |known: &clap::Arg| match (name.strip_prefix("--"), name.strip_prefix('-')) {
         (Some(long), _) => known.get_long() == Some(long),
         (None, Some(short)) => known.get_short().is_some_and(|own| own.to_string() == short),
         (None, None) => false,
     };
-    let is_switch = command
-        .get_arguments()
-        .any(|known| is_named(known) && matches!(known.get_action(), clap::ArgAction::SetTrue));
+    let is_switch = |known: &clap::Arg| matches!(known.get_action(), clap::ArgAction::SetTrue);
+    command.get_arguments().find(|known| is_named(known) && is_switch(known))?;
+    // The values that Go's strconv.ParseBool takes.
     match value {
-        "true" | "1" | "t" if is_switch => Some(OsString::from(name)),
-        "false" | "0" | "f" if is_switch => None,
-        _ => Some(argument),
+        "true" | "1" | "t" | "T" | "TRUE" | "True" => Some((name.into(), true)),
+        "false" | "0" | "f" | "F" | "FALSE" | "False" => Some((name.into(), false)),
+        _ => None,
     }
 }
 
@@ -307,6 +326,13 @@ mod tests {
         assert_eq!((tty("-t=true"), tty("-t=false")), (Some(true), Some(false)));
         assert_eq!(tty("--tty=perhaps"), None);
         assert_eq!(tty("--env=A=true"), Some(false));
+        let all = |line: &str| {
+            let words = line.split(' ').map(OsString::from).collect();
+            parse_leading::<Example>("example", words).map(|example| (example.tty, example.command)).unwrap()
+        };
+        // The last one counts, and those of another program are left alone.
+        assert_eq!(all("--tty --tty --tty=false image"), (false, vec![]));
+        assert_eq!(all("--tty=false -t image --tty=true"), (true, vec!["--tty=true".to_owned()]));
     }
 
     #[test]
