@@ -56,6 +56,7 @@ pub use exec::{ExecOptions, Live};
 pub use health::{CHECK, CheckResult, Health, HealthStatus};
 pub use monitor::{Monitor, StartOptions};
 pub use mount::ClosedMount;
+pub use name::check as check_name;
 pub use network::{Network, NetworkOptions, Networks};
 pub use processes::{BootClock, ProcessInfo};
 pub use record::{Container, Damaged, Endpoint, Endpoint6, Listed, Pipes, RecordError, State};

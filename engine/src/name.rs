@@ -62,7 +62,10 @@ const SURNAMES: [&str; 48] = [
 ];
 
 /// Checks a name chosen by the user: at least two characters.
-pub(crate) fn check(name: &str) -> Result<(), EngineError> {
+///
+/// # Errors
+/// [`EngineError::InvalidName`] for other texts.
+pub fn check(name: &str) -> Result<(), EngineError> {
     let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     if first && name.len() >= 2 && name.bytes().all(word) {
