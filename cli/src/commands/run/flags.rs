@@ -118,7 +118,7 @@ impl Flags {
         }
         // Before the image is pulled.
         if let Some(name) = &self.name {
-            kiln_engine::check_name(name).map_err(|error| usage(&error))?;
+            kiln_engine::check_name(name)?;
         }
         if self.replace && self.name.is_none() {
             return Err(refused("cannot replace a container: --replace needs --name"));
