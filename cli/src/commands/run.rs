@@ -186,6 +186,10 @@ impl Run {
         if self.wait && !self.detach {
             return Err(CliError::failed("--wait is for containers in the background").hint("add -d"));
         }
+        // Before the image is pulled.
+        if let Some(name) = &self.flags.name {
+            kiln_engine::check_name(name)?;
+        }
         let mut options = self.flags.options(&self.command)?;
         options.interactive |= streams.input;
         options.stdin_once = options.interactive && !self.detach;

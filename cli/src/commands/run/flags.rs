@@ -116,10 +116,6 @@ impl Flags {
         if self.rm && restart != RestartPolicy::No {
             return Err(CliError::failed("conflicting options: cannot specify both --restart and --rm"));
         }
-        // Before the image is pulled.
-        if let Some(name) = &self.name {
-            kiln_engine::check_name(name)?;
-        }
         if self.replace && self.name.is_none() {
             return Err(refused("cannot replace a container: --replace needs --name"));
         }
