@@ -5,6 +5,7 @@
 
 mod mirror;
 
+pub(crate) use mirror::make_dirs;
 pub use mirror::mirror;
 
 use crate::error::EngineError;

@@ -60,6 +60,15 @@ pub fn several(mount: &Mount, count: usize) -> Result<Vec<OwnedFd>, ViewError> {
     })
 }
 
+/// Attaches mounts inside a detached tree, each at its path inside the tree; returns a detached copy of all of it. A mount whose
+/// path does not exist is left out.
+///
+/// # Errors
+/// Fails when a path cannot be resolved inside the tree, or the kernel refuses a mount.
+pub fn assembled(root: BorrowedFd<'_>, mounts: &[(OwnedFd, String)]) -> Result<OwnedFd, Errno> {
+    detached::assembled(root, mounts)
+}
+
 /// Takes a detached copy of the file or directory at `path`, with the mounts below it when `recursive`.
 pub fn copy(path: &std::path::Path, recursive: bool) -> Result<OwnedFd, Errno> {
     detached::copy(rustix::fs::CWD, &Bytes::from(path), recursive)

@@ -242,3 +242,36 @@ fn a_full_disk_is_named() {
     assert!(mount(&mut std::process::Command::new("umount")));
     assert!(done.code == 1 && done.err.contains("the disk of the destination is full"), "{}", done.err);
 }
+
+/// As in Docker, the way to fill a volume, and to take its files out.
+#[test]
+fn volumes_of_containers_that_do_not_run_are_read_and_written() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    fixture.write("f.txt", "DATA\n");
+    fixture.write("host/own", "of the host\n");
+    let file = fixture.path("f.txt").display().to_string();
+    let host = fixture.path("host").display().to_string();
+    fixture.ok(&format!(
+        "create --name box -v data:/data -v /anonymous -v {host}:/deep/host -v {host}:/closed:ro busybox true"
+    ));
+    for target in ["/data/f.txt", "/anonymous/f.txt", "/deep/host/f.txt"] {
+        fixture.ok(&format!("cp {file} box:{target}"));
+    }
+    assert_eq!(fixture.ok("run --rm -v data:/p busybox cat /p/f.txt"), "DATA\n");
+    assert_eq!(std::fs::read_to_string(fixture.path("host/f.txt")).unwrap(), "DATA\n");
+    let closed = fixture.words(&format!("cp {file} box:/closed/no"));
+    assert!(closed.code == 1 && closed.err.contains("Read-only file system"), "{}", closed.err);
+    let out = fixture.path("out").display().to_string();
+    fixture.ok(&format!("cp box:/deep/host {out}"));
+    assert_eq!(std::fs::read_to_string(fixture.path("out/own")).unwrap(), "of the host\n");
+    fixture.ok("start -a box");
+    fixture.ok(&format!("cp box:/anonymous/f.txt {out}/back"));
+    assert_eq!(std::fs::read_to_string(fixture.path("out/back")).unwrap(), "DATA\n");
+    // A hostile container leads nowhere else: the link is followed inside.
+    fixture.kiln(&["run", "--name", "link", "-v", "data:/data", "busybox", "sh", "-c", "ln -s / /data/up"]);
+    let inside = fixture.words(&format!("cp link:/data/up{host}/own -"));
+    assert!(inside.code == 1 && inside.err.contains("Could not find the file"), "{}", inside.err);
+    fixture.ok("rm box link");
+    fixture.ok("volume rm data");
+}

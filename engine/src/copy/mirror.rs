@@ -58,7 +58,7 @@ pub fn mirror(source: &Path, target: &Place<'_>) -> Result<(), CopyError> {
 }
 
 /// Creates the missing directories of a path, with the owner of the one above each.
-fn make_dirs(target: &Place<'_>, path: &[u8]) -> Result<(), CopyError> {
+pub(crate) fn make_dirs(target: &Place<'_>, path: &[u8]) -> Result<(), CopyError> {
     let mut end = 0;
     for name in path.split(|byte| *byte == b'/') {
         let before = &path[..end];
