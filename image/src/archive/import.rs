@@ -9,8 +9,12 @@ use crate::manifest::{Descriptor, Manifest, media_type};
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::sys::Named;
+use crate::tar::{Reader, TarError};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+
+/// Size of a header of a tar in bytes.
+const BLOCK: u64 = 512;
 
 /// What an imported image has besides its files.
 #[derive(Clone, Debug)]
@@ -35,7 +39,16 @@ pub fn import(store: &Store, stream: impl BufRead, options: &ImportOptions) -> R
     // The digest of the tar is known only at its end, and the tar may come from a pipe.
     let mut file = Hashing::new(BufWriter::new(File::create_new(&path).call("open", &path)?));
     let mut tar = Meter::default().decompressed(stream).map_err(ArchiveError::Io)?;
-    io::copy(&mut tar, &mut file).map_err(ArchiveError::Io)?;
+    // Looked at before an endless stream that is no tar fills the disk.
+    let mut start = Vec::new();
+    tar.by_ref().take(BLOCK).read_to_end(&mut start).map_err(ArchiveError::Io)?;
+    if start.len() as u64 == BLOCK {
+        let mut first = Reader::new(start.as_slice());
+        if let Err(error @ TarError::Header { .. }) = first.next_entry() {
+            return Err(error.into());
+        }
+    }
+    io::copy(&mut start.as_slice().chain(tar), &mut file).map_err(ArchiveError::Io)?;
     let (mut file, digest, size) = file.finish();
     file.flush().call("write", &path)?;
     let open = || File::open(&path).map(BufReader::new);

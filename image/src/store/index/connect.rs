@@ -22,7 +22,11 @@ const SHARED: u64 = 32 << 10;
 /// True when the disk of the database has no space for the memory that processes share.
 pub(super) fn is_disk_full(path: &Path) -> bool {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    rustix::fs::statvfs(dir).is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) < SPACE)
+    // Some file systems do not know their size.
+    let is_full = |found: rustix::fs::StatVfs| {
+        found.f_blocks > 0 && found.f_bavail.saturating_mul(found.f_frsize) < SPACE
+    };
+    rustix::fs::statvfs(dir).is_ok_and(is_full)
 }
 
 /// Opens the database for this process and others. A missing one is created when `make` is true.
