@@ -43,8 +43,8 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
                 // With -f it is enough that there is none.
                 if !(rm.force && matches!(error, EngineError::NoSuchNetwork(_))) {
                     code = code::FAILURE;
+                    missing::network(&networks, error).report();
                 }
-                missing::network(&networks, error).report();
             }
         }
     }

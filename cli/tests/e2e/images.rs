@@ -253,6 +253,9 @@ fn images_are_imported_from_tars() {
         assert!(done.code == 1 && done.err.contains(reason), "{source}: {}", done.err);
     }
     assert_eq!(fixture.ok("images -q bad"), "");
+    // A stream without an end that is no tar is refused at its begin.
+    let endless = fixture.words("import /dev/urandom bad:1");
+    assert!(endless.code == 1 && endless.err.contains("invalid tar header"), "{}", endless.err);
     let refused = fixture.kiln(&["import", "-c", "RUN x", &tar]);
     assert!(
         refused.code == 1 && refused.err.contains("RUN is not a valid change command"),

@@ -413,6 +413,8 @@ fn wrong_networks_are_refused() {
         ("-o nosuch=1 x", "is not supported"),
         ("-d overlay x", "network driver \"overlay\" is not supported"),
         ("--ingress x", "there are no swarms"),
+        ("--subnet 10.233.31.0/24 --aux-address a=10.233.31.1 x", "secondary ip address (a:10.233.31.1)"),
+        ("--subnet 10.233.31.0/24 --aux-address a=10.233.31.0 x", "Address already in use"),
         ("bridge", "operation is not permitted on predefined bridge network"),
         ("a/b", "invalid network name"),
     ] {

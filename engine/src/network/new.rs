@@ -79,6 +79,9 @@ pub enum NetworkOptionError {
         "invalid network config: the gateway {0} is not supported: the gateway of {1} is its first address, {2}"
     )]
     Gateway6(String, String, String),
+    /// An auxiliary address that the network itself uses.
+    #[error("failed to allocate secondary ip address ({0}): Address already in use")]
+    Auxiliary(String),
     /// Part of a version 6 subnet.
     #[error("--ip-range {0} is not supported: addresses of version 6 follow from those of version 4")]
     Range6(String),
@@ -334,6 +337,13 @@ impl Asked {
         if let Some((gateway, subnet)) = self.gateway6.zip(self.subnet6).filter(|(g, s)| *g != s.gateway()) {
             let first = subnet.gateway().to_string();
             return Err(Wrong::Gateway6(gateway.to_string(), subnet.to_string(), first));
+        }
+        if let Some(subnet) = self.subnet {
+            let gateway = self.gateway.unwrap_or_else(|| (u32::from(subnet.network()) + 1).into());
+            let own = [gateway, subnet.network(), subnet.last()].map(IpAddr::V4);
+            if let Some((name, address)) = self.auxiliary.iter().find(|(_, address)| own.contains(address)) {
+                return Err(Wrong::Auxiliary(format!("{name}:{address}")));
+            }
         }
         match self.range {
             Some(range)
