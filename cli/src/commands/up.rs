@@ -97,8 +97,11 @@ pub fn run(globals: &Globals, arguments: Vec<OsString>) -> Result<u8, CliError> 
     let workshop = Workshop::listening(globals, listen)?;
     let containers = Containers::open(&workshop.session.store)?;
     let session = &workshop.session;
-    let maker = Maker { workshop: &workshop, build, options: build_options, style, interrupt: &interrupt };
-    let life = Life { session, containers: &containers, project: &project, flags: &flags, options };
+    let tag = project.image();
+    let maker =
+        Maker { workshop: &workshop, build, options: build_options, style, tag, interrupt: &interrupt };
+    let (containers, interrupt) = (&containers, &interrupt);
+    let life = Life { session, containers, project: &project, flags: &flags, options, interrupt };
     let ended = match detach {
         true => in_background(&maker, &life),
         false => Attended::new(&maker, &life, &syncs, watch).run(),
@@ -119,6 +122,11 @@ impl Up {
             (self.flags.rm, "--rm", "without -d the container is removed at its end, with -d by `kiln down`"),
             (self.flags.replace, "--replace", "a container of an earlier `kiln up` is always replaced"),
             (self.flags.cidfile.is_some(), "--cidfile", "the container has a new id whenever it is replaced"),
+            (
+                self.flags.interactive,
+                "-i",
+                "it sends no input; `kiln attach` does, and `kiln run -it` for an image",
+            ),
         ] {
             if is_given {
                 let error = CliError::failed(format!("kiln up has no {flag}: {reason}"));
@@ -142,12 +150,16 @@ struct Maker<'a> {
     build: Build,
     options: BuildOptions,
     style: Style,
+    /// Name of the images that are built, one after the other.
+    tag: String,
     interrupt: &'a Interrupt,
 }
 
 impl Maker<'_> {
     /// Builds the project; returns the image and what it was built from.
     fn make(&self) -> Result<(ImageId, Inputs), CliError> {
+        let store = &self.workshop.session.store;
+        let before = store.resolve(&self.tag).ok().map(|image| image.id);
         self.interrupt.set_building(true);
         let made = match self.interrupt.signal() {
             Some(_) => Err(CliError::failed(crate::error::CANCELLED).with_code(code::INTERRUPTED)),
@@ -156,6 +168,12 @@ impl Maker<'_> {
             }),
         };
         self.interrupt.set_building(false);
+        if let (Ok((image, _)), Some(before)) = (&made, before)
+            && *image != before
+        {
+            // One that the project's container still uses is forgotten when that one is replaced.
+            life::forget(store, &before);
+        }
         made
     }
 
@@ -185,6 +203,7 @@ fn in_background(maker: &Maker<'_>, life: &Life<'_>) -> Result<u8, CliError> {
         Replaced::Started(container) => *container,
         Replaced::NotStarted(code) => return Ok(code),
         Replaced::Taken => return Err(taken(life.project)),
+        Replaced::Interrupted(signal) => return Ok(128 + signal as u8),
     };
     if let Some(signal) = maker.interrupt.signal() {
         life.end(&container, &mut || {})?;

@@ -414,6 +414,40 @@ fn ports_are_as_the_user_says() {
 }
 
 #[test]
+fn edits_leave_no_images_without_a_name() {
+    let fixture = fixture!();
+    for text in ["one", "two", "three"] {
+        let dir = fixture.context("web", &format!("FROM busybox\nENV A={text}\nCMD true\n"));
+        let (code, lines) = Up::start(&fixture, &dir, &[]).end();
+        assert_eq!(code, Some(0), "{lines:#?}");
+    }
+    let images = fixture.ok("images -a --format {{.Repository}}:{{.Tag}}");
+    assert_eq!(images, "busybox:latest\nweb:up\n");
+}
+
+#[test]
+fn a_signal_while_the_old_container_is_stopped_starts_no_other() {
+    let fixture = fixture!();
+    let dir = fixture.context("web", "FROM busybox\nCMD trap '' TERM; while :; do sleep 0.1; done\n");
+    assert_eq!(up(&fixture, &dir, &[]).code, 0);
+    let mut running = Up::start(&fixture, &dir, &[]);
+    running.line("stopping web of before");
+    running.signal(Signal::INT);
+    running.signal(Signal::INT);
+    let (code, lines) = running.end();
+    assert_eq!(code, Some(130), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("web runs")), "{lines:#?}");
+    assert_eq!(fixture.ok("ps -aq"), "");
+}
+
+#[test]
+fn input_is_refused() {
+    let fixture = fixture!();
+    let done = up(&fixture, &fixture.context("web", "FROM busybox\n"), &["-i"]);
+    assert!(done.code == 125 && done.err.contains("kiln up has no -i: it sends no input"), "{}", done.err);
+}
+
+#[test]
 fn restarts_by_the_policy_do_not_end_the_command() {
     let fixture = fixture!();
     let dir = fixture.context("web", "FROM busybox\nCMD echo once; sleep 0.2; exit 1\n");

@@ -91,6 +91,7 @@ impl<'a> Attended<'a> {
             Replaced::NotStarted(code) if !self.watches => return Ok(code),
             Replaced::NotStarted(_) => self.did_not_start(image),
             Replaced::Taken => return Err(taken(self.life.project)),
+            Replaced::Interrupted(signal) => return Ok(128 + signal as u8),
         }
         let ended = self.attend();
         if ended.is_err() {
@@ -277,6 +278,8 @@ impl<'a> Attended<'a> {
             }
             Replaced::NotStarted(_) => self.did_not_start(image),
             Replaced::Taken => return Ok(false),
+            // The signal is handled where all are waited for.
+            Replaced::Interrupted(_) => self.last = None,
         }
         Ok(true)
     }

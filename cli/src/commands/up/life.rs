@@ -1,5 +1,6 @@
 //! The container of a project: made and started in place of the one before, stopped, removed.
 
+use super::interrupt::Interrupt;
 use super::ports::{self, Chosen};
 use super::project::{LABEL, Project};
 use crate::commands::build::remove_unused;
@@ -33,6 +34,7 @@ pub(super) struct Life<'a> {
     pub(super) project: &'a Project,
     pub(super) flags: &'a Flags,
     pub(super) options: RunOptions,
+    pub(super) interrupt: &'a Interrupt,
 }
 
 /// End of an attempt to replace a container.
@@ -43,6 +45,8 @@ pub(super) enum Replaced {
     NotStarted(u8),
     /// Another command has replaced or removed the container in the meantime.
     Taken,
+    /// This signal came while the old container was stopped, which is removed.
+    Interrupted(i32),
 }
 
 /// Which container may be replaced.
@@ -118,8 +122,12 @@ impl Life<'_> {
         if let Some(old) = &old {
             options.kept = kept_volumes(&mut options.mounts, old, &image);
             kept.extend(ports::chosen(old));
-            stop_one(self.containers, old, None, &before.patience(old))?;
+            self.stop_for_another(old, before)?;
             stopped();
+            if let Some(signal) = self.interrupt.signal() {
+                self.remove(old)?;
+                return Ok(Replaced::Interrupted(signal));
+            }
             // Removed by the new one when that exists: its volumes belong to one of them at any moment.
             options.replaces = true;
         }
@@ -131,6 +139,18 @@ impl Life<'_> {
             forget(&self.session.store, &old.image);
         }
         started
+    }
+
+    /// Stops the container that another one replaces. A second signal kills it.
+    fn stop_for_another(&self, old: &Container, before: Before<'_>) -> Result<(), CliError> {
+        if old.state.is_live() && matches!(before, Before::Any) {
+            ui::tell_line(&format!("stopping {} of before (Ctrl-C twice kills it)", old.name));
+        }
+        let process = self.containers.live(old).ok().and_then(|live| live.pidfd().try_clone().ok());
+        self.interrupt.set_process(process);
+        let stopped = stop_one(self.containers, old, None, &before.patience(old));
+        self.interrupt.set_process(None);
+        stopped.map(drop)
     }
 
     /// Creates and starts a container. Ports that another program takes in the meantime are chosen again.
@@ -217,7 +237,7 @@ fn kept_volumes(mounts: &mut Vec<MountRequest>, old: &Container, image: &Image) 
 }
 
 /// Removes an image that nothing uses any more. A failure only leaves it in the list of images.
-fn forget(store: &Store, image: &ImageId) {
+pub(super) fn forget(store: &Store, image: &ImageId) {
     if let Err(error) = remove_unused(store, &BTreeSet::from([image.clone()])) {
         tracing::debug!(?error, "an image that was replaced stays");
     }
