@@ -99,14 +99,7 @@ impl Records {
     /// Locks all names. Other processes hold this lock only briefly.
     pub(crate) fn lock_names(&self) -> Result<OwnedFd, CallError> {
         let path = self.path(NAMES);
-        let names = sys::open_dir(&path)?;
-        loop {
-            match fs::flock(&names, FlockOperation::LockExclusive) {
-                Ok(()) => return Ok(names),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(CallError { call: "flock", path, errno }),
-            }
-        }
+        locked(sys::open_dir(&path)?, &path, FlockOperation::LockExclusive)
     }
 
     /// Removes all of a container, whose lock the caller holds. A container that does not exist is a success.
@@ -180,6 +173,24 @@ fn lock_directory(path: &Path) -> Result<Option<OwnedFd>, CallError> {
     };
     let is_locked = fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok();
     Ok((is_locked && is_at(&directory, path)).then_some(directory))
+}
+
+/// Locks the file at `path`, which is created if it is missing; waits for other processes.
+pub(crate) fn lock_at(path: &Path, operation: FlockOperation) -> Result<OwnedFd, CallError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = fs::open(path, flags, Mode::from_raw_mode(0o600)).call("open", path)?;
+    locked(file, path, operation)
+}
+
+/// Locks an open file or directory; waits for other processes.
+fn locked(file: OwnedFd, path: &Path, operation: FlockOperation) -> Result<OwnedFd, CallError> {
+    loop {
+        match fs::flock(&file, operation) {
+            Ok(()) => return Ok(file),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(CallError { call: "flock", path: path.to_owned(), errno }),
+        }
+    }
 }
 
 /// Opens and locks the lock file in the directory of a container.

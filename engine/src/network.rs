@@ -16,6 +16,7 @@ mod new;
 
 pub use new::{NetworkOptionError, NetworkOptions};
 
+use crate::directory::lock_at;
 use crate::error::EngineError;
 use crate::events::Events;
 use kiln_image::digest::Digest;
@@ -23,8 +24,7 @@ use kiln_image::sys::{CallError, Named};
 use kiln_network::config::DEFAULT_BRIDGE;
 use kiln_network::{Bridge, Ipv6, NetworkConfig, NetworkError, Parent, ParentMode, Subnet, Subnet6, pool};
 use rustix::fd::OwnedFd;
-use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -312,20 +312,7 @@ impl Networks {
 
     /// Locks the set of networks: shared while a container is connected, exclusively to create or remove a network.
     pub(crate) fn lock(&self, operation: FlockOperation) -> Result<OwnedFd, CallError> {
-        self.lock_file(".lock", operation)
-    }
-
-    fn lock_file(&self, name: &str, operation: FlockOperation) -> Result<OwnedFd, CallError> {
-        let path = self.dir.join(name);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).call("open", &path)?;
-        loop {
-            match rustix::fs::flock(&file, operation) {
-                Ok(()) => return Ok(file),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(CallError { call: "flock", path, errno }),
-            }
-        }
+        lock_at(&self.dir.join(".lock"), operation)
     }
 
     /// Opens the bridge of a network, or creates it. The caller has locked the networks.
@@ -348,7 +335,7 @@ impl Networks {
     /// Opens the bridge of a network whose subnet another network of this host has, or whose record is an older one. Stores
     /// on the same host, and VPNs, do not know of subnets whose bridges do not exist yet.
     fn move_bridge(&self, network: &mut Network, state: &Path) -> Result<Bridge, EngineError> {
-        let _moving = self.lock_file(".moving", FlockOperation::LockExclusive)?;
+        let _moving = lock_at(&self.dir.join(".moving"), FlockOperation::LockExclusive)?;
         if let Some(now) = self.read(&network.id) {
             *network = now;
         }

@@ -25,14 +25,14 @@ pub(crate) use files::{Backing, VolumeFiles};
 pub(crate) use options::read as read_options;
 
 use crate::container;
-use crate::directory::is_at;
+use crate::directory::{is_at, lock_at};
 use crate::error::EngineError;
 use crate::events::Events;
 use crate::record::now;
 use kiln_image::digest::hex;
 use kiln_image::sys::{self, CallError, Named};
 use rustix::fd::OwnedFd;
-use rustix::fs::{FlockOperation, Gid, Mode, OFlags, Uid};
+use rustix::fs::{FlockOperation, Gid, Mode, Uid};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -254,25 +254,12 @@ impl Volumes {
     /// Locks the set of volumes: shared while records of containers that use volumes are written, exclusively to remove
     /// volumes.
     pub(crate) fn lock(&self, operation: FlockOperation) -> Result<OwnedFd, CallError> {
-        self.lock_file(".lock", operation)
+        lock_at(&self.dir.join(".lock"), operation)
     }
 
     /// Locks the starts of containers with volumes in memory: the second one finds the mount of the first.
     pub(crate) fn lock_memory(&self) -> Result<OwnedFd, CallError> {
-        self.lock_file(".memory", FlockOperation::LockExclusive)
-    }
-
-    fn lock_file(&self, name: &str, operation: FlockOperation) -> Result<OwnedFd, CallError> {
-        let path = self.dir.join(name);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).call("open", &path)?;
-        loop {
-            match rustix::fs::flock(&file, operation) {
-                Ok(()) => return Ok(file),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(CallError { call: "flock", path, errno }),
-            }
-        }
+        lock_at(&self.dir.join(".memory"), FlockOperation::LockExclusive)
     }
 
     /// Removes a volume and its files. Its name is free first: what a killed process leaves is no volume.
