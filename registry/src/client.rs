@@ -247,9 +247,7 @@ impl Client {
         if response.status() != StatusCode::UNAUTHORIZED || !is_home {
             return Ok(response);
         }
-        let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
-        let text: Vec<&str> = challenges.filter_map(|value| value.to_str().ok()).collect();
-        let text = text.join(", ");
+        let text = challenges(&response);
         if text.is_empty() {
             return Ok(response);
         }
@@ -413,40 +411,7 @@ impl Client {
         credentials: Option<Credentials>,
         is_login: bool,
     ) -> Result<(String, Option<String>), Failed> {
-        let encode = |text: &str| {
-            let keep =
-                |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'/' | b':');
-            let encoded: Vec<String> = text
-                .bytes()
-                .map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
-                .collect();
-            encoded.concat()
-        };
-        let (service, scope) = (encode(service), encode(scope));
-        let (request, body) = match &credentials {
-            Some(Credentials::Identity(token)) => {
-                let form = format!(
-                    "grant_type=refresh_token&service={service}&scope={scope}&client_id=kiln&refresh_token={}",
-                    encode(token)
-                );
-                let request = Request::builder()
-                    .method(Method::POST)
-                    .uri(realm)
-                    .header("content-type", "application/x-www-form-urlencoded");
-                (request, form)
-            }
-            _ => {
-                let separator = if realm.contains('?') { '&' } else { '?' };
-                let mut url = format!("{realm}{separator}service={service}");
-                if !scope.is_empty() || !is_login {
-                    url = format!("{url}&scope={scope}");
-                }
-                if let (Some(Credentials::Basic(user, _)), true) = (&credentials, is_login) {
-                    url = format!("{url}&account={}&client_id=kiln&offline_token=true", encode(user));
-                }
-                (Request::builder().method(Method::GET).uri(url), String::new())
-            }
-        };
+        let (request, body) = token_request(realm, service, scope, credentials.as_ref(), is_login);
         let mut request = request.header(USER_AGENT, &self.user_agent);
         if let Some(Credentials::Basic(user, password)) = &credentials {
             request = request.header(AUTHORIZATION, auth::basic(user, password));
@@ -477,6 +442,48 @@ impl Client {
         let token = token.ok_or_else(|| protocol(realm, "an answer without a token"))?;
         Ok((token, answer.refresh_token.filter(|token| !token.is_empty())))
     }
+}
+
+/// Request for a token, and its body (distribution `docs/spec/auth/token.md` and `oauth.md`): an identity token is
+/// exchanged; without one the request is that of the user, or without credentials.
+fn token_request(
+    realm: &str,
+    service: &str,
+    scope: &str,
+    credentials: Option<&Credentials>,
+    is_login: bool,
+) -> (http::request::Builder, String) {
+    let (service, scope) = (encoded(service), encoded(scope));
+    if let Some(Credentials::Identity(token)) = credentials {
+        let form = format!(
+            "grant_type=refresh_token&service={service}&scope={scope}&client_id=kiln&refresh_token={}",
+            encoded(token)
+        );
+        let request = Request::builder().method(Method::POST).uri(realm);
+        return (request.header("content-type", "application/x-www-form-urlencoded"), form);
+    }
+    let separator = if realm.contains('?') { '&' } else { '?' };
+    let mut url = format!("{realm}{separator}service={service}");
+    if !scope.is_empty() || !is_login {
+        url = format!("{url}&scope={scope}");
+    }
+    if let (Some(Credentials::Basic(user, _)), true) = (credentials, is_login) {
+        url = format!("{url}&account={}&client_id=kiln&offline_token=true", encoded(user));
+    }
+    (Request::builder().method(Method::GET).uri(url), String::new())
+}
+
+/// Text as a value in the query of a URL.
+fn encoded(text: &str) -> String {
+    let keep = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'/' | b':');
+    text.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+/// All challenges of a response in one text; empty without any.
+pub(crate) fn challenges(response: &Response<Download>) -> String {
+    let all = response.headers().get_all(WWW_AUTHENTICATE).iter();
+    let text: Vec<&str> = all.filter_map(|value| value.to_str().ok()).collect();
+    text.join(", ")
 }
 
 /// Repository of a scope such as `repository:library/busybox:pull`; empty for other scopes.

@@ -2,13 +2,12 @@
 //! `registry/auth.go`).
 
 use crate::auth::{self, AuthError, Challenge};
-use crate::client::{Ask, Client, error_text, protocol, read_body};
+use crate::client::{Ask, Client, challenges, error_text, protocol, read_body};
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::keychain::Credentials;
 use crate::origin::{Origin, Purpose, led_to, trust_realm};
 use http::StatusCode;
-use http::header::WWW_AUTHENTICATE;
 
 /// Longest answer that is read, in bytes.
 const LONGEST: usize = 1 << 16;
@@ -28,9 +27,7 @@ pub(crate) async fn log_in(
     if response.status() != StatusCode::UNAUTHORIZED {
         return finish(&url, response, basic).await;
     }
-    let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
-    let text: Vec<&str> = challenges.filter_map(|value| value.to_str().ok()).collect();
-    let text = text.join(", ");
+    let text = challenges(&response);
     let host = endpoint.authority.clone();
     let challenge = Challenge::parse(&text).ok_or(AuthError::Challenge(host, text))?;
     let (authorization, kept) = match challenge {
