@@ -33,7 +33,7 @@ struct Inspect {
     /// Show the sizes of containers' files
     #[arg(short, long)]
     size: bool,
-    /// Show more of networks: their peers in a swarm, which there are none of
+    /// Accepted for networks, as in Docker: it adds the peers of a swarm, and there are no swarms
     #[arg(short, long, hide = true)]
     verbose: bool,
     /// Look only for objects of this type: image, container, network or volume
