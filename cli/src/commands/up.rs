@@ -186,7 +186,7 @@ impl Maker<'_> {
             if let Some(before) = before.filter(|before| before.state.is_live()) {
                 let urls = ports::urls(&before).join(", ");
                 let urls = if urls.is_empty() { urls } else { format!(" at {urls}") };
-                ui::tell_line(&format!("{} goes on with the image of before{urls}", before.name));
+                ui::tell_line(&format!("{} goes on with its old image{urls}", before.name));
             }
             code
         }))

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 /// Longest wait for anything.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// A project with a web server for the files of `www`.
+/// A project with a web server for the files of `www`. It is stopped at once: as the first process it ignores SIGTERM.
 const SERVER: &str = "FROM busybox
 COPY www /www
 EXPOSE 8000
+STOPSIGNAL SIGKILL
 CMD [\"httpd\", \"-f\", \"-p\", \"8000\", \"-h\", \"/www\"]
 ";
 
@@ -161,7 +162,7 @@ fn a_project_in_the_background_is_replaced_and_ended() {
     fixture.write("web/Dockerfile", "FROM busybox\nRUN false\n");
     let failed = up(&fixture, &dir, &[]);
     assert_eq!(failed.code, 1, "{}", failed.err);
-    assert!(failed.err.contains(&format!("web goes on with the image of before at {url}")), "{}", failed.err);
+    assert!(failed.err.contains(&format!("web goes on with its old image at {url}")), "{}", failed.err);
     assert_eq!(fixture.ok("ps -q --no-trunc"), id);
 
     // One that succeeds replaces it, on the same port.
@@ -249,7 +250,7 @@ fn a_build_that_fails_leaves_the_container_until_the_next_edit() {
     let address = running.address();
     served(&address, "index.html", "one\n");
     fixture.write("web/Dockerfile", &SERVER.replace("EXPOSE", "COPY new /new\nEXPOSE"));
-    running.line("web goes on with the image of before; the next edit builds again");
+    running.line("web goes on with its old image; the next edit builds again");
     served(&address, "index.html", "one\n");
     // The file that was missing counts, though no build before has read it.
     fixture.write("web/new/file", "x");
@@ -431,7 +432,7 @@ fn a_signal_while_the_old_container_is_stopped_starts_no_other() {
     let dir = fixture.context("web", "FROM busybox\nCMD trap '' TERM; while :; do sleep 0.1; done\n");
     assert_eq!(up(&fixture, &dir, &[]).code, 0);
     let mut running = Up::start(&fixture, &dir, &[]);
-    running.line("stopping web of before");
+    running.line("stopping the old container web");
     running.signal(Signal::INT);
     running.signal(Signal::INT);
     let (code, lines) = running.end();

@@ -193,6 +193,8 @@ impl<'a> Attended<'a> {
         self.maker.interrupt.set_process(None);
         let container = &followed.container;
         let (code, is_out_of_memory) = followed.outcome(self.life.containers);
+        // A command that replaces or removes the container holds the lock until it is gone.
+        drop(self.life.project.lock());
         if !matches!(self.life.containers.find(&container.id), Ok(Listed::Sound(_))) {
             ui::tell_line(&format!("{} was replaced or removed by another command", container.name));
             return Ok(Some(code as u8));
@@ -239,8 +241,7 @@ impl<'a> Attended<'a> {
             Err(_) if self.maker.interrupt.signal().is_some() => return Ok(true),
             Err(error) => {
                 error.report();
-                let goes_on =
-                    if self.followed.is_some() { "goes on with the image of before" } else { "waits" };
+                let goes_on = if self.followed.is_some() { "goes on with its old image" } else { "waits" };
                 let name = &self.life.project.name;
                 ui::tell_line(&format!("{name} {goes_on}; the next edit builds again"));
                 if let Some(watching) = &mut self.watching {

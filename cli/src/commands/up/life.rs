@@ -144,7 +144,10 @@ impl Life<'_> {
     /// Stops the container that another one replaces. A second signal kills it.
     fn stop_for_another(&self, old: &Container, before: Before<'_>) -> Result<(), CliError> {
         if old.state.is_live() && matches!(before, Before::Any) {
-            ui::tell_line(&format!("stopping {} of before (Ctrl-C twice kills it)", old.name));
+            ui::tell_line(&format!(
+                "stopping the old container {} (pressing Ctrl-C twice kills it)",
+                old.name
+            ));
         }
         let process = self.containers.live(old).ok().and_then(|live| live.pidfd().try_clone().ok());
         self.interrupt.set_process(process);
