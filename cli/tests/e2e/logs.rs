@@ -75,3 +75,17 @@ fn invalid_filters_are_refused() {
         assert!(done.err.contains(message) && done.err.contains("hint: it is a level"), "{}", done.err);
     }
 }
+
+#[test]
+fn following_ends_when_the_container_is_removed() {
+    let fixture = fixture!();
+    fixture.ok("pull -q busybox");
+    fixture.kiln(&["run", "-d", "--name", "web", "busybox", "sh", "-c", "echo first; exec sleep 1000"]);
+    let mut following = fixture.start(&["logs", "-f", "web"]);
+    let mut line = String::new();
+    let mut output = std::io::BufReader::new(following.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+    assert_eq!(line, "first\n");
+    fixture.ok("rm -f web");
+    assert_eq!(following.wait().unwrap().code(), Some(0));
+}

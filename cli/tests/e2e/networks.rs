@@ -626,3 +626,35 @@ fn killed_commands_leave_no_half_connection() {
     assert!(inside(&fixture, "server", "ip -o -4 addr").contains("eth1"));
     fixture.ok("rm -f server");
 }
+
+/// Answers each query on a loopback address of the host with one address, until the tests end.
+fn name_server(listen: &str) {
+    let socket = std::net::UdpSocket::bind((listen, 53)).unwrap();
+    std::thread::spawn(move || {
+        let mut query = [0u8; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut query) {
+            // The header, with one answer, and the question, which ends with its type and class.
+            let end = 12 + query[12..length].iter().position(|byte| *byte == 0).unwrap() + 5;
+            let mut answer = query[..end].to_vec();
+            answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 77]);
+            let _ = socket.send_to(&answer, from);
+        }
+    });
+}
+
+#[test]
+fn other_names_are_asked_of_servers_outside() {
+    let fixture = fixture!();
+    name_server("127.0.0.153");
+    fixture.ok("pull -q busybox");
+    let _networks = Networks::create(&fixture, &["web", "--internal inner"]);
+    start(&fixture, "--name asker --network web --dns 127.0.0.153");
+    start(&fixture, "--name closed --network inner --dns 127.0.0.153");
+    assert_eq!(look_up(&fixture, "asker", "outside.example"), ["192.0.2.77"]);
+    let own = vec![address(&fixture, "asker", "web")];
+    assert_eq!(look_up(&fixture, "asker", "asker"), own, "names of containers are not asked outside");
+    assert_eq!(look_up(&fixture, "closed", "outside.example"), Vec::<String>::new());
+    assert_eq!(look_up(&fixture, "closed", "closed"), [address(&fixture, "closed", "inner")]);
+    fixture.ok("rm -f asker closed");
+}

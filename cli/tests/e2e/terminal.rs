@@ -362,3 +362,25 @@ fn login_asks_for_user_and_password() {
     terminal.press(b"\x03");
     assert_eq!(terminal.finish().0, 130);
 }
+
+#[test]
+fn ports_that_others_reach_are_shown_on_a_terminal() {
+    let fixture = fixture!();
+    // The address by which this host would reach another one; nothing is sent.
+    let own = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    let Ok(own) = own else { skip!("needs a route to other hosts") };
+    fixture.ok("pull -q busybox");
+    let words = ["run", "-d", "--name", "web", "-p", "80", "busybox", "sleep", "1000"];
+    let (code, text) = Terminal::start(&fixture, &words, 200).finish();
+    let port = fixture.ok("port web 80").lines().next().unwrap().rsplit(':').next().unwrap().to_owned();
+    let shown = format!("reachable from other hosts at {}:{port}", own.ip());
+    assert!(code == 0 && text.contains(&shown), "{shown}: {text}");
+    fixture.ok("rm -f web");
+    let words = ["run", "-d", "--name", "web", "-p", "127.0.0.1::80", "busybox", "sleep", "1000"];
+    let (code, text) = Terminal::start(&fixture, &words, 200).finish();
+    assert!(code == 0 && !text.contains("reachable from other hosts"), "{text}");
+    fixture.ok("rm -f web");
+}
