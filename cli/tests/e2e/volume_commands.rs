@@ -3,6 +3,7 @@
 use crate::fixture::{Done, Fixture};
 use crate::orphans::kill_monitor;
 use crate::running::{end, start};
+use crate::volumes::{out, sh};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -20,21 +21,6 @@ fn directories(fixture: &Fixture) -> Vec<String> {
     let mut names: Vec<String> = dirs.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
-}
-
-/// Runs a script in a new container with flags; the words of both are separated by blanks, the script is one.
-fn run(fixture: &Fixture, flags: &str, script: &str) -> Done {
-    let mut arguments: Vec<&str> = vec!["run", "--rm", "--network", "none"];
-    arguments.extend(flags.split_whitespace());
-    arguments.extend(["busybox", "sh", "-c", script]);
-    fixture.kiln(&arguments)
-}
-
-#[track_caller]
-fn out(fixture: &Fixture, flags: &str, script: &str) -> String {
-    let done = run(fixture, flags, script);
-    assert_eq!(done.code, 0, "{flags}: {}{}", done.out, done.err);
-    done.out
 }
 
 #[track_caller]
@@ -405,7 +391,7 @@ fn a_volume_in_memory_is_shared_while_containers_run() {
         ("--mount src=memory,dst=/m,volume-subpath=a", "all of it is mounted, without volume-subpath"),
         ("-v memory:/m:U", "its owner is set by o=uid=UID,gid=GID"),
     ] {
-        let done = run(&fixture, flags, "true");
+        let done = sh(&fixture, flags, "true");
         assert!(done.code == 125 && done.err.contains(reason), "{}", done.err);
     }
     // Nothing of it is on the host.
@@ -424,7 +410,7 @@ fn volumes_are_directories_and_file_systems_of_the_host() {
         fixture.ok(&format!("volume create -o type=none -o device={device} -o o=bind{rest} {name}"))
     };
     create("bound", &host.display().to_string(), "");
-    let done = run(&fixture, "-v bound:/d", "true");
+    let done = sh(&fixture, "-v bound:/d", "true");
     let expected = format!(
         "error while mounting volume 'bound': failed to mount local volume: mount {}: No such file or directory",
         host.display()
@@ -434,10 +420,10 @@ fn volumes_are_directories_and_file_systems_of_the_host() {
     assert_eq!(fixture.ok("run --rm -v bound:/d seeded cat /d/file"), "image\n", "filled at the first use");
     assert_eq!(fs::read_to_string(host.join("file")).unwrap(), "image\n");
     create("fixed", &host.display().to_string(), ",ro,noexec");
-    let done = run(&fixture, "-v fixed:/d", "grep ' /d ' /proc/mounts; touch /d/x");
+    let done = sh(&fixture, "-v fixed:/d", "grep ' /d ' /proc/mounts; touch /d/x");
     assert!(done.code == 1 && done.err.contains("Read-only file system"), "{}", done.err);
     assert!(done.out.contains("ro,") && done.out.contains("noexec"), "{}", done.out);
-    let done = run(&fixture, "-v bound:/d:ro", "touch /d/x");
+    let done = sh(&fixture, "-v bound:/d:ro", "touch /d/x");
     assert!(done.code == 1 && done.err.contains("Read-only file system"), "{}", done.err);
     fs::create_dir(host.join("sub")).unwrap();
     out(&fixture, "--mount src=bound,dst=/d,volume-subpath=sub", "touch /d/inner");
@@ -451,12 +437,11 @@ fn volumes_are_directories_and_file_systems_of_the_host() {
     let flag = format!("--mount=type=volume,src=short,dst=/d,volume-label=a=b,{option}");
     assert_eq!(out(&fixture, &flag, "cat /d/file"), "image\n");
     assert_eq!(fixture.ok("volume inspect -f {{.Options.o}}:{{.Labels.a}} short"), "bind,nosuid:b\n");
-    let done =
-        run(&fixture, "--mount=src=short,dst=/d,volume-opt=type=tmpfs,volume-opt=device=tmpfs", "true");
+    let done = sh(&fixture, "--mount=src=short,dst=/d,volume-opt=type=tmpfs,volume-opt=device=tmpfs", "true");
     assert!(done.code == 125 && done.err.contains("exists with other options"), "{}", done.err);
     // A server that nothing knows, and a file system that the kernel may lack.
     fixture.ok("volume create -o type=nfs -o device=no-such-host.invalid:/x -o o=vers=4 remote");
-    let done = run(&fixture, "-v remote:/d", "true");
+    let done = sh(&fixture, "-v remote:/d", "true");
     assert!(done.code == 125 && done.err.contains("error while mounting volume 'remote'"), "{}", done.err);
     assert_eq!(fixture.ok("ps -aq"), "");
     assert_eq!(fixture.ok("volume rm remote short").lines().count(), 2);

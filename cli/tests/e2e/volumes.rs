@@ -6,15 +6,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Runs a script in a new container of busybox; the flags are words.
-fn sh(fixture: &Fixture, flags: &str, script: &str) -> Done {
+pub fn sh(fixture: &Fixture, flags: &str, script: &str) -> Done {
     let mut arguments: Vec<&str> = vec!["run", "--rm", "--network", "none"];
     arguments.extend(flags.split_whitespace());
     arguments.extend(["busybox", "sh", "-c", script]);
     fixture.kiln(&arguments)
 }
 
+/// Output of a script that must succeed.
 #[track_caller]
-fn out(fixture: &Fixture, flags: &str, script: &str) -> String {
+pub fn out(fixture: &Fixture, flags: &str, script: &str) -> String {
     let done = sh(fixture, flags, script);
     assert_eq!(done.code, 0, "{flags}: {}{}", done.out, done.err);
     done.out
